@@ -1,0 +1,45 @@
+//! Untrusted bytes to typed ELF and core facts.
+//!
+//! Everything in here reads what a crashed process, a cut-off download or an attacker may have
+//! written. The invariant: no input makes this crate panic, loop or allocate without bound. Numbers
+//! are read with checked arithmetic and `get`, counts are bounded by the bytes that back them.
+//!
+//! Supported: ELF64 little-endian of x86_64 and aarch64. It does not unwind, does not look for
+//! files and does not know what a bundle is.
+
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![deny(clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
+
+mod address;
+mod build_id;
+mod completeness;
+mod core_file;
+mod head;
+mod machine;
+mod mapping;
+mod memory;
+mod minicore;
+mod module;
+mod note;
+mod object;
+mod registers;
+mod signal;
+mod source;
+
+pub use address::{Avma, FileOffset, Svma};
+pub use build_id::BuildId;
+pub use completeness::{Completeness, SegmentState, StackState};
+pub use core_file::CoreFile;
+pub use head::{CoreError, CoreHead, Segment};
+pub use machine::Machine;
+pub use mapping::Mapping;
+pub use memory::Memory;
+pub use minicore::{MinicoreError, write_minicore};
+pub use module::{Module, ModuleKind, ModuleRange};
+pub use note::{ProcessInfo, Thread};
+pub use object::{ElfError, ElfObject, LoadSegment, Section, Symbol};
+pub use registers::Registers;
+pub use signal::SignalInfo;
+pub use source::{ByteSource, FileSource, MappedFile};
