@@ -1,1 +1,31 @@
-fn main() {}
+//! `cdh`, the core dump handler: on a node the agent, on a desk the tool that lists, explains and debugs dumps.
+//!
+//! This file parses the arguments, gathers the settings, runs one command and reports its failure.
+//! It decides nothing else.
+
+mod args;
+mod commands;
+mod debugger;
+mod pipeline;
+mod progress;
+mod prompt;
+mod render;
+mod report;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match args::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; a closed pipe is no reason to complain.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let status = commands::run(cli).unwrap_or_else(|error| report::report(&error));
+    ExitCode::from(status.code())
+}

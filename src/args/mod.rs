@@ -1,0 +1,309 @@
+//! What may stand on the command line. Declarations only: nothing in here touches the world.
+
+mod agent;
+
+pub use agent::{AgentArgs, AgentCommand, InstallArgs, PathArgs, RunArgs, SweepArgs};
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// Captures, stores, explains and debugs core dumps.
+#[derive(Debug, Parser)]
+#[command(name = "cdh", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(propagate_version = true, max_term_width = 100, disable_help_subcommand = true)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
+
+On a node, `cdh agent` takes each core from the kernel and ships it to a store. On a desk, `cdh` \
+lists the dumps in a store, prints their backtraces and starts a debugger on them.";
+
+const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, `~N` (the N-th \
+before the latest), or the path of a bundle or of a bare core.
+
+Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a retry may help), \
+4 evidence does not match, 130 interrupted; `cdh debug` passes the debugger's own status on.";
+
+/// Arguments that every command takes.
+#[derive(Debug, Args)]
+pub struct GlobalArgs {
+    /// Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file
+    #[arg(long, global = true, env = "CDH_STORE", value_name = "STORE", help_heading = "Global options")]
+    pub store: Option<String>,
+    /// Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]
+    #[arg(long, global = true, env = "CDH_CONFIG", value_name = "FILE", help_heading = "Global options")]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// When to colour output; `NO_COLOR` turns it off too
+    #[arg(long, global = true, value_enum, default_value_t = ColorWhen::Auto, value_name = "WHEN")]
+    #[arg(help_heading = "Global options", hide_possible_values = false)]
+    pub color: ColorWhen,
+}
+
+/// When output is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorWhen {
+    /// On a terminal, unless `NO_COLOR` is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List the dumps in a store, newest first
+    #[command(visible_alias = "list")]
+    Ls(LsArgs),
+    /// Tell everything known about a dump
+    Info(InfoArgs),
+    /// Download dumps, verify them and unpack each into a case directory
+    Fetch(FetchArgs),
+    /// Print the backtrace of a dump
+    #[command(visible_alias = "backtrace")]
+    Bt(BtArgs),
+    /// Start a debugger on a dump
+    Debug(DebugArgs),
+    /// Put a bare core or a bundle into the store
+    Import(ImportArgs),
+    /// Delete dumps from the store
+    Rm(RmArgs),
+    /// Capture cores on this node and ship them
+    Agent(AgentArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(ManArgs),
+}
+
+/// `cdh ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Only dumps of this namespace (`*` and `?` match)
+    #[arg(long, short = 'n', value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Only dumps of this pod
+    #[arg(long, value_name = "POD")]
+    pub pod: Option<String>,
+    /// Only dumps of this program
+    #[arg(long, value_name = "NAME")]
+    pub exe: Option<String>,
+    /// Only dumps of this image (reads manifests)
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Only dumps from this node (reads manifests)
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Only dumps of this signal: 11, SEGV or SIGSEGV
+    #[arg(long, value_name = "SIGNAL")]
+    pub signal: Option<String>,
+    /// Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Only dumps until then
+    #[arg(long, value_name = "WHEN")]
+    pub until: Option<String>,
+    /// Only dumps that are not complete
+    #[arg(long)]
+    pub truncated: bool,
+    /// Only dumps with this fingerprint (or the start of it)
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub fingerprint: Option<String>,
+    /// Print the same crashes as one line
+    #[arg(long)]
+    pub group: bool,
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = ListFormat::Table, value_name = "FORMAT")]
+    pub output: ListFormat,
+    /// Order of the dumps
+    #[arg(long, value_enum, default_value_t = SortBy::Time, value_name = "FIELD")]
+    pub sort: SortBy,
+    /// At most this many dumps
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// Formats of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    /// Aligned columns for people
+    Table,
+    /// More columns
+    Wide,
+    /// One JSON array
+    Json,
+    /// One JSON object per line
+    Jsonl,
+    /// Comma-separated values with a header line
+    Csv,
+    /// Ids only, one per line
+    Id,
+}
+
+/// Order of a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    /// Newest first
+    Time,
+    /// Largest first
+    Size,
+    /// By program
+    Exe,
+    /// By signal
+    Signal,
+    /// By namespace and pod
+    Pod,
+}
+
+/// Text for people or JSON for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TextFormat {
+    /// For people
+    Text,
+    /// One JSON document
+    Json,
+}
+
+/// `cdh info`.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// Which dump
+    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    pub dump: String,
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
+    /// Same as `-o json`
+    #[arg(long, conflicts_with = "output")]
+    pub json: bool,
+    /// List every module, entry and thread instead of counting them
+    #[arg(long, short = 'a')]
+    pub all: bool,
+}
+
+/// `cdh fetch`.
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    /// Which dumps
+    #[arg(value_name = "DUMP", required = true, value_hint = ValueHint::AnyPath)]
+    pub dumps: Vec<String>,
+    /// Unpack into this directory instead of the cache (one sub-directory per dump when there are several)
+    #[arg(long, short = 'd', value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub directory: Option<PathBuf>,
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
+}
+
+/// Where the files of a core's modules are looked for.
+#[derive(Debug, Args)]
+pub struct ModuleArgs {
+    /// Take modules from this directory, laid out as the root of the crashed process
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub sysroot: Option<PathBuf>,
+}
+
+/// `cdh bt`.
+#[derive(Debug, Args)]
+pub struct BtArgs {
+    /// Which dump
+    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    pub dump: String,
+    /// Print every thread, not only the one that crashed
+    #[arg(long, short = 'a')]
+    pub all_threads: bool,
+    /// Merge threads with equal stacks (prints every thread)
+    #[arg(long, short = 'g')]
+    pub group: bool,
+    /// Print the registers of each frame 0
+    #[arg(long, short = 'r')]
+    pub registers: bool,
+    /// At most this many frames per thread
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub limit: usize,
+    #[command(flatten)]
+    pub modules: ModuleArgs,
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
+}
+
+/// `cdh debug`.
+#[derive(Debug, Args)]
+pub struct DebugArgs {
+    /// Which dump
+    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    pub dump: String,
+    #[command(flatten)]
+    pub modules: ModuleArgs,
+    /// Debugger to start
+    #[arg(long, value_name = "PROGRAM", default_value = "gdb", value_hint = ValueHint::CommandName)]
+    pub debugger: String,
+    /// Print the debugger's command line instead of running it
+    #[arg(long)]
+    pub print: bool,
+    /// Arguments passed on to the debugger
+    #[arg(last = true, value_name = "ARGS")]
+    pub debugger_args: Vec<std::ffi::OsString>,
+}
+
+/// `cdh import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Bare cores (also compressed with zstd or gzip), bundles, zips of IBM's core-dump-handler
+    #[arg(value_name = "CORE", required = true, value_hint = ValueHint::FilePath)]
+    pub cores: Vec<PathBuf>,
+    /// Output format: the new ids, or JSON
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
+}
+
+/// `cdh rm`.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Which dumps
+    #[arg(value_name = "DUMP", required = true)]
+    pub dumps: Vec<String>,
+    /// Tell what would be deleted and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}
+
+/// `cdh completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// For which shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// `cdh man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Directory to write the pages to
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn declarations_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

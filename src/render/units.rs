@@ -1,0 +1,55 @@
+//! Numbers for people.
+
+/// `512 B`, `1.5 KiB`, `2.0 GiB`: binary units, one decimal.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    // 1023.95 would be printed as 1024.0.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `part` of `whole`, never rounded up to 100 when something is missing.
+#[must_use]
+pub fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 || part >= whole {
+        return "100 %".to_owned();
+    }
+    let tenths = (u128::from(part) * 1000 / u128::from(whole)) as u64;
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, percent};
+
+    #[test]
+    fn sizes_have_binary_units() {
+        let table = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
+            (1536 * 1024 * 1024, "1.5 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
+        for (count, text) in table {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    #[test]
+    fn nearly_all_is_not_all() {
+        assert_eq!(percent(999_999, 1_000_000), "99.9 %");
+        assert_eq!(percent(1, 0), "100 %");
+        assert_eq!(percent(60, 100), "60.0 %");
+    }
+}

@@ -1,0 +1,162 @@
+//! How a failure reaches the user: `error:`, `caused by:`, `hint:` on standard error, and an exit status.
+//!
+//! Data goes to standard output and nothing else does. A closed pipe is success: `cdh ls | head`.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use crate::render::terminal_line;
+
+/// What the process tells its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// 0: done.
+    Done,
+    /// 1: nothing found.
+    Nothing,
+    /// 2: wrong usage, or a failure.
+    Failure,
+    /// 3: the store could not be reached; a retry may help.
+    Unreachable,
+    /// 4: a digest, a build-id or a checksum does not match.
+    Mismatch,
+    /// 130: interrupted by the user.
+    Interrupted,
+    /// The debugger's own status.
+    Debugger(u8),
+}
+
+impl ExitStatus {
+    /// The number for `exit(2)`.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Nothing => 1,
+            Self::Failure => 2,
+            Self::Unreachable => 3,
+            Self::Mismatch => 4,
+            Self::Interrupted => 130,
+            Self::Debugger(code) => code,
+        }
+    }
+}
+
+/// A failure with a status and with advice. Travels inside `anyhow::Error`.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    status: ExitStatus,
+    hints: Vec<String>,
+    source: Option<anyhow::Error>,
+}
+
+impl Failure {
+    /// A failure that ends the command with `status`.
+    pub fn new(status: ExitStatus, message: impl Into<String>) -> Self {
+        Self { message: message.into(), status, hints: Vec::new(), source: None }
+    }
+
+    /// Adds a line of advice: imperative and runnable.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn cause(mut self, cause: impl Into<anyhow::Error>) -> Self {
+        self.source = Some(cause.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(AsRef::as_ref)
+    }
+}
+
+/// Prints `error` and tells the exit status that goes with it.
+pub fn report(error: &anyhow::Error) -> ExitStatus {
+    if is_broken_pipe(error) {
+        return ExitStatus::Done;
+    }
+    let mut out = io::stderr().lock();
+    // A closed standard error leaves nothing to be done about it.
+    let _ = write_report(error, &mut out);
+    status_of(error)
+}
+
+fn write_report(error: &anyhow::Error, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "error: {}", terminal_line(&error.to_string()))?;
+    for cause in error.chain().skip(1) {
+        writeln!(out, "caused by: {}", terminal_line(&cause.to_string()))?;
+    }
+    for failure in error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()) {
+        for hint in &failure.hints {
+            writeln!(out, "hint: {}", terminal_line(hint))?;
+        }
+    }
+    Ok(())
+}
+
+fn status_of(error: &anyhow::Error) -> ExitStatus {
+    error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Failure>())
+        .map_or(ExitStatus::Failure, |failure| failure.status)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_statuses_are_those_of_the_manual() {
+        let table = [
+            (ExitStatus::Done, 0),
+            (ExitStatus::Nothing, 1),
+            (ExitStatus::Failure, 2),
+            (ExitStatus::Unreachable, 3),
+            (ExitStatus::Mismatch, 4),
+            (ExitStatus::Interrupted, 130),
+            (ExitStatus::Debugger(7), 7),
+        ];
+        for (status, code) in table {
+            assert_eq!(status.code(), code);
+        }
+    }
+
+    #[test]
+    fn report_names_error_cause_and_hint_in_this_order() {
+        let cause = io::Error::new(io::ErrorKind::PermissionDenied, "denied");
+        let failure = Failure::new(ExitStatus::Failure, "cannot read `a\nb`").cause(cause).hint("run `x`");
+        let mut out = Vec::new();
+        write_report(&failure.into(), &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "error: cannot read `a\\nb`\ncaused by: denied\nhint: run `x`\n"
+        );
+    }
+
+    #[test]
+    fn closed_pipe_is_success() {
+        let error = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!(report(&error), ExitStatus::Done);
+    }
+}
