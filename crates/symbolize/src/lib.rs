@@ -1,1 +1,23 @@
-//! Placeholder.
+//! Unwinds the threads of a core and names their frames.
+//!
+//! The invariants: no input makes this crate panic, loop or allocate without bound; a file whose
+//! build-id differs from the core's is used for nothing; every frame says how it was found, and every
+//! frame without a name says why.
+//!
+//! It does no I/O and knows no paths of this machine: the caller hands in bytes ([`LoadedModule`]), and
+//! is told what else would help ([`ModuleNeed`]). The [`Unwinder`] alone needs no symbols: it runs at
+//! crash time too.
+
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![deny(clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
+
+mod arena;
+mod loaded;
+mod section;
+mod unwinder;
+
+pub use arena::SectionArena;
+pub use loaded::{LoadedModule, ModuleStatus};
+pub use unwinder::{FrameTrust, Stop, UnwoundFrame, Unwinder};
