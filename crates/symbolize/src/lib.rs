@@ -14,10 +14,26 @@
 #![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
 
 mod arena;
+mod backtrace;
+mod deadline;
+mod debug_info;
+mod demangle;
+mod fingerprint;
+mod frame;
 mod loaded;
+mod need;
 mod section;
+mod symbol;
+mod symbolizer;
 mod unwinder;
 
 pub use arena::SectionArena;
+pub use backtrace::{
+    Backtrace, BacktraceOptions, Elapsed, ModuleReport, ThreadBacktrace, backtrace, module_needs,
+};
+pub use fingerprint::Fingerprint;
+pub use frame::{Frame, Function, Location, Reason};
 pub use loaded::{LoadedModule, ModuleStatus};
+pub use need::{ModuleNeed, Need, needs_of};
+pub use symbolizer::{SymbolTable, Symbolizer};
 pub use unwinder::{FrameTrust, Stop, UnwoundFrame, Unwinder};
