@@ -124,32 +124,36 @@ fn normalised(name: &str) -> String {
     if trimmed.is_empty() { plain } else { trimmed.to_owned() }
 }
 
-/// Removes `<…>` where it holds arguments: after a name, not as a name of its own (`<T as Trait>::f`).
+/// Removes `<…>` where it holds arguments (`f<T>`, `f::<T>`), not where it is a name of its own
+/// (`<T as Trait>::f`, `path::<impl Trait for T>::f`).
 fn without_arguments(name: &str) -> String {
     let mut plain = String::new();
     let mut depth = 0_usize;
     let mut previous = ' ';
-    for character in name.chars() {
-        let is_operator = plain.ends_with("operator");
+    for (at, character) in name.char_indices() {
         match character {
-            '<' if depth > 0 || (starts_arguments(&plain, previous) && !is_operator) => {
+            '<' if depth > 0 || starts_arguments(&plain, name.get(at..).unwrap_or_default()) => {
                 depth = depth.saturating_add(1);
             }
-            '>' if depth > 0 && previous != '-' => depth = depth.saturating_sub(1),
+            // `->` inside of arguments.
+            '>' if depth > 0 && previous != '-' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 && plain.ends_with("::") {
+                    plain.truncate(plain.len().saturating_sub(2));
+                }
+            }
             _ if depth == 0 => plain.push(character),
             _ => {}
         }
         previous = character;
     }
-    while plain.ends_with("::") {
-        plain.truncate(plain.len().saturating_sub(2));
-    }
     plain
 }
 
-fn starts_arguments(before: &str, previous: char) -> bool {
-    // `foo<` and the turbofish `foo::<`, but not `<impl …>` at the start or after `::` of a path.
-    (previous.is_alphanumeric() || previous == '_') && !before.is_empty()
+fn starts_arguments(before: &str, rest: &str) -> bool {
+    let after_name = before.ends_with(|last: char| last.is_alphanumeric() || last == '_');
+    let turbofish = before.ends_with("::") && !rest.starts_with("<impl ");
+    (after_name && !before.ends_with("operator")) || turbofish
 }
 
 /// Functions that end a process or report its end: the crash is in what called them.

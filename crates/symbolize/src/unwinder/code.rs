@@ -112,20 +112,23 @@ fn aarch64_direct_call(word: u32) -> Option<i64> {
 
 /// `ff /2`: call of a register or of memory, in every length that ends at the end of the bytes.
 fn is_indirect_call(bytes: [u8; 8]) -> bool {
-    let ends_here = |(start, window): (usize, &[u8])| {
-        let &[0xff, modrm] = window else { return false };
+    let ends_here = |start: usize| {
+        let mut code = bytes.iter().copied().skip(start);
+        let (Some(0xff), Some(modrm)) = (code.next(), code.next()) else { return false };
         let (mode, register, operand) = (modrm >> 6, (modrm >> 3) & 7, modrm & 7);
-        let sib = usize::from(mode != 3 && operand == 4);
-        let displacement = match mode {
-            0 if operand == 5 => 4,
-            0 | 3 => 0,
-            1 => 1,
+        let sib = code.next().filter(|_| mode != 3 && operand == 4);
+        let displacement = match (mode, sib) {
+            // Base 5 without a mode stands for no base at all.
+            (0, Some(sib)) if sib & 7 == 5 => 4,
+            (0, None) if operand == 5 => 4,
+            (0 | 3, _) => 0,
+            (1, _) => 1,
             _ => 4,
         };
-        let length = 2_usize.saturating_add(sib).saturating_add(displacement);
+        let length = 2_usize.saturating_add(sib.is_some().into()).saturating_add(displacement);
         register == 2 && start.checked_add(length) == Some(bytes.len())
     };
-    bytes.windows(2).enumerate().any(ends_here)
+    (0..bytes.len()).any(ends_here)
 }
 
 #[cfg(test)]
