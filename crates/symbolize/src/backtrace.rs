@@ -18,14 +18,11 @@ pub struct BacktraceOptions {
     pub all_threads: bool,
     /// Most frames of one thread, inlined calls not counted.
     pub max_frames: usize,
-    /// After this, names come from ELF symbols only: hostile debug information can take forever.
-    pub time_limit: Option<Duration>,
 }
 
 impl Default for BacktraceOptions {
     fn default() -> Self {
-        let time_limit = Some(Duration::from_secs(120));
-        Self { all_threads: true, max_frames: 16 << 10, time_limit }
+        Self { all_threads: true, max_frames: 16 << 10 }
     }
 }
 
@@ -96,7 +93,7 @@ pub fn backtrace(
     let start = Instant::now();
     let stacks = unwind_all(threads, memory, &modules, options);
     let unwound = Instant::now();
-    let symbolizer = Symbolizer::new(&modules, arena, options.time_limit);
+    let symbolizer = Symbolizer::new(&modules, arena);
     let table = symbolizer.look_up(stacks.iter().flat_map(|stack| &stack.0));
     let name = |(index, (thread, (frames, stop))): (usize, (&Thread, &(Vec<UnwoundFrame>, Stop)))| {
         ThreadBacktrace {

@@ -17,6 +17,10 @@ use crate::{
     Frame, Function, LoadedModule, ModuleStatus, Reason, SectionArena, UnwoundFrame, section, symbol,
 };
 
+/// After this, names come from ELF symbols only: hostile DWARF can take forever. Gigabytes of honest
+/// DWARF on a cold disk take some ten seconds.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
 /// Names frames of one process.
 pub struct Symbolizer<'data> {
     modules: &'data [LoadedModule<'data>],
@@ -31,19 +35,15 @@ pub struct Symbolizer<'data> {
 pub struct SymbolTable(HashMap<(usize, Svma), Found>);
 
 impl<'data> Symbolizer<'data> {
-    /// Prepares naming; nothing is read yet. After `time_limit`, DWARF is no longer searched.
+    /// Prepares naming; nothing is read yet.
     #[must_use]
-    pub fn new(
-        modules: &'data [LoadedModule<'data>],
-        arena: &'data SectionArena,
-        time_limit: Option<Duration>,
-    ) -> Self {
+    pub fn new(modules: &'data [LoadedModule<'data>], arena: &'data SectionArena) -> Self {
         Self {
             modules,
             arena,
             debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
             mini_debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
-            deadline: Deadline::after(time_limit),
+            deadline: Deadline::after(TIME_LIMIT),
         }
     }
 
