@@ -164,3 +164,143 @@ fn stacks_of_every_optimisation_equal_gdbs() {
         assert_eq!(names(&ours, 0), crash.gdb(false)[0], "{flags:?}");
     }
 }
+
+#[test]
+fn signal_handler_on_its_own_stack_leads_back_to_what_it_interrupted() {
+    let crash = Crash::of(
+        r#"
+#include <signal.h>
+#include <stdlib.h>
+volatile int sink;
+static char stack[65536];
+__attribute__((noinline)) void in_handler(void) { sink = 1; *(volatile int *)8 = 1; sink = 2; }
+static void handler(int n) { in_handler(); sink = n; }
+__attribute__((noinline)) void victim(int n) { if (n) raise(SIGUSR1); sink = n; }
+int main(int argc, char **argv) {
+    stack_t s = {.ss_sp = stack, .ss_size = sizeof stack};
+    sigaltstack(&s, 0);
+    struct sigaction a = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+    sigaction(SIGUSR1, &a, 0);
+    victim(argc);
+    return 0;
+}"#,
+        "gcc",
+        &["-O1", "-g"],
+    );
+    let ours = assert_like_gdb(&crash);
+    let frames = &ours.threads[0].frames;
+    let after = frames.iter().position(|frame| frame.signal_handler).unwrap() + 1;
+    assert_eq!(frames[after].trust, FrameTrust::Signal);
+    assert!(!frames[after].is_return_address);
+}
+
+#[test]
+fn call_of_a_null_pointer_keeps_its_callers() {
+    let crash = Crash::of(
+        r#"
+volatile int sink;
+void (*volatile hook)(void);
+__attribute__((noinline)) void caller(void) { sink = 1; hook(); sink = 2; }
+int main(void) { caller(); return 0; }"#,
+        "gcc",
+        &["-O2", "-g"],
+    );
+    let ours = assert_like_gdb(&crash);
+    let frames = &ours.threads[0].frames;
+    assert_eq!(frames[0].function, Err(Reason::NoModule));
+    assert_eq!(frames[1].trust, FrameTrust::BadCall);
+    assert_eq!(ours.threads[0].stop, Stop::End);
+}
+
+#[test]
+fn abort_and_failed_assertion_are_named_to_the_last_libc_frame() {
+    let crash = Crash::of(
+        "#include <assert.h>\nint main(int c, char **v) { assert(c == 7); return 0; }",
+        "gcc",
+        &["-O2", "-g"],
+    );
+    assert_like_gdb(&crash);
+}
+
+#[test]
+fn all_threads_are_unwound_like_gdbs() {
+    let crash = Crash::of(
+        r#"
+#include <pthread.h>
+#include <unistd.h>
+volatile int sink;
+static pthread_barrier_t barrier;
+static void *run(void *argument) {
+    pthread_barrier_wait(&barrier);
+    if (argument) { sink = *(int *)8; }
+    for (;;) pause();
+}
+int main(void) {
+    pthread_t threads[8];
+    pthread_barrier_init(&barrier, 0, 8);
+    for (long n = 0; n < 8; n++) pthread_create(&threads[n], 0, run, n == 5 ? (void *)1 : 0);
+    pthread_join(threads[0], 0);
+    return 0;
+}"#,
+        "gcc",
+        &["-O1", "-g"],
+    );
+    let ours = crash.ours();
+    let ours: Vec<Vec<String>> = (0..ours.threads.len()).map(|n| names(&ours, n)).collect();
+    assert_eq!(ours.len(), 9);
+    assert_eq!(ours, crash.gdb(true));
+}
+
+#[test]
+fn cpp_names_are_those_of_the_source() {
+    let crash = Crash::of(
+        r#"
+#include <stdexcept>
+#include <vector>
+namespace app {
+struct Parser {
+    template <typename T> __attribute__((noinline)) void parse(const std::vector<T> &v) {
+        auto check = [&](int n) __attribute__((noinline)) {
+            if (n > (int)v.size()) *(volatile int *)8 = n;
+        };
+        check(9);
+    }
+};
+}
+namespace { __attribute__((noinline)) void hidden() { app::Parser().parse(std::vector<int>(3)); } }
+int main() { hidden(); return 0; }"#,
+        "g++",
+        &["-O0", "-g"],
+    );
+    let ours = crash.ours();
+    let mut expected = crash.gdb(false).remove(0);
+    // gdb has its own way to write a lambda.
+    let lambda = expected[0].clone();
+    assert!(lambda.contains("parse"), "{lambda}");
+    expected.remove(0);
+    assert_eq!(names(&ours, 0)[1..], expected);
+    assert!(names(&ours, 0)[0].contains("parse"));
+}
+
+#[test]
+fn endless_recursion_stops_at_the_limit_and_has_the_fingerprint_of_any_depth() {
+    let source = r#"
+volatile int sink;
+__attribute__((noinline)) int down(int n) { char b[SIZE]; b[n & 7] = n; sink = b[1]; return down(n + 1) + b[2]; }
+int main(void) { return down(1); }"#;
+    let small = Crash::of(source, "gcc", &["-O1", "-g", "-DSIZE=64"]).ours();
+    let large = Crash::of(source, "gcc", &["-O1", "-g", "-DSIZE=4096"]).ours();
+    assert_eq!(small.threads[0].stop, Stop::Limit);
+    assert_eq!(small.threads[0].frames.len(), 16 << 10);
+    assert_eq!(large.threads[0].stop, Stop::End);
+    assert_eq!(small.fingerprint.is_some(), large.fingerprint.is_some());
+}
+
+#[test]
+fn inlining_does_not_change_the_fingerprint() {
+    let plain = Crash::of(CHAIN, "gcc", &["-O0", "-g"]).ours();
+    let inlined = Crash::of(CHAIN, "gcc", &["-O2", "-g"]).ours();
+    assert_ne!(plain.threads[0].frames.len(), 0);
+    assert_eq!(plain.fingerprint, inlined.fingerprint);
+    assert!(inlined.threads[0].frames.iter().any(|frame| frame.inline));
+}
