@@ -1,0 +1,83 @@
+//! Opens stores and resolves references in them, with errors that say what to do.
+
+use anyhow::Result;
+use cdh_store::{Catalog, DirectoryStore, DumpSummary, ResolveError, Store, StoreError, StoreUrl};
+
+use crate::render::terminal_line;
+use crate::report::{ExitStatus, Failure};
+use crate::settings::Settings;
+
+/// Opens the store of `settings`. The embedded directory store is made when it is not there yet.
+///
+/// # Errors
+/// When there is no such store, or it may not be read.
+pub fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
+    if settings.store_is_default {
+        return open_or_create_store(settings);
+    }
+    cdh_store::open_store(&settings.store).map_err(|error| store_failure(error, "open"))
+}
+
+/// Opens the store of `settings`; a directory that is not there is made.
+///
+/// # Errors
+/// When it cannot be opened or made.
+pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
+    match &settings.store {
+        StoreUrl::Directory(path) => {
+            let store = DirectoryStore::create(path).map_err(|error| store_failure(error, "open"))?;
+            Ok(Box::new(store))
+        }
+        url => cdh_store::open_store(url).map_err(|error| store_failure(error, "open")),
+    }
+}
+
+/// Turns a store's error into a failure with status and advice; `verb` says what was tried.
+#[must_use]
+pub fn store_failure(error: StoreError, verb: &str) -> anyhow::Error {
+    let message = format!("cannot {verb} the store");
+    let failure = match &error {
+        StoreError::NotFound { .. } => Failure::new(ExitStatus::Failure, message)
+            .hint("check `--store` and `CDH_STORE`; a directory store is made by `cdh import --store <DIR> <CORE>`"),
+        StoreError::Denied { .. } => Failure::new(ExitStatus::Failure, message)
+            .hint("run as the user who owns the store (the agent's is root's), or copy it with `rsync` and pass the copy as `--store`"),
+        StoreError::Unreachable { .. } => Failure::new(ExitStatus::Unreachable, message)
+            .hint("check the network and the endpoint, then try again"),
+        StoreError::Unsupported { .. } => Failure::new(ExitStatus::Failure, message)
+            .hint("copy the bucket into a directory and pass that as `--store`"),
+        _ => Failure::new(ExitStatus::Failure, message),
+    };
+    failure.cause(error).into()
+}
+
+/// The dump that `reference` (id, unique prefix, `latest`, `~N`) means.
+///
+/// # Errors
+/// When there is none, when there are several, or when the store fails.
+pub fn resolve(settings: &Settings, store: &dyn Store, reference: &str) -> Result<DumpSummary> {
+    let place = store.describe();
+    Catalog::new(store).resolve(reference).map_err(|error| match error {
+        ResolveError::NotFound { .. } => {
+            let shown = terminal_line(reference);
+            let failure = Failure::new(ExitStatus::Nothing, format!("no dump `{shown}` in {place}"));
+            if settings.store_is_default {
+                failure.hint("list what there is with `cdh ls`, or name another store with `--store` or `CDH_STORE`")
+            } else {
+                failure.hint("list what there is with `cdh ls`")
+            }
+            .into()
+        }
+        ResolveError::Ambiguous { candidates, .. } => {
+            let mut failure = Failure::new(
+                ExitStatus::Failure,
+                format!("`{}` is the start of several dumps' ids", terminal_line(reference)),
+            );
+            for candidate in candidates {
+                failure = failure.hint(format!("{} {} {}", candidate.id, candidate.exe, candidate.captured_at));
+            }
+            failure.hint("type more of the id").into()
+        }
+        ResolveError::Store(error) => store_failure(error, "search"),
+        error => anyhow::Error::from(error),
+    })
+}
