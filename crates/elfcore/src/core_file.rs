@@ -1,11 +1,13 @@
 //! A core at rest: head and memory.
 
-use crate::{Avma, ByteSource, Completeness, CoreError, CoreHead, Memory, Module};
+use crate::{Avma, ByteSource, Completeness, CoreError, CoreHead, Memory, Module, Segment};
 
 /// A core over any byte source.
 pub struct CoreFile {
     head: CoreHead,
     source: Box<dyn ByteSource>,
+    /// Segments with bytes in the file, by address.
+    by_address: Vec<Segment>,
 }
 
 impl CoreFile {
@@ -14,7 +16,11 @@ impl CoreFile {
     /// # Errors
     /// When it is no supported core.
     pub fn open(source: Box<dyn ByteSource>) -> Result<Self, CoreError> {
-        Ok(Self { head: CoreHead::from_source(source.as_ref())?, source })
+        let head = CoreHead::from_source(source.as_ref())?;
+        let dumped = |segment: &&Segment| segment.file_size > 0;
+        let mut by_address: Vec<_> = head.segments().iter().filter(dumped).copied().collect();
+        by_address.sort_by_key(|segment| segment.start);
+        Ok(Self { head, source, by_address })
     }
 
     /// Header, threads, notes.
@@ -34,10 +40,28 @@ impl CoreFile {
     pub fn modules(&self) -> Vec<Module> {
         self.head.modules(self)
     }
+
+    /// Reads from the one segment that holds `at`.
+    fn read_segment(&self, at: Avma, buf: &mut [u8]) -> Option<usize> {
+        let after = self.by_address.partition_point(|segment| segment.start <= at);
+        let segment = self.by_address.get(after.checked_sub(1)?)?;
+        let skipped = at.checked_sub(segment.start)?;
+        let stored = segment.stored_in(self.source.len()).checked_sub(skipped)?;
+        let wanted = usize::try_from(stored).unwrap_or(usize::MAX).min(buf.len());
+        let offset = segment.offset.checked_add(skipped)?;
+        let count = self.source.read_at(offset.0, buf.get_mut(..wanted)?).ok()?;
+        (count > 0).then_some(count)
+    }
 }
 
 impl Memory for CoreFile {
-    fn read(&self, _at: Avma, _buf: &mut [u8]) -> usize {
-        todo!()
+    fn read(&self, at: Avma, buf: &mut [u8]) -> usize {
+        let mut done = 0_usize;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let next = at.checked_add(done as u64);
+            let Some(count) = next.and_then(|next| self.read_segment(next, rest)) else { break };
+            done = done.saturating_add(count);
+        }
+        done
     }
 }

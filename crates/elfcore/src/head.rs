@@ -1,11 +1,33 @@
 //! The head of a core: ELF header, program headers and notes, which is all that is known before memory.
+//!
+//! The kernel writes it in one piece (`elf_core_dump` in `fs/binfmt_elf.c`):
+//!
+//! ```text
+//! ELF header | PT_NOTE, PT_LOAD … | notes | padding | memory … | section header 0, only for PN_XNUM
+//! ```
 
 use std::io::Read;
+use std::ops::Range;
 
-use crate::{
-    Avma, ByteSource, Completeness, FileOffset, Machine, Mapping, Module, ProcessInfo, SignalInfo,
-    Thread,
+use crate::bytes::u32_at;
+use crate::elf_header::{
+    ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, PT_LOAD, PT_NOTE,
+    ProgramHeader, TYPE_CORE,
 };
+use crate::note::CoreNotes;
+use crate::{
+    Avma, ByteSource, Completeness, FileOffset, Machine, Mapping, Memory, Module, ProcessInfo,
+    SegmentState, SignalInfo, StackState, Thread, modules,
+};
+
+/// Notes above this size are not believed: 32,768 threads with AVX-512 state need about 100 MiB.
+const MAX_NOTES: u64 = 256 << 20;
+/// Program headers above this count are not believed: `vm.max_map_count` rarely exceeds one million.
+const MAX_PROGRAM_HEADERS: u64 = 4 << 20;
+/// The most that may stand between the ELF header and the program headers in a stream.
+const MAX_HEADER_GAP: u64 = 64 << 10;
+/// Size of `Elf64_Shdr`, bytes.
+const SECTION_HEADER_SIZE: u64 = 64;
 
 /// Why bytes cannot be read as a core.
 #[derive(Debug, thiserror::Error)]
@@ -65,20 +87,88 @@ pub struct Segment {
     pub flags: u32,
 }
 
+impl Segment {
+    /// Whether `at` lies in the segment, dumped or not.
+    #[must_use]
+    pub fn contains(&self, at: Avma) -> bool {
+        at.checked_sub(self.start).is_some_and(|distance| distance < self.memory_size)
+    }
+
+    /// Bytes of the segment that exist in a core of `found` bytes.
+    #[must_use]
+    pub fn stored_in(&self, found: u64) -> u64 {
+        self.file_size.min(found.saturating_sub(self.offset.0))
+    }
+}
+
+/// The bytes of one `PT_NOTE`, with its alignment.
+#[derive(Clone, Debug)]
+struct NoteSegment {
+    bytes: NoteBytes,
+    align: u64,
+}
+
+#[derive(Clone, Debug)]
+enum NoteBytes {
+    /// Part of the raw head.
+    Head(Range<usize>),
+    /// Somewhere else in the core.
+    Apart(Vec<u8>),
+}
+
 /// Everything that stands before the memory of a core.
 #[derive(Clone, Debug)]
 pub struct CoreHead {
-    // the owner of this crate decides; getters below are the interface
-    _private: (),
+    raw: Vec<u8>,
+    machine: Machine,
+    segments: Vec<Segment>,
+    note_segments: Vec<NoteSegment>,
+    notes: CoreNotes,
+    expected_len: u64,
 }
 
 impl CoreHead {
     /// Reads exactly the head from a stream, such as the pipe the kernel writes: not one byte more.
     ///
+    /// What was read before an error is gone: a caller that wants to keep it reads through a
+    /// recorder of its own.
+    ///
     /// # Errors
     /// When it is no supported core, or ends inside the head.
-    pub fn from_reader(_stream: &mut impl Read) -> Result<Self, CoreError> {
-        todo!()
+    pub fn from_reader(stream: &mut impl Read) -> Result<Self, CoreError> {
+        let mut raw = Vec::new();
+        let header_size = HEADER_SIZE as u64;
+        read_up_to(stream, &mut raw, header_size)?;
+        let header = check_header(&raw)?;
+        let table = header.program_headers;
+        if !(header_size..=header_size.saturating_add(MAX_HEADER_GAP)).contains(&table) {
+            return Err(malformed("program headers", format!("they start at byte {table}")));
+        }
+        let first_end = table.saturating_add(PROGRAM_HEADER_SIZE as u64);
+        if header.program_header_count > 0 {
+            read_to(stream, &mut raw, first_end, "program headers")?;
+        }
+        let count = match header.program_header_count {
+            PN_XNUM => count_from_first(&raw, &header)?,
+            count => u64::from(count),
+        };
+        read_to(stream, &mut raw, table_end(&header, count)?, "program headers")?;
+        let headers = parse_table(&raw, &header, count)?;
+        let notes = || headers.iter().filter(|header| header.kind == PT_NOTE);
+        let notes_end = notes()
+            .map(|note| note.offset.checked_add(note.file_size))
+            .try_fold(0, |end, note| Some(end.max(note?)))
+            .filter(|end| *end <= MAX_NOTES.saturating_add(raw.len() as u64))
+            .ok_or_else(|| malformed("notes", "they are too large or too far away".to_owned()))?;
+        read_to(stream, &mut raw, notes_end, "notes")?;
+        let segments = notes()
+            .filter_map(|note| {
+                let start = usize::try_from(note.offset).ok()?;
+                let end = start.checked_add(usize::try_from(note.file_size).ok()?)?;
+                Some(NoteSegment { bytes: NoteBytes::Head(start..end), align: note.align })
+            })
+            .collect();
+        Ok(Self::assemble(raw, &header, &headers, segments))
     }
 
     /// Reads the head of a whole core. More lenient than `from_reader`: notes cut off in the middle
@@ -86,80 +176,277 @@ impl CoreHead {
     ///
     /// # Errors
     /// When it is no supported core.
-    pub fn from_source(_source: &dyn ByteSource) -> Result<Self, CoreError> {
-        todo!()
+    pub fn from_source(source: &dyn ByteSource) -> Result<Self, CoreError> {
+        let start = read_range(source, 0, HEADER_SIZE as u64)?;
+        let header = check_header(&start)?;
+        let count = match header.program_header_count {
+            PN_XNUM => {
+                let table = read_range(source, 0, table_end(&header, 1)?)?;
+                count_from_section(source, &header)
+                    .map_or_else(|| count_from_first(&table, &header), Ok)?
+            }
+            count => u64::from(count),
+        };
+        let table_end = table_end(&header, count)?;
+        if table_end > source.len() {
+            return Err(CoreError::HeadTruncated { part: "program headers", found: source.len() });
+        }
+        let raw = read_range(source, 0, table_end)?;
+        let headers = parse_table(&raw, &header, count)?;
+        let mut segments = Vec::new();
+        let mut budget = MAX_NOTES;
+        for note in headers.iter().filter(|header| header.kind == PT_NOTE) {
+            let bytes = read_range(source, note.offset, note.file_size.min(budget))?;
+            budget = budget.saturating_sub(bytes.len() as u64);
+            segments.push(NoteSegment { bytes: NoteBytes::Apart(bytes), align: note.align });
+        }
+        Ok(Self::assemble(raw, &header, &headers, segments))
     }
 
-    /// The bytes of the head, from offset 0 of the core on, as they were read.
+    fn assemble(
+        raw: Vec<u8>,
+        header: &ElfHeader,
+        headers: &[ProgramHeader],
+        note_segments: Vec<NoteSegment>,
+    ) -> Self {
+        let machine = Machine::from_elf(header.machine);
+        let load = |header: &&ProgramHeader| header.kind == PT_LOAD;
+        let segments = headers.iter().filter(load).map(|header| Segment {
+            start: Avma(header.address),
+            memory_size: header.memory_size,
+            offset: FileOffset(header.offset),
+            file_size: header.file_size,
+            flags: header.flags,
+        });
+        let segments = segments.collect();
+        let promised = headers.iter().map(|header| header.offset.saturating_add(header.file_size));
+        let mut expected_len = promised.max().unwrap_or(0).max(raw.len() as u64);
+        if header.program_header_count == PN_XNUM && header.section_headers > 0 {
+            let section_end = header.section_headers.saturating_add(SECTION_HEADER_SIZE);
+            expected_len = expected_len.max(section_end);
+        }
+        let notes = CoreNotes::default();
+        let mut head = Self { raw, machine, segments, note_segments, notes, expected_len };
+        let mut notes = CoreNotes::default();
+        for (data, align) in head.note_bytes() {
+            notes.add(data, align, machine);
+        }
+        head.notes = notes;
+        head
+    }
+
+    /// Bytes and alignment of every `PT_NOTE`.
+    pub(crate) fn note_bytes(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.note_segments.iter().filter_map(|segment| match &segment.bytes {
+            NoteBytes::Head(range) => Some((self.raw.get(range.clone())?, segment.align)),
+            NoteBytes::Apart(bytes) => Some((bytes.as_slice(), segment.align)),
+        })
+    }
+
+    /// The bytes of the head, from offset 0 of the core on, as they were read; from `from_source`
+    /// without the notes.
     #[must_use]
     pub fn raw(&self) -> &[u8] {
-        todo!()
+        &self.raw
     }
 
     /// Processor architecture.
     #[must_use]
     pub fn machine(&self) -> Machine {
-        todo!()
+        self.machine
     }
 
     /// `PT_LOAD` segments in the order of the program headers.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
-        todo!()
+        &self.segments
     }
 
     /// Threads in note order: the kernel writes the crashing thread first.
     #[must_use]
     pub fn threads(&self) -> &[Thread] {
-        todo!()
+        &self.notes.threads
     }
 
     /// `NT_PRPSINFO`.
     #[must_use]
     pub fn process(&self) -> Option<&ProcessInfo> {
-        todo!()
+        self.notes.process.as_ref()
     }
 
     /// `NT_SIGINFO`, else the signal of the first NT_PRSTATUS.
     #[must_use]
     pub fn signal(&self) -> Option<SignalInfo> {
-        todo!()
+        let from_thread = || {
+            let number = self.notes.threads.first().map(|thread| i32::from(thread.signal));
+            number.filter(|number| *number != 0).map(SignalInfo::from_number)
+        };
+        self.notes.signal.or_else(from_thread)
     }
 
     /// `NT_AUXV` as (type, value) pairs up to AT_NULL.
     #[must_use]
     pub fn auxv(&self) -> &[(u64, u64)] {
-        todo!()
+        &self.notes.auxv
     }
 
     /// Value of one auxiliary vector entry (`getauxval(3)`), such as `AT_PHDR` 3, `AT_SYSINFO_EHDR` 33.
     #[must_use]
-    pub fn aux(&self, _kind: u64) -> Option<u64> {
-        todo!()
+    pub fn aux(&self, kind: u64) -> Option<u64> {
+        self.auxv().iter().find(|(found, _)| *found == kind).map(|(_, value)| *value)
     }
 
     /// `NT_FILE`, in address order.
     #[must_use]
     pub fn mappings(&self) -> &[Mapping] {
-        todo!()
+        &self.notes.mappings
     }
 
-    /// Length in bytes of the whole core as the program headers promise: `max(p_offset + p_filesz)`.
+    /// Length in bytes of the whole core as its headers promise: `max(p_offset + p_filesz)`, and the
+    /// section header that the kernel adds behind the memory of cores with PN_XNUM.
     #[must_use]
     pub fn expected_len(&self) -> u64 {
-        todo!()
+        self.expected_len
     }
 
     /// What is there of a core of which `found` bytes exist.
     #[must_use]
-    pub fn completeness(&self, _found: u64) -> Completeness {
-        todo!()
+    pub fn completeness(&self, found: u64) -> Completeness {
+        let segments = self.segments.iter().filter(|segment| segment.file_size > 0);
+        let state = |segment: &Segment| SegmentState {
+            start: segment.start,
+            expected: segment.file_size,
+            found: segment.stored_in(found),
+        };
+        Completeness {
+            expected: self.expected_len,
+            found,
+            segments: segments.map(state).collect(),
+            stacks: self.threads().iter().map(|thread| self.stack_state(thread, found)).collect(),
+        }
+    }
+
+    fn stack_state(&self, thread: &Thread, found: u64) -> StackState {
+        let sp = thread.registers.sp();
+        let holder = sp.and_then(|sp| self.segments.iter().find(|segment| segment.contains(sp)));
+        let (expected, stored) = match (sp, holder) {
+            (Some(sp), Some(segment)) => {
+                let below = sp.checked_sub(segment.start).unwrap_or(0);
+                let above = |size: u64| size.saturating_sub(below);
+                (above(segment.file_size), above(segment.stored_in(found)))
+            }
+            _ => (0, 0),
+        };
+        StackState { tid: thread.tid, expected, found: stored }
     }
 
     /// Modules (mapped ELF files and the vdso), in address order, with build-ids as far as `memory`
     /// holds the pages. Without NT_FILE: from the link map (AT_PHDR, DT_DEBUG).
     #[must_use]
-    pub fn modules(&self, _memory: &dyn crate::Memory) -> Vec<Module> {
-        todo!()
+    pub fn modules(&self, memory: &dyn Memory) -> Vec<Module> {
+        modules::find(self, memory)
     }
+}
+
+fn malformed(part: &'static str, problem: String) -> CoreError {
+    CoreError::Malformed { part, problem }
+}
+
+fn check_header(raw: &[u8]) -> Result<ElfHeader, CoreError> {
+    if raw.is_empty() {
+        return Err(CoreError::Empty);
+    }
+    let header = ElfHeader::parse(raw).map_err(|problem| match problem {
+        NotOurs::NotElf => CoreError::NotElf,
+        NotOurs::Unsupported(found) => CoreError::Unsupported { found },
+        NotOurs::Short => CoreError::HeadTruncated { part: "ELF header", found: raw.len() as u64 },
+    })?;
+    let kind = match header.kind {
+        TYPE_CORE => return check_entry_size(header),
+        1 => "object file".to_owned(),
+        2 => "executable".to_owned(),
+        3 => "shared object".to_owned(),
+        other => format!("file of type {other}"),
+    };
+    Err(CoreError::NotCore { kind })
+}
+
+fn check_entry_size(header: ElfHeader) -> Result<ElfHeader, CoreError> {
+    let size = usize::from(header.program_header_size);
+    if size == PROGRAM_HEADER_SIZE || header.program_header_count == 0 {
+        return Ok(header);
+    }
+    Err(malformed("program headers", format!("one has {size} bytes instead of 56")))
+}
+
+/// Where a table of `count` program headers ends.
+fn table_end(header: &ElfHeader, count: u64) -> Result<u64, CoreError> {
+    let end = count
+        .checked_mul(PROGRAM_HEADER_SIZE as u64)
+        .filter(|_| count <= MAX_PROGRAM_HEADERS)
+        .and_then(|size| size.checked_add(header.program_headers));
+    end.ok_or_else(|| malformed("program headers", format!("there are {count} of them")))
+}
+
+fn parse_table(
+    raw: &[u8],
+    header: &ElfHeader,
+    count: u64,
+) -> Result<Vec<ProgramHeader>, CoreError> {
+    let end = usize::try_from(table_end(header, count)?).ok();
+    let start = usize::try_from(header.program_headers).ok();
+    let table = start.zip(end).and_then(|(start, end)| raw.get(start..end));
+    let found = raw.len() as u64;
+    let table = table.ok_or(CoreError::HeadTruncated { part: "program headers", found })?;
+    Ok(ProgramHeader::parse_all(table).collect())
+}
+
+/// The kernel puts the notes right behind the program headers, so that the first of these, `PT_NOTE`,
+/// tells their number before section header 0 has arrived.
+fn count_from_first(raw: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
+    let start = usize::try_from(header.program_headers).ok();
+    let first = start.and_then(|start| raw.get(start..)).and_then(ProgramHeader::parse);
+    first
+        .filter(|first| first.kind == PT_NOTE)
+        .and_then(|first| first.offset.checked_sub(header.program_headers))
+        .and_then(|size| size.checked_div(PROGRAM_HEADER_SIZE as u64))
+        .filter(|count| *count >= u64::from(PN_XNUM))
+        .ok_or_else(|| malformed("program headers", "their number is not known".to_owned()))
+}
+
+/// `sh_info` of section header 0 holds the number of program headers (elf(5), PN_XNUM).
+fn count_from_section(source: &dyn ByteSource, header: &ElfHeader) -> Option<u64> {
+    const INFO: usize = 44;
+    let section = read_range(source, header.section_headers, SECTION_HEADER_SIZE).ok()?;
+    u32_at(&section, INFO).map(u64::from).filter(|count| *count >= u64::from(PN_XNUM))
+}
+
+/// Appends what the stream gives until `raw` has `end` bytes. Memory grows with what arrives, not
+/// with what a header claims.
+fn read_up_to(stream: &mut impl Read, raw: &mut Vec<u8>, end: u64) -> Result<(), CoreError> {
+    let missing = end.saturating_sub(raw.len() as u64);
+    stream.by_ref().take(missing).read_to_end(raw)?;
+    Ok(())
+}
+
+fn read_to(
+    stream: &mut impl Read,
+    raw: &mut Vec<u8>,
+    end: u64,
+    part: &'static str,
+) -> Result<(), CoreError> {
+    read_up_to(stream, raw, end)?;
+    let found = raw.len() as u64;
+    if found < end { Err(CoreError::HeadTruncated { part, found }) } else { Ok(()) }
+}
+
+/// Up to `len` bytes at `offset`, fewer at the end of the source.
+fn read_range(source: &dyn ByteSource, offset: u64, len: u64) -> Result<Vec<u8>, CoreError> {
+    let there = len.min(source.len().saturating_sub(offset));
+    let size = usize::try_from(there)
+        .map_err(|_| malformed("notes", "they do not fit into memory".to_owned()))?;
+    let mut bytes = vec![0; size];
+    let count = source.read_at(offset, &mut bytes)?;
+    bytes.truncate(count);
+    Ok(bytes)
 }

@@ -14,14 +14,17 @@
 
 mod address;
 mod build_id;
+mod bytes;
 mod completeness;
 mod core_file;
+mod elf_header;
 mod head;
 mod machine;
 mod mapping;
 mod memory;
 mod minicore;
 mod module;
+mod modules;
 mod note;
 mod object;
 mod registers;

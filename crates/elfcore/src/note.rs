@@ -1,6 +1,19 @@
 //! Notes of a core: threads, process, signal, auxiliary vector, mapped files.
+//!
+//! Layouts: `include/uapi/linux/elfcore.h` and `fs/binfmt_elf.c` of the kernel, for 64-bit machines.
 
-use crate::Registers;
+use crate::bytes::{i32_at, u16_at, u32_at, u64_at, until_nul};
+use crate::{Avma, BuildId, FileOffset, Machine, Mapping, Registers, SignalInfo};
+
+/// `NT_GNU_BUILD_ID`.
+const NT_GNU_BUILD_ID: u32 = 3;
+const NT_PRSTATUS: u32 = 1;
+const NT_PRPSINFO: u32 = 3;
+const NT_AUXV: u32 = 6;
+/// "SIGI".
+const NT_SIGINFO: u32 = 0x5349_4749;
+/// "FILE".
+const NT_FILE: u32 = 0x4649_4c45;
 
 /// One thread: `NT_PRSTATUS` and what belongs to it.
 #[derive(Clone, Debug)]
@@ -28,4 +41,141 @@ pub struct ProcessInfo {
     pub name: Vec<u8>,
     /// `pr_psargs`: the first 79 bytes of the command line, NULs turned into spaces by the kernel.
     pub arguments: Vec<u8>,
+}
+
+/// One note: `Elf64_Nhdr`, name, descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Note<'data> {
+    pub(crate) name: &'data [u8],
+    pub(crate) kind: u32,
+    pub(crate) data: &'data [u8],
+}
+
+/// Walks notes whose parts are padded to `align` (4 or 8) bytes; ends at the first that is cut off.
+pub(crate) struct Notes<'data> {
+    rest: &'data [u8],
+    align: usize,
+}
+
+impl<'data> Notes<'data> {
+    /// `align` is `p_align`: notes are padded to four bytes unless it says eight.
+    pub(crate) fn new(data: &'data [u8], align: u64) -> Self {
+        Self { rest: data, align: if align == 8 { 8 } else { 4 } }
+    }
+}
+
+impl<'data> Iterator for Notes<'data> {
+    type Item = Note<'data>;
+
+    fn next(&mut self) -> Option<Note<'data>> {
+        let size_at = |at| u32_at(self.rest, at).and_then(|size| usize::try_from(size).ok());
+        let (name_size, data_size) = (size_at(0)?, size_at(4)?);
+        let kind = u32_at(self.rest, 8)?;
+        let name_end = 12_usize.checked_add(name_size)?;
+        let start = name_end.checked_next_multiple_of(self.align)?;
+        let end = start.checked_add(data_size)?;
+        let note = Note {
+            name: until_nul(self.rest.get(12..name_end)?),
+            kind,
+            data: self.rest.get(start..end)?,
+        };
+        let next = end.checked_next_multiple_of(self.align)?;
+        self.rest = self.rest.get(next..).unwrap_or_default();
+        Some(note)
+    }
+}
+
+/// The build-id among the notes of an object.
+pub(crate) fn find_build_id(notes: &[u8], align: u64) -> Option<BuildId> {
+    Notes::new(notes, align)
+        .find(|note| note.kind == NT_GNU_BUILD_ID && note.name == b"GNU")
+        .and_then(|note| BuildId::from_bytes(note.data))
+}
+
+/// What the notes of a core say, gathered over all of its `PT_NOTE` segments.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CoreNotes {
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) process: Option<ProcessInfo>,
+    pub(crate) signal: Option<SignalInfo>,
+    pub(crate) auxv: Vec<(u64, u64)>,
+    pub(crate) mappings: Vec<Mapping>,
+}
+
+impl CoreNotes {
+    /// Adds the notes of one segment; unknown notes are skipped.
+    pub(crate) fn add(&mut self, data: &[u8], align: u64, machine: Machine) {
+        // The type numbers of the name "LINUX" (extended register sets) overlap with those of "CORE".
+        for note in Notes::new(data, align).filter(|note| note.name != b"LINUX") {
+            match note.kind {
+                NT_PRSTATUS => self.threads.extend(thread(note.data, machine)),
+                NT_PRPSINFO if self.process.is_none() => self.process = process(note.data),
+                NT_SIGINFO if self.signal.is_none() => self.signal = signal(note.data),
+                NT_AUXV if self.auxv.is_empty() => self.auxv = auxv(note.data),
+                NT_FILE if self.mappings.is_empty() => self.mappings = mappings(note.data),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// `struct elf_prstatus`: the registers follow 112 bytes of signal, ids and times.
+fn thread(data: &[u8], machine: Machine) -> Option<Thread> {
+    /// Place of each DWARF register in `struct user_regs_struct` (x86_64, `asm/user_64.h`).
+    const X86_64: [usize; 17] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16];
+    let mut registers = Registers::new(machine);
+    let at = |slot: usize| slot.checked_mul(8)?.checked_add(112).and_then(|at| u64_at(data, at));
+    match machine {
+        Machine::X86_64 => (0..).zip(X86_64).for_each(|(n, slot)| registers.set(n, at(slot))),
+        // `struct user_pt_regs`: x0..x30, sp, pc, the order of DWARF.
+        Machine::Aarch64 => (0..33).for_each(|n| registers.set(n, at(usize::from(n)))),
+        Machine::Other(_) => {}
+    }
+    Some(Thread { tid: u32_at(data, 32)?, signal: u16_at(data, 12)?, registers })
+}
+
+/// `struct elf_prpsinfo`.
+fn process(data: &[u8]) -> Option<ProcessInfo> {
+    let arguments = until_nul(data.get(56..136)?);
+    Some(ProcessInfo {
+        uid: u32_at(data, 16)?,
+        gid: u32_at(data, 20)?,
+        pid: u32_at(data, 24)?,
+        ppid: u32_at(data, 28)?,
+        name: until_nul(data.get(40..56)?).to_vec(),
+        arguments: arguments.strip_suffix(b" ").unwrap_or(arguments).to_vec(),
+    })
+}
+
+/// `siginfo_t`: number, errno, code, and from byte 16 on the union that the code selects.
+fn signal(data: &[u8]) -> Option<SignalInfo> {
+    let (number, code) = (i32_at(data, 0)?, i32_at(data, 8)?);
+    Some(SignalInfo::new(number, code, u64_at(data, 16)?))
+}
+
+fn auxv(data: &[u8]) -> Vec<(u64, u64)> {
+    let (pairs, _) = data.as_chunks::<16>();
+    let pair = |pair: &[u8; 16]| Some((u64_at(pair, 0)?, u64_at(pair, 8)?));
+    pairs.iter().filter_map(pair).take_while(|(kind, _)| *kind != 0).collect()
+}
+
+/// `fill_files_note` of the kernel: count, page size, count × (start, end, offset in pages), then names.
+fn mappings(data: &[u8]) -> Vec<Mapping> {
+    let parse = || {
+        let (count, page) = (usize::try_from(u64_at(data, 0)?).ok()?, u64_at(data, 8)?);
+        let names_at = count.checked_mul(24)?.checked_add(16)?;
+        let (table, names) = (data.get(16..names_at)?, data.get(names_at..)?);
+        let (rows, _) = table.as_chunks::<24>();
+        let mut found = Vec::new();
+        for (row, name) in rows.iter().zip(names.split(|byte| *byte == 0)) {
+            let (start, end) = (Avma(u64_at(row, 0)?), Avma(u64_at(row, 8)?));
+            if start < end {
+                let offset = FileOffset(u64_at(row, 16)?.checked_mul(page)?);
+                found.push(Mapping { start, end, offset, path: name.to_vec() });
+            }
+        }
+        found.sort_by_key(|mapping| mapping.start);
+        Some(found)
+    };
+    parse().unwrap_or_default()
 }

@@ -1,6 +1,19 @@
 //! An ELF executable, shared object or debug file over a byte slice. Zero copy: names and sections borrow.
+//!
+//! The invariant: every slice it hands out lies inside the given bytes, every list is bounded by the
+//! bytes that back it. It does not decompress sections and does not relocate anything.
+//!
+//! In a separate debug file the program headers describe the original file, so that addresses can be
+//! trusted and file offsets cannot: ask the module's own object for bytes.
 
-use crate::{BuildId, FileOffset, Machine, Module, Svma};
+mod tables;
+
+use crate::{BuildId, FileOffset, Machine, Module, ModuleRange, Svma};
+use tables::{
+    PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader, SHT_DYNSYM, SHT_NOTE, SHT_SYMTAB,
+    SYMBOL_SIZE, build_id_in, load_segment, malformed, program_headers, sections, slice, symbol,
+    u16_at, u32_at, u64_at, until_nul,
+};
 
 /// Why bytes cannot be read as an ELF object.
 #[derive(Debug, thiserror::Error)]
@@ -74,9 +87,20 @@ pub struct Symbol<'data> {
     pub binding: u8,
 }
 
+/// Loads and ranges that are compared to find the bias; real files have a dozen of each.
+const BIAS_CANDIDATES: usize = 64;
+
 /// An ELF object.
+#[derive(Clone, Debug)]
 pub struct ElfObject<'data> {
     data: &'data [u8],
+    machine: Machine,
+    entry: Svma,
+    headers: Vec<ProgramHeader>,
+    loads: Vec<LoadSegment>,
+    sections: Vec<Section<'data>>,
+    /// `sh_link` of each section: the string table of a symbol table.
+    links: Vec<u32>,
 }
 
 impl<'data> ElfObject<'data> {
@@ -84,8 +108,42 @@ impl<'data> ElfObject<'data> {
     ///
     /// # Errors
     /// When it is no supported ELF file. Missing or broken section headers are not an error.
-    pub fn parse(_data: &'data [u8]) -> Result<Self, ElfError> {
-        todo!()
+    pub fn parse(data: &'data [u8]) -> Result<Self, ElfError> {
+        if data.get(..4) != Some(b"\x7fELF") {
+            return Err(ElfError::NotElf);
+        }
+        match (data.get(4), data.get(5)) {
+            (Some(2), Some(1)) => {}
+            (Some(1), _) => return Err(ElfError::Unsupported { found: "32-bit" }),
+            (Some(2), Some(2)) => {
+                return Err(ElfError::Unsupported {
+                    found: "big-endian",
+                });
+            }
+            _ => return Err(malformed("ELF header", "unknown class or byte order")),
+        }
+        let short = || malformed("ELF header", "the file ends inside it");
+        let machine = Machine::from_elf(u16_at(data, 18).ok_or_else(short)?);
+        let entry = Svma(u64_at(data, 24).ok_or_else(short)?);
+        let sections_at = u64_at(data, 40).ok_or_else(short)?;
+        let section_count = u16_at(data, 60).ok_or_else(short)?;
+        let names_index = u16_at(data, 62).ok_or_else(short)?;
+        let headers = program_headers(data, sections_at)?;
+        let loads = headers
+            .iter()
+            .filter(|header| header.kind == PT_LOAD)
+            .map(load_segment)
+            .collect();
+        let (sections, links) = sections(data, sections_at, section_count, names_index);
+        Ok(Self {
+            data,
+            machine,
+            entry,
+            headers,
+            loads,
+            sections,
+            links,
+        })
     }
 
     /// All bytes.
@@ -97,79 +155,317 @@ impl<'data> ElfObject<'data> {
     /// Processor architecture.
     #[must_use]
     pub fn machine(&self) -> Machine {
-        todo!()
+        self.machine
     }
 
     /// `e_entry`.
     #[must_use]
     pub fn entry(&self) -> Svma {
-        todo!()
+        self.entry
     }
 
     /// Build-id from PT_NOTE, else from a `.note.gnu.build-id` section.
     #[must_use]
     pub fn build_id(&self) -> Option<BuildId> {
-        todo!()
+        let segments = self.headers.iter().filter(|header| header.kind == PT_NOTE);
+        let from_segments = segments
+            .filter_map(|header| Some((self.file_bytes(header)?, header.alignment)))
+            .find_map(|(notes, alignment)| build_id_in(notes, alignment));
+        from_segments.or_else(|| {
+            let notes = self
+                .sections
+                .iter()
+                .filter(|section| section.kind == SHT_NOTE);
+            notes
+                .into_iter()
+                .find_map(|section| build_id_in(section.data, 4))
+        })
     }
 
     /// `PT_LOAD`s.
     #[must_use]
     pub fn load_segments(&self) -> &[LoadSegment] {
-        todo!()
+        &self.loads
     }
 
     /// Path of the interpreter (`PT_INTERP`), absent for static programs.
     #[must_use]
     pub fn interpreter(&self) -> Option<&'data [u8]> {
-        todo!()
+        let header = self
+            .headers
+            .iter()
+            .find(|header| header.kind == PT_INTERP)?;
+        until_nul(self.file_bytes(header)?)
     }
 
     /// `PT_GNU_EH_FRAME`: address and bytes of `.eh_frame_hdr`, also without section headers.
     #[must_use]
     pub fn eh_frame_header(&self) -> Option<(Svma, &'data [u8])> {
-        todo!()
+        let header = self
+            .headers
+            .iter()
+            .find(|header| header.kind == PT_GNU_EH_FRAME)?;
+        Some((Svma(header.address), self.file_bytes(header)?))
     }
 
     /// File bytes from `at` to the end of the file-backed part of the segment that holds it.
     #[must_use]
-    pub fn bytes_at(&self, _at: Svma) -> Option<&'data [u8]> {
-        todo!()
+    pub fn bytes_at(&self, at: Svma) -> Option<&'data [u8]> {
+        let holds = |load: &&LoadSegment| {
+            at.checked_sub(load.start)
+                .is_some_and(|inside| inside < load.file_size)
+        };
+        let load = self.loads.iter().find(holds)?;
+        let inside = at.checked_sub(load.start)?;
+        let from = load.offset.0.checked_add(inside)?;
+        // A truncated file gives what is there.
+        let end = load
+            .offset
+            .0
+            .saturating_add(load.file_size)
+            .min(self.data.len() as u64);
+        slice(self.data, from, end.checked_sub(from)?)
     }
 
     /// All sections.
     #[must_use]
     pub fn sections(&self) -> &[Section<'data>] {
-        todo!()
+        &self.sections
     }
 
     /// The section called `name`.
     #[must_use]
-    pub fn section(&self, _name: &str) -> Option<&Section<'data>> {
-        todo!()
+    pub fn section(&self, name: &str) -> Option<&Section<'data>> {
+        self.sections
+            .iter()
+            .find(|section| section.name == name.as_bytes())
     }
 
     /// Symbols of `.symtab`, else of `.dynsym`; bounded by the table's bytes.
+    ///
+    /// Undefined symbols and those without a name are left out, as are kinds other than functions,
+    /// objects and untyped labels.
     #[must_use]
     pub fn symbols(&self) -> Vec<Symbol<'data>> {
-        todo!()
+        let full = self.symbol_table(SHT_SYMTAB);
+        if full.is_empty() {
+            self.symbol_table(SHT_DYNSYM)
+        } else {
+            full
+        }
+    }
+
+    fn symbol_table(&self, kind: u32) -> Vec<Symbol<'data>> {
+        let table = self
+            .sections
+            .iter()
+            .zip(&self.links)
+            .find(|(section, _)| section.kind == kind);
+        let Some((table, link)) = table else {
+            return Vec::new();
+        };
+        let strings = usize::try_from(*link)
+            .ok()
+            .and_then(|link| self.sections.get(link));
+        let Some(strings) = strings else {
+            return Vec::new();
+        };
+        let (entries, _) = table.data.as_chunks::<SYMBOL_SIZE>();
+        entries
+            .iter()
+            .filter_map(|entry| symbol(entry, strings.data))
+            .collect()
     }
 
     /// File name and CRC-32 of `.gnu_debuglink`.
+    ///
+    /// ```text
+    /// file name | NUL | padding to 4 | CRC-32 of the debug file, little-endian
+    /// ```
     #[must_use]
     pub fn debug_link(&self) -> Option<(&'data [u8], u32)> {
-        todo!()
+        let data = self.section(".gnu_debuglink")?.data;
+        let name = until_nul(data)?;
+        let checksum_at = name.len().checked_add(1)?.checked_next_multiple_of(4)?;
+        Some((name, u32_at(data, checksum_at)?)).filter(|(name, _)| !name.is_empty())
     }
 
     /// File name and build-id of `.gnu_debugaltlink` (dwz).
     #[must_use]
     pub fn debug_alt_link(&self) -> Option<(&'data [u8], BuildId)> {
-        todo!()
+        let data = self.section(".gnu_debugaltlink")?.data;
+        let name = until_nul(data)?;
+        let id = BuildId::from_bytes(data.get(name.len().checked_add(1)?..)?)?;
+        Some((name, id)).filter(|(name, _)| !name.is_empty())
     }
 
     /// `avma - svma` (wrapping) of this file mapped as `module`, from the mapping that holds the file
     /// offset of one of the loads; falls back to `module.bias`.
+    ///
+    /// One page of a file can be mapped twice (lld lets two segments share a page), so a single match
+    /// may lie: the bias that explains the most loads wins, and `module.bias` wins a tie.
     #[must_use]
-    pub fn bias_in(&self, _module: &Module) -> Option<u64> {
-        todo!()
+    pub fn bias_in(&self, module: &Module) -> Option<u64> {
+        let loads: Vec<&LoadSegment> = self
+            .loads
+            .iter()
+            .filter(|load| load.file_size > 0)
+            .take(BIAS_CANDIDATES)
+            .collect();
+        let ranges = module
+            .ranges
+            .get(..module.ranges.len().min(BIAS_CANDIDATES))?;
+        let place = |load: &LoadSegment, range: &ModuleRange| -> Option<u64> {
+            let inside = load.offset.checked_sub(range.offset)?;
+            let at = range.start.checked_add(inside)?;
+            (at < range.end).then(|| at.0.wrapping_sub(load.start.0))
+        };
+        let explained = |bias: u64| {
+            let agrees =
+                |load: &&&LoadSegment| ranges.iter().any(|range| place(load, range) == Some(bias));
+            loads.iter().filter(agrees).count()
+        };
+        let found = loads
+            .iter()
+            .flat_map(|load| ranges.iter().filter_map(|range| place(load, range)));
+        let mut candidates: Vec<u64> = module.bias.into_iter().collect();
+        for bias in found {
+            if candidates.len() < BIAS_CANDIDATES && !candidates.contains(&bias) {
+                candidates.push(bias);
+            }
+        }
+        let mut best: Option<(usize, u64)> = None;
+        for bias in candidates {
+            let score = explained(bias);
+            if best.is_none_or(|(most, _)| score > most) {
+                best = Some((score, bias));
+            }
+        }
+        best.map(|(_, bias)| bias)
+    }
+
+    fn file_bytes(&self, header: &ProgramHeader) -> Option<&'data [u8]> {
+        slice(self.data, header.offset, header.file_size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Avma, ModuleKind};
+    use proptest::prelude::*;
+
+    fn own_executable() -> Vec<u8> {
+        std::fs::read(std::env::current_exe().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn own_executable_has_symbols_sections_and_unwind_table() {
+        let data = own_executable();
+        let object = ElfObject::parse(&data).unwrap();
+        assert!(matches!(
+            object.machine(),
+            Machine::X86_64 | Machine::Aarch64
+        ));
+        assert!(object.interpreter().is_some());
+        let (at, header) = object.eh_frame_header().unwrap();
+        assert!(object.bytes_at(at).unwrap().starts_with(header));
+        assert_eq!(object.section(".eh_frame_hdr").unwrap().address, at);
+        let this = |symbol: &Symbol<'_>| {
+            symbol
+                .name
+                .windows(14)
+                .any(|part| part == b"own_executable")
+        };
+        assert!(object.symbols().iter().any(this));
+    }
+
+    #[test]
+    fn foreign_classes_are_named_in_the_error() {
+        let parse = |bytes: &[u8]| ElfObject::parse(bytes).unwrap_err().to_string();
+        assert_eq!(parse(b"#!/bin/sh"), "not an ELF file");
+        assert!(parse(b"\x7fELF\x01\x01").contains("32-bit"));
+        assert!(parse(b"\x7fELF\x02\x02").contains("big-endian"));
+        assert!(parse(b"\x7fELF\x02\x01").contains("ends inside"));
+    }
+
+    #[test]
+    fn bias_that_explains_most_loads_wins() {
+        let data = own_executable();
+        let object = ElfObject::parse(&data).unwrap();
+        let bias = 0x5555_0000_0000;
+        let page = |load: &LoadSegment| load.offset.0 & !0xfff;
+        let ranges = object.load_segments().iter().map(|load| ModuleRange {
+            start: Avma((load.start.0 & !0xfff) + bias),
+            end: Avma(load.start.0 + bias + load.file_size),
+            offset: FileOffset(page(load)),
+        });
+        let mut module = Module {
+            path: b"/x".to_vec(),
+            deleted: false,
+            kind: ModuleKind::Executable,
+            ranges: ranges.collect(),
+            build_id: None,
+            bias: None,
+        };
+        assert_eq!(object.bias_in(&module), Some(bias));
+        module.bias = Some(1);
+        assert_eq!(object.bias_in(&module), Some(bias));
+        module.ranges.clear();
+        assert_eq!(object.bias_in(&module), Some(1));
+    }
+
+    #[test]
+    fn build_id_is_found_behind_another_note() {
+        let note = |kind: u32, name: &[u8; 4], desc: &[u8]| {
+            let mut bytes = Vec::new();
+            bytes.extend(4_u32.to_le_bytes());
+            bytes.extend((desc.len() as u32).to_le_bytes());
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(name);
+            bytes.extend(desc);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        let notes = [note(1, b"GNU\0", &[0; 16]), note(3, b"GNU\0", &[0xab; 20])].concat();
+        assert_eq!(build_id_in(&notes, 4), BuildId::from_bytes(&[0xab; 20]));
+        assert_eq!(build_id_in(&notes[..notes.len() - 1], 4), None);
+    }
+
+    /// Every accessor, as a hostile file would be used.
+    fn exercise(data: &[u8]) {
+        let Ok(object) = ElfObject::parse(data) else {
+            return;
+        };
+        let _ = (object.build_id(), object.interpreter(), object.debug_link());
+        let _ = (
+            object.eh_frame_header(),
+            object.debug_alt_link(),
+            object.symbols(),
+        );
+        for load in object.load_segments() {
+            let _ = object.bytes_at(load.start);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..512)) {
+            exercise(&[b"\x7fELF\x02\x01".as_slice(), &tail].concat());
+        }
+
+        #[test]
+        fn damaged_executables_never_panic(
+            edits in proptest::collection::vec((0_usize..1 << 12, any::<u8>()), 1..64),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            static BYTES: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+            let mut data = BYTES.get_or_init(own_executable)[..1 << 16].to_vec();
+            for (at, byte) in edits {
+                data[at] = byte;
+            }
+            data.truncate(cut.index(data.len()));
+            exercise(&data);
+        }
     }
 }

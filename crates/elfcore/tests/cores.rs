@@ -1,0 +1,180 @@
+//! Cores of real crashes, and bytes that nobody should write.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cdh_elfcore::{
+    Avma, CoreError, CoreFile, CoreHead, Memory, ModuleKind, Registers, write_minicore,
+};
+use proptest::prelude::*;
+
+const PROGRAM: &str = r"
+#include <pthread.h>
+#include <unistd.h>
+static void *idle(void *p) { for (;;) sleep(100); return p; }
+int main(void) {
+    pthread_t t[3];
+    for (int i = 0; i < 3; i++) pthread_create(&t[i], 0, idle, 0);
+    usleep(50000);
+    *(volatile int *)0x10 = 7;
+}
+";
+
+/// A core of a crashing program, made by gdb: independent of the machine's core_pattern.
+fn make_core(dir: &Path) -> Option<PathBuf> {
+    let (source, program, core) = (dir.join("p.c"), dir.join("p"), dir.join("core"));
+    std::fs::write(&source, PROGRAM).unwrap();
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-g", "-pthread", "-Wl,--build-id", "-o"]).arg(&program).arg(&source);
+    assert!(gcc.status().unwrap().success());
+    let made = Command::new("gdb")
+        .args(["-q", "-batch", "-ex", "run", "-ex"])
+        .arg(format!("generate-core-file {}", core.display()))
+        .arg(&program)
+        .output();
+    if made.is_err() {
+        eprintln!("skipped: gdb is not installed");
+        return None;
+    }
+    assert!(core.is_file(), "{}", String::from_utf8_lossy(&made.unwrap().stdout));
+    Some(core)
+}
+
+#[test]
+fn core_of_a_real_crash_tells_what_happened() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = make_core(dir.path()) else { return };
+    let bytes = std::fs::read(&path).unwrap();
+    let core = CoreFile::open(Box::new(bytes.clone())).unwrap();
+    let head = core.head();
+    assert_eq!(head.threads().len(), 4);
+    assert_eq!(head.signal().unwrap().describe(), "SIGSEGV: address not mapped, at 0x10");
+    assert_eq!(head.process().unwrap().name, b"p");
+    assert!(core.completeness().is_complete());
+    let modules = core.modules();
+    let executable = modules.iter().find(|module| module.kind == ModuleKind::Executable).unwrap();
+    assert!(executable.path.ends_with(b"/p"));
+    assert!(executable.build_id.is_some());
+    assert!(modules.iter().any(|module| module.kind == ModuleKind::Vdso));
+    let sp = head.threads()[0].registers.sp().unwrap();
+    assert!(core.read_u64(sp).is_some());
+
+    let cut = CoreFile::open(Box::new(bytes[..bytes.len() * 6 / 10].to_vec())).unwrap();
+    assert!(!cut.completeness().is_complete());
+    assert_eq!(cut.completeness().found, (bytes.len() * 6 / 10) as u64);
+
+    let mut pages = BTreeMap::new();
+    for thread in head.threads() {
+        let page = thread.registers.sp().unwrap().0 & !0xfff;
+        let mut data = vec![0; 4096];
+        assert_eq!(core.read(Avma(page), &mut data), 4096);
+        pages.insert(page, data);
+    }
+    let mut out = Vec::new();
+    let written = write_minicore(head, &pages, &mut out).unwrap();
+    assert_eq!(written, out.len() as u64);
+    let mini = CoreFile::open(Box::new(out)).unwrap();
+    assert_eq!(mini.head().threads().len(), 4);
+    assert_eq!(mini.read_u64(sp), core.read_u64(sp));
+    assert_eq!(mini.head().mappings(), head.mappings());
+}
+
+/// A core with more segments than `e_phnum` can count, laid out as the kernel does.
+fn many_segments(count: u64) -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let table_end = 64 + 56 * (count + 1);
+    let section_at = table_end + count;
+    let fields: [(usize, u64); 13] = [
+        (2, 4),
+        (2, 62),
+        (4, 1),
+        (8, 0),
+        (8, 64),
+        (8, section_at),
+        (4, 0),
+        (2, 64),
+        (2, 56),
+        (2, 0xffff),
+        (2, 64),
+        (2, 1),
+        (2, 0),
+    ];
+    for (size, value) in fields {
+        bytes.extend_from_slice(&value.to_le_bytes()[..size]);
+    }
+    let mut header = |kind: u64, offset: u64, address: u64, size: u64| {
+        bytes.extend_from_slice(&kind.to_le_bytes());
+        for value in [offset, address, 0, size, size, 1] {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+    };
+    header(4, table_end, 0, 0);
+    (0..count).for_each(|n| header(1, table_end + n, 0x1000 * (n + 1), 1));
+    bytes.resize(usize::try_from(section_at).unwrap(), 0xaa);
+    let mut section = [0; 64];
+    section[44..48].copy_from_slice(&u32::try_from(count + 1).unwrap().to_le_bytes());
+    bytes.extend_from_slice(&section);
+    bytes
+}
+
+#[test]
+fn more_segments_than_e_phnum_can_count_are_all_found() {
+    let bytes = many_segments(70_000);
+    let streamed = CoreHead::from_reader(&mut bytes.as_slice()).unwrap();
+    let stored = CoreHead::from_source(&bytes).unwrap();
+    for head in [streamed, stored] {
+        assert_eq!(head.segments().len(), 70_000);
+        assert_eq!(head.expected_len(), bytes.len() as u64);
+    }
+    let cut = bytes[..bytes.len() - 100].to_vec();
+    assert_eq!(CoreHead::from_source(&cut).unwrap().segments().len(), 70_000);
+}
+
+#[test]
+fn what_is_no_core_is_named() {
+    let open = |bytes: &[u8]| CoreHead::from_source(&bytes.to_vec()).unwrap_err().to_string();
+    assert_eq!(open(b""), "the file is empty");
+    assert_eq!(open(b"hello, this is a text file"), "not an ELF file");
+    assert_eq!(open(b"\x7fELF\x02\x01"), "the core ends after 6 bytes, inside its ELF header");
+    let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    assert!(matches!(CoreHead::from_source(&own), Err(CoreError::NotCore { .. })));
+}
+
+fn poke_everything(bytes: Vec<u8>) {
+    let _ = CoreHead::from_reader(&mut bytes.as_slice());
+    if let Ok(core) = CoreFile::open(Box::new(bytes)) {
+        let _ = (core.completeness(), core.modules(), core.head().signal());
+        let mut buf = [0; 64];
+        for at in [0, 0x1000, 0x40_0000, u64::MAX, u64::MAX - 8] {
+            let _ = core.read(Avma(at), &mut buf);
+        }
+        let registers = Registers::new(core.head().machine());
+        assert!(registers.pc().is_none());
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2048)) {
+        let mut core = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x04\0\x3e\0".to_vec();
+        core.extend_from_slice(&bytes);
+        poke_everything(core);
+        poke_everything(bytes);
+    }
+
+    #[test]
+    fn flipped_bytes_never_panic(
+        flips in proptest::collection::vec((0_usize..4000, any::<u8>()), 1..20)
+    ) {
+        let mut bytes = many_segments(60);
+        for (at, value) in flips {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = value;
+            }
+        }
+        poke_everything(bytes);
+    }
+}
