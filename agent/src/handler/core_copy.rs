@@ -32,7 +32,7 @@ pub trait FrameSink: Send {
 /// How a copy went.
 #[derive(Debug)]
 pub struct CopyOutcome {
-    /// Plain bytes whose frames were appended.
+    /// Plain bytes that are stored, those of the head included.
     pub plain: u64,
     /// SHA-256 of the plain core; absent when not all that was read could be stored.
     pub sha256: Option<Sha256>,
@@ -40,6 +40,14 @@ pub struct CopyOutcome {
     pub read_error: Option<io::Error>,
     /// Why the sink takes no more.
     pub write_error: Option<io::Error>,
+}
+
+impl CopyOutcome {
+    /// Nothing could be stored at all.
+    #[must_use]
+    pub fn nothing(error: io::Error) -> Self {
+        Self { plain: 0, sha256: None, read_error: None, write_error: Some(error) }
+    }
 }
 
 /// A chunk of the plain core. When its last user is done, the buffer goes back to the pool.
@@ -68,10 +76,10 @@ struct Frame {
     plain: usize,
 }
 
-/// Copies the core from `source` into `sink`. `head` is what was read of it before: it becomes the
-/// first frames.
+/// Copies the core from `source` into `sink`. `head` is what was read of it before and is stored
+/// already.
 pub fn copy_core(
-    head: &[u8],
+    head: Vec<u8>,
     source: &mut dyn CoreSource,
     sink: &mut dyn FrameSink,
     level: i32,
@@ -84,6 +92,7 @@ pub fn copy_core(
     }
     thread::scope(|scope| {
         let (to_hasher, hashes) = sync_channel::<Arc<Chunk>>(1);
+        let stored = head.len() as u64;
         let hasher = scope.spawn(move || hash(head, &hashes));
         let mut inputs = Vec::new();
         let mut outputs = Vec::new();
@@ -104,7 +113,7 @@ pub fn copy_core(
         let lost = || (0, Some(io::Error::other("the writing thread failed")));
         let (plain, write_error) = writer.join().unwrap_or_else(|_| lost());
         let sha256 = sha256.filter(|_| write_error.is_none());
-        CopyOutcome { plain, sha256, read_error, write_error }
+        CopyOutcome { plain: stored + plain, sha256, read_error, write_error }
     })
 }
 
@@ -138,9 +147,10 @@ fn read(
     Ok(())
 }
 
-fn hash(head: &[u8], chunks: &Receiver<Arc<Chunk>>) -> Option<Sha256> {
+fn hash(head: Vec<u8>, chunks: &Receiver<Arc<Chunk>>) -> Option<Sha256> {
     let mut sha256 = Sha256Writer::new();
-    sha256.update(head);
+    sha256.update(&head);
+    drop(head);
     for chunk in chunks {
         sha256.update(chunk.bytes());
     }
@@ -217,4 +227,98 @@ fn write(
 fn is_zero(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks::<64>();
     blocks.iter().all(|block| *block == [0; 64]) && rest.iter().all(|&byte| byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames as they came.
+    #[derive(Default)]
+    struct Frames {
+        frames: Vec<(Vec<u8>, u32)>,
+        room: Option<usize>,
+    }
+
+    impl FrameSink for Frames {
+        fn append(&mut self, frame: &[u8], plain: u32) -> io::Result<()> {
+            if self.room == Some(self.frames.len()) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.frames.push((frame.to_vec(), plain));
+            Ok(())
+        }
+    }
+
+    impl Frames {
+        fn plain(&self) -> Vec<u8> {
+            let unpack = |(frame, plain): &(Vec<u8>, u32)| {
+                zstd::bulk::decompress(frame, *plain as usize).unwrap()
+            };
+            self.frames.iter().flat_map(unpack).collect()
+        }
+    }
+
+    struct Pieces(Vec<Vec<u8>>, Option<io::Error>);
+
+    impl CoreSource for Pieces {
+        fn next(&mut self, buffer: &mut [u8]) -> io::Result<Piece> {
+            if self.0.is_empty() {
+                return self.1.take().map_or(Ok(Piece::End), Err);
+            }
+            let piece = self.0.remove(0);
+            if piece.is_empty() {
+                return Ok(Piece::Zero(buffer.len()));
+            }
+            buffer[..piece.len()].copy_from_slice(&piece);
+            Ok(Piece::Data(piece.len()))
+        }
+    }
+
+    fn pieces(count: u8) -> Vec<Vec<u8>> {
+        (1..=count).map(|byte| vec![byte; SEEKABLE_FRAME]).collect()
+    }
+
+    #[test]
+    fn frames_keep_the_order_of_the_core_whatever_the_number_of_compressors() {
+        let mut all = pieces(9);
+        all.insert(4, Vec::new());
+        all.push(vec![7; 1000]);
+        let zero = |piece: &Vec<u8>| match piece.is_empty() {
+            true => vec![0; SEEKABLE_FRAME],
+            false => piece.clone(),
+        };
+        let expected: Vec<u8> = all.iter().flat_map(zero).collect();
+        for compressors in 1..4 {
+            let mut sink = Frames::default();
+            let mut source = Pieces(all.clone(), None);
+            let outcome = copy_core(b"head".to_vec(), &mut source, &mut sink, 1, compressors);
+            assert!(sink.plain() == expected);
+            assert_eq!(outcome.plain, 4 + expected.len() as u64);
+            let mut sha256 = Sha256Writer::new();
+            sha256.update(b"head");
+            sha256.update(&expected);
+            assert_eq!(outcome.sha256, Some(sha256.finish()));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_stops_the_reading_and_what_is_stored_is_counted() {
+        let mut sink = Frames { room: Some(3), ..Frames::default() };
+        let mut source = Pieces(pieces(200), None);
+        let outcome = copy_core(Vec::new(), &mut source, &mut sink, 1, 1);
+        assert_eq!(outcome.plain, 3 * SEEKABLE_FRAME as u64);
+        assert_eq!(outcome.write_error.unwrap().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(outcome.sha256, None);
+        assert!(source.0.len() > 180, "{} pieces are left", source.0.len());
+    }
+
+    #[test]
+    fn what_was_read_before_a_failing_source_is_stored() {
+        let mut sink = Frames::default();
+        let mut source = Pieces(pieces(2), Some(io::ErrorKind::BrokenPipe.into()));
+        let outcome = copy_core(Vec::new(), &mut source, &mut sink, 1, 2);
+        assert_eq!(outcome.plain, 2 * SEEKABLE_FRAME as u64);
+        assert!(outcome.read_error.is_some() && outcome.sha256.is_some());
+    }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use cdh_bundle::RawText;
 use cdh_elfcore::{ElfError, ElfObject, MappedFile};
+use serde::Serialize;
 
 use super::journal::sync_parent;
 
@@ -68,7 +69,8 @@ pub enum BinaryError {
 }
 
 /// How a handler is linked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Linkage {
     /// Runs on any host.
     Static,

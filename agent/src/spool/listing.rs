@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 
 use cdh_bundle::DumpId;
+use serde::Serialize;
 
 /// Sub-directory for entries of which nothing can be made.
 pub const QUARANTINE: &str = "quarantine";
@@ -88,7 +89,7 @@ pub fn list(spool: &Path) -> io::Result<Vec<SpoolEntry>> {
 }
 
 /// How many entries there are in which state, and how much room they take.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SpoolCount {
     /// Wait to be shipped.
     pub sealed: u64,

@@ -11,10 +11,12 @@
 //! Invariant: an entry changes its state by a rename only, and a rename towards the store happens
 //! only after what it promises is on disk. The spool does not know what a store is.
 
+mod core_salvage;
 mod entry;
 mod listing;
 mod salvage;
 
+pub(crate) use entry::rename_entry;
 pub use entry::{IDENTITY, PartialEntry, SpoolError};
 pub use listing::{Found, QUARANTINE, SpoolCount, SpoolEntry, count, list};
 pub use salvage::{SalvageError, Salvaged, salvage};
