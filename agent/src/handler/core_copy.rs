@@ -10,13 +10,13 @@
 //! any moment its contents are a valid beginning. When the file cannot be written any more, reading
 //! stops, so that the process is not held for nothing.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 
-use cdh_bundle::{SEEKABLE_FRAME, Sha256, Sha256Writer};
+use cdh_bundle::{DigestWriter, SEEKABLE_FRAME, Sha256};
 
 use super::core_source::{CoreSource, Piece};
 
@@ -106,8 +106,9 @@ pub fn copy_core(
             outputs.push(frames);
             returns.push(give_back);
         }
-        let writer = scope.spawn(|| write(sink, outputs, &returns, &stop));
-        let read_error = read(source, &free, &pool, &to_hasher, &inputs, &stop).err();
+        let stop = &stop;
+        let writer = scope.spawn(move || write(sink, outputs, &returns, stop));
+        let read_error = read(source, &free, &pool, &to_hasher, &inputs, stop).err();
         drop((to_hasher, inputs));
         let sha256 = hasher.join().unwrap_or(None);
         let lost = || (0, Some(io::Error::other("the writing thread failed")));
@@ -148,13 +149,13 @@ fn read(
 }
 
 fn hash(head: Vec<u8>, chunks: &Receiver<Arc<Chunk>>) -> Option<Sha256> {
-    let mut sha256 = Sha256Writer::new();
-    sha256.update(&head);
+    let mut digests = DigestWriter::new(io::sink());
+    digests.write_all(&head).ok()?;
     drop(head);
     for chunk in chunks {
-        sha256.update(chunk.bytes());
+        digests.write_all(chunk.bytes()).ok()?;
     }
-    Some(sha256.finish())
+    Some(digests.finish().1.sha256)
 }
 
 fn compress(
@@ -295,10 +296,7 @@ mod tests {
             let outcome = copy_core(b"head".to_vec(), &mut source, &mut sink, 1, compressors);
             assert!(sink.plain() == expected);
             assert_eq!(outcome.plain, 4 + expected.len() as u64);
-            let mut sha256 = Sha256Writer::new();
-            sha256.update(b"head");
-            sha256.update(&expected);
-            assert_eq!(outcome.sha256, Some(sha256.finish()));
+            assert_eq!(outcome.sha256, Some(Sha256::of(&[b"head", expected.as_slice()].concat())));
         }
     }
 

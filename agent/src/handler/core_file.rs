@@ -5,9 +5,9 @@
 //! stands on the disk.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
-use cdh_bundle::{Digests, DigestsWriter, SEEKABLE_FRAME, SeekableWriter};
+use cdh_bundle::{DigestWriter, Digests, SEEKABLE_FRAME, SeekableWriter};
 
 use super::core_copy::FrameSink;
 
@@ -16,7 +16,6 @@ use super::core_copy::FrameSink;
 struct WholeWrites {
     file: File,
     length: u64,
-    digests: DigestsWriter,
 }
 
 impl Write for WholeWrites {
@@ -24,11 +23,9 @@ impl Write for WholeWrites {
         match self.file.write_all(bytes) {
             Ok(()) => {
                 self.length += bytes.len() as u64;
-                self.digests.update(bytes);
                 Ok(bytes.len())
             }
             Err(error) => {
-                use std::io::{Seek, SeekFrom};
                 self.file.set_len(self.length)?;
                 self.file.seek(SeekFrom::Start(self.length))?;
                 Err(error)
@@ -43,7 +40,7 @@ impl Write for WholeWrites {
 
 /// The file that receives the core.
 pub struct CoreFile {
-    frames: SeekableWriter<WholeWrites>,
+    frames: SeekableWriter<DigestWriter<WholeWrites>>,
     level: i32,
 }
 
@@ -53,7 +50,7 @@ impl CoreFile {
     /// # Errors
     /// When the compressor cannot be set up.
     pub fn new(file: File, level: i32) -> io::Result<Self> {
-        let out = WholeWrites { file, length: 0, digests: DigestsWriter::new() };
+        let out = DigestWriter::new(WholeWrites { file, length: 0 });
         Ok(Self { frames: SeekableWriter::new(out, level, SEEKABLE_FRAME)?, level })
     }
 
@@ -76,8 +73,9 @@ impl CoreFile {
     /// When the table cannot be stored.
     pub fn finish(self) -> io::Result<Digests> {
         let (out, _) = self.frames.finish()?;
+        let (out, digests) = out.finish();
         out.file.sync_all()?;
-        Ok(out.digests.finish())
+        Ok(digests)
     }
 }
 

@@ -6,17 +6,14 @@
 use std::path::Path;
 
 use cdh_bundle::{
-    Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Manifest, ProcessFacts, RawText,
-    SignalFacts, Verdict,
+    Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DumpId, EntryKind, Manifest, ProcessFacts,
+    RawText, SCHEMA, SignalFacts, Verdict, render_stem,
 };
 use cdh_elfcore::{CoreHead, SignalInfo};
 use jiff::Timestamp;
 
 use super::arguments::HandlerArguments;
 use super::process::ProcessHandles;
-
-/// Longest part of a stem made from a name, bytes.
-const STEM_PART: usize = 48;
 
 /// What was told and seen so far, as a manifest.
 #[must_use]
@@ -35,10 +32,10 @@ pub fn first_manifest(
         .unwrap_or_else(|| arguments.name.clone());
     let signal = SignalInfo::from_number(arguments.signal.unwrap_or(0));
     let pid = arguments.pid.or(arguments.namespace_pid).map_or(0, u64::from);
-    Manifest {
-        schema: 1,
+    let mut manifest = Manifest {
+        schema: SCHEMA,
         id,
-        stem: stem(id, captured_at, &arguments.hostname, &name, pid, signal.number),
+        stem: String::new(),
         captured_at,
         finished_at: None,
         node,
@@ -55,7 +52,7 @@ pub fn first_manifest(
             started_at: process.and_then(ProcessHandles::start_ticks).and_then(started_at),
             dumpable: arguments.dumpable,
         },
-        signal: signal_facts(&signal, None),
+        signal: signal_facts(&signal),
         machine: String::new(),
         verdict: Verdict::Empty { cause: Cause::HandlerDied, evidence: None },
         core: None,
@@ -67,7 +64,9 @@ pub fn first_manifest(
         entries: Vec::new(),
         gaps: Vec::new(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-    }
+    };
+    manifest.stem = render_stem(DEFAULT_STEM, &manifest);
+    manifest
 }
 
 /// Adds what the head of the core tells.
@@ -75,7 +74,7 @@ pub fn add_head(manifest: &mut Manifest, head: &CoreHead) {
     manifest.machine = head.machine().to_string();
     manifest.thread_count = Some(head.threads().len() as u64);
     if let Some(signal) = head.signal() {
-        manifest.signal = signal_facts(&signal, Some(signal.code));
+        manifest.signal = signal_facts(&signal);
     }
     if let Some(process) = head.process() {
         if manifest.process.name.is_empty() {
@@ -100,35 +99,14 @@ pub fn core_record(stem: &str, size: u64, expected: u64) -> CoreRecord {
     }
 }
 
-fn signal_facts(signal: &SignalInfo, code: Option<i32>) -> SignalFacts {
+fn signal_facts(signal: &SignalInfo) -> SignalFacts {
     SignalFacts {
         number: signal.number,
         name: signal.name(),
-        code,
+        code: signal.code,
         address: signal.address.map(|address| address.0),
         description: signal.describe(),
     }
-}
-
-/// `{uuid}-dump-{timestamp}-{hostname}-{exe_name}-{pid}-{signal}`, as IBM's default template. Of
-/// the names only harmless bytes are taken; what they really are stands in the manifest.
-fn stem(
-    id: DumpId,
-    captured_at: Timestamp,
-    hostname: &RawText,
-    name: &RawText,
-    pid: u64,
-    signal: i32,
-) -> String {
-    let part = |text: &RawText| -> String {
-        let harmless = |&byte: &u8| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => char::from(byte),
-            _ => '_',
-        };
-        text.as_bytes().iter().take(STEM_PART).map(harmless).collect()
-    };
-    let (hostname, name) = (part(hostname), part(name));
-    format!("{id}-dump-{}-{hostname}-{name}-{pid}-{signal}", captured_at.as_second())
 }
 
 /// When a process began that began `ticks` after the boot.
@@ -159,7 +137,7 @@ mod tests {
         let manifest = first_manifest(id, &arguments, None);
         assert_eq!(
             manifest.stem,
-            format!("{id}-dump-1700000000-.._.._etc_-__31m___rm_-rf___-7-11")
+            format!("{id}-dump-1700000000-.._.._etc_-__31m____rm_-rf___-7-11")
         );
         assert_eq!(manifest.process.name, arguments.name);
         assert_eq!(manifest.signal.name, "SIGSEGV");

@@ -83,12 +83,13 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
         None
     };
     if installed {
-        if let (handler, Some(problem)) = HandlerSettings::read(&paths.handler_settings()) {
+        let (handler, problem) = HandlerSettings::read(&paths.handler_settings());
+        if let Some(problem) = problem {
             let path = paths.handler_settings();
             problems.push(format!("{}: {problem}; the defaults hold", path.display()));
-            if handler.spool != paths.spool {
-                problems.push(format!("the handler's spool is {}", handler.spool.display()));
-            }
+        }
+        if handler.spool != paths.spool {
+            problems.push(format!("the handler's spool is {}", handler.spool.display()));
         }
         if settings.core_pipe_limit == 0 {
             let why = "the kernel does not wait for handlers, /proc facts may be lost";

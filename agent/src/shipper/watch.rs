@@ -41,8 +41,10 @@ impl SpoolWatch {
         let mut buffer = [0; 16 << 10];
         loop {
             match self.inotify.read_events(&mut buffer) {
-                Ok(mut events) if events.next().is_some() => {}
-                Ok(_) => return Ok(()),
+                Ok(mut events) => match events.next() {
+                    Some(_) => {}
+                    None => return Ok(()),
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             }

@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use cdh_bundle::{Digests, DigestsWriter, SEEKABLE_FRAME, SeekableWriter, Sha256, Sha256Writer};
+use cdh_bundle::{DigestWriter, Digests, SEEKABLE_FRAME, SeekableWriter, Sha256};
 use zstd::zstd_safe;
 
 /// What is there now.
@@ -33,7 +33,6 @@ struct Replay {
     file: File,
     position: u64,
     fresh: Rc<Cell<bool>>,
-    digests: DigestsWriter,
 }
 
 impl Write for Replay {
@@ -42,7 +41,6 @@ impl Write for Replay {
             self.file.write_all_at(bytes, self.position)?;
         }
         self.position += bytes.len() as u64;
-        self.digests.update(bytes);
         Ok(bytes.len())
     }
 
@@ -55,18 +53,12 @@ impl Write for Replay {
 pub(super) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
     let length = file.metadata()?.len();
     let fresh = Rc::new(Cell::new(false));
-    let out = Replay {
-        file: file.try_clone()?,
-        position: 0,
-        fresh: Rc::clone(&fresh),
-        digests: DigestsWriter::new(),
-    };
-    let mut writer = SeekableWriter::new(out, 1, SEEKABLE_FRAME)?;
+    let out = Replay { file: file.try_clone()?, position: 0, fresh: Rc::clone(&fresh) };
+    let mut writer = SeekableWriter::new(DigestWriter::new(out), 1, SEEKABLE_FRAME)?;
     let mut decompressor = zstd::bulk::Decompressor::new()?;
     let mut stored = vec![0; zstd_safe::compress_bound(SEEKABLE_FRAME)];
     let mut plain: Vec<u8> = Vec::with_capacity(SEEKABLE_FRAME);
-    let mut sha256 = Sha256Writer::new();
-    let mut total = 0;
+    let mut core = DigestWriter::new(io::sink());
     let mut position = 0;
     while position < length {
         let count = read_some(&file, &mut stored, position)?;
@@ -77,20 +69,21 @@ pub(super) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
             break;
         }
         let Ok(plain_length) = u32::try_from(plain.len()) else { break };
-        sha256.update(&plain);
-        total += plain.len() as u64;
+        core.write_all(&plain)?;
         position += frame.len() as u64;
         writer.write_frame(frame, plain_length)?;
     }
-    if total == 0 {
+    let (_, core) = core.finish();
+    if core.size == 0 {
         return Ok(None);
     }
     // What follows is a torn frame, or an older seek table.
     file.set_len(position)?;
     fresh.set(true);
     let (out, _) = writer.finish()?;
+    let (out, stored) = out.finish();
     out.file.sync_all()?;
-    Ok(Some(SalvagedCore { plain: total, sha256: sha256.finish(), stored: out.digests.finish() }))
+    Ok(Some(SalvagedCore { plain: core.size, sha256: core.sha256, stored }))
 }
 
 /// The frame at the start of the bytes, if it is there as a whole and holds data.
@@ -121,9 +114,8 @@ mod tests {
     use super::*;
 
     fn frames() -> Vec<(Vec<u8>, Vec<u8>)> {
-        let plain = |n: u8| (0..40_000u32).map(|i| (i.wrapping_mul(u32::from(n)) >> 3) as u8);
-        let frame = |n| {
-            let plain: Vec<u8> = plain(n).collect();
+        let frame = |n: u32| {
+            let plain: Vec<u8> = (0..40_000u32).map(|i| (i.wrapping_mul(n) >> 3) as u8).collect();
             (zstd::bulk::compress(&plain, 1).unwrap(), plain)
         };
         (1..4).map(frame).collect()

@@ -205,8 +205,8 @@ impl PartialEntry {
         let name = kind.file_name();
         let missing = || self.failed(&name, io::ErrorKind::NotFound.into());
         let mut file = self.open_file(&name)?.ok_or_else(missing)?;
-        let digest = || {
-            let digests = Digests::from_reader(&mut file)?;
+        let mut digest = || {
+            let digests = Digests::of_reader(&mut file)?;
             file.sync_all()?;
             Ok(digests)
         };
@@ -283,6 +283,7 @@ impl PartialEntry {
             size: digests.size,
             crc32: digests.crc32,
             sha256: digests.sha256,
+            stored_size: None,
         };
         self.records.iter().map(record).collect()
     }
@@ -314,7 +315,7 @@ impl PartialEntry {
         let temporary = format!("{name}.new");
         self.remove_file(&temporary);
         let mut file = self.create_file(&temporary)?;
-        let write = || -> io::Result<()> {
+        let mut write = || -> io::Result<()> {
             file.write_all(&serde_json::to_vec_pretty(manifest)?)?;
             // `identity.json` only has to outlive the handler, the manifest also a power cut.
             if name != IDENTITY {

@@ -87,16 +87,18 @@ fn seal_what_is_there(mut entry: PartialEntry) -> Result<Salvaged, SalvageError>
             entry.remove_file(&name);
         }
     }
-    let mut keep = |entry: &mut PartialEntry, kind: EntryKind, is_whole: fn(File) -> bool| {
+    let keep = |entry: &mut PartialEntry, kind: EntryKind, is_whole: fn(File) -> bool| {
         let name = kind.file_name();
-        match entry.open_file(&name) {
-            Ok(None) => Ok(()),
-            Ok(Some(file)) if is_whole(file) => entry.adopt_file(kind),
-            _ => {
-                entry.remove_file(&name);
-                Ok(())
-            }
+        let whole = match entry.open_file(&name) {
+            Ok(None) => return Ok(()),
+            Ok(Some(file)) => is_whole(file),
+            Err(_) => false,
+        };
+        if whole {
+            return entry.adopt_file(kind);
         }
+        entry.remove_file(&name);
+        Ok(())
     };
     keep(&mut entry, EntryKind::DumpInfo, is_json)?;
     keep(&mut entry, EntryKind::Proc, is_json)?;
