@@ -18,7 +18,7 @@ use crate::node::settings::{CORE_PATTERN_MAX, SettingsFiles};
 pub const HANDLER_NAME: &str = "cdh-handler";
 
 /// Specifiers in the pattern, in their order.
-pub const SPECIFIERS: &str = "PIpistdughe";
+pub(crate) const SPECIFIERS: &str = "PIpistdughe";
 
 /// Where things are on this node.
 #[derive(Clone, Debug)]
@@ -109,16 +109,25 @@ impl AgentPaths {
     /// # Errors
     /// When the handler's path cannot stand in a pattern.
     pub fn core_pattern(&self) -> Result<RawText, PatternError> {
-        let unusable =
-            |problem| PatternError::Unusable { path: self.handler.clone(), problem };
+        let unusable = |problem| PatternError::Unusable {
+            path: self.handler.clone(),
+            problem,
+        };
         let path = self.handler.as_os_str().as_bytes();
         if path.first() != Some(&b'/') {
             return Err(unusable("it is not absolute"));
         }
-        if path.iter().any(|&byte| byte.is_ascii_whitespace() || byte == 0x0b || byte == b'%') {
+        if path
+            .iter()
+            .any(|&byte| byte.is_ascii_whitespace() || byte == 0x0b || byte == b'%')
+        {
             return Err(unusable("it holds a space or a per cent sign"));
         }
-        if self.handler.file_name().is_none_or(|name| name != HANDLER_NAME) {
+        if self
+            .handler
+            .file_name()
+            .is_none_or(|name| name != HANDLER_NAME)
+        {
             return Err(unusable("the handler must be called `cdh-handler`"));
         }
         let mut pattern = b"|".to_vec();
@@ -139,10 +148,17 @@ impl AgentPaths {
     /// Whether a pattern starts a handler of ours: this one, or one installed elsewhere.
     #[must_use]
     pub fn is_our_pattern(&self, pattern: &RawText) -> bool {
-        let Some(command) = pattern.as_bytes().strip_prefix(b"|") else { return false };
-        let mut words = command.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let Some(command) = pattern.as_bytes().strip_prefix(b"|") else {
+            return false;
+        };
+        let mut words = command
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
         let program = words.next().unwrap_or_default();
-        let name = program.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+        let name = program
+            .rsplit(|&byte| byte == b'/')
+            .next()
+            .unwrap_or_default();
         program == self.handler.as_os_str().as_bytes() || name == HANDLER_NAME.as_bytes()
     }
 }
@@ -167,9 +183,14 @@ mod tests {
         let ours = |pattern: &str| paths.is_our_pattern(&RawText::from(pattern));
         assert!(ours("|/opt/other/cdh-handler P%P"));
         assert!(ours("|/usr/local/lib/cdh/cdh-handler"));
-        for foreign in
-            ["", "|", "core", "/cdh-handler", "|/bin/tee /cdh-handler", "|/x/cdh-handler-old P%P"]
-        {
+        for foreign in [
+            "",
+            "|",
+            "core",
+            "/cdh-handler",
+            "|/bin/tee /cdh-handler",
+            "|/x/cdh-handler-old P%P",
+        ] {
             assert!(!ours(foreign), "{foreign}");
         }
     }
@@ -177,10 +198,23 @@ mod tests {
     #[test]
     fn handler_paths_that_the_kernel_would_misread_are_refused() {
         let pattern = |path: &str| {
-            AgentPaths { handler: path.into(), ..AgentPaths::default() }.core_pattern()
+            AgentPaths {
+                handler: path.into(),
+                ..AgentPaths::default()
+            }
+            .core_pattern()
         };
-        for path in ["cdh-handler", "/a b/cdh-handler", "/a%p/cdh-handler", "/a/other", "/"] {
-            assert!(matches!(pattern(path), Err(PatternError::Unusable { .. })), "{path}");
+        for path in [
+            "cdh-handler",
+            "/a b/cdh-handler",
+            "/a%p/cdh-handler",
+            "/a/other",
+            "/",
+        ] {
+            assert!(
+                matches!(pattern(path), Err(PatternError::Unusable { .. })),
+                "{path}"
+            );
         }
         let long = format!("/{}/cdh-handler", "x".repeat(120));
         assert!(matches!(pattern(&long), Err(PatternError::TooLong { .. })));

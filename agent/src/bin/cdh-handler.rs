@@ -4,5 +4,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(cdh_agent::handler::handle(std::env::args_os().skip(1).collect()))
+    ExitCode::from(cdh_agent::handler::handle(
+        std::env::args_os().skip(1).collect(),
+    ))
 }

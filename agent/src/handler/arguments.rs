@@ -47,9 +47,13 @@ impl HandlerArguments {
         let mut arguments = arguments.into_iter().map(OsString::into_vec).peekable();
         let mut values: [Option<Vec<u8>>; 128] = [const { None }; 128];
         while let Some(argument) = arguments.next() {
-            let Some((&letter, value)) = argument.split_first() else { continue };
+            let Some((&letter, value)) = argument.split_first() else {
+                continue;
+            };
             let mut value = value.to_vec();
-            let Some(slot) = values.get_mut(usize::from(letter)).filter(|slot| slot.is_none())
+            let Some(slot) = values
+                .get_mut(usize::from(letter))
+                .filter(|slot| slot.is_none())
             else {
                 continue;
             };
@@ -57,7 +61,9 @@ impl HandlerArguments {
             let is_text = letter == b'e' || letter == b'h';
             while is_text {
                 let ends = |next: &Vec<u8>| letter == b'h' && next.first() == Some(&b'e');
-                let Some(more) = arguments.next_if(|next| !ends(next)) else { break };
+                let Some(more) = arguments.next_if(|next| !ends(next)) else {
+                    break;
+                };
                 value.push(b' ');
                 value.extend_from_slice(&more);
             }
@@ -68,12 +74,16 @@ impl HandlerArguments {
         parsed.name = take(b'e').map(RawText::new).unwrap_or_default();
         let mut number = |letter: u8, low: i64, high: i64| -> Option<i64> {
             let value = take(letter);
-            let found = value.as_deref().and_then(|value| std::str::from_utf8(value).ok());
+            let found = value
+                .as_deref()
+                .and_then(|value| std::str::from_utf8(value).ok());
             let found = found.and_then(|text| text.parse::<i64>().ok());
             let found = found.filter(|number| (low..=high).contains(number));
             if found.is_none() {
                 let value = RawText::new(value.unwrap_or_default());
-                parsed.problems.push(format!("`%{}` is `{value}`", char::from(letter)));
+                parsed
+                    .problems
+                    .push(format!("`%{}` is `{value}`", char::from(letter)));
             }
             found
         };
@@ -107,8 +117,17 @@ mod tests {
         HandlerArguments::parse(arguments.iter().map(|one| OsString::from_vec(one.to_vec())))
     }
 
-    const NUMBERS: [&[u8]; 9] =
-        [b"P4711", b"I4712", b"p1", b"i2", b"s11", b"t1700000000", b"d1", b"u0", b"g4294967294"];
+    const NUMBERS: [&[u8]; 9] = [
+        b"P4711",
+        b"I4712",
+        b"p1",
+        b"i2",
+        b"s11",
+        b"t1700000000",
+        b"d1",
+        b"u0",
+        b"g4294967294",
+    ];
 
     fn with_texts(texts: &[&[u8]]) -> HandlerArguments {
         let all: Vec<&[u8]> = NUMBERS.iter().chain(texts).copied().collect();
@@ -119,10 +138,19 @@ mod tests {
     fn the_kernels_line_is_understood() {
         let found = with_texts(&[b"hweb-1", b"eapi"]);
         assert_eq!((found.pid, found.tid), (Some(4711), Some(4712)));
-        assert_eq!((found.namespace_pid, found.namespace_tid), (Some(1), Some(2)));
+        assert_eq!(
+            (found.namespace_pid, found.namespace_tid),
+            (Some(1), Some(2))
+        );
         assert_eq!((found.signal, found.time), (Some(11), Some(1_700_000_000)));
-        assert_eq!((found.dumpable, found.uid, found.gid), (Some(1), Some(0), Some(4_294_967_294)));
-        assert_eq!((found.hostname, found.name), (RawText::from("web-1"), RawText::from("api")));
+        assert_eq!(
+            (found.dumpable, found.uid, found.gid),
+            (Some(1), Some(0), Some(4_294_967_294))
+        );
+        assert_eq!(
+            (found.hostname, found.name),
+            (RawText::from("web-1"), RawText::from("api"))
+        );
         assert!(found.problems.is_empty(), "{:?}", found.problems);
     }
 
@@ -144,11 +172,17 @@ mod tests {
 
     #[test]
     fn numbers_that_make_no_sense_are_absent_and_named() {
-        let found = parse(&[b"P0", b"I-1", b"p12x", b"s65", b"d3", b"", b"u+1", b"\xff1", b"e"]);
+        let found = parse(&[
+            b"P0", b"I-1", b"p12x", b"s65", b"d3", b"", b"u+1", b"\xff1", b"e",
+        ]);
         assert_eq!(found.pid, None);
         assert_eq!(found.signal, None);
         assert_eq!(found.problems.len(), 8, "{:?}", found.problems);
-        assert!(found.problems.contains(&"`%p` is `12x`".to_owned()), "{:?}", found.problems);
+        assert!(
+            found.problems.contains(&"`%p` is `12x`".to_owned()),
+            "{:?}",
+            found.problems
+        );
         assert_eq!(parse(&[]).problems.len(), 9);
     }
 }

@@ -58,15 +58,30 @@ pub fn capture(
         }
     };
     // A killed process leaves its cgroup within milliseconds.
-    let cgroup = process.as_ref().and_then(|process| process.read("cgroup").ok()).map(RawText::new);
+    let cgroup = process
+        .as_ref()
+        .and_then(|process| process.read("cgroup").ok())
+        .map(RawText::new);
     let id = DumpId::random();
     let entry = PartialEntry::create(&settings.spool, id)?;
     let manifest = first_manifest(id, arguments, process.as_ref());
-    let mut capture = Capture { entry, manifest, gaps, log: &mut log, settings, process };
-    capture.note_gap_of("identity", |capture| capture.entry.write_identity(&capture.manifest));
+    let mut capture = Capture {
+        entry,
+        manifest,
+        gaps,
+        log: &mut log,
+        settings,
+        process,
+    };
+    capture.note_gap_of("identity", |capture| {
+        capture.entry.write_identity(&capture.manifest)
+    });
     capture.note_gap_of("reserve", |capture| capture.entry.reserve(settings.reserve));
     for problem in &arguments.problems {
-        capture.gaps.push(Gap { what: "core_pattern".to_owned(), why: problem.clone() });
+        capture.gaps.push(Gap {
+            what: "core_pattern".to_owned(),
+            why: problem.clone(),
+        });
     }
     capture.log.note("entry created");
     capture.run(stream, cgroup)
@@ -79,7 +94,10 @@ fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
         why = format!("{why}: {error}");
         source = error.source();
     }
-    Gap { what: what.to_owned(), why }
+    Gap {
+        what: what.to_owned(),
+        why,
+    }
 }
 
 /// No page is known.
@@ -116,7 +134,8 @@ impl Capture<'_> {
             add_head(&mut self.manifest, head);
             self.note_gap_of("identity", |this| this.entry.write_identity(&this.manifest));
         }
-        self.log.note(&format!("head of {} bytes", head_bytes.len()));
+        self.log
+            .note(&format!("head of {} bytes", head_bytes.len()));
         let core = self.begin_core(&head_bytes);
         if let Some(head) = &head {
             self.minicore(head);
@@ -153,7 +172,10 @@ impl Capture<'_> {
     /// Creates the core's file and puts the head into it, before anything takes time.
     fn begin_core(&mut self, head: &[u8]) -> Result<CoreFile, std::io::Error> {
         let name = EntryKind::Core(CoreEncoding::ZstdSeekable).file_name();
-        let file = self.entry.create_file(&name).map_err(std::io::Error::other)?;
+        let file = self
+            .entry
+            .create_file(&name)
+            .map_err(std::io::Error::other)?;
         let mut core = CoreFile::new(file, self.settings.level)?;
         core.append_now(head).map(|()| core)
     }
@@ -171,7 +193,10 @@ impl Capture<'_> {
             Ok(report) => {
                 self.manifest.modules = report.modules;
                 if let Some(why) = report.problem {
-                    self.gaps.push(Gap { what: "minicore".to_owned(), why });
+                    self.gaps.push(Gap {
+                        what: "minicore".to_owned(),
+                        why,
+                    });
                 }
                 match report.written {
                     Some(bytes) => {
@@ -190,7 +215,9 @@ impl Capture<'_> {
         }
         // From here on a power cut leaves a dump of which a backtrace can be had.
         self.note_gap_of("sync", |this| {
-            this.entry.write_identity(&this.manifest).and_then(|()| this.entry.sync())
+            this.entry
+                .write_identity(&this.manifest)
+                .and_then(|()| this.entry.sync())
         });
     }
 
@@ -208,7 +235,9 @@ impl Capture<'_> {
     fn write_json(&mut self, kind: EntryKind, what: &str, value: &impl Serialize) {
         self.note_gap_of(what, |this| {
             let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::other)?;
-            this.entry.write_file(kind, &bytes).map_err(std::io::Error::other)
+            this.entry
+                .write_file(kind, &bytes)
+                .map_err(std::io::Error::other)
         });
     }
 
@@ -225,13 +254,22 @@ impl Capture<'_> {
         let mut source = PipeSource::new(stream);
         let threads = self.settings.compressor_threads();
         let outcome = copy_core(head, &mut source, &mut core, self.settings.level, threads);
-        self.log.note(&format!("core of {} copied", readable_size(outcome.plain)));
+        self.log
+            .note(&format!("core of {} copied", readable_size(outcome.plain)));
         (Some(core), outcome)
     }
 
-    fn finish_core(&mut self, core: Option<CoreFile>, outcome: &CopyOutcome, expected: Option<u64>) {
+    fn finish_core(
+        &mut self,
+        core: Option<CoreFile>,
+        outcome: &CopyOutcome,
+        expected: Option<u64>,
+    ) {
         let kind = EntryKind::Core(CoreEncoding::ZstdSeekable);
-        for error in [&outcome.write_error, &outcome.read_error].into_iter().flatten() {
+        for error in [&outcome.write_error, &outcome.read_error]
+            .into_iter()
+            .flatten()
+        {
             self.gaps.push(gap("core", error));
         }
         self.entry.release_reserve();
@@ -255,7 +293,8 @@ impl Capture<'_> {
         record.sha256 = outcome.sha256;
         self.manifest.core = Some(record);
         self.entry.record(kind, stored);
-        self.log.note(&format!("core stored in {}", readable_size(stored.size)));
+        self.log
+            .note(&format!("core stored in {}", readable_size(stored.size)));
     }
 
     fn seal(mut self) -> Result<Captured, SpoolError> {
@@ -265,15 +304,23 @@ impl Capture<'_> {
         let verdict = self.manifest.verdict.clone();
         self.log.note(&verdict.describe());
         for gap in &self.gaps {
-            self.log.note(&format!("missing: {}: {}", gap.what, gap.why));
+            self.log
+                .note(&format!("missing: {}: {}", gap.what, gap.why));
         }
         let text = self.log.text().to_owned();
-        self.note_gap_of("log", |this| this.entry.write_file(EntryKind::HandlerLog, text.as_bytes()));
+        self.note_gap_of("log", |this| {
+            this.entry
+                .write_file(EntryKind::HandlerLog, text.as_bytes())
+        });
         self.manifest.gaps = self.gaps;
         self.manifest.finished_at = Some(Timestamp::now());
         let summary = summary(&self.manifest, self.log.elapsed());
         let path = self.entry.seal(self.manifest)?;
-        Ok(Captured { path, summary, verdict })
+        Ok(Captured {
+            path,
+            summary,
+            verdict,
+        })
     }
 }
 

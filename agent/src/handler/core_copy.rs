@@ -21,7 +21,7 @@ use cdh_bundle::{DigestWriter, SEEKABLE_FRAME, Sha256};
 use super::core_source::{CoreSource, Piece};
 
 /// Takes the frames of a core, in order.
-pub trait FrameSink: Send {
+pub(super) trait FrameSink: Send {
     /// Appends one compressed frame that stands for `plain` bytes: all of it, or nothing.
     ///
     /// # Errors
@@ -31,7 +31,7 @@ pub trait FrameSink: Send {
 
 /// How a copy went.
 #[derive(Debug)]
-pub struct CopyOutcome {
+pub(super) struct CopyOutcome {
     /// Plain bytes that are stored, those of the head included.
     pub plain: u64,
     /// SHA-256 of the plain core; absent when not all that was read could be stored.
@@ -45,8 +45,13 @@ pub struct CopyOutcome {
 impl CopyOutcome {
     /// Nothing could be stored at all.
     #[must_use]
-    pub fn nothing(error: io::Error) -> Self {
-        Self { plain: 0, sha256: None, read_error: None, write_error: Some(error) }
+    pub(super) fn nothing(error: io::Error) -> Self {
+        Self {
+            plain: 0,
+            sha256: None,
+            read_error: None,
+            write_error: Some(error),
+        }
     }
 }
 
@@ -78,7 +83,7 @@ struct Frame {
 
 /// Copies the core from `source` into `sink`. `head` is what was read of it before and is stored
 /// already.
-pub fn copy_core(
+pub(super) fn copy_core(
     head: Vec<u8>,
     source: &mut dyn CoreSource,
     sink: &mut dyn FrameSink,
@@ -114,7 +119,12 @@ pub fn copy_core(
         let lost = || (0, Some(io::Error::other("the writing thread failed")));
         let (plain, write_error) = writer.join().unwrap_or_else(|_| lost());
         let sha256 = sha256.filter(|_| write_error.is_none());
-        CopyOutcome { plain: stored + plain, sha256, read_error, write_error }
+        CopyOutcome {
+            plain: stored + plain,
+            sha256,
+            read_error,
+            write_error,
+        }
     })
 }
 
@@ -141,7 +151,12 @@ fn read(
                 (length, true)
             }
         };
-        let chunk = Arc::new(Chunk { buffer, length, zero, pool: pool.clone() });
+        let chunk = Arc::new(Chunk {
+            buffer,
+            length,
+            zero,
+            pool: pool.clone(),
+        });
         to_hasher.send(Arc::clone(&chunk)).map_err(|_| gone())?;
         input.send(chunk).map_err(|_| gone())?;
     }
@@ -210,7 +225,10 @@ fn write(
             continue;
         }
         let length = u32::try_from(frame.plain).map_err(io::Error::other);
-        match frame.bytes.and_then(|bytes| sink.append(&bytes, length?).map(|()| bytes)) {
+        match frame
+            .bytes
+            .and_then(|bytes| sink.append(&bytes, length?).map(|()| bytes))
+        {
             Ok(bytes) => {
                 plain += frame.plain as u64;
                 let _ = give_back.send(bytes);
@@ -296,17 +314,26 @@ mod tests {
             let outcome = copy_core(b"head".to_vec(), &mut source, &mut sink, 1, compressors);
             assert!(sink.plain() == expected);
             assert_eq!(outcome.plain, 4 + expected.len() as u64);
-            assert_eq!(outcome.sha256, Some(Sha256::of(&[b"head", expected.as_slice()].concat())));
+            assert_eq!(
+                outcome.sha256,
+                Some(Sha256::of(&[b"head", expected.as_slice()].concat()))
+            );
         }
     }
 
     #[test]
     fn a_full_disk_stops_the_reading_and_what_is_stored_is_counted() {
-        let mut sink = Frames { room: Some(3), ..Frames::default() };
+        let mut sink = Frames {
+            room: Some(3),
+            ..Frames::default()
+        };
         let mut source = Pieces(pieces(200), None);
         let outcome = copy_core(Vec::new(), &mut source, &mut sink, 1, 1);
         assert_eq!(outcome.plain, 3 * SEEKABLE_FRAME as u64);
-        assert_eq!(outcome.write_error.unwrap().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(
+            outcome.write_error.unwrap().kind(),
+            io::ErrorKind::StorageFull
+        );
         assert_eq!(outcome.sha256, None);
         assert!(source.0.len() > 180, "{} pieces are left", source.0.len());
     }

@@ -39,7 +39,7 @@ impl Write for WholeWrites {
 }
 
 /// The file that receives the core.
-pub struct CoreFile {
+pub(super) struct CoreFile {
     frames: SeekableWriter<DigestWriter<WholeWrites>>,
     level: i32,
 }
@@ -49,16 +49,19 @@ impl CoreFile {
     ///
     /// # Errors
     /// When the compressor cannot be set up.
-    pub fn new(file: File, level: i32) -> io::Result<Self> {
+    pub(super) fn new(file: File, level: i32) -> io::Result<Self> {
         let out = DigestWriter::new(WholeWrites { file, length: 0 });
-        Ok(Self { frames: SeekableWriter::new(out, level, SEEKABLE_FRAME)?, level })
+        Ok(Self {
+            frames: SeekableWriter::new(out, level, SEEKABLE_FRAME)?,
+            level,
+        })
     }
 
     /// Appends bytes at once, in frames of their own: so that they are in the file now.
     ///
     /// # Errors
     /// When they cannot all be stored.
-    pub fn append_now(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn append_now(&mut self, bytes: &[u8]) -> io::Result<()> {
         for piece in bytes.chunks(SEEKABLE_FRAME) {
             let length = u32::try_from(piece.len()).map_err(io::Error::other)?;
             let frame = zstd::bulk::compress(piece, self.level)?;
@@ -71,7 +74,7 @@ impl CoreFile {
     ///
     /// # Errors
     /// When the table cannot be stored.
-    pub fn finish(self) -> io::Result<Digests> {
+    pub(super) fn finish(self) -> io::Result<Digests> {
         let (out, _) = self.frames.finish()?;
         let (out, digests) = out.finish();
         out.file.sync_all()?;

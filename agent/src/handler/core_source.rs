@@ -8,7 +8,7 @@ use std::io::{self, Read};
 
 /// What a source has put into a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub(super) enum Piece {
     /// This many bytes at the start of the buffer.
     Data(usize),
     /// This many zero bytes; the buffer was not touched.
@@ -18,7 +18,7 @@ pub enum Piece {
 }
 
 /// Yields a core piece by piece.
-pub trait CoreSource {
+pub(super) trait CoreSource {
     /// The next piece, at most as long as the buffer. Only the last may be shorter.
     ///
     /// # Errors
@@ -31,14 +31,14 @@ pub trait CoreSource {
 /// The pipe is never enlarged: its pages are charged to the memory cgroup of the process that is
 /// dumped, and in a container at its limit a larger pipe got the dump OOM-killed.
 #[derive(Debug)]
-pub struct PipeSource {
+pub(super) struct PipeSource {
     stream: File,
 }
 
 impl PipeSource {
     /// Takes over the stream, from where it stands.
     #[must_use]
-    pub fn new(stream: File) -> Self {
+    pub(super) fn new(stream: File) -> Self {
         Self { stream }
     }
 }
@@ -56,6 +56,10 @@ impl CoreSource for PipeSource {
                 Err(_) => break,
             }
         }
-        Ok(if done == 0 { Piece::End } else { Piece::Data(done) })
+        Ok(if done == 0 {
+            Piece::End
+        } else {
+            Piece::Data(done)
+        })
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// Contents of `dump-info.json`.
 #[derive(Clone, Debug, Serialize)]
-pub struct DumpInfo {
+pub(super) struct DumpInfo {
     uuid: String,
     dump_file: String,
     ext: &'static str,
@@ -28,7 +28,7 @@ pub struct DumpInfo {
 impl DumpInfo {
     /// From what the manifest says. `core` is the name of the core's entry.
     #[must_use]
-    pub fn new(manifest: &Manifest, core: &str) -> Self {
+    pub(super) fn new(manifest: &Manifest, core: &str) -> Self {
         let process = &manifest.process;
         let workload = manifest.workload.as_ref();
         Self {

@@ -17,21 +17,26 @@ use super::process::ProcessHandles;
 
 /// What was told and seen so far, as a manifest.
 #[must_use]
-pub fn first_manifest(
+pub(crate) fn first_manifest(
     id: DumpId,
     arguments: &HandlerArguments,
     process: Option<&ProcessHandles>,
 ) -> Manifest {
     let now = Timestamp::now();
-    let captured_at =
-        arguments.time.and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(now);
+    let captured_at = arguments
+        .time
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(now);
     let node = RawText::new(rustix::system::uname().nodename().to_bytes().to_vec());
     // `%e` is the name of the thread; dumps are looked for by the name of the process.
     let name = process
         .and_then(ProcessHandles::leader_name)
         .unwrap_or_else(|| arguments.name.clone());
     let signal = SignalInfo::from_number(arguments.signal.unwrap_or(0));
-    let pid = arguments.pid.or(arguments.namespace_pid).map_or(0, u64::from);
+    let pid = arguments
+        .pid
+        .or(arguments.namespace_pid)
+        .map_or(0, u64::from);
     let mut manifest = Manifest {
         schema: SCHEMA,
         id,
@@ -49,12 +54,17 @@ pub fn first_manifest(
             arguments: None,
             uid: arguments.uid,
             gid: arguments.gid,
-            started_at: process.and_then(ProcessHandles::start_ticks).and_then(started_at),
+            started_at: process
+                .and_then(ProcessHandles::start_ticks)
+                .and_then(started_at),
             dumpable: arguments.dumpable,
         },
         signal: signal_facts(&signal),
         machine: String::new(),
-        verdict: Verdict::Empty { cause: Cause::HandlerDied, evidence: None },
+        verdict: Verdict::Empty {
+            cause: Cause::HandlerDied,
+            evidence: None,
+        },
         core: None,
         workload: None,
         image: None,
@@ -70,7 +80,7 @@ pub fn first_manifest(
 }
 
 /// Adds what the head of the core tells.
-pub fn add_head(manifest: &mut Manifest, head: &CoreHead) {
+pub(crate) fn add_head(manifest: &mut Manifest, head: &CoreHead) {
     manifest.machine = head.machine().to_string();
     manifest.thread_count = Some(head.threads().len() as u64);
     if let Some(signal) = head.signal() {
@@ -88,7 +98,7 @@ pub fn add_head(manifest: &mut Manifest, head: &CoreHead) {
 
 /// The record of the core in the manifest, without a checksum.
 #[must_use]
-pub fn core_record(stem: &str, size: u64, expected: u64) -> CoreRecord {
+pub(crate) fn core_record(stem: &str, size: u64, expected: u64) -> CoreRecord {
     let encoding = CoreEncoding::ZstdSeekable;
     CoreRecord {
         entry: EntryKind::Core(encoding).bundle_name(stem),
@@ -137,7 +147,7 @@ mod tests {
         let manifest = first_manifest(id, &arguments, None);
         assert_eq!(
             manifest.stem,
-            format!("{id}-dump-1700000000-.._.._etc_-__31m____rm_-rf___-7-11")
+            format!("{id}-dump-1700000000-.._.._etc_-__31m___rm_-rf___-7-11")
         );
         assert_eq!(manifest.process.name, arguments.name);
         assert_eq!(manifest.signal.name, "SIGSEGV");
@@ -146,7 +156,13 @@ mod tests {
     #[test]
     fn this_process_began_before_now() {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let ticks = stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap();
+        let ticks = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .nth(19)
+            .unwrap();
         let began = started_at(ticks.parse().unwrap()).unwrap();
         let age = Timestamp::now().as_second() - began.as_second();
         assert!((-1..86_400).contains(&age), "{age}");

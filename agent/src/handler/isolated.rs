@@ -26,7 +26,7 @@ const ANSWER: u64 = 16 << 20;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum IsolatedError {
+pub(super) enum IsolatedError {
     /// No child could be made.
     #[error("cannot start a process for it: {source}")]
     Start {
@@ -57,18 +57,24 @@ pub enum IsolatedError {
 ///
 /// # Errors
 /// When the child dies, takes longer than `limit`, or cannot be started.
-pub fn run<T: Serialize + DeserializeOwned>(
+pub(super) fn run<T: Serialize + DeserializeOwned>(
     limit: Duration,
     job: impl FnOnce() -> T,
 ) -> Result<T, IsolatedError> {
-    let start = |error: rustix::io::Errno| IsolatedError::Start { source: error.into() };
+    let start = |error: rustix::io::Errno| IsolatedError::Start {
+        source: error.into(),
+    };
     let (answer, question) = pipe_with(PipeFlags::CLOEXEC).map_err(start)?;
     let parent = rustix::process::getpid();
     // SAFETY: the handler has a single thread when this runs. Where the library is called from a
     // process with more, the child uses only what the C library keeps usable after fork (malloc
     // has its own fork handlers) and leaves by `_exit`.
     let child = match unsafe { libc::fork() } {
-        -1 => return Err(IsolatedError::Start { source: io::Error::last_os_error() }),
+        -1 => {
+            return Err(IsolatedError::Start {
+                source: io::Error::last_os_error(),
+            });
+        }
         0 => {
             drop(answer);
             in_child(parent, question, job)
@@ -86,7 +92,9 @@ pub fn run<T: Serialize + DeserializeOwned>(
     if !status.success() {
         return Err(IsolatedError::Died { status });
     }
-    serde_json::from_slice(&bytes).map_err(|error| IsolatedError::Answer { source: error.into() })
+    serde_json::from_slice(&bytes).map_err(|error| IsolatedError::Answer {
+        source: error.into(),
+    })
 }
 
 fn in_child<T: Serialize>(
@@ -99,7 +107,10 @@ fn in_child<T: Serialize>(
         if rustix::process::getppid() != Some(parent) {
             return Err(io::Error::other("the handler is gone"));
         }
-        let limit = libc::rlimit { rlim_cur: CHILD_DATA, rlim_max: CHILD_DATA };
+        let limit = libc::rlimit {
+            rlim_cur: CHILD_DATA,
+            rlim_max: CHILD_DATA,
+        };
         // SAFETY: a plain system call on a valid structure.
         match unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) } {
             0 => Ok(()),
@@ -138,7 +149,9 @@ fn receive(answer: OwnedFd, limit: Duration) -> Result<Vec<u8>, IsolatedError> {
             ready => ready.map_err(|error| failed(error.into()))?,
         };
         if ready == 0 {
-            return Err(IsolatedError::TooLong { seconds: limit.as_secs() });
+            return Err(IsolatedError::TooLong {
+                seconds: limit.as_secs(),
+            });
         }
         match file.read(&mut buffer) {
             Ok(0) => return Ok(bytes),

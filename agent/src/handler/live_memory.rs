@@ -14,10 +14,10 @@ use std::os::unix::fs::FileExt;
 use cdh_elfcore::{Avma, CoreHead, Memory};
 
 /// Bytes of a page of the record. Larger pages of the machine only mean more than one read.
-pub const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// Memory of the process, with the record of the pages read.
-pub struct LiveMemory {
+pub(super) struct LiveMemory {
     memory: File,
     readable: Vec<Range<u64>>,
     limit: u64,
@@ -35,12 +35,22 @@ impl LiveMemory {
     /// Over an open `mem` file of the process whose core begins with `head`. At most `limit` bytes
     /// are recorded; what would go beyond is unknown.
     #[must_use]
-    pub fn new(memory: File, head: &CoreHead, limit: u64) -> Self {
+    pub(super) fn new(memory: File, head: &CoreHead, limit: u64) -> Self {
         let segments = head.segments().iter().map(|segment| {
-            segment.start.0..segment.start.0.saturating_add(segment.file_size.min(segment.memory_size))
+            segment.start.0
+                ..segment
+                    .start
+                    .0
+                    .saturating_add(segment.file_size.min(segment.memory_size))
         });
-        let files = head.mappings().iter().map(|mapping| mapping.start.0..mapping.end.0);
-        let mut readable: Vec<_> = segments.chain(files).filter(|range| !range.is_empty()).collect();
+        let files = head
+            .mappings()
+            .iter()
+            .map(|mapping| mapping.start.0..mapping.end.0);
+        let mut readable: Vec<_> = segments
+            .chain(files)
+            .filter(|range| !range.is_empty())
+            .collect();
         readable.sort_unstable_by_key(|range| range.start);
         // Merged, so that one binary search answers.
         let mut merged: Vec<Range<u64>> = Vec::with_capacity(readable.len());
@@ -50,12 +60,19 @@ impl LiveMemory {
                 None => merged.push(range),
             }
         }
-        Self { memory, readable: merged, limit, record: RefCell::default() }
+        Self {
+            memory,
+            readable: merged,
+            limit,
+            record: RefCell::default(),
+        }
     }
 
     /// Records the pages from `from` on, as far as `length` bytes and the mapping go.
-    pub fn keep(&self, from: Avma, length: u64) {
-        let Some(range) = self.range_of(from.0) else { return };
+    pub(super) fn keep(&self, from: Avma, length: u64) {
+        let Some(range) = self.range_of(from.0) else {
+            return;
+        };
         let start = page_of(from.0);
         let end = from.0.saturating_add(length).min(range.end);
         self.load(start, end);
@@ -63,20 +80,25 @@ impl LiveMemory {
 
     /// Whether something was left out because the limit was reached.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.record.borrow().full
     }
 
     /// The record: address of each page that could be read, with its bytes.
     #[must_use]
-    pub fn into_pages(self) -> BTreeMap<u64, Vec<u8>> {
+    pub(super) fn into_pages(self) -> BTreeMap<u64, Vec<u8>> {
         let pages = self.record.into_inner().pages;
-        pages.into_iter().filter_map(|(at, page)| Some((at, page?))).collect()
+        pages
+            .into_iter()
+            .filter_map(|(at, page)| Some((at, page?)))
+            .collect()
     }
 
     fn range_of(&self, at: u64) -> Option<&Range<u64>> {
         let after = self.readable.partition_point(|range| range.start <= at);
-        self.readable.get(after.checked_sub(1)?).filter(|range| range.contains(&at))
+        self.readable
+            .get(after.checked_sub(1)?)
+            .filter(|range| range.contains(&at))
     }
 
     /// Loads the missing pages of `[start, end)` into the record, in reads of up to 16 pages.
@@ -103,10 +125,18 @@ impl LiveMemory {
                 return;
             }
             let wanted = usize::try_from(run * PAGE).unwrap_or_default();
-            let found = buffer.get_mut(..wanted).map_or(0, |buffer| read_some(&self.memory, at, buffer));
+            let found = buffer
+                .get_mut(..wanted)
+                .map_or(0, |buffer| read_some(&self.memory, at, buffer));
             let mut known = 0;
-            for page in buffer.get(..found).unwrap_or_default().chunks_exact(PAGE as usize) {
-                record.pages.insert(at.saturating_add(known * PAGE), Some(page.to_vec()));
+            for page in buffer
+                .get(..found)
+                .unwrap_or_default()
+                .chunks_exact(PAGE as usize)
+            {
+                record
+                    .pages
+                    .insert(at.saturating_add(known * PAGE), Some(page.to_vec()));
                 record.bytes += PAGE;
                 known += 1;
             }
@@ -141,14 +171,20 @@ impl Memory for LiveMemory {
     fn read(&self, at: Avma, buf: &mut [u8]) -> usize {
         let mut done: usize = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let Some(now) = at.0.checked_add(done as u64) else { break };
-            let Some(range) = self.range_of(now) else { break };
+            let Some(now) = at.0.checked_add(done as u64) else {
+                break;
+            };
+            let Some(range) = self.range_of(now) else {
+                break;
+            };
             let end = now.saturating_add(rest.len() as u64).min(range.end);
             let page = page_of(now);
             // Large reads are loaded as a whole, page by page would be a system call each.
             self.load(page, end);
             let record = self.record.borrow();
-            let Some(Some(bytes)) = record.pages.get(&page) else { break };
+            let Some(Some(bytes)) = record.pages.get(&page) else {
+                break;
+            };
             let skip = usize::try_from(now - page).unwrap_or_default();
             let available = bytes.get(skip..).unwrap_or_default();
             let within = usize::try_from(end - now).unwrap_or(usize::MAX);

@@ -15,7 +15,7 @@ const KMSG_LIMIT: usize = 900;
 
 /// Urgency in the kernel log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
+pub(super) enum Level {
     /// A core could not be kept.
     Error = 3,
     /// Something is missing.
@@ -33,7 +33,10 @@ pub struct HandlerLog {
 
 impl Default for HandlerLog {
     fn default() -> Self {
-        Self { begun: Instant::now(), lines: String::new() }
+        Self {
+            begun: Instant::now(),
+            lines: String::new(),
+        }
     }
 }
 
@@ -60,7 +63,7 @@ impl HandlerLog {
 }
 
 /// Writes a line to the kernel log, if that can be done.
-pub fn kernel_log(level: Level, line: &str) {
+pub(super) fn kernel_log(level: Level, line: &str) {
     let mut record = format!("<{}>cdh: {}", level as u8, one_line(line));
     if record.len() > KMSG_LIMIT {
         let mut end = KMSG_LIMIT;
@@ -78,13 +81,15 @@ pub fn kernel_log(level: Level, line: &str) {
 
 /// The text without line breaks and other control characters, whatever the caller forgot to escape.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 /// Size for people: `2.0 GiB`.
 #[must_use]
 #[allow(clippy::cast_precision_loss)]
-pub fn readable_size(bytes: u64) -> String {
+pub(super) fn readable_size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     let mut value = bytes as f64;
     let mut unit = 0;
@@ -112,7 +117,12 @@ mod tests {
 
     #[test]
     fn sizes_read_well() {
-        let cases = [(0, "0 B"), (1023, "1023 B"), (2 << 30, "2.0 GiB"), (1536, "1.5 KiB")];
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (2 << 30, "2.0 GiB"),
+            (1536, "1.5 KiB"),
+        ];
         for (bytes, text) in cases {
             assert_eq!(readable_size(bytes), text);
         }

@@ -41,7 +41,7 @@ const VDSO: u64 = 64 << 10;
 
 /// What the child found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MinicoreReport {
+pub(super) struct MinicoreReport {
     /// Size of the minicore; `None` where it could not be written.
     pub written: Option<u64>,
     /// Why not, or what is missing in it.
@@ -54,7 +54,7 @@ pub struct MinicoreReport {
 ///
 /// # Errors
 /// When the child that does it dies or takes too long.
-pub fn take_minicore(
+pub(super) fn take_minicore(
     head: &CoreHead,
     memory: File,
     out: File,
@@ -71,16 +71,23 @@ pub fn take_minicore(
         }
         let full = memory.is_full();
         let (written, problem) = match write(head, memory, out) {
-            Ok(written) => (Some(written), full.then(|| "its size limit was reached".to_owned())),
+            Ok(written) => (
+                Some(written),
+                full.then(|| "its size limit was reached".to_owned()),
+            ),
             Err(error) => (None, Some(error.to_string())),
         };
-        MinicoreReport { written, problem, modules }
+        MinicoreReport {
+            written,
+            problem,
+            modules,
+        }
     })
 }
 
 /// The modules as the manifest lists them.
 #[must_use]
-pub fn module_records(modules: &[Module]) -> Vec<ModuleRecord> {
+pub(super) fn module_records(modules: &[Module]) -> Vec<ModuleRecord> {
     let record = |module: &Module| ModuleRecord {
         path: RawText::new(module.path.clone()),
         build_id: module.build_id.clone(),
@@ -97,9 +104,18 @@ fn keep_stacks(head: &CoreHead, memory: &LiveMemory, settings: &HandlerSettings)
     let others = share.clamp(LEAST_WINDOW, settings.stack_window.max(LEAST_WINDOW));
     // The crashing thread stands first and gets the whole window whatever the others need.
     for (index, thread) in threads.iter().enumerate() {
-        let Some(sp) = thread.registers.sp() else { continue };
-        let window = if index == 0 { settings.stack_window } else { others };
-        memory.keep(Avma(sp.0.saturating_sub(RED_ZONE)), window.saturating_add(RED_ZONE));
+        let Some(sp) = thread.registers.sp() else {
+            continue;
+        };
+        let window = if index == 0 {
+            settings.stack_window
+        } else {
+            others
+        };
+        memory.keep(
+            Avma(sp.0.saturating_sub(RED_ZONE)),
+            window.saturating_add(RED_ZONE),
+        );
         let holder = head.segments().iter().find(|segment| segment.contains(sp));
         if let Some(end) = holder.and_then(|holder| holder.start.checked_add(holder.file_size)) {
             // A small stack ends inside the window; of a huge one (Go, musl) this is its far end.
@@ -124,7 +140,12 @@ fn keep_loader_list(head: &CoreHead, memory: &LiveMemory) -> Option<()> {
         Some((kind, memory.read_u64(Avma(at.checked_add(16)?))?))
     });
     let headers: Vec<_> = headers.collect();
-    let address = |wanted| headers.iter().find(|(kind, _)| *kind == wanted).map(|(_, at)| *at);
+    let address = |wanted| {
+        headers
+            .iter()
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, at)| *at)
+    };
     // A program that is not relocated has no PT_PHDR, or one that tells the same.
     let bias = address(PT_PHDR).map_or(0, |at| table.wrapping_sub(at));
     let dynamic = address(PT_DYNAMIC)?.wrapping_add(bias);

@@ -45,12 +45,14 @@ pub const SELF_TEST: &str = "--self-test";
 /// as the handler asks this before it looks at its command line.
 #[must_use]
 pub fn invoked_as_handler(program: Option<&OsString>) -> bool {
-    program.and_then(|program| Path::new(program).file_name()).is_some_and(|name| {
-        name.to_str().is_some_and(|name| {
-            // The self-test runs the binary under a temporary name.
-            name == HANDLER_NAME || name.strip_prefix('.').is_some_and(is_temporary_name)
+    program
+        .and_then(|program| Path::new(program).file_name())
+        .is_some_and(|name| {
+            name.to_str().is_some_and(|name| {
+                // The self-test runs the binary under a temporary name.
+                name == HANDLER_NAME || name.strip_prefix('.').is_some_and(is_temporary_name)
+            })
         })
-    })
 }
 
 fn is_temporary_name(name: &str) -> bool {
@@ -97,14 +99,19 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
             let name = &arguments.name;
             let pid = arguments.pid.unwrap_or(0);
             let cause = cause.unwrap_or_default();
-            kernel_log(Level::Error, &format!("no dump of {name} (pid {pid}): {error}{cause}"));
+            kernel_log(
+                Level::Error,
+                &format!("no dump of {name} (pid {pid}): {error}{cause}"),
+            );
             1
         }
     }
 }
 
 fn settings_path() -> PathBuf {
-    std::env::current_exe().unwrap_or_default().with_file_name(SETTINGS_NAME)
+    std::env::current_exe()
+        .unwrap_or_default()
+        .with_file_name(SETTINGS_NAME)
 }
 
 #[cfg(test)]

@@ -98,7 +98,10 @@ impl ProcFacts {
     pub fn read(process: &ProcessHandles, cgroup: Option<RawText>) -> (Self, Vec<Gap>) {
         let mut gaps = Vec::new();
         let mut note = |what: &str, error: io::Error| {
-            gaps.push(Gap { what: format!("/proc/<pid>/{what}"), why: error.to_string() });
+            gaps.push(Gap {
+                what: format!("/proc/<pid>/{what}"),
+                why: error.to_string(),
+            });
         };
         let mut text = |name: &str| match process.read(name) {
             Ok(bytes) => Some(RawText::new(bytes)),
@@ -107,7 +110,12 @@ impl ProcFacts {
                 None
             }
         };
-        let mut facts = Self { schema: 1, pid: process.pid(), cgroup, ..Self::default() };
+        let mut facts = Self {
+            schema: 1,
+            pid: process.pid(),
+            cgroup,
+            ..Self::default()
+        };
         facts.limits = text("limits");
         facts.maps = text("maps");
         facts.status = text("status");
@@ -155,7 +163,7 @@ impl Credentials {
 
 /// The NUL-separated arguments of `cmdline`.
 #[must_use]
-pub fn split_arguments(line: &[u8]) -> Vec<RawText> {
+pub(super) fn split_arguments(line: &[u8]) -> Vec<RawText> {
     let line = line.get(..COMMAND_LINE).unwrap_or(line);
     let line = line.strip_suffix(&[0]).unwrap_or(line);
     match line {
@@ -169,9 +177,16 @@ fn environment_names(environment: &[u8]) -> Vec<RawText> {
         // A string without `=` is no variable; the process wrote over its environment, and what
         // stands there could be anything, a secret too.
         let end = variable.iter().position(|&byte| byte == b'=')?;
-        variable.get(..end).filter(|name| !name.is_empty()).map(RawText::from)
+        variable
+            .get(..end)
+            .filter(|name| !name.is_empty())
+            .map(RawText::from)
     };
-    environment.split(|&byte| byte == 0).filter_map(name).take(ENVIRONMENT_NAMES).collect()
+    environment
+        .split(|&byte| byte == 0)
+        .filter_map(name)
+        .take(ENVIRONMENT_NAMES)
+        .collect()
 }
 
 fn names(process: &ProcessHandles, directory: &str) -> io::Result<Vec<Vec<u8>>> {
@@ -187,8 +202,10 @@ fn names(process: &ProcessHandles, directory: &str) -> io::Result<Vec<Vec<u8>>> 
 }
 
 fn namespaces(process: &ProcessHandles) -> io::Result<Vec<Namespace>> {
-    let mut kinds: Vec<_> =
-        names(process, "ns")?.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect();
+    let mut kinds: Vec<_> = names(process, "ns")?
+        .into_iter()
+        .filter_map(|name| String::from_utf8(name).ok())
+        .collect();
     kinds.sort();
     let read = |kind: String| {
         let id = process.read_link(&format!("ns/{kind}")).ok()?;
@@ -199,10 +216,16 @@ fn namespaces(process: &ProcessHandles) -> io::Result<Vec<Namespace>> {
 
 fn open_files(process: &ProcessHandles) -> io::Result<(Vec<OpenFile>, usize)> {
     let number = |name: Vec<u8>| std::str::from_utf8(&name).ok()?.parse::<u32>().ok();
-    let mut numbers: Vec<_> = names(process, "fd")?.into_iter().filter_map(number).collect();
+    let mut numbers: Vec<_> = names(process, "fd")?
+        .into_iter()
+        .filter_map(number)
+        .collect();
     numbers.sort_unstable();
     let read = |&fd: &u32| {
-        Some(OpenFile { fd, target: process.read_link(&format!("fd/{fd}")).ok()? })
+        Some(OpenFile {
+            fd,
+            target: process.read_link(&format!("fd/{fd}")).ok()?,
+        })
     };
     let files = numbers.iter().take(OPEN_FILES).filter_map(read).collect();
     Ok((files, numbers.len()))
@@ -216,13 +239,17 @@ mod tests {
     fn arguments_keep_empty_ones_and_every_byte() {
         let found = split_arguments(b"prog\0\0a b\n\0\xff\0");
         let expected: [&[u8]; 4] = [b"prog", b"", b"a b\n", b"\xff"];
-        assert_eq!(found.iter().map(RawText::as_bytes).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            found.iter().map(RawText::as_bytes).collect::<Vec<_>>(),
+            expected
+        );
         assert_eq!(split_arguments(b""), []);
     }
 
     #[test]
     fn of_the_environment_only_names_are_taken() {
-        let found = environment_names(b"PATH=/bin\0TOKEN=secret=1\0overwritten secret\0=x\0EMPTY=\0");
+        let found =
+            environment_names(b"PATH=/bin\0TOKEN=secret=1\0overwritten secret\0=x\0EMPTY=\0");
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, ["PATH", "TOKEN", "EMPTY"]);
     }

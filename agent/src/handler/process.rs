@@ -61,16 +61,28 @@ impl ProcessHandles {
     pub fn open(pid: Option<u32>, tid: Option<u32>) -> Result<Self, ProcessError> {
         let pid = pid.ok_or(ProcessError::NoPid)?;
         let path = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(format!("/proc/{pid}"), path, Mode::empty())
-            .map_err(|error| ProcessError::Gone { pid, source: error.into() })?;
-        let task = tid.and_then(|tid| {
-            openat(&directory, format!("task/{tid}"), path, Mode::empty()).ok()
-        });
+        let directory =
+            rustix::fs::open(format!("/proc/{pid}"), path, Mode::empty()).map_err(|error| {
+                ProcessError::Gone {
+                    pid,
+                    source: error.into(),
+                }
+            })?;
+        let task =
+            tid.and_then(|tid| openat(&directory, format!("task/{tid}"), path, Mode::empty()).ok());
         let pidfd = i32::try_from(pid)
             .ok()
             .and_then(rustix::process::Pid::from_raw)
-            .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
-        let mut handles = Self { pid, directory, task, pidfd, start_ticks: None };
+            .and_then(|pid| {
+                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+            });
+        let mut handles = Self {
+            pid,
+            directory,
+            task,
+            pidfd,
+            start_ticks: None,
+        };
         let status = handles.read("status").unwrap_or_default();
         if status_field(&status, "CoreDumping").is_some_and(|value| value == b"0") {
             return Err(ProcessError::NotDumping { pid });
@@ -103,7 +115,10 @@ impl ProcessHandles {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let pidfd = self.pidfd.as_ref()?;
         let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         poll(&mut fds, Some(&now)).ok().map(|ready| ready > 0)
     }
 
@@ -113,7 +128,9 @@ impl ProcessHandles {
     /// What the kernel says, `ESRCH` when the process is gone.
     pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.open_file(name)?.take(PROC_FILE_LIMIT).read_to_end(&mut bytes)?;
+        self.open_file(name)?
+            .take(PROC_FILE_LIMIT)
+            .read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -123,9 +140,14 @@ impl ProcessHandles {
     /// What the kernel says.
     pub fn open_file(&self, name: &str) -> io::Result<File> {
         self.first(|directory| {
-            openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .map(File::from)
-                .map_err(io::Error::from)
+            openat(
+                directory,
+                name,
+                OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map(File::from)
+            .map_err(io::Error::from)
         })
     }
 
@@ -135,7 +157,9 @@ impl ProcessHandles {
     /// What the kernel says.
     pub fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        self.first(|directory| openat(directory, name, flags, Mode::empty()).map_err(io::Error::from))
+        self.first(|directory| {
+            openat(directory, name, flags, Mode::empty()).map_err(io::Error::from)
+        })
     }
 
     /// Target of a link such as `exe`, `cwd`, `root`.
@@ -182,7 +206,7 @@ impl ProcessHandles {
 
 /// Value of a field of `/proc/<pid>/status`.
 #[must_use]
-pub fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(super) fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a [u8]> {
     status.split(|&byte| byte == b'\n').find_map(|line| {
         let value = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
         Some(value.trim_ascii())
@@ -194,7 +218,9 @@ pub fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a [u8]> {
 fn start_ticks(stat: &[u8]) -> Option<u64> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = stat.get(end.checked_add(1)?..)?;
-    let mut fields = rest.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    let mut fields = rest
+        .split(u8::is_ascii_whitespace)
+        .filter(|field| !field.is_empty());
     std::str::from_utf8(fields.nth(22 - 3)?).ok()?.parse().ok()
 }
 
@@ -213,7 +239,10 @@ mod tests {
     #[test]
     fn status_fields_are_whole_names() {
         let status = b"Name:\tx\nSigPnd:\t0\nShdPnd:\t0000000000000100\n";
-        assert_eq!(status_field(status, "ShdPnd"), Some(&b"0000000000000100"[..]));
+        assert_eq!(
+            status_field(status, "ShdPnd"),
+            Some(&b"0000000000000100"[..])
+        );
         assert_eq!(status_field(status, "Pnd"), None);
     }
 
@@ -221,7 +250,10 @@ mod tests {
     fn a_living_process_with_the_number_is_not_the_one_that_crashed() {
         let own = std::process::id();
         let error = ProcessHandles::open(Some(own), None).unwrap_err();
-        assert!(matches!(error, ProcessError::NotDumping { pid } if pid == own), "{error}");
+        assert!(
+            matches!(error, ProcessError::NotDumping { pid } if pid == own),
+            "{error}"
+        );
     }
 
     #[test]
@@ -231,6 +263,9 @@ mod tests {
         child.wait().unwrap();
         let error = ProcessHandles::open(Some(pid), Some(pid)).unwrap_err();
         assert!(matches!(error, ProcessError::Gone { .. }), "{error}");
-        assert!(matches!(ProcessHandles::open(None, None), Err(ProcessError::NoPid)));
+        assert!(matches!(
+            ProcessHandles::open(None, None),
+            Err(ProcessError::NoPid)
+        ));
     }
 }

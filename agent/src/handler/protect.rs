@@ -12,13 +12,16 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior, umask};
 ///
 /// # Errors
 /// When a descriptor cannot be opened; the rest is done.
-pub fn protect() -> io::Result<()> {
+pub(super) fn protect() -> io::Result<()> {
     // A handler that crashes must not be dumped by a handler; nor may a debugger attach.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     umask(Mode::RWXG | Mode::RWXO);
     // A file opened later must never become what the standard library takes for stderr.
     loop {
-        let file = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
         if file.as_raw_fd() > 2 {
             return Ok(());
         }

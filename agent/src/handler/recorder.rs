@@ -4,19 +4,22 @@ use std::io::{self, Read};
 
 /// Passes reads on and keeps what they brought.
 #[derive(Debug)]
-pub struct Recorder<R> {
+pub(super) struct Recorder<R> {
     stream: R,
     bytes: Vec<u8>,
 }
 
 impl<R: Read> Recorder<R> {
     /// Records what is read of `stream`.
-    pub fn new(stream: R) -> Self {
-        Self { stream, bytes: Vec::new() }
+    pub(super) fn new(stream: R) -> Self {
+        Self {
+            stream,
+            bytes: Vec::new(),
+        }
     }
 
     /// The stream from where it stands, and everything that was read before.
-    pub fn into_parts(self) -> (R, Vec<u8>) {
+    pub(super) fn into_parts(self) -> (R, Vec<u8>) {
         (self.stream, self.bytes)
     }
 }
@@ -24,7 +27,8 @@ impl<R: Read> Recorder<R> {
 impl<R: Read> Read for Recorder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.stream.read(buffer)?;
-        self.bytes.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        self.bytes
+            .extend_from_slice(buffer.get(..count).unwrap_or_default());
         Ok(count)
     }
 }

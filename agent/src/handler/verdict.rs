@@ -12,7 +12,7 @@ use super::process::{ProcessHandles, status_field};
 
 /// What is known when the stream has ended.
 #[derive(Debug)]
-pub struct StreamEnd<'a> {
+pub(super) struct StreamEnd<'a> {
     /// Bytes that the headers promise; `None` where they could not be read.
     pub expected: Option<u64>,
     /// Bytes that are stored.
@@ -30,7 +30,7 @@ pub struct StreamEnd<'a> {
 impl StreamEnd<'_> {
     /// The verdict.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> Verdict {
         if self.write_error.is_none() && self.expected.is_some_and(|expected| self.got >= expected)
         {
             return Verdict::Complete;
@@ -38,7 +38,12 @@ impl StreamEnd<'_> {
         let (cause, evidence) = self.cause();
         match self.got {
             0 => Verdict::Empty { cause, evidence },
-            got => Verdict::Truncated { expected: self.expected.unwrap_or(got), got, cause, evidence },
+            got => Verdict::Truncated {
+                expected: self.expected.unwrap_or(got),
+                got,
+                cause,
+                evidence,
+            },
         }
     }
 
@@ -74,7 +79,7 @@ const KILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
 /// The kernel ends the stream at a SIGKILL and keeps the bit in `ShdPnd`, as long as
 /// `core_pipe_limit` makes it wait for the handler. A thread killed alone has it in `SigPnd`.
 #[must_use]
-pub fn kill_evidence(process: &ProcessHandles) -> Option<String> {
+pub(super) fn kill_evidence(process: &ProcessHandles) -> Option<String> {
     if process.has_exited() == Some(true) {
         return Some("the process ended before the handler did".to_owned());
     }
@@ -103,7 +108,10 @@ mod tests {
 
     #[test]
     fn a_core_that_is_as_long_as_promised_is_complete_even_if_somebody_killed_it_afterwards() {
-        let end = StreamEnd { killed: Some("ShdPnd has SIGKILL".to_owned()), ..end() };
+        let end = StreamEnd {
+            killed: Some("ShdPnd has SIGKILL".to_owned()),
+            ..end()
+        };
         assert_eq!(end.verdict(), Verdict::Complete);
     }
 
@@ -111,19 +119,37 @@ mod tests {
     fn a_short_core_is_truncated_with_the_cause_that_was_seen() {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         let cut = || StreamEnd { got: 60, ..end() };
-        let killed = StreamEnd { killed: Some("ShdPnd has SIGKILL".to_owned()), ..cut() };
+        let killed = StreamEnd {
+            killed: Some("ShdPnd has SIGKILL".to_owned()),
+            ..cut()
+        };
         let cause = |end: &StreamEnd<'_>| match end.verdict() {
-            Verdict::Truncated { expected: 100, got: 60, cause, .. } => cause,
+            Verdict::Truncated {
+                expected: 100,
+                got: 60,
+                cause,
+                ..
+            } => cause,
             other => panic!("{other:?}"),
         };
         assert_eq!(cause(&cut()), Cause::Unknown);
         assert_eq!(cause(&killed), Cause::Killed);
-        assert_eq!(cause(&StreamEnd { write_error: Some(&full), ..killed }), Cause::NoSpace);
+        assert_eq!(
+            cause(&StreamEnd {
+                write_error: Some(&full),
+                ..killed
+            }),
+            Cause::NoSpace
+        );
     }
 
     #[test]
     fn without_a_head_nothing_is_called_complete() {
-        let unknown = StreamEnd { expected: None, got: 7, ..end() };
+        let unknown = StreamEnd {
+            expected: None,
+            got: 7,
+            ..end()
+        };
         assert_eq!(unknown.verdict().word(), "truncated");
         assert_eq!(StreamEnd { got: 0, ..unknown }.verdict().word(), "empty");
     }

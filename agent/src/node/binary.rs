@@ -86,13 +86,19 @@ pub enum Linkage {
 /// # Errors
 /// When it cannot be read as an ELF file.
 pub fn linkage(path: &Path) -> Result<Linkage, BinaryError> {
-    let map = MappedFile::open(path)
-        .map_err(|source| BinaryError::Read { path: path.to_owned(), source })?;
-    let object = ElfObject::parse(map.bytes())
-        .map_err(|source| BinaryError::NotAProgram { path: path.to_owned(), source })?;
+    let map = MappedFile::open(path).map_err(|source| BinaryError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let object = ElfObject::parse(map.bytes()).map_err(|source| BinaryError::NotAProgram {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok(match object.interpreter() {
         None => Linkage::Static,
-        Some(interpreter) => Linkage::Dynamic { interpreter: RawText::from(interpreter) },
+        Some(interpreter) => Linkage::Dynamic {
+            interpreter: RawText::from(interpreter),
+        },
     })
 }
 
@@ -102,15 +108,23 @@ pub fn linkage(path: &Path) -> Result<Linkage, BinaryError> {
 /// When it cannot be copied or does not run; what had the name before still has it.
 pub fn place(from: &Path, to: &Path) -> Result<Linkage, BinaryError> {
     let linkage = linkage(from)?;
-    let write = |source| BinaryError::Write { path: to.to_owned(), source };
+    let write = |source| BinaryError::Write {
+        path: to.to_owned(),
+        source,
+    };
     let directory = to.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(write)?;
     // A name of our own per process: a concurrent install that got past the lock of another state
     // directory must not exchange the binary between test and rename.
     let temporary = directory.join(format!(".cdh-handler.{}", std::process::id()));
-    let placed = copy(from, &temporary).map_err(write).and_then(|()| self_test(&temporary)).and_then(
-        |()| fs::rename(&temporary, to).and_then(|()| sync_parent(to)).map_err(write),
-    );
+    let placed = copy(from, &temporary)
+        .map_err(write)
+        .and_then(|()| self_test(&temporary))
+        .and_then(|()| {
+            fs::rename(&temporary, to)
+                .and_then(|()| sync_parent(to))
+                .map_err(write)
+        });
     if placed.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -120,8 +134,11 @@ pub fn place(from: &Path, to: &Path) -> Result<Linkage, BinaryError> {
 fn copy(from: &Path, temporary: &Path) -> io::Result<()> {
     let _ = fs::remove_file(temporary);
     let mut source = File::open(from)?;
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o755).open(temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(temporary)?;
     io::copy(&mut source, &mut file)?;
     file.set_permissions(Permissions::from_mode(0o755))?;
     file.sync_all()
@@ -133,7 +150,11 @@ fn self_test(program: &Path) -> Result<(), BinaryError> {
     let deadline = Instant::now() + SELF_TEST_TIME;
     let mut child = loop {
         let mut command = Command::new(program);
-        command.arg("--self-test").env_clear().current_dir("/").stdin(Stdio::null());
+        command
+            .arg("--self-test")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null());
         match command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
             Ok(child) => break child,
             // A child that another thread is just forking may still hold the file open for writing.
@@ -164,7 +185,10 @@ fn self_test(program: &Path) -> Result<(), BinaryError> {
             Ok(None) => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(failed(format!("no end after {} s", SELF_TEST_TIME.as_secs())));
+                return Err(failed(format!(
+                    "no end after {} s",
+                    SELF_TEST_TIME.as_secs()
+                )));
             }
             Err(error) => return Err(failed(error.to_string())),
         }

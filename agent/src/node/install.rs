@@ -80,7 +80,10 @@ impl InstallOptions {
     /// The defaults for a handler binary.
     #[must_use]
     pub fn new(paths: AgentPaths, handler_source: PathBuf) -> Self {
-        let handler = HandlerSettings { spool: paths.spool.clone(), ..HandlerSettings::default() };
+        let handler = HandlerSettings {
+            spool: paths.spool.clone(),
+            ..HandlerSettings::default()
+        };
         Self {
             paths,
             handler_source,
@@ -133,11 +136,16 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     let _lock = lock(&paths.install_lock())?;
     create_private(&paths.spool)?;
     let linkage = binary::place(&options.handler_source, &paths.handler)?;
-    let handler = HandlerSettings { spool: paths.spool.clone(), ..options.handler.clone() };
-    handler.write(&paths.handler_settings()).map_err(|source| InstallError::Create {
-        path: paths.handler_settings(),
-        source,
-    })?;
+    let handler = HandlerSettings {
+        spool: paths.spool.clone(),
+        ..options.handler.clone()
+    };
+    handler
+        .write(&paths.handler_settings())
+        .map_err(|source| InstallError::Create {
+            path: paths.handler_settings(),
+            source,
+        })?;
 
     let before = NodeSettings::read(&paths.settings)?;
     let wanted = NodeSettings {
@@ -155,7 +163,13 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     wanted.apply(&paths.settings)?;
     let journal = journal.settled();
     journal.write(&paths.backup())?;
-    Ok(InstallReport { before, now: wanted, backup: journal.backup, reinstalled, linkage })
+    Ok(InstallReport {
+        before,
+        now: wanted,
+        backup: journal.backup,
+        reinstalled,
+        linkage,
+    })
 }
 
 /// Gives the kernel's settings back and removes the handler. The spool stays.
@@ -188,7 +202,13 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
     }
     Journal::remove(&paths.backup())?;
     let foreign_pattern = !is_ours(&before.core_pattern);
-    Ok(UninstallReport { before, now, foreign_pattern, had_backup, removed })
+    Ok(UninstallReport {
+        before,
+        now,
+        foreign_pattern,
+        had_backup,
+        removed,
+    })
 }
 
 fn require_root(files: &SettingsFiles) -> Result<(), InstallError> {
@@ -200,29 +220,49 @@ fn require_root(files: &SettingsFiles) -> Result<(), InstallError> {
 
 /// Identity of the running kernel's boot; empty where `/proc` does not tell.
 pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// Makes a directory that only its owner may enter. An existing one is left as it is, and refused
 /// where others could put things into it.
 fn create_private(path: &Path) -> Result<(), InstallError> {
-    let create = |source| InstallError::Create { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(create)?;
+    let create = |source| InstallError::Create {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(create)?;
     let mode = fs::metadata(path).map_err(create)?.permissions().mode();
     match mode & 0o022 {
         0 => Ok(()),
-        _ => Err(InstallError::NotPrivate { path: path.to_owned(), mode: mode & 0o7777 }),
+        _ => Err(InstallError::NotPrivate {
+            path: path.to_owned(),
+            mode: mode & 0o7777,
+        }),
     }
 }
 
 /// Waits for the lock; it is free again when the file is dropped.
 fn lock(path: &Path) -> Result<File, InstallError> {
     let open = || -> io::Result<File> {
-        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
         Ok(file)
     };
-    open().map_err(|source| InstallError::Create { path: path.to_owned(), source })
+    open().map_err(|source| InstallError::Create {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 impl HandlerSettings {

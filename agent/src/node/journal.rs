@@ -70,11 +70,19 @@ impl Journal {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(JournalError::Read { path: path.to_owned(), source }),
+            Err(source) => {
+                return Err(JournalError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
         };
         serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|source| JournalError::Damaged { path: path.to_owned(), source })
+            .map_err(|source| JournalError::Damaged {
+                path: path.to_owned(),
+                source,
+            })
     }
 
     /// Writes the journal: the old one or the new one is on disk, never half of one.
@@ -85,7 +93,10 @@ impl Journal {
         let write = || -> io::Result<()> {
             write_atomically(path, &serde_json::to_vec_pretty(self)?, 0o600)
         };
-        write().map_err(|source| JournalError::Write { path: path.to_owned(), source })
+        write().map_err(|source| JournalError::Write {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Removes the journal, once every setting is foreign again.
@@ -94,9 +105,10 @@ impl Journal {
     /// When it is there and cannot be removed.
     pub fn remove(path: &Path) -> Result<(), JournalError> {
         match fs::remove_file(path).and_then(|()| sync_parent(path)) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(JournalError::Write { path: path.to_owned(), source })
-            }
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError::Write {
+                path: path.to_owned(),
+                source,
+            }),
             _ => Ok(()),
         }
     }
@@ -121,16 +133,39 @@ impl Journal {
         let backup = old.map_or_else(NodeSettings::kernel_defaults, |old| old.backup.clone());
         // Without a journal the numbers beside our own pattern are ours as well.
         let orphan = old.is_none() && pattern_ours;
-        let limit_ours = orphan || ours.iter().any(|one| one.core_pipe_limit == now.core_pipe_limit);
-        let suid_ours = orphan || ours.iter().any(|one| one.suid_dumpable == now.suid_dumpable);
+        let limit_ours = orphan
+            || ours
+                .iter()
+                .any(|one| one.core_pipe_limit == now.core_pipe_limit);
+        let suid_ours = orphan
+            || ours
+                .iter()
+                .any(|one| one.suid_dumpable == now.suid_dumpable);
         let backup = NodeSettings {
-            core_pattern: if pattern_ours { backup.core_pattern } else { now.core_pattern.clone() },
-            core_pipe_limit: if limit_ours { backup.core_pipe_limit } else { now.core_pipe_limit },
-            suid_dumpable: if suid_ours { backup.suid_dumpable } else { now.suid_dumpable },
+            core_pattern: if pattern_ours {
+                backup.core_pattern
+            } else {
+                now.core_pattern.clone()
+            },
+            core_pipe_limit: if limit_ours {
+                backup.core_pipe_limit
+            } else {
+                now.core_pipe_limit
+            },
+            suid_dumpable: if suid_ours {
+                backup.suid_dumpable
+            } else {
+                now.suid_dumpable
+            },
         };
         let mut ours: Vec<_> = ours.into_iter().filter(|one| one != wanted).collect();
         ours.push(wanted.clone());
-        Self { schema: 1, boot_id: boot_id.to_owned(), backup, ours }
+        Self {
+            schema: 1,
+            boot_id: boot_id.to_owned(),
+            backup,
+            ours,
+        }
     }
 
     /// The journal once the newest of our values hold: older ones of ours can no longer be found
@@ -164,7 +199,11 @@ impl Journal {
                 true => self.backup.core_pipe_limit,
                 false => now.core_pipe_limit,
             },
-            suid_dumpable: if suid_ours { self.backup.suid_dumpable } else { now.suid_dumpable },
+            suid_dumpable: if suid_ours {
+                self.backup.suid_dumpable
+            } else {
+                now.suid_dumpable
+            },
         }
     }
 }
@@ -180,8 +219,11 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)?;
     let written = file
         .set_permissions(fs::Permissions::from_mode(mode))
         .and_then(|()| file.write_all(bytes))
@@ -196,7 +238,10 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Resu
 
 /// Syncs the directory that holds `path`, so that a rename in it survives a power cut.
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    match path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         Some(parent) => File::open(parent)?.sync_all(),
         None => File::open(".")?.sync_all(),
     }

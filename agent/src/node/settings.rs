@@ -117,7 +117,11 @@ impl NodeSettings {
     /// What the kernel has when nobody has set anything.
     #[must_use]
     pub fn kernel_defaults() -> Self {
-        Self { core_pattern: RawText::from("core"), core_pipe_limit: 0, suid_dumpable: 0 }
+        Self {
+            core_pattern: RawText::from("core"),
+            core_pipe_limit: 0,
+            suid_dumpable: 0,
+        }
     }
 
     /// The values that hold now.
@@ -182,8 +186,10 @@ pub fn is_safe_with_suid(pattern: &[u8]) -> bool {
 }
 
 fn read_line(path: &Path) -> Result<Vec<u8>, SettingsError> {
-    let mut line =
-        fs::read(path).map_err(|source| SettingsError::Read { path: path.to_owned(), source })?;
+    let mut line = fs::read(path).map_err(|source| SettingsError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     if line.last() == Some(&b'\n') {
         line.pop();
     }
@@ -257,7 +263,13 @@ mod tests {
     fn pattern_longer_than_the_kernel_keeps_is_refused_before_any_write() {
         let (_directory, files) = files("core\n", "0\n", "0\n");
         let error = settings(&[b'x'; 128], 7, 2).apply(&files).unwrap_err();
-        assert!(matches!(error, SettingsError::PatternTooLong { found: 128, limit: 127 }));
+        assert!(matches!(
+            error,
+            SettingsError::PatternTooLong {
+                found: 128,
+                limit: 127
+            }
+        ));
         assert_eq!(NodeSettings::read(&files).unwrap(), settings(b"core", 0, 0));
         settings(&[b'x'; 127], 7, 2).apply(&files).unwrap();
     }
@@ -268,7 +280,9 @@ mod tests {
         // /proc/self/comm takes a write and cuts it to 15 bytes: a setting that the kernel alters.
         files.core_pattern = "/proc/thread-self/comm".into();
         let before = NodeSettings::read(&files).unwrap();
-        let error = settings(b"|/a/pattern/that/is/cut", 9, 2).apply(&files).unwrap_err();
+        let error = settings(b"|/a/pattern/that/is/cut", 9, 2)
+            .apply(&files)
+            .unwrap_err();
         assert!(matches!(error, SettingsError::Altered { .. }), "{error}");
         assert_eq!(NodeSettings::read(&files).unwrap(), before);
     }
@@ -277,6 +291,9 @@ mod tests {
     fn text_where_a_number_must_be_is_an_error_that_shows_it_escaped() {
         let (_directory, files) = files("core\n", "a\x1b[31m\n", "0\n");
         let error = NodeSettings::read(&files).unwrap_err().to_string();
-        assert!(error.contains("not a number") && !error.contains('\x1b'), "{error}");
+        assert!(
+            error.contains("not a number") && !error.contains('\x1b'),
+            "{error}"
+        );
     }
 }

@@ -75,10 +75,15 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
     });
     let installed = pattern == PatternOwner::Ours;
     let linkage = if paths.handler.exists() {
-        linkage(&paths.handler).map_err(|error| problems.push(super::explain(&error))).ok()
+        linkage(&paths.handler)
+            .map_err(|error| problems.push(super::explain(&error)))
+            .ok()
     } else {
         if installed {
-            problems.push(format!("the handler {} is missing", paths.handler.display()));
+            problems.push(format!(
+                "the handler {} is missing",
+                paths.handler.display()
+            ));
         }
         None
     };
@@ -89,7 +94,10 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
             problems.push(format!("{}: {problem}; the defaults hold", path.display()));
         }
         if handler.spool != paths.spool {
-            problems.push(format!("the handler's spool is {}", handler.spool.display()));
+            problems.push(format!(
+                "the handler's spool is {}",
+                handler.spool.display()
+            ));
         }
         if settings.core_pipe_limit == 0 {
             let why = "the kernel does not wait for handlers, /proc facts may be lost";

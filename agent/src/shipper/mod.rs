@@ -95,7 +95,10 @@ pub fn run(
 ) -> Result<(), ShipperError> {
     let _lock = lock(paths)?;
     let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
-    let unusable = |source| ShipperError::Unusable { path: paths.spool.clone(), source };
+    let unusable = |source| ShipperError::Unusable {
+        path: paths.spool.clone(),
+        source,
+    };
     // Watched before the first look, so that nothing falls between the two.
     let mut watch = SpoolWatch::new(&paths.spool).map_err(unusable)?;
     let stop = || signals.stop_requested();
@@ -118,7 +121,9 @@ pub fn run(
         if now >= next_try {
             let shipped = match &store {
                 Some(_) => Ok(()),
-                None => open_store().map(|opened| store = Some(opened)).map_err(SweepError::Store),
+                None => open_store()
+                    .map(|opened| store = Some(opened))
+                    .map_err(SweepError::Store),
             };
             let shipped = shipped.and_then(|()| match &store {
                 Some(store) => sweeper.ship(store.as_ref(), &mut report),
@@ -152,7 +157,9 @@ pub fn run(
 /// Whether a shipper runs on this node.
 #[must_use]
 pub fn is_running(paths: &AgentPaths) -> bool {
-    let Ok(file) = File::open(paths.shipper_lock()) else { return false };
+    let Ok(file) = File::open(paths.shipper_lock()) else {
+        return false;
+    };
     matches!(
         flock(&file, FlockOperation::NonBlockingLockShared),
         Err(rustix::io::Errno::WOULDBLOCK)
@@ -167,7 +174,10 @@ fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
             .recursive(true)
             .mode(0o700)
             .create(path)
-            .map_err(|source| ShipperError::Unusable { path: path.clone(), source })
+            .map_err(|source| ShipperError::Unusable {
+                path: path.clone(),
+                source,
+            })
     };
     make(&paths.state)?;
     make(&paths.spool)?;
@@ -177,12 +187,18 @@ fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
         .truncate(false)
         .write(true)
         .open(&path)
-        .map_err(|source| ShipperError::Unusable { path: path.clone(), source })?;
+        .map_err(|source| ShipperError::Unusable {
+            path: path.clone(),
+            source,
+        })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(ShipperError::AlreadyRunning { spool: paths.spool.clone() })
-        }
-        Err(error) => Err(ShipperError::Unusable { path, source: error.into() }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ShipperError::AlreadyRunning {
+            spool: paths.spool.clone(),
+        }),
+        Err(error) => Err(ShipperError::Unusable {
+            path,
+            source: error.into(),
+        }),
     }
 }

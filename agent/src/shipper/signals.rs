@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// While it lives, the two signals do not end the process but make the descriptor readable.
 #[derive(Debug)]
-pub struct StopSignals {
+pub(super) struct StopSignals {
     descriptor: OwnedFd,
     before: libc::sigset_t,
 }
@@ -19,7 +19,7 @@ impl StopSignals {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn catch() -> io::Result<Self> {
+    pub(super) fn catch() -> io::Result<Self> {
         let mut wanted = MaybeUninit::<libc::sigset_t>::uninit();
         let mut before = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: `sigemptyset` initializes the set before it is used.
@@ -40,16 +40,26 @@ impl StopSignals {
         match unsafe { libc::signalfd(-1, &wanted, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) } {
             -1 => Err(io::Error::last_os_error()),
             // SAFETY: the descriptor is new and belongs to nobody else.
-            new => Ok(Self { descriptor: unsafe { OwnedFd::from_raw_fd(new) }, before }),
+            new => Ok(Self {
+                descriptor: unsafe { OwnedFd::from_raw_fd(new) },
+                before,
+            }),
         }
     }
 
     /// Whether one of the signals has come. It is not consumed.
     #[must_use]
-    pub fn stop_requested(&self) -> bool {
+    pub(super) fn stop_requested(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&self.descriptor, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(
+            &mut [PollFd::new(&self.descriptor, PollFlags::IN)],
+            Some(&now),
+        )
+        .is_ok_and(|n| n > 0)
     }
 }
 

@@ -153,7 +153,10 @@ impl Sweeper<'_> {
             Ok(Salvaged::Alive) => report.in_progress.push(id),
             Ok(Salvaged::Gone) => {}
             Err(error) => {
-                let entry = SpoolEntry { state: Found::Partial, id };
+                let entry = SpoolEntry {
+                    state: Found::Partial,
+                    id,
+                };
                 self.entry_failed(entry, explain(&error), is_lack_of_space(&error), report);
             }
         }
@@ -262,17 +265,26 @@ impl Sweeper<'_> {
             let directory = self.spool.join(QUARANTINE);
             fs::create_dir_all(&directory)?;
             rename_entry(self.spool, &entry.name(), &format!("{QUARANTINE}/{id}"))?;
-            fs::write(directory.join(id.to_string()).join("reason.txt"), format!("{why}\n"))
+            fs::write(
+                directory.join(id.to_string()).join("reason.txt"),
+                format!("{why}\n"),
+            )
         };
         let event = match place() {
             Ok(()) => {
                 self.failures.remove(&id);
                 report.quarantined.push(id);
-                ShipperEvent::Quarantined { id, why: why.to_owned() }
+                ShipperEvent::Quarantined {
+                    id,
+                    why: why.to_owned(),
+                }
             }
             Err(error) => {
                 report.failed.push(id);
-                ShipperEvent::Failed { id, why: format!("{why}; no quarantine: {error}") }
+                ShipperEvent::Failed {
+                    id,
+                    why: format!("{why}; no quarantine: {error}"),
+                }
             }
         };
         (self.observer)(&event);
@@ -281,7 +293,10 @@ impl Sweeper<'_> {
     /// Removes an entry whose successor is verified. The rename first: an entry that is half
     /// removed must not look like one that is to be shipped.
     fn remove(&mut self, entry: SpoolEntry) {
-        let shipped = SpoolEntry { state: Found::Shipped, id: entry.id };
+        let shipped = SpoolEntry {
+            state: Found::Shipped,
+            id: entry.id,
+        };
         let remove = || -> io::Result<()> {
             if entry.state != Found::Shipped {
                 rename_entry(self.spool, &entry.name(), &shipped.name())?;
@@ -321,7 +336,10 @@ fn is_lack_of_space(error: &SalvageError) -> bool {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = source {
         let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+        if matches!(
+            kind,
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        ) {
             return true;
         }
         source = error.source();

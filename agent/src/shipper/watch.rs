@@ -19,7 +19,9 @@ impl SpoolWatch {
     /// Watches for entries that get their name: sealing is a rename.
     pub(super) fn new(spool: &Path) -> io::Result<Self> {
         let inotify = Inotify::init()?;
-        inotify.watches().add(spool, WatchMask::MOVED_TO | WatchMask::ONLYDIR)?;
+        inotify
+            .watches()
+            .add(spool, WatchMask::MOVED_TO | WatchMask::ONLYDIR)?;
         Ok(Self { inotify })
     }
 

@@ -53,7 +53,11 @@ impl Write for Replay {
 pub(super) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
     let length = file.metadata()?.len();
     let fresh = Rc::new(Cell::new(false));
-    let out = Replay { file: file.try_clone()?, position: 0, fresh: Rc::clone(&fresh) };
+    let out = Replay {
+        file: file.try_clone()?,
+        position: 0,
+        fresh: Rc::clone(&fresh),
+    };
     let mut writer = SeekableWriter::new(DigestWriter::new(out), 1, SEEKABLE_FRAME)?;
     let mut decompressor = zstd::bulk::Decompressor::new()?;
     let mut stored = vec![0; zstd_safe::compress_bound(SEEKABLE_FRAME)];
@@ -63,12 +67,19 @@ pub(super) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
     while position < length {
         let count = read_some(&file, &mut stored, position)?;
         let available = stored.get(..count).unwrap_or_default();
-        let Some(frame) = whole_frame(available) else { break };
+        let Some(frame) = whole_frame(available) else {
+            break;
+        };
         plain.clear();
-        if decompressor.decompress_to_buffer(frame, &mut plain).is_err() {
+        if decompressor
+            .decompress_to_buffer(frame, &mut plain)
+            .is_err()
+        {
             break;
         }
-        let Ok(plain_length) = u32::try_from(plain.len()) else { break };
+        let Ok(plain_length) = u32::try_from(plain.len()) else {
+            break;
+        };
         core.write_all(&plain)?;
         position += frame.len() as u64;
         writer.write_frame(frame, plain_length)?;
@@ -83,7 +94,11 @@ pub(super) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
     let (out, _) = writer.finish()?;
     let (out, stored) = out.finish();
     out.file.sync_all()?;
-    Ok(Some(SalvagedCore { plain: core.size, sha256: core.sha256, stored }))
+    Ok(Some(SalvagedCore {
+        plain: core.size,
+        sha256: core.sha256,
+        stored,
+    }))
 }
 
 /// The frame at the start of the bytes, if it is there as a whole and holds data.
@@ -115,7 +130,9 @@ mod tests {
 
     fn frames() -> Vec<(Vec<u8>, Vec<u8>)> {
         let frame = |n: u32| {
-            let plain: Vec<u8> = (0..40_000u32).map(|i| (i.wrapping_mul(n) >> 3) as u8).collect();
+            let plain: Vec<u8> = (0..40_000u32)
+                .map(|i| (i.wrapping_mul(n) >> 3) as u8)
+                .collect();
             (zstd::bulk::compress(&plain, 1).unwrap(), plain)
         };
         (1..4).map(frame).collect()
@@ -160,7 +177,10 @@ mod tests {
 
     #[test]
     fn salvage_of_a_salvaged_core_changes_nothing() {
-        let mut bytes: Vec<u8> = frames().iter().flat_map(|(frame, _)| frame.clone()).collect();
+        let mut bytes: Vec<u8> = frames()
+            .iter()
+            .flat_map(|(frame, _)| frame.clone())
+            .collect();
         bytes.extend_from_slice(b"\x28\xb5\x2f\xfdtorn");
         let file = file_of(&bytes);
         let first = salvage_core(file.try_clone().unwrap()).unwrap().unwrap();

@@ -33,7 +33,9 @@ pub enum SpoolError {
         source: io::Error,
     },
     /// Others could plant files in it.
-    #[error("the spool {path} belongs to user {owner} and has mode {mode:04o}: only its owner may write to it")]
+    #[error(
+        "the spool {path} belongs to user {owner} and has mode {mode:04o}: only its owner may write to it"
+    )]
     NotPrivate {
         /// The spool.
         path: PathBuf,
@@ -61,12 +63,21 @@ pub enum SpoolError {
 
 /// Opens the spool, makes it where it is missing, and refuses one that others may write to.
 pub(super) fn open_spool(path: &Path) -> Result<OwnedFd, SpoolError> {
-    let unusable = |source| SpoolError::Unusable { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+    let unusable = |source| SpoolError::Unusable {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(unusable)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let spool = rustix::fs::open(path, flags, Mode::empty())
-        .map_err(|error| unusable(error.into()))?;
-    let metadata = File::from(spool.try_clone().map_err(unusable)?).metadata().map_err(unusable)?;
+    let spool =
+        rustix::fs::open(path, flags, Mode::empty()).map_err(|error| unusable(error.into()))?;
+    let metadata = File::from(spool.try_clone().map_err(unusable)?)
+        .metadata()
+        .map_err(unusable)?;
     let own = rustix::process::geteuid().as_raw();
     if metadata.uid() != own || metadata.mode() & 0o022 != 0 {
         return Err(SpoolError::NotPrivate {
@@ -105,8 +116,17 @@ impl PartialEntry {
             renameat(&spool, hidden.as_str(), &spool, name.as_str())?;
             Ok(directory)
         };
-        let directory = make().map_err(|source| SpoolError::Io { path: path.clone(), source })?;
-        Ok(Self { path, id, spool, directory, records: Vec::new() })
+        let directory = make().map_err(|source| SpoolError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self {
+            path,
+            id,
+            spool,
+            directory,
+            records: Vec::new(),
+        })
     }
 
     /// Takes over the entry of a handler that is gone; `None` where there is none any more.
@@ -117,7 +137,10 @@ impl PartialEntry {
         let spool = open_spool(spool_path)?;
         let name = format!("{id}.partial");
         let path = spool_path.join(&name);
-        let failed = |source| SpoolError::Io { path: path.clone(), source };
+        let failed = |source| SpoolError::Io {
+            path: path.clone(),
+            source,
+        };
         let directory = match open_directory(&spool, &name) {
             Ok(directory) => directory,
             Err(rustix::io::Errno::NOENT) => return Ok(None),
@@ -130,7 +153,13 @@ impl PartialEntry {
         }
         // Between open and lock its handler may have sealed it, and then the name is gone.
         match open_directory(&spool, &name) {
-            Ok(_) => Ok(Some(Self { path, id, spool, directory, records: Vec::new() })),
+            Ok(_) => Ok(Some(Self {
+                path,
+                id,
+                spool,
+                directory,
+                records: Vec::new(),
+            })),
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => Err(failed(error.into())),
         }
@@ -154,9 +183,14 @@ impl PartialEntry {
     /// When it is there already or cannot be created.
     pub fn create_file(&self, name: &str) -> Result<File, SpoolError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        openat(&self.directory, name, flags | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)
-            .map(File::from)
-            .map_err(|error| self.failed(name, error.into()))
+        openat(
+            &self.directory,
+            name,
+            flags | OFlags::CLOEXEC,
+            Mode::RUSR | Mode::WUSR,
+        )
+        .map(File::from)
+        .map_err(|error| self.failed(name, error.into()))
     }
 
     /// Opens a file of the entry for reading and writing; `None` where there is none.
@@ -231,7 +265,8 @@ impl PartialEntry {
     /// When the directory cannot be read.
     pub fn file_names(&self) -> Result<Vec<String>, SpoolError> {
         let mut names = Vec::new();
-        let read = || -> io::Result<rustix::fs::Dir> { Ok(rustix::fs::Dir::read_from(&self.directory)?) };
+        let read =
+            || -> io::Result<rustix::fs::Dir> { Ok(rustix::fs::Dir::read_from(&self.directory)?) };
         for entry in read().map_err(|error| self.failed("", error))? {
             let entry = entry.map_err(|error| self.failed("", error.into()))?;
             // Ours are all UTF-8.
@@ -328,7 +363,10 @@ impl PartialEntry {
     }
 
     fn failed(&self, name: &str, source: io::Error) -> SpoolError {
-        SpoolError::Io { path: self.path.join(name), source }
+        SpoolError::Io {
+            path: self.path.join(name),
+            source,
+        }
     }
 }
 

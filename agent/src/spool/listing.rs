@@ -42,7 +42,10 @@ impl SpoolEntry {
             (Found::Partial, id)
         } else if let Some(id) = name.strip_suffix(".shipped") {
             (Found::Shipped, id)
-        } else if let Some(id) = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".new")) {
+        } else if let Some(id) = name
+            .strip_prefix('.')
+            .and_then(|rest| rest.strip_suffix(".new"))
+        {
             (Found::New, id)
         } else {
             (Found::Sealed, name)
@@ -76,7 +79,9 @@ pub fn list(spool: &Path) -> io::Result<Vec<SpoolEntry>> {
     let mut entries = Vec::new();
     for entry in directory {
         let entry = entry?;
-        let Some(found) = entry.file_name().to_str().and_then(SpoolEntry::parse) else { continue };
+        let Some(found) = entry.file_name().to_str().and_then(SpoolEntry::parse) else {
+            continue;
+        };
         match entry.metadata() {
             Ok(metadata) if metadata.is_dir() => {
                 entries.push((metadata.modified().ok(), found));
@@ -132,7 +137,10 @@ pub fn count(spool: &Path) -> io::Result<SpoolCount> {
 fn size_of(entry: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let files = fs::read_dir(entry).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
+    files
+        .filter_map(|file| file.metadata().ok())
+        .map(|metadata| metadata.blocks() * 512)
+        .sum()
 }
 
 #[cfg(test)]
@@ -146,7 +154,14 @@ mod tests {
             let entry = SpoolEntry { state, id };
             assert_eq!(SpoolEntry::parse(&entry.name()), Some(entry));
         }
-        for name in ["", "quarantine", "x.partial", ".new", "../x", &id.to_string().to_uppercase()] {
+        for name in [
+            "",
+            "quarantine",
+            "x.partial",
+            ".new",
+            "../x",
+            &id.to_string().to_uppercase(),
+        ] {
             assert_eq!(SpoolEntry::parse(name), None, "{name}");
         }
     }
@@ -158,10 +173,19 @@ mod tests {
         fs::create_dir(spool.path().join(sealed.to_string())).unwrap();
         fs::create_dir(spool.path().join("lost+found")).unwrap();
         fs::write(spool.path().join(file.to_string()), "not a directory").unwrap();
-        std::os::unix::fs::symlink("/", spool.path().join(format!("{}.partial", DumpId::random())))
-            .unwrap();
+        std::os::unix::fs::symlink(
+            "/",
+            spool.path().join(format!("{}.partial", DumpId::random())),
+        )
+        .unwrap();
         let found = list(spool.path()).unwrap();
-        assert_eq!(found, [SpoolEntry { state: Found::Sealed, id: sealed }]);
+        assert_eq!(
+            found,
+            [SpoolEntry {
+                state: Found::Sealed,
+                id: sealed
+            }]
+        );
         assert_eq!(count(spool.path()).unwrap().sealed, 1);
         assert_eq!(list(&spool.path().join("absent")).unwrap(), []);
     }

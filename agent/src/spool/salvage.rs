@@ -8,9 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cdh_bundle::{
-    Cause, CoreEncoding, DumpId, EntryKind, Gap, Manifest, Verdict,
-};
+use cdh_bundle::{Cause, CoreEncoding, DumpId, EntryKind, Gap, Manifest, Verdict};
 use cdh_elfcore::{CoreHead, FileSource};
 use jiff::Timestamp;
 
@@ -70,7 +68,10 @@ pub fn salvage(spool: &Path, id: DumpId) -> Result<Salvaged, SalvageError> {
     // It died between its last write and the rename.
     if let Some(manifest) = read_manifest(&entry, &EntryKind::Manifest.file_name(), id)? {
         let verdict = manifest.verdict;
-        return Ok(Salvaged::Sealed { path: entry.finish()?, verdict });
+        return Ok(Salvaged::Sealed {
+            path: entry.finish()?,
+            verdict,
+        });
     }
     seal_what_is_there(entry)
 }
@@ -112,7 +113,10 @@ fn seal_what_is_there(mut entry: PartialEntry) -> Result<Salvaged, SalvageError>
         why: "it died before it was done; the shipper sealed what was there".to_owned(),
     });
     let verdict = manifest.verdict.clone();
-    Ok(Salvaged::Sealed { path: entry.seal(manifest)?, verdict })
+    Ok(Salvaged::Sealed {
+        path: entry.seal(manifest)?,
+        verdict,
+    })
 }
 
 fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), SalvageError> {
@@ -120,10 +124,18 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
     let name = kind.file_name();
     let promised = manifest.core.take().map(|core| core.expected);
     let evidence = Some("its handler is gone".to_owned());
-    manifest.verdict = Verdict::Empty { cause: Cause::HandlerDied, evidence: evidence.clone() };
-    let Some(file) = entry.open_file(&name)? else { return Ok(()) };
+    manifest.verdict = Verdict::Empty {
+        cause: Cause::HandlerDied,
+        evidence: evidence.clone(),
+    };
+    let Some(file) = entry.open_file(&name)? else {
+        return Ok(());
+    };
     let path = entry.path().to_owned();
-    let failed = move |source| SalvageError::Core { path: path.clone(), source };
+    let failed = move |source| SalvageError::Core {
+        path: path.clone(),
+        source,
+    };
     let Some(core) = salvage_core(file.try_clone().map_err(&failed)?).map_err(&failed)? else {
         entry.remove_file(&name);
         return Ok(());
@@ -140,7 +152,12 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
     // Judged by size, as every core: it may have died with nothing left to read.
     manifest.verdict = match promised {
         Some(expected) if core.plain >= expected => Verdict::Complete,
-        _ => Verdict::Truncated { expected, got: core.plain, cause: Cause::HandlerDied, evidence },
+        _ => Verdict::Truncated {
+            expected,
+            got: core.plain,
+            cause: Cause::HandlerDied,
+            evidence,
+        },
     };
     Ok(())
 }
@@ -160,9 +177,13 @@ fn read_manifest(
     name: &str,
     id: DumpId,
 ) -> Result<Option<Manifest>, SpoolError> {
-    let Ok(Some(mut file)) = entry.open_file(name) else { return Ok(None) };
-    let bytes = read_small(&mut file, JSON_LIMIT)
-        .map_err(|source| SpoolError::Io { path: entry.path().join(name), source })?;
+    let Ok(Some(mut file)) = entry.open_file(name) else {
+        return Ok(None);
+    };
+    let bytes = read_small(&mut file, JSON_LIMIT).map_err(|source| SpoolError::Io {
+        path: entry.path().join(name),
+        source,
+    })?;
     let manifest = serde_json::from_slice::<Manifest>(&bytes).ok();
     Ok(manifest.filter(|manifest| manifest.id == id))
 }
@@ -170,7 +191,9 @@ fn read_manifest(
 /// The manifest of an entry about which nothing is known.
 fn unknown(entry: &PartialEntry) -> Manifest {
     let modified = std::fs::metadata(entry.path()).and_then(|metadata| metadata.modified());
-    let modified = modified.ok().and_then(|time| Timestamp::try_from(time).ok());
+    let modified = modified
+        .ok()
+        .and_then(|time| Timestamp::try_from(time).ok());
     let arguments = HandlerArguments {
         time: modified.map(Timestamp::as_second),
         ..HandlerArguments::default()
@@ -189,7 +212,9 @@ fn is_json(mut file: File) -> bool {
 }
 
 fn is_whole_core(file: File) -> bool {
-    let Ok(source) = FileSource::new(file) else { return false };
+    let Ok(source) = FileSource::new(file) else {
+        return false;
+    };
     let length = cdh_elfcore::ByteSource::len(&source);
     CoreHead::from_source(&source).is_ok_and(|head| length >= head.expected_len())
 }
@@ -226,7 +251,10 @@ mod tests {
         let spool = spool.path().join("s");
         assert!(matches!(salvage(&spool, id).unwrap(), Salvaged::Alive));
         drop(entry);
-        assert!(matches!(salvage(&spool, id).unwrap(), Salvaged::Sealed { .. }));
+        assert!(matches!(
+            salvage(&spool, id).unwrap(),
+            Salvaged::Sealed { .. }
+        ));
         assert!(matches!(salvage(&spool, id).unwrap(), Salvaged::Gone));
     }
 
@@ -248,11 +276,17 @@ mod tests {
         let spool = root.path().join("s");
         let id = DumpId::random();
         let entry = PartialEntry::create(&spool, id).unwrap();
-        entry.write_identity(&first_manifest(id, &arguments(), None)).unwrap();
+        entry
+            .write_identity(&first_manifest(id, &arguments(), None))
+            .unwrap();
         let path = entry.path().to_owned();
         fs::write(path.join(EntryKind::Proc.file_name()), b"{\"schema\": 1}").unwrap();
         fs::write(path.join(EntryKind::DumpInfo.file_name()), b"{\"uuid\": \"").unwrap();
-        fs::write(path.join(EntryKind::Minicore.file_name()), b"\x7fELF\x02\x01").unwrap();
+        fs::write(
+            path.join(EntryKind::Minicore.file_name()),
+            b"\x7fELF\x02\x01",
+        )
+        .unwrap();
         let plain = vec![5; 300_000];
         let mut core = zstd::bulk::compress(&plain, 1).unwrap();
         core.extend_from_slice(&zstd::bulk::compress(&plain, 1).unwrap()[..20]);
@@ -261,13 +295,24 @@ mod tests {
         drop(entry);
         let (path, verdict) = sealed(salvage(&spool, id).unwrap());
         assert!(
-            matches!(verdict, Verdict::Truncated { got: 300_000, cause: Cause::HandlerDied, .. }),
+            matches!(
+                verdict,
+                Verdict::Truncated {
+                    got: 300_000,
+                    cause: Cause::HandlerDied,
+                    ..
+                }
+            ),
             "{verdict:?}"
         );
         let bundle = BundleWriter::from_entry(&path).unwrap();
         let manifest = bundle.manifest();
         assert_eq!(manifest.process.name, "victim".into());
-        let names: Vec<_> = manifest.entries.iter().map(|entry| entry.name.as_str()).collect();
+        let names: Vec<_> = manifest
+            .entries
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect();
         let expected = [EntryKind::Proc, kind].map(|kind| kind.bundle_name(&manifest.stem));
         assert_eq!(names, expected);
         bundle.write_to(&mut io::sink()).unwrap();
