@@ -1,5 +1,8 @@
-//! What tests of several rooms share: the lock around the kernel's core settings.
+//! What tests of several rooms share: programs that crash, and the lock around the kernel's core
+//! settings.
 
 mod kernel_settings;
+mod program;
 
 pub use kernel_settings::KernelSettingsLock;
+pub use program::Program;
