@@ -10,9 +10,9 @@ mod tables;
 
 use crate::{BuildId, FileOffset, Machine, Module, ModuleRange, Svma};
 use tables::{
-    PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader, SHT_DYNSYM, SHT_NOTE, SHT_SYMTAB,
-    SYMBOL_SIZE, build_id_in, load_segment, malformed, program_headers, sections, slice, symbol,
-    u16_at, u32_at, u64_at, until_nul,
+    DT_SONAME, DT_STRTAB, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader,
+    SHT_DYNSYM, SHT_NOTE, SHT_SYMTAB, SYMBOL_SIZE, build_id_in, load_segment, malformed,
+    program_headers, sections, slice, symbol, u16_at, u32_at, u64_at, until_nul,
 };
 
 /// Why bytes cannot be read as an ELF object.
@@ -198,6 +198,25 @@ impl<'data> ElfObject<'data> {
         until_nul(self.file_bytes(header)?)
     }
 
+    /// `DT_SONAME`: the name by which the dynamic loader knows a shared object.
+    #[must_use]
+    pub fn soname(&self) -> Option<&'data [u8]> {
+        let dynamic = self
+            .headers
+            .iter()
+            .find(|header| header.kind == PT_DYNAMIC)?;
+        let (entries, _) = self.file_bytes(dynamic)?.as_chunks::<16>();
+        let value = |tag: u64| {
+            let found = entries
+                .iter()
+                .find(|entry| u64_at(*entry, 0) == Some(tag))?;
+            u64_at(found, 8)
+        };
+        let strings = self.bytes_at(Svma(value(DT_STRTAB)?))?;
+        let name = strings.get(usize::try_from(value(DT_SONAME)?).ok()?..)?;
+        until_nul(name).filter(|name| !name.is_empty())
+    }
+
     /// `PT_GNU_EH_FRAME`: address and bytes of `.eh_frame_hdr`, also without section headers.
     #[must_use]
     pub fn eh_frame_header(&self) -> Option<(Svma, &'data [u8])> {
@@ -275,6 +294,18 @@ impl<'data> ElfObject<'data> {
             .iter()
             .filter_map(|entry| symbol(entry, strings.data))
             .collect()
+    }
+
+    /// `DT_SONAME`: the name by which the dynamic loader knows a library.
+    #[must_use]
+    pub fn soname(&self) -> Option<&'data [u8]> {
+        const DT_SONAME: u64 = 14;
+        let dynamic = self.section(".dynamic")?.data;
+        let names = self.section(".dynstr")?.data;
+        let (entries, _) = dynamic.as_chunks::<16>();
+        let entry = entries.iter().find(|entry| u64_at(*entry, 0) == Some(DT_SONAME))?;
+        let at = usize::try_from(u64_at(entry, 8)?).ok()?;
+        Some(until_nul(names.get(at..)?)).filter(|name| !name.is_empty())
     }
 
     /// File name and CRC-32 of `.gnu_debuglink`.
@@ -381,6 +412,20 @@ mod tests {
     }
 
     #[test]
+    fn soname_is_that_of_the_dynamic_section() {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let libc = maps
+            .lines()
+            .find_map(|line| line.split_once('/').filter(|l| l.1.contains("libc.so")));
+        let data = std::fs::read(format!("/{}", libc.unwrap().1)).unwrap();
+        assert_eq!(
+            ElfObject::parse(&data).unwrap().soname(),
+            Some(b"libc.so.6".as_slice())
+        );
+        assert_eq!(ElfObject::parse(&own_executable()).unwrap().soname(), None);
+    }
+
+    #[test]
     fn foreign_classes_are_named_in_the_error() {
         let parse = |bytes: &[u8]| ElfObject::parse(bytes).unwrap_err().to_string();
         assert_eq!(parse(b"#!/bin/sh"), "not an ELF file");
@@ -437,7 +482,12 @@ mod tests {
         let Ok(object) = ElfObject::parse(data) else {
             return;
         };
-        let _ = (object.build_id(), object.interpreter(), object.debug_link());
+        let _ = (
+            object.build_id(),
+            object.interpreter(),
+            object.debug_link(),
+            object.soname(),
+        );
         let _ = (
             object.eh_frame_header(),
             object.debug_alt_link(),

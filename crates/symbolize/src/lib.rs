@@ -1,1 +1,39 @@
-//! Placeholder.
+//! Unwinds the threads of a core and names their frames.
+//!
+//! The invariants: no input makes this crate panic, loop or allocate without bound; a file whose
+//! build-id differs from the core's is used for nothing; every frame says how it was found, and every
+//! frame without a name says why.
+//!
+//! It does no I/O and knows no paths of this machine: the caller hands in bytes ([`LoadedModule`]), and
+//! is told what else would help ([`ModuleNeed`]). The [`Unwinder`] alone needs no symbols: it runs at
+//! crash time too.
+
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![deny(clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
+
+mod arena;
+mod backtrace;
+mod deadline;
+mod debug_info;
+mod demangle;
+mod fingerprint;
+mod frame;
+mod loaded;
+mod need;
+mod section;
+mod symbol;
+mod symbolizer;
+mod unwinder;
+
+pub use arena::SectionArena;
+pub use backtrace::{
+    Backtrace, BacktraceOptions, Elapsed, ModuleReport, ThreadBacktrace, backtrace, module_needs,
+};
+pub use fingerprint::Fingerprint;
+pub use frame::{Frame, Function, Location, Reason};
+pub use loaded::{LoadedModule, ModuleStatus};
+pub use need::{ModuleNeed, Need, needs_of};
+pub use symbolizer::{SymbolTable, Symbolizer};
+pub use unwinder::{FrameTrust, Stop, UnwoundFrame, Unwinder};

@@ -1,0 +1,178 @@
+//! The whole job: threads, memory and modules to a backtrace with names.
+
+use std::time::{Duration, Instant};
+
+use cdh_elfcore::{BuildId, Memory, ModuleKind, Thread};
+use rayon::prelude::*;
+
+use crate::symbolizer::{has_debug_info, has_symbols};
+use crate::{
+    Fingerprint, Frame, LoadedModule, ModuleNeed, ModuleStatus, SectionArena, Stop, Symbolizer,
+    UnwoundFrame, Unwinder, needs_of,
+};
+
+/// What to unwind, and how far.
+#[derive(Clone, Debug)]
+pub struct BacktraceOptions {
+    /// All threads, or only the crashing one.
+    pub all_threads: bool,
+    /// Most frames of one thread, inlined calls not counted.
+    pub max_frames: usize,
+}
+
+impl Default for BacktraceOptions {
+    fn default() -> Self {
+        Self { all_threads: true, max_frames: 16 << 10 }
+    }
+}
+
+/// The stacks of a crashed process.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Backtrace {
+    /// The crashing thread first.
+    pub threads: Vec<ThreadBacktrace>,
+    /// All modules; frames refer to them by index.
+    pub modules: Vec<ModuleReport>,
+    /// Of the crashing thread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+    /// How long it took.
+    pub elapsed: Elapsed,
+}
+
+/// Where the time went, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Elapsed {
+    /// Unwinding of all threads.
+    pub unwind_micros: u64,
+    /// Naming of all frames.
+    pub symbolize_micros: u64,
+}
+
+/// The stack of one thread.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct ThreadBacktrace {
+    /// Thread id in the process's own pid namespace.
+    pub tid: u32,
+    /// Whether it is the one that received the fatal signal.
+    pub crashing: bool,
+    /// Innermost first.
+    pub frames: Vec<Frame>,
+    /// Why there are no more.
+    pub stop: Stop,
+}
+
+/// What was known of a module.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct ModuleReport {
+    /// Path as the process saw it, for people.
+    pub path: String,
+    /// From the core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<BuildId>,
+    /// Whether its file was found and is the right one.
+    pub status: ModuleStatus,
+    /// Whether a symbol table was there.
+    pub has_symbols: bool,
+    /// Whether debug information was there.
+    pub has_debug_info: bool,
+}
+
+/// Unwinds and names. The first of `threads` is the crashing one, as the kernel writes them.
+///
+/// The vdso's image is read from memory where the caller has none.
+#[must_use]
+pub fn backtrace(
+    threads: &[Thread],
+    memory: &(dyn Memory + Sync),
+    modules: &[LoadedModule<'_>],
+    arena: &SectionArena,
+    options: &BacktraceOptions,
+) -> Backtrace {
+    let modules = with_vdso(modules, memory, arena);
+    let start = Instant::now();
+    let stacks = unwind_all(threads, memory, &modules, options);
+    let unwound = Instant::now();
+    let symbolizer = Symbolizer::new(&modules, arena);
+    let table = symbolizer.look_up(stacks.iter().flat_map(|stack| &stack.0));
+    let name = |(index, (thread, (frames, stop))): (usize, (&Thread, &(Vec<UnwoundFrame>, Stop)))| {
+        ThreadBacktrace {
+            tid: thread.tid,
+            crashing: index == 0,
+            frames: symbolizer.frames(frames, &table),
+            stop: *stop,
+        }
+    };
+    let threads: Vec<ThreadBacktrace> = threads.iter().zip(&stacks).enumerate().map(name).collect();
+    let crashing = threads.first();
+    Backtrace {
+        fingerprint: crashing.and_then(|thread| Fingerprint::from_frames(&thread.frames, &modules)),
+        modules: modules.iter().map(report).collect(),
+        elapsed: Elapsed {
+            unwind_micros: micros(unwound.saturating_duration_since(start)),
+            symbolize_micros: micros(unwound.elapsed()),
+        },
+        threads,
+    }
+}
+
+/// What would name more frames, or lead further: to be asked again after each find.
+#[must_use]
+pub fn module_needs(
+    threads: &[Thread],
+    memory: &(dyn Memory + Sync),
+    modules: &[LoadedModule<'_>],
+    arena: &SectionArena,
+    options: &BacktraceOptions,
+) -> Vec<ModuleNeed> {
+    let modules = with_vdso(modules, memory, arena);
+    let stacks = unwind_all(threads, memory, &modules, options);
+    let mut needs = needs_of(&modules, stacks.iter().flat_map(|stack| &stack.0));
+    // The vdso has no file, and nobody ships its debug file with a crash.
+    let is_vdso = |need: &ModuleNeed| {
+        modules.get(need.module).is_some_and(|loaded| loaded.module.kind == ModuleKind::Vdso)
+    };
+    needs.retain(|need| !is_vdso(need));
+    needs
+}
+
+fn with_vdso<'data>(
+    modules: &[LoadedModule<'data>],
+    memory: &dyn Memory,
+    arena: &'data SectionArena,
+) -> Vec<LoadedModule<'data>> {
+    let load = |loaded: &LoadedModule<'data>| {
+        if loaded.module.kind == ModuleKind::Vdso && loaded.object.is_none() {
+            LoadedModule::from_memory(loaded.module, memory, arena)
+        } else {
+            loaded.clone()
+        }
+    };
+    modules.iter().map(load).collect()
+}
+
+fn unwind_all(
+    threads: &[Thread],
+    memory: &(dyn Memory + Sync),
+    modules: &[LoadedModule<'_>],
+    options: &BacktraceOptions,
+) -> Vec<(Vec<UnwoundFrame>, Stop)> {
+    let unwinder = Unwinder::new(modules);
+    let count = if options.all_threads { threads.len() } else { 1 };
+    let unwind = |thread: &Thread| unwinder.unwind(&thread.registers, memory, options.max_frames);
+    threads.par_iter().take(count).map(unwind).collect()
+}
+
+fn report(loaded: &LoadedModule<'_>) -> ModuleReport {
+    ModuleReport {
+        path: loaded.module.display_path(),
+        build_id: loaded.module.build_id.clone(),
+        status: loaded.status.clone(),
+        has_symbols: has_symbols(loaded),
+        has_debug_info: has_debug_info(loaded),
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

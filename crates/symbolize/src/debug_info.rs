@@ -1,0 +1,232 @@
+//! DWARF: addresses to functions, inlined calls and lines.
+//!
+//! Works on a batch of addresses and opens only the units that hold them: `.debug_aranges` tells the
+//! unit, or else the units' root entries do; inside a unit one pass over its entries and one over its
+//! line program serve all addresses. Where the file is damaged, what was found before stays.
+//! It does not read split DWARF (`.dwo`): such units still give lines, and the ELF symbols give names.
+
+mod function;
+mod line;
+mod name;
+
+use std::sync::OnceLock;
+
+use cdh_elfcore::ElfObject;
+use gimli::{DebugInfoOffset, EndianSlice, LittleEndian, Unit, UnitRef};
+use rayon::prelude::*;
+
+use crate::deadline::Deadline;
+use crate::{Location, SectionArena, section};
+
+type Reader<'data> = EndianSlice<'data, LittleEndian>;
+
+/// What DWARF says of one address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    /// Innermost inlined call first, the function itself last.
+    pub(crate) sites: Vec<Site>,
+    /// Start of the function.
+    pub(crate) entry: Option<u64>,
+}
+
+/// One function that an address is in.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Site {
+    /// Linkage name, or the name with its namespaces.
+    pub(crate) name: Option<String>,
+    /// Where in it the address is.
+    pub(crate) location: Option<Location>,
+}
+
+/// The debug information of one file.
+pub(crate) struct DebugInfo<'data> {
+    dwarf: gimli::Dwarf<Reader<'data>>,
+    /// Offsets of the units in `.debug_info`, in order.
+    units: OnceLock<Vec<usize>>,
+    alt_units: OnceLock<Vec<usize>>,
+}
+
+/// Sections that are read here.
+const SECTIONS: [&str; 10] = [
+    ".debug_info",
+    ".debug_abbrev",
+    ".debug_str",
+    ".debug_line",
+    ".debug_line_str",
+    ".debug_aranges",
+    ".debug_ranges",
+    ".debug_rnglists",
+    ".debug_addr",
+    ".debug_str_offsets",
+];
+
+fn load<'data>(
+    object: &ElfObject<'data>,
+    arena: &'data SectionArena,
+) -> gimli::Dwarf<Reader<'data>> {
+    let read = |name: &&'static str| {
+        let bytes: &[u8] = match section::contents(object, name, arena.left())? {
+            std::borrow::Cow::Borrowed(bytes) => bytes,
+            std::borrow::Cow::Owned(bytes) => arena.keep(bytes),
+        };
+        Some((*name, bytes))
+    };
+    let sections: Vec<(&str, &[u8])> = SECTIONS.par_iter().filter_map(read).collect();
+    let find = |id: gimli::SectionId| -> Result<Reader<'data>, std::convert::Infallible> {
+        let found = sections.iter().find(|(name, _)| *name == id.name());
+        Ok(EndianSlice::new(found.map_or(&[], |(_, bytes)| bytes), LittleEndian))
+    };
+    match gimli::Dwarf::load(find) {
+        Ok(dwarf) => dwarf,
+        Err(never) => match never {},
+    }
+}
+
+impl<'data> DebugInfo<'data> {
+    /// `None` where the file holds no debug information.
+    pub(crate) fn open(
+        object: &ElfObject<'data>,
+        alt: Option<&ElfObject<'data>>,
+        arena: &'data SectionArena,
+    ) -> Option<Self> {
+        if !section::present(object, ".debug_info") {
+            return None;
+        }
+        let mut dwarf = load(object, arena);
+        if let Some(alt) = alt {
+            dwarf.set_sup(load(alt, arena));
+        }
+        Some(Self { dwarf, units: OnceLock::new(), alt_units: OnceLock::new() })
+    }
+
+    /// Looks up all of `addresses` (ascending, distinct, as stated in the file).
+    pub(crate) fn find(&self, addresses: &[u64], deadline: Deadline) -> Vec<Found> {
+        let owners = self.owners(addresses, deadline);
+        let mut order: Vec<(usize, usize)> = owners
+            .iter()
+            .enumerate()
+            .filter_map(|(index, owner)| owner.map(|owner| (owner, index)))
+            .collect();
+        order.sort_unstable();
+        let groups: Vec<&[(usize, usize)]> = order.chunk_by(|a, b| a.0 == b.0).collect();
+        let found: Vec<(usize, Found)> = groups
+            .par_iter()
+            .flat_map_iter(|group| {
+                let unit = group.first().map_or(0, |(unit, _)| *unit);
+                let mine: Vec<u64> =
+                    group.iter().filter_map(|(_, index)| addresses.get(*index).copied()).collect();
+                let found = self.find_in_unit(unit, &mine, deadline);
+                group.iter().map(|(_, index)| *index).zip(found).collect::<Vec<_>>()
+            })
+            .collect();
+        let mut all = vec![Found::default(); addresses.len()];
+        for (index, found) in found {
+            if let Some(slot) = all.get_mut(index) {
+                *slot = found;
+            }
+        }
+        all
+    }
+
+    fn units(&self) -> &[usize] {
+        self.units.get_or_init(|| unit_offsets(&self.dwarf))
+    }
+
+    fn unit(&self, offset: usize) -> gimli::Result<Unit<Reader<'data>>> {
+        self.dwarf.unit(self.dwarf.unit_header(DebugInfoOffset(offset))?)
+    }
+
+    /// The unit that each address lies in.
+    fn owners(&self, addresses: &[u64], deadline: Deadline) -> Vec<Option<usize>> {
+        let mut owners: Vec<Option<usize>> = vec![None; addresses.len()];
+        let mut listed = Vec::new();
+        let mut sets = self.dwarf.debug_aranges.headers();
+        while let Ok(Some(set)) = sets.next() {
+            let unit = set.debug_info_offset().0;
+            listed.push(unit);
+            let mut entries = set.entries();
+            while let Ok(Some(entry)) = entries.next_raw() {
+                let start = entry.address();
+                // Discarded functions are listed at address 0.
+                if start != 0 {
+                    let covered = covered_by(addresses, start, start.saturating_add(entry.length()));
+                    for owner in owners.get_mut(covered).unwrap_or_default() {
+                        *owner = Some(unit);
+                    }
+                }
+            }
+            if deadline.passed() {
+                return owners;
+            }
+        }
+        if owners.iter().all(Option::is_some) {
+            return owners;
+        }
+        // clang lists no units there: ask their root entries.
+        listed.sort_unstable();
+        let unlisted: Vec<usize> = self
+            .units()
+            .iter()
+            .copied()
+            .filter(|unit| listed.binary_search(unit).is_err())
+            .collect();
+        let found: Vec<(usize, usize)> = unlisted
+            .par_iter()
+            .flat_map_iter(|&unit| {
+                let covered = if deadline.passed() { Ok(Vec::new()) } else { self.covered(unit, addresses) };
+                covered.unwrap_or_default().into_iter().map(move |index| (index, unit))
+            })
+            .collect();
+        for (index, unit) in found {
+            if let Some(owner) = owners.get_mut(index) {
+                owner.get_or_insert(unit);
+            }
+        }
+        owners
+    }
+
+    /// Indices of the addresses that a unit claims in its root entry.
+    fn covered(&self, unit: usize, addresses: &[u64]) -> gimli::Result<Vec<usize>> {
+        let unit = self.unit(unit)?;
+        let mut covered = Vec::new();
+        let mut ranges = self.dwarf.unit_ranges(&unit)?;
+        while let Some(range) = ranges.next()? {
+            // Hostile ranges may cover everything many times.
+            if range.begin != 0 && covered.len() <= addresses.len() {
+                covered.extend(covered_by(addresses, range.begin, range.end));
+            }
+        }
+        Ok(covered)
+    }
+
+    fn find_in_unit(&self, offset: usize, addresses: &[u64], deadline: Deadline) -> Vec<Found> {
+        let mut found = vec![Found::default(); addresses.len()];
+        if deadline.passed() {
+            return found;
+        }
+        let Ok(unit) = self.unit(offset) else { return found };
+        let unit = UnitRef::new(&self.dwarf, &unit);
+        for (found, location) in found.iter_mut().zip(line::locations(unit, addresses, deadline)) {
+            found.sites = vec![Site { name: None, location }];
+        }
+        // An error ends the search in this unit; lines and the functions before it stay.
+        let _ = function::Walk::new(self, unit, addresses, deadline).run(&mut found);
+        found
+    }
+}
+
+fn unit_offsets(dwarf: &gimli::Dwarf<Reader<'_>>) -> Vec<usize> {
+    let mut offsets = Vec::new();
+    let mut units = dwarf.units();
+    while let Ok(Some(header)) = units.next() {
+        offsets.extend(header.debug_info_offset().map(|offset| offset.0));
+    }
+    offsets
+}
+
+/// Indices of the addresses (ascending) in `start..end`.
+fn covered_by(addresses: &[u64], start: u64, end: u64) -> std::ops::Range<usize> {
+    let first = addresses.partition_point(|address| *address < start);
+    let last = addresses.partition_point(|address| *address < end);
+    first..last.max(first)
+}

@@ -1,0 +1,225 @@
+//! Finds the functions and inlined calls that cover addresses, in one pass over a unit's entries.
+
+use gimli::{AttributeValue, EntriesRaw, UnitOffset, UnitRef};
+
+use super::name::Names;
+use super::{DebugInfo, Found, Reader, Site, covered_by, line};
+use crate::deadline::Deadline;
+
+/// Entries between two looks at the clock.
+const ENTRIES_PER_CHECK: u32 = 1 << 14;
+/// Deepest believable nesting of inlined calls; LTO reaches some dozens.
+const INLINE_LIMIT: usize = 256;
+
+/// The attributes of a function or an inlined call that matter here.
+#[derive(Default)]
+struct Attributes<'data> {
+    low: Option<u64>,
+    high: Option<u64>,
+    size: Option<u64>,
+    ranges: Option<AttributeValue<Reader<'data>>>,
+    sibling: Option<UnitOffset>,
+    call_file: u64,
+    call_line: u64,
+    call_column: u64,
+}
+
+/// An inlined call that covers an address.
+struct Inlined {
+    address: usize,
+    entry: UnitOffset,
+    call_file: u64,
+    call_line: u64,
+    call_column: u64,
+}
+
+pub(super) struct Walk<'a, 'data> {
+    unit: UnitRef<'a, Reader<'data>>,
+    names: Names<'a, 'data>,
+    addresses: &'a [u64],
+    open: Vec<bool>,
+    entries: u32,
+    deadline: Deadline,
+}
+
+impl<'a, 'data> Walk<'a, 'data> {
+    pub(super) fn new(
+        info: &'a DebugInfo<'data>,
+        unit: UnitRef<'a, Reader<'data>>,
+        addresses: &'a [u64],
+        deadline: Deadline,
+    ) -> Self {
+        let names = Names::new(info, unit);
+        Self { unit, names, addresses, open: vec![true; addresses.len()], entries: 0, deadline }
+    }
+
+    pub(super) fn run(&mut self, found: &mut [Found]) -> gimli::Result<()> {
+        self.pass(found, true)?;
+        // Nested functions (GNU C, Fortran, Ada) lie outside of the range of what contains them.
+        if self.open.contains(&true) { self.pass(found, false) } else { Ok(()) }
+    }
+
+    fn out_of_time(&mut self) -> bool {
+        self.entries = self.entries.wrapping_add(1);
+        self.entries.is_multiple_of(ENTRIES_PER_CHECK) && self.deadline.passed()
+    }
+
+    /// Visits every function; with `skip`, jumps over the bodies of those that cover nothing.
+    fn pass(&mut self, found: &mut [Found], skip: bool) -> gimli::Result<()> {
+        let mut entries = self.unit.entries_raw(None)?;
+        while !entries.is_empty() && self.open.contains(&true) && !self.out_of_time() {
+            let at = entries.next_offset();
+            let depth = entries.next_depth();
+            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+            if abbreviation.tag() != gimli::DW_TAG_subprogram {
+                entries.skip_attributes(abbreviation.attributes())?;
+                continue;
+            }
+            let function = self.attributes(&mut entries, abbreviation)?;
+            let hits: Vec<usize> = self
+                .covered(&function)?
+                .into_iter()
+                .filter(|index| self.open.get(*index) == Some(&true))
+                .collect();
+            if !hits.is_empty() {
+                let inlined = self.inlined(entries.clone(), depth, &hits)?;
+                self.record(at, &function, &hits, &inlined, found)?;
+            }
+            // GCC says where the next function is; clang and rustc do not.
+            if skip
+                && abbreviation.has_children()
+                && let Some(sibling) = function.sibling.filter(|sibling| *sibling > at)
+            {
+                entries = self.unit.entries_raw(Some(sibling))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The inlined calls below a function, in the order of the tree: outer before inner.
+    fn inlined(
+        &mut self,
+        mut entries: EntriesRaw<'_, Reader<'data>>,
+        depth: isize,
+        hits: &[usize],
+    ) -> gimli::Result<Vec<Inlined>> {
+        let mut inlined = Vec::new();
+        let limit = hits.len().saturating_mul(INLINE_LIMIT);
+        while !entries.is_empty() && entries.next_depth() > depth && !self.out_of_time() {
+            let entry = entries.next_offset();
+            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+            if abbreviation.tag() != gimli::DW_TAG_inlined_subroutine {
+                entries.skip_attributes(abbreviation.attributes())?;
+                continue;
+            }
+            let call = self.attributes(&mut entries, abbreviation)?;
+            for address in self.covered(&call)? {
+                if hits.contains(&address) && inlined.len() < limit {
+                    inlined.push(Inlined {
+                        address,
+                        entry,
+                        call_file: call.call_file,
+                        call_line: call.call_line,
+                        call_column: call.call_column,
+                    });
+                }
+            }
+        }
+        Ok(inlined)
+    }
+
+    fn record(
+        &mut self,
+        at: UnitOffset,
+        function: &Attributes<'data>,
+        hits: &[usize],
+        inlined: &[Inlined],
+        found: &mut [Found],
+    ) -> gimli::Result<()> {
+        let start = match function.low {
+            Some(low) => Some(low),
+            None => self.first_range(function)?,
+        };
+        for &hit in hits {
+            let (Some(found), Some(open)) = (found.get_mut(hit), self.open.get_mut(hit)) else {
+                continue;
+            };
+            *open = false;
+            let mut location = found.sites.first().and_then(|site| site.location.clone());
+            let mut sites = Vec::new();
+            let calls: Vec<&Inlined> = inlined.iter().filter(|call| call.address == hit).collect();
+            for call in calls.iter().rev().take(INLINE_LIMIT) {
+                sites.push(Site { name: self.names.of(call.entry), location });
+                location =
+                    line::location(self.unit, call.call_file, call.call_line, call.call_column);
+            }
+            sites.push(Site { name: self.names.of(at), location });
+            found.sites = sites;
+            found.entry = start;
+        }
+        Ok(())
+    }
+
+    fn attributes(
+        &self,
+        entries: &mut EntriesRaw<'_, Reader<'data>>,
+        abbreviation: &gimli::Abbreviation,
+    ) -> gimli::Result<Attributes<'data>> {
+        let mut found = Attributes::default();
+        for specification in abbreviation.attributes() {
+            let attribute = entries.read_attribute(*specification)?;
+            let number = || attribute.udata_value().unwrap_or(0);
+            match attribute.name() {
+                gimli::DW_AT_low_pc => found.low = self.unit.attr_address(attribute.value())?,
+                gimli::DW_AT_high_pc => match attribute.value() {
+                    AttributeValue::Udata(size) => found.size = Some(size),
+                    value => found.high = self.unit.attr_address(value)?,
+                },
+                gimli::DW_AT_ranges => found.ranges = Some(attribute.value()),
+                gimli::DW_AT_sibling => {
+                    if let AttributeValue::UnitRef(offset) = attribute.value() {
+                        found.sibling = Some(offset);
+                    }
+                }
+                gimli::DW_AT_call_file => {
+                    if let AttributeValue::FileIndex(index) = attribute.value() {
+                        found.call_file = index;
+                    }
+                }
+                gimli::DW_AT_call_line => found.call_line = number(),
+                gimli::DW_AT_call_column => found.call_column = number(),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Indices of the addresses that an entry covers.
+    fn covered(&self, entry: &Attributes<'data>) -> gimli::Result<Vec<usize>> {
+        let mut covered = Vec::new();
+        if let Some(ranges) = &entry.ranges {
+            let Some(offset) = self.unit.attr_ranges_offset(ranges.clone())? else {
+                return Ok(covered);
+            };
+            let mut ranges = self.unit.ranges(offset)?;
+            while let Some(range) = ranges.next()? {
+                // Hostile ranges may cover everything many times.
+                if covered.len() <= self.addresses.len() {
+                    covered.extend(covered_by(self.addresses, range.begin, range.end));
+                }
+            }
+        } else if let Some(low) = entry.low.filter(|low| *low != 0) {
+            let high = entry.high.or(entry.size.map(|size| low.saturating_add(size)));
+            covered.extend(covered_by(self.addresses, low, high.unwrap_or(low)));
+        }
+        covered.sort_unstable();
+        covered.dedup();
+        Ok(covered)
+    }
+
+    fn first_range(&self, entry: &Attributes<'data>) -> gimli::Result<Option<u64>> {
+        let Some(ranges) = &entry.ranges else { return Ok(None) };
+        let Some(offset) = self.unit.attr_ranges_offset(ranges.clone())? else { return Ok(None) };
+        Ok(self.unit.ranges(offset)?.next()?.map(|range| range.begin))
+    }
+}

@@ -1,0 +1,77 @@
+//! Linkage names to names for people: Rust (both schemes) and C++.
+//!
+//! Mangled names come from files; a short one can describe a very long one, so output is bounded.
+
+use std::fmt::{self, Write};
+
+/// Longest name that is written out; longer ones stay mangled.
+const NAME_LIMIT: usize = 16 << 10;
+
+/// The name as a person would write it, without parameters and return type; other names unchanged.
+pub(crate) fn demangle(raw: &str) -> String {
+    let rust = rustc_demangle::try_demangle(raw).ok().and_then(|name| {
+        let mut out = Bounded(String::new());
+        // The alternate form leaves out the hash.
+        write!(out, "{name:#}").ok().map(|()| out.0)
+    });
+    rust.or_else(|| cpp(raw)).unwrap_or_else(|| raw.to_owned())
+}
+
+fn cpp(raw: &str) -> Option<String> {
+    if !raw.starts_with("_Z") || raw.len() > NAME_LIMIT {
+        return None;
+    }
+    let symbol = cpp_demangle::Symbol::new(raw).ok()?;
+    let options = cpp_demangle::DemangleOptions::new().no_params().no_return_type();
+    let mut out = Bounded(String::new());
+    symbol.structured_demangle(&mut out, &options).ok().map(|()| out.0)
+}
+
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        if self.0.len().saturating_add(part.len()) > NAME_LIMIT {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(part);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_of_every_scheme_are_written_for_people() {
+        let table = [
+            ("main", "main"),
+            ("_ZN3app6server4loop17h0123456789abcdefE", "app::server::loop"),
+            ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
+            ("_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int, std::allocator<int> >::push_back"),
+            ("_ZN12_GLOBAL__N_13fooEv", "(anonymous namespace)::foo"),
+            ("_Z", "_Z"),
+        ];
+        for (raw, name) in table {
+            assert_eq!(demangle(raw), name);
+        }
+    }
+
+    #[test]
+    fn name_that_grows_without_end_stays_mangled() {
+        // Each substitution doubles the name.
+        let raw = format!("_Z1fI1aE{}", "St4pairIS0_S0_E".repeat(64));
+        assert!(demangle(&raw).len() <= NAME_LIMIT);
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_names_never_panic(tail in "[A-Za-z0-9_.$]{0,200}") {
+            demangle(&format!("_Z{tail}"));
+            demangle(&format!("_R{tail}"));
+            demangle(&tail);
+        }
+    }
+}

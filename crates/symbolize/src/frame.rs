@@ -1,0 +1,127 @@
+//! A named frame, and why one has no name.
+
+use cdh_elfcore::{Avma, Svma};
+
+use crate::FrameTrust;
+
+/// A line of source code.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Location {
+    /// Path as the compiler saw it.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+}
+
+/// A function.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Function {
+    /// Name for people.
+    pub name: String,
+    /// Linkage name, where it has one.
+    pub raw: String,
+    /// Bytes from its start; `None` for inlined calls and for parts that lie before the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+}
+
+/// Why a frame has no name.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// The address is in no mapped file: generated code, or a wild jump.
+    NoModule,
+    /// The module's file was not found.
+    ModuleMissing,
+    /// The file found is another one.
+    ModuleMismatch,
+    /// The module's file could not be read.
+    Unreadable(String),
+    /// The file is there, but not where in memory it was loaded.
+    LoadAddressUnknown,
+    /// The file holds neither symbols nor debug information.
+    NoSymbols,
+    /// The file has symbols, but none that covers the address.
+    NotInAnyFunction,
+}
+
+/// One line of a backtrace.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Frame {
+    /// Program counter.
+    pub pc: Avma,
+    /// Index of the module in the backtrace's list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub module: Option<usize>,
+    /// `pc` as the module's file states it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub svma: Option<Svma>,
+    /// How it was found.
+    pub trust: FrameTrust,
+    /// What it is called, or why that is unknown: `"function": {…}` or `"reason": …` in JSON.
+    #[serde(flatten, with = "function_or_reason")]
+    pub function: Result<Function, Reason>,
+    /// An inlined call: no frame of its own on the stack, same `pc` as the next frame.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub inline: bool,
+    /// Where in the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub location: Option<Location>,
+    /// A function that left the stack by a tail call; known from the call sites around it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tail_call: bool,
+    /// The trampoline that called a signal handler (gdb: `<signal handler called>`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub signal_handler: bool,
+    /// Whether `pc` follows a call instruction rather than being the instruction itself.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_return_address: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the form that serde wants
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+mod function_or_reason {
+    use super::{Function, Reason};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Borrowed<'a> {
+        Function(&'a Function),
+        Reason(&'a Reason),
+    }
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Owned {
+        Function(Function),
+        Reason(Reason),
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        value: &Result<Function, Reason>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Ok(function) => Borrowed::Function(function),
+            Err(reason) => Borrowed::Reason(reason),
+        }
+        .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Result<Function, Reason>, D::Error> {
+        Ok(match Owned::deserialize(deserializer)? {
+            Owned::Function(function) => Ok(function),
+            Owned::Reason(reason) => Err(reason),
+        })
+    }
+}

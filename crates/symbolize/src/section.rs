@@ -1,0 +1,151 @@
+//! Contents of ELF sections, decompressed where they are stored compressed.
+//!
+//! Decompression stops at a limit and never trusts a stated size.
+
+use std::borrow::Cow;
+use std::io::{Read, Write};
+
+use cdh_elfcore::ElfObject;
+
+/// `SHF_COMPRESSED`: the section starts with an `Elf64_Chdr` (type, reserved, size, alignment).
+const COMPRESSED: u64 = 0x800;
+const HEADER_SIZE: usize = 24;
+const ZLIB: u32 = 1;
+const ZSTD: u32 = 2;
+/// `.gnu_debugdata` is a symbol table: the largest seen are a few MiB.
+const MINI_DEBUG_INFO_LIMIT: u64 = 256 << 20;
+
+/// Bytes of the section called `name`, or of its old-style compressed form (`.zdebug_`).
+pub(crate) fn contents<'data>(
+    object: &ElfObject<'data>,
+    name: &str,
+    limit: u64,
+) -> Option<Cow<'data, [u8]>> {
+    if let Some(section) = object.section(name) {
+        if section.flags & COMPRESSED == 0 {
+            return Some(Cow::Borrowed(section.data)).filter(|data| !data.is_empty());
+        }
+        let (header, stored) = section.data.split_at_checked(HEADER_SIZE)?;
+        let kind = u32::from_le_bytes(*header.first_chunk()?);
+        return match kind {
+            ZLIB => read_all(flate2::bufread::ZlibDecoder::new(stored), limit),
+            ZSTD => read_all(zstd::stream::read::Decoder::with_buffer(stored).ok()?, limit),
+            _ => None,
+        }
+        .map(Cow::Owned);
+    }
+    // `ZLIB` and the size in eight bytes, big-endian, stand before the stream.
+    let old = format!(".z{}", name.strip_prefix('.')?);
+    let stored = object.section(&old)?.data.strip_prefix(b"ZLIB")?.get(8..)?;
+    read_all(flate2::bufread::ZlibDecoder::new(stored), limit).map(Cow::Owned)
+}
+
+/// Whether the object has a section called `name`, in any form.
+pub(crate) fn present(object: &ElfObject<'_>, name: &str) -> bool {
+    let has = |name: &str| object.section(name).is_some_and(|section| !section.data.is_empty());
+    has(name) || name.strip_prefix('.').is_some_and(|rest| has(&format!(".z{rest}")))
+}
+
+/// The ELF file inside `.gnu_debugdata` (MiniDebugInfo): only symbols, compressed with xz.
+pub(crate) fn mini_debug_info(object: &ElfObject<'_>, limit: u64) -> Option<Vec<u8>> {
+    let stored = object.section(".gnu_debugdata")?.data;
+    if xz_block_size(stored)? > limit.min(MINI_DEBUG_INFO_LIMIT) {
+        return None;
+    }
+    let mut out = Limited { bytes: Vec::new(), left: limit.min(MINI_DEBUG_INFO_LIMIT) };
+    lzma_rs::xz_decompress(&mut &*stored, &mut out).ok()?;
+    Some(out.bytes)
+}
+
+/// Uncompressed size of the only block of an xz stream, from the headers of its LZMA2 chunks.
+///
+/// The decoder buffers a whole block before it writes anything, so that a limit on the output alone
+/// would not bound its memory.
+///
+/// ```text
+/// xz:    magic and flags 12 | block header (first byte + 1) * 4 | LZMA2 chunks | padding, check, index
+/// chunk: 00 end | 01, 02: size-1 u16be, bytes | >= 80: size-1 (5 bits + u16be), packed-1 u16be, [props], bytes
+/// ```
+fn xz_block_size(stream: &[u8]) -> Option<u64> {
+    let block = stream.strip_prefix(b"\xfd7zXZ\0")?.get(6..)?;
+    let header = usize::from(*block.first()?).checked_add(1)?.checked_mul(4)?;
+    let mut chunks = block.get(header..)?;
+    let mut total = 0_u64;
+    loop {
+        let (&control, rest) = chunks.split_first()?;
+        let (size, rest) = match control {
+            0 => break,
+            1 | 2 => {
+                let size = u64::from(u16::from_be_bytes(*rest.first_chunk()?)).checked_add(1)?;
+                (size, rest.get(2..)?.get(usize::try_from(size).ok()?..)?)
+            }
+            0x80.. => {
+                let low = u64::from(u16::from_be_bytes(*rest.first_chunk()?));
+                let size = (u64::from(control & 0x1f) << 16 | low).checked_add(1)?;
+                let rest = rest.get(2..)?;
+                let packed = usize::from(u16::from_be_bytes(*rest.first_chunk()?)).checked_add(1)?;
+                let properties = usize::from(control >= 0xc0);
+                (size, rest.get(2..)?.get(properties..)?.get(packed..)?)
+            }
+            _ => return None,
+        };
+        total = total.checked_add(size)?;
+        chunks = rest;
+    }
+    // Check: up to 64 bytes; a second block would begin with a header size that is not 0.
+    let check = match *stream.get(7)? & 0xf {
+        0 => 0,
+        1 => 4,
+        4 => 8,
+        10 => 32,
+        _ => return None,
+    };
+    let used = stream.len().checked_sub(chunks.len())?.checked_add(1)?;
+    let index = used.checked_next_multiple_of(4)?.checked_add(check)?;
+    (stream.get(index) == Some(&0)).then_some(total)
+}
+
+fn read_all(stream: impl Read, limit: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    // A damaged tail still leaves what came before it: gimli checks every read.
+    let result = stream.take(limit.checked_add(1)?).read_to_end(&mut bytes);
+    let fits = bytes.len() as u64 <= limit;
+    (fits && (result.is_ok() || !bytes.is_empty())).then_some(bytes)
+}
+
+struct Limited {
+    bytes: Vec<u8>,
+    left: u64,
+}
+
+impl Write for Limited {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        let left = self.left.checked_sub(data.len() as u64);
+        self.left = left.ok_or_else(|| std::io::Error::other("more than the limit"))?;
+        self.bytes.extend_from_slice(data);
+        Ok(data.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_stops_at_the_limit() {
+        assert_eq!(read_all(&[7_u8; 9][..], 9), Some(vec![7; 9]));
+        assert_eq!(read_all(&[7_u8; 9][..], 8), None);
+    }
+
+    #[test]
+    fn xz_block_size_is_that_of_the_content() {
+        let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+        let mut stream = Vec::new();
+        lzma_rs::xz_compress(&mut &content[..], &mut stream).unwrap();
+        assert_eq!(xz_block_size(&stream), Some(content.len() as u64));
+        assert_eq!(xz_block_size(&stream[..stream.len() / 2]), None);
+    }
+}

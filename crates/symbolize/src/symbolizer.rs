@@ -1,0 +1,179 @@
+//! Names frames: DWARF first, ELF symbols where it is silent.
+//!
+//! Each address is looked up once, however many threads are there; files are opened when the first
+//! address falls into them. A file that is not the one that was mapped is never asked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use cdh_elfcore::{ElfObject, Svma};
+use rayon::prelude::*;
+
+use crate::deadline::Deadline;
+use crate::debug_info::{DebugInfo, Found, Site};
+use crate::demangle::demangle;
+use crate::{
+    Frame, Function, LoadedModule, ModuleStatus, Reason, SectionArena, UnwoundFrame, section, symbol,
+};
+
+/// After this, names come from ELF symbols only: hostile DWARF can take forever. Gigabytes of honest
+/// DWARF on a cold disk take some ten seconds.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// Names frames of one process.
+pub struct Symbolizer<'data> {
+    modules: &'data [LoadedModule<'data>],
+    arena: &'data SectionArena,
+    debug_infos: Vec<OnceLock<Option<DebugInfo<'data>>>>,
+    mini_debug_infos: Vec<OnceLock<Option<ElfObject<'data>>>>,
+    deadline: Deadline,
+}
+
+/// Answers by module and looked-up address.
+#[derive(Debug, Default)]
+pub struct SymbolTable(HashMap<(usize, Svma), Found>);
+
+impl<'data> Symbolizer<'data> {
+    /// Prepares naming; nothing is read yet.
+    #[must_use]
+    pub fn new(modules: &'data [LoadedModule<'data>], arena: &'data SectionArena) -> Self {
+        Self {
+            modules,
+            arena,
+            debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
+            mini_debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
+            deadline: Deadline::after(TIME_LIMIT),
+        }
+    }
+
+    /// Looks up the addresses of all `frames`, modules in parallel.
+    pub fn look_up<'f>(&self, frames: impl IntoIterator<Item = &'f UnwoundFrame>) -> SymbolTable {
+        let mut wanted: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for frame in frames {
+            if let (Some(module), Some(at)) = (frame.module, frame.lookup_svma()) {
+                wanted.entry(module).or_default().push(at.0);
+            }
+        }
+        let found = wanted.into_par_iter().flat_map_iter(|(module, mut addresses)| {
+            addresses.sort_unstable();
+            addresses.dedup();
+            let found = self.find(module, &addresses);
+            addresses.into_iter().map(move |at| (module, Svma(at))).zip(found).collect::<Vec<_>>()
+        });
+        SymbolTable(found.collect())
+    }
+
+    fn find(&self, index: usize, addresses: &[u64]) -> Vec<Found> {
+        let mut found = vec![Found::default(); addresses.len()];
+        let Some(loaded) = self.modules.get(index) else { return found };
+        let Some(object) = &loaded.object else { return found };
+        if let Some(info) = self.debug_info(index, loaded) {
+            found = info.find(addresses, self.deadline);
+        }
+        let nameless = |found: &Found| found.sites.last().is_none_or(|site| site.name.is_none());
+        if found.iter().any(nameless) {
+            let mini = self.mini_debug_info(index, object);
+            let objects: Vec<&ElfObject<'data>> =
+                [Some(object), loaded.debug.as_ref(), mini].into_iter().flatten().collect();
+            for (found, symbol) in found.iter_mut().zip(symbol::find(&objects, addresses)) {
+                let Some(symbol) = symbol.filter(|_| nameless(found)) else { continue };
+                let name = Some(String::from_utf8_lossy(symbol.name).into_owned());
+                match found.sites.last_mut() {
+                    Some(site) => site.name = name,
+                    None => found.sites.push(Site { name, location: None }),
+                }
+                found.entry.get_or_insert(symbol.start);
+            }
+        }
+        found
+    }
+
+    fn debug_info(&self, index: usize, loaded: &LoadedModule<'data>) -> Option<&DebugInfo<'data>> {
+        let open = || {
+            let objects = [loaded.debug.as_ref(), loaded.object.as_ref()];
+            let mut objects = objects.into_iter().flatten();
+            objects.find_map(|object| DebugInfo::open(object, loaded.alt.as_ref(), self.arena))
+        };
+        self.debug_infos.get(index)?.get_or_init(open).as_ref()
+    }
+
+    fn mini_debug_info(&self, index: usize, object: &ElfObject<'data>) -> Option<&ElfObject<'data>> {
+        let open = || {
+            let bytes = section::mini_debug_info(object, self.arena.left())?;
+            ElfObject::parse(self.arena.keep(bytes)).ok()
+        };
+        self.mini_debug_infos.get(index)?.get_or_init(open).as_ref()
+    }
+
+    /// The lines of a backtrace for `unwound`: inlined calls get lines of their own.
+    #[must_use]
+    pub fn frames(&self, unwound: &[UnwoundFrame], table: &SymbolTable) -> Vec<Frame> {
+        unwound.iter().flat_map(|frame| self.expand(frame, table)).collect()
+    }
+
+    fn expand(&self, unwound: &UnwoundFrame, table: &SymbolTable) -> Vec<Frame> {
+        let found = unwound.module.zip(unwound.lookup_svma()).and_then(|key| table.0.get(&key));
+        let sites: &[Site] = found.map_or(&[], |found| &found.sites);
+        let plain = Frame {
+            pc: unwound.pc,
+            module: unwound.module,
+            svma: unwound.svma,
+            trust: unwound.trust,
+            function: Err(Reason::NotInAnyFunction),
+            inline: false,
+            location: None,
+            tail_call: false,
+            signal_handler: unwound.signal_frame,
+            is_return_address: unwound.is_return_address,
+        };
+        let Some((outer, inlined)) = sites.split_last() else {
+            return vec![Frame { function: Err(self.reason(unwound)), ..plain }];
+        };
+        let entry = found.and_then(|found| found.entry);
+        let offset = entry.zip(unwound.svma).and_then(|(entry, at)| at.checked_sub(Svma(entry)));
+        let name = |site: &Site, offset: Option<u64>| match &site.name {
+            Some(raw) => Ok(Function { name: demangle(raw), raw: raw.clone(), offset }),
+            None => Err(self.reason(unwound)),
+        };
+        let mut frames: Vec<Frame> = inlined
+            .iter()
+            .map(|site| Frame {
+                function: name(site, None),
+                inline: true,
+                location: site.location.clone(),
+                ..plain.clone()
+            })
+            .collect();
+        let function = name(outer, offset);
+        frames.push(Frame { function, location: outer.location.clone(), ..plain });
+        frames
+    }
+
+    fn reason(&self, frame: &UnwoundFrame) -> Reason {
+        let Some(loaded) = frame.module.and_then(|index| self.modules.get(index)) else {
+            return Reason::NoModule;
+        };
+        match (&loaded.object, &loaded.status) {
+            (Some(_), _) if frame.svma.is_none() => Reason::LoadAddressUnknown,
+            (Some(_), _) if has_symbols(loaded) => Reason::NotInAnyFunction,
+            (Some(_), _) => Reason::NoSymbols,
+            (None, ModuleStatus::Mismatch { .. }) => Reason::ModuleMismatch,
+            (None, ModuleStatus::Unreadable(problem)) => Reason::Unreadable(problem.clone()),
+            (None, _) => Reason::ModuleMissing,
+        }
+    }
+}
+
+/// Whether any symbol table is there: full, exported only, or compressed.
+pub(crate) fn has_symbols(loaded: &LoadedModule<'_>) -> bool {
+    let names = [".symtab", ".dynsym", ".gnu_debugdata"];
+    let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
+    objects.into_iter().flatten().any(|object| names.iter().any(|name| section::present(object, name)))
+}
+
+/// Whether lines and inlined calls can be told.
+pub(crate) fn has_debug_info(loaded: &LoadedModule<'_>) -> bool {
+    let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
+    objects.into_iter().flatten().any(|object| section::present(object, ".debug_info"))
+}

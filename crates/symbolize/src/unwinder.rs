@@ -1,0 +1,260 @@
+//! Turns the registers of a thread and the process's memory into a list of frames.
+//!
+//! Call frame information comes first; where a module has none, the frame pointer, and at last a scan
+//! of the stack for something that looks like a return address. Each frame says which it was.
+//!
+//! The invariant that ends every unwind: the stack pointer of a caller lies above that of its callee,
+//! except across a signal, where the same pair of addresses ends the unwind the second time.
+//! It needs no symbols and does not name anything.
+
+mod cfi;
+mod code;
+mod guess;
+mod sigreturn;
+
+use std::collections::HashSet;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use cdh_elfcore::{Avma, Machine, Memory, Registers, Svma};
+
+use crate::LoadedModule;
+use cfi::{Cache, ModuleCfi};
+
+/// How a frame was found, from the surest to a guess.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FrameTrust {
+    /// The thread's own registers: frame 0.
+    Registers,
+    /// Call frame information of the callee.
+    Cfi,
+    /// Registers that the kernel saved when it delivered a signal.
+    Signal,
+    /// The callee's address is not code: it was called, and the return address was still in its place.
+    BadCall,
+    /// The frame pointer chain.
+    FramePointer,
+    /// A word on the stack that follows a call instruction: may be stale.
+    Scan,
+}
+
+/// Why there are no more frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// The outermost frame: its caller is stated not to exist.
+    End,
+    /// The return address or a saved register is needed and this memory is not there.
+    NoMemory(Avma),
+    /// Neither call frame information nor a guess led on.
+    NoRule,
+    /// The caller would not lie above its callee: the stack is damaged.
+    Loop,
+    /// As many frames as were asked for.
+    Limit,
+}
+
+/// A frame before it has a name.
+#[derive(Clone, Debug)]
+pub struct UnwoundFrame {
+    /// Program counter.
+    pub pc: Avma,
+    /// Stack pointer.
+    pub sp: Option<Avma>,
+    /// How it was found.
+    pub trust: FrameTrust,
+    /// Index of the module it lies in.
+    pub module: Option<usize>,
+    /// `pc` as the module's file states it, where the load address is known.
+    pub svma: Option<Svma>,
+    /// Whether `pc` follows a call, so that `pc - 1` belongs to the caller and `pc` may not.
+    pub is_return_address: bool,
+    /// All registers that are known. Those that a callee may clobber are the callee's.
+    pub registers: Registers,
+    /// The trampoline between a signal handler and the code that the signal interrupted.
+    pub signal_frame: bool,
+}
+
+impl UnwoundFrame {
+    /// The address to look up: inside the call instruction for return addresses.
+    #[must_use]
+    pub fn lookup(&self) -> Avma {
+        Avma(self.pc.0.saturating_sub(u64::from(self.is_return_address)))
+    }
+
+    /// The address to look up in the module's file.
+    #[must_use]
+    pub fn lookup_svma(&self) -> Option<Svma> {
+        let svma = self.svma?;
+        Some(Svma(svma.0.wrapping_sub(u64::from(self.is_return_address))))
+    }
+}
+
+/// Unwinds threads of one process. Threads can share it.
+pub struct Unwinder<'m> {
+    places: Vec<Place<'m>>,
+    /// Start, end and index in `places` of every mapped range, in address order.
+    ranges: Vec<(u64, u64, usize)>,
+    caches: Mutex<Vec<Cache>>,
+}
+
+/// A module with its load address and its unwind tables.
+struct Place<'m> {
+    loaded: &'m LoadedModule<'m>,
+    bias: Option<u64>,
+    cfi: OnceLock<ModuleCfi<'m>>,
+}
+
+/// What one step up the stack found.
+enum Step {
+    Caller(Caller),
+    Stop(Stop),
+}
+
+struct Caller {
+    registers: Registers,
+    trust: FrameTrust,
+    /// The callee was a signal trampoline: the caller's pc is exact, its stack may be another one.
+    over_signal: bool,
+}
+
+impl<'m> Unwinder<'m> {
+    /// Prepares unwinding; tables are parsed when the first frame needs them.
+    #[must_use]
+    pub fn new(modules: &'m [LoadedModule<'m>]) -> Self {
+        let place = |loaded: &'m LoadedModule<'m>| Place {
+            bias: loaded.bias(),
+            loaded,
+            cfi: OnceLock::new(),
+        };
+        let mut ranges: Vec<(u64, u64, usize)> = modules
+            .iter()
+            .enumerate()
+            .flat_map(|(index, loaded)| {
+                loaded.module.ranges.iter().map(move |range| (range.start.0, range.end.0, index))
+            })
+            .collect();
+        ranges.sort_unstable();
+        Self { places: modules.iter().map(place).collect(), ranges, caches: Mutex::default() }
+    }
+
+    /// Index of the module that `at` lies in.
+    #[must_use]
+    pub fn module_at(&self, at: Avma) -> Option<usize> {
+        let next = self.ranges.partition_point(|range| range.0 <= at.0);
+        let (_, end, index) = self.ranges.get(next.checked_sub(1)?)?;
+        (at.0 < *end).then_some(*index)
+    }
+
+    /// Frames of a thread, innermost first, at most `limit`, and why there are no more.
+    #[must_use]
+    pub fn unwind(
+        &self,
+        thread: &Registers,
+        memory: &dyn Memory,
+        limit: usize,
+    ) -> (Vec<UnwoundFrame>, Stop) {
+        let mut cache = self.caches().pop().unwrap_or_default();
+        let mut frames = Vec::new();
+        let stop = self.climb(thread, memory, limit, &mut cache, &mut frames);
+        self.caches().push(cache);
+        (frames, stop)
+    }
+
+    fn caches(&self) -> std::sync::MutexGuard<'_, Vec<Cache>> {
+        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn climb(
+        &self,
+        thread: &Registers,
+        memory: &dyn Memory,
+        limit: usize,
+        cache: &mut Cache,
+        frames: &mut Vec<UnwoundFrame>,
+    ) -> Stop {
+        let mut registers = thread.clone();
+        let mut trust = FrameTrust::Registers;
+        let mut exact = true;
+        let mut interrupted = HashSet::new();
+        loop {
+            let Some(pc) = registers.pc() else { return Stop::NoRule };
+            // A pc of 0 is the bottom of the stack, unless it was called or jumped to just now.
+            if pc.0 == 0 && !exact {
+                return Stop::End;
+            }
+            if frames.len() >= limit {
+                return Stop::Limit;
+            }
+            let signal_frame = sigreturn::is_trampoline(self, pc, &registers, memory, cache);
+            let mut frame = self.frame(&registers, pc, trust, !exact && !signal_frame);
+            frame.signal_frame = signal_frame;
+            let step = if signal_frame {
+                sigreturn::interrupted(&registers, memory)
+            } else {
+                self.step(&registers, frame.lookup(), exact, memory, cache)
+            };
+            let caller = match step {
+                Step::Caller(caller) => caller,
+                Step::Stop(stop) => {
+                    frames.push(frame);
+                    return stop;
+                }
+            };
+            if caller.over_signal && !frame.signal_frame {
+                frame = self.frame(&registers, pc, trust, false);
+                frame.signal_frame = true;
+            }
+            frames.push(frame);
+            let (from, to) = (registers.sp(), caller.registers.sp());
+            let ends = if caller.over_signal {
+                !interrupted.insert((caller.registers.pc(), to))
+            } else {
+                // Only a leaf that keeps its return address in a register needs no stack.
+                !(to > from || (to == from && exact && caller.registers.pc() != Some(pc)))
+            };
+            if ends {
+                return Stop::Loop;
+            }
+            exact = caller.over_signal;
+            trust = caller.trust;
+            registers = caller.registers;
+        }
+    }
+
+    fn frame(&self, registers: &Registers, pc: Avma, trust: FrameTrust, after_call: bool) -> UnwoundFrame {
+        let mut frame = UnwoundFrame {
+            pc,
+            sp: registers.sp(),
+            trust,
+            module: None,
+            svma: None,
+            is_return_address: after_call,
+            registers: registers.clone(),
+            signal_frame: false,
+        };
+        frame.module = self.module_at(frame.lookup());
+        let bias = frame.module.and_then(|index| self.places.get(index)?.bias);
+        frame.svma = bias.map(|bias| Svma(pc.0.wrapping_sub(bias)));
+        frame
+    }
+
+    fn step(
+        &self,
+        registers: &Registers,
+        lookup: Avma,
+        exact: bool,
+        memory: &dyn Memory,
+        cache: &mut Cache,
+    ) -> Step {
+        if let Some(step) = self.by_cfi(lookup, registers, memory, cache) {
+            return step;
+        }
+        self.by_guess(registers, exact, memory)
+    }
+}
+
+/// Removes the pointer authentication code of a return address (PAC, Armv8.3): user addresses have 48 bits.
+fn plain_address(machine: Machine, address: u64) -> u64 {
+    if machine == Machine::Aarch64 { address & 0xffff_ffff_ffff } else { address }
+}

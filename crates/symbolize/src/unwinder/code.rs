@@ -1,0 +1,168 @@
+//! The bytes around an address, and whether they are code that has just called something.
+
+use cdh_elfcore::{Avma, Machine, Memory, Svma};
+
+use super::Unwinder;
+
+/// `PF_X` and `PF_W`.
+const EXECUTABLE: u32 = 1;
+const WRITABLE: u32 = 2;
+/// How far a function's start may lie before an address in it, to call it by a direct call.
+const FUNCTION_REACH: u64 = 0x4000;
+
+/// What is known of an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ground {
+    /// In an executable segment of a module whose file is there.
+    Code,
+    /// In another part of such a module.
+    Data,
+    /// In a module without a file.
+    Unseen,
+    /// In no module: stack, heap, generated code, or nothing at all.
+    Outside,
+}
+
+impl Unwinder<'_> {
+    pub(super) fn ground(&self, at: Avma) -> Ground {
+        let Some(place) = self.module_at(at).and_then(|index| self.places.get(index)) else {
+            return Ground::Outside;
+        };
+        let (Some(object), Some(bias)) = (&place.loaded.object, place.bias) else {
+            return Ground::Unseen;
+        };
+        let at = Svma(at.0.wrapping_sub(bias));
+        let inside = object.load_segments().iter().find(|load| {
+            at.checked_sub(load.start).is_some_and(|inside| inside < load.memory_size)
+        });
+        match inside {
+            Some(load) if load.flags & EXECUTABLE != 0 => Ground::Code,
+            _ => Ground::Data,
+        }
+    }
+
+    /// Bytes of code: from the file where it was mapped read-only, as kernels do not dump those pages.
+    pub(super) fn code<const N: usize>(&self, at: Avma, memory: &dyn Memory) -> Option<[u8; N]> {
+        self.file_bytes(at).or_else(|| {
+            let mut bytes = [0; N];
+            (memory.read(at, &mut bytes) == N).then_some(bytes)
+        })
+    }
+
+    fn file_bytes<const N: usize>(&self, at: Avma) -> Option<[u8; N]> {
+        let place = self.places.get(self.module_at(at)?)?;
+        let object = place.loaded.object.as_ref()?;
+        let at = Svma(at.0.wrapping_sub(place.bias?));
+        let holds = |load: &&cdh_elfcore::LoadSegment| {
+            at.checked_sub(load.start).is_some_and(|inside| inside < load.file_size)
+        };
+        let load = object.load_segments().iter().find(holds)?;
+        if load.flags & WRITABLE != 0 {
+            return None;
+        }
+        object.bytes_at(at)?.first_chunk().copied()
+    }
+
+    /// Whether `address` follows a call instruction. With `target`: a direct call to shortly before it.
+    pub(super) fn follows_call(
+        &self,
+        machine: Machine,
+        address: u64,
+        target: Option<u64>,
+        memory: &dyn Memory,
+    ) -> bool {
+        let reaches = |to: u64| match target {
+            Some(target) => target.checked_sub(to).is_some_and(|inside| inside < FUNCTION_REACH),
+            None => matches!(self.ground(Avma(to)), Ground::Code | Ground::Unseen | Ground::Outside),
+        };
+        match machine {
+            Machine::X86_64 => {
+                let Some(at) = address.checked_sub(8) else { return false };
+                let Some(bytes) = self.code::<8>(Avma(at), memory) else { return false };
+                match direct_call(bytes) {
+                    Some(distance) if reaches(address.wrapping_add_signed(distance)) => true,
+                    _ => target.is_none() && is_indirect_call(bytes),
+                }
+            }
+            Machine::Aarch64 => {
+                let Some(at) = address.checked_sub(4) else { return false };
+                let Some(bytes) = self.code::<4>(Avma(at), memory) else { return false };
+                let word = u32::from_le_bytes(bytes);
+                match aarch64_direct_call(word) {
+                    Some(distance) => reaches(at.wrapping_add_signed(distance)),
+                    // blr, blraa and their kin.
+                    None => target.is_none() && (word & 0xfefff000) == 0xd63f_0000,
+                }
+            }
+            Machine::Other(_) => false,
+        }
+    }
+}
+
+/// `call rel32` (e8) in the last five bytes.
+fn direct_call([.., opcode, a, b, c, d]: [u8; 8]) -> Option<i64> {
+    (opcode == 0xe8).then(|| i64::from(i32::from_le_bytes([a, b, c, d])))
+}
+
+/// `bl`: 26 bits of words.
+fn aarch64_direct_call(word: u32) -> Option<i64> {
+    ((word & 0xfc00_0000) == 0x9400_0000)
+        .then(|| i64::from((word << 6).cast_signed() >> 4))
+}
+
+/// `ff /2`: call of a register or of memory, in every length that ends at the end of the bytes.
+fn is_indirect_call(bytes: [u8; 8]) -> bool {
+    let ends_here = |start: usize| {
+        let mut code = bytes.iter().copied().skip(start);
+        let (Some(0xff), Some(modrm)) = (code.next(), code.next()) else { return false };
+        let (mode, register, operand) = (modrm >> 6, (modrm >> 3) & 7, modrm & 7);
+        let sib = code.next().filter(|_| mode != 3 && operand == 4);
+        let displacement = match (mode, sib) {
+            // Base 5 without a mode stands for no base at all.
+            (0, Some(sib)) if sib & 7 == 5 => 4,
+            (0, None) if operand == 5 => 4,
+            (0 | 3, _) => 0,
+            (1, _) => 1,
+            _ => 4,
+        };
+        let length = 2_usize.saturating_add(sib.is_some().into()).saturating_add(displacement);
+        register == 2 && start.checked_add(length) == Some(bytes.len())
+    };
+    (0..bytes.len()).any(ends_here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_of_every_length_are_seen() {
+        let padded = |code: &[u8]| {
+            let mut bytes = [0x90; 8];
+            bytes[8 - code.len()..].copy_from_slice(code);
+            bytes
+        };
+        for code in [
+            &[0xff, 0xd0][..],                            // call *%rax
+            &[0x41, 0xff, 0xd4],                          // call *%r12
+            &[0xff, 0x10],                                // call *(%rax)
+            &[0xff, 0x50, 0x18],                          // call *0x18(%rax)
+            &[0xff, 0x14, 0xc5, 0, 0, 0, 0],              // call *0(,%rax,8)
+            &[0xff, 0x15, 1, 2, 3, 4],                    // call *0x4030201(%rip)
+            &[0xff, 0x54, 0x24, 0x08],                    // call *8(%rsp)
+            &[0xff, 0x90, 0, 1, 0, 0],                    // call *0x100(%rax)
+        ] {
+            assert!(is_indirect_call(padded(code)), "{code:x?}");
+        }
+        assert!(!is_indirect_call(padded(&[0xff, 0xe0]))); // jmp *%rax
+        assert!(!is_indirect_call(padded(&[0xff, 0xd0, 0x90])));
+        assert_eq!(direct_call(padded(&[0xe8, 0xfb, 0xff, 0xff, 0xff])), Some(-5));
+    }
+
+    #[test]
+    fn aarch64_calls_are_seen() {
+        assert_eq!(aarch64_direct_call(0x9400_0001), Some(4));
+        assert_eq!(aarch64_direct_call(0x97ff_ffff), Some(-4));
+        assert_eq!(aarch64_direct_call(0xd63f_0000), None);
+    }
+}

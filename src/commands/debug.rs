@@ -1,0 +1,48 @@
+//! `cdh debug <dump>`: builds the case and lets a debugger take over the terminal.
+
+use anyhow::Result;
+
+use crate::args::DebugArgs;
+use crate::debugger::Invocation;
+use crate::pipeline::{self, BacktraceRequest};
+use crate::progress::Bar;
+use crate::render::{self, BacktraceView};
+use crate::report::{ExitStatus, Failure};
+use crate::settings::Settings;
+
+pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
+    let dump = pipeline::open_dump(settings, &args.dump)?;
+    let bar = Bar::new(settings.interactive);
+    let view = pipeline::debug_view(settings, &dump, args.modules.sysroot.as_deref(), &bar)?;
+    let invocation = Invocation::new(&args.debugger, &view, &args.debugger_args);
+    if args.print {
+        super::print(&format!("{}\n", invocation.shell_line()))?;
+        return Ok(ExitStatus::Done);
+    }
+    let error = invocation.exec();
+    let failure = Failure::new(ExitStatus::Failure, format!("cannot run `{}`", args.debugger));
+    if error.kind() != std::io::ErrorKind::NotFound {
+        return Err(failure.cause(error).into());
+    }
+    // Without a debugger there is still the native backtrace.
+    let request = BacktraceRequest {
+        all_threads: true,
+        limit: 256,
+        sysroot: args.modules.sysroot.clone(),
+    };
+    let stacks = pipeline::backtrace(settings, &dump, &request, &bar)?;
+    let view = BacktraceView {
+        manifest: &dump.manifest,
+        backtrace: &stacks.backtrace,
+        threads: stacks.analysis.head.threads(),
+        completeness: stacks.analysis.completeness.as_ref(),
+        from_minicore: stacks.analysis.from_minicore,
+        registers: false,
+        group: true,
+    };
+    super::print(&render::backtrace_text(&view, settings.style))?;
+    Err(failure
+        .cause(error)
+        .hint("install it with `apt install gdb` or `dnf install gdb`, or name another with `--debugger <PROGRAM>`")
+        .into())
+}

@@ -1,0 +1,27 @@
+//! `cdh import <core>…`: puts bare cores, bundles and IBM's zips into the store and prints the ids.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::args::{ImportArgs, TextFormat};
+use crate::pipeline;
+use crate::progress::Bar;
+use crate::report::ExitStatus;
+use crate::settings::Settings;
+
+pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> {
+    let store = pipeline::open_or_create_store(settings)?;
+    let bar = Bar::new(settings.interactive);
+    let mut rows = Vec::new();
+    for path in &args.cores {
+        let manifest = pipeline::import(store.as_ref(), path, &bar)?;
+        if args.output == TextFormat::Text {
+            super::print(&format!("{}\n", manifest.id))?;
+        }
+        rows.push(json!({"id": manifest.id, "verdict": manifest.verdict, "signal": manifest.signal}));
+    }
+    if args.output == TextFormat::Json {
+        super::print(&(serde_json::to_string_pretty(&rows)? + "\n"))?;
+    }
+    Ok(ExitStatus::Done)
+}

@@ -1,0 +1,40 @@
+//! `cdh info <dump>`: everything known about a dump; reads its manifest and the head of its core.
+
+use anyhow::Result;
+
+use crate::args::{InfoArgs, TextFormat};
+use crate::pipeline::{self, Dump, Origin};
+use crate::progress::Bar;
+use crate::render::{self, InfoView};
+use crate::report::ExitStatus;
+use crate::settings::Settings;
+
+pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
+    let dump = pipeline::open_dump(settings, &args.dump)?;
+    let bar = Bar::new(settings.interactive);
+    // A dump without a readable core is just what one asks `info` about.
+    let analysis = dump.analysis(settings, &bar).ok();
+    let view = InfoView {
+        manifest: &dump.manifest,
+        origin: origin(&dump),
+        completeness: analysis.as_ref().and_then(|analysis| analysis.completeness.as_ref()),
+        salvaged: dump.bundle().and_then(|bundle| bundle.salvaged()),
+        all: args.all,
+    };
+    let text = if args.json || args.output == TextFormat::Json {
+        render::info_json(&view)?
+    } else {
+        render::info_text(&view, settings.style)
+    };
+    super::print(&text)?;
+    Ok(ExitStatus::Done)
+}
+
+fn origin(dump: &Dump) -> String {
+    match &dump.origin {
+        Origin::Store(summary) => format!("store, {}", summary.key),
+        Origin::Bundle(path) => format!("bundle {}", path.display()),
+        Origin::Case(path) => format!("case {}", path.display()),
+        Origin::Core(path) => format!("core {}", path.display()),
+    }
+}

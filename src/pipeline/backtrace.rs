@@ -1,0 +1,65 @@
+//! From a dump to named stacks.
+
+use std::path::Path;
+
+use anyhow::Result;
+use cdh_symbolize::{Backtrace, BacktraceOptions, SectionArena};
+
+use super::{Analysis, Dump, FoundModule, ModuleSearch, Observer, Origin, find_modules};
+use crate::settings::Settings;
+
+/// What to compute.
+#[derive(Clone, Debug)]
+pub struct BacktraceRequest {
+    /// Every thread, not only the one that crashed.
+    pub all_threads: bool,
+    /// At most this many frames per thread.
+    pub limit: usize,
+    /// A directory laid out as the root of the crashed process.
+    pub sysroot: Option<std::path::PathBuf>,
+}
+
+/// Stacks, and what they were made from.
+pub struct NamedStacks {
+    /// The stacks.
+    pub backtrace: Backtrace,
+    /// The core behind them.
+    pub analysis: Analysis,
+    /// The files that were used.
+    pub modules: Vec<FoundModule>,
+}
+
+impl Dump {
+    /// Where to look for the files of this dump's modules.
+    #[must_use]
+    pub fn module_search(&self, sysroot: Option<&Path>) -> ModuleSearch {
+        let beside = match &self.origin {
+            Origin::Core(path) => path.parent().map(Path::to_owned),
+            _ => None,
+        };
+        ModuleSearch { sysroot: sysroot.map(Path::to_owned), beside }
+    }
+}
+
+/// Unwinds and names the stacks of `dump`.
+///
+/// # Errors
+/// When the dump holds nothing that can be unwound.
+pub fn backtrace(
+    settings: &Settings,
+    dump: &Dump,
+    request: &BacktraceRequest,
+    observer: &dyn Observer,
+) -> Result<NamedStacks> {
+    let analysis = dump.analysis(settings, observer)?;
+    let search = dump.module_search(request.sysroot.as_deref());
+    let modules = find_modules(analysis.head.modules(&analysis.memory), &analysis.memory, &search);
+    let loaded: Vec<_> = modules.iter().map(FoundModule::loaded).collect();
+    let options = BacktraceOptions { all_threads: request.all_threads, max_frames: request.limit };
+    let arena = SectionArena::default();
+    let threads = analysis.head.threads();
+    let backtrace =
+        cdh_symbolize::backtrace(threads, &analysis.memory, &loaded, &arena, &options);
+    drop(loaded);
+    Ok(NamedStacks { backtrace, analysis, modules })
+}

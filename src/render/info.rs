@@ -1,0 +1,221 @@
+//! Everything known about a dump.
+
+use anyhow::Result;
+use cdh_bundle::{Manifest, Verdict};
+use cdh_elfcore::Completeness;
+use serde::Serialize;
+use serde_json::json;
+
+use super::table::aligned;
+use super::{Style, Tone, bytes, percent, terminal_line};
+
+/// What `cdh info` shows.
+pub struct InfoView<'a> {
+    /// What the dump says of itself.
+    pub manifest: &'a Manifest,
+    /// Where it is.
+    pub origin: String,
+    /// What there is of the core, as its own headers tell; `None` where it cannot be read.
+    pub completeness: Option<&'a Completeness>,
+    /// How far a damaged bundle could be read.
+    pub salvaged: Option<&'a str>,
+    /// Whether to list every module, entry and thread.
+    pub all: bool,
+}
+
+/// For people.
+#[must_use]
+pub fn info_text(view: &InfoView, style: Style) -> String {
+    let mut page = Page { style, text: String::new() };
+    page.dump(view);
+    page.process(view.manifest);
+    page.core(view);
+    page.workload(view.manifest);
+    page.lists(view);
+    page.text
+}
+
+struct Page {
+    style: Style,
+    text: String,
+}
+
+impl Page {
+    fn line(&mut self, name: &str, value: impl AsRef<str>) {
+        let name = self.style.paint(Tone::Strong, format!("{name:<12}"));
+        self.text.push_str(&format!("{name} {}\n", terminal_line(value.as_ref())));
+    }
+
+    fn toned(&mut self, name: &str, tone: Tone, value: &str) {
+        let name = self.style.paint(Tone::Strong, format!("{name:<12}"));
+        let value = self.style.paint(tone, terminal_line(value));
+        self.text.push_str(&format!("{name} {value}\n"));
+    }
+
+    fn dump(&mut self, view: &InfoView) {
+        let manifest = view.manifest;
+        self.line("dump", manifest.id.to_string());
+        self.line("from", &view.origin);
+        if let Some(salvaged) = view.salvaged {
+            self.toned("damaged", Tone::Bad, salvaged);
+        }
+        self.line("captured", format!("{} on {}", manifest.captured_at, manifest.node));
+        if manifest.hostname.as_bytes() != manifest.node.as_bytes() && !manifest.hostname.is_empty()
+        {
+            self.line("hostname", manifest.hostname.to_string());
+        }
+    }
+
+    fn process(&mut self, manifest: &Manifest) {
+        let process = &manifest.process;
+        let mut name = format!("{} (pid {}", process.name, process.pid);
+        if let Some(inner) = process.namespace_pid.filter(|inner| *inner != process.pid) {
+            name.push_str(&format!(", {inner} inside its container"));
+        }
+        if let Some(uid) = process.uid {
+            name.push_str(&format!(", uid {uid}"));
+        }
+        self.line("process", name + ")");
+        if let Some(exe) = &process.exe {
+            self.line("executable", exe.to_string());
+        }
+        if let Some(arguments) = &process.arguments {
+            let shown: Vec<String> = arguments.iter().map(|part| quoted(&part.to_string())).collect();
+            self.line("command", shown.join(" "));
+        }
+        self.toned("signal", Tone::Bad, &manifest.signal.description);
+        self.line("machine", &manifest.machine);
+        if let Some(count) = manifest.thread_count {
+            self.line("threads", count.to_string());
+        }
+        if let Some(fingerprint) = &manifest.fingerprint {
+            self.line("fingerprint", fingerprint);
+        }
+    }
+
+    fn core(&mut self, view: &InfoView) {
+        let verdict = &view.manifest.verdict;
+        let tone = if matches!(verdict, Verdict::Complete) { Tone::Good } else { Tone::Bad };
+        self.toned("verdict", tone, &verdict.describe());
+        if let Some(core) = &view.manifest.core {
+            self.line("core", format!("{} stored as {}", bytes(core.size), core.entry));
+        }
+        let Some(found) = view.completeness else { return };
+        if found.is_complete() {
+            return;
+        }
+        let part = percent(found.found, found.expected);
+        let sizes = format!("{} of {} ({part})", bytes(found.found), bytes(found.expected));
+        self.toned("core is cut", Tone::Bad, &sizes);
+        let whole = found.segments.iter().filter(|segment| segment.found == segment.expected).count();
+        self.line("segments", format!("{whole} of {} whole", found.segments.len()));
+        let stacks = found.stacks.iter().filter(|s| s.found == s.expected && s.expected > 0).count();
+        self.line("stacks", format!("{stacks} of {} whole", found.stacks.len()));
+    }
+
+    fn workload(&mut self, manifest: &Manifest) {
+        if let Some(workload) = &manifest.workload {
+            let named = [
+                ("namespace", &workload.namespace),
+                ("pod", &workload.pod),
+                ("container", &workload.container),
+                ("container id", &workload.container_id),
+            ];
+            for (name, value) in named {
+                if let Some(value) = value {
+                    self.line(name, value);
+                }
+            }
+        }
+        if let Some(image) = &manifest.image {
+            self.line("image", &image.reference);
+        }
+    }
+
+    fn lists(&mut self, view: &InfoView) {
+        let manifest = view.manifest;
+        if view.all {
+            let rows: Vec<_> = manifest
+                .modules
+                .iter()
+                .map(|module| {
+                    let id = module.build_id.as_ref().map_or_else(|| "-".to_owned(), |id| id.to_string());
+                    vec![format!("{:#x}", module.start), id, module.path.to_string()]
+                })
+                .collect();
+            self.table("modules", &["START", "BUILD-ID", "PATH"], &rows);
+            let rows: Vec<_> = manifest
+                .entries
+                .iter()
+                .map(|entry| vec![bytes(entry.size), entry.sha256.to_string(), entry.name.clone()])
+                .collect();
+            self.table("entries", &["SIZE", "SHA-256", "NAME"], &rows);
+            let stacks = view.completeness.map(|found| found.stacks.as_slice()).unwrap_or_default();
+            let rows: Vec<_> = stacks
+                .iter()
+                .map(|stack| vec![stack.tid.to_string(), bytes(stack.found), bytes(stack.expected)])
+                .collect();
+            self.table("threads", &["TID", "STACK FOUND", "STACK"], &rows);
+        } else {
+            let named = manifest.modules.iter().filter(|module| module.build_id.is_some()).count();
+            if !manifest.modules.is_empty() {
+                self.line("modules", format!("{} ({named} with build-id)", manifest.modules.len()));
+            }
+        }
+        for gap in &manifest.gaps {
+            self.toned("gap", Tone::Bad, &format!("{}: {}", gap.what, gap.why));
+        }
+        self.line("agent", &manifest.agent_version);
+    }
+
+    fn table(&mut self, title: &str, header: &[&str], rows: &[Vec<String>]) {
+        if rows.is_empty() {
+            return;
+        }
+        self.text.push_str(&format!("\n{}\n", self.style.paint(Tone::Strong, title)));
+        for line in aligned(header, rows) {
+            self.text.push_str(&format!("  {line}\n"));
+        }
+    }
+}
+
+/// An argument as a shell would need it.
+fn quoted(argument: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !argument.is_empty() && argument.chars().all(plain) {
+        argument.to_owned()
+    } else {
+        format!("'{}'", argument.replace('\'', "'\\''"))
+    }
+}
+
+#[derive(Serialize)]
+struct Found {
+    expected: u64,
+    found: u64,
+    complete: bool,
+    stacks: Vec<serde_json::Value>,
+}
+
+/// One JSON document: the manifest, and under `found` what the core's own headers tell.
+///
+/// # Errors
+/// Never in practice: the parts are plain text and numbers.
+pub fn info_json(view: &InfoView) -> Result<String> {
+    let stack = |stack: &cdh_elfcore::StackState| {
+        json!({"tid": stack.tid, "expected": stack.expected, "found": stack.found})
+    };
+    let found = view.completeness.map(|found| Found {
+        expected: found.expected,
+        found: found.found,
+        complete: found.is_complete(),
+        stacks: found.stacks.iter().map(stack).collect(),
+    });
+    let document = json!({
+        "origin": view.origin,
+        "salvaged": view.salvaged,
+        "manifest": view.manifest,
+        "found": found,
+    });
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
+}

@@ -1,0 +1,227 @@
+//! Listings of dumps: a table, groups of equal crashes, JSON, JSON lines, CSV, bare ids.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use cdh_store::DumpSummary;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::table::aligned;
+use super::{Style, Tone, bytes};
+
+/// What a listing says about one dump, in JSON and CSV. Absent facts are `null`, or empty in CSV.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: String,
+    captured_at: Timestamp,
+    namespace: Option<&'a str>,
+    pod: Option<&'a str>,
+    exe: String,
+    signal: &'a str,
+    verdict: &'a str,
+    fingerprint: Option<&'a str>,
+    size: Option<u64>,
+    legacy: bool,
+    key: String,
+}
+
+impl<'a> Row<'a> {
+    fn new(dump: &'a DumpSummary) -> Self {
+        Self {
+            id: dump.id.to_string(),
+            captured_at: dump.captured_at,
+            namespace: dump.namespace.as_deref(),
+            pod: dump.pod.as_deref(),
+            exe: dump.exe.to_string(),
+            signal: &dump.signal,
+            verdict: &dump.verdict,
+            fingerprint: dump.fingerprint.as_deref(),
+            size: dump.size,
+            legacy: dump.legacy,
+            key: dump.key.to_string(),
+        }
+    }
+}
+
+/// Columns for people; `wide` adds full ids, exact times and fingerprints.
+#[must_use]
+pub fn list_table(dumps: &[DumpSummary], now: Timestamp, style: Style, wide: bool) -> String {
+    let narrow = ["ID", "AGE", "NAMESPACE", "POD", "EXE", "SIGNAL", "VERDICT", "SIZE"];
+    let full = [
+        "ID",
+        "CAPTURED",
+        "NAMESPACE",
+        "POD",
+        "EXE",
+        "SIGNAL",
+        "VERDICT",
+        "SIZE",
+        "FINGERPRINT",
+    ];
+    let absent = || "-".to_owned();
+    let row = |dump: &DumpSummary| {
+        let mut cells = vec![
+            if wide { dump.id.to_string() } else { dump.id.short() },
+            if wide { dump.captured_at.to_string() } else { age(dump.captured_at, now) },
+            dump.namespace.clone().unwrap_or_else(absent),
+            dump.pod.clone().unwrap_or_else(absent),
+            dump.exe.to_string(),
+            dump.signal.clone(),
+            dump.verdict.clone(),
+            dump.size.map_or_else(absent, bytes),
+        ];
+        if wide {
+            cells.push(dump.fingerprint.clone().unwrap_or_else(absent));
+        }
+        cells
+    };
+    let rows: Vec<_> = dumps.iter().map(row).collect();
+    let header: &[&str] = if wide { &full } else { &narrow };
+    let bad = |index: usize| dumps.get(index).is_some_and(|dump| dump.verdict != "complete");
+    finish(aligned(header, &rows), style, bad)
+}
+
+fn finish(lines: Vec<String>, style: Style, bad: impl Fn(usize) -> bool) -> String {
+    let mut text = String::new();
+    for (number, line) in lines.into_iter().enumerate() {
+        let painted = match number.checked_sub(1) {
+            None => style.paint(Tone::Strong, line),
+            Some(index) if bad(index) => style.paint(Tone::Bad, line),
+            Some(_) => line,
+        };
+        text.push_str(&painted);
+        text.push('\n');
+    }
+    text
+}
+
+/// One line per crash: dumps with the same fingerprint, or, where there is none, the same program and signal.
+#[must_use]
+pub fn list_groups(
+    dumps: &[DumpSummary],
+    now: Timestamp,
+    style: Style,
+    limit: Option<usize>,
+) -> String {
+    let mut groups: BTreeMap<(String, String, String), Vec<&DumpSummary>> = BTreeMap::new();
+    for dump in dumps {
+        let fingerprint = dump.fingerprint.clone().unwrap_or_else(|| "-".to_owned());
+        let key = (fingerprint, dump.exe.to_string(), dump.signal.clone());
+        groups.entry(key).or_default().push(dump);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
+    let row = |((fingerprint, exe, signal), members): &((String, String, String), Vec<_>)| {
+        let times = || members.iter().map(|dump: &&DumpSummary| dump.captured_at);
+        let latest = members.iter().max_by_key(|dump| dump.captured_at);
+        let when = |time: Option<Timestamp>| time.map(|time| age(time, now)).unwrap_or_default();
+        vec![
+            members.len().to_string(),
+            when(times().max()),
+            when(times().min()),
+            exe.clone(),
+            signal.clone(),
+            fingerprint.clone(),
+            latest.map(|dump| dump.id.short()).unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = groups.iter().take(limit.unwrap_or(usize::MAX)).map(row).collect();
+    let header = ["COUNT", "LAST", "FIRST", "EXE", "SIGNAL", "FINGERPRINT", "LATEST"];
+    finish(aligned(&header, &rows), style, |_| false)
+}
+
+/// `12s`, `5m`, `3h`, `9d`: how long ago, in one unit.
+fn age(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second().saturating_sub(then.as_second());
+    match seconds {
+        ..0 => "future".to_owned(),
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// One JSON array.
+///
+/// # Errors
+/// Never in practice: the rows are plain text and numbers.
+pub fn list_json(dumps: &[DumpSummary]) -> Result<String> {
+    let rows: Vec<_> = dumps.iter().map(Row::new).collect();
+    Ok(serde_json::to_string_pretty(&rows)? + "\n")
+}
+
+/// One JSON object per line.
+///
+/// # Errors
+/// Never in practice: the rows are plain text and numbers.
+pub fn list_jsonl(dumps: &[DumpSummary]) -> Result<String> {
+    let mut text = String::new();
+    for dump in dumps {
+        text.push_str(&serde_json::to_string(&Row::new(dump))?);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Comma-separated values (RFC 4180) with a header line.
+#[must_use]
+pub fn list_csv(dumps: &[DumpSummary]) -> String {
+    let mut text = "id,captured_at,namespace,pod,exe,signal,verdict,fingerprint,size\n".to_owned();
+    for row in dumps.iter().map(Row::new) {
+        let cells = [
+            row.id,
+            row.captured_at.to_string(),
+            row.namespace.unwrap_or_default().to_owned(),
+            row.pod.unwrap_or_default().to_owned(),
+            row.exe,
+            row.signal.to_owned(),
+            row.verdict.to_owned(),
+            row.fingerprint.unwrap_or_default().to_owned(),
+            row.size.map(|size| size.to_string()).unwrap_or_default(),
+        ];
+        text.push_str(&cells.map(|cell| csv_cell(&cell)).join(","));
+        text.push('\n');
+    }
+    text
+}
+
+/// Quoted where RFC 4180 asks for it; a leading `=`, `+`, `-` or `@` would run as a formula in a spreadsheet.
+fn csv_cell(cell: &str) -> String {
+    let cell = super::terminal_line(cell);
+    let formula = cell.starts_with(['=', '+', '-', '@']);
+    let guarded = if formula { format!("'{cell}") } else { cell };
+    if guarded.contains([',', '"']) {
+        format!("\"{}\"", guarded.replace('"', "\"\""))
+    } else {
+        guarded
+    }
+}
+
+/// Ids only, one per line.
+#[must_use]
+pub fn list_ids(dumps: &[DumpSummary]) -> String {
+    dumps.iter().map(|dump| format!("{}\n", dump.id)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_of_a_table_survive_spreadsheets() {
+        assert_eq!(csv_cell("a,\"b\""), "\"a,\"\"b\"\"\"");
+        assert_eq!(csv_cell("=1+1"), "'=1+1");
+        assert_eq!(csv_cell("a\nb"), "a\\nb");
+    }
+
+    #[test]
+    fn ages_have_one_unit() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let table = [(5, "5s"), (300, "5m"), (10_800, "3h"), (864_000, "10d"), (-9, "future")];
+        for (seconds, text) in table {
+            assert_eq!(age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now), text);
+        }
+    }
+}
