@@ -153,8 +153,7 @@ fn last_part(name: &str) -> String {
         }
     }
     let flat = flat.split('(').next().unwrap_or_default();
-    let mut parts = flat.split("::").filter(|part| !part.is_empty());
-    parts.next_back().unwrap_or(flat).to_owned()
+    flat.split("::").filter(|part| !part.is_empty()).last().unwrap_or(flat).to_owned()
 }
 
 #[cfg(test)]
