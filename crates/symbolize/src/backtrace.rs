@@ -94,7 +94,7 @@ pub fn backtrace(
     let stacks = unwind_all(threads, memory, &modules, options);
     let unwound = Instant::now();
     let symbolizer = Symbolizer::new(&modules, arena);
-    let table = symbolizer.look_up(stacks.iter().flat_map(|stack| &stack.0));
+    let table = symbolizer.look_up(stacks.iter().map(|stack| stack.0.as_slice()));
     let name = |(index, (thread, (frames, stop))): (usize, (&Thread, &(Vec<UnwoundFrame>, Stop)))| {
         ThreadBacktrace {
             tid: thread.tid,

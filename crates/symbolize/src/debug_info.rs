@@ -27,6 +27,26 @@ pub(crate) struct Found {
     pub(crate) sites: Vec<Site>,
     /// Start of the function.
     pub(crate) entry: Option<u64>,
+    /// What the call just before the address + 1 calls.
+    pub(crate) call: Option<Target>,
+    /// Tail calls of the function, each with the address after it; only where asked for.
+    pub(crate) tail_calls: Vec<(u64, Target)>,
+}
+
+/// What a call site calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A function of the same file.
+    Address(u64),
+    /// A function that is only declared: a symbol, perhaps of another file.
+    Name(String),
+}
+
+/// Whether to list the tail calls of functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TailCalls {
+    Ignore,
+    List,
 }
 
 /// One function that an address is in.
@@ -100,7 +120,12 @@ impl<'data> DebugInfo<'data> {
     }
 
     /// Looks up all of `addresses` (ascending, distinct, as stated in the file).
-    pub(crate) fn find(&self, addresses: &[u64], deadline: Deadline) -> Vec<Found> {
+    pub(crate) fn find(
+        &self,
+        addresses: &[u64],
+        tail_calls: TailCalls,
+        deadline: Deadline,
+    ) -> Vec<Found> {
         let owners = self.owners(addresses, deadline);
         let mut order: Vec<(usize, usize)> = owners
             .iter()
@@ -115,7 +140,7 @@ impl<'data> DebugInfo<'data> {
                 let unit = group.first().map_or(0, |(unit, _)| *unit);
                 let mine: Vec<u64> =
                     group.iter().filter_map(|(_, index)| addresses.get(*index).copied()).collect();
-                let found = self.find_in_unit(unit, &mine, deadline);
+                let found = self.find_in_unit(unit, &mine, tail_calls, deadline);
                 group.iter().map(|(_, index)| *index).zip(found).collect::<Vec<_>>()
             })
             .collect();
@@ -199,7 +224,13 @@ impl<'data> DebugInfo<'data> {
         Ok(covered)
     }
 
-    fn find_in_unit(&self, offset: usize, addresses: &[u64], deadline: Deadline) -> Vec<Found> {
+    fn find_in_unit(
+        &self,
+        offset: usize,
+        addresses: &[u64],
+        tail_calls: TailCalls,
+        deadline: Deadline,
+    ) -> Vec<Found> {
         let mut found = vec![Found::default(); addresses.len()];
         if deadline.passed() {
             return found;
@@ -209,8 +240,11 @@ impl<'data> DebugInfo<'data> {
         for (found, location) in found.iter_mut().zip(line::locations(unit, addresses, deadline)) {
             found.sites = vec![Site { name: None, location }];
         }
-        // An error ends the search in this unit; lines and the functions before it stay.
-        let _ = function::Walk::new(self, unit, addresses, deadline).run(&mut found);
+        // Assemblers describe each label as a function: the symbol table knows better, and has aliases.
+        if name::language(unit) != Some(gimli::DW_LANG_Mips_Assembler) {
+            // An error ends the search in this unit; lines and the functions before it stay.
+            let _ = function::Walk::new(self, unit, addresses, tail_calls, deadline).run(&mut found);
+        }
         found
     }
 }

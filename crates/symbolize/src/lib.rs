@@ -25,6 +25,7 @@ mod need;
 mod section;
 mod symbol;
 mod symbolizer;
+mod tail_call;
 mod unwinder;
 
 pub use arena::SectionArena;

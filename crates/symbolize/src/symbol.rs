@@ -1,6 +1,7 @@
 //! ELF symbols: names for addresses that DWARF does not name.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use cdh_elfcore::{ElfObject, Section, Symbol};
 
@@ -35,6 +36,20 @@ pub(crate) fn find<'data>(
     }
     let named = |rank: Option<Rank<'data>>| rank.map(|rank| Named { name: rank.4, start: rank.1 });
     best.into_iter().map(named).collect()
+}
+
+/// Where functions of the given names are; of several, the last in the table.
+pub(crate) fn addresses<'n>(
+    objects: &[&ElfObject<'_>],
+    names: impl Iterator<Item = &'n str>,
+) -> HashMap<&'n str, u64> {
+    let wanted: HashMap<&[u8], &'n str> = names.map(|name| (name.as_bytes(), name)).collect();
+    let symbols = objects.iter().flat_map(|object| object.symbols());
+    let function = |symbol: Symbol<'_>| {
+        let name = wanted.get(symbol.name).filter(|_| symbol.kind != OBJECT)?;
+        Some((*name, symbol.address.0))
+    };
+    symbols.filter_map(function).collect()
 }
 
 fn consider<'data>(

@@ -1,9 +1,9 @@
-//! Finds the functions and inlined calls that cover addresses, in one pass over a unit's entries.
+//! Finds the functions, inlined calls and call sites at addresses, in one pass over a unit's entries.
 
 use gimli::{AttributeValue, EntriesRaw, UnitOffset, UnitRef};
 
 use super::name::Names;
-use super::{DebugInfo, Found, Reader, Site, covered_by, line};
+use super::{DebugInfo, Found, Reader, Site, TailCalls, covered_by, line};
 use crate::deadline::Deadline;
 
 /// Entries between two looks at the clock.
@@ -22,6 +22,9 @@ struct Attributes<'data> {
     call_file: u64,
     call_line: u64,
     call_column: u64,
+    origin: Option<AttributeValue<Reader<'data>>>,
+    return_address: Option<u64>,
+    tail_call: bool,
 }
 
 /// An inlined call that covers an address.
@@ -39,6 +42,7 @@ pub(super) struct Walk<'a, 'data> {
     addresses: &'a [u64],
     open: Vec<bool>,
     entries: u32,
+    tail_calls: TailCalls,
     deadline: Deadline,
 }
 
@@ -47,10 +51,12 @@ impl<'a, 'data> Walk<'a, 'data> {
         info: &'a DebugInfo<'data>,
         unit: UnitRef<'a, Reader<'data>>,
         addresses: &'a [u64],
+        tail_calls: TailCalls,
         deadline: Deadline,
     ) -> Self {
         let names = Names::new(info, unit);
-        Self { unit, names, addresses, open: vec![true; addresses.len()], entries: 0, deadline }
+        let open = vec![true; addresses.len()];
+        Self { unit, names, addresses, open, entries: 0, tail_calls, deadline }
     }
 
     pub(super) fn run(&mut self, found: &mut [Found]) -> gimli::Result<()> {
@@ -82,7 +88,7 @@ impl<'a, 'data> Walk<'a, 'data> {
                 .filter(|index| self.open.get(*index) == Some(&true))
                 .collect();
             if !hits.is_empty() {
-                let inlined = self.inlined(entries.clone(), depth, &hits)?;
+                let inlined = self.inside(entries.clone(), depth, &hits, found)?;
                 self.record(at, &function, &hits, &inlined, found)?;
             }
             // GCC says where the next function is; clang and rustc do not.
@@ -96,21 +102,31 @@ impl<'a, 'data> Walk<'a, 'data> {
         Ok(())
     }
 
-    /// The inlined calls below a function, in the order of the tree: outer before inner.
-    fn inlined(
+    /// The inlined calls below a function, in the order of the tree: outer before inner. Call sites are
+    /// recorded on the way.
+    fn inside(
         &mut self,
         mut entries: EntriesRaw<'_, Reader<'data>>,
         depth: isize,
         hits: &[usize],
+        found: &mut [Found],
     ) -> gimli::Result<Vec<Inlined>> {
         let mut inlined = Vec::new();
         let limit = hits.len().saturating_mul(INLINE_LIMIT);
         while !entries.is_empty() && entries.next_depth() > depth && !self.out_of_time() {
             let entry = entries.next_offset();
             let Some(abbreviation) = entries.read_abbreviation()? else { continue };
-            if abbreviation.tag() != gimli::DW_TAG_inlined_subroutine {
-                entries.skip_attributes(abbreviation.attributes())?;
-                continue;
+            match abbreviation.tag() {
+                gimli::DW_TAG_inlined_subroutine => {}
+                gimli::DW_TAG_call_site | gimli::DW_TAG_GNU_call_site => {
+                    let site = self.attributes(&mut entries, abbreviation)?;
+                    self.call_site(&site, hits, found);
+                    continue;
+                }
+                _ => {
+                    entries.skip_attributes(abbreviation.attributes())?;
+                    continue;
+                }
             }
             let call = self.attributes(&mut entries, abbreviation)?;
             for address in self.covered(&call)? {
@@ -126,6 +142,30 @@ impl<'a, 'data> Walk<'a, 'data> {
             }
         }
         Ok(inlined)
+    }
+
+    fn call_site(&mut self, site: &Attributes<'data>, hits: &[usize], found: &mut [Found]) {
+        // GNU call sites of DWARF 4 give the return address as their own.
+        let Some(after) = site.return_address.or(site.low) else { return };
+        let here = hits.iter().copied().find(|hit| {
+            self.addresses.get(*hit).and_then(|address| address.checked_add(1)) == Some(after)
+        });
+        let listed = site.tail_call && self.tail_calls == TailCalls::List;
+        if here.is_none() && !listed {
+            return;
+        }
+        let Some(target) = site.origin.clone().and_then(|origin| self.names.target(origin)) else {
+            return;
+        };
+        if site.tail_call {
+            for hit in hits {
+                if let Some(found) = found.get_mut(*hit).filter(|_| listed) {
+                    found.tail_calls.push((after, target.clone()));
+                }
+            }
+        } else if let Some(found) = here.and_then(|here| found.get_mut(here)) {
+            found.call = Some(target);
+        }
     }
 
     fn record(
@@ -185,6 +225,15 @@ impl<'a, 'data> Walk<'a, 'data> {
                     if let AttributeValue::FileIndex(index) = attribute.value() {
                         found.call_file = index;
                     }
+                }
+                gimli::DW_AT_abstract_origin | gimli::DW_AT_call_origin => {
+                    found.origin = Some(attribute.value());
+                }
+                gimli::DW_AT_call_return_pc => {
+                    found.return_address = self.unit.attr_address(attribute.value())?;
+                }
+                gimli::DW_AT_call_tail_call | gimli::DW_AT_GNU_tail_call => {
+                    found.tail_call = !matches!(attribute.value(), AttributeValue::Flag(false));
                 }
                 gimli::DW_AT_call_line => found.call_line = number(),
                 gimli::DW_AT_call_column => found.call_column = number(),

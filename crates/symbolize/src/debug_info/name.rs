@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use gimli::{AttributeValue, DebugInfoOffset, Unit, UnitOffset, UnitRef};
 
-use super::{DebugInfo, Reader, unit_offsets};
+use super::{DebugInfo, Reader, Target, unit_offsets};
 
 /// Longest believable chain of abstract origins and specifications.
 const HOPS: usize = 16;
@@ -40,13 +40,29 @@ impl<'a, 'data> Names<'a, 'data> {
         if let Some(known) = self.known.get(&offset) {
             return known.clone();
         }
-        let name = self.search(offset).ok().flatten();
+        let name = self.search(Place::Home(offset)).ok().flatten();
         self.known.insert(offset, name.clone());
         name
     }
 
-    fn search(&mut self, offset: UnitOffset) -> gimli::Result<Option<String>> {
-        let mut place = Place::Home(offset);
+    /// What a call site refers to: the start of a function that is in this file, else its name.
+    pub(super) fn target(&mut self, reference: AttributeValue<Reader<'data>>) -> Option<Target> {
+        let place = self.follow(&Place::Home(UnitOffset(0)), reference)?;
+        if !matches!(place, Place::Other { alt: true, .. }) {
+            let (unit, offset) = self.resolve(&place)?;
+            let start = unit.entry(offset).ok()?.attr_value(gimli::DW_AT_low_pc);
+            if let Some(start) = start.and_then(|start| unit.attr_address(start).ok().flatten()) {
+                return Some(Target::Address(start));
+            }
+        }
+        let name = match place {
+            Place::Home(offset) => self.of(offset),
+            other => self.search(other).ok().flatten(),
+        };
+        name.map(Target::Name)
+    }
+
+    fn search(&mut self, mut place: Place<'data>) -> gimli::Result<Option<String>> {
         let mut plain = None;
         for _ in 0..HOPS {
             let (name, next) = {
@@ -146,13 +162,8 @@ fn qualified(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset, name: String) ->
 
 /// Whether the unit's language has namespaces; walking a C unit for them would be in vain.
 fn has_scopes(unit: UnitRef<'_, Reader<'_>>) -> bool {
-    let root = unit.entry(unit.header.root_offset()).ok();
-    let language = root.and_then(|root| match root.attr_value(gimli::DW_AT_language)? {
-        AttributeValue::Language(language) => Some(language),
-        _ => None,
-    });
     !matches!(
-        language,
+        language(unit),
         Some(
             gimli::DW_LANG_C
                 | gimli::DW_LANG_C89
@@ -160,9 +171,17 @@ fn has_scopes(unit: UnitRef<'_, Reader<'_>>) -> bool {
                 | gimli::DW_LANG_C11
                 | gimli::DW_LANG_C17
                 | gimli::DW_LANG_Go
-                | gimli::DW_LANG_Mips_Assembler
         )
     )
+}
+
+/// The language that the unit's root entry names.
+pub(super) fn language(unit: UnitRef<'_, Reader<'_>>) -> Option<gimli::DwLang> {
+    let root = unit.entry(unit.header.root_offset()).ok()?;
+    match root.attr_value(gimli::DW_AT_language)? {
+        AttributeValue::Language(language) => Some(language),
+        _ => None,
+    }
 }
 
 fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Vec<String>> {
@@ -179,7 +198,10 @@ fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Ve
             | gimli::DW_TAG_class_type
             | gimli::DW_TAG_structure_type
             | gimli::DW_TAG_union_type => {
-                let mut name = String::from("(anonymous)");
+                let mut name = match abbreviation.tag() {
+                    gimli::DW_TAG_namespace => "(anonymous namespace)".to_owned(),
+                    _ => "(anonymous class)".to_owned(),
+                };
                 for specification in abbreviation.attributes() {
                     let attribute = entries.read_attribute(*specification)?;
                     if attribute.name() == gimli::DW_AT_name {
