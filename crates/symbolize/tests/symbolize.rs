@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cdh_elfcore::{CoreFile, MappedFile, ModuleKind};
+use cdh_elfcore::{CoreFile, MappedFile, ModuleKind, Registers};
 use cdh_symbolize::{
-    Backtrace, BacktraceOptions, FrameTrust, LoadedModule, ModuleStatus, Need, Reason,
-    SectionArena, Stop, backtrace, module_needs,
+    Backtrace, BacktraceOptions, Frame, FrameTrust, LoadedModule, ModuleStatus, Need, Reason,
+    SectionArena, Stop, Symbolizer, UnwoundFrame, backtrace, module_needs,
 };
 
 /// A program built in a directory of its own, run there until it dumps core.
@@ -59,7 +59,9 @@ impl Crash {
             };
             let name = if rest.starts_with("<signal") { "<signal>" } else { rest };
             let name = name.split(" (").next().unwrap();
-            threads.last_mut().unwrap().push(name.to_owned());
+            // `at ./nptl/pthread_kill.c:44`: the file's own name and the line.
+            let place = line.rsplit_once(" at ").map(|(_, place)| place.rsplit('/').next().unwrap());
+            threads.last_mut().unwrap().push(described(name, place.map(str::to_owned)));
         }
         // gdb prints the current frame once before the stack.
         if threads[0].first() == threads[0].get(1) && !all {
@@ -117,18 +119,27 @@ fn trace(core: &Path, locate: &dyn Fn(&Path) -> PathBuf) -> Backtrace {
     backtrace(threads, &core, &loaded, &arena, &options)
 }
 
-fn names(backtrace: &Backtrace, thread: usize) -> Vec<String> {
-    let name = |frame: &cdh_symbolize::Frame| match &frame.function {
-        _ if frame.signal_handler => "<signal>".to_owned(),
-        Ok(function) => function.name.clone(),
-        Err(_) => "??".to_owned(),
+fn described(name: &str, place: Option<String>) -> String {
+    place.map_or(name.to_owned(), |place| format!("{name} {place}"))
+}
+
+/// Frames of a thread as `name file:line`, as [`Crash::gdb`] gives them.
+fn lines(backtrace: &Backtrace, thread: usize) -> Vec<String> {
+    let line = |frame: &Frame| {
+        if frame.signal_handler {
+            return "<signal>".to_owned();
+        }
+        let name = frame.function.as_ref().map_or("??", |function| &function.name);
+        let place = frame.location.as_ref();
+        let place = place.map(|at| format!("{}:{}", at.file.rsplit('/').next().unwrap(), at.line));
+        described(name, place)
     };
-    backtrace.threads[thread].frames.iter().map(name).collect()
+    backtrace.threads[thread].frames.iter().map(line).collect()
 }
 
 fn assert_like_gdb(crash: &Crash) -> Backtrace {
     let ours = crash.ours();
-    assert_eq!(names(&ours, 0), crash.gdb(false)[0]);
+    assert_eq!(lines(&ours, 0), crash.gdb(false)[0]);
     ours
 }
 
@@ -161,7 +172,7 @@ fn stacks_of_every_optimisation_equal_gdbs() {
     ] {
         let crash = Crash::of(CHAIN, "gcc", flags);
         let ours = crash.ours();
-        assert_eq!(names(&ours, 0), crash.gdb(false)[0], "{flags:?}");
+        assert_eq!(lines(&ours, 0), crash.gdb(false)[0], "{flags:?}");
     }
 }
 
@@ -246,7 +257,7 @@ int main(void) {
         &["-O1", "-g"],
     );
     let ours = crash.ours();
-    let ours: Vec<Vec<String>> = (0..ours.threads.len()).map(|n| names(&ours, n)).collect();
+    let ours: Vec<Vec<String>> = (0..ours.threads.len()).map(|n| lines(&ours, n)).collect();
     assert_eq!(ours.len(), 9);
     assert_eq!(ours, crash.gdb(true));
 }
@@ -278,8 +289,8 @@ int main() { hidden(); return 0; }"#,
     let lambda = expected[0].clone();
     assert!(lambda.contains("parse"), "{lambda}");
     expected.remove(0);
-    assert_eq!(names(&ours, 0)[1..], expected);
-    assert!(names(&ours, 0)[0].contains("parse"));
+    assert_eq!(lines(&ours, 0)[1..], expected);
+    assert!(lines(&ours, 0)[0].contains("parse"));
 }
 
 #[test]
@@ -303,4 +314,276 @@ fn inlining_does_not_change_the_fingerprint() {
     assert_ne!(plain.threads[0].frames.len(), 0);
     assert_eq!(plain.fingerprint, inlined.fingerprint);
     assert!(inlined.threads[0].frames.iter().any(|frame| frame.inline));
+}
+
+fn run(dir: &Path, command: &str) {
+    let output = Command::new("sh").current_dir(dir).args(["-ec", command]).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn stripped_program_says_why_it_has_no_names() {
+    let crash = Crash::of(CHAIN, "gcc", &["-O2", "-g"]);
+    let dir = crash.dir.path();
+    run(dir, "cp program whole; strip program");
+    let stripped = trace(&crash.core, &|path| path.to_owned());
+    let reasons = |backtrace: &Backtrace| -> Vec<Option<Reason>> {
+        backtrace.threads[0].frames.iter().map(|frame| frame.function.clone().err()).collect()
+    };
+    assert_eq!(reasons(&stripped)[0], Some(Reason::NotInAnyFunction));
+    assert_eq!(stripped.threads[0].stop, Stop::End);
+
+    run(dir, "objcopy --add-gnu-debuglink=whole program");
+    let core = CoreFile::open(Box::new(MappedFile::open(&crash.core).unwrap())).unwrap();
+    let modules = core.modules();
+    let file = MappedFile::open(&crash.program).unwrap();
+    let load = |module: &'static cdh_elfcore::Module| match module.kind {
+        ModuleKind::Executable => LoadedModule::from_file(module, Box::leak(file.bytes().into())),
+        _ => LoadedModule::missing(module),
+    };
+    let loaded: Vec<_> = Vec::leak(modules).iter().map(load).collect();
+    let needs = module_needs(core.head().threads(), &core, &loaded, &SectionArena::new(), &BacktraceOptions::default());
+    let Some(Need::DebugFile { link, build_id, .. }) = needs.iter().map(|need| &need.what).next() else {
+        panic!("{needs:?}")
+    };
+    assert_eq!(link.as_deref(), Some(b"whole".as_slice()));
+    assert!(build_id.is_some());
+    let whole = std::fs::read(dir.join("whole")).unwrap();
+    let whole = cdh_elfcore::ElfObject::parse(&whole).unwrap();
+    assert!(needs[0].what.accepts(&whole));
+    let by_checksum = |crc| Need::DebugFile { link: None, crc: Some(crc), build_id: None };
+    let Need::DebugFile { crc, .. } = &needs[0].what else { panic!() };
+    assert!(by_checksum(crc.unwrap()).accepts(&whole));
+    assert!(!by_checksum(1).accepts(&whole));
+}
+
+#[test]
+fn mini_debug_info_names_static_functions() {
+    let source = r#"
+volatile int sink;
+static __attribute__((noinline)) void hidden(int *p) { sink = 1; *p = 1; sink = 2; }
+int main(void) { hidden((int *)sink); return 0; }"#;
+    let crash = Crash::of(source, "gcc", &["-O1", "-g"]);
+    run(
+        crash.dir.path(),
+        "objcopy --strip-debug program mini; xz --check=crc32 -k mini; strip program
+         objcopy --add-section .gnu_debugdata=mini.xz program",
+    );
+    let ours = crash.ours();
+    assert_eq!(lines(&ours, 0)[..2], ["hidden", "main"]);
+    assert_eq!(ours.threads[0].frames[0].function.as_ref().unwrap().offset, Some(10));
+}
+
+#[test]
+fn wrong_and_missing_files_are_refused_and_said() {
+    let crash = Crash::of(CHAIN, "gcc", &["-O2", "-g"]);
+    let other = Crash::of(&CHAIN.replace("= 5", "= 7"), "gcc", &["-O2", "-g"]);
+    let program = |path: &Path| path.file_name() == Some("program".as_ref());
+    let wrong = trace(&crash.core, &|path| {
+        if program(path) { other.program.clone() } else { path.to_owned() }
+    });
+    assert!(matches!(wrong.modules[0].status, ModuleStatus::Mismatch { .. }));
+    let function = &wrong.threads[0].frames[0].function;
+    assert_eq!(function.as_ref().unwrap_err(), &Reason::ModuleMismatch);
+    let missing = trace(&crash.core, &|path| {
+        if program(path) { PathBuf::from("/nowhere") } else { path.to_owned() }
+    });
+    assert_eq!(missing.modules[0].status, ModuleStatus::Missing);
+    assert_eq!(missing.threads[0].frames[0].function, Err(Reason::ModuleMissing));
+}
+
+#[test]
+fn backtrace_survives_json() {
+    let ours = Crash::of(CHAIN, "gcc", &["-O2", "-g"]).ours();
+    let json = serde_json::to_string(&ours).unwrap();
+    let back: Backtrace = serde_json::from_str(&json).unwrap();
+    assert_eq!(back.threads[0].frames, ours.threads[0].frames);
+    assert_eq!(back.fingerprint, ours.fingerprint);
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["threads"][0]["frames"][0]["function"]["name"], "inner");
+    assert_eq!(value["threads"][0]["stop"], "end");
+}
+
+#[test]
+fn code_without_unwind_information_is_crossed_and_marked() {
+    let source = r#"
+volatile int sink;
+void chained(void), bare(void);
+__asm__(
+    ".text\n.type chained,@function\nchained: push %rbp\nmov %rsp,%rbp\nsub $32,%rsp\ncall bare\nleave\nret\n.size chained,.-chained\n"
+    ".type bare,@function\nbare: sub $40,%rsp\ncall fault\nadd $40,%rsp\nret\n.size bare,.-bare\n");
+__attribute__((noinline)) void fault(void) { sink = 1; *(volatile int *)8 = 1; sink = 2; }
+__attribute__((noinline)) void start(void) { sink = 3; chained(); sink = 4; }
+int main(void) { start(); return 0; }"#;
+    let ours = Crash::of(source, "gcc", &["-O2", "-g", "-no-pie"]).ours();
+    let frames = &ours.threads[0].frames;
+    let names: Vec<&str> =
+        frames.iter().map(|frame| frame.function.as_ref().unwrap().name.as_str()).collect();
+    // Without a frame pointer of its own, `bare` hides its caller: the record is that of `chained`.
+    assert_eq!(names[..2], ["fault", "bare"]);
+    assert!(names.contains(&"main"), "{names:?}");
+    assert!(frames.iter().any(|frame| frame.trust == FrameTrust::FramePointer));
+}
+
+/// Frames by addr2line, innermost first: linkage name and line.
+fn by_addr2line(
+    context: &addr2line::Context<gimli::EndianSlice<'_, gimli::LittleEndian>>,
+    at: u64,
+) -> Vec<(Option<String>, Option<u32>)> {
+    let mut frames = context.find_frames(at).skip_all_loads().unwrap();
+    let mut found = Vec::new();
+    while let Ok(Some(frame)) = frames.next() {
+        let name = frame.function.and_then(|name| name.raw_name().ok().map(|n| n.into_owned()));
+        found.push((name, frame.location.and_then(|at| at.line).filter(|line| *line != 0)));
+    }
+    found
+}
+
+#[test]
+fn names_and_lines_equal_addr2lines_on_rust() {
+    let data = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let object = cdh_elfcore::ElfObject::parse(&data).unwrap();
+    let load = |id: gimli::SectionId| -> Result<_, gimli::Error> {
+        let section = object.section(id.name());
+        Ok(gimli::EndianSlice::new(section.map_or(&[][..], |s| s.data), gimli::LittleEndian))
+    };
+    let context = addr2line::Context::from_dwarf(gimli::Dwarf::load(load).unwrap()).unwrap();
+    let module = cdh_elfcore::Module {
+        path: b"/test".to_vec(),
+        deleted: false,
+        kind: ModuleKind::Executable,
+        ranges: vec![cdh_elfcore::ModuleRange {
+            start: cdh_elfcore::Avma(0),
+            end: cdh_elfcore::Avma(1 << 40),
+            offset: cdh_elfcore::FileOffset(u64::MAX),
+        }],
+        build_id: None,
+        bias: Some(0),
+    };
+    let loaded = [LoadedModule::with_object(&module, object.clone())];
+    let arena = SectionArena::new();
+    let symbolizer = Symbolizer::new(&loaded, &arena);
+    let text = object.section(".text").unwrap();
+    let frame = |at: u64| UnwoundFrame {
+        pc: cdh_elfcore::Avma(at),
+        sp: None,
+        trust: FrameTrust::Registers,
+        module: Some(0),
+        svma: Some(cdh_elfcore::Svma(at)),
+        is_return_address: false,
+        registers: Registers::new(object.machine()),
+        signal_frame: false,
+    };
+    let step = usize::try_from(text.size / 3000).unwrap();
+    let end = text.address.0 + text.size;
+    let frames: Vec<UnwoundFrame> = (text.address.0..end).step_by(step).map(frame).collect();
+    let table = symbolizer.look_up([frames.as_slice()]);
+    let mut compared = 0;
+    for frame in &frames {
+        let theirs = by_addr2line(&context, frame.pc.0);
+        if theirs.is_empty() || theirs.iter().any(|(name, _)| name.is_none()) {
+            continue;
+        }
+        let ours: Vec<(Option<String>, Option<u32>)> = symbolizer
+            .frames(std::slice::from_ref(frame), &table)
+            .into_iter()
+            .map(|frame| (frame.function.ok().map(|f| f.raw), frame.location.map(|at| at.line)))
+            .collect();
+        let names = |frames: &[(Option<String>, Option<u32>)]| -> Vec<Option<u32>> {
+            frames.iter().map(|frame| frame.1).collect()
+        };
+        assert_eq!(names(&ours), names(&theirs), "{:#x}\n{ours:?}\n{theirs:?}", frame.pc.0);
+        compared += 1;
+    }
+    assert!(compared > 1000, "{compared}");
+}
+
+mod hostile {
+    use super::*;
+    use cdh_elfcore::{Avma, Machine, Memory};
+    use proptest::prelude::*;
+    use std::sync::OnceLock;
+
+    fn example() -> &'static (Vec<u8>, Vec<u8>) {
+        static EXAMPLE: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
+        EXAMPLE.get_or_init(|| {
+            let crash = Crash::of(CHAIN, "gcc", &["-O2", "-g"]);
+            (std::fs::read(&crash.program).unwrap(), std::fs::read(&crash.core).unwrap())
+        })
+    }
+
+    /// More of them with `PROPTEST_CASES`.
+    fn cases() -> u32 {
+        std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(64)
+    }
+
+    struct Noise(u64);
+
+    impl Memory for Noise {
+        fn read(&self, at: Avma, buf: &mut [u8]) -> usize {
+            for (byte, at) in buf.iter_mut().zip(at.0..) {
+                let word = (at / 8 ^ self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+                // Mostly plausible addresses, so that unwinding goes on.
+                let word = 0x40_0000 + word % 0x10_0000;
+                *byte = word.to_le_bytes()[(at % 8) as usize];
+            }
+            buf.len()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases()) })]
+
+        #[test]
+        fn damaged_program_never_panics(
+            edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..200),
+            cut in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
+            let (program, core) = example();
+            let core = CoreFile::open(Box::new(core.clone())).unwrap();
+            let mut program = program.clone();
+            for (at, byte) in edits {
+                let at = at.index(program.len());
+                program[at] = byte;
+            }
+            if let Some(cut) = cut {
+                program.truncate(cut.index(program.len()));
+            }
+            let mut modules = core.modules();
+            modules.iter_mut().for_each(|module| module.build_id = None);
+            let arena = SectionArena::with_limit(64 << 20);
+            let loaded: Vec<_> = modules
+                .iter()
+                .map(|module| LoadedModule::from_file(module, &program))
+                .collect();
+            let options = BacktraceOptions { all_threads: true, max_frames: 100 };
+            let threads = core.head().threads();
+            let ours = backtrace(threads, &core, &loaded, &arena, &options);
+            prop_assert!(ours.threads[0].frames.len() <= 100 * 300);
+            serde_json::to_string(&ours).unwrap();
+            module_needs(threads, &core, &loaded, &arena, &options);
+        }
+
+        #[test]
+        fn noise_on_the_stack_ends(
+            seed in any::<u64>(),
+            values in proptest::collection::vec(any::<u64>(), 33),
+            arm in any::<bool>(),
+        ) {
+            let (program, core) = example();
+            let core = CoreFile::open(Box::new(core.clone())).unwrap();
+            let modules = core.modules();
+            let loaded: Vec<_> =
+                modules.iter().map(|module| LoadedModule::from_file(module, program)).collect();
+            let machine = if arm { Machine::Aarch64 } else { Machine::X86_64 };
+            let mut registers = Registers::new(machine);
+            for (number, value) in (0..).zip(values) {
+                registers.set(number, Some(value));
+            }
+            registers.set(registers.pc_number(), Some(modules[0].start().0 + seed % 0x4000));
+            let unwinder = cdh_symbolize::Unwinder::new(&loaded);
+            let (frames, _) = unwinder.unwind(&registers, &Noise(seed), 10_000);
+            prop_assert!(frames.len() <= 10_000);
+        }
+    }
 }

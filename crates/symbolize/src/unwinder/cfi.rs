@@ -127,7 +127,11 @@ impl<'m> ModuleCfi<'m> {
     fn eh_entry(&self, eh_frame: &EhFrame<Reader<'m>>, at: u64) -> Option<Entry<'m>> {
         let get = EhFrame::cie_from_offset;
         if let Some(table) = self.header.as_ref().and_then(ParsedEhFrameHdr::table) {
-            return table.fde_for_address(eh_frame, &self.bases, at, get).ok();
+            // gimli's own `fde_for_address` subtracts unchecked: a hostile table points below its section.
+            let entry = table.lookup(at, &self.bases).ok()?.direct().ok()?;
+            let offset = usize::try_from(entry.checked_sub(self.bases.eh_frame.section?)?).ok()?;
+            let entry = eh_frame.fde_from_offset(&self.bases, offset.into(), get).ok()?;
+            return entry.contains(at).then_some(entry);
         }
         let index = self.eh_index.get_or_init(|| Index::build(eh_frame, &self.bases));
         eh_frame.fde_from_offset(&self.bases, index.find(at)?.into(), get).ok()
