@@ -64,14 +64,27 @@ impl<'data> Symbolizer<'data> {
                 wanted.entry(module).or_default().push(at.0);
             }
         }
-        let found = wanted.into_par_iter().flat_map_iter(|(module, mut addresses)| {
-            addresses.sort_unstable();
-            addresses.dedup();
-            let found = self.find(module, &addresses);
-            addresses.into_iter().map(move |at| (module, Svma(at))).zip(found).collect::<Vec<_>>()
-        });
+        let found = wanted
+            .into_par_iter()
+            .flat_map_iter(|(module, mut addresses)| {
+                addresses.sort_unstable();
+                addresses.dedup();
+                let found = self.find(module, &addresses);
+                addresses
+                    .into_iter()
+                    .map(move |at| (module, Svma(at)))
+                    .zip(found)
+                    .collect::<Vec<_>>()
+            });
         let found = found.collect();
-        SymbolTable { tail_calls: tail_call::find(self, stacks, &found), found }
+        SymbolTable {
+            tail_calls: tail_call::find(self, stacks, &found),
+            found,
+        }
+    }
+
+    pub(crate) fn out_of_time(&self) -> bool {
+        self.deadline.passed()
     }
 
     pub(crate) fn module_count(&self) -> usize {
@@ -80,7 +93,10 @@ impl<'data> Symbolizer<'data> {
 
     /// What DWARF says of one address, tail calls included.
     pub(crate) fn tail_calls_of(&self, module: usize, at: u64) -> Found {
-        let info = self.modules.get(module).and_then(|loaded| self.debug_info(module, loaded));
+        let info = self
+            .modules
+            .get(module)
+            .and_then(|loaded| self.debug_info(module, loaded));
         let found = info.map(|info| info.find(&[at], TailCalls::List, self.deadline));
         found.and_then(|mut found| found.pop()).unwrap_or_default()
     }
@@ -91,31 +107,48 @@ impl<'data> Symbolizer<'data> {
         module: usize,
         names: impl Iterator<Item = &'n str>,
     ) -> HashMap<&'n str, u64> {
-        let Some(loaded) = self.modules.get(module) else { return HashMap::new() };
-        let Some(object) = &loaded.object else { return HashMap::new() };
-        let objects: Vec<&ElfObject<'_>> =
-            [Some(object), loaded.debug.as_ref()].into_iter().flatten().collect();
+        let Some(loaded) = self.modules.get(module) else {
+            return HashMap::new();
+        };
+        let Some(object) = &loaded.object else {
+            return HashMap::new();
+        };
+        let objects: Vec<&ElfObject<'_>> = [Some(object), loaded.debug.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect();
         symbol::addresses(&objects, names)
     }
 
     fn find(&self, index: usize, addresses: &[u64]) -> Vec<Found> {
         let mut found = vec![Found::default(); addresses.len()];
-        let Some(loaded) = self.modules.get(index) else { return found };
-        let Some(object) = &loaded.object else { return found };
+        let Some(loaded) = self.modules.get(index) else {
+            return found;
+        };
+        let Some(object) = &loaded.object else {
+            return found;
+        };
         if let Some(info) = self.debug_info(index, loaded) {
             found = info.find(addresses, TailCalls::Ignore, self.deadline);
         }
         let nameless = |found: &Found| found.sites.last().is_none_or(|site| site.name.is_none());
         if found.iter().any(nameless) {
             let mini = self.mini_debug_info(index, object);
-            let objects: Vec<&ElfObject<'data>> =
-                [Some(object), loaded.debug.as_ref(), mini].into_iter().flatten().collect();
+            let objects: Vec<&ElfObject<'data>> = [Some(object), loaded.debug.as_ref(), mini]
+                .into_iter()
+                .flatten()
+                .collect();
             for (found, symbol) in found.iter_mut().zip(symbol::find(&objects, addresses)) {
-                let Some(symbol) = symbol.filter(|_| nameless(found)) else { continue };
+                let Some(symbol) = symbol.filter(|_| nameless(found)) else {
+                    continue;
+                };
                 let name = Some(String::from_utf8_lossy(symbol.name).into_owned());
                 match found.sites.last_mut() {
                     Some(site) => site.name = name,
-                    None => found.sites.push(Site { name, location: None }),
+                    None => found.sites.push(Site {
+                        name,
+                        location: None,
+                    }),
                 }
                 found.entry.get_or_insert(symbol.start);
             }
@@ -132,7 +165,11 @@ impl<'data> Symbolizer<'data> {
         self.debug_infos.get(index)?.get_or_init(open).as_ref()
     }
 
-    fn mini_debug_info(&self, index: usize, object: &ElfObject<'data>) -> Option<&ElfObject<'data>> {
+    fn mini_debug_info(
+        &self,
+        index: usize,
+        object: &ElfObject<'data>,
+    ) -> Option<&ElfObject<'data>> {
         let open = || {
             let bytes = section::mini_debug_info(object, self.arena.left())?;
             ElfObject::parse(self.arena.keep(bytes)).ok()
@@ -156,14 +193,27 @@ impl<'data> Symbolizer<'data> {
     }
 
     fn rebuilt(&self, tail: &TailFrame) -> Frame {
-        let bias = self.modules.get(tail.module).and_then(LoadedModule::bias).unwrap_or(0);
-        let name = |raw: &String| Function { name: demangle(raw), raw: raw.clone(), offset: None };
+        let bias = self
+            .modules
+            .get(tail.module)
+            .and_then(LoadedModule::bias)
+            .unwrap_or(0);
+        let name = |raw: &String| Function {
+            name: demangle(raw),
+            raw: raw.clone(),
+            offset: None,
+        };
         Frame {
             pc: Avma(tail.after.wrapping_add(bias)),
             module: Some(tail.module),
             svma: Some(Svma(tail.after)),
             trust: FrameTrust::Cfi,
-            function: tail.site.name.as_ref().map(name).ok_or(Reason::NotInAnyFunction),
+            function: tail
+                .site
+                .name
+                .as_ref()
+                .map(name)
+                .ok_or(Reason::NotInAnyFunction),
             inline: false,
             location: tail.site.location.clone(),
             tail_call: true,
@@ -173,7 +223,10 @@ impl<'data> Symbolizer<'data> {
     }
 
     fn expand(&self, unwound: &UnwoundFrame, table: &SymbolTable) -> Vec<Frame> {
-        let found = unwound.module.zip(unwound.lookup_svma()).and_then(|key| table.found.get(&key));
+        let found = unwound
+            .module
+            .zip(unwound.lookup_svma())
+            .and_then(|key| table.found.get(&key));
         let sites: &[Site] = found.map_or(&[], |found| &found.sites);
         let plain = Frame {
             pc: unwound.pc,
@@ -188,12 +241,21 @@ impl<'data> Symbolizer<'data> {
             is_return_address: unwound.is_return_address,
         };
         let Some((outer, inlined)) = sites.split_last() else {
-            return vec![Frame { function: Err(self.reason(unwound)), ..plain }];
+            return vec![Frame {
+                function: Err(self.reason(unwound)),
+                ..plain
+            }];
         };
         let entry = found.and_then(|found| found.entry);
-        let offset = entry.zip(unwound.svma).and_then(|(entry, at)| at.checked_sub(Svma(entry)));
+        let offset = entry
+            .zip(unwound.svma)
+            .and_then(|(entry, at)| at.checked_sub(Svma(entry)));
         let name = |site: &Site, offset: Option<u64>| match &site.name {
-            Some(raw) => Ok(Function { name: demangle(raw), raw: raw.clone(), offset }),
+            Some(raw) => Ok(Function {
+                name: demangle(raw),
+                raw: raw.clone(),
+                offset,
+            }),
             None => Err(self.reason(unwound)),
         };
         let mut frames: Vec<Frame> = inlined
@@ -206,7 +268,11 @@ impl<'data> Symbolizer<'data> {
             })
             .collect();
         let function = name(outer, offset);
-        frames.push(Frame { function, location: outer.location.clone(), ..plain });
+        frames.push(Frame {
+            function,
+            location: outer.location.clone(),
+            ..plain
+        });
         frames
     }
 
@@ -229,11 +295,17 @@ impl<'data> Symbolizer<'data> {
 pub(crate) fn has_symbols(loaded: &LoadedModule<'_>) -> bool {
     let names = [".symtab", ".dynsym", ".gnu_debugdata"];
     let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
-    objects.into_iter().flatten().any(|object| names.iter().any(|name| section::present(object, name)))
+    objects
+        .into_iter()
+        .flatten()
+        .any(|object| names.iter().any(|name| section::present(object, name)))
 }
 
 /// Whether lines and inlined calls can be told.
 pub(crate) fn has_debug_info(loaded: &LoadedModule<'_>) -> bool {
     let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
-    objects.into_iter().flatten().any(|object| section::present(object, ".debug_info"))
+    objects
+        .into_iter()
+        .flatten()
+        .any(|object| section::present(object, ".debug_info"))
 }

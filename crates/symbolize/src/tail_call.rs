@@ -17,7 +17,7 @@ const DEPTH: usize = 8;
 /// Chains between the same two functions that are compared.
 const CHAINS: usize = 64;
 /// Functions that are opened for their tail calls in one backtrace.
-const FUNCTIONS: usize = 2000;
+const FUNCTIONS: usize = 500;
 
 /// A place in a module's file.
 pub(crate) type Place = (usize, u64);
@@ -50,17 +50,30 @@ pub(crate) fn find<'f>(
 ) -> HashMap<Pair, Vec<TailFrame>> {
     let mut pairs: Vec<Pair> = Vec::new();
     for stack in stacks {
-        pairs.extend(stack.iter().zip(stack.iter().skip(1)).filter_map(|(a, b)| pair(a, b)));
+        pairs.extend(
+            stack
+                .iter()
+                .zip(stack.iter().skip(1))
+                .filter_map(|(a, b)| pair(a, b)),
+        );
         pairs.sort_unstable();
         pairs.dedup();
     }
-    let mut search = Search { symbolizer, names: HashMap::new(), sites: HashMap::new() };
+    let mut search = Search {
+        symbolizer,
+        names: HashMap::new(),
+        sites: HashMap::new(),
+    };
     let mut open = Vec::new();
     for (callee, caller) in pairs {
         let below = table.get(&(callee.0, Svma(callee.1)));
         let above = table.get(&(caller.0, Svma(caller.1.wrapping_sub(1))));
-        let (Some(below), Some(above)) = (below, above) else { continue };
-        let (Some(entry), Some(target)) = (below.entry, above.call.clone()) else { continue };
+        let (Some(below), Some(above)) = (below, above) else {
+            continue;
+        };
+        let (Some(entry), Some(target)) = (below.entry, above.call.clone()) else {
+            continue;
+        };
         // A plain call, the usual case.
         let own_name = below.sites.last().and_then(|site| site.name.as_ref());
         if matches!(&target, Target::Name(name) if Some(name) == own_name) {
@@ -68,14 +81,19 @@ pub(crate) fn find<'f>(
         }
         open.push(((callee, caller), (callee.0, entry), target));
     }
-    let wanted = open.iter().filter_map(|((_, caller), _, target)| match target {
-        Target::Name(name) => Some((caller.0, name.clone())),
-        Target::Address(_) => None,
-    });
+    let wanted = open
+        .iter()
+        .filter_map(|((_, caller), _, target)| match target {
+            Target::Name(name) => Some((caller.0, name.clone())),
+            Target::Address(_) => None,
+        });
     search.resolve(wanted.collect());
     let mut found = HashMap::new();
     for (pair, goal, target) in open {
-        let Some(start) = search.place(&target, pair.1.0).filter(|start| *start != goal) else {
+        let Some(start) = search
+            .place(&target, pair.1.0)
+            .filter(|start| *start != goal)
+        else {
             continue;
         };
         let mut chains = Vec::new();
@@ -85,8 +103,16 @@ pub(crate) fn find<'f>(
             .rev()
             .map(|(module, after)| {
                 let mut inside = symbolizer.tail_calls_of(module, after.wrapping_sub(1));
-                let site = if inside.sites.is_empty() { Site::default() } else { inside.sites.swap_remove(0) };
-                TailFrame { module, after, site }
+                let site = if inside.sites.is_empty() {
+                    Site::default()
+                } else {
+                    inside.sites.swap_remove(0)
+                };
+                TailFrame {
+                    module,
+                    after,
+                    site,
+                }
             })
             .collect();
         if !frames.is_empty() {
@@ -98,7 +124,9 @@ pub(crate) fn find<'f>(
 
 /// What all chains begin and end with.
 fn shared(chains: &[Vec<Place>]) -> Vec<Place> {
-    let Some((first, others)) = chains.split_first() else { return Vec::new() };
+    let Some((first, others)) = chains.split_first() else {
+        return Vec::new();
+    };
     let common = |a: &mut dyn Iterator<Item = &Place>, b: &mut dyn Iterator<Item = &Place>| {
         a.zip(b).take_while(|(a, b)| a == b).count()
     };
@@ -109,7 +137,9 @@ fn shared(chains: &[Vec<Place>]) -> Vec<Place> {
     let tail = others.iter().map(tail).min().unwrap_or(0);
     let tail = tail.min(shortest.saturating_sub(head));
     let end = first.len().saturating_sub(tail);
-    let (Some(head), Some(tail)) = (first.get(..head), first.get(end..)) else { return Vec::new() };
+    let (Some(head), Some(tail)) = (first.get(..head), first.get(end..)) else {
+        return Vec::new();
+    };
     head.iter().chain(tail).copied().collect()
 }
 
@@ -133,7 +163,9 @@ impl Search<'_, '_> {
         }
         let mut left = Vec::new();
         for (module, names) in open {
-            let found = self.symbolizer.addresses_of(module, names.iter().map(|name| name.1.as_str()));
+            let found = self
+                .symbolizer
+                .addresses_of(module, names.iter().map(|name| name.1.as_str()));
             for name in names {
                 match found.get(name.1.as_str()) {
                     Some(at) => _ = self.names.insert(name.clone(), Some((module, *at))),
@@ -145,8 +177,9 @@ impl Search<'_, '_> {
             if left.is_empty() {
                 break;
             }
-            let found =
-                self.symbolizer.addresses_of(module, left.iter().map(|name| name.1.as_str()));
+            let found = self
+                .symbolizer
+                .addresses_of(module, left.iter().map(|name| name.1.as_str()));
             left.retain(|name| match found.get(name.1.as_str()) {
                 Some(at) => {
                     self.names.insert((*name).clone(), Some((module, *at)));
@@ -175,17 +208,20 @@ impl Search<'_, '_> {
         if let Some(known) = self.sites.get(&function) {
             return known.clone();
         }
-        if self.sites.len() >= FUNCTIONS {
+        if self.sites.len() >= FUNCTIONS || self.symbolizer.out_of_time() {
             return Vec::new();
         }
         let (module, at) = function;
         let found = self.symbolizer.tail_calls_of(module, at);
         let mut sites = Vec::new();
         if found.entry == Some(at) {
-            let names = found.tail_calls.iter().filter_map(|(_, target)| match target {
-                Target::Name(name) => Some((module, name.clone())),
-                Target::Address(_) => None,
-            });
+            let names = found
+                .tail_calls
+                .iter()
+                .filter_map(|(_, target)| match target {
+                    Target::Name(name) => Some((module, name.clone())),
+                    Target::Address(_) => None,
+                });
             self.resolve(names.collect());
             for (after, target) in &found.tail_calls {
                 sites.extend(self.place(target, module).map(|place| (*after, place)));
@@ -230,7 +266,10 @@ mod tests {
         let chain = |steps: &[u64]| steps.iter().map(|step| (0, *step)).collect::<Vec<Place>>();
         assert_eq!(shared(&[]), []);
         assert_eq!(shared(&[chain(&[1, 2])]), chain(&[1, 2]));
-        assert_eq!(shared(&[chain(&[1, 2, 9]), chain(&[1, 3, 4, 9])]), chain(&[1, 9]));
+        assert_eq!(
+            shared(&[chain(&[1, 2, 9]), chain(&[1, 3, 4, 9])]),
+            chain(&[1, 9])
+        );
         assert_eq!(shared(&[chain(&[1, 1]), chain(&[1])]), chain(&[1]));
         assert_eq!(shared(&[chain(&[1]), chain(&[2])]), []);
     }

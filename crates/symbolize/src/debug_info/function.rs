@@ -1,5 +1,7 @@
 //! Finds the functions, inlined calls and call sites at addresses, in one pass over a unit's entries.
 
+use std::collections::HashMap;
+
 use gimli::{AttributeValue, EntriesRaw, UnitOffset, UnitRef};
 
 use super::name::Names;
@@ -27,9 +29,8 @@ struct Attributes<'data> {
     tail_call: bool,
 }
 
-/// An inlined call that covers an address.
+/// An inlined call.
 struct Inlined {
-    address: usize,
     entry: UnitOffset,
     call_file: u64,
     call_line: u64,
@@ -56,13 +57,25 @@ impl<'a, 'data> Walk<'a, 'data> {
     ) -> Self {
         let names = Names::new(info, unit);
         let open = vec![true; addresses.len()];
-        Self { unit, names, addresses, open, entries: 0, tail_calls, deadline }
+        Self {
+            unit,
+            names,
+            addresses,
+            open,
+            entries: 0,
+            tail_calls,
+            deadline,
+        }
     }
 
     pub(super) fn run(&mut self, found: &mut [Found]) -> gimli::Result<()> {
         self.pass(found, true)?;
         // Nested functions (GNU C, Fortran, Ada) lie outside of the range of what contains them.
-        if self.open.contains(&true) { self.pass(found, false) } else { Ok(()) }
+        if self.open.contains(&true) {
+            self.pass(found, false)
+        } else {
+            Ok(())
+        }
     }
 
     fn out_of_time(&mut self) -> bool {
@@ -76,7 +89,9 @@ impl<'a, 'data> Walk<'a, 'data> {
         while !entries.is_empty() && self.open.contains(&true) && !self.out_of_time() {
             let at = entries.next_offset();
             let depth = entries.next_depth();
-            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+            let Some(abbreviation) = entries.read_abbreviation()? else {
+                continue;
+            };
             if abbreviation.tag() != gimli::DW_TAG_subprogram {
                 entries.skip_attributes(abbreviation.attributes())?;
                 continue;
@@ -102,20 +117,21 @@ impl<'a, 'data> Walk<'a, 'data> {
         Ok(())
     }
 
-    /// The inlined calls below a function, in the order of the tree: outer before inner. Call sites are
-    /// recorded on the way.
+    /// The inlined calls in a function by the address they cover, in the order of the tree: outer before
+    /// inner. Call sites are recorded on the way.
     fn inside(
         &mut self,
         mut entries: EntriesRaw<'_, Reader<'data>>,
         depth: isize,
         hits: &[usize],
         found: &mut [Found],
-    ) -> gimli::Result<Vec<Inlined>> {
-        let mut inlined = Vec::new();
-        let limit = hits.len().saturating_mul(INLINE_LIMIT);
+    ) -> gimli::Result<HashMap<usize, Vec<Inlined>>> {
+        let mut inlined: HashMap<usize, Vec<Inlined>> = HashMap::new();
         while !entries.is_empty() && entries.next_depth() > depth && !self.out_of_time() {
             let entry = entries.next_offset();
-            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+            let Some(abbreviation) = entries.read_abbreviation()? else {
+                continue;
+            };
             match abbreviation.tag() {
                 gimli::DW_TAG_inlined_subroutine => {}
                 gimli::DW_TAG_call_site | gimli::DW_TAG_GNU_call_site => {
@@ -130,9 +146,9 @@ impl<'a, 'data> Walk<'a, 'data> {
             }
             let call = self.attributes(&mut entries, abbreviation)?;
             for address in self.covered(&call)? {
-                if hits.contains(&address) && inlined.len() < limit {
-                    inlined.push(Inlined {
-                        address,
+                let calls = inlined.entry(address).or_default();
+                if hits.binary_search(&address).is_ok() && calls.len() < INLINE_LIMIT {
+                    calls.push(Inlined {
                         entry,
                         call_file: call.call_file,
                         call_line: call.call_line,
@@ -146,15 +162,18 @@ impl<'a, 'data> Walk<'a, 'data> {
 
     fn call_site(&mut self, site: &Attributes<'data>, hits: &[usize], found: &mut [Found]) {
         // GNU call sites of DWARF 4 give the return address as their own.
-        let Some(after) = site.return_address.or(site.low) else { return };
-        let here = hits.iter().copied().find(|hit| {
-            self.addresses.get(*hit).and_then(|address| address.checked_add(1)) == Some(after)
-        });
+        let Some(after) = site.return_address.or(site.low) else {
+            return;
+        };
+        let called_at = after
+            .checked_sub(1)
+            .and_then(|at| self.addresses.binary_search(&at).ok());
+        let here = called_at.filter(|index| hits.binary_search(index).is_ok());
         let listed = site.tail_call && self.tail_calls == TailCalls::List;
         if here.is_none() && !listed {
             return;
         }
-        let Some(target) = site.origin.clone().and_then(|origin| self.names.target(origin)) else {
+        let Some(target) = site.origin.and_then(|origin| self.names.target(origin)) else {
             return;
         };
         if site.tail_call {
@@ -173,7 +192,7 @@ impl<'a, 'data> Walk<'a, 'data> {
         at: UnitOffset,
         function: &Attributes<'data>,
         hits: &[usize],
-        inlined: &[Inlined],
+        inlined: &HashMap<usize, Vec<Inlined>>,
         found: &mut [Found],
     ) -> gimli::Result<()> {
         let start = match function.low {
@@ -187,13 +206,18 @@ impl<'a, 'data> Walk<'a, 'data> {
             *open = false;
             let mut location = found.sites.first().and_then(|site| site.location.clone());
             let mut sites = Vec::new();
-            let calls: Vec<&Inlined> = inlined.iter().filter(|call| call.address == hit).collect();
-            for call in calls.iter().rev().take(INLINE_LIMIT) {
-                sites.push(Site { name: self.names.of(call.entry), location });
+            for call in inlined.get(&hit).into_iter().flatten().rev() {
+                sites.push(Site {
+                    name: self.names.of(call.entry),
+                    location,
+                });
                 location =
                     line::location(self.unit, call.call_file, call.call_line, call.call_column);
             }
-            sites.push(Site { name: self.names.of(at), location });
+            sites.push(Site {
+                name: self.names.of(at),
+                location,
+            });
             found.sites = sites;
             found.entry = start;
         }
@@ -247,7 +271,7 @@ impl<'a, 'data> Walk<'a, 'data> {
     fn covered(&self, entry: &Attributes<'data>) -> gimli::Result<Vec<usize>> {
         let mut covered = Vec::new();
         if let Some(ranges) = &entry.ranges {
-            let Some(offset) = self.unit.attr_ranges_offset(ranges.clone())? else {
+            let Some(offset) = self.unit.attr_ranges_offset(*ranges)? else {
                 return Ok(covered);
             };
             let mut ranges = self.unit.ranges(offset)?;
@@ -258,7 +282,9 @@ impl<'a, 'data> Walk<'a, 'data> {
                 }
             }
         } else if let Some(low) = entry.low.filter(|low| *low != 0) {
-            let high = entry.high.or(entry.size.map(|size| low.saturating_add(size)));
+            let high = entry
+                .high
+                .or(entry.size.map(|size| low.saturating_add(size)));
             covered.extend(covered_by(self.addresses, low, high.unwrap_or(low)));
         }
         covered.sort_unstable();
@@ -267,8 +293,12 @@ impl<'a, 'data> Walk<'a, 'data> {
     }
 
     fn first_range(&self, entry: &Attributes<'data>) -> gimli::Result<Option<u64>> {
-        let Some(ranges) = &entry.ranges else { return Ok(None) };
-        let Some(offset) = self.unit.attr_ranges_offset(ranges.clone())? else { return Ok(None) };
+        let Some(ranges) = &entry.ranges else {
+            return Ok(None);
+        };
+        let Some(offset) = self.unit.attr_ranges_offset(*ranges)? else {
+            return Ok(None);
+        };
         Ok(self.unit.ranges(offset)?.next()?.map(|range| range.begin))
     }
 }

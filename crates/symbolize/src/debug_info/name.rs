@@ -27,12 +27,21 @@ pub(super) struct Names<'a, 'data> {
 /// Where an entry is.
 enum Place<'data> {
     Home(UnitOffset),
-    Other { alt: bool, unit: Rc<Unit<Reader<'data>>>, offset: UnitOffset },
+    Other {
+        alt: bool,
+        unit: Rc<Unit<Reader<'data>>>,
+        offset: UnitOffset,
+    },
 }
 
 impl<'a, 'data> Names<'a, 'data> {
     pub(super) fn new(info: &'a DebugInfo<'data>, home: UnitRef<'a, Reader<'data>>) -> Self {
-        Self { info, home, units: HashMap::new(), known: HashMap::new() }
+        Self {
+            info,
+            home,
+            units: HashMap::new(),
+            known: HashMap::new(),
+        }
     }
 
     /// Name of the function at `offset` of the home unit.
@@ -66,7 +75,9 @@ impl<'a, 'data> Names<'a, 'data> {
         let mut plain = None;
         for _ in 0..HOPS {
             let (name, next) = {
-                let Some((unit, offset)) = self.resolve(&place) else { break };
+                let Some((unit, offset)) = self.resolve(&place) else {
+                    break;
+                };
                 let entry = unit.entry(offset)?;
                 for linkage in [gimli::DW_AT_linkage_name, gimli::DW_AT_MIPS_linkage_name] {
                     if let Some(value) = entry.attr_value(linkage)
@@ -86,7 +97,9 @@ impl<'a, 'data> Names<'a, 'data> {
                 (name, next)
             };
             plain = name.or(plain);
-            let Some(next) = next.and_then(|next| self.follow(&place, next)) else { break };
+            let Some(next) = next.and_then(|next| self.follow(&place, next)) else {
+                break;
+            };
             place = next;
         }
         Ok(plain)
@@ -105,7 +118,11 @@ impl<'a, 'data> Names<'a, 'data> {
     }
 
     fn dwarf(&self, alt: bool) -> Option<&gimli::Dwarf<Reader<'data>>> {
-        if alt { self.info.dwarf.sup() } else { Some(&self.info.dwarf) }
+        if alt {
+            self.info.dwarf.sup()
+        } else {
+            Some(&self.info.dwarf)
+        }
     }
 
     fn follow(
@@ -116,7 +133,11 @@ impl<'a, 'data> Names<'a, 'data> {
         match (reference, from) {
             (AttributeValue::UnitRef(offset), Place::Home(_)) => Some(Place::Home(offset)),
             (AttributeValue::UnitRef(offset), Place::Other { alt, unit, .. }) => {
-                Some(Place::Other { alt: *alt, unit: unit.clone(), offset })
+                Some(Place::Other {
+                    alt: *alt,
+                    unit: unit.clone(),
+                    offset,
+                })
             }
             (AttributeValue::DebugInfoRef(offset), from) => {
                 let alt = matches!(from, Place::Other { alt: true, .. });
@@ -139,13 +160,25 @@ impl<'a, 'data> Names<'a, 'data> {
         if self.units.len() >= UNIT_LIMIT {
             self.units.clear();
         }
-        let dwarf = if alt { self.info.dwarf.sup()? } else { &self.info.dwarf };
+        let dwarf = if alt {
+            self.info.dwarf.sup()?
+        } else {
+            &self.info.dwarf
+        };
         let parse = || {
             let header = dwarf.unit_header(DebugInfoOffset(start)).ok()?;
             dwarf.unit(header).ok().map(Rc::new)
         };
-        let unit = self.units.entry((alt, start)).or_insert_with(parse).clone()?;
-        Some(Place::Other { alt, unit, offset: UnitOffset(offset.0.checked_sub(start)?) })
+        let unit = self
+            .units
+            .entry((alt, start))
+            .or_insert_with(parse)
+            .clone()?;
+        Some(Place::Other {
+            alt,
+            unit,
+            offset: UnitOffset(offset.0.checked_sub(start)?),
+        })
     }
 }
 
@@ -189,7 +222,9 @@ fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Ve
     let mut scopes: Vec<(isize, String)> = Vec::new();
     while !entries.is_empty() && entries.next_offset() < offset {
         let depth = entries.next_depth();
-        let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+        let Some(abbreviation) = entries.read_abbreviation()? else {
+            continue;
+        };
         while scopes.last().is_some_and(|scope| scope.0 >= depth) {
             scopes.pop();
         }
@@ -205,7 +240,10 @@ fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Ve
                 for specification in abbreviation.attributes() {
                     let attribute = entries.read_attribute(*specification)?;
                     if attribute.name() == gimli::DW_AT_name {
-                        name = unit.attr_string(attribute.value())?.to_string_lossy().into_owned();
+                        name = unit
+                            .attr_string(attribute.value())?
+                            .to_string_lossy()
+                            .into_owned();
                     }
                 }
                 scopes.push((depth, name));
@@ -214,5 +252,9 @@ fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Ve
         }
     }
     let depth = entries.next_depth();
-    Ok(scopes.into_iter().filter(|scope| scope.0 < depth).map(|scope| scope.1).collect())
+    Ok(scopes
+        .into_iter()
+        .filter(|scope| scope.0 < depth)
+        .map(|scope| scope.1)
+        .collect())
 }

@@ -1,0 +1,382 @@
+//! Backtraces of real cores against gdb's, and hostile files against the rule that nothing panics.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod against_addr2line;
+mod files;
+mod hostile;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cdh_elfcore::{CoreFile, MappedFile, ModuleKind, Registers};
+use cdh_symbolize::{
+    Backtrace, BacktraceOptions, Frame, FrameTrust, LoadedModule, ModuleStatus, Need, Reason,
+    SectionArena, Stop, Symbolizer, UnwoundFrame, backtrace, module_needs,
+};
+
+/// A program built in a directory of its own, run there until it dumps core.
+struct Crash {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+    core: PathBuf,
+}
+
+impl Crash {
+    fn of(source: &str, compiler: &str, flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let name = if compiler == "g++" {
+            "program.cc"
+        } else {
+            "program.c"
+        };
+        std::fs::write(dir.path().join(name), source).unwrap();
+        let program = dir.path().join("program");
+        let build = Command::new(compiler)
+            .current_dir(dir.path())
+            .args(flags)
+            .args(["-o", "program", name, "-lpthread"])
+            .output()
+            .unwrap();
+        assert!(
+            build.status.success(),
+            "{}",
+            String::from_utf8_lossy(&build.stderr)
+        );
+        let core = crash(dir.path(), "./program");
+        Self { dir, program, core }
+    }
+
+    /// Frames of thread 1, or of all threads, as gdb tells them: `name file:line`.
+    fn gdb(&self, all: bool) -> Vec<Vec<String>> {
+        let command = if all {
+            "thread apply all -ascending bt"
+        } else {
+            "bt"
+        };
+        let output = Command::new("gdb")
+            .args(["-nx", "-batch", "-iex", "set debuginfod enabled off"])
+            .args([
+                "-iex",
+                "set auto-load off",
+                "-iex",
+                "set width 0",
+                "-iex",
+                "set backtrace past-main on",
+            ])
+            .args(["-iex", "set print frame-arguments none", "-ex", command])
+            .args([&self.program, &self.core])
+            .output()
+            .unwrap();
+        let mut threads = vec![Vec::new()];
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            if all && line.starts_with("Thread ") {
+                threads.push(Vec::new());
+            }
+            if line.starts_with("Backtrace stopped") || !line.starts_with('#') {
+                continue;
+            }
+            let rest = line.split_once(' ').unwrap().1.trim_start();
+            let rest = match rest.split_once(" in ") {
+                Some((address, rest)) if address.starts_with("0x") => rest,
+                _ => rest,
+            };
+            let name = if rest.starts_with("<signal") {
+                "<signal>"
+            } else {
+                rest
+            };
+            let name = name.split(" (").next().unwrap();
+            // `at ./nptl/pthread_kill.c:44`: the file's own name and the line.
+            let place = line
+                .rsplit_once(" at ")
+                .map(|(_, place)| place.rsplit('/').next().unwrap());
+            threads
+                .last_mut()
+                .unwrap()
+                .push(described(name, place.map(str::to_owned)));
+        }
+        // gdb prints the current frame once before the stack.
+        if threads[0].first() == threads[0].get(1) && !all {
+            threads[0].remove(0);
+        }
+        if all {
+            threads.remove(0);
+        }
+        threads
+    }
+
+    fn ours(&self) -> Backtrace {
+        trace(&self.core, &|path| path.to_owned())
+    }
+}
+
+fn crash(dir: &Path, program: &str) -> PathBuf {
+    let shell = format!("ulimit -c unlimited; exec {program}");
+    let status = Command::new("sh")
+        .current_dir(dir)
+        .args(["-c", &shell])
+        .output()
+        .unwrap()
+        .status;
+    assert!(!status.success());
+    let found = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("core");
+    let core = std::fs::read_dir(dir)
+        .unwrap()
+        .filter_map(Result::ok)
+        .find(found);
+    core.expect("the kernel writes cores where the process runs (core_pattern `core`)")
+        .path()
+}
+
+/// Backtrace of a core; files are looked up through `locate`, debug files under /usr/lib/debug.
+fn trace(core: &Path, locate: &dyn Fn(&Path) -> PathBuf) -> Backtrace {
+    let core = CoreFile::open(Box::new(MappedFile::open(core).unwrap())).unwrap();
+    let modules = core.modules();
+    let files: Vec<Option<MappedFile>> = modules
+        .iter()
+        .map(|module| MappedFile::open(&locate(Path::new(&module.display_path()))).ok())
+        .collect();
+    let mut debug_files = Vec::new();
+    let arena = SectionArena::new();
+    let load = |(module, file)| match file {
+        Some(file) => LoadedModule::from_file(module, MappedFile::bytes(file)),
+        None => LoadedModule::missing(module),
+    };
+    let mut loaded: Vec<LoadedModule<'_>> = modules
+        .iter()
+        .zip(files.iter().map(Option::as_ref))
+        .map(load)
+        .collect();
+    let options = BacktraceOptions::default();
+    let threads = core.head().threads();
+    for need in module_needs(threads, &core, &loaded, &arena, &options) {
+        if let Need::DebugFile {
+            build_id: Some(id), ..
+        } = &need.what
+        {
+            let id = id.to_string();
+            let path = format!("/usr/lib/debug/.build-id/{}/{}.debug", &id[..2], &id[2..]);
+            debug_files.push((
+                need.module,
+                need.what,
+                MappedFile::open(Path::new(&path)).ok(),
+            ));
+        }
+    }
+    for (module, need, file) in &debug_files {
+        let object = file
+            .as_ref()
+            .map(|file| cdh_elfcore::ElfObject::parse(file.bytes()).unwrap());
+        loaded[*module].debug = object.filter(|object| need.accepts(object));
+    }
+    backtrace(threads, &core, &loaded, &arena, &options)
+}
+
+fn described(name: &str, place: Option<String>) -> String {
+    place.map_or(name.to_owned(), |place| format!("{name} {place}"))
+}
+
+/// Frames of a thread as `name file:line`, as [`Crash::gdb`] gives them.
+fn lines(backtrace: &Backtrace, thread: usize) -> Vec<String> {
+    let line = |frame: &Frame| {
+        if frame.signal_handler {
+            return "<signal>".to_owned();
+        }
+        let name = frame
+            .function
+            .as_ref()
+            .map_or("??", |function| &function.name);
+        let place = frame.location.as_ref();
+        let place = place.map(|at| format!("{}:{}", at.file.rsplit('/').next().unwrap(), at.line));
+        described(name, place)
+    };
+    backtrace.threads[thread].frames.iter().map(line).collect()
+}
+
+fn assert_like_gdb(crash: &Crash) -> Backtrace {
+    let ours = crash.ours();
+    assert_eq!(lines(&ours, 0), crash.gdb(false)[0]);
+    ours
+}
+
+const CHAIN: &str = r#"
+#include <stdlib.h>
+volatile int sink;
+__attribute__((noinline)) void inner(int *p) { sink = 1; *p = 3; sink = 2; }
+static inline __attribute__((always_inline)) void inlined(int *p) { sink = 4; inner(p); sink = 5; }
+__attribute__((noinline)) void middle(int depth, int *p) {
+    char buffer[depth + 16];
+    sink = buffer[depth];
+    if (depth > 0) { middle(depth - 1, p); } else { inlined(p); }
+    sink = 6;
+}
+int main(void) { middle(3, (int *)sink); return 0; }
+"#;
+
+#[test]
+fn stacks_of_every_optimisation_equal_gdbs() {
+    for flags in [
+        &["-O0", "-g"][..],
+        &["-O2", "-g"],
+        &["-O2", "-g", "-fomit-frame-pointer"],
+        &[
+            "-O2",
+            "-g",
+            "-fno-asynchronous-unwind-tables",
+            "-fno-unwind-tables",
+        ],
+        &["-O2", "-g", "-static"],
+        &["-O2", "-g", "-no-pie"],
+        &["-O2", "-gdwarf-4", "-gz"],
+        &["-O1", "-g3", "-fdebug-types-section"],
+        &["-O2"],
+    ] {
+        let crash = Crash::of(CHAIN, "gcc", flags);
+        let ours = crash.ours();
+        assert_eq!(lines(&ours, 0), crash.gdb(false)[0], "{flags:?}");
+    }
+}
+
+#[test]
+fn signal_handler_on_its_own_stack_leads_back_to_what_it_interrupted() {
+    let crash = Crash::of(
+        r#"
+#include <signal.h>
+#include <stdlib.h>
+volatile int sink;
+static char stack[65536];
+__attribute__((noinline)) void in_handler(void) { sink = 1; *(volatile int *)8 = 1; sink = 2; }
+static void handler(int n) { in_handler(); sink = n; }
+__attribute__((noinline)) void victim(int n) { if (n) raise(SIGUSR1); sink = n; }
+int main(int argc, char **argv) {
+    stack_t s = {.ss_sp = stack, .ss_size = sizeof stack};
+    sigaltstack(&s, 0);
+    struct sigaction a = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+    sigaction(SIGUSR1, &a, 0);
+    victim(argc);
+    return 0;
+}"#,
+        "gcc",
+        &["-O1", "-g"],
+    );
+    let ours = assert_like_gdb(&crash);
+    let frames = &ours.threads[0].frames;
+    let after = frames
+        .iter()
+        .position(|frame| frame.signal_handler)
+        .unwrap()
+        + 1;
+    assert_eq!(frames[after].trust, FrameTrust::Signal);
+    assert!(!frames[after].is_return_address);
+}
+
+#[test]
+fn call_of_a_null_pointer_keeps_its_callers() {
+    let crash = Crash::of(
+        r#"
+volatile int sink;
+void (*volatile hook)(void);
+__attribute__((noinline)) void caller(void) { sink = 1; hook(); sink = 2; }
+int main(void) { caller(); return 0; }"#,
+        "gcc",
+        &["-O2", "-g"],
+    );
+    let ours = assert_like_gdb(&crash);
+    let frames = &ours.threads[0].frames;
+    assert_eq!(frames[0].function, Err(Reason::NoModule));
+    assert_eq!(frames[1].trust, FrameTrust::BadCall);
+    assert_eq!(ours.threads[0].stop, Stop::End);
+}
+
+#[test]
+fn abort_and_failed_assertion_are_named_to_the_last_libc_frame() {
+    let crash = Crash::of(
+        "#include <assert.h>\nint main(int c, char **v) { assert(c == 7); return 0; }",
+        "gcc",
+        &["-O2", "-g"],
+    );
+    assert_like_gdb(&crash);
+}
+
+#[test]
+fn all_threads_are_unwound_like_gdbs() {
+    let crash = Crash::of(
+        r#"
+#include <pthread.h>
+#include <unistd.h>
+volatile int sink;
+static pthread_barrier_t barrier;
+static void *run(void *argument) {
+    pthread_barrier_wait(&barrier);
+    if (argument) { sink = *(int *)8; }
+    for (;;) pause();
+}
+int main(void) {
+    pthread_t threads[8];
+    pthread_barrier_init(&barrier, 0, 8);
+    for (long n = 0; n < 8; n++) pthread_create(&threads[n], 0, run, n == 5 ? (void *)1 : 0);
+    pthread_join(threads[0], 0);
+    return 0;
+}"#,
+        "gcc",
+        &["-O1", "-g"],
+    );
+    let ours = crash.ours();
+    let ours: Vec<Vec<String>> = (0..ours.threads.len()).map(|n| lines(&ours, n)).collect();
+    assert_eq!(ours.len(), 9);
+    assert_eq!(ours, crash.gdb(true));
+}
+
+#[test]
+fn cpp_names_are_those_of_the_source() {
+    let crash = Crash::of(
+        r#"
+#include <stdexcept>
+#include <vector>
+namespace app {
+struct Parser {
+    template <typename T> __attribute__((noinline)) void parse(const std::vector<T> &v) {
+        auto check = [&](int n) __attribute__((noinline)) {
+            if (n > (int)v.size()) *(volatile int *)8 = n;
+        };
+        check(9);
+    }
+};
+}
+namespace { __attribute__((noinline)) void hidden() { app::Parser().parse(std::vector<int>(3)); } }
+int main() { hidden(); return 0; }"#,
+        "g++",
+        &["-O0", "-g"],
+    );
+    let ours = crash.ours();
+    let mut expected = crash.gdb(false).remove(0);
+    // gdb has its own way to write a lambda.
+    let lambda = expected[0].clone();
+    assert!(lambda.contains("parse"), "{lambda}");
+    expected.remove(0);
+    assert_eq!(lines(&ours, 0)[1..], expected);
+    assert!(lines(&ours, 0)[0].contains("parse"));
+}
+
+#[test]
+fn endless_recursion_stops_at_the_limit_and_has_the_fingerprint_of_any_depth() {
+    let source = r#"
+volatile int sink;
+__attribute__((noinline)) int down(int n) { char b[SIZE]; b[n & 7] = n; sink = b[1]; return down(n + 1) + b[2]; }
+int main(void) { return down(1); }"#;
+    let small = Crash::of(source, "gcc", &["-O1", "-g", "-DSIZE=64"]).ours();
+    let large = Crash::of(source, "gcc", &["-O1", "-g", "-DSIZE=4096"]).ours();
+    assert_eq!(small.threads[0].stop, Stop::Limit);
+    assert_eq!(small.threads[0].frames.len(), 16 << 10);
+    assert_eq!(large.threads[0].stop, Stop::End);
+    assert_eq!(small.fingerprint.is_some(), large.fingerprint.is_some());
+}
+
+#[test]
+fn inlining_does_not_change_the_fingerprint() {
+    let plain = Crash::of(CHAIN, "gcc", &["-O0", "-g"]).ours();
+    let inlined = Crash::of(CHAIN, "gcc", &["-O2", "-g"]).ours();
+    assert_ne!(plain.threads[0].frames.len(), 0);
+    assert_eq!(plain.fingerprint, inlined.fingerprint);
+    assert!(inlined.threads[0].frames.iter().any(|frame| frame.inline));
+}
