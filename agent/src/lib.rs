@@ -1,1 +1,27 @@
-//! Placeholder.
+//! Never lose evidence: the part of `cdh` that lives on a node.
+//!
+//! ```text
+//! kernel ─▶ handler ─▶ spool ─▶ shipper ─▶ store
+//!              ▲
+//!            node: core_pattern, its backup, the handler's binary
+//! ```
+//!
+//! [`handler`] is run by the kernel for each crash and leaves a sealed entry in the [`spool`];
+//! [`shipper`] takes sealed entries to the store and salvages what dead handlers left; [`node`]
+//! installs and removes all this. The invariant of the whole: nothing is deleted before its
+//! successor is verified, and what could not be captured is a gap, never an abort. Nothing here
+//! names functions or symbolizes, and the handler never touches a network.
+
+pub mod handler;
+pub mod node;
+mod paths;
+pub mod shipper;
+pub mod spool;
+
+pub use handler::{handle, invoked_as_handler};
+pub use node::install::{
+    InstallError, InstallOptions, InstallReport, UninstallReport, install, uninstall,
+};
+pub use node::status::{PatternOwner, Status, StatusError, status};
+pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
+pub use shipper::{SetuidDumps, ShipperError, ShipperEvent, SweepError, SweepReport, run, sweep};

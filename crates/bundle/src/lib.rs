@@ -1,1 +1,48 @@
-//! Placeholder.
+//! The dump's format: what is in a bundle, how a spool entry is written, how either is read.
+//!
+//! A dump grows in an [`EntryDir`] on the node (one file per future bundle entry), is streamed as a
+//! zip by [`BundleWriter`] (a pure function of the entry's files) and is read by [`BundleReader`],
+//! which also takes the zips of IBM's core-dump-handler and what is left of a zip that was cut.
+//!
+//! The invariant: the manifest is the commit record. It is written last everywhere, and an entry
+//! or a bundle without one is not a dump yet. Names that came from outside are data: nothing in
+//! here makes a path out of one.
+//!
+//! It does not know stores, ELF or the kernel.
+
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
+)]
+#![cfg_attr(test, allow(clippy::panic))]
+
+mod digest;
+mod entry_kind;
+mod error;
+mod id;
+mod manifest;
+mod raw_text;
+mod seekable;
+mod stem;
+mod verdict;
+mod window;
+
+pub use digest::{DigestReader, DigestWriter, Digests, Sha256};
+pub use entry_kind::{CoreEncoding, EntryKind};
+pub use error::BundleError;
+pub use id::{DumpId, InvalidDumpId};
+pub use manifest::{
+    CoreRecord, EntryRecord, Gap, ImageRef, Manifest, ModuleRecord, ProcessFacts, SCHEMA,
+    SignalFacts, Workload,
+};
+pub use raw_text::RawText;
+pub use seekable::{SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats, SeekableWriter};
+pub use stem::{DEFAULT_STEM, is_safe_stem, render_stem};
+pub use verdict::{Cause, Verdict};
+pub use window::{SourceReader, Window};

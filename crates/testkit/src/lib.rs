@@ -1,1 +1,8 @@
-//! Placeholder.
+//! What tests of several rooms share: programs that crash, and the lock around the kernel's core
+//! settings.
+
+mod kernel_settings;
+mod program;
+
+pub use kernel_settings::KernelSettingsLock;
+pub use program::Program;

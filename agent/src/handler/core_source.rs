@@ -1,0 +1,65 @@
+//! Where the bytes of a core come from, in the order of the core.
+//!
+//! Today that is the pipe from the kernel. A source that reads the process's memory itself fits
+//! the same trait: it knows of whole stretches that they are zero without having read them.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+/// What a source has put into a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// This many bytes at the start of the buffer.
+    Data(usize),
+    /// This many zero bytes; the buffer was not touched.
+    Zero(usize),
+    /// The core is at its end.
+    End,
+}
+
+/// Yields a core piece by piece.
+pub(super) trait CoreSource {
+    /// The next piece, at most as long as the buffer. Only the last may be shorter.
+    ///
+    /// # Errors
+    /// When the source fails; the pieces before remain valid.
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<Piece>;
+}
+
+/// A core from a stream: the pipe the kernel writes.
+///
+/// The pipe is never enlarged: its pages are charged to the memory cgroup of the process that is
+/// dumped, and in a container at its limit a larger pipe got the dump OOM-killed.
+#[derive(Debug)]
+pub(super) struct PipeSource {
+    stream: File,
+}
+
+impl PipeSource {
+    /// Takes over the stream, from where it stands.
+    #[must_use]
+    pub(super) fn new(stream: File) -> Self {
+        Self { stream }
+    }
+}
+
+impl CoreSource for PipeSource {
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<Piece> {
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.stream.read(rest) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What was read before the failure counts; the failure comes again.
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(if done == 0 {
+            Piece::End
+        } else {
+            Piece::Data(done)
+        })
+    }
+}

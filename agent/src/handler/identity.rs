@@ -1,0 +1,170 @@
+//! The first manifest of a dump: what is known before a byte of the core was read.
+//!
+//! It is written to the entry at once, reads as if the handler had died on the spot, and is filled
+//! in by the steps that follow.
+
+use std::path::Path;
+
+use cdh_bundle::{
+    Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DumpId, EntryKind, Manifest, ProcessFacts,
+    RawText, SCHEMA, SignalFacts, Verdict, render_stem,
+};
+use cdh_elfcore::{CoreHead, SignalInfo};
+use jiff::Timestamp;
+
+use super::arguments::HandlerArguments;
+use super::process::ProcessHandles;
+
+/// What was told and seen so far, as a manifest.
+#[must_use]
+pub(crate) fn first_manifest(
+    id: DumpId,
+    arguments: &HandlerArguments,
+    process: Option<&ProcessHandles>,
+) -> Manifest {
+    let now = Timestamp::now();
+    let captured_at = arguments
+        .time
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(now);
+    let node = RawText::new(rustix::system::uname().nodename().to_bytes().to_vec());
+    // `%e` is the name of the thread; dumps are looked for by the name of the process.
+    let name = process
+        .and_then(ProcessHandles::leader_name)
+        .unwrap_or_else(|| arguments.name.clone());
+    let signal = SignalInfo::from_number(arguments.signal.unwrap_or(0));
+    let pid = arguments
+        .pid
+        .or(arguments.namespace_pid)
+        .map_or(0, u64::from);
+    let mut manifest = Manifest {
+        schema: SCHEMA,
+        id,
+        stem: String::new(),
+        captured_at,
+        finished_at: None,
+        node,
+        hostname: arguments.hostname.clone(),
+        process: ProcessFacts {
+            pid,
+            namespace_pid: arguments.namespace_pid.map(u64::from),
+            tid: arguments.tid.map(u64::from),
+            name,
+            exe: process.and_then(|process| process.read_link("exe").ok()),
+            arguments: None,
+            uid: arguments.uid,
+            gid: arguments.gid,
+            started_at: process
+                .and_then(ProcessHandles::start_ticks)
+                .and_then(started_at),
+            dumpable: arguments.dumpable,
+        },
+        signal: signal_facts(&signal),
+        machine: String::new(),
+        verdict: Verdict::Empty {
+            cause: Cause::HandlerDied,
+            evidence: None,
+        },
+        core: None,
+        workload: None,
+        image: None,
+        modules: Vec::new(),
+        fingerprint: None,
+        thread_count: None,
+        entries: Vec::new(),
+        gaps: Vec::new(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    manifest.stem = render_stem(DEFAULT_STEM, &manifest);
+    manifest
+}
+
+/// Adds what the head of the core tells.
+pub(crate) fn add_head(manifest: &mut Manifest, head: &CoreHead) {
+    manifest.machine = head.machine().to_string();
+    manifest.thread_count = Some(head.threads().len() as u64);
+    if let Some(signal) = head.signal() {
+        manifest.signal = signal_facts(&signal);
+    }
+    if let Some(process) = head.process() {
+        if manifest.process.name.is_empty() {
+            manifest.process.name = RawText::new(process.name.clone());
+        }
+        manifest.process.uid.get_or_insert(process.uid);
+        manifest.process.gid.get_or_insert(process.gid);
+    }
+    manifest.core = Some(core_record(&manifest.stem, 0, head.expected_len()));
+}
+
+/// The record of the core in the manifest, without a checksum.
+#[must_use]
+pub(crate) fn core_record(stem: &str, size: u64, expected: u64) -> CoreRecord {
+    let encoding = CoreEncoding::ZstdSeekable;
+    CoreRecord {
+        entry: EntryKind::Core(encoding).bundle_name(stem),
+        encoding,
+        size,
+        expected,
+        sha256: None,
+    }
+}
+
+fn signal_facts(signal: &SignalInfo) -> SignalFacts {
+    SignalFacts {
+        number: signal.number,
+        name: signal.name(),
+        code: signal.code,
+        address: signal.address.map(|address| address.0),
+        description: signal.describe(),
+    }
+}
+
+/// When a process began that began `ticks` after the boot.
+fn started_at(ticks: u64) -> Option<Timestamp> {
+    let stat = std::fs::read_to_string(Path::new("/proc/stat")).ok()?;
+    let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+    let boot: i64 = boot.trim().parse().ok()?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    let seconds = i64::try_from(ticks.checked_div(per_second)?).ok()?;
+    Timestamp::from_second(boot.checked_add(seconds)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_names_leave_nothing_harmful_in_the_stem() {
+        let arguments = HandlerArguments {
+            hostname: RawText::from("../../etc\n"),
+            name: RawText::new(b"\x1b[31m\"; rm -rf /\xff".to_vec()),
+            time: Some(1_700_000_000),
+            pid: Some(7),
+            signal: Some(11),
+            ..HandlerArguments::default()
+        };
+        let id = DumpId::random();
+        let manifest = first_manifest(id, &arguments, None);
+        assert_eq!(
+            manifest.stem,
+            format!("{id}-dump-1700000000-.._.._etc_-__31m___rm_-rf___-7-11")
+        );
+        assert_eq!(manifest.process.name, arguments.name);
+        assert_eq!(manifest.signal.name, "SIGSEGV");
+    }
+
+    #[test]
+    fn this_process_began_before_now() {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let ticks = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .nth(19)
+            .unwrap();
+        let began = started_at(ticks.parse().unwrap()).unwrap();
+        let age = Timestamp::now().as_second() - began.as_second();
+        assert!((-1..86_400).contains(&age), "{age}");
+    }
+}

@@ -1,0 +1,206 @@
+//! The minicore: the pages of the dying process that a backtrace needs, taken before anything else.
+//!
+//! What is kept: the stack of each thread from a red zone below its stack pointer upwards, the
+//! outermost end of that stack, what finding the modules reads (first pages, build-ids), the vdso,
+//! and the dynamic loader's list of modules, so that gdb finds them as it does in the full core. It
+//! runs in a child process (see [`super::isolated`]); what it found comes back as a small value.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::time::Duration;
+
+use cdh_bundle::{ModuleRecord, RawText};
+use cdh_elfcore::{Avma, CoreHead, Memory, Module, write_minicore};
+use serde::{Deserialize, Serialize};
+
+use super::isolated::{self, IsolatedError};
+use super::live_memory::{LiveMemory, PAGE};
+use super::settings::HandlerSettings;
+
+const AT_PHDR: u64 = 3;
+const AT_PHNUM: u64 = 5;
+const AT_SYSINFO_EHDR: u64 = 33;
+const PT_DYNAMIC: u64 = 2;
+const PT_PHDR: u64 = 6;
+const DT_NULL: u64 = 0;
+const DT_DEBUG: u64 = 21;
+
+/// Bytes below the stack pointer that a leaf function may use (x86_64 psABI).
+const RED_ZONE: u64 = 128;
+/// Bytes kept at the outer end of each stack: there stands how the thread began, also after an
+/// endless recursion.
+const STACK_END: u64 = 16 << 10;
+/// Bytes kept of the stacks of other threads, where there are very many.
+const LEAST_WINDOW: u64 = 4 << 10;
+/// Modules that the loader's list may name; more is a loop.
+const LINK_MAP: usize = 16_384;
+/// Program headers and dynamic entries that are looked at.
+const TABLE: u64 = 1024;
+/// Bytes kept of the vdso. It has two to four pages.
+const VDSO: u64 = 64 << 10;
+
+/// What the child found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct MinicoreReport {
+    /// Size of the minicore; `None` where it could not be written.
+    pub written: Option<u64>,
+    /// Why not, or what is missing in it.
+    pub problem: Option<String>,
+    /// Modules with their build-ids.
+    pub modules: Vec<ModuleRecord>,
+}
+
+/// Takes the minicore of the process behind `memory` into `out`.
+///
+/// # Errors
+/// When the child that does it dies or takes too long.
+pub(super) fn take_minicore(
+    head: &CoreHead,
+    memory: File,
+    out: File,
+    settings: &HandlerSettings,
+) -> Result<MinicoreReport, IsolatedError> {
+    let limit = Duration::from_secs(settings.minicore_seconds);
+    isolated::run(limit, move || {
+        let memory = LiveMemory::new(memory, head, settings.minicore_limit);
+        let modules = module_records(&head.modules(&memory));
+        keep_stacks(head, &memory, settings);
+        keep_loader_list(head, &memory);
+        if let Some(vdso) = head.aux(AT_SYSINFO_EHDR) {
+            memory.keep(Avma(vdso), VDSO);
+        }
+        let full = memory.is_full();
+        let (written, problem) = match write(head, memory, out) {
+            Ok(written) => (
+                Some(written),
+                full.then(|| "its size limit was reached".to_owned()),
+            ),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        MinicoreReport {
+            written,
+            problem,
+            modules,
+        }
+    })
+}
+
+/// The modules as the manifest lists them.
+#[must_use]
+pub(super) fn module_records(modules: &[Module]) -> Vec<ModuleRecord> {
+    let record = |module: &Module| ModuleRecord {
+        path: RawText::new(module.path.clone()),
+        build_id: module.build_id.clone(),
+        start: module.start().0,
+        end: module.end().0,
+        kind: module.kind,
+    };
+    modules.iter().map(record).collect()
+}
+
+fn keep_stacks(head: &CoreHead, memory: &LiveMemory, settings: &HandlerSettings) {
+    let threads = head.threads();
+    let share = (settings.minicore_limit / 2) / (threads.len() as u64).max(1);
+    let others = share.clamp(LEAST_WINDOW, settings.stack_window.max(LEAST_WINDOW));
+    // The crashing thread stands first and gets the whole window whatever the others need.
+    for (index, thread) in threads.iter().enumerate() {
+        let Some(sp) = thread.registers.sp() else {
+            continue;
+        };
+        let window = if index == 0 {
+            settings.stack_window
+        } else {
+            others
+        };
+        memory.keep(
+            Avma(sp.0.saturating_sub(RED_ZONE)),
+            window.saturating_add(RED_ZONE),
+        );
+        let holder = head.segments().iter().find(|segment| segment.contains(sp));
+        if let Some(end) = holder.and_then(|holder| holder.start.checked_add(holder.file_size)) {
+            // A small stack ends inside the window; of a huge one (Go, musl) this is its far end.
+            let from = end.0.saturating_sub(STACK_END.min(others)).max(sp.0);
+            memory.keep(Avma(from), end.0.saturating_sub(from));
+        }
+        // Code around the pc: debuggers disassemble it, and it tells self-made code from files.
+        if let Some(pc) = thread.registers.pc().filter(|_| index == 0) {
+            memory.keep(pc, 1);
+        }
+    }
+}
+
+/// Reads AT_PHDR → PT_DYNAMIC → DT_DEBUG → `r_debug` → every `link_map` with its name: what is
+/// read is kept.
+fn keep_loader_list(head: &CoreHead, memory: &LiveMemory) -> Option<()> {
+    let table = head.aux(AT_PHDR)?;
+    let headers = (0..head.aux(AT_PHNUM)?.min(TABLE)).filter_map(|index| {
+        // Elf64_Phdr: p_type 4, p_flags 4, p_offset 8, p_vaddr 8, … 56 bytes
+        let at = table.checked_add(index.checked_mul(56)?)?;
+        let kind = memory.read_u64(Avma(at))? & 0xffff_ffff;
+        Some((kind, memory.read_u64(Avma(at.checked_add(16)?))?))
+    });
+    let headers: Vec<_> = headers.collect();
+    let address = |wanted| {
+        headers
+            .iter()
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, at)| *at)
+    };
+    // A program that is not relocated has no PT_PHDR, or one that tells the same.
+    let bias = address(PT_PHDR).map_or(0, |at| table.wrapping_sub(at));
+    let dynamic = address(PT_DYNAMIC)?.wrapping_add(bias);
+    let debug = (0..TABLE).find_map(|index| {
+        let at = dynamic.checked_add(index.checked_mul(16)?)?;
+        let value = memory.read_u64(Avma(at.checked_add(8)?))?;
+        match memory.read_u64(Avma(at))? {
+            DT_NULL => Some(0),
+            DT_DEBUG => Some(value),
+            _ => None,
+        }
+    })?;
+    // struct r_debug: int r_version; struct link_map *r_map; …, 40 bytes
+    memory.keep(Avma(debug), 40);
+    let mut node = memory.read_u64(Avma(debug.checked_add(8)?))?;
+    for _ in 0..LINK_MAP {
+        if node == 0 || memory.is_full() {
+            break;
+        }
+        // struct link_map: l_addr, l_name, l_ld, l_next, l_prev
+        memory.keep(Avma(node), 40);
+        if let Some(name) = memory.read_u64(Avma(node.checked_add(8)?)) {
+            memory.keep(Avma(name), 256);
+        }
+        node = memory.read_u64(Avma(node.checked_add(24)?))?;
+    }
+    Some(())
+}
+
+fn write(head: &CoreHead, memory: LiveMemory, out: File) -> io::Result<u64> {
+    let mut out = BufWriter::with_capacity(64 << 10, out);
+    let pages = memory.into_pages();
+    debug_assert!(pages.values().all(|page| page.len() as u64 == PAGE));
+    let written = write_minicore(head, &pages, &mut out).map_err(io::Error::other)?;
+    out.flush()?;
+    out.get_ref().sync_all()?;
+    Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_without_threads_and_vectors_gives_nothing_to_keep() {
+        // An ELF header alone: ET_CORE, x86_64, no program headers.
+        let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x04\0\x3e\0\x01\0\0\0".to_vec();
+        bytes.resize(64, 0);
+        bytes[32] = 64;
+        bytes[52] = 64;
+        bytes[54] = 56;
+        let head = CoreHead::from_reader(&mut bytes.as_slice()).unwrap();
+        let memory = LiveMemory::new(File::open("/proc/self/mem").unwrap(), &head, 1 << 20);
+        keep_stacks(&head, &memory, &HandlerSettings::default());
+        assert_eq!(keep_loader_list(&head, &memory), None);
+        assert!(memory.into_pages().is_empty());
+    }
+}

@@ -1,0 +1,129 @@
+//! The handler: what the kernel starts for each crash.
+//!
+//! Synchronous, no network, no symbols, bounded memory whatever the core's size. It reads the core
+//! from standard input and leaves a sealed entry in the spool; shipping is not its job.
+
+mod arguments;
+mod capture;
+mod core_copy;
+mod core_file;
+mod core_source;
+mod dump_info;
+pub(crate) mod identity;
+mod isolated;
+mod live_memory;
+mod log;
+mod minicore;
+mod proc_facts;
+mod process;
+mod protect;
+mod recorder;
+pub mod settings;
+mod verdict;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+pub use arguments::HandlerArguments;
+pub use capture::{Captured, capture};
+pub use log::HandlerLog;
+pub use proc_facts::{Credentials, Namespace, OpenFile, ProcFacts};
+
+use crate::paths::HANDLER_NAME;
+use log::{Level, kernel_log};
+use settings::HandlerSettings;
+
+/// Name of the file beside the handler that holds its settings.
+pub const SETTINGS_NAME: &str = "cdh-handler.json";
+
+/// Option with which the installation tries whether the handler runs on this node.
+pub const SELF_TEST: &str = "--self-test";
+
+/// Whether the program was started under the handler's name. A program that can also be installed
+/// as the handler asks this before it looks at its command line.
+#[must_use]
+pub fn invoked_as_handler(program: Option<&OsString>) -> bool {
+    program
+        .and_then(|program| Path::new(program).file_name())
+        .is_some_and(|name| {
+            name.to_str().is_some_and(|name| {
+                // The self-test runs the binary under a temporary name.
+                name == HANDLER_NAME || name.strip_prefix('.').is_some_and(is_temporary_name)
+            })
+        })
+}
+
+fn is_temporary_name(name: &str) -> bool {
+    name.strip_prefix(HANDLER_NAME)
+        .and_then(|rest| rest.strip_prefix('.'))
+        .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Runs the handler with the arguments that follow the program's name: the core comes from standard
+/// input, the settings from the file beside the program. Returns the exit code.
+#[must_use]
+pub fn handle(arguments: Vec<OsString>) -> u8 {
+    let mut log = HandlerLog::default();
+    let protected = protect::protect();
+    if HandlerArguments::is_only(&arguments, SELF_TEST) {
+        return u8::from(protected.is_err());
+    }
+    if let Err(error) = protected {
+        log.note(&format!("standard descriptors: {error}"));
+    }
+    let (settings, problem) = HandlerSettings::read(&settings_path());
+    let arguments = HandlerArguments::parse(arguments);
+    if let Some(problem) = problem {
+        log.note(&format!("settings: {problem}; the defaults hold"));
+    }
+    let stream = match std::io::stdin().as_fd().try_clone_to_owned() {
+        Ok(stream) => File::from(stream),
+        Err(error) => {
+            kernel_log(Level::Error, &format!("no core on standard input: {error}"));
+            return 1;
+        }
+    };
+    match capture(&arguments, &settings, stream, log) {
+        Ok(captured) => {
+            let level = match captured.verdict {
+                cdh_bundle::Verdict::Complete => Level::Info,
+                _ => Level::Warning,
+            };
+            kernel_log(level, &captured.summary);
+            0
+        }
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            let name = &arguments.name;
+            let pid = arguments.pid.unwrap_or(0);
+            let cause = cause.unwrap_or_default();
+            kernel_log(
+                Level::Error,
+                &format!("no dump of {name} (pid {pid}): {error}{cause}"),
+            );
+            1
+        }
+    }
+}
+
+fn settings_path() -> PathBuf {
+    std::env::current_exe()
+        .unwrap_or_default()
+        .with_file_name(SETTINGS_NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handler_knows_its_own_names() {
+        let known = |name: &str| invoked_as_handler(Some(&OsString::from(name)));
+        assert!(known("/usr/local/lib/cdh/cdh-handler") && known("cdh-handler"));
+        assert!(known("/x/.cdh-handler.4711"));
+        assert!(!known("cdh") && !known("cdh-handler.4711") && !known(".cdh-handler.x"));
+        assert!(!invoked_as_handler(None));
+    }
+}

@@ -1,0 +1,271 @@
+//! Handles on the dying process, taken first and used for everything that follows.
+//!
+//! Invariant: all reading goes through directory handles opened at the start, so a pid that is
+//! reused while the handler works gives errors, never another process's facts. The kernel says
+//! `CoreDumping: 1` (since 4.15) of a process that is being dumped; one of which it says 0 has only
+//! inherited the number and is not touched.
+//!
+//! Where the thread that crashed is not the leader and the leader has already left
+//! (`pthread_exit` in `main`), the leader's `maps`, `mem` and links are empty: everything that
+//! exists there is therefore read from `/proc/<P>/task/<I>` first.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use cdh_bundle::RawText;
+use rustix::fs::{Mode, OFlags, openat};
+
+/// Bytes read of one file of `/proc` at most.
+const PROC_FILE_LIMIT: u64 = 8 << 20;
+
+/// Why there is no handle.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessError {
+    /// The kernel named no process.
+    #[error("no process id was given")]
+    NoPid,
+    /// It is gone, or `/proc` does not show it.
+    #[error("cannot open /proc/{pid}")]
+    Gone {
+        /// Process id on the host.
+        pid: u32,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has the number now.
+    #[error("process {pid} is not being dumped: the one that crashed is gone")]
+    NotDumping {
+        /// Process id on the host.
+        pid: u32,
+    },
+}
+
+/// Handles on the process that crashed.
+#[derive(Debug)]
+pub struct ProcessHandles {
+    pid: u32,
+    directory: OwnedFd,
+    task: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+    start_ticks: Option<u64>,
+}
+
+impl ProcessHandles {
+    /// Opens the handles.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn open(pid: Option<u32>, tid: Option<u32>) -> Result<Self, ProcessError> {
+        let pid = pid.ok_or(ProcessError::NoPid)?;
+        let path = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let directory =
+            rustix::fs::open(format!("/proc/{pid}"), path, Mode::empty()).map_err(|error| {
+                ProcessError::Gone {
+                    pid,
+                    source: error.into(),
+                }
+            })?;
+        let task =
+            tid.and_then(|tid| openat(&directory, format!("task/{tid}"), path, Mode::empty()).ok());
+        let pidfd = i32::try_from(pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+            .and_then(|pid| {
+                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+            });
+        let mut handles = Self {
+            pid,
+            directory,
+            task,
+            pidfd,
+            start_ticks: None,
+        };
+        let status = handles.read("status").unwrap_or_default();
+        if status_field(&status, "CoreDumping").is_some_and(|value| value == b"0") {
+            return Err(ProcessError::NotDumping { pid });
+        }
+        handles.start_ticks = handles.leader_start_ticks();
+        Ok(handles)
+    }
+
+    /// Process id on the host.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Start of the process in clock ticks since boot (field 22 of `stat`).
+    #[must_use]
+    pub fn start_ticks(&self) -> Option<u64> {
+        self.start_ticks
+    }
+
+    /// Whether the process behind the handles is still there and still the same.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.start_ticks.is_some() && self.leader_start_ticks() == self.start_ticks
+    }
+
+    /// Whether the process has been reaped or is a zombie: its pidfd is readable then.
+    #[must_use]
+    pub fn has_exited(&self) -> Option<bool> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let pidfd = self.pidfd.as_ref()?;
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).ok().map(|ready| ready > 0)
+    }
+
+    /// Reads a file of the crashed thread's directory, else of the process's.
+    ///
+    /// # Errors
+    /// What the kernel says, `ESRCH` when the process is gone.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open_file(name)?
+            .take(PROC_FILE_LIMIT)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Opens a file of the crashed thread's directory, else of the process's.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open_file(&self, name: &str) -> io::Result<File> {
+        self.first(|directory| {
+            openat(
+                directory,
+                name,
+                OFlags::RDONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+            .map(File::from)
+            .map_err(io::Error::from)
+        })
+    }
+
+    /// Opens a sub-directory (`fd`, `ns`, `map_files`, `root`), without reading it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.first(|directory| {
+            openat(directory, name, flags, Mode::empty()).map_err(io::Error::from)
+        })
+    }
+
+    /// Target of a link such as `exe`, `cwd`, `root`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn read_link(&self, name: &str) -> io::Result<RawText> {
+        self.first(|directory| {
+            rustix::fs::readlinkat(directory, name, Vec::new())
+                .map(|target| RawText::new(target.into_bytes()))
+                .map_err(io::Error::from)
+        })
+    }
+
+    /// `comm` of the process (that is, of its leader).
+    #[must_use]
+    pub fn leader_name(&self) -> Option<RawText> {
+        let mut bytes = self.read_leader("comm").ok()?;
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        }
+        Some(RawText::new(bytes))
+    }
+
+    fn read_leader(&self, name: &str) -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.directory, name, flags, Mode::empty())?);
+        let mut bytes = Vec::new();
+        file.take(PROC_FILE_LIMIT).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn leader_start_ticks(&self) -> Option<u64> {
+        start_ticks(&self.read_leader("stat").ok()?)
+    }
+
+    fn first<T>(&self, attempt: impl Fn(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        match self.task.as_ref().map(|task| attempt(task.as_fd())) {
+            Some(Ok(found)) => Ok(found),
+            _ => attempt(self.directory.as_fd()),
+        }
+    }
+}
+
+/// Value of a field of `/proc/<pid>/status`.
+#[must_use]
+pub(super) fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    status.split(|&byte| byte == b'\n').find_map(|line| {
+        let value = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
+        Some(value.trim_ascii())
+    })
+}
+
+/// Field 22 of `/proc/<pid>/stat`. The second field is the name in parentheses and may hold both
+/// spaces and parentheses, so fields are counted from the last closing one.
+fn start_ticks(stat: &[u8]) -> Option<u64> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = stat.get(end.checked_add(1)?..)?;
+    let mut fields = rest
+        .split(u8::is_ascii_whitespace)
+        .filter(|field| !field.is_empty());
+    std::str::from_utf8(fields.nth(22 - 3)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_time_is_found_behind_a_name_that_imitates_the_format() {
+        let stat = b"42 (a) S 1 (b c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21\n";
+        assert_eq!(start_ticks(stat), Some(777));
+        assert_eq!(start_ticks(b"42 (a) S 1 2"), None);
+        assert_eq!(start_ticks(b""), None);
+    }
+
+    #[test]
+    fn status_fields_are_whole_names() {
+        let status = b"Name:\tx\nSigPnd:\t0\nShdPnd:\t0000000000000100\n";
+        assert_eq!(
+            status_field(status, "ShdPnd"),
+            Some(&b"0000000000000100"[..])
+        );
+        assert_eq!(status_field(status, "Pnd"), None);
+    }
+
+    #[test]
+    fn a_living_process_with_the_number_is_not_the_one_that_crashed() {
+        let own = std::process::id();
+        let error = ProcessHandles::open(Some(own), None).unwrap_err();
+        assert!(
+            matches!(error, ProcessError::NotDumping { pid } if pid == own),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_said_to_be_gone() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        child.wait().unwrap();
+        let error = ProcessHandles::open(Some(pid), Some(pid)).unwrap_err();
+        assert!(matches!(error, ProcessError::Gone { .. }), "{error}");
+        assert!(matches!(
+            ProcessHandles::open(None, None),
+            Err(ProcessError::NoPid)
+        ));
+    }
+}

@@ -1,0 +1,196 @@
+//! Puts the handler's binary where the kernel will find it.
+//!
+//! Invariant: the name always leads to a whole binary that has run on this node once; a handler
+//! that runs from the old one goes on undisturbed. It does not touch the kernel's settings.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cdh_bundle::RawText;
+use cdh_elfcore::{ElfError, ElfObject, MappedFile};
+use serde::Serialize;
+
+use super::journal::sync_parent;
+
+/// How long the self-test may take. It takes a millisecond; a node in trouble takes longer.
+const SELF_TEST_TIME: Duration = Duration::from_secs(10);
+
+/// Why the handler's binary could not be put in place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BinaryError {
+    /// The binary to install cannot be read.
+    #[error("cannot read the handler {path}")]
+    Read {
+        /// Binary to install.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The binary to install is not a program.
+    #[error("{path} is not a program that can be the handler")]
+    NotAProgram {
+        /// Binary to install.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: ElfError,
+    },
+    /// It cannot be written to its place.
+    #[error("cannot write the handler {path}")]
+    Write {
+        /// Where it goes.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The node does not execute it.
+    #[error("this node cannot run a program in {directory} (is it mounted noexec?)")]
+    NotExecutable {
+        /// Directory of the handler.
+        directory: PathBuf,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// It runs and fails.
+    #[error("the handler's self-test failed: {problem}")]
+    SelfTest {
+        /// What it said.
+        problem: String,
+    },
+}
+
+/// How a handler is linked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Linkage {
+    /// Runs on any host.
+    Static,
+    /// Needs this loader, and the libraries behind it, on the host.
+    Dynamic {
+        /// `PT_INTERP`.
+        interpreter: RawText,
+    },
+}
+
+/// How the program at `path` is linked.
+///
+/// # Errors
+/// When it cannot be read as an ELF file.
+pub fn linkage(path: &Path) -> Result<Linkage, BinaryError> {
+    let map = MappedFile::open(path).map_err(|source| BinaryError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let object = ElfObject::parse(map.bytes()).map_err(|source| BinaryError::NotAProgram {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(match object.interpreter() {
+        None => Linkage::Static,
+        Some(interpreter) => Linkage::Dynamic {
+            interpreter: RawText::from(interpreter),
+        },
+    })
+}
+
+/// Copies the program `from` to `to`, tries it there, and only then gives it its name.
+///
+/// # Errors
+/// When it cannot be copied or does not run; what had the name before still has it.
+pub fn place(from: &Path, to: &Path) -> Result<Linkage, BinaryError> {
+    let linkage = linkage(from)?;
+    let write = |source| BinaryError::Write {
+        path: to.to_owned(),
+        source,
+    };
+    let directory = to.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(directory).map_err(write)?;
+    // A name of our own per process: a concurrent install that got past the lock of another state
+    // directory must not exchange the binary between test and rename.
+    let temporary = directory.join(format!(".cdh-handler.{}", std::process::id()));
+    let placed = copy(from, &temporary)
+        .map_err(write)
+        .and_then(|()| self_test(&temporary))
+        .and_then(|()| {
+            fs::rename(&temporary, to)
+                .and_then(|()| sync_parent(to))
+                .map_err(write)
+        });
+    if placed.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    placed.map(|()| linkage)
+}
+
+fn copy(from: &Path, temporary: &Path) -> io::Result<()> {
+    let _ = fs::remove_file(temporary);
+    let mut source = File::open(from)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(temporary)?;
+    io::copy(&mut source, &mut file)?;
+    file.set_permissions(Permissions::from_mode(0o755))?;
+    file.sync_all()
+}
+
+/// Runs the handler the way the kernel does (empty environment, cwd `/`), without a crash.
+fn self_test(program: &Path) -> Result<(), BinaryError> {
+    let failed = |problem: String| BinaryError::SelfTest { problem };
+    let deadline = Instant::now() + SELF_TEST_TIME;
+    let mut child = loop {
+        let mut command = Command::new(program);
+        command
+            .arg("--self-test")
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null());
+        match command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn() {
+            Ok(child) => break child,
+            // A child that another thread is just forking may still hold the file open for writing.
+            Err(error)
+                if error.kind() == io::ErrorKind::ExecutableFileBusy
+                    && Instant::now() < deadline =>
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(source) => {
+                let directory = program.parent().unwrap_or(program).to_owned();
+                return Err(BinaryError::NotExecutable { directory, source });
+            }
+        }
+    };
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(()),
+            Ok(Some(status)) => {
+                let mut said = Vec::new();
+                if let Some(stderr) = child.stderr.take() {
+                    let _ = stderr.take(1024).read_to_end(&mut said);
+                }
+                let said = RawText::new(said.trim_ascii().to_vec());
+                return Err(failed(format!("{status}: {said}")));
+            }
+            Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            Ok(None) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(failed(format!(
+                    "no end after {} s",
+                    SELF_TEST_TIME.as_secs()
+                )));
+            }
+            Err(error) => return Err(failed(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! `install` and `uninstall`: the handler in place, the kernel's settings changed and given back.
+//!
+//! Invariant: whatever is interrupted wherever, running `uninstall` leaves the node with the newest
+//! foreign value of each setting (see [`super::journal`]). The order of an installation:
+//! directories, handler (tested on this node), handler settings, journal, kernel settings. It does
+//! not ship what is in the spool, and never deletes it.
+
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::binary::{self, BinaryError, Linkage};
+use super::journal::{Journal, JournalError, write_atomically};
+use super::settings::{NodeSettings, SettingsError, SettingsFiles};
+use crate::handler::settings::HandlerSettings;
+use crate::paths::{AgentPaths, PatternError};
+
+/// Crashes that the kernel pipes at once. Above it cores are lost, so it is high: at 128, a storm
+/// of 200 crashes lost 72.
+pub const DEFAULT_CORE_PIPE_LIMIT: u32 = 1024;
+
+/// Setuid programs are dumped too, for root only.
+pub const DEFAULT_SUID_DUMPABLE: u32 = 2;
+
+/// Why an installation was refused or undone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// Kernel settings belong to root.
+    #[error("only root can change the kernel's core settings")]
+    NotRoot,
+    /// The handler's path cannot stand in a pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The handler could not be put in place.
+    #[error(transparent)]
+    Binary(#[from] BinaryError),
+    /// A directory or file of the agent cannot be made.
+    #[error("cannot create {path}")]
+    Create {
+        /// Which.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Others could plant files there.
+    #[error("{path} is writable for others than its owner (mode {mode:04o})")]
+    NotPrivate {
+        /// Which directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// The backup cannot be kept, so nothing was changed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A setting was refused; the others are as they were.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+/// What to install, and how.
+#[derive(Clone, Debug)]
+pub struct InstallOptions {
+    /// Where things go.
+    pub paths: AgentPaths,
+    /// The handler's binary to copy.
+    pub handler_source: PathBuf,
+    /// `kernel.core_pipe_limit`.
+    pub core_pipe_limit: u32,
+    /// `fs.suid_dumpable`.
+    pub suid_dumpable: u32,
+    /// What the handler shall know; its spool is taken from `paths`.
+    pub handler: HandlerSettings,
+}
+
+impl InstallOptions {
+    /// The defaults for a handler binary.
+    #[must_use]
+    pub fn new(paths: AgentPaths, handler_source: PathBuf) -> Self {
+        let handler = HandlerSettings {
+            spool: paths.spool.clone(),
+            ..HandlerSettings::default()
+        };
+        Self {
+            paths,
+            handler_source,
+            core_pipe_limit: DEFAULT_CORE_PIPE_LIMIT,
+            suid_dumpable: DEFAULT_SUID_DUMPABLE,
+            handler,
+        }
+    }
+}
+
+/// What an installation did.
+#[derive(Clone, Debug)]
+pub struct InstallReport {
+    /// Settings as they were found.
+    pub before: NodeSettings,
+    /// Settings that hold now.
+    pub now: NodeSettings,
+    /// What an uninstall will restore.
+    pub backup: NodeSettings,
+    /// Whether an installation of ours was there already.
+    pub reinstalled: bool,
+    /// How the handler is linked: a dynamic one depends on the host's libraries.
+    pub linkage: Linkage,
+}
+
+/// What an uninstall did.
+#[derive(Clone, Debug)]
+pub struct UninstallReport {
+    /// Settings as they were found.
+    pub before: NodeSettings,
+    /// Settings that hold now.
+    pub now: NodeSettings,
+    /// Whether the pattern was somebody else's and was therefore left alone.
+    pub foreign_pattern: bool,
+    /// Whether there was a backup. Without one our own pattern gives way to the kernel's default.
+    pub had_backup: bool,
+    /// Files that were removed.
+    pub removed: Vec<PathBuf>,
+}
+
+/// Installs the handler and makes the kernel start it.
+///
+/// # Errors
+/// When anything is refused; the kernel's settings are then as they were.
+pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> {
+    let paths = &options.paths;
+    let pattern = paths.core_pattern()?;
+    require_root(&paths.settings)?;
+    create_private(&paths.state)?;
+    let _lock = lock(&paths.install_lock())?;
+    create_private(&paths.spool)?;
+    let linkage = binary::place(&options.handler_source, &paths.handler)?;
+    let handler = HandlerSettings {
+        spool: paths.spool.clone(),
+        ..options.handler.clone()
+    };
+    handler
+        .write(&paths.handler_settings())
+        .map_err(|source| InstallError::Create {
+            path: paths.handler_settings(),
+            source,
+        })?;
+
+    let before = NodeSettings::read(&paths.settings)?;
+    let wanted = NodeSettings {
+        core_pattern: pattern,
+        core_pipe_limit: options.core_pipe_limit,
+        suid_dumpable: options.suid_dumpable,
+    };
+    let old = Journal::read(&paths.backup())?;
+    let boot = boot_id();
+    let reinstalled = paths.is_our_pattern(&before.core_pattern);
+    let journal = Journal::before_install(old.as_ref(), &before, &wanted, &boot, |pattern| {
+        paths.is_our_pattern(pattern)
+    });
+    journal.write(&paths.backup())?;
+    wanted.apply(&paths.settings)?;
+    let journal = journal.settled();
+    journal.write(&paths.backup())?;
+    Ok(InstallReport {
+        before,
+        now: wanted,
+        backup: journal.backup,
+        reinstalled,
+        linkage,
+    })
+}
+
+/// Gives the kernel's settings back and removes the handler. The spool stays.
+///
+/// # Errors
+/// When a setting cannot be restored; the backup is then still there.
+pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
+    require_root(&paths.settings)?;
+    let _lock = match paths.state.is_dir() {
+        true => Some(lock(&paths.install_lock())?),
+        false => None,
+    };
+    let before = NodeSettings::read(&paths.settings)?;
+    let journal = Journal::read(&paths.backup())?;
+    let had_backup = journal.is_some();
+    let is_ours = |pattern: &_| paths.is_our_pattern(pattern);
+    let now = match &journal {
+        Some(journal) => journal.after_uninstall(&before, &boot_id(), is_ours),
+        None if is_ours(&before.core_pattern) => NodeSettings::kernel_defaults(),
+        None => before.clone(),
+    };
+    now.apply(&paths.settings)?;
+    let mut removed = Vec::new();
+    for path in [paths.handler_settings(), paths.handler.clone()] {
+        match fs::remove_file(&path) {
+            Ok(()) => removed.push(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(BinaryError::Write { path, source }.into()),
+        }
+    }
+    Journal::remove(&paths.backup())?;
+    let foreign_pattern = !is_ours(&before.core_pattern);
+    Ok(UninstallReport {
+        before,
+        now,
+        foreign_pattern,
+        had_backup,
+        removed,
+    })
+}
+
+fn require_root(files: &SettingsFiles) -> Result<(), InstallError> {
+    match *files == SettingsFiles::kernel() && !rustix::process::geteuid().is_root() {
+        true => Err(InstallError::NotRoot),
+        false => Ok(()),
+    }
+}
+
+/// Identity of the running kernel's boot; empty where `/proc` does not tell.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+/// Makes a directory that only its owner may enter. An existing one is left as it is, and refused
+/// where others could put things into it.
+fn create_private(path: &Path) -> Result<(), InstallError> {
+    let create = |source| InstallError::Create {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(create)?;
+    let mode = fs::metadata(path).map_err(create)?.permissions().mode();
+    match mode & 0o022 {
+        0 => Ok(()),
+        _ => Err(InstallError::NotPrivate {
+            path: path.to_owned(),
+            mode: mode & 0o7777,
+        }),
+    }
+}
+
+/// Waits for the lock; it is free again when the file is dropped.
+fn lock(path: &Path) -> Result<File, InstallError> {
+    let open = || -> io::Result<File> {
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+        Ok(file)
+    };
+    open().map_err(|source| InstallError::Create {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+impl HandlerSettings {
+    /// Writes the settings beside the handler, atomically.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        write_atomically(path, &serde_json::to_vec_pretty(self)?, 0o644)
+    }
+}

@@ -1,0 +1,248 @@
+//! The backup of foreign settings, journalled so that no sequence of events can lose it.
+//!
+//! Invariant: at every moment each setting either holds a foreign value, or the journal on disk
+//! holds the newest foreign value of it. The journal is therefore written, whole and synced, before
+//! a setting is touched, and it remembers every value that was ours since boot, so that "somebody
+//! else changed it" can be told from "we changed it". Our own pattern is recognised by its program
+//! and is never taken for foreign.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use cdh_bundle::RawText;
+use serde::{Deserialize, Serialize};
+
+use super::settings::NodeSettings;
+
+/// Why the journal could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// Not readable.
+    #[error("cannot read the backup of the node's settings, {path}")]
+    Read {
+        /// The journal.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Readable, but no journal.
+    #[error("{path} is not a backup of settings that this version can read")]
+    Damaged {
+        /// The journal.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Not writable.
+    #[error("cannot write the backup of the node's settings, {path}")]
+    Write {
+        /// The journal.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What stands in `backup.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// 1.
+    pub schema: u32,
+    /// Kernel boot that `ours` belongs to: a reboot forgets all settings.
+    pub boot_id: String,
+    /// Newest foreign value of each setting.
+    pub backup: NodeSettings,
+    /// Every combination that was or was about to be ours since that boot, oldest first.
+    pub ours: Vec<NodeSettings>,
+}
+
+impl Journal {
+    /// Reads the journal; `None` where there is none.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    pub fn read(path: &Path) -> Result<Option<Self>, JournalError> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(JournalError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| JournalError::Damaged {
+                path: path.to_owned(),
+                source,
+            })
+    }
+
+    /// Writes the journal: the old one or the new one is on disk, never half of one.
+    ///
+    /// # Errors
+    /// When it cannot be written and synced.
+    pub fn write(&self, path: &Path) -> Result<(), JournalError> {
+        let write = || -> io::Result<()> {
+            write_atomically(path, &serde_json::to_vec_pretty(self)?, 0o600)
+        };
+        write().map_err(|source| JournalError::Write {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// Removes the journal, once every setting is foreign again.
+    ///
+    /// # Errors
+    /// When it is there and cannot be removed.
+    pub fn remove(path: &Path) -> Result<(), JournalError> {
+        match fs::remove_file(path).and_then(|()| sync_parent(path)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(JournalError::Write {
+                path: path.to_owned(),
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The journal to write before `wanted` is applied over `now`.
+    ///
+    /// A setting that holds a value of ours keeps its older backup; any other value is the newest
+    /// foreign one. Where the pattern is ours and no journal is left, nobody knows what was there
+    /// before: the kernel's default stands in.
+    #[must_use]
+    pub fn before_install(
+        old: Option<&Self>,
+        now: &NodeSettings,
+        wanted: &NodeSettings,
+        boot_id: &str,
+        is_our_pattern: impl Fn(&RawText) -> bool,
+    ) -> Self {
+        let pattern_ours = is_our_pattern(&now.core_pattern);
+        // After a reboot only a start script that sets our pattern makes the numbers ours too.
+        let valid = old.filter(|old| old.boot_id == boot_id || pattern_ours);
+        let ours = valid.map(|old| old.ours.clone()).unwrap_or_default();
+        let backup = old.map_or_else(NodeSettings::kernel_defaults, |old| old.backup.clone());
+        // Without a journal the numbers beside our own pattern are ours as well.
+        let orphan = old.is_none() && pattern_ours;
+        let limit_ours = orphan
+            || ours
+                .iter()
+                .any(|one| one.core_pipe_limit == now.core_pipe_limit);
+        let suid_ours = orphan
+            || ours
+                .iter()
+                .any(|one| one.suid_dumpable == now.suid_dumpable);
+        let backup = NodeSettings {
+            core_pattern: if pattern_ours {
+                backup.core_pattern
+            } else {
+                now.core_pattern.clone()
+            },
+            core_pipe_limit: if limit_ours {
+                backup.core_pipe_limit
+            } else {
+                now.core_pipe_limit
+            },
+            suid_dumpable: if suid_ours {
+                backup.suid_dumpable
+            } else {
+                now.suid_dumpable
+            },
+        };
+        let mut ours: Vec<_> = ours.into_iter().filter(|one| one != wanted).collect();
+        ours.push(wanted.clone());
+        Self {
+            schema: 1,
+            boot_id: boot_id.to_owned(),
+            backup,
+            ours,
+        }
+    }
+
+    /// The journal once the newest of our values hold: older ones of ours can no longer be found
+    /// on the node, so who sets them from now on is somebody else.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        self.ours = self.ours.pop().into_iter().collect();
+        self
+    }
+
+    /// What each setting must be after an uninstall over `now`: the backup where the value is
+    /// ours, and whatever somebody else has set where it is not.
+    #[must_use]
+    pub fn after_uninstall(
+        &self,
+        now: &NodeSettings,
+        boot_id: &str,
+        is_our_pattern: impl Fn(&RawText) -> bool,
+    ) -> NodeSettings {
+        let pattern_ours = is_our_pattern(&now.core_pattern);
+        let valid = self.boot_id == boot_id || pattern_ours;
+        let ours = |is: &dyn Fn(&NodeSettings) -> bool| valid && self.ours.iter().any(is);
+        let limit_ours = ours(&|one| one.core_pipe_limit == now.core_pipe_limit);
+        let suid_ours = ours(&|one| one.suid_dumpable == now.suid_dumpable);
+        NodeSettings {
+            core_pattern: match pattern_ours {
+                true => self.backup.core_pattern.clone(),
+                false => now.core_pattern.clone(),
+            },
+            core_pipe_limit: match limit_ours {
+                true => self.backup.core_pipe_limit,
+                false => now.core_pipe_limit,
+            },
+            suid_dumpable: if suid_ours {
+                self.backup.suid_dumpable
+            } else {
+                now.suid_dumpable
+            },
+        }
+    }
+}
+
+/// Writes a file beside its name, syncs it, gives it the name, syncs the directory.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let temporary = path.with_file_name(name);
+    // What an interrupted write left is nobody's; O_EXCL then refuses to follow a planted link.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)?;
+    let written = file
+        .set_permissions(fs::Permissions::from_mode(mode))
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| sync_parent(path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Syncs the directory that holds `path`, so that a rename in it survives a power cut.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    match path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
+}

@@ -1,0 +1,18 @@
+//! The node's side of an installation: kernel settings, their backup, the handler's binary.
+
+pub mod binary;
+pub mod install;
+pub mod journal;
+pub mod settings;
+pub mod status;
+
+/// The error with its causes, on one line.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,130 @@
+//! What is installed on this node, and what is wrong with it. Looks only; changes nothing.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::binary::{Linkage, linkage};
+use super::journal::{Journal, JournalError};
+use super::settings::{NodeSettings, SettingsError};
+use crate::handler::settings::HandlerSettings;
+use crate::paths::AgentPaths;
+use crate::shipper;
+use crate::spool::{SpoolCount, count};
+
+/// Who gets the cores of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PatternOwner {
+    /// The handler that these paths name, with the arguments that it expects.
+    Ours,
+    /// A handler of ours that is installed elsewhere, or by another version.
+    OtherInstallation,
+    /// Somebody else.
+    Foreign,
+}
+
+/// State of the agent on this node.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// Who gets the cores.
+    pub pattern: PatternOwner,
+    /// The kernel's settings as they are.
+    pub settings: NodeSettings,
+    /// What an uninstall will restore.
+    pub backup: Option<NodeSettings>,
+    /// Path of the handler.
+    pub handler: PathBuf,
+    /// How the handler is linked; `None` where there is none.
+    pub linkage: Option<Linkage>,
+    /// Whether a shipper runs.
+    pub shipper_running: bool,
+    /// Path of the spool.
+    pub spool: PathBuf,
+    /// What is in the spool.
+    pub count: Option<SpoolCount>,
+    /// What is wrong.
+    pub problems: Vec<String>,
+}
+
+/// Why nothing can be said.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StatusError {
+    /// The kernel's settings cannot be read.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+/// Looks at the node.
+///
+/// # Errors
+/// When the kernel's settings cannot be read; everything else is a problem in the answer.
+pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
+    let settings = NodeSettings::read(&paths.settings)?;
+    let mut problems = Vec::new();
+    let pattern = match paths.core_pattern() {
+        Ok(wanted) if wanted == settings.core_pattern => PatternOwner::Ours,
+        _ if paths.is_our_pattern(&settings.core_pattern) => PatternOwner::OtherInstallation,
+        _ => PatternOwner::Foreign,
+    };
+    let backup = Journal::read(&paths.backup()).unwrap_or_else(|error: JournalError| {
+        problems.push(super::explain(&error));
+        None
+    });
+    let installed = pattern == PatternOwner::Ours;
+    let linkage = if paths.handler.exists() {
+        linkage(&paths.handler)
+            .map_err(|error| problems.push(super::explain(&error)))
+            .ok()
+    } else {
+        if installed {
+            problems.push(format!(
+                "the handler {} is missing",
+                paths.handler.display()
+            ));
+        }
+        None
+    };
+    if installed {
+        let (handler, problem) = HandlerSettings::read(&paths.handler_settings());
+        if let Some(problem) = problem {
+            let path = paths.handler_settings();
+            problems.push(format!("{}: {problem}; the defaults hold", path.display()));
+        }
+        if handler.spool != paths.spool {
+            problems.push(format!(
+                "the handler's spool is {}",
+                handler.spool.display()
+            ));
+        }
+        if settings.core_pipe_limit == 0 {
+            let why = "the kernel does not wait for handlers, /proc facts may be lost";
+            problems.push(format!("core_pipe_limit is 0: {why}"));
+        }
+        if backup.is_none() {
+            problems.push("there is no backup of the settings from before".to_owned());
+        }
+    } else if backup.is_some() && pattern == PatternOwner::Foreign {
+        let why = "something has replaced the core pattern since the installation";
+        problems.push(why.to_owned());
+    }
+    let count = count(&paths.spool)
+        .map_err(|error| problems.push(format!("{}: {error}", paths.spool.display())))
+        .ok();
+    if let Some(count) = count.filter(|count| count.quarantined > 0) {
+        problems.push(format!("{} entries are in quarantine", count.quarantined));
+    }
+    Ok(Status {
+        pattern,
+        settings,
+        backup: backup.map(|journal| journal.backup),
+        handler: paths.handler.clone(),
+        linkage,
+        shipper_running: shipper::is_running(paths),
+        spool: paths.spool.clone(),
+        count,
+        problems,
+    })
+}

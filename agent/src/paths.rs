@@ -1,0 +1,222 @@
+//! Where the agent keeps its things on a node, and the core pattern that follows from it.
+//!
+//! The pattern is
+//! `|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e`: each argument
+//! carries the letter of its specifier, so that one which a kernel does not know (it expands to
+//! nothing) or does not fill is told from the next one. The texts that a stranger chooses stand
+//! last: before Linux 5.3 the kernel split the line after expanding it. Everything else the handler
+//! needs to know stands in `cdh-handler.json` beside it, because the pattern ends at 127 bytes.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use cdh_bundle::RawText;
+
+use crate::node::settings::{CORE_PATTERN_MAX, SettingsFiles};
+
+/// Name of the program that the kernel starts; also how a pattern of ours is recognised.
+pub const HANDLER_NAME: &str = "cdh-handler";
+
+/// Specifiers in the pattern, in their order.
+pub(crate) const SPECIFIERS: &str = "PIpistdughe";
+
+/// Where things are on this node.
+#[derive(Clone, Debug)]
+pub struct AgentPaths {
+    /// The handler that the kernel starts.
+    pub handler: PathBuf,
+    /// Backup of the settings, locks.
+    pub state: PathBuf,
+    /// Dumps between handler and shipper.
+    pub spool: PathBuf,
+    /// The kernel's settings.
+    pub settings: SettingsFiles,
+}
+
+impl Default for AgentPaths {
+    fn default() -> Self {
+        Self {
+            handler: "/usr/local/lib/cdh/cdh-handler".into(),
+            state: "/var/lib/cdh".into(),
+            spool: "/var/lib/cdh/spool".into(),
+            settings: SettingsFiles::kernel(),
+        }
+    }
+}
+
+/// Why no core pattern can name this handler.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PatternError {
+    /// The kernel starts the handler from `/`, and splits and expands the pattern.
+    #[error("{path} cannot stand in a core pattern: {problem}")]
+    Unusable {
+        /// Path of the handler.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Longer than the kernel keeps.
+    #[error("the path {path} makes a core pattern of {found} bytes, the kernel takes {limit}")]
+    TooLong {
+        /// Path of the handler.
+        path: PathBuf,
+        /// Length of the pattern, bytes.
+        found: usize,
+        /// The kernel's limit, bytes.
+        limit: usize,
+    },
+}
+
+impl AgentPaths {
+    /// The same layout below another directory: `handler`, `state`, `state/spool`.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        Self {
+            handler: root.join("lib").join(HANDLER_NAME),
+            state: root.join("state"),
+            spool: root.join("state/spool"),
+            settings: SettingsFiles::kernel(),
+        }
+    }
+
+    /// What the handler reads when it starts.
+    #[must_use]
+    pub fn handler_settings(&self) -> PathBuf {
+        self.handler.with_file_name("cdh-handler.json")
+    }
+
+    /// The journal of foreign settings.
+    #[must_use]
+    pub fn backup(&self) -> PathBuf {
+        self.state.join("backup.json")
+    }
+
+    /// Locked while settings are changed.
+    #[must_use]
+    pub fn install_lock(&self) -> PathBuf {
+        self.state.join("install.lock")
+    }
+
+    /// Locked by the one shipper of a spool.
+    #[must_use]
+    pub fn shipper_lock(&self) -> PathBuf {
+        self.state.join("shipper.lock")
+    }
+
+    /// The pattern that makes the kernel start the handler.
+    ///
+    /// # Errors
+    /// When the handler's path cannot stand in a pattern.
+    pub fn core_pattern(&self) -> Result<RawText, PatternError> {
+        let unusable = |problem| PatternError::Unusable {
+            path: self.handler.clone(),
+            problem,
+        };
+        let path = self.handler.as_os_str().as_bytes();
+        if path.first() != Some(&b'/') {
+            return Err(unusable("it is not absolute"));
+        }
+        if path
+            .iter()
+            .any(|&byte| byte.is_ascii_whitespace() || byte == 0x0b || byte == b'%')
+        {
+            return Err(unusable("it holds a space or a per cent sign"));
+        }
+        if self
+            .handler
+            .file_name()
+            .is_none_or(|name| name != HANDLER_NAME)
+        {
+            return Err(unusable("the handler must be called `cdh-handler`"));
+        }
+        let mut pattern = b"|".to_vec();
+        pattern.extend_from_slice(path);
+        for letter in SPECIFIERS.bytes() {
+            pattern.extend_from_slice(&[b' ', letter, b'%', letter]);
+        }
+        if pattern.len() > CORE_PATTERN_MAX {
+            return Err(PatternError::TooLong {
+                path: self.handler.clone(),
+                found: pattern.len(),
+                limit: CORE_PATTERN_MAX,
+            });
+        }
+        Ok(RawText::new(pattern))
+    }
+
+    /// Whether a pattern starts a handler of ours: this one, or one installed elsewhere.
+    #[must_use]
+    pub fn is_our_pattern(&self, pattern: &RawText) -> bool {
+        let Some(command) = pattern.as_bytes().strip_prefix(b"|") else {
+            return false;
+        };
+        let mut words = command
+            .split(u8::is_ascii_whitespace)
+            .filter(|word| !word.is_empty());
+        let program = words.next().unwrap_or_default();
+        let name = program
+            .rsplit(|&byte| byte == b'/')
+            .next()
+            .unwrap_or_default();
+        program == self.handler.as_os_str().as_bytes() || name == HANDLER_NAME.as_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_pattern_names_every_specifier_and_fits() {
+        let pattern = AgentPaths::default().core_pattern().unwrap();
+        assert_eq!(
+            pattern.as_bytes(),
+            b"|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e"
+        );
+        assert!(AgentPaths::default().is_our_pattern(&pattern));
+    }
+
+    #[test]
+    fn only_patterns_that_start_a_handler_of_ours_are_ours() {
+        let paths = AgentPaths::default();
+        let ours = |pattern: &str| paths.is_our_pattern(&RawText::from(pattern));
+        assert!(ours("|/opt/other/cdh-handler P%P"));
+        assert!(ours("|/usr/local/lib/cdh/cdh-handler"));
+        for foreign in [
+            "",
+            "|",
+            "core",
+            "/cdh-handler",
+            "|/bin/tee /cdh-handler",
+            "|/x/cdh-handler-old P%P",
+        ] {
+            assert!(!ours(foreign), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn handler_paths_that_the_kernel_would_misread_are_refused() {
+        let pattern = |path: &str| {
+            AgentPaths {
+                handler: path.into(),
+                ..AgentPaths::default()
+            }
+            .core_pattern()
+        };
+        for path in [
+            "cdh-handler",
+            "/a b/cdh-handler",
+            "/a%p/cdh-handler",
+            "/a/other",
+            "/",
+        ] {
+            assert!(
+                matches!(pattern(path), Err(PatternError::Unusable { .. })),
+                "{path}"
+            );
+        }
+        let long = format!("/{}/cdh-handler", "x".repeat(120));
+        assert!(matches!(pattern(&long), Err(PatternError::TooLong { .. })));
+    }
+}

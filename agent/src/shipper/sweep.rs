@@ -1,0 +1,348 @@
+//! One pass over the spool: salvage what dead handlers left, ship what is sealed, remove what has
+//! arrived.
+//!
+//! Invariant: an entry leaves the spool only after the store has confirmed size and checksum of
+//! its bundle and of its manifest. An entry of which nothing can be made is moved to quarantine,
+//! never removed. A store that fails ends the pass for all entries, and none is to blame.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use cdh_bundle::{BundleError, BundleWriter, DumpId, Verdict};
+use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship};
+
+use super::backoff::Backoff;
+use crate::spool::{
+    Found, QUARANTINE, SalvageError, Salvaged, SpoolEntry, list, rename_entry, salvage,
+};
+
+/// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SetuidDumps {
+    /// They stay on the node, in the spool, for root only.
+    #[default]
+    Keep,
+    /// They go into the store like all others.
+    Ship,
+}
+
+/// Something the shipper did or could not do.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ShipperEvent {
+    /// A dump is in the store, and no longer in the spool.
+    Shipped {
+        /// Which.
+        id: DumpId,
+        /// Name of the process, escaped.
+        name: String,
+        /// Its signal.
+        signal: String,
+        /// Whether the core is whole.
+        verdict: Verdict,
+        /// Where it is.
+        key: ObjectKey,
+    },
+    /// What a dead handler left was sealed.
+    Salvaged {
+        /// Which.
+        id: DumpId,
+        /// What is in it.
+        verdict: Verdict,
+    },
+    /// A dump of a setuid program stays on the node.
+    Kept {
+        /// Which.
+        id: DumpId,
+    },
+    /// Nothing can be made of an entry; it is in quarantine.
+    Quarantined {
+        /// Which.
+        id: DumpId,
+        /// Why.
+        why: String,
+    },
+    /// An entry could not be dealt with now; it will be tried again.
+    Failed {
+        /// Which.
+        id: DumpId,
+        /// Why.
+        why: String,
+    },
+    /// The store does not answer; everything waits.
+    StoreFailed {
+        /// Why.
+        why: String,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+    /// The store answers again.
+    StoreBack,
+}
+
+/// Sums of one pass.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SweepReport {
+    /// Dumps that went into the store.
+    pub shipped: Vec<DumpId>,
+    /// Entries of dead handlers that were sealed.
+    pub salvaged: Vec<DumpId>,
+    /// Entries that went into quarantine.
+    pub quarantined: Vec<DumpId>,
+    /// Dumps of setuid programs that stay.
+    pub kept: Vec<DumpId>,
+    /// Entries that will be tried again.
+    pub failed: Vec<DumpId>,
+    /// Entries whose handlers are at work.
+    pub in_progress: Vec<DumpId>,
+}
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SweepError {
+    /// The spool cannot be read.
+    #[error("cannot read the spool")]
+    Spool(#[source] io::Error),
+    /// The store does not take anything.
+    #[error("the store takes no dumps")]
+    Store(#[source] StoreError),
+}
+
+/// Failures of one entry after which it goes into quarantine.
+const PATIENCE: u32 = 5;
+
+/// Passes over a spool, remembering what failed before.
+pub(super) struct Sweeper<'a> {
+    pub(super) spool: &'a Path,
+    pub(super) setuid: SetuidDumps,
+    pub(super) stop: &'a dyn Fn() -> bool,
+    pub(super) observer: &'a mut dyn FnMut(&ShipperEvent),
+    pub(super) failures: BTreeMap<DumpId, Backoff>,
+    pub(super) kept: std::collections::BTreeSet<DumpId>,
+}
+
+impl Sweeper<'_> {
+    /// Seals what dead handlers left and finishes removals. Needs no store.
+    pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
+        for entry in list(self.spool).map_err(SweepError::Spool)? {
+            if (self.stop)() {
+                break;
+            }
+            match entry.state {
+                Found::Sealed => {}
+                Found::Shipped => self.remove(entry),
+                Found::New => self.remove_if_abandoned(entry),
+                Found::Partial => self.salvage_one(entry.id, report),
+            }
+        }
+        Ok(())
+    }
+
+    fn salvage_one(&mut self, id: DumpId, report: &mut SweepReport) {
+        match salvage(self.spool, id) {
+            Ok(Salvaged::Sealed { verdict, .. }) => {
+                self.failures.remove(&id);
+                report.salvaged.push(id);
+                (self.observer)(&ShipperEvent::Salvaged { id, verdict });
+            }
+            Ok(Salvaged::Alive) => report.in_progress.push(id),
+            Ok(Salvaged::Gone) => {}
+            Err(error) => {
+                let entry = SpoolEntry {
+                    state: Found::Partial,
+                    id,
+                };
+                self.entry_failed(entry, explain(&error), is_lack_of_space(&error), report);
+            }
+        }
+    }
+
+    /// Ships every sealed entry, oldest first.
+    pub(super) fn ship(
+        &mut self,
+        store: &dyn Store,
+        report: &mut SweepReport,
+    ) -> Result<(), SweepError> {
+        for entry in list(self.spool).map_err(SweepError::Spool)? {
+            if (self.stop)() {
+                break;
+            }
+            if entry.state == Found::Sealed {
+                self.ship_one(store, entry, report)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn ship_one(
+        &mut self,
+        store: &dyn Store,
+        entry: SpoolEntry,
+        report: &mut SweepReport,
+    ) -> Result<(), SweepError> {
+        let id = entry.id;
+        let bundle = match BundleWriter::from_entry(&self.spool.join(entry.name())) {
+            Ok(bundle) if bundle.manifest().id == id => bundle,
+            Ok(_) => {
+                self.quarantine(entry, "its manifest is that of another dump", report);
+                return Ok(());
+            }
+            Err(error) => {
+                self.bundle_failed(entry, &error, report);
+                return Ok(());
+            }
+        };
+        let manifest = bundle.manifest();
+        if self.setuid == SetuidDumps::Keep && manifest.process.dumpable == Some(2) {
+            report.kept.push(id);
+            if self.kept.insert(id) {
+                (self.observer)(&ShipperEvent::Kept { id });
+            }
+            return Ok(());
+        }
+        match ship(store, &bundle) {
+            Ok(shipped) => {
+                let event = ShipperEvent::Shipped {
+                    id,
+                    name: manifest.process.name.to_string(),
+                    signal: manifest.signal.name.clone(),
+                    verdict: manifest.verdict.clone(),
+                    key: shipped.key,
+                };
+                drop(bundle);
+                self.remove(entry);
+                self.failures.remove(&id);
+                report.shipped.push(id);
+                (self.observer)(&event);
+                Ok(())
+            }
+            Err(ShipError::Bundle(error)) => {
+                self.bundle_failed(entry, &error, report);
+                Ok(())
+            }
+            Err(ShipError::Store(error)) => Err(SweepError::Store(error)),
+            Err(error) => {
+                self.entry_failed(entry, explain(&error), false, report);
+                Ok(())
+            }
+        }
+    }
+
+    fn bundle_failed(&mut self, entry: SpoolEntry, error: &BundleError, report: &mut SweepReport) {
+        // What does not fit its own manifest today will not fit it tomorrow.
+        match error {
+            BundleError::Io { .. } => self.entry_failed(entry, explain(error), false, report),
+            _ => self.quarantine(entry, &explain(error), report),
+        }
+    }
+
+    /// Counts a failure that may pass; after some of them the entry goes into quarantine, unless
+    /// the disk is full, which is not its fault.
+    fn entry_failed(
+        &mut self,
+        entry: SpoolEntry,
+        why: String,
+        is_patient: bool,
+        report: &mut SweepReport,
+    ) {
+        let backoff = self.failures.entry(entry.id).or_default();
+        backoff.failed();
+        if backoff.failures() >= PATIENCE && !is_patient {
+            return self.quarantine(entry, &why, report);
+        }
+        report.failed.push(entry.id);
+        (self.observer)(&ShipperEvent::Failed { id: entry.id, why });
+    }
+
+    fn quarantine(&mut self, entry: SpoolEntry, why: &str, report: &mut SweepReport) {
+        let id = entry.id;
+        let place = || -> io::Result<()> {
+            let directory = self.spool.join(QUARANTINE);
+            fs::create_dir_all(&directory)?;
+            rename_entry(self.spool, &entry.name(), &format!("{QUARANTINE}/{id}"))?;
+            fs::write(
+                directory.join(id.to_string()).join("reason.txt"),
+                format!("{why}\n"),
+            )
+        };
+        let event = match place() {
+            Ok(()) => {
+                self.failures.remove(&id);
+                report.quarantined.push(id);
+                ShipperEvent::Quarantined {
+                    id,
+                    why: why.to_owned(),
+                }
+            }
+            Err(error) => {
+                report.failed.push(id);
+                ShipperEvent::Failed {
+                    id,
+                    why: format!("{why}; no quarantine: {error}"),
+                }
+            }
+        };
+        (self.observer)(&event);
+    }
+
+    /// Removes an entry whose successor is verified. The rename first: an entry that is half
+    /// removed must not look like one that is to be shipped.
+    fn remove(&mut self, entry: SpoolEntry) {
+        let shipped = SpoolEntry {
+            state: Found::Shipped,
+            id: entry.id,
+        };
+        let remove = || -> io::Result<()> {
+            if entry.state != Found::Shipped {
+                rename_entry(self.spool, &entry.name(), &shipped.name())?;
+            }
+            fs::remove_dir_all(self.spool.join(shipped.name()))
+        };
+        if let Err(error) = remove() {
+            let why = format!("it is in the store, but cannot be removed here: {error}");
+            (self.observer)(&ShipperEvent::Failed { id: entry.id, why });
+        }
+    }
+
+    /// A directory that never got its first name holds nothing. An hour is longer than a handler
+    /// can take for two system calls.
+    fn remove_if_abandoned(&self, entry: SpoolEntry) {
+        let path = self.spool.join(entry.name());
+        let age = fs::metadata(&path).and_then(|metadata| metadata.modified());
+        let age = age.ok().and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age > Duration::from_secs(3600)) {
+            let _ = fs::remove_dir(path);
+        }
+    }
+}
+
+/// The error with its causes, on one line.
+pub(super) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn is_lack_of_space(error: &SalvageError) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(
+            kind,
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        ) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

@@ -1,0 +1,345 @@
+//! Makes a sealed entry of what a dead handler left.
+//!
+//! Invariant: whatever the handler had written as a whole is in the sealed entry, whatever it was
+//! just writing is not, and the verdict says that it died. An entry whose handler lives is not
+//! touched. Salvage that is itself interrupted can be done again.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cdh_bundle::{Cause, CoreEncoding, DumpId, EntryKind, Gap, Manifest, Verdict};
+use cdh_elfcore::{CoreHead, FileSource};
+use jiff::Timestamp;
+
+use super::core_salvage::salvage_core;
+use super::entry::{IDENTITY, PartialEntry, SpoolError, read_small};
+use crate::handler::HandlerArguments;
+use crate::handler::identity::{add_head, core_record, first_manifest};
+
+/// Bytes of a JSON file of ours at most: the largest part is the list of modules.
+const JSON_LIMIT: u64 = 64 << 20;
+
+/// Why an entry could not be salvaged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SalvageError {
+    /// The entry cannot be read or written.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// Its core cannot be read or written.
+    #[error("cannot mend the core of the entry {path}")]
+    Core {
+        /// The entry.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What became of an entry.
+#[derive(Debug)]
+pub enum Salvaged {
+    /// It is sealed now.
+    Sealed {
+        /// Where it is.
+        path: PathBuf,
+        /// What is in it.
+        verdict: Verdict,
+    },
+    /// Its handler works on it.
+    Alive,
+    /// There is no such entry any more.
+    Gone,
+}
+
+/// Seals the `.partial` entry of a handler that is gone.
+///
+/// # Errors
+/// When the disk fails or is full.
+pub fn salvage(spool: &Path, id: DumpId) -> Result<Salvaged, SalvageError> {
+    let entry = match PartialEntry::take_over(spool, id) {
+        Ok(Some(entry)) => entry,
+        Ok(None) => return Ok(Salvaged::Gone),
+        Err(SpoolError::Busy { .. }) => return Ok(Salvaged::Alive),
+        Err(error) => return Err(error.into()),
+    };
+    // It died between its last write and the rename.
+    if let Some(manifest) = read_manifest(&entry, &EntryKind::Manifest.file_name(), id)? {
+        let verdict = manifest.verdict;
+        return Ok(Salvaged::Sealed {
+            path: entry.finish()?,
+            verdict,
+        });
+    }
+    seal_what_is_there(entry)
+}
+
+fn seal_what_is_there(mut entry: PartialEntry) -> Result<Salvaged, SalvageError> {
+    let id = entry.id();
+    let mut manifest = match read_manifest(&entry, IDENTITY, id)? {
+        Some(manifest) => manifest,
+        None => unknown(&entry),
+    };
+    entry.release_reserve();
+    for name in entry.file_names()? {
+        if name.ends_with(".new") {
+            entry.remove_file(&name);
+        }
+    }
+    let keep = |entry: &mut PartialEntry, kind: EntryKind, is_whole: fn(File) -> bool| {
+        let name = kind.file_name();
+        let whole = match entry.open_file(&name) {
+            Ok(None) => return Ok(()),
+            Ok(Some(file)) => is_whole(file),
+            Err(_) => false,
+        };
+        if whole {
+            return entry.adopt_file(kind);
+        }
+        entry.remove_file(&name);
+        Ok(())
+    };
+    keep(&mut entry, EntryKind::DumpInfo, is_json)?;
+    keep(&mut entry, EntryKind::Proc, is_json)?;
+    keep(&mut entry, EntryKind::Minicore, is_whole_core)?;
+    keep(&mut entry, EntryKind::Backtrace, is_json)?;
+    keep(&mut entry, EntryKind::HandlerLog, |_| true)?;
+    mend_core(&mut entry, &mut manifest)?;
+    manifest.finished_at = Some(Timestamp::now());
+    manifest.gaps.push(Gap {
+        what: "handler".to_owned(),
+        why: "it died before it was done; the shipper sealed what was there".to_owned(),
+    });
+    let verdict = manifest.verdict.clone();
+    Ok(Salvaged::Sealed {
+        path: entry.seal(manifest)?,
+        verdict,
+    })
+}
+
+fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), SalvageError> {
+    let kind = EntryKind::Core(CoreEncoding::ZstdSeekable);
+    let name = kind.file_name();
+    let promised = manifest.core.take().map(|core| core.expected);
+    let evidence = Some("its handler is gone".to_owned());
+    manifest.verdict = Verdict::Empty {
+        cause: Cause::HandlerDied,
+        evidence: evidence.clone(),
+    };
+    let Some(file) = entry.open_file(&name)? else {
+        return Ok(());
+    };
+    let path = entry.path().to_owned();
+    let failed = move |source| SalvageError::Core {
+        path: path.clone(),
+        source,
+    };
+    let Some(core) = salvage_core(file.try_clone().map_err(&failed)?).map_err(&failed)? else {
+        entry.remove_file(&name);
+        return Ok(());
+    };
+    entry.record(kind, core.stored);
+    if manifest.machine.is_empty() {
+        read_head(&file).inspect(|head| add_head(manifest, head));
+    }
+    let promised = promised.or(manifest.core.take().map(|core| core.expected));
+    let expected = promised.unwrap_or(core.plain);
+    let mut record = core_record(&manifest.stem, core.plain, expected);
+    record.sha256 = Some(core.sha256);
+    manifest.core = Some(record);
+    // Judged by size, as every core: it may have died with nothing left to read.
+    manifest.verdict = match promised {
+        Some(expected) if core.plain >= expected => Verdict::Complete,
+        _ => Verdict::Truncated {
+            expected,
+            got: core.plain,
+            cause: Cause::HandlerDied,
+            evidence,
+        },
+    };
+    Ok(())
+}
+
+/// Reads the head out of the mended core.
+fn read_head(core: &File) -> Option<CoreHead> {
+    use std::io::{Seek, SeekFrom};
+    let mut core = core.try_clone().ok()?;
+    core.seek(SeekFrom::Start(0)).ok()?;
+    let mut plain = zstd::stream::Decoder::new(core).ok()?;
+    CoreHead::from_reader(&mut plain).ok()
+}
+
+/// The manifest in a file; `None` where there is none, or one that is not of this dump.
+fn read_manifest(
+    entry: &PartialEntry,
+    name: &str,
+    id: DumpId,
+) -> Result<Option<Manifest>, SpoolError> {
+    let Ok(Some(mut file)) = entry.open_file(name) else {
+        return Ok(None);
+    };
+    let bytes = read_small(&mut file, JSON_LIMIT).map_err(|source| SpoolError::Io {
+        path: entry.path().join(name),
+        source,
+    })?;
+    let manifest = serde_json::from_slice::<Manifest>(&bytes).ok();
+    Ok(manifest.filter(|manifest| manifest.id == id))
+}
+
+/// The manifest of an entry about which nothing is known.
+fn unknown(entry: &PartialEntry) -> Manifest {
+    let modified = std::fs::metadata(entry.path()).and_then(|metadata| metadata.modified());
+    let modified = modified
+        .ok()
+        .and_then(|time| Timestamp::try_from(time).ok());
+    let arguments = HandlerArguments {
+        time: modified.map(Timestamp::as_second),
+        ..HandlerArguments::default()
+    };
+    let mut manifest = first_manifest(entry.id(), &arguments, None);
+    manifest.gaps.push(Gap {
+        what: "identity".to_owned(),
+        why: "the handler died before it wrote who crashed".to_owned(),
+    });
+    manifest
+}
+
+fn is_json(mut file: File) -> bool {
+    let bytes = read_small(&mut file, JSON_LIMIT).unwrap_or_default();
+    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok()
+}
+
+fn is_whole_core(file: File) -> bool {
+    let Ok(source) = FileSource::new(file) else {
+        return false;
+    };
+    let length = cdh_elfcore::ByteSource::len(&source);
+    CoreHead::from_source(&source).is_ok_and(|head| length >= head.expected_len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use cdh_bundle::BundleWriter;
+
+    use super::*;
+
+    fn sealed(salvaged: Salvaged) -> (PathBuf, Verdict) {
+        match salvaged {
+            Salvaged::Sealed { path, verdict } => (path, verdict),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn arguments() -> HandlerArguments {
+        HandlerArguments {
+            pid: Some(4711),
+            signal: Some(11),
+            name: "victim".into(),
+            ..HandlerArguments::default()
+        }
+    }
+
+    #[test]
+    fn an_entry_whose_handler_lives_is_left_alone() {
+        let spool = tempfile::tempdir().unwrap();
+        let id = DumpId::random();
+        let entry = PartialEntry::create(&spool.path().join("s"), id).unwrap();
+        let spool = spool.path().join("s");
+        assert!(matches!(salvage(&spool, id).unwrap(), Salvaged::Alive));
+        drop(entry);
+        assert!(matches!(
+            salvage(&spool, id).unwrap(),
+            Salvaged::Sealed { .. }
+        ));
+        assert!(matches!(salvage(&spool, id).unwrap(), Salvaged::Gone));
+    }
+
+    #[test]
+    fn an_entry_without_a_word_about_the_process_becomes_a_valid_bundle() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = root.path().join("s");
+        let id = DumpId::random();
+        drop(PartialEntry::create(&spool, id).unwrap());
+        let (path, verdict) = sealed(salvage(&spool, id).unwrap());
+        assert_eq!(verdict.word(), "empty");
+        let bundle = BundleWriter::from_entry(&path).unwrap();
+        assert_eq!(bundle.manifest().id, id);
+    }
+
+    #[test]
+    fn whole_files_are_kept_and_torn_ones_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let spool = root.path().join("s");
+        let id = DumpId::random();
+        let entry = PartialEntry::create(&spool, id).unwrap();
+        entry
+            .write_identity(&first_manifest(id, &arguments(), None))
+            .unwrap();
+        let path = entry.path().to_owned();
+        fs::write(path.join(EntryKind::Proc.file_name()), b"{\"schema\": 1}").unwrap();
+        fs::write(path.join(EntryKind::DumpInfo.file_name()), b"{\"uuid\": \"").unwrap();
+        fs::write(
+            path.join(EntryKind::Minicore.file_name()),
+            b"\x7fELF\x02\x01",
+        )
+        .unwrap();
+        let plain = vec![5; 300_000];
+        let mut core = zstd::bulk::compress(&plain, 1).unwrap();
+        core.extend_from_slice(&zstd::bulk::compress(&plain, 1).unwrap()[..20]);
+        let kind = EntryKind::Core(CoreEncoding::ZstdSeekable);
+        fs::write(path.join(kind.file_name()), core).unwrap();
+        drop(entry);
+        let (path, verdict) = sealed(salvage(&spool, id).unwrap());
+        assert!(
+            matches!(
+                verdict,
+                Verdict::Truncated {
+                    got: 300_000,
+                    cause: Cause::HandlerDied,
+                    ..
+                }
+            ),
+            "{verdict:?}"
+        );
+        let bundle = BundleWriter::from_entry(&path).unwrap();
+        let manifest = bundle.manifest();
+        assert_eq!(manifest.process.name, "victim".into());
+        let names: Vec<_> = manifest
+            .entries
+            .iter()
+            .map(|entry| entry.name.as_str())
+            .collect();
+        let expected = [EntryKind::Proc, kind].map(|kind| kind.bundle_name(&manifest.stem));
+        assert_eq!(names, expected);
+        bundle.write_to(&mut io::sink()).unwrap();
+    }
+
+    #[test]
+    fn links_and_pipes_that_somebody_planted_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let (spool, secret) = (root.path().join("s"), root.path().join("secret"));
+        fs::write(&secret, "{}").unwrap();
+        let id = DumpId::random();
+        let entry = PartialEntry::create(&spool, id).unwrap();
+        let path = entry.path().to_owned();
+        std::os::unix::fs::symlink(&secret, path.join(EntryKind::Proc.file_name())).unwrap();
+        fs::hard_link(&secret, path.join(EntryKind::DumpInfo.file_name())).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path.join(EntryKind::Backtrace.file_name()),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        drop(entry);
+        let (path, _) = sealed(salvage(&spool, id).unwrap());
+        let bundle = BundleWriter::from_entry(&path).unwrap();
+        assert_eq!(bundle.manifest().entries, []);
+        assert_eq!(fs::read(&secret).unwrap(), b"{}");
+    }
+}

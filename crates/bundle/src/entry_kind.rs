@@ -1,0 +1,210 @@
+//! What a file of a spool entry, and an entry of a bundle, is.
+//!
+//! ```text
+//! spool            bundle
+//! core.zst         <stem>.core.zst
+//! 0.log            <stem>-0.log
+//! manifest.json    <stem>-manifest.json
+//! ```
+//!
+//! The names of the bundle's entries are those of IBM's core-dump-handler where it has them, so
+//! that scripts made for its zips find what they look for.
+
+use serde::{Deserialize, Serialize};
+
+/// How the core is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CoreEncoding {
+    /// zstd in the seekable format, in a stored zip entry: any page can be read without the rest.
+    ZstdSeekable,
+    /// As the kernel wrote it.
+    None,
+    /// Deflated by the zip entry itself, as IBM's agent does: readable by any unzip, no random access.
+    Deflate,
+}
+
+/// What an entry holds. The order is the order in a bundle.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum EntryKind {
+    /// IBM's summary.
+    DumpInfo,
+    /// `/proc/<pid>` facts.
+    Proc,
+    /// A small core that holds what a backtrace needs.
+    Minicore,
+    /// Frames of every thread.
+    Backtrace,
+    /// The pod as the runtime tells it.
+    PodInfo,
+    /// The sandbox as the runtime tells it.
+    RuntimeInfo,
+    /// The pod's containers.
+    PsInfo,
+    /// An image, by number of its container.
+    ImageInfo(u32),
+    /// Last log lines of a container, by its number.
+    Log(u32),
+    /// The core.
+    Core(CoreEncoding),
+    /// What the handler had to say.
+    HandlerLog,
+    /// The manifest: last.
+    Manifest,
+}
+
+impl EntryKind {
+    /// Name of the file in a spool entry.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        match self {
+            Self::DumpInfo => "dump-info.json".to_owned(),
+            Self::Proc => "proc.json".to_owned(),
+            Self::Minicore => "minicore.elf".to_owned(),
+            Self::Backtrace => "backtrace.json".to_owned(),
+            Self::PodInfo => "pod-info.json".to_owned(),
+            Self::RuntimeInfo => "runtime-info.json".to_owned(),
+            Self::PsInfo => "ps-info.json".to_owned(),
+            Self::ImageInfo(number) => format!("{number}-image-info.json"),
+            Self::Log(number) => format!("{number}.log"),
+            Self::Core(CoreEncoding::ZstdSeekable) => "core.zst".to_owned(),
+            Self::Core(CoreEncoding::None) => "core".to_owned(),
+            // The file is the raw deflate stream; the bundle's entry is named for what is in it.
+            Self::Core(CoreEncoding::Deflate) => "core.deflate".to_owned(),
+            Self::HandlerLog => "handler.log".to_owned(),
+            Self::Manifest => "manifest.json".to_owned(),
+        }
+    }
+
+    /// Name of the entry in a bundle.
+    #[must_use]
+    pub fn bundle_name(&self, stem: &str) -> String {
+        match self {
+            Self::Core(CoreEncoding::ZstdSeekable) => format!("{stem}.core.zst"),
+            Self::Core(_) => format!("{stem}.core"),
+            other => format!("{stem}-{}", other.file_name()),
+        }
+    }
+
+    /// What the entry of this name is; `None` where it is not one of ours.
+    ///
+    /// The name does not tell a deflated core from a plain one: both are `Core(None)` here.
+    #[must_use]
+    pub fn parse(bundle_name: &str, stem: &str) -> Option<Self> {
+        match bundle_name.strip_prefix(stem)? {
+            ".core.zst" => Some(Self::Core(CoreEncoding::ZstdSeekable)),
+            ".core" => Some(Self::Core(CoreEncoding::None)),
+            suffix => match Self::from_file_name(suffix.strip_prefix('-')?)? {
+                Self::Core(_) => None,
+                kind => Some(kind),
+            },
+        }
+    }
+
+    /// What the file of this name in a spool entry is.
+    #[must_use]
+    pub fn from_file_name(name: &str) -> Option<Self> {
+        let plain = [
+            Self::DumpInfo,
+            Self::Proc,
+            Self::Minicore,
+            Self::Backtrace,
+            Self::PodInfo,
+            Self::RuntimeInfo,
+            Self::PsInfo,
+            Self::Core(CoreEncoding::ZstdSeekable),
+            Self::Core(CoreEncoding::None),
+            Self::Core(CoreEncoding::Deflate),
+            Self::HandlerLog,
+            Self::Manifest,
+        ];
+        if let Some(kind) = plain.into_iter().find(|kind| kind.file_name() == name) {
+            return Some(kind);
+        }
+        let numbered = if let Some(number) = name.strip_suffix("-image-info.json") {
+            Self::ImageInfo(number.parse().ok()?)
+        } else {
+            Self::Log(name.strip_suffix(".log")?.parse().ok()?)
+        };
+        // `+1` and `01` are numbers too, but not ours: a kind has one name.
+        (numbered.file_name() == name).then_some(numbered)
+    }
+
+    /// The stem of a bundle that has an entry of this name, if the name is that of a kind which
+    /// every bundle has: the manifest, IBM's summary, or the core.
+    pub(crate) fn stem_of(bundle_name: &str) -> Option<&str> {
+        ["-manifest.json", "-dump-info.json", ".core.zst", ".core"]
+            .into_iter()
+            .find_map(|suffix| bundle_name.strip_suffix(suffix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_found_by_its_names() {
+        let kinds = [
+            EntryKind::DumpInfo,
+            EntryKind::Proc,
+            EntryKind::Minicore,
+            EntryKind::Backtrace,
+            EntryKind::PodInfo,
+            EntryKind::RuntimeInfo,
+            EntryKind::PsInfo,
+            EntryKind::ImageInfo(0),
+            EntryKind::ImageInfo(12),
+            EntryKind::Log(0),
+            EntryKind::Log(7),
+            EntryKind::Core(CoreEncoding::ZstdSeekable),
+            EntryKind::Core(CoreEncoding::None),
+            EntryKind::HandlerLog,
+            EntryKind::Manifest,
+        ];
+        for kind in kinds {
+            assert_eq!(
+                EntryKind::from_file_name(&kind.file_name()),
+                Some(kind.clone())
+            );
+            assert_eq!(
+                EntryKind::parse(&kind.bundle_name("a-b.c"), "a-b.c"),
+                Some(kind)
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_ibm() {
+        let names = [
+            (EntryKind::DumpInfo, "s-dump-info.json"),
+            (EntryKind::PodInfo, "s-pod-info.json"),
+            (EntryKind::RuntimeInfo, "s-runtime-info.json"),
+            (EntryKind::PsInfo, "s-ps-info.json"),
+            (EntryKind::ImageInfo(0), "s-0-image-info.json"),
+            (EntryKind::Log(0), "s-0.log"),
+            (EntryKind::Core(CoreEncoding::Deflate), "s.core"),
+        ];
+        for (kind, name) in names {
+            assert_eq!(kind.bundle_name("s"), name);
+        }
+    }
+
+    #[test]
+    fn other_names_are_not_ours() {
+        for name in [
+            "s",
+            "s-",
+            "s-core",
+            "s-+1.log",
+            "s-01.log",
+            "s-../x.log",
+            "t-0.log",
+            "s.core2",
+        ] {
+            assert_eq!(EntryKind::parse(name, "s"), None, "{name}");
+        }
+    }
+}

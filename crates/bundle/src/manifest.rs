@@ -1,0 +1,350 @@
+//! The versioned index of a bundle, its commit record.
+//!
+//! JSON, pretty-printed: people read it with `unzip -p`. A field that a newer minor version added
+//! is ignored; a greater `schema` is refused with a clear error.
+
+use std::collections::BTreeMap;
+
+use cdh_elfcore::{BuildId, ModuleKind};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{BundleError, CoreEncoding, DumpId, RawText, Sha256, Verdict};
+
+/// Version of the manifest that this crate writes.
+pub const SCHEMA: u32 = 1;
+
+/// Everything that is known about a dump without reading its core.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format.
+    pub schema: u32,
+    /// The dump's identity.
+    pub id: DumpId,
+    /// What the names of the bundle's entries start with.
+    pub stem: String,
+    /// When the kernel started the handler.
+    pub captured_at: Timestamp,
+    /// When the spool entry was sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// Hostname of the node.
+    #[serde(default)]
+    pub node: RawText,
+    /// UTS name of the process's container (`%h`).
+    #[serde(default)]
+    pub hostname: RawText,
+    /// Who crashed.
+    pub process: ProcessFacts,
+    /// Why.
+    pub signal: SignalFacts,
+    /// Architecture: `x86_64`, `aarch64`.
+    #[serde(default)]
+    pub machine: String,
+    /// Whether the core is all there.
+    pub verdict: Verdict,
+    /// The core, where one is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<CoreRecord>,
+    /// Where it ran, as the runtime tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+    /// The image that it ran from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageRef>,
+    /// ELF files that were mapped.
+    #[serde(default)]
+    pub modules: Vec<ModuleRecord>,
+    /// Stable hash of the crashing thread's backtrace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// How many threads there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread_count: Option<u64>,
+    /// Every entry of the bundle but the manifest, in the order of the zip.
+    #[serde(default)]
+    pub entries: Vec<EntryRecord>,
+    /// What was wanted and is not there.
+    #[serde(default)]
+    pub gaps: Vec<Gap>,
+    /// Version of the agent.
+    #[serde(default)]
+    pub agent_version: String,
+}
+
+/// Something wanted and not captured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// What: "minicore", "/proc/<pid>/maps".
+    pub what: String,
+    /// The reason.
+    pub why: String,
+}
+
+/// Who crashed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessFacts {
+    /// Process id as the host sees it.
+    pub pid: u64,
+    /// Process id in its own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_pid: Option<u64>,
+    /// The crashing thread, as the host sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tid: Option<u64>,
+    /// `comm` of the crashing thread or process.
+    #[serde(default)]
+    pub name: RawText,
+    /// Path of the program, as the process saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<RawText>,
+    /// Its command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Vec<RawText>>,
+    /// User id on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Group id on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gid: Option<u32>,
+    /// When it was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// `%d`: 1 is usual, 2 means a program that gained privileges.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dumpable: Option<u32>,
+}
+
+impl ProcessFacts {
+    /// Last part of the program's path, else the name: what people call it.
+    #[must_use]
+    pub fn exe_name(&self) -> RawText {
+        let path = self.exe.as_ref().map(RawText::as_bytes).unwrap_or_default();
+        match path.rsplit(|&byte| byte == b'/').next() {
+            Some(name) if !name.is_empty() => RawText::from(name),
+            _ => self.name.clone(),
+        }
+    }
+}
+
+/// The fatal signal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalFacts {
+    /// Its number.
+    pub number: i32,
+    /// `SIGSEGV`.
+    #[serde(default)]
+    pub name: String,
+    /// `si_code`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// `si_addr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<u64>,
+    /// In words.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// The stored core.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreRecord {
+    /// Name of the bundle's entry.
+    pub entry: String,
+    /// How it is stored.
+    pub encoding: CoreEncoding,
+    /// Bytes of the plain core that are stored.
+    pub size: u64,
+    /// Bytes that its headers promise.
+    pub expected: u64,
+    /// Digest of the plain core's stored bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
+}
+
+/// Where the process ran, as the container runtime tells.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Workload {
+    /// Kubernetes namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Container in the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The runtime's id of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// Kubernetes node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What else the runtime tells.
+    #[serde(flatten)]
+    pub extra: BTreeMap<String, serde_json::Value>,
+}
+
+/// An OCI image by digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRef {
+    /// `repository@sha256:…`.
+    pub reference: String,
+}
+
+/// One ELF file mapped in the core.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleRecord {
+    /// Path as the process saw it.
+    pub path: RawText,
+    /// Its identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_id: Option<BuildId>,
+    /// Lowest address.
+    pub start: u64,
+    /// First address after it.
+    pub end: u64,
+    /// What it is.
+    pub kind: ModuleKind,
+}
+
+/// One entry of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryRecord {
+    /// Its name in the zip.
+    pub name: String,
+    /// Its size as `unzip` would write it.
+    pub size: u64,
+    /// CRC-32 of these bytes.
+    pub crc32: u32,
+    /// SHA-256 of these bytes.
+    pub sha256: Sha256,
+    /// Its size in the zip, where it is deflated there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_size: Option<u64>,
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// When it is of a later schema, or no manifest.
+    pub fn from_json(json: &[u8]) -> Result<Self, BundleError> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u64,
+        }
+        let invalid = |source| BundleError::Manifest { source };
+        // The version first: a later schema may differ in everything else.
+        let version: Version = serde_json::from_slice(json).map_err(invalid)?;
+        if version.schema > u64::from(SCHEMA) {
+            return Err(BundleError::Schema {
+                found: version.schema,
+            });
+        }
+        serde_json::from_slice(json).map_err(invalid)
+    }
+
+    /// Writes it for people and machines.
+    ///
+    /// # Errors
+    /// When `workload.extra` cannot be written as JSON.
+    pub fn to_json(&self) -> Result<Vec<u8>, BundleError> {
+        let mut json =
+            serde_json::to_vec_pretty(self).map_err(|source| BundleError::Manifest { source })?;
+        json.push(b'\n');
+        Ok(json)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::Cause;
+
+    pub(crate) fn sample() -> Manifest {
+        Manifest {
+            schema: SCHEMA,
+            id: DumpId::random(),
+            stem: "stem".to_owned(),
+            captured_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            finished_at: None,
+            node: RawText::from("node-1"),
+            hostname: RawText::from("api-7d4"),
+            process: ProcessFacts {
+                pid: 4242,
+                name: RawText::from("api"),
+                exe: Some(RawText::from("/usr/bin/api")),
+                ..ProcessFacts::default()
+            },
+            signal: SignalFacts {
+                number: 11,
+                name: "SIGSEGV".to_owned(),
+                ..SignalFacts::default()
+            },
+            machine: "x86_64".to_owned(),
+            verdict: Verdict::Truncated {
+                expected: 3,
+                got: 1,
+                cause: Cause::Killed,
+                evidence: None,
+            },
+            core: None,
+            workload: Some(Workload {
+                namespace: Some("shop".to_owned()),
+                pod: Some("api-7d4".to_owned()),
+                extra: [("uid".to_owned(), serde_json::json!("u"))].into(),
+                ..Workload::default()
+            }),
+            image: None,
+            modules: vec![ModuleRecord {
+                path: RawText::from(&b"/lib/\xff"[..]),
+                build_id: BuildId::parse("41d0"),
+                start: 4096,
+                end: u64::MAX,
+                kind: ModuleKind::Library,
+            }],
+            fingerprint: Some("0123456789abcdef".to_owned()),
+            thread_count: Some(3),
+            entries: Vec::new(),
+            gaps: vec![Gap {
+                what: "maps".to_owned(),
+                why: "gone".to_owned(),
+            }],
+            agent_version: "0.1.0".to_owned(),
+        }
+    }
+
+    #[test]
+    fn manifest_survives_json() {
+        let manifest = sample();
+        assert_eq!(
+            Manifest::from_json(&manifest.to_json().unwrap()).unwrap(),
+            manifest
+        );
+    }
+
+    #[test]
+    fn later_schema_is_refused_by_number() {
+        let error = Manifest::from_json(br#"{"schema": 2, "all": "new"}"#).unwrap_err();
+        assert!(matches!(error, BundleError::Schema { found: 2 }), "{error}");
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&sample().to_json().unwrap()).unwrap();
+        json["later"] = serde_json::json!({"x": 1});
+        json["process"]["later"] = serde_json::json!(1);
+        assert!(Manifest::from_json(json.to_string().as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn program_is_called_by_the_last_part_of_its_path() {
+        let mut process = sample().process;
+        assert_eq!(process.exe_name(), RawText::from("api"));
+        process.exe = Some(RawText::from("/"));
+        process.name = RawText::from("comm");
+        assert_eq!(process.exe_name(), RawText::from("comm"));
+    }
+}

@@ -1,0 +1,155 @@
+//! Random access to the plain bytes of a seekable stream.
+
+#![deny(clippy::arithmetic_side_effects)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cdh_elfcore::ByteSource;
+
+use super::SeekableError;
+use super::table::{Place, Table};
+
+/// Plain bytes that are kept: a backtrace jumps between a few stacks and module headers.
+const CACHED_BYTES: usize = 32 << 20;
+
+/// Plain bytes of a stream in zstd's seekable format, in any order, by several threads.
+pub struct SeekableReader<S: ByteSource> {
+    source: S,
+    table: Table,
+    /// Most recently used last.
+    cache: Mutex<VecDeque<(usize, Arc<Vec<u8>>)>>,
+}
+
+impl<S: ByteSource> SeekableReader<S> {
+    /// Reads the seek table.
+    ///
+    /// # Errors
+    /// When there is none, or it does not fit the stream.
+    pub fn open(source: S) -> Result<Self, SeekableError> {
+        let table = Table::read(&source)?;
+        Ok(Self::with_table(source, table))
+    }
+
+    /// Rebuilds the table of a stream that has none (its writer died, its tail is missing) from the
+    /// frames that are whole. What follows them is not readable. A stream that does not begin with a
+    /// frame of ours reads as empty.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn recover(source: S) -> Result<Self, SeekableError> {
+        let table = Table::scan(&source)?;
+        Ok(Self::with_table(source, table))
+    }
+
+    fn with_table(source: S, table: Table) -> Self {
+        Self {
+            source,
+            table,
+            cache: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// How many plain bytes there are.
+    #[must_use]
+    pub fn plain_len(&self) -> u64 {
+        self.table.plain_len()
+    }
+
+    /// How many bytes of the stream the frames take.
+    #[must_use]
+    pub fn stored_len(&self) -> u64 {
+        self.table.stored_len()
+    }
+
+    fn frame(&self, place: Place) -> io::Result<Arc<Vec<u8>>> {
+        if let Some(frame) = self.cached(place.index) {
+            return Ok(frame);
+        }
+        // Two threads may decompress the same frame: cheaper than to wait for each other.
+        let frame = Arc::new(self.decompress(place)?);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if !cache.iter().any(|(index, _)| *index == place.index) {
+            cache.push_back((place.index, Arc::clone(&frame)));
+        }
+        let mut total: usize = cache
+            .iter()
+            .map(|(_, frame)| frame.len())
+            .fold(0, usize::saturating_add);
+        while total > CACHED_BYTES && cache.len() > 1 {
+            let freed = cache.pop_front().map_or(0, |(_, frame)| frame.len());
+            total = total.saturating_sub(freed);
+        }
+        Ok(frame)
+    }
+
+    fn cached(&self, wanted: usize) -> Option<Arc<Vec<u8>>> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = cache.iter().position(|(index, _)| *index == wanted)?;
+        let hit = cache.remove(at)?;
+        let frame = Arc::clone(&hit.1);
+        cache.push_back(hit);
+        Some(frame)
+    }
+
+    fn decompress(&self, place: Place) -> io::Result<Vec<u8>> {
+        let damaged = |what: &str| {
+            let text = format!(
+                "frame {} of the compressed core is damaged: {what}",
+                place.index
+            );
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        };
+        // A frame that grew by more than this is not one: zstd stores what it cannot compress.
+        let most = zstd::zstd_safe::compress_bound(usize::try_from(place.plain_len).unwrap_or(0));
+        let stored_len = usize::try_from(place.stored_len)
+            .ok()
+            .filter(|&len| len <= most.saturating_add(64))
+            .ok_or_else(|| damaged("it is too long"))?;
+        let stored = crate::window::read_up_to(&self.source, place.stored_at, stored_len)?;
+        if stored.len() != stored_len {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the compressed core is cut",
+            ));
+        }
+        let capacity = usize::try_from(place.plain_len).map_err(io::Error::other)?;
+        let plain = zstd::bulk::decompress(&stored, capacity)
+            .map_err(|error| damaged(&error.to_string()))?;
+        if plain.len() != capacity {
+            return Err(damaged("it is shorter than the seek table says"));
+        }
+        Ok(plain)
+    }
+}
+
+impl<S: ByteSource> ByteSource for SeekableReader<S> {
+    fn len(&self) -> u64 {
+        self.plain_len()
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0_usize;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let Some(at) = offset.checked_add(done as u64) else {
+                break;
+            };
+            let Some(place) = self.table.find(at) else {
+                break;
+            };
+            let frame = self.frame(place)?;
+            let skip = usize::try_from(at.saturating_sub(place.plain_at)).unwrap_or(usize::MAX);
+            let part = frame.get(skip..).unwrap_or_default();
+            let count = part.len().min(rest.len());
+            if count == 0 {
+                break;
+            }
+            if let (Some(to), Some(from)) = (rest.get_mut(..count), part.get(..count)) {
+                to.copy_from_slice(from);
+            }
+            done = done.saturating_add(count);
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,73 @@
+/* Dies as it is told: crash [name NAME] [host NAME] [heap MIB|random MIB|sparse MIB] [threads N] [setuid] [abort|kill SIGNAL]
+   Words are taken in their order; without a last one it writes to address 0. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static void *wait_for_ever(void *unused) {
+    (void)unused;
+    for (;;) pause();
+}
+
+static char *memory(const char *mebibytes) {
+    size_t size = strtoull(mebibytes, 0, 10) << 20;
+    char *found = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (found == MAP_FAILED) exit(97);
+    return found;
+}
+
+/* Half of each page is text that repeats, half is not: compresses about as heaps do. */
+static void fill(char *at, size_t size, int random) {
+    uint64_t state = 88172645463325252u;
+    for (size_t i = 0; i + 8 <= size; i += 8) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+        uint64_t word = random || (i & 1024) ? state : 0x6f77206f6c6c6568u + (state & 7);
+        memcpy(at + i, &word, 8);
+    }
+}
+
+__attribute__((noinline)) static int write_to(volatile int *at) {
+    *at = 42;
+    return *at + 1;
+}
+
+int main(int count, char **words) {
+    struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+    setrlimit(RLIMIT_CORE, &unlimited);
+    for (int i = 1; i < count; i++) {
+        const char *word = words[i], *value = i + 1 < count ? words[i + 1] : "";
+        if (!strcmp(word, "name")) {
+            prctl(PR_SET_NAME, value), i++;
+        } else if (!strcmp(word, "host")) {
+            if (unshare(CLONE_NEWUTS) || sethostname(value, strlen(value))) return 98;
+            i++;
+        } else if (!strcmp(word, "heap") || !strcmp(word, "random")) {
+            fill(memory(value), strtoull(value, 0, 10) << 20, *word == 'r'), i++;
+        } else if (!strcmp(word, "sparse")) {
+            memory(value)[4096] = 1, i++;
+        } else if (!strcmp(word, "threads")) {
+            for (long n = strtol(value, 0, 10); n > 0; n--) {
+                pthread_t thread;
+                if (pthread_create(&thread, 0, wait_for_ever, 0)) return 99;
+            }
+            i++;
+        } else if (!strcmp(word, "setuid")) {
+            prctl(PR_SET_DUMPABLE, 2);
+            if (setuid(65534)) return 96;
+        } else if (!strcmp(word, "abort")) {
+            abort();
+        } else if (!strcmp(word, "kill")) {
+            raise(atoi(value)), i++;
+        }
+    }
+    return write_to(0);
+}
