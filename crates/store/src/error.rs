@@ -1,0 +1,146 @@
+//! What goes wrong with stores.
+
+use std::io;
+
+use cdh_bundle::BundleError;
+
+use crate::DumpSummary;
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No such store, or no such object.
+    #[error("{path} does not exist")]
+    NotFound {
+        /// What was looked for.
+        path: String,
+    },
+    /// No permission.
+    #[error("no permission for {path}")]
+    Denied {
+        /// What was refused.
+        path: String,
+    },
+    /// It cannot be reached now.
+    #[error("{place} cannot be reached: {problem}")]
+    Unreachable {
+        /// Which store.
+        place: String,
+        /// What was tried.
+        problem: String,
+    },
+    /// This version cannot use it.
+    #[error("{what} is not supported")]
+    Unsupported {
+        /// What.
+        what: String,
+    },
+    /// Something else stands under the key.
+    #[error("{key} exists with other content")]
+    Conflict {
+        /// Which key.
+        key: String,
+    },
+    /// The body ended early or went on.
+    #[error("{key}: {found} bytes came instead of {expected}")]
+    Length {
+        /// Which key.
+        key: String,
+        /// Announced.
+        expected: u64,
+        /// Came.
+        found: u64,
+    },
+    /// A key that would leave the store.
+    #[error("`{text}` is not an object key: {problem}")]
+    Key {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A store's name that is none.
+    #[error("`{text}` does not name a store: {problem}")]
+    Url {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A manifest or bundle in the store is broken.
+    #[error("{key} cannot be read")]
+    Bundle {
+        /// Which key.
+        key: String,
+        /// Cause.
+        #[source]
+        source: BundleError,
+    },
+    /// The file system failed.
+    #[error("cannot use {path}")]
+    Io {
+        /// What was used.
+        path: String,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// Sorts an error of the operating system about `path`.
+    pub(crate) fn from_io(path: impl Into<String>, source: io::Error) -> Self {
+        let path = path.into();
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::NotFound { path },
+            io::ErrorKind::PermissionDenied => Self::Denied { path },
+            _ => Self::Io { path, source },
+        }
+    }
+}
+
+/// Why a reference means no dump.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// There is none.
+    #[error("no dump is called `{reference}`")]
+    NotFound {
+        /// What was given.
+        reference: String,
+    },
+    /// There are several.
+    #[error("`{reference}` begins the ids of {} dumps", candidates.len())]
+    Ambiguous {
+        /// What was given.
+        reference: String,
+        /// At most ten of them, newest first.
+        candidates: Vec<DumpSummary>,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a bundle did not reach a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShipError {
+    /// The store failed: worth another try.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The spool entry is broken.
+    #[error("the bundle cannot be made")]
+    Bundle(#[from] BundleError),
+    /// What is in the store is not what was sent.
+    #[error("{key} holds {found} after the upload instead of {expected}")]
+    Verify {
+        /// Which key.
+        key: String,
+        /// Sent.
+        expected: String,
+        /// Found.
+        found: String,
+    },
+}

@@ -1,0 +1,123 @@
+//! Which dumps are meant.
+
+use cdh_bundle::Manifest;
+use cdh_elfcore::SignalInfo;
+use jiff::Timestamp;
+
+use crate::DumpSummary;
+
+/// Conditions that all must hold. Texts are patterns in which `*` and `?` match.
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    /// Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// Pod.
+    pub pod: Option<String>,
+    /// Program.
+    pub exe: Option<String>,
+    /// Image reference; needs the manifest.
+    pub image: Option<String>,
+    /// Node's hostname; needs the manifest.
+    pub node: Option<String>,
+    /// `11`, `SEGV` or `SIGSEGV`.
+    pub signal: Option<String>,
+    /// Not older.
+    pub since: Option<Timestamp>,
+    /// Not newer.
+    pub until: Option<Timestamp>,
+    /// Only what is not complete.
+    pub truncated: bool,
+    /// The fingerprint or its beginning.
+    pub fingerprint: Option<String>,
+    /// At most so many, the newest.
+    pub limit: Option<usize>,
+}
+
+impl Query {
+    /// Whether the key alone rules a dump in.
+    pub(crate) fn matches(&self, dump: &DumpSummary) -> bool {
+        let text = |pattern: &Option<String>, value: Option<&str>| {
+            pattern.as_ref().is_none_or(|pattern| value.is_some_and(|value| glob(pattern, value)))
+        };
+        text(&self.namespace, dump.namespace.as_deref())
+            && text(&self.pod, dump.pod.as_deref())
+            && text(&self.exe, Some(&dump.exe.to_string()))
+            && self.signal.as_ref().is_none_or(|wanted| same_signal(wanted, &dump.signal))
+            && self.since.is_none_or(|since| dump.captured_at.as_second() >= since.as_second())
+            && self.until.is_none_or(|until| dump.captured_at <= until)
+            && (!self.truncated || matches!(dump.verdict.as_str(), "truncated" | "empty"))
+            && self.fingerprint.as_ref().is_none_or(|wanted| {
+                let found = dump.fingerprint.as_deref();
+                found.is_some_and(|found| found.starts_with(wanted) || wanted.starts_with(found))
+            })
+    }
+
+    /// Whether manifests must be read.
+    pub(crate) fn needs_manifest(&self) -> bool {
+        self.image.is_some() || self.node.is_some()
+    }
+
+    /// Whether the manifest rules a dump in.
+    pub(crate) fn matches_manifest(&self, manifest: &Manifest) -> bool {
+        let image = manifest.image.as_ref().map(|image| image.reference.as_str());
+        let node = manifest.node.to_string();
+        self.image.as_ref().is_none_or(|wanted| image.is_some_and(|image| glob(wanted, image)))
+            && self.node.as_ref().is_none_or(|wanted| glob(wanted, &node))
+    }
+}
+
+fn same_signal(wanted: &str, found: &str) -> bool {
+    let wanted = wanted.to_ascii_uppercase();
+    if let Ok(number) = wanted.parse() {
+        return SignalInfo::from_number(number).name() == found;
+    }
+    wanted.strip_prefix("SIG").unwrap_or(&wanted) == found.strip_prefix("SIG").unwrap_or(found)
+}
+
+/// Whether `text` matches `pattern`, in time proportional to the product of their lengths at worst.
+fn glob(pattern: &str, text: &str) -> bool {
+    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (mut at, mut seen, mut star) = (0, 0, None);
+    while seen < text.len() {
+        match pattern.get(at) {
+            Some('*') => {
+                star = Some((at, seen));
+                at += 1;
+            }
+            Some(&c) if c == '?' || Some(&c) == text.get(seen) => {
+                at += 1;
+                seen += 1;
+            }
+            _ => {
+                let Some((place, start)) = star else { return false };
+                star = Some((place, start + 1));
+                at = place + 1;
+                seen = start + 1;
+            }
+        }
+    }
+    pattern.iter().skip(at).all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_as_in_a_shell() {
+        for (pattern, text) in [("a*c", "abbc"), ("*", ""), ("a?c", "abc"), ("*b*", "abc"), ("x", "x")] {
+            assert!(glob(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("a*c", "abd"), ("?", ""), ("a", "ab"), ("", "a")] {
+            assert!(!glob(pattern, text), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn signals_have_three_spellings() {
+        for wanted in ["11", "segv", "SEGV", "SIGSEGV"] {
+            assert!(same_signal(wanted, "SIGSEGV"));
+        }
+        assert!(!same_signal("6", "SIGSEGV"));
+    }
+}

@@ -1,0 +1,127 @@
+//! What a key alone says about a dump.
+
+use cdh_bundle::{DumpId, RawText};
+use cdh_elfcore::SignalInfo;
+use jiff::Timestamp;
+use jiff::civil::{Date, Time};
+use jiff::tz::TimeZone;
+
+use crate::ObjectKey;
+use crate::key::unescape;
+
+/// A dump as its key describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DumpSummary {
+    /// Its id.
+    pub id: DumpId,
+    /// When the process died, to the second.
+    pub captured_at: Timestamp,
+    /// Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// Pod.
+    pub pod: Option<String>,
+    /// Program; the first bytes of a long name.
+    pub exe: RawText,
+    /// `SIGSEGV`.
+    pub signal: String,
+    /// First eight digits.
+    pub fingerprint: Option<String>,
+    /// `complete`, `truncated`, `empty`; `unknown` for a legacy zip.
+    pub verdict: String,
+    /// Key of the bundle.
+    pub key: ObjectKey,
+    /// Bytes of the bundle, where the listing tells.
+    pub size: Option<u64>,
+    /// Whether IBM's core-dump-handler wrote it.
+    pub legacy: bool,
+}
+
+impl DumpSummary {
+    /// Reads a bundle's key, ours or one by IBM's default template; `None` for any other object.
+    #[must_use]
+    pub fn from_key(key: &ObjectKey) -> Option<Self> {
+        let (folder, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
+        let stem = name.strip_suffix(".zip")?;
+        Self::ours(key, folder, stem).or_else(|| Self::ibm(key, stem))
+    }
+
+    fn ours(key: &ObjectKey, folder: &str, stem: &str) -> Option<Self> {
+        let date: Date = folder.rsplit('/').next()?.parse().ok()?;
+        let fields: Vec<&str> = stem.split('_').collect();
+        let [time, namespace, pod, exe, signal, fingerprint, verdict, id] = *fields.as_slice() else {
+            return None;
+        };
+        let digits = time.strip_suffix('Z').filter(|digits| digits.len() == 6)?;
+        let two = |at: usize| digits.get(at..at + 2)?.parse::<i8>().ok();
+        let time = Time::new(two(0)?, two(2)?, two(4)?, 0).ok()?;
+        let captured_at = date.to_datetime(time).to_zoned(TimeZone::UTC).ok()?.timestamp();
+        let text = |part| unescape(part).map(|bytes| RawText::new(bytes).to_string());
+        let known = matches!(verdict, "complete" | "truncated" | "empty");
+        Some(Self {
+            id: id.parse().ok()?,
+            captured_at,
+            namespace: text(namespace),
+            pod: text(pod),
+            exe: RawText::new(unescape(exe).unwrap_or_default()),
+            signal: text(signal).unwrap_or_default(),
+            fingerprint: text(fingerprint),
+            verdict: if known { verdict.to_owned() } else { "unknown".to_owned() },
+            key: key.clone(),
+            size: None,
+            legacy: false,
+        })
+    }
+
+    /// `{uuid}-dump-{timestamp}-{hostname}-{exe_name}-{pid}-{signal}`.
+    fn ibm(key: &ObjectKey, stem: &str) -> Option<Self> {
+        let (id, rest) = stem.split_at_checked(36)?;
+        let rest = rest.strip_prefix("-dump-")?;
+        let (time, rest) = rest.split_once('-')?;
+        let (rest, signal) = rest.rsplit_once('-')?;
+        let (rest, pid) = rest.rsplit_once('-')?;
+        let number: i32 = signal.parse().ok()?;
+        pid.parse::<u64>().ok()?;
+        let time: i64 = time.parse().ok()?;
+        // Both units are found in the wild.
+        let captured_at = if time > 100_000_000_000 {
+            Timestamp::from_millisecond(time).ok()?
+        } else {
+            Timestamp::from_second(time).ok()?
+        };
+        // Hostname and program may both hold a dash: the last piece belongs to the program for sure.
+        let exe = rest.rsplit_once('-').map_or(rest, |(_, exe)| exe);
+        Some(Self {
+            id: id.parse().ok()?,
+            captured_at,
+            namespace: None,
+            pod: None,
+            exe: RawText::from(exe),
+            signal: SignalInfo::from_number(number).name(),
+            fingerprint: None,
+            verdict: "unknown".to_owned(),
+            key: key.clone(),
+            size: None,
+            legacy: true,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_of_ibms_template_is_read() {
+        let text = "3fa85f64-5717-4562-b3fc-2c963f66afa6-dump-1700000000-my-pod-0-server-7-11.zip";
+        let summary = DumpSummary::from_key(&ObjectKey::parse(text).unwrap()).unwrap();
+        assert_eq!((summary.exe, summary.signal.as_str()), (RawText::from("server"), "SIGSEGV"));
+        assert!(summary.legacy);
+    }
+
+    #[test]
+    fn other_objects_are_no_dumps() {
+        for text in ["readme.txt", "dumps/2026-01-31/x.zip", "a.zip", "dumps/x/a_b_c_d_e_f_g_h.zip"] {
+            assert_eq!(DumpSummary::from_key(&ObjectKey::parse(text).unwrap()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Names of stores.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::{DirectoryStore, Store, StoreError};
+
+/// Where a store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreUrl {
+    /// A directory, given as a path or as `file:///path`.
+    Directory(PathBuf),
+    /// `s3://bucket/prefix?option=value&…`.
+    S3 {
+        /// Bucket.
+        bucket: String,
+        /// Prefix of every key, without slashes at its ends; may be empty.
+        prefix: String,
+        /// `endpoint`, `region`, `profile`, `path-style`, `ca`.
+        options: BTreeMap<String, String>,
+    },
+}
+
+impl FromStr for StoreUrl {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        let bad = |problem| Err(StoreError::Url { text: text.to_owned(), problem });
+        if text.is_empty() {
+            return bad("it is empty");
+        }
+        if let Some(path) = text.strip_prefix("file://") {
+            return if path.starts_with('/') {
+                Ok(Self::Directory(path.into()))
+            } else {
+                bad("a file URL has three slashes: `file:///path`")
+            };
+        }
+        let Some(rest) = text.strip_prefix("s3://") else {
+            return if text.contains("://") {
+                bad("only `s3://` and `file://` are known")
+            } else {
+                Ok(Self::Directory(text.into()))
+            };
+        };
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
+        if bucket.is_empty() {
+            return bad("there is no bucket in it");
+        }
+        let mut options = BTreeMap::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
+            if !matches!(name, "endpoint" | "region" | "profile" | "path-style" | "ca") {
+                return bad("its options are endpoint, region, profile, path-style and ca");
+            }
+            options.insert(name.to_owned(), value.to_owned());
+        }
+        let prefix = prefix.trim_matches('/').to_owned();
+        Ok(Self::S3 { bucket: bucket.to_owned(), prefix, options })
+    }
+}
+
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "{}", path.display()),
+            Self::S3 { bucket, prefix, options } => {
+                write!(f, "s3://{bucket}")?;
+                if !prefix.is_empty() {
+                    write!(f, "/{prefix}")?;
+                }
+                for (number, (name, value)) in options.iter().enumerate() {
+                    write!(f, "{}{name}={value}", if number == 0 { '?' } else { '&' })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Opens a store.
+///
+/// # Errors
+/// When it is not there, or of a kind that this version cannot use.
+pub fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
+    match url {
+        StoreUrl::Directory(path) => Ok(Box::new(DirectoryStore::open(path)?)),
+        StoreUrl::S3 { .. } => {
+            Err(StoreError::Unsupported { what: format!("{url}: an S3 store") })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_come_back_as_they_were() {
+        for text in ["/var/lib/x", "s3://b", "s3://b/p/q?endpoint=http://[::1]:9&path-style=true"] {
+            assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
+        }
+        for text in ["", "s3://", "http://x", "file://x", "s3://b?secret=1"] {
+            assert!(text.parse::<StoreUrl>().is_err(), "{text}");
+        }
+    }
+}
