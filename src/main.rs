@@ -18,6 +18,11 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    // Installed as the handler itself, the kernel passes its arguments and nothing else.
+    let mut words = std::env::args_os();
+    if cdh_agent::invoked_as_handler(words.next().as_ref()) {
+        return ExitCode::from(cdh_agent::handle(words.collect()));
+    }
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -35,7 +35,7 @@ pub enum AgentCommand {
 }
 
 /// Where the agent lives on a node.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct PathArgs {
     /// Directory of the spool and of the settings' backup
     #[arg(long, env = "CDH_STATE", default_value = "/var/lib/cdh", value_name = "DIR")]

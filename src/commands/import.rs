@@ -14,7 +14,7 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
     let bar = Bar::new(settings.interactive);
     let mut rows = Vec::new();
     for path in &args.cores {
-        let manifest = pipeline::import(store.as_ref(), path, &bar)?;
+        let manifest = pipeline::import(settings, store.as_ref(), path, &bar)?;
         if args.output == TextFormat::Text {
             super::print(&format!("{}\n", manifest.id))?;
         }

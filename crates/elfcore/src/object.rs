@@ -296,18 +296,6 @@ impl<'data> ElfObject<'data> {
             .collect()
     }
 
-    /// `DT_SONAME`: the name by which the dynamic loader knows a library.
-    #[must_use]
-    pub fn soname(&self) -> Option<&'data [u8]> {
-        const DT_SONAME: u64 = 14;
-        let dynamic = self.section(".dynamic")?.data;
-        let names = self.section(".dynstr")?.data;
-        let (entries, _) = dynamic.as_chunks::<16>();
-        let entry = entries.iter().find(|entry| u64_at(*entry, 0) == Some(DT_SONAME))?;
-        let at = usize::try_from(u64_at(entry, 8)?).ok()?;
-        Some(until_nul(names.get(at..)?)).filter(|name| !name.is_empty())
-    }
-
     /// File name and CRC-32 of `.gnu_debuglink`.
     ///
     /// ```text

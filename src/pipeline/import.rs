@@ -1,0 +1,304 @@
+//! Puts what no agent has captured into a store: bare cores, bundles, zips of IBM's core-dump-handler.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use cdh_bundle::{
+    BundleReader, BundleWriter, Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DigestReader, DumpId,
+    EntryDir, EntryKind, Manifest, ModuleRecord, ProcessFacts, RawText, SCHEMA, SEEKABLE_FRAME,
+    SeekableReader, SeekableWriter, SignalFacts, Verdict, render_stem,
+};
+use cdh_elfcore::{CoreFile, CoreHead, FileSource, Module, ModuleKind, SignalInfo};
+use cdh_store::Store;
+use jiff::Timestamp;
+
+use super::files::open_regular;
+use super::{Observer, case, dump, stores};
+use crate::render::terminal_line;
+use crate::report::{ExitStatus, Failure};
+use crate::settings::Settings;
+
+/// A balance for a desk: about twice the ratio of the handler's level at a third of its speed.
+const LEVEL: i32 = 3;
+
+/// Puts the file at `path` into `store`; returns what is now in there.
+///
+/// # Errors
+/// When it is no dump, or cannot be stored.
+pub fn import(
+    settings: &Settings,
+    store: &dyn Store,
+    path: &Path,
+    observer: &dyn Observer,
+) -> Result<Manifest> {
+    let shown = terminal_line(&path.display().to_string());
+    let cannot = || format!("cannot open `{shown}`");
+    let mut file = open_regular(path).with_context(cannot)?;
+    let metadata = file.metadata().with_context(cannot)?;
+    let mut magic = [0; 4];
+    let known = file.read(&mut magic).with_context(cannot)?;
+    file.rewind().with_context(cannot)?;
+    let spool = settings.cache.join("import");
+    case::private_directory(&spool)
+        .with_context(|| format!("cannot make `{}`", spool.display()))?;
+    let id = DumpId::random();
+    observer.started(&format!("packing {shown}"), Some(metadata.len()));
+    let sealed = match magic.get(..known).unwrap_or_default() {
+        b"PK\x03\x04" | b"PK\x05\x06" => repack(&spool, file, &shown),
+        b"\x28\xb5\x2f\xfd" => {
+            let plain = zstd::stream::read::Decoder::new(Counting { inner: file, observer })?;
+            pack(&spool, id, plain, path, &metadata)
+        }
+        [0x1f, 0x8b, ..] => {
+            let plain = flate2::read::MultiGzDecoder::new(Counting { inner: file, observer });
+            pack(&spool, id, plain, path, &metadata)
+        }
+        _ => pack(&spool, id, Counting { inner: file, observer }, path, &metadata),
+    };
+    observer.finished();
+    let entry = sealed?;
+    let outcome = (|| {
+        let bundle = BundleWriter::from_entry(&entry)?;
+        cdh_store::ship(store, &bundle).map_err(|error| match error {
+            cdh_store::ShipError::Store(error) => stores::store_failure(error, "write to"),
+            other => other.into(),
+        })?;
+        Ok(bundle.manifest().clone())
+    })();
+    // The source is still there: what was packed for the store is not needed any more.
+    let _ = fs::remove_dir_all(&entry);
+    outcome
+}
+
+/// Tells the observer how far reading has come.
+struct Counting<'a> {
+    inner: File,
+    observer: &'a dyn Observer,
+}
+
+impl Read for Counting<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        self.observer.advanced(count as u64);
+        Ok(count)
+    }
+}
+
+/// Compresses a core into the entry; returns its record, with the expected size still missing.
+fn pack_core(entry: &mut EntryDir, plain: impl Read, stem: &str) -> Result<CoreRecord> {
+    let kind = EntryKind::Core(CoreEncoding::ZstdSeekable);
+    let mut reader = DigestReader::new(plain);
+    let file = entry.create_file(&kind)?;
+    let mut writer = SeekableWriter::new(file, LEVEL, SEEKABLE_FRAME)?;
+    io::copy(&mut reader, &mut writer).context("cannot pack the core")?;
+    let (file, _) = writer.finish()?;
+    let (file, stored) = file.finish();
+    file.sync_all()?;
+    entry.record(&kind, stored);
+    let digests = reader.digests();
+    Ok(CoreRecord {
+        entry: kind.bundle_name(stem),
+        encoding: CoreEncoding::ZstdSeekable,
+        size: digests.size,
+        expected: digests.size,
+        sha256: Some(digests.sha256),
+    })
+}
+
+/// Opens the core that was packed last.
+fn packed_core(entry: &EntryDir, shown: &str) -> Result<CoreFile> {
+    let file = entry.open_file(&EntryKind::Core(CoreEncoding::ZstdSeekable))?;
+    let source = SeekableReader::open(FileSource::new(file)?)?;
+    CoreFile::open(Box::new(source)).map_err(|error| dump::core_failure(error, shown))
+}
+
+fn pack(
+    spool: &Path,
+    id: DumpId,
+    plain: impl Read,
+    path: &Path,
+    metadata: &fs::Metadata,
+) -> Result<std::path::PathBuf> {
+    let shown = terminal_line(&path.display().to_string());
+    let mut entry = EntryDir::create(spool, id)?;
+    let directory = entry.path().to_owned();
+    let outcome = (|| {
+        let record = pack_core(&mut entry, plain, "core")?;
+        let core = packed_core(&entry, &shown)?;
+        let mut manifest = manifest_of_core(&core, path, metadata);
+        manifest.id = id;
+        manifest.stem = render_stem(DEFAULT_STEM, &manifest);
+        manifest.fingerprint = fingerprint(&core, path);
+        manifest.core = Some(CoreRecord {
+            entry: EntryKind::Core(CoreEncoding::ZstdSeekable).bundle_name(&manifest.stem),
+            expected: core.head().expected_len(),
+            ..record
+        });
+        Ok(entry.seal(manifest)?)
+    })();
+    if outcome.is_err() {
+        let _ = fs::remove_dir_all(directory);
+    }
+    outcome
+}
+
+/// From the names of the crashing thread's frames, as far as this machine has the files.
+fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
+    let beside = path.parent().map(Path::to_owned);
+    let search = super::ModuleSearch { sysroot: None, beside };
+    let modules = super::find_modules(core.modules(), core, &search);
+    let loaded: Vec<_> = modules.iter().map(super::FoundModule::loaded).collect();
+    let options = cdh_symbolize::BacktraceOptions { all_threads: false, max_frames: 64 };
+    let arena = cdh_symbolize::SectionArena::default();
+    let threads = core.head().threads();
+    let backtrace = cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options);
+    backtrace.fingerprint.map(|fingerprint| fingerprint.to_string())
+}
+
+/// A bundle of ours entry by entry; of IBM's, with the core in our encoding.
+fn repack(spool: &Path, file: File, shown: &str) -> Result<std::path::PathBuf> {
+    let source = Arc::new(FileSource::new(file)?);
+    let bundle =
+        BundleReader::open(source).map_err(|error| dump::bundle_failure(error, shown))?;
+    let mut manifest = bundle.summary_manifest();
+    let mut entry = EntryDir::create(spool, manifest.id)?;
+    let directory = entry.path().to_owned();
+    let outcome = (|| {
+        let failed = |error| dump::bundle_failure(error, shown);
+        manifest.stem = render_stem(DEFAULT_STEM, &manifest);
+        for found in bundle.entries() {
+            let Some(kind) = &found.kind else { continue };
+            if matches!(kind, EntryKind::Core(_) | EntryKind::Manifest) {
+                continue;
+            }
+            let mut out = entry.create_file(kind)?;
+            io::copy(&mut bundle.entry_reader(found).map_err(failed)?, &mut out)
+                .with_context(|| format!("cannot read entry {}", found.name))?;
+            out.flush()?;
+            let (_, digests) = out.finish();
+            entry.record(kind, digests);
+        }
+        if let Some(reader) = bundle.core_reader().map_err(failed)? {
+            let record = pack_core(&mut entry, reader, &manifest.stem)?;
+            add_core(&mut manifest, record, packed_core(&entry, shown).ok());
+        } else if bundle.manifest().is_none() && bundle.legacy().is_none() {
+            return Err(Failure::new(ExitStatus::Failure, format!("`{shown}` holds no dump"))
+                .hint("give a core, or a bundle (zip) of cdh or of IBM's core-dump-handler")
+                .into());
+        }
+        Ok(entry.seal(manifest.clone())?)
+    })();
+    if outcome.is_err() {
+        let _ = fs::remove_dir_all(directory);
+    }
+    outcome
+}
+
+/// Completes a manifest with what the core itself says, where it says it.
+fn add_core(manifest: &mut Manifest, record: CoreRecord, core: Option<CoreFile>) {
+    manifest.core = Some(CoreRecord {
+        expected: core.as_ref().map_or(record.expected, |core| core.head().expected_len()),
+        ..record
+    });
+    let Some(core) = core else { return };
+    let head = core.head();
+    if manifest.machine.is_empty() {
+        manifest.machine = head.machine().to_string();
+        manifest.verdict = verdict_of(&core);
+        manifest.modules = core.modules().iter().map(module_record).collect();
+        manifest.thread_count = Some(head.threads().len() as u64);
+        if let Some(signal) = head.signal() {
+            manifest.signal = signal_facts(&signal);
+        }
+    }
+}
+
+fn verdict_of(core: &CoreFile) -> Verdict {
+    let found = core.completeness();
+    if found.is_complete() {
+        return Verdict::Complete;
+    }
+    Verdict::Truncated {
+        expected: found.expected,
+        got: found.found,
+        cause: Cause::Unknown,
+        evidence: None,
+    }
+}
+
+/// What a bare core and its file say about the crash.
+pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, metadata: &fs::Metadata) -> Manifest {
+    let head = core.head();
+    let modules = core.modules();
+    let executable = modules.iter().find(|module| module.kind == ModuleKind::Executable);
+    let mut manifest = Manifest {
+        schema: SCHEMA,
+        id: DumpId::random(),
+        stem: String::new(),
+        captured_at: Timestamp::from_second(metadata.mtime()).unwrap_or(Timestamp::UNIX_EPOCH),
+        finished_at: None,
+        node: RawText::from(rustix::system::uname().nodename().to_bytes()),
+        hostname: RawText::default(),
+        process: process_facts(head, executable, path),
+        signal: head.signal().map(|signal| signal_facts(&signal)).unwrap_or_default(),
+        machine: head.machine().to_string(),
+        verdict: verdict_of(core),
+        core: None,
+        workload: None,
+        image: None,
+        modules: modules.iter().map(module_record).collect(),
+        fingerprint: None,
+        thread_count: Some(head.threads().len() as u64),
+        entries: Vec::new(),
+        gaps: Vec::new(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    if manifest.signal.name.is_empty() {
+        "none".clone_into(&mut manifest.signal.name);
+        "no signal: the process was alive".clone_into(&mut manifest.signal.description);
+    }
+    manifest
+}
+
+fn process_facts(head: &CoreHead, executable: Option<&Module>, path: &Path) -> ProcessFacts {
+    let exe = executable.map(|module| RawText::new(module.path.clone()));
+    let Some(process) = head.process() else {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes().to_vec();
+        return ProcessFacts { name: RawText::new(name), exe, ..ProcessFacts::default() };
+    };
+    let arguments = process.arguments.split(|byte| *byte == b' ');
+    ProcessFacts {
+        pid: u64::from(process.pid),
+        tid: head.threads().first().map(|thread| u64::from(thread.tid)),
+        name: RawText::new(process.name.clone()),
+        exe,
+        arguments: Some(arguments.map(RawText::from).collect()),
+        uid: Some(process.uid),
+        gid: Some(process.gid),
+        ..ProcessFacts::default()
+    }
+}
+
+fn signal_facts(signal: &SignalInfo) -> SignalFacts {
+    SignalFacts {
+        number: signal.number,
+        name: signal.name(),
+        code: signal.code,
+        address: signal.address.map(|address| address.0),
+        description: signal.describe(),
+    }
+}
+
+fn module_record(module: &Module) -> ModuleRecord {
+    ModuleRecord {
+        path: RawText::new(module.path.clone()),
+        build_id: module.build_id.clone(),
+        start: module.start().0,
+        end: module.end().0,
+        kind: module.kind,
+    }
+}
