@@ -27,6 +27,9 @@ use super::settings::HandlerSettings;
 use super::verdict::{StreamEnd, kill_evidence};
 use crate::spool::{PartialEntry, SpoolError};
 
+/// How the core is stored.
+const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
+
 /// A dump that was taken.
 #[derive(Debug)]
 pub struct Captured {
@@ -181,12 +184,11 @@ impl Capture<'_> {
     }
 
     fn minicore(&mut self, head: &CoreHead) {
-        let kind = EntryKind::Minicore;
-        let name = kind.file_name();
+        let name = EntryKind::Minicore.file_name();
         let taken = || -> Result<_, Box<dyn std::error::Error>> {
             let process = self.process.as_ref().ok_or("the process is gone")?;
             let memory = process.open_file("mem")?;
-            let out = self.entry.create_file(&name)?;
+            let out = self.entry.create_file(&EntryKind::Minicore)?.finish().0;
             Ok(take_minicore(head, memory, out, self.settings)?)
         };
         match taken() {
@@ -199,10 +201,7 @@ impl Capture<'_> {
                     });
                 }
                 match report.written {
-                    Some(bytes) => {
-                        self.note_gap_of("minicore", |this| this.entry.adopt_file(kind));
-                        self.log.note(&format!("minicore of {bytes} bytes"));
-                    }
+                    Some(bytes) => self.log.note(&format!("minicore of {bytes} bytes")),
                     None => self.entry.remove_file(&name),
                 }
             }
@@ -265,7 +264,6 @@ impl Capture<'_> {
         outcome: &CopyOutcome,
         expected: Option<u64>,
     ) {
-        let kind = EntryKind::Core(CoreEncoding::ZstdSeekable);
         for error in [&outcome.write_error, &outcome.read_error]
             .into_iter()
             .flatten()
@@ -279,26 +277,26 @@ impl Capture<'_> {
             Some(Err(error)) => {
                 // The frames are there; the shipper's salvage cannot do better than a gap here.
                 self.gaps.push(gap("core", &error));
-                self.entry.remove_file(&kind.file_name());
+                self.entry.remove_file(&CORE.file_name());
                 self.manifest.verdict = Verdict::Empty {
                     cause: cdh_bundle::Cause::NoSpace,
                     evidence: Some(error.to_string()),
                 };
                 return;
             }
-            None => return self.entry.remove_file(&kind.file_name()),
+            None => return self.entry.remove_file(&CORE.file_name()),
         };
         let expected = expected.unwrap_or(outcome.plain);
         let mut record = core_record(&self.manifest.stem, outcome.plain, expected);
         record.sha256 = outcome.sha256;
         self.manifest.core = Some(record);
-        self.entry.record(kind, stored);
+        self.entry.record(&CORE, stored);
         self.log
             .note(&format!("core stored in {}", readable_size(stored.size)));
     }
 
     fn seal(mut self) -> Result<Captured, SpoolError> {
-        let core = EntryKind::Core(CoreEncoding::ZstdSeekable).bundle_name(&self.manifest.stem);
+        let core = CORE.bundle_name(&self.manifest.stem);
         let info = DumpInfo::new(&self.manifest, &core);
         self.write_json(EntryKind::DumpInfo, "dump-info.json", &info);
         let verdict = self.manifest.verdict.clone();
