@@ -27,8 +27,10 @@ mod entry_dir;
 mod entry_kind;
 mod error;
 mod id;
+mod legacy;
 mod manifest;
 mod raw_text;
+mod reader;
 mod seekable;
 mod stem;
 mod verdict;
@@ -41,11 +43,13 @@ pub use entry_dir::{EntryDir, EntryFile, SpoolEntry, SpoolState, list_spool, swe
 pub use entry_kind::{CoreEncoding, EntryKind};
 pub use error::BundleError;
 pub use id::{DumpId, InvalidDumpId};
+pub use legacy::{LegacyInfo, LegacyName};
 pub use manifest::{
     CoreRecord, EntryRecord, Gap, ImageRef, Manifest, ModuleRecord, ProcessFacts, SCHEMA,
     SignalFacts, Workload,
 };
 pub use raw_text::RawText;
+pub use reader::{BundleEntry, BundleReader, EntryCheck, Verification};
 pub use seekable::{SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats, SeekableWriter};
 pub use stem::{DEFAULT_STEM, is_safe_stem, render_stem};
 pub use verdict::{Cause, Verdict};

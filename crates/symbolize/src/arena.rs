@@ -32,7 +32,11 @@ impl SectionArena {
     /// An empty arena that takes at most `limit` bytes.
     #[must_use]
     pub fn with_limit(limit: u64) -> Self {
-        Self { first: OnceLock::new(), used: AtomicU64::new(0), limit }
+        Self {
+            first: OnceLock::new(),
+            used: AtomicU64::new(0),
+            limit,
+        }
     }
 
     /// Bytes that it still takes.
@@ -44,7 +48,10 @@ impl SectionArena {
     /// Keeps `bytes` as long as the arena lives.
     pub fn keep(&self, bytes: Vec<u8>) -> &[u8] {
         self.used.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let mut new = Some(Box::new(Node { bytes, next: OnceLock::new() }));
+        let mut new = Some(Box::new(Node {
+            bytes,
+            next: OnceLock::new(),
+        }));
         let mut slot = &self.first;
         loop {
             let node = slot.get_or_init(|| new.take().unwrap_or_default());
@@ -58,7 +65,10 @@ impl SectionArena {
 
 impl Default for Node {
     fn default() -> Self {
-        Self { bytes: Vec::new(), next: OnceLock::new() }
+        Self {
+            bytes: Vec::new(),
+            next: OnceLock::new(),
+        }
     }
 }
 
@@ -88,7 +98,11 @@ mod tests {
         let first = arena.keep(vec![1; 4]);
         let kept: Vec<&[u8]> = (0..1000).map(|n| arena.keep(vec![n as u8])).collect();
         assert_eq!(first, [1; 4]);
-        assert!(kept.iter().enumerate().all(|(n, bytes)| bytes == &[n as u8]));
+        assert!(
+            kept.iter()
+                .enumerate()
+                .all(|(n, bytes)| bytes == &[n as u8])
+        );
         assert_eq!(arena.left(), 0);
     }
 
@@ -98,7 +112,9 @@ mod tests {
         std::thread::scope(|scope| {
             for n in 0..4_u8 {
                 let arena = &arena;
-                scope.spawn(move || (0..100).for_each(|_| assert_eq!(arena.keep(vec![n; 3]), [n; 3])));
+                scope.spawn(move || {
+                    (0..100).for_each(|_| assert_eq!(arena.keep(vec![n; 3]), [n; 3]))
+                });
             }
         });
         assert_eq!(SectionArena::DEFAULT_LIMIT - arena.left(), 1200);

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::symbolizer::{has_debug_info, has_symbols};
 use crate::{
     Fingerprint, Frame, LoadedModule, ModuleNeed, ModuleStatus, SectionArena, Stop, Symbolizer,
-    UnwoundFrame, Unwinder, needs_of,
+    Unwinder, UnwoundFrame, needs_of,
 };
 
 /// What to unwind, and how far.
@@ -22,7 +22,10 @@ pub struct BacktraceOptions {
 
 impl Default for BacktraceOptions {
     fn default() -> Self {
-        Self { all_threads: true, max_frames: 16 << 10 }
+        Self {
+            all_threads: true,
+            max_frames: 16 << 10,
+        }
     }
 }
 
@@ -94,15 +97,16 @@ pub fn backtrace(
     let stacks = unwind_all(threads, memory, &modules, options);
     let unwound = Instant::now();
     let symbolizer = Symbolizer::new(&modules, arena);
-    let table = symbolizer.look_up(stacks.iter().flat_map(|stack| &stack.0));
-    let name = |(index, (thread, (frames, stop))): (usize, (&Thread, &(Vec<UnwoundFrame>, Stop)))| {
-        ThreadBacktrace {
-            tid: thread.tid,
-            crashing: index == 0,
-            frames: symbolizer.frames(frames, &table),
-            stop: *stop,
-        }
-    };
+    let table = symbolizer.look_up(stacks.iter().map(|stack| stack.0.as_slice()));
+    let name =
+        |(index, (thread, (frames, stop))): (usize, (&Thread, &(Vec<UnwoundFrame>, Stop)))| {
+            ThreadBacktrace {
+                tid: thread.tid,
+                crashing: index == 0,
+                frames: symbolizer.frames(frames, &table),
+                stop: *stop,
+            }
+        };
     let threads: Vec<ThreadBacktrace> = threads.iter().zip(&stacks).enumerate().map(name).collect();
     let crashing = threads.first();
     Backtrace {
@@ -130,7 +134,9 @@ pub fn module_needs(
     let mut needs = needs_of(&modules, stacks.iter().flat_map(|stack| &stack.0));
     // The vdso has no file, and nobody ships its debug file with a crash.
     let is_vdso = |need: &ModuleNeed| {
-        modules.get(need.module).is_some_and(|loaded| loaded.module.kind == ModuleKind::Vdso)
+        modules
+            .get(need.module)
+            .is_some_and(|loaded| loaded.module.kind == ModuleKind::Vdso)
     };
     needs.retain(|need| !is_vdso(need));
     needs
@@ -158,7 +164,11 @@ fn unwind_all(
     options: &BacktraceOptions,
 ) -> Vec<(Vec<UnwoundFrame>, Stop)> {
     let unwinder = Unwinder::new(modules);
-    let count = if options.all_threads { threads.len() } else { 1 };
+    let count = if options.all_threads {
+        threads.len()
+    } else {
+        1
+    };
     let unwind = |thread: &Thread| unwinder.unwind(&thread.registers, memory, options.max_frames);
     threads.par_iter().take(count).map(unwind).collect()
 }

@@ -27,6 +27,26 @@ pub(crate) struct Found {
     pub(crate) sites: Vec<Site>,
     /// Start of the function.
     pub(crate) entry: Option<u64>,
+    /// What the call just before the address + 1 calls.
+    pub(crate) call: Option<Target>,
+    /// Tail calls of the function, each with the address after it; only where asked for.
+    pub(crate) tail_calls: Vec<(u64, Target)>,
+}
+
+/// What a call site calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// A function of the same file.
+    Address(u64),
+    /// A function that is only declared: a symbol, perhaps of another file.
+    Name(String),
+}
+
+/// Whether to list the tail calls of functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TailCalls {
+    Ignore,
+    List,
 }
 
 /// One function that an address is in.
@@ -74,7 +94,10 @@ fn load<'data>(
     let sections: Vec<(&str, &[u8])> = SECTIONS.par_iter().filter_map(read).collect();
     let find = |id: gimli::SectionId| -> Result<Reader<'data>, std::convert::Infallible> {
         let found = sections.iter().find(|(name, _)| *name == id.name());
-        Ok(EndianSlice::new(found.map_or(&[], |(_, bytes)| bytes), LittleEndian))
+        Ok(EndianSlice::new(
+            found.map_or(&[], |(_, bytes)| bytes),
+            LittleEndian,
+        ))
     };
     match gimli::Dwarf::load(find) {
         Ok(dwarf) => dwarf,
@@ -96,11 +119,20 @@ impl<'data> DebugInfo<'data> {
         if let Some(alt) = alt {
             dwarf.set_sup(load(alt, arena));
         }
-        Some(Self { dwarf, units: OnceLock::new(), alt_units: OnceLock::new() })
+        Some(Self {
+            dwarf,
+            units: OnceLock::new(),
+            alt_units: OnceLock::new(),
+        })
     }
 
     /// Looks up all of `addresses` (ascending, distinct, as stated in the file).
-    pub(crate) fn find(&self, addresses: &[u64], deadline: Deadline) -> Vec<Found> {
+    pub(crate) fn find(
+        &self,
+        addresses: &[u64],
+        tail_calls: TailCalls,
+        deadline: Deadline,
+    ) -> Vec<Found> {
         let owners = self.owners(addresses, deadline);
         let mut order: Vec<(usize, usize)> = owners
             .iter()
@@ -113,10 +145,16 @@ impl<'data> DebugInfo<'data> {
             .par_iter()
             .flat_map_iter(|group| {
                 let unit = group.first().map_or(0, |(unit, _)| *unit);
-                let mine: Vec<u64> =
-                    group.iter().filter_map(|(_, index)| addresses.get(*index).copied()).collect();
-                let found = self.find_in_unit(unit, &mine, deadline);
-                group.iter().map(|(_, index)| *index).zip(found).collect::<Vec<_>>()
+                let mine: Vec<u64> = group
+                    .iter()
+                    .filter_map(|(_, index)| addresses.get(*index).copied())
+                    .collect();
+                let found = self.find_in_unit(unit, &mine, tail_calls, deadline);
+                group
+                    .iter()
+                    .map(|(_, index)| *index)
+                    .zip(found)
+                    .collect::<Vec<_>>()
             })
             .collect();
         let mut all = vec![Found::default(); addresses.len()];
@@ -133,7 +171,8 @@ impl<'data> DebugInfo<'data> {
     }
 
     fn unit(&self, offset: usize) -> gimli::Result<Unit<Reader<'data>>> {
-        self.dwarf.unit(self.dwarf.unit_header(DebugInfoOffset(offset))?)
+        self.dwarf
+            .unit(self.dwarf.unit_header(DebugInfoOffset(offset))?)
     }
 
     /// The unit that each address lies in.
@@ -149,7 +188,8 @@ impl<'data> DebugInfo<'data> {
                 let start = entry.address();
                 // Discarded functions are listed at address 0.
                 if start != 0 {
-                    let covered = covered_by(addresses, start, start.saturating_add(entry.length()));
+                    let covered =
+                        covered_by(addresses, start, start.saturating_add(entry.length()));
                     for owner in owners.get_mut(covered).unwrap_or_default() {
                         *owner = Some(unit);
                     }
@@ -173,8 +213,15 @@ impl<'data> DebugInfo<'data> {
         let found: Vec<(usize, usize)> = unlisted
             .par_iter()
             .flat_map_iter(|&unit| {
-                let covered = if deadline.passed() { Ok(Vec::new()) } else { self.covered(unit, addresses) };
-                covered.unwrap_or_default().into_iter().map(move |index| (index, unit))
+                let covered = if deadline.passed() {
+                    Ok(Vec::new())
+                } else {
+                    self.covered(unit, addresses)
+                };
+                covered
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(move |index| (index, unit))
             })
             .collect();
         for (index, unit) in found {
@@ -199,18 +246,36 @@ impl<'data> DebugInfo<'data> {
         Ok(covered)
     }
 
-    fn find_in_unit(&self, offset: usize, addresses: &[u64], deadline: Deadline) -> Vec<Found> {
+    fn find_in_unit(
+        &self,
+        offset: usize,
+        addresses: &[u64],
+        tail_calls: TailCalls,
+        deadline: Deadline,
+    ) -> Vec<Found> {
         let mut found = vec![Found::default(); addresses.len()];
         if deadline.passed() {
             return found;
         }
-        let Ok(unit) = self.unit(offset) else { return found };
+        let Ok(unit) = self.unit(offset) else {
+            return found;
+        };
         let unit = UnitRef::new(&self.dwarf, &unit);
-        for (found, location) in found.iter_mut().zip(line::locations(unit, addresses, deadline)) {
-            found.sites = vec![Site { name: None, location }];
+        for (found, location) in found
+            .iter_mut()
+            .zip(line::locations(unit, addresses, deadline))
+        {
+            found.sites = vec![Site {
+                name: None,
+                location,
+            }];
         }
-        // An error ends the search in this unit; lines and the functions before it stay.
-        let _ = function::Walk::new(self, unit, addresses, deadline).run(&mut found);
+        // Assemblers describe each label as a function: the symbol table knows better, and has aliases.
+        if name::language(unit) != Some(gimli::DW_LANG_Mips_Assembler) {
+            // An error ends the search in this unit; lines and the functions before it stay.
+            let _ =
+                function::Walk::new(self, unit, addresses, tail_calls, deadline).run(&mut found);
+        }
         found
     }
 }

@@ -22,9 +22,14 @@ fn cpp(raw: &str) -> Option<String> {
         return None;
     }
     let symbol = cpp_demangle::Symbol::new(raw).ok()?;
-    let options = cpp_demangle::DemangleOptions::new().no_params().no_return_type();
+    let options = cpp_demangle::DemangleOptions::new()
+        .no_params()
+        .no_return_type();
     let mut out = Bounded(String::new());
-    symbol.structured_demangle(&mut out, &options).ok().map(|()| out.0)
+    symbol
+        .structured_demangle(&mut out, &options)
+        .ok()
+        .map(|()| out.0)
 }
 
 struct Bounded(String);
@@ -48,9 +53,15 @@ mod tests {
     fn names_of_every_scheme_are_written_for_people() {
         let table = [
             ("main", "main"),
-            ("_ZN3app6server4loop17h0123456789abcdefE", "app::server::loop"),
+            (
+                "_ZN3app6server4loop17h0123456789abcdefE",
+                "app::server::loop",
+            ),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
-            ("_ZNSt6vectorIiSaIiEE9push_backERKi", "std::vector<int, std::allocator<int> >::push_back"),
+            (
+                "_ZNSt6vectorIiSaIiEE9push_backERKi",
+                "std::vector<int, std::allocator<int> >::push_back",
+            ),
             ("_ZN12_GLOBAL__N_13fooEv", "(anonymous namespace)::foo"),
             ("_Z", "_Z"),
         ];

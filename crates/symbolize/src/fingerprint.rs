@@ -22,7 +22,9 @@ const DEPTH: usize = 6;
 const BYTES: usize = 8;
 
 /// Sixteen hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(transparent)]
 pub struct Fingerprint(String);
 
@@ -36,7 +38,10 @@ impl Fingerprint {
             .take_while(|frame| frame.trust != FrameTrust::Scan)
             .filter_map(|frame| match &frame.function {
                 Ok(function) => Some(normalised(&function.name)),
-                Err(_) => place(frame.module.and_then(|index| modules.get(index))?.module, frame.svma?),
+                Err(_) => place(
+                    frame.module.and_then(|index| modules.get(index))?.module,
+                    frame.svma?,
+                ),
             });
         Self::from_names(described)
     }
@@ -49,14 +54,20 @@ impl Fingerprint {
             .filter(|frame| !frame.signal_frame)
             .take_while(|frame| frame.trust != FrameTrust::Scan)
             .filter_map(|frame| {
-                place(frame.module.and_then(|index| modules.get(index))?.module, frame.svma?)
+                place(
+                    frame.module.and_then(|index| modules.get(index))?.module,
+                    frame.svma?,
+                )
             });
         Self::from_names(described)
     }
 
     fn from_names(names: impl Iterator<Item = String>) -> Option<Self> {
         let names: Vec<String> = names.collect();
-        let start = names.iter().position(|name| !is_machinery(name)).unwrap_or(0);
+        let start = names
+            .iter()
+            .position(|name| !is_machinery(name))
+            .unwrap_or(0);
         let mut chosen: Vec<&String> = Vec::new();
         for name in names.iter().skip(start) {
             if chosen.len() == DEPTH {
@@ -76,7 +87,13 @@ impl Fingerprint {
             hash.update(b"\n");
         }
         let digest = hash.finalize();
-        Some(Self(digest.iter().take(BYTES).map(|byte| format!("{byte:02x}")).collect()))
+        Some(Self(
+            digest
+                .iter()
+                .take(BYTES)
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+        ))
     }
 
     /// Takes sixteen hexadecimal digits.
@@ -121,7 +138,11 @@ fn normalised(name: &str) -> String {
     let trimmed = plain.trim_start_matches('_');
     let trimmed = trimmed.strip_prefix("GI_").unwrap_or(trimmed);
     let trimmed = trimmed.trim_start_matches('_');
-    if trimmed.is_empty() { plain } else { trimmed.to_owned() }
+    if trimmed.is_empty() {
+        plain
+    } else {
+        trimmed.to_owned()
+    }
 }
 
 /// Removes `<…>` where it holds arguments (`f<T>`, `f::<T>`), not where it is a name of its own
@@ -218,8 +239,14 @@ mod tests {
             ("parse.part.0", "parse"),
             ("parse.isra.0.cold", "parse"),
             ("__GI_raise", "raise"),
-            ("std::vector<int, std::allocator<int> >::push_back", "std::vector::push_back"),
-            ("<app::Loop as core::ops::Drop>::drop", "<app::Loop as core::ops::Drop>::drop"),
+            (
+                "std::vector<int, std::allocator<int> >::push_back",
+                "std::vector::push_back",
+            ),
+            (
+                "<app::Loop as core::ops::Drop>::drop",
+                "<app::Loop as core::ops::Drop>::drop",
+            ),
             ("app::run::<u8>", "app::run"),
             ("operator<", "operator<"),
             ("Foo::operator->", "Foo::operator->"),
@@ -234,7 +261,16 @@ mod tests {
     #[test]
     fn machinery_and_recursion_do_not_count() {
         let plain = of(&["parse", "main"]);
-        assert_eq!(of(&["__pthread_kill_implementation", "raise", "abort", "parse", "main"]), plain);
+        assert_eq!(
+            of(&[
+                "__pthread_kill_implementation",
+                "raise",
+                "abort",
+                "parse",
+                "main"
+            ]),
+            plain
+        );
         assert_eq!(of(&["parse", "parse", "parse", "main", "parse"]), plain);
         assert_ne!(of(&["parse", "other"]), plain);
         assert!(of(&["abort"]).is_some());
@@ -245,9 +281,15 @@ mod tests {
     fn digits_are_those_of_the_documented_text() {
         let fingerprint = of(&["raise", "app::parse", "app::main"]).unwrap();
         let digest = Sha256::digest(b"cdh 1\napp::parse\napp::main\n");
-        assert_eq!(fingerprint.as_str().get(..2), Some(format!("{:02x}", digest[0]).as_str()));
+        assert_eq!(
+            fingerprint.as_str().get(..2),
+            Some(format!("{:02x}", digest[0]).as_str())
+        );
         assert_eq!(fingerprint.as_str().len(), 16);
-        assert_eq!(Fingerprint::parse(fingerprint.as_str()), Some(fingerprint.clone()));
+        assert_eq!(
+            Fingerprint::parse(fingerprint.as_str()),
+            Some(fingerprint.clone())
+        );
         assert!(fingerprint.as_str().starts_with(fingerprint.short()));
         assert_eq!(fingerprint.short().len(), 8);
     }

@@ -8,9 +8,17 @@
 //! is told what else would help ([`ModuleNeed`]). The [`Unwinder`] alone needs no symbols: it runs at
 //! crash time too.
 
-#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
 #![deny(clippy::arithmetic_side_effects)]
-#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(
+    test,
+    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
+)]
 #![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
 
 mod arena;
@@ -25,6 +33,7 @@ mod need;
 mod section;
 mod symbol;
 mod symbolizer;
+mod tail_call;
 mod unwinder;
 
 pub use arena::SectionArena;
@@ -36,4 +45,4 @@ pub use frame::{Frame, Function, Location, Reason};
 pub use loaded::{LoadedModule, ModuleStatus};
 pub use need::{ModuleNeed, Need, needs_of};
 pub use symbolizer::{SymbolTable, Symbolizer};
-pub use unwinder::{FrameTrust, Stop, UnwoundFrame, Unwinder};
+pub use unwinder::{FrameTrust, Stop, Unwinder, UnwoundFrame};

@@ -47,14 +47,23 @@ impl<'data> LoadedModule<'data> {
     /// A module without a file.
     #[must_use]
     pub fn missing(module: &'data Module) -> Self {
-        Self { module, object: None, debug: None, alt: None, status: ModuleStatus::Missing }
+        Self {
+            module,
+            object: None,
+            debug: None,
+            alt: None,
+            status: ModuleStatus::Missing,
+        }
     }
 
     /// A module whose file could not be read.
     #[must_use]
     pub fn unreadable(module: &'data Module, problem: impl Into<String>) -> Self {
         let status = ModuleStatus::Unreadable(problem.into());
-        Self { status, ..Self::missing(module) }
+        Self {
+            status,
+            ..Self::missing(module)
+        }
     }
 
     /// A module and the bytes of the file found at its path. The file is kept only if it is the right one.
@@ -72,13 +81,18 @@ impl<'data> LoadedModule<'data> {
         let status = match (&module.build_id, object.build_id()) {
             (None, _) => ModuleStatus::Unverified,
             (Some(expected), Some(found)) if *expected == found => ModuleStatus::Verified,
-            (Some(expected), found) => {
-                ModuleStatus::Mismatch { expected: expected.clone(), found }
-            }
+            (Some(expected), found) => ModuleStatus::Mismatch {
+                expected: expected.clone(),
+                found,
+            },
         };
         let usable = matches!(status, ModuleStatus::Verified | ModuleStatus::Unverified);
         let object = usable.then_some(object);
-        Self { object, status, ..Self::missing(module) }
+        Self {
+            object,
+            status,
+            ..Self::missing(module)
+        }
     }
 
     /// A module whose image is read from the process's memory: the vdso, which has no file.
@@ -88,7 +102,10 @@ impl<'data> LoadedModule<'data> {
         memory: &dyn Memory,
         arena: &'data SectionArena,
     ) -> Self {
-        let size = module.end().checked_sub(module.start()).filter(|size| *size <= IMAGE_LIMIT);
+        let size = module
+            .end()
+            .checked_sub(module.start())
+            .filter(|size| *size <= IMAGE_LIMIT);
         let Some(size) = size.and_then(|size| usize::try_from(size).ok()) else {
             return Self::missing(module);
         };

@@ -46,10 +46,14 @@ impl Need {
         match self {
             Self::Object { build_id: None } => true,
             Self::Object { build_id } => candidate.build_id() == *build_id,
-            Self::DebugFile { build_id: Some(id), .. } | Self::AltFile { build_id: id, .. } => {
-                candidate.build_id().as_ref() == Some(id)
+            Self::DebugFile {
+                build_id: Some(id), ..
             }
-            Self::DebugFile { crc: Some(expected), .. } => {
+            | Self::AltFile { build_id: id, .. } => candidate.build_id().as_ref() == Some(id),
+            Self::DebugFile {
+                crc: Some(expected),
+                ..
+            } => {
                 let mut crc = flate2::Crc::new();
                 crc.update(candidate.data());
                 crc.sum() == *expected
@@ -65,12 +69,18 @@ pub fn needs_of<'f>(
     modules: &[LoadedModule<'_>],
     frames: impl IntoIterator<Item = &'f UnwoundFrame>,
 ) -> Vec<ModuleNeed> {
-    let mut indices: Vec<usize> = frames.into_iter().filter_map(|frame| frame.module).collect();
+    let mut indices: Vec<usize> = frames
+        .into_iter()
+        .filter_map(|frame| frame.module)
+        .collect();
     indices.sort_unstable();
     indices.dedup();
     let need = |index: usize| {
         let what = need_of(modules.get(index)?)?;
-        Some(ModuleNeed { module: index, what })
+        Some(ModuleNeed {
+            module: index,
+            what,
+        })
     };
     indices.into_iter().filter_map(need).collect()
 }
@@ -79,7 +89,9 @@ fn need_of(loaded: &LoadedModule<'_>) -> Option<Need> {
     let Some(object) = &loaded.object else {
         return match &loaded.status {
             ModuleStatus::Unreadable(_) => None,
-            _ => Some(Need::Object { build_id: loaded.module.build_id.clone() }),
+            _ => Some(Need::Object {
+                build_id: loaded.module.build_id.clone(),
+            }),
         };
     };
     let source = match &loaded.debug {
@@ -96,5 +108,8 @@ fn need_of(loaded: &LoadedModule<'_>) -> Option<Need> {
         }
     };
     let (path, build_id) = source.debug_alt_link().filter(|_| loaded.alt.is_none())?;
-    Some(Need::AltFile { path: path.to_vec(), build_id })
+    Some(Need::AltFile {
+        path: path.to_vec(),
+        build_id,
+    })
 }

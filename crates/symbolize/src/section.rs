@@ -29,7 +29,10 @@ pub(crate) fn contents<'data>(
         let kind = u32::from_le_bytes(*header.first_chunk()?);
         return match kind {
             ZLIB => read_all(flate2::bufread::ZlibDecoder::new(stored), limit),
-            ZSTD => read_all(zstd::stream::read::Decoder::with_buffer(stored).ok()?, limit),
+            ZSTD => read_all(
+                zstd::stream::read::Decoder::with_buffer(stored).ok()?,
+                limit,
+            ),
             _ => None,
         }
         .map(Cow::Owned);
@@ -42,8 +45,15 @@ pub(crate) fn contents<'data>(
 
 /// Whether the object has a section called `name`, in any form.
 pub(crate) fn present(object: &ElfObject<'_>, name: &str) -> bool {
-    let has = |name: &str| object.section(name).is_some_and(|section| !section.data.is_empty());
-    has(name) || name.strip_prefix('.').is_some_and(|rest| has(&format!(".z{rest}")))
+    let has = |name: &str| {
+        object
+            .section(name)
+            .is_some_and(|section| !section.data.is_empty())
+    };
+    has(name)
+        || name
+            .strip_prefix('.')
+            .is_some_and(|rest| has(&format!(".z{rest}")))
 }
 
 /// The ELF file inside `.gnu_debugdata` (MiniDebugInfo): only symbols, compressed with xz.
@@ -52,7 +62,10 @@ pub(crate) fn mini_debug_info(object: &ElfObject<'_>, limit: u64) -> Option<Vec<
     if xz_block_size(stored)? > limit.min(MINI_DEBUG_INFO_LIMIT) {
         return None;
     }
-    let mut out = Limited { bytes: Vec::new(), left: limit.min(MINI_DEBUG_INFO_LIMIT) };
+    let mut out = Limited {
+        bytes: Vec::new(),
+        left: limit.min(MINI_DEBUG_INFO_LIMIT),
+    };
     lzma_rs::xz_decompress(&mut &*stored, &mut out).ok()?;
     Some(out.bytes)
 }
@@ -68,7 +81,9 @@ pub(crate) fn mini_debug_info(object: &ElfObject<'_>, limit: u64) -> Option<Vec<
 /// ```
 fn xz_block_size(stream: &[u8]) -> Option<u64> {
     let block = stream.strip_prefix(b"\xfd7zXZ\0")?.get(6..)?;
-    let header = usize::from(*block.first()?).checked_add(1)?.checked_mul(4)?;
+    let header = usize::from(*block.first()?)
+        .checked_add(1)?
+        .checked_mul(4)?;
     let mut chunks = block.get(header..)?;
     let mut total = 0_u64;
     loop {
@@ -83,7 +98,8 @@ fn xz_block_size(stream: &[u8]) -> Option<u64> {
                 let low = u64::from(u16::from_be_bytes(*rest.first_chunk()?));
                 let size = (u64::from(control & 0x1f) << 16 | low).checked_add(1)?;
                 let rest = rest.get(2..)?;
-                let packed = usize::from(u16::from_be_bytes(*rest.first_chunk()?)).checked_add(1)?;
+                let packed =
+                    usize::from(u16::from_be_bytes(*rest.first_chunk()?)).checked_add(1)?;
                 let properties = usize::from(control >= 0xc0);
                 (size, rest.get(2..)?.get(properties..)?.get(packed..)?)
             }

@@ -7,14 +7,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use cdh_elfcore::{ElfObject, Svma};
+use cdh_elfcore::{Avma, ElfObject, Svma};
 use rayon::prelude::*;
 
 use crate::deadline::Deadline;
-use crate::debug_info::{DebugInfo, Found, Site};
+use crate::debug_info::{DebugInfo, Found, Site, TailCalls};
 use crate::demangle::demangle;
+use crate::tail_call::{Pair, TailFrame};
 use crate::{
-    Frame, Function, LoadedModule, ModuleStatus, Reason, SectionArena, UnwoundFrame, section, symbol,
+    Frame, FrameTrust, Function, LoadedModule, ModuleStatus, Reason, SectionArena, UnwoundFrame,
+    section, symbol, tail_call,
 };
 
 /// After this, names come from ELF symbols only: hostile DWARF can take forever. Gigabytes of honest
@@ -30,9 +32,13 @@ pub struct Symbolizer<'data> {
     deadline: Deadline,
 }
 
-/// Answers by module and looked-up address.
+/// Answers for the frames of some stacks.
 #[derive(Debug, Default)]
-pub struct SymbolTable(HashMap<(usize, Svma), Found>);
+pub struct SymbolTable {
+    /// By module and looked-up address.
+    found: HashMap<(usize, Svma), Found>,
+    tail_calls: HashMap<Pair, Vec<TailFrame>>,
+}
 
 impl<'data> Symbolizer<'data> {
     /// Prepares naming; nothing is read yet.
@@ -47,41 +53,102 @@ impl<'data> Symbolizer<'data> {
         }
     }
 
-    /// Looks up the addresses of all `frames`, modules in parallel.
-    pub fn look_up<'f>(&self, frames: impl IntoIterator<Item = &'f UnwoundFrame>) -> SymbolTable {
+    /// Looks up the addresses of all frames of `stacks`, modules in parallel.
+    pub fn look_up<'f>(
+        &self,
+        stacks: impl IntoIterator<Item = &'f [UnwoundFrame]> + Clone,
+    ) -> SymbolTable {
         let mut wanted: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-        for frame in frames {
+        for frame in stacks.clone().into_iter().flatten() {
             if let (Some(module), Some(at)) = (frame.module, frame.lookup_svma()) {
                 wanted.entry(module).or_default().push(at.0);
             }
         }
-        let found = wanted.into_par_iter().flat_map_iter(|(module, mut addresses)| {
-            addresses.sort_unstable();
-            addresses.dedup();
-            let found = self.find(module, &addresses);
-            addresses.into_iter().map(move |at| (module, Svma(at))).zip(found).collect::<Vec<_>>()
-        });
-        SymbolTable(found.collect())
+        let found = wanted
+            .into_par_iter()
+            .flat_map_iter(|(module, mut addresses)| {
+                addresses.sort_unstable();
+                addresses.dedup();
+                let found = self.find(module, &addresses);
+                addresses
+                    .into_iter()
+                    .map(move |at| (module, Svma(at)))
+                    .zip(found)
+                    .collect::<Vec<_>>()
+            });
+        let found = found.collect();
+        SymbolTable {
+            tail_calls: tail_call::find(self, stacks, &found),
+            found,
+        }
+    }
+
+    pub(crate) fn out_of_time(&self) -> bool {
+        self.deadline.passed()
+    }
+
+    pub(crate) fn module_count(&self) -> usize {
+        self.modules.len()
+    }
+
+    /// What DWARF says of one address, tail calls included.
+    pub(crate) fn tail_calls_of(&self, module: usize, at: u64) -> Found {
+        let info = self
+            .modules
+            .get(module)
+            .and_then(|loaded| self.debug_info(module, loaded));
+        let found = info.map(|info| info.find(&[at], TailCalls::List, self.deadline));
+        found.and_then(|mut found| found.pop()).unwrap_or_default()
+    }
+
+    /// Where a module's symbol tables place functions.
+    pub(crate) fn addresses_of<'n>(
+        &self,
+        module: usize,
+        names: impl Iterator<Item = &'n str>,
+    ) -> HashMap<&'n str, u64> {
+        let Some(loaded) = self.modules.get(module) else {
+            return HashMap::new();
+        };
+        let Some(object) = &loaded.object else {
+            return HashMap::new();
+        };
+        let objects: Vec<&ElfObject<'_>> = [Some(object), loaded.debug.as_ref()]
+            .into_iter()
+            .flatten()
+            .collect();
+        symbol::addresses(&objects, names)
     }
 
     fn find(&self, index: usize, addresses: &[u64]) -> Vec<Found> {
         let mut found = vec![Found::default(); addresses.len()];
-        let Some(loaded) = self.modules.get(index) else { return found };
-        let Some(object) = &loaded.object else { return found };
+        let Some(loaded) = self.modules.get(index) else {
+            return found;
+        };
+        let Some(object) = &loaded.object else {
+            return found;
+        };
         if let Some(info) = self.debug_info(index, loaded) {
-            found = info.find(addresses, self.deadline);
+            found = info.find(addresses, TailCalls::Ignore, self.deadline);
         }
         let nameless = |found: &Found| found.sites.last().is_none_or(|site| site.name.is_none());
         if found.iter().any(nameless) {
             let mini = self.mini_debug_info(index, object);
-            let objects: Vec<&ElfObject<'data>> =
-                [Some(object), loaded.debug.as_ref(), mini].into_iter().flatten().collect();
+            let objects: Vec<&ElfObject<'data>> = [Some(object), loaded.debug.as_ref(), mini]
+                .into_iter()
+                .flatten()
+                .collect();
             for (found, symbol) in found.iter_mut().zip(symbol::find(&objects, addresses)) {
-                let Some(symbol) = symbol.filter(|_| nameless(found)) else { continue };
+                let Some(symbol) = symbol.filter(|_| nameless(found)) else {
+                    continue;
+                };
                 let name = Some(String::from_utf8_lossy(symbol.name).into_owned());
                 match found.sites.last_mut() {
                     Some(site) => site.name = name,
-                    None => found.sites.push(Site { name, location: None }),
+                    None => found.sites.push(Site {
+                        name,
+                        location: None,
+                    }),
                 }
                 found.entry.get_or_insert(symbol.start);
             }
@@ -98,7 +165,11 @@ impl<'data> Symbolizer<'data> {
         self.debug_infos.get(index)?.get_or_init(open).as_ref()
     }
 
-    fn mini_debug_info(&self, index: usize, object: &ElfObject<'data>) -> Option<&ElfObject<'data>> {
+    fn mini_debug_info(
+        &self,
+        index: usize,
+        object: &ElfObject<'data>,
+    ) -> Option<&ElfObject<'data>> {
         let open = || {
             let bytes = section::mini_debug_info(object, self.arena.left())?;
             ElfObject::parse(self.arena.keep(bytes)).ok()
@@ -106,14 +177,56 @@ impl<'data> Symbolizer<'data> {
         self.mini_debug_infos.get(index)?.get_or_init(open).as_ref()
     }
 
-    /// The lines of a backtrace for `unwound`: inlined calls get lines of their own.
+    /// The lines of a backtrace for `unwound`: inlined calls and tail calls get lines of their own.
     #[must_use]
     pub fn frames(&self, unwound: &[UnwoundFrame], table: &SymbolTable) -> Vec<Frame> {
-        unwound.iter().flat_map(|frame| self.expand(frame, table)).collect()
+        let mut frames = Vec::new();
+        let mut below: Option<&UnwoundFrame> = None;
+        for frame in unwound {
+            let pair = below.and_then(|below| tail_call::pair(below, frame));
+            let between = pair.and_then(|pair| table.tail_calls.get(&pair));
+            frames.extend(between.into_iter().flatten().map(|tail| self.rebuilt(tail)));
+            frames.extend(self.expand(frame, table));
+            below = Some(frame);
+        }
+        frames
+    }
+
+    fn rebuilt(&self, tail: &TailFrame) -> Frame {
+        let bias = self
+            .modules
+            .get(tail.module)
+            .and_then(LoadedModule::bias)
+            .unwrap_or(0);
+        let name = |raw: &String| Function {
+            name: demangle(raw),
+            raw: raw.clone(),
+            offset: None,
+        };
+        Frame {
+            pc: Avma(tail.after.wrapping_add(bias)),
+            module: Some(tail.module),
+            svma: Some(Svma(tail.after)),
+            trust: FrameTrust::Cfi,
+            function: tail
+                .site
+                .name
+                .as_ref()
+                .map(name)
+                .ok_or(Reason::NotInAnyFunction),
+            inline: false,
+            location: tail.site.location.clone(),
+            tail_call: true,
+            signal_handler: false,
+            is_return_address: true,
+        }
     }
 
     fn expand(&self, unwound: &UnwoundFrame, table: &SymbolTable) -> Vec<Frame> {
-        let found = unwound.module.zip(unwound.lookup_svma()).and_then(|key| table.0.get(&key));
+        let found = unwound
+            .module
+            .zip(unwound.lookup_svma())
+            .and_then(|key| table.found.get(&key));
         let sites: &[Site] = found.map_or(&[], |found| &found.sites);
         let plain = Frame {
             pc: unwound.pc,
@@ -128,12 +241,21 @@ impl<'data> Symbolizer<'data> {
             is_return_address: unwound.is_return_address,
         };
         let Some((outer, inlined)) = sites.split_last() else {
-            return vec![Frame { function: Err(self.reason(unwound)), ..plain }];
+            return vec![Frame {
+                function: Err(self.reason(unwound)),
+                ..plain
+            }];
         };
         let entry = found.and_then(|found| found.entry);
-        let offset = entry.zip(unwound.svma).and_then(|(entry, at)| at.checked_sub(Svma(entry)));
+        let offset = entry
+            .zip(unwound.svma)
+            .and_then(|(entry, at)| at.checked_sub(Svma(entry)));
         let name = |site: &Site, offset: Option<u64>| match &site.name {
-            Some(raw) => Ok(Function { name: demangle(raw), raw: raw.clone(), offset }),
+            Some(raw) => Ok(Function {
+                name: demangle(raw),
+                raw: raw.clone(),
+                offset,
+            }),
             None => Err(self.reason(unwound)),
         };
         let mut frames: Vec<Frame> = inlined
@@ -146,7 +268,11 @@ impl<'data> Symbolizer<'data> {
             })
             .collect();
         let function = name(outer, offset);
-        frames.push(Frame { function, location: outer.location.clone(), ..plain });
+        frames.push(Frame {
+            function,
+            location: outer.location.clone(),
+            ..plain
+        });
         frames
     }
 
@@ -169,11 +295,17 @@ impl<'data> Symbolizer<'data> {
 pub(crate) fn has_symbols(loaded: &LoadedModule<'_>) -> bool {
     let names = [".symtab", ".dynsym", ".gnu_debugdata"];
     let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
-    objects.into_iter().flatten().any(|object| names.iter().any(|name| section::present(object, name)))
+    objects
+        .into_iter()
+        .flatten()
+        .any(|object| names.iter().any(|name| section::present(object, name)))
 }
 
 /// Whether lines and inlined calls can be told.
 pub(crate) fn has_debug_info(loaded: &LoadedModule<'_>) -> bool {
     let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
-    objects.into_iter().flatten().any(|object| section::present(object, ".debug_info"))
+    objects
+        .into_iter()
+        .flatten()
+        .any(|object| section::present(object, ".debug_info"))
 }

@@ -11,6 +11,8 @@ mod cfi;
 mod code;
 mod guess;
 mod sigreturn;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -106,10 +108,7 @@ struct Place<'m> {
 }
 
 /// What one step up the stack found.
-enum Step {
-    Caller(Caller),
-    Stop(Stop),
-}
+type Step = Result<Caller, Stop>;
 
 struct Caller {
     registers: Registers,
@@ -131,11 +130,19 @@ impl<'m> Unwinder<'m> {
             .iter()
             .enumerate()
             .flat_map(|(index, loaded)| {
-                loaded.module.ranges.iter().map(move |range| (range.start.0, range.end.0, index))
+                loaded
+                    .module
+                    .ranges
+                    .iter()
+                    .map(move |range| (range.start.0, range.end.0, index))
             })
             .collect();
         ranges.sort_unstable();
-        Self { places: modules.iter().map(place).collect(), ranges, caches: Mutex::default() }
+        Self {
+            places: modules.iter().map(place).collect(),
+            ranges,
+            caches: Mutex::default(),
+        }
     }
 
     /// Index of the module that `at` lies in.
@@ -178,7 +185,9 @@ impl<'m> Unwinder<'m> {
         let mut exact = true;
         let mut interrupted = HashSet::new();
         loop {
-            let Some(pc) = registers.pc() else { return Stop::NoRule };
+            let Some(pc) = registers.pc() else {
+                return Stop::NoRule;
+            };
             // A pc of 0 is the bottom of the stack, unless it was called or jumped to just now.
             if pc.0 == 0 && !exact {
                 return Stop::End;
@@ -195,8 +204,8 @@ impl<'m> Unwinder<'m> {
                 self.step(&registers, frame.lookup(), exact, memory, cache)
             };
             let caller = match step {
-                Step::Caller(caller) => caller,
-                Step::Stop(stop) => {
+                Ok(caller) => caller,
+                Err(stop) => {
                     frames.push(frame);
                     return stop;
                 }
@@ -222,7 +231,13 @@ impl<'m> Unwinder<'m> {
         }
     }
 
-    fn frame(&self, registers: &Registers, pc: Avma, trust: FrameTrust, after_call: bool) -> UnwoundFrame {
+    fn frame(
+        &self,
+        registers: &Registers,
+        pc: Avma,
+        trust: FrameTrust,
+        after_call: bool,
+    ) -> UnwoundFrame {
         let mut frame = UnwoundFrame {
             pc,
             sp: registers.sp(),
@@ -256,5 +271,9 @@ impl<'m> Unwinder<'m> {
 
 /// Removes the pointer authentication code of a return address (PAC, Armv8.3): user addresses have 48 bits.
 fn plain_address(machine: Machine, address: u64) -> u64 {
-    if machine == Machine::Aarch64 { address & 0xffff_ffff_ffff } else { address }
+    if machine == Machine::Aarch64 {
+        address & 0xffff_ffff_ffff
+    } else {
+        address
+    }
 }

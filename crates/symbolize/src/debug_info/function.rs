@@ -1,9 +1,11 @@
-//! Finds the functions and inlined calls that cover addresses, in one pass over a unit's entries.
+//! Finds the functions, inlined calls and call sites at addresses, in one pass over a unit's entries.
+
+use std::collections::HashMap;
 
 use gimli::{AttributeValue, EntriesRaw, UnitOffset, UnitRef};
 
 use super::name::Names;
-use super::{DebugInfo, Found, Reader, Site, covered_by, line};
+use super::{DebugInfo, Found, Reader, Site, TailCalls, covered_by, line};
 use crate::deadline::Deadline;
 
 /// Entries between two looks at the clock.
@@ -22,11 +24,13 @@ struct Attributes<'data> {
     call_file: u64,
     call_line: u64,
     call_column: u64,
+    origin: Option<AttributeValue<Reader<'data>>>,
+    return_address: Option<u64>,
+    tail_call: bool,
 }
 
-/// An inlined call that covers an address.
+/// An inlined call.
 struct Inlined {
-    address: usize,
     entry: UnitOffset,
     call_file: u64,
     call_line: u64,
@@ -39,6 +43,7 @@ pub(super) struct Walk<'a, 'data> {
     addresses: &'a [u64],
     open: Vec<bool>,
     entries: u32,
+    tail_calls: TailCalls,
     deadline: Deadline,
 }
 
@@ -47,16 +52,30 @@ impl<'a, 'data> Walk<'a, 'data> {
         info: &'a DebugInfo<'data>,
         unit: UnitRef<'a, Reader<'data>>,
         addresses: &'a [u64],
+        tail_calls: TailCalls,
         deadline: Deadline,
     ) -> Self {
         let names = Names::new(info, unit);
-        Self { unit, names, addresses, open: vec![true; addresses.len()], entries: 0, deadline }
+        let open = vec![true; addresses.len()];
+        Self {
+            unit,
+            names,
+            addresses,
+            open,
+            entries: 0,
+            tail_calls,
+            deadline,
+        }
     }
 
     pub(super) fn run(&mut self, found: &mut [Found]) -> gimli::Result<()> {
         self.pass(found, true)?;
         // Nested functions (GNU C, Fortran, Ada) lie outside of the range of what contains them.
-        if self.open.contains(&true) { self.pass(found, false) } else { Ok(()) }
+        if self.open.contains(&true) {
+            self.pass(found, false)
+        } else {
+            Ok(())
+        }
     }
 
     fn out_of_time(&mut self) -> bool {
@@ -70,7 +89,9 @@ impl<'a, 'data> Walk<'a, 'data> {
         while !entries.is_empty() && self.open.contains(&true) && !self.out_of_time() {
             let at = entries.next_offset();
             let depth = entries.next_depth();
-            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+            let Some(abbreviation) = entries.read_abbreviation()? else {
+                continue;
+            };
             if abbreviation.tag() != gimli::DW_TAG_subprogram {
                 entries.skip_attributes(abbreviation.attributes())?;
                 continue;
@@ -82,7 +103,7 @@ impl<'a, 'data> Walk<'a, 'data> {
                 .filter(|index| self.open.get(*index) == Some(&true))
                 .collect();
             if !hits.is_empty() {
-                let inlined = self.inlined(entries.clone(), depth, &hits)?;
+                let inlined = self.inside(entries.clone(), depth, &hits, found)?;
                 self.record(at, &function, &hits, &inlined, found)?;
             }
             // GCC says where the next function is; clang and rustc do not.
@@ -96,27 +117,38 @@ impl<'a, 'data> Walk<'a, 'data> {
         Ok(())
     }
 
-    /// The inlined calls below a function, in the order of the tree: outer before inner.
-    fn inlined(
+    /// The inlined calls in a function by the address they cover, in the order of the tree: outer before
+    /// inner. Call sites are recorded on the way.
+    fn inside(
         &mut self,
         mut entries: EntriesRaw<'_, Reader<'data>>,
         depth: isize,
         hits: &[usize],
-    ) -> gimli::Result<Vec<Inlined>> {
-        let mut inlined = Vec::new();
-        let limit = hits.len().saturating_mul(INLINE_LIMIT);
+        found: &mut [Found],
+    ) -> gimli::Result<HashMap<usize, Vec<Inlined>>> {
+        let mut inlined: HashMap<usize, Vec<Inlined>> = HashMap::new();
         while !entries.is_empty() && entries.next_depth() > depth && !self.out_of_time() {
             let entry = entries.next_offset();
-            let Some(abbreviation) = entries.read_abbreviation()? else { continue };
-            if abbreviation.tag() != gimli::DW_TAG_inlined_subroutine {
-                entries.skip_attributes(abbreviation.attributes())?;
+            let Some(abbreviation) = entries.read_abbreviation()? else {
                 continue;
+            };
+            match abbreviation.tag() {
+                gimli::DW_TAG_inlined_subroutine => {}
+                gimli::DW_TAG_call_site | gimli::DW_TAG_GNU_call_site => {
+                    let site = self.attributes(&mut entries, abbreviation)?;
+                    self.call_site(&site, hits, found);
+                    continue;
+                }
+                _ => {
+                    entries.skip_attributes(abbreviation.attributes())?;
+                    continue;
+                }
             }
             let call = self.attributes(&mut entries, abbreviation)?;
             for address in self.covered(&call)? {
-                if hits.contains(&address) && inlined.len() < limit {
-                    inlined.push(Inlined {
-                        address,
+                let calls = inlined.entry(address).or_default();
+                if hits.binary_search(&address).is_ok() && calls.len() < INLINE_LIMIT {
+                    calls.push(Inlined {
                         entry,
                         call_file: call.call_file,
                         call_line: call.call_line,
@@ -128,12 +160,39 @@ impl<'a, 'data> Walk<'a, 'data> {
         Ok(inlined)
     }
 
+    fn call_site(&mut self, site: &Attributes<'data>, hits: &[usize], found: &mut [Found]) {
+        // GNU call sites of DWARF 4 give the return address as their own.
+        let Some(after) = site.return_address.or(site.low) else {
+            return;
+        };
+        let called_at = after
+            .checked_sub(1)
+            .and_then(|at| self.addresses.binary_search(&at).ok());
+        let here = called_at.filter(|index| hits.binary_search(index).is_ok());
+        let listed = site.tail_call && self.tail_calls == TailCalls::List;
+        if here.is_none() && !listed {
+            return;
+        }
+        let Some(target) = site.origin.and_then(|origin| self.names.target(origin)) else {
+            return;
+        };
+        if site.tail_call {
+            for hit in hits {
+                if let Some(found) = found.get_mut(*hit).filter(|_| listed) {
+                    found.tail_calls.push((after, target.clone()));
+                }
+            }
+        } else if let Some(found) = here.and_then(|here| found.get_mut(here)) {
+            found.call = Some(target);
+        }
+    }
+
     fn record(
         &mut self,
         at: UnitOffset,
         function: &Attributes<'data>,
         hits: &[usize],
-        inlined: &[Inlined],
+        inlined: &HashMap<usize, Vec<Inlined>>,
         found: &mut [Found],
     ) -> gimli::Result<()> {
         let start = match function.low {
@@ -147,13 +206,18 @@ impl<'a, 'data> Walk<'a, 'data> {
             *open = false;
             let mut location = found.sites.first().and_then(|site| site.location.clone());
             let mut sites = Vec::new();
-            let calls: Vec<&Inlined> = inlined.iter().filter(|call| call.address == hit).collect();
-            for call in calls.iter().rev().take(INLINE_LIMIT) {
-                sites.push(Site { name: self.names.of(call.entry), location });
+            for call in inlined.get(&hit).into_iter().flatten().rev() {
+                sites.push(Site {
+                    name: self.names.of(call.entry),
+                    location,
+                });
                 location =
                     line::location(self.unit, call.call_file, call.call_line, call.call_column);
             }
-            sites.push(Site { name: self.names.of(at), location });
+            sites.push(Site {
+                name: self.names.of(at),
+                location,
+            });
             found.sites = sites;
             found.entry = start;
         }
@@ -186,6 +250,15 @@ impl<'a, 'data> Walk<'a, 'data> {
                         found.call_file = index;
                     }
                 }
+                gimli::DW_AT_abstract_origin | gimli::DW_AT_call_origin => {
+                    found.origin = Some(attribute.value());
+                }
+                gimli::DW_AT_call_return_pc => {
+                    found.return_address = self.unit.attr_address(attribute.value())?;
+                }
+                gimli::DW_AT_call_tail_call | gimli::DW_AT_GNU_tail_call => {
+                    found.tail_call = !matches!(attribute.value(), AttributeValue::Flag(false));
+                }
                 gimli::DW_AT_call_line => found.call_line = number(),
                 gimli::DW_AT_call_column => found.call_column = number(),
                 _ => {}
@@ -198,7 +271,7 @@ impl<'a, 'data> Walk<'a, 'data> {
     fn covered(&self, entry: &Attributes<'data>) -> gimli::Result<Vec<usize>> {
         let mut covered = Vec::new();
         if let Some(ranges) = &entry.ranges {
-            let Some(offset) = self.unit.attr_ranges_offset(ranges.clone())? else {
+            let Some(offset) = self.unit.attr_ranges_offset(*ranges)? else {
                 return Ok(covered);
             };
             let mut ranges = self.unit.ranges(offset)?;
@@ -209,7 +282,9 @@ impl<'a, 'data> Walk<'a, 'data> {
                 }
             }
         } else if let Some(low) = entry.low.filter(|low| *low != 0) {
-            let high = entry.high.or(entry.size.map(|size| low.saturating_add(size)));
+            let high = entry
+                .high
+                .or(entry.size.map(|size| low.saturating_add(size)));
             covered.extend(covered_by(self.addresses, low, high.unwrap_or(low)));
         }
         covered.sort_unstable();
@@ -218,8 +293,12 @@ impl<'a, 'data> Walk<'a, 'data> {
     }
 
     fn first_range(&self, entry: &Attributes<'data>) -> gimli::Result<Option<u64>> {
-        let Some(ranges) = &entry.ranges else { return Ok(None) };
-        let Some(offset) = self.unit.attr_ranges_offset(ranges.clone())? else { return Ok(None) };
+        let Some(ranges) = &entry.ranges else {
+            return Ok(None);
+        };
+        let Some(offset) = self.unit.attr_ranges_offset(*ranges)? else {
+            return Ok(None);
+        };
         Ok(self.unit.ranges(offset)?.next()?.map(|range| range.begin))
     }
 }

@@ -26,7 +26,8 @@ pub(super) fn locations(
     let mut found: Vec<Option<Row>> = vec![None; addresses.len()];
     // An error leaves the rest unknown.
     let _ = run(unit, addresses, &mut found, deadline);
-    let locate = |row: Option<Row>| row.and_then(|row| location(unit, row.file, row.line, row.column));
+    let locate =
+        |row: Option<Row>| row.and_then(|row| location(unit, row.file, row.line, row.column));
     found.into_iter().map(locate).collect()
 }
 
@@ -36,7 +37,9 @@ fn run(
     found: &mut [Option<Row>],
     deadline: Deadline,
 ) -> gimli::Result<()> {
-    let Some(program) = unit.line_program.clone() else { return Ok(()) };
+    let Some(program) = unit.line_program.clone() else {
+        return Ok(());
+    };
     let mut rows = program.rows();
     let mut previous: Option<Row> = None;
     let mut left = addresses.len();
@@ -82,7 +85,11 @@ pub(super) fn location(
 ) -> Option<Location> {
     let line = u32::try_from(line).ok().filter(|line| *line != 0)?;
     let column = u32::try_from(column).ok().filter(|column| *column != 0);
-    Some(Location { file: file_name(unit, file)?, line, column })
+    Some(Location {
+        file: file_name(unit, file)?,
+        line,
+        column,
+    })
 }
 
 fn file_name(unit: UnitRef<'_, Reader<'_>>, index: u64) -> Option<String> {
@@ -100,7 +107,10 @@ fn file_name(unit: UnitRef<'_, Reader<'_>>, index: u64) -> Option<String> {
     {
         join(&mut path, &directory.to_string_lossy());
     }
-    join(&mut path, &unit.attr_string(file.path_name()).ok()?.to_string_lossy());
+    join(
+        &mut path,
+        &unit.attr_string(file.path_name()).ok()?.to_string_lossy(),
+    );
     Some(path)
 }
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use gimli::{AttributeValue, DebugInfoOffset, Unit, UnitOffset, UnitRef};
 
-use super::{DebugInfo, Reader, unit_offsets};
+use super::{DebugInfo, Reader, Target, unit_offsets};
 
 /// Longest believable chain of abstract origins and specifications.
 const HOPS: usize = 16;
@@ -27,12 +27,21 @@ pub(super) struct Names<'a, 'data> {
 /// Where an entry is.
 enum Place<'data> {
     Home(UnitOffset),
-    Other { alt: bool, unit: Rc<Unit<Reader<'data>>>, offset: UnitOffset },
+    Other {
+        alt: bool,
+        unit: Rc<Unit<Reader<'data>>>,
+        offset: UnitOffset,
+    },
 }
 
 impl<'a, 'data> Names<'a, 'data> {
     pub(super) fn new(info: &'a DebugInfo<'data>, home: UnitRef<'a, Reader<'data>>) -> Self {
-        Self { info, home, units: HashMap::new(), known: HashMap::new() }
+        Self {
+            info,
+            home,
+            units: HashMap::new(),
+            known: HashMap::new(),
+        }
     }
 
     /// Name of the function at `offset` of the home unit.
@@ -40,17 +49,35 @@ impl<'a, 'data> Names<'a, 'data> {
         if let Some(known) = self.known.get(&offset) {
             return known.clone();
         }
-        let name = self.search(offset).ok().flatten();
+        let name = self.search(Place::Home(offset)).ok().flatten();
         self.known.insert(offset, name.clone());
         name
     }
 
-    fn search(&mut self, offset: UnitOffset) -> gimli::Result<Option<String>> {
-        let mut place = Place::Home(offset);
+    /// What a call site refers to: the start of a function that is in this file, else its name.
+    pub(super) fn target(&mut self, reference: AttributeValue<Reader<'data>>) -> Option<Target> {
+        let place = self.follow(&Place::Home(UnitOffset(0)), reference)?;
+        if !matches!(place, Place::Other { alt: true, .. }) {
+            let (unit, offset) = self.resolve(&place)?;
+            let start = unit.entry(offset).ok()?.attr_value(gimli::DW_AT_low_pc);
+            if let Some(start) = start.and_then(|start| unit.attr_address(start).ok().flatten()) {
+                return Some(Target::Address(start));
+            }
+        }
+        let name = match place {
+            Place::Home(offset) => self.of(offset),
+            other => self.search(other).ok().flatten(),
+        };
+        name.map(Target::Name)
+    }
+
+    fn search(&mut self, mut place: Place<'data>) -> gimli::Result<Option<String>> {
         let mut plain = None;
         for _ in 0..HOPS {
             let (name, next) = {
-                let Some((unit, offset)) = self.resolve(&place) else { break };
+                let Some((unit, offset)) = self.resolve(&place) else {
+                    break;
+                };
                 let entry = unit.entry(offset)?;
                 for linkage in [gimli::DW_AT_linkage_name, gimli::DW_AT_MIPS_linkage_name] {
                     if let Some(value) = entry.attr_value(linkage)
@@ -70,7 +97,9 @@ impl<'a, 'data> Names<'a, 'data> {
                 (name, next)
             };
             plain = name.or(plain);
-            let Some(next) = next.and_then(|next| self.follow(&place, next)) else { break };
+            let Some(next) = next.and_then(|next| self.follow(&place, next)) else {
+                break;
+            };
             place = next;
         }
         Ok(plain)
@@ -89,7 +118,11 @@ impl<'a, 'data> Names<'a, 'data> {
     }
 
     fn dwarf(&self, alt: bool) -> Option<&gimli::Dwarf<Reader<'data>>> {
-        if alt { self.info.dwarf.sup() } else { Some(&self.info.dwarf) }
+        if alt {
+            self.info.dwarf.sup()
+        } else {
+            Some(&self.info.dwarf)
+        }
     }
 
     fn follow(
@@ -100,7 +133,11 @@ impl<'a, 'data> Names<'a, 'data> {
         match (reference, from) {
             (AttributeValue::UnitRef(offset), Place::Home(_)) => Some(Place::Home(offset)),
             (AttributeValue::UnitRef(offset), Place::Other { alt, unit, .. }) => {
-                Some(Place::Other { alt: *alt, unit: unit.clone(), offset })
+                Some(Place::Other {
+                    alt: *alt,
+                    unit: unit.clone(),
+                    offset,
+                })
             }
             (AttributeValue::DebugInfoRef(offset), from) => {
                 let alt = matches!(from, Place::Other { alt: true, .. });
@@ -123,13 +160,25 @@ impl<'a, 'data> Names<'a, 'data> {
         if self.units.len() >= UNIT_LIMIT {
             self.units.clear();
         }
-        let dwarf = if alt { self.info.dwarf.sup()? } else { &self.info.dwarf };
+        let dwarf = if alt {
+            self.info.dwarf.sup()?
+        } else {
+            &self.info.dwarf
+        };
         let parse = || {
             let header = dwarf.unit_header(DebugInfoOffset(start)).ok()?;
             dwarf.unit(header).ok().map(Rc::new)
         };
-        let unit = self.units.entry((alt, start)).or_insert_with(parse).clone()?;
-        Some(Place::Other { alt, unit, offset: UnitOffset(offset.0.checked_sub(start)?) })
+        let unit = self
+            .units
+            .entry((alt, start))
+            .or_insert_with(parse)
+            .clone()?;
+        Some(Place::Other {
+            alt,
+            unit,
+            offset: UnitOffset(offset.0.checked_sub(start)?),
+        })
     }
 }
 
@@ -146,13 +195,8 @@ fn qualified(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset, name: String) ->
 
 /// Whether the unit's language has namespaces; walking a C unit for them would be in vain.
 fn has_scopes(unit: UnitRef<'_, Reader<'_>>) -> bool {
-    let root = unit.entry(unit.header.root_offset()).ok();
-    let language = root.and_then(|root| match root.attr_value(gimli::DW_AT_language)? {
-        AttributeValue::Language(language) => Some(language),
-        _ => None,
-    });
     !matches!(
-        language,
+        language(unit),
         Some(
             gimli::DW_LANG_C
                 | gimli::DW_LANG_C89
@@ -160,9 +204,17 @@ fn has_scopes(unit: UnitRef<'_, Reader<'_>>) -> bool {
                 | gimli::DW_LANG_C11
                 | gimli::DW_LANG_C17
                 | gimli::DW_LANG_Go
-                | gimli::DW_LANG_Mips_Assembler
         )
     )
+}
+
+/// The language that the unit's root entry names.
+pub(super) fn language(unit: UnitRef<'_, Reader<'_>>) -> Option<gimli::DwLang> {
+    let root = unit.entry(unit.header.root_offset()).ok()?;
+    match root.attr_value(gimli::DW_AT_language)? {
+        AttributeValue::Language(language) => Some(language),
+        _ => None,
+    }
 }
 
 fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Vec<String>> {
@@ -170,7 +222,9 @@ fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Ve
     let mut scopes: Vec<(isize, String)> = Vec::new();
     while !entries.is_empty() && entries.next_offset() < offset {
         let depth = entries.next_depth();
-        let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+        let Some(abbreviation) = entries.read_abbreviation()? else {
+            continue;
+        };
         while scopes.last().is_some_and(|scope| scope.0 >= depth) {
             scopes.pop();
         }
@@ -179,11 +233,17 @@ fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Ve
             | gimli::DW_TAG_class_type
             | gimli::DW_TAG_structure_type
             | gimli::DW_TAG_union_type => {
-                let mut name = String::from("(anonymous)");
+                let mut name = match abbreviation.tag() {
+                    gimli::DW_TAG_namespace => "(anonymous namespace)".to_owned(),
+                    _ => "(anonymous class)".to_owned(),
+                };
                 for specification in abbreviation.attributes() {
                     let attribute = entries.read_attribute(*specification)?;
                     if attribute.name() == gimli::DW_AT_name {
-                        name = unit.attr_string(attribute.value())?.to_string_lossy().into_owned();
+                        name = unit
+                            .attr_string(attribute.value())?
+                            .to_string_lossy()
+                            .into_owned();
                     }
                 }
                 scopes.push((depth, name));
@@ -192,5 +252,9 @@ fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Ve
         }
     }
     let depth = entries.next_depth();
-    Ok(scopes.into_iter().filter(|scope| scope.0 < depth).map(|scope| scope.1).collect())
+    Ok(scopes
+        .into_iter()
+        .filter(|scope| scope.0 < depth)
+        .map(|scope| scope.1)
+        .collect())
 }

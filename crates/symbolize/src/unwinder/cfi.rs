@@ -69,7 +69,9 @@ impl Index {
         let mut found = Vec::new();
         let mut entries = section.entries(bases);
         while let Ok(Some(entry)) = entries.next() {
-            let CieOrFde::Fde(partial) = entry else { continue };
+            let CieOrFde::Fde(partial) = entry else {
+                continue;
+            };
             if let Ok(entry) = partial.parse(S::cie_from_offset) {
                 found.push((entry.initial_address(), entry.end_address(), entry.offset()));
             }
@@ -98,7 +100,13 @@ impl<'m> ModuleCfi<'m> {
             }
             if let Some((at, bytes)) = object.eh_frame_header() {
                 bases = bases.set_eh_frame_hdr(at.0);
+                // The third byte is the encoding of the count: linkers write four bytes. A longer count
+                // overflows in gimli's search.
+                let counted = bytes
+                    .get(2)
+                    .is_some_and(|encoding| matches!(encoding & 0xf, 2 | 3));
                 let parsed = EhFrameHdr::new(bytes, LittleEndian).parse(&bases, 8).ok();
+                let parsed = parsed.filter(|_| counted);
                 let table = parsed.and_then(|parsed| {
                     let at = parsed.eh_frame_ptr().direct().ok()?;
                     Some((at, object.bytes_at(cdh_elfcore::Svma(at))?, parsed))
@@ -121,16 +129,33 @@ impl<'m> ModuleCfi<'m> {
             eh_frame.set_vendor(vendor);
         }
         let (eh_index, debug_frame) = (OnceLock::new(), OnceLock::new());
-        Self { bases, header, eh_frame, eh_index, debug_frame, vendor }
+        Self {
+            bases,
+            header,
+            eh_frame,
+            eh_index,
+            debug_frame,
+            vendor,
+        }
     }
 
     fn eh_entry(&self, eh_frame: &EhFrame<Reader<'m>>, at: u64) -> Option<Entry<'m>> {
         let get = EhFrame::cie_from_offset;
         if let Some(table) = self.header.as_ref().and_then(ParsedEhFrameHdr::table) {
-            return table.fde_for_address(eh_frame, &self.bases, at, get).ok();
+            // gimli's own `fde_for_address` subtracts unchecked: a hostile table points below its section.
+            let entry = table.lookup(at, &self.bases).ok()?.direct().ok()?;
+            let offset = usize::try_from(entry.checked_sub(self.bases.eh_frame.section?)?).ok()?;
+            let entry = eh_frame
+                .fde_from_offset(&self.bases, offset.into(), get)
+                .ok()?;
+            return entry.contains(at).then_some(entry);
         }
-        let index = self.eh_index.get_or_init(|| Index::build(eh_frame, &self.bases));
-        eh_frame.fde_from_offset(&self.bases, index.find(at)?.into(), get).ok()
+        let index = self
+            .eh_index
+            .get_or_init(|| Index::build(eh_frame, &self.bases));
+        eh_frame
+            .fde_from_offset(&self.bases, index.find(at)?.into(), get)
+            .ok()
     }
 
     /// `.debug_frame` of the file or of its debug file: used where `.eh_frame` says nothing.
@@ -139,10 +164,9 @@ impl<'m> ModuleCfi<'m> {
             .debug_frame
             .get_or_init(|| {
                 let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
-                let bytes = objects
-                    .into_iter()
-                    .flatten()
-                    .find_map(|object| section::contents(object, ".debug_frame", DEBUG_FRAME_LIMIT))?;
+                let bytes = objects.into_iter().flatten().find_map(|object| {
+                    section::contents(object, ".debug_frame", DEBUG_FRAME_LIMIT)
+                })?;
                 let index = Index::build(&open_debug_frame(&bytes, self.vendor), &self.bases);
                 Some((bytes, index))
             })
@@ -191,7 +215,11 @@ impl<'m> Unwinder<'m> {
         place.loaded.object.as_ref()?;
         let at = lookup.0.wrapping_sub(place.bias?);
         let cfi = place.cfi.get_or_init(|| ModuleCfi::new(place.loaded));
-        let thread = Thread { registers, memory, lookup: lookup.0 };
+        let thread = Thread {
+            registers,
+            memory,
+            lookup: lookup.0,
+        };
         if let Some(eh_frame) = &cfi.eh_frame
             && let Some(entry) = cfi.eh_entry(eh_frame, at)
             && let Some(step) = thread.step(eh_frame, &cfi.bases, &entry, at, cache)
@@ -241,7 +269,9 @@ impl Thread<'_> {
         let signal = entry.is_signal_trampoline();
         let return_address = entry.cie().return_address_register().0;
         let encoding = entry.cie().encoding();
-        let row = entry.unwind_info_for_address(section, bases, &mut cache.context, at).ok()?;
+        let row = entry
+            .unwind_info_for_address(section, bases, &mut cache.context, at)
+            .ok()?;
         if let Some(rule) = plain_rule(row, signal, return_address) {
             let step = apply(&rule, self.registers, self.memory);
             cache.remember(self.lookup, Some(rule));
@@ -277,7 +307,7 @@ impl Thread<'_> {
                 }
                 RegisterRule::Constant(value) => Some(*value),
                 RegisterRule::Undefined if register.0 == return_address => {
-                    return Some(Step::Stop(Stop::End));
+                    return Some(Err(Stop::End));
                 }
                 _ => None,
             };
@@ -308,7 +338,9 @@ impl Thread<'_> {
                 EvaluationResult::Complete => break,
                 EvaluationResult::RequiresRegister { register, .. } => {
                     let value = self.registers.get(register.0)?;
-                    evaluation.resume_with_register(Value::Generic(value)).ok()?
+                    evaluation
+                        .resume_with_register(Value::Generic(value))
+                        .ok()?
                 }
                 EvaluationResult::RequiresMemory { address, size, .. } => {
                     let mut word = [0; 8];
@@ -316,7 +348,9 @@ impl Thread<'_> {
                     if self.memory.read(Avma(address), wanted) != usize::from(size) {
                         return None;
                     }
-                    evaluation.resume_with_memory(Value::Generic(u64::from_le_bytes(word))).ok()?
+                    evaluation
+                        .resume_with_memory(Value::Generic(u64::from_le_bytes(word)))
+                        .ok()?
                 }
                 EvaluationResult::RequiresCallFrameCfa => {
                     evaluation.resume_with_call_frame_cfa(cfa?).ok()?
@@ -332,7 +366,9 @@ impl Thread<'_> {
 }
 
 fn plain_rule(row: &UnwindTableRow<usize>, signal: bool, return_address: u16) -> Option<Rule> {
-    let CfaRule::RegisterAndOffset { register, offset } = row.cfa() else { return None };
+    let CfaRule::RegisterAndOffset { register, offset } = row.cfa() else {
+        return None;
+    };
     let sp_moves = |register: u16| register == 7 || register == 31;
     let mut rule = Rule {
         cfa_register: register.0,
@@ -357,9 +393,11 @@ fn plain_rule(row: &UnwindTableRow<usize>, signal: bool, return_address: u16) ->
 
 fn apply(rule: &Rule, registers: &Registers, memory: &dyn Memory) -> Step {
     if rule.outermost {
-        return Step::Stop(Stop::End);
+        return Err(Stop::End);
     }
-    let Some(base) = registers.get(rule.cfa_register) else { return Step::Stop(Stop::NoRule) };
+    let Some(base) = registers.get(rule.cfa_register) else {
+        return Err(Stop::NoRule);
+    };
     let cfa = base.wrapping_add_signed(rule.cfa_offset);
     let mut caller = registers.clone();
     caller.set(caller.sp_number(), Some(cfa));
@@ -378,13 +416,21 @@ fn apply(rule: &Rule, registers: &Registers, memory: &dyn Memory) -> Step {
 fn finish(mut caller: Registers, return_address: u16, signal: bool, from: Option<Avma>) -> Step {
     // Without a rule it is still in its register, if it has one of its own (x30): a leaf.
     if from.is_none() && return_address == caller.pc_number() {
-        return Step::Stop(Stop::NoRule);
+        return Err(Stop::NoRule);
     }
     let Some(pc) = caller.get(return_address) else {
-        return Step::Stop(from.map_or(Stop::NoRule, Stop::NoMemory));
+        return Err(from.map_or(Stop::NoRule, Stop::NoMemory));
     };
     let pc = plain_address(caller.machine(), pc);
     caller.set(caller.pc_number(), Some(pc));
-    let trust = if signal { FrameTrust::Signal } else { FrameTrust::Cfi };
-    Step::Caller(Caller { registers: caller, trust, over_signal: signal })
+    let trust = if signal {
+        FrameTrust::Signal
+    } else {
+        FrameTrust::Cfi
+    };
+    Ok(Caller {
+        registers: caller,
+        trust,
+        over_signal: signal,
+    })
 }

@@ -33,7 +33,8 @@ impl Unwinder<'_> {
         };
         let at = Svma(at.0.wrapping_sub(bias));
         let inside = object.load_segments().iter().find(|load| {
-            at.checked_sub(load.start).is_some_and(|inside| inside < load.memory_size)
+            at.checked_sub(load.start)
+                .is_some_and(|inside| inside < load.memory_size)
         });
         match inside {
             Some(load) if load.flags & EXECUTABLE != 0 => Ground::Code,
@@ -54,7 +55,8 @@ impl Unwinder<'_> {
         let object = place.loaded.object.as_ref()?;
         let at = Svma(at.0.wrapping_sub(place.bias?));
         let holds = |load: &&cdh_elfcore::LoadSegment| {
-            at.checked_sub(load.start).is_some_and(|inside| inside < load.file_size)
+            at.checked_sub(load.start)
+                .is_some_and(|inside| inside < load.file_size)
         };
         let load = object.load_segments().iter().find(holds)?;
         if load.flags & WRITABLE != 0 {
@@ -72,21 +74,34 @@ impl Unwinder<'_> {
         memory: &dyn Memory,
     ) -> bool {
         let reaches = |to: u64| match target {
-            Some(target) => target.checked_sub(to).is_some_and(|inside| inside < FUNCTION_REACH),
-            None => matches!(self.ground(Avma(to)), Ground::Code | Ground::Unseen | Ground::Outside),
+            Some(target) => target
+                .checked_sub(to)
+                .is_some_and(|inside| inside < FUNCTION_REACH),
+            None => matches!(
+                self.ground(Avma(to)),
+                Ground::Code | Ground::Unseen | Ground::Outside
+            ),
         };
         match machine {
             Machine::X86_64 => {
-                let Some(at) = address.checked_sub(8) else { return false };
-                let Some(bytes) = self.code::<8>(Avma(at), memory) else { return false };
+                let Some(at) = address.checked_sub(8) else {
+                    return false;
+                };
+                let Some(bytes) = self.code::<8>(Avma(at), memory) else {
+                    return false;
+                };
                 match direct_call(bytes) {
                     Some(distance) if reaches(address.wrapping_add_signed(distance)) => true,
                     _ => target.is_none() && is_indirect_call(bytes),
                 }
             }
             Machine::Aarch64 => {
-                let Some(at) = address.checked_sub(4) else { return false };
-                let Some(bytes) = self.code::<4>(Avma(at), memory) else { return false };
+                let Some(at) = address.checked_sub(4) else {
+                    return false;
+                };
+                let Some(bytes) = self.code::<4>(Avma(at), memory) else {
+                    return false;
+                };
                 let word = u32::from_le_bytes(bytes);
                 match aarch64_direct_call(word) {
                     Some(distance) => reaches(at.wrapping_add_signed(distance)),
@@ -106,15 +121,16 @@ fn direct_call([.., opcode, a, b, c, d]: [u8; 8]) -> Option<i64> {
 
 /// `bl`: 26 bits of words.
 fn aarch64_direct_call(word: u32) -> Option<i64> {
-    ((word & 0xfc00_0000) == 0x9400_0000)
-        .then(|| i64::from((word << 6).cast_signed() >> 4))
+    ((word & 0xfc00_0000) == 0x9400_0000).then(|| i64::from((word << 6).cast_signed() >> 4))
 }
 
 /// `ff /2`: call of a register or of memory, in every length that ends at the end of the bytes.
 fn is_indirect_call(bytes: [u8; 8]) -> bool {
     let ends_here = |start: usize| {
         let mut code = bytes.iter().copied().skip(start);
-        let (Some(0xff), Some(modrm)) = (code.next(), code.next()) else { return false };
+        let (Some(0xff), Some(modrm)) = (code.next(), code.next()) else {
+            return false;
+        };
         let (mode, register, operand) = (modrm >> 6, (modrm >> 3) & 7, modrm & 7);
         let sib = code.next().filter(|_| mode != 3 && operand == 4);
         let displacement = match (mode, sib) {
@@ -125,7 +141,9 @@ fn is_indirect_call(bytes: [u8; 8]) -> bool {
             (1, _) => 1,
             _ => 4,
         };
-        let length = 2_usize.saturating_add(sib.is_some().into()).saturating_add(displacement);
+        let length = 2_usize
+            .saturating_add(sib.is_some().into())
+            .saturating_add(displacement);
         register == 2 && start.checked_add(length) == Some(bytes.len())
     };
     (0..bytes.len()).any(ends_here)
@@ -143,20 +161,23 @@ mod tests {
             bytes
         };
         for code in [
-            &[0xff, 0xd0][..],                            // call *%rax
-            &[0x41, 0xff, 0xd4],                          // call *%r12
-            &[0xff, 0x10],                                // call *(%rax)
-            &[0xff, 0x50, 0x18],                          // call *0x18(%rax)
-            &[0xff, 0x14, 0xc5, 0, 0, 0, 0],              // call *0(,%rax,8)
-            &[0xff, 0x15, 1, 2, 3, 4],                    // call *0x4030201(%rip)
-            &[0xff, 0x54, 0x24, 0x08],                    // call *8(%rsp)
-            &[0xff, 0x90, 0, 1, 0, 0],                    // call *0x100(%rax)
+            &[0xff, 0xd0][..],               // call *%rax
+            &[0x41, 0xff, 0xd4],             // call *%r12
+            &[0xff, 0x10],                   // call *(%rax)
+            &[0xff, 0x50, 0x18],             // call *0x18(%rax)
+            &[0xff, 0x14, 0xc5, 0, 0, 0, 0], // call *0(,%rax,8)
+            &[0xff, 0x15, 1, 2, 3, 4],       // call *0x4030201(%rip)
+            &[0xff, 0x54, 0x24, 0x08],       // call *8(%rsp)
+            &[0xff, 0x90, 0, 1, 0, 0],       // call *0x100(%rax)
         ] {
             assert!(is_indirect_call(padded(code)), "{code:x?}");
         }
         assert!(!is_indirect_call(padded(&[0xff, 0xe0]))); // jmp *%rax
         assert!(!is_indirect_call(padded(&[0xff, 0xd0, 0x90])));
-        assert_eq!(direct_call(padded(&[0xe8, 0xfb, 0xff, 0xff, 0xff])), Some(-5));
+        assert_eq!(
+            direct_call(padded(&[0xe8, 0xfb, 0xff, 0xff, 0xff])),
+            Some(-5)
+        );
     }
 
     #[test]

@@ -24,13 +24,11 @@ struct Record {
 impl Unwinder<'_> {
     pub(super) fn by_guess(&self, registers: &Registers, exact: bool, memory: &dyn Memory) -> Step {
         let (Some(pc), Some(sp)) = (registers.pc(), registers.sp()) else {
-            return Step::Stop(Stop::NoRule);
+            return Err(Stop::NoRule);
         };
         let machine = registers.machine();
         let ground = self.ground(pc);
-        if exact
-            && let Some(step) = self.from_bad_call(registers, ground, sp, memory)
-        {
+        if exact && let Some(step) = self.by_bad_call(registers, ground, sp, memory) {
             return step;
         }
         let record = self.frame_record(registers, sp, memory);
@@ -40,24 +38,24 @@ impl Unwinder<'_> {
             return pop_record(registers, record);
         }
         if ground == Ground::Unseen {
-            return record.map_or(Step::Stop(Stop::NoRule), |record| pop_record(registers, &record));
+            return record.map_or(Err(Stop::NoRule), |record| pop_record(registers, &record));
         }
         if machine == Machine::Aarch64
             && exact
-            && let Some(step) = self.from_link_register(registers, pc, memory)
+            && let Some(step) = self.by_link_register(registers, pc, memory)
         {
             return step;
         }
         match self.scan(registers, pc, sp, record.as_ref(), memory) {
             Some(step) => step,
             // musl clears the frame pointer in the first function of a thread.
-            None if registers.fp() == Some(Avma(0)) => Step::Stop(Stop::End),
-            None => Step::Stop(Stop::NoRule),
+            None if registers.fp() == Some(Avma(0)) => Err(Stop::End),
+            None => Err(Stop::NoRule),
         }
     }
 
     /// A call of a null or wild pointer: nothing ran there, so the return address is untouched.
-    fn from_bad_call(
+    fn by_bad_call(
         &self,
         registers: &Registers,
         ground: Ground,
@@ -77,10 +75,20 @@ impl Unwinder<'_> {
         if !self.is_return_address(machine, address, None, memory) {
             return None;
         }
-        Some(step_to(registers.clone(), sp.0.checked_add(8)?, address, FrameTrust::BadCall))
+        Some(step_to(
+            registers.clone(),
+            sp.0.checked_add(8)?,
+            address,
+            FrameTrust::BadCall,
+        ))
     }
 
-    fn from_link_register(&self, registers: &Registers, pc: Avma, memory: &dyn Memory) -> Option<Step> {
+    fn by_link_register(
+        &self,
+        registers: &Registers,
+        pc: Avma,
+        memory: &dyn Memory,
+    ) -> Option<Step> {
         let machine = registers.machine();
         let address = plain_address(machine, registers.get(30)?);
         // After a call of its own, a function finds its own address there.
@@ -94,7 +102,8 @@ impl Unwinder<'_> {
     /// x86_64: saved rbp, return address. aarch64: saved x29, x30. The same two words.
     fn frame_record(&self, registers: &Registers, sp: Avma, memory: &dyn Memory) -> Option<Record> {
         let at = registers.fp()?;
-        at.checked_sub(sp).filter(|distance| *distance < FRAME_LIMIT)?;
+        at.checked_sub(sp)
+            .filter(|distance| *distance < FRAME_LIMIT)?;
         let previous = memory.read_u64(at)?;
         let machine = registers.machine();
         let return_address = plain_address(machine, memory.read_u64(at.checked_add(8)?)?);
@@ -107,7 +116,11 @@ impl Unwinder<'_> {
                 self.follows_call(machine, return_address, None, memory)
             }
         };
-        backed.then_some(Record { at: at.0, return_address, previous })
+        backed.then_some(Record {
+            at: at.0,
+            return_address,
+            previous,
+        })
     }
 
     fn is_return_address(
@@ -138,9 +151,12 @@ impl Unwinder<'_> {
         stack.truncate(known);
         let (words, _) = stack.as_chunks::<8>();
         let words = || {
-            (start..).step_by(8).zip(words.iter().map(|word| u64::from_le_bytes(*word))).take_while(
-                |(at, _)| record.is_none_or(|record| *at <= record.at.saturating_add(8)),
-            )
+            (start..)
+                .step_by(8)
+                .zip(words.iter().map(|word| u64::from_le_bytes(*word)))
+                .take_while(|(at, _)| {
+                    record.is_none_or(|record| *at <= record.at.saturating_add(8))
+                })
         };
         for target in [Some(pc.0), None] {
             let found = words().find(|&(_, word)| {
@@ -151,7 +167,12 @@ impl Unwinder<'_> {
                     return Some(pop_record(registers, record));
                 }
                 let address = plain_address(machine, word);
-                return Some(step_to(registers.clone(), at.checked_add(8)?, address, FrameTrust::Scan));
+                return Some(step_to(
+                    registers.clone(),
+                    at.checked_add(8)?,
+                    address,
+                    FrameTrust::Scan,
+                ));
             }
             if let Some(record) = record {
                 return Some(pop_record(registers, record));
@@ -164,11 +185,20 @@ impl Unwinder<'_> {
 fn pop_record(registers: &Registers, record: &Record) -> Step {
     let mut caller = registers.clone();
     caller.set(caller.fp_number(), Some(record.previous));
-    step_to(caller, record.at.saturating_add(16), record.return_address, FrameTrust::FramePointer)
+    step_to(
+        caller,
+        record.at.saturating_add(16),
+        record.return_address,
+        FrameTrust::FramePointer,
+    )
 }
 
 fn step_to(mut caller: Registers, sp: u64, pc: u64, trust: FrameTrust) -> Step {
     caller.set(caller.sp_number(), Some(sp));
     caller.set(caller.pc_number(), Some(pc));
-    Step::Caller(Caller { registers: caller, trust, over_signal: false })
+    Ok(Caller {
+        registers: caller,
+        trust,
+        over_signal: false,
+    })
 }

@@ -49,27 +49,38 @@ pub(super) fn is_trampoline(
 
 /// The registers that the signal interrupted.
 pub(super) fn interrupted(registers: &Registers, memory: &dyn Memory) -> Step {
-    let Some(sp) = registers.sp() else { return Step::Stop(Stop::NoRule) };
+    let Some(sp) = registers.sp() else {
+        return Err(Stop::NoRule);
+    };
     let machine = registers.machine();
     let mut caller = Registers::new(machine);
     let read = |offset: u64| memory.read_u64(Avma(sp.0.wrapping_add(offset)));
     let pc_at = match machine {
         Machine::Aarch64 => {
             for number in 0..=32_u16 {
-                let offset = u64::from(number).saturating_mul(8).saturating_add(AARCH64_REGISTERS);
+                let offset = u64::from(number)
+                    .saturating_mul(8)
+                    .saturating_add(AARCH64_REGISTERS);
                 caller.set(number, read(offset));
             }
             AARCH64_REGISTERS + 32 * 8
         }
         _ => {
             for (number, word) in (0_u16..).zip(X86_64_ORDER) {
-                caller.set(number, read(word.saturating_mul(8).saturating_add(X86_64_REGISTERS)));
+                caller.set(
+                    number,
+                    read(word.saturating_mul(8).saturating_add(X86_64_REGISTERS)),
+                );
             }
             X86_64_REGISTERS + 16 * 8
         }
     };
     if caller.pc().is_none() {
-        return Step::Stop(Stop::NoMemory(Avma(sp.0.wrapping_add(pc_at))));
+        return Err(Stop::NoMemory(Avma(sp.0.wrapping_add(pc_at))));
     }
-    Step::Caller(Caller { registers: caller, trust: FrameTrust::Signal, over_signal: true })
+    Ok(Caller {
+        registers: caller,
+        trust: FrameTrust::Signal,
+        over_signal: true,
+    })
 }

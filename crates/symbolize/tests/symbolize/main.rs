@@ -1,13 +1,17 @@
 //! Backtraces of real cores against gdb's, and hostile files against the rule that nothing panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod against_addr2line;
+mod files;
+mod hostile;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cdh_elfcore::{CoreFile, MappedFile, ModuleKind};
+use cdh_elfcore::{CoreFile, MappedFile, ModuleKind, Registers};
 use cdh_symbolize::{
-    Backtrace, BacktraceOptions, FrameTrust, LoadedModule, ModuleStatus, Need, Reason,
-    SectionArena, Stop, backtrace, module_needs,
+    Backtrace, BacktraceOptions, Frame, FrameTrust, LoadedModule, ModuleStatus, Need, Reason,
+    SectionArena, Stop, Symbolizer, UnwoundFrame, backtrace, module_needs,
 };
 
 /// A program built in a directory of its own, run there until it dumps core.
@@ -20,7 +24,11 @@ struct Crash {
 impl Crash {
     fn of(source: &str, compiler: &str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let name = if compiler == "g++" { "program.cc" } else { "program.c" };
+        let name = if compiler == "g++" {
+            "program.cc"
+        } else {
+            "program.c"
+        };
         std::fs::write(dir.path().join(name), source).unwrap();
         let program = dir.path().join("program");
         let build = Command::new(compiler)
@@ -29,17 +37,32 @@ impl Crash {
             .args(["-o", "program", name, "-lpthread"])
             .output()
             .unwrap();
-        assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+        assert!(
+            build.status.success(),
+            "{}",
+            String::from_utf8_lossy(&build.stderr)
+        );
         let core = crash(dir.path(), "./program");
         Self { dir, program, core }
     }
 
-    /// Function names of thread 1 as gdb tells them, `<signal handler called>` included.
+    /// Frames of thread 1, or of all threads, as gdb tells them: `name file:line`.
     fn gdb(&self, all: bool) -> Vec<Vec<String>> {
-        let command = if all { "thread apply all -ascending bt" } else { "bt" };
+        let command = if all {
+            "thread apply all -ascending bt"
+        } else {
+            "bt"
+        };
         let output = Command::new("gdb")
             .args(["-nx", "-batch", "-iex", "set debuginfod enabled off"])
-            .args(["-iex", "set auto-load off", "-iex", "set width 0", "-iex", "set backtrace past-main on"])
+            .args([
+                "-iex",
+                "set auto-load off",
+                "-iex",
+                "set width 0",
+                "-iex",
+                "set backtrace past-main on",
+            ])
             .args(["-iex", "set print frame-arguments none", "-ex", command])
             .args([&self.program, &self.core])
             .output()
@@ -57,9 +80,20 @@ impl Crash {
                 Some((address, rest)) if address.starts_with("0x") => rest,
                 _ => rest,
             };
-            let name = if rest.starts_with("<signal") { "<signal>" } else { rest };
+            let name = if rest.starts_with("<signal") {
+                "<signal>"
+            } else {
+                rest
+            };
             let name = name.split(" (").next().unwrap();
-            threads.last_mut().unwrap().push(name.to_owned());
+            // `at ./nptl/pthread_kill.c:44`: the file's own name and the line.
+            let place = line
+                .rsplit_once(" at ")
+                .map(|(_, place)| place.rsplit('/').next().unwrap());
+            threads
+                .last_mut()
+                .unwrap()
+                .push(described(name, place.map(str::to_owned)));
         }
         // gdb prints the current frame once before the stack.
         if threads[0].first() == threads[0].get(1) && !all {
@@ -78,11 +112,20 @@ impl Crash {
 
 fn crash(dir: &Path, program: &str) -> PathBuf {
     let shell = format!("ulimit -c unlimited; exec {program}");
-    let status = Command::new("sh").current_dir(dir).args(["-c", &shell]).output().unwrap().status;
+    let status = Command::new("sh")
+        .current_dir(dir)
+        .args(["-c", &shell])
+        .output()
+        .unwrap()
+        .status;
     assert!(!status.success());
     let found = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("core");
-    let core = std::fs::read_dir(dir).unwrap().filter_map(Result::ok).find(found);
-    core.expect("the kernel writes cores where the process runs (core_pattern `core`)").path()
+    let core = std::fs::read_dir(dir)
+        .unwrap()
+        .filter_map(Result::ok)
+        .find(found);
+    core.expect("the kernel writes cores where the process runs (core_pattern `core`)")
+        .path()
 }
 
 /// Backtrace of a core; files are looked up through `locate`, debug files under /usr/lib/debug.
@@ -99,36 +142,60 @@ fn trace(core: &Path, locate: &dyn Fn(&Path) -> PathBuf) -> Backtrace {
         Some(file) => LoadedModule::from_file(module, MappedFile::bytes(file)),
         None => LoadedModule::missing(module),
     };
-    let mut loaded: Vec<LoadedModule<'_>> =
-        modules.iter().zip(files.iter().map(Option::as_ref)).map(load).collect();
+    let mut loaded: Vec<LoadedModule<'_>> = modules
+        .iter()
+        .zip(files.iter().map(Option::as_ref))
+        .map(load)
+        .collect();
     let options = BacktraceOptions::default();
     let threads = core.head().threads();
     for need in module_needs(threads, &core, &loaded, &arena, &options) {
-        if let Need::DebugFile { build_id: Some(id), .. } = &need.what {
+        if let Need::DebugFile {
+            build_id: Some(id), ..
+        } = &need.what
+        {
             let id = id.to_string();
             let path = format!("/usr/lib/debug/.build-id/{}/{}.debug", &id[..2], &id[2..]);
-            debug_files.push((need.module, need.what, MappedFile::open(Path::new(&path)).ok()));
+            debug_files.push((
+                need.module,
+                need.what,
+                MappedFile::open(Path::new(&path)).ok(),
+            ));
         }
     }
     for (module, need, file) in &debug_files {
-        let object = file.as_ref().map(|file| cdh_elfcore::ElfObject::parse(file.bytes()).unwrap());
+        let object = file
+            .as_ref()
+            .map(|file| cdh_elfcore::ElfObject::parse(file.bytes()).unwrap());
         loaded[*module].debug = object.filter(|object| need.accepts(object));
     }
     backtrace(threads, &core, &loaded, &arena, &options)
 }
 
-fn names(backtrace: &Backtrace, thread: usize) -> Vec<String> {
-    let name = |frame: &cdh_symbolize::Frame| match &frame.function {
-        _ if frame.signal_handler => "<signal>".to_owned(),
-        Ok(function) => function.name.clone(),
-        Err(_) => "??".to_owned(),
+fn described(name: &str, place: Option<String>) -> String {
+    place.map_or(name.to_owned(), |place| format!("{name} {place}"))
+}
+
+/// Frames of a thread as `name file:line`, as [`Crash::gdb`] gives them.
+fn lines(backtrace: &Backtrace, thread: usize) -> Vec<String> {
+    let line = |frame: &Frame| {
+        if frame.signal_handler {
+            return "<signal>".to_owned();
+        }
+        let name = frame
+            .function
+            .as_ref()
+            .map_or("??", |function| &function.name);
+        let place = frame.location.as_ref();
+        let place = place.map(|at| format!("{}:{}", at.file.rsplit('/').next().unwrap(), at.line));
+        described(name, place)
     };
-    backtrace.threads[thread].frames.iter().map(name).collect()
+    backtrace.threads[thread].frames.iter().map(line).collect()
 }
 
 fn assert_like_gdb(crash: &Crash) -> Backtrace {
     let ours = crash.ours();
-    assert_eq!(names(&ours, 0), crash.gdb(false)[0]);
+    assert_eq!(lines(&ours, 0), crash.gdb(false)[0]);
     ours
 }
 
@@ -152,7 +219,12 @@ fn stacks_of_every_optimisation_equal_gdbs() {
         &["-O0", "-g"][..],
         &["-O2", "-g"],
         &["-O2", "-g", "-fomit-frame-pointer"],
-        &["-O2", "-g", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables"],
+        &[
+            "-O2",
+            "-g",
+            "-fno-asynchronous-unwind-tables",
+            "-fno-unwind-tables",
+        ],
         &["-O2", "-g", "-static"],
         &["-O2", "-g", "-no-pie"],
         &["-O2", "-gdwarf-4", "-gz"],
@@ -161,7 +233,7 @@ fn stacks_of_every_optimisation_equal_gdbs() {
     ] {
         let crash = Crash::of(CHAIN, "gcc", flags);
         let ours = crash.ours();
-        assert_eq!(names(&ours, 0), crash.gdb(false)[0], "{flags:?}");
+        assert_eq!(lines(&ours, 0), crash.gdb(false)[0], "{flags:?}");
     }
 }
 
@@ -189,7 +261,11 @@ int main(int argc, char **argv) {
     );
     let ours = assert_like_gdb(&crash);
     let frames = &ours.threads[0].frames;
-    let after = frames.iter().position(|frame| frame.signal_handler).unwrap() + 1;
+    let after = frames
+        .iter()
+        .position(|frame| frame.signal_handler)
+        .unwrap()
+        + 1;
     assert_eq!(frames[after].trust, FrameTrust::Signal);
     assert!(!frames[after].is_return_address);
 }
@@ -246,7 +322,7 @@ int main(void) {
         &["-O1", "-g"],
     );
     let ours = crash.ours();
-    let ours: Vec<Vec<String>> = (0..ours.threads.len()).map(|n| names(&ours, n)).collect();
+    let ours: Vec<Vec<String>> = (0..ours.threads.len()).map(|n| lines(&ours, n)).collect();
     assert_eq!(ours.len(), 9);
     assert_eq!(ours, crash.gdb(true));
 }
@@ -278,8 +354,8 @@ int main() { hidden(); return 0; }"#,
     let lambda = expected[0].clone();
     assert!(lambda.contains("parse"), "{lambda}");
     expected.remove(0);
-    assert_eq!(names(&ours, 0)[1..], expected);
-    assert!(names(&ours, 0)[0].contains("parse"));
+    assert_eq!(lines(&ours, 0)[1..], expected);
+    assert!(lines(&ours, 0)[0].contains("parse"));
 }
 
 #[test]
