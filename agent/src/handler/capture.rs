@@ -103,6 +103,26 @@ fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
     }
 }
 
+/// The error as one of the operating system's, whose kind tells a full disk from others.
+fn io_error(error: SpoolError) -> std::io::Error {
+    let mut source: Option<&dyn std::error::Error> = Some(&error);
+    let mut kind = std::io::ErrorKind::Other;
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<std::io::Error>() {
+            kind = cause.kind();
+        }
+        source = cause.source();
+    }
+    std::io::Error::new(kind, gap("", &error).why)
+}
+
+/// The handler's greatest use of memory so far, as the kernel tells it.
+fn peak_memory() -> Option<String> {
+    let status = std::fs::read("/proc/self/status").ok()?;
+    let peak = super::process::status_field(&status, "VmHWM")?;
+    Some(RawText::from(peak).to_string())
+}
+
 /// No page is known.
 struct NoMemory;
 
@@ -174,12 +194,8 @@ impl Capture<'_> {
 
     /// Creates the core's file and puts the head into it, before anything takes time.
     fn begin_core(&mut self, head: &[u8]) -> Result<CoreFile, std::io::Error> {
-        let name = EntryKind::Core(CoreEncoding::ZstdSeekable).file_name();
-        let file = self
-            .entry
-            .create_file(&name)
-            .map_err(std::io::Error::other)?;
-        let mut core = CoreFile::new(file, self.settings.level)?;
+        let file = self.entry.create_file(&CORE).map_err(io_error)?;
+        let mut core = CoreFile::new(file.finish().0, self.settings.level)?;
         core.append_now(head).map(|()| core)
     }
 
@@ -234,9 +250,7 @@ impl Capture<'_> {
     fn write_json(&mut self, kind: EntryKind, what: &str, value: &impl Serialize) {
         self.note_gap_of(what, |this| {
             let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::other)?;
-            this.entry
-                .write_file(kind, &bytes)
-                .map_err(std::io::Error::other)
+            this.entry.write_file(&kind, &bytes).map_err(io_error)
         });
     }
 
@@ -301,6 +315,10 @@ impl Capture<'_> {
         self.write_json(EntryKind::DumpInfo, "dump-info.json", &info);
         let verdict = self.manifest.verdict.clone();
         self.log.note(&verdict.describe());
+        if let Some(peak) = peak_memory() {
+            self.log
+                .note(&format!("peak memory of the handler: {peak}"));
+        }
         for gap in &self.gaps {
             self.log
                 .note(&format!("missing: {}: {}", gap.what, gap.why));
@@ -308,7 +326,7 @@ impl Capture<'_> {
         let text = self.log.text().to_owned();
         self.note_gap_of("log", |this| {
             this.entry
-                .write_file(EntryKind::HandlerLog, text.as_bytes())
+                .write_file(&EntryKind::HandlerLog, text.as_bytes())
         });
         self.manifest.gaps = self.gaps;
         self.manifest.finished_at = Some(Timestamp::now());

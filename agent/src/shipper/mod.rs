@@ -173,10 +173,15 @@ pub fn is_running(paths: &AgentPaths) -> bool {
 
 /// The lock of the spool's only shipper; makes the directories where they are missing.
 fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
-    let unusable = |path: &Path, source| ShipperError::Unusable { path: path.to_owned(), source };
+    let unusable = |path: &Path, source| ShipperError::Unusable {
+        path: path.to_owned(),
+        source,
+    };
     let mut private = fs::DirBuilder::new();
     private.recursive(true).mode(0o700);
-    private.create(&paths.state).map_err(|source| unusable(&paths.state, source))?;
+    private
+        .create(&paths.state)
+        .map_err(|source| unusable(&paths.state, source))?;
     prepare_spool(&paths.spool)?;
     let path = paths.shipper_lock();
     let file = fs::OpenOptions::new()
@@ -187,9 +192,9 @@ fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
         .map_err(|source| unusable(&path, source))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(ShipperError::AlreadyRunning { spool: paths.spool.clone() })
-        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ShipperError::AlreadyRunning {
+            spool: paths.spool.clone(),
+        }),
         Err(error) => Err(unusable(&path, error.into())),
     }
 }
