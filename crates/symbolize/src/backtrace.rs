@@ -11,6 +11,11 @@ use crate::{
     Unwinder, UnwoundFrame, needs_of,
 };
 
+/// Frames of all threads together, and those that each may have in any case: a hostile core can claim
+/// ten thousand endless stacks. The crashing thread is not cut.
+const FRAMES: usize = 1 << 20;
+const FRAMES_OF_A_THREAD: usize = 256;
+
 /// What to unwind, and how far.
 #[derive(Clone, Debug)]
 pub struct BacktraceOptions {
