@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use cdh_store::{Catalog, DumpSummary, Query};
-use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, civil, tz::Offset};
 
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
@@ -103,7 +103,7 @@ fn parse_when(text: &str, now: Timestamp) -> Result<Timestamp> {
         let count: i64 = digits.parse().ok().filter(|&count| count >= 0)?;
         now.checked_sub(SignedDuration::from_secs(count.checked_mul(seconds)?)).ok()
     };
-    let utc = |civil: civil::DateTime| civil.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
+    let utc = |civil: civil::DateTime| Offset::UTC.to_timestamp(civil).ok();
     age()
         .or_else(|| text.parse::<Timestamp>().ok())
         .or_else(|| text.parse::<civil::DateTime>().ok().and_then(utc))

@@ -27,6 +27,9 @@ use super::settings::HandlerSettings;
 use super::verdict::{StreamEnd, kill_evidence};
 use crate::spool::{PartialEntry, SpoolError};
 
+/// How the core is stored.
+const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
+
 /// A dump that was taken.
 #[derive(Debug)]
 pub struct Captured {
@@ -100,6 +103,26 @@ fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
     }
 }
 
+/// The error as one of the operating system's, whose kind tells a full disk from others.
+fn io_error(error: SpoolError) -> std::io::Error {
+    let mut source: Option<&dyn std::error::Error> = Some(&error);
+    let mut kind = std::io::ErrorKind::Other;
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<std::io::Error>() {
+            kind = cause.kind();
+        }
+        source = cause.source();
+    }
+    std::io::Error::new(kind, gap("", &error).why)
+}
+
+/// The handler's greatest use of memory so far, as the kernel tells it.
+fn peak_memory() -> Option<String> {
+    let status = std::fs::read("/proc/self/status").ok()?;
+    let peak = super::process::status_field(&status, "VmHWM")?;
+    Some(RawText::from(peak).to_string())
+}
+
 /// No page is known.
 struct NoMemory;
 
@@ -171,22 +194,17 @@ impl Capture<'_> {
 
     /// Creates the core's file and puts the head into it, before anything takes time.
     fn begin_core(&mut self, head: &[u8]) -> Result<CoreFile, std::io::Error> {
-        let name = EntryKind::Core(CoreEncoding::ZstdSeekable).file_name();
-        let file = self
-            .entry
-            .create_file(&name)
-            .map_err(std::io::Error::other)?;
-        let mut core = CoreFile::new(file, self.settings.level)?;
+        let file = self.entry.create_file(&CORE).map_err(io_error)?;
+        let mut core = CoreFile::new(file.finish().0, self.settings.level)?;
         core.append_now(head).map(|()| core)
     }
 
     fn minicore(&mut self, head: &CoreHead) {
-        let kind = EntryKind::Minicore;
-        let name = kind.file_name();
+        let name = EntryKind::Minicore.file_name();
         let taken = || -> Result<_, Box<dyn std::error::Error>> {
             let process = self.process.as_ref().ok_or("the process is gone")?;
             let memory = process.open_file("mem")?;
-            let out = self.entry.create_file(&name)?;
+            let out = self.entry.create_file(&EntryKind::Minicore)?.finish().0;
             Ok(take_minicore(head, memory, out, self.settings)?)
         };
         match taken() {
@@ -199,10 +217,7 @@ impl Capture<'_> {
                     });
                 }
                 match report.written {
-                    Some(bytes) => {
-                        self.note_gap_of("minicore", |this| this.entry.adopt_file(kind));
-                        self.log.note(&format!("minicore of {bytes} bytes"));
-                    }
+                    Some(bytes) => self.log.note(&format!("minicore of {bytes} bytes")),
                     None => self.entry.remove_file(&name),
                 }
             }
@@ -235,9 +250,7 @@ impl Capture<'_> {
     fn write_json(&mut self, kind: EntryKind, what: &str, value: &impl Serialize) {
         self.note_gap_of(what, |this| {
             let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::other)?;
-            this.entry
-                .write_file(kind, &bytes)
-                .map_err(std::io::Error::other)
+            this.entry.write_file(&kind, &bytes).map_err(io_error)
         });
     }
 
@@ -265,7 +278,6 @@ impl Capture<'_> {
         outcome: &CopyOutcome,
         expected: Option<u64>,
     ) {
-        let kind = EntryKind::Core(CoreEncoding::ZstdSeekable);
         for error in [&outcome.write_error, &outcome.read_error]
             .into_iter()
             .flatten()
@@ -279,30 +291,34 @@ impl Capture<'_> {
             Some(Err(error)) => {
                 // The frames are there; the shipper's salvage cannot do better than a gap here.
                 self.gaps.push(gap("core", &error));
-                self.entry.remove_file(&kind.file_name());
+                self.entry.remove_file(&CORE.file_name());
                 self.manifest.verdict = Verdict::Empty {
                     cause: cdh_bundle::Cause::NoSpace,
                     evidence: Some(error.to_string()),
                 };
                 return;
             }
-            None => return self.entry.remove_file(&kind.file_name()),
+            None => return self.entry.remove_file(&CORE.file_name()),
         };
         let expected = expected.unwrap_or(outcome.plain);
         let mut record = core_record(&self.manifest.stem, outcome.plain, expected);
         record.sha256 = outcome.sha256;
         self.manifest.core = Some(record);
-        self.entry.record(kind, stored);
+        self.entry.record(&CORE, stored);
         self.log
             .note(&format!("core stored in {}", readable_size(stored.size)));
     }
 
     fn seal(mut self) -> Result<Captured, SpoolError> {
-        let core = EntryKind::Core(CoreEncoding::ZstdSeekable).bundle_name(&self.manifest.stem);
+        let core = CORE.bundle_name(&self.manifest.stem);
         let info = DumpInfo::new(&self.manifest, &core);
         self.write_json(EntryKind::DumpInfo, "dump-info.json", &info);
         let verdict = self.manifest.verdict.clone();
         self.log.note(&verdict.describe());
+        if let Some(peak) = peak_memory() {
+            self.log
+                .note(&format!("peak memory of the handler: {peak}"));
+        }
         for gap in &self.gaps {
             self.log
                 .note(&format!("missing: {}: {}", gap.what, gap.why));
@@ -310,7 +326,7 @@ impl Capture<'_> {
         let text = self.log.text().to_owned();
         self.note_gap_of("log", |this| {
             this.entry
-                .write_file(EntryKind::HandlerLog, text.as_bytes())
+                .write_file(&EntryKind::HandlerLog, text.as_bytes())
         });
         self.manifest.gaps = self.gaps;
         self.manifest.finished_at = Some(Timestamp::now());

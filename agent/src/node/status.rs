@@ -111,7 +111,7 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
         problems.push(why.to_owned());
     }
     let count = count(&paths.spool)
-        .map_err(|error| problems.push(format!("{}: {error}", paths.spool.display())))
+        .map_err(|error| problems.push(super::explain(&error)))
         .ok();
     if let Some(count) = count.filter(|count| count.quarantined > 0) {
         problems.push(format!("{} entries are in quarantine", count.quarantined));

@@ -13,7 +13,8 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdh_store::{Store, StoreError};
@@ -22,6 +23,7 @@ use rustix::fs::{FlockOperation, flock};
 pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 
 use crate::paths::AgentPaths;
+use crate::spool::{SpoolError, prepare_spool};
 use backoff::Backoff;
 use signals::StopSignals;
 use sweep::{Sweeper, explain};
@@ -49,6 +51,9 @@ pub enum ShipperError {
         #[source]
         source: io::Error,
     },
+    /// The spool is not private, or cannot be made.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
     /// A pass could not be made.
     #[error(transparent)]
     Sweep(#[from] SweepError),
@@ -168,37 +173,28 @@ pub fn is_running(paths: &AgentPaths) -> bool {
 
 /// The lock of the spool's only shipper; makes the directories where they are missing.
 fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
-    use std::os::unix::fs::DirBuilderExt;
-    let make = |path: &PathBuf| {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|source| ShipperError::Unusable {
-                path: path.clone(),
-                source,
-            })
+    let unusable = |path: &Path, source| ShipperError::Unusable {
+        path: path.to_owned(),
+        source,
     };
-    make(&paths.state)?;
-    make(&paths.spool)?;
+    let mut private = fs::DirBuilder::new();
+    private.recursive(true).mode(0o700);
+    private
+        .create(&paths.state)
+        .map_err(|source| unusable(&paths.state, source))?;
+    prepare_spool(&paths.spool)?;
     let path = paths.shipper_lock();
     let file = fs::OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&path)
-        .map_err(|source| ShipperError::Unusable {
-            path: path.clone(),
-            source,
-        })?;
+        .map_err(|source| unusable(&path, source))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(ShipperError::AlreadyRunning {
             spool: paths.spool.clone(),
         }),
-        Err(error) => Err(ShipperError::Unusable {
-            path,
-            source: error.into(),
-        }),
+        Err(error) => Err(unusable(&path, error.into())),
     }
 }

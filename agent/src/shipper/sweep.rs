@@ -11,13 +11,13 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use cdh_bundle::{BundleError, BundleWriter, DumpId, Verdict};
+use cdh_bundle::{
+    BundleError, BundleWriter, DumpId, SpoolEntry, SpoolState, Verdict, list_spool, sweep_spool,
+};
 use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship};
 
 use super::backoff::Backoff;
-use crate::spool::{
-    Found, QUARANTINE, SalvageError, Salvaged, SpoolEntry, list, rename_entry, salvage,
-};
+use crate::spool::{QUARANTINE, SalvageError, Salvaged, salvage};
 
 /// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,8 +106,8 @@ pub struct SweepReport {
 #[non_exhaustive]
 pub enum SweepError {
     /// The spool cannot be read.
-    #[error("cannot read the spool")]
-    Spool(#[source] io::Error),
+    #[error(transparent)]
+    Spool(#[from] BundleError),
     /// The store does not take anything.
     #[error("the store takes no dumps")]
     Store(#[source] StoreError),
@@ -129,21 +129,20 @@ pub(super) struct Sweeper<'a> {
 impl Sweeper<'_> {
     /// Seals what dead handlers left and finishes removals. Needs no store.
     pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
-        for entry in list(self.spool).map_err(SweepError::Spool)? {
-            if (self.stop)() {
-                break;
-            }
+        sweep_spool(self.spool)?;
+        for entry in list_spool(self.spool)? {
             match entry.state {
-                Found::Sealed => {}
-                Found::Shipped => self.remove(entry),
-                Found::New => self.remove_if_abandoned(entry),
-                Found::Partial => self.salvage_one(entry.id, report),
+                _ if (self.stop)() => break,
+                SpoolState::Sealed => {}
+                SpoolState::Live => report.in_progress.push(entry.id),
+                _ => self.salvage_one(entry, report),
             }
         }
         Ok(())
     }
 
-    fn salvage_one(&mut self, id: DumpId, report: &mut SweepReport) {
+    fn salvage_one(&mut self, entry: SpoolEntry, report: &mut SweepReport) {
+        let id = entry.id;
         match salvage(self.spool, id) {
             Ok(Salvaged::Sealed { verdict, .. }) => {
                 self.failures.remove(&id);
@@ -153,26 +152,22 @@ impl Sweeper<'_> {
             Ok(Salvaged::Alive) => report.in_progress.push(id),
             Ok(Salvaged::Gone) => {}
             Err(error) => {
-                let entry = SpoolEntry {
-                    state: Found::Partial,
-                    id,
-                };
-                self.entry_failed(entry, explain(&error), is_lack_of_space(&error), report);
+                self.entry_failed(&entry, explain(&error), is_lack_of_space(&error), report);
             }
         }
     }
 
-    /// Ships every sealed entry, oldest first.
+    /// Ships every sealed entry.
     pub(super) fn ship(
         &mut self,
         store: &dyn Store,
         report: &mut SweepReport,
     ) -> Result<(), SweepError> {
-        for entry in list(self.spool).map_err(SweepError::Spool)? {
+        for entry in list_spool(self.spool)? {
             if (self.stop)() {
                 break;
             }
-            if entry.state == Found::Sealed {
+            if entry.state == SpoolState::Sealed {
                 self.ship_one(store, entry, report)?;
             }
         }
@@ -186,14 +181,14 @@ impl Sweeper<'_> {
         report: &mut SweepReport,
     ) -> Result<(), SweepError> {
         let id = entry.id;
-        let bundle = match BundleWriter::from_entry(&self.spool.join(entry.name())) {
+        let bundle = match BundleWriter::from_entry(&entry.path) {
             Ok(bundle) if bundle.manifest().id == id => bundle,
             Ok(_) => {
-                self.quarantine(entry, "its manifest is that of another dump", report);
+                self.quarantine(&entry, "its manifest is that of another dump", report);
                 return Ok(());
             }
             Err(error) => {
-                self.bundle_failed(entry, &error, report);
+                self.bundle_failed(&entry, &error, report);
                 return Ok(());
             }
         };
@@ -222,18 +217,26 @@ impl Sweeper<'_> {
                 Ok(())
             }
             Err(ShipError::Bundle(error)) => {
-                self.bundle_failed(entry, &error, report);
+                self.bundle_failed(&entry, &error, report);
+                Ok(())
+            }
+            // What stands under the key is not ours to replace: other dumps are not concerned.
+            Err(
+                error @ ShipError::Store(StoreError::Conflict { .. } | StoreError::Length { .. }),
+            )
+            | Err(error @ ShipError::Verify { .. }) => {
+                self.entry_failed(&entry, explain(&error), false, report);
                 Ok(())
             }
             Err(ShipError::Store(error)) => Err(SweepError::Store(error)),
             Err(error) => {
-                self.entry_failed(entry, explain(&error), false, report);
+                self.entry_failed(&entry, explain(&error), false, report);
                 Ok(())
             }
         }
     }
 
-    fn bundle_failed(&mut self, entry: SpoolEntry, error: &BundleError, report: &mut SweepReport) {
+    fn bundle_failed(&mut self, entry: &SpoolEntry, error: &BundleError, report: &mut SweepReport) {
         // What does not fit its own manifest today will not fit it tomorrow.
         match error {
             BundleError::Io { .. } => self.entry_failed(entry, explain(error), false, report),
@@ -245,7 +248,7 @@ impl Sweeper<'_> {
     /// the disk is full, which is not its fault.
     fn entry_failed(
         &mut self,
-        entry: SpoolEntry,
+        entry: &SpoolEntry,
         why: String,
         is_patient: bool,
         report: &mut SweepReport,
@@ -259,12 +262,12 @@ impl Sweeper<'_> {
         (self.observer)(&ShipperEvent::Failed { id: entry.id, why });
     }
 
-    fn quarantine(&mut self, entry: SpoolEntry, why: &str, report: &mut SweepReport) {
+    fn quarantine(&mut self, entry: &SpoolEntry, why: &str, report: &mut SweepReport) {
         let id = entry.id;
         let place = || -> io::Result<()> {
             let directory = self.spool.join(QUARANTINE);
             fs::create_dir_all(&directory)?;
-            rename_entry(self.spool, &entry.name(), &format!("{QUARANTINE}/{id}"))?;
+            fs::rename(&entry.path, directory.join(id.to_string()))?;
             fs::write(
                 directory.join(id.to_string()).join("reason.txt"),
                 format!("{why}\n"),
@@ -290,33 +293,12 @@ impl Sweeper<'_> {
         (self.observer)(&event);
     }
 
-    /// Removes an entry whose successor is verified. The rename first: an entry that is half
-    /// removed must not look like one that is to be shipped.
+    /// Removes an entry whose successor is verified.
     fn remove(&mut self, entry: SpoolEntry) {
-        let shipped = SpoolEntry {
-            state: Found::Shipped,
-            id: entry.id,
-        };
-        let remove = || -> io::Result<()> {
-            if entry.state != Found::Shipped {
-                rename_entry(self.spool, &entry.name(), &shipped.name())?;
-            }
-            fs::remove_dir_all(self.spool.join(shipped.name()))
-        };
-        if let Err(error) = remove() {
-            let why = format!("it is in the store, but cannot be removed here: {error}");
-            (self.observer)(&ShipperEvent::Failed { id: entry.id, why });
-        }
-    }
-
-    /// A directory that never got its first name holds nothing. An hour is longer than a handler
-    /// can take for two system calls.
-    fn remove_if_abandoned(&self, entry: SpoolEntry) {
-        let path = self.spool.join(entry.name());
-        let age = fs::metadata(&path).and_then(|metadata| metadata.modified());
-        let age = age.ok().and_then(|time| time.elapsed().ok());
-        if age.is_some_and(|age| age > Duration::from_secs(3600)) {
-            let _ = fs::remove_dir(path);
+        let id = entry.id;
+        if let Err(error) = entry.remove() {
+            let why = format!("it is in the store, but stays here: {}", explain(&error));
+            (self.observer)(&ShipperEvent::Failed { id, why });
         }
     }
 }

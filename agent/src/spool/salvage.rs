@@ -8,12 +8,14 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cdh_bundle::{Cause, CoreEncoding, DumpId, EntryKind, Gap, Manifest, Verdict};
+use cdh_bundle::{
+    BundleError, Cause, CoreEncoding, DumpId, EntryKind, Gap, Manifest, Verdict, is_safe_stem,
+};
 use cdh_elfcore::{CoreHead, FileSource};
 use jiff::Timestamp;
 
 use super::core_salvage::salvage_core;
-use super::entry::{IDENTITY, PartialEntry, SpoolError, read_small};
+use super::entry::{IDENTITY, PartialEntry, SpoolError};
 use crate::handler::HandlerArguments;
 use crate::handler::identity::{add_head, core_record, first_manifest};
 
@@ -59,64 +61,54 @@ pub enum Salvaged {
 /// # Errors
 /// When the disk fails or is full.
 pub fn salvage(spool: &Path, id: DumpId) -> Result<Salvaged, SalvageError> {
-    let entry = match PartialEntry::take_over(spool, id) {
-        Ok(Some(entry)) => entry,
-        Ok(None) => return Ok(Salvaged::Gone),
-        Err(SpoolError::Busy { .. }) => return Ok(Salvaged::Alive),
+    let mut entry = match PartialEntry::take_over(spool, id) {
+        Ok(entry) => entry,
+        Err(SpoolError::Entry(BundleError::Busy { .. })) => return Ok(Salvaged::Alive),
+        Err(SpoolError::Entry(BundleError::Io { source, .. }))
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
+            return Ok(Salvaged::Gone);
+        }
         Err(error) => return Err(error.into()),
     };
-    // It died between its last write and the rename.
-    if let Some(manifest) = read_manifest(&entry, &EntryKind::Manifest.file_name(), id)? {
-        let verdict = manifest.verdict;
-        return Ok(Salvaged::Sealed {
-            path: entry.finish()?,
-            verdict,
-        });
-    }
-    seal_what_is_there(entry)
-}
-
-fn seal_what_is_there(mut entry: PartialEntry) -> Result<Salvaged, SalvageError> {
-    let id = entry.id();
-    let mut manifest = match read_manifest(&entry, IDENTITY, id)? {
+    // With a manifest it died between its last write and the rename: everything is there.
+    let manifest = match read_manifest(&entry, &EntryKind::Manifest.file_name(), id)? {
         Some(manifest) => manifest,
-        None => unknown(&entry),
+        None => mend(&mut entry)?,
     };
-    entry.release_reserve();
-    for name in entry.file_names()? {
-        if name.ends_with(".new") {
-            entry.remove_file(&name);
-        }
-    }
-    let keep = |entry: &mut PartialEntry, kind: EntryKind, is_whole: fn(File) -> bool| {
-        let name = kind.file_name();
-        let whole = match entry.open_file(&name) {
-            Ok(None) => return Ok(()),
-            Ok(Some(file)) => is_whole(file),
-            Err(_) => false,
-        };
-        if whole {
-            return entry.adopt_file(kind);
-        }
-        entry.remove_file(&name);
-        Ok(())
-    };
-    keep(&mut entry, EntryKind::DumpInfo, is_json)?;
-    keep(&mut entry, EntryKind::Proc, is_json)?;
-    keep(&mut entry, EntryKind::Minicore, is_whole_core)?;
-    keep(&mut entry, EntryKind::Backtrace, is_json)?;
-    keep(&mut entry, EntryKind::HandlerLog, |_| true)?;
-    mend_core(&mut entry, &mut manifest)?;
-    manifest.finished_at = Some(Timestamp::now());
-    manifest.gaps.push(Gap {
-        what: "handler".to_owned(),
-        why: "it died before it was done; the shipper sealed what was there".to_owned(),
-    });
     let verdict = manifest.verdict.clone();
     Ok(Salvaged::Sealed {
         path: entry.seal(manifest)?,
         verdict,
     })
+}
+
+/// Removes what is torn, and tells in a manifest what is left.
+fn mend(entry: &mut PartialEntry) -> Result<Manifest, SalvageError> {
+    let mut manifest = match read_manifest(entry, IDENTITY, entry.id())? {
+        Some(manifest) => manifest,
+        None => unknown(entry),
+    };
+    entry.release_reserve();
+    for kind in entry.kinds()? {
+        let name = kind.file_name();
+        let whole = match (&kind, entry.open_file(&name)?) {
+            (_, None) => false,
+            (EntryKind::Core(CoreEncoding::ZstdSeekable) | EntryKind::HandlerLog, _) => true,
+            (EntryKind::Minicore, Some(file)) => is_whole_core(file),
+            _ => is_json(entry.read_file(&name, JSON_LIMIT)?.as_deref()),
+        };
+        if !whole {
+            entry.remove_file(&name);
+        }
+    }
+    mend_core(entry, &mut manifest)?;
+    manifest.finished_at = Some(Timestamp::now());
+    manifest.gaps.push(Gap {
+        what: "handler".to_owned(),
+        why: "it died before it was done; the shipper sealed what was there".to_owned(),
+    });
+    Ok(manifest)
 }
 
 fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), SalvageError> {
@@ -140,7 +132,7 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
         entry.remove_file(&name);
         return Ok(());
     };
-    entry.record(kind, core.stored);
+    entry.record(&kind, core.stored);
     if manifest.machine.is_empty() {
         read_head(&file).inspect(|head| add_head(manifest, head));
     }
@@ -177,15 +169,11 @@ fn read_manifest(
     name: &str,
     id: DumpId,
 ) -> Result<Option<Manifest>, SpoolError> {
-    let Ok(Some(mut file)) = entry.open_file(name) else {
+    let Some(bytes) = entry.read_file(name, JSON_LIMIT)? else {
         return Ok(None);
     };
-    let bytes = read_small(&mut file, JSON_LIMIT).map_err(|source| SpoolError::Io {
-        path: entry.path().join(name),
-        source,
-    })?;
-    let manifest = serde_json::from_slice::<Manifest>(&bytes).ok();
-    Ok(manifest.filter(|manifest| manifest.id == id))
+    let manifest = Manifest::from_json(&bytes).ok();
+    Ok(manifest.filter(|manifest| manifest.id == id && is_safe_stem(&manifest.stem)))
 }
 
 /// The manifest of an entry about which nothing is known.
@@ -206,9 +194,8 @@ fn unknown(entry: &PartialEntry) -> Manifest {
     manifest
 }
 
-fn is_json(mut file: File) -> bool {
-    let bytes = read_small(&mut file, JSON_LIMIT).unwrap_or_default();
-    serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok()
+fn is_json(bytes: Option<&[u8]>) -> bool {
+    bytes.is_some_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok())
 }
 
 fn is_whole_core(file: File) -> bool {
@@ -339,7 +326,11 @@ mod tests {
         drop(entry);
         let (path, _) = sealed(salvage(&spool, id).unwrap());
         let bundle = BundleWriter::from_entry(&path).unwrap();
-        assert_eq!(bundle.manifest().entries, []);
+        assert!(
+            bundle.manifest().entries.is_empty(),
+            "{:?}",
+            bundle.manifest().entries
+        );
         assert_eq!(fs::read(&secret).unwrap(), b"{}");
     }
 }

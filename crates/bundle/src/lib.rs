@@ -23,26 +23,36 @@
 #![cfg_attr(test, allow(clippy::panic))]
 
 mod digest;
+mod entry_dir;
 mod entry_kind;
 mod error;
 mod id;
+mod legacy;
 mod manifest;
 mod raw_text;
+mod reader;
 mod seekable;
 mod stem;
 mod verdict;
 mod window;
+mod writer;
+mod zip;
 
 pub use digest::{DigestReader, DigestWriter, Digests, Sha256};
+pub use entry_dir::{EntryDir, EntryFile, SpoolEntry, SpoolState, list_spool, sweep_spool};
 pub use entry_kind::{CoreEncoding, EntryKind};
 pub use error::BundleError;
 pub use id::{DumpId, InvalidDumpId};
+pub use legacy::{LegacyInfo, LegacyName};
 pub use manifest::{
     CoreRecord, EntryRecord, Gap, ImageRef, Manifest, ModuleRecord, ProcessFacts, SCHEMA,
     SignalFacts, Workload,
 };
 pub use raw_text::RawText;
+pub use reader::{BundleEntry, BundleReader, EntryCheck, Verification};
 pub use seekable::{SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats, SeekableWriter};
 pub use stem::{DEFAULT_STEM, is_safe_stem, render_stem};
 pub use verdict::{Cause, Verdict};
 pub use window::{SourceReader, Window};
+pub use writer::{BundleStream, BundleWriter};
+pub use zip::Method;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cdh_bundle::{DigestWriter, Digests, SourceReader};
+use cdh_bundle::{DigestWriter, Digests, SourceReader, Window};
 use cdh_elfcore::{ByteSource, FileSource};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -75,7 +75,7 @@ impl DirectoryStore {
             Ok(()) => {}
             Err(rustix::io::Errno::EXIST) => {
                 fs::remove_file(staged).map_err(io_failed)?;
-                let found = Digests::of_reader(SourceReader::new(self.read(key)?));
+                let found = Digests::of_reader(SourceReader::new(Window::whole(self.read(key)?)));
                 if found.map_err(io_failed)? != *sent {
                     return Err(StoreError::Conflict { key: key.to_string() });
                 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use cdh_bundle::{Manifest, RawText};
-use jiff::tz::TimeZone;
+use jiff::tz::Offset;
 
 use crate::StoreError;
 
@@ -38,7 +38,7 @@ impl ObjectKey {
     /// The keys of a dump's bundle and of its manifest.
     #[must_use]
     pub fn for_manifest(manifest: &Manifest) -> (Self, Self) {
-        let at = manifest.captured_at.to_zoned(TimeZone::UTC).datetime();
+        let at = Offset::UTC.to_datetime(manifest.captured_at);
         let workload = manifest.workload.as_ref();
         let named = |name: Option<&String>| part(name.map_or(b"".as_slice(), |n| n.as_bytes()));
         let fingerprint = manifest.fingerprint.as_deref().unwrap_or_default();
@@ -51,7 +51,7 @@ impl ObjectKey {
             at.second(),
             named(workload.and_then(|workload| workload.namespace.as_ref())),
             named(workload.and_then(|workload| workload.pod.as_ref())),
-            part(manifest.exe_name().as_bytes()),
+            part(manifest.process.exe_name().as_bytes()),
             part(manifest.signal.name.as_bytes()),
             part(short.as_bytes()),
             manifest.verdict.word(),

@@ -1,6 +1,6 @@
 //! The order in which a dump enters and leaves a store.
 
-use cdh_bundle::{BundleWriter, Digests, SourceReader};
+use cdh_bundle::{BundleWriter, Digests, SourceReader, Window};
 
 use crate::{DumpSummary, ObjectKey, ShipError, Store, StoreError};
 
@@ -20,11 +20,11 @@ pub struct Shipped {
 /// When the store fails, the spool entry is broken, or the store holds something else afterwards.
 pub fn ship(store: &dyn Store, bundle: &BundleWriter) -> Result<Shipped, ShipError> {
     let (key, manifest_key) = ObjectKey::for_manifest(bundle.manifest());
-    let mut reader = bundle.reader()?;
+    let mut reader = bundle.reader();
     let sent = store.put(&key, &mut reader, bundle.len())?;
     verify(store, &key, &sent)?;
-    let json = bundle.manifest().to_json()?;
-    let sent_manifest = store.put(&manifest_key, &mut json.as_slice(), json.len() as u64)?;
+    let json = bundle.manifest_json();
+    let sent_manifest = store.put(&manifest_key, &mut &*json, json.len() as u64)?;
     verify(store, &manifest_key, &sent_manifest)?;
     Ok(Shipped { key, digests: sent })
 }
@@ -43,7 +43,7 @@ fn verify(store: &dyn Store, key: &ObjectKey, sent: &Digests) -> Result<(), Ship
         }
         Some(_) => {}
     }
-    let found = Digests::of_reader(SourceReader::new(store.read(key)?))
+    let found = Digests::of_reader(SourceReader::new(Window::whole(store.read(key)?)))
         .map_err(|error| StoreError::from_io(key.as_str(), error))?;
     if found == *sent {
         return Ok(());

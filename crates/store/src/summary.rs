@@ -4,7 +4,7 @@ use cdh_bundle::{DumpId, RawText};
 use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;
 use jiff::civil::{Date, Time};
-use jiff::tz::TimeZone;
+use jiff::tz::Offset;
 
 use crate::ObjectKey;
 use crate::key::unescape;
@@ -54,7 +54,7 @@ impl DumpSummary {
         let digits = time.strip_suffix('Z').filter(|digits| digits.len() == 6)?;
         let two = |at: usize| digits.get(at..at + 2)?.parse::<i8>().ok();
         let time = Time::new(two(0)?, two(2)?, two(4)?, 0).ok()?;
-        let captured_at = date.to_datetime(time).to_zoned(TimeZone::UTC).ok()?.timestamp();
+        let captured_at = Offset::UTC.to_timestamp(date.to_datetime(time)).ok()?;
         let text = |part| unescape(part).map(|bytes| RawText::new(bytes).to_string());
         let known = matches!(verdict, "complete" | "truncated" | "empty");
         Some(Self {

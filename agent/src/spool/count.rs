@@ -1,0 +1,93 @@
+//! How much waits in the spool.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use cdh_bundle::{BundleError, SpoolState, list_spool};
+use serde::Serialize;
+
+/// Sub-directory for entries of which nothing can be made.
+pub const QUARANTINE: &str = "quarantine";
+
+/// How many entries there are in which state, and how much room they take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SpoolCount {
+    /// Wait to be shipped.
+    pub sealed: u64,
+    /// Are being written, or were left by dead handlers.
+    pub partial: u64,
+    /// Of these, the ones whose handlers are gone: the shipper will salvage them.
+    pub abandoned: u64,
+    /// In quarantine.
+    pub quarantined: u64,
+    /// Bytes on disk of all of these.
+    pub bytes: u64,
+}
+
+/// Counts the spool; all zero where there is none.
+///
+/// # Errors
+/// When a directory cannot be read.
+pub fn count(spool: &Path) -> Result<SpoolCount, BundleError> {
+    let mut count = SpoolCount::default();
+    let entries = match list_spool(spool) {
+        Err(BundleError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(count);
+        }
+        entries => entries?,
+    };
+    for entry in entries {
+        match entry.state {
+            SpoolState::Sealed => count.sealed += 1,
+            SpoolState::Live => count.partial += 1,
+            _ => {
+                count.partial += 1;
+                count.abandoned += 1;
+            }
+        }
+        count.bytes += size_of(&entry.path);
+    }
+    for entry in fs::read_dir(spool.join(QUARANTINE))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        count.quarantined += 1;
+        count.bytes += size_of(&entry.path());
+    }
+    Ok(count)
+}
+
+/// Bytes on disk of the files of an entry; entries vanish while we look, which is no error.
+fn size_of(entry: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let files = fs::read_dir(entry).into_iter().flatten().flatten();
+    files
+        .filter_map(|file| file.metadata().ok())
+        .map(|metadata| metadata.blocks() * 512)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use cdh_bundle::DumpId;
+
+    use super::*;
+
+    #[test]
+    fn files_and_strangers_in_the_spool_are_passed_over() {
+        let spool = tempfile::tempdir().unwrap();
+        let at = |name: String| spool.path().join(name);
+        fs::create_dir(at(DumpId::random().to_string())).unwrap();
+        fs::create_dir(at("lost+found".to_owned())).unwrap();
+        fs::write(at(DumpId::random().to_string()), "not a directory").unwrap();
+        std::os::unix::fs::symlink("/", at(format!("{}.partial", DumpId::random()))).unwrap();
+        let found = count(spool.path()).unwrap();
+        assert_eq!((found.sealed, found.partial, found.abandoned), (1, 0, 0));
+        assert_eq!(
+            count(&spool.path().join("absent")).unwrap(),
+            SpoolCount::default()
+        );
+    }
+}

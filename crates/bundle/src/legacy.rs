@@ -1,0 +1,351 @@
+//! What IBM's core-dump-handler writes into its zips, and `-dump-info.json` as we write it for its readers.
+//!
+//! Folklore: its composer puts the JSON together by hand (`core-dump-composer/src/config.rs`), so a
+//! quote or a backslash in a process's name makes it invalid. It is then cut apart at the keys, which
+//! always come in the same order. Test: `quotes_in_a_name_do_not_hide_the_rest`.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{BundleError, DumpId, ImageRef, Manifest, RawText, Workload};
+
+/// The keys, in the order that IBM's composer writes them.
+const KEYS: [&str; 11] = [
+    "uuid",
+    "dump_file",
+    "timestamp",
+    "hostname",
+    "exe",
+    "real_pid",
+    "signal",
+    "node_hostname",
+    "path",
+    "namespace",
+    "podname",
+];
+
+/// IBM's `-dump-info.json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LegacyInfo {
+    /// The dump's id.
+    pub uuid: Option<String>,
+    /// Name of the core's entry.
+    pub dump_file: Option<String>,
+    /// Seconds since 1970, later versions milliseconds.
+    pub timestamp: Option<String>,
+    /// UTS name of the container: in Kubernetes, the pod's.
+    pub hostname: Option<String>,
+    /// `comm`.
+    pub exe: Option<String>,
+    /// The pid in the container's namespace, despite its name.
+    pub real_pid: Option<String>,
+    /// Number of the signal.
+    pub signal: Option<String>,
+    /// The node.
+    pub node_hostname: Option<String>,
+    /// Path of the program, `/` written as `!`.
+    pub path: Option<String>,
+    /// Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// Pod.
+    pub podname: Option<String>,
+}
+
+impl LegacyInfo {
+    /// Reads what IBM's composer wrote, as far as it can be understood.
+    #[must_use]
+    pub fn parse(json: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(json);
+        let mut info = Self::default();
+        match serde_json::from_slice::<Value>(json) {
+            Ok(value) => {
+                for (key, field) in KEYS.into_iter().zip(info.fields()) {
+                    *field = match value.get(key) {
+                        Some(Value::String(text)) => Some(text.clone()),
+                        Some(Value::Number(number)) => Some(number.to_string()),
+                        _ => None,
+                    };
+                }
+            }
+            Err(_) => {
+                let found: Vec<_> = KEYS.iter().map(|key| find_key(&text, key)).collect();
+                for (at, field) in info.fields().into_iter().enumerate() {
+                    let next = found.iter().skip(at.saturating_add(1)).flatten().next();
+                    let value = found.get(at).copied().flatten().and_then(|(_, start)| {
+                        text.get(start..next.map_or(text.len(), |&(key_at, _)| key_at))
+                    });
+                    *field = value.and_then(unquote);
+                }
+            }
+        }
+        for field in info.fields() {
+            field.take_if(|text| text.is_empty());
+        }
+        info
+    }
+
+    /// What we tell IBM's readers about a dump of ours.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Self {
+        let process = &manifest.process;
+        let workload = manifest.workload.as_ref();
+        let text = |text: &RawText| Some(text.escaped());
+        Self {
+            uuid: Some(manifest.id.to_string()),
+            dump_file: manifest.core.as_ref().map(|core| core.entry.clone()),
+            timestamp: Some(manifest.captured_at.as_second().to_string()),
+            hostname: text(&manifest.hostname),
+            exe: text(&process.name),
+            real_pid: Some(process.pid.to_string()),
+            signal: Some(manifest.signal.number.to_string()),
+            node_hostname: text(&manifest.node),
+            path: process
+                .exe
+                .as_ref()
+                .map(|exe| exe.escaped().replace('/', "!")),
+            namespace: workload.and_then(|workload| workload.namespace.clone()),
+            podname: workload.and_then(|workload| workload.pod.clone()),
+        }
+    }
+
+    /// As `-dump-info.json`: IBM's keys, all values strings, absent ones empty.
+    ///
+    /// # Errors
+    /// Never, for all that is known; the serializer's type says it may.
+    pub fn to_json(&self) -> Result<Vec<u8>, BundleError> {
+        let mut info = self.clone();
+        let values = KEYS.into_iter().zip(info.fields());
+        let object: serde_json::Map<String, Value> = values
+            .map(|(key, value)| (key.to_owned(), value.take().unwrap_or_default().into()))
+            .collect();
+        serde_json::to_vec(&object).map_err(|source| BundleError::Manifest { source })
+    }
+
+    fn fields(&mut self) -> [&mut Option<String>; 11] {
+        [
+            &mut self.uuid,
+            &mut self.dump_file,
+            &mut self.timestamp,
+            &mut self.hostname,
+            &mut self.exe,
+            &mut self.real_pid,
+            &mut self.signal,
+            &mut self.node_hostname,
+            &mut self.path,
+            &mut self.namespace,
+            &mut self.podname,
+        ]
+    }
+
+    /// The dump's id, if it is one.
+    #[must_use]
+    pub fn id(&self) -> Option<DumpId> {
+        self.uuid.as_deref()?.parse().ok()
+    }
+
+    /// When it crashed.
+    #[must_use]
+    pub fn captured_at(&self) -> Option<Timestamp> {
+        parse_timestamp(self.timestamp.as_deref()?)
+    }
+
+    /// Path of the program with its slashes.
+    #[must_use]
+    pub fn exe_path(&self) -> Option<String> {
+        self.path.as_ref().map(|path| path.replace('!', "/"))
+    }
+}
+
+/// Where the key begins, and where its value may.
+fn find_key(text: &str, key: &str) -> Option<(usize, usize)> {
+    let quoted = format!("\"{key}\"");
+    let at = text.find(&quoted)?;
+    let colon = text.get(at.checked_add(quoted.len())?..)?;
+    let after = colon.trim_start().strip_prefix(':')?;
+    Some((at, text.len().checked_sub(after.len())?))
+}
+
+/// What stands between the first and the last quote.
+fn unquote(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('"')?;
+    let (value, _) = rest.rsplit_once('"')?;
+    Some(value.to_owned())
+}
+
+/// Seconds, or milliseconds: a date beyond the year 5000 is the latter.
+fn parse_timestamp(text: &str) -> Option<Timestamp> {
+    const YEAR_5000: i64 = 95_617_584_000;
+    let number: i64 = text.parse().ok()?;
+    if number < YEAR_5000 {
+        Timestamp::from_second(number).ok()
+    } else {
+        Timestamp::from_millisecond(number).ok()
+    }
+}
+
+/// What the name of one of IBM's zips tells, by its default template
+/// `{uuid}-dump-{timestamp}-{hostname}-{exe_name}-{pid}-{signal}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LegacyName {
+    /// The dump's id.
+    pub id: DumpId,
+    /// When it crashed.
+    pub captured_at: Timestamp,
+    /// UTS name of the container.
+    pub hostname: String,
+    /// `comm`. Where it has a `-`, what stands before belongs to `hostname`: the name does not tell.
+    pub exe: String,
+    /// The pid in the container's namespace.
+    pub pid: u64,
+    /// Number of the signal.
+    pub signal: i32,
+}
+
+impl LegacyName {
+    /// Parses a zip's name without `.zip`, or an entry's stem.
+    #[must_use]
+    pub fn parse(stem: &str) -> Option<Self> {
+        let (id, rest) = stem.split_at_checked(36)?;
+        let (timestamp, rest) = rest.strip_prefix("-dump-")?.split_once('-')?;
+        let (rest, signal) = rest.rsplit_once('-')?;
+        let (rest, pid) = rest.rsplit_once('-')?;
+        let (hostname, exe) = rest.rsplit_once('-')?;
+        Some(Self {
+            id: id.parse().ok()?,
+            captured_at: parse_timestamp(timestamp)?,
+            hostname: hostname.to_owned(),
+            exe: exe.to_owned(),
+            pid: pid.parse().ok()?,
+            signal: signal.parse().ok()?,
+        })
+    }
+}
+
+/// The workload that `-pod-info.json` (`crictl pods -o json`) describes.
+pub(crate) fn workload(pod_info: &[u8]) -> Option<Workload> {
+    let value: Value = serde_json::from_slice(pod_info).ok()?;
+    let pod = value
+        .get("items")
+        .and_then(|items| items.get(0))
+        .unwrap_or(&value);
+    let text = |key: &str| {
+        let text = pod.get("metadata")?.get(key)?.as_str()?;
+        (!text.is_empty()).then(|| text.to_owned())
+    };
+    let workload = Workload {
+        namespace: text("namespace"),
+        pod: text("name"),
+        ..Workload::default()
+    };
+    (workload != Workload::default()).then_some(workload)
+}
+
+/// The one container that `-ps-info.json` (`crictl ps -o json`) names: its name, id and image. With
+/// several, nobody knows which of them crashed.
+pub(crate) fn container(ps_info: &[u8], workload: &mut Workload) -> Option<ImageRef> {
+    let value: Value = serde_json::from_slice(ps_info).ok()?;
+    let [container] = value.get("containers")?.as_array()?.as_slice() else {
+        return None;
+    };
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    workload.container = text(
+        container
+            .get("metadata")
+            .and_then(|metadata| metadata.get("name")),
+    );
+    workload.container_id = text(container.get("id"));
+    let reference = text(container.get("imageRef"))?;
+    reference
+        .contains("@sha256:")
+        .then_some(ImageRef { reference })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::manifest::tests::sample;
+
+    /// As `CoreConfig::get_dump_info` formats it.
+    fn ibm_json(exe: &str) -> String {
+        format!(
+            "{{\"uuid\":\"6a4f4e4d-9c55-4f0b-8f38-8a8f7c5d4e3b\", \"dump_file\":\"x.core\", \
+             \"timestamp\": \"1767225600\",\n        \"hostname\": \"api-7d4\", \"exe\": \"{exe}\", \
+             \"real_pid\": \"1\", \"signal\": \"11\", \"node_hostname\": \"node\", \"path\": \"!usr!bin!api\" }}"
+        )
+    }
+
+    #[test]
+    fn dump_info_of_ibm_is_read() {
+        let info = LegacyInfo::parse(ibm_json("api").as_bytes());
+        assert_eq!(info.exe.as_deref(), Some("api"));
+        assert_eq!(info.captured_at(), "2026-01-01T00:00:00Z".parse().ok());
+        assert_eq!(info.exe_path().as_deref(), Some("/usr/bin/api"));
+        assert_eq!(info.id().map(|id| id.short()).as_deref(), Some("6a4f4e4d"));
+        assert_eq!(info.namespace, None);
+    }
+
+    #[test]
+    fn quotes_in_a_name_do_not_hide_the_rest() {
+        for exe in ["a\"b", "a\\", "\", \"", "\n\u{1b}"] {
+            let info = LegacyInfo::parse(ibm_json(exe).as_bytes());
+            assert_eq!(info.exe.as_deref(), Some(exe));
+            assert_eq!(info.signal.as_deref(), Some("11"), "{exe}");
+            assert_eq!(info.node_hostname.as_deref(), Some("node"), "{exe}");
+            assert_eq!(info.path.as_deref(), Some("!usr!bin!api"), "{exe}");
+        }
+    }
+
+    #[test]
+    fn our_dump_info_is_valid_json_with_ibms_keys() {
+        let mut manifest = sample();
+        manifest.process.name = RawText::from(&b"a\"\n\xff"[..]);
+        let json = LegacyInfo::of(&manifest).to_json().unwrap();
+        let value: Value = serde_json::from_slice(&json).unwrap();
+        assert!(KEYS.iter().all(|key| value[*key].is_string()), "{value}");
+        assert_eq!(value["exe"], "a\"\n\\xff");
+        assert_eq!(LegacyInfo::parse(&json).namespace.as_deref(), Some("shop"));
+    }
+
+    #[test]
+    fn name_by_the_default_template_is_read_from_both_ends() {
+        let name = "6a4f4e4d-9c55-4f0b-8f38-8a8f7c5d4e3b-dump-1767225600-api-7d4-x2v-node-1-11";
+        let parsed = LegacyName::parse(name).unwrap();
+        assert_eq!(
+            (parsed.hostname.as_str(), parsed.exe.as_str()),
+            ("api-7d4-x2v", "node")
+        );
+        assert_eq!((parsed.pid, parsed.signal), (1, 11));
+        for other in [
+            "",
+            "x",
+            &name[1..],
+            &name[..50],
+            &name.replace("dump", "core"),
+        ] {
+            assert_eq!(LegacyName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn one_container_is_the_one_that_crashed() {
+        let mut found = workload(br#"{"metadata":{"name":"api","namespace":"shop"}}"#).unwrap();
+        let one =
+            br#"{"containers":[{"id":"c1","imageRef":"r@sha256:00","metadata":{"name":"main"}}]}"#;
+        assert_eq!(container(one, &mut found).unwrap().reference, "r@sha256:00");
+        assert_eq!(found.container.as_deref(), Some("main"));
+        assert!(container(br#"{"containers":[{},{}]}"#, &mut found).is_none());
+        assert!(workload(b"{}").is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, text: String) {
+            let _ = LegacyInfo::parse(&bytes);
+            let _ = LegacyInfo::parse(format!("{{\"uuid\":{text}\"exe\":\"").as_bytes());
+            let _ = LegacyName::parse(&text);
+            let _ = workload(&bytes);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Reads a bundle, one of IBM's zips, or what is left of either.
+//!
+//! The invariant: names in the zip are looked at, never followed. Content is handed out as bytes,
+//! bounded by the sizes that the zip states and checked against its CRC; nothing is extracted to a
+//! path.
+//!
+//! ```text
+//! a directory at the end        entries as it lists them
+//! none (the writer was killed)  entries by their local headers; `salvaged` says how far
+//! ```
+
+mod content;
+mod summary;
+mod verify;
+
+use std::io::Read;
+use std::sync::Arc;
+
+use cdh_elfcore::ByteSource;
+
+use crate::legacy::LegacyInfo;
+use crate::seekable::{SeekableError, SeekableReader};
+use crate::window::SourceReader;
+use crate::writer::LARGEST_MANIFEST;
+use crate::zip::{self, Method, RawEntry};
+use crate::{BundleError, CoreEncoding, EntryKind, Manifest, RawText, Window};
+
+pub use verify::{EntryCheck, Verification};
+
+use content::Bounded;
+
+/// Biggest deflated entry that is inflated into memory.
+const LARGEST_INFLATED: u64 = 64 << 20;
+
+/// An entry of a bundle.
+#[derive(Clone, Debug)]
+pub struct BundleEntry {
+    /// Its name, as hostile as its author.
+    pub name: RawText,
+    /// What it is, where it is one of those that bundles have.
+    pub kind: Option<EntryKind>,
+    /// Its size once unpacked: as stated, or as found where the zip was cut before it was stated.
+    pub size: u64,
+    /// Its size in the zip.
+    pub stored_size: u64,
+    /// How it is stored.
+    pub method: Method,
+    /// Whether the zip ends before the entry does.
+    pub cut: bool,
+    crc32: Option<u32>,
+    header_at: u64,
+    encrypted: bool,
+}
+
+/// A bundle that was opened.
+pub struct BundleReader {
+    source: Arc<dyn ByteSource>,
+    entries: Vec<BundleEntry>,
+    stem: String,
+    manifest: Option<Manifest>,
+    legacy: Option<LegacyInfo>,
+    salvaged: Option<String>,
+}
+
+impl BundleReader {
+    /// Reads the zip's directory and the manifest.
+    ///
+    /// # Errors
+    /// When it is no bundle, or nothing of it is left, or its manifest is of a later schema.
+    pub fn open(source: Arc<dyn ByteSource>) -> Result<Self, BundleError> {
+        let failed = |error| BundleError::from_io("read the bundle".to_owned(), error);
+        if source.is_empty() {
+            return Err(BundleError::Empty);
+        }
+        let (raw, mut notes) = match zip::read_directory(source.as_ref()).map_err(failed)? {
+            Some(raw) => (raw, Vec::new()),
+            None => {
+                let raw = zip::salvage(source.as_ref()).map_err(failed)?;
+                let note = salvage_note(&raw);
+                (raw, vec![note])
+            }
+        };
+        if raw.is_empty() {
+            let magic = crate::window::read_up_to(source.as_ref(), 0, 2).map_err(failed)?;
+            return Err(match magic.as_slice() {
+                b"PK" => BundleError::Cut { len: source.len() },
+                _ => BundleError::NotABundle {
+                    why: "it is no zip",
+                },
+            });
+        }
+        let why = "none of its entries is named like those of a dump";
+        let stem = find_stem(&raw).ok_or(BundleError::NotABundle { why })?;
+        let entries = entries(raw, &stem);
+        let mut bundle = Self {
+            source,
+            entries,
+            stem,
+            manifest: None,
+            legacy: None,
+            salvaged: None,
+        };
+        match bundle.read_manifest() {
+            Ok(manifest) => bundle.manifest = Some(manifest),
+            Err(BundleError::NoEntry { .. }) => {}
+            Err(error @ BundleError::Schema { .. }) => return Err(error),
+            // The rest of the bundle may be good.
+            Err(error) => notes.push(format!("its manifest cannot be read ({error})")),
+        }
+        if let Ok(json) = bundle.small_entry(&EntryKind::DumpInfo, LARGEST_INFLATED) {
+            bundle.legacy = Some(LegacyInfo::parse(&json));
+        }
+        bundle.salvaged = (!notes.is_empty()).then(|| notes.join("; "));
+        Ok(bundle)
+    }
+
+    fn read_manifest(&self) -> Result<Manifest, BundleError> {
+        Manifest::from_json(&self.small_entry(&EntryKind::Manifest, LARGEST_MANIFEST)?)
+    }
+
+    /// The entries, in the order of the zip's directory.
+    #[must_use]
+    pub fn entries(&self) -> &[BundleEntry] {
+        &self.entries
+    }
+
+    /// The manifest; `None` in IBM's zips and in bundles that were cut.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// IBM's summary; ours have it too.
+    #[must_use]
+    pub fn legacy(&self) -> Option<&LegacyInfo> {
+        self.legacy.as_ref()
+    }
+
+    /// What was salvaged, and why it had to be; `None` for a bundle in good order.
+    #[must_use]
+    pub fn salvaged(&self) -> Option<&str> {
+        self.salvaged.as_deref()
+    }
+
+    /// The manifest, or one that is made from what else is there.
+    #[must_use]
+    pub fn summary_manifest(&self) -> Manifest {
+        self.manifest.clone().unwrap_or_else(|| summary::of(self))
+    }
+
+    /// The first entry of this kind. `Core` of any encoding finds the core.
+    #[must_use]
+    pub fn entry(&self, kind: &EntryKind) -> Option<&BundleEntry> {
+        let wanted = |entry: &&BundleEntry| match (&entry.kind, kind) {
+            (Some(EntryKind::Core(_)), EntryKind::Core(_)) => true,
+            (found, kind) => found.as_ref() == Some(kind),
+        };
+        self.entries.iter().find(wanted)
+    }
+
+    /// Random access to an entry: in place where it is stored, else inflated into memory (up to 64 MiB).
+    ///
+    /// # Errors
+    /// When there is none, or it is too big or damaged.
+    pub fn entry_source(&self, kind: &EntryKind) -> Result<Box<dyn ByteSource>, BundleError> {
+        let entry = self.wanted(kind)?;
+        if entry.method == Method::Stored {
+            return Ok(Box::new(self.content(entry)?));
+        }
+        Ok(Box::new(self.inflated(entry, LARGEST_INFLATED)?))
+    }
+
+    /// An entry's content from front to back, compared with the zip's CRC at its end. Of an entry
+    /// that is cut: what is there.
+    ///
+    /// # Errors
+    /// When it is stored in a way that is not supported, or the zip contradicts itself.
+    pub fn entry_reader(&self, entry: &BundleEntry) -> Result<Box<dyn Read + Send>, BundleError> {
+        let content = SourceReader::new(self.content(entry)?);
+        let name = entry.name.to_string();
+        Ok(match entry.method {
+            Method::Deflated => {
+                let buffered = std::io::BufReader::with_capacity(256 << 10, content);
+                let inflated = flate2::bufread::DeflateDecoder::new(buffered);
+                Box::new(Bounded::new(
+                    inflated,
+                    name,
+                    entry.size,
+                    entry.crc32,
+                    entry.cut,
+                ))
+            }
+            _ => Box::new(Bounded::new(
+                content,
+                name,
+                entry.size,
+                entry.crc32,
+                entry.cut,
+            )),
+        })
+    }
+
+    /// The plain core from front to back, whatever its encoding. Of a core that is cut: what is there.
+    ///
+    /// # Errors
+    /// As `entry_reader`. Reading fails where there are more or fewer bytes than the manifest says.
+    pub fn core_reader(&self) -> Result<Option<Box<dyn Read + Send>>, BundleError> {
+        let Some(entry) = self.core_entry() else {
+            return Ok(None);
+        };
+        let stored = self.entry_reader(entry)?;
+        if entry.kind != Some(EntryKind::Core(CoreEncoding::ZstdSeekable)) {
+            return Ok(Some(stored));
+        }
+        let failed = |error| BundleError::from_io("read the core".to_owned(), error);
+        let plain = zstd::stream::read::Decoder::new(stored).map_err(failed)?;
+        let record = self
+            .manifest
+            .as_ref()
+            .and_then(|manifest| manifest.core.as_ref());
+        let name = entry.name.to_string();
+        Ok(Some(match record {
+            Some(core) => Box::new(Bounded::new(plain, name, core.size, None, entry.cut)),
+            // Without a manifest nobody says how much there should be: take what can be decoded.
+            None => Box::new(Bounded::new(plain, name, u64::MAX, None, true)),
+        }))
+    }
+
+    /// Random access to the plain core without unpacking it; `None` where there is no core, or its
+    /// encoding has no random access.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn core_source(&self) -> Result<Option<Box<dyn ByteSource>>, BundleError> {
+        let Some(entry) = self
+            .core_entry()
+            .filter(|entry| entry.method == Method::Stored)
+        else {
+            return Ok(None);
+        };
+        let content = self.content(entry)?;
+        if entry.kind != Some(EntryKind::Core(CoreEncoding::ZstdSeekable)) {
+            return Ok(Some(Box::new(content)));
+        }
+        match SeekableReader::open(content.clone()) {
+            Ok(core) => return Ok(Some(Box::new(core))),
+            Err(error @ SeekableError::Io(_)) => return Err(error.into()),
+            // No table, or a wrong one: the frames are still there.
+            Err(_) => {}
+        }
+        let found = SeekableReader::recover(content.clone())?;
+        // A zstd stream of another make: readable from the front only.
+        let foreign = found.plain_len() == 0 && !content.is_empty();
+        Ok((!foreign || entry.cut).then(|| Box::new(found) as Box<dyn ByteSource>))
+    }
+
+    /// Compares every entry with the manifest, or, where there is none, with the zip's own CRCs.
+    ///
+    /// # Errors
+    /// Those of the source; what does not match is in the answer.
+    pub fn verify(&self) -> Result<Verification, BundleError> {
+        verify::verify(self)
+    }
+
+    fn core_entry(&self) -> Option<&BundleEntry> {
+        self.entry(&EntryKind::Core(CoreEncoding::None))
+    }
+
+    fn wanted(&self, kind: &EntryKind) -> Result<&BundleEntry, BundleError> {
+        self.entry(kind).ok_or_else(|| BundleError::NoEntry {
+            entry: kind.file_name(),
+        })
+    }
+
+    /// The bytes of an entry as they stand in the zip.
+    fn content(&self, entry: &BundleEntry) -> Result<Window, BundleError> {
+        let unsupported = |what: &str| BundleError::Unsupported {
+            entry: entry.name.to_string(),
+            what: what.to_owned(),
+        };
+        match entry.method {
+            _ if entry.encrypted => return Err(unsupported("it is encrypted")),
+            Method::Other(number) => {
+                return Err(unsupported(&format!("compression method {number}")));
+            }
+            Method::Stored if entry.stored_size != entry.size && !entry.cut => {
+                return Err(unsupported("its sizes contradict each other"));
+            }
+            _ => {}
+        }
+        let at = zip::content_at(self.source.as_ref(), entry.header_at)
+            .map_err(|error| BundleError::from_io("read the bundle".to_owned(), error))?
+            .ok_or_else(|| unsupported("its local header is missing"))?;
+        Ok(Window::new(Arc::clone(&self.source), at, entry.stored_size))
+    }
+
+    fn small_entry(&self, kind: &EntryKind, limit: u64) -> Result<Vec<u8>, BundleError> {
+        self.inflated(self.wanted(kind)?, limit)
+    }
+
+    fn inflated(&self, entry: &BundleEntry, limit: u64) -> Result<Vec<u8>, BundleError> {
+        let name = entry.name.to_string();
+        if entry.size > limit {
+            return Err(BundleError::TooLarge {
+                entry: name,
+                size: entry.size,
+                limit,
+            });
+        }
+        let mut bytes = Vec::new();
+        self.entry_reader(entry)?
+            .read_to_end(&mut bytes)
+            .map_err(|error| BundleError::from_io(format!("read entry `{name}`"), error))?;
+        Ok(bytes)
+    }
+}
+
+fn salvage_note(raw: &[RawEntry]) -> String {
+    let count = raw.len();
+    let entries = if count == 1 { "entry" } else { "entries" };
+    let note = format!("the zip has no directory, its writer was stopped: {count} {entries} found");
+    match raw.last().filter(|entry| entry.cut) {
+        Some(last) => {
+            let name = RawText::from(last.name.as_slice());
+            format!(
+                "{note}, the last one, `{name}`, is cut after {} bytes",
+                last.stored
+            )
+        }
+        None => note,
+    }
+}
+
+/// What the names start with: by the manifest, which comes last, else by IBM's summary, else by the core.
+fn find_stem(raw: &[RawEntry]) -> Option<String> {
+    let names: Vec<&str> = raw
+        .iter()
+        .filter_map(|entry| str::from_utf8(&entry.name).ok())
+        .collect();
+    let by = |suffix: &str| {
+        names
+            .iter()
+            .rev()
+            .find_map(|name| name.strip_suffix(suffix))
+    };
+    ["-manifest.json", "-dump-info.json", ".core.zst", ".core"]
+        .into_iter()
+        .find_map(by)
+        .map(str::to_owned)
+}
+
+fn entries(raw: Vec<RawEntry>, stem: &str) -> Vec<BundleEntry> {
+    let mut entries: Vec<BundleEntry> = Vec::new();
+    for entry in raw {
+        let name = str::from_utf8(&entry.name).ok();
+        let kind = match name.and_then(|name| EntryKind::parse(name, stem)) {
+            Some(EntryKind::Core(CoreEncoding::None)) if entry.method == Method::Deflated => {
+                Some(EntryKind::Core(CoreEncoding::Deflate))
+            }
+            kind => kind,
+        };
+        entries.push(BundleEntry {
+            name: RawText::from(entry.name),
+            kind,
+            size: entry.size,
+            stored_size: entry.stored,
+            method: entry.method,
+            cut: entry.cut,
+            crc32: entry.crc32,
+            header_at: entry.header_at,
+            encrypted: entry.encrypted,
+        });
+    }
+    entries
+}

@@ -1,0 +1,183 @@
+//! A manifest for a bundle that has none: one of IBM's zips, or one that was cut.
+
+use std::io::Read;
+
+use cdh_elfcore::SignalInfo;
+use jiff::Timestamp;
+
+use super::{BundleEntry, BundleReader};
+use crate::legacy::{self, LegacyName};
+use crate::{
+    Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Gap, Manifest, ProcessFacts, RawText,
+    SCHEMA, Sha256, SignalFacts, Verdict,
+};
+
+/// Most bytes of IBM's JSON files that are read.
+const LARGEST_INFO: u64 = 16 << 20;
+
+/// Most bytes of a core's head that are looked at: 65 535 program headers and the file header.
+const LONGEST_HEAD: u64 = 4 << 20;
+
+pub(super) fn of(bundle: &BundleReader) -> Manifest {
+    let info = bundle.legacy.clone().unwrap_or_default();
+    let name = LegacyName::parse(&bundle.stem);
+    let stem_id = || DumpId::from_digest(&Sha256::of(bundle.stem.as_bytes()));
+    let id = info
+        .id()
+        .or(name.as_ref().map(|name| name.id))
+        .unwrap_or_else(stem_id);
+    let raw = |text: &Option<String>| text.as_deref().map(RawText::from);
+    let named = |get: fn(&LegacyName) -> &str| name.as_ref().map(|name| RawText::from(get(name)));
+    let number = info
+        .signal
+        .as_deref()
+        .and_then(|signal| signal.parse().ok());
+    let signal = SignalInfo::from_number(
+        number
+            .or(name.as_ref().map(|name| name.signal))
+            .unwrap_or_default(),
+    );
+    let json = |kind| bundle.small_entry(&kind, LARGEST_INFO).unwrap_or_default();
+    let mut workload = legacy::workload(&json(EntryKind::PodInfo)).unwrap_or_default();
+    workload.namespace = workload.namespace.or(info.namespace.clone());
+    workload.pod = workload.pod.or(info.podname.clone());
+    workload.node = info.node_hostname.clone();
+    let image = legacy::container(&json(EntryKind::PsInfo), &mut workload);
+    let (core, verdict) = core_and_verdict(bundle);
+    let mut gaps = vec![Gap {
+        what: "manifest".to_owned(),
+        why: "written by another agent, or cut".to_owned(),
+    }];
+    gaps.extend(bundle.salvaged.clone().map(|why| Gap {
+        what: "bundle".to_owned(),
+        why,
+    }));
+    let pid = info.real_pid.as_deref().and_then(|pid| pid.parse().ok());
+    Manifest {
+        schema: SCHEMA,
+        id,
+        stem: match crate::is_safe_stem(&bundle.stem) {
+            true => bundle.stem.clone(),
+            false => id.to_string(),
+        },
+        captured_at: info
+            .captured_at()
+            .or(name.as_ref().map(|name| name.captured_at))
+            .unwrap_or(Timestamp::UNIX_EPOCH),
+        finished_at: None,
+        node: raw(&info.node_hostname).unwrap_or_default(),
+        hostname: raw(&info.hostname)
+            .or(named(|name| &name.hostname))
+            .unwrap_or_default(),
+        process: ProcessFacts {
+            // IBM's "real_pid" is `%p`: the pid that the container sees.
+            namespace_pid: pid.or(name.as_ref().map(|name| name.pid)),
+            name: raw(&info.exe)
+                .or(named(|name| &name.exe))
+                .unwrap_or_default(),
+            exe: raw(&info.exe_path()),
+            ..ProcessFacts::default()
+        },
+        signal: SignalFacts {
+            number: signal.number,
+            name: signal.name(),
+            ..SignalFacts::default()
+        },
+        machine: String::new(),
+        verdict,
+        core,
+        image,
+        workload: (workload != crate::Workload::default()).then_some(workload),
+        modules: Vec::new(),
+        fingerprint: None,
+        thread_count: None,
+        entries: Vec::new(),
+        gaps,
+        agent_version: String::new(),
+    }
+}
+
+fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {
+    let cut = |entry: &BundleEntry| entry.cut;
+    let cause = match bundle.entries.iter().any(cut) || bundle.salvaged.is_some() {
+        true => Cause::HandlerDied,
+        false => Cause::Unknown,
+    };
+    let evidence = bundle.salvaged.clone();
+    let Some(entry) = bundle.core_entry() else {
+        return (None, Verdict::Empty { cause, evidence });
+    };
+    let encoding = match &entry.kind {
+        Some(EntryKind::Core(encoding)) => *encoding,
+        _ => CoreEncoding::None,
+    };
+    let source = bundle.core_source().ok().flatten();
+    let got = match (&source, encoding) {
+        (Some(source), _) => source.len(),
+        // Sizes of a zstd stream without a table are not known without unpacking it.
+        (None, CoreEncoding::ZstdSeekable) => 0,
+        (None, _) => entry.size,
+    };
+    let expected = bundle.core_reader().ok().flatten().and_then(promised_len);
+    let record = CoreRecord {
+        entry: entry.name.to_string(),
+        encoding,
+        size: got,
+        expected: expected.unwrap_or(got),
+        sha256: None,
+    };
+    let verdict = match expected {
+        _ if got == 0 && source.is_some() => Verdict::Empty { cause, evidence },
+        Some(expected) if expected > got => Verdict::Truncated {
+            expected,
+            got,
+            cause,
+            evidence,
+        },
+        _ if entry.cut => Verdict::Truncated {
+            expected: entry.size.max(got),
+            got,
+            cause,
+            evidence,
+        },
+        _ => Verdict::Complete,
+    };
+    (Some(record), verdict)
+}
+
+/// `max(p_offset + p_filesz)` of an ELF64 little-endian core; `None` where its head does not tell.
+fn promised_len(core: Box<dyn Read + Send>) -> Option<u64> {
+    let mut head = Vec::new();
+    let mut limited = core.take(64);
+    limited.read_to_end(&mut head).ok()?;
+    if head.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    let number = |bytes: &[u8], at: usize| {
+        bytes
+            .get(at..)?
+            .first_chunk()
+            .map(|raw| u64::from_le_bytes(*raw))
+    };
+    let short = |at: usize| {
+        head.get(at..)?
+            .first_chunk()
+            .map(|raw| u64::from(u16::from_le_bytes(*raw)))
+    };
+    let (headers_at, size, count) = (number(&head, 32)?, short(54)?, short(56)?);
+    // PN_XNUM: the count is in a section header, which the kernel puts at the core's very end.
+    if size != 56 || count == 0xffff || headers_at < 64 {
+        return None;
+    }
+    let end = headers_at.checked_add(size.checked_mul(count)?)?;
+    if end > LONGEST_HEAD {
+        return None;
+    }
+    let mut rest = limited.into_inner().take(end.checked_sub(64)?);
+    rest.read_to_end(&mut head).ok()?;
+    let headers = head.get(usize::try_from(headers_at).ok()?..)?;
+    let ends = headers
+        .chunks_exact(56)
+        .map(|header| number(header, 8)?.checked_add(number(header, 32)?));
+    ends.collect::<Option<Vec<u64>>>()?.into_iter().max()
+}

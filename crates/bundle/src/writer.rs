@@ -1,0 +1,350 @@
+//! A sealed spool entry as a zip: a pure function of its files.
+//!
+//! Nothing is buffered and nothing is compressed here, so the zip's length is known before its first
+//! byte, and the same entry gives the same bytes however often it is asked, also after a restart.
+//! Each file's CRC is computed on the way and compared with the manifest: an entry that rotted in
+//! the spool is not shipped as if it were whole.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::digest::copy;
+use crate::entry_dir::{PARTIAL, open_directory, open_regular};
+use crate::zip::{Method, NewEntry, ZipLayout};
+use crate::{BundleError, CoreEncoding, DigestWriter, Digests, EntryKind, Manifest};
+
+/// Biggest manifest that is read: one with 10 000 modules has 2 MiB.
+pub(crate) const LARGEST_MANIFEST: u64 = 64 << 20;
+
+/// Most entries in a bundle.
+const MOST_ENTRIES: usize = 4096;
+
+/// A bundle that can be written.
+pub struct BundleWriter {
+    manifest: Manifest,
+    pieces: Arc<[Piece]>,
+    len: u64,
+}
+
+/// A run of the zip's bytes.
+enum Piece {
+    Bytes(Vec<u8>),
+    File {
+        name: String,
+        file: File,
+        len: u64,
+        crc32: u32,
+        method: Method,
+    },
+}
+
+impl BundleWriter {
+    /// Plans the bundle of the sealed entry in `directory`.
+    ///
+    /// # Errors
+    /// When the entry is not sealed, or its files are not those of the manifest.
+    pub fn from_entry(directory: &Path) -> Result<Self, BundleError> {
+        let shown = directory.display();
+        if directory
+            .as_os_str()
+            .as_encoded_bytes()
+            .ends_with(PARTIAL.as_bytes())
+        {
+            return Err(BundleError::NotSealed {
+                path: directory.to_owned(),
+            });
+        }
+        let handle =
+            open_directory(directory).map_err(BundleError::io(format!("open `{shown}`")))?;
+        let json = match open_regular(&handle, directory, &EntryKind::Manifest.file_name()) {
+            Ok(file) => read_manifest(file, directory)?,
+            Err(BundleError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(BundleError::NotSealed {
+                    path: directory.to_owned(),
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let manifest = Manifest::from_json(&json)?;
+        let mut entries = Vec::new();
+        let mut files = Vec::new();
+        for (kind, record) in kinds(&manifest)?.into_iter().zip(&manifest.entries) {
+            let file = open_regular(&handle, directory, &kind.file_name())?;
+            let action = format!("stat `{}`", directory.join(kind.file_name()).display());
+            let found = file.metadata().map_err(BundleError::io(action))?.len();
+            let stored = record.stored_size.unwrap_or(record.size);
+            if found != stored {
+                return Err(BundleError::Mismatch {
+                    entry: record.name.clone(),
+                    expected: format!("{stored} bytes"),
+                    found: format!("{found} bytes"),
+                });
+            }
+            let method = match kind {
+                EntryKind::Core(CoreEncoding::Deflate) => Method::Deflated,
+                _ => Method::Stored,
+            };
+            let (name, crc32) = (record.name.clone(), record.crc32);
+            files.push(Piece::File {
+                name: name.clone(),
+                file,
+                len: stored,
+                crc32,
+                method,
+            });
+            entries.push(NewEntry {
+                name,
+                method,
+                crc32,
+                stored,
+                size: record.size,
+            });
+        }
+        entries.push(NewEntry {
+            name: EntryKind::Manifest.bundle_name(&manifest.stem),
+            method: Method::Stored,
+            crc32: crc32fast::hash(&json),
+            stored: json.len() as u64,
+            size: json.len() as u64,
+        });
+        files.push(Piece::Bytes(json));
+        let layout = ZipLayout::new(&entries, manifest.captured_at);
+        let headers = layout.local_headers.into_iter().map(Piece::Bytes);
+        let mut pieces: Vec<Piece> = headers
+            .zip(files)
+            .flat_map(|(header, file)| [header, file])
+            .collect();
+        pieces.push(Piece::Bytes(layout.directory));
+        Ok(Self {
+            manifest,
+            pieces: pieces.into(),
+            len: layout.len,
+        })
+    }
+
+    /// The manifest that the bundle ends with.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The manifest's bytes, as they stand in the entry and in the bundle.
+    #[must_use]
+    pub fn manifest_json(&self) -> &[u8] {
+        // Directory last, manifest before it.
+        match self.pieces.iter().rev().nth(1) {
+            Some(Piece::Bytes(json)) => json,
+            _ => &[],
+        }
+    }
+
+    /// Exact size of the zip.
+    #[allow(clippy::len_without_is_empty, reason = "a bundle is never empty")]
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Writes the zip.
+    ///
+    /// # Errors
+    /// When a file is not what the manifest says, or `out` cannot be written.
+    pub fn write_to(&self, out: &mut dyn Write) -> Result<Digests, BundleError> {
+        let failed = |error| BundleError::from_io("write the bundle".to_owned(), error);
+        let mut out = DigestWriter::new(out);
+        copy(&mut self.reader(), &mut out).map_err(failed)?;
+        out.flush().map_err(failed)?;
+        Ok(out.finish().1)
+    }
+
+    /// The zip to be read from its beginning. A file that is not what the manifest says ends it with
+    /// an error that holds a [`BundleError::Mismatch`].
+    #[must_use]
+    pub fn reader(&self) -> BundleStream {
+        BundleStream {
+            pieces: Arc::clone(&self.pieces),
+            index: 0,
+            at: 0,
+            check: None,
+        }
+    }
+}
+
+fn read_manifest(file: File, directory: &Path) -> Result<Vec<u8>, BundleError> {
+    let entry = EntryKind::Manifest.file_name();
+    let action = format!("read `{}`", directory.join(&entry).display());
+    let mut json = Vec::new();
+    let mut limited = file.take(LARGEST_MANIFEST.saturating_add(1));
+    limited
+        .read_to_end(&mut json)
+        .map_err(BundleError::io(action))?;
+    let size = json.len() as u64;
+    if size > LARGEST_MANIFEST {
+        return Err(BundleError::TooLarge {
+            entry,
+            size,
+            limit: LARGEST_MANIFEST,
+        });
+    }
+    Ok(json)
+}
+
+/// The kinds of the manifest's entries, once each: their names are what makes the files' names.
+fn kinds(manifest: &Manifest) -> Result<Vec<EntryKind>, BundleError> {
+    let refuse = |name: &str| BundleError::Name {
+        name: crate::RawText::from(name).to_string(),
+    };
+    if !crate::is_safe_stem(&manifest.stem) {
+        return Err(refuse(&manifest.stem));
+    }
+    if manifest.entries.len() > MOST_ENTRIES {
+        return Err(refuse("…"));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    let mut kinds = Vec::new();
+    for record in &manifest.entries {
+        let kind = match EntryKind::parse(&record.name, &manifest.stem) {
+            Some(EntryKind::Core(CoreEncoding::None)) if record.stored_size.is_some() => {
+                EntryKind::Core(CoreEncoding::Deflate)
+            }
+            Some(kind) if kind != EntryKind::Manifest => kind,
+            _ => return Err(refuse(&record.name)),
+        };
+        if !seen.insert(record.name.as_str()) {
+            return Err(refuse(&record.name));
+        }
+        kinds.push(kind);
+    }
+    Ok(kinds)
+}
+
+/// The bytes of a bundle, front to back.
+pub struct BundleStream {
+    pieces: Arc<[Piece]>,
+    index: usize,
+    /// How far the current piece has been read.
+    at: u64,
+    check: Option<Check>,
+}
+
+/// CRC of what a zip's reader will see.
+enum Check {
+    Stored(Box<crc32fast::Hasher>),
+    Deflated(Box<flate2::write::DeflateDecoder<CrcSink>>),
+}
+
+#[derive(Default)]
+struct CrcSink(crc32fast::Hasher);
+
+impl Write for CrcSink {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.update(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Check {
+    fn new(method: Method) -> Self {
+        match method {
+            Method::Deflated => Self::Deflated(Box::new(flate2::write::DeflateDecoder::new(
+                CrcSink::default(),
+            ))),
+            _ => Self::Stored(Box::default()),
+        }
+    }
+
+    fn update(&mut self, data: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stored(hasher) => hasher.update(data),
+            Self::Deflated(decoder) => decoder.write_all(data)?,
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> io::Result<u32> {
+        match self {
+            Self::Stored(hasher) => Ok(hasher.finalize()),
+            Self::Deflated(decoder) => Ok(decoder.finish()?.0.finalize()),
+        }
+    }
+}
+
+impl BundleStream {
+    fn next_piece(&mut self) {
+        self.index = self.index.saturating_add(1);
+        self.at = 0;
+        self.check = None;
+    }
+
+    fn verify(&mut self, name: &str, crc32: u32) -> io::Result<()> {
+        let Some(check) = self.check.take() else {
+            return Ok(());
+        };
+        let found = check.finish()?;
+        if found == crc32 {
+            return Ok(());
+        }
+        Err(io::Error::other(BundleError::Mismatch {
+            entry: name.to_owned(),
+            expected: format!("CRC-32 {crc32:08x}"),
+            found: format!("{found:08x}"),
+        }))
+    }
+}
+
+impl Read for BundleStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let pieces = Arc::clone(&self.pieces);
+        while let Some(piece) = pieces.get(self.index) {
+            let count = match piece {
+                Piece::Bytes(bytes) => {
+                    let at = usize::try_from(self.at).unwrap_or(usize::MAX);
+                    bytes.get(at..).unwrap_or_default().read(buf)?
+                }
+                Piece::File {
+                    name,
+                    file,
+                    len,
+                    crc32,
+                    method,
+                } => {
+                    let left = usize::try_from(len.saturating_sub(self.at)).unwrap_or(usize::MAX);
+                    let wanted = buf.len().min(left);
+                    let part = buf.get_mut(..wanted).unwrap_or_default();
+                    let check = self.check.get_or_insert_with(|| Check::new(*method));
+                    if part.is_empty() {
+                        self.verify(name, *crc32)?;
+                        0
+                    } else {
+                        let count = file.read_at(part, self.at)?;
+                        if count == 0 {
+                            return Err(io::Error::other(BundleError::Mismatch {
+                                entry: name.clone(),
+                                expected: format!("{len} bytes"),
+                                found: format!("{} bytes", self.at),
+                            }));
+                        }
+                        check.update(part.get(..count).unwrap_or_default())?;
+                        count
+                    }
+                }
+            };
+            if count > 0 {
+                self.at = self.at.saturating_add(count as u64);
+                return Ok(count);
+            }
+            self.next_piece();
+        }
+        Ok(0)
+    }
+}

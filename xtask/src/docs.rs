@@ -1,0 +1,30 @@
+//! Man pages and completions, from the declarations of the command line.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::build;
+
+/// Shell and file of each completion script.
+const COMPLETIONS: [(&str, &str); 3] = [("bash", "cdh.bash"), ("zsh", "_cdh"), ("fish", "cdh.fish")];
+
+pub(crate) fn generate() -> Result<()> {
+    let cdh = build::cdh()?;
+    let (man, completions) = (build::root().join("man"), build::root().join("completions"));
+    fs::create_dir_all(&completions)?;
+    if man.exists() {
+        fs::remove_dir_all(&man)?;
+    }
+    build::succeed(Command::new(&cdh).arg("man").arg(&man))?;
+    for (shell, file) in COMPLETIONS {
+        let output = Command::new(&cdh)
+            .args(["completions", shell])
+            .output()
+            .with_context(|| format!("cannot run {}", cdh.display()))?;
+        fs::write(completions.join(file), output.stdout)?;
+    }
+    println!("wrote {} and {}", man.display(), completions.display());
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Programs that tasks need: installed where that is possible, named where it is not.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+/// The Debian package of each program.
+const PACKAGES: [(&str, &str); 4] =
+    [("cc", "gcc libc6-dev"), ("gdb", "gdb"), ("unzip", "unzip"), ("zstd", "zstd")];
+
+/// Makes sure that all of `programs` are there.
+pub(crate) fn require(programs: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = programs.iter().copied().filter(|program| !is_there(program)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(program, _)| missing.contains(program))
+        .flat_map(|(_, packages)| packages.split(' '))
+        .collect();
+    if is_root() && is_there("apt-get") {
+        eprintln!("installing {}", packages.join(" "));
+        let apt = |words: &[&str]| {
+            let mut command = Command::new("apt-get");
+            command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
+            command.stdout(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+        };
+        let install = [&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat();
+        if apt(&install) || (apt(&["update"]) && apt(&install)) {
+            return Ok(());
+        }
+    }
+    bail!("{} missing: run `sudo apt install {}`", missing.join(", "), packages.join(" "))
+}
+
+pub(crate) fn is_there(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|directory| directory.join(program).is_file())
+}
+
+pub(crate) fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
