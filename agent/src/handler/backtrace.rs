@@ -11,7 +11,7 @@ use std::io::{self, BufWriter, Write};
 use cdh_bundle::RawText;
 use cdh_elfcore::{BuildId, CoreHead, MappedFile, Memory, Module, ModuleKind};
 use cdh_symbolize::{
-    Fingerprint, FrameTrust, LoadedModule, ModuleStatus, SectionArena, Stop, UnwoundFrame, Unwinder,
+    Fingerprint, FrameTrust, LoadedModule, ModuleStatus, SectionArena, Stop, Unwinder, UnwoundFrame,
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use serde::{Deserialize, Serialize};
@@ -105,7 +105,11 @@ impl RawBacktrace {
         let mut fingerprint = None;
         let mut threads = Vec::new();
         for (index, thread) in head.threads().iter().enumerate() {
-            let limit = if index == 0 { CRASHING_FRAMES } else { OTHER_FRAMES };
+            let limit = if index == 0 {
+                CRASHING_FRAMES
+            } else {
+                OTHER_FRAMES
+            };
             let (frames, stop) = unwinder.unwind(&thread.registers, memory, limit);
             if index == 0 {
                 fingerprint = Fingerprint::from_unwound(&frames, &loaded);

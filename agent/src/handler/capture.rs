@@ -209,10 +209,12 @@ impl Capture<'_> {
     /// Minicore and raw backtrace. Unwinding reads files that others may cut at any moment, which
     /// kills the child that does it: then the minicore is taken again without.
     fn minicore(&mut self, head: &CoreHead) {
-        let taken = self.take_minicore(head, Unwinding::Wanted).or_else(|error| {
-            self.gaps.push(gap("backtrace", error.as_ref()));
-            self.take_minicore(head, Unwinding::Left)
-        });
+        let taken = self
+            .take_minicore(head, Unwinding::Wanted)
+            .or_else(|error| {
+                self.gaps.push(gap("backtrace", error.as_ref()));
+                self.take_minicore(head, Unwinding::Left)
+            });
         match taken {
             Ok(report) => {
                 if report.written.is_none() {
@@ -235,7 +237,9 @@ impl Capture<'_> {
         }
         // From here on a power cut leaves a dump of which a backtrace can be had.
         self.note_gap_of("sync", |this| {
-            this.entry.write_identity(&this.manifest).and_then(|()| this.entry.sync())
+            this.entry
+                .write_identity(&this.manifest)
+                .and_then(|()| this.entry.sync())
         });
     }
 

@@ -68,15 +68,22 @@ pub(super) fn take_minicore(
     backtrace: Option<File>,
     settings: &HandlerSettings,
 ) -> Result<MinicoreReport, IsolatedError> {
-    let memory = process.open_file("mem").map_err(|source| IsolatedError::Start { source })?;
+    let memory = process
+        .open_file("mem")
+        .map_err(|source| IsolatedError::Start { source })?;
     let limit = Duration::from_secs(settings.minicore_seconds);
     isolated::run(limit, move || {
         let memory = LiveMemory::new(memory, head, settings.minicore_limit);
         let modules = head.modules(&memory);
-        let mut report =
-            MinicoreReport { modules: module_records(&modules), ..MinicoreReport::default() };
+        let mut report = MinicoreReport {
+            modules: module_records(&modules),
+            ..MinicoreReport::default()
+        };
         let mut gap = |what: &str, why: String| {
-            report.gaps.push(Gap { what: what.to_owned(), why });
+            report.gaps.push(Gap {
+                what: what.to_owned(),
+                why,
+            });
         };
         // The crashing thread's stack first: the limit must not be used up by the others'.
         keep_stack(head, &memory, 0, settings.stack_window);
@@ -130,12 +137,18 @@ fn keep_other_stacks(head: &CoreHead, memory: &LiveMemory, settings: &HandlerSet
 fn keep_stack(head: &CoreHead, memory: &LiveMemory, index: usize, window: u64) -> Option<()> {
     let thread = head.threads().get(index)?;
     let sp = thread.registers.sp()?;
-    memory.keep(Avma(sp.0.saturating_sub(RED_ZONE)), window.saturating_add(RED_ZONE));
+    memory.keep(
+        Avma(sp.0.saturating_sub(RED_ZONE)),
+        window.saturating_add(RED_ZONE),
+    );
     // Code around the pc: debuggers disassemble it, and it tells self-made code from files.
     if let Some(pc) = thread.registers.pc().filter(|_| index == 0) {
         memory.keep(pc, 1);
     }
-    let holder = head.segments().iter().find(|segment| segment.contains(sp))?;
+    let holder = head
+        .segments()
+        .iter()
+        .find(|segment| segment.contains(sp))?;
     let end = holder.start.checked_add(holder.file_size)?;
     // A small stack ends inside the window; of a huge one (Go, musl) this is its far end.
     let from = end.0.saturating_sub(STACK_END.min(window)).max(sp.0);
