@@ -19,7 +19,7 @@ use super::core_source::PipeSource;
 use super::dump_info::DumpInfo;
 use super::identity::{add_head, core_record, first_manifest};
 use super::log::{HandlerLog, readable_size};
-use super::minicore::{module_records, take_minicore};
+use super::minicore::{MinicoreReport, module_records, take_minicore};
 use super::proc_facts::ProcFacts;
 use super::process::ProcessHandles;
 use super::recorder::Recorder;
@@ -132,6 +132,13 @@ impl Memory for NoMemory {
     }
 }
 
+/// Whether the stacks are unwound.
+#[derive(Clone, Copy)]
+enum Unwinding {
+    Wanted,
+    Left,
+}
+
 struct Capture<'a> {
     entry: PartialEntry,
     manifest: Manifest,
@@ -199,31 +206,31 @@ impl Capture<'_> {
         core.append_now(head).map(|()| core)
     }
 
+    /// Minicore and raw backtrace. Unwinding reads files that others may cut at any moment, which
+    /// kills the child that does it: then the minicore is taken again without.
     fn minicore(&mut self, head: &CoreHead) {
-        let name = EntryKind::Minicore.file_name();
-        let taken = || -> Result<_, Box<dyn std::error::Error>> {
-            let process = self.process.as_ref().ok_or("the process is gone")?;
-            let memory = process.open_file("mem")?;
-            let out = self.entry.create_file(&EntryKind::Minicore)?.finish().0;
-            Ok(take_minicore(head, memory, out, self.settings)?)
-        };
-        match taken() {
+        let taken = self
+            .take_minicore(head, Unwinding::Wanted)
+            .or_else(|error| {
+                self.gaps.push(gap("backtrace", error.as_ref()));
+                self.take_minicore(head, Unwinding::Left)
+            });
+        match taken {
             Ok(report) => {
+                if report.written.is_none() {
+                    self.entry.remove_file(&EntryKind::Minicore.file_name());
+                }
+                if !report.has_backtrace {
+                    self.entry.remove_file(&EntryKind::Backtrace.file_name());
+                }
+                let bytes = report.written.unwrap_or(0);
+                self.log.note(&format!("minicore of {bytes} bytes"));
                 self.manifest.modules = report.modules;
-                if let Some(why) = report.problem {
-                    self.gaps.push(Gap {
-                        what: "minicore".to_owned(),
-                        why,
-                    });
-                }
-                match report.written {
-                    Some(bytes) => self.log.note(&format!("minicore of {bytes} bytes")),
-                    None => self.entry.remove_file(&name),
-                }
+                self.manifest.fingerprint = report.fingerprint;
+                self.gaps.extend(report.gaps);
             }
             Err(error) => {
                 self.gaps.push(gap("minicore", error.as_ref()));
-                self.entry.remove_file(&name);
                 // Without memory there are no build-ids, but still paths and ranges.
                 self.manifest.modules = module_records(&head.modules(&NoMemory));
             }
@@ -234,6 +241,32 @@ impl Capture<'_> {
                 .write_identity(&this.manifest)
                 .and_then(|()| this.entry.sync())
         });
+    }
+
+    fn take_minicore(
+        &mut self,
+        head: &CoreHead,
+        unwinding: Unwinding,
+    ) -> Result<MinicoreReport, Box<dyn std::error::Error>> {
+        let kinds = [EntryKind::Minicore, EntryKind::Backtrace];
+        for kind in &kinds {
+            self.entry.remove_file(&kind.file_name());
+        }
+        let take = || -> Result<_, Box<dyn std::error::Error>> {
+            let process = self.process.as_ref().ok_or("the process is gone")?;
+            let [minicore, backtrace] = &kinds;
+            let out = self.entry.create_file(minicore)?.finish().0;
+            let backtrace = match unwinding {
+                Unwinding::Wanted => Some(self.entry.create_file(backtrace)?.finish().0),
+                Unwinding::Left => None,
+            };
+            Ok(take_minicore(head, process, out, backtrace, self.settings)?)
+        };
+        take().inspect_err(|_| {
+            for kind in &kinds {
+                self.entry.remove_file(&kind.file_name());
+            }
+        })
     }
 
     fn proc_facts(&mut self, cgroup: Option<RawText>) {

@@ -94,9 +94,20 @@ impl PartialEntry {
     /// When the spool cannot be used.
     pub fn create(spool: &Path, id: DumpId) -> Result<Self, SpoolError> {
         prepare_spool(spool)?;
-        Ok(Self {
-            entry: EntryDir::create(spool, id)?,
-        })
+        // A sweep that looks whether the new directory is locked holds it for that moment.
+        let mut attempts = 0;
+        loop {
+            match EntryDir::create(spool, id) {
+                Ok(entry) => return Ok(Self { entry }),
+                Err(BundleError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::WouldBlock && attempts < 100 =>
+                {
+                    attempts += 1;
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Takes over the entry of a handler that is gone.
