@@ -3,7 +3,7 @@
 use std::fmt;
 
 use cdh_bundle::{Manifest, RawText};
-use jiff::tz::Offset;
+use jiff::tz::TimeZone;
 
 use crate::StoreError;
 

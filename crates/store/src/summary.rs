@@ -4,7 +4,7 @@ use cdh_bundle::{DumpId, RawText};
 use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;
 use jiff::civil::{Date, Time};
-use jiff::tz::Offset;
+use jiff::tz::TimeZone;
 
 use crate::ObjectKey;
 use crate::key::unescape;
