@@ -2,7 +2,7 @@
 
 mod agent;
 
-pub use agent::{AgentArgs, AgentCommand, InstallArgs, PathArgs, RunArgs, SweepArgs};
+pub use agent::{AgentArgs, AgentCommand, InstallArgs, PathArgs};
 
 use std::path::PathBuf;
 

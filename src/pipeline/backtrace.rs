@@ -25,8 +25,6 @@ pub struct NamedStacks {
     pub backtrace: Backtrace,
     /// The core behind them.
     pub analysis: Analysis,
-    /// The files that were used.
-    pub modules: Vec<FoundModule>,
 }
 
 impl Dump {
@@ -60,6 +58,5 @@ pub fn backtrace(
     let threads = analysis.head.threads();
     let backtrace =
         cdh_symbolize::backtrace(threads, &analysis.memory, &loaded, &arena, &options);
-    drop(loaded);
-    Ok(NamedStacks { backtrace, analysis, modules })
+    Ok(NamedStacks { backtrace, analysis })
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use cdh_bundle::{BundleError, BundleReader, EntryKind, Manifest, Verdict};
+use cdh_bundle::{BundleError, BundleReader, EntryKind, Manifest};
 use cdh_elfcore::{
     Avma, ByteSource, Completeness, CoreError, CoreFile, CoreHead, FileSource, MappedFile, Memory,
 };
@@ -267,11 +267,5 @@ impl Dump {
             Origin::Store(summary) => summary.id.short(),
             Origin::Bundle(path) | Origin::Case(path) | Origin::Core(path) => terminal_line(&path.display().to_string()),
         }
-    }
-
-    /// Whether anything is known to be missing from the core.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        matches!(self.manifest.verdict, Verdict::Complete)
     }
 }

@@ -154,6 +154,9 @@ fn frame_line(backtrace: &Backtrace, number: usize, frame: &Frame, style: Style)
 /// How the frame was found, where that is not the usual way.
 fn marks(frame: &Frame) -> Vec<&'static str> {
     let mut marks = Vec::new();
+    if frame.signal_handler {
+        marks.push("signal handler called");
+    }
     if frame.inline {
         marks.push("inlined");
     }
@@ -163,8 +166,9 @@ fn marks(frame: &Frame) -> Vec<&'static str> {
     marks.extend(match frame.trust {
         FrameTrust::FramePointer => Some("by frame pointer"),
         FrameTrust::Scan => Some("guessed from the stack"),
+        FrameTrust::BadCall => Some("called a wild address"),
         FrameTrust::Signal => Some("interrupted by a signal"),
-        _ => None,
+        FrameTrust::Registers | FrameTrust::Cfi => None,
     });
     marks
 }
@@ -176,6 +180,8 @@ fn reason_words(reason: &Reason) -> String {
         Reason::ModuleMismatch => "its file is not the one that was mapped".to_owned(),
         Reason::NoSymbols => "its file has no symbols".to_owned(),
         Reason::NotInAnyFunction => "in no known function".to_owned(),
+        Reason::Unreadable(why) => format!("its file cannot be read: {why}"),
+        Reason::LoadAddressUnknown => "its load address is not known".to_owned(),
         other => format!("{other:?}"),
     }
 }
@@ -188,7 +194,6 @@ fn stop_words(stop: &Stop) -> Option<String> {
         Stop::NoRule => Some("no way to find the caller".to_owned()),
         Stop::Loop => Some("the stack loops".to_owned()),
         Stop::Limit => Some("more frames follow: raise `--limit`".to_owned()),
-        other => Some(format!("{other:?}")),
     }
 }
 
@@ -225,7 +230,6 @@ fn status_words(status: &ModuleStatus) -> Option<String> {
             Some("not found: pass the root of the crashed process as `--sysroot <DIR>`".to_owned())
         }
         ModuleStatus::Unreadable(why) => Some(format!("cannot be read: {why}")),
-        other => Some(format!("{other:?}")),
     }
 }
 

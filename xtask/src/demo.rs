@@ -106,7 +106,10 @@ impl Demo {
 
     fn compare_with_gdb(&self, id: &str) -> Result<()> {
         let gdb = self.show_command(&["debug", id, "--", "-batch", "-ex", "bt"])?;
-        let theirs: Vec<String> = gdb.lines().filter_map(gdb_function).collect();
+        // gdb shows frame 0 by itself once before `bt` does.
+        let lines: Vec<&str> = gdb.lines().collect();
+        let start = lines.iter().rposition(|line| line.starts_with("#0 ")).unwrap_or(0);
+        let theirs: Vec<String> = lines.iter().skip(start).filter_map(|line| gdb_function(line)).collect();
         let output = self.cdh(&["bt", id, "-o", "json"]).output()?.stdout;
         let document: Value = serde_json::from_slice(&output)?;
         let frames = document["backtrace"]["threads"][0]["frames"].as_array();

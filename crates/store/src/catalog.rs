@@ -42,7 +42,11 @@ impl<'s> Catalog<'s> {
             ControlFlow::Continue(())
         })?;
         let committed = |dump: &DumpSummary| {
-            dump.legacy || dump.key.manifest().is_some_and(|key| manifests.contains(&key))
+            dump.legacy
+                || dump
+                    .key
+                    .manifest()
+                    .is_some_and(|key| manifests.contains(&key))
         };
         let mut dumps: Vec<_> = bundles
             .into_values()
@@ -57,8 +61,14 @@ impl<'s> Catalog<'s> {
         }
         let mut found = Vec::new();
         for dump in dumps {
-            if found.len() < limit && query.matches_manifest(&self.manifest(&dump)?) {
-                found.push(dump);
+            if found.len() >= limit {
+                break;
+            }
+            match self.manifest(&dump) {
+                Ok(manifest) if query.matches_manifest(&manifest) => found.push(dump),
+                // Removed since it was listed, or damaged: one dump must not hide the others.
+                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Bundle { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(found)
@@ -70,11 +80,15 @@ impl<'s> Catalog<'s> {
     /// # Errors
     /// When there is none, when there are several, or when the store fails.
     pub fn resolve(&self, reference: &str) -> Result<DumpSummary, ResolveError> {
-        let not_found = || ResolveError::NotFound { reference: reference.to_owned() };
+        let not_found = || ResolveError::NotFound {
+            reference: reference.to_owned(),
+        };
         let dumps = self.find(&Query::default())?;
         let nth = match reference {
             "latest" => Some(0),
-            other => other.strip_prefix('~').and_then(|number| number.parse::<usize>().ok()),
+            other => other
+                .strip_prefix('~')
+                .and_then(|number| number.parse::<usize>().ok()),
         };
         if let Some(nth) = nth {
             return dumps.into_iter().nth(nth).ok_or_else(not_found);
@@ -84,8 +98,10 @@ impl<'s> Catalog<'s> {
         if wanted.len() < 2 || !wanted.chars().all(hex) {
             return Err(not_found());
         }
-        let mut matching: Vec<_> =
-            dumps.into_iter().filter(|dump| dump.id.to_string().starts_with(&wanted)).collect();
+        let mut matching: Vec<_> = dumps
+            .into_iter()
+            .filter(|dump| dump.id.to_string().starts_with(&wanted))
+            .collect();
         if matching.len() > 1 {
             matching.truncate(MAX_CANDIDATES);
             return Err(ResolveError::Ambiguous {
@@ -101,7 +117,10 @@ impl<'s> Catalog<'s> {
     /// # Errors
     /// When it cannot be read.
     pub fn manifest(&self, dump: &DumpSummary) -> Result<Manifest, StoreError> {
-        let broken = |key: &ObjectKey, source| StoreError::Bundle { key: key.to_string(), source };
+        let broken = |key: &ObjectKey, source| StoreError::Bundle {
+            key: key.to_string(),
+            source,
+        };
         let Some(key) = dump.key.manifest().filter(|_| !dump.legacy) else {
             let source = self.store.read(&dump.key)?;
             let bundle = BundleReader::open(source).map_err(|error| broken(&dump.key, error))?;

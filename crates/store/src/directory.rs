@@ -1,155 +1,314 @@
-//! A store in a directory, with the layout of a bucket: `rsync` and `aws s3 sync` move dumps between them.
+//! A store in a directory: the same layout as in a bucket, so that `rsync` and `aws s3 sync` move
+//! dumps between them.
+//!
+//! An object is written under a hidden name beside its final one, brought to disk, and renamed
+//! without replacing anything. A crash at any point leaves the object or a hidden file, never half
+//! an object. Everything is opened beneath the root's descriptor: a link in the store cannot lead
+//! out of it.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use cdh_bundle::{DigestWriter, Digests, SourceReader, Window};
+use cdh_bundle::{DigestWriter, Digests, DumpId, SourceReader, Window};
 use cdh_elfcore::{ByteSource, FileSource};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 
 use crate::{ListedObject, ObjectKey, ObjectStat, Store, StoreError};
 
-/// Where objects are written before they get their name; invisible to listings.
-const STAGING: &str = ".staging";
-/// Deeper trees are not ours.
-const MAX_DEPTH: usize = 16;
+/// Cores hold secrets.
+const DIRECTORY_MODE: Mode = Mode::RWXU;
+const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Deepest directory that is listed.
+const DEEPEST: usize = 32;
 
 /// A store in a directory.
 #[derive(Debug)]
 pub struct DirectoryStore {
-    root: PathBuf,
+    path: PathBuf,
+    root: OwnedFd,
+}
+
+fn failed(path: impl Into<String>, error: impl Into<io::Error>) -> StoreError {
+    StoreError::from_io(path, error.into())
 }
 
 impl DirectoryStore {
-    /// Opens a store that is there.
+    /// Opens a directory that is there.
     ///
     /// # Errors
-    /// When it is not, or may not be listed.
-    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let root = path.into();
-        fs::read_dir(&root).map_err(|error| failed(&root, error))?;
-        Ok(Self { root })
+    /// When it is not, or is no directory, or may not be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|error| failed(path.display().to_string(), error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            root,
+        })
     }
 
-    /// Opens a store, and makes the directory where it is missing, for its owner only.
+    /// Opens a directory, and makes it and those above it if need be: only its owner gets in.
     ///
     /// # Errors
     /// When it cannot be made or opened.
-    pub fn create(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let root = path.into();
-        make_directory(&root)?;
-        Self::open(root)
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let path = path.as_ref();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|error| failed(path.display().to_string(), error))?;
+        Self::open(path)
     }
 
-    fn path(&self, key: &ObjectKey) -> PathBuf {
-        self.root.join(key.as_str())
+    /// Opens what is at `name`, without leaving the root.
+    fn open_beneath(&self, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        loop {
+            match rustix::fs::openat2(&self.root, name, flags, Mode::empty(), resolve) {
+                // A rename elsewhere raced with the path walk.
+                Err(rustix::io::Errno::AGAIN) => {}
+                result => return result,
+            }
+        }
     }
 
-    /// A new file that nobody else writes.
-    fn stage(&self) -> Result<(PathBuf, File), StoreError> {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let directory = self.root.join(STAGING);
-        make_directory(&directory)?;
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let time = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_nanos());
-        let path = directory.join(format!("{}-{time}-{number}", std::process::id()));
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
-        let file = file.map_err(|error| failed(&path, error))?;
-        Ok((path, file))
+    /// The directory that holds `key`, made if need be, and the key's last part.
+    fn parent_of<'k>(&self, key: &'k ObjectKey) -> io::Result<(OwnedFd, &'k str)> {
+        let (above, name) = key.as_str().rsplit_once('/').unwrap_or((".", key.as_str()));
+        let mut at = self.open_beneath(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut so_far = String::new();
+        for part in above.split('/').filter(|part| *part != ".") {
+            if !so_far.is_empty() {
+                so_far.push('/');
+            }
+            so_far.push_str(part);
+            match rustix::fs::mkdirat(&at, part, DIRECTORY_MODE) {
+                Ok(()) => rustix::fs::fsync(&at)?,
+                Err(rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(error.into()),
+            }
+            at = self.open_beneath(&so_far, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        }
+        Ok((at, name))
     }
 
-    /// Gives a staged file its name, unless something else has it.
-    fn publish(&self, staged: &Path, key: &ObjectKey, sent: &Digests) -> Result<(), StoreError> {
-        let path = self.path(key);
-        let parent = path.parent().unwrap_or(&self.root);
-        make_directory(parent)?;
-        let io_failed = |error: io::Error| failed(&path, error);
-        match renameat_with(CWD, staged, CWD, &path, RenameFlags::NOREPLACE) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::EXIST) => {
-                fs::remove_file(staged).map_err(io_failed)?;
-                let found = Digests::of_reader(SourceReader::new(Window::whole(self.read(key)?)));
-                if found.map_err(io_failed)? != *sent {
-                    return Err(StoreError::Conflict { key: key.to_string() });
+    fn open_object(&self, key: &ObjectKey) -> Result<Option<File>, StoreError> {
+        use rustix::io::Errno;
+        let file = match self.open_beneath(key.as_str(), OFlags::RDONLY) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(failed(key.as_str(), error)),
+        };
+        let metadata = file
+            .metadata()
+            .map_err(|error| failed(key.as_str(), error))?;
+        Ok(metadata.is_file().then_some(file))
+    }
+
+    /// Whether the object has these bytes.
+    fn holds(&self, key: &ObjectKey, digests: &Digests) -> Result<bool, StoreError> {
+        let source = SourceReader::new(Window::whole(self.read(key)?));
+        let found = Digests::of_reader(source).map_err(|error| failed(key.as_str(), error))?;
+        Ok(found == *digests)
+    }
+
+    fn list_in(
+        &self,
+        directory: &OwnedFd,
+        above: &str,
+        under: &str,
+        depth: usize,
+        visit: &mut dyn FnMut(ListedObject) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let failed_here = |error| failed(self.path.join(above).display().to_string(), error);
+        let mut names = Vec::new();
+        for item in rustix::fs::Dir::read_from(directory).map_err(failed_here)? {
+            let item = item.map_err(failed_here)?;
+            if let Ok(name) = item.file_name().to_str()
+                && !name.starts_with('.')
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        for name in names {
+            let path = format!("{above}{name}");
+            // Links are not followed here: a link to a directory above would never end.
+            let stat = match rustix::fs::statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+            {
+                Ok(stat) => stat,
+                // Deleted since it was listed.
+                Err(rustix::io::Errno::NOENT) => continue,
+                Err(error) => return Err(failed(path, error)),
+            };
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    let inside = format!("{path}/");
+                    let wanted = inside.starts_with(under) || under.starts_with(&inside);
+                    if !wanted || depth >= DEEPEST {
+                        continue;
+                    }
+                    let flags =
+                        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let child =
+                        match rustix::fs::openat(directory, name.as_str(), flags, Mode::empty()) {
+                            Ok(child) => child,
+                            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => continue,
+                            Err(error) => return Err(failed(path, error)),
+                        };
+                    let flow =
+                        self.list_in(&child, &inside, under, depth.saturating_add(1), visit)?;
+                    if flow.is_break() {
+                        return Ok(flow);
+                    }
+                }
+                FileType::RegularFile if path.starts_with(under) => {
+                    // Somebody else's file with a name that we would not write is none of ours.
+                    let Ok(key) = ObjectKey::parse(&path) else {
+                        continue;
+                    };
+                    let size = u64::try_from(stat.st_size).unwrap_or_default();
+                    let flow = visit(ListedObject { key, size });
+                    if flow.is_break() {
+                        return Ok(flow);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// A file without its final name; removed unless it gets it.
+struct Draft<'d> {
+    directory: &'d OwnedFd,
+    name: String,
+    kept: bool,
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            let _ = rustix::fs::unlinkat(self.directory, self.name.as_str(), AtFlags::empty());
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// Gives the file its name; `false` where there is something of this name.
+    fn publish(&mut self, name: &str) -> rustix::io::Result<bool> {
+        use rustix::io::Errno;
+        let (at, draft) = (self.directory.as_fd(), self.name.as_str());
+        match rustix::fs::renameat_with(at, draft, at, name, RenameFlags::NOREPLACE) {
+            Ok(()) => self.kept = true,
+            Err(Errno::EXIST) => return Ok(false),
+            // File systems without RENAME_NOREPLACE (NFS): a hard link does not replace either.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                match rustix::fs::linkat(at, draft, at, name, AtFlags::empty()) {
+                    Ok(()) => {}
+                    Err(Errno::EXIST) => return Ok(false),
+                    Err(error) => return Err(error),
                 }
             }
-            // Some network file systems know no flags: a hard link does not replace either.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                fs::hard_link(staged, &path).map_err(io_failed)?;
-                fs::remove_file(staged).map_err(io_failed)?;
-            }
-            Err(error) => return Err(io_failed(error.into())),
+            Err(error) => return Err(error),
         }
-        let sync = |directory: &Path| File::open(directory).and_then(|file| file.sync_all());
-        sync(parent).map_err(|error| failed(parent, error))
+        Ok(true)
     }
-}
-
-fn failed(path: &Path, error: io::Error) -> StoreError {
-    StoreError::from_io(path.display().to_string(), error)
-}
-
-fn make_directory(path: &Path) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed(path, error))
-}
-
-/// Copies until the end, and one byte further than announced at most.
-fn copy(body: &mut dyn Read, len: u64, file: File) -> io::Result<(File, Digests)> {
-    let mut out = DigestWriter::new(file);
-    io::copy(&mut body.take(len.saturating_add(1)), &mut out)?;
-    out.flush()?;
-    let (file, digests) = out.finish();
-    file.sync_all()?;
-    Ok((file, digests))
 }
 
 impl Store for DirectoryStore {
     fn describe(&self) -> String {
-        format!("directory {}", self.root.display())
+        format!("directory {}", self.path.display())
     }
 
-    fn put(
-        &self,
-        key: &ObjectKey,
-        body: &mut dyn Read,
-        len: u64,
-    ) -> Result<Digests, StoreError> {
-        let (staged, file) = self.stage()?;
-        let outcome = match copy(body, len, file) {
-            Ok((_, sent)) if sent.size == len => {
-                return self.publish(&staged, key, &sent).map(|()| sent);
-            }
-            Ok((_, sent)) => {
-                Err(StoreError::Length { key: key.to_string(), expected: len, found: sent.size })
-            }
-            Err(error) => Err(failed(&self.path(key), error)),
+    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Digests, StoreError> {
+        let failed_here =
+            |error: io::Error| failed(self.path.join(key.as_str()).display().to_string(), error);
+        let (directory, name) = self.parent_of(key).map_err(failed_here)?;
+        let mut draft = Draft {
+            directory: &directory,
+            name: format!(".put-{}", DumpId::random()),
+            kept: false,
         };
-        // Best effort: what stays behind is invisible.
-        let _ = fs::remove_file(&staged);
-        outcome
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&directory, draft.name.as_str(), flags, FILE_MODE);
+        let mut out = DigestWriter::new(File::from(
+            file.map_err(io::Error::from).map_err(failed_here)?,
+        ));
+        // One byte more than announced is enough to know.
+        let mut body = body.take(len.saturating_add(1));
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            let count = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => {
+                    return Err(StoreError::Io {
+                        path: key.to_string(),
+                        source,
+                    });
+                }
+            };
+            out.write_all(buffer.get(..count).unwrap_or_default())
+                .map_err(failed_here)?;
+        }
+        let (file, digests) = out.finish();
+        if digests.size != len {
+            let (key, found) = (key.to_string(), digests.size);
+            return Err(StoreError::Length {
+                key,
+                expected: len,
+                found,
+            });
+        }
+        file.sync_all().map_err(failed_here)?;
+        let published = draft
+            .publish(name)
+            .map_err(io::Error::from)
+            .map_err(failed_here)?;
+        if !published && !self.holds(key, &digests)? {
+            return Err(StoreError::Conflict {
+                key: key.to_string(),
+            });
+        }
+        drop(draft);
+        rustix::fs::fsync(&directory)
+            .map_err(io::Error::from)
+            .map_err(failed_here)?;
+        Ok(digests)
     }
 
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
-        let path = self.path(key);
-        match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_file() => Ok(Some(ObjectStat { size: metadata.len() })),
-            Ok(_) => Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(&path, error)),
-        }
+        let Some(file) = self.open_object(key)? else {
+            return Ok(None);
+        };
+        let metadata = file
+            .metadata()
+            .map_err(|error| failed(key.as_str(), error))?;
+        Ok(Some(ObjectStat {
+            size: metadata.len(),
+        }))
     }
 
     fn read(&self, key: &ObjectKey) -> Result<Arc<dyn ByteSource>, StoreError> {
-        let path = self.path(key);
-        let open = || FileSource::new(File::open(&path)?);
-        Ok(Arc::new(open().map_err(|error| failed(&path, error))?))
+        let not_found = || StoreError::NotFound {
+            path: key.to_string(),
+        };
+        let file = self.open_object(key)?.ok_or_else(not_found)?;
+        let source = FileSource::new(file).map_err(|error| failed(key.as_str(), error))?;
+        Ok(Arc::new(source))
     }
 
     fn list(
@@ -157,67 +316,27 @@ impl Store for DirectoryStore {
         under: &str,
         visit: &mut dyn FnMut(ListedObject) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        walk(&self.root, "", under, 0, visit).map(|_| ())
+        let shown = self.path.display().to_string();
+        let root = self
+            .open_beneath(".", OFlags::RDONLY | OFlags::DIRECTORY)
+            .map_err(|error| failed(shown, error))?;
+        self.list_in(&root, "", under, 0, visit).map(drop)
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let path = self.path(key);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&path, error)),
-            _ => Ok(()),
+        let failed_here = |error| failed(self.path.join(key.as_str()).display().to_string(), error);
+        let (above, name) = key.as_str().rsplit_once('/').unwrap_or((".", key.as_str()));
+        let directory = match self.open_beneath(above, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(directory) => directory,
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => return Ok(()),
+            Err(error) => return Err(failed_here(error)),
+        };
+        match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+            Ok(()) => rustix::fs::fsync(&directory).map_err(failed_here),
+            Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed_here(error)),
         }
     }
-}
-
-/// Visits the files below `directory` in the order of their keys. Hidden files, links and names that
-/// are no keys are not objects.
-fn walk(
-    directory: &Path,
-    prefix: &str,
-    under: &str,
-    depth: usize,
-    visit: &mut dyn FnMut(ListedObject) -> ControlFlow<()>,
-) -> Result<ControlFlow<()>, StoreError> {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        // Removed while we were on our way.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && depth > 0 => {
-            return Ok(ControlFlow::Continue(()));
-        }
-        Err(error) => return Err(failed(directory, error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|error| failed(directory, error))?;
-        let Ok(kind) = entry.file_type() else { continue };
-        let Ok(mut name) = entry.file_name().into_string() else { continue };
-        if name.starts_with('.') || !(kind.is_dir() || kind.is_file()) {
-            continue;
-        }
-        if kind.is_dir() {
-            name.push('/');
-        }
-        found.push((name, entry));
-    }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
-    for (name, entry) in found {
-        let key = format!("{prefix}{name}");
-        if key.ends_with('/') {
-            let wanted = key.starts_with(under) || under.starts_with(&key);
-            if wanted && depth < MAX_DEPTH {
-                let flow = walk(&entry.path(), &key, under, depth + 1, visit)?;
-                if flow.is_break() {
-                    return Ok(flow);
-                }
-            }
-        } else if key.starts_with(under)
-            && let (Ok(key), Ok(metadata)) = (ObjectKey::parse(&key), entry.metadata())
-            && visit(ListedObject { key, size: metadata.len() }).is_break()
-        {
-            return Ok(ControlFlow::Break(()));
-        }
-    }
-    Ok(ControlFlow::Continue(()))
 }
 
 #[cfg(test)]
@@ -233,7 +352,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = DirectoryStore::create(dir.path().join("store")).unwrap();
         let short = store.put(&key("a/b"), &mut b"abc".as_slice(), 4);
-        assert!(matches!(short, Err(StoreError::Length { expected: 4, found: 3, .. })));
+        assert!(matches!(
+            short,
+            Err(StoreError::Length {
+                expected: 4,
+                found: 3,
+                ..
+            })
+        ));
         let long = store.put(&key("a/b"), &mut b"abcdef".as_slice(), 4);
         assert!(matches!(long, Err(StoreError::Length { expected: 4, .. })));
         assert_eq!(store.stat(&key("a/b")).unwrap(), None);
@@ -250,14 +376,18 @@ mod tests {
         assert_eq!(names, [("a/b".to_owned(), 4)]);
         store.delete(&key("a/b")).unwrap();
         store.delete(&key("a/b")).unwrap();
-        assert_eq!(fs::read_dir(dir.path().join("store").join(STAGING)).unwrap().count(), 0);
+        let left = fs::read_dir(dir.path().join("store/a")).unwrap().count();
+        assert_eq!(left, 0);
     }
 
     #[test]
     fn missing_store_is_not_made_by_opening_it() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("nope");
-        assert!(matches!(DirectoryStore::open(&missing), Err(StoreError::NotFound { .. })));
+        assert!(matches!(
+            DirectoryStore::open(&missing),
+            Err(StoreError::NotFound { .. })
+        ));
         assert!(!missing.exists());
     }
 }

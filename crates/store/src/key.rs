@@ -3,12 +3,19 @@
 use std::fmt;
 
 use cdh_bundle::{Manifest, RawText};
-use jiff::tz::Offset;
+use jiff::tz::TimeZone;
 
 use crate::StoreError;
 
-/// Longest part made from a name, escaped bytes.
-const MAX_PART: usize = 40;
+/// Longest parts, in escaped bytes. Time, signal, verdict, id, underscores and `.manifest.json` take
+/// 97 bytes at most, which leaves 158 of the 255 of a file name. Names of pods are the long ones, and
+/// their ends tell replicas apart.
+const MAX_NAMESPACE: usize = 40;
+const MAX_POD: usize = 76;
+const MAX_EXE: usize = 40;
+/// `SIGRTMIN!2B30` has 13 bytes.
+const MAX_SIGNAL: usize = 16;
+const MAX_FINGERPRINT: usize = 8;
 
 /// The name of an object: parts joined by `/`, none of them empty, `.` or `..`, no control characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,16 +28,26 @@ impl ObjectKey {
     /// When it could leave the store or the screen.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let bad = |problem| {
-            Err(StoreError::Key { text: RawText::from(text).to_string(), problem })
+            Err(StoreError::Key {
+                text: RawText::from(text).to_string(),
+                problem,
+            })
         };
         if text.len() > 1024 {
             return bad("it is longer than 1,024 bytes");
         }
-        if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return bad("a part of it is empty, `.` or `..`");
+        if text
+            .split('/')
+            .any(|part| part.is_empty() || part.len() > 255)
+        {
+            return bad("a part of it is empty or longer than 255 bytes");
         }
-        if text.chars().any(char::is_control) {
-            return bad("it holds control characters");
+        // `.` and `..`, and what is still being written.
+        if text.split('/').any(|part| part.starts_with('.')) {
+            return bad("a part of it begins with a dot");
+        }
+        if text.chars().any(|c| c == '\\' || moves_the_cursor(c)) {
+            return bad("it holds a backslash or control characters");
         }
         Ok(Self(text.to_owned()))
     }
@@ -38,9 +55,11 @@ impl ObjectKey {
     /// The keys of a dump's bundle and of its manifest.
     #[must_use]
     pub fn for_manifest(manifest: &Manifest) -> (Self, Self) {
-        let at = Offset::UTC.to_datetime(manifest.captured_at);
+        let at = TimeZone::UTC.to_datetime(manifest.captured_at);
         let workload = manifest.workload.as_ref();
-        let named = |name: Option<&String>| part(name.map_or(b"".as_slice(), |n| n.as_bytes()));
+        let named = |name: Option<&String>, longest| {
+            part(name.map_or(b"".as_slice(), |name| name.as_bytes()), longest)
+        };
         let fingerprint = manifest.fingerprint.as_deref().unwrap_or_default();
         let short: String = fingerprint.chars().take(8).collect();
         let stem = format!(
@@ -49,26 +68,48 @@ impl ObjectKey {
             at.hour(),
             at.minute(),
             at.second(),
-            named(workload.and_then(|workload| workload.namespace.as_ref())),
-            named(workload.and_then(|workload| workload.pod.as_ref())),
-            part(manifest.process.exe_name().as_bytes()),
-            part(manifest.signal.name.as_bytes()),
-            part(short.as_bytes()),
+            named(
+                workload.and_then(|workload| workload.namespace.as_ref()),
+                MAX_NAMESPACE
+            ),
+            named(workload.and_then(|workload| workload.pod.as_ref()), MAX_POD),
+            part(manifest.process.exe_name().as_bytes(), MAX_EXE),
+            part(manifest.signal.name.as_bytes(), MAX_SIGNAL),
+            part(short.as_bytes(), MAX_FINGERPRINT),
             manifest.verdict.word(),
             manifest.id,
         );
-        (Self(format!("{stem}.zip")), Self(format!("{stem}.manifest.json")))
+        (
+            Self(format!("{stem}.zip")),
+            Self(format!("{stem}.manifest.json")),
+        )
     }
 
     /// The key of the manifest beside a bundle.
     pub(crate) fn manifest(&self) -> Option<Self> {
-        self.0.strip_suffix(".zip").map(|stem| Self(format!("{stem}.manifest.json")))
+        self.0
+            .strip_suffix(".zip")
+            .map(|stem| Self(format!("{stem}.manifest.json")))
     }
 
     /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// Controls, and what reorders or breaks a line (Unicode TR 36): keys are printed.
+fn moves_the_cursor(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+impl std::str::FromStr for ObjectKey {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        Self::parse(text)
     }
 }
 
@@ -80,7 +121,7 @@ impl fmt::Display for ObjectKey {
 
 /// One part of a key: letters, digits, `.` and `-` stand for themselves, other bytes are `!XX`; nothing
 /// is `-`. Long ones are cut, never inside an escape.
-fn part(bytes: &[u8]) -> String {
+fn part(bytes: &[u8], longest: usize) -> String {
     if bytes.is_empty() {
         return "-".to_owned();
     }
@@ -88,9 +129,12 @@ fn part(bytes: &[u8]) -> String {
     let mut text = String::new();
     for &byte in bytes {
         let plain = byte.is_ascii_alphanumeric() || (matches!(byte, b'.' | b'-') && !alone);
-        let piece =
-            if plain { char::from(byte).to_string() } else { format!("!{byte:02X}") };
-        if text.len() + piece.len() > MAX_PART {
+        let piece = if plain {
+            char::from(byte).to_string()
+        } else {
+            format!("!{byte:02X}")
+        };
+        if text.len().saturating_add(piece.len()) > longest {
             break;
         }
         text.push_str(&piece);
@@ -134,8 +178,8 @@ mod tests {
     proptest! {
         #[test]
         fn parts_are_harmless_and_come_back(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let text = part(&bytes);
-            prop_assert!(text.len() <= MAX_PART && !text.is_empty());
+            let text = part(&bytes, MAX_EXE);
+            prop_assert!(text.len() <= MAX_EXE && !text.is_empty());
             prop_assert!(text != "." && text != "..");
             let harmless = |c: char| c.is_ascii_alphanumeric() || ".-!".contains(c);
             prop_assert!(text.chars().all(harmless));

@@ -9,6 +9,10 @@
 //! verified and removed before the bundle is, so that a dump that is listed can be read. A key is the
 //! whole index: a listing opens no object.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used))]
+#![cfg_attr(test, allow(clippy::panic))]
+
 mod catalog;
 mod directory;
 mod error;
@@ -59,12 +63,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when other content stands under `key`: nothing is ever overwritten.
-    fn put(
-        &self,
-        key: &ObjectKey,
-        body: &mut dyn Read,
-        len: u64,
-    ) -> Result<Digests, StoreError>;
+    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Digests, StoreError>;
 
     /// What is known of an object; `None` where there is none.
     ///

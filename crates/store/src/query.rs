@@ -37,13 +37,20 @@ impl Query {
     /// Whether the key alone rules a dump in.
     pub(crate) fn matches(&self, dump: &DumpSummary) -> bool {
         let text = |pattern: &Option<String>, value: Option<&str>| {
-            pattern.as_ref().is_none_or(|pattern| value.is_some_and(|value| glob(pattern, value)))
+            pattern
+                .as_ref()
+                .is_none_or(|pattern| value.is_some_and(|value| glob(pattern, value)))
         };
         text(&self.namespace, dump.namespace.as_deref())
             && text(&self.pod, dump.pod.as_deref())
             && text(&self.exe, Some(&dump.exe.to_string()))
-            && self.signal.as_ref().is_none_or(|wanted| same_signal(wanted, &dump.signal))
-            && self.since.is_none_or(|since| dump.captured_at.as_second() >= since.as_second())
+            && self
+                .signal
+                .as_ref()
+                .is_none_or(|wanted| same_signal(wanted, &dump.signal))
+            && self
+                .since
+                .is_none_or(|since| dump.captured_at.as_second() >= since.as_second())
             && self.until.is_none_or(|until| dump.captured_at <= until)
             && (!self.truncated || matches!(dump.verdict.as_str(), "truncated" | "empty"))
             && self.fingerprint.as_ref().is_none_or(|wanted| {
@@ -59,10 +66,27 @@ impl Query {
 
     /// Whether the manifest rules a dump in.
     pub(crate) fn matches_manifest(&self, manifest: &Manifest) -> bool {
-        let image = manifest.image.as_ref().map(|image| image.reference.as_str());
+        let image = manifest
+            .image
+            .as_ref()
+            .map(|image| image.reference.as_str());
+        // Who asks for a repository rarely knows its digest.
+        let repository = image.and_then(|image| image.split('@').next());
         let node = manifest.node.to_string();
-        self.image.as_ref().is_none_or(|wanted| image.is_some_and(|image| glob(wanted, image)))
-            && self.node.as_ref().is_none_or(|wanted| glob(wanted, &node))
+        let named = manifest
+            .workload
+            .as_ref()
+            .and_then(|workload| workload.node.as_deref());
+        let any = |wanted: &str, texts: [Option<&str>; 2]| {
+            texts.into_iter().flatten().any(|text| glob(wanted, text))
+        };
+        self.image
+            .as_ref()
+            .is_none_or(|wanted| any(wanted, [image, repository]))
+            && self
+                .node
+                .as_ref()
+                .is_none_or(|wanted| any(wanted, [Some(&node), named]))
     }
 }
 
@@ -76,7 +100,8 @@ fn same_signal(wanted: &str, found: &str) -> bool {
 
 /// Whether `text` matches `pattern`, in time proportional to the product of their lengths at worst.
 fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
+    let (pattern, text): (Vec<char>, Vec<char>) =
+        (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut seen, mut star) = (0, 0, None);
     while seen < text.len() {
         match pattern.get(at) {
@@ -89,7 +114,9 @@ fn glob(pattern: &str, text: &str) -> bool {
                 seen += 1;
             }
             _ => {
-                let Some((place, start)) = star else { return false };
+                let Some((place, start)) = star else {
+                    return false;
+                };
                 star = Some((place, start + 1));
                 at = place + 1;
                 seen = start + 1;
@@ -105,7 +132,13 @@ mod tests {
 
     #[test]
     fn patterns_match_as_in_a_shell() {
-        for (pattern, text) in [("a*c", "abbc"), ("*", ""), ("a?c", "abc"), ("*b*", "abc"), ("x", "x")] {
+        for (pattern, text) in [
+            ("a*c", "abbc"),
+            ("*", ""),
+            ("a?c", "abc"),
+            ("*b*", "abc"),
+            ("x", "x"),
+        ] {
             assert!(glob(pattern, text), "{pattern} {text}");
         }
         for (pattern, text) in [("a*c", "abd"), ("?", ""), ("a", "ab"), ("", "a")] {

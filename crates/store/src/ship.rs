@@ -1,6 +1,6 @@
 //! The order in which a dump enters and leaves a store.
 
-use cdh_bundle::{BundleWriter, Digests, SourceReader, Window};
+use cdh_bundle::{BundleError, BundleWriter, Digests, SourceReader, Window};
 
 use crate::{DumpSummary, ObjectKey, ShipError, Store, StoreError};
 
@@ -20,13 +20,28 @@ pub struct Shipped {
 /// When the store fails, the spool entry is broken, or the store holds something else afterwards.
 pub fn ship(store: &dyn Store, bundle: &BundleWriter) -> Result<Shipped, ShipError> {
     let (key, manifest_key) = ObjectKey::for_manifest(bundle.manifest());
-    let mut reader = bundle.reader();
-    let sent = store.put(&key, &mut reader, bundle.len())?;
+    let sent = store
+        .put(&key, &mut bundle.reader(), bundle.len())
+        .map_err(blame)?;
     verify(store, &key, &sent)?;
-    let json = bundle.manifest_json();
-    let sent_manifest = store.put(&manifest_key, &mut &*json, json.len() as u64)?;
-    verify(store, &manifest_key, &sent_manifest)?;
+    // The very bytes that the bundle ends with: a newer agent's fields are not lost on the way.
+    let mut json = bundle.manifest_json();
+    let expected = Digests::of(json);
+    store.put(&manifest_key, &mut json, expected.size)?;
+    verify(store, &manifest_key, &expected)?;
     Ok(Shipped { key, digests: sent })
+}
+
+/// A spool entry that is not what its manifest says fails in the middle of the upload: that is not
+/// the store's fault, and trying again does not help.
+fn blame(error: StoreError) -> ShipError {
+    match error {
+        StoreError::Io { path, source } => match source.downcast::<BundleError>() {
+            Ok(error) => ShipError::Bundle(error),
+            Err(source) => StoreError::Io { path, source }.into(),
+        },
+        error => error.into(),
+    }
 }
 
 fn verify(store: &dyn Store, key: &ObjectKey, sent: &Digests) -> Result<(), ShipError> {
@@ -36,7 +51,12 @@ fn verify(store: &dyn Store, key: &ObjectKey, sent: &Digests) -> Result<(), Ship
         found,
     };
     match store.stat(key)? {
-        None => return Err(differs("nothing".to_owned(), format!("{} bytes", sent.size))),
+        None => {
+            return Err(differs(
+                "nothing".to_owned(),
+                format!("{} bytes", sent.size),
+            ));
+        }
         Some(stat) if stat.size != sent.size => {
             let bytes = |size| format!("{size} bytes");
             return Err(differs(bytes(stat.size), bytes(sent.size)));
@@ -48,7 +68,10 @@ fn verify(store: &dyn Store, key: &ObjectKey, sent: &Digests) -> Result<(), Ship
     if found == *sent {
         return Ok(());
     }
-    Err(differs(format!("SHA-256 {}", found.sha256), format!("SHA-256 {}", sent.sha256)))
+    Err(differs(
+        format!("SHA-256 {}", found.sha256),
+        format!("SHA-256 {}", sent.sha256),
+    ))
 }
 
 /// Removes a dump: the manifest first, so that a removal cut short leaves none that cannot be read.

@@ -4,7 +4,7 @@ use cdh_bundle::{DumpId, RawText};
 use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;
 use jiff::civil::{Date, Time};
-use jiff::tz::Offset;
+use jiff::tz::TimeZone;
 
 use crate::ObjectKey;
 use crate::key::unescape;
@@ -48,13 +48,14 @@ impl DumpSummary {
     fn ours(key: &ObjectKey, folder: &str, stem: &str) -> Option<Self> {
         let date: Date = folder.rsplit('/').next()?.parse().ok()?;
         let fields: Vec<&str> = stem.split('_').collect();
-        let [time, namespace, pod, exe, signal, fingerprint, verdict, id] = *fields.as_slice() else {
+        let [time, namespace, pod, exe, signal, fingerprint, verdict, id] = *fields.as_slice()
+        else {
             return None;
         };
         let digits = time.strip_suffix('Z').filter(|digits| digits.len() == 6)?;
         let two = |at: usize| digits.get(at..at + 2)?.parse::<i8>().ok();
         let time = Time::new(two(0)?, two(2)?, two(4)?, 0).ok()?;
-        let captured_at = Offset::UTC.to_timestamp(date.to_datetime(time)).ok()?;
+        let captured_at = TimeZone::UTC.to_timestamp(date.to_datetime(time)).ok()?;
         let text = |part| unescape(part).map(|bytes| RawText::new(bytes).to_string());
         let known = matches!(verdict, "complete" | "truncated" | "empty");
         Some(Self {
@@ -65,7 +66,11 @@ impl DumpSummary {
             exe: RawText::new(unescape(exe).unwrap_or_default()),
             signal: text(signal).unwrap_or_default(),
             fingerprint: text(fingerprint),
-            verdict: if known { verdict.to_owned() } else { "unknown".to_owned() },
+            verdict: if known {
+                verdict.to_owned()
+            } else {
+                "unknown".to_owned()
+            },
             key: key.clone(),
             size: None,
             legacy: false,
@@ -114,14 +119,26 @@ mod tests {
     fn key_of_ibms_template_is_read() {
         let text = "3fa85f64-5717-4562-b3fc-2c963f66afa6-dump-1700000000-my-pod-0-server-7-11.zip";
         let summary = DumpSummary::from_key(&ObjectKey::parse(text).unwrap()).unwrap();
-        assert_eq!((summary.exe, summary.signal.as_str()), (RawText::from("server"), "SIGSEGV"));
+        assert_eq!(
+            (summary.exe, summary.signal.as_str()),
+            (RawText::from("server"), "SIGSEGV")
+        );
         assert!(summary.legacy);
     }
 
     #[test]
     fn other_objects_are_no_dumps() {
-        for text in ["readme.txt", "dumps/2026-01-31/x.zip", "a.zip", "dumps/x/a_b_c_d_e_f_g_h.zip"] {
-            assert_eq!(DumpSummary::from_key(&ObjectKey::parse(text).unwrap()), None, "{text}");
+        for text in [
+            "readme.txt",
+            "dumps/2026-01-31/x.zip",
+            "a.zip",
+            "dumps/x/a_b_c_d_e_f_g_h.zip",
+        ] {
+            assert_eq!(
+                DumpSummary::from_key(&ObjectKey::parse(text).unwrap()),
+                None,
+                "{text}"
+            );
         }
     }
 }

@@ -28,7 +28,12 @@ impl FromStr for StoreUrl {
     type Err = StoreError;
 
     fn from_str(text: &str) -> Result<Self, StoreError> {
-        let bad = |problem| Err(StoreError::Url { text: text.to_owned(), problem });
+        let bad = |problem| {
+            Err(StoreError::Url {
+                text: text.to_owned(),
+                problem,
+            })
+        };
         if text.is_empty() {
             return bad("it is empty");
         }
@@ -54,13 +59,20 @@ impl FromStr for StoreUrl {
         let mut options = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
-            if !matches!(name, "endpoint" | "region" | "profile" | "path-style" | "ca") {
+            if !matches!(
+                name,
+                "endpoint" | "region" | "profile" | "path-style" | "ca"
+            ) {
                 return bad("its options are endpoint, region, profile, path-style and ca");
             }
             options.insert(name.to_owned(), value.to_owned());
         }
         let prefix = prefix.trim_matches('/').to_owned();
-        Ok(Self::S3 { bucket: bucket.to_owned(), prefix, options })
+        Ok(Self::S3 {
+            bucket: bucket.to_owned(),
+            prefix,
+            options,
+        })
     }
 }
 
@@ -68,7 +80,11 @@ impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Directory(path) => write!(f, "{}", path.display()),
-            Self::S3 { bucket, prefix, options } => {
+            Self::S3 {
+                bucket,
+                prefix,
+                options,
+            } => {
                 write!(f, "s3://{bucket}")?;
                 if !prefix.is_empty() {
                     write!(f, "/{prefix}")?;
@@ -89,9 +105,9 @@ impl fmt::Display for StoreUrl {
 pub fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
     match url {
         StoreUrl::Directory(path) => Ok(Box::new(DirectoryStore::open(path)?)),
-        StoreUrl::S3 { .. } => {
-            Err(StoreError::Unsupported { what: format!("{url}: an S3 store") })
-        }
+        StoreUrl::S3 { .. } => Err(StoreError::Unsupported {
+            what: format!("{url}: an S3 store"),
+        }),
     }
 }
 
@@ -101,7 +117,11 @@ mod tests {
 
     #[test]
     fn urls_come_back_as_they_were() {
-        for text in ["/var/lib/x", "s3://b", "s3://b/p/q?endpoint=http://[::1]:9&path-style=true"] {
+        for text in [
+            "/var/lib/x",
+            "s3://b",
+            "s3://b/p/q?endpoint=http://[::1]:9&path-style=true",
+        ] {
             assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
         }
         for text in ["", "s3://", "http://x", "file://x", "s3://b?secret=1"] {
