@@ -90,6 +90,11 @@ pub(super) fn verify(bundle: &BundleReader) -> Result<Verification, BundleError>
             .unwrap_or(EntryCheck::Unlisted);
         entries.push((name, check));
     }
+    // Cut between two entries, each of them is whole; what should have followed is still missing.
+    if let (Some(note), None) = (&bundle.salvaged, &bundle.manifest) {
+        let check = EntryCheck::Mismatch { what: note.clone() };
+        entries.push((RawText::from("bundle"), check));
+    }
     if let Some(check) = check_plain_core(bundle)? {
         entries.push((RawText::from("core"), check));
     }

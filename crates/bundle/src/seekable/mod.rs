@@ -77,3 +77,6 @@ pub enum SeekableError {
     #[error("cannot read the stream")]
     Io(#[from] io::Error),
 }
+
+#[cfg(test)]
+mod tests;
