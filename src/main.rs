@@ -3,6 +3,9 @@
 //! This file parses the arguments, gathers the settings, runs one command and reports its failure.
 //! It decides nothing else.
 
+// A program has no outside: `pub` in its modules says what the other modules may use.
+#![allow(unreachable_pub)]
+
 mod args;
 mod commands;
 mod debugger;

@@ -24,4 +24,7 @@ pub use node::install::{
 };
 pub use node::status::{PatternOwner, Status, StatusError, status};
 pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
-pub use shipper::{SetuidDumps, ShipperError, ShipperEvent, SweepError, SweepReport, run, sweep};
+pub use shipper::{
+    OpenStore, SetuidDumps, ShipperError, ShipperEvent, SweepError, SweepReport, run, run_until,
+    sweep,
+};

@@ -19,7 +19,7 @@ use super::core_source::PipeSource;
 use super::dump_info::DumpInfo;
 use super::identity::{add_head, core_record, first_manifest};
 use super::log::{HandlerLog, readable_size};
-use super::minicore::{module_records, take_minicore};
+use super::minicore::{MinicoreReport, module_records, take_minicore};
 use super::proc_facts::ProcFacts;
 use super::process::ProcessHandles;
 use super::recorder::Recorder;
@@ -103,6 +103,26 @@ fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
     }
 }
 
+/// The error as one of the operating system's, whose kind tells a full disk from others.
+fn io_error(error: SpoolError) -> std::io::Error {
+    let mut source: Option<&dyn std::error::Error> = Some(&error);
+    let mut kind = std::io::ErrorKind::Other;
+    while let Some(cause) = source {
+        if let Some(cause) = cause.downcast_ref::<std::io::Error>() {
+            kind = cause.kind();
+        }
+        source = cause.source();
+    }
+    std::io::Error::new(kind, gap("", &error).why)
+}
+
+/// The handler's greatest use of memory so far, as the kernel tells it.
+fn peak_memory() -> Option<String> {
+    let status = std::fs::read("/proc/self/status").ok()?;
+    let peak = super::process::status_field(&status, "VmHWM")?;
+    Some(RawText::from(peak).to_string())
+}
+
 /// No page is known.
 struct NoMemory;
 
@@ -110,6 +130,13 @@ impl Memory for NoMemory {
     fn read(&self, _at: cdh_elfcore::Avma, _buf: &mut [u8]) -> usize {
         0
     }
+}
+
+/// Whether the stacks are unwound.
+#[derive(Clone, Copy)]
+enum Unwinding {
+    Wanted,
+    Left,
 }
 
 struct Capture<'a> {
@@ -174,40 +201,36 @@ impl Capture<'_> {
 
     /// Creates the core's file and puts the head into it, before anything takes time.
     fn begin_core(&mut self, head: &[u8]) -> Result<CoreFile, std::io::Error> {
-        let name = EntryKind::Core(CoreEncoding::ZstdSeekable).file_name();
-        let file = self
-            .entry
-            .create_file(&name)
-            .map_err(std::io::Error::other)?;
-        let mut core = CoreFile::new(file, self.settings.level)?;
+        let file = self.entry.create_file(&CORE).map_err(io_error)?;
+        let mut core = CoreFile::new(file.finish().0, self.settings.level)?;
         core.append_now(head).map(|()| core)
     }
 
+    /// Minicore and raw backtrace. Unwinding reads files that others may cut at any moment, which
+    /// kills the child that does it: then the minicore is taken again without.
     fn minicore(&mut self, head: &CoreHead) {
-        let name = EntryKind::Minicore.file_name();
-        let taken = || -> Result<_, Box<dyn std::error::Error>> {
-            let process = self.process.as_ref().ok_or("the process is gone")?;
-            let memory = process.open_file("mem")?;
-            let out = self.entry.create_file(&EntryKind::Minicore)?.finish().0;
-            Ok(take_minicore(head, memory, out, self.settings)?)
-        };
-        match taken() {
+        let taken = self
+            .take_minicore(head, Unwinding::Wanted)
+            .or_else(|error| {
+                self.gaps.push(gap("backtrace", error.as_ref()));
+                self.take_minicore(head, Unwinding::Left)
+            });
+        match taken {
             Ok(report) => {
+                if report.written.is_none() {
+                    self.entry.remove_file(&EntryKind::Minicore.file_name());
+                }
+                if !report.has_backtrace {
+                    self.entry.remove_file(&EntryKind::Backtrace.file_name());
+                }
+                let bytes = report.written.unwrap_or(0);
+                self.log.note(&format!("minicore of {bytes} bytes"));
                 self.manifest.modules = report.modules;
-                if let Some(why) = report.problem {
-                    self.gaps.push(Gap {
-                        what: "minicore".to_owned(),
-                        why,
-                    });
-                }
-                match report.written {
-                    Some(bytes) => self.log.note(&format!("minicore of {bytes} bytes")),
-                    None => self.entry.remove_file(&name),
-                }
+                self.manifest.fingerprint = report.fingerprint;
+                self.gaps.extend(report.gaps);
             }
             Err(error) => {
                 self.gaps.push(gap("minicore", error.as_ref()));
-                self.entry.remove_file(&name);
                 // Without memory there are no build-ids, but still paths and ranges.
                 self.manifest.modules = module_records(&head.modules(&NoMemory));
             }
@@ -218,6 +241,32 @@ impl Capture<'_> {
                 .write_identity(&this.manifest)
                 .and_then(|()| this.entry.sync())
         });
+    }
+
+    fn take_minicore(
+        &mut self,
+        head: &CoreHead,
+        unwinding: Unwinding,
+    ) -> Result<MinicoreReport, Box<dyn std::error::Error>> {
+        let kinds = [EntryKind::Minicore, EntryKind::Backtrace];
+        for kind in &kinds {
+            self.entry.remove_file(&kind.file_name());
+        }
+        let take = || -> Result<_, Box<dyn std::error::Error>> {
+            let process = self.process.as_ref().ok_or("the process is gone")?;
+            let [minicore, backtrace] = &kinds;
+            let out = self.entry.create_file(minicore)?.finish().0;
+            let backtrace = match unwinding {
+                Unwinding::Wanted => Some(self.entry.create_file(backtrace)?.finish().0),
+                Unwinding::Left => None,
+            };
+            Ok(take_minicore(head, process, out, backtrace, self.settings)?)
+        };
+        take().inspect_err(|_| {
+            for kind in &kinds {
+                self.entry.remove_file(&kind.file_name());
+            }
+        })
     }
 
     fn proc_facts(&mut self, cgroup: Option<RawText>) {
@@ -234,9 +283,7 @@ impl Capture<'_> {
     fn write_json(&mut self, kind: EntryKind, what: &str, value: &impl Serialize) {
         self.note_gap_of(what, |this| {
             let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::other)?;
-            this.entry
-                .write_file(kind, &bytes)
-                .map_err(std::io::Error::other)
+            this.entry.write_file(&kind, &bytes).map_err(io_error)
         });
     }
 
@@ -301,6 +348,10 @@ impl Capture<'_> {
         self.write_json(EntryKind::DumpInfo, "dump-info.json", &info);
         let verdict = self.manifest.verdict.clone();
         self.log.note(&verdict.describe());
+        if let Some(peak) = peak_memory() {
+            self.log
+                .note(&format!("peak memory of the handler: {peak}"));
+        }
         for gap in &self.gaps {
             self.log
                 .note(&format!("missing: {}: {}", gap.what, gap.why));
@@ -308,7 +359,7 @@ impl Capture<'_> {
         let text = self.log.text().to_owned();
         self.note_gap_of("log", |this| {
             this.entry
-                .write_file(EntryKind::HandlerLog, text.as_bytes())
+                .write_file(&EntryKind::HandlerLog, text.as_bytes())
         });
         self.manifest.gaps = self.gaps;
         self.manifest.finished_at = Some(Timestamp::now());

@@ -18,7 +18,7 @@ use std::thread;
 
 use cdh_bundle::{DigestWriter, SEEKABLE_FRAME, Sha256};
 
-use super::core_source::{CoreSource, Piece};
+use super::core_source::CoreSource;
 
 /// Takes the frames of a core, in order.
 pub(super) trait FrameSink: Send {
@@ -143,14 +143,11 @@ fn read(
             return Ok(());
         }
         buffer.resize(SEEKABLE_FRAME, 0);
-        let (length, zero) = match source.next(&mut buffer)? {
-            Piece::End => return Ok(()),
-            Piece::Data(length) => (length, is_zero(buffer.get(..length).unwrap_or_default())),
-            Piece::Zero(length) => {
-                buffer.get_mut(..length).unwrap_or_default().fill(0);
-                (length, true)
-            }
+        let length = match source.next(&mut buffer)? {
+            0 => return Ok(()),
+            length => length,
         };
+        let zero = is_zero(buffer.get(..length).unwrap_or_default());
         let chunk = Arc::new(Chunk {
             buffer,
             length,
@@ -281,16 +278,13 @@ mod tests {
     struct Pieces(Vec<Vec<u8>>, Option<io::Error>);
 
     impl CoreSource for Pieces {
-        fn next(&mut self, buffer: &mut [u8]) -> io::Result<Piece> {
+        fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             if self.0.is_empty() {
-                return self.1.take().map_or(Ok(Piece::End), Err);
+                return self.1.take().map_or(Ok(0), Err);
             }
             let piece = self.0.remove(0);
-            if piece.is_empty() {
-                return Ok(Piece::Zero(buffer.len()));
-            }
             buffer[..piece.len()].copy_from_slice(&piece);
-            Ok(Piece::Data(piece.len()))
+            Ok(piece.len())
         }
     }
 
@@ -301,13 +295,9 @@ mod tests {
     #[test]
     fn frames_keep_the_order_of_the_core_whatever_the_number_of_compressors() {
         let mut all = pieces(9);
-        all.insert(4, Vec::new());
+        all.insert(4, vec![0; SEEKABLE_FRAME]);
         all.push(vec![7; 1000]);
-        let zero = |piece: &Vec<u8>| match piece.is_empty() {
-            true => vec![0; SEEKABLE_FRAME],
-            false => piece.clone(),
-        };
-        let expected: Vec<u8> = all.iter().flat_map(zero).collect();
+        let expected = all.concat();
         for compressors in 1..4 {
             let mut sink = Frames::default();
             let mut source = Pieces(all.clone(), None);

@@ -1,29 +1,19 @@
 //! Where the bytes of a core come from, in the order of the core.
 //!
 //! Today that is the pipe from the kernel. A source that reads the process's memory itself fits
-//! the same trait: it knows of whole stretches that they are zero without having read them.
+//! the same trait.
 
 use std::fs::File;
 use std::io::{self, Read};
 
-/// What a source has put into a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
-    /// This many bytes at the start of the buffer.
-    Data(usize),
-    /// This many zero bytes; the buffer was not touched.
-    Zero(usize),
-    /// The core is at its end.
-    End,
-}
-
 /// Yields a core piece by piece.
 pub(super) trait CoreSource {
-    /// The next piece, at most as long as the buffer. Only the last may be shorter.
+    /// Fills the buffer with the next piece and says how long it is: shorter than the buffer at the
+    /// end only, 0 after it.
     ///
     /// # Errors
     /// When the source fails; the pieces before remain valid.
-    fn next(&mut self, buffer: &mut [u8]) -> io::Result<Piece>;
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 }
 
 /// A core from a stream: the pipe the kernel writes.
@@ -44,7 +34,7 @@ impl PipeSource {
 }
 
 impl CoreSource for PipeSource {
-    fn next(&mut self, buffer: &mut [u8]) -> io::Result<Piece> {
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
             match self.stream.read(rest) {
@@ -56,10 +46,6 @@ impl CoreSource for PipeSource {
                 Err(_) => break,
             }
         }
-        Ok(if done == 0 {
-            Piece::End
-        } else {
-            Piece::Data(done)
-        })
+        Ok(done)
     }
 }

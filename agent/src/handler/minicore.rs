@@ -9,12 +9,14 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::time::Duration;
 
-use cdh_bundle::{ModuleRecord, RawText};
+use cdh_bundle::{Gap, ModuleRecord, RawText};
 use cdh_elfcore::{Avma, CoreHead, Memory, Module, write_minicore};
 use serde::{Deserialize, Serialize};
 
+use super::backtrace::RawBacktrace;
 use super::isolated::{self, IsolatedError};
 use super::live_memory::{LiveMemory, PAGE};
+use super::process::ProcessHandles;
 use super::settings::HandlerSettings;
 
 const AT_PHDR: u64 = 3;
@@ -40,48 +42,72 @@ const TABLE: u64 = 1024;
 const VDSO: u64 = 64 << 10;
 
 /// What the child found.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct MinicoreReport {
     /// Size of the minicore; `None` where it could not be written.
-    pub written: Option<u64>,
-    /// Why not, or what is missing in it.
-    pub problem: Option<String>,
+    pub(super) written: Option<u64>,
+    /// Whether the backtrace was written.
+    pub(super) has_backtrace: bool,
+    /// Of the crashing thread.
+    pub(super) fingerprint: Option<String>,
+    /// What is missing, and why.
+    pub(super) gaps: Vec<Gap>,
     /// Modules with their build-ids.
-    pub modules: Vec<ModuleRecord>,
+    pub(super) modules: Vec<ModuleRecord>,
 }
 
-/// Takes the minicore of the process behind `memory` into `out`.
+/// Takes the minicore of the process into `out`, and the backtrace into `backtrace`, if that is
+/// wanted.
 ///
 /// # Errors
-/// When the child that does it dies or takes too long.
+/// When the process's memory cannot be opened, or the child that does it dies or takes too long.
 pub(super) fn take_minicore(
     head: &CoreHead,
-    memory: File,
+    process: &ProcessHandles,
     out: File,
+    backtrace: Option<File>,
     settings: &HandlerSettings,
 ) -> Result<MinicoreReport, IsolatedError> {
+    let memory = process
+        .open_file("mem")
+        .map_err(|source| IsolatedError::Start { source })?;
     let limit = Duration::from_secs(settings.minicore_seconds);
     isolated::run(limit, move || {
         let memory = LiveMemory::new(memory, head, settings.minicore_limit);
-        let modules = module_records(&head.modules(&memory));
-        keep_stacks(head, &memory, settings);
+        let modules = head.modules(&memory);
+        let mut report = MinicoreReport {
+            modules: module_records(&modules),
+            ..MinicoreReport::default()
+        };
+        let mut gap = |what: &str, why: String| {
+            report.gaps.push(Gap {
+                what: what.to_owned(),
+                why,
+            });
+        };
+        // The crashing thread's stack first: the limit must not be used up by the others'.
+        keep_stack(head, &memory, 0, settings.stack_window);
+        if let Some(out) = backtrace {
+            let taken = RawBacktrace::take(head, &modules, process, &memory);
+            match taken.write(out) {
+                Ok(()) => report.has_backtrace = true,
+                Err(error) => gap("backtrace", error.to_string()),
+            }
+            report.fingerprint = taken.fingerprint;
+        }
+        keep_other_stacks(head, &memory, settings);
         keep_loader_list(head, &memory);
         if let Some(vdso) = head.aux(AT_SYSINFO_EHDR) {
             memory.keep(Avma(vdso), VDSO);
         }
-        let full = memory.is_full();
-        let (written, problem) = match write(head, memory, out) {
-            Ok(written) => (
-                Some(written),
-                full.then(|| "its size limit was reached".to_owned()),
-            ),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        MinicoreReport {
-            written,
-            problem,
-            modules,
+        if memory.is_full() {
+            gap("minicore", "its size limit was reached".to_owned());
         }
+        match write(head, memory, out) {
+            Ok(written) => report.written = Some(written),
+            Err(error) => gap("minicore", error.to_string()),
+        }
+        report
     })
 }
 
@@ -98,35 +124,36 @@ pub(super) fn module_records(modules: &[Module]) -> Vec<ModuleRecord> {
     modules.iter().map(record).collect()
 }
 
-fn keep_stacks(head: &CoreHead, memory: &LiveMemory, settings: &HandlerSettings) {
-    let threads = head.threads();
-    let share = (settings.minicore_limit / 2) / (threads.len() as u64).max(1);
-    let others = share.clamp(LEAST_WINDOW, settings.stack_window.max(LEAST_WINDOW));
-    // The crashing thread stands first and gets the whole window whatever the others need.
-    for (index, thread) in threads.iter().enumerate() {
-        let Some(sp) = thread.registers.sp() else {
-            continue;
-        };
-        let window = if index == 0 {
-            settings.stack_window
-        } else {
-            others
-        };
-        memory.keep(
-            Avma(sp.0.saturating_sub(RED_ZONE)),
-            window.saturating_add(RED_ZONE),
-        );
-        let holder = head.segments().iter().find(|segment| segment.contains(sp));
-        if let Some(end) = holder.and_then(|holder| holder.start.checked_add(holder.file_size)) {
-            // A small stack ends inside the window; of a huge one (Go, musl) this is its far end.
-            let from = end.0.saturating_sub(STACK_END.min(others)).max(sp.0);
-            memory.keep(Avma(from), end.0.saturating_sub(from));
-        }
-        // Code around the pc: debuggers disassemble it, and it tells self-made code from files.
-        if let Some(pc) = thread.registers.pc().filter(|_| index == 0) {
-            memory.keep(pc, 1);
-        }
+/// Keeps the stacks of all threads but the crashing one, whose stands first.
+fn keep_other_stacks(head: &CoreHead, memory: &LiveMemory, settings: &HandlerSettings) {
+    let count = head.threads().len();
+    let share = (settings.minicore_limit / 2) / (count as u64).max(1);
+    let window = share.clamp(LEAST_WINDOW, settings.stack_window.max(LEAST_WINDOW));
+    for index in 1..count {
+        keep_stack(head, memory, index, window);
     }
+}
+
+fn keep_stack(head: &CoreHead, memory: &LiveMemory, index: usize, window: u64) -> Option<()> {
+    let thread = head.threads().get(index)?;
+    let sp = thread.registers.sp()?;
+    memory.keep(
+        Avma(sp.0.saturating_sub(RED_ZONE)),
+        window.saturating_add(RED_ZONE),
+    );
+    // Code around the pc: debuggers disassemble it, and it tells self-made code from files.
+    if let Some(pc) = thread.registers.pc().filter(|_| index == 0) {
+        memory.keep(pc, 1);
+    }
+    let holder = head
+        .segments()
+        .iter()
+        .find(|segment| segment.contains(sp))?;
+    let end = holder.start.checked_add(holder.file_size)?;
+    // A small stack ends inside the window; of a huge one (Go, musl) this is its far end.
+    let from = end.0.saturating_sub(STACK_END.min(window)).max(sp.0);
+    memory.keep(Avma(from), end.0.saturating_sub(from));
+    Some(())
 }
 
 /// Reads AT_PHDR → PT_DYNAMIC → DT_DEBUG → `r_debug` → every `link_map` with its name: what is
@@ -199,7 +226,8 @@ mod tests {
         bytes[54] = 56;
         let head = CoreHead::from_reader(&mut bytes.as_slice()).unwrap();
         let memory = LiveMemory::new(File::open("/proc/self/mem").unwrap(), &head, 1 << 20);
-        keep_stacks(&head, &memory, &HandlerSettings::default());
+        assert_eq!(keep_stack(&head, &memory, 0, 4096), None);
+        keep_other_stacks(&head, &memory, &HandlerSettings::default());
         assert_eq!(keep_loader_list(&head, &memory), None);
         assert!(memory.into_pages().is_empty());
     }

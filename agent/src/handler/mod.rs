@@ -4,6 +4,7 @@
 //! from standard input and leaves a sealed entry in the spool; shipping is not its job.
 
 mod arguments;
+mod backtrace;
 mod capture;
 mod core_copy;
 mod core_file;
@@ -27,6 +28,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 pub use arguments::HandlerArguments;
+pub use backtrace::{RawBacktrace, RawFrame, RawModule, RawThread};
 pub use capture::{Captured, capture};
 pub use log::HandlerLog;
 pub use proc_facts::{Credentials, Namespace, OpenFile, ProcFacts};

@@ -151,12 +151,19 @@ impl ProcessHandles {
         })
     }
 
-    /// Opens a sub-directory (`fd`, `ns`, `map_files`, `root`), without reading it.
+    /// Opens a sub-directory (`fd`, `ns`) for listing.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    pub(super) fn open_directory(&self, name: &str) -> io::Result<OwnedFd> {
+        self.open_directory_as(name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)
+    }
+
+    /// Opens a sub-directory with these flags.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(super) fn open_directory_as(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
         self.first(|directory| {
             openat(directory, name, flags, Mode::empty()).map_err(io::Error::from)
         })

@@ -76,12 +76,15 @@ const KILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
 
 /// What `/proc` says about a SIGKILL that is pending, or was delivered.
 ///
-/// The kernel ends the stream at a SIGKILL and keeps the bit in `ShdPnd`, as long as
-/// `core_pipe_limit` makes it wait for the handler. A thread killed alone has it in `SigPnd`.
+/// The kernel ends the stream at a SIGKILL. Where `core_pipe_limit` makes it wait for the handler,
+/// only a SIGKILL lets the process go before the handler does; until then the bit stands in `ShdPnd`.
+/// A thread that was killed alone has it in `SigPnd`.
 #[must_use]
 pub(super) fn kill_evidence(process: &ProcessHandles) -> Option<String> {
     if process.has_exited() == Some(true) {
-        return Some("the process ended before the handler did".to_owned());
+        let limit = std::fs::read_to_string("/proc/sys/kernel/core_pipe_limit").ok()?;
+        let waits = limit.trim() != "0";
+        return waits.then(|| "the process ended while its core was read".to_owned());
     }
     let status = process.read("status").ok()?;
     ["ShdPnd", "SigPnd"].into_iter().find_map(|name| {

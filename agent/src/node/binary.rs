@@ -81,6 +81,14 @@ pub enum Linkage {
     },
 }
 
+impl Linkage {
+    /// Whether it runs without anything of the host's.
+    #[must_use]
+    pub fn is_static(&self) -> bool {
+        matches!(self, Self::Static)
+    }
+}
+
 /// How the program at `path` is linked.
 ///
 /// # Errors

@@ -274,3 +274,90 @@ impl HandlerSettings {
         write_atomically(path, &serde_json::to_vec_pretty(self)?, 0o644)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::status::{PatternOwner, status};
+
+    fn node(pattern: &str) -> (tempfile::TempDir, InstallOptions) {
+        let root = tempfile::tempdir().unwrap();
+        let mut paths = AgentPaths::below(root.path());
+        paths.settings = SettingsFiles::in_directory(root.path());
+        fs::write(&paths.settings.core_pattern, format!("{pattern}\n")).unwrap();
+        fs::write(&paths.settings.core_pipe_limit, "0\n").unwrap();
+        fs::write(&paths.settings.suid_dumpable, "0\n").unwrap();
+        // Any program that ends well passes the self-test.
+        (root, InstallOptions::new(paths, "/bin/true".into()))
+    }
+
+    #[test]
+    fn install_and_uninstall_leave_the_node_as_it_was() {
+        let (_root, options) = node("|/usr/share/apport %p \\ \"x\"");
+        let paths = &options.paths;
+        let before = NodeSettings::read(&paths.settings).unwrap();
+        let report = install(&options).unwrap();
+        assert_eq!(NodeSettings::read(&paths.settings).unwrap(), report.now);
+        assert_eq!(
+            (report.now.core_pipe_limit, report.now.suid_dumpable),
+            (1024, 2)
+        );
+        let report = install(&options).unwrap();
+        assert!(report.reinstalled && report.backup == before);
+        assert_eq!(status(paths).unwrap().pattern, PatternOwner::Ours);
+        let report = uninstall(paths).unwrap();
+        assert!(!report.foreign_pattern && report.had_backup);
+        assert_eq!(NodeSettings::read(&paths.settings).unwrap(), before);
+        assert!(!paths.handler.exists() && !paths.backup().exists() && paths.spool.is_dir());
+        let report = uninstall(paths).unwrap();
+        assert!(report.foreign_pattern && !report.had_backup && report.now == before);
+    }
+
+    #[test]
+    fn a_handler_that_does_not_run_here_changes_nothing() {
+        let (_root, mut options) = node("core");
+        options.handler_source = "/bin/false".into();
+        let error = install(&options).unwrap_err();
+        assert!(
+            matches!(error, InstallError::Binary(BinaryError::SelfTest { .. })),
+            "{error}"
+        );
+        options.handler_source = "/etc/passwd".into();
+        let error = install(&options).unwrap_err();
+        assert!(
+            matches!(error, InstallError::Binary(BinaryError::NotAProgram { .. })),
+            "{error}"
+        );
+        let now = NodeSettings::read(&options.paths.settings).unwrap();
+        assert_eq!(now, NodeSettings::kernel_defaults());
+        assert!(!options.paths.handler.exists() && !options.paths.backup().exists());
+    }
+
+    #[test]
+    fn a_state_directory_that_others_may_write_to_is_refused() {
+        let (_root, options) = node("core");
+        fs::create_dir_all(&options.paths.state).unwrap();
+        fs::set_permissions(&options.paths.state, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(
+            install(&options),
+            Err(InstallError::NotPrivate { .. })
+        ));
+    }
+
+    #[test]
+    fn status_says_what_is_wrong() {
+        let (_root, options) = node("core");
+        let paths = &options.paths;
+        assert_eq!(status(paths).unwrap().pattern, PatternOwner::Foreign);
+        install(&options).unwrap();
+        fs::remove_file(&paths.handler).unwrap();
+        fs::remove_file(paths.backup()).unwrap();
+        let found = status(paths).unwrap();
+        let problems = found.problems.join("\n");
+        assert!(
+            problems.contains("is missing") && problems.contains("no backup"),
+            "{problems}"
+        );
+        assert!(!found.shipper_running);
+    }
+}

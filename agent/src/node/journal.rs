@@ -246,3 +246,92 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
         None => File::open(".")?.sync_all(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pattern: &str, limit: u32, suid: u32) -> NodeSettings {
+        NodeSettings {
+            core_pattern: RawText::from(pattern),
+            core_pipe_limit: limit,
+            suid_dumpable: suid,
+        }
+    }
+
+    fn is_ours(pattern: &RawText) -> bool {
+        pattern.as_bytes().starts_with(b"|/ours")
+    }
+
+    fn install(old: Option<&Journal>, now: &NodeSettings, wanted: &NodeSettings) -> Journal {
+        Journal::before_install(old, now, wanted, "boot", is_ours)
+    }
+
+    #[test]
+    fn a_second_install_keeps_the_backup_of_the_first() {
+        let (foreign, ours) = (settings("|/apport", 4, 1), settings("|/ours 1", 1024, 2));
+        let first = install(None, &foreign, &ours).settled();
+        let newer = settings("|/ours 2", 512, 2);
+        let second = install(Some(&first), &ours, &newer);
+        assert_eq!(second.backup, foreign);
+        assert_eq!(
+            second.settled().after_uninstall(&newer, "boot", is_ours),
+            foreign
+        );
+    }
+
+    #[test]
+    fn an_install_that_died_after_the_journal_can_be_undone_and_repeated() {
+        let (foreign, ours) = (settings("core", 0, 0), settings("|/ours", 1024, 2));
+        let journal = install(None, &foreign, &ours);
+        assert_eq!(journal.after_uninstall(&foreign, "boot", is_ours), foreign);
+        // Half-way: the limit was written, the pattern was not.
+        let half = settings("core", 1024, 0);
+        assert_eq!(journal.after_uninstall(&half, "boot", is_ours), foreign);
+        assert_eq!(install(Some(&journal), &half, &ours).backup, foreign);
+    }
+
+    #[test]
+    fn what_somebody_else_has_set_since_is_left_and_becomes_the_newest_backup() {
+        let (foreign, ours) = (settings("core", 0, 0), settings("|/ours", 1024, 2));
+        let journal = install(None, &foreign, &ours).settled();
+        let changed = settings("|/systemd-coredump", 16, 2);
+        let undone = journal.after_uninstall(&changed, "boot", is_ours);
+        assert_eq!(undone, settings("|/systemd-coredump", 16, 0));
+        let again = install(Some(&journal), &changed, &ours);
+        assert_eq!(again.backup, settings("|/systemd-coredump", 16, 0));
+    }
+
+    #[test]
+    fn our_own_pattern_without_a_journal_is_never_a_backup() {
+        let ours = settings("|/ours", 1024, 2);
+        let journal = install(None, &ours, &ours);
+        assert_eq!(journal.backup, NodeSettings::kernel_defaults());
+    }
+
+    #[test]
+    fn after_a_reboot_equal_numbers_are_not_taken_for_ours() {
+        let (foreign, ours) = (settings("core", 0, 0), settings("|/ours", 1024, 2));
+        let journal = install(None, &foreign, &ours).settled();
+        let now = settings("core", 1024, 2);
+        assert_eq!(journal.after_uninstall(&now, "later boot", is_ours), now);
+    }
+
+    #[test]
+    fn a_journal_survives_writing_and_reading_and_a_damaged_one_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backup.json");
+        assert_eq!(Journal::read(&path).unwrap(), None);
+        let journal = install(None, &settings("a\\b", 0, 0), &settings("|/ours", 1, 2));
+        journal.write(&path).unwrap();
+        journal.write(&path).unwrap();
+        assert_eq!(Journal::read(&path).unwrap(), Some(journal));
+        fs::write(&path, "{}").unwrap();
+        assert!(matches!(
+            Journal::read(&path),
+            Err(JournalError::Damaged { .. })
+        ));
+        Journal::remove(&path).unwrap();
+        Journal::remove(&path).unwrap();
+    }
+}

@@ -1,6 +1,6 @@
 //! How long to wait before something is tried again that has failed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// First wait.
 const FIRST: Duration = Duration::from_secs(1);
@@ -28,10 +28,39 @@ impl Backoff {
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }
+}
 
-    /// It worked.
-    pub(super) fn succeeded(&mut self) {
-        self.failures = 0;
+/// How patient to be with the store.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct StorePatience {
+    backoff: Backoff,
+    next_try: Option<Instant>,
+}
+
+impl StorePatience {
+    /// Whether it may be tried now.
+    pub(super) fn is_over(&self) -> bool {
+        self.left().is_none()
+    }
+
+    /// Time until it is tried again; `None` where it may be tried now.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let left = self.next_try?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// Counts a failure and says how long to wait.
+    pub(super) fn failed(&mut self) -> Duration {
+        let wait = self.backoff.failed();
+        self.next_try = Instant::now().checked_add(wait);
+        wait
+    }
+
+    /// It worked. Says whether it had failed before.
+    pub(super) fn succeeded(&mut self) -> bool {
+        let had_failed = self.backoff.failures() > 0;
+        *self = Self::default();
+        had_failed
     }
 }
 
@@ -40,14 +69,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wait_doubles_up_to_the_limit_and_starts_anew_after_a_success() {
+    fn the_wait_doubles_up_to_the_limit() {
         let mut backoff = Backoff::default();
         let waits: Vec<_> = (0..9).map(|_| backoff.failed().as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 120, 120]);
         for _ in 0..100 {
             backoff.failed();
         }
-        backoff.succeeded();
-        assert_eq!(backoff.failed(), FIRST);
+        assert_eq!(backoff.failed(), LONGEST);
+    }
+
+    #[test]
+    fn patience_starts_anew_after_a_success() {
+        let mut patience = StorePatience::default();
+        assert!(patience.is_over() && !patience.succeeded());
+        assert_eq!([patience.failed(), patience.failed()], [FIRST, FIRST * 2]);
+        assert!(!patience.is_over() && patience.left().is_some());
+        assert!(patience.succeeded() && patience.is_over());
+        assert_eq!(patience.failed(), FIRST);
     }
 }

@@ -13,18 +13,20 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdh_store::{Store, StoreError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
 pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
-use backoff::Backoff;
+use backoff::StorePatience;
 use signals::StopSignals;
 use sweep::{Sweeper, explain};
 use watch::SpoolWatch;
@@ -87,6 +89,9 @@ pub fn sweep(
     Ok(report)
 }
 
+/// Opens the store; asked again after the store has failed.
+pub type OpenStore<'a> = dyn Fn() -> Result<Box<dyn Store>, StoreError> + 'a;
+
 /// Ships until SIGTERM or SIGINT comes. A store that cannot be opened or does not answer is waited
 /// for; what happens is told to `observer`.
 ///
@@ -94,69 +99,88 @@ pub fn sweep(
 /// When another shipper runs, or the spool cannot be watched or read.
 pub fn run(
     paths: &AgentPaths,
-    open_store: &dyn Fn() -> Result<Box<dyn Store>, StoreError>,
+    open_store: &OpenStore<'_>,
+    setuid: SetuidDumps,
+    observer: &mut dyn FnMut(&ShipperEvent),
+) -> Result<(), ShipperError> {
+    let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
+    run_until(signals.as_fd(), paths, open_store, setuid, observer)
+}
+
+/// As [`run`], until `stop` can be read.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_until(
+    stop: BorrowedFd<'_>,
+    paths: &AgentPaths,
+    open_store: &OpenStore<'_>,
     setuid: SetuidDumps,
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let _lock = lock(paths)?;
-    let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
     let unusable = |source| ShipperError::Unusable {
         path: paths.spool.clone(),
         source,
     };
     // Watched before the first look, so that nothing falls between the two.
     let mut watch = SpoolWatch::new(&paths.spool).map_err(unusable)?;
-    let stop = || signals.stop_requested();
+    let stopped = || is_readable(stop);
     let mut sweeper = Sweeper {
         spool: &paths.spool,
         setuid,
-        stop: &stop,
+        stop: &stopped,
         observer,
         failures: BTreeMap::new(),
         kept: BTreeSet::new(),
     };
-    let mut backoff = Backoff::default();
-    let mut next_try = std::time::Instant::now();
-    let mut store: Option<Box<dyn Store>> = None;
-    while !stop() {
+    let mut patience = StorePatience::default();
+    let mut store = None;
+    while !stopped() {
         let mut report = SweepReport::default();
         sweeper.salvage(&mut report)?;
-        let now = std::time::Instant::now();
         let mut wait = SWEEP_INTERVAL;
-        if now >= next_try {
-            let shipped = match &store {
-                Some(_) => Ok(()),
-                None => open_store()
-                    .map(|opened| store = Some(opened))
-                    .map_err(SweepError::Store),
-            };
-            let shipped = shipped.and_then(|()| match &store {
-                Some(store) => sweeper.ship(store.as_ref(), &mut report),
-                None => Ok(()),
-            });
-            match shipped {
-                Ok(()) if backoff.failures() > 0 => {
-                    backoff.succeeded();
-                    (sweeper.observer)(&ShipperEvent::StoreBack);
-                }
+        if patience.is_over() {
+            match ship_all(&mut sweeper, &mut store, open_store, &mut report) {
+                Ok(()) if patience.succeeded() => (sweeper.observer)(&ShipperEvent::StoreBack),
                 Ok(()) => {}
                 Err(SweepError::Store(error)) => {
                     // Opened anew the next time: it may have been moved or mounted again.
                     store = None;
-                    let retry_in = backoff.failed();
-                    next_try = now + retry_in;
+                    let retry_in = patience.failed();
                     let why = explain(&error);
                     (sweeper.observer)(&ShipperEvent::StoreFailed { why, retry_in });
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        if let Some(left) = next_try.checked_duration_since(std::time::Instant::now()) {
+        if let Some(left) = patience.left() {
             wait = wait.min(left);
         }
-        watch.wait(&signals, wait).map_err(ShipperError::Wait)?;
+        watch.wait(stop, wait).map_err(ShipperError::Wait)?;
     }
     Ok(())
+}
+
+fn ship_all(
+    sweeper: &mut Sweeper<'_>,
+    store: &mut Option<Box<dyn Store>>,
+    open_store: &OpenStore<'_>,
+    report: &mut SweepReport,
+) -> Result<(), SweepError> {
+    let store = match store {
+        Some(store) => store,
+        None => store.insert(open_store().map_err(SweepError::Store)?),
+    };
+    sweeper.ship(store.as_ref(), report)
+}
+
+fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 /// Whether a shipper runs on this node.
@@ -173,10 +197,15 @@ pub fn is_running(paths: &AgentPaths) -> bool {
 
 /// The lock of the spool's only shipper; makes the directories where they are missing.
 fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
-    let unusable = |path: &Path, source| ShipperError::Unusable { path: path.to_owned(), source };
+    let unusable = |path: &Path, source| ShipperError::Unusable {
+        path: path.to_owned(),
+        source,
+    };
     let mut private = fs::DirBuilder::new();
     private.recursive(true).mode(0o700);
-    private.create(&paths.state).map_err(|source| unusable(&paths.state, source))?;
+    private
+        .create(&paths.state)
+        .map_err(|source| unusable(&paths.state, source))?;
     prepare_spool(&paths.spool)?;
     let path = paths.shipper_lock();
     let file = fs::OpenOptions::new()
@@ -187,9 +216,192 @@ fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
         .map_err(|source| unusable(&path, source))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            Err(ShipperError::AlreadyRunning { spool: paths.spool.clone() })
-        }
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ShipperError::AlreadyRunning {
+            spool: paths.spool.clone(),
+        }),
         Err(error) => Err(unusable(&path, error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::ffi::OsString;
+    use std::io::{Seek, Write};
+
+    use cdh_bundle::Verdict;
+    use cdh_store::{Catalog, DirectoryStore, Query};
+
+    use super::*;
+    use crate::handler::settings::HandlerSettings;
+    use crate::handler::{HandlerArguments, HandlerLog, capture};
+
+    /// A spool, a store, and dumps of processes that never were.
+    struct Node {
+        root: tempfile::TempDir,
+        paths: AgentPaths,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let paths = AgentPaths::below(root.path());
+            Self { root, paths }
+        }
+
+        fn dump(&self, name: &str, dumpable: &str) -> PathBuf {
+            let words = ["s11".to_owned(), format!("d{dumpable}"), format!("e{name}")];
+            let arguments = HandlerArguments::parse(words.map(OsString::from));
+            let settings = HandlerSettings {
+                spool: self.paths.spool.clone(),
+                ..HandlerSettings::default()
+            };
+            let mut stream = tempfile::tempfile().unwrap();
+            stream
+                .write_all(b"not a core, and kept nevertheless")
+                .unwrap();
+            stream.rewind().unwrap();
+            capture(&arguments, &settings, stream, HandlerLog::default())
+                .unwrap()
+                .path
+        }
+
+        fn store(&self) -> DirectoryStore {
+            DirectoryStore::create(self.root.path().join("store")).unwrap()
+        }
+
+        fn dumps(&self) -> usize {
+            Catalog::new(&self.store())
+                .find(&Query::default())
+                .unwrap()
+                .len()
+        }
+
+        fn sweep(&self) -> SweepReport {
+            sweep(&self.paths, &self.store(), SetuidDumps::Keep, &mut |_| {}).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_sealed_entry_leaves_the_spool_when_it_is_in_the_store() {
+        let node = Node::new();
+        let path = node.dump("one", "1");
+        let report = node.sweep();
+        assert_eq!((report.shipped.len(), node.dumps()), (1, 1));
+        assert!(!path.exists());
+        assert_eq!(node.sweep().shipped.len(), 0);
+    }
+
+    #[test]
+    fn an_entry_that_rotted_goes_into_quarantine_and_the_others_go_on() {
+        let node = Node::new();
+        let rotten = node.dump("rotten", "1");
+        node.dump("good", "1");
+        fs::write(rotten.join("core.zst"), "something else").unwrap();
+        let report = node.sweep();
+        assert_eq!((report.quarantined.len(), report.shipped.len()), (1, 1));
+        let name = rotten.file_name().unwrap();
+        let place = node.paths.spool.join(crate::spool::QUARANTINE).join(name);
+        assert!(
+            fs::read_to_string(place.join("reason.txt"))
+                .unwrap()
+                .contains("core.zst")
+        );
+        assert_eq!(fs::read(place.join("core.zst")).unwrap(), b"something else");
+    }
+
+    #[test]
+    fn dumps_of_setuid_programs_stay_on_the_node_unless_they_are_wanted() {
+        let node = Node::new();
+        let path = node.dump("su", "2");
+        assert_eq!(node.sweep().kept.len(), 1);
+        assert!(path.exists());
+        let store = node.store();
+        let report = sweep(&node.paths, &store, SetuidDumps::Ship, &mut |_| {}).unwrap();
+        assert_eq!(report.shipped.len(), 1);
+    }
+
+    #[test]
+    fn a_store_that_was_away_gets_everything_when_it_is_back() {
+        let node = Node::new();
+        node.dump("before", "1");
+        let (stop, stopper) = rustix::pipe::pipe().unwrap();
+        let opened = Cell::new(0);
+        let open = || -> Result<Box<dyn Store>, StoreError> {
+            opened.set(opened.get() + 1);
+            match opened.get() {
+                1 => Err(StoreError::NotFound {
+                    path: "the store".to_owned(),
+                }),
+                _ => Ok(Box::new(node.store())),
+            }
+        };
+        let mut stopper = Some(stopper);
+        let mut log = Vec::new();
+        let mut observer = |event: &ShipperEvent| {
+            let word = match event {
+                ShipperEvent::StoreFailed { .. } => "failed",
+                ShipperEvent::StoreBack => "back",
+                // While it runs: this one comes by inotify alone.
+                ShipperEvent::Shipped { name, .. } if name == "before" => {
+                    node.dump("after", "1");
+                    "before"
+                }
+                ShipperEvent::Shipped { .. } => {
+                    stopper = None;
+                    "after"
+                }
+                _ => "other",
+            };
+            log.push(word);
+        };
+        let begun = std::time::Instant::now();
+        run_until(
+            stop.as_fd(),
+            &node.paths,
+            &open,
+            SetuidDumps::Keep,
+            &mut observer,
+        )
+        .unwrap();
+        assert_eq!(log, ["failed", "before", "back", "after"]);
+        assert_eq!(node.dumps(), 2);
+        assert!(begun.elapsed() < SWEEP_INTERVAL);
+    }
+
+    #[test]
+    fn a_second_shipper_is_refused_and_seen() {
+        let node = Node::new();
+        assert!(!is_running(&node.paths));
+        let held = lock(&node.paths).unwrap();
+        assert!(is_running(&node.paths));
+        let error = sweep(&node.paths, &node.store(), SetuidDumps::Keep, &mut |_| {}).unwrap_err();
+        assert!(
+            matches!(error, ShipperError::AlreadyRunning { .. }),
+            "{error}"
+        );
+        drop(held);
+        assert!(!is_running(&node.paths));
+    }
+
+    #[test]
+    fn what_is_no_core_is_kept_byte_for_byte_and_never_called_complete() {
+        let node = Node::new();
+        node.dump("odd", "1");
+        node.sweep();
+        let store = node.store();
+        let catalog = Catalog::new(&store);
+        let dump = catalog.find(&Query::default()).unwrap().remove(0);
+        let manifest = catalog.manifest(&dump).unwrap();
+        assert!(
+            matches!(manifest.verdict, Verdict::Truncated { .. }),
+            "{:?}",
+            manifest.verdict
+        );
+        let bundle = cdh_bundle::BundleReader::open(store.read(&dump.key).unwrap()).unwrap();
+        let mut core = Vec::new();
+        io::Read::read_to_end(&mut bundle.core_reader().unwrap().unwrap(), &mut core).unwrap();
+        assert_eq!(core, b"not a core, and kept nevertheless");
+        assert!(bundle.verify().unwrap().is_good());
     }
 }

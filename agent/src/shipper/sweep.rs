@@ -221,7 +221,9 @@ impl Sweeper<'_> {
                 Ok(())
             }
             // What stands under the key is not ours to replace: other dumps are not concerned.
-            Err(error @ ShipError::Store(StoreError::Conflict { .. } | StoreError::Length { .. }))
+            Err(
+                error @ ShipError::Store(StoreError::Conflict { .. } | StoreError::Length { .. }),
+            )
             | Err(error @ ShipError::Verify { .. }) => {
                 self.entry_failed(&entry, explain(&error), false, report);
                 Ok(())

@@ -1,14 +1,12 @@
 //! Waits until there may be work: an entry in the spool, a signal, or the time is over.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
 use inotify::{Inotify, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use super::signals::StopSignals;
 
 /// Watches the spool.
 pub(super) struct SpoolWatch {
@@ -26,14 +24,14 @@ impl SpoolWatch {
     }
 
     /// Waits, at most for `limit`.
-    pub(super) fn wait(&mut self, signals: &StopSignals, limit: Duration) -> io::Result<()> {
+    pub(super) fn wait(&mut self, stop: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
         let timeout = Timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: limit.subsec_nanos().into(),
         };
         let mut descriptors = [
             PollFd::from_borrowed_fd(self.inotify.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(stop, PollFlags::IN),
         ];
         match poll(&mut descriptors, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -15,9 +15,9 @@ pub const QUARANTINE: &str = "quarantine";
 pub struct SpoolCount {
     /// Wait to be shipped.
     pub sealed: u64,
-    /// Are being written.
-    pub live: u64,
-    /// Left by dead handlers.
+    /// Are being written, or were left by dead handlers.
+    pub partial: u64,
+    /// Of these, the ones whose handlers are gone: the shipper will salvage them.
     pub abandoned: u64,
     /// In quarantine.
     pub quarantined: u64,
@@ -40,12 +40,19 @@ pub fn count(spool: &Path) -> Result<SpoolCount, BundleError> {
     for entry in entries {
         match entry.state {
             SpoolState::Sealed => count.sealed += 1,
-            SpoolState::Live => count.live += 1,
-            _ => count.abandoned += 1,
+            SpoolState::Live => count.partial += 1,
+            _ => {
+                count.partial += 1;
+                count.abandoned += 1;
+            }
         }
         count.bytes += size_of(&entry.path);
     }
-    for entry in fs::read_dir(spool.join(QUARANTINE)).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(spool.join(QUARANTINE))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         count.quarantined += 1;
         count.bytes += size_of(&entry.path());
     }
@@ -56,7 +63,10 @@ pub fn count(spool: &Path) -> Result<SpoolCount, BundleError> {
 fn size_of(entry: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let files = fs::read_dir(entry).into_iter().flatten().flatten();
-    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
+    files
+        .filter_map(|file| file.metadata().ok())
+        .map(|metadata| metadata.blocks() * 512)
+        .sum()
 }
 
 #[cfg(test)]
@@ -74,7 +84,10 @@ mod tests {
         fs::write(at(DumpId::random().to_string()), "not a directory").unwrap();
         std::os::unix::fs::symlink("/", at(format!("{}.partial", DumpId::random()))).unwrap();
         let found = count(spool.path()).unwrap();
-        assert_eq!((found.sealed, found.live, found.abandoned), (1, 0, 0));
-        assert_eq!(count(&spool.path().join("absent")).unwrap(), SpoolCount::default());
+        assert_eq!((found.sealed, found.partial, found.abandoned), (1, 0, 0));
+        assert_eq!(
+            count(&spool.path().join("absent")).unwrap(),
+            SpoolCount::default()
+        );
     }
 }

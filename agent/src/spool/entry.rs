@@ -31,7 +31,9 @@ pub enum SpoolError {
         source: io::Error,
     },
     /// Others could plant files in it.
-    #[error("the spool {path} belongs to user {owner} and has mode {mode:04o}: only its owner may write to it")]
+    #[error(
+        "the spool {path} belongs to user {owner} and has mode {mode:04o}: only its owner may write to it"
+    )]
     NotPrivate {
         /// The spool.
         path: PathBuf,
@@ -59,8 +61,15 @@ pub enum SpoolError {
 /// # Errors
 /// When it cannot be made or is not private.
 pub(crate) fn prepare_spool(path: &Path) -> Result<(), SpoolError> {
-    let unusable = |source| SpoolError::Unusable { path: path.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+    let unusable = |source| SpoolError::Unusable {
+        path: path.to_owned(),
+        source,
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(unusable)?;
     let metadata = std::fs::metadata(path).map_err(unusable)?;
     let own = rustix::process::geteuid().as_raw();
     if metadata.uid() != own || metadata.mode() & 0o022 != 0 {
@@ -85,7 +94,20 @@ impl PartialEntry {
     /// When the spool cannot be used.
     pub fn create(spool: &Path, id: DumpId) -> Result<Self, SpoolError> {
         prepare_spool(spool)?;
-        Ok(Self { entry: EntryDir::create(spool, id)? })
+        // A sweep that looks whether the new directory is locked holds it for that moment.
+        let mut attempts = 0;
+        loop {
+            match EntryDir::create(spool, id) {
+                Ok(entry) => return Ok(Self { entry }),
+                Err(BundleError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::WouldBlock && attempts < 100 =>
+                {
+                    attempts += 1;
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Takes over the entry of a handler that is gone.
@@ -94,7 +116,9 @@ impl PartialEntry {
     /// [`BundleError::Busy`] when its handler lives.
     pub fn take_over(spool: &Path, id: DumpId) -> Result<Self, SpoolError> {
         prepare_spool(spool)?;
-        Ok(Self { entry: EntryDir::adopt(spool, id)? })
+        Ok(Self {
+            entry: EntryDir::adopt(spool, id)?,
+        })
     }
 
     /// Its id.
@@ -160,9 +184,13 @@ impl PartialEntry {
     /// # Errors
     /// When it cannot be read.
     pub(super) fn read_file(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, SpoolError> {
-        let Some(file) = self.open_file(name)? else { return Ok(None) };
+        let Some(file) = self.open_file(name)? else {
+            return Ok(None);
+        };
         let mut bytes = Vec::new();
-        file.take(limit).read_to_end(&mut bytes).map_err(|error| self.failed(name, error))?;
+        file.take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(|error| self.failed(name, error))?;
         Ok(Some(bytes))
     }
 
@@ -219,7 +247,9 @@ impl PartialEntry {
     /// When that fails.
     pub fn sync(&self) -> Result<(), SpoolError> {
         if let Some(identity) = self.open_file(IDENTITY)? {
-            identity.sync_all().map_err(|error| self.failed(IDENTITY, error))?;
+            identity
+                .sync_all()
+                .map_err(|error| self.failed(IDENTITY, error))?;
         }
         rustix::fs::fsync(self.entry.descriptor()).map_err(|error| self.failed("", error.into()))
     }
@@ -241,6 +271,9 @@ impl PartialEntry {
     }
 
     fn failed(&self, name: &str, source: io::Error) -> SpoolError {
-        SpoolError::Io { path: self.path().join(name), source }
+        SpoolError::Io {
+            path: self.path().join(name),
+            source,
+        }
     }
 }

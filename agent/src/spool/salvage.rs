@@ -8,7 +8,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cdh_bundle::{Cause, CoreEncoding, DumpId, EntryKind, Gap, Manifest, Verdict};
+use cdh_bundle::{
+    BundleError, Cause, CoreEncoding, DumpId, EntryKind, Gap, Manifest, Verdict, is_safe_stem,
+};
 use cdh_elfcore::{CoreHead, FileSource};
 use jiff::Timestamp;
 
@@ -75,7 +77,10 @@ pub fn salvage(spool: &Path, id: DumpId) -> Result<Salvaged, SalvageError> {
         None => mend(&mut entry)?,
     };
     let verdict = manifest.verdict.clone();
-    Ok(Salvaged::Sealed { path: entry.seal(manifest)?, verdict })
+    Ok(Salvaged::Sealed {
+        path: entry.seal(manifest)?,
+        verdict,
+    })
 }
 
 /// Removes what is torn, and tells in a manifest what is left.
@@ -164,7 +169,9 @@ fn read_manifest(
     name: &str,
     id: DumpId,
 ) -> Result<Option<Manifest>, SpoolError> {
-    let Some(bytes) = entry.read_file(name, JSON_LIMIT)? else { return Ok(None) };
+    let Some(bytes) = entry.read_file(name, JSON_LIMIT)? else {
+        return Ok(None);
+    };
     let manifest = Manifest::from_json(&bytes).ok();
     Ok(manifest.filter(|manifest| manifest.id == id && is_safe_stem(&manifest.stem)))
 }
@@ -319,7 +326,11 @@ mod tests {
         drop(entry);
         let (path, _) = sealed(salvage(&spool, id).unwrap());
         let bundle = BundleWriter::from_entry(&path).unwrap();
-        assert!(bundle.manifest().entries.is_empty(), "{:?}", bundle.manifest().entries);
+        assert!(
+            bundle.manifest().entries.is_empty(),
+            "{:?}",
+            bundle.manifest().entries
+        );
         assert_eq!(fs::read(&secret).unwrap(), b"{}");
     }
 }

@@ -98,6 +98,8 @@ impl ProgramHeader {
 
     /// Every whole program header in a table.
     pub(crate) fn parse_all(table: &[u8]) -> impl Iterator<Item = Self> {
-        table.chunks_exact(PROGRAM_HEADER_SIZE).filter_map(Self::parse)
+        table
+            .chunks_exact(PROGRAM_HEADER_SIZE)
+            .filter_map(Self::parse)
     }
 }

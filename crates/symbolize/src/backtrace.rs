@@ -11,6 +11,11 @@ use crate::{
     Unwinder, UnwoundFrame, needs_of,
 };
 
+/// Frames of all threads together, and those that each may have in any case: a hostile core can claim
+/// ten thousand endless stacks. The crashing thread is not cut.
+const FRAMES: usize = 1 << 20;
+const FRAMES_OF_A_THREAD: usize = 256;
+
 /// What to unwind, and how far.
 #[derive(Clone, Debug)]
 pub struct BacktraceOptions {
@@ -167,10 +172,22 @@ fn unwind_all(
     let count = if options.all_threads {
         threads.len()
     } else {
-        1
+        threads.len().min(1)
     };
-    let unwind = |thread: &Thread| unwinder.unwind(&thread.registers, memory, options.max_frames);
-    threads.par_iter().take(count).map(unwind).collect()
+    let share = FRAMES
+        .checked_div(count)
+        .unwrap_or(FRAMES)
+        .max(FRAMES_OF_A_THREAD);
+    let unwind = |(index, thread): (usize, &Thread)| {
+        let limit = if index == 0 { usize::MAX } else { share };
+        unwinder.unwind(&thread.registers, memory, options.max_frames.min(limit))
+    };
+    threads
+        .par_iter()
+        .take(count)
+        .enumerate()
+        .map(unwind)
+        .collect()
 }
 
 fn report(loaded: &LoadedModule<'_>) -> ModuleReport {

@@ -3,8 +3,9 @@
 //! It does not change with addresses, with builds, or with what the compiler chose to inline: it is made
 //! of function names (inlined calls count as calls), without hashes, clones, template arguments and
 //! parameters. What all crashes of a kind share (`raise`, `abort`, panic machinery) is left out, and a
-//! recursion counts once. Frames without a name count by module and address in its file. Frames that
-//! were only guessed end it.
+//! recursion counts once. It ends at `main`, at the start of a thread, and where frames were only
+//! guessed. Frames without a name count by module and address in its file, except those of the C
+//! runtime: debug files of libc are installed here and missing there.
 //!
 //! Worked example: `raise`, `abort`, `core::panicking::panic`, `app::parse::h1f…`, `app::main` becomes
 //! SHA-256 of `cdh 1\napp::parse\napp::main\n`, of which the first eight bytes are shown.
@@ -18,6 +19,8 @@ use crate::{Frame, FrameTrust, LoadedModule, UnwoundFrame};
 
 /// Names that count: more would tell apart callers of the same bug, fewer would lump bugs together.
 const DEPTH: usize = 6;
+/// Frames that are looked at, so that stacks unwound to different depths agree.
+const REACH: usize = 48;
 /// Bytes of the hash that are kept.
 const BYTES: usize = 8;
 
@@ -28,53 +31,76 @@ const BYTES: usize = 8;
 #[serde(transparent)]
 pub struct Fingerprint(String);
 
+/// One frame, normalised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Name(String),
+    /// No name: the file name of the module and the address in it.
+    Place {
+        text: String,
+        /// Of the C or C++ runtime: whether it has a name depends on installed debug files.
+        runtime: bool,
+    },
+}
+
 impl Fingerprint {
     /// From the named frames of the crashing thread; `None` where nothing in them can be relied on.
     #[must_use]
     pub fn from_frames(frames: &[Frame], modules: &[LoadedModule<'_>]) -> Option<Self> {
-        let described = frames
+        let steps = frames
             .iter()
             .filter(|frame| !frame.tail_call && !frame.signal_handler)
             .take_while(|frame| frame.trust != FrameTrust::Scan)
+            .take(REACH)
             .filter_map(|frame| match &frame.function {
-                Ok(function) => Some(normalised(&function.name)),
-                Err(_) => place(
-                    frame.module.and_then(|index| modules.get(index))?.module,
-                    frame.svma?,
-                ),
+                Ok(function) => Some(Step::Name(normalised(&function.name))),
+                Err(_) => place(modules.get(frame.module?)?.module, frame.svma?),
             });
-        Self::from_names(described)
+        Self::from_steps(steps.collect())
     }
 
     /// From frames without names, as known at the moment of the crash: same build, same crash.
     #[must_use]
     pub fn from_unwound(frames: &[UnwoundFrame], modules: &[LoadedModule<'_>]) -> Option<Self> {
-        let described = frames
+        let steps = frames
             .iter()
             .filter(|frame| !frame.signal_frame)
             .take_while(|frame| frame.trust != FrameTrust::Scan)
-            .filter_map(|frame| {
-                place(
-                    frame.module.and_then(|index| modules.get(index))?.module,
-                    frame.svma?,
-                )
-            });
-        Self::from_names(described)
+            .take(REACH)
+            .filter_map(|frame| place(modules.get(frame.module?)?.module, frame.svma?));
+        Self::from_steps(steps.collect())
     }
 
-    fn from_names(names: impl Iterator<Item = String>) -> Option<Self> {
-        let names: Vec<String> = names.collect();
-        let start = names
-            .iter()
-            .position(|name| !is_machinery(name))
-            .unwrap_or(0);
-        let mut chosen: Vec<&String> = Vec::new();
-        for name in names.iter().skip(start) {
-            if chosen.len() == DEPTH {
+    fn from_steps(mut steps: Vec<Step>) -> Option<Self> {
+        let in_runtime = |step: &Step| matches!(step, Step::Place { runtime: true, .. });
+        if !steps.iter().all(in_runtime) {
+            steps.retain(|step| !in_runtime(step));
+        }
+        // Frames without a name may stand between those of the machinery.
+        let leading = steps.iter().take_while(|step| match step {
+            Step::Name(name) => is_machinery(name),
+            Step::Place { .. } => true,
+        });
+        let last = leading
+            .enumerate()
+            .filter(|(_, step)| matches!(step, Step::Name(_)))
+            .last();
+        let start = last.map_or(0, |(index, _)| index.saturating_add(1));
+        let rest = steps
+            .get(start..)
+            .filter(|rest| !rest.is_empty())
+            .unwrap_or(&steps);
+        let mut chosen: Vec<&str> = Vec::new();
+        for step in rest {
+            let (Step::Name(text) | Step::Place { text, .. }) = step;
+            if chosen.len() == DEPTH || (!chosen.is_empty() && is_start(text)) {
                 break;
             }
-            if !chosen.contains(&name) {
-                chosen.push(name);
+            if !chosen.contains(&text.as_str()) {
+                chosen.push(text);
+            }
+            if text == "main" {
+                break;
             }
         }
         if chosen.is_empty() {
@@ -122,10 +148,36 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// A frame without a name: file name of the module and address in the file.
-fn place(module: &Module, svma: Svma) -> Option<String> {
-    let name = module.path.rsplit(|byte| *byte == b'/').next()?;
-    Some(format!("{}+{svma}", String::from_utf8_lossy(name)))
+/// A frame without a name.
+fn place(module: &Module, svma: Svma) -> Option<Step> {
+    let name = String::from_utf8_lossy(module.path.rsplit(|byte| *byte == b'/').next()?);
+    let runtime = [
+        "libc.so",
+        "libc-",
+        "libpthread",
+        "libstdc++",
+        "libgcc_s",
+        "ld-",
+    ];
+    let runtime = runtime.iter().any(|prefix| name.starts_with(prefix));
+    Some(Step::Place {
+        text: format!("{name}+{svma}"),
+        runtime,
+    })
+}
+
+/// What lies below the first function of a thread.
+fn is_start(name: &str) -> bool {
+    const NAMES: [&str; 7] = [
+        "libc_start_call_main",
+        "libc_start_main_impl",
+        "libc_start_main",
+        "start",
+        "start_thread",
+        "clone",
+        "clone3",
+    ];
+    NAMES.contains(&name)
 }
 
 /// The name without what differs between builds of the same source.
@@ -179,7 +231,7 @@ fn starts_arguments(before: &str, rest: &str) -> bool {
 
 /// Functions that end a process or report its end: the crash is in what called them.
 fn is_machinery(name: &str) -> bool {
-    const NAMES: [&str; 31] = [
+    const NAMES: [&str; 30] = [
         "raise",
         "gsignal",
         "abort",
@@ -208,11 +260,10 @@ fn is_machinery(name: &str) -> bool {
         "rust_begin_unwind",
         "rust_panic",
         "rust_start_panic",
-        "rustc::rust_begin_unwind",
         "runtime.raise",
         "runtime.dieFromSignal",
     ];
-    const PREFIXES: [&str; 8] = [
+    const PREFIXES: [&str; 10] = [
         "core::panicking::",
         "std::panicking::",
         "std::process::abort",
@@ -221,6 +272,8 @@ fn is_machinery(name: &str) -> bool {
         "panic_unwind::",
         "core::option::",
         "core::result::",
+        "rustc::",
+        "std::__throw_",
     ];
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -230,7 +283,19 @@ mod tests {
     use super::*;
 
     fn of(names: &[&str]) -> Option<Fingerprint> {
-        Fingerprint::from_names(names.iter().map(|name| normalised(name)))
+        // `?` stands for a frame of the program without a name, `-` for one of libc.
+        let step = |name: &&str| match *name {
+            "?" => Step::Place {
+                text: "app+0x10".to_owned(),
+                runtime: false,
+            },
+            "-" => Step::Place {
+                text: "libc.so.6+0x20".to_owned(),
+                runtime: true,
+            },
+            name => Step::Name(normalised(name)),
+        };
+        Fingerprint::from_steps(names.iter().map(step).collect())
     }
 
     #[test]
@@ -274,6 +339,29 @@ mod tests {
         assert_eq!(of(&["parse", "parse", "parse", "main", "parse"]), plain);
         assert_ne!(of(&["parse", "other"]), plain);
         assert!(of(&["abort"]).is_some());
+        assert_eq!(
+            of(&["parse", "main", "__libc_start_call_main", "_start"]),
+            plain
+        );
+    }
+
+    #[test]
+    fn installed_debug_files_of_libc_do_not_count() {
+        let with = of(&[
+            "__pthread_kill_implementation",
+            "raise",
+            "abort",
+            "parse",
+            "main",
+            "_start",
+        ]);
+        assert_eq!(
+            of(&["-", "raise", "abort", "parse", "main", "-", "-", "_start"]),
+            with
+        );
+        assert_eq!(of(&["-", "raise", "?", "abort", "parse", "main"]), with);
+        assert_ne!(of(&["?", "parse", "main"]), with);
+        assert!(of(&["-", "-"]).is_some());
         assert_eq!(of(&[]), None);
     }
 

@@ -57,7 +57,7 @@ pub enum Stop {
 }
 
 /// A frame before it has a name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnwoundFrame {
     /// Program counter.
     pub pc: Avma,
@@ -71,8 +71,6 @@ pub struct UnwoundFrame {
     pub svma: Option<Svma>,
     /// Whether `pc` follows a call, so that `pc - 1` belongs to the caller and `pc` may not.
     pub is_return_address: bool,
-    /// All registers that are known. Those that a callee may clobber are the callee's.
-    pub registers: Registers,
     /// The trampoline between a signal handler and the code that the signal interrupted.
     pub signal_frame: bool,
 }
@@ -245,7 +243,6 @@ impl<'m> Unwinder<'m> {
             module: None,
             svma: None,
             is_return_address: after_call,
-            registers: registers.clone(),
             signal_frame: false,
         };
         frame.module = self.module_at(frame.lookup());

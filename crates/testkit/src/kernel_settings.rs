@@ -44,8 +44,12 @@ impl KernelSettingsLock {
             }
         }
         let path = Self::path();
-        let mut file =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)?;
         flock(&file, FlockOperation::LockExclusive)?;
         let mut left = Vec::new();
         file.read_to_end(&mut left)?;

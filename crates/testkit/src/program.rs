@@ -46,7 +46,9 @@ impl Program {
             .output()?;
         match output.status.success() {
             true => Ok(program),
-            false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned())),
+            false => Err(io::Error::other(
+                String::from_utf8_lossy(&output.stderr).into_owned(),
+            )),
         }
     }
 }

@@ -24,6 +24,9 @@ pub(super) struct Names<'a, 'data> {
     known: HashMap<UnitOffset, Option<String>>,
 }
 
+/// Name of a class without one.
+const LAMBDA: &str = "{lambda}";
+
 /// Where an entry is.
 enum Place<'data> {
     Home(UnitOffset),
@@ -183,12 +186,17 @@ impl<'a, 'data> Names<'a, 'data> {
 }
 
 /// The name with its namespaces and classes, for C++ functions that have no linkage name.
+/// A class without a name is that of a lambda: `{lambda}::operator()`.
 fn qualified(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset, name: String) -> String {
     if !has_scopes(unit) {
         return name;
     }
     match scopes(unit, offset) {
-        Ok(scopes) if !scopes.is_empty() => format!("{}::{name}", scopes.join("::")),
+        Ok(mut scopes) if !scopes.is_empty() => {
+            // The classes around a lambda's class are lambdas too, and tell nothing.
+            scopes.dedup_by(|inner, outer| inner == LAMBDA && outer == LAMBDA);
+            format!("{}::{name}", scopes.join("::"))
+        }
         _ => name,
     }
 }
@@ -235,7 +243,7 @@ fn scopes(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset) -> gimli::Result<Ve
             | gimli::DW_TAG_union_type => {
                 let mut name = match abbreviation.tag() {
                     gimli::DW_TAG_namespace => "(anonymous namespace)".to_owned(),
-                    _ => "(anonymous class)".to_owned(),
+                    _ => LAMBDA.to_owned(),
                 };
                 for specification in abbreviation.attributes() {
                     let attribute = entries.read_attribute(*specification)?;

@@ -59,7 +59,6 @@ fn names_and_lines_equal_addr2lines_on_rust() {
         module: Some(0),
         svma: Some(cdh_elfcore::Svma(at)),
         is_return_address: false,
-        registers: Registers::new(object.machine()),
         signal_frame: false,
     };
     let step = usize::try_from(text.size / 3000).unwrap();

@@ -369,7 +369,8 @@ int main(void) { return down(1); }"#;
     assert_eq!(small.threads[0].stop, Stop::Limit);
     assert_eq!(small.threads[0].frames.len(), 16 << 10);
     assert_eq!(large.threads[0].stop, Stop::End);
-    assert_eq!(small.fingerprint.is_some(), large.fingerprint.is_some());
+    assert!(large.fingerprint.is_some());
+    assert_eq!(small.fingerprint, large.fingerprint);
 }
 
 #[test]

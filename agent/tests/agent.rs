@@ -1,0 +1,593 @@
+//! Real crashes through the kernel's own pipe: they need root, and take the machine's core settings
+//! for themselves as long as they run. `CDH_TEST_HANDLER` names another handler to test, such as the
+//! static one that is shipped.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use cdh_agent::spool::PartialEntry;
+use cdh_agent::{AgentPaths, InstallOptions, SetuidDumps, SweepReport};
+use cdh_bundle::{
+    BundleReader, Cause, CoreEncoding, DumpId, EntryKind, Manifest, RawText, Verdict,
+};
+use cdh_elfcore::{CoreFile, FileSource};
+use cdh_store::{Catalog, DirectoryStore, Query, Store};
+use cdh_testkit::{KernelSettingsLock, Program};
+
+/// The most that the handler may use, KiB.
+const MEMORY_LIMIT: u64 = 32 << 10;
+const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
+
+fn handler() -> PathBuf {
+    std::env::var_os("CDH_TEST_HANDLER")
+        .map_or_else(|| env!("CARGO_BIN_EXE_cdh-handler").into(), PathBuf::from)
+}
+
+fn programs() -> &'static Path {
+    static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        Program::Crash.build(directory.path()).unwrap();
+        Program::Launcher.build(directory.path()).unwrap();
+        directory
+    });
+    directory.path()
+}
+
+/// A node of its own below a temporary directory; the kernel's settings are this test's alone.
+struct Node {
+    root: tempfile::TempDir,
+    paths: AgentPaths,
+    _lock: KernelSettingsLock,
+}
+
+impl Node {
+    /// `None`, with the reason on stderr, where this cannot be tested.
+    fn new() -> Option<Self> {
+        let Some(lock) = KernelSettingsLock::acquire().unwrap() else {
+            eprintln!("skipped: only root may change the kernel's core settings");
+            return None;
+        };
+        let root = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
+        let paths = AgentPaths::below(root.path());
+        Some(Self {
+            root,
+            paths,
+            _lock: lock,
+        })
+    }
+
+    /// Lets the kernel start the launcher, which starts the handler.
+    fn with_launcher() -> Option<Self> {
+        let node = Self::new()?;
+        let root = node.root.path();
+        fs::copy(programs().join("launcher"), root.join("launcher")).unwrap();
+        fs::copy(handler(), root.join("cdh-handler")).unwrap();
+        let settings = serde_json::json!({ "spool": node.paths.spool });
+        fs::write(root.join("cdh-handler.json"), settings.to_string()).unwrap();
+        let launcher = root.join("launcher");
+        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e";
+        let pattern = format!("|{} {} {arguments}", launcher.display(), root.display());
+        assert!(pattern.len() < 128, "{pattern}");
+        fs::write("/proc/sys/kernel/core_pipe_limit", "64").unwrap();
+        fs::write("/proc/sys/kernel/core_pattern", pattern).unwrap();
+        Some(node)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Runs the program until it dies, and waits for the launcher.
+    fn crash(&self, words: &[&OsStr]) {
+        let _ = fs::remove_file(self.path("usage"));
+        let program = programs().join("crash");
+        let status = Command::new(program)
+            .args(words)
+            .current_dir(&self.root)
+            .status()
+            .unwrap();
+        assert!(status.signal().is_some(), "{status}");
+        let deadline = Instant::now() + Duration::from_secs(300);
+        while !self.path("usage").exists() {
+            assert!(Instant::now() < deadline, "the handler does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Peak memory of the last handler, KiB.
+    fn peak_memory(&self) -> u64 {
+        let usage = fs::read_to_string(self.path("usage")).unwrap();
+        usage.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn store(&self) -> DirectoryStore {
+        DirectoryStore::create(self.path("store")).unwrap()
+    }
+
+    fn sweep(&self) -> SweepReport {
+        let mut observer = |event: &_| eprintln!("{event:?}");
+        cdh_agent::sweep(&self.paths, &self.store(), SetuidDumps::Ship, &mut observer).unwrap()
+    }
+
+    /// All dumps in the store, each verified by us and by `unzip`.
+    fn dumps(&self) -> Vec<(Manifest, BundleReader)> {
+        let store = self.store();
+        let catalog = Catalog::new(&store);
+        let open = |dump: cdh_store::DumpSummary| {
+            let manifest = catalog.manifest(&dump).unwrap();
+            let zip = self.path("store").join(dump.key.as_str());
+            let tested = Command::new("unzip")
+                .arg("-tqq")
+                .arg(&zip)
+                .output()
+                .unwrap();
+            assert!(
+                tested.status.success(),
+                "{}",
+                String::from_utf8_lossy(&tested.stdout)
+            );
+            let bundle = BundleReader::open(store.read(&dump.key).unwrap()).unwrap();
+            let verification = bundle.verify().unwrap();
+            assert!(
+                verification.is_good(),
+                "{:?}",
+                verification.problems().collect::<Vec<_>>()
+            );
+            (manifest, bundle)
+        };
+        catalog
+            .find(&Query::default())
+            .unwrap()
+            .into_iter()
+            .map(open)
+            .collect()
+    }
+
+    /// The one sealed entry of the spool.
+    fn entry(&self) -> PathBuf {
+        let entries = fs::read_dir(&self.paths.spool).unwrap();
+        let entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        entries[0].clone()
+    }
+}
+
+fn words(text: &str) -> Vec<&OsStr> {
+    text.split(' ').map(OsStr::new).collect()
+}
+
+fn manifest_of(entry: &Path) -> Manifest {
+    Manifest::from_json(&fs::read(entry.join("manifest.json")).unwrap()).unwrap()
+}
+
+/// Panics at the first byte in which the two differ.
+fn assert_same(mut found: impl Read, mut expected: impl Read) -> u64 {
+    let (mut one, mut other) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut total = 0;
+    loop {
+        let count = read_full(&mut found, &mut one);
+        assert_eq!(
+            count,
+            read_full(&mut expected, &mut other),
+            "lengths differ after {total}"
+        );
+        assert!(
+            one[..count] == other[..count],
+            "differs after {total} bytes"
+        );
+        if count == 0 {
+            return total;
+        }
+        total += count as u64;
+    }
+}
+
+fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> usize {
+    let mut done = 0;
+    while done < buffer.len() {
+        match from.read(&mut buffer[done..]).unwrap() {
+            0 => break,
+            count => done += count,
+        }
+    }
+    done
+}
+
+#[test]
+fn an_installed_handler_turns_a_crash_into_a_verified_dump() {
+    let Some(node) = Node::new() else { return };
+    let before = fs::read("/proc/sys/kernel/core_pattern").unwrap();
+    let options = InstallOptions::new(node.paths.clone(), handler());
+    cdh_agent::install(&options).unwrap();
+    assert!(cdh_agent::install(&options).unwrap().reinstalled);
+
+    let program = programs().join("crash");
+    let status = Command::new(&program)
+        .args(["threads", "3"])
+        .status()
+        .unwrap();
+    assert_eq!(status.signal(), Some(11), "{status}");
+    assert!(status.core_dumped());
+    let report = cdh_agent::uninstall(&node.paths).unwrap();
+    assert!(!report.foreign_pattern && report.had_backup);
+    assert_eq!(fs::read("/proc/sys/kernel/core_pattern").unwrap(), before);
+
+    assert_eq!(node.sweep().shipped.len(), 1);
+    let [(manifest, bundle)] = &node.dumps()[..] else {
+        panic!("one dump was expected")
+    };
+    assert_eq!(manifest.verdict, Verdict::Complete);
+    assert!(manifest.gaps.is_empty(), "{:?}", manifest.gaps);
+    assert_eq!(manifest.signal.name, "SIGSEGV");
+    assert_eq!(
+        (manifest.signal.address, manifest.thread_count),
+        (Some(0), Some(4))
+    );
+    assert_eq!(
+        manifest.process.exe,
+        Some(RawText::new(program.as_os_str().as_bytes()))
+    );
+    assert!(manifest.fingerprint.is_some());
+    assert!(manifest.modules.len() >= 4, "{:?}", manifest.modules);
+    assert!(
+        manifest
+            .modules
+            .iter()
+            .all(|module| module.build_id.is_some())
+    );
+    for kind in [
+        EntryKind::DumpInfo,
+        EntryKind::Proc,
+        EntryKind::Backtrace,
+        CORE,
+    ] {
+        assert!(bundle.entry(&kind).is_some(), "{kind:?}");
+    }
+    let mut minicore = Vec::new();
+    let entry = bundle.entry(&EntryKind::Minicore).unwrap();
+    bundle
+        .entry_reader(entry)
+        .unwrap()
+        .read_to_end(&mut minicore)
+        .unwrap();
+    assert_eq!(frames(&node, &program, &minicore), ["write_to", "main"]);
+}
+
+/// The functions that gdb finds on the crashing thread's stack.
+fn frames(node: &Node, program: &Path, core: &[u8]) -> Vec<String> {
+    let path = node.path("minicore");
+    fs::write(&path, core).unwrap();
+    let Ok(gdb) = Command::new("gdb")
+        .args(["-nx", "-batch", "-iex", "set auto-load off", "-ex", "bt"])
+        .arg(program)
+        .arg(&path)
+        .output()
+    else {
+        eprintln!("gdb is not here: the minicore was not compared");
+        return vec!["write_to".to_owned(), "main".to_owned()];
+    };
+    let text = String::from_utf8_lossy(&gdb.stdout).into_owned();
+    let names = text
+        .lines()
+        .filter(|line| line.starts_with("#0 ") || line.starts_with("#1 "));
+    let name = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = if words.get(2) == Some(&"in") { 3 } else { 1 };
+        words.get(at).copied().unwrap_or_default().to_owned()
+    };
+    // gdb prints the innermost frame once more when it opens the core.
+    let mut names: Vec<_> = names.map(name).collect();
+    names.dedup();
+    names
+}
+
+#[test]
+fn two_gibibytes_take_little_memory_and_arrive_byte_for_byte() {
+    let Some(node) = Node::with_launcher() else {
+        return;
+    };
+    fs::write(node.path("tee"), "").unwrap();
+    node.crash(&words("heap 96 random 32 sparse 1920"));
+    assert!(
+        node.peak_memory() < MEMORY_LIMIT,
+        "{} KiB",
+        node.peak_memory()
+    );
+    let entry = node.entry();
+    let manifest = manifest_of(&entry);
+    assert_eq!(manifest.verdict, Verdict::Complete, "{:?}", manifest.gaps);
+    let core = manifest.core.unwrap();
+    assert!(core.size >= 2 << 30, "{}", core.size);
+    let stored = File::open(entry.join(CORE.file_name())).unwrap();
+    let at_rest = stored.metadata().unwrap().len();
+    // What is zero costs next to nothing: all of the rest is less than this.
+    assert!(at_rest < 128 << 20, "{at_rest} bytes at rest");
+    let plain = zstd::stream::Decoder::new(stored).unwrap();
+    assert_eq!(
+        assert_same(plain, File::open(node.path("core.tee")).unwrap()),
+        core.size
+    );
+    eprintln!(
+        "2 GiB: {} KiB of memory, {} MiB at rest\n{}",
+        node.peak_memory(),
+        at_rest >> 20,
+        fs::read_to_string(entry.join("handler.log")).unwrap()
+    );
+}
+
+#[test]
+fn a_handler_that_is_killed_leaves_a_dump_whenever_it_is() {
+    let Some(node) = Node::with_launcher() else {
+        return;
+    };
+    // Bytes of the core that it has got, milliseconds after that.
+    let moments = [
+        "0 0",
+        "0 200",
+        "100 200",
+        "4096 1",
+        "20000 20",
+        "9000000 30",
+        "-1 0",
+        "-1 1",
+        "-1 5",
+    ];
+    let mut shipped = 0;
+    let mut truncated = 0;
+    for moment in moments {
+        fs::write(node.path("kill"), moment).unwrap();
+        node.crash(&words("heap 24 threads 2"));
+        let report = node.sweep();
+        assert!(
+            report.failed.is_empty() && report.quarantined.is_empty(),
+            "{moment}: {report:?}"
+        );
+        // Killed before it could make its first directory, nothing of it can be there.
+        let is_too_early = ["0 0", "4096 1"].contains(&moment);
+        assert!(
+            report.shipped.len() == 1 || is_too_early,
+            "{moment}: {report:?}"
+        );
+        shipped += report.shipped.len();
+        let dumps = node.dumps();
+        assert_eq!(dumps.len(), shipped, "{moment}");
+        for (manifest, bundle) in dumps
+            .iter()
+            .filter(|(one, _)| report.shipped.contains(&one.id))
+        {
+            eprintln!("killed at {moment}: {}", manifest.verdict.describe());
+            let Verdict::Truncated {
+                got,
+                expected,
+                cause,
+                ..
+            } = &manifest.verdict
+            else {
+                continue;
+            };
+            truncated += 1;
+            assert_eq!(
+                (*cause, got < expected),
+                (Cause::HandlerDied, true),
+                "{moment}"
+            );
+            assert_eq!(manifest.signal.name, "SIGSEGV", "{moment}");
+            let mut core = bundle.core_reader().unwrap().unwrap();
+            assert_eq!(io::copy(&mut core, &mut io::sink()).unwrap(), *got);
+        }
+    }
+    assert!(truncated > 0);
+    assert_eq!(names_in(&node.paths.spool), Vec::<String>::new());
+}
+
+#[test]
+fn a_core_whose_process_is_killed_is_truncated_and_says_by_what() {
+    let Some(node) = Node::with_launcher() else {
+        return;
+    };
+    fs::write(node.path("victim"), "20000000 0").unwrap();
+    node.crash(&words("heap 200"));
+    let entry = node.entry();
+    let manifest = manifest_of(&entry);
+    let Verdict::Truncated {
+        expected,
+        got,
+        cause,
+        evidence,
+    } = manifest.verdict
+    else {
+        panic!("{:?}", manifest.verdict)
+    };
+    eprintln!("{got} of {expected}: {cause:?}, {evidence:?}");
+    assert!(
+        got < expected && expected > 200 << 20,
+        "{got} of {expected}"
+    );
+    assert_eq!((cause, evidence.is_some()), (Cause::Killed, true));
+    // What was taken first is there although the rest is not.
+    let minicore = FileSource::new(File::open(entry.join("minicore.elf")).unwrap()).unwrap();
+    let minicore = CoreFile::open(Box::new(minicore)).unwrap();
+    assert_eq!(minicore.head().threads().len(), 1);
+    assert_eq!(node.sweep().shipped.len(), 1);
+    assert_eq!(node.dumps().len(), 1);
+}
+
+#[test]
+fn names_that_attack_are_kept_as_bytes_and_get_nowhere() {
+    let Some(node) = Node::with_launcher() else {
+        return;
+    };
+    let name: &[u8] = b"\x1b[31m\n\"/../\xff";
+    let host: &[u8] = b"../../\n\x1b]0;x\x07\"}{'$(id)`\xc3\x28";
+    let argument: &[u8] = b"\xff\xfe\"; rm -rf / #\n\x1b[2J\\";
+    let all: [&[u8]; 5] = [b"name", name, b"host", host, argument];
+    let before = names_in(node.root.path());
+    node.crash(&all.map(OsStr::from_bytes));
+    let entry = node.entry();
+    let manifest = manifest_of(&entry);
+    assert_eq!(manifest.verdict, Verdict::Complete);
+    assert_eq!(manifest.process.name.as_bytes(), name);
+    // The kernel writes `!` for `/` in `%h`.
+    let shown: Vec<u8> = host
+        .iter()
+        .map(|&byte| if byte == b'/' { b'!' } else { byte })
+        .collect();
+    assert_eq!(manifest.hostname.as_bytes(), shown, "{}", manifest.hostname);
+    assert_eq!(
+        manifest
+            .process
+            .arguments
+            .as_ref()
+            .unwrap()
+            .last()
+            .unwrap()
+            .as_bytes(),
+        argument
+    );
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    assert!(manifest.stem.bytes().all(harmless), "{}", manifest.stem);
+    for file in [
+        "proc.json",
+        "dump-info.json",
+        "manifest.json",
+        "backtrace.json",
+    ] {
+        let text = fs::read_to_string(entry.join(file)).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(
+            value.is_object() && !text.contains('\x1b'),
+            "{file}: {text}"
+        );
+    }
+    let log = fs::read_to_string(entry.join("handler.log")).unwrap();
+    assert!(!log.contains(['\x1b', '\x07']), "{log}");
+    let spool = names_in(&node.paths.spool);
+    assert!(
+        spool.len() == 1 && spool[0].parse::<DumpId>().is_ok(),
+        "{spool:?}"
+    );
+    assert_eq!(node.sweep().shipped.len(), 1);
+    let [(_, bundle)] = &node.dumps()[..] else {
+        panic!("one dump was expected")
+    };
+    for entry in bundle.entries() {
+        assert!(
+            entry.name.as_bytes().iter().all(|&byte| harmless(byte)),
+            "{}",
+            entry.name
+        );
+    }
+    let mut after = names_in(node.root.path());
+    after.retain(|name| !["state", "store", "usage"].contains(&name.as_str()));
+    assert_eq!(after, before);
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A small file system, unmounted when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(at: PathBuf, options: &str) -> Option<Self> {
+        fs::create_dir_all(&at).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "cdh-test"])
+            .arg(&at)
+            .status()
+            .is_ok_and(|status| status.success());
+        if !mounted {
+            eprintln!("skipped: no tmpfs can be mounted");
+        }
+        mounted.then_some(Self(at))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_spool_gives_a_valid_dump_of_what_fits() {
+    let Some(node) = Node::with_launcher() else {
+        return;
+    };
+    let Some(_disk) = SmallDisk::mount(node.paths.spool.clone(), "size=40m,mode=0700") else {
+        return;
+    };
+    node.crash(&words("random 200"));
+    let manifest = manifest_of(&node.entry());
+    let Verdict::Truncated {
+        expected,
+        got,
+        cause,
+        ..
+    } = manifest.verdict
+    else {
+        panic!("{:?}", manifest.verdict)
+    };
+    assert_eq!(cause, Cause::NoSpace);
+    assert!(got > 30 << 20 && got < expected, "{got} of {expected}");
+    assert_eq!(manifest.core.unwrap().size, got);
+    assert_eq!(node.sweep().shipped.len(), 1);
+    let [(_, bundle)] = &node.dumps()[..] else {
+        panic!("one dump was expected")
+    };
+    assert!(
+        bundle
+            .core_source()
+            .unwrap()
+            .is_some_and(|core| core.len() == got)
+    );
+}
+
+#[test]
+fn a_spool_that_others_can_write_to_is_not_used() {
+    let Some(node) = Node::with_launcher() else {
+        return;
+    };
+    fs::create_dir_all(&node.paths.spool).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(&node.paths.spool, open).unwrap();
+    node.crash(&[]);
+    assert_eq!(names_in(&node.paths.spool), Vec::<String>::new());
+    assert!(PartialEntry::create(&node.paths.spool, DumpId::random()).is_err());
+}
+
+#[test]
+fn the_kernels_settings_come_back_after_a_panic() {
+    let Some(lock) = KernelSettingsLock::acquire().unwrap() else {
+        eprintln!("skipped: only root may change the kernel's core settings");
+        return;
+    };
+    let saved = lock.saved_core_pattern().to_vec();
+    let panicked = std::panic::catch_unwind(move || {
+        let _lock = lock;
+        fs::write("/proc/sys/kernel/core_pattern", "|/nonexistent/cdh-handler").unwrap();
+        panic!("on purpose");
+    });
+    assert!(panicked.is_err());
+    let _lock = KernelSettingsLock::acquire().unwrap().unwrap();
+    assert_eq!(
+        fs::read("/proc/sys/kernel/core_pattern")
+            .unwrap()
+            .trim_ascii_end(),
+        saved
+    );
+}
