@@ -59,11 +59,8 @@ impl HandlerArguments {
             };
             // Texts stand last and may hold spaces, at which kernels before 5.3 split them.
             let is_text = letter == b'e' || letter == b'h';
-            while is_text {
-                let ends = |next: &Vec<u8>| letter == b'h' && next.first() == Some(&b'e');
-                let Some(more) = arguments.next_if(|next| !ends(next)) else {
-                    break;
-                };
+            let ends = |next: &Vec<u8>| letter == b'h' && next.first() == Some(&b'e');
+            while let Some(more) = arguments.next_if(|next| is_text && !ends(next)) {
                 value.push(b' ');
                 value.extend_from_slice(&more);
             }

@@ -39,11 +39,11 @@ impl StopSignals {
         // SAFETY: a plain system call on a valid set.
         match unsafe { libc::signalfd(-1, &wanted, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) } {
             -1 => Err(io::Error::last_os_error()),
-            // SAFETY: the descriptor is new and belongs to nobody else.
-            new => Ok(Self {
-                descriptor: unsafe { OwnedFd::from_raw_fd(new) },
-                before,
-            }),
+            new => {
+                // SAFETY: the descriptor is new and belongs to nobody else.
+                let descriptor = unsafe { OwnedFd::from_raw_fd(new) };
+                Ok(Self { descriptor, before })
+            }
         }
     }
 }
