@@ -136,7 +136,11 @@ impl Demo {
             .iter()
             .rposition(|line| line.starts_with("#0 "))
             .unwrap_or(0);
-        let theirs: Vec<Shown> = lines.iter().skip(start).filter_map(|line| gdb_frame(line)).collect();
+        let theirs: Vec<Shown> = lines
+            .iter()
+            .skip(start)
+            .filter_map(|line| gdb_frame(line))
+            .collect();
         let output = self.cdh(&["bt", id, "-o", "json"]).output()?.stdout;
         let document: Value = serde_json::from_slice(&output)?;
         let frames = document["backtrace"]["threads"][0]["frames"].as_array();
@@ -150,7 +154,10 @@ impl Demo {
                 // Some functions have two names, one in DWARF and one for the linker; the line decides.
                 ours.name == theirs.name || (ours.place.is_some() && ours.place == theirs.place)
             });
-            ensure!(same, "frame {number}: gdb says {theirs:?}, cdh says {ours:?}");
+            ensure!(
+                same,
+                "frame {number}: gdb says {theirs:?}, cdh says {ours:?}"
+            );
         }
         println!("-- gdb agrees on all {} frames", theirs.len());
         Ok(())
@@ -179,21 +186,29 @@ fn our_frame(frame: &Value) -> Shown {
         let name = file.rsplit('/').next().unwrap_or(file);
         format!("{name}:{}", frame["location"]["line"])
     });
-    Shown { name: last_part(frame["function"]["name"].as_str().unwrap_or("??")), place }
+    Shown {
+        name: last_part(frame["function"]["name"].as_str().unwrap_or("??")),
+        place,
+    }
 }
 
 /// `#1  0x… in checkout (orders=…) at shop.c:22` and `#0  total (…)`.
 fn gdb_frame(line: &str) -> Option<Shown> {
-    let rest =
-        line.strip_prefix('#')?.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+    let rest = line
+        .strip_prefix('#')?
+        .trim_start_matches(|c: char| c.is_ascii_digit())
+        .trim_start();
     let rest = match rest.split_once(" in ") {
         Some((address, rest)) if address.starts_with("0x") && !address.contains(' ') => rest,
         _ => rest,
     };
-    let place = rest.rsplit_once(") at ").map(|(_, place)| {
-        place.rsplit('/').next().unwrap_or(place).to_owned()
-    });
-    Some(Shown { name: last_part(rest.split_once(" (")?.0), place })
+    let place = rest
+        .rsplit_once(") at ")
+        .map(|(_, place)| place.rsplit('/').next().unwrap_or(place).to_owned());
+    Some(Shown {
+        name: last_part(rest.split_once(" (")?.0),
+        place,
+    })
 }
 
 /// The last part of a qualified name, without generic arguments: compilers and demanglers spell the
@@ -243,7 +258,11 @@ mod tests {
             ),
         ];
         for (line, name) in table {
-            assert_eq!(gdb_frame(line).map(|frame| frame.name).as_deref(), Some(name), "{line}");
+            assert_eq!(
+                gdb_frame(line).map(|frame| frame.name).as_deref(),
+                Some(name),
+                "{line}"
+            );
         }
         assert_eq!(gdb_frame("Program terminated with signal SIGSEGV"), None);
     }
