@@ -9,10 +9,12 @@
 use std::io::Read;
 use std::ops::Range;
 
+use goblin::elf::header::ET_CORE;
+use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
+
 use crate::bytes::u32_at;
 use crate::elf_header::{
-    ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, PT_LOAD, PT_NOTE, ProgramHeader,
-    TYPE_CORE,
+    ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader,
 };
 use crate::note::CoreNotes;
 use crate::{
@@ -411,7 +413,7 @@ fn check_header(raw: &[u8]) -> Result<ElfHeader, CoreError> {
         },
     })?;
     let kind = match header.kind {
-        TYPE_CORE => return check_entry_size(header),
+        ET_CORE => return check_entry_size(header),
         1 => "object file".to_owned(),
         2 => "executable".to_owned(),
         3 => "shared object".to_owned(),

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use crate::elf_header::{HEADER_SIZE, PN_XNUM, PROGRAM_HEADER_SIZE, PT_LOAD, PT_NOTE};
+use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
+
+use crate::elf_header::{HEADER_SIZE, PN_XNUM, PROGRAM_HEADER_SIZE};
 use crate::{Avma, CoreHead, Segment};
 
 /// Why no minicore could be written.

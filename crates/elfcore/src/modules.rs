@@ -1,9 +1,9 @@
 //! Finds the ELF files that were mapped: from NT_FILE, else from the dynamic loader's list in memory.
 
+use goblin::elf::program_header::{PT_DYNAMIC, PT_LOAD, PT_NOTE, PT_PHDR};
+
 use crate::bytes::u64_at;
-use crate::elf_header::{
-    ElfHeader, PN_XNUM, PROGRAM_HEADER_SIZE, PT_DYNAMIC, PT_LOAD, PT_NOTE, PT_PHDR, ProgramHeader,
-};
+use crate::elf_header::{ElfHeader, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader};
 use crate::note::find_build_id;
 use crate::{
     Avma, BuildId, CoreHead, FileOffset, Mapping, Memory, Module, ModuleKind, ModuleRange,

@@ -2,13 +2,11 @@
 //!
 //! Layouts: `include/uapi/linux/elfcore.h` and `fs/binfmt_elf.c` of the kernel, for 64-bit machines.
 
+use goblin::elf::note::{NT_GNU_BUILD_ID, NT_PRPSINFO, NT_PRSTATUS};
+
 use crate::bytes::{i32_at, u16_at, u32_at, u64_at, until_nul};
 use crate::{Avma, BuildId, FileOffset, Machine, Mapping, Registers, SignalInfo};
 
-/// `NT_GNU_BUILD_ID`.
-const NT_GNU_BUILD_ID: u32 = 3;
-const NT_PRSTATUS: u32 = 1;
-const NT_PRPSINFO: u32 = 3;
 const NT_AUXV: u32 = 6;
 /// "SIGI".
 const NT_SIGINFO: u32 = 0x5349_4749;
