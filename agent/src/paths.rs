@@ -145,22 +145,27 @@ impl AgentPaths {
         Ok(RawText::new(pattern))
     }
 
-    /// Whether a pattern starts a handler of ours: this one, or one installed elsewhere.
+    /// Whether a pattern starts the handler of this installation.
+    #[must_use]
+    pub fn is_this_installation(&self, pattern: &RawText) -> bool {
+        program_of(pattern) == Some(self.handler.as_os_str().as_bytes())
+    }
+
+    /// Whether a pattern starts a handler of ours: this one, or one installed elsewhere. Such a
+    /// pattern is never what an uninstall should give back.
     #[must_use]
     pub fn is_our_pattern(&self, pattern: &RawText) -> bool {
-        let Some(command) = pattern.as_bytes().strip_prefix(b"|") else {
-            return false;
-        };
-        let mut words = command
-            .split(u8::is_ascii_whitespace)
-            .filter(|word| !word.is_empty());
-        let program = words.next().unwrap_or_default();
-        let name = program
-            .rsplit(|&byte| byte == b'/')
-            .next()
-            .unwrap_or_default();
-        program == self.handler.as_os_str().as_bytes() || name == HANDLER_NAME.as_bytes()
+        let name = program_of(pattern).and_then(|program| program.rsplit(|&b| b == b'/').next());
+        self.is_this_installation(pattern) || name == Some(HANDLER_NAME.as_bytes())
     }
+}
+
+/// The program that the kernel starts for this pattern.
+fn program_of(pattern: &RawText) -> Option<&[u8]> {
+    let command = pattern.as_bytes().strip_prefix(b"|")?;
+    command
+        .split(u8::is_ascii_whitespace)
+        .find(|word| !word.is_empty())
 }
 
 #[cfg(test)]

@@ -87,19 +87,21 @@ impl Node {
 
     /// Runs the program until it dies, and waits for the launcher.
     fn crash(&self, words: &[&OsStr]) {
-        let _ = fs::remove_file(self.path("usage"));
         let program = programs().join("crash");
-        let status = Command::new(program)
-            .args(words)
-            .current_dir(&self.root)
-            .status()
-            .unwrap();
+        let status = self.run(Command::new(program).args(words));
         assert!(status.signal().is_some(), "{status}");
+    }
+
+    /// Runs a command that has the program die, and waits for the launcher.
+    fn run(&self, command: &mut Command) -> std::process::ExitStatus {
+        let _ = fs::remove_file(self.path("usage"));
+        let status = command.current_dir(&self.root).status().unwrap();
         let deadline = Instant::now() + Duration::from_secs(300);
         while !self.path("usage").exists() {
             assert!(Instant::now() < deadline, "the handler does not end");
             std::thread::sleep(Duration::from_millis(5));
         }
+        status
     }
 
     /// Peak memory of the last handler, KiB.
@@ -497,6 +499,67 @@ fn names_in(directory: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+#[test]
+fn a_thread_that_outlives_main_in_its_own_pid_namespace_is_captured_whole() {
+    let Some(node) = Node::with_launcher() else {
+        return;
+    };
+    let program = programs().join("crash");
+    // The shell is there because `unshare` itself dies of its child's signal, with a core.
+    let script = format!("{} orphan; exit 0", program.display());
+    node.run(Command::new("unshare").args(["--fork", "--pid", "sh", "-c", &script]));
+    let entry = node.entry();
+    let manifest = manifest_of(&entry);
+    assert_eq!(manifest.verdict, Verdict::Complete);
+    let process = &manifest.process;
+    assert_eq!(process.namespace_pid, Some(2));
+    assert!(
+        process.pid > 2 && process.tid.is_some_and(|tid| tid != process.pid),
+        "{process:?}"
+    );
+    // The leader's own `/proc` has neither memory nor links any more.
+    assert_eq!(
+        process.exe,
+        Some(RawText::new(program.as_os_str().as_bytes()))
+    );
+    assert!(entry.join("minicore.elf").exists() && manifest.fingerprint.is_some());
+    assert!(
+        manifest
+            .modules
+            .iter()
+            .all(|module| module.build_id.is_some())
+    );
+}
+
+#[test]
+fn a_setuid_program_is_captured_for_root_and_stays_on_the_node() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let Some(node) = Node::with_launcher() else {
+        return;
+    };
+    fs::write("/proc/sys/fs/suid_dumpable", "2").unwrap();
+    node.crash(&words("setuid"));
+    let entry = node.entry();
+    let manifest = manifest_of(&entry);
+    assert_eq!(manifest.verdict, Verdict::Complete);
+    assert_eq!(
+        (manifest.process.dumpable, manifest.process.uid),
+        (Some(2), Some(65534))
+    );
+    for file in fs::read_dir(&entry).unwrap() {
+        let metadata = file.unwrap().metadata().unwrap();
+        assert_eq!(
+            (metadata.permissions().mode() & 0o777, metadata.uid()),
+            (0o600, 0)
+        );
+    }
+    let mut observer = |_: &_| {};
+    let report =
+        cdh_agent::sweep(&node.paths, &node.store(), SetuidDumps::Keep, &mut observer).unwrap();
+    assert_eq!((report.kept.len(), report.shipped.len()), (1, 0));
+    assert!(entry.exists());
 }
 
 /// A small file system, unmounted when it is dropped.

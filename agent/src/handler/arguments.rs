@@ -58,9 +58,12 @@ impl HandlerArguments {
                 continue;
             };
             // Texts stand last and may hold spaces, at which kernels before 5.3 split them.
-            let is_text = letter == b'e' || letter == b'h';
-            let ends = |next: &Vec<u8>| letter == b'h' && next.first() == Some(&b'e');
-            while let Some(more) = arguments.next_if(|next| is_text && !ends(next)) {
+            let goes_on = |next: &Vec<u8>| match letter {
+                b'e' => true,
+                b'h' => next.first() != Some(&b'e'),
+                _ => false,
+            };
+            while let Some(more) = arguments.next_if(goes_on) {
                 value.push(b' ');
                 value.extend_from_slice(&more);
             }

@@ -173,9 +173,12 @@ impl Capture<'_> {
         self.proc_facts(cgroup);
         let expected = head.as_ref().map(CoreHead::expected_len);
         drop(head);
-        let (core, outcome) = self.copy(core, head_bytes, stream);
-        // Asked as soon as the stream is over: afterwards the kernel may let the process go.
+        let mut source = PipeSource::new(stream);
+        let (core, outcome) = self.copy(core, head_bytes, &mut source);
         let killed = self.process.as_ref().and_then(kill_evidence);
+        // The kernel holds the process for as long as somebody can read the pipe. Nothing of it is
+        // needed any more, so it does not have to wait for the disk.
+        drop(source);
         let end = StreamEnd {
             expected,
             got: outcome.plain,
@@ -291,15 +294,14 @@ impl Capture<'_> {
         &mut self,
         core: Result<CoreFile, std::io::Error>,
         head: Vec<u8>,
-        stream: File,
+        source: &mut PipeSource,
     ) -> (Option<CoreFile>, CopyOutcome) {
         let mut core = match core {
             Ok(core) => core,
             Err(error) => return (None, CopyOutcome::nothing(error)),
         };
-        let mut source = PipeSource::new(stream);
         let threads = self.settings.compressor_threads();
-        let outcome = copy_core(head, &mut source, &mut core, self.settings.level, threads);
+        let outcome = copy_core(head, source, &mut core, self.settings.level, threads);
         self.log
             .note(&format!("core of {} copied", readable_size(outcome.plain)));
         (Some(core), outcome)

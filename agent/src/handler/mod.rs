@@ -24,6 +24,7 @@ mod verdict;
 
 use std::ffi::OsString;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -80,8 +81,8 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
     if let Some(problem) = problem {
         log.note(&format!("settings: {problem}; the defaults hold"));
     }
-    let stream = match std::io::stdin().as_fd().try_clone_to_owned() {
-        Ok(stream) => File::from(stream),
+    let stream = match take_stdin() {
+        Ok(stream) => stream,
         Err(error) => {
             kernel_log(Level::Error, &format!("no core on standard input: {error}"));
             return 1;
@@ -108,6 +109,13 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
             1
         }
     }
+}
+
+/// Standard input as the only descriptor of it: closing it tells the kernel that we are done.
+fn take_stdin() -> io::Result<File> {
+    let stream = io::stdin().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(stream.into())
 }
 
 fn settings_path() -> PathBuf {

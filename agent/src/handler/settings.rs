@@ -58,7 +58,8 @@ impl HandlerSettings {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         match self.compressors {
             0 => processors.saturating_sub(1).clamp(1, 3),
-            given => given.clamp(1, 8),
+            // Each takes about 3 MiB; with 8 the handler had 31.5 MiB.
+            given => given.clamp(1, 6),
         }
     }
 }

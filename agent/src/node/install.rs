@@ -136,8 +136,13 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     let _lock = lock(&paths.install_lock())?;
     create_private(&paths.spool)?;
     let linkage = binary::place(&options.handler_source, &paths.handler)?;
+    // The kernel starts it in `/`.
+    let spool = std::path::absolute(&paths.spool).map_err(|source| InstallError::Create {
+        path: paths.spool.clone(),
+        source,
+    })?;
     let handler = HandlerSettings {
-        spool: paths.spool.clone(),
+        spool,
         ..options.handler.clone()
     };
     handler
@@ -174,6 +179,9 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
 
 /// Gives the kernel's settings back and removes the handler. The spool stays.
 ///
+/// Where another installation of ours has taken over meanwhile, the settings are its own: they stay
+/// as they are, and so does the backup, which may be the only one that knows what was there first.
+///
 /// # Errors
 /// When a setting cannot be restored; the backup is then still there.
 pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
@@ -185,10 +193,20 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
     let before = NodeSettings::read(&paths.settings)?;
     let journal = Journal::read(&paths.backup())?;
     let had_backup = journal.is_some();
-    let is_ours = |pattern: &_| paths.is_our_pattern(pattern);
+    // The handler may have been installed to another directory before, from the same state.
+    let is_ours = |pattern: &_| {
+        let known = journal.iter().flat_map(|journal| &journal.ours);
+        paths.is_this_installation(pattern)
+            || known
+                .into_iter()
+                .any(|settings| settings.core_pattern == *pattern)
+    };
+    let is_mine = is_ours(&before.core_pattern);
+    let taken_over = !is_mine && paths.is_our_pattern(&before.core_pattern);
     let now = match &journal {
+        _ if taken_over => before.clone(),
         Some(journal) => journal.after_uninstall(&before, &boot_id(), is_ours),
-        None if is_ours(&before.core_pattern) => NodeSettings::kernel_defaults(),
+        None if is_mine => NodeSettings::kernel_defaults(),
         None => before.clone(),
     };
     now.apply(&paths.settings)?;
@@ -200,12 +218,13 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
             Err(source) => return Err(BinaryError::Write { path, source }.into()),
         }
     }
-    Journal::remove(&paths.backup())?;
-    let foreign_pattern = !is_ours(&before.core_pattern);
+    if !taken_over {
+        Journal::remove(&paths.backup())?;
+    }
     Ok(UninstallReport {
         before,
         now,
-        foreign_pattern,
+        foreign_pattern: !is_mine,
         had_backup,
         removed,
     })
@@ -311,6 +330,32 @@ mod tests {
         assert!(!paths.handler.exists() && !paths.backup().exists() && paths.spool.is_dir());
         let report = uninstall(paths).unwrap();
         assert!(report.foreign_pattern && !report.had_backup && report.now == before);
+    }
+
+    #[test]
+    fn another_installation_keeps_the_cores_when_this_one_goes() {
+        let (root, mine) = node("|/apport");
+        install(&mine).unwrap();
+        let mut other = mine.clone();
+        other.paths = AgentPaths::below(&root.path().join("other"));
+        other.paths.settings = mine.paths.settings.clone();
+        let installed = install(&other).unwrap();
+        let report = uninstall(&mine.paths).unwrap();
+        assert!(report.foreign_pattern && report.now == installed.now);
+        assert!(mine.paths.backup().exists() && !mine.paths.handler.exists());
+        assert!(!uninstall(&other.paths).unwrap().foreign_pattern);
+    }
+
+    #[test]
+    fn a_handler_that_moves_leaves_its_old_pattern_known_as_ours() {
+        let (root, first) = node("|/apport");
+        install(&first).unwrap();
+        let mut moved = first.clone();
+        moved.paths.handler = root.path().join("elsewhere/cdh-handler");
+        install(&moved).unwrap();
+        assert!(!uninstall(&first.paths).unwrap().foreign_pattern);
+        let now = NodeSettings::read(&first.paths.settings).unwrap();
+        assert_eq!(now.core_pattern, "|/apport".into());
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
             let path = paths.handler_settings();
             problems.push(format!("{}: {problem}; the defaults hold", path.display()));
         }
-        if handler.spool != paths.spool {
+        if std::path::absolute(&paths.spool).is_ok_and(|spool| spool != handler.spool) {
             problems.push(format!(
                 "the handler's spool is {}",
                 handler.spool.display()

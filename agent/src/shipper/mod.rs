@@ -16,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cdh_store::{Store, StoreError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,6 +33,9 @@ use watch::SpoolWatch;
 
 /// Between two passes when nothing is heard from the spool: the death of a handler makes no sound.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long one pass waits for handlers at work. Sealing takes milliseconds, on a slow disk seconds.
+const SEALING_TIME: Duration = Duration::from_secs(3);
 
 /// Why the shipper does not run.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,10 @@ pub enum ShipperError {
 
 /// Makes one pass over the spool.
 ///
+/// A process is let go before its handler has sealed the entry. Handlers at work therefore get a
+/// moment to finish, so that a pass right after a crash finds its dump; longer ones are not waited
+/// for.
+///
 /// # Errors
 /// When another shipper runs, the spool cannot be read, or the store takes nothing.
 pub fn sweep(
@@ -84,6 +91,10 @@ pub fn sweep(
         failures: BTreeMap::new(),
         kept: BTreeSet::new(),
     };
+    let deadline = Instant::now() + SEALING_TIME;
+    while sweeper.has_live_entries()? && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
     sweeper.salvage(&mut report)?;
     sweeper.ship(store, &mut report)?;
     Ok(report)
@@ -355,7 +366,7 @@ mod tests {
             };
             log.push(word);
         };
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         run_until(
             stop.as_fd(),
             &node.paths,

@@ -37,14 +37,13 @@ impl StopSignals {
         // SAFETY: the call above succeeded and wrote the former mask.
         let before = unsafe { before.assume_init() };
         // SAFETY: a plain system call on a valid set.
-        match unsafe { libc::signalfd(-1, &wanted, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) } {
-            -1 => Err(io::Error::last_os_error()),
-            new => {
-                // SAFETY: the descriptor is new and belongs to nobody else.
-                let descriptor = unsafe { OwnedFd::from_raw_fd(new) };
-                Ok(Self { descriptor, before })
-            }
+        let new = unsafe { libc::signalfd(-1, &wanted, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if new == -1 {
+            return Err(io::Error::last_os_error());
         }
+        // SAFETY: the descriptor is new and belongs to nobody else.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(new) };
+        Ok(Self { descriptor, before })
     }
 }
 

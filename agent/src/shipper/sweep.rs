@@ -127,6 +127,12 @@ pub(super) struct Sweeper<'a> {
 }
 
 impl Sweeper<'_> {
+    /// Whether handlers are at work.
+    pub(super) fn has_live_entries(&self) -> Result<bool, SweepError> {
+        let entries = list_spool(self.spool)?;
+        Ok(entries.iter().any(|entry| entry.state == SpoolState::Live))
+    }
+
     /// Seals what dead handlers left and finishes removals. Needs no store.
     pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
         sweep_spool(self.spool)?;

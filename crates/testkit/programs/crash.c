@@ -1,4 +1,4 @@
-/* Dies as it is told: crash [name NAME] [host NAME] [heap MIB|random MIB|sparse MIB] [threads N] [setuid] [abort|kill SIGNAL]
+/* Dies as it is told: crash [name NAME] [host NAME] [heap MIB|random MIB|sparse MIB] [threads N] [setuid] [abort|kill SIGNAL|orphan]
    Words are taken in their order; without a last one it writes to address 0. */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -40,6 +40,15 @@ __attribute__((noinline)) static int write_to(volatile int *at) {
     return *at + 1;
 }
 
+/* When this dies, the thread that ran main is gone. */
+static void *crash_later(void *unused) {
+    (void)unused;
+    prctl(PR_SET_NAME, "orphan");
+    usleep(100000);
+    write_to(0);
+    return 0;
+}
+
 int main(int count, char **words) {
     struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
     setrlimit(RLIMIT_CORE, &unlimited);
@@ -61,8 +70,11 @@ int main(int count, char **words) {
             }
             i++;
         } else if (!strcmp(word, "setuid")) {
-            prctl(PR_SET_DUMPABLE, 2);
             if (setuid(65534)) return 96;
+        } else if (!strcmp(word, "orphan")) {
+            pthread_t thread;
+            if (pthread_create(&thread, 0, crash_later, 0)) return 99;
+            pthread_exit(0);
         } else if (!strcmp(word, "abort")) {
             abort();
         } else if (!strcmp(word, "kill")) {
