@@ -20,10 +20,20 @@ impl Invocation {
     /// The command line for `view`: gdb's, or LLDB's where the program is called so. `extra` comes last.
     #[must_use]
     pub fn new(program: &str, view: &DebugView, extra: &[OsString]) -> Self {
-        let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
-        let mut arguments = if name.contains("lldb") { lldb(view) } else { gdb(view) };
+        let name = Path::new(program)
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        let mut arguments = if name.contains("lldb") {
+            lldb(view)
+        } else {
+            gdb(view)
+        };
         arguments.extend(extra.iter().cloned());
-        Self { program: program.into(), arguments }
+        Self {
+            program: program.into(),
+            arguments,
+        }
     }
 
     /// The command line as a shell would take it, on one line.
@@ -52,7 +62,10 @@ fn gdb(view: &DebugView) -> Vec<OsString> {
     early(with_path("set sysroot ", view.sysroot.as_os_str()));
     if !view.library_directories.is_empty() {
         let joined = view.library_directories.iter().map(|path| path.as_os_str());
-        early(with_path("set solib-search-path ", &joined.collect::<Vec<_>>().join(OsStr::new(":"))));
+        early(with_path(
+            "set solib-search-path ",
+            &joined.collect::<Vec<_>>().join(OsStr::new(":")),
+        ));
     }
     if let Some(executable) = &view.executable {
         arguments.push(with_path("--se=", executable.as_os_str()));
@@ -92,7 +105,10 @@ fn shell_word(word: &OsStr) -> String {
         text.into_owned()
     } else if text.chars().any(char::is_control) {
         // $'…' of bash and POSIX 2024 takes the same escapes that make the line safe to show.
-        format!("$'{}'", terminal_line(&text.replace('\\', "\\\\").replace('\'', "\\'")))
+        format!(
+            "$'{}'",
+            terminal_line(&text.replace('\\', "\\\\").replace('\'', "\\'"))
+        )
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))
     }

@@ -15,7 +15,11 @@ impl Bar {
     /// A bar that shows nothing unless `interactive`.
     #[must_use]
     pub fn new(interactive: bool) -> Self {
-        let target = if interactive { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if interactive {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         Self(ProgressBar::with_draw_target(None, target))
     }
 }

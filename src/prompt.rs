@@ -10,9 +10,15 @@ use crate::report::{ExitStatus, Failure};
 /// When there is no terminal to ask on.
 pub fn confirm(question: &str, interactive: bool) -> Result<bool> {
     if !interactive {
-        return Err(Failure::new(ExitStatus::Failure, format!("{question} cannot be asked: there is no terminal"))
-            .hint("pass `--yes` to go on without being asked, or `--dry-run` to see what would happen")
-            .into());
+        return Err(Failure::new(
+            ExitStatus::Failure,
+            format!("{question} cannot be asked: there is no terminal"),
+        )
+        .hint("pass `--yes` to go on without being asked, or `--dry-run` to see what would happen")
+        .into());
     }
-    Ok(dialoguer::Confirm::new().with_prompt(question).default(false).interact()?)
+    Ok(dialoguer::Confirm::new()
+        .with_prompt(question)
+        .default(false)
+        .interact()?)
 }

@@ -54,7 +54,12 @@ pub struct Failure {
 impl Failure {
     /// A failure that ends the command with `status`.
     pub fn new(status: ExitStatus, message: impl Into<String>) -> Self {
-        Self { message: message.into(), status, hints: Vec::new(), source: None }
+        Self {
+            message: message.into(),
+            status,
+            hints: Vec::new(),
+            source: None,
+        }
     }
 
     /// Adds a line of advice: imperative and runnable.
@@ -100,7 +105,10 @@ fn write_report(error: &anyhow::Error, out: &mut dyn Write) -> io::Result<()> {
     for cause in error.chain().skip(1) {
         writeln!(out, "caused by: {}", terminal_line(&cause.to_string()))?;
     }
-    for failure in error.chain().filter_map(|cause| cause.downcast_ref::<Failure>()) {
+    for failure in error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<Failure>())
+    {
         for hint in &failure.hints {
             writeln!(out, "hint: {}", terminal_line(hint))?;
         }
@@ -145,7 +153,9 @@ mod tests {
     #[test]
     fn report_names_error_cause_and_hint_in_this_order() {
         let cause = io::Error::new(io::ErrorKind::PermissionDenied, "denied");
-        let failure = Failure::new(ExitStatus::Failure, "cannot read `a\nb`").cause(cause).hint("run `x`");
+        let failure = Failure::new(ExitStatus::Failure, "cannot read `a\nb`")
+            .cause(cause)
+            .hint("run `x`");
         let mut out = Vec::new();
         write_report(&failure.into(), &mut out).unwrap();
         assert_eq!(

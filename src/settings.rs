@@ -52,7 +52,11 @@ impl Settings {
     /// When the config file cannot be read, or the store is not one.
     pub fn gather(args: &GlobalArgs) -> Result<Self> {
         let config = read_config(args.config.as_deref())?;
-        let named = args.store.as_deref().or(config.store.as_deref()).filter(|name| !name.is_empty());
+        let named = args
+            .store
+            .as_deref()
+            .or(config.store.as_deref())
+            .filter(|name| !name.is_empty());
         let (store, store_is_default) = match named {
             Some(name) => (parse_store(name, &config)?, false),
             None => (StoreUrl::Directory(default_store()), true),
@@ -68,7 +72,13 @@ impl Settings {
         };
         let cache = base_directory("XDG_CACHE_HOME", ".cache").join("cdh");
         let interactive = std::io::stderr().is_terminal();
-        Ok(Self { store, store_is_default, cache, style, interactive })
+        Ok(Self {
+            store,
+            store_is_default,
+            cache,
+            style,
+            interactive,
+        })
     }
 }
 
@@ -82,10 +92,16 @@ fn env_is_not(name: &str, unwanted: &str) -> bool {
 
 /// `$variable`, else `$HOME/fallback`, as the XDG base directory specification says; relative values are ignored.
 fn base_directory(variable: &str, fallback: &str) -> PathBuf {
-    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name: &str| {
+        env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     absolute(variable)
         .or_else(|| absolute("HOME").map(|home| home.join(fallback)))
-        .unwrap_or_else(|| env::temp_dir().join(format!("cdh-{}", rustix::process::getuid().as_raw())))
+        .unwrap_or_else(|| {
+            env::temp_dir().join(format!("cdh-{}", rustix::process::getuid().as_raw()))
+        })
 }
 
 /// The store that needs no set-up: the node's own for root, the user's own for others.
@@ -98,29 +114,41 @@ fn default_store() -> PathBuf {
 }
 
 fn read_config(explicit: Option<&Path>) -> Result<ConfigFile> {
-    let path = explicit
-        .map_or_else(|| base_directory("XDG_CONFIG_HOME", ".config").join("cdh/config.toml"), Path::to_owned);
+    let path = explicit.map_or_else(
+        || base_directory("XDG_CONFIG_HOME", ".config").join("cdh/config.toml"),
+        Path::to_owned,
+    );
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && explicit.is_none() => {
             return Ok(ConfigFile::default());
         }
         Err(error) => {
-            return Err(error).with_context(|| format!("cannot read config file `{}`", path.display()));
+            return Err(error)
+                .with_context(|| format!("cannot read config file `{}`", path.display()));
         }
     };
     toml::from_str(&text).with_context(|| format!("config file `{}` is not valid", path.display()))
 }
 
 fn parse_store(name: &str, config: &ConfigFile) -> Result<StoreUrl> {
-    let text = config.stores.get(name).map_or(name, |named| named.url.as_str());
+    let text = config
+        .stores
+        .get(name)
+        .map_or(name, |named| named.url.as_str());
     text.parse().map_err(|error: cdh_store::StoreError| {
         let known: Vec<&str> = config.stores.keys().map(String::as_str).collect();
         let hint = if known.is_empty() {
             "give a directory or `s3://bucket/prefix`".to_owned()
         } else {
-            format!("give a directory, `s3://bucket/prefix`, or one of: {}", known.join(", "))
+            format!(
+                "give a directory, `s3://bucket/prefix`, or one of: {}",
+                known.join(", ")
+            )
         };
-        Failure::new(ExitStatus::Failure, format!("`{name}` is not a store")).cause(error).hint(hint).into()
+        Failure::new(ExitStatus::Failure, format!("`{name}` is not a store"))
+            .cause(error)
+            .hint(hint)
+            .into()
     })
 }

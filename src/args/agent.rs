@@ -38,11 +38,21 @@ pub enum AgentCommand {
 #[derive(Clone, Debug, Args)]
 pub struct PathArgs {
     /// Directory of the spool and of the settings' backup
-    #[arg(long, env = "CDH_STATE", default_value = "/var/lib/cdh", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "CDH_STATE",
+        default_value = "/var/lib/cdh",
+        value_name = "DIR"
+    )]
     #[arg(value_hint = ValueHint::DirPath)]
     pub state: PathBuf,
     /// Directory where the handler is installed
-    #[arg(long, env = "CDH_LIBEXEC", default_value = "/usr/local/lib/cdh", value_name = "DIR")]
+    #[arg(
+        long,
+        env = "CDH_LIBEXEC",
+        default_value = "/usr/local/lib/cdh",
+        value_name = "DIR"
+    )]
     #[arg(value_hint = ValueHint::DirPath)]
     pub libexec: PathBuf,
 }

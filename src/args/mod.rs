@@ -11,7 +11,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 /// Captures, stores, explains and debugs core dumps.
 #[derive(Debug, Parser)]
 #[command(name = "cdh", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
-#[command(propagate_version = true, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    propagate_version = true,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 #[command(arg_required_else_help = true, subcommand_required = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -35,10 +39,22 @@ Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a
 #[derive(Debug, Args)]
 pub struct GlobalArgs {
     /// Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file
-    #[arg(long, global = true, env = "CDH_STORE", value_name = "STORE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "CDH_STORE",
+        value_name = "STORE",
+        help_heading = "Global options"
+    )]
     pub store: Option<String>,
     /// Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]
-    #[arg(long, global = true, env = "CDH_CONFIG", value_name = "FILE", help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        env = "CDH_CONFIG",
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
     #[arg(value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// When to colour output; `NO_COLOR` turns it off too

@@ -71,14 +71,20 @@ fn install(args: &InstallArgs) -> Result<ExitStatus> {
     options.core_pipe_limit = args.core_pipe_limit;
     options.suid_dumpable = args.suid_dumpable;
     let report = cdh_agent::install(&options).map_err(refused)?;
-    let word = if report.reinstalled { "updated" } else { "installed" };
+    let word = if report.reinstalled {
+        "updated"
+    } else {
+        "installed"
+    };
     super::print(&format!(
         "{word}: core_pattern is {}\nan uninstall restores: {}\n",
         report.now.core_pattern, report.backup.core_pattern
     ))?;
     if !report.linkage.is_static() {
         eprintln!("warning: the handler needs shared libraries, which a broken host may lack");
-        eprintln!("hint: build the static one with `cargo xtask handler` and pass `--handler <FILE>`");
+        eprintln!(
+            "hint: build the static one with `cargo xtask handler` and pass `--handler <FILE>`"
+        );
     }
     Ok(ExitStatus::Done)
 }
@@ -91,7 +97,10 @@ fn uninstall(args: &PathArgs) -> Result<ExitStatus> {
             report.now.core_pattern
         ))?;
     } else {
-        super::print(&format!("restored: core_pattern is {}\n", report.now.core_pattern))?;
+        super::print(&format!(
+            "restored: core_pattern is {}\n",
+            report.now.core_pattern
+        ))?;
     }
     Ok(ExitStatus::Done)
 }
@@ -103,9 +112,18 @@ fn status(args: &PathArgs) -> Result<ExitStatus> {
         PatternOwner::OtherInstallation => "another installation of cdh gets the cores",
         PatternOwner::Foreign => "not installed",
     };
-    let mut text = format!("{owner}\ncore_pattern     {}\n", status.settings.core_pattern);
-    text.push_str(&format!("core_pipe_limit  {}\n", status.settings.core_pipe_limit));
-    text.push_str(&format!("suid_dumpable    {}\n", status.settings.suid_dumpable));
+    let mut text = format!(
+        "{owner}\ncore_pattern     {}\n",
+        status.settings.core_pattern
+    );
+    text.push_str(&format!(
+        "core_pipe_limit  {}\n",
+        status.settings.core_pipe_limit
+    ));
+    text.push_str(&format!(
+        "suid_dumpable    {}\n",
+        status.settings.suid_dumpable
+    ));
     text.push_str(&format!("spool            {}\n", status.spool.display()));
     if let Some(count) = &status.count {
         text.push_str(&format!(
@@ -113,29 +131,39 @@ fn status(args: &PathArgs) -> Result<ExitStatus> {
             count.sealed, count.partial, count.quarantined
         ));
     }
-    let shipper = if status.shipper_running { "running" } else { "not running" };
+    let shipper = if status.shipper_running {
+        "running"
+    } else {
+        "not running"
+    };
     text.push_str(&format!("shipper          {shipper}\n"));
     for problem in &status.problems {
         text.push_str(&format!("problem          {}\n", terminal_line(problem)));
     }
     super::print(&text)?;
-    Ok(if status.pattern == PatternOwner::Ours { ExitStatus::Done } else { ExitStatus::Nothing })
+    Ok(if status.pattern == PatternOwner::Ours {
+        ExitStatus::Done
+    } else {
+        ExitStatus::Nothing
+    })
 }
 
 /// Settings for the shipper: the node's own store where none was named.
 fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
     match url {
-        StoreUrl::Directory(path) => {
-            Ok(Box::new(cdh_store::DirectoryStore::create(path.clone())?))
-        }
+        StoreUrl::Directory(path) => Ok(Box::new(cdh_store::DirectoryStore::create(path.clone())?)),
         other => cdh_store::open_store(other),
     }
 }
 
 fn sweep(settings: &Settings, args: &PathArgs) -> Result<ExitStatus> {
     let store = pipeline::open_or_create_store(settings)?;
-    let report =
-        cdh_agent::sweep(&paths(args), store.as_ref(), SetuidDumps::default(), &mut tell)?;
+    let report = cdh_agent::sweep(
+        &paths(args),
+        store.as_ref(),
+        SetuidDumps::default(),
+        &mut tell,
+    )?;
     if report.failed.is_empty() {
         return Ok(ExitStatus::Done);
     }
@@ -156,7 +184,13 @@ fn ship_until_stopped(settings: &Settings, args: &PathArgs) -> Result<ExitStatus
 /// One line on standard error per event, for a log.
 fn tell(event: &ShipperEvent) {
     let line = match event {
-        ShipperEvent::Shipped { id, name, signal, verdict, key } => {
+        ShipperEvent::Shipped {
+            id,
+            name,
+            signal,
+            verdict,
+            key,
+        } => {
             format!("shipped {id} {name} {signal} {} {key}", verdict.word())
         }
         ShipperEvent::Salvaged { id, verdict } => format!("salvaged {id}: {}", verdict.describe()),
@@ -166,7 +200,10 @@ fn tell(event: &ShipperEvent) {
         ShipperEvent::Quarantined { id, why } => format!("quarantined {id}: {why}"),
         ShipperEvent::Failed { id, why } => format!("failed {id}: {why}"),
         ShipperEvent::StoreFailed { why, retry_in } => {
-            format!("the store fails: {why}; next try in {} s", retry_in.as_secs())
+            format!(
+                "the store fails: {why}; next try in {} s",
+                retry_in.as_secs()
+            )
         }
         ShipperEvent::StoreBack => "the store answers again".to_owned(),
         other => format!("{other:?}"),
@@ -176,6 +213,11 @@ fn tell(event: &ShipperEvent) {
 
 impl InstallArgs {
     fn with_defaults(paths: PathArgs) -> Self {
-        Self { paths, handler: None, core_pipe_limit: 1024, suid_dumpable: 2 }
+        Self {
+            paths,
+            handler: None,
+            core_pipe_limit: 1024,
+            suid_dumpable: 2,
+        }
     }
 }

@@ -20,7 +20,10 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
         return Ok(ExitStatus::Done);
     }
     let error = invocation.exec();
-    let failure = Failure::new(ExitStatus::Failure, format!("cannot run `{}`", args.debugger));
+    let failure = Failure::new(
+        ExitStatus::Failure,
+        format!("cannot run `{}`", args.debugger),
+    );
     if error.kind() != std::io::ErrorKind::NotFound {
         return Err(failure.cause(error).into());
     }

@@ -21,12 +21,17 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
     let mut cases = Vec::new();
     for dump in &dumps {
         let directory = match &args.directory {
-            Some(directory) if dumps.len() > 1 => Some(directory.join(dump.manifest.id.to_string())),
+            Some(directory) if dumps.len() > 1 => {
+                Some(directory.join(dump.manifest.id.to_string()))
+            }
             other => other.clone(),
         };
         let case = pipeline::fetch(settings, dump, directory.as_deref(), &bar)?;
         if args.output == TextFormat::Text {
-            super::print(&format!("{}\n", terminal_line(&case.path.display().to_string())))?;
+            super::print(&format!(
+                "{}\n",
+                terminal_line(&case.path.display().to_string())
+            ))?;
         }
         cases.push(case);
     }

@@ -18,7 +18,9 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
         if args.output == TextFormat::Text {
             super::print(&format!("{}\n", manifest.id))?;
         }
-        rows.push(json!({"id": manifest.id, "verdict": manifest.verdict, "signal": manifest.signal}));
+        rows.push(
+            json!({"id": manifest.id, "verdict": manifest.verdict, "signal": manifest.signal}),
+        );
     }
     if args.output == TextFormat::Json {
         super::print(&(serde_json::to_string_pretty(&rows)? + "\n"))?;

@@ -17,7 +17,9 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let view = InfoView {
         manifest: &dump.manifest,
         origin: origin(&dump),
-        completeness: analysis.as_ref().and_then(|analysis| analysis.completeness.as_ref()),
+        completeness: analysis
+            .as_ref()
+            .and_then(|analysis| analysis.completeness.as_ref()),
         salvaged: dump.bundle().and_then(|bundle| bundle.salvaged()),
         all: args.all,
     };

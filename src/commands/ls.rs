@@ -20,16 +20,27 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
         image: args.image.clone(),
         node: args.node.clone(),
         signal: args.signal.clone(),
-        since: args.since.as_deref().map(|text| parse_when(text, now)).transpose()?,
-        until: args.until.as_deref().map(|text| parse_when(text, now)).transpose()?,
+        since: args
+            .since
+            .as_deref()
+            .map(|text| parse_when(text, now))
+            .transpose()?,
+        until: args
+            .until
+            .as_deref()
+            .map(|text| parse_when(text, now))
+            .transpose()?,
         truncated: args.truncated,
         fingerprint: args.fingerprint.clone(),
         // The limit counts dumps in the order asked for, so another order needs them all first.
-        limit: args.limit.filter(|_| args.sort == SortBy::Time && !args.group),
+        limit: args
+            .limit
+            .filter(|_| args.sort == SortBy::Time && !args.group),
     };
     let store = pipeline::open_store(settings)?;
-    let mut dumps =
-        Catalog::new(store.as_ref()).find(&query).map_err(|error| pipeline::store_failure(error, "list"))?;
+    let mut dumps = Catalog::new(store.as_ref())
+        .find(&query)
+        .map_err(|error| pipeline::store_failure(error, "list"))?;
     sort(&mut dumps, args.sort);
     if !args.group {
         dumps.truncate(args.limit.unwrap_or(usize::MAX));
@@ -52,9 +63,15 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     }
     if matches!(args.output, ListFormat::Table | ListFormat::Wide) {
         let filtered = args.is_filtered();
-        eprintln!("no dumps {}in {}", if filtered { "match " } else { "" }, render::terminal_line(&store.describe()));
+        eprintln!(
+            "no dumps {}in {}",
+            if filtered { "match " } else { "" },
+            render::terminal_line(&store.describe())
+        );
         if !filtered && settings.store_is_default {
-            eprintln!("hint: capture crashes here with `cdh agent install`, put a core in with `cdh import <CORE>`,");
+            eprintln!(
+                "hint: capture crashes here with `cdh agent install`, put a core in with `cdh import <CORE>`,"
+            );
             eprintln!("      or name another store with `--store` or `CDH_STORE`");
         }
     }
@@ -101,7 +118,8 @@ fn parse_when(text: &str, now: Timestamp) -> Result<Timestamp> {
             _ => return None,
         };
         let count: i64 = digits.parse().ok().filter(|&count| count >= 0)?;
-        now.checked_sub(SignedDuration::from_secs(count.checked_mul(seconds)?)).ok()
+        now.checked_sub(SignedDuration::from_secs(count.checked_mul(seconds)?))
+            .ok()
     };
     let utc = |civil: civil::DateTime| Offset::UTC.to_timestamp(civil).ok();
     age()
@@ -130,14 +148,25 @@ mod tests {
             ("2026-01-30T01:02:03+01:00", "2026-01-30T00:02:03Z"),
         ];
         for (text, expected) in table {
-            assert_eq!(parse_when(text, now).unwrap(), expected.parse().unwrap(), "{text}");
+            assert_eq!(
+                parse_when(text, now).unwrap(),
+                expected.parse().unwrap(),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn nonsense_is_no_point_in_time() {
         let now = Timestamp::now();
-        for text in ["", "h", "-1d", "yesterday", "99999999999999999999d", "2026-13-01"] {
+        for text in [
+            "",
+            "h",
+            "-1d",
+            "yesterday",
+            "99999999999999999999d",
+            "2026-13-01",
+        ] {
             assert!(parse_when(text, now).is_err(), "{text}");
         }
     }

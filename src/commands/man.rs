@@ -21,7 +21,8 @@ fn write_pages(command: &clap::Command, name: &str, directory: &std::path::Path)
     let mut page = Vec::new();
     // clap wants names that live as long as the program; there are some twenty of them.
     let title: &'static str = name.to_owned().leak();
-    clap_mangen::Man::new(command.clone().name(title).bin_name(name.replace('-', " "))).render(&mut page)?;
+    clap_mangen::Man::new(command.clone().name(title).bin_name(name.replace('-', " ")))
+        .render(&mut page)?;
     let path = directory.join(format!("{name}.1"));
     fs::write(&path, page).with_context(|| format!("cannot write `{}`", path.display()))?;
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {

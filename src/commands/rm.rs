@@ -18,7 +18,10 @@ pub(super) fn run(settings: &Settings, args: &RmArgs) -> Result<ExitStatus> {
     // All references are resolved before anything is deleted: `~1` must not change its meaning on the way.
     for reference in &args.dumps {
         let summary = pipeline::resolve(settings, store.as_ref(), reference)?;
-        if !dumps.iter().any(|known: &cdh_store::DumpSummary| known.key == summary.key) {
+        if !dumps
+            .iter()
+            .any(|known: &cdh_store::DumpSummary| known.key == summary.key)
+        {
             dumps.push(summary);
         }
     }
@@ -43,7 +46,8 @@ pub(super) fn run(settings: &Settings, args: &RmArgs) -> Result<ExitStatus> {
         }
     }
     for dump in &dumps {
-        cdh_store::remove_dump(store.as_ref(), dump).map_err(|error| pipeline::store_failure(error, "delete"))?;
+        cdh_store::remove_dump(store.as_ref(), dump)
+            .map_err(|error| pipeline::store_failure(error, "delete"))?;
     }
     super::print(&listing)?;
     Ok(ExitStatus::Done)

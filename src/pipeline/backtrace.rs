@@ -35,7 +35,10 @@ impl Dump {
             Origin::Core(path) => path.parent().map(Path::to_owned),
             _ => None,
         };
-        ModuleSearch { sysroot: sysroot.map(Path::to_owned), beside }
+        ModuleSearch {
+            sysroot: sysroot.map(Path::to_owned),
+            beside,
+        }
     }
 }
 
@@ -51,12 +54,21 @@ pub fn backtrace(
 ) -> Result<NamedStacks> {
     let analysis = dump.analysis(settings, observer)?;
     let search = dump.module_search(request.sysroot.as_deref());
-    let modules = find_modules(analysis.head.modules(&analysis.memory), &analysis.memory, &search);
+    let modules = find_modules(
+        analysis.head.modules(&analysis.memory),
+        &analysis.memory,
+        &search,
+    );
     let loaded: Vec<_> = modules.iter().map(FoundModule::loaded).collect();
-    let options = BacktraceOptions { all_threads: request.all_threads, max_frames: request.limit };
+    let options = BacktraceOptions {
+        all_threads: request.all_threads,
+        max_frames: request.limit,
+    };
     let arena = SectionArena::default();
     let threads = analysis.head.threads();
-    let backtrace =
-        cdh_symbolize::backtrace(threads, &analysis.memory, &loaded, &arena, &options);
-    Ok(NamedStacks { backtrace, analysis })
+    let backtrace = cdh_symbolize::backtrace(threads, &analysis.memory, &loaded, &arena, &options);
+    Ok(NamedStacks {
+        backtrace,
+        analysis,
+    })
 }

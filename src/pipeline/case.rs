@@ -57,7 +57,10 @@ impl Case {
             .with_context(|| format!("cannot read `{shown}`"))?;
         let manifest =
             Manifest::from_json(&json).with_context(|| format!("`{shown}` is not valid"))?;
-        Ok(Some(Self { path: path.to_owned(), manifest }))
+        Ok(Some(Self {
+            path: path.to_owned(),
+            manifest,
+        }))
     }
 
     /// The plain core in the case at `path`, where it has one.
@@ -80,9 +83,10 @@ pub fn fetch(
 ) -> Result<Case> {
     let Some(bundle) = dump.bundle() else {
         return match &dump.origin {
-            Origin::Case(path) if directory.is_none() => {
-                Ok(Case { path: path.clone(), manifest: dump.manifest.clone() })
-            }
+            Origin::Case(path) if directory.is_none() => Ok(Case {
+                path: path.clone(),
+                manifest: dump.manifest.clone(),
+            }),
             _ => Err(Failure::new(
                 ExitStatus::Failure,
                 format!("`{}` is on this machine already", dump.label()),
@@ -93,7 +97,10 @@ pub fn fetch(
     };
     let target = match directory {
         Some(directory) => std::path::absolute(directory)?,
-        None => settings.cache.join("cases").join(dump.manifest.id.to_string()),
+        None => settings
+            .cache
+            .join("cases")
+            .join(dump.manifest.id.to_string()),
     };
     let shown = terminal_line(&target.display().to_string());
     if let Some(known) = Case::open(&target)?
@@ -102,9 +109,11 @@ pub fn fetch(
         return Ok(known);
     }
     if fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Failure::new(ExitStatus::Failure, format!("`{shown}` is not empty"))
-            .hint("name a directory that is empty or does not exist yet")
-            .into());
+        return Err(
+            Failure::new(ExitStatus::Failure, format!("`{shown}` is not empty"))
+                .hint("name a directory that is empty or does not exist yet")
+                .into(),
+        );
     }
     let part = partial_path(&target);
     let cannot = || format!("cannot unpack into `{shown}`");
@@ -117,7 +126,10 @@ pub fn fetch(
         let _ = fs::remove_dir_all(&part);
     }
     outcome?;
-    Ok(Case { path: target, manifest: dump.manifest.clone() })
+    Ok(Case {
+        path: target,
+        manifest: dump.manifest.clone(),
+    })
 }
 
 /// Beside the target, so that the rename at the end stays on its file system.
@@ -131,15 +143,14 @@ pub(super) fn private_directory(path: &Path) -> io::Result<()> {
 }
 
 fn new_file(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).mode(0o600).open(path)
+    File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
-fn unpack(
-    bundle: &BundleReader,
-    dump: &Dump,
-    part: &Path,
-    observer: &dyn Observer,
-) -> Result<()> {
+fn unpack(bundle: &BundleReader, dump: &Dump, part: &Path, observer: &dyn Observer) -> Result<()> {
     let label = dump.label();
     for entry in bundle.entries() {
         // Names that nobody knows are not unpacked: they could be anything.
@@ -182,7 +193,9 @@ fn compare(manifest: &Manifest, name: &str, found: &Digests) -> Result<()> {
                 found.sha256, record.sha256
             ),
         )
-        .hint("the bundle was changed or damaged after the capture: fetch it again from another copy")
+        .hint(
+            "the bundle was changed or damaged after the capture: fetch it again from another copy",
+        )
         .into()),
     }
 }
@@ -194,8 +207,12 @@ fn unpack_core(
     observer: &dyn Observer,
 ) -> Result<()> {
     let label = dump.label();
-    let reader = bundle.core_reader().map_err(|error| dump::bundle_failure(error, &label))?;
-    let Some(mut reader) = reader else { return Ok(()) };
+    let reader = bundle
+        .core_reader()
+        .map_err(|error| dump::bundle_failure(error, &label))?;
+    let Some(mut reader) = reader else {
+        return Ok(());
+    };
     let record = dump.manifest.core.as_ref();
     let known = record.map(|core| core.size).filter(|size| *size > 0);
     observer.started(&format!("fetching {label}"), known);
@@ -204,18 +221,25 @@ fn unpack_core(
     if let Err(error) = copied {
         // A damaged bundle still gives what it holds; a whole one must not end here.
         if bundle.salvaged().is_none() {
-            return Err(Failure::new(ExitStatus::Mismatch, "the core in the bundle ends early")
-                .cause(error)
-                .into());
+            return Err(
+                Failure::new(ExitStatus::Mismatch, "the core in the bundle ends early")
+                    .cause(error)
+                    .into(),
+            );
         }
     }
-    let Some(expected) = record.and_then(|core| core.sha256.as_ref()) else { return Ok(()) };
+    let Some(expected) = record.and_then(|core| core.sha256.as_ref()) else {
+        return Ok(());
+    };
     if *expected == found.sha256 || bundle.salvaged().is_some() {
         return Ok(());
     }
     Err(Failure::new(
         ExitStatus::Mismatch,
-        format!("the core has SHA-256 {}, its manifest says {expected}", found.sha256),
+        format!(
+            "the core has SHA-256 {}, its manifest says {expected}",
+            found.sha256
+        ),
     )
     .hint("the bundle was changed or damaged after the capture: fetch it again from another copy")
     .into())

@@ -59,8 +59,14 @@ impl Memory for LayeredMemory {
     fn read(&self, at: Avma, buf: &mut [u8]) -> usize {
         let mut done = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let Some(next) = at.checked_add(done as u64) else { break };
-            let found = self.0.iter().map(|core| core.read(next, rest)).find(|&count| count > 0);
+            let Some(next) = at.checked_add(done as u64) else {
+                break;
+            };
+            let found = self
+                .0
+                .iter()
+                .map(|core| core.read(next, rest))
+                .find(|&count| count > 0);
             let Some(count) = found else { break };
             done += count;
         }
@@ -80,9 +86,16 @@ pub fn open_dump(settings: &Settings, reference: &str) -> Result<Dump> {
     let store = stores::open_store(settings)?;
     match stores::resolve(settings, store.as_ref(), reference) {
         Ok(summary) => {
-            let source = store.read(&summary.key).map_err(|error| stores::store_failure(error, "read"))?;
-            let bundle = BundleReader::open(source).map_err(|error| bundle_failure(error, &summary.key.to_string()))?;
-            Ok(Dump { origin: Origin::Store(Box::new(summary)), manifest: bundle.summary_manifest(), bundle: Some(bundle) })
+            let source = store
+                .read(&summary.key)
+                .map_err(|error| stores::store_failure(error, "read"))?;
+            let bundle = BundleReader::open(source)
+                .map_err(|error| bundle_failure(error, &summary.key.to_string()))?;
+            Ok(Dump {
+                origin: Origin::Store(Box::new(summary)),
+                manifest: bundle.summary_manifest(),
+                bundle: Some(bundle),
+            })
         }
         // A file in the current directory needs no `./`, but the store comes first.
         Err(_) if path.exists() => open_path(path),
@@ -100,8 +113,12 @@ fn open_path(path: &Path) -> Result<Dump> {
     let unreadable = |error: std::io::Error| {
         let failure = Failure::new(ExitStatus::Failure, format!("cannot open `{shown}`"));
         match error.kind() {
-            std::io::ErrorKind::NotFound => failure.hint("check the path; dumps in the store are named by id: `cdh ls`"),
-            std::io::ErrorKind::PermissionDenied => failure.hint("cores belong to the user who crashed, captured ones to root: try as that user"),
+            std::io::ErrorKind::NotFound => {
+                failure.hint("check the path; dumps in the store are named by id: `cdh ls`")
+            }
+            std::io::ErrorKind::PermissionDenied => failure.hint(
+                "cores belong to the user who crashed, captured ones to root: try as that user",
+            ),
             _ => failure,
         }
         .cause(error)
@@ -158,14 +175,19 @@ pub(super) fn open_core_file(path: &Path) -> Result<CoreFile> {
     let source: Box<dyn ByteSource> = match MappedFile::from_file(&file) {
         Ok(map) => Box::new(map),
         // Some file systems cannot map; an empty file cannot be mapped either.
-        Err(_) => Box::new(FileSource::new(file).with_context(|| format!("cannot read `{shown}`"))?),
+        Err(_) => {
+            Box::new(FileSource::new(file).with_context(|| format!("cannot read `{shown}`"))?)
+        }
     };
     CoreFile::open(source).map_err(|error| core_failure(error, &shown))
 }
 
 /// A core's error with the file it is about and with advice.
 pub(super) fn core_failure(error: CoreError, shown: &str) -> anyhow::Error {
-    let failure = Failure::new(ExitStatus::Failure, format!("cannot read `{shown}` as a core"));
+    let failure = Failure::new(
+        ExitStatus::Failure,
+        format!("cannot read `{shown}` as a core"),
+    );
     match &error {
         CoreError::NotElf | CoreError::NotCore { .. } => {
             failure.hint("give a core as the kernel or `gcore` writes it, or a bundle (zip) of cdh or of IBM's core-dump-handler")
@@ -185,7 +207,9 @@ pub(super) fn bundle_failure(error: BundleError, shown: &str) -> anyhow::Error {
         BundleError::Mismatch { .. } => ExitStatus::Mismatch,
         _ => ExitStatus::Failure,
     };
-    Failure::new(status, format!("cannot read `{shown}` as a bundle")).cause(error).into()
+    Failure::new(status, format!("cannot read `{shown}` as a bundle"))
+        .cause(error)
+        .into()
 }
 
 impl Dump {
@@ -199,7 +223,11 @@ impl Dump {
     ///
     /// # Errors
     /// When there is neither, or none that can be analysed.
-    pub fn analysis(&self, settings: &Settings, observer: &dyn super::Observer) -> Result<Analysis> {
+    pub fn analysis(
+        &self,
+        settings: &Settings,
+        observer: &dyn super::Observer,
+    ) -> Result<Analysis> {
         let core = self.core(settings, observer);
         let minicore = self.minicore();
         let (core, minicore) = match (core, minicore) {
@@ -222,10 +250,19 @@ impl Dump {
             .max_by_key(|head| (head.threads().len(), head.mappings().len()))
             .cloned()
             .context("this dump holds no core")?;
-        Ok(Analysis { head, memory: LayeredMemory(layers), completeness, from_minicore })
+        Ok(Analysis {
+            head,
+            memory: LayeredMemory(layers),
+            completeness,
+            from_minicore,
+        })
     }
 
-    fn core(&self, settings: &Settings, observer: &dyn super::Observer) -> Result<Option<CoreFile>> {
+    fn core(
+        &self,
+        settings: &Settings,
+        observer: &dyn super::Observer,
+    ) -> Result<Option<CoreFile>> {
         let shown = self.label();
         let open = |source| CoreFile::open(source).map_err(|error| core_failure(error, &shown));
         match (&self.origin, &self.bundle) {
@@ -235,15 +272,24 @@ impl Dump {
                 None => Ok(None),
             },
             (_, Some(bundle)) => {
-                if let Some(source) = bundle.core_source().map_err(|error| bundle_failure(error, &shown))? {
+                if let Some(source) = bundle
+                    .core_source()
+                    .map_err(|error| bundle_failure(error, &shown))?
+                {
                     return open(source).map(Some);
                 }
                 // A deflated core has no random access: unpack it once into the case.
-                if !bundle.entries().iter().any(|entry| matches!(entry.kind, Some(EntryKind::Core(_)))) {
+                if !bundle
+                    .entries()
+                    .iter()
+                    .any(|entry| matches!(entry.kind, Some(EntryKind::Core(_))))
+                {
                     return Ok(None);
                 }
                 let unpacked = case::fetch(settings, self, None, observer)?;
-                Case::core_path(&unpacked.path).map(|path| open_core_file(&path)).transpose()
+                Case::core_path(&unpacked.path)
+                    .map(|path| open_core_file(&path))
+                    .transpose()
             }
             _ => Ok(None),
         }
@@ -251,9 +297,10 @@ impl Dump {
 
     fn minicore(&self) -> Option<CoreFile> {
         let source: Box<dyn ByteSource> = match (&self.origin, &self.bundle) {
-            (Origin::Case(path), _) => {
-                Box::new(FileSource::new(open_regular(&path.join(EntryKind::Minicore.file_name())).ok()?).ok()?)
-            }
+            (Origin::Case(path), _) => Box::new(
+                FileSource::new(open_regular(&path.join(EntryKind::Minicore.file_name())).ok()?)
+                    .ok()?,
+            ),
             (_, Some(bundle)) => bundle.entry_source(&EntryKind::Minicore).ok()?,
             _ => return None,
         };
@@ -265,7 +312,9 @@ impl Dump {
     pub fn label(&self) -> String {
         match &self.origin {
             Origin::Store(summary) => summary.id.short(),
-            Origin::Bundle(path) | Origin::Case(path) | Origin::Core(path) => terminal_line(&path.display().to_string()),
+            Origin::Bundle(path) | Origin::Case(path) | Origin::Core(path) => {
+                terminal_line(&path.display().to_string())
+            }
         }
     }
 }

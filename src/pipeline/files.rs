@@ -24,8 +24,15 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As `openat2(2)`; `InvalidInput` when it is no regular file.
 pub fn open_in_root(root: &Path, path: &Path) -> io::Result<File> {
-    let directory = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let relative: PathBuf = path.components().filter(|part| !matches!(part, Component::RootDir)).collect();
+    let directory = rustix::fs::open(
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let relative: PathBuf = path
+        .components()
+        .filter(|part| !matches!(part, Component::RootDir))
+        .collect();
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = rustix::fs::openat2(&directory, &relative, flags, Mode::empty(), resolve)?;
@@ -36,7 +43,10 @@ fn only_regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        ))
     }
 }
 

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cdh_bundle::{
-    BundleReader, BundleWriter, Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DigestReader, DumpId,
-    EntryDir, EntryKind, Manifest, ModuleRecord, ProcessFacts, RawText, SCHEMA, SEEKABLE_FRAME,
-    SeekableReader, SeekableWriter, SignalFacts, Verdict, render_stem,
+    BundleReader, BundleWriter, Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DigestReader,
+    DumpId, EntryDir, EntryKind, Manifest, ModuleRecord, ProcessFacts, RawText, SCHEMA,
+    SEEKABLE_FRAME, SeekableReader, SeekableWriter, SignalFacts, Verdict, render_stem,
 };
 use cdh_elfcore::{CoreFile, CoreHead, FileSource, Module, ModuleKind, SignalInfo};
 use cdh_store::Store;
@@ -50,14 +50,29 @@ pub fn import(
     let sealed = match magic.get(..known).unwrap_or_default() {
         b"PK\x03\x04" | b"PK\x05\x06" => repack(&spool, file, &shown),
         b"\x28\xb5\x2f\xfd" => {
-            let plain = zstd::stream::read::Decoder::new(Counting { inner: file, observer })?;
+            let plain = zstd::stream::read::Decoder::new(Counting {
+                inner: file,
+                observer,
+            })?;
             pack(&spool, id, plain, path, &metadata)
         }
         [0x1f, 0x8b, ..] => {
-            let plain = flate2::read::MultiGzDecoder::new(Counting { inner: file, observer });
+            let plain = flate2::read::MultiGzDecoder::new(Counting {
+                inner: file,
+                observer,
+            });
             pack(&spool, id, plain, path, &metadata)
         }
-        _ => pack(&spool, id, Counting { inner: file, observer }, path, &metadata),
+        _ => pack(
+            &spool,
+            id,
+            Counting {
+                inner: file,
+                observer,
+            },
+            path,
+            &metadata,
+        ),
     };
     observer.finished();
     let entry = sealed?;
@@ -149,21 +164,28 @@ fn pack(
 /// From the names of the crashing thread's frames, as far as this machine has the files.
 fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
     let beside = path.parent().map(Path::to_owned);
-    let search = super::ModuleSearch { sysroot: None, beside };
+    let search = super::ModuleSearch {
+        sysroot: None,
+        beside,
+    };
     let modules = super::find_modules(core.modules(), core, &search);
     let loaded: Vec<_> = modules.iter().map(super::FoundModule::loaded).collect();
-    let options = cdh_symbolize::BacktraceOptions { all_threads: false, max_frames: 64 };
+    let options = cdh_symbolize::BacktraceOptions {
+        all_threads: false,
+        max_frames: 64,
+    };
     let arena = cdh_symbolize::SectionArena::default();
     let threads = core.head().threads();
     let backtrace = cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options);
-    backtrace.fingerprint.map(|fingerprint| fingerprint.to_string())
+    backtrace
+        .fingerprint
+        .map(|fingerprint| fingerprint.to_string())
 }
 
 /// A bundle of ours entry by entry; of IBM's, with the core in our encoding.
 fn repack(spool: &Path, file: File, shown: &str) -> Result<std::path::PathBuf> {
     let source = Arc::new(FileSource::new(file)?);
-    let bundle =
-        BundleReader::open(source).map_err(|error| dump::bundle_failure(error, shown))?;
+    let bundle = BundleReader::open(source).map_err(|error| dump::bundle_failure(error, shown))?;
     let mut manifest = bundle.summary_manifest();
     let mut entry = EntryDir::create(spool, manifest.id)?;
     let directory = entry.path().to_owned();
@@ -186,9 +208,11 @@ fn repack(spool: &Path, file: File, shown: &str) -> Result<std::path::PathBuf> {
             let record = pack_core(&mut entry, reader, &manifest.stem)?;
             add_core(&mut manifest, record, packed_core(&entry, shown).ok());
         } else if bundle.manifest().is_none() && bundle.legacy().is_none() {
-            return Err(Failure::new(ExitStatus::Failure, format!("`{shown}` holds no dump"))
-                .hint("give a core, or a bundle (zip) of cdh or of IBM's core-dump-handler")
-                .into());
+            return Err(
+                Failure::new(ExitStatus::Failure, format!("`{shown}` holds no dump"))
+                    .hint("give a core, or a bundle (zip) of cdh or of IBM's core-dump-handler")
+                    .into(),
+            );
         }
         Ok(entry.seal(manifest.clone())?)
     })();
@@ -201,7 +225,9 @@ fn repack(spool: &Path, file: File, shown: &str) -> Result<std::path::PathBuf> {
 /// Completes a manifest with what the core itself says, where it says it.
 fn add_core(manifest: &mut Manifest, record: CoreRecord, core: Option<CoreFile>) {
     manifest.core = Some(CoreRecord {
-        expected: core.as_ref().map_or(record.expected, |core| core.head().expected_len()),
+        expected: core
+            .as_ref()
+            .map_or(record.expected, |core| core.head().expected_len()),
         ..record
     });
     let Some(core) = core else { return };
@@ -234,7 +260,9 @@ fn verdict_of(core: &CoreFile) -> Verdict {
 pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, metadata: &fs::Metadata) -> Manifest {
     let head = core.head();
     let modules = core.modules();
-    let executable = modules.iter().find(|module| module.kind == ModuleKind::Executable);
+    let executable = modules
+        .iter()
+        .find(|module| module.kind == ModuleKind::Executable);
     let mut manifest = Manifest {
         schema: SCHEMA,
         id: DumpId::random(),
@@ -244,7 +272,10 @@ pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, metadata: &fs::Meta
         node: RawText::from(rustix::system::uname().nodename().to_bytes()),
         hostname: RawText::default(),
         process: process_facts(head, executable, path),
-        signal: head.signal().map(|signal| signal_facts(&signal)).unwrap_or_default(),
+        signal: head
+            .signal()
+            .map(|signal| signal_facts(&signal))
+            .unwrap_or_default(),
         machine: head.machine().to_string(),
         verdict: verdict_of(core),
         core: None,
@@ -259,7 +290,13 @@ pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, metadata: &fs::Meta
     };
     if manifest.signal.name.is_empty() {
         "none".clone_into(&mut manifest.signal.name);
-        "no signal: the process was alive".clone_into(&mut manifest.signal.description);
+        let known = !head.threads().is_empty();
+        let words = if known {
+            "no signal: the process was alive"
+        } else {
+            "signal unknown"
+        };
+        words.clone_into(&mut manifest.signal.description);
     }
     manifest
 }
@@ -267,8 +304,16 @@ pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, metadata: &fs::Meta
 fn process_facts(head: &CoreHead, executable: Option<&Module>, path: &Path) -> ProcessFacts {
     let exe = executable.map(|module| RawText::new(module.path.clone()));
     let Some(process) = head.process() else {
-        let name = path.file_name().unwrap_or_default().as_encoded_bytes().to_vec();
-        return ProcessFacts { name: RawText::new(name), exe, ..ProcessFacts::default() };
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .as_encoded_bytes()
+            .to_vec();
+        return ProcessFacts {
+            name: RawText::new(name),
+            exe,
+            ..ProcessFacts::default()
+        };
     };
     let arguments = process.arguments.split(|byte| *byte == b' ');
     ProcessFacts {

@@ -90,7 +90,10 @@ pub fn find_modules(
     memory: &dyn Memory,
     search: &ModuleSearch,
 ) -> Vec<FoundModule> {
-    modules.into_iter().map(|module| find_module(module, memory, search)).collect()
+    modules
+        .into_iter()
+        .map(|module| find_module(module, memory, search))
+        .collect()
 }
 
 fn find_module(module: Module, memory: &dyn Memory, search: &ModuleSearch) -> FoundModule {
@@ -113,7 +116,10 @@ fn find_module(module: Module, memory: &dyn Memory, search: &ModuleSearch) -> Fo
     }
     let mut worst = ModuleStatus::Missing;
     for candidate in candidates(&module, search) {
-        let map = match candidate.open().and_then(|file| MappedFile::from_file(&file)) {
+        let map = match candidate
+            .open()
+            .and_then(|file| MappedFile::from_file(&file))
+        {
             Ok(map) => map,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => {
@@ -150,7 +156,10 @@ fn check(module: &Module, bytes: &[u8]) -> ModuleStatus {
     };
     match (&module.build_id, object.build_id()) {
         (Some(expected), Some(found)) if *expected == found => ModuleStatus::Verified,
-        (Some(expected), found) => ModuleStatus::Mismatch { expected: expected.clone(), found },
+        (Some(expected), found) => ModuleStatus::Mismatch {
+            expected: expected.clone(),
+            found,
+        },
         (None, _) => ModuleStatus::Unverified,
     }
 }
@@ -193,7 +202,11 @@ fn candidates(module: &Module, search: &ModuleSearch) -> Vec<Candidate> {
     }
     if path.is_absolute() {
         let needs_proof = search.sysroot.is_some();
-        found.push(Candidate { path: path.to_owned(), inside: None, needs_proof });
+        found.push(Candidate {
+            path: path.to_owned(),
+            inside: None,
+            needs_proof,
+        });
     }
     found
 }
@@ -207,12 +220,10 @@ fn read_vdso(module: &Module, memory: &dyn Memory) -> Option<Vec<u8>> {
 }
 
 /// The separate debug file of an object, and the file that several debug files share (dwz).
-fn find_debug(
-    bytes: &[u8],
-    path: &Path,
-    search: &ModuleSearch,
-) -> (Option<Image>, Option<Image>) {
-    let Ok(object) = ElfObject::parse(bytes) else { return (None, None) };
+fn find_debug(bytes: &[u8], path: &Path, search: &ModuleSearch) -> (Option<Image>, Option<Image>) {
+    let Ok(object) = ElfObject::parse(bytes) else {
+        return (None, None);
+    };
     if object.section(".debug_info").is_some() {
         let alternate = find_alternate(&object, path, search);
         return (None, alternate);
@@ -222,7 +233,9 @@ fn find_debug(
         let Ok(map) = open_regular(&place).and_then(|file| MappedFile::from_file(&file)) else {
             continue;
         };
-        let Ok(debug) = ElfObject::parse(map.bytes()) else { continue };
+        let Ok(debug) = ElfObject::parse(map.bytes()) else {
+            continue;
+        };
         let linked = object.debug_link().map(|(_, crc)| crc);
         let same = match (&build_id, debug.build_id()) {
             (Some(expected), Some(found)) => *expected == found,
@@ -238,9 +251,14 @@ fn find_debug(
 
 /// By build-id and by `.gnu_debuglink`, under the sysroot and on the machine itself.
 fn debug_places(object: &ElfObject, path: &Path, search: &ModuleSearch) -> Vec<PathBuf> {
-    let mut places: Vec<PathBuf> =
-        object.build_id().iter().flat_map(|id| build_id_places(id, search)).collect();
-    let link = object.debug_link().map(|(name, _)| Path::new(OsStr::from_bytes(name)));
+    let mut places: Vec<PathBuf> = object
+        .build_id()
+        .iter()
+        .flat_map(|id| build_id_places(id, search))
+        .collect();
+    let link = object
+        .debug_link()
+        .map(|(name, _)| Path::new(OsStr::from_bytes(name)));
     // The name is a plain file name; anything else would lead elsewhere.
     if let (Some(name), Some(directory)) = (link.and_then(Path::file_name), path.parent()) {
         places.push(directory.join(name));
@@ -254,9 +272,15 @@ fn debug_places(object: &ElfObject, path: &Path, search: &ModuleSearch) -> Vec<P
 
 fn build_id_places(id: &BuildId, search: &ModuleSearch) -> Vec<PathBuf> {
     let hex = id.to_string();
-    let Some((first, rest)) = hex.split_at_checked(2) else { return Vec::new() };
+    let Some((first, rest)) = hex.split_at_checked(2) else {
+        return Vec::new();
+    };
     let relative = format!("usr/lib/debug/.build-id/{first}/{rest}.debug");
-    let roots = search.sysroot.iter().map(PathBuf::as_path).chain([Path::new("/")]);
+    let roots = search
+        .sysroot
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([Path::new("/")]);
     roots.map(|root| root.join(&relative)).collect()
 }
 

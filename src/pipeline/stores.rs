@@ -25,7 +25,8 @@ pub fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
 pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
     match &settings.store {
         StoreUrl::Directory(path) => {
-            let store = DirectoryStore::create(path).map_err(|error| store_failure(error, "open"))?;
+            let store =
+                DirectoryStore::create(path).map_err(|error| store_failure(error, "open"))?;
             Ok(Box::new(store))
         }
         url => cdh_store::open_store(url).map_err(|error| store_failure(error, "open")),

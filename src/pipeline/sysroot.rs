@@ -39,22 +39,28 @@ pub fn debug_view(
     let (directory, core) = place(settings, dump, observer)?;
     let analysis = dump.analysis(settings, observer)?;
     let search = dump.module_search(sysroot);
-    let modules = find_modules(analysis.head.modules(&analysis.memory), &analysis.memory, &search);
+    let modules = find_modules(
+        analysis.head.modules(&analysis.memory),
+        &analysis.memory,
+        &search,
+    );
     lay_out(&directory, &core, &analysis, &modules)
         .with_context(|| format!("cannot write to `{}`", directory.display()))
 }
 
 /// Where the view is built, and the core that it is about.
-fn place(
-    settings: &Settings,
-    dump: &Dump,
-    observer: &dyn Observer,
-) -> Result<(PathBuf, PathBuf)> {
+fn place(settings: &Settings, dump: &Dump, observer: &dyn Observer) -> Result<(PathBuf, PathBuf)> {
     let case = match &dump.origin {
         Origin::Core(path) => {
             let core = fs::canonicalize(path)?;
             let name = cdh_bundle::Sha256::of(core.as_os_str().as_bytes()).to_string();
-            return Ok((settings.cache.join("views").join(name.get(..16).unwrap_or(&name)), core));
+            return Ok((
+                settings
+                    .cache
+                    .join("views")
+                    .join(name.get(..16).unwrap_or(&name)),
+                core,
+            ));
         }
         Origin::Case(path) => fs::canonicalize(path)?,
         Origin::Store(_) | Origin::Bundle(_) => case::fetch(settings, dump, None, observer)?.path,
@@ -62,8 +68,10 @@ fn place(
     let minicore = case.join(EntryKind::Minicore.file_name());
     let core = Case::core_path(&case).or_else(|| minicore.is_file().then_some(minicore));
     let core = core.ok_or_else(|| {
-        Failure::new(ExitStatus::Nothing, "this dump holds no core")
-            .hint(format!("`cdh info {}` tells why it is missing", dump.label()))
+        Failure::new(ExitStatus::Nothing, "this dump holds no core").hint(format!(
+            "`cdh info {}` tells why it is missing",
+            dump.label()
+        ))
     })?;
     Ok((case, core))
 }
@@ -79,7 +87,10 @@ fn lay_out(
     fs::create_dir_all(&fresh)?;
     let mut executable = None;
     let mut library_directories = Vec::new();
-    for found in modules.iter().filter(|found| found.module.kind != ModuleKind::Vdso) {
+    for found in modules
+        .iter()
+        .filter(|found| found.module.kind != ModuleKind::Vdso)
+    {
         let (Some(inside), Some(file)) = (inner_path(&found.module.path), &found.path) else {
             continue;
         };
@@ -107,7 +118,12 @@ fn lay_out(
         fs::remove_dir_all(&sysroot)?;
     }
     fs::rename(&fresh, &sysroot)?;
-    Ok(DebugView { executable, core: core.to_owned(), sysroot, library_directories })
+    Ok(DebugView {
+        executable,
+        core: core.to_owned(),
+        sysroot,
+        library_directories,
+    })
 }
 
 /// The path inside a root: no `..`, no root, nothing that leaves it.
@@ -138,15 +154,22 @@ fn place_link(file: &Path, link: &Path) -> std::io::Result<()> {
 /// empty one: gdb finds nothing in it, which is true.
 fn place_empty_files(root: &Path, analysis: &Analysis) -> std::io::Result<()> {
     for mapping in analysis.head.mappings() {
-        let Some(inside) = inner_path(&mapping.path) else { continue };
+        let Some(inside) = inner_path(&mapping.path) else {
+            continue;
+        };
         let path = root.join(inside);
         if path.symlink_metadata().is_ok() {
             continue;
         }
         // A hostile list may name a file where another path needs a directory.
-        let made = path.parent().is_some_and(|parent| fs::create_dir_all(parent).is_ok());
+        let made = path
+            .parent()
+            .is_some_and(|parent| fs::create_dir_all(parent).is_ok());
         if made {
-            let _ = fs::OpenOptions::new().write(true).create_new(true).open(&path);
+            let _ = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .open(&path);
         }
     }
     Ok(())
@@ -169,7 +192,10 @@ mod tests {
 
     #[test]
     fn hostile_paths_do_not_leave_the_sysroot() {
-        assert_eq!(inner_path(b"/usr/lib/x.so"), Some(PathBuf::from("usr/lib/x.so")));
+        assert_eq!(
+            inner_path(b"/usr/lib/x.so"),
+            Some(PathBuf::from("usr/lib/x.so"))
+        );
         assert_eq!(inner_path(b"/../../etc/passwd"), None);
         assert_eq!(inner_path(b"/"), None);
         assert_eq!(inner_path(b""), None);

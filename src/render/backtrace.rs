@@ -39,7 +39,10 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         style.paint(Tone::Bad, terminal_line(&view.manifest.signal.description))
     );
     for remark in remarks(view) {
-        text.push_str(&format!("{}\n", style.paint(Tone::Bad, terminal_line(&remark))));
+        text.push_str(&format!(
+            "{}\n",
+            style.paint(Tone::Bad, terminal_line(&remark))
+        ));
     }
     for (threads, shown) in grouped(view) {
         text.push('\n');
@@ -60,13 +63,24 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
         let part = percent(found.found, found.expected);
         let sizes = format!("{} of {}", bytes(found.found), bytes(found.expected));
         remarks.push(format!("the core's file holds {sizes} ({part})"));
-        let cut = found.stacks.iter().filter(|stack| stack.found < stack.expected).count();
+        let cut = found
+            .stacks
+            .iter()
+            .filter(|stack| stack.found < stack.expected)
+            .count();
         if cut > 0 {
-            remarks.push(format!("the stacks of {cut} of {} threads are cut", found.stacks.len()));
+            remarks.push(format!(
+                "the stacks of {cut} of {} threads are cut",
+                found.stacks.len()
+            ));
         }
     }
+    if view.backtrace.threads.is_empty() {
+        remarks.push("no threads are known: the notes of the core are missing".to_owned());
+    }
     if view.from_minicore {
-        remarks.push("from the minicore: stacks and registers as they were at the crash".to_owned());
+        remarks
+            .push("from the minicore: stacks and registers as they were at the crash".to_owned());
     }
     remarks
 }
@@ -74,7 +88,12 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
 /// Threads with equal stacks, in the order of the first of each.
 fn grouped<'a>(view: &BacktraceView<'a>) -> Vec<(Vec<&'a ThreadBacktrace>, &'a ThreadBacktrace)> {
     if !view.group {
-        return view.backtrace.threads.iter().map(|thread| (vec![thread], thread)).collect();
+        return view
+            .backtrace
+            .threads
+            .iter()
+            .map(|thread| (vec![thread], thread))
+            .collect();
     }
     let mut groups: Vec<(Vec<&ThreadBacktrace>, &ThreadBacktrace)> = Vec::new();
     let mut known: BTreeMap<(bool, Vec<u64>), usize> = BTreeMap::new();
@@ -90,10 +109,17 @@ fn grouped<'a>(view: &BacktraceView<'a>) -> Vec<(Vec<&'a ThreadBacktrace>, &'a T
 }
 
 fn thread_title(threads: &[&ThreadBacktrace], style: Style) -> String {
-    let ids: Vec<String> = threads.iter().map(|thread| thread.tid.to_string()).collect();
+    let ids: Vec<String> = threads
+        .iter()
+        .map(|thread| thread.tid.to_string())
+        .collect();
     let word = if ids.len() == 1 { "thread" } else { "threads" };
     let crashed = threads.iter().any(|thread| thread.crashing);
-    let count = if ids.len() > 1 { format!(" ({})", ids.len()) } else { String::new() };
+    let count = if ids.len() > 1 {
+        format!(" ({})", ids.len())
+    } else {
+        String::new()
+    };
     let title = format!("{word} {}{count}", ids.join(" "));
     let mark = if crashed { " (crashed)" } else { "" };
     format!("{}\n", style.paint(Tone::Strong, format!("{title}{mark}")))
@@ -103,10 +129,14 @@ fn stack(view: &BacktraceView, thread: &ThreadBacktrace, style: Style) -> String
     let mut text = String::new();
     if view.registers {
         let registers = view.threads.iter().find(|known| known.tid == thread.tid);
-        let named = registers.map(|thread| thread.registers.named()).unwrap_or_default();
+        let named = registers
+            .map(|thread| thread.registers.named())
+            .unwrap_or_default();
         for row in named.chunks(3) {
-            let cells: Vec<_> =
-                row.iter().map(|(name, value)| format!("{name:>4} {value:#018x}")).collect();
+            let cells: Vec<_> = row
+                .iter()
+                .map(|(name, value)| format!("{name:>4} {value:#018x}"))
+                .collect();
             text.push_str(&format!("    {}\n", cells.join("  ")));
         }
     }
@@ -114,7 +144,10 @@ fn stack(view: &BacktraceView, thread: &ThreadBacktrace, style: Style) -> String
         text.push_str(&frame_line(view.backtrace, number, frame, style));
     }
     if let Some(reason) = stop_words(&thread.stop) {
-        text.push_str(&format!("  {}\n", style.paint(Tone::Dim, format!("-- {reason}"))));
+        text.push_str(&format!(
+            "  {}\n",
+            style.paint(Tone::Dim, format!("-- {reason}"))
+        ));
     }
     text
 }
@@ -137,12 +170,18 @@ fn frame_line(backtrace: &Backtrace, number: usize, frame: &Frame, style: Style)
         }
     }
     if let Some(place) = &frame.location {
-        let column = place.column.map(|column| format!(":{column}")).unwrap_or_default();
+        let column = place
+            .column
+            .map(|column| format!(":{column}"))
+            .unwrap_or_default();
         let place = format!("{}:{}{column}", terminal_line(&place.file), place.line);
         line.push_str(&format!(" at {}", style.paint(Tone::Place, place)));
     } else if let Some(module) = frame.module.and_then(|index| backtrace.modules.get(index)) {
         let name = module.path.rsplit('/').next().unwrap_or(&module.path);
-        let offset = frame.svma.map(|svma| format!("+{:#x}", svma.0)).unwrap_or_default();
+        let offset = frame
+            .svma
+            .map(|svma| format!("+{:#x}", svma.0))
+            .unwrap_or_default();
         line.push_str(&format!(" in {}{offset}", terminal_line(name)));
     }
     for mark in marks(frame) {
@@ -205,13 +244,21 @@ fn module_problems(backtrace: &Backtrace, style: Style) -> String {
         .flat_map(|thread| thread.frames.iter().filter_map(|frame| frame.module))
         .collect();
     let mut text = String::new();
-    for module in used.iter().filter_map(|index| backtrace.modules.get(*index)) {
-        let Some(problem) = status_words(&module.status) else { continue };
+    for module in used
+        .iter()
+        .filter_map(|index| backtrace.modules.get(*index))
+    {
+        let Some(problem) = status_words(&module.status) else {
+            continue;
+        };
         if text.is_empty() {
             text.push('\n');
         }
         let line = format!("{}: {problem}", module.path);
-        text.push_str(&format!("{}\n", style.paint(Tone::Bad, terminal_line(&line))));
+        text.push_str(&format!(
+            "{}\n",
+            style.paint(Tone::Bad, terminal_line(&line))
+        ));
     }
     text
 }
@@ -223,8 +270,12 @@ fn status_words(status: &ModuleStatus) -> Option<String> {
             Some("used unproven: the core holds no build-id of it".to_owned())
         }
         ModuleStatus::Mismatch { expected, found } => {
-            let found = found.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-            Some(format!("not used: build-id {found}, the process had {expected}"))
+            let found = found
+                .as_ref()
+                .map_or_else(|| "none".to_owned(), ToString::to_string);
+            Some(format!(
+                "not used: build-id {found}, the process had {expected}"
+            ))
         }
         ModuleStatus::Missing => {
             Some("not found: pass the root of the crashed process as `--sysroot <DIR>`".to_owned())
@@ -248,7 +299,10 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         json!({"tid": thread.tid, "registers": named})
     };
     let shown = |thread: &&Thread| {
-        view.backtrace.threads.iter().any(|known| known.tid == thread.tid)
+        view.backtrace
+            .threads
+            .iter()
+            .any(|known| known.tid == thread.tid)
     };
     let found = view.completeness.map(|found| {
         json!({"expected": found.expected, "found": found.found, "complete": found.is_complete()})

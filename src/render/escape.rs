@@ -32,7 +32,10 @@ mod tests {
 
     #[test]
     fn terminal_gets_no_control_characters() {
-        assert_eq!(terminal_line("a\x1b[31mb\n\u{9b}c\u{202e}d\x7f"), "a\\x1b[31mb\\n\\x9bc\\u{202e}d\\x7f");
+        assert_eq!(
+            terminal_line("a\x1b[31mb\n\u{9b}c\u{202e}d\x7f"),
+            "a\\x1b[31mb\\n\\x9bc\\u{202e}d\\x7f"
+        );
     }
 
     #[test]

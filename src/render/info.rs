@@ -26,7 +26,10 @@ pub struct InfoView<'a> {
 /// For people.
 #[must_use]
 pub fn info_text(view: &InfoView, style: Style) -> String {
-    let mut page = Page { style, text: String::new() };
+    let mut page = Page {
+        style,
+        text: String::new(),
+    };
     page.dump(view);
     page.process(view.manifest);
     page.core(view);
@@ -43,7 +46,8 @@ struct Page {
 impl Page {
     fn line(&mut self, name: &str, value: impl AsRef<str>) {
         let name = self.style.paint(Tone::Strong, format!("{name:<12}"));
-        self.text.push_str(&format!("{name} {}\n", terminal_line(value.as_ref())));
+        self.text
+            .push_str(&format!("{name} {}\n", terminal_line(value.as_ref())));
     }
 
     fn toned(&mut self, name: &str, tone: Tone, value: &str) {
@@ -59,7 +63,10 @@ impl Page {
         if let Some(salvaged) = view.salvaged {
             self.toned("damaged", Tone::Bad, salvaged);
         }
-        self.line("captured", format!("{} on {}", manifest.captured_at, manifest.node));
+        self.line(
+            "captured",
+            format!("{} on {}", manifest.captured_at, manifest.node),
+        );
         if manifest.hostname.as_bytes() != manifest.node.as_bytes() && !manifest.hostname.is_empty()
         {
             self.line("hostname", manifest.hostname.to_string());
@@ -80,7 +87,10 @@ impl Page {
             self.line("executable", exe.to_string());
         }
         if let Some(arguments) = &process.arguments {
-            let shown: Vec<String> = arguments.iter().map(|part| quoted(&part.to_string())).collect();
+            let shown: Vec<String> = arguments
+                .iter()
+                .map(|part| quoted(&part.to_string()))
+                .collect();
             self.line("command", shown.join(" "));
         }
         self.toned("signal", Tone::Bad, &manifest.signal.description);
@@ -95,22 +105,49 @@ impl Page {
 
     fn core(&mut self, view: &InfoView) {
         let verdict = &view.manifest.verdict;
-        let tone = if matches!(verdict, Verdict::Complete) { Tone::Good } else { Tone::Bad };
+        let tone = if matches!(verdict, Verdict::Complete) {
+            Tone::Good
+        } else {
+            Tone::Bad
+        };
         self.toned("verdict", tone, &verdict.describe());
         if let Some(core) = &view.manifest.core {
-            self.line("core", format!("{} stored as {}", bytes(core.size), core.entry));
+            self.line(
+                "core",
+                format!("{} stored as {}", bytes(core.size), core.entry),
+            );
         }
-        let Some(found) = view.completeness else { return };
+        let Some(found) = view.completeness else {
+            return;
+        };
         if found.is_complete() {
             return;
         }
         let part = percent(found.found, found.expected);
-        let sizes = format!("{} of {} ({part})", bytes(found.found), bytes(found.expected));
+        let sizes = format!(
+            "{} of {} ({part})",
+            bytes(found.found),
+            bytes(found.expected)
+        );
         self.toned("core is cut", Tone::Bad, &sizes);
-        let whole = found.segments.iter().filter(|segment| segment.found == segment.expected).count();
-        self.line("segments", format!("{whole} of {} whole", found.segments.len()));
-        let stacks = found.stacks.iter().filter(|s| s.found == s.expected && s.expected > 0).count();
-        self.line("stacks", format!("{stacks} of {} whole", found.stacks.len()));
+        let whole = found
+            .segments
+            .iter()
+            .filter(|segment| segment.found == segment.expected)
+            .count();
+        self.line(
+            "segments",
+            format!("{whole} of {} whole", found.segments.len()),
+        );
+        let stacks = found
+            .stacks
+            .iter()
+            .filter(|s| s.found == s.expected && s.expected > 0)
+            .count();
+        self.line(
+            "stacks",
+            format!("{stacks} of {} whole", found.stacks.len()),
+        );
     }
 
     fn workload(&mut self, manifest: &Manifest) {
@@ -139,7 +176,10 @@ impl Page {
                 .modules
                 .iter()
                 .map(|module| {
-                    let id = module.build_id.as_ref().map_or_else(|| "-".to_owned(), |id| id.to_string());
+                    let id = module
+                        .build_id
+                        .as_ref()
+                        .map_or_else(|| "-".to_owned(), |id| id.to_string());
                     vec![format!("{:#x}", module.start), id, module.path.to_string()]
                 })
                 .collect();
@@ -147,19 +187,41 @@ impl Page {
             let rows: Vec<_> = manifest
                 .entries
                 .iter()
-                .map(|entry| vec![bytes(entry.size), entry.sha256.to_string(), entry.name.clone()])
+                .map(|entry| {
+                    vec![
+                        bytes(entry.size),
+                        entry.sha256.to_string(),
+                        entry.name.clone(),
+                    ]
+                })
                 .collect();
             self.table("entries", &["SIZE", "SHA-256", "NAME"], &rows);
-            let stacks = view.completeness.map(|found| found.stacks.as_slice()).unwrap_or_default();
+            let stacks = view
+                .completeness
+                .map(|found| found.stacks.as_slice())
+                .unwrap_or_default();
             let rows: Vec<_> = stacks
                 .iter()
-                .map(|stack| vec![stack.tid.to_string(), bytes(stack.found), bytes(stack.expected)])
+                .map(|stack| {
+                    vec![
+                        stack.tid.to_string(),
+                        bytes(stack.found),
+                        bytes(stack.expected),
+                    ]
+                })
                 .collect();
             self.table("threads", &["TID", "STACK FOUND", "STACK"], &rows);
         } else {
-            let named = manifest.modules.iter().filter(|module| module.build_id.is_some()).count();
+            let named = manifest
+                .modules
+                .iter()
+                .filter(|module| module.build_id.is_some())
+                .count();
             if !manifest.modules.is_empty() {
-                self.line("modules", format!("{} ({named} with build-id)", manifest.modules.len()));
+                self.line(
+                    "modules",
+                    format!("{} ({named} with build-id)", manifest.modules.len()),
+                );
             }
         }
         for gap in &manifest.gaps {
@@ -172,7 +234,8 @@ impl Page {
         if rows.is_empty() {
             return;
         }
-        self.text.push_str(&format!("\n{}\n", self.style.paint(Tone::Strong, title)));
+        self.text
+            .push_str(&format!("\n{}\n", self.style.paint(Tone::Strong, title)));
         for line in aligned(header, rows) {
             self.text.push_str(&format!("  {line}\n"));
         }
@@ -202,9 +265,7 @@ struct Found {
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.
 pub fn info_json(view: &InfoView) -> Result<String> {
-    let stack = |stack: &cdh_elfcore::StackState| {
-        json!({"tid": stack.tid, "expected": stack.expected, "found": stack.found})
-    };
+    let stack = |stack: &cdh_elfcore::StackState| json!({"tid": stack.tid, "expected": stack.expected, "found": stack.found});
     let found = view.completeness.map(|found| Found {
         expected: found.expected,
         found: found.found,

@@ -47,7 +47,16 @@ impl<'a> Row<'a> {
 /// Columns for people; `wide` adds full ids, exact times and fingerprints.
 #[must_use]
 pub fn list_table(dumps: &[DumpSummary], now: Timestamp, style: Style, wide: bool) -> String {
-    let narrow = ["ID", "AGE", "NAMESPACE", "POD", "EXE", "SIGNAL", "VERDICT", "SIZE"];
+    let narrow = [
+        "ID",
+        "AGE",
+        "NAMESPACE",
+        "POD",
+        "EXE",
+        "SIGNAL",
+        "VERDICT",
+        "SIZE",
+    ];
     let full = [
         "ID",
         "CAPTURED",
@@ -62,8 +71,16 @@ pub fn list_table(dumps: &[DumpSummary], now: Timestamp, style: Style, wide: boo
     let absent = || "-".to_owned();
     let row = |dump: &DumpSummary| {
         let mut cells = vec![
-            if wide { dump.id.to_string() } else { dump.id.short() },
-            if wide { dump.captured_at.to_string() } else { age(dump.captured_at, now) },
+            if wide {
+                dump.id.to_string()
+            } else {
+                dump.id.short()
+            },
+            if wide {
+                dump.captured_at.to_string()
+            } else {
+                age(dump.captured_at, now)
+            },
             dump.namespace.clone().unwrap_or_else(absent),
             dump.pod.clone().unwrap_or_else(absent),
             dump.exe.to_string(),
@@ -78,7 +95,11 @@ pub fn list_table(dumps: &[DumpSummary], now: Timestamp, style: Style, wide: boo
     };
     let rows: Vec<_> = dumps.iter().map(row).collect();
     let header: &[&str] = if wide { &full } else { &narrow };
-    let bad = |index: usize| dumps.get(index).is_some_and(|dump| dump.verdict != "complete");
+    let bad = |index: usize| {
+        dumps
+            .get(index)
+            .is_some_and(|dump| dump.verdict != "complete")
+    };
     finish(aligned(header, &rows), style, bad)
 }
 
@@ -126,8 +147,20 @@ pub fn list_groups(
             latest.map(|dump| dump.id.short()).unwrap_or_default(),
         ]
     };
-    let rows: Vec<_> = groups.iter().take(limit.unwrap_or(usize::MAX)).map(row).collect();
-    let header = ["COUNT", "LAST", "FIRST", "EXE", "SIGNAL", "FINGERPRINT", "LATEST"];
+    let rows: Vec<_> = groups
+        .iter()
+        .take(limit.unwrap_or(usize::MAX))
+        .map(row)
+        .collect();
+    let header = [
+        "COUNT",
+        "LAST",
+        "FIRST",
+        "EXE",
+        "SIGNAL",
+        "FINGERPRINT",
+        "LATEST",
+    ];
     finish(aligned(&header, &rows), style, |_| false)
 }
 
@@ -219,9 +252,18 @@ mod tests {
     #[test]
     fn ages_have_one_unit() {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let table = [(5, "5s"), (300, "5m"), (10_800, "3h"), (864_000, "10d"), (-9, "future")];
+        let table = [
+            (5, "5s"),
+            (300, "5m"),
+            (10_800, "3h"),
+            (864_000, "10d"),
+            (-9, "future"),
+        ];
         for (seconds, text) in table {
-            assert_eq!(age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now), text);
+            assert_eq!(
+                age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now),
+                text
+            );
         }
     }
 }

@@ -6,11 +6,17 @@ use super::terminal_line;
 #[must_use]
 pub(super) fn aligned(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let header: Vec<String> = header.iter().map(|&cell| cell.to_owned()).collect();
-    let rows: Vec<Vec<String>> =
-        std::iter::once(header).chain(rows.iter().map(|row| clean(row))).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(header)
+        .chain(rows.iter().map(|row| clean(row)))
+        .collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell)).max())
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| width(cell))
+                .max()
+        })
         .map(Option::unwrap_or_default)
         .collect();
     let line = |row: &Vec<String>| {

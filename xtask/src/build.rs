@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 
 /// Root of the repository.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
 }
 
 fn target() -> PathBuf {
@@ -23,14 +25,23 @@ fn cargo() -> Command {
 /// Runs a command and insists on success.
 pub(crate) fn succeed(command: &mut Command) -> Result<()> {
     let shown = format!("{command:?}");
-    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
-    if status.success() { Ok(()) } else { bail!("{shown} failed: {status}") }
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {shown}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("{shown} failed: {status}")
+    }
 }
 
 /// The machine's own target triple.
 fn host() -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).arg("-vV").output().context("cannot run rustc")?;
+    let output = Command::new(rustc)
+        .arg("-vV")
+        .output()
+        .context("cannot run rustc")?;
     let text = String::from_utf8(output.stdout)?;
     let line = text.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(line.context("`rustc -vV` names no host")?.to_owned())
@@ -41,7 +52,14 @@ fn host() -> Result<String> {
 pub(crate) fn handler() -> Result<PathBuf> {
     let host = host()?;
     let mut build = cargo();
-    build.args(["build", "--quiet", "--profile", "handler", "-p", "cdh-agent"]);
+    build.args([
+        "build",
+        "--quiet",
+        "--profile",
+        "handler",
+        "-p",
+        "cdh-agent",
+    ]);
     build.args(["--bin", "cdh-handler", "--target", &host]);
     succeed(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
     Ok(target().join(host).join("handler").join("cdh-handler"))

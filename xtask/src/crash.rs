@@ -15,14 +15,28 @@ pub(crate) fn build_programs(directory: &Path) -> Result<Vec<PathBuf>> {
     let output = |name: &str| directory.join(name);
     let cc = |name: &str| {
         let mut command = Command::new("cc");
-        command.args(["-O2", "-g", "-pthread", "-Wl,--build-id", "-o"]).arg(output(name));
+        command
+            .args(["-O2", "-g", "-pthread", "-Wl,--build-id", "-o"])
+            .arg(output(name));
         build::succeed(command.arg(sources.join(name).with_extension("c")))
     };
     cc("inlined")?;
     cc("threads")?;
     let mut rustc = Command::new("rustc");
-    rustc.args(["-g", "-O", "-C", "panic=abort", "-C", "link-arg=-Wl,--build-id", "-o"]);
-    build::succeed(rustc.arg(output("panicking")).arg(sources.join("panicking.rs")))?;
+    rustc.args([
+        "-g",
+        "-O",
+        "-C",
+        "panic=abort",
+        "-C",
+        "link-arg=-Wl,--build-id",
+        "-o",
+    ]);
+    build::succeed(
+        rustc
+            .arg(output("panicking"))
+            .arg(sources.join("panicking.rs")),
+    )?;
     Ok(["inlined", "panicking", "threads"].map(output).into())
 }
 
@@ -49,14 +63,18 @@ pub(crate) fn plain_core(program: &Path) -> Result<(PathBuf, &'static str)> {
     let directory = program.parent().unwrap_or(Path::new("."));
     let before = cores(directory)?;
     crash(program)?;
-    let new = cores(directory)?.into_iter().find(|core| !before.contains(core));
+    let new = cores(directory)?
+        .into_iter()
+        .find(|core| !before.contains(core));
     if let Some(core) = new {
         let kept = program.with_extension("core");
         fs::rename(core, &kept)?;
         return Ok((kept, "a core that the kernel wrote as a plain file"));
     }
     if !tools::is_there("gdb") {
-        bail!("the kernel writes no plain cores here and gdb is missing: run `sudo apt install gdb`");
+        bail!(
+            "the kernel writes no plain cores here and gdb is missing: run `sudo apt install gdb`"
+        );
     }
     let core = program.with_extension("core");
     let output = Command::new("gdb")
@@ -65,7 +83,10 @@ pub(crate) fn plain_core(program: &Path) -> Result<(PathBuf, &'static str)> {
         .arg(program)
         .output()?;
     if !core.is_file() {
-        bail!("gdb made no core: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "gdb made no core: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok((core, "a core that gdb made of the process"))
 }

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use crate::build;
 
 /// Shell and file of each completion script.
-const COMPLETIONS: [(&str, &str); 3] = [("bash", "cdh.bash"), ("zsh", "_cdh"), ("fish", "cdh.fish")];
+const COMPLETIONS: [(&str, &str); 3] =
+    [("bash", "cdh.bash"), ("zsh", "_cdh"), ("fish", "cdh.fish")];
 
 pub(crate) fn generate() -> Result<()> {
     let cdh = build::cdh()?;

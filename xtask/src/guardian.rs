@@ -32,10 +32,17 @@ pub(crate) struct Guardian {
 impl Guardian {
     /// `None` where this process may not change the settings.
     pub(crate) fn start() -> Result<Option<Self>> {
-        let Some(lock) = KernelSettingsLock::acquire()? else { return Ok(None) };
+        let Some(lock) = KernelSettingsLock::acquire()? else {
+            return Ok(None);
+        };
         let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "guardian"]).args(read_settings()?);
-        let child = command.stdin(Stdio::piped()).spawn().context("cannot run sh")?;
+        command
+            .args(["-c", SCRIPT, "guardian"])
+            .args(read_settings()?);
+        let child = command
+            .stdin(Stdio::piped())
+            .spawn()
+            .context("cannot run sh")?;
         Ok(Some(Self { child, _lock: lock }))
     }
 }

@@ -5,12 +5,20 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// The Debian package of each program.
-const PACKAGES: [(&str, &str); 4] =
-    [("cc", "gcc libc6-dev"), ("gdb", "gdb"), ("unzip", "unzip"), ("zstd", "zstd")];
+const PACKAGES: [(&str, &str); 4] = [
+    ("cc", "gcc libc6-dev"),
+    ("gdb", "gdb"),
+    ("unzip", "unzip"),
+    ("zstd", "zstd"),
+];
 
 /// Makes sure that all of `programs` are there.
 pub(crate) fn require(programs: &[&str]) -> Result<()> {
-    let missing: Vec<&str> = programs.iter().copied().filter(|program| !is_there(program)).collect();
+    let missing: Vec<&str> = programs
+        .iter()
+        .copied()
+        .filter(|program| !is_there(program))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -24,14 +32,25 @@ pub(crate) fn require(programs: &[&str]) -> Result<()> {
         let apt = |words: &[&str]| {
             let mut command = Command::new("apt-get");
             command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
-            command.stdout(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+            command
+                .stdout(std::process::Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success())
         };
-        let install = [&["install", "-y", "--no-install-recommends"], packages.as_slice()].concat();
+        let install = [
+            &["install", "-y", "--no-install-recommends"],
+            packages.as_slice(),
+        ]
+        .concat();
         if apt(&install) || (apt(&["update"]) && apt(&install)) {
             return Ok(());
         }
     }
-    bail!("{} missing: run `sudo apt install {}`", missing.join(", "), packages.join(" "))
+    bail!(
+        "{} missing: run `sudo apt install {}`",
+        missing.join(", "),
+        packages.join(" ")
+    )
 }
 
 pub(crate) fn is_there(program: &str) -> bool {

@@ -10,17 +10,28 @@ impl BuildId {
     /// Takes the note's bytes; `None` where the length is not believable.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        (1..=64).contains(&bytes.len()).then(|| Self(bytes.to_vec()))
+        (1..=64)
+            .contains(&bytes.len())
+            .then(|| Self(bytes.to_vec()))
     }
 
     /// Parses an even number of hexadecimal digits.
     #[must_use]
     pub fn parse(hex: &str) -> Option<Self> {
-        let digits: Option<Vec<u8>> =
-            hex.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
+        let digits: Option<Vec<u8>> = hex
+            .chars()
+            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .collect();
         let pairs = digits?;
-        let (pairs, []) = pairs.as_chunks::<2>() else { return None };
-        Self::from_bytes(&pairs.iter().map(|[high, low]| (high << 4) | low).collect::<Vec<_>>())
+        let (pairs, []) = pairs.as_chunks::<2>() else {
+            return None;
+        };
+        Self::from_bytes(
+            &pairs
+                .iter()
+                .map(|[high, low]| (high << 4) | low)
+                .collect::<Vec<_>>(),
+        )
     }
 
     /// The raw bytes.

@@ -20,7 +20,11 @@ impl CoreFile {
         let dumped = |segment: &&Segment| segment.file_size > 0;
         let mut by_address: Vec<_> = head.segments().iter().filter(dumped).copied().collect();
         by_address.sort_by_key(|segment| segment.start);
-        Ok(Self { head, source, by_address })
+        Ok(Self {
+            head,
+            source,
+            by_address,
+        })
     }
 
     /// Header, threads, notes.
@@ -43,7 +47,9 @@ impl CoreFile {
 
     /// Reads from the one segment that holds `at`.
     fn read_segment(&self, at: Avma, buf: &mut [u8]) -> Option<usize> {
-        let after = self.by_address.partition_point(|segment| segment.start <= at);
+        let after = self
+            .by_address
+            .partition_point(|segment| segment.start <= at);
         let segment = self.by_address.get(after.checked_sub(1)?)?;
         let skipped = at.checked_sub(segment.start)?;
         let stored = segment.stored_in(self.source.len()).checked_sub(skipped)?;
@@ -59,7 +65,9 @@ impl Memory for CoreFile {
         let mut done = 0_usize;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let next = at.checked_add(done as u64);
-            let Some(count) = next.and_then(|next| self.read_segment(next, rest)) else { break };
+            let Some(count) = next.and_then(|next| self.read_segment(next, rest)) else {
+                break;
+            };
             done = done.saturating_add(count);
         }
         done

@@ -8,17 +8,6 @@ pub(crate) const HEADER_SIZE: usize = 64;
 pub(crate) const PROGRAM_HEADER_SIZE: usize = 56;
 /// `e_phnum` of a file whose real count stands in `sh_info` of section header 0 (elf(5)).
 pub(crate) const PN_XNUM: u16 = 0xffff;
-/// `ET_CORE`.
-pub(crate) const TYPE_CORE: u16 = 4;
-/// `PT_LOAD`.
-pub(crate) const PT_LOAD: u32 = 1;
-/// `PT_DYNAMIC`.
-pub(crate) const PT_DYNAMIC: u32 = 2;
-/// `PT_NOTE`.
-pub(crate) const PT_NOTE: u32 = 4;
-/// `PT_PHDR`.
-pub(crate) const PT_PHDR: u32 = 6;
-
 /// `Elf64_Ehdr` without what nobody here needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ElfHeader {
@@ -98,6 +87,8 @@ impl ProgramHeader {
 
     /// Every whole program header in a table.
     pub(crate) fn parse_all(table: &[u8]) -> impl Iterator<Item = Self> {
-        table.chunks_exact(PROGRAM_HEADER_SIZE).filter_map(Self::parse)
+        table
+            .chunks_exact(PROGRAM_HEADER_SIZE)
+            .filter_map(Self::parse)
     }
 }

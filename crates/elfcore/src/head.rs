@@ -9,10 +9,12 @@
 use std::io::Read;
 use std::ops::Range;
 
+use goblin::elf::header::ET_CORE;
+use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
+
 use crate::bytes::u32_at;
 use crate::elf_header::{
-    ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, PT_LOAD, PT_NOTE,
-    ProgramHeader, TYPE_CORE,
+    ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader,
 };
 use crate::note::CoreNotes;
 use crate::{
@@ -91,7 +93,8 @@ impl Segment {
     /// Whether `at` lies in the segment, dumped or not.
     #[must_use]
     pub fn contains(&self, at: Avma) -> bool {
-        at.checked_sub(self.start).is_some_and(|distance| distance < self.memory_size)
+        at.checked_sub(self.start)
+            .is_some_and(|distance| distance < self.memory_size)
     }
 
     /// Bytes of the segment that exist in a core of `found` bytes.
@@ -142,7 +145,10 @@ impl CoreHead {
         let header = check_header(&raw)?;
         let table = header.program_headers;
         if !(header_size..=header_size.saturating_add(MAX_HEADER_GAP)).contains(&table) {
-            return Err(malformed("program headers", format!("they start at byte {table}")));
+            return Err(malformed(
+                "program headers",
+                format!("they start at byte {table}"),
+            ));
         }
         let first_end = table.saturating_add(PROGRAM_HEADER_SIZE as u64);
         if header.program_header_count > 0 {
@@ -152,7 +158,12 @@ impl CoreHead {
             PN_XNUM => count_from_first(&raw, &header)?,
             count => u64::from(count),
         };
-        read_to(stream, &mut raw, table_end(&header, count)?, "program headers")?;
+        read_to(
+            stream,
+            &mut raw,
+            table_end(&header, count)?,
+            "program headers",
+        )?;
         let headers = parse_table(&raw, &header, count)?;
         let notes = || headers.iter().filter(|header| header.kind == PT_NOTE);
         let notes_end = notes()
@@ -165,7 +176,10 @@ impl CoreHead {
             .filter_map(|note| {
                 let start = usize::try_from(note.offset).ok()?;
                 let end = start.checked_add(usize::try_from(note.file_size).ok()?)?;
-                Some(NoteSegment { bytes: NoteBytes::Head(start..end), align: note.align })
+                Some(NoteSegment {
+                    bytes: NoteBytes::Head(start..end),
+                    align: note.align,
+                })
             })
             .collect();
         Ok(Self::assemble(raw, &header, &headers, segments))
@@ -189,7 +203,10 @@ impl CoreHead {
         };
         let table_end = table_end(&header, count)?;
         if table_end > source.len() {
-            return Err(CoreError::HeadTruncated { part: "program headers", found: source.len() });
+            return Err(CoreError::HeadTruncated {
+                part: "program headers",
+                found: source.len(),
+            });
         }
         let raw = read_range(source, 0, table_end)?;
         let headers = parse_table(&raw, &header, count)?;
@@ -198,7 +215,10 @@ impl CoreHead {
         for note in headers.iter().filter(|header| header.kind == PT_NOTE) {
             let bytes = read_range(source, note.offset, note.file_size.min(budget))?;
             budget = budget.saturating_sub(bytes.len() as u64);
-            segments.push(NoteSegment { bytes: NoteBytes::Apart(bytes), align: note.align });
+            segments.push(NoteSegment {
+                bytes: NoteBytes::Apart(bytes),
+                align: note.align,
+            });
         }
         Ok(Self::assemble(raw, &header, &headers, segments))
     }
@@ -219,14 +239,23 @@ impl CoreHead {
             flags: header.flags,
         });
         let segments = segments.collect();
-        let promised = headers.iter().map(|header| header.offset.saturating_add(header.file_size));
+        let promised = headers
+            .iter()
+            .map(|header| header.offset.saturating_add(header.file_size));
         let mut expected_len = promised.max().unwrap_or(0).max(raw.len() as u64);
         if header.program_header_count == PN_XNUM && header.section_headers > 0 {
             let section_end = header.section_headers.saturating_add(SECTION_HEADER_SIZE);
             expected_len = expected_len.max(section_end);
         }
         let notes = CoreNotes::default();
-        let mut head = Self { raw, machine, segments, note_segments, notes, expected_len };
+        let mut head = Self {
+            raw,
+            machine,
+            segments,
+            note_segments,
+            notes,
+            expected_len,
+        };
         let mut notes = CoreNotes::default();
         for (data, align) in head.note_bytes() {
             notes.add(data, align, machine);
@@ -237,10 +266,12 @@ impl CoreHead {
 
     /// Bytes and alignment of every `PT_NOTE`.
     pub(crate) fn note_bytes(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        self.note_segments.iter().filter_map(|segment| match &segment.bytes {
-            NoteBytes::Head(range) => Some((self.raw.get(range.clone())?, segment.align)),
-            NoteBytes::Apart(bytes) => Some((bytes.as_slice(), segment.align)),
-        })
+        self.note_segments
+            .iter()
+            .filter_map(|segment| match &segment.bytes {
+                NoteBytes::Head(range) => Some((self.raw.get(range.clone())?, segment.align)),
+                NoteBytes::Apart(bytes) => Some((bytes.as_slice(), segment.align)),
+            })
     }
 
     /// The bytes of the head, from offset 0 of the core on, as they were read; from `from_source`
@@ -278,8 +309,14 @@ impl CoreHead {
     #[must_use]
     pub fn signal(&self) -> Option<SignalInfo> {
         let from_thread = || {
-            let number = self.notes.threads.first().map(|thread| i32::from(thread.signal));
-            number.filter(|number| *number != 0).map(SignalInfo::from_number)
+            let number = self
+                .notes
+                .threads
+                .first()
+                .map(|thread| i32::from(thread.signal));
+            number
+                .filter(|number| *number != 0)
+                .map(SignalInfo::from_number)
         };
         self.notes.signal.or_else(from_thread)
     }
@@ -293,7 +330,10 @@ impl CoreHead {
     /// Value of one auxiliary vector entry (`getauxval(3)`), such as `AT_PHDR` 3, `AT_SYSINFO_EHDR` 33.
     #[must_use]
     pub fn aux(&self, kind: u64) -> Option<u64> {
-        self.auxv().iter().find(|(found, _)| *found == kind).map(|(_, value)| *value)
+        self.auxv()
+            .iter()
+            .find(|(found, _)| *found == kind)
+            .map(|(_, value)| *value)
     }
 
     /// `NT_FILE`, in address order.
@@ -322,7 +362,11 @@ impl CoreHead {
             expected: self.expected_len,
             found,
             segments: segments.map(state).collect(),
-            stacks: self.threads().iter().map(|thread| self.stack_state(thread, found)).collect(),
+            stacks: self
+                .threads()
+                .iter()
+                .map(|thread| self.stack_state(thread, found))
+                .collect(),
         }
     }
 
@@ -337,7 +381,11 @@ impl CoreHead {
             }
             _ => (0, 0),
         };
-        StackState { tid: thread.tid, expected, found: stored }
+        StackState {
+            tid: thread.tid,
+            expected,
+            found: stored,
+        }
     }
 
     /// Modules (mapped ELF files and the vdso), in address order, with build-ids as far as `memory`
@@ -359,10 +407,13 @@ fn check_header(raw: &[u8]) -> Result<ElfHeader, CoreError> {
     let header = ElfHeader::parse(raw).map_err(|problem| match problem {
         NotOurs::NotElf => CoreError::NotElf,
         NotOurs::Unsupported(found) => CoreError::Unsupported { found },
-        NotOurs::Short => CoreError::HeadTruncated { part: "ELF header", found: raw.len() as u64 },
+        NotOurs::Short => CoreError::HeadTruncated {
+            part: "ELF header",
+            found: raw.len() as u64,
+        },
     })?;
     let kind = match header.kind {
-        TYPE_CORE => return check_entry_size(header),
+        ET_CORE => return check_entry_size(header),
         1 => "object file".to_owned(),
         2 => "executable".to_owned(),
         3 => "shared object".to_owned(),
@@ -376,7 +427,10 @@ fn check_entry_size(header: ElfHeader) -> Result<ElfHeader, CoreError> {
     if size == PROGRAM_HEADER_SIZE || header.program_header_count == 0 {
         return Ok(header);
     }
-    Err(malformed("program headers", format!("one has {size} bytes instead of 56")))
+    Err(malformed(
+        "program headers",
+        format!("one has {size} bytes instead of 56"),
+    ))
 }
 
 /// Where a table of `count` program headers ends.
@@ -397,7 +451,10 @@ fn parse_table(
     let start = usize::try_from(header.program_headers).ok();
     let table = start.zip(end).and_then(|(start, end)| raw.get(start..end));
     let found = raw.len() as u64;
-    let table = table.ok_or(CoreError::HeadTruncated { part: "program headers", found })?;
+    let table = table.ok_or(CoreError::HeadTruncated {
+        part: "program headers",
+        found,
+    })?;
     Ok(ProgramHeader::parse_all(table).collect())
 }
 
@@ -405,7 +462,9 @@ fn parse_table(
 /// tells their number before section header 0 has arrived.
 fn count_from_first(raw: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
     let start = usize::try_from(header.program_headers).ok();
-    let first = start.and_then(|start| raw.get(start..)).and_then(ProgramHeader::parse);
+    let first = start
+        .and_then(|start| raw.get(start..))
+        .and_then(ProgramHeader::parse);
     first
         .filter(|first| first.kind == PT_NOTE)
         .and_then(|first| first.offset.checked_sub(header.program_headers))
@@ -418,7 +477,9 @@ fn count_from_first(raw: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
 fn count_from_section(source: &dyn ByteSource, header: &ElfHeader) -> Option<u64> {
     const INFO: usize = 44;
     let section = read_range(source, header.section_headers, SECTION_HEADER_SIZE).ok()?;
-    u32_at(&section, INFO).map(u64::from).filter(|count| *count >= u64::from(PN_XNUM))
+    u32_at(&section, INFO)
+        .map(u64::from)
+        .filter(|count| *count >= u64::from(PN_XNUM))
 }
 
 /// Appends what the stream gives until `raw` has `end` bytes. Memory grows with what arrives, not
@@ -437,7 +498,11 @@ fn read_to(
 ) -> Result<(), CoreError> {
     read_up_to(stream, raw, end)?;
     let found = raw.len() as u64;
-    if found < end { Err(CoreError::HeadTruncated { part, found }) } else { Ok(()) }
+    if found < end {
+        Err(CoreError::HeadTruncated { part, found })
+    } else {
+        Ok(())
+    }
 }
 
 /// Up to `len` bytes at `offset`, fewer at the end of the source.

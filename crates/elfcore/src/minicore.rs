@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use crate::elf_header::{HEADER_SIZE, PN_XNUM, PROGRAM_HEADER_SIZE, PT_LOAD, PT_NOTE};
+use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
+
+use crate::elf_header::{HEADER_SIZE, PN_XNUM, PROGRAM_HEADER_SIZE};
 use crate::{Avma, CoreHead, Segment};
 
 /// Why no minicore could be written.
@@ -59,8 +61,12 @@ pub fn write_minicore(
     let notes = notes(head);
     let notes_size = notes.len() as u64;
     let align = head.note_bytes().next().map_or(4, |(_, align)| align);
-    let notes_end = notes_at.checked_add(notes_size).ok_or(MinicoreError::TooLarge)?;
-    let memory_at = notes_end.checked_next_multiple_of(page_size).ok_or(MinicoreError::TooLarge)?;
+    let notes_end = notes_at
+        .checked_add(notes_size)
+        .ok_or(MinicoreError::TooLarge)?;
+    let memory_at = notes_end
+        .checked_next_multiple_of(page_size)
+        .ok_or(MinicoreError::TooLarge)?;
 
     out.write_all(&elf_header(head, count))?;
     let note = [notes_at, 0, 0, notes_size, 0, align];
@@ -69,7 +75,9 @@ pub fn write_minicore(
     for run in &runs {
         let load = [offset, run.start, 0, run.size, run.size, page_size];
         out.write_all(&program_header(PT_LOAD, run.flags, load))?;
-        offset = offset.checked_add(run.size).ok_or(MinicoreError::TooLarge)?;
+        offset = offset
+            .checked_add(run.size)
+            .ok_or(MinicoreError::TooLarge)?;
     }
     out.write_all(&notes)?;
     let padding = usize::try_from(memory_at.saturating_sub(notes_end)).unwrap_or(0);
@@ -106,9 +114,16 @@ fn runs(
         let flags = flags_at(&segments, Avma(address));
         match runs.last_mut() {
             Some(run) if run.start.checked_add(run.size) == Some(address) && run.flags == flags => {
-                run.size = run.size.checked_add(page_size).ok_or(MinicoreError::TooLarge)?;
+                run.size = run
+                    .size
+                    .checked_add(page_size)
+                    .ok_or(MinicoreError::TooLarge)?;
             }
-            _ => runs.push(Run { start: address, size: page_size, flags }),
+            _ => runs.push(Run {
+                start: address,
+                size: page_size,
+                flags,
+            }),
         }
     }
     Ok(runs)
@@ -118,8 +133,12 @@ fn runs(
 fn flags_at(by_address: &[Segment], at: Avma) -> u32 {
     const PF_R: u32 = 4;
     let after = by_address.partition_point(|segment| segment.start <= at);
-    let segment = after.checked_sub(1).and_then(|before| by_address.get(before));
-    segment.filter(|segment| segment.contains(at)).map_or(PF_R, |segment| segment.flags)
+    let segment = after
+        .checked_sub(1)
+        .and_then(|before| by_address.get(before));
+    segment
+        .filter(|segment| segment.contains(at))
+        .map_or(PF_R, |segment| segment.flags)
 }
 
 /// That of the core, with the table right behind it and no sections.
@@ -130,7 +149,14 @@ fn elf_header(head: &CoreHead, count: u16) -> Vec<u8> {
     header.extend_from_slice(&(HEADER_SIZE as u64).to_le_bytes());
     header.extend_from_slice(&0_u64.to_le_bytes());
     header.extend_from_slice(raw.get(48..52).unwrap_or_default());
-    for field in [HEADER_SIZE as u16, PROGRAM_HEADER_SIZE as u16, count, 0, 0, 0] {
+    for field in [
+        HEADER_SIZE as u16,
+        PROGRAM_HEADER_SIZE as u16,
+        count,
+        0,
+        0,
+        0,
+    ] {
         header.extend_from_slice(&field.to_le_bytes());
     }
     header
@@ -139,6 +165,8 @@ fn elf_header(head: &CoreHead, count: u16) -> Vec<u8> {
 /// `Elf64_Phdr`: type, flags, then offset, address, physical address, file size, memory size, alignment.
 fn program_header(kind: u32, flags: u32, fields: [u64; 6]) -> Vec<u8> {
     let mut header = [kind.to_le_bytes(), flags.to_le_bytes()].concat();
-    fields.iter().for_each(|field| header.extend_from_slice(&field.to_le_bytes()));
+    fields
+        .iter()
+        .for_each(|field| header.extend_from_slice(&field.to_le_bytes()));
     header
 }

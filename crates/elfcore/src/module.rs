@@ -48,7 +48,9 @@ impl Module {
     /// Whether `at` lies in one of the ranges.
     #[must_use]
     pub fn contains(&self, at: Avma) -> bool {
-        self.ranges.iter().any(|range| range.start <= at && at < range.end)
+        self.ranges
+            .iter()
+            .any(|range| range.start <= at && at < range.end)
     }
 
     /// Lowest mapped address.

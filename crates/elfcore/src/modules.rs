@@ -1,9 +1,9 @@
 //! Finds the ELF files that were mapped: from NT_FILE, else from the dynamic loader's list in memory.
 
+use goblin::elf::program_header::{PT_DYNAMIC, PT_LOAD, PT_NOTE, PT_PHDR};
+
 use crate::bytes::u64_at;
-use crate::elf_header::{
-    ElfHeader, PN_XNUM, PROGRAM_HEADER_SIZE, PT_DYNAMIC, PT_LOAD, PT_NOTE, PT_PHDR, ProgramHeader,
-};
+use crate::elf_header::{ElfHeader, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader};
 use crate::note::find_build_id;
 use crate::{
     Avma, BuildId, CoreHead, FileOffset, Mapping, Memory, Module, ModuleKind, ModuleRange,
@@ -45,7 +45,10 @@ fn kind_of(head: &CoreHead, module: &Module) -> ModuleKind {
     let holds = |kind| head.aux(kind).is_some_and(|at| module.contains(Avma(at)));
     if holds(AT_PHDR) || holds(AT_ENTRY) {
         ModuleKind::Executable
-    } else if head.aux(AT_BASE).is_some_and(|base| base == module.start().0 && base != 0) {
+    } else if head
+        .aux(AT_BASE)
+        .is_some_and(|base| base == module.start().0 && base != 0)
+    {
         ModuleKind::Loader
     } else {
         ModuleKind::Library
@@ -66,7 +69,10 @@ fn from_mappings(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
             _ => groups.push(vec![mapping]),
         }
     }
-    groups.iter().filter_map(|group| module_of(head, memory, group)).collect()
+    groups
+        .iter()
+        .filter_map(|group| module_of(head, memory, group))
+        .collect()
 }
 
 fn module_of(head: &CoreHead, memory: &dyn Memory, group: &[&Mapping]) -> Option<Module> {
@@ -81,8 +87,14 @@ fn module_of(head: &CoreHead, memory: &dyn Memory, group: &[&Mapping]) -> Option
     if !is_elf {
         return None;
     }
-    let headers = if at_start { headers_in_memory(memory, first.start) } else { None };
-    let bias = headers.as_deref().and_then(|headers| bias_of(first.start, headers));
+    let headers = if at_start {
+        headers_in_memory(memory, first.start)
+    } else {
+        None
+    };
+    let bias = headers
+        .as_deref()
+        .and_then(|headers| bias_of(first.start, headers));
     let build_id = headers
         .as_deref()
         .zip(bias)
@@ -97,12 +109,21 @@ fn module_of(head: &CoreHead, memory: &dyn Memory, group: &[&Mapping]) -> Option
         offset: mapping.offset,
     };
     let ranges = group.iter().map(range).collect();
-    Some(Module { path, deleted, kind: ModuleKind::Library, ranges, build_id, bias })
+    Some(Module {
+        path,
+        deleted,
+        kind: ModuleKind::Library,
+        ranges,
+        build_id,
+        bias,
+    })
 }
 
 fn is_code(head: &CoreHead, mapping: &Mapping) -> bool {
     let covers = |segment: &crate::Segment| segment.contains(mapping.start);
-    head.segments().iter().any(|segment| segment.flags & PF_X != 0 && covers(segment))
+    head.segments()
+        .iter()
+        .any(|segment| segment.flags & PF_X != 0 && covers(segment))
 }
 
 /// The program headers of the ELF image at `start`, as far as the page was dumped.
@@ -117,7 +138,11 @@ fn headers_in_memory(memory: &dyn Memory, start: Avma) -> Option<Vec<ProgramHead
     {
         return None;
     }
-    read_headers(memory, start.checked_add(header.program_headers)?, header.program_header_count)
+    read_headers(
+        memory,
+        start.checked_add(header.program_headers)?,
+        header.program_header_count,
+    )
 }
 
 fn read_headers(memory: &dyn Memory, at: Avma, count: u16) -> Option<Vec<ProgramHeader>> {
@@ -135,7 +160,11 @@ fn read_bytes(memory: &dyn Memory, at: Avma, len: usize) -> Option<Vec<u8>> {
 /// `avma - svma`, given that file offset 0 is mapped at `start`.
 fn bias_of(start: Avma, headers: &[ProgramHeader]) -> Option<u64> {
     let first = headers.iter().find(|header| header.kind == PT_LOAD)?;
-    Some(start.0.wrapping_sub(first.address.wrapping_sub(first.offset)))
+    Some(
+        start
+            .0
+            .wrapping_sub(first.address.wrapping_sub(first.offset)),
+    )
 }
 
 fn build_id_in_memory(
@@ -143,20 +172,28 @@ fn build_id_in_memory(
     headers: &[ProgramHeader],
     bias: u64,
 ) -> Option<BuildId> {
-    headers.iter().filter(|header| header.kind == PT_NOTE).find_map(|note| {
-        let size = usize::try_from(note.file_size.min(MAX_NOTE)).ok()?;
-        let bytes = read_bytes(memory, Avma(note.address.wrapping_add(bias)), size)?;
-        find_build_id(&bytes, note.align)
-    })
+    headers
+        .iter()
+        .filter(|header| header.kind == PT_NOTE)
+        .find_map(|note| {
+            let size = usize::try_from(note.file_size.min(MAX_NOTE)).ok()?;
+            let bytes = read_bytes(memory, Avma(note.address.wrapping_add(bias)), size)?;
+            find_build_id(&bytes, note.align)
+        })
 }
 
 /// The kernel's vdso lies whole in the core, from AT_SYSINFO_EHDR to the end of its segment.
 fn vdso(head: &CoreHead, memory: &dyn Memory) -> Option<Module> {
     let start = Avma(head.aux(AT_SYSINFO_EHDR)?);
-    let segment = head.segments().iter().find(|segment| segment.contains(start))?;
+    let segment = head
+        .segments()
+        .iter()
+        .find(|segment| segment.contains(start))?;
     let end = segment.start.checked_add(segment.memory_size)?;
     let headers = headers_in_memory(memory, start);
-    let bias = headers.as_deref().and_then(|headers| bias_of(start, headers));
+    let bias = headers
+        .as_deref()
+        .and_then(|headers| bias_of(start, headers));
     let build_id = headers
         .as_deref()
         .zip(bias)
@@ -165,7 +202,11 @@ fn vdso(head: &CoreHead, memory: &dyn Memory) -> Option<Module> {
         path: b"[vdso]".to_vec(),
         deleted: false,
         kind: ModuleKind::Vdso,
-        ranges: vec![ModuleRange { start, end, offset: FileOffset(0) }],
+        ranges: vec![ModuleRange {
+            start,
+            end,
+            offset: FileOffset(0),
+        }],
         build_id,
         bias,
     })
@@ -177,9 +218,18 @@ fn vdso(head: &CoreHead, memory: &dyn Memory) -> Option<Module> {
 /// emulators and debuggers never write one.
 fn from_link_map(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
     let mut modules = Vec::new();
-    let Some((bias, headers)) = program(head, memory) else { return modules };
-    let path = head.aux(AT_EXECFN).and_then(|at| read_path(memory, Avma(at)));
-    modules.extend(module_from_headers(memory, path.unwrap_or_default(), bias, &headers));
+    let Some((bias, headers)) = program(head, memory) else {
+        return modules;
+    };
+    let path = head
+        .aux(AT_EXECFN)
+        .and_then(|at| read_path(memory, Avma(at)));
+    modules.extend(module_from_headers(
+        memory,
+        path.unwrap_or_default(),
+        bias,
+        &headers,
+    ));
     let dynamic = headers.iter().find(|header| header.kind == PT_DYNAMIC);
     let debug = dynamic.and_then(|dynamic| {
         let start = Avma(dynamic.address.wrapping_add(bias));
@@ -188,12 +238,18 @@ fn from_link_map(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
     // `r_debug`: int r_version, pad, struct link_map *r_map
     let mut node = debug.and_then(|debug| memory.read_u64(Avma(debug.checked_add(8)?)));
     for _ in 0..MAX_LINK_MAP {
-        let Some(at) = node.filter(|at| *at != 0) else { break };
+        let Some(at) = node.filter(|at| *at != 0) else {
+            break;
+        };
         // `link_map`: l_addr, l_name, l_ld, l_next, l_prev
-        let Some(entry) = read_bytes(memory, Avma(at), 32) else { break };
+        let Some(entry) = read_bytes(memory, Avma(at), 32) else {
+            break;
+        };
         node = u64_at(&entry, 24);
         let name = u64_at(&entry, 8).and_then(|name| read_path(memory, Avma(name)));
-        let (Some(base), Some(name)) = (u64_at(&entry, 0), name) else { continue };
+        let (Some(base), Some(name)) = (u64_at(&entry, 0), name) else {
+            continue;
+        };
         if name.starts_with(b"/")
             && let Some(headers) = headers_in_memory(memory, Avma(base))
         {
@@ -233,7 +289,11 @@ fn module_from_headers(
         .filter_map(|header| {
             let start = Avma(header.address.wrapping_add(bias));
             let end = start.checked_add(header.memory_size)?;
-            Some(ModuleRange { start, end, offset: FileOffset(header.offset) })
+            Some(ModuleRange {
+                start,
+                end,
+                offset: FileOffset(header.offset),
+            })
         })
         .filter(|range| range.start < range.end)
         .collect();
@@ -243,7 +303,14 @@ fn module_from_headers(
     }
     let build_id = build_id_in_memory(memory, headers, bias);
     let kind = ModuleKind::Library;
-    Some(Module { path, deleted: false, kind, ranges, build_id, bias: Some(bias) })
+    Some(Module {
+        path,
+        deleted: false,
+        kind,
+        ranges,
+        build_id,
+        bias: Some(bias),
+    })
 }
 
 fn dynamic_value(memory: &dyn Memory, start: Avma, wanted: u64) -> Option<u64> {

@@ -2,13 +2,11 @@
 //!
 //! Layouts: `include/uapi/linux/elfcore.h` and `fs/binfmt_elf.c` of the kernel, for 64-bit machines.
 
+use goblin::elf::note::{NT_GNU_BUILD_ID, NT_PRPSINFO, NT_PRSTATUS};
+
 use crate::bytes::{i32_at, u16_at, u32_at, u64_at, until_nul};
 use crate::{Avma, BuildId, FileOffset, Machine, Mapping, Registers, SignalInfo};
 
-/// `NT_GNU_BUILD_ID`.
-const NT_GNU_BUILD_ID: u32 = 3;
-const NT_PRSTATUS: u32 = 1;
-const NT_PRPSINFO: u32 = 3;
 const NT_AUXV: u32 = 6;
 /// "SIGI".
 const NT_SIGINFO: u32 = 0x5349_4749;
@@ -60,7 +58,10 @@ pub(crate) struct Notes<'data> {
 impl<'data> Notes<'data> {
     /// `align` is `p_align`: notes are padded to four bytes unless it says eight.
     pub(crate) fn new(data: &'data [u8], align: u64) -> Self {
-        Self { rest: data, align: if align == 8 { 8 } else { 4 } }
+        Self {
+            rest: data,
+            align: if align == 8 { 8 } else { 4 },
+        }
     }
 }
 
@@ -124,14 +125,24 @@ fn thread(data: &[u8], machine: Machine) -> Option<Thread> {
     /// Place of each DWARF register in `struct user_regs_struct` (x86_64, `asm/user_64.h`).
     const X86_64: [usize; 17] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16];
     let mut registers = Registers::new(machine);
-    let at = |slot: usize| slot.checked_mul(8)?.checked_add(112).and_then(|at| u64_at(data, at));
+    let at = |slot: usize| {
+        slot.checked_mul(8)?
+            .checked_add(112)
+            .and_then(|at| u64_at(data, at))
+    };
     match machine {
-        Machine::X86_64 => (0..).zip(X86_64).for_each(|(n, slot)| registers.set(n, at(slot))),
+        Machine::X86_64 => (0..)
+            .zip(X86_64)
+            .for_each(|(n, slot)| registers.set(n, at(slot))),
         // `struct user_pt_regs`: x0..x30, sp, pc, the order of DWARF.
         Machine::Aarch64 => (0..33).for_each(|n| registers.set(n, at(usize::from(n)))),
         Machine::Other(_) => {}
     }
-    Some(Thread { tid: u32_at(data, 32)?, signal: u16_at(data, 12)?, registers })
+    Some(Thread {
+        tid: u32_at(data, 32)?,
+        signal: u16_at(data, 12)?,
+        registers,
+    })
 }
 
 /// `struct elf_prpsinfo`.
@@ -156,7 +167,11 @@ fn signal(data: &[u8]) -> Option<SignalInfo> {
 fn auxv(data: &[u8]) -> Vec<(u64, u64)> {
     let (pairs, _) = data.as_chunks::<16>();
     let pair = |pair: &[u8; 16]| Some((u64_at(pair, 0)?, u64_at(pair, 8)?));
-    pairs.iter().filter_map(pair).take_while(|(kind, _)| *kind != 0).collect()
+    pairs
+        .iter()
+        .filter_map(pair)
+        .take_while(|(kind, _)| *kind != 0)
+        .collect()
 }
 
 /// `fill_files_note` of the kernel: count, page size, count × (start, end, offset in pages), then names.
@@ -171,7 +186,12 @@ fn mappings(data: &[u8]) -> Vec<Mapping> {
             let (start, end) = (Avma(u64_at(row, 0)?), Avma(u64_at(row, 8)?));
             if start < end {
                 let offset = FileOffset(u64_at(row, 16)?.checked_mul(page)?);
-                found.push(Mapping { start, end, offset, path: name.to_vec() });
+                found.push(Mapping {
+                    start,
+                    end,
+                    offset,
+                    path: name.to_vec(),
+                });
             }
         }
         found.sort_by_key(|mapping| mapping.start);

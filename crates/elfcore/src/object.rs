@@ -8,11 +8,16 @@
 
 mod tables;
 
+use goblin::elf::dynamic::{DT_SONAME, DT_STRTAB};
+use goblin::elf::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_NOTE};
+use goblin::elf::section_header::{SHT_DYNSYM, SHT_NOTE, SHT_SYMTAB};
+
+use crate::bytes::{u16_at, u32_at, u64_at};
+use crate::elf_header::ProgramHeader;
+use crate::note::find_build_id;
 use crate::{BuildId, FileOffset, Machine, Module, ModuleRange, Svma};
 use tables::{
-    DT_SONAME, DT_STRTAB, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader,
-    SHT_DYNSYM, SHT_NOTE, SHT_SYMTAB, SYMBOL_SIZE, build_id_in, load_segment, malformed,
-    program_headers, sections, slice, symbol, u16_at, u32_at, u64_at, until_nul,
+    SYMBOL_SIZE, load_segment, malformed, program_headers, sections, slice, symbol, until_nul,
 };
 
 /// Why bytes cannot be read as an ELF object.
@@ -169,8 +174,8 @@ impl<'data> ElfObject<'data> {
     pub fn build_id(&self) -> Option<BuildId> {
         let segments = self.headers.iter().filter(|header| header.kind == PT_NOTE);
         let from_segments = segments
-            .filter_map(|header| Some((self.file_bytes(header)?, header.alignment)))
-            .find_map(|(notes, alignment)| build_id_in(notes, alignment));
+            .filter_map(|header| Some((self.file_bytes(header)?, header.align)))
+            .find_map(|(notes, alignment)| find_build_id(notes, alignment));
         from_segments.or_else(|| {
             let notes = self
                 .sections
@@ -178,7 +183,7 @@ impl<'data> ElfObject<'data> {
                 .filter(|section| section.kind == SHT_NOTE);
             notes
                 .into_iter()
-                .find_map(|section| build_id_in(section.data, 4))
+                .find_map(|section| find_build_id(section.data, 4))
         })
     }
 
@@ -461,8 +466,8 @@ mod tests {
             bytes
         };
         let notes = [note(1, b"GNU\0", &[0; 16]), note(3, b"GNU\0", &[0xab; 20])].concat();
-        assert_eq!(build_id_in(&notes, 4), BuildId::from_bytes(&[0xab; 20]));
-        assert_eq!(build_id_in(&notes[..notes.len() - 1], 4), None);
+        assert_eq!(find_build_id(&notes, 4), BuildId::from_bytes(&[0xab; 20]));
+        assert_eq!(find_build_id(&notes[..notes.len() - 1], 4), None);
     }
 
     /// Every accessor, as a hostile file would be used.

@@ -19,7 +19,10 @@ impl Registers {
     /// All unknown.
     #[must_use]
     pub fn new(machine: Machine) -> Self {
-        Self { machine, values: [None; Self::COUNT] }
+        Self {
+            machine,
+            values: [None; Self::COUNT],
+        }
     }
 
     /// The architecture that gives the numbers their meaning.
@@ -44,19 +47,31 @@ impl Registers {
     /// DWARF number of the program counter (the return address column's meaning in a frame).
     #[must_use]
     pub fn pc_number(&self) -> u16 {
-        if self.machine == Machine::Aarch64 { 32 } else { 16 }
+        if self.machine == Machine::Aarch64 {
+            32
+        } else {
+            16
+        }
     }
 
     /// DWARF number of the stack pointer.
     #[must_use]
     pub fn sp_number(&self) -> u16 {
-        if self.machine == Machine::Aarch64 { 31 } else { 7 }
+        if self.machine == Machine::Aarch64 {
+            31
+        } else {
+            7
+        }
     }
 
     /// DWARF number of the frame pointer.
     #[must_use]
     pub fn fp_number(&self) -> u16 {
-        if self.machine == Machine::Aarch64 { 29 } else { 6 }
+        if self.machine == Machine::Aarch64 {
+            29
+        } else {
+            6
+        }
     }
 
     /// Program counter.
@@ -81,16 +96,19 @@ impl Registers {
     #[must_use]
     pub fn named(&self) -> Vec<(String, u64)> {
         const X86_64: [&str; 17] = [
-            "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12",
-            "r13", "r14", "r15", "rip",
+            "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11",
+            "r12", "r13", "r14", "r15", "rip",
         ];
         let name = |number: usize| match (self.machine, number) {
             (Machine::Aarch64, 31) => "sp".to_owned(),
             (Machine::Aarch64, 32) => "pc".to_owned(),
             (Machine::Aarch64, _) => format!("x{number}"),
-            _ => X86_64.get(number).map_or_else(|| format!("r{number}"), |name| (*name).to_owned()),
+            _ => X86_64
+                .get(number)
+                .map_or_else(|| format!("r{number}"), |name| (*name).to_owned()),
         };
-        let known = |(number, value): (usize, &Option<u64>)| value.map(|value| (name(number), value));
+        let known =
+            |(number, value): (usize, &Option<u64>)| value.map(|value| (name(number), value));
         self.values.iter().enumerate().filter_map(known).collect()
     }
 }

@@ -20,10 +20,37 @@ pub struct SignalInfo {
 
 /// 1 to 31 by number (`signal(7)`, the column of x86 and ARM).
 const NAMES: [&str; 31] = [
-    "SIGHUP", "SIGINT", "SIGQUIT", "SIGILL", "SIGTRAP", "SIGABRT", "SIGBUS", "SIGFPE", "SIGKILL",
-    "SIGUSR1", "SIGSEGV", "SIGUSR2", "SIGPIPE", "SIGALRM", "SIGTERM", "SIGSTKFLT", "SIGCHLD",
-    "SIGCONT", "SIGSTOP", "SIGTSTP", "SIGTTIN", "SIGTTOU", "SIGURG", "SIGXCPU", "SIGXFSZ",
-    "SIGVTALRM", "SIGPROF", "SIGWINCH", "SIGIO", "SIGPWR", "SIGSYS",
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGILL",
+    "SIGTRAP",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGFPE",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGSEGV",
+    "SIGUSR2",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGSTKFLT",
+    "SIGCHLD",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGXCPU",
+    "SIGXFSZ",
+    "SIGVTALRM",
+    "SIGPROF",
+    "SIGWINCH",
+    "SIGIO",
+    "SIGPWR",
+    "SIGSYS",
 ];
 
 const SIGILL: i32 = 4;
@@ -48,7 +75,10 @@ impl SignalInfo {
         let by_kernel = code > SI_USER && code != SI_KERNEL;
         let has_address = matches!(number, SIGILL | SIGTRAP | SIGBUS | SIGFPE | SIGSEGV);
         let [p0, p1, p2, p3, u0, u1, u2, u3] = union.to_le_bytes();
-        let sender = (i32::from_le_bytes([p0, p1, p2, p3]), u32::from_le_bytes([u0, u1, u2, u3]));
+        let sender = (
+            i32::from_le_bytes([p0, p1, p2, p3]),
+            u32::from_le_bytes([u0, u1, u2, u3]),
+        );
         Self {
             number,
             code: Some(code),
@@ -60,13 +90,20 @@ impl SignalInfo {
     /// Where only the number is known.
     #[must_use]
     pub fn from_number(number: i32) -> Self {
-        Self { number, code: None, address: None, sender: None }
+        Self {
+            number,
+            code: None,
+            address: None,
+            sender: None,
+        }
     }
 
     /// `SIGSEGV`; `signal 77` for one without a name; `SIGRTMIN+3` for real-time signals.
     #[must_use]
     pub fn name(&self) -> String {
-        let index = usize::try_from(self.number).ok().and_then(|number| number.checked_sub(1));
+        let index = usize::try_from(self.number)
+            .ok()
+            .and_then(|number| number.checked_sub(1));
         match index.and_then(|index| NAMES.get(index)) {
             Some(name) => (*name).to_owned(),
             None if self.number == SIGRTMIN => "SIGRTMIN".to_owned(),
@@ -153,16 +190,28 @@ mod tests {
     fn fault_names_cause_and_address() {
         let text = |number, code, union| SignalInfo::new(number, code, union).describe();
         assert_eq!(text(11, 1, 0), "SIGSEGV: address not mapped, at 0x0");
-        assert_eq!(text(11, 2, 0x1000), "SIGSEGV: no permission for this access, at 0x1000");
-        assert_eq!(text(11, 0x80, 0), "SIGSEGV: general protection fault, address unknown");
-        assert_eq!(text(8, 1, 0x40), "SIGFPE: integer division by zero, at 0x40");
+        assert_eq!(
+            text(11, 2, 0x1000),
+            "SIGSEGV: no permission for this access, at 0x1000"
+        );
+        assert_eq!(
+            text(11, 0x80, 0),
+            "SIGSEGV: general protection fault, address unknown"
+        );
+        assert_eq!(
+            text(8, 1, 0x40),
+            "SIGFPE: integer division by zero, at 0x40"
+        );
     }
 
     #[test]
     fn sent_signal_names_its_sender() {
         let union = (1000_u64 << 32) | 42;
         let text = |number, code| SignalInfo::new(number, code, union).describe();
-        assert_eq!(text(6, -6), "SIGABRT: sent by tgkill from pid 42 (uid 1000)");
+        assert_eq!(
+            text(6, -6),
+            "SIGABRT: sent by tgkill from pid 42 (uid 1000)"
+        );
         assert_eq!(text(11, 0), "SIGSEGV: sent by kill from pid 42 (uid 1000)");
     }
 

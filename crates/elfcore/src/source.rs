@@ -28,7 +28,10 @@ pub trait ByteSource: Send + Sync {
 }
 
 fn copy_from(data: &[u8], offset: u64, buf: &mut [u8]) -> usize {
-    let tail = usize::try_from(offset).ok().and_then(|at| data.get(at..)).unwrap_or_default();
+    let tail = usize::try_from(offset)
+        .ok()
+        .and_then(|at| data.get(at..))
+        .unwrap_or_default();
     let count = tail.len().min(buf.len());
     if let (Some(to), Some(from)) = (buf.get_mut(..count), tail.get(..count)) {
         to.copy_from_slice(from);

@@ -28,7 +28,9 @@ fn make_core(dir: &Path) -> Option<PathBuf> {
     let (source, program, core) = (dir.join("p.c"), dir.join("p"), dir.join("core"));
     std::fs::write(&source, PROGRAM).unwrap();
     let mut gcc = Command::new("gcc");
-    gcc.args(["-g", "-pthread", "-Wl,--build-id", "-o"]).arg(&program).arg(&source);
+    gcc.args(["-g", "-pthread", "-Wl,--build-id", "-o"])
+        .arg(&program)
+        .arg(&source);
     assert!(gcc.status().unwrap().success());
     let made = Command::new("gdb")
         .args(["-q", "-batch", "-ex", "run", "-ex"])
@@ -39,23 +41,35 @@ fn make_core(dir: &Path) -> Option<PathBuf> {
         eprintln!("skipped: gdb is not installed");
         return None;
     }
-    assert!(core.is_file(), "{}", String::from_utf8_lossy(&made.unwrap().stdout));
+    assert!(
+        core.is_file(),
+        "{}",
+        String::from_utf8_lossy(&made.unwrap().stdout)
+    );
     Some(core)
 }
 
 #[test]
 fn core_of_a_real_crash_tells_what_happened() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(path) = make_core(dir.path()) else { return };
+    let Some(path) = make_core(dir.path()) else {
+        return;
+    };
     let bytes = std::fs::read(&path).unwrap();
     let core = CoreFile::open(Box::new(bytes.clone())).unwrap();
     let head = core.head();
     assert_eq!(head.threads().len(), 4);
-    assert_eq!(head.signal().unwrap().describe(), "SIGSEGV: address not mapped, at 0x10");
+    assert_eq!(
+        head.signal().unwrap().describe(),
+        "SIGSEGV: address not mapped, at 0x10"
+    );
     assert_eq!(head.process().unwrap().name, b"p");
     assert!(core.completeness().is_complete());
     let modules = core.modules();
-    let executable = modules.iter().find(|module| module.kind == ModuleKind::Executable).unwrap();
+    let executable = modules
+        .iter()
+        .find(|module| module.kind == ModuleKind::Executable)
+        .unwrap();
     assert!(executable.path.ends_with(b"/p"));
     assert!(executable.build_id.is_some());
     assert!(modules.iter().any(|module| module.kind == ModuleKind::Vdso));
@@ -130,17 +144,30 @@ fn more_segments_than_e_phnum_can_count_are_all_found() {
         assert_eq!(head.expected_len(), bytes.len() as u64);
     }
     let cut = bytes[..bytes.len() - 100].to_vec();
-    assert_eq!(CoreHead::from_source(&cut).unwrap().segments().len(), 70_000);
+    assert_eq!(
+        CoreHead::from_source(&cut).unwrap().segments().len(),
+        70_000
+    );
 }
 
 #[test]
 fn what_is_no_core_is_named() {
-    let open = |bytes: &[u8]| CoreHead::from_source(&bytes.to_vec()).unwrap_err().to_string();
+    let open = |bytes: &[u8]| {
+        CoreHead::from_source(&bytes.to_vec())
+            .unwrap_err()
+            .to_string()
+    };
     assert_eq!(open(b""), "the file is empty");
     assert_eq!(open(b"hello, this is a text file"), "not an ELF file");
-    assert_eq!(open(b"\x7fELF\x02\x01"), "the core ends after 6 bytes, inside its ELF header");
+    assert_eq!(
+        open(b"\x7fELF\x02\x01"),
+        "the core ends after 6 bytes, inside its ELF header"
+    );
     let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-    assert!(matches!(CoreHead::from_source(&own), Err(CoreError::NotCore { .. })));
+    assert!(matches!(
+        CoreHead::from_source(&own),
+        Err(CoreError::NotCore { .. })
+    ));
 }
 
 fn poke_everything(bytes: Vec<u8>) {

@@ -9,19 +9,19 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cdh_bundle::{DigestWriter, Digests, DumpId, SourceReader, Window};
+use cdh_bundle::{DigestWriter, Digests, SourceReader, Window};
 use cdh_elfcore::{ByteSource, FileSource};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
+use crate::draft::{Draft, sweep_drafts};
 use crate::{ListedObject, ObjectKey, ObjectStat, Store, StoreError};
 
 /// Cores hold secrets.
 const DIRECTORY_MODE: Mode = Mode::RWXU;
-const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// Deepest directory that is listed.
 const DEEPEST: usize = 32;
@@ -189,43 +189,6 @@ impl DirectoryStore {
     }
 }
 
-/// A file without its final name; removed unless it gets it.
-struct Draft<'d> {
-    directory: &'d OwnedFd,
-    name: String,
-    kept: bool,
-}
-
-impl Drop for Draft<'_> {
-    fn drop(&mut self) {
-        if !self.kept {
-            let _ = rustix::fs::unlinkat(self.directory, self.name.as_str(), AtFlags::empty());
-        }
-    }
-}
-
-impl Draft<'_> {
-    /// Gives the file its name; `false` where there is something of this name.
-    fn publish(&mut self, name: &str) -> rustix::io::Result<bool> {
-        use rustix::io::Errno;
-        let (at, draft) = (self.directory.as_fd(), self.name.as_str());
-        match rustix::fs::renameat_with(at, draft, at, name, RenameFlags::NOREPLACE) {
-            Ok(()) => self.kept = true,
-            Err(Errno::EXIST) => return Ok(false),
-            // File systems without RENAME_NOREPLACE (NFS): a hard link does not replace either.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                match rustix::fs::linkat(at, draft, at, name, AtFlags::empty()) {
-                    Ok(()) => {}
-                    Err(Errno::EXIST) => return Ok(false),
-                    Err(error) => return Err(error),
-                }
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(true)
-    }
-}
-
 impl Store for DirectoryStore {
     fn describe(&self) -> String {
         format!("directory {}", self.path.display())
@@ -235,17 +198,9 @@ impl Store for DirectoryStore {
         let failed_here =
             |error: io::Error| failed(self.path.join(key.as_str()).display().to_string(), error);
         let (directory, name) = self.parent_of(key).map_err(failed_here)?;
-        let mut draft = Draft {
-            directory: &directory,
-            name: format!(".put-{}", DumpId::random()),
-            kept: false,
-        };
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&directory, draft.name.as_str(), flags, FILE_MODE);
-        let mut out = DigestWriter::new(File::from(
-            file.map_err(io::Error::from).map_err(failed_here)?,
-        ));
+        sweep_drafts(&directory);
+        let (mut draft, file) = Draft::create(&directory).map_err(failed_here)?;
+        let mut out = DigestWriter::new(file);
         // One byte more than announced is enough to know.
         let mut body = body.take(len.saturating_add(1));
         let mut buffer = vec![0; 256 << 10];

@@ -23,6 +23,7 @@
 
 mod catalog;
 mod directory;
+mod draft;
 mod error;
 mod key;
 mod query;

@@ -155,6 +155,9 @@ fn push_end(directory: &mut Vec<u8>, count: u64, at: u64) {
     directory.extend([0; 2]);
 }
 
+/// 2107-12-31 23:59:58.
+const LAST_DOS_TIME: u32 = 127 << 25 | 12 << 21 | 31 << 16 | 23 << 11 | 59 << 5 | 29;
+
 /// Date and time as DOS has them, in UTC: two seconds are one, and 1980 to 2107 is all there is.
 fn dos_time(time: Timestamp) -> u32 {
     let utc = TimeZone::UTC.to_datetime(time);
@@ -165,7 +168,7 @@ fn dos_time(time: Timestamp) -> u32 {
         return 1 << 21 | 1 << 16;
     };
     if year > 127 {
-        return u32::MAX & !(1 << 21) & !(0b111 << 13) & !(0b11 << 9) & !1;
+        return LAST_DOS_TIME;
     }
     let field = |value: i8, shift: u32| u32::try_from(value).unwrap_or_default() << shift;
     year << 25

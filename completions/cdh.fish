@@ -1,0 +1,265 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_cdh_global_optspecs
+    string join \n store= config= color= h/help V/version
+end
+
+function __fish_cdh_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_cdh_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_cdh_using_subcommand
+    set -l cmd (__fish_cdh_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c cdh -n "__fish_cdh_needs_command" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_needs_command" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_needs_command" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_needs_command" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "ls" -d 'List the dumps in a store, newest first'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "list" -d 'List the dumps in a store, newest first'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "info" -d 'Tell everything known about a dump'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "fetch" -d 'Download dumps, verify them and unpack each into a case directory'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "bt" -d 'Print the backtrace of a dump'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "backtrace" -d 'Print the backtrace of a dump'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "debug" -d 'Start a debugger on a dump'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "import" -d 'Put a bare core or a bundle into the store'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "rm" -d 'Delete dumps from the store'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "agent" -d 'Capture cores on this node and ship them'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "man" -d 'Write the man pages'
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l pod -d 'Only dumps of this pod' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l exe -d 'Only dumps of this program' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l image -d 'Only dumps of this image (reads manifests)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l node -d 'Only dumps from this node (reads manifests)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l signal -d 'Only dumps of this signal: 11, SEGV or SIGSEGV' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l since -d 'Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l until -d 'Only dumps until then' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l fingerprint -d 'Only dumps with this fingerprint (or the start of it)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people'
+wide\t'More columns'
+json\t'One JSON array'
+jsonl\t'One JSON object per line'
+csv\t'Comma-separated values with a header line'
+id\t'Ids only, one per line'"
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l sort -d 'Order of the dumps' -r -f -a "time\t'Newest first'
+size\t'Largest first'
+exe\t'By program'
+signal\t'By signal'
+pod\t'By namespace and pod'"
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l limit -d 'At most this many dumps' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l truncated -d 'Only dumps that are not complete'
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l group -d 'Print the same crashes as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand list" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l pod -d 'Only dumps of this pod' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l exe -d 'Only dumps of this program' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l image -d 'Only dumps of this image (reads manifests)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l node -d 'Only dumps from this node (reads manifests)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l signal -d 'Only dumps of this signal: 11, SEGV or SIGSEGV' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l since -d 'Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l until -d 'Only dumps until then' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l fingerprint -d 'Only dumps with this fingerprint (or the start of it)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people'
+wide\t'More columns'
+json\t'One JSON array'
+jsonl\t'One JSON object per line'
+csv\t'Comma-separated values with a header line'
+id\t'Ids only, one per line'"
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l sort -d 'Order of the dumps' -r -f -a "time\t'Newest first'
+size\t'Largest first'
+exe\t'By program'
+signal\t'By signal'
+pod\t'By namespace and pod'"
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l limit -d 'At most this many dumps' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l truncated -d 'Only dumps that are not complete'
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l group -d 'Print the same crashes as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand list" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand info" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand info" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand info" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand info" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand info" -l json -d 'Same as `-o json`'
+complete -c cdh -n "__fish_cdh_using_subcommand info" -s a -l all -d 'List every module, entry and thread instead of counting them'
+complete -c cdh -n "__fish_cdh_using_subcommand info" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand info" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s d -l directory -d 'Unpack into this directory instead of the cache (one sub-directory per dump when there are several)' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l limit -d 'At most this many frames per thread' -r
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s a -l all-threads -d 'Print every thread, not only the one that crashed'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s g -l group -d 'Merge threads with equal stacks (prints every thread)'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s r -l registers -d 'Print the registers of each frame 0'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l limit -d 'At most this many frames per thread' -r
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s a -l all-threads -d 'Print every thread, not only the one that crashed'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s g -l group -d 'Merge threads with equal stacks (prints every thread)'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s r -l registers -d 'Print the registers of each frame 0'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l debugger -d 'Debugger to start' -r -f -a "(__fish_complete_command)"
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l print -d 'Print the debugger\'s command line instead of running it'
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand import" -s o -l output -d 'Output format: the new ids, or JSON' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand import" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -l dry-run -d 'Tell what would be deleted and delete nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -s y -l yes -d 'Do not ask'
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "install" -d 'Make the kernel hand cores to the handler, and remember the settings that were there'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "run" -d 'Ship dumps from the spool to the store until stopped'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "sweep" -d 'Ship what is in the spool now, salvage what dead handlers left, and end'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "status" -d 'Tell whether the handler is installed and what waits in the spool'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "uninstall" -d 'Give back the kernel settings that were there before'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "handle" -d 'Take one core from standard input; the kernel runs this'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l handler -d 'Handler to install [default: `cdh-handler` beside this program, else this program itself]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l core-pipe-limit -d '`kernel.core_pipe_limit`: handlers that the kernel runs at once' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l suid-dumpable -d '`fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l manage-node -d 'Install at the start and uninstall at the end'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand completions" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand completions" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand completions" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand completions" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand man" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand man" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand man" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand man" -s V -l version -d 'Print version'

@@ -1,0 +1,169 @@
+//! Entries of the spool: locks, sealing, and what others put into them.
+
+use super::*;
+
+#[test]
+fn entry_without_manifest_is_invisible() {
+    let spool = Spool::new();
+    let id = DumpId::random();
+    let entry = EntryDir::create(spool.path(), id).unwrap();
+    let refused = BundleWriter::from_entry(entry.path());
+    assert!(matches!(refused, Err(BundleError::NotSealed { .. })));
+    let bare = spool.path().join(DumpId::random().to_string());
+    fs::create_dir(&bare).unwrap();
+    assert!(matches!(
+        BundleWriter::from_entry(&bare),
+        Err(BundleError::NotSealed { .. })
+    ));
+}
+
+#[test]
+fn live_handler_is_told_from_a_dead_one() {
+    let spool = Spool::new();
+    let id = DumpId::random();
+    let mut entry = EntryDir::create(spool.path(), id).unwrap();
+    entry.write_file(&EntryKind::Proc, b"{}").unwrap();
+    let state = || list_spool(spool.path()).unwrap()[0].state;
+    assert_eq!(state(), SpoolState::Live);
+    assert!(matches!(
+        EntryDir::adopt(spool.path(), id),
+        Err(BundleError::Busy { .. })
+    ));
+    assert!(EntryDir::create(spool.path(), id).is_err());
+    assert_eq!(list_spool(spool.path()).unwrap().len(), 1);
+    drop(entry);
+    assert_eq!(state(), SpoolState::Abandoned);
+    let adopted = EntryDir::adopt(spool.path(), id).unwrap();
+    assert_eq!(adopted.kinds().unwrap(), [EntryKind::Proc]);
+    assert_eq!(state(), SpoolState::Live);
+    let sealed = adopted.seal(manifest(id)).unwrap();
+    assert_eq!(state(), SpoolState::Sealed);
+    assert!(
+        open(&write(&BundleWriter::from_entry(&sealed).unwrap()))
+            .unwrap()
+            .verify()
+            .unwrap()
+            .is_good()
+    );
+    list_spool(spool.path())
+        .unwrap()
+        .remove(0)
+        .remove()
+        .unwrap();
+    assert_eq!(fs::read_dir(spool.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn handler_that_died_while_sealing_is_salvaged() {
+    let spool = Spool::new();
+    let id = DumpId::random();
+    let entry = EntryDir::create(spool.path(), id).unwrap();
+    fs::write(entry.path().join("manifest.json"), "half a manif").unwrap();
+    fs::write(entry.path().join("manifest.json.new"), "draft").unwrap();
+    drop(entry);
+    let sealed = EntryDir::adopt(spool.path(), id)
+        .unwrap()
+        .seal(manifest(id))
+        .unwrap();
+    assert_eq!(BundleWriter::from_entry(&sealed).unwrap().manifest().id, id);
+}
+
+#[test]
+fn leftovers_are_swept_and_entries_are_not() {
+    let spool = Spool::new();
+    let sealed = spool.seal(b"core");
+    let removed = spool.path().join(format!(".removed-{}", DumpId::random()));
+    fs::create_dir(&removed).unwrap();
+    fs::write(removed.join("core"), "x").unwrap();
+    fs::create_dir(spool.path().join(".new-not-an-id")).unwrap();
+    sweep_spool(spool.path()).unwrap();
+    assert!(!removed.exists());
+    assert!(sealed.exists());
+    assert!(spool.path().join(".new-not-an-id").exists());
+}
+
+#[test]
+fn links_and_pipes_in_the_spool_are_not_followed() {
+    let spool = Spool::new();
+    let id = DumpId::random();
+    let secret = spool.path().join("secret");
+    fs::write(&secret, "shadow").unwrap();
+    let mut entry = EntryDir::create(spool.path(), id).unwrap();
+    symlink(&secret, entry.path().join("proc.json")).unwrap();
+    symlink(&secret, entry.path().join("0.log")).unwrap();
+    let fifo = entry.path().join("1.log");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(entry.write_file(&EntryKind::Proc, b"{}").is_err());
+    assert_eq!(fs::read(&secret).unwrap(), b"shadow");
+    let sealed = entry.seal(manifest(id)).unwrap();
+    let writer = BundleWriter::from_entry(&sealed).unwrap();
+    assert_eq!(writer.manifest().gaps.len(), 3);
+    assert!(writer.manifest().entries.is_empty());
+    // Put there after sealing.
+    let sealed = spool.seal(b"core");
+    fs::remove_file(sealed.join("handler.log")).unwrap();
+    symlink(&secret, sealed.join("handler.log")).unwrap();
+    assert!(matches!(
+        BundleWriter::from_entry(&sealed),
+        Err(BundleError::NotRegular { .. })
+    ));
+}
+
+#[test]
+fn manifest_cannot_name_files_outside_the_entry() {
+    let spool = Spool::new();
+    for (stem, name) in [
+        ("stem", "../../etc/shadow"),
+        ("stem", "stem-manifest.json"),
+        ("stem", "other-proc.json"),
+        ("../x", "../x-proc.json"),
+        ("a\nb", "a\nb-proc.json"),
+    ] {
+        let sealed = spool.seal(b"core");
+        let mut forged = manifest(DumpId::random());
+        forged.stem = stem.to_owned();
+        forged.entries = BundleWriter::from_entry(&sealed)
+            .unwrap()
+            .manifest()
+            .entries
+            .clone();
+        forged.entries.truncate(1);
+        forged.entries[0].name = name.to_owned();
+        fs::write(sealed.join("manifest.json"), forged.to_json().unwrap()).unwrap();
+        let refused = BundleWriter::from_entry(&sealed);
+        assert!(matches!(refused, Err(BundleError::Name { .. })), "{name}");
+    }
+    let entry = EntryDir::create(spool.path(), DumpId::random()).unwrap();
+    let other = manifest(DumpId::random());
+    assert!(matches!(entry.seal(other), Err(BundleError::Name { .. })));
+}
+
+#[test]
+fn entry_that_rotted_in_the_spool_is_not_shipped() {
+    let spool = Spool::new();
+    let sealed = spool.seal(&core_bytes());
+    let path = sealed.join("core.zst");
+    let mut core = fs::read(&path).unwrap();
+    core[1000] ^= 1;
+    fs::write(&path, &core).unwrap();
+    let writer = BundleWriter::from_entry(&sealed).unwrap();
+    let error = writer.write_to(&mut Vec::new()).unwrap_err();
+    assert!(matches!(error, BundleError::Mismatch { .. }), "{error}");
+    fs::write(&path, &core[1..]).unwrap();
+    assert!(matches!(
+        BundleWriter::from_entry(&sealed),
+        Err(BundleError::Mismatch { .. })
+    ));
+    // Cut after it was planned.
+    fs::write(&path, &core[..5]).unwrap();
+    assert!(matches!(
+        writer.write_to(&mut Vec::new()),
+        Err(BundleError::Mismatch { .. })
+    ));
+}

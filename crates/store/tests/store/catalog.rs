@@ -1,0 +1,294 @@
+//! Keys, queries and references.
+
+use super::*;
+
+#[test]
+fn queries_find_what_they_ask_for() {
+    let house = House::new();
+    let first =
+        house.ship(|manifest| manifest.captured_at = "2026-01-01T00:00:00Z".parse().unwrap());
+    let second = house.ship(|manifest| {
+        manifest.captured_at = "2026-01-02T00:00:00.5Z".parse().unwrap();
+        manifest.verdict = Verdict::Empty {
+            cause: cdh_bundle::Cause::NoSpace,
+            evidence: None,
+        };
+        manifest.signal = SignalFacts {
+            number: 6,
+            name: "SIGABRT".to_owned(),
+            ..SignalFacts::default()
+        };
+        manifest.process.exe = Some(RawText::from("/opt/my worker"));
+        manifest.workload = None;
+        manifest.node = RawText::from("node-2");
+        manifest.image = None;
+        manifest.fingerprint = None;
+    });
+    let text = |text: &str| Some(text.to_owned());
+    let all = Query::default;
+    let table = [
+        (all(), vec![second, first]),
+        (
+            Query {
+                limit: Some(1),
+                ..all()
+            },
+            vec![second],
+        ),
+        (
+            Query {
+                limit: Some(1),
+                node: text("node-*"),
+                ..all()
+            },
+            vec![second],
+        ),
+        (
+            Query {
+                namespace: text("sh*"),
+                ..all()
+            },
+            vec![first],
+        ),
+        (
+            Query {
+                pod: text("api-???"),
+                ..all()
+            },
+            vec![first],
+        ),
+        (
+            Query {
+                exe: text("my worker"),
+                ..all()
+            },
+            vec![second],
+        ),
+        (
+            Query {
+                image: text("quay.io/shop/api"),
+                ..all()
+            },
+            vec![first],
+        ),
+        (
+            Query {
+                image: text("*@sha256:00ff"),
+                ..all()
+            },
+            vec![first],
+        ),
+        (
+            Query {
+                node: text("node-2"),
+                ..all()
+            },
+            vec![second],
+        ),
+        (
+            Query {
+                signal: text("6"),
+                ..all()
+            },
+            vec![second],
+        ),
+        (
+            Query {
+                signal: text("segv"),
+                ..all()
+            },
+            vec![first],
+        ),
+        (
+            Query {
+                truncated: true,
+                ..all()
+            },
+            vec![second],
+        ),
+        (
+            Query {
+                fingerprint: text("0123"),
+                ..all()
+            },
+            vec![first],
+        ),
+        (
+            Query {
+                fingerprint: text("0123456789ab"),
+                ..all()
+            },
+            vec![first],
+        ),
+        (
+            Query {
+                since: "2026-01-02T00:00:00.2Z".parse().ok(),
+                ..all()
+            },
+            vec![second],
+        ),
+        (
+            Query {
+                until: "2026-01-01T12:00:00Z".parse().ok(),
+                ..all()
+            },
+            vec![first],
+        ),
+        (
+            Query {
+                namespace: text("nope"),
+                ..all()
+            },
+            vec![],
+        ),
+    ];
+    for (query, expected) in table {
+        assert_eq!(house.find(&query), expected, "{query:?}");
+    }
+}
+
+#[test]
+fn one_damaged_manifest_does_not_hide_the_others() {
+    let house = House::new();
+    let good = house.ship(|_| {});
+    let bad = house.ship(|manifest| manifest.captured_at = "2026-02-01T00:00:00Z".parse().unwrap());
+    let name = keys(&house.store, "")
+        .into_iter()
+        .find(|key| key.ends_with(&format!("{bad}.manifest.json")));
+    fs::write(house.root.path().join("store").join(name.unwrap()), "{").unwrap();
+    let query = Query {
+        node: Some("node-1".to_owned()),
+        ..Query::default()
+    };
+    assert_eq!(house.find(&query), [good]);
+    assert_eq!(house.find(&Query::default()), [bad, good]);
+}
+
+#[test]
+fn references_mean_one_dump() {
+    let house = House::new();
+    let id = |digits: &str| {
+        format!("{digits}-9c55-4f0b-8f38-8a8f7c5d4e3b")
+            .parse::<DumpId>()
+            .unwrap()
+    };
+    let ids = [id("aaaa0001"), id("aaab0002"), id("b0000003")];
+    for (day, id) in ids.into_iter().enumerate() {
+        house.ship(|manifest| {
+            manifest.id = id;
+            manifest.captured_at = format!("2026-01-0{}T00:00:00Z", day + 1).parse().unwrap();
+        });
+    }
+    let catalog = Catalog::new(&house.store);
+    let resolve = |reference: &str| catalog.resolve(reference).map(|dump| dump.id);
+    let full = ids[0].to_string();
+    let table = [
+        ("latest", 2),
+        ("~0", 2),
+        ("~1", 1),
+        ("~2", 0),
+        ("b0", 2),
+        ("B0", 2),
+        ("aaab", 1),
+        ("aaaa0001-9c", 0),
+        (full.as_str(), 0),
+    ];
+    for (reference, expected) in table {
+        assert_eq!(resolve(reference).unwrap(), ids[expected], "{reference}");
+    }
+    for reference in [
+        "",
+        "b",
+        "~3",
+        "~",
+        "~-1",
+        "~99999999999999999999",
+        "cc",
+        "*",
+        "zz",
+        "../x",
+    ] {
+        assert!(
+            matches!(resolve(reference), Err(ResolveError::NotFound { .. })),
+            "{reference}"
+        );
+    }
+    match catalog.resolve("aaa") {
+        Err(ResolveError::Ambiguous { candidates, .. }) => {
+            let found: Vec<DumpId> = candidates.iter().map(|dump| dump.id).collect();
+            assert_eq!(found, [ids[1], ids[0]]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn zip_of_ibm_is_a_dump_without_manifest() {
+    let house = House::new();
+    let name = "3fa85f64-5717-4562-b3fc-2c963f66afa6-dump-1700000000-my-pod-0-server-7-11";
+    // Any of our bundles will do: the catalog looks at the name.
+    let mut zip = Vec::new();
+    house.bundle(manifest()).write_to(&mut zip).unwrap();
+    house
+        .store
+        .put(
+            &key(&format!("{name}.zip")),
+            &mut zip.as_slice(),
+            zip.len() as u64,
+        )
+        .unwrap();
+    let catalog = Catalog::new(&house.store);
+    let dump = catalog.resolve("3fa8").unwrap();
+    assert!(dump.legacy);
+    assert_eq!(dump.size, Some(zip.len() as u64));
+    assert!(catalog.manifest(&dump).is_ok());
+    remove_dump(&house.store, &dump).unwrap();
+    assert_eq!(house.files(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn every_manifest_has_a_key_that_tells_it_again(
+        namespace in proptest::option::of(".{0,300}"),
+        pod in proptest::option::of(".{0,300}"),
+        exe in proptest::collection::vec(any::<u8>(), 0..300),
+        signal in ".{0,40}",
+        fingerprint in proptest::option::of(".{0,40}"),
+    ) {
+        let mut manifest = manifest();
+        manifest.workload = Some(Workload { namespace: namespace.clone(), pod, ..Workload::default() });
+        manifest.process.exe = Some(RawText::from(exe));
+        manifest.signal.name = signal;
+        manifest.fingerprint = fingerprint;
+        let (zip, json) = ObjectKey::for_manifest(&manifest);
+        for key in [&zip, &json] {
+            let text = key.as_str();
+            prop_assert_eq!(&ObjectKey::parse(text).unwrap(), key);
+            prop_assert!(text.is_ascii() && text.split('/').all(|part| part.len() <= 255), "{}", text);
+        }
+        let dump = DumpSummary::from_key(&zip).unwrap();
+        prop_assert_eq!(dump.id, manifest.id);
+        prop_assert_eq!(dump.verdict.as_str(), "complete");
+        prop_assert!(!dump.legacy);
+        prop_assert_eq!(dump.captured_at.as_second(), manifest.captured_at.as_second());
+        if let Some(short) = namespace.filter(|text| !text.is_empty() && text.len() <= 13 && text.is_ascii()) {
+            let expected = RawText::from(short).to_string();
+            prop_assert_eq!(dump.namespace, Some(expected));
+        }
+        prop_assert_eq!(DumpSummary::from_key(&json), None);
+    }
+
+    #[test]
+    fn any_key_is_parsed_without_panic(text: String, name in "[ -~]{0,80}") {
+        for text in [text, format!("dumps/2026-01-31/{name}.zip"), format!("{name}-dump-{name}.zip")] {
+            if let Ok(key) = ObjectKey::parse(&text) {
+                let _ = DumpSummary::from_key(&key);
+                prop_assert!(!key.as_str().split('/').any(|part| matches!(part, "" | "." | "..")));
+                prop_assert!(!key.as_str().starts_with('/'));
+                prop_assert!(!key.as_str().chars().any(char::is_control));
+            }
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! The commands as a user types them: on a store in a directory, with cores of real crashes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// Dies three calls deep, one of them inlined, with three threads beside it.
+const PROGRAM: &str = r"
+#include <pthread.h>
+#include <unistd.h>
+static void *idle(void *p) { for (;;) sleep(100); return p; }
+static inline __attribute__((always_inline)) void poke(int *p) { *p = 7; }
+__attribute__((noinline)) static void middle(int *p) { poke(p); sleep(0); }
+int main(void) {
+    pthread_t t[3];
+    for (int i = 0; i < 3; i++) pthread_create(&t[i], 0, idle, 0);
+    usleep(50000);
+    middle((int *)0x10);
+    return 0;
+}
+";
+
+/// A core that gdb made of the program: independent of the machine's core_pattern.
+struct Crash {
+    dir: tempfile::TempDir,
+}
+
+impl Crash {
+    fn core(&self) -> PathBuf {
+        self.dir.path().join("app.core")
+    }
+}
+
+fn crash() -> &'static Crash {
+    static CRASH: OnceLock<Crash> = OnceLock::new();
+    CRASH.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let crash = Crash { dir };
+        let (source, program) = (crash.dir.path().join("app.c"), crash.dir.path().join("app"));
+        fs::write(&source, PROGRAM).unwrap();
+        let mut cc = Command::new("cc");
+        cc.args(["-g", "-O1", "-pthread", "-Wl,--build-id", "-o"])
+            .arg(&program)
+            .arg(&source);
+        assert!(cc.status().expect("install gcc").success());
+        let made = Command::new("gdb")
+            .args(["-q", "-batch", "-ex", "run", "-ex"])
+            .arg(format!("generate-core-file {}", crash.core().display()))
+            .arg(&program)
+            .output()
+            .expect("install gdb");
+        assert!(
+            crash.core().is_file(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        crash
+    })
+}
+
+/// A desk of its own: store, cache, configuration.
+struct Desk {
+    dir: tempfile::TempDir,
+}
+
+struct Answer {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Desk {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cdh"));
+        command.args(words).current_dir(self.dir.path()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+            .env("HOME", self.dir.path())
+            .env("CDH_STORE", self.path("store"));
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Answer {
+        self.answer(self.command(words).output().unwrap())
+    }
+
+    /// Output with what changes from run to run replaced.
+    fn answer(&self, output: Output) -> Answer {
+        let place = self.dir.path().display().to_string();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&place, "[DESK]");
+        Answer {
+            code: output.status.code().unwrap(),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+
+    fn import(&self, core: &Path) -> String {
+        let answer = self.run(&["import", core.to_str().unwrap()]);
+        assert_eq!(answer.code, 0, "{}", answer.err);
+        answer.out.trim().to_owned()
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        let answer = self.run(words);
+        assert_eq!(answer.code, 0, "{}", answer.err);
+        serde_json::from_str(&answer.out).unwrap()
+    }
+}
+
+#[test]
+fn mistakes_of_a_new_user_get_one_error_one_hint_and_a_status() {
+    let desk = Desk::new();
+    fs::write(desk.path("empty"), "").unwrap();
+    fs::write(desk.path("text"), "this is no core").unwrap();
+    fs::write(desk.path("cut.zip"), b"PK\x03\x04half a zip").unwrap();
+    fs::create_dir(desk.path("directory")).unwrap();
+    fs::create_dir(desk.path("store")).unwrap();
+    let mistakes: [&[&str]; 17] = [
+        &["ls"],
+        &["ls", "--namespace", "nope"],
+        &["bt", "nope"],
+        &["bt", "latest"],
+        &["info", "~3"],
+        &["bt", "./nope"],
+        &["bt", "empty"],
+        &["bt", "text"],
+        &["bt", "directory"],
+        &["debug", "text"],
+        &["fetch", "nope"],
+        &["import", "text"],
+        &["import", "empty"],
+        &["--store", "nowhere", "ls"],
+        &["--store", "s3://bucket/prefix", "ls"],
+        &["--store", "gopher://x", "ls"],
+        &["ls", "--since", "yesterday"],
+    ];
+    let mut page = String::new();
+    for words in mistakes {
+        let answer = desk.run(words);
+        assert_eq!(answer.out, "", "{words:?}");
+        page.push_str(&format!(
+            "$ cdh {}\n{}[{}]\n\n",
+            words.join(" "),
+            answer.err,
+            answer.code
+        ));
+    }
+    insta::assert_snapshot!("mistakes", page);
+}
+
+#[test]
+fn store_without_permission_is_named_as_such() {
+    let desk = Desk::new();
+    let store = desk.path("store");
+    fs::create_dir(&store).unwrap();
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o000)).unwrap();
+    let readable = fs::read_dir(&store).is_ok();
+    let answer = desk.run(&["ls"]);
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o700)).unwrap();
+    if readable {
+        eprintln!("skipped: root may read everything");
+        return;
+    }
+    assert_eq!(answer.code, 2);
+    assert!(answer.err.contains("no permission"), "{}", answer.err);
+    assert!(answer.err.contains("hint: "), "{}", answer.err);
+}
+
+#[test]
+fn imported_core_is_listed_explained_fetched_and_removed() {
+    let desk = Desk::new();
+    let id = desk.import(&crash().core());
+    let listing = desk.json(&["ls", "-o", "json"]);
+    assert_eq!(listing[0]["id"], id.as_str());
+    assert_eq!(listing[0]["exe"], "app");
+    assert_eq!(listing[0]["signal"], "SIGSEGV");
+    assert_eq!(listing[0]["verdict"], "complete");
+    for filter in [["--exe", "a*"], ["--signal", "11"], ["--since", "2h"]] {
+        assert_eq!(
+            desk.run(&["ls", "-o", "id", filter[0], filter[1]])
+                .out
+                .trim(),
+            id
+        );
+    }
+    assert_eq!(desk.run(&["ls", "--exe", "b*"]).code, 1);
+
+    let info = desk.json(&["info", &id[..8], "--json"]);
+    let manifest = &info["manifest"];
+    assert_eq!(
+        manifest["signal"]["description"],
+        "SIGSEGV: address not mapped, at 0x10"
+    );
+    assert_eq!(manifest["thread_count"], 4);
+    assert_eq!(info["found"]["complete"], true);
+
+    let case = PathBuf::from(
+        desk.run(&["fetch", "latest", "-d", "case"])
+            .out
+            .trim()
+            .replace("[DESK]", desk.dir.path().to_str().unwrap()),
+    );
+    assert!(fs::read(case.join("core")).unwrap() == fs::read(crash().core()).unwrap());
+
+    assert_eq!(desk.run(&["rm", "latest", "--dry-run"]).code, 0);
+    assert_eq!(desk.run(&["rm", "latest"]).code, 2);
+    assert_eq!(desk.run(&["rm", "latest", "--yes"]).code, 0);
+    assert_eq!(desk.run(&["ls"]).code, 1);
+}
+
+fn functions(document: &Value, thread: usize) -> Vec<String> {
+    let frames = document["backtrace"]["threads"][thread]["frames"]
+        .as_array()
+        .unwrap();
+    frames
+        .iter()
+        .filter_map(|frame| frame["function"]["name"].as_str())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn backtrace_names_inlined_frames_of_every_thread_wherever_the_dump_is() {
+    let desk = Desk::new();
+    desk.import(&crash().core());
+    let core = crash().core();
+    desk.run(&["fetch", "latest", "-d", "case"]);
+    for reference in ["latest", core.to_str().unwrap(), "./case"] {
+        let document = desk.json(&["bt", reference, "-a", "-o", "json"]);
+        assert_eq!(
+            functions(&document, 0)[..3],
+            ["poke", "middle", "main"],
+            "{reference}"
+        );
+        let first = &document["backtrace"]["threads"][0]["frames"][0];
+        assert_eq!(first["inline"], true);
+        assert!(
+            first["location"]["file"]
+                .as_str()
+                .unwrap()
+                .ends_with("app.c")
+        );
+        assert_eq!(first["location"]["line"], 5);
+        assert!(functions(&document, 1).contains(&"idle".to_owned()));
+    }
+    let text = desk.run(&["bt", "latest", "--group"]).out;
+    assert!(
+        text.contains("(crashed)") && text.contains("threads "),
+        "{text}"
+    );
+    assert!(!text.contains('\u{1b}'));
+}
+
+#[test]
+fn cut_core_says_how_far_it_goes_and_still_gives_what_it_holds() {
+    let desk = Desk::new();
+    let whole = fs::read(crash().core()).unwrap();
+    for part in [1, 5, 30, 60, 90, 99] {
+        let name = format!("cut{part}");
+        fs::write(desk.path(&name), &whole[..whole.len() * part / 100]).unwrap();
+        let path = format!("./{name}");
+        let info = desk.run(&["info", &path]);
+        if info.code == 0 {
+            assert!(info.out.contains("truncated: "), "{}", info.out);
+            assert!(info.out.contains("core is cut"), "{}", info.out);
+            let bt = desk.run(&["bt", &path, "-a"]);
+            assert_eq!(bt.code, 0, "{}", bt.err);
+            assert!(
+                bt.out.contains("#0 ") || bt.out.contains("no threads are known"),
+                "{}",
+                bt.out
+            );
+        } else {
+            assert!(info.err.contains("the core ends after"), "{}", info.err);
+        }
+    }
+    fs::write(desk.path("cut"), &whole[..whole.len() * 60 / 100]).unwrap();
+    desk.import(&desk.path("cut"));
+    assert_eq!(
+        desk.json(&["ls", "--truncated", "-o", "json"])[0]["verdict"],
+        "truncated"
+    );
+}
+
+#[test]
+fn debug_starts_gdb_without_noise_on_the_right_line() {
+    let desk = Desk::new();
+    desk.import(&crash().core());
+    let answer = desk.run(&["debug", "latest", "--", "-q", "-batch", "-ex", "bt"]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    assert!(
+        answer.out.contains("middle") && answer.out.contains("app.c:"),
+        "{}",
+        answer.out
+    );
+    for noise in ["Can't open file", "Illegal process-id", "No such file"] {
+        assert!(
+            !answer.err.contains(noise) && !answer.out.contains(noise),
+            "{}",
+            answer.err
+        );
+    }
+    let printed = desk.run(&["debug", "latest", "--print"]).out;
+    assert!(
+        printed.starts_with("gdb -iex 'set auto-load off'"),
+        "{printed}"
+    );
+    let missing = desk.run(&["debug", "latest", "--debugger", "no-such-debugger"]);
+    assert_eq!(missing.code, 2);
+    assert!(missing.out.contains("#0 ") && missing.err.contains("apt install gdb"));
+}
+
+#[test]
+fn module_that_is_not_the_mapped_one_is_shown_and_not_used() {
+    let desk = Desk::new();
+    let root = desk.path("root");
+    let app = crash().dir.path().join("app");
+    let inside = root.join(app.strip_prefix("/").unwrap());
+    fs::create_dir_all(inside.parent().unwrap()).unwrap();
+    let other = PathBuf::from(env!("CARGO_BIN_EXE_cdh"));
+    fs::copy(other, &inside).unwrap();
+    let core = crash().core();
+    // Beside the core lies the right file: hide it by copying the core elsewhere.
+    let moved = desk.path("moved.core");
+    fs::copy(core, &moved).unwrap();
+    let document = desk.json(&["bt", "./moved.core", "--sysroot", "root", "-o", "json"]);
+    let modules = document["backtrace"]["modules"].as_array().unwrap();
+    let module = modules
+        .iter()
+        .find(|m| m["path"].as_str().unwrap().ends_with("/app"))
+        .unwrap();
+    // The machine's own file has the right build-id, so it is found in the next place.
+    assert_eq!(module["status"], "verified");
+    assert_eq!(functions(&document, 0)[0], "poke");
+}
+
+#[test]
+fn damaged_bundle_is_told_from_a_whole_one() {
+    let desk = Desk::new();
+    desk.import(&crash().core());
+    let key = desk.json(&["ls", "-o", "json"])[0]["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let path = desk.path("store").join(&key);
+    let unzip = Command::new("unzip").arg("-tqq").arg(&path).status();
+    assert!(unzip.expect("install unzip").success());
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    fs::write(desk.path("damaged.zip"), &bytes).unwrap();
+    let answer = desk.run(&["fetch", "./damaged.zip", "-d", "case"]);
+    assert_ne!(answer.code, 0);
+    assert!(!desk.path("case").exists());
+    fs::write(desk.path("cut.zip"), &bytes[..middle]).unwrap();
+    let answer = desk.run(&["info", "./cut.zip"]);
+    assert!(
+        answer.code == 0 || answer.err.contains("error: "),
+        "{}",
+        answer.err
+    );
+}
+
+#[test]
+fn man_pages_and_completions_are_those_of_the_command_line() {
+    let desk = Desk::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert_eq!(desk.run(&["man", "man"]).code, 0);
+    let mut pages = 0;
+    for page in fs::read_dir(desk.path("man")).unwrap() {
+        let page = page.unwrap();
+        let committed = fs::read(root.join("man").join(page.file_name())).unwrap_or_default();
+        assert!(
+            committed == fs::read(page.path()).unwrap(),
+            "{:?} is stale: run `cargo xtask docs`",
+            page.file_name()
+        );
+        pages += 1;
+    }
+    assert_eq!(pages, fs::read_dir(root.join("man")).unwrap().count());
+    for (shell, file) in [("bash", "cdh.bash"), ("zsh", "_cdh"), ("fish", "cdh.fish")] {
+        let committed = fs::read_to_string(root.join("completions").join(file)).unwrap();
+        assert_eq!(
+            desk.run(&["completions", shell]).out,
+            committed,
+            "run `cargo xtask docs`"
+        );
+    }
+}
