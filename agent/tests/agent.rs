@@ -347,13 +347,18 @@ fn a_handler_that_is_killed_leaves_a_dump_whenever_it_is() {
     for moment in moments {
         fs::write(node.path("kill"), moment).unwrap();
         node.crash(&words("heap 24 threads 2"));
-        let report = node.sweep();
+        let mut report = node.sweep();
+        // A child of the handler may hold the entry for a moment after its parent's death.
+        while !report.in_progress.is_empty() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            report = node.sweep();
+        }
         assert!(
             report.failed.is_empty() && report.quarantined.is_empty(),
             "{moment}: {report:?}"
         );
         // Killed before it could make its first directory, nothing of it can be there.
-        let is_too_early = ["0 0", "4096 1"].contains(&moment);
+        let is_too_early = names_in(&node.paths.spool).is_empty();
         assert!(
             report.shipped.len() == 1 || is_too_early,
             "{moment}: {report:?}"
@@ -387,6 +392,7 @@ fn a_handler_that_is_killed_leaves_a_dump_whenever_it_is() {
         }
     }
     assert!(truncated > 0);
+    assert!(shipped >= 5, "{shipped}");
     assert_eq!(names_in(&node.paths.spool), Vec::<String>::new());
 }
 
