@@ -85,12 +85,27 @@ impl Demo {
             println!("crashing {}", name_of(program));
             crash::crash(program)?;
         }
-        let swept = self.show_command(&["agent", "status"]).and_then(|_| {
-            // The kernel has waited for each handler: all entries are sealed.
-            self.show_command(&["agent", "sweep"])
-        });
+        let sealed = self.wait_until_sealed();
+        let swept = sealed
+            .and_then(|()| self.show_command(&["agent", "status"]))
+            .and_then(|_| self.show_command(&["agent", "sweep"]));
         self.show_command(&["agent", "uninstall"])?;
         swept.map(|_| ())
+    }
+
+    /// The process is gone before its dump is on disk.
+    fn wait_until_sealed(&self) -> Result<()> {
+        for _ in 0..600 {
+            let entries = std::fs::read_dir(self.path("state").join("spool"))?;
+            let names = entries.flatten().map(|entry| entry.file_name());
+            let unfinished =
+                |name: &std::ffi::OsString| name.to_string_lossy().contains(".partial");
+            if !names.into_iter().any(|name| unfinished(&name)) {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        bail!("the handlers have not finished within a minute")
     }
 
     fn import(&self, programs: &[PathBuf]) -> Result<()> {
