@@ -2,165 +2,26 @@
 //! for themselves as long as they run. `CDH_TEST_HANDLER` names another handler to test, such as the
 //! static one that is shipped.
 
+mod node;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use cdh_agent::spool::PartialEntry;
-use cdh_agent::{AgentPaths, InstallOptions, SetuidDumps, SweepReport};
-use cdh_bundle::{
-    BundleReader, Cause, CoreEncoding, DumpId, EntryKind, Manifest, RawText, Verdict,
-};
+use cdh_agent::{InstallOptions, SetuidDumps};
+use cdh_bundle::{Cause, CoreEncoding, DumpId, EntryKind, Manifest, RawText, Verdict};
 use cdh_elfcore::{CoreFile, FileSource};
-use cdh_store::{Catalog, DirectoryStore, Query, Store};
-use cdh_testkit::{KernelSettingsLock, Program};
+use cdh_testkit::KernelSettingsLock;
+use node::{Node, SmallDisk, handler, programs};
 
 /// The most that the handler may use, KiB.
 const MEMORY_LIMIT: u64 = 32 << 10;
 const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
-
-fn handler() -> PathBuf {
-    std::env::var_os("CDH_TEST_HANDLER")
-        .map_or_else(|| env!("CARGO_BIN_EXE_cdh-handler").into(), PathBuf::from)
-}
-
-fn programs() -> &'static Path {
-    static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let directory = DIRECTORY.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        Program::Crash.build(directory.path()).unwrap();
-        Program::Launcher.build(directory.path()).unwrap();
-        directory
-    });
-    directory.path()
-}
-
-/// A node of its own below a temporary directory; the kernel's settings are this test's alone.
-struct Node {
-    root: tempfile::TempDir,
-    paths: AgentPaths,
-    _lock: KernelSettingsLock,
-}
-
-impl Node {
-    /// `None`, with the reason on stderr, where this cannot be tested.
-    fn new() -> Option<Self> {
-        let Some(lock) = KernelSettingsLock::acquire().unwrap() else {
-            eprintln!("skipped: only root may change the kernel's core settings");
-            return None;
-        };
-        let root = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
-        let paths = AgentPaths::below(root.path());
-        Some(Self {
-            root,
-            paths,
-            _lock: lock,
-        })
-    }
-
-    /// Lets the kernel start the launcher, which starts the handler.
-    fn with_launcher() -> Option<Self> {
-        let node = Self::new()?;
-        let root = node.root.path();
-        fs::copy(programs().join("launcher"), root.join("launcher")).unwrap();
-        fs::copy(handler(), root.join("cdh-handler")).unwrap();
-        let settings = serde_json::json!({ "spool": node.paths.spool });
-        fs::write(root.join("cdh-handler.json"), settings.to_string()).unwrap();
-        let launcher = root.join("launcher");
-        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e";
-        let pattern = format!("|{} {} {arguments}", launcher.display(), root.display());
-        assert!(pattern.len() < 128, "{pattern}");
-        fs::write("/proc/sys/kernel/core_pipe_limit", "64").unwrap();
-        fs::write("/proc/sys/kernel/core_pattern", pattern).unwrap();
-        Some(node)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    /// Runs the program until it dies, and waits for the launcher.
-    fn crash(&self, words: &[&OsStr]) {
-        let program = programs().join("crash");
-        let status = self.run(Command::new(program).args(words));
-        assert!(status.signal().is_some(), "{status}");
-    }
-
-    /// Runs a command that has the program die, and waits for the launcher.
-    fn run(&self, command: &mut Command) -> std::process::ExitStatus {
-        let _ = fs::remove_file(self.path("usage"));
-        let status = command.current_dir(&self.root).status().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(300);
-        while !self.path("usage").exists() {
-            assert!(Instant::now() < deadline, "the handler does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        status
-    }
-
-    /// Peak memory of the last handler, KiB.
-    fn peak_memory(&self) -> u64 {
-        let usage = fs::read_to_string(self.path("usage")).unwrap();
-        usage.split(' ').next().unwrap().parse().unwrap()
-    }
-
-    fn store(&self) -> DirectoryStore {
-        DirectoryStore::create(self.path("store")).unwrap()
-    }
-
-    fn sweep(&self) -> SweepReport {
-        let mut observer = |event: &_| eprintln!("{event:?}");
-        cdh_agent::sweep(&self.paths, &self.store(), SetuidDumps::Ship, &mut observer).unwrap()
-    }
-
-    /// All dumps in the store, each verified by us and by `unzip`.
-    fn dumps(&self) -> Vec<(Manifest, BundleReader)> {
-        let store = self.store();
-        let catalog = Catalog::new(&store);
-        let open = |dump: cdh_store::DumpSummary| {
-            let manifest = catalog.manifest(&dump).unwrap();
-            let zip = self.path("store").join(dump.key.as_str());
-            let tested = Command::new("unzip")
-                .arg("-tqq")
-                .arg(&zip)
-                .output()
-                .unwrap();
-            assert!(
-                tested.status.success(),
-                "{}",
-                String::from_utf8_lossy(&tested.stdout)
-            );
-            let bundle = BundleReader::open(store.read(&dump.key).unwrap()).unwrap();
-            let verification = bundle.verify().unwrap();
-            assert!(
-                verification.is_good(),
-                "{:?}",
-                verification.problems().collect::<Vec<_>>()
-            );
-            (manifest, bundle)
-        };
-        catalog
-            .find(&Query::default())
-            .unwrap()
-            .into_iter()
-            .map(open)
-            .collect()
-    }
-
-    /// The one sealed entry of the spool.
-    fn entry(&self) -> PathBuf {
-        let entries = fs::read_dir(&self.paths.spool).unwrap();
-        let entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(entries.len(), 1, "{entries:?}");
-        entries[0].clone()
-    }
-}
 
 fn words(text: &str) -> Vec<&OsStr> {
     text.split(' ').map(OsStr::new).collect()
@@ -201,6 +62,15 @@ fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> usize {
         }
     }
     done
+}
+
+fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -498,15 +368,6 @@ fn names_that_attack_are_kept_as_bytes_and_get_nowhere() {
     assert_eq!(after, before);
 }
 
-fn names_in(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn a_thread_that_outlives_main_in_its_own_pid_namespace_is_captured_whole() {
     let Some(node) = Node::with_launcher() else {
@@ -566,30 +427,6 @@ fn a_setuid_program_is_captured_for_root_and_stays_on_the_node() {
         cdh_agent::sweep(&node.paths, &node.store(), SetuidDumps::Keep, &mut observer).unwrap();
     assert_eq!((report.kept.len(), report.shipped.len()), (1, 0));
     assert!(entry.exists());
-}
-
-/// A small file system, unmounted when it is dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(at: PathBuf, options: &str) -> Option<Self> {
-        fs::create_dir_all(&at).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", options, "cdh-test"])
-            .arg(&at)
-            .status()
-            .is_ok_and(|status| status.success());
-        if !mounted {
-            eprintln!("skipped: no tmpfs can be mounted");
-        }
-        mounted.then_some(Self(at))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }
 
 #[test]
