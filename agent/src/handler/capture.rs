@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, Manifest, RawText, Verdict};
 use cdh_elfcore::{CoreHead, Memory};
@@ -13,22 +14,26 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::arguments::HandlerArguments;
-use super::core_copy::{CopyOutcome, copy_core};
+use super::copying::{Copied, Hold};
 use super::core_file::CoreFile;
-use super::core_source::PipeSource;
+use super::disk_guard::DiskGuard;
 use super::dump_info::DumpInfo;
 use super::identity::{add_head, core_record, first_manifest};
 use super::log::{HandlerLog, readable_size};
+use super::maps::lowest_private;
 use super::minicore::{MinicoreReport, module_records, take_minicore};
+use super::pin::{MemoryPin, PinError};
+use super::priority;
 use super::proc_facts::ProcFacts;
 use super::process::ProcessHandles;
 use super::recorder::Recorder;
-use super::settings::HandlerSettings;
-use super::verdict::{StreamEnd, kill_evidence};
+use super::settings::{HandlerSettings, Source};
+use super::slots::Slot;
+use super::verdict::StreamEnd;
 use crate::spool::{PartialEntry, SpoolError};
 
 /// How the core is stored.
-const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
+pub(super) const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
 
 /// A dump that was taken.
 #[derive(Debug)]
@@ -60,6 +65,19 @@ pub fn capture(
             None
         }
     };
+    let memory = process
+        .as_ref()
+        .and_then(|process| process.open_file("mem").ok());
+    let pin = match (&process, &memory) {
+        (Some(process), Some(memory)) if settings.pin && settings.source == Source::Direct => {
+            pin_memory(process, memory)
+                .inspect(|_| log.note("memory held"))
+                .inspect_err(|error| gaps.push(gap("hold on the memory", error)))
+                .ok()
+        }
+        _ => None,
+    };
+    priority::lower();
     // A killed process leaves its cgroup within milliseconds.
     let cgroup = process
         .as_ref()
@@ -75,6 +93,8 @@ pub fn capture(
         log: &mut log,
         settings,
         process,
+        memory,
+        pin,
     };
     capture.note_gap_of("identity", |capture| {
         capture.entry.write_identity(&capture.manifest)
@@ -90,7 +110,21 @@ pub fn capture(
     capture.run(stream, cgroup)
 }
 
-fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
+/// Holds the memory against the process's end.
+fn pin_memory(process: &ProcessHandles, memory: &File) -> Result<MemoryPin, PinError> {
+    let nothing = |source| PinError::Unreadable { address: 0, source };
+    let maps = process.open_file("maps").map_err(nothing)?;
+    let mut result = Err(nothing(std::io::Error::other("it has no mappings")));
+    for address in lowest_private(maps) {
+        result = MemoryPin::take(memory, address);
+        if !matches!(result, Err(PinError::Unreadable { .. })) {
+            break;
+        }
+    }
+    result
+}
+
+pub(super) fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
     let mut why = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -104,7 +138,7 @@ fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
 }
 
 /// The error as one of the operating system's, whose kind tells a full disk from others.
-fn io_error(error: SpoolError) -> std::io::Error {
+pub(super) fn io_error(error: SpoolError) -> std::io::Error {
     let mut source: Option<&dyn std::error::Error> = Some(&error);
     let mut kind = std::io::ErrorKind::Other;
     while let Some(cause) = source {
@@ -139,13 +173,15 @@ enum Unwinding {
     Left,
 }
 
-struct Capture<'a> {
-    entry: PartialEntry,
+pub(super) struct Capture<'a> {
+    pub(super) entry: PartialEntry,
     manifest: Manifest,
-    gaps: Vec<Gap>,
-    log: &'a mut HandlerLog,
-    settings: &'a HandlerSettings,
-    process: Option<ProcessHandles>,
+    pub(super) gaps: Vec<Gap>,
+    pub(super) log: &'a mut HandlerLog,
+    pub(super) settings: &'a HandlerSettings,
+    pub(super) process: Option<ProcessHandles>,
+    pub(super) memory: Option<File>,
+    pin: Option<MemoryPin>,
 }
 
 impl Capture<'_> {
@@ -166,29 +202,61 @@ impl Capture<'_> {
         }
         self.log
             .note(&format!("head of {} bytes", head_bytes.len()));
-        let core = self.begin_core(&head_bytes);
+        let directory = self.entry.directory();
+        let settings = self.settings;
+        let guard = directory
+            .map(|directory| DiskGuard::new(directory, settings.floor, settings.core_limit))
+            .map_err(|source| SpoolError::Io {
+                path: self.entry.path().to_owned(),
+                source,
+            })?;
+        let core = self.begin_core(&head_bytes, &guard);
         if let Some(head) = &head {
             self.minicore(head);
         }
-        self.proc_facts(cgroup);
+        self.proc_facts(cgroup.clone());
         let expected = head.as_ref().map(CoreHead::expected_len);
+        let direct = head.as_ref().and_then(|head| self.direct(head));
         drop(head);
-        let mut source = PipeSource::new(stream);
-        let (core, outcome) = self.copy(core, head_bytes, &mut source);
-        let killed = self.process.as_ref().and_then(kill_evidence);
-        // The kernel holds the process for as long as somebody can read the pipe. Nothing of it is
-        // needed any more, so it does not have to wait for the disk.
-        drop(source);
+        let mut hold = Hold {
+            stream: Some(stream),
+            pin: self.pin.take(),
+        };
+        let cgroup = cgroup.as_ref().map_or(&b""[..], RawText::as_bytes);
+        if let Some(direct) = &direct
+            && self.may_go_early(direct, &hold, cgroup)
+        {
+            hold.stream = None;
+            self.log.note("process released, its memory is held");
+        }
+        let patience = Duration::from_secs(settings.slot_seconds);
+        let slot = Slot::wait(&settings.spool, settings.slot_count(), patience);
+        if slot.waited > Duration::from_millis(100) {
+            let seconds = slot.waited.as_secs_f64();
+            self.log
+                .note(&format!("waited {seconds:.1} s for other handlers"));
+        }
+        let copied = self.copy(core, &head_bytes, direct.as_ref(), &mut hold, &guard);
+        drop(direct);
+        // What could not be stored at all does not count, not even its head.
+        let nothing = copied.core.is_none() && copied.encoding == CoreEncoding::ZstdSeekable;
+        let head_bytes = if nothing { 0 } else { head_bytes.len() as u64 };
         let end = StreamEnd {
             expected,
-            got: outcome.plain,
-            write_error: outcome.write_error.as_ref(),
-            read_error: outcome.read_error.as_ref(),
+            got: head_bytes + copied.outcome.plain,
+            write_error: copied.outcome.write_error.as_ref(),
+            read_error: copied.outcome.read_error.as_ref(),
             head_problem,
-            killed,
+            killed: copied.killed.clone(),
         };
         self.manifest.verdict = end.verdict();
-        self.finish_core(core, &outcome, expected);
+        if let (Verdict::Complete, Some(evidence)) = (&self.manifest.verdict, &copied.killed) {
+            self.log
+                .note(&format!("killed while its core was copied: {evidence}"));
+        }
+        let got = end.got;
+        self.finish_core(copied, got, expected);
+        drop(slot);
         self.seal()
     }
 
@@ -203,9 +271,13 @@ impl Capture<'_> {
     }
 
     /// Creates the core's file and puts the head into it, before anything takes time.
-    fn begin_core(&mut self, head: &[u8]) -> Result<CoreFile, std::io::Error> {
+    pub(super) fn begin_core<'g>(
+        &mut self,
+        head: &[u8],
+        guard: &'g DiskGuard,
+    ) -> std::io::Result<CoreFile<'g>> {
         let file = self.entry.create_file(&CORE).map_err(io_error)?;
-        let mut core = CoreFile::new(file.finish().0, self.settings.level)?;
+        let mut core = CoreFile::new(file.finish().0, self.settings.level, guard)?;
         core.append_now(head).map(|()| core)
     }
 
@@ -290,29 +362,8 @@ impl Capture<'_> {
         });
     }
 
-    fn copy(
-        &mut self,
-        core: Result<CoreFile, std::io::Error>,
-        head: Vec<u8>,
-        source: &mut PipeSource,
-    ) -> (Option<CoreFile>, CopyOutcome) {
-        let mut core = match core {
-            Ok(core) => core,
-            Err(error) => return (None, CopyOutcome::nothing(error)),
-        };
-        let threads = self.settings.compressor_threads();
-        let outcome = copy_core(head, source, &mut core, self.settings.level, threads);
-        self.log
-            .note(&format!("core of {} copied", readable_size(outcome.plain)));
-        (Some(core), outcome)
-    }
-
-    fn finish_core(
-        &mut self,
-        core: Option<CoreFile>,
-        outcome: &CopyOutcome,
-        expected: Option<u64>,
-    ) {
+    fn finish_core(&mut self, copied: Copied<'_>, got: u64, expected: Option<u64>) {
+        let outcome = copied.outcome;
         for error in [&outcome.write_error, &outcome.read_error]
             .into_iter()
             .flatten()
@@ -321,8 +372,9 @@ impl Capture<'_> {
         }
         self.entry.release_reserve();
         self.manifest.core = None;
-        let stored = match core.filter(|_| outcome.plain > 0).map(CoreFile::finish) {
-            Some(Ok(digests)) => digests,
+        let encoding = copied.encoding;
+        let stored = match copied.core.filter(|_| got > 0).map(CoreFile::finish) {
+            Some(Ok(size)) => size,
             Some(Err(error)) => {
                 // The frames are there; the shipper's salvage cannot do better than a gap here.
                 self.gaps.push(gap("core", &error));
@@ -333,19 +385,19 @@ impl Capture<'_> {
                 };
                 return;
             }
+            None if encoding == CoreEncoding::None => got,
             None => return self.entry.remove_file(&CORE.file_name()),
         };
-        let expected = expected.unwrap_or(outcome.plain);
-        let mut record = core_record(&self.manifest.stem, outcome.plain, expected);
-        record.sha256 = outcome.sha256;
-        self.manifest.core = Some(record);
-        self.entry.record(&CORE, stored);
+        let expected = expected.unwrap_or(got);
+        self.manifest.core = Some(core_record(&self.manifest.stem, encoding, got, expected));
         self.log
-            .note(&format!("core stored in {}", readable_size(stored.size)));
+            .note(&format!("core stored in {}", readable_size(stored)));
     }
 
     fn seal(mut self) -> Result<Captured, SpoolError> {
-        let core = CORE.bundle_name(&self.manifest.stem);
+        let encoding = self.manifest.core.as_ref().map(|core| core.encoding);
+        let kind = encoding.map_or(CORE, EntryKind::Core);
+        let core = kind.bundle_name(&self.manifest.stem);
         let info = DumpInfo::new(&self.manifest, &core);
         self.write_json(EntryKind::DumpInfo, "dump-info.json", &info);
         let verdict = self.manifest.verdict.clone();

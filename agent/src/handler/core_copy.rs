@@ -1,24 +1,25 @@
-//! From a source to the core's file: read, hash, compress, write, each on its own thread.
+//! From a source to the core's file: several threads each read, compress and store pieces.
 //!
 //! ```text
-//! source ─▶ chunk ─┬─▶ SHA-256 of the plain core
-//!                  └─▶ compressor 0…n ─▶ writer (frames in order) ─▶ file
+//! source ─┬─▶ worker: read, compress ─┬─▶ in the order of the core ─▶ file of frames
+//!         └─▶ worker: read, compress ─┘
+//! source ─┬─▶ worker: read, write at its place ─▶ sparse file
+//!         └─▶ worker: …
 //! ```
 //!
-//! Invariants: memory is bounded by the number of chunks that exist, whatever the core's size; a
-//! chunk becomes one frame; the file holds whole frames only, in the order of the core, so that at
-//! any moment its contents are a valid beginning. When the file cannot be written any more, reading
+//! Invariants: memory is bounded by the number of workers, whatever the core's size; a piece becomes
+//! one frame; the file of frames holds whole frames only, in the order of the core, so that at any
+//! moment its contents are a valid beginning. When the file cannot be written any more, reading
 //! stops, so that the process is not held for nothing.
 
-use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use cdh_bundle::{DigestWriter, SEEKABLE_FRAME, Sha256};
+use cdh_bundle::SEEKABLE_FRAME;
 
-use super::core_source::CoreSource;
+use super::core_source::{CoreSource, Piece, SourceFailure};
 
 /// Takes the frames of a core, in order.
 pub(super) trait FrameSink: Send {
@@ -29,224 +30,311 @@ pub(super) trait FrameSink: Send {
     fn append(&mut self, frame: &[u8], plain: u32) -> io::Result<()>;
 }
 
+/// Takes the pieces of a core at their places, from several threads.
+pub(super) trait PlaceSink: Sync {
+    /// Stores a piece that is not all zero.
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    fn store(&self, piece: Piece, bytes: &[u8]) -> io::Result<()>;
+
+    /// All pieces before this one are stored.
+    fn reached(&self, number: u64, plain: u64);
+}
+
 /// How a copy went.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct CopyOutcome {
-    /// Plain bytes that are stored, those of the head included.
+    /// Plain bytes that are stored without a hole, what stood in the file before not included.
     pub plain: u64,
-    /// SHA-256 of the plain core; absent when not all that was read could be stored.
-    pub sha256: Option<Sha256>,
     /// Why the source ended early.
     pub read_error: Option<io::Error>,
-    /// Why the sink takes no more.
+    /// Why the file takes no more.
     pub write_error: Option<io::Error>,
 }
 
-impl CopyOutcome {
-    /// Nothing could be stored at all.
-    #[must_use]
-    pub(super) fn nothing(error: io::Error) -> Self {
-        Self {
-            plain: 0,
-            sha256: None,
-            read_error: None,
-            write_error: Some(error),
-        }
-    }
-}
+/// Pieces that may wait for one before them, for each worker.
+const PARKED_EACH: usize = 2;
 
-/// A chunk of the plain core. When its last user is done, the buffer goes back to the pool.
-struct Chunk {
-    buffer: Vec<u8>,
-    length: usize,
-    zero: bool,
-    pool: Sender<Vec<u8>>,
-}
-
-impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        self.buffer.get(..self.length).unwrap_or_default()
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        let _ = self.pool.send(std::mem::take(&mut self.buffer));
-    }
-}
-
-/// A compressed chunk on its way to the writer, and the way back for its buffer.
-struct Frame {
-    bytes: io::Result<Vec<u8>>,
-    plain: usize,
-}
-
-/// Copies the core from `source` into `sink`. `head` is what was read of it before and is stored
-/// already.
-pub(super) fn copy_core(
-    head: Vec<u8>,
-    source: &mut dyn CoreSource,
+/// Copies the core from `source` into `sink`, with so many workers.
+pub(super) fn copy_frames(
+    source: &dyn CoreSource,
     sink: &mut dyn FrameSink,
     level: i32,
-    compressors: usize,
+    workers: usize,
 ) -> CopyOutcome {
-    let stop = AtomicBool::new(false);
-    let (pool, free) = channel();
-    for _ in 0..2 * compressors + 3 {
-        let _ = pool.send(vec![0; SEEKABLE_FRAME]);
-    }
-    thread::scope(|scope| {
-        let (to_hasher, hashes) = sync_channel::<Arc<Chunk>>(1);
-        let stored = head.len() as u64;
-        let hasher = scope.spawn(move || hash(head, &hashes));
-        let mut inputs = Vec::new();
-        let mut outputs = Vec::new();
-        let mut returns = Vec::new();
-        for _ in 0..compressors {
-            let (input, chunks) = sync_channel::<Arc<Chunk>>(1);
-            let (output, frames) = sync_channel(1);
-            let (give_back, spare) = channel();
-            scope.spawn(move || compress(level, &chunks, &output, &spare));
-            inputs.push(input);
-            outputs.push(frames);
-            returns.push(give_back);
+    let queue = Queue::new(sink, workers * PARKED_EACH);
+    run(workers, &|| {
+        if let Err(error) = compress_pieces(source, &queue, level) {
+            queue.fail_at(0, error);
         }
-        let stop = &stop;
-        let writer = scope.spawn(move || write(sink, outputs, &returns, stop));
-        let read_error = read(source, &free, &pool, &to_hasher, &inputs, stop).err();
-        drop((to_hasher, inputs));
-        let sha256 = hasher.join().unwrap_or(None);
-        let lost = || (0, Some(io::Error::other("the writing thread failed")));
-        let (plain, write_error) = writer.join().unwrap_or_else(|_| lost());
-        let sha256 = sha256.filter(|_| write_error.is_none());
-        CopyOutcome {
-            plain: stored + plain,
-            sha256,
-            read_error,
-            write_error,
-        }
-    })
+    });
+    queue.into_outcome()
 }
 
-fn read(
-    source: &mut dyn CoreSource,
-    free: &Receiver<Vec<u8>>,
-    pool: &Sender<Vec<u8>>,
-    to_hasher: &SyncSender<Arc<Chunk>>,
-    inputs: &[SyncSender<Arc<Chunk>>],
-    stop: &AtomicBool,
-) -> io::Result<()> {
-    let gone = || io::Error::other("a working thread failed");
-    for input in inputs.iter().cycle() {
-        let mut buffer = free.recv().map_err(|_| gone())?;
-        if stop.load(Ordering::Relaxed) {
-            return Ok(());
+/// Copies the core from `source` to its places in `sink`.
+pub(super) fn copy_places(
+    source: &dyn CoreSource,
+    sink: &dyn PlaceSink,
+    workers: usize,
+) -> CopyOutcome {
+    let progress = Progress::default();
+    run(workers, &|| {
+        let mut buffer = vec![0; SEEKABLE_FRAME];
+        while !progress.lock().stopped() {
+            let piece = match source.next(&mut buffer) {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return,
+                Err(failure) => return progress.lock().read_failed(failure),
+            };
+            let bytes = buffer.get(..piece.length).unwrap_or_default();
+            let stored = match piece.zero {
+                true => Ok(()),
+                false => sink.store(piece, bytes),
+            };
+            match stored {
+                Ok(()) => progress.done(piece, sink),
+                Err(error) => return progress.lock().write_failed(piece.number, error),
+            }
         }
-        buffer.resize(SEEKABLE_FRAME, 0);
-        let length = match source.next(&mut buffer)? {
-            0 => return Ok(()),
-            length => length,
+    });
+    let state = progress.state.into_inner();
+    state.unwrap_or_else(PoisonError::into_inner).outcome
+}
+
+fn run(workers: usize, work: &(dyn Fn() + Sync)) {
+    thread::scope(|scope| {
+        for _ in 1..workers.max(1) {
+            // A thread that cannot be started only makes it slower.
+            let _ = thread::Builder::new()
+                .stack_size(WORKER_STACK)
+                .spawn_scoped(scope, work);
+        }
+        work();
+    });
+}
+
+/// Bytes of a worker's stack.
+const WORKER_STACK: usize = 256 << 10;
+
+fn compress_pieces(source: &dyn CoreSource, queue: &Queue<'_>, level: i32) -> io::Result<()> {
+    let mut compressor = zstd::bulk::Compressor::new(level)?;
+    // Cheap against compression, and it tells a frame that went bad from one that is good.
+    compressor.include_checksum(true)?;
+    let mut buffer = vec![0; SEEKABLE_FRAME];
+    // The frame of a whole zero piece is always the same: made once, copied from then on.
+    let mut zero_frame: Vec<u8> = Vec::new();
+    while let Some(mut frame) = queue.buffer() {
+        let piece = match source.next(&mut buffer) {
+            Ok(Some(piece)) => piece,
+            Ok(None) => return Ok(()),
+            Err(failure) => {
+                queue.read_failed(failure);
+                return Ok(());
+            }
         };
-        let zero = is_zero(buffer.get(..length).unwrap_or_default());
-        let chunk = Arc::new(Chunk {
-            buffer,
-            length,
-            zero,
-            pool: pool.clone(),
-        });
-        to_hasher.send(Arc::clone(&chunk)).map_err(|_| gone())?;
-        input.send(chunk).map_err(|_| gone())?;
+        frame.clear();
+        let whole_zero = piece.zero && piece.length == SEEKABLE_FRAME;
+        if whole_zero && !zero_frame.is_empty() {
+            frame.extend_from_slice(&zero_frame);
+        } else {
+            let bytes = buffer.get_mut(..piece.length).unwrap_or_default();
+            if piece.zero {
+                bytes.fill(0);
+            }
+            frame.reserve(zstd::zstd_safe::compress_bound(SEEKABLE_FRAME));
+            if let Err(error) = compressor.compress_to_buffer(&*bytes, &mut frame) {
+                queue.fail_at(piece.number, error);
+                return Ok(());
+            }
+        }
+        if whole_zero && zero_frame.is_empty() {
+            zero_frame.clone_from(&frame);
+        }
+        queue.put(piece, frame);
     }
     Ok(())
 }
 
-fn hash(head: Vec<u8>, chunks: &Receiver<Arc<Chunk>>) -> Option<Sha256> {
-    let mut digests = DigestWriter::new(io::sink());
-    digests.write_all(&head).ok()?;
-    drop(head);
-    for chunk in chunks {
-        digests.write_all(chunk.bytes()).ok()?;
-    }
-    Some(digests.finish().1.sha256)
+/// Brings the workers' frames into the order of the core.
+struct Queue<'s> {
+    state: Mutex<QueueState<'s>>,
+    turn: Condvar,
+    most_parked: usize,
 }
 
-fn compress(
-    level: i32,
-    chunks: &Receiver<Arc<Chunk>>,
-    frames: &SyncSender<Frame>,
-    spare: &Receiver<Vec<u8>>,
-) {
-    let mut compressor = zstd::bulk::Compressor::new(level);
-    // The frame of a whole zero chunk is always the same: made once, copied from then on.
-    let mut zero_frame: Vec<u8> = Vec::new();
-    for chunk in chunks {
-        let plain = chunk.length;
-        let whole_zero = chunk.zero && plain == SEEKABLE_FRAME;
-        let mut buffer = spare.try_recv().unwrap_or_default();
-        buffer.clear();
-        let bytes = if whole_zero && !zero_frame.is_empty() {
-            buffer.extend_from_slice(&zero_frame);
-            Ok(buffer)
-        } else {
-            buffer.reserve(zstd::zstd_safe::compress_bound(SEEKABLE_FRAME));
-            match &mut compressor {
-                Ok(compressor) => compressor
-                    .compress_to_buffer(chunk.bytes(), &mut buffer)
-                    .map(|_| buffer),
-                Err(error) => Err(io::Error::other(error.to_string())),
-            }
+struct QueueState<'s> {
+    sink: &'s mut dyn FrameSink,
+    next: u64,
+    parked: BTreeMap<u64, (Vec<u8>, usize)>,
+    spare: Vec<Vec<u8>>,
+    /// Number of the first piece that will never come.
+    end: u64,
+    outcome: CopyOutcome,
+}
+
+impl<'s> Queue<'s> {
+    fn new(sink: &'s mut dyn FrameSink, most_parked: usize) -> Self {
+        let state = QueueState {
+            sink,
+            next: 0,
+            parked: BTreeMap::new(),
+            spare: Vec::new(),
+            end: u64::MAX,
+            outcome: CopyOutcome::default(),
         };
-        if let (true, Ok(bytes)) = (whole_zero && zero_frame.is_empty(), &bytes) {
-            zero_frame.clone_from(bytes);
-        }
-        drop(chunk);
-        if frames.send(Frame { bytes, plain }).is_err() {
-            return;
+        Self {
+            state: Mutex::new(state),
+            turn: Condvar::new(),
+            most_parked,
         }
     }
-}
 
-fn write(
-    sink: &mut dyn FrameSink,
-    outputs: Vec<Receiver<Frame>>,
-    returns: &[Sender<Vec<u8>>],
-    stop: &AtomicBool,
-) -> (u64, Option<io::Error>) {
-    let mut plain: u64 = 0;
-    let mut failed = None;
-    // Chunks are dealt out in turn, so taking the frames in turn restores their order; the first
-    // compressor without a frame has had no chunk, nor has any after it.
-    for (frames, give_back) in outputs.iter().zip(returns).cycle() {
-        let Ok(frame) = frames.recv() else { break };
-        if failed.is_some() {
-            continue;
-        }
-        let length = u32::try_from(frame.plain).map_err(io::Error::other);
-        match frame
-            .bytes
-            .and_then(|bytes| sink.append(&bytes, length?).map(|()| bytes))
+    fn lock(&self) -> MutexGuard<'_, QueueState<'s>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A buffer for the next frame; `None` when no more are wanted.
+    fn buffer(&self) -> Option<Vec<u8>> {
+        let mut state = self.lock();
+        (state.end == u64::MAX).then(|| state.spare.pop().unwrap_or_default())
+    }
+
+    /// Stores the frame when its turn has come, and those that waited for it. The worker that holds
+    /// the next frame never waits, so somebody always goes on.
+    fn put(&self, piece: Piece, frame: Vec<u8>) {
+        let mut state = self.lock();
+        while piece.number != state.next
+            && piece.number < state.end
+            && state.parked.len() >= self.most_parked
         {
-            Ok(bytes) => {
-                plain += frame.plain as u64;
-                let _ = give_back.send(bytes);
-            }
-            Err(error) => {
-                failed = Some(error);
-                stop.store(true, Ordering::Relaxed);
+            state = self
+                .turn
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.parked.insert(piece.number, (frame, piece.length));
+        state.store_what_is_next();
+        drop(state);
+        self.turn.notify_all();
+    }
+
+    fn read_failed(&self, failure: SourceFailure) {
+        let mut state = self.lock();
+        if failure.number < state.end {
+            state.end = failure.number;
+            state.outcome.read_error = Some(failure.error);
+        }
+        drop(state);
+        self.turn.notify_all();
+    }
+
+    fn fail_at(&self, number: u64, error: io::Error) {
+        let mut state = self.lock();
+        state.write_failed(number, error);
+        drop(state);
+        self.turn.notify_all();
+    }
+
+    fn into_outcome(self) -> CopyOutcome {
+        let state = self.state.into_inner();
+        state.unwrap_or_else(PoisonError::into_inner).outcome
+    }
+}
+
+impl QueueState<'_> {
+    fn store_what_is_next(&mut self) {
+        while self.next < self.end
+            && let Some((frame, length)) = self.parked.remove(&self.next)
+        {
+            let plain = u32::try_from(length).map_err(io::Error::other);
+            match plain.and_then(|plain| self.sink.append(&frame, plain)) {
+                Ok(()) => {
+                    self.outcome.plain += length as u64;
+                    self.next += 1;
+                    self.spare.push(frame);
+                }
+                Err(error) => self.write_failed(self.next, error),
             }
         }
     }
-    (plain, failed)
+
+    fn write_failed(&mut self, number: u64, error: io::Error) {
+        if number < self.end {
+            self.end = number;
+            self.outcome.write_error = Some(error);
+        }
+    }
 }
 
-/// Whether all bytes are zero; stops at the first that is not.
-fn is_zero(bytes: &[u8]) -> bool {
-    let (blocks, rest) = bytes.as_chunks::<64>();
-    blocks.iter().all(|block| *block == [0; 64]) && rest.iter().all(|&byte| byte == 0)
+/// What is stored of a file whose pieces come in any order.
+#[derive(Default)]
+struct Progress {
+    state: Mutex<ProgressState>,
+}
+
+#[derive(Default)]
+struct ProgressState {
+    next: u64,
+    ahead: BTreeMap<u64, usize>,
+    end: Option<u64>,
+    outcome: CopyOutcome,
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, ProgressState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn done(&self, piece: Piece, sink: &dyn PlaceSink) {
+        let mut state = self.lock();
+        state.ahead.insert(piece.number, piece.length);
+        let before = state.next;
+        while state.end.is_none_or(|end| state.next < end)
+            && let Some(length) = {
+                let next = state.next;
+                state.ahead.remove(&next)
+            }
+        {
+            state.outcome.plain += length as u64;
+            state.next += 1;
+        }
+        if state.next != before {
+            sink.reached(state.next, state.outcome.plain);
+        }
+    }
+}
+
+impl ProgressState {
+    fn stopped(&self) -> bool {
+        self.end.is_some()
+    }
+
+    fn ends_at(&mut self, number: u64) -> bool {
+        let earlier = self.end.is_none_or(|end| number < end);
+        if earlier {
+            self.end = Some(number);
+        }
+        earlier
+    }
+
+    fn read_failed(&mut self, failure: SourceFailure) {
+        if self.ends_at(failure.number) {
+            self.outcome.read_error = Some(failure.error);
+        }
+    }
+
+    fn write_failed(&mut self, number: u64, error: io::Error) {
+        if self.ends_at(number) {
+            self.outcome.write_error = Some(error);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
 
     /// Frames as they came.
@@ -275,16 +363,46 @@ mod tests {
         }
     }
 
-    struct Pieces(Vec<Vec<u8>>, Option<io::Error>);
+    /// Pieces in memory; the one after them may fail.
+    struct Pieces {
+        pieces: Vec<Vec<u8>>,
+        fails: bool,
+        next: AtomicU64,
+    }
+
+    impl Pieces {
+        fn new(pieces: Vec<Vec<u8>>) -> Self {
+            Self {
+                pieces,
+                fails: false,
+                next: AtomicU64::new(0),
+            }
+        }
+    }
 
     impl CoreSource for Pieces {
-        fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            if self.0.is_empty() {
-                return self.1.take().map_or(Ok(0), Err);
+        fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = self.pieces.get(number as usize) else {
+                let error = io::ErrorKind::BrokenPipe.into();
+                return match self.fails {
+                    true => Err(SourceFailure { number, error }),
+                    false => Ok(None),
+                };
+            };
+            let zero = piece.iter().all(|&byte| byte == 0);
+            // The buffer of a zero piece holds anything.
+            let bytes = if zero { &vec![9; piece.len()] } else { piece };
+            buffer[..piece.len()].copy_from_slice(bytes);
+            if number % 3 == 0 {
+                thread::yield_now();
             }
-            let piece = self.0.remove(0);
-            buffer[..piece.len()].copy_from_slice(&piece);
-            Ok(piece.len())
+            Ok(Some(Piece {
+                number,
+                offset: number * SEEKABLE_FRAME as u64,
+                length: piece.len(),
+                zero,
+            }))
         }
     }
 
@@ -293,47 +411,92 @@ mod tests {
     }
 
     #[test]
-    fn frames_keep_the_order_of_the_core_whatever_the_number_of_compressors() {
-        let mut all = pieces(9);
+    fn frames_keep_the_order_of_the_core_whatever_the_number_of_workers() {
+        let mut all = pieces(19);
         all.insert(4, vec![0; SEEKABLE_FRAME]);
-        all.push(vec![7; 1000]);
+        all.insert(5, vec![0; SEEKABLE_FRAME]);
+        all.push(vec![0; 1000]);
         let expected = all.concat();
-        for compressors in 1..4 {
+        for workers in 1..5 {
             let mut sink = Frames::default();
-            let mut source = Pieces(all.clone(), None);
-            let outcome = copy_core(b"head".to_vec(), &mut source, &mut sink, 1, compressors);
+            let outcome = copy_frames(&Pieces::new(all.clone()), &mut sink, 1, workers);
             assert!(sink.plain() == expected);
-            assert_eq!(outcome.plain, 4 + expected.len() as u64);
-            assert_eq!(
-                outcome.sha256,
-                Some(Sha256::of(&[b"head", expected.as_slice()].concat()))
-            );
+            assert_eq!(outcome.plain, expected.len() as u64);
+            assert!(outcome.read_error.is_none() && outcome.write_error.is_none());
         }
     }
 
     #[test]
     fn a_full_disk_stops_the_reading_and_what_is_stored_is_counted() {
-        let mut sink = Frames {
-            room: Some(3),
-            ..Frames::default()
-        };
-        let mut source = Pieces(pieces(200), None);
-        let outcome = copy_core(Vec::new(), &mut source, &mut sink, 1, 1);
-        assert_eq!(outcome.plain, 3 * SEEKABLE_FRAME as u64);
-        assert_eq!(
-            outcome.write_error.unwrap().kind(),
-            io::ErrorKind::StorageFull
-        );
-        assert_eq!(outcome.sha256, None);
-        assert!(source.0.len() > 180, "{} pieces are left", source.0.len());
+        for workers in 1..4 {
+            let mut sink = Frames {
+                room: Some(3),
+                ..Frames::default()
+            };
+            let source = Pieces::new(pieces(200));
+            let outcome = copy_frames(&source, &mut sink, 1, workers);
+            assert_eq!(outcome.plain, 3 * SEEKABLE_FRAME as u64);
+            let error = outcome.write_error.unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            let asked = source.next.load(Ordering::Relaxed);
+            assert!(asked < 20, "{asked} pieces were asked for");
+        }
     }
 
     #[test]
     fn what_was_read_before_a_failing_source_is_stored() {
-        let mut sink = Frames::default();
-        let mut source = Pieces(pieces(2), Some(io::ErrorKind::BrokenPipe.into()));
-        let outcome = copy_core(Vec::new(), &mut source, &mut sink, 1, 2);
-        assert_eq!(outcome.plain, 2 * SEEKABLE_FRAME as u64);
-        assert!(outcome.read_error.is_some() && outcome.sha256.is_some());
+        for workers in 1..4 {
+            let mut sink = Frames::default();
+            let source = Pieces {
+                fails: true,
+                ..Pieces::new(pieces(7))
+            };
+            let outcome = copy_frames(&source, &mut sink, 1, workers);
+            assert_eq!(outcome.plain, 7 * SEEKABLE_FRAME as u64);
+            assert!(outcome.read_error.is_some());
+        }
+    }
+
+    /// A file in memory.
+    struct Places {
+        bytes: Mutex<Vec<u8>>,
+        fails_at: Option<u64>,
+        reached: AtomicU64,
+    }
+
+    impl PlaceSink for Places {
+        fn store(&self, piece: Piece, bytes: &[u8]) -> io::Result<()> {
+            if self.fails_at == Some(piece.number) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let start = piece.offset as usize;
+            self.bytes.lock().unwrap()[start..start + bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        }
+
+        fn reached(&self, _number: u64, plain: u64) {
+            self.reached.store(plain, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn pieces_stand_at_their_places_and_only_what_has_no_hole_counts() {
+        let mut all = pieces(9);
+        all.insert(4, vec![0; SEEKABLE_FRAME]);
+        let expected = all.concat();
+        for (workers, fails_at) in [(1, None), (3, None), (1, Some(6)), (3, Some(6))] {
+            let sink = Places {
+                bytes: Mutex::new(vec![0; expected.len()]),
+                fails_at,
+                reached: AtomicU64::new(0),
+            };
+            let outcome = copy_places(&Pieces::new(all.clone()), &sink, workers);
+            let whole = fails_at.unwrap_or(10) * SEEKABLE_FRAME as u64;
+            assert_eq!(outcome.plain, whole);
+            assert!(sink.reached.load(Ordering::Relaxed) <= whole);
+            assert_eq!(outcome.write_error.is_some(), fails_at.is_some());
+            let bytes = sink.bytes.into_inner().unwrap();
+            assert!(bytes[..whole as usize] == expected[..whole as usize]);
+        }
     }
 }

@@ -1,15 +1,15 @@
-//! The core's file in the entry: whole frames, their digests, and at the end the seek table.
+//! The core's file in the entry: whole frames, and at the end the seek table.
 //!
 //! Invariant: the file holds whole frames only. A write that fails half-way (a full disk) is taken
-//! back, so that what was stored before remains readable, and counted in size and digests as it
-//! stands on the disk.
+//! back, so that what was stored before remains readable.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 
-use cdh_bundle::{DigestWriter, Digests, SEEKABLE_FRAME, SeekableWriter};
+use cdh_bundle::{SEEKABLE_FRAME, SeekableWriter};
 
 use super::core_copy::FrameSink;
+use super::disk_guard::DiskGuard;
 
 /// A file in which each write is there as a whole or not at all.
 #[derive(Debug)]
@@ -39,21 +39,23 @@ impl Write for WholeWrites {
 }
 
 /// The file that receives the core.
-pub(super) struct CoreFile {
-    frames: SeekableWriter<DigestWriter<WholeWrites>>,
+pub(super) struct CoreFile<'g> {
+    frames: SeekableWriter<WholeWrites>,
     level: i32,
+    guard: &'g DiskGuard,
 }
 
-impl CoreFile {
+impl<'g> CoreFile<'g> {
     /// Over an empty file.
     ///
     /// # Errors
     /// When the compressor cannot be set up.
-    pub(super) fn new(file: File, level: i32) -> io::Result<Self> {
-        let out = DigestWriter::new(WholeWrites { file, length: 0 });
+    pub(super) fn new(file: File, level: i32, guard: &'g DiskGuard) -> io::Result<Self> {
+        let out = WholeWrites { file, length: 0 };
         Ok(Self {
             frames: SeekableWriter::new(out, level, SEEKABLE_FRAME)?,
             level,
+            guard,
         })
     }
 
@@ -70,20 +72,20 @@ impl CoreFile {
         Ok(())
     }
 
-    /// Adds the seek table and syncs the file.
+    /// Adds the seek table and syncs the file; its size.
     ///
     /// # Errors
     /// When the table cannot be stored.
-    pub(super) fn finish(self) -> io::Result<Digests> {
-        let (out, _) = self.frames.finish()?;
-        let (out, digests) = out.finish();
+    pub(super) fn finish(self) -> io::Result<u64> {
+        let (out, stats) = self.frames.finish()?;
         out.file.sync_all()?;
-        Ok(digests)
+        Ok(stats.stored)
     }
 }
 
-impl FrameSink for CoreFile {
+impl FrameSink for CoreFile<'_> {
     fn append(&mut self, frame: &[u8], plain: u32) -> io::Result<()> {
+        self.guard.admit(frame.len() as u64)?;
         self.frames.write_frame(frame, plain)
     }
 }

@@ -1,19 +1,43 @@
-//! Where the bytes of a core come from, in the order of the core.
+//! Where the bytes of a core come from: pieces of it, numbered in the order of the core.
 //!
-//! Today that is the pipe from the kernel. A source that reads the process's memory itself fits
-//! the same trait.
+//! Several threads ask at once. A source that must be read in order (the pipe) makes them wait for
+//! one another; one that can be read anywhere (the memory) only deals out the numbers.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
+
+use cdh_bundle::SEEKABLE_FRAME;
+
+/// One piece of a core: what lies between two multiples of [`SEEKABLE_FRAME`] in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// Its number, from 0.
+    pub number: u64,
+    /// Where it begins in the core.
+    pub offset: u64,
+    /// Its bytes in the buffer.
+    pub length: usize,
+    /// Whether all of them are zero. The buffer is not filled then.
+    pub zero: bool,
+}
+
+/// Why a source could not give a piece.
+#[derive(Debug)]
+pub(super) struct SourceFailure {
+    /// Number of the piece; those before it are valid.
+    pub number: u64,
+    /// Cause.
+    pub error: io::Error,
+}
 
 /// Yields a core piece by piece.
-pub(super) trait CoreSource {
-    /// Fills the buffer with the next piece and says how long it is: shorter than the buffer at the
-    /// end only, 0 after it.
+pub(super) trait CoreSource: Sync {
+    /// Fills the buffer with a piece that nobody had yet; `None` after the last.
     ///
     /// # Errors
-    /// When the source fails; the pieces before remain valid.
-    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// When the source fails; the pieces before the failed one remain valid.
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure>;
 }
 
 /// A core from a stream: the pipe the kernel writes.
@@ -22,30 +46,124 @@ pub(super) trait CoreSource {
 /// dumped, and in a container at its limit a larger pipe got the dump OOM-killed.
 #[derive(Debug)]
 pub(super) struct PipeSource {
-    stream: File,
+    stream: Mutex<Stream>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    file: File,
+    position: u64,
+    pieces: u64,
+    ended: bool,
 }
 
 impl PipeSource {
-    /// Takes over the stream, from where it stands.
+    /// Takes over the stream, of which `position` bytes have been read.
     #[must_use]
-    pub(super) fn new(stream: File) -> Self {
+    pub(super) fn new(file: File, position: u64) -> Self {
+        let stream = Mutex::new(Stream {
+            file,
+            position,
+            pieces: 0,
+            ended: false,
+        });
         Self { stream }
     }
 }
 
 impl CoreSource for PipeSource {
-    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match self.stream.read(rest) {
-                Ok(0) => break,
-                Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What was read before the failure counts; the failure comes again.
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
-            }
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        if stream.ended {
+            return Ok(None);
         }
-        Ok(done)
+        let (number, offset) = (stream.pieces, stream.position);
+        let wanted = to_next_boundary(offset);
+        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+        let filled = fill(&mut stream.file, buffer);
+        let (length, error) = match filled {
+            Ok(length) => (length, None),
+            Err((length, error)) => (length, Some(error)),
+        };
+        stream.ended = length < buffer.len();
+        stream.pieces += 1;
+        stream.position += length as u64;
+        match error {
+            // What was read before the failure counts; the failure comes again.
+            Some(error) if length == 0 => Err(SourceFailure { number, error }),
+            Some(_) => {
+                stream.ended = false;
+                Ok(Some(piece(number, offset, buffer, length)))
+            }
+            None if length == 0 => Ok(None),
+            None => Ok(Some(piece(number, offset, buffer, length))),
+        }
+    }
+}
+
+fn piece(number: u64, offset: u64, buffer: &[u8], length: usize) -> Piece {
+    Piece {
+        number,
+        offset,
+        length,
+        zero: is_zero(buffer.get(..length).unwrap_or_default()),
+    }
+}
+
+/// Bytes from this place in a core to the next boundary of pieces.
+#[must_use]
+pub(super) fn to_next_boundary(offset: u64) -> usize {
+    SEEKABLE_FRAME - (offset % SEEKABLE_FRAME as u64) as usize
+}
+
+/// Reads until the buffer is full or the stream ends; with an error comes what was read before it.
+pub(super) fn fill(stream: &mut impl Read, buffer: &mut [u8]) -> Result<usize, (usize, io::Error)> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match stream.read(rest) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((done, error)),
+        }
+    }
+    Ok(done)
+}
+
+/// Whether all bytes are zero; stops at the first that is not.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    let (blocks, rest) = bytes.as_chunks::<64>();
+    blocks.iter().all(|block| *block == [0; 64]) && rest.iter().all(|&byte| byte == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_comes_in_whole_pieces_however_it_was_written() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let writing = std::thread::spawn(move || {
+            for _ in 0..5 {
+                writer.write_all(&[7; 500_000]).unwrap();
+            }
+        });
+        let reader = std::os::fd::OwnedFd::from(reader);
+        let source = PipeSource::new(reader.into(), 48_576);
+        let mut buffer = vec![0; SEEKABLE_FRAME];
+        let mut pieces = Vec::new();
+        while let Some(piece) = source.next(&mut buffer).unwrap() {
+            pieces.push((piece.number, piece.offset, piece.length));
+        }
+        writing.join().unwrap();
+        let expected = [
+            (0, 48_576, 1_000_000),
+            (1, 1 << 20, 1 << 20),
+            (2, 2 << 20, 451_424),
+        ];
+        assert_eq!(pieces, expected);
+        assert_eq!(source.next(&mut buffer).unwrap(), None);
     }
 }

@@ -93,13 +93,23 @@ pub(crate) fn add_head(manifest: &mut Manifest, head: &CoreHead) {
         manifest.process.uid.get_or_insert(process.uid);
         manifest.process.gid.get_or_insert(process.gid);
     }
-    manifest.core = Some(core_record(&manifest.stem, 0, head.expected_len()));
+    let encoding = CoreEncoding::ZstdSeekable;
+    manifest.core = Some(core_record(
+        &manifest.stem,
+        encoding,
+        0,
+        head.expected_len(),
+    ));
 }
 
 /// The record of the core in the manifest, without a checksum.
 #[must_use]
-pub(crate) fn core_record(stem: &str, size: u64, expected: u64) -> CoreRecord {
-    let encoding = CoreEncoding::ZstdSeekable;
+pub(crate) fn core_record(
+    stem: &str,
+    encoding: CoreEncoding,
+    size: u64,
+    expected: u64,
+) -> CoreRecord {
     CoreRecord {
         entry: EntryKind::Core(encoding).bundle_name(stem),
         encoding,

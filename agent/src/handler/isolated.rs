@@ -18,7 +18,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Private writable memory the child may have, bytes. A minicore of 16 MiB needs about 24.
+/// Private writable memory the child may have beyond its parent's, bytes. A minicore of 16 MiB needs
+/// about 24.
 const CHILD_DATA: u64 = 96 << 20;
 /// Bytes of the answer at most.
 const ANSWER: u64 = 16 << 20;
@@ -66,9 +67,9 @@ pub(super) fn run<T: Serialize + DeserializeOwned>(
     };
     let (answer, question) = pipe_with(PipeFlags::CLOEXEC).map_err(start)?;
     let parent = rustix::process::getpid();
-    // SAFETY: the handler has a single thread when this runs. Where the library is called from a
-    // process with more, the child uses only what the C library keeps usable after fork (malloc
-    // has its own fork handlers) and leaves by `_exit`.
+    // SAFETY: besides this thread the handler has at most one, which waits in a system call and holds
+    // no lock. Where the library is called from a process with more, the child uses only what the C
+    // library keeps usable after fork (malloc has its own fork handlers) and leaves by `_exit`.
     let child = match unsafe { libc::fork() } {
         -1 => {
             return Err(IsolatedError::Start {
@@ -97,6 +98,14 @@ pub(super) fn run<T: Serialize + DeserializeOwned>(
     })
 }
 
+/// Private writable memory of this process, bytes: `VmData` of `/proc/<pid>/status`.
+fn private_data() -> Option<u64> {
+    let status = std::fs::read("/proc/self/status").ok()?;
+    let value = super::process::status_field(&status, "VmData")?;
+    let kib = std::str::from_utf8(value).ok()?.strip_suffix("kB")?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 fn in_child<T: Serialize>(
     parent: rustix::process::Pid,
     question: OwnedFd,
@@ -107,9 +116,11 @@ fn in_child<T: Serialize>(
         if rustix::process::getppid() != Some(parent) {
             return Err(io::Error::other("the handler is gone"));
         }
+        // What the parent has of its own (other threads' stacks, when it is a test) counts as well.
+        let most = CHILD_DATA.saturating_add(private_data().unwrap_or(0));
         let limit = libc::rlimit {
-            rlim_cur: CHILD_DATA,
-            rlim_max: CHILD_DATA,
+            rlim_cur: most,
+            rlim_max: most,
         };
         // SAFETY: a plain system call on a valid structure.
         match unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) } {

@@ -6,20 +6,32 @@
 mod arguments;
 mod backtrace;
 mod capture;
+mod copying;
 mod core_copy;
 mod core_file;
 mod core_source;
+mod disk_guard;
 mod dump_info;
 pub(crate) mod identity;
 mod isolated;
+mod layout;
 mod live_memory;
 mod log;
+mod maps;
+mod memory_source;
 mod minicore;
+mod pin;
+pub(crate) mod plain_file;
+mod priority;
 mod proc_facts;
 mod process;
+mod process_memory;
 mod protect;
 mod recorder;
+mod room;
+mod self_check;
 pub mod settings;
+mod slots;
 mod verdict;
 
 use std::ffi::OsString;
@@ -69,6 +81,7 @@ fn is_temporary_name(name: &str) -> bool {
 #[must_use]
 pub fn handle(arguments: Vec<OsString>) -> u8 {
     let mut log = HandlerLog::default();
+    priority::raise();
     let protected = protect::protect();
     if HandlerArguments::is_only(&arguments, SELF_TEST) {
         return u8::from(protected.is_err());

@@ -112,14 +112,34 @@ impl ProcessHandles {
     /// Whether the process has been reaped or is a zombie: its pidfd is readable then.
     #[must_use]
     pub fn has_exited(&self) -> Option<bool> {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let pidfd = self.pidfd.as_ref()?;
-        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
+        is_readable(self.pidfd.as_ref()?)
+    }
+
+    /// A descriptor that [`is_readable`] when the process has exited.
+    #[must_use]
+    pub(super) fn exit_watch(&self) -> Option<OwnedFd> {
+        self.pidfd.as_ref()?.try_clone().ok()
+    }
+
+    /// Whether a descriptor of the process leads to `target`; at most `limit` are looked at.
+    #[must_use]
+    pub(super) fn has_descriptor(&self, target: &str, limit: usize) -> bool {
+        let Ok(directory) = self.open_directory("fd") else {
+            return false;
         };
-        poll(&mut fds, Some(&now)).ok().map(|ready| ready > 0)
+        let Ok(names) = rustix::fs::Dir::read_from(&directory) else {
+            return false;
+        };
+        names.take(limit).flatten().any(|name| {
+            rustix::fs::readlinkat(&directory, name.file_name(), Vec::new())
+                .is_ok_and(|link| link.as_bytes() == target.as_bytes())
+        })
+    }
+
+    /// Opens the file that is mapped at exactly these addresses, whatever its name leads to now.
+    #[must_use]
+    pub(super) fn open_mapped_file(&self, start: u64, end: u64) -> Option<File> {
+        self.open_file(&format!("map_files/{start:x}-{end:x}")).ok()
     }
 
     /// Reads a file of the crashed thread's directory, else of the process's.
@@ -209,6 +229,19 @@ impl ProcessHandles {
             _ => attempt(self.directory.as_fd()),
         }
     }
+}
+
+/// Whether a descriptor can be read now without waiting; of a pidfd: whether the process has exited.
+#[must_use]
+pub(super) fn is_readable(descriptor: &OwnedFd) -> Option<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&now))
+        .ok()
+        .map(|ready| ready > 0)
 }
 
 /// Value of a field of `/proc/<pid>/status`.

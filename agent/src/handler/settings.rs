@@ -7,6 +7,44 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+/// When the process that crashed may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Release {
+    /// When its memory has been copied.
+    #[default]
+    Hold,
+    /// As soon as its memory is pinned and its backtrace taken, unless it is known that there is no
+    /// room for it beside the process that is started in its place.
+    Early,
+    /// As `Early` where it is known that there is room, else as `Hold`.
+    Auto,
+}
+
+/// Where the core's bytes come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// From the process's memory, from the pipe where that cannot be read.
+    #[default]
+    Direct,
+    /// From the pipe.
+    Pipe,
+}
+
+/// How the core is put into the spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// `Raw` where the process waits, the core is large and there is ample room, else `Zstd`.
+    #[default]
+    Auto,
+    /// Compressed at once.
+    Zstd,
+    /// As it is, and compressed when the process has gone.
+    Raw,
+}
+
 /// The handler's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -15,8 +53,26 @@ pub struct HandlerSettings {
     pub spool: PathBuf,
     /// zstd level of the core.
     pub level: i32,
-    /// Threads that compress; 0 means one less than the processors, at most 3.
-    pub compressors: usize,
+    /// When the process may go.
+    pub release: Release,
+    /// Whether the process's memory is held against a SIGKILL.
+    pub pin: bool,
+    /// Where the core's bytes come from.
+    pub source: Source,
+    /// How the core is put into the spool.
+    pub strategy: Strategy,
+    /// Threads that copy and compress; 0 means one per processor, at most 4.
+    pub workers: usize,
+    /// Handlers that copy at once; 0 means two more than there are processors.
+    pub slots: usize,
+    /// Seconds to wait for a slot before going on without one.
+    pub slot_seconds: u64,
+    /// Bytes of a stored core at most; 0 means no limit.
+    pub core_limit: u64,
+    /// Bytes of the spool's file system that a core leaves free (a twentieth of it at most).
+    pub floor: u64,
+    /// Whether to read the core a second time, from the pipe, and to compare. For tests.
+    pub self_check: bool,
     /// Bytes kept above each thread's stack pointer in the minicore.
     pub stack_window: u64,
     /// Bytes of memory in a minicore at most. The pages are gathered in the handler's own memory.
@@ -32,7 +88,16 @@ impl Default for HandlerSettings {
         Self {
             spool: "/var/lib/cdh/spool".into(),
             level: 1,
-            compressors: 0,
+            release: Release::default(),
+            pin: true,
+            source: Source::default(),
+            strategy: Strategy::default(),
+            workers: 0,
+            slots: 0,
+            slot_seconds: 600,
+            core_limit: 0,
+            floor: 256 << 20,
+            self_check: false,
             stack_window: 64 << 10,
             minicore_limit: 16 << 20,
             minicore_seconds: 10,
@@ -52,14 +117,26 @@ impl HandlerSettings {
         }
     }
 
-    /// Number of threads that compress.
+    /// Number of threads that copy and compress.
     #[must_use]
-    pub fn compressor_threads(&self) -> usize {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        match self.compressors {
-            0 => processors.saturating_sub(1).clamp(1, 3),
-            // Each takes about 3 MiB; with 8 the handler had 31.5 MiB.
+    pub fn worker_threads(&self) -> usize {
+        match self.workers {
+            0 => processors().clamp(1, 4),
+            // Each takes about 4 MiB.
             given => given.clamp(1, 6),
         }
     }
+
+    /// Number of handlers that copy at once.
+    #[must_use]
+    pub fn slot_count(&self) -> usize {
+        match self.slots {
+            0 => processors().saturating_add(2),
+            given => given.min(1024),
+        }
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

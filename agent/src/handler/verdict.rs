@@ -61,16 +61,21 @@ impl StreamEnd<'_> {
             };
             return (cause, Some(format!("the spool said: {error}")));
         }
+        if let Some(error) = self.read_error.filter(|error| error.kind() == TAKEN_AWAY) {
+            return (Cause::OomKilled, Some(error.to_string()));
+        }
         if let Some(evidence) = &self.killed {
             return (Cause::Killed, Some(evidence.clone()));
         }
         if let Some(error) = self.read_error {
-            return (Cause::Unknown, Some(format!("the pipe said: {error}")));
+            return (Cause::Unknown, Some(format!("reading it failed: {error}")));
         }
         (Cause::Unknown, self.head_problem.clone())
     }
 }
 
+/// Kind of the error of a memory that the OOM killer takes apart.
+const TAKEN_AWAY: io::ErrorKind = io::ErrorKind::OutOfMemory;
 /// Bit of SIGKILL in the masks of `status`.
 const KILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
 

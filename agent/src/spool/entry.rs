@@ -6,6 +6,7 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -139,6 +140,23 @@ impl PartialEntry {
     /// When it is there already or cannot be created.
     pub fn create_file(&self, kind: &EntryKind) -> Result<EntryFile, SpoolError> {
         Ok(self.entry.create_file(kind)?)
+    }
+
+    /// Creates a file beside those of the bundle.
+    ///
+    /// # Errors
+    /// When it is there already or cannot be created.
+    pub(crate) fn create_beside(&self, name: &str) -> Result<File, SpoolError> {
+        self.create_other(name)
+            .map_err(|error| self.failed(name, error))
+    }
+
+    /// The directory itself.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub(crate) fn directory(&self) -> io::Result<OwnedFd> {
+        self.entry.descriptor().try_clone()
     }
 
     /// Tells what is in a file, so that sealing need not read it again.

@@ -138,7 +138,12 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
     }
     let promised = promised.or(manifest.core.take().map(|core| core.expected));
     let expected = promised.unwrap_or(core.plain);
-    let mut record = core_record(&manifest.stem, core.plain, expected);
+    let mut record = core_record(
+        &manifest.stem,
+        CoreEncoding::ZstdSeekable,
+        core.plain,
+        expected,
+    );
     record.sha256 = Some(core.sha256);
     manifest.core = Some(record);
     // Judged by size, as every core: it may have died with nothing left to read.

@@ -128,6 +128,9 @@ pub struct CoreHead {
     note_segments: Vec<NoteSegment>,
     notes: CoreNotes,
     expected_len: u64,
+    program_headers: u64,
+    has_section_header: bool,
+    other_contents: Option<u32>,
 }
 
 impl CoreHead {
@@ -243,7 +246,9 @@ impl CoreHead {
             .iter()
             .map(|header| header.offset.saturating_add(header.file_size));
         let mut expected_len = promised.max().unwrap_or(0).max(raw.len() as u64);
-        if header.program_header_count == PN_XNUM && header.section_headers > 0 {
+        let has_section_header =
+            header.program_header_count == PN_XNUM && header.section_headers > 0;
+        if has_section_header {
             let section_end = header.section_headers.saturating_add(SECTION_HEADER_SIZE);
             expected_len = expected_len.max(section_end);
         }
@@ -255,6 +260,12 @@ impl CoreHead {
             note_segments,
             notes,
             expected_len,
+            program_headers: headers.len() as u64,
+            has_section_header,
+            other_contents: headers
+                .iter()
+                .find(|header| !matches!(header.kind, PT_LOAD | PT_NOTE) && header.file_size > 0)
+                .map(|header| header.kind),
         };
         let mut notes = CoreNotes::default();
         for (data, align) in head.note_bytes() {
@@ -347,6 +358,29 @@ impl CoreHead {
     #[must_use]
     pub fn expected_len(&self) -> u64 {
         self.expected_len
+    }
+
+    /// Type of the first program header that has bytes in the core and is neither memory nor notes,
+    /// such as `PT_AARCH64_MEMTAG_MTE`.
+    #[must_use]
+    pub fn other_contents(&self) -> Option<u32> {
+        self.other_contents
+    }
+
+    /// Section header 0 as the kernel writes it behind the memory of a core with PN_XNUM
+    /// (`fill_extnum_info` in `fs/binfmt_elf.c`): `sh_size` 1, the number of program headers in
+    /// `sh_info`. `None` for other cores.
+    #[must_use]
+    pub fn extended_section_header(&self) -> Option<[u8; SECTION_HEADER_SIZE as usize]> {
+        let count = u32::try_from(self.program_headers).ok()?;
+        let mut section = [0; SECTION_HEADER_SIZE as usize];
+        section
+            .get_mut(32..40)?
+            .copy_from_slice(&1_u64.to_le_bytes());
+        section
+            .get_mut(44..48)?
+            .copy_from_slice(&count.to_le_bytes());
+        self.has_section_header.then_some(section)
     }
 
     /// What is there of a core of which `found` bytes exist.

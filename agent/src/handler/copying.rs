@@ -1,0 +1,413 @@
+//! The copy of the core, from the memory or from the pipe, and how long the process has to wait for it.
+//!
+//! Invariants: the process is let go as soon as nothing of it is needed any more, and before anything
+//! is compressed that could be compressed later. A copy from memory that turns out not to be what
+//! the kernel would write is thrown away and made again from the pipe, as long as the pipe is there.
+
+use std::fs::File;
+use std::io;
+
+use cdh_bundle::{CoreEncoding, EntryKind, Gap};
+use cdh_elfcore::CoreHead;
+
+use super::capture::{CORE, Capture, gap, io_error};
+use super::core_copy::{CopyOutcome, copy_frames, copy_places};
+use super::core_file::CoreFile;
+use super::core_source::PipeSource;
+use super::disk_guard::DiskGuard;
+use super::layout::Layout;
+use super::log::readable_size;
+use super::memory_source::MemorySource;
+use super::pin::MemoryPin;
+use super::plain_file::{PROGRESS, PlainFile, PlainSource};
+use super::process::status_field;
+use super::process_memory::ProcessMemory;
+use super::room::{Room, room_for};
+use super::self_check::{Comparison, compare, plain};
+use super::settings::{Release, Source, Strategy};
+use super::verdict::kill_evidence;
+
+/// The core as it is.
+const PLAIN: EntryKind = EntryKind::Core(CoreEncoding::None);
+/// Resident bytes from which on it matters that writing is quicker than compressing.
+const LARGE: u64 = 64 << 20;
+/// zstd level of what is compressed while nobody waits.
+const LATER_LEVEL: i32 = 3;
+
+/// What keeps the process, or its memory.
+pub(super) struct Hold {
+    /// The process waits for as long as this is open.
+    pub stream: Option<File>,
+    /// The memory stays for as long as this is there.
+    pub pin: Option<MemoryPin>,
+}
+
+/// A core that can be read from memory.
+pub(super) struct Direct {
+    layout: Layout,
+    memory: ProcessMemory,
+    /// Bytes that the process really has.
+    resident: u64,
+}
+
+/// A copy that was made.
+pub(super) struct Copied<'g> {
+    /// The file of frames, where it holds the core.
+    pub core: Option<CoreFile<'g>>,
+    /// How the core is stored.
+    pub encoding: CoreEncoding,
+    /// How it went.
+    pub outcome: CopyOutcome,
+    /// What says that the process was killed while it was copied.
+    pub killed: Option<String>,
+}
+
+impl<'g> Copied<'g> {
+    fn frames(core: CoreFile<'g>, outcome: CopyOutcome) -> Self {
+        Self {
+            core: Some(core),
+            encoding: CoreEncoding::ZstdSeekable,
+            outcome,
+            killed: None,
+        }
+    }
+}
+
+impl Capture<'_> {
+    /// Whether the memory itself can be read; if not, the log says why.
+    pub(super) fn direct(&mut self, head: &CoreHead) -> Option<Direct> {
+        if self.settings.source == Source::Pipe {
+            return None;
+        }
+        let open = || -> Result<Direct, String> {
+            let layout = Layout::of(head)?;
+            let process = self.process.as_ref().ok_or("the process is gone")?;
+            let memory = self.memory.as_ref().ok_or("`mem` cannot be opened")?;
+            let memory = ProcessMemory::open(process, memory)?;
+            let status = process.read("status").unwrap_or_default();
+            let bytes = |field| kib(&status, field).unwrap_or(0).saturating_mul(1024);
+            let resident = bytes("VmRSS").saturating_add(bytes("VmSwap"));
+            Ok(Direct {
+                resident: resident.min(layout.memory_bytes()),
+                layout,
+                memory,
+            })
+        };
+        open()
+            .inspect_err(|why| {
+                self.log
+                    .note(&format!("the core is read from the pipe: {why}"));
+            })
+            .ok()
+    }
+
+    /// Whether the process may go before its memory is copied.
+    pub(super) fn may_go_early(&mut self, direct: &Direct, hold: &Hold, cgroup: &[u8]) -> bool {
+        let policy = self.settings.release;
+        if policy == Release::Hold || hold.pin.is_none() || self.settings.self_check {
+            return false;
+        }
+        let room = room_for(direct.resident, Some(cgroup));
+        let may = match room {
+            Room::Enough => true,
+            Room::Unknown => policy == Release::Early,
+            Room::Missing(_) => false,
+        };
+        if let Room::Missing(bytes) = room {
+            let bytes = readable_size(bytes);
+            self.log.note(&format!(
+                "the process is held: {bytes} are missing for its memory and a new one's"
+            ));
+        }
+        may
+    }
+
+    /// Copies the core and lets the process go.
+    pub(super) fn copy<'g>(
+        &mut self,
+        core: io::Result<CoreFile<'g>>,
+        head: &[u8],
+        direct: Option<&Direct>,
+        hold: &mut Hold,
+        guard: &'g DiskGuard,
+    ) -> Copied<'g> {
+        let core = match core {
+            Ok(core) => core,
+            Err(error) => {
+                self.release(hold);
+                return Copied {
+                    core: None,
+                    encoding: CoreEncoding::ZstdSeekable,
+                    outcome: CopyOutcome {
+                        write_error: Some(error),
+                        ..CopyOutcome::default()
+                    },
+                    killed: None,
+                };
+            }
+        };
+        let Some(direct) = direct else {
+            return self.copy_stream(core, head, hold);
+        };
+        let plain = match self.writes_plain(direct, hold, guard) {
+            true => self.copy_plain(direct, head, guard),
+            false => None,
+        };
+        if let Some((file, outcome)) = plain {
+            if !self.must_be_streamed(direct, &outcome, hold) {
+                return self.compress_later(core, head, (file, outcome), hold);
+            }
+            self.forget_plain();
+            return self.copy_stream(core, head, hold);
+        }
+        self.copy_memory(core, head, direct, hold, guard)
+    }
+
+    /// Reads the memory and compresses it at once.
+    fn copy_memory<'g>(
+        &mut self,
+        mut core: CoreFile<'g>,
+        head: &[u8],
+        direct: &Direct,
+        hold: &mut Hold,
+        guard: &'g DiskGuard,
+    ) -> Copied<'g> {
+        let source = MemorySource::new(&direct.layout, &direct.memory);
+        let (level, workers) = (self.settings.level, self.settings.worker_threads());
+        let outcome = copy_frames(&source, &mut core, level, workers);
+        if self.must_be_streamed(direct, &outcome, hold) {
+            drop(core);
+            self.entry.remove_file(&CORE.file_name());
+            return match self.begin_core(head, guard) {
+                Ok(core) => self.copy_stream(core, head, hold),
+                Err(error) => {
+                    self.release(hold);
+                    self.gaps.push(gap("core", &error));
+                    Copied {
+                        core: None,
+                        encoding: CoreEncoding::ZstdSeekable,
+                        outcome,
+                        killed: None,
+                    }
+                }
+            };
+        }
+        self.note_copied(head, &outcome, "memory");
+        let killed = self.end_of_copy(head, &CORE, hold);
+        Copied {
+            killed,
+            ..Copied::frames(core, outcome)
+        }
+    }
+
+    fn copy_stream<'g>(
+        &mut self,
+        mut core: CoreFile<'g>,
+        head: &[u8],
+        hold: &mut Hold,
+    ) -> Copied<'g> {
+        let Some(stream) = hold.stream.take() else {
+            let error = io::Error::other("the pipe was closed before");
+            let outcome = CopyOutcome {
+                read_error: Some(error),
+                ..CopyOutcome::default()
+            };
+            return Copied::frames(core, outcome);
+        };
+        let source = PipeSource::new(stream, head.len() as u64);
+        let (level, workers) = (self.settings.level, self.settings.worker_threads());
+        let outcome = copy_frames(&source, &mut core, level, workers);
+        self.note_copied(head, &outcome, "the pipe");
+        let killed = self.process.as_ref().and_then(kill_evidence);
+        drop(source);
+        self.release(hold);
+        Copied {
+            killed,
+            ..Copied::frames(core, outcome)
+        }
+    }
+
+    /// Writes the core as it is; `None` when that does not work out, and nothing of it is left then.
+    fn copy_plain(
+        &mut self,
+        direct: &Direct,
+        head: &[u8],
+        guard: &DiskGuard,
+    ) -> Option<(File, CopyOutcome)> {
+        let create = || -> io::Result<PlainFile<'_>> {
+            let file = self.entry.create_file(&PLAIN).map_err(io_error)?.finish().0;
+            let progress = self.entry.create_beside(PROGRESS).map_err(io_error)?;
+            PlainFile::begin(file, progress, head, guard)
+        };
+        let copied = create().and_then(|plain| {
+            let source = MemorySource::new(&direct.layout, &direct.memory);
+            let mut outcome = copy_places(&source, &plain, self.settings.worker_threads());
+            match outcome.write_error.take() {
+                // Compressed, it may fit.
+                Some(error) => Err(error),
+                None => Ok((plain.finish(outcome.plain)?, outcome)),
+            }
+        });
+        match copied {
+            Ok(copied) => {
+                self.note_copied(head, &copied.1, "memory, uncompressed");
+                Some(copied)
+            }
+            Err(error) => {
+                self.log
+                    .note(&format!("the core is compressed at once: {error}"));
+                self.forget_plain();
+                None
+            }
+        }
+    }
+
+    /// Compresses what was written as it is. The process is gone by then.
+    fn compress_later<'g>(
+        &mut self,
+        mut core: CoreFile<'g>,
+        head: &[u8],
+        (file, outcome): (File, CopyOutcome),
+        hold: &mut Hold,
+    ) -> Copied<'g> {
+        let killed = self.end_of_copy(head, &PLAIN, hold);
+        let start = head.len() as u64;
+        let source = PlainSource::new(&file, start, start + outcome.plain);
+        let level = self.settings.level.max(LATER_LEVEL);
+        let packed = copy_frames(&source, &mut core, level, self.settings.worker_threads());
+        if packed.plain == outcome.plain {
+            self.forget_plain();
+            return Copied {
+                killed,
+                ..Copied::frames(core, outcome)
+            };
+        }
+        // It does not fit a second time, not even compressed: it stays as it is.
+        for error in [packed.write_error, packed.read_error]
+            .into_iter()
+            .flatten()
+        {
+            self.log
+                .note(&format!("the core stays uncompressed: {error}"));
+        }
+        drop(core);
+        self.entry.remove_file(&CORE.file_name());
+        self.entry.remove_file(PROGRESS);
+        let _ = file.sync_all();
+        Copied {
+            core: None,
+            encoding: CoreEncoding::None,
+            outcome,
+            killed,
+        }
+    }
+
+    fn forget_plain(&mut self) {
+        self.entry.remove_file(&PLAIN.file_name());
+        self.entry.remove_file(PROGRESS);
+    }
+
+    /// Whether what was read from memory is not what the kernel would write, and can still be had.
+    fn must_be_streamed(&mut self, direct: &Direct, outcome: &CopyOutcome, hold: &Hold) -> bool {
+        let lost = direct.memory.lost_pages();
+        let why = match (&lost, &outcome.read_error) {
+            (Some((pages, first)), _) => {
+                format!("{pages} pages from {first:#x} on cannot be read")
+            }
+            (None, Some(error)) => error.to_string(),
+            (None, None) => return false,
+        };
+        let alive = self
+            .process
+            .as_ref()
+            .and_then(|process| process.has_exited())
+            == Some(false);
+        let can = hold.stream.is_some() && alive && outcome.write_error.is_none();
+        if can {
+            let note = format!("the core is read from the pipe after all: {why}");
+            self.log.note(&note);
+        } else if lost.is_some() {
+            self.gaps.push(Gap {
+                what: "core".to_owned(),
+                why: format!("{why}; they are zero in it"),
+            });
+        }
+        can
+    }
+
+    /// Everything that needs the process is done: looks at it a last time and lets it go.
+    fn end_of_copy(&mut self, head: &[u8], stored: &EntryKind, hold: &mut Hold) -> Option<String> {
+        if let Some(stream) = hold.stream.as_mut().filter(|_| self.settings.self_check) {
+            let compressed = *stored == CORE;
+            let compared = self
+                .entry
+                .open_file(&stored.file_name())
+                .map_err(io_error)
+                .and_then(|file| file.ok_or_else(|| io::ErrorKind::NotFound.into()))
+                .and_then(|file| plain(file, compressed))
+                .and_then(|mut ours| compare(&mut ours, head.len() as u64, stream));
+            let line = match compared {
+                Ok(Comparison::Equal(bytes)) => format!("self-check: equal, {bytes} bytes"),
+                Ok(Comparison::DiffersAt(at)) => format!("self-check: differs at {at}"),
+                Err(error) => format!("self-check: {error}"),
+            };
+            self.log.note(&line);
+            if !line.contains("equal") {
+                self.gaps.push(Gap {
+                    what: "self-check".to_owned(),
+                    why: line,
+                });
+            }
+        }
+        let waits = hold.stream.is_some();
+        let killed = self
+            .process
+            .as_ref()
+            .filter(|_| waits)
+            .and_then(kill_evidence);
+        self.release(hold);
+        killed
+    }
+
+    /// Lets the process and its memory go.
+    pub(super) fn release(&mut self, hold: &mut Hold) {
+        let waited = hold.stream.take().is_some();
+        hold.pin = None;
+        if waited {
+            self.log.note("process released");
+        }
+    }
+
+    fn writes_plain(&self, direct: &Direct, hold: &Hold, guard: &DiskGuard) -> bool {
+        match self.settings.strategy {
+            Strategy::Zstd => false,
+            Strategy::Raw => true,
+            Strategy::Auto => {
+                let room = guard.room();
+                // Written pages wait in memory for the disk; where there is none to spare, writing is
+                // as slow as the disk.
+                let memory = available_memory().unwrap_or(0);
+                hold.stream.is_some()
+                    && direct.resident >= LARGE
+                    && room >= direct.resident.saturating_mul(2)
+                    && memory / 4 >= direct.resident
+            }
+        }
+    }
+
+    fn note_copied(&mut self, head: &[u8], outcome: &CopyOutcome, from: &str) {
+        let size = readable_size(head.len() as u64 + outcome.plain);
+        self.log.note(&format!("core of {size} copied from {from}"));
+    }
+}
+
+fn available_memory() -> Option<u64> {
+    let meminfo = std::fs::read("/proc/meminfo").ok()?;
+    kib(&meminfo, "MemAvailable")?.checked_mul(1024)
+}
+
+/// A field in kB of `/proc/meminfo` or `/proc/<pid>/status`.
+fn kib(text: &[u8], field: &str) -> Option<u64> {
+    let value = std::str::from_utf8(status_field(text, field)?).ok()?;
+    value.strip_suffix("kB")?.trim().parse().ok()
+}

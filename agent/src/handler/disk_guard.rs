@@ -1,0 +1,116 @@
+//! Keeps the spool's file system from running full, and a core from growing beyond its limit.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes between two looks at the file system.
+const STRIDE: u64 = 32 << 20;
+
+/// The floor is never more than this part of the file system.
+const SMALLEST_PART: u64 = 20;
+
+/// Says whether more may be written.
+#[derive(Debug)]
+pub(super) struct DiskGuard {
+    directory: OwnedFd,
+    /// Bytes that must remain free.
+    floor: u64,
+    /// Bytes that may be written at all.
+    limit: u64,
+    written: AtomicU64,
+    looked_at: AtomicU64,
+}
+
+impl DiskGuard {
+    /// Over the file system of this directory. On a small one the floor is a twentieth of it at most;
+    /// 0 as limit means none.
+    #[must_use]
+    pub(super) fn new(directory: OwnedFd, floor: u64, limit: u64) -> Self {
+        let size = rustix::fs::fstatvfs(&directory).map_or(u64::MAX, |found| {
+            found.f_blocks.saturating_mul(found.f_frsize)
+        });
+        Self {
+            directory,
+            floor: floor.min(size / SMALLEST_PART),
+            limit: if limit == 0 { u64::MAX } else { limit },
+            written: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes that may still be written now; `u64::MAX` where the file system does not tell.
+    #[must_use]
+    pub(super) fn room(&self) -> u64 {
+        let left = self
+            .limit
+            .saturating_sub(self.written.load(Ordering::Relaxed));
+        left.min(self.free().saturating_sub(self.floor))
+    }
+
+    /// Asks for leave to write so many bytes.
+    ///
+    /// # Errors
+    /// `FileTooLarge` at the limit, `StorageFull` at the floor.
+    pub(super) fn admit(&self, bytes: u64) -> io::Result<()> {
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        let after = before.saturating_add(bytes);
+        if after > self.limit {
+            let limit = self.limit;
+            let what = format!("the limit of {limit} bytes for a core is reached");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
+        let looked_at = self.looked_at.load(Ordering::Relaxed);
+        if before == 0 || after.saturating_sub(looked_at) >= STRIDE {
+            self.looked_at.store(after, Ordering::Relaxed);
+            let free = self.free();
+            if free < self.floor.saturating_add(bytes) {
+                let floor = self.floor;
+                let what = format!("{free} bytes are free, {floor} have to stay free");
+                return Err(io::Error::new(io::ErrorKind::StorageFull, what));
+            }
+        }
+        Ok(())
+    }
+
+    fn free(&self) -> u64 {
+        let Ok(found) = rustix::fs::fstatvfs(&self.directory) else {
+            return u64::MAX;
+        };
+        found.f_bavail.saturating_mul(found.f_frsize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(floor: u64, limit: u64) -> DiskGuard {
+        let directory = std::fs::File::open(std::env::temp_dir()).unwrap();
+        DiskGuard::new(directory.into(), floor, limit)
+    }
+
+    #[test]
+    fn a_limit_is_kept_to_the_byte() {
+        let guard = guard(0, 100);
+        guard.admit(60).unwrap();
+        assert_eq!(guard.room(), 40);
+        guard.admit(40).unwrap();
+        let error = guard.admit(1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn what_has_to_stay_free_is_not_written_to() {
+        let full = DiskGuard {
+            floor: u64::MAX,
+            ..guard(0, 0)
+        };
+        assert_eq!(full.room(), 0);
+        let error = full.admit(1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let roomy = guard(0, 0);
+        roomy.admit(1).unwrap();
+        assert!(roomy.room() > 0);
+    }
+}

@@ -1,0 +1,193 @@
+//! Whether there is room for the memory of a process that is gone: on the node, and in the memory
+//! cgroups that it is charged to.
+//!
+//! Memory that is held after its process has been released stays charged to its container until the
+//! copy is done. The container that is started again then needs the same once more; without room for
+//! both, the kernel kills it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Bytes that must be left over, for the restarted process needs more than memory of its own.
+const MARGIN: u64 = 32 << 20;
+/// Directories above a cgroup that are looked at.
+const DEPTH: usize = 32;
+/// A `limit_in_bytes` at or above this means none (`PAGE_COUNTER_MAX` of 64-bit kernels is just
+/// below 2^63).
+const NO_LIMIT: u64 = 1 << 60;
+
+/// What is known about room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Enough.
+    Enough,
+    /// Not enough, so many bytes are missing.
+    Missing(u64),
+    /// The cgroup could not be read.
+    Unknown,
+}
+
+/// Whether a second `size` bytes of memory fit beside those that the process has.
+#[must_use]
+pub(super) fn room_for(size: u64, cgroup: Option<&[u8]>) -> Room {
+    let node = || -> Option<u64> {
+        let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+        let line = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib.saturating_mul(1024))
+    };
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let Some(directory) = cgroup.and_then(|cgroup| memory_cgroup(cgroup, &mounts)) else {
+        return Room::Unknown;
+    };
+    let Some(in_cgroup) = free_in(&directory) else {
+        return Room::Unknown;
+    };
+    let Some(free) = node().map(|node| node.min(in_cgroup)) else {
+        return Room::Unknown;
+    };
+    match size.saturating_add(MARGIN).checked_sub(free) {
+        None | Some(0) => Room::Enough,
+        Some(missing) => Room::Missing(missing),
+    }
+}
+
+/// Where the limits of a process's memory cgroup stand, from its `/proc/<pid>/cgroup` and our
+/// `mountinfo`.
+fn memory_cgroup(cgroup: &[u8], mounts: &[u8]) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    let lines = || cgroup.split(|&byte| byte == b'\n');
+    let of = |line: &[u8], controllers: &str| -> Option<Vec<u8>> {
+        // hierarchy:controllers:path
+        let mut parts = line.splitn(3, |&byte| byte == b':');
+        let (_, found, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let mut names = found.split(|&byte| byte == b',');
+        names
+            .any(|name| name == controllers.as_bytes())
+            .then(|| path.to_vec())
+    };
+    let v1 =
+        lines()
+            .find_map(|line| of(line, "memory"))
+            .zip(mount_of(mounts, "cgroup", Some("memory")));
+    let v2 = || {
+        lines()
+            .find_map(|line| of(line, ""))
+            .zip(mount_of(mounts, "cgroup2", None))
+    };
+    let (path, mount) = v1.or_else(v2)?;
+    let path = path.strip_prefix(b"/").unwrap_or(&path);
+    // A cgroup outside of our own root, or a hostile name, is no path to follow.
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let plain = path
+        .components()
+        .all(|part| matches!(part, std::path::Component::Normal(_)));
+    plain.then(|| mount.join(path))
+}
+
+/// Mount point of the file system of this type whose options name the controller.
+fn mount_of(mounts: &[u8], kind: &str, controller: Option<&str>) -> Option<PathBuf> {
+    let text = std::str::from_utf8(mounts).ok()?;
+    text.lines().find_map(|line| {
+        // 36 35 98:0 /root /mount options … - type source options
+        let (mount, rest) = line.split_once(" - ")?;
+        let mut rest = rest.split(' ');
+        let found = rest.next()?;
+        let options = rest.nth(1)?;
+        let named = controller.is_none_or(|name| options.split(',').any(|option| option == name));
+        let mut fields = mount.split(' ');
+        let (root, point) = (fields.nth(3)?, fields.next()?);
+        (found == kind && named && root == "/").then(|| point.into())
+    })
+}
+
+/// Least that is free in a cgroup and in all above it; `u64::MAX` where none has a limit.
+fn free_in(directory: &Path) -> Option<u64> {
+    let mut free = u64::MAX;
+    if !directory.is_dir() {
+        return None;
+    }
+    for directory in directory.ancestors().take(DEPTH) {
+        let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
+        let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+        let (limit, usage) = match read("memory.max") {
+            Some(limit) => (
+                limit.trim().parse().unwrap_or(u64::MAX),
+                number("memory.current"),
+            ),
+            None => match number("memory.limit_in_bytes") {
+                Some(limit) => (limit, number("memory.usage_in_bytes")),
+                None => continue,
+            },
+        };
+        if limit < NO_LIMIT {
+            // Cache of files goes when memory is asked for.
+            let stat = read("memory.stat").unwrap_or_default();
+            let cache = field(&stat, "total_inactive_file").or(field(&stat, "inactive_file"));
+            let used = usage?.saturating_sub(cache.unwrap_or(0));
+            free = free.min(limit.saturating_sub(used));
+        }
+    }
+    Some(free)
+}
+
+fn field(stat: &str, name: &str) -> Option<u64> {
+    stat.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "25 20 0:22 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+        26 20 0:23 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+
+    #[test]
+    fn the_memory_cgroup_is_found_in_v1_v2_and_hybrid() {
+        let find = |cgroup: &str, mounts: &str| {
+            memory_cgroup(cgroup.as_bytes(), mounts.as_bytes())
+                .map(|path| path.display().to_string())
+        };
+        let hybrid = "5:cpu,cpuacct:/x\n4:memory:/kubepods/pod1/c2\n0::/y\n";
+        let expected = Some("/sys/fs/cgroup/memory/kubepods/pod1/c2".to_owned());
+        assert_eq!(find(hybrid, HYBRID), expected);
+        let v2 = "30 25 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup rw\n";
+        let expected = Some("/sys/fs/cgroup/kubepods.slice/c2".to_owned());
+        assert_eq!(find("0::/kubepods.slice/c2\n", v2), expected);
+        assert_eq!(find("0::/../../etc\n", v2), None);
+        assert_eq!(find("", v2), None);
+    }
+
+    #[test]
+    fn the_tightest_limit_above_counts_and_cache_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let pod = root.path().join("pod");
+        let container = pod.join("c");
+        fs::create_dir_all(&container).unwrap();
+        let write = |directory: &Path, files: &[(&str, &str)]| {
+            for (name, text) in files {
+                fs::write(directory.join(name), text).unwrap();
+            }
+        };
+        write(
+            &container,
+            &[("memory.max", "max\n"), ("memory.current", "900\n")],
+        );
+        assert_eq!(free_in(&container), Some(u64::MAX));
+        write(
+            &pod,
+            &[("memory.max", "1000\n"), ("memory.current", "900\n")],
+        );
+        write(&pod, &[("memory.stat", "anon 600\ninactive_file 300\n")]);
+        assert_eq!(free_in(&container), Some(400));
+        assert_eq!(free_in(Path::new("/nonexistent/c")), None);
+    }
+
+    #[test]
+    fn without_a_known_cgroup_room_is_unknown() {
+        assert_eq!(room_for(1, None), Room::Unknown);
+    }
+}

@@ -1,0 +1,82 @@
+//! Lets only so many handlers copy at once, so that a storm of crashes queues rather than swamps.
+//!
+//! A slot is an empty file that a handler holds locked (`flock`); the kernel gives it back when the
+//! handler ends, however it ends. Whoever waits already has the memory pinned and its backtrace on
+//! disk, and goes on without a slot when waiting takes too long: nothing is lost to it.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+/// Directory of the slots in the spool.
+const DIRECTORY: &str = ".slots";
+/// Time between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// The right to copy; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    _lock: Option<File>,
+    /// How long it took to get.
+    pub(super) waited: Duration,
+}
+
+impl Slot {
+    /// Waits until one of `count` slots is free, but not longer than `patience`. Where slots cannot
+    /// be had at all (a full or broken disk), everybody may go on.
+    pub(super) fn wait(spool: &Path, count: usize, patience: Duration) -> Self {
+        let begun = Instant::now();
+        let directory = spool.join(DIRECTORY);
+        let _ = fs::DirBuilder::new().mode(0o700).create(&directory);
+        let files: Vec<File> = (0..count.max(1))
+            .filter_map(|number| open(&directory.join(number.to_string())))
+            .collect();
+        let lock = loop {
+            let taken =
+                |file: &&File| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+            match files.iter().find(taken) {
+                Some(file) => break file.try_clone().ok(),
+                None if files.is_empty() || begun.elapsed() >= patience => break None,
+                None => std::thread::sleep(PAUSE),
+            }
+        };
+        Self {
+            _lock: lock,
+            waited: begun.elapsed(),
+        }
+    }
+}
+
+fn open(path: &PathBuf) -> Option<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    options.open(path).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_as_there_are_slots_go_on_and_the_next_waits_for_one() {
+        let spool = tempfile::tempdir().unwrap();
+        let wait = |patience| Slot::wait(spool.path(), 2, Duration::from_millis(patience));
+        let first = wait(1000);
+        let second = wait(1000);
+        assert!(first._lock.is_some() && second._lock.is_some());
+        let third = wait(20);
+        assert!(third._lock.is_none() && third.waited >= Duration::from_millis(20));
+        drop(first);
+        assert!(wait(1000)._lock.is_some());
+    }
+
+    #[test]
+    fn without_a_spool_nobody_waits() {
+        let slot = Slot::wait(Path::new("/nonexistent/spool"), 1, Duration::from_secs(60));
+        assert!(slot.waited < Duration::from_secs(10));
+    }
+}
