@@ -18,9 +18,13 @@ use super::core_salvage::salvage_core;
 use super::entry::{IDENTITY, PartialEntry, SpoolError};
 use crate::handler::HandlerArguments;
 use crate::handler::identity::{add_head, core_record, first_manifest};
+use crate::handler::plain_file::PROGRESS;
 
 /// Bytes of a JSON file of ours at most: the largest part is the list of modules.
 const JSON_LIMIT: u64 = 64 << 20;
+
+/// A core that was written as it is.
+const PLAIN: EntryKind = EntryKind::Core(CoreEncoding::None);
 
 /// Why an entry could not be salvaged.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +98,7 @@ fn mend(entry: &mut PartialEntry) -> Result<Manifest, SalvageError> {
         let name = kind.file_name();
         let whole = match (&kind, entry.open_file(&name)?) {
             (_, None) => false,
-            (EntryKind::Core(CoreEncoding::ZstdSeekable) | EntryKind::HandlerLog, _) => true,
+            (EntryKind::Core(_) | EntryKind::HandlerLog, _) => true,
             (EntryKind::Minicore, Some(file)) => is_whole_core(file),
             _ => is_json(entry.read_file(&name, JSON_LIMIT)?.as_deref()),
         };
@@ -120,38 +124,55 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
         cause: Cause::HandlerDied,
         evidence: evidence.clone(),
     };
-    let Some(file) = entry.open_file(&name)? else {
-        return Ok(());
-    };
     let path = entry.path().to_owned();
     let failed = move |source| SalvageError::Core {
         path: path.clone(),
         source,
     };
-    let Some(core) = salvage_core(file.try_clone().map_err(&failed)?).map_err(&failed)? else {
-        entry.remove_file(&name);
-        return Ok(());
+    let file = entry.open_file(&name)?;
+    let frames = match &file {
+        Some(file) => salvage_core(file.try_clone().map_err(&failed)?).map_err(&failed)?,
+        None => None,
     };
-    entry.record(&kind, core.stored);
+    let plain = salvage_plain(entry)?.filter(|(_, length)| {
+        // What was to be compressed when the process had gone: the more complete one stays.
+        *length > frames.as_ref().map_or(0, |core| core.plain)
+    });
+    let (file, encoding, size) = match (plain, &frames, file) {
+        (Some((file, length)), _, _) => {
+            file.set_len(length).map_err(&failed)?;
+            entry.remove_file(&name);
+            (file, CoreEncoding::None, length)
+        }
+        (None, Some(core), Some(file)) => {
+            entry.remove_file(&PLAIN.file_name());
+            entry.record(&kind, core.stored);
+            (file, CoreEncoding::ZstdSeekable, core.plain)
+        }
+        _ => {
+            entry.remove_file(&name);
+            entry.remove_file(&PLAIN.file_name());
+            entry.remove_file(PROGRESS);
+            return Ok(());
+        }
+    };
+    entry.remove_file(PROGRESS);
     if manifest.machine.is_empty() {
-        read_head(&file).inspect(|head| add_head(manifest, head));
+        read_head(&file, encoding).inspect(|head| add_head(manifest, head));
     }
     let promised = promised.or(manifest.core.take().map(|core| core.expected));
-    let expected = promised.unwrap_or(core.plain);
-    let mut record = core_record(
-        &manifest.stem,
-        CoreEncoding::ZstdSeekable,
-        core.plain,
-        expected,
-    );
-    record.sha256 = Some(core.sha256);
+    let expected = promised.unwrap_or(size);
+    let mut record = core_record(&manifest.stem, encoding, size, expected);
+    if encoding == CoreEncoding::ZstdSeekable {
+        record.sha256 = frames.map(|core| core.sha256);
+    }
     manifest.core = Some(record);
     // Judged by size, as every core: it may have died with nothing left to read.
     manifest.verdict = match promised {
-        Some(expected) if core.plain >= expected => Verdict::Complete,
+        Some(expected) if size >= expected => Verdict::Complete,
         _ => Verdict::Truncated {
             expected,
-            got: core.plain,
+            got: size,
             cause: Cause::HandlerDied,
             evidence,
         },
@@ -159,13 +180,28 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
     Ok(())
 }
 
+/// A core that was written as it is, and how much of it is there for sure; `None` where not even
+/// its head is.
+fn salvage_plain(entry: &PartialEntry) -> Result<Option<(File, u64)>, SalvageError> {
+    let Some(file) = entry.open_file(&PLAIN.file_name())? else {
+        return Ok(None);
+    };
+    let progress = entry.read_file(PROGRESS, 64)?.unwrap_or_default();
+    let told = std::str::from_utf8(&progress)
+        .ok()
+        .and_then(|text| text.trim().parse::<u64>().ok());
+    Ok(told.filter(|told| *told > 0).map(|told| (file, told)))
+}
+
 /// Reads the head out of the mended core.
-fn read_head(core: &File) -> Option<CoreHead> {
+fn read_head(core: &File, encoding: CoreEncoding) -> Option<CoreHead> {
     use std::io::{Seek, SeekFrom};
     let mut core = core.try_clone().ok()?;
     core.seek(SeekFrom::Start(0)).ok()?;
-    let mut plain = zstd::stream::Decoder::new(core).ok()?;
-    CoreHead::from_reader(&mut plain).ok()
+    match encoding {
+        CoreEncoding::None => CoreHead::from_reader(&mut core).ok(),
+        _ => CoreHead::from_reader(&mut zstd::stream::Decoder::new(core).ok()?).ok(),
+    }
 }
 
 /// The manifest in a file; `None` where there is none, or one that is not of this dump.
@@ -308,6 +344,57 @@ mod tests {
         let expected = [EntryKind::Proc, kind].map(|kind| kind.bundle_name(&manifest.stem));
         assert_eq!(names, expected);
         bundle.write_to(&mut io::sink()).unwrap();
+    }
+
+    #[test]
+    fn of_a_core_that_was_to_be_compressed_the_more_complete_file_stays() {
+        let head = zstd::bulk::compress(&vec![5; 1000], 1).unwrap();
+        let whole = zstd::bulk::compress(&vec![5; 900_000], 1).unwrap();
+        let cases: [(&[u8], Option<&str>, CoreEncoding, u64); 4] = [
+            (
+                &head,
+                Some("00000000000000300000"),
+                CoreEncoding::None,
+                300_000,
+            ),
+            (
+                &whole,
+                Some("00000000000000300000"),
+                CoreEncoding::ZstdSeekable,
+                900_000,
+            ),
+            (&head, None, CoreEncoding::ZstdSeekable, 1000),
+            (&head, Some("rubbish"), CoreEncoding::ZstdSeekable, 1000),
+        ];
+        for (frames, progress, encoding, expected) in cases {
+            let root = tempfile::tempdir().unwrap();
+            let spool = root.path().join("s");
+            let id = DumpId::random();
+            let entry = PartialEntry::create(&spool, id).unwrap();
+            let path = entry.path().to_owned();
+            let compressed = EntryKind::Core(CoreEncoding::ZstdSeekable).file_name();
+            fs::write(path.join(compressed), frames).unwrap();
+            fs::write(path.join(PLAIN.file_name()), vec![5; 800_000]).unwrap();
+            if let Some(progress) = progress {
+                fs::write(path.join(PROGRESS), progress).unwrap();
+            }
+            drop(entry);
+            let (path, verdict) = sealed(salvage(&spool, id).unwrap());
+            let bundle = BundleWriter::from_entry(&path).unwrap();
+            let core = bundle.manifest().core.clone().unwrap();
+            assert_eq!((core.encoding, core.size), (encoding, expected));
+            assert!(
+                matches!(verdict, Verdict::Truncated { got, .. } if got == expected),
+                "{verdict:?}"
+            );
+            let names = fs::read_dir(&path).unwrap();
+            let cores = names.filter(|name| {
+                let name = name.as_ref().unwrap().file_name();
+                name.to_str().unwrap().starts_with("core")
+            });
+            assert_eq!(cores.count(), 1);
+            bundle.write_to(&mut io::sink()).unwrap();
+        }
     }
 
     #[test]
