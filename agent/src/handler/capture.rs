@@ -1,7 +1,8 @@
 //! One capture, from the start of the handler to the sealed entry.
 //!
-//! The order is that of what dies first: handles and identity, head of the core, minicore, facts of
-//! `/proc`, then the memory, then the verdict. Invariant: a step that fails becomes a gap, and the
+//! The order is that of what dies first: handles, a hold on the memory, facts of `/proc` (a killed
+//! process loses them within milliseconds, and the memory that is held does not), head of the core,
+//! minicore, then the memory, then the verdict. Invariant: a step that fails becomes a gap, and the
 //! steps after it are still taken; only without a spool there is no dump.
 
 use std::fs::File;
@@ -26,6 +27,7 @@ use super::pin::{MemoryPin, PinError};
 use super::priority;
 use super::proc_facts::ProcFacts;
 use super::process::ProcessHandles;
+use super::process_memory::ProcessMemory;
 use super::recorder::Recorder;
 use super::settings::{HandlerSettings, Source};
 use super::slots::Slot;
@@ -77,12 +79,20 @@ pub fn capture(
         }
         _ => None,
     };
-    priority::lower();
-    // A killed process leaves its cgroup within milliseconds.
+    // A killed process leaves its cgroup, and then `/proc`, within milliseconds.
     let cgroup = process
         .as_ref()
         .and_then(|process| process.read("cgroup").ok())
         .map(RawText::new);
+    let space = match (&process, &memory) {
+        (Some(process), Some(memory)) => ProcessMemory::open(process, memory),
+        _ => Err("its memory cannot be opened".to_owned()),
+    };
+    let facts = process
+        .as_ref()
+        .map(|process| ProcFacts::read(process, cgroup.clone()));
+    log.note("facts of /proc read");
+    priority::lower();
     let id = DumpId::random();
     let entry = PartialEntry::create(&settings.spool, id)?;
     let manifest = first_manifest(id, arguments, process.as_ref());
@@ -94,7 +104,9 @@ pub fn capture(
         settings,
         process,
         memory,
+        space: Some(space),
         pin,
+        facts,
     };
     capture.note_gap_of("identity", |capture| {
         capture.entry.write_identity(&capture.manifest)
@@ -107,7 +119,7 @@ pub fn capture(
         });
     }
     capture.log.note("entry created");
-    capture.run(stream, cgroup)
+    capture.run(stream, cgroup.as_ref())
 }
 
 /// Holds the memory against the process's end.
@@ -180,12 +192,15 @@ pub(super) struct Capture<'a> {
     pub(super) log: &'a mut HandlerLog,
     pub(super) settings: &'a HandlerSettings,
     pub(super) process: Option<ProcessHandles>,
-    pub(super) memory: Option<File>,
+    memory: Option<File>,
+    /// The memory, or why it cannot be read.
+    pub(super) space: Option<Result<ProcessMemory, String>>,
     pin: Option<MemoryPin>,
+    pub(super) facts: Option<(ProcFacts, Vec<Gap>)>,
 }
 
 impl Capture<'_> {
-    fn run(mut self, stream: File, cgroup: Option<RawText>) -> Result<Captured, SpoolError> {
+    fn run(mut self, stream: File, cgroup: Option<&RawText>) -> Result<Captured, SpoolError> {
         let mut recorder = Recorder::new(stream);
         let head = CoreHead::from_reader(&mut recorder);
         let (stream, head_bytes) = recorder.into_parts();
@@ -214,15 +229,15 @@ impl Capture<'_> {
         if let Some(head) = &head {
             self.minicore(head);
         }
-        self.proc_facts(cgroup.clone());
         let expected = head.as_ref().map(CoreHead::expected_len);
         let direct = head.as_ref().and_then(|head| self.direct(head));
+        self.write_facts();
         drop(head);
         let mut hold = Hold {
             stream: Some(stream),
             pin: self.pin.take(),
         };
-        let cgroup = cgroup.as_ref().map_or(&b""[..], RawText::as_bytes);
+        let cgroup = cgroup.map_or(&b""[..], RawText::as_bytes);
         if let Some(direct) = &direct
             && self.may_go_early(direct, &hold, cgroup)
         {
@@ -328,14 +343,17 @@ impl Capture<'_> {
             self.entry.remove_file(&kind.file_name());
         }
         let take = || -> Result<_, Box<dyn std::error::Error>> {
-            let process = self.process.as_ref().ok_or("the process is gone")?;
+            let gone = "the process is gone";
+            let process = self.process.as_ref().ok_or(gone)?;
+            let memory = self.memory.as_ref().ok_or(gone)?.try_clone()?;
             let [minicore, backtrace] = &kinds;
             let out = self.entry.create_file(minicore)?.finish().0;
             let backtrace = match unwinding {
                 Unwinding::Wanted => Some(self.entry.create_file(backtrace)?.finish().0),
                 Unwinding::Left => None,
             };
-            Ok(take_minicore(head, process, out, backtrace, self.settings)?)
+            let from = (process, memory);
+            Ok(take_minicore(head, from, out, backtrace, self.settings)?)
         };
         take().inspect_err(|_| {
             for kind in &kinds {
@@ -344,15 +362,15 @@ impl Capture<'_> {
         })
     }
 
-    fn proc_facts(&mut self, cgroup: Option<RawText>) {
-        let Some(process) = &self.process else { return };
-        let (facts, gaps) = ProcFacts::read(process, cgroup);
+    fn write_facts(&mut self) {
+        let Some((facts, gaps)) = self.facts.take() else {
+            return;
+        };
         self.gaps.extend(gaps);
         self.manifest.process.arguments.clone_from(&facts.arguments);
         self.manifest.process.exe.clone_from(&facts.exe);
         self.write_json(EntryKind::Proc, "proc.json", &facts);
         self.note_gap_of("identity", |this| this.entry.write_identity(&this.manifest));
-        self.log.note("facts of /proc read");
     }
 
     fn write_json(&mut self, kind: EntryKind, what: &str, value: &impl Serialize) {

@@ -79,13 +79,16 @@ impl Capture<'_> {
         if self.settings.source == Source::Pipe {
             return None;
         }
+        let space = self.space.take();
         let open = || -> Result<Direct, String> {
             let layout = Layout::of(head)?;
-            let process = self.process.as_ref().ok_or("the process is gone")?;
-            let memory = self.memory.as_ref().ok_or("`mem` cannot be opened")?;
-            let memory = ProcessMemory::open(process, memory)?;
-            let status = process.read("status").unwrap_or_default();
-            let bytes = |field| kib(&status, field).unwrap_or(0).saturating_mul(1024);
+            let memory = space.ok_or("it cannot be opened")??;
+            let status = self
+                .facts
+                .as_ref()
+                .and_then(|(facts, _)| facts.status.as_ref());
+            let status = status.map_or(&b""[..], |status| status.as_bytes());
+            let bytes = |field| kib(status, field).unwrap_or(0).saturating_mul(1024);
             let resident = bytes("VmRSS").saturating_add(bytes("VmSwap"));
             Ok(Direct {
                 resident: resident.min(layout.memory_bytes()),

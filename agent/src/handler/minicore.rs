@@ -56,21 +56,18 @@ pub(super) struct MinicoreReport {
     pub(super) modules: Vec<ModuleRecord>,
 }
 
-/// Takes the minicore of the process into `out`, and the backtrace into `backtrace`, if that is
-/// wanted.
+/// Takes the minicore of the process, whose `mem` is open, into `out`, and the backtrace into
+/// `backtrace`, if that is wanted.
 ///
 /// # Errors
-/// When the process's memory cannot be opened, or the child that does it dies or takes too long.
+/// When the child that does it dies or takes too long.
 pub(super) fn take_minicore(
     head: &CoreHead,
-    process: &ProcessHandles,
+    (process, memory): (&ProcessHandles, File),
     out: File,
     backtrace: Option<File>,
     settings: &HandlerSettings,
 ) -> Result<MinicoreReport, IsolatedError> {
-    let memory = process
-        .open_file("mem")
-        .map_err(|source| IsolatedError::Start { source })?;
     let limit = Duration::from_secs(settings.minicore_seconds);
     isolated::run(limit, move || {
         let memory = LiveMemory::new(memory, head, settings.minicore_limit);
