@@ -246,10 +246,11 @@ impl ProcessMemory {
             kind == Kind::Shared && shared.addresses.start <= from && to <= shared.addresses.end
         });
         let Some(shared) = file else {
-            return match kind {
-                Kind::Shared => self.read_run(from, to, target),
-                _ => Ok(target.skip(to - from)),
-            };
+            if kind == Kind::Shared {
+                return self.read_run(from, to, target);
+            }
+            target.skip(to - from);
+            return Ok(());
         };
         let mut at = from;
         while at < to {

@@ -2,6 +2,7 @@
 //! for themselves as long as they run. `CDH_TEST_HANDLER` names another handler to test, such as the
 //! static one that is shipped.
 
+mod direct;
 mod node;
 
 use std::ffi::OsStr;
@@ -17,7 +18,7 @@ use cdh_agent::{InstallOptions, SetuidDumps};
 use cdh_bundle::{Cause, CoreEncoding, DumpId, EntryKind, Manifest, RawText, Verdict};
 use cdh_elfcore::{CoreFile, FileSource};
 use cdh_testkit::KernelSettingsLock;
-use node::{Node, SmallDisk, handler, programs};
+use node::{Node, SmallDisk, handler, names_in, programs};
 
 /// The most that the handler may use, KiB.
 const MEMORY_LIMIT: u64 = 32 << 10;
@@ -62,15 +63,6 @@ fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> usize {
         }
     }
     done
-}
-
-fn names_in(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).unwrap();
-    let mut names: Vec<_> = entries
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 #[test]

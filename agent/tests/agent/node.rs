@@ -23,8 +23,9 @@ pub(crate) fn programs() -> &'static Path {
     static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
-        Program::Crash.build(directory.path()).unwrap();
-        Program::Launcher.build(directory.path()).unwrap();
+        for program in [Program::Crash, Program::Kinds, Program::Launcher] {
+            program.build(directory.path()).unwrap();
+        }
         directory
     });
     directory.path()
@@ -59,7 +60,8 @@ impl Node {
         let root = node.root.path();
         fs::copy(programs().join("launcher"), root.join("launcher")).unwrap();
         fs::copy(handler(), root.join("cdh-handler")).unwrap();
-        let settings = serde_json::json!({ "spool": node.paths.spool });
+        // Through the launcher the core comes by the pipe; it counts the bytes.
+        let settings = serde_json::json!({ "spool": node.paths.spool, "source": "pipe" });
         fs::write(root.join("cdh-handler.json"), settings.to_string()).unwrap();
         let launcher = root.join("launcher");
         let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e";
@@ -68,6 +70,50 @@ impl Node {
         fs::write("/proc/sys/kernel/core_pipe_limit", "64").unwrap();
         fs::write("/proc/sys/kernel/core_pattern", pattern).unwrap();
         Some(node)
+    }
+
+    /// Lets the kernel start the handler itself, with these settings besides the spool.
+    pub(crate) fn with_settings(settings: &serde_json::Value) -> Option<Self> {
+        let node = Self::new()?;
+        let path = node.path("cdh-handler");
+        fs::copy(handler(), &path).unwrap();
+        node.set(settings);
+        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e";
+        let pattern = format!("|{} {arguments}", path.display());
+        fs::write("/proc/sys/kernel/core_pipe_limit", "1024").unwrap();
+        fs::write("/proc/sys/kernel/core_pattern", pattern).unwrap();
+        Some(node)
+    }
+
+    /// Changes the handler's settings.
+    pub(crate) fn set(&self, settings: &serde_json::Value) {
+        let mut all = serde_json::json!({ "spool": self.paths.spool });
+        for (name, value) in settings.as_object().unwrap() {
+            all[name] = value.clone();
+        }
+        fs::write(self.path("cdh-handler.json"), all.to_string()).unwrap();
+    }
+
+    /// Waits until no handler is at work in the spool.
+    pub(crate) fn wait_for_handlers(&self) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while names_in(&self.paths.spool)
+            .iter()
+            .any(|name| name.ends_with(".partial"))
+        {
+            assert!(Instant::now() < deadline, "the handlers do not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Takes the one sealed entry out of the spool: its manifest and the handler's log.
+    pub(crate) fn take_entry(&self) -> (Manifest, String) {
+        self.wait_for_handlers();
+        let entry = self.entry();
+        let manifest = fs::read(entry.join("manifest.json")).unwrap();
+        let log = fs::read_to_string(entry.join("handler.log")).unwrap();
+        fs::remove_dir_all(&entry).unwrap();
+        (Manifest::from_json(&manifest).unwrap(), log)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -144,11 +190,21 @@ impl Node {
 
     /// The one sealed entry of the spool.
     pub(crate) fn entry(&self) -> PathBuf {
-        let entries = fs::read_dir(&self.paths.spool).unwrap();
-        let entries: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(entries.len(), 1, "{entries:?}");
-        entries[0].clone()
+        let names = names_in(&self.paths.spool);
+        assert_eq!(names.len(), 1, "{names:?}");
+        self.paths.spool.join(&names[0])
     }
+}
+
+/// Names in a directory but for those that are hidden.
+pub(crate) fn names_in(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    names
 }
 
 /// A small file system, unmounted when it is dropped.

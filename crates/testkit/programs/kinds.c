@@ -116,7 +116,7 @@ static void use_ring(long microseconds) {
     struct io_uring_sqe *entries = (void *)map(64 * sizeof *entries, PROT_READ | PROT_WRITE,
                                                MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQES);
     static struct __kernel_timespec each;
-    each.tv_nsec = microseconds * 1000;
+    each.tv_sec = microseconds / 1000000, each.tv_nsec = microseconds % 1000000 * 1000;
     struct io_uring_sqe *entry = &entries[0];
     memset(entry, 0, sizeof *entry);
     entry->opcode = IORING_OP_TIMEOUT;
@@ -268,7 +268,7 @@ int main(int count, char **words) {
     } else if (IS("seccomp")) {
         touch(own(size), size), allow_everything();
     } else if (IS("io-uring")) {
-        touch(own(size), size), use_ring(50000), usleep(20000);
+        touch(own(size), size), use_ring(60000000), usleep(20000);
     } else if (IS("io-uring-busy")) {
         touch(own(size), size), use_ring(count > 3 ? atol(words[3]) : 5000), usleep(20000);
     } else if (IS("userfault")) {

@@ -5,4 +5,4 @@ mod kernel_settings;
 mod program;
 
 pub use kernel_settings::KernelSettingsLock;
-pub use program::Program;
+pub use program::{KINDS, NOT_HERE, Program};

@@ -4,11 +4,62 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Exit status of a program to which the kernel does not offer what it needs.
+pub const NOT_HERE: i32 = 77;
+
+/// The kinds of process that [`Program::Kinds`] can be.
+pub const KINDS: [&str; 42] = [
+    "plain",
+    "threads",
+    "leader-gone",
+    "huge-transparent",
+    "huge-explicit",
+    "huge-explicit-shared",
+    "dont-dump",
+    "wipe-on-fork",
+    "shared",
+    "shared-of-another",
+    "shared-sparse",
+    "sysv",
+    "memfd",
+    "memfd-cut",
+    "file-private",
+    "file-written",
+    "file-shared",
+    "file-cut",
+    "no-access",
+    "write-only",
+    "locked",
+    "locked-on-fault",
+    "freed",
+    "cold",
+    "guard",
+    "mergeable",
+    "grows-down",
+    "many-mappings",
+    "filter-none",
+    "filter-all",
+    "not-dumpable-again",
+    "root-only",
+    "user-namespace",
+    "chroot",
+    "seccomp",
+    "io-uring",
+    "userfault",
+    "userfault-shared",
+    "vfork-child",
+    "zero-device",
+    "stack-deep",
+    "killed-by-sender",
+];
+
 /// A program of the test corpus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// Dies as its arguments say.
     Crash,
+    /// Dies as one of many kinds of process: `kinds KIND [MEBIBYTES]`.
+    Kinds,
     /// Stands between the kernel and a handler: keeps the core, kills who is to be killed, measures.
     Launcher,
 }
@@ -19,6 +70,7 @@ impl Program {
     pub fn name(self) -> &'static str {
         match self {
             Self::Crash => "crash",
+            Self::Kinds => "kinds",
             Self::Launcher => "launcher",
         }
     }
@@ -28,6 +80,7 @@ impl Program {
     pub fn source(self) -> &'static str {
         match self {
             Self::Crash => include_str!("../programs/crash.c"),
+            Self::Kinds => include_str!("../programs/kinds.c"),
             Self::Launcher => include_str!("../programs/launcher.c"),
         }
     }

@@ -1,0 +1,179 @@
+//! Cores that are read from the memory of the process, which the handler holds.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use cdh_bundle::{Cause, Verdict};
+use cdh_testkit::{KINDS, NOT_HERE};
+use serde_json::json;
+
+use super::node::{Node, SmallDisk, programs};
+
+/// A setting of the kernel, as it was before when it is dropped.
+struct Setting(&'static str, String);
+
+impl Setting {
+    fn new(path: &'static str, value: &str) -> Self {
+        let before = fs::read_to_string(path).unwrap();
+        let _ = fs::write(path, value);
+        Self(path, before)
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0, &self.1);
+    }
+}
+
+fn die(kind: &str, size: &str) -> ExitStatus {
+    let program = programs().join("kinds");
+    Command::new(program).args([kind, size]).status().unwrap()
+}
+
+#[test]
+fn cores_of_every_kind_of_process_are_those_of_the_pipe() {
+    let settings = json!({ "self_check": true });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    let _huge = Setting::new("/proc/sys/vm/nr_hugepages", "8");
+    let _maps = Setting::new("/proc/sys/vm/max_map_count", "200000");
+    fs::write("/proc/sys/fs/suid_dumpable", "2").unwrap();
+    let mut seen = 0;
+    for strategy in ["zstd", "raw"] {
+        node.set(&json!({ "self_check": true, "strategy": strategy }));
+        for kind in KINDS {
+            let size = if kind == "many-mappings" {
+                "70000"
+            } else {
+                "6"
+            };
+            let status = die(kind, size);
+            if status.code() == Some(NOT_HERE) {
+                eprintln!("skipped: {kind}: the machine does not offer it");
+                continue;
+            }
+            let (manifest, log) = node.take_entry();
+            assert_eq!(manifest.verdict, Verdict::Complete, "{kind}: {log}");
+            // A page that only a stranger can provide is the kernel's business.
+            let expected = match kind {
+                "userfault-shared" => "read from the pipe: the process uses userfaultfd",
+                _ => "self-check: equal",
+            };
+            assert!(log.contains(expected), "{kind}, {strategy}: {log}");
+            assert!(manifest.gaps.is_empty(), "{kind}: {:?}", manifest.gaps);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2 * 30, "{seen}");
+}
+
+#[test]
+fn a_process_released_early_leaves_its_whole_core() {
+    let settings = json!({ "release": "early" });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    for kind in ["plain", "threads", "memfd", "shared-sparse", "leader-gone"] {
+        die(kind, "32");
+        let (manifest, log) = node.take_entry();
+        assert_eq!(manifest.verdict, Verdict::Complete, "{kind}: {log}");
+        assert!(
+            log.contains("released, its memory is held"),
+            "{kind}: {log}"
+        );
+        assert!(manifest.gaps.is_empty(), "{kind}: {:?}", manifest.gaps);
+    }
+}
+
+/// Kills the process in the middle of its dump; how long it took to die.
+fn kill_while_dumping(node: &Node, after: Duration) -> Duration {
+    let mut child = Command::new(programs().join("crash"))
+        .args(["random", "256"])
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !fs::read_to_string(&status).is_ok_and(|text| text.contains("CoreDumping:\t1")) {
+        assert!(Instant::now() < deadline, "it does not crash");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    std::thread::sleep(after);
+    let begun = Instant::now();
+    child.kill().unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.signal().is_some());
+    let took = begun.elapsed();
+    node.wait_for_handlers();
+    took
+}
+
+#[test]
+fn a_sigkill_during_the_dump_takes_the_process_but_not_its_core() {
+    let settings = json!({ "strategy": "zstd" });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    for after in [10, 20, 40, 80] {
+        let took = kill_while_dumping(&node, Duration::from_millis(after));
+        assert!(took < Duration::from_millis(500), "{took:?}");
+        let (manifest, log) = node.take_entry();
+        assert_eq!(manifest.verdict, Verdict::Complete, "{after} ms: {log}");
+    }
+}
+
+#[test]
+fn without_a_hold_on_the_memory_a_sigkill_cuts_the_core_and_that_is_told() {
+    let settings = json!({ "strategy": "zstd", "pin": false });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    for after in [10, 30] {
+        kill_while_dumping(&node, Duration::from_millis(after));
+        let (manifest, log) = node.take_entry();
+        let Verdict::Truncated { cause, got, .. } = manifest.verdict else {
+            panic!("{:?}: {log}", manifest.verdict)
+        };
+        assert_eq!(cause, Cause::Killed, "{log}");
+        assert!(manifest.core.is_some_and(|core| core.size == got), "{log}");
+        assert!(manifest.fingerprint.is_some(), "{log}");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_for_the_plain_core_takes_the_compressed_one() {
+    let settings = json!({ "strategy": "raw" });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    let Some(_disk) = SmallDisk::mount(node.paths.spool.clone(), "size=60m,mode=0700") else {
+        return;
+    };
+    let program = programs().join("crash");
+    let status = Command::new(program).args(["heap", "80"]).status().unwrap();
+    assert!(status.signal().is_some());
+    let (manifest, log) = node.take_entry();
+    assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
+    assert!(log.contains("compressed at once"), "{log}");
+}
+
+#[test]
+fn a_limit_cuts_the_core_and_is_named() {
+    let limit = 20 << 20;
+    let settings = json!({ "core_limit": limit });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    let program = programs().join("crash");
+    let status = Command::new(program).args(["random", "80"]).status();
+    assert!(status.unwrap().signal().is_some());
+    let (manifest, log) = node.take_entry();
+    let Verdict::Truncated { cause, got, .. } = manifest.verdict else {
+        panic!("{:?}: {log}", manifest.verdict)
+    };
+    assert_eq!(cause, Cause::Limit, "{log}");
+    assert!(got > limit / 2 && got < 2 * limit, "{got}: {log}");
+}
