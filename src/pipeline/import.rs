@@ -278,6 +278,7 @@ pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, metadata: &fs::Meta
             .unwrap_or_default(),
         machine: head.machine().to_string(),
         verdict: verdict_of(core),
+        killed: None,
         core: None,
         workload: None,
         image: None,

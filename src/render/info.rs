@@ -111,6 +111,9 @@ impl Page {
             Tone::Bad
         };
         self.toned("verdict", tone, &verdict.describe());
+        if let Some(killed) = &view.manifest.killed {
+            self.line("", format!("killed while it was taken: {killed}"));
+        }
         if let Some(core) = &view.manifest.core {
             self.line(
                 "core",

@@ -17,6 +17,7 @@ use serde::Serialize;
 use super::arguments::HandlerArguments;
 use super::copying::{Copied, Hold};
 use super::core_file::CoreFile;
+use super::death::{Death, DeathWatch};
 use super::disk_guard::DiskGuard;
 use super::dump_info::DumpInfo;
 use super::identity::{add_head, core_record, first_manifest};
@@ -88,6 +89,10 @@ pub fn capture(
         (Some(process), Some(memory)) => ProcessMemory::open(process, memory),
         _ => Err("its memory cannot be opened".to_owned()),
     };
+    let watch = process.as_ref().map(|process| {
+        let cgroup = cgroup.as_ref().map_or(&b""[..], RawText::as_bytes);
+        DeathWatch::open(process, cgroup, settings.kill_trace.as_deref())
+    });
     let facts = process
         .as_ref()
         .map(|process| ProcFacts::read(process, cgroup.clone()));
@@ -106,6 +111,7 @@ pub fn capture(
         memory,
         space: Some(space),
         pin,
+        watch,
         facts,
     };
     capture.note_gap_of("identity", |capture| {
@@ -196,6 +202,7 @@ pub(super) struct Capture<'a> {
     /// The memory, or why it cannot be read.
     pub(super) space: Option<Result<ProcessMemory, String>>,
     pin: Option<MemoryPin>,
+    pub(super) watch: Option<DeathWatch>,
     pub(super) facts: Option<(ProcFacts, Vec<Gap>)>,
 }
 
@@ -256,18 +263,26 @@ impl Capture<'_> {
         // What could not be stored at all does not count, not even its head.
         let nothing = copied.core.is_none() && copied.encoding == CoreEncoding::ZstdSeekable;
         let head_bytes = if nothing { 0 } else { head_bytes.len() as u64 };
+        let expected_all = expected.is_some_and(|all| head_bytes + copied.outcome.plain >= all);
+        let death = match &self.watch {
+            Some(watch) if !expected_all || copied.death != Death::default() => {
+                watch.after_release(copied.death.clone())
+            }
+            _ => copied.death.clone(),
+        };
         let end = StreamEnd {
             expected,
             got: head_bytes + copied.outcome.plain,
             write_error: copied.outcome.write_error.as_ref(),
             read_error: copied.outcome.read_error.as_ref(),
             head_problem,
-            killed: copied.killed.clone(),
+            death: &death,
         };
         self.manifest.verdict = end.verdict();
-        if let (Verdict::Complete, Some(evidence)) = (&self.manifest.verdict, &copied.killed) {
+        if let (Verdict::Complete, Some(evidence)) = (&self.manifest.verdict, death.evidence()) {
             self.log
                 .note(&format!("killed while its core was copied: {evidence}"));
+            self.manifest.killed = Some(evidence);
         }
         let got = end.got;
         self.finish_core(copied, got, expected);

@@ -14,6 +14,7 @@ use super::capture::{CORE, Capture, gap, io_error};
 use super::core_copy::{CopyOutcome, copy_frames, copy_places};
 use super::core_file::CoreFile;
 use super::core_source::PipeSource;
+use super::death::Death;
 use super::disk_guard::DiskGuard;
 use super::layout::Layout;
 use super::log::readable_size;
@@ -25,7 +26,6 @@ use super::process_memory::ProcessMemory;
 use super::room::{Room, room_for};
 use super::self_check::{Comparison, compare, plain};
 use super::settings::{Release, Source, Strategy};
-use super::verdict::kill_evidence;
 
 /// The core as it is.
 const PLAIN: EntryKind = EntryKind::Core(CoreEncoding::None);
@@ -58,8 +58,8 @@ pub(super) struct Copied<'g> {
     pub encoding: CoreEncoding,
     /// How it went.
     pub outcome: CopyOutcome,
-    /// What says that the process was killed while it was copied.
-    pub killed: Option<String>,
+    /// What befell the process while it was copied.
+    pub death: Death,
 }
 
 impl<'g> Copied<'g> {
@@ -68,7 +68,7 @@ impl<'g> Copied<'g> {
             core: Some(core),
             encoding: CoreEncoding::ZstdSeekable,
             outcome,
-            killed: None,
+            death: Death::default(),
         }
     }
 }
@@ -145,7 +145,7 @@ impl Capture<'_> {
                         write_error: Some(error),
                         ..CopyOutcome::default()
                     },
-                    killed: None,
+                    death: Death::default(),
                 };
             }
         };
@@ -190,15 +190,15 @@ impl Capture<'_> {
                         core: None,
                         encoding: CoreEncoding::ZstdSeekable,
                         outcome,
-                        killed: None,
+                        death: Death::default(),
                     }
                 }
             };
         }
         self.note_copied(head, &outcome, "memory");
-        let killed = self.end_of_copy(head, &CORE, hold);
+        let death = self.end_of_copy(head, &CORE, hold);
         Copied {
-            killed,
+            death,
             ..Copied::frames(core, outcome)
         }
     }
@@ -221,11 +221,11 @@ impl Capture<'_> {
         let (level, workers) = (self.settings.level, self.settings.worker_threads());
         let outcome = copy_frames(&source, &mut core, level, workers);
         self.note_copied(head, &outcome, "the pipe");
-        let killed = self.process.as_ref().and_then(kill_evidence);
+        let death = self.last_look();
         drop(source);
         self.release(hold);
         Copied {
-            killed,
+            death,
             ..Copied::frames(core, outcome)
         }
     }
@@ -273,7 +273,7 @@ impl Capture<'_> {
         (file, outcome): (File, CopyOutcome),
         hold: &mut Hold,
     ) -> Copied<'g> {
-        let killed = self.end_of_copy(head, &PLAIN, hold);
+        let death = self.end_of_copy(head, &PLAIN, hold);
         let start = head.len() as u64;
         let source = PlainSource::new(&file, start, start + outcome.plain);
         let level = self.settings.level.max(LATER_LEVEL);
@@ -281,7 +281,7 @@ impl Capture<'_> {
         if packed.plain == outcome.plain {
             self.forget_plain();
             return Copied {
-                killed,
+                death,
                 ..Copied::frames(core, outcome)
             };
         }
@@ -301,7 +301,7 @@ impl Capture<'_> {
             core: None,
             encoding: CoreEncoding::None,
             outcome,
-            killed,
+            death,
         }
     }
 
@@ -339,7 +339,7 @@ impl Capture<'_> {
     }
 
     /// Everything that needs the process is done: looks at it a last time and lets it go.
-    fn end_of_copy(&mut self, head: &[u8], stored: &EntryKind, hold: &mut Hold) -> Option<String> {
+    fn end_of_copy(&mut self, head: &[u8], stored: &EntryKind, hold: &mut Hold) -> Death {
         if let Some(stream) = hold.stream.as_mut().filter(|_| self.settings.self_check) {
             let compressed = *stored == CORE;
             let compared = self
@@ -362,14 +362,20 @@ impl Capture<'_> {
                 });
             }
         }
-        let waits = hold.stream.is_some();
-        let killed = self
-            .process
-            .as_ref()
-            .filter(|_| waits)
-            .and_then(kill_evidence);
+        // A process that was released early has ended as it should.
+        let death = match hold.stream {
+            Some(_) => self.last_look(),
+            None => Death::default(),
+        };
         self.release(hold);
-        killed
+        death
+    }
+
+    fn last_look(&self) -> Death {
+        match (&self.watch, &self.process) {
+            (Some(watch), Some(process)) => watch.while_it_waits(process),
+            _ => Death::default(),
+        }
     }
 
     /// Lets the process and its memory go.

@@ -394,7 +394,7 @@ mod tests {
             // The buffer of a zero piece holds anything.
             let bytes = if zero { &vec![9; piece.len()] } else { piece };
             buffer[..piece.len()].copy_from_slice(bytes);
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 thread::yield_now();
             }
             Ok(Some(Piece {

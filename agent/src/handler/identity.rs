@@ -65,6 +65,7 @@ pub(crate) fn first_manifest(
             cause: Cause::HandlerDied,
             evidence: None,
         },
+        killed: None,
         core: None,
         workload: None,
         image: None,

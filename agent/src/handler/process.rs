@@ -136,6 +136,19 @@ impl ProcessHandles {
         })
     }
 
+    /// Ids of its threads on the host, at most so many, the leader's included.
+    #[must_use]
+    pub(super) fn threads(&self, limit: usize) -> Vec<u32> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let names =
+            openat(&self.directory, "task", flags, Mode::empty()).and_then(rustix::fs::Dir::new);
+        let ids = names.into_iter().flatten().flatten().filter_map(|name| {
+            let name = name.file_name().to_str().ok()?.to_owned();
+            name.parse().ok()
+        });
+        std::iter::once(self.pid).chain(ids).take(limit).collect()
+    }
+
     /// Opens the file that is mapped at exactly these addresses, whatever its name leads to now.
     #[must_use]
     pub(super) fn open_mapped_file(&self, start: u64, end: u64) -> Option<File> {

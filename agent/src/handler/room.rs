@@ -6,7 +6,9 @@
 //! both, the kernel kills it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use super::cgroups::directory;
 
 /// Bytes that must be left over, for the restarted process needs more than memory of its own.
 const MARGIN: u64 = 32 << 20;
@@ -39,10 +41,10 @@ pub(super) fn room_for(size: u64, cgroup: Option<&[u8]>) -> Room {
         Some(kib.saturating_mul(1024))
     };
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let Some(directory) = cgroup.and_then(|cgroup| memory_cgroup(cgroup, &mounts)) else {
+    let Some(found) = cgroup.and_then(|cgroup| directory(cgroup, &mounts, "memory")) else {
         return Room::Unknown;
     };
-    let Some(in_cgroup) = free_in(&directory) else {
+    let Some(in_cgroup) = free_in(&found) else {
         return Room::Unknown;
     };
     let Some(free) = node().map(|node| node.min(in_cgroup)) else {
@@ -52,55 +54,6 @@ pub(super) fn room_for(size: u64, cgroup: Option<&[u8]>) -> Room {
         None | Some(0) => Room::Enough,
         Some(missing) => Room::Missing(missing),
     }
-}
-
-/// Where the limits of a process's memory cgroup stand, from its `/proc/<pid>/cgroup` and our
-/// `mountinfo`.
-fn memory_cgroup(cgroup: &[u8], mounts: &[u8]) -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStrExt;
-    let lines = || cgroup.split(|&byte| byte == b'\n');
-    let of = |line: &[u8], controllers: &str| -> Option<Vec<u8>> {
-        // hierarchy:controllers:path
-        let mut parts = line.splitn(3, |&byte| byte == b':');
-        let (_, found, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let mut names = found.split(|&byte| byte == b',');
-        names
-            .any(|name| name == controllers.as_bytes())
-            .then(|| path.to_vec())
-    };
-    let v1 =
-        lines()
-            .find_map(|line| of(line, "memory"))
-            .zip(mount_of(mounts, "cgroup", Some("memory")));
-    let v2 = || {
-        lines()
-            .find_map(|line| of(line, ""))
-            .zip(mount_of(mounts, "cgroup2", None))
-    };
-    let (path, mount) = v1.or_else(v2)?;
-    let path = path.strip_prefix(b"/").unwrap_or(&path);
-    // A cgroup outside of our own root, or a hostile name, is no path to follow.
-    let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    let plain = path
-        .components()
-        .all(|part| matches!(part, std::path::Component::Normal(_)));
-    plain.then(|| mount.join(path))
-}
-
-/// Mount point of the file system of this type whose options name the controller.
-fn mount_of(mounts: &[u8], kind: &str, controller: Option<&str>) -> Option<PathBuf> {
-    let text = std::str::from_utf8(mounts).ok()?;
-    text.lines().find_map(|line| {
-        // 36 35 98:0 /root /mount options … - type source options
-        let (mount, rest) = line.split_once(" - ")?;
-        let mut rest = rest.split(' ');
-        let found = rest.next()?;
-        let options = rest.nth(1)?;
-        let named = controller.is_none_or(|name| options.split(',').any(|option| option == name));
-        let mut fields = mount.split(' ');
-        let (root, point) = (fields.nth(3)?, fields.next()?);
-        (found == kind && named && root == "/").then(|| point.into())
-    })
 }
 
 /// Least that is free in a cgroup and in all above it; `u64::MAX` where none has a limit.
@@ -141,25 +94,6 @@ fn field(stat: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HYBRID: &str = "25 20 0:22 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
-        26 20 0:23 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
-
-    #[test]
-    fn the_memory_cgroup_is_found_in_v1_v2_and_hybrid() {
-        let find = |cgroup: &str, mounts: &str| {
-            memory_cgroup(cgroup.as_bytes(), mounts.as_bytes())
-                .map(|path| path.display().to_string())
-        };
-        let hybrid = "5:cpu,cpuacct:/x\n4:memory:/kubepods/pod1/c2\n0::/y\n";
-        let expected = Some("/sys/fs/cgroup/memory/kubepods/pod1/c2".to_owned());
-        assert_eq!(find(hybrid, HYBRID), expected);
-        let v2 = "30 25 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup rw\n";
-        let expected = Some("/sys/fs/cgroup/kubepods.slice/c2".to_owned());
-        assert_eq!(find("0::/kubepods.slice/c2\n", v2), expected);
-        assert_eq!(find("0::/../../etc\n", v2), None);
-        assert_eq!(find("", v2), None);
-    }
 
     #[test]
     fn the_tightest_limit_above_counts_and_cache_does_not() {

@@ -71,6 +71,9 @@ pub struct HandlerSettings {
     pub core_limit: u64,
     /// Bytes of the spool's file system that a core leaves free (a twentieth of it at most).
     pub floor: u64,
+    /// Directory of the trace of SIGKILLs, where the node has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kill_trace: Option<PathBuf>,
     /// Whether to read the core a second time, from the pipe, and to compare. For tests.
     pub self_check: bool,
     /// Bytes kept above each thread's stack pointer in the minicore.
@@ -97,6 +100,7 @@ impl Default for HandlerSettings {
             slot_seconds: 600,
             core_limit: 0,
             floor: 256 << 20,
+            kill_trace: None,
             self_check: false,
             stack_window: 64 << 10,
             minicore_limit: 16 << 20,

@@ -8,7 +8,7 @@ use std::io;
 
 use cdh_bundle::{Cause, Verdict};
 
-use super::process::{ProcessHandles, status_field};
+use super::death::Death;
 
 /// What is known when the stream has ended.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ pub(super) struct StreamEnd<'a> {
     pub read_error: Option<&'a io::Error>,
     /// Why the head is no head.
     pub head_problem: Option<String>,
-    /// What says that the process was killed.
-    pub killed: Option<String>,
+    /// What befell the process.
+    pub death: &'a Death,
 }
 
 impl StreamEnd<'_> {
@@ -64,11 +64,28 @@ impl StreamEnd<'_> {
         if let Some(error) = self.read_error.filter(|error| error.kind() == TAKEN_AWAY) {
             return (Cause::OomKilled, Some(error.to_string()));
         }
-        if let Some(evidence) = &self.killed {
-            return (Cause::Killed, Some(evidence.clone()));
+        if let Some(evidence) = self.death.evidence() {
+            let kernel = self
+                .death
+                .kill
+                .as_ref()
+                .is_some_and(|(kill, _)| kill.by_kernel);
+            return match self.death.out_of_memory || kernel {
+                true => (Cause::OomKilled, Some(evidence)),
+                false => (Cause::Killed, Some(evidence)),
+            };
+        }
+        if self.death.frozen {
+            return (Cause::Frozen, Some("its cgroup is frozen".to_owned()));
         }
         if let Some(error) = self.read_error {
             return (Cause::Unknown, Some(format!("reading it failed: {error}")));
+        }
+        // The kernel believes that it has written the core: something else ended the stream.
+        let believes = self.death.exit_code.is_some_and(|code| code & 0x80 != 0);
+        if believes && self.death.uses_io_uring && self.head_problem.is_none() {
+            let evidence = "it uses io_uring, whose completions end a dump";
+            return (Cause::Interrupted, Some(evidence.to_owned()));
         }
         (Cause::Unknown, self.head_problem.clone())
     }
@@ -76,32 +93,28 @@ impl StreamEnd<'_> {
 
 /// Kind of the error of a memory that the OOM killer takes apart.
 const TAKEN_AWAY: io::ErrorKind = io::ErrorKind::OutOfMemory;
-/// Bit of SIGKILL in the masks of `status`.
-const KILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
-
-/// What `/proc` says about a SIGKILL that is pending, or was delivered.
-///
-/// The kernel ends the stream at a SIGKILL. Where `core_pipe_limit` makes it wait for the handler,
-/// only a SIGKILL lets the process go before the handler does; until then the bit stands in `ShdPnd`.
-/// A thread that was killed alone has it in `SigPnd`.
-#[must_use]
-pub(super) fn kill_evidence(process: &ProcessHandles) -> Option<String> {
-    if process.has_exited() == Some(true) {
-        let limit = std::fs::read_to_string("/proc/sys/kernel/core_pipe_limit").ok()?;
-        let waits = limit.trim() != "0";
-        return waits.then(|| "the process ended while its core was read".to_owned());
-    }
-    let status = process.read("status").ok()?;
-    ["ShdPnd", "SigPnd"].into_iter().find_map(|name| {
-        let mask = std::str::from_utf8(status_field(&status, name)?).ok()?;
-        let mask = u64::from_str_radix(mask, 16).ok()?;
-        (mask & KILL_BIT != 0).then(|| format!("{name} has SIGKILL"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOTHING: &Death = &Death {
+        pending: None,
+        ended_early: false,
+        exit_code: None,
+        out_of_memory: false,
+        frozen: false,
+        uses_io_uring: false,
+        kill: None,
+    };
+    const KILLED: &Death = &Death {
+        pending: Some("ShdPnd"),
+        ended_early: false,
+        exit_code: None,
+        out_of_memory: false,
+        frozen: false,
+        uses_io_uring: false,
+        kill: None,
+    };
 
     fn end() -> StreamEnd<'static> {
         StreamEnd {
@@ -110,14 +123,14 @@ mod tests {
             write_error: None,
             read_error: None,
             head_problem: None,
-            killed: None,
+            death: NOTHING,
         }
     }
 
     #[test]
     fn a_core_that_is_as_long_as_promised_is_complete_even_if_somebody_killed_it_afterwards() {
         let end = StreamEnd {
-            killed: Some("ShdPnd has SIGKILL".to_owned()),
+            death: KILLED,
             ..end()
         };
         assert_eq!(end.verdict(), Verdict::Complete);
@@ -128,7 +141,7 @@ mod tests {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         let cut = || StreamEnd { got: 60, ..end() };
         let killed = StreamEnd {
-            killed: Some("ShdPnd has SIGKILL".to_owned()),
+            death: KILLED,
             ..cut()
         };
         let cause = |end: &StreamEnd<'_>| match end.verdict() {
@@ -149,6 +162,31 @@ mod tests {
             }),
             Cause::NoSpace
         );
+    }
+
+    #[test]
+    fn causes_other_than_a_kill_are_told_apart() {
+        let cause = |death: &Death| {
+            let end = StreamEnd {
+                got: 60,
+                death,
+                ..end()
+            };
+            match end.verdict() {
+                Verdict::Truncated { cause, .. } => cause,
+                other => panic!("{other:?}"),
+            }
+        };
+        let mut death = NOTHING.clone();
+        death.uses_io_uring = true;
+        death.exit_code = Some(0x8b);
+        assert_eq!(cause(&death), Cause::Interrupted);
+        death.frozen = true;
+        assert_eq!(cause(&death), Cause::Frozen);
+        death.exit_code = Some(9);
+        assert_eq!(cause(&death), Cause::Killed);
+        death.out_of_memory = true;
+        assert_eq!(cause(&death), Cause::OomKilled);
     }
 
     #[test]

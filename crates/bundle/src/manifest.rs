@@ -43,6 +43,9 @@ pub struct Manifest {
     pub machine: String,
     /// Whether the core is all there.
     pub verdict: Verdict,
+    /// Who killed the process while its core was taken, in words, where that did not cut the core.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub killed: Option<String>,
     /// The core, where one is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core: Option<CoreRecord>,
@@ -283,6 +286,7 @@ pub(crate) mod tests {
                 ..SignalFacts::default()
             },
             machine: "x86_64".to_owned(),
+            killed: None,
             verdict: Verdict::Truncated {
                 expected: 3,
                 got: 1,

@@ -85,6 +85,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
         },
         machine: String::new(),
         verdict,
+        killed: None,
         core,
         image,
         workload: (workload != crate::Workload::default()).then_some(workload),

@@ -42,6 +42,7 @@ fn manifest(id: DumpId) -> Manifest {
         },
         machine: "x86_64".to_owned(),
         verdict: Verdict::Complete,
+        killed: None,
         core: None,
         workload: None,
         image: None,

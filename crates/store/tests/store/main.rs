@@ -43,6 +43,7 @@ fn manifest() -> Manifest {
         },
         machine: "x86_64".to_owned(),
         verdict: Verdict::Complete,
+        killed: None,
         core: None,
         workload: Some(Workload {
             namespace: Some("shop".to_owned()),

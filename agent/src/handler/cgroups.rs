@@ -1,0 +1,72 @@
+//! Where a process's cgroups stand in the file system, for both versions and their mixture.
+
+use std::path::{Component, Path, PathBuf};
+
+/// The directory of a process's cgroup in the hierarchy of this controller, of version 1 or 2, from
+/// its `/proc/<pid>/cgroup` and our `mountinfo`.
+#[must_use]
+pub(super) fn directory(cgroup: &[u8], mounts: &[u8], controller: &str) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    let path_in = |wanted: &str| {
+        cgroup.split(|&byte| byte == b'\n').find_map(|line| {
+            // hierarchy:controllers:path
+            let mut parts = line.splitn(3, |&byte| byte == b':');
+            let (_, found, path) = (parts.next()?, parts.next()?, parts.next()?);
+            let mut names = found.split(|&byte| byte == b',');
+            names
+                .any(|name| name == wanted.as_bytes())
+                .then(|| path.to_vec())
+        })
+    };
+    let first = path_in(controller).zip(mount_of(mounts, "cgroup", Some(controller)));
+    let second = || path_in("").zip(mount_of(mounts, "cgroup2", None));
+    let (path, mount) = first.or_else(second)?;
+    let path = path.strip_prefix(b"/").unwrap_or(&path);
+    // A cgroup outside of our own root, or a hostile name, is no path to follow.
+    let path = Path::new(std::ffi::OsStr::from_bytes(path));
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    plain.then(|| mount.join(path))
+}
+
+/// Mount point of the file system of this type whose options name the controller.
+fn mount_of(mounts: &[u8], kind: &str, controller: Option<&str>) -> Option<PathBuf> {
+    String::from_utf8_lossy(mounts).lines().find_map(|line| {
+        // 36 35 98:0 /root /mount options … - type source options
+        let (mount, rest) = line.split_once(" - ")?;
+        let mut rest = rest.split(' ');
+        let found = rest.next()?;
+        let options = rest.nth(1)?;
+        let named = controller.is_none_or(|name| options.split(',').any(|option| option == name));
+        let mut fields = mount.split(' ');
+        let (root, point) = (fields.nth(3)?, fields.next()?);
+        (found == kind && named && root == "/").then(|| point.into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "25 20 0:22 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+        26 20 0:23 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+
+    #[test]
+    fn cgroups_are_found_in_v1_v2_and_hybrid() {
+        let find = |cgroup: &str, mounts: &str, controller| {
+            directory(cgroup.as_bytes(), mounts.as_bytes(), controller)
+                .map(|path| path.display().to_string())
+        };
+        let hybrid = "5:cpu,cpuacct:/x\n4:memory:/kubepods/pod1/c2\n0::/y\n";
+        let expected = Some("/sys/fs/cgroup/memory/kubepods/pod1/c2".to_owned());
+        assert_eq!(find(hybrid, HYBRID, "memory"), expected);
+        let unified = Some("/sys/fs/cgroup/unified/y".to_owned());
+        assert_eq!(find(hybrid, HYBRID, "freezer"), unified);
+        let v2 = "30 25 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup rw\n";
+        let expected = Some("/sys/fs/cgroup/kubepods.slice/c2".to_owned());
+        assert_eq!(find("0::/kubepods.slice/c2\n", v2, "memory"), expected);
+        assert_eq!(find("0::/../../etc\n", v2, "memory"), None);
+        assert_eq!(find("", v2, "memory"), None);
+    }
+}

@@ -1,0 +1,285 @@
+//! What befell the process while its core was read: who killed it, whether the kernel was short of
+//! memory, whether its cgroup was frozen.
+//!
+//! Everything that tells is opened at the start, for a process that is killed leaves its cgroups and
+//! `/proc` within milliseconds. The exit code comes from the pidfd: the number that `wait` gives to
+//! the parent is the same, but belongs to the parent.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::cgroups;
+use super::process::{ProcessHandles, status_field};
+use super::sender::{self, SentKill};
+
+/// Threads of the process that are remembered.
+const THREADS: usize = 4096;
+/// How long a process that was let go may take to end before its exit code stays unknown.
+const ENDING: Duration = Duration::from_millis(300);
+/// Descriptors that are looked at for an io_uring.
+const DESCRIPTORS: usize = 4096;
+/// Bit of SIGKILL in the masks of `status`.
+const KILL_BIT: u64 = 1 << (libc::SIGKILL - 1);
+
+/// Opened at the start, asked at the end.
+#[derive(Debug)]
+pub(super) struct DeathWatch {
+    begun: f64,
+    pidfd: Option<OwnedFd>,
+    threads: Vec<u32>,
+    /// `memory.events` or `memory.oom_control`, and what it said at the start.
+    out_of_memory: Option<(File, u64)>,
+    /// `cgroup.events` or `freezer.state` of the cgroup.
+    freezer: Option<File>,
+    uses_io_uring: bool,
+    kill_trace: Option<PathBuf>,
+}
+
+/// What is known of the end of the process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Death {
+    /// A SIGKILL is pending, says this field of `status`.
+    pub pending: Option<&'static str>,
+    /// It ended although it should have waited for us.
+    pub ended_early: bool,
+    /// As `wait(2)` gives it: 0x9 for a SIGKILL, 0x8b for a dumped SIGSEGV.
+    pub exit_code: Option<i32>,
+    /// The OOM killer struck in its cgroup.
+    pub out_of_memory: bool,
+    /// Its cgroup is frozen.
+    pub frozen: bool,
+    /// It had an io_uring, whose completions end a dump.
+    pub uses_io_uring: bool,
+    /// Who sent a SIGKILL, and how many seconds after the handler had begun.
+    pub kill: Option<(SentKill, f64)>,
+}
+
+impl DeathWatch {
+    /// Opens what can be opened. `kill_trace` is the directory of the trace of SIGKILLs.
+    #[must_use]
+    pub(super) fn open(process: &ProcessHandles, cgroup: &[u8], kill_trace: Option<&Path>) -> Self {
+        let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let open = |controller: &str, names: [&str; 2]| {
+            let directory = cgroups::directory(cgroup, &mounts, controller)?;
+            names
+                .iter()
+                .find_map(|name| File::open(directory.join(name)).ok())
+        };
+        let memory = open("memory", ["memory.events", "memory.oom_control"]);
+        Self {
+            begun: now(),
+            pidfd: process.exit_watch(),
+            threads: process.threads(THREADS),
+            out_of_memory: memory.map(|file| {
+                let count = oom_kills(&file);
+                (file, count)
+            }),
+            freezer: open("freezer", ["cgroup.events", "freezer.state"]),
+            uses_io_uring: process.has_descriptor("anon_inode:[io_uring]", DESCRIPTORS),
+            kill_trace: kill_trace.map(Path::to_owned),
+        }
+    }
+
+    /// What there is to see while the process still waits for us, if it does.
+    #[must_use]
+    pub(super) fn while_it_waits(&self, process: &ProcessHandles) -> Death {
+        let ended = process.has_exited() == Some(true);
+        Death {
+            pending: pending_kill(process).filter(|_| !ended),
+            // Where the limit is 0, the kernel does not wait for the handler.
+            ended_early: ended && waits_for_handler(),
+            out_of_memory: self
+                .out_of_memory
+                .as_ref()
+                .is_some_and(|(file, before)| oom_kills(file) > *before),
+            frozen: self.freezer.as_ref().is_some_and(is_frozen),
+            uses_io_uring: self.uses_io_uring,
+            ..Death::default()
+        }
+    }
+
+    /// Adds what is known once the process may end: its exit code, and who sent the SIGKILL.
+    #[must_use]
+    pub(super) fn after_release(&self, mut death: Death) -> Death {
+        death.exit_code = self.pidfd.as_ref().and_then(exit_code);
+        if let Some(trace) = &self.kill_trace {
+            death.kill = sender::find(trace, &self.threads, self.begun - BEFORE).map(|kill| {
+                let after = (kill.at - self.begun).max(0.0);
+                (kill, after)
+            });
+        }
+        death
+    }
+}
+
+/// A kill may be sent before the handler has begun: the kernel needs a moment to start it.
+const BEFORE: f64 = 0.05;
+
+impl Death {
+    /// Whether the process was killed by a SIGKILL.
+    #[must_use]
+    pub(super) fn was_killed(&self) -> bool {
+        let killed = |code: i32| code & 0x7f == libc::SIGKILL;
+        match self.exit_code {
+            Some(code) => killed(code),
+            None => self.pending.is_some() || self.ended_early || self.kill.is_some(),
+        }
+    }
+
+    /// Who or what killed it, in words; `None` where it was not killed.
+    #[must_use]
+    pub(super) fn evidence(&self) -> Option<String> {
+        if !self.was_killed() {
+            return None;
+        }
+        if let Some((kill, after)) = &self.kill {
+            let by_kernel = if kill.by_kernel { " (the kernel)" } else { "" };
+            return Some(format!(
+                "SIGKILL from `{}` (pid {}){by_kernel} {after:.1} s into the dump",
+                kill.sender, kill.sender_id
+            ));
+        }
+        Some(match (self.pending, self.exit_code) {
+            (Some(field), _) => format!("{field} has SIGKILL"),
+            (None, Some(code)) => format!("its exit code is {code:#x}"),
+            (None, None) => "the process ended while its core was read".to_owned(),
+        })
+    }
+}
+
+fn now() -> f64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
+}
+
+fn waits_for_handler() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/core_pipe_limit")
+        .is_ok_and(|limit| limit.trim() != "0")
+}
+
+/// The field of `status` that shows a SIGKILL. The kernel ends the stream at one; until the process
+/// has gone, the bit stands in `ShdPnd`. A thread that was killed alone has it in `SigPnd`.
+fn pending_kill(process: &ProcessHandles) -> Option<&'static str> {
+    let status = process.read("status").ok()?;
+    ["ShdPnd", "SigPnd"].into_iter().find(|name| {
+        let mask = status_field(&status, name).and_then(|mask| std::str::from_utf8(mask).ok());
+        mask.and_then(|mask| u64::from_str_radix(mask, 16).ok())
+            .is_some_and(|mask| mask & KILL_BIT != 0)
+    })
+}
+
+fn text(file: &File) -> String {
+    let mut buffer = [0; 4096];
+    let count = file.read_at(&mut buffer, 0).unwrap_or(0);
+    String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).into_owned()
+}
+
+/// `oom_kill N` stands in both versions' files.
+fn oom_kills(file: &File) -> u64 {
+    let found = text(file);
+    let line = found
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "));
+    line.and_then(|count| count.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+fn is_frozen(file: &File) -> bool {
+    let found = text(file);
+    found
+        .lines()
+        .any(|line| matches!(line.trim(), "frozen 1" | "FROZEN" | "FREEZING"))
+}
+
+/// Waits a little for the end of the process and asks the pidfd (`PIDFD_GET_INFO` with
+/// `PIDFD_INFO_EXIT`, Linux 6.15; `include/uapi/linux/pidfd.h`).
+fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
+    /// `_IOWR(0xff, 11, struct pidfd_info)` with the first 64 bytes of it.
+    const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b_u32 as libc::Ioctl;
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    let deadline = Instant::now() + ENDING;
+    loop {
+        let pause = Timespec {
+            tv_sec: 0,
+            tv_nsec: 20_000_000,
+        };
+        let ended = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&pause));
+        // mask, cgroupid, eleven ids, exit_code
+        let mut info = [PIDFD_INFO_EXIT, 0, 0, 0, 0, 0, 0, 0];
+        // SAFETY: the structure has the size that the request states.
+        let asked =
+            unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) } == 0;
+        let [mask, .., last] = info;
+        if asked && mask & PIDFD_INFO_EXIT != 0 {
+            let [.., a, b, c, d] = last.to_ne_bytes();
+            return Some(i32::from_ne_bytes([a, b, c, d]));
+        }
+        // A zombie tells only when its parent has seen it.
+        if Instant::now() >= deadline {
+            return None;
+        }
+        if ended.is_ok_and(|count| count > 0) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_of_a_process_that_is_gone_is_told_by_its_pidfd() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let flags = rustix::process::PidfdFlags::empty();
+        let pidfd = rustix::process::pidfd_open(pid, flags).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Before Linux 6.15 nobody tells.
+        if let Some(code) = exit_code(&pidfd) {
+            assert_eq!(code, 9);
+        }
+    }
+
+    #[test]
+    fn a_kill_is_told_by_the_best_that_is_known() {
+        let death = Death {
+            pending: Some("ShdPnd"),
+            ..Death::default()
+        };
+        assert_eq!(death.evidence().unwrap(), "ShdPnd has SIGKILL");
+        let sent = SentKill {
+            sender: "runc".into(),
+            sender_id: 4711,
+            at: 100.0,
+            by_kernel: false,
+        };
+        let named = Death {
+            kill: Some((sent, 4.23)),
+            exit_code: Some(9),
+            ..death.clone()
+        };
+        assert_eq!(
+            named.evidence().unwrap(),
+            "SIGKILL from `runc` (pid 4711) 4.2 s into the dump"
+        );
+        // It was sent, but the process had already ended as it should.
+        let too_late = Death {
+            exit_code: Some(0x8b),
+            ..named
+        };
+        assert_eq!(too_late.evidence(), None);
+    }
+}
