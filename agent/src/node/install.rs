@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::binary::{self, BinaryError, Linkage};
 use super::journal::{Journal, JournalError, write_atomically};
+use super::kill_trace::{ensure_kill_trace, remove_kill_trace};
 use super::settings::{NodeSettings, SettingsError, SettingsFiles};
 use crate::handler::settings::HandlerSettings;
 use crate::paths::{AgentPaths, PatternError};
@@ -56,6 +57,15 @@ pub enum InstallError {
     /// The backup cannot be kept, so nothing was changed.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The trace of SIGKILLs cannot be removed.
+    #[error("cannot remove the trace of {path}")]
+    Trace {
+        /// State directory of the installation.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
     /// A setting was refused; the others are as they were.
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -141,8 +151,14 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
         path: paths.spool.clone(),
         source,
     })?;
+    // Without it dumps lack a name; with another root than the node's own there is none.
+    let kill_trace = match paths.settings == SettingsFiles::kernel() {
+        true => ensure_kill_trace(&paths.state).ok(),
+        false => None,
+    };
     let handler = HandlerSettings {
         spool,
+        kill_trace,
         ..options.handler.clone()
     };
     handler
@@ -218,6 +234,10 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
             Err(source) => return Err(BinaryError::Write { path, source }.into()),
         }
     }
+    remove_kill_trace(&paths.state).map_err(|source| InstallError::Trace {
+        path: paths.state.clone(),
+        source,
+    })?;
     if !taken_over {
         Journal::remove(&paths.backup())?;
     }

@@ -3,8 +3,12 @@
 pub mod binary;
 pub mod install;
 pub mod journal;
+mod kill_trace;
 pub mod settings;
 pub mod status;
+
+pub(crate) use kill_trace::refresh_kill_trace;
+pub use kill_trace::{ensure_kill_trace, remove_kill_trace};
 
 /// The error with its causes, on one line.
 fn explain(error: &dyn std::error::Error) -> String {

@@ -115,6 +115,7 @@ pub fn run(
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
+    crate::node::refresh_kill_trace(paths);
     run_until(signals.as_fd(), paths, open_store, setuid, observer)
 }
 

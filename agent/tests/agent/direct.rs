@@ -89,18 +89,22 @@ fn a_process_released_early_leaves_its_whole_core() {
     }
 }
 
+fn wait_for_dump(pid: u32) {
+    let status = format!("/proc/{pid}/status");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !fs::read_to_string(&status).is_ok_and(|text| text.contains("CoreDumping:\t1")) {
+        assert!(Instant::now() < deadline, "it does not crash");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
 /// Kills the process in the middle of its dump; how long it took to die.
 fn kill_while_dumping(node: &Node, after: Duration) -> Duration {
     let mut child = Command::new(programs().join("crash"))
         .args(["random", "256"])
         .spawn()
         .unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !fs::read_to_string(&status).is_ok_and(|text| text.contains("CoreDumping:\t1")) {
-        assert!(Instant::now() < deadline, "it does not crash");
-        std::thread::sleep(Duration::from_micros(200));
-    }
+    wait_for_dump(child.id());
     std::thread::sleep(after);
     let begun = Instant::now();
     child.kill().unwrap();
@@ -141,6 +145,54 @@ fn without_a_hold_on_the_memory_a_sigkill_cuts_the_core_and_that_is_told() {
         assert!(manifest.core.is_some_and(|core| core.size == got), "{log}");
         assert!(manifest.fingerprint.is_some(), "{log}");
     }
+}
+
+/// A program of its own that kills, so that it is not the test that stands as the sender.
+fn kill_by_program(node: &Node, settings: &serde_json::Value) -> (cdh_bundle::Manifest, String) {
+    node.set(settings);
+    let mut child = Command::new(programs().join("crash"))
+        .args(["random", "256"])
+        .spawn()
+        .unwrap();
+    wait_for_dump(child.id());
+    std::thread::sleep(Duration::from_millis(20));
+    let mut kill = Command::new("kill");
+    let mut killer = kill.args(["-9", &child.id().to_string()]).spawn().unwrap();
+    let id = killer.id();
+    killer.wait().unwrap();
+    child.wait().unwrap();
+    let (manifest, log) = node.take_entry();
+    assert!(
+        log.contains(&format!("SIGKILL from `kill` (pid {id})")),
+        "{log}"
+    );
+    (manifest, log)
+}
+
+#[test]
+fn who_sent_a_sigkill_stands_in_the_dump() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let Ok(trace) = cdh_agent::node::ensure_kill_trace(node.root.path()) else {
+        eprintln!("skipped: tracefs cannot be used here");
+        return;
+    };
+    let held = json!({ "strategy": "zstd", "kill_trace": trace });
+    let (manifest, log) = kill_by_program(&node, &held);
+    assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
+    assert!(manifest.killed.is_some_and(|who| who.contains("`kill`")));
+    let not_held = json!({ "strategy": "zstd", "kill_trace": trace, "pin": false });
+    let (manifest, log) = kill_by_program(&node, &not_held);
+    let Verdict::Truncated {
+        cause, evidence, ..
+    } = manifest.verdict
+    else {
+        panic!("{:?}: {log}", manifest.verdict)
+    };
+    assert_eq!(cause, Cause::Killed);
+    assert!(evidence.unwrap().contains("s into the dump"), "{log}");
+    cdh_agent::node::remove_kill_trace(node.root.path()).unwrap();
 }
 
 #[test]

@@ -94,13 +94,14 @@ impl Node {
         fs::write(self.path("cdh-handler.json"), all.to_string()).unwrap();
     }
 
-    /// Waits until no handler is at work in the spool.
+    /// Waits for an entry in the spool, and until no handler is at work on one.
     pub(crate) fn wait_for_handlers(&self) {
         let deadline = Instant::now() + Duration::from_secs(120);
-        while names_in(&self.paths.spool)
-            .iter()
-            .any(|name| name.ends_with(".partial"))
-        {
+        loop {
+            let names = names_in(&self.paths.spool);
+            if !names.is_empty() && !names.iter().any(|name| name.ends_with(".partial")) {
+                return;
+            }
             assert!(Instant::now() < deadline, "the handlers do not end");
             std::thread::sleep(Duration::from_millis(2));
         }
