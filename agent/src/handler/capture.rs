@@ -111,6 +111,7 @@ pub fn capture(
         memory,
         space: Some(space),
         pin,
+        rearranged: false,
         watch,
         facts,
     };
@@ -202,6 +203,8 @@ pub(super) struct Capture<'a> {
     /// The memory, or why it cannot be read.
     pub(super) space: Option<Result<ProcessMemory, String>>,
     pin: Option<MemoryPin>,
+    /// The core is not in the kernel's order.
+    pub(super) rearranged: bool,
     pub(super) watch: Option<DeathWatch>,
     pub(super) facts: Option<(ProcFacts, Vec<Gap>)>,
 }
@@ -210,7 +213,7 @@ impl Capture<'_> {
     fn run(mut self, stream: File, cgroup: Option<&RawText>) -> Result<Captured, SpoolError> {
         let mut recorder = Recorder::new(stream);
         let head = CoreHead::from_reader(&mut recorder);
-        let (stream, head_bytes) = recorder.into_parts();
+        let (stream, mut head_bytes) = recorder.into_parts();
         let (head, head_problem) = match head {
             Ok(head) => (Some(head), None),
             Err(error) => {
@@ -232,12 +235,22 @@ impl Capture<'_> {
                 path: self.entry.path().to_owned(),
                 source,
             })?;
-        let core = self.begin_core(&head_bytes, &guard);
+        let mut core = self.begin_core(&head_bytes, &guard);
         if let Some(head) = &head {
             self.minicore(head);
         }
-        let expected = head.as_ref().map(CoreHead::expected_len);
-        let direct = head.as_ref().and_then(|head| self.direct(head));
+        let mut expected = head.as_ref().map(CoreHead::expected_len);
+        let mut direct = head.as_ref().and_then(|head| self.direct(head));
+        if let (Some(head), Some(direct)) = (&head, &mut direct)
+            && let Some(bytes) = self.rearrange(head, direct, &guard)
+        {
+            expected = Some(direct.end());
+            head_bytes = bytes;
+            drop(core);
+            self.entry.remove_file(&CORE.file_name());
+            core = self.begin_core(&head_bytes, &guard);
+            self.rearranged = true;
+        }
         self.write_facts();
         drop(head);
         let mut hold = Hold {

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io;
 
 use cdh_bundle::{CoreEncoding, EntryKind, Gap};
-use cdh_elfcore::CoreHead;
+use cdh_elfcore::{CoreHead, FileSource};
 
 use super::capture::{CORE, Capture, gap, io_error};
 use super::core_copy::{CopyOutcome, copy_frames, copy_places};
@@ -16,6 +16,7 @@ use super::core_file::CoreFile;
 use super::core_source::PipeSource;
 use super::death::Death;
 use super::disk_guard::DiskGuard;
+use super::importance::by_importance;
 use super::layout::Layout;
 use super::log::readable_size;
 use super::memory_source::MemorySource;
@@ -48,6 +49,14 @@ pub(super) struct Direct {
     memory: ProcessMemory,
     /// Bytes that the process really has.
     resident: u64,
+}
+
+impl Direct {
+    /// Bytes of the whole core.
+    #[must_use]
+    pub(super) fn end(&self) -> u64 {
+        self.layout.end
+    }
 }
 
 /// A copy that was made.
@@ -123,6 +132,37 @@ impl Capture<'_> {
             ));
         }
         may
+    }
+
+    /// A head that puts first what matters most, where the core may not fit into the room that there
+    /// is, so that what is cut off is what matters least. What is never cut is byte for byte what the
+    /// kernel writes, and so is what fits as it is.
+    pub(super) fn rearrange(
+        &mut self,
+        head: &CoreHead,
+        direct: &mut Direct,
+        guard: &DiskGuard,
+    ) -> Option<Vec<u8>> {
+        let room = guard.room();
+        if room >= direct.resident.saturating_add(direct.resident / 16) {
+            return None;
+        }
+        let minicore = self
+            .entry
+            .open_file(&EntryKind::Minicore.file_name())
+            .ok()
+            .flatten()
+            .and_then(|file| CoreHead::from_source(&FileSource::new(file).ok()?).ok());
+        let rearranged = head
+            .rearranged(&by_importance(head, minicore.as_ref()))
+            .inspect_err(|error| self.log.note(&format!("the order stays: {error}")))
+            .ok()?;
+        direct.layout = Layout::of_rearranged(&rearranged);
+        let (size, room) = (readable_size(direct.resident), readable_size(room));
+        self.log.note(&format!(
+            "what matters most comes first: {size} of memory, room for {room}"
+        ));
+        Some(rearranged.bytes)
     }
 
     /// Copies the core and lets the process go.
@@ -325,7 +365,8 @@ impl Capture<'_> {
             .as_ref()
             .and_then(|process| process.has_exited())
             == Some(false);
-        let can = hold.stream.is_some() && alive && outcome.write_error.is_none();
+        let can =
+            hold.stream.is_some() && alive && outcome.write_error.is_none() && !self.rearranged;
         if can {
             let note = format!("the core is read from the pipe after all: {why}");
             self.log.note(&note);
@@ -340,7 +381,11 @@ impl Capture<'_> {
 
     /// Everything that needs the process is done: looks at it a last time and lets it go.
     fn end_of_copy(&mut self, head: &[u8], stored: &EntryKind, hold: &mut Hold) -> Death {
-        if let Some(stream) = hold.stream.as_mut().filter(|_| self.settings.self_check) {
+        if let Some(stream) = hold
+            .stream
+            .as_mut()
+            .filter(|_| self.settings.self_check && !self.rearranged)
+        {
             let compressed = *stored == CORE;
             let compared = self
                 .entry

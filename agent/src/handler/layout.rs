@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use cdh_elfcore::CoreHead;
+use cdh_elfcore::{CoreHead, CorePart, RearrangedHead};
 
 /// A piece of memory in the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,22 @@ impl Layout {
             extents,
             tail,
         })
+    }
+
+    /// Of a core whose memory stands in another order.
+    #[must_use]
+    pub(super) fn of_rearranged(head: &RearrangedHead) -> Self {
+        let extent = |part: &CorePart| Extent {
+            offset: part.offset.0,
+            length: part.size,
+            address: part.start.0,
+        };
+        Self {
+            start: head.bytes.len() as u64,
+            end: head.len,
+            extents: head.parts.iter().map(extent).collect(),
+            tail: Vec::new(),
+        }
     }
 
     /// Extents that have bytes in this part of the core.

@@ -15,6 +15,7 @@ mod death;
 mod disk_guard;
 mod dump_info;
 pub(crate) mod identity;
+mod importance;
 mod isolated;
 mod layout;
 mod live_memory;

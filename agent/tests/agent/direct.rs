@@ -229,3 +229,65 @@ fn a_limit_cuts_the_core_and_is_named() {
     assert_eq!(cause, Cause::Limit, "{log}");
     assert!(got > limit / 2 && got < 2 * limit, "{got}: {log}");
 }
+
+#[test]
+fn what_is_cut_off_is_what_matters_least_and_the_rest_is_a_valid_core() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let Some(_disk) = SmallDisk::mount(node.paths.spool.clone(), "size=100m,mode=0700") else {
+        return;
+    };
+    for size in ["120", "200", "1000"] {
+        let program = programs().join("crash");
+        let status = Command::new(program)
+            .args(["threads", "9", "random", size])
+            .status();
+        assert!(status.unwrap().signal().is_some());
+        node.wait_for_handlers();
+        let entry = node.entry();
+        let log = fs::read_to_string(entry.join("handler.log")).unwrap();
+        let stored = fs::File::open(entry.join("core.zst")).unwrap();
+        let core = node.path("core");
+        let mut plain = fs::File::create(&core).unwrap();
+        std::io::copy(&mut zstd::stream::Decoder::new(stored).unwrap(), &mut plain).unwrap();
+        let file = cdh_elfcore::FileSource::new(fs::File::open(&core).unwrap()).unwrap();
+        let found = cdh_elfcore::CoreFile::open(Box::new(file)).unwrap();
+        let length = plain.metadata().unwrap().len();
+        let completeness = found.head().completeness(length);
+        assert!(!completeness.is_complete());
+        // All of the stacks that the handler puts first, and of the crashing one.
+        assert!(completeness.stacks[0].found >= completeness.stacks[0].expected.min(1 << 20));
+        for stack in &completeness.stacks {
+            assert!(
+                stack.found >= stack.expected.min(128 << 10),
+                "{stack:?}: {log}"
+            );
+        }
+        let (manifest, _) = node.take_entry();
+        assert!(
+            matches!(
+                manifest.verdict,
+                Verdict::Truncated {
+                    cause: Cause::NoSpace,
+                    ..
+                }
+            ),
+            "{:?}: {log}",
+            manifest.verdict
+        );
+        let gdb = Command::new("gdb")
+            .args(["-nx", "-batch", "-iex", "set auto-load off"])
+            .args(["-ex", "thread apply all bt"])
+            .arg(programs().join("crash"))
+            .arg(&core)
+            .output();
+        let Ok(gdb) = gdb else { continue };
+        let text = String::from_utf8_lossy(&gdb.stdout);
+        assert!(
+            text.contains("write_to") && text.contains("wait_for_ever"),
+            "{text}"
+        );
+        assert_eq!(text.matches("wait_for_ever").count(), 9, "{text}");
+    }
+}

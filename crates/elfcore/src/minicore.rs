@@ -89,7 +89,7 @@ pub fn write_minicore(
 }
 
 /// All notes in one piece, each segment padded as the next one needs.
-fn notes(head: &CoreHead) -> Vec<u8> {
+pub(crate) fn notes(head: &CoreHead) -> Vec<u8> {
     let mut all = Vec::new();
     for (bytes, _) in head.note_bytes() {
         all.extend_from_slice(bytes);
@@ -142,7 +142,7 @@ fn flags_at(by_address: &[Segment], at: Avma) -> u32 {
 }
 
 /// That of the core, with the table right behind it and no sections.
-fn elf_header(head: &CoreHead, count: u16) -> Vec<u8> {
+pub(crate) fn elf_header(head: &CoreHead, count: u16) -> Vec<u8> {
     let raw = head.raw();
     let mut header = Vec::with_capacity(HEADER_SIZE);
     header.extend_from_slice(raw.get(..32).unwrap_or_default());
@@ -163,7 +163,7 @@ fn elf_header(head: &CoreHead, count: u16) -> Vec<u8> {
 }
 
 /// `Elf64_Phdr`: type, flags, then offset, address, physical address, file size, memory size, alignment.
-fn program_header(kind: u32, flags: u32, fields: [u64; 6]) -> Vec<u8> {
+pub(crate) fn program_header(kind: u32, flags: u32, fields: [u64; 6]) -> Vec<u8> {
     let mut header = [kind.to_le_bytes(), flags.to_le_bytes()].concat();
     fields
         .iter()

@@ -1,4 +1,4 @@
-/* Dies as it is told: crash [name NAME] [host NAME] [heap MIB|random MIB|sparse MIB] [threads N] [setuid] [abort|kill SIGNAL|orphan]
+/* Dies as it is told: crash [name NAME] [host NAME] [heap MIB|random MIB|sparse MIB] [threads N] [wait] [setuid] [abort|kill SIGNAL|orphan]
    Words are taken in their order; without a last one it writes to address 0. */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -69,6 +69,11 @@ int main(int count, char **words) {
                 if (pthread_create(&thread, 0, wait_for_ever, 0)) return 99;
             }
             i++;
+        } else if (!strcmp(word, "wait")) {
+            /* Says that it is ready and goes on when its input ends: crashes that happen at once. */
+            char line;
+            puts("ready"), fflush(stdout);
+            while (read(0, &line, 1) > 0) ;
         } else if (!strcmp(word, "setuid")) {
             if (setuid(65534)) return 96;
         } else if (!strcmp(word, "orphan")) {
