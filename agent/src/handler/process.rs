@@ -224,6 +224,12 @@ impl ProcessHandles {
         Some(RawText::new(bytes))
     }
 
+    /// What its parent will be told, of a process that has ended and whose parent has not asked yet.
+    #[must_use]
+    pub(super) fn zombie_exit_code(&self) -> Option<i32> {
+        zombie_exit_code(&self.read_leader("stat").ok()?)
+    }
+
     fn read_leader(&self, name: &str) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = File::from(openat(&self.directory, name, flags, Mode::empty())?);
@@ -266,6 +272,18 @@ pub(super) fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a [u8]>
     })
 }
 
+/// Field 52 of `/proc/<pid>/stat` where field 3 is `Z`.
+fn zombie_exit_code(stat: &[u8]) -> Option<i32> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let mut fields = stat
+        .get(end.checked_add(1)?..)?
+        .split(u8::is_ascii_whitespace)
+        .filter(|field| !field.is_empty());
+    let is_zombie = fields.next()? == b"Z";
+    let code = std::str::from_utf8(fields.nth(52 - 4)?).ok()?.parse().ok();
+    code.filter(|_| is_zombie)
+}
+
 /// Field 22 of `/proc/<pid>/stat`. The second field is the name in parentheses and may hold both
 /// spaces and parentheses, so fields are counted from the last closing one.
 fn start_ticks(stat: &[u8]) -> Option<u64> {
@@ -287,6 +305,27 @@ mod tests {
         assert_eq!(start_ticks(stat), Some(777));
         assert_eq!(start_ticks(b"42 (a) S 1 2"), None);
         assert_eq!(start_ticks(b""), None);
+    }
+
+    #[test]
+    fn the_exit_code_of_a_zombie_is_its_last_field() {
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "exit 3"])
+            .spawn()
+            .unwrap();
+        let path = format!("/proc/{}/stat", child.id());
+        let code = loop {
+            if let Some(code) = zombie_exit_code(&std::fs::read(&path).unwrap()) {
+                break code;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        };
+        child.wait().unwrap();
+        assert_eq!(code, 3 << 8);
+        assert_eq!(
+            zombie_exit_code(&std::fs::read("/proc/self/stat").unwrap()),
+            None
+        );
     }
 
     #[test]

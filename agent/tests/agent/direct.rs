@@ -89,7 +89,7 @@ fn a_process_released_early_leaves_its_whole_core() {
     }
 }
 
-fn wait_for_dump(pid: u32) {
+pub(crate) fn wait_for_dump(pid: u32) {
     let status = format!("/proc/{pid}/status");
     let deadline = Instant::now() + Duration::from_secs(30);
     while !fs::read_to_string(&status).is_ok_and(|text| text.contains("CoreDumping:\t1")) {

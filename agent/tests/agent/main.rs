@@ -2,6 +2,7 @@
 //! for themselves as long as they run. `CDH_TEST_HANDLER` names another handler to test, such as the
 //! static one that is shipped.
 
+mod cgroups;
 mod direct;
 mod node;
 

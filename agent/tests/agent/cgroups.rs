@@ -1,0 +1,158 @@
+//! Processes that lose their cgroup, their memory or their time while they are dumped.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use cdh_bundle::{Cause, Verdict};
+use serde_json::json;
+
+use super::direct::wait_for_dump;
+use super::node::{Node, programs};
+
+/// A cgroup of our own, removed when it is dropped.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Below the first of these directories that exists.
+    fn new(parents: &[&str]) -> Option<Self> {
+        let parent = parents.iter().map(Path::new).find(|path| path.is_dir())?;
+        let directory = parent.join(format!("cdh-test-{}", std::process::id()));
+        fs::create_dir_all(&directory).ok()?;
+        Some(Self(directory))
+    }
+
+    fn write(&self, name: &str, value: &str) {
+        fs::write(self.0.join(name), value).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.0.join(name)).unwrap()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The kernel lets go of the last process a moment after its end.
+        for _ in 0..200 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A process with so much memory, in the cgroup from its first page on, that waits to crash.
+fn ready(cgroup: &Cgroup, mebibytes: &str) -> Child {
+    let procs = cgroup.0.join("cgroup.procs");
+    let crash = programs().join("crash");
+    let script = r#"echo $$ > "$1"; exec "$2" random "$3" wait"#;
+    let mut child = Command::new("sh")
+        .args(["-c", script, "sh"])
+        .args([&procs, &crash])
+        .arg(mebibytes)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let output = child.stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    child
+}
+
+fn skipped(what: &str) {
+    eprintln!("skipped: {what} is not here");
+}
+
+const UNIFIED: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+
+#[test]
+fn a_cgroup_that_is_killed_or_frozen_does_not_cut_a_core_that_is_held() {
+    let Some(node) = Node::with_settings(&json!({ "strategy": "zstd" })) else {
+        return;
+    };
+    let cases = [
+        (&UNIFIED[..], "cgroup.kill", "1", ""),
+        (&UNIFIED[..], "cgroup.freeze", "1", "0"),
+        (
+            &["/sys/fs/cgroup/freezer"][..],
+            "freezer.state",
+            "FROZEN",
+            "THAWED",
+        ),
+    ];
+    for (parents, file, value, back) in cases {
+        for held in [true, false] {
+            let Some(cgroup) = Cgroup::new(parents).filter(|one| one.0.join(file).exists()) else {
+                skipped(file);
+                continue;
+            };
+            node.set(&json!({ "strategy": "zstd", "pin": held }));
+            let mut child = ready(&cgroup, "256");
+            drop(child.stdin.take());
+            wait_for_dump(child.id());
+            std::thread::sleep(Duration::from_millis(20));
+            cgroup.write(file, value);
+            node.wait_for_handlers();
+            if !back.is_empty() {
+                cgroup.write(file, back);
+            }
+            assert!(child.wait().unwrap().signal().is_some());
+            let (manifest, log) = node.take_entry();
+            let cause = match &manifest.verdict {
+                Verdict::Truncated { cause, .. } => Some(*cause),
+                _ => None,
+            };
+            let expected = match (held, back.is_empty()) {
+                (true, _) => None,
+                (false, true) => Some(Cause::Killed),
+                (false, false) => Some(Cause::Frozen),
+            };
+            assert_eq!(cause, expected, "{file}, held {held}: {log}");
+        }
+    }
+}
+
+#[test]
+fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let parents = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
+    let Some(cgroup) = Cgroup::new(&parents) else {
+        return skipped("a memory cgroup");
+    };
+    let (limit, usage, events) = match cgroup.0.join("memory.limit_in_bytes").exists() {
+        true => (
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "memory.oom_control",
+        ),
+        false => ("memory.max", "memory.current", "memory.events"),
+    };
+    if !cgroup.0.join(limit).exists() {
+        return skipped("the memory controller");
+    }
+    for release in ["hold", "early", "auto"] {
+        for headroom in [256 << 10, 1 << 20] {
+            node.set(&json!({ "release": release }));
+            cgroup.write(limit, "-1");
+            let mut child = ready(&cgroup, "100");
+            let used: u64 = cgroup.read(usage).trim().parse().unwrap();
+            cgroup.write(limit, &(used + headroom).to_string());
+            drop(child.stdin.take());
+            assert_eq!(child.wait().unwrap().signal(), Some(11));
+            let (manifest, log) = node.take_entry();
+            assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
+            assert!(cgroup.read(events).contains("oom_kill 0"), "{log}");
+            // A second process of this size has no room beside the memory of the first.
+            assert!(!log.contains("released, its memory is held"), "{log}");
+        }
+    }
+}
