@@ -4,9 +4,11 @@
 //! cargo xtask test      everything that CI runs: all tests, with the static handler built first
 //! cargo xtask demo      real crashes, captured, listed, explained, and compared with gdb
 //! cargo xtask handler   builds the static handler and prints its path
+//! cargo xtask bench     measures against peers
 //! cargo xtask docs      regenerates man pages and completions
 //! ```
 
+mod bench;
 mod build;
 mod crash;
 mod demo;
@@ -46,6 +48,10 @@ fn run() -> Result<()> {
             Ok(())
         }
         "docs" => docs::generate(),
-        _ => bail!("usage: cargo xtask test | demo | handler | docs"),
+        "bench" => {
+            tools::require(&["cc"])?;
+            bench::run(&rest)
+        }
+        _ => bail!("usage: cargo xtask test | demo | handler | docs | bench"),
     }
 }

@@ -97,7 +97,7 @@ pub fn capture(
         .as_ref()
         .map(|process| ProcFacts::read(process, cgroup.clone()));
     log.note("facts of /proc read");
-    priority::lower();
+    priority::restore();
     let id = DumpId::random();
     let entry = PartialEntry::create(&settings.spool, id)?;
     let manifest = first_manifest(id, arguments, process.as_ref());
@@ -262,6 +262,7 @@ impl Capture<'_> {
             && self.may_go_early(direct, &hold, cgroup)
         {
             hold.stream = None;
+            priority::lower();
             self.log.note("process released, its memory is held");
         }
         let patience = Duration::from_secs(settings.slot_seconds);

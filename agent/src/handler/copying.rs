@@ -22,6 +22,7 @@ use super::log::readable_size;
 use super::memory_source::MemorySource;
 use super::pin::MemoryPin;
 use super::plain_file::{PROGRESS, PlainFile, PlainSource};
+use super::priority;
 use super::process::status_field;
 use super::process_memory::ProcessMemory;
 use super::room::{Room, room_for};
@@ -428,6 +429,7 @@ impl Capture<'_> {
         let waited = hold.stream.take().is_some();
         hold.pin = None;
         if waited {
+            priority::lower();
             self.log.note("process released");
         }
     }

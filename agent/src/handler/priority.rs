@@ -1,5 +1,6 @@
 //! How eagerly the handler runs: first before everybody else, for what it wants to hold may be gone
-//! in a moment; then behind everybody else, for the node has other work.
+//! in a moment; then, as long as the process waits for it, like the process itself did; then behind
+//! everybody else, for the node has other work.
 
 #![allow(unsafe_code)]
 
@@ -16,6 +17,11 @@ const LAST: libc::c_int = 10;
 /// Before everybody else. Where that is not allowed, nothing changes.
 pub(super) fn raise() {
     set_nice(FIRST);
+}
+
+/// As any process.
+pub(super) fn restore() {
+    set_nice(0);
 }
 
 /// Behind everybody else.

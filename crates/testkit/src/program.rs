@@ -60,6 +60,8 @@ pub enum Program {
     Crash,
     /// Dies as one of many kinds of process: `kinds KIND [MEBIBYTES]`.
     Kinds,
+    /// Measures a handler that the kernel starts through it.
+    Meter,
     /// Stands between the kernel and a handler: keeps the core, kills who is to be killed, measures.
     Launcher,
 }
@@ -71,6 +73,7 @@ impl Program {
         match self {
             Self::Crash => "crash",
             Self::Kinds => "kinds",
+            Self::Meter => "meter",
             Self::Launcher => "launcher",
         }
     }
@@ -81,6 +84,7 @@ impl Program {
         match self {
             Self::Crash => include_str!("../programs/crash.c"),
             Self::Kinds => include_str!("../programs/kinds.c"),
+            Self::Meter => include_str!("../programs/meter.c"),
             Self::Launcher => include_str!("../programs/launcher.c"),
         }
     }

@@ -1,0 +1,16 @@
+//! Measurements against peers, in the same run.
+
+mod capture;
+mod peers;
+
+use anyhow::{Result, bail};
+
+/// Runs the measurement that the words name.
+pub(crate) fn run(words: &[String]) -> Result<()> {
+    match words.split_first() {
+        Some((what, rest)) if what == "capture" => capture::run(rest),
+        _ => bail!(
+            "usage: cargo xtask bench capture [--mib N] [--runs N] [--only NAME]… [--peer NAME=COMMAND]…"
+        ),
+    }
+}
