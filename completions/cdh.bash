@@ -188,7 +188,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__install)
-            opts="-h -V --state --libexec --handler --core-pipe-limit --suid-dumpable --store --config --color --help --version"
+            opts="-h -V --state --libexec --handler --core-pipe-limit --suid-dumpable --release --strategy --core-limit --floor --slots --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -231,6 +231,26 @@ _cdh() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --release)
+                    COMPREPLY=($(compgen -W "hold early auto" -- "${cur}"))
+                    return 0
+                    ;;
+                --strategy)
+                    COMPREPLY=($(compgen -W "auto zstd raw" -- "${cur}"))
+                    return 0
+                    ;;
+                --core-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --floor)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --slots)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --store)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -262,7 +282,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__run)
-            opts="-h -V --state --libexec --manage-node --store --config --color --help --version"
+            opts="-h -V --state --libexec --manage-node --release --strategy --core-limit --floor --slots --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -280,6 +300,26 @@ _cdh() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
                     fi
+                    return 0
+                    ;;
+                --release)
+                    COMPREPLY=($(compgen -W "hold early auto" -- "${cur}"))
+                    return 0
+                    ;;
+                --strategy)
+                    COMPREPLY=($(compgen -W "auto zstd raw" -- "${cur}"))
+                    return 0
+                    ;;
+                --core-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --floor)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --slots)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --store)

@@ -198,6 +198,15 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l handler -d 'Handler to install [default: `cdh-handler` beside this program, else this program itself]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l core-pipe-limit -d '`kernel.core_pipe_limit`: handlers that the kernel runs at once' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l suid-dumpable -d '`fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l release -d 'When the crashed process may go' -r -f -a "hold\t'When its memory has been copied'
+early\t'Within milliseconds, unless it is known that there is no room for its memory and a new one\'s'
+auto\t'Early where it is known that there is room, else hold'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l strategy -d 'How cores are put into the spool' -r -f -a "auto\t'`raw` where the process waits and there is ample room, else `zstd`'
+zstd\t'Compressed at once'
+raw\t'As they are, compressed when the process has gone'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l core-limit -d 'Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l floor -d 'Bytes that stay free on the spool\'s disk (at most a twentieth of it) [default: 256M]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l slots -d 'Handlers that copy at once; the others wait with the memory held [default: processors + 2]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
@@ -207,6 +216,15 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l release -d 'When the crashed process may go' -r -f -a "hold\t'When its memory has been copied'
+early\t'Within milliseconds, unless it is known that there is no room for its memory and a new one\'s'
+auto\t'Early where it is known that there is room, else hold'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l strategy -d 'How cores are put into the spool' -r -f -a "auto\t'`raw` where the process waits and there is ample room, else `zstd`'
+zstd\t'Compressed at once'
+raw\t'As they are, compressed when the process has gone'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l core-limit -d 'Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l floor -d 'Bytes that stay free on the spool\'s disk (at most a twentieth of it) [default: 256M]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l slots -d 'Handlers that copy at once; the others wait with the memory held [default: processors + 2]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 /// `cdh agent`.
 #[derive(Debug, Args)]
@@ -71,6 +71,76 @@ pub struct InstallArgs {
     /// `fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones
     #[arg(long, value_name = "0|2", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=2))]
     pub suid_dumpable: u32,
+    #[command(flatten)]
+    pub capture: CaptureArgs,
+}
+
+/// How the handler takes cores.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Capture")]
+pub struct CaptureArgs {
+    /// When the crashed process may go
+    #[arg(long, value_enum, default_value_t)]
+    pub release: ReleaseArg,
+    /// How cores are put into the spool
+    #[arg(long, value_enum, default_value_t)]
+    pub strategy: StrategyArg,
+    /// Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub core_limit: Option<u64>,
+    /// Bytes that stay free on the spool's disk (at most a twentieth of it) [default: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub floor: Option<u64>,
+    /// Handlers that copy at once; the others wait with the memory held [default: processors + 2]
+    #[arg(long, value_name = "N")]
+    pub slots: Option<usize>,
+}
+
+/// When the crashed process may go.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum ReleaseArg {
+    /// When its memory has been copied
+    #[default]
+    Hold,
+    /// Within milliseconds, unless it is known that there is no room for its memory and a new one's
+    Early,
+    /// Early where it is known that there is room, else hold
+    Auto,
+}
+
+/// How cores are put into the spool.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum StrategyArg {
+    /// `raw` where the process waits and there is ample room, else `zstd`
+    #[default]
+    Auto,
+    /// Compressed at once
+    Zstd,
+    /// As they are, compressed when the process has gone
+    Raw,
+}
+
+/// A number of bytes: `1500000`, `512M`, `2G`; the letters stand for powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let (number, letter) = match text.find(|c: char| !c.is_ascii_digit()) {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let shift = match letter.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        _ => return Err("a size is a number with K, M, G or T behind it".to_owned()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "a size begins with a number".to_owned())?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "that is more than any disk has".to_owned())
 }
 
 /// `cdh agent run`.
@@ -81,6 +151,8 @@ pub struct RunArgs {
     /// Install at the start and uninstall at the end
     #[arg(long)]
     pub manage_node: bool,
+    #[command(flatten)]
+    pub capture: CaptureArgs,
 }
 
 /// `cdh agent sweep`.
@@ -88,4 +160,19 @@ pub struct RunArgs {
 pub struct SweepArgs {
     #[command(flatten)]
     pub paths: PathArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_letters_of_powers_of_1024() {
+        assert_eq!(parse_size("1500"), Ok(1500));
+        assert_eq!(parse_size("512M"), Ok(512 << 20));
+        assert_eq!(parse_size("2gib"), Ok(2 << 30));
+        for bad in ["", "M", "1.5G", "-1", "9999999T", "5 apples"] {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 mod agent;
 
-pub use agent::{AgentArgs, AgentCommand, InstallArgs, PathArgs};
+pub use agent::{
+    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, PathArgs, ReleaseArg, StrategyArg,
+};
 
 use std::path::PathBuf;
 

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use cdh_agent::handler::settings::{HandlerSettings, Release, Strategy};
 use cdh_agent::{
     AgentPaths, InstallError, InstallOptions, PatternOwner, SetuidDumps, ShipperEvent,
 };
 use cdh_store::{Store, StoreError, StoreUrl};
 
-use crate::args::{AgentArgs, AgentCommand, InstallArgs, PathArgs};
+use crate::args::{
+    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, PathArgs, ReleaseArg, StrategyArg,
+};
 use crate::pipeline;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
@@ -22,7 +25,10 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
         AgentCommand::Sweep(args) => sweep(settings, &args.paths),
         AgentCommand::Run(args) => {
             if args.manage_node {
-                install(&InstallArgs::with_defaults(args.paths.clone()))?;
+                install(&InstallArgs::with_defaults(
+                    args.paths.clone(),
+                    args.capture.clone(),
+                ))?;
             }
             let outcome = ship_until_stopped(settings, &args.paths);
             if args.manage_node {
@@ -70,6 +76,7 @@ fn install(args: &InstallArgs) -> Result<ExitStatus> {
     let mut options = InstallOptions::new(paths(&args.paths), handler);
     options.core_pipe_limit = args.core_pipe_limit;
     options.suid_dumpable = args.suid_dumpable;
+    set_capture(&mut options.handler, &args.capture);
     let report = cdh_agent::install(&options).map_err(refused)?;
     let word = if report.reinstalled {
         "updated"
@@ -87,6 +94,22 @@ fn install(args: &InstallArgs) -> Result<ExitStatus> {
         );
     }
     Ok(ExitStatus::Done)
+}
+
+fn set_capture(handler: &mut HandlerSettings, args: &CaptureArgs) {
+    handler.release = match args.release {
+        ReleaseArg::Hold => Release::Hold,
+        ReleaseArg::Early => Release::Early,
+        ReleaseArg::Auto => Release::Auto,
+    };
+    handler.strategy = match args.strategy {
+        StrategyArg::Auto => Strategy::Auto,
+        StrategyArg::Zstd => Strategy::Zstd,
+        StrategyArg::Raw => Strategy::Raw,
+    };
+    handler.core_limit = args.core_limit.unwrap_or(handler.core_limit);
+    handler.floor = args.floor.unwrap_or(handler.floor);
+    handler.slots = args.slots.unwrap_or(handler.slots);
 }
 
 fn uninstall(args: &PathArgs) -> Result<ExitStatus> {
@@ -212,12 +235,13 @@ fn tell(event: &ShipperEvent) {
 }
 
 impl InstallArgs {
-    fn with_defaults(paths: PathArgs) -> Self {
+    fn with_defaults(paths: PathArgs, capture: CaptureArgs) -> Self {
         Self {
             paths,
             handler: None,
             core_pipe_limit: 1024,
             suid_dumpable: 2,
+            capture,
         }
     }
 }
