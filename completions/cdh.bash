@@ -188,7 +188,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__install)
-            opts="-h -V --state --libexec --handler --core-pipe-limit --suid-dumpable --release --strategy --core-limit --floor --slots --store --config --color --help --version"
+            opts="-h -V --state --libexec --handler --core-pipe-limit --suid-dumpable --mode --release --strategy --core-limit --floor --slots --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -229,6 +229,10 @@ _cdh() {
                     ;;
                 --suid-dumpable)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mode)
+                    COMPREPLY=($(compgen -W "pipe socket auto" -- "${cur}"))
                     return 0
                     ;;
                 --release)

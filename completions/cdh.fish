@@ -198,6 +198,9 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l handler -d 'Handler to install [default: `cdh-handler` beside this program, else this program itself]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l core-pipe-limit -d '`kernel.core_pipe_limit`: handlers that the kernel runs at once' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l suid-dumpable -d '`fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l mode -d 'How the kernel hands cores over' -r -f -a "pipe\t'It starts the handler for each crash'
+socket\t'It connects to a receiver that is there already (Linux 6.16 and later)'
+auto\t'`socket` where a crash on purpose shows that it works, else `pipe`'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l release -d 'When the crashed process may go' -r -f -a "hold\t'When its memory has been copied'
 early\t'Within milliseconds, unless it is known that there is no room for its memory and a new one\'s'
 auto\t'Early where it is known that there is room, else hold'"

@@ -16,6 +16,8 @@ use crate::node::settings::{CORE_PATTERN_MAX, SettingsFiles};
 
 /// Name of the program that the kernel starts; also how a pattern of ours is recognised.
 pub const HANDLER_NAME: &str = "cdh-handler";
+/// Name of the socket that the kernel connects to.
+const SOCKET_NAME: &str = "cdh-core.sock";
 
 /// Specifiers in the pattern, in their order.
 pub(crate) const SPECIFIERS: &str = "PIpistdughe";
@@ -145,18 +147,59 @@ impl AgentPaths {
         Ok(RawText::new(pattern))
     }
 
+    /// Where the kernel finds the receiver.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.state.join(SOCKET_NAME)
+    }
+
+    /// The pattern that makes the kernel connect to the receiver (Linux 6.16).
+    ///
+    /// # Errors
+    /// When the socket's path cannot stand in a pattern.
+    pub fn socket_pattern(&self) -> Result<RawText, PatternError> {
+        /// Bytes of a path in `sockaddr_un` with its NUL.
+        const UNIX_PATH_MAX: usize = 108;
+        let socket = self.socket();
+        let path = socket.as_os_str().as_bytes();
+        let usable = path.first() == Some(&b'/')
+            && !path
+                .iter()
+                .any(|&byte| byte.is_ascii_whitespace() || byte == b'%')
+            && !socket.components().any(|part| part.as_os_str() == "..");
+        if !usable {
+            return Err(PatternError::Unusable {
+                path: socket,
+                problem: "the path of a coredump socket is absolute and has no `..`, space or `%`",
+            });
+        }
+        if path.len() >= UNIX_PATH_MAX {
+            return Err(PatternError::TooLong {
+                found: path.len(),
+                path: socket,
+                limit: UNIX_PATH_MAX - 1,
+            });
+        }
+        Ok(RawText::new([b"@", path].concat()))
+    }
+
     /// Whether a pattern starts the handler of this installation.
     #[must_use]
     pub fn is_this_installation(&self, pattern: &RawText) -> bool {
+        let socket = self.socket();
         program_of(pattern) == Some(self.handler.as_os_str().as_bytes())
+            || pattern.as_bytes().strip_prefix(b"@") == Some(socket.as_os_str().as_bytes())
     }
 
     /// Whether a pattern starts a handler of ours: this one, or one installed elsewhere. Such a
     /// pattern is never what an uninstall should give back.
     #[must_use]
     pub fn is_our_pattern(&self, pattern: &RawText) -> bool {
-        let name = program_of(pattern).and_then(|program| program.rsplit(|&b| b == b'/').next());
-        self.is_this_installation(pattern) || name == Some(HANDLER_NAME.as_bytes())
+        let last = |path: &[u8]| path.rsplit(|&b| b == b'/').next().map(<[u8]>::to_vec);
+        let socket = pattern.as_bytes().strip_prefix(b"@").and_then(last);
+        self.is_this_installation(pattern)
+            || program_of(pattern).and_then(last).as_deref() == Some(HANDLER_NAME.as_bytes())
+            || socket.as_deref() == Some(SOCKET_NAME.as_bytes())
     }
 }
 

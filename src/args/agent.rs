@@ -71,8 +71,23 @@ pub struct InstallArgs {
     /// `fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones
     #[arg(long, value_name = "0|2", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=2))]
     pub suid_dumpable: u32,
+    /// How the kernel hands cores over
+    #[arg(long, value_enum, default_value_t)]
+    pub mode: ModeArg,
     #[command(flatten)]
     pub capture: CaptureArgs,
+}
+
+/// How the kernel hands cores over.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum ModeArg {
+    /// It starts the handler for each crash
+    #[default]
+    Pipe,
+    /// It connects to a receiver that is there already (Linux 6.16 and later)
+    Socket,
+    /// `socket` where a crash on purpose shows that it works, else `pipe`
+    Auto,
 }
 
 /// How the handler takes cores.
@@ -171,7 +186,7 @@ mod tests {
         assert_eq!(parse_size("1500"), Ok(1500));
         assert_eq!(parse_size("512M"), Ok(512 << 20));
         assert_eq!(parse_size("2gib"), Ok(2 << 30));
-        for bad in ["", "M", "1.5G", "-1", "9999999T", "5 apples"] {
+        for bad in ["", "M", "1.5G", "-1", "99999999T", "5 apples"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

@@ -3,7 +3,7 @@
 mod agent;
 
 pub use agent::{
-    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, PathArgs, ReleaseArg, StrategyArg,
+    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, ModeArg, PathArgs, ReleaseArg, StrategyArg,
 };
 
 use std::path::PathBuf;

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cdh_agent::handler::settings::{HandlerSettings, Release, Strategy};
+use cdh_agent::node::socket::CoreMode;
 use cdh_agent::{
     AgentPaths, InstallError, InstallOptions, PatternOwner, SetuidDumps, ShipperEvent,
 };
 use cdh_store::{Store, StoreError, StoreUrl};
 
 use crate::args::{
-    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, PathArgs, ReleaseArg, StrategyArg,
+    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, ModeArg, PathArgs, ReleaseArg, StrategyArg,
 };
 use crate::pipeline;
 use crate::render::terminal_line;
@@ -76,6 +77,11 @@ fn install(args: &InstallArgs) -> Result<ExitStatus> {
     let mut options = InstallOptions::new(paths(&args.paths), handler);
     options.core_pipe_limit = args.core_pipe_limit;
     options.suid_dumpable = args.suid_dumpable;
+    options.mode = match args.mode {
+        ModeArg::Pipe => CoreMode::Pipe,
+        ModeArg::Socket => CoreMode::Socket,
+        ModeArg::Auto => CoreMode::Auto,
+    };
     set_capture(&mut options.handler, &args.capture);
     let report = cdh_agent::install(&options).map_err(refused)?;
     let word = if report.reinstalled {
@@ -87,6 +93,9 @@ fn install(args: &InstallArgs) -> Result<ExitStatus> {
         "{word}: core_pattern is {}\nan uninstall restores: {}\n",
         report.now.core_pattern, report.backup.core_pattern
     ))?;
+    if let Some(why) = &report.no_socket {
+        eprintln!("note: no coredump socket: {}", terminal_line(why));
+    }
     if !report.linkage.is_static() {
         eprintln!("warning: the handler needs shared libraries, which a broken host may lack");
         eprintln!(
@@ -241,6 +250,7 @@ impl InstallArgs {
             handler: None,
             core_pipe_limit: 1024,
             suid_dumpable: 2,
+            mode: ModeArg::default(),
             capture,
         }
     }

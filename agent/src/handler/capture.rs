@@ -22,15 +22,15 @@ use super::disk_guard::DiskGuard;
 use super::dump_info::DumpInfo;
 use super::identity::{add_head, core_record, first_manifest};
 use super::log::{HandlerLog, readable_size};
-use super::maps::lowest_private;
 use super::minicore::{MinicoreReport, module_records, take_minicore};
-use super::pin::{MemoryPin, PinError};
+use super::pin::MemoryPin;
+use super::prepared::Prepared;
 use super::priority;
 use super::proc_facts::ProcFacts;
 use super::process::ProcessHandles;
 use super::process_memory::ProcessMemory;
 use super::recorder::Recorder;
-use super::settings::{HandlerSettings, Source};
+use super::settings::HandlerSettings;
 use super::slots::Slot;
 use super::verdict::StreamEnd;
 use crate::spool::{PartialEntry, SpoolError};
@@ -58,45 +58,30 @@ pub fn capture(
     arguments: &HandlerArguments,
     settings: &HandlerSettings,
     stream: File,
-    mut log: HandlerLog,
+    log: HandlerLog,
 ) -> Result<Captured, SpoolError> {
-    let mut gaps = Vec::new();
-    let process = match ProcessHandles::open(arguments.pid, arguments.tid) {
-        Ok(process) => Some(process),
-        Err(error) => {
-            gaps.push(gap("/proc/<pid>", &error));
-            None
-        }
-    };
-    let memory = process
-        .as_ref()
-        .and_then(|process| process.open_file("mem").ok());
-    let pin = match (&process, &memory) {
-        (Some(process), Some(memory)) if settings.pin && settings.source == Source::Direct => {
-            pin_memory(process, memory)
-                .inspect(|_| log.note("memory held"))
-                .inspect_err(|error| gaps.push(gap("hold on the memory", error)))
-                .ok()
-        }
-        _ => None,
-    };
-    // A killed process leaves its cgroup, and then `/proc`, within milliseconds.
-    let cgroup = process
-        .as_ref()
-        .and_then(|process| process.read("cgroup").ok())
-        .map(RawText::new);
-    let space = match (&process, &memory) {
-        (Some(process), Some(memory)) => ProcessMemory::open(process, memory),
-        _ => Err("its memory cannot be opened".to_owned()),
-    };
-    let watch = process.as_ref().map(|process| {
-        let cgroup = cgroup.as_ref().map_or(&b""[..], RawText::as_bytes);
-        DeathWatch::open(process, cgroup, settings.kill_trace.as_deref())
-    });
-    let facts = process
-        .as_ref()
-        .map(|process| ProcFacts::read(process, cgroup.clone()));
-    log.note("facts of /proc read");
+    let prepared = Prepared::take(arguments, settings, log);
+    capture_prepared(arguments, settings, stream, prepared)
+}
+
+/// As [`capture`], of a process of which what dies first has been taken already.
+pub(super) fn capture_prepared(
+    arguments: &HandlerArguments,
+    settings: &HandlerSettings,
+    stream: File,
+    prepared: Prepared,
+) -> Result<Captured, SpoolError> {
+    let Prepared {
+        process,
+        memory,
+        pin,
+        cgroup,
+        space,
+        watch,
+        facts,
+        gaps,
+        mut log,
+    } = prepared;
     priority::restore();
     let id = DumpId::random();
     let entry = PartialEntry::create(&settings.spool, id)?;
@@ -127,20 +112,6 @@ pub fn capture(
     }
     capture.log.note("entry created");
     capture.run(stream, cgroup.as_ref())
-}
-
-/// Holds the memory against the process's end.
-fn pin_memory(process: &ProcessHandles, memory: &File) -> Result<MemoryPin, PinError> {
-    let nothing = |source| PinError::Unreadable { address: 0, source };
-    let maps = process.open_file("maps").map_err(nothing)?;
-    let mut result = Err(nothing(std::io::Error::other("it has no mappings")));
-    for address in lowest_private(maps) {
-        result = MemoryPin::take(memory, address);
-        if !matches!(result, Err(PinError::Unreadable { .. })) {
-            break;
-        }
-    }
-    result
 }
 
 pub(super) fn gap(what: &str, error: &dyn std::error::Error) -> Gap {

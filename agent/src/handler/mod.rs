@@ -25,11 +25,13 @@ mod memory_source;
 mod minicore;
 mod pin;
 pub(crate) mod plain_file;
+mod prepared;
 mod priority;
 mod proc_facts;
 mod process;
 mod process_memory;
 mod protect;
+mod receiver;
 mod recorder;
 mod room;
 mod self_check;
@@ -51,6 +53,9 @@ pub use log::HandlerLog;
 pub use proc_facts::{Credentials, Namespace, OpenFile, ProcFacts};
 
 use crate::paths::HANDLER_NAME;
+use crate::spool::SpoolError;
+pub use receiver::{is_receiving, stop_receiving};
+
 use log::{Level, kernel_log};
 use settings::HandlerSettings;
 
@@ -59,6 +64,12 @@ pub const SETTINGS_NAME: &str = "cdh-handler.json";
 
 /// Option with which the installation tries whether the handler runs on this node.
 pub const SELF_TEST: &str = "--self-test";
+
+/// Option with which the handler serves the kernel's coredump socket at the path that follows.
+pub const RECEIVE: &str = "--receive";
+
+/// Option with which the handler crashes, for the installation's self-test.
+pub const SELF_TEST_CRASH: &str = "--self-test-crash";
 
 /// Whether the program was started under the handler's name. A program that can also be installed
 /// as the handler asks this before it looks at its command line.
@@ -93,6 +104,11 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
     if let Err(error) = protected {
         log.note(&format!("standard descriptors: {error}"));
     }
+    match arguments.as_slice() {
+        [only] if only == SELF_TEST_CRASH => return receiver::crash_on_purpose(),
+        [option, socket] if option == RECEIVE => return receiver::run(Path::new(socket)),
+        _ => {}
+    }
     let (settings, problem) = HandlerSettings::read(&settings_path());
     let arguments = HandlerArguments::parse(arguments);
     if let Some(problem) = problem {
@@ -105,7 +121,12 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
             return 1;
         }
     };
-    match capture(&arguments, &settings, stream, log) {
+    report(&arguments, capture(&arguments, &settings, stream, log))
+}
+
+/// Tells the kernel log what became of a crash; the exit code.
+fn report(arguments: &HandlerArguments, captured: Result<Captured, SpoolError>) -> u8 {
+    match captured {
         Ok(captured) => {
             let level = match captured.verdict {
                 cdh_bundle::Verdict::Complete => Level::Info,

@@ -133,6 +133,12 @@ impl ProcessMemory {
         })
     }
 
+    /// An address at which a byte can be read.
+    #[must_use]
+    pub(super) fn readable_address(&self) -> Option<u64> {
+        self.ends.first().copied()
+    }
+
     /// Pages that the kernel has, but that could not be read, and the address of one.
     #[must_use]
     pub(super) fn lost_pages(&self) -> Option<(u64, u64)> {

@@ -14,7 +14,11 @@ use super::binary::{self, BinaryError, Linkage};
 use super::journal::{Journal, JournalError, write_atomically};
 use super::kill_trace::{ensure_kill_trace, remove_kill_trace};
 use super::settings::{NodeSettings, SettingsError, SettingsFiles};
+use super::socket::{self, CoreMode};
+use cdh_bundle::RawText;
+
 use crate::handler::settings::HandlerSettings;
+use crate::handler::stop_receiving;
 use crate::paths::{AgentPaths, PatternError};
 
 /// Crashes that the kernel pipes at once. Above it cores are lost, so it is high: at 128, a storm
@@ -57,6 +61,12 @@ pub enum InstallError {
     /// The backup cannot be kept, so nothing was changed.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The kernel's coredump socket does not work here; the settings are as they were.
+    #[error("the coredump socket cannot be used: {why}")]
+    Socket {
+        /// What went wrong.
+        why: String,
+    },
     /// The trace of SIGKILLs cannot be removed.
     #[error("cannot remove the trace of {path}")]
     Trace {
@@ -82,6 +92,8 @@ pub struct InstallOptions {
     pub core_pipe_limit: u32,
     /// `fs.suid_dumpable`.
     pub suid_dumpable: u32,
+    /// How the kernel hands cores over.
+    pub mode: CoreMode,
     /// What the handler shall know; its spool is taken from `paths`.
     pub handler: HandlerSettings,
 }
@@ -99,6 +111,7 @@ impl InstallOptions {
             handler_source,
             core_pipe_limit: DEFAULT_CORE_PIPE_LIMIT,
             suid_dumpable: DEFAULT_SUID_DUMPABLE,
+            mode: CoreMode::default(),
             handler,
         }
     }
@@ -117,6 +130,8 @@ pub struct InstallReport {
     pub reinstalled: bool,
     /// How the handler is linked: a dynamic one depends on the host's libraries.
     pub linkage: Linkage,
+    /// Why the kernel starts handlers although it was to connect to a socket where it can.
+    pub no_socket: Option<String>,
 }
 
 /// What an uninstall did.
@@ -169,6 +184,49 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
         })?;
 
     let before = NodeSettings::read(&paths.settings)?;
+    let reinstalled = paths.is_our_pattern(&before.core_pattern);
+    let mut no_socket = None;
+    if options.mode != CoreMode::Pipe {
+        match install_socket(options, &before) {
+            Ok((now, backup)) => {
+                return Ok(InstallReport {
+                    before,
+                    now,
+                    backup,
+                    reinstalled,
+                    linkage,
+                    no_socket,
+                });
+            }
+            Err(why) if options.mode == CoreMode::Socket => {
+                before.apply(&paths.settings)?;
+                return Err(InstallError::Socket { why });
+            }
+            Err(why) => no_socket = Some(why),
+        }
+    }
+    let (now, backup) = switch(options, pattern, &before)?;
+    stop_receiving(&paths.socket()).map_err(|source| InstallError::Create {
+        path: paths.socket(),
+        source,
+    })?;
+    Ok(InstallReport {
+        before,
+        now,
+        backup,
+        reinstalled,
+        linkage,
+        no_socket,
+    })
+}
+
+/// Journal, then the kernel's settings: what holds now, and what an uninstall will restore.
+fn switch(
+    options: &InstallOptions,
+    pattern: RawText,
+    before: &NodeSettings,
+) -> Result<(NodeSettings, NodeSettings), InstallError> {
+    let paths = &options.paths;
     let wanted = NodeSettings {
         core_pattern: pattern,
         core_pipe_limit: options.core_pipe_limit,
@@ -176,21 +234,39 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     };
     let old = Journal::read(&paths.backup())?;
     let boot = boot_id();
-    let reinstalled = paths.is_our_pattern(&before.core_pattern);
-    let journal = Journal::before_install(old.as_ref(), &before, &wanted, &boot, |pattern| {
+    let journal = Journal::before_install(old.as_ref(), before, &wanted, &boot, |pattern| {
         paths.is_our_pattern(pattern)
     });
     journal.write(&paths.backup())?;
     wanted.apply(&paths.settings)?;
     let journal = journal.settled();
     journal.write(&paths.backup())?;
-    Ok(InstallReport {
-        before,
-        now: wanted,
-        backup: journal.backup,
-        reinstalled,
-        linkage,
-    })
+    Ok((wanted, journal.backup))
+}
+
+/// Starts a receiver, lets the kernel connect to it, and crashes a process on purpose to see.
+fn install_socket(
+    options: &InstallOptions,
+    before: &NodeSettings,
+) -> Result<(NodeSettings, NodeSettings), String> {
+    let paths = &options.paths;
+    if !socket::kernel_has_sockets() {
+        return Err("this kernel has no coredump sockets (Linux 6.16 has)".to_owned());
+    }
+    let pattern = paths
+        .socket_pattern()
+        .map_err(|error| super::explain(&error))?;
+    socket::restart(paths).map_err(|error| format!("the receiver does not start: {error}"))?;
+    let switched = switch(options, pattern, before).map_err(|error| super::explain(&error))?;
+    match socket::self_test(paths) {
+        Ok(()) => Ok(switched),
+        Err(why) => {
+            // The kernel must not go on with what does not work, however long the rest takes.
+            let _ = before.apply(&paths.settings);
+            let _ = stop_receiving(&paths.socket());
+            Err(why)
+        }
+    }
 }
 
 /// Gives the kernel's settings back and removes the handler. The spool stays.
@@ -226,6 +302,12 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
         None => before.clone(),
     };
     now.apply(&paths.settings)?;
+    if !taken_over {
+        stop_receiving(&paths.socket()).map_err(|source| InstallError::Create {
+            path: paths.socket(),
+            source,
+        })?;
+    }
     let mut removed = Vec::new();
     for path in [paths.handler_settings(), paths.handler.clone()] {
         match fs::remove_file(&path) {

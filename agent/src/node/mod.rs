@@ -5,6 +5,7 @@ pub mod install;
 pub mod journal;
 mod kill_trace;
 pub mod settings;
+pub mod socket;
 pub mod status;
 
 pub(crate) use kill_trace::refresh_kill_trace;

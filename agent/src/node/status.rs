@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::binary::{Linkage, linkage};
 use super::journal::{Journal, JournalError};
 use super::settings::{NodeSettings, SettingsError};
+use crate::handler::is_receiving;
 use crate::handler::settings::HandlerSettings;
 use crate::paths::AgentPaths;
 use crate::shipper;
@@ -66,6 +67,16 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
     let mut problems = Vec::new();
     let pattern = match paths.core_pattern() {
         Ok(wanted) if wanted == settings.core_pattern => PatternOwner::Ours,
+        _ if paths
+            .socket_pattern()
+            .is_ok_and(|one| one == settings.core_pattern) =>
+        {
+            if !is_receiving(&paths.socket()) {
+                let why = "cores are lost until `cdh agent run` or `cdh agent install` mends it";
+                problems.push(format!("nobody serves the coredump socket: {why}"));
+            }
+            PatternOwner::Ours
+        }
         _ if paths.is_our_pattern(&settings.core_pattern) => PatternOwner::OtherInstallation,
         _ => PatternOwner::Foreign,
     };

@@ -131,6 +131,7 @@ pub fn run_until(
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let _lock = lock(paths)?;
+    let _receiver = crate::node::socket::ReceiverWatch::begin(paths);
     let unusable = |source| ShipperError::Unusable {
         path: paths.spool.clone(),
         source,

@@ -12,10 +12,10 @@ use serde_json::json;
 use super::node::{Node, SmallDisk, programs};
 
 /// A setting of the kernel, as it was before when it is dropped.
-struct Setting(&'static str, String);
+pub(crate) struct Setting(&'static str, String);
 
 impl Setting {
-    fn new(path: &'static str, value: &str) -> Self {
+    pub(crate) fn new(path: &'static str, value: &str) -> Self {
         let before = fs::read_to_string(path).unwrap();
         let _ = fs::write(path, value);
         Self(path, before)
@@ -28,7 +28,7 @@ impl Drop for Setting {
     }
 }
 
-fn die(kind: &str, size: &str) -> ExitStatus {
+pub(crate) fn die(kind: &str, size: &str) -> ExitStatus {
     let program = programs().join("kinds");
     Command::new(program).args([kind, size]).status().unwrap()
 }

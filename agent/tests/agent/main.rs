@@ -5,6 +5,7 @@
 mod cgroups;
 mod direct;
 mod node;
+mod socket;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -197,6 +197,13 @@ impl Node {
     }
 }
 
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A test that failed leaves nobody behind.
+        let _ = cdh_agent::handler::stop_receiving(&self.paths.socket());
+    }
+}
+
 /// Names in a directory but for those that are hidden.
 pub(crate) fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten();
