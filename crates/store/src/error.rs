@@ -42,6 +42,12 @@ pub enum StoreError {
         /// Which key.
         key: String,
     },
+    /// It was replaced while it was read.
+    #[error("{key} was replaced by another object since it was looked at")]
+    Changed {
+        /// Which key.
+        key: String,
+    },
     /// The body ended early or went on.
     #[error("{key}: {found} bytes came instead of {expected}")]
     Length {
