@@ -28,6 +28,8 @@ mod error;
 mod key;
 mod object;
 mod query;
+#[cfg(feature = "s3")]
+mod s3;
 mod ship;
 mod summary;
 mod url;
@@ -46,6 +48,8 @@ pub use error::{ResolveError, ShipError, StoreError};
 pub use key::ObjectKey;
 pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
 pub use query::Query;
+#[cfg(feature = "s3")]
+pub use s3::S3Store;
 pub use ship::{Shipped, remove_dump, ship, ship_resumable};
 pub use summary::DumpSummary;
 pub use url::{StoreUrl, open_store};

@@ -1,5 +1,6 @@
 //! The order in which a dump enters and leaves a store.
 
+use std::io::{self, Read};
 use std::path::Path;
 
 use cdh_bundle::{BundleError, BundleWriter, Digests, SourceReader, Window};
@@ -16,7 +17,9 @@ pub struct Shipped {
 }
 
 /// Puts the bundle, compares what the store holds with what was sent, and only then puts the
-/// manifest that makes it a dump. Doing it twice is the same as doing it once.
+/// manifest that makes it a dump. Doing it twice is the same as doing it once. What turns out to be
+/// something else is removed, so that the next try can begin anew: a dump's keys hold its id, and its
+/// bytes are the same whoever sends them.
 ///
 /// # Errors
 /// When the store fails, the spool entry is broken, or the store holds something else afterwards.
@@ -27,7 +30,7 @@ pub fn ship(store: &dyn Store, bundle: &BundleWriter) -> Result<Shipped, ShipErr
 }
 
 /// As [`ship`]; what an earlier try has brought into the store is told by the file `journal` and not
-/// sent again.
+/// sent again. Ends with [`StoreError::Stopped`] soon after `stop` says so.
 ///
 /// # Errors
 /// As [`ship`].
@@ -35,10 +38,28 @@ pub fn ship_resumable(
     store: &dyn Store,
     bundle: &BundleWriter,
     journal: &Path,
+    stop: &dyn Fn() -> bool,
 ) -> Result<Shipped, ShipError> {
     ship_by(store, bundle, |key| {
-        store.put_resumable(key, &mut bundle.reader(), bundle.len(), journal)
+        let inner = bundle.reader();
+        let mut body = Stoppable { inner, stop };
+        store.put_resumable(key, &mut body, bundle.len(), journal)
     })
+}
+
+/// A body that ends with an error as soon as it is no longer wanted.
+struct Stoppable<'s, R> {
+    inner: R,
+    stop: &'s dyn Fn() -> bool,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if (self.stop)() {
+            return Err(io::Error::other(StoreError::Stopped));
+        }
+        self.inner.read(buf)
+    }
 }
 
 fn ship_by(
@@ -47,17 +68,40 @@ fn ship_by(
     put: impl FnOnce(&ObjectKey) -> Result<Receipt, StoreError>,
 ) -> Result<Shipped, ShipError> {
     let (key, manifest_key) = ObjectKey::for_manifest(bundle.manifest());
-    let sent = put(&key).map_err(blame)?;
-    store.verify(&key, &sent)?;
+    let sent = put(&key).map_err(blame);
+    let sent = sent.and_then(|sent| store.verify(&key, &sent).map(|()| sent));
+    if let Err(error) = &sent
+        && is_something_else(error)
+        && store.stat(&manifest_key)?.is_none()
+    {
+        // Without a manifest it is no dump, but the rest of an upload that went wrong.
+        store.delete(&key)?;
+    }
+    let sent = sent?;
     // The very bytes that the bundle ends with: a newer agent's fields are not lost on the way.
     let mut json = bundle.manifest_json();
     let size = json.len() as u64;
-    let manifest = store.put(&manifest_key, &mut json, size)?;
-    store.verify(&manifest_key, &manifest)?;
+    let put = store.put(&manifest_key, &mut json, size);
+    let put = put.map_err(ShipError::from);
+    let put = put.and_then(|manifest| store.verify(&manifest_key, &manifest));
+    if let Err(error) = &put
+        && is_something_else(error)
+    {
+        // The bundle, which holds the manifest too, is the one that it has to be.
+        store.delete(&manifest_key)?;
+    }
+    put?;
     Ok(Shipped {
         key,
         digests: sent.digests,
     })
+}
+
+fn is_something_else(error: &ShipError) -> bool {
+    matches!(
+        error,
+        ShipError::Verify { .. } | ShipError::Store(StoreError::Conflict { .. })
+    )
 }
 
 /// A spool entry that is not what its manifest says fails in the middle of the upload: that is not
