@@ -94,6 +94,12 @@ impl AgentPaths {
         self.state.join("backup.json")
     }
 
+    /// Where uploads note how far they came.
+    #[must_use]
+    pub fn uploads(&self) -> PathBuf {
+        self.state.join("uploads")
+    }
+
     /// Locked while settings are changed.
     #[must_use]
     pub fn install_lock(&self) -> PathBuf {

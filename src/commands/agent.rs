@@ -238,6 +238,10 @@ fn tell(event: &ShipperEvent) {
             )
         }
         ShipperEvent::StoreBack => "the store answers again".to_owned(),
+        ShipperEvent::UploadsAborted { count } => {
+            format!("gave up {count} uploads that nobody finished")
+        }
+        ShipperEvent::UploadsKept { why } => format!("unfinished uploads stay: {why}"),
         other => format!("{other:?}"),
     };
     eprintln!("{}", terminal_line(&line));

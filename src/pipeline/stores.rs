@@ -40,15 +40,24 @@ pub fn store_failure(error: StoreError, verb: &str) -> anyhow::Error {
     let failure = match &error {
         StoreError::NotFound { .. } => Failure::new(ExitStatus::Failure, message)
             .hint("check `--store` and `CDH_STORE`; a directory store is made by `cdh import --store <DIR> <CORE>`"),
-        StoreError::Denied { .. } => Failure::new(ExitStatus::Failure, message)
+        StoreError::Denied { said: None, .. } => Failure::new(ExitStatus::Failure, message)
             .hint("run as the user who owns the store (the agent's is root's), or copy it with `rsync` and pass the copy as `--store`"),
         StoreError::Unreachable { .. } => Failure::new(ExitStatus::Unreachable, message)
-            .hint("check the network and the endpoint, then try again"),
+            .hint("check the network, `?endpoint=URL` and HTTPS_PROXY, then try again"),
         StoreError::Unsupported { .. } => Failure::new(ExitStatus::Failure, message)
             .hint("copy the bucket into a directory and pass that as `--store`"),
         _ => Failure::new(ExitStatus::Failure, message),
     };
+    let failure = match error.hint().filter(|_| has_own_hint(&error)) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    };
     failure.cause(error).into()
+}
+
+/// Whether the error knows better than this page what to do.
+fn has_own_hint(error: &StoreError) -> bool {
+    !matches!(error, StoreError::Unreachable { .. })
 }
 
 /// The dump that `reference` (id, unique prefix, `latest`, `~N`) means.

@@ -1,5 +1,6 @@
 //! How long to wait before something is tried again that has failed.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 /// First wait.
@@ -30,7 +31,16 @@ impl Backoff {
     }
 }
 
-/// How patient to be with the store.
+/// Between three quarters of a wait and all of it: a thousand nodes that lost the store at the same
+/// moment must not come back at the same moment.
+fn jittered(wait: Duration) -> Duration {
+    // Hashers of the standard library are seeded at random.
+    let random = RandomState::new().hash_one(0) % 1024;
+    let random = u32::try_from(random).unwrap_or_default();
+    wait.mul_f64(f64::from(3 * 1024 + random) / 4096.0)
+}
+
+/// How patient to be with the store, or with one entry.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct StorePatience {
     backoff: Backoff,
@@ -51,9 +61,14 @@ impl StorePatience {
 
     /// Counts a failure and says how long to wait.
     pub(super) fn failed(&mut self) -> Duration {
-        let wait = self.backoff.failed();
+        let wait = jittered(self.backoff.failed());
         self.next_try = Instant::now().checked_add(wait);
         wait
+    }
+
+    /// Failures in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.backoff.failures()
     }
 
     /// It worked. Says whether it had failed before.
@@ -83,9 +98,12 @@ mod tests {
     fn patience_starts_anew_after_a_success() {
         let mut patience = StorePatience::default();
         assert!(patience.is_over() && !patience.succeeded());
-        assert_eq!([patience.failed(), patience.failed()], [FIRST, FIRST * 2]);
+        for wait in [FIRST, FIRST * 2, FIRST * 4] {
+            let jittered = patience.failed();
+            assert!(wait * 3 / 4 <= jittered && jittered <= wait, "{jittered:?}");
+        }
         assert!(!patience.is_over() && patience.left().is_some());
         assert!(patience.succeeded() && patience.is_over());
-        assert_eq!(patience.failed(), FIRST);
+        assert!(patience.failed() <= FIRST);
     }
 }

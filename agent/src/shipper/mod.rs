@@ -34,6 +34,16 @@ use watch::SpoolWatch;
 /// Between two passes when nothing is heard from the spool: the death of a handler makes no sound.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Between two passes when something waits for its next try.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+
+/// Between two looks for uploads that nobody finished.
+const TIDYING: Duration = Duration::from_secs(6 * 3600);
+
+/// An upload in parts that was begun longer ago belongs to no agent that lives: one that lost its
+/// store for longer begins anew.
+const STALE_UPLOAD: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// How long one pass waits for handlers at work. Sealing takes milliseconds, on a slow disk seconds.
 const SEALING_TIME: Duration = Duration::from_secs(3);
 
@@ -85,6 +95,7 @@ pub fn sweep(
     let mut report = SweepReport::default();
     let mut sweeper = Sweeper {
         spool: &paths.spool,
+        journals: &paths.uploads(),
         setuid,
         stop: &|| false,
         observer,
@@ -139,24 +150,35 @@ pub fn run_until(
     // Watched before the first look, so that nothing falls between the two.
     let mut watch = SpoolWatch::new(&paths.spool).map_err(unusable)?;
     let stopped = || is_readable(stop);
+    let journals = paths.uploads();
     let mut sweeper = Sweeper {
         spool: &paths.spool,
+        journals: &journals,
         setuid,
         stop: &stopped,
         observer,
         failures: BTreeMap::new(),
         kept: BTreeSet::new(),
     };
+    sweeper.forget_journals();
     let mut patience = StorePatience::default();
     let mut store = None;
+    let mut tidied: Option<Instant> = None;
     while !stopped() {
         let mut report = SweepReport::default();
         sweeper.salvage(&mut report)?;
         let mut wait = SWEEP_INTERVAL;
         if patience.is_over() {
             match ship_all(&mut sweeper, &mut store, open_store, &mut report) {
-                Ok(()) if patience.succeeded() => (sweeper.observer)(&ShipperEvent::StoreBack),
-                Ok(()) => {}
+                Ok(()) => {
+                    if patience.succeeded() {
+                        (sweeper.observer)(&ShipperEvent::StoreBack);
+                    }
+                    if tidied.is_none_or(|at| at.elapsed() >= TIDYING) {
+                        tidied = Some(Instant::now());
+                        tidy(store.as_deref(), sweeper.observer);
+                    }
+                }
                 Err(SweepError::Store(error)) => {
                     // Opened anew the next time: it may have been moved or mounted again.
                     store = None;
@@ -167,12 +189,25 @@ pub fn run_until(
                 Err(error) => return Err(error.into()),
             }
         }
-        if let Some(left) = patience.left() {
-            wait = wait.min(left);
+        let waits = [patience.left(), sweeper.next_try()];
+        for left in waits.into_iter().flatten() {
+            wait = wait.min(left.max(SHORTEST_WAIT));
         }
         watch.wait(stop, wait).map_err(ShipperError::Wait)?;
     }
     Ok(())
+}
+
+/// Gives up uploads that nobody will finish: their parts cost money and are seen in no listing.
+fn tidy(store: Option<&dyn Store>, observer: &mut dyn FnMut(&ShipperEvent)) {
+    let event = match store.map(|store| store.abort_stale_uploads(STALE_UPLOAD)) {
+        None | Some(Ok(0)) => return,
+        Some(Ok(count)) => ShipperEvent::UploadsAborted { count },
+        Some(Err(error)) => ShipperEvent::UploadsKept {
+            why: explain(&error),
+        },
+    };
+    observer(&event);
 }
 
 fn ship_all(

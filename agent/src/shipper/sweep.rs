@@ -14,9 +14,9 @@ use std::time::Duration;
 use cdh_bundle::{
     BundleError, BundleWriter, DumpId, SpoolEntry, SpoolState, Verdict, list_spool, sweep_spool,
 };
-use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship};
+use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship_resumable};
 
-use super::backoff::Backoff;
+use super::backoff::StorePatience;
 use crate::spool::{QUARANTINE, SalvageError, Salvaged, salvage};
 
 /// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
@@ -81,6 +81,16 @@ pub enum ShipperEvent {
     },
     /// The store answers again.
     StoreBack,
+    /// Uploads that nobody finished were given up.
+    UploadsAborted {
+        /// How many.
+        count: usize,
+    },
+    /// The store does not tell of unfinished uploads, or does not let go of them.
+    UploadsKept {
+        /// Why.
+        why: String,
+    },
 }
 
 /// Sums of one pass.
@@ -119,10 +129,12 @@ const PATIENCE: u32 = 5;
 /// Passes over a spool, remembering what failed before.
 pub(super) struct Sweeper<'a> {
     pub(super) spool: &'a Path,
+    /// Where uploads note how far they came: `<id>.journal`.
+    pub(super) journals: &'a Path,
     pub(super) setuid: SetuidDumps,
     pub(super) stop: &'a dyn Fn() -> bool,
     pub(super) observer: &'a mut dyn FnMut(&ShipperEvent),
-    pub(super) failures: BTreeMap<DumpId, Backoff>,
+    pub(super) failures: BTreeMap<DumpId, StorePatience>,
     pub(super) kept: std::collections::BTreeSet<DumpId>,
 }
 
@@ -187,6 +199,14 @@ impl Sweeper<'_> {
         report: &mut SweepReport,
     ) -> Result<(), SweepError> {
         let id = entry.id;
+        if self
+            .failures
+            .get(&id)
+            .is_some_and(|trouble| !trouble.is_over())
+        {
+            report.failed.push(id);
+            return Ok(());
+        }
         let bundle = match BundleWriter::from_entry(&entry.path) {
             Ok(bundle) if bundle.manifest().id == id => bundle,
             Ok(_) => {
@@ -206,7 +226,8 @@ impl Sweeper<'_> {
             }
             return Ok(());
         }
-        match ship(store, &bundle) {
+        let journal = self.journals.join(format!("{id}.journal"));
+        match ship_resumable(store, &bundle, &journal, self.stop) {
             Ok(shipped) => {
                 let event = ShipperEvent::Shipped {
                     id,
@@ -229,9 +250,19 @@ impl Sweeper<'_> {
             // What stands under the key is not ours to replace: other dumps are not concerned.
             Err(
                 error @ ShipError::Store(StoreError::Conflict { .. } | StoreError::Length { .. }),
-            )
-            | Err(error @ ShipError::Verify { .. }) => {
+            ) => {
                 self.entry_failed(&entry, explain(&error), false, report);
+                Ok(())
+            }
+            Err(ShipError::Store(StoreError::Stopped)) => Ok(()),
+            // The store's fault, however often: the entry is whole and stays.
+            Err(
+                error @ (ShipError::Verify { .. }
+                | ShipError::Store(
+                    StoreError::UploadLost { .. } | StoreError::Changed { .. },
+                )),
+            ) => {
+                self.entry_failed(&entry, explain(&error), true, report);
                 Ok(())
             }
             Err(ShipError::Store(error)) => Err(SweepError::Store(error)),
@@ -251,7 +282,7 @@ impl Sweeper<'_> {
     }
 
     /// Counts a failure that may pass; after some of them the entry goes into quarantine, unless
-    /// the disk is full, which is not its fault.
+    /// what failed is the disk or the store, which is not its fault.
     fn entry_failed(
         &mut self,
         entry: &SpoolEntry,
@@ -297,6 +328,29 @@ impl Sweeper<'_> {
             }
         };
         (self.observer)(&event);
+    }
+
+    /// Time until the first entry that failed is tried again.
+    pub(super) fn next_try(&self) -> Option<Duration> {
+        let waits = self.failures.values();
+        waits
+            .map(|trouble| trouble.left().unwrap_or_default())
+            .min()
+    }
+
+    /// Removes journals whose entries are gone: shipped, in quarantine, or removed by hand.
+    pub(super) fn forget_journals(&self) {
+        let Ok(items) = fs::read_dir(self.journals) else {
+            return;
+        };
+        for path in items.flatten().map(|item| item.path()) {
+            let stem = path.file_stem().unwrap_or_default();
+            if path.extension().is_some_and(|end| end == "journal")
+                && !self.spool.join(stem).exists()
+            {
+                let _ = fs::remove_file(path);
+            }
+        }
     }
 
     /// Removes an entry whose successor is verified.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use cdh_bundle::{BundleReader, Manifest};
 
-use crate::{DumpSummary, ObjectKey, Query, ResolveError, Store, StoreError};
+use crate::{DumpSummary, Listed, Listing, ObjectKey, Query, ResolveError, Store, StoreError};
 
 /// No manifest is larger.
 const MAX_MANIFEST: u64 = 64 << 20;
@@ -32,7 +32,10 @@ impl<'s> Catalog<'s> {
     pub fn find(&self, query: &Query) -> Result<Vec<DumpSummary>, StoreError> {
         let mut bundles: BTreeMap<ObjectKey, DumpSummary> = BTreeMap::new();
         let mut manifests = BTreeSet::new();
-        self.store.list("", &mut |object| {
+        self.store.list(&Listing::default(), &mut |listed| {
+            let Listed::Object(object) = listed else {
+                return ControlFlow::Continue(());
+            };
             if object.key.as_str().ends_with(".manifest.json") {
                 manifests.insert(object.key);
             } else if let Some(mut summary) = DumpSummary::from_key(&object.key) {

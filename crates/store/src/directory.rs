@@ -12,13 +12,16 @@ use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cdh_bundle::{DigestWriter, Digests, SourceReader, Window};
 use cdh_elfcore::{ByteSource, FileSource};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 
 use crate::draft::{Draft, sweep_drafts};
-use crate::{ListedObject, ObjectKey, ObjectStat, Store, StoreError};
+use crate::{
+    Depth, Listed, ListedObject, Listing, ObjectKey, ObjectStat, Receipt, Store, StoreError,
+};
 
 /// Cores hold secrets.
 const DIRECTORY_MODE: Mode = Mode::RWXU;
@@ -31,6 +34,22 @@ const DEEPEST: usize = 32;
 pub struct DirectoryStore {
     path: PathBuf,
     root: OwnedFd,
+}
+
+/// What the file system says of an object. A file that was replaced is another inode, one that was
+/// written to has another time or size.
+fn stat_of(stat: &rustix::fs::Stat) -> ObjectStat {
+    let (seconds, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec);
+    let size = u64::try_from(stat.st_size).unwrap_or_default();
+    let nanosecond = i32::try_from(nanoseconds).unwrap_or_default();
+    ObjectStat {
+        size,
+        etag: Some(format!(
+            "{:x}-{seconds:x}.{nanoseconds:x}-{size:x}",
+            stat.st_ino
+        )),
+        modified: jiff::Timestamp::new(seconds, nanosecond).ok(),
+    }
 }
 
 fn failed(path: impl Into<String>, error: impl Into<io::Error>) -> StoreError {
@@ -125,9 +144,9 @@ impl DirectoryStore {
         &self,
         directory: &OwnedFd,
         above: &str,
-        under: &str,
+        listing: &Listing<'_>,
         depth: usize,
-        visit: &mut dyn FnMut(ListedObject) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, StoreError> {
         let failed_here = |error| failed(self.path.join(above).display().to_string(), error);
         let mut names = Vec::new();
@@ -139,7 +158,9 @@ impl DirectoryStore {
                 names.push(name.to_owned());
             }
         }
-        names.sort();
+        let under = listing.under;
+        let after = listing.start_after.unwrap_or_default();
+        let mut found = Vec::with_capacity(names.len());
         for name in names {
             let path = format!("{above}{name}");
             // Links are not followed here: a link to a directory above would never end.
@@ -151,10 +172,28 @@ impl DirectoryStore {
                 Err(error) => return Err(failed(path, error)),
             };
             match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => found.push((format!("{path}/"), name, stat)),
+                FileType::RegularFile => found.push((path, name, stat)),
+                _ => {}
+            }
+        }
+        // The order of keys is that of bytes: `a-b` comes before `a/b`, as in a bucket.
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        for (path, name, stat) in found {
+            match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
-                    let inside = format!("{path}/");
+                    let inside = path;
                     let wanted = inside.starts_with(under) || under.starts_with(&inside);
-                    if !wanted || depth >= DEEPEST {
+                    // All that is in it comes before what begins with it.
+                    let is_over = after > inside.as_str() && !after.starts_with(&inside);
+                    if !wanted || is_over || depth >= DEEPEST {
+                        continue;
+                    }
+                    if listing.depth == Depth::Level && inside.len() > under.len() {
+                        // Both are beginnings of the same keys: one that lies in it hides nothing.
+                        if visit(Listed::Prefix(inside)).is_break() {
+                            return Ok(ControlFlow::Break(()));
+                        }
                         continue;
                     }
                     let flags =
@@ -163,21 +202,31 @@ impl DirectoryStore {
                         match rustix::fs::openat(directory, name.as_str(), flags, Mode::empty()) {
                             Ok(child) => child,
                             Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => continue,
-                            Err(error) => return Err(failed(path, error)),
+                            Err(error) => return Err(failed(inside, error)),
                         };
                     let flow =
-                        self.list_in(&child, &inside, under, depth.saturating_add(1), visit)?;
+                        self.list_in(&child, &inside, listing, depth.saturating_add(1), visit)?;
                     if flow.is_break() {
                         return Ok(flow);
                     }
                 }
-                FileType::RegularFile if path.starts_with(under) => {
+                _ if path.starts_with(under) && path.as_str() > after => {
                     // Somebody else's file with a name that we would not write is none of ours.
                     let Ok(key) = ObjectKey::parse(&path) else {
                         continue;
                     };
-                    let size = u64::try_from(stat.st_size).unwrap_or_default();
-                    let flow = visit(ListedObject { key, size });
+                    let ObjectStat {
+                        size,
+                        etag,
+                        modified,
+                    } = stat_of(&stat);
+                    let object = ListedObject {
+                        key,
+                        size,
+                        etag,
+                        modified,
+                    };
+                    let flow = visit(Listed::Object(object));
                     if flow.is_break() {
                         return Ok(flow);
                     }
@@ -194,7 +243,7 @@ impl Store for DirectoryStore {
         format!("directory {}", self.path.display())
     }
 
-    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Digests, StoreError> {
+    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
         let failed_here =
             |error: io::Error| failed(self.path.join(key.as_str()).display().to_string(), error);
         let (directory, name) = self.parent_of(key).map_err(failed_here)?;
@@ -242,40 +291,53 @@ impl Store for DirectoryStore {
         rustix::fs::fsync(&directory)
             .map_err(io::Error::from)
             .map_err(failed_here)?;
-        Ok(digests)
+        Ok(Receipt::new(digests))
     }
 
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
         let Some(file) = self.open_object(key)? else {
             return Ok(None);
         };
-        let metadata = file
-            .metadata()
-            .map_err(|error| failed(key.as_str(), error))?;
-        Ok(Some(ObjectStat {
-            size: metadata.len(),
-        }))
+        let stat = rustix::fs::fstat(&file).map_err(|error| failed(key.as_str(), error))?;
+        Ok(Some(stat_of(&stat)))
     }
 
-    fn read(&self, key: &ObjectKey) -> Result<Arc<dyn ByteSource>, StoreError> {
+    fn read_pinned(
+        &self,
+        key: &ObjectKey,
+        stat: &ObjectStat,
+    ) -> Result<Arc<dyn ByteSource>, StoreError> {
         let not_found = || StoreError::NotFound {
             path: key.to_string(),
         };
         let file = self.open_object(key)?.ok_or_else(not_found)?;
+        let found = rustix::fs::fstat(&file).map_err(|error| failed(key.as_str(), error))?;
+        // Objects are replaced by renames: the open file stays what it is from here on.
+        if stat.etag.is_some() && stat_of(&found).etag != stat.etag {
+            return Err(StoreError::Changed {
+                key: key.to_string(),
+            });
+        }
         let source = FileSource::new(file).map_err(|error| failed(key.as_str(), error))?;
         Ok(Arc::new(source))
     }
 
     fn list(
         &self,
-        under: &str,
-        visit: &mut dyn FnMut(ListedObject) -> ControlFlow<()>,
+        listing: &Listing<'_>,
+        visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         let shown = self.path.display().to_string();
         let root = self
             .open_beneath(".", OFlags::RDONLY | OFlags::DIRECTORY)
             .map_err(|error| failed(shown, error))?;
-        self.list_in(&root, "", under, 0, visit).map(drop)
+        self.list_in(&root, "", listing, 0, visit).map(drop)
+    }
+
+    fn share(&self, key: &ObjectKey, _expires: Duration) -> Result<String, StoreError> {
+        Err(StoreError::Unsupported {
+            what: format!("a link to {key} in a directory"),
+        })
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -323,11 +385,13 @@ mod tests {
         let other = store.put(&key("a/b"), &mut b"xxxx".as_slice(), 4);
         assert!(matches!(other, Err(StoreError::Conflict { .. })));
         let mut names = Vec::new();
-        let mut visit = |object: ListedObject| {
-            names.push((object.key.to_string(), object.size));
+        let mut visit = |listed: Listed| {
+            if let Listed::Object(object) = listed {
+                names.push((object.key.to_string(), object.size));
+            }
             ControlFlow::Continue(())
         };
-        store.list("", &mut visit).unwrap();
+        store.list(&Listing::default(), &mut visit).unwrap();
         assert_eq!(names, [("a/b".to_owned(), 4)]);
         store.delete(&key("a/b")).unwrap();
         store.delete(&key("a/b")).unwrap();

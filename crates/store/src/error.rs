@@ -17,10 +17,53 @@ pub enum StoreError {
         path: String,
     },
     /// No permission.
-    #[error("no permission for {path}")]
+    #[error("no permission for {path}{}", after_colon(said.as_deref()))]
     Denied {
         /// What was refused.
         path: String,
+        /// The server's words, made harmless.
+        said: Option<String>,
+    },
+    /// There is nothing to log in with.
+    #[error("no credentials for {place}: {problem}")]
+    NoCredentials {
+        /// Which store.
+        place: String,
+        /// What was looked at.
+        problem: String,
+    },
+    /// The bucket is elsewhere, or no region is known.
+    #[error("wrong region for {place}: {said}")]
+    Region {
+        /// Which store.
+        place: String,
+        /// The server's words, made harmless.
+        said: String,
+    },
+    /// This machine's clock and the server's differ too much for signatures.
+    #[error("the clocks of this machine and of {place} differ: {said}")]
+    ClockSkew {
+        /// Which store.
+        place: String,
+        /// The server's words, made harmless.
+        said: String,
+    },
+    /// It understood and does not do it.
+    #[error("{place} refused: {said}")]
+    Refused {
+        /// Which store.
+        place: String,
+        /// The server's words, made harmless.
+        said: String,
+    },
+    /// Whoever asked wants to stop; what was done is noted.
+    #[error("stopped")]
+    Stopped,
+    /// An upload that had begun is no longer known to the server: it starts over the next time.
+    #[error("the server has lost the upload of {key}")]
+    UploadLost {
+        /// Which key.
+        key: String,
     },
     /// It cannot be reached now.
     #[error("{place} cannot be reached: {problem}")]
@@ -39,6 +82,12 @@ pub enum StoreError {
     /// Something else stands under the key.
     #[error("{key} exists with other content")]
     Conflict {
+        /// Which key.
+        key: String,
+    },
+    /// It was replaced while it was read.
+    #[error("{key} was replaced by another object since it was looked at")]
+    Changed {
         /// Which key.
         key: String,
     },
@@ -89,14 +138,47 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Sorts an error of the operating system about `path`.
+    /// Sorts an error of the operating system about `path`; one of a store inside it comes out again.
     pub(crate) fn from_io(path: impl Into<String>, source: io::Error) -> Self {
+        let source = match source.downcast::<Self>() {
+            Ok(error) => return error,
+            Err(source) => source,
+        };
         let path = path.into();
         match source.kind() {
             io::ErrorKind::NotFound => Self::NotFound { path },
-            io::ErrorKind::PermissionDenied => Self::Denied { path },
+            io::ErrorKind::PermissionDenied => Self::Denied { path, said: None },
             _ => Self::Io { path, source },
         }
+    }
+}
+
+fn after_colon(text: Option<&str>) -> String {
+    text.map(|text| format!(": {text}")).unwrap_or_default()
+}
+
+impl StoreError {
+    /// What to do about it, where that is known: imperative and runnable.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoCredentials { .. } => {
+                "log in with `aws configure` or `aws sso login`, set AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY, or name a profile with `?profile=NAME` in the store's URL"
+            }
+            Self::Denied { said: Some(_), .. } => {
+                "check the credentials with `aws sts get-caller-identity`; the store needs \
+                 s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject and \
+                 s3:AbortMultipartUpload"
+            }
+            Self::Region { .. } => "add `?region=REGION` to the store's URL, or set AWS_REGION",
+            Self::ClockSkew { .. } => "set this machine's clock: `timedatectl set-ntp true`",
+            Self::Unreachable { .. } => {
+                "check the network, `?endpoint=URL` and HTTPS_PROXY, then try again"
+            }
+            Self::Changed { .. } | Self::UploadLost { .. } => "try again",
+            _ => return None,
+        })
     }
 }
 

@@ -26,42 +26,33 @@ mod directory;
 mod draft;
 mod error;
 mod key;
+mod object;
 mod query;
+#[cfg(feature = "s3")]
+mod s3;
 mod ship;
 mod summary;
 mod url;
 
 use std::io::Read;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use cdh_bundle::Digests;
 use cdh_elfcore::ByteSource;
 
 pub use catalog::Catalog;
 pub use directory::DirectoryStore;
 pub use error::{ResolveError, ShipError, StoreError};
 pub use key::ObjectKey;
+pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
 pub use query::Query;
-pub use ship::{Shipped, remove_dump, ship};
+#[cfg(feature = "s3")]
+pub use s3::S3Store;
+pub use ship::{Shipped, remove_dump, ship, ship_resumable};
 pub use summary::DumpSummary;
 pub use url::{StoreUrl, open_store};
-
-/// What is known of an object without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ObjectStat {
-    /// Bytes.
-    pub size: u64,
-}
-
-/// One object of a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedObject {
-    /// Its name.
-    pub key: ObjectKey,
-    /// Bytes.
-    pub size: u64,
-}
 
 /// A place for objects. Calls block; an implementation over a network brings its own runtime.
 pub trait Store: Send + Sync {
@@ -72,7 +63,33 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when other content stands under `key`: nothing is ever overwritten.
-    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Digests, StoreError>;
+    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError>;
+
+    /// As [`put`](Self::put), and remembers in the file `journal` how far it came, so that the same
+    /// bytes under the same key go on from there after a failure or a restart. The file is removed
+    /// when all is done. A store that takes everything at once needs none.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    fn put_resumable(
+        &self,
+        key: &ObjectKey,
+        body: &mut dyn Read,
+        len: u64,
+        journal: &Path,
+    ) -> Result<Receipt, StoreError> {
+        let _ = journal;
+        self.put(key, body, len)
+    }
+
+    /// Asks the store what it holds under `key` and compares that with what was sent; reads all of
+    /// it back unless the store itself gives a checksum.
+    ///
+    /// # Errors
+    /// [`ShipError::Verify`] when it is not there or something else.
+    fn verify(&self, key: &ObjectKey, sent: &Receipt) -> Result<(), ShipError> {
+        ship::read_back(self, key, sent)
+    }
 
     /// What is known of an object; `None` where there is none.
     ///
@@ -80,20 +97,39 @@ pub trait Store: Send + Sync {
     /// When the store cannot tell.
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError>;
 
-    /// Opens an object for reading at any place.
+    /// Opens an object for reading at any place, as it is now: one that is replaced later fails to
+    /// be read further, with [`StoreError::Changed`] inside the I/O error.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] where there is none.
-    fn read(&self, key: &ObjectKey) -> Result<Arc<dyn ByteSource>, StoreError>;
+    fn read(&self, key: &ObjectKey) -> Result<Arc<dyn ByteSource>, StoreError> {
+        let not_found = || StoreError::NotFound {
+            path: key.to_string(),
+        };
+        let stat = self.stat(key)?.ok_or_else(not_found)?;
+        self.read_pinned(key, &stat)
+    }
 
-    /// Visits every object whose key begins with `under`, in the order of keys, until `visit` breaks.
+    /// Opens the object that `stat` is of, without asking for it again: one that has been replaced
+    /// since fails with [`StoreError::Changed`], here or inside the I/O error of a later read.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] where there is none, [`StoreError::Changed`].
+    fn read_pinned(
+        &self,
+        key: &ObjectKey,
+        stat: &ObjectStat,
+    ) -> Result<Arc<dyn ByteSource>, StoreError>;
+
+    /// Visits what `listing` asks for, in the order of keys, until `visit` breaks. Objects with names
+    /// that [`ObjectKey`] refuses are passed over.
     ///
     /// # Errors
     /// When the store cannot be listed.
     fn list(
         &self,
-        under: &str,
-        visit: &mut dyn FnMut(ListedObject) -> ControlFlow<()>,
+        listing: &Listing<'_>,
+        visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
     ) -> Result<(), StoreError>;
 
     /// Removes an object; one that is not there is no error.
@@ -101,4 +137,20 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// When it cannot be removed.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
+
+    /// An address with which anybody can read the object until `expires` is over.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] where the store has no such thing.
+    fn share(&self, key: &ObjectKey, expires: Duration) -> Result<String, StoreError>;
+
+    /// Gives up uploads of dumps that were begun longer than `age` ago and never finished; says how
+    /// many. A store that keeps no halves has none.
+    ///
+    /// # Errors
+    /// When the store cannot tell.
+    fn abort_stale_uploads(&self, age: Duration) -> Result<usize, StoreError> {
+        let _ = age;
+        Ok(0)
+    }
 }

@@ -1,8 +1,11 @@
 //! The order in which a dump enters and leaves a store.
 
+use std::io::{self, Read};
+use std::path::Path;
+
 use cdh_bundle::{BundleError, BundleWriter, Digests, SourceReader, Window};
 
-use crate::{DumpSummary, ObjectKey, ShipError, Store, StoreError};
+use crate::{DumpSummary, ObjectKey, Receipt, ShipError, Store, StoreError};
 
 /// A dump that is in the store, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,23 +16,92 @@ pub struct Shipped {
     pub digests: Digests,
 }
 
-/// Puts the bundle, reads it back and compares, and only then puts the manifest that makes it a dump.
-/// Doing it twice is the same as doing it once.
+/// Puts the bundle, compares what the store holds with what was sent, and only then puts the
+/// manifest that makes it a dump. Doing it twice is the same as doing it once. What turns out to be
+/// something else is removed, so that the next try can begin anew: a dump's keys hold its id, and its
+/// bytes are the same whoever sends them.
 ///
 /// # Errors
 /// When the store fails, the spool entry is broken, or the store holds something else afterwards.
 pub fn ship(store: &dyn Store, bundle: &BundleWriter) -> Result<Shipped, ShipError> {
+    ship_by(store, bundle, |key| {
+        store.put(key, &mut bundle.reader(), bundle.len())
+    })
+}
+
+/// As [`ship`]; what an earlier try has brought into the store is told by the file `journal` and not
+/// sent again. Ends with [`StoreError::Stopped`] soon after `stop` says so.
+///
+/// # Errors
+/// As [`ship`].
+pub fn ship_resumable(
+    store: &dyn Store,
+    bundle: &BundleWriter,
+    journal: &Path,
+    stop: &dyn Fn() -> bool,
+) -> Result<Shipped, ShipError> {
+    ship_by(store, bundle, |key| {
+        let inner = bundle.reader();
+        let mut body = Stoppable { inner, stop };
+        store.put_resumable(key, &mut body, bundle.len(), journal)
+    })
+}
+
+/// A body that ends with an error as soon as it is no longer wanted.
+struct Stoppable<'s, R> {
+    inner: R,
+    stop: &'s dyn Fn() -> bool,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if (self.stop)() {
+            return Err(io::Error::other(StoreError::Stopped));
+        }
+        self.inner.read(buf)
+    }
+}
+
+fn ship_by(
+    store: &dyn Store,
+    bundle: &BundleWriter,
+    put: impl FnOnce(&ObjectKey) -> Result<Receipt, StoreError>,
+) -> Result<Shipped, ShipError> {
     let (key, manifest_key) = ObjectKey::for_manifest(bundle.manifest());
-    let sent = store
-        .put(&key, &mut bundle.reader(), bundle.len())
-        .map_err(blame)?;
-    verify(store, &key, &sent)?;
+    let sent = put(&key).map_err(blame);
+    let sent = sent.and_then(|sent| store.verify(&key, &sent).map(|()| sent));
+    if let Err(error) = &sent
+        && is_something_else(error)
+        && store.stat(&manifest_key)?.is_none()
+    {
+        // Without a manifest it is no dump, but the rest of an upload that went wrong.
+        store.delete(&key)?;
+    }
+    let sent = sent?;
     // The very bytes that the bundle ends with: a newer agent's fields are not lost on the way.
     let mut json = bundle.manifest_json();
-    let expected = Digests::of(json);
-    store.put(&manifest_key, &mut json, expected.size)?;
-    verify(store, &manifest_key, &expected)?;
-    Ok(Shipped { key, digests: sent })
+    let size = json.len() as u64;
+    let put = store.put(&manifest_key, &mut json, size);
+    let put = put.map_err(ShipError::from);
+    let put = put.and_then(|manifest| store.verify(&manifest_key, &manifest));
+    if let Err(error) = &put
+        && is_something_else(error)
+    {
+        // The bundle, which holds the manifest too, is the one that it has to be.
+        store.delete(&manifest_key)?;
+    }
+    put?;
+    Ok(Shipped {
+        key,
+        digests: sent.digests,
+    })
+}
+
+fn is_something_else(error: &ShipError) -> bool {
+    matches!(
+        error,
+        ShipError::Verify { .. } | ShipError::Store(StoreError::Conflict { .. })
+    )
 }
 
 /// A spool entry that is not what its manifest says fails in the middle of the upload: that is not
@@ -44,34 +116,37 @@ fn blame(error: StoreError) -> ShipError {
     }
 }
 
-fn verify(store: &dyn Store, key: &ObjectKey, sent: &Digests) -> Result<(), ShipError> {
-    let differs = |found: String, expected: String| ShipError::Verify {
+/// What the store holds is not what was sent.
+pub(crate) fn differs(key: &ObjectKey, expected: String, found: String) -> ShipError {
+    ShipError::Verify {
         key: key.to_string(),
         expected,
         found,
-    };
-    match store.stat(key)? {
-        None => {
-            return Err(differs(
-                "nothing".to_owned(),
-                format!("{} bytes", sent.size),
-            ));
-        }
-        Some(stat) if stat.size != sent.size => {
-            let bytes = |size| format!("{size} bytes");
-            return Err(differs(bytes(stat.size), bytes(sent.size)));
-        }
-        Some(_) => {}
     }
-    let found = Digests::of_reader(SourceReader::new(Window::whole(store.read(key)?)))
+}
+
+/// Compares the size, and then every byte by its SHA-256.
+pub(crate) fn read_back(
+    store: &(impl Store + ?Sized),
+    key: &ObjectKey,
+    sent: &Receipt,
+) -> Result<(), ShipError> {
+    let sent = &sent.digests;
+    let bytes = |size| format!("{size} bytes");
+    let Some(stat) = store.stat(key)? else {
+        return Err(differs(key, bytes(sent.size), "nothing".to_owned()));
+    };
+    if stat.size != sent.size {
+        return Err(differs(key, bytes(sent.size), bytes(stat.size)));
+    }
+    let source = store.read_pinned(key, &stat)?;
+    let found = Digests::of_reader(SourceReader::new(Window::whole(source)))
         .map_err(|error| StoreError::from_io(key.as_str(), error))?;
     if found == *sent {
         return Ok(());
     }
-    Err(differs(
-        format!("SHA-256 {}", found.sha256),
-        format!("SHA-256 {}", sent.sha256),
-    ))
+    let shown = |digests: &Digests| format!("SHA-256 {}", digests.sha256);
+    Err(differs(key, shown(sent), shown(&found)))
 }
 
 /// Removes a dump: the manifest first, so that a removal cut short leaves none that cannot be read.

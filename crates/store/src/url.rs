@@ -7,6 +7,20 @@ use std::str::FromStr;
 
 use crate::{DirectoryStore, Store, StoreError};
 
+/// Options that the URL of a bucket may have.
+const OPTIONS: [&str; 10] = [
+    "ca",
+    "endpoint",
+    "kms-key",
+    "path-style",
+    "profile",
+    "region",
+    "sse",
+    "storage-class",
+    "tags",
+    "timeout",
+];
+
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,7 +33,8 @@ pub enum StoreUrl {
         bucket: String,
         /// Prefix of every key, without slashes at its ends; may be empty.
         prefix: String,
-        /// `endpoint`, `region`, `profile`, `path-style`, `ca`.
+        /// `endpoint`, `region`, `profile`, `path-style`, `ca`, `timeout` (seconds), and for what is
+        /// written `sse` (`s3` or `kms`), `kms-key`, `storage-class`, `tags` (`team:core,stage:prod`).
         options: BTreeMap<String, String>,
     },
 }
@@ -59,11 +74,11 @@ impl FromStr for StoreUrl {
         let mut options = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
-            if !matches!(
-                name,
-                "endpoint" | "region" | "profile" | "path-style" | "ca"
-            ) {
-                return bad("its options are endpoint, region, profile, path-style and ca");
+            if !OPTIONS.contains(&name) {
+                return bad(
+                    "its options are endpoint, region, profile, path-style, ca, timeout, sse, \
+                     kms-key, storage-class and tags",
+                );
             }
             options.insert(name.to_owned(), value.to_owned());
         }
@@ -105,8 +120,15 @@ impl fmt::Display for StoreUrl {
 pub fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
     match url {
         StoreUrl::Directory(path) => Ok(Box::new(DirectoryStore::open(path)?)),
+        #[cfg(feature = "s3")]
+        StoreUrl::S3 {
+            bucket,
+            prefix,
+            options,
+        } => Ok(Box::new(crate::S3Store::open(bucket, prefix, options)?)),
+        #[cfg(not(feature = "s3"))]
         StoreUrl::S3 { .. } => Err(StoreError::Unsupported {
-            what: format!("{url}: an S3 store"),
+            what: format!("{url}: an S3 store, in a build without the feature `s3`,"),
         }),
     }
 }

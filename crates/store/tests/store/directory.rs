@@ -123,8 +123,43 @@ fn listing_takes_a_prefix_and_stops_when_told() {
         seen += 1;
         ControlFlow::Break(())
     };
-    house.store.list("", &mut visit).unwrap();
+    house.store.list(&Listing::default(), &mut visit).unwrap();
     assert_eq!(seen, 1);
+}
+
+#[test]
+fn listing_of_a_level_and_after_a_key() {
+    let house = House::new();
+    for name in ["d/1/x", "d/1/y", "d/2/x", "d/a", "d-e/z", "d.f"] {
+        house.store.put(&key(name), &mut &b""[..], 0).unwrap();
+    }
+    let all = ["d-e/z", "d.f", "d/1/x", "d/1/y", "d/2/x", "d/a"];
+    assert_eq!(keys(&house.store, ""), all);
+    let level = |listing| listed(&house.store, &listing);
+    assert_eq!(level(Listing::level("")), ["d-e/", "d.f", "d/"]);
+    assert_eq!(level(Listing::level("d/")), ["d/1/", "d/2/", "d/a"]);
+    assert_eq!(level(Listing::level("d/1/")), ["d/1/x", "d/1/y"]);
+    for (number, name) in all.iter().enumerate() {
+        assert_eq!(level(Listing::all("").after(name)), all[number + 1..]);
+    }
+    assert_eq!(level(Listing::all("d/").after("d/1/x0")), all[3..]);
+    assert_eq!(level(Listing::level("d/").after("d/1~")), ["d/2/", "d/a"]);
+}
+
+#[test]
+fn a_reader_is_pinned_to_what_was_looked_at() {
+    let house = House::new();
+    let key = key("a/b");
+    house.store.put(&key, &mut &b"one"[..], 3).unwrap();
+    let stat = house.store.stat(&key).unwrap().unwrap();
+    let source = house.store.read_pinned(&key, &stat).unwrap();
+    house.store.delete(&key).unwrap();
+    house.store.put(&key, &mut &b"two"[..], 3).unwrap();
+    let mut bytes = [0; 3];
+    source.read_at(0, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"one");
+    let other = house.store.read_pinned(&key, &stat).map(drop);
+    assert!(matches!(other, Err(StoreError::Changed { .. })));
 }
 
 #[test]

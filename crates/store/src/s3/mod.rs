@@ -1,0 +1,279 @@
+//! A store in a bucket of S3 or of a server that speaks its language.
+//!
+//! Invariants: nothing is believed that a server says of an upload until it was asked again, with
+//! HEAD, for size and checksum; nothing is ever overwritten, with or without the server's help
+//! (conditional requests are used and not relied on); every wait ends; an upload holds at most 32 MiB
+//! in memory. Calls block on a small runtime of the store's own.
+
+mod checksum;
+mod connect;
+mod journal;
+mod list;
+mod multipart;
+mod problem;
+mod put;
+mod read;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::types::ChecksumMode;
+use cdh_elfcore::ByteSource;
+use jiff::Timestamp;
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::ship::differs;
+use crate::{Listed, Listing, ObjectKey, ObjectStat, Receipt, ShipError, Store, StoreError};
+use checksum::{bare_etag, crc64_header, parse_crc64};
+use connect::S3Options;
+use problem::{Refusal, sorted};
+
+/// Signed links cannot last longer (Signature Version 4).
+const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A store in a bucket.
+pub struct S3Store {
+    bucket: Arc<Bucket>,
+}
+
+/// What requests need; shared with readers that outlive the store.
+struct Bucket {
+    /// `None` only while it is dropped.
+    runtime: Option<Runtime>,
+    handle: Handle,
+    client: Client,
+    options: S3Options,
+    name: String,
+    /// Empty, or ends with `/`.
+    prefix: String,
+    /// For people and errors.
+    place: String,
+    /// Whether the server takes `If-None-Match`.
+    conditional: AtomicBool,
+    /// Whether the server takes CRC-64/NVME.
+    crc64: AtomicBool,
+}
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        // A name that is being resolved must not hold the program up.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Bucket {
+    fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.handle.block_on(future)
+    }
+
+    /// The name of a key in the bucket.
+    fn full(&self, key: &ObjectKey) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn is_conditional(&self) -> bool {
+        self.conditional.load(Ordering::Relaxed)
+    }
+
+    fn has_crc64(&self) -> bool {
+        self.crc64.load(Ordering::Relaxed)
+    }
+
+    /// What the server tells of an object.
+    fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
+        let request = self
+            .client
+            .head_object()
+            .bucket(&self.name)
+            .key(self.full(key))
+            .checksum_mode(ChecksumMode::Enabled);
+        let answer = match self.wait(request.send()) {
+            Ok(answer) => answer,
+            Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.status == 404) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(sorted(error, &self.place, key.as_str())),
+        };
+        let size = answer
+            .content_length()
+            .and_then(|size| u64::try_from(size).ok());
+        let Some(size) = size else {
+            return Err(StoreError::Refused {
+                place: self.place.clone(),
+                said: format!("{key} has no size"),
+            });
+        };
+        let stat = ObjectStat {
+            size,
+            etag: answer.e_tag().map(bare_etag),
+            modified: answer.last_modified().and_then(timestamp),
+        };
+        let crc64 = answer.checksum_crc64_nvme().and_then(parse_crc64);
+        Ok(Some(Head { stat, crc64 }))
+    }
+}
+
+/// What a HEAD told.
+struct Head {
+    stat: ObjectStat,
+    crc64: Option<u64>,
+}
+
+fn timestamp(at: &aws_smithy_types::DateTime) -> Option<Timestamp> {
+    let nanosecond = i32::try_from(at.subsec_nanos()).ok()?;
+    Timestamp::new(at.secs(), nanosecond).ok()
+}
+
+impl S3Store {
+    /// Opens the bucket `name`, of which all keys begin with `prefix`. Asks nothing of the server yet.
+    ///
+    /// # Errors
+    /// When an option means nothing or a CA file cannot be read.
+    pub fn open(
+        name: &str,
+        prefix: &str,
+        options: &BTreeMap<String, String>,
+    ) -> Result<Self, StoreError> {
+        let options = S3Options::parse(options)?;
+        let mut place = format!("s3://{name}");
+        let mut prefix = prefix.trim_matches('/').to_owned();
+        if !prefix.is_empty() {
+            place = format!("{place}/{prefix}");
+            prefix.push('/');
+        }
+        if let Some(endpoint) = &options.endpoint {
+            place = format!("{place} at {endpoint}");
+        }
+        // One for the sockets, one for signatures and checksums.
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("cdh-s3")
+            .enable_all()
+            .build()
+            .map_err(|error| StoreError::from_io(place.as_str(), error))?;
+        let client = runtime.block_on(connect::client(&options))?;
+        let bucket = Bucket {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+            client,
+            options,
+            name: name.to_owned(),
+            prefix,
+            place: problem::harmless(&place),
+            conditional: AtomicBool::new(true),
+            crc64: AtomicBool::new(true),
+        };
+        Ok(Self {
+            bucket: Arc::new(bucket),
+        })
+    }
+}
+
+impl Store for S3Store {
+    fn describe(&self) -> String {
+        self.bucket.place.clone()
+    }
+
+    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
+        put::put(&self.bucket, key, body, len, None)
+    }
+
+    fn put_resumable(
+        &self,
+        key: &ObjectKey,
+        body: &mut dyn Read,
+        len: u64,
+        journal: &Path,
+    ) -> Result<Receipt, StoreError> {
+        put::put(&self.bucket, key, body, len, Some(journal))
+    }
+
+    fn verify(&self, key: &ObjectKey, sent: &Receipt) -> Result<(), ShipError> {
+        let bytes = |size| format!("{size} bytes");
+        let size = sent.digests.size;
+        let Some(head) = self.bucket.head(key)? else {
+            return Err(differs(key, bytes(size), "nothing".to_owned()));
+        };
+        if head.stat.size != size {
+            return Err(differs(key, bytes(size), bytes(head.stat.size)));
+        }
+        if let (Some(expected), Some(found)) = (sent.crc64, head.crc64) {
+            let shown = |crc| format!("CRC-64 {}", crc64_header(crc));
+            return if expected == found {
+                Ok(())
+            } else {
+                Err(differs(key, shown(expected), shown(found)))
+            };
+        }
+        // Another etag proves nothing: encrypted objects have etags that are no MD5.
+        if sent.etag.is_some() && sent.etag == head.stat.etag {
+            return Ok(());
+        }
+        crate::ship::read_back(self, key, sent)
+    }
+
+    fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
+        Ok(self.bucket.head(key)?.map(|head| head.stat))
+    }
+
+    fn read_pinned(
+        &self,
+        key: &ObjectKey,
+        stat: &ObjectStat,
+    ) -> Result<Arc<dyn ByteSource>, StoreError> {
+        let bucket = Arc::clone(&self.bucket);
+        Ok(Arc::new(read::RangeReader::new(bucket, key.clone(), stat)))
+    }
+
+    fn list(
+        &self,
+        listing: &Listing<'_>,
+        visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        list::list(&self.bucket, listing, visit)
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let bucket = &self.bucket;
+        let request = bucket.client.delete_object().bucket(&bucket.name);
+        match bucket.wait(request.key(bucket.full(key)).send()) {
+            Ok(_) => Ok(()),
+            Err(error) => match sorted(error, &bucket.place, key.as_str()) {
+                StoreError::NotFound { path } if path == key.as_str() => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    fn share(&self, key: &ObjectKey, expires: Duration) -> Result<String, StoreError> {
+        let bucket = &self.bucket;
+        let refused = |said: String| StoreError::Refused {
+            place: bucket.place.clone(),
+            said,
+        };
+        if expires > LONGEST_LINK {
+            return Err(refused("a link lasts seven days at most".to_owned()));
+        }
+        let config =
+            PresigningConfig::expires_in(expires).map_err(|error| refused(error.to_string()))?;
+        let request = bucket.client.get_object().bucket(&bucket.name);
+        let signed = bucket
+            .wait(request.key(bucket.full(key)).presigned(config))
+            .map_err(|error| sorted(error, &bucket.place, key.as_str()))?;
+        Ok(signed.uri().to_owned())
+    }
+
+    fn abort_stale_uploads(&self, age: Duration) -> Result<usize, StoreError> {
+        list::abort_stale_uploads(&self.bucket, age)
+    }
+}
