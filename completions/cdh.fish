@@ -40,6 +40,8 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "backtrace" -d 'Print the ba
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "debug" -d 'Start a debugger on a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "import" -d 'Put a bare core or a bundle into the store'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "rm" -d 'Delete dumps from the store'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "gc" -d 'Delete the dumps that limits on age, number and size do not let stay'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "share" -d 'Print an address with which anybody can download a dump for a while'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "agent" -d 'Capture cores on this node and ship them'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "man" -d 'Write the man pages'
@@ -180,6 +182,26 @@ complete -c cdh -n "__fish_cdh_using_subcommand rm" -l dry-run -d 'Tell what wou
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -s y -l yes -d 'Do not ask'
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l older-than -d 'Delete what is older: 30d, 12w, or a date' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l keep-per-fingerprint -d 'Of each fingerprint keep the newest N and delete the rest' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l max-total -d 'Delete the oldest until all together take no more: 500G, 2T' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l dry-run -d 'Tell what would be deleted and delete nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -s y -l yes -d 'Do not ask'
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand share" -l expires -d 'How long the address works (S3 allows 7d at most)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand share" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand share" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand share" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand share" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand share" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'

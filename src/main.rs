@@ -15,6 +15,7 @@ mod prompt;
 mod render;
 mod report;
 mod settings;
+mod when;
 
 use std::process::ExitCode;
 

@@ -145,7 +145,7 @@ fn mistakes_of_a_new_user_get_one_error_one_hint_and_a_status() {
         &["import", "text"],
         &["import", "empty"],
         &["--store", "nowhere", "ls"],
-        &["--store", "s3://bucket/prefix", "ls"],
+        &["--store", "s3://bucket/prefix?secret=1", "ls"],
         &["--store", "gopher://x", "ls"],
         &["ls", "--since", "yesterday"],
     ];
@@ -221,6 +221,36 @@ fn imported_core_is_listed_explained_fetched_and_removed() {
     assert_eq!(desk.run(&["rm", "latest"]).code, 2);
     assert_eq!(desk.run(&["rm", "latest", "--yes"]).code, 0);
     assert_eq!(desk.run(&["ls"]).code, 1);
+}
+
+#[test]
+fn limits_delete_what_they_do_not_let_stay_and_ask_before() {
+    let desk = Desk::new();
+    for _ in 0..3 {
+        let core = crash().core().display().to_string();
+        assert_eq!(desk.run(&["import", &core]).code, 0);
+    }
+    let count = || desk.run(&["ls", "-o", "id"]).out.lines().count();
+    let none = desk.run(&["gc"]);
+    assert_eq!(none.code, 2);
+    assert!(
+        none.err.contains("hint: give `--older-than 30d`"),
+        "{}",
+        none.err
+    );
+    let dry = desk.run(&["gc", "--max-total", "0", "--dry-run"]);
+    assert_eq!((dry.code, dry.out.lines().count(), count()), (0, 3, 3));
+    let unasked = desk.run(&["gc", "--max-total", "0"]);
+    assert_eq!((unasked.code, count()), (2, 3));
+    assert!(unasked.err.contains("--yes"), "{}", unasked.err);
+    let old = desk.run(&["gc", "--older-than", "1d", "--yes"]);
+    assert_eq!((old.code, count()), (0, 3));
+    let same = desk.run(&["gc", "--keep-per-fingerprint", "1", "--yes"]);
+    assert_eq!((same.code, count()), (0, 1));
+    assert!(same.out.contains("enough newer ones"), "{}", same.out);
+    let share = desk.run(&["share", "latest", "--expires", "1h"]);
+    assert_eq!((share.code, share.out.as_str()), (2, ""));
+    assert!(share.err.contains("hint:"), "{}", share.err);
 }
 
 fn functions(document: &Value, thread: usize) -> Vec<String> {

@@ -136,7 +136,7 @@ pub enum StrategyArg {
 }
 
 /// A number of bytes: `1500000`, `512M`, `2G`; the letters stand for powers of 1024.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let (number, letter) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(at) => text.split_at(at),

@@ -8,6 +8,7 @@ pub use agent::{
 
 use std::path::PathBuf;
 
+use agent::parse_size;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Captures, stores, explains and debugs core dumps.
@@ -95,6 +96,10 @@ pub enum Command {
     Import(ImportArgs),
     /// Delete dumps from the store
     Rm(RmArgs),
+    /// Delete the dumps that limits on age, number and size do not let stay
+    Gc(GcArgs),
+    /// Print an address with which anybody can download a dump for a while
+    Share(ShareArgs),
     /// Capture cores on this node and ship them
     Agent(AgentArgs),
     /// Print a completion script for a shell
@@ -298,6 +303,37 @@ pub struct RmArgs {
     /// Do not ask
     #[arg(long, short = 'y')]
     pub yes: bool,
+}
+
+/// `cdh gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Delete what is older: 30d, 12w, or a date
+    #[arg(long, value_name = "WHEN")]
+    pub older_than: Option<String>,
+    /// Of each fingerprint keep the newest N and delete the rest
+    #[arg(long, value_name = "N")]
+    pub keep_per_fingerprint: Option<usize>,
+    /// Delete the oldest until all together take no more: 500G, 2T
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_total: Option<u64>,
+    /// Tell what would be deleted and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short = 'y')]
+    pub yes: bool,
+}
+
+/// `cdh share`.
+#[derive(Debug, Args)]
+pub struct ShareArgs {
+    /// Which dump
+    #[arg(value_name = "DUMP")]
+    pub dump: String,
+    /// How long the address works (S3 allows 7d at most)
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = crate::when::parse_span)]
+    pub expires: u64,
 }
 
 /// `cdh completions`.

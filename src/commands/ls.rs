@@ -2,14 +2,15 @@
 //! `--node` ask for what only manifests hold.
 
 use anyhow::Result;
-use cdh_store::{Catalog, DumpSummary, Query};
-use jiff::{SignedDuration, Timestamp, civil, tz::Offset};
+use cdh_store::{DumpSummary, Query};
+use jiff::Timestamp;
 
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
 use crate::render;
-use crate::report::{ExitStatus, Failure};
+use crate::report::ExitStatus;
 use crate::settings::Settings;
+use crate::when::parse_when;
 
 pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
@@ -38,7 +39,7 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
             .filter(|_| args.sort == SortBy::Time && !args.group),
     };
     let store = pipeline::open_store(settings)?;
-    let mut dumps = Catalog::new(store.as_ref())
+    let mut dumps = pipeline::catalog(settings, store.as_ref())
         .find(&query)
         .map_err(|error| pipeline::store_failure(error, "list"))?;
     sort(&mut dumps, args.sort);
@@ -102,72 +103,5 @@ fn sort(dumps: &mut [DumpSummary], by: SortBy) {
         SortBy::Exe => dumps.sort_by(|a, b| a.exe.as_bytes().cmp(b.exe.as_bytes())),
         SortBy::Signal => dumps.sort_by(|a, b| a.signal.cmp(&b.signal)),
         SortBy::Pod => dumps.sort_by(|a, b| (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod))),
-    }
-}
-
-/// A point in time: an age (`90s`, `15m`, `2h`, `7d`, `2w`), a date, or a date and time (UTC unless it says otherwise).
-fn parse_when(text: &str, now: Timestamp) -> Result<Timestamp> {
-    let age = || {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let seconds = match text.get(digits.len()..)? {
-            "s" => 1,
-            "m" | "min" => 60,
-            "h" => 3600,
-            "d" => 86400,
-            "w" => 7 * 86400,
-            _ => return None,
-        };
-        let count: i64 = digits.parse().ok().filter(|&count| count >= 0)?;
-        now.checked_sub(SignedDuration::from_secs(count.checked_mul(seconds)?))
-            .ok()
-    };
-    let utc = |civil: civil::DateTime| Offset::UTC.to_timestamp(civil).ok();
-    age()
-        .or_else(|| text.parse::<Timestamp>().ok())
-        .or_else(|| text.parse::<civil::DateTime>().ok().and_then(utc))
-        .or_else(|| text.parse::<civil::Date>().ok().and_then(|date| utc(date.at(0, 0, 0, 0))))
-        .ok_or_else(|| {
-            Failure::new(ExitStatus::Failure, format!("`{text}` is not a point in time"))
-                .hint("give an age (`90s`, `15m`, `2h`, `7d`, `2w`), a date (`2026-01-31`) or a time (`2026-01-31T12:00:00Z`)")
-                .into()
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_dates_and_times_are_points_in_time() {
-        let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
-        let table = [
-            ("2h", "2026-01-31T10:00:00Z"),
-            ("7d", "2026-01-24T12:00:00Z"),
-            ("2026-01-30", "2026-01-30T00:00:00Z"),
-            ("2026-01-30T01:02:03", "2026-01-30T01:02:03Z"),
-            ("2026-01-30T01:02:03+01:00", "2026-01-30T00:02:03Z"),
-        ];
-        for (text, expected) in table {
-            assert_eq!(
-                parse_when(text, now).unwrap(),
-                expected.parse().unwrap(),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn nonsense_is_no_point_in_time() {
-        let now = Timestamp::now();
-        for text in [
-            "",
-            "h",
-            "-1d",
-            "yesterday",
-            "99999999999999999999d",
-            "2026-13-01",
-        ] {
-            assert!(parse_when(text, now).is_err(), "{text}");
-        }
     }
 }

@@ -5,11 +5,13 @@ mod bt;
 mod completions;
 mod debug;
 mod fetch;
+mod gc;
 mod import;
 mod info;
 mod ls;
 mod man;
 mod rm;
+mod share;
 
 use std::io::{self, Write};
 
@@ -40,6 +42,8 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Debug(args) => debug::run(&settings, args),
         Command::Import(args) => import::run(&settings, &args),
         Command::Rm(args) => rm::run(&settings, &args),
+        Command::Gc(args) => gc::run(&settings, &args),
+        Command::Share(args) => share::run(&settings, &args),
         Command::Agent(args) => agent::run(&settings, args),
         Command::Completions(_) | Command::Man(_) => Ok(ExitStatus::Done),
     }

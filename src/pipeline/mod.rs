@@ -18,7 +18,7 @@ pub use case::{Case, fetch};
 pub use dump::{Analysis, Dump, Origin, open_dump};
 pub use import::import;
 pub use modules::{FoundModule, ModuleSearch, find_modules};
-pub use stores::{open_or_create_store, open_store, resolve, store_failure};
+pub use stores::{catalog, open_or_create_store, open_store, resolve, store_failure};
 pub use sysroot::{DebugView, debug_view};
 
 /// Is told how long work goes. `started` comes first, `finished` last, once each per piece of work;

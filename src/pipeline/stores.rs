@@ -1,7 +1,9 @@
 //! Opens stores and resolves references in them, with errors that say what to do.
 
 use anyhow::Result;
-use cdh_store::{Catalog, DirectoryStore, DumpSummary, ResolveError, Store, StoreError, StoreUrl};
+use cdh_store::{
+    Catalog, DirectoryStore, DumpSummary, ManifestCache, ResolveError, Store, StoreError, StoreUrl,
+};
 
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
@@ -16,6 +18,19 @@ pub fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
         return open_or_create_store(settings);
     }
     cdh_store::open_store(&settings.store).map_err(|error| store_failure(error, "open"))
+}
+
+/// The dumps of a store. Manifests that are read over a network are kept for the next time.
+#[must_use]
+pub fn catalog<'s>(settings: &Settings, store: &'s dyn Store) -> Catalog<'s> {
+    let catalog = Catalog::new(store);
+    match settings.store {
+        StoreUrl::S3 { .. } => {
+            let directory = settings.cache.join("manifests");
+            catalog.with_cache(ManifestCache::in_directory(&directory))
+        }
+        _ => catalog,
+    }
 }
 
 /// Opens the store of `settings`; a directory that is not there is made.
@@ -66,7 +81,7 @@ fn has_own_hint(error: &StoreError) -> bool {
 /// When there is none, when there are several, or when the store fails.
 pub fn resolve(settings: &Settings, store: &dyn Store, reference: &str) -> Result<DumpSummary> {
     let place = store.describe();
-    Catalog::new(store).resolve(reference).map_err(|error| match error {
+    catalog(settings, store).resolve(reference).map_err(|error| match error {
         ResolveError::NotFound { .. } => {
             let shown = terminal_line(reference);
             let failure = Failure::new(ExitStatus::Nothing, format!("no dump `{shown}` in {place}"));

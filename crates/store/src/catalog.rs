@@ -1,27 +1,80 @@
 //! Answers which dumps a store holds, from its keys.
+//!
+//! Our dumps stand under `dumps/<day>/`, so a time narrows the listing to days, and the newest are
+//! found without the older ones. What IBM's agent wrote stands at the root of the bucket, or in
+//! folders of its own template, under names that begin with random ids: those have to be listed
+//! wholly, but never what is under `dumps/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cdh_bundle::{BundleReader, Manifest};
+use jiff::tz::TimeZone;
 
-use crate::{DumpSummary, Listed, Listing, ObjectKey, Query, ResolveError, Store, StoreError};
+use crate::{
+    DumpSummary, Listed, ListedObject, Listing, ManifestCache, ObjectKey, Query, ResolveError,
+    Store, StoreError,
+};
 
 /// No manifest is larger.
 const MAX_MANIFEST: u64 = 64 << 20;
 /// How many candidates an ambiguous reference names.
 const MAX_CANDIDATES: usize = 10;
+/// Manifests that are read at once.
+const PARALLEL: usize = 16;
+/// Where our dumps stand.
+const DUMPS: &str = "dumps/";
 
 /// The dumps of a store.
 pub struct Catalog<'s> {
     store: &'s dyn Store,
+    cache: Option<ManifestCache>,
+}
+
+/// Bundles that were listed, and manifests: only with both is a dump of ours there.
+#[derive(Default)]
+struct Found {
+    bundles: BTreeMap<ObjectKey, DumpSummary>,
+    manifests: BTreeSet<ObjectKey>,
+}
+
+impl Found {
+    fn add(&mut self, object: ListedObject) {
+        if object.key.as_str().ends_with(".manifest.json") {
+            self.manifests.insert(object.key);
+        } else if let Some(mut summary) = DumpSummary::from_key(&object.key) {
+            summary.size = Some(object.size);
+            self.bundles.insert(object.key, summary);
+        }
+    }
+
+    fn matching(&self, query: &Query) -> impl Iterator<Item = &DumpSummary> {
+        self.bundles.values().filter(|dump| {
+            let is_committed = || {
+                let manifest = dump.key.manifest();
+                manifest.is_some_and(|key| self.manifests.contains(&key))
+            };
+            (dump.legacy || is_committed()) && query.matches(dump)
+        })
+    }
 }
 
 impl<'s> Catalog<'s> {
     /// Of this store.
     #[must_use]
     pub fn new(store: &'s dyn Store) -> Self {
-        Self { store }
+        Self { store, cache: None }
+    }
+
+    /// Keeps the manifests that it reads.
+    #[must_use]
+    pub fn with_cache(self, cache: ManifestCache) -> Self {
+        Self {
+            cache: Some(cache),
+            ..self
+        }
     }
 
     /// Dumps that match, newest first. A bundle without its manifest beside it is not a dump yet,
@@ -30,51 +83,164 @@ impl<'s> Catalog<'s> {
     /// # Errors
     /// When the store cannot be listed, or a manifest that the query needs cannot be read.
     pub fn find(&self, query: &Query) -> Result<Vec<DumpSummary>, StoreError> {
-        let mut bundles: BTreeMap<ObjectKey, DumpSummary> = BTreeMap::new();
-        let mut manifests = BTreeSet::new();
-        self.store.list(&Listing::default(), &mut |listed| {
-            let Listed::Object(object) = listed else {
-                return ControlFlow::Continue(());
-            };
-            if object.key.as_str().ends_with(".manifest.json") {
-                manifests.insert(object.key);
-            } else if let Some(mut summary) = DumpSummary::from_key(&object.key) {
-                summary.size = Some(object.size);
-                bundles.insert(object.key, summary);
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let narrowed = query.since.is_some() || query.until.is_some() || query.limit.is_some();
+        let mut found = Found::default();
+        match narrowed {
+            false => self.list(&Listing::default(), &mut found)?,
+            true => {
+                self.list_elsewhere(&mut found)?;
+                match query.limit.filter(|_| !query.needs_manifest()) {
+                    Some(limit) => self.list_newest(query, limit, &mut found)?,
+                    None => self.list_days(query, &mut found)?,
+                }
             }
-            ControlFlow::Continue(())
-        })?;
-        let committed = |dump: &DumpSummary| {
-            dump.legacy
-                || dump
-                    .key
-                    .manifest()
-                    .is_some_and(|key| manifests.contains(&key))
-        };
-        let mut dumps: Vec<_> = bundles
-            .into_values()
-            .filter(|dump| committed(dump) && query.matches(dump))
-            .collect();
+        }
+        let mut dumps: Vec<_> = found.matching(query).cloned().collect();
         // Equal seconds keep an order that does not change from run to run.
         dumps.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
-        let limit = query.limit.unwrap_or(usize::MAX);
         if !query.needs_manifest() {
             dumps.truncate(limit);
             return Ok(dumps);
         }
-        let mut found = Vec::new();
-        for dump in dumps {
-            if found.len() >= limit {
+        let mut matching = Vec::new();
+        for some in dumps.chunks(PARALLEL * 4) {
+            for (dump, manifest) in some.iter().zip(self.manifests(some)) {
+                match manifest {
+                    Ok(manifest) if query.matches_manifest(&manifest) => {
+                        matching.push(dump.clone())
+                    }
+                    // Removed since it was listed, or damaged: one dump must not hide the others.
+                    Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Bundle { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if matching.len() >= limit {
+                matching.truncate(limit);
                 break;
             }
-            match self.manifest(&dump) {
-                Ok(manifest) if query.matches_manifest(&manifest) => found.push(dump),
-                // Removed since it was listed, or damaged: one dump must not hide the others.
-                Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Bundle { .. }) => {}
-                Err(error) => return Err(error),
+        }
+        Ok(matching)
+    }
+
+    fn list(&self, listing: &Listing<'_>, found: &mut Found) -> Result<(), StoreError> {
+        self.store.list(listing, &mut |listed| {
+            if let Listed::Object(object) = listed {
+                found.add(object);
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Everything that is not under `dumps/`.
+    fn list_elsewhere(&self, found: &mut Found) -> Result<(), StoreError> {
+        let mut folders = Vec::new();
+        self.store.list(&Listing::level(""), &mut |listed| {
+            match listed {
+                Listed::Object(object) => found.add(object),
+                Listed::Prefix(prefix) if prefix == DUMPS => {}
+                Listed::Prefix(prefix) => folders.push(prefix),
+            }
+            ControlFlow::Continue(())
+        })?;
+        for folder in folders {
+            self.list(&Listing::all(&folder), found)?;
+        }
+        Ok(())
+    }
+
+    /// The days from `since` to `until`, in one go.
+    fn list_days(&self, query: &Query, found: &mut Found) -> Result<(), StoreError> {
+        let day = |time| TimeZone::UTC.to_datetime(time).date().to_string();
+        // A key of the day itself comes after its name without the slash.
+        let first = query.since.map(|since| format!("{DUMPS}{}", day(since)));
+        // `0` comes right after `/`.
+        let last = query.until.map(|until| format!("{DUMPS}{}0", day(until)));
+        let mut listing = Listing::all(DUMPS);
+        listing.start_after = first.as_deref();
+        self.store.list(&listing, &mut |listed| {
+            let Listed::Object(object) = listed else {
+                return ControlFlow::Continue(());
+            };
+            if last
+                .as_deref()
+                .is_some_and(|last| object.key.as_str() > last)
+            {
+                return ControlFlow::Break(());
+            }
+            found.add(object);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Day by day, the newest first, until so many match.
+    fn list_newest(
+        &self,
+        query: &Query,
+        limit: usize,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
+        let mut days = Vec::new();
+        self.store.list(&Listing::level(DUMPS), &mut |listed| {
+            match listed {
+                Listed::Object(object) => found.add(object),
+                Listed::Prefix(day) => days.push(day),
+            }
+            ControlFlow::Continue(())
+        })?;
+        let date = |time| TimeZone::UTC.to_datetime(time).date().to_string();
+        let (since, until) = (query.since.map(date), query.until.map(date));
+        days.sort();
+        for day in days.iter().rev() {
+            let name = day.trim_start_matches(DUMPS).trim_end_matches('/');
+            let is_wanted = since.as_deref().is_none_or(|since| name >= since)
+                && until.as_deref().is_none_or(|until| name <= until);
+            if !is_wanted {
+                continue;
+            }
+            self.list(&Listing::all(day), found)?;
+            // What is elsewhere may be newer or older than this day.
+            let newer = found.matching(query).filter(|dump| {
+                let captured = date(dump.captured_at);
+                captured.as_str() >= name
+            });
+            if newer.count() >= limit {
+                break;
             }
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// The manifests of these dumps, in their order; several are read at once.
+    pub fn manifests(&self, dumps: &[DumpSummary]) -> Vec<Result<Manifest, StoreError>> {
+        let next = AtomicUsize::new(0);
+        let found: Vec<_> = dumps.iter().map(|_| Mutex::new(None)).collect();
+        std::thread::scope(|scope| {
+            let read = || {
+                while let Some((dump, place)) = {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    dumps.get(index).zip(found.get(index))
+                } {
+                    let manifest = self.manifest(dump);
+                    if let Ok(mut place) = place.lock() {
+                        *place = Some(manifest);
+                    }
+                }
+            };
+            for _ in 1..dumps.len().min(PARALLEL) {
+                scope.spawn(read);
+            }
+            read();
+        });
+        let lost = || {
+            Err(StoreError::NotFound {
+                path: "a manifest".to_owned(),
+            })
+        };
+        found
+            .into_iter()
+            .map(|place| place.into_inner().ok().flatten().unwrap_or_else(lost))
+            .collect()
     }
 
     /// The dump that `reference` means: an id, a prefix of one (two digits at least), `latest`, or `~N`,
@@ -86,7 +252,6 @@ impl<'s> Catalog<'s> {
         let not_found = || ResolveError::NotFound {
             reference: reference.to_owned(),
         };
-        let dumps = self.find(&Query::default())?;
         let nth = match reference {
             "latest" => Some(0),
             other => other
@@ -94,14 +259,23 @@ impl<'s> Catalog<'s> {
                 .and_then(|number| number.parse::<usize>().ok()),
         };
         if let Some(nth) = nth {
-            return dumps.into_iter().nth(nth).ok_or_else(not_found);
+            let query = Query {
+                limit: nth.checked_add(1),
+                ..Query::default()
+            };
+            return self
+                .find(&query)?
+                .into_iter()
+                .nth(nth)
+                .ok_or_else(not_found);
         }
         let wanted = reference.to_ascii_lowercase();
         let hex = |c: char| c.is_ascii_hexdigit() || c == '-';
         if wanted.len() < 2 || !wanted.chars().all(hex) {
             return Err(not_found());
         }
-        let mut matching: Vec<_> = dumps
+        let mut matching: Vec<_> = self
+            .find(&Query::default())?
             .into_iter()
             .filter(|dump| dump.id.to_string().starts_with(&wanted))
             .collect();
@@ -129,13 +303,27 @@ impl<'s> Catalog<'s> {
             let bundle = BundleReader::open(source).map_err(|error| broken(&dump.key, error))?;
             return Ok(bundle.summary_manifest());
         };
-        let source = self.store.read(&key)?;
+        let not_found = || StoreError::NotFound {
+            path: key.to_string(),
+        };
+        let stat = self.store.stat(&key)?.ok_or_else(not_found)?;
+        let place = self.store.describe();
+        let cached = self.cache.as_ref().zip(stat.etag.as_deref());
+        if let Some(json) = cached.and_then(|(cache, etag)| cache.get(&place, &key, etag))
+            && let Ok(manifest) = Manifest::from_json(&json)
+        {
+            return Ok(manifest);
+        }
+        let source = self.store.read_pinned(&key, &stat)?;
         let size = usize::try_from(source.len().min(MAX_MANIFEST)).unwrap_or(usize::MAX);
         let mut json = vec![0; size];
         let count = source
             .read_at(0, &mut json)
             .map_err(|error| StoreError::from_io(key.as_str(), error))?;
         json.truncate(count);
+        if let Some((cache, etag)) = cached {
+            cache.put(&place, &key, etag, &json);
+        }
         Manifest::from_json(&json).map_err(|error| broken(&key, error))
     }
 }

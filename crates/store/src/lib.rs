@@ -26,8 +26,10 @@ mod directory;
 mod draft;
 mod error;
 mod key;
+mod manifest_cache;
 mod object;
 mod query;
+mod retention;
 #[cfg(feature = "s3")]
 mod s3;
 mod ship;
@@ -46,8 +48,10 @@ pub use catalog::Catalog;
 pub use directory::DirectoryStore;
 pub use error::{ResolveError, ShipError, StoreError};
 pub use key::ObjectKey;
+pub use manifest_cache::ManifestCache;
 pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
 pub use query::Query;
+pub use retention::{Expired, Retention};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
 pub use ship::{Shipped, remove_dump, ship, ship_resumable};

@@ -292,3 +292,160 @@ proptest! {
         }
     }
 }
+
+/// Counts what is asked of a store.
+struct Counting<'s> {
+    store: &'s DirectoryStore,
+    lists: AtomicUsize,
+    objects: AtomicUsize,
+    reads: AtomicUsize,
+}
+
+impl<'s> Counting<'s> {
+    fn new(store: &'s DirectoryStore) -> Self {
+        Self {
+            store,
+            lists: AtomicUsize::new(0),
+            objects: AtomicUsize::new(0),
+            reads: AtomicUsize::new(0),
+        }
+    }
+
+    /// Listings, objects in them, and objects read, since the last time.
+    fn take(&self) -> (usize, usize, usize) {
+        let take = |count: &AtomicUsize| count.swap(0, Ordering::Relaxed);
+        (take(&self.lists), take(&self.objects), take(&self.reads))
+    }
+}
+
+impl Store for Counting<'_> {
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+
+    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
+        self.store.put(key, body, len)
+    }
+
+    fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
+        self.store.stat(key)
+    }
+
+    fn read_pinned(
+        &self,
+        key: &ObjectKey,
+        stat: &ObjectStat,
+    ) -> Result<Arc<dyn ByteSource>, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.store.read_pinned(key, stat)
+    }
+
+    fn list(
+        &self,
+        listing: &Listing<'_>,
+        visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        self.store.list(listing, &mut |listed| {
+            if matches!(listed, Listed::Object(_)) {
+                self.objects.fetch_add(1, Ordering::Relaxed);
+            }
+            visit(listed)
+        })
+    }
+
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.store.delete(key)
+    }
+
+    fn share(&self, key: &ObjectKey, expires: Duration) -> Result<String, StoreError> {
+        self.store.share(key, expires)
+    }
+}
+
+/// A house with three dumps on each of nine days, and one of IBM's.
+fn nine_days() -> (House, PathBuf) {
+    let house = House::new();
+    for day in 1..10 {
+        for hour in 0..3 {
+            let time = format!("2026-01-0{day}T0{hour}:00:00Z");
+            house.ship(|manifest| manifest.captured_at = time.parse().unwrap());
+        }
+    }
+    let legacy = "3fa85f64-5717-4562-b3fc-2c963f66afa6-dump-1767484800-pod-server-7-11.zip";
+    let path = house
+        .root
+        .path()
+        .join("store")
+        .join("namespace-of-theirs")
+        .join(legacy);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, "").unwrap();
+    (house, path)
+}
+
+#[test]
+fn a_time_lists_the_days_that_it_means_and_what_has_no_day() {
+    let (house, _) = nine_days();
+    let store = Counting::new(&house.store);
+    let time = |text: &str| Some(text.parse().unwrap());
+    let find = |query: Query| Catalog::new(&store).find(&query).unwrap().len();
+    assert_eq!(find(Query::default()), 28);
+    assert_eq!(store.take(), (1, 55, 0));
+    let since = Query {
+        since: time("2026-01-09T01:00:00Z"),
+        ..Query::default()
+    };
+    assert_eq!(find(since), 2);
+    // The root, the folder that is not ours, the days; six keys of one day and IBM's.
+    assert_eq!(store.take(), (3, 7, 0));
+    // IBM's is of 4 January.
+    let between = Query {
+        since: time("2026-01-03T00:00:00Z"),
+        until: time("2026-01-04T23:00:00Z"),
+        ..Query::default()
+    };
+    assert_eq!(find(between), 7);
+    let (_, objects, _) = store.take();
+    assert!(objects <= 2 * 6 + 2, "{objects}");
+}
+
+#[test]
+fn the_newest_are_found_without_the_others() {
+    let (house, _) = nine_days();
+    let store = Counting::new(&house.store);
+    let catalog = Catalog::new(&store);
+    let day = |dump: DumpSummary| dump.captured_at.to_string()[..13].to_owned();
+    assert_eq!(day(catalog.resolve("latest").unwrap()), "2026-01-09T02");
+    assert_eq!(store.take(), (4, 7, 0));
+    assert_eq!(day(catalog.resolve("~4").unwrap()), "2026-01-08T01");
+    assert_eq!(store.take(), (5, 13, 0));
+    // IBM's dump stands among the others of its day.
+    let all: Vec<_> = (0..28)
+        .map(|n| catalog.resolve(&format!("~{n}")).unwrap().key)
+        .collect();
+    let found = catalog.find(&Query::default()).unwrap();
+    assert_eq!(
+        all,
+        found.into_iter().map(|dump| dump.key).collect::<Vec<_>>()
+    );
+    assert!(catalog.resolve("~28").is_err());
+}
+
+#[test]
+fn a_manifest_is_read_once_as_long_as_it_stays_the_same() {
+    let (house, _) = nine_days();
+    let store = Counting::new(&house.store);
+    let directory = tempfile::tempdir().unwrap();
+    let cache = cdh_store::ManifestCache::in_directory(directory.path());
+    let catalog = Catalog::new(&store).with_cache(cache);
+    let query = Query {
+        node: Some("node-1".to_owned()),
+        since: Some("2026-01-05T00:00:00Z".parse().unwrap()),
+        ..Query::default()
+    };
+    let first = catalog.find(&query).unwrap();
+    assert_eq!((first.len(), store.take().2), (15, 15));
+    assert_eq!(catalog.find(&query).unwrap(), first);
+    assert_eq!(store.take().2, 0);
+}
