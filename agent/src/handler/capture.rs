@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, Manifest, RawText, Verdict};
-use cdh_elfcore::{CoreHead, Memory};
+use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -23,6 +23,7 @@ use super::dump_info::DumpInfo;
 use super::identity::{add_head, core_record, first_manifest};
 use super::log::{HandlerLog, readable_size};
 use super::minicore::{MinicoreReport, module_records, take_minicore};
+use super::pidfd;
 use super::pin::MemoryPin;
 use super::prepared::Prepared;
 use super::priority;
@@ -60,7 +61,9 @@ pub fn capture(
     stream: File,
     log: HandlerLog,
 ) -> Result<Captured, SpoolError> {
-    let prepared = Prepared::take(arguments, settings, log);
+    let pidfd = arguments.pidfd.zip(arguments.pid);
+    let pidfd = pidfd.and_then(|(number, pid)| pidfd::adopt(number, pid));
+    let prepared = Prepared::take(arguments, settings, pidfd, log);
     capture_prepared(arguments, settings, stream, prepared)
 }
 
@@ -184,8 +187,15 @@ impl Capture<'_> {
     fn run(mut self, stream: File, cgroup: Option<&RawText>) -> Result<Captured, SpoolError> {
         let mut recorder = Recorder::new(stream);
         let head = CoreHead::from_reader(&mut recorder);
+        let foreign = match &head {
+            Err(CoreError::Unsupported { .. }) => {
+                let begun = recorder.bytes().to_vec();
+                ForeignCore::from_reader(&begun, &mut recorder)
+            }
+            _ => None,
+        };
         let (stream, mut head_bytes) = recorder.into_parts();
-        let (head, head_problem) = match head {
+        let (head, mut head_problem) = match head {
             Ok(head) => (Some(head), None),
             Err(error) => {
                 self.gaps.push(gap("head of the core", &error));
@@ -211,6 +221,11 @@ impl Capture<'_> {
             self.minicore(head);
         }
         let mut expected = head.as_ref().map(CoreHead::expected_len);
+        if let Some(foreign) = foreign {
+            self.manifest.machine = foreign.machine.to_owned();
+            expected = Some(foreign.expected_len);
+            head_problem = None;
+        }
         let mut direct = head.as_ref().and_then(|head| self.direct(head));
         if let (Some(head), Some(direct)) = (&head, &mut direct)
             && let Some(bytes) = self.rearrange(head, direct, &guard)
@@ -331,6 +346,7 @@ impl Capture<'_> {
                 .write_identity(&this.manifest)
                 .and_then(|()| this.entry.sync())
         });
+        self.log.note("what a backtrace needs is on disk");
     }
 
     fn take_minicore(

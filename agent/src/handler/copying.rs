@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 use cdh_bundle::{CoreEncoding, EntryKind, Gap};
 use cdh_elfcore::{CoreHead, FileSource};
@@ -13,7 +14,7 @@ use cdh_elfcore::{CoreHead, FileSource};
 use super::capture::{CORE, Capture, gap, io_error};
 use super::core_copy::{CopyOutcome, copy_frames, copy_places};
 use super::core_file::CoreFile;
-use super::core_source::PipeSource;
+use super::core_source::{PipeSource, Until};
 use super::death::Death;
 use super::disk_guard::DiskGuard;
 use super::importance::by_importance;
@@ -217,6 +218,7 @@ impl Capture<'_> {
         guard: &'g DiskGuard,
     ) -> Copied<'g> {
         let source = MemorySource::new(&direct.layout, &direct.memory);
+        let source = Until::new(&source, self.patience());
         let (level, workers) = (self.settings.level, self.settings.worker_threads());
         let outcome = copy_frames(&source, &mut core, level, workers);
         if self.must_be_streamed(direct, &outcome, hold) {
@@ -258,12 +260,13 @@ impl Capture<'_> {
             };
             return Copied::frames(core, outcome);
         };
-        let source = PipeSource::new(stream, head.len() as u64);
+        let pipe = PipeSource::new(stream, head.len() as u64);
+        let source = Until::new(&pipe, self.patience());
         let (level, workers) = (self.settings.level, self.settings.worker_threads());
         let outcome = copy_frames(&source, &mut core, level, workers);
         self.note_copied(head, &outcome, "the pipe");
         let death = self.last_look();
-        drop(source);
+        drop(pipe);
         self.release(hold);
         Copied {
             death,
@@ -285,6 +288,7 @@ impl Capture<'_> {
         };
         let copied = create().and_then(|plain| {
             let source = MemorySource::new(&direct.layout, &direct.memory);
+            let source = Until::new(&source, self.patience());
             let mut outcome = copy_places(&source, &plain, self.settings.worker_threads());
             match outcome.write_error.take() {
                 // Compressed, it may fit.
@@ -317,7 +321,11 @@ impl Capture<'_> {
         let death = self.end_of_copy(head, &PLAIN, hold);
         let start = head.len() as u64;
         let source = PlainSource::new(&file, start, start + outcome.plain);
-        let level = self.settings.level.max(LATER_LEVEL);
+        // Better than in haste, where processors are free for it.
+        let level = match busy() {
+            Some(true) => self.settings.level,
+            _ => self.settings.level.max(LATER_LEVEL),
+        };
         let packed = copy_frames(&source, &mut core, level, self.settings.worker_threads());
         if packed.plain == outcome.plain {
             self.forget_plain();
@@ -358,6 +366,8 @@ impl Capture<'_> {
             (Some((pages, first)), _) => {
                 format!("{pages} pages from {first:#x} on cannot be read")
             }
+            // The pipe would not be quicker.
+            (None, Some(error)) if error.kind() == io::ErrorKind::TimedOut => return false,
             (None, Some(error)) => error.to_string(),
             (None, None) => return false,
         };
@@ -434,6 +444,10 @@ impl Capture<'_> {
         }
     }
 
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.settings.copy_seconds)
+    }
+
     fn writes_plain(&self, direct: &Direct, hold: &Hold, guard: &DiskGuard) -> bool {
         match self.settings.strategy {
             Strategy::Zstd => false,
@@ -455,6 +469,15 @@ impl Capture<'_> {
         let size = readable_size(head.len() as u64 + outcome.plain);
         self.log.note(&format!("core of {size} copied from {from}"));
     }
+}
+
+/// Whether more wants to run than there are processors (`proc_loadavg(5)`: running/all).
+fn busy() -> Option<bool> {
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let running = load.split(' ').nth(3)?.split_once('/')?.0;
+    let running: usize = running.parse().ok()?;
+    let processors = std::thread::available_parallelism().ok()?.get();
+    Some(running > processors)
 }
 
 fn available_memory() -> Option<u64> {

@@ -23,6 +23,7 @@ mod log;
 mod maps;
 mod memory_source;
 mod minicore;
+mod pidfd;
 mod pin;
 pub(crate) mod plain_file;
 mod prepared;

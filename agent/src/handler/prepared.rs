@@ -4,6 +4,7 @@
 //! milliseconds; what is held stays.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 
 use cdh_bundle::{Gap, RawText};
 
@@ -34,14 +35,16 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Takes it of the process that the arguments name.
+    /// Takes it of the process that the arguments name, and that `pidfd` refers to, where the kernel
+    /// has given one.
     pub(super) fn take(
         arguments: &HandlerArguments,
         settings: &HandlerSettings,
+        pidfd: Option<OwnedFd>,
         mut log: HandlerLog,
     ) -> Self {
         let mut gaps = Vec::new();
-        let process = match ProcessHandles::open(arguments.pid, arguments.tid) {
+        let process = match ProcessHandles::open_with(arguments.pid, arguments.tid, pidfd) {
             Ok(process) => Some(process),
             Err(error) => {
                 gaps.push(gap("/proc/<pid>", &error));

@@ -64,6 +64,11 @@ impl StreamEnd<'_> {
         if let Some(error) = self.read_error.filter(|error| error.kind() == TAKEN_AWAY) {
             return (Cause::OomKilled, Some(error.to_string()));
         }
+        if let Some(error) = self.read_error
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            return (Cause::Deadline, Some(error.to_string()));
+        }
         if let Some(evidence) = self.death.evidence() {
             let kernel = self
                 .death
@@ -162,6 +167,17 @@ mod tests {
             }),
             Cause::NoSpace
         );
+    }
+
+    #[test]
+    fn a_copy_that_ran_out_of_time_says_so() {
+        let late = io::Error::from(io::ErrorKind::TimedOut);
+        let end = StreamEnd {
+            got: 60,
+            read_error: Some(&late),
+            ..end()
+        };
+        assert!(end.verdict().describe().contains("time limit"));
     }
 
     #[test]

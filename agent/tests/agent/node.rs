@@ -64,7 +64,7 @@ impl Node {
         let settings = serde_json::json!({ "spool": node.paths.spool, "source": "pipe" });
         fs::write(root.join("cdh-handler.json"), settings.to_string()).unwrap();
         let launcher = root.join("launcher");
-        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e";
+        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e";
         let pattern = format!("|{} {} {arguments}", launcher.display(), root.display());
         assert!(pattern.len() < 128, "{pattern}");
         fs::write("/proc/sys/kernel/core_pipe_limit", "64").unwrap();
@@ -78,7 +78,7 @@ impl Node {
         let path = node.path("cdh-handler");
         fs::copy(handler(), &path).unwrap();
         node.set(settings);
-        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e";
+        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e";
         let pattern = format!("|{} {arguments}", path.display());
         fs::write("/proc/sys/kernel/core_pipe_limit", "1024").unwrap();
         fs::write("/proc/sys/kernel/core_pattern", pattern).unwrap();

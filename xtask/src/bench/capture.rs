@@ -31,38 +31,14 @@ struct Measured {
     stored_mib: f64,
 }
 
-struct Options {
-    mib: u64,
-    runs: usize,
-    only: Vec<String>,
-    peers: Vec<String>,
+pub(super) struct Options {
+    pub mib: u64,
+    pub runs: usize,
+    pub only: Vec<String>,
+    pub peers: Vec<String>,
 }
 
-fn options(words: &[String]) -> Result<Options> {
-    let mut options = Options {
-        mib: 1024,
-        runs: 3,
-        only: Vec::new(),
-        peers: Vec::new(),
-    };
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let value = words
-            .next()
-            .with_context(|| format!("{word} needs a value"))?;
-        match word.as_str() {
-            "--mib" => options.mib = value.parse()?,
-            "--runs" => options.runs = value.parse()?,
-            "--only" => options.only.push(value.clone()),
-            "--peer" => options.peers.push(value.clone()),
-            _ => bail!("{word} is not known"),
-        }
-    }
-    Ok(options)
-}
-
-pub(super) fn run(words: &[String]) -> Result<()> {
-    let options = options(words)?;
+pub(super) fn run(options: &Options) -> Result<()> {
     let bench = Bench::prepare()?;
     let guardian = Guardian::start()?.context("only root may change the kernel's core settings")?;
     let mut peers = vec![
@@ -199,7 +175,7 @@ fn measure(bench: &Bench, peer: &Peer, kind: &str, mib: &str) -> Result<Measured
     Ok(measured)
 }
 
-fn empty(directory: &Path) -> Result<()> {
+pub(super) fn empty(directory: &Path) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         match path.is_dir() {
