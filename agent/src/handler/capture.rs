@@ -6,6 +6,7 @@
 //! steps after it are still taken; only without a spool there is no dump.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use serde::Serialize;
 use super::arguments::HandlerArguments;
 use super::copying::{Copied, Hold};
 use super::core_file::CoreFile;
-use super::death::{Death, DeathWatch};
+use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
 use super::dump_info::DumpInfo;
 use super::identity::{add_head, core_record, first_manifest};
@@ -81,6 +82,7 @@ pub(super) fn capture_prepared(
         cgroup,
         space,
         watch,
+        pidfd,
         facts,
         gaps,
         mut log,
@@ -101,6 +103,7 @@ pub(super) fn capture_prepared(
         pin,
         rearranged: false,
         watch,
+        pidfd,
         facts,
     };
     capture.note_gap_of("identity", |capture| {
@@ -180,6 +183,8 @@ pub(super) struct Capture<'a> {
     /// The core is not in the kernel's order.
     pub(super) rearranged: bool,
     pub(super) watch: Option<DeathWatch>,
+    /// Of a process that was gone before anything could be opened.
+    pidfd: Option<OwnedFd>,
     pub(super) facts: Option<(ProcFacts, Vec<Gap>)>,
 }
 
@@ -195,6 +200,10 @@ impl Capture<'_> {
             _ => None,
         };
         let (stream, mut head_bytes) = recorder.into_parts();
+        let head_cut = matches!(
+            head,
+            Err(CoreError::Empty | CoreError::HeadTruncated { .. })
+        );
         let (head, mut head_problem) = match head {
             Ok(head) => (Some(head), None),
             Err(error) => {
@@ -242,10 +251,11 @@ impl Capture<'_> {
         let mut hold = Hold {
             stream: Some(stream),
             pin: self.pin.take(),
+            held: None,
         };
         let cgroup = cgroup.map_or(&b""[..], RawText::as_bytes);
         if let Some(direct) = &direct
-            && self.may_go_early(direct, &hold, cgroup)
+            && self.may_go_early(direct, &mut hold, cgroup)
         {
             hold.stream = None;
             priority::lower();
@@ -268,7 +278,10 @@ impl Capture<'_> {
             (Some(watch), Some(process)) if !expected_all || copied.death != Death::default() => {
                 watch.after_release(copied.death.clone(), process)
             }
-            _ => copied.death.clone(),
+            _ => Death {
+                exit_code: self.pidfd.as_ref().and_then(death::exit_code_of),
+                ..copied.death.clone()
+            },
         };
         let end = StreamEnd {
             expected,
@@ -276,6 +289,7 @@ impl Capture<'_> {
             write_error: copied.outcome.write_error.as_ref(),
             read_error: copied.outcome.read_error.as_ref(),
             head_problem,
+            head_cut,
             death: &death,
         };
         self.manifest.verdict = end.verdict();

@@ -19,14 +19,14 @@ use super::death::Death;
 use super::disk_guard::DiskGuard;
 use super::importance::by_importance;
 use super::layout::Layout;
+use super::ledger::Held;
 use super::log::readable_size;
 use super::memory_source::MemorySource;
 use super::pin::MemoryPin;
 use super::plain_file::{PROGRESS, PlainFile, PlainSource};
 use super::priority;
-use super::process::status_field;
 use super::process_memory::ProcessMemory;
-use super::room::{Room, room_for};
+use super::room::{Room, available_memory, kib, room_for};
 use super::self_check::{Comparison, compare, plain};
 use super::settings::{Release, Source, Strategy};
 
@@ -43,6 +43,8 @@ pub(super) struct Hold {
     pub stream: Option<File>,
     /// The memory stays for as long as this is there.
     pub pin: Option<MemoryPin>,
+    /// Tells other handlers how much of the node's memory stays with this one.
+    pub held: Option<Held>,
 }
 
 /// A core that can be read from memory.
@@ -116,12 +118,15 @@ impl Capture<'_> {
     }
 
     /// Whether the process may go before its memory is copied.
-    pub(super) fn may_go_early(&mut self, direct: &Direct, hold: &Hold, cgroup: &[u8]) -> bool {
+    pub(super) fn may_go_early(&mut self, direct: &Direct, hold: &mut Hold, cgroup: &[u8]) -> bool {
         let policy = self.settings.release;
         if policy == Release::Hold || hold.pin.is_none() || self.settings.self_check {
             return false;
         }
-        let room = room_for(direct.resident, Some(cgroup));
+        let id = self.entry.id().to_string();
+        let held = Held::note(&self.settings.spool, &id, direct.resident);
+        let (held, others) = held.map_or((None, 0), |(held, others)| (Some(held), others));
+        let room = room_for(direct.resident, others, Some(cgroup));
         let may = match room {
             Room::Enough => true,
             Room::Unknown => policy == Release::Early,
@@ -133,6 +138,7 @@ impl Capture<'_> {
                 "the process is held: {bytes} are missing for its memory and a new one's"
             ));
         }
+        hold.held = held.filter(|_| may);
         may
     }
 
@@ -438,6 +444,7 @@ impl Capture<'_> {
     pub(super) fn release(&mut self, hold: &mut Hold) {
         let waited = hold.stream.take().is_some();
         hold.pin = None;
+        hold.held = None;
         if waited {
             priority::lower();
             self.log.note("process released");
@@ -478,15 +485,4 @@ fn busy() -> Option<bool> {
     let running: usize = running.parse().ok()?;
     let processors = std::thread::available_parallelism().ok()?.get();
     Some(running > processors)
-}
-
-fn available_memory() -> Option<u64> {
-    let meminfo = std::fs::read("/proc/meminfo").ok()?;
-    kib(&meminfo, "MemAvailable")?.checked_mul(1024)
-}
-
-/// A field in kB of `/proc/meminfo` or `/proc/<pid>/status`.
-fn kib(text: &[u8], field: &str) -> Option<u64> {
-    let value = std::str::from_utf8(status_field(text, field)?).ok()?;
-    value.strip_suffix("kB")?.trim().parse().ok()
 }

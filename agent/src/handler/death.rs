@@ -205,12 +205,23 @@ fn is_frozen(file: &File) -> bool {
         .any(|line| matches!(line.trim(), "frozen 1" | "FROZEN" | "FREEZING"))
 }
 
-/// Waits a little for the end of the process and asks the pidfd (`PIDFD_GET_INFO` with
+/// Exit code of a process that has ended, also when it was reaped (`PIDFD_GET_INFO` with
 /// `PIDFD_INFO_EXIT`, Linux 6.15; `include/uapi/linux/pidfd.h`).
-fn exit_code(pidfd: &OwnedFd, process: &ProcessHandles) -> Option<i32> {
+pub(super) fn exit_code_of(pidfd: &OwnedFd) -> Option<i32> {
     /// `_IOWR(0xff, 11, struct pidfd_info)` with the first 64 bytes of it.
     const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b_u32 as libc::Ioctl;
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    // mask, cgroupid, eleven ids, exit_code
+    let mut info = [PIDFD_INFO_EXIT, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the structure has the size that the request states.
+    let asked = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) } == 0;
+    let [mask, .., last] = info;
+    let [.., a, b, c, d] = last.to_ne_bytes();
+    (asked && mask & PIDFD_INFO_EXIT != 0).then(|| i32::from_ne_bytes([a, b, c, d]))
+}
+
+/// Waits a little for the end of the process and asks for its exit code.
+fn exit_code(pidfd: &OwnedFd, process: &ProcessHandles) -> Option<i32> {
     let deadline = Instant::now() + ENDING;
     loop {
         let pause = Timespec {
@@ -218,15 +229,8 @@ fn exit_code(pidfd: &OwnedFd, process: &ProcessHandles) -> Option<i32> {
             tv_nsec: 20_000_000,
         };
         let ended = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&pause));
-        // mask, cgroupid, eleven ids, exit_code
-        let mut info = [PIDFD_INFO_EXIT, 0, 0, 0, 0, 0, 0, 0];
-        // SAFETY: the structure has the size that the request states.
-        let asked =
-            unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) } == 0;
-        let [mask, .., last] = info;
-        if asked && mask & PIDFD_INFO_EXIT != 0 {
-            let [.., a, b, c, d] = last.to_ne_bytes();
-            return Some(i32::from_ne_bytes([a, b, c, d]));
+        if let Some(code) = exit_code_of(pidfd) {
+            return Some(code);
         }
         // Of a zombie the pidfd tells nothing until its parent has seen it.
         if let Some(code) = process.zombie_exit_code() {

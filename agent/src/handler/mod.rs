@@ -18,6 +18,7 @@ pub(crate) mod identity;
 mod importance;
 mod isolated;
 mod layout;
+mod ledger;
 mod live_memory;
 mod log;
 mod maps;

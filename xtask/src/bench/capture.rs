@@ -34,6 +34,7 @@ struct Measured {
 pub(super) struct Options {
     pub mib: u64,
     pub runs: usize,
+    pub kinds: Vec<String>,
     pub only: Vec<String>,
     pub peers: Vec<String>,
 }
@@ -62,7 +63,8 @@ pub(super) fn run(options: &Options) -> Result<()> {
     peers.retain(wanted);
     fs::write("/proc/sys/kernel/core_pipe_limit", "1024")?;
     let mib = options.mib.to_string();
-    let kinds = ["heap", "random", "sparse"];
+    let mut kinds = vec!["heap", "random", "sparse"];
+    kinds.retain(|kind| options.kinds.is_empty() || options.kinds.iter().any(|one| one == kind));
     let mut results: BTreeMap<(usize, usize), Vec<Measured>> = BTreeMap::new();
     for run in 0..options.runs {
         for (number, kind) in kinds.iter().enumerate() {

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use node::Way;
 
 const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
-  capture  blocked time, cost and size against peers   --mib N --runs N --only NAME… --peer NAME=COMMAND…
+  capture  blocked time, cost and size against peers   --mib N --runs N --kind heap|random|sparse… --only NAME… --peer NAME=COMMAND…
   latency  from the signal to the hold and a minicore  --runs N --way pipe|socket
   kills    killed, frozen, starved during the dump     --mib N --runs N --only NAME… --way pipe|socket
   uring    processes that poll on io_uring             --mib N --runs N --way pipe|socket
@@ -26,6 +26,7 @@ struct Options {
     runs: Option<usize>,
     count: Option<usize>,
     way: Way,
+    kinds: Vec<String>,
     only: Vec<String>,
     peers: Vec<String>,
 }
@@ -36,6 +37,7 @@ fn options(words: &[String]) -> Result<Options> {
         runs: None,
         count: None,
         way: Way::Pipe,
+        kinds: Vec::new(),
         only: Vec::new(),
         peers: Vec::new(),
     };
@@ -48,6 +50,7 @@ fn options(words: &[String]) -> Result<Options> {
             "--mib" => options.mib = Some(value.parse()?),
             "--runs" => options.runs = Some(value.parse()?),
             "--count" => options.count = Some(value.parse()?),
+            "--kind" => options.kinds.push(value.clone()),
             "--only" => options.only.push(value.clone()),
             "--peer" => options.peers.push(value.clone()),
             "--way" => {
@@ -73,6 +76,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         "capture" => capture::run(&capture::Options {
             mib: given.mib.unwrap_or(1024),
             runs: given.runs.unwrap_or(3),
+            kinds: given.kinds,
             only: given.only,
             peers: given.peers,
         }),

@@ -34,6 +34,9 @@ pub(super) fn run(way: Way, rounds: usize, mib: u64) -> Result<()> {
             complete += usize::from(dump.is_complete());
             interrupted += usize::from(dump.cause() == "interrupted");
             backtraces += usize::from(dump.has_backtrace);
+            if std::env::var_os("CDH_BENCH_LOGS").is_some() && !dump.is_complete() {
+                eprintln!("{}\n{}", dump.manifest["verdict"], dump.log);
+            }
             if dump.is_complete() {
                 expected = dump.manifest["core"]["size"].as_f64().unwrap_or(0.0);
             }
