@@ -37,7 +37,8 @@ pub(super) struct DeathWatch {
     threads: Vec<u32>,
     /// `memory.events` or `memory.oom_control`, and what it said at the start.
     out_of_memory: Option<(File, u64)>,
-    /// `freezer.state` and `cgroup.events` of the cgroups: a mixed node may freeze by either.
+    /// `freezer.state` and `cgroup.events` of the cgroups, for a mixed node may freeze by either, and
+    /// what was asked of its cgroup and those above: one that has lost its process is not frozen.
     freezers: Vec<File>,
     uses_io_uring: bool,
     kill_trace: Option<PathBuf>,
@@ -82,9 +83,10 @@ impl DeathWatch {
                 let count = oom_kills(&file);
                 (file, count)
             }),
-            freezers: [("freezer", "freezer.state"), ("", "cgroup.events")]
+            freezers: open("freezer", &["freezer.state"])
                 .into_iter()
-                .filter_map(|(controller, name)| open(controller, &[name]))
+                .chain(open("", &["cgroup.events"]))
+                .chain(freeze_files(cgroup, &mounts))
                 .collect(),
             uses_io_uring: process.has_descriptor("anon_inode:[io_uring]", DESCRIPTORS),
             kill_trace: kill_trace.map(Path::to_owned),
@@ -188,6 +190,17 @@ fn text(file: &File) -> String {
     String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).into_owned()
 }
 
+/// `cgroup.freeze` of a cgroup of version 2 and of all above it.
+fn freeze_files(cgroup: &[u8], mounts: &[u8]) -> Vec<File> {
+    /// Directories that are looked at.
+    const DEPTH: usize = 32;
+    let directory = cgroups::directory(cgroup, mounts, "").unwrap_or_default();
+    let files = directory.ancestors().take(DEPTH);
+    files
+        .map_while(|directory| File::open(directory.join("cgroup.freeze")).ok())
+        .collect()
+}
+
 /// `oom_kill N` stands in both versions' files.
 fn oom_kills(file: &File) -> u64 {
     let found = text(file);
@@ -202,7 +215,7 @@ fn is_frozen(file: &File) -> bool {
     let found = text(file);
     found
         .lines()
-        .any(|line| matches!(line.trim(), "frozen 1" | "FROZEN" | "FREEZING"))
+        .any(|line| matches!(line.trim(), "frozen 1" | "1" | "FROZEN" | "FREEZING"))
 }
 
 /// Exit code of a process that has ended, also when it was reaped (`PIDFD_GET_INFO` with

@@ -14,6 +14,7 @@ mod core_source;
 mod death;
 mod disk_guard;
 mod dump_info;
+mod footprint;
 pub(crate) mod identity;
 mod importance;
 mod isolated;
