@@ -1,7 +1,7 @@
 //! Where the agent keeps its things on a node, and the core pattern that follows from it.
 //!
 //! The pattern is
-//! `|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e`: each argument
+//! `|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e`: each argument
 //! carries the letter of its specifier, so that one which a kernel does not know (it expands to
 //! nothing) or does not fill is told from the next one. The texts that a stranger chooses stand
 //! last: before Linux 5.3 the kernel split the line after expanding it. Everything else the handler
@@ -20,7 +20,7 @@ pub const HANDLER_NAME: &str = "cdh-handler";
 const SOCKET_NAME: &str = "cdh-core.sock";
 
 /// Specifiers in the pattern, in their order.
-pub(crate) const SPECIFIERS: &str = "PIpistdughe";
+pub(crate) const SPECIFIERS: &str = "PIpistdugFhe";
 
 /// Where things are on this node.
 #[derive(Clone, Debug)]
@@ -226,7 +226,7 @@ mod tests {
         let pattern = AgentPaths::default().core_pattern().unwrap();
         assert_eq!(
             pattern.as_bytes(),
-            b"|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e"
+            b"|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e"
         );
         assert!(AgentPaths::default().is_our_pattern(&pattern));
     }

@@ -103,6 +103,9 @@ pub struct CaptureArgs {
     /// Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub core_limit: Option<u64>,
+    /// Seconds that copying a core may take; the rest is cut off, 0 means no limit [default: 3600]
+    #[arg(long, value_name = "SECONDS")]
+    pub copy_limit: Option<u64>,
     /// Bytes that stay free on the spool's disk (at most a twentieth of it) [default: 256M]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub floor: Option<u64>,

@@ -117,6 +117,7 @@ fn set_capture(handler: &mut HandlerSettings, args: &CaptureArgs) {
         StrategyArg::Raw => Strategy::Raw,
     };
     handler.core_limit = args.core_limit.unwrap_or(handler.core_limit);
+    handler.copy_seconds = args.copy_limit.unwrap_or(handler.copy_seconds);
     handler.floor = args.floor.unwrap_or(handler.floor);
     handler.slots = args.slots.unwrap_or(handler.slots);
 }

@@ -1,7 +1,7 @@
 //! Everything known about a dump.
 
 use anyhow::Result;
-use cdh_bundle::{Manifest, Verdict};
+use cdh_bundle::{Manifest, Verdict, meaning_of_sender};
 use cdh_elfcore::Completeness;
 use serde::Serialize;
 use serde_json::json;
@@ -113,6 +113,11 @@ impl Page {
         self.toned("verdict", tone, &verdict.describe());
         if let Some(killed) = &view.manifest.killed {
             self.line("", format!("killed while it was taken: {killed}"));
+        }
+        let killed = view.manifest.killed.as_deref();
+        let advice = verdict.advice().or_else(|| meaning_of_sender(killed?));
+        if let Some(advice) = advice {
+            self.line("", advice);
         }
         if let Some(core) = &view.manifest.core {
             self.line(

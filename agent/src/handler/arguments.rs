@@ -30,6 +30,8 @@ pub struct HandlerArguments {
     pub uid: Option<u32>,
     /// `%g`: real group id.
     pub gid: Option<u32>,
+    /// `%F`: number of a pidfd of the process that was handed to us (Linux 6.16).
+    pub pidfd: Option<i32>,
     /// `%h`: node name in the process's UTS namespace; the kernel writes `!` for `/`.
     pub hostname: RawText,
     /// `%e`: `comm` of the crashing thread; the kernel writes `!` for `/`.
@@ -72,6 +74,10 @@ impl HandlerArguments {
         let mut take = |letter: u8| values.get_mut(usize::from(letter)).and_then(Option::take);
         parsed.hostname = take(b'h').map(RawText::new).unwrap_or_default();
         parsed.name = take(b'e').map(RawText::new).unwrap_or_default();
+        // Older kernels put nothing in its place.
+        parsed.pidfd = take(b'F')
+            .and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok())
+            .filter(|number| *number > 2);
         let mut number = |letter: u8, low: i64, high: i64| -> Option<i64> {
             let value = take(letter);
             let found = value
@@ -152,6 +158,19 @@ mod tests {
             (RawText::from("web-1"), RawText::from("api"))
         );
         assert!(found.problems.is_empty(), "{:?}", found.problems);
+    }
+
+    #[test]
+    fn a_pidfd_is_taken_where_there_is_one_and_its_absence_is_no_problem() {
+        let pidfd = |text: &[u8]| {
+            let found = with_texts(&[text, b"hweb-1", b"eapi"]);
+            assert!(found.problems.is_empty(), "{:?}", found.problems);
+            found.pidfd
+        };
+        assert_eq!(pidfd(b"F3"), Some(3));
+        for absent in [&b"F"[..], b"F-1", b"F0", b"Fx", b"F99999999999"] {
+            assert_eq!(pidfd(absent), None);
+        }
     }
 
     #[test]

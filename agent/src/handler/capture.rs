@@ -6,23 +6,25 @@
 //! steps after it are still taken; only without a spool there is no dump.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, Manifest, RawText, Verdict};
-use cdh_elfcore::{CoreHead, Memory};
+use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::arguments::HandlerArguments;
 use super::copying::{Copied, Hold};
 use super::core_file::CoreFile;
-use super::death::{Death, DeathWatch};
+use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
 use super::dump_info::DumpInfo;
 use super::identity::{add_head, core_record, first_manifest};
 use super::log::{HandlerLog, readable_size};
 use super::minicore::{MinicoreReport, module_records, take_minicore};
+use super::pidfd;
 use super::pin::MemoryPin;
 use super::prepared::Prepared;
 use super::priority;
@@ -60,7 +62,9 @@ pub fn capture(
     stream: File,
     log: HandlerLog,
 ) -> Result<Captured, SpoolError> {
-    let prepared = Prepared::take(arguments, settings, log);
+    let pidfd = arguments.pidfd.zip(arguments.pid);
+    let pidfd = pidfd.and_then(|(number, pid)| pidfd::adopt(number, pid));
+    let prepared = Prepared::take(arguments, settings, pidfd, log);
     capture_prepared(arguments, settings, stream, prepared)
 }
 
@@ -78,6 +82,7 @@ pub(super) fn capture_prepared(
         cgroup,
         space,
         watch,
+        pidfd,
         facts,
         gaps,
         mut log,
@@ -98,6 +103,7 @@ pub(super) fn capture_prepared(
         pin,
         rearranged: false,
         watch,
+        pidfd,
         facts,
     };
     capture.note_gap_of("identity", |capture| {
@@ -177,6 +183,8 @@ pub(super) struct Capture<'a> {
     /// The core is not in the kernel's order.
     pub(super) rearranged: bool,
     pub(super) watch: Option<DeathWatch>,
+    /// Of a process that was gone before anything could be opened.
+    pidfd: Option<OwnedFd>,
     pub(super) facts: Option<(ProcFacts, Vec<Gap>)>,
 }
 
@@ -184,8 +192,19 @@ impl Capture<'_> {
     fn run(mut self, stream: File, cgroup: Option<&RawText>) -> Result<Captured, SpoolError> {
         let mut recorder = Recorder::new(stream);
         let head = CoreHead::from_reader(&mut recorder);
+        let foreign = match &head {
+            Err(CoreError::Unsupported { .. }) => {
+                let begun = recorder.bytes().to_vec();
+                ForeignCore::from_reader(&begun, &mut recorder)
+            }
+            _ => None,
+        };
         let (stream, mut head_bytes) = recorder.into_parts();
-        let (head, head_problem) = match head {
+        let head_cut = matches!(
+            head,
+            Err(CoreError::Empty | CoreError::HeadTruncated { .. })
+        );
+        let (head, mut head_problem) = match head {
             Ok(head) => (Some(head), None),
             Err(error) => {
                 self.gaps.push(gap("head of the core", &error));
@@ -211,6 +230,11 @@ impl Capture<'_> {
             self.minicore(head);
         }
         let mut expected = head.as_ref().map(CoreHead::expected_len);
+        if let Some(foreign) = foreign {
+            self.manifest.machine = foreign.machine.to_owned();
+            expected = Some(foreign.expected_len);
+            head_problem = None;
+        }
         let mut direct = head.as_ref().and_then(|head| self.direct(head));
         if let (Some(head), Some(direct)) = (&head, &mut direct)
             && let Some(bytes) = self.rearrange(head, direct, &guard)
@@ -227,10 +251,11 @@ impl Capture<'_> {
         let mut hold = Hold {
             stream: Some(stream),
             pin: self.pin.take(),
+            held: None,
         };
         let cgroup = cgroup.map_or(&b""[..], RawText::as_bytes);
         if let Some(direct) = &direct
-            && self.may_go_early(direct, &hold, cgroup)
+            && self.may_go_early(direct, &mut hold, cgroup)
         {
             hold.stream = None;
             priority::lower();
@@ -253,7 +278,10 @@ impl Capture<'_> {
             (Some(watch), Some(process)) if !expected_all || copied.death != Death::default() => {
                 watch.after_release(copied.death.clone(), process)
             }
-            _ => copied.death.clone(),
+            _ => Death {
+                exit_code: self.pidfd.as_ref().and_then(death::exit_code_of),
+                ..copied.death.clone()
+            },
         };
         let end = StreamEnd {
             expected,
@@ -261,6 +289,7 @@ impl Capture<'_> {
             write_error: copied.outcome.write_error.as_ref(),
             read_error: copied.outcome.read_error.as_ref(),
             head_problem,
+            head_cut,
             death: &death,
         };
         self.manifest.verdict = end.verdict();
@@ -331,6 +360,7 @@ impl Capture<'_> {
                 .write_identity(&this.manifest)
                 .and_then(|()| this.entry.sync())
         });
+        self.log.note("what a backtrace needs is on disk");
     }
 
     fn take_minicore(

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::time::Duration;
 
 use cdh_bundle::{CoreEncoding, EntryKind, Gap};
 use cdh_elfcore::{CoreHead, FileSource};
@@ -13,19 +14,19 @@ use cdh_elfcore::{CoreHead, FileSource};
 use super::capture::{CORE, Capture, gap, io_error};
 use super::core_copy::{CopyOutcome, copy_frames, copy_places};
 use super::core_file::CoreFile;
-use super::core_source::PipeSource;
+use super::core_source::{PipeSource, Until};
 use super::death::Death;
 use super::disk_guard::DiskGuard;
 use super::importance::by_importance;
 use super::layout::Layout;
+use super::ledger::Held;
 use super::log::readable_size;
 use super::memory_source::MemorySource;
 use super::pin::MemoryPin;
 use super::plain_file::{PROGRESS, PlainFile, PlainSource};
 use super::priority;
-use super::process::status_field;
 use super::process_memory::ProcessMemory;
-use super::room::{Room, room_for};
+use super::room::{Room, available_memory, kib, room_for};
 use super::self_check::{Comparison, compare, plain};
 use super::settings::{Release, Source, Strategy};
 
@@ -42,6 +43,8 @@ pub(super) struct Hold {
     pub stream: Option<File>,
     /// The memory stays for as long as this is there.
     pub pin: Option<MemoryPin>,
+    /// Tells other handlers how much of the node's memory stays with this one.
+    pub held: Option<Held>,
 }
 
 /// A core that can be read from memory.
@@ -115,12 +118,15 @@ impl Capture<'_> {
     }
 
     /// Whether the process may go before its memory is copied.
-    pub(super) fn may_go_early(&mut self, direct: &Direct, hold: &Hold, cgroup: &[u8]) -> bool {
+    pub(super) fn may_go_early(&mut self, direct: &Direct, hold: &mut Hold, cgroup: &[u8]) -> bool {
         let policy = self.settings.release;
         if policy == Release::Hold || hold.pin.is_none() || self.settings.self_check {
             return false;
         }
-        let room = room_for(direct.resident, Some(cgroup));
+        let id = self.entry.id().to_string();
+        let held = Held::note(&self.settings.spool, &id, direct.resident);
+        let (held, others) = held.map_or((None, 0), |(held, others)| (Some(held), others));
+        let room = room_for(direct.resident, others, Some(cgroup));
         let may = match room {
             Room::Enough => true,
             Room::Unknown => policy == Release::Early,
@@ -132,6 +138,7 @@ impl Capture<'_> {
                 "the process is held: {bytes} are missing for its memory and a new one's"
             ));
         }
+        hold.held = held.filter(|_| may);
         may
     }
 
@@ -217,6 +224,7 @@ impl Capture<'_> {
         guard: &'g DiskGuard,
     ) -> Copied<'g> {
         let source = MemorySource::new(&direct.layout, &direct.memory);
+        let source = Until::new(&source, self.patience());
         let (level, workers) = (self.settings.level, self.settings.worker_threads());
         let outcome = copy_frames(&source, &mut core, level, workers);
         if self.must_be_streamed(direct, &outcome, hold) {
@@ -258,12 +266,13 @@ impl Capture<'_> {
             };
             return Copied::frames(core, outcome);
         };
-        let source = PipeSource::new(stream, head.len() as u64);
+        let pipe = PipeSource::new(stream, head.len() as u64);
+        let source = Until::new(&pipe, self.patience());
         let (level, workers) = (self.settings.level, self.settings.worker_threads());
         let outcome = copy_frames(&source, &mut core, level, workers);
         self.note_copied(head, &outcome, "the pipe");
         let death = self.last_look();
-        drop(source);
+        drop(pipe);
         self.release(hold);
         Copied {
             death,
@@ -285,6 +294,7 @@ impl Capture<'_> {
         };
         let copied = create().and_then(|plain| {
             let source = MemorySource::new(&direct.layout, &direct.memory);
+            let source = Until::new(&source, self.patience());
             let mut outcome = copy_places(&source, &plain, self.settings.worker_threads());
             match outcome.write_error.take() {
                 // Compressed, it may fit.
@@ -317,7 +327,11 @@ impl Capture<'_> {
         let death = self.end_of_copy(head, &PLAIN, hold);
         let start = head.len() as u64;
         let source = PlainSource::new(&file, start, start + outcome.plain);
-        let level = self.settings.level.max(LATER_LEVEL);
+        // Better than in haste, where processors are free for it.
+        let level = match busy() {
+            Some(true) => self.settings.level,
+            _ => self.settings.level.max(LATER_LEVEL),
+        };
         let packed = copy_frames(&source, &mut core, level, self.settings.worker_threads());
         if packed.plain == outcome.plain {
             self.forget_plain();
@@ -358,6 +372,8 @@ impl Capture<'_> {
             (Some((pages, first)), _) => {
                 format!("{pages} pages from {first:#x} on cannot be read")
             }
+            // The pipe would not be quicker.
+            (None, Some(error)) if error.kind() == io::ErrorKind::TimedOut => return false,
             (None, Some(error)) => error.to_string(),
             (None, None) => return false,
         };
@@ -428,10 +444,15 @@ impl Capture<'_> {
     pub(super) fn release(&mut self, hold: &mut Hold) {
         let waited = hold.stream.take().is_some();
         hold.pin = None;
+        hold.held = None;
         if waited {
             priority::lower();
             self.log.note("process released");
         }
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.settings.copy_seconds)
     }
 
     fn writes_plain(&self, direct: &Direct, hold: &Hold, guard: &DiskGuard) -> bool {
@@ -457,13 +478,11 @@ impl Capture<'_> {
     }
 }
 
-fn available_memory() -> Option<u64> {
-    let meminfo = std::fs::read("/proc/meminfo").ok()?;
-    kib(&meminfo, "MemAvailable")?.checked_mul(1024)
-}
-
-/// A field in kB of `/proc/meminfo` or `/proc/<pid>/status`.
-fn kib(text: &[u8], field: &str) -> Option<u64> {
-    let value = std::str::from_utf8(status_field(text, field)?).ok()?;
-    value.strip_suffix("kB")?.trim().parse().ok()
+/// Whether more wants to run than there are processors (`proc_loadavg(5)`: running/all).
+fn busy() -> Option<bool> {
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let running = load.split(' ').nth(3)?.split_once('/')?.0;
+    let running: usize = running.parse().ok()?;
+    let processors = std::thread::available_parallelism().ok()?.get();
+    Some(running > processors)
 }

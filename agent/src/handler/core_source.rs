@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use cdh_bundle::SEEKABLE_FRAME;
 
@@ -38,6 +39,36 @@ pub(super) trait CoreSource: Sync {
     /// # Errors
     /// When the source fails; the pieces before the failed one remain valid.
     fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure>;
+}
+
+/// A source that gives nothing more after its time.
+pub(super) struct Until<'s> {
+    source: &'s dyn CoreSource,
+    end: Option<Instant>,
+}
+
+impl<'s> Until<'s> {
+    /// From `source`, for so long from now on; without end where that is zero.
+    #[must_use]
+    pub(super) fn new(source: &'s dyn CoreSource, time: Duration) -> Self {
+        let end = Instant::now().checked_add(time);
+        Self {
+            source,
+            end: end.filter(|_| !time.is_zero()),
+        }
+    }
+}
+
+impl CoreSource for Until<'_> {
+    fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+        match self.source.next(buffer)? {
+            Some(piece) if self.end.is_some_and(|end| Instant::now() > end) => Err(SourceFailure {
+                number: piece.number,
+                error: io::Error::new(io::ErrorKind::TimedOut, "the time for the copy is over"),
+            }),
+            next => Ok(next),
+        }
+    }
 }
 
 /// A core from a stream: the pipe the kernel writes.
@@ -141,6 +172,23 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+
+    #[test]
+    fn after_its_time_a_source_fails_at_the_piece_that_was_next() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let writing = std::thread::spawn(move || writer.write_all(&vec![7; 2 * SEEKABLE_FRAME]));
+        let source = PipeSource::new(std::os::fd::OwnedFd::from(reader).into(), 0);
+        let mut buffer = vec![0; SEEKABLE_FRAME];
+        let endless = Until::new(&source, Duration::ZERO);
+        assert_eq!(endless.next(&mut buffer).unwrap().unwrap().number, 0);
+        let over = Until::new(&source, Duration::from_nanos(1));
+        let failure = over.next(&mut buffer).unwrap_err();
+        assert_eq!(
+            (failure.number, failure.error.kind()),
+            (1, io::ErrorKind::TimedOut)
+        );
+        writing.join().unwrap().unwrap();
+    }
 
     #[test]
     fn a_stream_comes_in_whole_pieces_however_it_was_written() {

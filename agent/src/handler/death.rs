@@ -37,7 +37,8 @@ pub(super) struct DeathWatch {
     threads: Vec<u32>,
     /// `memory.events` or `memory.oom_control`, and what it said at the start.
     out_of_memory: Option<(File, u64)>,
-    /// `freezer.state` and `cgroup.events` of the cgroups: a mixed node may freeze by either.
+    /// `freezer.state` and `cgroup.events` of the cgroups, for a mixed node may freeze by either, and
+    /// what was asked of its cgroup and those above: one that has lost its process is not frozen.
     freezers: Vec<File>,
     uses_io_uring: bool,
     kill_trace: Option<PathBuf>,
@@ -82,9 +83,10 @@ impl DeathWatch {
                 let count = oom_kills(&file);
                 (file, count)
             }),
-            freezers: [("freezer", "freezer.state"), ("", "cgroup.events")]
+            freezers: open("freezer", &["freezer.state"])
                 .into_iter()
-                .filter_map(|(controller, name)| open(controller, &[name]))
+                .chain(open("", &["cgroup.events"]))
+                .chain(freeze_files(cgroup, &mounts))
                 .collect(),
             uses_io_uring: process.has_descriptor("anon_inode:[io_uring]", DESCRIPTORS),
             kill_trace: kill_trace.map(Path::to_owned),
@@ -188,6 +190,17 @@ fn text(file: &File) -> String {
     String::from_utf8_lossy(buffer.get(..count).unwrap_or_default()).into_owned()
 }
 
+/// `cgroup.freeze` of a cgroup of version 2 and of all above it.
+fn freeze_files(cgroup: &[u8], mounts: &[u8]) -> Vec<File> {
+    /// Directories that are looked at.
+    const DEPTH: usize = 32;
+    let directory = cgroups::directory(cgroup, mounts, "").unwrap_or_default();
+    let files = directory.ancestors().take(DEPTH);
+    files
+        .map_while(|directory| File::open(directory.join("cgroup.freeze")).ok())
+        .collect()
+}
+
 /// `oom_kill N` stands in both versions' files.
 fn oom_kills(file: &File) -> u64 {
     let found = text(file);
@@ -202,15 +215,26 @@ fn is_frozen(file: &File) -> bool {
     let found = text(file);
     found
         .lines()
-        .any(|line| matches!(line.trim(), "frozen 1" | "FROZEN" | "FREEZING"))
+        .any(|line| matches!(line.trim(), "frozen 1" | "1" | "FROZEN" | "FREEZING"))
 }
 
-/// Waits a little for the end of the process and asks the pidfd (`PIDFD_GET_INFO` with
+/// Exit code of a process that has ended, also when it was reaped (`PIDFD_GET_INFO` with
 /// `PIDFD_INFO_EXIT`, Linux 6.15; `include/uapi/linux/pidfd.h`).
-fn exit_code(pidfd: &OwnedFd, process: &ProcessHandles) -> Option<i32> {
+pub(super) fn exit_code_of(pidfd: &OwnedFd) -> Option<i32> {
     /// `_IOWR(0xff, 11, struct pidfd_info)` with the first 64 bytes of it.
     const PIDFD_GET_INFO: libc::Ioctl = 0xc040_ff0b_u32 as libc::Ioctl;
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    // mask, cgroupid, eleven ids, exit_code
+    let mut info = [PIDFD_INFO_EXIT, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: the structure has the size that the request states.
+    let asked = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) } == 0;
+    let [mask, .., last] = info;
+    let [.., a, b, c, d] = last.to_ne_bytes();
+    (asked && mask & PIDFD_INFO_EXIT != 0).then(|| i32::from_ne_bytes([a, b, c, d]))
+}
+
+/// Waits a little for the end of the process and asks for its exit code.
+fn exit_code(pidfd: &OwnedFd, process: &ProcessHandles) -> Option<i32> {
     let deadline = Instant::now() + ENDING;
     loop {
         let pause = Timespec {
@@ -218,15 +242,8 @@ fn exit_code(pidfd: &OwnedFd, process: &ProcessHandles) -> Option<i32> {
             tv_nsec: 20_000_000,
         };
         let ended = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&pause));
-        // mask, cgroupid, eleven ids, exit_code
-        let mut info = [PIDFD_INFO_EXIT, 0, 0, 0, 0, 0, 0, 0];
-        // SAFETY: the structure has the size that the request states.
-        let asked =
-            unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) } == 0;
-        let [mask, .., last] = info;
-        if asked && mask & PIDFD_INFO_EXIT != 0 {
-            let [.., a, b, c, d] = last.to_ne_bytes();
-            return Some(i32::from_ne_bytes([a, b, c, d]));
+        if let Some(code) = exit_code_of(pidfd) {
+            return Some(code);
         }
         // Of a zombie the pidfd tells nothing until its parent has seen it.
         if let Some(code) = process.zombie_exit_code() {

@@ -4,6 +4,7 @@
 //! milliseconds; what is held stays.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 
 use cdh_bundle::{Gap, RawText};
 
@@ -28,20 +29,25 @@ pub(super) struct Prepared {
     /// The memory, or why it cannot be read.
     pub(super) space: Result<ProcessMemory, String>,
     pub(super) watch: Option<DeathWatch>,
+    /// Of a process that was gone before anything could be opened.
+    pub(super) pidfd: Option<OwnedFd>,
     pub(super) facts: Option<(ProcFacts, Vec<Gap>)>,
     pub(super) gaps: Vec<Gap>,
     pub(super) log: HandlerLog,
 }
 
 impl Prepared {
-    /// Takes it of the process that the arguments name.
+    /// Takes it of the process that the arguments name, and that `pidfd` refers to, where the kernel
+    /// has given one.
     pub(super) fn take(
         arguments: &HandlerArguments,
         settings: &HandlerSettings,
+        pidfd: Option<OwnedFd>,
         mut log: HandlerLog,
     ) -> Self {
         let mut gaps = Vec::new();
-        let process = match ProcessHandles::open(arguments.pid, arguments.tid) {
+        let own = pidfd.as_ref().and_then(|pidfd| pidfd.try_clone().ok());
+        let process = match ProcessHandles::open_with(arguments.pid, arguments.tid, own) {
             Ok(process) => Some(process),
             Err(error) => {
                 gaps.push(gap("/proc/<pid>", &error));
@@ -76,6 +82,7 @@ impl Prepared {
             .as_ref()
             .map(|process| ProcFacts::read(process, cgroup.clone()));
         log.note("facts of /proc read");
+        let pidfd = pidfd.filter(|_| process.is_none());
         Self {
             process,
             memory,
@@ -83,6 +90,7 @@ impl Prepared {
             cgroup,
             space,
             watch,
+            pidfd,
             facts,
             gaps,
             log,

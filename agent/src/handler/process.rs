@@ -59,6 +59,18 @@ impl ProcessHandles {
     /// # Errors
     /// When the process is gone.
     pub fn open(pid: Option<u32>, tid: Option<u32>) -> Result<Self, ProcessError> {
+        Self::open_with(pid, tid, None)
+    }
+
+    /// As [`Self::open`], with a pidfd that the kernel has given: no other process can be meant.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub(super) fn open_with(
+        pid: Option<u32>,
+        tid: Option<u32>,
+        pidfd: Option<OwnedFd>,
+    ) -> Result<Self, ProcessError> {
         let pid = pid.ok_or(ProcessError::NoPid)?;
         let path = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory =
@@ -70,12 +82,10 @@ impl ProcessHandles {
             })?;
         let task =
             tid.and_then(|tid| openat(&directory, format!("task/{tid}"), path, Mode::empty()).ok());
-        let pidfd = i32::try_from(pid)
-            .ok()
-            .and_then(rustix::process::Pid::from_raw)
-            .and_then(|pid| {
-                rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
-            });
+        let pidfd = pidfd.or_else(|| {
+            let pid = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+        });
         let mut handles = Self {
             pid,
             directory,

@@ -257,13 +257,13 @@ impl Server {
     /// and what tells that it does.
     fn receive(&self, stream: UnixStream) -> Option<(MemoryPin, OwnedFd)> {
         let mut log = HandlerLog::default();
-        let peer = Peer::of(&stream)?;
+        let mut peer = Peer::of(&stream)?;
         let (settings, problem) = HandlerSettings::read(&settings_path());
         if let Some(problem) = problem {
             log.note(&format!("settings: {problem}; the defaults hold"));
         }
         let mut arguments = peer.arguments();
-        let mut prepared = Prepared::take(&arguments, &settings, log);
+        let mut prepared = Prepared::take(&arguments, &settings, peer.pidfd.take(), log);
         peer.complete(&mut arguments, &prepared);
         let (end, begin) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).ok()?;
         let pin = prepared.pin.take();
@@ -320,6 +320,7 @@ impl Server {
 struct Peer {
     /// `struct pidfd_info`, as `u64`s.
     info: [u64; 9],
+    pidfd: Option<OwnedFd>,
     /// Its UTS namespace, which dies with it.
     names: Option<OwnedFd>,
 }
@@ -355,7 +356,11 @@ impl Peer {
         // SAFETY: the structure has the size that the request states.
         let told =
             unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) } == 0;
-        let mut peer = Self { info, names: None };
+        let mut peer = Self {
+            info,
+            pidfd: Some(pidfd),
+            names: None,
+        };
         /// `PIDFD_COREDUMPED`.
         const DUMPED: u32 = 1;
         if !told || peer.word(16) & DUMPED == 0 {

@@ -18,6 +18,11 @@ impl<R: Read> Recorder<R> {
         }
     }
 
+    /// What was read so far.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The stream from where it stands, and everything that was read before.
     pub(super) fn into_parts(self) -> (R, Vec<u8>) {
         (self.stream, self.bytes)

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use super::cgroups::directory;
+use super::process::status_field;
 
 /// Bytes that must be left over, for the restarted process needs more than memory of its own.
 const MARGIN: u64 = 32 << 20;
@@ -29,31 +30,39 @@ pub(super) enum Room {
     Unknown,
 }
 
-/// Whether a second `size` bytes of memory fit beside those that the process has.
+/// Whether a second `size` bytes of memory fit beside those that the process has, and on the node also
+/// `others`, which processes need that are started again like this one.
 #[must_use]
-pub(super) fn room_for(size: u64, cgroup: Option<&[u8]>) -> Room {
-    let node = || -> Option<u64> {
-        let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-        let line = meminfo
-            .lines()
-            .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib.saturating_mul(1024))
-    };
+pub(super) fn room_for(size: u64, others: u64, cgroup: Option<&[u8]>) -> Room {
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let Some(found) = cgroup.and_then(|cgroup| directory(cgroup, &mounts, "memory")) else {
-        return Room::Unknown;
+    let in_cgroup = cgroup
+        .and_then(|cgroup| directory(cgroup, &mounts, "memory"))
+        .and_then(|found| free_in(&found));
+    let missing = |wanted: u64, free: Option<u64>| {
+        let missing = wanted.saturating_add(MARGIN).checked_sub(free?);
+        missing.filter(|bytes| *bytes > 0)
     };
-    let Some(in_cgroup) = free_in(&found) else {
-        return Room::Unknown;
-    };
-    let Some(free) = node().map(|node| node.min(in_cgroup)) else {
-        return Room::Unknown;
-    };
-    match size.saturating_add(MARGIN).checked_sub(free) {
-        None | Some(0) => Room::Enough,
-        Some(missing) => Room::Missing(missing),
+    let node = available_memory();
+    let missing = missing(size.saturating_add(others), node).max(missing(size, in_cgroup));
+    match (missing, node, in_cgroup) {
+        (Some(bytes), ..) => Room::Missing(bytes),
+        (None, Some(_), Some(_)) => Room::Enough,
+        (None, ..) => Room::Unknown,
     }
+}
+
+/// Bytes that the node can give to new processes.
+#[must_use]
+pub(super) fn available_memory() -> Option<u64> {
+    let meminfo = fs::read("/proc/meminfo").ok()?;
+    kib(&meminfo, "MemAvailable")?.checked_mul(1024)
+}
+
+/// A field in kB of `/proc/meminfo` or `/proc/<pid>/status`.
+#[must_use]
+pub(super) fn kib(text: &[u8], field: &str) -> Option<u64> {
+    let value = std::str::from_utf8(status_field(text, field)?).ok()?;
+    value.strip_suffix("kB")?.trim().parse().ok()
 }
 
 /// Least that is free in a cgroup and in all above it; `u64::MAX` where none has a limit.
@@ -122,6 +131,7 @@ mod tests {
 
     #[test]
     fn without_a_known_cgroup_room_is_unknown() {
-        assert_eq!(room_for(1, None), Room::Unknown);
+        assert_eq!(room_for(1, 0, None), Room::Unknown);
+        assert!(matches!(room_for(1, 1 << 60, None), Room::Missing(_)));
     }
 }

@@ -67,6 +67,9 @@ pub struct HandlerSettings {
     pub slots: usize,
     /// Seconds to wait for a slot before going on without one.
     pub slot_seconds: u64,
+    /// Seconds that the copy of a core may take; what was not copied by then is cut off. 0 means no
+    /// limit.
+    pub copy_seconds: u64,
     /// Bytes of a stored core at most; 0 means no limit.
     pub core_limit: u64,
     /// Bytes of the spool's file system that a core leaves free (a twentieth of it at most).
@@ -98,6 +101,7 @@ impl Default for HandlerSettings {
             workers: 0,
             slots: 0,
             slot_seconds: 600,
+            copy_seconds: 3600,
             core_limit: 0,
             floor: 256 << 20,
             kill_trace: None,

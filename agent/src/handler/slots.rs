@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
+use super::footprint;
+
 /// Directory of the slots in the spool.
 const DIRECTORY: &str = ".slots";
 /// Time between two looks.
@@ -34,13 +36,20 @@ impl Slot {
         let files: Vec<File> = (0..count.max(1))
             .filter_map(|number| open(&directory.join(number.to_string())))
             .collect();
+        let mut is_small = false;
         let lock = loop {
             let taken =
                 |file: &&File| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
             match files.iter().find(taken) {
                 Some(file) => break file.try_clone().ok(),
                 None if files.is_empty() || begun.elapsed() >= patience => break None,
-                None => std::thread::sleep(PAUSE),
+                None => {
+                    if !is_small {
+                        footprint::shrink();
+                        is_small = true;
+                    }
+                    std::thread::sleep(PAUSE);
+                }
             }
         };
         Self {

@@ -23,6 +23,8 @@ pub(super) struct StreamEnd<'a> {
     pub read_error: Option<&'a io::Error>,
     /// Why the head is no head.
     pub head_problem: Option<String>,
+    /// Whether that is because the stream ended inside it.
+    pub head_cut: bool,
     /// What befell the process.
     pub death: &'a Death,
 }
@@ -64,6 +66,11 @@ impl StreamEnd<'_> {
         if let Some(error) = self.read_error.filter(|error| error.kind() == TAKEN_AWAY) {
             return (Cause::OomKilled, Some(error.to_string()));
         }
+        if let Some(error) = self.read_error
+            && error.kind() == io::ErrorKind::TimedOut
+        {
+            return (Cause::Deadline, Some(error.to_string()));
+        }
         if let Some(evidence) = self.death.evidence() {
             let kernel = self
                 .death
@@ -81,10 +88,16 @@ impl StreamEnd<'_> {
         if let Some(error) = self.read_error {
             return (Cause::Unknown, Some(format!("reading it failed: {error}")));
         }
-        // The kernel believes that it has written the core: something else ended the stream.
+        // The kernel believes that it has written the core: something else ended the stream, and
+        // besides the freezer only work for the process does (`dump_interrupted` in fs/coredump.c).
         let believes = self.death.exit_code.is_some_and(|code| code & 0x80 != 0);
-        if believes && self.death.uses_io_uring && self.head_problem.is_none() {
-            let evidence = "it uses io_uring, whose completions end a dump";
+        if believes && (self.head_problem.is_none() || self.head_cut) {
+            let evidence = match self.death.uses_io_uring {
+                true => "it uses io_uring, whose completions end a dump",
+                false => {
+                    "the kernel ended the dump too soon, as completions of io_uring make it do"
+                }
+            };
             return (Cause::Interrupted, Some(evidence.to_owned()));
         }
         (Cause::Unknown, self.head_problem.clone())
@@ -123,6 +136,7 @@ mod tests {
             write_error: None,
             read_error: None,
             head_problem: None,
+            head_cut: false,
             death: NOTHING,
         }
     }
@@ -165,6 +179,17 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_ran_out_of_time_says_so() {
+        let late = io::Error::from(io::ErrorKind::TimedOut);
+        let end = StreamEnd {
+            got: 60,
+            read_error: Some(&late),
+            ..end()
+        };
+        assert!(end.verdict().describe().contains("time limit"));
+    }
+
+    #[test]
     fn causes_other_than_a_kill_are_told_apart() {
         let cause = |death: &Death| {
             let end = StreamEnd {
@@ -187,6 +212,31 @@ mod tests {
         assert_eq!(cause(&death), Cause::Killed);
         death.out_of_memory = true;
         assert_eq!(cause(&death), Cause::OomKilled);
+    }
+
+    #[test]
+    fn a_stream_that_ended_at_once_was_interrupted_if_the_kernel_thinks_it_wrote_a_core() {
+        let death = Death {
+            exit_code: Some(0x8b),
+            ..NOTHING.clone()
+        };
+        let cause = |head_cut| {
+            let end = StreamEnd {
+                expected: None,
+                got: 0,
+                head_problem: Some("the core is empty".to_owned()),
+                head_cut,
+                death: &death,
+                ..end()
+            };
+            match end.verdict() {
+                Verdict::Empty { cause, .. } => cause,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(cause(true), Cause::Interrupted);
+        // It came, and was no core.
+        assert_eq!(cause(false), Cause::Unknown);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use cdh_bundle::{Cause, Verdict};
 use serde_json::json;
 
 use super::direct::wait_for_dump;
-use super::node::{Node, programs};
+use super::node::{Node, names_in, programs};
 
 /// A cgroup of our own, removed when it is dropped.
 struct Cgroup(PathBuf);
@@ -140,7 +140,7 @@ fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
         return skipped("the memory controller");
     }
     for release in ["hold", "early", "auto"] {
-        for headroom in [256 << 10, 1 << 20] {
+        for headroom in [0, 64 << 10, 1 << 20] {
             node.set(&json!({ "release": release }));
             cgroup.write(limit, "-1");
             let mut child = ready(&cgroup, "100");
@@ -154,5 +154,43 @@ fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
             // A second process of this size has no room beside the memory of the first.
             assert!(!log.contains("released, its memory is held"), "{log}");
         }
+    }
+}
+
+#[test]
+fn a_container_that_is_started_again_while_the_copy_runs_is_not_killed_for_it() {
+    // Slow enough for the next process to be there before the copy is done.
+    let settings = json!({ "release": "auto", "strategy": "zstd", "level": 9, "workers": 1 });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    let Some(cgroup) = Cgroup::new(&["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]) else {
+        return skipped("a memory cgroup");
+    };
+    let (limit, events) = match cgroup.0.join("memory.limit_in_bytes").exists() {
+        true => ("memory.limit_in_bytes", "memory.oom_control"),
+        false => ("memory.max", "memory.events"),
+    };
+    if !cgroup.0.join(limit).exists() {
+        return skipped("the memory controller");
+    }
+    // With room for one process of 100 MiB and for two.
+    for (mebibytes, early) in [(150_u64, false), (300, true)] {
+        cgroup.write(limit, &(mebibytes << 20).to_string());
+        let mut child = ready(&cgroup, "100");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        let mut next = ready(&cgroup, "100");
+        let copying = names_in(&node.paths.spool)
+            .iter()
+            .any(|name| name.ends_with(".partial"));
+        assert!(copying || !early, "the copy was done before");
+        let (manifest, log) = node.take_entry();
+        next.kill().unwrap();
+        next.wait().unwrap();
+        assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
+        let released = log.contains("released, its memory is held");
+        assert_eq!(released, early, "{mebibytes} MiB: {log}");
+        assert!(cgroup.read(events).contains("oom_kill 0"), "{log}");
     }
 }

@@ -72,6 +72,51 @@ fn cores_of_every_kind_of_process_are_those_of_the_pipe() {
 }
 
 #[test]
+fn the_core_of_a_32_bit_process_is_kept_whole_though_nobody_here_takes_it_apart() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let Ok(program) = cdh_testkit::Program::Small.build(node.root.path()) else {
+        return eprintln!("skipped: the compiler makes no 32-bit programs");
+    };
+    let status = Command::new(program).status();
+    if !status.is_ok_and(|status| status.signal() == Some(11)) {
+        return eprintln!("skipped: the kernel runs no 32-bit programs");
+    }
+    node.wait_for_handlers();
+    let stored = fs::File::open(node.entry().join("core.zst")).unwrap();
+    let mut core = Vec::new();
+    std::io::copy(&mut zstd::stream::Decoder::new(stored).unwrap(), &mut core).unwrap();
+    assert!(core.starts_with(b"\x7fELF\x01") && core.len() > 4 << 20);
+    let (manifest, log) = node.take_entry();
+    assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
+    assert_eq!(manifest.machine, "i386");
+    assert_eq!(manifest.core.unwrap().size, core.len() as u64);
+    let gap = manifest
+        .gaps
+        .iter()
+        .find(|gap| gap.what == "head of the core");
+    assert!(gap.is_some_and(|gap| gap.why.contains("32-bit")), "{log}");
+}
+
+#[test]
+fn a_copy_that_takes_too_long_ends_and_says_so() {
+    let settings = json!({ "copy_seconds": 1, "workers": 1, "strategy": "zstd", "level": 15 });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    let program = programs().join("crash");
+    let status = Command::new(program).args(["heap", "200"]).status();
+    assert!(status.unwrap().signal().is_some());
+    let (manifest, log) = node.take_entry();
+    let Verdict::Truncated { cause, got, .. } = manifest.verdict else {
+        panic!("{:?}: {log}", manifest.verdict)
+    };
+    assert_eq!(cause, Cause::Deadline, "{log}");
+    assert!(manifest.core.is_some_and(|core| core.size == got), "{log}");
+}
+
+#[test]
 fn a_process_released_early_leaves_its_whole_core() {
     let settings = json!({ "release": "early" });
     let Some(node) = Node::with_settings(&settings) else {
@@ -238,7 +283,8 @@ fn what_is_cut_off_is_what_matters_least_and_the_rest_is_a_valid_core() {
     let Some(_disk) = SmallDisk::mount(node.paths.spool.clone(), "size=100m,mode=0700") else {
         return;
     };
-    for size in ["120", "200", "1000"] {
+    // 95 MiB may be written: 99, 50 and 10 per cent of these.
+    for size in ["96", "190", "950"] {
         let program = programs().join("crash");
         let status = Command::new(program)
             .args(["threads", "9", "random", size])
@@ -289,5 +335,6 @@ fn what_is_cut_off_is_what_matters_least_and_the_rest_is_a_valid_core() {
             "{text}"
         );
         assert_eq!(text.matches("wait_for_ever").count(), 9, "{text}");
+        assert!(manifest.fingerprint.is_some(), "{log}");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -64,7 +65,7 @@ impl Node {
         let settings = serde_json::json!({ "spool": node.paths.spool, "source": "pipe" });
         fs::write(root.join("cdh-handler.json"), settings.to_string()).unwrap();
         let launcher = root.join("launcher");
-        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e";
+        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e";
         let pattern = format!("|{} {} {arguments}", launcher.display(), root.display());
         assert!(pattern.len() < 128, "{pattern}");
         fs::write("/proc/sys/kernel/core_pipe_limit", "64").unwrap();
@@ -78,7 +79,7 @@ impl Node {
         let path = node.path("cdh-handler");
         fs::copy(handler(), &path).unwrap();
         node.set(settings);
-        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e";
+        let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e";
         let pattern = format!("|{} {arguments}", path.display());
         fs::write("/proc/sys/kernel/core_pipe_limit", "1024").unwrap();
         fs::write("/proc/sys/kernel/core_pattern", pattern).unwrap();
@@ -99,7 +100,8 @@ impl Node {
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
             let names = names_in(&self.paths.spool);
-            if !names.is_empty() && !names.iter().any(|name| name.ends_with(".partial")) {
+            let at_work = names.iter().any(|name| name.ends_with(".partial"));
+            if !at_work && names.iter().any(|name| !self.is_strangers(name)) {
                 return;
             }
             assert!(Instant::now() < deadline, "the handlers do not end");
@@ -191,9 +193,23 @@ impl Node {
 
     /// The one sealed entry of the spool.
     pub(crate) fn entry(&self) -> PathBuf {
-        let names = names_in(&self.paths.spool);
+        let mut names = names_in(&self.paths.spool);
+        names.retain(|name| !self.is_strangers(name));
         assert_eq!(names.len(), 1, "{names:?}");
         self.paths.spool.join(&names[0])
+    }
+}
+
+impl Node {
+    /// Whether a program crashed that is none of the tests': the machine may have others.
+    fn is_strangers(&self, name: &str) -> bool {
+        let manifest = fs::read(self.paths.spool.join(name).join("manifest.json"));
+        let manifest = Manifest::from_json(&manifest.unwrap_or_default());
+        let exe = manifest.ok().and_then(|manifest| manifest.process.exe);
+        exe.is_some_and(|exe| {
+            let path = Path::new(OsStr::from_bytes(exe.as_bytes()));
+            !path.starts_with(programs()) && !path.starts_with(self.root.path())
+        })
     }
 }
 

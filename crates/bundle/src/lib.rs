@@ -52,7 +52,7 @@ pub use raw_text::RawText;
 pub use reader::{BundleEntry, BundleReader, EntryCheck, Verification};
 pub use seekable::{SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats, SeekableWriter};
 pub use stem::{DEFAULT_STEM, is_safe_stem, render_stem};
-pub use verdict::{Cause, Verdict};
+pub use verdict::{Cause, Verdict, meaning_of_sender};
 pub use window::{SourceReader, Window};
 pub use writer::{BundleStream, BundleWriter};
 pub use zip::Method;

@@ -75,7 +75,101 @@ impl Cause {
     }
 }
 
+/// Who ends processes on a node, by the name of the thread that sends the signal (15 bytes at most),
+/// and what that mostly means.
+const SENDERS: [(&[&str], &str); 5] = [
+    (
+        &[
+            "runc",
+            "crun",
+            "containerd",
+            "conmon",
+            "crio",
+            "dockerd",
+            "podman",
+            "youki",
+        ],
+        "the container runtime ended its container: a deletion, an eviction or a failed liveness \
+         probe (`kubectl get events` tells)",
+    ),
+    (
+        &["kubelet"],
+        "kubelet ended its pod: an eviction, a deletion or a failed liveness probe (`kubectl get \
+         events` tells)",
+    ),
+    (
+        &["systemd-oomd", "earlyoom", "oomd", "nohang"],
+        "a watcher ended it because memory was short",
+    ),
+    (
+        &["systemd"],
+        "its unit was stopped, or stopping it took longer than `TimeoutStopSec`",
+    ),
+    (
+        &["kill", "pkill", "killall", "timeout", "bash", "sh", "zsh"],
+        "a command or script sent it",
+    ),
+];
+
+/// What the name of a SIGKILL's sender mostly means; `evidence` is what the handler wrote of it:
+/// ``SIGKILL from `runc` (pid 4711) 4.2 s into the dump``.
+#[must_use]
+pub fn meaning_of_sender(evidence: &str) -> Option<&'static str> {
+    if evidence.contains("(the kernel)") {
+        return Cause::OomKilled.advice(None);
+    }
+    let (_, rest) = evidence.split_once("SIGKILL from `")?;
+    let (name, _) = rest.rsplit_once("` (pid ")?;
+    let is_it = |known: &&str| match *known {
+        // `containerd-shim` and threads such as `runc:[2:INIT]`.
+        "containerd" | "runc" | "crun" | "crio" | "conmon" => name.starts_with(known),
+        known => name == known,
+    };
+    let found = SENDERS.iter().find(|(names, _)| names.iter().any(is_it));
+    found.map(|(_, meaning)| *meaning)
+}
+
+impl Cause {
+    /// Who is at fault most likely, or what helps against it; with the evidence that was seen.
+    #[must_use]
+    pub fn advice(self, evidence: Option<&str>) -> Option<&'static str> {
+        Some(match self {
+            Self::Killed => return meaning_of_sender(evidence?),
+            Self::OomKilled => {
+                "the memory limit of its cgroup, or of the node, was reached: raise it, or look for \
+                 the leak in this dump"
+            }
+            Self::Frozen => "its cgroup was frozen, as a pause or a checkpoint does",
+            Self::Interrupted => {
+                "completions of io_uring end what the kernel writes; `cdh agent install --mode auto` \
+                 holds the memory sooner"
+            }
+            Self::NoSpace => {
+                "make room for the spool, or let less be stored: `cdh agent install --core-limit`"
+            }
+            Self::Limit => "raise `--core-limit` of `cdh agent install`",
+            Self::Deadline => {
+                "the disk is slow or the node was busy: raise `--copy-limit` of `cdh agent install`"
+            }
+            Self::HandlerDied => "the kernel log of the node tells (`dmesg`)",
+            Self::Unknown => return None,
+        })
+    }
+}
+
 impl Verdict {
+    /// Who is at fault most likely, or what helps; `None` of a complete core.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Complete => None,
+            Self::Truncated {
+                cause, evidence, ..
+            }
+            | Self::Empty { cause, evidence } => cause.advice(evidence.as_deref()),
+        }
+    }
+
     /// One word, as it stands in object keys.
     #[must_use]
     pub fn word(&self) -> &'static str {
@@ -210,5 +304,33 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn who_sent_a_kill_tells_who_may_be_at_fault() {
+        let of = |name: &str| {
+            let verdict = Verdict::Empty {
+                cause: Cause::Killed,
+                evidence: Some(format!(
+                    "SIGKILL from `{name}` (pid 47) 4.2 s into the dump"
+                )),
+            };
+            verdict.advice()
+        };
+        assert!(of("containerd-shim").unwrap().contains("container runtime"));
+        assert!(of("runc:[2:INIT]").unwrap().contains("container runtime"));
+        assert!(of("kubelet").unwrap().contains("kubelet ended its pod"));
+        assert!(of("systemd").unwrap().contains("unit"));
+        assert!(of("systemd-oomd").unwrap().contains("memory"));
+        // A name that imitates another one, and one of a stranger.
+        assert_eq!(of("x` (pid 1) `kubelet"), None);
+        assert_eq!(of("api"), None);
+        let by_kernel = "SIGKILL from `api` (pid 47) (the kernel) 4.2 s into the dump";
+        assert!(
+            meaning_of_sender(by_kernel)
+                .unwrap()
+                .contains("memory limit")
+        );
+        assert_eq!(Verdict::Complete.advice(), None);
     }
 }

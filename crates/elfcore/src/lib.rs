@@ -4,7 +4,7 @@
 //! written. The invariant: no input makes this crate panic, loop or allocate without bound. Numbers
 //! are read with checked arithmetic and `get`, counts are bounded by the bytes that back them.
 //!
-//! Supported: ELF64 little-endian of x86_64 and aarch64. It does not unwind, does not look for
+//! Supported: ELF64 little-endian of x86_64 and aarch64; of 32-bit cores the length. It does not unwind, does not look for
 //! files and does not know what a bundle is.
 
 #![deny(
@@ -26,6 +26,7 @@ mod bytes;
 mod completeness;
 mod core_file;
 mod elf_header;
+mod foreign;
 mod head;
 mod machine;
 mod mapping;
@@ -44,6 +45,7 @@ pub use address::{Avma, FileOffset, Svma};
 pub use build_id::BuildId;
 pub use completeness::{Completeness, SegmentState, StackState};
 pub use core_file::CoreFile;
+pub use foreign::ForeignCore;
 pub use head::{CoreError, CoreHead, Segment};
 pub use machine::Machine;
 pub use mapping::Mapping;

@@ -62,6 +62,8 @@ pub enum Program {
     Kinds,
     /// Measures a handler that the kernel starts through it.
     Meter,
+    /// Dies as a 32-bit process, where the compiler and the kernel know such.
+    Small,
     /// Stands between the kernel and a handler: keeps the core, kills who is to be killed, measures.
     Launcher,
 }
@@ -74,6 +76,7 @@ impl Program {
             Self::Crash => "crash",
             Self::Kinds => "kinds",
             Self::Meter => "meter",
+            Self::Small => "small",
             Self::Launcher => "launcher",
         }
     }
@@ -85,6 +88,7 @@ impl Program {
             Self::Crash => include_str!("../programs/crash.c"),
             Self::Kinds => include_str!("../programs/kinds.c"),
             Self::Meter => include_str!("../programs/meter.c"),
+            Self::Small => include_str!("../programs/small.c"),
             Self::Launcher => include_str!("../programs/launcher.c"),
         }
     }
@@ -97,8 +101,21 @@ impl Program {
         let source = directory.join(format!("{}.c", self.name()));
         let program = directory.join(self.name());
         std::fs::write(&source, self.source())?;
+        let flags: &[&str] = match self {
+            Self::Small => &[
+                "-m32",
+                "-nostdlib",
+                "-static",
+                "-fno-stack-protector",
+                "-fno-pie",
+                "-no-pie",
+            ],
+            _ => &["-pthread"],
+        };
         let output = Command::new("cc")
-            .args(["-g", "-O1", "-fno-omit-frame-pointer", "-pthread", "-o"])
+            .args(["-g", "-O1", "-fno-omit-frame-pointer"])
+            .args(flags)
+            .arg("-o")
             .args([&program, &source])
             .output()?;
         match output.status.success() {

@@ -31,38 +31,15 @@ struct Measured {
     stored_mib: f64,
 }
 
-struct Options {
-    mib: u64,
-    runs: usize,
-    only: Vec<String>,
-    peers: Vec<String>,
+pub(super) struct Options {
+    pub mib: u64,
+    pub runs: usize,
+    pub kinds: Vec<String>,
+    pub only: Vec<String>,
+    pub peers: Vec<String>,
 }
 
-fn options(words: &[String]) -> Result<Options> {
-    let mut options = Options {
-        mib: 1024,
-        runs: 3,
-        only: Vec::new(),
-        peers: Vec::new(),
-    };
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let value = words
-            .next()
-            .with_context(|| format!("{word} needs a value"))?;
-        match word.as_str() {
-            "--mib" => options.mib = value.parse()?,
-            "--runs" => options.runs = value.parse()?,
-            "--only" => options.only.push(value.clone()),
-            "--peer" => options.peers.push(value.clone()),
-            _ => bail!("{word} is not known"),
-        }
-    }
-    Ok(options)
-}
-
-pub(super) fn run(words: &[String]) -> Result<()> {
-    let options = options(words)?;
+pub(super) fn run(options: &Options) -> Result<()> {
     let bench = Bench::prepare()?;
     let guardian = Guardian::start()?.context("only root may change the kernel's core settings")?;
     let mut peers = vec![
@@ -86,7 +63,8 @@ pub(super) fn run(words: &[String]) -> Result<()> {
     peers.retain(wanted);
     fs::write("/proc/sys/kernel/core_pipe_limit", "1024")?;
     let mib = options.mib.to_string();
-    let kinds = ["heap", "random", "sparse"];
+    let mut kinds = vec!["heap", "random", "sparse"];
+    kinds.retain(|kind| options.kinds.is_empty() || options.kinds.iter().any(|one| one == kind));
     let mut results: BTreeMap<(usize, usize), Vec<Measured>> = BTreeMap::new();
     for run in 0..options.runs {
         for (number, kind) in kinds.iter().enumerate() {
@@ -199,7 +177,7 @@ fn measure(bench: &Bench, peer: &Peer, kind: &str, mib: &str) -> Result<Measured
     Ok(measured)
 }
 
-fn empty(directory: &Path) -> Result<()> {
+pub(super) fn empty(directory: &Path) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         match path.is_dir() {

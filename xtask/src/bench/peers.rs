@@ -11,7 +11,7 @@ use cdh_testkit::Program;
 use crate::{build, tools};
 
 /// What our handler is told of a crash.
-const OUR_ARGUMENTS: &str = "P%P I%I p%p i%i s%s t%t d%d u%u g%g h%h e%e";
+pub(crate) const OUR_ARGUMENTS: &str = "P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e";
 
 /// Somebody who takes cores.
 pub(crate) struct Peer {
@@ -121,7 +121,7 @@ impl Bench {
     pub(crate) fn cat(&self) -> Result<Peer> {
         let out = self.path("out").join("core");
         let text = format!(
-            "#!/bin/sh\nPATH=/usr/bin:/bin exec cat > {}\n",
+            "#!/bin/sh\nPATH=/usr/bin:/bin exec cat > {}.$$\n",
             out.display()
         );
         Ok(self.peer("cat", self.metered(&self.script("cat.sh", &text)?)))
@@ -135,7 +135,7 @@ impl Bench {
         }
         let out = self.path("out").join("core.zst");
         let text = format!(
-            "#!/bin/sh\nPATH=/usr/bin:/bin exec zstd -1 -q -T0 -f -o {}\n",
+            "#!/bin/sh\nPATH=/usr/bin:/bin exec zstd -1 -q -T0 -f -o {}.$$\n",
             out.display()
         );
         let script = self.script("zstd.sh", &text)?;

@@ -1,0 +1,140 @@
+//! Cores of 32-bit processes: how long they must be, and nothing else. They are stored like any other,
+//! and whether one was cut has to be known of them too.
+//!
+//! ```text
+//! Elf32_Ehdr, 52 bytes: e_machine at 18, e_phoff at 28, e_phentsize at 42, e_phnum at 44
+//! Elf32_Phdr, 32 bytes: p_type at 0, p_offset at 4, p_filesz at 16
+//! ```
+
+use std::io::Read;
+
+use crate::bytes::{array_at, u16_at, u32_at};
+use crate::elf_header::PN_XNUM;
+
+/// Size of `Elf32_Ehdr`, bytes.
+const HEADER_SIZE: usize = 52;
+/// Size of `Elf32_Phdr`, bytes.
+const ENTRY_SIZE: usize = 32;
+const ET_CORE: u16 = 4;
+const PT_NOTE: u32 = 4;
+/// Most program headers that are read: a process has `vm.max_map_count` mappings, 65,530 by default.
+const MAX_ENTRIES: usize = 1 << 18;
+
+/// What is known of a core that is not taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignCore {
+    /// Its architecture.
+    pub machine: &'static str,
+    /// Bytes of the whole core, as its headers promise.
+    pub expected_len: u64,
+}
+
+impl ForeignCore {
+    /// Of the little-endian 32-bit core that begins with `begun` and goes on in `stream`, of which no
+    /// more is read than the program headers.
+    pub fn from_reader(begun: &[u8], stream: &mut impl Read) -> Option<Self> {
+        let mut raw = begun.to_vec();
+        fill(&mut raw, stream, HEADER_SIZE)?;
+        let ident: [u8; 6] = array_at(&raw, 0)?;
+        let is_core = ident == [0x7f, b'E', b'L', b'F', 1, 1] && u16_at(&raw, 16)? == ET_CORE;
+        let table = usize::try_from(u32_at(&raw, 28)?).ok()?;
+        if !is_core || usize::from(u16_at(&raw, 42)?) != ENTRY_SIZE || table != HEADER_SIZE {
+            return None;
+        }
+        let count = match u16_at(&raw, 44)? {
+            PN_XNUM => {
+                // The real number stands at the end of the core; the first header, of the notes, tells
+                // where the table ends.
+                fill(&mut raw, stream, table.checked_add(ENTRY_SIZE)?)?;
+                let notes = usize::try_from(u32_at(&raw, table.checked_add(4)?)?).ok()?;
+                let is_note = u32_at(&raw, table)? == PT_NOTE;
+                notes.checked_sub(table).filter(|_| is_note)? / ENTRY_SIZE
+            }
+            count => usize::from(count),
+        };
+        let size = count.min(MAX_ENTRIES).checked_mul(ENTRY_SIZE)?;
+        let end = table.checked_add(size)?;
+        fill(&mut raw, stream, end)?;
+        let ends = raw.get(table..end)?.chunks_exact(ENTRY_SIZE).map(|entry| {
+            let offset = u64::from(u32_at(entry, 4).unwrap_or(0));
+            offset.saturating_add(u64::from(u32_at(entry, 16).unwrap_or(0)))
+        });
+        Some(Self {
+            machine: machine(u16_at(&raw, 18)?),
+            expected_len: ends.max()?,
+        })
+    }
+}
+
+/// Reads on until `raw` has `end` bytes. Memory grows with what arrives, not with what a header claims.
+fn fill(raw: &mut Vec<u8>, stream: &mut impl Read, end: usize) -> Option<()> {
+    let missing = end.saturating_sub(raw.len()) as u64;
+    stream.by_ref().take(missing).read_to_end(raw).ok()?;
+    (raw.len() >= end).then_some(())
+}
+
+/// Names of `e_machine` (elf.h) of processes that a 64-bit Linux runs as 32-bit ones.
+fn machine(number: u16) -> &'static str {
+    match number {
+        3 => "i386",
+        40 => "arm",
+        62 => "x32",
+        8 => "mips",
+        20 => "ppc",
+        243 => "riscv32",
+        _ => "32-bit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A 32-bit core with these program headers: type, offset, bytes in the core.
+    fn core(count: u16, headers: &[(u32, u32, u32)]) -> Vec<u8> {
+        let mut bytes = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x04\0\x03\0\x01\0\0\0".to_vec();
+        bytes.resize(HEADER_SIZE, 0);
+        bytes[28] = 52;
+        bytes[42] = 32;
+        bytes[44..46].copy_from_slice(&count.to_le_bytes());
+        for (kind, offset, size) in headers {
+            for value in [*kind, *offset, 0, 0, *size, *size, 0, 0] {
+                bytes.extend(value.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    fn length(bytes: &[u8]) -> Option<u64> {
+        let (begun, mut rest) = bytes.split_at(bytes.len().min(40));
+        ForeignCore::from_reader(begun, &mut rest).map(|core| core.expected_len)
+    }
+
+    #[test]
+    fn the_length_of_a_32_bit_core_is_where_its_last_segment_ends() {
+        let bytes = core(2, &[(4, 116, 100), (1, 0x1000, 0x3000)]);
+        assert_eq!(length(&bytes), Some(0x4000));
+        let found = ForeignCore::from_reader(&bytes, &mut std::io::empty()).unwrap();
+        assert_eq!(found.machine, "i386");
+    }
+
+    #[test]
+    fn more_mappings_than_the_header_can_count_are_counted_by_the_first() {
+        let mut headers = vec![(1, 0x1000, 0x10); 70_000];
+        headers[0] = (4, 52 + 70_000 * 32, 100);
+        headers[69_999] = (1, 0x40_0000, 0x1000);
+        assert_eq!(length(&core(PN_XNUM, &headers)), Some(0x40_1000));
+    }
+
+    #[test]
+    fn what_is_cut_or_no_32_bit_core_has_no_length() {
+        let bytes = core(2, &[(4, 116, 100), (1, 0x1000, 0x3000)]);
+        for end in 0..bytes.len() {
+            assert_eq!(length(&bytes[..end]), None, "{end}");
+        }
+        let mut other = bytes;
+        other[4] = 2;
+        assert_eq!(length(&other), None);
+        assert_eq!(length(&core(PN_XNUM, &[(4, 3, 0)])), None);
+    }
+}

@@ -1,0 +1,235 @@
+//! Many processes that crash at once: how many dumps are lost, how long the processes have to wait,
+//! and what all handlers together take of the node's memory.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::peers::{Bench, Peer};
+use crate::guardian::Guardian;
+
+/// How long nothing may change at the end before a peer counts as done.
+const QUIET: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_secs(600);
+
+pub(super) struct Options {
+    pub count: usize,
+    pub mib: u64,
+    pub only: Vec<String>,
+    pub peers: Vec<String>,
+}
+
+/// What a storm was like.
+struct Storm {
+    kept: usize,
+    reaped: f64,
+    done: f64,
+    resident_mib: f64,
+    proportional_mib: f64,
+}
+
+pub(super) fn run(options: &Options) -> Result<()> {
+    let bench = Bench::prepare()?;
+    let guardian = Guardian::start()?.context("only root may change the kernel's core settings")?;
+    let mut peers = vec![
+        (bench.ours("cdh early", json!({ "release": "early" })), 1024),
+        (bench.ours("cdh auto", json!({ "release": "auto" })), 1024),
+        (bench.ours("cdh hold", json!({})), 1024),
+        (bench.cat()?, 1024),
+    ];
+    peers.extend(bench.zstd()?.map(|peer| (peer, 1024)));
+    // What the package and the other's installation set.
+    peers.extend(bench.systemd()?.map(|peer| (peer, 16)));
+    for given in &options.peers {
+        peers.push((bench.other(given)?, 128));
+    }
+    println!("{} processes of {} MiB", options.count, options.mib);
+    println!(
+        "{:<20} {:>6} {:>12} {:>10} {:>10} {:>10}",
+        "", "lost", "reaped s", "done s", "RSS MiB", "PSS MiB"
+    );
+    for (peer, limit) in &peers {
+        let wanted = options
+            .only
+            .iter()
+            .any(|name| peer.name.contains(name.as_str()));
+        if !options.only.is_empty() && !wanted {
+            continue;
+        }
+        fs::write("/proc/sys/kernel/core_pipe_limit", limit.to_string())?;
+        let storm = storm(&bench, peer, options)?;
+        println!(
+            "{:<20} {:>6} {:>12.3} {:>10.2} {:>10.1} {:>10.1}",
+            peer.name,
+            options.count - storm.kept.min(options.count),
+            storm.reaped,
+            storm.done,
+            storm.resident_mib,
+            storm.proportional_mib
+        );
+    }
+    drop(guardian);
+    Ok(())
+}
+
+fn storm(bench: &Bench, peer: &Peer, options: &Options) -> Result<Storm> {
+    if let Some(settings) = &peer.settings {
+        fs::write(bench.path("cdh-handler.json"), settings.to_string())?;
+    }
+    // Not through the meter: two processes for each handler would be ours.
+    let pattern = peer.pattern.replacen(
+        &format!(
+            "{} {} ",
+            bench.path("meter").display(),
+            bench.usage().display()
+        ),
+        "",
+        1,
+    );
+    fs::write("/proc/sys/kernel/core_pattern", pattern)?;
+    super::capture::empty(&peer.output)?;
+    let (reader, writer) = std::io::pipe()?;
+    let mib = options.mib.to_string();
+    let start = || -> Result<Child> {
+        Ok(Command::new(bench.path("crash"))
+            .args(["heap", &mib, "wait"])
+            .current_dir(bench.directory.path())
+            .stdin(reader.try_clone()?)
+            .stdout(Stdio::piped())
+            .spawn()?)
+    };
+    let mut children = Vec::new();
+    for _ in 0..options.count {
+        children.push(start()?);
+    }
+    for child in &mut children {
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
+    }
+    let _ = Command::new("sync").status();
+    drop(reader);
+    let stop = AtomicBool::new(false);
+    let names = handlers(bench, peer);
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| watch(&names, &stop));
+        let begun = Instant::now();
+        drop(writer);
+        for child in &mut children {
+            let _ = child.wait();
+        }
+        let reaped = begun.elapsed().as_secs_f64();
+        let (kept, done) = wait_for_all(peer, options.count, begun);
+        stop.store(true, Ordering::Relaxed);
+        let (resident, proportional) = watching.join().unwrap_or_default();
+        Ok(Storm {
+            kept,
+            reaped,
+            done,
+            resident_mib: resident as f64 / 1024.0,
+            proportional_mib: proportional as f64 / 1024.0,
+        })
+    })
+}
+
+/// Names of the processes that count as handlers.
+fn handlers(bench: &Bench, peer: &Peer) -> Vec<String> {
+    let mut names = vec![bench.path("").display().to_string()];
+    if let Some(program) = peer.pattern.split(' ').nth(2) {
+        names.push(program.to_owned());
+    }
+    names
+}
+
+/// Waits until as many dumps are there as crashed, or nothing has changed for a while.
+fn wait_for_all(peer: &Peer, count: usize, begun: Instant) -> (usize, f64) {
+    let mut last = (0, 0);
+    let mut changed = begun.elapsed();
+    while begun.elapsed() < PATIENCE {
+        let now = dumps(&peer.output);
+        if now != last {
+            (last, changed) = (now, begun.elapsed());
+        }
+        let all = peer.settings.is_some() && now.0 >= count;
+        if all || begun.elapsed() - changed > QUIET.max(changed / 4) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (last.0, changed.as_secs_f64())
+}
+
+/// Dumps below a directory, and their bytes. Of ours only the sealed ones count.
+fn dumps(directory: &Path) -> (usize, u64) {
+    let mut found = (0, 0);
+    let spool = directory.join("spool");
+    let is_ours = spool.is_dir();
+    let entries = fs::read_dir(if is_ours { &spool } else { directory });
+    for entry in entries.into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') {
+            continue;
+        }
+        let length = entry.metadata().map_or(0, |metadata| metadata.len());
+        let complete = match is_ours {
+            true => fs::read_to_string(entry.path().join("manifest.json"))
+                .is_ok_and(|text| !name.ends_with(".partial") && text.contains("\"complete\"")),
+            false => length > 0,
+        };
+        found.0 += usize::from(complete);
+        found.1 += length;
+    }
+    found
+}
+
+/// The most memory that all handlers had at one time: resident, and with what they share counted once.
+fn watch(names: &[String], stop: &AtomicBool) -> (u64, u64) {
+    let mut most = (0, 0);
+    let mut rounds = 0_u32;
+    while !stop.load(Ordering::Relaxed) {
+        let with_shares = rounds % 8 == 0;
+        let mut sum = (0, 0);
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let path = entry.path();
+            let is_process = entry
+                .file_name()
+                .as_encoded_bytes()
+                .iter()
+                .all(u8::is_ascii_digit);
+            if !is_process || !is_handler(&path, names) {
+                continue;
+            }
+            let kib = |file: &str, field: &str| {
+                let text = fs::read_to_string(path.join(file)).unwrap_or_default();
+                let line = text.lines().find_map(|line| line.strip_prefix(field));
+                line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok())
+                    .unwrap_or(0)
+            };
+            sum.0 += kib("status", "VmRSS:");
+            if with_shares {
+                sum.1 += kib("smaps_rollup", "Pss:");
+            }
+        }
+        most = (most.0.max(sum.0), most.1.max(sum.1));
+        rounds += 1;
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    most
+}
+
+fn is_handler(process: &Path, names: &[String]) -> bool {
+    let line = fs::read(process.join("cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line).replace('\0', " ");
+    let is_crash = line
+        .split(' ')
+        .next()
+        .is_some_and(|program| program.ends_with("/crash"));
+    let takes =
+        line.contains("systemd-coredump") || names.iter().any(|name| line.contains(name.as_str()));
+    takes && !is_crash
+}
