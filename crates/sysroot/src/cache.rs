@@ -92,7 +92,10 @@ impl Cache {
     /// A cache in `root`, which is made when it is needed.
     #[must_use]
     pub fn in_directory(root: &Path) -> Self {
-        Self { root: root.to_owned(), limit: DEFAULT_LIMIT }
+        Self {
+            root: root.to_owned(),
+            limit: DEFAULT_LIMIT,
+        }
     }
 
     /// The same with another limit in bytes.
@@ -107,7 +110,9 @@ impl Cache {
 
     /// Files of a source without layers, such as a debuginfod server.
     pub(crate) fn source(&self, name: &str) -> PathBuf {
-        self.root.join("build-ids").join(Sha256::of(name.as_bytes()).to_string())
+        self.root
+            .join("build-ids")
+            .join(Sha256::of(name.as_bytes()).to_string())
     }
 
     pub(crate) fn part(directory: &Path, part: Part, id: &BuildId) -> PathBuf {
@@ -128,7 +133,11 @@ impl Cache {
     pub(crate) fn document(&self, digest: Digest) -> Option<Vec<u8>> {
         let path = Self::used(self.root.join("documents").join(digest.hex()))?;
         let mut bytes = Vec::new();
-        File::open(path).ok()?.take(MAX_DOCUMENT).read_to_end(&mut bytes).ok()?;
+        File::open(path)
+            .ok()?
+            .take(MAX_DOCUMENT)
+            .read_to_end(&mut bytes)
+            .ok()?;
         (Digest::of(&bytes) == digest).then_some(bytes)
     }
 
@@ -159,7 +168,10 @@ impl Cache {
     /// A new file beside its later place.
     pub(crate) fn draft(directory: &Path) -> io::Result<Draft> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!(".draft-{}-{number}", std::process::id()));
         // One of that name was left by a dead process that had our number.
@@ -188,9 +200,19 @@ impl Cache {
     /// Waits until no other run pulls the same thing. Without a cache there is nothing to share.
     pub(crate) fn lock(&self, digest: Digest) -> Option<File> {
         let directory = self.root.join("locks");
-        DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .ok()?;
         let path = directory.join(digest.hex());
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).ok()?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .ok()?;
         flock(&file, FlockOperation::LockExclusive).ok()?;
         Some(file)
     }
@@ -199,7 +221,11 @@ impl Cache {
         let mut all = vec![("documents".to_owned(), self.root.join("documents"))];
         for kind in ["layers", "build-ids"] {
             let entries = fs::read_dir(self.root.join(kind)).into_iter().flatten();
-            all.extend(entries.flatten().map(|entry| (kind.to_owned(), entry.path())));
+            all.extend(
+                entries
+                    .flatten()
+                    .map(|entry| (kind.to_owned(), entry.path())),
+            );
         }
         all
     }
@@ -211,10 +237,18 @@ impl Cache {
             let files = files_of(&path);
             (!files.is_empty()).then(|| CacheEntry {
                 kind,
-                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                name: path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
                 files: files.len() as u64,
                 bytes: files.iter().map(|file| file.share).sum(),
-                used: files.iter().map(|file| file.used).max().unwrap_or(SystemTime::UNIX_EPOCH),
+                used: files
+                    .iter()
+                    .map(|file| file.used)
+                    .max()
+                    .unwrap_or(SystemTime::UNIX_EPOCH),
             })
         };
         self.directories().into_iter().filter_map(entry).collect()
@@ -234,7 +268,11 @@ impl Cache {
 
     /// Removes what was used longest ago until the rest is within the limit.
     pub fn shrink(&self) {
-        let mut files: Vec<Stored> = self.directories().iter().flat_map(|(_, path)| files_of(path)).collect();
+        let mut files: Vec<Stored> = self
+            .directories()
+            .iter()
+            .flat_map(|(_, path)| files_of(path))
+            .collect();
         files.sort_by_key(|file| file.used);
         let mut total: u64 = files.iter().map(|file| file.share).sum();
         let now = SystemTime::now();
@@ -288,7 +326,10 @@ mod tests {
         let path = directory.join("index");
         Cache::seal(&draft, &path).unwrap();
         let then = SystemTime::now() - Duration::from_secs(age);
-        draft.file.set_times(FileTimes::new().set_modified(then)).unwrap();
+        draft
+            .file
+            .set_times(FileTimes::new().set_modified(then))
+            .unwrap();
         path
     }
 
@@ -299,9 +340,15 @@ mod tests {
         let paths = [("a", 9000), ("b", 8000), ("c", 7000), ("d", 10)]
             .map(|(name, age)| put(&cache, name, 100 << 10, age));
         cache.shrink();
-        assert_eq!(paths.each_ref().map(|path| path.exists()), [false, false, true, true]);
+        assert_eq!(
+            paths.each_ref().map(|path| path.exists()),
+            [false, false, true, true]
+        );
         cache.clone().with_limit(0).shrink();
-        assert_eq!(paths.each_ref().map(|path| path.exists()), [false, false, false, true]);
+        assert_eq!(
+            paths.each_ref().map(|path| path.exists()),
+            [false, false, false, true]
+        );
         assert_eq!(cache.entries().len(), 1);
         assert!(cache.clear().unwrap() > 0);
         assert!(!directory.path().exists());

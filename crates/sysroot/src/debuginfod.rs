@@ -57,7 +57,9 @@ impl Debuginfod {
     #[must_use]
     pub fn from_environment(cache: &Cache, ca: Option<PathBuf>) -> Option<Self> {
         let urls = std::env::var("DEBUGINFOD_URLS").unwrap_or_default();
-        let limit = std::env::var("DEBUGINFOD_MAXSIZE").ok().and_then(|size| size.parse().ok());
+        let limit = std::env::var("DEBUGINFOD_MAXSIZE")
+            .ok()
+            .and_then(|size| size.parse().ok());
         Self::new(&urls, cache, ca, limit.unwrap_or(MAX_SIZE))
     }
 
@@ -72,7 +74,11 @@ impl Debuginfod {
             .collect();
         (!servers.is_empty()).then(|| Self {
             servers,
-            max_size: if max_size == 0 { MAX_SIZE } else { max_size.min(MAX_SIZE) },
+            max_size: if max_size == 0 {
+                MAX_SIZE
+            } else {
+                max_size.min(MAX_SIZE)
+            },
             http: Http::new(ca, None, HttpProxies::from_environment()),
             directory: cache.source("debuginfod"),
         })
@@ -129,7 +135,10 @@ impl Debuginfod {
         path: &Path,
         progress: &dyn Progress,
     ) -> Result<bool, DebuginfodError> {
-        let bad = |problem: String| DebuginfodError::Server { server: server.to_owned(), problem };
+        let bad = |problem: String| DebuginfodError::Server {
+            server: server.to_owned(),
+            problem,
+        };
         let what = match part {
             Part::File => "executable",
             Part::Debug => "debuginfo",
@@ -140,15 +149,24 @@ impl Debuginfod {
                 true => HttpSecurity::Verified,
                 false => HttpSecurity::Plain,
             };
-            let request = HttpRequest { url: &url, security, headers: Vec::new(), form: None };
+            let request = HttpRequest {
+                url: &url,
+                security,
+                headers: Vec::new(),
+                form: None,
+            };
             let answer = self.http.send(&request).map_err(|error| {
-                bad(std::error::Error::source(&error).map_or(error.to_string(), ToString::to_string))
+                bad(std::error::Error::source(&error)
+                    .map_or(error.to_string(), ToString::to_string))
             })?;
             match answer.status().as_u16() {
                 200 => {}
                 404 => return Ok(false),
                 301 | 302 | 303 | 307 | 308 => {
-                    let location = answer.headers().get("location").and_then(|it| it.to_str().ok());
+                    let location = answer
+                        .headers()
+                        .get("location")
+                        .and_then(|it| it.to_str().ok());
                     let next = location.and_then(|location| http_follow(&url, location));
                     url = next.ok_or_else(|| bad("redirects nowhere".to_owned()))?;
                     continue;
@@ -160,7 +178,11 @@ impl Debuginfod {
                 return Err(bad("the file is larger than DEBUGINFOD_MAXSIZE".to_owned()));
             }
             progress.started(&format!("fetching {what} {id}"), length);
-            let body = answer.into_body().into_with_config().limit(self.max_size).reader();
+            let body = answer
+                .into_body()
+                .into_with_config()
+                .limit(self.max_size)
+                .reader();
             let kept = self.keep(Counted(body, progress), length, server, part, id, path);
             progress.finished();
             return kept.map(|()| true);
@@ -177,7 +199,10 @@ impl Debuginfod {
         id: &BuildId,
         path: &Path,
     ) -> Result<(), DebuginfodError> {
-        let bad = |problem: String| DebuginfodError::Server { server: server.to_owned(), problem };
+        let bad = |problem: String| DebuginfodError::Server {
+            server: server.to_owned(),
+            problem,
+        };
         let io = |error: std::io::Error| bad(error.to_string());
         let mut draft = Cache::draft(&self.directory).map_err(io)?;
         let (size, _) = kept::copy(&mut body, &mut draft.file).map_err(io)?;
@@ -186,9 +211,15 @@ impl Debuginfod {
         }
         let found = kept::facts(&draft.file);
         if found.build_id.as_ref() != Some(id) {
-            let found = found.build_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
+            let found = found
+                .build_id
+                .map_or_else(|| "none".to_owned(), |id| id.to_string());
             let expected = id.clone();
-            return Err(DebuginfodError::Mismatch { server: server.to_owned(), expected, found });
+            return Err(DebuginfodError::Mismatch {
+                server: server.to_owned(),
+                expected,
+                found,
+            });
         }
         // Asked for debug information, servers may send the file itself where it holds some.
         if part == Part::File && found.part != Some(Part::File) {
@@ -211,6 +242,8 @@ impl<R: Read> Read for Counted<'_, R> {
 fn is_recent(path: &Path) -> bool {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
     modified.is_ok_and(|then| {
-        SystemTime::now().duration_since(then).is_ok_and(|age| age < REMEMBER_MISS)
+        SystemTime::now()
+            .duration_since(then)
+            .is_ok_and(|age| age < REMEMBER_MISS)
     })
 }

@@ -86,13 +86,18 @@ pub(crate) fn normalized(path: &[u8]) -> Result<Vec<u8>, &'static str> {
 fn ancestors(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
     let parts = slashes.filter_map(|(at, _)| path.get(..at));
-    std::iter::once(b"".as_slice()).filter(|_| !path.is_empty()).chain(parts)
+    std::iter::once(b"".as_slice())
+        .filter(|_| !path.is_empty())
+        .chain(parts)
 }
 
 impl LayerIndex {
     /// An index that is filled by somebody who looks for build-ids.
     pub(crate) fn scanned() -> Self {
-        Self { knows_build_ids: true, ..Self::default() }
+        Self {
+            knows_build_ids: true,
+            ..Self::default()
+        }
     }
 
     /// Takes up an entry of a tar.
@@ -101,12 +106,21 @@ impl LayerIndex {
         let path = normalized(&entry.path)
             .map_err(|problem| format!("path `{}` {problem}", shown(&entry.path)))?;
         let node = match entry.kind {
-            Kind::File => Node::File { size: entry.size, build_id },
+            Kind::File => Node::File {
+                size: entry.size,
+                build_id,
+            },
             Kind::Directory => Node::Directory,
-            Kind::Symlink if entry.link.len() > MAX_PATH => return Err("a link is too long".to_owned()),
+            Kind::Symlink if entry.link.len() > MAX_PATH => {
+                return Err("a link is too long".to_owned());
+            }
             Kind::Symlink => Node::Symlink(entry.link.clone()),
             Kind::Hardlink => Node::Hardlink(normalized(&entry.link).map_err(|problem| {
-                format!("hard link `{}` to `{}`, which {problem}", shown(&entry.path), shown(&entry.link))
+                format!(
+                    "hard link `{}` to `{}`, which {problem}",
+                    shown(&entry.path),
+                    shown(&entry.link)
+                )
             })?),
             Kind::Special => Node::Special,
         };
@@ -127,7 +141,11 @@ impl LayerIndex {
             _ => 0,
         };
         self.text = self.text.saturating_add(path.len()).saturating_add(link);
-        let count = self.nodes.len().saturating_add(self.whiteouts.len()).saturating_add(self.opaque.len());
+        let count = self
+            .nodes
+            .len()
+            .saturating_add(self.whiteouts.len())
+            .saturating_add(self.opaque.len());
         if count >= MAX_ENTRIES || self.text > MAX_TEXT {
             return Err("it holds more files than any image should".to_owned());
         }
@@ -177,7 +195,10 @@ impl LayerIndex {
         }
         let start = [path, b"/"].concat();
         let range = (Bound::Excluded(start.clone()), Bound::Unbounded);
-        self.nodes.range(range).next().is_some_and(|(next, _)| next.starts_with(&start))
+        self.nodes
+            .range(range)
+            .next()
+            .is_some_and(|(next, _)| next.starts_with(&start))
     }
 
     /// Whether the layers below are not to be asked about `path`, which has no entry here.
@@ -185,17 +206,25 @@ impl LayerIndex {
         let replaced = |above: &[u8]| {
             self.opaque.contains(above)
                 || self.whiteouts.contains(above)
-                || self.nodes.get(above).is_some_and(|node| *node != Node::Directory)
+                || self
+                    .nodes
+                    .get(above)
+                    .is_some_and(|node| *node != Node::Directory)
         };
         self.whiteouts.contains(path) || ancestors(path).any(replaced)
     }
 
     /// Files with this build-id.
     pub(crate) fn with_build_id<'i>(&'i self, id: &'i BuildId) -> impl Iterator<Item = &'i [u8]> {
-        self.nodes.iter().filter_map(move |(path, node)| match node {
-            Node::File { build_id: Some(known), .. } if known == id => Some(path.as_slice()),
-            _ => None,
-        })
+        self.nodes
+            .iter()
+            .filter_map(move |(path, node)| match node {
+                Node::File {
+                    build_id: Some(known),
+                    ..
+                } if known == id => Some(path.as_slice()),
+                _ => None,
+            })
     }
 
     /// Writes it as the cache keeps it.
@@ -267,7 +296,10 @@ impl LayerIndex {
                     let [length] = read_array(&mut input)?;
                     let mut id = vec![0; usize::from(length)];
                     input.read_exact(&mut id)?;
-                    Node::File { size, build_id: BuildId::from_bytes(&id) }
+                    Node::File {
+                        size,
+                        build_id: BuildId::from_bytes(&id),
+                    }
                 }
                 [b'd'] => Node::Directory,
                 [b's'] => Node::Symlink(read_text(&mut input)?),

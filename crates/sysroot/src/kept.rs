@@ -27,13 +27,19 @@ pub fn build_id_of(head: &[u8]) -> Option<BuildId> {
 
 /// As [`build_id_of`], for bytes that are usually no ELF file at all.
 pub(crate) fn id_of(head: &[u8]) -> Option<BuildId> {
-    head.starts_with(b"\x7fELF").then(|| build_id_of(head)).flatten()
+    head.starts_with(b"\x7fELF")
+        .then(|| build_id_of(head))
+        .flatten()
 }
 
 /// The beginning of a kept file.
 pub(crate) fn head_of(path: &Path) -> Option<Vec<u8>> {
     let mut head = Vec::new();
-    File::open(path).ok()?.take(HEAD as u64).read_to_end(&mut head).ok()?;
+    File::open(path)
+        .ok()?
+        .take(HEAD as u64)
+        .read_to_end(&mut head)
+        .ok()?;
     Some(head)
 }
 
@@ -66,7 +72,9 @@ pub(crate) fn copy(reader: &mut dyn Read, file: &mut File) -> io::Result<(u64, c
         }
         digest.update(bytes);
         match bytes.iter().all(|byte| *byte == 0) {
-            true => file.seek(SeekFrom::Current(i64::try_from(filled).unwrap_or(0))).map(|_| ())?,
+            true => file
+                .seek(SeekFrom::Current(i64::try_from(filled).unwrap_or(0)))
+                .map(|_| ())?,
             false => file.write_all(bytes)?,
         }
     }

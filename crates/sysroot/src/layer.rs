@@ -16,10 +16,9 @@ pub(crate) fn tar_of<'r>(mut reader: impl Read + 'r, size: u64) -> io::Result<im
     let kind = magic.clone();
     let whole = io::Cursor::new(magic).chain(reader);
     let plain: Box<dyn Read + 'r> = match kind.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(
-            64 << 10,
-            whole,
-        ))),
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(
+            io::BufReader::with_capacity(64 << 10, whole),
+        )),
         // A frame, or one that is to be skipped.
         [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
             let mut decoder = zstd::Decoder::new(whole)?;
@@ -29,7 +28,10 @@ pub(crate) fn tar_of<'r>(mut reader: impl Read + 'r, size: u64) -> io::Result<im
         _ => Box::new(whole),
     };
     let limit = FREE_BYTES.max(size.saturating_mul(MAX_RATIO));
-    Ok(Bounded { inner: plain, left: limit })
+    Ok(Bounded {
+        inner: plain,
+        left: limit,
+    })
 }
 
 /// Ends with an error where more comes than may.

@@ -86,7 +86,12 @@ impl Source<'_> {
             what: format!("image `{image}`"),
         })?;
         let path = format!("manifests/{}", image.version());
-        let ask = Ask { path: &path, accept: ACCEPT, range: None, what: &what };
+        let ask = Ask {
+            path: &path,
+            accept: ACCEPT,
+            range: None,
+            what: &what,
+        };
         let (bytes, digest) = registry.document(image, &ask, image.digest, MAX_MANIFEST)?;
         self.cache.keep_document(digest, &bytes);
         Ok((bytes, digest))
@@ -118,9 +123,14 @@ pub(crate) fn resolve(
             }
             (None, Some(layers)) => {
                 let layers = layers_of(&layers).map_err(malformed)?;
-                return Ok(Image { reference: at, layers });
+                return Ok(Image {
+                    reference: at,
+                    layers,
+                });
             }
-            (None, None) => return Err(malformed("it has neither layers nor manifests".to_owned())),
+            (None, None) => {
+                return Err(malformed("it has neither layers nor manifests".to_owned()));
+            }
         }
     }
     Err(PullError::Malformed {
@@ -161,7 +171,8 @@ fn choose(manifests: &[Descriptor], machine: Machine) -> Result<&Descriptor, Pul
     };
     let fits = |one: &&Descriptor| {
         let platform = one.platform.as_ref();
-        platform.is_some_and(|it| it.architecture == wanted && (it.os.is_empty() || it.os == "linux"))
+        platform
+            .is_some_and(|it| it.architecture == wanted && (it.os.is_empty() || it.os == "linux"))
     };
     if let Some(found) = manifests.iter().find(fits) {
         return Ok(found);
@@ -175,7 +186,14 @@ fn choose(manifests: &[Descriptor], machine: Machine) -> Result<&Descriptor, Pul
                 (it.architecture != "unknown").then(|| format!("{}/{}", it.os, it.architecture))
             });
             Err(PullError::Platform {
-                wanted: format!("linux/{}", if wanted.is_empty() { machine.to_string() } else { wanted.to_owned() }),
+                wanted: format!(
+                    "linux/{}",
+                    if wanted.is_empty() {
+                        machine.to_string()
+                    } else {
+                        wanted.to_owned()
+                    }
+                ),
                 offered: names.take(16).collect::<Vec<_>>().join(", "),
             })
         }

@@ -103,12 +103,7 @@ fn look<'l>(layers: &[Option<&'l LayerIndex>], from: usize, path: &[u8]) -> Seen
 }
 
 /// Follows hard links: their bytes are under another name, in the same layer or one below.
-fn file(
-    layers: &[Option<&LayerIndex>],
-    layer: usize,
-    path: Vec<u8>,
-    node: &Node,
-) -> Resolution {
+fn file(layers: &[Option<&LayerIndex>], layer: usize, path: Vec<u8>, node: &Node) -> Resolution {
     let (mut layer, mut path, mut node) = (layer, path, node);
     for _ in 0..MAX_LINKS {
         match node {
@@ -141,7 +136,10 @@ mod tests {
     }
 
     fn file() -> Node {
-        Node::File { size: 1, build_id: None }
+        Node::File {
+            size: 1,
+            build_id: None,
+        }
     }
 
     fn link(target: &str) -> Node {
@@ -160,8 +158,18 @@ mod tests {
     #[test]
     fn topmost_entry_wins_and_whiteouts_hide() {
         let layers = [
-            layer(&[("app/.wh.old", file()), ("etc/.wh..wh..opq", file()), ("etc/new", file()), ("was", file())]),
-            layer(&[("app/old", file()), ("app/kept", file()), ("etc/gone", file()), ("was/inside", file())]),
+            layer(&[
+                ("app/.wh.old", file()),
+                ("etc/.wh..wh..opq", file()),
+                ("etc/new", file()),
+                ("was", file()),
+            ]),
+            layer(&[
+                ("app/old", file()),
+                ("app/kept", file()),
+                ("etc/gone", file()),
+                ("was/inside", file()),
+            ]),
             layer(&[("app/old", file()), ("./usr//lib/x", file())]),
         ];
         assert_eq!(at(&layers, "/app/kept"), Ok((1, "app/kept".to_owned())));
@@ -198,7 +206,10 @@ mod tests {
         let layers = [
             layer(&[
                 ("usr/lib/real.so", file()),
-                ("usr/lib/hard.so", Node::Hardlink(b"usr/lib/real.so".to_vec())),
+                (
+                    "usr/lib/hard.so",
+                    Node::Hardlink(b"usr/lib/real.so".to_vec()),
+                ),
                 ("up", link("../../../../usr/lib/real.so")),
                 ("chain", link("/up")),
                 ("loop", link("loop")),
@@ -206,8 +217,19 @@ mod tests {
             ]),
             layer(&[("lib", link("usr/lib")), ("abs", link("/lib/./real.so"))]),
         ];
-        for path in ["/lib/real.so", "/usr/lib/hard.so", "/up", "/chain", "/abs", "/lib/../lib/hard.so"] {
-            assert_eq!(at(&layers, path), Ok((0, "usr/lib/real.so".to_owned())), "{path}");
+        for path in [
+            "/lib/real.so",
+            "/usr/lib/hard.so",
+            "/up",
+            "/chain",
+            "/abs",
+            "/lib/../lib/hard.so",
+        ] {
+            assert_eq!(
+                at(&layers, path),
+                Ok((0, "usr/lib/real.so".to_owned())),
+                "{path}"
+            );
         }
         for path in ["/loop", "/dev", "/usr/lib", "/up/x", "/"] {
             assert!(at(&layers, path).is_err(), "{path}");
@@ -218,7 +240,10 @@ mod tests {
     fn layer_that_was_not_read_leaves_it_open_unless_one_above_answers() {
         let top = layer(&[("a", file()), (".wh.b", file())]);
         let layers = [Some(&top), None];
-        assert!(matches!(resolve(&layers, b"/a"), Resolution::File { layer: 0, .. }));
+        assert!(matches!(
+            resolve(&layers, b"/a"),
+            Resolution::File { layer: 0, .. }
+        ));
         assert!(matches!(resolve(&layers, b"/b"), Resolution::Absent(_)));
         assert_eq!(resolve(&layers, b"/c"), Resolution::Unread);
     }

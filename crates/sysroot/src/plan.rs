@@ -106,7 +106,11 @@ impl<'c> Plan<'c> {
         }
         if let Some(id) = &wanted.build_id {
             let kept = self.layers.iter().find_map(|layer| {
-                Cache::used(Cache::part(&self.cache.layer(layer.digest), wanted.part, id))
+                Cache::used(Cache::part(
+                    &self.cache.layer(layer.digest),
+                    wanted.part,
+                    id,
+                ))
             });
             if let Some(file) = kept {
                 let id = id.clone();
@@ -117,7 +121,10 @@ impl<'c> Plan<'c> {
 
     /// Whether a file with this build-id is still looked for.
     pub(crate) fn wants_id(&self, id: &BuildId) -> bool {
-        self.ids.contains(id) && self.open().any(|(_, wanted)| wanted.build_id.as_ref() == Some(id))
+        self.ids.contains(id)
+            && self
+                .open()
+                .any(|(_, wanted)| wanted.build_id.as_ref() == Some(id))
     }
 
     /// Whether the bytes at this path are wanted whatever their build-id is.
@@ -127,7 +134,9 @@ impl<'c> Plan<'c> {
 
     fn open(&self) -> impl Iterator<Item = (usize, &Wanted)> {
         let pairs = self.wanted.iter().zip(&self.answers).enumerate();
-        pairs.filter(|(_, (_, answer))| answer.is_none()).map(|(number, (wanted, _))| (number, wanted))
+        pairs
+            .filter(|(_, (_, answer))| answer.is_none())
+            .map(|(number, (wanted, _))| (number, wanted))
     }
 
     /// Whether everything that must be settled is.
@@ -159,7 +168,8 @@ impl<'c> Plan<'c> {
 
     /// A kept file asks for more: its separate debug file, and what that shares with others.
     pub(crate) fn follow(&mut self, id: &BuildId, facts: &Facts) {
-        let asks = |wanted: &&Wanted| wanted.build_id.as_ref() == Some(id) && wanted.debug.is_some();
+        let asks =
+            |wanted: &&Wanted| wanted.build_id.as_ref() == Some(id) && wanted.debug.is_some();
         let Some(parent) = self.wanted.iter().find(asks).cloned() else {
             return;
         };
@@ -173,7 +183,11 @@ impl<'c> Plan<'c> {
                 paths,
                 build_id: Some(id.clone()),
                 part: Part::Debug,
-                need: if told { parent.debug.unwrap_or(Need::Passing) } else { Need::Passing },
+                need: if told {
+                    parent.debug.unwrap_or(Need::Passing)
+                } else {
+                    Need::Passing
+                },
                 debug: parent.debug,
             });
         }
@@ -187,7 +201,9 @@ impl<'c> Plan<'c> {
             });
         }
         for wanted in more {
-            let same = |known: &&mut Wanted| known.part == wanted.part && known.build_id == wanted.build_id;
+            let same = |known: &&mut Wanted| {
+                known.part == wanted.part && known.build_id == wanted.build_id
+            };
             if let Some(known) = self.wanted.iter_mut().find(same) {
                 if wanted.need == Need::Required {
                     known.need = Need::Required;
@@ -253,8 +269,9 @@ impl<'c> Plan<'c> {
 
     /// Asks the virtual root about all that is open.
     pub(crate) fn settle(&mut self) {
-        let known: Vec<Option<Arc<LayerIndex>>> =
-            (0..self.layers.len()).map(|number| self.index_of(number)).collect();
+        let known: Vec<Option<Arc<LayerIndex>>> = (0..self.layers.len())
+            .map(|number| self.index_of(number))
+            .collect();
         let indexes: Vec<Option<&LayerIndex>> = known.iter().map(Option::as_deref).collect();
         let open: Vec<usize> = self.open().map(|(number, _)| number).collect();
         for number in open {
@@ -300,8 +317,11 @@ impl<'c> Plan<'c> {
                 let likely = |path: &[u8]| {
                     wanted.part == Part::File || path.windows(5).any(|part| part == b"debug")
                 };
-                let places: Vec<Vec<u8>> =
-                    index.with_build_id(id).filter(|path| likely(path)).map(<[u8]>::to_vec).collect();
+                let places: Vec<Vec<u8>> = index
+                    .with_build_id(id)
+                    .filter(|path| likely(path))
+                    .map(<[u8]>::to_vec)
+                    .collect();
                 for path in places {
                     pending |= self.ask_again(number, path, wanted);
                 }
@@ -330,18 +350,33 @@ impl<'c> Plan<'c> {
         let Some(expected) = &wanted.build_id else {
             let kept = Cache::path_name(&self.cache.layer(known.digest), &path);
             if let Some(file) = Cache::used(kept) {
-                let build_id = crate::kept::head_of(&file).and_then(|head| crate::build_id_of(&head));
-                return Ok(Some(Lookup::Found(FoundFile { file, build_id, proof: Proof::Digest })));
+                let build_id =
+                    crate::kept::head_of(&file).and_then(|head| crate::build_id_of(&head));
+                return Ok(Some(Lookup::Found(FoundFile {
+                    file,
+                    build_id,
+                    proof: Proof::Digest,
+                })));
             }
             return match self.ask_again(layer, path, wanted) {
                 true => Ok(None),
                 false => Err("it could not be read from the image"),
             };
         };
-        let found = match (known.learned.get(&path), index.and_then(|index| index.node(&path))) {
+        let found = match (
+            known.learned.get(&path),
+            index.and_then(|index| index.node(&path)),
+        ) {
             (Some(found), _) => Some(found.clone()),
-            (None, Some(Node::File { build_id: Some(id), .. })) => Some(Some(id.clone())),
-            (None, Some(Node::File { .. })) if index.is_some_and(|index| index.knows_build_ids) => Some(None),
+            (
+                None,
+                Some(Node::File {
+                    build_id: Some(id), ..
+                }),
+            ) => Some(Some(id.clone())),
+            (None, Some(Node::File { .. })) if index.is_some_and(|index| index.knows_build_ids) => {
+                Some(None)
+            }
             _ => None,
         };
         match found {
@@ -350,9 +385,10 @@ impl<'c> Plan<'c> {
                 true => Ok(None),
                 false => Err("the image has its code but not its debug information"),
             },
-            Some(found) if wanted.part == Part::File => {
-                Ok(Some(Lookup::Mismatch { expected: expected.clone(), found }))
-            }
+            Some(found) if wanted.part == Part::File => Ok(Some(Lookup::Mismatch {
+                expected: expected.clone(),
+                found,
+            })),
             Some(_) => Err("the image has the debug information of another build"),
             None => match self.ask_again(layer, path, wanted) {
                 true => Ok(None),
@@ -382,11 +418,18 @@ impl<'c> Plan<'c> {
 
     /// The next thing to do, if there is one for another thread.
     pub(crate) fn next_job(&mut self) -> Option<Job> {
-        let again = self.layers.iter().position(|layer| !layer.busy && !layer.again.is_empty());
+        let again = self
+            .layers
+            .iter()
+            .position(|layer| !layer.busy && !layer.again.is_empty());
         if let Some(number) = again {
             let layer = self.layers.get_mut(number)?;
             layer.busy = true;
-            return Some(Job::Again(number, std::mem::take(&mut layer.again), layer.toc.clone()));
+            return Some(Job::Again(
+                number,
+                std::mem::take(&mut layer.again),
+                layer.toc.clone(),
+            ));
         }
         if self.is_done() {
             return None;
@@ -394,7 +437,11 @@ impl<'c> Plan<'c> {
         // From the top down. The second one is the lowest: the base image, where libc and the loader are,
         // which their build-ids prove without the layers between.
         let unread = |layer: &Layer| matches!(layer.state, State::Unread);
-        let reading = self.layers.iter().filter(|layer| matches!(layer.state, State::Reading)).count();
+        let reading = self
+            .layers
+            .iter()
+            .filter(|layer| matches!(layer.state, State::Reading))
+            .count();
         let lowest_open = self.layers.last().is_some_and(unread);
         let number = match reading == 1 && lowest_open {
             true => self.layers.len().checked_sub(1),
@@ -414,7 +461,13 @@ impl<'c> Plan<'c> {
     /// Answers for the first `count` questions; what is open is absent for `reason`.
     pub(crate) fn answers(&self, count: usize, reason: &str) -> Vec<Lookup> {
         let answers = self.answers.iter().take(count);
-        answers.map(|answer| answer.clone().unwrap_or_else(|| Lookup::Absent(reason.to_owned()))).collect()
+        answers
+            .map(|answer| {
+                answer
+                    .clone()
+                    .unwrap_or_else(|| Lookup::Absent(reason.to_owned()))
+            })
+            .collect()
     }
 }
 
@@ -430,7 +483,11 @@ fn debug_paths(wanted: &Wanted, link: Option<&[u8]>) -> Vec<Vec<u8>> {
     let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
     let directory = path.get(..slash).unwrap_or_default();
     let place = |before: &[u8], between: &[u8]| [before, directory, between, link].concat();
-    let mut paths = vec![place(b"", b"/"), place(b"", b"/.debug/"), place(b"/usr/lib/debug", b"/")];
+    let mut paths = vec![
+        place(b"", b"/"),
+        place(b"", b"/.debug/"),
+        place(b"/usr/lib/debug", b"/"),
+    ];
     // A file whose link names itself is no debug file.
     paths.retain(|one| one != path);
     paths

@@ -66,7 +66,10 @@ impl<'a> Sysroot<'a> {
         reference: &ImageReference,
         machine: Machine,
     ) -> Result<Self, PullError> {
-        let source = Source { cache: options.cache, registry: options.registry };
+        let source = Source {
+            cache: options.cache,
+            registry: options.registry,
+        };
         let image = resolve(&source, reference, machine)?;
         Ok(Self { image, options })
     }
@@ -89,17 +92,28 @@ impl<'a> Sysroot<'a> {
     pub fn file(&self, part: Part, id: &BuildId) -> Option<PathBuf> {
         let cache = self.options.cache;
         let kept = |digest: Digest| Cache::used(Cache::part(&cache.layer(digest), part, id));
-        self.image.layers.iter().find_map(|layer| kept(layer.digest))
+        self.image
+            .layers
+            .iter()
+            .find_map(|layer| kept(layer.digest))
     }
 
     /// Looks the wanted files up, and takes from the registry what the cache does not have.
     #[must_use]
     pub fn pull(&self, wanted: &[Wanted]) -> Pulled {
         let cache = self.options.cache;
-        let blobs: Vec<(Digest, u64)> =
-            self.image.layers.iter().map(|layer| (layer.digest, layer.size)).collect();
+        let blobs: Vec<(Digest, u64)> = self
+            .image
+            .layers
+            .iter()
+            .map(|layer| (layer.digest, layer.size))
+            .collect();
         // Whoever waited finds what the other run brought.
-        let lock = self.image.reference.digest.and_then(|digest| cache.lock(digest));
+        let lock = self
+            .image
+            .reference
+            .digest
+            .and_then(|digest| cache.lock(digest));
         let mut plan = Plan::new(cache, &blobs, wanted.to_vec());
         if !plan.is_done() || wanted.iter().any(|one| one.need == Need::Passing) {
             let mut entries: usize = 0;
@@ -130,7 +144,10 @@ impl<'a> Sysroot<'a> {
             Some(problem) => problem.to_string(),
             None => "not looked for in the layers that did not have to be read".to_owned(),
         };
-        Pulled { answers: plan.answers(wanted.len(), &reason), problem }
+        Pulled {
+            answers: plan.answers(wanted.len(), &reason),
+            problem,
+        }
     }
 
     fn run<'p>(
@@ -140,7 +157,10 @@ impl<'a> Sysroot<'a> {
         registry: &'p Registry,
     ) -> (Plan<'p>, Option<PullError>) {
         let progress = self.options.progress;
-        progress.started(&format!("pulling from {}", self.image.reference.repository), None);
+        progress.started(
+            &format!("pulling from {}", self.image.reference.repository),
+            None,
+        );
         let shared = Shared {
             done: AtomicBool::new(plan.is_done()),
             plan: Mutex::new(plan),
@@ -155,7 +175,10 @@ impl<'a> Sysroot<'a> {
         let fail = |error: PullError| {
             let mut slot = problem.lock().unwrap_or_else(PoisonError::into_inner);
             // Evidence that contradicts itself is worse than a network that is down.
-            if slot.as_ref().is_none_or(|known| !known.is_mismatch() && error.is_mismatch()) {
+            if slot
+                .as_ref()
+                .is_none_or(|known| !known.is_mismatch() && error.is_mismatch())
+            {
                 *slot = Some(error);
             }
         };
@@ -163,7 +186,10 @@ impl<'a> Sysroot<'a> {
             for number in 1..STREAMS {
                 let (shared, fail) = (&shared, &fail);
                 let spawned = std::thread::Builder::new().spawn_scoped(scope, move || {
-                    if wait_for_turn(shared, STAGGER.saturating_mul(u32::try_from(number).unwrap_or(1))) {
+                    if wait_for_turn(
+                        shared,
+                        STAGGER.saturating_mul(u32::try_from(number).unwrap_or(1)),
+                    ) {
                         work(shared, None, fail);
                     }
                 });
@@ -173,8 +199,14 @@ impl<'a> Sysroot<'a> {
             work(&shared, Some(first), &fail);
         });
         progress.finished();
-        let plan = shared.plan.into_inner().unwrap_or_else(PoisonError::into_inner);
-        (plan, problem.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let plan = shared
+            .plan
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        (
+            plan,
+            problem.into_inner().unwrap_or_else(PoisonError::into_inner),
+        )
     }
 }
 
@@ -186,7 +218,10 @@ fn wait_for_turn(shared: &Shared<'_>, delay: Duration) -> bool {
         if plan.is_done() || !plan.is_busy() {
             return false;
         }
-        let Some(left) = delay.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
+        let Some(left) = delay
+            .checked_sub(begun.elapsed())
+            .filter(|left| !left.is_zero())
+        else {
             return true;
         };
         plan = match shared.changed.wait_timeout(plan, left) {
@@ -211,13 +246,18 @@ fn work(shared: &Shared<'_>, first: Option<Job>, fail: &(dyn Fn(PullError) + Syn
                         shared.changed.notify_all();
                         return;
                     }
-                    plan = shared.changed.wait(plan).unwrap_or_else(PoisonError::into_inner);
+                    plan = shared
+                        .changed
+                        .wait(plan)
+                        .unwrap_or_else(PoisonError::into_inner);
                 }
             }
         };
         let (layer, outcome) = match job {
             Job::Read(layer) => (layer, shared.read(layer)),
-            Job::Again(layer, paths, toc) => (layer, shared.read_again(layer, paths, toc.as_deref())),
+            Job::Again(layer, paths, toc) => {
+                (layer, shared.read_again(layer, paths, toc.as_deref()))
+            }
         };
         let failed = outcome.is_err();
         if let Err(error) = outcome {

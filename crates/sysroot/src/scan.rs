@@ -141,7 +141,11 @@ impl<'a> Shared<'a> {
         let (draft, found) = self.keep(layer, &directory, &mut *reader)?;
         if found != expected {
             return Err(PullError::Digest {
-                what: format!("file `{}` of layer {}", String::from_utf8_lossy(path), layer.digest),
+                what: format!(
+                    "file `{}` of layer {}",
+                    String::from_utf8_lossy(path),
+                    layer.digest
+                ),
                 expected,
                 found,
             });
@@ -162,7 +166,11 @@ impl<'a> Shared<'a> {
     where
         'a: 'l,
     {
-        Place { registry: self.registry, image: &self.image.reference, layer }
+        Place {
+            registry: self.registry,
+            image: &self.image.reference,
+            layer,
+        }
     }
 
     /// Writes a file aside.
@@ -173,8 +181,8 @@ impl<'a> Shared<'a> {
         reader: &mut dyn Read,
     ) -> Result<(Draft, crate::Digest), PullError> {
         let mut draft = Cache::draft(directory).map_err(|source| PullError::Cache { source })?;
-        let (size, digest) = kept::copy(reader, &mut draft.file)
-            .map_err(|error| pull_error(error, layer))?;
+        let (size, digest) =
+            kept::copy(reader, &mut draft.file).map_err(|error| pull_error(error, layer))?;
         let before = self.written.fetch_add(size, Ordering::Relaxed);
         match before.saturating_add(size) > BUDGET {
             true => Err(PullError::Layer {
@@ -229,14 +237,22 @@ impl<'a> Shared<'a> {
         );
         let mut taken = Taken::default();
         let mut index = LayerIndex::scanned();
-        let walked = self.walk(layer, &mut blob, again.as_ref(), (&mut index, &mut taken, &took));
+        let walked = self.walk(
+            layer,
+            &mut blob,
+            again.as_ref(),
+            (&mut index, &mut taken, &took),
+        );
         let outcome = match walked {
             Ok(Walk::Enough) => return Ok(()),
             // What follows the tar belongs to the blob.
-            Ok(Walk::End) => io::copy(&mut blob, &mut io::sink()).map(|_| ()).map_err(|error| pull_error(error, layer)),
+            Ok(Walk::End) => io::copy(&mut blob, &mut io::sink())
+                .map(|_| ())
+                .map_err(|error| pull_error(error, layer)),
             Err(error @ PullError::Layer { .. }) if blob.left() <= REST => {
                 // A damaged blob is told from one that was made so: by its digest.
-                match io::copy(&mut blob, &mut io::sink()).map_err(|error| pull_error(error, layer)) {
+                match io::copy(&mut blob, &mut io::sink()).map_err(|error| pull_error(error, layer))
+                {
                     Err(damaged @ PullError::Digest { .. }) => Err(damaged),
                     _ => Err(error),
                 }
@@ -279,7 +295,10 @@ impl<'a> Shared<'a> {
         (index, taken, took): (&mut LayerIndex, &mut Taken, &AtomicBool),
     ) -> Result<Walk, PullError> {
         let broken = |error: io::Error| pull_error(error, layer);
-        let refused = |problem: String| PullError::Layer { layer: layer.digest, problem };
+        let refused = |problem: String| PullError::Layer {
+            layer: layer.digest,
+            problem,
+        };
         let directory = self.cache.layer(layer.digest);
         let mut missing = again.map(HashSet::len);
         let mut tar = TarReader::new(tar_of(blob, layer.size).map_err(broken)?);
@@ -290,10 +309,16 @@ impl<'a> Shared<'a> {
             }
             let mut head = Vec::new();
             if entry.size >= SMALLEST {
-                tar.content().take(4).read_to_end(&mut head).map_err(broken)?;
+                tar.content()
+                    .take(4)
+                    .read_to_end(&mut head)
+                    .map_err(broken)?;
                 if head == *b"\x7fELF" {
                     let more = HEAD.saturating_sub(head.len()) as u64;
-                    tar.content().take(more).read_to_end(&mut head).map_err(broken)?;
+                    tar.content()
+                        .take(more)
+                        .read_to_end(&mut head)
+                        .map_err(broken)?;
                 }
             }
             let id = kept::id_of(&head);
@@ -301,7 +326,10 @@ impl<'a> Shared<'a> {
             let path = normalized(&entry.path).unwrap_or_default();
             let (by_id, by_path) = {
                 let plan = self.plan();
-                (id.is_some_and(|id| plan.wants_id(&id)), plan.wants_content(&path))
+                (
+                    id.is_some_and(|id| plan.wants_id(&id)),
+                    plan.wants_content(&path),
+                )
             };
             if again.is_some_and(|paths| paths.contains(&path)) {
                 missing = missing.map(|count| count.saturating_sub(1));
@@ -318,7 +346,9 @@ impl<'a> Shared<'a> {
                 }
                 self.publish(plan);
                 if by_path {
-                    taken.held.push((Cache::path_name(&directory, &path), draft));
+                    taken
+                        .held
+                        .push((Cache::path_name(&directory, &path), draft));
                 }
             }
             if missing == Some(0) && taken.held.is_empty() {
@@ -342,18 +372,28 @@ fn seal(draft: &Draft, path: &std::path::Path) -> Result<(), PullError> {
 /// What a reader inside of decoders has to say.
 fn pull_error(error: io::Error, layer: &LayerBlob) -> PullError {
     if error.get_ref().is_some_and(|inner| inner.is::<Stopped>()) {
-        return PullError::Offline { what: Stopped.to_string() };
+        return PullError::Offline {
+            what: Stopped.to_string(),
+        };
     }
     let disk = matches!(
         error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
     );
     if disk {
         return PullError::Cache { source: error };
     }
     let problem = error.to_string();
-    match error.into_inner().and_then(|inner| inner.downcast::<PullError>().ok()) {
+    match error
+        .into_inner()
+        .and_then(|inner| inner.downcast::<PullError>().ok())
+    {
         Some(error) => *error,
-        None => PullError::Layer { layer: layer.digest, problem },
+        None => PullError::Layer {
+            layer: layer.digest,
+            problem,
+        },
     }
 }

@@ -50,12 +50,19 @@ struct Extended {
 }
 
 fn bad(problem: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("its tar is broken: {problem}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("its tar is broken: {problem}"),
+    )
 }
 
 impl<R: Read> TarReader<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self { reader, content: 0, padding: 0 }
+        Self {
+            reader,
+            content: 0,
+            padding: 0,
+        }
     }
 
     /// The next entry; what was left of the last one is skipped.
@@ -120,8 +127,15 @@ impl<R: Read> TarReader<R> {
             _ => 0,
         };
         self.set_content(content);
-        let link = extended.link.unwrap_or_else(|| until_nul(field(header, 157, 100)).to_vec());
-        Ok(Entry { path, link, kind, size: content })
+        let link = extended
+            .link
+            .unwrap_or_else(|| until_nul(field(header, 157, 100)).to_vec());
+        Ok(Entry {
+            path,
+            link,
+            kind,
+            size: content,
+        })
     }
 
     /// The bytes of the entry that came last.
@@ -132,7 +146,11 @@ impl<R: Read> TarReader<R> {
     fn set_content(&mut self, size: u64) {
         self.content = size;
         let over = size % BLOCK as u64;
-        self.padding = if over == 0 { 0 } else { (BLOCK as u64).saturating_sub(over) };
+        self.padding = if over == 0 {
+            0
+        } else {
+            (BLOCK as u64).saturating_sub(over)
+        };
     }
 
     fn skip(&mut self) -> io::Result<()> {
@@ -163,7 +181,11 @@ impl<R: Read> TarReader<R> {
         }
         let sum = |signed: bool| {
             block.iter().enumerate().fold(0_i64, |sum, (at, byte)| {
-                let byte = if (148..156).contains(&at) { b' ' } else { *byte };
+                let byte = if (148..156).contains(&at) {
+                    b' '
+                } else {
+                    *byte
+                };
                 sum.saturating_add(match signed {
                     true => i64::from(byte.cast_signed()),
                     false => i64::from(byte),
@@ -205,7 +227,9 @@ pub(crate) struct Content<'t, R>(&'t mut TarReader<R>);
 
 impl<R: Read> Read for Content<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let room = usize::try_from(self.0.content).unwrap_or(usize::MAX).min(buf.len());
+        let room = usize::try_from(self.0.content)
+            .unwrap_or(usize::MAX)
+            .min(buf.len());
         let Some(buf) = buf.get_mut(..room).filter(|buf| !buf.is_empty()) else {
             return Ok(0);
         };
@@ -219,7 +243,9 @@ impl<R: Read> Read for Content<'_, R> {
 }
 
 fn field(header: &[u8; BLOCK], at: usize, length: usize) -> &[u8] {
-    header.get(at..at.saturating_add(length)).unwrap_or_default()
+    header
+        .get(at..at.saturating_add(length))
+        .unwrap_or_default()
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
@@ -254,12 +280,22 @@ fn number(bytes: &[u8]) -> Option<u64> {
 fn pax(mut bytes: &[u8], extended: &mut Extended) -> io::Result<()> {
     let broken = || bad("a PAX record is broken");
     while !bytes.is_empty() {
-        let space = bytes.iter().position(|byte| *byte == b' ').ok_or_else(broken)?;
+        let space = bytes
+            .iter()
+            .position(|byte| *byte == b' ')
+            .ok_or_else(broken)?;
         let length = std::str::from_utf8(bytes.get(..space).unwrap_or_default()).ok();
-        let length: usize = length.and_then(|text| text.parse().ok()).ok_or_else(broken)?;
-        let record = bytes.get(space.saturating_add(1)..length).ok_or_else(broken)?;
+        let length: usize = length
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(broken)?;
+        let record = bytes
+            .get(space.saturating_add(1)..length)
+            .ok_or_else(broken)?;
         let record = record.strip_suffix(b"\n").ok_or_else(broken)?;
-        let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(broken)?;
+        let equals = record
+            .iter()
+            .position(|byte| *byte == b'=')
+            .ok_or_else(broken)?;
         let (key, value) = record.split_at(equals);
         let value = value.get(1..).unwrap_or_default();
         match key {

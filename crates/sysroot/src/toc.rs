@@ -107,20 +107,29 @@ impl Place<'_> {
         if length == 0 || length > MAX_TABLE || end.is_none_or(|end| end > self.layer.size) {
             return Ok(None);
         }
-        let Some(reader) = self.registry.range(self.image, self.layer.digest, (first, length))? else {
+        let Some(reader) = self
+            .registry
+            .range(self.image, self.layer.digest, (first, length))?
+        else {
             return Ok(None);
         };
         let mut bytes = Vec::new();
-        reader.take(length).read_to_end(&mut bytes).map_err(|source| PullError::Unreachable {
-            registry: self.image.registry.clone(),
-            source,
-        })?;
+        reader
+            .take(length)
+            .read_to_end(&mut bytes)
+            .map_err(|source| PullError::Unreachable {
+                registry: self.image.registry.clone(),
+                source,
+            })?;
         Ok((bytes.len() as u64 == length).then_some(bytes))
     }
 }
 
 /// Reads the table of a layer; `None` where it has none that we can trust, or no ranges can be had.
-pub(crate) fn load(place: &Place<'_>, cache: &Cache) -> Result<Option<(LayerIndex, Toc)>, PullError> {
+pub(crate) fn load(
+    place: &Place<'_>,
+    cache: &Cache,
+) -> Result<Option<(LayerIndex, Toc)>, PullError> {
     let annotation = |name: &str| place.layer.annotations.get(name).map(String::as_str);
     let (format, json) = if let Some(digest) = annotation(CHUNKED_DIGEST).and_then(Digest::parse) {
         let position = annotation(CHUNKED_POSITION).unwrap_or_default();
@@ -135,13 +144,23 @@ pub(crate) fn load(place: &Place<'_>, cache: &Cache) -> Result<Option<(LayerInde
     };
     let table: Table =
         serde_json::from_slice(&json).map_err(|error| place.malformed(error.to_string()))?;
-    read_table(format, table, table_at).map(Some).map_err(|problem| place.malformed(problem))
+    read_table(format, table, table_at)
+        .map(Some)
+        .map_err(|problem| place.malformed(problem))
 }
 
 type Json = Option<(Vec<u8>, u64)>;
 
-fn chunked(place: &Place<'_>, cache: &Cache, digest: Digest, position: &str) -> Result<Json, PullError> {
-    let numbers: Vec<u64> = position.split(':').filter_map(|part| part.parse().ok()).collect();
+fn chunked(
+    place: &Place<'_>,
+    cache: &Cache,
+    digest: Digest,
+    position: &str,
+) -> Result<Json, PullError> {
+    let numbers: Vec<u64> = position
+        .split(':')
+        .filter_map(|part| part.parse().ok())
+        .collect();
     let (Some(&offset), Some(&length)) = (numbers.first(), numbers.get(1)) else {
         return Ok(None);
     };
@@ -170,7 +189,9 @@ fn stargz(place: &Place<'_>, cache: &Cache, digest: Digest) -> Result<Json, Pull
     let Some(footer) = place.bytes(end, FOOTER)? else {
         return Ok(None);
     };
-    let digits = footer.get(16..32).and_then(|digits| std::str::from_utf8(digits).ok());
+    let digits = footer
+        .get(16..32)
+        .and_then(|digits| std::str::from_utf8(digits).ok());
     let offset = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
     let (Some(offset), Some(b"STARGZ")) = (offset, footer.get(32..38)) else {
         return Ok(None);
@@ -181,9 +202,12 @@ fn stargz(place: &Place<'_>, cache: &Cache, digest: Digest) -> Result<Json, Pull
     let Some(packed) = place.bytes(offset, end.saturating_sub(offset))? else {
         return Ok(None);
     };
-    let mut tar = TarReader::new(flate2::read::MultiGzDecoder::new(packed.as_slice()).take(MAX_TABLE));
+    let mut tar =
+        TarReader::new(flate2::read::MultiGzDecoder::new(packed.as_slice()).take(MAX_TABLE));
     let mut json = Vec::new();
-    let read = tar.next().and_then(|_| tar.content().read_to_end(&mut json));
+    let read = tar
+        .next()
+        .and_then(|_| tar.content().read_to_end(&mut json));
     read.map_err(|error| place.malformed(error.to_string()))?;
     check(place, digest, &json)?;
     cache.keep_document(digest, &json);
@@ -227,9 +251,19 @@ fn read_table(format: Format, table: Table, table_at: u64) -> Result<(LayerIndex
             "reg" => {
                 if let Some(digest) = Digest::parse(&entry.digest) {
                     let chunks = vec![chunk];
-                    files.insert(path.clone(), TocFile { size: entry.size, digest, chunks });
+                    files.insert(
+                        path.clone(),
+                        TocFile {
+                            size: entry.size,
+                            digest,
+                            chunks,
+                        },
+                    );
                 }
-                Node::File { size: entry.size, build_id: None }
+                Node::File {
+                    size: entry.size,
+                    build_id: None,
+                }
             }
             "chunk" => {
                 if let Some(file) = files.get_mut(&path) {
@@ -267,8 +301,13 @@ impl Toc {
         };
         let (start, inner, end) = (first.offset, first.inner, last.end);
         let length = end.checked_sub(start).filter(|_| end <= place.layer.size);
-        let length = length.filter(|length| *length > 0).ok_or_else(|| place.malformed("a file is outside the layer"))?;
-        let Some(raw) = place.registry.range(place.image, place.layer.digest, (start, length))? else {
+        let length = length
+            .filter(|length| *length > 0)
+            .ok_or_else(|| place.malformed("a file is outside the layer"))?;
+        let Some(raw) = place
+            .registry
+            .range(place.image, place.layer.digest, (start, length))?
+        else {
             return Ok(None);
         };
         let broken = |error: io::Error| place.malformed(error.to_string());
@@ -277,8 +316,17 @@ impl Toc {
             Format::Chunked => Box::new(zstd::Decoder::new(raw).map_err(broken)?),
         };
         io::copy(&mut plain.by_ref().take(inner), &mut io::sink()).map_err(broken)?;
-        let zeros = file.chunks.iter().map(|chunk| (chunk.size, chunk.zeros)).collect();
-        let reader = WithZeros { plain, chunks: zeros, at: 0, done: 0 };
+        let zeros = file
+            .chunks
+            .iter()
+            .map(|chunk| (chunk.size, chunk.zeros))
+            .collect();
+        let reader = WithZeros {
+            plain,
+            chunks: zeros,
+            at: 0,
+            done: 0,
+        };
         Ok(Some((Box::new(reader.take(file.size)), file.digest)))
     }
 }

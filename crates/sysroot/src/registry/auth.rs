@@ -43,7 +43,9 @@ fn challenge(line: &str) -> Option<Challenge> {
     }
     let mut parameters = parameters(rest);
     let mut take = |name: &str| {
-        let at = parameters.iter().position(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        let at = parameters
+            .iter()
+            .position(|(key, _)| key.eq_ignore_ascii_case(name))?;
         Some(parameters.swap_remove(at).1)
     };
     Some(Challenge::Bearer {
@@ -144,18 +146,29 @@ pub(crate) fn token(
     }
     let secret = *credential != Credential::Anonymous;
     for _ in 0..=MAX_REDIRECTS {
-        let security = match origin_of(&url).as_deref().and_then(|origin| origin.split_once(':')) {
+        let security = match origin_of(&url)
+            .as_deref()
+            .and_then(|origin| origin.split_once(':'))
+        {
             Some(("https", _)) if asker.security == Security::AnyCertificate => asker.security,
             Some(("https", _)) => Security::Verified,
             Some(("http", _)) if asker.security == Security::Plain || !secret => Security::Plain,
             Some(("http", _)) => return Err(redirect("a password to a server without TLS")),
             _ => return Err(redirect("to an address that is none")),
         };
-        let request = Request { url: &url, security, headers: headers.clone(), form: form.clone() };
+        let request = Request {
+            url: &url,
+            security,
+            headers: headers.clone(),
+            form: form.clone(),
+        };
         let answer = transport.send(&request)?;
         let status = answer.status().as_u16();
         if matches!(status, 301 | 302 | 303 | 307 | 308) {
-            let location = answer.headers().get("location").and_then(|value| value.to_str().ok());
+            let location = answer
+                .headers()
+                .get("location")
+                .and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| follow(&url, location));
             let next = next.ok_or_else(|| redirect("to an address that is none"))?;
             if origin_of(&next) != origin_of(&url) {
@@ -186,8 +199,8 @@ pub(crate) fn token(
                     what: format!("the token for `{}`", asker.registry),
                     problem,
                 };
-                let answer: TokenAnswer = serde_json::from_slice(&bytes)
-                    .map_err(|error| malformed(error.to_string()))?;
+                let answer: TokenAnswer =
+                    serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
                 let token = answer.token.or(answer.access_token).filter(|token| {
                     // It becomes a header.
                     !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
@@ -228,7 +241,8 @@ mod tests {
 
     #[test]
     fn challenges_are_read_with_commas_and_quotes_inside() {
-        let line = r#"Bearer realm="https://a/t?x=1",service="r\"s", scope="repository:a/b:pull,push""#;
+        let line =
+            r#"Bearer realm="https://a/t?x=1",service="r\"s", scope="repository:a/b:pull,push""#;
         let expected = Challenge::Bearer {
             realm: "https://a/t?x=1".to_owned(),
             service: Some("r\"s".to_owned()),
@@ -243,7 +257,13 @@ mod tests {
 
     #[test]
     fn hostile_challenges_do_not_loop() {
-        for line in ["Bearer ", "Bearer =", "Bearer ,,,=\"", "Bearer a=\"\\", "Bearer a,b,c"] {
+        for line in [
+            "Bearer ",
+            "Bearer =",
+            "Bearer ,,,=\"",
+            "Bearer a=\"\\",
+            "Bearer a,b,c",
+        ] {
             let _ = challenge(line);
         }
     }

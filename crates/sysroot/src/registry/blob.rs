@@ -129,7 +129,9 @@ impl<'r> BlobReader<'r> {
                 Some(body) => body,
                 None => self.open()?,
             };
-            let room = usize::try_from(self.left()).unwrap_or(usize::MAX).min(buf.len());
+            let room = usize::try_from(self.left())
+                .unwrap_or(usize::MAX)
+                .min(buf.len());
             let error = match body.read(buf.get_mut(..room).unwrap_or_default()) {
                 Ok(0) => None,
                 Ok(count) => {
@@ -148,7 +150,10 @@ impl<'r> BlobReader<'r> {
             if self.fruitless > MAX_FRUITLESS || self.broken > MAX_BROKEN {
                 return Err(match error {
                     Some(source) if source.kind() == io::ErrorKind::TimedOut => {
-                        PullError::Unreachable { registry: self.image.registry.clone(), source }
+                        PullError::Unreachable {
+                            registry: self.image.registry.clone(),
+                            source,
+                        }
                     }
                     _ => self.truncated(),
                 });
@@ -195,12 +200,17 @@ impl Registry {
         };
         let answer = self.get(image, &ask)?;
         let range = answer.headers().get("content-range");
-        let start = range.and_then(|value| value.to_str().ok()).and_then(range_start);
+        let start = range
+            .and_then(|value| value.to_str().ok())
+            .and_then(range_start);
         if answer.status().as_u16() != 206 || start != Some(first) {
             return Ok(None);
         }
         self.count(length);
-        let body = answer.into_body().into_with_config().limit(length.saturating_add(1));
+        let body = answer
+            .into_body()
+            .into_with_config()
+            .limit(length.saturating_add(1));
         Ok(Some(body.reader().take(length)))
     }
 }

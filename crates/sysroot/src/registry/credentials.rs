@@ -24,7 +24,10 @@ const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credential {
     Anonymous,
-    Basic { user: String, password: String },
+    Basic {
+        user: String,
+        password: String,
+    },
     /// Exchanged for a token at the registry's token server (OAuth2 refresh token).
     Identity(String),
     /// Sent as it is.
@@ -133,9 +136,16 @@ fn parse(text: &str) -> Result<Vec<AuthFile>, String> {
     let is_secret = value.get("kind").is_some() || value.get("data").is_some();
     if !is_secret {
         // `~/.dockercfg` has no `auths` around its entries.
-        let file = match value.get("auths").or(value.get("credHelpers")).or(value.get("credsStore")) {
+        let file = match value
+            .get("auths")
+            .or(value.get("credHelpers"))
+            .or(value.get("credsStore"))
+        {
             Some(_) => serde_json::from_value(value),
-            None => serde_json::from_value(value).map(|auths| AuthFile { auths, ..AuthFile::default() }),
+            None => serde_json::from_value(value).map(|auths| AuthFile {
+                auths,
+                ..AuthFile::default()
+            }),
         };
         // A configuration of other things alone (`{"detachKeys": …}`) knows no registry.
         return Ok(vec![file.unwrap_or_default()]);
@@ -150,7 +160,10 @@ fn parse(text: &str) -> Result<Vec<AuthFile>, String> {
 
 fn yaml_line(line: &str) -> Option<AuthFile> {
     let (key, data) = line.trim().split_once(':')?;
-    secret_data(key.trim().trim_matches(['"', '\'']), data.trim().trim_matches(['"', '\'']))
+    secret_data(
+        key.trim().trim_matches(['"', '\'']),
+        data.trim().trim_matches(['"', '\'']),
+    )
 }
 
 fn secret_data(key: &str, data: &str) -> Option<AuthFile> {
@@ -159,7 +172,10 @@ fn secret_data(key: &str, data: &str) -> Option<AuthFile> {
         ".dockerconfigjson" => serde_json::from_slice(&json).ok(),
         ".dockercfg" => {
             let auths = serde_json::from_slice(&json).ok()?;
-            Some(AuthFile { auths, ..AuthFile::default() })
+            Some(AuthFile {
+                auths,
+                ..AuthFile::default()
+            })
         }
         _ => None,
     }
@@ -221,7 +237,10 @@ fn same_place(name: &str, key: &str) -> bool {
         .trim_start_matches("https://")
         .trim_start_matches("http://")
         .trim_end_matches('/');
-    let bare = bare.strip_suffix("/v1").or(bare.strip_suffix("/v2")).unwrap_or(bare);
+    let bare = bare
+        .strip_suffix("/v1")
+        .or(bare.strip_suffix("/v2"))
+        .unwrap_or(bare);
     bare == key
 }
 
@@ -280,7 +299,9 @@ fn ask_helper(name: &str, server: &str) -> Result<Option<Credential>, PullError>
         // One that does not read its question will not answer it either.
         let _ = input.write_all(server.as_bytes());
     }
-    let output = child.wait_with_output().map_err(|error| bad(error.to_string()))?;
+    let output = child
+        .wait_with_output()
+        .map_err(|error| bad(error.to_string()))?;
     if !output.status.success() {
         // "credentials not found in native keychain" is an answer on standard output, with status 1.
         return Ok(None);
@@ -290,7 +311,10 @@ fn ask_helper(name: &str, server: &str) -> Result<Option<Credential>, PullError>
     Ok(Some(match (answer.user.as_str(), answer.secret) {
         (_, secret) if secret.is_empty() => return Ok(None),
         ("<token>", secret) => Credential::Identity(secret),
-        (user, password) => Credential::Basic { user: user.to_owned(), password },
+        (user, password) => Credential::Basic {
+            user: user.to_owned(),
+            password,
+        },
     }))
 }
 
@@ -299,14 +323,20 @@ mod tests {
     use super::*;
 
     fn basic(user: &str, password: &str) -> Credential {
-        Credential::Basic { user: user.to_owned(), password: password.to_owned() }
+        Credential::Basic {
+            user: user.to_owned(),
+            password: password.to_owned(),
+        }
     }
 
     fn find(text: &str, registry: &str, repository: &str) -> Credential {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth");
         fs::write(&path, text).unwrap();
-        let credentials = Credentials { given: Some(path), usual: Vec::new() };
+        let credentials = Credentials {
+            given: Some(path),
+            usual: Vec::new(),
+        };
         credentials.find(registry, repository).unwrap()
     }
 
@@ -317,19 +347,30 @@ mod tests {
             "https://index.docker.io/v1/": {"identitytoken": "idt"}}}"#;
         assert_eq!(find(text, "r.io", "x/y"), basic("u", "p"));
         assert_eq!(find(text, "r.io", "team/y"), basic("v", "q"));
-        assert_eq!(find(text, "docker.io", "library/nginx"), Credential::Identity("idt".to_owned()));
+        assert_eq!(
+            find(text, "docker.io", "library/nginx"),
+            Credential::Identity("idt".to_owned())
+        );
         assert_eq!(find(text, "other.io", "x"), Credential::Anonymous);
     }
 
     #[test]
     fn pull_secrets_are_read_as_kubectl_prints_them() {
-        let config = base64_simd::STANDARD.encode_to_string(r#"{"auths":{"r.io":{"auth":"dTpw"}}}"#);
+        let config =
+            base64_simd::STANDARD.encode_to_string(r#"{"auths":{"r.io":{"auth":"dTpw"}}}"#);
         let json = format!(r#"{{"kind":"Secret","data":{{".dockerconfigjson":"{config}"}}}}"#);
         let list = format!(r#"{{"kind":"List","items":[{{"kind":"Secret","data":{{}}}},{json}]}}"#);
         let yaml = format!("apiVersion: v1\ndata:\n  .dockerconfigjson: {config}\nkind: Secret\n");
-        let old = base64_simd::STANDARD.encode_to_string(r#"{"r.io":{"username":"u","password":"p"}}"#);
+        let old =
+            base64_simd::STANDARD.encode_to_string(r#"{"r.io":{"username":"u","password":"p"}}"#);
         let old = format!(r#"{{"kind":"Secret","data":{{".dockercfg":"{old}"}}}}"#);
-        for text in [json, list, yaml, old, r#"{"r.io":{"auth":"dTpw"}}"#.to_owned()] {
+        for text in [
+            json,
+            list,
+            yaml,
+            old,
+            r#"{"r.io":{"auth":"dTpw"}}"#.to_owned(),
+        ] {
             assert_eq!(find(&text, "r.io", "x"), basic("u", "p"), "{text}");
         }
     }
@@ -338,7 +379,10 @@ mod tests {
     fn files_that_are_none_are_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("auth");
-        let credentials = Credentials { given: Some(path.clone()), usual: Vec::new() };
+        let credentials = Credentials {
+            given: Some(path.clone()),
+            usual: Vec::new(),
+        };
         assert!(credentials.find("r.io", "x").is_err());
         fs::write(&path, "no json at all").unwrap();
         let error = credentials.find("r.io", "x").unwrap_err().to_string();

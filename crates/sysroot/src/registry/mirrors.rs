@@ -68,12 +68,11 @@ impl Mirrors {
                 let Ok(text) = fs::read_to_string(&file) else {
                     continue;
                 };
-                let parsed: File = toml::from_str(&text).map_err(|error| {
-                    PullError::Configuration {
+                let parsed: File =
+                    toml::from_str(&text).map_err(|error| PullError::Configuration {
                         what: file.display().to_string(),
                         problem: error.message().to_owned(),
-                    }
-                })?;
+                    })?;
                 for rule in parsed.registry {
                     // A later file replaces what an earlier one says about the same prefix.
                     rules.retain(|known| known.prefix() != rule.prefix());
@@ -88,7 +87,11 @@ impl Mirrors {
     pub(crate) fn endpoints(&self, image: &ImageReference) -> Result<Vec<Endpoint>, PullError> {
         let name = format!("{}/{}", image.registry, image.repository);
         let matching = |rule: &&Rule| rule.rest(&name).is_some();
-        let rule = self.0.iter().filter(matching).max_by_key(|rule| rule.prefix().len());
+        let rule = self
+            .0
+            .iter()
+            .filter(matching)
+            .max_by_key(|rule| rule.prefix().len());
         let Some(rule) = rule else {
             return Ok(vec![endpoint(&name, false, false)]);
         };
@@ -193,9 +196,21 @@ mod tests {
         let team = places(conf, "quay.io/team/app:1");
         assert_eq!(team[0], ("mirror.io:5000/quay/app".to_owned(), false));
         assert_eq!(team[1], ("inner.io/copy/app".to_owned(), true));
-        assert_eq!(places(conf, "quay.io/teams/a"), [("quay.io/teams/a".to_owned(), false)]);
-        assert_eq!(places(conf, "x.corp.io/a"), [("x.corp.io/a".to_owned(), true)]);
-        assert_eq!(places("", "nginx"), [("registry-1.docker.io/library/nginx".to_owned(), false)]);
-        assert_eq!(places("", "localhost:5000/a"), [("localhost:5000/a".to_owned(), true)]);
+        assert_eq!(
+            places(conf, "quay.io/teams/a"),
+            [("quay.io/teams/a".to_owned(), false)]
+        );
+        assert_eq!(
+            places(conf, "x.corp.io/a"),
+            [("x.corp.io/a".to_owned(), true)]
+        );
+        assert_eq!(
+            places("", "nginx"),
+            [("registry-1.docker.io/library/nginx".to_owned(), false)]
+        );
+        assert_eq!(
+            places("", "localhost:5000/a"),
+            [("localhost:5000/a".to_owned(), true)]
+        );
     }
 }

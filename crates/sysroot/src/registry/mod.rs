@@ -157,7 +157,10 @@ impl Registry {
     ) -> Result<(Vec<u8>, Digest), PullError> {
         let answer = self.get(image, ask)?;
         let mut bytes = Vec::new();
-        let body = answer.into_body().into_with_config().limit(limit.saturating_add(1));
+        let body = answer
+            .into_body()
+            .into_with_config()
+            .limit(limit.saturating_add(1));
         body.reader()
             .take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
@@ -219,7 +222,13 @@ impl Registry {
                     None => return Ok(answer),
                     Some(error) => {
                         let wait = answer.headers().get("retry-after").and_then(|value| {
-                            value.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+                            value
+                                .to_str()
+                                .ok()?
+                                .trim()
+                                .parse()
+                                .ok()
+                                .map(Duration::from_secs)
                         });
                         (error, wait)
                     }
@@ -244,7 +253,11 @@ impl Registry {
         let ways: &[Security] = match (known, endpoint.insecure) {
             (Some(way), _) => &[way],
             (None, false) => &[Security::Verified],
-            (None, true) => &[Security::Verified, Security::AnyCertificate, Security::Plain],
+            (None, true) => &[
+                Security::Verified,
+                Security::AnyCertificate,
+                Security::Plain,
+            ],
         };
         let mut last = None;
         for way in ways {
@@ -312,7 +325,14 @@ impl Registry {
                     return Ok(auth::basic(user, password));
                 }
                 (Challenge::Basic, _) => {}
-                (Challenge::Bearer { realm, service, scope }, _) => {
+                (
+                    Challenge::Bearer {
+                        realm,
+                        service,
+                        scope,
+                    },
+                    _,
+                ) => {
                     let asker = Asker {
                         registry: &endpoint.host,
                         repository: &endpoint.repository,
@@ -363,12 +383,20 @@ impl Registry {
         for _ in 0..=MAX_REDIRECTS {
             let mut all = headers.clone();
             all.extend(authorization.clone().map(|value| ("authorization", value)));
-            let request = Request { url: &url, security, headers: all, form: None };
+            let request = Request {
+                url: &url,
+                security,
+                headers: all,
+                form: None,
+            };
             let answer = self.transport.send(&request)?;
             if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }
-            let location = answer.headers().get("location").and_then(|value| value.to_str().ok());
+            let location = answer
+                .headers()
+                .get("location")
+                .and_then(|value| value.to_str().ok());
             let next = location.and_then(|location| follow(&url, location));
             let next = next.ok_or_else(|| redirect("to an address that is none"))?;
             if origin_of(&next) != origin_of(&url) {

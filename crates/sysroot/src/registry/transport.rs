@@ -177,9 +177,7 @@ impl Transport {
             None => None,
         };
         let mut tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(
-                rustls::crypto::ring::default_provider(),
-            ))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .disable_verification(security == Security::AnyCertificate);
         if security == Security::Verified {
             tls = tls.root_certs(RootCerts::new_with_certs(&self.certificates(host)?));
