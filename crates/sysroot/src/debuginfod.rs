@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use cdh_elfcore::BuildId;
 
 use crate::pull::Progress;
-use crate::registry::{Http, HttpProxies, HttpRequest, HttpSecurity, http_follow};
+use crate::registry::{Http, HttpRequest, HttpSecurity, Proxies, http_follow};
 use crate::{Cache, Part, kept};
 
 /// As elfutils (`cache_miss_s`).
@@ -79,7 +79,7 @@ impl Debuginfod {
             } else {
                 max_size.min(MAX_SIZE)
             },
-            http: Http::new(ca, None, HttpProxies::from_environment()),
+            http: Http::new(ca, None, Proxies::from_environment()),
             directory: cache.source("debuginfod"),
         })
     }

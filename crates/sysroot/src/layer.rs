@@ -7,7 +7,7 @@ const MAX_WINDOW_LOG: u32 = 25;
 /// What a layer may always expand to.
 const FREE_BYTES: u64 = 1 << 30;
 /// What it may expand to per byte of its own beyond that. gzip reaches 1032 on zeros.
-const MAX_RATIO: u64 = 200;
+const MAX_RATIO: u64 = 50;
 
 /// The tar in a layer of `size` bytes.
 pub(crate) fn tar_of<'r>(mut reader: impl Read + 'r, size: u64) -> io::Result<impl Read + 'r> {

@@ -52,5 +52,5 @@ pub use index::{LayerIndex, Node};
 pub use kept::build_id_of;
 pub use pull::{Progress, PullOptions, Pulled, Sysroot};
 pub use reference::ImageReference;
-pub use registry::{Registry, RegistryOptions};
+pub use registry::{Proxies, Registry, RegistryOptions};
 pub use wanted::{FoundFile, Lookup, Need, Proof, Wanted};

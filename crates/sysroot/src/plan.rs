@@ -412,6 +412,8 @@ impl<'c> Plan<'c> {
         if !worth || matches!(layer.state, State::Failed) || !layer.asked.insert(path.clone()) {
             return false;
         }
+        let content = self.paths.entry(path.clone()).or_insert(false);
+        *content |= wanted.build_id.is_none();
         layer.again.insert(path);
         true
     }

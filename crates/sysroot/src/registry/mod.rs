@@ -22,10 +22,11 @@ use crate::{Digest, ImageReference, PullError};
 use auth::{Asker, Challenge};
 use credentials::{Credential, Credentials};
 use mirrors::{Endpoint, Mirrors};
-use transport::{Proxies, Request, Security, Transport, follow, origin_of};
+use transport::{Request, Security, Transport, follow, origin_of};
 
 pub(crate) use blob::BlobReader;
-pub(crate) use transport::{Proxies as HttpProxies, Request as HttpRequest, Transport as Http};
+pub use transport::Proxies;
+pub(crate) use transport::{Request as HttpRequest, Transport as Http};
 pub(crate) use transport::{Security as HttpSecurity, follow as http_follow};
 
 /// Redirects of one request.
@@ -47,8 +48,10 @@ pub struct RegistryOptions {
     pub home: Option<PathBuf>,
     /// `registries.conf` files and directories, later ones first in rank.
     pub registries_conf: Vec<PathBuf>,
-    usual_auth_files: Vec<PathBuf>,
-    proxies: Proxies,
+    /// Credentials where docker and podman keep them; those that are there are read.
+    pub usual_auth_files: Vec<PathBuf>,
+    /// What stands between us and them.
+    pub proxies: Proxies,
 }
 
 impl RegistryOptions {

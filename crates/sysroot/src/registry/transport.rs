@@ -44,10 +44,13 @@ impl Security {
 
 /// Proxies as the environment names them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Proxies {
-    pub(crate) https: Option<String>,
-    pub(crate) http: Option<String>,
-    pub(crate) none_for: Vec<String>,
+pub struct Proxies {
+    /// For https.
+    pub https: Option<String>,
+    /// For http.
+    pub http: Option<String>,
+    /// Hosts and domains that are reached without.
+    pub none_for: Vec<String>,
 }
 
 impl Proxies {
