@@ -106,6 +106,13 @@ impl TestLayer {
         self.add(path, b'3', "", b"")
     }
 
+    /// Followed by all of `other`.
+    #[must_use]
+    pub fn join(mut self, other: Self) -> Self {
+        self.entries.extend(other.entries);
+        self
+    }
+
     /// Packs it.
     #[must_use]
     pub fn pack(&self, packing: Packing) -> Blob {

@@ -283,7 +283,12 @@ impl DockerRegistry {
     /// When it does not come up.
     pub fn start(directory: &Path, access: RegistryAccess) -> io::Result<Option<Self>> {
         let there = |program: &str| Command::new(program).arg("--version").output().is_ok();
-        if !there("docker-registry") || (access != RegistryAccess::Open && !there("htpasswd")) {
+        let needed: &[&str] = match access {
+            RegistryAccess::Open => &["docker-registry"],
+            RegistryAccess::Password => &["docker-registry", "htpasswd"],
+            RegistryAccess::TlsPassword => &["docker-registry", "htpasswd", "openssl"],
+        };
+        if !needed.iter().all(|program| there(program)) {
             return Ok(None);
         }
         // Free now; another process may take it before the registry does, and then this fails.

@@ -1,6 +1,7 @@
 //! Measurements against peers, in the same run.
 
 mod capture;
+mod images;
 mod peers;
 
 use anyhow::{Result, bail};
@@ -9,8 +10,9 @@ use anyhow::{Result, bail};
 pub(crate) fn run(words: &[String]) -> Result<()> {
     match words.split_first() {
         Some((what, rest)) if what == "capture" => capture::run(rest),
+        Some((what, rest)) if what == "images" => images::run(rest),
         _ => bail!(
-            "usage: cargo xtask bench capture [--mib N] [--runs N] [--only NAME]… [--peer NAME=COMMAND]…"
+            "usage: cargo xtask bench capture [--mib N] [--runs N] [--only NAME]… [--peer NAME=COMMAND]…\n       cargo xtask bench images [--layer-mib N] [--runs N]"
         ),
     }
 }
