@@ -60,6 +60,15 @@ fn gdb(view: &DebugView) -> Vec<OsString> {
     };
     early("set auto-load off".into());
     early(with_path("set sysroot ", view.sysroot.as_os_str()));
+    let mut debug = with_path(
+        "set debug-file-directory ",
+        view.debug_directory.as_os_str(),
+    );
+    debug.push(":/usr/lib/debug");
+    early(debug);
+    if view.offline {
+        early("set debuginfod enabled off".into());
+    }
     if !view.library_directories.is_empty() {
         let joined = view.library_directories.iter().map(|path| path.as_os_str());
         early(with_path(
@@ -77,6 +86,11 @@ fn gdb(view: &DebugView) -> Vec<OsString> {
 fn lldb(view: &DebugView) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["-O".into()];
     arguments.push("settings set target.load-script-from-symbol-file false".into());
+    arguments.push("-O".into());
+    arguments.push(with_path(
+        "settings set target.debug-file-search-paths ",
+        view.debug_directory.as_os_str(),
+    ));
     if !view.library_directories.is_empty() {
         arguments.push("-O".into());
         let mut setting = OsString::from("settings set target.exec-search-paths");
@@ -126,11 +140,14 @@ mod tests {
             core: PathBuf::from("/case/core"),
             sysroot: PathBuf::from("/case/sysroot"),
             library_directories: vec![PathBuf::from("/case/sysroot/lib")],
+            debug_directory: PathBuf::from("/case/sysroot/usr/lib/debug"),
+            offline: false,
         };
         let line = Invocation::new("gdb", &view, &["-batch".into()]).shell_line();
         assert_eq!(
             line,
             "gdb -iex 'set auto-load off' -iex 'set sysroot /case/sysroot' \
+             -iex 'set debug-file-directory /case/sysroot/usr/lib/debug:/usr/lib/debug' \
              -iex 'set solib-search-path /case/sysroot/lib' '--se=/case/sysroot/app/it'\\''s' \
              --core=/case/core -batch"
         );

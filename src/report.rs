@@ -100,8 +100,21 @@ pub fn report(error: &anyhow::Error) -> ExitStatus {
     status_of(error)
 }
 
+/// Prints what went wrong on the way to a result that is there nevertheless.
+pub fn remark(remarks: &[anyhow::Error]) {
+    let mut out = io::stderr().lock();
+    for error in remarks {
+        // A closed standard error leaves nothing to be done about it.
+        let _ = write_lines("warning", error, &mut out);
+    }
+}
+
 fn write_report(error: &anyhow::Error, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "error: {}", terminal_line(&error.to_string()))?;
+    write_lines("error", error, out)
+}
+
+fn write_lines(level: &str, error: &anyhow::Error, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{level}: {}", terminal_line(&error.to_string()))?;
     for cause in error.chain().skip(1) {
         writeln!(out, "caused by: {}", terminal_line(&cause.to_string()))?;
     }
@@ -116,7 +129,9 @@ fn write_report(error: &anyhow::Error, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn status_of(error: &anyhow::Error) -> ExitStatus {
+/// The exit status that goes with `error`.
+#[must_use]
+pub fn status_of(error: &anyhow::Error) -> ExitStatus {
     error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Failure>())

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use cdh_store::StoreUrl;
 use serde::Deserialize;
 
-use crate::args::{ColorWhen, GlobalArgs};
+use crate::args::{ColorWhen, GlobalArgs, ModuleArgs};
 use crate::render::Style;
 use crate::report::{ExitStatus, Failure};
 
@@ -26,6 +26,40 @@ pub struct Settings {
     pub style: Style,
     /// Whether standard error is a terminal: progress bars and questions.
     pub interactive: bool,
+    /// Where the files of modules are pulled from.
+    pub images: ImageSettings,
+}
+
+/// Where the files of modules are pulled from, and how.
+#[derive(Clone, Debug)]
+pub struct ImageSettings {
+    /// The image that the process ran from, where it was given by hand.
+    pub image: Option<String>,
+    /// An image that holds debug files.
+    pub debug_image: Option<String>,
+    /// Whether the network may not be used.
+    pub offline: bool,
+    /// Credentials of registries, besides the usual files.
+    pub auth_file: Option<PathBuf>,
+    /// Certificates of registries, besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Bytes that the cache of images may take.
+    pub cache_limit: u64,
+}
+
+impl ImageSettings {
+    /// The same with what stands on the command line.
+    #[must_use]
+    pub fn with(self, args: &ModuleArgs) -> Self {
+        Self {
+            image: args.image.clone().or(self.image),
+            debug_image: args.debug_image.clone().or(self.debug_image),
+            offline: args.offline || self.offline,
+            auth_file: args.auth_file.clone().or(self.auth_file),
+            ca: args.registry_ca.clone().or(self.ca),
+            ..self
+        }
+    }
 }
 
 /// `config.toml`.
@@ -37,7 +71,25 @@ struct ConfigFile {
     /// Named stores.
     #[serde(default)]
     stores: BTreeMap<String, NamedStore>,
+    /// How images are pulled.
+    #[serde(default)]
+    images: ConfigImages,
 }
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigImages {
+    debug_image: Option<String>,
+    #[serde(default)]
+    offline: bool,
+    auth_file: Option<PathBuf>,
+    ca: Option<PathBuf>,
+    /// Mebibytes that the cache may take.
+    cache_mib: Option<u64>,
+}
+
+/// Room for the files of some hundred images, which are a few dozen megabytes each.
+const CACHE_MIB: u64 = 10 << 10;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,12 +124,21 @@ impl Settings {
         };
         let cache = base_directory("XDG_CACHE_HOME", ".cache").join("cdh");
         let interactive = std::io::stderr().is_terminal();
+        let images = ImageSettings {
+            image: None,
+            debug_image: config.images.debug_image,
+            offline: config.images.offline,
+            auth_file: config.images.auth_file,
+            ca: config.images.ca,
+            cache_limit: config.images.cache_mib.unwrap_or(CACHE_MIB) << 20,
+        };
         Ok(Self {
             store,
             store_is_default,
             cache,
             style,
             interactive,
+            images,
         })
     }
 }

@@ -2,6 +2,8 @@
 
 #[path = "cli/node_settings.rs"]
 mod node_settings;
+#[path = "cli/images.rs"]
+mod images;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -92,6 +92,10 @@ pub enum Command {
     Bt(BtArgs),
     /// Start a debugger on a dump
     Debug(DebugArgs),
+    /// Pull what a core needs from its image and print the directory
+    Sysroot(SysrootArgs),
+    /// Show or clear what was pulled from images
+    Cache(CacheArgs),
     /// Put a bare core or a bundle into the store
     Import(ImportArgs),
     /// Delete dumps from the store
@@ -234,6 +238,21 @@ pub struct ModuleArgs {
     /// Take modules from this directory, laid out as the root of the crashed process
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub sysroot: Option<PathBuf>,
+    /// Take modules from this image instead of the one that the dump names: `repository@sha256:…`
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Take debug files from this image
+    #[arg(long, value_name = "IMAGE")]
+    pub debug_image: Option<String>,
+    /// Use no network for modules: only what is cached or on this machine
+    #[arg(long, env = "CDH_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub offline: bool,
+    /// Credentials for registries: a docker or podman config, or an image pull secret as JSON or YAML
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub auth_file: Option<PathBuf>,
+    /// Trust the certificates in this file (PEM) for registries, besides the system's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub registry_ca: Option<PathBuf>,
 }
 
 /// `cdh bt`.
@@ -278,6 +297,43 @@ pub struct DebugArgs {
     /// Arguments passed on to the debugger
     #[arg(last = true, value_name = "ARGS")]
     pub debugger_args: Vec<std::ffi::OsString>,
+}
+
+/// `cdh sysroot`.
+#[derive(Debug, Args)]
+pub struct SysrootArgs {
+    /// Which dump
+    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    pub dump: String,
+    #[command(flatten)]
+    pub modules: ModuleArgs,
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
+}
+
+/// `cdh cache`.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    pub command: CacheCommand,
+}
+
+/// What to do with the cache.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// List what was kept of images and debuginfod servers
+    Ls(CacheLsArgs),
+    /// Delete all of it
+    Clear,
+}
+
+/// `cdh cache ls`.
+#[derive(Debug, Args)]
+pub struct CacheLsArgs {
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
 }
 
 /// `cdh import`.

@@ -6,7 +6,7 @@ use crate::args::{BtArgs, TextFormat};
 use crate::pipeline::{self, BacktraceRequest, Dump};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
-use crate::report::ExitStatus;
+use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
@@ -29,6 +29,7 @@ fn backtrace_of(
 ) -> Result<String> {
     let bar = Bar::new(settings.interactive);
     let stacks = pipeline::backtrace(settings, dump, request, &bar)?;
+    report::remark(&stacks.remarks);
     let view = BacktraceView {
         manifest: &dump.manifest,
         backtrace: &stacks.backtrace,

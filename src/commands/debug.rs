@@ -7,13 +7,16 @@ use crate::debugger::Invocation;
 use crate::pipeline::{self, BacktraceRequest};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
-use crate::report::{ExitStatus, Failure};
+use crate::report::{self, ExitStatus, Failure};
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
     let dump = pipeline::open_dump(settings, &args.dump)?;
     let bar = Bar::new(settings.interactive);
-    let view = pipeline::debug_view(settings, &dump, args.modules.sysroot.as_deref(), &bar)?;
+    let sysroot = args.modules.sysroot.as_deref();
+    let (view, gathered) = pipeline::debug_view(settings, &dump, sysroot, &bar)?;
+    report::remark(&gathered.remarks);
+    report::remark(&mismatches(&gathered));
     let invocation = Invocation::new(&args.debugger, &view, &args.debugger_args);
     if args.print {
         super::print(&format!("{}\n", invocation.shell_line()))?;
@@ -48,4 +51,16 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
         .cause(error)
         .hint("install it with `apt install gdb` or `dnf install gdb`, or name another with `--debugger <PROGRAM>`")
         .into())
+}
+
+/// gdb would use nothing for these and say nothing of it.
+fn mismatches(gathered: &pipeline::Gathered) -> Vec<anyhow::Error> {
+    let remark = |found: &pipeline::FoundModule| {
+        let problem = render::module_problem(found)?;
+        Some(anyhow::anyhow!(
+            "{}: {problem}",
+            found.module.display_path()
+        ))
+    };
+    gathered.modules.iter().filter_map(remark).collect()
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod bt;
+mod cache;
 mod completions;
 mod debug;
 mod fetch;
@@ -12,6 +13,7 @@ mod ls;
 mod man;
 mod rm;
 mod share;
+mod sysroot;
 
 use std::io::{self, Write};
 
@@ -33,13 +35,24 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Man(args) => return man::run(&args),
         _ => {}
     }
-    let settings = Settings::gather(&cli.global)?;
+    let mut settings = Settings::gather(&cli.global)?;
+    let modules = match &cli.command {
+        Command::Bt(args) => Some(&args.modules),
+        Command::Debug(args) => Some(&args.modules),
+        Command::Sysroot(args) => Some(&args.modules),
+        _ => None,
+    };
+    if let Some(modules) = modules {
+        settings.images = settings.images.with(modules);
+    }
     match cli.command {
         Command::Ls(args) => ls::run(&settings, &args),
         Command::Info(args) => info::run(&settings, &args),
         Command::Fetch(args) => fetch::run(&settings, &args),
         Command::Bt(args) => bt::run(&settings, &args),
         Command::Debug(args) => debug::run(&settings, args),
+        Command::Sysroot(args) => sysroot::run(&settings, &args),
+        Command::Cache(args) => cache::run(&settings, &args),
         Command::Import(args) => import::run(&settings, &args),
         Command::Rm(args) => rm::run(&settings, &args),
         Command::Gc(args) => gc::run(&settings, &args),

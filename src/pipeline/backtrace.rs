@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use cdh_symbolize::{Backtrace, BacktraceOptions, SectionArena};
 
-use super::{Analysis, Dump, FoundModule, ModuleSearch, Observer, Origin, find_modules};
+use super::{Analysis, Dump, FoundModule, Gathered, ModuleSearch, Observer, Origin, gather_files};
 use crate::settings::Settings;
 
 /// What to compute.
@@ -25,6 +25,8 @@ pub struct NamedStacks {
     pub backtrace: Backtrace,
     /// The core behind them.
     pub analysis: Analysis,
+    /// What sources of files said that could not help.
+    pub remarks: Vec<anyhow::Error>,
 }
 
 impl Dump {
@@ -54,10 +56,15 @@ pub fn backtrace(
 ) -> Result<NamedStacks> {
     let analysis = dump.analysis(settings, observer)?;
     let search = dump.module_search(request.sysroot.as_deref());
-    let modules = find_modules(
-        analysis.head.modules(&analysis.memory),
-        &analysis.memory,
+    let Gathered {
+        modules, remarks, ..
+    } = gather_files(
+        settings,
+        dump,
+        &analysis,
         &search,
+        request.all_threads,
+        observer,
     );
     let loaded: Vec<_> = modules.iter().map(FoundModule::loaded).collect();
     let options = BacktraceOptions {
@@ -70,5 +77,6 @@ pub fn backtrace(
     Ok(NamedStacks {
         backtrace,
         analysis,
+        remarks,
     })
 }

@@ -6,10 +6,13 @@
 
 mod backtrace;
 mod case;
+mod debugger_files;
 mod dump;
 mod files;
 mod import;
+mod kept_modules;
 mod modules;
+mod sources;
 mod stores;
 mod sysroot;
 
@@ -17,7 +20,8 @@ pub use backtrace::{BacktraceRequest, backtrace};
 pub use case::{Case, fetch};
 pub use dump::{Analysis, Dump, Origin, open_dump};
 pub use import::import;
-pub use modules::{FoundModule, ModuleSearch, find_modules};
+pub use modules::{FileSource, FoundModule, ModuleSearch, find_modules};
+pub use sources::{Gathered, gather_files, image_cache};
 pub use stores::{catalog, open_or_create_store, open_store, resolve, store_failure};
 pub use sysroot::{DebugView, debug_view};
 

@@ -1,7 +1,7 @@
-//! Finds the files of a core's modules and proves by build-id that they are the right ones.
+//! The modules of a core and the files that were found for them, each proven by build-id.
 //!
-//! Order: the sysroot, the directory of a bare core, the machine's own files. A file that is not the
-//! one that was mapped is reported as a mismatch and never used.
+//! A file that is not the one that was mapped is reported as a mismatch and never used. Where files come
+//! from, and in which order, is the business of `sources`; this page only judges them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,13 +19,33 @@ const DEBUG_DIRECTORY: &str = "/usr/lib/debug";
 /// A vdso has two to four pages; more is not believed.
 const MAX_VDSO: u64 = 1 << 20;
 
-/// Where to look for the files of modules.
+/// Where to look for the files of modules on this machine.
 #[derive(Clone, Debug, Default)]
 pub struct ModuleSearch {
     /// A directory laid out as the root of the crashed process.
     pub sysroot: Option<PathBuf>,
     /// The directory of a bare core.
     pub beside: Option<PathBuf>,
+}
+
+/// Where a file came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileSource {
+    /// The core itself.
+    Core,
+    /// `--sysroot`.
+    Sysroot,
+    /// The modules that the agent put into the store.
+    Store,
+    /// The image that the process ran from.
+    Image,
+    /// This machine: its own files, those beside the core, or a running container's.
+    Host,
+    /// A debuginfod server.
+    Debuginfod,
+    /// `--debug-image`.
+    DebugImage,
 }
 
 /// Bytes of an ELF file.
@@ -53,6 +73,14 @@ pub struct FoundModule {
     pub status: ModuleStatus,
     /// Path of the file that is used; absent for the vdso and for what was not found.
     pub path: Option<PathBuf>,
+    /// Where it came from.
+    pub source: Option<FileSource>,
+    /// Path of the separate debug file.
+    pub debug_path: Option<PathBuf>,
+    /// Where that came from.
+    pub debug_source: Option<FileSource>,
+    /// Path of the file that the debug information shares with others, and its build-id.
+    pub alternate_path: Option<(PathBuf, BuildId)>,
     image: Option<Image>,
     debug: Option<Image>,
     alternate: Option<Image>,
@@ -83,70 +111,208 @@ fn parsed(image: Option<&Image>) -> Option<ElfObject<'_>> {
     image.and_then(|image| ElfObject::parse(image.bytes()).ok())
 }
 
-/// Finds the file of each module.
+impl FoundModule {
+    /// A module for which nothing was found yet; the vdso finds itself in memory.
+    #[must_use]
+    pub(super) fn new(module: Module, memory: &dyn Memory) -> Self {
+        let mut found = Self {
+            module,
+            status: ModuleStatus::Missing,
+            path: None,
+            source: None,
+            debug_path: None,
+            debug_source: None,
+            alternate_path: None,
+            image: None,
+            debug: None,
+            alternate: None,
+        };
+        if found.module.kind == ModuleKind::Vdso
+            && let Some(bytes) = read_vdso(&found.module, memory)
+        {
+            found.image = Some(Image::Memory(bytes));
+            found.status = ModuleStatus::Verified;
+            found.source = Some(FileSource::Core);
+        }
+        found
+    }
+
+    /// Whether a file is still looked for.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        self.image.is_none() && self.module.kind != ModuleKind::Vdso
+    }
+
+    /// Takes the first file that is the one that was mapped; `source` is what all of them are.
+    pub(super) fn try_files(&mut self, candidates: Vec<Candidate>, source: FileSource) {
+        for candidate in candidates {
+            if !self.is_missing() {
+                return;
+            }
+            self.try_file(candidate, source);
+        }
+    }
+
+    fn try_file(&mut self, candidate: Candidate, source: FileSource) {
+        let map = match candidate
+            .open()
+            .and_then(|file| MappedFile::from_file(&file))
+        {
+            Ok(map) => map,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => {
+                if matches!(self.status, ModuleStatus::Missing) {
+                    self.status = ModuleStatus::Unreadable(error.to_string());
+                }
+                return;
+            }
+        };
+        match check(&self.module, map.bytes()) {
+            // A stranger's file under the right name proves nothing: only the build-id does.
+            ModuleStatus::Unverified if candidate.needs_proof || self.module.deleted => {}
+            status @ (ModuleStatus::Verified | ModuleStatus::Unverified) => {
+                self.status = status;
+                self.path = Some(candidate.path);
+                self.source = Some(source);
+                self.image = Some(Image::Mapped(map));
+            }
+            status => self.status = status,
+        }
+    }
+
+    /// Another file stands where this one was expected.
+    pub(super) fn mismatch(&mut self, expected: BuildId, found: Option<BuildId>) {
+        if self.is_missing() {
+            self.status = ModuleStatus::Mismatch { expected, found };
+        }
+    }
+
+    fn object(&self) -> Option<ElfObject<'_>> {
+        parsed(self.image.as_ref())
+    }
+
+    /// Whether names and lines are missing that a separate debug file might have.
+    #[must_use]
+    pub fn lacks_debug_info(&self) -> bool {
+        self.module.kind != ModuleKind::Vdso
+            && self.debug.is_none()
+            && self
+                .object()
+                .is_some_and(|object| object.section(".debug_info").is_none())
+    }
+
+    /// Whether it has at least the names of its functions.
+    #[must_use]
+    pub fn has_symbols(&self) -> bool {
+        let named = |image: Option<&Image>| {
+            parsed(image).is_some_and(|object| object.section(".symtab").is_some())
+        };
+        named(self.image.as_ref()) || named(self.debug.as_ref())
+    }
+
+    /// The file that its debug information shares with others, where it is not here yet.
+    #[must_use]
+    pub(super) fn missing_alternate(&self) -> Option<BuildId> {
+        let source = parsed(self.debug.as_ref()).or_else(|| self.object())?;
+        let (_, id) = source
+            .debug_alt_link()
+            .filter(|_| self.alternate.is_none())?;
+        Some(id)
+    }
+
+    /// Looks for the separate debug file, and for what that shares with others, on this machine.
+    pub(super) fn find_debug_here(&mut self, search: &ModuleSearch) {
+        let Some(path) = self.path.clone() else {
+            return;
+        };
+        if self.lacks_debug_info() {
+            let places = self
+                .object()
+                .map(|object| debug_places(&object, &path, search));
+            for place in places.unwrap_or_default() {
+                let sysroot = search.sysroot.as_ref();
+                let source = match sysroot.is_some_and(|root| place.starts_with(root)) {
+                    true => FileSource::Sysroot,
+                    false => FileSource::Host,
+                };
+                if self.try_debug(&place, source) {
+                    break;
+                }
+            }
+        }
+        if let Some(id) = self.missing_alternate() {
+            let base = self.debug_path.clone().unwrap_or(path);
+            let source = parsed(self.debug.as_ref()).or_else(|| self.object());
+            let named = source.and_then(|source| {
+                let (name, _) = source.debug_alt_link()?;
+                Some(base.parent()?.join(OsStr::from_bytes(name)))
+            });
+            let places = named.into_iter().chain(build_id_places(&id, search));
+            for place in places {
+                if self.try_alternate(&place, &id) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Uses `place` as the separate debug file if it is one of this module.
+    pub(super) fn try_debug(&mut self, place: &Path, source: FileSource) -> bool {
+        let Ok(map) = open_regular(place).and_then(|file| MappedFile::from_file(&file)) else {
+            return false;
+        };
+        let same = {
+            let (Some(object), Ok(debug)) = (self.object(), ElfObject::parse(map.bytes())) else {
+                return false;
+            };
+            let linked = object.debug_link().map(|(_, crc)| crc);
+            match (object.build_id(), debug.build_id()) {
+                (Some(expected), Some(found)) => expected == found,
+                _ => linked == Some(crc32fast::hash(map.bytes())),
+            }
+        };
+        if same {
+            self.debug = Some(Image::Mapped(map));
+            self.debug_path = Some(place.to_owned());
+            self.debug_source = Some(source);
+        }
+        same
+    }
+
+    /// Uses `place` as the file that the debug information shares with others, if it is that.
+    pub(super) fn try_alternate(&mut self, place: &Path, id: &BuildId) -> bool {
+        let Ok(map) = open_regular(place).and_then(|file| MappedFile::from_file(&file)) else {
+            return false;
+        };
+        let same = ElfObject::parse(map.bytes())
+            .is_ok_and(|object| object.build_id().as_ref() == Some(id));
+        if same {
+            self.alternate = Some(Image::Mapped(map));
+            self.alternate_path = Some((place.to_owned(), id.clone()));
+        }
+        same
+    }
+}
+
+/// Finds the file of each module on this machine alone.
 #[must_use]
 pub fn find_modules(
     modules: Vec<Module>,
     memory: &dyn Memory,
     search: &ModuleSearch,
 ) -> Vec<FoundModule> {
-    modules
-        .into_iter()
-        .map(|module| find_module(module, memory, search))
-        .collect()
-}
-
-fn find_module(module: Module, memory: &dyn Memory, search: &ModuleSearch) -> FoundModule {
-    let nothing = |module, status| FoundModule {
-        module,
-        status,
-        path: None,
-        image: None,
-        debug: None,
-        alternate: None,
-    };
-    if module.kind == ModuleKind::Vdso {
-        return match read_vdso(&module, memory) {
-            Some(bytes) => FoundModule {
-                image: Some(Image::Memory(bytes)),
-                ..nothing(module, ModuleStatus::Verified)
-            },
-            None => nothing(module, ModuleStatus::Missing),
-        };
-    }
-    let mut worst = ModuleStatus::Missing;
-    for candidate in candidates(&module, search) {
-        let map = match candidate
-            .open()
-            .and_then(|file| MappedFile::from_file(&file))
-        {
-            Ok(map) => map,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                if matches!(worst, ModuleStatus::Missing) {
-                    worst = ModuleStatus::Unreadable(error.to_string());
-                }
-                continue;
-            }
-        };
-        match check(&module, map.bytes()) {
-            // A stranger's file under the right name proves nothing: only the build-id does.
-            ModuleStatus::Unverified if candidate.needs_proof || module.deleted => {}
-            status @ (ModuleStatus::Verified | ModuleStatus::Unverified) => {
-                let (debug, alternate) = find_debug(map.bytes(), &candidate.path, search);
-                return FoundModule {
-                    module,
-                    status,
-                    path: Some(candidate.path),
-                    image: Some(Image::Mapped(map)),
-                    debug,
-                    alternate,
-                };
-            }
-            status => worst = status,
+    let find = |module| {
+        let mut found = FoundModule::new(module, memory);
+        if let Some(root) = &search.sysroot {
+            let candidate = in_sysroot(&found.module, root);
+            found.try_files(vec![candidate], FileSource::Sysroot);
         }
-    }
-    nothing(module, worst)
+        let candidates = on_host(&found.module, search, search.sysroot.is_some());
+        found.try_files(candidates, FileSource::Host);
+        found.find_debug_here(search);
+        found
+    };
+    modules.into_iter().map(find).collect()
 }
 
 fn check(module: &Module, bytes: &[u8]) -> ModuleStatus {
@@ -165,15 +331,24 @@ fn check(module: &Module, bytes: &[u8]) -> ModuleStatus {
 }
 
 /// A file that may be the one that was mapped.
-struct Candidate {
-    path: PathBuf,
+pub(super) struct Candidate {
+    pub(super) path: PathBuf,
     /// The root that `path` must not leave, and the path inside it.
-    inside: Option<(PathBuf, PathBuf)>,
+    pub(super) inside: Option<(PathBuf, PathBuf)>,
     /// Whether only an equal build-id makes it usable.
-    needs_proof: bool,
+    pub(super) needs_proof: bool,
 }
 
 impl Candidate {
+    /// A file that must prove itself.
+    pub(super) fn proven(path: PathBuf) -> Self {
+        Self {
+            path,
+            inside: None,
+            needs_proof: true,
+        }
+    }
+
     fn open(&self) -> io::Result<File> {
         match &self.inside {
             Some((root, path)) => open_in_root(root, path),
@@ -182,26 +357,29 @@ impl Candidate {
     }
 }
 
-fn candidates(module: &Module, search: &ModuleSearch) -> Vec<Candidate> {
+/// The file under a directory that is laid out as the root of the crashed process.
+pub(super) fn in_sysroot(module: &Module, root: &Path) -> Candidate {
+    let path = Path::new(OsStr::from_bytes(&module.path));
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    Candidate {
+        path: root.join(relative),
+        inside: Some((root.to_owned(), relative.to_owned())),
+        needs_proof: false,
+    }
+}
+
+/// Files of this machine: beside the core, and at the same path.
+pub(super) fn on_host(module: &Module, search: &ModuleSearch, needs_proof: bool) -> Vec<Candidate> {
     let path = Path::new(OsStr::from_bytes(&module.path));
     let mut found = Vec::new();
-    if let Some(root) = &search.sysroot {
-        let relative = path.strip_prefix("/").unwrap_or(path);
-        found.push(Candidate {
-            path: root.join(relative),
-            inside: Some((root.clone(), relative.to_owned())),
-            needs_proof: false,
-        });
-    }
     if let (Some(directory), Some(name)) = (&search.beside, path.file_name()) {
         found.push(Candidate {
             path: directory.join(name),
             inside: None,
-            needs_proof: search.sysroot.is_some(),
+            needs_proof,
         });
     }
     if path.is_absolute() {
-        let needs_proof = search.sysroot.is_some();
         found.push(Candidate {
             path: path.to_owned(),
             inside: None,
@@ -217,36 +395,6 @@ fn read_vdso(module: &Module, memory: &dyn Memory) -> Option<Vec<u8>> {
     let count = memory.read(module.start(), &mut bytes);
     bytes.truncate(count);
     ElfObject::parse(&bytes).is_ok().then_some(bytes)
-}
-
-/// The separate debug file of an object, and the file that several debug files share (dwz).
-fn find_debug(bytes: &[u8], path: &Path, search: &ModuleSearch) -> (Option<Image>, Option<Image>) {
-    let Ok(object) = ElfObject::parse(bytes) else {
-        return (None, None);
-    };
-    if object.section(".debug_info").is_some() {
-        let alternate = find_alternate(&object, path, search);
-        return (None, alternate);
-    }
-    let build_id = object.build_id();
-    for place in debug_places(&object, path, search) {
-        let Ok(map) = open_regular(&place).and_then(|file| MappedFile::from_file(&file)) else {
-            continue;
-        };
-        let Ok(debug) = ElfObject::parse(map.bytes()) else {
-            continue;
-        };
-        let linked = object.debug_link().map(|(_, crc)| crc);
-        let same = match (&build_id, debug.build_id()) {
-            (Some(expected), Some(found)) => *expected == found,
-            _ => linked == Some(crc32fast::hash(map.bytes())),
-        };
-        if same {
-            let alternate = find_alternate(&debug, &place, search);
-            return (Some(Image::Mapped(map)), alternate);
-        }
-    }
-    (None, None)
 }
 
 /// By build-id and by `.gnu_debuglink`, under the sysroot and on the machine itself.
@@ -282,15 +430,4 @@ fn build_id_places(id: &BuildId, search: &ModuleSearch) -> Vec<PathBuf> {
         .map(PathBuf::as_path)
         .chain([Path::new("/")]);
     roots.map(|root| root.join(&relative)).collect()
-}
-
-fn find_alternate(object: &ElfObject, path: &Path, search: &ModuleSearch) -> Option<Image> {
-    let (name, build_id) = object.debug_alt_link()?;
-    let named = path.parent()?.join(OsStr::from_bytes(name));
-    let places = std::iter::once(named).chain(build_id_places(&build_id, search));
-    places.into_iter().find_map(|place| {
-        let map = MappedFile::from_file(&open_regular(&place).ok()?).ok()?;
-        let same = ElfObject::parse(map.bytes()).ok()?.build_id()? == build_id;
-        same.then_some(Image::Mapped(map))
-    })
 }

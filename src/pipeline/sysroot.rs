@@ -7,11 +7,14 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 use cdh_bundle::EntryKind;
-use cdh_elfcore::ModuleKind;
+use cdh_elfcore::{BuildId, ModuleKind};
 
-use super::{Analysis, Case, Dump, FoundModule, Observer, Origin, case, find_modules};
+use super::{Analysis, Case, Dump, Gathered, Observer, Origin, case, gather_files};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
+
+/// Inside the sysroot, as on the systems that the files are from.
+const DEBUG_DIRECTORY: &str = "usr/lib/debug";
 
 /// What a debugger is started with.
 #[derive(Debug)]
@@ -24,9 +27,14 @@ pub struct DebugView {
     pub sysroot: PathBuf,
     /// Directories that hold libraries, for those that the loader knew by another path.
     pub library_directories: Vec<PathBuf>,
+    /// Where separate debug files are, by build-id.
+    pub debug_directory: PathBuf,
+    /// Whether the debugger may not use the network either.
+    pub offline: bool,
 }
 
-/// Makes the view of `dump`: fetches it where needed, and links every verified file into a sysroot.
+/// Makes the view of `dump`: fetches it where needed, finds the files of its modules wherever they are, and
+/// links every verified one into a sysroot. Also tells what was found.
 ///
 /// # Errors
 /// When there is no core, or the case cannot be written.
@@ -35,17 +43,15 @@ pub fn debug_view(
     dump: &Dump,
     sysroot: Option<&Path>,
     observer: &dyn Observer,
-) -> Result<DebugView> {
+) -> Result<(DebugView, Gathered)> {
     let (directory, core) = place(settings, dump, observer)?;
     let analysis = dump.analysis(settings, observer)?;
     let search = dump.module_search(sysroot);
-    let modules = find_modules(
-        analysis.head.modules(&analysis.memory),
-        &analysis.memory,
-        &search,
-    );
-    lay_out(&directory, &core, &analysis, &modules)
-        .with_context(|| format!("cannot write to `{}`", directory.display()))
+    let gathered = gather_files(settings, dump, &analysis, &search, true, observer);
+    let mut view = lay_out(&directory, &core, &analysis, &gathered)
+        .with_context(|| format!("cannot write to `{}`", directory.display()))?;
+    view.offline = settings.images.offline;
+    Ok((view, gathered))
 }
 
 /// Where the view is built, and the core that it is about.
@@ -80,14 +86,15 @@ fn lay_out(
     directory: &Path,
     core: &Path,
     analysis: &Analysis,
-    modules: &[FoundModule],
+    gathered: &Gathered,
 ) -> std::io::Result<DebugView> {
     let sysroot = directory.join("sysroot");
     let fresh = directory.join(format!("sysroot.part-{}", std::process::id()));
     fs::create_dir_all(&fresh)?;
     let mut executable = None;
     let mut library_directories = Vec::new();
-    for found in modules
+    for found in gathered
+        .modules
         .iter()
         .filter(|found| found.module.kind != ModuleKind::Vdso)
     {
@@ -111,6 +118,7 @@ fn lay_out(
             library_directories.push(known);
         }
     }
+    place_debug_files(&fresh, gathered)?;
     place_empty_files(&fresh, analysis)?;
     merge_usr(&fresh)?;
     // Another run may have built it meanwhile: both are equally good.
@@ -121,8 +129,10 @@ fn lay_out(
     Ok(DebugView {
         executable,
         core: core.to_owned(),
+        debug_directory: sysroot.join(DEBUG_DIRECTORY),
         sysroot,
         library_directories,
+        offline: false,
     })
 }
 
@@ -148,6 +158,35 @@ fn place_link(file: &Path, link: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
+}
+
+/// `.build-id/ab/cdef.debug` under the debug directory, and what is no module under its own path.
+fn place_debug_files(root: &Path, gathered: &Gathered) -> std::io::Result<()> {
+    let place = |file: &Path, id: &BuildId| {
+        let hex = id.to_string();
+        let Some((first, rest)) = hex.split_at_checked(2) else {
+            return Ok(());
+        };
+        let directory = root.join(DEBUG_DIRECTORY).join(".build-id").join(first);
+        place_link(
+            &fs::canonicalize(file)?,
+            &directory.join(format!("{rest}.debug")),
+        )
+    };
+    for found in &gathered.modules {
+        if let (Some(file), Some(id)) = (&found.debug_path, &found.module.build_id) {
+            place(file, id)?;
+        }
+        if let Some((file, id)) = &found.alternate_path {
+            place(file, id)?;
+        }
+    }
+    for (path, file) in &gathered.extras {
+        if let Some(inside) = inner_path(path) {
+            place_link(&fs::canonicalize(file)?, &root.join(inside))?;
+        }
+    }
+    Ok(())
 }
 
 /// gdb warns of each mapped file that it cannot open. What was not proven to be the right file is an

@@ -8,6 +8,7 @@ mod escape;
 mod info;
 mod list;
 mod style;
+mod sysroot;
 mod table;
 mod units;
 
@@ -16,4 +17,7 @@ pub use escape::terminal_line;
 pub use info::{InfoView, info_json, info_text};
 pub use list::{list_csv, list_groups, list_ids, list_json, list_jsonl, list_table};
 pub use style::{Style, Tone};
+pub use sysroot::{
+    SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,
+};
 pub use units::{bytes, percent};

@@ -37,6 +37,7 @@ fn run() -> Result<()> {
     match task.as_str() {
         "test" => {
             tools::require(&["cc", "gdb", "unzip", "zstd"])?;
+            tools::wish(&["docker-registry", "htpasswd", "openssl"]);
             build::test(&rest)
         }
         "demo" => {

@@ -5,9 +5,13 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// The Debian package of each program.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 8] = [
     ("cc", "gcc libc6-dev"),
+    ("docker-registry", "docker-registry"),
     ("gdb", "gdb"),
+    ("htpasswd", "apache2-utils"),
+    ("openssl", "openssl"),
+    ("skopeo", "skopeo"),
     ("unzip", "unzip"),
     ("zstd", "zstd"),
 ];
@@ -51,6 +55,13 @@ pub(crate) fn require(programs: &[&str]) -> Result<()> {
         missing.join(", "),
         packages.join(" ")
     )
+}
+
+/// Installs `programs` where that works; the tests that need them say that they are skipped where not.
+pub(crate) fn wish(programs: &[&str]) {
+    if let Err(problem) = require(programs) {
+        eprintln!("without {}: {problem}", programs.join(", "));
+    }
 }
 
 pub(crate) fn is_there(program: &str) -> bool {

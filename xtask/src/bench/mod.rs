@@ -1,6 +1,7 @@
 //! Measurements, against peers where there are some, in the same run.
 
 mod capture;
+mod images;
 mod kills;
 mod latency;
 mod node;
@@ -15,6 +16,7 @@ use node::Way;
 
 const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   capture  blocked time, cost and size against peers   --mib N --runs N --kind heap|random|sparse… --only NAME… --peer NAME=COMMAND…
+  images   files of an image against skopeo copy       --layer-mib N --runs N
   latency  from the signal to the hold and a minicore  --runs N --way pipe|socket
   kills    killed, frozen, starved during the dump     --mib N --runs N --only NAME… --way pipe|socket
   uring    processes that poll on io_uring             --mib N --runs N --way pipe|socket
@@ -71,6 +73,9 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let Some((what, rest)) = words.split_first() else {
         bail!("{USAGE}");
     };
+    if what == "images" {
+        return images::run(rest);
+    }
     let given = options(rest)?;
     match what.as_str() {
         "capture" => capture::run(&capture::Options {

@@ -1,0 +1,379 @@
+//! What was taken from images and servers, by digest and build-id.
+//!
+//! ```text
+//! <root>/documents/<digest>                  manifests, indexes, tables of contents
+//! <root>/layers/<digest>/index               what the layer holds
+//! <root>/layers/<digest>/file-<build-id>     an ELF file of it
+//! <root>/layers/<digest>/debug-<build-id>    a separate debug file of it
+//! <root>/layers/<digest>/path-<SHA-256>      any file of it, by the hash of its path
+//! <root>/build-ids/<source>/…                the same, from a source that has no layers
+//! <root>/locks/<digest>                      held by the run that pulls an image
+//! ```
+//!
+//! Invariants: a file is whole or not there under its name (written aside, synced, renamed); names are
+//! made of hexadecimal digits only; what was used longest ago goes first, and nothing goes that was used
+//! in the last minutes, for somebody may be about to open it.
+
+use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use cdh_bundle::Sha256;
+use cdh_elfcore::BuildId;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{Digest, LayerIndex};
+
+/// Bytes of all files together, unless said otherwise.
+const DEFAULT_LIMIT: u64 = 10 << 30;
+/// What was used so lately stays.
+const IN_USE: Duration = Duration::from_secs(600);
+/// A file aside that is so old was left by a run that died.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+const MAX_DOCUMENT: u64 = 256 << 20;
+
+/// Which of the files that share a build-id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// The one with the code.
+    File,
+    /// The one with the debug information.
+    Debug,
+}
+
+impl Part {
+    fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// A line of `cdh cache ls`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// `layers`, `documents`, `build-ids`.
+    pub kind: String,
+    /// Digest or source.
+    pub name: String,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// When it was last used.
+    pub used: SystemTime,
+}
+
+/// A directory with the layout above.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+    limit: u64,
+}
+
+/// A file aside.
+pub(crate) struct Draft {
+    pub(crate) file: File,
+    path: PathBuf,
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After a rename there is nothing left under this name.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Cache {
+    /// A cache in `root`, which is made when it is needed.
+    #[must_use]
+    pub fn in_directory(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            limit: DEFAULT_LIMIT,
+        }
+    }
+
+    /// The same with another limit in bytes.
+    #[must_use]
+    pub fn with_limit(self, limit: u64) -> Self {
+        Self { limit, ..self }
+    }
+
+    pub(crate) fn layer(&self, digest: Digest) -> PathBuf {
+        self.root.join("layers").join(digest.hex())
+    }
+
+    /// Files of a source without layers, such as a debuginfod server.
+    pub(crate) fn source(&self, name: &str) -> PathBuf {
+        self.root
+            .join("build-ids")
+            .join(Sha256::of(name.as_bytes()).to_string())
+    }
+
+    pub(crate) fn part(directory: &Path, part: Part, id: &BuildId) -> PathBuf {
+        directory.join(format!("{}-{id}", part.word()))
+    }
+
+    pub(crate) fn path_name(directory: &Path, path: &[u8]) -> PathBuf {
+        directory.join(format!("path-{}", Sha256::of(path)))
+    }
+
+    /// A file of the cache, if it is there; it counts as used from now.
+    pub(crate) fn used(path: PathBuf) -> Option<PathBuf> {
+        let file = File::open(&path).ok()?;
+        let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
+        Some(path)
+    }
+
+    pub(crate) fn document(&self, digest: Digest) -> Option<Vec<u8>> {
+        let path = Self::used(self.root.join("documents").join(digest.hex()))?;
+        let mut bytes = Vec::new();
+        File::open(path)
+            .ok()?
+            .take(MAX_DOCUMENT)
+            .read_to_end(&mut bytes)
+            .ok()?;
+        (Digest::of(&bytes) == digest).then_some(bytes)
+    }
+
+    /// Best effort: a cache that cannot be written to is none.
+    pub(crate) fn keep_document(&self, digest: Digest, bytes: &[u8]) {
+        let directory = self.root.join("documents");
+        let kept = Self::draft(&directory).and_then(|mut draft| {
+            draft.file.write_all(bytes)?;
+            Self::seal(&draft, &directory.join(digest.hex()))
+        });
+        drop(kept);
+    }
+
+    pub(crate) fn index(&self, layer: Digest) -> Option<LayerIndex> {
+        let path = Self::used(self.layer(layer).join("index"))?;
+        LayerIndex::read(io::BufReader::new(File::open(path).ok()?)).ok()
+    }
+
+    pub(crate) fn keep_index(&self, layer: Digest, index: &LayerIndex) {
+        let directory = self.layer(layer);
+        let kept = Self::draft(&directory).and_then(|draft| {
+            index.write(io::BufWriter::new(&draft.file))?;
+            Self::seal(&draft, &directory.join("index"))
+        });
+        drop(kept);
+    }
+
+    /// A new file beside its later place.
+    pub(crate) fn draft(directory: &Path) -> io::Result<Draft> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!(".draft-{}-{number}", std::process::id()));
+        // One of that name was left by a dead process that had our number.
+        let _ = fs::remove_file(&path);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        Ok(Draft { file, path })
+    }
+
+    /// Gives a draft its name; a second call gives it another.
+    pub(crate) fn seal(draft: &Draft, path: &Path) -> io::Result<()> {
+        draft.file.sync_data()?;
+        let aside = draft.path.with_extension("link");
+        let _ = fs::remove_file(&aside);
+        fs::hard_link(&draft.path, &aside)?;
+        fs::rename(&aside, path)?;
+        // Renaming one name of a file to another of its names does nothing and leaves both.
+        let _ = fs::remove_file(&aside);
+        Ok(())
+    }
+
+    /// Waits until no other run pulls the same thing. Without a cache there is nothing to share.
+    pub(crate) fn lock(&self, digest: Digest) -> Option<File> {
+        let directory = self.root.join("locks");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .ok()?;
+        let path = directory.join(digest.hex());
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .ok()?;
+        flock(&file, FlockOperation::LockExclusive).ok()?;
+        Some(file)
+    }
+
+    fn directories(&self) -> Vec<(String, PathBuf)> {
+        let mut all = vec![("documents".to_owned(), self.root.join("documents"))];
+        for kind in ["layers", "build-ids"] {
+            let entries = fs::read_dir(self.root.join(kind)).into_iter().flatten();
+            all.extend(
+                entries
+                    .flatten()
+                    .map(|entry| (kind.to_owned(), entry.path())),
+            );
+        }
+        all
+    }
+
+    /// What there is.
+    #[must_use]
+    pub fn entries(&self) -> Vec<CacheEntry> {
+        let entry = |(kind, path): (String, PathBuf)| {
+            let files = files_of(&path);
+            (!files.is_empty()).then(|| CacheEntry {
+                kind,
+                name: path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
+                files: files.len() as u64,
+                bytes: files.iter().map(|file| file.share).sum(),
+                used: files
+                    .iter()
+                    .map(|file| file.used)
+                    .max()
+                    .unwrap_or(SystemTime::UNIX_EPOCH),
+            })
+        };
+        self.directories().into_iter().filter_map(entry).collect()
+    }
+
+    /// Removes everything; tells how many bytes that freed.
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn clear(&self) -> io::Result<u64> {
+        let bytes = self.entries().iter().map(|entry| entry.bytes).sum();
+        match fs::remove_dir_all(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// Removes what was used longest ago until the rest is within the limit.
+    pub fn shrink(&self) {
+        let mut files: Vec<Stored> = self
+            .directories()
+            .iter()
+            .flat_map(|(_, path)| files_of(path))
+            .collect();
+        files.sort_by_key(|file| file.used);
+        let mut total: u64 = files.iter().map(|file| file.share).sum();
+        let now = SystemTime::now();
+        for file in files {
+            let age = now.duration_since(file.used).unwrap_or_default();
+            let abandoned = file.is_draft && age > ABANDONED;
+            if !abandoned && (total <= self.limit || age < IN_USE || file.is_draft) {
+                continue;
+            }
+            if fs::remove_file(&file.path).is_ok() {
+                total = total.saturating_sub(file.share);
+            }
+            // Gone only if this was the last file in it.
+            if let Some(parent) = file.path.parent() {
+                let _ = fs::remove_dir(parent);
+            }
+        }
+    }
+}
+
+struct Stored {
+    path: PathBuf,
+    /// Bytes on disk, shared among the names of the file.
+    share: u64,
+    used: SystemTime,
+    is_draft: bool,
+}
+
+fn files_of(directory: &Path) -> Vec<Stored> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let stored = |entry: fs::DirEntry| {
+        let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
+        Some(Stored {
+            share: metadata.blocks().saturating_mul(512) / metadata.nlink().max(1),
+            used: metadata.modified().ok()?,
+            is_draft: entry.file_name().to_string_lossy().starts_with('.'),
+            path: entry.path(),
+        })
+    };
+    entries.filter_map(stored).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(cache: &Cache, name: &str, bytes: usize, age: u64) -> PathBuf {
+        let directory = cache.layer(Digest::of(name.as_bytes()));
+        let mut draft = Cache::draft(&directory).unwrap();
+        draft.file.write_all(&vec![7; bytes]).unwrap();
+        let path = directory.join("index");
+        Cache::seal(&draft, &path).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(age);
+        draft
+            .file
+            .set_times(FileTimes::new().set_modified(then))
+            .unwrap();
+        path
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_goes_and_what_is_in_use_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::in_directory(directory.path()).with_limit(250 << 10);
+        let paths = [("a", 9000), ("b", 8000), ("c", 7000), ("d", 10)]
+            .map(|(name, age)| put(&cache, name, 100 << 10, age));
+        cache.shrink();
+        assert_eq!(
+            paths.each_ref().map(|path| path.exists()),
+            [false, false, true, true]
+        );
+        cache.clone().with_limit(0).shrink();
+        assert_eq!(
+            paths.each_ref().map(|path| path.exists()),
+            [false, false, false, true]
+        );
+        assert_eq!(cache.entries().len(), 1);
+        assert!(cache.clear().unwrap() > 0);
+        assert!(!directory.path().exists());
+    }
+
+    #[test]
+    fn document_that_was_changed_on_disk_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::in_directory(directory.path());
+        let digest = Digest::of(b"{}");
+        cache.keep_document(digest, b"{}");
+        assert_eq!(cache.document(digest), Some(b"{}".to_vec()));
+        fs::write(directory.path().join("documents").join(digest.hex()), "[]").unwrap();
+        assert_eq!(cache.document(digest), None);
+        assert!(!directory.path().join("documents").join(".draft").exists());
+    }
+
+    #[test]
+    fn sealed_file_may_have_two_names_and_leaves_no_draft() {
+        let directory = tempfile::tempdir().unwrap();
+        let draft = Cache::draft(directory.path()).unwrap();
+        for name in ["one", "two", "one"] {
+            Cache::seal(&draft, &directory.path().join(name)).unwrap();
+        }
+        drop(draft);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,182 @@
+//! What can go wrong between an image's name and its files, and what to do about it.
+
+use std::io;
+
+use crate::Digest;
+
+/// Why an image could not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullError {
+    /// Not the name of an image.
+    #[error("`{text}` is not the name of an image: {problem}")]
+    Reference {
+        /// What was given.
+        text: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// No answer.
+    #[error("registry `{registry}` cannot be reached")]
+    Unreachable {
+        /// Its host.
+        registry: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It wants to know who asks, or does not let them.
+    #[error("registry `{registry}` does not let us read `{repository}`: {said}")]
+    Denied {
+        /// Its host.
+        registry: String,
+        /// What was asked for.
+        repository: String,
+        /// What it said.
+        said: String,
+    },
+    /// Not there (any more).
+    #[error("registry `{registry}` has no {what}")]
+    NotFound {
+        /// Its host.
+        registry: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// Any other answer.
+    #[error("registry `{registry}` answers {status} for {what}")]
+    Status {
+        /// Its host.
+        registry: String,
+        /// What was asked for.
+        what: String,
+        /// HTTP status.
+        status: u16,
+    },
+    /// Redirects without an end, or to a place that must not be followed.
+    #[error("registry `{registry}` redirects {problem}")]
+    Redirect {
+        /// Its host.
+        registry: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// Bytes that are not the ones that were asked for.
+    #[error("{what} has digest {found}, asked for was {expected}")]
+    Digest {
+        /// What was read.
+        what: String,
+        /// As asked for.
+        expected: Digest,
+        /// As received.
+        found: Digest,
+    },
+    /// More or fewer bytes than the manifest promises.
+    #[error("{what} ends after {found} of {expected} bytes")]
+    Truncated {
+        /// What was read.
+        what: String,
+        /// As the manifest has it.
+        expected: u64,
+        /// As received.
+        found: u64,
+    },
+    /// A manifest, an index or a token that makes no sense.
+    #[error("{what} is not valid: {problem}")]
+    Malformed {
+        /// What was read.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No image for the core's processor.
+    #[error("the image is not there for {wanted}, only for {offered}")]
+    Platform {
+        /// The core's.
+        wanted: String,
+        /// Those of the index.
+        offered: String,
+    },
+    /// A layer that no builder makes.
+    #[error("layer {layer} is refused: {problem}")]
+    Layer {
+        /// Which.
+        layer: Digest,
+        /// Why.
+        problem: String,
+    },
+    /// The network is needed and may not be used.
+    #[error("{what} is not in the cache, and `--offline` forbids to pull it")]
+    Offline {
+        /// What is missing.
+        what: String,
+    },
+    /// A helper, a certificate or a configuration file.
+    #[error("cannot use {what}: {problem}")]
+    Configuration {
+        /// Which file or program.
+        what: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The cache cannot be written.
+    #[error("cannot write to the cache")]
+    Cache {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl PullError {
+    /// What to do: imperative and runnable.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Reference { .. } => {
+                "give it as `repository@sha256:…`; `cdh info` shows what the dump has".to_owned()
+            }
+            Self::Unreachable { .. } => {
+                "check the network and HTTPS_PROXY; for a registry without TLS set `insecure = true` in \
+                 registries.conf, for one with its own CA pass `--registry-ca <FILE>`"
+                    .to_owned()
+            }
+            Self::Denied { registry, .. } => format!(
+                "log in with `podman login {registry}` or `docker login {registry}`, pass the image pull \
+                 secret as `--auth-file <FILE>`, or pass `--sysroot <DIR>`"
+            ),
+            Self::NotFound { .. } => {
+                "the image may have been deleted: name a copy with `--image <REF>`, or pass `--sysroot <DIR>`"
+                    .to_owned()
+            }
+            Self::Digest { .. } | Self::Truncated { .. } | Self::Layer { .. } => {
+                "do not trust this registry's copy: name another with `--image <REF>`, or pass `--sysroot <DIR>`"
+                    .to_owned()
+            }
+            Self::Platform { .. } => {
+                "name the image that ran with `--image <REF>`: its platform is the core's".to_owned()
+            }
+            Self::Offline { .. } => "run again without `--offline`, or pass `--sysroot <DIR>`".to_owned(),
+            Self::Cache { .. } => {
+                "make room with `cdh cache clear`, or set XDG_CACHE_HOME to a place that can be written".to_owned()
+            }
+            _ => "try again later, or pass `--sysroot <DIR>`".to_owned(),
+        }
+    }
+
+    /// Whether the evidence contradicts itself, as opposed to being out of reach.
+    #[must_use]
+    pub fn is_mismatch(&self) -> bool {
+        matches!(self, Self::Digest { .. } | Self::Truncated { .. })
+    }
+
+    /// Whether trying again may help.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Status { status, .. } => *status == 429 || *status >= 500,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! A layer's bytes as a tar: gzip, zstd or plain, told by its first bytes, within limits.
+
+use std::io::{self, Read};
+
+/// zstd frames may ask for a window of gigabytes; builders use 8 MiB at most.
+const MAX_WINDOW_LOG: u32 = 25;
+/// What a layer may always expand to.
+const FREE_BYTES: u64 = 1 << 30;
+/// What it may expand to per byte of its own beyond that. gzip reaches 1032 on zeros.
+const MAX_RATIO: u64 = 50;
+
+/// The tar in a layer of `size` bytes.
+pub(crate) fn tar_of<'r>(mut reader: impl Read + 'r, size: u64) -> io::Result<impl Read + 'r> {
+    let mut magic = Vec::new();
+    reader.by_ref().take(4).read_to_end(&mut magic)?;
+    let kind = magic.clone();
+    let whole = io::Cursor::new(magic).chain(reader);
+    let plain: Box<dyn Read + 'r> = match kind.as_slice() {
+        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(
+            io::BufReader::with_capacity(64 << 10, whole),
+        )),
+        // A frame, or one that is to be skipped.
+        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
+            let mut decoder = zstd::Decoder::new(whole)?;
+            decoder.window_log_max(MAX_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+        _ => Box::new(whole),
+    };
+    let limit = FREE_BYTES.max(size.saturating_mul(MAX_RATIO));
+    Ok(Bounded {
+        inner: plain,
+        left: limit,
+    })
+}
+
+/// Ends with an error where more comes than may.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("it expands to more than {MAX_RATIO} times its size"),
+            )
+        })?;
+        Ok(count)
+    }
+}

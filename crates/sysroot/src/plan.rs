@@ -1,0 +1,503 @@
+//! What is still open, what is known, and which layer to read next. Pure: it reads and fetches nothing.
+//!
+//! A question is settled by the first of these:
+//!
+//! 1. A file with the wanted build-id was kept, from whichever layer. It proves itself, so no layer above
+//!    has to be read for it.
+//! 2. The virtual root has an answer for one of its paths: every layer that could say otherwise was read
+//!    to its end, with the right digest.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cdh_elfcore::BuildId;
+
+use crate::index::{Node, normalized};
+use crate::kept::Facts;
+use crate::overlay::{Resolution, resolve};
+use crate::toc::Toc;
+use crate::wanted::{FoundFile, Lookup, Need, Proof, Wanted};
+use crate::{Cache, Digest, LayerIndex, Part};
+
+/// A layer is read again for a file that is only nice to have if it is no larger.
+const CHEAP: u64 = 32 << 20;
+/// Questions that files may raise.
+const MAX_WANTED: usize = 20_000;
+
+/// What is known of a layer.
+#[derive(Clone)]
+pub(crate) enum State {
+    Unread,
+    /// Somebody reads it.
+    Reading,
+    Known(Arc<LayerIndex>),
+    Failed,
+}
+
+struct Layer {
+    digest: Digest,
+    size: u64,
+    state: State,
+    toc: Option<Arc<Toc>>,
+    busy: bool,
+    /// Paths whose bytes are to be had from it.
+    again: HashSet<Vec<u8>>,
+    /// Paths that were already asked for, so that nothing is asked for twice.
+    asked: HashSet<Vec<u8>>,
+    /// Build-ids that a table of contents does not tell.
+    learned: HashMap<Vec<u8>, Option<BuildId>>,
+}
+
+/// Work for one thread.
+pub(crate) enum Job {
+    /// Read a layer from its beginning.
+    Read(usize),
+    /// Get the bytes of these paths.
+    Again(usize, HashSet<Vec<u8>>, Option<Arc<Toc>>),
+}
+
+/// The state of one pull.
+pub(crate) struct Plan<'c> {
+    cache: &'c Cache,
+    wanted: Vec<Wanted>,
+    answers: Vec<Option<Lookup>>,
+    layers: Vec<Layer>,
+    ids: HashSet<BuildId>,
+    paths: HashMap<Vec<u8>, bool>,
+}
+
+impl<'c> Plan<'c> {
+    pub(crate) fn new(cache: &'c Cache, layers: &[(Digest, u64)], wanted: Vec<Wanted>) -> Self {
+        let layers = layers.iter().map(|(digest, size)| Layer {
+            digest: *digest,
+            size: *size,
+            state: State::Unread,
+            toc: None,
+            busy: false,
+            again: HashSet::new(),
+            asked: HashSet::new(),
+            learned: HashMap::new(),
+        });
+        let mut plan = Self {
+            cache,
+            answers: vec![None; wanted.len()],
+            layers: layers.collect(),
+            wanted,
+            ids: HashSet::new(),
+            paths: HashMap::new(),
+        };
+        for number in 0..plan.wanted.len() {
+            plan.take_up(number);
+        }
+        plan
+    }
+
+    fn take_up(&mut self, number: usize) {
+        let Some(wanted) = self.wanted.get(number) else {
+            return;
+        };
+        self.ids.extend(wanted.build_id.clone());
+        for path in &wanted.paths {
+            if let Ok(path) = normalized(path) {
+                let content = self.paths.entry(path).or_insert(false);
+                *content |= wanted.build_id.is_none();
+            }
+        }
+        if let Some(id) = &wanted.build_id {
+            let kept = self.layers.iter().find_map(|layer| {
+                Cache::used(Cache::part(
+                    &self.cache.layer(layer.digest),
+                    wanted.part,
+                    id,
+                ))
+            });
+            if let Some(file) = kept {
+                let id = id.clone();
+                self.kept(wanted.part, &id, file);
+            }
+        }
+    }
+
+    /// Whether a file with this build-id is still looked for.
+    pub(crate) fn wants_id(&self, id: &BuildId) -> bool {
+        self.ids.contains(id)
+            && self
+                .open()
+                .any(|(_, wanted)| wanted.build_id.as_ref() == Some(id))
+    }
+
+    /// Whether the bytes at this path are wanted whatever their build-id is.
+    pub(crate) fn wants_content(&self, path: &[u8]) -> bool {
+        self.paths.get(path).copied().unwrap_or(false)
+    }
+
+    fn open(&self) -> impl Iterator<Item = (usize, &Wanted)> {
+        let pairs = self.wanted.iter().zip(&self.answers).enumerate();
+        pairs
+            .filter(|(_, (_, answer))| answer.is_none())
+            .map(|(number, (wanted, _))| (number, wanted))
+    }
+
+    /// Whether everything that must be settled is.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.open().any(|(_, wanted)| wanted.need == Need::Required)
+    }
+
+    /// A file was kept: whoever looked for it has it.
+    pub(crate) fn kept(&mut self, part: Part, id: &BuildId, file: PathBuf) {
+        for (wanted, answer) in self.wanted.iter().zip(&mut self.answers) {
+            if answer.is_none() && wanted.part == part && wanted.build_id.as_ref() == Some(id) {
+                *answer = Some(Lookup::Found(FoundFile {
+                    file: file.clone(),
+                    build_id: Some(id.clone()),
+                    proof: Proof::BuildId,
+                }));
+            }
+        }
+    }
+
+    /// Files turned out to be from a bad layer: the questions are open again.
+    pub(crate) fn retract(&mut self, files: &[PathBuf]) {
+        for answer in &mut self.answers {
+            if matches!(answer, Some(Lookup::Found(found)) if files.contains(&found.file)) {
+                *answer = None;
+            }
+        }
+    }
+
+    /// A kept file asks for more: its separate debug file, and what that shares with others.
+    pub(crate) fn follow(&mut self, id: &BuildId, facts: &Facts) {
+        let asks =
+            |wanted: &&Wanted| wanted.build_id.as_ref() == Some(id) && wanted.debug.is_some();
+        let Some(parent) = self.wanted.iter().find(asks).cloned() else {
+            return;
+        };
+        let mut more = Vec::new();
+        if facts.part == Some(Part::File) && !facts.has_debug_info {
+            let mut paths = debug_paths(&parent, facts.debug_link.as_deref());
+            paths.extend(build_id_path(id));
+            // Without a link and with symbols, nobody says that there ever was such a file.
+            let told = facts.debug_link.is_some() || !facts.has_symbols;
+            more.push(Wanted {
+                paths,
+                build_id: Some(id.clone()),
+                part: Part::Debug,
+                need: if told {
+                    parent.debug.unwrap_or(Need::Passing)
+                } else {
+                    Need::Passing
+                },
+                debug: parent.debug,
+            });
+        }
+        if let Some(alternate) = &facts.alternate {
+            more.push(Wanted {
+                paths: build_id_path(alternate).into_iter().collect(),
+                build_id: Some(alternate.clone()),
+                part: Part::Debug,
+                need: parent.debug.unwrap_or(Need::Passing),
+                debug: None,
+            });
+        }
+        for wanted in more {
+            let same = |known: &&mut Wanted| {
+                known.part == wanted.part && known.build_id == wanted.build_id
+            };
+            if let Some(known) = self.wanted.iter_mut().find(same) {
+                if wanted.need == Need::Required {
+                    known.need = Need::Required;
+                }
+                for path in &wanted.paths {
+                    if !known.paths.contains(path) {
+                        known.paths.push(path.clone());
+                    }
+                }
+                for path in wanted.paths.iter().filter_map(|path| normalized(path).ok()) {
+                    self.paths.entry(path).or_insert(false);
+                }
+            } else if self.wanted.len() < MAX_WANTED {
+                self.wanted.push(wanted);
+                self.answers.push(None);
+                self.take_up(self.wanted.len().saturating_sub(1));
+            }
+        }
+    }
+
+    /// A layer is known to its end.
+    pub(crate) fn know(&mut self, layer: usize, index: LayerIndex, toc: Option<Toc>) {
+        if let Some(layer) = self.layers.get_mut(layer) {
+            layer.state = State::Known(Arc::new(index));
+            layer.toc = toc.map(Arc::new);
+        }
+    }
+
+    pub(crate) fn index_of(&self, layer: usize) -> Option<Arc<LayerIndex>> {
+        match &self.layers.get(layer)?.state {
+            State::Known(index) => Some(Arc::clone(index)),
+            _ => None,
+        }
+    }
+
+    /// The build-id of a file that a table of contents names.
+    pub(crate) fn learn(&mut self, layer: usize, path: Vec<u8>, id: Option<BuildId>) {
+        let Some(layer) = self.layers.get_mut(layer) else {
+            return;
+        };
+        if let State::Known(index) = &mut layer.state {
+            let index = Arc::make_mut(index);
+            if let Some(Node::File { build_id, .. }) = index.node_mut(&path) {
+                *build_id = id.clone();
+                // A wrong file at the right path need not be pulled again to know it.
+                self.cache.keep_index(layer.digest, index);
+            }
+        }
+        layer.learned.insert(path, id);
+    }
+
+    /// A job ended.
+    pub(crate) fn finish(&mut self, layer: usize, failed: bool) {
+        if let Some(layer) = self.layers.get_mut(layer) {
+            layer.busy = false;
+            if matches!(layer.state, State::Reading) {
+                layer.state = if failed { State::Failed } else { State::Unread };
+            } else if failed {
+                layer.again.clear();
+            }
+        }
+    }
+
+    /// Asks the virtual root about all that is open.
+    pub(crate) fn settle(&mut self) {
+        let known: Vec<Option<Arc<LayerIndex>>> = (0..self.layers.len())
+            .map(|number| self.index_of(number))
+            .collect();
+        let indexes: Vec<Option<&LayerIndex>> = known.iter().map(Option::as_deref).collect();
+        let open: Vec<usize> = self.open().map(|(number, _)| number).collect();
+        for number in open {
+            let Some(wanted) = self.wanted.get(number).cloned() else {
+                continue;
+            };
+            let answer = self.ask(&wanted, &indexes);
+            if let Some(slot) = self.answers.get_mut(number) {
+                *slot = answer;
+            }
+        }
+    }
+
+    fn ask(&mut self, wanted: &Wanted, indexes: &[Option<&LayerIndex>]) -> Option<Lookup> {
+        let mut pending = false;
+        let mut other = None;
+        let mut why = None;
+        for path in &wanted.paths {
+            match resolve(indexes, path) {
+                Resolution::Unread => pending = true,
+                Resolution::Absent(reason) => {
+                    why.get_or_insert(reason);
+                }
+                Resolution::File { layer, path } => {
+                    match self.file(wanted, layer, path, indexes.get(layer).copied().flatten()) {
+                        Ok(Some(Lookup::Mismatch { expected, found })) => {
+                            other.get_or_insert((expected, found));
+                        }
+                        Ok(Some(found)) => return Some(found),
+                        Ok(None) => pending = true,
+                        Err(reason) => why = Some(reason),
+                    }
+                }
+            }
+        }
+        // Under whatever name: a file that was moved in a later layer is still the one.
+        if let Some(id) = &wanted.build_id {
+            for (number, index) in indexes.iter().enumerate() {
+                let Some(index) = index else {
+                    pending = true;
+                    continue;
+                };
+                let likely = |path: &[u8]| {
+                    wanted.part == Part::File || path.windows(5).any(|part| part == b"debug")
+                };
+                let places: Vec<Vec<u8>> = index
+                    .with_build_id(id)
+                    .filter(|path| likely(path))
+                    .map(<[u8]>::to_vec)
+                    .collect();
+                for path in places {
+                    pending |= self.ask_again(number, path, wanted);
+                }
+            }
+        }
+        if pending {
+            return None;
+        }
+        Some(match other {
+            Some((expected, found)) => Lookup::Mismatch { expected, found },
+            None => Lookup::Absent(why.unwrap_or("nobody knows its path").to_owned()),
+        })
+    }
+
+    /// What is known about the file at a path: `Ok(None)` is "wait for it".
+    fn file(
+        &mut self,
+        wanted: &Wanted,
+        layer: usize,
+        path: Vec<u8>,
+        index: Option<&LayerIndex>,
+    ) -> Result<Option<Lookup>, &'static str> {
+        let Some(known) = self.layers.get(layer) else {
+            return Err("the image has no such file");
+        };
+        let Some(expected) = &wanted.build_id else {
+            let kept = Cache::path_name(&self.cache.layer(known.digest), &path);
+            if let Some(file) = Cache::used(kept) {
+                let build_id =
+                    crate::kept::head_of(&file).and_then(|head| crate::build_id_of(&head));
+                return Ok(Some(Lookup::Found(FoundFile {
+                    file,
+                    build_id,
+                    proof: Proof::Digest,
+                })));
+            }
+            return match self.ask_again(layer, path, wanted) {
+                true => Ok(None),
+                false => Err("it could not be read from the image"),
+            };
+        };
+        let found = match (
+            known.learned.get(&path),
+            index.and_then(|index| index.node(&path)),
+        ) {
+            (Some(found), _) => Some(found.clone()),
+            (
+                None,
+                Some(Node::File {
+                    build_id: Some(id), ..
+                }),
+            ) => Some(Some(id.clone())),
+            (None, Some(Node::File { .. })) if index.is_some_and(|index| index.knows_build_ids) => {
+                Some(None)
+            }
+            _ => None,
+        };
+        match found {
+            // Its bytes were asked for and are of the other part.
+            Some(Some(found)) if found == *expected => match self.ask_again(layer, path, wanted) {
+                true => Ok(None),
+                false => Err("the image has its code but not its debug information"),
+            },
+            Some(found) if wanted.part == Part::File => Ok(Some(Lookup::Mismatch {
+                expected: expected.clone(),
+                found,
+            })),
+            Some(_) => Err("the image has the debug information of another build"),
+            None => match self.ask_again(layer, path, wanted) {
+                true => Ok(None),
+                false => Err("it could not be read from the image"),
+            },
+        }
+    }
+
+    /// Asks for the bytes at a path, once; whether they may still come.
+    fn ask_again(&mut self, layer: usize, path: Vec<u8>, wanted: &Wanted) -> bool {
+        let Some(layer) = self.layers.get_mut(layer) else {
+            return false;
+        };
+        if layer.again.contains(&path) || (layer.busy && layer.asked.contains(&path)) {
+            return true;
+        }
+        let worth = wanted.need == Need::Required
+            || wanted.build_id.is_some()
+            || layer.toc.is_some()
+            || layer.size <= CHEAP;
+        if !worth || matches!(layer.state, State::Failed) || !layer.asked.insert(path.clone()) {
+            return false;
+        }
+        let content = self.paths.entry(path.clone()).or_insert(false);
+        *content |= wanted.build_id.is_none();
+        layer.again.insert(path);
+        true
+    }
+
+    /// The next thing to do, if there is one for another thread.
+    pub(crate) fn next_job(&mut self) -> Option<Job> {
+        let again = self
+            .layers
+            .iter()
+            .position(|layer| !layer.busy && !layer.again.is_empty());
+        if let Some(number) = again {
+            let layer = self.layers.get_mut(number)?;
+            layer.busy = true;
+            return Some(Job::Again(
+                number,
+                std::mem::take(&mut layer.again),
+                layer.toc.clone(),
+            ));
+        }
+        if self.is_done() {
+            return None;
+        }
+        // From the top down. The second one is the lowest: the base image, where libc and the loader are,
+        // which their build-ids prove without the layers between.
+        let unread = |layer: &Layer| matches!(layer.state, State::Unread);
+        let reading = self
+            .layers
+            .iter()
+            .filter(|layer| matches!(layer.state, State::Reading))
+            .count();
+        let lowest_open = self.layers.last().is_some_and(unread);
+        let number = match reading == 1 && lowest_open {
+            true => self.layers.len().checked_sub(1),
+            false => self.layers.iter().position(unread),
+        }?;
+        let layer = self.layers.get_mut(number)?;
+        layer.state = State::Reading;
+        layer.busy = true;
+        Some(Job::Read(number))
+    }
+
+    /// Whether anybody works.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.layers.iter().any(|layer| layer.busy)
+    }
+
+    /// Answers for the first `count` questions; what is open is absent for `reason`.
+    pub(crate) fn answers(&self, count: usize, reason: &str) -> Vec<Lookup> {
+        let answers = self.answers.iter().take(count);
+        answers
+            .map(|answer| {
+                answer
+                    .clone()
+                    .unwrap_or_else(|| Lookup::Absent(reason.to_owned()))
+            })
+            .collect()
+    }
+}
+
+/// Where debuggers look for the file that `.gnu_debuglink` names (GDB manual, "Debugging Information in
+/// Separate Files").
+fn debug_paths(wanted: &Wanted, link: Option<&[u8]>) -> Vec<Vec<u8>> {
+    let (Some(path), Some(link)) = (wanted.paths.first(), link) else {
+        return Vec::new();
+    };
+    if link.contains(&b'/') {
+        return Vec::new();
+    }
+    let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    let directory = path.get(..slash).unwrap_or_default();
+    let place = |before: &[u8], between: &[u8]| [before, directory, between, link].concat();
+    let mut paths = vec![
+        place(b"", b"/"),
+        place(b"", b"/.debug/"),
+        place(b"/usr/lib/debug", b"/"),
+    ];
+    // A file whose link names itself is no debug file.
+    paths.retain(|one| one != path);
+    paths
+}
+
+/// `/usr/lib/debug/.build-id/ab/cdef.debug`.
+pub(crate) fn build_id_path(id: &BuildId) -> Option<Vec<u8>> {
+    let hex = id.to_string();
+    let (first, rest) = hex.split_at_checked(2)?;
+    Some(format!("/usr/lib/debug/.build-id/{first}/{rest}.debug").into_bytes())
+}

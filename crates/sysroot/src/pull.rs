@@ -1,0 +1,285 @@
+//! From an image's name to the files that a core needs.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cdh_elfcore::{BuildId, Machine};
+
+use crate::manifest::{Image, Source, resolve};
+use crate::plan::{Job, Plan};
+use crate::scan::Shared;
+use crate::{Cache, Digest, ImageReference, Lookup, Need, Part, PullError, Registry, Wanted};
+
+/// Layers that are read at once.
+const STREAMS: usize = 3;
+/// How much later each further stream begins: the topmost layer alone often has the answer.
+const STAGGER: Duration = Duration::from_millis(150);
+/// Entries of all layers together.
+const MAX_ENTRIES: usize = 3_000_000;
+
+/// Is told how a pull goes. `started` comes first, `finished` last; `advanced` between them, from any thread.
+pub trait Progress: Sync {
+    /// Something is pulled; `total` bytes if known.
+    fn started(&self, what: &str, total: Option<u64>);
+    /// So many bytes more have come.
+    fn advanced(&self, bytes: u64);
+    /// Done or failed.
+    fn finished(&self);
+}
+
+/// How to pull.
+#[derive(Clone, Copy)]
+pub struct PullOptions<'a> {
+    /// Where files are kept.
+    pub cache: &'a Cache,
+    /// Whom to ask; `None` forbids the network.
+    pub registry: Option<&'a Registry>,
+    /// Who is told.
+    pub progress: &'a dyn Progress,
+}
+
+/// What a pull brought.
+#[derive(Debug)]
+pub struct Pulled {
+    /// One for each wanted file, in their order.
+    pub answers: Vec<Lookup>,
+    /// Why some are not answered; what was found is right nevertheless.
+    pub problem: Option<PullError>,
+}
+
+/// The virtual root of one image.
+pub struct Sysroot<'a> {
+    image: Image,
+    options: PullOptions<'a>,
+}
+
+impl<'a> Sysroot<'a> {
+    /// Finds the image for the core's machine, in the cache or in the registry.
+    ///
+    /// # Errors
+    /// When it is in neither, or cannot be believed.
+    pub fn open(
+        options: PullOptions<'a>,
+        reference: &ImageReference,
+        machine: Machine,
+    ) -> Result<Self, PullError> {
+        let source = Source {
+            cache: options.cache,
+            registry: options.registry,
+        };
+        let image = resolve(&source, reference, machine)?;
+        Ok(Self { image, options })
+    }
+
+    /// The image by the digest of its platform's manifest.
+    #[must_use]
+    pub fn reference(&self) -> &ImageReference {
+        &self.image.reference
+    }
+
+    /// How many layers it has, and their bytes.
+    #[must_use]
+    pub fn size(&self) -> (usize, u64) {
+        let bytes = self.image.layers.iter().map(|layer| layer.size).sum();
+        (self.image.layers.len(), bytes)
+    }
+
+    /// A file that was kept of this image, by its build-id.
+    #[must_use]
+    pub fn file(&self, part: Part, id: &BuildId) -> Option<PathBuf> {
+        let cache = self.options.cache;
+        let kept = |digest: Digest| Cache::used(Cache::part(&cache.layer(digest), part, id));
+        self.image
+            .layers
+            .iter()
+            .find_map(|layer| kept(layer.digest))
+    }
+
+    /// Looks the wanted files up, and takes from the registry what the cache does not have.
+    #[must_use]
+    pub fn pull(&self, wanted: &[Wanted]) -> Pulled {
+        let cache = self.options.cache;
+        let blobs: Vec<(Digest, u64)> = self
+            .image
+            .layers
+            .iter()
+            .map(|layer| (layer.digest, layer.size))
+            .collect();
+        // Whoever waited finds what the other run brought.
+        let lock = self
+            .image
+            .reference
+            .digest
+            .and_then(|digest| cache.lock(digest));
+        let mut plan = Plan::new(cache, &blobs, wanted.to_vec());
+        if !plan.is_done() || wanted.iter().any(|one| one.need == Need::Passing) {
+            let mut entries: usize = 0;
+            for (number, (digest, _)) in blobs.iter().enumerate() {
+                if let Some(index) = cache.index(*digest) {
+                    entries = entries.saturating_add(index.len());
+                    if entries <= MAX_ENTRIES {
+                        plan.know(number, index, None);
+                    }
+                }
+            }
+            plan.settle();
+        }
+        let problem = match (plan.next_job(), self.options.registry) {
+            (None, _) => None,
+            (Some(_), None) => Some(PullError::Offline {
+                what: format!("a part of image `{}`", self.image.reference),
+            }),
+            (Some(first), Some(registry)) => {
+                let (left, problem) = self.run(plan, first, registry);
+                plan = left;
+                cache.shrink();
+                problem
+            }
+        };
+        drop(lock);
+        let reason = match &problem {
+            Some(problem) => problem.to_string(),
+            None => "not looked for in the layers that did not have to be read".to_owned(),
+        };
+        Pulled {
+            answers: plan.answers(wanted.len(), &reason),
+            problem,
+        }
+    }
+
+    fn run<'p>(
+        &'p self,
+        plan: Plan<'p>,
+        first: Job,
+        registry: &'p Registry,
+    ) -> (Plan<'p>, Option<PullError>) {
+        let progress = self.options.progress;
+        progress.started(
+            &format!("pulling from {}", self.image.reference.repository),
+            None,
+        );
+        let shared = Shared {
+            done: AtomicBool::new(plan.is_done()),
+            plan: Mutex::new(plan),
+            changed: Condvar::new(),
+            written: AtomicU64::new(0),
+            cache: self.options.cache,
+            registry,
+            image: &self.image,
+            progress,
+        };
+        let problem: Mutex<Option<PullError>> = Mutex::new(None);
+        let fail = |error: PullError| {
+            let mut slot = problem.lock().unwrap_or_else(PoisonError::into_inner);
+            // Evidence that contradicts itself is worse than a network that is down.
+            if slot
+                .as_ref()
+                .is_none_or(|known| !known.is_mismatch() && error.is_mismatch())
+            {
+                *slot = Some(error);
+            }
+        };
+        std::thread::scope(|scope| {
+            for number in 1..STREAMS {
+                let (shared, fail) = (&shared, &fail);
+                let spawned = std::thread::Builder::new().spawn_scoped(scope, move || {
+                    if wait_for_turn(
+                        shared,
+                        STAGGER.saturating_mul(u32::try_from(number).unwrap_or(1)),
+                    ) {
+                        work(shared, None, fail);
+                    }
+                });
+                // With fewer threads it only takes longer.
+                drop(spawned);
+            }
+            work(&shared, Some(first), &fail);
+        });
+        progress.finished();
+        let plan = shared
+            .plan
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        (
+            plan,
+            problem.into_inner().unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+}
+
+/// Whether there is still something to do when it is this thread's turn.
+fn wait_for_turn(shared: &Shared<'_>, delay: Duration) -> bool {
+    let begun = Instant::now();
+    let mut plan = shared.plan();
+    loop {
+        if plan.is_done() || !plan.is_busy() {
+            return false;
+        }
+        let Some(left) = delay
+            .checked_sub(begun.elapsed())
+            .filter(|left| !left.is_zero())
+        else {
+            return true;
+        };
+        plan = match shared.changed.wait_timeout(plan, left) {
+            Ok((plan, _)) => plan,
+            Err(poisoned) => poisoned.into_inner().0,
+        };
+    }
+}
+
+fn work(shared: &Shared<'_>, first: Option<Job>, fail: &(dyn Fn(PullError) + Sync)) {
+    let mut next = first;
+    loop {
+        let job = match next.take() {
+            Some(job) => job,
+            None => {
+                let mut plan = shared.plan();
+                loop {
+                    if let Some(job) = plan.next_job() {
+                        break job;
+                    }
+                    if !plan.is_busy() {
+                        shared.changed.notify_all();
+                        return;
+                    }
+                    plan = shared
+                        .changed
+                        .wait(plan)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        };
+        let (layer, outcome) = match job {
+            Job::Read(layer) => (layer, shared.read(layer)),
+            Job::Again(layer, paths, toc) => {
+                (layer, shared.read_again(layer, paths, toc.as_deref()))
+            }
+        };
+        let failed = outcome.is_err();
+        if let Err(error) = outcome {
+            fail(error);
+        }
+        let mut plan = shared.plan();
+        plan.finish(layer, failed);
+        // What was asked for and did not come is not there.
+        plan.settle();
+        drop(plan);
+        shared.changed.notify_all();
+    }
+}
+
+impl Progress for () {
+    fn started(&self, _: &str, _: Option<u64>) {}
+    fn advanced(&self, _: u64) {}
+    fn finished(&self) {}
+}
+
+impl From<PullError> for io::Error {
+    fn from(error: PullError) -> Self {
+        Self::other(error)
+    }
+}

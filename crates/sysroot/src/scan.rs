@@ -1,0 +1,399 @@
+//! Reads one layer: as a stream from its beginning, or by ranges where it has a table of contents.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::cache::Draft;
+use crate::index::normalized;
+use crate::kept::{self, Facts, HEAD};
+use crate::layer::tar_of;
+use crate::manifest::{Image, LayerBlob};
+use crate::plan::Plan;
+use crate::pull::Progress;
+use crate::registry::BlobReader;
+use crate::tar::{Kind, TarReader};
+use crate::toc::{self, Place, Toc};
+use crate::{Cache, LayerIndex, PullError, Registry};
+
+/// So much more is read of a layer that gave something, for the sake of its digest.
+const TAIL: u64 = 8 << 20;
+/// So much more is read of a broken layer, to tell a damaged one from one that was made so.
+const REST: u64 = 1 << 30;
+/// What one pull may write.
+const BUDGET: u64 = 16 << 30;
+/// Smaller files are no ELF files.
+const SMALLEST: u64 = 64;
+
+/// What the threads of one pull share.
+pub(crate) struct Shared<'a> {
+    pub(crate) plan: Mutex<Plan<'a>>,
+    pub(crate) changed: Condvar,
+    pub(crate) done: AtomicBool,
+    pub(crate) written: AtomicU64,
+    pub(crate) cache: &'a Cache,
+    pub(crate) registry: &'a Registry,
+    pub(crate) image: &'a Image,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// A reader was told to stop: nothing more is needed.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nothing more is needed")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// Names under which something was put, to be taken back if the layer turns out to be bad.
+#[derive(Default)]
+struct Taken {
+    proven: Vec<PathBuf>,
+    /// Believed only when the whole layer was.
+    held: Vec<(PathBuf, Draft)>,
+}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn plan(&self) -> MutexGuard<'_, Plan<'a>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the others.
+    fn publish(&self, plan: MutexGuard<'_, Plan<'a>>) {
+        self.done.store(plan.is_done(), Ordering::Relaxed);
+        drop(plan);
+        self.changed.notify_all();
+    }
+
+    /// Reads a layer that nobody knows yet.
+    pub(crate) fn read(&self, number: usize) -> Result<(), PullError> {
+        let Some(layer) = self.image.layers.get(number) else {
+            return Ok(());
+        };
+        if let Some((index, toc)) = toc::load(&self.place(layer), self.cache)? {
+            self.cache.keep_index(layer.digest, &index);
+            return self.know(number, index, Some(toc));
+        }
+        self.stream(number, layer, None)
+    }
+
+    /// Gets the bytes of files that are known to be in a layer.
+    pub(crate) fn read_again(
+        &self,
+        number: usize,
+        paths: HashSet<Vec<u8>>,
+        toc: Option<&Toc>,
+    ) -> Result<(), PullError> {
+        let Some(layer) = self.image.layers.get(number) else {
+            return Ok(());
+        };
+        let place = self.place(layer);
+        let loaded;
+        let toc = match toc {
+            Some(toc) => Some(toc),
+            None => {
+                loaded = toc::load(&place, self.cache)?.map(|(_, toc)| toc);
+                loaded.as_ref()
+            }
+        };
+        let Some(toc) = toc else {
+            return self.stream(number, layer, Some(paths));
+        };
+        let mut left = HashSet::new();
+        for path in paths {
+            if !self.read_range(number, layer, toc, &path)? {
+                left.insert(path);
+            }
+        }
+        match left.is_empty() {
+            true => Ok(()),
+            false => self.stream(number, layer, Some(left)),
+        }
+    }
+
+    fn know(&self, number: usize, index: LayerIndex, toc: Option<Toc>) -> Result<(), PullError> {
+        let mut plan = self.plan();
+        plan.know(number, index, toc);
+        plan.settle();
+        self.publish(plan);
+        Ok(())
+    }
+
+    fn read_range(
+        &self,
+        number: usize,
+        layer: &LayerBlob,
+        toc: &Toc,
+        path: &[u8],
+    ) -> Result<bool, PullError> {
+        let Some((mut reader, expected)) = toc.open(&self.place(layer), path)? else {
+            return Ok(false);
+        };
+        let directory = self.cache.layer(layer.digest);
+        let (draft, found) = self.keep(layer, &directory, &mut *reader)?;
+        if found != expected {
+            return Err(PullError::Digest {
+                what: format!(
+                    "file `{}` of layer {}",
+                    String::from_utf8_lossy(path),
+                    layer.digest
+                ),
+                expected,
+                found,
+            });
+        }
+        let facts = kept::facts(&draft.file);
+        let mut plan = self.plan();
+        if plan.wants_content(path) {
+            seal(&draft, &Cache::path_name(&directory, path))?;
+        }
+        self.prove(&mut plan, &directory, &draft, &facts)?;
+        plan.learn(number, path.to_vec(), facts.build_id);
+        plan.settle();
+        self.publish(plan);
+        Ok(true)
+    }
+
+    fn place<'l>(&self, layer: &'l LayerBlob) -> Place<'l>
+    where
+        'a: 'l,
+    {
+        Place {
+            registry: self.registry,
+            image: &self.image.reference,
+            layer,
+        }
+    }
+
+    /// Writes a file aside.
+    fn keep(
+        &self,
+        layer: &LayerBlob,
+        directory: &std::path::Path,
+        reader: &mut dyn Read,
+    ) -> Result<(Draft, crate::Digest), PullError> {
+        let mut draft = Cache::draft(directory).map_err(|source| PullError::Cache { source })?;
+        let (size, digest) =
+            kept::copy(reader, &mut draft.file).map_err(|error| pull_error(error, layer))?;
+        let before = self.written.fetch_add(size, Ordering::Relaxed);
+        match before.saturating_add(size) > BUDGET {
+            true => Err(PullError::Layer {
+                layer: layer.digest,
+                problem: "the files that match add up to more than 16 GiB".to_owned(),
+            }),
+            false => Ok((draft, digest)),
+        }
+    }
+
+    /// Puts a file that proves itself by its build-id to its place, if somebody wants it.
+    fn prove(
+        &self,
+        plan: &mut Plan<'_>,
+        directory: &std::path::Path,
+        draft: &Draft,
+        facts: &Facts,
+    ) -> Result<Option<PathBuf>, PullError> {
+        let (Some(id), Some(part)) = (&facts.build_id, facts.part) else {
+            return Ok(None);
+        };
+        if !plan.wants_id(id) {
+            return Ok(None);
+        }
+        let path = Cache::part(directory, part, id);
+        seal(draft, &path)?;
+        plan.kept(part, id, path.clone());
+        plan.follow(id, facts);
+        Ok(Some(path))
+    }
+
+    /// From the beginning. `again` names files to get from a layer that is known already.
+    fn stream(
+        &self,
+        number: usize,
+        layer: &LayerBlob,
+        again: Option<HashSet<Vec<u8>>>,
+    ) -> Result<(), PullError> {
+        let took = AtomicBool::new(false);
+        let stop = |left: u64| {
+            again.is_none()
+                && self.done.load(Ordering::Relaxed)
+                && !(took.load(Ordering::Relaxed) && left <= TAIL)
+        };
+        let advanced = |bytes: u64| self.progress.advanced(bytes);
+        let mut blob = BlobReader::new(
+            self.registry,
+            &self.image.reference,
+            (layer.digest, layer.size),
+            &stop,
+            &advanced,
+        );
+        let mut taken = Taken::default();
+        let mut index = LayerIndex::scanned();
+        let walked = self.walk(
+            layer,
+            &mut blob,
+            again.as_ref(),
+            (&mut index, &mut taken, &took),
+        );
+        let outcome = match walked {
+            Ok(Walk::Enough) => return Ok(()),
+            // What follows the tar belongs to the blob.
+            Ok(Walk::End) => io::copy(&mut blob, &mut io::sink())
+                .map(|_| ())
+                .map_err(|error| pull_error(error, layer)),
+            Err(error @ PullError::Layer { .. }) if blob.left() <= REST => {
+                // A damaged blob is told from one that was made so: by its digest.
+                match io::copy(&mut blob, &mut io::sink()).map_err(|error| pull_error(error, layer))
+                {
+                    Err(damaged @ PullError::Digest { .. }) => Err(damaged),
+                    _ => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(PullError::Offline { .. }) => return Ok(()),
+            Err(error) => {
+                if error.is_mismatch() || matches!(error, PullError::Layer { .. }) {
+                    for path in &taken.proven {
+                        let _ = fs::remove_file(path);
+                    }
+                    let mut plan = self.plan();
+                    plan.retract(&taken.proven);
+                    self.publish(plan);
+                }
+                return Err(error);
+            }
+        }
+        for (path, draft) in &taken.held {
+            seal(draft, path)?;
+        }
+        if again.is_none() {
+            self.cache.keep_index(layer.digest, &index);
+            return self.know(number, index, None);
+        }
+        let mut plan = self.plan();
+        plan.settle();
+        self.publish(plan);
+        Ok(())
+    }
+
+    fn walk(
+        &self,
+        layer: &LayerBlob,
+        blob: &mut BlobReader<'_>,
+        again: Option<&HashSet<Vec<u8>>>,
+        (index, taken, took): (&mut LayerIndex, &mut Taken, &AtomicBool),
+    ) -> Result<Walk, PullError> {
+        let broken = |error: io::Error| pull_error(error, layer);
+        let refused = |problem: String| PullError::Layer {
+            layer: layer.digest,
+            problem,
+        };
+        let directory = self.cache.layer(layer.digest);
+        let mut missing = again.map(HashSet::len);
+        let mut tar = TarReader::new(tar_of(blob, layer.size).map_err(broken)?);
+        while let Some(entry) = tar.next().map_err(broken)? {
+            if entry.kind != Kind::File {
+                index.add(&entry, None).map_err(refused)?;
+                continue;
+            }
+            let mut head = Vec::new();
+            if entry.size >= SMALLEST {
+                tar.content()
+                    .take(4)
+                    .read_to_end(&mut head)
+                    .map_err(broken)?;
+                if head == *b"\x7fELF" {
+                    let more = HEAD.saturating_sub(head.len()) as u64;
+                    tar.content()
+                        .take(more)
+                        .read_to_end(&mut head)
+                        .map_err(broken)?;
+                }
+            }
+            let id = kept::id_of(&head);
+            index.add(&entry, id.clone()).map_err(refused)?;
+            let path = normalized(&entry.path).unwrap_or_default();
+            let (by_id, by_path) = {
+                let plan = self.plan();
+                (
+                    id.is_some_and(|id| plan.wants_id(&id)),
+                    plan.wants_content(&path),
+                )
+            };
+            if again.is_some_and(|paths| paths.contains(&path)) {
+                missing = missing.map(|count| count.saturating_sub(1));
+            }
+            if by_id || by_path {
+                let mut content = head.as_slice().chain(tar.content());
+                let (draft, _) = self.keep(layer, &directory, &mut content)?;
+                let facts = kept::facts(&draft.file);
+                let mut plan = self.plan();
+                let proven = self.prove(&mut plan, &directory, &draft, &facts)?;
+                if proven.is_some() {
+                    took.store(true, Ordering::Relaxed);
+                    taken.proven.extend(proven);
+                }
+                self.publish(plan);
+                if by_path {
+                    taken
+                        .held
+                        .push((Cache::path_name(&directory, &path), draft));
+                }
+            }
+            if missing == Some(0) && taken.held.is_empty() {
+                return Ok(Walk::Enough);
+            }
+        }
+        Ok(Walk::End)
+    }
+}
+
+enum Walk {
+    End,
+    /// All that was asked for proved itself before the end.
+    Enough,
+}
+
+fn seal(draft: &Draft, path: &std::path::Path) -> Result<(), PullError> {
+    Cache::seal(draft, path).map_err(|source| PullError::Cache { source })
+}
+
+/// What a reader inside of decoders has to say.
+fn pull_error(error: io::Error, layer: &LayerBlob) -> PullError {
+    if error.get_ref().is_some_and(|inner| inner.is::<Stopped>()) {
+        return PullError::Offline {
+            what: Stopped.to_string(),
+        };
+    }
+    let disk = matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
+    );
+    if disk {
+        return PullError::Cache { source: error };
+    }
+    let problem = error.to_string();
+    match error
+        .into_inner()
+        .and_then(|inner| inner.downcast::<PullError>().ok())
+    {
+        Some(error) => *error,
+        None => PullError::Layer {
+            layer: layer.digest,
+            problem,
+        },
+    }
+}

@@ -1,0 +1,45 @@
+//! `cdh sysroot <dump>`: pulls what the core needs, prints the directory, and tells of each module where
+//! its file came from, whether it has symbols, and what to do about what is missing.
+
+use anyhow::Result;
+
+use crate::args::{SysrootArgs, TextFormat};
+use crate::pipeline;
+use crate::progress::Bar;
+use crate::render::{self, SysrootView};
+use crate::report::{self, ExitStatus};
+use crate::settings::Settings;
+
+pub(super) fn run(settings: &Settings, args: &SysrootArgs) -> Result<ExitStatus> {
+    let dump = pipeline::open_dump(settings, &args.dump)?;
+    let bar = Bar::new(settings.interactive);
+    let sysroot = args.modules.sysroot.as_deref();
+    let (view, gathered) = pipeline::debug_view(settings, &dump, sysroot, &bar)?;
+    let shown = SysrootView {
+        directory: &view.sysroot,
+        gathered: &gathered,
+        offline: settings.images.offline,
+    };
+    super::print(&match args.output {
+        TextFormat::Text => render::sysroot_text(&shown, settings.style),
+        TextFormat::Json => render::sysroot_json(&shown)?,
+    })?;
+    report::remark(&gathered.remarks);
+    let worst = gathered.remarks.iter().map(report::status_of);
+    let mismatch = gathered
+        .modules
+        .iter()
+        .any(|found| matches!(found.status, cdh_symbolize::ModuleStatus::Mismatch { .. }));
+    let missing = gathered
+        .modules
+        .iter()
+        .any(pipeline::FoundModule::is_missing);
+    // What contradicts itself is worse than what is not there.
+    Ok(match worst.max_by_key(|status| status.code()) {
+        Some(ExitStatus::Mismatch) => ExitStatus::Mismatch,
+        _ if mismatch => ExitStatus::Mismatch,
+        Some(status) if missing => status,
+        None if missing => ExitStatus::Nothing,
+        _ => ExitStatus::Done,
+    })
+}

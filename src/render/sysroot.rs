@@ -1,0 +1,225 @@
+//! Where the files of modules came from, and what the cache holds.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::Result;
+use cdh_elfcore::ModuleKind;
+use cdh_symbolize::ModuleStatus;
+use cdh_sysroot::CacheEntry;
+use serde_json::{Value, json};
+
+use super::table::aligned;
+use super::{Style, Tone, bytes, terminal_line};
+use crate::pipeline::{FileSource, FoundModule, Gathered};
+
+/// Digits of a digest that are shown to people.
+const SHORT: usize = 19;
+
+/// What `cdh sysroot` shows.
+pub struct SysrootView<'a> {
+    /// The directory.
+    pub directory: &'a Path,
+    /// What was found.
+    pub gathered: &'a Gathered,
+    /// Whether the network was not used.
+    pub offline: bool,
+}
+
+/// For people: the directory on the first line, then the table.
+#[must_use]
+pub fn sysroot_text(view: &SysrootView<'_>, style: Style) -> String {
+    let mut text = format!("{}\n", terminal_line(&view.directory.display().to_string()));
+    if let Some(image) = &view.gathered.image {
+        let pulled = bytes(view.gathered.received);
+        text.push_str(&format!("{}: {pulled} pulled\n", terminal_line(image)));
+    }
+    let modules = shown(view);
+    let rows: Vec<Vec<String>> = modules.iter().map(|found| row(found, view)).collect();
+    let lines = aligned(&["MODULE", "BUILD-ID", "FROM", "SYMBOLS", "TO DO"], &rows);
+    for (number, line) in lines.iter().enumerate() {
+        let bad = number.checked_sub(1).and_then(|number| modules.get(number));
+        let tone = match bad {
+            None => Tone::Strong,
+            Some(found) if module_problem(found).is_some() => Tone::Bad,
+            Some(_) => {
+                text.push_str(&format!("{line}\n"));
+                continue;
+            }
+        };
+        text.push_str(&format!("{}\n", style.paint(tone, line)));
+    }
+    text
+}
+
+fn shown<'a>(view: &SysrootView<'a>) -> Vec<&'a FoundModule> {
+    let modules = view.gathered.modules.iter();
+    modules
+        .filter(|found| found.module.kind != ModuleKind::Vdso)
+        .collect()
+}
+
+fn row(found: &FoundModule, view: &SysrootView<'_>) -> Vec<String> {
+    let id = found.module.build_id.as_ref().map(ToString::to_string);
+    vec![
+        found.module.display_path(),
+        id.unwrap_or_else(|| "-".to_owned()),
+        origin(found),
+        symbols(found).to_owned(),
+        to_do(found, view),
+    ]
+}
+
+fn origin(found: &FoundModule) -> String {
+    let main = found.source.map_or("-", source_word);
+    match found.debug_source {
+        Some(debug) if Some(debug) != found.source => format!("{main} + {}", source_word(debug)),
+        _ => main.to_owned(),
+    }
+}
+
+fn source_word(source: FileSource) -> &'static str {
+    match source {
+        FileSource::Core => "core",
+        FileSource::Sysroot => "--sysroot",
+        FileSource::Store => "store",
+        FileSource::Image => "image",
+        FileSource::Host => "this machine",
+        FileSource::Debuginfod => "debuginfod",
+        FileSource::DebugImage => "--debug-image",
+    }
+}
+
+fn symbols(found: &FoundModule) -> &'static str {
+    if found.is_missing() {
+        "-"
+    } else if !found.lacks_debug_info() {
+        "functions and lines"
+    } else if found.has_symbols() {
+        "functions"
+    } else {
+        "exported only"
+    }
+}
+
+/// What stands in the way of using a module's file.
+#[must_use]
+pub fn module_problem(found: &FoundModule) -> Option<String> {
+    match &found.status {
+        ModuleStatus::Mismatch { expected, found } => {
+            let found = found
+                .as_ref()
+                .map_or_else(|| "none".to_owned(), ToString::to_string);
+            Some(format!(
+                "mismatch: the file has build-id {found}, the process had {expected}"
+            ))
+        }
+        ModuleStatus::Unreadable(why) => Some(format!("cannot be read: {why}")),
+        ModuleStatus::Missing => Some("not found".to_owned()),
+        ModuleStatus::Verified | ModuleStatus::Unverified => None,
+    }
+}
+
+fn to_do(found: &FoundModule, view: &SysrootView<'_>) -> String {
+    let sources = match (&view.gathered.image, view.offline) {
+        (_, true) => "run without `--offline`, or pass `--sysroot DIR`",
+        (None, false) => "pass `--image REF` or `--sysroot DIR`, or set DEBUGINFOD_URLS",
+        (Some(_), false) => "pass `--sysroot DIR`, or set DEBUGINFOD_URLS",
+    };
+    match &found.status {
+        ModuleStatus::Mismatch { .. } => format!(
+            "{}; name the image that ran with `--image REF`",
+            module_problem(found).unwrap_or_default()
+        ),
+        ModuleStatus::Missing | ModuleStatus::Unreadable(_) => {
+            format!("{}; {sources}", module_problem(found).unwrap_or_default())
+        }
+        ModuleStatus::Unverified => "unproven: the core holds no build-id of it".to_owned(),
+        ModuleStatus::Verified if found.lacks_debug_info() => match view.offline {
+            true => "for lines: run without `--offline`".to_owned(),
+            false => "for lines: set DEBUGINFOD_URLS, or pass `--debug-image REF`".to_owned(),
+        },
+        ModuleStatus::Verified => String::new(),
+    }
+}
+
+/// One JSON document.
+///
+/// # Errors
+/// Never in practice: the parts are plain text and numbers.
+pub fn sysroot_json(view: &SysrootView<'_>) -> Result<String> {
+    let path =
+        |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let module = |found: &&FoundModule| -> Value {
+        json!({
+            "path": found.module.display_path(),
+            "build_id": found.module.build_id,
+            "status": found.status,
+            "source": found.source,
+            "file": path(&found.path),
+            "debug_source": found.debug_source,
+            "debug_file": path(&found.debug_path),
+            "symbols": symbols(found),
+            "to_do": to_do(found, view),
+        })
+    };
+    let document = json!({
+        "directory": view.directory.display().to_string(),
+        "image": view.gathered.image,
+        "pulled_bytes": view.gathered.received,
+        "modules": shown(view).iter().map(module).collect::<Vec<_>>(),
+        "files": view.gathered.extras.iter()
+            .map(|(path, _)| String::from_utf8_lossy(path).into_owned())
+            .collect::<Vec<_>>(),
+    });
+    Ok(serde_json::to_string_pretty(&document)? + "\n")
+}
+
+/// For people.
+#[must_use]
+pub fn cache_text(entries: &[CacheEntry], now: SystemTime) -> String {
+    let row = |entry: &CacheEntry| {
+        let age = now.duration_since(entry.used).unwrap_or_default().as_secs();
+        let age = match age {
+            0..60 => format!("{age}s"),
+            60..3600 => format!("{}m", age / 60),
+            3600..86_400 => format!("{}h", age / 3600),
+            _ => format!("{}d", age / 86_400),
+        };
+        let name = entry.name.get(..SHORT).unwrap_or(&entry.name);
+        vec![
+            entry.kind.clone(),
+            name.to_owned(),
+            entry.files.to_string(),
+            bytes(entry.bytes),
+            age,
+        ]
+    };
+    let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
+    let mut text = aligned(&["KIND", "NAME", "FILES", "SIZE", "USED"], &rows).join("\n");
+    let total = entries.iter().map(|entry| entry.bytes).sum();
+    text.push_str(&format!("\n{} in all\n", bytes(total)));
+    text
+}
+
+/// One JSON array.
+///
+/// # Errors
+/// Never in practice: the parts are plain text and numbers.
+pub fn cache_json(entries: &[CacheEntry]) -> Result<String> {
+    let entry = |entry: &CacheEntry| {
+        let used = entry
+            .used
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        json!({
+            "kind": entry.kind,
+            "name": entry.name,
+            "files": entry.files,
+            "bytes": entry.bytes,
+            "used_at": used.as_secs(),
+        })
+    };
+    let rows: Vec<Value> = entries.iter().map(entry).collect();
+    Ok(serde_json::to_string_pretty(&rows)? + "\n")
+}
