@@ -12,6 +12,7 @@ mod ls;
 mod man;
 mod rm;
 mod share;
+mod tui;
 
 use std::io::{self, Write};
 
@@ -26,15 +27,19 @@ use crate::settings::Settings;
 /// # Errors
 /// Whatever ends the command early; `report` knows the status that goes with it.
 pub fn run(cli: Cli) -> Result<ExitStatus> {
+    let Some(command) = cli.command else {
+        return tui::run_by_default(&cli.global);
+    };
     // These two need no settings: a broken config file must not stop them. The kernel starts the
     // handler with an empty environment.
-    match cli.command {
+    match command {
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
         _ => {}
     }
     let settings = Settings::gather(&cli.global)?;
-    match cli.command {
+    match command {
+        Command::Tui(args) => tui::run(settings, &args),
         Command::Ls(args) => ls::run(&settings, &args),
         Command::Info(args) => info::run(&settings, &args),
         Command::Fetch(args) => fetch::run(&settings, &args),

@@ -53,6 +53,12 @@ pub fn backtrace(
     observer: &dyn Observer,
 ) -> Result<NamedStacks> {
     let analysis = dump.analysis(settings, observer)?;
+    Ok(name_stacks(dump, analysis, request))
+}
+
+/// Unwinds and names the stacks that an analysis of `dump` holds.
+#[must_use]
+pub fn name_stacks(dump: &Dump, analysis: Analysis, request: &BacktraceRequest) -> NamedStacks {
     let search = dump.module_search(request.sysroot.as_deref());
     let modules = find_modules(
         analysis.head.modules(&analysis.memory),
@@ -67,8 +73,8 @@ pub fn backtrace(
     let arena = SectionArena::default();
     let threads = analysis.head.threads();
     let backtrace = cdh_symbolize::backtrace(threads, &analysis.memory, &loaded, &arena, &options);
-    Ok(NamedStacks {
+    NamedStacks {
         backtrace,
         analysis,
-    })
+    }
 }
