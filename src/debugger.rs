@@ -36,6 +36,13 @@ impl Invocation {
         }
     }
 
+    /// Whether the program takes gdb's arguments.
+    #[must_use]
+    pub fn is_gdb(program: &str) -> bool {
+        let name = Path::new(program).file_name().unwrap_or_default();
+        name.to_string_lossy().contains("gdb")
+    }
+
     /// The command line as a shell would take it, on one line.
     #[must_use]
     pub fn shell_line(&self) -> String {

@@ -109,7 +109,7 @@ pub fn columns(width: u16) -> [u16; 7] {
     let (age, signal, verdict, size) = if roomy { (8, 9, 10, 11) } else { (5, 7, 8, 7) };
     let flexible = rest.saturating_sub(age + signal + verdict + size);
     let top = (flexible * 2 / 5).min(90);
-    let exe = (flexible / 5).clamp(6, 24).min(flexible);
+    let exe = (flexible / 4).clamp(6, 24).min(flexible);
     let workload = flexible.saturating_sub(top + exe);
     [age, workload, exe, signal, verdict, size, top]
 }
@@ -139,7 +139,7 @@ mod tests {
         }
         let [age, workload, exe, signal, verdict, size, top] = columns(80);
         assert_eq!(age + workload + exe + signal + verdict + size + top + 8, 80);
-        assert!(workload >= 16 && exe >= 9 && top >= 16);
+        assert!(workload >= 16 && exe >= 10 && top >= 16);
         assert_eq!(column_at(80, 3), Some(0));
         assert_eq!(column_at(80, 79), Some(6));
     }

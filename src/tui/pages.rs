@@ -11,7 +11,7 @@ use ratatui::text::Line;
 use serde_json::Value;
 
 use super::model::{DumpView, Explained, Known, Opened, Stacks, Tab, Texts};
-use super::styled::{lines, plain};
+use super::styled::{lines, plain, wrapped};
 use super::theme::Theme;
 use crate::render::{
     self, BacktraceView, InfoView, Style, Tone, backtrace_text, bytes, info_text, terminal_line,
@@ -19,6 +19,8 @@ use crate::render::{
 use crate::report::Told;
 
 const STYLE: Style = Style::Colored;
+/// Columns of sentences: what an ordinary terminal has room for.
+const PROSE: usize = 74;
 
 /// The lines of the tab that is shown.
 #[must_use]
@@ -67,13 +69,15 @@ pub fn problem(told: &Told, theme: Theme) -> Vec<Line<'static>> {
     let mut text = String::new();
     for (number, line) in told.lines.iter().enumerate() {
         let tone = if number == 0 { Tone::Bad } else { Tone::Dim };
-        text.push_str(&format!("{}\n", STYLE.paint(tone, line)));
+        for line in wrapped(line, PROSE) {
+            text.push_str(&format!("{}\n", STYLE.paint(tone, line)));
+        }
     }
     for hint in &told.hints {
-        text.push_str(&format!(
-            "\n{} {hint}\n",
-            STYLE.paint(Tone::Strong, "to do:")
-        ));
+        text.push_str(&format!("\n{}\n", STYLE.paint(Tone::Strong, "to do")));
+        for line in wrapped(hint, PROSE) {
+            text.push_str(&format!("  {line}\n"));
+        }
     }
     lines(&text, theme)
 }

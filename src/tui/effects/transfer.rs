@@ -113,7 +113,9 @@ fn fetch(
         Purpose::Debug => {
             let view = pipeline::debug_view(&session.settings, &dump, None, observer)?;
             stop_if_cancelled(observer)?;
-            let invocation = Invocation::new(debugger, &view, &[]);
+            // Its greeting would scroll the crash off a small screen.
+            let quiet = Invocation::is_gdb(debugger).then(|| "-q".into());
+            let invocation = Invocation::new(debugger, &view, quiet.as_slice());
             Ok(Fetched::Ready(Box::new(invocation)))
         }
     }

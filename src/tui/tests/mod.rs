@@ -1,5 +1,10 @@
 //! The TUI without a terminal: `update` as a function, screens on a test backend.
 
+mod behaviour;
+mod desk;
+mod keys;
+mod screens;
+
 use cdh_store::{DumpSummary, ObjectKey};
 use jiff::{SignedDuration, Timestamp};
 

@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::render::{Tone, bytes, terminal_line};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::model::{Model, Overlay};
-use crate::tui::styled::cut;
+use crate::tui::styled::{cut, wrapped};
 
 /// Dumps that a question names.
 const NAMED: usize = 8;
@@ -127,24 +127,6 @@ fn answer(model: &Model) -> Line<'static> {
         key(Action::No),
         Span::raw(" no"),
     ])
-}
-
-/// Lines of at most `width` columns, broken at blanks where there are some.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let used = lines.last().map_or(0, |line| line.width());
-        if used > 0 && used + 1 + word.width() > width {
-            lines.push(String::new());
-        }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    }
-    lines
 }
 
 /// A box in the middle.
