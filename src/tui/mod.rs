@@ -144,6 +144,11 @@ impl Session<'_> {
             if std::mem::take(&mut self.model.redraw) {
                 self.screen.clear()?;
             }
+            // The event comes later than the size.
+            let size = self.screen.size()?;
+            if self.model.size != (size.width, size.height) {
+                self.take(Msg::Resize(size.width, size.height))?;
+            }
             let model = &self.model;
             self.screen.draw(|frame| view::view(model, frame))?;
             self.wait(receiver)?;

@@ -36,7 +36,7 @@ impl Shared {
             .store(i32::try_from(child).unwrap_or(0), Ordering::SeqCst);
         // It came between the decision to start the program and its start.
         if self.ending.load(Ordering::SeqCst) != 0 {
-            self.end_child();
+            self.end_child(Signal::TERM);
         }
     }
 
@@ -53,9 +53,9 @@ impl Shared {
         }
     }
 
-    fn end_child(&self) {
+    fn end_child(&self, signal: Signal) {
         if let Some(child) = Pid::from_raw(self.child.load(Ordering::SeqCst)) {
-            let _ = kill_process(child, Signal::TERM);
+            let _ = kill_process(child, signal);
         }
     }
 }
@@ -75,9 +75,10 @@ pub fn watch(messages: Sender<Msg>) -> io::Result<Arc<Shared>> {
                 continue;
             }
             mine.ending.store(signal, Ordering::SeqCst);
-            mine.end_child();
+            mine.end_child(Signal::TERM);
             let _ = messages.send(Msg::Terminate);
             std::thread::sleep(PATIENCE);
+            mine.end_child(Signal::KILL);
             terminal::give_back();
             mine.finish();
         }

@@ -4,7 +4,7 @@
 //! order. A hundred thousand rows are filtered and sorted by numbers; a row itself never moves.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use cdh_bundle::DumpId;
 use cdh_store::DumpSummary;
@@ -263,8 +263,10 @@ impl Dumps {
             && listing == Listing::Done
         {
             self.rows = incoming;
-            let known: std::collections::HashSet<DumpId> = self.all().map(|dump| dump.id).collect();
-            self.marks.retain(|id| known.contains(id));
+            if !self.marks.is_empty() {
+                let known: HashSet<DumpId> = self.all().map(|dump| dump.id).collect();
+                self.marks.retain(|id| known.contains(id));
+            }
             self.passes = self
                 .rows
                 .iter()

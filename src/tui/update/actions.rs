@@ -13,6 +13,9 @@ use crate::tui::model::{
 };
 use crate::tui::msg::Effect;
 
+/// Terminals drop what is longer (xterm and tmux take about 100 kB of base64).
+const CLIPBOARD: usize = 70_000;
+
 /// Does it.
 pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
     if model.overlay.is_some() && overlay(model, action, effects) {
@@ -466,6 +469,14 @@ fn copy(model: &mut Model, effects: &mut Vec<Effect>) {
             None => return model.say("nothing is selected"),
         },
     };
+    if text.len() > CLIPBOARD {
+        let key = model
+            .keymap
+            .key_for(crate::tui::keymap::Context::Dump, Action::Pager);
+        return model.complain(format!(
+            "this is too long for a terminal's clipboard; `{key}` opens it"
+        ));
+    }
     model.say(format!(
         "{what} is in the clipboard, where the terminal allows it (OSC 52)"
     ));

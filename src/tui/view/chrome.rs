@@ -209,37 +209,33 @@ fn hint(model: &Model, prompt: &Prompt) -> String {
     }
 }
 
-/// The keys of where we are, as many as there is room for; the one for help is always there.
+/// The keys of where we are, as many as there is room for; those that lead out and to the help are
+/// always there.
 pub(super) fn footer(model: &Model, buffer: &mut Buffer, area: Rect) {
-    let context = model.context();
-    let mut keys = model.keymap.footer(context);
-    let help = model.keymap.key_for(Context::Everywhere, Action::Help);
-    let in_help = |pair: &(String, String)| pair.0 == help;
-    let last = keys
-        .iter()
-        .position(in_help)
-        .map(|place| keys.remove(place));
     let room = |pair: &(String, String)| pair.0.width() + pair.1.width() + 3;
-    let mut left = usize::from(area.width).saturating_sub(last.as_ref().map_or(0, room));
-    let mut x = area.x + 1;
+    let always: Vec<(String, String)> = match model.context() {
+        Context::Prompt | Context::Question => Vec::new(),
+        _ => model.keymap.footer(Context::Everywhere),
+    };
+    let reserved: usize = always.iter().map(room).sum();
+    let mut left = usize::from(area.width).saturating_sub(reserved);
     let mut shown = Vec::new();
-    for pair in keys {
+    for pair in model.keymap.footer(model.context()) {
+        if always.contains(&pair) {
+            continue;
+        }
         if room(&pair) > left {
             break;
         }
         left -= room(&pair);
         shown.push(pair);
     }
-    for (key, word) in shown.into_iter().chain(last) {
+    let mut x = area.x + 1;
+    for (key, word) in shown.into_iter().chain(always) {
         let room = |x: u16| usize::from(area.right().saturating_sub(x));
         (x, _) = buffer.set_stringn(x, area.y, &key, room(x), model.theme.key());
-        (x, _) = buffer.set_stringn(
-            x + 1,
-            area.y,
-            &word,
-            room(x + 1),
-            model.theme.tone(Tone::Dim),
-        );
+        let dim = model.theme.tone(Tone::Dim);
+        (x, _) = buffer.set_stringn(x + 1, area.y, &word, room(x + 1), dim);
         x += 2;
     }
 }

@@ -26,11 +26,12 @@ pub use dump::tab_places;
 pub fn view(model: &Model, frame: &mut Frame<'_>) {
     let area = frame.area();
     let buffer = frame.buffer_mut();
-    if area.width < SMALLEST.0
-        || area.height < SMALLEST.1
-        || model.size != (area.width, area.height)
-    {
+    if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
         text(buffer, area, 0, "too small", Style::new());
+        return;
+    }
+    // It has changed since the model was told.
+    if model.size != (area.width, area.height) {
         return;
     }
     let regions = regions(model);
