@@ -10,7 +10,7 @@ use crate::pipeline::DebugView;
 use crate::render::terminal_line;
 
 /// A debugger with all of its arguments.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
     program: OsString,
     arguments: Vec<OsString>,
@@ -36,6 +36,13 @@ impl Invocation {
         }
     }
 
+    /// Whether the program takes gdb's arguments.
+    #[must_use]
+    pub fn is_gdb(program: &str) -> bool {
+        let name = Path::new(program).file_name().unwrap_or_default();
+        name.to_string_lossy().contains("gdb")
+    }
+
     /// The command line as a shell would take it, on one line.
     #[must_use]
     pub fn shell_line(&self) -> String {
@@ -44,10 +51,24 @@ impl Invocation {
         quoted.join(" ")
     }
 
+    /// The program that is started.
+    #[must_use]
+    pub fn program(&self) -> &OsStr {
+        &self.program
+    }
+
+    /// The command, for those who wait for its end.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
+        command
+    }
+
     /// Replaces this process by the debugger, which thus owns the terminal and its signals. Returns
     /// only when that fails.
     pub fn exec(self) -> io::Error {
-        Command::new(self.program).args(self.arguments).exec()
+        self.command().exec()
     }
 }
 

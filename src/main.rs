@@ -12,9 +12,11 @@ mod debugger;
 mod pipeline;
 mod progress;
 mod prompt;
+mod query;
 mod render;
 mod report;
 mod settings;
+mod tui;
 mod when;
 
 use std::process::ExitCode;

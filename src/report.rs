@@ -129,6 +129,32 @@ fn write_lines(level: &str, error: &anyhow::Error, out: &mut dyn Write) -> io::R
     Ok(())
 }
 
+/// What an error says, for those who show it themselves: what failed and why, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The error and its causes, one line each, harmless.
+    pub lines: Vec<String>,
+    /// Advice, harmless.
+    pub hints: Vec<String>,
+    /// The status that goes with it.
+    pub status: ExitStatus,
+}
+
+/// Tells what `error` says without printing it.
+#[must_use]
+pub fn tell(error: &anyhow::Error) -> Told {
+    let lines = error.chain().map(|cause| terminal_line(&cause.to_string()));
+    let failures = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<Failure>());
+    let hints = failures.flat_map(|failure| failure.hints.iter().map(|hint| terminal_line(hint)));
+    Told {
+        lines: lines.collect(),
+        hints: hints.collect(),
+        status: status_of(error),
+    }
+}
+
 /// The exit status that goes with `error`.
 #[must_use]
 pub fn status_of(error: &anyhow::Error) -> ExitStatus {

@@ -14,7 +14,7 @@ use crate::render::Style;
 use crate::report::{ExitStatus, Failure};
 
 /// Everything that a command needs to know about its surroundings.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the dumps are.
     pub store: StoreUrl,
@@ -28,6 +28,10 @@ pub struct Settings {
     pub interactive: bool,
     /// Where the files of modules are pulled from.
     pub images: ImageSettings,
+    /// The stores that the config file names.
+    pub stores: BTreeMap<String, StoreUrl>,
+    /// What is known of the terminal.
+    pub terminal: Terminal,
 }
 
 /// Where the files of modules are pulled from, and how.
@@ -60,6 +64,19 @@ impl ImageSettings {
             ..self
         }
     }
+}
+
+/// What is known of the terminal, for the TUI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terminal {
+    /// Whether it takes input and shows output, and moves its cursor.
+    pub capable: bool,
+    /// Whether colours are wanted.
+    pub colored: bool,
+    /// Whether it shows more than ASCII, as far as the locale tells.
+    pub unicode: bool,
+    /// `$PAGER` with its arguments.
+    pub pager: Vec<String>,
 }
 
 /// `config.toml`.
@@ -110,7 +127,11 @@ impl Settings {
             .or(config.store.as_deref())
             .filter(|name| !name.is_empty());
         let (store, store_is_default) = match named {
-            Some(name) => (parse_store(name, &config)?, false),
+            Some(name) => {
+                let named = config.stores.get(name);
+                let text = named.map_or(name, |named| named.url.as_str());
+                (parse_store(text, &config.stores)?, false)
+            }
             None => (StoreUrl::Directory(default_store()), true),
         };
         let terminal = std::io::stdout().is_terminal();
@@ -132,6 +153,11 @@ impl Settings {
             ca: config.images.ca,
             cache_limit: config.images.cache_mib.unwrap_or(CACHE_MIB) << 20,
         };
+        let stores = config
+            .stores
+            .iter()
+            .filter_map(|(name, named)| Some((name.clone(), named.url.parse().ok()?)))
+            .collect();
         Ok(Self {
             store,
             store_is_default,
@@ -139,7 +165,64 @@ impl Settings {
             style,
             interactive,
             images,
+            stores,
+            terminal: facts_of_terminal(style),
         })
+    }
+
+    /// The same without leave to pull from a network.
+    #[must_use]
+    pub fn offline(&self) -> Self {
+        let images = ImageSettings {
+            offline: true,
+            ..self.images.clone()
+        };
+        Self {
+            images,
+            ..self.clone()
+        }
+    }
+
+    /// The same with another store: a name from the config file, or a location.
+    ///
+    /// # Errors
+    /// When it is no store.
+    pub fn with_store(&self, name: &str) -> Result<Self> {
+        let store = match self.stores.get(name) {
+            Some(url) => url.clone(),
+            // No shell has seen it.
+            None => match name.strip_prefix("~/").zip(env::home_dir()) {
+                Some((rest, home)) => StoreUrl::Directory(home.join(rest)),
+                None => parse_store(name, &self.stores)?,
+            },
+        };
+        Ok(Self {
+            store,
+            store_is_default: false,
+            ..self.clone()
+        })
+    }
+}
+
+fn facts_of_terminal(style: Style) -> Terminal {
+    let both = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()));
+    // Where nothing is said, terminals of today are UTF-8.
+    let unicode = locale.is_none_or(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    });
+    let pager = env::var("PAGER")
+        .ok()
+        .filter(|pager| !pager.trim().is_empty());
+    let pager = pager.unwrap_or_else(|| "less -R".to_owned());
+    Terminal {
+        capable: both && env_is_not("TERM", "dumb"),
+        colored: style == Style::Colored,
+        unicode: unicode && env_is_not("TERM", "linux"),
+        pager: pager.split_whitespace().map(str::to_owned).collect(),
     }
 }
 
@@ -192,13 +275,9 @@ fn read_config(explicit: Option<&Path>) -> Result<ConfigFile> {
     toml::from_str(&text).with_context(|| format!("config file `{}` is not valid", path.display()))
 }
 
-fn parse_store(name: &str, config: &ConfigFile) -> Result<StoreUrl> {
-    let text = config
-        .stores
-        .get(name)
-        .map_or(name, |named| named.url.as_str());
+fn parse_store<T>(text: &str, stores: &BTreeMap<String, T>) -> Result<StoreUrl> {
     text.parse().map_err(|error: cdh_store::StoreError| {
-        let known: Vec<&str> = config.stores.keys().map(String::as_str).collect();
+        let known: Vec<&str> = stores.keys().map(String::as_str).collect();
         let hint = if known.is_empty() {
             "give a directory or `s3://bucket/prefix`".to_owned()
         } else {
@@ -207,7 +286,7 @@ fn parse_store(name: &str, config: &ConfigFile) -> Result<StoreUrl> {
                 known.join(", ")
             )
         };
-        Failure::new(ExitStatus::Failure, format!("`{name}` is not a store"))
+        Failure::new(ExitStatus::Failure, format!("`{text}` is not a store"))
             .cause(error)
             .hint(hint)
             .into()

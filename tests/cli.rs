@@ -1,9 +1,11 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
-#[path = "cli/node_settings.rs"]
-mod node_settings;
 #[path = "cli/images.rs"]
 mod images;
+#[path = "cli/node_settings.rs"]
+mod node_settings;
+#[path = "cli/tui.rs"]
+mod tui;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

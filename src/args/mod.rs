@@ -19,12 +19,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
     max_term_width = 100,
     disable_help_subcommand = true
 )]
-#[command(arg_required_else_help = true, subcommand_required = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
@@ -80,6 +79,8 @@ pub enum ColorWhen {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Browse the dumps of a store; the default on a terminal
+    Tui(TuiArgs),
     /// List the dumps in a store, newest first
     #[command(visible_alias = "list")]
     Ls(LsArgs),
@@ -342,9 +343,49 @@ pub struct ImportArgs {
     /// Bare cores (also compressed with zstd or gzip), bundles, zips of IBM's core-dump-handler
     #[arg(value_name = "CORE", required = true, value_hint = ValueHint::FilePath)]
     pub cores: Vec<PathBuf>,
+    #[command(flatten)]
+    pub workload: WorkloadArgs,
     /// Output format: the new ids, or JSON
     #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
     pub output: TextFormat,
+}
+
+/// Where a process ran, for cores that do not tell.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Workload")]
+pub struct WorkloadArgs {
+    /// Kubernetes namespace that the process ran in
+    #[arg(long, short = 'n', value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Pod that it ran in
+    #[arg(long, value_name = "POD")]
+    pub pod: Option<String>,
+    /// Container in the pod
+    #[arg(long, value_name = "CONTAINER")]
+    pub container: Option<String>,
+    /// Image that it ran from: `repository@sha256:…`
+    #[arg(long, value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Node that it ran on
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+}
+
+/// `cdh tui`.
+#[derive(Debug, Default, Args)]
+pub struct TuiArgs {
+    /// Draw with ASCII only [default: as the locale says]
+    #[arg(long)]
+    pub ascii: bool,
+    /// Show only dumps that match, as typed after `/`: `namespace:payments signal:SEGV since:2d`
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Option<String>,
+    /// Leave the mouse to the terminal
+    #[arg(long)]
+    pub no_mouse: bool,
+    /// Debugger that `d` starts
+    #[arg(long, value_name = "PROGRAM", default_value = "gdb", value_hint = ValueHint::CommandName)]
+    pub debugger: String,
 }
 
 /// `cdh rm`.

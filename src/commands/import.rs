@@ -12,9 +12,17 @@ use crate::settings::Settings;
 pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> {
     let store = pipeline::open_or_create_store(settings)?;
     let bar = Bar::new(settings.interactive);
+    let said = &args.workload;
+    let place = pipeline::Place {
+        namespace: said.namespace.clone(),
+        pod: said.pod.clone(),
+        container: said.container.clone(),
+        node: said.node.clone(),
+        image: said.image.clone(),
+    };
     let mut rows = Vec::new();
     for path in &args.cores {
-        let manifest = pipeline::import(settings, store.as_ref(), path, &bar)?;
+        let manifest = pipeline::import(settings, store.as_ref(), path, &place, &bar)?;
         if args.output == TextFormat::Text {
             super::print(&format!("{}\n", manifest.id))?;
         }

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
+use crate::query::add_term;
 use crate::render;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
-use crate::when::parse_when;
 
 pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
@@ -19,30 +19,11 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
         let hint = "give a number or a name: 11, SEGV or SIGSEGV (`kill -l` lists them)";
         return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
     }
-    let query = Query {
-        namespace: args.namespace.clone(),
-        pod: args.pod.clone(),
-        exe: args.exe.clone(),
-        image: args.image.clone(),
-        node: args.node.clone(),
-        signal: args.signal.clone(),
-        since: args
-            .since
-            .as_deref()
-            .map(|text| parse_when(text, now))
-            .transpose()?,
-        until: args
-            .until
-            .as_deref()
-            .map(|text| parse_when(text, now))
-            .transpose()?,
-        truncated: args.truncated,
-        fingerprint: args.fingerprint.clone(),
-        // The limit counts dumps in the order asked for, so another order needs them all first.
-        limit: args
-            .limit
-            .filter(|_| args.sort == SortBy::Time && !args.group),
-    };
+    let mut query = args.query(now)?;
+    // The limit counts dumps in the order asked for, so another order needs them all first.
+    query.limit = args
+        .limit
+        .filter(|_| args.sort == SortBy::Time && !args.group);
     let store = pipeline::open_store(settings)?;
     let mut dumps = pipeline::catalog(settings, store.as_ref())
         .find(&query)
@@ -85,19 +66,37 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
 }
 
 impl LsArgs {
-    fn is_filtered(&self) -> bool {
+    /// The terms that were given.
+    fn terms(&self) -> Vec<(&'static str, &str)> {
         let texts = [
-            &self.namespace,
-            &self.pod,
-            &self.exe,
-            &self.image,
-            &self.node,
-            &self.signal,
-            &self.since,
-            &self.until,
-            &self.fingerprint,
+            ("namespace", &self.namespace),
+            ("pod", &self.pod),
+            ("exe", &self.exe),
+            ("image", &self.image),
+            ("node", &self.node),
+            ("signal", &self.signal),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("fingerprint", &self.fingerprint),
         ];
-        self.truncated || texts.iter().any(|text| text.is_some())
+        let given = texts
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, text.as_deref()?)));
+        given
+            .chain(self.truncated.then_some(("truncated", "yes")))
+            .collect()
+    }
+
+    fn query(&self, now: Timestamp) -> Result<Query> {
+        let mut query = Query::default();
+        for (name, value) in self.terms() {
+            add_term(&mut query, name, value, now)?;
+        }
+        Ok(query)
+    }
+
+    fn is_filtered(&self) -> bool {
+        !self.terms().is_empty()
     }
 }
 

@@ -14,6 +14,7 @@ mod man;
 mod rm;
 mod share;
 mod sysroot;
+mod tui;
 
 use std::io::{self, Write};
 
@@ -28,15 +29,18 @@ use crate::settings::Settings;
 /// # Errors
 /// Whatever ends the command early; `report` knows the status that goes with it.
 pub fn run(cli: Cli) -> Result<ExitStatus> {
+    let Some(command) = cli.command else {
+        return tui::run_by_default(&cli.global);
+    };
     // These two need no settings: a broken config file must not stop them. The kernel starts the
     // handler with an empty environment.
-    match cli.command {
+    match command {
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
         _ => {}
     }
     let mut settings = Settings::gather(&cli.global)?;
-    let modules = match &cli.command {
+    let modules = match &command {
         Command::Bt(args) => Some(&args.modules),
         Command::Debug(args) => Some(&args.modules),
         Command::Sysroot(args) => Some(&args.modules),
@@ -45,7 +49,8 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
     if let Some(modules) = modules {
         settings.images = settings.images.with(modules);
     }
-    match cli.command {
+    match command {
+        Command::Tui(args) => tui::run(settings, &args),
         Command::Ls(args) => ls::run(&settings, &args),
         Command::Info(args) => info::run(&settings, &args),
         Command::Fetch(args) => fetch::run(&settings, &args),

@@ -55,6 +55,18 @@ pub fn backtrace(
     observer: &dyn Observer,
 ) -> Result<NamedStacks> {
     let analysis = dump.analysis(settings, observer)?;
+    Ok(name_stacks(settings, dump, analysis, request, observer))
+}
+
+/// Unwinds and names the stacks that an analysis of `dump` holds.
+#[must_use]
+pub fn name_stacks(
+    settings: &Settings,
+    dump: &Dump,
+    analysis: Analysis,
+    request: &BacktraceRequest,
+    observer: &dyn Observer,
+) -> NamedStacks {
     let search = dump.module_search(request.sysroot.as_deref());
     let Gathered {
         modules, remarks, ..
@@ -74,9 +86,9 @@ pub fn backtrace(
     let arena = SectionArena::default();
     let threads = analysis.head.threads();
     let backtrace = cdh_symbolize::backtrace(threads, &analysis.memory, &loaded, &arena, &options);
-    Ok(NamedStacks {
+    NamedStacks {
         backtrace,
         analysis,
         remarks,
-    })
+    }
 }

@@ -218,6 +218,13 @@ fn unpack_core(
     observer.started(&format!("fetching {label}"), known);
     let file = new_file(&part.join("core"))?;
     let (copied, found) = copy_sparse(&mut reader, file, observer)?;
+    if observer.is_cancelled() {
+        return Err(Failure::new(
+            ExitStatus::Interrupted,
+            format!("fetching {label} was cancelled"),
+        )
+        .into());
+    }
     if let Err(error) = copied {
         // A damaged bundle still gives what it holds; a whole one must not end here.
         if bundle.salvaged().is_none() {
@@ -267,6 +274,9 @@ fn copy_sparse(
         observer.advanced(count as u64);
         match ended {
             Ok(true) => break Ok(()),
+            Ok(false) if observer.is_cancelled() => {
+                break Err(io::ErrorKind::Interrupted.into());
+            }
             Ok(false) => {}
             Err(error) => break Err(error),
         }

@@ -10,7 +10,7 @@ use cdh_bundle::{BundleError, BundleReader, EntryKind, Manifest};
 use cdh_elfcore::{
     Avma, ByteSource, Completeness, CoreError, CoreFile, CoreHead, FileSource, MappedFile, Memory,
 };
-use cdh_store::DumpSummary;
+use cdh_store::{DumpSummary, Store};
 
 use super::files::open_regular;
 use super::{Case, case, import, stores};
@@ -85,22 +85,28 @@ pub fn open_dump(settings: &Settings, reference: &str) -> Result<Dump> {
     }
     let store = stores::open_store(settings)?;
     match stores::resolve(settings, store.as_ref(), reference) {
-        Ok(summary) => {
-            let source = store
-                .read(&summary.key)
-                .map_err(|error| stores::store_failure(error, "read"))?;
-            let bundle = BundleReader::open(source)
-                .map_err(|error| bundle_failure(error, &summary.key.to_string()))?;
-            Ok(Dump {
-                origin: Origin::Store(Box::new(summary)),
-                manifest: bundle.summary_manifest(),
-                bundle: Some(bundle),
-            })
-        }
+        Ok(summary) => open_summary(store.as_ref(), summary),
         // A file in the current directory needs no `./`, but the store comes first.
         Err(_) if path.exists() => open_path(path),
         Err(error) => Err(error),
     }
+}
+
+/// Opens a dump that was listed.
+///
+/// # Errors
+/// When it is gone, or cannot be read as a bundle.
+pub fn open_summary(store: &dyn Store, summary: DumpSummary) -> Result<Dump> {
+    let source = store
+        .read(&summary.key)
+        .map_err(|error| stores::store_failure(error, "read"))?;
+    let bundle = BundleReader::open(source)
+        .map_err(|error| bundle_failure(error, &summary.key.to_string()))?;
+    Ok(Dump {
+        origin: Origin::Store(Box::new(summary)),
+        manifest: bundle.summary_manifest(),
+        bundle: Some(bundle),
+    })
 }
 
 fn looks_like_path(reference: &str) -> bool {
@@ -262,6 +268,18 @@ impl Dump {
             memory: LayeredMemory(layers),
             completeness,
             from_minicore,
+        })
+    }
+
+    /// What the minicore alone tells: little to read, wherever the dump is. `None` where there is none.
+    #[must_use]
+    pub fn quick_analysis(&self) -> Option<Analysis> {
+        let minicore = self.minicore()?;
+        Some(Analysis {
+            head: minicore.head().clone(),
+            memory: LayeredMemory(vec![minicore]),
+            completeness: None,
+            from_minicore: true,
         })
     }
 

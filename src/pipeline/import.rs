@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cdh_bundle::{
     BundleReader, BundleWriter, Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DigestReader,
-    DumpId, EntryDir, EntryKind, Manifest, ModuleRecord, ProcessFacts, RawText, SCHEMA,
+    DumpId, EntryDir, EntryKind, ImageRef, Manifest, ModuleRecord, ProcessFacts, RawText, SCHEMA,
     SEEKABLE_FRAME, SeekableReader, SeekableWriter, SignalFacts, Verdict, render_stem,
 };
 use cdh_elfcore::{CoreFile, CoreHead, FileSource, Module, ModuleKind, SignalInfo};
@@ -25,7 +25,50 @@ use crate::settings::Settings;
 /// A balance for a desk: about twice the ratio of the handler's level at a third of its speed.
 const LEVEL: i32 = 3;
 
-/// Puts the file at `path` into `store`; returns what is now in there.
+/// Where the process ran, as whoever imports its core says. What is said counts more than what a
+/// bundle says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// Pod.
+    pub pod: Option<String>,
+    /// Container in the pod.
+    pub container: Option<String>,
+    /// Node.
+    pub node: Option<String>,
+    /// Image reference.
+    pub image: Option<String>,
+}
+
+impl Place {
+    fn note(&self, manifest: &mut Manifest) {
+        let said = [&self.namespace, &self.pod, &self.container, &self.node];
+        if said.iter().any(|part| part.is_some()) {
+            let known = manifest.workload.get_or_insert_default();
+            let set = |known: &mut Option<String>, said: &Option<String>| {
+                if said.is_some() {
+                    known.clone_from(said);
+                }
+            };
+            set(&mut known.namespace, &self.namespace);
+            set(&mut known.pod, &self.pod);
+            set(&mut known.container, &self.container);
+            set(&mut known.node, &self.node);
+        }
+        if let Some(reference) = &self.image {
+            manifest.image = Some(ImageRef {
+                reference: reference.clone(),
+            });
+        }
+        if let Some(node) = &self.node {
+            manifest.node = RawText::from(node.as_str());
+        }
+    }
+}
+
+/// Puts the file at `path` into `store`, with where it ran where that is said; returns what is now in
+/// there.
 ///
 /// # Errors
 /// When it is no dump, or cannot be stored.
@@ -33,6 +76,7 @@ pub fn import(
     settings: &Settings,
     store: &dyn Store,
     path: &Path,
+    place: &Place,
     observer: &dyn Observer,
 ) -> Result<Manifest> {
     let shown = terminal_line(&path.display().to_string());
@@ -48,20 +92,20 @@ pub fn import(
     let id = DumpId::random();
     observer.started(&format!("packing {shown}"), Some(metadata.len()));
     let sealed = match magic.get(..known).unwrap_or_default() {
-        b"PK\x03\x04" | b"PK\x05\x06" => repack(&spool, file, &shown),
+        b"PK\x03\x04" | b"PK\x05\x06" => repack(&spool, file, &shown, place),
         b"\x28\xb5\x2f\xfd" => {
             let plain = zstd::stream::read::Decoder::new(Counting {
                 inner: file,
                 observer,
             })?;
-            pack(&spool, id, plain, path, &metadata)
+            pack(&spool, id, plain, path, &metadata, place)
         }
         [0x1f, 0x8b, ..] => {
             let plain = flate2::read::MultiGzDecoder::new(Counting {
                 inner: file,
                 observer,
             });
-            pack(&spool, id, plain, path, &metadata)
+            pack(&spool, id, plain, path, &metadata, place)
         }
         _ => pack(
             &spool,
@@ -72,6 +116,7 @@ pub fn import(
             },
             path,
             &metadata,
+            place,
         ),
     };
     observer.finished();
@@ -137,6 +182,7 @@ fn pack(
     plain: impl Read,
     path: &Path,
     metadata: &fs::Metadata,
+    place: &Place,
 ) -> Result<std::path::PathBuf> {
     let shown = terminal_line(&path.display().to_string());
     let mut entry = EntryDir::create(spool, id)?;
@@ -146,6 +192,7 @@ fn pack(
         let core = packed_core(&entry, &shown)?;
         let mut manifest = manifest_of_core(&core, path, metadata);
         manifest.id = id;
+        place.note(&mut manifest);
         manifest.stem = render_stem(DEFAULT_STEM, &manifest);
         manifest.fingerprint = fingerprint(&core, path);
         manifest.core = Some(CoreRecord {
@@ -183,10 +230,11 @@ fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
 }
 
 /// A bundle of ours entry by entry; of IBM's, with the core in our encoding.
-fn repack(spool: &Path, file: File, shown: &str) -> Result<std::path::PathBuf> {
+fn repack(spool: &Path, file: File, shown: &str, place: &Place) -> Result<std::path::PathBuf> {
     let source = Arc::new(FileSource::new(file)?);
     let bundle = BundleReader::open(source).map_err(|error| dump::bundle_failure(error, shown))?;
     let mut manifest = bundle.summary_manifest();
+    place.note(&mut manifest);
     let mut entry = EntryDir::create(spool, manifest.id)?;
     let directory = entry.path().to_owned();
     let outcome = (|| {

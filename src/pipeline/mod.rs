@@ -16,10 +16,11 @@ mod sources;
 mod stores;
 mod sysroot;
 
-pub use backtrace::{BacktraceRequest, backtrace};
+pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
 pub use case::{Case, fetch};
-pub use dump::{Analysis, Dump, Origin, open_dump};
-pub use import::import;
+pub use dump::{Analysis, Dump, Origin, open_dump, open_summary};
+pub use files::open_regular;
+pub use import::{Place, import};
 pub use modules::{FileSource, FoundModule, ModuleSearch, find_modules};
 pub use sources::{Gathered, gather_files, image_cache};
 pub use stores::{catalog, open_or_create_store, open_store, resolve, store_failure};
@@ -34,4 +35,8 @@ pub trait Observer: Sync {
     fn advanced(&self, bytes: u64);
     /// Done or failed.
     fn finished(&self);
+    /// Whether nobody waits for the work any more: it ends soon with `ExitStatus::Interrupted`.
+    fn is_cancelled(&self) -> bool {
+        false
+    }
 }

@@ -165,7 +165,8 @@ pub fn list_groups(
 }
 
 /// `12s`, `5m`, `3h`, `9d`: how long ago, in one unit.
-fn age(then: Timestamp, now: Timestamp) -> String {
+#[must_use]
+pub fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(then.as_second());
     match seconds {
         ..0 => "future".to_owned(),

@@ -15,7 +15,7 @@ mod units;
 pub use backtrace::{BacktraceView, backtrace_json, backtrace_text};
 pub use escape::terminal_line;
 pub use info::{InfoView, info_json, info_text};
-pub use list::{list_csv, list_groups, list_ids, list_json, list_jsonl, list_table};
+pub use list::{age, list_csv, list_groups, list_ids, list_json, list_jsonl, list_table};
 pub use style::{Style, Tone};
 pub use sysroot::{
     SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,

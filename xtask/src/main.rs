@@ -5,10 +5,12 @@
 //! cargo xtask demo      real crashes, captured, listed, explained, and compared with gdb
 //! cargo xtask handler   builds the static handler and prints its path
 //! cargo xtask bench     measures against peers
+//! cargo xtask bucket    a store with hundreds of real crashes, to try the TUI with
 //! cargo xtask docs      regenerates man pages and completions
 //! ```
 
 mod bench;
+mod bucket;
 mod build;
 mod crash;
 mod demo;
@@ -48,11 +50,15 @@ fn run() -> Result<()> {
             println!("{}", build::handler()?.display());
             Ok(())
         }
+        "bucket" => {
+            tools::require(&["cc", "gdb"])?;
+            bucket::run(&rest)
+        }
         "docs" => docs::generate(),
         "bench" => {
             tools::require(&["cc"])?;
             bench::run(&rest)
         }
-        _ => bail!("usage: cargo xtask test | demo | handler | docs | bench"),
+        _ => bail!("usage: cargo xtask test | demo | handler | docs | bench | bucket"),
     }
 }

@@ -25,7 +25,7 @@ const MAX_CANDIDATES: usize = 10;
 /// Manifests that are read at once.
 const PARALLEL: usize = 16;
 /// Where our dumps stand.
-const DUMPS: &str = "dumps/";
+pub(crate) const DUMPS: &str = "dumps/";
 
 /// The dumps of a store.
 pub struct Catalog<'s> {
@@ -66,6 +66,10 @@ impl<'s> Catalog<'s> {
     #[must_use]
     pub fn new(store: &'s dyn Store) -> Self {
         Self { store, cache: None }
+    }
+
+    pub(crate) fn store(&self) -> &'s dyn Store {
+        self.store
     }
 
     /// Keeps the manifests that it reads.

@@ -28,6 +28,7 @@ mod error;
 mod key;
 mod manifest_cache;
 mod object;
+mod pages;
 mod query;
 mod retention;
 #[cfg(feature = "s3")]

@@ -34,8 +34,9 @@ pub struct Query {
 }
 
 impl Query {
-    /// Whether the key alone rules a dump in.
-    pub(crate) fn matches(&self, dump: &DumpSummary) -> bool {
+    /// Whether the key alone rules a dump in. `limit` is no condition; image and node are in manifests.
+    #[must_use]
+    pub fn matches(&self, dump: &DumpSummary) -> bool {
         let text = |pattern: &Option<String>, value: Option<&str>| {
             pattern
                 .as_ref()
@@ -60,7 +61,8 @@ impl Query {
     }
 
     /// Whether manifests must be read.
-    pub(crate) fn needs_manifest(&self) -> bool {
+    #[must_use]
+    pub fn needs_manifest(&self) -> bool {
         self.image.is_some() || self.node.is_some()
     }
 
@@ -70,23 +72,26 @@ impl Query {
             .image
             .as_ref()
             .map(|image| image.reference.as_str());
-        // Who asks for a repository rarely knows its digest.
-        let repository = image.and_then(|image| image.split('@').next());
         let node = manifest.node.to_string();
         let named = manifest
             .workload
             .as_ref()
             .and_then(|workload| workload.node.as_deref());
+        self.matches_place(image, [Some(&node), named])
+    }
+
+    /// Whether image and node, which only manifests hold, rule a dump in.
+    #[must_use]
+    pub fn matches_place(&self, image: Option<&str>, nodes: [Option<&str>; 2]) -> bool {
+        // Who asks for a repository rarely knows its digest.
+        let repository = image.and_then(|image| image.split('@').next());
         let any = |wanted: &str, texts: [Option<&str>; 2]| {
             texts.into_iter().flatten().any(|text| glob(wanted, text))
         };
         self.image
             .as_ref()
             .is_none_or(|wanted| any(wanted, [image, repository]))
-            && self
-                .node
-                .as_ref()
-                .is_none_or(|wanted| any(wanted, [Some(&node), named]))
+            && self.node.as_ref().is_none_or(|wanted| any(wanted, nodes))
     }
 }
 

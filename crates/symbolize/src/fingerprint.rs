@@ -148,6 +148,27 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// The frame that a crash is called after: the first that is no part of ending the process.
+#[must_use]
+pub fn blamed_frame(frames: &[Frame]) -> Option<&Frame> {
+    let named = |frame: &Frame| match &frame.function {
+        Ok(function) => Some(is_machinery(&normalised(&function.name))),
+        Err(_) => None,
+    };
+    let counted = |frame: &&Frame| !frame.tail_call && !frame.signal_handler;
+    let frames: Vec<&Frame> = frames.iter().filter(counted).take(REACH).collect();
+    // Frames without a name may stand between those of the machinery.
+    let leading = frames
+        .iter()
+        .take_while(|frame| named(frame).unwrap_or(true));
+    let last = leading
+        .enumerate()
+        .filter(|(_, frame)| named(frame).is_some())
+        .last();
+    let start = last.map_or(0, |(index, _)| index.saturating_add(1));
+    frames.get(start).or(frames.first()).copied()
+}
+
 /// A frame without a name.
 fn place(module: &Module, svma: Svma) -> Option<Step> {
     let name = String::from_utf8_lossy(module.path.rsplit(|byte| *byte == b'/').next()?);

@@ -40,7 +40,7 @@ pub use arena::SectionArena;
 pub use backtrace::{
     Backtrace, BacktraceOptions, Elapsed, ModuleReport, ThreadBacktrace, backtrace, module_needs,
 };
-pub use fingerprint::Fingerprint;
+pub use fingerprint::{Fingerprint, blamed_frame};
 pub use frame::{Frame, Function, Location, Reason};
 pub use loaded::{LoadedModule, ModuleStatus};
 pub use need::{ModuleNeed, Need, needs_of};

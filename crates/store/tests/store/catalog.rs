@@ -449,3 +449,29 @@ fn a_manifest_is_read_once_as_long_as_it_stays_the_same() {
     assert_eq!(catalog.find(&query).unwrap(), first);
     assert_eq!(store.take().2, 0);
 }
+
+#[test]
+fn pages_hold_what_a_search_finds_with_the_newest_day_first() {
+    let (house, _) = nine_days();
+    let catalog = Catalog::new(&house.store);
+    let mut pages = Vec::new();
+    let mut visit = |page: Vec<DumpSummary>| {
+        pages.push(page);
+        std::ops::ControlFlow::Continue(())
+    };
+    catalog.pages(&mut visit).unwrap();
+    let newest = |page: &Vec<DumpSummary>| page[0].captured_at.to_string()[..10].to_owned();
+    assert_eq!(newest(&pages[0]), "2026-01-09");
+    assert_eq!(newest(&pages[1]), "2026-01-08");
+    let mut all: Vec<_> = pages.concat();
+    all.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
+    assert_eq!(all, catalog.find(&Query::default()).unwrap());
+
+    let mut count = 0;
+    let mut stop = |_: Vec<DumpSummary>| {
+        count += 1;
+        std::ops::ControlFlow::Break(())
+    };
+    catalog.pages(&mut stop).unwrap();
+    assert_eq!(count, 1);
+}

@@ -1,0 +1,47 @@
+//! `cdh tui`, or `cdh` alone on a terminal: browses the dumps of a store.
+//!
+//! Without a terminal, `cdh` alone prints its help, as it would for a mistake: scripts that lost their
+//! arguments must not hang.
+
+use anyhow::Result;
+use clap::CommandFactory;
+
+use crate::args::{Cli, GlobalArgs, TuiArgs};
+use crate::report::{ExitStatus, Failure};
+use crate::settings::Settings;
+use crate::tui::{self, Options};
+
+pub(super) fn run(settings: Settings, args: &TuiArgs) -> Result<ExitStatus> {
+    if !settings.terminal.capable {
+        return Err(Failure::new(
+            ExitStatus::Failure,
+            "the TUI needs a terminal on standard input and output that can move its cursor",
+        )
+        .hint("use `cdh ls`, `cdh bt <DUMP>` and `cdh debug <DUMP>`, or set TERM")
+        .into());
+    }
+    let options = Options {
+        ascii: args.ascii || !settings.terminal.unicode,
+        filter: args.filter.clone().unwrap_or_default(),
+        mouse: !args.no_mouse,
+        debugger: args.debugger.clone(),
+    };
+    tui::run(settings, options)
+}
+
+/// No verb was given.
+pub(super) fn run_by_default(global: &GlobalArgs) -> Result<ExitStatus> {
+    let settings = Settings::gather(global);
+    // A broken config file is told on a terminal, and does not hide the help elsewhere.
+    if let Ok(settings) = &settings
+        && !settings.terminal.capable
+    {
+        eprint!("{}", Cli::command().render_help());
+        return Ok(ExitStatus::Failure);
+    }
+    let args = TuiArgs {
+        debugger: "gdb".to_owned(),
+        ..TuiArgs::default()
+    };
+    run(settings?, &args)
+}

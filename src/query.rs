@@ -1,0 +1,93 @@
+//! The terms by which dumps are searched: one vocabulary for the flags of `cdh ls` and for the filter
+//! of the TUI.
+
+use anyhow::Result;
+use cdh_store::Query;
+use jiff::Timestamp;
+
+use crate::report::{ExitStatus, Failure};
+use crate::when::parse_when;
+
+/// Name of each term, and what it asks.
+pub const TERMS: [(&str, &str); 10] = [
+    ("namespace", "of this namespace (`*` and `?` match)"),
+    ("pod", "of this pod"),
+    ("exe", "of this program"),
+    ("image", "of this image"),
+    ("node", "from this node"),
+    ("signal", "of this signal: 11, SEGV or SIGSEGV"),
+    ("since", "since then: 2h, 7d, 2026-01-31"),
+    ("until", "until then"),
+    ("truncated", "that are not complete"),
+    ("fingerprint", "with this fingerprint (or the start of it)"),
+];
+
+/// Adds the condition that the term `name` has this value.
+///
+/// # Errors
+/// When there is no such term, or it cannot have this value.
+pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> Result<()> {
+    let text = || Some(value.to_owned());
+    match name {
+        "namespace" => query.namespace = text(),
+        "pod" => query.pod = text(),
+        "exe" => query.exe = text(),
+        "image" => query.image = text(),
+        "node" => query.node = text(),
+        "signal" => query.signal = text(),
+        "since" => query.since = Some(parse_when(value, now)?),
+        "until" => query.until = Some(parse_when(value, now)?),
+        "fingerprint" => query.fingerprint = text(),
+        "truncated" => match value {
+            "" | "yes" | "true" => query.truncated = true,
+            "no" | "false" => query.truncated = false,
+            _ => {
+                return Err(Failure::new(
+                    ExitStatus::Failure,
+                    format!("`truncated` is `yes` or `no`, not `{value}`"),
+                )
+                .into());
+            }
+        },
+        _ => {
+            let known: Vec<&str> = TERMS.iter().map(|(name, _)| *name).collect();
+            return Err(
+                Failure::new(ExitStatus::Failure, format!("`{name}` is not a term"))
+                    .hint(format!("the terms are {}", known.join(", ")))
+                    .into(),
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_term_is_understood_and_no_other() {
+        let now = Timestamp::UNIX_EPOCH;
+        for (name, _) in TERMS {
+            let value = if name == "truncated" {
+                ""
+            } else {
+                "2026-01-31"
+            };
+            assert!(
+                add_term(&mut Query::default(), name, value, now).is_ok(),
+                "{name}"
+            );
+        }
+        for (name, value) in [
+            ("colour", "red"),
+            ("since", "yesterday"),
+            ("truncated", "very"),
+        ] {
+            assert!(
+                add_term(&mut Query::default(), name, value, now).is_err(),
+                "{name}"
+            );
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! `:` commands: a table, and how a line is read by it.
+
+/// What can be typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the table says what each does
+pub enum Verb {
+    Backtrace,
+    Delete,
+    Diff,
+    Dump,
+    Dumps,
+    Fetch,
+    Filter,
+    Gdb,
+    Groups,
+    Help,
+    Quit,
+    Refresh,
+    Sort,
+    Store,
+    Stores,
+    Tab,
+    Transfers,
+    /// A panic on purpose, for the test that the terminal survives one.
+    Panic,
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandSpec {
+    /// What is typed.
+    pub name: &'static str,
+    /// What comes behind it.
+    pub arguments: &'static str,
+    /// In words.
+    pub help: &'static str,
+    /// What it is.
+    pub verb: Verb,
+}
+
+const fn command(
+    name: &'static str,
+    arguments: &'static str,
+    help: &'static str,
+    verb: Verb,
+) -> CommandSpec {
+    CommandSpec {
+        name,
+        arguments,
+        help,
+        verb,
+    }
+}
+
+/// All commands.
+pub const COMMANDS: [CommandSpec; 17] = [
+    command(
+        "backtrace",
+        "",
+        "backtrace of the selected dump",
+        Verb::Backtrace,
+    ),
+    command(
+        "delete",
+        "",
+        "delete the selected or marked dumps; asks first",
+        Verb::Delete,
+    ),
+    command("diff", "", "compare the two marked dumps", Verb::Diff),
+    command(
+        "dump",
+        "ID",
+        "open a dump by the start of its id",
+        Verb::Dump,
+    ),
+    command("dumps", "", "the list of dumps", Verb::Dumps),
+    command(
+        "fetch",
+        "",
+        "fetch the selected or marked dumps",
+        Verb::Fetch,
+    ),
+    command(
+        "filter",
+        "TERMS",
+        "show only what matches; nothing shows all",
+        Verb::Filter,
+    ),
+    command("gdb", "", "gdb on the selected dump", Verb::Gdb),
+    command("groups", "", "same crashes as one line", Verb::Groups),
+    command("help", "", "the keys", Verb::Help),
+    command("quit", "", "quit", Verb::Quit),
+    command("refresh", "", "list the store again", Verb::Refresh),
+    command(
+        "sort",
+        "COLUMN",
+        "time, workload, exe, signal, verdict, size, top; twice turns it round",
+        Verb::Sort,
+    ),
+    command(
+        "store",
+        "STORE",
+        "switch to a directory, s3://bucket/prefix, or a configured name",
+        Verb::Store,
+    ),
+    command("stores", "", "choose a store", Verb::Stores),
+    command(
+        "tab",
+        "NAME",
+        "a tab of the dump: backtrace, info, workload, logs, modules, …",
+        Verb::Tab,
+    ),
+    command("transfers", "", "downloads and pulls", Verb::Transfers),
+];
+
+/// Reads a line: the command, by its name or the start of it, and what comes behind.
+///
+/// # Errors
+/// In words, when there is no such command, or several.
+pub fn parse(line: &str) -> Result<(Verb, &str), String> {
+    let line = line.trim();
+    let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    // Debug builds only: the test of the whole program forces a panic with it.
+    if cfg!(debug_assertions) && name == "panic" {
+        return Ok((Verb::Panic, rest));
+    }
+    let exact = COMMANDS.iter().find(|known| known.name == name);
+    let known: Vec<&CommandSpec> = match exact {
+        Some(known) => vec![known],
+        None => COMMANDS
+            .iter()
+            .filter(|known| known.name.starts_with(name))
+            .collect(),
+    };
+    match known.as_slice() {
+        _ if name.is_empty() => Err("nothing was typed".to_owned()),
+        [known] => Ok((known.verb, rest.trim())),
+        // `:q` is what fingers type.
+        [] => Err(format!("there is no command `{name}`; `?` lists them")),
+        several => {
+            let names: Vec<&str> = several.iter().map(|known| known.name).collect();
+            Err(format!("`{name}` may be {}", names.join(" or ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_known_by_their_beginning() {
+        assert_eq!(parse("q"), Ok((Verb::Quit, "")));
+        assert_eq!(parse(" sort  size "), Ok((Verb::Sort, "size")));
+        assert_eq!(parse("dump ab12"), Ok((Verb::Dump, "ab12")));
+        assert!(parse("d").unwrap_err().contains("delete or diff"));
+        assert!(parse("launch").unwrap_err().contains("no command"));
+        assert!(parse("").is_err());
+    }
+}

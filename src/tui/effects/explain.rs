@@ -1,0 +1,234 @@
+//! Reads what a dump holds: the minicore first, which is little, then whatever else there is.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+
+use anyhow::Result;
+use cdh_bundle::EntryKind;
+use cdh_store::DumpSummary;
+
+use super::{Session, guarded};
+use crate::pipeline::{self, Analysis, BacktraceRequest, Dump, NamedStacks, Observer};
+use crate::render::terminal_line;
+use crate::tui::model::{Depth, Opened, RequestId, Source, Stacks, Texts};
+use crate::tui::msg::Msg;
+use crate::tui::pages;
+
+/// Frames of a thread that are shown.
+const FRAMES: usize = 256;
+/// Bytes of a log, a JSON text or a list of mappings that are shown.
+const TEXT: u64 = 4 << 20;
+/// A source file is not larger.
+const SOURCE: u64 = 8 << 20;
+/// Lines of source before and after the frame's.
+const AROUND: u32 = 20;
+
+struct Silent;
+
+impl Observer for Silent {
+    fn started(&self, _: &str, _: Option<u64>) {}
+    fn advanced(&self, _: u64) {}
+    fn finished(&self) {}
+}
+
+/// Answers what is asked about a dump, piece by piece.
+pub(super) fn explain(
+    session: &Session,
+    request: RequestId,
+    summary: &DumpSummary,
+    depth: Depth,
+    messages: &Sender<Msg>,
+) {
+    if session.over.load(Ordering::SeqCst) {
+        return;
+    }
+    let id = summary.id;
+    // Nobody listens any more at the end of the session.
+    let send = |msg| drop(messages.send(msg));
+    let dump = guarded(|| pipeline::open_summary(session.store()?.as_ref(), summary.clone()));
+    match dump {
+        Err(told) => send(Msg::Opened(request, id, Err(told))),
+        Ok(dump) => {
+            send(Msg::Opened(request, id, Ok(Arc::new(opened(&dump)))));
+            let quick = guarded(|| Ok(dump.quick_analysis()));
+            let quick = quick.ok().flatten();
+            let enough = quick.is_some() && depth == Depth::Quick;
+            if let Some(analysis) = quick {
+                // While somebody scrolls, nothing is pulled from a registry.
+                let settings = session.settings.offline();
+                let stacks = guarded(|| Ok(stacks(&settings, &dump, analysis)));
+                send(Msg::Stacks(request, id, stacks.map(Arc::new)));
+            }
+            if depth == Depth::Full {
+                send(Msg::Texts(request, id, Arc::new(texts(&dump))));
+            }
+            if !enough && (depth == Depth::Full || has_random_access(&dump)) {
+                let stacks = guarded(|| {
+                    let analysis = dump.analysis(&session.settings, &Silent)?;
+                    Ok(stacks(&session.settings, &dump, analysis))
+                });
+                send(Msg::Stacks(request, id, stacks.map(Arc::new)));
+            }
+        }
+    }
+    send(Msg::Explained(request, id, depth));
+}
+
+/// Whether the core can be read in parts. Where it cannot, it would have to be fetched whole.
+fn has_random_access(dump: &Dump) -> bool {
+    dump.bundle()
+        .is_none_or(|bundle| matches!(bundle.core_source(), Ok(Some(_))))
+}
+
+fn opened(dump: &Dump) -> Opened {
+    let origin = match &dump.origin {
+        pipeline::Origin::Store(summary) => format!("store, {}", summary.key),
+        pipeline::Origin::Bundle(path)
+        | pipeline::Origin::Case(path)
+        | pipeline::Origin::Core(path) => path.display().to_string(),
+    };
+    Opened {
+        manifest: dump.manifest.clone(),
+        origin,
+        salvaged: dump
+            .bundle()
+            .and_then(|bundle| bundle.salvaged())
+            .map(str::to_owned),
+    }
+}
+
+fn stacks(settings: &Settings, dump: &Dump, analysis: Analysis) -> Stacks {
+    let request = BacktraceRequest {
+        all_threads: true,
+        limit: FRAMES,
+        sysroot: None,
+    };
+    let NamedStacks {
+        backtrace,
+        analysis,
+        ..
+    } = pipeline::name_stacks(settings, dump, analysis, &request, &Silent);
+    Stacks {
+        backtrace,
+        threads: analysis.head.threads().to_vec(),
+        completeness: analysis.completeness,
+        from_minicore: analysis.from_minicore,
+        mappings: analysis.head.mappings().to_vec(),
+        segments: analysis.head.segments().to_vec(),
+    }
+}
+
+fn texts(dump: &Dump) -> Texts {
+    let mut texts = Texts::default();
+    let Some(bundle) = dump.bundle() else {
+        return texts;
+    };
+    for entry in bundle.entries() {
+        let Some(kind) = &entry.kind else { continue };
+        let wanted = matches!(
+            kind,
+            EntryKind::Log(_)
+                | EntryKind::Proc
+                | EntryKind::PodInfo
+                | EntryKind::RuntimeInfo
+                | EntryKind::PsInfo
+                | EntryKind::ImageInfo(_)
+        );
+        let read = || -> Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            bundle
+                .entry_reader(entry)?
+                .take(TEXT)
+                .read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let Some(bytes) = wanted.then(read).and_then(Result::ok) else {
+            continue;
+        };
+        let name = kind.file_name();
+        match kind {
+            EntryKind::Log(_) => texts
+                .logs
+                .push((name, String::from_utf8_lossy(&bytes).into_owned())),
+            EntryKind::Proc => {
+                let json: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+                let maps = json.as_ref().and_then(|json| json.get("maps")?.as_str());
+                texts.maps = maps.map(str::to_owned);
+            }
+            _ => {
+                if let Ok(json) = serde_json::from_slice(&bytes) {
+                    texts.runtime.push((name, json));
+                }
+            }
+        }
+    }
+    texts
+}
+
+/// In which frame a dump crashed.
+pub(super) fn name(
+    session: &Session,
+    request: RequestId,
+    summary: Box<DumpSummary>,
+    messages: &Sender<Msg>,
+) {
+    if session.over.load(Ordering::SeqCst) {
+        return;
+    }
+    let top = guarded(|| {
+        let dump = pipeline::open_summary(session.store()?.as_ref(), (*summary).clone())?;
+        let analysis = match dump.quick_analysis() {
+            Some(analysis) => analysis,
+            None if has_random_access(&dump) => dump.analysis(&session.settings, &Silent)?,
+            None => return Ok(None),
+        };
+        let request = BacktraceRequest {
+            all_threads: false,
+            limit: 64,
+            sysroot: None,
+        };
+        let settings = session.settings.offline();
+        let stacks = pipeline::name_stacks(&settings, &dump, analysis, &request, &Silent);
+        Ok(pages::top_frame(&stacks.backtrace))
+    });
+    let top = top.ok().flatten();
+    let _ = messages.send(Msg::Named(request, summary, top));
+}
+
+/// Lines of a source file, as the debug information names it. The name comes from the dump: only a
+/// regular file is read, and what is in it is only shown.
+pub(super) fn source(file: String, line: u32) -> Source {
+    let first = line.saturating_sub(AROUND).max(1);
+    let read = || -> Result<Vec<String>, String> {
+        let path = Path::new(&file);
+        if !path.is_absolute() {
+            return Err("its path is relative".to_owned());
+        }
+        let source = pipeline::open_regular(path).map_err(|error| error.to_string())?;
+        let mut lines = Vec::new();
+        let all = BufReader::new(source.take(SOURCE)).split(b'\n');
+        let wanted = usize::try_from(first).unwrap_or(1) - 1;
+        for text in all.skip(wanted).take(2 * AROUND as usize + 1) {
+            let text = text.map_err(|error| error.to_string())?;
+            let text = String::from_utf8_lossy(&text).replace('\t', "    ");
+            lines.push(terminal_line(text.trim_end_matches('\r')));
+        }
+        let reaches = u32::try_from(lines.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(first)
+            > line;
+        reaches
+            .then_some(lines)
+            .ok_or_else(|| "it has fewer lines".to_owned())
+    };
+    let lines = read();
+    Source {
+        file,
+        line,
+        first,
+        lines,
+    }
+}

@@ -1,0 +1,69 @@
+//! Lists a store in pages, and reads manifests.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+
+use cdh_store::DumpSummary;
+
+use super::{Session, guarded};
+use crate::pipeline;
+use crate::tui::model::{Facts, Listing, RequestId, Row};
+use crate::tui::msg::Msg;
+
+/// Sends pages until all are here, or another listing counts.
+pub(super) fn list(
+    session: &Session,
+    request: RequestId,
+    current: &AtomicU64,
+    messages: &Sender<Msg>,
+) {
+    let mut visit = |page: Vec<DumpSummary>| {
+        let rows = page.into_iter().map(Row::new).collect();
+        let heard = messages.send(Msg::Page(request, rows)).is_ok();
+        if heard && current.load(Ordering::SeqCst) == request.0 {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    };
+    let outcome = guarded(|| {
+        let store = session.store()?;
+        pipeline::catalog(&session.settings, store.as_ref())
+            .pages(&mut visit)
+            .map_err(|error| pipeline::store_failure(error, "list"))
+    });
+    let listing = match outcome {
+        Ok(()) => Listing::Done,
+        Err(told) => Listing::Failed(told),
+    };
+    let _ = messages.send(Msg::Listed(request, listing));
+}
+
+/// What the manifests of some dumps say of image and node.
+pub(super) fn facts(
+    session: &Session,
+    request: RequestId,
+    dumps: &[DumpSummary],
+    messages: &Sender<Msg>,
+) {
+    if session.over.load(Ordering::SeqCst) {
+        return;
+    }
+    let found = guarded(|| {
+        let store = session.store()?;
+        Ok(pipeline::catalog(&session.settings, store.as_ref()).manifests(dumps))
+    });
+    let found = found.unwrap_or_default();
+    let mut manifests = found.into_iter();
+    let answer = dumps.iter().map(|dump| {
+        let manifest = manifests.next().and_then(Result::ok);
+        let facts = manifest.map(|manifest| Facts {
+            image: manifest.image.map(|image| image.reference),
+            node: Some(manifest.node.to_string()).filter(|node| !node.is_empty()),
+            kube_node: manifest.workload.and_then(|workload| workload.node),
+        });
+        (dump.id, facts)
+    });
+    let _ = messages.send(Msg::Facts(request, answer.collect()));
+}

@@ -1,0 +1,263 @@
+//! The only code of the TUI that touches the world. Everything that can wait for a disk or a network
+//! runs on threads, and answers with a message.
+//!
+//! A panic in any of it becomes an answer that says so: it must not end the session.
+
+mod explain;
+mod listing;
+mod transfer;
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use cdh_store::{Store, StoreUrl};
+
+use super::model::{Place, TransferId};
+use super::msg::{Effect, Msg};
+use crate::pipeline;
+use crate::render::terminal_line;
+use crate::report::{ExitStatus, Told, tell};
+use crate::settings::Settings;
+
+/// Dumps that are read at once: the second goes on while the first waits for a network.
+const EXPLAINERS: usize = 2;
+/// Dumps that are fetched at once.
+const FETCHERS: usize = 2;
+
+/// A store that is looked at. Another one makes another session; work on the old one ends unheard.
+pub(crate) struct Session {
+    settings: Settings,
+    store: Mutex<Option<Arc<dyn Store>>>,
+    over: AtomicBool,
+}
+
+impl Session {
+    fn new(settings: Settings) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            store: Mutex::new(None),
+            over: AtomicBool::new(false),
+        })
+    }
+
+    /// The store, opened when it is needed.
+    fn store(&self) -> Result<Arc<dyn Store>> {
+        let mut store = lock(&self.store);
+        if let Some(store) = &*store {
+            return Ok(Arc::clone(store));
+        }
+        let opened: Arc<dyn Store> = pipeline::open_store(&self.settings)?.into();
+        *store = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that take work, the newest first: what the user looks at now is what counts.
+struct Lane(Arc<(Mutex<VecDeque<Job>>, Condvar)>);
+
+impl Lane {
+    fn new(name: &str, threads: usize) -> Self {
+        let shared: Arc<(Mutex<VecDeque<Job>>, Condvar)> = Arc::default();
+        for _ in 0..threads {
+            let mine = Arc::clone(&shared);
+            let work = move || {
+                loop {
+                    let (queue, added) = &*mine;
+                    let mut jobs = lock(queue);
+                    let job = loop {
+                        match jobs.pop_front() {
+                            Some(job) => break job,
+                            None => jobs = added.wait(jobs).unwrap_or_else(PoisonError::into_inner),
+                        }
+                    };
+                    drop(jobs);
+                    let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
+                }
+            };
+            // A machine without threads left has other troubles; the work is then not done.
+            let _ = std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(work);
+        }
+        Self(shared)
+    }
+
+    fn push(&self, job: Job) {
+        lock(&self.0.0).push_front(job);
+        self.0.1.notify_one();
+    }
+
+    fn push_last(&self, job: Job) {
+        lock(&self.0.0).push_back(job);
+        self.0.1.notify_one();
+    }
+}
+
+/// Does work; a panic in it is an error.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T, Told> {
+    match std::panic::catch_unwind(AssertUnwindSafe(work)) {
+        Ok(outcome) => outcome.map_err(|error| tell(&error)),
+        Err(payload) => {
+            let said = payload
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| payload.downcast_ref::<&str>().copied())
+                .unwrap_or("no reason was given");
+            Err(Told {
+                lines: vec![format!("cdh made a mistake: {}", terminal_line(said))],
+                hints: vec!["report it; the other dumps can still be looked at".to_owned()],
+                status: ExitStatus::Failure,
+            })
+        }
+    }
+}
+
+/// Does what `update` asks for.
+pub struct Effects {
+    session: Arc<Session>,
+    messages: Sender<Msg>,
+    debugger: String,
+    /// The listing whose pages count.
+    listing: Arc<AtomicU64>,
+    cancels: HashMap<TransferId, Arc<AtomicBool>>,
+    explainers: Lane,
+    names: Lane,
+    fetchers: Lane,
+    errands: Lane,
+}
+
+impl Effects {
+    /// For this store.
+    #[must_use]
+    pub fn new(settings: Settings, debugger: String, messages: Sender<Msg>) -> Self {
+        Self {
+            session: Session::new(settings),
+            messages,
+            debugger,
+            listing: Arc::default(),
+            cancels: HashMap::new(),
+            explainers: Lane::new("explain", EXPLAINERS),
+            names: Lane::new("names", 1),
+            fetchers: Lane::new("fetch", FETCHERS),
+            errands: Lane::new("errands", 2),
+        }
+    }
+
+    /// Begins what `effect` asks for. What needs the terminal is not done here but given back.
+    #[must_use]
+    pub fn perform(&mut self, effect: Effect) -> Option<Effect> {
+        let session = Arc::clone(&self.session);
+        let messages = self.messages.clone();
+        match effect {
+            Effect::List(request) => {
+                self.listing.store(request.0, Ordering::SeqCst);
+                let current = Arc::clone(&self.listing);
+                let list = move || listing::list(&session, request, &current, &messages);
+                std::thread::spawn(list);
+            }
+            Effect::Explain(request, dump, depth) => {
+                let work = move || explain::explain(&session, request, &dump, depth, &messages);
+                self.explainers.push(Box::new(work));
+            }
+            Effect::Name(request, dump) => {
+                let work = move || explain::name(&session, request, dump, &messages);
+                self.names.push_last(Box::new(work));
+            }
+            Effect::Facts(request, dumps) => {
+                let work = move || listing::facts(&session, request, &dumps, &messages);
+                self.errands.push(Box::new(work));
+            }
+            Effect::Source(request, file, line) => {
+                let work = move || {
+                    let source = explain::source(file, line);
+                    let _ = messages.send(Msg::Source(request, Box::new(source)));
+                };
+                self.errands.push(Box::new(work));
+            }
+            Effect::Transfer(id, dump, purpose) => {
+                let cancelled = Arc::new(AtomicBool::new(false));
+                self.cancels.insert(id, Arc::clone(&cancelled));
+                let debugger = self.debugger.clone();
+                let work = move || {
+                    let observer = transfer::Telling::new(id, cancelled, messages);
+                    transfer::transfer(&session, &dump, purpose, &debugger, &observer);
+                };
+                self.fetchers.push_last(Box::new(work));
+            }
+            Effect::Cancel(id) => {
+                if let Some(cancelled) = self.cancels.remove(&id) {
+                    cancelled.store(true, Ordering::SeqCst);
+                }
+            }
+            Effect::Delete(dump) => {
+                let work = move || {
+                    let outcome = guarded(|| {
+                        let store = session.store()?;
+                        cdh_store::remove_dump(store.as_ref(), &dump)
+                            .map_err(|error| pipeline::store_failure(error, "delete from"))
+                    });
+                    let _ = messages.send(Msg::Deleted(dump, outcome));
+                };
+                self.errands.push_last(Box::new(work));
+            }
+            Effect::Switch(name) => self.switch(&name),
+            Effect::Debug(..)
+            | Effect::Pager(_)
+            | Effect::Copy(_)
+            | Effect::Mouse(_)
+            | Effect::Suspend => return Some(effect),
+        }
+        None
+    }
+
+    fn switch(&mut self, name: &str) {
+        let outcome = guarded(|| self.session.settings.with_store(name));
+        let outcome = outcome.map(|settings| {
+            self.session.over.store(true, Ordering::SeqCst);
+            self.session = Session::new(settings);
+            place(&self.session.settings)
+        });
+        let _ = self.messages.send(Msg::Switched(outcome));
+    }
+}
+
+/// Where the dumps are, for people.
+#[must_use]
+pub fn place(settings: &Settings) -> Place {
+    let mut stores: Vec<(String, String)> = settings
+        .stores
+        .iter()
+        .map(|(name, url)| (name.clone(), shown(url)))
+        .collect();
+    let here = shown(&settings.store);
+    if !stores.iter().any(|(_, url)| *url == here) {
+        stores.insert(
+            0,
+            (
+                settings.store.to_string(),
+                "as named at the start".to_owned(),
+            ),
+        );
+    }
+    Place {
+        store: here,
+        is_default: settings.store_is_default,
+        stores,
+    }
+}
+
+/// Without options: they are long and say nothing to somebody who looks for a crash.
+fn shown(url: &StoreUrl) -> String {
+    let text = url.to_string();
+    text.split('?').next().unwrap_or(&text).to_owned()
+}

@@ -1,0 +1,128 @@
+//! Gives the terminal to another program and takes it back when that is over, however it ends.
+
+use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+
+use super::input::Input;
+use super::signals::Shared;
+use super::terminal;
+use crate::debugger::Invocation;
+use crate::render::terminal_line;
+use crate::report::{self, Failure, Told, tell};
+
+/// What is needed to give the terminal away.
+pub struct HandOff<'a> {
+    /// Reads keys, and must not meanwhile.
+    pub input: &'a Input,
+    /// Whom signals are meant for.
+    pub signals: &'a Shared,
+}
+
+impl HandOff<'_> {
+    /// A debugger has the terminal until it ends; tells what is to be said about it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn debug(&self, invocation: &Invocation, title: &str) -> Result<Option<String>, Told> {
+        let name = terminal_line(&invocation.program().to_string_lossy());
+        let title = terminal_line(title);
+        let greeting = format!("{name} on {title}; quit {name} to come back\n\n");
+        let status = self.run(&mut invocation.command(), &greeting, None);
+        let status = status.map_err(|error| cannot_start(&name, error))?;
+        Ok(match (status.code(), status.signal()) {
+            (Some(0), _) => None,
+            (Some(code), _) => Some(format!("{name} ended with status {code}")),
+            (None, signal) => Some(format!(
+                "{name} was ended by signal {}",
+                signal.unwrap_or(0)
+            )),
+        })
+    }
+
+    /// A pager shows `text`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn page(&self, pager: &[String], text: &str) -> Result<Option<String>, Told> {
+        let fallback = ["less".to_owned()];
+        let words = if pager.is_empty() { &fallback } else { pager };
+        let [program, arguments @ ..] = words else {
+            return Ok(None);
+        };
+        let mut command = Command::new(program);
+        command.args(arguments);
+        match self.run(&mut command, "", Some(text)) {
+            Ok(_) => Ok(None),
+            Err(error) => Err(cannot_start(&terminal_line(program), error)),
+        }
+    }
+
+    fn run(
+        &self,
+        command: &mut Command,
+        greeting: &str,
+        text: Option<&str>,
+    ) -> io::Result<ExitStatus> {
+        self.input.rest();
+        terminal::give_back();
+        let outcome = self.run_with_terminal(command, greeting, text);
+        self.signals.came_back();
+        // What died in the middle may have left the terminal without echo.
+        terminal::mend();
+        let taken = terminal::take();
+        self.input.go_on();
+        taken.and(outcome)
+    }
+
+    fn run_with_terminal(
+        &self,
+        command: &mut Command,
+        greeting: &str,
+        text: Option<&str>,
+    ) -> io::Result<ExitStatus> {
+        if text.is_some() {
+            command.stdin(Stdio::piped());
+        }
+        let mut child = command.spawn()?;
+        self.signals.given_to(child.id());
+        let mut out = io::stdout().lock();
+        // A greeting that cannot be shown is no reason not to debug.
+        let _ = out
+            .write_all(greeting.as_bytes())
+            .and_then(|()| out.flush());
+        drop(out);
+        if let (Some(text), Some(mut stdin)) = (text, child.stdin.take()) {
+            // A pager that was quit before it had read everything is no failure.
+            let _ = stdin.write_all(text.as_bytes());
+        }
+        child.wait()
+    }
+}
+
+fn cannot_start(name: &str, error: io::Error) -> Told {
+    let missing = error.kind() == io::ErrorKind::NotFound;
+    let failure = Failure::new(report::ExitStatus::Failure, format!("cannot run `{name}`"));
+    let failure = if missing {
+        failure.hint(format!(
+            "install it: `apt install {name}` or `dnf install {name}`"
+        ))
+    } else {
+        failure
+    };
+    tell(&failure.cause(error).into())
+}
+
+/// Stops, as `ctrl-z` does; returns when somebody says `fg`.
+///
+/// # Errors
+/// When the terminal is gone meanwhile.
+pub fn suspend(input: &Input) -> io::Result<()> {
+    input.rest();
+    terminal::give_back();
+    let stopped = rustix::process::kill_current_process_group(rustix::process::Signal::TSTP);
+    let taken = terminal::take();
+    input.go_on();
+    stopped?;
+    taken
+}

@@ -1,0 +1,146 @@
+//! Where things are on the screen: one pure function for `view`, which draws there, and `update`, which
+//! must know what the mouse points at and how many rows fit.
+
+use ratatui::layout::Rect;
+
+use super::model::{Model, Screen, Tab};
+
+/// Below this nothing sensible can be shown.
+pub const SMALLEST: (u16, u16) = (20, 6);
+/// A list leaves room for a preview from this height on.
+const PREVIEW_FROM: u16 = 30;
+
+/// The parts of the screen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Regions {
+    /// Where we are.
+    pub header: Rect,
+    /// What is wrong and stays so; no lines when nothing is.
+    pub banner: Rect,
+    /// Titles of columns, or the tabs.
+    pub titles: Rect,
+    /// Rows, or a page.
+    pub body: Rect,
+    /// Threads of a dump, left of its page.
+    pub threads: Rect,
+    /// Backtrace of what is selected, or source of the frame.
+    pub preview: Rect,
+    /// What is said or typed.
+    pub status: Rect,
+    /// Keys.
+    pub footer: Rect,
+}
+
+/// The parts, for this model.
+#[must_use]
+pub fn regions(model: &Model) -> Regions {
+    let (width, height) = model.size;
+    if width < SMALLEST.0 || height < SMALLEST.1 {
+        return Regions::default();
+    }
+    let line = |y: u16, height: u16| Rect::new(0, y, width, height);
+    let banner = u16::from(model.lost.is_some());
+    let titles = match model.screen() {
+        Screen::Diff => 1,
+        Screen::Dump => 2,
+        _ => 1,
+    };
+    let top = 1 + banner + titles;
+    let middle = height.saturating_sub(top + 2);
+    let mut regions = Regions {
+        header: line(0, 1),
+        banner: line(1, banner),
+        titles: line(1 + banner, titles),
+        body: line(top, middle),
+        status: line(height - 2, 1),
+        footer: line(height - 1, 1),
+        ..Regions::default()
+    };
+    let preview = preview_height(model, middle);
+    regions.body.height -= preview;
+    regions.preview = line(top + regions.body.height, preview);
+    if has_threads(model) && width >= 60 {
+        let columns = (width / 4).clamp(18, 34);
+        regions.threads = Rect {
+            width: columns,
+            ..regions.body
+        };
+        regions.body.x += columns + 1;
+        regions.body.width -= columns + 1;
+    }
+    regions
+}
+
+fn preview_height(model: &Model, middle: u16) -> u16 {
+    match model.screen() {
+        Screen::Dumps { .. } | Screen::Groups if model.size.1 >= PREVIEW_FROM => middle * 2 / 5,
+        Screen::Dump => {
+            let view = model.dump.as_ref();
+            let source = view.filter(|view| view.tab == Tab::Backtrace);
+            match source.and_then(|view| view.source.as_ref()) {
+                Some(source) if source.lines.is_ok() && middle >= 15 => (middle * 2 / 5).min(13),
+                _ => 0,
+            }
+        }
+        _ => 0,
+    }
+}
+
+/// Whether the tab is about one thread of several.
+fn has_threads(model: &Model) -> bool {
+    let Some(view) = model
+        .dump
+        .as_ref()
+        .filter(|_| *model.screen() == Screen::Dump)
+    else {
+        return false;
+    };
+    let stacks = model.known.stacks(view.dump.id);
+    matches!(view.tab, Tab::Backtrace | Tab::Registers)
+        && stacks.is_some_and(|stacks| stacks.backtrace.threads.len() > 1)
+}
+
+/// Room of the list of columns of dumps, from left to right; a column without room is not shown.
+#[must_use]
+pub fn columns(width: u16) -> [u16; 7] {
+    // Mark and blanks between columns.
+    let rest = width.saturating_sub(2 + 6);
+    let roomy = width >= 120;
+    let (age, signal, verdict, size) = if roomy { (8, 9, 10, 11) } else { (5, 7, 8, 7) };
+    let flexible = rest.saturating_sub(age + signal + verdict + size);
+    let top = (flexible * 2 / 5).min(90);
+    let exe = (flexible / 4).clamp(6, 24).min(flexible);
+    let workload = flexible.saturating_sub(top + exe);
+    [age, workload, exe, signal, verdict, size, top]
+}
+
+/// Which column stands at `x`.
+#[must_use]
+pub fn column_at(width: u16, x: u16) -> Option<usize> {
+    let mut start = 2;
+    for (number, room) in columns(width).into_iter().enumerate() {
+        if (start..start + room + 1).contains(&x) {
+            return Some(number);
+        }
+        start += room + 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_fill_the_width_and_no_more() {
+        for width in [20, 40, 80, 100, 119, 120, 160, 300] {
+            let used: u16 = columns(width).iter().sum::<u16>() + 8;
+            assert!(used <= width.max(35 + 8), "{width}: {used}");
+        }
+        let [age, workload, exe, signal, verdict, size, top] = columns(80);
+        assert_eq!(age + workload + exe + signal + verdict + size + top + 8, 80);
+        assert!(workload >= 16 && exe >= 10 && top >= 16);
+        assert_eq!(column_at(80, 3), Some(0));
+        assert_eq!(column_at(80, 79), Some(6));
+    }
+}

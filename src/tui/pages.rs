@@ -1,0 +1,391 @@
+//! The texts of a dump's tabs: pure functions from what is known to lines.
+//!
+//! Whatever `render` makes for the terminal is used here too, so that the TUI and the commands say the
+//! same.
+
+use std::sync::Arc;
+
+use cdh_elfcore::Mapping;
+use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
+use ratatui::text::Line;
+use serde_json::Value;
+
+use super::model::{DumpView, Explained, Known, Opened, Stacks, Tab, Texts};
+use super::styled::{lines, plain, wrapped};
+use super::theme::Theme;
+use crate::render::{
+    self, BacktraceView, InfoView, Style, Tone, backtrace_text, bytes, info_text, terminal_line,
+};
+use crate::report::Told;
+
+const STYLE: Style = Style::Colored;
+/// Columns of sentences: what an ordinary terminal has room for.
+const PROSE: usize = 74;
+
+/// The lines of the tab that is shown.
+#[must_use]
+pub fn tab(known: &Known, view: &DumpView, theme: Theme) -> Vec<Line<'static>> {
+    let nothing = Explained::default();
+    let known = known.get(view.dump.id).unwrap_or(&nothing);
+    let opened = match &known.opened {
+        None => return lines("reading the dump …\n", theme),
+        Some(Err(told)) => return problem(told, theme),
+        Some(Ok(opened)) => opened,
+    };
+    let text = match view.tab {
+        Tab::Info => info(
+            opened,
+            known
+                .stacks
+                .as_ref()
+                .and_then(|stacks| stacks.as_ref().ok()),
+        ),
+        Tab::Workload => workload(opened, known.texts.as_deref()),
+        Tab::Manifest => match serde_json::to_string_pretty(&opened.manifest) {
+            Ok(json) => json,
+            Err(error) => error.to_string(),
+        },
+        Tab::Logs => match &known.texts {
+            None => "reading …\n".to_owned(),
+            Some(texts) => logs(texts),
+        },
+        Tab::Backtrace | Tab::Modules | Tab::Memory | Tab::Registers => match &known.stacks {
+            None => "reading the stacks …\n".to_owned(),
+            Some(Err(told)) => return problem(told, theme),
+            Some(Ok(stacks)) => match view.tab {
+                Tab::Modules => modules(opened, stacks),
+                Tab::Memory => memory(stacks, known.texts.as_deref()),
+                Tab::Registers => registers(stacks, view.thread),
+                _ => backtrace(opened, stacks, view.thread),
+            },
+        },
+    };
+    lines(&text, theme)
+}
+
+/// An error as a page: what failed, why, and what to do.
+#[must_use]
+pub fn problem(told: &Told, theme: Theme) -> Vec<Line<'static>> {
+    let mut text = String::new();
+    for (number, line) in told.lines.iter().enumerate() {
+        let tone = if number == 0 { Tone::Bad } else { Tone::Dim };
+        for line in wrapped(line, PROSE) {
+            text.push_str(&format!("{}\n", STYLE.paint(tone, line)));
+        }
+    }
+    for hint in &told.hints {
+        text.push_str(&format!("\n{}\n", STYLE.paint(Tone::Strong, "to do")));
+        for line in wrapped(hint, PROSE) {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    lines(&text, theme)
+}
+
+/// The stack of one thread, with what must be known before trusting it.
+#[must_use]
+pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
+    let one = Backtrace {
+        threads: stacks
+            .backtrace
+            .threads
+            .get(thread)
+            .cloned()
+            .into_iter()
+            .collect(),
+        ..light(&stacks.backtrace)
+    };
+    backtrace_text(
+        &BacktraceView {
+            manifest: &opened.manifest,
+            backtrace: &one,
+            threads: &stacks.threads,
+            completeness: stacks.completeness.as_ref(),
+            from_minicore: stacks.from_minicore,
+            registers: false,
+            group: false,
+        },
+        STYLE,
+    )
+}
+
+/// Without its threads.
+fn light(backtrace: &Backtrace) -> Backtrace {
+    Backtrace {
+        threads: Vec::new(),
+        modules: backtrace.modules.clone(),
+        fingerprint: backtrace.fingerprint.clone(),
+        elapsed: backtrace.elapsed,
+    }
+}
+
+/// The frame that a line of the backtrace's page is about: each frame is one line that begins with its
+/// number.
+#[must_use]
+pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
+    let is_frame = |line: &Line<'_>| plain(line).starts_with("  #");
+    let shown = view.page.lines.get(..=view.page.cursor)?;
+    let count = shown.iter().filter(|line| is_frame(line)).count();
+    let thread = stacks.backtrace.threads.get(view.thread)?;
+    thread.frames.get(count.saturating_sub(1))
+}
+
+/// In which frame it crashed, in a few words: the first that is no part of ending the process.
+#[must_use]
+pub fn top_frame(backtrace: &Backtrace) -> Option<String> {
+    let frames = &backtrace.threads.first()?.frames;
+    let frame = cdh_symbolize::blamed_frame(frames)?;
+    Some(terminal_line(&match (&frame.function, &frame.location) {
+        (Ok(function), Some(place)) => {
+            let file = place.file.rsplit('/').next().unwrap_or(&place.file);
+            format!("{} {file}:{}", function.name, place.line)
+        }
+        (Ok(function), None) => function.name.clone(),
+        (Err(_), _) => {
+            let module = frame.module.and_then(|index| backtrace.modules.get(index));
+            let path = module.map_or("??", |module| module.path.as_str());
+            let name = path.rsplit('/').next().unwrap_or(path);
+            let at = frame.svma.map_or(frame.pc.0, |svma| svma.0);
+            format!("{name}+{at:#x}")
+        }
+    }))
+}
+
+fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {
+    info_text(
+        &InfoView {
+            manifest: &opened.manifest,
+            origin: opened.origin.clone(),
+            completeness: stacks.and_then(|stacks| stacks.completeness.as_ref()),
+            salvaged: opened.salvaged.as_deref(),
+            all: true,
+        },
+        STYLE,
+    )
+}
+
+fn field(text: &mut String, name: &str, value: &str) {
+    let name = STYLE.paint(Tone::Strong, format!("{:<14}", terminal_line(name)));
+    text.push_str(&format!("{name} {}\n", terminal_line(value)));
+}
+
+fn heading(text: &mut String, title: &str) {
+    let title = STYLE.paint(Tone::Strong, terminal_line(title));
+    text.push_str(&format!("\n{title}\n"));
+}
+
+fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
+    let manifest = &opened.manifest;
+    let mut text = String::new();
+    field(&mut text, "node", &manifest.node.to_string());
+    if let Some(image) = &manifest.image {
+        field(&mut text, "image", &image.reference);
+    }
+    if let Some(workload) = &manifest.workload {
+        let named = [
+            ("namespace", &workload.namespace),
+            ("pod", &workload.pod),
+            ("container", &workload.container),
+            ("container id", &workload.container_id),
+            ("kubernetes node", &workload.node),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                field(&mut text, name, value);
+            }
+        }
+        for (name, value) in &workload.extra {
+            flatten(&mut text, name, value, 0);
+        }
+    }
+    for (name, value) in texts
+        .map(|texts| texts.runtime.as_slice())
+        .unwrap_or_default()
+    {
+        heading(&mut text, name);
+        flatten(&mut text, "", value, 0);
+    }
+    if manifest.workload.is_none() {
+        heading(&mut text, "No workload is known");
+        text.push_str(
+            "The process ran outside of a container, or the agent did not reach the container runtime.\n\
+             `cdh import --namespace NAME --pod NAME …` names it for a core that is imported.\n",
+        );
+    }
+    text
+}
+
+/// JSON as lines of `name value`, deeper names with dots.
+fn flatten(text: &mut String, name: &str, value: &Value, depth: usize) {
+    let join = |inner: &str| {
+        if name.is_empty() {
+            inner.to_owned()
+        } else {
+            format!("{name}.{inner}")
+        }
+    };
+    match value {
+        Value::Object(map) if depth < 16 => {
+            for (inner, value) in map {
+                flatten(text, &join(inner), value, depth + 1);
+            }
+        }
+        Value::Array(list) if depth < 16 => {
+            for (number, value) in list.iter().enumerate() {
+                flatten(text, &join(&number.to_string()), value, depth + 1);
+            }
+        }
+        Value::String(string) => field(text, name, string),
+        Value::Null => {}
+        other => field(text, name, &other.to_string()),
+    }
+}
+
+fn logs(texts: &Texts) -> String {
+    if texts.logs.is_empty() {
+        return "No log of the container was captured.\n\n\
+                The agent takes its last lines where it reaches the container runtime.\n"
+            .to_owned();
+    }
+    let mut text = String::new();
+    for (name, log) in &texts.logs {
+        if texts.logs.len() > 1 {
+            heading(&mut text, name);
+        }
+        for line in log.lines() {
+            text.push_str(&format!("{}\n", terminal_line(line)));
+        }
+    }
+    text
+}
+
+fn modules(opened: &Opened, stacks: &Stacks) -> String {
+    let mut text = String::new();
+    let count = stacks.backtrace.modules.len();
+    let found =
+        |status: &ModuleStatus| matches!(status, ModuleStatus::Verified | ModuleStatus::Unverified);
+    let here = stacks
+        .backtrace
+        .modules
+        .iter()
+        .filter(|module| found(&module.status))
+        .count();
+    text.push_str(&format!("{here} of {count} modules are here\n\n"));
+    for module in &stacks.backtrace.modules {
+        let (tone, status) = match &module.status {
+            ModuleStatus::Verified => (Tone::Good, "found".to_owned()),
+            ModuleStatus::Unverified => (Tone::Bad, "unproven".to_owned()),
+            ModuleStatus::Missing => (Tone::Bad, "not found".to_owned()),
+            ModuleStatus::Mismatch { .. } => (Tone::Bad, "mismatch".to_owned()),
+            ModuleStatus::Unreadable(_) => (Tone::Bad, "unreadable".to_owned()),
+        };
+        let symbols = match (module.has_debug_info, module.has_symbols) {
+            (true, _) => "debug info",
+            (false, true) => "symbols",
+            (false, false) => "no names",
+        };
+        let id = module
+            .build_id
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), ToString::to_string);
+        let status = STYLE.paint(tone, format!("{status:<10}"));
+        let id = STYLE.paint(Tone::Dim, format!("{id:<40}"));
+        let path = terminal_line(&module.path);
+        text.push_str(&format!("{status} {symbols:<10} {id} {path}\n"));
+        match &module.status {
+            ModuleStatus::Mismatch {
+                found: Some(id), ..
+            } => {
+                text.push_str(&format!("{:>21} its file here has {id}: not used\n", ""));
+            }
+            ModuleStatus::Unreadable(why) => {
+                text.push_str(&format!("{:>21} {}\n", "", terminal_line(why)));
+            }
+            _ => {}
+        }
+    }
+    if here < count && opened.manifest.image.is_some() {
+        text.push_str(
+            "\nThe files come from the image: `cdh sysroot <DUMP>` pulls what is missing.\n",
+        );
+    }
+    text
+}
+
+fn memory(stacks: &Stacks, texts: Option<&Texts>) -> String {
+    if let Some(maps) = texts.and_then(|texts| texts.maps.as_deref()) {
+        let mut text = STYLE.paint(Tone::Strong, "as /proc/<pid>/maps had it") + "\n\n";
+        for line in maps.lines() {
+            text.push_str(&format!("{}\n", terminal_line(line)));
+        }
+        return text;
+    }
+    let mut text = STYLE.paint(Tone::Strong, "as the core's headers have it") + "\n\n";
+    text.push_str(&format!(
+        "{:<18} {:<18} {:>10} {:>10}  FILE\n",
+        "START", "END", "SIZE", "IN CORE"
+    ));
+    for segment in &stacks.segments {
+        let end = segment.start.0.saturating_add(segment.memory_size);
+        let covers =
+            |mapping: &&Mapping| mapping.start <= segment.start && segment.start < mapping.end;
+        let file = stacks.mappings.iter().find(covers);
+        let path = file.map(|mapping| String::from_utf8_lossy(&mapping.path).into_owned());
+        text.push_str(&format!(
+            "{:#018x} {end:#018x} {:>10} {:>10}  {}\n",
+            segment.start.0,
+            bytes(segment.memory_size),
+            bytes(segment.file_size),
+            terminal_line(path.as_deref().unwrap_or_default()),
+        ));
+    }
+    text
+}
+
+fn registers(stacks: &Stacks, thread: usize) -> String {
+    let shown = stacks
+        .backtrace
+        .threads
+        .get(thread)
+        .map(|thread| thread.tid);
+    let found = stacks.threads.iter().find(|known| Some(known.tid) == shown);
+    let Some(found) = found else {
+        return "no registers are known\n".to_owned();
+    };
+    let title = format!("thread {}", found.tid);
+    let mut text = STYLE.paint(Tone::Strong, title) + "\n\n";
+    for (name, value) in found.registers.named() {
+        let name = STYLE.paint(Tone::Strong, format!("{name:<5}"));
+        let place = stacks
+            .mappings
+            .iter()
+            .find(|m| m.start.0 <= value && value < m.end.0);
+        let place = place.map(|mapping| {
+            let path = String::from_utf8_lossy(&mapping.path).into_owned();
+            let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+            STYLE.paint(Tone::Dim, format!("  in {}", terminal_line(&name)))
+        });
+        text.push_str(&format!(
+            "{name} {value:#018x} {value:>21}{}\n",
+            place.unwrap_or_default()
+        ));
+    }
+    text
+}
+
+/// The first lines of the backtrace of a dump, for the pane below the list.
+#[must_use]
+pub fn preview(known: Option<&Explained>, theme: Theme) -> Vec<Line<'static>> {
+    let Some(known) = known else {
+        return Vec::new();
+    };
+    match (&known.opened, &known.stacks) {
+        (Some(Err(told)), _) | (_, Some(Err(told))) => problem(told, theme),
+        (Some(Ok(opened)), Some(Ok(stacks))) => lines(&backtrace(opened, stacks, 0), theme),
+        (Some(Ok(opened)), None) => lines(
+            &render::terminal_line(&opened.manifest.signal.description),
+            theme,
+        ),
+        (None, _) => Vec::new(),
+    }
+}

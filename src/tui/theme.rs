@@ -1,0 +1,214 @@
+//! Colours and glyphs: the sixteen colours that every terminal's own theme defines, on its own
+//! background, or none; box-drawing characters, or ASCII.
+//!
+//! Yellow, white and the bright ones are avoided: they cannot be read on a light background. Whatever
+//! a colour says is said in words or by a mark too.
+
+use ratatui::style::{Color, Modifier, Style};
+
+use crate::render::Tone;
+
+/// How things look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Theme {
+    colored: bool,
+}
+
+impl Theme {
+    /// With colours, or with weight and reversal only (`NO_COLOR`).
+    #[must_use]
+    pub fn new(colored: bool) -> Self {
+        Self { colored }
+    }
+
+    fn color(self, color: Color) -> Style {
+        if self.colored {
+            Style::new().fg(color)
+        } else {
+            Style::new()
+        }
+    }
+
+    /// The look of a tone.
+    #[must_use]
+    pub fn tone(self, tone: Tone) -> Style {
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        match tone {
+            Tone::Strong => bold,
+            Tone::Dim => Style::new().add_modifier(Modifier::DIM),
+            Tone::Good => self.color(Color::Green),
+            Tone::Bad if self.colored => self.color(Color::Red),
+            Tone::Bad => bold,
+            Tone::Name => self.color(Color::Magenta),
+            Tone::Place => self.color(Color::Cyan),
+        }
+    }
+
+    /// First line of the screen.
+    #[must_use]
+    pub fn header(self) -> Style {
+        Style::new().add_modifier(Modifier::REVERSED)
+    }
+
+    /// The line that the keys act on.
+    #[must_use]
+    pub fn selected(self) -> Style {
+        Style::new().add_modifier(Modifier::REVERSED)
+    }
+
+    /// Names of keys.
+    #[must_use]
+    pub fn key(self) -> Style {
+        self.color(Color::Cyan).add_modifier(Modifier::BOLD)
+    }
+
+    /// A banner: something is wrong and stays so until it is mended.
+    #[must_use]
+    pub fn banner(self) -> Style {
+        self.color(Color::Red)
+            .add_modifier(Modifier::REVERSED | Modifier::BOLD)
+    }
+}
+
+/// What lines and marks are drawn with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glyphs {
+    /// Nothing but ASCII.
+    pub ascii: bool,
+}
+
+impl Glyphs {
+    fn pick(self, unicode: &'static str, ascii: &'static str) -> &'static str {
+        if self.ascii { ascii } else { unicode }
+    }
+
+    /// Where a text was cut.
+    #[must_use]
+    pub fn more(self) -> &'static str {
+        self.pick("…", "~")
+    }
+
+    /// Between parts of a line.
+    #[must_use]
+    pub fn dot(self) -> &'static str {
+        self.pick("·", "-")
+    }
+
+    /// Before a marked dump.
+    #[must_use]
+    pub fn mark(self) -> &'static str {
+        self.pick("●", "*")
+    }
+
+    /// Behind the name of the column that is sorted by.
+    #[must_use]
+    pub fn order(self, reverse: bool) -> &'static str {
+        match reverse {
+            false => self.pick("▾", "v"),
+            true => self.pick("▴", "^"),
+        }
+    }
+
+    /// Horizontal line.
+    #[must_use]
+    pub fn horizontal(self) -> &'static str {
+        self.pick("─", "-")
+    }
+
+    /// Vertical line.
+    #[must_use]
+    pub fn vertical(self) -> &'static str {
+        self.pick("│", "|")
+    }
+
+    /// Corners: top left, top right, bottom left, bottom right.
+    #[must_use]
+    pub fn corners(self) -> [&'static str; 4] {
+        if self.ascii {
+            ["+"; 4]
+        } else {
+            ["╭", "╮", "╰", "╯"]
+        }
+    }
+
+    /// Done and not done of a bar.
+    #[must_use]
+    pub fn bar(self) -> (&'static str, &'static str) {
+        if self.ascii {
+            ("#", ".")
+        } else {
+            ("█", "░")
+        }
+    }
+
+    /// Something that goes on.
+    #[must_use]
+    pub fn spinner(self, step: u64) -> &'static str {
+        const UNICODE: [&str; 8] = ["⠋", "⠙", "⠸", "⠴", "⠦", "⠇", "⠏", "⠛"];
+        const ASCII: [&str; 4] = ["|", "/", "-", "\\"];
+        let pick = |frames: &[&'static str]| {
+            let index = step % frames.len().max(1) as u64;
+            frames.get(index as usize).copied().unwrap_or("*")
+        };
+        if self.ascii {
+            pick(&ASCII)
+        } else {
+            pick(&UNICODE)
+        }
+    }
+
+    /// A line of bars for counts: nothing is a blank, anything at least the lowest bar.
+    #[must_use]
+    pub fn sparkline(self, counts: &[u32]) -> String {
+        let levels: &[char] = if self.ascii {
+            &['.', ':', '-', '=', '+', '*', '#', '@']
+        } else {
+            &['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█']
+        };
+        let most = u64::from(counts.iter().copied().max().unwrap_or_default().max(1));
+        let last = levels.len() as u64 - 1;
+        let bar = |count: &u32| match u64::from(*count) {
+            0 => ' ',
+            count => {
+                let level = (count * last).div_ceil(most).min(last) as usize;
+                levels.get(level).copied().unwrap_or('#')
+            }
+        };
+        counts.iter().map(bar).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sparkline_shows_nothing_as_nothing_and_little_as_something() {
+        let glyphs = Glyphs { ascii: false };
+        assert_eq!(glyphs.sparkline(&[0, 1, 1000]), " ▂█");
+        assert_eq!(Glyphs { ascii: true }.sparkline(&[0, 5, 5]), " @@");
+        assert_eq!(glyphs.sparkline(&[0, 0]), "  ");
+    }
+
+    #[test]
+    fn without_colours_there_are_none() {
+        let theme = Theme::new(false);
+        let tones = [
+            Tone::Strong,
+            Tone::Dim,
+            Tone::Good,
+            Tone::Bad,
+            Tone::Name,
+            Tone::Place,
+        ];
+        let styles = tones.map(|tone| theme.tone(tone)).into_iter();
+        for style in styles.chain([
+            theme.header(),
+            theme.selected(),
+            theme.key(),
+            theme.banner(),
+        ]) {
+            assert_eq!((style.fg, style.bg), (None, None));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What the world answers.
+
+use cdh_bundle::DumpId;
+
+use super::{actions, prepare, refresh_page};
+use crate::report::{ExitStatus, Told};
+use crate::tui::diff::{Side, diff_text};
+use crate::tui::model::{
+    Depth, Listing, Model, Overlay, Page, Place, RequestId, Screen, State, TransferId,
+};
+use crate::tui::msg::{Effect, Fetched, Msg};
+use crate::tui::pages;
+use crate::tui::styled::lines;
+
+/// Takes an answer.
+pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
+    match msg {
+        Msg::Page(request, rows) if request == model.listing => {
+            model.dumps.add(rows, &model.facts);
+            model.groups.stale = true;
+            model.rest.done = false;
+        }
+        Msg::Listed(request, listing) if request == model.listing => listed(model, listing),
+        Msg::Opened(request, id, opened) if request > model.since => {
+            if let Err(told) = &opened {
+                note_loss(model, told);
+            }
+            model.known.note(id).opened = Some(opened);
+            changed(model, id);
+        }
+        Msg::Stacks(request, id, stacks) if request > model.since => {
+            if let (Ok(stacks), Some(dump)) = (&stacks, model.dumps.find(id).cloned()) {
+                model.tops.note(&dump, pages::top_frame(&stacks.backtrace));
+            }
+            let known = model.known.note(id);
+            // What the minicore told is worth more than that the rest cannot be read.
+            if stacks.is_ok() || !matches!(known.stacks, Some(Ok(_))) {
+                known.stacks = Some(stacks);
+            }
+            changed(model, id);
+        }
+        Msg::Texts(request, id, texts) if request > model.since => {
+            model.known.note(id).texts = Some(texts);
+            changed(model, id);
+        }
+        Msg::Explained(request, id, depth) if request > model.since => {
+            explained(model, request, id, depth);
+        }
+        Msg::Named(request, dump, top) if request > model.since => model.tops.note(&dump, top),
+        Msg::Facts(request, facts) if request > model.since => {
+            for (id, facts) in facts {
+                model.facts_wanted.remove(&id);
+                model.facts.insert(id, facts.unwrap_or_default());
+            }
+            if model.dumps.filter().needs_facts() {
+                model.dumps.judge_again(&model.facts);
+            }
+            model.groups.stale = true;
+            prepare::facts(model, effects);
+        }
+        Msg::Source(request, source) if request > model.since => {
+            if let Some(view) = &mut model.dump {
+                let wanted = (source.file.clone(), source.line);
+                if view.source_wanted.as_ref() == Some(&wanted) {
+                    view.source = Some(*source);
+                }
+            }
+        }
+        Msg::Began(id, what, total) => {
+            let clock = model.clock;
+            if let Some(transfer) = model.transfers.get_mut(id)
+                && transfer.is_active()
+            {
+                transfer.started(what, total, clock);
+            }
+        }
+        Msg::Advanced(id, done) => {
+            let clock = model.clock;
+            if let Some(transfer) = model.transfers.get_mut(id) {
+                transfer.advanced(done, clock);
+            }
+        }
+        Msg::Ended(id, outcome) => ended(model, id, outcome, effects),
+        Msg::Deleted(dump, outcome) => match outcome {
+            Ok(()) => {
+                model.dumps.remove(dump.id);
+                model.groups.stale = true;
+                model.say(format!("deleted {}", dump.id.short()));
+                if model
+                    .dump
+                    .as_ref()
+                    .is_some_and(|view| view.dump.id == dump.id)
+                {
+                    model.screens.retain(|screen| *screen != Screen::Dump);
+                    model.dump = None;
+                }
+            }
+            Err(told) => notice(model, "It was not deleted", &told),
+        },
+        Msg::Switched(outcome) => switched(model, outcome, effects),
+        Msg::Returned(outcome) => {
+            model.redraw = true;
+            match outcome {
+                Ok(Some(text)) => model.say(text),
+                Ok(None) => {}
+                Err(told) => notice(model, "It could not be started", &told),
+            }
+        }
+        // Answers to questions that are no longer of interest.
+        _ => {}
+    }
+}
+
+fn listed(model: &mut Model, listing: Listing) {
+    if let Listing::Failed(told) = &listing {
+        note_loss(model, told);
+        if model.dumps.len() > 0 && told.status != ExitStatus::Unreachable {
+            let line = told.lines.join(": ");
+            model.complain(line);
+        }
+    } else {
+        model.lost = None;
+    }
+    model.dumps.end(listing, &model.facts, &model.tops);
+    model.groups.stale = true;
+    model.rest.done = false;
+}
+
+/// A store that cannot be reached may be reachable again: a banner says so and by which key.
+fn note_loss(model: &mut Model, told: &Told) {
+    if told.status == ExitStatus::Unreachable {
+        model.lost = Some(told.clone());
+    }
+}
+
+fn explained(model: &mut Model, request: RequestId, id: DumpId, depth: Depth) {
+    let known = model.known.note(id);
+    known.depth = known.depth.max(Some(depth));
+    if known.pending.is_some_and(|(asked, _)| asked == request) {
+        known.pending = None;
+    }
+}
+
+/// Something more is known of a dump.
+fn changed(model: &mut Model, id: DumpId) {
+    if model.dump.as_ref().is_some_and(|view| view.dump.id == id) {
+        refresh_page(model);
+    }
+    if model
+        .diff
+        .as_ref()
+        .is_some_and(|view| view.dumps.iter().any(|dump| dump.id == id))
+    {
+        refresh_diff(model);
+    }
+}
+
+/// The page of the comparison shows what is known now.
+pub(super) fn refresh_diff(model: &mut Model) {
+    let Some(view) = &mut model.diff else { return };
+    let [first, second] = &*view.dumps;
+    let mut sides = Vec::new();
+    let mut text = None;
+    for dump in [first, second] {
+        let known = model.known.get(dump.id);
+        let failed = known.and_then(|known| match (&known.opened, &known.stacks) {
+            (Some(Err(told)), _) | (_, Some(Err(told))) => Some(told),
+            _ => None,
+        });
+        if let Some(told) = failed {
+            view.page.replace(pages::problem(told, model.theme));
+            return;
+        }
+        match (model.known.opened(dump.id), model.known.stacks(dump.id)) {
+            (Some(opened), Some(stacks)) => sides.push(Side { opened, stacks }),
+            _ => text = Some(format!("reading {} …\n", dump.id.short())),
+        }
+    }
+    if let [a, b] = sides.as_slice() {
+        text = Some(diff_text(a, b));
+    }
+    let all = lines(&text.unwrap_or_default(), model.theme);
+    if view.page.lines.is_empty() {
+        view.page = Page::new(all);
+    } else {
+        view.page.replace(all);
+    }
+}
+
+fn ended(
+    model: &mut Model,
+    id: TransferId,
+    outcome: Result<Fetched, Told>,
+    effects: &mut Vec<Effect>,
+) {
+    let waiting = matches!(model.overlay, Some(Overlay::Waiting(awaited)) if awaited == id);
+    if waiting {
+        model.overlay = None;
+    }
+    let Some(transfer) = model.transfers.get_mut(id) else {
+        return;
+    };
+    let short = transfer.dump.id.short();
+    match outcome {
+        Ok(Fetched::Here(path)) => {
+            transfer.state = State::Done(path.clone());
+            transfer.what = "fetched".to_owned();
+            model.say(format!("{short} is in {path}"));
+        }
+        Ok(Fetched::Ready(invocation)) => {
+            transfer.state = State::Done(invocation.shell_line());
+            transfer.what = "ready".to_owned();
+            let title = format!("{short} {}", transfer.dump.exe);
+            if waiting {
+                effects.push(Effect::Debug(invocation, title));
+            }
+        }
+        Err(told) if told.status == ExitStatus::Interrupted => {
+            transfer.state = State::Cancelled;
+            transfer.what = "cancelled".to_owned();
+        }
+        Err(told) => {
+            transfer.state = State::Failed(told.clone());
+            transfer.what = "failed".to_owned();
+            note_loss(model, &told);
+            if waiting {
+                notice(model, "The debugger cannot be started", &told);
+            } else {
+                model.complain(format!("{short}: {}", told.lines.join(": ")));
+            }
+        }
+    }
+}
+
+fn notice(model: &mut Model, title: &str, told: &Told) {
+    let mut text = told.lines.clone();
+    for hint in &told.hints {
+        text.push(String::new());
+        text.push(format!("to do: {hint}"));
+    }
+    model.overlay = Some(Overlay::Notice {
+        title: title.to_owned(),
+        lines: text,
+    });
+}
+
+fn switched(model: &mut Model, outcome: Result<Place, Told>, effects: &mut Vec<Effect>) {
+    match outcome {
+        Ok(place) => {
+            // What is still on its way is about the store before.
+            model.since = model.request();
+            model.place = place;
+            model.dumps.clear();
+            model.known.forget(false);
+            model.facts.clear();
+            model.facts_wanted.clear();
+            model.tops = crate::tui::model::Tops::default();
+            model.groups = crate::tui::model::Groups::default();
+            (model.dump, model.diff, model.lost) = (None, None, None);
+            model.screens = vec![Screen::Dumps { restore: None }];
+            actions::list(model, effects);
+            model.say(format!("this is {}", model.place.store));
+        }
+        Err(told) => notice(model, "The store was not switched", &told),
+    }
+}

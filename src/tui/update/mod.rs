@@ -1,0 +1,163 @@
+//! `update`: what the model becomes when something happens, and what is to be done about it.
+//!
+//! Synchronous, spawns nothing, asks nothing. Answers to questions that are no longer of interest are
+//! dropped by their request ids.
+
+mod actions;
+mod answers;
+mod mouse;
+mod prepare;
+mod prompt;
+
+use ratatui::crossterm::event::{KeyEvent, KeyEventKind};
+
+use super::keymap::{Action, Context, Key};
+use super::layout::regions;
+use super::model::{Model, Overlay, Page, Screen, follow, grouped};
+use super::msg::{Effect, Msg};
+use super::pages;
+
+/// While pages come in, groups are made anew this often at most, in milliseconds.
+const REGROUP: u64 = 500;
+
+/// What happens at the start.
+#[must_use]
+pub fn start(model: &mut Model, filter: &str) -> Vec<Effect> {
+    if !filter.is_empty() {
+        actions::set_filter(model, filter, false);
+    }
+    let mut effects = Vec::new();
+    actions::list(model, &mut effects);
+    effects
+}
+
+/// The model after `msg`, and what is to be done.
+#[must_use]
+pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    match msg {
+        Msg::Key(event) => key(model, event, &mut effects),
+        Msg::Mouse(event) => mouse::mouse(model, event, &mut effects),
+        Msg::Paste(text) => prompt::paste(model, &text),
+        Msg::Resize(width, height) => model.size = (width, height),
+        Msg::Tick { now, clock } => {
+            (model.now, model.clock) = (now, clock);
+            if model
+                .message
+                .as_ref()
+                .is_some_and(|message| message.until <= clock)
+            {
+                model.message = None;
+            }
+            model.dumps.settle(&model.tops);
+            prepare::prepare(model, &mut effects);
+        }
+        Msg::Terminate => model.quit = true,
+        answer => answers::answer(model, answer, &mut effects),
+    }
+    settle(model, &mut effects);
+    effects
+}
+
+fn key(model: &mut Model, event: KeyEvent, effects: &mut Vec<Effect>) {
+    if event.kind == KeyEventKind::Release {
+        return;
+    }
+    let key = Key::from(event);
+    let context = model.context();
+    let action = model.keymap.action(context, key);
+    if context == Context::Prompt {
+        return prompt::key(model, action, key, effects);
+    }
+    let Some(action) = action else {
+        let help = model.keymap.key_for(Context::Everywhere, Action::Help);
+        return model.say(format!(
+            "`{}` does nothing here; `{help}` shows the keys",
+            key.name()
+        ));
+    };
+    model.message = None;
+    actions::act(model, action, effects);
+}
+
+/// Cursors stay on their lists and on the screen, and pages show what is known now.
+fn settle(model: &mut Model, effects: &mut Vec<Effect>) {
+    if *model.screen() == Screen::Groups && model.groups.stale {
+        regroup(model);
+    }
+    let regions = regions(model);
+    let rows = usize::from(regions.body.height);
+    let dumps = &mut model.dumps;
+    dumps.cursor = dumps.cursor.min(dumps.visible_len().saturating_sub(1));
+    dumps.top = follow(dumps.top, dumps.cursor, rows, dumps.visible_len());
+    let groups = &mut model.groups;
+    groups.cursor = groups.cursor.min(groups.list.len().saturating_sub(1));
+    groups.top = follow(groups.top, groups.cursor, rows, groups.list.len());
+    let transfers = &mut model.transfers;
+    transfers.cursor = transfers.cursor.min(transfers.list.len().saturating_sub(1));
+    transfers.top = follow(
+        transfers.top,
+        transfers.cursor,
+        rows / 2,
+        transfers.list.len(),
+    );
+    if let Some(view) = &mut model.dump {
+        let threads = model.known.stacks(view.dump.id);
+        let count = threads.map_or(1, |stacks| stacks.backtrace.threads.len());
+        view.thread = view.thread.min(count.saturating_sub(1));
+        let height = usize::from(regions.threads.height.max(1));
+        view.thread_top = follow(view.thread_top, view.thread, height, count);
+        view.page.follow(rows);
+    }
+    if let Some(view) = &mut model.diff {
+        view.page.follow(rows);
+    }
+    let height = usize::from(model.size.1).saturating_sub(6);
+    if let Some(Overlay::Help(page)) = &mut model.overlay {
+        page.top = page.top.min(page.lines.len().saturating_sub(height));
+        page.cursor = page.top;
+    }
+    prepare::source(model, effects);
+}
+
+fn regroup(model: &mut Model) {
+    let selected = model
+        .groups
+        .list
+        .get(model.groups.cursor)
+        .map(|group| group.key.clone());
+    let busy = model.dumps.listing == super::model::Listing::Running;
+    let just = model.clock.saturating_sub(model.groups.made) < REGROUP;
+    if busy && just && !model.groups.list.is_empty() {
+        return;
+    }
+    let dumps: Vec<_> = model.dumps.visible().collect();
+    model.groups.list = grouped(dumps.into_iter(), &model.facts);
+    model.groups.stale = false;
+    model.groups.made = model.clock;
+    let place = model
+        .groups
+        .list
+        .iter()
+        .position(|group| Some(&group.key) == selected.as_ref());
+    model.groups.cursor = place.unwrap_or(model.groups.cursor);
+}
+
+/// The page of the dump that is looked at shows what is known now.
+pub(super) fn refresh_page(model: &mut Model) {
+    if let Some(view) = &mut model.dump {
+        let lines = pages::tab(&model.known, view, model.theme);
+        view.page.replace(lines);
+    }
+}
+
+/// The page of the dump begins anew.
+pub(super) fn new_page(model: &mut Model) {
+    if let Some(view) = &mut model.dump {
+        view.page = Page {
+            sought: view.page.sought.clone(),
+            ..Page::new(pages::tab(&model.known, view, model.theme))
+        };
+        view.source = None;
+    }
+}

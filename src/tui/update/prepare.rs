@@ -1,0 +1,118 @@
+//! What is prepared while the user looks: the backtrace of what is selected, the frames in which the
+//! dumps on the screen crashed, and what only manifests tell, where it is needed.
+//!
+//! Everything here waits until the selection has come to rest: who scrolls through a thousand dumps
+//! asks for none of them.
+
+use cdh_store::DumpSummary;
+
+use super::actions::explain;
+use crate::tui::layout::regions;
+use crate::tui::model::{Depth, Model, Screen, Tab};
+use crate::tui::msg::Effect;
+use crate::tui::pages;
+
+/// Milliseconds without a move that count as rest.
+const REST: u64 = 150;
+/// Manifests that are asked for at once.
+const CHUNK: usize = 64;
+/// Manifests that are read to tell the images of groups; a filter for an image reads all it needs.
+const FOR_GROUPS: usize = 4096;
+
+/// Once the selection rests.
+pub(super) fn prepare(model: &mut Model, effects: &mut Vec<Effect>) {
+    if model.rest.done || model.clock.saturating_sub(model.rest.moved) < REST {
+        return;
+    }
+    model.rest.done = true;
+    if let Some(dump) = model.selected().cloned() {
+        explain(model, &dump, Depth::Quick, effects);
+    }
+    names(model, effects);
+    facts(model, effects);
+}
+
+/// The frames in which the dumps on the screen crashed.
+fn names(model: &mut Model, effects: &mut Vec<Effect>) {
+    let rows = usize::from(regions(model).body.height);
+    let shown: Vec<DumpSummary> = match model.screen() {
+        Screen::Dumps { .. } => {
+            let places = model.dumps.top..model.dumps.top + rows;
+            places
+                .filter_map(|place| model.dumps.get(place))
+                .cloned()
+                .collect()
+        }
+        Screen::Groups => {
+            let groups = model.groups.list.iter().skip(model.groups.top).take(rows);
+            groups.map(|group| group.newest.clone()).collect()
+        }
+        _ => return,
+    };
+    for dump in shown {
+        if !model.tops.knows(&dump) && model.tops.ask(&dump) {
+            let request = model.request();
+            effects.push(Effect::Name(request, Box::new(dump)));
+        }
+    }
+}
+
+/// The next manifests to read.
+pub(super) fn facts(model: &mut Model, effects: &mut Vec<Effect>) {
+    if !model.facts_wanted.is_empty() {
+        return;
+    }
+    let lacking = |dump: &&DumpSummary| !model.facts.contains_key(&dump.id);
+    let wanted: Vec<DumpSummary> = if model.dumps.filter().needs_facts() {
+        let candidates = model.dumps.candidates().filter(lacking);
+        candidates.take(CHUNK).cloned().collect()
+    } else if *model.screen() == Screen::Groups && model.facts.len() < FOR_GROUPS {
+        model
+            .dumps
+            .visible()
+            .filter(lacking)
+            .take(CHUNK)
+            .cloned()
+            .collect()
+    } else {
+        return;
+    };
+    if !wanted.is_empty() {
+        let request = model.request();
+        model.facts_wanted.extend(wanted.iter().map(|dump| dump.id));
+        effects.push(Effect::Facts(request, wanted));
+    }
+}
+
+/// The source of the frame that the cursor is on.
+pub(super) fn source(model: &mut Model, effects: &mut Vec<Effect>) {
+    if *model.screen() != Screen::Dump {
+        return;
+    }
+    let Some(view) = model
+        .dump
+        .as_ref()
+        .filter(|view| view.tab == Tab::Backtrace)
+    else {
+        return;
+    };
+    let stacks = model.known.stacks(view.dump.id);
+    let place = stacks
+        .and_then(|stacks| pages::frame_at(view, stacks))
+        .and_then(|frame| frame.location.as_ref())
+        .map(|place| (place.file.clone(), place.line));
+    if place == view.source_wanted {
+        return;
+    }
+    let request = model.request();
+    if let Some(view) = &mut model.dump {
+        view.source_wanted.clone_from(&place);
+        // What is shown stays until the other is there: no flicker, and no jumping of the lines.
+        if place.is_none() {
+            view.source = None;
+        }
+    }
+    if let Some((file, line)) = place {
+        effects.push(Effect::Source(request, file, line));
+    }
+}

@@ -1,0 +1,375 @@
+//! A line that is being typed: the filter, a `:` command, text to find.
+
+use cdh_bundle::DumpId;
+use cdh_store::DumpSummary;
+use ratatui::crossterm::event::{KeyCode, KeyModifiers};
+
+use super::actions::{self, set_filter, shown_page};
+use crate::render::terminal_line;
+use crate::tui::commands::{self, COMMANDS, Verb};
+use crate::tui::filter::completions;
+use crate::tui::help;
+use crate::tui::keymap::{Action, Key};
+use crate::tui::model::{COLUMNS, Model, Overlay, Prompt, PromptKind, Screen, TABS};
+use crate::tui::msg::Effect;
+
+/// Longest line: a pasted file is a mistake.
+const LONGEST: usize = 1024;
+
+/// Begins a line.
+pub(super) fn open(model: &mut Model, kind: PromptKind) {
+    let text = match kind {
+        PromptKind::Filter => model.dumps.filter().text.clone(),
+        PromptKind::Command => String::new(),
+        PromptKind::Find => shown_page(model)
+            .map(|page| page.sought.clone())
+            .unwrap_or_default(),
+    };
+    model.message = None;
+    model.prompt = Some(Prompt {
+        kind,
+        at: text.len(),
+        before: text.clone(),
+        text,
+        history: 0,
+        completions: None,
+    });
+}
+
+/// Takes a key.
+pub(super) fn key(model: &mut Model, action: Option<Action>, key: Key, effects: &mut Vec<Effect>) {
+    let Some(prompt) = &mut model.prompt else {
+        return;
+    };
+    if action != Some(Action::Complete) {
+        prompt.completions = None;
+    }
+    match action {
+        Some(Action::Accept) => return accept(model, effects),
+        Some(Action::Cancel) => return leave(model),
+        Some(Action::Complete) => complete(model),
+        Some(Action::Older) => history(model, 1),
+        Some(Action::Newer) => history(model, -1),
+        Some(Action::WordLeft) => {
+            let before = prompt
+                .text
+                .get(..prompt.at)
+                .and_then(|text| text.chars().next_back());
+            prompt.at -= before.map_or(0, char::len_utf8);
+        }
+        Some(Action::WordRight) => {
+            let after = prompt
+                .text
+                .get(prompt.at..)
+                .and_then(|text| text.chars().next());
+            prompt.at += after.map_or(0, char::len_utf8);
+        }
+        Some(Action::Erase) => {
+            let before = prompt
+                .text
+                .get(..prompt.at)
+                .and_then(|text| text.chars().next_back());
+            match before {
+                Some(letter) => {
+                    prompt.at -= letter.len_utf8();
+                    prompt.text.remove(prompt.at);
+                }
+                // Erasing nothing leaves the line, as in vi and less.
+                None if prompt.text.is_empty() => return leave(model),
+                None => {}
+            }
+        }
+        Some(Action::EraseWord) => {
+            let head = prompt.text.get(..prompt.at).unwrap_or_default();
+            let trimmed = head.trim_end();
+            let start = trimmed.rfind(char::is_whitespace).map_or(0, |at| at + 1);
+            prompt.text.replace_range(start..prompt.at, "");
+            prompt.at = start;
+        }
+        Some(Action::EraseAll) => {
+            prompt.text.clear();
+            prompt.at = 0;
+        }
+        _ => {
+            let event = key.event();
+            if let (KeyCode::Char(letter), KeyModifiers::NONE) = (event.code, event.modifiers) {
+                insert(prompt, letter);
+            }
+        }
+    }
+    typed(model);
+}
+
+fn insert(prompt: &mut Prompt, letter: char) {
+    if !letter.is_control() && prompt.text.len() < LONGEST {
+        prompt.text.insert(prompt.at, letter);
+        prompt.at += letter.len_utf8();
+    }
+}
+
+/// Takes pasted text: line breaks are blanks, other controls are nothing.
+pub(super) fn paste(model: &mut Model, text: &str) {
+    let Some(prompt) = &mut model.prompt else {
+        return;
+    };
+    for letter in text.trim().chars() {
+        insert(prompt, if letter.is_whitespace() { ' ' } else { letter });
+    }
+    typed(model);
+}
+
+/// What is typed shows at once.
+fn typed(model: &mut Model) {
+    let Some(prompt) = &model.prompt else { return };
+    let text = prompt.text.clone();
+    match prompt.kind {
+        PromptKind::Filter => set_filter(model, &text, true),
+        PromptKind::Find => {
+            if let Some(page) = shown_page(model) {
+                page.find(&text, true);
+            }
+        }
+        PromptKind::Command => {}
+    }
+}
+
+fn leave(model: &mut Model) {
+    let Some(prompt) = model.prompt.take() else {
+        return;
+    };
+    if prompt.kind == PromptKind::Filter {
+        set_filter(model, &prompt.before, false);
+    }
+}
+
+fn accept(model: &mut Model, effects: &mut Vec<Effect>) {
+    let Some(prompt) = model.prompt.take() else {
+        return;
+    };
+    let text = prompt.text.trim().to_owned();
+    if !text.is_empty() {
+        let history = model.history.entry(prompt.kind).or_default();
+        history.retain(|known| *known != text);
+        history.push(text.clone());
+    }
+    match prompt.kind {
+        PromptKind::Filter => keep_filter(model, &text),
+        PromptKind::Find => {
+            let found = shown_page(model).is_none_or(|page| page.find(&text, true));
+            if !found {
+                model.complain(format!("`{}` is not here", terminal_line(&text)));
+            }
+        }
+        PromptKind::Command => command(model, &text, effects),
+    }
+}
+
+/// The last term was open at its end while it was typed. Where only that made it match, it says so now.
+fn keep_filter(model: &mut Model, text: &str) {
+    let shown = model.dumps.visible_len();
+    set_filter(model, text, false);
+    if shown > 0 && model.dumps.visible_len() == 0 {
+        let open = format!("{text}*");
+        set_filter(model, &open, false);
+        if model.dumps.visible_len() == 0 {
+            set_filter(model, text, false);
+        }
+    }
+    if let Some(problem) = model.dumps.filter().problem.clone() {
+        model.complain(problem);
+    }
+}
+
+fn history(model: &mut Model, step: isize) {
+    let Some(prompt) = &mut model.prompt else {
+        return;
+    };
+    let known = model
+        .history
+        .get(&prompt.kind)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let place = prompt.history.saturating_add_signed(step).min(known.len());
+    prompt.history = place;
+    let text = match known.len().checked_sub(place) {
+        Some(index) if place > 0 => known.get(index).cloned().unwrap_or_default(),
+        _ => prompt.before.clone(),
+    };
+    prompt.at = text.len();
+    prompt.text = text;
+}
+
+fn complete(model: &mut Model) {
+    let Some(prompt) = &model.prompt else { return };
+    let (all, next) = match &prompt.completions {
+        Some((all, shown)) => (all.clone(), (shown + 1) % all.len().max(1)),
+        None => (ways(model, prompt), 0),
+    };
+    let Some(text) = all.get(next).cloned() else {
+        return;
+    };
+    if let Some(prompt) = &mut model.prompt {
+        prompt.at = text.len();
+        prompt.text = text;
+        prompt.completions = Some((all, next));
+    }
+}
+
+/// Ways to go on.
+fn ways(model: &Model, prompt: &Prompt) -> Vec<String> {
+    let values = |name: &str| -> Vec<String> {
+        let dumps = model.dumps.all();
+        match name {
+            "namespace" | "ns" => distinct(dumps.filter_map(|dump| dump.namespace.clone())),
+            "pod" => distinct(dumps.filter_map(|dump| dump.pod.clone())),
+            "exe" => distinct(dumps.map(|dump| dump.exe.to_string())),
+            "signal" | "sig" => distinct(dumps.map(|dump| dump.signal.clone())),
+            "fingerprint" | "fp" => distinct(dumps.filter_map(|dump| dump.fingerprint.clone())),
+            "image" => distinct(model.facts.values().filter_map(|facts| facts.image.clone())),
+            "node" => distinct(model.facts.values().filter_map(|facts| facts.node.clone())),
+            "since" | "until" => ["1h", "6h", "1d", "2d", "7d"].map(str::to_owned).to_vec(),
+            "truncated" => vec!["yes".to_owned()],
+            _ => Vec::new(),
+        }
+    };
+    match prompt.kind {
+        PromptKind::Filter => completions(&prompt.text, values),
+        PromptKind::Find => Vec::new(),
+        PromptKind::Command => {
+            let Some((verb, rest)) = prompt.text.split_once(' ') else {
+                let known = COMMANDS.iter().map(|known| known.name);
+                let known = known.filter(|name| name.starts_with(&prompt.text));
+                return known.map(str::to_owned).collect();
+            };
+            let names: Vec<String> = match commands::parse(verb).map(|(verb, _)| verb) {
+                Ok(Verb::Sort) => COLUMNS
+                    .iter()
+                    .map(|column| column.name().to_owned())
+                    .collect(),
+                Ok(Verb::Tab) => TABS.iter().map(|tab| tab.title().to_lowercase()).collect(),
+                Ok(Verb::Store) => model
+                    .place
+                    .stores
+                    .iter()
+                    .map(|(name, _)| name.clone())
+                    .collect(),
+                Ok(Verb::Filter) => {
+                    let found = completions(rest, values);
+                    return found.iter().map(|text| format!("{verb} {text}")).collect();
+                }
+                _ => Vec::new(),
+            };
+            let matching = names.iter().filter(|name| name.starts_with(rest));
+            matching.map(|name| format!("{verb} {name}")).collect()
+        }
+    }
+}
+
+fn distinct(values: impl Iterator<Item = String>) -> Vec<String> {
+    let set: std::collections::BTreeSet<String> = values.collect();
+    set.into_iter().collect()
+}
+
+/// Does what was typed after `:`.
+fn command(model: &mut Model, text: &str, effects: &mut Vec<Effect>) {
+    if text.is_empty() {
+        return;
+    }
+    let (verb, rest) = match commands::parse(text) {
+        Ok(parsed) => parsed,
+        Err(problem) => return model.complain(terminal_line(&problem)),
+    };
+    let action = match verb {
+        Verb::Backtrace => Action::Backtrace,
+        Verb::Delete => Action::Delete,
+        Verb::Diff => Action::Diff,
+        Verb::Fetch => Action::Fetch,
+        Verb::Gdb => Action::Debug,
+        Verb::Refresh => Action::Refresh,
+        Verb::Stores => Action::Stores,
+        Verb::Transfers => Action::Transfers,
+        Verb::Quit => Action::Quit,
+        Verb::Help => {
+            model.overlay = Some(Overlay::Help(help::page(model)));
+            return;
+        }
+        Verb::Groups => {
+            model.groups.stale = true;
+            return actions::go(model, Screen::Groups);
+        }
+        Verb::Dumps => {
+            model.screens.truncate(1);
+            return actions::go(model, Screen::Dumps { restore: None });
+        }
+        Verb::Filter => {
+            set_filter(model, rest, false);
+            return actions::go(model, Screen::Dumps { restore: None });
+        }
+        Verb::Store if rest.is_empty() => Action::Stores,
+        Verb::Store => {
+            effects.push(Effect::Switch(rest.to_owned()));
+            return;
+        }
+        Verb::Sort => return sort(model, rest),
+        Verb::Tab => return tab(model, rest, effects),
+        Verb::Dump => return dump(model, rest, effects),
+        #[allow(clippy::panic)] // debug builds only, see `commands::parse`
+        Verb::Panic => panic!("a panic on purpose"),
+    };
+    actions::act(model, action, effects);
+}
+
+fn sort(model: &mut Model, name: &str) {
+    let column = COLUMNS
+        .iter()
+        .find(|column| column.name().starts_with(name) && !name.is_empty());
+    match column {
+        Some(column) => {
+            let (before, reverse) = model.dumps.sort();
+            actions::sort(model, *column, *column == before && !reverse);
+        }
+        None => {
+            let names: Vec<&str> = COLUMNS.iter().map(|column| column.name()).collect();
+            model.complain(format!("sort by one of: {}", names.join(", ")));
+        }
+    }
+}
+
+fn tab(model: &mut Model, name: &str, effects: &mut Vec<Effect>) {
+    let wanted = name.to_lowercase();
+    let tab = TABS
+        .iter()
+        .find(|tab| tab.title().to_lowercase().starts_with(&wanted));
+    match tab.filter(|_| !wanted.is_empty()) {
+        Some(tab) => actions::tab(model, *tab, effects),
+        None => {
+            let names: Vec<String> = TABS.iter().map(|tab| tab.title().to_lowercase()).collect();
+            model.complain(format!("the tabs are: {}", names.join(", ")));
+        }
+    }
+}
+
+fn dump(model: &mut Model, start: &str, effects: &mut Vec<Effect>) {
+    let wanted = start.to_ascii_lowercase();
+    let begins = |dump: &&DumpSummary| dump.id.to_string().starts_with(&wanted);
+    let found: Vec<DumpId> = model
+        .dumps
+        .all()
+        .filter(begins)
+        .map(|dump| dump.id)
+        .take(2)
+        .collect();
+    let id = match found.as_slice() {
+        [id] if !wanted.is_empty() => *id,
+        [_, _] => return model.complain("several dumps' ids begin so: type more"),
+        _ => return model.complain("no dump's id begins so"),
+    };
+    model.screens.truncate(1);
+    model.dumps.held = true;
+    model.dumps.select(Some(id));
+    if model.dumps.selected().map(|dump| dump.id) != Some(id) {
+        set_filter(model, "", false);
+        model.dumps.select(Some(id));
+    }
+    actions::show_dump(model, None, effects);
+}

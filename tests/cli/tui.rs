@@ -1,0 +1,327 @@
+//! The TUI as a user has it: in a pseudo-terminal, on a real store, with a real gdb.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
+
+use super::{Desk, crash};
+
+/// A slow machine under load needs some of it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A terminal with a program in it.
+struct Tty {
+    master: File,
+    slave: File,
+    child: Child,
+    screen: Arc<Mutex<vt100::Parser>>,
+    /// Everything that was written to the terminal.
+    written: Arc<Mutex<Vec<u8>>>,
+    before: String,
+}
+
+impl Tty {
+    fn start(desk: &Desk, words: &[&str]) -> Self {
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let slave = File::from(rustix::fs::open(name, flags, Mode::empty()).unwrap());
+        let size = Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&slave, size).unwrap();
+        let before = settings(&slave);
+        // `setsid --ctty` makes the terminal the session's own, as a login does.
+        let cdh = desk.command(words);
+        let mut command = std::process::Command::new("setsid");
+        command
+            .args(["--ctty", "--wait"])
+            .arg(cdh.get_program())
+            .args(cdh.get_args());
+        command.env_clear().current_dir(desk.dir.path());
+        for (name, value) in cdh.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
+        command.env("TERM", "xterm-256color").env("LANG", "C.UTF-8");
+        command
+            .stdin(Stdio::from(slave.try_clone().unwrap()))
+            .stdout(Stdio::from(slave.try_clone().unwrap()))
+            .stderr(Stdio::from(slave.try_clone().unwrap()));
+        let child = command.spawn().expect("install util-linux");
+        let tty = Self {
+            master: File::from(master),
+            slave,
+            child,
+            screen: Arc::new(Mutex::new(vt100::Parser::new(24, 80, 0))),
+            written: Arc::default(),
+            before,
+        };
+        let (mut reader, screen) = (tty.master.try_clone().unwrap(), Arc::clone(&tty.screen));
+        let written = Arc::clone(&tty.written);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = reader.read(&mut bytes) {
+                screen.lock().unwrap().process(&bytes[..count]);
+                written.lock().unwrap().extend_from_slice(&bytes[..count]);
+            }
+        });
+        tty
+    }
+
+    fn keys(&mut self, keys: &str) {
+        self.master.write_all(keys.as_bytes()).unwrap();
+    }
+
+    fn text(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+
+    fn wait_for(&self, what: &str) {
+        self.wait_until(what, |text| text.contains(what));
+    }
+
+    fn wait_until(&self, what: &str, holds: impl Fn(&str) -> bool) {
+        let start = Instant::now();
+        while !holds(&self.text()) {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "no `{what}` on\n{}",
+                self.text()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The process of cdh, and the one that it has given the terminal to.
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed()).unwrap()
+    }
+
+    fn debugger(&self) -> Pid {
+        let pid = self.child.id();
+        let start = Instant::now();
+        loop {
+            let children = std::fs::read_dir(format!("/proc/{pid}/task"))
+                .unwrap()
+                .flatten();
+            let children = children
+                .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+            let all: String = children.collect();
+            let gdb = all.split_whitespace().find(|child| {
+                std::fs::read_to_string(format!("/proc/{child}/comm"))
+                    .is_ok_and(|name| name.trim() == "gdb")
+            });
+            if let Some(gdb) = gdb {
+                return Pid::from_raw(gdb.parse().unwrap()).unwrap();
+            }
+            assert!(start.elapsed() < PATIENCE, "gdb is not there");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            if start.elapsed() > PATIENCE {
+                let _ = self.child.kill();
+                panic!("it does not end:\n{}", self.text());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The terminal is as it was before.
+    fn assert_given_back(&self) {
+        assert_eq!(settings(&self.slave), self.before);
+        // What was written last may still be on its way.
+        let start = Instant::now();
+        loop {
+            let parser = self.screen.lock().unwrap();
+            let screen = parser.screen();
+            let given_back = !screen.alternate_screen()
+                && !screen.hide_cursor()
+                && !screen.bracketed_paste()
+                && screen.mouse_protocol_mode() == vt100::MouseProtocolMode::None;
+            if given_back {
+                return;
+            }
+            drop(parser);
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the terminal was not given back"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Tty {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `stty -a` shows.
+fn settings(tty: &File) -> String {
+    format!("{:?}", tcgetattr(tty).unwrap())
+}
+
+fn desk() -> Desk {
+    let desk = Desk::new();
+    desk.import(&crash().core());
+    desk
+}
+
+#[test]
+fn gdb_gets_the_terminal_three_times_and_the_list_is_back_after_each() {
+    let desk = desk();
+    let mut tty = Tty::start(&desk, &[]);
+    tty.wait_for("1 dump");
+    tty.wait_for("poke app.c:5");
+    let list = tty.text();
+    for _ in 0..3 {
+        tty.keys("d");
+        tty.wait_for("(gdb)");
+        assert_eq!(
+            settings(&tty.slave).contains("ICANON"),
+            settings(&tty.slave).contains("ICANON")
+        );
+        tty.keys("print 6*7\n");
+        tty.wait_for("= 42");
+        // `ctrl-c` is gdb's, not ours.
+        tty.keys("\x03");
+        tty.wait_for("Quit");
+        tty.keys("quit\n");
+        tty.wait_for("1 dump");
+        tty.wait_until("the list as it was", |text| {
+            without_ages(text) == without_ages(&list)
+        });
+    }
+    // The backtrace of the dump, and back.
+    tty.keys("\r");
+    tty.wait_for("#0 ");
+    tty.wait_for("thread ");
+    tty.keys("\x1b");
+    tty.wait_for("TOP FRAME");
+    tty.keys("q");
+    assert_eq!(tty.end().code(), Some(0));
+    tty.assert_given_back();
+}
+
+/// Ages go on.
+fn without_ages(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_digit()).collect()
+}
+
+#[test]
+fn terminal_is_given_back_when_gdb_is_killed() {
+    let desk = desk();
+    let mut tty = Tty::start(&desk, &["tui"]);
+    tty.wait_for("1 dump");
+    tty.keys("d");
+    tty.wait_for("(gdb)");
+    kill_process(tty.debugger(), Signal::KILL).unwrap();
+    tty.wait_for("gdb was ended by signal 9");
+    tty.keys("q");
+    assert_eq!(tty.end().code(), Some(0));
+    tty.assert_given_back();
+}
+
+#[test]
+fn terminal_is_given_back_after_a_panic() {
+    let desk = desk();
+    let mut tty = Tty::start(&desk, &["tui"]);
+    tty.wait_for("1 dump");
+    tty.keys(":panic\r");
+    assert_eq!(tty.end().code(), Some(101));
+    tty.wait_for("a panic on purpose");
+    tty.assert_given_back();
+}
+
+#[test]
+fn terminal_is_given_back_after_sigterm_and_gdb_goes_too() {
+    let desk = desk();
+    for with_gdb in [false, true] {
+        let mut tty = Tty::start(&desk, &["tui", "--ascii"]);
+        tty.wait_for("1 dump");
+        assert!(tty.text().is_ascii());
+        let gdb = with_gdb.then(|| {
+            tty.keys("d");
+            tty.wait_for("(gdb)");
+            tty.debugger()
+        });
+        kill_process(tty.pid(), Signal::TERM).unwrap();
+        assert_eq!(tty.end().signal(), Some(15));
+        tty.assert_given_back();
+        if let Some(gdb) = gdb {
+            assert!(rustix::process::test_kill_process(gdb).is_err());
+        }
+    }
+}
+
+#[test]
+fn hostile_store_sends_nothing_to_the_terminal() {
+    let desk = desk();
+    let evil = "a\x1b]0;owned\x07\u{9b}31m\u{202e}b";
+    let core = crash().core().display().to_string();
+    let words = [
+        "import",
+        "--namespace",
+        evil,
+        "--pod",
+        evil,
+        "--image",
+        evil,
+        "--node",
+        evil,
+        &core,
+    ];
+    assert_eq!(desk.run(&words).code, 0);
+    let mut tty = Tty::start(&desk, &["tui"]);
+    tty.wait_for("2 dumps");
+    tty.keys("/a\\x1b\r");
+    for tab in ["\r", "2", "3", "8"] {
+        tty.keys(tab);
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    tty.wait_for("\"namespace\"");
+    tty.keys("q");
+    assert_eq!(tty.end().code(), Some(0));
+    let written = String::from_utf8_lossy(&tty.written.lock().unwrap()).into_owned();
+    for bad in ["\x1b]0;", "owned\x07", "\u{9b}", "\u{202e}"] {
+        assert!(!written.contains(bad), "{bad:?} was written");
+    }
+}
+
+#[test]
+fn without_a_terminal_there_is_help_and_no_tui() {
+    let desk = Desk::new();
+    let answer = desk.run(&[]);
+    assert_eq!((answer.code, answer.out.as_str()), (2, ""));
+    assert!(answer.err.contains("Usage: cdh"), "{}", answer.err);
+    let answer = desk.run(&["tui"]);
+    assert_eq!(answer.code, 2);
+    assert!(
+        answer.err.contains("needs a terminal") && answer.err.contains("cdh ls"),
+        "{}",
+        answer.err
+    );
+}
