@@ -49,7 +49,7 @@ pub use manifest::{
     SignalFacts, Workload,
 };
 pub use raw_text::RawText;
-pub use reader::{BundleEntry, BundleReader, EntryCheck, Verification};
+pub use reader::{BundleEntry, BundleReader, CoreLayout, CorePiece, EntryCheck, Verification};
 pub use seekable::{SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats, SeekableWriter};
 pub use stem::{DEFAULT_STEM, is_safe_stem, render_stem};
 pub use verdict::{Cause, Verdict};

@@ -17,7 +17,7 @@ mod read;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Read;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -233,6 +233,16 @@ impl Store for S3Store {
     ) -> Result<Arc<dyn ByteSource>, StoreError> {
         let bucket = Arc::clone(&self.bucket);
         Ok(Arc::new(read::RangeReader::new(bucket, key.clone(), stat)))
+    }
+
+    fn read_range(
+        &self,
+        key: &ObjectKey,
+        stat: &ObjectStat,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        read::stream(&self.bucket, key, stat.etag.as_deref(), range, sink)
     }
 
     fn list(
