@@ -62,6 +62,12 @@ impl Failure {
         }
     }
 
+    /// The status that it ends the command with.
+    #[must_use]
+    pub fn status(&self) -> ExitStatus {
+        self.status
+    }
+
     /// Adds a line of advice: imperative and runnable.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -116,7 +122,9 @@ fn write_report(error: &anyhow::Error, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn status_of(error: &anyhow::Error) -> ExitStatus {
+/// The exit status that goes with `error`.
+#[must_use]
+pub fn status_of(error: &anyhow::Error) -> ExitStatus {
     error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Failure>())

@@ -53,7 +53,7 @@ pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
 pub use query::Query;
 pub use retention::{Expired, Retention};
 #[cfg(feature = "s3")]
-pub use s3::S3Store;
+pub use s3::{S3Keys, S3Store};
 pub use ship::{Shipped, remove_dump, ship, ship_resumable};
 pub use summary::DumpSummary;
 pub use url::{StoreUrl, open_store};

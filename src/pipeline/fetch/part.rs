@@ -223,6 +223,12 @@ fn lock(directory: &Path, observer: &dyn Observer) -> io::Result<File> {
     loop {
         let mut private = DirBuilder::new();
         private.recursive(true).mode(0o700).create(directory)?;
+        // In a directory that others may write to, somebody else may have made it, or a link.
+        let found = fs::symlink_metadata(directory)?;
+        if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+            let text = format!("`{}` belongs to somebody else", directory.display());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o600);
         let file = match options.open(directory.join(JOURNAL)) {

@@ -121,6 +121,12 @@ impl BundleReader {
         Manifest::from_json(&self.small_entry(&EntryKind::Manifest, LARGEST_MANIFEST)?)
     }
 
+    /// The bytes of the bundle itself.
+    #[must_use]
+    pub fn source(&self) -> &Arc<dyn ByteSource> {
+        &self.source
+    }
+
     /// The entries, in the order of the zip's directory.
     #[must_use]
     pub fn entries(&self) -> &[BundleEntry] {

@@ -2,13 +2,14 @@
 
 mod catalog;
 mod directory;
+mod s3;
 
 use std::fs;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
