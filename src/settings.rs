@@ -39,10 +39,17 @@ struct ConfigFile {
     stores: BTreeMap<String, NamedStore>,
 }
 
+/// ```toml
+/// [stores.prod]
+/// url = "s3://crashes/prod"
+/// region = "eu-west-1"
+/// ```
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct NamedStore {
     url: String,
+    /// As in the URL: `endpoint`, `region`, `path-style` …
+    #[serde(flatten)]
+    options: BTreeMap<String, toml::Value>,
 }
 
 impl Settings {
@@ -132,11 +139,25 @@ fn read_config(explicit: Option<&Path>) -> Result<ConfigFile> {
 }
 
 fn parse_store(name: &str, config: &ConfigFile) -> Result<StoreUrl> {
-    let text = config
-        .stores
-        .get(name)
-        .map_or(name, |named| named.url.as_str());
-    text.parse().map_err(|error: cdh_store::StoreError| {
+    let named = config.stores.get(name);
+    let parsed = match named {
+        None => name.parse(),
+        Some(NamedStore { url, options }) => {
+            let url: Result<StoreUrl, _> = url.parse();
+            options.iter().fold(url, |url, (option, value)| {
+                let text = match value {
+                    toml::Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                url?.with_option(option, &text)
+            })
+        }
+    };
+    parsed.map_err(|error: cdh_store::StoreError| {
+        if named.is_some() {
+            let message = format!("the store `{name}` in the config file is not valid");
+            return Failure::new(ExitStatus::Failure, message).cause(error).into();
+        }
         let known: Vec<&str> = config.stores.keys().map(String::as_str).collect();
         let hint = if known.is_empty() {
             "give a directory or `s3://bucket/prefix`".to_owned()

@@ -1,5 +1,10 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
+#[path = "cli/ibm.rs"]
+mod ibm;
+#[path = "cli/s3.rs"]
+mod s3;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

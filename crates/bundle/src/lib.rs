@@ -40,7 +40,7 @@ mod zip;
 
 pub use digest::{DigestReader, DigestWriter, Digests, Sha256};
 pub use entry_dir::{EntryDir, EntryFile, SpoolEntry, SpoolState, list_spool, sweep_spool};
-pub use entry_kind::{CoreEncoding, EntryKind};
+pub use entry_kind::{CoreEncoding, EntryKind, ProcFile};
 pub use error::BundleError;
 pub use id::{DumpId, InvalidDumpId};
 pub use legacy::{LegacyInfo, LegacyName};

@@ -49,6 +49,12 @@ impl Found {
             self.manifests.insert(object.key);
         } else if let Some(mut summary) = DumpSummary::from_key(&object.key) {
             summary.size = Some(object.size);
+            if summary.captured_at == Timestamp::UNIX_EPOCH
+                && let Some(written) = object.modified
+            {
+                // The name tells no time: soon after the crash it was written.
+                summary.captured_at = written;
+            }
             self.bundles.insert(object.key, summary);
         }
     }

@@ -26,6 +26,7 @@ mod directory;
 mod draft;
 mod error;
 mod key;
+mod legacy_key;
 mod manifest_cache;
 mod object;
 mod query;

@@ -188,17 +188,21 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The status that a server answers to a plain GET.
+/// What a server at `http://host:port` answers to a plain GET: status and body.
 ///
 /// # Errors
 /// When it does not answer.
-pub fn status_of(port: u16, target: &str) -> io::Result<u16> {
-    let mut server = TcpStream::connect(("127.0.0.1", port))?;
-    server.set_read_timeout(Some(Duration::from_secs(2)))?;
-    write!(server, "GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
-    let (line, _) = read_head(&mut BufReader::new(server))?.ok_or(io::ErrorKind::UnexpectedEof)?;
+pub fn http_get(endpoint: &str, target: &str) -> io::Result<(u16, Vec<u8>)> {
+    let host = endpoint.trim_start_matches("http://");
+    let mut server = TcpStream::connect(host)?;
+    server.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(server, "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let mut from_server = BufReader::new(server);
+    let (line, _) = read_head(&mut from_server)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = line.split(' ').nth(1).and_then(|text| text.parse().ok());
-    status.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    let mut body = Vec::new();
+    from_server.read_to_end(&mut body)?;
+    Ok((status.ok_or(io::ErrorKind::InvalidData)?, body))
 }
 
 type Head = (String, Vec<(String, String)>);

@@ -6,7 +6,7 @@ mod kernel_settings;
 mod program;
 mod s3_server;
 
-pub use http_proxy::{Deed, HttpProxy, Request};
+pub use http_proxy::{Deed, HttpProxy, Request, http_get};
 pub use kernel_settings::KernelSettingsLock;
 pub use program::{KINDS, NOT_HERE, Program};
 pub use s3_server::{ADMIN, READER, S3Keys, S3Server};

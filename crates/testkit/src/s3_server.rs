@@ -133,7 +133,10 @@ impl S3Server {
     /// An object that does not exist is refused by all that stands behind the S3 port.
     fn answers(&self) -> bool {
         let [_, volume, filer, s3] = self.ports;
-        let get = |port: u16| crate::http_proxy::status_of(port, "/cdh-test/none").ok();
+        let get = |port: u16| {
+            let endpoint = format!("http://127.0.0.1:{port}");
+            crate::http_get(&endpoint, "/cdh-test/none").ok().map(|(status, _)| status)
+        };
         get(filer) == Some(404) && get(s3).is_some() && TcpStream::connect(("127.0.0.1", volume)).is_ok()
     }
 

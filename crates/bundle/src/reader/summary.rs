@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{BundleEntry, BundleReader};
 use crate::legacy::{self, LegacyName};
 use crate::{
-    Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Gap, Manifest, ProcessFacts, RawText,
+    Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Gap, Manifest, ProcFile, ProcessFacts, RawText,
     SCHEMA, Sha256, SignalFacts, Verdict,
 };
 
@@ -76,6 +76,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
                 .or(named(|name| &name.exe))
                 .unwrap_or_default(),
             exe: raw(&info.exe_path()),
+            arguments: arguments(bundle),
             ..ProcessFacts::default()
         },
         signal: SignalFacts {
@@ -96,6 +97,14 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
         gaps,
         agent_version: String::new(),
     }
+}
+
+/// The command line that IBM's agent copied from `/proc`.
+fn arguments(bundle: &BundleReader) -> Option<Vec<RawText>> {
+    let kind = EntryKind::ProcFile(ProcFile::named("cmdline")?);
+    let bytes = bundle.small_entry(&kind, LARGEST_INFO).ok()?;
+    let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    Some(words.split(|byte| *byte == 0).map(RawText::from).collect())
 }
 
 fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {

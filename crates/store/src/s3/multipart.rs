@@ -75,6 +75,7 @@ pub(super) fn put(
             | StoreError::Stopped
             | StoreError::Denied { .. }
             | StoreError::NoCredentials { .. }
+            | StoreError::Credentials { .. }
             | StoreError::ClockSkew { .. },
         ) if path.is_some() => {}
         Err(_) => {
@@ -141,6 +142,7 @@ fn at_server(
                     error @ (StoreError::Unreachable { .. }
                     | StoreError::Denied { .. }
                     | StoreError::NoCredentials { .. }
+                    | StoreError::Credentials { .. }
                     | StoreError::ClockSkew { .. }) => Err(error),
                     _ => Ok(None),
                 };
