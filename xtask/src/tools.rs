@@ -28,21 +28,7 @@ pub(crate) fn require(programs: &[&str]) -> Result<()> {
         .flat_map(|(_, packages)| packages.split(' '))
         .collect();
     if is_root() && is_there("apt-get") {
-        eprintln!("installing {}", packages.join(" "));
-        let apt = |words: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
-            command
-                .stdout(std::process::Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success())
-        };
-        let install = [
-            &["install", "-y", "--no-install-recommends"],
-            packages.as_slice(),
-        ]
-        .concat();
-        if apt(&install) || (apt(&["update"]) && apt(&install)) {
+        if apt(&packages).is_ok() {
             return Ok(());
         }
     }
@@ -51,6 +37,24 @@ pub(crate) fn require(programs: &[&str]) -> Result<()> {
         missing.join(", "),
         packages.join(" ")
     )
+}
+
+/// Installs Debian packages.
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
+    eprintln!("installing {}", packages.join(" "));
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
+        command
+            .stdout(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let install = [&["install", "-y", "--no-install-recommends"], packages].concat();
+    if apt(&install) || (apt(&["update"]) && apt(&install)) {
+        return Ok(());
+    }
+    bail!("apt-get cannot install {}", packages.join(" "))
 }
 
 pub(crate) fn is_there(program: &str) -> bool {

@@ -193,10 +193,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// # Errors
 /// When it does not answer.
 pub fn http_get(endpoint: &str, target: &str) -> io::Result<(u16, Vec<u8>)> {
+    ask("GET", endpoint, target)
+}
+
+pub(crate) fn http_put(endpoint: &str, target: &str) -> io::Result<(u16, Vec<u8>)> {
+    ask("PUT", endpoint, target)
+}
+
+fn ask(method: &str, endpoint: &str, target: &str) -> io::Result<(u16, Vec<u8>)> {
     let host = endpoint.trim_start_matches("http://");
     let mut server = TcpStream::connect(host)?;
     server.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(server, "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    let head = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n");
+    write!(server, "{head}Connection: close\r\n\r\n")?;
     let mut from_server = BufReader::new(server);
     let (line, _) = read_head(&mut from_server)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = line.split(' ').nth(1).and_then(|text| text.parse().ok());

@@ -50,7 +50,8 @@ pub struct S3Keys {
 
 /// The running server.
 pub struct S3Server {
-    program: PathBuf,
+    /// `None` for a server that somebody else has started.
+    program: Option<PathBuf>,
     directory: tempfile::TempDir,
     /// Master, volume, filer, S3.
     ports: [u16; 4],
@@ -70,6 +71,9 @@ impl S3Server {
     /// When it is installed and does not start.
     #[must_use]
     pub fn start() -> Option<Self> {
+        if let Some(port) = std::env::var("CDH_TEST_S3_PORT").ok().and_then(|port| port.parse().ok()) {
+            return Some(Self::elsewhere(port));
+        }
         let Some(program) = program() else {
             eprintln!(
                 "SKIPPED: no S3 server here; `cargo xtask test` installs one, or set CDH_TEST_WEED \
@@ -77,14 +81,49 @@ impl S3Server {
             );
             return None;
         };
+        Some(Self::start_program(program))
+    }
+
+    /// Starts this program.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_program(program: PathBuf) -> Self {
         let mut server = Self {
-            program,
+            program: Some(program),
             directory: tempfile::tempdir().expect("a directory for the S3 server"),
             ports: free_ports().expect("free ports"),
             guardian: None,
         };
         server.restart();
-        Some(server)
+        server
+    }
+
+    /// Somebody else's, which runs already and does not check keys.
+    fn elsewhere(port: u16) -> Self {
+        Self {
+            program: None,
+            directory: tempfile::tempdir().expect("a directory"),
+            ports: [0, 0, 0, port],
+            guardian: None,
+        }
+    }
+
+    /// Whether it checks keys and rights, and makes a bucket with its first object.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.program.is_some()
+    }
+
+    /// Makes a bucket where the server does not do that by itself.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn make_bucket(&self, name: &str) {
+        if !self.is_ours() {
+            crate::http_proxy::http_put(&self.endpoint(), &format!("/{name}")).expect("a bucket");
+        }
     }
 
     /// Starts it again on the same ports, with what it held, and waits until it answers.
@@ -93,12 +132,13 @@ impl S3Server {
     /// When it does not start.
     pub fn restart(&mut self) {
         self.kill();
+        let Some(program) = &self.program else { return };
         let data = self.directory.path();
         std::fs::write(data.join("s3.json"), IDENTITIES).expect("the server's identities");
         let [master, volume, filer, s3] = self.ports;
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "guardian"]);
-        command.arg(data.join("log")).arg(&self.program).arg("server");
+        command.arg(data.join("log")).arg(program).arg("server");
         command.arg(format!("-dir={}", data.display()));
         command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]);
         command.args(["-master.volumeSizeLimitMB=1024", "-volume.max=200"]);
