@@ -138,6 +138,16 @@ fn read_config(explicit: Option<&Path>) -> Result<ConfigFile> {
     toml::from_str(&text).with_context(|| format!("config file `{}` is not valid", path.display()))
 }
 
+/// A value as it stands in a URL; what can be none is refused with its option.
+fn option_text(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Boolean(yes) => yes.to_string(),
+        other => format!("({})", other.type_str()),
+    }
+}
+
 fn parse_store(name: &str, config: &ConfigFile) -> Result<StoreUrl> {
     let named = config.stores.get(name);
     let parsed = match named {
@@ -145,18 +155,16 @@ fn parse_store(name: &str, config: &ConfigFile) -> Result<StoreUrl> {
         Some(NamedStore { url, options }) => {
             let url: Result<StoreUrl, _> = url.parse();
             options.iter().fold(url, |url, (option, value)| {
-                let text = match value {
-                    toml::Value::String(text) => text.clone(),
-                    other => other.to_string(),
-                };
-                url?.with_option(option, &text)
+                url?.with_option(option, &option_text(value))
             })
         }
     };
     parsed.map_err(|error: cdh_store::StoreError| {
         if named.is_some() {
             let message = format!("the store `{name}` in the config file is not valid");
-            return Failure::new(ExitStatus::Failure, message).cause(error).into();
+            return Failure::new(ExitStatus::Failure, message)
+                .cause(error)
+                .into();
         }
         let known: Vec<&str> = config.stores.keys().map(String::as_str).collect();
         let hint = if known.is_empty() {

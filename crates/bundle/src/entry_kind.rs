@@ -32,14 +32,33 @@ pub struct ProcFile(&'static str);
 impl ProcFile {
     /// Those that there are; no other name becomes one of a file.
     const NAMES: [&'static str; 18] = [
-        "auxv", "cgroup", "cmdline", "comm", "environ", "io", "limits", "maps", "mountinfo",
-        "mounts", "sched", "schedstat", "smaps", "stack", "stat", "statm", "status", "wchan",
+        "auxv",
+        "cgroup",
+        "cmdline",
+        "comm",
+        "environ",
+        "io",
+        "limits",
+        "maps",
+        "mountinfo",
+        "mounts",
+        "sched",
+        "schedstat",
+        "smaps",
+        "stack",
+        "stat",
+        "statm",
+        "status",
+        "wchan",
     ];
 
     /// By its name below `/proc/<pid>`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Self::NAMES.into_iter().find(|known| *known == name).map(Self)
+        Self::NAMES
+            .into_iter()
+            .find(|known| *known == name)
+            .map(Self)
     }
 
     /// Of an entry in a folder whose name ends with `proc`: `<stem>-proc/maps`.
@@ -232,7 +251,13 @@ mod tests {
         for name in ["s-proc/maps", "proc/maps", "s/4-proc/maps"] {
             assert_eq!(EntryKind::parse(name, "s"), maps, "{name}");
         }
-        for name in ["proc/../maps/x", "proc/mem", "maps", "s-proc/", "process/maps"] {
+        for name in [
+            "proc/../maps/x",
+            "proc/mem",
+            "maps",
+            "s-proc/",
+            "process/maps",
+        ] {
             assert_eq!(EntryKind::parse(name, "s"), None, "{name}");
         }
     }

@@ -78,7 +78,10 @@ fn guess(stem: &str) -> Option<Fields> {
         None => stem.to_owned(),
     };
     let is_break = |c: char| matches!(c, '-' | '_' | '.' | '+' | ',' | '@');
-    let mut words: Vec<&str> = rest.split(is_break).filter(|word| !word.is_empty()).collect();
+    let mut words: Vec<&str> = rest
+        .split(is_break)
+        .filter(|word| !word.is_empty())
+        .collect();
     let mut captured_at = None;
     words.retain(|word| {
         let time = time(word).filter(|_| captured_at.is_none());
@@ -88,7 +91,10 @@ fn guess(stem: &str) -> Option<Fields> {
     let mut signal = None;
     if let [.., pid, number] = *words.as_slice()
         && pid.parse::<u32>().is_ok()
-        && let Some(number) = number.parse().ok().filter(|n| (1..=LAST_SIGNAL).contains(n))
+        && let Some(number) = number
+            .parse()
+            .ok()
+            .filter(|n| (1..=LAST_SIGNAL).contains(n))
     {
         signal = Some(number);
         words.truncate(words.len().saturating_sub(2));
@@ -132,13 +138,33 @@ mod tests {
         let all = "2023-11-14T22:13:20Z";
         let none = "1970-01-01T00:00:00Z";
         let table = [
-            (format!("{ID}-dump-1700000000-my-pod-0-server-7-11"), "server", "SIGSEGV", all),
-            (format!("{ID}-dump-1700000000000-h-x-1-6"), "x", "SIGABRT", all),
+            (
+                format!("{ID}-dump-1700000000-my-pod-0-server-7-11"),
+                "server",
+                "SIGSEGV",
+                all,
+            ),
+            (
+                format!("{ID}-dump-1700000000000-h-x-1-6"),
+                "x",
+                "SIGABRT",
+                all,
+            ),
             (format!("shop-api-7d4-{ID}"), "shop-api-7d4", "-", none),
             (format!("{ID}"), "", "-", none),
-            ("shop_api_server_1700000000".to_owned(), "shop-api-server", "-", all),
+            (
+                "shop_api_server_1700000000".to_owned(),
+                "shop-api-server",
+                "-",
+                all,
+            ),
             ("server-4711-11".to_owned(), "server", "SIGSEGV", none),
-            ("api_1700000000123_core_1_9".to_owned(), "api", "SIGKILL", "2023-11-14T22:13:20.123Z"),
+            (
+                "api_1700000000123_core_1_9".to_owned(),
+                "api",
+                "SIGKILL",
+                "2023-11-14T22:13:20.123Z",
+            ),
         ];
         for (name, exe, signal, time) in table {
             let wanted = Some((exe.to_owned(), signal.to_owned(), time.to_owned()));
@@ -148,7 +174,13 @@ mod tests {
 
     #[test]
     fn zips_of_other_people_are_no_dumps() {
-        for name in ["release-1.2.3", "backup", "photos-2026", "a-b-99", "1234567890123456"] {
+        for name in [
+            "release-1.2.3",
+            "backup",
+            "photos-2026",
+            "a-b-99",
+            "1234567890123456",
+        ] {
             assert_eq!(read(name), None, "{name}");
         }
     }

@@ -282,7 +282,9 @@ fn one(
     if let Deed::Remember = deed {
         let mut body = Vec::new();
         from_client.take(request.len()).read_to_end(&mut body)?;
-        state.received.fetch_add(body.len() as u64, Ordering::SeqCst);
+        state
+            .received
+            .fetch_add(body.len() as u64, Ordering::SeqCst);
         remember(state, request, body, client)?;
         return Ok(true);
     }
@@ -301,7 +303,12 @@ fn one(
         Deed::CutRequest(most) => most,
         _ => u64::MAX,
     };
-    let passed = copy(from_client, &mut server, request.len().min(most), &state.received)?;
+    let passed = copy(
+        from_client,
+        &mut server,
+        request.len().min(most),
+        &state.received,
+    )?;
     if passed < request.len() {
         return Ok(false);
     }
@@ -313,7 +320,12 @@ fn one(
         answer(state, request, *status, &[], body, client)?;
         return Ok(true);
     }
-    let get = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+    let get = |name: &str| {
+        headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
+    };
     let bodiless = request.method == "HEAD" || line.contains(" 204") || line.contains(" 304");
     let length: Option<u64> = match get("content-length").and_then(|text| text.parse().ok()) {
         _ if bodiless => Some(0),
@@ -325,7 +337,11 @@ fn one(
     }
     // Chunked bodies are passed on as they are, and end with the connection.
     let keeps = length.is_some();
-    head.push_str(if keeps { "\r\n" } else { "connection: close\r\n\r\n" });
+    head.push_str(if keeps {
+        "\r\n"
+    } else {
+        "connection: close\r\n\r\n"
+    });
     client.write_all(head.as_bytes())?;
     let length = length.unwrap_or(u64::MAX);
     match deed {

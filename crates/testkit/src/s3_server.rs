@@ -71,7 +71,10 @@ impl S3Server {
     /// When it is installed and does not start.
     #[must_use]
     pub fn start() -> Option<Self> {
-        if let Some(port) = std::env::var("CDH_TEST_S3_PORT").ok().and_then(|port| port.parse().ok()) {
+        if let Some(port) = std::env::var("CDH_TEST_S3_PORT")
+            .ok()
+            .and_then(|port| port.parse().ok())
+        {
             return Some(Self::elsewhere(port));
         }
         let Some(program) = program() else {
@@ -157,7 +160,11 @@ impl S3Server {
         self.guardian = Some(child.expect("sh runs"));
         let begun = Instant::now();
         while !self.answers() {
-            assert!(begun.elapsed() < PATIENCE, "the S3 server does not start: {}", self.log());
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "the S3 server does not start: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -175,9 +182,13 @@ impl S3Server {
         let [_, volume, filer, s3] = self.ports;
         let get = |port: u16| {
             let endpoint = format!("http://127.0.0.1:{port}");
-            crate::http_get(&endpoint, "/cdh-test/none").ok().map(|(status, _)| status)
+            crate::http_get(&endpoint, "/cdh-test/none")
+                .ok()
+                .map(|(status, _)| status)
         };
-        get(filer) == Some(404) && get(s3).is_some() && TcpStream::connect(("127.0.0.1", volume)).is_ok()
+        get(filer) == Some(404)
+            && get(s3).is_some()
+            && TcpStream::connect(("127.0.0.1", volume)).is_ok()
     }
 
     fn log(&self) -> String {

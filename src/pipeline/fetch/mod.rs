@@ -166,13 +166,19 @@ impl Fetch<'_> {
             self.stop_if_asked()?;
             let mut out = DigestWriter::new(part.new_file(&name)?);
             let copied = if entry.method == Method::Stored && self.dump.remote.is_some() {
-                let range = self.bundle.stored_range(entry).map_err(|e| self.broken(e))?;
+                let range = self
+                    .bundle
+                    .stored_range(entry)
+                    .map_err(|e| self.broken(e))?;
                 if range.end - range.start > left {
                     return Err(self.too_large(entry.size, MAX_ENTRIES));
                 }
                 self.copy_range(range, &mut out)
             } else {
-                let reader = self.bundle.entry_reader(entry).map_err(|e| self.broken(e))?;
+                let reader = self
+                    .bundle
+                    .entry_reader(entry)
+                    .map_err(|e| self.broken(e))?;
                 io::copy(&mut reader.take(left.saturating_add(1)), &mut out)
                     .map(|_| ())
                     .map_err(anyhow::Error::from)
@@ -187,7 +193,9 @@ impl Fetch<'_> {
         }
         match layout {
             Some(layout) => self.fetch_core(layout, part)?,
-            None => self.observer.started(&format!("fetching {}", self.label), None),
+            None => self
+                .observer
+                .started(&format!("fetching {}", self.label), None),
         }
         let json = self.dump.manifest.to_json()?;
         let mut file = part.new_file(&EntryKind::Manifest.file_name())?;
@@ -202,7 +210,9 @@ impl Fetch<'_> {
         let (plain, stored) = match layout {
             Some(CoreLayout::Pieces(pieces)) => {
                 let end = pieces.last().map_or(0, |piece| piece.plain.end);
-                let stored = pieces.iter().map(|piece| piece.stored.end - piece.stored.start);
+                let stored = pieces
+                    .iter()
+                    .map(|piece| piece.stored.end - piece.stored.start);
                 if end != stated && self.bundle.manifest().is_some() && !self.is_salvaged() {
                     return Err(self.mismatch(format!(
                         "the core in the bundle has {end} bytes, its manifest says {stated}"
@@ -320,12 +330,13 @@ impl Fetch<'_> {
         if let Err(error) = ended {
             // A damaged bundle still gives what it holds; a whole one must not end here.
             if !self.is_salvaged() {
-                return Err(
-                    Failure::new(ExitStatus::Mismatch, "the core in the bundle ends early")
-                        .cause(error)
-                        .hint(FETCH_ANOTHER)
-                        .into(),
-                );
+                return Err(Failure::new(
+                    ExitStatus::Mismatch,
+                    "the core in the bundle ends early",
+                )
+                .cause(error)
+                .hint(FETCH_ANOTHER)
+                .into());
             }
         }
         self.verify_core(&part.path("core"))
@@ -482,6 +493,11 @@ fn is_worth_keeping(error: &anyhow::Error) -> bool {
     match status(error) {
         Some(ExitStatus::Unreachable | ExitStatus::Interrupted) => true,
         Some(ExitStatus::Mismatch) => false,
-        _ => from_disk || error.chain().any(|cause| cause.is::<cdh_store::StoreError>()),
+        _ => {
+            from_disk
+                || error
+                    .chain()
+                    .any(|cause| cause.is::<cdh_store::StoreError>())
+        }
     }
 }

@@ -121,7 +121,8 @@ impl Part {
             }
         }
         self.journal.set_len(0)?;
-        self.journal.write_all(format!("{}\n", self.header).as_bytes())?;
+        self.journal
+            .write_all(format!("{}\n", self.header).as_bytes())?;
         self.files.clear();
         self.pieces.clear();
         self.resumed = false;
@@ -157,7 +158,8 @@ impl Part {
     }
 
     pub(super) fn finished_file(&mut self, name: &str, found: &Digests) -> io::Result<()> {
-        self.files.insert(name.to_owned(), (found.size, found.crc32));
+        self.files
+            .insert(name.to_owned(), (found.size, found.crc32));
         self.line(&Line {
             file: name.to_owned(),
             piece: None,
@@ -288,7 +290,10 @@ mod tests {
             first.finished_file(name, &digests).unwrap();
         }
         first.finished_piece("core", 3, 7).unwrap();
-        first.journal.write_all(b"{\"file\":\"core\",\"pie").unwrap();
+        first
+            .journal
+            .write_all(b"{\"file\":\"core\",\"pie")
+            .unwrap();
         fs::write(first.path("damaged"), "hellO").unwrap();
         drop(first);
         let mut second = part(&target, "a");

@@ -35,10 +35,7 @@ pub(super) enum Piece {
     /// Of a core.
     Core(CorePiece),
     /// As it is.
-    Copy {
-        stored: Range<u64>,
-        at: u64,
-    },
+    Copy { stored: Range<u64>, at: u64 },
 }
 
 impl Piece {

@@ -28,7 +28,9 @@ pub(super) fn run(mib: u64) -> Result<()> {
     let source = place.path("big.c");
     fs::write(&source, PROGRAM)?;
     let mut cc = Command::new("cc");
-    cc.args(["-g", "-O1", "-Wl,--build-id", "-o"]).arg(place.path("big")).arg(&source);
+    cc.args(["-g", "-O1", "-Wl,--build-id", "-o"])
+        .arg(place.path("big"))
+        .arg(&source);
     crate::build::succeed(&mut cc)?;
     let core = place.path("big.core");
     let mut gdb = Command::new("gdb");
@@ -58,7 +60,13 @@ pub(super) fn run(mib: u64) -> Result<()> {
     proxy.reset();
     let begun = Instant::now();
     place.output(&proxy.endpoint(), &["info", "latest"])?;
-    report("cdh info", proxy.sent(), size, proxy.requests().len(), begun.elapsed());
+    report(
+        "cdh info",
+        proxy.sent(),
+        size,
+        proxy.requests().len(),
+        begun.elapsed(),
+    );
 
     proxy.reset();
     let begun = Instant::now();
@@ -95,8 +103,17 @@ pub(super) fn run(mib: u64) -> Result<()> {
     let found = Digests::of_reader(fs::File::open(place.path("case/core"))?)?;
     ensure!(found == wanted, "the core is another one");
     let what = format!("cdh fetch, server killed {cuts} times, {runs} runs");
-    report(&what, proxy.sent(), size, proxy.requests().len(), begun.elapsed());
-    println!("the core is the one that was imported: SHA-256 {}", found.sha256);
+    report(
+        &what,
+        proxy.sent(),
+        size,
+        proxy.requests().len(),
+        begun.elapsed(),
+    );
+    println!(
+        "the core is the one that was imported: SHA-256 {}",
+        found.sha256
+    );
     Ok(())
 }
 

@@ -28,7 +28,11 @@ pub(super) fn run(dumps: u64) -> Result<()> {
     let boto = python::install("boto3", BOTO, &[])?;
     let place = Place::new()?;
     let days = 100;
-    let today = u64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs())?;
+    let today = u64::try_from(
+        std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)?
+            .as_secs(),
+    )?;
     let mut keys = String::new();
     for number in 0..dumps {
         let at = today - 60 - (number % days) * 86_400 - (number / days) % 3600;
@@ -41,9 +45,18 @@ pub(super) fn run(dumps: u64) -> Result<()> {
     std::fs::write(&list, keys)?;
     let begun = Instant::now();
     let direct = place.server.endpoint();
-    let arguments = [&direct, ADMIN.access, ADMIN.secret, &list.display().to_string()];
+    let arguments = [
+        &direct,
+        ADMIN.access,
+        ADMIN.secret,
+        &list.display().to_string(),
+    ];
     python::run(&boto, PUT, &arguments.map(str::to_owned))?;
-    println!("{dumps} dumps, {} keys, put in {} s", dumps * 2, begun.elapsed().as_secs());
+    println!(
+        "{dumps} dumps, {} keys, put in {} s",
+        dumps * 2,
+        begun.elapsed().as_secs()
+    );
     let gets = AtomicU64::new(0);
     let proxy = HttpProxy::counting(place.server.port());
     for words in [
@@ -56,7 +69,10 @@ pub(super) fn run(dumps: u64) -> Result<()> {
         let begun = Instant::now();
         let found = place.output(&proxy.endpoint(), words)?.lines().count();
         let requests = proxy.requests();
-        let lists = requests.iter().filter(|r| r.target.contains("list-type=2")).count();
+        let lists = requests
+            .iter()
+            .filter(|r| r.target.contains("list-type=2"))
+            .count();
         gets.fetch_add((requests.len() - lists) as u64, Ordering::Relaxed);
         println!(
             "cdh {}: {found} dumps, {} requests, {} of them no listing, {:.2} s, {} bytes",
@@ -89,6 +105,11 @@ fn civil(seconds: u64) -> (String, String) {
         days -= length;
         month += 1;
     }
-    let time = format!("{:02}{:02}{:02}", second / 3600, second / 60 % 60, second % 60);
+    let time = format!(
+        "{:02}{:02}{:02}",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    );
     (format!("{year}-{month:02}-{:02}", days + 1), time)
 }

@@ -53,7 +53,9 @@ fn option(words: &[String], name: &str, usual: u64) -> Result<u64> {
         None if words.is_empty() || name == "--seed" || words.len() > 1 => Ok(usual),
         None => bail!("{words:?} is not known"),
         Some(at) => {
-            let value = words.get(at + 1).with_context(|| format!("{name} needs a number"))?;
+            let value = words
+                .get(at + 1)
+                .with_context(|| format!("{name} needs a number"))?;
             Ok(value.parse()?)
         }
     }
@@ -80,6 +82,14 @@ impl Place {
         })
     }
 
+    /// An empty server in place of the one before.
+    fn new_server(&mut self) -> Result<()> {
+        let weed = python::weed().context("no S3 server can be had")?;
+        self.server.kill();
+        self.server = S3Server::start_program(weed);
+        Ok(())
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -89,7 +99,10 @@ impl Place {
         command
             .args(words)
             .current_dir(self.directory.path())
-            .env("CDH_STORE", format!("s3://crashes/here?endpoint={endpoint}&timeout=30"))
+            .env(
+                "CDH_STORE",
+                format!("s3://crashes/here?endpoint={endpoint}&timeout=30"),
+            )
             .env("AWS_ACCESS_KEY_ID", ADMIN.access)
             .env("AWS_SECRET_ACCESS_KEY", ADMIN.secret)
             .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -101,7 +114,10 @@ impl Place {
     fn agent(&self, endpoint: &str) -> Result<Child> {
         let state = self.path("state").display().to_string();
         let words = ["agent", "run", "--state", &state, "--libexec", &state];
-        let log = fs::File::options().create(true).append(true).open(self.path("log"))?;
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))?;
         Ok(self.cdh(endpoint, &words).stderr(log).spawn()?)
     }
 

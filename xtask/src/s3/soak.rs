@@ -40,7 +40,11 @@ print("unfinished", len(s3.list_multipart_uploads(Bucket="crashes").get("Uploads
 pub(crate) fn soak(words: &[String]) -> Result<()> {
     let dumps = option(words, "--dumps", 1000)?;
     let seed = option(words, "--seed", 0)?;
-    let seed = if seed == 0 { u64::from(std::process::id()) * 7919 } else { seed };
+    let seed = if seed == 0 {
+        u64::from(std::process::id()) * 7919
+    } else {
+        seed
+    };
     println!("{dumps} dumps, seed {seed}");
     let boto = python::install("boto3", BOTO, &[])?;
     let mut place = Place::new()?;
@@ -49,7 +53,9 @@ pub(crate) fn soak(words: &[String]) -> Result<()> {
     let faults = Mutex::new((Noise(seed ^ 0x5555), BTreeMap::<&str, u64>::new()));
     let faults: &'static _ = Box::leak(Box::new(faults));
     let proxy = HttpProxy::start(Some(place.server.port()), move |_| {
-        let mut guard = faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut guard = faults
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let (noise, counts) = &mut *guard;
         if noise.below(FAULTS) != 0 {
             return Deed::Pass;
@@ -106,14 +112,21 @@ pub(crate) fn soak(words: &[String]) -> Result<()> {
     agent.kill()?;
     agent.wait()?;
     let took = begun.elapsed().as_secs();
-    let counts = faults.lock().unwrap_or_else(std::sync::PoisonError::into_inner).1.clone();
+    let counts = faults
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .1
+        .clone();
     println!("uploaded in {took} s; agent killed {kills} times, server {restarts} times");
     println!("faults: {counts:?} in {} requests", proxy.requests().len());
     let arguments = [&place.server.endpoint(), ADMIN.access, ADMIN.secret];
     let seen = python::run(&boto, LOOK, &arguments.map(str::to_owned))?;
     let verdict = judge(&wanted, &seen);
     println!("{verdict}");
-    ensure!(verdict.ends_with("all is well"), "the store does not hold what it should");
+    ensure!(
+        verdict.ends_with("all is well"),
+        "the store does not hold what it should"
+    );
     Ok(())
 }
 
@@ -122,7 +135,9 @@ fn judge(wanted: &BTreeMap<String, String>, seen: &str) -> String {
     let mut manifests: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut strange, mut unfinished) = (0, "0");
     for line in seen.lines() {
-        let Some((digest, key)) = line.split_once(' ') else { continue };
+        let Some((digest, key)) = line.split_once(' ') else {
+            continue;
+        };
         let id = |end: &str| {
             let stem = key.strip_suffix(end)?;
             stem.get(stem.len().checked_sub(36)?..)
@@ -139,12 +154,18 @@ fn judge(wanted: &BTreeMap<String, String>, seen: &str) -> String {
     }
     let (mut lost, mut corrupt, mut duplicate) = (0, 0, 0);
     for (id, digest) in wanted {
-        let found = bundles.get(id.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let found = bundles
+            .get(id.as_str())
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         lost += u64::from(found.is_empty() || !manifests.contains_key(id.as_str()));
         corrupt += u64::from(found.iter().any(|found| found != digest));
         duplicate += u64::from(found.len() > 1 || manifests.get(id.as_str()) > Some(&1));
     }
-    strange += bundles.keys().filter(|id| !wanted.contains_key(**id)).count();
+    strange += bundles
+        .keys()
+        .filter(|id| !wanted.contains_key(**id))
+        .count();
     let mut text = format!(
         "{} dumps in the store of {}: {lost} lost, {corrupt} corrupt, {duplicate} duplicate, \
          {strange} strange, {unfinished} unfinished uploads",

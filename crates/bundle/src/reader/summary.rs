@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::{BundleEntry, BundleReader};
 use crate::legacy::{self, LegacyName};
 use crate::{
-    Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Gap, Manifest, ProcFile, ProcessFacts, RawText,
-    SCHEMA, Sha256, SignalFacts, Verdict,
+    Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Gap, Manifest, ProcFile, ProcessFacts,
+    RawText, SCHEMA, Sha256, SignalFacts, Verdict,
 };
 
 /// Most bytes of IBM's JSON files that are read.

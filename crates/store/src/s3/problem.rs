@@ -122,8 +122,13 @@ fn refused<E>(
     match (refusal.code.as_str(), refusal.status) {
         ("NoSuchBucket", _) => StoreError::NoBucket { place },
         (
-            "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken"
-            | "TokenRefreshRequired" | "InvalidClientTokenId" | "NotSignedUp",
+            "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch"
+            | "ExpiredToken"
+            | "InvalidToken"
+            | "TokenRefreshRequired"
+            | "InvalidClientTokenId"
+            | "NotSignedUp",
             _,
         ) => StoreError::Credentials { place, said },
         ("NoSuchUpload", _) => StoreError::UploadLost {

@@ -111,14 +111,15 @@ fn request(
                 },
             }
         };
-        let mut answer = answer.map_err(|error| {
-            match Refusal::of(&error).map(|refusal| refusal.status) {
-                Some(412 | 416) => StoreError::Changed {
-                    key: key.to_string(),
+        let mut answer =
+            answer.map_err(
+                |error| match Refusal::of(&error).map(|refusal| refusal.status) {
+                    Some(412 | 416) => StoreError::Changed {
+                        key: key.to_string(),
+                    },
+                    _ => sorted(error, &bucket.place, key.as_str()),
                 },
-                _ => sorted(error, &bucket.place, key.as_str()),
-            }
-        })?;
+            )?;
         // A server that does not know ranges sends everything: only right from the beginning.
         let expected = format!("bytes {start}-{last}/");
         let is_range = answer
@@ -250,7 +251,10 @@ impl RangeReader {
     fn window(&self, offset: u64, wanted: u64) -> io::Result<Window> {
         let before = {
             let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-            windows.iter().find(|window| window.end() == offset).cloned()
+            windows
+                .iter()
+                .find(|window| window.end() == offset)
+                .cloned()
         };
         let streak = before.as_ref().map_or(0, |before| before.streak + 1);
         let ahead = before

@@ -105,7 +105,10 @@ fn dumps_of_all_sizes_are_shipped_listed_read_and_removed() {
         assert_eq!(shipped.digests, expected(&bundle));
         // Again is as once.
         assert_eq!(ship(&store, &bundle).unwrap(), shipped);
-        assert_eq!(digests(&server.endpoint(), &bucket, &shipped.key), shipped.digests);
+        assert_eq!(
+            digests(&server.endpoint(), &bucket, &shipped.key),
+            shipped.digests
+        );
     }
     let catalog = Catalog::new(&store);
     let dumps = catalog.find(&Query::default()).unwrap();
@@ -184,7 +187,10 @@ fn ship_past(judge: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> Option
                 assert_eq!(found, expected(&bundle));
                 assert!(!journal.exists());
                 let direct = open(&bucket, &server.endpoint());
-                assert_eq!(Catalog::new(&direct).find(&Query::default()).unwrap().len(), 1);
+                assert_eq!(
+                    Catalog::new(&direct).find(&Query::default()).unwrap().len(),
+                    1
+                );
                 assert_eq!(direct.abort_stale_uploads(Duration::ZERO).unwrap(), 0);
                 return Some((attempt, proxy.received()));
             }
@@ -219,7 +225,9 @@ fn error_body(code: &str) -> Vec<u8> {
 #[test]
 fn connection_cut_in_the_third_part_costs_little() {
     let cut = first(1, |r| is_part(r, 3), Deed::CutRequest(3 << 20));
-    let Some((tries, received)) = ship_past(cut) else { return };
+    let Some((tries, received)) = ship_past(cut) else {
+        return;
+    };
     assert_eq!(tries, 1);
     assert!(received < (BIG as u64) * 13 / 10, "{received}");
 }
@@ -228,7 +236,9 @@ fn connection_cut_in_the_third_part_costs_little() {
 fn parts_that_arrived_are_not_sent_again_by_the_next_try() {
     // So often that the client gives up and the next try has to go on.
     let cut = first(3, |r| is_part(r, 4), Deed::CutRequest(1 << 20));
-    let Some((tries, received)) = ship_past(cut) else { return };
+    let Some((tries, received)) = ship_past(cut) else {
+        return;
+    };
     assert_eq!(tries, 2);
     assert!(received < (BIG as u64) * 13 / 10, "{received}");
 }
@@ -244,39 +254,48 @@ fn every_request_may_fail_once_with_a_500() {
             Deed::Pass
         }
     };
-    let Some((tries, _)) = ship_past(judge) else { return };
+    let Some((tries, _)) = ship_past(judge) else {
+        return;
+    };
     assert_eq!(tries, 1);
 }
 
 #[test]
 fn success_with_an_error_in_it_is_a_failure() {
     let deed = Deed::Answer(200, vec![], error_body("InternalError"));
-    let Some((_, received)) = ship_past(first(3, is_completion, deed)) else { return };
+    let Some((_, received)) = ship_past(first(3, is_completion, deed)) else {
+        return;
+    };
     assert!(received < (BIG as u64) * 13 / 10, "{received}");
 }
 
 #[test]
 fn completion_whose_answer_is_lost_is_found_done() {
     let deed = Deed::PassAndAnswer(500, error_body("InternalError"));
-    let Some((tries, _)) = ship_past(first(1, is_completion, deed)) else { return };
+    let Some((tries, _)) = ship_past(first(1, is_completion, deed)) else {
+        return;
+    };
     assert_eq!(tries, 1);
 }
 
 #[test]
 fn upload_that_the_server_forgot_begins_anew() {
     let deed = Deed::Answer(404, vec![], error_body("NoSuchUpload"));
-    let Some((tries, _)) = ship_past(first(1, |r| is_part(r, 2), deed)) else { return };
+    let Some((tries, _)) = ship_past(first(1, |r| is_part(r, 2), deed)) else {
+        return;
+    };
     assert_eq!(tries, 2);
 }
 
 #[test]
 fn success_without_an_object_is_a_failure() {
     // Neither bundle nor manifest is kept the first time.
-    let small = |request: &Request| {
-        request.method == "PUT" && !request.target.contains("partNumber")
-    };
+    let small =
+        |request: &Request| request.method == "PUT" && !request.target.contains("partNumber");
     let deed = Deed::Answer(200, vec![("etag", "\"x\"".to_owned())], vec![]);
-    let Some((tries, _)) = ship_past(first(1, small, deed)) else { return };
+    let Some((tries, _)) = ship_past(first(1, small, deed)) else {
+        return;
+    };
     assert_eq!(tries, 2);
 }
 
@@ -287,7 +306,9 @@ fn slow_and_cut_answers_are_read_to_their_end() {
     let data = noise(6 << 20);
     let key = key("dumps/2026-01-31/a.zip");
     let direct = open(&bucket, &server.endpoint());
-    direct.put(&key, &mut data.as_slice(), data.len() as u64).unwrap();
+    direct
+        .put(&key, &mut data.as_slice(), data.len() as u64)
+        .unwrap();
     let proxy = HttpProxy::counting(server.port());
     let store = open(&bucket, &proxy.endpoint());
     let read = |store: &S3Store| {
@@ -306,7 +327,9 @@ fn slow_and_cut_answers_are_read_to_their_end() {
     proxy.judge(|_| Deed::Pass);
     let opened = store.read(&key).unwrap();
     direct.delete(&key).unwrap();
-    direct.put(&key, &mut &data[1..], data.len() as u64 - 1).unwrap();
+    direct
+        .put(&key, &mut &data[1..], data.len() as u64 - 1)
+        .unwrap();
     let error = opened.read_at(5 << 20, &mut [0; 10]).unwrap_err();
     assert!(error.to_string().contains("replaced"), "{error}");
 }
@@ -345,13 +368,21 @@ fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
     let stop_at = AtomicUsize::new(0);
     let stop = || stop_at.fetch_add(1, Ordering::Relaxed) > 400;
     let stopped = ship_resumable(&store, &bundle, &root.path().join("journal"), &stop);
-    assert!(matches!(stopped, Err(ShipError::Store(StoreError::Stopped))));
+    assert!(matches!(
+        stopped,
+        Err(ShipError::Store(StoreError::Stopped))
+    ));
     // Of another program, below the same prefix.
     let foreign = key("dumps/other.zip");
     let endless = &mut io::repeat(0).take(9 << 20);
     let begun = store.put_resumable(&foreign, endless, 20 << 20, &root.path().join("other"));
     assert!(begun.is_err());
-    assert_eq!(store.abort_stale_uploads(Duration::from_secs(3600)).unwrap(), 0);
+    assert_eq!(
+        store
+            .abort_stale_uploads(Duration::from_secs(3600))
+            .unwrap(),
+        0
+    );
     assert_eq!(store.abort_stale_uploads(Duration::ZERO).unwrap(), 1);
     assert_eq!(store.abort_stale_uploads(Duration::ZERO).unwrap(), 0);
     // The journal of an upload that is gone does no harm.
@@ -380,8 +411,14 @@ fn encryption_tags_and_class_are_asked_for() {
     let made: Vec<_> = made.collect();
     assert_eq!(made.len(), 4, "{made:#?}");
     for request in made {
-        assert_eq!(request.header("x-amz-server-side-encryption"), Some("AES256"));
-        assert_eq!(request.header("x-amz-tagging"), Some("team=core&stage=a%20b"));
+        assert_eq!(
+            request.header("x-amz-server-side-encryption"),
+            Some("AES256")
+        );
+        assert_eq!(
+            request.header("x-amz-tagging"),
+            Some("team=core&stage=a%20b")
+        );
         assert_eq!(request.header("x-amz-storage-class"), Some("STANDARD"));
     }
 }
@@ -400,9 +437,10 @@ fn listing_asks_for_pages_of_keys_and_for_no_object() {
         )
     };
     let numbers: Vec<usize> = (0..1200).collect();
+    let (at, direct) = (&at, &direct);
     std::thread::scope(|scope| {
         for some in numbers.chunks(150) {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 for number in some {
                     let stem = at(*number);
                     for end in ["zip", "manifest.json"] {
@@ -452,7 +490,8 @@ fn wrong_keys_and_missing_rights_are_told_apart() {
     let admin = open_as("shelf", &options, (ADMIN.access, ADMIN.secret));
     let key = key("a");
     admin.put(&key, &mut b"x".as_slice(), 1).unwrap();
-    let list = |store: &S3Store| store.list(&Listing::default(), &mut |_| ControlFlow::Continue(()));
+    let list =
+        |store: &S3Store| store.list(&Listing::default(), &mut |_| ControlFlow::Continue(()));
     for keys in [("AKIANOBODY", "x"), (ADMIN.access, "wrong")] {
         let store = open_as("shelf", &options, keys);
         let error = list(&store).unwrap_err();
