@@ -70,8 +70,10 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
             .or(named(|name| &name.hostname))
             .unwrap_or_default(),
         process: ProcessFacts {
-            // IBM's "real_pid" is `%p`: the pid that the container sees.
-            namespace_pid: pid.or(name.as_ref().map(|name| name.pid)),
+            // IBM's "real_pid" is `%p`: the pid that the container sees. No other is known.
+            pid: pid
+                .or(name.as_ref().map(|name| name.pid))
+                .unwrap_or_default(),
             name: raw(&info.exe)
                 .or(named(|name| &name.exe))
                 .unwrap_or_default(),
@@ -82,6 +84,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
         signal: SignalFacts {
             number: signal.number,
             name: signal.name(),
+            description: signal.describe(),
             ..SignalFacts::default()
         },
         machine: String::new(),
