@@ -62,6 +62,12 @@ impl Failure {
         }
     }
 
+    /// The status that it ends the command with.
+    #[must_use]
+    pub fn status(&self) -> ExitStatus {
+        self.status
+    }
+
     /// Adds a line of advice: imperative and runnable.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -108,10 +108,17 @@ struct ConfigImages {
 /// Room for the files of some hundred images, which are a few dozen megabytes each.
 const CACHE_MIB: u64 = 10 << 10;
 
+/// ```toml
+/// [stores.prod]
+/// url = "s3://crashes/prod"
+/// region = "eu-west-1"
+/// ```
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct NamedStore {
     url: String,
+    /// As in the URL: `endpoint`, `region`, `path-style` …
+    #[serde(flatten)]
+    options: BTreeMap<String, toml::Value>,
 }
 
 impl Settings {
@@ -127,11 +134,7 @@ impl Settings {
             .or(config.store.as_deref())
             .filter(|name| !name.is_empty());
         let (store, store_is_default) = match named {
-            Some(name) => {
-                let named = config.stores.get(name);
-                let text = named.map_or(name, |named| named.url.as_str());
-                (parse_store(text, &config.stores)?, false)
-            }
+            Some(name) => (find_store(name, &config)?, false),
             None => (StoreUrl::Directory(default_store()), true),
         };
         let terminal = std::io::stdout().is_terminal();
@@ -156,7 +159,7 @@ impl Settings {
         let stores = config
             .stores
             .iter()
-            .filter_map(|(name, named)| Some((name.clone(), named.url.parse().ok()?)))
+            .filter_map(|(name, named)| Some((name.clone(), named_location(named).ok()?)))
             .collect();
         Ok(Self {
             store,
@@ -273,6 +276,37 @@ fn read_config(explicit: Option<&Path>) -> Result<ConfigFile> {
         }
     };
     toml::from_str(&text).with_context(|| format!("config file `{}` is not valid", path.display()))
+}
+
+/// A value as it stands in a URL; what can be none is refused with its option.
+fn option_text(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Boolean(yes) => yes.to_string(),
+        other => format!("({})", other.type_str()),
+    }
+}
+
+/// The location of a named store with its options.
+fn named_location(named: &NamedStore) -> Result<StoreUrl, cdh_store::StoreError> {
+    let url: Result<StoreUrl, _> = named.url.parse();
+    named.options.iter().fold(url, |url, (option, value)| {
+        url?.with_option(option, &option_text(value))
+    })
+}
+
+/// The store that the config file calls by this name, else the one at this location.
+fn find_store(name: &str, config: &ConfigFile) -> Result<StoreUrl> {
+    let Some(named) = config.stores.get(name) else {
+        return parse_store(name, &config.stores);
+    };
+    named_location(named).map_err(|error| {
+        let message = format!("the store `{name}` in the config file is not valid");
+        Failure::new(ExitStatus::Failure, message)
+            .cause(error)
+            .into()
+    })
 }
 
 fn parse_store<T>(text: &str, stores: &BTreeMap<String, T>) -> Result<StoreUrl> {

@@ -1,9 +1,13 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
+#[path = "cli/ibm.rs"]
+mod ibm;
 #[path = "cli/images.rs"]
 mod images;
 #[path = "cli/node_settings.rs"]
 mod node_settings;
+#[path = "cli/s3.rs"]
+mod s3;
 #[path = "cli/tui.rs"]
 mod tui;
 

@@ -228,6 +228,9 @@ pub struct FetchArgs {
     /// Unpack into this directory instead of the cache (one sub-directory per dump when there are several)
     #[arg(long, short = 'd', value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub directory: Option<PathBuf>,
+    /// Refuse cores that unpack to more, such as `100G` [default: 4T]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_size: Option<u64>,
     /// Output format
     #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
     pub output: TextFormat,

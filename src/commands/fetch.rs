@@ -1,53 +1,109 @@
 //! `cdh fetch <dump>…`: unpacks dumps into case directories and prints where they are.
+//!
+//! Several are fetched at once. Ctrl-C, a cut or a kill costs little: the same command goes on where it
+//! stopped.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use serde_json::json;
 
 use crate::args::{FetchArgs, TextFormat};
-use crate::pipeline;
-use crate::progress::Bar;
+use crate::pipeline::{self, Case, Dump, FetchOptions};
+use crate::progress::{Bars, Interrupt};
 use crate::render::terminal_line;
-use crate::report::ExitStatus;
+use crate::report::{ExitStatus, report, status_of};
 use crate::settings::Settings;
 
+/// Dumps at a time, each with some requests of its own.
+const AT_ONCE: usize = 3;
+
 pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
-    let bar = Bar::new(settings.interactive);
     // All references are resolved before the first download: `latest` must not move meanwhile.
-    let dumps = args
-        .dumps
-        .iter()
-        .map(|reference| pipeline::open_dump(settings, reference))
-        .collect::<Result<Vec<_>>>()?;
+    let dumps = pipeline::open_dumps(settings, &args.dumps)?;
+    let bars = Bars::new(settings.interactive, Some(Interrupt::catch()?));
     let mut cases = Vec::new();
-    for dump in &dumps {
-        let directory = match &args.directory {
-            Some(directory) if dumps.len() > 1 => {
-                Some(directory.join(dump.manifest.id.to_string()))
-            }
-            other => other.clone(),
-        };
-        let case = pipeline::fetch(settings, dump, directory.as_deref(), &bar)?;
-        if args.output == TextFormat::Text {
-            super::print(&format!(
-                "{}\n",
-                terminal_line(&case.path.display().to_string())
-            ))?;
+    let mut errors = Vec::new();
+    for outcome in fetch_all(settings, args, &dumps, &bars) {
+        match outcome {
+            Ok(case) => cases.push(case),
+            Err(error) => errors.push(error),
         }
-        cases.push(case);
     }
-    if args.output == TextFormat::Json {
-        let rows: Vec<_> = cases
-            .iter()
-            .map(|case| {
-                json!({
-                    "id": case.manifest.id,
-                    "directory": case.path.display().to_string(),
-                    "core": pipeline::Case::core_path(&case.path).map(|path| path.display().to_string()),
-                    "verdict": case.manifest.verdict,
-                })
-            })
-            .collect();
-        super::print(&(serde_json::to_string_pretty(&rows)? + "\n"))?;
+    match args.output {
+        TextFormat::Text => {
+            let line = |case: &Case| terminal_line(&case.path.display().to_string()) + "\n";
+            super::print(&cases.iter().map(line).collect::<String>())?;
+        }
+        TextFormat::Json => {
+            let rows: Vec<_> = cases.iter().map(row).collect();
+            super::print(&(serde_json::to_string_pretty(&rows)? + "\n"))?;
+        }
     }
-    Ok(ExitStatus::Done)
+    // An interruption ends them all, and is told once.
+    if let Some(at) = errors
+        .iter()
+        .position(|error| status_of(error) == ExitStatus::Interrupted)
+    {
+        return Err(errors.swap_remove(at));
+    }
+    let Some(last) = errors.pop() else {
+        return Ok(ExitStatus::Done);
+    };
+    for error in errors {
+        report(&error);
+    }
+    Err(last)
+}
+
+/// In the order of the dumps.
+fn fetch_all(
+    settings: &Settings,
+    args: &FetchArgs,
+    dumps: &[Dump],
+    bars: &Bars,
+) -> Vec<Result<Case>> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, Result<Case>)>> = Mutex::default();
+    let work = || {
+        while let Some((index, dump)) = {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            dumps.get(index).map(|dump| (index, dump))
+        } {
+            let directory = match &args.directory {
+                Some(directory) if dumps.len() > 1 => {
+                    Some(directory.join(dump.manifest.id.to_string()))
+                }
+                other => other.clone(),
+            };
+            let options = FetchOptions {
+                directory,
+                max_core: args.max_size,
+            };
+            let case = pipeline::fetch_with(settings, dump, &options, &bars.bar());
+            if let Ok(mut done) = done.lock() {
+                done.push((index, case));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..dumps.len().min(AT_ONCE) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut done = done.into_inner().unwrap_or_default();
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, case)| case).collect()
+}
+
+fn row(case: &Case) -> serde_json::Value {
+    let core = Case::core_path(&case.path);
+    json!({
+        "id": case.manifest.id,
+        "directory": case.path.display().to_string(),
+        "core": core.map(|path| path.display().to_string()),
+        "verdict": case.manifest.verdict,
+    })
 }

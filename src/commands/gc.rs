@@ -34,6 +34,14 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     let dumps = Catalog::new(store.as_ref())
         .find(&Query::default())
         .map_err(|error| pipeline::store_failure(error, "list"))?;
+    // What only its name makes a dump of is never deleted without having been looked at.
+    let (dumps, unsure): (Vec<_>, Vec<_>) = dumps.into_iter().partition(|dump| dump.is_certain());
+    if !unsure.is_empty() {
+        eprintln!(
+            "note: {} zips by another agent's own names stay: delete them with `cdh rm`",
+            unsure.len()
+        );
+    }
     let expired = retention.expired(&dumps);
     let mut listing = String::new();
     let mut total = 0;

@@ -13,7 +13,7 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let dump = pipeline::open_dump(settings, &args.dump)?;
     let bar = Bar::new(settings.interactive);
     // A dump without a readable core is just what one asks `info` about.
-    let analysis = dump.analysis(settings, &bar).ok();
+    let analysis = dump.analysis_in_place(settings, &bar).ok();
     let view = InfoView {
         manifest: &dump.manifest,
         origin: origin(&dump),

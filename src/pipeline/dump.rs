@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use cdh_bundle::{BundleError, BundleReader, EntryKind, Manifest};
 use cdh_elfcore::{
     Avma, ByteSource, Completeness, CoreError, CoreFile, CoreHead, FileSource, MappedFile, Memory,
 };
-use cdh_store::{DumpSummary, Store};
+use cdh_store::{DumpSummary, ObjectKey, ObjectStat, Store, StoreError, StoreUrl};
 
 use super::files::open_regular;
 use super::{Case, case, import, stores};
@@ -38,7 +39,28 @@ pub struct Dump {
     /// What is said about it; made from the core itself where it is a bare one.
     pub manifest: Manifest,
     bundle: Option<BundleReader>,
+    /// Where its bundle can be read in ranges, for what is behind a network.
+    pub(super) remote: Option<Remote>,
+    /// Tells this very bundle from another one of the same name.
+    identity: String,
 }
+
+/// An object in a store, as it was when the dump was opened.
+pub(super) struct Remote {
+    store: Arc<dyn Store>,
+    key: ObjectKey,
+    stat: ObjectStat,
+}
+
+/// Whether a core that has no random access is unpacked into a case to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unpack {
+    IfNeeded,
+    Never,
+}
+
+/// Minicores up to this size are read from a store at once.
+const LARGEST_MINICORE: u64 = 64 << 20;
 
 /// What a backtrace needs: head and memory of a core, and what is missing of it.
 pub struct Analysis {
@@ -79,13 +101,34 @@ impl Memory for LayeredMemory {
 /// # Errors
 /// When there is none, or it cannot be read as one.
 pub fn open_dump(settings: &Settings, reference: &str) -> Result<Dump> {
+    open_one(settings, reference, &mut None)
+}
+
+/// Opens several; all references are resolved before this returns, so that `latest` does not move.
+///
+/// # Errors
+/// As [`open_dump`].
+pub fn open_dumps(settings: &Settings, references: &[String]) -> Result<Vec<Dump>> {
+    let mut store = None;
+    let open = |reference: &String| open_one(settings, reference, &mut store);
+    references.iter().map(open).collect()
+}
+
+fn open_one(
+    settings: &Settings,
+    reference: &str,
+    store: &mut Option<Arc<dyn Store>>,
+) -> Result<Dump> {
     let path = Path::new(reference);
     if looks_like_path(reference) {
         return open_path(path);
     }
-    let store = stores::open_store(settings)?;
+    let store = match store {
+        Some(store) => store,
+        None => store.insert(Arc::from(stores::open_store(settings)?)),
+    };
     match stores::resolve(settings, store.as_ref(), reference) {
-        Ok(summary) => open_summary(store.as_ref(), summary),
+        Ok(summary) => open_summary(settings, store, summary),
         // A file in the current directory needs no `./`, but the store comes first.
         Err(_) if path.exists() => open_path(path),
         Err(error) => Err(error),
@@ -96,16 +139,38 @@ pub fn open_dump(settings: &Settings, reference: &str) -> Result<Dump> {
 ///
 /// # Errors
 /// When it is gone, or cannot be read as a bundle.
-pub fn open_summary(store: &dyn Store, summary: DumpSummary) -> Result<Dump> {
-    let source = store
-        .read(&summary.key)
-        .map_err(|error| stores::store_failure(error, "read"))?;
-    let bundle = BundleReader::open(source)
-        .map_err(|error| bundle_failure(error, &summary.key.to_string()))?;
+pub fn open_summary(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    summary: DumpSummary,
+) -> Result<Dump> {
+    let key = &summary.key;
+    let failed = |error| stores::store_failure(error, "read");
+    let not_found = || StoreError::NotFound {
+        path: key.to_string(),
+    };
+    let stat = store.stat(key).map_err(failed)?;
+    let stat = stat.ok_or_else(|| failed(not_found()))?;
+    let source = store.read_pinned(key, &stat).map_err(failed)?;
+    let bundle =
+        BundleReader::open(source).map_err(|error| bundle_failure(error, &key.to_string()))?;
+    let version = match (&stat.etag, &stat.modified) {
+        (Some(etag), _) => etag.clone(),
+        (None, Some(modified)) => modified.to_string(),
+        (None, None) => String::new(),
+    };
+    let identity = format!("{} {key} {} {version}", store.describe(), stat.size);
+    let is_remote = matches!(settings.store, StoreUrl::S3 { .. });
     Ok(Dump {
-        origin: Origin::Store(Box::new(summary)),
         manifest: bundle.summary_manifest(),
         bundle: Some(bundle),
+        remote: is_remote.then(|| Remote {
+            store: Arc::clone(store),
+            key: key.clone(),
+            stat,
+        }),
+        identity,
+        origin: Origin::Store(Box::new(summary)),
     })
 }
 
@@ -138,7 +203,7 @@ fn open_path(path: &Path) -> Result<Dump> {
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
         return match Case::open(path)? {
-            Some(opened) => Ok(Dump { manifest: opened.manifest, origin: Origin::Case(path.to_owned()), bundle: None }),
+            Some(opened) => Ok(Dump::local(Origin::Case(path.to_owned()), opened.manifest, None)),
             None => Err(Failure::new(ExitStatus::Failure, format!("`{shown}` is a directory, not a dump"))
                 .hint("give the path of a core, a bundle or a case; a whole store is passed as `--store <DIR>`")
                 .into()),
@@ -154,7 +219,11 @@ fn open_path(path: &Path) -> Result<Dump> {
         b"PK\x03\x04" | b"PK\x05\x06" => {
             let source = Arc::new(FileSource::new(file).map_err(unreadable)?);
             let bundle = BundleReader::open(source).map_err(|error| bundle_failure(error, &shown))?;
-            Ok(Dump { origin: Origin::Bundle(path.to_owned()), manifest: bundle.summary_manifest(), bundle: Some(bundle) })
+            let manifest = bundle.summary_manifest();
+            let mut dump = Dump::local(Origin::Bundle(path.to_owned()), manifest, Some(bundle));
+            let modified = metadata.modified().ok();
+            dump.identity = format!("{} {} {modified:?}", path.display(), metadata.len());
+            Ok(dump)
         }
         b"\x28\xb5\x2f\xfd" | [0x1f, 0x8b, ..] => {
             Err(Failure::new(ExitStatus::Failure, format!("`{shown}` is compressed"))
@@ -164,7 +233,7 @@ fn open_path(path: &Path) -> Result<Dump> {
         _ => {
             let core = open_core_file(path)?;
             let manifest = import::manifest_of_core(&core, path, &metadata);
-            Ok(Dump { origin: Origin::Core(path.to_owned()), manifest, bundle: None })
+            Ok(Dump::local(Origin::Core(path.to_owned()), manifest, None))
         }
     }
 }
@@ -226,10 +295,40 @@ pub(super) fn bundle_failure(error: BundleError, shown: &str) -> anyhow::Error {
 }
 
 impl Dump {
+    fn local(origin: Origin, manifest: Manifest, bundle: Option<BundleReader>) -> Self {
+        Self {
+            origin,
+            manifest,
+            bundle,
+            remote: None,
+            identity: String::new(),
+        }
+    }
+
     /// The bundle, where the dump is one.
     #[must_use]
     pub fn bundle(&self) -> Option<&BundleReader> {
         self.bundle.as_ref()
+    }
+
+    /// Tells this very bundle from another one, for who goes on with an earlier run's work.
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Hands a range of the remote bundle to `sink` as it arrives.
+    pub(super) fn read_range(
+        &self,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let Some(remote) = &self.remote else {
+            return Err(StoreError::Unsupported {
+                what: "a range of what is not in a store".to_owned(),
+            });
+        };
+        let (key, stat) = (&remote.key, &remote.stat);
+        remote.store.read_range(key, stat, range, sink)
     }
 
     /// Opens core and minicore for analysis, without unpacking where the encoding allows it.
@@ -241,7 +340,22 @@ impl Dump {
         settings: &Settings,
         observer: &dyn super::Observer,
     ) -> Result<Analysis> {
-        let core = self.core(settings, observer);
+        self.analysis_of(self.core(settings, observer, Unpack::IfNeeded))
+    }
+
+    /// As [`analysis`](Self::analysis), and never unpacks anything: moves next to nothing.
+    ///
+    /// # Errors
+    /// As there, and when the core would have to be unpacked.
+    pub fn analysis_in_place(
+        &self,
+        settings: &Settings,
+        observer: &dyn super::Observer,
+    ) -> Result<Analysis> {
+        self.analysis_of(self.core(settings, observer, Unpack::Never))
+    }
+
+    fn analysis_of(&self, core: Result<Option<CoreFile>>) -> Result<Analysis> {
         let minicore = self.minicore();
         let (core, minicore) = match (core, minicore) {
             (Ok(None), None) => {
@@ -255,7 +369,11 @@ impl Dump {
         };
         let completeness = core.as_ref().map(CoreFile::completeness);
         let from_minicore = core.is_none();
-        let layers: Vec<CoreFile> = core.into_iter().chain(minicore).collect();
+        // Behind a network the minicore, which is here already, answers first.
+        let layers: Vec<CoreFile> = match self.remote {
+            Some(_) => minicore.into_iter().chain(core).collect(),
+            None => core.into_iter().chain(minicore).collect(),
+        };
         // A core cut in its notes knows fewer threads than the minicore.
         let head = layers
             .iter()
@@ -287,6 +405,7 @@ impl Dump {
         &self,
         settings: &Settings,
         observer: &dyn super::Observer,
+        unpack: Unpack,
     ) -> Result<Option<CoreFile>> {
         let shown = self.label();
         let open = |source| CoreFile::open(source).map_err(|error| core_failure(error, &shown));
@@ -311,7 +430,11 @@ impl Dump {
                 {
                     return Ok(None);
                 }
-                let unpacked = case::fetch(settings, self, None, observer)?;
+                let unpacked = match unpack {
+                    Unpack::IfNeeded => case::fetch(settings, self, None, observer)?,
+                    Unpack::Never => Case::open(&Case::in_cache(settings, &self.manifest))?
+                        .context("the core is not unpacked yet")?,
+                };
                 Case::core_path(&unpacked.path)
                     .map(|path| open_core_file(&path))
                     .transpose()
@@ -329,6 +452,12 @@ impl Dump {
             (_, Some(bundle)) => bundle.entry_source(&EntryKind::Minicore).ok()?,
             _ => return None,
         };
+        if self.remote.is_some() && source.len() <= LARGEST_MINICORE {
+            let mut bytes = vec![0; usize::try_from(source.len()).ok()?];
+            let count = source.read_at(0, &mut bytes).ok()?;
+            bytes.truncate(count);
+            return CoreFile::open(Box::new(bytes)).ok();
+        }
         CoreFile::open(source).ok()
     }
 

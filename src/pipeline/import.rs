@@ -240,11 +240,17 @@ fn repack(spool: &Path, file: File, shown: &str, place: &Place) -> Result<std::p
     let outcome = (|| {
         let failed = |error| dump::bundle_failure(error, shown);
         manifest.stem = render_stem(DEFAULT_STEM, &manifest);
+        let mut seen = Vec::new();
         for found in bundle.entries() {
             let Some(kind) = &found.kind else { continue };
             if matches!(kind, EntryKind::Core(_) | EntryKind::Manifest) {
                 continue;
             }
+            // IBM's agent gives the logs of all containers one name: the first counts.
+            if seen.contains(&kind) {
+                continue;
+            }
+            seen.push(kind);
             let mut out = entry.create_file(kind)?;
             io::copy(&mut bundle.entry_reader(found).map_err(failed)?, &mut out)
                 .with_context(|| format!("cannot read entry {}", found.name))?;

@@ -8,6 +8,7 @@ mod backtrace;
 mod case;
 mod debugger_files;
 mod dump;
+mod fetch;
 mod files;
 mod import;
 mod kept_modules;
@@ -17,8 +18,9 @@ mod stores;
 mod sysroot;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
-pub use case::{Case, fetch};
-pub use dump::{Analysis, Dump, Origin, open_dump, open_summary};
+pub use case::Case;
+pub use dump::{Analysis, Dump, Origin, open_dump, open_dumps, open_summary};
+pub use fetch::{FetchOptions, fetch_with};
 pub use files::open_regular;
 pub use import::{Place, import};
 pub use modules::{FileSource, FoundModule, ModuleSearch, find_modules};
@@ -26,16 +28,23 @@ pub use sources::{Gathered, gather_files, image_cache};
 pub use stores::{catalog, open_or_create_store, open_store, resolve, store_failure};
 pub use sysroot::{DebugView, debug_view};
 
-/// Is told how long work goes. `started` comes first, `finished` last, once each per piece of work;
-/// `advanced` between them, from any thread.
+/// Is told how long work goes, and asked whether it is still wanted. Pieces of work follow one another:
+/// `started` begins one and ends the one before; `finished` ends the last, and may come again.
+/// `resumed` and `advanced` come between them, from any thread; so does the question.
 pub trait Observer: Sync {
     /// Work on `what` begins; `total` bytes if known.
     fn started(&self, what: &str, total: Option<u64>);
+    /// So many bytes were done by an earlier run.
+    fn resumed(&self, bytes: u64) {
+        self.advanced(bytes);
+    }
     /// So many bytes more are done.
     fn advanced(&self, bytes: u64);
     /// Done or failed.
     fn finished(&self);
-    /// Whether nobody waits for the work any more: it ends soon with `ExitStatus::Interrupted`.
+    /// Whether the work shall end now. It is asked about ten times a second, and ends with
+    /// [`ExitStatus::Interrupted`](crate::report::ExitStatus::Interrupted) in a state from which the
+    /// next run goes on.
     fn is_cancelled(&self) -> bool {
         false
     }

@@ -53,6 +53,7 @@ pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
 pub fn store_failure(error: StoreError, verb: &str) -> anyhow::Error {
     let message = format!("cannot {verb} the store");
     let failure = match &error {
+        StoreError::NoBucket { .. } => Failure::new(ExitStatus::Failure, message),
         StoreError::NotFound { .. } => Failure::new(ExitStatus::Failure, message)
             .hint("check `--store` and `CDH_STORE`; a directory store is made by `cdh import --store <DIR> <CORE>`"),
         StoreError::Denied { said: None, .. } => Failure::new(ExitStatus::Failure, message)

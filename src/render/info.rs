@@ -94,7 +94,9 @@ impl Page {
             self.line("command", shown.join(" "));
         }
         self.toned("signal", Tone::Bad, &manifest.signal.description);
-        self.line("machine", &manifest.machine);
+        if !manifest.machine.is_empty() {
+            self.line("machine", &manifest.machine);
+        }
         if let Some(count) = manifest.thread_count {
             self.line("threads", count.to_string());
         }
@@ -235,7 +237,9 @@ impl Page {
         for gap in &manifest.gaps {
             self.toned("gap", Tone::Bad, &format!("{}: {}", gap.what, gap.why));
         }
-        self.line("agent", &manifest.agent_version);
+        if !manifest.agent_version.is_empty() {
+            self.line("agent", &manifest.agent_version);
+        }
     }
 
     fn table(&mut self, title: &str, header: &[&str], rows: &[Vec<String>]) {

@@ -12,7 +12,8 @@ pub(crate) fn root() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
-fn target() -> PathBuf {
+/// Where cargo builds.
+pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
@@ -78,10 +79,20 @@ pub(crate) fn cdh() -> Result<PathBuf> {
     Ok(target().join("debug").join("cdh"))
 }
 
-/// Builds `cdh` as it is shipped and tells where it is.
-pub(crate) fn release() -> Result<PathBuf> {
+/// Builds `cdh` as users have it and tells where it is.
+pub(crate) fn cdh_release() -> Result<PathBuf> {
+    if let Some(built) = std::env::var_os("CDH_BENCH_CDH") {
+        return Ok(PathBuf::from(built));
+    }
     succeed(cargo().args(["build", "--quiet", "--release", "-p", "cdh"]))?;
     Ok(target().join("release").join("cdh"))
+}
+
+/// Runs the tests of the store that take a server, with the one on this port.
+pub(crate) fn store_tests(port: u16) -> Result<()> {
+    let mut test = cargo();
+    test.args(["test", "-p", "cdh-store", "--test", "store", "s3::"]);
+    succeed(test.env("CDH_TEST_S3_PORT", port.to_string()))
 }
 
 /// Runs all tests of the workspace with the static handler at hand.
@@ -89,5 +100,8 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let handler = handler()?;
     let mut test = cargo();
     test.args(["test", "--workspace"]).args(arguments);
+    if let Some(weed) = crate::python::weed() {
+        test.env("CDH_TEST_WEED", weed);
+    }
     succeed(test.env("CDH_TEST_HANDLER", handler))
 }

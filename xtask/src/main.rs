@@ -6,6 +6,8 @@
 //! cargo xtask handler   builds the static handler and prints its path
 //! cargo xtask bench     measures against peers
 //! cargo xtask bucket    a store with hundreds of real crashes, to try the TUI with
+//! cargo xtask soak-s3   a thousand uploads past faults, kills and restarts, looked at by another client
+//! cargo xtask test-s3-peers   the store's tests against another make of server
 //! cargo xtask docs      regenerates man pages and completions
 //! ```
 
@@ -16,6 +18,8 @@ mod crash;
 mod demo;
 mod docs;
 mod guardian;
+mod python;
+mod s3;
 mod tools;
 
 use std::process::ExitCode;
@@ -59,6 +63,10 @@ fn run() -> Result<()> {
             tools::require(&["cc"])?;
             bench::run(&rest)
         }
-        _ => bail!("usage: cargo xtask test | demo | handler | docs | bench | bucket"),
+        "soak-s3" => s3::soak(&rest),
+        "test-s3-peers" => s3::test_peers(),
+        _ => bail!(
+            "usage: cargo xtask test | demo | handler | docs | bench | bucket | soak-s3 | test-s3-peers"
+        ),
     }
 }

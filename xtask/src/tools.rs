@@ -31,24 +31,8 @@ pub(crate) fn require(programs: &[&str]) -> Result<()> {
         .filter(|(program, _)| missing.contains(program))
         .flat_map(|(_, packages)| packages.split(' '))
         .collect();
-    if is_root() && is_there("apt-get") {
-        eprintln!("installing {}", packages.join(" "));
-        let apt = |words: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
-            command
-                .stdout(std::process::Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success())
-        };
-        let install = [
-            &["install", "-y", "--no-install-recommends"],
-            packages.as_slice(),
-        ]
-        .concat();
-        if apt(&install) || (apt(&["update"]) && apt(&install)) {
-            return Ok(());
-        }
+    if is_root() && is_there("apt-get") && apt(&packages).is_ok() {
+        return Ok(());
     }
     bail!(
         "{} missing: run `sudo apt install {}`",
@@ -62,6 +46,24 @@ pub(crate) fn wish(programs: &[&str]) {
     if let Err(problem) = require(programs) {
         eprintln!("without {}: {problem}", programs.join(", "));
     }
+}
+
+/// Installs Debian packages.
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
+    eprintln!("installing {}", packages.join(" "));
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
+        command
+            .stdout(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let install = [&["install", "-y", "--no-install-recommends"], packages].concat();
+    if apt(&install) || (apt(&["update"]) && apt(&install)) {
+        return Ok(());
+    }
+    bail!("apt-get cannot install {}", packages.join(" "))
 }
 
 pub(crate) fn is_there(program: &str) -> bool {

@@ -25,6 +25,49 @@ pub enum CoreEncoding {
     Deflate,
 }
 
+/// One of the files of `/proc/<pid>` that IBM's agent copies with `INCLUDE_PROC_INFO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcFile(&'static str);
+
+impl ProcFile {
+    /// Those that there are; no other name becomes one of a file.
+    const NAMES: [&'static str; 18] = [
+        "auxv",
+        "cgroup",
+        "cmdline",
+        "comm",
+        "environ",
+        "io",
+        "limits",
+        "maps",
+        "mountinfo",
+        "mounts",
+        "sched",
+        "schedstat",
+        "smaps",
+        "stack",
+        "stat",
+        "statm",
+        "status",
+        "wchan",
+    ];
+
+    /// By its name below `/proc/<pid>`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES
+            .into_iter()
+            .find(|known| *known == name)
+            .map(Self)
+    }
+
+    /// Of an entry in a folder whose name ends with `proc`: `<stem>-proc/maps`.
+    fn in_folder(bundle_name: &str) -> Option<Self> {
+        let (folder, name) = bundle_name.rsplit_once('/')?;
+        folder.ends_with("proc").then(|| Self::named(name))?
+    }
+}
+
 /// What an entry holds. The order is the order in a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -47,6 +90,8 @@ pub enum EntryKind {
     ImageInfo(u32),
     /// Last log lines of a container, by its number.
     Log(u32),
+    /// A file of `/proc/<pid>`, as IBM's agent copies it.
+    ProcFile(ProcFile),
     /// The core.
     Core(CoreEncoding),
     /// What the handler had to say.
@@ -69,6 +114,7 @@ impl EntryKind {
             Self::PsInfo => "ps-info.json".to_owned(),
             Self::ImageInfo(number) => format!("{number}-image-info.json"),
             Self::Log(number) => format!("{number}.log"),
+            Self::ProcFile(file) => format!("proc-{}", file.0),
             Self::Core(CoreEncoding::ZstdSeekable) => "core.zst".to_owned(),
             Self::Core(CoreEncoding::None) => "core".to_owned(),
             // The file is the raw deflate stream; the bundle's entry is named for what is in it.
@@ -93,6 +139,9 @@ impl EntryKind {
     /// The name does not tell a deflated core from a plain one: both are `Core(None)` here.
     #[must_use]
     pub fn parse(bundle_name: &str, stem: &str) -> Option<Self> {
+        if let Some(file) = ProcFile::in_folder(bundle_name) {
+            return Some(Self::ProcFile(file));
+        }
         match bundle_name.strip_prefix(stem)? {
             ".core.zst" => Some(Self::Core(CoreEncoding::ZstdSeekable)),
             ".core" => Some(Self::Core(CoreEncoding::None)),
@@ -122,6 +171,9 @@ impl EntryKind {
         ];
         if let Some(kind) = plain.into_iter().find(|kind| kind.file_name() == name) {
             return Some(kind);
+        }
+        if let Some(file) = name.strip_prefix("proc-").and_then(ProcFile::named) {
+            return Some(Self::ProcFile(file));
         }
         let numbered = if let Some(number) = name.strip_suffix("-image-info.json") {
             Self::ImageInfo(number.parse().ok()?)
@@ -161,6 +213,7 @@ mod tests {
             EntryKind::Log(7),
             EntryKind::Core(CoreEncoding::ZstdSeekable),
             EntryKind::Core(CoreEncoding::None),
+            EntryKind::ProcFile(ProcFile("maps")),
             EntryKind::HandlerLog,
             EntryKind::Manifest,
         ];
@@ -189,6 +242,23 @@ mod tests {
         ];
         for (kind, name) in names {
             assert_eq!(kind.bundle_name("s"), name);
+        }
+    }
+
+    #[test]
+    fn files_of_proc_are_known_in_any_folder_of_that_name_and_by_their_names_only() {
+        let maps = Some(EntryKind::ProcFile(ProcFile("maps")));
+        for name in ["s-proc/maps", "proc/maps", "s/4-proc/maps"] {
+            assert_eq!(EntryKind::parse(name, "s"), maps, "{name}");
+        }
+        for name in [
+            "proc/../maps/x",
+            "proc/mem",
+            "maps",
+            "s-proc/",
+            "process/maps",
+        ] {
+            assert_eq!(EntryKind::parse(name, "s"), None, "{name}");
         }
     }
 

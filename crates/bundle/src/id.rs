@@ -25,7 +25,7 @@ impl DumpId {
 
     /// A stable id for something that has none of its own, from a digest of it.
     #[must_use]
-    pub(crate) fn from_digest(digest: &crate::Sha256) -> Self {
+    pub fn from_digest(digest: &crate::Sha256) -> Self {
         let mut bytes = [0; 16];
         for (to, from) in bytes.iter_mut().zip(digest.as_bytes()) {
             *to = *from;

@@ -40,7 +40,7 @@ mod zip;
 
 pub use digest::{DigestReader, DigestWriter, Digests, Sha256};
 pub use entry_dir::{EntryDir, EntryFile, SpoolEntry, SpoolState, list_spool, sweep_spool};
-pub use entry_kind::{CoreEncoding, EntryKind};
+pub use entry_kind::{CoreEncoding, EntryKind, ProcFile};
 pub use error::BundleError;
 pub use id::{DumpId, InvalidDumpId};
 pub use legacy::{LegacyInfo, LegacyName};
@@ -49,7 +49,7 @@ pub use manifest::{
     SignalFacts, Workload,
 };
 pub use raw_text::RawText;
-pub use reader::{BundleEntry, BundleReader, EntryCheck, Verification};
+pub use reader::{BundleEntry, BundleReader, CoreLayout, CorePiece, EntryCheck, Verification};
 pub use seekable::{SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats, SeekableWriter};
 pub use stem::{DEFAULT_STEM, is_safe_stem, render_stem};
 pub use verdict::{Cause, Verdict, meaning_of_sender};

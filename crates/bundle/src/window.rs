@@ -21,6 +21,12 @@ impl Window {
         Self { source, start, len }
     }
 
+    /// Its place in the source.
+    #[must_use]
+    pub fn range(&self) -> std::ops::Range<u64> {
+        self.start..self.start.saturating_add(self.len)
+    }
+
     /// All of `source`.
     #[must_use]
     pub fn whole(source: Arc<dyn ByteSource>) -> Self {

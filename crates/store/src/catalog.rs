@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cdh_bundle::{BundleReader, Manifest};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::{
@@ -24,6 +25,8 @@ const MAX_MANIFEST: u64 = 64 << 20;
 const MAX_CANDIDATES: usize = 10;
 /// Manifests that are read at once.
 const PARALLEL: usize = 16;
+/// Characters of an id.
+const WHOLE_ID: usize = 36;
 /// Where our dumps stand.
 pub(crate) const DUMPS: &str = "dumps/";
 
@@ -46,6 +49,12 @@ impl Found {
             self.manifests.insert(object.key);
         } else if let Some(mut summary) = DumpSummary::from_key(&object.key) {
             summary.size = Some(object.size);
+            if summary.captured_at == Timestamp::UNIX_EPOCH
+                && let Some(written) = object.modified
+            {
+                // The name tells no time: soon after the crash it was written.
+                summary.captured_at = written;
+            }
             self.bundles.insert(object.key, summary);
         }
     }
@@ -153,13 +162,14 @@ impl<'s> Catalog<'s> {
         Ok(())
     }
 
-    /// The days from `since` to `until`, in one go.
+    /// From `since` to `until`, in one go.
     fn list_days(&self, query: &Query, found: &mut Found) -> Result<(), StoreError> {
-        let day = |time| TimeZone::UTC.to_datetime(time).date().to_string();
-        // A key of the day itself comes after its name without the slash.
-        let first = query.since.map(|since| format!("{DUMPS}{}", day(since)));
-        // `0` comes right after `/`.
-        let last = query.until.map(|until| format!("{DUMPS}{}0", day(until)));
+        // Keys of this very second come after this one, which none has.
+        let first = query.since.map(second);
+        // `[` comes after the `Z` of the last second.
+        let last = query
+            .until
+            .map(|until| second(until).trim_end_matches('Z').to_owned() + "[");
         let mut listing = Listing::all(DUMPS);
         listing.start_after = first.as_deref();
         self.store.list(&listing, &mut |listed| {
@@ -283,6 +293,10 @@ impl<'s> Catalog<'s> {
             .into_iter()
             .filter(|dump| dump.id.to_string().starts_with(&wanted))
             .collect();
+        if wanted.len() == WHOLE_ID {
+            // Nobody has two ids: copies of one dump are the same dump.
+            matching.truncate(1);
+        }
         if matching.len() > 1 {
             matching.truncate(MAX_CANDIDATES);
             return Err(ResolveError::Ambiguous {
@@ -330,4 +344,11 @@ impl<'s> Catalog<'s> {
         }
         Manifest::from_json(&json).map_err(|error| broken(&key, error))
     }
+}
+
+/// How keys of this second begin: `dumps/2026-01-31/123456Z`.
+fn second(time: Timestamp) -> String {
+    let at = TimeZone::UTC.to_datetime(time);
+    let (date, hour, minute, second) = (at.date(), at.hour(), at.minute(), at.second());
+    format!("{DUMPS}{date}/{hour:02}{minute:02}{second:02}Z")
 }

@@ -16,6 +16,20 @@ pub enum StoreError {
         /// What was looked for.
         path: String,
     },
+    /// There is no such bucket.
+    #[error("there is no bucket behind {place}")]
+    NoBucket {
+        /// Which store.
+        place: String,
+    },
+    /// The server does not know who asks, or does not believe it.
+    #[error("{place} does not accept the credentials: {said}")]
+    Credentials {
+        /// Which store.
+        place: String,
+        /// The server's words, made harmless.
+        said: String,
+    },
     /// No permission.
     #[error("no permission for {path}{}", after_colon(said.as_deref()))]
     Denied {
@@ -166,10 +180,16 @@ impl StoreError {
                 "log in with `aws configure` or `aws sso login`, set AWS_ACCESS_KEY_ID and \
                  AWS_SECRET_ACCESS_KEY, or name a profile with `?profile=NAME` in the store's URL"
             }
+            Self::NoBucket { .. } => {
+                "check its name and `?endpoint=URL`; `aws s3 ls` lists the buckets, `aws s3 mb` makes one"
+            }
+            Self::Credentials { .. } => {
+                "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, with \
+                 `aws sts get-caller-identity`; expired ones are renewed with `aws sso login`"
+            }
             Self::Denied { said: Some(_), .. } => {
-                "check the credentials with `aws sts get-caller-identity`; the store needs \
-                 s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject and \
-                 s3:AbortMultipartUpload"
+                "ask for the rights: reading takes s3:ListBucket and s3:GetObject, the agent \
+                 s3:PutObject, s3:AbortMultipartUpload and s3:DeleteObject, `cdh rm` s3:DeleteObject"
             }
             Self::Region { .. } => "add `?region=REGION` to the store's URL, or set AWS_REGION",
             Self::ClockSkew { .. } => "set this machine's clock: `timedatectl set-ntp true`",

@@ -26,6 +26,7 @@ mod directory;
 mod draft;
 mod error;
 mod key;
+mod legacy_key;
 mod manifest_cache;
 mod object;
 mod pages;
@@ -37,8 +38,8 @@ mod ship;
 mod summary;
 mod url;
 
-use std::io::Read;
-use std::ops::ControlFlow;
+use std::io::{self, Read};
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +55,7 @@ pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
 pub use query::{Query, is_signal};
 pub use retention::{Expired, Retention};
 #[cfg(feature = "s3")]
-pub use s3::S3Store;
+pub use s3::{S3Keys, S3Store};
 pub use ship::{Shipped, remove_dump, ship, ship_resumable};
 pub use summary::DumpSummary;
 pub use url::{StoreUrl, open_store};
@@ -125,6 +126,41 @@ pub trait Store: Send + Sync {
         key: &ObjectKey,
         stat: &ObjectStat,
     ) -> Result<Arc<dyn ByteSource>, StoreError>;
+
+    /// Hands `range` of the object that `stat` is of to `sink`, in order and as it arrives; with no
+    /// bytes now and then while none arrive, so that `sink` can end it by breaking. What is cut on the
+    /// way goes on where it was cut.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`] when `sink` breaks, [`StoreError::Changed`], or when the bytes cannot be
+    /// had for some time.
+    fn read_range(
+        &self,
+        key: &ObjectKey,
+        stat: &ObjectStat,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let source = self.read_pinned(key, stat)?;
+        let failed = |error| StoreError::from_io(key.as_str(), error);
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = range.start;
+        while at < range.end {
+            let left = usize::try_from(range.end.saturating_sub(at)).unwrap_or(usize::MAX);
+            let wanted = left.min(buffer.len());
+            let part = buffer.get_mut(..wanted).unwrap_or_default();
+            let count = source.read_at(at, part).map_err(failed)?;
+            let part = part.get(..count).unwrap_or_default();
+            if part.is_empty() {
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if sink(part).is_break() {
+                return Err(StoreError::Stopped);
+            }
+            at = at.saturating_add(count as u64);
+        }
+        Ok(())
+    }
 
     /// Visits what `listing` asks for, in the order of keys, until `visit` breaks. Objects with names
     /// that [`ObjectKey`] refuses are passed over.

@@ -12,6 +12,7 @@
 use std::fs::{self, File, FileTimes};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use cdh_bundle::Digests;
@@ -22,6 +23,8 @@ use crate::ObjectKey;
 const LIMIT: u64 = 64 << 20;
 /// One write in so many looks at the size of the whole.
 const LOOK: u8 = 16;
+
+static DRAFTS: AtomicU64 = AtomicU64::new(0);
 
 /// Where manifests are kept.
 #[derive(Clone, Debug)]
@@ -57,7 +60,9 @@ impl ManifestCache {
     /// Keeps the bytes of a manifest. A cache that cannot be written to is none.
     pub(crate) fn put(&self, store: &str, key: &ObjectKey, etag: &str, bytes: &[u8]) {
         let path = self.path(store, key, etag);
-        let draft = path.with_extension(format!("{}.new", std::process::id()));
+        // Of this process and of this call.
+        let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
+        let draft = path.with_extension(format!("{}-{number}.new", std::process::id()));
         let written = fs::create_dir_all(&self.directory)
             .and_then(|()| File::create(&draft))
             .and_then(|mut file| file.write_all(bytes))

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use cdh_bundle::{BundleError, BundleWriter, Digests, SourceReader, Window};
+use cdh_bundle::{BundleError, BundleReader, BundleWriter, Digests, SourceReader, Window};
 
 use crate::{DumpSummary, ObjectKey, Receipt, ShipError, Store, StoreError};
 
@@ -151,9 +151,23 @@ pub(crate) fn read_back(
 
 /// Removes a dump: the manifest first, so that a removal cut short leaves none that cannot be read.
 ///
+/// A zip that only looks like one of IBM's by its name is opened before: somebody else's file is not
+/// ours to delete.
+///
 /// # Errors
-/// When the store fails.
+/// When the store fails, or it is no dump.
 pub fn remove_dump(store: &dyn Store, dump: &DumpSummary) -> Result<(), StoreError> {
+    if !dump.is_certain() {
+        let opened = match store.read(&dump.key) {
+            Ok(source) => BundleReader::open(source),
+            Err(StoreError::NotFound { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        opened.map_err(|source| StoreError::Bundle {
+            key: dump.key.to_string(),
+            source,
+        })?;
+    }
     if let Some(manifest) = dump.key.manifest().filter(|_| !dump.legacy) {
         store.delete(&manifest)?;
     }

@@ -1,13 +1,12 @@
 //! What a key alone says about a dump.
 
 use cdh_bundle::{DumpId, RawText};
-use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 
-use crate::ObjectKey;
 use crate::key::unescape;
+use crate::{ObjectKey, legacy_key};
 
 /// A dump as its key describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +36,16 @@ pub struct DumpSummary {
 }
 
 impl DumpSummary {
-    /// Reads a bundle's key, ours or one by IBM's default template; `None` for any other object.
+    /// Reads a bundle's key, ours or one by a template of IBM's agent; `None` for any other object.
     #[must_use]
     pub fn from_key(key: &ObjectKey) -> Option<Self> {
         let (folder, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
         let stem = name.strip_suffix(".zip")?;
-        Self::ours(key, folder, stem).or_else(|| Self::ibm(key, stem))
+        Self::ours(key, folder, stem).or_else(|| {
+            // Nothing else stands where ours stand.
+            let is_elsewhere = !key.as_str().starts_with("dumps/");
+            is_elsewhere.then(|| legacy_key::summary(key, stem))?
+        })
     }
 
     fn ours(key: &ObjectKey, folder: &str, stem: &str) -> Option<Self> {
@@ -77,38 +80,18 @@ impl DumpSummary {
         })
     }
 
-    /// `{uuid}-dump-{timestamp}-{hostname}-{exe_name}-{pid}-{signal}`.
-    fn ibm(key: &ObjectKey, stem: &str) -> Option<Self> {
-        let (id, rest) = stem.split_at_checked(36)?;
-        let rest = rest.strip_prefix("-dump-")?;
-        let (time, rest) = rest.split_once('-')?;
-        let (rest, signal) = rest.rsplit_once('-')?;
-        let (rest, pid) = rest.rsplit_once('-')?;
-        let number: i32 = signal.parse().ok()?;
-        pid.parse::<u64>().ok()?;
-        let time: i64 = time.parse().ok()?;
-        // Both units are found in the wild.
-        let captured_at = if time > 100_000_000_000 {
-            Timestamp::from_millisecond(time).ok()?
-        } else {
-            Timestamp::from_second(time).ok()?
-        };
-        // Hostname and program may both hold a dash: the last piece belongs to the program for sure.
-        let exe = rest.rsplit_once('-').map_or(rest, |(_, exe)| exe);
-        Some(Self {
-            id: id.parse().ok()?,
-            captured_at,
-            namespace: None,
-            pod: None,
-            exe: RawText::from(exe),
-            signal: SignalInfo::from_number(number).name(),
-            fingerprint: None,
-            verdict: "unknown".to_owned(),
-            key: key.clone(),
-            size: None,
-            legacy: true,
-        })
+    /// Whether the key alone proves that it is a dump: ours, or by IBM's default template. Others have
+    /// to be opened before anything is done to them that cannot be undone.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        !self.legacy || stem(&self.key).is_some_and(legacy_key::is_default)
     }
+}
+
+/// The file's name without its end.
+fn stem(key: &ObjectKey) -> Option<&str> {
+    let name = key.as_str().rsplit('/').next()?;
+    name.strip_suffix(".zip")
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ const OPTIONS: [&str; 10] = [
     "timeout",
 ];
 
+const UNKNOWN_OPTION: &str = "its options are endpoint, region, profile, path-style, ca, timeout, \
+                              sse, kms-key, storage-class and tags";
+
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -37,6 +40,36 @@ pub enum StoreUrl {
         /// written `sse` (`s3` or `kms`), `kms-key`, `storage-class`, `tags` (`team:core,stage:prod`).
         options: BTreeMap<String, String>,
     },
+}
+
+impl StoreUrl {
+    /// With an option more; one that the URL has itself counts.
+    ///
+    /// # Errors
+    /// When it is none, or the store takes none.
+    pub fn with_option(self, name: &str, value: &str) -> Result<Self, StoreError> {
+        let bad = |problem| StoreError::Url {
+            text: format!("{name}={value}"),
+            problem,
+        };
+        match self {
+            Self::S3 { .. } if !OPTIONS.contains(&name) => Err(bad(UNKNOWN_OPTION)),
+            Self::S3 {
+                bucket,
+                prefix,
+                mut options,
+            } => {
+                let option = options.entry(name.to_owned());
+                option.or_insert_with(|| value.to_owned());
+                Ok(Self::S3 {
+                    bucket,
+                    prefix,
+                    options,
+                })
+            }
+            Self::Directory(_) => Err(bad("a directory has no options")),
+        }
+    }
 }
 
 impl FromStr for StoreUrl {
@@ -75,10 +108,7 @@ impl FromStr for StoreUrl {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
             if !OPTIONS.contains(&name) {
-                return bad(
-                    "its options are endpoint, region, profile, path-style, ca, timeout, sse, \
-                     kms-key, storage-class and tags",
-                );
+                return bad(UNKNOWN_OPTION);
             }
             options.insert(name.to_owned(), value.to_owned());
         }

@@ -1,14 +1,18 @@
 //! What tests of several rooms share: programs that crash, the lock around the kernel's core settings,
-//! images and registries.
+//! images and registries, a real S3 server and a hostile proxy in front of it.
 
+mod http_proxy;
 mod image;
 mod kernel_settings;
 mod program;
 mod registry;
+mod s3_server;
 
+pub use http_proxy::{Deed, HttpProxy, Request, http_get};
 pub use image::{Blob, Packing, TestImages, TestLayer, digest_of, gzip, zstd};
 pub use kernel_settings::KernelSettingsLock;
 pub use program::{KINDS, NOT_HERE, Program};
 pub use registry::{
     DockerRegistry, HttpAnswer, HttpRequest, HttpServer, RegistryAccess, answer_from, ranged,
 };
+pub use s3_server::{ADMIN, READER, S3Keys, S3Server};

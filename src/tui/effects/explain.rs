@@ -13,6 +13,7 @@ use cdh_store::DumpSummary;
 use super::{Session, guarded};
 use crate::pipeline::{self, Analysis, BacktraceRequest, Dump, NamedStacks, Observer};
 use crate::render::terminal_line;
+use crate::settings::Settings;
 use crate::tui::model::{Depth, Opened, RequestId, Source, Stacks, Texts};
 use crate::tui::msg::Msg;
 use crate::tui::pages;
@@ -48,7 +49,8 @@ pub(super) fn explain(
     let id = summary.id;
     // Nobody listens any more at the end of the session.
     let send = |msg| drop(messages.send(msg));
-    let dump = guarded(|| pipeline::open_summary(session.store()?.as_ref(), summary.clone()));
+    let dump =
+        guarded(|| pipeline::open_summary(&session.settings, &session.store()?, summary.clone()));
     match dump {
         Err(told) => send(Msg::Opened(request, id, Err(told))),
         Ok(dump) => {
@@ -179,7 +181,8 @@ pub(super) fn name(
         return;
     }
     let top = guarded(|| {
-        let dump = pipeline::open_summary(session.store()?.as_ref(), (*summary).clone())?;
+        let store = session.store()?;
+        let dump = pipeline::open_summary(&session.settings, &store, (*summary).clone())?;
         let analysis = match dump.quick_analysis() {
             Some(analysis) => analysis,
             None if has_random_access(&dump) => dump.analysis(&session.settings, &Silent)?,

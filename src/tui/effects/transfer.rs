@@ -11,7 +11,7 @@ use cdh_store::DumpSummary;
 
 use super::{Session, guarded};
 use crate::debugger::Invocation;
-use crate::pipeline::{self, Observer};
+use crate::pipeline::{self, FetchOptions, Observer};
 use crate::report::{ExitStatus, Failure};
 use crate::tui::model::{Purpose, TransferId};
 use crate::tui::msg::{Fetched, Msg};
@@ -103,11 +103,12 @@ fn fetch(
     }
     stop_if_cancelled(observer)?;
     observer.started("opening the dump", None);
-    let dump = pipeline::open_summary(session.store()?.as_ref(), summary.clone())?;
+    let dump = pipeline::open_summary(&session.settings, &session.store()?, summary.clone())?;
     stop_if_cancelled(observer)?;
     match purpose {
         Purpose::Fetch => {
-            let case = pipeline::fetch(&session.settings, &dump, None, observer)?;
+            let case =
+                pipeline::fetch_with(&session.settings, &dump, &FetchOptions::default(), observer)?;
             Ok(Fetched::Here(case.path.display().to_string()))
         }
         Purpose::Debug => {

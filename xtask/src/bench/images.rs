@@ -43,7 +43,7 @@ pub(super) fn run(words: &[String]) -> Result<()> {
         }
     }
     tools::require(&["gdb", "docker-registry", "skopeo"])?;
-    let cdh = build::release()?;
+    let cdh = build::cdh_release()?;
     let bench = tempfile::Builder::new().prefix("cdhi").tempdir()?;
     let core = crash(bench.path())?;
     let place = bench.path().join("registry");

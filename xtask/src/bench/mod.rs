@@ -16,6 +16,7 @@ use node::Way;
 
 const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   capture  blocked time, cost and size against peers   --mib N --runs N --kind heap|random|sparse… --only NAME… --peer NAME=COMMAND…
+  upload   fetch   listing   of an S3 store            --gib N --mib N --dumps N
   images   files of an image against skopeo copy       --layer-mib N --runs N
   latency  from the signal to the hold and a minicore  --runs N --way pipe|socket
   kills    killed, frozen, starved during the dump     --mib N --runs N --only NAME… --way pipe|socket
@@ -73,8 +74,10 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let Some((what, rest)) = words.split_first() else {
         bail!("{USAGE}");
     };
-    if what == "images" {
-        return images::run(rest);
+    match what.as_str() {
+        "images" => return images::run(rest),
+        "upload" | "fetch" | "listing" => return crate::s3::bench(what, rest),
+        _ => {}
     }
     let given = options(rest)?;
     match what.as_str() {

@@ -10,6 +10,7 @@
 //! ```
 
 mod content;
+mod layout;
 mod summary;
 mod verify;
 
@@ -25,6 +26,7 @@ use crate::writer::LARGEST_MANIFEST;
 use crate::zip::{self, Method, RawEntry};
 use crate::{BundleError, CoreEncoding, EntryKind, Manifest, RawText, Window};
 
+pub use layout::{CoreLayout, CorePiece};
 pub use verify::{EntryCheck, Verification};
 
 use content::Bounded;
@@ -47,7 +49,8 @@ pub struct BundleEntry {
     pub method: Method,
     /// Whether the zip ends before the entry does.
     pub cut: bool,
-    crc32: Option<u32>,
+    /// CRC-32 of what is in it, where the zip tells.
+    pub crc32: Option<u32>,
     header_at: u64,
     encrypted: bool,
 }
@@ -118,6 +121,12 @@ impl BundleReader {
         Manifest::from_json(&self.small_entry(&EntryKind::Manifest, LARGEST_MANIFEST)?)
     }
 
+    /// The bytes of the bundle itself.
+    #[must_use]
+    pub fn source(&self) -> &Arc<dyn ByteSource> {
+        &self.source
+    }
+
     /// The entries, in the order of the zip's directory.
     #[must_use]
     pub fn entries(&self) -> &[BundleEntry] {
@@ -177,27 +186,7 @@ impl BundleReader {
     /// When it is stored in a way that is not supported, or the zip contradicts itself.
     pub fn entry_reader(&self, entry: &BundleEntry) -> Result<Box<dyn Read + Send>, BundleError> {
         let content = SourceReader::new(self.content(entry)?);
-        let name = entry.name.to_string();
-        Ok(match entry.method {
-            Method::Deflated => {
-                let buffered = std::io::BufReader::with_capacity(256 << 10, content);
-                let inflated = flate2::bufread::DeflateDecoder::new(buffered);
-                Box::new(Bounded::new(
-                    inflated,
-                    name,
-                    entry.size,
-                    entry.crc32,
-                    entry.cut,
-                ))
-            }
-            _ => Box::new(Bounded::new(
-                content,
-                name,
-                entry.size,
-                entry.crc32,
-                entry.cut,
-            )),
-        })
+        Ok(unpacked(entry, content))
     }
 
     /// The plain core from front to back, whatever its encoding. Of a core that is cut: what is there.
@@ -208,9 +197,19 @@ impl BundleReader {
         let Some(entry) = self.core_entry() else {
             return Ok(None);
         };
-        let stored = self.entry_reader(entry)?;
+        let content = SourceReader::new(self.content(entry)?);
+        self.plain_core(entry, content).map(Some)
+    }
+
+    /// The plain core from a copy of the entry's bytes as they stand in the zip.
+    fn plain_core(
+        &self,
+        entry: &BundleEntry,
+        content: impl Read + Send + 'static,
+    ) -> Result<Box<dyn Read + Send>, BundleError> {
+        let stored = unpacked(entry, content);
         if entry.kind != Some(EntryKind::Core(CoreEncoding::ZstdSeekable)) {
-            return Ok(Some(stored));
+            return Ok(stored);
         }
         let failed = |error| BundleError::from_io("read the core".to_owned(), error);
         let plain = zstd::stream::read::Decoder::new(stored).map_err(failed)?;
@@ -219,11 +218,11 @@ impl BundleReader {
             .as_ref()
             .and_then(|manifest| manifest.core.as_ref());
         let name = entry.name.to_string();
-        Ok(Some(match record {
+        Ok(match record {
             Some(core) => Box::new(Bounded::new(plain, name, core.size, None, entry.cut)),
             // Without a manifest nobody says how much there should be: take what can be decoded.
             None => Box::new(Bounded::new(plain, name, u64::MAX, None, true)),
-        }))
+        })
     }
 
     /// Random access to the plain core without unpacking it; `None` where there is no core, or its
@@ -242,16 +241,8 @@ impl BundleReader {
         if entry.kind != Some(EntryKind::Core(CoreEncoding::ZstdSeekable)) {
             return Ok(Some(Box::new(content)));
         }
-        match SeekableReader::open(content.clone()) {
-            Ok(core) => return Ok(Some(Box::new(core))),
-            Err(error @ SeekableError::Io(_)) => return Err(error.into()),
-            // No table, or a wrong one: the frames are still there.
-            Err(_) => {}
-        }
-        let found = SeekableReader::recover(content.clone())?;
-        // A zstd stream of another make: readable from the front only.
-        let foreign = found.plain_len() == 0 && !content.is_empty();
-        Ok((!foreign || entry.cut).then(|| Box::new(found) as Box<dyn ByteSource>))
+        let found = seekable(entry, content)?;
+        Ok(found.map(|core| Box::new(core) as Box<dyn ByteSource>))
     }
 
     /// Compares every entry with the manifest, or, where there is none, with the zip's own CRCs.
@@ -313,6 +304,34 @@ impl BundleReader {
             .map_err(|error| BundleError::from_io(format!("read entry `{name}`"), error))?;
         Ok(bytes)
     }
+}
+
+/// The frames of a core; `None` for a zstd stream of another make, readable from the front only.
+fn seekable(
+    entry: &BundleEntry,
+    content: Window,
+) -> Result<Option<SeekableReader<Window>>, BundleError> {
+    match SeekableReader::open(content.clone()) {
+        Ok(core) => return Ok(Some(core)),
+        Err(error @ SeekableError::Io(_)) => return Err(error.into()),
+        // No table, or a wrong one: the frames are still there.
+        Err(_) => {}
+    }
+    let found = SeekableReader::recover(content.clone())?;
+    let foreign = found.plain_len() == 0 && !content.is_empty();
+    Ok((!foreign || entry.cut).then_some(found))
+}
+
+/// What an entry holds, from its bytes as they stand in the zip.
+fn unpacked(entry: &BundleEntry, content: impl Read + Send + 'static) -> Box<dyn Read + Send> {
+    let name = entry.name.to_string();
+    let (size, crc32, cut) = (entry.size, entry.crc32, entry.cut);
+    if entry.method != Method::Deflated {
+        return Box::new(Bounded::new(content, name, size, crc32, cut));
+    }
+    let buffered = std::io::BufReader::with_capacity(256 << 10, content);
+    let inflated = flate2::bufread::DeflateDecoder::new(buffered);
+    Box::new(Bounded::new(inflated, name, size, crc32, cut))
 }
 
 fn salvage_note(raw: &[RawEntry]) -> String {

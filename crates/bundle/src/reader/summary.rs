@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::{BundleEntry, BundleReader};
 use crate::legacy::{self, LegacyName};
 use crate::{
-    Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Gap, Manifest, ProcessFacts, RawText,
-    SCHEMA, Sha256, SignalFacts, Verdict,
+    Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Gap, Manifest, ProcFile, ProcessFacts,
+    RawText, SCHEMA, Sha256, SignalFacts, Verdict,
 };
 
 /// Most bytes of IBM's JSON files that are read.
@@ -70,17 +70,21 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
             .or(named(|name| &name.hostname))
             .unwrap_or_default(),
         process: ProcessFacts {
-            // IBM's "real_pid" is `%p`: the pid that the container sees.
-            namespace_pid: pid.or(name.as_ref().map(|name| name.pid)),
+            // IBM's "real_pid" is `%p`: the pid that the container sees. No other is known.
+            pid: pid
+                .or(name.as_ref().map(|name| name.pid))
+                .unwrap_or_default(),
             name: raw(&info.exe)
                 .or(named(|name| &name.exe))
                 .unwrap_or_default(),
             exe: raw(&info.exe_path()),
+            arguments: arguments(bundle),
             ..ProcessFacts::default()
         },
         signal: SignalFacts {
             number: signal.number,
             name: signal.name(),
+            description: signal.describe(),
             ..SignalFacts::default()
         },
         machine: String::new(),
@@ -96,6 +100,14 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
         gaps,
         agent_version: String::new(),
     }
+}
+
+/// The command line that IBM's agent copied from `/proc`.
+fn arguments(bundle: &BundleReader) -> Option<Vec<RawText>> {
+    let kind = EntryKind::ProcFile(ProcFile::named("cmdline")?);
+    let bytes = bundle.small_entry(&kind, LARGEST_INFO).ok()?;
+    let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+    Some(words.split(|byte| *byte == 0).map(RawText::from).collect())
 }
 
 fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {

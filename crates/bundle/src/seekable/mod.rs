@@ -27,6 +27,7 @@ mod writer;
 use std::io;
 
 pub use reader::SeekableReader;
+pub(crate) use reader::decode_frame;
 pub use writer::{SeekableStats, SeekableWriter};
 
 /// Plain bytes per frame that suit a core: small enough that reading one page of a remote core costs

@@ -63,6 +63,11 @@ impl<S: ByteSource> SeekableReader<S> {
         self.table.stored_len()
     }
 
+    /// Where each frame lies.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = Place> + '_ {
+        self.table.places()
+    }
+
     fn frame(&self, place: Place) -> io::Result<Arc<Vec<u8>>> {
         if let Some(frame) = self.cached(place.index) {
             return Ok(frame);
@@ -94,19 +99,10 @@ impl<S: ByteSource> SeekableReader<S> {
     }
 
     fn decompress(&self, place: Place) -> io::Result<Vec<u8>> {
-        let damaged = |what: &str| {
-            let text = format!(
-                "frame {} of the compressed core is damaged: {what}",
-                place.index
-            );
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        };
-        // A frame that grew by more than this is not one: zstd stores what it cannot compress.
-        let most = zstd::zstd_safe::compress_bound(usize::try_from(place.plain_len).unwrap_or(0));
         let stored_len = usize::try_from(place.stored_len)
             .ok()
-            .filter(|&len| len <= most.saturating_add(64))
-            .ok_or_else(|| damaged("it is too long"))?;
+            .filter(|_| place.is_plausible())
+            .ok_or_else(|| damaged(place.index, "it is too long"))?;
         let stored = crate::window::read_up_to(&self.source, place.stored_at, stored_len)?;
         if stored.len() != stored_len {
             return Err(io::Error::new(
@@ -114,14 +110,24 @@ impl<S: ByteSource> SeekableReader<S> {
                 "the compressed core is cut",
             ));
         }
-        let capacity = usize::try_from(place.plain_len).map_err(io::Error::other)?;
-        let plain = zstd::bulk::decompress(&stored, capacity)
-            .map_err(|error| damaged(&error.to_string()))?;
-        if plain.len() != capacity {
-            return Err(damaged("it is shorter than the seek table says"));
-        }
-        Ok(plain)
+        decode_frame(&stored, place.index, place.plain_len)
     }
+}
+
+fn damaged(index: usize, what: &str) -> io::Error {
+    let text = format!("frame {index} of the compressed core is damaged: {what}");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// The plain bytes of one frame, which are as many as the table says.
+pub(crate) fn decode_frame(stored: &[u8], index: usize, plain_len: u64) -> io::Result<Vec<u8>> {
+    let capacity = usize::try_from(plain_len).map_err(io::Error::other)?;
+    let plain = zstd::bulk::decompress(stored, capacity)
+        .map_err(|error| damaged(index, &error.to_string()))?;
+    if plain.len() != capacity {
+        return Err(damaged(index, "it is shorter than the seek table says"));
+    }
+    Ok(plain)
 }
 
 impl<S: ByteSource> ByteSource for SeekableReader<S> {

@@ -18,12 +18,21 @@ pub(super) struct Table {
 
 /// One frame's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) index: usize,
-    pub(super) stored_at: u64,
-    pub(super) stored_len: u64,
-    pub(super) plain_at: u64,
-    pub(super) plain_len: u64,
+pub(crate) struct Place {
+    pub(crate) index: usize,
+    pub(crate) stored_at: u64,
+    pub(crate) stored_len: u64,
+    pub(crate) plain_at: u64,
+    pub(crate) plain_len: u64,
+}
+
+impl Place {
+    /// Whether a frame of this plain size can be so long: zstd stores what it cannot compress.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let plain_len = usize::try_from(self.plain_len).unwrap_or(0);
+        let most = zstd::zstd_safe::compress_bound(plain_len) as u64;
+        self.stored_len <= most.saturating_add(64)
+    }
 }
 
 impl Table {
@@ -146,7 +155,16 @@ impl Table {
     pub(super) fn find(&self, offset: u64) -> Option<Place> {
         // Frames may be empty: the last that begins at or before the offset holds it.
         let after = self.starts.partition_point(|&(_, plain)| plain <= offset);
-        let index = after.checked_sub(1)?;
+        self.place(after.checked_sub(1)?)
+    }
+
+    /// Every frame, in order.
+    pub(super) fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        (0..self.starts.len()).map_while(|index| self.place(index))
+    }
+
+    fn place(&self, index: usize) -> Option<Place> {
+        let after = index.checked_add(1)?;
         let &(stored_at, plain_at) = self.starts.get(index)?;
         let &(stored_end, plain_end) = self.starts.get(after)?;
         Some(Place {

@@ -9,6 +9,7 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::{AppName, BehaviorVersion, Region};
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Credentials;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
@@ -25,6 +26,7 @@ use aws_smithy_runtime_api::client::http::{
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::S3Keys;
 use crate::StoreError;
 
 /// A machine that does not take the connection within this time is not there.
@@ -129,7 +131,10 @@ fn escaped(text: &str) -> String {
 
 /// Makes the client. Looks at files and the environment, and for a region at the machine's metadata
 /// service where nothing else names one and no endpoint is given.
-pub(super) async fn client(options: &S3Options) -> Result<Client, StoreError> {
+pub(super) async fn client(
+    options: &S3Options,
+    keys: Option<S3Keys>,
+) -> Result<Client, StoreError> {
     let attempt = options.timeout.unwrap_or(ATTEMPT_TIMEOUT);
     let connect = CONNECT_TIMEOUT.min(attempt);
     let http = http_client(options, connect, attempt)?;
@@ -152,6 +157,9 @@ pub(super) async fn client(options: &S3Options) -> Result<Client, StoreError> {
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
     if let Ok(name) = AppName::new("cdh") {
         loader = loader.app_name(name);
+    }
+    if let Some(S3Keys { access, secret }) = keys {
+        loader = loader.credentials_provider(Credentials::new(access, secret, None, None, "cdh"));
     }
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);

@@ -17,7 +17,7 @@ mod read;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Read;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +38,15 @@ use problem::{Refusal, sorted};
 
 /// Signed links cannot last longer (Signature Version 4).
 const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Credentials that do not come from the standard chain.
+#[derive(Clone)]
+pub struct S3Keys {
+    /// Access key id.
+    pub access: String,
+    /// Secret access key.
+    pub secret: String,
+}
 
 /// A store in a bucket.
 pub struct S3Store {
@@ -136,6 +145,7 @@ fn timestamp(at: &aws_smithy_types::DateTime) -> Option<Timestamp> {
 
 impl S3Store {
     /// Opens the bucket `name`, of which all keys begin with `prefix`. Asks nothing of the server yet.
+    /// Credentials are those of the standard chain: environment, profile, SSO, web identity, IMDS.
     ///
     /// # Errors
     /// When an option means nothing or a CA file cannot be read.
@@ -143,6 +153,19 @@ impl S3Store {
         name: &str,
         prefix: &str,
         options: &BTreeMap<String, String>,
+    ) -> Result<Self, StoreError> {
+        Self::open_as(name, prefix, options, None)
+    }
+
+    /// As [`open`](Self::open), with these credentials where some are given.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as(
+        name: &str,
+        prefix: &str,
+        options: &BTreeMap<String, String>,
+        keys: Option<S3Keys>,
     ) -> Result<Self, StoreError> {
         let options = S3Options::parse(options)?;
         let mut place = format!("s3://{name}");
@@ -161,7 +184,7 @@ impl S3Store {
             .enable_all()
             .build()
             .map_err(|error| StoreError::from_io(place.as_str(), error))?;
-        let client = runtime.block_on(connect::client(&options))?;
+        let client = runtime.block_on(connect::client(&options, keys))?;
         let bucket = Bucket {
             handle: runtime.handle().clone(),
             runtime: Some(runtime),
@@ -233,6 +256,16 @@ impl Store for S3Store {
     ) -> Result<Arc<dyn ByteSource>, StoreError> {
         let bucket = Arc::clone(&self.bucket);
         Ok(Arc::new(read::RangeReader::new(bucket, key.clone(), stat)))
+    }
+
+    fn read_range(
+        &self,
+        key: &ObjectKey,
+        stat: &ObjectStat,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        read::stream(&self.bucket, key, stat.etag.as_deref(), range, sink)
     }
 
     fn list(

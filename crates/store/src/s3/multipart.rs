@@ -68,8 +68,16 @@ pub(super) fn put(
     let result = sent.and_then(|receipt| upload.complete(receipt));
     match &result {
         Ok(_) => forget(path),
-        // With a journal the next try goes on; so it does after a store that does not answer.
-        Err(StoreError::Unreachable { .. } | StoreError::Stopped) if path.is_some() => {}
+        // With a journal the next try goes on: after a store that does not answer, and after
+        // credentials that ran out in the middle.
+        Err(
+            StoreError::Unreachable { .. }
+            | StoreError::Stopped
+            | StoreError::Denied { .. }
+            | StoreError::NoCredentials { .. }
+            | StoreError::Credentials { .. }
+            | StoreError::ClockSkew { .. },
+        ) if path.is_some() => {}
         Err(_) => {
             let _ = bucket.abort(&upload.begun.key, &upload.begun.upload);
             forget(path);
@@ -133,7 +141,9 @@ fn at_server(
                 return match sorted(error, &bucket.place, key.as_str()) {
                     error @ (StoreError::Unreachable { .. }
                     | StoreError::Denied { .. }
-                    | StoreError::NoCredentials { .. }) => Err(error),
+                    | StoreError::NoCredentials { .. }
+                    | StoreError::Credentials { .. }
+                    | StoreError::ClockSkew { .. }) => Err(error),
                     _ => Ok(None),
                 };
             }

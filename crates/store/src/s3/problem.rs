@@ -120,9 +120,17 @@ fn refused<E>(
     let said = refusal.said();
     let place = place.to_owned();
     match (refusal.code.as_str(), refusal.status) {
-        ("NoSuchBucket", _) => StoreError::NotFound {
-            path: format!("the bucket of {place}"),
-        },
+        ("NoSuchBucket", _) => StoreError::NoBucket { place },
+        (
+            "InvalidAccessKeyId"
+            | "SignatureDoesNotMatch"
+            | "ExpiredToken"
+            | "InvalidToken"
+            | "TokenRefreshRequired"
+            | "InvalidClientTokenId"
+            | "NotSignedUp",
+            _,
+        ) => StoreError::Credentials { place, said },
         ("NoSuchUpload", _) => StoreError::UploadLost {
             key: path.to_owned(),
         },

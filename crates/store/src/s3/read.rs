@@ -1,11 +1,13 @@
-//! A reader of ranges of one object, which stays the same object.
+//! Ranges of one object, which stays the same object: handed out as they arrive, or read at any place.
 //!
-//! Small reads that follow one another are served from a window that doubles as long as they do, so
-//! that a whole object is read in few requests and a zip's directory in one or two.
+//! Small reads are served from a few windows. One that is read on and on grows, so that a whole object
+//! is read in few requests; other reads cost what they ask for, and a zip's directory one request.
 
+use std::collections::VecDeque;
 use std::io;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cdh_elfcore::ByteSource;
@@ -18,27 +20,166 @@ use crate::{ObjectKey, ObjectStat, StoreError};
 const SMALLEST_WINDOW: u64 = 64 << 10;
 /// Largest window.
 const LARGEST_WINDOW: u64 = 4 << 20;
-/// Tries to read one range to its end; each goes on where the last one was cut.
-const ATTEMPTS: u32 = 5;
-/// First pause between two; doubles.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Windows that are kept: the zip's directory, a table, and some places of the core.
+const WINDOWS: usize = 6;
+/// Reads that follow one another before more is read than asked for.
+const STREAK: u32 = 2;
+/// Who asks for so much at once knows what is needed, and keeps it.
+const EXACT: usize = 512 << 10;
+/// Pauses between tries in a row of which none brought a byte; the last is followed by one more try.
+const PAUSES: [Duration; 6] = [
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+];
+/// How often who waits for bytes is asked whether it still wants them.
+const TICK: Duration = Duration::from_millis(100);
 
-/// Ranges of one object.
+/// Takes the bytes of a range in order; nothing from time to time. Breaks when it wants no more.
+pub(super) type Sink<'s> = dyn FnMut(&[u8]) -> ControlFlow<()> + 's;
+
+/// Hands `range` of an object to `sink`; a request that is cut is followed by one for the rest.
+pub(super) fn stream(
+    bucket: &Bucket,
+    key: &ObjectKey,
+    etag: Option<&str>,
+    range: Range<u64>,
+    sink: &mut Sink<'_>,
+) -> Result<(), StoreError> {
+    let mut at = range.start;
+    let mut failures = 0;
+    while at < range.end {
+        let before = at;
+        match request(bucket, key, etag, at..range.end, &mut at, sink) {
+            Ok(()) => continue,
+            Err(error @ StoreError::Unreachable { .. }) => {
+                failures = if at > before { 0 } else { failures + 1 };
+                let Some(pause) = PAUSES.get(failures) else {
+                    return Err(error);
+                };
+                wait(*pause, sink)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn wait(pause: Duration, sink: &mut Sink<'_>) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    while begun.elapsed() < pause {
+        if sink(&[]).is_break() {
+            return Err(StoreError::Stopped);
+        }
+        std::thread::sleep(TICK.min(pause));
+    }
+    Ok(())
+}
+
+/// One request; `at` grows by what arrived, also when it is cut.
+fn request(
+    bucket: &Bucket,
+    key: &ObjectKey,
+    etag: Option<&str>,
+    range: Range<u64>,
+    at: &mut u64,
+    sink: &mut Sink<'_>,
+) -> Result<(), StoreError> {
+    let Range { start, end } = range;
+    let last = end.saturating_sub(1);
+    let cut = |problem: &str| StoreError::Unreachable {
+        place: bucket.place.clone(),
+        problem: format!("{key}: {problem}"),
+    };
+    let request = bucket
+        .client
+        .get_object()
+        .bucket(&bucket.name)
+        .key(bucket.full(key))
+        .range(format!("bytes={start}-{last}"))
+        .set_if_match(etag.map(|etag| format!("\"{etag}\"")));
+    bucket.wait(async {
+        let mut sending = std::pin::pin!(request.send());
+        let answer = loop {
+            tokio::select! {
+                answer = &mut sending => break answer,
+                () = tokio::time::sleep(TICK) => if sink(&[]).is_break() {
+                    return Err(StoreError::Stopped);
+                },
+            }
+        };
+        let mut answer =
+            answer.map_err(
+                |error| match Refusal::of(&error).map(|refusal| refusal.status) {
+                    Some(412 | 416) => StoreError::Changed {
+                        key: key.to_string(),
+                    },
+                    _ => sorted(error, &bucket.place, key.as_str()),
+                },
+            )?;
+        // A server that does not know ranges sends everything: only right from the beginning.
+        let expected = format!("bytes {start}-{last}/");
+        let is_range = answer
+            .content_range()
+            .is_some_and(|range| range.starts_with(&expected));
+        if !is_range && start != 0 {
+            return Err(cut("the answer is not the range that was asked for"));
+        }
+        // Not every server heeds `If-Match`.
+        if let (Some(wanted), Some(found)) = (etag, answer.e_tag())
+            && super::bare_etag(found) != wanted
+        {
+            return Err(StoreError::Changed {
+                key: key.to_string(),
+            });
+        }
+        while *at < end {
+            let chunk = tokio::select! {
+                chunk = answer.body.next() => chunk,
+                () = tokio::time::sleep(TICK) => {
+                    if sink(&[]).is_break() {
+                        return Err(StoreError::Stopped);
+                    }
+                    continue;
+                }
+            };
+            let chunk = match chunk {
+                Some(Ok(chunk)) => chunk,
+                Some(Err(error)) => return Err(cut(&error.to_string())),
+                None => return Err(cut("the answer is cut short")),
+            };
+            let left = usize::try_from(end.saturating_sub(*at)).unwrap_or(usize::MAX);
+            let part = chunk.get(..chunk.len().min(left)).unwrap_or_default();
+            if !part.is_empty() && sink(part).is_break() {
+                return Err(StoreError::Stopped);
+            }
+            *at = at.saturating_add(part.len() as u64);
+        }
+        Ok(())
+    })
+}
+
+/// Reads an object at any place.
 pub(super) struct RangeReader {
     bucket: Arc<Bucket>,
     key: ObjectKey,
     len: u64,
     etag: Option<String>,
-    window: Mutex<Window>,
+    /// Used last comes last.
+    windows: Mutex<VecDeque<Window>>,
 }
 
-/// What was read ahead.
-#[derive(Default)]
+/// What was read.
+#[derive(Clone, Default)]
 struct Window {
     offset: u64,
     bytes: Bytes,
-    /// Length of the next one when reading goes on at this one's end.
+    /// Length of the next one when reading goes on at this one's end, and how often it did.
     next: u64,
+    streak: u32,
 }
 
 impl Window {
@@ -67,78 +208,75 @@ impl RangeReader {
             key,
             len: stat.size,
             etag: stat.etag.clone(),
-            window: Mutex::default(),
+            windows: Mutex::default(),
         }
     }
 
     /// Reads exactly `buf`, which lies within the object.
-    fn fetch(&self, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
-        let mut done = 0;
-        let mut pause = PAUSE;
-        for attempt in 1..=ATTEMPTS {
-            let rest = buf.get_mut(done..).unwrap_or_default();
-            let before = done;
-            match self.fetch_once(offset.saturating_add(done as u64), rest, &mut done) {
-                Ok(()) => return Ok(()),
-                Err(StoreError::Unreachable { .. }) if attempt < ATTEMPTS => {}
-                Err(error) => return Err(error),
-            }
-            if done > before {
-                pause = PAUSE;
-            }
-            std::thread::sleep(pause);
-            pause = pause.saturating_mul(2);
-        }
-        Ok(())
+    fn fetch(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let end = offset.saturating_add(buf.len() as u64);
+        let mut rest = buf;
+        let mut sink = |chunk: &[u8]| {
+            let (to, after) = std::mem::take(&mut rest).split_at_mut(chunk.len());
+            to.copy_from_slice(chunk);
+            rest = after;
+            ControlFlow::Continue(())
+        };
+        stream(
+            &self.bucket,
+            &self.key,
+            self.etag.as_deref(),
+            offset..end,
+            &mut sink,
+        )
+        .map_err(io::Error::other)
     }
 
-    /// One request; `done` grows by what arrived, also when it is cut.
-    fn fetch_once(&self, offset: u64, buf: &mut [u8], done: &mut usize) -> Result<(), StoreError> {
-        let last = offset.saturating_add(buf.len() as u64).saturating_sub(1);
-        let bucket = &self.bucket;
-        let cut = |problem: &str| StoreError::Unreachable {
-            place: bucket.place.clone(),
-            problem: format!("{}: {problem}", self.key),
-        };
-        let request = bucket
-            .client
-            .get_object()
-            .bucket(&bucket.name)
-            .key(bucket.full(&self.key))
-            .range(format!("bytes={offset}-{last}"))
-            .set_if_match(self.etag.as_ref().map(|etag| format!("\"{etag}\"")));
-        bucket.wait(async {
-            let mut answer = request.send().await.map_err(|error| {
-                match Refusal::of(&error).map(|refusal| refusal.status) {
-                    Some(412 | 416) => StoreError::Changed {
-                        key: self.key.to_string(),
-                    },
-                    _ => sorted(error, &bucket.place, self.key.as_str()),
+    /// Copies what a window has, from `offset` on.
+    fn from_windows(&self, offset: u64, buf: &mut [u8]) -> usize {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        for index in (0..windows.len()).rev() {
+            let count = windows.get(index).map_or(0, |w| w.copy(offset, buf));
+            if count > 0 {
+                if let Some(used) = windows.remove(index) {
+                    windows.push_back(used);
                 }
-            })?;
-            // A server that does not know ranges sends everything: only right from the beginning.
-            let expected = format!("bytes {offset}-{last}/");
-            let is_range = answer
-                .content_range()
-                .is_some_and(|range| range.starts_with(&expected));
-            if !is_range && offset != 0 {
-                return Err(cut("the answer is not the range that was asked for"));
+                return count;
             }
-            let mut rest = buf;
-            while !rest.is_empty() {
-                let chunk = match answer.body.next().await {
-                    Some(Ok(chunk)) => chunk,
-                    Some(Err(error)) => return Err(cut(&error.to_string())),
-                    None => return Err(cut("the answer is cut short")),
-                };
-                let count = chunk.len().min(rest.len());
-                let (to, after) = rest.split_at_mut(count);
-                to.copy_from_slice(chunk.get(..count).unwrap_or_default());
-                *done = done.saturating_add(count);
-                rest = after;
-            }
-            Ok(())
-        })
+        }
+        0
+    }
+
+    /// Makes a window from `offset` on that holds `wanted` bytes at least.
+    fn window(&self, offset: u64, wanted: u64) -> io::Result<Window> {
+        let before = {
+            let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+            windows
+                .iter()
+                .find(|window| window.end() == offset)
+                .cloned()
+        };
+        let streak = before.as_ref().map_or(0, |before| before.streak + 1);
+        let ahead = before
+            .filter(|_| streak >= STREAK)
+            .map_or(SMALLEST_WINDOW, |before| before.next);
+        let size = ahead.max(wanted).min(self.len.saturating_sub(offset));
+        let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+        self.fetch(offset, &mut bytes)?;
+        let window = Window {
+            offset,
+            bytes: bytes.into(),
+            next: size
+                .saturating_mul(2)
+                .clamp(SMALLEST_WINDOW, LARGEST_WINDOW),
+            streak,
+        };
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        windows.push_back(window.clone());
+        if windows.len() > WINDOWS {
+            windows.pop_front();
+        }
+        Ok(window)
     }
 }
 
@@ -151,39 +289,22 @@ impl ByteSource for RangeReader {
         let left = self.len.saturating_sub(offset);
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
         let buf = buf.get_mut(..wanted).unwrap_or_default();
-        if buf.is_empty() {
-            return Ok(0);
+        let mut done = 0_usize;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(done as u64);
+            let count = match self.from_windows(at, rest) {
+                0 if rest.len() >= EXACT => {
+                    self.fetch(at, rest)?;
+                    rest.len()
+                }
+                0 => self.window(at, rest.len() as u64)?.copy(at, rest),
+                count => count,
+            };
+            if count == 0 {
+                break;
+            }
+            done = done.saturating_add(count);
         }
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = window.copy(offset, buf);
-        let rest = buf.get_mut(count..).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(wanted);
-        }
-        let from = offset.saturating_add(count as u64);
-        if rest.len() as u64 >= LARGEST_WINDOW {
-            drop(window);
-            self.fetch(from, rest).map_err(io::Error::other)?;
-            return Ok(wanted);
-        }
-        let ahead = if from == window.end() && window.next > 0 {
-            window.next
-        } else {
-            SMALLEST_WINDOW
-        };
-        let size = ahead
-            .max(rest.len() as u64)
-            .min(self.len.saturating_sub(from));
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(rest.len())];
-        self.fetch(from, &mut bytes).map_err(io::Error::other)?;
-        *window = Window {
-            offset: from,
-            bytes: bytes.into(),
-            next: size
-                .saturating_mul(2)
-                .clamp(SMALLEST_WINDOW, LARGEST_WINDOW),
-        };
-        window.copy(from, rest);
-        Ok(wanted)
+        Ok(done)
     }
 }

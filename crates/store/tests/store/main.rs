@@ -2,14 +2,15 @@
 
 mod catalog;
 mod directory;
+mod s3;
 
 use std::fs;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cdh_bundle::{

@@ -1,0 +1,154 @@
+//! What IBM's core-dump-handler wrote, under each command that reads. The zips are `fixtures/ibm`.
+
+use std::time::{Duration, SystemTime};
+
+use super::*;
+
+/// One per zip, as its README says, and one that is no dump.
+const DUMPS: [(&str, &str); 8] = [
+    ("0fa85f64", "default_template_deflated_core"),
+    ("1fa85f64", "stored_core_without_crio"),
+    ("2fa85f64", "proc_folder_and_equal_names"),
+    ("shop", "template_without_id"),
+    ("4fa85f64", "template_with_id_and_descriptors"),
+    ("5fa85f64", "cut_in_the_deflated_core"),
+    ("6fa85f64", "cut_in_the_stored_core"),
+    ("7fa85f64", "quote_in_the_name"),
+];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ibm")
+}
+
+/// Puts the zips, and somebody else's, where IBM's agent puts them: at the root of the bucket.
+fn fill(store: &Path) {
+    fs::create_dir(store).unwrap();
+    let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_007);
+    for item in fs::read_dir(fixtures()).unwrap() {
+        let path = item.unwrap().path();
+        if path.extension().is_some_and(|end| end == "zip") {
+            let copy = store.join(path.file_name().unwrap());
+            fs::copy(&path, &copy).unwrap();
+            let file = fs::File::options().write(true).open(&copy).unwrap();
+            file.set_modified(written).unwrap();
+        }
+    }
+    fs::write(store.join("holiday.zip"), "PK").unwrap();
+}
+
+/// What `ls` calls the dump whose name begins like this.
+fn id_of(desk: &Desk, begin: &str) -> String {
+    let listing = desk.json(&["ls", "-o", "json"]);
+    let rows = listing.as_array().unwrap().iter();
+    let keys = rows.filter(|row| {
+        let key = row["key"].as_str().unwrap();
+        key.starts_with(begin) || row["id"].as_str().unwrap().starts_with(begin)
+    });
+    let ids: Vec<_> = keys
+        .map(|row| row["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(ids.len(), 1, "{begin}: {ids:?}");
+    ids[0].clone()
+}
+
+fn page_of(desk: &Desk, id: &str) -> String {
+    let root = fixtures().join("root").display().to_string();
+    let mut page = String::new();
+    let mut show = |shown: &str, words: &[&str]| {
+        let answer = desk.run(words);
+        let status = answer.code;
+        let text = format!("$ cdh {shown}\n{}{}[{status}]\n\n", answer.out, answer.err);
+        page.push_str(&text.replace(&root, "[ROOT]"));
+    };
+    show("info", &["info", id]);
+    show("fetch", &["fetch", id, "-d", "case"]);
+    show("bt", &["bt", id, "-r", "--sysroot", &root]);
+    let gdb = ["-q", "-batch", "-ex", "bt"];
+    let words = [&["debug", id, "--sysroot", &root, "--"][..], &gdb].concat();
+    show("debug -- -q -batch -ex bt", &words);
+    let mut files: Vec<_> = fs::read_dir(desk.path("case"))
+        .into_iter()
+        .flatten()
+        .collect();
+    files.sort_by_key(|item| item.as_ref().unwrap().file_name());
+    for item in files {
+        let item = item.unwrap();
+        let size = item.metadata().unwrap().len();
+        page.push_str(&format!("{} {size}\n", item.file_name().display()));
+    }
+    page
+}
+
+#[test]
+fn listing_tells_what_names_tell_and_leaves_other_zips_alone() {
+    let desk = Desk::new();
+    fill(&desk.path("store"));
+    insta::assert_snapshot!("ibm_listing", desk.run(&["ls", "-o", "wide"]).out);
+    // Limits and times find them too; they are deleted only when they are asked for by name.
+    assert_eq!(
+        desk.run(&["ls", "-o", "id", "--limit", "3"])
+            .out
+            .lines()
+            .count(),
+        3
+    );
+    let since = [
+        "ls",
+        "-o",
+        "id",
+        "--since",
+        "2023-11-14",
+        "--until",
+        "2023-11-15",
+    ];
+    assert_eq!(desk.run(&since).out.lines().count(), DUMPS.len());
+    let gc = desk.run(&["gc", "--max-total", "0", "--yes"]);
+    assert_eq!(gc.code, 0, "{}", gc.err);
+    let left = desk.run(&["ls", "-o", "id"]).out.lines().count();
+    assert_eq!(left, 3, "{}", gc.err);
+    assert!(desk.path("store/holiday.zip").is_file());
+    let id = id_of(&desk, "shop");
+    assert_eq!(desk.run(&["rm", &id, "--yes"]).code, 0);
+    assert_eq!(desk.run(&["ls", "-o", "id"]).out.lines().count(), 2);
+}
+
+#[test]
+fn info_fetch_bt_and_debug_read_every_layout() {
+    let desk = Desk::new();
+    fill(&desk.path("store"));
+    for (begin, name) in DUMPS {
+        let id = id_of(&desk, begin);
+        let desk = Desk::new();
+        fill(&desk.path("store"));
+        insta::assert_snapshot!(format!("ibm_{name}"), page_of(&desk, &id));
+    }
+}
+
+#[test]
+fn imported_zip_becomes_a_bundle_of_ours() {
+    let desk = Desk::new();
+    fill(&desk.path("zips"));
+    let zips = fs::read_dir(desk.path("zips")).unwrap();
+    for zip in zips.map(|item| item.unwrap().path()) {
+        let path = zip.display().to_string();
+        let answer = desk.run(&["import", &path]);
+        assert_eq!(
+            answer.code,
+            if path.contains("holiday") { 2 } else { 0 },
+            "{}",
+            answer.err
+        );
+    }
+    let listing = desk.json(&["ls", "-o", "json"]);
+    let rows = listing.as_array().unwrap();
+    assert_eq!(rows.len(), DUMPS.len());
+    assert!(
+        rows.iter()
+            .all(|row| row["legacy"] != true && row["signal"] == "SIGSEGV")
+    );
+    let cut = rows
+        .iter()
+        .filter(|row| row["verdict"] == "truncated")
+        .count();
+    assert_eq!(cut, 2);
+}
