@@ -25,6 +25,7 @@ mod memory_source;
 mod minicore;
 mod pin;
 pub(crate) mod plain_file;
+mod pod_policy;
 mod prepared;
 mod priority;
 mod proc_facts;

@@ -16,6 +16,7 @@ macro_rules! messages {
         })+
     };
 }
+#[cfg(feature = "run")]
 pub(crate) use messages;
 
 messages! {

@@ -64,6 +64,8 @@ pub enum Program {
     Meter,
     /// Stands between the kernel and a handler: keeps the core, kills who is to be killed, measures.
     Launcher,
+    /// The only program of an image, linked statically: `pod pause`, `pod crash COUNT NOTE`.
+    Pod,
 }
 
 impl Program {
@@ -75,6 +77,7 @@ impl Program {
             Self::Kinds => "kinds",
             Self::Meter => "meter",
             Self::Launcher => "launcher",
+            Self::Pod => "pod",
         }
     }
 
@@ -86,6 +89,7 @@ impl Program {
             Self::Kinds => include_str!("../programs/kinds.c"),
             Self::Meter => include_str!("../programs/meter.c"),
             Self::Launcher => include_str!("../programs/launcher.c"),
+            Self::Pod => include_str!("../programs/pod.c"),
         }
     }
 
@@ -98,7 +102,9 @@ impl Program {
         let program = directory.join(self.name());
         std::fs::write(&source, self.source())?;
         let output = Command::new("cc")
-            .args(["-g", "-O1", "-fno-omit-frame-pointer", "-pthread", "-o"])
+            .args(["-g", "-O1", "-fno-omit-frame-pointer", "-pthread"])
+            .args((self == Self::Pod).then_some("-static"))
+            .arg("-o")
             .args([&program, &source])
             .output()?;
         match output.status.success() {
