@@ -208,12 +208,7 @@ pub struct WorkloadArgs {
     #[arg(long = "node-name", env = "CDH_NODE_NAME", value_name = "NAME")]
     pub node: Option<String>,
     /// Last log lines that a dump holds of each container of its pod
-    #[arg(
-        long,
-        env = "CDH_LOG_LINES",
-        value_name = "N",
-        default_value_t = 500
-    )]
+    #[arg(long, env = "CDH_LOG_LINES", value_name = "N", default_value_t = 500)]
     pub log_lines: usize,
     /// Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"`
     #[arg(

@@ -1,10 +1,10 @@
 //! Everything known about a dump.
 
 use anyhow::Result;
-use cdh_bundle::{Manifest, Verdict};
+use cdh_bundle::{Manifest, Verdict, WorkloadKind};
 use cdh_elfcore::Completeness;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::table::aligned;
 use super::{Style, Tone, bytes, percent, terminal_line};

@@ -52,7 +52,11 @@ pub(crate) fn check(snapshots: Snapshots) -> Result<()> {
     let mut rendered = Vec::new();
     for (name, values) in &cases {
         let manifests = tools.render(&chart, values.as_deref(), &[])?;
-        compare(&chart.join(format!("tests/rendered/{name}.txt")), &manifests, snapshots)?;
+        compare(
+            &chart.join(format!("tests/rendered/{name}.txt")),
+            &manifests,
+            snapshots,
+        )?;
         let path = place.path().join(format!("{name}.yaml"));
         fs::write(&path, manifests)?;
         rendered.push(path);
@@ -60,7 +64,13 @@ pub(crate) fn check(snapshots: Snapshots) -> Result<()> {
     rendered.extend(kustomize(&tools, &chart, place.path(), snapshots)?);
     for minor in VERSIONS {
         let mut validate = Command::new(&tools.validator);
-        validate.args(["--strict", "--quiet", "--no-warn", "-k", &format!("1.{minor}")]);
+        validate.args([
+            "--strict",
+            "--quiet",
+            "--no-warn",
+            "-k",
+            &format!("1.{minor}"),
+        ]);
         succeed(validate.args(&rendered))?;
     }
     let refused = refusals(&tools, &chart)?;
@@ -129,7 +139,10 @@ fn compare(path: &Path, text: &str, snapshots: Snapshots) -> Result<()> {
     if before == text {
         return Ok(());
     }
-    let differs = before.lines().zip(text.lines()).position(|(old, new)| old != new);
+    let differs = before
+        .lines()
+        .zip(text.lines())
+        .position(|(old, new)| old != new);
     let line = differs.map_or(before.lines().count(), |at| at) + 1;
     bail!("{shown} differs from line {line} on: see `cargo xtask charts --bless` and `git diff`")
 }
@@ -175,7 +188,9 @@ impl Tools {
         let pip = python.join("bin/pip");
         let pip = |words: &[&str]| {
             let mut command = Command::new(&pip);
-            command.args(words).args(["--quiet", "--disable-pip-version-check"]);
+            command
+                .args(words)
+                .args(["--quiet", "--disable-pip-version-check"]);
             command
         };
         quiet(pip(&["install", VALIDATOR]).current_dir(&place))?;
@@ -208,7 +223,10 @@ impl Tools {
         }
         let output = helm.args(more).output()?;
         let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "helm template {values:?}: {errors}");
+        ensure!(
+            output.status.success(),
+            "helm template {values:?}: {errors}"
+        );
         Ok(String::from_utf8(output.stdout)?)
     }
 }

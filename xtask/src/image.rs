@@ -79,11 +79,25 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
         copies.push_str(&format!("COPY ca-certificates.crt {AUTHORITIES}\n"));
     }
     let file: PathBuf = context.path().join("Containerfile");
-    let text = format!("FROM scratch\n{copies}ENV PATH=/\nENTRYPOINT [\"/cdh\"]\nCMD [\"agent\", \"run\"]\n");
+    let text = format!(
+        "FROM scratch\n{copies}ENV PATH=/\nENTRYPOINT [\"/cdh\"]\nCMD [\"agent\", \"run\"]\n"
+    );
     fs::write(&file, text)?;
     let mut buildah = Command::new("buildah");
-    buildah.args(["--storage-driver", "vfs", "build", "--quiet", "--layers=false"]);
-    buildah.args(["--timestamp", EPOCH, "--identity-label=false", "--isolation", "chroot"]);
+    buildah.args([
+        "--storage-driver",
+        "vfs",
+        "build",
+        "--quiet",
+        "--layers=false",
+    ]);
+    buildah.args([
+        "--timestamp",
+        EPOCH,
+        "--identity-label=false",
+        "--isolation",
+        "chroot",
+    ]);
     buildah.args(["--os", "linux", "--arch", machine, "--tag", &options.name]);
     buildah.arg("--file").arg(&file).arg(context.path());
     let output = buildah.output().context("cannot run buildah")?;
@@ -95,7 +109,14 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
         None => format!("dir:{}", context.path().join("image").display()),
     };
     let mut push = Command::new("buildah");
-    push.args(["--storage-driver", "vfs", "push", "--quiet", "--format", "oci"]);
+    push.args([
+        "--storage-driver",
+        "vfs",
+        "push",
+        "--quiet",
+        "--format",
+        "oci",
+    ]);
     push.args(["--tls-verify=false", "--digestfile"]);
     succeed(push.arg(&digest).arg(&options.name).arg(place))?;
     Ok(fs::read_to_string(digest)?.trim().to_owned())

@@ -76,6 +76,8 @@ fn run() -> Result<()> {
             tools::require(&["cc"])?;
             bench::run(&rest)
         }
-        _ => bail!("usage: cargo xtask test | test-pods | charts | image | demo | handler | docs | bench"),
+        _ => bail!(
+            "usage: cargo xtask test | test-pods | charts | image | demo | handler | docs | bench"
+        ),
     }
 }

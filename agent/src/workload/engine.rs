@@ -36,7 +36,8 @@ fn podman(root: &Path, container: &ContainerIdentity) -> Option<Answer> {
         .map(str::to_owned);
     let image = text(found, "image").unwrap_or_default();
     // What podman was told, in JSON in a string.
-    let metadata = text(found, "metadata").and_then(|text| serde_json::from_str::<Value>(&text).ok());
+    let metadata =
+        text(found, "metadata").and_then(|text| serde_json::from_str::<Value>(&text).ok());
     let name = metadata.and_then(|metadata| text(&metadata, "image-name"));
     set_image_facts(&mut answer, name.as_deref(), &image);
     let images = json(&storage.join("overlay-images/images.json"), 1);
@@ -50,7 +51,9 @@ fn podman(root: &Path, container: &ContainerIdentity) -> Option<Answer> {
             let reference = format!("{repository}@{digest}");
             answer.image = Some(ImageRef { reference });
         }
-        None => answer.gaps.push(gap("image", "podman's files do not tell its digest")),
+        None => answer
+            .gaps
+            .push(gap("image", "podman's files do not tell its digest")),
     }
     Some(answer)
 }
@@ -79,7 +82,9 @@ fn docker(root: &Path, container: &ContainerIdentity) -> Option<Answer> {
     set_image_facts(&mut answer, name.as_deref(), &id);
     match name.filter(|name| name.contains("@sha256:")) {
         Some(reference) => answer.image = Some(ImageRef { reference }),
-        None => answer.gaps.push(gap("image", "docker's files do not tell its digest")),
+        None => answer
+            .gaps
+            .push(gap("image", "docker's files do not tell its digest")),
     }
     Some(answer)
 }
@@ -148,7 +153,10 @@ mod tests {
         write("overlay-images/images.json", &images);
         let found = find(root.path(), &identity("c1")).unwrap();
         assert_eq!(found.workload.container.as_deref(), Some("web"));
-        assert_eq!(found.image.unwrap().reference, "localhost:5000/shop/web@sha256:aa");
+        assert_eq!(
+            found.image.unwrap().reference,
+            "localhost:5000/shop/web@sha256:aa"
+        );
 
         let docker = root.path().join("docker/containers/d1");
         fs::create_dir_all(&docker).unwrap();
@@ -170,7 +178,10 @@ mod tests {
     #[test]
     fn a_port_is_no_tag() {
         assert_eq!(repository("localhost:5000/a/b"), Some("localhost:5000/a/b"));
-        assert_eq!(repository("localhost:5000/a/b:1"), Some("localhost:5000/a/b"));
+        assert_eq!(
+            repository("localhost:5000/a/b:1"),
+            Some("localhost:5000/a/b")
+        );
         assert_eq!(repository("a@sha256:b"), Some("a"));
         assert_eq!(repository(""), None);
     }

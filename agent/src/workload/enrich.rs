@@ -17,7 +17,7 @@ use cdh_bundle::{
 use super::lookups::{Lookups, read_logs};
 use super::options::WorkloadOptions;
 use super::pod_settings::{PodSettings, Profile};
-use super::{Answer, ContainerIdentity, PodTable, engine, gap, pod_logs};
+use super::{Answer, ContainerIdentity, Owner, PodTable, engine, gap, pod_logs};
 
 /// How long the runtime gets to note that a container has ended whose first process crashed.
 const EXIT_TIME: Duration = Duration::from_millis(700);
@@ -69,9 +69,10 @@ impl Enricher {
         journal: &Path,
     ) -> Result<Enriched, BundleError> {
         settle(&entry.path)?;
-        let Some(manifest) = manifest_of(&entry.path) else {
+        let Some(mut manifest) = manifest_of(&entry.path) else {
             return Ok(Enriched::Ready);
         };
+        self.guess_by_pid(&mut manifest);
         if journal.exists() || is_enriched(&manifest) {
             return Ok(Enriched::Ready);
         }
@@ -87,6 +88,19 @@ impl Enricher {
         Ok(Enriched::Ready)
     }
 
+    /// Whose a process was whose cgroup could not be read any more.
+    fn guess_by_pid(&self, manifest: &mut Manifest) {
+        if manifest.workload.is_some() {
+            return;
+        }
+        if let Some(id) = self.lookups.by_pid(manifest.process.pid) {
+            let owner = Owner::Container(ContainerIdentity::of_id(id));
+            manifest.workload = Some(owner.workload());
+            let why = "it was killed before it could be read; by its pid it was the container's first process";
+            manifest.gaps.push(gap("cgroup", why));
+        }
+    }
+
     fn answer(&self, manifest: &Manifest) -> Answer {
         let workload = manifest.workload.clone().unwrap_or_default();
         let Some(container) = owner_of(manifest) else {
@@ -96,6 +110,7 @@ impl Enricher {
             return answer;
         };
         if container.pod_uid.is_none()
+            && self.lookups.known(&container.id).is_none()
             && let Some(answer) = self.engine(&container)
         {
             return answer;
@@ -198,7 +213,7 @@ pub(super) fn owner_of(manifest: &Manifest) -> Option<ContainerIdentity> {
 /// Whether there is nothing more to be found out about it.
 fn is_enriched(manifest: &Manifest) -> bool {
     match &manifest.workload {
-        // By an older handler, or one that could not read the cgroup.
+        // By an older handler, or of a process that was gone at once.
         None => true,
         Some(workload) => {
             workload.kind == Some(WorkloadKind::Host)
@@ -304,7 +319,8 @@ fn dump_info(manifest: &Manifest, entry: &Path) -> Option<Vec<u8>> {
     manifest.entries.iter().find(|entry| entry.name == name)?;
     let path = entry.join(EntryKind::DumpInfo.file_name());
     let json = super::files::read(&path, 1, JSON_LIMIT).ok()?;
-    let mut info: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&json).ok()?;
+    let mut info: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&json).ok()?;
     info.insert("namespace".to_owned(), workload.namespace.clone()?.into());
     info.insert("podname".to_owned(), workload.pod.clone()?.into());
     serde_json::to_vec_pretty(&info).ok()

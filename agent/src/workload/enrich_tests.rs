@@ -52,7 +52,11 @@ impl Node {
     }
 
     fn pod_logs(&self) {
-        let container = self.paths.workloads.pod_logs.join(format!("shop_api_{UID}/main"));
+        let container = self
+            .paths
+            .workloads
+            .pod_logs
+            .join(format!("shop_api_{UID}/main"));
         fs::create_dir_all(&container).unwrap();
         let line = "2026-01-01T00:00:00Z stderr F out of cheese\n";
         fs::write(container.join("0.log"), line).unwrap();
@@ -91,13 +95,20 @@ fn without_a_runtime_the_kubelets_directories_name_pod_and_container() {
     assert_eq!(workload.pod.as_deref(), Some("api"));
     assert_eq!(workload.container.as_deref(), Some("main"));
     assert_eq!(workload.pod_uid.as_deref(), Some(UID));
-    let gap = found.gaps.iter().find(|gap| gap.what == "workload").unwrap();
+    let gap = found
+        .gaps
+        .iter()
+        .find(|gap| gap.what == "workload")
+        .unwrap();
     assert!(!gap.why.is_empty());
     let log = fs::read_to_string(entry.path.join("0.log")).unwrap();
     assert_eq!(log, "out of cheese\n");
     let info = fs::read_to_string(entry.path.join("dump-info.json")).unwrap();
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
-    assert_eq!((&info["podname"], &info["uuid"]), (&"api".into(), &"x".into()));
+    assert_eq!(
+        (&info["podname"], &info["uuid"]),
+        (&"api".into(), &"x".into())
+    );
     // Once is enough.
     node.enrich(&entry);
     assert_eq!(manifest(&entry), found);
@@ -109,8 +120,18 @@ fn what_nobody_knows_is_a_gap_with_the_reason_and_said_once() {
     let entry = node.entry(&pod_cgroup());
     node.enrich(&entry);
     let found = manifest(&entry);
-    assert_eq!(found.workload.clone().unwrap().container_id.as_deref(), Some(ID));
-    assert_eq!(found.gaps.iter().filter(|gap| gap.what == "workload").count(), 1);
+    assert_eq!(
+        found.workload.clone().unwrap().container_id.as_deref(),
+        Some(ID)
+    );
+    assert_eq!(
+        found
+            .gaps
+            .iter()
+            .filter(|gap| gap.what == "workload")
+            .count(),
+        1
+    );
     node.enrich(&entry);
     assert_eq!(manifest(&entry), found);
 }
@@ -168,5 +189,10 @@ fn a_core_longer_than_the_pod_allows_is_left_out() {
     assert!(limited(5000).core.is_some());
     let short = limited(4999);
     assert!(short.core.is_none());
-    assert!(short.entries.iter().any(|entry| entry.name.ends_with("minicore.elf")));
+    assert!(
+        short
+            .entries
+            .iter()
+            .any(|entry| entry.name.ends_with("minicore.elf"))
+    );
 }

@@ -40,6 +40,18 @@ pub struct ContainerIdentity {
     pub runtime: Option<&'static str>,
 }
 
+impl ContainerIdentity {
+    /// A container of which only the id is known.
+    #[must_use]
+    pub(crate) fn of_id(id: String) -> Self {
+        Self {
+            id,
+            pod_uid: None,
+            runtime: None,
+        }
+    }
+}
+
 impl Owner {
     /// Reads `/proc/<pid>/cgroup`. `None` where it names no cgroup at all.
     #[must_use]
@@ -140,7 +152,9 @@ impl Owner {
             Self::Host { unit } => {
                 workload.kind = Some(WorkloadKind::Host);
                 if let Some(unit) = unit {
-                    workload.extra.insert("unit".to_owned(), unit.as_str().into());
+                    workload
+                        .extra
+                        .insert("unit".to_owned(), unit.as_str().into());
                 }
             }
         }
@@ -154,7 +168,9 @@ fn pod_uid(part: &str) -> Option<String> {
         // kubepods-pod…, kubepods-burstable-pod…, kubelet-kubepods-besteffort-pod… (kind).
         Some(slice) => {
             let (qos, uid) = slice.rsplit_once("-pod")?;
-            qos.split('-').any(|word| word == "kubepods").then_some(uid)?
+            qos.split('-')
+                .any(|word| word == "kubepods")
+                .then_some(uid)?
         }
         None => part.strip_prefix("pod")?,
     };

@@ -29,7 +29,9 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
     let table: &[(&str, String, String)] = &[
         (
             "containerd 1.6, cgroupfs driver, v1, seen in a test of ours: RunPodSandbox with cgroup_parent",
-            format!("12:memory:/kubepods/burstable/pod{UID}/{A}\n0::/kubepods/burstable/pod{UID}/{A}\n"),
+            format!(
+                "12:memory:/kubepods/burstable/pod{UID}/{A}\n0::/kubepods/burstable/pod{UID}/{A}\n"
+            ),
             format!("pod {UID} - {A}"),
         ),
         (
@@ -45,27 +47,37 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
         ),
         (
             "kubelet, systemd driver, v2, containerd: cgroup_manager_linux.go (ToSystemd, escapes `-` as `_`)",
-            format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"),
+            format!(
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"
+            ),
             format!("pod {UID} containerd {A}"),
         ),
         (
             "the same, Guaranteed",
-            format!("0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"),
+            format!(
+                "0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"
+            ),
             format!("pod {UID} containerd {A}"),
         ),
         (
             "the same, BestEffort, v1: the name of the hierarchy is systemd's",
-            format!("1:name=systemd:/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"),
+            format!(
+                "1:name=systemd:/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"
+            ),
             format!("pod {UID} containerd {A}"),
         ),
         (
             "CRI-O, systemd driver: cri-o/internal/config/cgmgr (scope prefix `crio`)",
-            format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice/crio-{A}.scope\n"),
+            format!(
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice/crio-{A}.scope\n"
+            ),
             format!("pod {UID} cri-o {A}"),
         ),
         (
             "CRI-O 1.24 and later with crun: the process stands in a sub-group `container`",
-            format!("0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/crio-{A}.scope/container\n"),
+            format!(
+                "0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/crio-{A}.scope/container\n"
+            ),
             format!("pod {UID} cri-o {A}"),
         ),
         (
@@ -80,7 +92,9 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
         ),
         (
             "cri-dockerd, systemd driver: moby names scopes `docker-<id>.scope` below the cgroup parent",
-            format!("0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice/docker-{A}.scope\n"),
+            format!(
+                "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice/docker-{A}.scope\n"
+            ),
             format!("pod {UID} docker {A}"),
         ),
         (
@@ -105,7 +119,9 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
         ),
         (
             "kind: a node is a docker container, its kubelet has `cgroupRoot: /kubelet`",
-            format!("0::/system.slice/docker-{B}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"),
+            format!(
+                "0::/system.slice/docker-{B}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"
+            ),
             format!("pod {UID} containerd {A}"),
         ),
         (
@@ -116,12 +132,16 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
         (
             "runc's cgroupfs path below a systemd slice when the drivers of kubelet and containerd \
              differ: containerd issue 4857 shows `…slice:cri-containerd:<id>`",
-            format!("0::/system.slice/containerd.service/kubepods-burstable-pod{UNDERSCORED}.slice:cri-containerd:{A}\n"),
+            format!(
+                "0::/system.slice/containerd.service/kubepods-burstable-pod{UNDERSCORED}.slice:cri-containerd:{A}\n"
+            ),
             format!("pod {UID} containerd {A}"),
         ),
         (
             "a static pod: its UID is the hash of its file (kubelet/config/common.go)",
-            format!("0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{STATIC}.slice/cri-containerd-{A}.scope\n"),
+            format!(
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{STATIC}.slice/cri-containerd-{A}.scope\n"
+            ),
             format!("pod {STATIC} containerd {A}"),
         ),
         (
@@ -141,7 +161,10 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
         ),
         (
             "a container cannot pass for another pod by groups that it makes",
-            format!("0::/kubepods/burstable/pod{UID}/{A}/kubepods/pod{}/{B}\n", UID.replace('6', "7")),
+            format!(
+                "0::/kubepods/burstable/pod{UID}/{A}/kubepods/pod{}/{B}\n",
+                UID.replace('6', "7")
+            ),
             format!("pod {UID} - {A}"),
         ),
         (
@@ -171,7 +194,9 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
         ),
         (
             "podman without root",
-            format!("0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope/container\n"),
+            format!(
+                "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope/container\n"
+            ),
             format!("pod - podman {A}"),
         ),
         (
@@ -214,9 +239,21 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
             "0::/user.slice/user-0.slice/session-3.scope\n".to_owned(),
             "host session-3.scope".to_owned(),
         ),
-        ("v2 without systemd", "0::/\n".to_owned(), "host -".to_owned()),
-        ("gone before it was read", String::new(), "nothing".to_owned()),
-        ("no lines of this form", "garbage\n\u{fffd}:\n".to_owned(), "nothing".to_owned()),
+        (
+            "v2 without systemd",
+            "0::/\n".to_owned(),
+            "host -".to_owned(),
+        ),
+        (
+            "gone before it was read",
+            String::new(),
+            "nothing".to_owned(),
+        ),
+        (
+            "no lines of this form",
+            "garbage\n\u{fffd}:\n".to_owned(),
+            "nothing".to_owned(),
+        ),
         (
             "names that only look like ours",
             "0::/system.slice/docker-compose.service/podman/podcast\n".to_owned(),
@@ -233,7 +270,10 @@ fn the_first_manifest_says_what_the_cgroup_tells() {
     let workload = |text: &str| Owner::from_cgroup(text.as_bytes()).unwrap().workload();
     let pod = workload(&format!("0::/kubepods/pod{UID}/{A}\n"));
     assert_eq!(pod.kind, Some(WorkloadKind::Pod));
-    assert_eq!((pod.pod_uid.as_deref(), pod.container_id.as_deref()), (Some(UID), Some(A)));
+    assert_eq!(
+        (pod.pod_uid.as_deref(), pod.container_id.as_deref()),
+        (Some(UID), Some(A))
+    );
     let host = workload("0::/system.slice/nginx.service\n");
     assert_eq!(host.kind, Some(WorkloadKind::Host));
     assert_eq!(host.extra["unit"], "nginx.service");

@@ -31,8 +31,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const SHORT_DEADLINE: Duration = Duration::from_millis(100);
 /// How long a runtime counts as hung after a question that it did not answer.
 const HUNG: Duration = Duration::from_secs(30);
-/// Between two lists of all containers.
-const REFRESH: Duration = Duration::from_secs(5);
+/// Between two lists of all containers; as often as the kubelet.
+const REFRESH: Duration = Duration::from_secs(1);
 /// How long an entry may take to tell whose it is: the handler writes that first.
 const IDENTITY: Duration = Duration::from_secs(3);
 /// Answers that are kept at most.
@@ -139,6 +139,11 @@ impl Lookups {
     /// What a list told about the container.
     pub(super) fn known(&self, container: &str) -> Option<Answer> {
         locked(&self.shared.known).get(container)
+    }
+
+    /// The container whose first process this was.
+    pub(super) fn by_pid(&self, pid: u64) -> Option<String> {
+        locked(&self.shared.known).by_pid(pid)
     }
 
     fn want(&self, id: DumpId, container: &ContainerIdentity, time: Duration, exit: bool) {
@@ -272,7 +277,8 @@ fn serve(
         let (listing, writing) = (runtimes.clone(), table.clone());
         tokio::spawn(async move {
             loop {
-                let listed = tokio::time::timeout(DEADLINE, listing.list()).await;
+                let with_pid = locked(&refreshed.known).with_pid();
+                let listed = tokio::time::timeout(DEADLINE, listing.list(&with_pid)).await;
                 if let Ok((containers, settings)) = listed
                     && !(containers.is_empty() && settings.is_empty())
                 {
@@ -295,7 +301,7 @@ fn serve(
                         exit,
                     } => (id, container, until, exit),
                     Wanted::Entry(id) => {
-                        let Some(container) = container_of(&spool, id).await else {
+                        let Some(container) = container_of(&spool, id, &shared.known).await else {
                             return;
                         };
                         let until = Instant::now() + shared.time();
@@ -360,7 +366,7 @@ async fn ask(
 }
 
 /// Whose an entry is that has just appeared.
-async fn container_of(spool: &Path, id: DumpId) -> Option<ContainerIdentity> {
+async fn container_of(spool: &Path, id: DumpId, known: &Mutex<Known>) -> Option<ContainerIdentity> {
     let partial = spool.join(format!("{id}.partial/identity.json"));
     let sealed = spool
         .join(id.to_string())
@@ -371,7 +377,12 @@ async fn container_of(spool: &Path, id: DumpId) -> Option<ContainerIdentity> {
             let json = std::fs::read(path).ok();
             let manifest = json.and_then(|json| Manifest::from_json(&json).ok());
             if let Some(manifest) = manifest {
-                return owner_of(&manifest);
+                return match &manifest.workload {
+                    Some(_) => owner_of(&manifest),
+                    None => locked(known)
+                        .by_pid(manifest.process.pid)
+                        .map(ContainerIdentity::of_id),
+                };
             }
         }
         tokio::time::sleep(Duration::from_millis(2)).await;

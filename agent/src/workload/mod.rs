@@ -27,11 +27,11 @@ mod table;
 mod asking;
 #[cfg(feature = "cri")]
 mod lookups;
-#[cfg(feature = "cri")]
-mod shapes;
 #[cfg(not(feature = "cri"))]
 #[path = "no_lookups.rs"]
 mod lookups;
+#[cfg(feature = "cri")]
+mod shapes;
 
 pub(crate) use enrich::{Enriched, Enricher};
 pub use identity::{ContainerIdentity, Owner};

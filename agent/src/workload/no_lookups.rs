@@ -31,6 +31,10 @@ impl Lookups {
         None
     }
 
+    pub(super) fn by_pid(&self, _: u64) -> Option<String> {
+        None
+    }
+
     pub(super) fn known(&self, _: &str) -> Option<Answer> {
         None
     }

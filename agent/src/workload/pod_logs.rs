@@ -77,8 +77,8 @@ pub(super) fn names(
 
 /// `<restarts>.log` with the greatest number.
 fn last_log(directory: &Path) -> Option<PathBuf> {
-    let numbers = entries(directory)
-        .filter_map(|name| name.strip_suffix(".log")?.parse::<u32>().ok());
+    let numbers =
+        entries(directory).filter_map(|name| name.strip_suffix(".log")?.parse::<u32>().ok());
     Some(directory.join(format!("{}.log", numbers.max()?)))
 }
 
@@ -89,7 +89,8 @@ fn entries(directory: &Path) -> impl Iterator<Item = String> + use<> {
 
 /// A name as Kubernetes allows it: a DNS subdomain.
 fn is_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
     (1..=253).contains(&name.len()) && name.bytes().all(plain)
 }
 
@@ -127,7 +128,9 @@ fn open_docker(path: &Path) -> io::Result<File> {
         (Some(id), Some((found, above))) if id == found && above == "containers" => {
             files::open(&target, 2)
         }
-        _ => Err(io::Error::other("it is a link, and not one to docker's log")),
+        _ => Err(io::Error::other(
+            "it is a link, and not one to docker's log",
+        )),
     }
 }
 
@@ -192,7 +195,10 @@ mod tests {
         assert_eq!(last_lines(cri.as_bytes(), 2), "two\n\n");
         let docker = "{\"log\":\"a\\n\",\"stream\":\"stdout\",\"time\":\"x\"}\n{\"log\":\"b\"}\n{\"log\":\"c\\n\"}\n";
         assert_eq!(last_lines(docker.as_bytes(), 500), "a\nbc\n");
-        assert_eq!(last_lines(b"plain words here and there\n", 5), "plain words here and there\n");
+        assert_eq!(
+            last_lines(b"plain words here and there\n", 5),
+            "plain words here and there\n"
+        );
         assert_eq!(last_lines(b"", 5), "");
     }
 
@@ -207,7 +213,10 @@ mod tests {
         fs::write(pod.join("main/10.log"), "new\n").unwrap();
         let names = |uid, id| names(&pods, &links, uid, id);
         let found = names(Some(UID), "abc").unwrap();
-        assert_eq!((found.namespace.as_str(), found.pod.as_str()), ("shop", "api-7d4"));
+        assert_eq!(
+            (found.namespace.as_str(), found.pod.as_str()),
+            ("shop", "api-7d4")
+        );
         assert_eq!(found.container.as_deref(), Some("main"));
         assert_eq!(tail(&found.log.unwrap(), 9).unwrap(), "new\n");
         fs::create_dir(pod.join("sidecar")).unwrap();

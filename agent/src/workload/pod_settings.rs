@@ -178,7 +178,10 @@ mod tests {
         );
         assert!(found.is_usual());
         assert_eq!(problems.len(), 3, "{problems:?}");
-        assert!(problems[0].contains("`cdh.io/dump` is `no`"), "{problems:?}");
+        assert!(
+            problems[0].contains("`cdh.io/dump` is `no`"),
+            "{problems:?}"
+        );
     }
 
     #[test]

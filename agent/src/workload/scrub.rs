@@ -147,7 +147,15 @@ mod tests {
         for secret in ["hunter22", "abcdef", "fast", "zzzzzzzz", "\\\"x\\\""] {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
-        for kept in ["DB_PASSWORD", "API_TOKEN", "MODE", "PATH=/bin", "UTC", "/srv", "A_KEY"] {
+        for kept in [
+            "DB_PASSWORD",
+            "API_TOKEN",
+            "MODE",
+            "PATH=/bin",
+            "UTC",
+            "/srv",
+            "A_KEY",
+        ] {
             assert!(text.contains(kept), "{kept} not in {text}");
         }
         let log = cleaned("login with hunter22 failed\n", &secrets).unwrap();

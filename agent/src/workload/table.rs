@@ -43,10 +43,7 @@ impl PodTable {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = rustix::fs::open(self.path(uid)?, flags, Mode::empty()).ok()?;
         let mut text = Vec::new();
-        File::from(file)
-            .take(LARGEST)
-            .read_to_end(&mut text)
-            .ok()?;
+        File::from(file).take(LARGEST).read_to_end(&mut text).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
@@ -88,7 +85,11 @@ impl PodTable {
             // Without a file the pod's settings hold when it is shipped.
             let _ = self.set(uid, settings);
         }
-        for item in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+        for item in fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let known = item
                 .file_name()
                 .to_str()

@@ -152,12 +152,7 @@ pub fn settle(directory: &Path) -> Result<(), BundleError> {
             record.size == found.size && record.sha256 == found.sha256
         });
         let done = match is_listed {
-            true => renameat(
-                &handle,
-                name.as_str(),
-                &handle,
-                kind.file_name().as_str(),
-            ),
+            true => renameat(&handle, name.as_str(), &handle, kind.file_name().as_str()),
             false => unlinkat(&handle, name.as_str(), AtFlags::empty()),
         };
         done.map_err(io::Error::from).map_err(failed())?;
@@ -173,8 +168,7 @@ fn write_whole(directory: &OwnedFd, name: &str, bytes: &[u8]) -> io::Result<()> 
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?);
     file.write_all(bytes)?;
     file.sync_all()

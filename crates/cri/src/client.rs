@@ -188,10 +188,7 @@ impl Client {
     ///
     /// # Errors
     /// When it does not answer or knows no such sandbox.
-    pub async fn sandbox_status(
-        &mut self,
-        id: &str,
-    ) -> Result<PodSandboxStatusResponse, CriError> {
+    pub async fn sandbox_status(&mut self, id: &str) -> Result<PodSandboxStatusResponse, CriError> {
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: id.to_owned(),
             verbose: true,

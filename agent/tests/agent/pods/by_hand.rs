@@ -30,7 +30,8 @@ impl Group {
         let roots = mounts.lines().filter_map(|line| {
             let mut words = line.split(' ');
             let (_, at, kind) = (words.next()?, words.next()?, words.next()?);
-            (kind == "cgroup2" || (kind == "cgroup" && line.contains("memory"))).then(|| at.to_owned())
+            (kind == "cgroup2" || (kind == "cgroup" && line.contains("memory")))
+                .then(|| at.to_owned())
         });
         let groups: Vec<Self> = roots
             .filter_map(|root| {
@@ -83,13 +84,25 @@ fn cgroups_of_runtimes_that_are_not_here_are_understood() {
         return;
     };
     let pod = UID.replace('-', "_");
-    let logs = node.paths.workloads.pod_logs.join(format!("shop_api-7d4_{UID}/main"));
+    let logs = node
+        .paths
+        .workloads
+        .pod_logs
+        .join(format!("shop_api-7d4_{UID}/main"));
     fs::create_dir_all(&logs).unwrap();
-    fs::write(logs.join("0.log"), "2026-01-01T00:00:00Z stdout F last words\n").unwrap();
+    fs::write(
+        logs.join("0.log"),
+        "2026-01-01T00:00:00Z stdout F last words\n",
+    )
+    .unwrap();
     let cases = [
-        format!("kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{pod}.slice/crio-{ID}.scope"),
+        format!(
+            "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{pod}.slice/crio-{ID}.scope"
+        ),
         format!("kubepods.slice/kubepods-pod{pod}.slice/crio-{ID}.scope/container"),
-        format!("kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{pod}.slice/docker-{ID}.scope"),
+        format!(
+            "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{pod}.slice/docker-{ID}.scope"
+        ),
     ];
     for (count, case) in cases.iter().enumerate() {
         let Some(groups) = Group::make(case) else {
@@ -161,7 +174,12 @@ fn a_runtime_that_hangs_refuses_or_speaks_garbage_costs_the_crash_nothing() {
     crash_in(&groups);
     let mut count = 1;
     let mut medians = Vec::new();
-    for socket in [Socket::Absent, Socket::Refuses, Socket::Hangs, Socket::SpeaksGarbage] {
+    for socket in [
+        Socket::Absent,
+        Socket::Refuses,
+        Socket::Hangs,
+        Socket::SpeaksGarbage,
+    ] {
         let _held = socket.make(&node.path("cri.sock"));
         let agent = Agent::start(&node.paths, &node.path("store"));
         let begun = Instant::now();
@@ -172,7 +190,10 @@ fn a_runtime_that_hangs_refuses_or_speaks_garbage_costs_the_crash_nothing() {
         drop(agent);
         // All five were looked up at once: a hung runtime holds none of them up for longer than one.
         assert!(shipped < Duration::from_secs(8), "{socket:?}: {shipped:?}");
-        let newest = dumps.iter().map(|(manifest, _)| manifest).max_by_key(|m| m.finished_at);
+        let newest = dumps
+            .iter()
+            .map(|(manifest, _)| manifest)
+            .max_by_key(|m| m.finished_at);
         let why = workload_gap(newest.unwrap());
         let expected = match socket {
             Socket::Absent | Socket::Refuses => "cannot connect",
@@ -180,17 +201,24 @@ fn a_runtime_that_hangs_refuses_or_speaks_garbage_costs_the_crash_nothing() {
             Socket::SpeaksGarbage => "failed",
         };
         assert!(
-            why.contains(expected) || (why.contains("cannot connect") && !matches!(socket, Socket::Hangs)),
+            why.contains(expected)
+                || (why.contains("cannot connect") && !matches!(socket, Socket::Hangs)),
             "{socket:?}: {why}"
         );
         times.sort();
-        eprintln!("{socket:?}: reaped after {:?} (median of 5), shipped after {shipped:?}: {why}", times[2]);
+        eprintln!(
+            "{socket:?}: reaped after {:?} (median of 5), shipped after {shipped:?}: {why}",
+            times[2]
+        );
         medians.push(times[2]);
     }
     let without = medians[0];
     for median in &medians[1..] {
         // What two crashes differ by on a busy machine; a question to the runtime would be 2 s.
-        assert!(*median < without * 3 + Duration::from_millis(300), "{medians:?}");
+        assert!(
+            *median < without * 3 + Duration::from_millis(300),
+            "{medians:?}"
+        );
     }
 }
 
@@ -238,7 +266,12 @@ fn containers_of_podman_are_found_in_its_files() {
         command
             .args(["--root", storage.to_str().unwrap()])
             .args(["--runroot", node.path("run").to_str().unwrap()])
-            .args(["--storage-driver", "overlay", "--cgroup-manager", "cgroupfs"])
+            .args([
+                "--storage-driver",
+                "overlay",
+                "--cgroup-manager",
+                "cgroupfs",
+            ])
             .args(["--runtime", "runc"])
             .args(words);
         command.output()
@@ -251,7 +284,13 @@ fn containers_of_podman_are_found_in_its_files() {
     )
     .unwrap();
     let context = node.path("context");
-    let built = podman(&["build", "-q", "-t", "localhost/shop/web:1", context.to_str().unwrap()]);
+    let built = podman(&[
+        "build",
+        "-q",
+        "-t",
+        "localhost/shop/web:1",
+        context.to_str().unwrap(),
+    ]);
     match built {
         Err(error) => return eprintln!("SKIPPED: podman: {error}: `apt install podman`"),
         Ok(built) if !built.status.success() => {
@@ -261,11 +300,27 @@ fn containers_of_podman_are_found_in_its_files() {
         Ok(_) => {}
     }
     let run = podman(&[
-        "run", "--name", "web", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
-        "--network", "none", "localhost/shop/web:1", "crash", "1", "podman",
+        "run",
+        "--name",
+        "web",
+        "--ulimit",
+        "nofile=1024:1024",
+        "--ulimit",
+        "nproc=1024:1024",
+        "--network",
+        "none",
+        "localhost/shop/web:1",
+        "crash",
+        "1",
+        "podman",
     ])
     .unwrap();
-    assert_eq!(run.status.code(), Some(139), "{}", String::from_utf8_lossy(&run.stderr));
+    assert_eq!(
+        run.status.code(),
+        Some(139),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
     node.wait_for_handlers();
     assert_eq!(node.sweep().shipped.len(), 1);
     let [(manifest, _)] = &node.dumps()[..] else {

@@ -108,7 +108,8 @@ impl Containerd {
             fs::write(&path, plugin).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let network = "{\"cniVersion\":\"0.4.0\",\"name\":\"alone\",\"plugins\":[{\"type\":\"alone\"}]}";
+        let network =
+            "{\"cniVersion\":\"0.4.0\",\"name\":\"alone\",\"plugins\":[{\"type\":\"alone\"}]}";
         fs::write(cni.join("net.d/10-alone.conflist"), network).unwrap();
         let config = format!(
             "version = 2\nroot = \"{root}/root\"\nstate = \"{root}/state\"\n\
@@ -183,7 +184,11 @@ impl Containerd {
                 namespace: pod.namespace.clone(),
                 attempt: 0,
             }),
-            hostname: pod.name.clone(),
+            // As the kubelet does: with the host's network goes the host's name.
+            hostname: match pod.host_network {
+                true => String::new(),
+                false => pod.name.clone(),
+            },
             log_directory: logs.display().to_string(),
             labels: owned(&labels),
             annotations: pod.annotations.iter().cloned().collect(),
@@ -293,7 +298,11 @@ impl Drop for Containerd {
             let uid = sandbox.metadata.map(|metadata| metadata.uid);
             let uid = uid.unwrap_or_default();
             // The kubelet would; containerd leaves the pod's cgroups.
-            for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            for controller in fs::read_dir("/sys/fs/cgroup")
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 let path = controller.path().join("kubepods/burstable");
                 let _ = fs::remove_dir(path.join(format!("pod{uid}")));
             }

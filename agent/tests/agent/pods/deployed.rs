@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::TOKEN;
 use super::containerd::{Containerd, Pod, Run};
 use super::registry::Registry;
-use super::TOKEN;
 use crate::node::Node;
 
 /// What `cargo xtask test-pods` made ready.
@@ -87,8 +87,12 @@ fn files(directory: &Path) -> Vec<std::path::PathBuf> {
 }
 
 fn settings() -> [String; 3] {
-    ["kernel/core_pattern", "kernel/core_pipe_limit", "fs/suid_dumpable"]
-        .map(|name| fs::read_to_string(format!("/proc/sys/{name}")).unwrap())
+    [
+        "kernel/core_pattern",
+        "kernel/core_pipe_limit",
+        "fs/suid_dumpable",
+    ]
+    .map(|name| fs::read_to_string(format!("/proc/sys/{name}")).unwrap())
 }
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -155,11 +159,13 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     let sandbox = containerd.run_pod(&system);
     let first = agent(&ready, &node, &containerd, 0);
     let container = containerd.run(&sandbox, &system, &first);
-    wait_for("the agent installs", || settings()[0].contains("cdh-handler"));
+    wait_for("the agent installs", || {
+        settings()[0].contains("cdh-handler")
+    });
 
     // Another pod crashes by itself.
     let already = ready.ids().len();
-    let mut crash = |containerd: &mut Containerd, namespace: &str| {
+    let crash = |containerd: &mut Containerd, namespace: &str| {
         let mut pod = Pod::new(namespace, "api-5d9");
         pod.host_network = true;
         let sandbox = containerd.run_pod(&pod);
@@ -182,11 +188,19 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     assert_eq!(workload["container"], "main");
     assert_eq!(workload["node"], "node-7");
     assert_eq!(workload["exit_code"], 139, "{manifest}");
-    assert_eq!(manifest["image"]["reference"], Value::from(registry.by_digest("api")));
+    assert_eq!(
+        manifest["image"]["reference"],
+        Value::from(registry.by_digest("api"))
+    );
     assert_eq!(manifest["verdict"]["state"], "complete", "{manifest}");
-    let log = files(&case).into_iter().find(|path| path.to_string_lossy().ends_with("0.log"));
+    let log = files(&case)
+        .into_iter()
+        .find(|path| path.to_string_lossy().ends_with("0.log"));
     let log = fs::read_to_string(log.unwrap()).unwrap();
-    assert!(log.starts_with(&format!("{} starts, token <removed>\n", pod.uid)), "{log}");
+    assert!(
+        log.starts_with(&format!("{} starts, token <removed>\n", pod.uid)),
+        "{log}"
+    );
     let listed = ready.cdh(&["ls", "--namespace", "shop"]);
     assert!(listed.contains("api-5d9"), "{listed}");
     eprintln!("{listed}{}", ready.cdh(&["info", "latest"]));
@@ -199,7 +213,9 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     // Killed, it cannot. The next crash is captured all the same, and stays on the node.
     let second = agent(&ready, &node, &containerd, 1);
     let container = containerd.run(&sandbox, &system, &second);
-    wait_for("the agent installs", || settings()[0].contains("cdh-handler"));
+    wait_for("the agent installs", || {
+        settings()[0].contains("cdh-handler")
+    });
     let pid = containerd.pid_of(&container);
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
@@ -214,17 +230,24 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     // The chart's clean-up: the pod of a DaemonSet, after the uninstall.
     let mut cleanup = agent(&ready, &node, &containerd, 0);
     cleanup.name = "done".to_owned();
-    cleanup.command = ["/cdh", "agent", "uninstall", "--wait"].map(str::to_owned).to_vec();
+    cleanup.command = ["/cdh", "agent", "uninstall", "--wait"]
+        .map(str::to_owned)
+        .to_vec();
     cleanup.arguments.truncate(2);
     let mut pod = Pod::new("cdh", "cdh-cleanup-9wq4z");
     (pod.host_network, pod.host_pid) = (true, true);
     let sandbox = containerd.run_pod(&pod);
     let container = containerd.run(&sandbox, &pod, &cleanup);
     wait_for("the settings are given back", || settings() == before);
-    let log = containerd.pod_logs().join(format!("cdh_{}_{}/done/0.log", pod.name, pod.uid));
+    let log = containerd
+        .pod_logs()
+        .join(format!("cdh_{}_{}/done/0.log", pod.name, pod.uid));
     wait_for("it says where dumps are", || {
         let log = fs::read_to_string(&log).unwrap_or_default();
-        log.contains(&format!("1 dumps that were not shipped stay in {}", spool.display()))
+        log.contains(&format!(
+            "1 dumps that were not shipped stay in {}",
+            spool.display()
+        ))
     });
     containerd.stop(&container, 5);
     let left = files(&node.path("node"));
@@ -232,7 +255,10 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     eprintln!("settings before and after: {before:?}");
 
     // It is found and shipped by the next agent, with its pod.
-    let sandbox = containerd.run_pod(&Pod { name: "cdh-later".to_owned(), ..system.clone() });
+    let sandbox = containerd.run_pod(&Pod {
+        name: "cdh-later".to_owned(),
+        ..system.clone()
+    });
     let third = agent(&ready, &node, &containerd, 2);
     let container = containerd.run(&sandbox, &system, &third);
     let (manifest, _) = ready.wait(already + 2, root);

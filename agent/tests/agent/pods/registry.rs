@@ -93,7 +93,8 @@ fn image(program: &[u8], blobs: &mut Blobs) -> String {
 /// A tar with one executable file, `program`.
 fn tar(program: &[u8]) -> Vec<u8> {
     let mut header = [0_u8; 512];
-    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    let mut put =
+        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, "program");
     put(100, "0000755");
     put(108, "0000000");
@@ -148,7 +149,11 @@ fn answer(stream: &TcpStream, blobs: &Blobs) {
         );
         let body = if method == "HEAD" { &[][..] } else { body };
         let mut out = stream;
-        if out.write_all(head.as_bytes()).and_then(|()| out.write_all(body)).is_err() {
+        if out
+            .write_all(head.as_bytes())
+            .and_then(|()| out.write_all(body))
+            .is_err()
+        {
             return;
         }
     }
