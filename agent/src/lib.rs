@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`handler`] is run by the kernel for each crash and leaves a sealed entry in the [`spool`];
-//! [`shipper`] takes sealed entries to the store and salvages what dead handlers left; [`node`]
-//! installs and removes all this. The invariant of the whole: nothing is deleted before its
+//! [`shipper`] takes sealed entries to the store and salvages what dead handlers left; [`workload`]
+//! tells whose they are; [`node`] installs and removes all this. The invariant of the whole: nothing is deleted before its
 //! successor is verified, and what could not be captured is a gap, never an abort. Nothing here
 //! names functions or symbolizes, and the handler never touches a network.
 
@@ -17,6 +17,7 @@ pub mod node;
 mod paths;
 pub mod shipper;
 pub mod spool;
+pub mod workload;
 
 pub use handler::{handle, invoked_as_handler};
 pub use node::install::{
@@ -26,5 +27,6 @@ pub use node::status::{PatternOwner, Status, StatusError, status};
 pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
 pub use shipper::{
     OpenStore, SetuidDumps, ShipperError, ShipperEvent, SweepError, SweepReport, run, run_until,
-    sweep,
+    sweep, wait_for_stop,
 };
+pub use workload::WorkloadOptions;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use cdh_bundle::RawText;
 
 use crate::node::settings::{CORE_PATTERN_MAX, SettingsFiles};
+use crate::workload::WorkloadOptions;
 
 /// Name of the program that the kernel starts; also how a pattern of ours is recognised.
 pub const HANDLER_NAME: &str = "cdh-handler";
@@ -33,6 +34,8 @@ pub struct AgentPaths {
     pub spool: PathBuf,
     /// The kernel's settings.
     pub settings: SettingsFiles,
+    /// Where the shipper learns whose dumps are whose.
+    pub workloads: WorkloadOptions,
 }
 
 impl Default for AgentPaths {
@@ -42,6 +45,7 @@ impl Default for AgentPaths {
             state: "/var/lib/cdh".into(),
             spool: "/var/lib/cdh/spool".into(),
             settings: SettingsFiles::kernel(),
+            workloads: WorkloadOptions::default(),
         }
     }
 }
@@ -79,6 +83,13 @@ impl AgentPaths {
             state: root.join("state"),
             spool: root.join("state/spool"),
             settings: SettingsFiles::kernel(),
+            workloads: WorkloadOptions {
+                sockets: vec![root.join("cri.sock")],
+                pod_logs: root.join("pods"),
+                container_logs: root.join("containers"),
+                engines: root.join("engines"),
+                ..WorkloadOptions::default()
+            },
         }
     }
 

@@ -24,7 +24,7 @@ pub enum AgentCommand {
     /// Tell whether the handler is installed and what waits in the spool
     Status(PathArgs),
     /// Give back the kernel settings that were there before
-    Uninstall(PathArgs),
+    Uninstall(UninstallArgs),
     /// Take one core from standard input; the kernel runs this
     #[command(hide = true)]
     Handle {
@@ -171,6 +171,8 @@ pub struct RunArgs {
     pub manage_node: bool,
     #[command(flatten)]
     pub capture: CaptureArgs,
+    #[command(flatten)]
+    pub workloads: WorkloadArgs,
 }
 
 /// `cdh agent sweep`.
@@ -178,6 +180,61 @@ pub struct RunArgs {
 pub struct SweepArgs {
     #[command(flatten)]
     pub paths: PathArgs,
+    #[command(flatten)]
+    pub workloads: WorkloadArgs,
+}
+
+/// `cdh agent uninstall`.
+#[derive(Debug, Args)]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    pub paths: PathArgs,
+    /// Wait for SIGTERM afterwards, as a pod of a DaemonSet has to
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// How the agent learns whose dumps are whose.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Pods")]
+pub struct WorkloadArgs {
+    /// Socket of a container runtime, may be given more than once [default: those that are found]
+    #[arg(
+        long = "cri-socket",
+        env = "CDH_CRI_SOCKET",
+        value_name = "PATH",
+        value_delimiter = ','
+    )]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub sockets: Vec<PathBuf>,
+    /// Name of this node in Kubernetes
+    #[arg(long = "node-name", env = "CDH_NODE_NAME", value_name = "NAME")]
+    pub node: Option<String>,
+    /// Last log lines that a dump holds of each container of its pod
+    #[arg(long, env = "CDH_LOG_LINES", value_name = "N", default_value_t = 500)]
+    pub log_lines: usize,
+    /// Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"`
+    #[arg(
+        long,
+        env = "CDH_PODS",
+        value_enum,
+        default_value_t,
+        value_name = "WHICH"
+    )]
+    pub pods: PodsArg,
+    /// With `--pods opt-in`: pods with this label are dumped too
+    #[arg(long, env = "CDH_OPT_IN_LABEL", value_name = "LABEL")]
+    pub opt_in_label: Option<String>,
+}
+
+/// Which pods are dumped.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum PodsArg {
+    /// All that do not opt out
+    #[default]
+    OptOut,
+    /// Those that opt in
+    OptIn,
 }
 
 #[cfg(test)]

@@ -5,13 +5,15 @@ use std::path::PathBuf;
 use anyhow::Result;
 use cdh_agent::handler::settings::{HandlerSettings, Release, Strategy};
 use cdh_agent::node::socket::CoreMode;
+use cdh_agent::workload::{Selection, WorkloadOptions};
 use cdh_agent::{
     AgentPaths, InstallError, InstallOptions, PatternOwner, SetuidDumps, ShipperEvent,
 };
 use cdh_store::{Store, StoreError, StoreUrl};
 
 use crate::args::{
-    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, ModeArg, PathArgs, ReleaseArg, StrategyArg,
+    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, ModeArg, PathArgs, PodsArg, ReleaseArg,
+    StrategyArg, SweepArgs, UninstallArgs, WorkloadArgs,
 };
 use crate::pipeline;
 use crate::render::terminal_line;
@@ -23,7 +25,7 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
         AgentCommand::Install(args) => install(&args),
         AgentCommand::Uninstall(args) => uninstall(&args),
         AgentCommand::Status(args) => status(&args),
-        AgentCommand::Sweep(args) => sweep(settings, &args.paths),
+        AgentCommand::Sweep(args) => sweep(settings, &args),
         AgentCommand::Run(args) => {
             if args.manage_node {
                 install(&InstallArgs::with_defaults(
@@ -31,9 +33,12 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                     args.capture.clone(),
                 ))?;
             }
-            let outcome = ship_until_stopped(settings, &args.paths);
+            let outcome = ship_until_stopped(settings, &args.paths, &args.workloads);
             if args.manage_node {
-                uninstall(&args.paths)?;
+                uninstall(&UninstallArgs {
+                    paths: args.paths,
+                    wait: false,
+                })?;
             }
             outcome
         }
@@ -49,6 +54,26 @@ fn paths(args: &PathArgs) -> AgentPaths {
         state: args.state.clone(),
         spool: args.state.join("spool"),
         ..AgentPaths::default()
+    }
+}
+
+/// The agent's paths, with what it is told about pods.
+fn shipping_paths(args: &PathArgs, workloads: &WorkloadArgs) -> AgentPaths {
+    let selection = match workloads.pods {
+        PodsArg::OptOut => Selection::OptOut,
+        PodsArg::OptIn => Selection::OptIn {
+            label: workloads.opt_in_label.clone(),
+        },
+    };
+    AgentPaths {
+        workloads: WorkloadOptions {
+            sockets: workloads.sockets.clone(),
+            node: workloads.node.clone(),
+            log_lines: workloads.log_lines,
+            selection,
+            ..WorkloadOptions::default()
+        },
+        ..paths(args)
     }
 }
 
@@ -122,8 +147,9 @@ fn set_capture(handler: &mut HandlerSettings, args: &CaptureArgs) {
     handler.slots = args.slots.unwrap_or(handler.slots);
 }
 
-fn uninstall(args: &PathArgs) -> Result<ExitStatus> {
-    let report = cdh_agent::uninstall(&paths(args)).map_err(refused)?;
+fn uninstall(args: &UninstallArgs) -> Result<ExitStatus> {
+    let paths = paths(&args.paths);
+    let report = cdh_agent::uninstall(&paths).map_err(refused)?;
     if report.foreign_pattern {
         super::print(&format!(
             "left alone: core_pattern is somebody else's: {}\n",
@@ -134,6 +160,16 @@ fn uninstall(args: &PathArgs) -> Result<ExitStatus> {
             "restored: core_pattern is {}\n",
             report.now.core_pattern
         ))?;
+    }
+    if report.left > 0 {
+        super::print(&format!(
+            "{} dumps that were not shipped stay in {}\n",
+            report.left,
+            paths.spool.display()
+        ))?;
+    }
+    if args.wait {
+        cdh_agent::wait_for_stop()?;
     }
     Ok(ExitStatus::Done)
 }
@@ -189,10 +225,10 @@ fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
     }
 }
 
-fn sweep(settings: &Settings, args: &PathArgs) -> Result<ExitStatus> {
+fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     let store = pipeline::open_or_create_store(settings)?;
     let report = cdh_agent::sweep(
-        &paths(args),
+        &shipping_paths(&args.paths, &args.workloads),
         store.as_ref(),
         SetuidDumps::default(),
         &mut tell,
@@ -208,9 +244,14 @@ fn sweep(settings: &Settings, args: &PathArgs) -> Result<ExitStatus> {
     .into())
 }
 
-fn ship_until_stopped(settings: &Settings, args: &PathArgs) -> Result<ExitStatus> {
+fn ship_until_stopped(
+    settings: &Settings,
+    args: &PathArgs,
+    workloads: &WorkloadArgs,
+) -> Result<ExitStatus> {
     let open = || open_store(&settings.store);
-    cdh_agent::run(&paths(args), &open, SetuidDumps::default(), &mut tell)?;
+    let paths = shipping_paths(args, workloads);
+    cdh_agent::run(&paths, &open, SetuidDumps::default(), &mut tell)?;
     Ok(ExitStatus::Done)
 }
 
@@ -230,6 +271,8 @@ fn tell(event: &ShipperEvent) {
         ShipperEvent::Kept { id } => {
             format!("kept {id} on this node: it is of a setuid program, for root only")
         }
+        ShipperEvent::Unwanted { id, why } => format!("not kept {id}: {why}"),
+        ShipperEvent::NotEnriched { id, why } => format!("{id} says nothing of its pod: {why}"),
         ShipperEvent::Quarantined { id, why } => format!("quarantined {id}: {why}"),
         ShipperEvent::Failed { id, why } => format!("failed {id}: {why}"),
         ShipperEvent::StoreFailed { why, retry_in } => {

@@ -1,10 +1,10 @@
 //! Everything known about a dump.
 
 use anyhow::Result;
-use cdh_bundle::{Manifest, Verdict, meaning_of_sender};
+use cdh_bundle::{Manifest, Verdict, WorkloadKind, meaning_of_sender};
 use cdh_elfcore::Completeness;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::table::aligned;
 use super::{Style, Tone, bytes, percent, terminal_line};
@@ -162,16 +162,35 @@ impl Page {
 
     fn workload(&mut self, manifest: &Manifest) {
         if let Some(workload) = &manifest.workload {
+            if workload.kind == Some(WorkloadKind::Host) {
+                let unit = workload.extra.get("unit").and_then(|unit| unit.as_str());
+                let unit = unit.map(|unit| format!(" ({unit})")).unwrap_or_default();
+                self.line("workload", format!("none: a process of the host{unit}"));
+            }
             let named = [
                 ("namespace", &workload.namespace),
                 ("pod", &workload.pod),
+                ("pod uid", &workload.pod_uid),
                 ("container", &workload.container),
                 ("container id", &workload.container_id),
+                ("runtime", &workload.runtime),
+                ("node", &workload.node),
             ];
             for (name, value) in named {
                 if let Some(value) = value {
                     self.line(name, value);
                 }
+            }
+        }
+        if let Some(workload) = &manifest.workload {
+            let number = |key: &str| workload.extra.get(key).and_then(Value::as_i64);
+            if let Some(restarts) = number("restart_count") {
+                self.line("restarts", restarts.to_string());
+            }
+            if let Some(code) = number("exit_code") {
+                let reason = workload.extra.get("exit_reason").and_then(Value::as_str);
+                let reason = reason.map(|reason| format!(" ({reason})"));
+                self.line("exit code", format!("{code}{}", reason.unwrap_or_default()));
             }
         }
         if let Some(image) = &manifest.image {

@@ -37,7 +37,7 @@ pub(crate) fn succeed(command: &mut Command) -> Result<()> {
 }
 
 /// The machine's own target triple.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(rustc)
         .arg("-vV")
@@ -71,6 +71,32 @@ pub(crate) fn handler() -> Result<PathBuf> {
         "-C target-feature=+crt-static -C relocation-model=static",
     ))?;
     Ok(target().join(host).join("handler").join("cdh-handler"))
+}
+
+/// How much time the compiler takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Optimized {
+    /// For use.
+    Fully,
+    /// For a test.
+    Hardly,
+}
+
+/// Builds `cdh` as a static binary, which needs nothing of the image or host that it runs in.
+pub(crate) fn static_cdh(optimized: Optimized) -> Result<PathBuf> {
+    let host = host()?;
+    let (profile, directory) = match optimized {
+        Optimized::Fully => ("release", "release"),
+        Optimized::Hardly => ("dev", "debug"),
+    };
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--profile", profile, "-p", "cdh"]);
+    build.args(["--bin", "cdh", "--target", &host]);
+    succeed(build.env(
+        "RUSTFLAGS",
+        "-C target-feature=+crt-static -C relocation-model=static",
+    ))?;
+    Ok(target().join(host).join(directory).join("cdh"))
 }
 
 /// Builds `cdh` and tells where it is.

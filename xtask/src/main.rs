@@ -3,6 +3,9 @@
 //! ```text
 //! cargo xtask test      everything that CI runs: all tests, with the static handler built first
 //! cargo xtask demo      real crashes, captured, listed, explained, and compared with gdb
+//! cargo xtask test-pods the agent in a pod of its own, dumps of pods in an S3 server, large numbers
+//! cargo xtask charts    lints, renders and validates the Helm chart; `--bless` takes it as it is
+//! cargo xtask image     builds the agent's container image with buildah; `--push REGISTRY/NAME`
 //! cargo xtask handler   builds the static handler and prints its path
 //! cargo xtask bench     measures against peers
 //! cargo xtask bucket    a store with hundreds of real crashes, to try the TUI with
@@ -14,10 +17,13 @@
 mod bench;
 mod bucket;
 mod build;
+mod charts;
 mod crash;
 mod demo;
 mod docs;
 mod guardian;
+mod image;
+mod pods;
 mod python;
 mod s3;
 mod tools;
@@ -43,8 +49,26 @@ fn run() -> Result<()> {
     match task.as_str() {
         "test" => {
             tools::require(&["cc", "gdb", "unzip", "zstd"])?;
+            // Pods are tested where there is a container runtime.
+            if let Err(error) = tools::offer(&["containerd", "runc"]) {
+                println!("SKIPPED: pods are not tested: {error:#}");
+            }
+            charts::check(charts::Snapshots::Compare)?;
             tools::wish(&["docker-registry", "htpasswd", "openssl"]);
             build::test(&rest)
+        }
+        "test-pods" => {
+            tools::require(&["cc", "gdb", "unzip", "zstd"])?;
+            pods::test()
+        }
+        "charts" => charts::check(match rest.iter().any(|word| word == "--bless") {
+            true => charts::Snapshots::Write,
+            false => charts::Snapshots::Compare,
+        }),
+        "image" => {
+            let digest = image::build(&image::ImageOptions::parse(&rest)?)?;
+            println!("{digest}");
+            Ok(())
         }
         "demo" => {
             tools::require(&["cc", "gdb"])?;
@@ -66,7 +90,7 @@ fn run() -> Result<()> {
         "soak-s3" => s3::soak(&rest),
         "test-s3-peers" => s3::test_peers(),
         _ => bail!(
-            "usage: cargo xtask test | demo | handler | docs | bench | bucket | soak-s3 | test-s3-peers"
+            "usage: cargo xtask test | test-pods | test-s3-peers | soak-s3 | charts | image | demo | handler | docs | bench | bucket"
         ),
     }
 }

@@ -16,6 +16,37 @@ const PACKAGES: [(&str, &str); 8] = [
     ("zstd", "zstd"),
 ];
 
+/// Installs packages that only some tests need, where that is possible.
+///
+/// # Errors
+/// When one is not there afterwards; such a test is then skipped, and says so.
+pub(crate) fn offer(packages: &[&str]) -> Result<()> {
+    let is_installed = |package: &&str| {
+        let query = Command::new("dpkg-query")
+            .args(["-W", "-f=${db:Status-Status}", package])
+            .output();
+        query.is_ok_and(|output| output.stdout == b"installed") || is_there(package)
+    };
+    if packages.iter().all(is_installed) {
+        return Ok(());
+    }
+    if is_root() && is_there("apt-get") {
+        eprintln!("installing {}", packages.join(" "));
+        let apt = |words: &[&str]| {
+            let mut command = Command::new("apt-get");
+            command.env("DEBIAN_FRONTEND", "noninteractive");
+            command.args(["-o", "DPkg::Lock::Timeout=600"]).args(words);
+            let output = command.output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let install = [&["install", "-y", "--no-install-recommends"], packages].concat();
+        if apt(&install) || (apt(&["update"]) && apt(&install)) {
+            return Ok(());
+        }
+    }
+    bail!("run `sudo apt install {}`", packages.join(" "))
+}
+
 /// Makes sure that all of `programs` are there.
 pub(crate) fn require(programs: &[&str]) -> Result<()> {
     let missing: Vec<&str> = programs

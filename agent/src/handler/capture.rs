@@ -26,6 +26,7 @@ use super::log::{HandlerLog, readable_size};
 use super::minicore::{MinicoreReport, module_records, take_minicore};
 use super::pidfd;
 use super::pin::MemoryPin;
+use super::pod_policy;
 use super::prepared::Prepared;
 use super::priority;
 use super::proc_facts::ProcFacts;
@@ -88,9 +89,11 @@ pub(super) fn capture_prepared(
         mut log,
     } = prepared;
     priority::restore();
+    let settings = &*pod_policy::settings_for(settings, cgroup.as_ref());
     let id = DumpId::random();
     let entry = PartialEntry::create(&settings.spool, id)?;
-    let manifest = first_manifest(id, arguments, process.as_ref());
+    let mut manifest = first_manifest(id, arguments, process.as_ref());
+    manifest.workload = pod_policy::workload(cgroup.as_ref());
     let mut capture = Capture {
         entry,
         manifest,

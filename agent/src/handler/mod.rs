@@ -28,6 +28,7 @@ mod minicore;
 mod pidfd;
 mod pin;
 pub(crate) mod plain_file;
+mod pod_policy;
 mod prepared;
 mod priority;
 mod proc_facts;

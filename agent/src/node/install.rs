@@ -147,6 +147,8 @@ pub struct UninstallReport {
     pub had_backup: bool,
     /// Files that were removed.
     pub removed: Vec<PathBuf>,
+    /// Dumps in the spool that were not shipped.
+    pub left: u64,
 }
 
 /// Installs the handler and makes the kernel start it.
@@ -330,12 +332,14 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
     if !taken_over {
         Journal::remove(&paths.backup())?;
     }
+    let left = super::tidy::tidy(paths);
     Ok(UninstallReport {
         before,
         now,
         foreign_pattern: !is_mine,
         had_backup,
         removed,
+        left,
     })
 }
 

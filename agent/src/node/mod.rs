@@ -7,6 +7,7 @@ mod kill_trace;
 pub mod settings;
 pub mod socket;
 pub mod status;
+mod tidy;
 
 pub(crate) use kill_trace::refresh_kill_trace;
 pub use kill_trace::{ensure_kill_trace, remove_kill_trace};

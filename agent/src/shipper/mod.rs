@@ -26,9 +26,11 @@ pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
+use crate::workload::Enricher;
 use backoff::StorePatience;
 use signals::StopSignals;
-use sweep::{Sweeper, explain};
+use sweep::Sweeper;
+pub(crate) use sweep::explain;
 use watch::SpoolWatch;
 
 /// Between two passes when nothing is heard from the spool: the death of a handler makes no sound.
@@ -97,6 +99,7 @@ pub fn sweep(
         spool: &paths.spool,
         journals: &paths.uploads(),
         setuid,
+        enricher: Enricher::begin(&paths.workloads, &paths.spool),
         stop: &|| false,
         observer,
         failures: BTreeMap::new(),
@@ -130,6 +133,22 @@ pub fn run(
     run_until(signals.as_fd(), paths, open_store, setuid, observer)
 }
 
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the signals cannot be waited for.
+pub fn wait_for_stop() -> Result<(), ShipperError> {
+    let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
+    let mut stop = [PollFd::new(&signals, PollFlags::IN)];
+    loop {
+        match poll(&mut stop, None) {
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(ShipperError::Wait(error.into())),
+        }
+    }
+}
+
 /// As [`run`], until `stop` can be read.
 ///
 /// # Errors
@@ -155,6 +174,7 @@ pub fn run_until(
         spool: &paths.spool,
         journals: &journals,
         setuid,
+        enricher: Enricher::begin(&paths.workloads, &paths.spool).watch(),
         stop: &stopped,
         observer,
         failures: BTreeMap::new(),

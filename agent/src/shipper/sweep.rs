@@ -18,6 +18,7 @@ use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship_resumable};
 
 use super::backoff::StorePatience;
 use crate::spool::{QUARANTINE, SalvageError, Salvaged, salvage};
+use crate::workload::{Enriched, Enricher};
 
 /// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,20 @@ pub enum ShipperEvent {
     Kept {
         /// Which.
         id: DumpId,
+    },
+    /// A pod wants no dumps; this one is gone.
+    Unwanted {
+        /// Which.
+        id: DumpId,
+        /// Whose.
+        why: String,
+    },
+    /// A dump is shipped without a word about its workload.
+    NotEnriched {
+        /// Which.
+        id: DumpId,
+        /// Why.
+        why: String,
     },
     /// Nothing can be made of an entry; it is in quarantine.
     Quarantined {
@@ -107,6 +122,8 @@ pub struct SweepReport {
     pub kept: Vec<DumpId>,
     /// Entries that will be tried again.
     pub failed: Vec<DumpId>,
+    /// Dumps of pods that want none.
+    pub unwanted: Vec<DumpId>,
     /// Entries whose handlers are at work.
     pub in_progress: Vec<DumpId>,
 }
@@ -132,6 +149,8 @@ pub(super) struct Sweeper<'a> {
     /// Where uploads note how far they came: `<id>.journal`.
     pub(super) journals: &'a Path,
     pub(super) setuid: SetuidDumps,
+    /// Tells whose dumps they are.
+    pub(super) enricher: Enricher,
     pub(super) stop: &'a dyn Fn() -> bool,
     pub(super) observer: &'a mut dyn FnMut(&ShipperEvent),
     pub(super) failures: BTreeMap<DumpId, StorePatience>,
@@ -207,6 +226,20 @@ impl Sweeper<'_> {
             report.failed.push(id);
             return Ok(());
         }
+        let journal = self.journals.join(format!("{id}.journal"));
+        match self.enricher.enrich(&entry, &journal) {
+            Ok(Enriched::Ready) => {}
+            Ok(Enriched::Unwanted { why }) => {
+                self.remove(entry);
+                report.unwanted.push(id);
+                (self.observer)(&ShipperEvent::Unwanted { id, why });
+                return Ok(());
+            }
+            Err(error) => {
+                let why = explain(&error);
+                (self.observer)(&ShipperEvent::NotEnriched { id, why });
+            }
+        }
         let bundle = match BundleWriter::from_entry(&entry.path) {
             Ok(bundle) if bundle.manifest().id == id => bundle,
             Ok(_) => {
@@ -226,7 +259,6 @@ impl Sweeper<'_> {
             }
             return Ok(());
         }
-        let journal = self.journals.join(format!("{id}.journal"));
         match ship_resumable(store, &bundle, &journal, self.stop) {
             Ok(shipped) => {
                 let event = ShipperEvent::Shipped {
@@ -364,7 +396,7 @@ impl Sweeper<'_> {
 }
 
 /// The error with its causes, on one line.
-pub(super) fn explain(error: &dyn std::error::Error) -> String {
+pub(crate) fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

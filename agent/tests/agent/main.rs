@@ -5,6 +5,8 @@
 mod cgroups;
 mod direct;
 mod node;
+#[cfg(feature = "cri")]
+mod pods;
 mod socket;
 
 use std::ffi::OsStr;

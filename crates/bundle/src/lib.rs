@@ -22,6 +22,7 @@
 )]
 #![cfg_attr(test, allow(clippy::panic))]
 
+mod amend;
 mod digest;
 mod entry_dir;
 mod entry_kind;
@@ -38,6 +39,7 @@ mod window;
 mod writer;
 mod zip;
 
+pub use amend::{amend, settle};
 pub use digest::{DigestReader, DigestWriter, Digests, Sha256};
 pub use entry_dir::{EntryDir, EntryFile, SpoolEntry, SpoolState, list_spool, sweep_spool};
 pub use entry_kind::{CoreEncoding, EntryKind, ProcFile};
@@ -46,7 +48,7 @@ pub use id::{DumpId, InvalidDumpId};
 pub use legacy::{LegacyInfo, LegacyName};
 pub use manifest::{
     CoreRecord, EntryRecord, Gap, ImageRef, Manifest, ModuleRecord, ProcessFacts, SCHEMA,
-    SignalFacts, Workload,
+    SignalFacts, Workload, WorkloadKind,
 };
 pub use raw_text::RawText;
 pub use reader::{BundleEntry, BundleReader, CoreLayout, CorePiece, EntryCheck, Verification};

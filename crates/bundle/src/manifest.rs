@@ -168,24 +168,52 @@ pub struct CoreRecord {
 /// Where the process ran, as the container runtime tells.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
+    /// What it is; `None` in manifests of agents that did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<WorkloadKind>,
     /// Kubernetes namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// The pod's UID: names may be used twice, UIDs are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
     /// Container in the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     /// The runtime's id of the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
+    /// The container runtime: `containerd`, `cri-o`, `docker`, `podman`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
+    /// Who told: `cri`, `cri-cache`, `logs`, `engine`, `cgroup`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// Kubernetes node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// What else the runtime tells.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
+}
+
+/// What a process is part of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WorkloadKind {
+    /// A pod of Kubernetes.
+    Pod,
+    /// A container that is of no pod.
+    Container,
+    /// Nothing but the host.
+    Host,
+    /// A newer agent knows.
+    #[serde(other)]
+    Unknown,
 }
 
 /// An OCI image by digest.

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -59,15 +60,7 @@ impl BundleWriter {
         }
         let handle =
             open_directory(directory).map_err(BundleError::io(format!("open `{shown}`")))?;
-        let json = match open_regular(&handle, directory, &EntryKind::Manifest.file_name()) {
-            Ok(file) => read_manifest(file, directory)?,
-            Err(BundleError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                return Err(BundleError::NotSealed {
-                    path: directory.to_owned(),
-                });
-            }
-            Err(error) => return Err(error),
-        };
+        let json = read_entry_manifest(&handle, directory)?;
         let manifest = Manifest::from_json(&json)?;
         let mut entries = Vec::new();
         let mut files = Vec::new();
@@ -170,6 +163,22 @@ impl BundleWriter {
             at: 0,
             check: None,
         }
+    }
+}
+
+/// The manifest's bytes, as they stand in the sealed entry.
+pub(crate) fn read_entry_manifest(
+    handle: &OwnedFd,
+    directory: &Path,
+) -> Result<Vec<u8>, BundleError> {
+    match open_regular(handle, directory, &EntryKind::Manifest.file_name()) {
+        Ok(file) => read_manifest(file, directory),
+        Err(BundleError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(BundleError::NotSealed {
+                path: directory.to_owned(),
+            })
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -66,6 +66,8 @@ pub enum Program {
     Small,
     /// Stands between the kernel and a handler: keeps the core, kills who is to be killed, measures.
     Launcher,
+    /// The only program of an image, linked statically: `pod pause`, `pod crash COUNT NOTE`.
+    Pod,
 }
 
 impl Program {
@@ -78,6 +80,7 @@ impl Program {
             Self::Meter => "meter",
             Self::Small => "small",
             Self::Launcher => "launcher",
+            Self::Pod => "pod",
         }
     }
 
@@ -90,6 +93,7 @@ impl Program {
             Self::Meter => include_str!("../programs/meter.c"),
             Self::Small => include_str!("../programs/small.c"),
             Self::Launcher => include_str!("../programs/launcher.c"),
+            Self::Pod => include_str!("../programs/pod.c"),
         }
     }
 
@@ -110,6 +114,7 @@ impl Program {
                 "-fno-pie",
                 "-no-pie",
             ],
+            Self::Pod => &["-pthread", "-static"],
             _ => &["-pthread"],
         };
         let output = Command::new("cc")

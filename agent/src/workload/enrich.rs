@@ -1,0 +1,331 @@
+//! Adds to a sealed entry whose dump it is, before it is shipped.
+//!
+//! The best that is known is taken: the runtime's answer, what it listed before, the kubelet's log
+//! directories, the engine's files, and last the cgroup alone, with a gap that says why. Done once
+//! per entry, and the same when it is done again after a SIGKILL in the middle. Nothing is changed
+//! in an entry of which a part may be in the store already.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cdh_bundle::{
+    BundleError, Cause, EntryKind, Gap, Manifest, SpoolEntry, Verdict, Workload, WorkloadKind,
+    amend, settle,
+};
+
+use super::lookups::{Lookups, read_logs};
+use super::options::WorkloadOptions;
+use super::pod_settings::{PodSettings, Profile};
+use super::{Answer, ContainerIdentity, Owner, PodTable, engine, gap, pod_logs};
+
+/// How long the runtime gets to note that a container has ended whose first process crashed.
+const EXIT_TIME: Duration = Duration::from_millis(700);
+/// How long it gets to answer again where that is not waited for.
+const AGAIN: Duration = Duration::from_millis(300);
+/// Bytes of an entry's small JSON files at most.
+const JSON_LIMIT: u64 = 16 << 20;
+
+/// What became of an entry.
+#[derive(Debug)]
+pub(crate) enum Enriched {
+    /// It may be shipped.
+    Ready,
+    /// Its pod wants no dumps.
+    Unwanted {
+        /// By which words.
+        why: String,
+    },
+}
+
+/// Knows whose dumps are whose.
+pub(crate) struct Enricher {
+    options: Arc<WorkloadOptions>,
+    lookups: Lookups,
+}
+
+impl Enricher {
+    /// Begins to know the containers of this node.
+    pub(crate) fn begin(options: &WorkloadOptions, spool: &Path) -> Self {
+        let options = Arc::new(options.clone());
+        let lookups = Lookups::begin(Arc::clone(&options), spool, PodTable::of(spool));
+        Self { options, lookups }
+    }
+
+    /// Looks containers up as soon as their entries appear.
+    pub(crate) fn watch(mut self) -> Self {
+        self.lookups.watch();
+        self
+    }
+
+    /// Makes an entry ready to be shipped. `journal` is there when its upload has begun.
+    ///
+    /// # Errors
+    /// When the entry cannot be read or written. What was known is then not in it, and may be added
+    /// the next time; it can be shipped all the same.
+    pub(crate) fn enrich(
+        &self,
+        entry: &SpoolEntry,
+        journal: &Path,
+    ) -> Result<Enriched, BundleError> {
+        settle(&entry.path)?;
+        let Some(mut manifest) = manifest_of(&entry.path) else {
+            return Ok(Enriched::Ready);
+        };
+        self.guess_by_pid(&mut manifest);
+        if journal.exists() || is_enriched(&manifest) {
+            return Ok(Enriched::Ready);
+        }
+        let mut answer = self.answer(&manifest);
+        complete(&mut answer, &manifest, self.options.node.as_deref());
+        if answer.settings.dump == Some(false) {
+            let named = answer.workload.pod.as_deref().unwrap_or("?");
+            let why = format!("pod `{named}` has not asked for dumps, or asked for none");
+            return Ok(Enriched::Unwanted { why });
+        }
+        let (manifest, files) = amended(manifest, answer, &entry.path);
+        amend(&entry.path, manifest, &files)?;
+        Ok(Enriched::Ready)
+    }
+
+    /// Whose a process was whose cgroup could not be read any more.
+    fn guess_by_pid(&self, manifest: &mut Manifest) {
+        if manifest.workload.is_some() {
+            return;
+        }
+        if let Some(id) = self.lookups.by_pid(manifest.process.pid) {
+            let owner = Owner::Container(ContainerIdentity::of_id(id));
+            manifest.workload = Some(owner.workload());
+            let why = "it was killed before it could be read; by its pid it was the container's first process";
+            manifest.gaps.push(gap("cgroup", why));
+        }
+    }
+
+    fn answer(&self, manifest: &Manifest) -> Answer {
+        let workload = manifest.workload.clone().unwrap_or_default();
+        let Some(container) = owner_of(manifest) else {
+            // A process of the runtime in a pod: a monitor, or one on its way into the container.
+            let mut answer = self.unknown(&workload, "", "no container's cgroup");
+            answer.workload.container = None;
+            return answer;
+        };
+        if container.pod_uid.is_none()
+            && self.lookups.known(&container.id).is_none()
+            && let Some(answer) = self.engine(&container)
+        {
+            return answer;
+        }
+        let id = manifest.id;
+        match self.lookups.answer(id, &container) {
+            Ok(first) => self.after_exit(first, manifest, &container),
+            Err(why) => match self.lookups.known(&container.id) {
+                Some(mut answer) => {
+                    let why = format!("{why}; this is what it listed before");
+                    answer.gaps.push(gap("workload", why));
+                    read_logs(&mut answer, self.options.log_lines);
+                    answer
+                }
+                None => match self.unknown(&workload, &container.id, &why) {
+                    answer if answer.workload.pod.is_some() => answer,
+                    answer => self.engine(&container).unwrap_or(answer),
+                },
+            },
+        }
+    }
+
+    /// The first answer is from the moment of the crash: log and exit are asked for again.
+    fn after_exit(
+        &self,
+        first: Answer,
+        manifest: &Manifest,
+        container: &ContainerIdentity,
+    ) -> Answer {
+        let ends = first.init_pid == Some(manifest.process.pid);
+        let limit = if ends { EXIT_TIME } else { AGAIN };
+        let again = match ends {
+            _ if first.exited => None,
+            true => self
+                .lookups
+                .answer_after_exit(manifest.id, container, limit),
+            false => None,
+        };
+        match again {
+            // What the first one saw of a pod that is going away is not lost.
+            Some(mut later) => {
+                for (kind, bytes) in first.files {
+                    if !later.files.iter().any(|(found, _)| *found == kind) {
+                        later.gaps.retain(|gap| gap.what != kind.file_name());
+                        later.files.push((kind, bytes));
+                    }
+                }
+                later.image = later.image.or(first.image);
+                later
+            }
+            None => {
+                let mut answer = first;
+                read_logs(&mut answer, self.options.log_lines);
+                answer
+            }
+        }
+    }
+
+    /// What can be said of a container that no runtime knows.
+    fn unknown(&self, workload: &Workload, container: &str, why: &str) -> Answer {
+        let mut answer = Answer {
+            settings: PodSettings::of_unknown(&self.options.selection),
+            ..Answer::default()
+        };
+        answer.gaps.push(gap("workload", why));
+        let names = pod_logs::names(
+            &self.options.pod_logs,
+            &self.options.container_logs,
+            workload.pod_uid.as_deref(),
+            container,
+        );
+        if let Some(names) = names {
+            answer.workload.source = Some("logs".to_owned());
+            answer.workload.namespace = Some(names.namespace);
+            answer.workload.pod = Some(names.pod);
+            answer.workload.container = names.container;
+            answer.logs = names.log.map(|log| (0, log)).into_iter().collect();
+            read_logs(&mut answer, self.options.log_lines);
+        }
+        answer
+    }
+
+    fn engine(&self, container: &ContainerIdentity) -> Option<Answer> {
+        let mut answer = engine::find(&self.options.engines, container)?;
+        answer.workload.source = Some("engine".to_owned());
+        Some(answer)
+    }
+}
+
+/// The container that the manifest's cgroup named.
+pub(super) fn owner_of(manifest: &Manifest) -> Option<ContainerIdentity> {
+    let workload = manifest.workload.as_ref()?;
+    Some(ContainerIdentity {
+        id: workload.container_id.clone()?,
+        pod_uid: workload.pod_uid.clone(),
+        runtime: None,
+    })
+}
+
+/// Whether there is nothing more to be found out about it.
+fn is_enriched(manifest: &Manifest) -> bool {
+    match &manifest.workload {
+        // By an older handler, or of a process that was gone at once.
+        None => true,
+        Some(workload) => {
+            workload.kind == Some(WorkloadKind::Host)
+                || workload.source.as_deref() != Some("cgroup")
+                || manifest.gaps.iter().any(|gap| gap.what == "workload")
+        }
+    }
+}
+
+fn manifest_of(entry: &Path) -> Option<Manifest> {
+    let path = entry.join(EntryKind::Manifest.file_name());
+    let json = super::files::read(&path, 1, 64 << 20).ok()?;
+    Manifest::from_json(&json).ok()
+}
+
+/// Fills in what the cgroup knows and the answer does not, and tells where they differ.
+fn complete(answer: &mut Answer, manifest: &Manifest, node: Option<&str>) {
+    let Some(before) = &manifest.workload else {
+        return;
+    };
+    let workload = &mut answer.workload;
+    if let (Some(ours), Some(theirs)) = (&before.pod_uid, &workload.pod_uid)
+        && ours != theirs
+    {
+        let why = format!("the cgroup says `{ours}`, the runtime says `{theirs}`");
+        answer.gaps.push(gap("pod's UID", why));
+    }
+    let fill = |field: &mut Option<String>, from: &Option<String>| {
+        if field.as_deref().unwrap_or("").is_empty() {
+            field.clone_from(from);
+        }
+    };
+    workload.kind = workload.kind.or(before.kind);
+    fill(&mut workload.pod_uid, &before.pod_uid);
+    fill(&mut workload.container_id, &before.container_id);
+    fill(&mut workload.runtime, &before.runtime);
+    fill(&mut workload.source, &before.source);
+    fill(&mut workload.node, &node.map(str::to_owned));
+    for (key, value) in &before.extra {
+        workload
+            .extra
+            .entry(key.clone())
+            .or_insert_with(|| value.clone());
+    }
+}
+
+/// The manifest and files as they are to be, with the pod's own limits kept.
+fn amended(
+    mut manifest: Manifest,
+    answer: Answer,
+    entry: &Path,
+) -> (Manifest, Vec<(EntryKind, Vec<u8>)>) {
+    let mut files = answer.files;
+    manifest.workload = Some(answer.workload);
+    manifest.image = answer.image.or(manifest.image);
+    manifest.gaps.extend(answer.gaps);
+    limit(&mut manifest, &answer.settings);
+    if let Some(info) = dump_info(&manifest, entry) {
+        files.push((EntryKind::DumpInfo, info));
+    }
+    (manifest, files)
+}
+
+/// Leaves out what the pod does not want to be kept.
+fn limit(manifest: &mut Manifest, settings: &PodSettings) {
+    let profile = settings.profile.unwrap_or_default();
+    let too_long = settings.core_limit.is_some_and(|limit| {
+        let core = manifest.core.as_ref().map(|core| core.entry.as_str());
+        let mut entries = manifest.entries.iter();
+        let record = core.and_then(|core| entries.find(|entry| entry.name == core));
+        record.is_some_and(|record| record.stored_size.unwrap_or(record.size) > limit)
+    });
+    let why = match profile {
+        Profile::Minicore => "the pod asks for the profile `minicore`",
+        Profile::Metadata => "the pod asks for the profile `metadata`, or is not known",
+        Profile::Full if too_long => "it is longer than the pod allows",
+        Profile::Full => return,
+    };
+    if let Some(core) = manifest.core.take() {
+        manifest.entries.retain(|entry| entry.name != core.entry);
+        manifest.verdict = Verdict::Empty {
+            cause: Cause::Limit,
+            evidence: Some(why.to_owned()),
+        };
+        let what = "core".to_owned();
+        let why = why.to_owned();
+        manifest.gaps.push(Gap { what, why });
+    }
+    if profile == Profile::Metadata {
+        let minicore = EntryKind::Minicore.bundle_name(&manifest.stem);
+        let before = manifest.entries.len();
+        manifest.entries.retain(|entry| entry.name != minicore);
+        if manifest.entries.len() < before {
+            manifest.gaps.push(gap("minicore", why));
+        }
+    }
+}
+
+/// IBM's summary with namespace and pod.
+fn dump_info(manifest: &Manifest, entry: &Path) -> Option<Vec<u8>> {
+    let workload = manifest.workload.as_ref()?;
+    let name = EntryKind::DumpInfo.bundle_name(&manifest.stem);
+    manifest.entries.iter().find(|entry| entry.name == name)?;
+    let path = entry.join(EntryKind::DumpInfo.file_name());
+    let json = super::files::read(&path, 1, JSON_LIMIT).ok()?;
+    let mut info: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&json).ok()?;
+    info.insert("namespace".to_owned(), workload.namespace.clone()?.into());
+    info.insert("podname".to_owned(), workload.pod.clone()?.into());
+    serde_json::to_vec_pretty(&info).ok()
+}
+
+#[cfg(test)]
+#[path = "enrich_tests.rs"]
+mod tests;

@@ -1,0 +1,198 @@
+//! Entries with every source of knowledge there may be but a runtime; with one they are tested
+//! against the real thing.
+
+use std::fs;
+use std::path::PathBuf;
+
+use cdh_bundle::{BundleWriter, DumpId, EntryDir, SpoolState};
+
+use super::*;
+use crate::handler::HandlerArguments;
+use crate::handler::identity::first_manifest;
+use crate::paths::AgentPaths;
+use crate::workload::{Owner, Selection};
+
+const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
+const ID: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+
+struct Node {
+    root: tempfile::TempDir,
+    paths: AgentPaths,
+}
+
+impl Node {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let paths = AgentPaths::below(root.path());
+        fs::create_dir_all(&paths.spool).unwrap();
+        Self { root, paths }
+    }
+
+    fn entry(&self, cgroup: &str) -> SpoolEntry {
+        let id = DumpId::random();
+        let mut manifest = first_manifest(id, &HandlerArguments::default(), None);
+        manifest.workload = Owner::from_cgroup(cgroup.as_bytes()).map(|owner| owner.workload());
+        let mut entry = EntryDir::create(&self.paths.spool, id).unwrap();
+        entry
+            .write_file(&EntryKind::DumpInfo, b"{\"uuid\": \"x\"}")
+            .unwrap();
+        let core = EntryKind::Core(cdh_bundle::CoreEncoding::ZstdSeekable);
+        entry.write_file(&core, &[7; 5000]).unwrap();
+        entry.write_file(&EntryKind::Minicore, b"small").unwrap();
+        manifest.core = Some(cdh_bundle::CoreRecord {
+            entry: core.bundle_name(&manifest.stem),
+            encoding: cdh_bundle::CoreEncoding::ZstdSeekable,
+            size: 5000,
+            expected: 5000,
+            sha256: None,
+        });
+        let path = entry.seal(manifest).unwrap();
+        let state = SpoolState::Sealed;
+        SpoolEntry { id, path, state }
+    }
+
+    fn pod_logs(&self) {
+        let container = self
+            .paths
+            .workloads
+            .pod_logs
+            .join(format!("shop_api_{UID}/main"));
+        fs::create_dir_all(&container).unwrap();
+        let line = "2026-01-01T00:00:00Z stderr F out of cheese\n";
+        fs::write(container.join("0.log"), line).unwrap();
+    }
+
+    fn enrich(&self, entry: &SpoolEntry) -> Enriched {
+        let enricher = Enricher::begin(&self.paths.workloads, &self.paths.spool);
+        enricher.enrich(entry, &self.journal()).unwrap()
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.root.path().join("journal")
+    }
+}
+
+fn manifest(entry: &SpoolEntry) -> Manifest {
+    let bundle = BundleWriter::from_entry(&entry.path).unwrap();
+    bundle.write_to(&mut std::io::sink()).unwrap();
+    bundle.manifest().clone()
+}
+
+fn pod_cgroup() -> String {
+    format!("0::/kubepods/burstable/pod{UID}/{ID}\n")
+}
+
+#[test]
+fn without_a_runtime_the_kubelets_directories_name_pod_and_container() {
+    let node = Node::new();
+    node.pod_logs();
+    let entry = node.entry(&pod_cgroup());
+    assert!(matches!(node.enrich(&entry), Enriched::Ready));
+    let found = manifest(&entry);
+    let workload = found.workload.clone().unwrap();
+    assert_eq!(workload.source.as_deref(), Some("logs"));
+    assert_eq!(workload.namespace.as_deref(), Some("shop"));
+    assert_eq!(workload.pod.as_deref(), Some("api"));
+    assert_eq!(workload.container.as_deref(), Some("main"));
+    assert_eq!(workload.pod_uid.as_deref(), Some(UID));
+    let gap = found
+        .gaps
+        .iter()
+        .find(|gap| gap.what == "workload")
+        .unwrap();
+    assert!(!gap.why.is_empty());
+    let log = fs::read_to_string(entry.path.join("0.log")).unwrap();
+    assert_eq!(log, "out of cheese\n");
+    let info = fs::read_to_string(entry.path.join("dump-info.json")).unwrap();
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(
+        (&info["podname"], &info["uuid"]),
+        (&"api".into(), &"x".into())
+    );
+    // Once is enough.
+    node.enrich(&entry);
+    assert_eq!(manifest(&entry), found);
+}
+
+#[test]
+fn what_nobody_knows_is_a_gap_with_the_reason_and_said_once() {
+    let node = Node::new();
+    let entry = node.entry(&pod_cgroup());
+    node.enrich(&entry);
+    let found = manifest(&entry);
+    assert_eq!(
+        found.workload.clone().unwrap().container_id.as_deref(),
+        Some(ID)
+    );
+    assert_eq!(
+        found
+            .gaps
+            .iter()
+            .filter(|gap| gap.what == "workload")
+            .count(),
+        1
+    );
+    node.enrich(&entry);
+    assert_eq!(manifest(&entry), found);
+}
+
+#[test]
+fn a_process_of_the_host_is_said_to_be_one_and_nobody_is_asked() {
+    let node = Node::new();
+    let entry = node.entry("0::/system.slice/nginx.service\n");
+    let before = manifest(&entry);
+    node.enrich(&entry);
+    assert_eq!(manifest(&entry), before);
+    assert_eq!(before.workload.unwrap().kind, Some(WorkloadKind::Host));
+}
+
+#[test]
+fn an_entry_whose_upload_has_begun_is_not_changed() {
+    let node = Node::new();
+    node.pod_logs();
+    let entry = node.entry(&pod_cgroup());
+    let before = manifest(&entry);
+    fs::write(node.journal(), "").unwrap();
+    node.enrich(&entry);
+    assert_eq!(manifest(&entry), before);
+}
+
+#[test]
+fn of_an_unknown_pod_on_a_node_that_wants_to_be_asked_only_facts_are_kept() {
+    let mut node = Node::new();
+    node.paths.workloads.selection = Selection::OptIn { label: None };
+    let entry = node.entry(&pod_cgroup());
+    assert!(matches!(node.enrich(&entry), Enriched::Ready));
+    let found = manifest(&entry);
+    assert_eq!(found.core, None);
+    assert_eq!(found.verdict.word(), "empty");
+    let names: Vec<_> = found.entries.iter().map(|entry| &entry.name).collect();
+    assert!(
+        names.iter().all(|name| name.ends_with("dump-info.json")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_core_longer_than_the_pod_allows_is_left_out() {
+    let node = Node::new();
+    let entry = node.entry(&pod_cgroup());
+    let limited = |limit: u64| {
+        let mut found = manifest(&entry);
+        let settings = PodSettings {
+            core_limit: Some(limit),
+            ..PodSettings::default()
+        };
+        super::limit(&mut found, &settings);
+        found
+    };
+    assert!(limited(5000).core.is_some());
+    let short = limited(4999);
+    assert!(short.core.is_none());
+    assert!(
+        short
+            .entries
+            .iter()
+            .any(|entry| entry.name.ends_with("minicore.elf"))
+    );
+}

@@ -1,0 +1,281 @@
+//! Cgroup paths that were seen or are documented, each with its source.
+
+use super::*;
+
+const A: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
+const B: &str = "ffffffffeeeeeeeeddddddddccccccccbbbbbbbbaaaaaaaa9999999988888888";
+const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
+const UNDERSCORED: &str = "6a9b4a0c_8f1d_4f58_9a3b_2f64ab1d7c10";
+const STATIC: &str = "4f2a1b0c9d8e7f6a5b4c3d2e1f0a9b8c";
+
+/// `pod <uid or -> <runtime or -> <id>`, `in pod <uid>`, `host <unit or ->`, `nothing`.
+fn seen(text: &str) -> String {
+    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    match Owner::from_cgroup(text.as_bytes()) {
+        None => "nothing".to_owned(),
+        Some(Owner::Host { unit }) => format!("host {}", or_dash(unit.as_deref())),
+        Some(Owner::Pod { uid }) => format!("in pod {uid}"),
+        Some(Owner::Container(found)) => format!(
+            "pod {} {} {}",
+            or_dash(found.pod_uid.as_deref()),
+            or_dash(found.runtime),
+            found.id
+        ),
+    }
+}
+
+#[test]
+fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
+    let table: &[(&str, String, String)] = &[
+        (
+            "containerd 1.6, cgroupfs driver, v1, seen in a test of ours: RunPodSandbox with cgroup_parent",
+            format!(
+                "12:memory:/kubepods/burstable/pod{UID}/{A}\n0::/kubepods/burstable/pod{UID}/{A}\n"
+            ),
+            format!("pod {UID} - {A}"),
+        ),
+        (
+            "kubelet, cgroupfs driver, Guaranteed pods stand beside the classes: \
+             kubernetes/pkg/kubelet/cm/pod_container_manager_linux.go",
+            format!("4:cpu,cpuacct:/kubepods/pod{UID}/{A}\n"),
+            format!("pod {UID} - {A}"),
+        ),
+        (
+            "the same, BestEffort",
+            format!("4:cpu,cpuacct:/kubepods/besteffort/pod{UID}/{A}\n"),
+            format!("pod {UID} - {A}"),
+        ),
+        (
+            "kubelet, systemd driver, v2, containerd: cgroup_manager_linux.go (ToSystemd, escapes `-` as `_`)",
+            format!(
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"
+            ),
+            format!("pod {UID} containerd {A}"),
+        ),
+        (
+            "the same, Guaranteed",
+            format!(
+                "0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"
+            ),
+            format!("pod {UID} containerd {A}"),
+        ),
+        (
+            "the same, BestEffort, v1: the name of the hierarchy is systemd's",
+            format!(
+                "1:name=systemd:/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"
+            ),
+            format!("pod {UID} containerd {A}"),
+        ),
+        (
+            "CRI-O, systemd driver: cri-o/internal/config/cgmgr (scope prefix `crio`)",
+            format!(
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UNDERSCORED}.slice/crio-{A}.scope\n"
+            ),
+            format!("pod {UID} cri-o {A}"),
+        ),
+        (
+            "CRI-O 1.24 and later with crun: the process stands in a sub-group `container`",
+            format!(
+                "0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/crio-{A}.scope/container\n"
+            ),
+            format!("pod {UID} cri-o {A}"),
+        ),
+        (
+            "CRI-O, cgroupfs driver: cgmgr/cgroupfs.go joins parent and `crio-<id>`",
+            format!("0::/kubepods/burstable/pod{UID}/crio-{A}\n"),
+            format!("pod {UID} cri-o {A}"),
+        ),
+        (
+            "CRI-O's monitor stands in the pod, and is no container: `crio-conmon-<id>.scope`",
+            format!("0::/kubepods.slice/kubepods-pod{UNDERSCORED}.slice/crio-conmon-{A}.scope\n"),
+            format!("in pod {UID}"),
+        ),
+        (
+            "cri-dockerd, systemd driver: moby names scopes `docker-<id>.scope` below the cgroup parent",
+            format!(
+                "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UNDERSCORED}.slice/docker-{A}.scope\n"
+            ),
+            format!("pod {UID} docker {A}"),
+        ),
+        (
+            "cri-dockerd, cgroupfs driver",
+            format!("3:memory:/kubepods/besteffort/pod{UID}/{A}\n"),
+            format!("pod {UID} - {A}"),
+        ),
+        (
+            "docker alone, v1 and cgroupfs: docs.docker.com/engine/containers/runmetrics",
+            format!("9:memory:/docker/{A}\n"),
+            format!("pod - docker {A}"),
+        ),
+        (
+            "docker alone, v2 and systemd: the same page",
+            format!("0::/system.slice/docker-{A}.scope\n"),
+            format!("pod - docker {A}"),
+        ),
+        (
+            "docker in docker: the outer one is what the host's daemon knows",
+            format!("9:memory:/docker/{A}/docker/{B}\n"),
+            format!("pod - docker {A}"),
+        ),
+        (
+            "kind: a node is a docker container, its kubelet has `cgroupRoot: /kubelet`",
+            format!(
+                "0::/system.slice/docker-{B}.scope/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope\n"
+            ),
+            format!("pod {UID} containerd {A}"),
+        ),
+        (
+            "kind, cgroupfs driver",
+            format!("0::/docker/{B}/kubelet/kubepods/besteffort/pod{UID}/{A}\n"),
+            format!("pod {UID} - {A}"),
+        ),
+        (
+            "runc's cgroupfs path below a systemd slice when the drivers of kubelet and containerd \
+             differ: containerd issue 4857 shows `…slice:cri-containerd:<id>`",
+            format!(
+                "0::/system.slice/containerd.service/kubepods-burstable-pod{UNDERSCORED}.slice:cri-containerd:{A}\n"
+            ),
+            format!("pod {UID} containerd {A}"),
+        ),
+        (
+            "a static pod: its UID is the hash of its file (kubelet/config/common.go)",
+            format!(
+                "0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{STATIC}.slice/cri-containerd-{A}.scope\n"
+            ),
+            format!("pod {STATIC} containerd {A}"),
+        ),
+        (
+            "a process in the pod's own group",
+            format!("0::/kubepods/burstable/pod{UID}\n"),
+            format!("in pod {UID}"),
+        ),
+        (
+            "as a reader in a cgroup namespace sees a neighbour: cgroup_namespaces(7)",
+            format!("0::/../../pod{UID}/{A}\n"),
+            format!("pod {UID} - {A}"),
+        ),
+        (
+            "systemd inside a container makes groups below its own",
+            format!("0::/kubepods/burstable/pod{UID}/{A}/system.slice/nginx.service\n"),
+            format!("pod {UID} - {A}"),
+        ),
+        (
+            "a container cannot pass for another pod by groups that it makes",
+            format!(
+                "0::/kubepods/burstable/pod{UID}/{A}/kubepods/pod{}/{B}\n",
+                UID.replace('6', "7")
+            ),
+            format!("pod {UID} - {A}"),
+        ),
+        (
+            "podman 4.3, root, cgroupfs manager, seen in a test of ours",
+            format!("11:memory:/libpod_parent/libpod-{A}\n0::/libpod_parent/libpod-{A}\n"),
+            format!("pod - podman {A}"),
+        ),
+        (
+            "podman's monitor in the same place: `/libpod_parent/conmon`",
+            "11:memory:/libpod_parent/conmon\n".to_owned(),
+            "host -".to_owned(),
+        ),
+        (
+            "podman, root, systemd manager: podman-run(1), --cgroups",
+            format!("0::/machine.slice/libpod-{A}.scope/container\n"),
+            format!("pod - podman {A}"),
+        ),
+        (
+            "its monitor",
+            format!("0::/machine.slice/libpod-conmon-{A}.scope\n"),
+            format!("host libpod-conmon-{A}.scope"),
+        ),
+        (
+            "podman in a pod of its own: `machine-libpod_pod_<id>.slice` is no pod of Kubernetes",
+            format!("0::/machine.slice/machine-libpod_pod_{B}.slice/libpod-{A}.scope/container\n"),
+            format!("pod - podman {A}"),
+        ),
+        (
+            "podman without root",
+            format!(
+                "0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope/container\n"
+            ),
+            format!("pod - podman {A}"),
+        ),
+        (
+            "podman as a unit of systemd (quadlet): podman-systemd.unit(5), --cgroups=split",
+            format!("0::/system.slice/web.service/libpod-payload-{A}\n"),
+            format!("pod - podman {A}"),
+        ),
+        (
+            "nerdctl, systemd",
+            format!("0::/system.slice/nerdctl-{A}.scope\n"),
+            format!("pod - containerd {A}"),
+        ),
+        (
+            "nerdctl, cgroupfs: the group is containerd's namespace",
+            format!("9:memory:/default/{A}\n"),
+            format!("pod - containerd {A}"),
+        ),
+        (
+            "Amazon ECS: /ecs/<task>/<id>",
+            format!("9:memory:/ecs/0a1b2c3d4e5f60718293a4b5c6d7e8f9/{A}\n"),
+            format!("pod - - {A}"),
+        ),
+        (
+            "hybrid: one hierarchy stands at the root",
+            format!("5:rdma:/\n4:memory:/kubepods/pod{UID}/{A}\n0::/\n"),
+            format!("pod {UID} - {A}"),
+        ),
+        (
+            "a service of the host",
+            "0::/system.slice/nginx.service\n".to_owned(),
+            "host nginx.service".to_owned(),
+        ),
+        (
+            "the runtime itself is a service of the host",
+            "0::/system.slice/containerd.service\n".to_owned(),
+            "host containerd.service".to_owned(),
+        ),
+        (
+            "a login",
+            "0::/user.slice/user-0.slice/session-3.scope\n".to_owned(),
+            "host session-3.scope".to_owned(),
+        ),
+        (
+            "v2 without systemd",
+            "0::/\n".to_owned(),
+            "host -".to_owned(),
+        ),
+        (
+            "gone before it was read",
+            String::new(),
+            "nothing".to_owned(),
+        ),
+        (
+            "no lines of this form",
+            "garbage\n\u{fffd}:\n".to_owned(),
+            "nothing".to_owned(),
+        ),
+        (
+            "names that only look like ours",
+            "0::/system.slice/docker-compose.service/podman/podcast\n".to_owned(),
+            "host docker-compose.service".to_owned(),
+        ),
+    ];
+    for (source, text, expected) in table {
+        assert_eq!(seen(text), *expected, "{source}");
+    }
+}
+
+#[test]
+fn the_first_manifest_says_what_the_cgroup_tells() {
+    let workload = |text: &str| Owner::from_cgroup(text.as_bytes()).unwrap().workload();
+    let pod = workload(&format!("0::/kubepods/pod{UID}/{A}\n"));
+    assert_eq!(pod.kind, Some(WorkloadKind::Pod));
+    assert_eq!(
+        (pod.pod_uid.as_deref(), pod.container_id.as_deref()),
+        (Some(UID), Some(A))
+    );
+    let host = workload("0::/system.slice/nginx.service\n");
+    assert_eq!(host.kind, Some(WorkloadKind::Host));
+    assert_eq!(host.extra["unit"], "nginx.service");
+    assert_eq!(host.pod, None);
+}

@@ -1,0 +1,67 @@
+//! Whose dump it is: namespace, pod, container, image, last log lines.
+//!
+//! ```text
+//! handler   cgroup ──▶ pod UID, container id ──▶ identity.json          (never asks anybody)
+//! daemon    <id>.partial appears ──▶ lookup: runtime's socket, 2 s in all ──▶ answer is kept
+//!           entry is sealed      ──▶ enrich: files and an amended manifest ──▶ shipped
+//! ```
+//!
+//! The runtime is asked by container id, as soon as the entry appears, because containers vanish
+//! soon after the crash; what it listed before (see [`known`]) and what the kubelet named its log
+//! directories stand in for an answer that does not come. What nobody knows is a gap with the
+//! reason. Invariants: nothing here stands between the kernel and the spool; an entry is sealed or
+//! amended, never in between ([`cdh_bundle::amend`]); what is done twice is done once.
+
+mod engine;
+mod enrich;
+mod files;
+mod identity;
+mod known;
+mod options;
+mod pod_logs;
+mod pod_settings;
+mod scrub;
+mod table;
+
+#[cfg(feature = "cri")]
+mod asking;
+#[cfg(feature = "cri")]
+mod lookups;
+#[cfg(not(feature = "cri"))]
+#[path = "no_lookups.rs"]
+mod lookups;
+#[cfg(feature = "cri")]
+mod shapes;
+
+pub(crate) use enrich::{Enriched, Enricher};
+pub use identity::{ContainerIdentity, Owner};
+pub use options::WorkloadOptions;
+pub use pod_settings::{PodSettings, Profile, Selection};
+pub(crate) use table::PodTable;
+
+use cdh_bundle::{EntryKind, Gap, ImageRef, Workload};
+
+/// What was learned about a container.
+#[derive(Clone, Debug, Default)]
+struct Answer {
+    workload: Workload,
+    image: Option<ImageRef>,
+    files: Vec<(EntryKind, Vec<u8>)>,
+    /// Log files, by the number of the container, to be read again when the process is gone.
+    logs: Vec<(u32, std::path::PathBuf)>,
+    /// What must not stand in them.
+    secrets: Vec<String>,
+    settings: PodSettings,
+    gaps: Vec<Gap>,
+    /// The container's first process, where the runtime tells: it ends with the container.
+    init_pid: Option<u64>,
+    /// Whether the runtime says that it has ended.
+    exited: bool,
+}
+
+fn gap(what: &str, why: impl Into<String>) -> Gap {
+    Gap {
+        what: what.to_owned(),
+        why: why.into(),
+    }
+}

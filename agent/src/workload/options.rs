@@ -1,0 +1,63 @@
+//! What the agent is told about this node's pods.
+
+use std::path::PathBuf;
+
+use super::pod_settings::Selection;
+
+/// Where runtimes listen, as they are installed: containerd, CRI-O, cri-dockerd, k3s and RKE2, k0s,
+/// MicroK8s, Bottlerocket.
+const SOCKETS: [&str; 7] = [
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/cri-dockerd.sock",
+    "/run/k3s/containerd/containerd.sock",
+    "/run/k0s/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
+    "/run/dockershim.sock",
+];
+
+/// Where to ask about pods, and what to do with the answers.
+#[derive(Clone, Debug)]
+pub struct WorkloadOptions {
+    /// Sockets of runtimes; empty means those that are found.
+    pub sockets: Vec<PathBuf>,
+    /// The kubelet's log directory.
+    pub pod_logs: PathBuf,
+    /// The kubelet's links to the logs of containers, whose names tell whose they are.
+    pub container_logs: PathBuf,
+    /// Where podman and docker keep what they know of their containers.
+    pub engines: PathBuf,
+    /// Name of this node in Kubernetes.
+    pub node: Option<String>,
+    /// Last log lines that are kept of each container; 0 means none.
+    pub log_lines: usize,
+    /// Which pods are dumped.
+    pub selection: Selection,
+}
+
+impl Default for WorkloadOptions {
+    fn default() -> Self {
+        Self {
+            sockets: Vec::new(),
+            pod_logs: "/var/log/pods".into(),
+            container_logs: "/var/log/containers".into(),
+            engines: "/var/lib".into(),
+            node: None,
+            log_lines: 500,
+            selection: Selection::default(),
+        }
+    }
+}
+
+impl WorkloadOptions {
+    /// The sockets to ask, in this order. They are looked for each time: a runtime may be installed,
+    /// or come up, after the agent.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        if !self.sockets.is_empty() {
+            return self.sockets.clone();
+        }
+        let found = SOCKETS.iter().map(PathBuf::from);
+        found.filter(|path| path.exists()).collect()
+    }
+}

@@ -1,0 +1,209 @@
+//! What a pod says about its own dumps, in annotations or labels:
+//!
+//! | `cdh.io/dump` | `"true"`, `"false"` | whether there are dumps of it |
+//! | `cdh.io/profile` | `full`, `minicore`, `metadata` | how much of them is kept |
+//! | `cdh.io/core-limit` | `2G` | a stored core at most; of a longer one the rest stays |
+//!
+//! An annotation counts before a label. A value that cannot be read is as none, and becomes a gap:
+//! a pod's author learns of the mistake, and no evidence is lost by it.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+const PREFIX: &str = "cdh.io/";
+
+/// How much of a dump is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// Everything.
+    #[default]
+    Full,
+    /// No core, but stacks and registers.
+    Minicore,
+    /// Neither: facts and raw backtrace only.
+    Metadata,
+}
+
+/// Which pods are dumped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Selection {
+    /// All that do not opt out.
+    #[default]
+    OptOut,
+    /// Those that say `cdh.io/dump: "true"`, or have this label, whatever its value. Of a pod that
+    /// nobody knows there is a dump without core: it may have opted in.
+    OptIn {
+        /// The label.
+        label: Option<String>,
+    },
+}
+
+/// A pod's own settings, as far as it has any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodSettings {
+    /// Whether there are dumps of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dump: Option<bool>,
+    /// How much is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
+    /// Bytes of a stored core at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core_limit: Option<u64>,
+}
+
+impl PodSettings {
+    /// Reads them, and what cannot be read.
+    #[must_use]
+    pub fn read(
+        annotations: &HashMap<String, String>,
+        labels: &HashMap<String, String>,
+        selection: &Selection,
+    ) -> (Self, Vec<String>) {
+        let mut problems = Vec::new();
+        let value = |name: &str| {
+            let key = format!("{PREFIX}{name}");
+            let found = annotations.get(&key).or_else(|| labels.get(&key))?;
+            Some((found.trim().to_owned(), key))
+        };
+        let mut settings = Self::default();
+        let mut refuse = |key: &str, value: &str, expected: &str| {
+            let shown: String = value.chars().take(64).collect();
+            problems.push(format!("`{key}` is `{shown}`: {expected} is expected"));
+        };
+        if let Some((text, key)) = value("dump") {
+            match text.as_str() {
+                "true" => settings.dump = Some(true),
+                "false" => settings.dump = Some(false),
+                other => refuse(&key, other, "`true` or `false`"),
+            }
+        }
+        if let Some((text, key)) = value("profile") {
+            match text.as_str() {
+                "full" => settings.profile = Some(Profile::Full),
+                "minicore" => settings.profile = Some(Profile::Minicore),
+                "metadata" => settings.profile = Some(Profile::Metadata),
+                other => refuse(&key, other, "`full`, `minicore` or `metadata`"),
+            }
+        }
+        if let Some((text, key)) = value("core-limit") {
+            match parse_size(&text) {
+                Some(bytes) => settings.core_limit = Some(bytes),
+                None => refuse(&key, &text, "a number of bytes such as `512M` or `2G`"),
+            }
+        }
+        if settings.dump.is_none()
+            && let Selection::OptIn { label } = selection
+        {
+            let chosen = label
+                .as_ref()
+                .is_some_and(|label| labels.contains_key(label));
+            settings.dump = Some(chosen);
+        }
+        (settings, problems)
+    }
+
+    /// What holds for a pod that nobody knows.
+    #[must_use]
+    pub fn of_unknown(selection: &Selection) -> Self {
+        match selection {
+            Selection::OptOut => Self::default(),
+            Selection::OptIn { .. } => Self {
+                profile: Some(Profile::Metadata),
+                ..Self::default()
+            },
+        }
+    }
+
+    /// Whether it is as if the pod had said nothing.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        self.dump != Some(false)
+            && self.profile.unwrap_or_default() == Profile::Full
+            && self.core_limit.is_none()
+    }
+}
+
+/// `1500`, `512M`, `2Gi`: letters stand for powers of 1024.
+fn parse_size(text: &str) -> Option<u64> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end)?;
+    let shift = match unit.to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KI" | "KIB" => 10,
+        "M" | "MI" | "MIB" => 20,
+        "G" | "GI" | "GIB" => 30,
+        "T" | "TI" | "TIB" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        pairs.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn annotations_count_before_labels_and_mistakes_are_told() {
+        let read = |annotations: &[(&str, &str)], labels: &[(&str, &str)]| {
+            PodSettings::read(&map(annotations), &map(labels), &Selection::OptOut)
+        };
+        let (found, problems) = read(
+            &[("cdh.io/profile", "minicore"), ("cdh.io/core-limit", "2Gi")],
+            &[("cdh.io/profile", "full"), ("cdh.io/dump", "true")],
+        );
+        let expected = PodSettings {
+            dump: Some(true),
+            profile: Some(Profile::Minicore),
+            core_limit: Some(2 << 30),
+        };
+        assert_eq!((found, problems), (expected, Vec::new()));
+        let (found, problems) = read(
+            &[
+                ("cdh.io/dump", "no"),
+                ("cdh.io/profile", "tiny"),
+                ("cdh.io/core-limit", "much"),
+            ],
+            &[],
+        );
+        assert!(found.is_usual());
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(
+            problems[0].contains("`cdh.io/dump` is `no`"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn who_opts_in_is_dumped_and_an_unknown_pod_keeps_its_facts() {
+        let opt_in = Selection::OptIn {
+            label: Some("keep-cores".to_owned()),
+        };
+        let dumped = |annotations: &[(&str, &str)], labels: &[(&str, &str)]| {
+            let (found, _) = PodSettings::read(&map(annotations), &map(labels), &opt_in);
+            found.dump
+        };
+        assert_eq!(dumped(&[], &[]), Some(false));
+        assert_eq!(dumped(&[("cdh.io/dump", "true")], &[]), Some(true));
+        assert_eq!(dumped(&[], &[("keep-cores", "")]), Some(true));
+        assert_eq!(
+            dumped(&[("cdh.io/dump", "false")], &[("keep-cores", "")]),
+            Some(false)
+        );
+        assert_eq!(
+            PodSettings::of_unknown(&opt_in).profile,
+            Some(Profile::Metadata)
+        );
+        assert!(PodSettings::of_unknown(&Selection::OptOut).is_usual());
+    }
+}

