@@ -348,7 +348,7 @@ pub struct ImportArgs {
     #[arg(value_name = "CORE", required = true, value_hint = ValueHint::FilePath)]
     pub cores: Vec<PathBuf>,
     #[command(flatten)]
-    pub workload: WorkloadArgs,
+    pub workload: PlaceArgs,
     /// Output format: the new ids, or JSON
     #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
     pub output: TextFormat,
@@ -357,7 +357,7 @@ pub struct ImportArgs {
 /// Where a process ran, for cores that do not tell.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Workload")]
-pub struct WorkloadArgs {
+pub struct PlaceArgs {
     /// Kubernetes namespace that the process ran in
     #[arg(long, short = 'n', value_name = "NAMESPACE")]
     pub namespace: Option<String>,
