@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use crate::symbolizer::{has_debug_info, has_symbols};
 use crate::{
-    Fingerprint, Frame, LoadedModule, ModuleNeed, ModuleStatus, SectionArena, Stop, Symbolizer,
-    Unwinder, UnwoundFrame, needs_of,
+    Alone, Fingerprint, Frame, LoadedModule, ModuleNeed, ModuleStatus, SectionArena, Stop,
+    Surroundings, Symbolizer, Unwinder, UnwoundFrame, needs_of,
 };
 
 /// Frames of all threads together, and those that each may have in any case: a hostile core can claim
@@ -97,11 +97,24 @@ pub fn backtrace(
     arena: &SectionArena,
     options: &BacktraceOptions,
 ) -> Backtrace {
+    backtrace_with(threads, memory, modules, arena, options, &Alone)
+}
+
+/// As [`backtrace`], with files and memories that the caller has.
+#[must_use]
+pub fn backtrace_with(
+    threads: &[Thread],
+    memory: &(dyn Memory + Sync),
+    modules: &[LoadedModule<'_>],
+    arena: &SectionArena,
+    options: &BacktraceOptions,
+    surroundings: &dyn Surroundings,
+) -> Backtrace {
     let modules = with_vdso(modules, memory, arena);
     let start = Instant::now();
     let stacks = unwind_all(threads, memory, &modules, options);
     let unwound = Instant::now();
-    let symbolizer = Symbolizer::new(&modules, arena);
+    let symbolizer = Symbolizer::new(&modules, arena, surroundings);
     let table = symbolizer.look_up(stacks.iter().map(|stack| stack.0.as_slice()));
     let name =
         |(index, (thread, (frames, stop))): (usize, (&Thread, &(Vec<UnwoundFrame>, Stop)))| {

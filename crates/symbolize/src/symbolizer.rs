@@ -11,12 +11,12 @@ use cdh_elfcore::{Avma, ElfObject, Svma};
 use rayon::prelude::*;
 
 use crate::deadline::Deadline;
-use crate::debug_info::{DebugInfo, Found, Site, TailCalls};
+use crate::debug_info::{DebugInfo, Found, Site, Source, TailCalls};
 use crate::demangle::demangle;
 use crate::tail_call::{Pair, TailFrame};
 use crate::{
-    Frame, FrameTrust, Function, LoadedModule, ModuleStatus, Reason, SectionArena, UnwoundFrame,
-    section, symbol, tail_call,
+    Frame, FrameTrust, Function, LoadedModule, ModuleStatus, Reason, SectionArena, Surroundings,
+    UnwoundFrame, go, section, symbol, tail_call,
 };
 
 /// After this, names come from ELF symbols only: hostile DWARF can take forever. Gigabytes of honest
@@ -27,6 +27,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 pub struct Symbolizer<'data> {
     modules: &'data [LoadedModule<'data>],
     arena: &'data SectionArena,
+    surroundings: &'data dyn Surroundings,
     debug_infos: Vec<OnceLock<Option<DebugInfo<'data>>>>,
     mini_debug_infos: Vec<OnceLock<Option<ElfObject<'data>>>>,
     deadline: Deadline,
@@ -43,10 +44,15 @@ pub struct SymbolTable {
 impl<'data> Symbolizer<'data> {
     /// Prepares naming; nothing is read yet.
     #[must_use]
-    pub fn new(modules: &'data [LoadedModule<'data>], arena: &'data SectionArena) -> Self {
+    pub fn new(
+        modules: &'data [LoadedModule<'data>],
+        arena: &'data SectionArena,
+        surroundings: &'data dyn Surroundings,
+    ) -> Self {
         Self {
             modules,
             arena,
+            surroundings,
             debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
             mini_debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
             deadline: Deadline::after(TIME_LIMIT),
@@ -132,6 +138,16 @@ impl<'data> Symbolizer<'data> {
             found = info.find(addresses, TailCalls::Ignore, self.deadline);
         }
         let nameless = |found: &Found| found.sites.last().is_none_or(|site| site.name.is_none());
+        if found.iter().any(nameless)
+            && let Some(table) = go::Table::open(object)
+        {
+            for (found, at) in found.iter_mut().zip(addresses) {
+                if let Some(function) = table.find(*at).filter(|_| nameless(found)) {
+                    found.sites = vec![function.site];
+                    found.entry = Some(function.entry);
+                }
+            }
+        }
         if found.iter().any(nameless) {
             let mini = self.mini_debug_info(index, object);
             let objects: Vec<&ElfObject<'data>> = [Some(object), loaded.debug.as_ref(), mini]
@@ -160,7 +176,12 @@ impl<'data> Symbolizer<'data> {
         let open = || {
             let objects = [loaded.debug.as_ref(), loaded.object.as_ref()];
             let mut objects = objects.into_iter().flatten();
-            objects.find_map(|object| DebugInfo::open(object, loaded.alt.as_ref(), self.arena))
+            let source = Source {
+                module: index,
+                arena: self.arena,
+                surroundings: self.surroundings,
+            };
+            objects.find_map(|object| DebugInfo::open(object, loaded.alt.as_ref(), source))
         };
         self.debug_infos.get(index)?.get_or_init(open).as_ref()
     }
