@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 use cdh_symbolize::{Backtrace, BacktraceOptions, SectionArena};
 
+use super::surroundings::DiskSurroundings;
+use super::symbol_cache::SymbolCache;
 use super::{Analysis, Dump, FoundModule, ModuleSearch, Observer, Origin, find_modules};
 use crate::settings::Settings;
 
@@ -66,7 +68,19 @@ pub fn backtrace(
     };
     let arena = SectionArena::default();
     let threads = analysis.head.threads();
-    let backtrace = cdh_symbolize::backtrace(threads, &analysis.memory, &loaded, &arena, &options);
+    let surroundings = DiskSurroundings {
+        modules: &modules,
+        search: &search,
+        cache: SymbolCache::in_directory(&settings.cache.join("symbols")),
+    };
+    let backtrace = cdh_symbolize::backtrace_with(
+        threads,
+        &analysis.memory,
+        &loaded,
+        &arena,
+        &options,
+        &surroundings,
+    );
     Ok(NamedStacks {
         backtrace,
         analysis,

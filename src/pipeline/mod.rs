@@ -11,6 +11,8 @@ mod files;
 mod import;
 mod modules;
 mod stores;
+mod surroundings;
+mod symbol_cache;
 mod sysroot;
 
 pub use backtrace::{BacktraceRequest, backtrace};

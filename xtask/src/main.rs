@@ -5,6 +5,7 @@
 //! cargo xtask demo      real crashes, captured, listed, explained, and compared with gdb
 //! cargo xtask handler   builds the static handler and prints its path
 //! cargo xtask bench     measures against peers
+//! cargo xtask fixtures  builds the corpus and compares backtraces with gdb's
 //! cargo xtask docs      regenerates man pages and completions
 //! ```
 
@@ -13,6 +14,7 @@ mod build;
 mod crash;
 mod demo;
 mod docs;
+mod fixtures;
 mod guardian;
 mod tools;
 
@@ -47,11 +49,15 @@ fn run() -> Result<()> {
             println!("{}", build::handler()?.display());
             Ok(())
         }
+        "fixtures" => {
+            tools::require(&["cc", "gdb"])?;
+            fixtures::run(&rest)
+        }
         "docs" => docs::generate(),
         "bench" => {
             tools::require(&["cc"])?;
             bench::run(&rest)
         }
-        _ => bail!("usage: cargo xtask test | demo | handler | docs | bench"),
+        _ => bail!("usage: cargo xtask test | demo | handler | docs | bench | fixtures"),
     }
 }

@@ -30,6 +30,7 @@ mod fingerprint;
 mod frame;
 mod go;
 mod loaded;
+mod memo;
 mod need;
 mod section;
 mod surroundings;

@@ -1,6 +1,8 @@
 //! What tests of several rooms share: programs that crash, and the lock around the kernel's core
 //! settings.
 
+pub mod corpus;
+pub mod divergence;
 mod kernel_settings;
 mod program;
 

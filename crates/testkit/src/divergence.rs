@@ -1,0 +1,222 @@
+//! Our frames against gdb's: where they differ must stand in `tests/fixtures/divergences.toml`, with the
+//! cause and who is right.
+
+use std::fmt::Write;
+use std::io;
+
+use serde::Deserialize;
+
+use crate::corpus::{OracleThread, Variant, fixtures};
+
+/// A frame in a form that can be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// `normal`, `inline`, `tail`, `signal`.
+    pub kind: String,
+    /// Name for people.
+    pub name: Option<String>,
+    /// Linkage name.
+    pub raw: Option<String>,
+    /// `file:line`.
+    pub place: Option<String>,
+}
+
+/// A thread of ours in that form.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    /// Thread id.
+    pub tid: u32,
+    /// Innermost first.
+    pub frames: Vec<Line>,
+}
+
+/// A difference that is known.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// `fixture/variant`; `*` stands for anything.
+    pub case: String,
+    /// gdb's first frame that differs (`*` as above), or `-` where its stack ended.
+    pub gdb: String,
+    /// Ours.
+    pub ours: String,
+    /// Why.
+    pub cause: String,
+    /// `cdh`, `gdb` or `both`: a matter of taste.
+    pub right: String,
+}
+
+/// A difference that was found.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// `fixture/variant`.
+    pub case: String,
+    /// Thread id.
+    pub tid: u32,
+    /// gdb's first frame that differs.
+    pub gdb: String,
+    /// Ours.
+    pub ours: String,
+    /// Both stacks.
+    pub stacks: String,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    divergence: Vec<Known>,
+}
+
+/// The list.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn known() -> io::Result<Vec<Known>> {
+    let text = std::fs::read_to_string(fixtures().join("divergences.toml"))?;
+    let list: List = toml::from_str(&text).map_err(io::Error::other)?;
+    Ok(list.divergence)
+}
+
+impl Known {
+    /// Whether this is the difference that was found.
+    #[must_use]
+    pub fn explains(&self, found: &Difference) -> bool {
+        matches(&self.case, &found.case)
+            && matches(&self.gdb, &found.gdb)
+            && matches(&self.ours, &found.ours)
+    }
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    let mut open = false;
+    for part in parts {
+        open = true;
+        match rest.find(part) {
+            Some(at) => rest = rest.get(at + part.len()..).unwrap_or_default(),
+            None => return false,
+        }
+        if part.is_empty() {
+            rest = "";
+        }
+    }
+    rest.is_empty() || (open && pattern.ends_with('*'))
+}
+
+/// Compares all threads of a variant; threads that agree, and the differences.
+#[must_use]
+pub fn compare(
+    variant: &Variant,
+    gdb: &[OracleThread],
+    ours: &[Stack],
+) -> (usize, Vec<Difference>) {
+    let mut equal = 0;
+    let mut differences = Vec::new();
+    for thread in gdb {
+        let theirs: Vec<Line> = thread
+            .frames
+            .iter()
+            .map(|frame| Line {
+                kind: frame.kind.clone(),
+                name: frame.name.clone(),
+                raw: frame.raw.clone(),
+                place: frame.place.clone(),
+            })
+            .collect();
+        let own = ours.iter().find(|stack| stack.tid == thread.tid);
+        let own = own.map(|stack| stack.frames.as_slice()).unwrap_or_default();
+        let length = theirs.len().max(own.len());
+        let differs = |index: &usize| match (theirs.get(*index), own.get(*index)) {
+            (Some(theirs), Some(own)) => !same(theirs, own),
+            _ => true,
+        };
+        match (0..length).find(differs) {
+            None => equal += 1,
+            Some(first) => differences.push(Difference {
+                case: variant.name.clone(),
+                tid: thread.tid,
+                gdb: theirs.get(first).map_or_else(|| "-".to_owned(), shown),
+                ours: own.get(first).map_or_else(|| "-".to_owned(), shown),
+                stacks: both(&theirs, own),
+            }),
+        }
+    }
+    (equal, differences)
+}
+
+fn both(gdb: &[Line], ours: &[Line]) -> String {
+    let mut text = String::new();
+    for (title, lines) in [("gdb", gdb), ("cdh", ours)] {
+        for (number, line) in lines.iter().take(40).enumerate() {
+            let _ = writeln!(text, "    {title} #{number} {}", shown(line));
+        }
+    }
+    text
+}
+
+fn shown(line: &Line) -> String {
+    let mut text = line.name.clone().unwrap_or_else(|| "??".to_owned());
+    if line.kind == "signal" {
+        text = "<signal>".to_owned();
+    }
+    if let Some(place) = &line.place {
+        let _ = write!(text, " {place}");
+    }
+    if line.kind == "inline" || line.kind == "tail" {
+        let _ = write!(text, " [{}]", line.kind);
+    }
+    text
+}
+
+fn same(gdb: &Line, ours: &Line) -> bool {
+    if gdb.kind != ours.kind {
+        return false;
+    }
+    if gdb.kind == "signal" {
+        return true;
+    }
+    let names = match (&gdb.raw, &ours.raw) {
+        (Some(theirs), Some(own)) if theirs == own => true,
+        _ => match (&gdb.name, &ours.name) {
+            (Some(theirs), Some(own)) => plain(theirs) == plain(own),
+            (None, None) => true,
+            _ => false,
+        },
+    };
+    names && gdb.place == ours.place
+}
+
+/// Without what is a matter of style: blanks, the arguments that gdb adds to some names.
+fn plain(name: &str) -> String {
+    let name: String = name.chars().filter(|c| !c.is_whitespace()).collect();
+    match name.find('(') {
+        Some(at) if at > 0 && name.ends_with(')') && !name.starts_with('(') => {
+            name.get(..at).unwrap_or_default().to_owned()
+        }
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn stars_stand_for_anything() {
+        for (pattern, text) in [
+            ("a*c", "abbc"),
+            ("*", ""),
+            ("a", "a"),
+            ("a*", "ab"),
+            ("*b*", "abc"),
+        ] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("a*c", "abd"), ("a", "ab"), ("", "a")] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+}
