@@ -1,6 +1,6 @@
 //! Builds the corpus and compares our backtraces with gdb's.
 //!
-//! `cargo xtask fixtures [--keep DIR] [--release] [NAME]…`
+//! `cargo xtask fixtures [--keep DIR] [--cdh PROGRAM] [NAME]…`
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,10 +18,12 @@ const LIMIT: &str = "3000";
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let mut names = Vec::new();
     let mut place: Option<PathBuf> = None;
+    let mut cdh: Option<PathBuf> = None;
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match word.as_str() {
             "--keep" => place = Some(words.next().context("`--keep` wants a directory")?.into()),
+            "--cdh" => cdh = Some(words.next().context("`--cdh` wants a program")?.into()),
             name => names.push(name.to_owned()),
         }
     }
@@ -30,7 +32,10 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     }
     let scratch = tempfile::tempdir()?;
     let place = place.as_deref().unwrap_or(scratch.path());
-    let cdh = build::cdh()?;
+    let cdh = match cdh {
+        Some(cdh) => cdh,
+        None => build::cdh()?,
+    };
     let known = divergence::known()?;
     let mut total = Total::default();
     for name in &names {

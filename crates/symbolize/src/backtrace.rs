@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use crate::symbolizer::{has_debug_info, has_symbols};
 use crate::{
-    Alone, Fingerprint, Frame, LoadedModule, ModuleNeed, ModuleStatus, SectionArena, Stop,
-    Surroundings, Symbolizer, Unwinder, UnwoundFrame, needs_of,
+    Alone, Explanation, Fingerprint, Frame, LoadedModule, ModuleNeed, ModuleStatus, SectionArena,
+    Stop, Surroundings, Symbolizer, Unwinder, UnwoundFrame, needs_of,
 };
 
 /// Frames of all threads together, and those that each may have in any case: a hostile core can claim
@@ -44,6 +44,9 @@ pub struct Backtrace {
     /// Of the crashing thread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
+    /// How the fingerprint came about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
     /// How long it took.
     pub elapsed: Elapsed,
 }
@@ -126,9 +129,12 @@ pub fn backtrace_with(
             }
         };
     let threads: Vec<ThreadBacktrace> = threads.iter().zip(&stacks).enumerate().map(name).collect();
-    let crashing = threads.first();
+    let explanation = threads
+        .first()
+        .and_then(|thread| Fingerprint::from_frames(&thread.frames, thread.stop, &modules));
     Backtrace {
-        fingerprint: crashing.and_then(|thread| Fingerprint::from_frames(&thread.frames, &modules)),
+        fingerprint: explanation.as_ref().map(|found| found.fingerprint.clone()),
+        explanation,
         modules: modules.iter().map(report).collect(),
         elapsed: Elapsed {
             unwind_micros: micros(unwound.saturating_duration_since(start)),

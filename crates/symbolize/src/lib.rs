@@ -44,7 +44,7 @@ pub use backtrace::{
     Backtrace, BacktraceOptions, Elapsed, ModuleReport, ThreadBacktrace, backtrace, backtrace_with,
     module_needs,
 };
-pub use fingerprint::Fingerprint;
+pub use fingerprint::{Explanation, Fingerprint, Role};
 pub use frame::{Frame, Function, Location, Reason};
 pub use loaded::{LoadedModule, ModuleStatus};
 pub use need::{ModuleNeed, Need, needs_of};

@@ -115,6 +115,18 @@ pub fn compare(
 ) -> (usize, Vec<Difference>) {
     let mut equal = 0;
     let mut differences = Vec::new();
+    if gdb.is_empty() {
+        differences.push(Difference {
+            case: variant.name.clone(),
+            tid: 0,
+            gdb: "(nothing)".to_owned(),
+            ours: "(frames)".to_owned(),
+            stacks: ours
+                .first()
+                .map(|stack| both(&[], &stack.frames))
+                .unwrap_or_default(),
+        });
+    }
     for thread in gdb {
         let theirs: Vec<Line> = thread
             .frames
@@ -189,20 +201,55 @@ fn same(gdb: &Line, ours: &Line) -> bool {
     names && gdb.place == ours.place
 }
 
-/// Without what is a matter of style: blanks, the arguments that gdb adds to some names.
+/// Without what is a matter of style where there is no debug information: gdb adds parameters to C++ names,
+/// the hash to Rust's, and tells clones.
 fn plain(name: &str) -> String {
+    let name = name.split(" [clone ").next().unwrap_or_default();
     let name: String = name.chars().filter(|c| !c.is_whitespace()).collect();
-    match name.find('(') {
-        Some(at) if at > 0 && name.ends_with(')') && !name.starts_with('(') => {
-            name.get(..at).unwrap_or_default().to_owned()
-        }
+    let name = name
+        .strip_suffix("const")
+        .filter(|rest| rest.ends_with(')'))
+        .unwrap_or(&name);
+    let is_hash = |hash: &str| {
+        hash.len() == 17
+            && hash.starts_with('h')
+            && hash.bytes().skip(1).all(|b| b.is_ascii_hexdigit())
+    };
+    let name = match name.rsplit_once("::") {
+        Some((rest, hash)) if is_hash(hash) => rest,
         _ => name,
+    };
+    let anonymous = "(anonymousnamespace)";
+    let from = name.rfind(anonymous).map_or(0, |at| at + anonymous.len());
+    match name.get(from..).and_then(|rest| rest.find('(')) {
+        Some(at) if at > 0 && name.ends_with(')') => {
+            name.get(..from + at).unwrap_or_default().to_owned()
+        }
+        _ => name.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::matches;
+    use super::{matches, plain};
+
+    #[test]
+    fn matters_of_style_do_not_count() {
+        for (gdb, ours) in [
+            ("app::finish::h210b9089cdbec148", "app::finish"),
+            ("app::Square::area(int) const", "app::Square::area"),
+            ("f() [clone .cold]", "f"),
+            ("a<b, c >", "a<b, c>"),
+            (
+                "(anonymous namespace)::hidden",
+                "(anonymous namespace)::hidden",
+            ),
+            ("app::{closure}", "app::{closure}"),
+        ] {
+            assert_eq!(plain(gdb), plain(ours));
+        }
+        assert_ne!(plain("app::finish::hello"), plain("app::finish"));
+    }
 
     #[test]
     fn stars_stand_for_anything() {
