@@ -1,5 +1,7 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
+mod corpus;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -4,8 +4,10 @@ mod agent;
 mod bt;
 mod completions;
 mod debug;
+mod diff;
 mod fetch;
 mod gc;
+mod groups;
 mod import;
 mod info;
 mod ls;
@@ -39,6 +41,8 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Info(args) => info::run(&settings, &args),
         Command::Fetch(args) => fetch::run(&settings, &args),
         Command::Bt(args) => bt::run(&settings, &args),
+        Command::Groups(args) => groups::run(&settings, &args),
+        Command::Diff(args) => diff::run(&settings, &args),
         Command::Debug(args) => debug::run(&settings, args),
         Command::Import(args) => import::run(&settings, &args),
         Command::Rm(args) => rm::run(&settings, &args),

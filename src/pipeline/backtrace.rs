@@ -19,6 +19,8 @@ pub struct BacktraceRequest {
     pub limit: usize,
     /// A directory laid out as the root of the crashed process.
     pub sysroot: Option<std::path::PathBuf>,
+    /// Whether to use what earlier runs found out, and to add to it.
+    pub use_cache: bool,
 }
 
 /// Stacks, and what they were made from.
@@ -71,7 +73,9 @@ pub fn backtrace(
     let surroundings = DiskSurroundings {
         modules: &modules,
         search: &search,
-        cache: SymbolCache::in_directory(&settings.cache.join("symbols")),
+        cache: request
+            .use_cache
+            .then(|| SymbolCache::in_directory(&settings.cache.join("symbols"))),
     };
     let backtrace = cdh_symbolize::backtrace_with(
         threads,

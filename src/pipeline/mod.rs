@@ -10,16 +10,20 @@ mod dump;
 mod files;
 mod import;
 mod modules;
+mod proc_facts;
+mod sources;
 mod stores;
 mod surroundings;
 mod symbol_cache;
 mod sysroot;
 
-pub use backtrace::{BacktraceRequest, backtrace};
+pub use backtrace::{BacktraceRequest, NamedStacks, backtrace};
 pub use case::{Case, fetch};
 pub use dump::{Analysis, Dump, Origin, open_dump};
 pub use import::import;
 pub use modules::{FoundModule, ModuleSearch, find_modules};
+pub use proc_facts::Surrounding;
+pub use sources::{SourceSearch, sources};
 pub use stores::{catalog, open_or_create_store, open_store, resolve, store_failure};
 pub use sysroot::{DebugView, debug_view};
 

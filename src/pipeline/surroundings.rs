@@ -15,7 +15,7 @@ use super::{FoundModule, ModuleSearch};
 pub(super) struct DiskSurroundings<'a> {
     pub(super) modules: &'a [FoundModule],
     pub(super) search: &'a ModuleSearch,
-    pub(super) cache: SymbolCache,
+    pub(super) cache: Option<SymbolCache>,
 }
 
 struct Mapped(MappedFile);
@@ -57,10 +57,12 @@ impl Surroundings for DiskSurroundings<'_> {
     }
 
     fn remembered(&self, name: &str) -> Option<Bytes> {
-        self.cache.get(name)
+        self.cache.as_ref()?.get(name)
     }
 
     fn remember(&self, name: &str, bytes: &[u8]) {
-        self.cache.put(name, bytes);
+        if let Some(cache) = &self.cache {
+            cache.put(name, bytes);
+        }
     }
 }

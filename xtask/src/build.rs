@@ -75,6 +75,12 @@ pub(crate) fn cdh() -> Result<PathBuf> {
     Ok(target().join("debug").join("cdh"))
 }
 
+/// Builds `cdh` as it is released and tells where it is.
+pub(crate) fn cdh_release() -> Result<PathBuf> {
+    succeed(cargo().args(["build", "--quiet", "--release", "-p", "cdh"]))?;
+    Ok(target().join("release").join("cdh"))
+}
+
 /// Runs all tests of the workspace with the static handler at hand.
 pub(crate) fn test(arguments: &[String]) -> Result<()> {
     let handler = handler()?;

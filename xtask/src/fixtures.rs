@@ -1,19 +1,21 @@
 //! Builds the corpus and compares our backtraces with gdb's.
 //!
-//! `cargo xtask fixtures [--keep DIR] [--cdh PROGRAM] [NAME]…`
+//! `--products` writes the small cores that are kept in the repository, for snapshots that are the same
+//! everywhere; `--seeds DIR` writes inputs for `fuzz/fuzz_targets/backtrace.rs` from them.
+//!
+//! `cargo xtask fixtures [--products | --seeds DIR] [--keep DIR] [--cdh PROGRAM] [NAME]…`
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use cdh_elfcore::{Avma, CoreFile, Memory};
 use cdh_testkit::corpus::{self, Variant};
-use cdh_testkit::divergence::{self, Difference, Known, Line, Stack};
-use serde_json::Value;
+use cdh_testkit::divergence::{self, Difference, Known};
 
 use crate::build;
-
-/// Frames of a thread that are compared.
-const LIMIT: &str = "3000";
 
 pub(crate) fn run(words: &[String]) -> Result<()> {
     let mut names = Vec::new();
@@ -23,6 +25,15 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--keep" => place = Some(words.next().context("`--keep` wants a directory")?.into()),
+            "--products" => return products(),
+            "--seeds" => {
+                return seeds(
+                    words
+                        .next()
+                        .context("`--seeds` wants a directory")?
+                        .as_ref(),
+                );
+            }
             "--cdh" => cdh = Some(words.next().context("`--cdh` wants a program")?.into()),
             name => names.push(name.to_owned()),
         }
@@ -71,7 +82,7 @@ impl Total {
         let Some(gdb) = variant.oracle()? else {
             return Ok(());
         };
-        let ours = ours(cdh, variant)?;
+        let ours = divergence::ours(cdh, variant)?;
         let (equal, differences) = divergence::compare(variant, &gdb, &ours);
         self.cores += 1;
         self.equal += equal;
@@ -96,58 +107,89 @@ impl Total {
     }
 }
 
-/// Our stacks of a core, through the command itself.
-fn ours(cdh: &Path, variant: &Variant) -> Result<Vec<Stack>> {
-    let output = Command::new(cdh)
-        .current_dir(&variant.directory)
-        .env("XDG_CACHE_HOME", &variant.directory)
-        .args(["bt", "./core", "-a", "-o", "json", "--limit", LIMIT])
-        .output()?;
-    if !output.status.success() {
-        bail!(
-            "cdh fails on {}: {}",
-            variant.name,
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    let document: Value = serde_json::from_slice(&output.stdout)?;
-    let threads = document["backtrace"]["threads"]
-        .as_array()
-        .context("no threads")?;
-    Ok(threads.iter().map(stack).collect())
+/// Where the products are built: their cores hold the path.
+const PRODUCTS: &str = "/tmp/cdh-fixtures";
+/// The fixture whose products are kept.
+const KEPT: &str = "bare";
+const PAGE: usize = 4096;
+
+fn products() -> Result<()> {
+    fs::create_dir(PRODUCTS).with_context(|| format!("{PRODUCTS} must not be there yet"))?;
+    let outcome = keep_products(Path::new(PRODUCTS));
+    fs::remove_dir_all(PRODUCTS)?;
+    outcome
 }
 
-fn stack(thread: &Value) -> Stack {
-    let frames = thread["frames"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    Stack {
-        tid: thread["tid"]
-            .as_u64()
-            .and_then(|tid| tid.try_into().ok())
-            .unwrap_or(0),
-        frames: frames.iter().map(line).collect(),
+fn keep_products(place: &Path) -> Result<()> {
+    let kept = corpus::fixtures()
+        .canonicalize()?
+        .join(KEPT)
+        .join("products");
+    let mut names = Vec::new();
+    for variant in corpus::build(KEPT, place)? {
+        let name = variant
+            .directory
+            .file_name()
+            .context("a variant has a name")?;
+        let target = kept.join(name);
+        fs::create_dir_all(&target)?;
+        fs::write(
+            target.join("core"),
+            minimized(&variant.directory.join("core"))?,
+        )?;
+        for file in ["program", "bare.dwo"] {
+            let source = variant.directory.join(file);
+            if source.is_file() {
+                fs::copy(source, target.join(file))?;
+            }
+        }
+        names.push(name.to_owned());
     }
+    names.sort();
+    let sums = Command::new("sh")
+        .current_dir(&kept)
+        .args(["-c", "LC_ALL=C sha256sum */* > SHA256SUMS"])
+        .status()?;
+    ensure!(sums.success(), "sha256sum failed");
+    println!("{} cores are in {}", names.len(), kept.display());
+    Ok(())
 }
 
-fn line(frame: &Value) -> Line {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let kind = match () {
-        () if frame["signal_handler"] == true => "signal",
-        () if frame["inline"] == true => "inline",
-        () if frame["tail_call"] == true => "tail",
-        () => "normal",
-    };
-    let location = &frame["location"];
-    let place = location["file"].as_str().map(|file| {
-        let name = file.rsplit('/').next().unwrap_or(file);
-        format!("{name}:{}", location["line"])
-    });
-    Line {
-        kind: kind.to_owned(),
-        name: text(&frame["function"]["name"]),
-        raw: text(&frame["function"]["raw"]),
-        place,
+/// The core with only those pages that are not all zero.
+fn minimized(path: &Path) -> Result<Vec<u8>> {
+    let core = CoreFile::open(Box::new(fs::read(path)?))?;
+    let mut pages = BTreeMap::new();
+    for segment in core.head().segments() {
+        let end = segment.start.0.saturating_add(segment.file_size);
+        for at in (segment.start.0..end).step_by(PAGE) {
+            let mut page = vec![0; PAGE];
+            if core.read(Avma(at), &mut page) == PAGE && page.iter().any(|byte| *byte != 0) {
+                pages.insert(at, page);
+            }
+        }
     }
+    let mut out = Vec::new();
+    cdh_elfcore::write_minicore(core.head(), &pages, &mut out)?;
+    Ok(out)
+}
+
+fn seeds(place: &Path) -> Result<()> {
+    fs::create_dir_all(place)?;
+    for entry in fs::read_dir(corpus::fixtures().join(KEPT).join("products"))? {
+        let entry = entry?;
+        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+        let (core, program, split) = (read("core"), read("program"), read("bare.dwo"));
+        if core.is_empty() {
+            continue;
+        }
+        let mut seed = Vec::new();
+        for size in [core.len(), program.len(), 0] {
+            seed.extend_from_slice(&u32::try_from(size)?.to_le_bytes());
+        }
+        for part in [core, program, split] {
+            seed.extend_from_slice(&part);
+        }
+        fs::write(place.join(entry.file_name()), seed)?;
+    }
+    Ok(())
 }

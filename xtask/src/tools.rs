@@ -5,9 +5,10 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// The Debian package of each program.
-const PACKAGES: [(&str, &str); 4] = [
+const PACKAGES: [(&str, &str); 5] = [
     ("cc", "gcc libc6-dev"),
     ("gdb", "gdb"),
+    ("time", "time"),
     ("unzip", "unzip"),
     ("zstd", "zstd"),
 ];

@@ -121,7 +121,9 @@ impl Variant {
         } else {
             "gdb"
         };
-        let output = Command::new(gdb)
+        // gdb can loop for ever in a stack.
+        let output = Command::new("timeout")
+            .args(["60", gdb])
             .current_dir(&self.directory)
             .args(["-q", "-nx", "-batch", "-iex", "set debuginfod enabled off"])
             .args([
@@ -135,7 +137,8 @@ impl Variant {
             .arg(fixtures().canonicalize()?.join("oracle.py"))
             .output();
         let output = match output {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // What `timeout` says where it finds no such program.
+            Ok(output) if output.status.code() == Some(127) => {
                 eprintln!("skipped: {}: {gdb} is not here", self.name);
                 return Ok(None);
             }

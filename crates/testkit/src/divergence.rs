@@ -3,10 +3,16 @@
 
 use std::fmt::Write;
 use std::io;
+use std::path::Path;
+use std::process::Command;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::corpus::{OracleThread, Variant, fixtures};
+
+/// Frames of a thread that are compared, as `oracle.py` does.
+const LIMIT: &str = "3000";
 
 /// A frame in a form that can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,6 +232,66 @@ fn plain(name: &str) -> String {
             name.get(..from + at).unwrap_or_default().to_owned()
         }
         _ => name.to_owned(),
+    }
+}
+
+/// Our stacks of a core, through the command itself.
+///
+/// # Errors
+/// When the command fails.
+pub fn ours(cdh: &Path, variant: &Variant) -> io::Result<Vec<Stack>> {
+    let output = Command::new(cdh)
+        .current_dir(&variant.directory)
+        .env("XDG_CACHE_HOME", &variant.directory)
+        .args(["bt", "./core", "-a", "-o", "json", "--limit", LIMIT])
+        .output()?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(format!(
+            "cdh fails on {}: {said}",
+            variant.name
+        )));
+    }
+    let document: Value = serde_json::from_slice(&output.stdout).map_err(io::Error::other)?;
+    let threads = document["backtrace"]["threads"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    Ok(threads.iter().map(stack).collect())
+}
+
+fn stack(thread: &Value) -> Stack {
+    let frames = thread["frames"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    Stack {
+        tid: thread["tid"]
+            .as_u64()
+            .and_then(|tid| tid.try_into().ok())
+            .unwrap_or(0),
+        frames: frames.iter().map(line).collect(),
+    }
+}
+
+fn line(frame: &Value) -> Line {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let kind = match () {
+        () if frame["signal_handler"] == true => "signal",
+        () if frame["inline"] == true => "inline",
+        () if frame["tail_call"] == true => "tail",
+        () => "normal",
+    };
+    let location = &frame["location"];
+    let place = location["file"].as_str().map(|file| {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        format!("{name}:{}", location["line"])
+    });
+    Line {
+        kind: kind.to_owned(),
+        name: text(&frame["function"]["name"]),
+        raw: text(&frame["function"]["raw"]),
+        place,
     }
 }
 
