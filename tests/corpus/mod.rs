@@ -1,5 +1,7 @@
 //! Every core of the corpus: our frames against gdb's, and what the commands print.
 
+mod schema;
+
 use std::sync::Mutex;
 
 use cdh_testkit::{corpus, divergence};
