@@ -12,11 +12,14 @@
 
 mod rules;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use cdh_elfcore::{Module, Svma};
 use sha2::{Digest, Sha256};
 
+use crate::demangle::demangle;
+use crate::symbol;
 use crate::{Frame, FrameTrust, LoadedModule, ModuleReport, Stop, UnwoundFrame};
 pub use rules::Role;
 use rules::Rules;
@@ -74,6 +77,59 @@ impl Fingerprint {
                 Err(_) => place(modules.get(frame.module?)?.module, frame.svma?),
             });
         Self::from_steps(steps.collect(), is_whole(stop))
+    }
+
+    /// From the names that the files' own symbol tables give, as far as those are small enough to be read
+    /// where a process dies: the same crash of another build too. Inlined calls do not show; the rest
+    /// counts by module and address.
+    #[must_use]
+    pub fn from_symbols(
+        frames: &[UnwoundFrame],
+        stop: Stop,
+        modules: &[LoadedModule<'_>],
+        largest_table: u64,
+    ) -> Option<Explanation> {
+        let frames: Vec<&UnwoundFrame> = frames
+            .iter()
+            .filter(|frame| !frame.signal_frame)
+            .take_while(|frame| frame.trust != FrameTrust::Scan)
+            .take(REACH)
+            .collect();
+        let mut wanted: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for frame in &frames {
+            if let (Some(module), Some(at)) = (frame.module, frame.lookup_svma()) {
+                wanted.entry(module).or_default().push(at.0);
+            }
+        }
+        let mut names: BTreeMap<(usize, u64), String> = BTreeMap::new();
+        for (index, mut addresses) in wanted {
+            let Some(object) = modules.get(index).and_then(|loaded| loaded.object.as_ref()) else {
+                continue;
+            };
+            addresses.sort_unstable();
+            addresses.dedup();
+            let table = object
+                .section(".symtab")
+                .or_else(|| object.section(".dynsym"));
+            if table.is_none_or(|table| table.size > largest_table) {
+                continue;
+            }
+            let found = symbol::find(&[object], &addresses);
+            for (at, symbol) in addresses.iter().zip(found) {
+                if let Some(symbol) = symbol {
+                    let name = demangle(&String::from_utf8_lossy(symbol.name));
+                    names.insert((index, *at), normalised(&name));
+                }
+            }
+        }
+        let step = |frame: &&UnwoundFrame| {
+            let module = frame.module?;
+            match names.get(&(module, frame.lookup_svma()?.0)) {
+                Some(name) => Some(Step::Name(name.clone())),
+                None => place(modules.get(module)?.module, frame.svma?),
+            }
+        };
+        Self::from_steps(frames.iter().filter_map(step).collect(), is_whole(stop))
     }
 
     /// From frames without names, as known at the moment of the crash: same build, same crash.

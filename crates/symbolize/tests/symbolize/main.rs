@@ -416,6 +416,30 @@ int main(int argc, char **argv) { struct request r = {argc > 1 ? 2 : 1, 0}; serv
     // Another host, without debug files: symbols only.
     let third = Crash::of(source, "gcc", &["-O1"]);
     assert_eq!(print(&third.ours()), bug);
+    // What a node can tell of the stripped one's builds, when there is a symbol table.
+    let at_the_crash = |crash: &Crash| {
+        let core = CoreFile::open(Box::new(MappedFile::open(&crash.core).unwrap())).unwrap();
+        let modules = core.modules();
+        let open =
+            |module: &cdh_elfcore::Module| MappedFile::open(Path::new(&module.display_path())).ok();
+        let files: Vec<_> = modules.iter().map(open).collect();
+        let load = |(module, file): (_, &Option<MappedFile>)| match file {
+            Some(file) => LoadedModule::from_file(module, Box::leak(file.bytes().to_vec().into())),
+            None => LoadedModule::missing(module),
+        };
+        let loaded: Vec<_> = modules.iter().zip(&files).map(load).collect();
+        let unwinder = cdh_symbolize::Unwinder::new(&loaded);
+        let (frames, stop) = unwinder.unwind(&core.head().threads()[0].registers, &core, 64);
+        cdh_symbolize::Fingerprint::from_symbols(&frames, stop, &loaded, 1 << 20).unwrap()
+    };
+    assert_eq!(
+        at_the_crash(&first).counted,
+        ["copy", "parse", "serve", "main"]
+    );
+    assert_eq!(
+        at_the_crash(&second).fingerprint,
+        at_the_crash(&third).fingerprint
+    );
     // A core that was cut has the same, or admits that it has none.
     let whole = std::fs::read(&first.core).unwrap();
     for part in [50, 80, 90, 95, 99] {
