@@ -362,7 +362,7 @@ fn add_roles(view: &BacktraceView, document: &mut Value) {
     }
 }
 
-/// One JSON document; `cdh-bt-json(5)` is its schema.
+/// One JSON document; `docs/bt.schema.json` is its schema.
 ///
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.

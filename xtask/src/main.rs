@@ -38,7 +38,8 @@ fn run() -> Result<()> {
     let rest: Vec<String> = words.collect();
     match task.as_str() {
         "test" => {
-            tools::require(&["cc", "gdb", "unzip", "zstd"])?;
+            tools::require(&["cc", "g++", "gdb", "unzip", "zstd"])?;
+            tools::wish(&["dwz", "musl-gcc", "xz"]);
             build::test(&rest)
         }
         "demo" => {
@@ -50,7 +51,8 @@ fn run() -> Result<()> {
             Ok(())
         }
         "fixtures" => {
-            tools::require(&["cc", "gdb"])?;
+            tools::require(&["cc", "g++", "gdb"])?;
+            tools::wish(&["dwz", "musl-gcc", "xz"]);
             fixtures::run(&rest)
         }
         "docs" => docs::generate(),

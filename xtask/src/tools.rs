@@ -5,9 +5,13 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// The Debian package of each program.
-const PACKAGES: [(&str, &str); 5] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("cc", "gcc libc6-dev"),
+    ("g++", "g++"),
     ("gdb", "gdb"),
+    ("dwz", "dwz"),
+    ("musl-gcc", "musl-tools"),
+    ("xz", "xz-utils"),
     ("time", "time"),
     ("unzip", "unzip"),
     ("zstd", "zstd"),
@@ -52,6 +56,15 @@ pub(crate) fn require(programs: &[&str]) -> Result<()> {
         missing.join(", "),
         packages.join(" ")
     )
+}
+
+/// Installs what of `programs` can be had; tests leave out what they lack, and say so.
+pub(crate) fn wish(programs: &[&str]) {
+    for program in programs {
+        if let Err(error) = require(&[program]) {
+            eprintln!("some tests are left out: {error}");
+        }
+    }
 }
 
 pub(crate) fn is_there(program: &str) -> bool {
