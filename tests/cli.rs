@@ -10,6 +10,7 @@ mod node_settings;
 mod s3;
 #[path = "cli/tui.rs"]
 mod tui;
+mod corpus;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -92,6 +92,10 @@ pub enum Command {
     /// Print the backtrace of a dump
     #[command(visible_alias = "backtrace")]
     Bt(BtArgs),
+    /// List crashes: the dumps of the same crash as one line
+    Groups(GroupsArgs),
+    /// Tell what differs between two dumps
+    Diff(DiffArgs),
     /// Start a debugger on a dump
     Debug(DebugArgs),
     /// Pull what a core needs from its image and print the directory
@@ -275,9 +279,73 @@ pub struct BtArgs {
     /// Print the registers of each frame 0
     #[arg(long, short = 'r')]
     pub registers: bool,
+    /// Print frames of abort, panic and the C runtime as one line
+    #[arg(long, short = 'f')]
+    pub fold: bool,
+    /// Print the lines of source around each frame
+    #[arg(long, short = 's')]
+    pub source: bool,
+    /// Look for source files in this directory too (implies `--source`; may be given again)
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub source_dir: Vec<PathBuf>,
+    /// Replace the start of source paths (implies `--source`; may be given again)
+    #[arg(long, value_name = "FROM=TO", value_parser = parse_mapping)]
+    pub source_map: Vec<(String, PathBuf)>,
+    /// Name everything anew and remember nothing
+    #[arg(long)]
+    pub no_cache: bool,
     /// At most this many frames per thread
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub limit: usize,
+    #[command(flatten)]
+    pub modules: ModuleArgs,
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
+}
+
+fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((from, to)) if !from.is_empty() => Ok((from.to_owned(), PathBuf::from(to))),
+        _ => Err("write it as FROM=TO, for example /build=/home/me/project".to_owned()),
+    }
+}
+
+/// `cdh groups`.
+#[derive(Debug, Args)]
+pub struct GroupsArgs {
+    /// Only dumps of this namespace (`*` and `?` match)
+    #[arg(long, short = 'n', value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Only dumps of this program
+    #[arg(long, value_name = "NAME")]
+    pub exe: Option<String>,
+    /// Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
+    /// Only dumps until then
+    #[arg(long, value_name = "WHEN")]
+    pub until: Option<String>,
+    /// Tell the images too (reads manifests)
+    #[arg(long)]
+    pub images: bool,
+    /// At most this many groups
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
+}
+
+/// `cdh diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The first dump
+    #[arg(value_name = "A", value_hint = ValueHint::AnyPath)]
+    pub a: String,
+    /// The second dump
+    #[arg(value_name = "B", value_hint = ValueHint::AnyPath)]
+    pub b: String,
     #[command(flatten)]
     pub modules: ModuleArgs,
     /// Output format

@@ -1,22 +1,26 @@
 //! `cdh bt <dump>`: prints the backtrace, without unpacking the dump and without a debugger.
 
+use std::time::Instant;
+
 use anyhow::Result;
 
 use crate::args::{BtArgs, TextFormat};
-use crate::pipeline::{self, BacktraceRequest, Dump};
+use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
 use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
+    let start = Instant::now();
     let dump = pipeline::open_dump(settings, &args.dump)?;
     let request = BacktraceRequest {
         all_threads: args.all_threads || args.group,
         limit: args.limit,
         sysroot: args.modules.sysroot.clone(),
+        use_cache: !args.no_cache,
     };
-    let text = backtrace_of(settings, &dump, &request, args)?;
+    let text = backtrace_of(settings, &dump, &request, args, start)?;
     super::print(&text)?;
     Ok(ExitStatus::Done)
 }
@@ -26,10 +30,19 @@ fn backtrace_of(
     dump: &Dump,
     request: &BacktraceRequest,
     args: &BtArgs,
+    start: Instant,
 ) -> Result<String> {
     let bar = Bar::new(settings.interactive);
     let stacks = pipeline::backtrace(settings, dump, request, &bar)?;
     report::remark(&stacks.remarks);
+    let search = SourceSearch {
+        mappings: args.source_map.clone(),
+        directories: args.source_dir.clone(),
+    };
+    let wanted = args.source || !args.source_dir.is_empty() || !args.source_map.is_empty();
+    let sources = (wanted && args.output == TextFormat::Text)
+        .then(|| pipeline::sources(&stacks.backtrace, &search));
+    let around = dump.surrounding();
     let view = BacktraceView {
         manifest: &dump.manifest,
         backtrace: &stacks.backtrace,
@@ -38,6 +51,10 @@ fn backtrace_of(
         from_minicore: stacks.analysis.from_minicore,
         registers: args.registers,
         group: args.group,
+        fold: args.fold,
+        names: &around.names,
+        sources: sources.as_ref(),
+        elapsed: Some(start.elapsed()),
     };
     match args.output {
         TextFormat::Text => Ok(render::backtrace_text(&view, settings.style)),

@@ -35,6 +35,7 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
         all_threads: true,
         limit: 256,
         sysroot: args.modules.sysroot.clone(),
+        use_cache: true,
     };
     let stacks = pipeline::backtrace(settings, &dump, &request, &bar)?;
     let view = BacktraceView {
@@ -45,6 +46,10 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
         from_minicore: stacks.analysis.from_minicore,
         registers: false,
         group: true,
+        fold: true,
+        names: &dump.surrounding().names,
+        sources: None,
+        elapsed: None,
     };
     super::print(&render::backtrace_text(&view, settings.style))?;
     Err(failure

@@ -1,9 +1,10 @@
-//! `cdh info <dump>`: everything known about a dump; reads its manifest and the head of its core.
+//! `cdh info <dump>`: everything known about a dump; reads its manifest, the head of its core
+//! and the stack of the thread that crashed.
 
 use anyhow::Result;
 
 use crate::args::{InfoArgs, TextFormat};
-use crate::pipeline::{self, Dump, Origin};
+use crate::pipeline::{self, BacktraceRequest, Dump, Origin};
 use crate::progress::Bar;
 use crate::render::{self, InfoView};
 use crate::report::ExitStatus;
@@ -14,6 +15,13 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let bar = Bar::new(settings.interactive);
     // A dump without a readable core is just what one asks `info` about.
     let analysis = dump.analysis_in_place(settings, &bar).ok();
+    let request = BacktraceRequest {
+        all_threads: false,
+        limit: 64,
+        sysroot: None,
+        use_cache: true,
+    };
+    let stacks = pipeline::backtrace(settings, &dump, &request, &bar).ok();
     let view = InfoView {
         manifest: &dump.manifest,
         origin: origin(&dump),
@@ -21,6 +29,9 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
             .as_ref()
             .and_then(|analysis| analysis.completeness.as_ref()),
         salvaged: dump.bundle().and_then(|bundle| bundle.salvaged()),
+        explanation: stacks
+            .as_ref()
+            .and_then(|stacks| stacks.backtrace.explanation.as_ref()),
         all: args.all,
     };
     let text = if args.json || args.output == TextFormat::Json {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
 use crate::query::add_term;
-use crate::render;
+use crate::render::{self, Group};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
@@ -35,8 +35,11 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let text = match args.output {
         ListFormat::Table | ListFormat::Wide if dumps.is_empty() => String::new(),
         ListFormat::Table | ListFormat::Wide if args.group => {
-            render::list_groups(&dumps, now, settings.style, args.limit)
+            let mut groups = Group::of(&dumps, &[]);
+            groups.truncate(args.limit.unwrap_or(usize::MAX));
+            render::groups_text(&groups, now, settings.style)
         }
+        ListFormat::Json if args.group => render::groups_json(&Group::of(&dumps, &[]))?,
         ListFormat::Table => render::list_table(&dumps, now, settings.style, false),
         ListFormat::Wide => render::list_table(&dumps, now, settings.style, true),
         ListFormat::Json => render::list_json(&dumps)?,

@@ -5,8 +5,10 @@ mod bt;
 mod cache;
 mod completions;
 mod debug;
+mod diff;
 mod fetch;
 mod gc;
+mod groups;
 mod import;
 mod info;
 mod ls;
@@ -55,6 +57,8 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Info(args) => info::run(&settings, &args),
         Command::Fetch(args) => fetch::run(&settings, &args),
         Command::Bt(args) => bt::run(&settings, &args),
+        Command::Groups(args) => groups::run(&settings, &args),
+        Command::Diff(args) => diff::run(&settings, &args),
         Command::Debug(args) => debug::run(&settings, args),
         Command::Sysroot(args) => sysroot::run(&settings, &args),
         Command::Cache(args) => cache::run(&settings, &args),

@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::Result;
 use cdh_symbolize::{Backtrace, BacktraceOptions, SectionArena};
 
+use super::surroundings::DiskSurroundings;
+use super::symbol_cache::SymbolCache;
 use super::{Analysis, Dump, FoundModule, Gathered, ModuleSearch, Observer, Origin, gather_files};
 use crate::settings::Settings;
 
@@ -17,6 +19,8 @@ pub struct BacktraceRequest {
     pub limit: usize,
     /// A directory laid out as the root of the crashed process.
     pub sysroot: Option<std::path::PathBuf>,
+    /// Whether to use what earlier runs found out, and to add to it.
+    pub use_cache: bool,
 }
 
 /// Stacks, and what they were made from.
@@ -85,7 +89,21 @@ pub fn name_stacks(
     };
     let arena = SectionArena::default();
     let threads = analysis.head.threads();
-    let backtrace = cdh_symbolize::backtrace(threads, &analysis.memory, &loaded, &arena, &options);
+    let surroundings = DiskSurroundings {
+        modules: &modules,
+        search: &search,
+        cache: request
+            .use_cache
+            .then(|| SymbolCache::in_directory(&settings.cache.join("symbols"))),
+    };
+    let backtrace = cdh_symbolize::backtrace_with(
+        threads,
+        &analysis.memory,
+        &loaded,
+        &arena,
+        &options,
+        &surroundings,
+    );
     NamedStacks {
         backtrace,
         analysis,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cdh_bundle::{BundleError, BundleReader, EntryKind, Manifest};
 use cdh_elfcore::{
-    Avma, ByteSource, Completeness, CoreError, CoreFile, CoreHead, FileSource, MappedFile, Memory,
+    Avma, BlockSource, ByteSource, Completeness, CoreError, CoreFile, CoreHead, FileSource, Memory,
 };
 use cdh_store::{DumpSummary, ObjectKey, ObjectStat, Store, StoreError, StoreUrl};
 
@@ -249,17 +249,12 @@ fn read_up_to(file: &mut File, buf: &mut [u8]) -> std::io::Result<usize> {
     Ok(done)
 }
 
-/// Maps a bare core.
+/// Opens a bare core.
 pub(super) fn open_core_file(path: &Path) -> Result<CoreFile> {
     let shown = terminal_line(&path.display().to_string());
     let file = open_regular(path).map_err(|error| unreadable(error, &shown))?;
-    let source: Box<dyn ByteSource> = match MappedFile::from_file(&file) {
-        Ok(map) => Box::new(map),
-        // Some file systems cannot map; an empty file cannot be mapped either.
-        Err(_) => {
-            Box::new(FileSource::new(file).with_context(|| format!("cannot read `{shown}`"))?)
-        }
-    };
+    let source = BlockSource::new(file).with_context(|| format!("cannot read `{shown}`"))?;
+    let source: Box<dyn ByteSource> = Box::new(source);
     CoreFile::open(source).map_err(|error| core_failure(error, &shown))
 }
 

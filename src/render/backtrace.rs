@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use anyhow::Result;
 use cdh_bundle::{Manifest, Verdict};
 use cdh_elfcore::{Completeness, Thread};
-use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Reason, Stop, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Frame, ModuleStatus, Role, ThreadBacktrace};
 use serde_json::{Value, json};
 
+use super::frame::{frame_line, stop_words};
+use super::line::Line;
 use super::{Style, Tone, bytes, percent, terminal_line};
 
 /// What `cdh bt` shows.
@@ -26,37 +30,104 @@ pub struct BacktraceView<'a> {
     pub registers: bool,
     /// Whether to merge threads with equal stacks.
     pub group: bool,
+    /// Whether to show frames that say only how the process ended or began as one line.
+    pub fold: bool,
+    /// Names of threads, where they are known.
+    pub names: &'a BTreeMap<u32, String>,
+    /// Lines of source files around frames.
+    pub sources: Option<&'a Sources>,
+    /// How long all of it took, where that is to be said.
+    pub elapsed: Option<Duration>,
 }
+
+/// Source files by the path that the debug information states, line by line.
+pub type Sources = BTreeMap<String, Vec<String>>;
+
+/// Lines of source before and after the one that a frame is at.
+const SOURCE_AROUND: u32 = 3;
+/// Thread ids that are listed of a group.
+const LISTED: usize = 8;
 
 /// For people.
 #[must_use]
 pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
-    let process = &view.manifest.process;
-    let title = format!("{} (pid {})", process.name, process.pid);
-    let mut text = format!(
-        "{}: {}\n",
-        style.paint(Tone::Strong, terminal_line(&title)),
-        style.paint(Tone::Bad, terminal_line(&view.manifest.signal.description))
-    );
+    let mut text = String::new();
+    for line in backtrace_lines(view) {
+        text.push_str(&line.painted(style));
+        text.push('\n');
+    }
+    text
+}
+
+/// The lines of [`backtrace_text`], each piece with what it is.
+#[must_use]
+pub fn backtrace_lines(view: &BacktraceView) -> Vec<Line> {
+    let mut lines = header(view);
     for remark in remarks(view) {
-        text.push_str(&format!(
-            "{}\n",
-            style.paint(Tone::Bad, terminal_line(&remark))
-        ));
+        lines.push(Line::of(Tone::Bad, terminal_line(&remark)));
     }
     for (threads, shown) in grouped(view) {
-        text.push('\n');
-        text.push_str(&thread_title(&threads, style));
-        text.push_str(&stack(view, shown, style));
+        lines.push(Line::default());
+        lines.push(thread_title(view, &threads));
+        lines.extend(thread_lines(view, shown));
     }
-    text.push_str(&module_problems(view.backtrace, style));
-    text
+    lines.extend(module_problems(view.backtrace));
+    lines
+}
+
+fn header(view: &BacktraceView) -> Vec<Line> {
+    let manifest = view.manifest;
+    let process = &manifest.process;
+    let mut title = Line::default();
+    title.toned(
+        Tone::Strong,
+        terminal_line(&format!("{} (pid {})", process.name, process.pid)),
+    );
+    title.push(": ");
+    title.toned(Tone::Bad, terminal_line(&manifest.signal.description));
+    let mut lines = vec![title];
+    let mut facts = Vec::new();
+    if let Some(workload) = &manifest.workload {
+        let parts = [&workload.namespace, &workload.pod, &workload.container];
+        let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+        if !parts.is_empty() {
+            facts.push(("workload", parts.join("/")));
+        }
+    }
+    if let Some(image) = &manifest.image {
+        facts.push(("image", image.reference.clone()));
+    }
+    if !manifest.node.is_empty() {
+        facts.push(("node", manifest.node.to_string()));
+    }
+    if let Some(fingerprint) = &view.backtrace.fingerprint {
+        facts.push(("fingerprint", fingerprint.to_string()));
+    }
+    for (name, value) in facts {
+        lines.push(Line::of(
+            Tone::Dim,
+            terminal_line(&format!("{name} {value}")),
+        ));
+    }
+    if let Some(elapsed) = view.elapsed {
+        let threads = view.backtrace.threads.len();
+        let all = view.threads.len();
+        let micros = elapsed.as_micros();
+        let took = format!(
+            "{threads} of {all} threads in {}.{} ms",
+            micros / 1000,
+            micros % 1000 / 100
+        );
+        lines.push(Line::of(Tone::Dim, took));
+    }
+    lines
 }
 
 /// What the reader must know before trusting the stacks.
 fn remarks(view: &BacktraceView) -> Vec<String> {
     let mut remarks = Vec::new();
     if !matches!(view.manifest.verdict, Verdict::Complete) {
+        // Said first, for it may explain everything below.
         remarks.push(format!("the core is {}", view.manifest.verdict.describe()));
     }
     if let Some(found) = view.completeness.filter(|found| !found.is_complete()) {
@@ -108,25 +179,32 @@ fn grouped<'a>(view: &BacktraceView<'a>) -> Vec<(Vec<&'a ThreadBacktrace>, &'a T
     groups
 }
 
-fn thread_title(threads: &[&ThreadBacktrace], style: Style) -> String {
-    let ids: Vec<String> = threads
+fn thread_title(view: &BacktraceView, threads: &[&ThreadBacktrace]) -> Line {
+    let mut ids: Vec<String> = threads
         .iter()
-        .map(|thread| thread.tid.to_string())
+        .take(LISTED)
+        .map(|thread| match view.names.get(&thread.tid) {
+            Some(name) => format!("{} \"{}\"", thread.tid, terminal_line(name)),
+            None => thread.tid.to_string(),
+        })
         .collect();
-    let word = if ids.len() == 1 { "thread" } else { "threads" };
+    if threads.len() > LISTED {
+        ids.push("…".to_owned());
+    }
     let crashed = threads.iter().any(|thread| thread.crashing);
-    let count = if ids.len() > 1 {
-        format!(" ({})", ids.len())
+    let title = if threads.len() > 1 {
+        format!("{} threads: {}", threads.len(), ids.join(" "))
     } else {
-        String::new()
+        format!("thread {}", ids.join(" "))
     };
-    let title = format!("{word} {}{count}", ids.join(" "));
     let mark = if crashed { " (crashed)" } else { "" };
-    format!("{}\n", style.paint(Tone::Strong, format!("{title}{mark}")))
+    Line::of(Tone::Strong, format!("{title}{mark}"))
 }
 
-fn stack(view: &BacktraceView, thread: &ThreadBacktrace, style: Style) -> String {
-    let mut text = String::new();
+/// The lines of one thread, without its title.
+#[must_use]
+pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line> {
+    let mut lines = Vec::new();
     if view.registers {
         let registers = view.threads.iter().find(|known| known.tid == thread.tid);
         let named = registers
@@ -137,113 +215,103 @@ fn stack(view: &BacktraceView, thread: &ThreadBacktrace, style: Style) -> String
                 .iter()
                 .map(|(name, value)| format!("{name:>4} {value:#018x}"))
                 .collect();
-            text.push_str(&format!("    {}\n", cells.join("  ")));
+            let mut line = Line::default();
+            line.push(format!("    {}", cells.join("  ")));
+            lines.push(line);
         }
     }
-    for (number, frame) in thread.frames.iter().enumerate() {
-        text.push_str(&frame_line(view.backtrace, number, frame, style));
+    let mut number = 0;
+    while let Some(frame) = thread.frames.get(number) {
+        let folded = if view.fold {
+            folded(view, thread, number)
+        } else {
+            0
+        };
+        if folded > 1 {
+            lines.push(fold_line(view, thread, number, folded));
+            number += folded;
+            continue;
+        }
+        lines.push(frame_line(view.backtrace, number, frame));
+        lines.extend(source_lines(view, frame));
+        number += 1;
     }
     if let Some(reason) = stop_words(&thread.stop) {
-        text.push_str(&format!(
-            "  {}\n",
-            style.paint(Tone::Dim, format!("-- {reason}"))
-        ));
+        lines.push(Line::of(Tone::Dim, format!("  -- {reason}")));
     }
-    text
+    lines
 }
 
-fn frame_line(backtrace: &Backtrace, number: usize, frame: &Frame, style: Style) -> String {
-    let address = style.paint(Tone::Dim, format!("{:#018x}", frame.pc.0));
-    let mut line = format!("  {:<4}{address} ", format!("#{number}"));
-    match &frame.function {
-        Ok(function) => {
-            line.push_str(&style.paint(Tone::Name, terminal_line(&function.name)));
-            if frame.location.is_none()
-                && let Some(offset) = function.offset
-            {
-                line.push_str(&format!("+{offset:#x}"));
-            }
+/// Frames from `start` on that have the same role, other than being the program's own.
+fn folded(view: &BacktraceView, thread: &ThreadBacktrace, start: usize) -> usize {
+    let role = |frame: &Frame| frame.role(&view.backtrace.modules);
+    let rest = thread.frames.get(start..).unwrap_or_default();
+    match rest.first().map(role) {
+        None | Some(Role::Program) => 0,
+        Some(first) => rest.iter().take_while(|frame| role(frame) == first).count(),
+    }
+}
+
+fn fold_line(view: &BacktraceView, thread: &ThreadBacktrace, start: usize, count: usize) -> Line {
+    let frames = thread.frames.get(start..start + count).unwrap_or_default();
+    let is_end = frames
+        .first()
+        .is_some_and(|frame| frame.role(&view.backtrace.modules) == Role::Machinery);
+    let mut names: Vec<String> = Vec::new();
+    for frame in frames {
+        if let Ok(function) = &frame.function
+            && names.len() < 4
+        {
+            names.push(terminal_line(&function.name));
         }
-        Err(reason) => {
-            let why = format!("?? ({})", reason_words(reason));
-            line.push_str(&style.paint(Tone::Dim, why));
-        }
     }
-    if let Some(place) = &frame.location {
-        let column = place
-            .column
-            .map(|column| format!(":{column}"))
-            .unwrap_or_default();
-        let place = format!("{}:{}{column}", terminal_line(&place.file), place.line);
-        line.push_str(&format!(" at {}", style.paint(Tone::Place, place)));
-    } else if let Some(module) = frame.module.and_then(|index| backtrace.modules.get(index)) {
-        let name = module.path.rsplit('/').next().unwrap_or(&module.path);
-        let offset = frame
-            .svma
-            .map(|svma| format!("+{:#x}", svma.0))
-            .unwrap_or_default();
-        line.push_str(&format!(" in {}{offset}", terminal_line(name)));
-    }
-    for mark in marks(frame) {
-        line.push_str(&style.paint(Tone::Dim, format!(" [{mark}]")));
-    }
-    line + "\n"
+    let what = if is_end {
+        "how it ended"
+    } else {
+        "how it began"
+    };
+    let text = format!(
+        "  #{start}-#{} {count} frames of {what}: {}",
+        start + count - 1,
+        names.join(", ")
+    );
+    Line::of(Tone::Dim, text)
 }
 
-/// How the frame was found, where that is not the usual way.
-fn marks(frame: &Frame) -> Vec<&'static str> {
-    let mut marks = Vec::new();
-    if frame.signal_handler {
-        marks.push("signal handler called");
-    }
-    if frame.inline {
-        marks.push("inlined");
-    }
-    if frame.tail_call {
-        marks.push("tail call");
-    }
-    marks.extend(match frame.trust {
-        FrameTrust::FramePointer => Some("by frame pointer"),
-        FrameTrust::Scan => Some("guessed from the stack"),
-        FrameTrust::BadCall => Some("called a wild address"),
-        FrameTrust::Signal => Some("interrupted by a signal"),
-        FrameTrust::Registers | FrameTrust::Cfi => None,
-    });
-    marks
-}
-
-fn reason_words(reason: &Reason) -> String {
-    match reason {
-        Reason::NoModule => "no file is mapped here".to_owned(),
-        Reason::ModuleMissing => "its file was not found".to_owned(),
-        Reason::ModuleMismatch => "its file is not the one that was mapped".to_owned(),
-        Reason::NoSymbols => "its file has no symbols".to_owned(),
-        Reason::NotInAnyFunction => "in no known function".to_owned(),
-        Reason::Unreadable(why) => format!("its file cannot be read: {why}"),
-        Reason::LoadAddressUnknown => "its load address is not known".to_owned(),
-        other => format!("{other:?}"),
-    }
-}
-
-/// Why the stack ends where it does; nothing where it simply ends.
-fn stop_words(stop: &Stop) -> Option<String> {
-    match stop {
-        Stop::End => None,
-        Stop::NoMemory(at) => Some(format!("the stack at {at} is not in the core")),
-        Stop::NoRule => Some("no way to find the caller".to_owned()),
-        Stop::Loop => Some("the stack loops".to_owned()),
-        Stop::Limit => Some("more frames follow: raise `--limit`".to_owned()),
-    }
+fn source_lines(view: &BacktraceView, frame: &Frame) -> Vec<Line> {
+    let found = frame.location.as_ref().zip(view.sources);
+    let Some((place, text)) =
+        found.and_then(|(place, sources)| Some((place, sources.get(&place.file)?)))
+    else {
+        return Vec::new();
+    };
+    let first = place.line.saturating_sub(SOURCE_AROUND).max(1);
+    let last = place.line.saturating_add(SOURCE_AROUND);
+    let line = |number: u32| {
+        let text = text.get(usize::try_from(number).ok()?.checked_sub(1)?)?;
+        let mark = if number == place.line { ">" } else { " " };
+        let shown = terminal_line(&text.replace('\t', "    "));
+        let tone = if number == place.line {
+            Tone::Place
+        } else {
+            Tone::Dim
+        };
+        Some(Line::of(
+            tone,
+            format!("      {mark}{number:>6} {shown}").trim_end(),
+        ))
+    };
+    (first..=last).filter_map(line).collect()
 }
 
 /// Modules that frames stand in and that could not be used.
-fn module_problems(backtrace: &Backtrace, style: Style) -> String {
+fn module_problems(backtrace: &Backtrace) -> Vec<Line> {
     let used: std::collections::BTreeSet<usize> = backtrace
         .threads
         .iter()
         .flat_map(|thread| thread.frames.iter().filter_map(|frame| frame.module))
         .collect();
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for module in used
         .iter()
         .filter_map(|index| backtrace.modules.get(*index))
@@ -251,16 +319,13 @@ fn module_problems(backtrace: &Backtrace, style: Style) -> String {
         let Some(problem) = status_words(&module.status) else {
             continue;
         };
-        if text.is_empty() {
-            text.push('\n');
+        if lines.is_empty() {
+            lines.push(Line::default());
         }
         let line = format!("{}: {problem}", module.path);
-        text.push_str(&format!(
-            "{}\n",
-            style.paint(Tone::Bad, terminal_line(&line))
-        ));
+        lines.push(Line::of(Tone::Bad, terminal_line(&line)));
     }
-    text
+    lines
 }
 
 fn status_words(status: &ModuleStatus) -> Option<String> {
@@ -284,7 +349,20 @@ fn status_words(status: &ModuleStatus) -> Option<String> {
     }
 }
 
-/// One JSON document.
+/// Says of each frame what it is in its stack, and of each thread its name.
+fn add_roles(view: &BacktraceView, document: &mut Value) {
+    for (index, thread) in view.backtrace.threads.iter().enumerate() {
+        let shown = &mut document["backtrace"]["threads"][index];
+        if let Some(name) = view.names.get(&thread.tid) {
+            shown["name"] = json!(name);
+        }
+        for (number, frame) in thread.frames.iter().enumerate() {
+            shown["frames"][number]["role"] = json!(frame.role(&view.backtrace.modules));
+        }
+    }
+}
+
+/// One JSON document; `docs/bt.schema.json` is its schema.
 ///
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.
@@ -316,6 +394,7 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         "from_minicore": view.from_minicore,
         "backtrace": view.backtrace,
     });
+    add_roles(view, &mut document);
     if view.registers {
         let all: Vec<Value> = view.threads.iter().filter(shown).map(registers).collect();
         if let Some(object) = document.as_object_mut() {

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use cdh_bundle::{Manifest, Verdict, WorkloadKind, meaning_of_sender};
 use cdh_elfcore::Completeness;
+use cdh_symbolize::Explanation;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -19,6 +20,8 @@ pub struct InfoView<'a> {
     pub completeness: Option<&'a Completeness>,
     /// How far a damaged bundle could be read.
     pub salvaged: Option<&'a str>,
+    /// What the fingerprint is made of, where the stack can be named here.
+    pub explanation: Option<&'a Explanation>,
     /// Whether to list every module, entry and thread.
     pub all: bool,
 }
@@ -32,6 +35,7 @@ pub fn info_text(view: &InfoView, style: Style) -> String {
     };
     page.dump(view);
     page.process(view.manifest);
+    page.fingerprint(view);
     page.core(view);
     page.workload(view.manifest);
     page.lists(view);
@@ -100,8 +104,33 @@ impl Page {
         if let Some(count) = manifest.thread_count {
             self.line("threads", count.to_string());
         }
-        if let Some(fingerprint) = &manifest.fingerprint {
-            self.line("fingerprint", fingerprint);
+    }
+
+    /// The fingerprint in the listing was made where the dump came from, perhaps without names.
+    fn fingerprint(&mut self, view: &InfoView) {
+        let stated = view.manifest.fingerprint.as_deref();
+        let made = view.explanation;
+        if let Some(stated) = stated {
+            let by_address = made.is_some_and(|made| made.fingerprint.as_str() != stated);
+            let note = if by_address {
+                " (as listed: from modules and addresses, where it crashed)"
+            } else {
+                ""
+            };
+            self.line("fingerprint", format!("{stated}{note}"));
+        }
+        let Some(made) = made else {
+            return;
+        };
+        if stated != Some(made.fingerprint.as_str()) {
+            self.line(
+                "fingerprint",
+                format!("{} (from names, here)", made.fingerprint),
+            );
+        }
+        self.line("", format!("made of {}", made.counted.join(" < ")));
+        if !made.skipped.is_empty() {
+            self.line("", format!("left out: {}", made.skipped.join(", ")));
         }
     }
 
@@ -308,6 +337,7 @@ pub fn info_json(view: &InfoView) -> Result<String> {
         "salvaged": view.salvaged,
         "manifest": view.manifest,
         "found": found,
+        "fingerprint": view.explanation,
     });
     Ok(serde_json::to_string_pretty(&document)? + "\n")
 }

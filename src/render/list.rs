@@ -1,6 +1,4 @@
-//! Listings of dumps: a table, groups of equal crashes, JSON, JSON lines, CSV, bare ids.
-
-use std::collections::BTreeMap;
+//! Listings of dumps: a table, JSON, JSON lines, CSV, bare ids.
 
 use anyhow::Result;
 use cdh_store::DumpSummary;
@@ -103,7 +101,7 @@ pub fn list_table(dumps: &[DumpSummary], now: Timestamp, style: Style, wide: boo
     finish(aligned(header, &rows), style, bad)
 }
 
-fn finish(lines: Vec<String>, style: Style, bad: impl Fn(usize) -> bool) -> String {
+pub(super) fn finish(lines: Vec<String>, style: Style, bad: impl Fn(usize) -> bool) -> String {
     let mut text = String::new();
     for (number, line) in lines.into_iter().enumerate() {
         let painted = match number.checked_sub(1) {
@@ -115,53 +113,6 @@ fn finish(lines: Vec<String>, style: Style, bad: impl Fn(usize) -> bool) -> Stri
         text.push('\n');
     }
     text
-}
-
-/// One line per crash: dumps with the same fingerprint, or, where there is none, the same program and signal.
-#[must_use]
-pub fn list_groups(
-    dumps: &[DumpSummary],
-    now: Timestamp,
-    style: Style,
-    limit: Option<usize>,
-) -> String {
-    let mut groups: BTreeMap<(String, String, String), Vec<&DumpSummary>> = BTreeMap::new();
-    for dump in dumps {
-        let fingerprint = dump.fingerprint.clone().unwrap_or_else(|| "-".to_owned());
-        let key = (fingerprint, dump.exe.to_string(), dump.signal.clone());
-        groups.entry(key).or_default().push(dump);
-    }
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
-    let row = |((fingerprint, exe, signal), members): &((String, String, String), Vec<_>)| {
-        let times = || members.iter().map(|dump: &&DumpSummary| dump.captured_at);
-        let latest = members.iter().max_by_key(|dump| dump.captured_at);
-        let when = |time: Option<Timestamp>| time.map(|time| age(time, now)).unwrap_or_default();
-        vec![
-            members.len().to_string(),
-            when(times().max()),
-            when(times().min()),
-            exe.clone(),
-            signal.clone(),
-            fingerprint.clone(),
-            latest.map(|dump| dump.id.short()).unwrap_or_default(),
-        ]
-    };
-    let rows: Vec<_> = groups
-        .iter()
-        .take(limit.unwrap_or(usize::MAX))
-        .map(row)
-        .collect();
-    let header = [
-        "COUNT",
-        "LAST",
-        "FIRST",
-        "EXE",
-        "SIGNAL",
-        "FINGERPRINT",
-        "LATEST",
-    ];
-    finish(aligned(&header, &rows), style, |_| false)
 }
 
 /// `12s`, `5m`, `3h`, `9d`: how long ago, in one unit.

@@ -4,18 +4,32 @@
 //! printable text on one line (`terminal_line`), and JSON is written by a serializer.
 
 mod backtrace;
+mod diff;
 mod escape;
+mod frame;
+mod groups;
 mod info;
+mod line;
 mod list;
 mod style;
 mod sysroot;
 mod table;
 mod units;
 
-pub use backtrace::{BacktraceView, backtrace_json, backtrace_text};
+// The lines of a backtrace are for whoever draws them on a screen of its own.
+#[allow(unused_imports)]
+pub use backtrace::{
+    BacktraceView, Sources, backtrace_json, backtrace_lines, backtrace_text, thread_lines,
+};
+pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use escape::terminal_line;
+#[allow(unused_imports)]
+pub use frame::frame_line;
+pub use groups::{Group, groups_json, groups_text};
 pub use info::{InfoView, info_json, info_text};
-pub use list::{age, list_csv, list_groups, list_ids, list_json, list_jsonl, list_table};
+#[allow(unused_imports)]
+pub use line::{Line, Span};
+pub use list::{age, list_csv, list_ids, list_json, list_jsonl, list_table};
 pub use style::{Style, Tone};
 pub use sysroot::{
     SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,

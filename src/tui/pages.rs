@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use cdh_elfcore::Mapping;
-use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
+use cdh_symbolize::{Backtrace, Frame, ModuleStatus, Role};
 use ratatui::text::Line;
 use serde_json::Value;
 
@@ -134,7 +134,8 @@ pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
 #[must_use]
 pub fn top_frame(backtrace: &Backtrace) -> Option<String> {
     let frames = &backtrace.threads.first()?.frames;
-    let frame = cdh_symbolize::blamed_frame(frames)?;
+    let is_program = |frame: &&Frame| frame.role(&backtrace.modules) == Role::Program;
+    let frame = frames.iter().find(is_program).or(frames.first())?;
     Some(terminal_line(&match (&frame.function, &frame.location) {
         (Ok(function), Some(place)) => {
             let file = place.file.rsplit('/').next().unwrap_or(&place.file);

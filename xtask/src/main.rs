@@ -11,6 +11,7 @@
 //! cargo xtask bucket    a store with hundreds of real crashes, to try the TUI with
 //! cargo xtask soak-s3   a thousand uploads past faults, kills and restarts, looked at by another client
 //! cargo xtask test-s3-peers   the store's tests against another make of server
+//! cargo xtask fixtures  builds the corpus and compares backtraces with gdb's
 //! cargo xtask docs      regenerates man pages and completions
 //! ```
 
@@ -21,6 +22,7 @@ mod charts;
 mod crash;
 mod demo;
 mod docs;
+mod fixtures;
 mod guardian;
 mod image;
 mod pods;
@@ -48,7 +50,8 @@ fn run() -> Result<()> {
     let rest: Vec<String> = words.collect();
     match task.as_str() {
         "test" => {
-            tools::require(&["cc", "gdb", "unzip", "zstd"])?;
+            tools::require(&["cc", "g++", "gdb", "unzip", "zstd"])?;
+            tools::wish(&["dwz", "musl-gcc", "xz"]);
             // Pods are tested where there is a container runtime.
             if let Err(error) = tools::offer(&["containerd", "runc"]) {
                 println!("SKIPPED: pods are not tested: {error:#}");
@@ -82,6 +85,11 @@ fn run() -> Result<()> {
             tools::require(&["cc", "gdb"])?;
             bucket::run(&rest)
         }
+        "fixtures" => {
+            tools::require(&["cc", "g++", "gdb"])?;
+            tools::wish(&["dwz", "musl-gcc", "xz"]);
+            fixtures::run(&rest)
+        }
         "docs" => docs::generate(),
         "bench" => {
             tools::require(&["cc"])?;
@@ -90,7 +98,7 @@ fn run() -> Result<()> {
         "soak-s3" => s3::soak(&rest),
         "test-s3-peers" => s3::test_peers(),
         _ => bail!(
-            "usage: cargo xtask test | test-pods | test-s3-peers | soak-s3 | charts | image | demo | handler | docs | bench | bucket"
+            "usage: cargo xtask test | test-pods | test-s3-peers | soak-s3 | charts | image | demo | handler | docs | bench | bucket | fixtures"
         ),
     }
 }

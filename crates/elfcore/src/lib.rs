@@ -57,4 +57,4 @@ pub use object::{ElfError, ElfObject, LoadSegment, Section, Symbol};
 pub use rearrange::{CorePart, RearrangedHead};
 pub use registers::Registers;
 pub use signal::SignalInfo;
-pub use source::{ByteSource, FileSource, MappedFile};
+pub use source::{BlockSource, ByteSource, FileSource, MappedFile};

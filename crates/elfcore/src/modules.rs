@@ -31,6 +31,9 @@ pub(crate) fn find(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
     if modules.is_empty() {
         modules = from_link_map(head, memory);
     }
+    if modules.is_empty() {
+        modules.extend(from_auxiliary_vector(head, memory));
+    }
     modules.extend(vdso(head, memory));
     modules.sort_by_key(Module::start);
     for module in &mut modules {
@@ -55,14 +58,16 @@ fn kind_of(head: &CoreHead, module: &Module) -> ModuleKind {
     }
 }
 
-/// A module begins with a mapping of file offset 0 and goes on over later ones of the same path.
+/// A module begins with a mapping of file offset 0 and goes on over later ones of the same path. In a file
+/// smaller than a page (lld does not pad) every segment is mapped from offset 0: then the headers tell
+/// whether a mapping belongs to the module before it.
 fn from_mappings(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
     let mut groups: Vec<Vec<&Mapping>> = Vec::new();
     for mapping in head.mappings() {
         match groups.last_mut() {
             Some(group)
-                if mapping.offset.0 != 0
-                    && group.last().is_some_and(|last| last.path == mapping.path) =>
+                if group.last().is_some_and(|last| last.path == mapping.path)
+                    && (mapping.offset.0 != 0 || goes_on(memory, group, mapping)) =>
             {
                 group.push(mapping);
             }
@@ -73,6 +78,22 @@ fn from_mappings(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
         .iter()
         .filter_map(|group| module_of(head, memory, group))
         .collect()
+}
+
+/// Whether the file that `group` begins with extends to `mapping`, as its own headers say.
+fn goes_on(memory: &dyn Memory, group: &[&Mapping], mapping: &Mapping) -> bool {
+    let extends = || {
+        let start = group.first()?.start;
+        let headers = headers_in_memory(memory, start)?;
+        let bias = bias_of(start, &headers)?;
+        let load = |header: &&ProgramHeader| header.kind == PT_LOAD;
+        let ends = headers
+            .iter()
+            .filter(load)
+            .map(|header| header.address.saturating_add(header.memory_size));
+        Some(mapping.start.0.wrapping_sub(bias) < ends.max()?)
+    };
+    extends().unwrap_or(false)
 }
 
 fn module_of(head: &CoreHead, memory: &dyn Memory, group: &[&Mapping]) -> Option<Module> {
@@ -257,6 +278,41 @@ fn from_link_map(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
         }
     }
     modules
+}
+
+/// The program alone, as the auxiliary vector places it: qemu-user writes no NT_FILE, and no code either, so
+/// that its headers cannot be read. Where in the file its segments lie is told by the file itself.
+fn from_auxiliary_vector(head: &CoreHead, memory: &dyn Memory) -> Option<Module> {
+    let table = Avma(head.aux(AT_PHDR)?);
+    let mut segments = head
+        .segments()
+        .iter()
+        .skip_while(|segment| !segment.contains(table));
+    let first = segments.next()?;
+    let start = first.start;
+    let mut end = start.checked_add(first.memory_size)?;
+    for segment in segments.take_while(|segment| segment.memory_size > 0) {
+        if segment.start != end {
+            break;
+        }
+        end = end.checked_add(segment.memory_size)?;
+    }
+    let path = head
+        .aux(AT_EXECFN)
+        .and_then(|at| read_path(memory, Avma(at)));
+    let path = path.or_else(|| Some(head.process()?.name.clone()));
+    Some(Module {
+        path: path?,
+        deleted: false,
+        kind: ModuleKind::Executable,
+        ranges: vec![ModuleRange {
+            start,
+            end,
+            offset: FileOffset(0),
+        }],
+        build_id: None,
+        bias: None,
+    })
 }
 
 /// Load bias and program headers of the program itself.

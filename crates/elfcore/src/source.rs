@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// Random access to bytes that may be short, remote or changing.
 pub trait ByteSource: Send + Sync {
@@ -129,5 +130,106 @@ impl ByteSource for FileSource {
             }
         }
         Ok(done)
+    }
+}
+
+/// Bytes that are read at once: a stack's end and its neighbours; more would be read in vain.
+const BLOCK: u64 = 16 << 10;
+/// Blocks that are kept: 2 MiB, enough for the threads that are unwound at the same time.
+const BLOCKS: usize = 128;
+
+/// A file read by `pread(2)` in blocks, of which some are kept.
+///
+/// For cores: a thousand stacks in a map cost a page table's neighbourhood of memory each, and a core
+/// may shrink while it is looked at.
+#[derive(Debug)]
+pub struct BlockSource {
+    file: FileSource,
+    /// Number of the block that each slot holds, and its bytes.
+    slots: Vec<Mutex<(u64, Vec<u8>)>>,
+}
+
+impl BlockSource {
+    /// Takes over an open file with the length it has now.
+    ///
+    /// # Errors
+    /// When its length cannot be asked.
+    pub fn new(file: File) -> io::Result<Self> {
+        let empty = || Mutex::new((u64::MAX, Vec::new()));
+        Ok(Self {
+            file: FileSource::new(file)?,
+            slots: std::iter::repeat_with(empty).take(BLOCKS).collect(),
+        })
+    }
+
+    /// Copies from the one block that holds `offset`.
+    fn read_block(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let number = offset / BLOCK;
+        let slot = usize::try_from(number % BLOCKS as u64).unwrap_or(0);
+        let Some(slot) = self.slots.get(slot) else {
+            return Ok(0);
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.0 != number {
+            slot.0 = u64::MAX;
+            slot.1.resize(BLOCK as usize, 0);
+            let count = self
+                .file
+                .read_at(number.saturating_mul(BLOCK), &mut slot.1)?;
+            slot.1.truncate(count);
+            slot.0 = number;
+        }
+        Ok(copy_from(&slot.1, offset % BLOCK, buf))
+    }
+}
+
+impl ByteSource for BlockSource {
+    fn len(&self) -> u64 {
+        self.file.len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.len() as u64 > BLOCK {
+            return self.file.read_at(offset, buf);
+        }
+        let mut done = 0_usize;
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.read_block(offset.saturating_add(done as u64), rest)? {
+                0 => break,
+                count => done = done.saturating_add(count),
+            }
+        }
+        Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn blocks_give_what_the_file_holds() {
+        let content: Vec<u8> = (0..3 * BLOCK as u32 + 100)
+            .map(|n| (n % 251) as u8)
+            .collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&content).unwrap();
+        let source = BlockSource::new(file).unwrap();
+        let ends = [
+            0,
+            5,
+            BLOCK as usize - 3,
+            BLOCK as usize,
+            3 * BLOCK as usize,
+            content.len(),
+        ];
+        for from in ends {
+            for length in [0, 1, 8, 100, 4096, BLOCK as usize + 1] {
+                let mut found = vec![0; length];
+                let count = source.read_at(from as u64, &mut found).unwrap();
+                let expected = &content[from..(from + length).min(content.len())];
+                assert_eq!(&found[..count], expected, "{from} {length}");
+            }
+        }
     }
 }

@@ -1,21 +1,22 @@
 //! Keeps decompressed sections alive for as long as the frames that are named from them are computed.
 
+use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Bytes;
 
 /// Append-only owner of byte buffers: what it has taken stays where it is until it is dropped.
 ///
 /// It also holds the budget of decompression: hostile files cannot make it grow beyond its limit.
-#[derive(Debug)]
 pub struct SectionArena {
     first: OnceLock<Box<Node>>,
     used: AtomicU64,
     limit: u64,
 }
 
-#[derive(Debug)]
 struct Node {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     next: OnceLock<Box<Node>>,
 }
 
@@ -48,6 +49,11 @@ impl SectionArena {
     /// Keeps `bytes` as long as the arena lives.
     pub fn keep(&self, bytes: Vec<u8>) -> &[u8] {
         self.used.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.keep_owner(Box::new(bytes))
+    }
+
+    /// Keeps what owns bytes, a mapped file for example; it does not count against the limit.
+    pub fn keep_owner(&self, bytes: Bytes) -> &[u8] {
         let mut new = Some(Box::new(Node {
             bytes,
             next: OnceLock::new(),
@@ -56,17 +62,23 @@ impl SectionArena {
         loop {
             let node = slot.get_or_init(|| new.take().unwrap_or_default());
             if new.is_none() {
-                return &node.bytes;
+                return (*node.bytes).as_ref();
             }
             slot = &node.next;
         }
     }
 }
 
+impl fmt::Debug for SectionArena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SectionArena({} bytes left)", self.left())
+    }
+}
+
 impl Default for Node {
     fn default() -> Self {
         Self {
-            bytes: Vec::new(),
+            bytes: Box::new([]),
             next: OnceLock::new(),
         }
     }

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use crate::symbolizer::{has_debug_info, has_symbols};
 use crate::{
-    Fingerprint, Frame, LoadedModule, ModuleNeed, ModuleStatus, SectionArena, Stop, Symbolizer,
-    Unwinder, UnwoundFrame, needs_of,
+    Alone, Explanation, Fingerprint, Frame, LoadedModule, ModuleNeed, ModuleStatus, SectionArena,
+    Stop, Surroundings, Symbolizer, Unwinder, UnwoundFrame, needs_of,
 };
 
 /// Frames of all threads together, and those that each may have in any case: a hostile core can claim
@@ -44,6 +44,9 @@ pub struct Backtrace {
     /// Of the crashing thread.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
+    /// How the fingerprint came about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
     /// How long it took.
     pub elapsed: Elapsed,
 }
@@ -97,11 +100,24 @@ pub fn backtrace(
     arena: &SectionArena,
     options: &BacktraceOptions,
 ) -> Backtrace {
+    backtrace_with(threads, memory, modules, arena, options, &Alone)
+}
+
+/// As [`backtrace`], with files and memories that the caller has.
+#[must_use]
+pub fn backtrace_with(
+    threads: &[Thread],
+    memory: &(dyn Memory + Sync),
+    modules: &[LoadedModule<'_>],
+    arena: &SectionArena,
+    options: &BacktraceOptions,
+    surroundings: &dyn Surroundings,
+) -> Backtrace {
     let modules = with_vdso(modules, memory, arena);
     let start = Instant::now();
     let stacks = unwind_all(threads, memory, &modules, options);
     let unwound = Instant::now();
-    let symbolizer = Symbolizer::new(&modules, arena);
+    let symbolizer = Symbolizer::new(&modules, arena, surroundings);
     let table = symbolizer.look_up(stacks.iter().map(|stack| stack.0.as_slice()));
     let name =
         |(index, (thread, (frames, stop))): (usize, (&Thread, &(Vec<UnwoundFrame>, Stop)))| {
@@ -113,9 +129,12 @@ pub fn backtrace(
             }
         };
     let threads: Vec<ThreadBacktrace> = threads.iter().zip(&stacks).enumerate().map(name).collect();
-    let crashing = threads.first();
+    let explanation = threads
+        .first()
+        .and_then(|thread| Fingerprint::from_frames(&thread.frames, thread.stop, &modules));
     Backtrace {
-        fingerprint: crashing.and_then(|thread| Fingerprint::from_frames(&thread.frames, &modules)),
+        fingerprint: explanation.as_ref().map(|found| found.fingerprint.clone()),
+        explanation,
         modules: modules.iter().map(report).collect(),
         elapsed: Elapsed {
             unwind_micros: micros(unwound.saturating_duration_since(start)),

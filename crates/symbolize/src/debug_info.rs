@@ -3,11 +3,13 @@
 //! Works on a batch of addresses and opens only the units that hold them: `.debug_aranges` tells the
 //! unit, or else the units' root entries do; inside a unit one pass over its entries and one over its
 //! line program serve all addresses. Where the file is damaged, what was found before stays.
-//! It does not read split DWARF (`.dwo`): such units still give lines, and the ELF symbols give names.
+//! Units that keep their entries in a `.dwo` or `.dwp` file are asked there; where that is missing they
+//! still give lines, and the ELF symbols give names.
 
 mod function;
 mod line;
 mod name;
+mod split;
 
 use std::sync::OnceLock;
 
@@ -16,7 +18,7 @@ use gimli::{DebugInfoOffset, EndianSlice, LittleEndian, Unit, UnitRef};
 use rayon::prelude::*;
 
 use crate::deadline::Deadline;
-use crate::{Location, SectionArena, section};
+use crate::{Location, SectionArena, Surroundings, section};
 
 type Reader<'data> = EndianSlice<'data, LittleEndian>;
 
@@ -64,6 +66,16 @@ pub(crate) struct DebugInfo<'data> {
     /// Offsets of the units in `.debug_info`, in order.
     units: OnceLock<Vec<usize>>,
     alt_units: OnceLock<Vec<usize>>,
+    source: Source<'data>,
+    package: OnceLock<Option<gimli::DwarfPackage<Reader<'data>>>>,
+}
+
+/// Whose debug information it is, and where the rest of it comes from.
+#[derive(Clone, Copy)]
+pub(crate) struct Source<'data> {
+    pub(crate) module: usize,
+    pub(crate) arena: &'data SectionArena,
+    pub(crate) surroundings: &'data dyn Surroundings,
 }
 
 /// Sections that are read here.
@@ -84,13 +96,7 @@ fn load<'data>(
     object: &ElfObject<'data>,
     arena: &'data SectionArena,
 ) -> gimli::Dwarf<Reader<'data>> {
-    let read = |name: &&'static str| {
-        let bytes: &[u8] = match section::contents(object, name, arena.left())? {
-            std::borrow::Cow::Borrowed(bytes) => bytes,
-            std::borrow::Cow::Owned(bytes) => arena.keep(bytes),
-        };
-        Some((*name, bytes))
-    };
+    let read = |name: &&'static str| Some((*name, section::kept(object, name, arena)?));
     let sections: Vec<(&str, &[u8])> = SECTIONS.par_iter().filter_map(read).collect();
     let find = |id: gimli::SectionId| -> Result<Reader<'data>, std::convert::Infallible> {
         let found = sections.iter().find(|(name, _)| *name == id.name());
@@ -110,19 +116,21 @@ impl<'data> DebugInfo<'data> {
     pub(crate) fn open(
         object: &ElfObject<'data>,
         alt: Option<&ElfObject<'data>>,
-        arena: &'data SectionArena,
+        source: Source<'data>,
     ) -> Option<Self> {
         if !section::present(object, ".debug_info") {
             return None;
         }
-        let mut dwarf = load(object, arena);
+        let mut dwarf = load(object, source.arena);
         if let Some(alt) = alt {
-            dwarf.set_sup(load(alt, arena));
+            dwarf.set_sup(load(alt, source.arena));
         }
         Some(Self {
             dwarf,
             units: OnceLock::new(),
             alt_units: OnceLock::new(),
+            source,
+            package: OnceLock::new(),
         })
     }
 
@@ -272,9 +280,15 @@ impl<'data> DebugInfo<'data> {
         }
         // Assemblers describe each label as a function: the symbol table knows better, and has aliases.
         if name::language(unit) != Some(gimli::DW_LANG_Mips_Assembler) {
+            let split = self.split(unit);
+            let entries = match &split {
+                Some((dwarf, split)) => UnitRef::new(dwarf, split),
+                None => unit,
+            };
+            let names = name::Names::new(self, entries, split.is_some());
             // An error ends the search in this unit; lines and the functions before it stay.
-            let _ =
-                function::Walk::new(self, unit, addresses, tail_calls, deadline).run(&mut found);
+            let _ = function::Walk::new(names, entries, unit, addresses, tail_calls, deadline)
+                .run(&mut found);
         }
         found
     }

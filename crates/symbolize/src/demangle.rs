@@ -1,4 +1,4 @@
-//! Linkage names to names for people: Rust (both schemes) and C++.
+//! Linkage names to names for people: Rust (both schemes), C++ and D. Swift names stay mangled.
 //!
 //! Mangled names come from files; a short one can describe a very long one, so output is bounded.
 
@@ -14,7 +14,30 @@ pub(crate) fn demangle(raw: &str) -> String {
         // The alternate form leaves out the hash.
         write!(out, "{name:#}").ok().map(|()| out.0)
     });
-    rust.or_else(|| cpp(raw)).unwrap_or_else(|| raw.to_owned())
+    rust.or_else(|| cpp(raw))
+        .or_else(|| d(raw))
+        .unwrap_or_else(|| raw.to_owned())
+}
+
+/// D: `_D`, then each part of the name with its length before it, then its type (D ABI, "Name Mangling").
+/// Names with back references or template arguments stay as they are.
+fn d(raw: &str) -> Option<String> {
+    if raw == "_Dmain" {
+        return Some("D main".to_owned());
+    }
+    let mut rest = raw.strip_prefix("_D")?;
+    let mut parts = Vec::new();
+    while rest.starts_with(|first: char| first.is_ascii_digit()) {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (length, after) = rest.split_at_checked(digits)?;
+        let (part, after) = after.split_at_checked(length.parse().ok()?)?;
+        if part.is_empty() || part.starts_with("__T") || part.starts_with("__U") {
+            return None;
+        }
+        parts.push(part);
+        rest = after;
+    }
+    (!parts.is_empty() && !rest.is_empty()).then(|| parts.join("."))
 }
 
 fn cpp(raw: &str) -> Option<String> {
@@ -64,6 +87,10 @@ mod tests {
             ),
             ("_ZN12_GLOBAL__N_13fooEv", "(anonymous namespace)::foo"),
             ("_Z", "_Z"),
+            ("_D3app6server4loopFiZv", "app.server.loop"),
+            ("_Dmain", "D main"),
+            ("_D3app", "_D3app"),
+            ("_D9app", "_D9app"),
         ];
         for (raw, name) in table {
             assert_eq!(demangle(raw), name);
@@ -82,6 +109,7 @@ mod tests {
         fn hostile_names_never_panic(tail in "[A-Za-z0-9_.$]{0,200}") {
             demangle(&format!("_Z{tail}"));
             demangle(&format!("_R{tail}"));
+            demangle(&format!("_D{tail}"));
             demangle(&tail);
         }
     }

@@ -4,21 +4,26 @@
 //! of function names (inlined calls count as calls), without hashes, clones, template arguments and
 //! parameters. What all crashes of a kind share (`raise`, `abort`, panic machinery) is left out, and a
 //! recursion counts once. It ends at `main`, at the start of a thread, and where frames were only
-//! guessed. Frames without a name count by module and address in its file, except those of the C
+//! guessed. Which names those are stands in `fingerprint/rules.txt`. Frames without a name count by module and address in its file, except those of the C
 //! runtime: debug files of libc are installed here and missing there.
 //!
 //! Worked example: `raise`, `abort`, `core::panicking::panic`, `app::parse::h1f…`, `app::main` becomes
 //! SHA-256 of `cdh 1\napp::parse\napp::main\n`, of which the first eight bytes are shown.
 
+mod rules;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
 use cdh_elfcore::{Module, Svma};
 use sha2::{Digest, Sha256};
 
-use crate::{Frame, FrameTrust, LoadedModule, UnwoundFrame};
+use crate::demangle::demangle;
+use crate::symbol;
+use crate::{Frame, FrameTrust, LoadedModule, ModuleReport, Stop, UnwoundFrame};
+pub use rules::Role;
+use rules::Rules;
 
-/// Names that count: more would tell apart callers of the same bug, fewer would lump bugs together.
-const DEPTH: usize = 6;
 /// Frames that are looked at, so that stacks unwound to different depths agree.
 const REACH: usize = 48;
 /// Bytes of the hash that are kept.
@@ -43,10 +48,25 @@ enum Step {
     },
 }
 
+/// How a fingerprint came about.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Explanation {
+    /// What was made from it.
+    pub fingerprint: Fingerprint,
+    /// What counts, innermost first.
+    pub counted: Vec<String>,
+    /// What stood above it and says only how the process ended.
+    pub skipped: Vec<String>,
+}
+
 impl Fingerprint {
     /// From the named frames of the crashing thread; `None` where nothing in them can be relied on.
     #[must_use]
-    pub fn from_frames(frames: &[Frame], modules: &[LoadedModule<'_>]) -> Option<Self> {
+    pub fn from_frames(
+        frames: &[Frame],
+        stop: Stop,
+        modules: &[LoadedModule<'_>],
+    ) -> Option<Explanation> {
         let steps = frames
             .iter()
             .filter(|frame| !frame.tail_call && !frame.signal_handler)
@@ -56,7 +76,60 @@ impl Fingerprint {
                 Ok(function) => Some(Step::Name(normalised(&function.name))),
                 Err(_) => place(modules.get(frame.module?)?.module, frame.svma?),
             });
-        Self::from_steps(steps.collect())
+        Self::from_steps(steps.collect(), is_whole(stop))
+    }
+
+    /// From the names that the files' own symbol tables give, as far as those are small enough to be read
+    /// where a process dies: the same crash of another build too. Inlined calls do not show; the rest
+    /// counts by module and address.
+    #[must_use]
+    pub fn from_symbols(
+        frames: &[UnwoundFrame],
+        stop: Stop,
+        modules: &[LoadedModule<'_>],
+        largest_table: u64,
+    ) -> Option<Explanation> {
+        let frames: Vec<&UnwoundFrame> = frames
+            .iter()
+            .filter(|frame| !frame.signal_frame)
+            .take_while(|frame| frame.trust != FrameTrust::Scan)
+            .take(REACH)
+            .collect();
+        let mut wanted: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for frame in &frames {
+            if let (Some(module), Some(at)) = (frame.module, frame.lookup_svma()) {
+                wanted.entry(module).or_default().push(at.0);
+            }
+        }
+        let mut names: BTreeMap<(usize, u64), String> = BTreeMap::new();
+        for (index, mut addresses) in wanted {
+            let Some(object) = modules.get(index).and_then(|loaded| loaded.object.as_ref()) else {
+                continue;
+            };
+            addresses.sort_unstable();
+            addresses.dedup();
+            let table = object
+                .section(".symtab")
+                .or_else(|| object.section(".dynsym"));
+            if table.is_none_or(|table| table.size > largest_table) {
+                continue;
+            }
+            let found = symbol::find(&[object], &addresses);
+            for (at, symbol) in addresses.iter().zip(found) {
+                if let Some(symbol) = symbol {
+                    let name = demangle(&String::from_utf8_lossy(symbol.name));
+                    names.insert((index, *at), normalised(&name));
+                }
+            }
+        }
+        let step = |frame: &&UnwoundFrame| {
+            let module = frame.module?;
+            match names.get(&(module, frame.lookup_svma()?.0)) {
+                Some(name) => Some(Step::Name(name.clone())),
+                None => place(modules.get(module)?.module, frame.svma?),
+            }
+        };
+        Self::from_steps(frames.iter().filter_map(step).collect(), is_whole(stop))
     }
 
     /// From frames without names, as known at the moment of the crash: same build, same crash.
@@ -68,17 +141,19 @@ impl Fingerprint {
             .take_while(|frame| frame.trust != FrameTrust::Scan)
             .take(REACH)
             .filter_map(|frame| place(modules.get(frame.module?)?.module, frame.svma?));
-        Self::from_steps(steps.collect())
+        Self::from_steps(steps.collect(), true).map(|explanation| explanation.fingerprint)
     }
 
-    fn from_steps(mut steps: Vec<Step>) -> Option<Self> {
+    /// `whole`: the stack was not cut, so that another core of the crash cannot show more of it.
+    fn from_steps(mut steps: Vec<Step>, whole: bool) -> Option<Explanation> {
+        let rules = Rules::get();
         let in_runtime = |step: &Step| matches!(step, Step::Place { runtime: true, .. });
         if !steps.iter().all(in_runtime) {
             steps.retain(|step| !in_runtime(step));
         }
         // Frames without a name may stand between those of the machinery.
         let leading = steps.iter().take_while(|step| match step {
-            Step::Name(name) => is_machinery(name),
+            Step::Name(name) => rules.role(name) == Role::Machinery,
             Step::Place { .. } => true,
         });
         let last = leading
@@ -86,40 +161,47 @@ impl Fingerprint {
             .filter(|(_, step)| matches!(step, Step::Name(_)))
             .last();
         let start = last.map_or(0, |(index, _)| index.saturating_add(1));
-        let rest = steps
-            .get(start..)
-            .filter(|rest| !rest.is_empty())
-            .unwrap_or(&steps);
-        let mut chosen: Vec<&str> = Vec::new();
+        let (skipped, rest) = steps.split_at_checked(start)?;
+        // A stack of nothing else: then that is the crash.
+        let (skipped, rest) = if rest.is_empty() {
+            (rest, skipped)
+        } else {
+            (skipped, rest)
+        };
+        let mut counted: Vec<String> = Vec::new();
+        let mut ended = false;
         for step in rest {
-            let (Step::Name(text) | Step::Place { text, .. }) = step;
-            if chosen.len() == DEPTH || (!chosen.is_empty() && is_start(text)) {
+            let text = step.text();
+            ended = counted.len() == rules.depth
+                || (!counted.is_empty() && rules.role(text) == Role::Start);
+            if ended {
                 break;
             }
-            if !chosen.contains(&text.as_str()) {
-                chosen.push(text);
+            if !counted.iter().any(|known| known == text) {
+                counted.push(text.to_owned());
             }
-            if text == "main" {
+            if rules.is_last(text) {
+                ended = true;
                 break;
             }
         }
-        if chosen.is_empty() {
+        let enough = whole || ended || counted.len() == rules.depth;
+        if counted.is_empty() || !enough {
             return None;
         }
         let mut hash = Sha256::new();
         hash.update(b"cdh 1\n");
-        for name in chosen {
+        for name in &counted {
             hash.update(name.as_bytes());
             hash.update(b"\n");
         }
         let digest = hash.finalize();
-        Some(Self(
-            digest
-                .iter()
-                .take(BYTES)
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
-        ))
+        let digits = digest.iter().take(BYTES);
+        Some(Explanation {
+            fingerprint: Self(digits.map(|byte| format!("{byte:02x}")).collect()),
+            counted,
+            skipped: skipped.iter().map(|step| step.text().to_owned()).collect(),
+        })
     }
 
     /// Takes sixteen hexadecimal digits.
@@ -148,57 +230,50 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// The frame that a crash is called after: the first that is no part of ending the process.
-#[must_use]
-pub fn blamed_frame(frames: &[Frame]) -> Option<&Frame> {
-    let named = |frame: &Frame| match &frame.function {
-        Ok(function) => Some(is_machinery(&normalised(&function.name))),
-        Err(_) => None,
-    };
-    let counted = |frame: &&Frame| !frame.tail_call && !frame.signal_handler;
-    let frames: Vec<&Frame> = frames.iter().filter(counted).take(REACH).collect();
-    // Frames without a name may stand between those of the machinery.
-    let leading = frames
-        .iter()
-        .take_while(|frame| named(frame).unwrap_or(true));
-    let last = leading
-        .enumerate()
-        .filter(|(_, frame)| named(frame).is_some())
-        .last();
-    let start = last.map_or(0, |(index, _)| index.saturating_add(1));
-    frames.get(start).or(frames.first()).copied()
+impl Step {
+    fn text(&self) -> &str {
+        match self {
+            Self::Name(text) | Self::Place { text, .. } => text,
+        }
+    }
+}
+
+/// Whether the stack ends by itself or by our own limit, and not because memory is missing or damaged.
+fn is_whole(stop: Stop) -> bool {
+    !matches!(stop, Stop::NoMemory(_))
+}
+
+impl Frame {
+    /// What it is in its stack: what the program does, how it ended, how it began.
+    #[must_use]
+    pub fn role(&self, modules: &[ModuleReport]) -> Role {
+        let rules = Rules::get();
+        match &self.function {
+            _ if self.signal_handler => Role::Machinery,
+            Ok(function) => rules.role(&normalised(&function.name)),
+            // Without its debug file, libc's own frames around `raise` have no names.
+            Err(_) => {
+                let path = self.module.and_then(|index| modules.get(index));
+                let file = path.and_then(|module| module.path.rsplit('/').next());
+                let abort = self.is_return_address && self.trust != FrameTrust::Registers;
+                match file {
+                    Some(file) if rules.is_runtime(file) && !abort => Role::Machinery,
+                    Some(file) if rules.is_runtime(file) => Role::Start,
+                    _ => Role::Program,
+                }
+            }
+        }
+    }
 }
 
 /// A frame without a name.
 fn place(module: &Module, svma: Svma) -> Option<Step> {
     let name = String::from_utf8_lossy(module.path.rsplit(|byte| *byte == b'/').next()?);
-    let runtime = [
-        "libc.so",
-        "libc-",
-        "libpthread",
-        "libstdc++",
-        "libgcc_s",
-        "ld-",
-    ];
-    let runtime = runtime.iter().any(|prefix| name.starts_with(prefix));
+    let runtime = Rules::get().is_runtime(&name);
     Some(Step::Place {
         text: format!("{name}+{svma}"),
         runtime,
     })
-}
-
-/// What lies below the first function of a thread.
-fn is_start(name: &str) -> bool {
-    const NAMES: [&str; 7] = [
-        "libc_start_call_main",
-        "libc_start_main_impl",
-        "libc_start_main",
-        "start",
-        "start_thread",
-        "clone",
-        "clone3",
-    ];
-    NAMES.contains(&name)
 }
 
 /// The name without what differs between builds of the same source.
@@ -250,55 +325,6 @@ fn starts_arguments(before: &str, rest: &str) -> bool {
     (after_name && !before.ends_with("operator")) || turbofish
 }
 
-/// Functions that end a process or report its end: the crash is in what called them.
-fn is_machinery(name: &str) -> bool {
-    const NAMES: [&str; 30] = [
-        "raise",
-        "gsignal",
-        "abort",
-        "kill",
-        "tgkill",
-        "pthread_kill",
-        "pthread_kill_implementation",
-        "pthread_kill_internal",
-        "kernel_vsyscall",
-        "libc_message",
-        "libc_message_impl",
-        "libc_fatal",
-        "fortify_fail",
-        "chk_fail",
-        "stack_chk_fail",
-        "assert_fail",
-        "assert_fail_base",
-        "assert",
-        "malloc_printerr",
-        "restore_rt",
-        "std::terminate",
-        "cxxabiv1::__terminate",
-        "gnu_cxx::__verbose_terminate_handler",
-        "cxa_throw",
-        "cxa_rethrow",
-        "rust_begin_unwind",
-        "rust_panic",
-        "rust_start_panic",
-        "runtime.raise",
-        "runtime.dieFromSignal",
-    ];
-    const PREFIXES: [&str; 10] = [
-        "core::panicking::",
-        "std::panicking::",
-        "std::process::abort",
-        "std::sys::",
-        "panic_abort::",
-        "panic_unwind::",
-        "core::option::",
-        "core::result::",
-        "rustc::",
-        "std::__throw_",
-    ];
-    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,7 +342,8 @@ mod tests {
             },
             name => Step::Name(normalised(name)),
         };
-        Fingerprint::from_steps(names.iter().map(step).collect())
+        let steps = names.iter().map(step).collect();
+        Fingerprint::from_steps(steps, true).map(|explanation| explanation.fingerprint)
     }
 
     #[test]
@@ -384,6 +411,28 @@ mod tests {
         assert_ne!(of(&["?", "parse", "main"]), with);
         assert!(of(&["-", "-"]).is_some());
         assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn cut_stack_has_the_fingerprint_of_the_whole_one_or_none() {
+        let steps = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| Step::Name((*name).to_owned()))
+                .collect()
+        };
+        let names = [
+            "raise", "abort", "a", "b", "c", "d", "e", "f", "g", "h", "main",
+        ];
+        let whole = Fingerprint::from_steps(steps(&names), true).unwrap();
+        assert_eq!(whole.skipped, ["raise", "abort"]);
+        assert_eq!(whole.counted, ["a", "b", "c", "d", "e", "f"]);
+        assert_eq!(
+            Fingerprint::from_steps(steps(&names[..9]), false),
+            Some(whole)
+        );
+        assert_eq!(Fingerprint::from_steps(steps(&names[..5]), false), None);
+        assert!(Fingerprint::from_steps(steps(&["a", "main"]), false).is_some());
     }
 
     #[test]

@@ -28,9 +28,12 @@ mod debug_info;
 mod demangle;
 mod fingerprint;
 mod frame;
+mod go;
 mod loaded;
+mod memo;
 mod need;
 mod section;
+mod surroundings;
 mod symbol;
 mod symbolizer;
 mod tail_call;
@@ -38,11 +41,13 @@ mod unwinder;
 
 pub use arena::SectionArena;
 pub use backtrace::{
-    Backtrace, BacktraceOptions, Elapsed, ModuleReport, ThreadBacktrace, backtrace, module_needs,
+    Backtrace, BacktraceOptions, Elapsed, ModuleReport, ThreadBacktrace, backtrace, backtrace_with,
+    module_needs,
 };
-pub use fingerprint::{Fingerprint, blamed_frame};
+pub use fingerprint::{Explanation, Fingerprint, Role};
 pub use frame::{Frame, Function, Location, Reason};
 pub use loaded::{LoadedModule, ModuleStatus};
 pub use need::{ModuleNeed, Need, needs_of};
+pub use surroundings::{Alone, Bytes, Surroundings};
 pub use symbolizer::{SymbolTable, Symbolizer};
 pub use unwinder::{FrameTrust, Stop, Unwinder, UnwoundFrame};

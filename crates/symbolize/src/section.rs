@@ -7,6 +7,8 @@ use std::io::{Read, Write};
 
 use cdh_elfcore::ElfObject;
 
+use crate::SectionArena;
+
 /// `SHF_COMPRESSED`: the section starts with an `Elf64_Chdr` (type, reserved, size, alignment).
 const COMPRESSED: u64 = 0x800;
 const HEADER_SIZE: usize = 24;
@@ -41,6 +43,18 @@ pub(crate) fn contents<'data>(
     let old = format!(".z{}", name.strip_prefix('.')?);
     let stored = object.section(&old)?.data.strip_prefix(b"ZLIB")?.get(8..)?;
     read_all(flate2::bufread::ZlibDecoder::new(stored), limit).map(Cow::Owned)
+}
+
+/// As [`contents`], kept in `arena` where it had to be decompressed.
+pub(crate) fn kept<'data>(
+    object: &ElfObject<'data>,
+    name: &str,
+    arena: &'data SectionArena,
+) -> Option<&'data [u8]> {
+    Some(match contents(object, name, arena.left())? {
+        Cow::Borrowed(bytes) => bytes,
+        Cow::Owned(bytes) => arena.keep(bytes),
+    })
 }
 
 /// Whether the object has a section called `name`, in any form.

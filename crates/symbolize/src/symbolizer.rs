@@ -11,12 +11,13 @@ use cdh_elfcore::{Avma, ElfObject, Svma};
 use rayon::prelude::*;
 
 use crate::deadline::Deadline;
-use crate::debug_info::{DebugInfo, Found, Site, TailCalls};
+use crate::debug_info::{DebugInfo, Found, Site, Source, TailCalls};
 use crate::demangle::demangle;
-use crate::tail_call::{Pair, TailFrame};
+use crate::memo::{self, Memo};
+use crate::tail_call::{Pair, Pairs, TailFrame};
 use crate::{
-    Frame, FrameTrust, Function, LoadedModule, ModuleStatus, Reason, SectionArena, UnwoundFrame,
-    section, symbol, tail_call,
+    Frame, FrameTrust, Function, LoadedModule, ModuleStatus, Reason, SectionArena, Surroundings,
+    UnwoundFrame, go, section, symbol, tail_call,
 };
 
 /// After this, names come from ELF symbols only: hostile DWARF can take forever. Gigabytes of honest
@@ -27,8 +28,11 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 pub struct Symbolizer<'data> {
     modules: &'data [LoadedModule<'data>],
     arena: &'data SectionArena,
+    surroundings: &'data dyn Surroundings,
     debug_infos: Vec<OnceLock<Option<DebugInfo<'data>>>>,
     mini_debug_infos: Vec<OnceLock<Option<ElfObject<'data>>>>,
+    /// By module: its identity and what is remembered of it.
+    memos: Vec<OnceLock<Option<(String, Memo)>>>,
     deadline: Deadline,
 }
 
@@ -43,12 +47,18 @@ pub struct SymbolTable {
 impl<'data> Symbolizer<'data> {
     /// Prepares naming; nothing is read yet.
     #[must_use]
-    pub fn new(modules: &'data [LoadedModule<'data>], arena: &'data SectionArena) -> Self {
+    pub fn new(
+        modules: &'data [LoadedModule<'data>],
+        arena: &'data SectionArena,
+        surroundings: &'data dyn Surroundings,
+    ) -> Self {
         Self {
             modules,
             arena,
+            surroundings,
             debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
             mini_debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
+            memos: modules.iter().map(|_| OnceLock::new()).collect(),
             deadline: Deadline::after(TIME_LIMIT),
         }
     }
@@ -77,9 +87,58 @@ impl<'data> Symbolizer<'data> {
                     .collect::<Vec<_>>()
             });
         let found = found.collect();
+        let pairs = tail_call::find(self, stacks, &found);
+        self.remember(&found, &pairs);
         SymbolTable {
-            tail_calls: tail_call::find(self, stacks, &found),
+            tail_calls: pairs.frames,
             found,
+        }
+    }
+
+    /// What earlier runs found out about a module, and its identity.
+    pub(crate) fn memo(&self, module: usize) -> Option<&(String, Memo)> {
+        let open = || {
+            let identity = memo::identity(self.modules.get(module)?)?;
+            let bytes = self.surroundings.remembered(&format!("memo-{identity}"));
+            let memo = bytes.and_then(|bytes| Memo::from_bytes((*bytes).as_ref()));
+            Some((identity, memo.unwrap_or_default()))
+        };
+        self.memos.get(module)?.get_or_init(open).as_ref()
+    }
+
+    /// Keeps what this run has found out that earlier ones had not.
+    fn remember(&self, found: &HashMap<(usize, Svma), Found>, pairs: &Pairs) {
+        if self.deadline.passed() {
+            return;
+        }
+        let mut new: BTreeMap<usize, Memo> = BTreeMap::new();
+        for ((module, at), found) in found {
+            let known = self.memo(*module);
+            if known.is_some_and(|(_, memo)| !memo.found.contains_key(&at.0)) {
+                new.entry(*module)
+                    .or_default()
+                    .found
+                    .insert(at.0, found.clone());
+            }
+        }
+        for (module, key, frames) in &pairs.new {
+            new.entry(*module)
+                .or_default()
+                .pairs
+                .insert(*key, frames.clone());
+        }
+        for (module, mut memo) in new {
+            let Some((identity, old)) = self.memo(module) else {
+                continue;
+            };
+            if !old.is_full() {
+                memo.found
+                    .extend(old.found.iter().map(|(at, found)| (*at, found.clone())));
+                memo.pairs
+                    .extend(old.pairs.iter().map(|(key, frames)| (*key, frames.clone())));
+            }
+            self.surroundings
+                .remember(&format!("memo-{identity}"), &memo.to_bytes());
         }
     }
 
@@ -121,6 +180,28 @@ impl<'data> Symbolizer<'data> {
     }
 
     fn find(&self, index: usize, addresses: &[u64]) -> Vec<Found> {
+        let Some((_, memo)) = self.memo(index) else {
+            return self.search(index, addresses);
+        };
+        let open: Vec<u64> = addresses
+            .iter()
+            .copied()
+            .filter(|at| !memo.found.contains_key(at))
+            .collect();
+        let mut searched = if open.is_empty() {
+            Vec::new()
+        } else {
+            self.search(index, &open)
+        }
+        .into_iter();
+        let answer = |at: &u64| match memo.found.get(at) {
+            Some(found) => found.clone(),
+            None => searched.next().unwrap_or_default(),
+        };
+        addresses.iter().map(answer).collect()
+    }
+
+    fn search(&self, index: usize, addresses: &[u64]) -> Vec<Found> {
         let mut found = vec![Found::default(); addresses.len()];
         let Some(loaded) = self.modules.get(index) else {
             return found;
@@ -132,6 +213,16 @@ impl<'data> Symbolizer<'data> {
             found = info.find(addresses, TailCalls::Ignore, self.deadline);
         }
         let nameless = |found: &Found| found.sites.last().is_none_or(|site| site.name.is_none());
+        if found.iter().any(nameless)
+            && let Some(table) = go::Table::open(object)
+        {
+            for (found, at) in found.iter_mut().zip(addresses) {
+                if let Some(function) = table.find(*at).filter(|_| nameless(found)) {
+                    found.sites = vec![function.site];
+                    found.entry = Some(function.entry);
+                }
+            }
+        }
         if found.iter().any(nameless) {
             let mini = self.mini_debug_info(index, object);
             let objects: Vec<&ElfObject<'data>> = [Some(object), loaded.debug.as_ref(), mini]
@@ -160,7 +251,12 @@ impl<'data> Symbolizer<'data> {
         let open = || {
             let objects = [loaded.debug.as_ref(), loaded.object.as_ref()];
             let mut objects = objects.into_iter().flatten();
-            objects.find_map(|object| DebugInfo::open(object, loaded.alt.as_ref(), self.arena))
+            let source = Source {
+                module: index,
+                arena: self.arena,
+                surroundings: self.surroundings,
+            };
+            objects.find_map(|object| DebugInfo::open(object, loaded.alt.as_ref(), source))
         };
         self.debug_infos.get(index)?.get_or_init(open).as_ref()
     }

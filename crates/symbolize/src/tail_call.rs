@@ -10,6 +10,7 @@ use cdh_elfcore::Svma;
 
 use crate::UnwoundFrame;
 use crate::debug_info::{Found, Site, Target};
+use crate::memo::{self, Between, PairKey};
 use crate::symbolizer::Symbolizer;
 
 /// Longest chain of tail calls that is searched.
@@ -33,6 +34,13 @@ pub(crate) struct TailFrame {
     pub(crate) site: Site,
 }
 
+/// What is between neighbours, and what of it no earlier run has found: by the caller's module.
+#[derive(Debug, Default)]
+pub(crate) struct Pairs {
+    pub(crate) frames: HashMap<Pair, Vec<TailFrame>>,
+    pub(crate) new: Vec<(usize, PairKey, Vec<Between>)>,
+}
+
 /// The pair of neighbouring frames, where there can be something between them.
 pub(crate) fn pair(callee: &UnwoundFrame, caller: &UnwoundFrame) -> Option<Pair> {
     if callee.signal_frame || !caller.is_return_address {
@@ -47,7 +55,7 @@ pub(crate) fn find<'f>(
     symbolizer: &Symbolizer<'_>,
     stacks: impl IntoIterator<Item = &'f [UnwoundFrame]>,
     table: &HashMap<(usize, Svma), Found>,
-) -> HashMap<Pair, Vec<TailFrame>> {
+) -> Pairs {
     let mut pairs: Vec<Pair> = Vec::new();
     for stack in stacks {
         pairs.extend(
@@ -81,6 +89,19 @@ pub(crate) fn find<'f>(
         }
         open.push(((callee, caller), (callee.0, entry), target));
     }
+    let mut answers = Pairs::default();
+    if open.is_empty() {
+        return answers;
+    }
+    let world = World::of(symbolizer);
+    open.retain(|(pair, ..)| {
+        let known = world.remembered(symbolizer, *pair);
+        let is_open = known.is_none();
+        if let Some(frames) = known.filter(|frames| !frames.is_empty()) {
+            answers.frames.insert(*pair, frames);
+        }
+        is_open
+    });
     let wanted = open
         .iter()
         .filter_map(|((_, caller), _, target)| match target {
@@ -88,16 +109,14 @@ pub(crate) fn find<'f>(
             Target::Address(_) => None,
         });
     search.resolve(wanted.collect());
-    let mut found = HashMap::new();
     for (pair, goal, target) in open {
-        let Some(start) = search
+        let start = search
             .place(&target, pair.1.0)
-            .filter(|start| *start != goal)
-        else {
-            continue;
-        };
+            .filter(|start| *start != goal);
         let mut chains = Vec::new();
-        search.chains(start, goal, &mut Vec::new(), &mut chains);
+        if let Some(start) = start {
+            search.chains(start, goal, &mut Vec::new(), &mut chains);
+        }
         let frames: Vec<TailFrame> = shared(&chains)
             .into_iter()
             .rev()
@@ -115,11 +134,79 @@ pub(crate) fn find<'f>(
                 }
             })
             .collect();
+        answers.new.extend(world.to_remember(pair, &frames));
         if !frames.is_empty() {
-            found.insert(pair, frames);
+            answers.frames.insert(pair, frames);
         }
     }
-    found
+    answers
+}
+
+/// The identities of all modules: what is between two frames can depend on every one of them.
+struct World {
+    hash: PairKey,
+    identities: Vec<Option<String>>,
+}
+
+impl World {
+    fn of(symbolizer: &Symbolizer<'_>) -> Self {
+        let identity = |module| {
+            symbolizer
+                .memo(module)
+                .map(|(identity, _)| identity.clone())
+        };
+        let identities: Vec<Option<String>> =
+            (0..symbolizer.module_count()).map(identity).collect();
+        let mut named: Vec<&[u8]> = identities
+            .iter()
+            .flatten()
+            .map(|identity| identity.as_bytes())
+            .collect();
+        named.sort_unstable();
+        let hash = memo::key(&named);
+        Self { hash, identities }
+    }
+
+    fn key(&self, (callee, caller): Pair) -> Option<PairKey> {
+        let identity = |module: usize| self.identities.get(module)?.as_ref();
+        Some(memo::key(&[
+            &self.hash,
+            identity(callee.0)?.as_bytes(),
+            &callee.1.to_le_bytes(),
+            identity(caller.0)?.as_bytes(),
+            &caller.1.to_le_bytes(),
+        ]))
+    }
+
+    fn remembered(&self, symbolizer: &Symbolizer<'_>, pair: Pair) -> Option<Vec<TailFrame>> {
+        let (_, memo) = symbolizer.memo(pair.1.0)?;
+        let frames = memo.pairs.get(&self.key(pair)?)?;
+        let frame = |(identity, after, site): &Between| {
+            let module = self
+                .identities
+                .iter()
+                .position(|known| known.as_ref() == Some(identity))?;
+            Some(TailFrame {
+                module,
+                after: *after,
+                site: site.clone(),
+            })
+        };
+        frames.iter().map(frame).collect()
+    }
+
+    fn to_remember(
+        &self,
+        pair: Pair,
+        frames: &[TailFrame],
+    ) -> Option<(usize, PairKey, Vec<Between>)> {
+        let between = |frame: &TailFrame| {
+            let identity = self.identities.get(frame.module)?.clone()?;
+            Some((identity, frame.after, frame.site.clone()))
+        };
+        let frames: Option<Vec<Between>> = frames.iter().map(between).collect();
+        Some((pair.1.0, self.key(pair)?, frames?))
+    }
 }
 
 /// What all chains begin and end with.

@@ -1,6 +1,8 @@
 //! What tests of several rooms share: programs that crash, the lock around the kernel's core settings,
 //! images and registries, a real S3 server and a hostile proxy in front of it.
 
+pub mod corpus;
+pub mod divergence;
 mod http_proxy;
 mod image;
 mod kernel_settings;

@@ -1,5 +1,6 @@
 //! Measurements, against peers where there are some, in the same run.
 
+mod backtrace;
 mod capture;
 mod images;
 mod kills;
@@ -16,6 +17,7 @@ use node::Way;
 
 const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   capture  blocked time, cost and size against peers   --mib N --runs N --kind heap|random|sparse… --only NAME… --peer NAME=COMMAND…
+  backtrace  native backtraces against gdb, lldb, eu-stack   see --help
   upload   fetch   listing   of an S3 store            --gib N --mib N --dumps N
   images   files of an image against skopeo copy       --layer-mib N --runs N
   latency  from the signal to the hold and a minicore  --runs N --way pipe|socket
@@ -75,6 +77,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         bail!("{USAGE}");
     };
     match what.as_str() {
+        "backtrace" => return backtrace::run(rest),
         "images" => return images::run(rest),
         "upload" | "fetch" | "listing" => return crate::s3::bench(what, rest),
         _ => {}

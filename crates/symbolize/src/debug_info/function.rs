@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use gimli::{AttributeValue, EntriesRaw, UnitOffset, UnitRef};
 
 use super::name::Names;
-use super::{DebugInfo, Found, Reader, Site, TailCalls, covered_by, line};
+use super::{Found, Reader, Site, TailCalls, covered_by, line};
 use crate::deadline::Deadline;
 
 /// Entries between two looks at the clock.
@@ -39,6 +39,8 @@ struct Inlined {
 
 pub(super) struct Walk<'a, 'data> {
     unit: UnitRef<'a, Reader<'data>>,
+    /// The unit with the table of files: the same, or the skeleton of a split one.
+    lines: UnitRef<'a, Reader<'data>>,
     names: Names<'a, 'data>,
     addresses: &'a [u64],
     open: Vec<bool>,
@@ -49,16 +51,17 @@ pub(super) struct Walk<'a, 'data> {
 
 impl<'a, 'data> Walk<'a, 'data> {
     pub(super) fn new(
-        info: &'a DebugInfo<'data>,
+        names: Names<'a, 'data>,
         unit: UnitRef<'a, Reader<'data>>,
+        lines: UnitRef<'a, Reader<'data>>,
         addresses: &'a [u64],
         tail_calls: TailCalls,
         deadline: Deadline,
     ) -> Self {
-        let names = Names::new(info, unit);
         let open = vec![true; addresses.len()];
         Self {
             unit,
+            lines,
             names,
             addresses,
             open,
@@ -212,7 +215,7 @@ impl<'a, 'data> Walk<'a, 'data> {
                     location,
                 });
                 location =
-                    line::location(self.unit, call.call_file, call.call_line, call.call_column);
+                    line::location(self.lines, call.call_file, call.call_line, call.call_column);
             }
             sites.push(Site {
                 name: self.names.of(at),

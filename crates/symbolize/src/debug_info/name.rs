@@ -19,6 +19,8 @@ const UNIT_LIMIT: usize = 1024;
 pub(super) struct Names<'a, 'data> {
     info: &'a DebugInfo<'data>,
     home: UnitRef<'a, Reader<'data>>,
+    /// Whether `home` is in a file of its own: what it refers to is all in there.
+    split: bool,
     /// Other units that entries refer to; `true` for those of the shared file.
     units: HashMap<(bool, usize), Option<Rc<Unit<Reader<'data>>>>>,
     known: HashMap<UnitOffset, Option<String>>,
@@ -38,10 +40,15 @@ enum Place<'data> {
 }
 
 impl<'a, 'data> Names<'a, 'data> {
-    pub(super) fn new(info: &'a DebugInfo<'data>, home: UnitRef<'a, Reader<'data>>) -> Self {
+    pub(super) fn new(
+        info: &'a DebugInfo<'data>,
+        home: UnitRef<'a, Reader<'data>>,
+        split: bool,
+    ) -> Self {
         Self {
             info,
             home,
+            split,
             units: HashMap::new(),
             known: HashMap::new(),
         }
@@ -149,6 +156,7 @@ impl<'a, 'data> Names<'a, 'data> {
             (AttributeValue::DebugInfoRefSup(offset), _) => self.other(true, offset),
             _ => None,
         }
+        .filter(|place| !self.split || matches!(place, Place::Home(_)))
     }
 
     fn other(&mut self, alt: bool, offset: DebugInfoOffset) -> Option<Place<'data>> {

@@ -50,7 +50,7 @@ fn names_and_lines_equal_addr2lines_on_rust() {
     };
     let loaded = [LoadedModule::with_object(&module, object.clone())];
     let arena = SectionArena::new();
-    let symbolizer = Symbolizer::new(&loaded, &arena);
+    let symbolizer = Symbolizer::new(&loaded, &arena, &cdh_symbolize::Alone);
     let text = object.section(".text").unwrap();
     let frame = |at: u64| UnwoundFrame {
         pc: cdh_elfcore::Avma(at),

@@ -111,6 +111,11 @@ impl Crash {
 }
 
 fn crash(dir: &Path, program: &str) -> PathBuf {
+    // Others may have had the kernel send its cores elsewhere.
+    let lock = cdh_testkit::KernelSettingsLock::acquire().unwrap();
+    if lock.is_some() {
+        std::fs::write("/proc/sys/kernel/core_pattern", "core").unwrap();
+    }
     let shell = format!("ulimit -c unlimited; exec {program}");
     let status = Command::new("sh")
         .current_dir(dir)
@@ -380,4 +385,79 @@ fn inlining_does_not_change_the_fingerprint() {
     assert_ne!(plain.threads[0].frames.len(), 0);
     assert_eq!(plain.fingerprint, inlined.fingerprint);
     assert!(inlined.threads[0].frames.iter().any(|frame| frame.inline));
+}
+
+#[test]
+fn fingerprint_tells_bugs_apart_and_is_one_for_builds_hosts_and_cut_cores() {
+    let source = r#"
+#include <stdlib.h>
+#include <string.h>
+volatile int sink;
+struct request { int kind; char *text; };
+__attribute__((noinline)) static void copy(char *to, const char *from) { sink = 1; *to = *from; sink = 2; }
+__attribute__((noinline)) static void parse(struct request *r) { copy(r->text, "x"); sink = 3; }
+__attribute__((noinline)) static void check(struct request *r) { if (r->kind) abort(); }
+__attribute__((noinline)) static void serve(struct request *r) { if (r->kind == 2) check(r); parse(r); sink = 4; }
+int main(int argc, char **argv) { struct request r = {argc > 1 ? 2 : 1, 0}; serve(&r); return 0; }"#;
+    let first = Crash::of(source, "gcc", &["-O0", "-g"]);
+    let print = |backtrace: &Backtrace| backtrace.fingerprint.clone().unwrap();
+    let bug = print(&first.ours());
+    // Another build: other compiler settings, other offsets, another path and, by ASLR, other addresses.
+    let padded = source.replace(
+        "struct request {",
+        "int padding[100] = {1};\nstruct request {",
+    );
+    let second = Crash::of(
+        &padded,
+        "gcc",
+        &["-O2", "-g", "-no-pie", "-fno-omit-frame-pointer"],
+    );
+    assert_eq!(print(&second.ours()), bug);
+    // Another host, without debug files: symbols only.
+    let third = Crash::of(source, "gcc", &["-O1"]);
+    assert_eq!(print(&third.ours()), bug);
+    // What a node can tell of the stripped one's builds, when there is a symbol table.
+    let at_the_crash = |crash: &Crash| {
+        let core = CoreFile::open(Box::new(MappedFile::open(&crash.core).unwrap())).unwrap();
+        let modules = core.modules();
+        let open =
+            |module: &cdh_elfcore::Module| MappedFile::open(Path::new(&module.display_path())).ok();
+        let files: Vec<_> = modules.iter().map(open).collect();
+        let load = |(module, file): (_, &Option<MappedFile>)| match file {
+            Some(file) => LoadedModule::from_file(module, Box::leak(file.bytes().to_vec().into())),
+            None => LoadedModule::missing(module),
+        };
+        let loaded: Vec<_> = modules.iter().zip(&files).map(load).collect();
+        let unwinder = cdh_symbolize::Unwinder::new(&loaded);
+        let (frames, stop) = unwinder.unwind(&core.head().threads()[0].registers, &core, 64);
+        cdh_symbolize::Fingerprint::from_symbols(&frames, stop, &loaded, 1 << 20).unwrap()
+    };
+    assert_eq!(
+        at_the_crash(&first).counted,
+        ["copy", "parse", "serve", "main"]
+    );
+    assert_eq!(
+        at_the_crash(&second).fingerprint,
+        at_the_crash(&third).fingerprint
+    );
+    // A core that was cut has the same, or admits that it has none.
+    let whole = std::fs::read(&first.core).unwrap();
+    for part in [50, 80, 90, 95, 99] {
+        let cut = first.dir.path().join("cut");
+        std::fs::write(&cut, &whole[..whole.len() * part / 100]).unwrap();
+        let ours = trace(&cut, &|path| path.to_owned());
+        assert!(
+            ours.fingerprint.is_none() || ours.fingerprint.as_ref() == Some(&bug),
+            "{part}"
+        );
+    }
+    // Another bug of the same program.
+    std::fs::remove_file(&first.core).unwrap();
+    let other = trace(&crash(first.dir.path(), "./program 1"), &|path| {
+        path.to_owned()
+    });
+    assert_ne!(print(&other), bug);
+    let counted = other.explanation.unwrap();
+    assert_eq!(counted.counted, ["check", "serve", "main"]);
+    assert!(counted.skipped.iter().any(|name| name == "abort"));
 }

@@ -1,0 +1,65 @@
+//! `cdh diff <a> <b>`: the first frame that differs, registers, modules and their versions, image,
+//! environment names and limits. What one of the two does not know is not compared.
+
+use anyhow::Result;
+
+use crate::args::{DiffArgs, TextFormat};
+use crate::pipeline::{self, BacktraceRequest, Dump, NamedStacks, Surrounding};
+use crate::progress::Bar;
+use crate::render::{self, DiffSide, DiffView};
+use crate::report::ExitStatus;
+use crate::settings::Settings;
+
+pub(super) fn run(settings: &Settings, args: &DiffArgs) -> Result<ExitStatus> {
+    let (a, b) = (
+        Half::open(settings, args, &args.a)?,
+        Half::open(settings, args, &args.b)?,
+    );
+    let view = DiffView {
+        a: a.side(),
+        b: b.side(),
+    };
+    let text = match args.output {
+        TextFormat::Text => render::diff_text(&view, settings.style),
+        TextFormat::Json => render::diff_json(&view)?,
+    };
+    super::print(&text)?;
+    Ok(ExitStatus::Done)
+}
+
+struct Half {
+    dump: Dump,
+    stacks: NamedStacks,
+    around: Surrounding,
+}
+
+impl Half {
+    fn open(settings: &Settings, args: &DiffArgs, reference: &str) -> Result<Self> {
+        let dump = pipeline::open_dump(settings, reference)?;
+        let request = BacktraceRequest {
+            all_threads: false,
+            limit: 256,
+            sysroot: args.modules.sysroot.clone(),
+            use_cache: true,
+        };
+        let bar = Bar::new(settings.interactive);
+        let stacks = pipeline::backtrace(settings, &dump, &request, &bar)?;
+        let around = dump.surrounding();
+        Ok(Self {
+            dump,
+            stacks,
+            around,
+        })
+    }
+
+    fn side(&self) -> DiffSide<'_> {
+        DiffSide {
+            label: self.dump.label(),
+            manifest: &self.dump.manifest,
+            backtrace: &self.stacks.backtrace,
+            threads: self.stacks.analysis.head.threads(),
+            environment: self.around.environment.clone(),
+            limits: self.around.limits.clone(),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `cdh groups`: the same crash as one line, the most frequent first. Reads object names only, unless
+//! `--images` asks for what only manifests hold.
+
+use anyhow::Result;
+use cdh_store::Query;
+use jiff::Timestamp;
+
+use crate::args::{GroupsArgs, TextFormat};
+use crate::pipeline;
+use crate::render::{self, Group};
+use crate::report::ExitStatus;
+use crate::settings::Settings;
+use crate::when::parse_when;
+
+pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> {
+    let now = Timestamp::now();
+    let when = |text: &Option<String>| {
+        text.as_deref()
+            .map(|text| parse_when(text, now))
+            .transpose()
+    };
+    let query = Query {
+        namespace: args.namespace.clone(),
+        exe: args.exe.clone(),
+        since: when(&args.since)?,
+        until: when(&args.until)?,
+        ..Query::default()
+    };
+    let store = pipeline::open_store(settings)?;
+    let catalog = pipeline::catalog(settings, store.as_ref());
+    let dumps = catalog
+        .find(&query)
+        .map_err(|error| pipeline::store_failure(error, "list"))?;
+    // A manifest that cannot be read only leaves its image out.
+    let manifests: Vec<_> = if args.images {
+        catalog
+            .manifests(&dumps)
+            .into_iter()
+            .map(Result::ok)
+            .collect()
+    } else {
+        Vec::new()
+    };
+    let mut groups = Group::of(&dumps, &manifests);
+    groups.truncate(args.limit.unwrap_or(usize::MAX));
+    match args.output {
+        TextFormat::Json => super::print(&render::groups_json(&groups)?)?,
+        TextFormat::Text if groups.is_empty() => {
+            eprintln!("no dumps in {}", render::terminal_line(&store.describe()));
+        }
+        TextFormat::Text => super::print(&render::groups_text(&groups, now, settings.style))?,
+    }
+    Ok(if groups.is_empty() {
+        ExitStatus::Nothing
+    } else {
+        ExitStatus::Done
+    })
+}

@@ -1,0 +1,307 @@
+//! Two dumps side by side: only what differs is shown.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use cdh_bundle::Manifest;
+use cdh_elfcore::Thread;
+use cdh_symbolize::{Backtrace, Frame};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Style, Tone, terminal_line};
+
+/// One of the two.
+pub struct DiffSide<'a> {
+    /// What it is called: id or path.
+    pub label: String,
+    /// What the dump says of itself.
+    pub manifest: &'a Manifest,
+    /// The crashing thread first.
+    pub backtrace: &'a Backtrace,
+    /// Threads of the core, for their registers.
+    pub threads: &'a [Thread],
+    /// Names of the environment's variables, where they were captured.
+    pub environment: Option<BTreeSet<String>>,
+    /// Resource limits by name: `soft hard unit`.
+    pub limits: Option<BTreeMap<String, String>>,
+}
+
+/// Both.
+pub struct DiffView<'a> {
+    /// The first.
+    pub a: DiffSide<'a>,
+    /// The second.
+    pub b: DiffSide<'a>,
+}
+
+/// What differs.
+#[derive(Debug, Serialize)]
+struct Difference {
+    a: String,
+    b: String,
+    same_fingerprint: Option<bool>,
+    facts: Vec<Pair>,
+    /// Number of frames of the crashing threads that are the same, from the innermost on.
+    same_frames: usize,
+    first_divergent_frame: Option<Pair>,
+    registers: Vec<Pair>,
+    modules: Vec<Pair>,
+    environment: Vec<Pair>,
+    limits: Vec<Pair>,
+}
+
+#[derive(Debug, Serialize)]
+struct Pair {
+    name: String,
+    a: Option<String>,
+    b: Option<String>,
+}
+
+fn pair(name: &str, a: Option<String>, b: Option<String>) -> Option<Pair> {
+    let name = name.to_owned();
+    (a != b).then_some(Pair { name, a, b })
+}
+
+impl Difference {
+    fn of(view: &DiffView) -> Self {
+        let (a, b) = (&view.a, &view.b);
+        let prints = a
+            .backtrace
+            .fingerprint
+            .as_ref()
+            .zip(b.backtrace.fingerprint.as_ref());
+        let frames = |side: &DiffSide| -> Vec<String> {
+            let first = side.backtrace.threads.first();
+            let frames = first
+                .map(|thread| thread.frames.as_slice())
+                .unwrap_or_default();
+            frames
+                .iter()
+                .map(|frame| words(side.backtrace, frame))
+                .collect()
+        };
+        let (ours, theirs) = (frames(a), frames(b));
+        let same_frames = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
+        let (here, there) = (
+            ours.get(same_frames).cloned(),
+            theirs.get(same_frames).cloned(),
+        );
+        Self {
+            a: a.label.clone(),
+            b: b.label.clone(),
+            same_fingerprint: prints.map(|(a, b)| a == b),
+            facts: facts(a.manifest, b.manifest),
+            same_frames,
+            first_divergent_frame: pair(&format!("#{same_frames}"), here, there),
+            registers: maps(&registers(a), &registers(b)),
+            modules: maps(&modules(a), &modules(b)),
+            environment: environment(a, b),
+            limits: match (&a.limits, &b.limits) {
+                (Some(a), Some(b)) => maps(a, b),
+                _ => Vec::new(),
+            },
+        }
+    }
+}
+
+/// A frame without what differs from run to run.
+fn words(backtrace: &Backtrace, frame: &Frame) -> String {
+    let place = frame
+        .location
+        .as_ref()
+        .map(|at| format!(" at {}:{}", at.file, at.line));
+    match &frame.function {
+        Ok(function) => format!("{}{}", function.name, place.unwrap_or_default()),
+        Err(_) => {
+            let module = frame.module.and_then(|index| backtrace.modules.get(index));
+            let name = module.map_or("?", |module| {
+                module.path.rsplit('/').next().unwrap_or(&module.path)
+            });
+            format!("{name}+{:#x}", frame.svma.map_or(frame.pc.0, |svma| svma.0))
+        }
+    }
+}
+
+fn facts(a: &Manifest, b: &Manifest) -> Vec<Pair> {
+    let facts = |manifest: &Manifest| {
+        let image = manifest.image.as_ref().map(|image| image.reference.clone());
+        let workload = manifest.workload.as_ref().map(|workload| {
+            let parts = [&workload.namespace, &workload.pod, &workload.container];
+            parts
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect::<Vec<_>>()
+                .join("/")
+        });
+        let process = &manifest.process;
+        let arguments = process.arguments.as_ref().map(|words| {
+            words
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
+        });
+        [
+            ("signal", Some(manifest.signal.description.clone())),
+            ("verdict", Some(manifest.verdict.describe())),
+            ("program", process.exe.as_ref().map(ToString::to_string)),
+            ("arguments", arguments),
+            ("image", image),
+            ("workload", workload),
+            ("node", Some(manifest.node.to_string())),
+            ("machine", Some(manifest.machine.clone())),
+            (
+                "threads",
+                manifest.thread_count.map(|count| count.to_string()),
+            ),
+        ]
+    };
+    let both = facts(a).into_iter().zip(facts(b));
+    both.filter_map(|((name, a), (_, b))| pair(name, a, b))
+        .collect()
+}
+
+/// Of the crashing thread.
+fn registers(side: &DiffSide) -> BTreeMap<String, String> {
+    let thread = side.threads.first();
+    let named = thread
+        .map(|thread| thread.registers.named())
+        .unwrap_or_default();
+    named
+        .into_iter()
+        .map(|(name, value)| (name, format!("{value:#018x}")))
+        .collect()
+}
+
+/// Build-id by file name; a second file of the same name by its path.
+fn modules(side: &DiffSide) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for module in &side.backtrace.modules {
+        let id = module
+            .build_id
+            .as_ref()
+            .map_or_else(|| "no build-id".to_owned(), ToString::to_string);
+        let name = module
+            .path
+            .rsplit('/')
+            .next()
+            .unwrap_or(&module.path)
+            .to_owned();
+        let name = if found.contains_key(&name) {
+            module.path.clone()
+        } else {
+            name
+        };
+        found.insert(name, id);
+    }
+    found
+}
+
+fn maps(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<Pair> {
+    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let pairs = names
+        .into_iter()
+        .map(|name| pair(name, a.get(name).cloned(), b.get(name).cloned()));
+    pairs.flatten().collect()
+}
+
+fn environment(a: &DiffSide, b: &DiffSide) -> Vec<Pair> {
+    let (Some(a), Some(b)) = (&a.environment, &b.environment) else {
+        return Vec::new();
+    };
+    let there =
+        |names: &BTreeSet<String>, name: &String| names.contains(name).then(|| "set".to_owned());
+    a.union(b)
+        .filter_map(|name| pair(name, there(a, name), there(b, name)))
+        .collect()
+}
+
+/// For people.
+#[must_use]
+pub fn diff_text(view: &DiffView, style: Style) -> String {
+    let found = Difference::of(view);
+    let mut text = String::new();
+    let mut line = |tone: Tone, words: &str| {
+        text.push_str(&style.paint(tone, terminal_line(words)));
+        text.push('\n');
+    };
+    line(Tone::Strong, &format!("a {}", found.a));
+    line(Tone::Strong, &format!("b {}", found.b));
+    match found.same_fingerprint {
+        Some(true) => line(Tone::Good, "the same crash: equal fingerprints"),
+        Some(false) => line(Tone::Bad, "different crashes: different fingerprints"),
+        None => line(Tone::Dim, "at least one has no fingerprint"),
+    }
+    match &found.first_divergent_frame {
+        None => line(
+            Tone::Good,
+            &format!("stacks are equal: {} frames", found.same_frames),
+        ),
+        Some(first) => {
+            line(
+                Tone::Strong,
+                &format!(
+                    "\u{2013} first divergent frame, after {} equal ones",
+                    found.same_frames
+                ),
+            );
+            line(
+                Tone::Bad,
+                &format!(
+                    "  a {} {}",
+                    first.name,
+                    first.a.as_deref().unwrap_or("(the stack ends)")
+                ),
+            );
+            line(
+                Tone::Bad,
+                &format!(
+                    "  b {} {}",
+                    first.name,
+                    first.b.as_deref().unwrap_or("(the stack ends)")
+                ),
+            );
+        }
+    }
+    let sections = [
+        ("facts", &found.facts),
+        ("registers", &found.registers),
+        ("modules", &found.modules),
+        ("environment names", &found.environment),
+        ("limits", &found.limits),
+    ];
+    for (title, pairs) in sections {
+        if pairs.is_empty() {
+            continue;
+        }
+        line(Tone::Strong, &format!("\u{2013} {title}"));
+        let width = pairs
+            .iter()
+            .map(|pair| pair.name.chars().count())
+            .max()
+            .unwrap_or(0)
+            .min(40);
+        for pair in pairs {
+            let (a, b) = (
+                pair.a.as_deref().unwrap_or("-"),
+                pair.b.as_deref().unwrap_or("-"),
+            );
+            line(
+                Tone::Dim,
+                &format!("  {:<width$}  {a}  \u{2192}  {b}", pair.name),
+            );
+        }
+    }
+    text
+}
+
+/// One JSON document.
+///
+/// # Errors
+/// Never in practice: the parts are plain text and numbers.
+pub fn diff_json(view: &DiffView) -> Result<String> {
+    let value: Value = serde_json::to_value(Difference::of(view))?;
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
+}

@@ -1,0 +1,50 @@
+//! Text in pieces that each say what they are: for a terminal, for the TUI, for plain files.
+
+use super::{Style, Tone};
+
+/// A piece of a line, already safe for a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// What it is; `None` for plain text.
+    pub tone: Option<Tone>,
+    /// What it says.
+    pub text: String,
+}
+
+/// One line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Line(pub Vec<Span>);
+
+impl Line {
+    pub(super) fn push(&mut self, text: impl Into<String>) {
+        let (tone, text) = (None, text.into());
+        self.0.push(Span { tone, text });
+    }
+
+    pub(super) fn toned(&mut self, tone: Tone, text: impl Into<String>) {
+        let (tone, text) = (Some(tone), text.into());
+        self.0.push(Span { tone, text });
+    }
+
+    pub(super) fn of(tone: Tone, text: impl Into<String>) -> Self {
+        let mut line = Self::default();
+        line.toned(tone, text);
+        line
+    }
+
+    /// All pieces in one tone: of a frame that matters less.
+    pub(super) fn all(self, tone: Tone) -> Self {
+        let text: String = self.0.into_iter().map(|span| span.text).collect();
+        Self::of(tone, text)
+    }
+
+    /// The line as a terminal shows it, without its end.
+    #[must_use]
+    pub fn painted(&self, style: Style) -> String {
+        let paint = |span: &Span| match span.tone {
+            Some(tone) => style.paint(tone, &span.text),
+            None => span.text.clone(),
+        };
+        self.0.iter().map(paint).collect()
+    }
+}
