@@ -1,5 +1,6 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
+mod corpus;
 #[path = "cli/ibm.rs"]
 mod ibm;
 #[path = "cli/images.rs"]
@@ -10,7 +11,6 @@ mod node_settings;
 mod s3;
 #[path = "cli/tui.rs"]
 mod tui;
-mod corpus;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -21,13 +21,16 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
         sysroot: None,
         use_cache: true,
     };
-    let stacks = pipeline::backtrace(settings, &dump, &request, &bar).ok();
+    // Nothing is pulled from a registry for it.
+    let here = settings.offline();
+    let stacks =
+        analysis.map(|analysis| pipeline::name_stacks(&here, &dump, analysis, &request, &bar));
     let view = InfoView {
         manifest: &dump.manifest,
         origin: origin(&dump),
-        completeness: analysis
+        completeness: stacks
             .as_ref()
-            .and_then(|analysis| analysis.completeness.as_ref()),
+            .and_then(|stacks| stacks.analysis.completeness.as_ref()),
         salvaged: dump.bundle().and_then(|bundle| bundle.salvaged()),
         explanation: stacks
             .as_ref()

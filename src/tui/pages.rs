@@ -104,6 +104,10 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             from_minicore: stacks.from_minicore,
             registers: false,
             group: false,
+            fold: false,
+            names: &stacks.names,
+            sources: None,
+            elapsed: None,
         },
         STYLE,
     )
@@ -115,6 +119,7 @@ fn light(backtrace: &Backtrace) -> Backtrace {
         threads: Vec::new(),
         modules: backtrace.modules.clone(),
         fingerprint: backtrace.fingerprint.clone(),
+        explanation: backtrace.explanation.clone(),
         elapsed: backtrace.elapsed,
     }
 }
@@ -159,6 +164,7 @@ fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {
             origin: opened.origin.clone(),
             completeness: stacks.and_then(|stacks| stacks.completeness.as_ref()),
             salvaged: opened.salvaged.as_deref(),
+            explanation: stacks.and_then(|stacks| stacks.backtrace.explanation.as_ref()),
             all: true,
         },
         STYLE,

@@ -107,6 +107,7 @@ fn stacks(settings: &Settings, dump: &Dump, analysis: Analysis) -> Stacks {
         all_threads: true,
         limit: FRAMES,
         sysroot: None,
+        use_cache: true,
     };
     let NamedStacks {
         backtrace,
@@ -118,6 +119,7 @@ fn stacks(settings: &Settings, dump: &Dump, analysis: Analysis) -> Stacks {
         threads: analysis.head.threads().to_vec(),
         completeness: analysis.completeness,
         from_minicore: analysis.from_minicore,
+        names: dump.surrounding().names,
         mappings: analysis.head.mappings().to_vec(),
         segments: analysis.head.segments().to_vec(),
     }
@@ -192,6 +194,7 @@ pub(super) fn name(
             all_threads: false,
             limit: 64,
             sysroot: None,
+            use_cache: true,
         };
         let settings = session.settings.offline();
         let stacks = pipeline::name_stacks(&settings, &dump, analysis, &request, &Silent);

@@ -1,6 +1,6 @@
 //! What is known of single dumps beyond their keys: as it comes, the last few dozen of them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use cdh_bundle::{DumpId, Manifest};
@@ -58,6 +58,8 @@ pub struct Stacks {
     pub completeness: Option<Completeness>,
     /// Whether all came from the minicore.
     pub from_minicore: bool,
+    /// Names of threads, where they are known.
+    pub names: BTreeMap<u32, String>,
     /// Files that were mapped.
     pub mappings: Vec<Mapping>,
     /// Memory that was mapped.

@@ -595,6 +595,8 @@ impl Desk {
             core: "/core".into(),
             sysroot: "/root".into(),
             library_directories: Vec::new(),
+            debug_directory: "/debug".into(),
+            offline: false,
         };
         let invocation = crate::debugger::Invocation::new("gdb", &view, &[]);
         self.send(Msg::Ended(id, Ok(Fetched::Ready(Box::new(invocation)))));

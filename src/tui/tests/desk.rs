@@ -229,6 +229,8 @@ impl Desk {
                     core: "/cache/core".into(),
                     sysroot: "/cache/sysroot".into(),
                     library_directories: Vec::new(),
+                    debug_directory: "/cache/debug".into(),
+                    offline: false,
                 };
                 let invocation = crate::debugger::Invocation::new("gdb", &view, &[]);
                 self.send(Msg::Ended(id, Ok(Fetched::Ready(Box::new(invocation)))));
@@ -396,6 +398,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
                 module("/usr/lib/libc.so.6", ModuleStatus::Missing),
             ],
             fingerprint: None,
+            explanation: None,
             elapsed: Elapsed {
                 unwind_micros: 1,
                 symbolize_micros: 1,
@@ -410,6 +413,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             .collect(),
         completeness: None,
         from_minicore: false,
+        names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {
             start: Avma(0x5550_0000),
             end: Avma(0x5550_9000),
