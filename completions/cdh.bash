@@ -194,7 +194,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__install)
-            opts="-h -V --state --libexec --handler --core-pipe-limit --suid-dumpable --mode --release --strategy --core-limit --floor --slots --store --config --color --help --version"
+            opts="-h -V --state --libexec --handler --core-pipe-limit --suid-dumpable --mode --release --strategy --core-limit --copy-limit --floor --slots --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -253,6 +253,10 @@ _cdh() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --copy-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --floor)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -292,7 +296,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__run)
-            opts="-h -V --state --libexec --manage-node --release --strategy --core-limit --floor --slots --store --config --color --help --version"
+            opts="-h -V --state --libexec --manage-node --release --strategy --core-limit --copy-limit --floor --slots --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -321,6 +325,10 @@ _cdh() {
                     return 0
                     ;;
                 --core-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --copy-limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -230,6 +230,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 zstd\t'Compressed at once'
 raw\t'As they are, compressed when the process has gone'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l core-limit -d 'Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l copy-limit -d 'Seconds that copying a core may take; the rest is cut off, 0 means no limit [default: 3600]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l floor -d 'Bytes that stay free on the spool\'s disk (at most a twentieth of it) [default: 256M]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l slots -d 'Handlers that copy at once; the others wait with the memory held [default: processors + 2]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
@@ -248,6 +249,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 zstd\t'Compressed at once'
 raw\t'As they are, compressed when the process has gone'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l core-limit -d 'Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l copy-limit -d 'Seconds that copying a core may take; the rest is cut off, 0 means no limit [default: 3600]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l floor -d 'Bytes that stay free on the spool\'s disk (at most a twentieth of it) [default: 256M]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l slots -d 'Handlers that copy at once; the others wait with the memory held [default: processors + 2]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r

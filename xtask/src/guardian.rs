@@ -41,6 +41,8 @@ impl Guardian {
             .args(read_settings()?);
         let child = command
             .stdin(Stdio::piped())
+            // It prints nothing; as long as it has the lock, nobody changes what it is to restore.
+            .stdout(lock.lend()?)
             .spawn()
             .context("cannot run sh")?;
         Ok(Some(Self { child, _lock: lock }))

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes between two looks at the file system.
+/// Bytes between two looks at the file system at most; the less is left, the more often it is asked.
 const STRIDE: u64 = 32 << 20;
 
 /// The floor is never more than this part of the file system.
@@ -19,7 +19,8 @@ pub(super) struct DiskGuard {
     /// Bytes that may be written at all.
     limit: u64,
     written: AtomicU64,
-    looked_at: AtomicU64,
+    /// Bytes written at which to look again.
+    next_look: AtomicU64,
 }
 
 impl DiskGuard {
@@ -35,7 +36,7 @@ impl DiskGuard {
             floor: floor.min(size / SMALLEST_PART),
             limit: if limit == 0 { u64::MAX } else { limit },
             written: AtomicU64::new(0),
-            looked_at: AtomicU64::new(0),
+            next_look: AtomicU64::new(0),
         }
     }
 
@@ -60,15 +61,15 @@ impl DiskGuard {
             let what = format!("the limit of {limit} bytes for a core is reached");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
         }
-        let looked_at = self.looked_at.load(Ordering::Relaxed);
-        if before == 0 || after.saturating_sub(looked_at) >= STRIDE {
-            self.looked_at.store(after, Ordering::Relaxed);
+        if after >= self.next_look.load(Ordering::Relaxed) {
             let free = self.free();
-            if free < self.floor.saturating_add(bytes) {
+            let Some(left) = free.checked_sub(self.floor.saturating_add(bytes)) else {
                 let floor = self.floor;
                 let what = format!("{free} bytes are free, {floor} have to stay free");
                 return Err(io::Error::new(io::ErrorKind::StorageFull, what));
-            }
+            };
+            let next = after.saturating_add(STRIDE.min(left / 2));
+            self.next_look.store(next, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 /* A 32-bit process without any library, so that no 32-bit one has to be installed: dies of SIGSEGV with
    4 MiB of memory of its own. */
-static char memory[4 << 20];
+static volatile char memory[4 << 20];
 
 static int call(int number, int first, const void *second) {
     int result;

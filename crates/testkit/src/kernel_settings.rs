@@ -32,6 +32,15 @@ impl KernelSettingsLock {
         std::env::temp_dir().join("cdh-kernel-settings.lock")
     }
 
+    /// The lock, for a child that restores the settings should this process die: nobody else gets it
+    /// before that child has ended.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn lend(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
     /// Waits for the lock and saves the settings; `None` where this process may not change them
     /// (not root, or a read-only `/proc/sys`).
     ///

@@ -122,7 +122,8 @@ pub(super) fn run(way: Way, options: &Options) -> Result<()> {
     let node = Node::start(way)?;
     let mib = options.mib.to_string();
     let words = ["random", mib.as_str()];
-    // How long a dump takes that nobody disturbs.
+    // How long a dump takes that nobody disturbs, and holds its process to the end.
+    node.set(&json!({ "strategy": "zstd" }))?;
     let mut child = node.ready(&words, None)?;
     drop(child.stdin.take());
     wait_for_dump(child.id())?;
@@ -147,7 +148,7 @@ pub(super) fn run(way: Way, options: &Options) -> Result<()> {
             {
                 continue;
             }
-            node.set(&json!({ "pin": held }))?;
+            node.set(&json!({ "pin": held, "strategy": "zstd" }))?;
             let mut tally = Tally::default();
             for _ in 0..options.rounds {
                 let moment = whole.mul_f64(0.05 + 0.8 * random.next());

@@ -142,12 +142,14 @@ impl Bench {
         Ok(Some(self.peer("zstd -1 -T0", self.metered(&script))))
     }
 
-    /// Any other handler.
+    /// Any other handler; `{out}` in its command stands for the directory that its output is looked
+    /// for in.
     pub(crate) fn other(&self, given: &str) -> Result<Peer> {
         let (name, command) = given
             .split_once('=')
             .context("a peer is given as NAME=COMMAND")?;
-        Ok(self.peer(name, self.metered(command)))
+        let output = self.path("out").display().to_string();
+        Ok(self.peer(name, self.metered(&command.replace("{out}", &output))))
     }
 
     /// Debian's, unpacked beside us: installed, it would change the kernel's settings. Its socket is

@@ -192,7 +192,7 @@ fn watch(names: &[String], stop: &AtomicBool) -> (u64, u64) {
     let mut most = (0, 0);
     let mut rounds = 0_u32;
     while !stop.load(Ordering::Relaxed) {
-        let with_shares = rounds % 8 == 0;
+        let with_shares = rounds.is_multiple_of(8);
         let mut sum = (0, 0);
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let path = entry.path();
