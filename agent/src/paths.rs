@@ -33,6 +33,8 @@ pub struct AgentPaths {
     pub spool: PathBuf,
     /// The kernel's settings.
     pub settings: SettingsFiles,
+    /// Whether the ELF files that crashed processes had mapped go into the store too.
+    pub keep_modules: bool,
 }
 
 impl Default for AgentPaths {
@@ -42,6 +44,7 @@ impl Default for AgentPaths {
             state: "/var/lib/cdh".into(),
             spool: "/var/lib/cdh/spool".into(),
             settings: SettingsFiles::kernel(),
+            keep_modules: false,
         }
     }
 }
@@ -79,6 +82,7 @@ impl AgentPaths {
             state: root.join("state"),
             spool: root.join("state/spool"),
             settings: SettingsFiles::kernel(),
+            keep_modules: false,
         }
     }
 

@@ -168,6 +168,17 @@ pub struct RunArgs {
     pub manage_node: bool,
     #[command(flatten)]
     pub capture: CaptureArgs,
+    #[command(flatten)]
+    pub modules: KeepModulesArgs,
+}
+
+/// What goes into the store beside dumps.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KeepModulesArgs {
+    /// Put the ELF files that crashed processes had mapped into the store too, once per build-id:
+    /// dumps stay debuggable when the image is gone, and host processes need none
+    #[arg(long, env = "CDH_KEEP_MODULES", value_parser = clap::builder::FalseyValueParser::new())]
+    pub keep_modules: bool,
 }
 
 /// `cdh agent sweep`.
@@ -175,6 +186,8 @@ pub struct RunArgs {
 pub struct SweepArgs {
     #[command(flatten)]
     pub paths: PathArgs,
+    #[command(flatten)]
+    pub modules: KeepModulesArgs,
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 mod agent;
 
 pub use agent::{
-    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, ModeArg, PathArgs, ReleaseArg, StrategyArg,
+    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, KeepModulesArgs, ModeArg, PathArgs,
+    ReleaseArg, StrategyArg, SweepArgs,
 };
 
 use std::path::PathBuf;

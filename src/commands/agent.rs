@@ -11,7 +11,8 @@ use cdh_agent::{
 use cdh_store::{Store, StoreError, StoreUrl};
 
 use crate::args::{
-    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, ModeArg, PathArgs, ReleaseArg, StrategyArg,
+    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, KeepModulesArgs, ModeArg, PathArgs,
+    ReleaseArg, StrategyArg, SweepArgs,
 };
 use crate::pipeline;
 use crate::render::terminal_line;
@@ -23,7 +24,7 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
         AgentCommand::Install(args) => install(&args),
         AgentCommand::Uninstall(args) => uninstall(&args),
         AgentCommand::Status(args) => status(&args),
-        AgentCommand::Sweep(args) => sweep(settings, &args.paths),
+        AgentCommand::Sweep(args) => sweep(settings, &args),
         AgentCommand::Run(args) => {
             if args.manage_node {
                 install(&InstallArgs::with_defaults(
@@ -31,7 +32,7 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                     args.capture.clone(),
                 ))?;
             }
-            let outcome = ship_until_stopped(settings, &args.paths);
+            let outcome = ship_until_stopped(settings, &shipping(&args.paths, &args.modules));
             if args.manage_node {
                 uninstall(&args.paths)?;
             }
@@ -49,6 +50,14 @@ fn paths(args: &PathArgs) -> AgentPaths {
         state: args.state.clone(),
         spool: args.state.join("spool"),
         ..AgentPaths::default()
+    }
+}
+
+/// The agent's paths, with what else it ships.
+fn shipping(args: &PathArgs, modules: &KeepModulesArgs) -> AgentPaths {
+    AgentPaths {
+        keep_modules: modules.keep_modules,
+        ..paths(args)
     }
 }
 
@@ -188,10 +197,10 @@ fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
     }
 }
 
-fn sweep(settings: &Settings, args: &PathArgs) -> Result<ExitStatus> {
+fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     let store = pipeline::open_or_create_store(settings)?;
     let report = cdh_agent::sweep(
-        &paths(args),
+        &shipping(&args.paths, &args.modules),
         store.as_ref(),
         SetuidDumps::default(),
         &mut tell,
@@ -207,9 +216,9 @@ fn sweep(settings: &Settings, args: &PathArgs) -> Result<ExitStatus> {
     .into())
 }
 
-fn ship_until_stopped(settings: &Settings, args: &PathArgs) -> Result<ExitStatus> {
+fn ship_until_stopped(settings: &Settings, paths: &AgentPaths) -> Result<ExitStatus> {
     let open = || open_store(&settings.store);
-    cdh_agent::run(&paths(args), &open, SetuidDumps::default(), &mut tell)?;
+    cdh_agent::run(paths, &open, SetuidDumps::default(), &mut tell)?;
     Ok(ExitStatus::Done)
 }
 
@@ -229,6 +238,7 @@ fn tell(event: &ShipperEvent) {
         ShipperEvent::Kept { id } => {
             format!("kept {id} on this node: it is of a setuid program, for root only")
         }
+        ShipperEvent::ModulesNotKept { id, why } => format!("modules of {id} not kept: {why}"),
         ShipperEvent::Quarantined { id, why } => format!("quarantined {id}: {why}"),
         ShipperEvent::Failed { id, why } => format!("failed {id}: {why}"),
         ShipperEvent::StoreFailed { why, retry_in } => {

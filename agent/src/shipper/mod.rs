@@ -6,6 +6,7 @@
 //! settings.
 
 mod backoff;
+mod modules;
 mod signals;
 mod sweep;
 mod watch;
@@ -27,6 +28,7 @@ pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
 use backoff::StorePatience;
+use modules::ModuleKeeper;
 use signals::StopSignals;
 use sweep::{Sweeper, explain};
 use watch::SpoolWatch;
@@ -97,6 +99,7 @@ pub fn sweep(
         spool: &paths.spool,
         journals: &paths.uploads(),
         setuid,
+        modules: ModuleKeeper::new(paths.keep_modules),
         stop: &|| false,
         observer,
         failures: BTreeMap::new(),
@@ -155,6 +158,7 @@ pub fn run_until(
         spool: &paths.spool,
         journals: &journals,
         setuid,
+        modules: ModuleKeeper::new(paths.keep_modules),
         stop: &stopped,
         observer,
         failures: BTreeMap::new(),

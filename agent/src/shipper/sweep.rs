@@ -17,6 +17,7 @@ use cdh_bundle::{
 use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship_resumable};
 
 use super::backoff::StorePatience;
+use super::modules::ModuleKeeper;
 use crate::spool::{QUARANTINE, SalvageError, Salvaged, salvage};
 
 /// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
@@ -57,6 +58,13 @@ pub enum ShipperEvent {
     Kept {
         /// Which.
         id: DumpId,
+    },
+    /// Files that the process had mapped are not in the store.
+    ModulesNotKept {
+        /// Of which dump.
+        id: DumpId,
+        /// Which, or why.
+        why: String,
     },
     /// Nothing can be made of an entry; it is in quarantine.
     Quarantined {
@@ -132,6 +140,8 @@ pub(super) struct Sweeper<'a> {
     /// Where uploads note how far they came: `<id>.journal`.
     pub(super) journals: &'a Path,
     pub(super) setuid: SetuidDumps,
+    /// Keeps the files that crashed processes had mapped.
+    pub(super) modules: ModuleKeeper,
     pub(super) stop: &'a dyn Fn() -> bool,
     pub(super) observer: &'a mut dyn FnMut(&ShipperEvent),
     pub(super) failures: BTreeMap<DumpId, StorePatience>,
@@ -140,15 +150,18 @@ pub(super) struct Sweeper<'a> {
 
 impl Sweeper<'_> {
     /// Whether handlers are at work.
-    pub(super) fn has_live_entries(&self) -> Result<bool, SweepError> {
+    pub(super) fn has_live_entries(&mut self) -> Result<bool, SweepError> {
         let entries = list_spool(self.spool)?;
+        self.modules.notice(&entries);
         Ok(entries.iter().any(|entry| entry.state == SpoolState::Live))
     }
 
     /// Seals what dead handlers left and finishes removals. Needs no store.
     pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
         sweep_spool(self.spool)?;
-        for entry in list_spool(self.spool)? {
+        let entries = list_spool(self.spool)?;
+        self.modules.notice(&entries);
+        for entry in entries {
             match entry.state {
                 _ if (self.stop)() => break,
                 SpoolState::Sealed => {}
@@ -225,6 +238,11 @@ impl Sweeper<'_> {
                 (self.observer)(&ShipperEvent::Kept { id });
             }
             return Ok(());
+        }
+        // Before the dump, for afterwards nobody comes back to it.
+        let kept = self.modules.keep(store, manifest);
+        if let Some(why) = ModuleKeeper::remark(&kept) {
+            (self.observer)(&ShipperEvent::ModulesNotKept { id, why });
         }
         let journal = self.journals.join(format!("{id}.journal"));
         match ship_resumable(store, &bundle, &journal, self.stop) {
