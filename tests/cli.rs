@@ -127,6 +127,10 @@ impl Desk {
         answer.out.trim().to_owned()
     }
 
+    fn json_of_any_status(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.run(words).out).unwrap()
+    }
+
     fn json(&self, words: &[&str]) -> Value {
         let answer = self.run(words);
         assert_eq!(answer.code, 0, "{}", answer.err);

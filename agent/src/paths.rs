@@ -36,6 +36,8 @@ pub struct AgentPaths {
     pub settings: SettingsFiles,
     /// Where the shipper learns whose dumps are whose.
     pub workloads: WorkloadOptions,
+    /// Whether the ELF files that crashed processes had mapped go into the store too.
+    pub keep_modules: bool,
 }
 
 impl Default for AgentPaths {
@@ -46,6 +48,7 @@ impl Default for AgentPaths {
             spool: "/var/lib/cdh/spool".into(),
             settings: SettingsFiles::kernel(),
             workloads: WorkloadOptions::default(),
+            keep_modules: false,
         }
     }
 }
@@ -90,6 +93,7 @@ impl AgentPaths {
                 engines: root.join("engines"),
                 ..WorkloadOptions::default()
             },
+            keep_modules: false,
         }
     }
 

@@ -173,6 +173,17 @@ pub struct RunArgs {
     pub capture: CaptureArgs,
     #[command(flatten)]
     pub workloads: WorkloadArgs,
+    #[command(flatten)]
+    pub modules: KeepModulesArgs,
+}
+
+/// What goes into the store beside dumps.
+#[derive(Clone, Debug, Default, Args)]
+pub struct KeepModulesArgs {
+    /// Put the ELF files that crashed processes had mapped into the store too, once per build-id:
+    /// dumps stay debuggable when the image is gone, and host processes need none
+    #[arg(long, env = "CDH_KEEP_MODULES", value_parser = clap::builder::FalseyValueParser::new())]
+    pub keep_modules: bool,
 }
 
 /// `cdh agent sweep`.
@@ -182,6 +193,8 @@ pub struct SweepArgs {
     pub paths: PathArgs,
     #[command(flatten)]
     pub workloads: WorkloadArgs,
+    #[command(flatten)]
+    pub modules: KeepModulesArgs,
 }
 
 /// `cdh agent uninstall`.

@@ -3,8 +3,8 @@
 mod agent;
 
 pub use agent::{
-    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, ModeArg, PathArgs, PodsArg, ReleaseArg,
-    StrategyArg, SweepArgs, UninstallArgs, WorkloadArgs,
+    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, KeepModulesArgs, ModeArg, PathArgs, PodsArg,
+    ReleaseArg, StrategyArg, SweepArgs, UninstallArgs, WorkloadArgs,
 };
 
 use std::path::PathBuf;

@@ -12,8 +12,8 @@ use cdh_agent::{
 use cdh_store::{Store, StoreError, StoreUrl};
 
 use crate::args::{
-    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, ModeArg, PathArgs, PodsArg, ReleaseArg,
-    StrategyArg, SweepArgs, UninstallArgs, WorkloadArgs,
+    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, KeepModulesArgs, ModeArg, PathArgs, PodsArg,
+    ReleaseArg, StrategyArg, SweepArgs, UninstallArgs, WorkloadArgs,
 };
 use crate::pipeline;
 use crate::render::terminal_line;
@@ -33,7 +33,9 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                     args.capture.clone(),
                 ))?;
             }
-            let outcome = ship_until_stopped(settings, &args.paths, &args.workloads);
+            let paths = shipping_paths(&args.paths, &args.workloads, &args.modules);
+            let outcome = ship_until_stopped(settings, &paths);
+            let outcome = ship_until_stopped(settings, &shipping(&args.paths, &args.modules));
             if args.manage_node {
                 uninstall(&UninstallArgs {
                     paths: args.paths,
@@ -57,8 +59,12 @@ fn paths(args: &PathArgs) -> AgentPaths {
     }
 }
 
-/// The agent's paths, with what it is told about pods.
-fn shipping_paths(args: &PathArgs, workloads: &WorkloadArgs) -> AgentPaths {
+/// The agent's paths, with what it is told about pods and what else it ships.
+fn shipping_paths(
+    args: &PathArgs,
+    workloads: &WorkloadArgs,
+    modules: &KeepModulesArgs,
+) -> AgentPaths {
     let selection = match workloads.pods {
         PodsArg::OptOut => Selection::OptOut,
         PodsArg::OptIn => Selection::OptIn {
@@ -73,6 +79,7 @@ fn shipping_paths(args: &PathArgs, workloads: &WorkloadArgs) -> AgentPaths {
             selection,
             ..WorkloadOptions::default()
         },
+        keep_modules: modules.keep_modules,
         ..paths(args)
     }
 }
@@ -228,7 +235,7 @@ fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
 fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     let store = pipeline::open_or_create_store(settings)?;
     let report = cdh_agent::sweep(
-        &shipping_paths(&args.paths, &args.workloads),
+        &shipping_paths(&args.paths, &args.workloads, &args.modules),
         store.as_ref(),
         SetuidDumps::default(),
         &mut tell,
@@ -244,14 +251,9 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     .into())
 }
 
-fn ship_until_stopped(
-    settings: &Settings,
-    args: &PathArgs,
-    workloads: &WorkloadArgs,
-) -> Result<ExitStatus> {
+fn ship_until_stopped(settings: &Settings, paths: &AgentPaths) -> Result<ExitStatus> {
     let open = || open_store(&settings.store);
-    let paths = shipping_paths(args, workloads);
-    cdh_agent::run(&paths, &open, SetuidDumps::default(), &mut tell)?;
+    cdh_agent::run(paths, &open, SetuidDumps::default(), &mut tell)?;
     Ok(ExitStatus::Done)
 }
 
@@ -273,6 +275,7 @@ fn tell(event: &ShipperEvent) {
         }
         ShipperEvent::Unwanted { id, why } => format!("not kept {id}: {why}"),
         ShipperEvent::NotEnriched { id, why } => format!("{id} says nothing of its pod: {why}"),
+        ShipperEvent::ModulesNotKept { id, why } => format!("modules of {id} not kept: {why}"),
         ShipperEvent::Quarantined { id, why } => format!("quarantined {id}: {why}"),
         ShipperEvent::Failed { id, why } => format!("failed {id}: {why}"),
         ShipperEvent::StoreFailed { why, retry_in } => {

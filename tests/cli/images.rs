@@ -10,8 +10,8 @@ use cdh_testkit::{HttpAnswer, HttpServer, Packing, TestImages, TestLayer, answer
 use super::{Desk, functions};
 
 const PROGRAM: &str = r"
-__attribute__((noinline)) static void checkout(int *total) { *total += 3; }
-__attribute__((noinline)) static void serve(void) { checkout((int *)0); __asm__(''); }
+__attribute__((noinline)) static void checkout(volatile int *total) { *total += 3; }
+__attribute__((noinline)) static void serve(void) { checkout((volatile int *)0); __asm__(''); }
 int main(void) { serve(); return 0; }
 ";
 
@@ -511,5 +511,31 @@ impl Tunnel {
             }
         });
         Self { address }
+    }
+}
+
+#[test]
+fn modules_that_the_agent_kept_are_read_from_the_store_and_checked() {
+    let lost = Lost::new();
+    for (bytes, named) in [(&lost.program, true), (&lost.other, false)] {
+        let desk = Desk::new();
+        desk.import(Path::new(&lost.core()));
+        let modules = desk.path("store/modules");
+        fs::create_dir_all(&modules).unwrap();
+        fs::write(modules.join(lost.build_id()), bytes).unwrap();
+        let answer = desk.run(&["bt", "latest"]);
+        assert_eq!(
+            answer.out.contains("app.c:2"),
+            named,
+            "{}{}",
+            answer.out,
+            answer.err
+        );
+        let sysroot = desk.json_of_any_status(&["sysroot", "latest", "-o", "json"]);
+        let app = module(&sysroot, "/app");
+        assert_eq!(app["source"] == "store", named, "{app}");
+        // Once fetched, the store's own copy is not needed.
+        fs::remove_dir_all(&modules).unwrap();
+        assert_eq!(desk.run(&["bt", "latest"]).out.contains("app.c:2"), named);
     }
 }

@@ -6,6 +6,7 @@
 //! settings.
 
 mod backoff;
+mod modules;
 mod signals;
 mod sweep;
 mod watch;
@@ -28,6 +29,7 @@ use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
 use crate::workload::Enricher;
 use backoff::StorePatience;
+use modules::ModuleKeeper;
 use signals::StopSignals;
 use sweep::Sweeper;
 pub(crate) use sweep::explain;
@@ -100,6 +102,7 @@ pub fn sweep(
         journals: &paths.uploads(),
         setuid,
         enricher: Enricher::begin(&paths.workloads, &paths.spool),
+        modules: ModuleKeeper::new(paths.keep_modules),
         stop: &|| false,
         observer,
         failures: BTreeMap::new(),
@@ -175,6 +178,7 @@ pub fn run_until(
         journals: &journals,
         setuid,
         enricher: Enricher::begin(&paths.workloads, &paths.spool).watch(),
+        modules: ModuleKeeper::new(paths.keep_modules),
         stop: &stopped,
         observer,
         failures: BTreeMap::new(),

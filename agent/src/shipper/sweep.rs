@@ -17,6 +17,7 @@ use cdh_bundle::{
 use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship_resumable};
 
 use super::backoff::StorePatience;
+use super::modules::ModuleKeeper;
 use crate::spool::{QUARANTINE, SalvageError, Salvaged, salvage};
 use crate::workload::{Enriched, Enricher};
 
@@ -71,6 +72,13 @@ pub enum ShipperEvent {
         /// Which.
         id: DumpId,
         /// Why.
+        why: String,
+    },
+    /// Files that the process had mapped are not in the store.
+    ModulesNotKept {
+        /// Of which dump.
+        id: DumpId,
+        /// Which, or why.
         why: String,
     },
     /// Nothing can be made of an entry; it is in quarantine.
@@ -151,6 +159,8 @@ pub(super) struct Sweeper<'a> {
     pub(super) setuid: SetuidDumps,
     /// Tells whose dumps they are.
     pub(super) enricher: Enricher,
+    /// Keeps the files that crashed processes had mapped.
+    pub(super) modules: ModuleKeeper,
     pub(super) stop: &'a dyn Fn() -> bool,
     pub(super) observer: &'a mut dyn FnMut(&ShipperEvent),
     pub(super) failures: BTreeMap<DumpId, StorePatience>,
@@ -159,15 +169,18 @@ pub(super) struct Sweeper<'a> {
 
 impl Sweeper<'_> {
     /// Whether handlers are at work.
-    pub(super) fn has_live_entries(&self) -> Result<bool, SweepError> {
+    pub(super) fn has_live_entries(&mut self) -> Result<bool, SweepError> {
         let entries = list_spool(self.spool)?;
+        self.modules.notice(&entries);
         Ok(entries.iter().any(|entry| entry.state == SpoolState::Live))
     }
 
     /// Seals what dead handlers left and finishes removals. Needs no store.
     pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
         sweep_spool(self.spool)?;
-        for entry in list_spool(self.spool)? {
+        let entries = list_spool(self.spool)?;
+        self.modules.notice(&entries);
+        for entry in entries {
             match entry.state {
                 _ if (self.stop)() => break,
                 SpoolState::Sealed => {}
@@ -258,6 +271,11 @@ impl Sweeper<'_> {
                 (self.observer)(&ShipperEvent::Kept { id });
             }
             return Ok(());
+        }
+        // Before the dump, for afterwards nobody comes back to it.
+        let kept = self.modules.keep(store, manifest);
+        if let Some(why) = ModuleKeeper::remark(&kept) {
+            (self.observer)(&ShipperEvent::ModulesNotKept { id, why });
         }
         match ship_resumable(store, &bundle, &journal, self.stop) {
             Ok(shipped) => {

@@ -14,7 +14,7 @@ use cdh_bundle::{BundleError, Digests, DumpId, EntryDir, EntryFile, EntryKind, M
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 
 /// The manifest of an entry whose handler has died, as far as it had come.
-pub(super) const IDENTITY: &str = "identity.json";
+pub(crate) const IDENTITY: &str = "identity.json";
 /// Space kept for finishing the entry when the disk runs full.
 const RESERVE: &str = ".reserve";
 

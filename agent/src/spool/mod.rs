@@ -16,6 +16,6 @@ mod entry;
 mod salvage;
 
 pub use count::{QUARANTINE, SpoolCount, count};
-pub(crate) use entry::prepare_spool;
+pub(crate) use entry::{IDENTITY, prepare_spool};
 pub use entry::{PartialEntry, SpoolError};
 pub use salvage::{SalvageError, Salvaged, salvage};

@@ -25,7 +25,7 @@ use cdh_bundle::Sha256;
 use cdh_elfcore::BuildId;
 use rustix::fs::{FlockOperation, flock};
 
-use crate::{Digest, LayerIndex};
+use crate::{Digest, LayerIndex, kept};
 
 /// Bytes of all files together, unless said otherwise.
 const DEFAULT_LIMIT: u64 = 10 << 30;
@@ -163,6 +163,35 @@ impl Cache {
             Self::seal(&draft, &directory.join("index"))
         });
         drop(kept);
+    }
+
+    /// A file that was kept of a source without layers.
+    #[must_use]
+    pub fn module(&self, source: &str, part: Part, id: &BuildId) -> Option<PathBuf> {
+        Self::used(Self::part(&self.source(source), part, id))
+    }
+
+    /// Keeps a file of such a source; `None` where it is not the one with this build-id.
+    ///
+    /// # Errors
+    /// When it cannot be read or written.
+    pub fn keep_module(
+        &self,
+        source: &str,
+        part: Part,
+        id: &BuildId,
+        reader: &mut dyn Read,
+    ) -> io::Result<Option<PathBuf>> {
+        let directory = self.source(source);
+        let mut draft = Self::draft(&directory)?;
+        kept::copy(reader, &mut draft.file)?;
+        let facts = kept::facts(&draft.file);
+        if facts.build_id.as_ref() != Some(id) || facts.part != Some(part) {
+            return Ok(None);
+        }
+        let path = Self::part(&directory, part, id);
+        Self::seal(&draft, &path)?;
+        Ok(Some(path))
     }
 
     /// A new file beside its later place.
