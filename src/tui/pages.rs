@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use cdh_elfcore::Mapping;
 use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
-use ratatui::text::Line;
+use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use super::model::{DumpView, Explained, Known, Opened, Stacks, Tab, Texts};
@@ -22,9 +22,9 @@ const STYLE: Style = Style::Colored;
 /// Columns of sentences: what an ordinary terminal has room for.
 const PROSE: usize = 74;
 
-/// The lines of the tab that is shown.
+/// The lines of the tab that is shown. Where there is little room, frames are shown without addresses.
 #[must_use]
-pub fn tab(known: &Known, view: &DumpView, theme: Theme) -> Vec<Line<'static>> {
+pub fn tab(known: &Known, view: &DumpView, theme: Theme, roomy: bool) -> Vec<Line<'static>> {
     let nothing = Explained::default();
     let known = known.get(view.dump.id).unwrap_or(&nothing);
     let opened = match &known.opened {
@@ -60,7 +60,29 @@ pub fn tab(known: &Known, view: &DumpView, theme: Theme) -> Vec<Line<'static>> {
             },
         },
     };
-    lines(&text, theme)
+    let mut lines = lines(&text, theme);
+    if view.tab == Tab::Backtrace && !roomy {
+        lines.iter_mut().for_each(without_address);
+    }
+    lines
+}
+
+/// A frame's line without its address; other lines stay.
+fn without_address(line: &mut Line<'static>) {
+    let is_address = |span: &Span<'_>| span.content.starts_with("0x") && span.content.len() == 18;
+    let place = line.spans.iter().position(is_address);
+    let Some(place) = place.filter(|_| is_frame(line)) else {
+        return;
+    };
+    line.spans.remove(place);
+    if let Some(next) = line.spans.get_mut(place) {
+        next.content = next.content.trim_start().to_owned().into();
+    }
+}
+
+/// Each frame is one line that begins with its number.
+fn is_frame(line: &Line<'_>) -> bool {
+    plain(line).starts_with("  #")
 }
 
 /// An error as a page: what failed, why, and what to do.
@@ -119,11 +141,9 @@ fn light(backtrace: &Backtrace) -> Backtrace {
     }
 }
 
-/// The frame that a line of the backtrace's page is about: each frame is one line that begins with its
-/// number.
+/// The frame that a line of the backtrace's page is about.
 #[must_use]
 pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
-    let is_frame = |line: &Line<'_>| plain(line).starts_with("  #");
     let shown = view.page.lines.get(..=view.page.cursor)?;
     let count = shown.iter().filter(|line| is_frame(line)).count();
     let thread = stacks.backtrace.threads.get(view.thread)?;
