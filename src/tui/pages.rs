@@ -185,7 +185,7 @@ fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {
 }
 
 fn field(text: &mut String, name: &str, value: &str) {
-    let name = STYLE.paint(Tone::Strong, format!("{:<14}", terminal_line(name)));
+    let name = STYLE.paint(Tone::Strong, format!("{:<16}", terminal_line(name)));
     text.push_str(&format!("{name} {}\n", terminal_line(value)));
 }
 
@@ -291,6 +291,13 @@ fn modules(opened: &Opened, stacks: &Stacks) -> String {
         .filter(|module| found(&module.status))
         .count();
     text.push_str(&format!("{here} of {count} modules are here\n\n"));
+    // Paths first, as wide as most are: a build-id is looked up, a path is read.
+    let widths = stacks
+        .backtrace
+        .modules
+        .iter()
+        .map(|module| module.path.chars().count());
+    let wide = widths.max().unwrap_or_default().min(60);
     for module in &stacks.backtrace.modules {
         let (tone, status) = match &module.status {
             ModuleStatus::Verified => (Tone::Good, "found".to_owned()),
@@ -309,9 +316,9 @@ fn modules(opened: &Opened, stacks: &Stacks) -> String {
             .as_ref()
             .map_or_else(|| "-".to_owned(), ToString::to_string);
         let status = STYLE.paint(tone, format!("{status:<10}"));
-        let id = STYLE.paint(Tone::Dim, format!("{id:<40}"));
+        let id = STYLE.paint(Tone::Dim, id);
         let path = terminal_line(&module.path);
-        text.push_str(&format!("{status} {symbols:<10} {id} {path}\n"));
+        text.push_str(&format!("{status} {symbols:<10} {path:<wide$} {id}\n"));
         match &module.status {
             ModuleStatus::Mismatch {
                 found: Some(id), ..
