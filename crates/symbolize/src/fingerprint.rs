@@ -15,7 +15,7 @@ use std::fmt;
 use cdh_elfcore::{Module, Svma};
 use sha2::{Digest, Sha256};
 
-use crate::{Frame, FrameTrust, LoadedModule, UnwoundFrame};
+use crate::{Frame, FrameTrust, LoadedModule, Reason, UnwoundFrame};
 
 /// Names that count: more would tell apart callers of the same bug, fewer would lump bugs together.
 const DEPTH: usize = 6;
@@ -166,7 +166,11 @@ pub fn blamed_frame(frames: &[Frame]) -> Option<&Frame> {
         .filter(|(_, frame)| named(frame).is_some())
         .last();
     let start = last.map_or(0, |(index, _)| index.saturating_add(1));
-    frames.get(start).or(frames.first()).copied()
+    let rest = frames.get(start..).unwrap_or_default();
+    // A wild address is no place: whoever called it is to blame.
+    let wild = |frame: &&&Frame| frame.function == Err(Reason::NoModule);
+    let somewhere = rest.iter().find(|frame| !wild(frame));
+    somewhere.or(rest.first()).or(frames.first()).copied()
 }
 
 /// A frame without a name.
@@ -384,6 +388,54 @@ mod tests {
         assert_ne!(of(&["?", "parse", "main"]), with);
         assert!(of(&["-", "-"]).is_some());
         assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn a_crash_is_called_after_the_first_frame_that_is_no_machinery() {
+        let frame = |name: &str| Frame {
+            pc: cdh_elfcore::Avma(1),
+            module: None,
+            svma: None,
+            trust: FrameTrust::Cfi,
+            function: match name {
+                "?" => Err(Reason::NoSymbols),
+                "wild" => Err(Reason::NoModule),
+                name => Ok(crate::Function {
+                    name: name.to_owned(),
+                    raw: name.to_owned(),
+                    offset: None,
+                }),
+            },
+            inline: false,
+            location: None,
+            tail_call: false,
+            signal_handler: false,
+            is_return_address: false,
+        };
+        let table: [(&[&str], Option<usize>); 6] = [
+            (&["parse", "main"], Some(0)),
+            (
+                &[
+                    "__pthread_kill_implementation",
+                    "raise",
+                    "abort",
+                    "parse",
+                    "main",
+                ],
+                Some(3),
+            ),
+            (&["?", "raise", "?", "abort", "parse"], Some(4)),
+            (&["wild", "dispatch", "main"], Some(1)),
+            (&["wild"], Some(0)),
+            (&[], None),
+        ];
+        for (names, expected) in table {
+            let frames: Vec<Frame> = names.iter().map(|name| frame(name)).collect();
+            let found = blamed_frame(&frames);
+            let place =
+                found.and_then(|found| frames.iter().position(|frame| std::ptr::eq(frame, found)));
+            assert_eq!(place, expected, "{names:?}");
+        }
     }
 
     #[test]
