@@ -31,6 +31,7 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_needs_command" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "tui" -d 'Browse the dumps of a store; the default on a terminal'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "ls" -d 'List the dumps in a store, newest first'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "list" -d 'List the dumps in a store, newest first'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "info" -d 'Tell everything known about a dump'
@@ -45,6 +46,17 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "share" -d 'Print an address
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "agent" -d 'Capture cores on this node and ship them'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "man" -d 'Write the man pages'
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l filter -d 'Show only dumps that match, as typed after `/`: `namespace:payments signal:SEGV since:2d`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l debugger -d 'Debugger that `d` starts' -r -f -a "(__fish_complete_command)"
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l ascii -d 'Draw with ASCII only [default: as the locale says]'
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l no-mouse -d 'Leave the mouse to the terminal'
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l pod -d 'Only dumps of this pod' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l exe -d 'Only dumps of this program' -r
@@ -164,6 +176,11 @@ never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l print -d 'Print the debugger\'s command line instead of running it'
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand import" -s n -l namespace -d 'Kubernetes namespace that the process ran in' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l pod -d 'Pod that it ran in' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l container -d 'Container in the pod' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l image -d 'Image that it ran from: `repository@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l node -d 'Node that it ran on' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s o -l output -d 'Output format: the new ids, or JSON' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r

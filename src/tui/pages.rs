@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use cdh_elfcore::Mapping;
-use cdh_symbolize::{Backtrace, Frame, ModuleStatus, Role};
-use ratatui::text::Line;
+use cdh_symbolize::{Backtrace, Frame, ModuleStatus, Reason, Role};
+use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use super::model::{DumpView, Explained, Known, Opened, Stacks, Tab, Texts};
@@ -22,9 +22,9 @@ const STYLE: Style = Style::Colored;
 /// Columns of sentences: what an ordinary terminal has room for.
 const PROSE: usize = 74;
 
-/// The lines of the tab that is shown.
+/// The lines of the tab that is shown. Where there is little room, frames are shown without addresses.
 #[must_use]
-pub fn tab(known: &Known, view: &DumpView, theme: Theme) -> Vec<Line<'static>> {
+pub fn tab(known: &Known, view: &DumpView, theme: Theme, roomy: bool) -> Vec<Line<'static>> {
     let nothing = Explained::default();
     let known = known.get(view.dump.id).unwrap_or(&nothing);
     let opened = match &known.opened {
@@ -60,7 +60,29 @@ pub fn tab(known: &Known, view: &DumpView, theme: Theme) -> Vec<Line<'static>> {
             },
         },
     };
-    lines(&text, theme)
+    let mut lines = lines(&text, theme);
+    if view.tab == Tab::Backtrace && !roomy {
+        lines.iter_mut().for_each(without_address);
+    }
+    lines
+}
+
+/// A frame's line without its address; other lines stay.
+fn without_address(line: &mut Line<'static>) {
+    let is_address = |span: &Span<'_>| span.content.starts_with("0x") && span.content.len() == 18;
+    let place = line.spans.iter().position(is_address);
+    let Some(place) = place.filter(|_| is_frame(line)) else {
+        return;
+    };
+    line.spans.remove(place);
+    if let Some(next) = line.spans.get_mut(place) {
+        next.content = next.content.trim_start().to_owned().into();
+    }
+}
+
+/// Each frame is one line that begins with its number.
+fn is_frame(line: &Line<'_>) -> bool {
+    plain(line).starts_with("  #")
 }
 
 /// An error as a page: what failed, why, and what to do.
@@ -124,11 +146,9 @@ fn light(backtrace: &Backtrace) -> Backtrace {
     }
 }
 
-/// The frame that a line of the backtrace's page is about: each frame is one line that begins with its
-/// number.
+/// The frame that a line of the backtrace's page is about.
 #[must_use]
 pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
-    let is_frame = |line: &Line<'_>| plain(line).starts_with("  #");
     let shown = view.page.lines.get(..=view.page.cursor)?;
     let count = shown.iter().filter(|line| is_frame(line)).count();
     let thread = stacks.backtrace.threads.get(view.thread)?;
@@ -140,7 +160,12 @@ pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
 pub fn top_frame(backtrace: &Backtrace) -> Option<String> {
     let frames = &backtrace.threads.first()?.frames;
     let is_program = |frame: &&Frame| frame.role(&backtrace.modules) == Role::Program;
-    let frame = frames.iter().find(is_program).or(frames.first())?;
+    // A wild address is no place: whoever called it is to blame.
+    let is_place = |frame: &&Frame| frame.function != Err(Reason::NoModule);
+    let somewhere = frames.iter().filter(is_program).find(is_place);
+    let frame = somewhere
+        .or_else(|| frames.iter().find(is_program))
+        .or(frames.first())?;
     Some(terminal_line(&match (&frame.function, &frame.location) {
         (Ok(function), Some(place)) => {
             let file = place.file.rsplit('/').next().unwrap_or(&place.file);
@@ -172,7 +197,7 @@ fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {
 }
 
 fn field(text: &mut String, name: &str, value: &str) {
-    let name = STYLE.paint(Tone::Strong, format!("{:<14}", terminal_line(name)));
+    let name = STYLE.paint(Tone::Strong, format!("{:<16}", terminal_line(name)));
     text.push_str(&format!("{name} {}\n", terminal_line(value)));
 }
 
@@ -278,6 +303,13 @@ fn modules(opened: &Opened, stacks: &Stacks) -> String {
         .filter(|module| found(&module.status))
         .count();
     text.push_str(&format!("{here} of {count} modules are here\n\n"));
+    // Paths first, as wide as most are: a build-id is looked up, a path is read.
+    let widths = stacks
+        .backtrace
+        .modules
+        .iter()
+        .map(|module| module.path.chars().count());
+    let wide = widths.max().unwrap_or_default().min(60);
     for module in &stacks.backtrace.modules {
         let (tone, status) = match &module.status {
             ModuleStatus::Verified => (Tone::Good, "found".to_owned()),
@@ -296,9 +328,9 @@ fn modules(opened: &Opened, stacks: &Stacks) -> String {
             .as_ref()
             .map_or_else(|| "-".to_owned(), ToString::to_string);
         let status = STYLE.paint(tone, format!("{status:<10}"));
-        let id = STYLE.paint(Tone::Dim, format!("{id:<40}"));
+        let id = STYLE.paint(Tone::Dim, id);
         let path = terminal_line(&module.path);
-        text.push_str(&format!("{status} {symbols:<10} {id} {path}\n"));
+        text.push_str(&format!("{status} {symbols:<10} {path:<wide$} {id}\n"));
         match &module.status {
             ModuleStatus::Mismatch {
                 found: Some(id), ..

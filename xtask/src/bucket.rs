@@ -63,7 +63,10 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
             0x7d4b_9c6f_u64 + version,
             numbers.letters()
         );
-        let digest = format!("{:064x}", u128::from(version + 1) << 100 | service as u128);
+        let mut of_version = Numbers(0x9E37_79B9_7F4A_7C15 + 64 * version + service as u64);
+        let digest: String = (0..4)
+            .map(|_| format!("{:016x}", of_version.next()))
+            .collect();
         let image = format!("registry.example/{namespace}/{name}@sha256:{digest}");
         let node = format!("node-{}", 1 + numbers.below(6));
         let mut import = Command::new(&cdh);

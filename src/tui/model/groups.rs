@@ -104,7 +104,8 @@ pub fn grouped<'a>(
 }
 
 /// `payments/worker` for a pod `worker-7d4b9c6f5-x2x9z` of the namespace `payments`.
-fn workload(dump: &DumpSummary) -> Option<String> {
+#[must_use]
+pub fn workload(dump: &DumpSummary) -> Option<String> {
     let owner = dump.pod.as_deref().map(owner);
     match (dump.namespace.as_deref(), owner) {
         (Some(namespace), Some(owner)) => Some(format!("{namespace}/{owner}")),

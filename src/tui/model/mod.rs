@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 pub use dumps::{COLUMNS, Column, Dumps, Listing, Row};
 pub use explained::{Depth, Explained, Facts, Known, Opened, Source, Stacks, Texts};
-pub use groups::{BUCKETS, Group, grouped};
+pub use groups::{BUCKETS, Group, grouped, workload};
 pub use page::{Page, follow};
 pub use transfers::{Purpose, State, Transfer, TransferId, Transfers};
 

@@ -73,7 +73,8 @@ fn acts(way: &str, before: &str, key: Key) -> bool {
         desk.press(before);
     }
     let asked = desk.asked.len();
-    let shown = desk.screen();
+    let at = |desk: &Desk| desk.model.prompt.as_ref().map(|prompt| prompt.at);
+    let (shown, place) = (desk.screen(), at(&desk));
     desk.send(crate::tui::msg::Msg::Key(key.event()));
     let screen = desk.screen();
     assert!(
@@ -81,7 +82,7 @@ fn acts(way: &str, before: &str, key: Key) -> bool {
         "{way} {before}: {}",
         key.name()
     );
-    desk.model.quit || desk.asked.len() > asked || screen != shown
+    desk.model.quit || desk.asked.len() > asked || screen != shown || at(&desk) != place
 }
 
 #[test]

@@ -19,6 +19,8 @@ use super::pages;
 
 /// While pages come in, groups are made anew this often at most, in milliseconds.
 const REGROUP: u64 = 500;
+/// From this width on, frames are shown with their addresses.
+const ROOMY: u16 = 100;
 
 /// What happens at the start.
 #[must_use]
@@ -39,7 +41,10 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
         Msg::Key(event) => key(model, event, &mut effects),
         Msg::Mouse(event) => mouse::mouse(model, event, &mut effects),
         Msg::Paste(text) => prompt::paste(model, &text),
-        Msg::Resize(width, height) => model.size = (width, height),
+        Msg::Resize(width, height) => {
+            model.size = (width, height);
+            refresh_page(model);
+        }
         Msg::Tick { now, clock } => {
             (model.now, model.clock) = (now, clock);
             if model
@@ -145,18 +150,20 @@ fn regroup(model: &mut Model) {
 
 /// The page of the dump that is looked at shows what is known now.
 pub(super) fn refresh_page(model: &mut Model) {
+    let roomy = model.size.0 >= ROOMY;
     if let Some(view) = &mut model.dump {
-        let lines = pages::tab(&model.known, view, model.theme);
+        let lines = pages::tab(&model.known, view, model.theme, roomy);
         view.page.replace(lines);
     }
 }
 
 /// The page of the dump begins anew.
 pub(super) fn new_page(model: &mut Model) {
+    let roomy = model.size.0 >= ROOMY;
     if let Some(view) = &mut model.dump {
         view.page = Page {
             sought: view.page.sought.clone(),
-            ..Page::new(pages::tab(&model.known, view, model.theme))
+            ..Page::new(pages::tab(&model.known, view, model.theme, roomy))
         };
         view.source = None;
     }

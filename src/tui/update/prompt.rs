@@ -202,8 +202,9 @@ fn history(model: &mut Model, step: isize) {
 fn complete(model: &mut Model) {
     let Some(prompt) = &model.prompt else { return };
     let (all, next) = match &prompt.completions {
-        Some((all, shown)) => (all.clone(), (shown + 1) % all.len().max(1)),
-        None => (ways(model, prompt), 0),
+        // The only way was taken: go on from there.
+        Some((all, shown)) if all.len() > 1 => (all.clone(), (shown + 1) % all.len()),
+        _ => (ways(model, prompt), 0),
     };
     let Some(text) = all.get(next).cloned() else {
         return;

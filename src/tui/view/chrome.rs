@@ -42,7 +42,7 @@ pub(super) fn header(model: &Model, buffer: &mut Buffer, area: Rect) {
     } else {
         " "
     };
-    let right = format!("{} {spinner} ", right.join(&dot));
+    let right = format!("  {} {spinner} ", right.join(&dot));
     let filter = terminal_line(model.dumps.filter().text.trim());
     let mut left = format!(" cdh{dot}{}", terminal_line(&model.place.store));
     if !filter.is_empty() {

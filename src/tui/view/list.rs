@@ -10,7 +10,7 @@ use ratatui::style::Style;
 use super::{chrome::number, empty, paragraph, text};
 use crate::render::{Tone, age, bytes, terminal_line};
 use crate::tui::layout::{Regions, columns};
-use crate::tui::model::{BUCKETS, COLUMNS, Column, Group, Model};
+use crate::tui::model::{BUCKETS, COLUMNS, Column, Group, Model, workload};
 use crate::tui::pages;
 use crate::tui::styled::{cut, fit};
 
@@ -90,7 +90,7 @@ fn cell(model: &Model, dump: &DumpSummary, column: Column, roomy: bool) -> (Stri
     let bad = model.theme.tone(Tone::Bad);
     match column {
         Column::Time => (age(dump.captured_at, model.now), plain),
-        Column::Workload => (workload(dump), plain),
+        Column::Workload => (place(dump, roomy), plain),
         Column::Exe => (
             terminal_line(&dump.exe.to_string()),
             model.theme.tone(Tone::Strong),
@@ -128,15 +128,13 @@ fn cell(model: &Model, dump: &DumpSummary, column: Column, roomy: bool) -> (Stri
     }
 }
 
-fn workload(dump: &DumpSummary) -> String {
+/// Namespace and pod; where there is little room, what made the pod instead of its long name.
+fn place(dump: &DumpSummary, roomy: bool) -> String {
     let text = match (&dump.namespace, &dump.pod) {
-        (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
-        (one, other) => one
-            .clone()
-            .or_else(|| other.clone())
-            .unwrap_or_else(|| "-".to_owned()),
+        (Some(namespace), Some(pod)) if roomy => Some(format!("{namespace}/{pod}")),
+        _ => workload(dump),
     };
-    terminal_line(&text)
+    terminal_line(text.as_deref().unwrap_or("-"))
 }
 
 /// One row for each crash.
