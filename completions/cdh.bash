@@ -668,7 +668,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__fetch)
-            opts="-d -o -h -V --directory --output --store --config --color --help --version"
+            opts="-d -o -h -V --directory --max-size --output --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -686,6 +686,10 @@ _cdh() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
                     fi
+                    return 0
+                    ;;
+                --max-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --output)

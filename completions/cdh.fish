@@ -129,6 +129,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand info" -s a -l all -d 'List every
 complete -c cdh -n "__fish_cdh_using_subcommand info" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand info" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s d -l directory -d 'Unpack into this directory instead of the cache (one sub-directory per dump when there are several)' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l max-size -d 'Refuse cores that unpack to more, such as `100G` [default: 4T]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r

@@ -74,7 +74,7 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     }
     for (dump, _) in &expired {
         cdh_store::remove_dump(store.as_ref(), dump)
-            .map_err(|error| pipeline::store_failure(error, "delete"))?;
+            .map_err(|error| pipeline::store_failure(error, "delete from"))?;
     }
     super::print(&listing)?;
     eprintln!("{sum} deleted");

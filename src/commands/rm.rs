@@ -47,7 +47,7 @@ pub(super) fn run(settings: &Settings, args: &RmArgs) -> Result<ExitStatus> {
     }
     for dump in &dumps {
         cdh_store::remove_dump(store.as_ref(), dump)
-            .map_err(|error| pipeline::store_failure(error, "delete"))?;
+            .map_err(|error| pipeline::store_failure(error, "delete from"))?;
     }
     super::print(&listing)?;
     Ok(ExitStatus::Done)

@@ -63,9 +63,20 @@ fn page_of(desk: &Desk, id: &str) -> String {
     show("info", &["info", id]);
     show("fetch", &["fetch", id, "-d", "case"]);
     show("bt", &["bt", id, "-r", "--sysroot", &root]);
+    // What gdb says beside its frames differs from version to version.
     let gdb = ["-q", "-batch", "-ex", "bt"];
     let words = [&["debug", id, "--sysroot", &root, "--"][..], &gdb].concat();
-    show("debug -- -q -batch -ex bt", &words);
+    let answer = desk.run(&words);
+    page.push_str("$ cdh debug -- -q -batch -ex bt\n");
+    for frame in answer
+        .out
+        .lines()
+        .skip_while(|line| !line.starts_with("#0"))
+        .skip(1)
+    {
+        page.push_str(&format!("{frame}\n"));
+    }
+    page.push_str(&format!("[{}]\n\n", answer.code));
     let mut files: Vec<_> = fs::read_dir(desk.path("case"))
         .into_iter()
         .flatten()

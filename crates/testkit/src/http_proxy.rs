@@ -336,7 +336,7 @@ fn one(
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     // Chunked bodies are passed on as they are, and end with the connection.
-    let keeps = length.is_some();
+    let keeps = length.is_some() && request.header("connection") != Some("close");
     head.push_str(if keeps {
         "\r\n"
     } else {

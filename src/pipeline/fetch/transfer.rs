@@ -19,8 +19,10 @@ use super::part::Part;
 use super::sparse::SparseFile;
 use crate::pipeline::{Dump, Observer};
 
-/// Requests at a time.
+/// Requests at a time, at most.
 const WORKERS: usize = 4;
+/// Bytes that make one more request worth while: a kill loses a part of a piece per request.
+const PER_WORKER: u64 = 48 << 20;
 /// A cut loses at most the runs of all workers: five cuts together shall cost less than a tenth.
 const SHARE: u64 = 256;
 /// Shortest run of pieces in one request, in stored bytes: shorter ones cost more in waiting.
@@ -144,10 +146,10 @@ impl<'t> Transfer<'t> {
             }
             Ok(())
         };
+        let useful = usize::try_from(total / PER_WORKER).unwrap_or(usize::MAX);
+        let count = useful.clamp(1, WORKERS).min(runs.len());
         let outcomes = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..WORKERS.min(runs.len()))
-                .map(|_| scope.spawn(work))
-                .collect();
+            let workers: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
             let joined = workers.into_iter().map(|worker| worker.join());
             joined.collect::<Vec<_>>()
         });

@@ -19,7 +19,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use cdh_bundle::DigestReader;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::Bucket;
 use super::checksum::{
@@ -274,6 +274,22 @@ impl Upload<'_> {
         let Some(landed) = self.bucket.wait(flying.join_next()) else {
             return Ok(());
         };
+        let landed = self.landed(landed, buffers);
+        // The others are nearly there: what arrives need not be sent again by the next try.
+        while landed.is_err()
+            && let Some(other) = self.bucket.wait(flying.join_next())
+        {
+            let _ = self.landed(other, buffers);
+        }
+        landed
+    }
+
+    /// Notes a part that has arrived.
+    fn landed(
+        &mut self,
+        landed: Result<Result<(Part, Bytes), StoreError>, JoinError>,
+        buffers: &mut Vec<Vec<u8>>,
+    ) -> Result<(), StoreError> {
         let (part, buffer) = landed.unwrap_or_else(|error| {
             Err(StoreError::Unreachable {
                 place: self.bucket.place.clone(),

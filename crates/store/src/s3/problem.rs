@@ -170,7 +170,10 @@ fn refused<E>(
             path: path.to_owned(),
         },
         (_, 401 | 403) => StoreError::Denied {
-            path: format!("{path} in {place}"),
+            path: match path {
+                "" => place,
+                path => format!("{path} in {place}"),
+            },
             said: Some(said),
         },
         (_, 412) => StoreError::Changed {

@@ -359,6 +359,15 @@ fn range_can_be_stopped_while_nothing_comes() {
     assert!(came < 100_000 && begun.elapsed() < Duration::from_secs(3));
 }
 
+/// A body that is no longer wanted.
+struct Stopping;
+
+impl Read for Stopping {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other(StoreError::Stopped))
+    }
+}
+
 #[test]
 fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
     let Some(server) = server() else { return };
@@ -366,7 +375,7 @@ fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
     let store = open(&bucket, &server.endpoint());
     let (root, bundle) = bundle(BIG);
     let stop_at = AtomicUsize::new(0);
-    let stop = || stop_at.fetch_add(1, Ordering::Relaxed) > 400;
+    let stop = || stop_at.fetch_add(1, Ordering::Relaxed) > 3;
     let stopped = ship_resumable(&store, &bundle, &root.path().join("journal"), &stop);
     assert!(matches!(
         stopped,
@@ -374,9 +383,10 @@ fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
     ));
     // Of another program, below the same prefix.
     let foreign = key("dumps/other.zip");
-    let endless = &mut io::repeat(0).take(9 << 20);
-    let begun = store.put_resumable(&foreign, endless, 20 << 20, &root.path().join("other"));
-    assert!(begun.is_err());
+    let mut body = io::repeat(0).take(9 << 20).chain(Stopping);
+    let journal = root.path().join("other");
+    let begun = store.put_resumable(&foreign, &mut body, 20 << 20, &journal);
+    assert!(matches!(begun, Err(StoreError::Stopped)));
     assert_eq!(
         store
             .abort_stale_uploads(Duration::from_secs(3600))
