@@ -11,6 +11,9 @@ use crate::spool::count;
 pub(super) fn tidy(paths: &AgentPaths) -> u64 {
     let found = count(&paths.spool).unwrap_or_default();
     let left = found.sealed + found.partial + found.quarantined;
+    if let Some(directory) = paths.handler.parent() {
+        let _ = fs::remove_dir(directory);
+    }
     if !crate::shipper::is_running(paths) {
         let _ = fs::remove_dir_all(paths.spool.join(".pods"));
         // Handlers that still work hold these.
@@ -28,9 +31,6 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
         for directory in [&quarantine, &paths.spool, &paths.uploads(), &paths.state] {
             let _ = fs::remove_dir(directory);
         }
-    }
-    if let Some(directory) = paths.handler.parent() {
-        let _ = fs::remove_dir(directory);
     }
     left
 }

@@ -257,13 +257,17 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     assert!(left.iter().all(|path| path.starts_with(&spool)), "{left:?}");
     eprintln!("settings before and after: {before:?}");
 
-    // It is found and shipped by the next agent, with its pod.
-    let sandbox = containerd.run_pod(&Pod {
-        name: "cdh-later".to_owned(),
-        ..system.clone()
-    });
-    let third = agent(&ready, &node, &containerd, 2);
-    let container = containerd.run(&sandbox, &system, &third);
+    // It is found and shipped by the next agent, with its pod. That one only ships, as in the chart's
+    // mode `split`: it needs no privileges and no capabilities.
+    let mut later = Pod::new("cdh", "cdh-later");
+    later.host_network = true;
+    let sandbox = containerd.run_pod(&later);
+    let mut third = agent(&ready, &node, &containerd, 0);
+    third.privileged = false;
+    third
+        .arguments
+        .retain(|word| word != "--manage-node" && !word.starts_with("--release"));
+    let container = containerd.run(&sandbox, &later, &third);
     let (manifest, _) = ready.wait(already + 2, root);
     assert_eq!(manifest["workload"]["namespace"], "shop-test");
     containerd.stop(&container, 20);
