@@ -1,5 +1,8 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
+#[path = "cli/node_settings.rs"]
+mod node_settings;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -130,7 +133,9 @@ fn mistakes_of_a_new_user_get_one_error_one_hint_and_a_status() {
     fs::write(desk.path("cut.zip"), b"PK\x03\x04half a zip").unwrap();
     fs::create_dir(desk.path("directory")).unwrap();
     fs::create_dir(desk.path("store")).unwrap();
-    let mistakes: [&[&str]; 17] = [
+    let elf = fs::read(crash().core()).unwrap();
+    fs::write(desk.path("head"), &elf[..100]).unwrap();
+    let mistakes: [&[&str]; 25] = [
         &["ls"],
         &["ls", "--namespace", "nope"],
         &["bt", "nope"],
@@ -148,6 +153,14 @@ fn mistakes_of_a_new_user_get_one_error_one_hint_and_a_status() {
         &["--store", "s3://bucket/prefix?secret=1", "ls"],
         &["--store", "gopher://x", "ls"],
         &["ls", "--since", "yesterday"],
+        &["ls", "--signal", "oops"],
+        &["bt", "head"],
+        &["info", "cut.zip"],
+        &["import", "nope"],
+        &["import", "directory"],
+        &["rm", "nope"],
+        &["gc"],
+        &["share", "nope"],
     ];
     let mut page = String::new();
     for words in mistakes {

@@ -2,18 +2,23 @@
 //! `--node` ask for what only manifests hold.
 
 use anyhow::Result;
-use cdh_store::{DumpSummary, Query};
+use cdh_store::{DumpSummary, Query, is_signal};
 use jiff::Timestamp;
 
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
 use crate::render;
-use crate::report::ExitStatus;
+use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 use crate::when::parse_when;
 
 pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
+    if let Some(signal) = args.signal.as_deref().filter(|name| !is_signal(name)) {
+        let message = format!("`{}` is not a signal", render::terminal_line(signal));
+        let hint = "give a number or a name: 11, SEGV or SIGSEGV (`kill -l` lists them)";
+        return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
+    }
     let query = Query {
         namespace: args.namespace.clone(),
         pod: args.pod.clone(),

@@ -4,15 +4,22 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use cdh_store::StoreUrl;
 
 use crate::args::ShareArgs;
 use crate::pipeline;
-use crate::report::ExitStatus;
+use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &ShareArgs) -> Result<ExitStatus> {
     let store = pipeline::open_store(settings)?;
     let dump = pipeline::resolve(settings, store.as_ref(), &args.dump)?;
+    if let StoreUrl::Directory(path) = &settings.store {
+        let bundle = path.join(dump.key.as_str());
+        let message = "a store in a directory has no addresses to share";
+        let hint = format!("send the bundle itself: {}", bundle.display());
+        return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
+    }
     let expires = Duration::from_secs(args.expires);
     let address = store
         .share(&dump.key, expires)

@@ -107,22 +107,28 @@ fn looks_like_path(reference: &str) -> bool {
     reference.contains('/') || reference == "." || reference == ".."
 }
 
+/// A file that cannot be opened, with advice.
+pub(super) fn unreadable(error: std::io::Error, shown: &str) -> anyhow::Error {
+    let failure = Failure::new(ExitStatus::Failure, format!("cannot open `{shown}`"));
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            failure.hint("check the path; dumps in the store are named by id: `cdh ls`")
+        }
+        std::io::ErrorKind::PermissionDenied => failure
+            .hint("cores belong to the user who crashed, captured ones to root: try as that user"),
+        std::io::ErrorKind::InvalidInput => {
+            failure.hint("give the path of a core, a bundle or a case")
+        }
+        _ => failure,
+    }
+    .cause(error)
+    .into()
+}
+
 /// Opens a bundle, a case directory or a bare core by its path.
 fn open_path(path: &Path) -> Result<Dump> {
     let shown = terminal_line(&path.display().to_string());
-    let unreadable = |error: std::io::Error| {
-        let failure = Failure::new(ExitStatus::Failure, format!("cannot open `{shown}`"));
-        match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                failure.hint("check the path; dumps in the store are named by id: `cdh ls`")
-            }
-            std::io::ErrorKind::PermissionDenied => failure.hint(
-                "cores belong to the user who crashed, captured ones to root: try as that user",
-            ),
-            _ => failure,
-        }
-        .cause(error)
-    };
+    let unreadable = |error| unreadable(error, &shown);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
         return match Case::open(path)? {
@@ -171,7 +177,7 @@ fn read_up_to(file: &mut File, buf: &mut [u8]) -> std::io::Result<usize> {
 /// Maps a bare core.
 pub(super) fn open_core_file(path: &Path) -> Result<CoreFile> {
     let shown = terminal_line(&path.display().to_string());
-    let file = open_regular(path).with_context(|| format!("cannot open `{shown}`"))?;
+    let file = open_regular(path).map_err(|error| unreadable(error, &shown))?;
     let source: Box<dyn ByteSource> = match MappedFile::from_file(&file) {
         Ok(map) => Box::new(map),
         // Some file systems cannot map; an empty file cannot be mapped either.
@@ -192,7 +198,7 @@ pub(super) fn core_failure(error: CoreError, shown: &str) -> anyhow::Error {
         CoreError::NotElf | CoreError::NotCore { .. } => {
             failure.hint("give a core as the kernel or `gcore` writes it, or a bundle (zip) of cdh or of IBM's core-dump-handler")
         }
-        CoreError::Empty => {
+        CoreError::Empty | CoreError::HeadTruncated { .. } => {
             failure.hint("the disk may have been full, or RLIMIT_CORE too small (`ulimit -c unlimited`), when it was written")
         }
         CoreError::Unsupported { .. } => failure.hint("the core is kept as it is: `cdh fetch` it and use a debugger of its architecture"),
@@ -208,6 +214,7 @@ pub(super) fn bundle_failure(error: BundleError, shown: &str) -> anyhow::Error {
         _ => ExitStatus::Failure,
     };
     Failure::new(status, format!("cannot read `{shown}` as a bundle"))
+        .hint("its upload or copy may have ended early, or it was changed since: copy it again from where it came")
         .cause(error)
         .into()
 }

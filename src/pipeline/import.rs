@@ -36,12 +36,12 @@ pub fn import(
     observer: &dyn Observer,
 ) -> Result<Manifest> {
     let shown = terminal_line(&path.display().to_string());
-    let cannot = || format!("cannot open `{shown}`");
-    let mut file = open_regular(path).with_context(cannot)?;
-    let metadata = file.metadata().with_context(cannot)?;
+    let cannot = |error| dump::unreadable(error, &shown);
+    let mut file = open_regular(path).map_err(cannot)?;
+    let metadata = file.metadata().map_err(cannot)?;
     let mut magic = [0; 4];
-    let known = file.read(&mut magic).with_context(cannot)?;
-    file.rewind().with_context(cannot)?;
+    let known = file.read(&mut magic).map_err(cannot)?;
+    file.rewind().map_err(cannot)?;
     let spool = settings.cache.join("import");
     case::private_directory(&spool)
         .with_context(|| format!("cannot make `{}`", spool.display()))?;

@@ -15,7 +15,8 @@ use cdh_bundle::RawText;
 use cdh_elfcore::{ElfError, ElfObject, MappedFile};
 use serde::Serialize;
 
-use super::journal::sync_parent;
+use super::journal::{TEMPORARY_SUFFIX, sync_parent};
+use crate::handler::SETTINGS_NAME;
 
 /// How long the self-test may take. It takes a millisecond; a node in trouble takes longer.
 const SELF_TEST_TIME: Duration = Duration::from_secs(10);
@@ -137,6 +138,32 @@ pub fn place(from: &Path, to: &Path) -> Result<Linkage, BinaryError> {
         let _ = fs::remove_file(&temporary);
     }
     placed.map(|()| linkage)
+}
+
+/// Removes what installers that were killed left beside the handler: half a copy, half the settings.
+/// Those of installers that still run are theirs.
+///
+/// # Errors
+/// When one cannot be removed.
+pub(crate) fn remove_leftovers(handler: &Path) -> io::Result<()> {
+    let directory = handler.parent().unwrap_or(Path::new("/"));
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    let settings = format!("{SETTINGS_NAME}{TEMPORARY_SUFFIX}");
+    for entry in entries {
+        let name = entry?.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let pid = name.strip_prefix(".cdh-handler.");
+        let is_dead = pid
+            .and_then(|pid| pid.parse::<u32>().ok())
+            .is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        if is_dead || name == settings {
+            fs::remove_file(directory.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, temporary: &Path) -> io::Result<()> {

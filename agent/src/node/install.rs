@@ -162,6 +162,8 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     create_private(&paths.state)?;
     let _lock = lock(&paths.install_lock())?;
     create_private(&paths.spool)?;
+    // Untidiness is no reason not to install.
+    let _ = binary::remove_leftovers(&paths.handler);
     let linkage = binary::place(&options.handler_source, &paths.handler)?;
     // The kernel starts it in `/`.
     let spool = std::path::absolute(&paths.spool).map_err(|source| InstallError::Create {
@@ -318,6 +320,11 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
             Err(source) => return Err(BinaryError::Write { path, source }.into()),
         }
     }
+    let leftovers = binary::remove_leftovers(&paths.handler);
+    leftovers.map_err(|source| BinaryError::Write {
+        path: paths.handler.clone(),
+        source,
+    })?;
     remove_kill_trace(&paths.state).map_err(|source| InstallError::Trace {
         path: paths.state.clone(),
         source,

@@ -208,11 +208,14 @@ impl Journal {
     }
 }
 
+/// Ends the name of a file that is being written.
+pub(crate) const TEMPORARY_SUFFIX: &str = ".new";
+
 /// Writes a file beside its name, syncs it, gives it the name, syncs the directory.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    name.push(TEMPORARY_SUFFIX);
     let temporary = path.with_file_name(name);
     // What an interrupted write left is nobody's; O_EXCL then refuses to follow a planted link.
     match fs::remove_file(&temporary) {

@@ -50,7 +50,7 @@ pub use error::{ResolveError, ShipError, StoreError};
 pub use key::ObjectKey;
 pub use manifest_cache::ManifestCache;
 pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
-pub use query::Query;
+pub use query::{Query, is_signal};
 pub use retention::{Expired, Retention};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;

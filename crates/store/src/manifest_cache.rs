@@ -66,7 +66,7 @@ impl ManifestCache {
             let _ = fs::remove_file(&draft);
         }
         let digest = Digests::of(bytes).crc32;
-        if digest % u32::from(LOOK) == 0 {
+        if digest.is_multiple_of(u32::from(LOOK)) {
             self.shrink(LIMIT);
         }
     }

@@ -90,6 +90,15 @@ impl Query {
     }
 }
 
+/// Highest signal number of Linux (`SIGRTMAX`).
+const LAST_SIGNAL: i32 = 64;
+
+/// Whether a query's text means any signal: `11`, `SEGV` or `SIGSEGV`.
+#[must_use]
+pub fn is_signal(text: &str) -> bool {
+    (1..=LAST_SIGNAL).any(|number| same_signal(text, &SignalInfo::from_number(number).name()))
+}
+
 fn same_signal(wanted: &str, found: &str) -> bool {
     let wanted = wanted.to_ascii_uppercase();
     if let Ok(number) = wanted.parse() {
@@ -152,5 +161,7 @@ mod tests {
             assert!(same_signal(wanted, "SIGSEGV"));
         }
         assert!(!same_signal("6", "SIGSEGV"));
+        assert!(is_signal("abrt") && is_signal("64"));
+        assert!(!is_signal("0") && !is_signal("65") && !is_signal("oops") && !is_signal(""));
     }
 }

@@ -1,0 +1,189 @@
+//! Whatever happens to an agent's installation, in whatever order, an uninstall ends with the newest
+//! value that somebody else gave each of the kernel's settings.
+//!
+//! Random sequences against the real kernel: install, again with other numbers, again from another
+//! directory, by the socket, by somebody else's hand, by SIGKILL at any moment of an installation or
+//! an uninstall, and at the end one uninstall that is let finish. `CDH_TEST_SEQUENCES=500` runs that
+//! many of them, `CDH_TEST_SEED` begins elsewhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
+use cdh_agent::{AgentPaths, HANDLER_NAME};
+use cdh_bundle::RawText;
+use cdh_testkit::KernelSettingsLock;
+
+/// Sequences of a plain run.
+const SEQUENCES: u64 = 12;
+/// Steps of a sequence at most.
+const STEPS: u64 = 8;
+/// Microseconds that an installation takes on an idle machine, and on a busy one.
+const LONGEST: [u64; 2] = [20_000, 80_000];
+
+/// xorshift64*: the same sequences for the same seed on every machine.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % limit
+    }
+
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
+    }
+}
+
+struct Node {
+    directory: tempfile::TempDir,
+    /// What an uninstall must end with.
+    foreign: NodeSettings,
+    log: Vec<String>,
+}
+
+impl Node {
+    fn state(&self) -> PathBuf {
+        self.directory.path().join("state")
+    }
+
+    fn agent(&self, words: &[String], libexec: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cdh"));
+        command.arg("agent").args(words).env_clear();
+        command.arg("--state").arg(self.state());
+        command
+            .arg("--libexec")
+            .arg(self.directory.path().join(libexec));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs the command to its end, or kills it after some microseconds.
+    fn run(&mut self, words: &[String], libexec: &str, kill_after: Option<u64>) {
+        let mut child = self.agent(words, libexec).spawn().unwrap();
+        self.log.push(format!(
+            "{} in {libexec}, killed after {kill_after:?}",
+            words.join(" ")
+        ));
+        if let Some(micros) = kill_after {
+            std::thread::sleep(Duration::from_micros(micros));
+            // It may have ended by itself.
+            let _ = child.kill();
+            child.wait().unwrap();
+            return;
+        }
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}\n{}", self.log.join("\n"));
+    }
+
+    /// Another tool changes some settings. Its numbers are never ours: what stays equal shows no
+    /// change to anybody.
+    fn edit(&mut self, random: &mut Random, sequence: u64) {
+        let files = SettingsFiles::kernel();
+        let mut now = NodeSettings::read(&files).unwrap();
+        let patterns = [
+            "core",
+            "|/bin/false %p",
+            "core.%p",
+            "/var/crash/%e \\ \"x\"",
+        ];
+        if random.below(2) == 0 {
+            let pattern = format!("{}{}", random.one_of(&patterns), sequence % 7);
+            now.core_pattern = RawText::from(pattern.as_str());
+            self.foreign.core_pattern = now.core_pattern.clone();
+        }
+        if random.below(2) == 0 {
+            now.core_pipe_limit = random.one_of(&[0, 4, 16, 99]);
+            self.foreign.core_pipe_limit = now.core_pipe_limit;
+        }
+        if random.below(2) == 0 {
+            now.suid_dumpable = random.one_of(&[0, 1]);
+            self.foreign.suid_dumpable = now.suid_dumpable;
+        }
+        self.log.push(format!("somebody sets {now:?}"));
+        now.apply(&files).unwrap();
+    }
+
+    fn step(&mut self, random: &mut Random, sequence: u64) {
+        let libexec = random.one_of(&["one", "two"]);
+        let kill_after = (random.below(2) == 0).then(|| {
+            let longest = random.one_of(&LONGEST);
+            random.below(longest)
+        });
+        match random.below(8) {
+            0 | 1 => self.edit(random, sequence),
+            2 => self.run(&["uninstall".to_owned()], libexec, kill_after),
+            choice => {
+                let limit = random.one_of(&[1024, 512, 777]);
+                // The self-test of the socket crashes a process each time.
+                let mode = if choice == 7 { "auto" } else { "pipe" };
+                let mut words = vec!["install".to_owned()];
+                words.extend(["--core-pipe-limit".to_owned(), limit.to_string()]);
+                words.extend(["--mode".to_owned(), mode.to_owned()]);
+                if let Some(handler) = std::env::var_os("CDH_TEST_HANDLER") {
+                    words.extend(["--handler".to_owned(), handler.into_string().unwrap()]);
+                }
+                self.run(&words, libexec, kill_after);
+            }
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn whatever_happens_an_uninstall_ends_with_the_newest_foreign_settings() {
+    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
+        eprintln!("skipped: only root may change the kernel's core settings");
+        return;
+    };
+    let files = SettingsFiles::kernel();
+    let first = number("CDH_TEST_SEED").unwrap_or(1);
+    for sequence in first..first + number("CDH_TEST_SEQUENCES").unwrap_or(SEQUENCES) {
+        let mut random = Random(sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut node = Node {
+            directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
+            foreign: NodeSettings::read(&files).unwrap(),
+            log: vec![format!("sequence {sequence}")],
+        };
+        for _ in 0..=random.below(STEPS) {
+            node.step(&mut random, sequence);
+        }
+        for libexec in ["one", "two"] {
+            node.run(&["uninstall".to_owned()], libexec, None);
+        }
+        let now = NodeSettings::read(&files).unwrap();
+        assert_eq!(now, node.foreign, "{}", node.log.join("\n"));
+        for libexec in ["one", "two"] {
+            assert_nothing_is_left(&node, libexec);
+        }
+    }
+}
+
+fn assert_nothing_is_left(node: &Node, libexec: &str) {
+    let paths = AgentPaths {
+        handler: node.directory.path().join(libexec).join(HANDLER_NAME),
+        state: node.state(),
+        ..AgentPaths::default()
+    };
+    let log = node.log.join("\n");
+    assert!(!paths.handler.exists(), "{log}");
+    assert!(!paths.backup().exists(), "{log}");
+    assert!(!cdh_agent::handler::is_receiving(&paths.socket()), "{log}");
+    let left = names(&node.directory.path().join(libexec));
+    assert!(left.is_empty(), "{left:?}\n{log}");
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
