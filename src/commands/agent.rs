@@ -170,9 +170,9 @@ fn uninstall(args: &UninstallArgs) -> Result<ExitStatus> {
     }
     if report.left > 0 {
         super::print(&format!(
-            "{} dumps that were not shipped stay in {}\n",
-            report.left,
-            paths.spool.display()
+            "not shipped, and left in {}: {}\n",
+            paths.spool.display(),
+            report.left
         ))?;
     }
     if args.wait {

@@ -62,7 +62,7 @@ fn run() -> Result<()> {
         }
         "test-pods" => {
             tools::require(&["cc", "gdb", "unzip", "zstd"])?;
-            pods::test()
+            pods::test(rest.first().map(String::as_str))
         }
         "charts" => charts::check(match rest.iter().any(|word| word == "--bless") {
             true => charts::Snapshots::Write,

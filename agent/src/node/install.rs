@@ -440,7 +440,7 @@ mod tests {
         let report = uninstall(paths).unwrap();
         assert!(!report.foreign_pattern && report.had_backup);
         assert_eq!(NodeSettings::read(&paths.settings).unwrap(), before);
-        assert!(!paths.handler.exists() && !paths.backup().exists() && paths.spool.is_dir());
+        assert!(!paths.handler.exists() && !paths.state.exists() && report.left == 0);
         let report = uninstall(paths).unwrap();
         assert!(report.foreign_pattern && !report.had_backup && report.now == before);
     }

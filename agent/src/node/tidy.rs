@@ -7,26 +7,30 @@ use crate::paths::AgentPaths;
 use crate::spool::count;
 
 /// Removes empty directories and what only the agent needs, and counts the dumps that stay. Where a
-/// shipper still works, or there are dumps, the spool stays as it is.
+/// shipper still works everything stays as it is.
 pub(super) fn tidy(paths: &AgentPaths) -> u64 {
     let found = count(&paths.spool).unwrap_or_default();
     let left = found.sealed + found.partial + found.quarantined;
-    if left == 0 && !crate::shipper::is_running(paths) {
-        for ours in [".pods", ".slots"] {
-            let _ = fs::remove_dir_all(paths.spool.join(ours));
-        }
-        for directory in [&paths.spool.join(crate::spool::QUARANTINE), &paths.spool] {
-            let _ = fs::remove_dir(directory);
-        }
-        remove_files(&paths.uploads(), |name| name.ends_with(".journal"));
-        let _ = fs::remove_dir(paths.uploads());
-        let _ = fs::remove_file(paths.shipper_lock());
-        let _ = fs::remove_file(paths.install_lock());
-        // In a pod it is a mount, and stays; a store of its own stays too.
-        let _ = fs::remove_dir(&paths.state);
-    }
     if let Some(directory) = paths.handler.parent() {
         let _ = fs::remove_dir(directory);
+    }
+    if !crate::shipper::is_running(paths) {
+        let _ = fs::remove_dir_all(paths.spool.join(".pods"));
+        // Handlers that still work hold these.
+        if found.partial == 0 {
+            let _ = fs::remove_dir_all(paths.spool.join(".slots"));
+        }
+        // What stays needs its journal: a part of it may be in the store.
+        if left == 0 {
+            remove_files(&paths.uploads(), |name| name.ends_with(".journal"));
+        }
+        let _ = fs::remove_file(paths.shipper_lock());
+        let _ = fs::remove_file(paths.install_lock());
+        // Those that are empty. In a pod the last one is a mount, and stays.
+        let quarantine = paths.spool.join(crate::spool::QUARANTINE);
+        for directory in [&quarantine, &paths.spool, &paths.uploads(), &paths.state] {
+            let _ = fs::remove_dir(directory);
+        }
     }
     left
 }
@@ -36,5 +40,24 @@ fn remove_files(directory: &Path, ours: impl Fn(&str) -> bool) {
         if item.file_name().to_str().is_some_and(&ours) {
             let _ = fs::remove_file(item.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dumps_that_were_not_shipped_stay_and_are_counted() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = AgentPaths::below(root.path());
+        let entry = paths.spool.join(cdh_bundle::DumpId::random().to_string());
+        fs::create_dir_all(&entry).unwrap();
+        fs::create_dir_all(paths.spool.join(".slots")).unwrap();
+        assert_eq!(tidy(&paths), 1);
+        assert!(entry.is_dir() && !paths.spool.join(".slots").exists());
+        fs::remove_dir(&entry).unwrap();
+        assert_eq!(tidy(&paths), 0);
+        assert!(!paths.state.exists());
     }
 }

@@ -44,8 +44,14 @@ messages! {
         key: String = [string, tag = "1"],
         value: String = [string, tag = "2"],
     }
+    /// Capabilities by name, or `ALL`.
+    Capabilities {
+        add: Vec<String> = [string, repeated, tag = "1"],
+        drop: Vec<String> = [string, repeated, tag = "2"],
+    }
     /// Whether a container may do everything, and in which namespaces.
     ContainerSecurity {
+        capabilities: Option<Capabilities> = [message, optional, tag = "1"],
         privileged: bool = [bool, tag = "2"],
         namespace_options: Option<NamespaceOption> = [message, optional, tag = "3"],
     }

@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cdh_cri::run::{
-    ContainerConfig, ContainerSecurity, KeyValue, LinuxContainerConfig, LinuxPodSandboxConfig,
-    PodSandboxConfig, SandboxSecurity,
+    Capabilities, ContainerConfig, ContainerSecurity, KeyValue, LinuxContainerConfig,
+    LinuxPodSandboxConfig, PodSandboxConfig, SandboxSecurity,
 };
 use cdh_cri::{
     Client, ContainerMetadata, CriError, ImageSpec, Mount, NamespaceMode, NamespaceOption,
@@ -248,6 +248,11 @@ impl Containerd {
             log_path: format!("{}/{}.log", run.name, run.attempt),
             linux: Some(LinuxContainerConfig {
                 security_context: Some(ContainerSecurity {
+                    // All or nothing.
+                    capabilities: (!run.privileged).then(|| Capabilities {
+                        drop: vec!["ALL".to_owned()],
+                        ..Capabilities::default()
+                    }),
                     privileged: run.privileged,
                     namespace_options: Some(pod.options()),
                 }),
