@@ -97,7 +97,8 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     if let Some(image) = &manifest.image {
         facts.push(("image", image.reference.clone()));
     }
-    if !manifest.node.is_empty() {
+    // An imported core does not tell where it was written.
+    if manifest.workload.is_some() && !manifest.node.is_empty() {
         facts.push(("node", manifest.node.to_string()));
     }
     if let Some(fingerprint) = &view.backtrace.fingerprint {

@@ -180,14 +180,28 @@ fn groups_and_diff_tell_equal_crashes_from_others() {
         text.starts_with("COUNT") && text.lines().count() == 3,
         "{text}"
     );
-    let same = desk.json(&["diff", core.to_str().unwrap(), "~1", "-o", "json"]);
+    let same = desk.json(&[
+        "diff",
+        core.to_str().unwrap(),
+        core.to_str().unwrap(),
+        "-o",
+        "json",
+    ]);
     assert_eq!(same["same_fingerprint"], true);
     assert_eq!(same["first_divergent_frame"], Value::Null);
     assert_eq!(same["registers"].as_array().unwrap().len(), 0);
-    let differ = desk.json(&["diff", "~1", "latest", "-o", "json"]);
+    let differ = desk.json(&[
+        "diff",
+        core.to_str().unwrap(),
+        other.to_str().unwrap(),
+        "-o",
+        "json",
+    ]);
     assert_eq!(differ["same_fingerprint"], false);
     assert_eq!(differ["first_divergent_frame"]["name"], "#0");
-    let text = desk.run(&["diff", "~1", "latest"]).out;
+    let text = desk
+        .run(&["diff", core.to_str().unwrap(), other.to_str().unwrap()])
+        .out;
     assert!(
         text.contains("different crashes") && text.contains("rip"),
         "{text}"

@@ -136,7 +136,7 @@ impl ByteSource for FileSource {
 /// Bytes that are read at once: a stack's end and its neighbours; more would be read in vain.
 const BLOCK: u64 = 16 << 10;
 /// Blocks that are kept: 2 MiB, enough for the threads that are unwound at the same time.
-const BLOCKS: usize = 128;
+const BLOCKS: u64 = 128;
 
 /// A file read by `pread(2)` in blocks, of which some are kept.
 ///
@@ -158,14 +158,16 @@ impl BlockSource {
         let empty = || Mutex::new((u64::MAX, Vec::new()));
         Ok(Self {
             file: FileSource::new(file)?,
-            slots: std::iter::repeat_with(empty).take(BLOCKS).collect(),
+            slots: std::iter::repeat_with(empty)
+                .take(BLOCKS as usize)
+                .collect(),
         })
     }
 
     /// Copies from the one block that holds `offset`.
     fn read_block(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let number = offset / BLOCK;
-        let slot = usize::try_from(number % BLOCKS as u64).unwrap_or(0);
+        let slot = usize::try_from(number % BLOCKS).unwrap_or(0);
         let Some(slot) = self.slots.get(slot) else {
             return Ok(0);
         };

@@ -76,6 +76,8 @@ pub(crate) struct Source<'data> {
     pub(crate) module: usize,
     pub(crate) arena: &'data SectionArena,
     pub(crate) surroundings: &'data dyn Surroundings,
+    /// Whether later runs are to find its sections decompressed.
+    pub(crate) keep: section::Keep,
 }
 
 /// Sections that are read here.
@@ -92,10 +94,7 @@ const SECTIONS: [&str; 10] = [
     ".debug_str_offsets",
 ];
 
-fn load<'data>(
-    object: &ElfObject<'data>,
-    arena: &'data SectionArena,
-) -> gimli::Dwarf<Reader<'data>> {
+fn load<'data>(object: &ElfObject<'data>, source: Source<'data>) -> gimli::Dwarf<Reader<'data>> {
     let read = |name: &&'static str| Some((*name, section::kept(object, name, arena)?));
     let sections: Vec<(&str, &[u8])> = SECTIONS.par_iter().filter_map(read).collect();
     let find = |id: gimli::SectionId| -> Result<Reader<'data>, std::convert::Infallible> {
@@ -121,9 +120,9 @@ impl<'data> DebugInfo<'data> {
         if !section::present(object, ".debug_info") {
             return None;
         }
-        let mut dwarf = load(object, source.arena);
+        let mut dwarf = load(object, source);
         if let Some(alt) = alt {
-            dwarf.set_sup(load(alt, source.arena));
+            dwarf.set_sup(load(alt, source));
         }
         Some(Self {
             dwarf,

@@ -86,8 +86,8 @@ impl<'data> Table<'data> {
 
     /// The function at an address.
     pub(crate) fn find(&self, at: u64) -> Option<GoFunction> {
-        let width = if self.old { 16 } else { 8 };
-        let (mut low, mut high) = (0, self.count.min(self.data.len() / width));
+        // Each function takes eight bytes at least.
+        let (mut low, mut high) = (0, self.count.min(self.data.len() / 8));
         while low < high {
             let middle = low.midpoint(high);
             if self.start(middle)? <= at {

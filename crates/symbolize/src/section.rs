@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 use std::io::{Read, Write};
 
-use cdh_elfcore::ElfObject;
+use cdh_elfcore::{ElfObject, Section};
 
-use crate::SectionArena;
+use crate::{SectionArena, Surroundings};
 
 /// `SHF_COMPRESSED`: the section starts with an `Elf64_Chdr` (type, reserved, size, alignment).
 const COMPRESSED: u64 = 0x800;
@@ -55,6 +55,59 @@ pub(crate) fn kept<'data>(
         Cow::Borrowed(bytes) => bytes,
         Cow::Owned(bytes) => arena.keep(bytes),
     })
+}
+
+/// A compressed section above this size is kept decompressed, once a second crash has asked for it.
+const REMEMBERED: usize = 256 << 10;
+const REMEMBERED_MAGIC: &[u8; 8] = b"cdhsect1";
+
+/// Whether what was decompressed is kept for later runs: the first crash of a program may be its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    No,
+    ForLater,
+}
+
+/// As [`kept`], but large sections come decompressed from an earlier run where one has kept them.
+///
+/// ```text
+/// "cdhsect1" | CRC-32 u32le of the rest | contents
+/// ```
+pub(crate) fn kept_or_remembered<'data>(
+    object: &ElfObject<'data>,
+    name: &str,
+    arena: &'data SectionArena,
+    surroundings: &dyn Surroundings,
+    keep: Keep,
+) -> Option<&'data [u8]> {
+    let is_large =
+        |stored: &Section<'_>| stored.flags & COMPRESSED != 0 && stored.data.len() >= REMEMBERED;
+    let large = object.section(name).is_some_and(is_large);
+    let Some(id) = object.build_id().filter(|_| large) else {
+        return kept(object, name, arena);
+    };
+    let key = format!("section-{id}{}", name.replace(['.', '_'], "-"));
+    if let Some(bytes) = surroundings.remembered(&key)
+        && let Some(contents) = checked((*bytes).as_ref())
+    {
+        let skipped = (*bytes).as_ref().len().checked_sub(contents.len())?;
+        return arena.keep_owner(bytes).get(skipped..);
+    }
+    let contents = kept(object, name, arena)?;
+    if keep == Keep::ForLater {
+        let mut check = flate2::Crc::new();
+        check.update(contents);
+        let head = [&REMEMBERED_MAGIC[..], &check.sum().to_le_bytes()].concat();
+        surroundings.remember(&key, &[&head, contents].concat());
+    }
+    Some(contents)
+}
+
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (crc, contents) = bytes.strip_prefix(REMEMBERED_MAGIC)?.split_first_chunk()?;
+    let mut check = flate2::Crc::new();
+    check.update(contents);
+    (check.sum() == u32::from_le_bytes(*crc)).then_some(contents)
 }
 
 /// Whether the object has a section called `name`, in any form.
@@ -163,6 +216,25 @@ impl Write for Limited {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn damaged_contents_of_an_earlier_run_are_not_used() {
+        let mut check = flate2::Crc::new();
+        check.update(b"contents");
+        let good = [
+            &REMEMBERED_MAGIC[..],
+            &check.sum().to_le_bytes(),
+            b"contents",
+        ]
+        .concat();
+        assert_eq!(checked(&good), Some(&b"contents"[..]));
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert_eq!(checked(&bad), None);
+            assert_eq!(checked(&good[..at]), None);
+        }
+    }
 
     #[test]
     fn reading_stops_at_the_limit() {

@@ -255,6 +255,10 @@ impl<'data> Symbolizer<'data> {
                 module: index,
                 arena: self.arena,
                 surroundings: self.surroundings,
+                keep: match self.memo(index) {
+                    Some((_, memo)) if !memo.found.is_empty() => section::Keep::ForLater,
+                    _ => section::Keep::No,
+                },
             };
             objects.find_map(|object| DebugInfo::open(object, loaded.alt.as_ref(), source))
         };

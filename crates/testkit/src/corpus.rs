@@ -123,7 +123,7 @@ impl Variant {
         };
         // gdb can loop for ever in a stack.
         let output = Command::new("timeout")
-            .args(["60", gdb])
+            .args(["20", gdb])
             .current_dir(&self.directory)
             .args(["-q", "-nx", "-batch", "-iex", "set debuginfod enabled off"])
             .args([

@@ -33,6 +33,7 @@ impl<'data> DebugInfo<'data> {
             module,
             arena,
             surroundings,
+            ..
         } = self.source;
         let bytes = surroundings.split_unit(module, directory, name.slice())?;
         let object = ElfObject::parse(arena.keep_owner(bytes)).ok()?;
