@@ -9,7 +9,7 @@ use cdh_bundle::{Cause, Verdict};
 use cdh_testkit::{KINDS, NOT_HERE};
 use serde_json::json;
 
-use super::node::{Node, SmallDisk, programs};
+use super::node::{Node, SmallDisk, names_in, programs};
 
 /// A setting of the kernel, as it was before when it is dropped.
 pub(crate) struct Setting(&'static str, String);
@@ -150,6 +150,11 @@ fn kill_while_dumping(node: &Node, after: Duration) -> Duration {
         .spawn()
         .unwrap();
     wait_for_dump(child.id());
+    // On a busy machine the handler may not even have begun.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while names_in(&node.paths.spool).is_empty() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(200));
+    }
     std::thread::sleep(after);
     let begun = Instant::now();
     child.kill().unwrap();
