@@ -214,6 +214,9 @@ impl<'a> Asked<'a> {
 
     /// Takes modules, their debug files and debuggers' own files from the image.
     fn image(&mut self, reference: &str, gathered: &mut Gathered) {
+        if !gathered.modules.iter().any(FoundModule::is_missing) {
+            return;
+        }
         let what = format!("cannot use image `{reference}`");
         let sysroot = match self.sysroot(reference) {
             Ok(sysroot) => sysroot,

@@ -119,6 +119,9 @@ pub enum PullError {
         /// What is wrong.
         problem: String,
     },
+    /// A layer was left before its end, for nothing more of it was needed.
+    #[error("nothing more is needed")]
+    Stopped,
     /// The cache cannot be written.
     #[error("cannot write to the cache")]
     Cache {

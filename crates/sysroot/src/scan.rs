@@ -261,7 +261,7 @@ impl<'a> Shared<'a> {
         };
         match outcome {
             Ok(()) => {}
-            Err(PullError::Offline { .. }) => return Ok(()),
+            Err(PullError::Stopped) => return Ok(()),
             Err(error) => {
                 if error.is_mismatch() || matches!(error, PullError::Layer { .. }) {
                     for path in &taken.proven {
@@ -346,9 +346,10 @@ impl<'a> Shared<'a> {
                 }
                 self.publish(plan);
                 if by_path {
-                    taken
-                        .held
-                        .push((Cache::path_name(&directory, &path), draft));
+                    // The last entry of a name counts, and a thousand of them are one file.
+                    let place = Cache::path_name(&directory, &path);
+                    taken.held.retain(|(known, _)| *known != place);
+                    taken.held.push((place, draft));
                 }
             }
             if missing == Some(0) && taken.held.is_empty() {
@@ -372,9 +373,7 @@ fn seal(draft: &Draft, path: &std::path::Path) -> Result<(), PullError> {
 /// What a reader inside of decoders has to say.
 fn pull_error(error: io::Error, layer: &LayerBlob) -> PullError {
     if error.get_ref().is_some_and(|inner| inner.is::<Stopped>()) {
-        return PullError::Offline {
-            what: Stopped.to_string(),
-        };
+        return PullError::Stopped;
     }
     let disk = matches!(
         error.kind(),

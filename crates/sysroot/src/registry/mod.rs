@@ -197,7 +197,7 @@ impl Registry {
     ) -> Result<http::Response<Body>, PullError> {
         let mut last = None;
         for endpoint in self.mirrors.endpoints(image)? {
-            match self.get_from(&endpoint, image, ask) {
+            match self.get_from(&endpoint, ask) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => last = Some(error),
             }
@@ -211,7 +211,6 @@ impl Registry {
     fn get_from(
         &self,
         endpoint: &Endpoint,
-        image: &ImageReference,
         ask: &Ask<'_>,
     ) -> Result<http::Response<Body>, PullError> {
         // A mirror that is down is not worth the wait.
@@ -220,7 +219,7 @@ impl Registry {
         let mut tried = 0;
         loop {
             tried += 1;
-            let (error, wait) = match self.get_once(endpoint, image, ask) {
+            let (error, wait) = match self.get_once(endpoint, ask) {
                 Ok(answer) => match problem(&answer, endpoint, ask) {
                     None => return Ok(answer),
                     Some(error) => {
@@ -249,7 +248,6 @@ impl Registry {
     fn get_once(
         &self,
         endpoint: &Endpoint,
-        image: &ImageReference,
         ask: &Ask<'_>,
     ) -> Result<http::Response<Body>, PullError> {
         let known = lock(&self.spoken).get(&endpoint.host).copied();
@@ -264,7 +262,7 @@ impl Registry {
         };
         let mut last = None;
         for way in ways {
-            match self.get_by(endpoint, *way, image, ask) {
+            match self.get_by(endpoint, *way, ask) {
                 Err(error @ PullError::Unreachable { .. }) => last = Some(error),
                 other => {
                     lock(&self.spoken).insert(endpoint.host.clone(), *way);
@@ -282,7 +280,6 @@ impl Registry {
         &self,
         endpoint: &Endpoint,
         security: Security,
-        image: &ImageReference,
         ask: &Ask<'_>,
     ) -> Result<http::Response<Body>, PullError> {
         let url = format!(
@@ -298,7 +295,7 @@ impl Registry {
         if answer.status().as_u16() != 401 {
             return Ok(answer);
         }
-        let fresh = self.authorization(endpoint, security, image, &answer)?;
+        let fresh = self.authorization(endpoint, security, &answer)?;
         lock(&self.tokens).insert(key, fresh.clone());
         self.request(endpoint, &url, security, Some(&fresh), ask)
     }
@@ -308,7 +305,6 @@ impl Registry {
         &self,
         endpoint: &Endpoint,
         security: Security,
-        image: &ImageReference,
         answer: &http::Response<Body>,
     ) -> Result<String, PullError> {
         let denied = |said: &str| PullError::Denied {
@@ -316,12 +312,11 @@ impl Registry {
             repository: endpoint.repository.clone(),
             said: said.to_owned(),
         };
-        // A mirror has its own credentials, the registry those of its usual name.
-        let (name, repository) = match endpoint.host == "registry-1.docker.io" || !endpoint.mirror {
-            true if endpoint.host == "registry-1.docker.io" => ("docker.io", &image.repository),
-            _ => (endpoint.host.as_str(), &endpoint.repository),
+        let name = match endpoint.host.as_str() {
+            "registry-1.docker.io" => "docker.io",
+            other => other,
         };
-        let credential = self.credentials.find(name, repository)?;
+        let credential = self.credentials.find(name, &endpoint.repository)?;
         for challenge in auth::challenges(answer.headers()) {
             match (&challenge, &credential) {
                 (Challenge::Basic, Credential::Basic { user, password }) => {
