@@ -142,7 +142,9 @@ impl Session<'_> {
     fn run(&mut self, receiver: &Receiver<Msg>) -> Result<()> {
         while !self.model.quit {
             if std::mem::take(&mut self.model.redraw) {
-                self.screen.clear()?;
+                // The screen is empty now. `Terminal::clear` would ask the terminal where its cursor
+                // is, and not every one answers.
+                self.screen = Terminal::new(CrosstermBackend::new(io::stdout()))?;
             }
             // The event comes later than the size.
             let size = self.screen.size()?;
