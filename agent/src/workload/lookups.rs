@@ -57,7 +57,7 @@ struct Shared {
 
 enum State {
     Asking { until: Instant },
-    Done(Result<Answer, String>),
+    Done(Box<Result<Answer, String>>),
 }
 
 enum Wanted {
@@ -165,7 +165,7 @@ impl Lookups {
         let mut answers = locked(&self.shared.answers);
         loop {
             let until = match answers.remove(&id) {
-                Some(State::Done(answer)) => return answer,
+                Some(State::Done(answer)) => return *answer,
                 Some(State::Asking { until }) => {
                     answers.insert(id, State::Asking { until });
                     until
@@ -216,7 +216,7 @@ impl Shared {
             // Of entries that were never enriched: removed by hand, or in quarantine.
             answers.retain(|_, state| !matches!(state, State::Done(_)));
         }
-        answers.insert(id, State::Done(answer));
+        answers.insert(id, State::Done(Box::new(answer)));
         self.changed.notify_all();
     }
 }
