@@ -270,6 +270,12 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l copy-limit -d 'Seconds that copying a core may take; the rest is cut off, 0 means no limit [default: 3600]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l floor -d 'Bytes that stay free on the spool\'s disk (at most a twentieth of it) [default: 256M]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l slots -d 'Handlers that copy at once; the others wait with the memory held [default: processors + 2]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l cri-socket -d 'Socket of a container runtime, may be given more than once [default: those that are found]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l node-name -d 'Name of this node in Kubernetes' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l log-lines -d 'Last log lines that a dump holds of each container of its pod' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l pods -d 'Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"`' -r -f -a "opt-out\t'All that do not opt out'
+opt-in\t'Those that opt in'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l opt-in-label -d 'With `--pods opt-in`: pods with this label are dumped too' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
@@ -280,6 +286,12 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l cri-socket -d 'Socket of a container runtime, may be given more than once [default: those that are found]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l node-name -d 'Name of this node in Kubernetes' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l log-lines -d 'Last log lines that a dump holds of each container of its pod' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l pods -d 'Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"`' -r -f -a "opt-out\t'All that do not opt out'
+opt-in\t'Those that opt in'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l opt-in-label -d 'With `--pods opt-in`: pods with this label are dumped too' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
@@ -303,6 +315,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l wait -d 'Wait for SIGTERM afterwards, as a pod of a DaemonSet has to'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r

@@ -143,7 +143,7 @@ fn compare(path: &Path, text: &str, snapshots: Snapshots) -> Result<()> {
         .lines()
         .zip(text.lines())
         .position(|(old, new)| old != new);
-    let line = differs.map_or(before.lines().count(), |at| at) + 1;
+    let line = differs.unwrap_or(before.lines().count()) + 1;
     bail!("{shown} differs from line {line} on: see `cargo xtask charts --bless` and `git diff`")
 }
 

@@ -64,9 +64,11 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
         _ => "amd64",
     };
     let context = tempfile::tempdir()?;
+    let inputs = context.path().join("inputs");
+    fs::create_dir(&inputs)?;
     let mut copies = String::new();
     for (name, program) in &programs {
-        let path = context.path().join(name);
+        let path = inputs.join(name);
         fs::copy(program, &path)?;
         // Symbols are in the build's own directory; on the node they are only weight.
         if tools::is_there("strip") {
@@ -75,7 +77,7 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
         copies.push_str(&format!("COPY {name} /{name}\n"));
     }
     if Path::new(AUTHORITIES).is_file() {
-        fs::copy(AUTHORITIES, context.path().join("ca-certificates.crt"))?;
+        fs::copy(AUTHORITIES, inputs.join("ca-certificates.crt"))?;
         copies.push_str(&format!("COPY ca-certificates.crt {AUTHORITIES}\n"));
     }
     let file: PathBuf = context.path().join("Containerfile");
@@ -83,24 +85,23 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
         "FROM scratch\n{copies}ENV PATH=/\nENTRYPOINT [\"/cdh\"]\nCMD [\"agent\", \"run\"]\n"
     );
     fs::write(&file, text)?;
-    let mut buildah = Command::new("buildah");
-    buildah.args([
-        "--storage-driver",
-        "vfs",
-        "build",
-        "--quiet",
-        "--layers=false",
-    ]);
-    buildah.args([
-        "--timestamp",
-        EPOCH,
-        "--identity-label=false",
-        "--isolation",
-        "chroot",
-    ]);
-    buildah.args(["--os", "linux", "--arch", machine, "--tag", &options.name]);
-    buildah.arg("--file").arg(&file).arg(context.path());
-    let output = buildah.output().context("cannot run buildah")?;
+    // What is only pushed leaves nothing in the machine's own storage.
+    let storage = context.path().join("storage");
+    let buildah = || {
+        let mut buildah = Command::new("buildah");
+        if options.push.is_some() {
+            buildah.arg("--root").arg(&storage);
+            buildah.arg("--runroot").arg(context.path().join("run"));
+            buildah.args(["--storage-driver", "vfs"]);
+        }
+        buildah
+    };
+    let mut build = buildah();
+    build.args(["build", "--quiet", "--layers=false", "--timestamp", EPOCH]);
+    build.args(["--identity-label=false", "--isolation", "chroot"]);
+    build.args(["--os", "linux", "--arch", machine, "--tag", &options.name]);
+    build.arg("--file").arg(&file).arg(&inputs);
+    let output = build.output().context("cannot run buildah")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "buildah: {errors}");
     let digest = context.path().join("digest");
@@ -108,16 +109,16 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
         Some(registry) => format!("docker://{registry}"),
         None => format!("dir:{}", context.path().join("image").display()),
     };
-    let mut push = Command::new("buildah");
-    push.args([
-        "--storage-driver",
-        "vfs",
-        "push",
-        "--quiet",
-        "--format",
-        "oci",
-    ]);
-    push.args(["--tls-verify=false", "--digestfile"]);
-    succeed(push.arg(&digest).arg(&options.name).arg(place))?;
+    let mut push = buildah();
+    push.args(["push", "--quiet", "--format", "oci", "--digestfile"]);
+    push.arg(&digest);
+    // A registry of this machine speaks plain HTTP.
+    let is_local = |registry: &String| {
+        registry.starts_with("127.0.0.1:") || registry.starts_with("localhost:")
+    };
+    if options.push.as_ref().is_some_and(is_local) {
+        push.arg("--tls-verify=false");
+    }
+    succeed(push.arg(&options.name).arg(place))?;
     Ok(fs::read_to_string(digest)?.trim().to_owned())
 }

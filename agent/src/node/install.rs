@@ -332,7 +332,10 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
     if !taken_over {
         Journal::remove(&paths.backup())?;
     }
-    let left = super::tidy::tidy(paths);
+    let left = match taken_over {
+        true => super::tidy::dumps_in(&paths.spool),
+        false => super::tidy::tidy(paths),
+    };
     Ok(UninstallReport {
         before,
         now,

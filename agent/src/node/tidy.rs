@@ -9,15 +9,14 @@ use crate::spool::count;
 /// Removes empty directories and what only the agent needs, and counts the dumps that stay. Where a
 /// shipper still works everything stays as it is.
 pub(super) fn tidy(paths: &AgentPaths) -> u64 {
-    let found = count(&paths.spool).unwrap_or_default();
-    let left = found.sealed + found.partial + found.quarantined;
+    let left = dumps_in(&paths.spool);
     if let Some(directory) = paths.handler.parent() {
         let _ = fs::remove_dir(directory);
     }
     if !crate::shipper::is_running(paths) {
         let _ = fs::remove_dir_all(paths.spool.join(".pods"));
         // Handlers that still work hold these.
-        if found.partial == 0 {
+        if count(&paths.spool).is_ok_and(|found| found.partial == 0) {
             let _ = fs::remove_dir_all(paths.spool.join(".slots"));
         }
         // What stays needs its journal: a part of it may be in the store.
@@ -33,6 +32,12 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
         }
     }
     left
+}
+
+/// Dumps in the spool, whole or not.
+pub(super) fn dumps_in(spool: &Path) -> u64 {
+    let found = count(spool).unwrap_or_default();
+    found.sealed + found.partial + found.quarantined
 }
 
 fn remove_files(directory: &Path, ours: impl Fn(&str) -> bool) {

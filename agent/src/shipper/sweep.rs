@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdh_bundle::{
@@ -183,12 +183,36 @@ impl Sweeper<'_> {
         for entry in entries {
             match entry.state {
                 _ if (self.stop)() => break,
-                SpoolState::Sealed => {}
+                // At once, though the store may be away for long: who knows the pod forgets it.
+                SpoolState::Sealed => drop(self.enrich(entry, report)),
                 SpoolState::Live => report.in_progress.push(entry.id),
                 _ => self.salvage_one(entry, report),
             }
         }
         Ok(())
+    }
+
+    fn journal(&self, id: DumpId) -> PathBuf {
+        self.journals.join(format!("{id}.journal"))
+    }
+
+    /// Adds whose dump it is; `None` where its pod wants none, and it is gone.
+    fn enrich(&mut self, entry: SpoolEntry, report: &mut SweepReport) -> Option<SpoolEntry> {
+        let id = entry.id;
+        match self.enricher.enrich(&entry, &self.journal(id)) {
+            Ok(Enriched::Ready) => {}
+            Ok(Enriched::Unwanted { why }) => {
+                self.remove(entry);
+                report.unwanted.push(id);
+                (self.observer)(&ShipperEvent::Unwanted { id, why });
+                return None;
+            }
+            Err(error) => {
+                let why = explain(&error);
+                (self.observer)(&ShipperEvent::NotEnriched { id, why });
+            }
+        }
+        Some(entry)
     }
 
     fn salvage_one(&mut self, entry: SpoolEntry, report: &mut SweepReport) {
@@ -239,20 +263,9 @@ impl Sweeper<'_> {
             report.failed.push(id);
             return Ok(());
         }
-        let journal = self.journals.join(format!("{id}.journal"));
-        match self.enricher.enrich(&entry, &journal) {
-            Ok(Enriched::Ready) => {}
-            Ok(Enriched::Unwanted { why }) => {
-                self.remove(entry);
-                report.unwanted.push(id);
-                (self.observer)(&ShipperEvent::Unwanted { id, why });
-                return Ok(());
-            }
-            Err(error) => {
-                let why = explain(&error);
-                (self.observer)(&ShipperEvent::NotEnriched { id, why });
-            }
-        }
+        let Some(entry) = self.enrich(entry, report) else {
+            return Ok(());
+        };
         let bundle = match BundleWriter::from_entry(&entry.path) {
             Ok(bundle) if bundle.manifest().id == id => bundle,
             Ok(_) => {
@@ -277,6 +290,7 @@ impl Sweeper<'_> {
         if let Some(why) = ModuleKeeper::remark(&kept) {
             (self.observer)(&ShipperEvent::ModulesNotKept { id, why });
         }
+        let journal = self.journal(id);
         match ship_resumable(store, &bundle, &journal, self.stop) {
             Ok(shipped) => {
                 let event = ShipperEvent::Shipped {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use super::engine::repository;
 use super::options::WorkloadOptions;
 use super::pod_settings::PodSettings;
-use super::{Answer, gap, pod_logs, scrub, shapes};
+use super::{Answer, gap, scrub, shapes};
 
 /// Containers of one pod that are described at most.
 const MOST_CONTAINERS: usize = 16;
@@ -398,29 +398,6 @@ fn finish(answer: &mut Answer, files: Vec<(EntryKind, Value)>) {
         if let Ok(mut bytes) = serde_json::to_vec_pretty(&value) {
             bytes.push(b'\n');
             answer.files.push((kind, bytes));
-        }
-    }
-}
-
-/// Adds the last lines of the logs, without secrets.
-pub(super) fn read_logs(answer: &mut Answer, lines: usize) {
-    if lines == 0 {
-        return;
-    }
-    for (number, path) in answer.logs.clone() {
-        let kind = EntryKind::Log(number);
-        match pod_logs::tail(&path, lines) {
-            Ok(text) => {
-                let text = scrub::cleaned(&text, &answer.secrets).unwrap_or(text);
-                answer.files.retain(|(found, _)| *found != kind);
-                answer.files.push((kind, text.into_bytes()));
-            }
-            Err(_) if answer.files.iter().any(|(found, _)| *found == kind) => {}
-            Err(error) => {
-                let why = format!("`{}`: {error}", path.display());
-                answer.gaps.retain(|gap| gap.what != kind.file_name());
-                answer.gaps.push(gap(&kind.file_name(), why));
-            }
         }
     }
 }

@@ -5,17 +5,20 @@
 //! per entry, and the same when it is done again after a SIGKILL in the middle. Nothing is changed
 //! in an entry of which a part may be in the store already.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cdh_bundle::{
-    BundleError, Cause, EntryKind, Gap, Manifest, SpoolEntry, Verdict, Workload, WorkloadKind,
-    amend, settle,
+    BundleError, Cause, DumpId, EntryKind, Gap, Manifest, SpoolEntry, Verdict, Workload,
+    WorkloadKind, amend, settle,
 };
 
-use super::lookups::{Lookups, read_logs};
+use super::lookups::Lookups;
 use super::options::WorkloadOptions;
+use super::pod_logs::read_logs;
 use super::pod_settings::{PodSettings, Profile};
 use super::{Answer, ContainerIdentity, Owner, PodTable, engine, gap, pod_logs};
 
@@ -25,6 +28,8 @@ const EXIT_TIME: Duration = Duration::from_millis(700);
 const AGAIN: Duration = Duration::from_millis(300);
 /// Bytes of an entry's small JSON files at most.
 const JSON_LIMIT: u64 = 16 << 20;
+/// Entries that are remembered as done.
+const MOST_DONE: usize = 4096;
 
 /// What became of an entry.
 #[derive(Debug)]
@@ -42,6 +47,8 @@ pub(crate) enum Enriched {
 pub(crate) struct Enricher {
     options: Arc<WorkloadOptions>,
     lookups: Lookups,
+    /// Entries that need not be looked at again.
+    done: RefCell<BTreeSet<DumpId>>,
 }
 
 impl Enricher {
@@ -49,7 +56,11 @@ impl Enricher {
     pub(crate) fn begin(options: &WorkloadOptions, spool: &Path) -> Self {
         let options = Arc::new(options.clone());
         let lookups = Lookups::begin(Arc::clone(&options), spool, PodTable::of(spool));
-        Self { options, lookups }
+        Self {
+            options,
+            lookups,
+            done: RefCell::default(),
+        }
     }
 
     /// Looks containers up as soon as their entries appear.
@@ -68,6 +79,20 @@ impl Enricher {
         entry: &SpoolEntry,
         journal: &Path,
     ) -> Result<Enriched, BundleError> {
+        if self.done.borrow().contains(&entry.id) {
+            return Ok(Enriched::Ready);
+        }
+        let enriched = self.enrich_now(entry, journal)?;
+        let mut done = self.done.borrow_mut();
+        if done.len() >= MOST_DONE {
+            // To look again costs little.
+            done.clear();
+        }
+        done.insert(entry.id);
+        Ok(enriched)
+    }
+
+    fn enrich_now(&self, entry: &SpoolEntry, journal: &Path) -> Result<Enriched, BundleError> {
         settle(&entry.path)?;
         let Some(mut manifest) = manifest_of(&entry.path) else {
             return Ok(Enriched::Ready);

@@ -5,8 +5,6 @@
 //! the handler could read its cgroup is told by its pid, where it was the first one of a container
 //! that was listed a moment ago.
 
-#![cfg_attr(not(feature = "cri"), allow(dead_code))]
-
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 

@@ -19,10 +19,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::asking::Runtimes;
-pub(super) use super::asking::read_logs;
 use super::enrich::owner_of;
 use super::known::Known;
 use super::options::WorkloadOptions;
+use super::pod_logs::read_logs;
 use super::{Answer, ContainerIdentity, PodTable};
 
 /// All that a runtime gets for one dump.
@@ -57,7 +57,7 @@ struct Shared {
 
 enum State {
     Asking { until: Instant },
-    Done(Result<Answer, String>),
+    Done(Box<Result<Answer, String>>),
 }
 
 enum Wanted {
@@ -165,7 +165,7 @@ impl Lookups {
         let mut answers = locked(&self.shared.answers);
         loop {
             let until = match answers.remove(&id) {
-                Some(State::Done(answer)) => return answer,
+                Some(State::Done(answer)) => return *answer,
                 Some(State::Asking { until }) => {
                     answers.insert(id, State::Asking { until });
                     until
@@ -216,7 +216,7 @@ impl Shared {
             // Of entries that were never enriched: removed by hand, or in quarantine.
             answers.retain(|_, state| !matches!(state, State::Done(_)));
         }
-        answers.insert(id, State::Done(answer));
+        answers.insert(id, State::Done(Box::new(answer)));
         self.changed.notify_all();
     }
 }
@@ -317,13 +317,13 @@ fn serve(
                     }
                 };
                 let asked = ask(&runtimes, &container.id, lines, until, exit).await;
-                let hung = asked.is_none();
+                // Waiting for an end that does not come says nothing about the runtime.
+                if asked.is_some() {
+                    *locked(&shared.hung) = None;
+                } else if !exit {
+                    *locked(&shared.hung) = Some(Instant::now());
+                }
                 let answer = asked.unwrap_or_else(|| Err(no_answer(DEADLINE)));
-                *locked(&shared.hung) = match hung {
-                    true if !exit => Some(Instant::now()),
-                    true => *locked(&shared.hung),
-                    false => None,
-                };
                 if let Ok(answer) = &answer {
                     locked(&shared.known).seen(container.id, answer.clone());
                     if let Some(uid) = &answer.workload.pod_uid {

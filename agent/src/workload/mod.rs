@@ -7,16 +7,17 @@
 //! ```
 //!
 //! The runtime is asked by container id, as soon as the entry appears, because containers vanish
-//! soon after the crash; what it listed before (see [`known`]) and what the kubelet named its log
+//! soon after the crash; what it listed before (see `known`) and what the kubelet named its log
 //! directories stand in for an answer that does not come. What nobody knows is a gap with the
 //! reason. Invariants: nothing here stands between the kernel and the spool; an entry is sealed or
 //! amended, never in between ([`cdh_bundle::amend`]); what is done twice is done once.
+
+#![cfg_attr(not(feature = "cri"), allow(dead_code))]
 
 mod engine;
 mod enrich;
 mod files;
 mod identity;
-mod known;
 mod options;
 mod pod_logs;
 mod pod_settings;
@@ -25,6 +26,8 @@ mod table;
 
 #[cfg(feature = "cri")]
 mod asking;
+#[cfg(feature = "cri")]
+mod known;
 #[cfg(feature = "cri")]
 mod lookups;
 #[cfg(not(feature = "cri"))]

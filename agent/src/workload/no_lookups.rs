@@ -39,5 +39,3 @@ impl Lookups {
         None
     }
 }
-
-pub(super) fn read_logs(_: &mut Answer, _: usize) {}

@@ -13,7 +13,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::files;
+use cdh_bundle::EntryKind;
+
+use super::{Answer, files, gap, scrub};
 
 /// Bytes of a log that are read at most.
 const WINDOW: u64 = 256 << 10;
@@ -92,6 +94,29 @@ fn is_name(name: &str) -> bool {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
     (1..=253).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// Adds the last lines of the logs, without secrets.
+pub(super) fn read_logs(answer: &mut Answer, lines: usize) {
+    if lines == 0 {
+        return;
+    }
+    for (number, path) in answer.logs.clone() {
+        let kind = EntryKind::Log(number);
+        match tail(&path, lines) {
+            Ok(text) => {
+                let text = scrub::cleaned(&text, &answer.secrets).unwrap_or(text);
+                answer.files.retain(|(found, _)| *found != kind);
+                answer.files.push((kind, text.into_bytes()));
+            }
+            Err(_) if answer.files.iter().any(|(found, _)| *found == kind) => {}
+            Err(error) => {
+                let why = format!("`{}`: {error}", path.display());
+                answer.gaps.retain(|gap| gap.what != kind.file_name());
+                answer.gaps.push(gap(&kind.file_name(), why));
+            }
+        }
+    }
 }
 
 /// The last lines of a container's log, as `crictl logs` prints them: messages, both streams.
