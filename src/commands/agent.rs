@@ -35,7 +35,6 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
             }
             let paths = shipping_paths(&args.paths, &args.workloads, &args.modules);
             let outcome = ship_until_stopped(settings, &paths);
-            let outcome = ship_until_stopped(settings, &shipping(&args.paths, &args.modules));
             if args.manage_node {
                 uninstall(&UninstallArgs {
                     paths: args.paths,
