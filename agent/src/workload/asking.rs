@@ -118,7 +118,7 @@ impl Runtimes {
         containers.sort_by_key(|other| other.created_at);
         containers.insert(0, container);
         containers.truncate(MOST_CONTAINERS);
-        let mut answer = self.from_list(&containers, sandbox.as_ref(), &runtime.name);
+        let mut answer = self.listed(&containers, sandbox.as_ref(), &runtime.name);
         answer.workload.source = Some("cri".to_owned());
         answer.logs.clear();
 
@@ -228,7 +228,7 @@ impl Runtimes {
             let sandbox = by_id.get(container.pod_sandbox_id.as_str()).copied();
             let id = container.id.clone();
             let runs = container.state == ContainerState::Running as i32;
-            let mut answer = self.from_list(&[container], sandbox, &name);
+            let mut answer = self.listed(&[container], sandbox, &name);
             finish(&mut answer, Vec::new());
             if runs
                 && !with_pid.contains(&id)
@@ -251,7 +251,7 @@ impl Runtimes {
     }
 
     /// What lists tell about the first of `containers`.
-    fn from_list(
+    fn listed(
         &self,
         containers: &[Container],
         sandbox: Option<&PodSandbox>,

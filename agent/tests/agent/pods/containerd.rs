@@ -22,6 +22,8 @@ pub(super) struct Containerd {
     root: PathBuf,
     runtime: tokio::runtime::Runtime,
     client: Client,
+    /// Of all pods that were run.
+    uids: Vec<String>,
 }
 
 /// A pod to be run.
@@ -154,6 +156,7 @@ impl Containerd {
             root: root.to_owned(),
             runtime,
             client,
+            uids: Vec::new(),
         }
     }
 
@@ -205,6 +208,7 @@ impl Containerd {
     /// Runs a pod without containers; the sandbox's id.
     pub(super) fn run_pod(&mut self, pod: &Pod) -> String {
         let config = self.sandbox_config(pod);
+        self.uids.push(pod.uid.clone());
         self.runtime
             .block_on(self.client.run_pod(config))
             .unwrap_or_else(|error| panic!("{error}: {}", self.log()))
@@ -300,17 +304,18 @@ impl Drop for Containerd {
         let sandboxes = self.runtime.block_on(self.client.sandboxes(None));
         for sandbox in sandboxes.unwrap_or_default() {
             let _ = self.runtime.block_on(self.client.remove_pod(&sandbox.id));
-            let uid = sandbox.metadata.map(|metadata| metadata.uid);
-            let uid = uid.unwrap_or_default();
-            // The kubelet would; containerd leaves the pod's cgroups.
-            for controller in fs::read_dir("/sys/fs/cgroup")
-                .into_iter()
-                .flatten()
-                .flatten()
-            {
-                let path = controller.path().join("kubepods/burstable");
-                let _ = fs::remove_dir(path.join(format!("pod{uid}")));
+        }
+        // The kubelet would; containerd leaves the pods' cgroups.
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten();
+        let mut roots = vec![PathBuf::from("/sys/fs/cgroup")];
+        roots.extend(hierarchies.flatten().map(|item| item.path()));
+        for root in roots {
+            let kubepods = root.join("kubepods");
+            for uid in &self.uids {
+                let _ = fs::remove_dir(kubepods.join(format!("burstable/pod{uid}")));
             }
+            let _ = fs::remove_dir(kubepods.join("burstable"));
+            let _ = fs::remove_dir(kubepods);
         }
         let pid = rustix::process::Pid::from_child(&self.daemon);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -272,7 +272,7 @@ fn check_documents(manifest: &Manifest, bundle: &BundleReader) {
             "{log}"
         );
         assert!(log.contains("takes order 1\n"), "{log}");
-        if workload.extra.get("exit_code").is_some() {
+        if workload.extra.contains_key("exit_code") {
             assert_eq!(workload.extra["exit_code"], 139);
         }
     }
