@@ -284,18 +284,21 @@ fn read_table(format: Format, table: Table, table_at: u64) -> Result<(LayerIndex
     Ok((index, Toc { format, files }))
 }
 
+/// The bytes of a file, and the digest that they must have.
+pub(crate) type TocReader = (Box<dyn Read>, Digest);
+
 impl Toc {
     /// The bytes of one file and their digest; `None` where the table does not say where they are.
     pub(crate) fn open(
         &self,
         place: &Place<'_>,
         path: &[u8],
-    ) -> Result<Option<(Box<dyn Read>, Digest)>, PullError> {
+    ) -> Result<Option<TocReader>, PullError> {
         let Some(file) = self.files.get(path) else {
             return Ok(None);
         };
         let stored = || file.chunks.iter().filter(|chunk| !chunk.zeros);
-        let (Some(first), Some(last)) = (stored().next(), stored().last()) else {
+        let (Some(first), Some(last)) = (stored().next(), stored().next_back()) else {
             let zeros = io::repeat(0).take(file.size);
             return Ok(Some((Box::new(zeros), file.digest)));
         };

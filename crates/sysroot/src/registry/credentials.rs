@@ -192,10 +192,10 @@ fn decode(text: &str) -> Option<Vec<u8>> {
 impl AuthFile {
     fn find(&self, registry: &str, repository: &str) -> Result<Option<Credential>, PullError> {
         for key in keys(registry, repository) {
-            if let Some(helper) = self.helpers.get(&key) {
-                if let Some(found) = ask_helper(helper, &key)? {
-                    return Ok(Some(found));
-                }
+            if let Some(helper) = self.helpers.get(&key)
+                && let Some(found) = ask_helper(helper, &key)?
+            {
+                return Ok(Some(found));
             }
             let entry = self.auths.iter().find(|(name, _)| same_place(name, &key));
             if let Some(found) = entry.and_then(|(_, entry)| entry.credential()) {
