@@ -6,8 +6,10 @@
 mod actions;
 mod answers;
 mod mouse;
+mod open;
 mod prepare;
 mod prompt;
+mod work;
 
 use ratatui::crossterm::event::{KeyEvent, KeyEventKind};
 

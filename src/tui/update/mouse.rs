@@ -3,7 +3,7 @@
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
-use super::{actions, new_page};
+use super::{actions, new_page, open};
 use crate::tui::layout::{column_at, regions};
 use crate::tui::model::{COLUMNS, Model, Overlay, Screen, TABS};
 use crate::tui::msg::Effect;
@@ -91,7 +91,7 @@ fn press(model: &mut Model, x: u16, y: u16, effects: &mut Vec<Effect>) {
         .is_some_and(|(before, when)| before == y && model.clock.saturating_sub(when) < DOUBLE);
     model.pressed = (!again).then_some((y, model.clock));
     if again {
-        actions::open(model, effects);
+        open::open(model, effects);
     }
 }
 
@@ -109,7 +109,7 @@ fn title(model: &mut Model, x: u16, effects: &mut Vec<Effect>) {
                 .into_iter()
                 .position(|(start, end)| (start..end).contains(&x));
             if let Some(tab) = place.and_then(|place| TABS.get(place)) {
-                actions::tab(model, *tab, effects);
+                open::tab(model, *tab, effects);
             }
         }
         _ => {}

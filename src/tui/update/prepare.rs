@@ -6,7 +6,7 @@
 
 use cdh_store::DumpSummary;
 
-use super::actions::explain;
+use super::open::explain;
 use crate::tui::layout::regions;
 use crate::tui::model::{Depth, Model, Screen, Tab};
 use crate::tui::msg::Effect;

@@ -5,6 +5,7 @@ use cdh_store::DumpSummary;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 
 use super::actions::{self, set_filter, shown_page};
+use super::open;
 use crate::render::terminal_line;
 use crate::tui::commands::{self, COMMANDS, Verb};
 use crate::tui::filter::completions;
@@ -342,7 +343,7 @@ fn tab(model: &mut Model, name: &str, effects: &mut Vec<Effect>) {
         .iter()
         .find(|tab| tab.title().to_lowercase().starts_with(&wanted));
     match tab.filter(|_| !wanted.is_empty()) {
-        Some(tab) => actions::tab(model, *tab, effects),
+        Some(tab) => open::tab(model, *tab, effects),
         None => {
             let names: Vec<String> = TABS.iter().map(|tab| tab.title().to_lowercase()).collect();
             model.complain(format!("the tabs are: {}", names.join(", ")));
@@ -372,5 +373,5 @@ fn dump(model: &mut Model, start: &str, effects: &mut Vec<Effect>) {
         set_filter(model, "", false);
         model.dumps.select(Some(id));
     }
-    actions::show_dump(model, None, effects);
+    open::show_dump(model, None, effects);
 }

@@ -1,0 +1,161 @@
+//! Opens what is chosen: a dump and its tabs, the dumps of a group, another store.
+
+use cdh_store::DumpSummary;
+
+use super::actions::{back, go, set_filter};
+use super::new_page;
+use crate::tui::model::{Depth, DumpView, Model, Page, Screen, TABS, Tab};
+use crate::tui::msg::Effect;
+
+pub(super) fn open(model: &mut Model, effects: &mut Vec<Effect>) {
+    match model.screen() {
+        Screen::Dumps { .. } | Screen::Transfers => show_dump(model, None, effects),
+        Screen::Groups => open_group(model),
+        Screen::Stores => {
+            if let Some((name, _)) = model.place.stores.get(model.store_cursor) {
+                effects.push(Effect::Switch(name.clone()));
+            }
+        }
+        Screen::Dump | Screen::Diff => {}
+    }
+}
+
+/// The dumps of the group, by a filter that could have been typed.
+pub(super) fn open_group(model: &mut Model) {
+    let Some(group) = model.groups.list.get(model.groups.cursor) else {
+        return;
+    };
+    let key = &group.key;
+    let word = |text: &str| text.replace(char::is_whitespace, "?");
+    let narrowed = match key.fingerprint.as_str() {
+        "" => format!("exe:{} signal:{}", word(&key.exe), word(&key.signal)),
+        fingerprint => format!(
+            "fingerprint:{fingerprint} exe:{} signal:{}",
+            word(&key.exe),
+            word(&key.signal)
+        ),
+    };
+    let before = model.dumps.filter().text.clone();
+    let text = format!("{before} {narrowed}").trim_start().to_owned();
+    model.screens.push(Screen::Dumps {
+        restore: Some(before),
+    });
+    model.dumps.held = false;
+    set_filter(model, &text, false);
+    model.dumps.cursor = 0;
+}
+
+pub(super) fn groups(model: &mut Model) {
+    if *model.screen() == Screen::Groups {
+        return back(model);
+    }
+    // From the dumps of a group back to the groups.
+    if model.screens.contains(&Screen::Groups) {
+        while *model.screen() != Screen::Groups {
+            back(model);
+        }
+        return;
+    }
+    model.groups.stale = true;
+    go(model, Screen::Groups);
+}
+
+/// Shows a dump; asks for what is not known of it yet.
+pub(super) fn show_dump(model: &mut Model, tab: Option<Tab>, effects: &mut Vec<Effect>) {
+    let Some(dump) = model.selected().cloned() else {
+        return model.say("no dump is selected");
+    };
+    let same = model
+        .dump
+        .as_ref()
+        .is_some_and(|view| view.dump.id == dump.id);
+    if !same {
+        model.dump = Some(DumpView {
+            dump: dump.clone(),
+            tab: Tab::Backtrace,
+            thread: 0,
+            thread_top: 0,
+            page: Page::default(),
+            source: None,
+            source_wanted: None,
+        });
+    }
+    if let (Some(view), Some(tab)) = (&mut model.dump, tab) {
+        view.tab = tab;
+    }
+    if *model.screen() != Screen::Dump {
+        go(model, Screen::Dump);
+    }
+    explain(model, &dump, Depth::Full, effects);
+    new_page(model);
+}
+
+/// Asks for what is not known yet.
+pub(super) fn explain(
+    model: &mut Model,
+    dump: &DumpSummary,
+    depth: Depth,
+    effects: &mut Vec<Effect>,
+) {
+    if model.known.lacks(dump.id, depth) {
+        let request = model.request();
+        model.known.note(dump.id).pending = Some((request, depth));
+        effects.push(Effect::Explain(request, Box::new(dump.clone()), depth));
+    }
+}
+
+/// Shows a tab.
+pub(super) fn tab(model: &mut Model, tab: Tab, effects: &mut Vec<Effect>) {
+    show_dump(model, Some(tab), effects);
+}
+
+pub(super) fn tab_step(model: &mut Model, step: usize, effects: &mut Vec<Effect>) {
+    let shown = model.dump.as_ref().map(|view| view.tab);
+    let place = TABS
+        .iter()
+        .position(|known| Some(*known) == shown)
+        .unwrap_or(0);
+    if let Some(next) = TABS.get((place + step) % TABS.len()) {
+        tab(model, *next, effects);
+    }
+}
+
+pub(super) fn thread(model: &mut Model, step: isize) {
+    let Some(view) = &mut model.dump else { return };
+    let count = model
+        .known
+        .stacks(view.dump.id)
+        .map_or(0, |stacks| stacks.backtrace.threads.len());
+    let next = view.thread.saturating_add_signed(step);
+    if count < 2 {
+        return model.say("there is one thread");
+    }
+    if next < count && next != view.thread {
+        view.thread = next;
+        new_page(model);
+    }
+}
+
+pub(super) fn neighbour(model: &mut Model, step: isize, effects: &mut Vec<Effect>) {
+    let tab = model.dump.as_ref().map(|view| view.tab);
+    // The list may have moved on: from where the dump stands now.
+    if let Some(id) = model.dump.as_ref().map(|view| view.dump.id) {
+        model.dumps.held = true;
+        model.dumps.select(Some(id));
+    }
+    let next = model.dumps.cursor.saturating_add_signed(step);
+    let Some(dump) = model
+        .dumps
+        .get(next)
+        .cloned()
+        .filter(|_| next != model.dumps.cursor)
+    else {
+        return model.say("there is no further dump in the list");
+    };
+    model.dumps.cursor = next;
+    if let Some(view) = &mut model.dump {
+        view.dump = dump;
+        (view.thread, view.source, view.source_wanted) = (0, None, None);
+    }
+    show_dump(model, tab, effects);
+}
