@@ -261,6 +261,7 @@ fn fetch_that_is_cut_killed_and_interrupted_goes_on_where_it_was() {
         dump.core.unwrap().sha256
     );
     let moved = proxy.sent();
+    println!("moved {moved} of {size} bytes");
     // Six openings read the zip's directory and the listing each time, too.
     assert!(moved < size * 125 / 100, "{moved} of {size}");
     let hidden = fs::read_dir(desk.path(""))
@@ -420,7 +421,8 @@ fn fifty_crashes_during_an_outage_arrive_after_it() {
         .out;
     let mut listed: Vec<_> = listed.lines().map(str::to_owned).collect();
     let mut wanted: Vec<_> = dumps.iter().map(|dump| dump.id.to_string()).collect();
-    (listed.sort(), wanted.sort());
+    listed.sort();
+    wanted.sort();
     assert_eq!(listed, wanted);
 }
 

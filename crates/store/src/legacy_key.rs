@@ -151,7 +151,7 @@ mod tests {
                 all,
             ),
             (format!("shop-api-7d4-{ID}"), "shop-api-7d4", "-", none),
-            (format!("{ID}"), "", "-", none),
+            (ID.to_owned(), "", "-", none),
             (
                 "shop_api_server_1700000000".to_owned(),
                 "shop-api-server",

@@ -3,7 +3,7 @@
 //! Its program is `$CDH_TEST_WEED` or `weed` on the path; `cargo xtask test` installs it. It dies with
 //! who started it, whatever becomes of that process: a shell waits for the end of its standard input.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,12 +31,12 @@ const IDENTITIES: &str = r#"{"identities":[
  "actions":["Read:shelf","List:shelf"]}]}"#;
 
 /// Waits for the end of its standard input, which is the end of us. SIGTERM would take 26 seconds.
+/// Nobody is left then who would remove its data; a word before the end says that somebody is.
 const SCRIPT: &str = r#"
-log=$1; shift
-"$@" < /dev/null > "$log" 2>&1 &
+data=$1; shift
+"$@" < /dev/null > "$data/log" 2>&1 &
 server=$!
-cat > /dev/null
-kill -9 $server
+if read -r word; then kill -9 $server; else kill -9 $server; rm -rf "$data"; fi
 "#;
 
 /// What one logs in with.
@@ -141,7 +141,7 @@ impl S3Server {
         let [master, volume, filer, s3] = self.ports;
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "guardian"]);
-        command.arg(data.join("log")).arg(program).arg("server");
+        command.arg(data).arg(program).arg("server");
         command.arg(format!("-dir={}", data.display()));
         command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]);
         // Services that nobody asked for have ports that are not free on every machine.
@@ -179,7 +179,9 @@ impl S3Server {
     /// Ends it as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut guardian) = self.guardian.take() {
-            drop(guardian.stdin.take());
+            if let Some(mut word) = guardian.stdin.take() {
+                let _ = word.write_all(b"keep\n");
+            }
             let _ = guardian.wait();
         }
     }

@@ -107,7 +107,7 @@ impl Fetch<'_> {
             return Ok(known);
         }
         let origin = self.dump.identity();
-        let mut part = Part::open(target, &origin, self.observer).with_context(cannot)?;
+        let mut part = Part::open(target, origin, self.observer).with_context(cannot)?;
         // Somebody else may have finished it while we waited for the lock.
         if let Some(known) = self.is_there(target, &shown)? {
             part.remove();

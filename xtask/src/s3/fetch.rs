@@ -55,7 +55,7 @@ pub(super) fn run(mib: u64) -> Result<()> {
     let begun = Instant::now();
     let stacks = place.output(&proxy.endpoint(), &["bt", "latest"])?;
     let took = begun.elapsed();
-    ensure!(stacks.contains("inner at"), "{stacks}");
+    ensure!(stacks.contains("middle at"), "{stacks}");
     report("cdh bt", proxy.sent(), size, proxy.requests().len(), took);
     proxy.reset();
     let begun = Instant::now();

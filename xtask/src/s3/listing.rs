@@ -28,11 +28,8 @@ pub(super) fn run(dumps: u64) -> Result<()> {
     let boto = python::install("boto3", BOTO, &[])?;
     let place = Place::new()?;
     let days = 100;
-    let today = u64::try_from(
-        std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)?
-            .as_secs(),
-    )?;
+    let now = std::time::SystemTime::now();
+    let today = now.duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let mut keys = String::new();
     for number in 0..dumps {
         let at = today - 60 - (number % days) * 86_400 - (number / days) % 3600;
@@ -90,7 +87,9 @@ pub(super) fn run(dumps: u64) -> Result<()> {
 /// Date and time of day (UTC) as keys have them, from seconds since 1970.
 fn civil(seconds: u64) -> (String, String) {
     let (mut days, second) = (seconds / 86_400, seconds % 86_400);
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let mut year = 1970;
     while days >= 365 + u64::from(is_leap(year)) {
         days -= 365 + u64::from(is_leap(year));

@@ -96,7 +96,7 @@ pub(crate) fn soak(words: &[String]) -> Result<()> {
                 sealed += 1;
             }
         }
-        std::thread::sleep(Duration::from_millis(200 + noise.below(1200)));
+        std::thread::sleep(Duration::from_millis(300 + noise.below(3000)));
         agent.kill()?;
         agent.wait()?;
         kills += 1;

@@ -233,7 +233,7 @@ impl RangeReader {
     }
 
     /// Copies what a window has, from `offset` on.
-    fn from_windows(&self, offset: u64, buf: &mut [u8]) -> usize {
+    fn copy_known(&self, offset: u64, buf: &mut [u8]) -> usize {
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         for index in (0..windows.len()).rev() {
             let count = windows.get(index).map_or(0, |w| w.copy(offset, buf));
@@ -292,7 +292,7 @@ impl ByteSource for RangeReader {
         let mut done = 0_usize;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = offset.saturating_add(done as u64);
-            let count = match self.from_windows(at, rest) {
+            let count = match self.copy_known(at, rest) {
                 0 if rest.len() >= EXACT => {
                     self.fetch(at, rest)?;
                     rest.len()
