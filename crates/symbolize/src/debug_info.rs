@@ -95,7 +95,16 @@ const SECTIONS: [&str; 10] = [
 ];
 
 fn load<'data>(object: &ElfObject<'data>, source: Source<'data>) -> gimli::Dwarf<Reader<'data>> {
-    let read = |name: &&'static str| Some((*name, section::kept(object, name, arena)?));
+    let Source {
+        arena,
+        surroundings,
+        keep,
+        ..
+    } = source;
+    let read = |name: &&'static str| {
+        let bytes = section::kept_or_remembered(object, name, arena, surroundings, keep)?;
+        Some((*name, bytes))
+    };
     let sections: Vec<(&str, &[u8])> = SECTIONS.par_iter().filter_map(read).collect();
     let find = |id: gimli::SectionId| -> Result<Reader<'data>, std::convert::Infallible> {
         let found = sections.iter().find(|(name, _)| *name == id.name());
