@@ -38,6 +38,8 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "info" -d 'Tell everything k
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "fetch" -d 'Download dumps, verify them and unpack each into a case directory'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "bt" -d 'Print the backtrace of a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "backtrace" -d 'Print the backtrace of a dump'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "groups" -d 'List crashes: the dumps of the same crash as one line'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "diff" -d 'Tell what differs between two dumps'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "debug" -d 'Start a debugger on a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "import" -d 'Put a bare core or a bundle into the store'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "rm" -d 'Delete dumps from the store'
@@ -139,6 +141,8 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-dir -d 'Look for source files in this directory too (implies `--source`; may be given again)' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-map -d 'Replace the start of source paths (implies `--source`; may be given again)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l limit -d 'At most this many frames per thread' -r
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
@@ -151,8 +155,13 @@ never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s a -l all-threads -d 'Print every thread, not only the one that crashed'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s g -l group -d 'Merge threads with equal stacks (prints every thread)'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s r -l registers -d 'Print the registers of each frame 0'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s f -l fold -d 'Print frames of abort, panic and the C runtime as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s s -l source -d 'Print the lines of source around each frame'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l no-cache -d 'Name everything anew and remember nothing'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-dir -d 'Look for source files in this directory too (implies `--source`; may be given again)' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-map -d 'Replace the start of source paths (implies `--source`; may be given again)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l limit -d 'At most this many frames per thread' -r
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
@@ -165,8 +174,36 @@ never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s a -l all-threads -d 'Print every thread, not only the one that crashed'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s g -l group -d 'Merge threads with equal stacks (prints every thread)'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s r -l registers -d 'Print the registers of each frame 0'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s f -l fold -d 'Print frames of abort, panic and the C runtime as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s s -l source -d 'Print the lines of source around each frame'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l no-cache -d 'Name everything anew and remember nothing'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l exe -d 'Only dumps of this program' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l since -d 'Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l until -d 'Only dumps until then' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l limit -d 'At most this many groups' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Tell the images too (reads manifests)'
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l debugger -d 'Debugger to start' -r -f -a "(__fish_complete_command)"
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r

@@ -75,7 +75,7 @@ impl Group {
                 .extend(image.map(|image| image.reference.clone()));
         }
         let mut groups: Vec<Self> = groups.into_values().collect();
-        groups.sort_by(|a, b| (b.count, b.last).cmp(&(a.count, a.last)));
+        groups.sort_by_key(|group| std::cmp::Reverse((group.count, group.last)));
         groups
     }
 }

@@ -5,6 +5,7 @@
 //! which only root can; `cdh` has an empty cache of its own there and in `cdh --no-cache`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -273,8 +274,6 @@ fn strange_root(directory: &Path) -> Result<()> {
             .file_name()
             .context("a loader has a name")?,
     );
-    let patched = directory.join("run.sh");
-    fs::write(&patched, "")?;
     let mut cc = Command::new("cc");
     cc.current_dir(directory)
         .args(["-O1", "-w", "-o", "program"]);
@@ -284,10 +283,7 @@ fn strange_root(directory: &Path) -> Result<()> {
         lib.display()
     ));
     build::succeed(cc.arg(corpus::fixtures().join("libc/libc.c").canonicalize()?))?;
-    for name in [loader.as_path()] {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(name, fs::Permissions::from_mode(0o755))?;
-    }
+    fs::set_permissions(&loader, fs::Permissions::from_mode(0o755))?;
     take_core(directory, &[], &["0"])?;
     // The same paths below a root of their own.
     let root = directory.join("root");
