@@ -41,6 +41,8 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "backtrace" -d 'Print the ba
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "groups" -d 'List crashes: the dumps of the same crash as one line'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "diff" -d 'Tell what differs between two dumps'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "debug" -d 'Start a debugger on a dump'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "sysroot" -d 'Pull what a core needs from its image and print the directory'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "cache" -d 'Show or clear what was pulled from images'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "import" -d 'Put a bare core or a bundle into the store'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "rm" -d 'Delete dumps from the store'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "gc" -d 'Delete the dumps that limits on age, number and size do not let stay'
@@ -145,6 +147,10 @@ complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-dir -d 'Look for s
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-map -d 'Replace the start of source paths (implies `--source`; may be given again)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l limit -d 'At most this many frames per thread' -r
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l debug-image -d 'Take debug files from this image' -r
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l auth-file -d 'Credentials for registries: a docker or podman config, or an image pull secret as JSON or YAML' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l registry-ca -d 'Trust the certificates in this file (PEM) for registries, besides the system\'s' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
@@ -158,12 +164,17 @@ complete -c cdh -n "__fish_cdh_using_subcommand bt" -s r -l registers -d 'Print 
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s f -l fold -d 'Print frames of abort, panic and the C runtime as one line'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s s -l source -d 'Print the lines of source around each frame'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l no-cache -d 'Name everything anew and remember nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l offline -d 'Use no network for modules: only what is cached or on this machine'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-dir -d 'Look for source files in this directory too (implies `--source`; may be given again)' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-map -d 'Replace the start of source paths (implies `--source`; may be given again)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l limit -d 'At most this many frames per thread' -r
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l debug-image -d 'Take debug files from this image' -r
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l auth-file -d 'Credentials for registries: a docker or podman config, or an image pull secret as JSON or YAML' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l registry-ca -d 'Trust the certificates in this file (PEM) for registries, besides the system\'s' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
@@ -177,6 +188,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s r -l registers -d 
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s f -l fold -d 'Print frames of abort, panic and the C runtime as one line'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s s -l source -d 'Print the lines of source around each frame'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l no-cache -d 'Name everything anew and remember nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l offline -d 'Use no network for modules: only what is cached or on this machine'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
@@ -195,6 +207,10 @@ complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Tell the i
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l debug-image -d 'Take debug files from this image' -r
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l auth-file -d 'Credentials for registries: a docker or podman config, or an image pull secret as JSON or YAML' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l registry-ca -d 'Trust the certificates in this file (PEM) for registries, besides the system\'s' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
@@ -202,18 +218,64 @@ complete -c cdh -n "__fish_cdh_using_subcommand diff" -l config -d 'Config file 
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l offline -d 'Use no network for modules: only what is cached or on this machine'
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l debug-image -d 'Take debug files from this image' -r
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l auth-file -d 'Credentials for registries: a docker or podman config, or an image pull secret as JSON or YAML' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l registry-ca -d 'Trust the certificates in this file (PEM) for registries, besides the system\'s' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l debugger -d 'Debugger to start' -r -f -a "(__fish_complete_command)"
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l offline -d 'Use no network for modules: only what is cached or on this machine'
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l print -d 'Print the debugger\'s command line instead of running it'
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l debug-image -d 'Take debug files from this image' -r
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l auth-file -d 'Credentials for registries: a docker or podman config, or an image pull secret as JSON or YAML' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l registry-ca -d 'Trust the certificates in this file (PEM) for registries, besides the system\'s' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l offline -d 'Use no network for modules: only what is cached or on this machine'
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -f -a "ls" -d 'List what was kept of images and debuginfod servers'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -f -a "clear" -d 'Delete all of it'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s n -l namespace -d 'Kubernetes namespace that the process ran in' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l pod -d 'Pod that it ran in' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l container -d 'Container in the pod' -r
@@ -319,6 +381,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l manage-node -d 'Install at the start and uninstall at the end'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
@@ -334,6 +397,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
