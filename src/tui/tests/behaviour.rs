@@ -569,7 +569,7 @@ fn ten_thousand_keys_of_any_kind_never_panic() {
                 1 + (state % 60) as u16,
             )),
             2 => desk.click((state % 80) as u16, (state % 24) as u16),
-            3 => desk.wheel(state % 2 == 0),
+            3 => desk.wheel(state.is_multiple_of(2)),
             4 => desk.send(Msg::Paste("pasted\ntext".to_owned())),
             5 if desk.model.dumps.listing == Listing::Running => {
                 desk.list((0..60).map(dump).collect())
