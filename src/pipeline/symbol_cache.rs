@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use cdh_elfcore::MappedFile;
@@ -81,10 +82,11 @@ impl SymbolCache {
         }
         self.pruned
             .call_once(|| prune(directory, LIMIT, SystemTime::now()));
-        let partial = directory.join(format!(
-            ".{name}.{}",
-            rustix::process::getpid().as_raw_nonzero()
-        ));
+        // Threads of one process may remember the same at the same time.
+        static WRITTEN: AtomicUsize = AtomicUsize::new(0);
+        let pid = rustix::process::getpid().as_raw_nonzero();
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let partial = directory.join(format!(".{name}.{pid}.{number}"));
         let _ = fs::remove_file(&partial);
         let written = File::create_new(&partial).and_then(|mut file| file.write_all(bytes));
         if written.and_then(|()| fs::rename(&partial, &path)).is_err() {

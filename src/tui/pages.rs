@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use cdh_bundle::Manifest;
 use cdh_elfcore::Mapping;
 use cdh_symbolize::{Backtrace, Frame, ModuleStatus, Reason, Role};
 use ratatui::text::{Line, Span};
@@ -69,13 +70,30 @@ pub fn tab(known: &Known, view: &DumpView, theme: Theme, roomy: bool) -> Vec<Lin
 
 /// A frame's line without its address; other lines stay.
 fn without_address(line: &mut Line<'static>) {
-    let is_address = |span: &Span<'_>| span.content.starts_with("0x") && span.content.len() == 18;
-    let place = line.spans.iter().position(is_address);
-    let Some(place) = place.filter(|_| is_frame(line)) else {
+    /// `0x` and sixteen digits.
+    const LENGTH: usize = 18;
+    if !is_frame(line) {
+        return;
+    }
+    let at = |span: &Span<'_>| {
+        let at = span.content.find("0x")?;
+        let address = span.content.get(at..at.checked_add(LENGTH)?)?;
+        let is_hex = address.bytes().skip(2).all(|byte| byte.is_ascii_hexdigit());
+        is_hex.then_some(at)
+    };
+    let found = line.spans.iter().enumerate();
+    let found = found.filter_map(|(index, span)| Some((index, at(span)?)));
+    let Some((index, at)) = found.min() else {
         return;
     };
-    line.spans.remove(place);
-    if let Some(next) = line.spans.get_mut(place) {
+    let Some(span) = line.spans.get_mut(index) else {
+        return;
+    };
+    let (before, after) = span.content.split_at(at);
+    let after = after.get(LENGTH..).unwrap_or_default().trim_start();
+    let is_all = after.is_empty();
+    span.content = format!("{before}{after}").into();
+    if is_all && let Some(next) = line.spans.get_mut(index + 1) {
         next.content = next.content.trim_start().to_owned().into();
     }
 }
@@ -117,9 +135,15 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             .collect(),
         ..light(&stacks.backtrace)
     };
+    // What a tab of its own tells is left out.
+    let manifest = Manifest {
+        workload: None,
+        image: None,
+        ..opened.manifest.clone()
+    };
     backtrace_text(
         &BacktraceView {
-            manifest: &opened.manifest,
+            manifest: &manifest,
             backtrace: &one,
             threads: &stacks.threads,
             completeness: stacks.completeness.as_ref(),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::corpus::filtered;
 use super::*;
 
 /// One per zip, as its README says, and one that is no dump.
@@ -58,7 +59,7 @@ fn page_of(desk: &Desk, id: &str) -> String {
         let answer = desk.run(words);
         let status = answer.code;
         let text = format!("$ cdh {shown}\n{}{}[{status}]\n\n", answer.out, answer.err);
-        page.push_str(&text.replace(&root, "[ROOT]"));
+        page.push_str(&filtered(&text.replace(&root, "[ROOT]")));
     };
     show("info", &["info", id]);
     show("fetch", &["fetch", id, "-d", "case"]);

@@ -410,8 +410,15 @@ fn fifty_crashes_during_an_outage_arrive_after_it() {
     assert!(fs::read_dir(&spool).unwrap().count() >= 50);
     proxy.judge(|_| Deed::Pass);
     desk.waits_until_spool_is_empty(Duration::from_secs(60));
+    let read_log = || fs::read_to_string(desk.path("log")).unwrap();
+    let begun = Instant::now();
+    while !read_log().contains("the store answers again")
+        && begun.elapsed() < Duration::from_secs(5)
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
     stop(agent);
-    let log = fs::read_to_string(desk.path("log")).unwrap();
+    let log = read_log();
     assert!(
         log.contains("the store fails") && log.contains("the store answers again"),
         "{log}"

@@ -59,7 +59,7 @@ fn frames_of_the_corpus_are_gdbs_or_stand_in_the_list() {
 }
 
 /// What changes from run to run.
-fn filtered(text: &str) -> String {
+pub(super) fn filtered(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
         let line = match line.split_once(" threads in ") {

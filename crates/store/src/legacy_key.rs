@@ -95,6 +95,8 @@ fn guess(stem: &str) -> Option<Fields> {
             .parse()
             .ok()
             .filter(|n| (1..=LAST_SIGNAL).contains(n))
+        // The end of a version looks like a pid and a signal.
+        && !rest.ends_with(&format!(".{number}"))
     {
         signal = Some(number);
         words.truncate(words.len().saturating_sub(2));

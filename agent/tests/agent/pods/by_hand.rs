@@ -232,7 +232,8 @@ fn a_process_of_the_host_is_said_to_be_nobodys() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
-    let mut sleep = Command::new("sleep").arg("60").spawn().unwrap();
+    fs::copy("/bin/sleep", node.path("sleep")).unwrap();
+    let mut sleep = Command::new(node.path("sleep")).arg("60").spawn().unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let pid = rustix::process::Pid::from_child(&sleep);
     rustix::process::kill_process(pid, rustix::process::Signal::ABORT).unwrap();
