@@ -148,7 +148,7 @@ fn mistakes_of_a_new_user_get_one_error_one_hint_and_a_status() {
     fs::create_dir(desk.path("store")).unwrap();
     let elf = fs::read(crash().core()).unwrap();
     fs::write(desk.path("head"), &elf[..100]).unwrap();
-    let mistakes: [&[&str]; 25] = [
+    let mistakes: [&[&str]; 26] = [
         &["ls"],
         &["ls", "--namespace", "nope"],
         &["bt", "nope"],
@@ -174,6 +174,7 @@ fn mistakes_of_a_new_user_get_one_error_one_hint_and_a_status() {
         &["rm", "nope"],
         &["gc"],
         &["share", "nope"],
+        &["bt", "--sysroot", "nowhere", "nope"],
     ];
     let mut page = String::new();
     for words in mistakes {

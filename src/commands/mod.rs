@@ -19,11 +19,13 @@ mod sysroot;
 mod tui;
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use anyhow::Result;
 
 use crate::args::{Cli, Command};
-use crate::report::ExitStatus;
+use crate::render::terminal_line;
+use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
 /// Runs the command of `cli`.
@@ -49,6 +51,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         _ => None,
     };
     if let Some(modules) = modules {
+        require_directory(modules.sysroot.as_deref())?;
         settings.images = settings.images.with(modules);
     }
     match command {
@@ -69,6 +72,20 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Agent(args) => agent::run(&settings, args),
         Command::Completions(_) | Command::Man(_) => Ok(ExitStatus::Done),
     }
+}
+
+/// A sysroot with a slip of the pen in its name would otherwise be one that holds nothing.
+fn require_directory(sysroot: Option<&Path>) -> Result<()> {
+    let Some(path) = sysroot.filter(|path| !path.is_dir()) else {
+        return Ok(());
+    };
+    let shown = terminal_line(&path.display().to_string());
+    let hint = "give `--sysroot` the directory that holds the process's files as its root did";
+    Err(
+        Failure::new(ExitStatus::Failure, format!("`{shown}` is not a directory"))
+            .hint(hint)
+            .into(),
+    )
 }
 
 /// Writes to standard output in one piece, so that a reader never sees half a line.
