@@ -282,7 +282,11 @@ impl Capture<'_> {
                 watch.after_release(copied.death.clone(), process)
             }
             _ => Death {
-                exit_code: self.pidfd.as_ref().and_then(death::exit_code_of),
+                // Of a process that was gone before us, nothing else tells.
+                exit_code: self.pidfd.as_ref().and_then(|pidfd| match expected_all {
+                    true => death::exit_code_of(pidfd),
+                    false => death::exit_code(pidfd, None),
+                }),
                 ..copied.death.clone()
             },
         };

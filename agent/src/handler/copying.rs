@@ -23,10 +23,10 @@ use super::ledger::Held;
 use super::log::readable_size;
 use super::memory_source::MemorySource;
 use super::pin::MemoryPin;
-use super::plain_file::{PROGRESS, PlainFile, PlainSource};
+use super::plain_file::{PROGRESS, PlainFile, PlainSource, Writing};
 use super::priority;
 use super::process_memory::ProcessMemory;
-use super::room::{Room, available_memory, kib, room_for};
+use super::room::{Room, kib, room_for};
 use super::self_check::{Comparison, compare, plain};
 use super::settings::{Release, Source, Strategy};
 
@@ -34,6 +34,8 @@ use super::settings::{Release, Source, Strategy};
 const PLAIN: EntryKind = EntryKind::Core(CoreEncoding::None);
 /// Resident bytes from which on it matters that writing is quicker than compressing.
 const LARGE: u64 = 64 << 20;
+/// Bytes per second that a worker compresses, about: a disk that is slower holds the process up.
+const COMPRESSED_EACH: u64 = 250 << 20;
 /// zstd level of what is compressed while nobody waits.
 const LATER_LEVEL: i32 = 3;
 
@@ -290,7 +292,12 @@ impl Capture<'_> {
         let create = || -> io::Result<PlainFile<'_>> {
             let file = self.entry.create_file(&PLAIN).map_err(io_error)?.finish().0;
             let progress = self.entry.create_beside(PROGRESS).map_err(io_error)?;
-            PlainFile::begin(file, progress, head, guard)
+            let slowest = match self.settings.strategy {
+                Strategy::Auto => COMPRESSED_EACH * self.settings.worker_threads() as u64,
+                _ => 0,
+            };
+            let writing = Writing::of(direct.resident, slowest);
+            PlainFile::begin(file, progress, head, guard, writing)
         };
         let copied = create().and_then(|plain| {
             let source = MemorySource::new(&direct.layout, &direct.memory);
@@ -461,13 +468,9 @@ impl Capture<'_> {
             Strategy::Raw => true,
             Strategy::Auto => {
                 let room = guard.room();
-                // Written pages wait in memory for the disk; where there is none to spare, writing is
-                // as slow as the disk.
-                let memory = available_memory().unwrap_or(0);
                 hold.stream.is_some()
                     && direct.resident >= LARGE
                     && room >= direct.resident.saturating_mul(2)
-                    && memory / 4 >= direct.resident
             }
         }
     }

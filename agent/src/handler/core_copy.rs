@@ -20,6 +20,7 @@ use std::thread;
 use cdh_bundle::SEEKABLE_FRAME;
 
 use super::core_source::{CoreSource, Piece, SourceFailure};
+use super::plain_file::PieceBuffer;
 
 /// Takes the frames of a core, in order.
 pub(super) trait FrameSink: Send {
@@ -80,9 +81,10 @@ pub(super) fn copy_places(
 ) -> CopyOutcome {
     let progress = Progress::default();
     run(workers, &|| {
-        let mut buffer = vec![0; SEEKABLE_FRAME];
+        let mut buffer = PieceBuffer::new();
+        let buffer = buffer.bytes();
         while !progress.lock().stopped() {
-            let piece = match source.next(&mut buffer) {
+            let piece = match source.next(buffer) {
                 Ok(Some(piece)) => piece,
                 Ok(None) => return,
                 Err(failure) => return progress.lock().read_failed(failure),

@@ -117,7 +117,7 @@ impl DeathWatch {
         death.exit_code = self
             .pidfd
             .as_ref()
-            .and_then(|pidfd| exit_code(pidfd, process));
+            .and_then(|pidfd| exit_code(pidfd, Some(process)));
         if let Some(trace) = &self.kill_trace {
             death.kill = sender::find(trace, &self.threads, self.begun - BEFORE).map(|kill| {
                 let after = (kill.at - self.begun).max(0.0);
@@ -234,7 +234,7 @@ pub(super) fn exit_code_of(pidfd: &OwnedFd) -> Option<i32> {
 }
 
 /// Waits a little for the end of the process and asks for its exit code.
-fn exit_code(pidfd: &OwnedFd, process: &ProcessHandles) -> Option<i32> {
+pub(super) fn exit_code(pidfd: &OwnedFd, process: Option<&ProcessHandles>) -> Option<i32> {
     let deadline = Instant::now() + ENDING;
     loop {
         let pause = Timespec {
@@ -246,7 +246,7 @@ fn exit_code(pidfd: &OwnedFd, process: &ProcessHandles) -> Option<i32> {
             return Some(code);
         }
         // Of a zombie the pidfd tells nothing until its parent has seen it.
-        if let Some(code) = process.zombie_exit_code() {
+        if let Some(code) = process.and_then(ProcessHandles::zombie_exit_code) {
             return Some(code);
         }
         if Instant::now() >= deadline {

@@ -53,7 +53,7 @@ pub(super) fn room_for(size: u64, others: u64, cgroup: Option<&[u8]>) -> Room {
 
 /// Bytes that the node can give to new processes.
 #[must_use]
-pub(super) fn available_memory() -> Option<u64> {
+fn available_memory() -> Option<u64> {
     let meminfo = fs::read("/proc/meminfo").ok()?;
     kib(&meminfo, "MemAvailable")?.checked_mul(1024)
 }
