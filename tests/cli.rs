@@ -1,6 +1,8 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
 mod corpus;
+#[path = "cli/host_process.rs"]
+mod host_process;
 #[path = "cli/ibm.rs"]
 mod ibm;
 #[path = "cli/images.rs"]

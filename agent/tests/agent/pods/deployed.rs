@@ -41,11 +41,20 @@ impl Ready {
     }
 
     fn cdh(&self, words: &[&str]) -> String {
-        let output = Command::new(&self.cdh)
-            .args(["--store", &self.store])
-            .args(words)
-            .output()
-            .unwrap();
+        self.run(Command::new(&self.cdh), words)
+    }
+
+    /// On a desk that has no cache yet, and none of the node's files.
+    fn cdh_at(&self, desk: &Path, words: &[&str]) -> String {
+        let mut command = Command::new(&self.cdh);
+        command.env("XDG_CACHE_HOME", desk.join("desk-cache"));
+        command.env_remove("DEBUGINFOD_URLS").current_dir(desk);
+        self.run(command, words)
+    }
+
+    fn run(&self, mut command: Command, words: &[&str]) -> String {
+        command.args(["--store", &self.store]).args(words);
+        let output = command.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() < Some(2), "cdh {words:?}: {errors}");
         String::from_utf8(output.stdout).unwrap()
@@ -210,6 +219,18 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     let listed = ready.cdh(&["ls", "--namespace", "shop"]);
     assert!(listed.contains("api-5d9"), "{listed}");
     eprintln!("{listed}{}", ready.cdh(&["info", "latest"]));
+
+    // Nobody pulls anything by hand: the dump names the image.
+    let native = ready.cdh_at(root, &["bt", "latest"]);
+    let by_gdb = ready.cdh_at(
+        root,
+        &["debug", "latest", "--", "-batch", "-nx", "-ex", "bt"],
+    );
+    for text in [&native, &by_gdb] {
+        let frames = ["take_order", "serve", "main", "pod.c:15"];
+        assert!(frames.iter().all(|frame| text.contains(frame)), "{text}");
+    }
+    eprintln!("{native}{by_gdb}");
 
     // Told to stop, it gives the node back, and leaves nothing.
     containerd.stop(&container, 20);
