@@ -2,6 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use cdh_store::Store;
+use cdh_testkit::ADMIN;
+
 use super::corpus::filtered;
 use super::*;
 
@@ -37,9 +40,12 @@ fn fill(store: &Path) {
     fs::write(store.join("holiday.zip"), "PK").unwrap();
 }
 
+/// `cdh` with these words, on the store in question.
+type Run<'r> = &'r dyn Fn(&[&str]) -> Answer;
+
 /// What `ls` calls the dump whose name begins like this.
-fn id_of(desk: &Desk, begin: &str) -> String {
-    let listing = desk.json(&["ls", "-o", "json"]);
+fn id_of(run: Run<'_>, begin: &str) -> String {
+    let listing: Value = serde_json::from_str(&run(&["ls", "-o", "json"]).out).unwrap();
     let rows = listing.as_array().unwrap().iter();
     let keys = rows.filter(|row| {
         let key = row["key"].as_str().unwrap();
@@ -52,11 +58,11 @@ fn id_of(desk: &Desk, begin: &str) -> String {
     ids[0].clone()
 }
 
-fn page_of(desk: &Desk, id: &str) -> String {
+fn page_of(desk: &Desk, run: Run<'_>, id: &str) -> String {
     let root = fixtures().join("root").display().to_string();
     let mut page = String::new();
     let mut show = |shown: &str, words: &[&str]| {
-        let answer = desk.run(words);
+        let answer = run(words);
         let status = answer.code;
         let text = format!("$ cdh {shown}\n{}{}[{status}]\n\n", answer.out, answer.err);
         page.push_str(&filtered(&text.replace(&root, "[ROOT]")));
@@ -67,7 +73,7 @@ fn page_of(desk: &Desk, id: &str) -> String {
     // What gdb says beside its frames differs from version to version.
     let gdb = ["-q", "-batch", "-ex", "bt"];
     let words = [&["debug", id, "--sysroot", &root, "--"][..], &gdb].concat();
-    let answer = desk.run(&words);
+    let answer = run(&words);
     page.push_str("$ cdh debug -- -q -batch -ex bt\n");
     for frame in answer
         .out
@@ -119,7 +125,7 @@ fn listing_tells_what_names_tell_and_leaves_other_zips_alone() {
     let left = desk.run(&["ls", "-o", "id"]).out.lines().count();
     assert_eq!(left, 3, "{}", gc.err);
     assert!(desk.path("store/holiday.zip").is_file());
-    let id = id_of(&desk, "shop");
+    let id = id_of(&|words| desk.run(words), "shop");
     assert_eq!(desk.run(&["rm", &id, "--yes"]).code, 0);
     assert_eq!(desk.run(&["ls", "-o", "id"]).out.lines().count(), 2);
 }
@@ -129,38 +135,45 @@ fn info_fetch_bt_and_debug_read_every_layout() {
     let desk = Desk::new();
     fill(&desk.path("store"));
     for (begin, name) in DUMPS {
-        let id = id_of(&desk, begin);
+        let id = id_of(&|words| desk.run(words), begin);
         let desk = Desk::new();
         fill(&desk.path("store"));
-        insta::assert_snapshot!(format!("ibm_{name}"), page_of(&desk, &id));
+        let page = page_of(&desk, &|words| desk.run(words), &id);
+        insta::assert_snapshot!(format!("ibm_{name}"), page);
     }
 }
 
 #[test]
-fn imported_zip_becomes_a_bundle_of_ours() {
-    let desk = Desk::new();
-    fill(&desk.path("zips"));
-    let zips = fs::read_dir(desk.path("zips")).unwrap();
-    for zip in zips.map(|item| item.unwrap().path()) {
-        let path = zip.display().to_string();
-        let answer = desk.run(&["import", &path]);
-        assert_eq!(
-            answer.code,
-            if path.contains("holiday") { 2 } else { 0 },
-            "{}",
-            answer.err
-        );
+fn bucket_of_ibms_agent_reads_as_a_directory_of_its_zips_does() {
+    let Some(server) = s3::server() else { return };
+    let bucket = s3::bucket();
+    server.make_bucket(&bucket);
+    let options = [("endpoint".to_owned(), server.endpoint())].into();
+    let keys = cdh_store::S3Keys {
+        access: ADMIN.access.to_owned(),
+        secret: ADMIN.secret.to_owned(),
+    };
+    let store = cdh_store::S3Store::open_as(&bucket, "", &options, Some(keys)).unwrap();
+    let local = Desk::new();
+    fill(&local.path("store"));
+    for item in fs::read_dir(local.path("store")).unwrap() {
+        let item = item.unwrap();
+        let name = item.file_name().into_string().unwrap();
+        let bytes = fs::read(item.path()).unwrap();
+        let key = cdh_store::ObjectKey::parse(&name).unwrap();
+        store
+            .put(&key, &mut bytes.as_slice(), bytes.len() as u64)
+            .unwrap();
     }
-    let listing = desk.json(&["ls", "-o", "json"]);
-    let rows = listing.as_array().unwrap();
-    assert_eq!(rows.len(), DUMPS.len());
-    assert!(
-        rows.iter()
-            .all(|row| row["legacy"] != true && row["signal"] == "SIGSEGV")
-    );
-    let cut = rows
-        .iter()
-        .filter(|row| row["verdict"] == "truncated")
-        .count();
-    assert_eq!(cut, 2);
+    let url = format!("s3://{bucket}?endpoint={}", server.endpoint());
+    for (begin, name) in DUMPS {
+        let [remote, local] = [Desk::new(), Desk::new()];
+        fill(&local.path("store"));
+        let run = |words: &[&str]| remote.s3(&url, words);
+        let id = id_of(&run, begin);
+        let page = page_of(&remote, &run, &id);
+        let run = |words: &[&str]| local.run(words);
+        let id = id_of(&run, begin);
+        assert_eq!(page, page_of(&local, &run, &id), "{name}");
+    }
 }

@@ -14,12 +14,12 @@ use cdh_testkit::{ADMIN, Deed, HttpProxy, READER, S3Keys, S3Server};
 
 use super::*;
 
-fn server() -> Option<&'static S3Server> {
+pub(super) fn server() -> Option<&'static S3Server> {
     static SERVER: OnceLock<Option<S3Server>> = OnceLock::new();
     SERVER.get_or_init(S3Server::start).as_ref()
 }
 
-fn bucket() -> String {
+pub(super) fn bucket() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("desk-{}-{number}", std::process::id())
@@ -40,7 +40,7 @@ impl Desk {
         command
     }
 
-    fn s3(&self, store: &str, words: &[&str]) -> Answer {
+    pub(super) fn s3(&self, store: &str, words: &[&str]) -> Answer {
         self.answer(self.s3_command(store, ADMIN, words).output().unwrap())
     }
 
