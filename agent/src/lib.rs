@@ -15,6 +15,7 @@
 pub mod handler;
 pub mod node;
 mod paths;
+pub mod policy;
 pub mod shipper;
 pub mod spool;
 pub mod workload;

@@ -11,6 +11,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Size;
+
 const PREFIX: &str = "cdh.io/";
 
 /// How much of a dump is kept.
@@ -90,9 +92,9 @@ impl PodSettings {
             }
         }
         if let Some((text, key)) = value("core-limit") {
-            match parse_size(&text) {
-                Some(bytes) => settings.core_limit = Some(bytes),
-                None => refuse(&key, &text, "a number of bytes such as `512M` or `2G`"),
+            match text.parse::<Size>() {
+                Ok(size) => settings.core_limit = Some(size.0),
+                Err(_) => refuse(&key, &text, "a number of bytes such as `512M` or `2G`"),
             }
         }
         if settings.dump.is_none()
@@ -125,23 +127,6 @@ impl PodSettings {
             && self.profile.unwrap_or_default() == Profile::Full
             && self.core_limit.is_none()
     }
-}
-
-/// `1500`, `512M`, `2Gi`: letters stand for powers of 1024.
-fn parse_size(text: &str) -> Option<u64> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(end)?;
-    let shift = match unit.to_ascii_uppercase().as_str() {
-        "" | "B" => 0,
-        "K" | "KI" | "KIB" => 10,
-        "M" | "MI" | "MIB" => 20,
-        "G" | "GI" | "GIB" => 30,
-        "T" | "TI" | "TIB" => 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]
