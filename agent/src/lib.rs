@@ -13,6 +13,7 @@
 //! names functions or symbolizes, and the handler never touches a network.
 
 pub mod handler;
+pub mod ledger;
 pub mod node;
 mod paths;
 pub mod policy;
