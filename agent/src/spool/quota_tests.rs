@@ -126,7 +126,7 @@ fn the_oldest_cores_go_first_and_their_manifests_say_so() {
 fn then_minicores_and_then_whole_dumps() {
     let spool = Spool::new();
     let ids: Vec<_> = (0..3).map(|_| spool.dump(256 << 10, 512 << 10)).collect();
-    let made = spool.make(MIB, 0);
+    let made = spool.make(MIB + MIB / 4, 0);
     assert_eq!(made.given_up.len(), 4, "{:?}", made.given_up);
     assert!(ids.iter().all(|id| !spool.has(*id, &CORE)));
     assert!(!spool.has(ids[0], &EntryKind::Minicore) && spool.has(ids[1], &EntryKind::Minicore));
