@@ -13,8 +13,11 @@
 //! names functions or symbolizes, and the handler never touches a network.
 
 pub mod handler;
+pub mod ledger;
 pub mod node;
 mod paths;
+pub mod policy;
+mod private_file;
 pub mod shipper;
 pub mod spool;
 pub mod workload;
@@ -26,7 +29,7 @@ pub use node::install::{
 pub use node::status::{PatternOwner, Status, StatusError, status};
 pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
 pub use shipper::{
-    OpenStore, SetuidDumps, ShipperError, ShipperEvent, SweepError, SweepReport, run, run_until,
-    sweep, wait_for_stop,
+    DropLine, OpenStore, SetuidDumps, ShipperError, ShipperEvent, SweepError, SweepReport, run,
+    run_until, sweep, wait_for_stop,
 };
 pub use workload::WorkloadOptions;

@@ -17,9 +17,9 @@ use super::core_file::CoreFile;
 use super::core_source::{PipeSource, Until};
 use super::death::Death;
 use super::disk_guard::DiskGuard;
+use super::held::Held;
 use super::importance::by_importance;
 use super::layout::Layout;
-use super::ledger::Held;
 use super::log::readable_size;
 use super::memory_source::MemorySource;
 use super::pin::MemoryPin;
@@ -58,6 +58,12 @@ pub(super) struct Direct {
 }
 
 impl Direct {
+    /// Bytes that the process really has.
+    #[must_use]
+    pub(super) fn resident(&self) -> u64 {
+        self.resident
+    }
+
     /// Bytes of the whole core.
     #[must_use]
     pub(super) fn end(&self) -> u64 {
@@ -453,6 +459,7 @@ impl Capture<'_> {
         hold.pin = None;
         hold.held = None;
         if waited {
+            self.blocked = Some(self.log.elapsed());
             priority::lower();
             self.log.note("process released");
         }

@@ -3,6 +3,7 @@
 //! Synchronous, no network, no symbols, bounded memory whatever the core's size. It reads the core
 //! from standard input and leaves a sealed entry in the spool; shipping is not its job.
 
+mod account;
 mod arguments;
 mod backtrace;
 mod capture;
@@ -15,11 +16,11 @@ mod death;
 mod disk_guard;
 mod dump_info;
 mod footprint;
+mod held;
 pub(crate) mod identity;
 mod importance;
 mod isolated;
 mod layout;
-mod ledger;
 mod live_memory;
 mod log;
 mod maps;
@@ -28,7 +29,7 @@ mod minicore;
 mod pidfd;
 mod pin;
 pub(crate) mod plain_file;
-mod pod_policy;
+mod plan;
 mod prepared;
 mod priority;
 mod proc_facts;
@@ -38,6 +39,7 @@ mod protect;
 mod receiver;
 mod recorder;
 mod room;
+mod sealing;
 mod self_check;
 mod sender;
 pub mod settings;
@@ -133,6 +135,8 @@ fn report(arguments: &HandlerArguments, captured: Result<Captured, SpoolError>) 
     match captured {
         Ok(captured) => {
             let level = match captured.verdict {
+                // Whoever wants no dump is not to be warned of it.
+                _ if captured.path.is_none() => Level::Info,
                 cdh_bundle::Verdict::Complete => Level::Info,
                 _ => Level::Warning,
             };

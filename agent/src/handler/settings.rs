@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::{LimitsConfig, PolicyConfig};
+
 /// When the process that crashed may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,6 +89,14 @@ pub struct HandlerSettings {
     pub minicore_seconds: u64,
     /// Bytes kept free for finishing an entry when the spool runs full.
     pub reserve: u64,
+    /// Directory of the ledger, beside which the drops are journalled.
+    pub state: PathBuf,
+    /// Directory for the ledger where that cannot be written.
+    pub fallback: PathBuf,
+    /// Which crashes become dumps.
+    pub policy: PolicyConfig,
+    /// What all dumps may take of the node. Without limits in the file there are none.
+    pub limits: LimitsConfig,
 }
 
 impl Default for HandlerSettings {
@@ -110,6 +120,10 @@ impl Default for HandlerSettings {
             minicore_limit: 16 << 20,
             minicore_seconds: 10,
             reserve: 1 << 20,
+            state: "/var/lib/cdh".into(),
+            fallback: "/run/cdh".into(),
+            policy: PolicyConfig::default(),
+            limits: LimitsConfig::unlimited(),
         }
     }
 }
@@ -118,11 +132,32 @@ impl HandlerSettings {
     /// Reads the settings; with them comes what was wrong, when something was.
     #[must_use]
     pub fn read(path: &Path) -> (Self, Option<String>) {
-        let read = || -> io::Result<Self> { Ok(serde_json::from_slice(&std::fs::read(path)?)?) };
-        match read() {
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(error) => return (Self::default(), Some(error.to_string())),
+        };
+        match Self::parse(&text) {
             Ok(settings) => (settings, None),
-            Err(error) => (Self::default(), Some(error.to_string())),
+            Err(error) => {
+                // Written for a newer handler, perhaps: what an older one does not understand must
+                // not cost it the way to the spool.
+                let rest = Self::parse_without_policy(&text).unwrap_or_default();
+                (rest, Some(error.to_string()))
+            }
         }
+    }
+
+    fn parse(text: &[u8]) -> io::Result<Self> {
+        Ok(serde_json::from_slice(text)?)
+    }
+
+    fn parse_without_policy(text: &[u8]) -> io::Result<Self> {
+        let mut value: serde_json::Value = serde_json::from_slice(text)?;
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove("policy");
+            fields.remove("limits");
+        }
+        Ok(serde_json::from_value(value)?)
     }
 
     /// Number of threads that copy and compress.
@@ -147,4 +182,25 @@ impl HandlerSettings {
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_of_a_newer_agent_does_not_cost_the_way_to_the_spool() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cdh-handler.json");
+        let text = r#"{"spool": "/srv/spool", "limits": {"of_tomorrow": 1}, "level": 3}"#;
+        std::fs::write(&path, text).unwrap();
+        let (settings, problem) = HandlerSettings::read(&path);
+        assert_eq!(
+            (settings.spool.as_path(), settings.level),
+            (Path::new("/srv/spool"), 3)
+        );
+        assert!(problem.unwrap().contains("of_tomorrow"));
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(HandlerSettings::read(&path).0, HandlerSettings::default());
+    }
 }

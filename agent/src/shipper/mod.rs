@@ -6,6 +6,7 @@
 //! settings.
 
 mod backoff;
+mod drops;
 mod modules;
 mod signals;
 mod sweep;
@@ -23,12 +24,15 @@ use cdh_store::{Store, StoreError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
+pub use drops::DropLine;
 pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 
+use crate::ledger::Ledger;
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
 use crate::workload::Enricher;
 use backoff::StorePatience;
+use drops::DropsKeeper;
 use modules::ModuleKeeper;
 use signals::StopSignals;
 use sweep::Sweeper;
@@ -107,6 +111,9 @@ pub fn sweep(
         observer,
         failures: BTreeMap::new(),
         kept: BTreeSet::new(),
+        ledger: Ledger::of(&paths.state),
+        fallback: Ledger::of(&paths.fallback),
+        drops: DropsKeeper::new(&paths.state),
     };
     let deadline = Instant::now() + SEALING_TIME;
     while sweeper.has_live_entries()? && Instant::now() < deadline {
@@ -183,6 +190,9 @@ pub fn run_until(
         observer,
         failures: BTreeMap::new(),
         kept: BTreeSet::new(),
+        ledger: Ledger::of(&paths.state),
+        fallback: Ledger::of(&paths.fallback),
+        drops: DropsKeeper::new(&paths.state),
     };
     sweeper.forget_journals();
     let mut patience = StorePatience::default();
@@ -326,6 +336,7 @@ mod tests {
             let arguments = HandlerArguments::parse(words.map(OsString::from));
             let settings = HandlerSettings {
                 spool: self.paths.spool.clone(),
+                state: self.paths.state.clone(),
                 ..HandlerSettings::default()
             };
             let mut stream = tempfile::tempfile().unwrap();
@@ -336,6 +347,7 @@ mod tests {
             capture(&arguments, &settings, stream, HandlerLog::default())
                 .unwrap()
                 .path
+                .unwrap()
         }
 
         fn store(&self) -> DirectoryStore {

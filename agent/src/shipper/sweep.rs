@@ -17,8 +17,11 @@ use cdh_bundle::{
 use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship_resumable};
 
 use super::backoff::StorePatience;
+use super::drops::DropsKeeper;
 use super::modules::ModuleKeeper;
-use crate::spool::{QUARANTINE, SalvageError, Salvaged, salvage};
+use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
+use crate::policy::SetuidPolicy;
+use crate::spool::{EntryLock, QUARANTINE, SalvageError, Salvaged, salvage};
 use crate::workload::{Enriched, Enricher};
 
 /// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
@@ -29,6 +32,15 @@ pub enum SetuidDumps {
     Keep,
     /// They go into the store like all others.
     Ship,
+}
+
+impl From<SetuidPolicy> for SetuidDumps {
+    fn from(policy: SetuidPolicy) -> Self {
+        match policy {
+            SetuidPolicy::Ship => Self::Ship,
+            _ => Self::Keep,
+        }
+    }
 }
 
 /// Something the shipper did or could not do.
@@ -165,6 +177,12 @@ pub(super) struct Sweeper<'a> {
     pub(super) observer: &'a mut dyn FnMut(&ShipperEvent),
     pub(super) failures: BTreeMap<DumpId, StorePatience>,
     pub(super) kept: std::collections::BTreeSet<DumpId>,
+    /// Where it stands what became of each crash.
+    pub(super) ledger: Ledger,
+    /// The ledger of those who could not write that one.
+    pub(super) fallback: Ledger,
+    /// Brings into the store what there is no dump of.
+    pub(super) drops: DropsKeeper,
 }
 
 impl Sweeper<'_> {
@@ -177,6 +195,7 @@ impl Sweeper<'_> {
 
     /// Seals what dead handlers left and finishes removals. Needs no store.
     pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
+        let _ = self.ledger.absorb(&self.fallback);
         sweep_spool(self.spool)?;
         let entries = list_spool(self.spool)?;
         self.modules.notice(&entries);
@@ -199,10 +218,18 @@ impl Sweeper<'_> {
     /// Adds whose dump it is; `None` where its pod wants none, and it is gone.
     fn enrich(&mut self, entry: SpoolEntry, report: &mut SweepReport) -> Option<SpoolEntry> {
         let id = entry.id;
-        match self.enricher.enrich(&entry, &self.journal(id)) {
+        // Who needs room may be making it smaller; where it is gone, it was removed for newer ones.
+        let lock = match EntryLock::take(&entry.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            lock => lock.ok(),
+        };
+        let enriched = self.enricher.enrich(&entry, &self.journal(id));
+        drop(lock);
+        match enriched {
             Ok(Enriched::Ready) => {}
-            Ok(Enriched::Unwanted { why }) => {
+            Ok(Enriched::Unwanted { why, record }) => {
                 self.remove(entry);
+                let _ = self.ledger.append(&record);
                 report.unwanted.push(id);
                 (self.observer)(&ShipperEvent::Unwanted { id, why });
                 return None;
@@ -221,6 +248,7 @@ impl Sweeper<'_> {
             Ok(Salvaged::Sealed { verdict, .. }) => {
                 self.failures.remove(&id);
                 report.salvaged.push(id);
+                self.record_salvaged(&entry);
                 (self.observer)(&ShipperEvent::Salvaged { id, verdict });
             }
             Ok(Salvaged::Alive) => report.in_progress.push(id),
@@ -228,6 +256,26 @@ impl Sweeper<'_> {
             Err(error) => {
                 self.entry_failed(&entry, explain(&error), is_lack_of_space(&error), report);
             }
+        }
+    }
+
+    /// A handler that died could not tell the ledger.
+    fn record_salvaged(&self, entry: &SpoolEntry) {
+        /// Records that are looked through for one that it did write.
+        const RECENT: u64 = 5000;
+        let recent = self.ledger.totals().seq.saturating_sub(RECENT);
+        let records = self.ledger.since(recent);
+        let known = records.iter().any(|record| record.id == Some(entry.id));
+        let sealed = self.spool.join(entry.id.to_string());
+        if known {
+            return;
+        }
+        if let Ok(bundle) = BundleWriter::from_entry(&sealed) {
+            let record = LedgerRecord::of(bundle.manifest(), Outcome::Reduced);
+            let why = "the handler died; what it had written was kept";
+            let _ = self
+                .ledger
+                .append(&record.because(DropReason::Handler, why));
         }
     }
 
@@ -245,6 +293,7 @@ impl Sweeper<'_> {
                 self.ship_one(store, entry, report)?;
             }
         }
+        self.drops.ship(store).map_err(SweepError::Store)?;
         Ok(())
     }
 
@@ -265,6 +314,11 @@ impl Sweeper<'_> {
         }
         let Some(entry) = self.enrich(entry, report) else {
             return Ok(());
+        };
+        // Whoever needs its room takes another's meanwhile.
+        let _lock = match EntryLock::take(&entry.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            lock => lock.ok(),
         };
         let bundle = match BundleWriter::from_entry(&entry.path) {
             Ok(bundle) if bundle.manifest().id == id => bundle,

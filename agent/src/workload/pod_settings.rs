@@ -7,9 +7,11 @@
 //! An annotation counts before a label. A value that cannot be read is as none, and becomes a gap:
 //! a pod's author learns of the mistake, and no evidence is lost by it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
+
+use crate::policy::{PolicyConfig, Size};
 
 const PREFIX: &str = "cdh.io/";
 
@@ -53,6 +55,12 @@ pub struct PodSettings {
     /// Bytes of a stored core at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core_limit: Option<u64>,
+    /// The pod's namespace, where the node's policy asks for pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Those of its labels that the node's policy asks for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl PodSettings {
@@ -90,9 +98,9 @@ impl PodSettings {
             }
         }
         if let Some((text, key)) = value("core-limit") {
-            match parse_size(&text) {
-                Some(bytes) => settings.core_limit = Some(bytes),
-                None => refuse(&key, &text, "a number of bytes such as `512M` or `2G`"),
+            match text.parse::<Size>() {
+                Ok(size) => settings.core_limit = Some(size.0),
+                Err(_) => refuse(&key, &text, "a number of bytes such as `512M` or `2G`"),
             }
         }
         if settings.dump.is_none()
@@ -124,24 +132,25 @@ impl PodSettings {
         self.dump != Some(false)
             && self.profile.unwrap_or_default() == Profile::Full
             && self.core_limit.is_none()
+            && self.namespace.is_none()
     }
-}
 
-/// `1500`, `512M`, `2Gi`: letters stand for powers of 1024.
-fn parse_size(text: &str) -> Option<u64> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(end)?;
-    let shift = match unit.to_ascii_uppercase().as_str() {
-        "" | "B" => 0,
-        "K" | "KI" | "KIB" => 10,
-        "M" | "MI" | "MIB" => 20,
-        "G" | "GI" | "GIB" => 30,
-        "T" | "TI" | "TIB" => 40,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+    /// Adds what the node's policy asks for.
+    #[must_use]
+    pub fn with_names(
+        mut self,
+        policy: &PolicyConfig,
+        namespace: &str,
+        labels: &HashMap<String, String>,
+    ) -> Self {
+        if policy.wants_pods() {
+            self.namespace = Some(namespace.to_owned());
+            let asked = labels.iter().filter(|(key, _)| policy.asks_for_label(key));
+            let asked = asked.map(|(key, value)| (key.clone(), value.clone()));
+            self.labels = asked.collect();
+        }
+        self
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +175,7 @@ mod tests {
             dump: Some(true),
             profile: Some(Profile::Minicore),
             core_limit: Some(2 << 30),
+            ..PodSettings::default()
         };
         assert_eq!((found, problems), (expected, Vec::new()));
         let (found, problems) = read(

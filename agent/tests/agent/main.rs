@@ -7,6 +7,7 @@ mod direct;
 mod node;
 #[cfg(feature = "cri")]
 mod pods;
+mod policy;
 mod socket;
 
 use std::ffi::OsStr;

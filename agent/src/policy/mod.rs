@@ -1,0 +1,19 @@
+//! Which crashes become dumps, how much of them is kept, and what all of them may take of the node.
+//!
+//! An operator decides by the tables `[policy]` and `[limits]` ([`PolicyConfig`], [`LimitsConfig`]);
+//! the handler reads them in its settings and decides before it copies the core. Invariant: what is not
+//! kept is recorded with its reason.
+
+mod config;
+mod decision;
+mod glob;
+mod rates;
+mod size;
+
+pub use config::{
+    Action, ConfigError, LimitsConfig, OneOrMore, PolicyConfig, RateConfig, Rule, SetuidPolicy,
+    signal_number,
+};
+pub(crate) use decision::{Crash, Decision, Pod};
+pub(crate) use rates::{Rates, Subject};
+pub use size::{QuantityError, Seconds, Size};
