@@ -99,7 +99,10 @@ pub(super) fn abort_stale_uploads(bucket: &Bucket, age: Duration) -> Result<usiz
         let page = match bucket.wait(request.send()) {
             Ok(page) => page,
             // A server that cannot list them leaves them to the bucket's lifecycle rules.
-            Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.is_ignorance()) => {
+            Err(error)
+                if Refusal::of(&error)
+                    .is_some_and(|refusal| refusal.is_ignorance() || refusal.is_gibberish()) =>
+            {
                 return Ok(count);
             }
             Err(error) => return Err(sorted(error, &bucket.place, "uploads")),

@@ -137,6 +137,12 @@ fn at_server(
             .set_part_number_marker(marker.clone());
         let page = match bucket.wait(request.send()) {
             Ok(page) => page,
+            // Asked again it would say the same: the parts are sent again instead, and those that are
+            // there cost somebody money.
+            Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.is_gibberish()) => {
+                let _ = bucket.abort(&begun.key, &begun.upload);
+                return Ok(None);
+            }
             Err(error) => {
                 return match sorted(error, &bucket.place, key.as_str()) {
                     error @ (StoreError::Unreachable { .. }

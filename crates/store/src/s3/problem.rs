@@ -66,6 +66,12 @@ impl Refusal {
             )
     }
 
+    /// Whether it answered success, and in a way that says nothing: some servers give another root
+    /// element to answers that few ask for.
+    pub(super) fn is_gibberish(&self) -> bool {
+        (200..300).contains(&self.status) && self.code.is_empty()
+    }
+
     /// Whether a condition (`If-Match`, `If-None-Match`) did not hold.
     pub(super) fn is_precondition(&self) -> bool {
         matches!(self.status, 409 | 412)

@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicU64;
 use cdh_store::{S3Keys, S3Store, ship_resumable};
 use cdh_testkit::{ADMIN, Deed, HttpProxy, READER, Request, S3Server};
 
+use std::error::Error;
+
 use super::*;
 
 /// More than three parts of 8 MiB.
@@ -180,6 +182,7 @@ fn ship_past(judge: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> Option
     let store = open(&bucket, &proxy.endpoint());
     let (root, bundle) = bundle(BIG);
     let journal = root.path().join("journal");
+    let mut failed = Vec::new();
     for attempt in 1..=4 {
         match ship_resumable(&store, &bundle, &journal, &|| false) {
             Ok(shipped) => {
@@ -199,10 +202,11 @@ fn ship_past(judge: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> Option
                 let direct = open(&bucket, &server.endpoint());
                 let found = Catalog::new(&direct).find(&Query::default());
                 assert!(found.map_or(0, |found| found.len()) == 0, "{error}");
+                failed.push(format!("{error}: {:?}", error.source()));
             }
         }
     }
-    panic!("not shipped after four tries");
+    panic!("not shipped after four tries: {failed:#?}");
 }
 
 /// The first `times` times that a request is one of `these`.
@@ -240,7 +244,28 @@ fn parts_that_arrived_are_not_sent_again_by_the_next_try() {
         return;
     };
     assert_eq!(tries, 2);
-    assert!(received < (BIG as u64) * 13 / 10, "{received}");
+    assert!(received < most(), "{received}");
+}
+
+/// Bytes that an upload with one failure may cost: of a server that cannot say what it has, all again.
+fn most() -> u64 {
+    let ours = server().is_some_and(S3Server::is_ours);
+    BIG as u64 * if ours { 13 } else { 23 } / 10
+}
+
+#[test]
+fn parts_that_the_server_lists_in_words_of_its_own_are_sent_again() {
+    let is_list =
+        |request: &Request| request.method == "GET" && request.target.contains("uploadId=");
+    let cut = first(3, |r| is_part(r, 4), Deed::CutRequest(1 << 20));
+    let judge = move |request: &Request| match is_list(request) {
+        true => Deed::Answer(200, vec![], b"<ListPartsResponse/>".to_vec()),
+        false => cut(request),
+    };
+    let Some((tries, _)) = ship_past(judge) else {
+        return;
+    };
+    assert_eq!(tries, 2);
 }
 
 #[test]
@@ -266,7 +291,7 @@ fn success_with_an_error_in_it_is_a_failure() {
     let Some((_, received)) = ship_past(first(3, is_completion, deed)) else {
         return;
     };
-    assert!(received < (BIG as u64) * 13 / 10, "{received}");
+    assert!(received < most(), "{received}");
 }
 
 #[test]
@@ -387,12 +412,11 @@ fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
     let journal = root.path().join("other");
     let begun = store.put_resumable(&foreign, &mut body, 20 << 20, &journal);
     assert!(matches!(begun, Err(StoreError::Stopped)));
-    assert_eq!(
-        store
-            .abort_stale_uploads(Duration::from_secs(3600))
-            .unwrap(),
-        0
-    );
+    // Another make of server may say of all that they began years ago.
+    if server.is_ours() {
+        let old = Duration::from_secs(3600);
+        assert_eq!(store.abort_stale_uploads(old).unwrap(), 0);
+    }
     assert_eq!(store.abort_stale_uploads(Duration::ZERO).unwrap(), 1);
     assert_eq!(store.abort_stale_uploads(Duration::ZERO).unwrap(), 0);
     // The journal of an upload that is gone does no harm.
