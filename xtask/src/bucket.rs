@@ -64,8 +64,10 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
             numbers.letters()
         );
         let mut of_version = Numbers(0x9E37_79B9_7F4A_7C15 + 64 * version + service as u64);
-        let digest: String = (0..4)
-            .map(|_| format!("{:016x}", of_version.next()))
+        // Seeds that are alike begin alike.
+        let numbers_of_version = (0..12).map(|_| of_version.next()).skip(8);
+        let digest: String = numbers_of_version
+            .map(|number| format!("{number:016x}"))
             .collect();
         let image = format!("registry.example/{namespace}/{name}@sha256:{digest}");
         let node = format!("node-{}", 1 + numbers.below(6));
