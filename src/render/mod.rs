@@ -18,9 +18,7 @@ mod units;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
 #[allow(unused_imports)]
-pub use backtrace::{
-    BacktraceView, Sources, backtrace_json, backtrace_lines, backtrace_text, thread_lines,
-};
+pub use backtrace::{BacktraceView, Sources, backtrace_json, backtrace_text, thread_lines};
 pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use escape::terminal_line;
 #[allow(unused_imports)]
