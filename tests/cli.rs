@@ -1,6 +1,8 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
 mod corpus;
+#[path = "cli/hostile_images.rs"]
+mod hostile_images;
 #[path = "cli/ibm.rs"]
 mod ibm;
 #[path = "cli/images.rs"]
