@@ -23,7 +23,7 @@ pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use escape::terminal_line;
 #[allow(unused_imports)]
 pub use frame::frame_line;
-pub use groups::{Group, groups_json, groups_text};
+pub use groups::{Group, groups_json, groups_text, pod_owner};
 pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};
