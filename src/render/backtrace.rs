@@ -43,6 +43,9 @@ pub struct BacktraceView<'a> {
 /// Source files by the path that the debug information states, line by line.
 pub type Sources = BTreeMap<String, Vec<String>>;
 
+/// What makes stacks draw the same lines.
+type Stack = (Vec<(u64, FrameTrust)>, Stop);
+
 /// Lines of source before and after the one that a frame is at.
 const SOURCE_AROUND: u32 = 3;
 /// Thread ids that are listed of a group.
@@ -60,7 +63,7 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     };
     put(&head_lines(view), &mut text);
     // Of a thousand threads most wait in the same few places.
-    let mut known: HashMap<(Vec<(u64, FrameTrust)>, Stop), Range<usize>> = HashMap::new();
+    let mut known: HashMap<Stack, Range<usize>> = HashMap::new();
     for (threads, shown) in grouped(view) {
         put(&[Line::default(), thread_title(view, &threads)], &mut text);
         let frames = shown.frames.iter();

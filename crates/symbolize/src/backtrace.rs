@@ -219,9 +219,11 @@ fn unwind_all(
     Stacks(wanted.par_chunks(size).enumerate().map(unwind).collect())
 }
 
-/// Unwound stacks in the order of their threads, several in one piece: the frames of some threads one
-/// behind the other, and for each where they end.
-struct Stacks(Vec<(Vec<UnwoundFrame>, Vec<(usize, Stop)>)>);
+/// Unwound stacks in the order of their threads.
+struct Stacks(Vec<Piece>);
+
+/// The frames of some threads one behind the other, and for each where they end.
+type Piece = (Vec<UnwoundFrame>, Vec<(usize, Stop)>);
 
 impl Stacks {
     fn iter(&self) -> impl Iterator<Item = (&[UnwoundFrame], Stop)> + Clone {

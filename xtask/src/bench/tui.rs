@@ -123,6 +123,9 @@ fn fill(store: &Path, dumps: i64) -> Result<()> {
     Ok(())
 }
 
+/// What was waited for, and how many milliseconds.
+type Time = (String, f64);
+
 /// What a program writes to its terminal, each piece with its time.
 struct Terminal {
     master: File,
@@ -205,7 +208,7 @@ fn millis(from: Instant, to: Instant) -> f64 {
 }
 
 /// One start, all steps, and the memory at the end: now, and at its peak.
-fn session(program: &Path, home: &Path, store: &Path) -> Result<(Vec<(String, f64)>, (u64, u64))> {
+fn session(program: &Path, home: &Path, store: &Path) -> Result<(Vec<Time>, (u64, u64))> {
     let mut command = Command::new("setsid");
     command.args(["--ctty", "--wait"]).arg(program).arg("tui");
     command
