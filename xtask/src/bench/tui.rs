@@ -1,7 +1,7 @@
 //! `cargo xtask bench tui`: how long the TUI lets one wait, on a store of a hundred thousand dumps.
 //!
 //! The store is a directory with empty bundles and manifests: a listing reads names only. `cdh` runs in a
-//! pseudo-terminal of 160×45; a redraw lasts from the key to the last byte that it makes `cdh` write.
+//! pseudo-terminal of 160×45; a redraw lasts from the key to the last byte that it makes `cdh` write at once.
 //! `CDH_BENCH_CDH` names the program, else the release build is made and taken.
 
 use std::fs::{self, File};
@@ -20,7 +20,9 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::build;
 
 /// A redraw is over when nothing more was written for so long.
-const SILENCE: Duration = Duration::from_millis(60);
+const SILENCE: Duration = Duration::from_millis(12);
+/// What was read or prefetched for the new selection is drawn later: that is waited for, not measured.
+const AFTERWARDS: Duration = Duration::from_millis(300);
 /// The listing is over when nothing more was written for so long.
 const LONG_SILENCE: Duration = Duration::from_millis(700);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -230,8 +232,7 @@ fn session(program: &Path, home: &Path, store: &Path) -> Result<(Vec<Time>, (u64
         terminal.master.write_all(keys.as_bytes())?;
         let (last, _) = terminal.settle(SILENCE, "")?;
         found.push((name.to_owned(), millis(before, last)));
-        std::thread::sleep(SILENCE);
-        while terminal.pieces.try_recv().is_ok() {}
+        while terminal.pieces.recv_timeout(AFTERWARDS).is_ok() {}
     }
     let memory = terminal.memory()?;
     terminal.master.write_all(b"q")?;
