@@ -3,6 +3,8 @@
 mod corpus;
 #[path = "cli/host_process.rs"]
 mod host_process;
+#[path = "cli/hostile_images.rs"]
+mod hostile_images;
 #[path = "cli/ibm.rs"]
 mod ibm;
 #[path = "cli/images.rs"]

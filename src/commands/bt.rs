@@ -56,8 +56,11 @@ fn backtrace_of(
         sources: sources.as_ref(),
         elapsed: Some(start.elapsed()),
     };
-    match args.output {
+    let text = match args.output {
         TextFormat::Text => Ok(render::backtrace_text(&view, settings.style)),
         TextFormat::Json => render::backtrace_json(&view),
-    }
+    };
+    // The process ends with the next write: taking thousands of stacks apart would only delay it.
+    std::mem::forget(stacks);
+    text
 }

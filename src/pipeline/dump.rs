@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use cdh_bundle::{BundleError, BundleReader, EntryKind, Manifest};
@@ -43,6 +43,8 @@ pub struct Dump {
     pub(super) remote: Option<Remote>,
     /// Tells this very bundle from another one of the same name.
     identity: String,
+    /// A bare core, opened to tell what it is, until it is asked for.
+    opened: Mutex<Option<CoreFile>>,
 }
 
 /// An object in a store, as it was when the dump was opened.
@@ -65,7 +67,7 @@ const LARGEST_MINICORE: u64 = 64 << 20;
 /// What a backtrace needs: head and memory of a core, and what is missing of it.
 pub struct Analysis {
     /// Head of the core, else of the minicore.
-    pub head: CoreHead,
+    pub head: Arc<CoreHead>,
     /// The core's memory, with the minicore's pages where the core has none.
     pub memory: LayeredMemory,
     /// What there is of the core, where the dump has one.
@@ -170,6 +172,7 @@ pub fn open_summary(
             stat,
         }),
         identity,
+        opened: Mutex::default(),
         origin: Origin::Store(Box::new(summary)),
     })
 }
@@ -233,7 +236,9 @@ fn open_path(path: &Path) -> Result<Dump> {
         _ => {
             let core = open_core_file(path)?;
             let manifest = import::manifest_of_core(&core, path, &metadata);
-            Ok(Dump::local(Origin::Core(path.to_owned()), manifest, None))
+            let mut dump = Dump::local(Origin::Core(path.to_owned()), manifest, None);
+            dump.opened = Mutex::new(Some(core));
+            Ok(dump)
         }
     }
 }
@@ -297,6 +302,7 @@ impl Dump {
             bundle,
             remote: None,
             identity: String::new(),
+            opened: Mutex::default(),
         }
     }
 
@@ -372,9 +378,8 @@ impl Dump {
         // A core cut in its notes knows fewer threads than the minicore.
         let head = layers
             .iter()
-            .map(CoreFile::head)
+            .map(CoreFile::shared_head)
             .max_by_key(|head| (head.threads().len(), head.mappings().len()))
-            .cloned()
             .context("this dump holds no core")?;
         Ok(Analysis {
             head,
@@ -389,7 +394,7 @@ impl Dump {
     pub fn quick_analysis(&self) -> Option<Analysis> {
         let minicore = self.minicore()?;
         Some(Analysis {
-            head: minicore.head().clone(),
+            head: minicore.shared_head(),
             memory: LayeredMemory(vec![minicore]),
             completeness: None,
             from_minicore: true,
@@ -405,7 +410,13 @@ impl Dump {
         let shown = self.label();
         let open = |source| CoreFile::open(source).map_err(|error| core_failure(error, &shown));
         match (&self.origin, &self.bundle) {
-            (Origin::Core(path), _) => open_core_file(path).map(Some),
+            (Origin::Core(path), _) => {
+                let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+                match opened.take() {
+                    Some(core) => Ok(Some(core)),
+                    None => open_core_file(path).map(Some),
+                }
+            }
             (Origin::Case(path), _) => match Case::core_path(path) {
                 Some(core) => open_core_file(&core).map(Some),
                 None => Ok(None),

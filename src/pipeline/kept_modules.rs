@@ -5,7 +5,7 @@ use std::io::Read;
 use cdh_bundle::{SourceReader, Window};
 use cdh_elfcore::{BuildId, ModuleKind};
 use cdh_store::{ObjectKey, Store, StoreUrl};
-use cdh_sysroot::Part;
+use cdh_sysroot::{KeptModule, Part};
 
 use super::modules::{Candidate, FileSource};
 use super::sources::image_cache;
@@ -69,7 +69,9 @@ pub(super) fn take(
                     let kept = cache.keep_module(&name, Part::File, &id, &mut reader);
                     observer.finished();
                     match kept {
-                        Ok(kept) => file = kept,
+                        Ok(KeptModule::Kept(kept)) => file = Some(kept),
+                        // Shown, unless a better source has the right one.
+                        Ok(KeptModule::Other(other)) => found.mismatch(id.clone(), other),
                         Err(error) => {
                             let what = format!("cannot use module {id} of the store");
                             let failure = Failure::new(ExitStatus::Failure, what).cause(error);

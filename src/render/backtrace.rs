@@ -1,13 +1,13 @@
 //! Backtraces for people and for programs.
 
-use std::collections::BTreeMap;
-
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
 use cdh_bundle::{Manifest, Verdict};
 use cdh_elfcore::{Completeness, Thread};
-use cdh_symbolize::{Backtrace, Frame, ModuleStatus, Role, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Role, Stop, ThreadBacktrace};
 use serde_json::{Value, json};
 
 use super::frame::{frame_line, stop_words};
@@ -43,6 +43,9 @@ pub struct BacktraceView<'a> {
 /// Source files by the path that the debug information states, line by line.
 pub type Sources = BTreeMap<String, Vec<String>>;
 
+/// What makes stacks draw the same lines.
+type Stack = (Vec<(u64, FrameTrust)>, Stop);
+
 /// Lines of source before and after the one that a frame is at.
 const SOURCE_AROUND: u32 = 3;
 /// Thread ids that are listed of a group.
@@ -52,26 +55,38 @@ const LISTED: usize = 8;
 #[must_use]
 pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     let mut text = String::new();
-    for line in backtrace_lines(view) {
-        text.push_str(&line.painted(style));
-        text.push('\n');
+    let put = |lines: &[Line], text: &mut String| {
+        for line in lines {
+            line.paint_into(style, text);
+            text.push('\n');
+        }
+    };
+    put(&head_lines(view), &mut text);
+    // Of a thousand threads most wait in the same few places.
+    let mut known: HashMap<Stack, Range<usize>> = HashMap::new();
+    for (threads, shown) in grouped(view) {
+        put(&[Line::default(), thread_title(view, &threads)], &mut text);
+        let frames = shown.frames.iter();
+        let frames = frames.map(|frame| (frame.pc.0, frame.trust)).collect();
+        let stack = (frames, shown.stop);
+        if let Some(place) = known.get(&stack).filter(|_| !view.registers).cloned() {
+            text.extend_from_within(place);
+            continue;
+        }
+        let start = text.len();
+        put(&thread_lines(view, shown), &mut text);
+        known.insert(stack, start..text.len());
     }
+    put(&module_problems(view.backtrace), &mut text);
     text
 }
 
-/// The lines of [`backtrace_text`], each piece with what it is.
-#[must_use]
-pub fn backtrace_lines(view: &BacktraceView) -> Vec<Line> {
+/// What stands above the stacks.
+fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
     for remark in remarks(view) {
         lines.push(Line::of(Tone::Bad, terminal_line(&remark)));
     }
-    for (threads, shown) in grouped(view) {
-        lines.push(Line::default());
-        lines.push(thread_title(view, &threads));
-        lines.extend(thread_lines(view, shown));
-    }
-    lines.extend(module_problems(view.backtrace));
     lines
 }
 

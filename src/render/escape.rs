@@ -4,6 +4,10 @@
 /// written as an escape: C0 and C1 controls, DEL, and Unicode's line, paragraph and direction marks.
 #[must_use]
 pub fn terminal_line(text: &str) -> String {
+    // Almost everything is.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

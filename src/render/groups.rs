@@ -81,7 +81,11 @@ impl Group {
 }
 
 fn workload(dump: &DumpSummary) -> Option<String> {
-    let pod = dump.pod.as_deref().map(without_suffixes);
+    // The pods of one owner are one workload.
+    let pod = dump.pod.as_deref().map(|pod| match pod_owner(pod) {
+        Some(owner) => format!("{owner}-*"),
+        None => pod.to_owned(),
+    });
     match (dump.namespace.as_deref(), pod) {
         (Some(namespace), Some(pod)) => Some(format!("{namespace}/{pod}")),
         (Some(namespace), None) => Some(namespace.to_owned()),
@@ -89,26 +93,27 @@ fn workload(dump: &DumpSummary) -> Option<String> {
     }
 }
 
-/// The name of a pod without what Kubernetes made up: `api-7d4b9c6f5d-x2x9k` and its sisters are `api-*`,
-/// `db-0` and its sisters `db-*`.
-fn without_suffixes(pod: &str) -> String {
-    let parts: Vec<&str> = pod.split('-').collect();
-    let made_up = |part: &&str, lengths: std::ops::RangeInclusive<usize>| {
+/// The name of a pod without what Kubernetes made up, where it made up anything: `api` of
+/// `api-7d4b9c6f5d-x2x9k`, `db` of `db-0`.
+#[must_use]
+pub fn pod_owner(pod: &str) -> Option<&str> {
+    let made_up = |part: &str, lengths: std::ops::RangeInclusive<usize>| {
         // The letters of `k8s.io/apimachinery/pkg/util/rand`.
         lengths.contains(&part.len())
             && part
                 .bytes()
                 .all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b))
     };
-    let number = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    let cut = match parts.as_slice() {
-        [.., hash, last] if parts.len() > 2 && made_up(last, 5..=5) && made_up(hash, 6..=10) => 2,
-        [.., last] if parts.len() > 1 && (number(last) || made_up(last, 5..=5)) => 1,
-        _ => 0,
-    };
-    match parts.get(..parts.len() - cut) {
-        Some(kept) if cut > 0 => format!("{}-*", kept.join("-")),
-        _ => pod.to_owned(),
+    let (rest, last) = pod.rsplit_once('-')?;
+    if !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(rest);
+    }
+    if !made_up(last, 5..=5) {
+        return None;
+    }
+    match rest.rsplit_once('-') {
+        Some((name, hash)) if made_up(hash, 6..=10) => Some(name),
+        _ => Some(rest),
     }
 }
 
@@ -173,15 +178,16 @@ mod tests {
     #[test]
     fn pods_of_one_owner_are_one_workload() {
         let table = [
-            ("api-7d4b9c6f5d-x2x9k", "api-*"),
-            ("big-api-7d4b9c6f5d-x2x9k", "big-api-*"),
-            ("db-0", "db-*"),
-            ("agent-x2x9k", "agent-*"),
-            ("plain", "plain"),
-            ("web-server", "web-server"),
+            ("api-7d4b9c6f5d-x2x9k", Some("api")),
+            ("big-api-7d4b9c6f5d-x2x9k", Some("big-api")),
+            ("db-0", Some("db")),
+            ("agent-x2x9k", Some("agent")),
+            ("node-agent-x2x9z", Some("node-agent")),
+            ("plain", None),
+            ("web-server", None),
         ];
         for (pod, expected) in table {
-            assert_eq!(without_suffixes(pod), expected);
+            assert_eq!(pod_owner(pod), expected);
         }
     }
 }

@@ -38,13 +38,15 @@ impl Line {
         Self::of(tone, text)
     }
 
-    /// The line as a terminal shows it, without its end.
-    #[must_use]
-    pub fn painted(&self, style: Style) -> String {
-        let paint = |span: &Span| match span.tone {
-            Some(tone) => style.paint(tone, &span.text),
-            None => span.text.clone(),
-        };
-        self.0.iter().map(paint).collect()
+    /// Appends the line as a terminal shows it, without its end.
+    pub(super) fn paint_into(&self, style: Style, text: &mut String) {
+        for span in &self.0 {
+            match span.tone {
+                Some(tone) if style != Style::Plain => {
+                    text.push_str(&style.paint(tone, &span.text))
+                }
+                _ => text.push_str(&span.text),
+            }
+        }
     }
 }

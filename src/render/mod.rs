@@ -18,14 +18,12 @@ mod units;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
 #[allow(unused_imports)]
-pub use backtrace::{
-    BacktraceView, Sources, backtrace_json, backtrace_lines, backtrace_text, thread_lines,
-};
+pub use backtrace::{BacktraceView, Sources, backtrace_json, backtrace_text, thread_lines};
 pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use escape::terminal_line;
 #[allow(unused_imports)]
 pub use frame::frame_line;
-pub use groups::{Group, groups_json, groups_text};
+pub use groups::{Group, groups_json, groups_text, pod_owner};
 pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};

@@ -16,11 +16,11 @@ int main(void) { serve(); return 0; }
 ";
 
 /// A crash whose program is no longer on this machine.
-struct Lost {
+pub(super) struct Lost {
     dir: tempfile::TempDir,
     /// As it was mapped.
-    path: String,
-    program: Vec<u8>,
+    pub(super) path: String,
+    pub(super) program: Vec<u8>,
     stripped: Vec<u8>,
     debug: Vec<u8>,
     /// Another build of it.
@@ -28,7 +28,7 @@ struct Lost {
 }
 
 impl Lost {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         fs::write(at("app.c"), PROGRAM.replace("''", "\"\"")).unwrap();
@@ -87,7 +87,12 @@ impl Lost {
         lost
     }
 
-    fn core(&self) -> String {
+    /// A place for a file of the test's own.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn core(&self) -> String {
         self.dir.path().join("core").display().to_string()
     }
 
@@ -95,7 +100,7 @@ impl Lost {
         cdh_sysroot::build_id_of(&self.program).unwrap().to_string()
     }
 
-    fn image(&self, program: &[u8]) -> (TestImages, String) {
+    pub(super) fn image(&self, program: &[u8]) -> (TestImages, String) {
         let mut images = TestImages::default();
         let below = TestLayer::new()
             .file("etc/os-release", b"ID=test\n")
@@ -108,7 +113,7 @@ impl Lost {
     }
 }
 
-fn architecture() -> &'static str {
+pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "aarch64" => "arm64",
         _ => "amd64",
@@ -229,6 +234,27 @@ fn another_build_in_the_image_is_shown_with_both_build_ids_and_not_used() {
         );
     }
     assert!(!bt.out.contains("checkout"), "{}", bt.out);
+}
+
+#[test]
+fn another_build_in_the_store_is_shown_with_both_build_ids_and_not_used() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    let kept = desk.path("store/modules");
+    fs::create_dir_all(&kept).unwrap();
+    fs::write(kept.join(lost.build_id()), &lost.other).unwrap();
+    let other = cdh_sysroot::build_id_of(&lost.other).unwrap().to_string();
+    let core = lost.core();
+    let (sysroot, bt) = (desk.run(&["sysroot", &core]), desk.run(&["bt", &core]));
+    assert_eq!(sysroot.code, 4, "{}{}", sysroot.out, sysroot.err);
+    for text in [&sysroot.out, &bt.out] {
+        assert!(
+            text.contains(&other) && text.contains(&lost.build_id()),
+            "{text}"
+        );
+    }
+    fs::write(kept.join(lost.build_id()), &lost.program).unwrap();
+    let right = desk.run(&["bt", &core]);
+    assert!(right.out.contains("checkout at "), "{}", right.out);
 }
 
 #[test]

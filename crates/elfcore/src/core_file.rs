@@ -1,10 +1,12 @@
 //! A core at rest: head and memory.
 
+use std::sync::Arc;
+
 use crate::{Avma, ByteSource, Completeness, CoreError, CoreHead, Memory, Module, Segment};
 
 /// A core over any byte source.
 pub struct CoreFile {
-    head: CoreHead,
+    head: Arc<CoreHead>,
     source: Box<dyn ByteSource>,
     /// Segments with bytes in the file, by address.
     by_address: Vec<Segment>,
@@ -16,7 +18,7 @@ impl CoreFile {
     /// # Errors
     /// When it is no supported core.
     pub fn open(source: Box<dyn ByteSource>) -> Result<Self, CoreError> {
-        let head = CoreHead::from_source(source.as_ref())?;
+        let head = Arc::new(CoreHead::from_source(source.as_ref())?);
         let dumped = |segment: &&Segment| segment.file_size > 0;
         let mut by_address: Vec<_> = head.segments().iter().filter(dumped).copied().collect();
         by_address.sort_by_key(|segment| segment.start);
@@ -31,6 +33,12 @@ impl CoreFile {
     #[must_use]
     pub fn head(&self) -> &CoreHead {
         &self.head
+    }
+
+    /// The head for whoever needs it longer: with many threads it has megabytes.
+    #[must_use]
+    pub fn shared_head(&self) -> Arc<CoreHead> {
+        Arc::clone(&self.head)
     }
 
     /// What is there of it.

@@ -392,6 +392,9 @@ impl CoreHead {
             expected: segment.file_size,
             found: segment.stored_in(found),
         };
+        // Each of many threads has a segment of its own.
+        let mut by_address: Vec<&Segment> = self.segments.iter().collect();
+        by_address.sort_by_key(|segment| segment.start);
         Completeness {
             expected: self.expected_len,
             found,
@@ -399,14 +402,18 @@ impl CoreHead {
             stacks: self
                 .threads()
                 .iter()
-                .map(|thread| self.stack_state(thread, found))
+                .map(|thread| Self::stack_state(thread, &by_address, found))
                 .collect(),
         }
     }
 
-    fn stack_state(&self, thread: &Thread, found: u64) -> StackState {
+    fn stack_state(thread: &Thread, by_address: &[&Segment], found: u64) -> StackState {
         let sp = thread.registers.sp();
-        let holder = sp.and_then(|sp| self.segments.iter().find(|segment| segment.contains(sp)));
+        let holder = sp.and_then(|sp| {
+            let after = by_address.partition_point(|segment| segment.start <= sp);
+            let segment = by_address.get(after.checked_sub(1)?)?;
+            segment.contains(sp).then_some(segment)
+        });
         let (expected, stored) = match (sp, holder) {
             (Some(sp), Some(segment)) => {
                 let below = sp.checked_sub(segment.start).unwrap_or(0);

@@ -1,15 +1,29 @@
 //! Registers of one thread in DWARF numbering.
 
+use std::fmt;
+
 use crate::{Avma, Machine};
 
 /// General registers of one thread, by DWARF register number.
 ///
 /// x86_64 (System V psABI, figure 3.36): 0..=15 `rax rdx rcx rbx rsi rdi rbp rsp r8..r15`, 16 `rip`.
 /// aarch64 (DWARF for the Arm 64-bit Architecture): 0..=30 `x0..x30`, 31 `sp`, 32 `pc`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Registers {
     machine: Machine,
-    values: [Option<u64>; Self::COUNT],
+    /// A bit for each register whose value is known; the values of others are 0. A core has thousands of
+    /// these, and each frame copies one.
+    known: u64,
+    values: [u64; Self::COUNT],
+}
+
+impl fmt::Debug for Registers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = self.named().into_iter();
+        f.debug_map()
+            .entries(named.map(|(name, value)| (name, format!("{value:#x}"))))
+            .finish()
+    }
 }
 
 impl Registers {
@@ -21,7 +35,8 @@ impl Registers {
     pub fn new(machine: Machine) -> Self {
         Self {
             machine,
-            values: [None; Self::COUNT],
+            known: 0,
+            values: [0; Self::COUNT],
         }
     }
 
@@ -34,14 +49,22 @@ impl Registers {
     /// Value of DWARF register `number`, where known.
     #[must_use]
     pub fn get(&self, number: u16) -> Option<u64> {
-        self.values.get(usize::from(number)).copied().flatten()
+        let value = self.values.get(usize::from(number)).copied()?;
+        (self.known & (1_u64 << number) != 0).then_some(value)
     }
 
     /// Sets or forgets DWARF register `number`; other numbers are ignored.
     pub fn set(&mut self, number: u16, value: Option<u64>) {
-        if let Some(slot) = self.values.get_mut(usize::from(number)) {
-            *slot = value;
-        }
+        let Some(slot) = self.values.get_mut(usize::from(number)) else {
+            return;
+        };
+        *slot = value.unwrap_or(0);
+        let bit = 1_u64 << number;
+        self.known = if value.is_some() {
+            self.known | bit
+        } else {
+            self.known & !bit
+        };
     }
 
     /// DWARF number of the program counter (the return address column's meaning in a frame).
@@ -107,8 +130,7 @@ impl Registers {
                 .get(number)
                 .map_or_else(|| format!("r{number}"), |name| (*name).to_owned()),
         };
-        let known =
-            |(number, value): (usize, &Option<u64>)| value.map(|value| (name(number), value));
-        self.values.iter().enumerate().filter_map(known).collect()
+        let known = |number: u16| Some((name(usize::from(number)), self.get(number)?));
+        (0..Self::COUNT as u16).filter_map(known).collect()
     }
 }

@@ -133,10 +133,11 @@ impl ByteSource for FileSource {
     }
 }
 
-/// Bytes that are read at once: a stack's end and its neighbours; more would be read in vain.
-const BLOCK: u64 = 16 << 10;
+/// Bytes that are read at once: of most stacks the frames take less than a page, and of a thousand stacks
+/// each block more is megabytes that are copied in vain.
+const BLOCK: u64 = 4 << 10;
 /// Blocks that are kept: 2 MiB, enough for the threads that are unwound at the same time.
-const BLOCKS: u64 = 128;
+const BLOCKS: u64 = 512;
 
 /// A file read by `pread(2)` in blocks, of which some are kept.
 ///
@@ -190,7 +191,8 @@ impl ByteSource for BlockSource {
         self.file.len()
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.len() as u64 > BLOCK {
+        // Who reads so much at once keeps it too.
+        if buf.len() as u64 >= BLOCK {
             return self.file.read_at(offset, buf);
         }
         let mut done = 0_usize;

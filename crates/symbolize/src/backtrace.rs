@@ -16,6 +16,10 @@ use crate::{
 const FRAMES: usize = 1 << 20;
 const FRAMES_OF_A_THREAD: usize = 256;
 
+/// Threads are unwound in so many tasks by each core, so that one deep stack does not hold up the rest.
+const TASKS_OF_A_CORE: usize = 4;
+const LARGEST_TASK: usize = 256;
+
 /// What to unwind, and how far.
 #[derive(Clone, Debug)]
 pub struct BacktraceOptions {
@@ -118,17 +122,18 @@ pub fn backtrace_with(
     let stacks = unwind_all(threads, memory, &modules, options);
     let unwound = Instant::now();
     let symbolizer = Symbolizer::new(&modules, arena, surroundings);
-    let table = symbolizer.look_up(stacks.iter().map(|stack| stack.0.as_slice()));
-    let name =
-        |(index, (thread, (frames, stop))): (usize, (&Thread, &(Vec<UnwoundFrame>, Stop)))| {
-            ThreadBacktrace {
-                tid: thread.tid,
-                crashing: index == 0,
-                frames: symbolizer.frames(frames, &table),
-                stop: *stop,
-            }
-        };
-    let threads: Vec<ThreadBacktrace> = threads.iter().zip(&stacks).enumerate().map(name).collect();
+    let table = symbolizer.look_up(stacks.iter().map(|(frames, _)| frames));
+    let mut lines = symbolizer.lines(&table);
+    let name = |(index, (thread, (frames, stop))): (usize, (&Thread, (&[UnwoundFrame], Stop)))| {
+        ThreadBacktrace {
+            tid: thread.tid,
+            crashing: index == 0,
+            frames: lines.of(frames),
+            stop,
+        }
+    };
+    let named = threads.iter().zip(stacks.iter()).enumerate();
+    let threads: Vec<ThreadBacktrace> = named.map(name).collect();
     let explanation = threads
         .first()
         .and_then(|thread| Fingerprint::from_frames(&thread.frames, thread.stop, &modules));
@@ -155,7 +160,7 @@ pub fn module_needs(
 ) -> Vec<ModuleNeed> {
     let modules = with_vdso(modules, memory, arena);
     let stacks = unwind_all(threads, memory, &modules, options);
-    let mut needs = needs_of(&modules, stacks.iter().flat_map(|stack| &stack.0));
+    let mut needs = needs_of(&modules, stacks.iter().flat_map(|(frames, _)| frames));
     // The vdso has no file, and nobody ships its debug file with a crash.
     let is_vdso = |need: &ModuleNeed| {
         modules
@@ -186,7 +191,7 @@ fn unwind_all(
     memory: &(dyn Memory + Sync),
     modules: &[LoadedModule<'_>],
     options: &BacktraceOptions,
-) -> Vec<(Vec<UnwoundFrame>, Stop)> {
+) -> Stacks {
     let unwinder = Unwinder::new(modules);
     let count = if options.all_threads {
         threads.len()
@@ -197,16 +202,39 @@ fn unwind_all(
         .checked_div(count)
         .unwrap_or(FRAMES)
         .max(FRAMES_OF_A_THREAD);
-    let unwind = |(index, thread): (usize, &Thread)| {
-        let limit = if index == 0 { usize::MAX } else { share };
-        unwinder.unwind(&thread.registers, memory, options.max_frames.min(limit))
+    let wanted = threads.get(..count).unwrap_or_default();
+    let tasks = rayon::current_num_threads().saturating_mul(TASKS_OF_A_CORE);
+    let size = count.div_ceil(tasks.max(1)).clamp(1, LARGEST_TASK);
+    let unwind = |(number, task): (usize, &[Thread])| {
+        let limits = task.iter().enumerate().map(|(index, thread)| {
+            // The first one is the one that crashed.
+            let limit = match (number, index) {
+                (0, 0) => usize::MAX,
+                _ => share,
+            };
+            (&thread.registers, options.max_frames.min(limit))
+        });
+        unwinder.unwind_many(limits, memory)
     };
-    threads
-        .par_iter()
-        .take(count)
-        .enumerate()
-        .map(unwind)
-        .collect()
+    Stacks(wanted.par_chunks(size).enumerate().map(unwind).collect())
+}
+
+/// Unwound stacks in the order of their threads.
+struct Stacks(Vec<Piece>);
+
+/// The frames of some threads one behind the other, and for each where they end.
+type Piece = (Vec<UnwoundFrame>, Vec<(usize, Stop)>);
+
+impl Stacks {
+    fn iter(&self) -> impl Iterator<Item = (&[UnwoundFrame], Stop)> + Clone {
+        self.0.iter().flat_map(|(frames, ends)| {
+            let starts = std::iter::once(0).chain(ends.iter().map(|(end, _)| *end));
+            starts.zip(ends).map(|(start, (end, stop))| {
+                let own = frames.get(start..*end).unwrap_or_default();
+                (own, *stop)
+            })
+        })
+    }
 }
 
 fn report(loaded: &LoadedModule<'_>) -> ModuleReport {

@@ -1,5 +1,7 @@
 //! A named frame, and why one has no name.
 
+use std::sync::Arc;
+
 use cdh_elfcore::{Avma, Svma};
 
 use crate::FrameTrust;
@@ -63,14 +65,15 @@ pub struct Frame {
     /// How it was found.
     pub trust: FrameTrust,
     /// What it is called, or why that is unknown: `"function": {…}` or `"reason": …` in JSON.
+    /// Frames at the same address share it: a thousand threads wait in the same place.
     #[serde(flatten, with = "function_or_reason")]
-    pub function: Result<Function, Reason>,
+    pub function: Result<Arc<Function>, Reason>,
     /// An inlined call: no frame of its own on the stack, same `pc` as the next frame.
     #[serde(default, skip_serializing_if = "is_false")]
     pub inline: bool,
     /// Where in the source.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub location: Option<Location>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
+    pub location: Option<Arc<Location>>,
     /// A function that left the stack by a tail call; known from the call sites around it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub tail_call: bool,
@@ -87,7 +90,30 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+mod shared {
+    use std::sync::Arc;
+
+    use super::Location;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[allow(clippy::ref_option)] // the form that serde wants
+    pub(super) fn serialize<S: Serializer>(
+        place: &Option<Arc<Location>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        place.as_deref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Arc<Location>>, D::Error> {
+        Ok(Option::<Location>::deserialize(deserializer)?.map(Arc::new))
+    }
+}
+
 mod function_or_reason {
+    use std::sync::Arc;
+
     use super::{Function, Reason};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -106,7 +132,7 @@ mod function_or_reason {
     }
 
     pub(super) fn serialize<S: Serializer>(
-        value: &Result<Function, Reason>,
+        value: &Result<Arc<Function>, Reason>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         match value {
@@ -118,9 +144,9 @@ mod function_or_reason {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<Result<Function, Reason>, D::Error> {
+    ) -> Result<Result<Arc<Function>, Reason>, D::Error> {
         Ok(match Owned::deserialize(deserializer)? {
-            Owned::Function(function) => Ok(function),
+            Owned::Function(function) => Ok(Arc::new(function)),
             Owned::Reason(reason) => Err(reason),
         })
     }

@@ -29,6 +29,7 @@ mod demangle;
 mod fingerprint;
 mod frame;
 mod go;
+mod lines;
 mod loaded;
 mod memo;
 mod need;

@@ -7,17 +7,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use cdh_elfcore::{Avma, ElfObject, Svma};
+use cdh_elfcore::{ElfObject, Svma};
 use rayon::prelude::*;
 
 use crate::deadline::Deadline;
 use crate::debug_info::{DebugInfo, Found, Site, Source, TailCalls};
-use crate::demangle::demangle;
+use crate::lines::Lines;
 use crate::memo::{self, Memo};
 use crate::tail_call::{Pair, Pairs, TailFrame};
 use crate::{
-    Frame, FrameTrust, Function, LoadedModule, ModuleStatus, Reason, SectionArena, Surroundings,
-    UnwoundFrame, go, section, symbol, tail_call,
+    Frame, LoadedModule, ModuleStatus, Reason, SectionArena, Surroundings, UnwoundFrame, go,
+    section, symbol, tail_call,
 };
 
 /// After this, names come from ELF symbols only: hostile DWARF can take forever. Gigabytes of honest
@@ -40,8 +40,8 @@ pub struct Symbolizer<'data> {
 #[derive(Debug, Default)]
 pub struct SymbolTable {
     /// By module and looked-up address.
-    found: HashMap<(usize, Svma), Found>,
-    tail_calls: HashMap<Pair, Vec<TailFrame>>,
+    pub(crate) found: HashMap<(usize, Svma), Found>,
+    pub(crate) tail_calls: HashMap<Pair, Vec<TailFrame>>,
 }
 
 impl<'data> Symbolizer<'data> {
@@ -280,103 +280,21 @@ impl<'data> Symbolizer<'data> {
     /// The lines of a backtrace for `unwound`: inlined calls and tail calls get lines of their own.
     #[must_use]
     pub fn frames(&self, unwound: &[UnwoundFrame], table: &SymbolTable) -> Vec<Frame> {
-        let mut frames = Vec::new();
-        let mut below: Option<&UnwoundFrame> = None;
-        for frame in unwound {
-            let pair = below.and_then(|below| tail_call::pair(below, frame));
-            let between = pair.and_then(|pair| table.tail_calls.get(&pair));
-            frames.extend(between.into_iter().flatten().map(|tail| self.rebuilt(tail)));
-            frames.extend(self.expand(frame, table));
-            below = Some(frame);
-        }
-        frames
+        self.lines(table).of(unwound)
     }
 
-    fn rebuilt(&self, tail: &TailFrame) -> Frame {
-        let bias = self
-            .modules
-            .get(tail.module)
-            .and_then(LoadedModule::bias)
-            .unwrap_or(0);
-        let name = |raw: &String| Function {
-            name: demangle(raw),
-            raw: raw.clone(),
-            offset: None,
-        };
-        Frame {
-            pc: Avma(tail.after.wrapping_add(bias)),
-            module: Some(tail.module),
-            svma: Some(Svma(tail.after)),
-            trust: FrameTrust::Cfi,
-            function: tail
-                .site
-                .name
-                .as_ref()
-                .map(name)
-                .ok_or(Reason::NotInAnyFunction),
-            inline: false,
-            location: tail.site.location.clone(),
-            tail_call: true,
-            signal_handler: false,
-            is_return_address: true,
-        }
+    /// What makes lines of the frames of many stacks.
+    pub(crate) fn lines<'t>(&'t self, table: &'t SymbolTable) -> Lines<'t, 'data> {
+        Lines::new(self, table)
     }
 
-    fn expand(&self, unwound: &UnwoundFrame, table: &SymbolTable) -> Vec<Frame> {
-        let found = unwound
-            .module
-            .zip(unwound.lookup_svma())
-            .and_then(|key| table.found.get(&key));
-        let sites: &[Site] = found.map_or(&[], |found| &found.sites);
-        let plain = Frame {
-            pc: unwound.pc,
-            module: unwound.module,
-            svma: unwound.svma,
-            trust: unwound.trust,
-            function: Err(Reason::NotInAnyFunction),
-            inline: false,
-            location: None,
-            tail_call: false,
-            signal_handler: unwound.signal_frame,
-            is_return_address: unwound.is_return_address,
-        };
-        let Some((outer, inlined)) = sites.split_last() else {
-            return vec![Frame {
-                function: Err(self.reason(unwound)),
-                ..plain
-            }];
-        };
-        let entry = found.and_then(|found| found.entry);
-        let offset = entry
-            .zip(unwound.svma)
-            .and_then(|(entry, at)| at.checked_sub(Svma(entry)));
-        let name = |site: &Site, offset: Option<u64>| match &site.name {
-            Some(raw) => Ok(Function {
-                name: demangle(raw),
-                raw: raw.clone(),
-                offset,
-            }),
-            None => Err(self.reason(unwound)),
-        };
-        let mut frames: Vec<Frame> = inlined
-            .iter()
-            .map(|site| Frame {
-                function: name(site, None),
-                inline: true,
-                location: site.location.clone(),
-                ..plain.clone()
-            })
-            .collect();
-        let function = name(outer, offset);
-        frames.push(Frame {
-            function,
-            location: outer.location.clone(),
-            ..plain
-        });
-        frames
+    /// The load address of a module, less the one that its file states.
+    pub(crate) fn bias(&self, module: usize) -> Option<u64> {
+        self.modules.get(module)?.bias()
     }
 
-    fn reason(&self, frame: &UnwoundFrame) -> Reason {
+    /// Why a frame has no name.
+    pub(crate) fn reason(&self, frame: &UnwoundFrame) -> Reason {
         let Some(loaded) = frame.module.and_then(|index| self.modules.get(index)) else {
             return Reason::NoModule;
         };

@@ -4,7 +4,7 @@
 //! reached the second by tail calls. DWARF lists them, so the chain between the two is searched; of
 //! several chains only what they share is certain. In glibc every `abort` takes this.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cdh_elfcore::Svma;
 
@@ -56,17 +56,13 @@ pub(crate) fn find<'f>(
     stacks: impl IntoIterator<Item = &'f [UnwoundFrame]>,
     table: &HashMap<(usize, Svma), Found>,
 ) -> Pairs {
-    let mut pairs: Vec<Pair> = Vec::new();
+    let mut pairs: HashSet<Pair> = HashSet::new();
     for stack in stacks {
-        pairs.extend(
-            stack
-                .iter()
-                .zip(stack.iter().skip(1))
-                .filter_map(|(a, b)| pair(a, b)),
-        );
-        pairs.sort_unstable();
-        pairs.dedup();
+        let neighbours = stack.iter().zip(stack.iter().skip(1));
+        pairs.extend(neighbours.filter_map(|(below, above)| pair(below, above)));
     }
+    let mut pairs: Vec<Pair> = pairs.into_iter().collect();
+    pairs.sort_unstable();
     let mut search = Search {
         symbolizer,
         names: HashMap::new(),

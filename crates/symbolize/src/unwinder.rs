@@ -10,6 +10,7 @@
 mod cfi;
 mod code;
 mod guess;
+mod page;
 mod sigreturn;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,10 @@ use cdh_elfcore::{Avma, Machine, Memory, Registers, Svma};
 
 use crate::LoadedModule;
 use cfi::{Cache, ModuleCfi};
+use page::PageMemory;
+
+/// What most stacks of waiting threads have at most.
+const USUAL_FRAMES: usize = 12;
 
 /// How a frame was found, from the surest to a guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -41,7 +46,7 @@ pub enum FrameTrust {
 }
 
 /// Why there are no more frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
     /// The outermost frame: its caller is stated not to exist.
@@ -159,11 +164,29 @@ impl<'m> Unwinder<'m> {
         memory: &dyn Memory,
         limit: usize,
     ) -> (Vec<UnwoundFrame>, Stop) {
-        let mut cache = self.caches().pop().unwrap_or_default();
-        let mut frames = Vec::new();
-        let stop = self.climb(thread, memory, limit, &mut cache, &mut frames);
-        self.caches().push(cache);
+        let (frames, ends) = self.unwind_many([(thread, limit)].into_iter(), memory);
+        let stop = ends.first().map_or(Stop::NoRule, |(_, stop)| *stop);
         (frames, stop)
+    }
+
+    /// The frames of several threads, each with a limit of its own, one behind the other; and for each
+    /// thread where its frames end, and why there are no more.
+    pub(crate) fn unwind_many<'t>(
+        &self,
+        threads: impl ExactSizeIterator<Item = (&'t Registers, usize)>,
+        memory: &dyn Memory,
+    ) -> (Vec<UnwoundFrame>, Vec<(usize, Stop)>) {
+        let memory = &PageMemory::over(memory);
+        let mut cache = self.caches().pop().unwrap_or_default();
+        // One allocation for most: those of many threads at a time wait for one another in the kernel.
+        let mut frames = Vec::with_capacity(threads.len().saturating_mul(USUAL_FRAMES));
+        let mut ends = Vec::with_capacity(threads.len());
+        for (thread, limit) in threads {
+            let stop = self.climb(thread, memory, limit, &mut cache, &mut frames);
+            ends.push((frames.len(), stop));
+        }
+        self.caches().push(cache);
+        (frames, ends)
     }
 
     fn caches(&self) -> std::sync::MutexGuard<'_, Vec<Cache>> {
@@ -178,6 +201,7 @@ impl<'m> Unwinder<'m> {
         cache: &mut Cache,
         frames: &mut Vec<UnwoundFrame>,
     ) -> Stop {
+        let limit = frames.len().saturating_add(limit);
         let mut registers = thread.clone();
         let mut trust = FrameTrust::Registers;
         let mut exact = true;

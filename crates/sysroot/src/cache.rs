@@ -88,6 +88,15 @@ impl Drop for Draft {
     }
 }
 
+/// What became of a file that was to be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptModule {
+    /// It is the one that was asked for.
+    Kept(PathBuf),
+    /// It is another one, with this build-id, or with none.
+    Other(Option<BuildId>),
+}
+
 impl Cache {
     /// A cache in `root`, which is made when it is needed.
     #[must_use]
@@ -171,7 +180,7 @@ impl Cache {
         Self::used(Self::part(&self.source(source), part, id))
     }
 
-    /// Keeps a file of such a source; `None` where it is not the one with this build-id.
+    /// Keeps a file of such a source, where it is the one with this build-id.
     ///
     /// # Errors
     /// When it cannot be read or written.
@@ -181,17 +190,17 @@ impl Cache {
         part: Part,
         id: &BuildId,
         reader: &mut dyn Read,
-    ) -> io::Result<Option<PathBuf>> {
+    ) -> io::Result<KeptModule> {
         let directory = self.source(source);
         let mut draft = Self::draft(&directory)?;
         kept::copy(reader, &mut draft.file)?;
         let facts = kept::facts(&draft.file);
         if facts.build_id.as_ref() != Some(id) || facts.part != Some(part) {
-            return Ok(None);
+            return Ok(KeptModule::Other(facts.build_id));
         }
         let path = Self::part(&directory, part, id);
         Self::seal(&draft, &path)?;
-        Ok(Some(path))
+        Ok(KeptModule::Kept(path))
     }
 
     /// A new file beside its later place.

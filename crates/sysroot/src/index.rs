@@ -16,7 +16,8 @@ use std::ops::Bound;
 
 use cdh_elfcore::BuildId;
 
-use crate::tar::{Entry, Kind};
+use crate::layer::tar_of;
+use crate::tar::{Entry, Kind, TarReader};
 
 const MAGIC: &[u8] = b"cdh layer index 1\n";
 /// Large images have two hundred thousand files; what has more than this wants our memory.
@@ -98,6 +99,19 @@ impl LayerIndex {
             knows_build_ids: true,
             ..Self::default()
         }
+    }
+
+    /// Of a layer that is here as a whole, without build-ids: as a pull makes it of one that streams by.
+    ///
+    /// # Errors
+    /// When it is no layer, or one that no builder makes.
+    pub fn from_blob(blob: &[u8]) -> io::Result<Self> {
+        let mut tar = TarReader::new(tar_of(blob, blob.len() as u64)?);
+        let mut index = Self::default();
+        while let Some(entry) = tar.next()? {
+            index.add(&entry, None).map_err(io::Error::other)?;
+        }
+        Ok(index)
     }
 
     /// Takes up an entry of a tar.

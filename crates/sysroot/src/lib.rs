@@ -44,7 +44,7 @@ mod tar;
 mod toc;
 mod wanted;
 
-pub use cache::{Cache, CacheEntry, Part};
+pub use cache::{Cache, CacheEntry, KeptModule, Part};
 pub use debuginfod::{Debuginfod, DebuginfodError};
 pub use digest::Digest;
 pub use error::PullError;

@@ -357,6 +357,39 @@ mod tests {
         }
     }
 
+    /// Their content is a map and the pieces that are no holes: taken as it stands it would be another file.
+    #[test]
+    fn sparse_files_are_no_files_and_what_follows_them_is_found() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = std::fs::File::create(directory.path().join("sparse")).unwrap();
+        for piece in 0..40_u64 {
+            std::os::unix::fs::FileExt::write_at(&file, b"piece", piece << 20).unwrap();
+        }
+        file.set_len(64 << 20).unwrap();
+        std::fs::write(directory.path().join("plain"), "content").unwrap();
+        for format in [
+            &["--format", "gnu"][..],
+            &["--format", "pax", "--sparse-version", "0.0"],
+            &["--format", "pax", "--sparse-version", "0.1"],
+            &["--format", "pax", "--sparse-version", "1.0"],
+        ] {
+            let output = std::process::Command::new("tar")
+                .args(format)
+                .args(["--sparse", "-c", "-C"])
+                .arg(directory.path())
+                .args(["sparse", "plain"])
+                .output()
+                .unwrap();
+            assert!(output.stdout.len() < 4 << 20, "{format:?}");
+            let found = all(&output.stdout).unwrap();
+            assert_eq!(found.len(), 2, "{format:?}");
+            assert_eq!(found[0].0.path, b"sparse", "{format:?}");
+            assert_eq!(found[0].0.kind, Kind::Special, "{format:?}");
+            assert_eq!(found[1].0.path, b"plain", "{format:?}");
+            assert_eq!(found[1].1, b"content", "{format:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2048)) {

@@ -3,14 +3,13 @@
 //! The invariant: `order` holds every row once; `visible` holds the rows of `order` that pass, in that
 //! order. A hundred thousand rows are filtered and sorted by numbers; a row itself never moves.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use cdh_bundle::DumpId;
 use cdh_store::DumpSummary;
 use rayon::prelude::*;
 
-use super::{Facts, Tops};
+use super::{Facts, Tops, order};
 use crate::report::Told;
 use crate::tui::filter::{Filter, Haystack};
 
@@ -352,15 +351,7 @@ impl Dumps {
     fn sort_rows(&mut self, tops: &Tops) {
         let (rows, column, reverse) = (&self.rows, self.column, self.reverse);
         let row = |number: u32| rows.get(number as usize).map(|row| &row.dump);
-        let compare = |a: &u32, b: &u32| {
-            let (Some(left), Some(right)) = (row(*a), row(*b)) else {
-                return Ordering::Equal;
-            };
-            let order = compare(left, right, column, tops);
-            let order = if reverse { order.reverse() } else { order };
-            order.then_with(|| (right.captured_at, &right.key).cmp(&(left.captured_at, &left.key)))
-        };
-        self.order.par_sort_by(compare);
+        order::sort(&mut self.order, row, (column, reverse), tops);
         self.unsorted = false;
         self.collect();
     }
@@ -388,26 +379,4 @@ fn passes(filter: &Filter, row: &Row, facts: &HashMap<DumpId, Facts>) -> bool {
                 let nodes = [facts.node.as_deref(), facts.kube_node.as_deref()];
                 filter.query.matches_place(facts.image.as_deref(), nodes)
             }))
-}
-
-fn compare(a: &DumpSummary, b: &DumpSummary, column: Column, tops: &Tops) -> Ordering {
-    let bad = |dump: &DumpSummary| match dump.verdict.as_str() {
-        "empty" => 0,
-        "truncated" => 1,
-        "unknown" => 2,
-        _ => 3,
-    };
-    match column {
-        Column::Time => b.captured_at.cmp(&a.captured_at),
-        Column::Workload => (&a.namespace, &a.pod).cmp(&(&b.namespace, &b.pod)),
-        Column::Exe => a.exe.as_bytes().cmp(b.exe.as_bytes()),
-        Column::Signal => a.signal.cmp(&b.signal),
-        Column::Verdict => bad(a).cmp(&bad(b)),
-        Column::Size => b.size.cmp(&a.size),
-        // Those whose frame is not known come last.
-        Column::Top => match (tops.of(a), tops.of(b)) {
-            (Some(a), Some(b)) => a.cmp(b),
-            (a, b) => b.is_some().cmp(&a.is_some()),
-        },
-    }
 }

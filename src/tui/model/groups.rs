@@ -1,12 +1,13 @@
 //! The same crashes as one line: a pure function of the dumps that the filter lets through.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use cdh_bundle::DumpId;
 use cdh_store::DumpSummary;
 use jiff::Timestamp;
 
 use super::{CrashKey, Facts};
+use crate::render::pod_owner;
 
 /// Parts that the time from the first to the last crash is cut into.
 pub const BUCKETS: usize = 24;
@@ -43,8 +44,10 @@ pub fn grouped<'a>(
     facts: &HashMap<DumpId, Facts>,
 ) -> Vec<Group> {
     let seconds = |dump: &DumpSummary| dump.captured_at.as_second();
-    let start = dumps.clone().map(seconds).min().unwrap_or_default();
-    let end = dumps.clone().map(seconds).max().unwrap_or_default();
+    let times = dumps.clone().map(seconds);
+    let (start, end) = times.fold((i64::MAX, i64::MIN), |(start, end), time| {
+        (start.min(time), end.max(time))
+    });
     let span = end.saturating_sub(start).max(1);
     let bucket = |dump: &DumpSummary| {
         let passed = seconds(dump).saturating_sub(start);
@@ -53,6 +56,9 @@ pub fn grouped<'a>(
     };
     let mut places: HashMap<(Option<&str>, &[u8], &str), usize> = HashMap::new();
     let mut groups: Vec<Group> = Vec::new();
+    let mut newest: Vec<&DumpSummary> = Vec::new();
+    // A name is put together once for each group, not for each of a hundred thousand dumps.
+    let mut known: HashSet<(usize, Option<&str>, Option<&str>)> = HashSet::new();
     for dump in dumps {
         let key = (
             dump.fingerprint.as_deref(),
@@ -62,6 +68,7 @@ pub fn grouped<'a>(
         let next = groups.len();
         let place = *places.entry(key).or_insert(next);
         if place == next {
+            newest.push(dump);
             groups.push(Group {
                 key: CrashKey::of(dump),
                 count: 0,
@@ -81,7 +88,9 @@ pub fn grouped<'a>(
         group.first = group.first.min(dump.captured_at);
         if dump.captured_at > group.last {
             group.last = dump.captured_at;
-            group.newest = dump.clone();
+            if let Some(newest) = newest.get_mut(place) {
+                *newest = dump;
+            }
         }
         group.incomplete = group
             .incomplete
@@ -90,13 +99,25 @@ pub fn grouped<'a>(
             *count = count.saturating_add(1);
         }
         if group.workloads.len() < NAMES
+            && known.insert((
+                place,
+                dump.namespace.as_deref(),
+                dump.pod.as_deref().map(owner),
+            ))
             && let Some(name) = workload(dump)
         {
             group.workloads.insert(name);
         }
-        let image = facts.get(&dump.id).and_then(|facts| facts.image.as_deref());
-        if let Some(image) = image.filter(|_| group.images.len() < NAMES) {
-            group.images.insert(image.to_owned());
+        if group.images.len() < NAMES && !facts.is_empty() {
+            let image = facts.get(&dump.id).and_then(|facts| facts.image.as_deref());
+            if let Some(image) = image.filter(|image| !group.images.contains(*image)) {
+                group.images.insert(image.to_owned());
+            }
+        }
+    }
+    for (group, newest) in groups.iter_mut().zip(newest) {
+        if group.newest.id != newest.id {
+            group.newest = newest.clone();
         }
     }
     groups.sort_by(|a, b| (b.count, b.last, &a.key).cmp(&(a.count, a.last, &b.key)));
@@ -113,34 +134,8 @@ pub fn workload(dump: &DumpSummary) -> Option<String> {
     }
 }
 
-/// A pod's name without what its controller appended: a deployment's hash and five letters, a stateful
-/// set's number, the five letters of others.
 fn owner(pod: &str) -> &str {
-    // Kubernetes makes random parts of consonants and digits (apimachinery, util/rand).
-    let random = |part: &str| {
-        part.chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && !part.contains(['a', 'e', 'i', 'o', 'u', 'y'])
-    };
-    let Some((rest, last)) = pod.rsplit_once('-') else {
-        return pod;
-    };
-    if !last.is_empty() && last.chars().all(|c| c.is_ascii_digit()) {
-        return rest;
-    }
-    if last.len() != 5 || !random(last) {
-        return pod;
-    }
-    match rest.rsplit_once('-') {
-        Some((name, hash))
-            if (8..=10).contains(&hash.len())
-                && hash.chars().all(|c| c.is_ascii_alphanumeric())
-                && hash.contains(|c: char| c.is_ascii_digit()) =>
-        {
-            name
-        }
-        _ => rest,
-    }
+    pod_owner(pod).unwrap_or(pod)
 }
 
 #[cfg(test)]
@@ -158,19 +153,5 @@ mod tests {
             assert!(group.first <= group.last && group.newest.captured_at == group.last);
         }
         assert!(groups.windows(2).all(|pair| pair[0].count >= pair[1].count));
-    }
-
-    #[test]
-    fn pods_are_called_by_what_made_them() {
-        let table = [
-            ("worker-7d4b9c6f5-x2x9z", "worker"),
-            ("db-0", "db"),
-            ("node-agent-x2x9z", "node-agent"),
-            ("api-gateway", "api-gateway"),
-            ("api", "api"),
-        ];
-        for (pod, name) in table {
-            assert_eq!(owner(pod), name);
-        }
     }
 }

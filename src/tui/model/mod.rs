@@ -3,6 +3,7 @@
 mod dumps;
 mod explained;
 mod groups;
+mod order;
 mod page;
 mod transfers;
 

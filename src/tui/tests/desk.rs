@@ -329,16 +329,20 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
         module: Some(usize::from(pc > 0x7f00_0000_0000)),
         svma: Some(Svma(pc & 0xffff)),
         trust: FrameTrust::Cfi,
-        function: name.map(|name| Function {
-            name: name.to_owned(),
-            raw: name.to_owned(),
-            offset: Some(0x21),
+        function: name.map(|name| {
+            Arc::new(Function {
+                name: name.to_owned(),
+                raw: name.to_owned(),
+                offset: Some(0x21),
+            })
         }),
         inline: false,
-        location: line.map(|line| Location {
-            file: "/src/app/orders.c".to_owned(),
-            line,
-            column: Some(5),
+        location: line.map(|line| {
+            Arc::new(Location {
+                file: "/src/app/orders.c".to_owned(),
+                line,
+                column: Some(5),
+            })
         }),
         tail_call: false,
         signal_handler: false,

@@ -1,5 +1,6 @@
 //! The TUI without a terminal: `update` as a function, screens on a test backend.
 
+mod actions;
 mod behaviour;
 mod desk;
 mod keys;

@@ -10,6 +10,7 @@ mod node;
 mod peers;
 mod storm;
 mod trace;
+mod tui;
 mod uring;
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,7 @@ const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   backtrace  native backtraces against gdb, lldb, eu-stack   see --help
   upload   fetch   listing   of an S3 store            --gib N --mib N --dumps N
   images   files of an image against skopeo copy       --layer-mib N --runs N
+  tui      redraws on a store of many dumps            --dumps N --runs N
   latency  from the signal to the hold and a minicore  --runs N --way pipe|socket
   kills    killed, frozen, starved during the dump     --mib N --runs N --only NAME… --way pipe|socket
   uring    processes that poll on io_uring             --mib N --runs N --way pipe|socket
@@ -81,6 +83,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     match what.as_str() {
         "backtrace" => return backtrace::run(rest),
         "images" => return images::run(rest),
+        "tui" => return tui::run(rest),
         "upload" | "fetch" | "listing" => return crate::s3::bench(what, rest),
         _ => {}
     }

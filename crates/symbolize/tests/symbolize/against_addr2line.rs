@@ -76,7 +76,7 @@ fn names_and_lines_equal_addr2lines_on_rust() {
             .into_iter()
             .map(|frame| {
                 (
-                    frame.function.ok().map(|f| f.raw),
+                    frame.function.ok().map(|f| f.raw.clone()),
                     frame.location.map(|at| at.line),
                 )
             })

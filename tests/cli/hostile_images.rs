@@ -1,0 +1,245 @@
+//! Images and registries that mean harm, against the whole program: how much memory and disk each takes.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use cdh_testkit::{
+    Blob, HttpAnswer, HttpRequest, HttpServer, Packing, TestImages, TestLayer, answer_from, gzip,
+    zstd,
+};
+
+use super::Desk;
+use super::images::{Lost, architecture};
+
+/// Peak memory of any of them, MiB: the program itself, three streams, and the largest window of zstd.
+const MEMORY: u64 = 64;
+/// What each may leave on disk, in all: the indexes of its layers.
+const DISK: u64 = 8 << 20;
+/// Where a hostile peer sends more than anybody wants.
+const MUCH: usize = 160 << 20;
+
+type Handler = Box<dyn Fn(&HttpRequest) -> HttpAnswer + Send + Sync>;
+
+fn tar(bytes: Vec<u8>, end: &str) -> Blob {
+    Blob {
+        bytes,
+        media_type: format!("application/vnd.oci.image.layer.v1.tar{end}"),
+        annotations: std::collections::BTreeMap::new(),
+    }
+}
+
+/// Gigabytes of zeros that claim to be one file, in a few hundred kilobytes.
+fn bomb(pack: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    let tar = TestLayer::new()
+        .file("var/bomb", b"")
+        .pack(Packing::Plain)
+        .bytes;
+    let mut header = tar[..512].to_vec();
+    header[124..136].copy_from_slice(b"37777777777\0");
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut bytes = pack(&header);
+    let member = pack(&vec![0; 16 << 20]);
+    (0..256).for_each(|_| bytes.extend(&member));
+    bytes
+}
+
+fn layers(lost: &Lost) -> Vec<(&'static str, Blob)> {
+    let gzipped = |layer: TestLayer| layer.pack(Packing::Gzip);
+    let good = TestLayer::new().file(&lost.path, &lost.program);
+    let tar_of_good = good.pack(Packing::Plain).bytes;
+    vec![
+        (
+            "a path out of the root",
+            gzipped(TestLayer::new().file("../../etc/x", b"owned")),
+        ),
+        (
+            "a hard link out of the root",
+            gzipped(TestLayer::new().hard_link(&lost.path, "../../etc/passwd")),
+        ),
+        (
+            "a link to this machine",
+            gzipped(TestLayer::new().symlink(&lost.path, "/etc/hostname")),
+        ),
+        (
+            "links in a circle",
+            gzipped(
+                TestLayer::new()
+                    .symlink("a", "b")
+                    .symlink("b", "a")
+                    .symlink("tmp", "a"),
+            ),
+        ),
+        ("a device", gzipped(TestLayer::new().device(&lost.path))),
+        ("a bomb, gzip", tar(bomb(gzip), "+gzip")),
+        ("a bomb, zstd", tar(bomb(zstd), "+zstd")),
+        (
+            "a window of 2 GiB",
+            tar(
+                [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0, 0, 0].to_vec(),
+                "+zstd",
+            ),
+        ),
+        ("no archive", tar(b"this is no tar at all".repeat(100), "")),
+        (
+            "an archive cut in half",
+            tar(gzip(&tar_of_good[..tar_of_good.len() / 2]), "+gzip"),
+        ),
+    ]
+}
+
+/// Peers that answer something else than the image, by what they do.
+fn peers(images: &TestImages) -> Vec<(&'static str, Handler)> {
+    let much = Arc::new(vec![b' '; MUCH]);
+    let blobs = |change: fn(HttpAnswer, &[u8]) -> HttpAnswer| -> Handler {
+        let (images, much) = (images.clone(), Arc::clone(&much));
+        Box::new(move |request| {
+            let answer = answer_from(&images, request);
+            match request.path.contains("/blobs/") {
+                true => change(answer, &much),
+                false => answer,
+            }
+        })
+    };
+    let always = |change: fn(&HttpRequest, &[u8]) -> HttpAnswer| -> Handler {
+        let much = Arc::clone(&much);
+        Box::new(move |request| change(request, &much))
+    };
+    vec![
+        (
+            "a blob with another digest",
+            blobs(|mut answer, _| {
+                let middle = answer.body.len() / 2;
+                answer.body[middle] ^= 1;
+                answer
+            }),
+        ),
+        (
+            "a blob that ends early",
+            blobs(|mut answer, _| {
+                answer.body.truncate(100);
+                answer
+            }),
+        ),
+        (
+            "a blob without an end",
+            blobs(|mut answer, much| {
+                answer.body.extend(much);
+                answer
+            }),
+        ),
+        (
+            "a manifest without an end",
+            always(|_, much| HttpAnswer::ok(much)),
+        ),
+        (
+            "an error without an end",
+            always(|_, much| HttpAnswer {
+                status: 404,
+                ..HttpAnswer::ok(much)
+            }),
+        ),
+        (
+            "redirects without an end",
+            always(|request, _| {
+                HttpAnswer::status(302).with("location", &format!("{}x", request.path))
+            }),
+        ),
+        (
+            "tokens redirected without an end",
+            always(|request, _| match request.path.starts_with("/token") {
+                true => HttpAnswer::status(302).with("location", &format!("{}x", request.path)),
+                false => challenge(request),
+            }),
+        ),
+        (
+            "a token without an end",
+            always(|request, much| match request.path.starts_with("/token") {
+                true => HttpAnswer::ok(much),
+                false => challenge(request),
+            }),
+        ),
+    ]
+}
+
+fn challenge(request: &HttpRequest) -> HttpAnswer {
+    let host = &request.headers["host"];
+    let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"s\"");
+    HttpAnswer::status(401).with("www-authenticate", &challenge)
+}
+
+/// Runs it to its end; its status, what it said on stderr, and its peak memory in MiB.
+fn watched(mut command: Command, said: &Path) -> (Option<i32>, String, u64) {
+    command
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(said).unwrap());
+    let mut child = command.spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let code = loop {
+        // A high-water mark: what it was a moment before the end is enough.
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let mark = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = mark.and_then(|mark| mark.split_whitespace().next()?.parse().ok());
+        peak = kilobytes.unwrap_or(peak).max(peak);
+        if let Some(ended) = child.try_wait().unwrap() {
+            break ended.code();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    };
+    (code, fs::read_to_string(said).unwrap(), peak >> 10)
+}
+
+fn size_of(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => size_of(&entry.path()),
+            Ok(found) => found.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[test]
+fn hostile_images_take_little_memory_and_disk() {
+    let lost = Lost::new();
+    let mut cases: Vec<(&str, HttpServer, String)> = Vec::new();
+    for (name, layer) in layers(&lost) {
+        let mut images = TestImages::default();
+        let digest = images.image(architecture(), &[layer]);
+        let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
+        cases.push((name, server, digest));
+    }
+    let (images, digest) = lost.image(&lost.program);
+    for (name, handler) in peers(&images) {
+        let server = HttpServer::start(move |request| handler(request)).unwrap();
+        cases.push((name, server, digest.clone()));
+    }
+    println!(
+        "{:<36} {:>6} {:>10} {:>8}",
+        "image", "status", "peak MiB", "KiB kept"
+    );
+    for (name, server, digest) in cases {
+        let desk = Desk::new();
+        let image = format!("{}/shop/app@{digest}", server.address);
+        let command = desk.command(&["sysroot", &lost.core(), "--image", &image]);
+        let (code, said, peak) = watched(command, &lost.beside("said"));
+        let kept = size_of(desk.dir.path());
+        println!(
+            "{name:<36} {:>6} {peak:>10} {:>8}",
+            code.unwrap_or(-1),
+            kept >> 10
+        );
+        assert!(
+            code.is_some_and(|code| code <= 4),
+            "{name}: {code:?} {said}"
+        );
+        assert!(!said.contains("panicked"), "{name}: {said}");
+        assert!((1..MEMORY).contains(&peak), "{name}: {peak} MiB");
+        assert!(kept < DISK, "{name}: {kept} bytes");
+    }
+}
