@@ -12,6 +12,8 @@
 //! successor is verified, and what could not be captured is a gap, never an abort. Nothing here
 //! names functions or symbolizes, and the handler never touches a network.
 
+#[cfg(feature = "daemon")]
+pub mod config;
 pub mod handler;
 pub mod node;
 mod paths;

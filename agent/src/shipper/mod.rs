@@ -7,6 +7,7 @@
 
 mod backoff;
 mod modules;
+mod schedule;
 mod signals;
 mod sweep;
 mod watch;
@@ -23,6 +24,7 @@ use cdh_store::{Store, StoreError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
+pub use schedule::{Schedule, ScheduleError};
 pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 
 use crate::paths::AgentPaths;
