@@ -15,6 +15,7 @@
 #[cfg(feature = "daemon")]
 pub mod config;
 pub mod handler;
+pub mod ledger;
 pub mod node;
 mod paths;
 pub mod policy;

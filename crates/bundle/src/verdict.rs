@@ -50,6 +50,12 @@ pub enum Cause {
     Limit,
     /// The configured time limit was reached.
     Deadline,
+    /// The node's policy, or the pod, wants less than a core.
+    Policy,
+    /// There were enough of the same crash, or of the same workload.
+    RateLimit,
+    /// The spool's quota: this core had to make room, or found none.
+    Quota,
     /// The handler ended before it was done.
     HandlerDied,
     /// Nobody knows, or a newer agent knows better.
@@ -69,6 +75,9 @@ impl Cause {
             Self::NoSpace => "no space left",
             Self::Limit => "size limit",
             Self::Deadline => "time limit",
+            Self::Policy => "by policy",
+            Self::RateLimit => "rate limit",
+            Self::Quota => "spool quota",
             Self::HandlerDied => "the handler died",
             Self::Unknown => "cause unknown",
         }
@@ -150,6 +159,15 @@ impl Cause {
             Self::Limit => "raise `--core-limit` of `cdh agent install`",
             Self::Deadline => {
                 "the disk is slow or the node was busy: raise `--copy-limit` of `cdh agent install`"
+            }
+            Self::Policy => "`[policy]` of the agent's configuration, or an annotation of the pod",
+            Self::RateLimit => {
+                "an earlier dump of the same fingerprint has its core (`cdh groups`); \
+                 `[limits.rate]` of the agent's configuration says how many do"
+            }
+            Self::Quota => {
+                "the store was away too long, or the spool is too small: raise `spool_quota` in \
+                 `[limits]` of the agent's configuration"
             }
             Self::HandlerDied => "the kernel log of the node tells (`dmesg`)",
             Self::Unknown => return None,

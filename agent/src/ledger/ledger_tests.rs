@@ -1,0 +1,169 @@
+use cdh_bundle::RawText;
+
+use super::*;
+use crate::policy::Action;
+
+fn record(outcome: Outcome, reason: Option<DropReason>) -> LedgerRecord {
+    LedgerRecord {
+        seq: 0,
+        at: Timestamp::now(),
+        outcome,
+        reason,
+        detail: None,
+        id: None,
+        action: Action::Full,
+        name: RawText::from(&b"evil\n\xff\""[..]),
+        exe: None,
+        pid: 1,
+        uid: None,
+        signal: "SIGSEGV".to_owned(),
+        fingerprint: None,
+        workload: None,
+        verdict: None,
+        cause: Some(cdh_bundle::Cause::NoSpace),
+        core_bytes: 100,
+        stored_bytes: 10,
+        seconds: 0.02,
+        blocked_seconds: 0.0,
+    }
+}
+
+#[test]
+fn lines_are_numbered_and_summed_up() {
+    let state = tempfile::tempdir().unwrap();
+    let ledger = Ledger::of(state.path());
+    assert_eq!((ledger.totals().seq, ledger.since(0).len()), (0, 0));
+    ledger.append(&record(Outcome::Kept, None)).unwrap();
+    ledger
+        .append(&record(Outcome::Dropped, Some(DropReason::Policy)))
+        .unwrap();
+    let third = ledger
+        .append(&record(Outcome::Degraded, Some(DropReason::Quota)))
+        .unwrap();
+    assert_eq!(third, 3);
+    let totals = ledger.totals();
+    assert_eq!(
+        (totals.seq, totals.crashes(), totals.of(Outcome::Dropped)),
+        (3, 2, 1)
+    );
+    assert_eq!(totals.by_outcome["dropped/policy"], 1);
+    assert_eq!(
+        (
+            totals.by_cause["no_space"],
+            totals.core_bytes,
+            totals.given_up_bytes
+        ),
+        (2, 200, 10)
+    );
+    let found = ledger.since(1);
+    assert_eq!(
+        found.iter().map(|record| record.seq).collect::<Vec<_>>(),
+        [2, 3]
+    );
+    assert_eq!(found[0].name, record(Outcome::Kept, None).name);
+}
+
+#[test]
+fn many_who_write_at_once_lose_nothing() {
+    let state = tempfile::tempdir().unwrap();
+    let ledger = Ledger::of(state.path());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..25 {
+                    ledger.append(&record(Outcome::Kept, None)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(ledger.totals().crashes(), 200);
+    let numbers: Vec<u64> = ledger.since(0).iter().map(|record| record.seq).collect();
+    assert_eq!(numbers, (1..=200).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_line_that_was_cut_costs_that_line_only() {
+    let state = tempfile::tempdir().unwrap();
+    let ledger = Ledger::of(state.path());
+    ledger.append(&record(Outcome::Kept, None)).unwrap();
+    let path = state.path().join("ledger/records.jsonl");
+    let mut text = fs::read(&path).unwrap();
+    text.extend_from_slice(b"{\"seq\":2,\"at\":\"20");
+    fs::write(&path, text).unwrap();
+    fs::write(state.path().join("ledger/totals.json"), "{").unwrap();
+    assert_eq!(ledger.append(&record(Outcome::Kept, None)).unwrap(), 2);
+    let numbers: Vec<u64> = ledger.since(0).iter().map(|record| record.seq).collect();
+    assert_eq!(numbers, [1, 2]);
+}
+
+#[test]
+fn files_are_bounded_and_sums_outlive_the_lines() {
+    let state = tempfile::tempdir().unwrap();
+    let ledger = Ledger::of(state.path());
+    let open = ledger.open(Access::Write).unwrap();
+    let mut totals = open.begin();
+    for _ in 0..100 {
+        open.append(&mut totals, &record(Outcome::Kept, None), 2000)
+            .unwrap();
+    }
+    open.write_totals(&totals).unwrap();
+    drop(open);
+    for name in [RECORDS, OLDER] {
+        assert!(
+            fs::metadata(state.path().join("ledger").join(name))
+                .unwrap()
+                .len()
+                <= 2000
+        );
+    }
+    assert_eq!(ledger.totals().crashes(), 100);
+    let left = ledger.since(0);
+    assert!(left.len() < 20 && left.last().unwrap().seq == 100);
+    assert_eq!(ledger.since(99).len(), 1);
+}
+
+#[test]
+fn what_was_written_elsewhere_comes_home() {
+    let root = tempfile::tempdir().unwrap();
+    let (home, away) = (
+        Ledger::of(&root.path().join("a")),
+        Ledger::of(&root.path().join("b")),
+    );
+    assert_eq!(home.absorb(&away).unwrap(), 0);
+    home.append(&record(Outcome::Kept, None)).unwrap();
+    away.append(&record(Outcome::Dropped, Some(DropReason::Spool)))
+        .unwrap();
+    assert_eq!(home.absorb(&away).unwrap(), 1);
+    assert_eq!(home.absorb(&away).unwrap(), 0);
+    assert_eq!((home.totals().crashes(), home.since(0)[1].seq), (2, 2));
+}
+
+#[test]
+fn what_others_planted_is_not_followed() {
+    let root = tempfile::tempdir().unwrap();
+    let state = root.path().join("state");
+    let ledger = Ledger::of(&state);
+    ledger.append(&record(Outcome::Kept, None)).unwrap();
+    let victim = root.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    let records = state.join("ledger/records.jsonl");
+    for plant in [
+        &|| std::os::unix::fs::symlink(&victim, &records) as io::Result<()>,
+        &|| fs::hard_link(&victim, &records),
+        &|| {
+            Ok(rustix::fs::mknodat(
+                rustix::fs::CWD,
+                &records,
+                rustix::fs::FileType::Fifo,
+                Mode::RWXU,
+                0,
+            )?)
+        },
+    ] as [&dyn Fn() -> io::Result<()>; 3]
+    {
+        fs::remove_file(&records).unwrap();
+        plant().unwrap();
+        assert!(ledger.append(&record(Outcome::Kept, None)).is_err());
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+}
