@@ -17,6 +17,9 @@ pub mod config;
 pub mod handler;
 pub mod ledger;
 pub mod node;
+#[cfg(feature = "daemon")]
+pub mod notify;
+pub mod observe;
 mod paths;
 pub mod policy;
 pub mod shipper;
@@ -30,7 +33,7 @@ pub use node::install::{
 pub use node::status::{PatternOwner, Status, StatusError, status};
 pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
 pub use shipper::{
-    OpenStore, SetuidDumps, ShipperError, ShipperEvent, SweepError, SweepReport, run, run_until,
-    sweep, wait_for_stop,
+    OpenStore, Schedule, SetuidDumps, ShipperError, ShipperEvent, ShipperOptions, ShippingPlan,
+    SweepError, SweepReport, ask_to_ship, run, run_until, sweep, wait_for_stop,
 };
 pub use workload::WorkloadOptions;

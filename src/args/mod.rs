@@ -3,8 +3,9 @@
 mod agent;
 
 pub use agent::{
-    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, KeepModulesArgs, ModeArg, PathArgs, PodsArg,
-    ReleaseArg, StrategyArg, SweepArgs, UninstallArgs, WorkloadArgs,
+    AgentArgs, AgentCommand, CaptureArgs, CheckConfigArgs, DoctorArgs, InstallArgs, LogFormatArg,
+    ModeArg, NodeArgs, PathArgs, PodsArg, ReleaseArg, RunArgs, SeenArgs, ShipArg, ShippingArgs,
+    StrategyArg, SweepArgs, UninstallArgs, WorkloadArgs,
 };
 
 use std::path::PathBuf;
@@ -39,7 +40,7 @@ Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a
 4 evidence does not match, 130 interrupted; `cdh debug` passes the debugger's own status on.";
 
 /// Arguments that every command takes.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct GlobalArgs {
     /// Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file
     #[arg(
@@ -50,7 +51,7 @@ pub struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub store: Option<String>,
-    /// Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]
+    /// Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]
     #[arg(
         long,
         global = true,

@@ -31,7 +31,9 @@ pub use modules::{FileSource, FoundModule, ModuleSearch, find_modules};
 pub use proc_facts::Surrounding;
 pub use source_lines::{SourceSearch, sources};
 pub use sources::{Gathered, gather_files, image_cache};
-pub use stores::{catalog, open_or_create_store, open_store, resolve, store_failure};
+pub use stores::{
+    catalog, open_node_store, open_or_create_store, open_store, resolve, store_failure,
+};
 pub use sysroot::{DebugView, debug_view};
 
 /// Is told how long work goes, and asked whether it is still wanted. Pieces of work follow one another:

@@ -36,7 +36,7 @@ pub use sections::{
 };
 
 use crate::policy::{LimitsConfig, PolicyConfig};
-use crate::shipper::Schedule;
+pub use crate::shipper::ShippingPlan;
 
 /// All that the agent can be told.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -60,19 +60,6 @@ pub struct AgentConfig {
     pub notify: NotifyConfig,
     /// The agent's own log.
     pub log: LogConfig,
-}
-
-/// When dumps go to the store.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ShippingPlan {
-    /// As soon as they are sealed.
-    Events,
-    /// All that waits, each time so much time has passed.
-    Interval(std::time::Duration),
-    /// All that waits, at the times of a cron expression.
-    Schedule(Box<Schedule>),
-    /// Never: they stay on the node.
-    Off,
 }
 
 impl ShippingConfig {
