@@ -3,9 +3,8 @@
 mod agent;
 
 pub use agent::{
-    AgentArgs, AgentCommand, CaptureArgs, CheckConfigArgs, DoctorArgs, InstallArgs, LogFormatArg,
-    ModeArg, NodeArgs, PathArgs, PodsArg, ReleaseArg, RunArgs, SeenArgs, ShipArg, ShippingArgs,
-    StrategyArg, SweepArgs, UninstallArgs, WorkloadArgs,
+    AgentArgs, AgentCommand, CaptureArgs, CheckConfigArgs, DoctorArgs, NodeArgs, PathArgs,
+    SeenArgs, ShippingArgs, SweepArgs, WorkloadArgs,
 };
 
 use std::path::PathBuf;

@@ -14,9 +14,7 @@ use anyhow::Result;
 use cdh_agent::config::AgentConfig;
 use cdh_agent::{AgentPaths, InstallError, InstallOptions, PatternOwner, ShipperError};
 
-use crate::args::{
-    AgentArgs, AgentCommand, GlobalArgs, InstallArgs, PathArgs, SweepArgs, UninstallArgs,
-};
+use crate::args::{AgentArgs, AgentCommand, GlobalArgs, SweepArgs};
 use crate::pipeline;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
