@@ -22,6 +22,7 @@ pub mod notify;
 pub mod observe;
 mod paths;
 pub mod policy;
+mod private_file;
 pub mod shipper;
 pub mod spool;
 pub mod workload;
@@ -33,7 +34,7 @@ pub use node::install::{
 pub use node::status::{PatternOwner, Status, StatusError, status};
 pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
 pub use shipper::{
-    OpenStore, Schedule, SetuidDumps, ShipperError, ShipperEvent, ShipperOptions, ShippingPlan,
-    SweepError, SweepReport, ask_to_ship, run, run_until, sweep, wait_for_stop,
+    DropLine, OpenStore, Schedule, SetuidDumps, ShipperError, ShipperEvent, ShipperOptions,
+    ShippingPlan, SweepError, SweepReport, ask_to_ship, run, run_until, sweep, wait_for_stop,
 };
 pub use workload::WorkloadOptions;

@@ -30,6 +30,8 @@ pub struct AgentPaths {
     pub handler: PathBuf,
     /// Backup of the settings, locks.
     pub state: PathBuf,
+    /// Records of crashes where the state cannot be written: in memory.
+    pub fallback: PathBuf,
     /// Dumps between handler and shipper.
     pub spool: PathBuf,
     /// The kernel's settings.
@@ -45,6 +47,7 @@ impl Default for AgentPaths {
         Self {
             handler: "/usr/local/lib/cdh/cdh-handler".into(),
             state: "/var/lib/cdh".into(),
+            fallback: "/run/cdh".into(),
             spool: "/var/lib/cdh/spool".into(),
             settings: SettingsFiles::kernel(),
             workloads: WorkloadOptions::default(),
@@ -84,6 +87,7 @@ impl AgentPaths {
         Self {
             handler: root.join("lib").join(HANDLER_NAME),
             state: root.join("state"),
+            fallback: root.join("run"),
             spool: root.join("state/spool"),
             settings: SettingsFiles::kernel(),
             workloads: WorkloadOptions {

@@ -22,6 +22,8 @@ use super::process::ProcessHandles;
 const CRASHING_FRAMES: usize = 4096;
 /// Frames of each other thread at most.
 const OTHER_FRAMES: usize = 256;
+/// Bytes of a symbol table that is looked through for names.
+const SYMBOLS: u64 = 8 << 20;
 /// Bytes of decompressed sections (`.debug_frame`) that may be needed.
 const SECTIONS: u64 = 32 << 20;
 
@@ -30,7 +32,7 @@ const SECTIONS: u64 = 32 << 20;
 pub struct RawBacktrace {
     /// 1.
     pub schema: u32,
-    /// Of the crashing thread, by modules and addresses: the same for the same build only.
+    /// Of the crashing thread, by the names that symbol tables give.
     pub fingerprint: Option<String>,
     /// The crashing thread first.
     pub threads: Vec<RawThread>,
@@ -112,7 +114,9 @@ impl RawBacktrace {
             };
             let (frames, stop) = unwinder.unwind(&thread.registers, memory, limit);
             if index == 0 {
-                fingerprint = Fingerprint::from_unwound(&frames, &loaded);
+                // As the desk does, so that two builds of one bug have one name.
+                let explained = Fingerprint::from_symbols(&frames, stop, &loaded, SYMBOLS);
+                fingerprint = explained.map(|explained| explained.fingerprint);
             }
             threads.push(RawThread {
                 tid: thread.tid,

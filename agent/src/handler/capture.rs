@@ -12,40 +12,42 @@ use std::time::Duration;
 
 use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, Manifest, RawText, Verdict};
 use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory};
-use jiff::Timestamp;
 use serde::Serialize;
 
+use super::account;
 use super::arguments::HandlerArguments;
-use super::copying::{Copied, Hold};
+use super::cgroups;
+use super::copying::{Direct, Hold};
 use super::core_file::CoreFile;
 use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
-use super::dump_info::DumpInfo;
-use super::identity::{add_head, core_record, first_manifest};
-use super::log::{HandlerLog, readable_size};
+use super::identity::{add_head, first_manifest};
+use super::log::HandlerLog;
 use super::minicore::{MinicoreReport, module_records, take_minicore};
 use super::pidfd;
 use super::pin::MemoryPin;
-use super::pod_policy;
+use super::plan::{self, Plan};
 use super::prepared::Prepared;
 use super::priority;
 use super::proc_facts::ProcFacts;
 use super::process::ProcessHandles;
 use super::process_memory::ProcessMemory;
 use super::recorder::Recorder;
+use super::sealing::{LostEntry, begin_entry, nothing, reason_of};
 use super::settings::HandlerSettings;
 use super::slots::Slot;
 use super::verdict::StreamEnd;
+use crate::policy::Action;
 use crate::spool::{PartialEntry, SpoolError};
 
 /// How the core is stored.
 pub(super) const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
 
-/// A dump that was taken.
+/// What became of a crash.
 #[derive(Debug)]
 pub struct Captured {
-    /// The sealed entry.
-    pub path: PathBuf,
+    /// The sealed entry; `None` where the policy wants none.
+    pub path: Option<PathBuf>,
     /// What was taken, and what not.
     pub summary: String,
     /// Whether the core is whole.
@@ -89,11 +91,22 @@ pub(super) fn capture_prepared(
         mut log,
     } = prepared;
     priority::restore();
-    let settings = &*pod_policy::settings_for(settings, cgroup.as_ref());
+    cgroups::enter(settings.limits.cgroup.as_deref());
     let id = DumpId::random();
-    let entry = PartialEntry::create(&settings.spool, id)?;
     let mut manifest = first_manifest(id, arguments, process.as_ref());
-    manifest.workload = pod_policy::workload(cgroup.as_ref());
+    manifest.workload = plan::workload(cgroup.as_ref());
+    let plan = Plan::make(settings, arguments, &manifest, cgroup.as_ref());
+    if plan.action() == Action::Ignore {
+        return Ok(nothing(settings, &manifest, &plan, &log));
+    }
+    let settings = &*plan.settings(settings);
+    let begun = begin_entry(settings, &manifest);
+    let entry = begun.inspect_err(|error| {
+        let why = gap("", error).why;
+        let record = account::of_nothing(&manifest, reason_of(error), &why);
+        account::append(settings, &record);
+    })?;
+    let lost = LostEntry::new(&manifest, settings);
     let mut capture = Capture {
         entry,
         manifest,
@@ -108,10 +121,9 @@ pub(super) fn capture_prepared(
         watch,
         pidfd,
         facts,
+        plan,
+        blocked: None,
     };
-    capture.note_gap_of("identity", |capture| {
-        capture.entry.write_identity(&capture.manifest)
-    });
     capture.note_gap_of("reserve", |capture| capture.entry.reserve(settings.reserve));
     for problem in &arguments.problems {
         capture.gaps.push(Gap {
@@ -120,7 +132,9 @@ pub(super) fn capture_prepared(
         });
     }
     capture.log.note("entry created");
-    capture.run(stream, cgroup.as_ref())
+    let captured = capture.run(stream, cgroup.as_ref());
+    lost.tell(&captured);
+    captured
 }
 
 pub(super) fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
@@ -136,9 +150,9 @@ pub(super) fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
     }
 }
 
-/// The error as one of the operating system's, whose kind tells a full disk from others.
-pub(super) fn io_error(error: SpoolError) -> std::io::Error {
-    let mut source: Option<&dyn std::error::Error> = Some(&error);
+/// What the operating system said; it tells a full disk from others.
+pub(super) fn kind_of(error: &SpoolError) -> std::io::ErrorKind {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
     let mut kind = std::io::ErrorKind::Other;
     while let Some(cause) = source {
         if let Some(cause) = cause.downcast_ref::<std::io::Error>() {
@@ -146,14 +160,12 @@ pub(super) fn io_error(error: SpoolError) -> std::io::Error {
         }
         source = cause.source();
     }
-    std::io::Error::new(kind, gap("", &error).why)
+    kind
 }
 
-/// The handler's greatest use of memory so far, as the kernel tells it.
-fn peak_memory() -> Option<String> {
-    let status = std::fs::read("/proc/self/status").ok()?;
-    let peak = super::process::status_field(&status, "VmHWM")?;
-    Some(RawText::from(peak).to_string())
+/// The error as one of the operating system's.
+pub(super) fn io_error(error: SpoolError) -> std::io::Error {
+    std::io::Error::new(kind_of(&error), gap("", &error).why)
 }
 
 /// No page is known.
@@ -174,7 +186,7 @@ enum Unwinding {
 
 pub(super) struct Capture<'a> {
     pub(super) entry: PartialEntry,
-    manifest: Manifest,
+    pub(super) manifest: Manifest,
     pub(super) gaps: Vec<Gap>,
     pub(super) log: &'a mut HandlerLog,
     pub(super) settings: &'a HandlerSettings,
@@ -182,13 +194,16 @@ pub(super) struct Capture<'a> {
     memory: Option<File>,
     /// The memory, or why it cannot be read.
     pub(super) space: Option<Result<ProcessMemory, String>>,
-    pin: Option<MemoryPin>,
+    pub(super) pin: Option<MemoryPin>,
     /// The core is not in the kernel's order.
     pub(super) rearranged: bool,
     pub(super) watch: Option<DeathWatch>,
     /// Of a process that was gone before anything could be opened.
     pidfd: Option<OwnedFd>,
     pub(super) facts: Option<(ProcFacts, Vec<Gap>)>,
+    pub(super) plan: Plan,
+    /// How long the process had to wait for its end.
+    pub(super) blocked: Option<Duration>,
 }
 
 impl Capture<'_> {
@@ -220,17 +235,31 @@ impl Capture<'_> {
         }
         self.log
             .note(&format!("head of {} bytes", head_bytes.len()));
+        let signal = Some(self.manifest.signal.number).filter(|number| *number > 0);
+        self.plan.decide(self.settings, &self.manifest, signal);
+        if self.plan.action() == Action::Ignore {
+            return Ok(self.discard());
+        }
         let directory = self.entry.directory();
         let settings = self.settings;
         let guard = directory
-            .map(|directory| DiskGuard::new(directory, settings.floor, settings.core_limit))
+            .map(|directory| DiskGuard::new(directory, settings))
             .map_err(|source| SpoolError::Io {
                 path: self.entry.path().to_owned(),
                 source,
             })?;
-        let mut core = self.begin_core(&head_bytes, &guard);
+        let mut core = match self.plan.action() {
+            Action::Full => self.begin_core(&head_bytes, &guard),
+            _ => Err(std::io::ErrorKind::Unsupported.into()),
+        };
         if let Some(head) = &head {
             self.minicore(head);
+        }
+        self.plan.admit(self.manifest.fingerprint.as_deref());
+        match self.plan.action() {
+            Action::Full => {}
+            Action::Ignore => return Ok(self.discard()),
+            _ => return self.seal_without_core(stream),
         }
         let mut expected = head.as_ref().map(CoreHead::expected_len);
         if let Some(foreign) = foreign {
@@ -251,6 +280,11 @@ impl Capture<'_> {
         }
         self.write_facts();
         drop(head);
+        let need = direct.as_ref().map(Direct::resident).or(expected);
+        if !self.has_room(need.unwrap_or(0), &guard) {
+            drop(core);
+            return self.seal_without_core(stream);
+        }
         let mut hold = Hold {
             stream: Some(stream),
             pin: self.pin.take(),
@@ -261,6 +295,7 @@ impl Capture<'_> {
             && self.may_go_early(direct, &mut hold, cgroup)
         {
             hold.stream = None;
+            self.blocked = Some(self.log.elapsed());
             priority::lower();
             self.log.note("process released, its memory is held");
         }
@@ -307,7 +342,7 @@ impl Capture<'_> {
         self.seal()
     }
 
-    fn note_gap_of<E: std::error::Error>(
+    pub(super) fn note_gap_of<E: std::error::Error>(
         &mut self,
         what: &str,
         step: impl FnOnce(&mut Self) -> Result<(), E>,
@@ -380,7 +415,10 @@ impl Capture<'_> {
             let process = self.process.as_ref().ok_or(gone)?;
             let memory = self.memory.as_ref().ok_or(gone)?.try_clone()?;
             let [minicore, backtrace] = &kinds;
-            let out = self.entry.create_file(minicore)?.finish().0;
+            let out = match self.plan.action() {
+                Action::Metadata => None,
+                _ => Some(self.entry.create_file(minicore)?.finish().0),
+            };
             let backtrace = match unwinding {
                 Unwinding::Wanted => Some(self.entry.create_file(backtrace)?.finish().0),
                 Unwinding::Left => None,
@@ -395,7 +433,7 @@ impl Capture<'_> {
         })
     }
 
-    fn write_facts(&mut self) {
+    pub(super) fn write_facts(&mut self) {
         let Some((facts, gaps)) = self.facts.take() else {
             return;
         };
@@ -406,89 +444,10 @@ impl Capture<'_> {
         self.note_gap_of("identity", |this| this.entry.write_identity(&this.manifest));
     }
 
-    fn write_json(&mut self, kind: EntryKind, what: &str, value: &impl Serialize) {
+    pub(super) fn write_json(&mut self, kind: EntryKind, what: &str, value: &impl Serialize) {
         self.note_gap_of(what, |this| {
             let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::other)?;
             this.entry.write_file(&kind, &bytes).map_err(io_error)
         });
     }
-
-    fn finish_core(&mut self, copied: Copied<'_>, got: u64, expected: Option<u64>) {
-        let outcome = copied.outcome;
-        for error in [&outcome.write_error, &outcome.read_error]
-            .into_iter()
-            .flatten()
-        {
-            self.gaps.push(gap("core", error));
-        }
-        self.entry.release_reserve();
-        self.manifest.core = None;
-        let encoding = copied.encoding;
-        let stored = match copied.core.filter(|_| got > 0).map(CoreFile::finish) {
-            Some(Ok(size)) => size,
-            Some(Err(error)) => {
-                // The frames are there; the shipper's salvage cannot do better than a gap here.
-                self.gaps.push(gap("core", &error));
-                self.entry.remove_file(&CORE.file_name());
-                self.manifest.verdict = Verdict::Empty {
-                    cause: cdh_bundle::Cause::NoSpace,
-                    evidence: Some(error.to_string()),
-                };
-                return;
-            }
-            None if encoding == CoreEncoding::None => got,
-            None => return self.entry.remove_file(&CORE.file_name()),
-        };
-        let expected = expected.unwrap_or(got);
-        self.manifest.core = Some(core_record(&self.manifest.stem, encoding, got, expected));
-        self.log
-            .note(&format!("core stored in {}", readable_size(stored)));
-    }
-
-    fn seal(mut self) -> Result<Captured, SpoolError> {
-        let encoding = self.manifest.core.as_ref().map(|core| core.encoding);
-        let kind = encoding.map_or(CORE, EntryKind::Core);
-        let core = kind.bundle_name(&self.manifest.stem);
-        let info = DumpInfo::new(&self.manifest, &core);
-        self.write_json(EntryKind::DumpInfo, "dump-info.json", &info);
-        let verdict = self.manifest.verdict.clone();
-        self.log.note(&verdict.describe());
-        if let Some(peak) = peak_memory() {
-            self.log
-                .note(&format!("peak memory of the handler: {peak}"));
-        }
-        for gap in &self.gaps {
-            self.log
-                .note(&format!("missing: {}: {}", gap.what, gap.why));
-        }
-        let text = self.log.text().to_owned();
-        self.note_gap_of("log", |this| {
-            this.entry
-                .write_file(&EntryKind::HandlerLog, text.as_bytes())
-        });
-        self.manifest.gaps = self.gaps;
-        self.manifest.finished_at = Some(Timestamp::now());
-        let summary = summary(&self.manifest, self.log.elapsed());
-        let path = self.entry.seal(self.manifest)?;
-        Ok(Captured {
-            path,
-            summary,
-            verdict,
-        })
-    }
-}
-
-/// One line for the kernel log.
-fn summary(manifest: &Manifest, elapsed: std::time::Duration) -> String {
-    let process = &manifest.process;
-    format!(
-        "dump {} of {} (pid {}, {}): {} in {:.3} s, {} gaps",
-        manifest.id,
-        process.name,
-        process.pid,
-        manifest.signal.name,
-        manifest.verdict.describe(),
-        elapsed.as_secs_f64(),
-        manifest.gaps.len(),
-    )
 }

@@ -34,6 +34,18 @@ pub(super) fn directory(cgroup: &[u8], mounts: &[u8], controller: &str) -> Optio
     plain.then(|| mount.join(path))
 }
 
+/// Enters the cgroup of version 2 at this path below its root, where it is there: what a node's
+/// operator grants to handlers holds for this one then.
+pub(super) fn enter(cgroup: Option<&str>) {
+    let Some(cgroup) = cgroup else { return };
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let line = format!("0::/{}", cgroup.trim_start_matches('/'));
+    if let Some(directory) = directory(line.as_bytes(), &mounts, "") {
+        // A capture outside of it is better than none.
+        let _ = std::fs::write(directory.join("cgroup.procs"), b"0");
+    }
+}
+
 /// Mount point of the file system of this type whose options name the controller.
 fn mount_of(mounts: &[u8], kind: &str, controller: Option<&str>) -> Option<PathBuf> {
     String::from_utf8_lossy(mounts).lines().find_map(|line| {

@@ -56,6 +56,12 @@ pub(super) struct Direct {
 }
 
 impl Direct {
+    /// Bytes that the process really has.
+    #[must_use]
+    pub(super) fn resident(&self) -> u64 {
+        self.resident
+    }
+
     /// Bytes of the whole core.
     #[must_use]
     pub(super) fn end(&self) -> u64 {
@@ -446,6 +452,7 @@ impl Capture<'_> {
         hold.pin = None;
         hold.held = None;
         if waited {
+            self.blocked = Some(self.log.elapsed());
             priority::lower();
             self.log.note("process released");
         }

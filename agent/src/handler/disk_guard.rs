@@ -4,11 +4,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::settings::HandlerSettings;
+use crate::spool::floor_of;
+
 /// Bytes between two looks at the file system at most; the less is left, the more often it is asked.
 const STRIDE: u64 = 32 << 20;
-
-/// The floor is never more than this part of the file system.
-const SMALLEST_PART: u64 = 20;
 
 /// Says whether more may be written.
 #[derive(Debug)]
@@ -18,33 +18,46 @@ pub(super) struct DiskGuard {
     floor: u64,
     /// Bytes that may be written at all.
     limit: u64,
+    /// Bytes that the spool's quota leaves.
+    quota: AtomicU64,
     written: AtomicU64,
     /// Bytes written at which to look again.
     next_look: AtomicU64,
 }
 
 impl DiskGuard {
-    /// Over the file system of this directory. On a small one the floor is a twentieth of it at most;
-    /// 0 as limit means none.
+    /// Over the file system of this directory, with the floor and the limit of the settings.
     #[must_use]
-    pub(super) fn new(directory: OwnedFd, floor: u64, limit: u64) -> Self {
+    pub(super) fn new(directory: OwnedFd, settings: &HandlerSettings) -> Self {
         let size = rustix::fs::fstatvfs(&directory).map_or(u64::MAX, |found| {
             found.f_blocks.saturating_mul(found.f_frsize)
         });
         Self {
             directory,
-            floor: floor.min(size / SMALLEST_PART),
-            limit: if limit == 0 { u64::MAX } else { limit },
+            floor: floor_of(&settings.limits, settings.floor, size),
+            limit: match settings.core_limit {
+                // None.
+                0 => u64::MAX,
+                limit => limit,
+            },
+            quota: AtomicU64::new(u64::MAX),
             written: AtomicU64::new(0),
             next_look: AtomicU64::new(0),
         }
     }
 
+    /// Lets no more than this be written in all.
+    pub(super) fn set_quota(&self, bytes: u64) {
+        self.quota.store(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes that may still be written now; `u64::MAX` where the file system does not tell.
     #[must_use]
     pub(super) fn room(&self) -> u64 {
+        let quota = self.quota.load(Ordering::Relaxed);
         let left = self
             .limit
+            .min(quota)
             .saturating_sub(self.written.load(Ordering::Relaxed));
         left.min(self.free().saturating_sub(self.floor))
     }
@@ -52,7 +65,7 @@ impl DiskGuard {
     /// Asks for leave to write so many bytes.
     ///
     /// # Errors
-    /// `FileTooLarge` at the limit, `StorageFull` at the floor.
+    /// `FileTooLarge` at the limit, `QuotaExceeded` at the quota, `StorageFull` at the floor.
     pub(super) fn admit(&self, bytes: u64) -> io::Result<()> {
         let before = self.written.fetch_add(bytes, Ordering::Relaxed);
         let after = before.saturating_add(bytes);
@@ -60,6 +73,11 @@ impl DiskGuard {
             let limit = self.limit;
             let what = format!("the limit of {limit} bytes for a core is reached");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
+        let quota = self.quota.load(Ordering::Relaxed);
+        if after > quota {
+            let what = format!("the spool's quota leaves {quota} bytes");
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, what));
         }
         if after >= self.next_look.load(Ordering::Relaxed) {
             let free = self.free();
@@ -88,7 +106,12 @@ mod tests {
 
     fn guard(floor: u64, limit: u64) -> DiskGuard {
         let directory = std::fs::File::open(std::env::temp_dir()).unwrap();
-        DiskGuard::new(directory.into(), floor, limit)
+        let settings = HandlerSettings {
+            floor,
+            core_limit: limit,
+            ..HandlerSettings::default()
+        };
+        DiskGuard::new(directory.into(), &settings)
     }
 
     #[test]
@@ -99,6 +122,17 @@ mod tests {
         guard.admit(40).unwrap();
         let error = guard.admit(1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn what_the_quota_leaves_is_not_exceeded() {
+        let guard = guard(0, 100);
+        guard.set_quota(50);
+        assert_eq!(guard.room(), 50);
+        guard.admit(50).unwrap();
+        let error = guard.admit(1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+        assert!(error.raw_os_error().is_none());
     }
 
     #[test]

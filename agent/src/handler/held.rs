@@ -8,10 +8,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
+
+use crate::private_file::PrivateDirectory;
 
 /// Directory of the notes in the spool.
 const DIRECTORY: &str = ".held";
@@ -30,7 +32,7 @@ impl Held {
     /// `None` where that cannot be noted.
     pub(super) fn note(spool: &Path, id: &str, bytes: u64) -> Option<(Self, u64)> {
         let directory = spool.join(DIRECTORY);
-        let _ = fs::DirBuilder::new().mode(0o700).create(&directory);
+        let _private = PrivateDirectory::make(&directory).ok()?;
         // Under its name only when it is locked, or somebody might take its handler for dead.
         let (draft, path) = (directory.join(format!(".{id}")), directory.join(id));
         let mut file = open(&draft, true)?;

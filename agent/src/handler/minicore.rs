@@ -57,14 +57,14 @@ pub(super) struct MinicoreReport {
 }
 
 /// Takes the minicore of the process, whose `mem` is open, into `out`, and the backtrace into
-/// `backtrace`, if that is wanted.
+/// `backtrace`, each if it is wanted.
 ///
 /// # Errors
 /// When the child that does it dies or takes too long.
 pub(super) fn take_minicore(
     head: &CoreHead,
     (process, memory): (&ProcessHandles, File),
-    out: File,
+    out: Option<File>,
     backtrace: Option<File>,
     settings: &HandlerSettings,
 ) -> Result<MinicoreReport, IsolatedError> {
@@ -92,6 +92,9 @@ pub(super) fn take_minicore(
             }
             report.fingerprint = taken.fingerprint;
         }
+        let Some(out) = out else {
+            return report;
+        };
         keep_other_stacks(head, &memory, settings);
         keep_loader_list(head, &memory);
         if let Some(vdso) = head.aux(AT_SYSINFO_EHDR) {

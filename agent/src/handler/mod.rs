@@ -3,6 +3,7 @@
 //! Synchronous, no network, no symbols, bounded memory whatever the core's size. It reads the core
 //! from standard input and leaves a sealed entry in the spool; shipping is not its job.
 
+mod account;
 mod arguments;
 mod backtrace;
 mod capture;
@@ -29,7 +30,7 @@ mod minicore;
 mod pidfd;
 mod pin;
 pub(crate) mod plain_file;
-mod pod_policy;
+mod plan;
 mod prepared;
 mod priority;
 mod proc_facts;
@@ -39,6 +40,7 @@ mod protect;
 mod receiver;
 mod recorder;
 mod room;
+mod sealing;
 mod self_check;
 mod sender;
 pub mod settings;
@@ -152,11 +154,12 @@ impl Chain {
 
     /// Hands the core on and tells the kernel's log what became of it.
     fn hand_on(self, arguments: &HandlerArguments, captured: Option<&Captured>) {
-        let (Some((pattern, facts)), Some(captured)) = (self.previous, captured) else {
+        let entry = captured.and_then(|captured| captured.path.as_ref());
+        let (Some((pattern, facts)), Some(entry)) = (self.previous, entry) else {
             return;
         };
         let pid = arguments.pid.unwrap_or(0);
-        match chain::hand_on(&pattern, arguments, &facts, &captured.path) {
+        match chain::hand_on(&pattern, arguments, &facts, entry) {
             Ok(what) => kernel_log(Level::Info, &format!("pid {pid}: {what}")),
             Err(why) => kernel_log(Level::Warning, &format!("pid {pid}: not handed on: {why}")),
         }
@@ -168,6 +171,8 @@ fn report(arguments: &HandlerArguments, captured: Result<Captured, SpoolError>) 
     match captured {
         Ok(captured) => {
             let level = match captured.verdict {
+                // Whoever wants no dump is not to be warned of it.
+                _ if captured.path.is_none() => Level::Info,
                 cdh_bundle::Verdict::Complete => Level::Info,
                 _ => Level::Warning,
             };

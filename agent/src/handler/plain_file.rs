@@ -157,6 +157,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::super::core_copy::copy_places;
+    use super::super::settings::HandlerSettings;
     use super::*;
 
     #[test]
@@ -169,7 +170,13 @@ mod tests {
         let original = directory.path().join("original");
         std::fs::write(&original, &core).unwrap();
         let original = File::open(original).unwrap();
-        let guard = DiskGuard::new(File::open(directory.path()).unwrap().into(), 0, 0);
+        let guard = DiskGuard::new(
+            File::open(directory.path()).unwrap().into(),
+            &HandlerSettings {
+                floor: 0,
+                ..HandlerSettings::default()
+            },
+        );
         let create = |name: &str| {
             let mut options = File::options();
             options.read(true).write(true).create_new(true);

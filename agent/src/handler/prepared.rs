@@ -80,7 +80,7 @@ impl Prepared {
         });
         let facts = process
             .as_ref()
-            .map(|process| ProcFacts::read(process, cgroup.clone()));
+            .map(|process| ProcFacts::read(process, cgroup.clone(), &settings.policy));
         log.note("facts of /proc read");
         let pidfd = pidfd.filter(|_| process.is_none());
         Self {

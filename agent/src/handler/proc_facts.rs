@@ -1,7 +1,8 @@
 //! `proc.json`: what `/proc` says about the process, as far as it can be read.
 //!
 //! Each fact stands alone: one that cannot be read is absent and becomes a gap. Of the environment
-//! only the names are taken; values are where secrets are. Lists are capped, with the true count
+//! only the names are taken, and values of variables that the policy names; others are where secrets
+//! are. Lists are capped, with the true count
 //! beside them.
 
 use std::io;
@@ -10,11 +11,18 @@ use cdh_bundle::{Gap, RawText};
 use serde::{Deserialize, Serialize};
 
 use super::process::{ProcessHandles, status_field};
+use crate::policy::PolicyConfig;
 
 /// Open files that are listed at most.
 const OPEN_FILES: usize = 1024;
 /// Environment names that are listed at most.
 const ENVIRONMENT_NAMES: usize = 4096;
+/// Bytes of a variable's value that are kept at most.
+const VALUE: usize = 4096;
+/// Secrets that are looked for in the arguments.
+const SECRETS: usize = 32;
+/// Threads whose names are read at most: each takes some microseconds.
+const THREADS: usize = 512;
 /// Bytes of the command line that are kept at most.
 const COMMAND_LINE: usize = 256 << 10;
 
@@ -25,6 +33,24 @@ pub struct OpenFile {
     pub fd: u32,
     /// What `/proc/<pid>/fd/<fd>` links to.
     pub target: RawText,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variable {
+    /// Its name.
+    pub name: RawText,
+    /// Its value.
+    pub value: RawText,
+}
+
+/// One thread.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedThread {
+    /// Its id in the process's own pid namespace, as the core has it.
+    pub tid: u32,
+    /// Its name.
+    pub name: RawText,
 }
 
 /// One namespace of the process.
@@ -69,8 +95,13 @@ pub struct ProcFacts {
     pub cwd: Option<RawText>,
     /// Target of `root`.
     pub root: Option<RawText>,
-    /// Names of the environment's variables, never their values.
+    /// Names of the environment's variables.
     pub environment_names: Option<Vec<RawText>>,
+    /// Values of those variables that the node's policy names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub environment: Vec<Variable>,
+    /// Names of the threads.
+    pub threads: Vec<NamedThread>,
     /// `cgroup`.
     pub cgroup: Option<RawText>,
     /// `limits`.
@@ -95,7 +126,11 @@ impl ProcFacts {
     /// Reads everything; what cannot be read is a gap. `cgroup` was read earlier, because a killed
     /// process leaves its cgroup within milliseconds.
     #[must_use]
-    pub fn read(process: &ProcessHandles, cgroup: Option<RawText>) -> (Self, Vec<Gap>) {
+    pub fn read(
+        process: &ProcessHandles,
+        cgroup: Option<RawText>,
+        policy: &PolicyConfig,
+    ) -> (Self, Vec<Gap>) {
         let mut gaps = Vec::new();
         let mut note = |what: &str, error: io::Error| {
             gaps.push(Gap {
@@ -121,7 +156,17 @@ impl ProcFacts {
         facts.status = text("status");
         facts.oom_score_adjustment = text("oom_score_adj");
         facts.arguments = text("cmdline").map(|line| split_arguments(line.as_bytes()));
-        facts.environment_names = text("environ").map(|text| environment_names(text.as_bytes()));
+        if let Some(environment) = text("environ") {
+            let environment = environment.as_bytes();
+            facts.environment_names = Some(environment_names(environment));
+            facts.environment = kept_variables(environment, policy);
+            let secrets = secrets(environment, policy);
+            for argument in facts.arguments.iter_mut().flatten() {
+                remove_secrets(argument, &secrets);
+            }
+        }
+        let status = facts.status.as_ref().map(RawText::as_bytes);
+        facts.threads = thread_names(process, status.unwrap_or_default());
         let mut link = |name: &str| match process.read_link(name) {
             Ok(target) => Some(target),
             Err(error) => {
@@ -170,6 +215,98 @@ pub(super) fn split_arguments(line: &[u8]) -> Vec<RawText> {
         [] => Vec::new(),
         line => line.split(|&byte| byte == 0).map(RawText::from).collect(),
     }
+}
+
+/// Name and value of each variable.
+fn variables(environment: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let parts = environment.split(|&byte| byte == 0);
+    parts.filter_map(|variable| {
+        let end = variable.iter().position(|&byte| byte == b'=')?;
+        let value = variable.get(end.saturating_add(1)..)?;
+        Some((variable.get(..end)?, value))
+    })
+}
+
+fn kept_variables(environment: &[u8], policy: &PolicyConfig) -> Vec<Variable> {
+    if policy.environment.is_empty() {
+        return Vec::new();
+    }
+    let kept = variables(environment)
+        .filter(|(name, _)| policy.keeps_value(&String::from_utf8_lossy(name)))
+        .take(ENVIRONMENT_NAMES);
+    kept.map(|(name, value)| Variable {
+        name: RawText::from(name),
+        value: RawText::from(value.get(..VALUE).unwrap_or(value)),
+    })
+    .collect()
+}
+
+/// Values of variables that are called like secrets, and are long enough to be looked for elsewhere.
+fn secrets(environment: &[u8], policy: &PolicyConfig) -> Vec<Vec<u8>> {
+    /// `1` and `true` are everywhere.
+    const SHORTEST: usize = 6;
+    let found = variables(environment)
+        .take(ENVIRONMENT_NAMES)
+        .filter(|(name, value)| {
+            (SHORTEST..=VALUE).contains(&value.len())
+                && policy.is_secret(&String::from_utf8_lossy(name))
+        });
+    found
+        .map(|(_, value)| value.to_vec())
+        .take(SECRETS)
+        .collect()
+}
+
+/// A secret of the environment is passed on in arguments, too.
+fn remove_secrets(argument: &mut RawText, secrets: &[Vec<u8>]) {
+    for secret in secrets {
+        let bytes = argument.as_bytes();
+        let Some(at) = find(bytes, secret) else {
+            continue;
+        };
+        let mut clean = bytes.get(..at).unwrap_or_default().to_vec();
+        clean.extend_from_slice(b"<removed>");
+        clean.extend_from_slice(
+            bytes
+                .get(at.saturating_add(secret.len())..)
+                .unwrap_or_default(),
+        );
+        *argument = RawText::new(clean);
+    }
+}
+
+fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
+    text.windows(wanted.len())
+        .position(|window| window == wanted)
+}
+
+/// Names of the threads, with their ids as the process itself sees them.
+fn thread_names(process: &ProcessHandles, status: &[u8]) -> Vec<NamedThread> {
+    // `NSpid`: one id for each pid namespace, from the outside in.
+    let depth = status_field(status, "NSpid").map_or(1, |ids| columns(ids).count());
+    let mut tids = process.threads(THREADS);
+    tids.sort_unstable();
+    tids.dedup();
+    let name = |tid: u32| {
+        let name = process.read_of_thread(tid, "comm")?;
+        let tid = match depth {
+            0 | 1 => tid,
+            _ => {
+                let status = process.read_of_thread(tid, "status")?;
+                let last = columns(status_field(&status, "NSpid")?).last()?.to_vec();
+                std::str::from_utf8(&last).ok()?.parse().ok()?
+            }
+        };
+        let name = name.strip_suffix(b"\n").unwrap_or(&name);
+        let name = RawText::from(name);
+        Some(NamedThread { tid, name })
+    };
+    tids.into_iter().filter_map(name).collect()
+}
+
+fn columns(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let words = text.split(u8::is_ascii_whitespace);
+    words.filter(|word| !word.is_empty())
 }
 
 fn environment_names(environment: &[u8]) -> Vec<RawText> {
@@ -252,5 +389,23 @@ mod tests {
             environment_names(b"PATH=/bin\0TOKEN=secret=1\0overwritten secret\0=x\0EMPTY=\0");
         let found: Vec<_> = found.iter().map(ToString::to_string).collect();
         assert_eq!(found, ["PATH", "TOKEN", "EMPTY"]);
+    }
+
+    #[test]
+    fn values_are_taken_of_what_the_policy_names_and_secrets_leave_the_arguments() {
+        let policy: PolicyConfig =
+            serde_json::from_value(serde_json::json!({"environment": ["APP_*"]})).unwrap();
+        let environment = b"APP_MODE=fast\0APP_TOKEN=abcdef=1\0HOME=/root\0KEY=1";
+        let kept = kept_variables(environment, &policy);
+        assert_eq!(kept.len(), 1);
+        assert_eq!(
+            (kept[0].name.to_string(), kept[0].value.to_string()),
+            ("APP_MODE".to_owned(), "fast".to_owned())
+        );
+        let secrets = secrets(environment, &policy);
+        assert_eq!(secrets, [b"abcdef=1"]);
+        let mut argument = RawText::from("--token=abcdef=1,x");
+        remove_secrets(&mut argument, &secrets);
+        assert_eq!(argument.as_bytes(), b"--token=<removed>,x");
     }
 }

@@ -159,6 +159,20 @@ impl ProcessHandles {
         std::iter::once(self.pid).chain(ids).take(limit).collect()
     }
 
+    /// Reads a small file of one of its threads; `None` when that is gone.
+    #[must_use]
+    pub(super) fn read_of_thread(&self, tid: u32, name: &str) -> Option<Vec<u8>> {
+        let path = format!("task/{tid}/{name}");
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(&self.directory, path, flags, Mode::empty()).ok()?;
+        let mut bytes = Vec::new();
+        File::from(file)
+            .take(PROC_FILE_LIMIT)
+            .read_to_end(&mut bytes)
+            .ok()?;
+        Some(bytes)
+    }
+
     /// Opens the file that is mapped at exactly these addresses, whatever its name leads to now.
     #[must_use]
     pub(super) fn open_mapped_file(&self, start: u64, end: u64) -> Option<File> {

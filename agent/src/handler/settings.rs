@@ -95,6 +95,8 @@ pub struct HandlerSettings {
     pub reserve: u64,
     /// Directory of the ledger, beside which the drops are journalled.
     pub state: PathBuf,
+    /// Directory for the ledger where that cannot be written.
+    pub fallback: PathBuf,
     /// Which crashes become dumps.
     pub policy: PolicyConfig,
     /// What all dumps may take of the node. Without limits in the file there are none.
@@ -124,6 +126,7 @@ impl Default for HandlerSettings {
             minicore_seconds: 10,
             reserve: 1 << 20,
             state: "/var/lib/cdh".into(),
+            fallback: "/run/cdh".into(),
             policy: PolicyConfig::default(),
             limits: LimitsConfig::unlimited(),
         }

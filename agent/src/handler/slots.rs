@@ -4,14 +4,14 @@
 //! handler ends, however it ends. Whoever waits already has the memory pinned and its backtrace on
 //! disk, and goes on without a slot when waiting takes too long: nothing is lost to it.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::footprint;
+use crate::private_file::PrivateDirectory;
 
 /// Directory of the slots in the spool.
 const DIRECTORY: &str = ".slots";
@@ -32,10 +32,16 @@ impl Slot {
     pub(super) fn wait(spool: &Path, count: usize, patience: Duration) -> Self {
         let begun = Instant::now();
         let directory = spool.join(DIRECTORY);
-        let _ = fs::DirBuilder::new().mode(0o700).create(&directory);
-        let files: Vec<File> = (0..count.max(1))
-            .filter_map(|number| open(&directory.join(number.to_string())))
-            .collect();
+        // The first time it has to be made, and the spool may be missing.
+        let directory = PrivateDirectory::make(&directory).ok();
+        let open = |number: usize| {
+            let flags = OFlags::WRONLY | OFlags::CREATE;
+            directory
+                .as_ref()?
+                .open_file(&number.to_string(), flags)
+                .ok()
+        };
+        let files: Vec<File> = (0..count.max(1)).filter_map(open).collect();
         let mut is_small = false;
         let lock = loop {
             let taken =
@@ -57,13 +63,6 @@ impl Slot {
             waited: begun.elapsed(),
         }
     }
-}
-
-fn open(path: &PathBuf) -> Option<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-    options.open(path).ok()
 }
 
 #[cfg(test)]

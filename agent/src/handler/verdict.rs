@@ -56,7 +56,11 @@ impl StreamEnd<'_> {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
             );
             let limit = error.kind() == io::ErrorKind::FileTooLarge;
+            // Our own quota, not one of the file system's.
+            let ours =
+                error.kind() == io::ErrorKind::QuotaExceeded && error.raw_os_error().is_none();
             let cause = match (full, limit) {
+                _ if ours => Cause::Quota,
                 (true, _) => Cause::NoSpace,
                 (_, true) => Cause::Limit,
                 _ => Cause::Unknown,

@@ -1,4 +1,7 @@
+use std::fs;
+
 use cdh_bundle::RawText;
+use rustix::fs::Mode;
 
 use super::*;
 use crate::policy::Action;

@@ -16,16 +16,14 @@
 mod record;
 mod totals;
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, openat, renameat, unlinkat};
+use rustix::fs::OFlags;
 
+use crate::private_file::{PrivateDirectory, PrivateLock};
 pub use record::{DropReason, LedgerRecord, Outcome};
 pub use totals::{BYTES, Histogram, SECONDS, Totals};
 
@@ -33,15 +31,11 @@ const DIRECTORY: &str = "ledger";
 const RECORDS: &str = "records.jsonl";
 const OLDER: &str = "records.1.jsonl";
 const TOTALS: &str = "totals.json";
-const DRAFT: &str = "totals.json.new";
-const LOCK: &str = "lock";
 
 /// Bytes of a file of records, of which there are two: some 10,000 crashes.
 const RECORDS_LIMIT: u64 = 4 << 20;
 /// Bytes of the sums at most.
 const TOTALS_LIMIT: u64 = 256 << 10;
-/// How long to wait for others who write. Each takes well below a millisecond.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A ledger.
 #[derive(Clone, Debug)]
@@ -114,43 +108,20 @@ impl Ledger {
         }
         open.write_totals(&totals)?;
         for name in [TOTALS, OLDER, RECORDS] {
-            theirs.remove(name)?;
+            theirs.directory.remove(name)?;
         }
         Ok(records.len())
     }
 
     fn open(&self, access: Access) -> io::Result<Open> {
-        if access == Access::Write {
-            let mut private = fs::DirBuilder::new();
-            private
-                .recursive(true)
-                .mode(0o700)
-                .create(&self.directory)?;
-        }
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(&self.directory, flags, Mode::empty())?;
-        let metadata = File::from(directory.try_clone()?).metadata()?;
-        let own = rustix::process::geteuid().as_raw();
-        if metadata.uid() != own || metadata.mode() & 0o022 != 0 {
-            return Err(io::Error::other(
-                "others may write to the ledger's directory",
-            ));
-        }
+        let directory = match access {
+            Access::Write => PrivateDirectory::create(&self.directory)?,
+            Access::Read => PrivateDirectory::open(&self.directory)?,
+        };
         let lock = match access {
-            Access::Write => openat_ours(&directory, LOCK, OFlags::RDWR | OFlags::CREATE)?,
-            Access::Read => openat_ours(&directory, LOCK, OFlags::RDONLY)?,
+            Access::Write => directory.lock()?,
+            Access::Read => directory.lock_shared()?,
         };
-        let wanted = match access {
-            Access::Write => FlockOperation::NonBlockingLockExclusive,
-            Access::Read => FlockOperation::NonBlockingLockShared,
-        };
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = flock(&lock, wanted) {
-            if error != rustix::io::Errno::WOULDBLOCK || Instant::now() > deadline {
-                return Err(error.into());
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
         Ok(Open {
             directory,
             _lock: lock,
@@ -166,13 +137,13 @@ enum Access {
 
 /// A ledger that nobody else changes meanwhile.
 struct Open {
-    directory: OwnedFd,
-    _lock: File,
+    directory: PrivateDirectory,
+    _lock: PrivateLock,
 }
 
 impl Open {
     fn totals(&self) -> Option<Totals> {
-        serde_json::from_slice(&self.read(TOTALS, TOTALS_LIMIT)?).ok()
+        serde_json::from_slice(&self.directory.read(TOTALS, TOTALS_LIMIT)?).ok()
     }
 
     /// Sums where there are none, or none that can be read: numbers go on after the last record.
@@ -186,19 +157,12 @@ impl Open {
     }
 
     fn records(&self, name: &str) -> Vec<LedgerRecord> {
-        let text = self.read(name, RECORDS_LIMIT.saturating_mul(2));
+        let text = self.directory.read(name, RECORDS_LIMIT.saturating_mul(2));
         let text = text.unwrap_or_default();
         let lines = text.split(|&byte| byte == b'\n');
         lines
             .filter_map(|line| serde_json::from_slice(line).ok())
             .collect()
-    }
-
-    fn read(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
-        let file = openat_ours(&self.directory, name, OFlags::RDONLY).ok()?;
-        let mut bytes = Vec::new();
-        file.take(limit).read_to_end(&mut bytes).ok()?;
-        Some(bytes)
     }
 
     fn append(&self, totals: &mut Totals, record: &LedgerRecord, limit: u64) -> io::Result<u64> {
@@ -209,11 +173,11 @@ impl Open {
         let mut line = serde_json::to_vec(&record)?;
         line.push(b'\n');
         let flags = OFlags::RDWR | OFlags::CREATE;
-        let mut file = openat_ours(&self.directory, RECORDS, flags)?;
+        let mut file = self.directory.open_file(RECORDS, flags)?;
         let mut end = file.metadata()?.len();
         if end > 0 && end.saturating_add(line.len() as u64) > limit {
-            renameat(&self.directory, RECORDS, &self.directory, OLDER)?;
-            file = openat_ours(&self.directory, RECORDS, flags)?;
+            self.directory.rename(RECORDS, OLDER)?;
+            file = self.directory.open_file(RECORDS, flags)?;
             end = 0;
         }
         // A line that was not finished must not swallow this one.
@@ -233,33 +197,9 @@ impl Open {
         Ok(record.seq)
     }
 
-    /// The old ones or the new ones are there, never half of them.
     fn write_totals(&self, totals: &Totals) -> io::Result<()> {
-        self.remove(DRAFT)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let mut file = openat_ours(&self.directory, DRAFT, flags)?;
-        file.write_all(&serde_json::to_vec(totals)?)?;
-        Ok(renameat(&self.directory, DRAFT, &self.directory, TOTALS)?)
+        self.directory.replace(TOTALS, &serde_json::to_vec(totals)?)
     }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        match unlinkat(&self.directory, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// Opens a regular file of ours that has no other name.
-fn openat_ours(directory: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
-    let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?);
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.nlink() != 1 {
-        let what = format!("`{name}` in the ledger is no file of ours");
-        return Err(io::Error::other(what));
-    }
-    Ok(file)
 }
 
 #[cfg(test)]

@@ -217,6 +217,16 @@ impl LedgerRecord {
         }
     }
 
+    /// What it counts under in the sums: `kept`, `dropped/policy`.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let outcome = self.outcome.name();
+        match self.reason {
+            Some(reason) => format!("{outcome}/{}", reason.name()),
+            None => outcome.to_owned(),
+        }
+    }
+
     /// The same with a reason.
     #[must_use]
     pub fn because(mut self, reason: DropReason, detail: impl Into<String>) -> Self {

@@ -115,7 +115,7 @@ impl Totals {
     /// Adds a record.
     #[allow(clippy::cast_precision_loss)]
     pub(super) fn add(&mut self, record: &LedgerRecord) {
-        let key = key(record);
+        let key = record.key();
         let count = self.by_outcome.entry(key).or_default();
         *count = count.saturating_add(1);
         if !record.outcome.is_crash() {
@@ -137,15 +137,6 @@ impl Totals {
         if record.core_bytes > 0 {
             self.core_sizes.add(&BYTES, record.core_bytes as f64);
         }
-    }
-}
-
-/// What a record counts under.
-pub(super) fn key(record: &LedgerRecord) -> String {
-    let outcome = record.outcome.name();
-    match record.reason {
-        Some(reason) => format!("{outcome}/{}", reason.name()),
-        None => outcome.to_owned(),
     }
 }
 

@@ -106,6 +106,8 @@ impl InstallOptions {
     pub fn new(paths: AgentPaths, handler_source: PathBuf) -> Self {
         let handler = HandlerSettings {
             spool: paths.spool.clone(),
+            state: paths.state.clone(),
+            fallback: paths.fallback.clone(),
             ..HandlerSettings::default()
         };
         Self {
@@ -169,10 +171,13 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     let _ = binary::remove_leftovers(&paths.handler);
     let linkage = binary::place(&options.handler_source, &paths.handler)?;
     // The kernel starts it in `/`.
-    let spool = std::path::absolute(&paths.spool).map_err(|source| InstallError::Create {
-        path: paths.spool.clone(),
-        source,
-    })?;
+    let absolute = |path: &Path| {
+        std::path::absolute(path).map_err(|source| InstallError::Create {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let spool = absolute(&paths.spool)?;
     // Without it dumps lack a name; with another root than the node's own there is none.
     let kill_trace = match paths.settings == SettingsFiles::kernel() {
         true => ensure_kill_trace(&paths.state).ok(),
@@ -185,6 +190,8 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
             true => previous_pattern(paths, &before)?,
             false => None,
         },
+        state: absolute(&paths.state)?,
+        fallback: absolute(&paths.fallback)?,
         kill_trace,
         ..options.handler.clone()
     };

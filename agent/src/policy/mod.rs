@@ -5,11 +5,15 @@
 //! kept is recorded with its reason.
 
 mod config;
+mod decision;
 mod glob;
+mod rates;
 mod size;
 
 pub use config::{
     Action, ConfigError, LimitsConfig, OneOrMore, PolicyConfig, RateConfig, Rule, SetuidPolicy,
     signal_number,
 };
+pub(crate) use decision::{Crash, Decision, Pod};
+pub(crate) use rates::{Rates, Subject};
 pub use size::{QuantityError, Seconds, Size};

@@ -6,6 +6,7 @@
 //! settings.
 
 mod backoff;
+mod drops;
 mod modules;
 mod plan;
 mod queue;
@@ -29,14 +30,17 @@ use cdh_store::{Store, StoreError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
+pub use drops::DropLine;
 pub use plan::{ShipperOptions, ShippingPlan};
 pub use schedule::{Schedule, ScheduleError};
 pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 
+use crate::ledger::Ledger;
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
 use crate::workload::Enricher;
 use backoff::StorePatience;
+use drops::DropsKeeper;
 use modules::ModuleKeeper;
 use plan::{Bandwidth, Due};
 use queue::Queue;
@@ -141,6 +145,9 @@ fn sweeper<'a>(
         seen: BTreeSet::new(),
         queue: Queue::default(),
         store_down: false,
+        ledger: Ledger::of(&paths.state),
+        fallback: Ledger::of(&paths.fallback),
+        drops: DropsKeeper::new(&paths.state),
     }
 }
 
@@ -384,6 +391,7 @@ mod tests {
             let arguments = HandlerArguments::parse(words.map(OsString::from));
             let settings = HandlerSettings {
                 spool: self.paths.spool.clone(),
+                state: self.paths.state.clone(),
                 ..HandlerSettings::default()
             };
             let mut stream = tempfile::tempfile().unwrap();
@@ -394,6 +402,7 @@ mod tests {
             capture(&arguments, &settings, stream, HandlerLog::default())
                 .unwrap()
                 .path
+                .unwrap()
         }
 
         pub(super) fn store(&self) -> DirectoryStore {

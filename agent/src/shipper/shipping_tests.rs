@@ -9,8 +9,12 @@ use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Manifest, Verdict};
 use cdh_elfcore::ByteSource;
 use cdh_store::{DirectoryStore, Listed, Listing, ObjectKey, ObjectStat, Receipt};
 
+use cdh_store::{Catalog, Query};
+
 use super::tests::Node;
 use super::*;
+use crate::handler::settings::HandlerSettings;
+use crate::handler::{HandlerArguments, HandlerLog, capture};
 use crate::spool::PartialEntry;
 
 /// An entry that was captured so many seconds after 2026-01-01, with a core of this size.
@@ -257,4 +261,123 @@ fn a_bandwidth_holds_for_all_uploads_together() {
     );
     let took = begun.elapsed();
     assert!(took > Duration::from_millis(700), "{took:?}");
+}
+
+/// Hours that the store is away.
+const HOURS: u64 = 24;
+/// How many times faster than the clock they pass: a day in twelve seconds.
+const HASTE: u32 = 7200;
+/// Simulated time between two crashes.
+const BETWEEN: Duration = Duration::from_secs(360);
+/// What the spool may take.
+const QUOTA: u64 = 3 << 20;
+
+/// A crash whose core is as large as this, taken by the handler with a quota.
+fn crash(node: &Node, name: &str, core: usize) {
+    let mut limits = crate::policy::LimitsConfig::unlimited();
+    limits.spool_quota = crate::policy::Size(QUOTA);
+    let settings = HandlerSettings {
+        spool: node.paths.spool.clone(),
+        state: node.paths.state.clone(),
+        limits,
+        reserve: 4096,
+        ..HandlerSettings::default()
+    };
+    let words = ["s11".to_owned(), "d1".to_owned(), format!("e{name}")];
+    let arguments = HandlerArguments::parse(words.map(std::ffi::OsString::from));
+    let mut stream = tempfile::tempfile().unwrap();
+    // xorshift: what cannot be compressed takes the room that it says.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let bytes: Vec<u8> = (0..core / 8)
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .collect();
+    io::Write::write_all(&mut stream, &bytes).unwrap();
+    io::Seek::rewind(&mut stream).unwrap();
+    capture(&arguments, &settings, stream, HandlerLog::default()).unwrap();
+}
+
+#[test]
+fn a_day_without_a_store_keeps_the_quota_and_the_order_and_then_delivers_what_it_allows() {
+    let node = Node::new();
+    prepare(&node);
+    let day = Duration::from_secs(HOURS * 3600) / HASTE;
+    let begun = Instant::now();
+    let (mut most, mut tries, mut crashes) = (0, 0_u32, 0_usize);
+    let mut waiting = Vec::new();
+    let store = std::cell::Cell::new(false);
+    let open = || -> Result<Box<dyn Store>, StoreError> {
+        match store.get() {
+            true => Ok(Box::new(node.store())),
+            false => Err(StoreError::Unreachable {
+                place: "the store".to_owned(),
+                problem: "no route".to_owned(),
+            }),
+        }
+    };
+    let (stop, stopper) = rustix::pipe::pipe().unwrap();
+    let mut stopper = Some(stopper);
+    let mut shipped = Vec::new();
+    let options = ShipperOptions {
+        haste: HASTE,
+        ..ShipperOptions::default()
+    };
+    std::thread::scope(|scope| {
+        let crashing = scope.spawn(|| {
+            let mut number = 0;
+            while begun.elapsed() < day {
+                number += 1;
+                crash(&node, &format!("{number:04}"), 60_000 + number % 7 * 10_000);
+                std::thread::sleep(BETWEEN / HASTE);
+            }
+            number
+        });
+        let mut observer = |event: &ShipperEvent| match event {
+            ShipperEvent::StoreFailed { .. } => tries += 1,
+            ShipperEvent::Shipped { name, .. } => shipped.push(name.clone()),
+            ShipperEvent::Pass => {
+                most = most.max(crate::spool::used(&node.paths.spool).unwrap());
+                let entries = || cdh_bundle::list_spool(&node.paths.spool).unwrap();
+                if !store.get() && crashing.is_finished() {
+                    waiting = entries().into_iter().map(|entry| entry.id).collect();
+                    store.set(true);
+                }
+                if store.get() && entries().is_empty() {
+                    stopper = None;
+                }
+            }
+            _ => {}
+        };
+        run_until(stop.as_fd(), &node.paths, &open, options, &mut observer).unwrap();
+        crashes = crashing.join().unwrap();
+    });
+    let dumps = Catalog::new(&node.store()).find(&Query::default()).unwrap();
+    let whole = dumps
+        .iter()
+        .filter(|dump| dump.size.unwrap_or(0) > 60_000)
+        .count();
+    println!(
+        "{HOURS} h, {crashes} crashes, {tries} tries, spool at most {most} of {QUOTA} bytes, \
+         {} dumps delivered, {whole} of them with their cores",
+        dumps.len()
+    );
+    assert!(crashes > 100, "{crashes}");
+    // Every two minutes at most, and never all the time.
+    assert!((200..2000).contains(&tries), "{tries}");
+    // A core that is being written has its room already.
+    assert!(most <= QUOTA, "{most}");
+    assert_eq!(dumps.len(), waiting.len(), "all that the quota allowed");
+    assert_eq!(shipped.len(), waiting.len());
+    // The newest kept their cores; of each kind the newest went first.
+    let totals = Ledger::of(&node.paths.state).totals();
+    assert_eq!(totals.crashes(), crashes as u64, "{totals:?}");
+    let mut sorted = shipped.clone();
+    sorted.sort();
+    sorted.reverse();
+    assert_eq!(shipped, sorted);
+    assert!(whole >= 10 && whole < crashes, "{whole}");
 }

@@ -18,11 +18,14 @@ use cdh_bundle::{
 use cdh_store::{ObjectKey, ShipError, Shipped, Store, StoreError};
 
 use super::backoff::StorePatience;
+use super::drops::DropsKeeper;
 use super::modules::ModuleKeeper;
 use super::plan::{Bandwidth, ShipperOptions};
 use super::queue::Queue;
 use super::uploads::{Upload, Uploads};
-use crate::spool::{QUARANTINE, SalvageError, Salvaged, salvage};
+use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
+use crate::policy::SetuidPolicy;
+use crate::spool::{EntryLock, QUARANTINE, SalvageError, Salvaged, salvage};
 use crate::workload::{Enriched, Enricher};
 
 /// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
@@ -33,6 +36,15 @@ pub enum SetuidDumps {
     Keep,
     /// They go into the store like all others.
     Ship,
+}
+
+impl From<SetuidPolicy> for SetuidDumps {
+    fn from(policy: SetuidPolicy) -> Self {
+        match policy {
+            SetuidPolicy::Ship => Self::Ship,
+            _ => Self::Keep,
+        }
+    }
 }
 
 /// Something the shipper did or could not do.
@@ -187,6 +199,12 @@ pub(super) struct Sweeper<'a> {
     pub(super) queue: Queue,
     /// The store has failed, and nothing has gone there since.
     pub(super) store_down: bool,
+    /// Where it stands what became of each crash.
+    pub(super) ledger: Ledger,
+    /// The ledger of those who could not write that one.
+    pub(super) fallback: Ledger,
+    /// Brings into the store what there is no dump of.
+    pub(super) drops: DropsKeeper,
 }
 
 impl Sweeper<'_> {
@@ -199,6 +217,7 @@ impl Sweeper<'_> {
 
     /// Seals what dead handlers left and finishes removals. Needs no store.
     pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
+        let _ = self.ledger.absorb(&self.fallback);
         sweep_spool(self.spool)?;
         let entries = list_spool(self.spool)?;
         self.modules.notice(&entries);
@@ -227,10 +246,18 @@ impl Sweeper<'_> {
     /// Adds whose dump it is; `None` where its pod wants none, and it is gone.
     fn enrich(&mut self, entry: SpoolEntry, report: &mut SweepReport) -> Option<SpoolEntry> {
         let id = entry.id;
-        match self.enricher.enrich(&entry, &self.journal(id)) {
+        // Who needs room may be making it smaller; where it is gone, it was removed for newer ones.
+        let lock = match EntryLock::take(&entry.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            lock => lock.ok(),
+        };
+        let enriched = self.enricher.enrich(&entry, &self.journal(id));
+        drop(lock);
+        match enriched {
             Ok(Enriched::Ready) => {}
-            Ok(Enriched::Unwanted { why }) => {
+            Ok(Enriched::Unwanted { why, record }) => {
                 self.remove(entry);
+                let _ = self.ledger.append(&record);
                 report.unwanted.push(id);
                 (self.observer)(&ShipperEvent::Unwanted { id, why });
                 return None;
@@ -249,6 +276,7 @@ impl Sweeper<'_> {
             Ok(Salvaged::Sealed { verdict, .. }) => {
                 self.failures.remove(&id);
                 report.salvaged.push(id);
+                self.record_salvaged(&entry);
                 (self.observer)(&ShipperEvent::Salvaged { id, verdict });
             }
             Ok(Salvaged::Alive) => report.in_progress.push(id),
@@ -270,8 +298,28 @@ impl Sweeper<'_> {
         }
     }
 
+    /// A handler that died could not tell the ledger.
+    fn record_salvaged(&self, entry: &SpoolEntry) {
+        /// Records that are looked through for one that it did write.
+        const RECENT: u64 = 5000;
+        let recent = self.ledger.totals().seq.saturating_sub(RECENT);
+        let records = self.ledger.since(recent);
+        let known = records.iter().any(|record| record.id == Some(entry.id));
+        let sealed = self.spool.join(entry.id.to_string());
+        if known {
+            return;
+        }
+        if let Ok(bundle) = BundleWriter::from_entry(&sealed) {
+            let record = LedgerRecord::of(bundle.manifest(), Outcome::Reduced);
+            let why = "the handler died; what it had written was kept";
+            let _ = self
+                .ledger
+                .append(&record.because(DropReason::Handler, why));
+        }
+    }
+
     /// Ships every sealed entry, several at once: see [`Queue`] for the order. What is sealed meanwhile
-    /// gets its place in it.
+    /// gets its place in it. What there is no dump of follows.
     pub(super) fn ship(
         &mut self,
         store: &dyn Store,
@@ -316,7 +364,9 @@ impl Sweeper<'_> {
                     failure.get_or_insert(error);
                 }
             }
-        })
+        })?;
+        self.drops.ship(store).map_err(SweepError::Store)?;
+        Ok(())
     }
 
     /// What is done before an upload; `None` where there is none to be made now.
@@ -339,6 +389,11 @@ impl Sweeper<'_> {
             return Ok(None);
         };
         self.tell_sealed(&entry);
+        // Whoever needs its room takes another's meanwhile.
+        let lock = match EntryLock::take(&entry.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            lock => lock.ok(),
+        };
         let bundle = match BundleWriter::from_entry(&entry.path) {
             Ok(bundle) if bundle.manifest().id == id => bundle,
             Ok(_) => {
@@ -369,6 +424,7 @@ impl Sweeper<'_> {
             entry,
             bundle,
             journal,
+            _lock: lock,
         }))
     }
 

@@ -16,6 +16,7 @@ use cdh_store::{Flow, ShipError, Shipped, Store, StoreError, ship_resumable};
 
 use super::plan::Bandwidth;
 use super::queue::Weight;
+use crate::spool::EntryLock;
 
 /// A dump on its way.
 pub(super) struct Upload {
@@ -23,6 +24,8 @@ pub(super) struct Upload {
     pub(super) bundle: BundleWriter,
     /// Where it notes how far it came.
     pub(super) journal: PathBuf,
+    /// Held as long as its files are read.
+    pub(super) _lock: Option<EntryLock>,
 }
 
 /// What became of it.

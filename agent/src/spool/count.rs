@@ -60,7 +60,7 @@ pub fn count(spool: &Path) -> Result<SpoolCount, BundleError> {
 }
 
 /// Bytes on disk of the files of an entry; entries vanish while we look, which is no error.
-fn size_of(entry: &Path) -> u64 {
+pub(crate) fn size_of(entry: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let files = fs::read_dir(entry).into_iter().flatten().flatten();
     files

@@ -254,9 +254,22 @@ impl PartialEntry {
         reserve().map_err(|error| self.failed(RESERVE, error))
     }
 
+    /// Removes it: there shall be no dump.
+    pub(crate) fn discard(self) {
+        let path = self.path().to_owned();
+        // Under a name from which the shipper removes it, should this be interrupted.
+        let gone = path.with_file_name(format!(".removed-{}", self.id()));
+        if std::fs::rename(&path, &gone).is_ok() {
+            let _ = std::fs::remove_dir_all(&gone);
+        } else {
+            let _ = std::fs::remove_dir_all(&path);
+        }
+    }
+
     /// Gives back what was set aside.
     pub fn release_reserve(&self) {
         self.remove_file(RESERVE);
+        super::forget_need(self.path());
     }
 
     /// Brings the names and `identity.json` to disk, so that they survive a power cut.

@@ -13,9 +13,15 @@
 mod core_salvage;
 mod count;
 mod entry;
+mod entry_lock;
+mod quota;
 mod salvage;
 
+pub(crate) use count::size_of;
 pub use count::{QUARANTINE, SpoolCount, count};
 pub(crate) use entry::{IDENTITY, prepare_spool};
 pub use entry::{PartialEntry, SpoolError};
+pub(crate) use entry_lock::EntryLock;
+pub use quota::used;
+pub(crate) use quota::{Wanted, floor_of, forget_need, make_room};
 pub use salvage::{SalvageError, Salvaged, salvage};

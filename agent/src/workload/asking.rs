@@ -15,6 +15,7 @@ use super::engine::repository;
 use super::options::WorkloadOptions;
 use super::pod_settings::PodSettings;
 use super::{Answer, gap, scrub, shapes};
+use crate::policy::PolicyConfig;
 
 /// Containers of one pod that are described at most.
 const MOST_CONTAINERS: usize = 16;
@@ -183,7 +184,7 @@ impl Runtimes {
             let why = "the runtime knows no digest of it: it was imported, not pulled";
             answer.gaps.push(gap("image", why));
         }
-        finish(&mut answer, files);
+        finish(&mut answer, files, &self.options.policy);
         Ok(answer)
     }
 
@@ -229,7 +230,7 @@ impl Runtimes {
             let id = container.id.clone();
             let runs = container.state == ContainerState::Running as i32;
             let mut answer = self.listed(&[container], sandbox, &name);
-            finish(&mut answer, Vec::new());
+            finish(&mut answer, Vec::new(), &self.options.policy);
             if runs
                 && !with_pid.contains(&id)
                 && let Ok(status) = client.container_status(&id).await
@@ -243,11 +244,16 @@ impl Runtimes {
     }
 
     fn settings(&self, sandbox: &PodSandbox) -> (PodSettings, Vec<String>) {
-        PodSettings::read(
-            &sandbox.annotations,
-            &sandbox.labels,
-            &self.options.selection,
-        )
+        let selection = &self.options.selection;
+        let (settings, problems) =
+            PodSettings::read(&sandbox.annotations, &sandbox.labels, selection);
+        let namespace = sandbox
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.namespace.as_str());
+        let policy = &self.options.policy;
+        let settings = settings.with_names(policy, namespace.unwrap_or(""), &sandbox.labels);
+        (settings, problems)
     }
 
     /// What lists tell about the first of `containers`.
@@ -383,7 +389,7 @@ fn reference(text: &str) -> Option<ImageRef> {
 }
 
 /// Adds the documents without their secrets; those that stand in `answer.files` are cleaned too.
-fn finish(answer: &mut Answer, files: Vec<(EntryKind, Value)>) {
+fn finish(answer: &mut Answer, files: Vec<(EntryKind, Value)>, policy: &PolicyConfig) {
     let earlier = std::mem::take(&mut answer.files);
     let earlier = earlier.into_iter().filter_map(|(kind, bytes)| {
         let value = serde_json::from_slice::<Value>(&bytes).ok()?;
@@ -391,7 +397,7 @@ fn finish(answer: &mut Answer, files: Vec<(EntryKind, Value)>) {
     });
     let mut all: Vec<(EntryKind, Value)> = earlier.chain(files).collect();
     for (_, value) in &mut all {
-        scrub::environments(value, &mut answer.secrets);
+        scrub::environments(value, policy, &mut answer.secrets);
     }
     for (kind, mut value) in all {
         scrub::strings(&mut value, &answer.secrets);

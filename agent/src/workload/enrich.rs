@@ -12,15 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cdh_bundle::{
-    BundleError, Cause, DumpId, EntryKind, Gap, Manifest, SpoolEntry, Verdict, Workload,
+    BundleError, Cause, DumpId, EntryKind, Gap, Manifest, RawText, SpoolEntry, Verdict, Workload,
     WorkloadKind, amend, settle,
 };
 
 use super::lookups::Lookups;
 use super::options::WorkloadOptions;
 use super::pod_logs::read_logs;
-use super::pod_settings::{PodSettings, Profile};
+use super::pod_settings::PodSettings;
 use super::{Answer, ContainerIdentity, Owner, PodTable, engine, gap, pod_logs};
+use crate::ledger::{DropReason, LedgerRecord, Outcome};
+use crate::policy::{Action, Crash, Decision, Pod, PolicyConfig};
 
 /// How long the runtime gets to note that a container has ended whose first process crashed.
 const EXIT_TIME: Duration = Duration::from_millis(700);
@@ -40,6 +42,8 @@ pub(crate) enum Enriched {
     Unwanted {
         /// By which words.
         why: String,
+        /// What the ledger is to say.
+        record: Box<LedgerRecord>,
     },
 }
 
@@ -103,12 +107,17 @@ impl Enricher {
         }
         let mut answer = self.answer(&manifest);
         complete(&mut answer, &manifest, self.options.node.as_deref());
-        if answer.settings.dump == Some(false) {
+        let decision = decide(&self.options.policy, &manifest, &answer);
+        if decision.action == Action::Ignore {
             let named = answer.workload.pod.as_deref().unwrap_or("?");
-            let why = format!("pod `{named}` has not asked for dumps, or asked for none");
-            return Ok(Enriched::Unwanted { why });
+            let (reason, why) = decision.reason.unwrap_or((DropReason::Pod, String::new()));
+            let why = format!("pod `{named}`: {why}");
+            manifest.workload = Some(answer.workload);
+            let record = LedgerRecord::of(&manifest, Outcome::Removed).because(reason, &why);
+            let record = Box::new(record);
+            return Ok(Enriched::Unwanted { why, record });
         }
-        let (manifest, files) = amended(manifest, answer, &entry.path);
+        let (manifest, files) = amended(manifest, answer, &decision, &entry.path);
         amend(&entry.path, manifest, &files)?;
         Ok(Enriched::Ready)
     }
@@ -289,45 +298,70 @@ fn complete(answer: &mut Answer, manifest: &Manifest, node: Option<&str>) {
 fn amended(
     mut manifest: Manifest,
     answer: Answer,
+    decision: &Decision,
     entry: &Path,
 ) -> (Manifest, Vec<(EntryKind, Vec<u8>)>) {
     let mut files = answer.files;
     manifest.workload = Some(answer.workload);
     manifest.image = answer.image.or(manifest.image);
     manifest.gaps.extend(answer.gaps);
-    limit(&mut manifest, &answer.settings);
+    limit(&mut manifest, decision);
     if let Some(info) = dump_info(&manifest, entry) {
         files.push((EntryKind::DumpInfo, info));
     }
     (manifest, files)
 }
 
-/// Leaves out what the pod does not want to be kept.
-fn limit(manifest: &mut Manifest, settings: &PodSettings) {
-    let profile = settings.profile.unwrap_or_default();
-    let too_long = settings.core_limit.is_some_and(|limit| {
+/// What the node's policy and the pod say, now that it is known.
+fn decide(policy: &PolicyConfig, manifest: &Manifest, answer: &Answer) -> Decision {
+    let process = &manifest.process;
+    let crash = Crash {
+        exe: process.exe.as_ref().map(RawText::as_bytes),
+        uid: process.uid,
+        signal: Some(manifest.signal.number),
+        dumpable: process.dumpable,
+    };
+    let mut settings = answer.settings.clone();
+    let workload = &answer.workload;
+    let asks_for_labels = policy.rules.iter().any(|rule| !rule.labels.is_empty());
+    if settings.namespace.is_none() && !asks_for_labels {
+        settings.namespace.clone_from(&workload.namespace);
+    }
+    let pod = match workload.kind {
+        Some(WorkloadKind::Pod) => Pod::Known(&settings),
+        _ => Pod::Outside(&settings),
+    };
+    policy.decide(&crash, pod).unwrap_or_default()
+}
+
+/// Leaves out what shall not be kept.
+fn limit(manifest: &mut Manifest, decision: &Decision) {
+    let too_long = decision.core_limit.is_some_and(|limit| {
         let core = manifest.core.as_ref().map(|core| core.entry.as_str());
         let mut entries = manifest.entries.iter();
         let record = core.and_then(|core| entries.find(|entry| entry.name == core));
         record.is_some_and(|record| record.stored_size.unwrap_or(record.size) > limit)
     });
-    let why = match profile {
-        Profile::Minicore => "the pod asks for the profile `minicore`",
-        Profile::Metadata => "the pod asks for the profile `metadata`, or is not known",
-        Profile::Full if too_long => "it is longer than the pod allows",
-        Profile::Full => return,
+    let said = decision.reason.as_ref().map(|(_, why)| why.as_str());
+    let (cause, why) = match decision.action {
+        Action::Full if too_long => (
+            Cause::Limit,
+            "it is longer than the pod or the policy allows",
+        ),
+        Action::Full => return,
+        _ => (Cause::Policy, said.unwrap_or("by policy")),
     };
     if let Some(core) = manifest.core.take() {
         manifest.entries.retain(|entry| entry.name != core.entry);
         manifest.verdict = Verdict::Empty {
-            cause: Cause::Limit,
+            cause,
             evidence: Some(why.to_owned()),
         };
         let what = "core".to_owned();
         let why = why.to_owned();
         manifest.gaps.push(Gap { what, why });
     }
-    if profile == Profile::Metadata {
+    if decision.action == Action::Metadata {
         let minicore = EntryKind::Minicore.bundle_name(&manifest.stem);
         let before = manifest.entries.len();
         manifest.entries.retain(|entry| entry.name != minicore);

@@ -179,11 +179,11 @@ fn a_core_longer_than_the_pod_allows_is_left_out() {
     let entry = node.entry(&pod_cgroup());
     let limited = |limit: u64| {
         let mut found = manifest(&entry);
-        let settings = PodSettings {
+        let decision = Decision {
             core_limit: Some(limit),
-            ..PodSettings::default()
+            ..Decision::default()
         };
-        super::limit(&mut found, &settings);
+        super::limit(&mut found, &decision);
         found
     };
     assert!(limited(5000).core.is_some());

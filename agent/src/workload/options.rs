@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::pod_settings::Selection;
+use crate::policy::PolicyConfig;
 
 /// Where runtimes listen, as they are installed: containerd, CRI-O, cri-dockerd, k3s and RKE2, k0s,
 /// MicroK8s, Bottlerocket.
@@ -33,6 +34,8 @@ pub struct WorkloadOptions {
     pub log_lines: usize,
     /// Which pods are dumped.
     pub selection: Selection,
+    /// What the node's operator says about dumps.
+    pub policy: PolicyConfig,
 }
 
 impl Default for WorkloadOptions {
@@ -45,6 +48,7 @@ impl Default for WorkloadOptions {
             node: None,
             log_lines: 500,
             selection: Selection::default(),
+            policy: PolicyConfig::default(),
         }
     }
 }

@@ -7,11 +7,11 @@
 //! An annotation counts before a label. A value that cannot be read is as none, and becomes a gap:
 //! a pod's author learns of the mistake, and no evidence is lost by it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Size;
+use crate::policy::{PolicyConfig, Size};
 
 const PREFIX: &str = "cdh.io/";
 
@@ -55,6 +55,12 @@ pub struct PodSettings {
     /// Bytes of a stored core at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core_limit: Option<u64>,
+    /// The pod's namespace, where the node's policy asks for pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Those of its labels that the node's policy asks for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl PodSettings {
@@ -126,6 +132,24 @@ impl PodSettings {
         self.dump != Some(false)
             && self.profile.unwrap_or_default() == Profile::Full
             && self.core_limit.is_none()
+            && self.namespace.is_none()
+    }
+
+    /// Adds what the node's policy asks for.
+    #[must_use]
+    pub fn with_names(
+        mut self,
+        policy: &PolicyConfig,
+        namespace: &str,
+        labels: &HashMap<String, String>,
+    ) -> Self {
+        if policy.wants_pods() {
+            self.namespace = Some(namespace.to_owned());
+            let asked = labels.iter().filter(|(key, _)| policy.asks_for_label(key));
+            let asked = asked.map(|(key, value)| (key.clone(), value.clone()));
+            self.labels = asked.collect();
+        }
+        self
     }
 }
 
@@ -151,6 +175,7 @@ mod tests {
             dump: Some(true),
             profile: Some(Profile::Minicore),
             core_limit: Some(2 << 30),
+            ..PodSettings::default()
         };
         assert_eq!((found, problems), (expected, Vec::new()));
         let (found, problems) = read(

@@ -1,39 +1,38 @@
 //! Takes secrets out of what a runtime tells.
 //!
-//! Of an environment the names stay, and the values of a few variables in which no secret can be.
+//! Of an environment the names stay, and the values of a few variables in which no secret can be, or
+//! which the node's policy names.
 //! The value of a variable that is called like a secret is also taken out of everything else: it is
 //! passed on in arguments and printed into logs. What `kubectl apply` remembers of a pod holds its
 //! whole environment, and goes.
 
 use serde_json::Value;
 
+use crate::policy::PolicyConfig;
+
 const REMOVED: &str = "<removed>";
 
 /// Variables whose values stay.
 const HARMLESS: [&str; 6] = ["PATH", "HOSTNAME", "HOME", "TERM", "TZ", "LANG"];
-/// Parts of names of variables that hold secrets.
-const SECRET: [&str; 9] = [
-    "PASS", "SECRET", "TOKEN", "KEY", "CRED", "AUTH", "PRIVATE", "DSN", "CONN",
-];
 /// Bytes below which a secret is not looked for elsewhere: `1` and `true` are everywhere.
 const SHORTEST: usize = 6;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Removes the values of all environments in `value`; the secrets among them are added to `secrets`.
-pub(super) fn environments(value: &mut Value, secrets: &mut Vec<String>) {
+pub(super) fn environments(value: &mut Value, policy: &PolicyConfig, secrets: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map.iter_mut() {
                 match key.to_ascii_lowercase().as_str() {
-                    "env" | "envs" | "environment" => one_environment(value, secrets),
+                    "env" | "envs" | "environment" => one_environment(value, policy, secrets),
                     LAST_APPLIED => *value = REMOVED.into(),
-                    _ => environments(value, secrets),
+                    _ => environments(value, policy, secrets),
                 }
             }
         }
         Value::Array(items) => {
             for item in items {
-                environments(item, secrets);
+                environments(item, policy, secrets);
             }
         }
         Value::String(text) if text.contains("\"env\"") || text.contains("\"envs\"") => {
@@ -41,7 +40,7 @@ pub(super) fn environments(value: &mut Value, secrets: &mut Vec<String>) {
             if let Ok(mut inner) = serde_json::from_str::<Value>(text)
                 && inner.is_object()
             {
-                environments(&mut inner, secrets);
+                environments(&mut inner, policy, secrets);
                 *text = inner.to_string();
             }
         }
@@ -49,14 +48,16 @@ pub(super) fn environments(value: &mut Value, secrets: &mut Vec<String>) {
     }
 }
 
-fn one_environment(value: &mut Value, secrets: &mut Vec<String>) {
+fn one_environment(value: &mut Value, policy: &PolicyConfig, secrets: &mut Vec<String>) {
     let mut note = |name: &str, value: &str| {
         let name = name.to_ascii_uppercase();
         if HARMLESS.contains(&name.as_str()) || name.starts_with("LC_") {
             return true;
         }
-        let is_secret = SECRET.iter().any(|part| name.contains(part));
-        if is_secret && value.len() >= SHORTEST {
+        if policy.keeps_value(&name) {
+            return true;
+        }
+        if policy.is_secret(&name) && value.len() >= SHORTEST {
             secrets.push(value.to_owned());
         }
         false
@@ -141,7 +142,7 @@ mod tests {
             "annotations": {LAST_APPLIED: "{\"env\": \"x\"}", "note": "{\"env\":[{\"name\":\"A_KEY\",\"value\":\"zzzzzzzz\"}]}"},
         });
         let mut secrets = Vec::new();
-        environments(&mut value, &mut secrets);
+        environments(&mut value, &PolicyConfig::default(), &mut secrets);
         strings(&mut value, &secrets);
         let text = value.to_string();
         for secret in ["hunter22", "abcdef", "fast", "zzzzzzzz", "\\\"x\\\""] {

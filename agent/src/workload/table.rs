@@ -6,19 +6,20 @@
 //! too new for the table is treated as it asks to be.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::pod_settings::PodSettings;
+use crate::private_file::PrivateDirectory;
 
 const DIRECTORY: &str = ".pods";
-/// Bytes of a pod's file at most.
-const LARGEST: u64 = 4096;
+/// Bytes of a pod's file at most. Labels that rules ask for stand in it.
+const LARGEST: u64 = 64 << 10;
 /// How long a pod's settings outlive it: its last process may crash after it was deleted.
 const KEPT: Duration = Duration::from_secs(600);
 
@@ -64,10 +65,7 @@ impl PodTable {
         if self.get(uid).as_ref() == Some(settings) {
             return Ok(());
         }
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.directory)?;
+        let _private = PrivateDirectory::create(&self.directory)?;
         let draft = self.directory.join(format!(".{uid}.new"));
         let _ = fs::remove_file(&draft);
         let mut file = fs::OpenOptions::new()

@@ -3,10 +3,12 @@
 //! static one that is shipped.
 
 mod cgroups;
+mod chain;
 mod direct;
 mod node;
 #[cfg(feature = "cri")]
 mod pods;
+mod policy;
 mod socket;
 
 use std::ffi::OsStr;

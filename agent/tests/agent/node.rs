@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use cdh_agent::ledger::{Ledger, LedgerRecord};
 use cdh_agent::{AgentPaths, SetuidDumps, SweepReport};
 use cdh_bundle::{BundleReader, Manifest};
 use cdh_store::{Catalog, DirectoryStore, Query, Store};
@@ -62,8 +63,7 @@ impl Node {
         fs::copy(programs().join("launcher"), root.join("launcher")).unwrap();
         fs::copy(handler(), root.join("cdh-handler")).unwrap();
         // Through the launcher the core comes by the pipe; it counts the bytes.
-        let settings = serde_json::json!({ "spool": node.paths.spool, "source": "pipe" });
-        fs::write(root.join("cdh-handler.json"), settings.to_string()).unwrap();
+        node.set(&serde_json::json!({ "source": "pipe" }));
         let launcher = root.join("launcher");
         let arguments = "P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e";
         let pattern = format!("|{} {} {arguments}", launcher.display(), root.display());
@@ -88,7 +88,9 @@ impl Node {
 
     /// Changes the handler's settings.
     pub(crate) fn set(&self, settings: &serde_json::Value) {
-        let mut all = serde_json::json!({ "spool": self.paths.spool });
+        let mut all = serde_json::json!({
+            "spool": self.paths.spool, "state": self.paths.state, "fallback": self.paths.fallback,
+        });
         for (name, value) in settings.as_object().unwrap() {
             all[name] = value.clone();
         }
@@ -117,6 +119,38 @@ impl Node {
         let log = fs::read_to_string(entry.join("handler.log")).unwrap();
         fs::remove_dir_all(&entry).unwrap();
         (Manifest::from_json(&manifest).unwrap(), log)
+    }
+
+    /// What handlers told of crashes.
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger::of(&self.paths.state)
+    }
+
+    /// Waits until the ledger tells of so many crashes of programs of the tests'.
+    pub(crate) fn wait_for_records(&self, count: usize) -> Vec<LedgerRecord> {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let ours = |record: &LedgerRecord| {
+            let exe = record.exe.as_ref().map(|exe| exe.as_bytes().to_vec());
+            let ours = [programs(), self.root.path()];
+            record.outcome.is_crash()
+                && exe.is_none_or(|exe| {
+                    let path = Path::new(OsStr::from_bytes(&exe));
+                    ours.iter().any(|place| path.starts_with(place))
+                })
+        };
+        loop {
+            let mut records = self.ledger().since(0);
+            records.retain(ours);
+            if records.len() >= count {
+                return records;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{} of {count} records",
+                records.len()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -189,6 +223,14 @@ impl Node {
             .into_iter()
             .map(open)
             .collect()
+    }
+
+    /// The newest sealed entry, of whatever process.
+    pub(crate) fn entry_of_anybody(&self) -> PathBuf {
+        let names = names_in(&self.paths.spool);
+        let paths = names.iter().map(|name| self.paths.spool.join(name));
+        let born = |path: &PathBuf| fs::metadata(path).unwrap().modified().unwrap();
+        paths.max_by_key(born).unwrap()
     }
 
     /// The one sealed entry of the spool.

@@ -60,7 +60,9 @@ fn receivers(node: &Node) -> Vec<(i32, PathBuf)> {
 }
 
 fn set(node: &Node, settings: &serde_json::Value) {
-    let mut all = json!({ "spool": node.paths.spool });
+    let mut all = json!({
+        "spool": node.paths.spool, "state": node.paths.state, "fallback": node.paths.fallback,
+    });
     for (name, value) in settings.as_object().unwrap() {
         all[name] = value.clone();
     }

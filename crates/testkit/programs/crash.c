@@ -1,4 +1,4 @@
-/* Dies as it is told: crash [name NAME] [host NAME] [heap MIB|random MIB|sparse MIB] [threads N] [wait] [setuid] [abort|kill SIGNAL|orphan]
+/* Dies as it is told: crash [name NAME] [host NAME] [heap MIB|random MIB|sparse MIB|pages MIB] [threads N] [wait] [setuid] [abort|kill SIGNAL|orphan|bug N|race]
    Words are taken in their order; without a last one it writes to address 0. */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -57,6 +57,24 @@ __attribute__((noinline)) static int write_to(volatile int *at) {
     return *at + 1;
 }
 
+/* Five bugs: each dies in a function of its own. */
+#define BUG(name) \
+    __attribute__((noinline)) static int name(volatile int *at) { *at = __LINE__; return *at + 1; }
+BUG(price_of)
+BUG(stock_of)
+BUG(name_of)
+BUG(parse_order)
+BUG(close_session)
+static int (*const bugs[])(volatile int *) = {price_of, stock_of, name_of, parse_order, close_session};
+
+/* Becomes another program while the process dies. */
+static void *become_another(void *unused) {
+    (void)unused;
+    char *words[] = {"/bin/true", 0};
+    execv(words[0], words);
+    return 0;
+}
+
 /* When this dies, the thread that ran main is gone. */
 static void *crash_later(void *unused) {
     (void)unused;
@@ -80,6 +98,12 @@ int main(int count, char **words) {
             fill(memory(value), strtoull(value, 0, 10) << 20, *word == 'r'), i++;
         } else if (!strcmp(word, "sparse")) {
             memory(value)[4096] = 1, i++;
+        } else if (!strcmp(word, "pages")) {
+            /* Every page is there, and none says much. */
+            size_t size = strtoull(value, 0, 10) << 20;
+            char *at = memory(value);
+            for (size_t page = 0; page < size; page += 4096) memcpy(at + page, &page, sizeof page);
+            i++;
         } else if (!strcmp(word, "threads")) {
             for (long n = strtol(value, 0, 10); n > 0; n--) {
                 pthread_t thread;
@@ -97,6 +121,13 @@ int main(int count, char **words) {
             pthread_t thread;
             if (pthread_create(&thread, 0, crash_later, 0)) return 99;
             pthread_exit(0);
+        } else if (!strcmp(word, "bug")) {
+            /* Not the last call of main, which would take its place. */
+            return bugs[atoi(value) % 5](0) + 1;
+        } else if (!strcmp(word, "race")) {
+            pthread_t thread;
+            if (pthread_create(&thread, 0, become_another, 0)) return 99;
+            usleep(atoi(value)), i++;
         } else if (!strcmp(word, "abort")) {
             abort();
         } else if (!strcmp(word, "kill")) {

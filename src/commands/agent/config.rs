@@ -4,9 +4,8 @@
 use anyhow::Result;
 use cdh_agent::config::{AgentConfig, Effective, Layers, Pods, Problem};
 use cdh_agent::handler::settings::HandlerSettings;
-use cdh_agent::policy::SetuidPolicy;
 use cdh_agent::workload::{Selection, WorkloadOptions};
-use cdh_agent::{AgentPaths, SetuidDumps, ShipperOptions};
+use cdh_agent::{AgentPaths, ShipperOptions};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
@@ -208,6 +207,7 @@ pub(super) fn paths(config: &AgentConfig) -> AgentPaths {
             node: workloads.node.clone(),
             log_lines: workloads.log_lines,
             selection,
+            policy: config.policy.clone(),
             ..WorkloadOptions::default()
         },
         keep_modules: config.shipping.keep_modules,
@@ -229,10 +229,7 @@ pub(super) fn apply_to_handler(config: &AgentConfig, handler: &mut HandlerSettin
 /// What the shipper is told.
 pub(super) fn shipper_options(config: &AgentConfig) -> ShipperOptions {
     ShipperOptions {
-        setuid: match config.policy.setuid {
-            SetuidPolicy::Ship => SetuidDumps::Ship,
-            _ => SetuidDumps::Keep,
-        },
+        setuid: config.policy.setuid.into(),
         // It was validated with the rest.
         plan: config.shipping.plan().unwrap_or_default(),
         bandwidth: config.shipping.bandwidth.0,

@@ -2,6 +2,7 @@
 
 mod backtrace;
 mod capture;
+mod flood;
 mod images;
 mod kills;
 mod latency;
@@ -23,7 +24,8 @@ const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   latency  from the signal to the hold and a minicore  --runs N --way pipe|socket
   kills    killed, frozen, starved during the dump     --mib N --runs N --only NAME… --way pipe|socket
   uring    processes that poll on io_uring             --mib N --runs N --way pipe|socket
-  storm    many crashes at once against peers          --count N --mib N --only NAME… --peer NAME=COMMAND…";
+  storm    many crashes at once against peers          --count N --mib N --only NAME… --peer NAME=COMMAND…
+  storm-500  500 crashes in a minute, small disk       --count N --only NAME… --peer NAME=COMMAND…";
 
 /// What may stand on the command line.
 struct Options {
@@ -105,6 +107,11 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
             given.runs.unwrap_or(20),
             given.mib.unwrap_or(256),
         ),
+        "storm-500" => flood::run(&flood::Options {
+            count: given.count.unwrap_or(500),
+            only: given.only,
+            peers: given.peers,
+        }),
         "storm" => storm::run(&storm::Options {
             count: given.count.unwrap_or(200),
             mib: given.mib.unwrap_or(16),

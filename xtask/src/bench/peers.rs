@@ -99,6 +99,8 @@ impl Bench {
     pub(crate) fn ours(&self, name: &str, mut settings: serde_json::Value) -> Peer {
         let handler = self.path("cdh-handler");
         settings["spool"] = serde_json::json!(self.path("out").join("spool"));
+        settings["state"] = serde_json::json!(self.path("state"));
+        settings["fallback"] = serde_json::json!(self.path("run"));
         Peer {
             settings: Some(settings),
             ..self.peer(

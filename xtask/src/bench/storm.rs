@@ -138,7 +138,7 @@ fn storm(bench: &Bench, peer: &Peer, options: &Options) -> Result<Storm> {
 }
 
 /// Names of the processes that count as handlers.
-fn handlers(bench: &Bench, peer: &Peer) -> Vec<String> {
+pub(super) fn handlers(bench: &Bench, peer: &Peer) -> Vec<String> {
     let mut names = vec![bench.path("").display().to_string()];
     if let Some(program) = peer.pattern.split(' ').nth(2) {
         names.push(program.to_owned());
@@ -165,7 +165,7 @@ fn wait_for_all(peer: &Peer, count: usize, begun: Instant) -> (usize, f64) {
 }
 
 /// Dumps below a directory, and their bytes. Of ours only the sealed ones count.
-fn dumps(directory: &Path) -> (usize, u64) {
+pub(super) fn dumps(directory: &Path) -> (usize, u64) {
     let mut found = (0, 0);
     let spool = directory.join("spool");
     let is_ours = spool.is_dir();
@@ -188,7 +188,7 @@ fn dumps(directory: &Path) -> (usize, u64) {
 }
 
 /// The most memory that all handlers had at one time: resident, and with what they share counted once.
-fn watch(names: &[String], stop: &AtomicBool) -> (u64, u64) {
+pub(super) fn watch(names: &[String], stop: &AtomicBool) -> (u64, u64) {
     let mut most = (0, 0);
     let mut rounds = 0_u32;
     while !stop.load(Ordering::Relaxed) {

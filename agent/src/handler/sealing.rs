@@ -1,0 +1,287 @@
+//! How a capture ends: with a core, without one, or without a dump.
+//!
+//! Invariant: each of these ends appends one line to the ledger, and so does an entry that cannot be
+//! begun or sealed.
+
+use std::fs::File;
+use std::io;
+
+use cdh_bundle::{CoreEncoding, EntryKind, Gap, Manifest, RawText, Verdict};
+use jiff::Timestamp;
+
+use super::account;
+use super::capture::{CORE, Capture, Captured, gap};
+use super::copying::{Copied, Hold};
+use super::core_file::CoreFile;
+use super::disk_guard::DiskGuard;
+use super::dump_info::DumpInfo;
+use super::identity::core_record;
+use super::log::{HandlerLog, readable_size};
+use super::plan::Plan;
+use super::settings::HandlerSettings;
+use crate::ledger::{DropReason, LedgerRecord};
+use crate::policy::Action;
+use crate::spool::{PartialEntry, SpoolError, Wanted, make_room, size_of};
+
+/// Bytes that a dump without a core takes: minicore, facts and log.
+const SMALL: u64 = 2 << 20;
+/// A core of which less than this can be kept is not begun.
+const LEAST_CORE: u64 = 1 << 20;
+
+/// Makes an entry that says whose it is. Where the disk is full, older dumps make room.
+pub(super) fn begin_entry(
+    settings: &HandlerSettings,
+    manifest: &Manifest,
+) -> Result<PartialEntry, SpoolError> {
+    let begin = || {
+        let entry = PartialEntry::create(&settings.spool, manifest.id)?;
+        match entry.write_identity(manifest) {
+            Ok(()) => Ok(entry),
+            Err(error) => {
+                // Nothing could be told of it: no dump is better than one of nothing.
+                entry.discard();
+                Err(error)
+            }
+        }
+    };
+    begin().or_else(|error| {
+        if reason_of(&error) != DropReason::NoSpace {
+            return Err(error);
+        }
+        room(settings, None, SMALL);
+        begin()
+    })
+}
+
+/// Makes room in the spool; bytes that may be written.
+fn room(settings: &HandlerSettings, id: Option<cdh_bundle::DumpId>, need: u64) -> u64 {
+    let wanted = Wanted {
+        spool: &settings.spool,
+        uploads: &settings.state.join("uploads"),
+        id,
+        need,
+    };
+    let Ok(made) = make_room(&wanted, &settings.limits, settings.floor) else {
+        return u64::MAX;
+    };
+    for record in &made.given_up {
+        account::append(settings, record);
+    }
+    made.room
+}
+
+/// Why the spool does not take it.
+pub(super) fn reason_of(error: &SpoolError) -> DropReason {
+    match super::capture::kind_of(error) {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DropReason::NoSpace,
+        _ => DropReason::Spool,
+    }
+}
+
+/// The end of a crash of which there shall be no dump.
+pub(super) fn nothing(
+    settings: &HandlerSettings,
+    manifest: &Manifest,
+    plan: &Plan,
+    log: &HandlerLog,
+) -> Captured {
+    let (reason, why) = plan.reason();
+    let record = LedgerRecord {
+        seconds: log.elapsed().as_secs_f64(),
+        ..account::of_nothing(manifest, reason, &why)
+    };
+    account::append(settings, &record);
+    let process = &manifest.process;
+    let (name, pid, signal) = (&process.name, process.pid, &manifest.signal.name);
+    Captured {
+        path: None,
+        summary: format!("no dump of {name} (pid {pid}, {signal}): {why}"),
+        verdict: plan.verdict(),
+    }
+}
+
+/// Tells of an entry that could not be sealed.
+pub(super) struct LostEntry<'s> {
+    record: LedgerRecord,
+    settings: &'s HandlerSettings,
+}
+
+impl<'s> LostEntry<'s> {
+    pub(super) fn new(manifest: &Manifest, settings: &'s HandlerSettings) -> Self {
+        Self {
+            record: LedgerRecord {
+                // The shipper may yet seal what there is, and shall not count it again.
+                id: Some(manifest.id),
+                ..account::of_nothing(manifest, DropReason::Spool, "")
+            },
+            settings,
+        }
+    }
+
+    /// The shipper seals what is there, when it can.
+    pub(super) fn tell(self, captured: &Result<Captured, SpoolError>) {
+        if let Err(error) = captured {
+            let record = self.record.because(reason_of(error), gap("", error).why);
+            account::append(self.settings, &record);
+        }
+    }
+}
+
+/// The handler's greatest use of memory so far, as the kernel tells it.
+fn peak_memory() -> Option<String> {
+    let status = std::fs::read("/proc/self/status").ok()?;
+    let peak = super::process::status_field(&status, "VmHWM")?;
+    Some(RawText::from(peak).to_string())
+}
+
+impl Capture<'_> {
+    /// Whether a core may be begun that takes so many bytes at most; if not, the plan says why.
+    pub(super) fn has_room(&mut self, need: u64, guard: &DiskGuard) -> bool {
+        let need = match self.settings.core_limit {
+            0 => need,
+            limit => need.min(limit),
+        };
+        let room = room(
+            self.settings,
+            Some(self.entry.id()),
+            need.saturating_add(SMALL),
+        );
+        if room < need.min(LEAST_CORE) {
+            let why = format!("the spool's quota leaves {room} bytes");
+            self.plan.restrict(Action::Minicore, DropReason::Quota, why);
+            return false;
+        }
+        guard.set_quota(room);
+        true
+    }
+
+    /// There shall be no dump.
+    pub(super) fn discard(self) -> Captured {
+        let captured = nothing(self.settings, &self.manifest, &self.plan, self.log);
+        self.entry.discard();
+        captured
+    }
+
+    /// The dump is as small as the plan says. Nothing more is needed of the process.
+    pub(super) fn seal_without_core(mut self, stream: File) -> Result<Captured, SpoolError> {
+        let mut hold = Hold {
+            stream: Some(stream),
+            pin: self.pin.take(),
+            held: None,
+        };
+        self.release(&mut hold);
+        self.write_facts();
+        self.entry.release_reserve();
+        self.entry.remove_file(&CORE.file_name());
+        self.manifest.core = None;
+        self.manifest.verdict = self.plan.verdict();
+        let (_, why) = self.plan.reason();
+        self.log.note(&format!("no core: {why}"));
+        let action = self.plan.action();
+        if action == Action::Metadata {
+            self.gaps.push(Gap {
+                what: "minicore".to_owned(),
+                why: why.clone(),
+            });
+        }
+        self.gaps.push(Gap {
+            what: "core".to_owned(),
+            why,
+        });
+        if action == Action::Minicore && self.plan.reason().0 != DropReason::Quota {
+            room(self.settings, Some(self.entry.id()), SMALL);
+        }
+        self.seal()
+    }
+
+    pub(super) fn finish_core(&mut self, copied: Copied<'_>, got: u64, expected: Option<u64>) {
+        let outcome = copied.outcome;
+        for error in [&outcome.write_error, &outcome.read_error]
+            .into_iter()
+            .flatten()
+        {
+            self.gaps.push(gap("core", error));
+        }
+        self.entry.release_reserve();
+        self.manifest.core = None;
+        let encoding = copied.encoding;
+        let stored = match copied.core.filter(|_| got > 0).map(CoreFile::finish) {
+            Some(Ok(size)) => size,
+            Some(Err(error)) => {
+                // The frames are there; the shipper's salvage cannot do better than a gap here.
+                self.gaps.push(gap("core", &error));
+                self.entry.remove_file(&CORE.file_name());
+                self.manifest.verdict = Verdict::Empty {
+                    cause: cdh_bundle::Cause::NoSpace,
+                    evidence: Some(error.to_string()),
+                };
+                return;
+            }
+            None if encoding == CoreEncoding::None => got,
+            None => return self.entry.remove_file(&CORE.file_name()),
+        };
+        let expected = expected.unwrap_or(got);
+        self.manifest.core = Some(core_record(&self.manifest.stem, encoding, got, expected));
+        self.log
+            .note(&format!("core stored in {}", readable_size(stored)));
+    }
+
+    pub(super) fn seal(mut self) -> Result<Captured, SpoolError> {
+        let encoding = self.manifest.core.as_ref().map(|core| core.encoding);
+        let kind = encoding.map_or(CORE, EntryKind::Core);
+        let core = kind.bundle_name(&self.manifest.stem);
+        let info = DumpInfo::new(&self.manifest, &core);
+        self.write_json(EntryKind::DumpInfo, "dump-info.json", &info);
+        let verdict = self.manifest.verdict.clone();
+        self.log.note(&verdict.describe());
+        if let Some(peak) = peak_memory() {
+            self.log
+                .note(&format!("peak memory of the handler: {peak}"));
+        }
+        for gap in &self.gaps {
+            self.log
+                .note(&format!("missing: {}: {}", gap.what, gap.why));
+        }
+        let text = self.log.text().to_owned();
+        self.note_gap_of("log", |this| {
+            this.entry
+                .write_file(&EntryKind::HandlerLog, text.as_bytes())
+        });
+        self.manifest.gaps = self.gaps;
+        self.manifest.finished_at = Some(Timestamp::now());
+        let elapsed = self.log.elapsed();
+        let summary = summary(&self.manifest, elapsed);
+        if verdict != Verdict::Complete {
+            self.plan.give_back(self.manifest.fingerprint.as_deref());
+        }
+        let record = account::of_dump(&self.manifest, &self.plan);
+        let path = self.entry.seal(self.manifest)?;
+        let record = LedgerRecord {
+            stored_bytes: size_of(&path),
+            seconds: elapsed.as_secs_f64(),
+            blocked_seconds: self.blocked.unwrap_or(elapsed).as_secs_f64(),
+            ..record
+        };
+        account::append(self.settings, &record);
+        Ok(Captured {
+            path: Some(path),
+            summary,
+            verdict,
+        })
+    }
+}
+
+/// One line for the kernel log.
+fn summary(manifest: &Manifest, elapsed: std::time::Duration) -> String {
+    let process = &manifest.process;
+    format!(
+        "dump {} of {} (pid {}, {}): {} in {:.3} s, {} gaps",
+        manifest.id,
+        process.name,
+        process.pid,
+        manifest.signal.name,
+        manifest.verdict.describe(),
+        elapsed.as_secs_f64(),
+        manifest.gaps.len(),
+    )
+}

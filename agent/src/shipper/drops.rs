@@ -1,0 +1,379 @@
+//! Brings into the store what there is no dump of: how many crashes were not kept, of what, and why.
+//!
+//! ```text
+//! <state>/drops/state.json                             how far the ledger was read; what waits
+//! drops/<YYYY-MM-DD>/<HHMMSS>Z_<node>_<random>.jsonl   in the store; one line for each kind
+//! {"outcome":"dropped","reason":"rate_fingerprint","count":412,"first":…,"last":…,"exe":…}
+//! ```
+//!
+//! Objects are small, and made at most once a minute; nothing in a store is ever written again, so each
+//! holds what came since the one before. Invariants: each record of the ledger is counted in exactly
+//! one object, wherever this is interrupted; of records that the ledger had to forget before they were
+//! read the number still comes, from its sums.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use cdh_bundle::{DumpId, RawText};
+use cdh_store::{ObjectKey, Store, StoreError};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
+use crate::private_file::PrivateDirectory;
+
+const STATE: &str = "state.json";
+/// Bytes of the state at most.
+const STATE_LIMIT: u64 = 32 << 20;
+/// Between two objects.
+const PAUSE: Duration = Duration::from_secs(60);
+/// Kinds of crashes in one object; further ones are counted by reason alone.
+const KINDS: usize = 512;
+/// Objects that wait for the store at most. The ledger keeps the rest.
+const WAITING: usize = 64;
+
+/// One line of an object: crashes, or dumps, that are alike.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DropLine {
+    /// Name of the node.
+    pub node: RawText,
+    /// A crash that was dropped, or a dump that was removed from the spool.
+    pub outcome: Outcome,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<DropReason>,
+    /// How many.
+    pub count: u64,
+    /// The first of them; absent where only their number is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Timestamp>,
+    /// The last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Timestamp>,
+    /// The program, or else the name of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exe: Option<RawText>,
+    /// Whose they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// Of the crashing thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// The signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// The reason of the last one in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What was read, and what waits for the store.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct State {
+    /// Number of the last record that was read.
+    seq: u64,
+    /// Beginning of the ledger that this is about.
+    since: Timestamp,
+    /// What was counted, by outcome and reason.
+    counted: BTreeMap<String, u64>,
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Waiting {
+    key: String,
+    text: String,
+}
+
+/// Reads a ledger and writes objects.
+#[derive(Debug)]
+pub(super) struct DropsKeeper {
+    ledger: Ledger,
+    directory: PathBuf,
+    last: Option<Instant>,
+}
+
+impl DropsKeeper {
+    pub(super) fn new(state: &Path) -> Self {
+        Self {
+            ledger: Ledger::of(state),
+            directory: state.join("drops"),
+            last: None,
+        }
+    }
+
+    /// Notes what is new in the ledger, and puts what waits into the store. How many objects went.
+    ///
+    /// # Errors
+    /// When the store does not take it; it waits.
+    pub(super) fn ship(&mut self, store: &dyn Store) -> Result<usize, StoreError> {
+        let Ok(directory) = PrivateDirectory::create(&self.directory) else {
+            return Ok(0);
+        };
+        let mut state = read(&directory);
+        let due = self.last.is_none_or(|last| last.elapsed() >= PAUSE);
+        if due && state.waiting.len() < WAITING && self.collect(&mut state) {
+            // Only what is on disk is counted as read.
+            if write(&directory, &state).is_err() {
+                return Ok(0);
+            }
+            self.last = Some(Instant::now());
+        }
+        let mut shipped = 0;
+        while let Some(first) = state.waiting.first() {
+            let key = ObjectKey::parse(&first.key)?;
+            let bytes = first.text.as_bytes();
+            match store.put(&key, &mut &*bytes, bytes.len() as u64) {
+                // Somebody has put something else there; it cannot be the same record.
+                Ok(_) | Err(StoreError::Conflict { .. }) => shipped += 1,
+                Err(error) => return Err(error),
+            }
+            state.waiting.remove(0);
+            let _ = write(&directory, &state);
+        }
+        Ok(shipped)
+    }
+
+    /// Whether there was anything new.
+    fn collect(&self, state: &mut State) -> bool {
+        let totals = self.ledger.totals();
+        if state.since != totals.since {
+            // Another ledger than the one that was read.
+            *state = State {
+                since: totals.since,
+                waiting: std::mem::take(&mut state.waiting),
+                ..State::default()
+            };
+        }
+        if totals.seq <= state.seq {
+            return false;
+        }
+        let node = RawText::new(rustix::system::uname().nodename().to_bytes().to_vec());
+        let mut lines: BTreeMap<String, DropLine> = BTreeMap::new();
+        // Others go on writing: what they add is for the next time.
+        let records = self.ledger.since(state.seq);
+        for record in records.iter().filter(|record| record.seq <= totals.seq) {
+            if !matches!(record.outcome, Outcome::Dropped | Outcome::Removed) {
+                continue;
+            }
+            let count = state.counted.entry(record.key()).or_default();
+            *count = count.saturating_add(1);
+            add(&mut lines, record, &node);
+        }
+        for (key, total) in &totals.by_outcome {
+            let counted = state.counted.entry(key.clone()).or_default();
+            let missing = total.saturating_sub(*counted);
+            *counted = *total;
+            let Some((outcome, reason)) = parse_key(key).filter(|_| missing > 0) else {
+                continue;
+            };
+            let line = DropLine {
+                count: missing,
+                detail: Some("too many to be told one by one".to_owned()),
+                ..bare(node.clone(), outcome, reason)
+            };
+            lines.insert(format!("missing {key}"), line);
+        }
+        state.seq = totals.seq;
+        if !lines.is_empty() {
+            let text = lines
+                .values()
+                .filter_map(|line| serde_json::to_string(line).ok());
+            let text: String = text.flat_map(|line| [line, "\n".to_owned()]).collect();
+            let key = key(&node);
+            state.waiting.push(Waiting { key, text });
+        }
+        true
+    }
+}
+
+/// Counts a record under its kind.
+fn add(lines: &mut BTreeMap<String, DropLine>, record: &LedgerRecord, node: &RawText) {
+    let exe = record.exe.as_ref().unwrap_or(&record.name);
+    let kind = format!(
+        "{} {exe} {:?} {:?} {}",
+        record.key(),
+        record.workload,
+        record.fingerprint,
+        record.signal
+    );
+    let full = lines.len() >= KINDS && !lines.contains_key(&kind);
+    let kind = if full { record.key() } else { kind };
+    let line = lines.entry(kind).or_insert_with(|| {
+        let bare = bare(node.clone(), record.outcome, record.reason);
+        if full {
+            return bare;
+        }
+        DropLine {
+            exe: Some(exe.clone()),
+            workload: record.workload.clone(),
+            fingerprint: record.fingerprint.clone(),
+            signal: Some(record.signal.clone()),
+            ..bare
+        }
+    });
+    line.count = line.count.saturating_add(1);
+    line.first = Some(line.first.map_or(record.at, |first| first.min(record.at)));
+    line.last = Some(line.last.map_or(record.at, |last| last.max(record.at)));
+    line.detail.clone_from(&record.detail);
+}
+
+fn bare(node: RawText, outcome: Outcome, reason: Option<DropReason>) -> DropLine {
+    DropLine {
+        node,
+        outcome,
+        reason,
+        count: 0,
+        first: None,
+        last: None,
+        exe: None,
+        workload: None,
+        fingerprint: None,
+        signal: None,
+        detail: None,
+    }
+}
+
+/// `dropped/policy`; `None` for what is no drop.
+fn parse_key(key: &str) -> Option<(Outcome, Option<DropReason>)> {
+    let (outcome, reason) = match key.split_once('/') {
+        Some((outcome, reason)) => (outcome, Some(reason)),
+        None => (key, None),
+    };
+    let outcome = match outcome {
+        "dropped" => Outcome::Dropped,
+        "removed" => Outcome::Removed,
+        _ => return None,
+    };
+    let reason = reason.map(|reason| serde_json::from_value(reason.into()));
+    Some((outcome, reason.transpose().ok()?))
+}
+
+fn key(node: &RawText) -> String {
+    let plain = |byte: &u8| match byte {
+        byte if byte.is_ascii_alphanumeric() || *byte == b'-' => char::from(*byte),
+        _ => '-',
+    };
+    let node: String = node.as_bytes().iter().take(64).map(plain).collect();
+    let time = Timestamp::now().strftime("%Y-%m-%d/%H%M%SZ");
+    let random = DumpId::random().to_string();
+    let random = random.get(..8).unwrap_or(&random);
+    format!("drops/{time}_{node}_{random}.jsonl")
+}
+
+fn read(directory: &PrivateDirectory) -> State {
+    let text = directory.read(STATE, STATE_LIMIT).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+fn write(directory: &PrivateDirectory, state: &State) -> io::Result<()> {
+    directory.replace(STATE, &serde_json::to_vec(state)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use cdh_store::DirectoryStore;
+
+    use super::*;
+    use crate::handler::HandlerArguments;
+    use crate::handler::identity::first_manifest;
+
+    struct Node {
+        root: tempfile::TempDir,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            Self {
+                root: tempfile::tempdir().unwrap(),
+            }
+        }
+
+        fn drop(&self, name: &str, reason: DropReason) {
+            let arguments = HandlerArguments {
+                name: RawText::from(name),
+                ..HandlerArguments::default()
+            };
+            let manifest = first_manifest(DumpId::random(), &arguments, None);
+            let record = LedgerRecord::of(&manifest, Outcome::Dropped).because(reason, "a test");
+            Ledger::of(self.root.path()).append(&record).unwrap();
+        }
+
+        fn ship(&self) -> usize {
+            let store = DirectoryStore::create(self.root.path().join("store")).unwrap();
+            DropsKeeper::new(self.root.path()).ship(&store).unwrap()
+        }
+
+        /// All lines in the store, in their order.
+        fn lines(&self) -> Vec<DropLine> {
+            let mut lines = Vec::new();
+            for day in std::fs::read_dir(self.root.path().join("store/drops"))
+                .into_iter()
+                .flatten()
+            {
+                for object in std::fs::read_dir(day.unwrap().path()).unwrap() {
+                    let text = std::fs::read_to_string(object.unwrap().path()).unwrap();
+                    lines.extend(
+                        text.lines()
+                            .map(|line| serde_json::from_str::<DropLine>(line).unwrap()),
+                    );
+                }
+            }
+            lines
+        }
+    }
+
+    #[test]
+    fn drops_reach_the_store_counted_by_kind_and_once() {
+        let node = Node::new();
+        assert_eq!(node.ship(), 0);
+        for _ in 0..5 {
+            node.drop("api\n\"", DropReason::RateFingerprint);
+        }
+        node.drop("db", DropReason::Policy);
+        assert_eq!((node.ship(), node.ship()), (1, 0));
+        let lines = node.lines();
+        let counts: Vec<_> = lines
+            .iter()
+            .map(|line| (line.reason.unwrap(), line.count))
+            .collect();
+        assert_eq!(
+            counts,
+            [(DropReason::Policy, 1), (DropReason::RateFingerprint, 5)]
+        );
+        node.drop("db", DropReason::Policy);
+        assert_eq!(node.ship(), 1);
+        assert_eq!(node.lines().iter().map(|line| line.count).sum::<u64>(), 7);
+    }
+
+    #[test]
+    fn records_that_the_ledger_forgot_are_still_counted() {
+        let node = Node::new();
+        for _ in 0..9 {
+            node.drop("api", DropReason::Policy);
+        }
+        std::fs::write(node.root.path().join("ledger/records.jsonl"), "").unwrap();
+        node.drop("api", DropReason::Policy);
+        node.ship();
+        let mut counts: Vec<_> = node.lines().iter().map(|line| line.count).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 9]);
+    }
+
+    #[test]
+    fn what_cannot_be_put_waits() {
+        let node = Node::new();
+        node.drop("api", DropReason::Policy);
+        let directory = node.root.path().join("store");
+        let store = DirectoryStore::create(directory.clone()).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        std::fs::write(&directory, "in the way").unwrap();
+        assert!(DropsKeeper::new(node.root.path()).ship(&store).is_err());
+        std::fs::remove_file(&directory).unwrap();
+        assert_eq!(node.ship(), 1);
+        assert_eq!(node.lines().len(), 1);
+    }
+}

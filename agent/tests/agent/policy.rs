@@ -1,0 +1,478 @@
+//! What is kept of which crash, and that each one ends in a record.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use cdh_agent::ledger::{DropReason, Ledger, Outcome};
+use cdh_agent::policy::Action;
+use cdh_bundle::{Cause, DumpId, Manifest, Verdict};
+use cdh_testkit::Program;
+use serde_json::json;
+
+use super::node::{Node, SmallDisk, names_in, programs};
+use super::{manifest_of, words};
+
+/// Lets the program die without anybody between the kernel and the handler.
+fn crash(node: &Node, text: &str) -> std::process::ExitStatus {
+    let mut command = Command::new(programs().join("crash"));
+    command.args(words(text)).current_dir(&node.root);
+    command.stdout(Stdio::null()).status().unwrap()
+}
+
+fn manifests(node: &Node) -> Vec<Manifest> {
+    let names = names_in(&node.paths.spool);
+    let entries = names.iter().filter(|name| name.parse::<DumpId>().is_ok());
+    entries
+        .map(|name| manifest_of(&node.paths.spool.join(name)))
+        .collect()
+}
+
+fn has(manifest: &Manifest, end: &str) -> bool {
+    manifest
+        .entries
+        .iter()
+        .any(|entry| entry.name.ends_with(end))
+}
+
+#[test]
+fn the_policy_decides_before_the_core_is_read() {
+    let policy = json!({"rules": [
+        {"signal": "SIGABRT", "action": "metadata", "name": "aborts"},
+        {"signal": "SIGFPE", "action": "ignore"},
+        {"exe": "**/crash", "uid": [0], "action": "minicore"},
+    ], "environment": ["CDH_TEST_*"]});
+    let Some(node) = Node::with_settings(&json!({ "policy": policy })) else {
+        return;
+    };
+    for text in ["threads 2 random 64", "abort", "kill 8"] {
+        assert!(crash(&node, text).signal().is_some());
+    }
+    let mut records = node.wait_for_records(3);
+    // Whoever ends first stands first.
+    records.sort_by_key(|record| record.action);
+    let found: Vec<_> = records
+        .iter()
+        .map(|record| (record.outcome, record.action))
+        .collect();
+    let expected = [
+        (Outcome::Reduced, Action::Minicore),
+        (Outcome::Reduced, Action::Metadata),
+        (Outcome::Dropped, Action::Ignore),
+    ];
+    assert_eq!(found, expected, "{records:?}");
+    assert!(
+        records
+            .iter()
+            .all(|record| record.reason == Some(DropReason::Policy))
+    );
+    node.wait_for_handlers();
+    let manifests = manifests(&node);
+    assert_eq!(manifests.len(), 2);
+    let of = |signal: &str| {
+        manifests
+            .iter()
+            .find(|one| one.signal.name == signal)
+            .unwrap()
+    };
+    let small = of("SIGSEGV");
+    assert!(has(small, "minicore.elf") && has(small, "backtrace.json") && !has(small, ".core.zst"));
+    let Verdict::Empty {
+        cause: Cause::Policy,
+        evidence,
+    } = &small.verdict
+    else {
+        panic!("{:?}", small.verdict)
+    };
+    assert_eq!(
+        evidence.as_deref(),
+        Some("rule 2 of the policy says `minicore`")
+    );
+    assert!(small.fingerprint.is_some());
+    let facts = of("SIGABRT");
+    assert!(!has(facts, "minicore.elf") && has(facts, "backtrace.json") && has(facts, "proc.json"));
+    assert!(
+        facts
+            .gaps
+            .iter()
+            .any(|gap| gap.what == "core" && gap.why.contains("`aborts`"))
+    );
+    // The process of 64 MiB did not wait for anything to be copied.
+    assert!(records[0].blocked_seconds < 2.0, "{records:?}");
+    let entry = node.paths.spool.join(small.id.to_string());
+    let facts = fs::read(entry.join("proc.json")).unwrap();
+    let facts: serde_json::Value = serde_json::from_slice(&facts).unwrap();
+    let threads = facts["threads"].as_array().unwrap();
+    assert_eq!(threads.len(), 3);
+    assert!(
+        threads.iter().all(|thread| thread["name"] == "crash"),
+        "{threads:?}"
+    );
+    // They can be shipped and verified as they are.
+    assert_eq!(node.sweep().shipped.len(), 2);
+    assert_eq!(node.dumps().len(), 2);
+}
+
+#[test]
+fn two_builds_of_one_bug_have_one_fingerprint() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let other = node.path("crash");
+    let source = node.path("crash.c");
+    fs::write(&source, Program::Crash.source()).unwrap();
+    let flags = ["-O0", "-pthread", "-DANOTHER", "-o"];
+    let built = Command::new("cc")
+        .args(flags)
+        .args([&other, &source])
+        .status()
+        .unwrap();
+    assert!(built.success());
+    assert!(crash(&node, "bug 2").signal().is_some());
+    let status = Command::new(&other)
+        .args(["bug", "2"])
+        .current_dir(&node.root)
+        .status()
+        .unwrap();
+    assert!(status.signal().is_some());
+    assert!(crash(&node, "bug 3").signal().is_some());
+    let found = node.wait_for_records(3);
+    let prints: Vec<_> = found
+        .iter()
+        .map(|record| record.fingerprint.clone().unwrap())
+        .collect();
+    assert_eq!(prints[0], prints[1]);
+    assert_ne!(prints[0], prints[2]);
+}
+
+#[test]
+fn of_a_storm_the_first_of_each_bug_is_whole_and_every_other_one_is_accounted_for() {
+    const BUGS: usize = 5;
+    const EACH: usize = 8;
+    let limits = json!({"rate": {"window": "10m", "fingerprint_full": 1, "fingerprint_dumps": 3,
+        "workload_full": 0, "workload_dumps": 0}});
+    let Some(node) = Node::with_settings(&json!({ "limits": limits })) else {
+        return;
+    };
+    let children: Vec<_> = (0..BUGS * EACH)
+        .map(|number| {
+            Command::new(programs().join("crash"))
+                .args(["heap", "8", "bug", &(number % BUGS).to_string()])
+                .current_dir(&node.root)
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().signal().is_some());
+    }
+    let records = node.wait_for_records(BUGS * EACH);
+    node.wait_for_handlers();
+    let count = |outcome| {
+        records
+            .iter()
+            .filter(|record| record.outcome == outcome)
+            .count()
+    };
+    assert_eq!(count(Outcome::Kept), BUGS, "{records:?}");
+    assert_eq!(count(Outcome::Reduced), 2 * BUGS);
+    assert_eq!(count(Outcome::Dropped), BUGS * EACH - 3 * BUGS);
+    let rate = Some(DropReason::RateFingerprint);
+    let others = records
+        .iter()
+        .filter(|record| record.outcome != Outcome::Kept);
+    assert!(
+        others.clone().all(|record| record.reason == rate),
+        "{records:?}"
+    );
+    let manifests = manifests(&node);
+    let whole = manifests
+        .iter()
+        .filter(|one| one.verdict == Verdict::Complete);
+    let mut prints: Vec<_> = whole.filter_map(|one| one.fingerprint.clone()).collect();
+    prints.sort();
+    prints.dedup();
+    assert_eq!((prints.len(), manifests.len()), (BUGS, 3 * BUGS));
+    // What was dropped reaches the store, too.
+    node.sweep();
+    let mut dropped = 0;
+    for day in fs::read_dir(node.path("store/drops")).unwrap() {
+        for object in fs::read_dir(day.unwrap().path()).unwrap() {
+            for line in fs::read_to_string(object.unwrap().path()).unwrap().lines() {
+                let line: cdh_agent::DropLine = serde_json::from_str(line).unwrap();
+                assert_eq!(line.reason, rate);
+                dropped += line.count;
+            }
+        }
+    }
+    assert_eq!(dropped as usize, count(Outcome::Dropped));
+}
+
+#[test]
+fn a_quota_is_kept_and_the_oldest_cores_make_room() {
+    const MIB: u64 = 1 << 20;
+    let limits = json!({"spool_quota": "40M", "rate": {"fingerprint_full": 0,
+        "fingerprint_dumps": 0, "workload_full": 0, "workload_dumps": 0}});
+    let Some(node) = Node::with_settings(&json!({ "limits": limits })) else {
+        return;
+    };
+    for count in 1..=5 {
+        assert!(crash(&node, "random 12").signal().is_some());
+        node.wait_for_records(count);
+        node.wait_for_handlers();
+        let used = cdh_agent::spool::used(&node.paths.spool).unwrap();
+        assert!(used <= 40 * MIB, "{used}");
+    }
+    let manifests = manifests(&node);
+    let whole = manifests
+        .iter()
+        .filter(|one| one.verdict == Verdict::Complete);
+    assert!(whole.clone().count() >= 2, "{manifests:?}");
+    let newest = manifests.iter().max_by_key(|one| one.finished_at).unwrap();
+    assert_eq!(newest.verdict, Verdict::Complete);
+    let degraded = |one: &&Manifest| {
+        matches!(
+            one.verdict,
+            Verdict::Empty {
+                cause: Cause::Quota,
+                ..
+            }
+        )
+    };
+    assert_eq!(manifests.iter().filter(degraded).count(), 5 - whole.count());
+    assert!(node.ledger().totals().of(Outcome::Degraded) >= 2);
+    assert_eq!(node.sweep().shipped.len(), 5);
+    assert_eq!(node.dumps().len(), 5);
+}
+
+#[test]
+fn a_spool_that_is_full_read_only_or_gone_costs_the_dump_and_not_the_record() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let spool = node.paths.spool.clone();
+    let Some(disk) = SmallDisk::mount(spool.clone(), "size=2m,mode=0700") else {
+        return;
+    };
+    // Full, to the last byte and name.
+    let filler = fs::File::create(spool.join("filler")).unwrap();
+    let _ = std::io::copy(&mut std::io::repeat(7), &mut &filler);
+    drop(filler);
+    crash(&node, "random 8");
+    let records = node.wait_for_records(1);
+    assert_eq!(records[0].reason, Some(DropReason::NoSpace), "{records:?}");
+    assert!(
+        records[0]
+            .detail
+            .as_ref()
+            .is_some_and(|why| why.contains("No space left"))
+    );
+    for name in names_in(&spool).iter().filter(|name| *name != "filler") {
+        // What there is is a dump, and not an empty one.
+        assert!(!manifest_of(&spool.join(name)).process.name.is_empty());
+    }
+    fs::remove_file(spool.join("filler")).unwrap();
+    let remount = |how: &str| {
+        let options = format!("remount,{how}");
+        Command::new("mount")
+            .args(["-o", &options])
+            .arg(&spool)
+            .status()
+            .unwrap()
+    };
+    assert!(remount("ro").success());
+    crash(&node, "");
+    let records = node.wait_for_records(2);
+    let last = records.last().unwrap();
+    assert_eq!(
+        (last.outcome, last.reason),
+        (Outcome::Dropped, Some(DropReason::Spool))
+    );
+    assert!(
+        last.detail.as_ref().unwrap().contains("Read-only"),
+        "{records:?}"
+    );
+    drop(disk);
+    let _ = fs::remove_dir(&spool);
+    fs::write(&spool, "no directory").unwrap();
+    crash(&node, "");
+    let records = node.wait_for_records(3);
+    let last = records.last().unwrap();
+    assert_eq!(
+        (last.outcome, last.reason),
+        (Outcome::Dropped, Some(DropReason::Spool))
+    );
+    assert_eq!(
+        node.ledger().totals().crashes() as usize,
+        node.ledger().since(0).len()
+    );
+
+    // The state is gone with it: the record is in memory until it is back.
+    node.set(&json!({ "state": "/proc/no-such-place" }));
+    crash(&node, "");
+    let fallback = Ledger::of(&node.paths.fallback);
+    let deadline = Instant::now() + std::time::Duration::from_secs(30);
+    while fallback.totals().crashes() == 0 {
+        assert!(Instant::now() < deadline, "no record anywhere");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    fs::remove_file(&spool).unwrap();
+    node.sweep();
+    assert_eq!(fallback.totals().crashes(), 0);
+    node.wait_for_records(4);
+}
+
+#[test]
+fn a_pid_that_was_given_to_another_process_tells_nothing_of_that_one() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let mut gone = Command::new("/bin/true").spawn().unwrap();
+    let pid = gone.id();
+    gone.wait().unwrap();
+    // The next process gets the number of the one that is gone.
+    let mut other = None;
+    for _ in 0..50 {
+        if fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).is_err() {
+            eprintln!("skipped: no pid can be chosen here");
+            return;
+        }
+        let mut child = Command::new("/bin/sleep")
+            .arg("60")
+            .env("CDH_TEST_SECRET", "of-another")
+            .spawn()
+            .unwrap();
+        if child.id() == pid {
+            other = Some(child);
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let Some(mut other) = other else {
+        eprintln!("skipped: the number was taken by somebody else");
+        return;
+    };
+    let words = [
+        format!("P{pid}"),
+        format!("I{pid}"),
+        "s11".to_owned(),
+        "d1".to_owned(),
+    ];
+    let mut handler = Command::new(node.path("cdh-handler"))
+        .args(words.map(OsString::from))
+        .arg("evictim")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(handler.stdin.take());
+    handler.wait().unwrap();
+    let manifest = manifest_of(&node.entry_of_anybody());
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let text = serde_json::to_string(&manifest).unwrap();
+    assert!(!text.contains("sleep"), "{text}");
+    assert_eq!(manifest.process.exe, None);
+    assert_eq!(manifest.process.name.to_string(), "victim");
+    assert!(
+        manifest.gaps.iter().any(|gap| gap.what == "/proc/<pid>"),
+        "{:?}",
+        manifest.gaps
+    );
+    for file in fs::read_dir(node.entry_of_anybody()).unwrap() {
+        let bytes = fs::read(file.unwrap().path()).unwrap();
+        let leak = bytes.windows(10).any(|window| window == b"of-another");
+        assert!(!leak);
+    }
+}
+
+#[test]
+fn a_process_that_becomes_another_program_while_it_dies_is_told_rightly() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let mut died = 0;
+    for number in 0..24 {
+        let pause = (number * 40).to_string();
+        let status = crash(&node, &format!("name {} race {pause}", "renamed"));
+        died += usize::from(status.signal().is_some());
+    }
+    if died == 0 {
+        eprintln!("skipped: no process died in the race");
+        return;
+    }
+    let records = node.wait_for_records(died);
+    node.wait_for_handlers();
+    for manifest in manifests(&node) {
+        // All of one program or all of nobody's, never the name of one and the file of the other.
+        let exe = manifest.process.exe.as_ref().map(ToString::to_string);
+        let is_ours = exe.as_ref().is_none_or(|exe| exe.ends_with("/crash"));
+        assert!(is_ours, "{manifest:?}");
+        assert_eq!(manifest.process.name.to_string(), "renamed");
+        assert_eq!(manifest.verdict, Verdict::Complete);
+    }
+    assert!(
+        records.iter().all(|record| record.outcome == Outcome::Kept),
+        "{records:?}"
+    );
+}
+
+#[test]
+fn what_was_planted_in_the_spool_is_not_followed() {
+    use std::os::unix::fs::{DirBuilderExt, symlink};
+    let Some(node) = Node::with_settings(&json!({ "limits": {"spool_quota": "1G"} })) else {
+        return;
+    };
+    let spool = &node.paths.spool;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(spool)
+        .unwrap();
+    let victim = node.path("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("precious"), "precious").unwrap();
+    for name in [".slots", ".held", ".room", ".pods"] {
+        symlink(&victim, spool.join(name)).unwrap();
+    }
+    let id = || DumpId::random().to_string();
+    symlink(&victim, spool.join(id())).unwrap();
+    symlink(&victim, spool.join(format!("{}.partial", id()))).unwrap();
+    fs::hard_link(victim.join("precious"), spool.join(id())).unwrap();
+    let fifo = spool.join(format!("{}.partial", id()));
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    fs::create_dir_all(node.paths.state.join("ledger")).unwrap();
+    symlink(
+        victim.join("precious"),
+        node.paths.state.join("ledger/records.jsonl"),
+    )
+    .unwrap();
+    fs::create_dir_all(node.paths.state.join("rates")).unwrap();
+    symlink(
+        victim.join("precious"),
+        node.paths.state.join("rates/counts.json"),
+    )
+    .unwrap();
+
+    assert!(crash(&node, "heap 4").signal().is_some());
+    let fallback = Ledger::of(&node.paths.fallback);
+    let deadline = Instant::now() + std::time::Duration::from_secs(30);
+    while fallback.totals().crashes() == 0 {
+        assert!(Instant::now() < deadline, "no record");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert_eq!(node.sweep().shipped.len(), 1);
+    assert_eq!(names_in(&victim), ["precious"]);
+    assert_eq!(
+        fs::read_to_string(victim.join("precious")).unwrap(),
+        "precious"
+    );
+}
