@@ -35,6 +35,7 @@ pub use node::status::{PatternOwner, Status, StatusError, status};
 pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
 pub use shipper::{
     DropLine, OpenStore, Schedule, SetuidDumps, ShipperError, ShipperEvent, ShipperOptions,
-    ShippingPlan, SweepError, SweepReport, ask_to_ship, run, run_until, sweep, wait_for_stop,
+    ShippingPlan, StopSignals, SweepError, SweepReport, ask_to_ship, run, run_until, sweep,
+    wait_for_stop,
 };
 pub use workload::WorkloadOptions;

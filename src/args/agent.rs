@@ -189,8 +189,8 @@ pub struct RunArgs {
 #[command(next_help_heading = "Shipping")]
 pub struct ShippingArgs {
     /// When dumps go to the store [default: what `--interval` or `--schedule` say, else events]
-    #[arg(long = "ship", value_enum, value_name = "WHEN")]
-    pub mode: Option<ShipArg>,
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub ship: Option<ShipArg>,
     /// Ship what waits each time so much time has passed, such as `10m`
     #[arg(long, value_name = "TIME", conflicts_with = "schedule")]
     pub interval: Option<String>,

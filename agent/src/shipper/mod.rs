@@ -45,7 +45,7 @@ use modules::ModuleKeeper;
 use plan::{Bandwidth, Due};
 use queue::Queue;
 use request::Request;
-use signals::StopSignals;
+pub use signals::StopSignals;
 use sweep::Sweeper;
 pub(crate) use sweep::explain;
 use watch::SpoolWatch;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cdh_agent::InstallOptions;
 use cdh_bundle::Verdict;
-use cdh_elfcore::{Completeness, CoreFile, FileSource};
+use cdh_elfcore::{CoreFile, FileSource};
 
 use super::node::{Node, handler, programs};
 
@@ -41,9 +41,9 @@ fn assert_got(node: &Node, name: &str) {
     let path = node.path(name);
     let deadline = Instant::now() + Duration::from_secs(30);
     let is_whole = || {
-        let core = FileSource::open(&path).ok();
+        let core = fs::File::open(&path).and_then(FileSource::new).ok();
         let core = core.and_then(|core| CoreFile::open(Box::new(core)).ok());
-        core.is_some_and(|core| core.completeness() == Completeness::Complete)
+        core.is_some_and(|core| core.completeness().is_complete())
     };
     while !is_whole() {
         assert!(

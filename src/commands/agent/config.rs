@@ -71,7 +71,7 @@ impl Flags {
 
     pub(super) fn shipping(self, args: &ShippingArgs) -> Self {
         let text = |text: &Option<String>| text.clone().map(Value::from);
-        self.put("shipping.mode", "--ship", name(args.mode))
+        self.put("shipping.mode", "--ship", name(args.ship))
             .put("shipping.interval", "--interval", text(&args.interval))
             .put("shipping.schedule", "--schedule", text(&args.schedule))
             .put(

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use cdh_agent::ShipperEvent;
 use cdh_agent::config::AgentConfig;
 use cdh_agent::notify::{Deliver, KubernetesEvents, Notifier, Report, Webhook};
 use cdh_agent::observe::{Listener, Watcher};
+use cdh_agent::{ShipperEvent, StopSignals};
 use serde_json::{Value, json};
 
 use super::config;
@@ -17,6 +17,8 @@ use crate::report::{ExitStatus, Failure};
 use crate::settings::{Settings, environment};
 
 pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result<ExitStatus> {
+    // Before there is any other thread: see there.
+    let _signals = StopSignals::catch().context("cannot wait for signals")?;
     let paths = config::paths(config);
     let watcher = Arc::new(Watcher::new(paths.clone(), config.metrics.textfile.clone()));
     let _listener = listen(config, &watcher, log)?;
