@@ -39,6 +39,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "fetch" -d 'Download dumps, 
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "bt" -d 'Print the backtrace of a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "backtrace" -d 'Print the backtrace of a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "groups" -d 'List crashes: the dumps of the same crash as one line'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "drops" -d 'List crashes of which there is no dump, and why'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "diff" -d 'Tell what differs between two dumps'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "debug" -d 'Start a debugger on a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "sysroot" -d 'Pull what a core needs from its image and print the directory'
@@ -206,6 +207,16 @@ never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Tell the images too (reads manifests)'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -l since -d 'Only what was dropped since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l debug-image -d 'Take debug files from this image' -r

@@ -94,6 +94,8 @@ pub enum Command {
     Bt(BtArgs),
     /// List crashes: the dumps of the same crash as one line
     Groups(GroupsArgs),
+    /// List crashes of which there is no dump, and why
+    Drops(DropsArgs),
     /// Tell what differs between two dumps
     Diff(DiffArgs),
     /// Start a debugger on a dump
@@ -332,6 +334,17 @@ pub struct GroupsArgs {
     /// At most this many groups
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
+}
+
+/// `cdh drops`.
+#[derive(Debug, Args)]
+pub struct DropsArgs {
+    /// Only what was dropped since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
     /// Output format
     #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
     pub output: TextFormat,

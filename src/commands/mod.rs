@@ -6,6 +6,7 @@ mod cache;
 mod completions;
 mod debug;
 mod diff;
+mod drops;
 mod fetch;
 mod gc;
 mod groups;
@@ -67,6 +68,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Fetch(args) => fetch::run(&settings, &args),
         Command::Bt(args) => bt::run(&settings, &args),
         Command::Groups(args) => groups::run(&settings, &args),
+        Command::Drops(args) => drops::run(&settings, &args),
         Command::Diff(args) => diff::run(&settings, &args),
         Command::Debug(args) => debug::run(&settings, args),
         Command::Sysroot(args) => sysroot::run(&settings, &args),

@@ -7,6 +7,7 @@
 mod backtrace;
 mod case;
 mod debugger_files;
+mod drops;
 mod dump;
 mod fetch;
 mod files;
@@ -23,6 +24,7 @@ mod sysroot;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
 pub use case::Case;
+pub use drops::drops;
 pub use dump::{Analysis, Dump, Origin, open_dump, open_dumps, open_summary};
 pub use fetch::{FetchOptions, fetch_with};
 pub use files::open_regular;
