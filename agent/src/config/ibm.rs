@@ -157,7 +157,7 @@ pub(super) fn values(
         put("shipping.schedule", Value::String(text), &name);
     }
     let timed = find("INTERVAL").is_some() || find("SCHEDULE").is_some();
-    match find("USE_INOTIFY").map(|(name, text)| (name, text.to_ascii_lowercase() == "true")) {
+    match find("USE_INOTIFY").map(|(name, text)| (name, text.eq_ignore_ascii_case("true"))) {
         Some((name, true)) if timed => {
             notes.push(format!(
                 "`{name}` gives way to the interval or the schedule, as it does there"
