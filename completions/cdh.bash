@@ -37,6 +37,9 @@ _cdh() {
             cdh,diff)
                 cmd="cdh__subcmd__diff"
                 ;;
+            cdh,drops)
+                cmd="cdh__subcmd__drops"
+                ;;
             cdh,fetch)
                 cmd="cdh__subcmd__fetch"
                 ;;
@@ -73,6 +76,12 @@ _cdh() {
             cdh,tui)
                 cmd="cdh__subcmd__tui"
                 ;;
+            cdh__subcmd__agent,check-config)
+                cmd="cdh__subcmd__agent__subcmd__check__subcmd__config"
+                ;;
+            cdh__subcmd__agent,doctor)
+                cmd="cdh__subcmd__agent__subcmd__doctor"
+                ;;
             cdh__subcmd__agent,handle)
                 cmd="cdh__subcmd__agent__subcmd__handle"
                 ;;
@@ -104,7 +113,7 @@ _cdh() {
 
     case "${cmd}" in
         cdh)
-            opts="-h -V --store --config --color --help --version tui ls list info fetch bt backtrace groups diff debug sysroot cache import rm gc share agent completions man"
+            opts="-h -V --store --config --color --help --version tui ls list info fetch bt backtrace groups drops diff debug sysroot cache import rm gc share agent completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -141,12 +150,100 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent)
-            opts="-h -V --store --config --color --help --version install run sweep status uninstall handle"
+            opts="-h -V --store --config --color --help --version install run sweep status doctor check-config uninstall handle"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cdh__subcmd__agent__subcmd__check__subcmd__config)
+            opts="-h -V --print --store --config --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cdh__subcmd__agent__subcmd__doctor)
+            opts="-h -V --state --libexec --json --no-store --store --config --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --libexec)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
                 --store)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -215,7 +312,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__install)
-            opts="-h -V --state --libexec --handler --core-pipe-limit --suid-dumpable --mode --release --strategy --core-limit --copy-limit --floor --slots --store --config --color --help --version"
+            opts="-h -V --state --libexec --handler --core-pipe-limit --suid-dumpable --mode --chain --release --strategy --core-limit --copy-limit --floor --slots --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -317,7 +414,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__run)
-            opts="-h -V --state --libexec --manage-node --release --strategy --core-limit --copy-limit --floor --slots --cri-socket --node-name --log-lines --pods --opt-in-label --keep-modules --store --config --color --help --version"
+            opts="-h -V --state --libexec --manage-node --core-pipe-limit --suid-dumpable --mode --chain --release --strategy --core-limit --copy-limit --floor --slots --ship --interval --schedule --bandwidth --parallel --keep-modules --cri-socket --node-name --log-lines --pods --opt-in-label --metrics --metrics-file --log-format --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -335,6 +432,18 @@ _cdh() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
                     fi
+                    return 0
+                    ;;
+                --core-pipe-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --suid-dumpable)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mode)
+                    COMPREPLY=($(compgen -W "pipe socket auto" -- "${cur}"))
                     return 0
                     ;;
                 --release)
@@ -358,6 +467,26 @@ _cdh() {
                     return 0
                     ;;
                 --slots)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ship)
+                    COMPREPLY=($(compgen -W "events interval schedule off" -- "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --schedule)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bandwidth)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --parallel)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -390,6 +519,29 @@ _cdh() {
                     ;;
                 --opt-in-label)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-file)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -474,7 +626,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__sweep)
-            opts="-h -V --state --libexec --cri-socket --node-name --log-lines --pods --opt-in-label --keep-modules --store --config --color --help --version"
+            opts="-h -V --state --libexec --ship --interval --schedule --bandwidth --parallel --keep-modules --cri-socket --node-name --log-lines --pods --opt-in-label --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -492,6 +644,26 @@ _cdh() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
                     fi
+                    return 0
+                    ;;
+                --ship)
+                    COMPREPLY=($(compgen -W "events interval schedule off" -- "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --schedule)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bandwidth)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --parallel)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --cri-socket)
@@ -1003,6 +1175,55 @@ _cdh() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cdh__subcmd__drops)
+            opts="-o -h -V --since --output --store --config --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --output)

@@ -25,7 +25,7 @@ function __fish_cdh_using_subcommand
 end
 
 complete -c cdh -n "__fish_cdh_needs_command" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_needs_command" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_needs_command" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_needs_command" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -39,6 +39,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "fetch" -d 'Download dumps, 
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "bt" -d 'Print the backtrace of a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "backtrace" -d 'Print the backtrace of a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "groups" -d 'List crashes: the dumps of the same crash as one line'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "drops" -d 'List crashes of which there is no dump, and why'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "diff" -d 'Tell what differs between two dumps'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "debug" -d 'Start a debugger on a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "sysroot" -d 'Pull what a core needs from its image and print the directory'
@@ -53,7 +54,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "man" -d 'Write the man page
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l filter -d 'Show only dumps that match, as typed after `/`: `namespace:payments signal:SEGV since:2d`' -r
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l debugger -d 'Debugger that `d` starts' -r -f -a "(__fish_complete_command)"
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand tui" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -83,7 +84,7 @@ signal\t'By signal'
 pod\t'By namespace and pod'"
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l limit -d 'At most this many dumps' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand ls" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -113,7 +114,7 @@ signal\t'By signal'
 pod\t'By namespace and pod'"
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l limit -d 'At most this many dumps' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand list" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -124,7 +125,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand list" -s V -l version -d 'Print 
 complete -c cdh -n "__fish_cdh_using_subcommand info" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand info" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand info" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand info" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand info" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -137,7 +138,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l max-size -d 'Refuse co
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -154,7 +155,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand bt" -l registry-ca -d 'Trust the
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand bt" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -178,7 +179,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l registry-ca -d 'Tr
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -199,13 +200,23 @@ complete -c cdh -n "__fish_cdh_using_subcommand groups" -l limit -d 'At most thi
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand groups" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Tell the images too (reads manifests)'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -l since -d 'Only what was dropped since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l debug-image -d 'Take debug files from this image' -r
@@ -214,7 +225,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand diff" -l registry-ca -d 'Trust t
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand diff" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -228,7 +239,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand debug" -l auth-file -d 'Credenti
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l registry-ca -d 'Trust the certificates in this file (PEM) for registries, besides the system\'s' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l debugger -d 'Debugger to start' -r -f -a "(__fish_complete_command)"
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand debug" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -244,7 +255,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l registry-ca -d 'Trus
 complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -252,7 +263,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l offline -d 'Use no n
 complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -263,14 +274,14 @@ complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subco
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -284,14 +295,14 @@ complete -c cdh -n "__fish_cdh_using_subcommand import" -l node -d 'Node that it
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s o -l output -d 'Output format: the new ids, or JSON' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand import" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand rm" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -303,7 +314,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand gc" -l older-than -d 'Delete wha
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l keep-per-fingerprint -d 'Of each fingerprint keep the newest N and delete the rest' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l max-total -d 'Delete the oldest until all together take no more: 500G, 2T' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand gc" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -313,37 +324,39 @@ complete -c cdh -n "__fish_cdh_using_subcommand gc" -s h -l help -d 'Print help 
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l expires -d 'How long the address works (S3 allows 7d at most)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand share" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand share" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand share" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand share" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "install" -d 'Make the kernel hand cores to the handler, and remember the settings that were there'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "run" -d 'Ship dumps from the spool to the store until stopped'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "sweep" -d 'Ship what is in the spool now, salvage what dead handlers left, and end'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "status" -d 'Tell whether the handler is installed and what waits in the spool'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "uninstall" -d 'Give back the kernel settings that were there before'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status uninstall handle" -f -a "handle" -d 'Take one core from standard input; the kernel runs this'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -f -a "install" -d 'Make the kernel hand cores to the handler, and remember the settings that were there'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -f -a "run" -d 'Ship dumps from the spool to the store until stopped'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -f -a "sweep" -d 'Ship what is in the spool now, salvage what dead handlers left, and end'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -f -a "status" -d 'Tell whether the handler is installed and what waits in the spool'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -f -a "doctor" -d 'Tell what on this node keeps cores from being captured or shipped, and the way around'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -f -a "check-config" -d 'Check the configuration: file, environment and what they mean together'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -f -a "uninstall" -d 'Give back the kernel settings that were there before'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall handle" -f -a "handle" -d 'Take one core from standard input; the kernel runs this'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l handler -d 'Handler to install [default: `cdh-handler` beside this program, else this program itself]' -r -F
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l core-pipe-limit -d '`kernel.core_pipe_limit`: handlers that the kernel runs at once' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l suid-dumpable -d '`fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l mode -d 'How the kernel hands cores over' -r -f -a "pipe\t'It starts the handler for each crash'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l core-pipe-limit -d '`kernel.core_pipe_limit`: handlers that the kernel runs at once [default: 1024]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l suid-dumpable -d '`fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones [default: 2]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l mode -d 'How the kernel hands cores over [default: pipe]' -r -f -a "pipe\t'It starts the handler for each crash'
 socket\t'It connects to a receiver that is there already (Linux 6.16 and later)'
 auto\t'`socket` where a crash on purpose shows that it works, else `pipe`'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l release -d 'When the crashed process may go' -r -f -a "hold\t'When its memory has been copied'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l release -d 'When the crashed process may go [default: hold]' -r -f -a "hold\t'When its memory has been copied'
 early\t'Within milliseconds, unless it is known that there is no room for its memory and a new one\'s'
 auto\t'Early where it is known that there is room, else hold'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l strategy -d 'How cores are put into the spool' -r -f -a "auto\t'`raw` where the process waits and there is ample room, else `zstd`'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l strategy -d 'How cores are put into the spool [default: auto]' -r -f -a "auto\t'`raw` where the process waits and there is ample room, else `zstd`'
 zstd\t'Compressed at once'
 raw\t'As they are, compressed when the process has gone'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l core-limit -d 'Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]' -r
@@ -351,68 +364,114 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l floor -d 'Bytes that stay free on the spool\'s disk (at most a twentieth of it) [default: 256M]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l slots -d 'Handlers that copy at once; the others wait with the memory held [default: processors + 2]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l chain -d 'Hand each core on to whoever had the core pattern before, when it is safe here'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l release -d 'When the crashed process may go' -r -f -a "hold\t'When its memory has been copied'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l core-pipe-limit -d '`kernel.core_pipe_limit`: handlers that the kernel runs at once [default: 1024]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l suid-dumpable -d '`fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones [default: 2]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l mode -d 'How the kernel hands cores over [default: pipe]' -r -f -a "pipe\t'It starts the handler for each crash'
+socket\t'It connects to a receiver that is there already (Linux 6.16 and later)'
+auto\t'`socket` where a crash on purpose shows that it works, else `pipe`'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l release -d 'When the crashed process may go [default: hold]' -r -f -a "hold\t'When its memory has been copied'
 early\t'Within milliseconds, unless it is known that there is no room for its memory and a new one\'s'
 auto\t'Early where it is known that there is room, else hold'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l strategy -d 'How cores are put into the spool' -r -f -a "auto\t'`raw` where the process waits and there is ample room, else `zstd`'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l strategy -d 'How cores are put into the spool [default: auto]' -r -f -a "auto\t'`raw` where the process waits and there is ample room, else `zstd`'
 zstd\t'Compressed at once'
 raw\t'As they are, compressed when the process has gone'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l core-limit -d 'Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l copy-limit -d 'Seconds that copying a core may take; the rest is cut off, 0 means no limit [default: 3600]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l floor -d 'Bytes that stay free on the spool\'s disk (at most a twentieth of it) [default: 256M]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l slots -d 'Handlers that copy at once; the others wait with the memory held [default: processors + 2]' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l cri-socket -d 'Socket of a container runtime, may be given more than once [default: those that are found]' -r -F
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l node-name -d 'Name of this node in Kubernetes' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l log-lines -d 'Last log lines that a dump holds of each container of its pod' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l pods -d 'Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"`' -r -f -a "opt-out\t'All that do not opt out'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l ship -d 'When dumps go to the store [default: what `--interval` or `--schedule` say, else events]' -r -f -a "events\t'As soon as they are sealed'
+interval\t'Each time `--interval` has passed'
+schedule\t'At the times of `--schedule`'
+off\t'Not by itself: they stay on the node for `cdh agent sweep`, rsync or `kubectl cp`'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l interval -d 'Ship what waits each time so much time has passed, such as `10m`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l schedule -d 'Ship what waits at the times of a cron expression, in UTC, such as `0 2 * * *`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l bandwidth -d 'Bytes a second that all uploads together take, such as `20M` [default: no limit]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l parallel -d 'Uploads at once [default: 2]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l cri-socket -d 'Socket of a container runtime, may be given more than once [env: CDH_CRI_SOCKET] [default: those that are found]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l node-name -d 'Name of this node in Kubernetes [env: CDH_NODE_NAME]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l log-lines -d 'Last log lines that a dump holds of each container of its pod [env: CDH_LOG_LINES] [default: 500]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l pods -d 'Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"` [env: CDH_PODS] [default: opt-out]' -r -f -a "opt-out\t'All that do not opt out'
 opt-in\t'Those that opt in'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l opt-in-label -d 'With `--pods opt-in`: pods with this label are dumped too' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l opt-in-label -d 'With `--pods opt-in`: pods with this label are dumped too [env: CDH_OPT_IN_LABEL]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l metrics -d 'Serve `/metrics`, `/healthz` and `/readyz` at this address, such as `127.0.0.1:9464` [env: CDH_METRICS]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l metrics-file -d 'Write the metrics into a file for the node exporter\'s textfile collector' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l log-format -d 'How the log is written [env: CDH_LOG_FORMAT] [default: text]' -r -f -a "text\t'Lines for people'
+json\t'A JSON object on each line'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l manage-node -d 'Install at the start and uninstall at the end'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l chain -d 'Hand each core on to whoever had the core pattern before, when it is safe here'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none [env: CDH_KEEP_MODULES]'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l cri-socket -d 'Socket of a container runtime, may be given more than once [default: those that are found]' -r -F
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l node-name -d 'Name of this node in Kubernetes' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l log-lines -d 'Last log lines that a dump holds of each container of its pod' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l pods -d 'Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"`' -r -f -a "opt-out\t'All that do not opt out'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l ship -d 'When dumps go to the store [default: what `--interval` or `--schedule` say, else events]' -r -f -a "events\t'As soon as they are sealed'
+interval\t'Each time `--interval` has passed'
+schedule\t'At the times of `--schedule`'
+off\t'Not by itself: they stay on the node for `cdh agent sweep`, rsync or `kubectl cp`'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l interval -d 'Ship what waits each time so much time has passed, such as `10m`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l schedule -d 'Ship what waits at the times of a cron expression, in UTC, such as `0 2 * * *`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l bandwidth -d 'Bytes a second that all uploads together take, such as `20M` [default: no limit]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l parallel -d 'Uploads at once [default: 2]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l cri-socket -d 'Socket of a container runtime, may be given more than once [env: CDH_CRI_SOCKET] [default: those that are found]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l node-name -d 'Name of this node in Kubernetes [env: CDH_NODE_NAME]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l log-lines -d 'Last log lines that a dump holds of each container of its pod [env: CDH_LOG_LINES] [default: 500]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l pods -d 'Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"` [env: CDH_PODS] [default: opt-out]' -r -f -a "opt-out\t'All that do not opt out'
 opt-in\t'Those that opt in'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l opt-in-label -d 'With `--pods opt-in`: pods with this label are dumped too' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l opt-in-label -d 'With `--pods opt-in`: pods with this label are dumped too [env: CDH_OPT_IN_LABEL]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none [env: CDH_KEEP_MODULES]'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l state -d 'Directory of the spool and of the settings\' backup' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l libexec -d 'Directory where the handler is installed' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l json -d 'Print JSON'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l no-store -d 'Leave the store alone: nothing is written there'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l print -d 'Print every value and where it came from; secrets are hidden'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
@@ -420,21 +479,21 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand completions" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand completions" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand completions" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand completions" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand completions" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand completions" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand man" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand man" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand man" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand man" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use cdh_agent::config::{Secret, ibm_store};
 use cdh_store::StoreUrl;
 use serde::Deserialize;
 
@@ -32,6 +33,32 @@ pub struct Settings {
     pub stores: BTreeMap<String, StoreUrl>,
     /// What is known of the terminal.
     pub terminal: Terminal,
+    /// The config file that was read, and its text.
+    pub file: Option<(PathBuf, String)>,
+    /// Credentials of the store that are not the usual chain's.
+    pub store_keys: Option<(String, Secret)>,
+    /// Who named the store.
+    pub store_origin: String,
+}
+
+/// For whom settings are gathered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Somebody who looks at dumps.
+    Desk,
+    /// The agent on a node, which has a file of its own and understands IBM's variables.
+    Agent,
+}
+
+/// The agent's file, where none is named.
+const AGENT_FILE: &str = "/etc/cdh/agent.toml";
+
+/// The environment, as far as it is text.
+#[must_use]
+pub fn environment() -> BTreeMap<String, String> {
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Where the files of modules are pulled from, and how.
@@ -81,16 +108,38 @@ pub struct Terminal {
 
 /// `config.toml`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct ConfigFile {
-    /// Name or location of the store to use by default.
-    store: Option<String>,
+    /// Name or location of the store to use by default, or a table as those of named stores.
+    store: Option<StoreChoice>,
     /// Named stores.
     #[serde(default)]
     stores: BTreeMap<String, NamedStore>,
     /// How images are pulled.
     #[serde(default)]
     images: ConfigImages,
+    /// The agent's tables, which are checked by the agent's own commands, and what is none.
+    #[serde(flatten)]
+    others: BTreeMap<String, toml::Value>,
+}
+
+/// Tables of the agent in the same file.
+const AGENT_TABLES: [&str; 9] = [
+    "node",
+    "capture",
+    "policy",
+    "limits",
+    "shipping",
+    "workloads",
+    "metrics",
+    "notify",
+    "log",
+];
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum StoreChoice {
+    Name(String),
+    Table(NamedStore),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -126,17 +175,40 @@ impl Settings {
     ///
     /// # Errors
     /// When the config file cannot be read, or the store is not one.
-    pub fn gather(args: &GlobalArgs) -> Result<Self> {
-        let config = read_config(args.config.as_deref())?;
-        let named = args
-            .store
-            .as_deref()
-            .or(config.store.as_deref())
-            .filter(|name| !name.is_empty());
-        let (store, store_is_default) = match named {
-            Some(name) => (find_store(name, &config)?, false),
-            None => (StoreUrl::Directory(default_store()), true),
+    pub fn gather(args: &GlobalArgs, role: Role) -> Result<Self> {
+        let (file, config) = read_config(args.config.as_deref(), role)?;
+        let given = args.store.as_deref().filter(|name| !name.is_empty());
+        let ibm = match role {
+            Role::Agent if given.is_none() => ibm_store(&environment()),
+            _ => None,
         };
+        let place = |file: &Option<(PathBuf, String)>| {
+            let file = file.as_ref();
+            file.map_or_else(String::new, |(path, _)| path.display().to_string())
+        };
+        let mut store_keys = None;
+        let (store, store_origin) = match (given, ibm, &config.store) {
+            (Some(name), ..) => {
+                let from = match env::var("CDH_STORE").is_ok_and(|value| value == name) {
+                    true => "CDH_STORE",
+                    false => "--store",
+                };
+                (find_store(name, &config)?, from.to_owned())
+            }
+            (None, Some(ibm), _) => {
+                store_keys = ibm.keys;
+                let from = "S3_BUCKET_NAME (of IBM's core-dump-handler)";
+                (parse_store(&ibm.url, &config.stores)?, from.to_owned())
+            }
+            (None, None, Some(StoreChoice::Name(name))) if !name.is_empty() => {
+                (find_store(name, &config)?, place(&file))
+            }
+            (None, None, Some(StoreChoice::Table(named))) => {
+                (open_table(named, "store")?, place(&file))
+            }
+            _ => (StoreUrl::Directory(default_store()), String::new()),
+        };
+        let store_is_default = store_origin.is_empty();
         let terminal = std::io::stdout().is_terminal();
         let style = match args.color {
             ColorWhen::Always => Style::Colored,
@@ -170,6 +242,12 @@ impl Settings {
             images,
             stores,
             terminal: facts_of_terminal(style),
+            file,
+            store_keys,
+            store_origin: match store_is_default {
+                true => "default".to_owned(),
+                false => store_origin,
+            },
         })
     }
 
@@ -260,22 +338,44 @@ fn default_store() -> PathBuf {
     }
 }
 
-fn read_config(explicit: Option<&Path>) -> Result<ConfigFile> {
-    let path = explicit.map_or_else(
-        || base_directory("XDG_CONFIG_HOME", ".config").join("cdh/config.toml"),
-        Path::to_owned,
-    );
+fn read_config(
+    explicit: Option<&Path>,
+    role: Role,
+) -> Result<(Option<(PathBuf, String)>, ConfigFile)> {
+    let own = || base_directory("XDG_CONFIG_HOME", ".config").join("cdh/config.toml");
+    let path = match (explicit, role) {
+        (Some(path), _) => path.to_owned(),
+        (None, Role::Agent) if Path::new(AGENT_FILE).exists() => AGENT_FILE.into(),
+        (None, _) => own(),
+    };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && explicit.is_none() => {
-            return Ok(ConfigFile::default());
+            return Ok((None, ConfigFile::default()));
         }
         Err(error) => {
             return Err(error)
                 .with_context(|| format!("cannot read config file `{}`", path.display()));
         }
     };
-    toml::from_str(&text).with_context(|| format!("config file `{}` is not valid", path.display()))
+    let config: ConfigFile = toml::from_str(&text)
+        .with_context(|| format!("config file `{}` is not valid", path.display()))?;
+    let unknown = |name: &&String| !AGENT_TABLES.contains(&name.as_str());
+    // The agent's own check says more, and where.
+    if role == Role::Desk
+        && let Some(name) = config.others.keys().find(unknown)
+    {
+        let message = format!(
+            "config file `{}` is not valid: unknown field `{name}`",
+            path.display()
+        );
+        let hint = format!(
+            "it may hold store, stores, images, and the agent's {}",
+            AGENT_TABLES.join(", ")
+        );
+        return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
+    }
+    Ok((Some((path, text)), config))
 }
 
 /// A value as it stands in a URL; what can be none is refused with its option.
@@ -301,6 +401,10 @@ fn find_store(name: &str, config: &ConfigFile) -> Result<StoreUrl> {
     let Some(named) = config.stores.get(name) else {
         return parse_store(name, &config.stores);
     };
+    open_table(named, name)
+}
+
+fn open_table(named: &NamedStore, name: &str) -> Result<StoreUrl> {
     named_location(named).map_err(|error| {
         let message = format!("the store `{name}` in the config file is not valid");
         Failure::new(ExitStatus::Failure, message)

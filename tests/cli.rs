@@ -1,5 +1,7 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
+#[path = "cli/agent.rs"]
+mod agent;
 mod corpus;
 #[path = "cli/host_process.rs"]
 mod host_process;

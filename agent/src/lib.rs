@@ -12,9 +12,14 @@
 //! successor is verified, and what could not be captured is a gap, never an abort. Nothing here
 //! names functions or symbolizes, and the handler never touches a network.
 
+#[cfg(feature = "daemon")]
+pub mod config;
 pub mod handler;
 pub mod ledger;
 pub mod node;
+#[cfg(feature = "daemon")]
+pub mod notify;
+pub mod observe;
 mod paths;
 pub mod policy;
 mod private_file;
@@ -29,7 +34,8 @@ pub use node::install::{
 pub use node::status::{PatternOwner, Status, StatusError, status};
 pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
 pub use shipper::{
-    DropLine, OpenStore, SetuidDumps, ShipperError, ShipperEvent, SweepError, SweepReport, run,
-    run_until, sweep, wait_for_stop,
+    DropLine, OpenStore, Schedule, SetuidDumps, ShipperError, ShipperEvent, ShipperOptions,
+    ShippingPlan, StopSignals, SweepError, SweepReport, ask_to_ship, run, run_until, sweep,
+    wait_for_stop,
 };
 pub use workload::WorkloadOptions;

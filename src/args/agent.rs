@@ -23,6 +23,10 @@ pub enum AgentCommand {
     Sweep(SweepArgs),
     /// Tell whether the handler is installed and what waits in the spool
     Status(PathArgs),
+    /// Tell what on this node keeps cores from being captured or shipped, and the way around
+    Doctor(DoctorArgs),
+    /// Check the configuration: file, environment and what they mean together
+    CheckConfig(CheckConfigArgs),
     /// Give back the kernel settings that were there before
     Uninstall(UninstallArgs),
     /// Take one core from standard input; the kernel runs this
@@ -35,26 +39,14 @@ pub enum AgentCommand {
 }
 
 /// Where the agent lives on a node.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct PathArgs {
-    /// Directory of the spool and of the settings' backup
-    #[arg(
-        long,
-        env = "CDH_STATE",
-        default_value = "/var/lib/cdh",
-        value_name = "DIR"
-    )]
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub state: PathBuf,
-    /// Directory where the handler is installed
-    #[arg(
-        long,
-        env = "CDH_LIBEXEC",
-        default_value = "/usr/local/lib/cdh",
-        value_name = "DIR"
-    )]
-    #[arg(value_hint = ValueHint::DirPath)]
-    pub libexec: PathBuf,
+    /// Directory of the spool and of the settings' backup [env: CDH_STATE] [default: /var/lib/cdh]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+    /// Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub libexec: Option<PathBuf>,
 }
 
 /// `cdh agent install`.
@@ -65,17 +57,28 @@ pub struct InstallArgs {
     /// Handler to install [default: `cdh-handler` beside this program, else this program itself]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub handler: Option<PathBuf>,
-    /// `kernel.core_pipe_limit`: handlers that the kernel runs at once
-    #[arg(long, value_name = "N", default_value_t = 1024)]
-    pub core_pipe_limit: u32,
-    /// `fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones
-    #[arg(long, value_name = "0|2", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=2))]
-    pub suid_dumpable: u32,
-    /// How the kernel hands cores over
-    #[arg(long, value_enum, default_value_t)]
-    pub mode: ModeArg,
+    #[command(flatten)]
+    pub node: NodeArgs,
     #[command(flatten)]
     pub capture: CaptureArgs,
+}
+
+/// The kernel's settings.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Node")]
+pub struct NodeArgs {
+    /// `kernel.core_pipe_limit`: handlers that the kernel runs at once [default: 1024]
+    #[arg(long, value_name = "N")]
+    pub core_pipe_limit: Option<u32>,
+    /// `fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones [default: 2]
+    #[arg(long, value_name = "0|2", value_parser = clap::value_parser!(u32).range(0..=2))]
+    pub suid_dumpable: Option<u32>,
+    /// How the kernel hands cores over [default: pipe]
+    #[arg(long, value_enum)]
+    pub mode: Option<ModeArg>,
+    /// Hand each core on to whoever had the core pattern before, when it is safe here
+    #[arg(long)]
+    pub chain: bool,
 }
 
 /// How the kernel hands cores over.
@@ -94,12 +97,12 @@ pub enum ModeArg {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Capture")]
 pub struct CaptureArgs {
-    /// When the crashed process may go
-    #[arg(long, value_enum, default_value_t)]
-    pub release: ReleaseArg,
-    /// How cores are put into the spool
-    #[arg(long, value_enum, default_value_t)]
-    pub strategy: StrategyArg,
+    /// When the crashed process may go [default: hold]
+    #[arg(long, value_enum)]
+    pub release: Option<ReleaseArg>,
+    /// How cores are put into the spool [default: auto]
+    #[arg(long, value_enum)]
+    pub strategy: Option<StrategyArg>,
     /// Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub core_limit: Option<u64>,
@@ -170,31 +173,115 @@ pub struct RunArgs {
     #[arg(long)]
     pub manage_node: bool,
     #[command(flatten)]
+    pub node: NodeArgs,
+    #[command(flatten)]
     pub capture: CaptureArgs,
+    #[command(flatten)]
+    pub shipping: ShippingArgs,
     #[command(flatten)]
     pub workloads: WorkloadArgs,
     #[command(flatten)]
-    pub modules: KeepModulesArgs,
+    pub seen: SeenArgs,
 }
 
-/// What goes into the store beside dumps.
+/// When and how dumps go to the store.
 #[derive(Clone, Debug, Default, Args)]
-pub struct KeepModulesArgs {
+#[command(next_help_heading = "Shipping")]
+pub struct ShippingArgs {
+    /// When dumps go to the store [default: what `--interval` or `--schedule` say, else events]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub ship: Option<ShipArg>,
+    /// Ship what waits each time so much time has passed, such as `10m`
+    #[arg(long, value_name = "TIME", conflicts_with = "schedule")]
+    pub interval: Option<String>,
+    /// Ship what waits at the times of a cron expression, in UTC, such as `0 2 * * *`
+    #[arg(long, value_name = "CRON")]
+    pub schedule: Option<String>,
+    /// Bytes a second that all uploads together take, such as `20M` [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub bandwidth: Option<u64>,
+    /// Uploads at once [default: 2]
+    #[arg(long, value_name = "N")]
+    pub parallel: Option<usize>,
     /// Put the ELF files that crashed processes had mapped into the store too, once per build-id:
-    /// dumps stay debuggable when the image is gone, and host processes need none
-    #[arg(long, env = "CDH_KEEP_MODULES", value_parser = clap::builder::FalseyValueParser::new())]
+    /// dumps stay debuggable when the image is gone, and host processes need none [env: CDH_KEEP_MODULES]
+    #[arg(long)]
     pub keep_modules: bool,
+}
+
+/// When dumps go to the store.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ShipArg {
+    /// As soon as they are sealed
+    Events,
+    /// Each time `--interval` has passed
+    Interval,
+    /// At the times of `--schedule`
+    Schedule,
+    /// Not by itself: they stay on the node for `cdh agent sweep`, rsync or `kubectl cp`
+    Off,
+}
+
+/// How the agent is seen.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Being seen")]
+pub struct SeenArgs {
+    /// Serve `/metrics`, `/healthz` and `/readyz` at this address, such as `127.0.0.1:9464` [env: CDH_METRICS]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<String>,
+    /// Write the metrics into a file for the node exporter's textfile collector
+    #[arg(long, value_name = "FILE.prom", value_hint = ValueHint::FilePath)]
+    pub metrics_file: Option<PathBuf>,
+    /// How the log is written [env: CDH_LOG_FORMAT] [default: text]
+    #[arg(long, value_enum)]
+    pub log_format: Option<LogFormatArg>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormatArg {
+    /// Lines for people
+    Text,
+    /// A JSON object on each line
+    Json,
 }
 
 /// `cdh agent sweep`.
 #[derive(Debug, Args)]
 pub struct SweepArgs {
+    /// Ship these only: a dump's id, or the path of its directory in the spool [default: all that wait]
+    #[arg(value_name = "DUMP")]
+    pub dumps: Vec<PathBuf>,
     #[command(flatten)]
     pub paths: PathArgs,
     #[command(flatten)]
-    pub workloads: WorkloadArgs,
+    pub shipping: ShippingArgs,
     #[command(flatten)]
-    pub modules: KeepModulesArgs,
+    pub workloads: WorkloadArgs,
+}
+
+/// `cdh agent check-config`.
+#[derive(Debug, Args)]
+pub struct CheckConfigArgs {
+    /// File to check [default: the one that the agent would read]
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Print every value and where it came from; secrets are hidden
+    #[arg(long)]
+    pub print: bool,
+}
+
+/// `cdh agent doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub paths: PathArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Leave the store alone: nothing is written there
+    #[arg(long)]
+    pub no_store: bool,
 }
 
 /// `cdh agent uninstall`.
@@ -208,35 +295,26 @@ pub struct UninstallArgs {
 }
 
 /// How the agent learns whose dumps are whose.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Pods")]
 pub struct WorkloadArgs {
-    /// Socket of a container runtime, may be given more than once [default: those that are found]
-    #[arg(
-        long = "cri-socket",
-        env = "CDH_CRI_SOCKET",
-        value_name = "PATH",
-        value_delimiter = ','
-    )]
+    /// Socket of a container runtime, may be given more than once [env: CDH_CRI_SOCKET] [default: those
+    /// that are found]
+    #[arg(long = "cri-socket", value_name = "PATH", value_delimiter = ',')]
     #[arg(value_hint = ValueHint::FilePath)]
     pub sockets: Vec<PathBuf>,
-    /// Name of this node in Kubernetes
-    #[arg(long = "node-name", env = "CDH_NODE_NAME", value_name = "NAME")]
+    /// Name of this node in Kubernetes [env: CDH_NODE_NAME]
+    #[arg(long = "node-name", value_name = "NAME")]
     pub node: Option<String>,
-    /// Last log lines that a dump holds of each container of its pod
-    #[arg(long, env = "CDH_LOG_LINES", value_name = "N", default_value_t = 500)]
-    pub log_lines: usize,
-    /// Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"`
-    #[arg(
-        long,
-        env = "CDH_PODS",
-        value_enum,
-        default_value_t,
-        value_name = "WHICH"
-    )]
-    pub pods: PodsArg,
-    /// With `--pods opt-in`: pods with this label are dumped too
-    #[arg(long, env = "CDH_OPT_IN_LABEL", value_name = "LABEL")]
+    /// Last log lines that a dump holds of each container of its pod [env: CDH_LOG_LINES] [default: 500]
+    #[arg(long, value_name = "N")]
+    pub log_lines: Option<usize>,
+    /// Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"` [env: CDH_PODS]
+    /// [default: opt-out]
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub pods: Option<PodsArg>,
+    /// With `--pods opt-in`: pods with this label are dumped too [env: CDH_OPT_IN_LABEL]
+    #[arg(long, value_name = "LABEL")]
     pub opt_in_label: Option<String>,
 }
 

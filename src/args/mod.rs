@@ -3,8 +3,8 @@
 mod agent;
 
 pub use agent::{
-    AgentArgs, AgentCommand, CaptureArgs, InstallArgs, KeepModulesArgs, ModeArg, PathArgs, PodsArg,
-    ReleaseArg, StrategyArg, SweepArgs, UninstallArgs, WorkloadArgs,
+    AgentArgs, AgentCommand, CaptureArgs, CheckConfigArgs, DoctorArgs, NodeArgs, PathArgs,
+    SeenArgs, ShippingArgs, SweepArgs, WorkloadArgs,
 };
 
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a
 4 evidence does not match, 130 interrupted; `cdh debug` passes the debugger's own status on.";
 
 /// Arguments that every command takes.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct GlobalArgs {
     /// Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file
     #[arg(
@@ -50,7 +50,7 @@ pub struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub store: Option<String>,
-    /// Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`]
+    /// Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]
     #[arg(
         long,
         global = true,
@@ -94,6 +94,8 @@ pub enum Command {
     Bt(BtArgs),
     /// List crashes: the dumps of the same crash as one line
     Groups(GroupsArgs),
+    /// List crashes of which there is no dump, and why
+    Drops(DropsArgs),
     /// Tell what differs between two dumps
     Diff(DiffArgs),
     /// Start a debugger on a dump
@@ -332,6 +334,17 @@ pub struct GroupsArgs {
     /// At most this many groups
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Output format
+    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub output: TextFormat,
+}
+
+/// `cdh drops`.
+#[derive(Debug, Args)]
+pub struct DropsArgs {
+    /// Only what was dropped since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<String>,
     /// Output format
     #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
     pub output: TextFormat,

@@ -6,6 +6,7 @@ mod cache;
 mod completions;
 mod debug;
 mod diff;
+mod drops;
 mod fetch;
 mod gc;
 mod groups;
@@ -26,7 +27,7 @@ use anyhow::Result;
 use crate::args::{Cli, Command};
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 
 /// Runs the command of `cli`.
 ///
@@ -41,9 +42,15 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
     match command {
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
+        Command::Agent(args) => {
+            if let Some(outcome) = agent::run_without_settings(&cli.global, &args) {
+                return outcome;
+            }
+            return agent::run(&Settings::gather(&cli.global, Role::Agent)?, args);
+        }
         _ => {}
     }
-    let mut settings = Settings::gather(&cli.global)?;
+    let mut settings = Settings::gather(&cli.global, Role::Desk)?;
     let modules = match &command {
         Command::Bt(args) => Some(&args.modules),
         Command::Debug(args) => Some(&args.modules),
@@ -61,6 +68,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Fetch(args) => fetch::run(&settings, &args),
         Command::Bt(args) => bt::run(&settings, &args),
         Command::Groups(args) => groups::run(&settings, &args),
+        Command::Drops(args) => drops::run(&settings, &args),
         Command::Diff(args) => diff::run(&settings, &args),
         Command::Debug(args) => debug::run(&settings, args),
         Command::Sysroot(args) => sysroot::run(&settings, &args),
@@ -69,8 +77,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Rm(args) => rm::run(&settings, &args),
         Command::Gc(args) => gc::run(&settings, &args),
         Command::Share(args) => share::run(&settings, &args),
-        Command::Agent(args) => agent::run(&settings, args),
-        Command::Completions(_) | Command::Man(_) => Ok(ExitStatus::Done),
+        Command::Agent(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitStatus::Done),
     }
 }
 

@@ -8,7 +8,7 @@ use clap::CommandFactory;
 
 use crate::args::{Cli, GlobalArgs, TuiArgs};
 use crate::report::{ExitStatus, Failure};
-use crate::settings::Settings;
+use crate::settings::{Role, Settings};
 use crate::tui::{self, Options};
 
 pub(super) fn run(settings: Settings, args: &TuiArgs) -> Result<ExitStatus> {
@@ -31,7 +31,7 @@ pub(super) fn run(settings: Settings, args: &TuiArgs) -> Result<ExitStatus> {
 
 /// No verb was given.
 pub(super) fn run_by_default(global: &GlobalArgs) -> Result<ExitStatus> {
-    let settings = Settings::gather(global);
+    let settings = Settings::gather(global, Role::Desk);
     // A broken config file is told on a terminal, and does not hide the help elsewhere.
     if let Ok(settings) = &settings
         && !settings.terminal.capable

@@ -7,6 +7,7 @@
 mod backtrace;
 mod case;
 mod debugger_files;
+mod drops;
 mod dump;
 mod fetch;
 mod files;
@@ -23,6 +24,7 @@ mod sysroot;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
 pub use case::Case;
+pub use drops::drops;
 pub use dump::{Analysis, Dump, Origin, open_dump, open_dumps, open_summary};
 pub use fetch::{FetchOptions, fetch_with};
 pub use files::open_regular;
@@ -31,7 +33,9 @@ pub use modules::{FileSource, FoundModule, ModuleSearch, find_modules};
 pub use proc_facts::Surrounding;
 pub use source_lines::{SourceSearch, sources};
 pub use sources::{Gathered, gather_files, image_cache};
-pub use stores::{catalog, open_or_create_store, open_store, resolve, store_failure};
+pub use stores::{
+    catalog, open_node_store, open_or_create_store, open_store, resolve, store_failure,
+};
 pub use sysroot::{DebugView, debug_view};
 
 /// Is told how long work goes, and asked whether it is still wanted. Pieces of work follow one another:

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use cdh_store::{
-    Catalog, DirectoryStore, DumpSummary, ManifestCache, ResolveError, Store, StoreError, StoreUrl,
+    Catalog, DirectoryStore, DumpSummary, ManifestCache, ResolveError, S3Keys, S3Store, Store,
+    StoreError, StoreUrl,
 };
 
 use crate::render::terminal_line;
@@ -38,13 +39,36 @@ pub fn catalog<'s>(settings: &Settings, store: &'s dyn Store) -> Catalog<'s> {
 /// # Errors
 /// When it cannot be opened or made.
 pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
-    match &settings.store {
-        StoreUrl::Directory(path) => {
-            let store =
-                DirectoryStore::create(path).map_err(|error| store_failure(error, "open"))?;
-            Ok(Box::new(store))
+    open_node_store(settings).map_err(|error| store_failure(error, "open"))
+}
+
+/// As [`open_or_create_store`], for who asks again and again. Credentials of the agent's own count.
+///
+/// # Errors
+/// When it cannot be opened or made.
+pub fn open_node_store(settings: &Settings) -> Result<Box<dyn Store>, StoreError> {
+    match (&settings.store, &settings.store_keys) {
+        (StoreUrl::Directory(path), _) => Ok(Box::new(DirectoryStore::create(path)?)),
+        (
+            StoreUrl::S3 {
+                bucket,
+                prefix,
+                options,
+            },
+            Some((access, secret)),
+        ) => {
+            let keys = S3Keys {
+                access: access.clone(),
+                secret: secret.reveal().to_owned(),
+            };
+            Ok(Box::new(S3Store::open_as(
+                bucket,
+                prefix,
+                options,
+                Some(keys),
+            )?))
         }
-        url => cdh_store::open_store(url).map_err(|error| store_failure(error, "open")),
+        (url, _) => cdh_store::open_store(url),
     }
 }
 

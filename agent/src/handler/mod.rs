@@ -8,6 +8,7 @@ mod arguments;
 mod backtrace;
 mod capture;
 mod cgroups;
+mod chain;
 mod copying;
 mod core_copy;
 mod core_file;
@@ -57,6 +58,8 @@ pub use backtrace::{RawBacktrace, RawFrame, RawModule, RawThread};
 pub use capture::{Captured, capture};
 pub use log::HandlerLog;
 pub use proc_facts::{Credentials, Namespace, OpenFile, ProcFacts};
+
+use cdh_bundle::RawText;
 
 use crate::paths::HANDLER_NAME;
 use crate::spool::SpoolError;
@@ -127,7 +130,40 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
             return 1;
         }
     };
-    report(&arguments, capture(&arguments, &settings, stream, log))
+    // The process waits as long as somebody has the pipe: the previous handler may look at it.
+    let held = settings.chain.as_ref().map(|_| stream.try_clone());
+    let chain = Chain::begin(&settings, &arguments);
+    let captured = capture(&arguments, &settings, stream, log);
+    chain.hand_on(&arguments, captured.as_ref().ok());
+    drop(held);
+    report(&arguments, captured)
+}
+
+/// The one who had the core pattern before, where cores are handed on to it.
+struct Chain {
+    previous: Option<(RawText, chain::ChainFacts)>,
+}
+
+impl Chain {
+    fn begin(settings: &HandlerSettings, arguments: &HandlerArguments) -> Self {
+        let previous = settings.chain.clone();
+        Self {
+            previous: previous.map(|pattern| (pattern, chain::ChainFacts::of(arguments))),
+        }
+    }
+
+    /// Hands the core on and tells the kernel's log what became of it.
+    fn hand_on(self, arguments: &HandlerArguments, captured: Option<&Captured>) {
+        let entry = captured.and_then(|captured| captured.path.as_ref());
+        let (Some((pattern, facts)), Some(entry)) = (self.previous, entry) else {
+            return;
+        };
+        let pid = arguments.pid.unwrap_or(0);
+        match chain::hand_on(&pattern, arguments, &facts, entry) {
+            Ok(what) => kernel_log(Level::Info, &format!("pid {pid}: {what}")),
+            Err(why) => kernel_log(Level::Warning, &format!("pid {pid}: not handed on: {why}")),
+        }
+    }
 }
 
 /// Tells the kernel log what became of a crash; the exit code.

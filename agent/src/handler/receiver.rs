@@ -35,7 +35,7 @@ use super::pin::MemoryPin;
 use super::prepared::Prepared;
 use super::process::status_field;
 use super::settings::HandlerSettings;
-use super::{priority, report, settings_path};
+use super::{Chain, priority, report, settings_path};
 
 /// Crashes that may wait to be accepted. The kernel drops cores beyond it; it takes less where
 /// `net.core.somaxconn` is less.
@@ -310,8 +310,10 @@ impl Server {
             Err(_) => Some(begin),
         };
         let stream = File::from(OwnedFd::from(stream));
+        let chain = Chain::begin(settings, arguments);
         let captured = capture_prepared(arguments, settings, stream, prepared);
         drop(lent);
+        chain.hand_on(arguments, captured.as_ref().ok());
         report(arguments, captured)
     }
 }

@@ -86,8 +86,10 @@ pub(super) fn nothing(
     log: &HandlerLog,
 ) -> Captured {
     let (reason, why) = plan.reason();
+    let seconds = log.elapsed().as_secs_f64();
     let record = LedgerRecord {
-        seconds: log.elapsed().as_secs_f64(),
+        seconds,
+        blocked_seconds: seconds,
         ..account::of_nothing(manifest, reason, &why)
     };
     account::append(settings, &record);

@@ -5,6 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use cdh_bundle::RawText;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{LimitsConfig, PolicyConfig};
@@ -79,6 +80,9 @@ pub struct HandlerSettings {
     /// Directory of the trace of SIGKILLs, where the node has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kill_trace: Option<PathBuf>,
+    /// The core pattern from before, by which the core is handed on when its dump is sealed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain: Option<RawText>,
     /// Whether to read the core a second time, from the pipe, and to compare. For tests.
     pub self_check: bool,
     /// Bytes kept above each thread's stack pointer in the minicore.
@@ -115,6 +119,7 @@ impl Default for HandlerSettings {
             core_limit: 0,
             floor: 256 << 20,
             kill_trace: None,
+            chain: None,
             self_check: false,
             stack_window: 64 << 10,
             minicore_limit: 16 << 20,

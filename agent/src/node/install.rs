@@ -94,6 +94,8 @@ pub struct InstallOptions {
     pub suid_dumpable: u32,
     /// How the kernel hands cores over.
     pub mode: CoreMode,
+    /// Whether cores are handed on to whoever had the core pattern before.
+    pub chain: bool,
     /// What the handler shall know; its spool is taken from `paths`.
     pub handler: HandlerSettings,
 }
@@ -114,6 +116,7 @@ impl InstallOptions {
             core_pipe_limit: DEFAULT_CORE_PIPE_LIMIT,
             suid_dumpable: DEFAULT_SUID_DUMPABLE,
             mode: CoreMode::default(),
+            chain: false,
             handler,
         }
     }
@@ -180,8 +183,13 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
         true => ensure_kill_trace(&paths.state).ok(),
         false => None,
     };
+    let before = NodeSettings::read(&paths.settings)?;
     let handler = HandlerSettings {
         spool,
+        chain: match options.chain {
+            true => previous_pattern(paths, &before)?,
+            false => None,
+        },
         state: absolute(&paths.state)?,
         fallback: absolute(&paths.fallback)?,
         kill_trace,
@@ -194,7 +202,6 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
             source,
         })?;
 
-    let before = NodeSettings::read(&paths.settings)?;
     let reinstalled = paths.is_our_pattern(&before.core_pattern);
     let mut no_socket = None;
     if options.mode != CoreMode::Pipe {
@@ -229,6 +236,18 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
         linkage,
         no_socket,
     })
+}
+
+/// The newest pattern that is somebody else's: the one that an uninstall would restore.
+fn previous_pattern(
+    paths: &AgentPaths,
+    before: &NodeSettings,
+) -> Result<Option<RawText>, InstallError> {
+    if !paths.is_our_pattern(&before.core_pattern) {
+        return Ok(Some(before.core_pattern.clone()));
+    }
+    let journal = Journal::read(&paths.backup())?;
+    Ok(journal.map(|journal| journal.backup.core_pattern))
 }
 
 /// Journal, then the kernel's settings: what holds now, and what an uninstall will restore.

@@ -1,6 +1,8 @@
 //! The node's side of an installation: kernel settings, their backup, the handler's binary.
 
 pub mod binary;
+pub mod boot;
+pub mod doctor;
 pub mod install;
 pub mod journal;
 mod kill_trace;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::binary::{Linkage, linkage};
+use super::boot::{BootSetting, boot_settings};
 use super::journal::{Journal, JournalError};
 use super::settings::{NodeSettings, SettingsError};
 use crate::handler::is_receiving;
@@ -45,6 +46,8 @@ pub struct Status {
     pub spool: PathBuf,
     /// What is in the spool.
     pub count: Option<SpoolCount>,
+    /// What sets the kernel's settings anew at the next boot.
+    pub at_boot: Vec<BootSetting>,
     /// What is wrong.
     pub problems: Vec<String>,
 }
@@ -58,6 +61,24 @@ pub enum StatusError {
     Settings(#[from] SettingsError),
 }
 
+/// Who gets the cores.
+///
+/// # Errors
+/// When the kernel's settings cannot be read.
+pub fn pattern_owner(paths: &AgentPaths) -> Result<PatternOwner, StatusError> {
+    let settings = NodeSettings::read(&paths.settings)?;
+    Ok(owner_of(paths, &settings))
+}
+
+fn owner_of(paths: &AgentPaths, settings: &NodeSettings) -> PatternOwner {
+    let patterns = [paths.core_pattern(), paths.socket_pattern()];
+    match &settings.core_pattern {
+        now if patterns.iter().flatten().any(|own| own == now) => PatternOwner::Ours,
+        now if paths.is_our_pattern(now) => PatternOwner::OtherInstallation,
+        _ => PatternOwner::Foreign,
+    }
+}
+
 /// Looks at the node.
 ///
 /// # Errors
@@ -65,21 +86,12 @@ pub enum StatusError {
 pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
     let settings = NodeSettings::read(&paths.settings)?;
     let mut problems = Vec::new();
-    let pattern = match paths.core_pattern() {
-        Ok(wanted) if wanted == settings.core_pattern => PatternOwner::Ours,
-        _ if paths
-            .socket_pattern()
-            .is_ok_and(|one| one == settings.core_pattern) =>
-        {
-            if !is_receiving(&paths.socket()) {
-                let why = "cores are lost until `cdh agent run` or `cdh agent install` mends it";
-                problems.push(format!("nobody serves the coredump socket: {why}"));
-            }
-            PatternOwner::Ours
-        }
-        _ if paths.is_our_pattern(&settings.core_pattern) => PatternOwner::OtherInstallation,
-        _ => PatternOwner::Foreign,
-    };
+    let pattern = owner_of(paths, &settings);
+    let is_socket = settings.core_pattern.as_bytes().starts_with(b"@");
+    if pattern == PatternOwner::Ours && is_socket && !is_receiving(&paths.socket()) {
+        let why = "cores are lost until `cdh agent run` or `cdh agent install` mends it";
+        problems.push(format!("nobody serves the coredump socket: {why}"));
+    }
     let backup = Journal::read(&paths.backup()).unwrap_or_else(|error: JournalError| {
         problems.push(super::explain(&error));
         None
@@ -136,6 +148,7 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
         shipper_running: shipper::is_running(paths),
         spool: paths.spool.clone(),
         count,
+        at_boot: boot_settings(std::path::Path::new("/")),
         problems,
     })
 }

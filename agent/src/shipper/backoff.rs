@@ -59,9 +59,9 @@ impl StorePatience {
         (!left.is_zero()).then_some(left)
     }
 
-    /// Counts a failure and says how long to wait.
-    pub(super) fn failed(&mut self) -> Duration {
-        let wait = jittered(self.backoff.failed());
+    /// Counts a failure and says how long to wait, where waits pass `haste` times as fast.
+    pub(super) fn failed(&mut self, haste: u32) -> Duration {
+        let wait = jittered(self.backoff.failed()) / haste.max(1);
         self.next_try = Instant::now().checked_add(wait);
         wait
     }
@@ -71,11 +71,9 @@ impl StorePatience {
         self.backoff.failures()
     }
 
-    /// It worked. Says whether it had failed before.
-    pub(super) fn succeeded(&mut self) -> bool {
-        let had_failed = self.backoff.failures() > 0;
+    /// It worked.
+    pub(super) fn succeeded(&mut self) {
         *self = Self::default();
-        had_failed
     }
 }
 
@@ -97,13 +95,14 @@ mod tests {
     #[test]
     fn patience_starts_anew_after_a_success() {
         let mut patience = StorePatience::default();
-        assert!(patience.is_over() && !patience.succeeded());
+        assert!(patience.is_over());
         for wait in [FIRST, FIRST * 2, FIRST * 4] {
-            let jittered = patience.failed();
+            let jittered = patience.failed(1);
             assert!(wait * 3 / 4 <= jittered && jittered <= wait, "{jittered:?}");
         }
         assert!(!patience.is_over() && patience.left().is_some());
-        assert!(patience.succeeded() && patience.is_over());
-        assert!(patience.failed() <= FIRST);
+        patience.succeeded();
+        assert!(patience.is_over());
+        assert!(patience.failed(1) <= FIRST);
     }
 }

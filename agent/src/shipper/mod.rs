@@ -8,8 +8,13 @@
 mod backoff;
 mod drops;
 mod modules;
+mod plan;
+mod queue;
+mod request;
+mod schedule;
 mod signals;
 mod sweep;
+mod uploads;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,11 +25,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cdh_bundle::DumpId;
 use cdh_store::{Store, StoreError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
 pub use drops::DropLine;
+pub use plan::{ShipperOptions, ShippingPlan};
+pub use schedule::{Schedule, ScheduleError};
 pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 
 use crate::ledger::Ledger;
@@ -34,7 +42,10 @@ use crate::workload::Enricher;
 use backoff::StorePatience;
 use drops::DropsKeeper;
 use modules::ModuleKeeper;
-use signals::StopSignals;
+use plan::{Bandwidth, Due};
+use queue::Queue;
+use request::Request;
+pub use signals::StopSignals;
 use sweep::Sweeper;
 pub(crate) use sweep::explain;
 use watch::SpoolWatch;
@@ -96,25 +107,14 @@ pub enum ShipperError {
 pub fn sweep(
     paths: &AgentPaths,
     store: &dyn Store,
-    setuid: SetuidDumps,
+    options: impl Into<ShipperOptions>,
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<SweepReport, ShipperError> {
     let _lock = lock(paths)?;
     let mut report = SweepReport::default();
-    let mut sweeper = Sweeper {
-        spool: &paths.spool,
-        journals: &paths.uploads(),
-        setuid,
-        enricher: Enricher::begin(&paths.workloads, &paths.spool),
-        modules: ModuleKeeper::new(paths.keep_modules),
-        stop: &|| false,
-        observer,
-        failures: BTreeMap::new(),
-        kept: BTreeSet::new(),
-        ledger: Ledger::of(&paths.state),
-        fallback: Ledger::of(&paths.fallback),
-        drops: DropsKeeper::new(&paths.state),
-    };
+    let journals = paths.uploads();
+    let enricher = Enricher::begin(&paths.workloads, &paths.spool);
+    let mut sweeper = sweeper(paths, &journals, options.into(), enricher, observer);
     let deadline = Instant::now() + SEALING_TIME;
     while sweeper.has_live_entries()? && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
@@ -122,6 +122,54 @@ pub fn sweep(
     sweeper.salvage(&mut report)?;
     sweeper.ship(store, &mut report)?;
     Ok(report)
+}
+
+fn sweeper<'a>(
+    paths: &'a AgentPaths,
+    journals: &'a Path,
+    options: ShipperOptions,
+    enricher: Enricher,
+    observer: &'a mut dyn FnMut(&ShipperEvent),
+) -> Sweeper<'a> {
+    Sweeper {
+        spool: &paths.spool,
+        journals,
+        bandwidth: Bandwidth::new(options.bandwidth),
+        options,
+        enricher,
+        modules: ModuleKeeper::new(paths.keep_modules),
+        stop: &|| false,
+        observer,
+        failures: BTreeMap::new(),
+        kept: BTreeSet::new(),
+        seen: BTreeSet::new(),
+        queue: Queue::default(),
+        store_down: false,
+        ledger: Ledger::of(&paths.state),
+        fallback: Ledger::of(&paths.fallback),
+        drops: DropsKeeper::new(&paths.state),
+    }
+}
+
+/// Asks the agent that runs to ship now, also where it never does by itself: these dumps, or all that
+/// wait. Returns when it has begun; whether it could is seen in the spool.
+///
+/// # Errors
+/// When it cannot be asked, or does not take notice within `patience`.
+pub fn ask_to_ship(
+    paths: &AgentPaths,
+    only: Option<BTreeSet<DumpId>>,
+    patience: Duration,
+) -> io::Result<()> {
+    Request { only }.leave(&paths.spool)?;
+    let deadline = Instant::now() + patience;
+    while !request::is_taken(&paths.spool) {
+        if Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Opens the store; asked again after the store has failed.
@@ -135,12 +183,12 @@ pub type OpenStore<'a> = dyn Fn() -> Result<Box<dyn Store>, StoreError> + 'a;
 pub fn run(
     paths: &AgentPaths,
     open_store: &OpenStore<'_>,
-    setuid: SetuidDumps,
+    options: impl Into<ShipperOptions>,
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
     crate::node::refresh_kill_trace(paths);
-    run_until(signals.as_fd(), paths, open_store, setuid, observer)
+    run_until(signals.as_fd(), paths, open_store, options, observer)
 }
 
 /// Waits for SIGTERM or SIGINT.
@@ -167,7 +215,7 @@ pub fn run_until(
     stop: BorrowedFd<'_>,
     paths: &AgentPaths,
     open_store: &OpenStore<'_>,
-    setuid: SetuidDumps,
+    options: impl Into<ShipperOptions>,
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let _lock = lock(paths)?;
@@ -180,20 +228,12 @@ pub fn run_until(
     let mut watch = SpoolWatch::new(&paths.spool).map_err(unusable)?;
     let stopped = || is_readable(stop);
     let journals = paths.uploads();
-    let mut sweeper = Sweeper {
-        spool: &paths.spool,
-        journals: &journals,
-        setuid,
-        enricher: Enricher::begin(&paths.workloads, &paths.spool).watch(),
-        modules: ModuleKeeper::new(paths.keep_modules),
-        stop: &stopped,
-        observer,
-        failures: BTreeMap::new(),
-        kept: BTreeSet::new(),
-        ledger: Ledger::of(&paths.state),
-        fallback: Ledger::of(&paths.fallback),
-        drops: DropsKeeper::new(&paths.state),
-    };
+    let options = options.into();
+    let haste = options.haste.max(1);
+    let mut due = Due::new(&options);
+    let enricher = Enricher::begin(&paths.workloads, &paths.spool).watch();
+    let mut sweeper = sweeper(paths, &journals, options, enricher, observer);
+    sweeper.stop = &stopped;
     sweeper.forget_journals();
     let mut patience = StorePatience::default();
     let mut store = None;
@@ -201,13 +241,18 @@ pub fn run_until(
     while !stopped() {
         let mut report = SweepReport::default();
         sweeper.salvage(&mut report)?;
-        let mut wait = SWEEP_INTERVAL;
-        if patience.is_over() {
+        let mut wait = SWEEP_INTERVAL / haste;
+        let request = Request::take(&paths.spool);
+        let asked = request.is_some();
+        sweeper.options.only = request.and_then(|request| request.only);
+        if asked || patience.is_over() && due.left() == Some(Duration::ZERO) {
             match ship_all(&mut sweeper, &mut store, open_store, &mut report) {
                 Ok(()) => {
-                    if patience.succeeded() {
-                        (sweeper.observer)(&ShipperEvent::StoreBack);
+                    if !asked {
+                        due.shipped();
                     }
+                    patience.succeeded();
+                    sweeper.store_answers();
                     if tidied.is_none_or(|at| at.elapsed() >= TIDYING) {
                         tidied = Some(Instant::now());
                         tidy(store.as_deref(), sweeper.observer);
@@ -216,16 +261,23 @@ pub fn run_until(
                 Err(SweepError::Store(error)) => {
                     // Opened anew the next time: it may have been moved or mounted again.
                     store = None;
-                    let retry_in = patience.failed();
+                    sweeper.store_down = true;
+                    let retry_in = patience.failed(haste);
                     let why = explain(&error);
                     (sweeper.observer)(&ShipperEvent::StoreFailed { why, retry_in });
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        let waits = [patience.left(), sweeper.next_try()];
-        for left in waits.into_iter().flatten() {
-            wait = wait.min(left.max(SHORTEST_WAIT));
+        (sweeper.observer)(&ShipperEvent::Pass);
+        // What failed is tried again when it is its turn and the store's.
+        let next = match (patience.left(), due.left()) {
+            (Some(left), _) => Some(left),
+            (None, Some(Duration::ZERO)) => sweeper.next_try(),
+            (None, left) => left,
+        };
+        if let Some(left) = next {
+            wait = wait.min(left.max(SHORTEST_WAIT / haste));
         }
         watch.wait(stop, wait).map_err(ShipperError::Wait)?;
     }
@@ -306,6 +358,9 @@ fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
 }
 
 #[cfg(test)]
+mod shipping_tests;
+
+#[cfg(test)]
 mod tests {
     use std::cell::Cell;
     use std::ffi::OsString;
@@ -319,19 +374,19 @@ mod tests {
     use crate::handler::{HandlerArguments, HandlerLog, capture};
 
     /// A spool, a store, and dumps of processes that never were.
-    struct Node {
+    pub(super) struct Node {
         root: tempfile::TempDir,
-        paths: AgentPaths,
+        pub(super) paths: AgentPaths,
     }
 
     impl Node {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             let root = tempfile::tempdir().unwrap();
             let paths = AgentPaths::below(root.path());
             Self { root, paths }
         }
 
-        fn dump(&self, name: &str, dumpable: &str) -> PathBuf {
+        pub(super) fn dump(&self, name: &str, dumpable: &str) -> PathBuf {
             let words = ["s11".to_owned(), format!("d{dumpable}"), format!("e{name}")];
             let arguments = HandlerArguments::parse(words.map(OsString::from));
             let settings = HandlerSettings {
@@ -350,18 +405,18 @@ mod tests {
                 .unwrap()
         }
 
-        fn store(&self) -> DirectoryStore {
+        pub(super) fn store(&self) -> DirectoryStore {
             DirectoryStore::create(self.root.path().join("store")).unwrap()
         }
 
-        fn dumps(&self) -> usize {
+        pub(super) fn dumps(&self) -> usize {
             Catalog::new(&self.store())
                 .find(&Query::default())
                 .unwrap()
                 .len()
         }
 
-        fn sweep(&self) -> SweepReport {
+        pub(super) fn sweep(&self) -> SweepReport {
             sweep(&self.paths, &self.store(), SetuidDumps::Keep, &mut |_| {}).unwrap()
         }
     }
@@ -426,6 +481,7 @@ mod tests {
             let word = match event {
                 ShipperEvent::StoreFailed { .. } => "failed",
                 ShipperEvent::StoreBack => "back",
+                ShipperEvent::Pass | ShipperEvent::Sealed { .. } => return,
                 // While it runs: this one comes by inotify alone.
                 ShipperEvent::Shipped { name, .. } if name == "before" => {
                     node.dump("after", "1");

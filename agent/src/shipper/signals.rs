@@ -9,17 +9,18 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// While it lives, the two signals do not end the process but make the descriptor readable.
 #[derive(Debug)]
-pub(super) struct StopSignals {
+pub struct StopSignals {
     descriptor: OwnedFd,
     before: libc::sigset_t,
 }
 
 impl StopSignals {
-    /// Blocks the signals in the calling thread; threads made later inherit that.
+    /// Blocks the signals in the calling thread; threads made later inherit that, and threads made
+    /// earlier do not: one of them would take the signal, and end the process.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(super) fn catch() -> io::Result<Self> {
+    pub fn catch() -> io::Result<Self> {
         let mut wanted = MaybeUninit::<libc::sigset_t>::uninit();
         let mut before = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: `sigemptyset` initializes the set before it is used.

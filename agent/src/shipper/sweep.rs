@@ -5,20 +5,24 @@
 //! its bundle and of its manifest. An entry of which nothing can be made is moved to quarantine,
 //! never removed. A store that fails ends the pass for all entries, and none is to blame.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdh_bundle::{
-    BundleError, BundleWriter, DumpId, SpoolEntry, SpoolState, Verdict, list_spool, sweep_spool,
+    BundleError, BundleWriter, DumpId, Manifest, SpoolEntry, SpoolState, Verdict, list_spool,
+    sweep_spool,
 };
-use cdh_store::{ObjectKey, ShipError, Store, StoreError, ship_resumable};
+use cdh_store::{ObjectKey, ShipError, Shipped, Store, StoreError};
 
 use super::backoff::StorePatience;
 use super::drops::DropsKeeper;
 use super::modules::ModuleKeeper;
+use super::plan::{Bandwidth, ShipperOptions};
+use super::queue::Queue;
+use super::uploads::{Upload, Uploads};
 use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
 use crate::policy::SetuidPolicy;
 use crate::spool::{EntryLock, QUARANTINE, SalvageError, Salvaged, salvage};
@@ -59,7 +63,18 @@ pub enum ShipperEvent {
         verdict: Verdict,
         /// Where it is.
         key: ObjectKey,
+        /// Bytes of the bundle.
+        bytes: u64,
+        /// How long it took.
+        took: Duration,
     },
+    /// A sealed dump was seen for the first time, with all that is known of its workload.
+    Sealed {
+        /// What is known of it.
+        manifest: Box<Manifest>,
+    },
+    /// All entries were looked at.
+    Pass,
     /// What a dead handler left was sealed.
     Salvaged {
         /// Which.
@@ -168,15 +183,22 @@ pub(super) struct Sweeper<'a> {
     pub(super) spool: &'a Path,
     /// Where uploads note how far they came: `<id>.journal`.
     pub(super) journals: &'a Path,
-    pub(super) setuid: SetuidDumps,
+    pub(super) options: ShipperOptions,
+    pub(super) bandwidth: Bandwidth,
     /// Tells whose dumps they are.
     pub(super) enricher: Enricher,
     /// Keeps the files that crashed processes had mapped.
     pub(super) modules: ModuleKeeper,
-    pub(super) stop: &'a dyn Fn() -> bool,
+    pub(super) stop: &'a (dyn Fn() -> bool + Sync),
     pub(super) observer: &'a mut dyn FnMut(&ShipperEvent),
     pub(super) failures: BTreeMap<DumpId, StorePatience>,
-    pub(super) kept: std::collections::BTreeSet<DumpId>,
+    /// Dumps that stay on the node, and have been told.
+    pub(super) kept: BTreeSet<DumpId>,
+    /// Sealed entries that have been told.
+    pub(super) seen: BTreeSet<DumpId>,
+    pub(super) queue: Queue,
+    /// The store has failed, and nothing has gone there since.
+    pub(super) store_down: bool,
     /// Where it stands what became of each crash.
     pub(super) ledger: Ledger,
     /// The ledger of those who could not write that one.
@@ -199,11 +221,17 @@ impl Sweeper<'_> {
         sweep_spool(self.spool)?;
         let entries = list_spool(self.spool)?;
         self.modules.notice(&entries);
+        self.seen
+            .retain(|id| entries.iter().any(|entry| entry.id == *id));
         for entry in entries {
             match entry.state {
                 _ if (self.stop)() => break,
                 // At once, though the store may be away for long: who knows the pod forgets it.
-                SpoolState::Sealed => drop(self.enrich(entry, report)),
+                SpoolState::Sealed => {
+                    if let Some(entry) = self.enrich(entry, report) {
+                        self.tell_sealed(&entry);
+                    }
+                }
                 SpoolState::Live => report.in_progress.push(entry.id),
                 _ => self.salvage_one(entry, report),
             }
@@ -259,6 +287,17 @@ impl Sweeper<'_> {
         }
     }
 
+    /// Tells of an entry that is sealed, once.
+    fn tell_sealed(&mut self, entry: &SpoolEntry) {
+        if self.seen.insert(entry.id)
+            && let Ok(json) = fs::read(entry.path.join("manifest.json"))
+            && let Ok(manifest) = Manifest::from_json(&json)
+        {
+            let manifest = Box::new(manifest);
+            (self.observer)(&ShipperEvent::Sealed { manifest });
+        }
+    }
+
     /// A handler that died could not tell the ledger.
     fn record_salvaged(&self, entry: &SpoolEntry) {
         /// Records that are looked through for one that it did write.
@@ -279,30 +318,64 @@ impl Sweeper<'_> {
         }
     }
 
-    /// Ships every sealed entry.
+    /// Ships every sealed entry, several at once: see [`Queue`] for the order. What is sealed meanwhile
+    /// gets its place in it. What there is no dump of follows.
     pub(super) fn ship(
         &mut self,
         store: &dyn Store,
         report: &mut SweepReport,
     ) -> Result<(), SweepError> {
-        for entry in list_spool(self.spool)? {
-            if (self.stop)() {
-                break;
+        let mut tried = BTreeSet::new();
+        std::thread::scope(|scope| {
+            let mut uploads = Uploads::new(scope, self.options.parallel);
+            let mut failure = None;
+            loop {
+                let mut waiting = match self.queue.order(self.spool, &tried) {
+                    Ok(waiting) => waiting,
+                    Err(error) => {
+                        failure.get_or_insert(SweepError::Spool(error));
+                        Vec::new()
+                    }
+                };
+                if let Some(only) = &self.options.only {
+                    waiting.retain(|one| only.contains(&one.entry.id));
+                }
+                waiting.reverse();
+                while failure.is_none()
+                    && !(self.stop)()
+                    && let Some(next) = waiting.pop()
+                {
+                    if !uploads.has_room(next.weight) {
+                        break;
+                    }
+                    tried.insert(next.entry.id);
+                    match self.prepare(store, next.entry, report) {
+                        Ok(None) => {}
+                        Ok(Some(upload)) => {
+                            uploads.begin(store, upload, next.weight, self.stop, &self.bandwidth);
+                        }
+                        Err(error) => failure = Some(error),
+                    }
+                }
+                let Some(done) = uploads.wait() else {
+                    return failure.map_or(Ok(()), Err);
+                };
+                if let Err(error) = self.finish(done.upload, done.result, done.took, report) {
+                    failure.get_or_insert(error);
+                }
             }
-            if entry.state == SpoolState::Sealed {
-                self.ship_one(store, entry, report)?;
-            }
-        }
+        })?;
         self.drops.ship(store).map_err(SweepError::Store)?;
         Ok(())
     }
 
-    fn ship_one(
+    /// What is done before an upload; `None` where there is none to be made now.
+    fn prepare(
         &mut self,
         store: &dyn Store,
         entry: SpoolEntry,
         report: &mut SweepReport,
-    ) -> Result<(), SweepError> {
+    ) -> Result<Option<Upload>, SweepError> {
         let id = entry.id;
         if self
             .failures
@@ -310,34 +383,36 @@ impl Sweeper<'_> {
             .is_some_and(|trouble| !trouble.is_over())
         {
             report.failed.push(id);
-            return Ok(());
+            return Ok(None);
         }
         let Some(entry) = self.enrich(entry, report) else {
-            return Ok(());
+            return Ok(None);
         };
+        self.tell_sealed(&entry);
         // Whoever needs its room takes another's meanwhile.
-        let _lock = match EntryLock::take(&entry.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        let lock = match EntryLock::take(&entry.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             lock => lock.ok(),
         };
         let bundle = match BundleWriter::from_entry(&entry.path) {
             Ok(bundle) if bundle.manifest().id == id => bundle,
             Ok(_) => {
-                self.quarantine(&entry, "its manifest is that of another dump", report);
-                return Ok(());
+                let why = "its manifest is that of another dump";
+                self.quarantine(&entry, why, report);
+                return Ok(None);
             }
             Err(error) => {
                 self.bundle_failed(&entry, &error, report);
-                return Ok(());
+                return Ok(None);
             }
         };
         let manifest = bundle.manifest();
-        if self.setuid == SetuidDumps::Keep && manifest.process.dumpable == Some(2) {
+        if self.options.setuid == SetuidDumps::Keep && manifest.process.dumpable == Some(2) {
             report.kept.push(id);
             if self.kept.insert(id) {
                 (self.observer)(&ShipperEvent::Kept { id });
             }
-            return Ok(());
+            return Ok(None);
         }
         // Before the dump, for afterwards nobody comes back to it.
         let kept = self.modules.keep(store, manifest);
@@ -345,20 +420,42 @@ impl Sweeper<'_> {
             (self.observer)(&ShipperEvent::ModulesNotKept { id, why });
         }
         let journal = self.journal(id);
-        match ship_resumable(store, &bundle, &journal, self.stop) {
+        Ok(Some(Upload {
+            entry,
+            bundle,
+            journal,
+            _lock: lock,
+        }))
+    }
+
+    /// What is done after an upload.
+    fn finish(
+        &mut self,
+        upload: Upload,
+        result: Result<Shipped, ShipError>,
+        took: Duration,
+        report: &mut SweepReport,
+    ) -> Result<(), SweepError> {
+        let Upload { entry, bundle, .. } = upload;
+        let id = entry.id;
+        match result {
             Ok(shipped) => {
+                let manifest = bundle.manifest();
                 let event = ShipperEvent::Shipped {
                     id,
                     name: manifest.process.name.to_string(),
                     signal: manifest.signal.name.clone(),
                     verdict: manifest.verdict.clone(),
                     key: shipped.key,
+                    bytes: bundle.len(),
+                    took,
                 };
                 drop(bundle);
                 self.remove(entry);
                 self.failures.remove(&id);
                 report.shipped.push(id);
                 (self.observer)(&event);
+                self.store_answers();
                 Ok(())
             }
             Err(ShipError::Bundle(error)) => {
@@ -391,6 +488,13 @@ impl Sweeper<'_> {
         }
     }
 
+    /// Tells that the store is back, if it was away.
+    pub(super) fn store_answers(&mut self) {
+        if std::mem::take(&mut self.store_down) {
+            (self.observer)(&ShipperEvent::StoreBack);
+        }
+    }
+
     fn bundle_failed(&mut self, entry: &SpoolEntry, error: &BundleError, report: &mut SweepReport) {
         // What does not fit its own manifest today will not fit it tomorrow.
         match error {
@@ -409,7 +513,7 @@ impl Sweeper<'_> {
         report: &mut SweepReport,
     ) {
         let backoff = self.failures.entry(entry.id).or_default();
-        backoff.failed();
+        backoff.failed(self.options.haste);
         if backoff.failures() >= PATIENCE && !is_patient {
             return self.quarantine(entry, &why, report);
         }

@@ -3,6 +3,7 @@
 //! static one that is shipped.
 
 mod cgroups;
+mod chain;
 mod direct;
 mod node;
 #[cfg(feature = "cri")]

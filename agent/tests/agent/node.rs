@@ -187,7 +187,11 @@ impl Node {
     }
 
     pub(crate) fn sweep(&self) -> SweepReport {
-        let mut observer = |event: &_| eprintln!("{event:?}");
+        let mut observer = |event: &cdh_agent::ShipperEvent| {
+            if !matches!(event, cdh_agent::ShipperEvent::Sealed { .. }) {
+                eprintln!("{event:?}");
+            }
+        };
         cdh_agent::sweep(&self.paths, &self.store(), SetuidDumps::Ship, &mut observer).unwrap()
     }
 

@@ -29,6 +29,8 @@ const PARALLEL: usize = 16;
 const WHOLE_ID: usize = 36;
 /// Where our dumps stand.
 pub(crate) const DUMPS: &str = "dumps/";
+/// Folders that hold no bundles of others.
+const OURS: [&str; 3] = [DUMPS, "drops/", "modules/"];
 
 /// The dumps of a store.
 pub struct Catalog<'s> {
@@ -145,13 +147,13 @@ impl<'s> Catalog<'s> {
         })
     }
 
-    /// Everything that is not under `dumps/`.
+    /// Everything that may be of others: what is under folders of ours is no dump, or found by its day.
     fn list_elsewhere(&self, found: &mut Found) -> Result<(), StoreError> {
         let mut folders = Vec::new();
         self.store.list(&Listing::level(""), &mut |listed| {
             match listed {
                 Listed::Object(object) => found.add(object),
-                Listed::Prefix(prefix) if prefix == DUMPS => {}
+                Listed::Prefix(prefix) if OURS.contains(&prefix.as_str()) => {}
                 Listed::Prefix(prefix) => folders.push(prefix),
             }
             ControlFlow::Continue(())

@@ -56,7 +56,7 @@ pub use query::{Query, is_signal};
 pub use retention::{Expired, Retention};
 #[cfg(feature = "s3")]
 pub use s3::{S3Keys, S3Store};
-pub use ship::{Shipped, remove_dump, ship, ship_resumable};
+pub use ship::{Flow, Shipped, remove_dump, ship, ship_resumable};
 pub use summary::DumpSummary;
 pub use url::{StoreUrl, open_store};
 

@@ -30,7 +30,7 @@ pub fn ship(store: &dyn Store, bundle: &BundleWriter) -> Result<Shipped, ShipErr
 }
 
 /// As [`ship`]; what an earlier try has brought into the store is told by the file `journal` and not
-/// sent again. Ends with [`StoreError::Stopped`] soon after `stop` says so.
+/// sent again. Ends with [`StoreError::Stopped`] soon after `flow` says so.
 ///
 /// # Errors
 /// As [`ship`].
@@ -38,27 +38,42 @@ pub fn ship_resumable(
     store: &dyn Store,
     bundle: &BundleWriter,
     journal: &Path,
-    stop: &dyn Fn() -> bool,
+    flow: &dyn Fn(usize) -> Flow,
 ) -> Result<Shipped, ShipError> {
     ship_by(store, bundle, |key| {
         let inner = bundle.reader();
-        let mut body = Stoppable { inner, stop };
+        let mut body = Steered { inner, flow };
         store.put_resumable(key, &mut body, bundle.len(), journal)
     })
 }
 
-/// A body that ends with an error as soon as it is no longer wanted.
-struct Stoppable<'s, R> {
-    inner: R,
-    stop: &'s dyn Fn() -> bool,
+/// Whether an upload goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It does.
+    Go,
+    /// It is no longer wanted.
+    Stop,
 }
 
-impl<R: Read> Read for Stoppable<'_, R> {
+/// A body that tells how many bytes were taken from it, which may make it wait, and that ends with an
+/// error as soon as it is no longer wanted.
+struct Steered<'s, R> {
+    inner: R,
+    flow: &'s dyn Fn(usize) -> Flow,
+}
+
+impl<R: Read> Read for Steered<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if (self.stop)() {
-            return Err(io::Error::other(StoreError::Stopped));
+        let stopped = || Err(io::Error::other(StoreError::Stopped));
+        if (self.flow)(0) == Flow::Stop {
+            return stopped();
         }
-        self.inner.read(buf)
+        let count = self.inner.read(buf)?;
+        match (self.flow)(count) {
+            Flow::Go => Ok(count),
+            Flow::Stop => stopped(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
-use cdh_store::{S3Keys, S3Store, ship_resumable};
+use cdh_store::{Flow, S3Keys, S3Store, ship_resumable};
 use cdh_testkit::{ADMIN, Deed, HttpProxy, READER, Request, S3Server};
 
 use std::error::Error;
@@ -184,7 +184,7 @@ fn ship_past(judge: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> Option
     let journal = root.path().join("journal");
     let mut failed = Vec::new();
     for attempt in 1..=4 {
-        match ship_resumable(&store, &bundle, &journal, &|| false) {
+        match ship_resumable(&store, &bundle, &journal, &|_| Flow::Go) {
             Ok(shipped) => {
                 let found = digests(&server.endpoint(), &bucket, &shipped.key);
                 assert_eq!(found, expected(&bundle));
@@ -400,7 +400,10 @@ fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
     let store = open(&bucket, &server.endpoint());
     let (root, bundle) = bundle(BIG);
     let stop_at = AtomicUsize::new(0);
-    let stop = || stop_at.fetch_add(1, Ordering::Relaxed) > 3;
+    let stop = |_| match stop_at.fetch_add(1, Ordering::Relaxed) > 7 {
+        true => Flow::Stop,
+        false => Flow::Go,
+    };
     let stopped = ship_resumable(&store, &bundle, &root.path().join("journal"), &stop);
     assert!(matches!(
         stopped,
@@ -420,7 +423,7 @@ fn uploads_that_nobody_finished_are_given_up_and_those_of_others_are_not() {
     assert_eq!(store.abort_stale_uploads(Duration::ZERO).unwrap(), 1);
     assert_eq!(store.abort_stale_uploads(Duration::ZERO).unwrap(), 0);
     // The journal of an upload that is gone does no harm.
-    ship_resumable(&store, &bundle, &root.path().join("journal"), &|| false).unwrap();
+    ship_resumable(&store, &bundle, &root.path().join("journal"), &|_| Flow::Go).unwrap();
 }
 
 #[test]

@@ -1,0 +1,196 @@
+//! Whether a key is one, and whether its value is of its kind; which keys there are.
+
+use serde_json::{Map, Value};
+
+use super::AgentConfig;
+
+/// Keys that a plain configuration does not show.
+const OPTIONAL: [&str; 2] = ["limits.disk_floor", "limits.cgroup"];
+
+/// Every key with its value. Tables below a section, and lists, are values in one piece, but for those
+/// that are sections themselves.
+pub(super) fn leaves(all: &Value) -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    collect("", all, &mut found);
+    found
+}
+
+fn collect(prefix: &str, value: &Value, found: &mut Vec<(String, Value)>) {
+    match value {
+        Value::Object(fields) if !is_leaf(prefix) => {
+            for (name, value) in fields {
+                let key = match prefix {
+                    "" => name.clone(),
+                    prefix => format!("{prefix}.{name}"),
+                };
+                collect(&key, value, found);
+            }
+        }
+        value => found.push((prefix.to_owned(), value.clone())),
+    }
+}
+
+/// Whether a table under this key is a value.
+pub(super) fn is_leaf(key: &str) -> bool {
+    key.split('.').count() > 2
+}
+
+/// Every key there is.
+pub(super) fn keys() -> Vec<String> {
+    let all = serde_json::to_value(AgentConfig::default()).unwrap_or_default();
+    let mut keys: Vec<String> = leaves(&all).into_iter().map(|(key, _)| key).collect();
+    for key in OPTIONAL {
+        if !keys.iter().any(|known| known == key) {
+            keys.push(key.to_owned());
+        }
+    }
+    keys
+}
+
+/// Puts a value under its key.
+pub(super) fn insert(all: &mut Value, key: &str, value: Value) {
+    let mut place = all;
+    for name in key.split('.') {
+        if !place.is_object() {
+            *place = Value::Object(Map::new());
+        }
+        let Some(fields) = place.as_object_mut() else {
+            return;
+        };
+        place = fields.entry(name).or_insert(Value::Null);
+    }
+    *place = value;
+}
+
+/// Whether this could be the whole configuration.
+///
+/// # Errors
+/// What is wrong, and advice.
+pub(super) fn value(key: &str, value: &Value) -> Result<(), (String, Option<String>)> {
+    let mut all = Value::Object(Map::new());
+    insert(&mut all, key, value.clone());
+    match serde_json::from_value::<AgentConfig>(all) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(explain(key, &error.to_string())),
+    }
+}
+
+/// Names in serde's sentence: the one that is unknown, and those that are known.
+fn explain(key: &str, said: &str) -> (String, Option<String>) {
+    let mut names = said.split('`').skip(1).step_by(2);
+    let kind = if said.starts_with("unknown field") {
+        "key"
+    } else if said.starts_with("unknown variant") {
+        "value"
+    } else {
+        return (format!("`{key}`: {said}"), None);
+    };
+    let unknown = names.next().unwrap_or_default();
+    let known: Vec<&str> = names.collect();
+    let text = match kind {
+        "value" => format!("`{key}` cannot be `{unknown}`"),
+        _ if key.split('.').next() == Some(unknown) => format!("there is no table `[{unknown}]`"),
+        _ if key.ends_with(&format!(".{unknown}")) => format!("there is no key `{key}`"),
+        _ => format!("there is no key `{unknown}` in `{key}`"),
+    };
+    let hint = match nearest(unknown, &known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are: {}", known.join(", ")),
+    };
+    (text, Some(hint))
+}
+
+/// The name that differs least, if it does not differ much.
+pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distances = known.iter().map(|other| (distance(name, other), *other));
+    let (distance, near) = distances.min()?;
+    (distance <= 1 + name.len().min(near.len()) / 4).then_some(near)
+}
+
+/// Letters to insert, to remove or to change.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (number, letter) in one.chars().take(64).enumerate() {
+        let mut diagonal = number;
+        let mut left = number + 1;
+        let mut next = vec![left];
+        for (above, wanted) in row.iter().skip(1).zip(&other) {
+            let changed = diagonal + usize::from(letter != *wanted);
+            left = changed.min(above + 1).min(left + 1);
+            diagonal = *above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+/// What is wrong with values that are of the right kind.
+pub(super) fn whole(config: &AgentConfig) -> Vec<(&'static str, String)> {
+    let mut wrong = Vec::new();
+    for (key, path) in [
+        ("node.state", &config.node.state),
+        ("node.libexec", &config.node.libexec),
+    ] {
+        if !path.is_absolute() {
+            wrong.push((
+                key,
+                format!(
+                    "`{key}` is `{}`: an absolute path is needed",
+                    path.display()
+                ),
+            ));
+        }
+    }
+    if config.node.suid_dumpable > 2 {
+        wrong.push((
+            "node.suid_dumpable",
+            "`node.suid_dumpable` is 0, 1 or 2".to_owned(),
+        ));
+    }
+    if config.node.core_pipe_limit == 0 {
+        let why = "`node.core_pipe_limit` is 0: the kernel would not wait for handlers, and what it knows \
+                   of a process would be lost";
+        wrong.push(("node.core_pipe_limit", why.to_owned()));
+    }
+    if !(1..=64).contains(&config.shipping.parallel) {
+        wrong.push((
+            "shipping.parallel",
+            "`shipping.parallel` is 1 to 64 uploads at once".to_owned(),
+        ));
+    }
+    if let Some(listen) = &config.metrics.listen
+        && listen.parse::<std::net::SocketAddr>().is_err()
+    {
+        let why = format!(
+            "`metrics.listen` is `{listen}`: an address and a port are needed, such as `127.0.0.1:9464`, `0.0.0.0:9464` or `[::]:9464`"
+        );
+        wrong.push(("metrics.listen", why));
+    }
+    if let Some(path) = &config.metrics.textfile
+        && (!path.is_absolute() || path.extension().is_none_or(|end| end != "prom"))
+    {
+        let why = format!(
+            "`metrics.textfile` is `{}`: an absolute path that ends in `.prom` is needed, or no collector reads it",
+            path.display()
+        );
+        wrong.push(("metrics.textfile", why));
+    }
+    for hook in &config.notify.webhooks {
+        let why = match (&hook.url, &hook.url_file) {
+            (Some(_), Some(_)) => "a webhook has `url` or `url_file`, not both",
+            (None, None) => "a webhook needs `url` or `url_file`",
+            (Some(url), None) if !is_http(url.reveal()) => {
+                "a webhook's `url` begins with `https://` or `http://`"
+            }
+            _ => continue,
+        };
+        wrong.push(("notify.webhooks", format!("`notify.webhooks`: {why}")));
+    }
+    wrong
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("https://") || url.starts_with("http://")
+}

@@ -1,0 +1,283 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::policy::{Action, Seconds, Size};
+
+fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+fn layers(file: &str, pairs: &[(&str, &str)]) -> Layers {
+    let mut layers = Layers::default();
+    layers.file(Path::new("agent.toml"), file);
+    layers.environment(&variables(pairs));
+    layers
+}
+
+fn good(file: &str, pairs: &[(&str, &str)]) -> Effective {
+    layers(file, pairs)
+        .effective()
+        .unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+fn wrong(file: &str, pairs: &[(&str, &str)]) -> Vec<String> {
+    let problems = layers(file, pairs).effective().unwrap_err();
+    let problems = problems.into_iter();
+    problems
+        .map(|problem| format!("{problem}; {}", problem.hint.clone().unwrap_or_default()))
+        .collect()
+}
+
+#[test]
+fn every_key_is_one_and_has_a_variable() {
+    for key in check::keys() {
+        let error = check::value(&key, &json!({"no": {"such": "value"}}));
+        let (text, _) = error.unwrap_err();
+        assert!(!text.contains("there is no"), "{key}: {text}");
+    }
+    assert!(check::keys().len() > 40);
+}
+
+#[test]
+fn a_later_layer_counts_and_each_value_knows_where_it_came_from() {
+    let file = "[shipping]\nparallel = 3\nbandwidth = \"1M\"\n\n[workloads]\nlog_lines = 1\n[node]\nsuid_dumpable = 0\n";
+    let mut layers = layers(
+        file,
+        &[
+            ("LOG_LENGTH", "20"),
+            ("SUID_DUMPABLE", "1"),
+            ("CDH_LOG_LINES", "30"),
+            ("CDH_SHIPPING_BANDWIDTH", "2M"),
+        ],
+    );
+    layers.flag("workloads.log_lines", Value::from(40), "--log-lines");
+    let effective = layers.effective().unwrap();
+    let config = &effective.config;
+    assert_eq!(config.workloads.log_lines, 40);
+    assert_eq!(config.node.suid_dumpable, 1);
+    assert_eq!(
+        (config.shipping.parallel, config.shipping.bandwidth),
+        (3, Size(2 << 20))
+    );
+    let origin = |key: &str| effective.origin(key).to_string();
+    assert_eq!(origin("workloads.log_lines"), "--log-lines");
+    assert_eq!(origin("shipping.parallel"), "agent.toml:2");
+    assert_eq!(origin("shipping.bandwidth"), "CDH_SHIPPING_BANDWIDTH");
+    assert_eq!(
+        origin("node.suid_dumpable"),
+        "SUID_DUMPABLE (of IBM's core-dump-handler)"
+    );
+    assert_eq!(origin("node.mode"), "default");
+}
+
+#[test]
+fn every_mistake_of_a_file_is_told_with_its_line_and_with_what_was_meant() {
+    let file = "[shiping]\nmode = \"off\"\n[shipping]\nintervall = \"5m\"\nmode = \"event\"\nparallel = \"two\"\n\
+                [[policy.rules]]\nnamespce = \"x\"\n[metrics]\nlisten = \"9464\"\n";
+    let told = wrong(file, &[]);
+    let all = told.join("\n");
+    for expected in [
+        "agent.toml:2: there is no table `[shiping]`; did you mean `shipping`?",
+        "agent.toml:4: there is no key `shipping.intervall`; did you mean `interval`?",
+        "agent.toml:5: `shipping.mode` cannot be `event`; did you mean `events`?",
+        "agent.toml:6: `shipping.parallel`: invalid type",
+        "agent.toml:8: there is no key `namespce` in `policy.rules`; did you mean `namespace`?",
+        "agent.toml:10: `metrics.listen` is `9464`",
+    ] {
+        assert!(all.contains(expected), "{expected} in:\n{all}");
+    }
+    assert_eq!(told.len(), 6, "{all}");
+    assert!(wrong("[log]\nformat = \n", &[])[0].starts_with("agent.toml:2: "));
+}
+
+#[test]
+fn interval_and_schedule_at_once_are_refused_wherever_they_stand() {
+    let file = "[shipping]\nschedule = \"0 * * * *\"\n";
+    let told = wrong(file, &[("INTERVAL", "60000")]);
+    assert!(told[0].starts_with("INTERVAL (of IBM's core-dump-handler) and agent.toml:2: `shipping.interval` and `shipping.schedule` are both set"), "{told:?}");
+    assert!(told[0].contains("keep one of them"), "{told:?}");
+    let told = wrong("", &[("INTERVAL", "60000"), ("SCHEDULE", "0 * * * *")]);
+    assert!(told[0].contains("both set"), "{told:?}");
+    let told = wrong("", &[("SCHEDULE", "61 * * * *")]);
+    assert!(told[0].contains("`61` is no minute"), "{told:?}");
+    assert!(wrong("shipping.mode = \"interval\"", &[])[0].contains("is not set"));
+}
+
+#[test]
+fn policies_and_lists_come_from_file_and_variables() {
+    let file = "[policy]\ndefault = \"minicore\"\n[[policy.rules]]\nlabels = { tier = \"cache\" }\naction = \"full\"\n[limits]\ndisk_floor = \"2G\"\n[limits.rate]\nwindow = \"1h\"\n";
+    let effective = good(
+        file,
+        &[
+            ("CDH_WORKLOADS_SOCKETS", "/run/a.sock, /run/b.sock"),
+            (
+                "CDH_NOTIFY_WEBHOOKS",
+                "[{url = \"https://hooks.example/T0/secret\", format = \"slack\"}]",
+            ),
+            ("CDH_KEEP_MODULES", "1"),
+            ("CDH_LIMITS_RATE_FINGERPRINT_FULL", "4"),
+        ],
+    );
+    let config = &effective.config;
+    assert_eq!(
+        (config.policy.default, config.policy.rules.len()),
+        (Action::Minicore, 1)
+    );
+    assert_eq!(config.limits.disk_floor, Some(Size(2 << 30)));
+    assert_eq!(
+        (
+            config.limits.rate.window,
+            config.limits.rate.fingerprint_full
+        ),
+        (Seconds(3600), 4)
+    );
+    assert_eq!(config.workloads.sockets.len(), 2);
+    assert!(config.shipping.keep_modules);
+    assert_eq!(config.notify.webhooks[0].format, WebhookFormat::Slack);
+    let listing = effective.listing();
+    let text: String = listing
+        .iter()
+        .filter_map(|(_, value, _)| value.clone())
+        .collect();
+    assert!(
+        text.contains("(hidden)") && !text.contains("secret\""),
+        "{text}"
+    );
+    assert!(!format!("{config:?}").contains("T0/secret"));
+    // What is listed is the configuration itself.
+    let again = listing.iter().filter(|(key, ..)| key != "notify.webhooks");
+    let again = again.filter_map(|(key, value, _)| Some(format!("{key} = {}\n", value.as_ref()?)));
+    let again = good(&again.collect::<String>(), &[]).config;
+    assert_eq!(
+        (again.policy, again.limits, again.shipping),
+        (
+            config.policy.clone(),
+            config.limits.clone(),
+            config.shipping.clone()
+        )
+    );
+}
+
+#[test]
+fn variables_of_ibms_handler_mean_what_they_say_or_say_that_they_do_not() {
+    let effective = good(
+        "",
+        &[
+            ("S3_BUCKET_NAME", "dumps"),
+            ("INTERVAL", "60000"),
+            ("SCHEDULE", ""),
+            ("USE_INOTIFY", "false"),
+            ("COMP_LOG_LENGTH", "77"),
+            ("COMP_POD_SELECTOR_LABEL", "my.org/batch"),
+            ("COMP_TIMEOUT", "600"),
+            ("COMP_COMPRESSION", "true"),
+            ("COMP_FILENAME_TEMPLATE", "{uuid}"),
+            ("SUID_DUMPABLE", "0"),
+            ("CORE_DIR", "/var/mnt/core-dump-handler/cores"),
+            ("HOST_DIR", "/var/mnt/core-dump-handler"),
+            ("CRIO_ENDPOINT", "unix:///run/crio/crio.sock"),
+            ("MOUNT_POINT", "/x"),
+        ],
+    );
+    let config = &effective.config;
+    assert_eq!(
+        config.shipping.plan(),
+        Ok(ShippingPlan::Interval(std::time::Duration::from_secs(60)))
+    );
+    assert_eq!(
+        (config.workloads.log_lines, config.workloads.pods),
+        (77, Pods::OptIn)
+    );
+    assert_eq!(
+        config.workloads.opt_in_label.as_deref(),
+        Some("my.org/batch")
+    );
+    assert_eq!(
+        (config.limits.copy_time, config.node.suid_dumpable),
+        (Seconds(600), 0)
+    );
+    assert_eq!(
+        config.node.state,
+        Path::new("/var/mnt/core-dump-handler/cores")
+    );
+    assert_eq!(config.node.libexec, Path::new("/var/mnt/core-dump-handler"));
+    assert_eq!(config.workloads.sockets, [Path::new("/run/crio/crio.sock")]);
+    let notes = effective.notes.join("\n");
+    for name in [
+        "INTERVAL",
+        "COMP_TIMEOUT",
+        "COMP_COMPRESSION",
+        "COMP_FILENAME_TEMPLATE",
+        "CORE_DIR",
+        "MOUNT_POINT",
+    ] {
+        assert!(notes.contains(&format!("`{name}`")), "{name} in {notes}");
+    }
+    let plan = |pairs: &[(&str, &str)]| good("", pairs).config.shipping.plan().unwrap();
+    assert_eq!(plan(&[("USE_INOTIFY", "true")]), ShippingPlan::Events);
+    assert_eq!(
+        plan(&[("USE_INOTIFY", "false"), ("INTERVAL", "")]),
+        ShippingPlan::Off
+    );
+    assert!(matches!(
+        plan(&[("SCHEDULE", "0 0 0 * * *"), ("USE_INOTIFY", "true")]),
+        ShippingPlan::Schedule(_)
+    ));
+    // Names that anybody may use, alone.
+    assert_eq!(
+        good("", &[("TIMEOUT", "5"), ("HOST_DIR", "/x")]).config,
+        AgentConfig::default()
+    );
+}
+
+#[test]
+fn the_store_of_ibms_variables() {
+    let store = |pairs: &[(&str, &str)]| ibm_store(&variables(pairs));
+    assert_eq!(store(&[("S3_REGION", "eu-de")]), None);
+    let found = store(&[
+        ("S3_BUCKET_NAME", "b"),
+        ("S3_REGION", "eu-de"),
+        ("S3_ACCESS_KEY", "A"),
+        ("S3_SECRET", "hush"),
+    ]);
+    let found = found.unwrap();
+    assert_eq!(found.url, "s3://b?region=eu-de&path-style=true");
+    assert!(found.keys.is_some() && !format!("{found:?}").contains("hush"));
+    let host = store(&[
+        ("S3_BUCKET_NAME", "b"),
+        ("S3_REGION", "s3.eu-de.example.com"),
+    ])
+    .unwrap();
+    assert_eq!(
+        host.url,
+        "s3://b?endpoint=https://s3.eu-de.example.com&path-style=true"
+    );
+    let endpoint = [
+        ("S3_BUCKET_NAME", "b"),
+        ("S3_REGION", "eu"),
+        ("S3_ENDPOINT", "http://minio:9000"),
+    ];
+    assert_eq!(
+        store(&endpoint).unwrap().url,
+        "s3://b?region=eu&endpoint=http://minio:9000&path-style=true"
+    );
+}
+
+#[test]
+fn a_variable_with_a_slip_of_the_pen_is_pointed_out() {
+    let effective = good("", &[("CDH_SHIPPING_INTERVALL", "5m"), ("CDH_OTHER", "x")]);
+    assert_eq!(
+        effective.notes,
+        [
+            "`CDH_SHIPPING_INTERVALL` is no variable of the agent; did you mean `CDH_SHIPPING_INTERVAL`?"
+        ]
+    );
+    let told = wrong("", &[("CDH_SHIPPING_PARALLEL", "many")]);
+    assert!(told[0].starts_with("CDH_SHIPPING_PARALLEL: "), "{told:?}");
+}

@@ -1,0 +1,383 @@
+//! Layers of values, later ones above earlier ones, and where each value came from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::check::{self, leaves};
+use super::{AgentConfig, environment, ibm};
+
+/// Tables of the file that are the desk's, and the store's.
+const FOREIGN: [&str; 3] = ["store", "stores", "images"];
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// A line of the file.
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+    },
+    /// A variable that IBM's core-dump-handler knows.
+    Ibm(String),
+    /// A variable of our own.
+    Environment(String),
+    /// A flag.
+    Flag(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Self::Ibm(name) => write!(f, "{name} (of IBM's core-dump-handler)"),
+            Self::Environment(name) => f.write_str(name),
+            Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Something that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where: a file and its line, or a variable.
+    pub place: String,
+    /// What.
+    pub text: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place.as_str() {
+            "" => f.write_str(&self.text),
+            place => write!(f, "{place}: {}", self.text),
+        }
+    }
+}
+
+/// Values by their keys, `shipping.interval`, with their origins.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    values: BTreeMap<String, (Value, Origin)>,
+    problems: Vec<Problem>,
+    notes: Vec<String>,
+}
+
+/// What counts in the end.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    /// The values.
+    pub config: AgentConfig,
+    /// What whoever configures this should know.
+    pub notes: Vec<String>,
+    origins: BTreeMap<String, Origin>,
+}
+
+impl Layers {
+    /// Adds a file's text.
+    pub fn file(&mut self, path: &Path, text: &str) {
+        let table = match toml::de::DeTable::parse(text) {
+            Ok(table) => table.into_inner(),
+            Err(error) => {
+                let line = error.span().map_or(1, |span| line_of(text, span.start));
+                self.problem(path, line, error.message().to_owned(), None);
+                return;
+            }
+        };
+        for (section, value) in table {
+            let name = section.get_ref().to_string();
+            if FOREIGN.contains(&name.as_str()) {
+                continue;
+            }
+            let at = section.span().start;
+            self.file_value(path, text, &name, at, value.get_ref());
+        }
+    }
+
+    fn file_value(
+        &mut self,
+        path: &Path,
+        text: &str,
+        key: &str,
+        at: usize,
+        value: &toml::de::DeValue<'_>,
+    ) {
+        use toml::de::DeValue;
+        match value {
+            // Tables of one level are sections; what is deeper and no section is a value.
+            DeValue::Table(table) if !check::is_leaf(key) => {
+                if table.is_empty() {
+                    self.checked(path, text, key, at, &Value::Object(Map::new()));
+                }
+                for (name, value) in table {
+                    let key = format!("{key}.{}", name.get_ref());
+                    self.file_value(path, text, &key, name.span().start, value.get_ref());
+                }
+            }
+            DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => {
+                let before = self.problems.len();
+                for item in items {
+                    // Key by key, so that each mistake is told with its line.
+                    for (name, value) in item.get_ref().as_table().into_iter().flatten() {
+                        let mut one = Map::new();
+                        one.insert(name.get_ref().to_string(), json(value.get_ref()));
+                        let alone = Value::Array(vec![Value::Object(one)]);
+                        self.checked(path, text, key, name.span().start, &alone);
+                    }
+                }
+                let all = json(value);
+                if self.problems.len() == before && self.checked(path, text, key, at, &all) {
+                    self.put(
+                        key,
+                        all,
+                        Origin::File {
+                            path: path.to_owned(),
+                            line: line_of(text, at),
+                        },
+                    );
+                }
+            }
+            value => {
+                let value = json(value);
+                if self.checked(path, text, key, at, &value) {
+                    self.put(
+                        key,
+                        value,
+                        Origin::File {
+                            path: path.to_owned(),
+                            line: line_of(text, at),
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn checked(&mut self, path: &Path, text: &str, key: &str, at: usize, value: &Value) -> bool {
+        match check::value(key, value) {
+            Ok(()) => true,
+            Err((why, hint)) => {
+                self.problem(path, line_of(text, at), why, hint);
+                false
+            }
+        }
+    }
+
+    fn problem(&mut self, path: &Path, line: usize, text: String, hint: Option<String>) {
+        let place = format!("{}:{line}", path.display());
+        self.problems.push(Problem { place, text, hint });
+    }
+
+    /// Adds the variables of the environment: IBM's, and above them our own.
+    pub fn environment(&mut self, variables: &BTreeMap<String, String>) {
+        for (key, value, name) in ibm::values(variables, &mut self.notes) {
+            self.variable(&key, value, Origin::Ibm(name));
+        }
+        for (key, text, name) in environment::values(variables, &mut self.notes) {
+            match environment::parse(&key, &text) {
+                Ok(value) => self.variable(&key, value, Origin::Environment(name)),
+                Err((text, hint)) => self.problems.push(Problem {
+                    place: name,
+                    text,
+                    hint,
+                }),
+            }
+        }
+    }
+
+    fn variable(&mut self, key: &str, value: Value, origin: Origin) {
+        match check::value(key, &value) {
+            Ok(()) => self.put(key, value, origin),
+            Err((text, hint)) => {
+                let place = origin.to_string();
+                self.problems.push(Problem { place, text, hint });
+            }
+        }
+    }
+
+    /// Adds a flag's value, which was checked when the command line was read.
+    pub fn flag(&mut self, key: &str, value: Value, flag: &str) {
+        self.put(key, value, Origin::Flag(flag.to_owned()));
+    }
+
+    fn put(&mut self, key: &str, value: Value, origin: Origin) {
+        self.values.insert(key.to_owned(), (value, origin));
+    }
+
+    /// What counts in the end.
+    ///
+    /// # Errors
+    /// All that is wrong, in any layer.
+    pub fn effective(mut self) -> Result<Effective, Vec<Problem>> {
+        let mut all = Value::Object(Map::new());
+        for (key, (value, _)) in &self.values {
+            check::insert(&mut all, key, value.clone());
+        }
+        let config: AgentConfig = match serde_json::from_value(all) {
+            Ok(config) => config,
+            Err(error) => {
+                self.problems.push(Problem {
+                    place: String::new(),
+                    text: error.to_string(),
+                    hint: None,
+                });
+                AgentConfig::default()
+            }
+        };
+        self.validate(&config);
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        let origins = self
+            .values
+            .into_iter()
+            .map(|(key, (_, origin))| (key, origin));
+        Ok(Effective {
+            config,
+            notes: self.notes,
+            origins: origins.collect(),
+        })
+    }
+
+    /// What no key says alone.
+    fn validate(&mut self, config: &AgentConfig) {
+        if let Err(text) = config.shipping.plan() {
+            let keys = ["shipping.interval", "shipping.schedule", "shipping.mode"];
+            let hint = config.shipping.interval.is_some() && config.shipping.schedule.is_some();
+            let hint = hint.then(|| {
+                "keep one of them: `interval = \"10m\"`, or `schedule = \"0 * * * *\"`".to_owned()
+            });
+            self.wrong(&keys, text, hint);
+        }
+        if let Err(error) = config.policy.validate() {
+            self.wrong(
+                &["policy.rules", "policy.scrub", "policy.environment"],
+                error.to_string(),
+                None,
+            );
+        }
+        if let Err(error) = config.limits.validate() {
+            let keys: Vec<String> = self
+                .values
+                .keys()
+                .filter(|key| key.starts_with("limits."))
+                .cloned()
+                .collect();
+            let text = error.to_string();
+            let keys: Vec<&str> = keys
+                .iter()
+                .map(String::as_str)
+                .filter(|key| text.contains(*key))
+                .collect();
+            self.wrong(&keys, text.clone(), None);
+        }
+        for (key, text) in check::whole(config) {
+            self.wrong(&[key], text, None);
+        }
+    }
+
+    fn wrong(&mut self, keys: &[&str], text: String, hint: Option<String>) {
+        let mut places: Vec<String> = Vec::new();
+        for key in keys {
+            if let Some((_, origin)) = self.values.get(*key) {
+                places.push(origin.to_string());
+            }
+        }
+        let place = places.join(" and ");
+        self.problems.push(Problem { place, text, hint });
+    }
+}
+
+impl Effective {
+    /// Where the value of a key came from.
+    #[must_use]
+    pub fn origin(&self, key: &str) -> &Origin {
+        self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+
+    /// Every key with its value as it would stand in the file, secrets hidden, and its origin.
+    #[must_use]
+    pub fn listing(&self) -> Vec<(String, Option<String>, &Origin)> {
+        let mut config = self.config.clone();
+        for hook in &mut config.notify.webhooks {
+            let hidden = || super::Secret::new("(hidden)");
+            hook.url = hook.url.as_ref().map(|_| hidden());
+            for value in hook.headers.values_mut() {
+                *value = hidden();
+            }
+        }
+        let all = serde_json::to_value(config).unwrap_or_default();
+        let values = leaves(&all);
+        values
+            .into_iter()
+            .map(|(key, value)| {
+                let origin = self.origin(&key);
+                (key, toml_text(&value), origin)
+            })
+            .collect()
+    }
+}
+
+/// A value as TOML; `None` for none.
+fn toml_text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        // Control characters are escaped alike in JSON and TOML.
+        Value::String(_) | Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().filter_map(toml_text).collect();
+            Some(format!("[{}]", items.join(", ")))
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter().filter_map(|(name, value)| {
+                let name = match name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+                {
+                    true if !name.is_empty() => name.clone(),
+                    _ => Value::String(name.clone()).to_string(),
+                };
+                Some(format!("{name} = {}", toml_text(value)?))
+            });
+            Some(format!("{{ {} }}", fields.collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    let before = text.as_bytes().get(..at).unwrap_or_default();
+    before.iter().filter(|&&byte| byte == b'\n').count() + 1
+}
+
+fn json(value: &toml::de::DeValue<'_>) -> Value {
+    use toml::de::DeValue;
+    match value {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Boolean(yes) => Value::Bool(*yes),
+        DeValue::Integer(number) => {
+            let parsed = i64::from_str_radix(number.as_str(), number.radix());
+            parsed.map_or_else(|_| Value::String(number.as_str().to_owned()), Value::from)
+        }
+        DeValue::Float(number) => {
+            let parsed = number.as_str().parse::<f64>();
+            parsed.map_or_else(|_| Value::String(number.as_str().to_owned()), Value::from)
+        }
+        DeValue::Datetime(time) => Value::String(time.to_string()),
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let fields = table.iter();
+            let fields =
+                fields.map(|(name, value)| (name.get_ref().to_string(), json(value.get_ref())));
+            Value::Object(fields.collect())
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The agent's configuration: one TOML file, environment variables of the same names, flags.
+//!
+//! ```toml
+//! store = "s3://dumps/prod?region=eu-central-1"
+//!
+//! [shipping]
+//! mode = "events"        # events, interval, schedule or off
+//! bandwidth = "20M"      # bytes a second; 0 means no limit
+//! parallel = 2
+//!
+//! [metrics]
+//! listen = "127.0.0.1:9464"
+//!
+//! [[notify.webhooks]]
+//! url_file = "/etc/cdh/slack-url"
+//! format = "slack"       # slack, json or cloudevents
+//! ```
+//!
+//! What a later layer says counts: defaults, file, IBM's variables, our own variables, flags. Each key
+//! `section.key` has the variable `CDH_SECTION_KEY`. [`Layers`] puts them together and remembers where
+//! each value came from; nothing here opens a store or changes the node.
+
+mod check;
+mod environment;
+mod ibm;
+mod layers;
+mod sections;
+
+use serde::{Deserialize, Serialize};
+
+pub use ibm::{IbmStore, ibm_store};
+pub use layers::{Effective, Layers, Origin, Problem};
+pub use sections::{
+    CaptureConfig, LogConfig, LogFormat, MetricsConfig, NodeConfig, NotifyConfig, Pods, Secret,
+    ShippingConfig, ShippingMode, WebhookConfig, WebhookFormat, WorkloadsConfig,
+};
+
+use crate::policy::{LimitsConfig, PolicyConfig};
+pub use crate::shipper::ShippingPlan;
+
+/// All that the agent can be told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Where the agent lives, and the kernel's settings.
+    pub node: NodeConfig,
+    /// How cores are taken.
+    pub capture: CaptureConfig,
+    /// Which crashes become dumps.
+    pub policy: PolicyConfig,
+    /// What captures may take of the node.
+    pub limits: LimitsConfig,
+    /// When and how dumps go to the store.
+    pub shipping: ShippingConfig,
+    /// Whose dumps are whose.
+    pub workloads: WorkloadsConfig,
+    /// Numbers for Prometheus.
+    pub metrics: MetricsConfig,
+    /// Who is told of a new crash.
+    pub notify: NotifyConfig,
+    /// The agent's own log.
+    pub log: LogConfig,
+}
+
+impl ShippingConfig {
+    /// What its keys mean together.
+    ///
+    /// # Errors
+    /// A sentence that says what contradicts what.
+    pub fn plan(&self) -> Result<ShippingPlan, String> {
+        let schedule = self
+            .schedule
+            .as_deref()
+            .filter(|text| !text.trim().is_empty());
+        if self.interval.is_some() && schedule.is_some() {
+            let why = "`shipping.interval` and `shipping.schedule` are both set, and dumps are shipped by \
+                       one of them only";
+            return Err(why.to_owned());
+        }
+        let mode = match (self.mode, self.interval, schedule) {
+            (Some(mode), ..) => mode,
+            (None, Some(_), _) => ShippingMode::Interval,
+            (None, _, Some(_)) => ShippingMode::Schedule,
+            (None, None, None) => ShippingMode::Events,
+        };
+        match mode {
+            ShippingMode::Events => Ok(ShippingPlan::Events),
+            ShippingMode::Off => Ok(ShippingPlan::Off),
+            ShippingMode::Interval => match self.interval {
+                Some(every) if every.0 > 0 => Ok(ShippingPlan::Interval(every.duration())),
+                Some(_) => Err("`shipping.interval` is 0: give a time such as `10m`".to_owned()),
+                None => Err(
+                    "`shipping.mode` is `interval`, and `shipping.interval` is not set".to_owned(),
+                ),
+            },
+            ShippingMode::Schedule => match schedule {
+                Some(text) => match text.parse() {
+                    Ok(schedule) => Ok(ShippingPlan::Schedule(Box::new(schedule))),
+                    Err(error) => Err(format!("`shipping.schedule` is `{text}`: {error}")),
+                },
+                None => Err(
+                    "`shipping.mode` is `schedule`, and `shipping.schedule` is not set".to_owned(),
+                ),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

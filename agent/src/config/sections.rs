@@ -1,0 +1,234 @@
+//! The tables of the configuration that are not the policy's: what they hold, and their defaults.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::handler::settings::{Release, Strategy};
+use crate::node::install::{DEFAULT_CORE_PIPE_LIMIT, DEFAULT_SUID_DUMPABLE};
+use crate::node::socket::CoreMode;
+use crate::policy::{Seconds, Size};
+
+/// The table `[node]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Directory of the spool, the backup of the node's settings and the ledger.
+    pub state: PathBuf,
+    /// Directory where the handler is installed.
+    pub libexec: PathBuf,
+    /// Whether `cdh agent run` installs at its start and uninstalls at its end.
+    pub manage: bool,
+    /// `kernel.core_pipe_limit`.
+    pub core_pipe_limit: u32,
+    /// `fs.suid_dumpable`.
+    pub suid_dumpable: u32,
+    /// How the kernel hands cores over.
+    pub mode: CoreMode,
+    /// Whether cores are handed on to whoever had the core pattern before.
+    pub chain: bool,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            state: "/var/lib/cdh".into(),
+            libexec: "/usr/local/lib/cdh".into(),
+            manage: false,
+            core_pipe_limit: DEFAULT_CORE_PIPE_LIMIT,
+            suid_dumpable: DEFAULT_SUID_DUMPABLE,
+            mode: CoreMode::default(),
+            chain: false,
+        }
+    }
+}
+
+/// The table `[capture]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureConfig {
+    /// When the crashed process may go.
+    pub release: Release,
+    /// How cores are put into the spool.
+    pub strategy: Strategy,
+}
+
+/// When dumps go to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShippingMode {
+    /// As soon as they are sealed.
+    Events,
+    /// Each time `interval` has passed.
+    Interval,
+    /// At the times of `schedule`.
+    Schedule,
+    /// Never by itself.
+    Off,
+}
+
+/// The table `[shipping]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShippingConfig {
+    /// When; without it what `interval` or `schedule` say, else `events`.
+    pub mode: Option<ShippingMode>,
+    /// Time between two shipments.
+    pub interval: Option<Seconds>,
+    /// A cron expression, in UTC.
+    pub schedule: Option<String>,
+    /// Bytes a second that all uploads together take; 0 means no limit.
+    pub bandwidth: Size,
+    /// Uploads at once.
+    pub parallel: usize,
+    /// Whether the ELF files that crashed processes had mapped go into the store too.
+    pub keep_modules: bool,
+}
+
+impl Default for ShippingConfig {
+    fn default() -> Self {
+        Self {
+            mode: None,
+            interval: None,
+            schedule: None,
+            bandwidth: Size(0),
+            parallel: 2,
+            keep_modules: false,
+        }
+    }
+}
+
+/// Which pods are dumped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pods {
+    /// All that do not opt out.
+    #[default]
+    #[serde(rename = "opt-out")]
+    OptOut,
+    /// Those that opt in.
+    #[serde(rename = "opt-in")]
+    OptIn,
+}
+
+/// The table `[workloads]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkloadsConfig {
+    /// Sockets of container runtimes; empty means those that are found.
+    pub sockets: Vec<PathBuf>,
+    /// Name of this node in Kubernetes.
+    pub node: Option<String>,
+    /// Last log lines that a dump holds of each container.
+    pub log_lines: usize,
+    /// Which pods are dumped.
+    pub pods: Pods,
+    /// With `opt-in`: pods with this label too.
+    pub opt_in_label: Option<String>,
+}
+
+impl Default for WorkloadsConfig {
+    fn default() -> Self {
+        Self {
+            sockets: Vec::new(),
+            node: None,
+            log_lines: 500,
+            pods: Pods::default(),
+            opt_in_label: None,
+        }
+    }
+}
+
+/// The table `[metrics]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Address and port for `/metrics`, `/healthz` and `/readyz`: `127.0.0.1:9464`.
+    pub listen: Option<String>,
+    /// A file for the node exporter's textfile collector, whose name ends in `.prom`.
+    pub textfile: Option<PathBuf>,
+}
+
+/// A text that no log and no listing shows.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for whom it is meant.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// What a webhook is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WebhookFormat {
+    /// One JSON object with the facts of the crash.
+    #[default]
+    Json,
+    /// A message for Slack's incoming webhooks, and for those who understand these.
+    Slack,
+    /// A CloudEvent 1.0, structured.
+    CloudEvents,
+}
+
+/// One of `[[notify.webhooks]]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhookConfig {
+    /// What the log calls it.
+    pub name: Option<String>,
+    /// Where it is. Whoever knows a Slack webhook's URL may post there: it is a secret.
+    pub url: Option<Secret>,
+    /// A file that holds the URL, instead.
+    pub url_file: Option<PathBuf>,
+    /// What it is sent.
+    pub format: WebhookFormat,
+    /// Header fields, such as `Authorization`.
+    pub headers: BTreeMap<String, Secret>,
+}
+
+/// The table `[notify]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NotifyConfig {
+    /// Who is told of each crash that this node has not seen before.
+    pub webhooks: Vec<WebhookConfig>,
+    /// Whether such a crash becomes an Event on its pod.
+    pub kubernetes_events: bool,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object on each line.
+    Json,
+}
+
+/// The table `[log]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// How it is written.
+    pub format: LogFormat,
+}

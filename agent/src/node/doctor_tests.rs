@@ -1,0 +1,148 @@
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::node::settings::SettingsFiles;
+
+struct Node {
+    root: tempfile::TempDir,
+    paths: AgentPaths,
+}
+
+impl Node {
+    fn new(pattern: &str, pipes: &str, suid: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let mut paths = AgentPaths::below(&root.path().join("agent"));
+        let settings = root.path().join("settings");
+        fs::create_dir_all(&settings).unwrap();
+        fs::create_dir_all(paths.handler.parent().unwrap()).unwrap();
+        fs::create_dir_all(&paths.state).unwrap();
+        paths.settings = SettingsFiles::in_directory(&settings);
+        fs::write(&paths.settings.core_pattern, pattern).unwrap();
+        fs::write(&paths.settings.core_pipe_limit, pipes).unwrap();
+        fs::write(&paths.settings.suid_dumpable, suid).unwrap();
+        Self { root, paths }
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.root.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn found(&self, check: &str) -> Vec<Finding> {
+        let all = examine(&self.paths, self.root.path());
+        let all = all.into_iter().filter(|finding| finding.check == check);
+        let all: Vec<Finding> = all.collect();
+        assert!(!all.is_empty(), "{check}");
+        for finding in &all {
+            assert_eq!(
+                finding.state == State::Good,
+                finding.way.is_none(),
+                "{finding:?}"
+            );
+        }
+        all
+    }
+}
+
+#[test]
+fn each_thing_that_blocks_is_named_with_the_way_around() {
+    let node = Node::new("core\n", "0\n", "0\n");
+    let worst = |check: &str| {
+        let found = node.found(check);
+        let worst = found
+            .into_iter()
+            .max_by_key(|finding| finding.state)
+            .unwrap();
+        (worst.state, worst.what)
+    };
+    assert_eq!(
+        worst("core_pattern"),
+        (State::Problem, "cores go elsewhere: core".to_owned())
+    );
+    assert_eq!(worst("core_pipe_limit").0, State::Warning);
+    assert_eq!(worst("suid_dumpable").0, State::Warning);
+    assert_eq!(worst("handler").0, State::Problem);
+    assert_eq!(worst("userfaultfd").0, State::Warning);
+    assert_eq!(worst("ptrace").0, State::Good);
+    assert_eq!(worst("SELinux").0, State::Good);
+    assert_eq!(worst("settings at boot").0, State::Good);
+    assert_eq!(worst("agent").0, State::Warning);
+    node.write("proc/sys/vm/unprivileged_userfaultfd", "0");
+    node.write("proc/sys/kernel/yama/ptrace_scope", "3\n");
+    node.write("sys/fs/selinux/enforce", "1");
+    node.write("var/log/audit/audit.log", "type=AVC msg=audit(1): avc:  denied  { execute } for comm=\"kworker\" name=\"cdh-handler\"\n");
+    node.write(
+        "usr/lib/sysctl.d/50-coredump.conf",
+        "kernel.core_pattern=|/usr/lib/systemd/systemd-coredump %P\n",
+    );
+    node.write("usr/lib/systemd/systemd-coredump", "");
+    node.write("usr/share/apport/apport", "");
+    fs::create_dir_all(node.root.path().join("var/lib/kubelet")).unwrap();
+    fs::create_dir_all(node.root.path().join("proc/self/ns")).unwrap();
+    symlink(
+        "pid:[4026532000]",
+        node.root.path().join("proc/self/ns/pid"),
+    )
+    .unwrap();
+    assert_eq!(worst("userfaultfd").0, State::Good);
+    assert_eq!(worst("ptrace").0, State::Warning);
+    let (state, what) = worst("SELinux");
+    assert!(
+        state == State::Problem && what.contains("denied  { execute }"),
+        "{what}"
+    );
+    assert!(
+        worst("settings at boot")
+            .1
+            .contains("50-coredump.conf sets kernel.core_pattern")
+    );
+    assert!(worst("other handlers").1.contains("apport"));
+    assert!(worst("pid namespace").1.contains("not that of the host"));
+    // `below` names a socket that is not there.
+    assert_eq!(worst("container runtime").0, State::Problem);
+}
+
+#[test]
+fn file_systems_that_start_or_take_nothing_are_told() {
+    let mut node = Node::new("core\n", "1024\n", "2\n");
+    // Of the machine that runs this: one of these starts nothing.
+    let noexec = |path: &&str| {
+        statvfs(*path).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::NOEXEC))
+    };
+    let places = [
+        "/proc",
+        "/sys",
+        "/dev/mqueue",
+        "/dev/pts",
+        "/dev/shm",
+        "/run",
+    ];
+    match places.iter().find(|path| noexec(path)) {
+        Some(place) => {
+            node.paths.handler = format!("{place}/cdh/cdh-handler").into();
+            assert!(node.found("handler directory")[0].what.contains("noexec"));
+            node.write("etc/os-release", "NAME=x\nID=cos\n");
+            let way = node.found("handler directory").remove(0).way.unwrap();
+            assert!(way.contains("/home/kubernetes/bin"), "{way}");
+        }
+        None => eprintln!("SKIPPED: nothing is mounted noexec here"),
+    }
+    node.paths.state = "/dev/shm/cdh".into();
+    if Path::new("/dev/shm").is_dir() {
+        assert!(node.found("state directory")[0].what.contains("in memory"));
+    }
+}
+
+#[test]
+fn a_store_that_takes_everything_is_good_and_one_that_is_gone_is_not() {
+    let root = tempfile::tempdir().unwrap();
+    let store = cdh_store::DirectoryStore::create(root.path().join("store")).unwrap();
+    let finding = examine_store(&store);
+    assert_eq!(finding.state, State::Good, "{finding:?}");
+    let left = fs::read_dir(root.path().join("store/doctor"));
+    assert_eq!(left.map_or(0, Iterator::count), 0);
+    fs::remove_dir_all(root.path().join("store")).unwrap();
+    fs::write(root.path().join("store"), "a file").unwrap();
+    assert_eq!(examine_store(&store).state, State::Problem);
+}

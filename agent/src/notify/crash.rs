@@ -1,0 +1,144 @@
+//! What a message says of a crash. Texts from outside are escaped and cut.
+
+use cdh_bundle::{Manifest, WorkloadKind};
+use serde_json::{Value, json};
+
+/// Characters of one text at most.
+const LONGEST: usize = 256;
+
+/// A crash that is new on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Crash {
+    /// What makes it the same as another one.
+    pub key: String,
+    /// The dump.
+    pub id: String,
+    /// Of the crashing thread.
+    pub fingerprint: Option<String>,
+    /// When.
+    pub at: String,
+    /// Name of the node.
+    pub node: String,
+    /// Pod, where it is one's.
+    pub pod: Option<Pod>,
+    /// The image.
+    pub image: Option<String>,
+    /// Name of the program.
+    pub program: String,
+    /// Its id on the host.
+    pub pid: u64,
+    /// `SIGSEGV`.
+    pub signal: String,
+    /// In words: `address not mapped, at 0x0`.
+    pub description: String,
+    /// `complete`, `truncated`, `empty`.
+    pub verdict: String,
+    /// In words.
+    pub verdict_text: String,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: Option<String>,
+    /// The container.
+    pub container: Option<String>,
+}
+
+impl Crash {
+    /// From what is known of a dump.
+    #[must_use]
+    pub fn of(manifest: &Manifest) -> Self {
+        let process = &manifest.process;
+        let program = cut(&process.exe_name().to_string());
+        let workload = manifest.workload.as_ref();
+        let is_pod = workload.is_some_and(|workload| workload.kind != Some(WorkloadKind::Host));
+        let pod = workload.filter(|_| is_pod).and_then(|workload| {
+            Some(Pod {
+                namespace: cut(workload.namespace.as_deref()?),
+                name: cut(workload.pod.as_deref()?),
+                uid: workload.pod_uid.as_deref().map(cut),
+                container: workload.container.as_deref().map(cut),
+            })
+        });
+        let node = workload.and_then(|workload| workload.node.as_deref());
+        let node = node.map_or_else(|| cut(&manifest.node.to_string()), cut);
+        let fingerprint = manifest.fingerprint.as_deref().map(cut);
+        // Without a backtrace: the same program by the same signal.
+        let key = fingerprint
+            .clone()
+            .unwrap_or_else(|| format!("{program}/{}", manifest.signal.name));
+        Self {
+            key,
+            id: manifest.id.to_string(),
+            fingerprint,
+            at: manifest.captured_at.to_string(),
+            node,
+            pod,
+            image: manifest.image.as_ref().map(|image| cut(&image.reference)),
+            program,
+            pid: process.pid,
+            signal: cut(&manifest.signal.name),
+            description: cut(&manifest.signal.description),
+            verdict: manifest.verdict.word().to_owned(),
+            verdict_text: cut(&manifest.verdict.describe()),
+        }
+    }
+
+    /// One line for people.
+    #[must_use]
+    pub fn headline(&self) -> String {
+        let place = match &self.pod {
+            Some(pod) => format!(" in {}/{}", pod.namespace, pod.name),
+            None => String::new(),
+        };
+        let detail = match self.description.as_str() {
+            "" => String::new(),
+            detail => format!(" ({detail})"),
+        };
+        format!(
+            "{}{place} on {} died of {}{detail}",
+            self.program, self.node, self.signal
+        )
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let pod = self.pod.as_ref();
+        json!({
+            "schema": 1,
+            "event": "crash",
+            "dump": self.id,
+            "fingerprint": self.fingerprint,
+            "time": self.at,
+            "node": self.node,
+            "namespace": pod.map(|pod| &pod.namespace),
+            "pod": pod.map(|pod| &pod.name),
+            "pod_uid": pod.and_then(|pod| pod.uid.as_ref()),
+            "container": pod.and_then(|pod| pod.container.as_ref()),
+            "image": self.image,
+            "program": self.program,
+            "pid": self.pid,
+            "signal": self.signal,
+            "description": self.description,
+            "verdict": self.verdict,
+            "verdict_text": self.verdict_text,
+            "command": format!("cdh bt {}", self.id),
+        })
+    }
+}
+
+/// No control characters, and no more than a message bears.
+fn cut(text: &str) -> String {
+    let harmless = text.chars().flat_map(|letter| match letter.is_control() {
+        true => letter.escape_default().collect::<Vec<_>>(),
+        false => vec![letter],
+    });
+    harmless.take(LONGEST).collect()
+}

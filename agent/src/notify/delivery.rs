@@ -1,0 +1,121 @@
+//! One message to one receiver over HTTP, within a time limit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, http};
+
+use super::Crash;
+
+/// One request from the first packet to the last.
+const TIME_LIMIT: Duration = Duration::from_secs(15);
+
+/// What became of one try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The receiver has it.
+    Done,
+    /// It may work later.
+    Later(String),
+    /// It never will.
+    Refused(String),
+}
+
+/// Somebody who can be told.
+pub trait Deliver: Send {
+    /// `webhook` or `kubernetes`.
+    fn target(&self) -> &'static str;
+
+    /// What the configuration calls it.
+    fn name(&self) -> String;
+
+    /// Tells it.
+    fn deliver(&self, crash: &Crash) -> Attempt;
+
+    /// Time before the second try, where it is not the usual one.
+    fn pause(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Which certificates are believed.
+pub(super) enum Trust<'a> {
+    /// The system's.
+    System,
+    /// These, PEM, and no others.
+    Only(&'a [u8]),
+}
+
+/// A client that follows no redirection: a message goes where the configuration says.
+pub(super) fn client(trust: Trust<'_>) -> Agent {
+    let is_system = matches!(trust, Trust::System);
+    let roots: Vec<Certificate<'static>> = match trust {
+        Trust::System => {
+            let native = rustls_native_certs::load_native_certs().certs;
+            let native = native.iter();
+            native
+                .map(|one| Certificate::from_der(one.as_ref()).to_owned())
+                .collect()
+        }
+        Trust::Only(pem) => parse_pem(pem)
+            .filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            })
+            .collect(),
+    };
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(RootCerts::new_with_certs(&roots))
+        .build();
+    let mut config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .tls_config(tls)
+        .user_agent(concat!("cdh/", env!("CARGO_PKG_VERSION")))
+        .timeout_global(Some(TIME_LIMIT));
+    if !is_system {
+        // The cluster's own server is not behind a proxy.
+        config = config.proxy(None);
+    }
+    config.build().new_agent()
+}
+
+/// Posts a message and tells what that means.
+pub(super) fn post(client: &Agent, request: http::request::Builder, body: Vec<u8>) -> Attempt {
+    let request = match request.method("POST").body(body) {
+        Ok(request) => request,
+        // The error may hold the address, which may be a secret.
+        Err(_) => return Attempt::Refused("its address or a header field is not valid".to_owned()),
+    };
+    match client.run(request) {
+        Ok(answer) => {
+            let status = answer.status().as_u16();
+            match status {
+                200..=299 => Attempt::Done,
+                408 | 425 | 429 | 500..=599 => Attempt::Later(format!("it answered {status}")),
+                _ => Attempt::Refused(format!("it answered {status}")),
+            }
+        }
+        Err(error) => Attempt::Later(describe(&error).to_owned()),
+    }
+}
+
+/// The kind of an error without its text, in which addresses stand.
+fn describe(error: &ureq::Error) -> &'static str {
+    match error {
+        ureq::Error::Timeout(_) => "no answer in time",
+        ureq::Error::HostNotFound => "its host name is not known",
+        ureq::Error::ConnectionFailed => "no connection",
+        ureq::Error::Io(error) => match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => "connection refused",
+            std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => "no answer in time",
+            _ => "the connection broke",
+        },
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => "its certificate is not believed",
+        ureq::Error::BadUri(_) => "its address is not valid",
+        _ => "no valid answer",
+    }
+}

@@ -1,0 +1,167 @@
+//! An Event on the pod: `kubectl describe pod` and `kubectl events` show it.
+//!
+//! The agent talks to the cluster's API server as its pod's service account; all that it may and does
+//! ask for is to create Events.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use ureq::http;
+
+use super::Crash;
+use super::crash::Pod;
+use super::delivery::{Attempt, Deliver, Trust, client, post};
+
+/// Where Kubernetes puts a service account's files.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Bytes of a token or of a file of certificates.
+const FILE_LIMIT: u64 = 1 << 20;
+/// Bytes of an Event's message, by the API's own rules.
+const MESSAGE: usize = 1024;
+
+/// Tells a pod's events.
+pub struct KubernetesEvents {
+    server: String,
+    account: PathBuf,
+}
+
+impl KubernetesEvents {
+    /// The server of the cluster that this process is in; `None` outside of one.
+    #[must_use]
+    pub fn in_cluster(host: Option<&str>, port: Option<&str>) -> Option<Self> {
+        let host = host.filter(|host| !host.is_empty())?;
+        let host = match host.contains(':') {
+            true => format!("[{host}]"),
+            false => host.to_owned(),
+        };
+        let port = port.filter(|port| !port.is_empty()).unwrap_or("443");
+        Some(Self::new(
+            format!("https://{host}:{port}"),
+            Path::new(ACCOUNT),
+        ))
+    }
+
+    /// The server at this address, with the service account's files in this directory.
+    #[must_use]
+    pub fn new(server: String, account: &Path) -> Self {
+        Self {
+            server,
+            account: account.to_owned(),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, Attempt> {
+        let path = self.account.join(name);
+        let mut bytes = Vec::new();
+        let file =
+            fs::File::open(&path).and_then(|file| file.take(FILE_LIMIT).read_to_end(&mut bytes));
+        match file {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(Attempt::Later(format!(
+                "cannot read {}: {error}",
+                path.display()
+            ))),
+        }
+    }
+}
+
+impl Deliver for KubernetesEvents {
+    fn target(&self) -> &'static str {
+        "kubernetes"
+    }
+
+    fn name(&self) -> String {
+        "the cluster".to_owned()
+    }
+
+    fn deliver(&self, crash: &Crash) -> Attempt {
+        let Some(pod) = &crash.pod else {
+            return Attempt::Done;
+        };
+        if !is_name(&pod.namespace) || !is_name(&pod.name) {
+            return Attempt::Refused("its pod has no valid name".to_owned());
+        }
+        // Both are renewed under our hands.
+        let (token, ca) = match (self.read("token"), self.read("ca.crt")) {
+            (Ok(token), Ok(ca)) => (token, ca),
+            (Err(error), _) | (_, Err(error)) => return error,
+        };
+        let token = String::from_utf8_lossy(&token).trim().to_owned();
+        let request = http::Request::builder()
+            .uri(format!(
+                "{}/api/v1/namespaces/{}/events",
+                self.server, pod.namespace
+            ))
+            .header("content-type", "application/json")
+            .header("accept", "application/json")
+            .header("authorization", format!("Bearer {token}"));
+        let body = event(crash, pod).to_string().into_bytes();
+        match post(&client(Trust::Only(&ca)), request, body) {
+            // It is there: an answer was lost on its way.
+            Attempt::Refused(why) if why.ends_with("409") => Attempt::Done,
+            Attempt::Refused(why) if why.ends_with("403") || why.ends_with("401") => {
+                Attempt::Refused(format!("{why}: its service account may not create events"))
+            }
+            other => other,
+        }
+    }
+}
+
+/// A name of Kubernetes: it becomes a part of a path.
+fn is_name(text: &str) -> bool {
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    !text.is_empty()
+        && text.len() <= 253
+        && text.bytes().all(plain)
+        && !text.contains("..")
+        && text != "."
+}
+
+fn event(crash: &Crash, pod: &Pod) -> Value {
+    let message = format!(
+        "{}: {}. The core is {}; look at it with `cdh bt {}`",
+        crash.program, crash.signal, crash.verdict_text, crash.id
+    );
+    let message: String = message.chars().take(MESSAGE / 4).collect();
+    // The same message twice is the same Event.
+    let end = crash.id.len().min(16);
+    let name = pod.name.get(..pod.name.len().min(200)).unwrap_or("pod");
+    let name = format!("{name}.{}", crash.id.get(..end).unwrap_or("0"));
+    let field = pod
+        .container
+        .as_ref()
+        .map(|name| format!("spec.containers{{{name}}}"));
+    json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": pod.namespace},
+        "involvedObject": {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "namespace": pod.namespace,
+            "name": pod.name,
+            "uid": pod.uid,
+            "fieldPath": field,
+        },
+        "type": "Warning",
+        "reason": "CoreDumped",
+        "message": message,
+        "count": 1,
+        "firstTimestamp": seconds(&crash.at),
+        "lastTimestamp": seconds(&crash.at),
+        "source": {"component": "cdh", "host": crash.node},
+        "reportingComponent": "cdh.io/agent",
+        "reportingInstance": crash.node,
+    })
+}
+
+/// `metav1.Time` has no fractions.
+fn seconds(at: &str) -> String {
+    match at.split_once('.') {
+        Some((whole, _)) => format!("{whole}Z"),
+        None => at.to_owned(),
+    }
+}

@@ -1,0 +1,202 @@
+//! Tells of each crash that this node has not seen before: webhooks, and an Event on the pod.
+//!
+//! A crash is new when its fingerprint is. Each receiver has a thread, a queue of bounded length, tries
+//! and time limits of its own, so that one that hangs holds up nobody: not the others, not a capture,
+//! not an upload. What could not be delivered is counted and logged. URLs, header fields and tokens are
+//! in no message of ours.
+
+mod crash;
+mod delivery;
+mod kubernetes;
+mod seen;
+mod webhook;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cdh_bundle::Manifest;
+
+pub use crash::Crash;
+pub use delivery::{Attempt, Deliver};
+pub use kubernetes::KubernetesEvents;
+pub use webhook::Webhook;
+
+use seen::Seen;
+
+/// Crashes that wait for one receiver; a storm of new ones is cut there, and counted.
+const QUEUE: usize = 64;
+/// Tries of one message.
+const TRIES: u32 = 6;
+/// Before the second try; doubles.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How long the end waits for messages that are on their way.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// `webhook` or `kubernetes`.
+    pub target: &'static str,
+    /// What the configuration calls the receiver.
+    pub name: String,
+    /// About which dump.
+    pub id: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver has it.
+    Sent,
+    /// It cannot be delivered; why.
+    Failed(String),
+    /// Too many were waiting.
+    Dropped,
+}
+
+impl Outcome {
+    /// As a label.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Failed(_) => "failed",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// Is told what became of each message, from several threads.
+pub type Report = Arc<dyn Fn(&Told) + Send + Sync>;
+
+/// Tells everybody who wants to know.
+pub struct Notifier {
+    receivers: Vec<Receiver>,
+    seen: Seen,
+    stop: Arc<AtomicBool>,
+    report: Report,
+}
+
+struct Receiver {
+    target: &'static str,
+    name: String,
+    sender: Option<SyncSender<Arc<Crash>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Notifier {
+    /// Begins to tell these receivers; what was told before is remembered below `state`.
+    #[must_use]
+    pub fn begin(receivers: Vec<Box<dyn Deliver>>, state: &Path, report: Report) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let begin = |deliver: Box<dyn Deliver>| {
+            let (target, name) = (deliver.target(), deliver.name());
+            let (sender, queue) = sync_channel::<Arc<Crash>>(QUEUE);
+            let (stop, report, own) = (Arc::clone(&stop), Arc::clone(&report), name.clone());
+            let work = move || {
+                while let Ok(crash) = queue.recv() {
+                    let outcome = deliver_patiently(deliver.as_ref(), &crash, &stop);
+                    let id = crash.id.clone();
+                    report(&Told {
+                        target,
+                        name: own.clone(),
+                        id,
+                        outcome,
+                    });
+                }
+            };
+            let thread = std::thread::Builder::new().name(format!("cdh-{target}"));
+            let thread = thread.spawn(work).ok()?;
+            Some(Receiver {
+                target,
+                name,
+                sender: Some(sender),
+                thread,
+            })
+        };
+        Self {
+            receivers: receivers.into_iter().filter_map(begin).collect(),
+            seen: Seen::read(state),
+            stop,
+            report,
+        }
+    }
+
+    /// Tells of a dump, if its crash is new on this node. Does not wait.
+    pub fn notice(&mut self, manifest: &Manifest) {
+        if self.receivers.is_empty() {
+            return;
+        }
+        let crash = Arc::new(Crash::of(manifest));
+        if !self.seen.is_new(&crash.key) {
+            return;
+        }
+        for receiver in &self.receivers {
+            let Some(sender) = &receiver.sender else {
+                continue;
+            };
+            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+                sender.try_send(Arc::clone(&crash))
+            {
+                (self.report)(&Told {
+                    target: receiver.target,
+                    name: receiver.name.clone(),
+                    id: crash.id.clone(),
+                    outcome: Outcome::Dropped,
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Notifier {
+    fn drop(&mut self) {
+        for receiver in &mut self.receivers {
+            receiver.sender = None;
+        }
+        let deadline = Instant::now() + FAREWELL;
+        let busy = |receivers: &[Receiver]| receivers.iter().any(|one| !one.thread.is_finished());
+        while busy(&self.receivers) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        for receiver in self.receivers.drain(..) {
+            // One that is in the middle of a request ends with the process.
+            if receiver.thread.is_finished() {
+                let _ = receiver.thread.join();
+            }
+        }
+    }
+}
+
+fn deliver_patiently(deliver: &dyn Deliver, crash: &Crash, stop: &AtomicBool) -> Outcome {
+    let mut pause = deliver.pause().unwrap_or(PAUSE);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let why = match deliver.deliver(crash) {
+            Attempt::Done => return Outcome::Sent,
+            Attempt::Refused(why) => return Outcome::Failed(why),
+            Attempt::Later(why) => why,
+        };
+        if tries >= TRIES || stop.load(Ordering::Relaxed) {
+            return Outcome::Failed(format!("{why}, {tries} tries"));
+        }
+        let until = Instant::now() + pause;
+        while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+            let left = until.saturating_duration_since(Instant::now());
+            std::thread::sleep(left.min(Duration::from_millis(100)));
+        }
+        pause = pause.saturating_mul(2);
+    }
+}
+
+#[cfg(test)]
+#[path = "notify_tests.rs"]
+mod tests;

@@ -1,0 +1,325 @@
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver as Answers, channel};
+
+use cdh_bundle::{DumpId, RawText, Verdict, Workload, WorkloadKind};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{Secret, WebhookConfig, WebhookFormat};
+
+/// What arrived: the request's line and header fields in small letters, and the body.
+type Arrived = (Vec<String>, Value);
+
+/// A server that answers with these statuses, one after the other, and then with 200; 0 hangs up.
+fn server(mut statuses: Vec<u16>) -> (String, Answers<Arrived>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/hook/s3cr3t", listener.local_addr().unwrap());
+    let (sender, arrived) = channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut reader = BufReader::new(connection.try_clone().unwrap());
+            let mut head = Vec::new();
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if line.trim().is_empty() {
+                    break;
+                }
+                head.push(line.trim().to_lowercase());
+            }
+            let length = head
+                .iter()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            reader.read_exact(&mut body).unwrap();
+            let status = if statuses.is_empty() {
+                200
+            } else {
+                statuses.remove(0)
+            };
+            if status == 0 {
+                continue;
+            }
+            if sender
+                .send((head, serde_json::from_slice(&body).unwrap_or_default()))
+                .is_err()
+            {
+                return;
+            }
+            let answer =
+                format!("HTTP/1.1 {status} x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+            let _ = connection.write_all(answer.as_bytes());
+        }
+    });
+    (address, arrived)
+}
+
+/// A hook that does not wait long before it tries again.
+struct Quick(Webhook);
+
+impl Deliver for Quick {
+    fn target(&self) -> &'static str {
+        self.0.target()
+    }
+    fn name(&self) -> String {
+        self.0.name()
+    }
+    fn deliver(&self, crash: &Crash) -> Attempt {
+        self.0.deliver(crash)
+    }
+    fn pause(&self) -> Option<Duration> {
+        Some(Duration::from_millis(5))
+    }
+}
+
+fn hook(url: &str, format: WebhookFormat) -> Box<dyn Deliver> {
+    let config = WebhookConfig {
+        url: Some(Secret::new(url)),
+        format,
+        headers: BTreeMap::from([("Authorization".to_owned(), Secret::new("Bearer t0k3n"))]),
+        ..WebhookConfig::default()
+    };
+    Box::new(Quick(Webhook::new(config, 0)))
+}
+
+fn manifest(fingerprint: &str) -> Manifest {
+    let json = json!({
+        "schema": 1, "id": DumpId::random(), "stem": "x", "captured_at": "2026-11-25T01:50:37.25Z",
+        "process": {"pid": 7, "name": "api"}, "signal": {"number": 11, "name": "SIGSEGV"},
+        "verdict": Verdict::Complete, "fingerprint": fingerprint,
+    });
+    let mut manifest: Manifest = serde_json::from_value(json).unwrap();
+    manifest.process.name = RawText::from("<!channel> a\u{1b}[31m*b*\n");
+    manifest.workload = Some(Workload {
+        kind: Some(WorkloadKind::Pod),
+        namespace: Some("shop".to_owned()),
+        pod: Some("api-0".to_owned()),
+        pod_uid: Some("u-1".to_owned()),
+        container: Some("main".to_owned()),
+        node: Some("node-7".to_owned()),
+        ..Workload::default()
+    });
+    manifest
+}
+
+type Reports = Arc<Mutex<Vec<Told>>>;
+
+fn notifier(receivers: Vec<Box<dyn Deliver>>, state: &Path) -> (Notifier, Reports) {
+    let reports = Reports::default();
+    let kept = Arc::clone(&reports);
+    let report: Report = Arc::new(move |told: &Told| kept.lock().unwrap().push(told.clone()));
+    (Notifier::begin(receivers, state, report), reports)
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn each_new_crash_is_told_once_in_the_format_that_was_asked_for() {
+    let state = tempfile::tempdir().unwrap();
+    let formats = [
+        WebhookFormat::Json,
+        WebhookFormat::Slack,
+        WebhookFormat::CloudEvents,
+    ];
+    let servers = formats.map(|format| (format, server(Vec::new())));
+    let hooks = servers.iter().map(|(format, (url, _))| hook(url, *format));
+    let (mut notifier, reports) = notifier(hooks.collect(), state.path());
+    let first = manifest("aaaa");
+    for manifest in [
+        &first,
+        &manifest("aaaa"),
+        &manifest("bbbb"),
+        &manifest("aaaa"),
+    ] {
+        notifier.notice(manifest);
+    }
+    let [plain, slack, event] = servers.map(|(_, (_, arrived))| {
+        let all = [0, 1].map(|_| arrived.recv_timeout(PATIENCE).unwrap());
+        drop(arrived);
+        all
+    });
+    let (head, body) = &plain[0];
+    assert!(head[0].starts_with("post /hook/s3cr3t "), "{head:?}");
+    assert!(
+        head.contains(&"authorization: bearer t0k3n".to_owned()),
+        "{head:?}"
+    );
+    assert_eq!(body["dump"], first.id.to_string());
+    assert_eq!(
+        (&body["namespace"], &body["pod"], &body["signal"]),
+        (&json!("shop"), &json!("api-0"), &json!("SIGSEGV"))
+    );
+    assert_eq!(plain[1].1["fingerprint"], "bbbb");
+    let text = slack[0].1["text"].as_str().unwrap();
+    assert!(
+        text.contains("&lt;!channel&gt;") && !text.contains(['<', '*', '\u{1b}', '\n']),
+        "{text}"
+    );
+    let (head, body) = &event[0];
+    assert!(head.contains(&"content-type: application/cloudevents+json".to_owned()));
+    assert_eq!(
+        (&body["specversion"], &body["subject"]),
+        (&json!("1.0"), &json!("shop/api-0"))
+    );
+    assert_eq!(body["data"]["container"], "main");
+    drop(notifier);
+    let reports = reports.lock().unwrap();
+    assert_eq!(reports.len(), 6);
+    assert!(
+        reports.iter().all(|told| told.outcome == Outcome::Sent),
+        "{reports:?}"
+    );
+}
+
+#[test]
+fn what_was_told_before_a_restart_is_not_told_again() {
+    let state = tempfile::tempdir().unwrap();
+    let (url, arrived) = server(Vec::new());
+    for fingerprint in ["aaaa", "aaaa", "bbbb"] {
+        let (mut notifier, _) = notifier(vec![hook(&url, WebhookFormat::Json)], state.path());
+        notifier.notice(&manifest(fingerprint));
+    }
+    let told: Vec<Value> = arrived
+        .try_iter()
+        .map(|(_, body)| body["fingerprint"].clone())
+        .collect();
+    assert_eq!(told, ["aaaa", "bbbb"]);
+}
+
+#[test]
+fn a_receiver_that_fails_is_tried_again_and_one_that_refuses_is_not() {
+    let state = tempfile::tempdir().unwrap();
+    let (patient, arrived) = server(vec![503, 0, 429]);
+    let (strict, refused) = server(vec![404, 404, 404]);
+    let nobody = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let hooks = [patient, strict, format!("http://{nobody}/s3cr3t")];
+    let hooks = hooks.iter().map(|url| hook(url, WebhookFormat::Json));
+    let (mut notifier, reports) = notifier(hooks.collect(), state.path());
+    notifier.notice(&manifest("aaaa"));
+    drop(notifier);
+    assert_eq!(
+        arrived.try_iter().count(),
+        3,
+        "503, 429 and 200 were seen with a body"
+    );
+    assert_eq!(refused.try_iter().count(), 1);
+    let mut words: Vec<String> = reports
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|told| format!("{:?}", told.outcome))
+        .collect();
+    words.sort();
+    assert_eq!(
+        words[..2],
+        [
+            "Failed(\"connection refused, 6 tries\")",
+            "Failed(\"it answered 404\")"
+        ]
+    );
+    assert_eq!(words[2], "Sent");
+    assert!(!words.concat().contains("s3cr3t"));
+}
+
+/// Hangs until it is let go.
+struct Stuck(Mutex<Answers<()>>);
+
+impl Deliver for Stuck {
+    fn target(&self) -> &'static str {
+        "webhook"
+    }
+    fn name(&self) -> String {
+        "stuck".to_owned()
+    }
+    fn deliver(&self, _: &Crash) -> Attempt {
+        let _ = self.0.lock().unwrap().recv();
+        Attempt::Done
+    }
+}
+
+#[test]
+fn a_receiver_that_hangs_holds_up_nobody_and_what_is_too_much_is_counted() {
+    let state = tempfile::tempdir().unwrap();
+    let (free, stuck) = channel();
+    let (url, arrived) = server(Vec::new());
+    let receivers: Vec<Box<dyn Deliver>> = vec![
+        Box::new(Stuck(Mutex::new(stuck))),
+        hook(&url, WebhookFormat::Json),
+    ];
+    let (mut notifier, reports) = notifier(receivers, state.path());
+    let begun = Instant::now();
+    for number in 0..QUEUE + 10 {
+        notifier.notice(&manifest(&format!("{number:04}")));
+        arrived.recv_timeout(PATIENCE).unwrap();
+    }
+    assert!(begun.elapsed() < PATIENCE);
+    let dropped = || {
+        reports
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|told| told.outcome == Outcome::Dropped)
+            .count()
+    };
+    // One is in its hands, or still in the queue.
+    assert!((9..=10).contains(&dropped()), "{}", dropped());
+    drop(free);
+}
+
+#[test]
+fn an_event_is_put_on_the_pod_with_the_account_of_the_agent() {
+    let account = tempfile::tempdir().unwrap();
+    std::fs::write(account.path().join("token"), "the-token\n").unwrap();
+    std::fs::write(account.path().join("ca.crt"), "").unwrap();
+    let (url, arrived) = server(vec![201, 409, 403]);
+    let address = url.strip_suffix("/hook/s3cr3t").unwrap();
+    let events = KubernetesEvents::new(address.to_owned(), account.path());
+    let manifest = manifest("aaaa");
+    let crash = Crash::of(&manifest);
+    assert_eq!(events.deliver(&crash), Attempt::Done);
+    let (head, event) = arrived.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        head[0].starts_with("post /api/v1/namespaces/shop/events "),
+        "{head:?}"
+    );
+    assert!(head.contains(&"authorization: bearer the-token".to_owned()));
+    assert_eq!(
+        (&event["kind"], &event["reason"], &event["type"]),
+        (&json!("Event"), &json!("CoreDumped"), &json!("Warning"))
+    );
+    let object = &event["involvedObject"];
+    assert_eq!(
+        (&object["name"], &object["uid"], &object["fieldPath"]),
+        (
+            &json!("api-0"),
+            &json!("u-1"),
+            &json!("spec.containers{main}")
+        )
+    );
+    assert_eq!(event["firstTimestamp"], "2026-11-25T01:50:37Z");
+    assert!(
+        event["message"]
+            .as_str()
+            .unwrap()
+            .contains(&format!("cdh bt {}", manifest.id))
+    );
+    assert_eq!(events.deliver(&crash), Attempt::Done, "it is there already");
+    assert!(
+        matches!(events.deliver(&crash), Attempt::Refused(why) if why.contains("may not create events"))
+    );
+    // Names that would leave the path, and crashes of no pod.
+    let mut hostile = crash.clone();
+    hostile.pod.as_mut().unwrap().namespace = "../../x".to_owned();
+    assert!(matches!(events.deliver(&hostile), Attempt::Refused(_)));
+    hostile.pod = None;
+    assert_eq!(events.deliver(&hostile), Attempt::Done);
+    assert_eq!(arrived.try_iter().count(), 2);
+    assert!(KubernetesEvents::in_cluster(None, Some("443")).is_none());
+}

@@ -1,0 +1,105 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::paths::AgentPaths;
+use crate::shipper::ShipperEvent;
+
+fn watcher(root: &std::path::Path) -> Arc<Watcher> {
+    let textfile = root.join("cdh.prom");
+    Arc::new(Watcher::new(AgentPaths::below(root), Some(textfile)))
+}
+
+fn ask(address: SocketAddr, request: &str) -> String {
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    // Whoever is refused at the door gets nothing, or a reset.
+    let _ = connection.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn paths_are_answered_and_others_are_not() {
+    let root = tempfile::tempdir().unwrap();
+    let watcher = watcher(root.path());
+    let listener = Listener::begin("127.0.0.1:0".parse().unwrap(), Arc::clone(&watcher)).unwrap();
+    let get = |path: &str| {
+        ask(
+            listener.address(),
+            &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"),
+        )
+    };
+    let metrics = get("/metrics?x=1");
+    assert!(
+        metrics.starts_with("HTTP/1.1 200 OK\r\n") && metrics.contains("\ncdh_store_up 1\n"),
+        "{metrics}"
+    );
+    assert!(get("/healthz").ends_with("\r\n\r\nok\n"));
+    assert!(
+        get("/readyz").starts_with("HTTP/1.1 503 ")
+            && get("/readyz").contains("not been looked at")
+    );
+    assert!(watcher.notice(&ShipperEvent::Pass).is_none());
+    // Unless a test beside this one has the kernel's settings.
+    assert!(get("/readyz").contains("core_pattern") || get("/readyz").contains("ok"));
+    assert!(get("/etc/passwd").starts_with("HTTP/1.1 404 "));
+    assert!(get("/../../etc/passwd").starts_with("HTTP/1.1 404 "));
+    let head = ask(listener.address(), "HEAD /metrics HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.ends_with("\r\n\r\n"));
+    assert!(ask(listener.address(), "POST /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert!(ask(listener.address(), &"x".repeat(9000)).starts_with("HTTP/1.1 400 ") || cfg!(unix));
+    let text = std::fs::read_to_string(root.path().join("cdh.prom")).unwrap();
+    assert!(text.contains("cdh_last_pass_timestamp_seconds 1"), "{text}");
+}
+
+#[test]
+fn those_who_say_nothing_do_not_keep_others_out_for_long() {
+    let root = tempfile::tempdir().unwrap();
+    let listener = Listener::begin("127.0.0.1:0".parse().unwrap(), watcher(root.path())).unwrap();
+    let silent: Vec<TcpStream> = (0..40)
+        .map(|_| TcpStream::connect(listener.address()).unwrap())
+        .collect();
+    let mut slow = TcpStream::connect(listener.address()).unwrap();
+    let begun = Instant::now();
+    loop {
+        // A letter now and then gains no time.
+        let _ = slow.write_all(b"G");
+        if ask(listener.address(), "GET /healthz HTTP/1.1\r\n\r\n").contains("ok") {
+            break;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(15),
+            "nobody was answered"
+        );
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    drop(silent);
+    let stopping = Instant::now();
+    drop(listener);
+    assert!(stopping.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn an_agent_whose_store_is_away_is_ready_and_says_so_in_its_numbers() {
+    let root = tempfile::tempdir().unwrap();
+    let watcher = watcher(root.path());
+    let failed = ShipperEvent::StoreFailed {
+        why: "x".to_owned(),
+        retry_in: Duration::ZERO,
+    };
+    watcher.notice(&failed);
+    watcher.notice(&failed);
+    let text = watcher.metrics();
+    assert!(text.contains("\ncdh_store_up 0\n"), "{text}");
+    assert!(text.contains("\ncdh_upload_failures_total{because=\"store\"} 2\n"));
+    assert!(!text.contains("cdh_store_down_since_timestamp_seconds 0\n"));
+    watcher.notice(&ShipperEvent::StoreBack);
+    assert!(watcher.metrics().contains("\ncdh_store_up 1\n"));
+    assert!(watcher.unhealthy().is_none());
+}

@@ -1,0 +1,449 @@
+//! Counts what the shipper tells, and puts it together with ledger and spool when somebody asks.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cdh_bundle::{SpoolState, list_spool};
+use jiff::Timestamp;
+
+use super::exposition::Exposition;
+use super::textfile;
+use crate::ledger::{BYTES, Histogram, Ledger, SECONDS};
+use crate::node::status::PatternOwner;
+use crate::paths::AgentPaths;
+use crate::shipper::ShipperEvent;
+use crate::spool::{SpoolCount, count};
+
+/// The shipper tells something at least so often: it looks at the spool every ten seconds, and an upload
+/// tells that it goes on.
+const SILENCE: Duration = Duration::from_secs(600);
+/// A spool is not counted more often than this, however often somebody asks.
+const COUNT_PAUSE: Duration = Duration::from_secs(2);
+/// The file is not written more often than this.
+const FILE_PAUSE: Duration = Duration::from_secs(5);
+
+/// What is known of a running agent.
+pub struct Watcher {
+    paths: AgentPaths,
+    textfile: Option<PathBuf>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    heard: Option<Instant>,
+    passes: u64,
+    passed_at: Option<SystemTime>,
+    shipped: u64,
+    shipped_bytes: u64,
+    shipped_at: Option<SystemTime>,
+    upload_seconds: Histogram,
+    store_failures: u64,
+    entry_failures: u64,
+    store_down: Option<SystemTime>,
+    quarantined: u64,
+    salvaged: u64,
+    kept: u64,
+    unwanted: u64,
+    without_workload: u64,
+    notified: BTreeMap<(&'static str, &'static str), u64>,
+    spool: Option<(Instant, Spool)>,
+    written: Option<Instant>,
+    write_failures: u64,
+}
+
+#[derive(Clone, Default)]
+struct Spool {
+    count: Option<SpoolCount>,
+    /// Seconds since the epoch.
+    oldest: Option<i64>,
+    free: Option<u64>,
+    size: Option<u64>,
+}
+
+impl Watcher {
+    /// Watches the agent of these paths; what it knows is also written to `textfile`.
+    #[must_use]
+    pub fn new(paths: AgentPaths, textfile: Option<PathBuf>) -> Self {
+        let counts = Counts {
+            heard: Some(Instant::now()),
+            ..Counts::default()
+        };
+        Self {
+            paths,
+            textfile,
+            counts: Mutex::new(counts),
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what the shipper tells. Says what went wrong with the file, the first time.
+    pub fn notice(&self, event: &ShipperEvent) -> Option<String> {
+        let mut counts = self.counts();
+        let counts = &mut *counts;
+        counts.heard = Some(Instant::now());
+        match event {
+            ShipperEvent::Shipped { bytes, took, .. } => {
+                counts.shipped += 1;
+                counts.shipped_bytes = counts.shipped_bytes.saturating_add(*bytes);
+                counts.shipped_at = Some(SystemTime::now());
+                counts.upload_seconds.add(&SECONDS, took.as_secs_f64());
+            }
+            ShipperEvent::StoreFailed { .. } => {
+                counts.store_failures += 1;
+                counts.store_down.get_or_insert_with(SystemTime::now);
+            }
+            ShipperEvent::StoreBack => counts.store_down = None,
+            ShipperEvent::Failed { .. } => counts.entry_failures += 1,
+            ShipperEvent::Quarantined { .. } => counts.quarantined += 1,
+            ShipperEvent::Salvaged { .. } => counts.salvaged += 1,
+            ShipperEvent::Kept { .. } => counts.kept += 1,
+            ShipperEvent::Unwanted { .. } => counts.unwanted += 1,
+            ShipperEvent::NotEnriched { .. } => counts.without_workload += 1,
+            ShipperEvent::Pass => {
+                counts.passes += 1;
+                counts.passed_at = Some(SystemTime::now());
+            }
+            _ => {}
+        }
+        if !matches!(event, ShipperEvent::Pass) {
+            return None;
+        }
+        let path = self.textfile.as_ref()?;
+        if counts.written.is_some_and(|at| at.elapsed() < FILE_PAUSE) {
+            return None;
+        }
+        counts.written = Some(Instant::now());
+        let text = self.text(counts);
+        let error = textfile::write(path, &text).err()?;
+        counts.write_failures += 1;
+        (counts.write_failures == 1).then(|| format!("cannot write {}: {error}", path.display()))
+    }
+
+    /// Takes in that somebody was told of a crash, or could not be.
+    pub fn notified(&self, target: &'static str, result: &'static str) {
+        *self.counts().notified.entry((target, result)).or_default() += 1;
+    }
+
+    /// All numbers, in Prometheus' text format.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.text(&mut self.counts())
+    }
+
+    /// Why this process should be started anew, if it should.
+    #[must_use]
+    pub fn unhealthy(&self) -> Option<String> {
+        let counts = self.counts();
+        let silent = counts.heard.map(|at| at.elapsed()).unwrap_or_default();
+        (silent > SILENCE)
+            .then(|| format!("the shipper has been silent for {} s", silent.as_secs()))
+    }
+
+    /// Why crashes on this node are not taken care of, if they are not. A store that is away is no
+    /// reason: that is what the spool is for.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        if let Some(why) = self.unhealthy() {
+            return Some(why);
+        }
+        if self.counts().passes == 0 {
+            return Some("the spool has not been looked at yet".to_owned());
+        }
+        match crate::node::status::pattern_owner(&self.paths) {
+            Ok(PatternOwner::Ours) => None,
+            Ok(_) => Some("the kernel's core_pattern is not this agent's".to_owned()),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    fn spool(&self, counts: &mut Counts) -> Spool {
+        if let Some((at, spool)) = &counts.spool
+            && at.elapsed() < COUNT_PAUSE
+        {
+            return spool.clone();
+        }
+        let entries = list_spool(&self.paths.spool).unwrap_or_default();
+        let sealed = entries
+            .iter()
+            .filter(|entry| entry.state == SpoolState::Sealed);
+        let ages = sealed.filter_map(|entry| {
+            let modified = entry
+                .path
+                .join("manifest.json")
+                .metadata()
+                .ok()?
+                .modified()
+                .ok()?;
+            i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
+        });
+        let disk = rustix::fs::statvfs(&self.paths.spool).ok();
+        let spool = Spool {
+            count: count(&self.paths.spool).ok(),
+            oldest: ages.min(),
+            free: disk
+                .as_ref()
+                .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            size: disk.map(|disk| disk.f_blocks.saturating_mul(disk.f_frsize)),
+        };
+        counts.spool = Some((Instant::now(), spool.clone()));
+        spool
+    }
+
+    fn text(&self, counts: &mut Counts) -> String {
+        let spool = self.spool(counts);
+        let mut out = Exposition::default();
+        out.family("cdh_build_info", "gauge", "Version of the agent.");
+        out.sample(
+            "cdh_build_info",
+            &[("version", env!("CARGO_PKG_VERSION"))],
+            1,
+        );
+        self.node(&mut out);
+        self.ledger(&mut out);
+        waiting(&spool, &mut out);
+        shipping(counts, &mut out);
+        out.into_text()
+    }
+
+    fn node(&self, out: &mut Exposition) {
+        let owner = crate::node::status::pattern_owner(&self.paths);
+        let ours = u8::from(matches!(owner, Ok(PatternOwner::Ours)));
+        let help = "Whether the kernel hands cores to this agent: 1 or 0.";
+        out.single("cdh_handler_installed", "gauge", help, ours);
+    }
+
+    fn ledger(&self, out: &mut Exposition) {
+        let totals = Ledger::of(&self.paths.state).totals();
+        let name = "cdh_crashes_total";
+        out.family(name, "counter", "Crashes by what became of them: kept, reduced (less than a core), dropped (no dump); and why.");
+        let later = "cdh_spool_given_up_total";
+        let mut given_up = Vec::new();
+        for outcome in ["kept", "reduced", "dropped"] {
+            if !totals
+                .by_outcome
+                .keys()
+                .any(|key| key.split('/').next() == Some(outcome))
+            {
+                out.sample(name, &[("outcome", outcome), ("reason", "")], 0);
+            }
+        }
+        for (key, count) in &totals.by_outcome {
+            let (outcome, reason) = key.split_once('/').unwrap_or((key, ""));
+            match outcome {
+                "degraded" | "removed" => given_up.push((outcome, reason, *count)),
+                _ => out.sample(name, &[("outcome", outcome), ("reason", reason)], count),
+            }
+        }
+        out.family(later, "counter", "Dumps that waited and lost their core (degraded) or were removed before they were in the store; and why.");
+        for (outcome, reason, count) in given_up {
+            out.sample(later, &[("outcome", outcome), ("reason", reason)], count);
+        }
+        let name = "cdh_truncated_total";
+        out.family(name, "counter", "Cores that are cut or missing, by cause.");
+        for (cause, count) in &totals.by_cause {
+            out.sample(name, &[("cause", cause)], count);
+        }
+        let help = "Bytes of cores that were captured, uncompressed.";
+        out.single(
+            "cdh_captured_bytes_total",
+            "counter",
+            help,
+            totals.core_bytes,
+        );
+        let help = "Bytes that dumps took in the spool when they were sealed.";
+        out.single(
+            "cdh_stored_bytes_total",
+            "counter",
+            help,
+            totals.stored_bytes,
+        );
+        let histograms = [
+            (
+                "cdh_capture_seconds",
+                "From the handler's start to the sealed dump.",
+                &totals.seconds,
+                &SECONDS[..],
+            ),
+            (
+                "cdh_process_blocked_seconds",
+                "How long crashed processes had to wait for their end.",
+                &totals.blocked_seconds,
+                &SECONDS[..],
+            ),
+            (
+                "cdh_core_bytes",
+                "Sizes of captured cores, uncompressed.",
+                &totals.core_sizes,
+                &BYTES[..],
+            ),
+        ];
+        for (name, help, histogram, bounds) in histograms {
+            out.histogram(
+                name,
+                help,
+                &histogram.cumulative(bounds),
+                histogram.count(),
+                histogram.sum,
+            );
+        }
+    }
+}
+
+fn waiting(spool: &Spool, out: &mut Exposition) {
+    let readable = u8::from(spool.count.is_some() && spool.free.is_some());
+    out.single(
+        "cdh_spool_up",
+        "gauge",
+        "Whether the spool can be read: 1 or 0.",
+        readable,
+    );
+    let count = spool.count.unwrap_or_default();
+    let name = "cdh_spool_entries";
+    out.family(name, "gauge", "Dumps on this node: sealed ones wait for the store, partial ones are being written or were left by dead handlers, quarantined ones wait for somebody to look at them.");
+    for (state, count) in [
+        ("sealed", count.sealed),
+        ("partial", count.partial),
+        ("quarantined", count.quarantined),
+    ] {
+        out.sample(name, &[("state", state)], count);
+    }
+    out.single(
+        "cdh_spool_bytes",
+        "gauge",
+        "Bytes that they take on disk.",
+        count.bytes,
+    );
+    if let (Some(free), Some(size)) = (spool.free, spool.size) {
+        out.single(
+            "cdh_spool_free_bytes",
+            "gauge",
+            "Bytes that are free on the spool's file system.",
+            free,
+        );
+        out.single(
+            "cdh_spool_filesystem_bytes",
+            "gauge",
+            "Bytes of the spool's file system.",
+            size,
+        );
+    }
+    let now = Timestamp::now().as_second();
+    let age = spool
+        .oldest
+        .map_or(0, |oldest| now.saturating_sub(oldest).max(0));
+    out.single(
+        "cdh_oldest_unshipped_seconds",
+        "gauge",
+        "Age of the oldest dump that waits for the store; 0 when none does.",
+        age,
+    );
+}
+
+fn shipping(counts: &Counts, out: &mut Exposition) {
+    let counter = |out: &mut Exposition, name: &str, help: &str, value: u64| {
+        out.single(name, "counter", help, value);
+    };
+    counter(
+        out,
+        "cdh_shipped_total",
+        "Dumps that this process brought into the store.",
+        counts.shipped,
+    );
+    counter(
+        out,
+        "cdh_shipped_bytes_total",
+        "Bytes of these.",
+        counts.shipped_bytes,
+    );
+    let seconds = &counts.upload_seconds;
+    out.histogram(
+        "cdh_upload_seconds",
+        "How long uploads took.",
+        &seconds.cumulative(&SECONDS),
+        seconds.count(),
+        seconds.sum,
+    );
+    let name = "cdh_upload_failures_total";
+    out.family(
+        name,
+        "counter",
+        "Uploads that failed: because of the store, or of the dump.",
+    );
+    out.sample(name, &[("because", "store")], counts.store_failures);
+    out.sample(name, &[("because", "dump")], counts.entry_failures);
+    let up = u8::from(counts.store_down.is_none());
+    out.single(
+        "cdh_store_up",
+        "gauge",
+        "Whether the last upload or try found the store: 1 or 0.",
+        up,
+    );
+    let times = [
+        (
+            "cdh_store_down_since_timestamp_seconds",
+            "Since when the store has been failing; 0 when it is not.",
+            counts.store_down,
+        ),
+        (
+            "cdh_last_shipped_timestamp_seconds",
+            "When the last dump came into the store; 0 when none did yet.",
+            counts.shipped_at,
+        ),
+        (
+            "cdh_last_pass_timestamp_seconds",
+            "When the spool was last looked at.",
+            counts.passed_at,
+        ),
+    ];
+    for (name, help, time) in times {
+        let seconds = time
+            .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
+            .unwrap_or_default();
+        out.single(name, "gauge", help, seconds.as_secs());
+    }
+    counter(
+        out,
+        "cdh_quarantined_total",
+        "Entries of which nothing could be made.",
+        counts.quarantined,
+    );
+    counter(
+        out,
+        "cdh_salvaged_total",
+        "Dumps that dead handlers had left.",
+        counts.salvaged,
+    );
+    counter(
+        out,
+        "cdh_kept_on_node_total",
+        "Dumps of setuid programs, which stay on the node.",
+        counts.kept,
+    );
+    counter(
+        out,
+        "cdh_unwanted_total",
+        "Dumps that were dropped because their pod wants none.",
+        counts.unwanted,
+    );
+    counter(
+        out,
+        "cdh_without_workload_total",
+        "Dumps of which nobody could add whose they are.",
+        counts.without_workload,
+    );
+    let name = "cdh_notifications_total";
+    out.family(
+        name,
+        "counter",
+        "Messages about new crashes, by whom they are for and what became of them.",
+    );
+    for ((target, result), count) in &counts.notified {
+        out.sample(name, &[("target", target), ("result", result)], count);
+    }
+}

@@ -1,0 +1,212 @@
+//! When and how dumps go to the store: at once, from time to time, or not; how many and how fast.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cdh_bundle::DumpId;
+use jiff::Timestamp;
+
+use super::schedule::Schedule;
+use super::sweep::SetuidDumps;
+
+/// When dumps go to the store.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ShippingPlan {
+    /// As soon as they are sealed.
+    #[default]
+    Events,
+    /// All that waits, at the start and each time so much time has passed.
+    Interval(Duration),
+    /// All that waits, at the times of a cron expression.
+    Schedule(Box<Schedule>),
+    /// Never: they stay on the node.
+    Off,
+}
+
+/// How the shipper works.
+#[derive(Clone, Debug)]
+pub struct ShipperOptions {
+    /// Dumps of setuid programs.
+    pub setuid: SetuidDumps,
+    /// When.
+    pub plan: ShippingPlan,
+    /// Bytes a second that all uploads together take; 0 means no limit.
+    pub bandwidth: u64,
+    /// Uploads at once.
+    pub parallel: usize,
+    /// These dumps only.
+    pub only: Option<BTreeSet<DumpId>>,
+    /// How many times faster than the clock the shipper's waits pass. For tests.
+    pub haste: u32,
+}
+
+impl Default for ShipperOptions {
+    fn default() -> Self {
+        Self {
+            setuid: SetuidDumps::default(),
+            plan: ShippingPlan::default(),
+            bandwidth: 0,
+            parallel: 1,
+            only: None,
+            haste: 1,
+        }
+    }
+}
+
+impl From<SetuidDumps> for ShipperOptions {
+    fn from(setuid: SetuidDumps) -> Self {
+        Self {
+            setuid,
+            ..Self::default()
+        }
+    }
+}
+
+/// When the next shipment is due.
+pub(super) struct Due {
+    plan: ShippingPlan,
+    haste: u32,
+    /// `None`: at once.
+    next: Option<Instant>,
+}
+
+impl Due {
+    pub(super) fn new(options: &ShipperOptions) -> Self {
+        let mut due = Self {
+            plan: options.plan.clone(),
+            haste: options.haste.max(1),
+            next: None,
+        };
+        // An interval begins with a shipment, as IBM's agent does; a schedule means its times.
+        if matches!(due.plan, ShippingPlan::Schedule(_)) {
+            due.shipped();
+        }
+        due
+    }
+
+    /// Time until the next shipment; zero when it is due, `None` when none ever is.
+    pub(super) fn left(&self) -> Option<Duration> {
+        match self.plan {
+            ShippingPlan::Off => None,
+            ShippingPlan::Events => Some(Duration::ZERO),
+            _ => Some(
+                self.next
+                    .map(|at| at.saturating_duration_since(Instant::now()))
+                    .unwrap_or_default(),
+            ),
+        }
+    }
+
+    /// All that waited has been tried.
+    pub(super) fn shipped(&mut self) {
+        let wait = match &self.plan {
+            ShippingPlan::Interval(every) => *every,
+            ShippingPlan::Schedule(schedule) => {
+                let now = Timestamp::now();
+                let next = schedule.next_after(now);
+                // The wall clock may be set: no wait is longer than an hour before it is looked at again.
+                let wait = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok());
+                wait.unwrap_or(LONGEST)
+            }
+            _ => return,
+        };
+        self.next = Instant::now().checked_add(wait / self.haste);
+    }
+}
+
+/// As far as a schedule that never comes again is looked ahead.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// A bucket of bytes that fills at the configured speed; uploads take from it before they go on.
+#[derive(Clone)]
+pub(super) struct Bandwidth {
+    bytes_per_second: u64,
+    /// When all that was taken so far is paid for.
+    paid_until: Arc<Mutex<Option<Instant>>>,
+}
+
+/// What may be taken ahead: reads are up to some megabytes, and are not cut.
+const AHEAD: Duration = Duration::from_millis(200);
+/// Between two looks whether the upload is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl Bandwidth {
+    pub(super) fn new(bytes_per_second: u64) -> Self {
+        Self {
+            bytes_per_second,
+            paid_until: Arc::default(),
+        }
+    }
+
+    /// Takes `bytes` and waits until they are paid for, or until `stop` says so.
+    pub(super) fn take(&self, bytes: usize, stop: &dyn Fn() -> bool) {
+        if self.bytes_per_second == 0 || bytes == 0 {
+            return;
+        }
+        let seconds = bytes as f64 / self.bytes_per_second as f64;
+        let cost = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST);
+        let until = {
+            let mut paid = self
+                .paid_until
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            // What was not used is gone: a pause is no credit.
+            let from = paid.filter(|at| *at > now).unwrap_or(now);
+            let until = from.checked_add(cost).unwrap_or(from);
+            *paid = Some(until);
+            until
+        };
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left <= AHEAD || stop() {
+                return;
+            }
+            std::thread::sleep((left - AHEAD).min(LOOK));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_uploads_together_keep_to_the_bandwidth() {
+        let bandwidth = Bandwidth::new(1 << 20);
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..4).for_each(|_| bandwidth.take(64 << 10, &|| false)));
+            }
+        });
+        // A megabyte, less what may be taken ahead.
+        let took = begun.elapsed();
+        let expected = Duration::from_millis(750)..Duration::from_secs(3);
+        assert!(expected.contains(&took), "{took:?}");
+        let begun = Instant::now();
+        bandwidth.take(1 << 30, &|| true);
+        Bandwidth::new(0).take(1 << 30, &|| false);
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn an_interval_begins_at_once_and_a_schedule_at_its_time() {
+        let due = |plan| {
+            Due::new(&ShipperOptions {
+                plan,
+                ..ShipperOptions::default()
+            })
+        };
+        let mut interval = due(ShippingPlan::Interval(Duration::from_secs(60)));
+        assert_eq!(interval.left(), Some(Duration::ZERO));
+        interval.shipped();
+        assert!(interval.left().unwrap() > Duration::from_secs(58));
+        let schedule = due(ShippingPlan::Schedule(Box::new(
+            "* * * * *".parse().unwrap(),
+        )));
+        assert!(schedule.left().unwrap() <= Duration::from_secs(60));
+        assert_eq!(due(ShippingPlan::Off).left(), None);
+    }
+}

@@ -1,0 +1,385 @@
+//! When, in which order and how fast dumps go to the store.
+
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Manifest, Verdict};
+use cdh_elfcore::ByteSource;
+use cdh_store::{DirectoryStore, Listed, Listing, ObjectKey, ObjectStat, Receipt};
+
+use cdh_store::{Catalog, Query};
+
+use super::tests::Node;
+use super::*;
+use crate::handler::settings::HandlerSettings;
+use crate::handler::{HandlerArguments, HandlerLog, capture};
+use crate::spool::PartialEntry;
+
+/// An entry that was captured so many seconds after 2026-01-01, with a core of this size.
+fn entry(node: &Node, second: i64, core: usize) -> DumpId {
+    let id = DumpId::random();
+    let mut entry = PartialEntry::create(&node.paths.spool, id).unwrap();
+    let at = jiff::Timestamp::from_second(1_767_225_600 + second).unwrap();
+    let json = serde_json::json!({
+        "schema": 1, "id": id, "stem": id, "captured_at": at,
+        "process": {"pid": 1, "name": format!("at-{second}")},
+        "signal": {"number": 11, "name": "SIGSEGV"}, "verdict": Verdict::Complete,
+    });
+    let mut manifest: Manifest = serde_json::from_value(json).unwrap();
+    manifest.fingerprint = Some(format!("{second:016x}"));
+    // Not compressible, so that its size is what it is.
+    let bytes: Vec<u8> = (0..core)
+        .map(|at| (at * 7919 % 251) as u8 ^ (at >> 9) as u8)
+        .collect();
+    entry
+        .write_file(&EntryKind::Core(CoreEncoding::None), &bytes)
+        .unwrap();
+    entry.seal(manifest).unwrap();
+    id
+}
+
+/// Ships until `enough` says so, and tells the names in their order.
+fn ship(
+    node: &Node,
+    options: ShipperOptions,
+    store: &(dyn Fn() -> Box<dyn Store> + '_),
+    enough: &mut dyn FnMut(&ShipperEvent, &[String]) -> bool,
+) -> Vec<String> {
+    let (stop, stopper) = rustix::pipe::pipe().unwrap();
+    let mut stopper = Some(stopper);
+    let mut names = Vec::new();
+    let mut observer = |event: &ShipperEvent| {
+        if let ShipperEvent::Shipped { name, .. } = event {
+            names.push(name.clone());
+        }
+        if enough(event, &names) {
+            stopper = None;
+        }
+    };
+    let open = || Ok(store());
+    run_until(stop.as_fd(), &node.paths, &open, options, &mut observer).unwrap();
+    names
+}
+
+#[test]
+fn small_dumps_go_first_and_of_each_kind_the_newest() {
+    let node = Node::new();
+    prepare(&node);
+    for (second, core) in [(1, 3 << 20), (2, 10), (3, 2 << 20), (4, 10), (5, 10)] {
+        entry(&node, second, core);
+    }
+    let options = ShipperOptions::default();
+    let mut late = false;
+    let names = ship(
+        &node,
+        options,
+        &|| Box::new(node.store()),
+        &mut |event, names| {
+            // One that crashes meanwhile overtakes the cores that wait.
+            if let ShipperEvent::Shipped { name, .. } = event
+                && name == "at-3"
+                && !late
+            {
+                late = true;
+                entry(&node, 9, 10);
+            }
+            names.len() == 6
+        },
+    );
+    assert_eq!(names, ["at-5", "at-4", "at-2", "at-3", "at-9", "at-1"]);
+}
+
+fn prepare(node: &Node) {
+    crate::spool::prepare_spool(&node.paths.spool).unwrap();
+}
+
+/// Counts the uploads that go on at once.
+struct Counting {
+    inner: DirectoryStore,
+    now: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+    /// Longest wait of a bundle's upload.
+    pause: Duration,
+}
+
+impl Store for Counting {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        std::thread::sleep(self.pause);
+        let put = self.inner.put(key, body, len);
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        put
+    }
+    fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
+        self.inner.stat(key)
+    }
+    fn read_pinned(
+        &self,
+        key: &ObjectKey,
+        stat: &ObjectStat,
+    ) -> Result<Arc<dyn ByteSource>, StoreError> {
+        self.inner.read_pinned(key, stat)
+    }
+    fn list(
+        &self,
+        listing: &Listing<'_>,
+        visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.inner.list(listing, visit)
+    }
+    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.inner.delete(key)
+    }
+    fn share(&self, key: &ObjectKey, expires: Duration) -> Result<String, StoreError> {
+        self.inner.share(key, expires)
+    }
+}
+
+#[test]
+fn several_dumps_travel_at_once_and_small_ones_have_a_place_of_their_own() {
+    let node = Node::new();
+    prepare(&node);
+    for second in 1..=6 {
+        entry(&node, second, 2 << 20);
+    }
+    let now = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let options = ShipperOptions {
+        parallel: 3,
+        ..ShipperOptions::default()
+    };
+    let mut small = false;
+    let store = || -> Box<dyn Store> {
+        Box::new(Counting {
+            inner: node.store(),
+            now: Arc::clone(&now),
+            most: Arc::clone(&most),
+            pause: Duration::from_millis(60),
+        })
+    };
+    let names = ship(&node, options, &store, &mut |event, names| {
+        if matches!(event, ShipperEvent::Shipped { .. }) && !small {
+            small = true;
+            entry(&node, 100, 10);
+        }
+        names.len() == 7
+    });
+    // Of three places, cores take two.
+    let place = names.iter().position(|name| name == "at-100").unwrap();
+    assert!(place <= 4, "{names:?}");
+    assert!((2..=3).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+    assert_eq!(node.dumps(), 7);
+}
+
+#[test]
+fn dumps_wait_for_their_interval_or_for_ever() {
+    let node = Node::new();
+    prepare(&node);
+    entry(&node, 1, 10);
+    let options = ShipperOptions {
+        plan: ShippingPlan::Interval(Duration::from_secs(3600)),
+        haste: 7200,
+        ..ShipperOptions::default()
+    };
+    let begun = Instant::now();
+    let mut added = None;
+    let mut shipped = None;
+    ship(
+        &node,
+        options.clone(),
+        &|| Box::new(node.store()),
+        &mut |event, names| {
+            if let (ShipperEvent::Shipped { .. }, 1) = (event, names.len()) {
+                entry(&node, 2, 10);
+                added = Some(begun.elapsed());
+            }
+            if names.len() == 2 {
+                shipped = Some(begun.elapsed());
+            }
+            names.len() == 2
+        },
+    );
+    // The first at once, the second when an hour has passed: half a second here. It is sealed while
+    // the first shipment goes on, of which it may be a part.
+    assert!(added.unwrap() < Duration::from_millis(450), "{added:?}");
+    assert!(shipped.is_some());
+    let mut passes = 0;
+    let id = entry(&node, 3, 10);
+    let off = ShipperOptions {
+        plan: ShippingPlan::Off,
+        ..options
+    };
+    let names = ship(&node, off, &|| Box::new(node.store()), &mut |event, _| {
+        passes += u32::from(matches!(event, ShipperEvent::Pass));
+        passes == 50
+    });
+    assert!(names.is_empty() && node.paths.spool.join(id.to_string()).exists());
+    // Neither does it when it is asked to ship another one; it does when it is asked for this one.
+    let other = entry(&node, 4, 10);
+    let off = ShipperOptions {
+        plan: ShippingPlan::Off,
+        haste: 100,
+        ..ShipperOptions::default()
+    };
+    let paths = node.paths.clone();
+    let asking = std::thread::spawn(move || {
+        ask_to_ship(&paths, Some([other].into()), Duration::from_secs(20)).unwrap();
+    });
+    let names = ship(&node, off, &|| Box::new(node.store()), &mut |_, names| {
+        !names.is_empty()
+    });
+    asking.join().unwrap();
+    assert_eq!(names, ["at-4"]);
+    // A sweep by hand ships it all the same.
+    assert_eq!(node.sweep().shipped, [id]);
+}
+
+#[test]
+fn a_bandwidth_holds_for_all_uploads_together() {
+    let node = Node::new();
+    prepare(&node);
+    for second in 1..=4 {
+        entry(&node, second, 512 << 10);
+    }
+    let options = ShipperOptions {
+        bandwidth: 2 << 20,
+        parallel: 4,
+        ..ShipperOptions::default()
+    };
+    let begun = Instant::now();
+    ship(
+        &node,
+        options,
+        &|| Box::new(node.store()),
+        &mut |_, names| names.len() == 4,
+    );
+    let took = begun.elapsed();
+    assert!(took > Duration::from_millis(700), "{took:?}");
+}
+
+/// Hours that the store is away.
+const HOURS: u64 = 24;
+/// How many times faster than the clock they pass: a day in twelve seconds.
+const HASTE: u32 = 7200;
+/// Simulated time between two crashes.
+const BETWEEN: Duration = Duration::from_secs(360);
+/// What the spool may take.
+const QUOTA: u64 = 64 << 20;
+
+/// A crash whose core is as large as this, taken by the handler with a quota.
+fn crash(node: &Node, name: &str, core: usize) {
+    let mut limits = crate::policy::LimitsConfig::unlimited();
+    limits.spool_quota = crate::policy::Size(QUOTA);
+    let settings = HandlerSettings {
+        spool: node.paths.spool.clone(),
+        state: node.paths.state.clone(),
+        limits,
+        reserve: 4096,
+        ..HandlerSettings::default()
+    };
+    let words = ["s11".to_owned(), "d1".to_owned(), format!("e{name}")];
+    let arguments = HandlerArguments::parse(words.map(std::ffi::OsString::from));
+    let mut stream = tempfile::tempfile().unwrap();
+    // xorshift: what cannot be compressed takes the room that it says.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let bytes: Vec<u8> = (0..core / 8)
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .collect();
+    io::Write::write_all(&mut stream, &bytes).unwrap();
+    io::Seek::rewind(&mut stream).unwrap();
+    capture(&arguments, &settings, stream, HandlerLog::default()).unwrap();
+}
+
+#[test]
+fn a_day_without_a_store_keeps_the_quota_and_the_order_and_then_delivers_what_it_allows() {
+    let node = Node::new();
+    prepare(&node);
+    let day = Duration::from_secs(HOURS * 3600) / HASTE;
+    let begun = Instant::now();
+    let (mut most, mut tries, mut crashes) = (0, 0_u32, 0_usize);
+    let mut waiting = Vec::new();
+    let store = std::cell::Cell::new(false);
+    let open = || -> Result<Box<dyn Store>, StoreError> {
+        match store.get() {
+            true => Ok(Box::new(node.store())),
+            false => Err(StoreError::Unreachable {
+                place: "the store".to_owned(),
+                problem: "no route".to_owned(),
+            }),
+        }
+    };
+    let (stop, stopper) = rustix::pipe::pipe().unwrap();
+    let mut stopper = Some(stopper);
+    let mut shipped = Vec::new();
+    let options = ShipperOptions {
+        haste: HASTE,
+        ..ShipperOptions::default()
+    };
+    std::thread::scope(|scope| {
+        let crashing = scope.spawn(|| {
+            let mut number = 0;
+            while begun.elapsed() < day {
+                number += 1;
+                crash(
+                    &node,
+                    &format!("{number:04}"),
+                    1_400_000 + number % 7 * 200_000,
+                );
+                std::thread::sleep(BETWEEN / HASTE);
+            }
+            number
+        });
+        let mut observer = |event: &ShipperEvent| match event {
+            ShipperEvent::StoreFailed { .. } => tries += 1,
+            ShipperEvent::Shipped { name, .. } => shipped.push(name.clone()),
+            ShipperEvent::Pass => {
+                most = most.max(crate::spool::used(&node.paths.spool).unwrap());
+                let entries = || cdh_bundle::list_spool(&node.paths.spool).unwrap();
+                if !store.get() && crashing.is_finished() {
+                    waiting = entries().into_iter().map(|entry| entry.id).collect();
+                    store.set(true);
+                }
+                if store.get() && entries().is_empty() {
+                    stopper = None;
+                }
+            }
+            _ => {}
+        };
+        run_until(stop.as_fd(), &node.paths, &open, options, &mut observer).unwrap();
+        crashes = crashing.join().unwrap();
+    });
+    let dumps = Catalog::new(&node.store()).find(&Query::default()).unwrap();
+    let whole = dumps
+        .iter()
+        .filter(|dump| dump.size.unwrap_or(0) > 1_000_000)
+        .count();
+    println!(
+        "{HOURS} h, {crashes} crashes, {tries} tries, spool at most {most} of {QUOTA} bytes, \
+         {} dumps delivered, {whole} of them with their cores",
+        dumps.len()
+    );
+    assert!(crashes > 30, "{crashes}");
+    // Every two minutes at most, and never all the time.
+    assert!((200..2000).contains(&tries), "{tries}");
+    // The facts and the log of the dump that is being written come on top of its core.
+    assert!(most <= QUOTA + (1 << 20), "{most}");
+    assert_eq!(dumps.len(), waiting.len(), "all that the quota allowed");
+    assert_eq!(shipped.len(), waiting.len());
+    // The newest kept their cores; of each kind the newest went first.
+    let totals = Ledger::of(&node.paths.state).totals();
+    assert_eq!(totals.crashes(), crashes as u64, "{totals:?}");
+    let again = shipped.windows(2).filter(|two| two[0] < two[1]).count();
+    assert!(again <= 1, "{shipped:?}");
+    assert!(whole >= 15 && whole < crashes, "{whole}");
+}

@@ -1,0 +1,116 @@
+//! Uploads that go on side by side, each in a thread of its own.
+//!
+//! A thread only sends and compares; what an answer means for the spool is the sweep's to decide, one
+//! after the other. One place is kept for small dumps, so that a core of many gigabytes does not hold up
+//! the next crash's backtrace.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use cdh_bundle::{BundleWriter, SpoolEntry};
+use cdh_store::{Flow, ShipError, Shipped, Store, StoreError, ship_resumable};
+
+use super::plan::Bandwidth;
+use super::queue::Weight;
+use crate::spool::EntryLock;
+
+/// A dump on its way.
+pub(super) struct Upload {
+    pub(super) entry: SpoolEntry,
+    pub(super) bundle: BundleWriter,
+    /// Where it notes how far it came.
+    pub(super) journal: PathBuf,
+    /// Held as long as its files are read.
+    pub(super) _lock: Option<EntryLock>,
+}
+
+/// What became of it.
+pub(super) struct Done {
+    pub(super) upload: Upload,
+    pub(super) result: Result<Shipped, ShipError>,
+    pub(super) took: Duration,
+    weight: Weight,
+}
+
+/// Those that go on.
+pub(super) struct Uploads<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    parallel: usize,
+    running: usize,
+    heavy: usize,
+    sender: Sender<Done>,
+    receiver: Receiver<Done>,
+}
+
+impl<'scope, 'env> Uploads<'scope, 'env> {
+    pub(super) fn new(scope: &'scope Scope<'scope, 'env>, parallel: usize) -> Self {
+        let (sender, receiver) = channel();
+        Self {
+            scope,
+            parallel: parallel.max(1),
+            running: 0,
+            heavy: 0,
+            sender,
+            receiver,
+        }
+    }
+
+    /// Whether one more may begin.
+    pub(super) fn has_room(&self, weight: Weight) -> bool {
+        let heavy_places = self.parallel.saturating_sub(1).max(1);
+        self.running < self.parallel && (weight == Weight::Light || self.heavy < heavy_places)
+    }
+
+    /// Begins one.
+    pub(super) fn begin(
+        &mut self,
+        store: &'env dyn Store,
+        upload: Upload,
+        weight: Weight,
+        stop: &'env (dyn Fn() -> bool + Sync),
+        bandwidth: &Bandwidth,
+    ) {
+        let bandwidth = bandwidth.clone();
+        let sender = self.sender.clone();
+        self.running += 1;
+        self.heavy += usize::from(weight == Weight::Heavy);
+        self.scope.spawn(move || {
+            let begun = Instant::now();
+            let flow = |bytes| {
+                bandwidth.take(bytes, stop);
+                match stop() {
+                    true => Flow::Stop,
+                    false => Flow::Go,
+                }
+            };
+            let send = || ship_resumable(store, &upload.bundle, &upload.journal, &flow);
+            let result = catch_unwind(AssertUnwindSafe(send)).unwrap_or_else(|_| {
+                let source = io::Error::other("the upload panicked: this is a bug");
+                let path = upload.entry.path.display().to_string();
+                Err(StoreError::Io { path, source }.into())
+            });
+            // Whoever waits for this is in the same scope.
+            let _ = sender.send(Done {
+                result,
+                took: begun.elapsed(),
+                upload,
+                weight,
+            });
+        });
+    }
+
+    /// Waits for one of them; `None` when none goes on.
+    pub(super) fn wait(&mut self) -> Option<Done> {
+        if self.running == 0 {
+            return None;
+        }
+        let done = self.receiver.recv().ok()?;
+        self.running -= 1;
+        self.heavy -= usize::from(done.weight == Weight::Heavy);
+        Some(done)
+    }
+}

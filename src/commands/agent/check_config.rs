@@ -1,0 +1,61 @@
+//! `cdh agent check-config`: says what is wrong with the agent's configuration and where, or what it
+//! comes to.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use cdh_agent::config::Origin;
+
+use super::config::{Flags, effective};
+use crate::args::{CheckConfigArgs, GlobalArgs};
+use crate::render::terminal_line;
+use crate::report::ExitStatus;
+use crate::settings::{Role, Settings};
+
+pub(super) fn run(mut global: GlobalArgs, args: &CheckConfigArgs) -> Result<ExitStatus> {
+    if let Some(file) = &args.file {
+        global.config = Some(file.clone());
+    }
+    let settings = Settings::gather(&global, Role::Agent)?;
+    let effective = match effective(&settings, Flags::default()) {
+        Ok(effective) => effective,
+        Err(problems) => {
+            for problem in &problems {
+                eprintln!("error: {}", terminal_line(&problem.to_string()));
+                if let Some(hint) = &problem.hint {
+                    eprintln!("hint: {}", terminal_line(hint));
+                }
+            }
+            return Ok(ExitStatus::Failure);
+        }
+    };
+    for note in &effective.notes {
+        eprintln!("note: {}", terminal_line(note));
+    }
+    let mut text = String::new();
+    if args.print {
+        let store = serde_json::Value::from(settings.store.to_string());
+        let _ = writeln!(text, "store = {store}  # {}", settings.store_origin);
+        let mut table = String::new();
+        for (key, value, origin) in effective.listing() {
+            let (section, name) = key.rsplit_once('.').unwrap_or(("", &key));
+            if section != table {
+                let _ = writeln!(text, "\n[{section}]");
+                section.clone_into(&mut table);
+            }
+            let _ = match (value, origin) {
+                (None, _) => writeln!(text, "# {name} is not set"),
+                (Some(value), Origin::Default) => writeln!(text, "{name} = {value}"),
+                (Some(value), origin) => writeln!(text, "{name} = {value}  # {origin}"),
+            };
+        }
+    } else {
+        let from = match &settings.file {
+            Some((path, _)) => path.display().to_string(),
+            None => "no file: defaults and environment".to_owned(),
+        };
+        let _ = writeln!(text, "ok: {from}");
+    }
+    super::super::print(&text)?;
+    Ok(ExitStatus::Done)
+}

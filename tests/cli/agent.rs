@@ -1,0 +1,457 @@
+//! The agent's configuration, its numbers and its messages, as an operator meets them.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Manifest, Verdict};
+use serde_json::{Value, json};
+
+use super::{Answer, Desk};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+impl Desk {
+    fn with(&self, words: &[&str], variables: &[(&str, &str)]) -> Answer {
+        let mut command = self.command(words);
+        command.envs(variables.iter().copied());
+        self.answer(command.output().unwrap())
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// Seals a dump in the spool, as a handler would.
+    fn crash(&self, fingerprint: &str) -> DumpId {
+        let spool = self.path("state/spool");
+        let id = DumpId::random();
+        let mut entry = cdh_agent::spool::PartialEntry::create(&spool, id).unwrap();
+        let json = json!({
+            "schema": 1, "id": id, "stem": id, "captured_at": jiff::Timestamp::now(),
+            "process": {"pid": 1, "name": "api"}, "signal": {"number": 11, "name": "SIGSEGV"},
+            "verdict": Verdict::Complete, "fingerprint": fingerprint,
+        });
+        let manifest: Manifest = serde_json::from_value(json).unwrap();
+        entry
+            .write_file(&EntryKind::Core(CoreEncoding::None), b"a core")
+            .unwrap();
+        entry.seal(manifest).unwrap();
+        id
+    }
+}
+
+/// `cdh agent run`, and what it logs. It is ended with the test.
+struct Agent {
+    child: Child,
+    log: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Agent {
+    fn run(desk: &Desk, words: &[&str]) -> Self {
+        let state = desk.path("state");
+        let mut command = desk.command(&["agent", "run", "--state", state.to_str().unwrap()]);
+        let mut child = command.args(words).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Self {
+            child,
+            log,
+            seen: Vec::new(),
+        }
+    }
+
+    /// The first line that holds this.
+    fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let line = self.log.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|_| panic!("no `{text}` in {:#?}", self.seen));
+            self.seen.push(line.clone());
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn stop(mut self) -> Vec<String> {
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        assert!(self.child.wait().unwrap().success());
+        self.seen.extend(self.log.try_iter());
+        std::mem::take(&mut self.seen)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_configuration_is_checked_with_lines_and_printed_with_origins() {
+    let desk = Desk::new();
+    let file = desk.write(
+        "agent.toml",
+        "store = \"s3://dumps/prod?region=eu\"\n[shipping]\nparallel = 3\n[[notify.webhooks]]\nurl = \"https://hooks.example/T0/hush\"\n",
+    );
+    let answer = desk.with(&["agent", "check-config", &file], &[]);
+    assert_eq!(
+        (answer.code, answer.out.as_str()),
+        (0, "ok: [DESK]/agent.toml\n"),
+        "{}",
+        answer.err
+    );
+    let answer = desk.with(
+        &["agent", "check-config", &file, "--print"],
+        &[
+            ("CDH_STORE", ""),
+            ("CDH_LOG_LINES", "7"),
+            ("SUID_DUMPABLE", "0"),
+        ],
+    );
+    for line in [
+        "store = \"s3://dumps/prod?region=eu\"  # [DESK]/agent.toml",
+        "parallel = 3  # [DESK]/agent.toml:3",
+        "log_lines = 7  # CDH_LOG_LINES",
+        "suid_dumpable = 0  # SUID_DUMPABLE (of IBM's core-dump-handler)",
+        "# interval is not set",
+        "[limits.rate]",
+    ] {
+        assert!(
+            answer.out.lines().any(|found| found == line),
+            "{line} in\n{}",
+            answer.out
+        );
+    }
+    assert!(!answer.out.contains("hush") && answer.out.contains("(hidden)"));
+    let file = desk.write(
+        "wrong.toml",
+        "[shipping]\nschedul = \"x\"\n\n[limits]\nspool_quota = \"much\"\n",
+    );
+    let answer = desk.with(&["agent", "check-config", &file], &[]);
+    assert_eq!(answer.code, 2);
+    for text in [
+        "error: [DESK]/wrong.toml:2: there is no key `shipping.schedul`",
+        "hint: did you mean `schedule`?",
+        "error: [DESK]/wrong.toml:5: `limits.spool_quota`: `much` is no size",
+    ] {
+        assert!(answer.err.contains(text), "{}", answer.err);
+    }
+    // The same file serves the desk.
+    let both = desk.write(
+        "both.toml",
+        "[stores.x]\nurl = \"/x\"\n[log]\nformat = \"json\"\n",
+    );
+    assert_eq!(
+        desk.with(&["--config", &both, "ls"], &[]).code,
+        2,
+        "the store is not there yet"
+    );
+    let typo = desk.write("typo.toml", "[storse.x]\nurl = \"/x\"\n");
+    assert!(
+        desk.with(&["--config", &typo, "ls"], &[])
+            .err
+            .contains("unknown field `storse`")
+    );
+}
+
+#[test]
+fn two_ways_to_ship_at_once_are_refused_by_every_command() {
+    let desk = Desk::new();
+    let both = [("INTERVAL", "60000"), ("SCHEDULE", "0 * * * *")];
+    for words in [
+        &["agent", "check-config"][..],
+        &["agent", "run"],
+        &["agent", "sweep"],
+    ] {
+        let answer = desk.with(words, &both);
+        assert_eq!(answer.code, 2, "{words:?}");
+        assert!(
+            answer
+                .err
+                .contains("`shipping.interval` and `shipping.schedule` are both set"),
+            "{}",
+            answer.err
+        );
+        assert!(
+            answer.err.contains("INTERVAL") && answer.err.contains("SCHEDULE"),
+            "{}",
+            answer.err
+        );
+    }
+    let answer = desk.with(
+        &[
+            "agent",
+            "run",
+            "--interval",
+            "5m",
+            "--schedule",
+            "0 * * * *",
+        ],
+        &[],
+    );
+    assert_eq!(answer.code, 2);
+}
+
+#[test]
+fn variables_of_ibms_handler_are_a_configuration() {
+    let desk = Desk::new();
+    let answer = desk.with(
+        &["agent", "check-config", "--print"],
+        &[
+            ("CDH_STORE", ""),
+            ("S3_BUCKET_NAME", "dumps"),
+            ("S3_REGION", "eu-de"),
+            ("S3_ACCESS_KEY", "AK"),
+            ("S3_SECRET", "hush"),
+            ("SCHEDULE", "0 0 2 * * *"),
+            ("LOG_LENGTH", "9"),
+            ("CRIO_ENDPOINT", "unix:///run/crio/crio.sock"),
+            ("FILENAME_TEMPLATE", "{uuid}"),
+        ],
+    );
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    for text in [
+        "store = \"s3://dumps?path-style=true&region=eu-de\"  # S3_BUCKET_NAME",
+        "schedule = \"0 0 2 * * *\"  # SCHEDULE (of IBM's core-dump-handler)",
+        "log_lines = 9  # LOG_LENGTH",
+        "sockets = [\"/run/crio/crio.sock\"]  # CRIO_ENDPOINT",
+    ] {
+        assert!(answer.out.contains(text), "{text} in\n{}", answer.out);
+    }
+    assert!(
+        answer
+            .err
+            .contains("note: `FILENAME_TEMPLATE` changes nothing"),
+        "{}",
+        answer.err
+    );
+    assert!(!(answer.out + &answer.err).contains("hush"));
+}
+
+/// Reads with the parser of Prometheus' own client, and tells families with their types.
+const PARSER: &str = r#"
+import json, sys
+from prometheus_client.parser import text_string_to_metric_families
+families = {}
+for family in text_string_to_metric_families(sys.stdin.read()):
+    samples = [[sample.name, sample.labels, sample.value] for sample in family.samples]
+    families[family.name] = {"type": family.type, "samples": samples}
+json.dump(families, sys.stdout)
+"#;
+
+fn parsed(text: &str) -> Option<Value> {
+    let Some(packages) = std::env::var_os("CDH_TEST_PROMETHEUS") else {
+        eprintln!("SKIPPED: no prometheus_client here; `cargo xtask test` installs it");
+        return None;
+    };
+    let mut python = std::process::Command::new("python3");
+    python.env("PYTHONPATH", packages).args(["-c", PARSER]);
+    let mut child = python
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success(),
+        "Prometheus' parser refuses this:\n{text}"
+    );
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut connection = TcpStream::connect(address).unwrap();
+    write!(connection, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+/// Metrics that the README names for what is worth an alert.
+fn named_in_the_readme() -> Vec<String> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let words = readme.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    let mut names: Vec<String> = words
+        .filter(|word| word.starts_with("cdh_"))
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+#[test]
+fn numbers_are_read_by_prometheus_and_a_new_crash_is_told_once() {
+    let hook = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = hook.local_addr().unwrap();
+    let (sender, arrived) = channel();
+    std::thread::spawn(move || {
+        for connection in hook.incoming() {
+            let mut connection = connection.unwrap();
+            let mut reader = BufReader::new(connection.try_clone().unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).unwrap() > 2 {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            connection
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .unwrap();
+            let _ = sender.send(serde_json::from_slice::<Value>(&body).unwrap());
+        }
+    });
+    let desk = Desk::new();
+    let textfile = desk.path("cdh.prom");
+    let file = desk.write(
+        "agent.toml",
+        &format!(
+            "[metrics]\nlisten = \"127.0.0.1:0\"\ntextfile = {textfile:?}\n[log]\nformat = \"json\"\n\
+             [[notify.webhooks]]\nname = \"ops\"\nurl = \"http://{address}/T0/hush\"\nformat = \"slack\"\n"
+        ),
+    );
+    let first = desk.crash("aaaa");
+    let mut agent = Agent::run(&desk, &["--config", &file]);
+    let listening: Value = serde_json::from_str(&agent.wait_for("listening")).unwrap();
+    let metrics = listening["address"].as_str().unwrap().to_owned();
+    agent.wait_for("\"shipped\"");
+    let message = arrived.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        message["text"].as_str().unwrap().contains("SIGSEGV"),
+        "{message}"
+    );
+    assert!(message.to_string().contains(&format!("cdh bt {first}")));
+    // The same crash again is shipped and not told; another one is both.
+    desk.crash("aaaa");
+    agent.wait_for("\"shipped\"");
+    desk.crash("bbbb");
+    agent.wait_for("\"shipped\"");
+    let second = arrived.recv_timeout(PATIENCE).unwrap();
+    assert!(second.to_string().contains("bbbb"), "{second}");
+    let text = get(&metrics, "/metrics");
+    assert_eq!(get(&metrics, "/healthz"), "ok\n");
+    for name in named_in_the_readme() {
+        let type_line = format!("# TYPE {name} ");
+        let histogram = name
+            .trim_end_matches("_bucket")
+            .trim_end_matches("_sum")
+            .trim_end_matches("_count");
+        let histogram = format!("# TYPE {histogram} histogram");
+        assert!(
+            text.contains(&type_line) || text.contains(&histogram),
+            "{name} of the README in\n{text}"
+        );
+    }
+    assert!(named_in_the_readme().len() >= 10);
+    if let Some(families) = parsed(&text) {
+        let shipped = &families["cdh_shipped"];
+        let value = |name: &str| families[name]["samples"][0][2].as_f64();
+        assert_eq!(shipped["type"], "counter");
+        assert_eq!(
+            (value("cdh_shipped"), value("cdh_store_up")),
+            (Some(3.0), Some(1.0))
+        );
+        assert_eq!(families["cdh_upload_seconds"]["type"], "histogram");
+        println!("{} families read", families.as_object().unwrap().len());
+        let begun = Instant::now();
+        while !textfile.exists() {
+            assert!(begun.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(
+            parsed(&fs::read_to_string(&textfile).unwrap()).unwrap()["cdh_store_up"].is_object()
+        );
+    }
+    let log = agent.stop();
+    assert!(arrived.try_recv().is_err(), "told twice");
+    for line in &log {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(line["time"].is_string() && line["level"].is_string() && line["event"].is_string());
+    }
+    assert!(!log.concat().contains("hush"));
+}
+
+#[test]
+fn an_agent_that_is_off_ships_when_it_is_asked_to() {
+    let desk = Desk::new();
+    let (one, other) = (desk.crash("aaaa"), desk.crash("bbbb"));
+    let mut agent = Agent::run(&desk, &["--ship", "off"]);
+    agent.wait_for("captured");
+    let state = desk.path("state");
+    let state = state.to_str().unwrap();
+    let spool = |id: DumpId| desk.path("state/spool").join(id.to_string());
+    assert!(spool(one).exists() && spool(other).exists());
+    let path = spool(one);
+    let answer = desk.run(&["agent", "sweep", "--state", state, path.to_str().unwrap()]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    assert!(!spool(one).exists() && spool(other).exists());
+    let answer = desk.run(&["agent", "sweep", "--state", state]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    assert!(!spool(other).exists());
+    agent.stop();
+    assert_eq!(
+        desk.run(&["agent", "sweep", "--state", state, "nonsense"])
+            .code,
+        2
+    );
+}
+
+#[test]
+fn the_doctor_names_what_is_wrong_and_what_to_do() {
+    let desk = Desk::new();
+    let place = desk.path("nowhere");
+    let place = place.to_str().unwrap();
+    let words = [
+        "agent",
+        "doctor",
+        "--state",
+        place,
+        "--libexec",
+        place,
+        "--json",
+    ];
+    let findings = desk.json_of_any_status(&words);
+    let findings = findings.as_array().unwrap();
+    let of = |check: &str| {
+        findings
+            .iter()
+            .find(|finding| finding["check"] == check)
+            .unwrap()
+    };
+    assert_eq!(of("handler")["state"], "problem");
+    assert_eq!(of("store")["state"], "good");
+    assert!(
+        of("handler")["way"]
+            .as_str()
+            .unwrap()
+            .contains("cdh agent install")
+    );
+    let answer = desk.run(&words[..6]);
+    assert_eq!(answer.code, 2);
+    assert!(answer.out.contains("PROBLEM  handler: "), "{}", answer.out);
+}
