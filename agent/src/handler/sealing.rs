@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 
-use cdh_bundle::{CoreEncoding, EntryKind, Gap, Manifest, RawText, Verdict};
+use cdh_bundle::{Cause, CoreEncoding, EntryKind, Gap, Manifest, RawText, Verdict};
 use jiff::Timestamp;
 
 use super::account;
@@ -136,6 +136,17 @@ fn peak_memory() -> Option<String> {
     Some(RawText::from(peak).to_string())
 }
 
+/// Whether the next core of the kind may become whole: this one was cut by somebody, or there was no
+/// room. Limits of our own cut the next one as well.
+fn is_bad_luck(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Truncated { cause, .. } | Verdict::Empty { cause, .. } => {
+            !matches!(cause, Cause::Limit | Cause::Deadline)
+        }
+        _ => false,
+    }
+}
+
 impl Capture<'_> {
     /// Whether a core may be begun that takes so many bytes at most; if not, the plan says why.
     pub(super) fn has_room(&mut self, need: u64, guard: &DiskGuard) -> bool {
@@ -214,7 +225,7 @@ impl Capture<'_> {
                 self.gaps.push(gap("core", &error));
                 self.entry.remove_file(&CORE.file_name());
                 self.manifest.verdict = Verdict::Empty {
-                    cause: cdh_bundle::Cause::NoSpace,
+                    cause: Cause::NoSpace,
                     evidence: Some(error.to_string()),
                 };
                 return;
@@ -253,7 +264,7 @@ impl Capture<'_> {
         self.manifest.finished_at = Some(Timestamp::now());
         let elapsed = self.log.elapsed();
         let summary = summary(&self.manifest, elapsed);
-        if verdict != Verdict::Complete {
+        if is_bad_luck(&verdict) {
             self.plan.give_back(self.manifest.fingerprint.as_deref());
         }
         let record = account::of_dump(&self.manifest, &self.plan);
@@ -286,4 +297,21 @@ fn summary(manifest: &Manifest, elapsed: std::time::Duration) -> String {
         elapsed.as_secs_f64(),
         manifest.gaps.len(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_that_a_limit_of_ours_cut_still_counts() {
+        let cut = |cause| Verdict::Truncated {
+            expected: 2,
+            got: 1,
+            cause,
+            evidence: None,
+        };
+        assert!(is_bad_luck(&cut(Cause::Killed)) && is_bad_luck(&cut(Cause::NoSpace)));
+        assert!(!is_bad_luck(&cut(Cause::Limit)) && !is_bad_luck(&Verdict::Complete));
+    }
 }

@@ -33,6 +33,8 @@ const NEED: &str = ".need-";
 /// Bytes for which cores are given up because the disk is at its floor; a new core that needs more is
 /// cut rather than that more of the old ones go.
 const FLOOR_NEED: u64 = 32 << 20;
+/// Bytes that every dump needs: minicore, facts, log.
+const SURE_NEED: u64 = 2 << 20;
 /// Bytes of a manifest at most.
 const MANIFEST: u64 = 64 << 20;
 
@@ -149,18 +151,28 @@ pub(crate) fn make_room(
     items.sort_by_key(|item| item.born);
     let mut state = State {
         used: items.iter().map(Item::weight).fold(0, u64::saturating_add),
+        stored: items.iter().map(|item| item.bytes).sum(),
         free: bounds.free,
         given_up: Vec::new(),
     };
     // One core is not worth more than half of all the others.
     let need = wanted.need.min(bounds.quota / 2);
-    let fits = |state: &State| {
-        state.used.saturating_add(need) <= bounds.quota
-            && state.free >= bounds.floor.saturating_add(wanted.need.min(FLOOR_NEED))
+    // Cores make room for a core, however much of it there will be; minicores and dumps only for what
+    // is surely there.
+    let fits = |state: &State, stage: Action| match stage {
+        Action::Minicore => {
+            state.used.saturating_add(need) <= bounds.quota
+                && state.free >= bounds.floor.saturating_add(wanted.need.min(FLOOR_NEED))
+        }
+        _ => {
+            let sure = need.min(SURE_NEED);
+            state.stored.saturating_add(sure) <= bounds.quota
+                && state.free >= bounds.floor.saturating_add(sure)
+        }
     };
     for stage in [Action::Minicore, Action::Metadata, Action::Ignore] {
         for item in items.iter_mut().filter(|item| item.sealed) {
-            if fits(&state) {
+            if fits(&state, stage) {
                 break;
             }
             let worth = match stage {
@@ -175,6 +187,7 @@ pub(crate) fn make_room(
             // One that is being sent, or cannot be changed: the next one, then.
             if let Ok(record) = give_up(item, stage) {
                 state.used = state.used.saturating_sub(worth);
+                state.stored = state.stored.saturating_sub(worth);
                 state.free = state.free.saturating_add(worth);
                 state.given_up.extend(record);
                 item.bytes = item.bytes.saturating_sub(worth);
@@ -203,7 +216,10 @@ pub(crate) fn make_room(
 
 /// How the spool stands while room is made.
 struct State {
+    /// What is there, or may still come.
     used: u64,
+    /// What is there.
+    stored: u64,
     free: u64,
     given_up: Vec<LedgerRecord>,
 }

@@ -140,6 +140,16 @@ fn then_minicores_and_then_whole_dumps() {
 }
 
 #[test]
+fn what_may_never_be_written_costs_cores_and_no_stacks() {
+    let spool = Spool::new();
+    let ids: Vec<_> = (0..3).map(|_| spool.dump(256 << 10, 512 << 10)).collect();
+    spool.make(6 * MIB, 100 * MIB);
+    for id in ids {
+        assert!(spool.has(id, &EntryKind::Minicore));
+    }
+}
+
+#[test]
 fn what_is_being_sent_or_written_is_left_alone() {
     let spool = Spool::new();
     let sent = spool.dump(1 << 20, 4096);
