@@ -46,7 +46,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
         "-p",
         "cdh-agent",
         "--features",
-        "cri",
+        "daemon",
         "--test",
         "agent",
     ]);
