@@ -116,7 +116,7 @@ mod tests {
         assert!(!text.contains('\u{1b}'), "{text}");
         let first = text.lines().nth(1).unwrap();
         assert!(
-            first.starts_with("7") && first.contains("1h") && first.contains("3h"),
+            first.starts_with("7") && first.contains("60m") && first.contains("3h"),
             "{text}"
         );
         assert!(first.ends_with("at 2026-01-01T02:00:00Z"), "{text}");
