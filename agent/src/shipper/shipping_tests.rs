@@ -373,7 +373,7 @@ fn a_day_without_a_store_keeps_the_quota_and_the_order_and_then_delivers_what_it
     // Every two minutes at most, and never all the time.
     assert!((200..2000).contains(&tries), "{tries}");
     // The facts and the log of the dump that is being written come on top of its core.
-    assert!(most <= QUOTA + (1 << 20), "{most}");
+    assert!(most <= QUOTA + (256 << 10), "{most}");
     assert_eq!(dumps.len(), waiting.len(), "all that the quota allowed");
     assert_eq!(shipped.len(), waiting.len());
     // The newest kept their cores; of each kind the newest went first.

@@ -229,6 +229,8 @@ struct State {
 /// # Errors
 /// When the spool cannot be read.
 pub fn used(spool: &Path) -> io::Result<u64> {
+    // Else an old core counts that goes while we look, and the new one that takes its place as well.
+    let _lock = PrivateDirectory::make(&spool.join(ROOM)).and_then(|directory| directory.lock());
     let items = items(spool)?;
     Ok(items.iter().map(Item::weight).fold(0, u64::saturating_add))
 }
