@@ -17,7 +17,17 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
         let _ = fs::remove_dir_all(paths.spool.join(".pods"));
         // Handlers that still work hold these.
         if count(&paths.spool).is_ok_and(|found| found.partial == 0) {
-            let _ = fs::remove_dir_all(paths.spool.join(".slots"));
+            for place in [".slots", ".room"] {
+                let _ = fs::remove_dir_all(paths.spool.join(place));
+            }
+            let _ = fs::remove_dir_all(paths.state.join("rates"));
+        }
+        let _ = fs::remove_file(paths.state.join("fingerprints.json"));
+        // What the store was not told yet is evidence, as a dump is.
+        if left == 0 && crate::shipper::all_told(&paths.state) {
+            for place in ["ledger", "drops"] {
+                let _ = fs::remove_dir_all(paths.state.join(place));
+            }
         }
         // What stays needs its journal: a part of it may be in the store.
         if left == 0 {
@@ -62,6 +72,37 @@ mod tests {
         assert_eq!(tidy(&paths), 1);
         assert!(entry.is_dir() && !paths.spool.join(".slots").exists());
         fs::remove_dir(&entry).unwrap();
+        assert_eq!(tidy(&paths), 0);
+        assert!(!paths.state.exists());
+    }
+
+    #[test]
+    fn records_of_crashes_without_a_dump_stay_until_the_store_has_them() {
+        use crate::ledger::{Ledger, LedgerRecord, Outcome};
+        use crate::shipper::{SetuidDumps, sweep};
+        let root = tempfile::tempdir().unwrap();
+        let paths = AgentPaths::below(root.path());
+        crate::spool::prepare_spool(&paths.spool).unwrap();
+        for place in ["rates", "uploads"] {
+            fs::create_dir_all(paths.state.join(place)).unwrap();
+        }
+        fs::create_dir_all(paths.spool.join(".room")).unwrap();
+        fs::write(paths.spool.join(".room/lock"), "").unwrap();
+        fs::write(paths.state.join("fingerprints.json"), "[]").unwrap();
+        let manifest = serde_json::json!({
+            "schema": 1, "id": cdh_bundle::DumpId::random(), "stem": "dump",
+            "captured_at": "2026-01-31T12:34:56Z", "process": {"pid": 7, "name": "app"},
+            "signal": {"number": 11, "name": "SIGSEGV"}, "verdict": cdh_bundle::Verdict::Complete,
+        });
+        let manifest = serde_json::from_value(manifest).unwrap();
+        let record = LedgerRecord::of(&manifest, Outcome::Dropped);
+        Ledger::of(&paths.state).append(&record).unwrap();
+        assert_eq!(tidy(&paths), 0);
+        assert!(paths.state.join("ledger").exists());
+        assert!(!paths.state.join("rates").exists() && !paths.spool.exists());
+        crate::spool::prepare_spool(&paths.spool).unwrap();
+        let store = cdh_store::DirectoryStore::create(root.path().join("store")).unwrap();
+        sweep(&paths, &store, SetuidDumps::Keep, &mut |_| {}).unwrap();
         assert_eq!(tidy(&paths), 0);
         assert!(!paths.state.exists());
     }

@@ -190,6 +190,20 @@ impl DropsKeeper {
     }
 }
 
+/// Whether every crash without a dump that this state knows of is in the store, or none ever was.
+pub(crate) fn all_told(state: &Path) -> bool {
+    let ledger = Ledger::of(state);
+    let told = PrivateDirectory::open(&state.join("drops"))
+        .map_or_else(|_| State::default(), |directory| read(&directory));
+    let seq = match told.since == ledger.totals().since {
+        true => told.seq,
+        false => 0,
+    };
+    let mut since = ledger.since(seq).into_iter();
+    told.waiting.is_empty()
+        && !since.any(|record| matches!(record.outcome, Outcome::Dropped | Outcome::Removed))
+}
+
 /// Counts a record under its kind.
 fn add(lines: &mut BTreeMap<String, DropLine>, record: &LedgerRecord, node: &RawText) {
     let exe = record.exe.as_ref().unwrap_or(&record.name);

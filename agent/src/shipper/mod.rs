@@ -31,6 +31,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
 pub use drops::DropLine;
+pub(crate) use drops::all_told;
 pub use plan::{ShipperOptions, ShippingPlan};
 pub use schedule::{Schedule, ScheduleError};
 pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
