@@ -8,9 +8,10 @@
 //!
 //! [`handler`] is run by the kernel for each crash and leaves a sealed entry in the [`spool`];
 //! [`shipper`] takes sealed entries to the store and salvages what dead handlers left; [`workload`]
-//! tells whose they are; [`node`] installs and removes all this. The invariant of the whole: nothing is deleted before its
-//! successor is verified, and what could not be captured is a gap, never an abort. Nothing here
-//! names functions or symbolizes, and the handler never touches a network.
+//! tells whose they are; [`policy`] how much of them is kept; [`ledger`] remembers what became of each
+//! crash; [`node`] installs and removes all this. The invariant of the whole: nothing is deleted
+//! before its successor is verified, and what could not be captured is a gap, never an abort. Names of
+//! functions are looked up for fingerprints only, and the handler never touches a network.
 
 #[cfg(feature = "daemon")]
 pub mod config;
