@@ -58,7 +58,7 @@ impl Prepared {
             .as_ref()
             .and_then(|process| process.open_file("mem").ok());
         let pin = match (&process, &memory) {
-            (Some(process), Some(memory)) if settings.pin && settings.source == Source::Direct => {
+            (Some(process), Some(memory)) if wants_hold(settings) => {
                 pin_memory(process, memory)
                     .inspect(|_| log.note("memory held"))
                     .inspect_err(|error| gaps.push(gap("hold on the memory", error)))
@@ -97,11 +97,15 @@ impl Prepared {
         }
     }
 
-    /// Holds the memory a second time, from this process. The first hold may go then.
+    /// Holds the memory a second time, from this process, where the settings want it held. The first
+    /// hold may go then.
     ///
     /// # Errors
     /// When that cannot be done.
-    pub(super) fn hold_again(&mut self) -> Result<(), PinError> {
+    pub(super) fn hold_again(&mut self, settings: &HandlerSettings) -> Result<(), PinError> {
+        if !wants_hold(settings) {
+            return Ok(());
+        }
         let missing = |what: &str| PinError::Unreadable {
             address: 0,
             source: std::io::Error::other(what.to_owned()),
@@ -114,6 +118,10 @@ impl Prepared {
         self.pin = Some(MemoryPin::take(memory, address)?);
         Ok(())
     }
+}
+
+fn wants_hold(settings: &HandlerSettings) -> bool {
+    settings.pin && settings.source == Source::Direct
 }
 
 /// Holds the memory against the process's end.

@@ -302,7 +302,7 @@ impl Server {
             }
         }
         // Until the memory is held from here, and where it cannot be, the parent holds it.
-        let lent = match prepared.hold_again() {
+        let lent = match prepared.hold_again(settings) {
             Ok(()) => {
                 drop(begin);
                 None

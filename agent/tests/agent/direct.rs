@@ -79,8 +79,9 @@ fn the_core_of_a_32_bit_process_is_kept_whole_though_nobody_here_takes_it_apart(
     let Ok(program) = cdh_testkit::Program::Small.build(node.root.path()) else {
         return eprintln!("skipped: the compiler makes no 32-bit programs");
     };
-    let status = Command::new(program).status();
-    if !status.is_ok_and(|status| status.signal() == Some(11)) {
+    // At the same addresses each time.
+    let crash = || Command::new("setarch").arg("-R").arg(&program).status();
+    if !crash().is_ok_and(|status| status.signal() == Some(11)) {
         return eprintln!("skipped: the kernel runs no 32-bit programs");
     }
     node.wait_for_handlers();
@@ -97,6 +98,17 @@ fn the_core_of_a_32_bit_process_is_kept_whole_though_nobody_here_takes_it_apart(
         .iter()
         .find(|gap| gap.what == "head of the core");
     assert!(gap.is_some_and(|gap| gap.why.contains("32-bit")), "{log}");
+    // What the kernel writes into a file of its own for another process of that program.
+    let plain = node.path("plain.core");
+    fs::write("/proc/sys/kernel/core_pattern", plain.to_str().unwrap()).unwrap();
+    assert_eq!(crash().unwrap().signal(), Some(11));
+    let plain = fs::read(plain).unwrap();
+    assert_eq!(plain.len(), core.len());
+    let differ: Vec<usize> = (0..core.len()).filter(|&at| core[at] != plain[at]).collect();
+    // Its ids and times, and on its stack 16 random bytes of AT_RANDOM.
+    let memory = differ.iter().filter(|&&at| at >= 4096).count();
+    assert!(memory <= 16, "{differ:?}");
+    assert!(differ.len() < 200, "{differ:?}");
 }
 
 #[test]
@@ -185,8 +197,13 @@ fn without_a_hold_on_the_memory_a_sigkill_cuts_the_core_and_that_is_told() {
     let Some(node) = Node::with_settings(&settings) else {
         return;
     };
+    a_sigkill_cuts_the_core(&node);
+}
+
+/// Of a process whose memory nobody holds.
+pub(crate) fn a_sigkill_cuts_the_core(node: &Node) {
     for after in [10, 30] {
-        kill_while_dumping(&node, Duration::from_millis(after));
+        kill_while_dumping(node, Duration::from_millis(after));
         let (manifest, log) = node.take_entry();
         let Verdict::Truncated { cause, got, .. } = manifest.verdict else {
             panic!("{:?}: {log}", manifest.verdict)

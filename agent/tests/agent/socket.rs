@@ -11,7 +11,7 @@ use cdh_bundle::{Manifest, Verdict};
 use cdh_testkit::{KINDS, NOT_HERE};
 use serde_json::json;
 
-use super::direct::{Setting, die};
+use super::direct::{Setting, a_sigkill_cuts_the_core, die};
 use super::node::{Node, handler, names_in, programs};
 
 /// A node whose kernel connects to a receiver; `None` where it cannot be tested.
@@ -250,5 +250,15 @@ fn a_process_that_polls_on_io_uring_leaves_a_dump_each_time() {
     // What comes in the first half millisecond still cuts the core, on a busy machine more often.
     eprintln!("{complete} of 20 complete");
     assert!(complete >= 8, "{complete} of 20");
+    uninstall(&node);
+}
+
+#[test]
+fn through_the_socket_too_nothing_is_held_that_the_settings_do_not_want_held() {
+    let Some(node) = node_with_socket() else {
+        return;
+    };
+    set(&node, &json!({ "strategy": "zstd", "pin": false }));
+    a_sigkill_cuts_the_core(&node);
     uninstall(&node);
 }
