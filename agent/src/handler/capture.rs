@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::account;
 use super::arguments::HandlerArguments;
 use super::cgroups;
-use super::copying::{Direct, Hold};
+use super::copying::{Direct, Hold, LEVEL};
 use super::core_file::CoreFile;
 use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
@@ -363,7 +363,7 @@ impl Capture<'_> {
         guard: &'g DiskGuard,
     ) -> std::io::Result<CoreFile<'g>> {
         let file = self.entry.create_file(&CORE).map_err(io_error)?;
-        let mut core = CoreFile::new(file.finish().0, self.settings.level, guard)?;
+        let mut core = CoreFile::new(file.finish().0, self.settings.level.unwrap_or(LEVEL), guard)?;
         core.append_now(head).map(|()| core)
     }
 

@@ -36,6 +36,10 @@ const PLAIN: EntryKind = EntryKind::Core(CoreEncoding::None);
 const LARGE: u64 = 64 << 20;
 /// Bytes per second that a worker compresses, about: a disk that is slower holds the process up.
 const COMPRESSED_EACH: u64 = 250 << 20;
+/// zstd level where nothing else is said.
+pub(super) const LEVEL: i32 = 1;
+/// zstd level for a large process that waits.
+const HASTY_LEVEL: i32 = -3;
 /// zstd level of what is compressed while nobody waits.
 const LATER_LEVEL: i32 = 3;
 
@@ -233,7 +237,10 @@ impl Capture<'_> {
     ) -> Copied<'g> {
         let source = MemorySource::new(&direct.layout, &direct.memory);
         let source = Until::new(&source, self.patience());
-        let (level, workers) = (self.settings.level, self.settings.worker_threads());
+        let (level, workers) = (
+            self.level(direct, hold, guard),
+            self.settings.worker_threads(),
+        );
         let outcome = copy_frames(&source, &mut core, level, workers);
         if self.must_be_streamed(direct, &outcome, hold) {
             drop(core);
@@ -276,7 +283,8 @@ impl Capture<'_> {
         };
         let pipe = PipeSource::new(stream, head.len() as u64);
         let source = Until::new(&pipe, self.patience());
-        let (level, workers) = (self.settings.level, self.settings.worker_threads());
+        let level = self.settings.level.unwrap_or(LEVEL);
+        let workers = self.settings.worker_threads();
         let outcome = copy_frames(&source, &mut core, level, workers);
         self.note_copied(head, &outcome, "the pipe");
         let death = self.last_look();
@@ -342,8 +350,8 @@ impl Capture<'_> {
         let source = PlainSource::new(&file, start, start + outcome.plain);
         // Better than in haste, where processors are free for it.
         let level = match busy() {
-            Some(true) => self.settings.level,
-            _ => self.settings.level.max(LATER_LEVEL),
+            Some(true) => self.settings.level.unwrap_or(LEVEL),
+            _ => self.settings.level.unwrap_or(LEVEL).max(LATER_LEVEL),
         };
         let packed = copy_frames(&source, &mut core, level, self.settings.worker_threads());
         if packed.plain == outcome.plain {
@@ -480,6 +488,14 @@ impl Capture<'_> {
                     && room >= direct.resident.saturating_mul(2)
             }
         }
+    }
+
+    /// zstd level of a core that is compressed at once.
+    fn level(&self, direct: &Direct, hold: &Hold, guard: &DiskGuard) -> i32 {
+        let in_haste =
+            hold.stream.is_some() && direct.resident >= LARGE && guard.room() >= direct.resident;
+        let chosen = if in_haste { HASTY_LEVEL } else { LEVEL };
+        self.settings.level.unwrap_or(chosen)
     }
 
     fn note_copied(&mut self, head: &[u8], outcome: &CopyOutcome, from: &str) {

@@ -58,12 +58,10 @@ impl Prepared {
             .as_ref()
             .and_then(|process| process.open_file("mem").ok());
         let pin = match (&process, &memory) {
-            (Some(process), Some(memory)) if wants_hold(settings) => {
-                pin_memory(process, memory)
-                    .inspect(|_| log.note("memory held"))
-                    .inspect_err(|error| gaps.push(gap("hold on the memory", error)))
-                    .ok()
-            }
+            (Some(process), Some(memory)) if wants_hold(settings) => pin_memory(process, memory)
+                .inspect(|_| log.note("memory held"))
+                .inspect_err(|error| gaps.push(gap("hold on the memory", error)))
+                .ok(),
             _ => None,
         };
         let cgroup = process

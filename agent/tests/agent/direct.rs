@@ -104,7 +104,9 @@ fn the_core_of_a_32_bit_process_is_kept_whole_though_nobody_here_takes_it_apart(
     assert_eq!(crash().unwrap().signal(), Some(11));
     let plain = fs::read(plain).unwrap();
     assert_eq!(plain.len(), core.len());
-    let differ: Vec<usize> = (0..core.len()).filter(|&at| core[at] != plain[at]).collect();
+    let differ: Vec<usize> = (0..core.len())
+        .filter(|&at| core[at] != plain[at])
+        .collect();
     // Its ids and times, and on its stack 16 random bytes of AT_RANDOM.
     let memory = differ.iter().filter(|&&at| at >= 4096).count();
     assert!(memory <= 16, "{differ:?}");

@@ -1,4 +1,4 @@
-//! Processes that are killed, frozen or starved of memory at a random moment of their dump: what is
+//! Processes that are killed, frozen or starved of memory at a random byte of their dump: what is
 //! left of their cores, whether the dump says why and by whom, and whether it has a backtrace.
 
 use std::fs;
@@ -151,12 +151,14 @@ pub(super) fn run(way: Way, options: &Options) -> Result<()> {
             node.set(&json!({ "pin": held, "strategy": "zstd" }))?;
             let mut tally = Tally::default();
             for _ in 0..options.rounds {
-                let moment = whole.mul_f64(0.05 + 0.8 * random.next());
+                // Of memory that cannot be compressed. A moment of time would be past the end of a
+                // dump that is quicker than the first one.
+                let bytes = (options.mib << 20) as f64 * (0.05 + 0.8 * random.next());
                 let Some(cgroup) = Cgroup::new(fate) else {
                     eprintln!("skipped: {} is not here", fate.name());
                     break;
                 };
-                let (dump, to_end) = strike(&node, fate, &cgroup, &words, moment)?;
+                let (dump, to_end) = strike(&node, fate, &cgroup, &words, bytes as u64)?;
                 tally.add(fate, &dump, to_end);
             }
             let all = tally.parts.len();
@@ -202,7 +204,7 @@ fn strike(
     fate: Fate,
     cgroup: &Cgroup,
     words: &[&str],
-    moment: Duration,
+    bytes: u64,
 ) -> Result<(Dump, Duration)> {
     let group = (fate != Fate::Kill).then_some(cgroup.0.as_path());
     let mut child = node.ready(words, group)?;
@@ -211,7 +213,7 @@ fn strike(
     }
     drop(child.stdin.take());
     wait_for_dump(child.id())?;
-    std::thread::sleep(moment);
+    node.wait_for_bytes(bytes)?;
     let begun = Instant::now();
     let mut hungry = None;
     match fate {

@@ -157,6 +157,16 @@ impl Node {
         Ok(child)
     }
 
+    /// Waits until so many bytes of a core are in the spool, or its dump is sealed.
+    pub(crate) fn wait_for_bytes(&self, wanted: u64) -> Result<()> {
+        let entries = || fs::read_dir(self.spool()).into_iter().flatten().flatten();
+        let length =
+            |path: PathBuf| fs::metadata(path.join("core.zst")).map_or(0, |file| file.len());
+        wait_until("the core does not grow", || {
+            entries().any(|entry| is_sealed(&entry.path()) || length(entry.path()) >= wanted)
+        })
+    }
+
     /// Waits for so many dumps and takes them out of the spool.
     pub(crate) fn take(&self, count: usize) -> Result<Vec<Dump>> {
         let sealed = || -> Vec<PathBuf> {
@@ -213,7 +223,7 @@ pub(crate) fn wait_until(problem: &str, mut is_so: impl FnMut() -> bool) -> Resu
         if begun.elapsed() > PATIENCE {
             bail!("{problem}");
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }
