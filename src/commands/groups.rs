@@ -1,8 +1,10 @@
 //! `cdh groups`: the same crash as one line, the most frequent first. Reads object names only, unless
 //! `--images` asks for what only manifests hold.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
-use cdh_store::Query;
+use cdh_store::{DumpSummary, Query};
 use jiff::Timestamp;
 
 use crate::args::{GroupsArgs, TextFormat};
@@ -32,16 +34,15 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
         .find(&query)
         .map_err(|error| pipeline::store_failure(error, "list"))?;
     // A manifest that cannot be read only leaves its image out.
-    let manifests: Vec<_> = if args.images {
-        catalog
-            .manifests(&dumps)
-            .into_iter()
-            .map(Result::ok)
-            .collect()
-    } else {
-        Vec::new()
-    };
-    let mut groups = Group::of(&dumps, &manifests);
+    let mut images = HashMap::new();
+    if args.images {
+        for (dump, manifest) in dumps.iter().zip(catalog.manifests(&dumps)) {
+            let image = manifest.ok().and_then(|manifest| manifest.image);
+            images.extend(image.map(|image| (dump.id, image.reference)));
+        }
+    }
+    let image = |dump: &DumpSummary| images.get(&dump.id).map(String::as_str);
+    let mut groups = Group::of(dumps.iter(), image);
     groups.truncate(args.limit.unwrap_or(usize::MAX));
     match args.output {
         TextFormat::Json => super::print(&render::groups_json(&groups)?)?,

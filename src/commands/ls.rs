@@ -35,11 +35,11 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let text = match args.output {
         ListFormat::Table | ListFormat::Wide if dumps.is_empty() => String::new(),
         ListFormat::Table | ListFormat::Wide if args.group => {
-            let mut groups = Group::of(&dumps, &[]);
+            let mut groups = Group::of(dumps.iter(), |_| None);
             groups.truncate(args.limit.unwrap_or(usize::MAX));
             render::groups_text(&groups, now, settings.style)
         }
-        ListFormat::Json if args.group => render::groups_json(&Group::of(&dumps, &[]))?,
+        ListFormat::Json if args.group => render::groups_json(&Group::of(dumps.iter(), |_| None))?,
         ListFormat::Table => render::list_table(&dumps, now, settings.style, false),
         ListFormat::Wide => render::list_table(&dumps, now, settings.style, true),
         ListFormat::Json => render::list_json(&dumps)?,

@@ -1,9 +1,8 @@
 //! The same crash as one line: how often, since when, where.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::Result;
-use cdh_bundle::Manifest;
 use cdh_store::DumpSummary;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,8 +11,11 @@ use super::list::{age, finish};
 use super::table::aligned;
 use super::{Style, terminal_line};
 
+/// Parts that the time from the first to the last of all crashes is cut into.
+pub const TIMES: usize = 24;
+
 /// Dumps with the same fingerprint, or, where there is none, of the same program and signal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// First eight digits; absent where no fingerprint could be made.
     pub fingerprint: Option<String>,
@@ -25,12 +27,14 @@ pub struct Group {
     pub count: usize,
     /// How many of them are not complete.
     pub incomplete: usize,
-    /// The oldest.
+    /// When the oldest was captured.
     pub first: Timestamp,
-    /// The newest.
+    /// When the newest was captured.
     pub last: Timestamp,
-    /// Id of the newest.
-    pub latest: String,
+    /// How many in each part of the time of all groups together.
+    pub over_time: [u32; TIMES],
+    /// The newest.
+    pub newest: DumpSummary,
     /// `namespace/pod`s, the pods of one deployment as one: `shop/api-*`.
     pub workloads: BTreeSet<String>,
     /// References of images, where manifests were read.
@@ -38,50 +42,99 @@ pub struct Group {
 }
 
 impl Group {
-    /// All groups, the most frequent first. `manifests` belong to `dumps`, or are none.
+    fn new(dump: &DumpSummary) -> Self {
+        Self {
+            fingerprint: dump.fingerprint.clone(),
+            exe: dump.exe.to_string(),
+            signal: dump.signal.clone(),
+            count: 0,
+            incomplete: 0,
+            first: dump.captured_at,
+            last: dump.captured_at,
+            over_time: [0; TIMES],
+            newest: dump.clone(),
+            workloads: BTreeSet::new(),
+            images: BTreeSet::new(),
+        }
+    }
+
+    /// All groups, the most frequent first. `image` tells what is known of a dump's image.
     #[must_use]
-    pub fn of(dumps: &[DumpSummary], manifests: &[Option<Manifest>]) -> Vec<Self> {
-        let mut groups: BTreeMap<(Option<String>, String, String), Self> = BTreeMap::new();
-        for (index, dump) in dumps.iter().enumerate() {
-            let key = (
-                dump.fingerprint.clone(),
-                dump.exe.to_string(),
-                dump.signal.clone(),
-            );
-            let group = groups.entry(key).or_insert_with(|| Self {
-                fingerprint: dump.fingerprint.clone(),
-                exe: dump.exe.to_string(),
-                signal: dump.signal.clone(),
-                count: 0,
-                incomplete: 0,
-                first: dump.captured_at,
-                last: dump.captured_at,
-                latest: dump.id.to_string(),
-                workloads: BTreeSet::new(),
-                images: BTreeSet::new(),
+    pub fn of<'d, 'i>(
+        dumps: impl Iterator<Item = &'d DumpSummary> + Clone,
+        image: impl Fn(&DumpSummary) -> Option<&'i str>,
+    ) -> Vec<Self> {
+        let seconds = |dump: &DumpSummary| dump.captured_at.as_second();
+        let (start, end) = dumps
+            .clone()
+            .map(seconds)
+            .fold((i64::MAX, i64::MIN), |(start, end), time| {
+                (start.min(time), end.max(time))
             });
+        let span = end.saturating_sub(start).max(1).saturating_add(1);
+        let part = |dump: &DumpSummary| {
+            let passed = seconds(dump).saturating_sub(start);
+            let part = passed.saturating_mul(TIMES as i64) / span;
+            usize::try_from(part).unwrap_or_default().min(TIMES - 1)
+        };
+        let mut places: HashMap<(Option<&str>, &[u8], &str), usize> = HashMap::new();
+        let mut groups: Vec<(Self, &DumpSummary)> = Vec::new();
+        // Names are put together once for each group, not for each of a hundred thousand dumps.
+        let mut named: HashSet<(usize, Option<&str>, Option<&str>)> = HashSet::new();
+        for dump in dumps {
+            let key = (
+                dump.fingerprint.as_deref(),
+                dump.exe.as_bytes(),
+                dump.signal.as_str(),
+            );
+            let next = groups.len();
+            let place = *places.entry(key).or_insert(next);
+            if place == next {
+                groups.push((Self::new(dump), dump));
+            }
+            let Some((group, newest)) = groups.get_mut(place) else {
+                continue;
+            };
             group.count += 1;
             group.incomplete += usize::from(matches!(dump.verdict.as_str(), "truncated" | "empty"));
             group.first = group.first.min(dump.captured_at);
             if dump.captured_at > group.last {
-                group.last = dump.captured_at;
-                group.latest = dump.id.to_string();
+                (group.last, *newest) = (dump.captured_at, dump);
             }
-            group.workloads.extend(workload(dump));
-            let manifest = manifests.get(index).and_then(Option::as_ref);
-            let image = manifest.and_then(|manifest| manifest.image.as_ref());
-            group
-                .images
-                .extend(image.map(|image| image.reference.clone()));
+            if let Some(count) = group.over_time.get_mut(part(dump)) {
+                *count = count.saturating_add(1);
+            }
+            let owner = dump.pod.as_deref().map(|pod| pod_owner(pod).unwrap_or(pod));
+            if named.insert((place, dump.namespace.as_deref(), owner)) {
+                group.workloads.extend(workload(dump));
+            }
+            if let Some(image) = image(dump).filter(|image| !group.images.contains(*image)) {
+                group.images.insert(image.to_owned());
+            }
         }
-        let mut groups: Vec<Self> = groups.into_values().collect();
-        groups.sort_by_key(|group| std::cmp::Reverse((group.count, group.last)));
+        let mut groups: Vec<Self> = groups
+            .into_iter()
+            .map(|(group, newest)| Self {
+                newest: newest.clone(),
+                ..group
+            })
+            .collect();
+        groups.sort_by(|a, b| {
+            let most = (b.count, b.last).cmp(&(a.count, a.last));
+            most.then_with(|| a.crash().cmp(&b.crash()))
+        });
         groups
+    }
+
+    /// What its dumps have in common.
+    #[must_use]
+    pub fn crash(&self) -> (Option<&str>, &str, &str) {
+        (self.fingerprint.as_deref(), &self.exe, &self.signal)
     }
 }
 
+/// `shop/api-*` of a pod `api-7d4b9c6f5d-x2x9k`: the pods of one owner are one workload.
 fn workload(dump: &DumpSummary) -> Option<String> {
-    // The pods of one owner are one workload.
     let pod = dump.pod.as_deref().map(|pod| match pod_owner(pod) {
         Some(owner) => format!("{owner}-*"),
         None => pod.to_owned(),
@@ -143,7 +196,7 @@ pub fn groups_text(groups: &[Group], now: Timestamp, style: Style) -> String {
             group.exe.clone(),
             group.signal.clone(),
             group.fingerprint.clone().unwrap_or_else(|| "-".to_owned()),
-            group.latest.get(..8).unwrap_or(&group.latest).to_owned(),
+            group.newest.id.short(),
             some(&group.workloads),
             some(&group.images),
         ]
@@ -168,12 +221,62 @@ pub fn groups_text(groups: &[Group], now: Timestamp, style: Style) -> String {
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.
 pub fn groups_json(groups: &[Group]) -> Result<String> {
-    Ok(serde_json::to_string_pretty(groups)? + "\n")
+    #[derive(Serialize)]
+    struct Json<'g> {
+        fingerprint: Option<&'g str>,
+        exe: &'g str,
+        signal: &'g str,
+        count: usize,
+        incomplete: usize,
+        first: Timestamp,
+        last: Timestamp,
+        /// Id of the newest.
+        latest: String,
+        workloads: &'g BTreeSet<String>,
+        images: &'g BTreeSet<String>,
+    }
+    let groups = groups.iter().map(|group| Json {
+        fingerprint: group.fingerprint.as_deref(),
+        exe: &group.exe,
+        signal: &group.signal,
+        count: group.count,
+        incomplete: group.incomplete,
+        first: group.first,
+        last: group.last,
+        latest: group.newest.id.to_string(),
+        workloads: &group.workloads,
+        images: &group.images,
+    });
+    Ok(serde_json::to_string_pretty(&groups.collect::<Vec<_>>())? + "\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tui::tests::dump;
+
+    #[test]
+    fn equal_crashes_are_one_group_with_its_times_and_workloads() {
+        let mut dumps: Vec<DumpSummary> = (0..40).map(dump).collect();
+        for (number, dump) in dumps.iter_mut().enumerate() {
+            let random = ["x2x9k", "b8cfz"][number % 2];
+            dump.pod = Some(format!("{}-7d4b9c6f5d-{random}", dump.exe));
+        }
+        let image = |dump: &DumpSummary| (dump.id == dumps[0].id).then_some("an image");
+        let groups = Group::of(dumps.iter(), image);
+        assert_eq!(groups.iter().map(|group| group.count).sum::<usize>(), 40);
+        for group in &groups {
+            assert_eq!(group.over_time.iter().sum::<u32>() as usize, group.count);
+            assert!(group.first <= group.last && group.newest.captured_at == group.last);
+            let workload = group.workloads.first().unwrap();
+            assert!(workload.ends_with(&format!("/{}-*", group.exe)));
+            assert_eq!(group.workloads.len(), 1, "{:?}", group.workloads);
+        }
+        assert!(groups.windows(2).all(|pair| pair[0].count >= pair[1].count));
+        let images: Vec<&String> = groups.iter().flat_map(|group| &group.images).collect();
+        assert_eq!(images, ["an image"]);
+        assert!(Group::of([].into_iter(), |_| None).is_empty());
+    }
 
     #[test]
     fn pods_of_one_owner_are_one_workload() {

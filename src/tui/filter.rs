@@ -202,21 +202,14 @@ impl Filter {
     /// Whether what the key tells lets the dump through.
     #[must_use]
     pub fn matches(&self, dump: &DumpSummary, haystack: &Haystack) -> bool {
-        self.words.iter().all(|word| haystack.has(word)) && self.query.matches(dump)
+        self.is_empty()
+            || self.words.iter().all(|word| haystack.has(word)) && self.query.matches(dump)
     }
 
     /// Whether it asks for what only manifests hold.
     #[must_use]
     pub fn needs_facts(&self) -> bool {
         self.query.needs_manifest()
-    }
-
-    /// Whether every dump that this one lets through is let through by `wider` too, as far as their texts
-    /// show it: then only those that are shown need to be looked at again.
-    #[must_use]
-    pub fn narrows(&self, wider: &Self) -> bool {
-        let terms = |text: &str| text.contains(':') || text.contains("--");
-        self.text.starts_with(&wider.text) && !terms(&self.text) && !terms(&wider.text)
     }
 }
 
@@ -237,15 +230,15 @@ fn short(name: &str) -> &'static str {
 }
 
 /// Ways to go on with the last word of a filter, whole texts, the best first. `values` tells what is
-/// known for a term.
+/// known for a term and begins so.
 #[must_use]
-pub fn completions(text: &str, values: impl Fn(&str) -> Vec<String>) -> Vec<String> {
+pub fn completions(text: &str, values: impl Fn(&str, &str) -> Vec<String>) -> Vec<String> {
     let (before, last) = match text.rfind(char::is_whitespace) {
         Some(at) => text.split_at(at + 1),
         None => ("", text),
     };
     if let Some((name, start)) = last.split_once(':') {
-        let mut known = values(name);
+        let mut known = values(name, start);
         known.sort();
         known.dedup();
         known.retain(|value| value.starts_with(start) && !value.contains(char::is_whitespace));
@@ -322,7 +315,7 @@ mod tests {
 
     #[test]
     fn last_word_is_completed() {
-        let values = |name: &str| match name {
+        let values = |name: &str, _: &str| match name {
             "namespace" => vec![
                 "shop".to_owned(),
                 "payments".to_owned(),
@@ -336,13 +329,5 @@ mod tests {
             ["namespace:payments ", "namespace:payroll "]
         );
         assert_eq!(completions("colour:", values), Vec::<String>::new());
-    }
-
-    #[test]
-    fn only_longer_words_narrow() {
-        let filter = |text: &str| Filter::parse(text, Timestamp::UNIX_EPOCH, true);
-        assert!(filter("abc").narrows(&filter("ab")));
-        assert!(!filter("ab").narrows(&filter("abc")));
-        assert!(!filter("namespace:ab").narrows(&filter("namespace:a")));
     }
 }

@@ -27,7 +27,7 @@ mod signals;
 mod styled;
 mod terminal;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod theme;
 mod update;
 mod view;
@@ -53,6 +53,8 @@ use crate::settings::Settings;
 
 /// Answers are taken for so long at most before the screen is drawn again: half of what a key may take.
 const ANSWERS: Duration = Duration::from_millis(8);
+/// The same after a key: it is seen at once, and whoever holds one down still sees what comes in.
+const AFTER_A_KEY: Duration = Duration::from_millis(1);
 /// Between two ticks: something moves; the selection comes to rest; nothing happens.
 const MOVING: Duration = Duration::from_millis(100);
 const RESTING: Duration = Duration::from_millis(40);
@@ -175,14 +177,25 @@ impl Session<'_> {
             .into_iter()
             .partition(is_input);
         self.waiting = answers;
+        let room = if keys.is_empty() {
+            ANSWERS
+        } else {
+            AFTER_A_KEY
+        };
         for msg in keys {
             self.take(msg)?;
         }
         let start = Instant::now();
-        while start.elapsed() < ANSWERS
+        while start.elapsed() < room
             && let Some(msg) = self.waiting.pop_front()
         {
             self.take(msg)?;
+            let come: Vec<Msg> = receiver.try_iter().collect();
+            let pressed = come.iter().any(is_input);
+            self.waiting.extend(come);
+            if pressed {
+                break;
+            }
         }
         if self.ticked.elapsed() >= self.pause() {
             self.ticked = Instant::now();

@@ -7,10 +7,11 @@ use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 use std::sync::Arc;
 
 use super::model::{
-    Depth, Facts, Listing, Opened, Place, Purpose, RequestId, Row, Source, Stacks, Texts,
-    TransferId,
+    Arranged, Depth, Facts, Grouping, Job, Listing, Opened, Place, Purpose, RequestId, Row, Rows,
+    Source, Stacks, Texts, TransferId,
 };
 use crate::debugger::Invocation;
+use crate::render::Group;
 use crate::report::Told;
 
 /// Something happened.
@@ -35,6 +36,10 @@ pub enum Msg {
     Page(RequestId, Vec<Row>),
     /// A listing ended.
     Listed(RequestId, Listing),
+    /// A long list was arranged.
+    Arranged(RequestId, Result<Box<Arranged>, Told>),
+    /// A long list was grouped, under this filter.
+    Grouped(RequestId, String, Result<Vec<Group>, Told>),
     /// A dump was opened, or cannot be.
     Opened(RequestId, DumpId, Result<Arc<Opened>, Told>),
     /// Its stacks were made, or cannot be.
@@ -79,6 +84,12 @@ pub enum Fetched {
 pub enum Effect {
     /// List the store.
     List(RequestId),
+    /// Arrange a long list.
+    Arrange(RequestId, Box<Job>),
+    /// Group a long list.
+    Group(RequestId, Box<Grouping>),
+    /// Drop what is no longer shown: that takes long.
+    Discard(Vec<Rows>, Vec<Group>),
     /// Read a dump.
     Explain(RequestId, Box<DumpSummary>, Depth),
     /// Tell in which frame a dump crashed.

@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use cdh_store::{Store, StoreUrl};
 
-use super::model::{Place, TransferId};
+use super::model::{Place, RequestId, TransferId, arrange};
 use super::msg::{Effect, Msg};
 use crate::pipeline;
 use crate::render::terminal_line;
@@ -134,6 +134,10 @@ pub struct Effects {
     names: Lane,
     fetchers: Lane,
     errands: Lane,
+    arrangers: Lane,
+    groupers: Lane,
+    /// The arrangement that counts, and the grouping.
+    wanted: [Arc<AtomicU64>; 2],
 }
 
 impl Effects {
@@ -150,6 +154,9 @@ impl Effects {
             names: Lane::new("names", 1),
             fetchers: Lane::new("fetch", FETCHERS),
             errands: Lane::new("errands", 2),
+            arrangers: Lane::new("arrange", 1),
+            groupers: Lane::new("group", 1),
+            wanted: Default::default(),
         }
     }
 
@@ -164,6 +171,29 @@ impl Effects {
                 let current = Arc::clone(&self.listing);
                 let list = move || listing::list(&session, request, &current, &messages);
                 std::thread::spawn(list);
+            }
+            Effect::Arrange(request, job) => {
+                let is_wanted = self.wants(0, request);
+                self.arrangers.push(Box::new(move || {
+                    if is_wanted() {
+                        let arranged = guarded(|| Ok(Box::new(arrange(&job))));
+                        let _ = messages.send(Msg::Arranged(request, arranged));
+                    }
+                }));
+            }
+            Effect::Group(request, grouping) => {
+                let is_wanted = self.wants(1, request);
+                self.groupers.push(Box::new(move || {
+                    if is_wanted() {
+                        let groups = guarded(|| Ok(grouping.groups()));
+                        let filter = grouping.filter.clone();
+                        let _ = messages.send(Msg::Grouped(request, filter, groups));
+                    }
+                }));
+            }
+            Effect::Discard(rows, groups) => {
+                self.errands
+                    .push_last(Box::new(move || drop((rows, groups))));
             }
             Effect::Explain(request, dump, depth) => {
                 let work = move || explain::explain(&session, request, &dump, depth, &messages);
@@ -218,6 +248,13 @@ impl Effects {
             | Effect::Suspend => return Some(effect),
         }
         None
+    }
+
+    /// Whether nothing newer of the kind was asked for in the meantime.
+    fn wants(&self, kind: usize, request: RequestId) -> impl Fn() -> bool + Send + use<> {
+        let newest = self.wanted.get(kind).cloned().unwrap_or_default();
+        newest.store(request.0, Ordering::SeqCst);
+        move || newest.load(Ordering::SeqCst) == request.0
     }
 
     fn switch(&mut self, name: &str) {

@@ -1,10 +1,13 @@
 //! Everything that the TUI knows. Only `update` changes it, only `view` draws it.
 
+mod arrange;
+mod column;
 mod dumps;
 mod explained;
 mod groups;
 mod order;
 mod page;
+mod rows;
 mod transfers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,10 +17,13 @@ use cdh_bundle::DumpId;
 use cdh_store::DumpSummary;
 use jiff::Timestamp;
 
-pub use dumps::{COLUMNS, Column, Dumps, Listing, Row};
+pub use arrange::{AT_ONCE, Arranged, Job, arrange};
+pub use column::{COLUMNS, Column};
+pub use dumps::{Dumps, Learnt, Listing};
 pub use explained::{Depth, Explained, Facts, Known, Opened, Source, Stacks, Texts};
-pub use groups::{BUCKETS, Group, grouped, workload};
+pub use groups::{Grouping, Groups};
 pub use page::{Page, follow};
+pub use rows::{Row, Rows};
 pub use transfers::{Purpose, State, Transfer, TransferId, Transfers};
 
 use super::keymap::{Context, Keymap};
@@ -27,29 +33,6 @@ use crate::report::Told;
 /// Number of a question to the world. Answers to one that is no longer of interest are dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
-
-/// What dumps of one crash have in common.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CrashKey {
-    /// Fingerprint; empty where there is none.
-    pub fingerprint: String,
-    /// Program.
-    pub exe: String,
-    /// Signal.
-    pub signal: String,
-}
-
-impl CrashKey {
-    /// Of a dump.
-    #[must_use]
-    pub fn of(dump: &DumpSummary) -> Self {
-        Self {
-            fingerprint: dump.fingerprint.clone().unwrap_or_default(),
-            exe: dump.exe.to_string(),
-            signal: dump.signal.clone(),
-        }
-    }
-}
 
 /// The frames in which crashes happened. Dumps with the same fingerprint crashed in the same one, so
 /// that one backtrace tells it for all of them.
@@ -186,21 +169,6 @@ pub struct DumpView {
     pub source_wanted: Option<(String, u32)>,
 }
 
-/// The groups that are shown.
-#[derive(Clone, Debug, Default)]
-pub struct Groups {
-    /// The groups; empty until the view is opened.
-    pub list: Vec<Group>,
-    /// Which one the keys act on.
-    pub cursor: usize,
-    /// First on the screen.
-    pub top: usize,
-    /// Whether the dumps have changed since they were grouped.
-    pub stale: bool,
-    /// When they were grouped, in milliseconds.
-    pub made: u64,
-}
-
 /// Two dumps compared.
 #[derive(Clone, Debug)]
 pub struct DiffView {
@@ -322,7 +290,7 @@ pub struct Model {
     /// Where crashes happened.
     pub tops: Tops,
     /// What manifests told.
-    pub facts: HashMap<DumpId, Facts>,
+    pub facts: HashMap<DumpId, Arc<Facts>>,
     /// Manifests that were asked for.
     pub facts_wanted: HashSet<DumpId>,
     /// The connection is lost; what was said.
@@ -484,6 +452,8 @@ impl Model {
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.dumps.listing == Listing::Running
+            || self.dumps.is_arranging()
+            || self.groups.is_asked()
             || self.transfers.active() > 0
             || self.known.is_pending()
             || !self.facts_wanted.is_empty()

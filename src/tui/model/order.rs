@@ -130,6 +130,18 @@ pub(super) fn sort<'d>(
     }
 }
 
+/// Which of two dumps comes first in the order that a column asks for.
+pub(super) fn between(
+    a: &DumpSummary,
+    b: &DumpSummary,
+    (column, reverse): (Column, bool),
+    tops: &Tops,
+) -> Ordering {
+    let order = compare(a, b, column, tops);
+    let order = if reverse { order.reverse() } else { order };
+    order.then_with(|| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)))
+}
+
 fn badness(dump: &DumpSummary) -> u8 {
     match dump.verdict.as_str() {
         "empty" => 0,
@@ -185,11 +197,7 @@ mod tests {
                     &tops,
                 );
                 let mut plain: Vec<&DumpSummary> = dumps.iter().collect();
-                plain.sort_by(|a, b| {
-                    let order = compare(a, b, column, &tops);
-                    let order = if reverse { order.reverse() } else { order };
-                    order.then_with(|| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)))
-                });
+                plain.sort_by(|a, b| between(a, b, (column, reverse), &tops));
                 let ours: Vec<&DumpSummary> =
                     rows.iter().map(|row| &dumps[*row as usize]).collect();
                 assert_eq!(ours, plain, "{column:?} {reverse}");

@@ -50,7 +50,7 @@ fn answers_to_older_questions_are_dropped() {
     desk.send(Msg::Page(old, (100..200).map(dump).map(Row::new).collect()));
     desk.send(Msg::Listed(old, Listing::Done));
     assert_eq!(
-        (desk.model.dumps.len(), &desk.model.dumps.listing),
+        (desk.model.dumps.total(), &desk.model.dumps.listing),
         (10, &Listing::Running)
     );
     desk.press("s down enter");
@@ -201,7 +201,7 @@ fn group_opens_as_a_filter_and_escape_comes_back() {
             .list
             .iter()
             .map(|group| group.count)
-            .sum::<u32>(),
+            .sum::<usize>(),
         120
     );
     let count = desk.model.groups.list[0].count as usize;
@@ -319,7 +319,7 @@ fn another_store_forgets_everything_about_the_first() {
     let mut desk = Desk::full(SIZE, 20);
     desk.press("enter s down enter");
     assert_eq!(desk.model.place.store, "s3://stage");
-    assert_eq!((desk.model.dumps.len(), desk.model.screens.len()), (0, 1));
+    assert_eq!((desk.model.dumps.total(), desk.model.screens.len()), (0, 1));
     assert_eq!(desk.last(), Some(&Effect::List(desk.model.listing)));
     desk.send(Msg::Switched(Err(told(
         "no such store",

@@ -17,7 +17,9 @@ use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use super::{dump, now};
 use crate::report::{ExitStatus, Told};
 use crate::tui::keymap::Key;
-use crate::tui::model::{Facts, Listing, Model, Opened, Place, Row, Source, Stacks, Start, Texts};
+use crate::tui::model::{
+    Facts, Listing, Model, Opened, Place, Row, Source, Stacks, Start, Texts, arrange,
+};
 use crate::tui::msg::{Effect, Fetched, Msg};
 use crate::tui::theme::{Glyphs, Theme};
 use crate::tui::{update, view};
@@ -235,6 +237,14 @@ impl Desk {
                 let invocation = crate::debugger::Invocation::new("gdb", &view, &[]);
                 self.send(Msg::Ended(id, Ok(Fetched::Ready(Box::new(invocation)))));
             }
+            Effect::Arrange(request, job) => {
+                let arranged = Box::new(arrange(&job));
+                self.send(Msg::Arranged(request, Ok(arranged)));
+            }
+            Effect::Group(request, grouping) => {
+                let (filter, groups) = (grouping.filter.clone(), grouping.groups());
+                self.send(Msg::Grouped(request, filter, Ok(groups)));
+            }
             Effect::Delete(dump) => self.send(Msg::Deleted(dump, Ok(()))),
             Effect::Switch(name) => {
                 let place = Place {
@@ -245,7 +255,11 @@ impl Desk {
             }
             Effect::Debug(..) => self.send(Msg::Returned(Ok(None))),
             Effect::Pager(_) | Effect::Suspend => self.send(Msg::Returned(Ok(None))),
-            Effect::List(_) | Effect::Cancel(_) | Effect::Copy(_) | Effect::Mouse(_) => {}
+            Effect::List(_)
+            | Effect::Cancel(_)
+            | Effect::Copy(_)
+            | Effect::Mouse(_)
+            | Effect::Discard(..) => {}
         }
     }
 }

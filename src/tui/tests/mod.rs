@@ -4,6 +4,7 @@ mod actions;
 mod behaviour;
 mod desk;
 mod keys;
+mod long;
 mod screens;
 
 use cdh_store::{DumpSummary, ObjectKey};

@@ -6,13 +6,18 @@ use crate::tui::help;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::layout::regions;
 use crate::tui::model::{
-    COLUMNS, Column, Model, Overlay, Page, PromptKind, Purpose, Screen, TABS, Tab,
+    COLUMNS, Column, Learnt, Model, Overlay, Page, PromptKind, Purpose, Screen, TABS, Tab,
 };
 use crate::tui::msg::Effect;
 
 /// Does it.
 pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
     if model.overlay.is_some() && overlay(model, action, effects) {
+        return;
+    }
+    model.groups.then = None;
+    if *model.screen() == Screen::Groups && waits_for_groups(model, action) {
+        model.groups.then = Some(action);
         return;
     }
     match action {
@@ -94,6 +99,20 @@ pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) 
         | Action::WordRight
         | Action::Yes => {}
     }
+}
+
+/// Whether an action is about a group while there is none yet: then it is done with the first.
+fn waits_for_groups(model: &Model, action: Action) -> bool {
+    let coming = model.groups.is_asked() || model.dumps.is_arranging();
+    let about = [
+        Action::Open,
+        Action::Backtrace,
+        Action::Debug,
+        Action::Fetch,
+        Action::Pager,
+        Action::Copy,
+    ];
+    model.groups.list.is_empty() && coming && about.contains(&action)
 }
 
 /// What an action does to what lies over the view; tells whether that was all.
@@ -254,12 +273,22 @@ pub(super) fn sort_step(model: &mut Model, step: usize) {
 
 /// Orders the list.
 pub(super) fn sort(model: &mut Model, column: Column, reverse: bool) {
-    model.dumps.set_sort(column, reverse, &model.tops);
-    model.say(format!(
-        "sorted by {}{}",
-        column.name(),
-        if reverse { ", the other way round" } else { "" }
-    ));
+    let (facts, tops) = (&model.facts, &model.tops);
+    model
+        .dumps
+        .set_sort(column, reverse, Learnt { facts, tops });
+    model.say(sorting(model));
+}
+
+/// What is said of the order.
+pub(super) fn sorting(model: &Model) -> String {
+    let (column, reverse) = model.dumps.sort();
+    let round = if reverse { ", the other way round" } else { "" };
+    let (verb, more) = match model.dumps.is_arranging() {
+        true => ("sorting", " …"),
+        false => ("sorted", ""),
+    };
+    format!("{verb} by {}{round}{more}", column.name())
 }
 
 pub(super) fn shown_page(model: &mut Model) -> Option<&mut Page> {
@@ -292,7 +321,14 @@ pub(super) fn scroll(model: &mut Model, columns: isize) {
 /// Filters the list.
 pub(super) fn set_filter(model: &mut Model, text: &str, being_typed: bool) {
     let filter = Filter::parse(text, model.now, being_typed);
-    model.dumps.set_filter(filter, &model.facts);
+    filter_by(model, filter, None);
+}
+
+/// Filters the list; where nothing passes, by `otherwise`.
+pub(super) fn filter_by(model: &mut Model, filter: Filter, otherwise: Option<Filter>) {
+    let (facts, tops) = (&model.facts, &model.tops);
+    let learnt = Learnt { facts, tops };
+    model.dumps.set_filter(filter, otherwise, learnt);
     model.groups.stale = true;
     model.rest.moved = model.clock;
     model.rest.done = false;

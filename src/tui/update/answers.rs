@@ -1,12 +1,16 @@
 //! What the world answers.
 
+use std::sync::Arc;
+
 use cdh_bundle::DumpId;
 
 use super::{actions, prepare, refresh_page};
+use crate::render::Group;
 use crate::report::{ExitStatus, Told};
 use crate::tui::diff::{Side, diff_text};
 use crate::tui::model::{
-    Depth, Listing, Model, Overlay, Page, Place, RequestId, Screen, State, TransferId,
+    AT_ONCE, Arranged, Depth, Learnt, Listing, Model, Overlay, Page, Place, RequestId, Screen,
+    State, TransferId,
 };
 use crate::tui::msg::{Effect, Fetched, Msg};
 use crate::tui::pages;
@@ -16,11 +20,26 @@ use crate::tui::styled::lines;
 pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
     match msg {
         Msg::Page(request, rows) if request == model.listing => {
-            model.dumps.add(rows, &model.facts);
+            let (facts, tops) = (&model.facts, &model.tops);
+            model.dumps.add(rows, Learnt { facts, tops });
             model.groups.stale = true;
             model.rest.done = false;
         }
         Msg::Listed(request, listing) if request == model.listing => listed(model, listing),
+        Msg::Arranged(request, outcome) if model.dumps.awaits(request) => {
+            arranged(model, outcome);
+        }
+        Msg::Grouped(request, filter, outcome) if model.groups.asked == Some(request) => {
+            model.groups.asked = None;
+            match outcome {
+                Ok(groups) if filter == model.dumps.filter().text => {
+                    show_groups(model, groups, filter, effects);
+                }
+                // The filter has changed, and others are asked for.
+                Ok(_) => {}
+                Err(told) => notice(model, "The dumps cannot be grouped", &told),
+            }
+        }
         Msg::Opened(request, id, opened) if request > model.since => {
             if let Err(told) = &opened {
                 note_loss(model, told);
@@ -48,12 +67,14 @@ pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
         }
         Msg::Named(request, dump, top) if request > model.since => model.tops.note(&dump, top),
         Msg::Facts(request, facts) if request > model.since => {
+            let ids: Vec<DumpId> = facts.iter().map(|(id, _)| *id).collect();
             for (id, facts) in facts {
                 model.facts_wanted.remove(&id);
-                model.facts.insert(id, facts.unwrap_or_default());
+                model.facts.insert(id, Arc::new(facts.unwrap_or_default()));
             }
             if model.dumps.filter().needs_facts() {
-                model.dumps.judge_again(&model.facts);
+                let (facts, tops) = (&model.facts, &model.tops);
+                model.dumps.decide(&ids, Learnt { facts, tops });
             }
             model.groups.stale = true;
             prepare::facts(model, effects);
@@ -114,16 +135,63 @@ pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
 fn listed(model: &mut Model, listing: Listing) {
     if let Listing::Failed(told) = &listing {
         note_loss(model, told);
-        if model.dumps.len() > 0 && told.status != ExitStatus::Unreachable {
+        if model.dumps.total() > 0 && told.status != ExitStatus::Unreachable {
             let line = told.lines.join(": ");
             model.complain(line);
         }
     } else {
         model.lost = None;
     }
-    model.dumps.end(listing, &model.facts, &model.tops);
+    let (facts, tops) = (&model.facts, &model.tops);
+    model.dumps.end(listing, Learnt { facts, tops });
     model.groups.stale = true;
     model.rest.done = false;
+}
+
+/// A long list is in order.
+fn arranged(model: &mut Model, outcome: Result<Box<Arranged>, Told>) {
+    let sorting = actions::sorting(model);
+    match outcome {
+        Ok(arranged) => {
+            let (facts, tops) = (&model.facts, &model.tops);
+            model.dumps.take(*arranged, Learnt { facts, tops });
+        }
+        Err(told) => {
+            model.dumps.give_up();
+            notice(model, "The list cannot be arranged", &told);
+        }
+    }
+    if model
+        .message
+        .as_ref()
+        .is_some_and(|message| message.text == sorting)
+    {
+        model.say(actions::sorting(model));
+    }
+    model.groups.stale = true;
+    model.rest.done = false;
+}
+
+/// Shows groups, and does what was asked for while there were none.
+pub(super) fn show_groups(
+    model: &mut Model,
+    groups: Vec<Group>,
+    filter: String,
+    effects: &mut Vec<Effect>,
+) {
+    let before = model.groups.show(groups, filter, model.clock);
+    if before.len() > AT_ONCE {
+        effects.push(Effect::Discard(Vec::new(), before));
+    }
+    model.rest.done = false;
+    if let Some(action) = model
+        .groups
+        .then
+        .take()
+        .filter(|_| *model.screen() == Screen::Groups)
+    {
+        actions::act(model, action, effects);
+    }
 }
 
 /// A store that cannot be reached may be reachable again: a banner says so and by which key.

@@ -15,7 +15,9 @@ use ratatui::crossterm::event::{KeyEvent, KeyEventKind};
 
 use super::keymap::{Action, Context, Key};
 use super::layout::regions;
-use super::model::{Model, Overlay, Page, Screen, follow, grouped};
+use super::model::{
+    AT_ONCE, Grouping, Learnt, Listing, Model, Overlay, Page, Rows, Screen, follow,
+};
 use super::msg::{Effect, Msg};
 use super::pages;
 
@@ -56,7 +58,8 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             {
                 model.message = None;
             }
-            model.dumps.settle(&model.tops);
+            let (facts, tops) = (&model.facts, &model.tops);
+            model.dumps.settle(Learnt { facts, tops });
             prepare::prepare(model, &mut effects);
         }
         Msg::Terminate => model.quit = true,
@@ -89,8 +92,9 @@ fn key(model: &mut Model, event: KeyEvent, effects: &mut Vec<Effect>) {
 
 /// Cursors stay on their lists and on the screen, and pages show what is known now.
 fn settle(model: &mut Model, effects: &mut Vec<Effect>) {
+    arrange(model, effects);
     if *model.screen() == Screen::Groups && model.groups.stale {
-        regroup(model);
+        regroup(model, effects);
     }
     let regions = regions(model);
     let rows = usize::from(regions.body.height);
@@ -127,27 +131,49 @@ fn settle(model: &mut Model, effects: &mut Vec<Effect>) {
     prepare::source(model, effects);
 }
 
-fn regroup(model: &mut Model) {
-    let selected = model
-        .groups
-        .list
-        .get(model.groups.cursor)
-        .map(|group| group.key.clone());
-    let busy = model.dumps.listing == super::model::Listing::Running;
+/// Asks for what is too long to be arranged here, and to drop what is too long to be dropped here.
+fn arrange(model: &mut Model, effects: &mut Vec<Effect>) {
+    if model.dumps.is_due() {
+        let request = model.request();
+        let (facts, tops) = (&model.facts, &model.tops);
+        let job = model
+            .dumps
+            .due(request, model.clock, Learnt { facts, tops });
+        effects.push(Effect::Arrange(request, Box::new(job)));
+    }
+    let replaced = model.dumps.take_replaced();
+    let count: usize = replaced.iter().map(Rows::len).sum();
+    if count > AT_ONCE {
+        effects.push(Effect::Discard(replaced, Vec::new()));
+    }
+}
+
+/// Groups what is shown: at once, or elsewhere where that takes long.
+fn regroup(model: &mut Model, effects: &mut Vec<Effect>) {
+    if model.dumps.is_arranging() || model.groups.is_asked() {
+        return;
+    }
+    let busy = model.dumps.listing == Listing::Running || !model.facts_wanted.is_empty();
     let just = model.clock.saturating_sub(model.groups.made) < REGROUP;
     if busy && just && !model.groups.list.is_empty() {
         return;
     }
-    let dumps: Vec<_> = model.dumps.visible().collect();
-    model.groups.list = grouped(dumps.into_iter(), &model.facts);
     model.groups.stale = false;
-    model.groups.made = model.clock;
-    let place = model
-        .groups
-        .list
-        .iter()
-        .position(|group| Some(&group.key) == selected.as_ref());
-    model.groups.cursor = place.unwrap_or(model.groups.cursor);
+    let (rows, visible) = model.dumps.shared();
+    let grouping = Grouping {
+        rows,
+        visible,
+        facts: model.facts.clone(),
+        filter: model.dumps.filter().text.clone(),
+    };
+    if grouping.visible.len() > AT_ONCE {
+        let request = model.request();
+        model.groups.asked = Some(request);
+        effects.push(Effect::Group(request, Box::new(grouping)));
+    } else {
+        let groups = grouping.groups();
+        answers::show_groups(model, groups, grouping.filter, effects);
+    }
 }
 
 /// The page of the dump that is looked at shows what is known now.

@@ -4,7 +4,7 @@ use cdh_store::DumpSummary;
 
 use super::actions::{back, go, set_filter};
 use super::new_page;
-use crate::tui::model::{Depth, DumpView, Model, Page, Screen, TABS, Tab};
+use crate::tui::model::{AT_ONCE, Depth, DumpView, Model, Page, Screen, TABS, Tab};
 use crate::tui::msg::Effect;
 
 pub(super) fn open(model: &mut Model, effects: &mut Vec<Effect>) {
@@ -25,16 +25,11 @@ pub(super) fn open_group(model: &mut Model) {
     let Some(group) = model.groups.list.get(model.groups.cursor) else {
         return;
     };
-    let key = &group.key;
     let word = |text: &str| text.replace(char::is_whitespace, "?");
-    let narrowed = match key.fingerprint.as_str() {
-        "" => format!("exe:{} signal:{}", word(&key.exe), word(&key.signal)),
-        fingerprint => format!(
-            "fingerprint:{fingerprint} exe:{} signal:{}",
-            word(&key.exe),
-            word(&key.signal)
-        ),
-    };
+    let mut narrowed = format!("exe:{} signal:{}", word(&group.exe), word(&group.signal));
+    if let Some(fingerprint) = &group.fingerprint {
+        narrowed = format!("fingerprint:{fingerprint} {narrowed}");
+    }
     let before = model.dumps.filter().text.clone();
     let text = format!("{before} {narrowed}").trim_start().to_owned();
     model.screens.push(Screen::Dumps {
@@ -56,15 +51,34 @@ pub(super) fn groups(model: &mut Model) {
         }
         return;
     }
+    show_groups(model);
+}
+
+/// Shows the groups anew. Those of another filter are not shown while the new ones are being made.
+pub(super) fn show_groups(model: &mut Model) {
     model.groups.stale = true;
+    let takes_long = model.dumps.is_arranging() || model.dumps.visible_len() > AT_ONCE;
+    if takes_long && model.groups.filter != model.dumps.filter().text {
+        model.groups.list = Vec::new();
+    }
     go(model, Screen::Groups);
 }
 
 /// Shows a dump; asks for what is not known of it yet.
 pub(super) fn show_dump(model: &mut Model, tab: Option<Tab>, effects: &mut Vec<Effect>) {
-    let Some(dump) = model.selected().cloned() else {
-        return model.say("no dump is selected");
-    };
+    match model.selected().cloned() {
+        Some(dump) => show(model, dump, tab, effects),
+        None => model.say("no dump is selected"),
+    }
+}
+
+/// Shows this one.
+pub(super) fn show(
+    model: &mut Model,
+    dump: DumpSummary,
+    tab: Option<Tab>,
+    effects: &mut Vec<Effect>,
+) {
     let same = model
         .dump
         .as_ref()

@@ -64,8 +64,7 @@ pub(super) fn facts(model: &mut Model, effects: &mut Vec<Effect>) {
     }
     let lacking = |dump: &&DumpSummary| !model.facts.contains_key(&dump.id);
     let wanted: Vec<DumpSummary> = if model.dumps.filter().needs_facts() {
-        let candidates = model.dumps.candidates().filter(lacking);
-        candidates.take(CHUNK).cloned().collect()
+        model.dumps.take_undecided(CHUNK, &model.facts)
     } else if *model.screen() == Screen::Groups && model.facts.len() < FOR_GROUPS {
         model
             .dumps

@@ -1,14 +1,13 @@
 //! A line that is being typed: the filter, a `:` command, text to find.
 
 use cdh_bundle::DumpId;
-use cdh_store::DumpSummary;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 
-use super::actions::{self, set_filter, shown_page};
+use super::actions::{self, filter_by, set_filter, shown_page};
 use super::open;
 use crate::render::terminal_line;
 use crate::tui::commands::{self, COMMANDS, Verb};
-use crate::tui::filter::completions;
+use crate::tui::filter::{Filter, completions};
 use crate::tui::help;
 use crate::tui::keymap::{Action, Key};
 use crate::tui::model::{COLUMNS, Model, Overlay, Prompt, PromptKind, Screen, TABS};
@@ -167,15 +166,10 @@ fn accept(model: &mut Model, effects: &mut Vec<Effect>) {
 
 /// The last term was open at its end while it was typed. Where only that made it match, it says so now.
 fn keep_filter(model: &mut Model, text: &str) {
-    let shown = model.dumps.visible_len();
-    set_filter(model, text, false);
-    if shown > 0 && model.dumps.visible_len() == 0 {
-        let open = format!("{text}*");
-        set_filter(model, &open, false);
-        if model.dumps.visible_len() == 0 {
-            set_filter(model, text, false);
-        }
-    }
+    let filter = Filter::parse(text, model.now, false);
+    let open = Filter::parse(&format!("{text}*"), model.now, false);
+    let otherwise = Some(open).filter(|open| !text.is_empty() && open.problem.is_none());
+    filter_by(model, filter, otherwise);
     if let Some(problem) = model.dumps.filter().problem.clone() {
         model.complain(problem);
     }
@@ -219,19 +213,13 @@ fn complete(model: &mut Model) {
 
 /// Ways to go on.
 fn ways(model: &Model, prompt: &Prompt) -> Vec<String> {
-    let values = |name: &str| -> Vec<String> {
-        let dumps = model.dumps.all();
+    let values = |name: &str, start: &str| -> Vec<String> {
         match name {
-            "namespace" | "ns" => distinct(dumps.filter_map(|dump| dump.namespace.clone())),
-            "pod" => distinct(dumps.filter_map(|dump| dump.pod.clone())),
-            "exe" => distinct(dumps.map(|dump| dump.exe.to_string())),
-            "signal" | "sig" => distinct(dumps.map(|dump| dump.signal.clone())),
-            "fingerprint" | "fp" => distinct(dumps.filter_map(|dump| dump.fingerprint.clone())),
             "image" => distinct(model.facts.values().filter_map(|facts| facts.image.clone())),
             "node" => distinct(model.facts.values().filter_map(|facts| facts.node.clone())),
             "since" | "until" => ["1h", "6h", "1d", "2d", "7d"].map(str::to_owned).to_vec(),
             "truncated" => vec!["yes".to_owned()],
-            _ => Vec::new(),
+            term => model.dumps.shelf().values(term, start),
         }
     };
     match prompt.kind {
@@ -296,8 +284,7 @@ fn command(model: &mut Model, text: &str, effects: &mut Vec<Effect>) {
             return;
         }
         Verb::Groups => {
-            model.groups.stale = true;
-            return actions::go(model, Screen::Groups);
+            return open::show_groups(model);
         }
         Verb::Dumps => {
             model.screens.truncate(1);
@@ -353,14 +340,8 @@ fn tab(model: &mut Model, name: &str, effects: &mut Vec<Effect>) {
 
 fn dump(model: &mut Model, start: &str, effects: &mut Vec<Effect>) {
     let wanted = start.to_ascii_lowercase();
-    let begins = |dump: &&DumpSummary| dump.id.to_string().starts_with(&wanted);
-    let found: Vec<DumpId> = model
-        .dumps
-        .all()
-        .filter(begins)
-        .map(|dump| dump.id)
-        .take(2)
-        .collect();
+    let begins = |id: &DumpId| id.to_string().starts_with(&wanted);
+    let found: Vec<DumpId> = model.dumps.shelf().ids().filter(begins).take(2).collect();
     let id = match found.as_slice() {
         [id] if !wanted.is_empty() => *id,
         [_, _] => return model.complain("several dumps' ids begin so: type more"),
@@ -368,10 +349,11 @@ fn dump(model: &mut Model, start: &str, effects: &mut Vec<Effect>) {
     };
     model.screens.truncate(1);
     model.dumps.held = true;
-    model.dumps.select(Some(id));
-    if model.dumps.selected().map(|dump| dump.id) != Some(id) {
+    if !model.dumps.select(Some(id)) {
         set_filter(model, "", false);
         model.dumps.select(Some(id));
     }
-    open::show_dump(model, None, effects);
+    if let Some(dump) = model.dumps.find(id).cloned() {
+        open::show(model, dump, None, effects);
+    }
 }

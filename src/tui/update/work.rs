@@ -15,13 +15,7 @@ const CLIPBOARD: usize = 70_000;
 pub(super) fn chosen(model: &Model) -> Vec<DumpSummary> {
     let listed = matches!(model.screen(), Screen::Dumps { .. });
     if listed && !model.dumps.marks.is_empty() {
-        let marks = &model.dumps.marks;
-        return model
-            .dumps
-            .all()
-            .filter(|dump| marks.contains(&dump.id))
-            .cloned()
-            .collect();
+        return model.dumps.marked();
     }
     model.selected().cloned().into_iter().collect()
 }
@@ -74,16 +68,7 @@ pub(super) fn mark(model: &mut Model) {
 }
 
 pub(super) fn diff(model: &mut Model, effects: &mut Vec<Effect>) {
-    let marked: Vec<DumpSummary> = {
-        let marks = &model.dumps.marks;
-        model
-            .dumps
-            .all()
-            .filter(|dump| marks.contains(&dump.id))
-            .cloned()
-            .collect()
-    };
-    let Ok([first, second]) = <[DumpSummary; 2]>::try_from(marked) else {
+    let Ok([first, second]) = <[DumpSummary; 2]>::try_from(model.dumps.marked()) else {
         let key = model.keymap.key_for(Context::Dumps, Action::Mark);
         let count = model.dumps.marks.len();
         return model.say(format!(

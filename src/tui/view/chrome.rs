@@ -15,6 +15,9 @@ pub(super) fn header(model: &Model, buffer: &mut Buffer, area: Rect) {
     let dot = format!(" {} ", model.glyphs.dot());
     let (shown, total) = (model.dumps.visible_len(), model.dumps.total());
     let count = match model.dumps.filter().is_empty() {
+        false if model.dumps.is_arranging() => {
+            format!("{} of {} dumps", model.glyphs.more(), number(total))
+        }
         true => format!("{} {}", number(total), plural(total, "dump")),
         false => format!(
             "{} of {} {}",
@@ -29,6 +32,10 @@ pub(super) fn header(model: &Model, buffer: &mut Buffer, area: Rect) {
     }
     if !model.facts_wanted.is_empty() && model.dumps.filter().needs_facts() {
         right.push("reading manifests".to_owned());
+    }
+    right.extend(model.dumps.takes_long(model.clock).map(str::to_owned));
+    if model.groups.is_asked() && *model.screen() == Screen::Groups {
+        right.push("grouping".to_owned());
     }
     if model.dumps.listing == Listing::Running {
         right.push("listing".to_owned());
@@ -185,6 +192,7 @@ fn hint(model: &Model, prompt: &Prompt) -> String {
         }
         PromptKind::Filter => match model.dumps.filter().problem.as_deref() {
             Some(problem) => problem.to_owned(),
+            None if model.dumps.is_arranging() => String::new(),
             None => format!("{} match", number(model.dumps.visible_len())),
         },
         PromptKind::Command => {

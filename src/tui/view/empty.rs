@@ -3,7 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
 
-use super::paragraph;
+use super::{chrome::number, paragraph};
 use crate::render::{Tone, terminal_line};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::layout::Regions;
@@ -28,6 +28,15 @@ pub(super) fn dumps(model: &Model, buffer: &mut Buffer, regions: &Regions) {
                 ],
             ));
             lines
+        }
+        _ if model.dumps.is_arranging() || model.groups.is_asked() => {
+            let what = match model.dumps.is_arranging() {
+                true => "looking through",
+                false => "grouping",
+            };
+            let more = model.glyphs.more();
+            let count = number(model.dumps.total());
+            vec![Line::from(format!("{what} {count} dumps {more}"))]
         }
         _ if model.dumps.total() > 0 => unmatched(model),
         Listing::Done => nothing(model),

@@ -8,9 +8,9 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 
 use super::{chrome::number, empty, paragraph, text};
-use crate::render::{Tone, age, bytes, terminal_line};
+use crate::render::{Group, TIMES, Tone, age, bytes, pod_owner, terminal_line};
 use crate::tui::layout::{Regions, columns};
-use crate::tui::model::{BUCKETS, COLUMNS, Column, Group, Model, workload};
+use crate::tui::model::{COLUMNS, Column, Model};
 use crate::tui::pages;
 use crate::tui::styled::{cut, fit};
 
@@ -131,10 +131,17 @@ fn cell(model: &Model, dump: &DumpSummary, column: Column, roomy: bool) -> (Stri
 /// Namespace and pod; where there is little room, what made the pod instead of its long name.
 fn place(dump: &DumpSummary, roomy: bool) -> String {
     let text = match (&dump.namespace, &dump.pod) {
-        (Some(namespace), Some(pod)) if roomy => Some(format!("{namespace}/{pod}")),
-        _ => workload(dump),
+        (Some(namespace), Some(pod)) => {
+            let owner = pod_owner(pod).filter(|_| !roomy);
+            format!("{namespace}/{}", owner.unwrap_or(pod))
+        }
+        (one, other) => one
+            .as_ref()
+            .or(other.as_ref())
+            .map_or("-", |name| name)
+            .to_owned(),
     };
-    terminal_line(text.as_deref().unwrap_or("-"))
+    terminal_line(&text)
 }
 
 /// One row for each crash.
@@ -201,7 +208,7 @@ fn put(buffer: &mut Buffer, x: usize, y: u16, text: &str, style: Style) {
 /// Room of each column; what does not fit has none.
 fn group_rooms(width: usize) -> [usize; 9] {
     let wide = width >= 120;
-    let spark = if wide { BUCKETS } else { 12 };
+    let spark = if wide { TIMES } else { 12 };
     let first = if wide { 5 } else { 0 };
     let images = if wide { width / 6 } else { 0 };
     let exe = if wide { 16 } else { 11 };
@@ -217,10 +224,10 @@ fn group_cells(model: &Model, group: &Group) -> [(String, Style); 9] {
     let now: Timestamp = model.now;
     let wide = usize::from(model.size.0) >= 120;
     let counts: Vec<u32> = if wide {
-        group.buckets.to_vec()
+        group.over_time.to_vec()
     } else {
         group
-            .buckets
+            .over_time
             .chunks(2)
             .map(|pair| pair.iter().sum())
             .collect()
@@ -241,15 +248,10 @@ fn group_cells(model: &Model, group: &Group) -> [(String, Style); 9] {
         .iter()
         .map(|image| short_image(image))
         .collect();
-    let count = usize::try_from(group.count).unwrap_or_default();
-    let signal = group
-        .key
-        .signal
-        .strip_prefix("SIG")
-        .unwrap_or(&group.key.signal);
+    let signal = group.signal.strip_prefix("SIG").unwrap_or(&group.signal);
     [
         (
-            format!("{:>6}", number(count)),
+            format!("{:>6}", number(group.count)),
             model.theme.tone(Tone::Strong),
         ),
         (age(group.last, now), plain),
@@ -258,10 +260,7 @@ fn group_cells(model: &Model, group: &Group) -> [(String, Style); 9] {
             model.glyphs.sparkline(&counts),
             model.theme.tone(Tone::Place),
         ),
-        (
-            terminal_line(&group.key.exe),
-            model.theme.tone(Tone::Strong),
-        ),
+        (terminal_line(&group.exe), model.theme.tone(Tone::Strong)),
         (terminal_line(signal), model.theme.tone(Tone::Bad)),
         (
             model.tops.of(&group.newest).unwrap_or_default().to_owned(),

@@ -1,0 +1,61 @@
+//! What the list can be ordered by.
+
+/// What the list is ordered by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// Newest first.
+    Time,
+    /// Namespace and pod.
+    Workload,
+    /// Program.
+    Exe,
+    /// Signal.
+    Signal,
+    /// What is not complete first.
+    Verdict,
+    /// Largest first.
+    Size,
+    /// Where it crashed.
+    Top,
+}
+
+/// All columns, as they stand from left to right.
+pub const COLUMNS: [Column; 7] = [
+    Column::Time,
+    Column::Workload,
+    Column::Exe,
+    Column::Signal,
+    Column::Verdict,
+    Column::Size,
+    Column::Top,
+];
+
+impl Column {
+    /// Its title.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Time => "AGE",
+            Self::Workload => "WORKLOAD",
+            Self::Exe => "EXE",
+            Self::Signal => "SIGNAL",
+            Self::Verdict => "VERDICT",
+            Self::Size => "SIZE",
+            Self::Top => "TOP FRAME",
+        }
+    }
+
+    /// What `:sort` calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Workload => "workload",
+            Self::Exe => "exe",
+            Self::Signal => "signal",
+            Self::Verdict => "verdict",
+            Self::Size => "size",
+            Self::Top => "top",
+        }
+    }
+}

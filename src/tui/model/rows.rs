@@ -1,0 +1,209 @@
+//! The dumps as they came from the store: rows that never move, known by their numbers.
+//!
+//! Rows lie in pages that are shared: whoever orders, filters or groups them on another thread holds the
+//! very same ones, and nothing is copied. A page that somebody else holds is never written to.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use cdh_bundle::DumpId;
+use cdh_store::DumpSummary;
+
+use crate::tui::filter::Haystack;
+
+/// Small pages are put together until they hold so many rows.
+const PAGE: usize = 4096;
+/// Values that are offered to complete a word: more than one looks through.
+const OFFERED: usize = 200;
+
+/// A dump and what the filter looks at.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// As its key describes it.
+    pub dump: DumpSummary,
+    /// What words are looked for in.
+    pub haystack: Haystack,
+}
+
+impl Row {
+    /// Of a dump.
+    #[must_use]
+    pub fn new(dump: DumpSummary) -> Self {
+        Self {
+            haystack: Haystack::of(&dump),
+            dump,
+        }
+    }
+}
+
+/// Rows by their numbers; a copy costs next to nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    pages: Vec<Arc<Vec<Row>>>,
+    /// Number of each page's first row.
+    starts: Vec<u32>,
+    count: u32,
+}
+
+impl Rows {
+    /// How many there are: the number of the next one.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// The row with this number.
+    #[must_use]
+    pub fn get(&self, number: u32) -> Option<&Row> {
+        let page = self.starts.partition_point(|start| *start <= number);
+        let page = page.checked_sub(1)?;
+        let place = number.checked_sub(*self.starts.get(page)?)?;
+        self.pages.get(page)?.get(place as usize)
+    }
+
+    /// The dump of the row with this number.
+    #[must_use]
+    pub fn dump(&self, number: u32) -> Option<&DumpSummary> {
+        self.get(number).map(|row| &row.dump)
+    }
+
+    fn add(&mut self, page: Vec<Row>) {
+        let start = self.count;
+        let added = u32::try_from(page.len()).unwrap_or(u32::MAX);
+        self.count = self.count.saturating_add(added);
+        match self.pages.last_mut().and_then(Arc::get_mut) {
+            Some(last) if last.len() + page.len() <= PAGE => last.extend(page),
+            _ => {
+                self.pages.push(Arc::new(page));
+                self.starts.push(start);
+            }
+        }
+    }
+}
+
+impl PartialEq for Rows {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<Vec<Row>>, &Arc<Vec<Row>>)| Arc::ptr_eq(a, b);
+        self.count == other.count && self.pages.iter().zip(&other.pages).all(same)
+    }
+}
+
+/// The rows of one listing, and what finds them.
+#[derive(Clone, Debug, Default)]
+pub struct Shelf {
+    /// The rows.
+    pub rows: Rows,
+    numbers: HashMap<DumpId, u32>,
+    namespaces: HashSet<String>,
+    pods: HashSet<String>,
+    exes: HashSet<String>,
+    signals: HashSet<String>,
+    fingerprints: HashSet<String>,
+}
+
+impl Shelf {
+    /// Puts a page behind the others; tells the number of its first row.
+    pub fn add(&mut self, page: Vec<Row>) -> u32 {
+        fn note(names: &mut HashSet<String>, name: Option<&str>) {
+            if let Some(name) = name.filter(|name| !names.contains(*name)) {
+                names.insert(name.to_owned());
+            }
+        }
+        let first = self.rows.count();
+        for (number, row) in (first..).zip(&page) {
+            let dump = &row.dump;
+            self.numbers.insert(dump.id, number);
+            note(&mut self.namespaces, dump.namespace.as_deref());
+            note(&mut self.pods, dump.pod.as_deref());
+            note(&mut self.signals, Some(&dump.signal));
+            note(&mut self.fingerprints, dump.fingerprint.as_deref());
+            match std::str::from_utf8(dump.exe.as_bytes()) {
+                Ok(exe) if !exe.contains('\\') => note(&mut self.exes, Some(exe)),
+                _ => note(&mut self.exes, Some(&dump.exe.to_string())),
+            }
+        }
+        self.rows.add(page);
+        first
+    }
+
+    /// The number of a dump's row.
+    #[must_use]
+    pub fn number(&self, id: DumpId) -> Option<u32> {
+        self.numbers.get(&id).copied()
+    }
+
+    /// The ids of all dumps, in no order.
+    pub fn ids(&self) -> impl Iterator<Item = DumpId> + '_ {
+        self.numbers.keys().copied()
+    }
+
+    /// The first of the values that a term of the filter could have and that begin so.
+    #[must_use]
+    pub fn values(&self, term: &str, start: &str) -> Vec<String> {
+        let all = match term {
+            "namespace" | "ns" => &self.namespaces,
+            "pod" => &self.pods,
+            "exe" => &self.exes,
+            "signal" | "sig" => &self.signals,
+            "fingerprint" | "fp" => &self.fingerprints,
+            _ => return Vec::new(),
+        };
+        let mut found: Vec<&String> = all.iter().filter(|name| name.starts_with(start)).collect();
+        if found.len() > OFFERED {
+            found.select_nth_unstable(OFFERED);
+            found.truncate(OFFERED);
+        }
+        found.sort_unstable();
+        found.into_iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::tests::dump;
+
+    #[test]
+    fn rows_keep_their_numbers_and_copies_what_they_held() {
+        let page = |range: std::ops::Range<usize>| range.map(dump).map(Row::new).collect();
+        let mut shelf = Shelf::default();
+        assert_eq!(shelf.add(page(0..3)), 0);
+        assert_eq!(shelf.add(page(3..5)), 3);
+        assert_eq!(shelf.rows.pages.len(), 1, "small pages are put together");
+        let copy = shelf.rows.clone();
+        assert_eq!(shelf.add(page(5..9)), 5);
+        for number in 0..9 {
+            let id = dump(number as usize).id;
+            assert_eq!(shelf.rows.dump(number).map(|dump| dump.id), Some(id));
+            assert_eq!(shelf.number(id), Some(number));
+        }
+        assert_eq!((copy.count(), copy.get(5).is_none()), (5, true));
+        assert!(shelf.rows.get(9).is_none() && Rows::default().get(0).is_none());
+    }
+
+    #[test]
+    fn first_values_of_many_are_offered_in_order() {
+        let mut shelf = Shelf::default();
+        let rows = (0..1000).map(|n| {
+            let mut dump = dump(n);
+            dump.pod = Some(format!("pod-{:04}", n * 7 % 1000));
+            Row::new(dump)
+        });
+        shelf.add(rows.collect());
+        let pods = shelf.values("pod", "pod-0");
+        assert_eq!(pods.len(), OFFERED);
+        assert_eq!(
+            (pods[0].as_str(), pods[199].as_str()),
+            ("pod-0000", "pod-0199")
+        );
+        assert_eq!(shelf.values("pod", "pod-0999"), ["pod-0999"]);
+        assert_eq!(shelf.values("ns", "pay"), ["payments"]);
+        assert!(shelf.values("colour", "").is_empty());
+    }
+}
