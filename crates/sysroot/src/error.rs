@@ -44,7 +44,7 @@ pub enum PullError {
         what: String,
     },
     /// Any other answer.
-    #[error("registry `{registry}` answers {status} for {what}")]
+    #[error("registry `{registry}` answers {status} for {what}{said}")]
     Status {
         /// Its host.
         registry: String,
@@ -52,6 +52,8 @@ pub enum PullError {
         what: String,
         /// HTTP status.
         status: u16,
+        /// What it said, after a colon; empty where it said nothing.
+        said: String,
     },
     /// Redirects without an end, or to a place that must not be followed.
     #[error("registry `{registry}` redirects {problem}")]

@@ -1,22 +1,40 @@
 //! Image indexes and manifests, OCI's and Docker's: from a name to the layers of the core's platform.
+//!
+//! What such a document looks like is `oci_client`'s; that it is small enough, says what it is and names
+//! things that can be checked is looked at here, before and after.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use cdh_elfcore::Machine;
-use serde::Deserialize;
+use oci_client::config::{Architecture, Os};
+use oci_client::manifest::{
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, ImageIndexEntry,
+    OCI_IMAGE_INDEX_MEDIA_TYPE, OCI_IMAGE_MEDIA_TYPE, OciDescriptor, OciImageIndex,
+    OciImageManifest, Platform, Versioned,
+};
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::registry::Ask;
 use crate::{Cache, Digest, ImageReference, PullError, Registry};
 
 /// What we can read. Docker's schema 1 has no digests of its own and is gone from registries.
-const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json, \
-    application/vnd.oci.image.manifest.v1+json, \
-    application/vnd.docker.distribution.manifest.v2+json";
+const ACCEPT: [&str; 4] = [
+    OCI_IMAGE_INDEX_MEDIA_TYPE,
+    IMAGE_MANIFEST_LIST_MEDIA_TYPE,
+    OCI_IMAGE_MEDIA_TYPE,
+    IMAGE_MANIFEST_MEDIA_TYPE,
+];
+/// The version of all of these.
+const SCHEMA: i32 = 2;
 /// The distribution specification asks registries to take 4 MiB.
 const MAX_MANIFEST: u64 = 4 << 20;
 /// Docker has 127 at most; others more.
 const MAX_LAYERS: usize = 512;
+/// Platforms, attestations and signatures of one image. A million would fit into a manifest, but as
+/// structures not into memory.
+const MAX_MANIFESTS: usize = 4096;
 /// No layer is larger: what claims to be only wants to keep us busy.
 const MAX_LAYER: u64 = 64 << 30;
 /// Indexes may hold indexes.
@@ -38,33 +56,80 @@ pub(crate) struct Image {
     pub(crate) layers: Vec<LayerBlob>,
 }
 
-#[derive(Deserialize)]
-struct Document {
-    #[serde(default)]
-    manifests: Option<Vec<Descriptor>>,
-    #[serde(default)]
-    layers: Option<Vec<Descriptor>>,
+/// Which of the two a document is, told before it becomes structures.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Shape {
+    manifests: Option<Count>,
+    layers: Option<Count>,
 }
 
-#[derive(Deserialize)]
-struct Descriptor {
-    digest: String,
-    #[serde(default)]
-    size: u64,
-    #[serde(default, rename = "mediaType")]
-    media_type: String,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-    #[serde(default)]
-    platform: Option<Platform>,
+/// How many elements an array has; they are not kept.
+struct Count(usize);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Counter;
+        impl<'de> Visitor<'de> for Counter {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Count, A::Error> {
+                let mut count: usize = 0;
+                while elements.next_element::<IgnoredAny>()?.is_some() {
+                    count = count.saturating_add(1);
+                }
+                Ok(Count(count))
+            }
+        }
+        deserializer.deserialize_seq(Counter)
+    }
 }
 
-#[derive(Deserialize)]
-struct Platform {
-    #[serde(default)]
-    architecture: String,
-    #[serde(default)]
-    os: String,
+/// A document of one of the two kinds.
+enum Document {
+    Image(Box<OciImageManifest>),
+    Index(OciImageIndex),
+}
+
+impl Document {
+    fn parse(bytes: &[u8]) -> Result<Self, String> {
+        fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())
+        }
+        let versioned: Versioned = read(bytes)?;
+        if versioned.schema_version != SCHEMA {
+            return Err(format!(
+                "it is of schema {}, which has no digests that could be checked",
+                versioned.schema_version
+            ));
+        }
+        let shape: Shape = read(bytes)?;
+        let said = versioned.media_type.as_deref();
+        let says_index = matches!(
+            said,
+            Some(OCI_IMAGE_INDEX_MEDIA_TYPE | IMAGE_MANIFEST_LIST_MEDIA_TYPE)
+        );
+        let says_image = matches!(said, Some(OCI_IMAGE_MEDIA_TYPE | IMAGE_MANIFEST_MEDIA_TYPE));
+        match (shape.manifests, shape.layers) {
+            // Two readers of one digest could see two images (CVE-2021-41190).
+            (Some(_), Some(_)) => Err("it is an image and an index at once".to_owned()),
+            (Some(_), None) if says_image => Err("it is an index and says it is none".to_owned()),
+            (None, Some(_)) if says_index => Err("it is an image and says it is none".to_owned()),
+            (Some(Count(count)), None) if count > MAX_MANIFESTS => {
+                Err(format!("it holds {count} manifests"))
+            }
+            (None, Some(Count(count))) if count > MAX_LAYERS => {
+                Err(format!("it has {count} layers"))
+            }
+            (Some(_), None) => read(bytes).map(Self::Index),
+            (None, Some(_)) => read(bytes).map(Box::new).map(Self::Image),
+            (None, None) => Err("it has neither layers nor manifests".to_owned()),
+        }
+    }
 }
 
 /// Where documents come from.
@@ -76,7 +141,7 @@ pub(crate) struct Source<'a> {
 
 impl Source<'_> {
     fn document(&self, image: &ImageReference) -> Result<(Vec<u8>, Digest), PullError> {
-        if let Some(digest) = image.digest
+        if let Some(digest) = image.digest()
             && let Some(bytes) = self.cache.document(digest)
         {
             return Ok((bytes, digest));
@@ -88,11 +153,11 @@ impl Source<'_> {
         let path = format!("manifests/{}", image.version());
         let ask = Ask {
             path: &path,
-            accept: ACCEPT,
+            accept: &ACCEPT.join(", "),
             range: None,
             what: &what,
         };
-        let (bytes, digest) = registry.document(image, &ask, image.digest, MAX_MANIFEST)?;
+        let (bytes, digest) = registry.document(image, &ask, image.digest(), MAX_MANIFEST)?;
         self.cache.keep_document(digest, &bytes);
         Ok((bytes, digest))
     }
@@ -112,24 +177,19 @@ pub(crate) fn resolve(
             what: format!("manifest {digest}"),
             problem,
         };
-        let document: Document =
-            serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-        match (document.manifests, document.layers) {
-            (Some(manifests), _) => {
-                let chosen = choose(&manifests, machine)?;
+        match Document::parse(&bytes).map_err(malformed)? {
+            Document::Index(index) => {
+                let chosen = choose(&index.manifests, machine)?;
                 let digest = Digest::parse(&chosen.digest)
                     .ok_or_else(|| malformed("a digest in it is none".to_owned()))?;
                 at = at.at(digest);
             }
-            (None, Some(layers)) => {
-                let layers = layers_of(&layers).map_err(malformed)?;
+            Document::Image(image) => {
+                let layers = layers_of(&image.layers).map_err(malformed)?;
                 return Ok(Image {
                     reference: at,
                     layers,
                 });
-            }
-            (None, None) => {
-                return Err(malformed("it has neither layers nor manifests".to_owned()));
             }
         }
     }
@@ -139,41 +199,43 @@ pub(crate) fn resolve(
     })
 }
 
-fn layers_of(layers: &[Descriptor]) -> Result<Vec<LayerBlob>, String> {
-    if layers.len() > MAX_LAYERS {
-        return Err(format!("it has {} layers", layers.len()));
-    }
-    let layer = |descriptor: &Descriptor| {
+fn layers_of(layers: &[OciDescriptor]) -> Result<Vec<LayerBlob>, String> {
+    let layer = |descriptor: &OciDescriptor| {
         let digest = Digest::parse(&descriptor.digest);
         let digest = digest.ok_or_else(|| "a layer's digest is not `sha256:`".to_owned())?;
-        if descriptor.size > MAX_LAYER {
-            return Err(format!("layer {digest} claims {} bytes", descriptor.size));
-        }
+        let size = u64::try_from(descriptor.size).ok();
+        let size = size
+            .filter(|size| *size <= MAX_LAYER)
+            .ok_or_else(|| format!("layer {digest} claims {} bytes", descriptor.size))?;
         Ok(LayerBlob {
             digest,
-            size: descriptor.size,
-            annotations: descriptor.annotations.clone(),
+            size,
+            annotations: descriptor.annotations.clone().unwrap_or_default(),
         })
     };
     // Attestations and the like are manifests too, with layers that are no file systems.
-    let is_tar = |descriptor: &&Descriptor| {
+    let is_tar = |descriptor: &&OciDescriptor| {
         descriptor.media_type.is_empty() || descriptor.media_type.contains("tar")
     };
     layers.iter().filter(is_tar).rev().map(layer).collect()
 }
 
 /// The manifest for the core's processor. The variant (`v8`) is not in a core, so the first one counts.
-fn choose(manifests: &[Descriptor], machine: Machine) -> Result<&Descriptor, PullError> {
+fn choose(manifests: &[ImageIndexEntry], machine: Machine) -> Result<&ImageIndexEntry, PullError> {
     let wanted = match machine {
-        Machine::X86_64 => "amd64",
-        Machine::Aarch64 => "arm64",
-        Machine::Other(_) => "",
+        Machine::X86_64 => Some(Architecture::Amd64),
+        Machine::Aarch64 => Some(Architecture::ARM64),
+        Machine::Other(_) => None,
     };
-    let fits = |one: &&Descriptor| {
-        let platform = one.platform.as_ref();
-        platform
-            .is_some_and(|it| it.architecture == wanted && (it.os.is_empty() || it.os == "linux"))
+    let runs = |platform: &Platform| {
+        let is_linux = match &platform.os {
+            Os::Linux => true,
+            Os::Other(name) => name.is_empty(),
+            _ => false,
+        };
+        is_linux && wanted.as_ref() == Some(&platform.architecture)
     };
+    let fits = |one: &&ImageIndexEntry| one.platform.as_ref().is_some_and(runs);
     if let Some(found) = manifests.iter().find(fits) {
         return Ok(found);
     }
@@ -183,19 +245,98 @@ fn choose(manifests: &[Descriptor], machine: Machine) -> Result<&Descriptor, Pul
         _ => {
             let names = manifests.iter().filter_map(|one| {
                 let it = one.platform.as_ref()?;
-                (it.architecture != "unknown").then(|| format!("{}/{}", it.os, it.architecture))
+                let is_known = it.architecture != Architecture::Other("unknown".to_owned());
+                is_known.then(|| format!("{}/{}", it.os, it.architecture))
             });
             Err(PullError::Platform {
-                wanted: format!(
-                    "linux/{}",
-                    if wanted.is_empty() {
-                        machine.to_string()
-                    } else {
-                        wanted.to_owned()
-                    }
-                ),
+                wanted: match wanted {
+                    Some(architecture) => format!("linux/{architecture}"),
+                    None => format!("linux/{machine}"),
+                },
                 offered: names.take(16).collect::<Vec<_>>().join(", "),
             })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn layers(text: &str) -> Result<Vec<LayerBlob>, String> {
+        match Document::parse(text.as_bytes())? {
+            Document::Image(image) => layers_of(&image.layers),
+            Document::Index(_) => panic!("an index"),
+        }
+    }
+
+    /// As Docker 17 pushed it and as buildkit does today; what neither knows is left alone.
+    #[test]
+    fn manifests_of_either_kind_are_read_with_whatever_else_is_in_them() {
+        for (media, layer, more) in [
+            (
+                "application/vnd.docker.distribution.manifest.v2+json",
+                "application/vnd.docker.image.rootfs.diff.tar.gzip",
+                "",
+            ),
+            (
+                "application/vnd.oci.image.manifest.v1+json",
+                "application/vnd.oci.image.layer.v1.tar+zstd",
+                r#""annotations": {"a": "b"}, "subject": null, "future": [1, {"x": 2}],"#,
+            ),
+        ] {
+            let text = format!(
+                r#"{{"schemaVersion": 2, "mediaType": "{media}", {more}
+                    "config": {{"mediaType": "x", "size": 2, "digest": "{DIGEST}", "data": "e30="}},
+                    "layers": [
+                        {{"mediaType": "{layer}", "size": 5, "digest": "{DIGEST}", "urls": ["https://x/y"]}},
+                        {{"mediaType": "application/vnd.in-toto+json", "size": 7, "digest": "none"}}
+                    ]}}"#
+            );
+            let found = layers(&text).unwrap();
+            assert_eq!(found.len(), 1, "{media}");
+            assert_eq!(found[0].size, 5);
+        }
+    }
+
+    #[test]
+    fn documents_that_are_no_manifest_are_refused_for_what_they_are() {
+        let layer = |size: &str| {
+            format!(
+                r#"{{"schemaVersion": 2, "config": {{"mediaType": "x", "size": 2, "digest": "{DIGEST}"}},
+                    "layers": [{{"mediaType": "tar", "size": {size}, "digest": "{DIGEST}"}}]}}"#
+            )
+        };
+        assert!(layers(&layer("9")).is_ok());
+        let many = format!(
+            r#"{{"schemaVersion": 2, "manifests": [{}]}}"#,
+            vec!["{}"; 1_000_000].join(",")
+        );
+        let both = r#"{"schemaVersion": 2, "manifests": [], "layers": []}"#;
+        let false_index = r#"{"schemaVersion": 2, "layers": [],
+            "mediaType": "application/vnd.oci.image.index.v1+json"}"#;
+        for (text, expected) in [
+            ("[]", "invalid length"),
+            ("[2, null]", "invalid type"),
+            ("{}", "schemaVersion"),
+            (r#"{"schemaVersion": 1, "fsLayers": []}"#, "schema 1"),
+            (r#"{"schemaVersion": 2}"#, "neither layers nor manifests"),
+            (r#"{"schemaVersion": 2, "layers": []}"#, "config"),
+            (r#"{"schemaVersion": 2, "layers": {}}"#, "an array"),
+            (both, "an image and an index at once"),
+            (false_index, "says it is none"),
+            (&many, "1000000 manifests"),
+            (&layer("-1"), "claims -1 bytes"),
+            (&layer("68719476737"), "claims 68719476737 bytes"),
+            (&layer("99999999999999999999"), "invalid"),
+        ] {
+            let problem = layers(text).unwrap_err();
+            assert!(
+                problem.contains(expected),
+                "{problem} instead of {expected}"
+            );
         }
     }
 }

@@ -112,7 +112,7 @@ impl<'a> Sysroot<'a> {
         let lock = self
             .image
             .reference
-            .digest
+            .digest()
             .and_then(|digest| cache.lock(digest));
         let mut plan = Plan::new(cache, &blobs, wanted.to_vec());
         if !plan.is_done() || wanted.iter().any(|one| one.need == Need::Passing) {
@@ -158,7 +158,7 @@ impl<'a> Sysroot<'a> {
     ) -> (Plan<'p>, Option<PullError>) {
         let progress = self.options.progress;
         progress.started(
-            &format!("pulling from {}", self.image.reference.repository),
+            &format!("pulling from {}", self.image.reference.repository()),
             None,
         );
         let shared = Shared {

@@ -1,25 +1,31 @@
-//! Names of images.
+//! Names of images: `oci_client`'s references, each with a digest that we can check or with none.
+//!
+//! They are taken apart here, by the same grammar. The crate's own parser makes a regular expression of it,
+//! with letters of all scripts in its tags: 16 MiB of memory, a quarter of what a pull may take, and 40 ms,
+//! for one name. `names_are_taken_as_the_crate_takes_them` compares the two.
 
 use std::fmt;
+use std::net::{Ipv6Addr, SocketAddrV6};
+
+use oci_client::Reference;
 
 use crate::{Digest, PullError};
 
-/// Registry of names that name none.
-const DEFAULT_REGISTRY: &str = "docker.io";
+/// Registry of names that name none, and its names for itself.
+const DOCKER_HUB: &str = "docker.io";
+const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 /// A repository's name is no longer (OCI distribution specification).
 const MAX_NAME: usize = 255;
+const MAX_TAG: usize = 128;
+/// A host, a repository, a tag and a digest are shorter.
+const MAX_TEXT: usize = 1024;
+const DEFAULT_TAG: &str = "latest";
 
 /// `registry/repository@sha256:…`, or a tag where a person gave one by hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageReference {
-    /// Host, with a port where one was given.
-    pub registry: String,
-    /// Path in the registry.
-    pub repository: String,
-    /// Tag, used only where there is no digest.
-    pub tag: Option<String>,
-    /// Identity.
-    pub digest: Option<Digest>,
+    reference: Reference,
+    digest: Option<Digest>,
 }
 
 impl ImageReference {
@@ -29,10 +35,13 @@ impl ImageReference {
     /// When it is none.
     pub fn parse(text: &str) -> Result<Self, PullError> {
         let bad = |problem| PullError::Reference {
-            text: text.to_owned(),
+            text: text.chars().take(MAX_TEXT).collect(),
             problem,
         };
         let name = text.split_once("://").map_or(text, |(_, rest)| rest);
+        if name.len() > MAX_TEXT {
+            return Err(bad("it is too long"));
+        }
         let (name, digest) = match name.split_once('@') {
             Some((name, digest)) => {
                 let digest = Digest::parse(digest)
@@ -47,80 +56,142 @@ impl ImageReference {
         };
         let (registry, repository) = match name.split_once('/') {
             Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (host, rest),
-            _ => (DEFAULT_REGISTRY, name),
+            _ => (DOCKER_HUB, name),
         };
-        let registry = match registry {
-            "index.docker.io" | "registry-1.docker.io" => DEFAULT_REGISTRY,
-            other => other,
+        let registry = match DOCKER_HUB_ALIASES.contains(&registry) {
+            true => DOCKER_HUB,
+            false => registry,
         };
-        let repository = match registry == DEFAULT_REGISTRY && !repository.contains('/') {
+        let repository = match registry == DOCKER_HUB && !repository.contains('/') {
             true => format!("library/{repository}"),
             false => repository.to_owned(),
         };
-        let host_ok = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
-        if registry.is_empty() || !registry.chars().all(host_ok) {
+        if !is_registry(registry) {
             return Err(bad("its registry is no host name"));
         }
-        let part_ok = |part: &str| {
-            let word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            !part.is_empty() && !part.starts_with('.') && part.chars().all(word)
-        };
-        if repository.len() > MAX_NAME || !repository.split('/').all(part_ok) {
+        if repository.len() > MAX_NAME || !repository.split('/').all(is_component) {
             return Err(bad("its repository is not a name"));
         }
-        if tag.is_some_and(|tag| !part_ok(tag)) {
+        if !tag.is_none_or(is_tag) {
             return Err(bad("its tag is not a name"));
         }
-        Ok(Self {
-            registry: registry.to_owned(),
-            repository,
-            tag: tag.map(str::to_owned),
-            digest,
-        })
+        let (registry, tag) = (registry.to_owned(), tag.map(str::to_owned));
+        let reference = match (tag, digest.map(|digest| digest.to_string())) {
+            (None, None) => Reference::with_tag(registry, repository, DEFAULT_TAG.to_owned()),
+            (Some(tag), None) => Reference::with_tag(registry, repository, tag),
+            (None, Some(digest)) => Reference::with_digest(registry, repository, digest),
+            (Some(tag), Some(digest)) => {
+                Reference::with_tag_and_digest(registry, repository, tag, digest)
+            }
+        };
+        Ok(Self { reference, digest })
+    }
+
+    /// Host, with a port where one was given.
+    #[must_use]
+    pub fn registry(&self) -> &str {
+        self.reference.registry()
+    }
+
+    /// Path in the registry.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        self.reference.repository()
+    }
+
+    /// Identity, where it is known.
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
     }
 
     /// What stands for the manifest in an address.
-    pub(crate) fn version(&self) -> String {
-        match (&self.digest, &self.tag) {
-            (Some(digest), _) => digest.to_string(),
-            (None, Some(tag)) => tag.clone(),
-            (None, None) => "latest".to_owned(),
-        }
+    pub(crate) fn version(&self) -> &str {
+        let digest = self.reference.digest();
+        digest.or(self.reference.tag()).unwrap_or(DEFAULT_TAG)
     }
 
     /// The same repository at `digest`.
     #[must_use]
     pub fn at(&self, digest: Digest) -> Self {
         Self {
+            reference: self.reference.clone_with_digest(digest.to_string()),
             digest: Some(digest),
-            tag: None,
-            ..self.clone()
         }
     }
 }
 
 impl fmt::Display for ImageReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.repository)?;
-        match (&self.digest, &self.tag) {
-            (Some(digest), _) => write!(f, "@{digest}"),
-            (None, Some(tag)) => write!(f, ":{tag}"),
-            (None, None) => Ok(()),
+        // A tag beside a digest says nothing: the digest is what is taken.
+        match self.digest {
+            Some(digest) => write!(f, "{}/{}@{digest}", self.registry(), self.repository()),
+            None => self.reference.fmt(f),
         }
     }
+}
+
+/// A host with or without a port. Addresses of IPv6 are beyond the crate's parser, and Docker takes them.
+fn is_registry(registry: &str) -> bool {
+    if let Some(inner) = registry.strip_prefix('[') {
+        let bare = inner.strip_suffix(']');
+        return bare.is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok())
+            || (!inner.contains('%') && registry.parse::<SocketAddrV6>().is_ok());
+    }
+    let (host, port) = match registry.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (registry, None),
+    };
+    let label = |label: &str| {
+        let inside = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        !label.is_empty()
+            && label.chars().all(inside)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let number = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    host.split('.').all(label) && port.is_none_or(number)
+}
+
+/// Words of small letters and digits, with `.`, `_`, `__` or any number of `-` between them.
+fn is_component(component: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let between = |separator: &str| {
+        matches!(separator, "" | "." | "_" | "__") || separator.chars().all(|c| c == '-')
+    };
+    component.starts_with(is_word)
+        && component.ends_with(is_word)
+        && component.split(is_word).all(between)
+}
+
+fn is_tag(tag: &str) -> bool {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    tag.len() <= MAX_TAG
+        && tag.starts_with(word)
+        && tag.chars().all(|c| word(c) || ".-".contains(c))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn references_are_read_as_runtimes_print_them() {
         let hex = "0".repeat(64);
         for (text, expected) in [
-            ("nginx", "docker.io/library/nginx".to_owned()),
+            ("nginx", "docker.io/library/nginx:latest".to_owned()),
             ("me/app:1.2", "docker.io/me/app:1.2".to_owned()),
-            ("localhost:5000/a/b", "localhost:5000/a/b".to_owned()),
+            (
+                "registry-1.docker.io/nginx:1",
+                "docker.io/library/nginx:1".to_owned(),
+            ),
+            ("localhost:5000/a/b", "localhost:5000/a/b:latest".to_owned()),
+            ("[::1]:5000/a/b:x", "[::1]:5000/a/b:x".to_owned()),
+            (
+                &format!("[2001:db8::1]/a@sha256:{hex}"),
+                format!("[2001:db8::1]/a@sha256:{hex}"),
+            ),
             (
                 &format!("quay.io/x/y:v1@sha256:{hex}"),
                 format!("quay.io/x/y@sha256:{hex}"),
@@ -146,8 +217,36 @@ mod tests {
             "user@host/x",
             "reg.io/x:a/b c",
             "reg.io//x",
+            "reg.io/x:\u{fc}ber",
+            "reg.io/x:a\nb",
+            "reg.io/Upper",
+            "[::1/x",
+            "[::1%lo]:5000/x",
+            "[fe80::1%25lo]/x",
+            "[reg.io]/x",
+            &format!("reg.io/{}", "a".repeat(256)),
+            &format!("reg.io/x:{}", "a".repeat(129)),
+            &format!("reg.io/x@sha512:{}", "0".repeat(128)),
+            &"a/".repeat(1 << 20),
         ] {
             assert!(ImageReference::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_taken_as_the_crate_takes_them(
+            text in "([a0][aB0.:_-]{0,5}/|localhost(:0)?/|index\\.docker\\.io/)?[aB0._-]{0,5}(/[aB0._-]{1,4})?(:[aB0._-]{0,4})?(@sha256:0{63,65})?"
+        ) {
+            prop_assume!(!text.contains("://"));
+            let theirs = Reference::try_from(text.as_str()).ok();
+            // It takes `B/0` for a repository of Docker Hub and `a.b_c` for a host. Docker does not.
+            let is_docker_s = |one: &Reference| {
+                !one.repository().contains(char::is_uppercase) && is_registry(one.registry())
+            };
+            let theirs = theirs.filter(is_docker_s);
+            let ours = ImageReference::parse(&text).ok();
+            prop_assert_eq!(ours.map(|ours| ours.reference), theirs);
         }
     }
 }

@@ -118,7 +118,7 @@ impl Place<'_> {
             .take(length)
             .read_to_end(&mut bytes)
             .map_err(|source| PullError::Unreachable {
-                registry: self.image.registry.clone(),
+                registry: self.image.registry().to_owned(),
                 source,
             })?;
         Ok((bytes.len() as u64 == length).then_some(bytes))

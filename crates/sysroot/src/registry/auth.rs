@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use serde::Deserialize;
+use oci_client::token_cache::RegistryToken;
 use ureq::http;
 
 use super::credentials::Credential;
@@ -89,12 +89,6 @@ fn parameters(text: &str) -> Vec<(String, String)> {
 pub(crate) fn basic(user: &str, password: &str) -> String {
     let pair = format!("{user}:{password}");
     format!("Basic {}", base64_simd::STANDARD.encode_to_string(pair))
-}
-
-#[derive(Deserialize)]
-struct TokenAnswer {
-    token: Option<String>,
-    access_token: Option<String>,
 }
 
 /// The registry that wants a token.
@@ -199,13 +193,16 @@ pub(crate) fn token(
                     what: format!("the token for `{}`", asker.registry),
                     problem,
                 };
-                let answer: TokenAnswer =
-                    serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-                let token = answer.token.or(answer.access_token).filter(|token| {
-                    // It becomes a header.
+                let answer = serde_json::from_slice::<RegistryToken>(&bytes);
+                // It becomes a header.
+                let usable = |token: &&str| {
                     !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
-                });
-                token.ok_or_else(|| malformed("it holds none".to_owned()))
+                };
+                let token = answer.as_ref().ok().map(RegistryToken::token);
+                token
+                    .filter(usable)
+                    .map(str::to_owned)
+                    .ok_or_else(|| malformed("it holds none".to_owned()))
             }
             401 | 403 => Err(denied(match secret {
                 true => "its token server refuses our credentials".to_owned(),
@@ -215,6 +212,7 @@ pub(crate) fn token(
                 registry: asker.registry.to_owned(),
                 what: "a token".to_owned(),
                 status,
+                said: String::new(),
             }),
         };
     }

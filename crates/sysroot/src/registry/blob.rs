@@ -151,7 +151,7 @@ impl<'r> BlobReader<'r> {
                 return Err(match error {
                     Some(source) if source.kind() == io::ErrorKind::TimedOut => {
                         PullError::Unreachable {
-                            registry: self.image.registry.clone(),
+                            registry: self.image.registry().to_owned(),
                             source,
                         }
                     }

@@ -85,7 +85,7 @@ impl Mirrors {
 
     /// Where to look for an image, in order.
     pub(crate) fn endpoints(&self, image: &ImageReference) -> Result<Vec<Endpoint>, PullError> {
-        let name = format!("{}/{}", image.registry, image.repository);
+        let name = format!("{}/{}", image.registry(), image.repository());
         let matching = |rule: &&Rule| rule.rest(&name).is_some();
         let rule = self
             .0
@@ -97,13 +97,13 @@ impl Mirrors {
         };
         if rule.blocked {
             return Err(PullError::Denied {
-                registry: image.registry.clone(),
-                repository: image.repository.clone(),
+                registry: image.registry().to_owned(),
+                repository: image.repository().to_owned(),
                 said: "it is blocked in registries.conf".to_owned(),
             });
         }
         let rest = rule.rest(&name).unwrap_or_default();
-        let by_digest = image.digest.is_some();
+        let by_digest = image.digest().is_some();
         let wanted = |mirror: &&Mirror| match mirror.pull.as_deref() {
             Some("digest-only") => by_digest,
             Some("tag-only") => !by_digest,

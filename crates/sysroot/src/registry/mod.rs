@@ -6,6 +6,7 @@
 mod auth;
 mod blob;
 mod credentials;
+mod envelope;
 mod mirrors;
 mod transport;
 
@@ -168,7 +169,7 @@ impl Registry {
             .take(limit.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(|source| PullError::Unreachable {
-                registry: image.registry.clone(),
+                registry: image.registry().to_owned(),
                 source,
             })?;
         self.count(bytes.len() as u64);
@@ -203,7 +204,7 @@ impl Registry {
             }
         }
         Err(last.unwrap_or(PullError::NotFound {
-            registry: image.registry.clone(),
+            registry: image.registry().to_owned(),
             what: ask.what.to_owned(),
         }))
     }
@@ -219,27 +220,20 @@ impl Registry {
         let mut tried = 0;
         loop {
             tried += 1;
-            let (error, wait) = match self.get_once(endpoint, ask) {
+            let (error, answer) = match self.get_once(endpoint, ask) {
                 Ok(answer) => match problem(&answer, endpoint, ask) {
                     None => return Ok(answer),
-                    Some(error) => {
-                        let wait = answer.headers().get("retry-after").and_then(|value| {
-                            value
-                                .to_str()
-                                .ok()?
-                                .trim()
-                                .parse()
-                                .ok()
-                                .map(Duration::from_secs)
-                        });
-                        (error, wait)
-                    }
+                    Some(error) => (error, Some(answer)),
                 },
                 Err(error) => (error, None),
             };
             if !error.is_unreachable() || tried >= attempts {
-                return Err(error);
+                return Err(match answer {
+                    Some(answer) => envelope::explained(error, answer),
+                    None => error,
+                });
             }
+            let wait = answer.as_ref().and_then(retry_after);
             std::thread::sleep(wait.unwrap_or(pause).min(MAX_PAUSE));
             pause = pause.saturating_mul(2);
         }
@@ -417,6 +411,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What the registry wants us to wait, in seconds; dates are not understood.
+fn retry_after(answer: &http::Response<Body>) -> Option<Duration> {
+    let value = answer.headers().get("retry-after")?.to_str().ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
 fn problem(answer: &http::Response<Body>, endpoint: &Endpoint, ask: &Ask<'_>) -> Option<PullError> {
     let registry = endpoint.host.clone();
     match answer.status().as_u16() {
@@ -439,6 +439,7 @@ fn problem(answer: &http::Response<Body>, endpoint: &Endpoint, ask: &Ask<'_>) ->
             registry,
             what: ask.what.to_owned(),
             status,
+            said: String::new(),
         }),
     }
 }

@@ -243,3 +243,33 @@ fn nobody_there_and_nothing_there_are_told_apart() {
         "{error}"
     );
 }
+
+#[test]
+fn registry_that_explains_itself_is_quoted_and_one_that_rambles_is_not() {
+    let envelope =
+        br#"{"errors":[{"code":"TOOMANYREQUESTS","message":"pull rate limit reached"}]}"#;
+    for (status, body, expected) in [
+        (
+            429,
+            envelope.to_vec(),
+            "TOOMANYREQUESTS: pull rate limit reached",
+        ),
+        (
+            403,
+            envelope.to_vec(),
+            "access is forbidden: TOOMANYREQUESTS",
+        ),
+        (500, vec![b' '; 32 << 20], "answers 500 for manifest"),
+    ] {
+        let server = HttpServer::start(move |_| HttpAnswer {
+            body: body.clone(),
+            ..HttpAnswer::status(status).with("retry-after", "0")
+        });
+        let server = server.unwrap();
+        let name = format!("{}/app@{}", server.address, digest_of(b"x"));
+        let error = Desk::new().pull(Some(&registry()), &name, &[]);
+        let error = error.err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+        assert!(error.len() < 400, "{error}");
+    }
+}
