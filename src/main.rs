@@ -19,17 +19,16 @@ mod settings;
 mod tui;
 mod when;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
-
-use clap::Parser;
 
 fn main() -> ExitCode {
     // Installed as the handler itself, the kernel passes its arguments and nothing else.
-    let mut words = std::env::args_os();
-    if cdh_agent::invoked_as_handler(words.next().as_ref()) {
-        return ExitCode::from(cdh_agent::handle(words.collect()));
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    if cdh_agent::invoked_as_handler(words.first()) {
+        return ExitCode::from(cdh_agent::handle(words.split_off(1)));
     }
-    let cli = match args::Cli::try_parse() {
+    let cli = match args::Cli::from_words(&words) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors; a closed pipe is no reason to complain.

@@ -3,15 +3,38 @@
 //! ```text
 //! core size u32le | file size u32le | debug file size u32le | core | file | debug file | split DWARF
 //! ```
-//! `cargo xtask fuzz seeds` writes such inputs from real crashes.
+//! `cargo xtask fixtures --seeds DIR` writes such inputs from real crashes. An input that takes more than a
+//! second of the processor is a find; the clock of the wall would count the time in which the fuzzer was
+//! stopped for others.
 
 #![no_main]
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cdh_elfcore::{CoreFile, ElfObject};
 use cdh_symbolize::{
     BacktraceOptions, Bytes, LoadedModule, SectionArena, Surroundings, backtrace_with, module_needs,
 };
 use libfuzzer_sys::fuzz_target;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Milliseconds of the processor, all threads together.
+const LIMIT: u64 = 1000;
+/// What the slowest input so far took.
+static SLOWEST: AtomicU64 = AtomicU64::new(50);
+
+fn processor_time() -> u64 {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+}
+
+fn check_time(start: u64) {
+    let took = processor_time() - start;
+    if took > SLOWEST.fetch_max(took, Ordering::Relaxed) {
+        eprintln!("slowest input so far: {took} ms");
+    }
+    assert!(took <= LIMIT, "this input takes {took} ms");
+}
 
 struct Split<'a>(&'a [u8]);
 
@@ -35,6 +58,12 @@ fn part<'a>(rest: &mut &'a [u8], size: &[u8]) -> &'a [u8] {
 }
 
 fuzz_target!(|data: &[u8]| {
+    let start = processor_time();
+    run(data);
+    check_time(start);
+});
+
+fn run(data: &[u8]) {
     let Some((head, mut rest)) = data.split_at_checked(12) else { return };
     let core = part(&mut rest, &head[..4]);
     let file = part(&mut rest, &head[4..8]);
@@ -57,4 +86,4 @@ fuzz_target!(|data: &[u8]| {
     let threads = &threads[..threads.len().min(8)];
     let _ = module_needs(threads, &core, &loaded, &arena, &options);
     let _ = backtrace_with(threads, &core, &loaded, &arena, &options, &Split(rest));
-});
+}

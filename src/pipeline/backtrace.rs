@@ -31,6 +31,8 @@ pub struct NamedStacks {
     pub analysis: Analysis,
     /// What sources of files said that could not help.
     pub remarks: Vec<anyhow::Error>,
+    /// What was read for it: a command that ends soon need not give it back piece by piece.
+    _read: (Vec<FoundModule>, SectionArena),
 }
 
 impl Dump {
@@ -104,9 +106,11 @@ pub fn name_stacks(
         &options,
         &surroundings,
     );
+    drop(loaded);
     NamedStacks {
         backtrace,
         analysis,
         remarks,
+        _read: (modules, arena),
     }
 }

@@ -105,13 +105,12 @@ pub(crate) fn cdh() -> Result<PathBuf> {
     Ok(target().join("debug").join("cdh"))
 }
 
-/// Builds `cdh` as users have it and tells where it is.
+/// Builds `cdh` as users have it, the static binary of the image, and tells where it is.
 pub(crate) fn cdh_release() -> Result<PathBuf> {
-    if let Some(built) = std::env::var_os("CDH_BENCH_CDH") {
-        return Ok(PathBuf::from(built));
+    match std::env::var_os("CDH_BENCH_CDH") {
+        Some(built) => Ok(PathBuf::from(built)),
+        None => static_cdh(Optimized::Fully),
     }
-    succeed(cargo().args(["build", "--quiet", "--release", "-p", "cdh"]))?;
-    Ok(target().join("release").join("cdh"))
 }
 
 /// Runs the tests of the store that take a server, with the one on this port.

@@ -49,6 +49,36 @@ pub(crate) struct Note<'data> {
     pub(crate) data: &'data [u8],
 }
 
+/// What stands before the name of a note.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoteHeader {
+    kind: u32,
+    /// Of header, name, data and what pads them; never 0.
+    pub(crate) size: u64,
+}
+
+impl NoteHeader {
+    /// `None` where fewer than twelve bytes are left.
+    pub(crate) fn parse(data: &[u8], align: u64) -> Option<Self> {
+        let align = if align == 8 { 8 } else { 4 };
+        let (name, contents) = (u32_at(data, 0)?, u32_at(data, 4)?);
+        let start = 12_u64.saturating_add(name.into()).next_multiple_of(align);
+        let size = start
+            .saturating_add(contents.into())
+            .next_multiple_of(align);
+        let kind = u32_at(data, 8)?;
+        Some(Self { kind, size })
+    }
+
+    /// Whether [`CoreNotes::add`] takes notes of this kind.
+    pub(crate) fn is_understood(self) -> bool {
+        matches!(
+            self.kind,
+            NT_PRSTATUS | NT_PRPSINFO | NT_SIGINFO | NT_AUXV | NT_FILE
+        )
+    }
+}
+
 /// Walks notes whose parts are padded to `align` (4 or 8) bytes; ends at the first that is cut off.
 pub(crate) struct Notes<'data> {
     rest: &'data [u8],

@@ -136,6 +136,8 @@ impl ByteSource for FileSource {
 /// Bytes that are read at once: of most stacks the frames take less than a page, and of a thousand stacks
 /// each block more is megabytes that are copied in vain.
 const BLOCK: u64 = 4 << 10;
+/// Reads of this size and more are not kept.
+const PIECE: u64 = 2 << 10;
 /// Blocks that are kept: 2 MiB, enough for the threads that are unwound at the same time.
 const BLOCKS: u64 = 512;
 
@@ -192,7 +194,7 @@ impl ByteSource for BlockSource {
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         // Who reads so much at once keeps it too.
-        if buf.len() as u64 >= BLOCK {
+        if buf.len() as u64 >= PIECE {
             return self.file.read_at(offset, buf);
         }
         let mut done = 0_usize;
@@ -228,7 +230,7 @@ mod tests {
             content.len(),
         ];
         for from in ends {
-            for length in [0, 1, 8, 100, 4096, BLOCK as usize + 1] {
+            for length in [0, 1, 8, 100, PIECE as usize, 4096, BLOCK as usize + 1] {
                 let mut found = vec![0; length];
                 let count = source.read_at(from as u64, &mut found).unwrap();
                 let expected = &content[from..(from + length).min(content.len())];

@@ -96,6 +96,80 @@ fn core_of_a_real_crash_tells_what_happened() {
     assert_eq!(mini.head().mappings(), head.mappings());
 }
 
+/// A core of that many threads, with their floating-point registers and a list of files that is larger than
+/// what is read at once, laid out as the kernel does.
+fn many_threads(count: u32) -> Vec<u8> {
+    let mut notes = Vec::new();
+    let mut note = |name: &[u8; 8], kind: u32, data: &[u8]| {
+        let name_size = name.iter().position(|byte| *byte == 0).unwrap() + 1;
+        notes.extend_from_slice(&u32::try_from(name_size).unwrap().to_le_bytes());
+        notes.extend_from_slice(&u32::try_from(data.len()).unwrap().to_le_bytes());
+        notes.extend_from_slice(&kind.to_le_bytes());
+        notes.extend_from_slice(name);
+        notes.extend_from_slice(data);
+        notes.resize(notes.len().next_multiple_of(4), 0);
+    };
+    for thread in 1..=count {
+        let mut status = [0; 336];
+        status[32..36].copy_from_slice(&thread.to_le_bytes());
+        note(b"CORE\0\0\0\0", 1, &status);
+        if thread == 1 {
+            let files = 4000_u64;
+            let mut list = [files.to_le_bytes(), 1_u64.to_le_bytes()].concat();
+            for file in 1..=files {
+                let range = [file << 20, (file << 20) + 4096, 0];
+                list.extend(range.into_iter().flat_map(u64::to_le_bytes));
+            }
+            (0..files).for_each(|file| list.extend(format!("/file/{file}\0").bytes()));
+            note(b"CORE\0\0\0\0", 0x4649_4c45, &list);
+        }
+        note(b"CORE\0\0\0\0", 2, &[0x22; 512]);
+        note(b"LINUX\0\0\0", 0x202, &[0x11; 2697]);
+    }
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let fields: [(usize, u64); 13] = [
+        (2, 4),
+        (2, 62),
+        (4, 1),
+        (8, 0),
+        (8, 64),
+        (8, 0),
+        (4, 0),
+        (2, 64),
+        (2, 56),
+        (2, 1),
+        (2, 0),
+        (2, 0),
+        (2, 0),
+    ];
+    for (size, value) in fields {
+        bytes.extend_from_slice(&value.to_le_bytes()[..size]);
+    }
+    bytes.extend_from_slice(&4_u64.to_le_bytes());
+    for value in [120, 0, 0, notes.len() as u64, 0, 4] {
+        bytes.extend_from_slice(&value.to_le_bytes());
+    }
+    bytes.extend_from_slice(&notes);
+    bytes
+}
+
+#[test]
+fn notes_of_many_threads_say_the_same_read_piece_by_piece() {
+    let bytes = many_threads(300);
+    let streamed = CoreHead::from_reader(&mut bytes.as_slice()).unwrap();
+    let stored = CoreHead::from_source(&bytes).unwrap();
+    assert_eq!(streamed.threads().len(), 300);
+    assert_eq!(streamed.mappings().len(), 4000);
+    let ids = |head: &CoreHead| -> Vec<u32> { head.threads().iter().map(|t| t.tid).collect() };
+    assert_eq!(ids(&stored), ids(&streamed));
+    assert_eq!(ids(&stored), (1..=300).collect::<Vec<_>>());
+    assert_eq!(stored.mappings(), streamed.mappings());
+    // Cut in the middle of them, it says what is there.
+    let cut = CoreHead::from_source(&bytes[..bytes.len() - 300_000].to_vec()).unwrap();
+    assert!((150..300).contains(&cut.threads().len()));
+    assert_eq!(ids(&cut), ids(&streamed)[..cut.threads().len()]);
+}
+
 /// A core with more segments than `e_phnum` can count, laid out as the kernel does.
 fn many_segments(count: u64) -> Vec<u8> {
     let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();

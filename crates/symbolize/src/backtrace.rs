@@ -16,6 +16,8 @@ use crate::{
 const FRAMES: usize = 1 << 20;
 const FRAMES_OF_A_THREAD: usize = 256;
 
+/// Threads that are unwound sooner than helpers are started for them.
+const FEW: usize = 32;
 /// Threads are unwound in so many tasks by each core, so that one deep stack does not hold up the rest.
 const TASKS_OF_A_CORE: usize = 4;
 const LARGEST_TASK: usize = 256;
@@ -58,9 +60,9 @@ pub struct Backtrace {
 /// Where the time went, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Elapsed {
-    /// Unwinding of all threads.
+    /// Unwinding of all threads; debug information is opened meanwhile.
     pub unwind_micros: u64,
-    /// Naming of all frames.
+    /// Naming of all frames, after that.
     pub symbolize_micros: u64,
 }
 
@@ -119,9 +121,25 @@ pub fn backtrace_with(
 ) -> Backtrace {
     let modules = with_vdso(modules, memory, arena);
     let start = Instant::now();
-    let stacks = unwind_all(threads, memory, &modules, options);
-    let unwound = Instant::now();
     let symbolizer = Symbolizer::new(&modules, arena, surroundings);
+    let unwinder = Unwinder::new(&modules);
+    let unwind = || {
+        let stacks = unwind_all(&unwinder, threads, memory, options);
+        (stacks, Instant::now())
+    };
+    // Opening what the crashing thread needs takes longest: it begins while the others are unwound.
+    let open = || {
+        let crashing = threads.first().map(|thread| {
+            let limit = options.max_frames.min(FRAMES_OF_A_THREAD);
+            unwinder.unwind(&thread.registers, memory, limit)
+        });
+        symbolizer.open(crashing.iter().flat_map(|(frames, _)| frames));
+    };
+    let (stacks, unwound) = if is_many(threads, options) {
+        rayon::join(unwind, open).0
+    } else {
+        unwind()
+    };
     let table = symbolizer.look_up(stacks.iter().map(|(frames, _)| frames));
     let mut lines = symbolizer.lines(&table);
     let name = |(index, (thread, (frames, stop))): (usize, (&Thread, (&[UnwoundFrame], Stop)))| {
@@ -159,7 +177,7 @@ pub fn module_needs(
     options: &BacktraceOptions,
 ) -> Vec<ModuleNeed> {
     let modules = with_vdso(modules, memory, arena);
-    let stacks = unwind_all(threads, memory, &modules, options);
+    let stacks = unwind_all(&Unwinder::new(&modules), threads, memory, options);
     let mut needs = needs_of(&modules, stacks.iter().flat_map(|(frames, _)| frames));
     // The vdso has no file, and nobody ships its debug file with a crash.
     let is_vdso = |need: &ModuleNeed| {
@@ -187,12 +205,11 @@ fn with_vdso<'data>(
 }
 
 fn unwind_all(
+    unwinder: &Unwinder<'_>,
     threads: &[Thread],
     memory: &(dyn Memory + Sync),
-    modules: &[LoadedModule<'_>],
     options: &BacktraceOptions,
 ) -> Stacks {
-    let unwinder = Unwinder::new(modules);
     let count = if options.all_threads {
         threads.len()
     } else {
@@ -203,9 +220,7 @@ fn unwind_all(
         .unwrap_or(FRAMES)
         .max(FRAMES_OF_A_THREAD);
     let wanted = threads.get(..count).unwrap_or_default();
-    let tasks = rayon::current_num_threads().saturating_mul(TASKS_OF_A_CORE);
-    let size = count.div_ceil(tasks.max(1)).clamp(1, LARGEST_TASK);
-    let unwind = |(number, task): (usize, &[Thread])| {
+    let unwind = |number: usize, task: &[Thread]| {
         let limits = task.iter().enumerate().map(|(index, thread)| {
             // The first one is the one that crashed.
             let limit = match (number, index) {
@@ -216,7 +231,17 @@ fn unwind_all(
         });
         unwinder.unwind_many(limits, memory)
     };
-    Stacks(wanted.par_chunks(size).enumerate().map(unwind).collect())
+    if !is_many(threads, options) {
+        return Stacks(vec![unwind(0, wanted)]);
+    }
+    let tasks = rayon::current_num_threads().saturating_mul(TASKS_OF_A_CORE);
+    let size = count.div_ceil(tasks.max(1)).clamp(1, LARGEST_TASK);
+    let tasks = wanted.par_chunks(size).enumerate();
+    Stacks(tasks.map(|(number, task)| unwind(number, task)).collect())
+}
+
+fn is_many(threads: &[Thread], options: &BacktraceOptions) -> bool {
+    options.all_threads && threads.len() > FEW
 }
 
 /// Unwound stacks in the order of their threads.

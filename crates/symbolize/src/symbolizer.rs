@@ -63,6 +63,22 @@ impl<'data> Symbolizer<'data> {
         }
     }
 
+    /// Opens the debug information that naming `frames` takes, modules in parallel.
+    pub(crate) fn open<'f>(&self, frames: impl IntoIterator<Item = &'f UnwoundFrame>) {
+        let unknown = |frame: &UnwoundFrame| {
+            let (module, at) = (frame.module?, frame.lookup_svma()?);
+            (!self.remembers(module, at.0)).then_some(module)
+        };
+        let mut modules: Vec<usize> = frames.into_iter().filter_map(unknown).collect();
+        modules.sort_unstable();
+        modules.dedup();
+        modules.par_iter().for_each(|&module| {
+            if let Some(loaded) = self.modules.get(module) {
+                self.debug_info(module, loaded);
+            }
+        });
+    }
+
     /// Looks up the addresses of all frames of `stacks`, modules in parallel.
     pub fn look_up<'f>(
         &self,
@@ -74,19 +90,25 @@ impl<'data> Symbolizer<'data> {
                 wanted.entry(module).or_default().push(at.0);
             }
         }
-        let found = wanted
-            .into_par_iter()
-            .flat_map_iter(|(module, mut addresses)| {
-                addresses.sort_unstable();
-                addresses.dedup();
-                let found = self.find(module, &addresses);
-                addresses
-                    .into_iter()
-                    .map(move |at| (module, Svma(at)))
-                    .zip(found)
-                    .collect::<Vec<_>>()
-            });
-        let found = found.collect();
+        wanted.values_mut().for_each(|addresses| {
+            addresses.sort_unstable();
+            addresses.dedup();
+        });
+        let find = |(module, addresses): (usize, Vec<u64>)| {
+            let found = self.find(module, &addresses);
+            let places = addresses.into_iter().map(move |at| (module, Svma(at)));
+            places.zip(found).collect::<Vec<_>>()
+        };
+        // Symbol tables and what is remembered are read sooner than helpers are started for them.
+        let is_work = |(module, addresses): (&usize, &Vec<u64>)| {
+            self.modules.get(*module).is_some_and(has_debug_info)
+                && !addresses.iter().all(|at| self.remembers(*module, *at))
+        };
+        let found: HashMap<(usize, Svma), Found> = if wanted.iter().any(is_work) {
+            wanted.into_par_iter().flat_map_iter(find).collect()
+        } else {
+            wanted.into_iter().flat_map(find).collect()
+        };
         let pairs = tail_call::find(self, stacks, &found);
         self.remember(&found, &pairs);
         SymbolTable {
@@ -104,6 +126,12 @@ impl<'data> Symbolizer<'data> {
             Some((identity, memo.unwrap_or_default()))
         };
         self.memos.get(module)?.get_or_init(open).as_ref()
+    }
+
+    /// Whether an earlier run knew this address.
+    fn remembers(&self, module: usize, at: u64) -> bool {
+        let memo = self.memo(module);
+        memo.is_some_and(|(_, memo)| memo.found.contains_key(&at))
     }
 
     /// Keeps what this run has found out that earlier ones had not.

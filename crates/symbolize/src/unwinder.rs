@@ -10,7 +10,7 @@
 mod cfi;
 mod code;
 mod guess;
-mod page;
+mod piece;
 mod sigreturn;
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,7 @@ use cdh_elfcore::{Avma, Machine, Memory, Registers, Svma};
 
 use crate::LoadedModule;
 use cfi::{Cache, ModuleCfi};
-use page::PageMemory;
+use piece::PieceMemory;
 
 /// What most stacks of waiting threads have at most.
 const USUAL_FRAMES: usize = 12;
@@ -176,7 +176,7 @@ impl<'m> Unwinder<'m> {
         threads: impl ExactSizeIterator<Item = (&'t Registers, usize)>,
         memory: &dyn Memory,
     ) -> (Vec<UnwoundFrame>, Vec<(usize, Stop)>) {
-        let memory = &PageMemory::over(memory);
+        let memory = &PieceMemory::over(memory);
         let mut cache = self.caches().pop().unwrap_or_default();
         // One allocation for most: those of many threads at a time wait for one another in the kernel.
         let mut frames = Vec::with_capacity(threads.len().saturating_mul(USUAL_FRAMES));
