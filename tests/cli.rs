@@ -15,6 +15,8 @@ mod images;
 mod node_settings;
 #[path = "cli/s3.rs"]
 mod s3;
+#[path = "cli/stored_modules.rs"]
+mod stored_modules;
 #[path = "cli/tui.rs"]
 mod tui;
 

@@ -144,7 +144,7 @@ pub enum Command {
     Import(ImportArgs),
     /// Delete dumps from the store
     Rm(RmArgs),
-    /// Delete the dumps that limits on age, number and size do not let stay
+    /// Delete the dumps that limits on age, number and size do not let stay, and modules nobody needs
     Gc(GcArgs),
     /// Print an address with which anybody can download a dump for a while
     Share(ShareArgs),
@@ -535,6 +535,10 @@ pub struct GcArgs {
     /// Delete the oldest until all together take no more: 500G, 2T
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_total: Option<u64>,
+    /// Of the modules that agents keep in the store, delete those that no dump which stays needs and that
+    /// are older (a day at least)
+    #[arg(long, value_name = "WHEN", default_value = "7d")]
+    pub modules_older_than: String,
     /// Tell what would be deleted and delete nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -1,10 +1,17 @@
 //! `cdh gc`: deletes the dumps that the given limits do not let stay: those that are too old, those of
 //! which there are enough newer ones of the same crash, and the oldest when all together take too much
 //! room. Each limit holds for itself; without any, nothing is deleted.
+//!
+//! With them go the modules that agents kept in the store and that no dump needs any more, once they are a
+//! week old. `--older-than` alone may name a time before the first dump: then only modules go.
+
+use std::collections::BTreeSet;
 
 use anyhow::Result;
-use cdh_store::{Catalog, Query, Retention};
-use jiff::Timestamp;
+use cdh_store::{
+    Catalog, DumpSummary, Expired, ObjectKey, Query, Retention, Store, StoreError, StoredModule,
+};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::args::GcArgs;
 use crate::pipeline;
@@ -14,11 +21,22 @@ use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 use crate::when::parse_when;
 
+/// An agent sends a dump's modules before the dump, and trusts those that are in the store already for half
+/// a day: a younger module may be that of a dump which is on its way.
+const YOUNGEST: SignedDuration = SignedDuration::from_hours(24);
+
+/// What is to go.
+struct Doomed {
+    dumps: Vec<(DumpSummary, Expired)>,
+    modules: Vec<StoredModule>,
+}
+
 pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
+    let now = Timestamp::now();
     let oldest = args
         .older_than
         .as_deref()
-        .map(|text| parse_when(text, Timestamp::now()))
+        .map(|text| parse_when(text, now))
         .transpose()?;
     let retention = Retention {
         oldest,
@@ -30,10 +48,12 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
         let hint = "give `--older-than 30d`, `--keep-per-fingerprint 5` or `--max-total 500G`";
         return Err(failure.hint(hint).into());
     }
+    let modules_before = parse_when(&args.modules_older_than, now)?.min(now - YOUNGEST);
     let store = pipeline::open_store(settings)?;
-    let dumps = Catalog::new(store.as_ref())
-        .find(&Query::default())
-        .map_err(|error| pipeline::store_failure(error, "list"))?;
+    let listed = |error| pipeline::store_failure(error, "list");
+    let catalog = Catalog::new(store.as_ref());
+    let dumps = catalog.find(&Query::default()).map_err(listed)?;
+    let known: BTreeSet<ObjectKey> = dumps.iter().map(|dump| dump.key.clone()).collect();
     // What only its name makes a dump of is never deleted without having been looked at.
     let (dumps, unsure): (Vec<_>, Vec<_>) = dumps.into_iter().partition(|dump| dump.is_certain());
     if !unsure.is_empty() {
@@ -43,24 +63,26 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
         );
     }
     let expired = retention.expired(&dumps);
-    let mut listing = String::new();
-    let mut total = 0;
-    for (dump, why) in &expired {
-        let size = dump.size.map(bytes).unwrap_or_default();
-        total += dump.size.unwrap_or(0);
-        let line = format!(
-            "{} {} {} {} {size}: {}",
-            dump.id,
-            dump.captured_at,
-            dump.exe,
-            dump.signal,
-            why.describe()
-        );
-        listing.push_str(&format!("{}\n", terminal_line(&line)));
-    }
-    let all = dumps.len();
-    let sum = format!("{} of {all} dumps, {}", expired.len(), bytes(total));
-    if expired.is_empty() || args.dry_run {
+    let gone: BTreeSet<&ObjectKey> = expired.iter().map(|(dump, _)| &dump.key).collect();
+    let (stay, all) = (dumps.iter(), dumps.len());
+    let stay: Vec<_> = stay
+        .filter(|dump| !gone.contains(&dump.key))
+        .cloned()
+        .collect();
+    let modules = StoredModule::list(store.as_ref()).map_err(listed)?;
+    let all_modules = modules.len();
+    let old = modules.into_iter().filter(|module| {
+        module
+            .modified
+            .is_some_and(|written| written < modules_before)
+    });
+    let doomed = Doomed {
+        modules: unused(&catalog, old.collect(), &stay),
+        dumps: expired,
+    };
+    let listing = doomed.listing();
+    let sum = doomed.sum(all, all_modules);
+    if doomed.is_empty() || args.dry_run {
         super::print(&listing)?;
         eprintln!("{sum} would be deleted");
         return Ok(ExitStatus::Done);
@@ -72,11 +94,83 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
             return Ok(ExitStatus::Interrupted);
         }
     }
-    for (dump, _) in &expired {
-        cdh_store::remove_dump(store.as_ref(), dump)
-            .map_err(|error| pipeline::store_failure(error, "delete from"))?;
+    let failed = |error| pipeline::store_failure(error, "delete from");
+    for (dump, _) in &doomed.dumps {
+        cdh_store::remove_dump(store.as_ref(), dump).map_err(failed)?;
     }
+    delete_modules(store.as_ref(), doomed.modules, &known).map_err(failed)?;
     super::print(&listing)?;
     eprintln!("{sum} deleted");
     Ok(ExitStatus::Done)
+}
+
+/// Those that no dump names; none where that cannot be said.
+fn unused(
+    catalog: &Catalog<'_>,
+    modules: Vec<StoredModule>,
+    dumps: &[DumpSummary],
+) -> Vec<StoredModule> {
+    StoredModule::unused(catalog, modules, dumps).unwrap_or_else(|error| {
+        eprintln!("note: all modules stay, for a dump cannot be read: {error}");
+        Vec::new()
+    })
+}
+
+/// Somebody may have taken an hour to answer: what came since then is asked too.
+fn delete_modules(
+    store: &dyn Store,
+    modules: Vec<StoredModule>,
+    known: &BTreeSet<ObjectKey>,
+) -> Result<(), StoreError> {
+    if modules.is_empty() {
+        return Ok(());
+    }
+    let catalog = Catalog::new(store);
+    let mut new = catalog.find(&Query::default())?;
+    new.retain(|dump| !known.contains(&dump.key));
+    for module in unused(&catalog, modules, &new) {
+        store.delete(&module.key)?;
+    }
+    Ok(())
+}
+
+impl Doomed {
+    fn is_empty(&self) -> bool {
+        self.dumps.is_empty() && self.modules.is_empty()
+    }
+
+    fn listing(&self) -> String {
+        let mut listing = String::new();
+        let mut add = |line: &str| listing.push_str(&format!("{}\n", terminal_line(line)));
+        for (dump, why) in &self.dumps {
+            add(&format!(
+                "{} {} {} {} {}: {}",
+                dump.id,
+                dump.captured_at,
+                dump.exe,
+                dump.signal,
+                dump.size.map(bytes).unwrap_or_default(),
+                why.describe()
+            ));
+        }
+        for module in &self.modules {
+            let size = bytes(module.size);
+            let id = module.build_id();
+            add(&format!("module {id} {size}: no dump needs it"));
+        }
+        listing
+    }
+
+    /// `3 of 10 dumps and 2 of 40 modules, 1.2 GiB`.
+    fn sum(&self, dumps: usize, modules: usize) -> String {
+        let size = |dump: &DumpSummary| dump.size.unwrap_or(0);
+        let total: u64 = self.dumps.iter().map(|(dump, _)| size(dump)).sum::<u64>()
+            + self.modules.iter().map(|module| module.size).sum::<u64>();
+        let beside = match modules {
+            0 => String::new(),
+            _ => format!(" and {} of {modules} modules", self.modules.len()),
+        };
+        let count = self.dumps.len();
+        format!("{count} of {dumps} dumps{beside}, {}", bytes(total))
+    }
 }

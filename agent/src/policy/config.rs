@@ -1,4 +1,4 @@
-//! What an operator may decide: the tables `[policy]` and `[limits]` of the configuration.
+//! What an operator may decide: the table `[policy]` of the configuration.
 //!
 //! ```toml
 //! [policy]
@@ -18,25 +18,10 @@
 //! signal = ["SIGABRT", "SIGSEGV"]
 //! action = "full"
 //! core_limit = "2G"
-//!
-//! [limits]
-//! spool_quota = "20G"
-//! spool_quota_percent = 25         # of the spool's file system; the lower one counts
-//! disk_floor = "1G"
-//! disk_floor_percent = 5           # the higher one counts
-//! core_limit = "8G"
-//! handlers = 4
-//!
-//! [limits.rate]
-//! window = "10m"
-//! fingerprint_full = 1             # then minicores
-//! fingerprint_dumps = 20           # then only counted
-//! workload_full = 10
-//! workload_dumps = 100
 //! ```
 //!
-//! Everything has a default, an unknown name is refused, and [`PolicyConfig::validate`] and
-//! [`LimitsConfig::validate`] say what cannot hold. A rule fits when all that it names fits; one that
+//! Everything has a default, an unknown name is refused, and [`PolicyConfig::validate`] says what cannot
+//! hold. A rule fits when all that it names fits; one that
 //! names nothing fits always. What a pod asks for in its annotations counts beside the rules: of both,
 //! what keeps less. Nothing here opens a file.
 
@@ -44,8 +29,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::size::{Seconds, Size};
-use crate::handler::settings::HandlerSettings;
+use super::size::Size;
 
 /// How much of a crash is kept; each keeps less than the one before.
 #[derive(
@@ -200,125 +184,6 @@ impl Default for PolicyConfig {
     }
 }
 
-/// How many dumps there may be of the same crash, and of the same workload, in a window of time.
-/// 0 means no limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RateConfig {
-    /// How long a window is. It begins with the first crash in it.
-    pub window: Seconds,
-    /// Dumps of one fingerprint with their core; of further ones minicores are kept.
-    pub fingerprint_full: u32,
-    /// Dumps of one fingerprint at all; further crashes are only counted.
-    pub fingerprint_dumps: u32,
-    /// Dumps of one workload (container, or program on the host) with their core.
-    pub workload_full: u32,
-    /// Dumps of one workload at all.
-    pub workload_dumps: u32,
-}
-
-impl Default for RateConfig {
-    fn default() -> Self {
-        Self {
-            window: Seconds(600),
-            fingerprint_full: 10,
-            fingerprint_dumps: 100,
-            workload_full: 30,
-            workload_dumps: 300,
-        }
-    }
-}
-
-impl RateConfig {
-    /// No limits.
-    #[must_use]
-    pub fn unlimited() -> Self {
-        Self {
-            fingerprint_full: 0,
-            fingerprint_dumps: 0,
-            workload_full: 0,
-            workload_dumps: 0,
-            ..Self::default()
-        }
-    }
-
-    /// Whether anything is limited.
-    #[must_use]
-    pub fn limits_anything(&self) -> bool {
-        let counts = [
-            self.fingerprint_full,
-            self.fingerprint_dumps,
-            self.workload_full,
-            self.workload_dumps,
-        ];
-        counts.iter().any(|count| *count > 0)
-    }
-}
-
-/// The table `[limits]`: what captures may take of the node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LimitsConfig {
-    /// Bytes of the whole spool at most; 0 means no limit. When it is reached, the oldest cores are
-    /// given up first, then the oldest minicores, then the oldest dumps.
-    pub spool_quota: Size,
-    /// The same as a part of the spool's file system; 0 means no limit. The lower one counts.
-    pub spool_quota_percent: u8,
-    /// Bytes of the spool's file system that stay free. Without a number 256 MiB, but a twentieth of
-    /// the file system at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk_floor: Option<Size>,
-    /// The same as a part of the file system. The higher one counts.
-    pub disk_floor_percent: u8,
-    /// Bytes of one stored core at most; 0 means no limit.
-    pub core_limit: Size,
-    /// Handlers that copy at once, the others wait with the memory held; 0 means two more than there
-    /// are processors.
-    pub handlers: usize,
-    /// How long a handler waits for its turn before it goes on without.
-    pub handler_wait: Seconds,
-    /// How long a core may take; what was not copied by then is cut off. 0 means no limit.
-    pub copy_time: Seconds,
-    /// Bytes of one minicore at most.
-    pub minicore_limit: Size,
-    /// The cgroup that handlers enter, below the cgroup file system's root: `cdh.slice`. It must be
-    /// there; nothing is entered otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<String>,
-    /// Dumps of the same crash and of the same workload.
-    pub rate: RateConfig,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        Self {
-            spool_quota: Size(0),
-            spool_quota_percent: 50,
-            disk_floor: None,
-            disk_floor_percent: 0,
-            core_limit: Size(0),
-            handlers: 0,
-            handler_wait: Seconds(600),
-            copy_time: Seconds(3600),
-            minicore_limit: Size(16 << 20),
-            cgroup: None,
-            rate: RateConfig::default(),
-        }
-    }
-}
-
-impl LimitsConfig {
-    /// Nothing but the floor of free disk: what a handler without settings goes by.
-    #[must_use]
-    pub fn unlimited() -> Self {
-        Self {
-            spool_quota_percent: 0,
-            rate: RateConfig::unlimited(),
-            ..Self::default()
-        }
-    }
-}
-
 /// What cannot hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -443,92 +308,6 @@ impl Rule {
     }
 }
 
-impl LimitsConfig {
-    /// Says what cannot hold.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let percents = [
-            ("spool_quota_percent", self.spool_quota_percent),
-            ("disk_floor_percent", self.disk_floor_percent),
-        ];
-        for (field, percent) in percents {
-            if percent > 100 {
-                let expected = "a part of the file system is 0 to 100 per cent";
-                return Err(wrong(
-                    format!("limits.{field}"),
-                    &percent.to_string(),
-                    expected,
-                ));
-            }
-        }
-        if self.disk_floor_percent == 100 {
-            let expected = "less than 100, or no core can be stored";
-            return Err(wrong(
-                "limits.disk_floor_percent".to_owned(),
-                "100",
-                expected,
-            ));
-        }
-        if self.handlers > 1024 {
-            let found = self.handlers.to_string();
-            return Err(wrong("limits.handlers".to_owned(), &found, "1024 at most"));
-        }
-        /// Registers and the top of one stack need that much.
-        const SMALLEST: u64 = 64 << 10;
-        /// It is gathered in the handler's memory.
-        const LARGEST: u64 = 256 << 20;
-        if !(SMALLEST..=LARGEST).contains(&self.minicore_limit.0) {
-            let found = self.minicore_limit.to_string();
-            let expected = "a minicore has `64K` to `256M`";
-            return Err(wrong("limits.minicore_limit".to_owned(), &found, expected));
-        }
-        if let Some(cgroup) = &self.cgroup {
-            let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
-            let usable = cgroup.trim_start_matches('/').split('/').all(plain)
-                && !cgroup.contains(['\0', '\n']);
-            if !usable {
-                let expected = "a path such as `cdh.slice` or `system.slice/cdh-handlers.slice`";
-                return Err(wrong("limits.cgroup".to_owned(), cgroup, expected));
-            }
-        }
-        self.rate.validate()
-    }
-
-    /// Puts the limits into the handler's settings.
-    pub fn apply(&self, settings: &mut HandlerSettings) {
-        settings.core_limit = self.core_limit.0;
-        settings.slots = self.handlers;
-        settings.slot_seconds = self.handler_wait.0;
-        settings.copy_seconds = self.copy_time.0;
-        settings.minicore_limit = self.minicore_limit.0;
-        settings.limits = self.clone();
-    }
-}
-
-impl RateConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        if !(1..=31 * 86_400).contains(&self.window.0) {
-            let expected = "a window lasts `1s` to `31d`";
-            let field = "limits.rate.window".to_owned();
-            return Err(wrong(field, &self.window.to_string(), expected));
-        }
-        let pairs = [
-            ("fingerprint", self.fingerprint_full, self.fingerprint_dumps),
-            ("workload", self.workload_full, self.workload_dumps),
-        ];
-        for (what, full, all) in pairs {
-            if all > 0 && full > all {
-                let expected = "not more than the number of all dumps (`…_dumps`)";
-                let field = format!("limits.rate.{what}_full");
-                return Err(wrong(field, &full.to_string(), expected));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// The number of a signal that is given by name or number.
 #[must_use]
 pub fn signal_number(text: &str) -> Option<i32> {
@@ -555,7 +334,8 @@ fn pattern(field: impl Fn() -> String, text: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn wrong(field: String, found: &str, expected: &'static str) -> ConfigError {
+/// What does not hold, in few of its own words.
+pub(super) fn wrong(field: String, found: &str, expected: &'static str) -> ConfigError {
     ConfigError::Value {
         field,
         found: found.chars().take(64).collect(),

@@ -1,6 +1,8 @@
 use serde_json::json;
 
 use super::*;
+use crate::handler::settings::HandlerSettings;
+use crate::policy::{LimitsConfig, RateConfig};
 
 fn policy(value: serde_json::Value) -> PolicyConfig {
     serde_json::from_value(value).unwrap()

@@ -7,13 +7,12 @@
 mod config;
 mod decision;
 mod glob;
+mod limits;
 mod rates;
 mod size;
 
-pub use config::{
-    Action, ConfigError, LimitsConfig, OneOrMore, PolicyConfig, RateConfig, Rule, SetuidPolicy,
-    signal_number,
-};
+pub use config::{Action, ConfigError, OneOrMore, PolicyConfig, Rule, SetuidPolicy, signal_number};
 pub(crate) use decision::{Crash, Decision, Pod};
+pub use limits::{LimitsConfig, RateConfig};
 pub(crate) use rates::{Rates, Subject};
 pub use size::{QuantityError, Seconds, Size};

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{Action, RateConfig};
+use super::config::Action;
+use super::limits::RateConfig;
 use crate::ledger::DropReason;
 use crate::private_file::PrivateDirectory;
 

@@ -7,6 +7,7 @@
 
 mod backoff;
 mod drops;
+mod event;
 mod modules;
 mod plan;
 mod queue;
@@ -32,9 +33,9 @@ use rustix::fs::{FlockOperation, flock};
 
 pub use drops::DropLine;
 pub(crate) use drops::all_told;
+pub use event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 pub use plan::{ShipperOptions, ShippingPlan};
 pub use schedule::{Schedule, ScheduleError};
-pub use sweep::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 
 use crate::ledger::Ledger;
 use crate::paths::AgentPaths;

@@ -7,7 +7,7 @@
 //! through it, or through the node's own root where that came too late, is believed by its build-id
 //! alone. A module that cannot be kept is told and stands in nobody's way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,11 +15,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cdh_bundle::{DumpId, Manifest, ModuleRecord, SpoolEntry, SpoolState};
 use cdh_elfcore::{BuildId, ElfObject, ModuleKind};
-use cdh_store::{ObjectKey, Store, StoreError};
+use cdh_store::{ObjectKey, ObjectStat, Store, StoreError};
+use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::sweep::explain;
@@ -34,6 +35,11 @@ const MAX_FILE: u64 = 4 << 30;
 const HEAD: usize = 64 << 10;
 /// Build-ids that are remembered to be in the store.
 const MAX_KNOWN: usize = 100_000;
+/// `cdh gc` deletes no module that is younger than a day: so long after it was written one is there surely,
+/// and a dump that needs it has as long again to arrive.
+const YOUNG: Duration = Duration::from_secs(12 * 3600);
+/// An older one may go as soon as no dump in the store needs it.
+const SEEN: Duration = Duration::from_secs(60);
 /// The handler writes who crashed within a millisecond of making the entry.
 const IDENTITY_TRIES: u32 = 10;
 const IDENTITY_PAUSE: Duration = Duration::from_millis(1);
@@ -54,7 +60,8 @@ pub(super) struct KeptModules {
 pub(super) struct ModuleKeeper {
     enabled: bool,
     roots: BTreeMap<DumpId, OwnedFd>,
-    known: BTreeSet<BuildId>,
+    /// Until when each is surely there.
+    known: BTreeMap<BuildId, Instant>,
 }
 
 impl ModuleKeeper {
@@ -83,7 +90,8 @@ impl ModuleKeeper {
         }
     }
 
-    /// Brings the modules of a dump into the store.
+    /// Brings the modules of a dump into the store. Called again after the dump was sent, it asks only about
+    /// those that somebody may have removed meanwhile.
     ///
     /// # Errors
     /// When the store does not answer.
@@ -96,6 +104,7 @@ impl ModuleKeeper {
         if !self.enabled {
             return Ok(kept);
         }
+        let now = Instant::now();
         let node = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
         let wanted = manifest
             .modules
@@ -106,32 +115,39 @@ impl ModuleKeeper {
                 kept.missing.push(module.path.to_string());
                 continue;
             };
-            if self.known.contains(id) {
+            if self.known.get(id).is_some_and(|until| *until > now) {
                 continue;
             }
             let key = ObjectKey::parse(&format!("modules/{id}"))?;
-            if store.stat(&key)?.is_none() {
-                let roots = self.roots.get(&manifest.id).into_iter().chain(&node);
-                let file = roots
-                    .filter_map(|root| open_module(root, module, id))
-                    .next();
-                let Some((mut file, size)) = file else {
-                    kept.missing.push(module.path.to_string());
-                    continue;
-                };
-                match store.put(&key, &mut file, size) {
-                    Ok(_) => kept.uploaded += 1,
-                    // Another node was faster, or the file changed under our hands.
-                    Err(StoreError::Conflict { .. }) => {}
-                    Err(StoreError::Length { .. }) => {
+            let surely = match store.stat(&key)? {
+                Some(stat) => surely_there(&stat),
+                None => {
+                    let roots = self.roots.get(&manifest.id).into_iter().chain(&node);
+                    let file = roots
+                        .filter_map(|root| open_module(root, module, id))
+                        .next();
+                    let Some((mut file, size)) = file else {
                         kept.missing.push(module.path.to_string());
                         continue;
+                    };
+                    match store.put(&key, &mut file, size) {
+                        Ok(_) => kept.uploaded += 1,
+                        // Another node was faster, or the file changed under our hands.
+                        Err(StoreError::Conflict { .. }) => {}
+                        Err(StoreError::Length { .. }) => {
+                            kept.missing.push(module.path.to_string());
+                            continue;
+                        }
+                        Err(error) => return Err(error),
                     }
-                    Err(error) => return Err(error),
+                    YOUNG
                 }
+            };
+            if self.known.len() >= MAX_KNOWN {
+                self.known.retain(|_, until| *until > now);
             }
             if self.known.len() < MAX_KNOWN {
-                self.known.insert(id.clone());
+                self.known.insert(id.clone(), now + surely);
             }
         }
         Ok(kept)
@@ -153,6 +169,15 @@ impl ModuleKeeper {
             Err(error) => Some(explain(error)),
         }
     }
+}
+
+/// How long an object that stands in the store will be there.
+fn surely_there(stat: &ObjectStat) -> Duration {
+    let age = stat
+        .modified
+        .and_then(|written| Duration::try_from(Timestamp::now().duration_since(written)).ok());
+    let young = age.and_then(|age| YOUNG.checked_sub(age));
+    young.unwrap_or_default().max(SEEN)
 }
 
 /// The root of the process that an entry is about, as long as there is one.
@@ -276,6 +301,36 @@ mod tests {
                 .uploaded,
             0
         );
+    }
+
+    #[test]
+    fn module_that_was_collected_while_its_dump_was_sent_is_brought_again() {
+        let Some(id) = own_build_id() else {
+            eprintln!("SKIPPED: this program was linked without a build-id");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::create(dir.path()).unwrap();
+        let exe = std::env::current_exe().unwrap().display().to_string();
+        let dump = manifest(vec![module(&exe, Some(id.clone()))]);
+        let mut keeper = ModuleKeeper::new(true);
+        assert_eq!(keeper.keep(&store, &dump).unwrap().uploaded, 1);
+        let file = dir.path().join(format!("modules/{id}"));
+        // Nobody removes a young one, so nobody asks about it.
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(keeper.keep(&store, &dump).unwrap().uploaded, 0);
+        keeper.known.clear();
+        assert_eq!(keeper.keep(&store, &dump).unwrap().uploaded, 1);
+        let week = std::time::SystemTime::now() - 14 * YOUNG;
+        let old = File::options().write(true).open(&file).unwrap();
+        old.set_modified(week).unwrap();
+        keeper.known.clear();
+        assert_eq!(keeper.keep(&store, &dump).unwrap().uploaded, 0);
+        let until = *keeper.known.get(&id).unwrap();
+        assert!(until <= Instant::now() + SEEN);
+        std::fs::remove_file(&file).unwrap();
+        keeper.known.insert(id, Instant::now());
+        assert_eq!(keeper.keep(&store, &dump).unwrap().uploaded, 1);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use cdh_bundle::DumpId;
 use jiff::Timestamp;
 
+use super::event::SetuidDumps;
 use super::schedule::Schedule;
-use super::sweep::SetuidDumps;
 
 /// When dumps go to the store.
 #[derive(Clone, Debug, Default, PartialEq)]

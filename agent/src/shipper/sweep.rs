@@ -12,168 +12,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdh_bundle::{
-    BundleError, BundleWriter, DumpId, Manifest, SpoolEntry, SpoolState, Verdict, list_spool,
-    sweep_spool,
+    BundleError, BundleWriter, DumpId, Manifest, SpoolEntry, SpoolState, list_spool, sweep_spool,
 };
-use cdh_store::{ObjectKey, ShipError, Shipped, Store, StoreError};
+use cdh_store::{ShipError, Store, StoreError};
 
 use super::backoff::StorePatience;
 use super::drops::DropsKeeper;
+use super::event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 use super::modules::ModuleKeeper;
 use super::plan::{Bandwidth, ShipperOptions};
 use super::queue::Queue;
-use super::uploads::{Upload, Uploads};
+use super::uploads::{Done, Upload, Uploads};
 use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
-use crate::policy::SetuidPolicy;
 use crate::spool::{EntryLock, QUARANTINE, SalvageError, Salvaged, salvage};
 use crate::workload::{Enriched, Enricher};
-
-/// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SetuidDumps {
-    /// They stay on the node, in the spool, for root only.
-    #[default]
-    Keep,
-    /// They go into the store like all others.
-    Ship,
-}
-
-impl From<SetuidPolicy> for SetuidDumps {
-    fn from(policy: SetuidPolicy) -> Self {
-        match policy {
-            SetuidPolicy::Ship => Self::Ship,
-            _ => Self::Keep,
-        }
-    }
-}
-
-/// Something the shipper did or could not do.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum ShipperEvent {
-    /// A dump is in the store, and no longer in the spool.
-    Shipped {
-        /// Which.
-        id: DumpId,
-        /// Name of the process, escaped.
-        name: String,
-        /// Its signal.
-        signal: String,
-        /// Whether the core is whole.
-        verdict: Verdict,
-        /// Where it is.
-        key: ObjectKey,
-        /// Bytes of the bundle.
-        bytes: u64,
-        /// How long it took.
-        took: Duration,
-    },
-    /// A sealed dump was seen for the first time, with all that is known of its workload.
-    Sealed {
-        /// What is known of it.
-        manifest: Box<Manifest>,
-    },
-    /// All entries were looked at.
-    Pass,
-    /// What a dead handler left was sealed.
-    Salvaged {
-        /// Which.
-        id: DumpId,
-        /// What is in it.
-        verdict: Verdict,
-    },
-    /// A dump of a setuid program stays on the node.
-    Kept {
-        /// Which.
-        id: DumpId,
-    },
-    /// A pod wants no dumps; this one is gone.
-    Unwanted {
-        /// Which.
-        id: DumpId,
-        /// Whose.
-        why: String,
-    },
-    /// A dump is shipped without a word about its workload.
-    NotEnriched {
-        /// Which.
-        id: DumpId,
-        /// Why.
-        why: String,
-    },
-    /// Files that the process had mapped are not in the store.
-    ModulesNotKept {
-        /// Of which dump.
-        id: DumpId,
-        /// Which, or why.
-        why: String,
-    },
-    /// Nothing can be made of an entry; it is in quarantine.
-    Quarantined {
-        /// Which.
-        id: DumpId,
-        /// Why.
-        why: String,
-    },
-    /// An entry could not be dealt with now; it will be tried again.
-    Failed {
-        /// Which.
-        id: DumpId,
-        /// Why.
-        why: String,
-    },
-    /// The store does not answer; everything waits.
-    StoreFailed {
-        /// Why.
-        why: String,
-        /// When it is tried again.
-        retry_in: Duration,
-    },
-    /// The store answers again.
-    StoreBack,
-    /// Uploads that nobody finished were given up.
-    UploadsAborted {
-        /// How many.
-        count: usize,
-    },
-    /// The store does not tell of unfinished uploads, or does not let go of them.
-    UploadsKept {
-        /// Why.
-        why: String,
-    },
-}
-
-/// Sums of one pass.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct SweepReport {
-    /// Dumps that went into the store.
-    pub shipped: Vec<DumpId>,
-    /// Entries of dead handlers that were sealed.
-    pub salvaged: Vec<DumpId>,
-    /// Entries that went into quarantine.
-    pub quarantined: Vec<DumpId>,
-    /// Dumps of setuid programs that stay.
-    pub kept: Vec<DumpId>,
-    /// Entries that will be tried again.
-    pub failed: Vec<DumpId>,
-    /// Dumps of pods that want none.
-    pub unwanted: Vec<DumpId>,
-    /// Entries whose handlers are at work.
-    pub in_progress: Vec<DumpId>,
-}
-
-/// Why a pass ended early.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SweepError {
-    /// The spool cannot be read.
-    #[error(transparent)]
-    Spool(#[from] BundleError),
-    /// The store does not take anything.
-    #[error("the store takes no dumps")]
-    Store(#[source] StoreError),
-}
 
 /// Failures of one entry after which it goes into quarantine.
 const PATIENCE: u32 = 5;
@@ -360,7 +212,7 @@ impl Sweeper<'_> {
                 let Some(done) = uploads.wait() else {
                     return failure.map_or(Ok(()), Err);
                 };
-                if let Err(error) = self.finish(done.upload, done.result, done.took, report) {
+                if let Err(error) = self.finish(store, done, report) {
                     failure.get_or_insert(error);
                 }
             }
@@ -415,10 +267,7 @@ impl Sweeper<'_> {
             return Ok(None);
         }
         // Before the dump, for afterwards nobody comes back to it.
-        let kept = self.modules.keep(store, manifest);
-        if let Some(why) = ModuleKeeper::remark(&kept) {
-            (self.observer)(&ShipperEvent::ModulesNotKept { id, why });
-        }
+        self.keep_modules(store, manifest);
         let journal = self.journal(id);
         Ok(Some(Upload {
             entry,
@@ -428,14 +277,28 @@ impl Sweeper<'_> {
         }))
     }
 
+    /// Keeps the modules of a dump; what cannot be kept stands in nobody's way.
+    fn keep_modules(&mut self, store: &dyn Store, manifest: &Manifest) {
+        let kept = self.modules.keep(store, manifest);
+        if let Some(why) = ModuleKeeper::remark(&kept) {
+            let id = manifest.id;
+            (self.observer)(&ShipperEvent::ModulesNotKept { id, why });
+        }
+    }
+
     /// What is done after an upload.
     fn finish(
         &mut self,
-        upload: Upload,
-        result: Result<Shipped, ShipError>,
-        took: Duration,
+        store: &dyn Store,
+        done: Done,
         report: &mut SweepReport,
     ) -> Result<(), SweepError> {
+        let Done {
+            upload,
+            result,
+            took,
+            ..
+        } = done;
         let Upload { entry, bundle, .. } = upload;
         let id = entry.id;
         match result {
@@ -450,6 +313,8 @@ impl Sweeper<'_> {
                     bytes: bundle.len(),
                     took,
                 };
+                // While it was sent, `cdh gc` may have removed modules that no other dump needs.
+                self.keep_modules(store, manifest);
                 drop(bundle);
                 self.remove(entry);
                 self.failures.remove(&id);

@@ -14,6 +14,7 @@ use cdh_bundle::{BundleReader, Manifest};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::modules::MODULES;
 use crate::{
     DumpSummary, Listed, ListedObject, Listing, ManifestCache, ObjectKey, Query, ResolveError,
     Store, StoreError,
@@ -30,7 +31,7 @@ const WHOLE_ID: usize = 36;
 /// Where our dumps stand.
 pub(crate) const DUMPS: &str = "dumps/";
 /// Folders that hold no bundles of others.
-const OURS: [&str; 3] = [DUMPS, "drops/", "modules/"];
+const OURS: [&str; 3] = [DUMPS, "drops/", MODULES];
 
 /// The dumps of a store.
 pub struct Catalog<'s> {

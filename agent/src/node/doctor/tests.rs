@@ -1,4 +1,7 @@
+use std::fs;
 use std::os::unix::fs::symlink;
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::*;
 use crate::node::settings::SettingsFiles;

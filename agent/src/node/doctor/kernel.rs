@@ -1,0 +1,246 @@
+//! What the kernel is set to, and what sets it to something else.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+
+use cdh_bundle::RawText;
+use rustix::fs::{Access, access};
+
+use super::Finding;
+use super::places::is_read_only;
+use crate::node::boot::{boot_settings, other_handlers};
+use crate::node::settings::NodeSettings;
+use crate::node::status::{PatternOwner, pattern_owner};
+use crate::paths::AgentPaths;
+
+/// Of the pid namespace that the kernel starts with (`PROC_PID_INIT_INO`).
+const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
+/// The kernel's pipe limit below which a storm loses cores.
+const FEW_PIPES: u32 = 64;
+/// Bytes of the audit log's end that are searched.
+const AUDIT_TAIL: u64 = 1 << 20;
+
+pub(super) fn privileges(paths: &AgentPaths) -> Finding {
+    const CHECK: &str = "privileges";
+    let pattern = &paths.settings.core_pattern;
+    if access(pattern, Access::WRITE_OK).is_ok() && !is_read_only(pattern) {
+        return Finding::good(CHECK, "may change the kernel's core settings");
+    }
+    let what = format!("{} cannot be written", pattern.display());
+    Finding::problem(
+        CHECK,
+        what,
+        "run as root; in a container with `privileged: true` (node.mode split: only the init container)",
+    )
+}
+
+pub(super) fn pid_namespace(root: &Path) -> Finding {
+    const CHECK: &str = "pid namespace";
+    match fs::read_link(root.join("proc/self/ns/pid")) {
+        Ok(link) if link.as_os_str() == FIRST_PID_NAMESPACE => {
+            Finding::good(CHECK, "that of the host")
+        }
+        Ok(_) => Finding::warning(
+            CHECK,
+            "not that of the host: processes cannot be found by their ids",
+            "run the agent's pod with `hostPID: true`",
+        ),
+        Err(error) => Finding::warning(CHECK, format!("unknown: {error}"), "mount /proc"),
+    }
+}
+
+pub(super) fn pattern(paths: &AgentPaths) -> Finding {
+    const CHECK: &str = "core_pattern";
+    let now = NodeSettings::read(&paths.settings).map(|settings| settings.core_pattern.to_string());
+    let now = now.unwrap_or_default();
+    match pattern_owner(paths) {
+        Ok(PatternOwner::Ours) => Finding::good(CHECK, "this agent's"),
+        Ok(PatternOwner::OtherInstallation) => Finding::problem(
+            CHECK,
+            format!("of another installation of cdh: {now}"),
+            "run `cdh agent install` with the same `--state` and `--libexec`, or uninstall the other one",
+        ),
+        Ok(PatternOwner::Foreign) => Finding::problem(
+            CHECK,
+            format!("cores go elsewhere: {now}"),
+            "run `cdh agent install`, or `cdh agent run --manage-node`",
+        ),
+        Err(error) => Finding::problem(CHECK, crate::node::explain(&error), "mount /proc"),
+    }
+}
+
+pub(super) fn userfaultfd(root: &Path) -> Finding {
+    const CHECK: &str = "userfaultfd";
+    let has = root.join("proc/sys/vm/unprivileged_userfaultfd").exists()
+        || root.join("dev/userfaultfd").exists();
+    match has {
+        true => Finding::good(CHECK, "there: memory is held against a SIGKILL"),
+        false => Finding::warning(
+            CHECK,
+            "this kernel has none: who kills a process in the middle of its dump cuts the core",
+            "use a kernel with CONFIG_USERFAULTFD; raise terminationGracePeriodSeconds of what crashes",
+        ),
+    }
+}
+
+pub(super) fn yama(root: &Path) -> Finding {
+    const CHECK: &str = "ptrace";
+    let scope =
+        fs::read_to_string(root.join("proc/sys/kernel/yama/ptrace_scope")).unwrap_or_default();
+    match scope.trim() {
+        "3" => Finding::warning(
+            CHECK,
+            "kernel.yama.ptrace_scope is 3: memory cannot be read directly, cores come from the pipe alone",
+            "set kernel.yama.ptrace_scope to 2 or less; that takes a reboot",
+        ),
+        _ => Finding::good(CHECK, "memory may be read directly"),
+    }
+}
+
+pub(super) fn limits(paths: &AgentPaths) -> Vec<Finding> {
+    let Ok(settings) = NodeSettings::read(&paths.settings) else {
+        return Vec::new();
+    };
+    let pipes = match settings.core_pipe_limit {
+        0 => Finding::warning(
+            "core_pipe_limit",
+            "0: the kernel does not wait for handlers, and what /proc knows may be lost",
+            "run `cdh agent install`, which sets `--core-pipe-limit` 1024",
+        ),
+        few if few < FEW_PIPES => Finding::warning(
+            "core_pipe_limit",
+            format!("{few}: of more crashes at once, no cores are taken"),
+            "run `cdh agent install`, which sets `--core-pipe-limit` 1024",
+        ),
+        many => Finding::good("core_pipe_limit", many.to_string()),
+    };
+    let suid = match settings.suid_dumpable {
+        0 => Finding::warning(
+            "suid_dumpable",
+            "0: programs that gained privileges leave no cores",
+            "run `cdh agent install --suid-dumpable 2`",
+        ),
+        1 => Finding::warning(
+            "suid_dumpable",
+            "1: users may read what privileged programs had in memory",
+            "run `cdh agent install --suid-dumpable 2`",
+        ),
+        _ => Finding::good(
+            "suid_dumpable",
+            "2: cores of privileged programs are for root only",
+        ),
+    };
+    vec![pipes, suid]
+}
+
+pub(super) fn selinux(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+    const CHECK: &str = "SELinux";
+    let enforce = fs::read_to_string(root.join("sys/fs/selinux/enforce")).unwrap_or_default();
+    if enforce.trim() != "1" {
+        return vec![Finding::good(CHECK, "does not enforce anything")];
+    }
+    let directory = paths
+        .handler
+        .parent()
+        .unwrap_or(&paths.handler)
+        .display()
+        .to_string();
+    let way = format!(
+        "label it: `semanage fcontext -a -t bin_t '{directory}(/.*)?' && restorecon -R {directory}`; or use `--mode socket`; in a cluster `seLinuxOptions: {{ type: spc_t }}`"
+    );
+    if let Some(line) = denial(root) {
+        return vec![Finding::problem(
+            CHECK,
+            format!("it denied the handler something: {line}"),
+            way,
+        )];
+    }
+    let mut label = [0; 256];
+    let label = rustix::fs::getxattr(&paths.handler, "security.selinux", &mut label[..])
+        .ok()
+        .and_then(|length| {
+            label
+                .get(..length)
+                .map(|label| RawText::from(label).to_string())
+        });
+    match label {
+        Some(label)
+            if !["bin_t", "usr_t", "lib_t", "container_runtime_exec_t"]
+                .iter()
+                .any(|kind| label.contains(kind)) =>
+        {
+            let what = format!(
+                "it enforces, and the handler is labelled {}: the kernel may not be allowed to start it",
+                label.trim_end_matches("\\0")
+            );
+            vec![Finding::warning(CHECK, what, way)]
+        }
+        _ => vec![Finding::good(
+            CHECK,
+            "enforces, and has denied the handler nothing that is still in the audit log",
+        )],
+    }
+}
+
+/// The last line of the audit log that tells of a denial for the handler.
+fn denial(root: &Path) -> Option<String> {
+    use std::io::{Seek, SeekFrom};
+    let mut file = fs::File::open(root.join("var/log/audit/audit.log")).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(AUDIT_TAIL)))
+        .ok()?;
+    let mut bytes = Vec::new();
+    file.take(AUDIT_TAIL).read_to_end(&mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let line = text.lines().rev().find(|line| {
+        line.contains("avc:")
+            && line.contains("denied")
+            && line.contains(crate::paths::HANDLER_NAME)
+    })?;
+    Some(line.chars().take(300).collect())
+}
+
+pub(super) fn boot(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+    const CHECK: &str = "settings at boot";
+    let wanted =
+        NodeSettings::read(&paths.settings).map(|settings| settings.core_pattern.to_string());
+    let settings = boot_settings(root);
+    let foreign = settings.into_iter().filter(|setting| {
+        setting.name == "kernel.core_pattern"
+            && wanted.as_ref().is_ok_and(|now| *now != setting.value)
+    });
+    let found: Vec<Finding> = foreign
+        .map(|setting| {
+            let file = setting.file.display();
+            let name = setting.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let what = format!("{file} sets {} to `{}` at boot and whenever systemd-sysctl runs", setting.name, setting.value);
+            let way = format!("`cdh agent run --manage-node` sets it anew when it starts; to be safe between: `ln -s /dev/null /etc/sysctl.d/{name}`, or run `cdh agent install` after it");
+            Finding::warning(CHECK, what, way)
+        })
+        .collect();
+    match found.is_empty() {
+        true => vec![Finding::good(
+            CHECK,
+            "no sysctl.d file changes core_pattern",
+        )],
+        false => found,
+    }
+}
+
+pub(super) fn others(root: &Path) -> Vec<Finding> {
+    let others = other_handlers(root).into_iter();
+    others
+        .map(|other| match other.sets_pattern {
+            true => Finding::warning(
+                "other handlers",
+                format!("{} is installed and takes the core pattern when it starts", other.name),
+                format!("stop it: `{}`", other.stop),
+            ),
+            false => Finding::good(
+                "other handlers",
+                format!("{} is installed and gets no cores while this agent does; `--chain` hands them on", other.name),
+            ),
+        })
+        .collect()
+}

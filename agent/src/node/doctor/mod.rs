@@ -1,0 +1,95 @@
+//! What on this node keeps cores from being captured, kept or shipped, and the way around each.
+//!
+//! Looks only, but for one object in the store that is written, read and deleted when that is wanted.
+
+mod kernel;
+mod peers;
+mod places;
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::paths::AgentPaths;
+pub use peers::examine_store;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// As it should be.
+    Good,
+    /// It works, and something is lost under circumstances.
+    Warning,
+    /// Cores are lost or do not arrive.
+    Problem,
+}
+
+/// What was found about one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which thing: `handler directory`.
+    pub check: &'static str,
+    /// How bad it is.
+    pub state: State,
+    /// What was found.
+    pub what: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<String>,
+}
+
+impl Finding {
+    fn good(check: &'static str, what: impl Into<String>) -> Self {
+        Self {
+            check,
+            state: State::Good,
+            what: what.into(),
+            way: None,
+        }
+    }
+
+    fn warning(check: &'static str, what: impl Into<String>, way: impl Into<String>) -> Self {
+        Self {
+            check,
+            state: State::Warning,
+            what: what.into(),
+            way: Some(way.into()),
+        }
+    }
+
+    fn problem(check: &'static str, what: impl Into<String>, way: impl Into<String>) -> Self {
+        Self {
+            check,
+            state: State::Problem,
+            what: what.into(),
+            way: Some(way.into()),
+        }
+    }
+}
+
+/// Looks at the node. `root` is `/`, or what stands for it in a test.
+#[must_use]
+pub fn examine(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+    let mut found = vec![
+        kernel::privileges(paths),
+        kernel::pid_namespace(root),
+        kernel::pattern(paths),
+        places::handler_place(paths, root),
+        places::handler_file(paths),
+        places::state_place(paths),
+        places::room(paths),
+        kernel::userfaultfd(root),
+        kernel::yama(root),
+    ];
+    found.extend(kernel::limits(paths));
+    found.extend(kernel::selinux(paths, root));
+    found.extend(kernel::boot(paths, root));
+    found.extend(kernel::others(root));
+    found.extend(peers::runtimes(paths, root));
+    found.extend(peers::spool(paths));
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Whom the agent speaks to: the store, the container runtimes, itself as it runs.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use cdh_bundle::DumpId;
+use cdh_store::{ObjectKey, Store};
+
+use super::Finding;
+use crate::node::status::status;
+use crate::paths::AgentPaths;
+
+/// Whether the store takes, gives back and deletes an object.
+#[must_use]
+pub fn examine_store(store: &dyn Store) -> Finding {
+    const CHECK: &str = "store";
+    let place = store.describe();
+    let text = b"written by `cdh agent doctor`, may be deleted\n";
+    let key = format!("doctor/{}.txt", DumpId::random());
+    let failed = |verb: &str, error: &dyn std::error::Error, way: &str| {
+        Finding::problem(
+            CHECK,
+            format!("{place}: cannot {verb}: {}", crate::node::explain(error)),
+            way,
+        )
+    };
+    let key = match ObjectKey::parse(&key) {
+        Ok(key) => key,
+        Err(error) => return failed("name an object", &error, "report this"),
+    };
+    if let Err(error) = store.put(&key, &mut &text[..], text.len() as u64) {
+        let way = "check the address, credentials and the permission to write (s3:PutObject); dumps wait in the spool meanwhile";
+        return failed("write", &error, way);
+    }
+    let read = store
+        .read(&key)
+        .map_err(|error| crate::node::explain(&error))
+        .and_then(|source| {
+            let mut bytes = vec![0; text.len()];
+            let count = source
+                .read_at(0, &mut bytes)
+                .map_err(|error| error.to_string())?;
+            bytes.truncate(count);
+            Ok(bytes == text)
+        });
+    let deleted = store.delete(&key);
+    match (read, deleted) {
+        (Ok(true), Ok(())) => {
+            Finding::good(CHECK, format!("{place} takes, gives back and deletes"))
+        }
+        (Ok(false), _) => {
+            let what = format!("{place} gives back something else than was written");
+            Finding::problem(
+                CHECK,
+                what,
+                "look at what stands between this node and the store",
+            )
+        }
+        (Err(why), _) => {
+            let way = "give it the permission to read (s3:GetObject): every dump is verified before it leaves the node";
+            Finding::problem(
+                CHECK,
+                format!("{place}: cannot read what was written: {why}"),
+                way,
+            )
+        }
+        (_, Err(error)) => {
+            let what = format!(
+                "{place}: cannot delete `{key}`: {}",
+                crate::node::explain(&error)
+            );
+            let way = "give it the permission to delete (s3:DeleteObject), or remains of uploads that went wrong stay";
+            Finding::warning(CHECK, what, way)
+        }
+    }
+}
+
+pub(super) fn runtimes(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+    const CHECK: &str = "container runtime";
+    let sockets = paths.workloads.sockets();
+    let is_kubernetes =
+        root.join("var/lib/kubelet").is_dir() || root.join("etc/kubernetes").is_dir();
+    if sockets.is_empty() {
+        return vec![match is_kubernetes {
+            true => Finding::warning(
+                CHECK,
+                "no socket of one is found: dumps will not name their pods' images",
+                "name it: `--cri-socket <PATH>`; in a cluster mount it (`node.criSockets`)",
+            ),
+            false => Finding::good(CHECK, "none: processes of this host only"),
+        }];
+    }
+    let sockets = sockets.into_iter();
+    sockets
+        .map(|socket| match UnixStream::connect(&socket) {
+            Ok(_) => Finding::good(CHECK, format!("{} answers", socket.display())),
+            Err(error) => Finding::problem(
+                CHECK,
+                format!("{} does not answer: {error}", socket.display()),
+                "check `--cri-socket`, and whether the runtime runs; run as root",
+            ),
+        })
+        .collect()
+}
+
+pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
+    const CHECK: &str = "agent";
+    let Ok(status) = status(paths) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    found.push(match status.shipper_running {
+        true => Finding::good(CHECK, "runs"),
+        false => Finding::warning(
+            CHECK,
+            "does not run: dumps stay in the spool",
+            "start `cdh agent run`, or `cdh agent sweep` from time to time",
+        ),
+    });
+    let known =
+        |problem: &&String| !problem.contains("core_pipe_limit") && !problem.contains("is missing");
+    for problem in status.problems.iter().filter(known) {
+        found.push(Finding::warning(
+            CHECK,
+            problem.clone(),
+            "see `cdh agent status`",
+        ));
+    }
+    found
+}

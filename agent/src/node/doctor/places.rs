@@ -1,0 +1,181 @@
+//! Where the handler and the dumps are put: whether programs may be started there, and what room there is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+
+use super::Finding;
+use crate::node::binary::{Linkage, linkage};
+use crate::node::socket::kernel_has_sockets;
+use crate::paths::AgentPaths;
+
+/// Statfs types of file systems in memory: tmpfs, ramfs.
+const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+
+/// The directory itself, or the first one above it that is there.
+pub(super) fn existing(path: &Path) -> PathBuf {
+    let mut path = path;
+    while !path.exists() {
+        match path.parent() {
+            Some(parent) => path = parent,
+            None => break,
+        }
+    }
+    path.to_owned()
+}
+
+pub(super) fn is_read_only(path: &Path) -> bool {
+    statvfs(existing(path)).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+pub(super) fn handler_place(paths: &AgentPaths, root: &Path) -> Finding {
+    const CHECK: &str = "handler directory";
+    let directory = paths.handler.parent().unwrap_or(&paths.handler);
+    let shown = directory.display();
+    let elsewhere = other_place(root);
+    let socket = match kernel_has_sockets() {
+        true => ", or `--mode socket`, where the kernel starts nothing",
+        false => "",
+    };
+    let Ok(disk) = statvfs(existing(directory)) else {
+        return Finding::problem(CHECK, format!("{shown} cannot be looked at"), "run as root");
+    };
+    if disk.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        let what = format!(
+            "{shown} is on a file system that is mounted noexec: the kernel starts nothing there"
+        );
+        return Finding::problem(
+            CHECK,
+            what,
+            format!("choose another one: `--libexec {elsewhere}`{socket}"),
+        );
+    }
+    if disk.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        let what = format!("{shown} is on a file system that is read-only");
+        return Finding::problem(
+            CHECK,
+            what,
+            format!("choose another one: `--libexec {elsewhere}`{socket}"),
+        );
+    }
+    Finding::good(
+        CHECK,
+        format!("{shown} can be written and programs are started from it"),
+    )
+}
+
+/// A place where this operating system lets programs be put and started.
+fn other_place(root: &Path) -> &'static str {
+    let release = fs::read_to_string(root.join("etc/os-release")).unwrap_or_default();
+    let is = |id: &str| {
+        release
+            .lines()
+            .any(|line| line.trim_matches('"') == id || line.replace('"', "") == format!("ID={id}"))
+    };
+    if is("cos") {
+        "/home/kubernetes/bin/cdh"
+    } else if is("bottlerocket") {
+        "/opt/cdh"
+    } else if is("talos") {
+        "/var/lib/cdh/lib"
+    } else if is("rhcos") || is("fedora") {
+        "/usr/local/lib/cdh"
+    } else {
+        "/var/lib/cdh/lib"
+    }
+}
+
+pub(super) fn handler_file(paths: &AgentPaths) -> Finding {
+    const CHECK: &str = "handler";
+    let shown = paths.handler.display();
+    if !paths.handler.exists() {
+        return Finding::problem(
+            CHECK,
+            format!("{shown} is missing"),
+            "run `cdh agent install`",
+        );
+    }
+    if access(&paths.handler, Access::EXEC_OK).is_err() {
+        return Finding::problem(
+            CHECK,
+            format!("{shown} cannot be started"),
+            "run `cdh agent install` again",
+        );
+    }
+    match linkage(&paths.handler) {
+        Ok(Linkage::Static) => Finding::good(CHECK, format!("{shown}, static")),
+        Ok(_) => Finding::warning(
+            CHECK,
+            format!("{shown} needs shared libraries, which a broken host may lack"),
+            "install the static one: `cargo xtask handler`, `--handler <FILE>`",
+        ),
+        Err(error) => Finding::problem(
+            CHECK,
+            crate::node::explain(&error),
+            "run `cdh agent install` again",
+        ),
+    }
+}
+
+pub(super) fn state_place(paths: &AgentPaths) -> Finding {
+    const CHECK: &str = "state directory";
+    let shown = paths.state.display();
+    let place = existing(&paths.state);
+    if is_read_only(&place) {
+        let what = format!("{shown} is on a file system that is read-only: no dump can be kept");
+        return Finding::problem(
+            CHECK,
+            what,
+            "choose another one: `--state <DIR>`; /var is writable on most systems",
+        );
+    }
+    if access(&place, Access::WRITE_OK).is_err() {
+        return Finding::problem(CHECK, format!("{shown} cannot be written"), "run as root");
+    }
+    let in_memory = rustix::fs::statfs(&place).is_ok_and(|disk| {
+        #[allow(clippy::unnecessary_cast)]
+        let kind = disk.f_type as i64;
+        IN_MEMORY.contains(&kind)
+    });
+    match in_memory {
+        true => Finding::warning(
+            CHECK,
+            format!(
+                "{shown} is in memory: dumps and the backup of the node's settings are gone after a restart"
+            ),
+            "choose a directory on a disk: `--state <DIR>`",
+        ),
+        false => Finding::good(CHECK, format!("{shown} can be written")),
+    }
+}
+
+pub(super) fn room(paths: &AgentPaths) -> Finding {
+    const CHECK: &str = "room in the spool";
+    let Ok(disk) = statvfs(existing(&paths.spool)) else {
+        return Finding::problem(CHECK, "cannot be told", "run as root");
+    };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let all = disk.f_blocks.saturating_mul(disk.f_frsize);
+    let (handler, _) = crate::handler::settings::HandlerSettings::read(&paths.handler_settings());
+    let floor = handler.floor.min(all / 20);
+    let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
+    let what = format!(
+        "{} free of {}, {} stay free",
+        mebibytes(free),
+        mebibytes(all),
+        mebibytes(floor)
+    );
+    if free <= floor {
+        let way = "ship or remove what waits (`cdh agent sweep`), make room on the disk, or move the spool with `--state`";
+        return Finding::problem(CHECK, format!("{what}: cores are not kept"), way);
+    }
+    if free < floor.saturating_add(1 << 30) {
+        return Finding::warning(
+            CHECK,
+            format!("{what}: a large core will be cut"),
+            "make room, or set limits in `[limits]`",
+        );
+    }
+    Finding::good(CHECK, what)
+}

@@ -1,0 +1,176 @@
+//! Modules that agents keep beside the dumps (`modules/<build-id>`), and which of them no dump needs.
+//!
+//! The invariant: a module that the manifest of a dump names is in use. Where one manifest cannot be read,
+//! nobody knows what it names, and all modules are in use. Objects under other names are left alone.
+
+use std::ops::ControlFlow;
+
+use jiff::Timestamp;
+
+use crate::{Catalog, DumpSummary, Listed, Listing, ObjectKey, Store, StoreError};
+
+/// Where they stand.
+pub(crate) const MODULES: &str = "modules/";
+/// Dumps whose manifests are in memory at once.
+const AT_ONCE: usize = 64;
+/// A build-id is no longer, in bytes (`BuildId`).
+const MAX_ID: usize = 64;
+
+/// A module in a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredModule {
+    /// Its name.
+    pub key: ObjectKey,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written; where the store does not tell, it is never old enough to go.
+    pub modified: Option<Timestamp>,
+}
+
+impl StoredModule {
+    /// Its build-id in hexadecimal digits.
+    #[must_use]
+    pub fn build_id(&self) -> &str {
+        self.key.as_str().trim_start_matches(MODULES)
+    }
+
+    /// All modules of a store.
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub fn list(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
+        let mut found = Vec::new();
+        store.list(&Listing::all(MODULES), &mut |listed| {
+            if let Listed::Object(object) = listed {
+                let module = Self {
+                    key: object.key,
+                    size: object.size,
+                    modified: object.modified,
+                };
+                if is_build_id(module.build_id()) {
+                    found.push(module);
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// Those of `modules` that none of `dumps` names.
+    ///
+    /// # Errors
+    /// When the manifest of a dump that is still there cannot be read.
+    pub fn unused(
+        catalog: &Catalog<'_>,
+        mut modules: Vec<Self>,
+        dumps: &[DumpSummary],
+    ) -> Result<Vec<Self>, StoreError> {
+        for some in dumps.chunks(AT_ONCE) {
+            if modules.is_empty() {
+                break;
+            }
+            let mut needed = std::collections::BTreeSet::new();
+            for manifest in catalog.manifests(some) {
+                let manifest = match manifest {
+                    Ok(manifest) => manifest,
+                    // Removed since it was listed.
+                    Err(StoreError::NotFound { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                let ids = manifest.modules.iter();
+                needed.extend(ids.filter_map(|module| Some(module.build_id.as_ref()?.to_string())));
+            }
+            modules.retain(|module| !needed.contains(module.build_id()));
+        }
+        Ok(modules)
+    }
+}
+
+fn is_build_id(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_ID * 2
+        && name.len().is_multiple_of(2)
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use cdh_bundle::{DumpId, Manifest, ModuleRecord, RawText, Verdict};
+    use cdh_elfcore::{BuildId, ModuleKind};
+
+    use super::*;
+    use crate::{DirectoryStore, Query};
+
+    fn put(store: &DirectoryStore, key: &str, bytes: &[u8]) {
+        let key = ObjectKey::parse(key).unwrap();
+        let mut body = bytes;
+        store.put(&key, &mut body, bytes.len() as u64).unwrap();
+    }
+
+    fn dump(store: &DirectoryStore, second: u8, manifest: &[u8]) {
+        let key = format!(
+            "dumps/2026-01-01/1200{second:02}Z_-_-_x_SIGSEGV_-_complete_{}",
+            DumpId::random()
+        );
+        put(store, &format!("{key}.zip"), b"PK");
+        put(store, &format!("{key}.manifest.json"), manifest);
+    }
+
+    fn naming(id: u8) -> Vec<u8> {
+        let json = serde_json::json!({
+            "schema": 1, "id": DumpId::random(), "stem": "s", "captured_at": "2026-01-01T12:00:00Z",
+            "process": {"pid": 1}, "signal": {"number": 11}, "verdict": Verdict::Complete,
+        });
+        let mut manifest: Manifest = serde_json::from_value(json).unwrap();
+        let module = |build_id| ModuleRecord {
+            path: RawText::from("/bin/x"),
+            build_id,
+            start: 0,
+            end: 4096,
+            kind: ModuleKind::Library,
+        };
+        manifest.modules = vec![module(None), module(BuildId::from_bytes(&[id; 20]))];
+        serde_json::to_vec(&manifest).unwrap()
+    }
+
+    #[test]
+    fn what_no_manifest_names_is_unused_and_nothing_is_where_one_cannot_be_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::create(directory.path()).unwrap();
+        let ids = [1_u8, 2, 3].map(|id| format!("{id:02x}").repeat(20));
+        for id in &ids {
+            put(&store, &format!("modules/{id}"), b"\x7fELF");
+        }
+        for foreign in [
+            "modules/README",
+            "modules/abc",
+            "modules/ab/cd",
+            "modules/AB",
+        ] {
+            put(&store, foreign, b"");
+        }
+        dump(&store, 1, &naming(1));
+        dump(&store, 2, &naming(3));
+        let catalog = Catalog::new(&store);
+        let unused = |dumps: &[DumpSummary]| {
+            let modules = StoredModule::list(&store).unwrap();
+            assert!(modules.iter().all(|module| module.modified.is_some()));
+            let unused = StoredModule::unused(&catalog, modules, dumps);
+            let name = |module: StoredModule| module.build_id().to_owned();
+            unused.map(|all| all.into_iter().map(name).collect::<Vec<_>>())
+        };
+        let dumps = catalog.find(&Query::default()).unwrap();
+        assert_eq!(dumps.len(), 2);
+        assert_eq!(unused(&dumps).unwrap(), [ids[1].clone()]);
+        assert_eq!(
+            unused(&dumps[..1]).unwrap(),
+            [ids[0].clone(), ids[1].clone()]
+        );
+        assert_eq!(unused(&[]).unwrap(), ids);
+        dump(&store, 3, b"no manifest");
+        let dumps = catalog.find(&Query::default()).unwrap();
+        assert!(matches!(unused(&dumps), Err(StoreError::Bundle { .. })));
+    }
+}
