@@ -25,6 +25,7 @@ mod docs;
 mod fixtures;
 mod guardian;
 mod image;
+mod options;
 mod pods;
 mod python;
 mod s3;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use cdh_testkit::corpus;
 
+use crate::options::{self, is_wanted};
 use crate::{build, tools};
 
 /// Allocates and touches what it is told, in MiB, and crashes.
@@ -81,42 +82,24 @@ pub(super) fn run(words: &[String]) -> Result<()> {
 }
 
 fn options(words: &[String]) -> Result<Options> {
-    let mut found = Options {
-        runs: 7,
-        cdh: PathBuf::new(),
-        keep: None,
-        big: None,
-        only: Vec::new(),
-        cold: true,
-    };
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut value = || {
-            words
-                .next()
-                .with_context(|| format!("`{word}` wants a value"))
-        };
-        match word.as_str() {
-            "--runs" => found.runs = value()?.parse()?,
-            "--cdh" => found.cdh = value()?.into(),
-            "--keep" => found.keep = Some(value()?.into()),
-            "--big" => found.big = Some(value()?.into()),
-            "--only" => found.only.push(value()?.clone()),
-            "--warm" => found.cold = false,
-            _ => bail!(
-                "usage: cargo xtask bench backtrace [--runs N] [--cdh PROGRAM] [--keep DIR] [--big PROGRAM] [--only ROW]… [--warm]"
-            ),
-        }
-    }
-    if found.cdh.as_os_str().is_empty() {
-        found.cdh = build::cdh_release()?;
-    }
-    Ok(found)
+    const USAGE: &str = "usage: cargo xtask bench backtrace [--runs N] [--cdh PROGRAM] [--keep DIR] [--big PROGRAM] [--only ROW]… [--warm]";
+    let named = ["--runs", "--cdh", "--keep", "--big", "--only"];
+    let given = options::Options::parse(words, &named, &["--warm"], USAGE)?;
+    Ok(Options {
+        runs: given.or("--runs", 7)?,
+        cdh: match given.text("--cdh") {
+            Some(program) => program.into(),
+            None => build::cdh_release()?,
+        },
+        keep: given.text("--keep").map(PathBuf::from),
+        big: given.text("--big").map(PathBuf::from),
+        only: given.all("--only"),
+        cold: !given.has("--warm"),
+    })
 }
 
 fn rows(options: &Options, place: &Path) -> Result<Vec<Row>> {
-    let wanted =
-        |name: &str| options.only.is_empty() || options.only.iter().any(|only| name.contains(only));
+    let wanted = |name: &str| is_wanted(name, &options.only);
     let mut rows = Vec::new();
     let mut row = |name: &str, directory: PathBuf, root: Option<PathBuf>| {
         let name = name.to_owned();

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::peers::{Bench, Peer};
 use crate::guardian::Guardian;
+use crate::options::is_wanted;
 
 /// One crash.
 #[derive(Clone, Copy, Default)]
@@ -56,10 +57,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     for given in &options.peers {
         peers.push(bench.other(given)?);
     }
-    let wanted = |peer: &Peer| {
-        let mut names = options.only.iter();
-        options.only.is_empty() || names.any(|name| peer.name.contains(name.as_str()))
-    };
+    let wanted = |peer: &Peer| is_wanted(&peer.name, &options.only);
     peers.retain(wanted);
     fs::write("/proc/sys/kernel/core_pipe_limit", "1024")?;
     let mib = options.mib.to_string();

@@ -18,6 +18,7 @@ use serde_json::json;
 use super::peers::{Bench, Peer};
 use super::storm::{dumps, handlers, watch};
 use crate::guardian::Guardian;
+use crate::options::is_wanted;
 
 /// Sizes of the processes, MiB.
 const SIZES: [u64; 6] = [20, 40, 60, 80, 120, 300];
@@ -96,11 +97,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         TIME.as_secs()
     );
     for (peer, limit) in &peers {
-        let wanted = options
-            .only
-            .iter()
-            .any(|name| peer.name.contains(name.as_str()));
-        if !options.only.is_empty() && !wanted {
+        if !is_wanted(&peer.name, &options.only) {
             continue;
         }
         fs::write("/proc/sys/kernel/core_pipe_limit", limit.to_string())?;
@@ -114,15 +111,7 @@ fn flood(bench: &Bench, peer: &Peer, count: usize) -> Result<()> {
     if let Some(settings) = &peer.settings {
         fs::write(bench.path("cdh-handler.json"), settings.to_string())?;
     }
-    let meter = format!(
-        "{} {} ",
-        bench.path("meter").display(),
-        bench.usage().display()
-    );
-    fs::write(
-        "/proc/sys/kernel/core_pattern",
-        peer.pattern.replacen(&meter, "", 1),
-    )?;
+    fs::write("/proc/sys/kernel/core_pattern", bench.unmetered(peer))?;
     super::capture::empty(&peer.output)?;
     let _ = fs::remove_dir_all(bench.path("state"));
     let stop = AtomicBool::new(false);

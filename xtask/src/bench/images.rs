@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use cdh_testkit::{Blob, DockerRegistry, Packing, Program, RegistryAccess, TestImages, TestLayer};
 
+use crate::options::Options;
 use crate::{build, tools};
 
 const LAYERS: u64 = 8;
@@ -30,18 +31,9 @@ struct Measured {
 }
 
 pub(super) fn run(words: &[String]) -> Result<()> {
-    let (mut mib, mut runs) = (68, 3);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let value = words
-            .next()
-            .with_context(|| format!("{word} needs a value"))?;
-        match word.as_str() {
-            "--layer-mib" => mib = value.parse()?,
-            "--runs" => runs = value.parse()?,
-            _ => bail!("{word} is not known"),
-        }
-    }
+    const USAGE: &str = "usage: cargo xtask bench images [--layer-mib N] [--runs N]";
+    let options = Options::parse(words, &["--layer-mib", "--runs"], &[], USAGE)?;
+    let (mib, runs) = (options.or("--layer-mib", 68)?, options.or("--runs", 3)?);
     tools::require(&["gdb", "docker-registry", "skopeo"])?;
     let cdh = build::cdh_release()?;
     let bench = tempfile::Builder::new().prefix("cdhi").tempdir()?;

@@ -13,9 +13,11 @@ mod trace;
 mod tui;
 mod uring;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use node::Way;
+
+use crate::options::Options;
 
 const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   capture  blocked time, cost and size against peers   --mib N --runs N --kind heap|random|sparse… --only NAME… --peer NAME=COMMAND…
@@ -30,50 +32,9 @@ const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   storm-500  500 crashes in a minute, small disk       --count N --only NAME… --peer NAME=COMMAND…";
 
 /// What may stand on the command line.
-struct Options {
-    mib: Option<u64>,
-    runs: Option<usize>,
-    count: Option<usize>,
-    way: Way,
-    kinds: Vec<String>,
-    only: Vec<String>,
-    peers: Vec<String>,
-}
-
-fn options(words: &[String]) -> Result<Options> {
-    let mut options = Options {
-        mib: None,
-        runs: None,
-        count: None,
-        way: Way::Pipe,
-        kinds: Vec::new(),
-        only: Vec::new(),
-        peers: Vec::new(),
-    };
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let value = words
-            .next()
-            .with_context(|| format!("{word} needs a value"))?;
-        match word.as_str() {
-            "--mib" => options.mib = Some(value.parse()?),
-            "--runs" => options.runs = Some(value.parse()?),
-            "--count" => options.count = Some(value.parse()?),
-            "--kind" => options.kinds.push(value.clone()),
-            "--only" => options.only.push(value.clone()),
-            "--peer" => options.peers.push(value.clone()),
-            "--way" => {
-                options.way = match value.as_str() {
-                    "pipe" => Way::Pipe,
-                    "socket" => Way::Socket,
-                    _ => bail!("a way is `pipe` or `socket`"),
-                }
-            }
-            _ => bail!("{word} is not known\n{USAGE}"),
-        }
-    }
-    Ok(options)
-}
+const NAMED: [&str; 7] = [
+    "--mib", "--runs", "--count", "--kind", "--only", "--peer", "--way",
+];
 
 /// Runs the measurement that the words name.
 pub(crate) fn run(words: &[String]) -> Result<()> {
@@ -87,39 +48,41 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         "upload" | "fetch" | "listing" => return crate::s3::bench(what, rest),
         _ => {}
     }
-    let given = options(rest)?;
+    let given = Options::parse(rest, &NAMED, &[], USAGE)?;
+    let (only, peers) = (given.all("--only"), given.all("--peer"));
+    let way = match given.text("--way") {
+        None | Some("pipe") => Way::Pipe,
+        Some("socket") => Way::Socket,
+        Some(_) => bail!("a way is `pipe` or `socket`"),
+    };
     match what.as_str() {
         "capture" => capture::run(&capture::Options {
-            mib: given.mib.unwrap_or(1024),
-            runs: given.runs.unwrap_or(3),
-            kinds: given.kinds,
-            only: given.only,
-            peers: given.peers,
+            mib: given.or("--mib", 1024)?,
+            runs: given.or("--runs", 3)?,
+            kinds: given.all("--kind"),
+            only,
+            peers,
         }),
-        "latency" => latency::run(given.way, given.runs.unwrap_or(9)),
+        "latency" => latency::run(way, given.or("--runs", 9)?),
         "kills" => kills::run(
-            given.way,
+            way,
             &kills::Options {
-                mib: given.mib.unwrap_or(2048),
-                rounds: given.runs.unwrap_or(10),
-                only: given.only,
+                mib: given.or("--mib", 2048)?,
+                rounds: given.or("--runs", 10)?,
+                only,
             },
         ),
-        "uring" => uring::run(
-            given.way,
-            given.runs.unwrap_or(20),
-            given.mib.unwrap_or(256),
-        ),
+        "uring" => uring::run(way, given.or("--runs", 20)?, given.or("--mib", 256)?),
         "storm-500" => flood::run(&flood::Options {
-            count: given.count.unwrap_or(500),
-            only: given.only,
-            peers: given.peers,
+            count: given.or("--count", 500)?,
+            only,
+            peers,
         }),
         "storm" => storm::run(&storm::Options {
-            count: given.count.unwrap_or(200),
-            mib: given.mib.unwrap_or(16),
-            only: given.only,
-            peers: given.peers,
+            count: given.or("--count", 200)?,
+            mib: given.or("--mib", 16)?,
+            only,
+            peers,
         }),
         _ => bail!("{USAGE}"),
     }

@@ -72,6 +72,15 @@ impl Bench {
         self.path("usage")
     }
 
+    /// A peer's pattern past the meter: of many handlers, two processes for each would be ours.
+    pub(crate) fn unmetered(&self, peer: &Peer) -> String {
+        let meter = self.metered("");
+        match peer.pattern.strip_prefix(&meter) {
+            Some(command) => format!("|{command}"),
+            None => peer.pattern.clone(),
+        }
+    }
+
     fn metered(&self, command: &str) -> String {
         let (meter, usage) = (self.path("meter"), self.usage());
         format!("|{} {} {command}", meter.display(), usage.display())

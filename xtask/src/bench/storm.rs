@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::peers::{Bench, Peer};
 use crate::guardian::Guardian;
+use crate::options::is_wanted;
 
 /// How long nothing may change at the end before a peer counts as done.
 const QUIET: Duration = Duration::from_millis(1500);
@@ -55,11 +56,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         "", "lost", "reaped s", "done s", "RSS MiB", "PSS MiB"
     );
     for (peer, limit) in &peers {
-        let wanted = options
-            .only
-            .iter()
-            .any(|name| peer.name.contains(name.as_str()));
-        if !options.only.is_empty() && !wanted {
+        if !is_wanted(&peer.name, &options.only) {
             continue;
         }
         fs::write("/proc/sys/kernel/core_pipe_limit", limit.to_string())?;
@@ -82,17 +79,7 @@ fn storm(bench: &Bench, peer: &Peer, options: &Options) -> Result<Storm> {
     if let Some(settings) = &peer.settings {
         fs::write(bench.path("cdh-handler.json"), settings.to_string())?;
     }
-    // Not through the meter: two processes for each handler would be ours.
-    let pattern = peer.pattern.replacen(
-        &format!(
-            "{} {} ",
-            bench.path("meter").display(),
-            bench.usage().display()
-        ),
-        "",
-        1,
-    );
-    fs::write("/proc/sys/kernel/core_pattern", pattern)?;
+    fs::write("/proc/sys/kernel/core_pattern", bench.unmetered(peer))?;
     super::capture::empty(&peer.output)?;
     let (reader, writer) = std::io::pipe()?;
     let mib = options.mib.to_string();

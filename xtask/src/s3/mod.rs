@@ -27,6 +27,7 @@ use cdh_bundle::{
 use cdh_testkit::{ADMIN, S3Server};
 use serde_json::json;
 
+use crate::options::Options;
 use crate::{build, python};
 
 pub(crate) use peers::test_peers;
@@ -39,25 +40,15 @@ const AWSCLI: &str = "awscli==1.45.11\n";
 
 /// Measures what the word says.
 pub(crate) fn bench(what: &str, words: &[String]) -> Result<()> {
+    let option = |name: &str, usual: u64| {
+        let usage = format!("usage: cargo xtask bench {what} [{name} N]");
+        Options::parse(words, &[name], &[], &usage)?.or(name, usual)
+    };
     match what {
-        "upload" => upload::run(option(words, "--gib", 4)?),
-        "fetch" => fetch::run(option(words, "--mib", 2200)?),
-        "listing" => listing::run(option(words, "--dumps", 100_000)?),
+        "upload" => upload::run(option("--gib", 4)?),
+        "fetch" => fetch::run(option("--mib", 2200)?),
+        "listing" => listing::run(option("--dumps", 100_000)?),
         _ => bail!("nothing to measure is called `{what}`"),
-    }
-}
-
-fn option(words: &[String], name: &str, usual: u64) -> Result<u64> {
-    let at = words.iter().position(|word| word == name);
-    match at {
-        None if words.is_empty() || name == "--seed" || words.len() > 1 => Ok(usual),
-        None => bail!("{words:?} is not known"),
-        Some(at) => {
-            let value = words
-                .get(at + 1)
-                .with_context(|| format!("{name} needs a number"))?;
-            Ok(value.parse()?)
-        }
     }
 }
 

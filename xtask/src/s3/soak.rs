@@ -11,7 +11,8 @@ use anyhow::{Result, ensure};
 use cdh_bundle::{BundleWriter, Digests};
 use cdh_testkit::{ADMIN, Deed, HttpProxy};
 
-use super::{BOTO, Noise, Place, option, seal};
+use super::{BOTO, Noise, Place, seal};
+use crate::options::Options;
 use crate::python;
 
 /// One request in so many goes wrong.
@@ -38,8 +39,10 @@ print("unfinished", len(s3.list_multipart_uploads(Bucket="crashes").get("Uploads
 "#;
 
 pub(crate) fn soak(words: &[String]) -> Result<()> {
-    let dumps = option(words, "--dumps", 1000)?;
-    let seed = option(words, "--seed", 0)?;
+    const USAGE: &str = "usage: cargo xtask soak-s3 [--dumps N] [--seed N]";
+    let options = Options::parse(words, &["--dumps", "--seed"], &[], USAGE)?;
+    let dumps: u64 = options.or("--dumps", 1000)?;
+    let seed: u64 = options.or("--seed", 0)?;
     let seed = if seed == 0 {
         u64::from(std::process::id()) * 7919
     } else {
