@@ -1328,7 +1328,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__gc)
-            opts="-y -h -V --older-than --keep-per-fingerprint --max-total --dry-run --yes --store --config --color --help --version"
+            opts="-y -h -V --older-than --keep-per-fingerprint --max-total --modules-older-than --dry-run --yes --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1343,6 +1343,10 @@ _cdh() {
                     return 0
                     ;;
                 --max-total)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --modules-older-than)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -46,7 +46,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "sysroot" -d 'Pull what a co
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "cache" -d 'Show or clear what was pulled from images'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "import" -d 'Put a bare core or a bundle into the store'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "rm" -d 'Delete dumps from the store'
-complete -c cdh -n "__fish_cdh_needs_command" -f -a "gc" -d 'Delete the dumps that limits on age, number and size do not let stay'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "gc" -d 'Delete the dumps that limits on age, number and size do not let stay, and modules nobody needs'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "share" -d 'Print an address with which anybody can download a dump for a while'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "agent" -d 'Capture cores on this node and ship them'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
@@ -313,6 +313,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand rm" -s V -l version -d 'Print ve
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l older-than -d 'Delete what is older: 30d, 12w, or a date' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l keep-per-fingerprint -d 'Of each fingerprint keep the newest N and delete the rest' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l max-total -d 'Delete the oldest until all together take no more: 500G, 2T' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l modules-older-than -d 'Of the modules that agents keep in the store, delete those that no dump which stays needs and that are older (a day at least)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'

@@ -204,7 +204,7 @@ fn group_opens_as_a_filter_and_escape_comes_back() {
             .sum::<usize>(),
         120
     );
-    let count = desk.model.groups.list[0].count as usize;
+    let count = desk.model.groups.list[0].count;
     desk.press("enter");
     assert_eq!(desk.model.dumps.visible_len(), count);
     desk.press("esc");
