@@ -17,7 +17,7 @@ use crate::elf_header::ProgramHeader;
 use crate::note::find_build_id;
 use crate::{BuildId, FileOffset, Machine, Module, ModuleRange, Svma};
 use tables::{
-    SYMBOL_SIZE, load_segment, malformed, program_headers, sections, slice, symbol, until_nul,
+    Nameless, SYMBOL_SIZE, load_segment, malformed, program_headers, sections, slice, until_nul,
 };
 
 /// Why bytes cannot be read as an ELF object.
@@ -271,34 +271,48 @@ impl<'data> ElfObject<'data> {
     /// objects and untyped labels.
     #[must_use]
     pub fn symbols(&self) -> Vec<Symbol<'data>> {
-        let full = self.symbol_table(SHT_SYMTAB);
-        if full.is_empty() {
-            self.symbol_table(SHT_DYNSYM)
-        } else {
-            full
+        self.symbols_where(|_, _| true)
+    }
+
+    /// Of [`Self::symbols`] those of whose address and size `wanted` says so; the names of others are not
+    /// looked at. A large program has half a million, and their names some hundred MiB.
+    #[must_use]
+    pub fn symbols_where(&self, wanted: impl Fn(Svma, u64) -> bool) -> Vec<Symbol<'data>> {
+        match self.symbol_table(SHT_SYMTAB, &wanted) {
+            Some(found) => found,
+            None => self.symbol_table(SHT_DYNSYM, &wanted).unwrap_or_default(),
         }
     }
 
-    fn symbol_table(&self, kind: u32) -> Vec<Symbol<'data>> {
+    /// `None` where the table holds nothing that is a symbol, wanted or not.
+    fn symbol_table(
+        &self,
+        kind: u32,
+        wanted: &impl Fn(Svma, u64) -> bool,
+    ) -> Option<Vec<Symbol<'data>>> {
         let table = self
             .sections
             .iter()
             .zip(&self.links)
             .find(|(section, _)| section.kind == kind);
-        let Some((table, link)) = table else {
-            return Vec::new();
-        };
-        let strings = usize::try_from(*link)
-            .ok()
-            .and_then(|link| self.sections.get(link));
-        let Some(strings) = strings else {
-            return Vec::new();
-        };
+        let (table, link) = table?;
+        let strings = self.sections.get(usize::try_from(*link).ok()?)?;
         let (entries, _) = table.data.as_chunks::<SYMBOL_SIZE>();
-        entries
-            .iter()
-            .filter_map(|entry| symbol(entry, strings.data))
-            .collect()
+        let mut found = Vec::new();
+        let mut holds_one = false;
+        for symbol in entries.iter().filter_map(Nameless::parse) {
+            if holds_one && !wanted(symbol.address, symbol.size) {
+                continue;
+            }
+            let Some(named) = symbol.named(strings.data) else {
+                continue;
+            };
+            holds_one = true;
+            if wanted(symbol.address, symbol.size) {
+                found.push(named);
+            }
+        }
+        holds_one.then_some(found)
     }
 
     /// File name and CRC-32 of `.gnu_debuglink`.
@@ -401,7 +415,17 @@ mod tests {
                 .windows(14)
                 .any(|part| part == b"own_executable")
         };
-        assert!(object.symbols().iter().any(this));
+        let all = object.symbols();
+        assert!(all.iter().any(this));
+        // Of some they are the same ones, and of none there are none.
+        let code = |at: Svma, size: u64| at.0.is_multiple_of(32) && size > 100;
+        let some: Vec<_> = object.symbols_where(code);
+        let expected = all
+            .iter()
+            .filter(|symbol| code(symbol.address, symbol.size));
+        assert!(!some.is_empty());
+        assert!(some.iter().map(|s| s.name).eq(expected.map(|s| s.name)));
+        assert!(object.symbols_where(|_, _| false).is_empty());
     }
 
     #[test]

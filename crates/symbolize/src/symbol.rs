@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use cdh_elfcore::{ElfObject, Section, Symbol};
+use cdh_elfcore::{ElfObject, Section, Svma, Symbol};
 
 /// `SHF_EXECINSTR`.
 const EXECUTABLE: u64 = 4;
@@ -33,7 +33,13 @@ pub(crate) fn find<'data>(
             .iter()
             .filter(|section| section.flags & EXECUTABLE != 0)
             .collect();
-        for symbol in object.symbols() {
+        // Whatever covers none of the addresses is out before its name is read.
+        let covers = |start: Svma, size: u64| {
+            let first = addresses.partition_point(|address| *address < start.0);
+            let next = addresses.get(first);
+            next.is_some_and(|next| size == 0 || *next < start.0.saturating_add(size))
+        };
+        for symbol in object.symbols_where(covers) {
             consider(&symbol, &code, addresses, &mut best);
         }
     }
@@ -124,7 +130,6 @@ fn is_mapping_symbol(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cdh_elfcore::Svma;
 
     fn symbol(name: &'static str, address: u64, size: u64) -> Symbol<'static> {
         Symbol {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use cdh_testkit::corpus;
 
+use super::big_program;
 use crate::options::{self, is_wanted};
 use crate::{build, tools};
 
@@ -33,7 +34,8 @@ struct Options {
     runs: usize,
     cdh: PathBuf,
     keep: Option<PathBuf>,
-    big: Option<PathBuf>,
+    /// Size of the large program; without it there is no such row.
+    big_mib: Option<usize>,
     only: Vec<String>,
     cold: bool,
 }
@@ -82,8 +84,8 @@ pub(super) fn run(words: &[String]) -> Result<()> {
 }
 
 fn options(words: &[String]) -> Result<Options> {
-    const USAGE: &str = "usage: cargo xtask bench backtrace [--runs N] [--cdh PROGRAM] [--keep DIR] [--big PROGRAM] [--only ROW]… [--warm]";
-    let named = ["--runs", "--cdh", "--keep", "--big", "--only"];
+    const USAGE: &str = "usage: cargo xtask bench backtrace [--runs N] [--cdh PROGRAM] [--keep DIR] [--big-mib N] [--only ROW]… [--warm]";
+    let named = ["--runs", "--cdh", "--keep", "--big-mib", "--only"];
     let given = options::Options::parse(words, &named, &["--warm"], USAGE)?;
     Ok(Options {
         runs: given.or("--runs", 7)?,
@@ -92,7 +94,7 @@ fn options(words: &[String]) -> Result<Options> {
             None => build::cdh_release()?,
         },
         keep: given.text("--keep").map(PathBuf::from),
-        big: given.text("--big").map(PathBuf::from),
+        big_mib: given.text("--big-mib").map(str::parse).transpose()?,
         only: given.all("--only"),
         cold: !given.has("--warm"),
     })
@@ -153,15 +155,13 @@ fn rows(options: &Options, place: &Path) -> Result<Vec<Row>> {
         );
     }
     if wanted("big")
-        && let Some(program) = &options.big
+        && let Some(mib) = options.big_mib
     {
         let directory = place.join("big");
         if !directory.join("core").is_file() {
             fs::create_dir_all(&directory)?;
-            let link = directory.join("program");
-            let _ = fs::remove_file(&link);
-            fs::hard_link(program, &link).or_else(|_| fs::copy(program, &link).map(|_| ()))?;
-            take_core(&directory, &["-ex", "break write"], &["ls", "--help"])?;
+            big_program::build(&directory, mib)?;
+            take_core(&directory, &[], &[])?;
         }
         let size = fs::metadata(directory.join("program"))?.len() >> 20;
         row(&format!("big Rust program, {size} MiB"), directory, None);

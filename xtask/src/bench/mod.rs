@@ -1,6 +1,7 @@
 //! Measurements, against peers where there are some, in the same run.
 
 mod backtrace;
+mod big_program;
 mod capture;
 mod flood;
 mod images;

@@ -124,28 +124,46 @@ pub(super) fn section<'data>(
     })
 }
 
-pub(super) fn symbol<'data>(
-    entry: &[u8; SYMBOL_SIZE],
-    strings: &'data [u8],
-) -> Option<Symbol<'data>> {
-    let info = *entry.get(4)?;
-    let (kind, binding) = (info & 15, info >> 4);
-    let defined = u16_at(entry, 6)? != 0;
-    if !defined || !matches!(kind, 0 | 1 | 2 | 10) {
-        return None;
+/// A symbol whose name was not looked at yet.
+#[derive(Clone, Copy)]
+pub(super) struct Nameless {
+    name: usize,
+    pub(super) address: Svma,
+    pub(super) size: u64,
+    kind: u8,
+    binding: u8,
+}
+
+impl Nameless {
+    pub(super) fn parse(entry: &[u8; SYMBOL_SIZE]) -> Option<Self> {
+        let info = *entry.get(4)?;
+        let (kind, binding) = (info & 15, info >> 4);
+        let defined = u16_at(entry, 6)? != 0;
+        if !defined || !matches!(kind, 0 | 1 | 2 | 10) {
+            return None;
+        }
+        Some(Self {
+            name: usize::try_from(u32_at(entry, 0)?).ok()?,
+            address: Svma(u64_at(entry, 8)?),
+            size: u64_at(entry, 16)?,
+            kind,
+            binding,
+        })
     }
-    let name = usize::try_from(u32_at(entry, 0)?).ok()?;
-    let name = strings
-        .get(name..)
-        .and_then(until_nul)
-        .filter(|name| !name.is_empty())?;
-    Some(Symbol {
-        name,
-        address: Svma(u64_at(entry, 8)?),
-        size: u64_at(entry, 16)?,
-        kind,
-        binding,
-    })
+
+    pub(super) fn named(self, strings: &[u8]) -> Option<Symbol<'_>> {
+        let name = strings
+            .get(self.name..)
+            .and_then(until_nul)
+            .filter(|name| !name.is_empty())?;
+        Some(Symbol {
+            name,
+            address: self.address,
+            size: self.size,
+            kind: self.kind,
+            binding: self.binding,
+        })
+    }
 }
 
 pub(super) fn slice(data: &[u8], offset: u64, size: u64) -> Option<&[u8]> {
