@@ -55,7 +55,7 @@ pub struct HandlerSettings {
     /// Directory of the spool entries.
     pub spool: PathBuf,
     /// zstd level of the core. Without one it is 1, or -3 for a large process that waits where the
-    /// disk has ample room: a fifth quicker, a fifth more bytes.
+    /// disk has ample room: `zstd -b` on a heap is a seventh quicker, and makes a quarter more bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<i32>,
     /// When the process may go.
