@@ -310,6 +310,11 @@ impl<'s> Catalog<'s> {
         matching.pop().ok_or_else(not_found)
     }
 
+    /// Whether a dump's bundle is still there.
+    pub(crate) fn has_bundle(&self, dump: &DumpSummary) -> Result<bool, StoreError> {
+        Ok(self.store.stat(&dump.key)?.is_some())
+    }
+
     /// The manifest of a dump; made from IBM's files for a legacy zip.
     ///
     /// # Errors

@@ -1,7 +1,9 @@
 //! Modules that agents keep beside the dumps (`modules/<build-id>`), and which of them no dump needs.
 //!
 //! The invariant: a module that the manifest of a dump names is in use. Where one manifest cannot be read,
-//! nobody knows what it names, and all modules are in use. Objects under other names are left alone.
+//! nobody knows what it names, and all modules are in use: also where it is missing beside its bundle. IBM's
+//! agent keeps no modules, so its zips, of which many are broken, are not asked. Objects under other names
+//! are left alone.
 
 use std::ops::ControlFlow;
 
@@ -65,16 +67,17 @@ impl StoredModule {
         mut modules: Vec<Self>,
         dumps: &[DumpSummary],
     ) -> Result<Vec<Self>, StoreError> {
+        let dumps: Vec<_> = dumps.iter().filter(|dump| !dump.legacy).cloned().collect();
         for some in dumps.chunks(AT_ONCE) {
             if modules.is_empty() {
                 break;
             }
             let mut needed = std::collections::BTreeSet::new();
-            for manifest in catalog.manifests(some) {
+            for (dump, manifest) in some.iter().zip(catalog.manifests(some)) {
                 let manifest = match manifest {
                     Ok(manifest) => manifest,
                     // Removed since it was listed.
-                    Err(StoreError::NotFound { .. }) => continue,
+                    Err(StoreError::NotFound { .. }) if !catalog.has_bundle(dump)? => continue,
                     Err(error) => return Err(error),
                 };
                 let ids = manifest.modules.iter();
@@ -169,6 +172,22 @@ mod tests {
             [ids[0].clone(), ids[1].clone()]
         );
         assert_eq!(unused(&[]).unwrap(), ids);
+        // A zip of IBM's that is none says nothing about modules.
+        let legacy = "aa9f0c1c-ce41-4a51-9f4b-2c1c2a3f7d10-dump-1641203451-host-app-12-11.zip";
+        put(&store, legacy, b"cut");
+        let dumps = catalog.find(&Query::default()).unwrap();
+        assert!(dumps.iter().any(|dump| dump.legacy), "{dumps:?}");
+        assert_eq!(unused(&dumps).unwrap(), [ids[1].clone()]);
+        // A dump that was removed since needs nothing, one that has only lost its manifest anything.
+        let dumps: Vec<_> = dumps.into_iter().filter(|dump| !dump.legacy).collect();
+        for dump in &dumps {
+            store.delete(&dump.key.manifest().unwrap()).unwrap();
+        }
+        assert!(matches!(unused(&dumps), Err(StoreError::NotFound { .. })));
+        for dump in &dumps {
+            store.delete(&dump.key).unwrap();
+        }
+        assert_eq!(unused(&dumps).unwrap(), ids);
         dump(&store, 3, b"no manifest");
         let dumps = catalog.find(&Query::default()).unwrap();
         assert!(matches!(unused(&dumps), Err(StoreError::Bundle { .. })));
