@@ -1,13 +1,13 @@
 //! What may stand on the command line. Declarations only: nothing in here touches the world.
 
 mod agent;
+mod alone;
 
 pub use agent::{
     AgentArgs, AgentCommand, CaptureArgs, CheckConfigArgs, DoctorArgs, NodeArgs, PathArgs,
     SeenArgs, ShippingArgs, SweepArgs, WorkloadArgs,
 };
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use agent::parse_size;
@@ -26,41 +26,6 @@ pub struct Cli {
     pub global: GlobalArgs,
     #[command(subcommand)]
     pub command: Option<Command>,
-}
-
-impl Cli {
-    /// Parses the words of a command line; the first one is the program's name.
-    ///
-    /// # Errors
-    /// What clap says: also help and version.
-    pub fn from_words(words: &[OsString]) -> Result<Self, clap::Error> {
-        // To declare all commands takes half a millisecond, a third of the shortest backtrace. Whatever is
-        // not simply one is left to the whole declaration, which has the right words for it.
-        if words.get(1).is_some_and(|word| word == "bt")
-            && let Ok(cli) = BtCli::try_parse_from(words)
-        {
-            let BtCommand::Bt(args) = cli.command;
-            return Ok(Self {
-                global: cli.global,
-                command: Some(Command::Bt(args)),
-            });
-        }
-        Self::try_parse_from(words)
-    }
-}
-
-/// As [`Cli`], with one of its commands.
-#[derive(Debug, Parser)]
-struct BtCli {
-    #[command(flatten)]
-    global: GlobalArgs,
-    #[command(subcommand)]
-    command: BtCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum BtCommand {
-    Bt(BtArgs),
 }
 
 const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
@@ -576,40 +541,10 @@ pub struct ManArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, Parser};
+    use clap::CommandFactory;
 
     #[test]
     fn declarations_are_consistent() {
         super::Cli::command().debug_assert();
-        super::BtCli::command().debug_assert();
-    }
-
-    #[test]
-    fn backtrace_declared_alone_takes_what_it_takes_among_all_commands() {
-        let lines = [
-            "cdh bt latest",
-            "cdh bt ./core -a -g --store s3://a/b --color never",
-            "cdh bt ~2 -o json --limit 7 --source-map /a=/b --sysroot /r --no-cache",
-            "cdh bt latest --store=/d -rfs --source-dir /x --source-dir /y --offline",
-        ];
-        for line in lines {
-            let words: Vec<_> = line.split(' ').map(super::OsString::from).collect();
-            let alone = super::BtCli::try_parse_from(&words);
-            assert!(alone.is_ok(), "{line}: {alone:?}");
-            let all = super::Cli::try_parse_from(&words).map(|cli| format!("{cli:?}"));
-            let ours = super::Cli::from_words(&words).map(|cli| format!("{cli:?}"));
-            assert_eq!(ours.unwrap(), all.unwrap(), "{line}");
-        }
-        for line in [
-            "cdh bt",
-            "cdh bt --help",
-            "cdh bt a b",
-            "cdh bt --limit x a",
-        ] {
-            let words: Vec<_> = line.split(' ').map(super::OsString::from).collect();
-            let all = super::Cli::try_parse_from(&words).map(|_| ()).unwrap_err();
-            let ours = super::Cli::from_words(&words).map(|_| ()).unwrap_err();
-            assert_eq!(ours.to_string(), all.to_string(), "{line}");
-        }
     }
 }

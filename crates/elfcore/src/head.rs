@@ -6,6 +6,8 @@
 //! ELF header | PT_NOTE, PT_LOAD … | notes | padding | memory … | section header 0, only for PN_XNUM
 //! ```
 
+mod notes;
+
 use std::io::Read;
 use std::ops::Range;
 
@@ -16,7 +18,7 @@ use crate::bytes::u32_at;
 use crate::elf_header::{
     ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader,
 };
-use crate::note::{CoreNotes, NoteHeader};
+use crate::note::CoreNotes;
 use crate::{
     Avma, ByteSource, Completeness, FileOffset, Machine, Mapping, Memory, Module, ProcessInfo,
     SegmentState, SignalInfo, StackState, Thread, modules,
@@ -26,11 +28,6 @@ use crate::{
 const MAX_NOTES: u64 = 256 << 20;
 /// Program headers above this count are not believed: `vm.max_map_count` rarely exceeds one million.
 const MAX_PROGRAM_HEADERS: u64 = 4 << 20;
-/// Notes above this size are read piece by piece: of a thousand threads they have megabytes, most of them
-/// floating-point registers.
-const NOTES_AT_ONCE: u64 = 256 << 10;
-/// Bytes of notes that are read at once then.
-const NOTES_PIECE: u64 = 64 << 10;
 /// The most that may stand between the ELF header and the program headers in a stream.
 const MAX_HEADER_GAP: u64 = 64 << 10;
 /// Size of `Elf64_Shdr`, bytes.
@@ -221,7 +218,7 @@ impl CoreHead {
         let mut segments = Vec::new();
         let mut budget = MAX_NOTES;
         for note in headers.iter().filter(|header| header.kind == PT_NOTE) {
-            let bytes = read_notes(source, note, budget)?;
+            let bytes = notes::read_notes(source, note, budget)?;
             budget = budget.saturating_sub(bytes.len() as u64);
             segments.push(NoteSegment {
                 bytes: NoteBytes::Apart(bytes),
@@ -549,55 +546,6 @@ fn read_to(
     } else {
         Ok(())
     }
-}
-
-/// The notes of a segment, at most `budget` bytes; of many only the kinds that are understood.
-fn read_notes(
-    source: &dyn ByteSource,
-    segment: &ProgramHeader,
-    budget: u64,
-) -> Result<Vec<u8>, CoreError> {
-    let there = source.len().saturating_sub(segment.offset);
-    let size = segment.file_size.min(budget).min(there);
-    if size <= NOTES_AT_ONCE {
-        return read_range(source, segment.offset, size);
-    }
-    let end = segment.offset.saturating_add(size);
-    let (mut at, mut piece_at) = (segment.offset, segment.offset);
-    let (mut piece, mut kept) = (Vec::new(), Vec::new());
-    while at < end {
-        let inside = |piece: &[u8]| {
-            let from = usize::try_from(at.checked_sub(piece_at)?).ok()?;
-            NoteHeader::parse(piece.get(from..)?, segment.align).map(|header| (from, header))
-        };
-        let (from, header) = match inside(&piece) {
-            Some(found) => found,
-            None => {
-                let missing = end.saturating_sub(at).min(NOTES_PIECE);
-                piece.resize(usize::try_from(missing).unwrap_or(0), 0);
-                let count = source.read_at(at, &mut piece)?;
-                piece.truncate(count);
-                piece_at = at;
-                match NoteHeader::parse(&piece, segment.align) {
-                    Some(header) => (0, header),
-                    None => break,
-                }
-            }
-        };
-        if header.is_understood() {
-            let whole = usize::try_from(header.size).ok();
-            let whole = whole.and_then(|size| piece.get(from..from.checked_add(size)?));
-            match whole {
-                Some(note) => kept.extend_from_slice(note),
-                None => {
-                    let left = end.saturating_sub(at);
-                    kept.extend(read_range(source, at, header.size.min(left))?);
-                }
-            }
-        }
-        at = at.saturating_add(header.size);
-    }
-    Ok(kept)
 }
 
 /// Up to `len` bytes at `offset`, fewer at the end of the source.

@@ -96,6 +96,30 @@ fn core_of_a_real_crash_tells_what_happened() {
     assert_eq!(mini.head().mappings(), head.mappings());
 }
 
+/// The header of a core of x86-64 with its program headers behind it, and section headers at `sections_at`.
+fn elf_header(segments: u64, sections_at: u64, sections: u64) -> Vec<u8> {
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let fields: [(usize, u64); 13] = [
+        (2, 4),
+        (2, 62),
+        (4, 1),
+        (8, 0),
+        (8, 64),
+        (8, sections_at),
+        (4, 0),
+        (2, 64),
+        (2, 56),
+        (2, segments),
+        (2, 64 * sections.min(1)),
+        (2, sections),
+        (2, 0),
+    ];
+    for (size, value) in fields {
+        bytes.extend_from_slice(&value.to_le_bytes()[..size]);
+    }
+    bytes
+}
+
 /// A core of that many threads, with their floating-point registers and a list of files that is larger than
 /// what is read at once, laid out as the kernel does.
 fn many_threads(count: u32) -> Vec<u8> {
@@ -126,25 +150,7 @@ fn many_threads(count: u32) -> Vec<u8> {
         note(b"CORE\0\0\0\0", 2, &[0x22; 512]);
         note(b"LINUX\0\0\0", 0x202, &[0x11; 2697]);
     }
-    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    let fields: [(usize, u64); 13] = [
-        (2, 4),
-        (2, 62),
-        (4, 1),
-        (8, 0),
-        (8, 64),
-        (8, 0),
-        (4, 0),
-        (2, 64),
-        (2, 56),
-        (2, 1),
-        (2, 0),
-        (2, 0),
-        (2, 0),
-    ];
-    for (size, value) in fields {
-        bytes.extend_from_slice(&value.to_le_bytes()[..size]);
-    }
+    let mut bytes = elf_header(1, 0, 0);
     bytes.extend_from_slice(&4_u64.to_le_bytes());
     for value in [120, 0, 0, notes.len() as u64, 0, 4] {
         bytes.extend_from_slice(&value.to_le_bytes());
@@ -172,27 +178,9 @@ fn notes_of_many_threads_say_the_same_read_piece_by_piece() {
 
 /// A core with more segments than `e_phnum` can count, laid out as the kernel does.
 fn many_segments(count: u64) -> Vec<u8> {
-    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     let table_end = 64 + 56 * (count + 1);
     let section_at = table_end + count;
-    let fields: [(usize, u64); 13] = [
-        (2, 4),
-        (2, 62),
-        (4, 1),
-        (8, 0),
-        (8, 64),
-        (8, section_at),
-        (4, 0),
-        (2, 64),
-        (2, 56),
-        (2, 0xffff),
-        (2, 64),
-        (2, 1),
-        (2, 0),
-    ];
-    for (size, value) in fields {
-        bytes.extend_from_slice(&value.to_le_bytes()[..size]);
-    }
+    let mut bytes = elf_header(0xffff, section_at, 1);
     let mut header = |kind: u64, offset: u64, address: u64, size: u64| {
         bytes.extend_from_slice(&kind.to_le_bytes());
         for value in [offset, address, 0, size, size, 1] {
