@@ -393,8 +393,7 @@ impl Capture<'_> {
             (Some((pages, first)), _) => {
                 format!("{pages} pages from {first:#x} on cannot be read")
             }
-            // The pipe would not be quicker.
-            (None, Some(error)) if error.kind() == io::ErrorKind::TimedOut => return false,
+            (None, Some(error)) if stands(error) => return false,
             (None, Some(error)) => error.to_string(),
             (None, None) => return false,
         };
@@ -403,8 +402,11 @@ impl Capture<'_> {
             .as_ref()
             .and_then(|process| process.has_exited())
             == Some(false);
-        let can =
-            hold.stream.is_some() && alive && outcome.write_error.is_none() && !self.rearranged;
+        let can = hold.stream.is_some()
+            && alive
+            && outcome.write_error.is_none()
+            && !outcome.read_error.as_ref().is_some_and(stands)
+            && !self.rearranged;
         if can {
             let note = format!("the core is read from the pipe after all: {why}");
             self.log.note(&note);
@@ -502,6 +504,14 @@ impl Capture<'_> {
         let size = readable_size(head.len() as u64 + outcome.plain);
         self.log.note(&format!("core of {size} copied from {from}"));
     }
+}
+
+/// Whether a copy that ended so is all that can be had. The pipe would not be quicker than a copy that took
+/// too long; and whose memory is gone or was taken away ([`ProcessMemory::check`]) is being killed, though
+/// on a busy node it may not have ended yet: its pipe gives nothing any more.
+fn stands(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, OutOfMemory, TimedOut};
+    matches!(error.kind(), TimedOut | NotFound | OutOfMemory)
 }
 
 /// Whether more wants to run than there are processors (`proc_loadavg(5)`: running/all).
