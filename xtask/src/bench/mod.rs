@@ -17,13 +17,14 @@ mod uring;
 use anyhow::{Result, bail};
 
 use node::Way;
+pub(crate) use node::median;
 
 use crate::options::Options;
 
 const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   capture  blocked time, cost and size against peers   --mib N --runs N --kind heap|random|sparse… --only NAME… --peer NAME=COMMAND…
   backtrace  native backtraces against gdb, lldb, eu-stack   see --help
-  upload   fetch   listing   of an S3 store            --gib N --mib N --dumps N
+  upload   fetch   listing   of an S3 store            --gib N --runs N --mib N --dumps N
   images   files of an image against skopeo copy       --layer-mib N --runs N
   tui      redraws on a store of many dumps            --dumps N --runs N
   latency  from the signal to the hold and a minicore  --runs N --way pipe|socket

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask soak-s3 [--dumps N] [--seed N]      uploads with faults, kills and restarts; each compared
-//! cargo xtask bench upload [--gib N]              against `aws s3 cp`, with peak memory
+//! cargo xtask bench upload [--gib N] [--runs N]   against `aws s3 cp`, with peak memory
 //! cargo xtask bench fetch [--mib N]               cut five times; and what `cdh bt` moves
 //! cargo xtask bench listing [--dumps N]           requests of `cdh ls`
 //! cargo xtask test-s3-peers                       the store's tests against another server
@@ -45,7 +45,11 @@ pub(crate) fn bench(what: &str, words: &[String]) -> Result<()> {
         Options::parse(words, &[name], &[], &usage)?.or(name, usual)
     };
     match what {
-        "upload" => upload::run(option("--gib", 4)?),
+        "upload" => {
+            let usage = "usage: cargo xtask bench upload [--gib N] [--runs N]";
+            let options = Options::parse(words, &["--gib", "--runs"], &[], usage)?;
+            upload::run(options.or("--gib", 4)?, options.or("--runs", 5)?)
+        }
         "fetch" => fetch::run(option("--mib", 2200)?),
         "listing" => listing::run(option("--dumps", 100_000)?),
         _ => bail!("nothing to measure is called `{what}`"),
