@@ -5,8 +5,12 @@ use ratatui::text::{Line, Span};
 use super::commands::COMMANDS;
 use super::keymap::{CONTEXTS, Context};
 use super::model::{Model, Page};
+use super::styled::wrapped;
 use crate::query::TERMS;
 use crate::render::Tone;
+
+/// Columns that the page takes where there are more.
+pub const WIDEST: u16 = 84;
 
 /// The page: the keys of where we are first, then all others.
 #[must_use]
@@ -33,26 +37,32 @@ pub fn page(model: &Model) -> Page {
         heading(&mut lines, context.title());
         for binding in model.keymap.bindings(context) {
             let keys: Vec<String> = binding.keys.iter().map(|key| key.name()).collect();
-            lines.push(Line::from(vec![
-                Span::styled(format!("  {:<18}", keys.join(" ")), model.theme.key()),
-                Span::raw(binding.help.clone()),
-            ]));
+            lines.extend(entry(model, &keys.join(" "), &binding.help));
         }
     }
     heading(&mut lines, "Commands");
     for command in COMMANDS {
         let typed = format!(":{} {}", command.name, command.arguments);
-        lines.push(Line::from(vec![
-            Span::styled(format!("  {typed:<18}"), model.theme.key()),
-            Span::raw(command.help),
-        ]));
+        lines.extend(entry(model, &typed, command.help));
     }
     heading(&mut lines, "Terms of a filter");
     for (name, help) in TERMS {
-        lines.push(Line::from(vec![
-            Span::styled(format!("  {:<18}", format!("{name}:")), model.theme.key()),
-            Span::raw(format!("dumps {help}")),
-        ]));
+        lines.extend(entry(model, &format!("{name}:"), &format!("dumps {help}")));
     }
     Page::new(lines)
+}
+
+/// Columns of the keys.
+const KEYS: usize = 22;
+
+/// Keys, and beside them what they do, on as many lines as that takes.
+fn entry(model: &Model, keys: &str, help: &str) -> Vec<Line<'static>> {
+    // A frame, blanks within it, and two before the keys and after them.
+    let room = usize::from(model.size.0.min(WIDEST)).saturating_sub(6 + KEYS + 4);
+    let mut keys = Some(keys);
+    let line = |help: String| {
+        let keys = format!("  {:<KEYS$}  ", keys.take().unwrap_or_default());
+        Line::from(vec![Span::styled(keys, model.theme.key()), Span::raw(help)])
+    };
+    wrapped(help, room.max(1)).into_iter().map(line).collect()
 }

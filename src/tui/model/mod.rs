@@ -248,6 +248,15 @@ pub struct Place {
     pub stores: Vec<(String, String)>,
 }
 
+impl Place {
+    /// Where the store that is shown stands among those to switch to.
+    #[must_use]
+    pub fn current(&self) -> Option<usize> {
+        let here = |(name, url): &(String, String)| *url == self.store || *name == self.store;
+        self.stores.iter().position(here)
+    }
+}
+
 /// Everything.
 #[derive(Clone, Debug)]
 pub struct Model {

@@ -32,7 +32,7 @@ pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) 
         },
         Action::Transfers => go(model, Screen::Transfers),
         Action::Stores => {
-            model.store_cursor = 0;
+            model.store_cursor = model.place.current().unwrap_or(0);
             go(model, Screen::Stores);
         }
         Action::Refresh => refresh(model, effects),

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
 
 use crate::render::{Tone, bytes, terminal_line};
+use crate::tui::help::WIDEST;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::model::{Model, Overlay};
 use crate::tui::styled::{cut, wrapped};
@@ -33,7 +34,7 @@ pub(super) fn overlay(model: &Model, buffer: &mut Buffer, area: Rect) {
                 (page.top + shown.len()).min(page.lines.len()),
                 page.lines.len()
             );
-            frame(model, buffer, area, &title, &shown, 84);
+            frame(model, buffer, area, &title, &shown, WIDEST);
         }
         Overlay::Delete(dumps) => {
             let mut lines = Vec::new();

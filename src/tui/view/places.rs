@@ -114,10 +114,15 @@ pub(super) fn stores(model: &Model, buffer: &mut Buffer, regions: &Regions) {
         "  STORES",
         model.theme.tone(Tone::Strong),
     );
+    let current = model.place.current();
     for (line, (number, (name, url))) in
         (0..regions.body.height).zip(model.place.stores.iter().enumerate())
     {
-        let row = format!("  {name:<20} {url}");
+        let mark = match current == Some(number) {
+            true => model.glyphs.mark(),
+            false => " ",
+        };
+        let row = format!("{mark} {name:<20} {url}");
         let row = cut(
             &terminal_line(&row),
             usize::from(regions.body.width),
