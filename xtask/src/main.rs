@@ -9,6 +9,7 @@
 //! cargo xtask handler   builds the static handler and prints its path
 //! cargo xtask bench     measures against peers
 //! cargo xtask bucket    a store with hundreds of real crashes, to try the TUI with
+//! cargo xtask pictures  every view of the TUI, driven in tmux, as a picture for `docs/tui`
 //! cargo xtask soak-s3   a thousand uploads past faults, kills and restarts, looked at by another client
 //! cargo xtask test-s3-peers   the store's tests against another make of server
 //! cargo xtask fixtures  builds the corpus and compares backtraces with gdb's
@@ -26,6 +27,7 @@ mod fixtures;
 mod guardian;
 mod image;
 mod options;
+mod pictures;
 mod pods;
 mod python;
 mod s3;
@@ -86,6 +88,10 @@ fn run() -> Result<()> {
             tools::require(&["cc", "gdb"])?;
             bucket::run(&rest)
         }
+        "pictures" => {
+            tools::require(&["gdb", "tmux"])?;
+            pictures::run(&rest)
+        }
         "fixtures" => {
             tools::require(&["cc", "g++", "gdb"])?;
             tools::wish(&["dwz", "musl-gcc", "xz"]);
@@ -99,7 +105,7 @@ fn run() -> Result<()> {
         "soak-s3" => s3::soak(&rest),
         "test-s3-peers" => s3::test_peers(),
         _ => bail!(
-            "usage: cargo xtask test | test-pods | test-s3-peers | soak-s3 | charts | image | demo | handler | docs | bench | bucket | fixtures"
+            "usage: cargo xtask test | test-pods | test-s3-peers | soak-s3 | charts | image | demo | handler | docs | bench | bucket | pictures | fixtures"
         ),
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 /// The Debian package of each program.
-const PACKAGES: [(&str, &str); 13] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("cc", "gcc libc6-dev"),
     ("g++", "g++"),
     ("dwz", "dwz"),
@@ -17,6 +17,7 @@ const PACKAGES: [(&str, &str); 13] = [
     ("htpasswd", "apache2-utils"),
     ("openssl", "openssl"),
     ("skopeo", "skopeo"),
+    ("tmux", "tmux"),
     ("unzip", "unzip"),
     ("zstd", "zstd"),
 ];
