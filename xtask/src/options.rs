@@ -1,8 +1,37 @@
-//! What stands behind the name of a task: `--name value`, and flags without a value.
+//! What stands behind the name of a task: `--name value`, and flags without a value. `--help` among them
+//! is answered with the usage, whatever else is there.
 
+use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail};
+
+/// The usage, for somebody who asked for it: it ends the task, and is no failure.
+#[derive(Debug)]
+pub(crate) struct Help(String);
+
+impl fmt::Display for Help {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Help {}
+
+/// Whether the words ask how they are to be used. What stands behind `--` is somebody else's.
+pub(crate) fn asks_for_help(words: &[String]) -> bool {
+    let ours = words.iter().take_while(|word| *word != "--");
+    ours.into_iter()
+        .any(|word| word == "--help" || word == "-h")
+}
+
+/// Ends the task with its usage where the words ask for it.
+pub(crate) fn offer_help(words: &[String], usage: &str) -> Result<()> {
+    match asks_for_help(words) {
+        true => Err(Help(usage.to_owned()).into()),
+        false => Ok(()),
+    }
+}
 
 /// Options as they were given.
 #[derive(Debug)]
@@ -18,6 +47,7 @@ impl Options {
         flags: &[&str],
         usage: &str,
     ) -> Result<Self> {
+        offer_help(words, usage)?;
         let mut given = Vec::new();
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -102,5 +132,28 @@ mod tests {
             let error = parse(words).unwrap_err().to_string();
             assert!(error.contains("usage"), "{error}");
         }
+    }
+
+    #[test]
+    fn who_asks_for_help_gets_the_usage_alone_and_no_failure() {
+        for words in [
+            &["--help"][..],
+            &["--runs", "3", "-h"],
+            &["--cold", "--help"],
+        ] {
+            let error = parse(words).unwrap_err();
+            let help = error.downcast_ref::<Help>();
+            assert_eq!(
+                help.map(ToString::to_string).as_deref(),
+                Some("usage"),
+                "{error}"
+            );
+        }
+        assert!(
+            parse(&["--cold"])
+                .unwrap_err()
+                .downcast_ref::<Help>()
+                .is_none()
+        );
     }
 }

@@ -11,13 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::build;
+use crate::options::Options;
 
 /// A redraw is over when nothing more was written for so long.
 const SILENCE: Duration = Duration::from_millis(12);
@@ -48,18 +49,10 @@ const STEPS: [(&str, &str); 14] = [
 ];
 
 pub(super) fn run(words: &[String]) -> Result<()> {
-    let (mut dumps, mut runs) = (100_000_i64, 5_usize);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let value = words
-            .next()
-            .with_context(|| format!("{word} needs a value"))?;
-        match word.as_str() {
-            "--dumps" => dumps = value.parse()?,
-            "--runs" => runs = value.parse()?,
-            _ => bail!("usage: cargo xtask bench tui [--dumps N] [--runs N]"),
-        }
-    }
+    const USAGE: &str = "usage: cargo xtask bench tui [--dumps N] [--runs N]";
+    let options = Options::parse(words, &["--dumps", "--runs"], &[], USAGE)?;
+    let dumps: i64 = options.or("--dumps", 100_000)?;
+    let runs: usize = options.or("--runs", 5)?;
     let program = match std::env::var_os("CDH_BENCH_CDH") {
         Some(program) => PathBuf::from(program),
         None => build::cdh_release()?,
