@@ -133,7 +133,7 @@ fn build_services(place: &Path, kept: &Path) -> Result<Vec<PathBuf>> {
 fn take_cores(place: &Path, programs: &[PathBuf], crashes: &[usize]) -> Result<Vec<PathBuf>> {
     let cores = place.join("cores");
     fs::create_dir(&cores)?;
-    let Some(guardian) = Guardian::start()? else {
+    let Some(guardian) = Guardian::start(place)? else {
         println!("not root: gdb makes one core for each service");
         let made: Vec<PathBuf> = programs
             .iter()

@@ -18,7 +18,7 @@ pub(crate) fn run() -> Result<()> {
     };
     let programs = crash::build_programs(demo.place.path())?;
     let before = read_settings()?;
-    match Guardian::start()? {
+    match Guardian::start(demo.place.path())? {
         Some(guardian) => {
             println!("\n== root: through the kernel's pipe and the handler");
             let outcome = demo.capture(&programs);

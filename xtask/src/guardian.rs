@@ -1,6 +1,9 @@
-//! Gives the kernel its settings back, whatever becomes of this process.
+//! Puts the node in order, whatever becomes of this process: the kernel gets its settings back, and of a
+//! measurement that is killed no process, cgroup, trace, mount or file is left.
 
 use std::fs;
+use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
@@ -13,14 +16,7 @@ const SETTINGS: [&str; 3] = [
     "/proc/sys/kernel/core_pipe_limit",
 ];
 
-/// Waits for the end of its standard input, which is the end of us, and restores.
-const SCRIPT: &str = r#"
-trap '' INT TERM HUP
-cat > /dev/null
-printf '%s\n' "$1" > /proc/sys/fs/suid_dumpable
-printf '%s\n' "$2" > /proc/sys/kernel/core_pattern
-printf '%s\n' "$3" > /proc/sys/kernel/core_pipe_limit
-"#;
+const SCRIPT: &str = include_str!("guardian.sh");
 
 /// Exclusive use of the kernel's core settings. They come back when it is dropped, and also when this
 /// process is interrupted or killed.
@@ -30,19 +26,23 @@ pub(crate) struct Guardian {
 }
 
 impl Guardian {
-    /// `None` where this process may not change the settings.
-    pub(crate) fn start() -> Result<Option<Self>> {
+    /// For what happens in `place`, a directory of its own. Cgroups and traces are called
+    /// `cdh-bench-…`. `None` where this process may not change the settings.
+    pub(crate) fn start(place: &Path) -> Result<Option<Self>> {
         let Some(lock) = KernelSettingsLock::acquire()? else {
             return Ok(None);
         };
         let mut command = Command::new("sh");
         command
             .args(["-c", SCRIPT, "guardian"])
-            .args(read_settings()?);
+            .args(read_settings()?)
+            .arg(place.canonicalize()?)
+            .arg(traces());
         let child = command
             .stdin(Stdio::piped())
             // It prints nothing; as long as it has the lock, nobody changes what it is to restore.
             .stdout(lock.lend()?)
+            .stderr(Stdio::null())
             .spawn()
             .context("cannot run sh")?;
         Ok(Some(Self { child, _lock: lock }))
@@ -51,9 +51,20 @@ impl Guardian {
 
 impl Drop for Guardian {
     fn drop(&mut self) {
-        drop(self.child.stdin.take());
+        if let Some(mut input) = self.child.stdin.take() {
+            let _ = input.write_all(b"done\n");
+        }
         let _ = self.child.wait();
     }
+}
+
+/// Instances of the kernel's trace, as `:one:another:`.
+fn traces() -> String {
+    let instances = fs::read_dir("/sys/kernel/tracing/instances");
+    let names = instances.into_iter().flatten().flatten();
+    names.fold(":".to_owned(), |all, entry| {
+        format!("{all}{}:", entry.file_name().display())
+    })
 }
 
 /// The settings as they are, in the guardian's order.
@@ -64,3 +75,7 @@ pub(crate) fn read_settings() -> Result<Vec<String>> {
     };
     SETTINGS.iter().map(read).collect()
 }
+
+#[cfg(test)]
+#[path = "guardian_tests.rs"]
+mod tests;

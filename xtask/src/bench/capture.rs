@@ -42,7 +42,8 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> Result<()> {
     let bench = Bench::prepare()?;
-    let guardian = Guardian::start()?.context("only root may change the kernel's core settings")?;
+    let guardian = Guardian::start(bench.directory.path())?
+        .context("only root may change the kernel's core settings")?;
     let mut peers = vec![
         bench.ours("cdh hold, auto", json!({})),
         bench.ours("cdh hold, zstd", json!({ "strategy": "zstd" })),

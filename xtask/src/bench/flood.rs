@@ -1,7 +1,9 @@
 //! 500 processes of 20 to 300 MiB that crash within a minute, of five different bugs, into a spool that
-//! is much smaller than all of them: whether the disk keeps its floor, what all handlers take of the
-//! node's memory, whether the first of each bug is whole, and whether each of the others is accounted
-//! for. Everything that is claimed of our handler is checked, and a failure fails the measurement.
+//! is much smaller than all of them: whether the disk keeps its floor, what the agent and all handlers
+//! take of the node's memory, whether the first of each bug is whole, and whether each of the others is
+//! accounted for. The agent runs as on a node: with rates it ships into a directory store; with a quota
+//! alone it ships nothing, for there the spool has to fill. Everything that is claimed of us is checked, and a failure
+//! fails the measurement.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,8 +17,11 @@ use cdh_agent::ledger::{Ledger, LedgerRecord, Outcome};
 use cdh_bundle::{Manifest, Verdict};
 use serde_json::json;
 
+use super::daemon::Daemon;
+use super::memory::{self, Most};
 use super::peers::{Bench, Peer};
-use super::storm::{dumps, handlers, watch};
+use super::storm::{dumps, handlers};
+use crate::build;
 use crate::guardian::Guardian;
 use crate::options::is_wanted;
 
@@ -30,10 +35,13 @@ const TIME: Duration = Duration::from_secs(50);
 const DISK: &str = "size=2g,mode=0700";
 /// Bytes that stay free of it.
 const FLOOR: u64 = 256 << 20;
+/// What the agent and all handlers may have together, resident, KiB: half of what the chart grants the agent
+/// alone.
+const MEMORY: u64 = 256 << 10;
 /// How long nothing may change at the end before a peer counts as done.
 const QUIET: Duration = Duration::from_secs(6);
 
-/// Our handler, with a quota and without rates.
+/// Our handler, with a quota and without rates, and an agent that does not ship.
 const WITHOUT_RATES: &str = "quota alone";
 
 pub(super) struct Options {
@@ -65,7 +73,7 @@ impl Drop for Disk {
 
 pub(super) fn run(options: &Options) -> Result<()> {
     let bench = Bench::prepare()?;
-    let Some(guardian) = Guardian::start()? else {
+    let Some(guardian) = Guardian::start(bench.directory.path())? else {
         anyhow::bail!("only root may change the kernel's core settings");
     };
     let limits = json!({
@@ -79,17 +87,20 @@ pub(super) fn run(options: &Options) -> Result<()> {
         "rate": {"fingerprint_full": 0, "fingerprint_dumps": 0, "workload_full": 0,
                  "workload_dumps": 0},
     });
-    let mut peers = vec![
-        (bench.ours("cdh", json!({ "limits": limits })), 1024),
-        (
-            bench.ours(WITHOUT_RATES, json!({ "limits": only_quota })),
-            1024,
-        ),
-    ];
+    // The spool is where an agent of this state directory looks for it.
+    let ours = |name: &str, limits: serde_json::Value| {
+        let mut peer = bench.ours(name, json!({ "limits": limits }));
+        if let Some(settings) = &mut peer.settings {
+            settings["state"] = json!(bench.path("out"));
+        }
+        (peer, 1024)
+    };
+    let mut peers = vec![ours("cdh", limits), ours(WITHOUT_RATES, only_quota)];
     peers.extend(bench.systemd()?.map(|peer| (peer, 16)));
     for given in &options.peers {
         peers.push((bench.other(given)?, 128));
     }
+    let cdh = build::cdh_release()?;
     let _disk = Disk::mount(&bench.path("out"));
     println!(
         "{} processes of 20 to 300 MiB in {} s",
@@ -101,25 +112,32 @@ pub(super) fn run(options: &Options) -> Result<()> {
             continue;
         }
         fs::write("/proc/sys/kernel/core_pipe_limit", limit.to_string())?;
-        flood(&bench, peer, options.count)?;
+        flood(&bench, peer, &cdh, options.count)?;
     }
     drop(guardian);
     Ok(())
 }
 
-fn flood(bench: &Bench, peer: &Peer, count: usize) -> Result<()> {
+fn flood(bench: &Bench, peer: &Peer, cdh: &Path, count: usize) -> Result<()> {
     if let Some(settings) = &peer.settings {
         fs::write(bench.path("cdh-handler.json"), settings.to_string())?;
     }
-    fs::write("/proc/sys/kernel/core_pattern", bench.unmetered(peer))?;
     super::capture::empty(&peer.output)?;
-    let _ = fs::remove_dir_all(bench.path("state"));
+    let _ = fs::remove_dir_all(bench.path("store"));
+    let ships = peer.settings.is_some() && peer.name != WITHOUT_RATES;
+    let daemon = match (&peer.settings, ships) {
+        (None, _) => None,
+        (_, true) => Some(Daemon::start(bench, cdh, &peer.output, "events")?),
+        (_, false) => Some(Daemon::start(bench, cdh, &peer.output, "off")?),
+    };
+    fs::write("/proc/sys/kernel/core_pattern", bench.unmetered(peer))?;
     let stop = AtomicBool::new(false);
     let least = AtomicU64::new(u64::MAX);
     let names = handlers(bench, peer);
-    let ledger = Ledger::of(&bench.path("state"));
-    std::thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(&names, &stop));
+    let ledger = Ledger::of(&peer.output);
+    let agent = daemon.as_ref().map(Daemon::id);
+    let (crashed, most) = std::thread::scope(|scope| -> Result<(usize, Most)> {
+        let watching = scope.spawn(|| memory::watch(&names, agent, &stop));
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 least.fetch_min(free(&peer.output), Ordering::Relaxed);
@@ -130,27 +148,82 @@ fn flood(bench: &Bench, peer: &Peer, count: usize) -> Result<()> {
         let crashed = crash_all(bench, count, begun);
         let all_crashed = begun.elapsed().as_secs_f64();
         let done = wait(peer, &ledger, count, begun);
+        let shipped = match &daemon {
+            Some(daemon) if ships => daemon.has_shipped(),
+            _ => Ok(()),
+        };
+        let all_shipped = begun.elapsed().as_secs_f64();
         stop.store(true, Ordering::Relaxed);
-        let (resident, proportional) = watching.join().unwrap_or_default();
+        let most = watching.join().unwrap_or_default();
         let crashed = crashed?;
-        let (dumps, _) = dumps(&peer.output);
-        let stored = allocated(&peer.output);
         println!("\n{}", peer.name);
         println!("  crashed              {crashed} in {all_crashed:.1} s, done after {done:.1} s");
-        println!("  complete dumps       {dumps}");
-        println!("  stored               {} MiB", stored >> 20);
-        let free = least.load(Ordering::Relaxed);
-        println!("  least free disk      {} MiB", free >> 20);
-        println!(
-            "  handlers' memory     {} MiB RSS, {} MiB PSS",
-            resident >> 10,
-            proportional >> 10
-        );
-        match peer.settings {
-            Some(_) => check(bench, &ledger, crashed, free, &peer.name),
-            None => Ok(()),
+        shipped?;
+        if ships {
+            println!("  shipped              after {all_shipped:.1} s");
         }
-    })
+        Ok((crashed, most))
+    })?;
+    if let Some(daemon) = daemon {
+        daemon.stop()?;
+    }
+    println!(
+        "  complete dumps       {}",
+        dumps(&peer.output).0 + complete(&stored(bench)).count()
+    );
+    println!(
+        "  stored               {} MiB",
+        allocated(&peer.output) >> 20
+    );
+    if ships {
+        let store = bench.path("store");
+        println!(
+            "  in the store         {} dumps, {} MiB",
+            stored(bench).len(),
+            allocated(&store) >> 20
+        );
+    }
+    let free = least.load(Ordering::Relaxed);
+    println!("  least free disk      {} MiB", free >> 20);
+    let shown = |memory: memory::Memory| {
+        let (resident, proportional) = (memory.resident >> 10, memory.proportional >> 10);
+        format!("{resident} MiB RSS, {proportional} MiB PSS")
+    };
+    println!("  handlers' memory     {}", shown(most.handlers));
+    if peer.settings.is_none() {
+        return Ok(());
+    }
+    println!("  agent's memory       {}", shown(most.agent));
+    println!(
+        "  at one time          {}, of {} MiB",
+        shown(most.together),
+        MEMORY >> 10
+    );
+    check(bench, &ledger, crashed, free, &peer.name)?;
+    let together = most.handlers.resident + most.agent.resident;
+    ensure!(most.agent.resident > 0, "the agent's memory was not seen");
+    ensure!(
+        together <= MEMORY,
+        "agent and handlers had {together} KiB, their bound is {MEMORY} KiB"
+    );
+    Ok(())
+}
+
+/// Manifests of what is in the store.
+fn stored(bench: &Bench) -> Vec<Manifest> {
+    let days = fs::read_dir(bench.path("store").join("dumps"));
+    let days = days.into_iter().flatten().flatten();
+    let files = days.flat_map(|day| fs::read_dir(day.path()).into_iter().flatten().flatten());
+    let paths = files.map(|file| file.path());
+    let manifests = paths.filter(|path| path.extension().is_some_and(|end| end == "json"));
+    manifests
+        .filter_map(|path| Manifest::from_json(&fs::read(path).ok()?).ok())
+        .collect()
+}
+
+fn complete(manifests: &[Manifest]) -> impl Iterator<Item = &Manifest> {
+    let is_complete = |one: &&Manifest| one.verdict == Verdict::Complete;
+    manifests.iter().filter(is_complete)
 }
 
 /// Lets them crash, evenly over the time; how many a signal has ended.
@@ -267,15 +340,14 @@ fn check(bench: &Bench, ledger: &Ledger, crashed: usize, free: u64, name: &str) 
         .iter()
         .filter_map(|record| record.fingerprint.clone())
         .collect();
-    let mut whole = BTreeSet::new();
+    let mut there = stored(bench);
     for entry in fs::read_dir(bench.path("out").join("spool"))?.flatten() {
         let json = fs::read(entry.path().join("manifest.json")).unwrap_or_default();
-        if let Ok(manifest) = Manifest::from_json(&json)
-            && manifest.verdict == Verdict::Complete
-        {
-            whole.extend(manifest.fingerprint);
-        }
+        there.extend(Manifest::from_json(&json).ok());
     }
+    let whole: BTreeSet<_> = complete(&there)
+        .filter_map(|manifest| manifest.fingerprint.clone())
+        .collect();
     println!(
         "  bugs                 {} seen, {} kept complete",
         bugs.len(),

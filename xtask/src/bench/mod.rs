@@ -3,14 +3,16 @@
 mod backtrace;
 mod big_program;
 mod capture;
+mod daemon;
 mod flood;
 mod images;
 mod kills;
 mod latency;
+mod memory;
 mod node;
 mod peers;
 mod storm;
-mod trace;
+pub(crate) mod trace;
 mod tui;
 mod uring;
 
@@ -19,11 +21,11 @@ use anyhow::{Result, bail};
 use node::Way;
 pub(crate) use node::median;
 
-use crate::options::Options;
+use crate::options::{self, Options};
 
 const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   capture  blocked time, cost and size against peers   --mib N --runs N --kind heap|random|sparse… --only NAME… --peer NAME=COMMAND…
-  backtrace  native backtraces against gdb, lldb, eu-stack   see --help
+  backtrace  native backtraces against gdb, lldb, eu-stack   see bench backtrace --help
   upload   fetch   listing   of an S3 store            --gib N --runs N --mib N --dumps N
   images   files of an image against skopeo copy       --layer-mib N --runs N
   tui      redraws on a store of many dumps            --dumps N --runs N
@@ -43,6 +45,9 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let Some((what, rest)) = words.split_first() else {
         bail!("{USAGE}");
     };
+    if what.starts_with('-') {
+        options::offer_help(words, USAGE)?;
+    }
     match what.as_str() {
         "backtrace" => return backtrace::run(rest),
         "images" => return images::run(rest),

@@ -76,8 +76,8 @@ impl Node {
     /// Takes the kernel's settings for itself.
     pub(crate) fn start(way: Way) -> Result<Self> {
         let bench = Bench::prepare()?;
-        let guardian =
-            Guardian::start()?.context("only root may change the kernel's core settings")?;
+        let guardian = Guardian::start(bench.directory.path())?
+            .context("only root may change the kernel's core settings")?;
         fs::write("/proc/sys/kernel/core_pipe_limit", "1024")?;
         let mut node = Self {
             bench,

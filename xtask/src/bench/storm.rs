@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use super::memory;
 use super::peers::{Bench, Peer};
 use crate::guardian::Guardian;
 use crate::options::is_wanted;
@@ -37,7 +38,8 @@ struct Storm {
 
 pub(super) fn run(options: &Options) -> Result<()> {
     let bench = Bench::prepare()?;
-    let guardian = Guardian::start()?.context("only root may change the kernel's core settings")?;
+    let guardian = Guardian::start(bench.directory.path())?
+        .context("only root may change the kernel's core settings")?;
     let mut peers = vec![
         (bench.ours("cdh early", json!({ "release": "early" })), 1024),
         (bench.ours("cdh auto", json!({ "release": "auto" })), 1024),
@@ -104,7 +106,7 @@ fn storm(bench: &Bench, peer: &Peer, options: &Options) -> Result<Storm> {
     let stop = AtomicBool::new(false);
     let names = handlers(bench, peer);
     std::thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(&names, &stop));
+        let watching = scope.spawn(|| memory::watch(&names, None, &stop));
         let begun = Instant::now();
         drop(writer);
         for child in &mut children {
@@ -113,13 +115,13 @@ fn storm(bench: &Bench, peer: &Peer, options: &Options) -> Result<Storm> {
         let reaped = begun.elapsed().as_secs_f64();
         let (kept, done) = wait_for_all(peer, options.count, begun);
         stop.store(true, Ordering::Relaxed);
-        let (resident, proportional) = watching.join().unwrap_or_default();
+        let most = watching.join().unwrap_or_default().handlers;
         Ok(Storm {
             kept,
             reaped,
             done,
-            resident_mib: resident as f64 / 1024.0,
-            proportional_mib: proportional as f64 / 1024.0,
+            resident_mib: most.resident as f64 / 1024.0,
+            proportional_mib: most.proportional as f64 / 1024.0,
         })
     })
 }
@@ -172,51 +174,4 @@ pub(super) fn dumps(directory: &Path) -> (usize, u64) {
         found.1 += length;
     }
     found
-}
-
-/// The most memory that all handlers had at one time: resident, and with what they share counted once.
-pub(super) fn watch(names: &[String], stop: &AtomicBool) -> (u64, u64) {
-    let mut most = (0, 0);
-    let mut rounds = 0_u32;
-    while !stop.load(Ordering::Relaxed) {
-        let with_shares = rounds.is_multiple_of(8);
-        let mut sum = (0, 0);
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let path = entry.path();
-            let is_process = entry
-                .file_name()
-                .as_encoded_bytes()
-                .iter()
-                .all(u8::is_ascii_digit);
-            if !is_process || !is_handler(&path, names) {
-                continue;
-            }
-            let kib = |file: &str, field: &str| {
-                let text = fs::read_to_string(path.join(file)).unwrap_or_default();
-                let line = text.lines().find_map(|line| line.strip_prefix(field));
-                line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok())
-                    .unwrap_or(0)
-            };
-            sum.0 += kib("status", "VmRSS:");
-            if with_shares {
-                sum.1 += kib("smaps_rollup", "Pss:");
-            }
-        }
-        most = (most.0.max(sum.0), most.1.max(sum.1));
-        rounds += 1;
-        std::thread::sleep(Duration::from_millis(60));
-    }
-    most
-}
-
-fn is_handler(process: &Path, names: &[String]) -> bool {
-    let line = fs::read(process.join("cmdline")).unwrap_or_default();
-    let line = String::from_utf8_lossy(&line).replace('\0', " ");
-    let is_crash = line
-        .split(' ')
-        .next()
-        .is_some_and(|program| program.ends_with("/crash"));
-    let takes =
-        line.contains("systemd-coredump") || names.iter().any(|name| line.contains(name.as_str()));
-    takes && !is_crash
 }

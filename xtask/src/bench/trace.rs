@@ -7,7 +7,7 @@ use std::process::Command;
 const TRACEFS: &str = "/sys/kernel/tracing";
 
 /// A new instance; `None` where tracefs cannot be used.
-pub(super) fn instance(name: &str) -> Option<PathBuf> {
+pub(crate) fn instance(name: &str) -> Option<PathBuf> {
     let root = Path::new(TRACEFS);
     if !root.join("instances").is_dir() {
         let mount = ["-t", "tracefs", "tracefs", TRACEFS];
