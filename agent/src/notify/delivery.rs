@@ -109,6 +109,7 @@ fn describe(error: &ureq::Error) -> &'static str {
         ureq::Error::Timeout(_) => "no answer in time",
         ureq::Error::HostNotFound => "its host name is not known",
         ureq::Error::ConnectionFailed => "no connection",
+        ureq::Error::Io(error) if is_of_tls(error) => "its certificate is not believed",
         ureq::Error::Io(error) => match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connection refused",
             std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => "no answer in time",
@@ -118,4 +119,11 @@ fn describe(error: &ureq::Error) -> &'static str {
         ureq::Error::BadUri(_) => "its address is not valid",
         _ => "no valid answer",
     }
+}
+
+/// A handshake that fails comes as an error of reading or writing, with that of rustls in it.
+fn is_of_tls(error: &std::io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|cause| cause.is::<rustls::Error>())
 }

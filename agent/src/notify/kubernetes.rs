@@ -165,3 +165,7 @@ fn seconds(at: &str) -> String {
         None => at.to_owned(),
     }
 }
+
+#[cfg(test)]
+#[path = "kubernetes_tests.rs"]
+mod tests;

@@ -11,31 +11,45 @@ use super::*;
 use crate::config::{Secret, WebhookConfig, WebhookFormat};
 
 /// What arrived: the request's line and header fields in small letters, and the body.
-type Arrived = (Vec<String>, Value);
+pub(super) type Arrived = (Vec<String>, Value);
+
+/// Reads one request from a connection, encrypted or not; `None` where the other side gave it up.
+pub(super) fn read_request(connection: &mut dyn Read) -> Option<(Vec<String>, Vec<u8>)> {
+    let mut reader = BufReader::new(connection);
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader
+            .read_line(&mut line)
+            .ok()
+            .filter(|length| *length > 0)?;
+        if line.trim().is_empty() {
+            break;
+        }
+        head.push(line.trim().to_lowercase());
+    }
+    let length = head
+        .iter()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    reader.read_exact(&mut body).ok()?;
+    Some((head, body))
+}
+
+/// An answer with this status.
+pub(super) fn answer(status: u16) -> String {
+    format!("HTTP/1.1 {status} x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+}
 
 /// A server that answers with these statuses, one after the other, and then with 200; 0 hangs up.
-fn server(mut statuses: Vec<u16>) -> (String, Answers<Arrived>) {
+pub(super) fn server(mut statuses: Vec<u16>) -> (String, Answers<Arrived>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/hook/s3cr3t", listener.local_addr().unwrap());
     let (sender, arrived) = channel();
     std::thread::spawn(move || {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
-            let mut reader = BufReader::new(connection.try_clone().unwrap());
-            let mut head = Vec::new();
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line).unwrap();
-                if line.trim().is_empty() {
-                    break;
-                }
-                head.push(line.trim().to_lowercase());
-            }
-            let length = head
-                .iter()
-                .find_map(|line| line.strip_prefix("content-length: "));
-            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
-            reader.read_exact(&mut body).unwrap();
+            let (head, body) = read_request(&mut connection).unwrap();
             let status = if statuses.is_empty() {
                 200
             } else {
@@ -50,9 +64,7 @@ fn server(mut statuses: Vec<u16>) -> (String, Answers<Arrived>) {
             {
                 return;
             }
-            let answer =
-                format!("HTTP/1.1 {status} x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
-            let _ = connection.write_all(answer.as_bytes());
+            let _ = connection.write_all(answer(status).as_bytes());
         }
     });
     (address, arrived)
@@ -86,7 +98,7 @@ fn hook(url: &str, format: WebhookFormat) -> Box<dyn Deliver> {
     Box::new(Quick(Webhook::new(config, 0)))
 }
 
-fn manifest(fingerprint: &str) -> Manifest {
+pub(super) fn manifest(fingerprint: &str) -> Manifest {
     let json = json!({
         "schema": 1, "id": DumpId::random(), "stem": "x", "captured_at": "2026-11-25T01:50:37.25Z",
         "process": {"pid": 7, "name": "api"}, "signal": {"number": 11, "name": "SIGSEGV"},
@@ -115,7 +127,7 @@ fn notifier(receivers: Vec<Box<dyn Deliver>>, state: &Path) -> (Notifier, Report
     (Notifier::begin(receivers, state, report), reports)
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn each_new_crash_is_told_once_in_the_format_that_was_asked_for() {
@@ -271,55 +283,4 @@ fn a_receiver_that_hangs_holds_up_nobody_and_what_is_too_much_is_counted() {
     // One is in its hands, or still in the queue.
     assert!((9..=10).contains(&dropped()), "{}", dropped());
     drop(free);
-}
-
-#[test]
-fn an_event_is_put_on_the_pod_with_the_account_of_the_agent() {
-    let account = tempfile::tempdir().unwrap();
-    std::fs::write(account.path().join("token"), "the-token\n").unwrap();
-    std::fs::write(account.path().join("ca.crt"), "").unwrap();
-    let (url, arrived) = server(vec![201, 409, 403]);
-    let address = url.strip_suffix("/hook/s3cr3t").unwrap();
-    let events = KubernetesEvents::new(address.to_owned(), account.path());
-    let manifest = manifest("aaaa");
-    let crash = Crash::of(&manifest);
-    assert_eq!(events.deliver(&crash), Attempt::Done);
-    let (head, event) = arrived.recv_timeout(PATIENCE).unwrap();
-    assert!(
-        head[0].starts_with("post /api/v1/namespaces/shop/events "),
-        "{head:?}"
-    );
-    assert!(head.contains(&"authorization: bearer the-token".to_owned()));
-    assert_eq!(
-        (&event["kind"], &event["reason"], &event["type"]),
-        (&json!("Event"), &json!("CoreDumped"), &json!("Warning"))
-    );
-    let object = &event["involvedObject"];
-    assert_eq!(
-        (&object["name"], &object["uid"], &object["fieldPath"]),
-        (
-            &json!("api-0"),
-            &json!("u-1"),
-            &json!("spec.containers{main}")
-        )
-    );
-    assert_eq!(event["firstTimestamp"], "2026-11-25T01:50:37Z");
-    assert!(
-        event["message"]
-            .as_str()
-            .unwrap()
-            .contains(&format!("cdh bt {}", manifest.id))
-    );
-    assert_eq!(events.deliver(&crash), Attempt::Done, "it is there already");
-    assert!(
-        matches!(events.deliver(&crash), Attempt::Refused(why) if why.contains("may not create events"))
-    );
-    // Names that would leave the path, and crashes of no pod.
-    let mut hostile = crash.clone();
-    hostile.pod.as_mut().unwrap().namespace = "../../x".to_owned();
-    assert!(matches!(events.deliver(&hostile), Attempt::Refused(_)));
-    hostile.pod = None;
-    assert_eq!(events.deliver(&hostile), Attempt::Done);
-    assert_eq!(arrived.try_iter().count(), 2);
-    assert!(KubernetesEvents::in_cluster(None, Some("443")).is_none());
 }

@@ -1,6 +1,7 @@
 //! What tests of several rooms share: programs that crash, the lock around the kernel's core settings,
 //! images and registries, a real S3 server and a hostile proxy in front of it.
 
+mod certificate;
 pub mod corpus;
 pub mod divergence;
 mod http_proxy;
@@ -10,6 +11,7 @@ mod program;
 mod registry;
 mod s3_server;
 
+pub use certificate::TestCertificate;
 pub use http_proxy::{Deed, HttpProxy, Request, http_get};
 pub use image::{Blob, Packing, TestImages, TestLayer, digest_of, gzip, zstd};
 pub use kernel_settings::KernelSettingsLock;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::TestImages;
+use crate::{TestCertificate, TestImages};
 
 /// A request as the server sees it; header names in lower case.
 #[derive(Clone, Debug)]
@@ -300,10 +300,11 @@ impl DockerRegistry {
             data.display()
         );
         if access == RegistryAccess::TlsPassword {
-            let files = certificate(directory)?;
+            let files = TestCertificate::make(directory)?;
             config.push_str(&format!(
                 "  tls: {{certificate: {}, key: {}}}\n",
-                files.0, files.1
+                files.certificate.display(),
+                files.key.display()
             ));
         }
         if access != RegistryAccess::Open {
@@ -377,75 +378,4 @@ impl DockerRegistry {
         }
         Ok(())
     }
-}
-
-/// A CA and a certificate for 127.0.0.1, by openssl.
-fn certificate(directory: &Path) -> io::Result<(String, String)> {
-    let at = |name: &str| directory.join(name).display().to_string();
-    let run = |words: &[&str]| {
-        let output = Command::new("openssl").args(words).output()?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(io::Error::other(
-                String::from_utf8_lossy(&output.stderr).into_owned(),
-            )),
-        }
-    };
-    let (ca, ca_key, key, request, pem) = (
-        at("ca.pem"),
-        at("ca.key"),
-        at("key.pem"),
-        at("csr.pem"),
-        at("cert.pem"),
-    );
-    let curve = [
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    ];
-    let make = [
-        "req",
-        "-x509",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=test CA",
-        "-keyout",
-        &ca_key,
-        "-out",
-        &ca,
-    ];
-    run(&[&make[..], &curve].concat())?;
-    let ask = [
-        "req",
-        "-subj",
-        "/CN=127.0.0.1",
-        "-keyout",
-        &key,
-        "-out",
-        &request,
-    ];
-    run(&[&ask[..], &curve].concat())?;
-    let extensions = at("extensions");
-    fs::write(&extensions, "subjectAltName=IP:127.0.0.1\n")?;
-    run(&[
-        "x509",
-        "-req",
-        "-days",
-        "2",
-        "-in",
-        &request,
-        "-CA",
-        &ca,
-        "-CAkey",
-        &ca_key,
-        "-CAcreateserial",
-        "-extfile",
-        &extensions,
-        "-out",
-        &pem,
-    ])?;
-    Ok((pem, key))
 }

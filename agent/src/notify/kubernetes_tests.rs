@@ -1,0 +1,167 @@
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver as Answers, channel};
+
+use cdh_testkit::TestCertificate;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::super::tests::{Arrived, PATIENCE, answer, manifest, read_request, server};
+use super::*;
+
+#[test]
+fn an_event_is_put_on_the_pod_with_the_account_of_the_agent() {
+    let account = tempfile::tempdir().unwrap();
+    fs::write(account.path().join("token"), "the-token\n").unwrap();
+    fs::write(account.path().join("ca.crt"), "").unwrap();
+    let (url, arrived) = server(vec![201, 409, 403]);
+    let address = url.strip_suffix("/hook/s3cr3t").unwrap();
+    let events = KubernetesEvents::new(address.to_owned(), account.path());
+    let manifest = manifest("aaaa");
+    let crash = Crash::of(&manifest);
+    assert_eq!(events.deliver(&crash), Attempt::Done);
+    let (head, event) = arrived.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        head[0].starts_with("post /api/v1/namespaces/shop/events "),
+        "{head:?}"
+    );
+    assert!(head.contains(&"authorization: bearer the-token".to_owned()));
+    assert_eq!(
+        (&event["kind"], &event["reason"], &event["type"]),
+        (&json!("Event"), &json!("CoreDumped"), &json!("Warning"))
+    );
+    let object = &event["involvedObject"];
+    assert_eq!(
+        (&object["name"], &object["uid"], &object["fieldPath"]),
+        (
+            &json!("api-0"),
+            &json!("u-1"),
+            &json!("spec.containers{main}")
+        )
+    );
+    assert_eq!(event["firstTimestamp"], "2026-11-25T01:50:37Z");
+    assert!(
+        event["message"]
+            .as_str()
+            .unwrap()
+            .contains(&format!("cdh bt {}", manifest.id))
+    );
+    assert_eq!(events.deliver(&crash), Attempt::Done, "it is there already");
+    assert!(
+        matches!(events.deliver(&crash), Attempt::Refused(why) if why.contains("may not create events"))
+    );
+    // Names that would leave the path, and crashes of no pod.
+    let mut hostile = crash.clone();
+    hostile.pod.as_mut().unwrap().namespace = "../../x".to_owned();
+    assert!(matches!(events.deliver(&hostile), Attempt::Refused(_)));
+    hostile.pod = None;
+    assert_eq!(events.deliver(&hostile), Attempt::Done);
+    assert_eq!(arrived.try_iter().count(), 2);
+    assert!(KubernetesEvents::in_cluster(None, Some("443")).is_none());
+}
+
+/// The cluster's API server: over TLS, with this certificate.
+fn api_server(files: &TestCertificate) -> (String, Answers<Arrived>) {
+    let chain = CertificateDer::pem_file_iter(&files.certificate).unwrap();
+    let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    let (sender, arrived) = channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
+            let mut stream = StreamOwned::new(tls, connection.unwrap());
+            // Who does not believe the certificate sends no request.
+            let Some((head, body)) = read_request(&mut stream) else {
+                continue;
+            };
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            if sender.send((head, body)).is_err() {
+                return;
+            }
+            let _ = stream.write_all(answer(201).as_bytes());
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    });
+    (address, arrived)
+}
+
+fn account(files: Option<&TestCertificate>) -> tempfile::TempDir {
+    let account = tempfile::tempdir().unwrap();
+    fs::write(account.path().join("token"), "the-token\n").unwrap();
+    let ca = files.map(|files| fs::read(&files.authority).unwrap());
+    fs::write(account.path().join("ca.crt"), ca.unwrap_or_default()).unwrap();
+    account
+}
+
+#[test]
+fn an_event_goes_over_tls_to_a_server_that_the_clusters_authority_vouches_for_and_to_no_other() {
+    if !TestCertificate::can_be_made() {
+        return eprintln!("SKIPPED: no openssl here");
+    }
+    let places = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let ours = TestCertificate::make(places[0].path()).unwrap();
+    let (address, arrived) = api_server(&ours);
+    let account = account(Some(&ours));
+    let crash = Crash::of(&manifest("aaaa"));
+    let events = KubernetesEvents::new(address, account.path());
+    assert_eq!(events.deliver(&crash), Attempt::Done);
+    let (head, event) = arrived.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        head.contains(&"authorization: bearer the-token".to_owned()),
+        "{head:?}"
+    );
+    assert_eq!(event["involvedObject"]["name"], "api-0");
+
+    // A token goes to nobody else: not to a server of another authority, nor to another host of ours.
+    let not_believed = Attempt::Later("its certificate is not believed".to_owned());
+    let strange = TestCertificate::make(places[1].path()).unwrap();
+    let misnamed = TestCertificate::make_for(places[2].path(), "IP:127.0.0.2").unwrap();
+    for (files, trusted) in [(&strange, &ours), (&misnamed, &misnamed)] {
+        let (address, arrived) = api_server(files);
+        fs::copy(&trusted.authority, account.path().join("ca.crt")).unwrap();
+        let events = KubernetesEvents::new(address, account.path());
+        assert_eq!(events.deliver(&crash), not_believed);
+        assert!(arrived.try_recv().is_err());
+    }
+    // The authority is renewed under our hands: the next try reads the new one.
+    let (address, arrived) = api_server(&strange);
+    let events = KubernetesEvents::new(address, account.path());
+    assert_eq!(events.deliver(&crash), not_believed);
+    fs::copy(&strange.authority, account.path().join("ca.crt")).unwrap();
+    assert_eq!(events.deliver(&crash), Attempt::Done);
+    arrived.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_service_account_without_an_authority_trusts_nobody() {
+    if !TestCertificate::can_be_made() {
+        return eprintln!("SKIPPED: no openssl here");
+    }
+    let place = tempfile::tempdir().unwrap();
+    let files = TestCertificate::make(place.path()).unwrap();
+    let (address, arrived) = api_server(&files);
+    let account = account(None);
+    let crash = Crash::of(&manifest("aaaa"));
+    let told = KubernetesEvents::new(address.clone(), account.path()).deliver(&crash);
+    assert!(matches!(told, Attempt::Later(_)), "{told:?}");
+    fs::remove_file(account.path().join("ca.crt")).unwrap();
+    let told = KubernetesEvents::new(address, account.path()).deliver(&crash);
+    assert!(
+        matches!(&told, Attempt::Later(why) if why.contains("ca.crt")),
+        "{told:?}"
+    );
+    assert!(arrived.try_recv().is_err());
+}
