@@ -187,3 +187,52 @@ fn names(directory: &Path) -> Vec<String> {
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect()
 }
+
+#[test]
+fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_nothing() {
+    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
+        eprintln!("skipped: only root may change the kernel's core settings");
+        return;
+    };
+    let files = SettingsFiles::kernel();
+    let before = NodeSettings::read(&files).unwrap();
+    let node = Node {
+        directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
+        foreign: before.clone(),
+        log: Vec::new(),
+    };
+    let place = node.directory.path().join("noexec");
+    fs::create_dir(&place).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=64m,noexec", "cdh-test"]);
+    if !mount.arg(&place).status().unwrap().success() {
+        eprintln!("skipped: no tmpfs can be mounted");
+        return;
+    }
+    let words = ["install", "--mode", "pipe"].map(str::to_owned);
+    let mut install = node.agent(&words, "noexec");
+    if let Some(handler) = std::env::var_os("CDH_TEST_HANDLER") {
+        install.arg("--handler").arg(handler);
+    }
+    let output = install.output().unwrap();
+    let doctor = node.agent(&["doctor", "--no-store"].map(str::to_owned), "noexec");
+    let found = { doctor }.stdout(Stdio::piped()).output().unwrap();
+    let left = names(&place);
+    let unmounted = Command::new("umount").arg("-l").arg(&place).status();
+    assert!(unmounted.unwrap().success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("is it mounted noexec?"), "{said}");
+    assert!(
+        said.contains("hint: choose a directory") && said.contains("--libexec"),
+        "{said}"
+    );
+    assert_eq!(NodeSettings::read(&files).unwrap(), before);
+    assert!(left.is_empty(), "{left:?}");
+    let found = String::from_utf8_lossy(&found.stdout);
+    let problem = "PROBLEM  handler directory: ";
+    assert!(
+        found.contains(problem) && found.contains("mounted noexec"),
+        "{found}"
+    );
+}

@@ -43,6 +43,9 @@ use crate::spool::{PartialEntry, SpoolError};
 /// How the core is stored.
 pub(super) const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
 
+/// Threads among which the one that crashed is looked for.
+const THREADS: usize = 4096;
+
 /// What became of a crash.
 #[derive(Debug)]
 pub struct Captured {
@@ -91,7 +94,11 @@ pub(super) fn capture_prepared(
         mut log,
     } = prepared;
     priority::restore();
-    cgroups::enter(settings.limits.cgroup.as_deref());
+    if let Some(cgroup) = &settings.limits.cgroup
+        && let Err(why) = cgroups::enter(cgroup)
+    {
+        log.note(&format!("not in the cgroup `{cgroup}`: {why}"));
+    }
     let id = DumpId::random();
     let mut manifest = first_manifest(id, arguments, process.as_ref());
     manifest.workload = plan::workload(cgroup.as_ref());
@@ -230,6 +237,7 @@ impl Capture<'_> {
             }
         };
         if let Some(head) = &head {
+            self.find_thread(head);
             add_head(&mut self.manifest, head);
             self.note_gap_of("identity", |this| this.entry.write_identity(&this.manifest));
         }
@@ -353,6 +361,21 @@ impl Capture<'_> {
     ) {
         if let Err(error) = step(self) {
             self.gaps.push(gap(what, &error));
+        }
+    }
+
+    /// Through the socket the kernel tells neither the signal nor whom it hit: of the core, that is the
+    /// first thread.
+    fn find_thread(&mut self, head: &CoreHead) {
+        if self.manifest.signal.number > 0 {
+            return;
+        }
+        let crashed = head.threads().first().map(|thread| thread.tid);
+        let process = self.process.as_ref();
+        let found = process.zip(crashed);
+        let found = found.and_then(|(process, inner)| process.thread_called(inner, THREADS));
+        if let Some(tid) = found {
+            self.manifest.process.tid = Some(u64::from(tid));
         }
     }
 

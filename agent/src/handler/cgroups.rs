@@ -34,16 +34,29 @@ pub(super) fn directory(cgroup: &[u8], mounts: &[u8], controller: &str) -> Optio
     plain.then(|| mount.join(path))
 }
 
-/// Enters the cgroup of version 2 at this path below its root, where it is there: what a node's
-/// operator grants to handlers holds for this one then.
-pub(super) fn enter(cgroup: Option<&str>) {
-    let Some(cgroup) = cgroup else { return };
+/// The directory of the cgroup of version 2 at this path below its root.
+///
+/// # Errors
+/// In words, why nobody can enter it.
+pub(crate) fn of_handlers(cgroup: &str) -> Result<PathBuf, String> {
     let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let line = format!("0::/{}", cgroup.trim_start_matches('/'));
-    if let Some(directory) = directory(line.as_bytes(), &mounts, "") {
-        // A capture outside of it is better than none.
-        let _ = std::fs::write(directory.join("cgroup.procs"), b"0");
+    let directory = directory(line.as_bytes(), &mounts, "")
+        .ok_or("no cgroups of version 2 are mounted here")?;
+    match directory.join("cgroup.procs").exists() {
+        true => Ok(directory),
+        false => Err(format!("{} is not there", directory.display())),
     }
+}
+
+/// Enters the cgroup that handlers are to run in: what a node's operator grants to them holds for this
+/// one then. A capture outside of it is better than none.
+///
+/// # Errors
+/// In words, why this handler runs outside.
+pub(super) fn enter(cgroup: &str) -> Result<(), String> {
+    let procs = of_handlers(cgroup)?.join("cgroup.procs");
+    std::fs::write(&procs, b"0").map_err(|error| format!("{}: {error}", procs.display()))
 }
 
 /// Mount point of the file system of this type whose options name the controller.
@@ -84,5 +97,15 @@ mod tests {
         assert_eq!(find("0::/kubepods.slice/c2\n", v2, "memory"), expected);
         assert_eq!(find("0::/../../etc\n", v2, "memory"), None);
         assert_eq!(find("", v2, "memory"), None);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_not_there_is_named() {
+        let why = enter("cdh-no-such.slice/deeper").unwrap_err();
+        let is_mounted = !why.contains("no cgroups of version 2");
+        assert!(
+            !is_mounted || why.ends_with("cdh-no-such.slice/deeper is not there"),
+            "{why}"
+        );
     }
 }

@@ -21,11 +21,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cdh_bundle::{CoreEncoding, EntryKind, RawText};
+use cdh_bundle::{CoreEncoding, EntryKind, Manifest, RawText};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Gid, Uid};
 
 use super::arguments::HandlerArguments;
+use super::process::{innermost_id, status_field};
 
 /// systemd-coredump gets five minutes by its unit; a crashed process cannot wait for ever.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
@@ -87,6 +88,7 @@ pub(super) fn hand_on(
     entry: &Path,
 ) -> Result<String, String> {
     let mut core = stored_core(entry)?;
+    let arguments = &completed(arguments, entry);
     let pattern = pattern.as_bytes();
     match pattern.first() {
         None => Err("the pattern from before is empty: nobody wanted cores".to_owned()),
@@ -99,6 +101,32 @@ pub(super) fn hand_on(
         }
         Some(_) => to_file(pattern, arguments, facts, core.as_mut()),
     }
+}
+
+/// Through the socket the kernel tells neither the signal nor the thread: both stand in the core, and by
+/// now in the manifest. The process is still there.
+fn completed(arguments: &HandlerArguments, entry: &Path) -> HandlerArguments {
+    let mut arguments = arguments.clone();
+    if arguments.signal.is_some() {
+        return arguments;
+    }
+    let json = std::fs::read(entry.join(EntryKind::Manifest.file_name())).unwrap_or_default();
+    let Ok(manifest) = Manifest::from_json(&json) else {
+        return arguments;
+    };
+    arguments.signal = Some(manifest.signal.number).filter(|number| *number > 0);
+    let tid = manifest.process.tid.and_then(|tid| u32::try_from(tid).ok());
+    if let (Some(pid), Some(tid)) = (arguments.pid, tid)
+        && arguments.tid != Some(tid)
+    {
+        arguments.tid = Some(tid);
+        let status = std::fs::read(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
+        arguments.namespace_tid = innermost_id(&status, "NSpid");
+        if let Some(name) = status_field(&status, "Name") {
+            arguments.name = RawText::from(name);
+        }
+    }
+    arguments
 }
 
 /// The stored core, as the kernel wrote it.
@@ -232,6 +260,8 @@ fn to_program(
         .stderr(Stdio::null())
         .spawn()
         .map_err(|error| format!("cannot start `{shown}`: {error}"))?;
+    // A receiver is spared when memory is short; what somebody else starts is not to be.
+    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
     let Some(mut input) = child.stdin.take() else {
         return Err(format!("`{shown}` has no standard input"));
     };

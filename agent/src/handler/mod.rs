@@ -7,7 +7,7 @@ mod account;
 mod arguments;
 mod backtrace;
 mod capture;
-mod cgroups;
+pub(crate) mod cgroups;
 mod chain;
 mod copying;
 mod core_copy;
@@ -74,7 +74,8 @@ pub const SETTINGS_NAME: &str = "cdh-handler.json";
 /// Option with which the installation tries whether the handler runs on this node.
 pub const SELF_TEST: &str = "--self-test";
 
-/// Option with which the handler serves the kernel's coredump socket at the path that follows.
+/// Option with which the handler serves the kernel's coredump socket at the path that follows; behind it
+/// may stand that of its settings, for one that runs from memory and is beside nothing.
 pub const RECEIVE: &str = "--receive";
 
 /// Option with which the handler crashes, for the installation's self-test.
@@ -115,7 +116,12 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
     }
     match arguments.as_slice() {
         [only] if only == SELF_TEST_CRASH => return receiver::crash_on_purpose(),
-        [option, socket] if option == RECEIVE => return receiver::run(Path::new(socket)),
+        [option, socket] if option == RECEIVE => {
+            return receiver::run(Path::new(socket), settings_path());
+        }
+        [option, socket, settings] if option == RECEIVE => {
+            return receiver::run(Path::new(socket), settings.into());
+        }
         _ => {}
     }
     let (settings, problem) = HandlerSettings::read(&settings_path());

@@ -173,6 +173,19 @@ impl ProcessHandles {
         Some(bytes)
     }
 
+    /// Id on the host of the thread with this id in the innermost pid namespace, which is how a core
+    /// names it. The first so many threads are looked at.
+    #[must_use]
+    pub(super) fn thread_called(&self, inner: u32, limit: usize) -> Option<u32> {
+        let is_it = |tid: &u32| {
+            let status = self.read_of_thread(*tid, "status");
+            status.and_then(|status| innermost_id(&status, "NSpid")) == Some(inner)
+        };
+        // Outside of containers both are the same.
+        let same = Some(inner).filter(is_it);
+        same.or_else(|| self.threads(limit).into_iter().find(is_it))
+    }
+
     /// Opens the file that is mapped at exactly these addresses, whatever its name leads to now.
     #[must_use]
     pub(super) fn open_mapped_file(&self, start: u64, end: u64) -> Option<File> {
@@ -296,6 +309,14 @@ pub(super) fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a [u8]>
     })
 }
 
+/// An id in the innermost pid namespace, from a thread's `status`: `NSpid` is that of the thread,
+/// `NStgid` that of its process.
+#[must_use]
+pub(super) fn innermost_id(status: &[u8], field: &str) -> Option<u32> {
+    let ids = std::str::from_utf8(status_field(status, field)?).ok()?;
+    ids.split_whitespace().last()?.parse().ok()
+}
+
 /// Field 52 of `/proc/<pid>/stat` where field 3 is `Z`.
 fn zombie_exit_code(stat: &[u8]) -> Option<i32> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
@@ -360,6 +381,11 @@ mod tests {
             Some(&b"0000000000000100"[..])
         );
         assert_eq!(status_field(status, "Pnd"), None);
+        assert_eq!(
+            innermost_id(b"Pid:\t9\nNSpid:\t4711\t17\t3\n", "NSpid"),
+            Some(3)
+        );
+        assert_eq!(innermost_id(b"NSpid:\t\n", "NSpid"), None);
     }
 
     #[test]

@@ -33,16 +33,17 @@ use super::capture::capture_prepared;
 use super::log::{HandlerLog, Level, kernel_log};
 use super::pin::MemoryPin;
 use super::prepared::Prepared;
-use super::process::status_field;
+use super::process::{innermost_id, status_field};
 use super::settings::HandlerSettings;
-use super::{Chain, priority, report, settings_path};
+use super::{Chain, priority, report};
 
 /// Crashes that may wait to be accepted. The kernel drops cores beyond it; it takes less where
 /// `net.core.somaxconn` is less.
 const BACKLOG: libc::c_int = 4096;
+
 /// Serves the socket until its path is gone; the exit code.
-pub(super) fn run(path: &Path) -> u8 {
-    match serve(path) {
+pub(super) fn run(path: &Path, settings: PathBuf) -> u8 {
+    match serve(path, settings) {
         Ok(()) => 0,
         Err(error) => {
             let path = RawText::new(path.as_os_str().as_encoded_bytes().to_vec());
@@ -106,7 +107,7 @@ pub(super) fn crash_on_purpose() -> u8 {
     1
 }
 
-fn serve(path: &Path) -> io::Result<()> {
+fn serve(path: &Path, settings: PathBuf) -> io::Result<()> {
     let mut lock = OpenOptions::new();
     let lock = lock
         .create(true)
@@ -123,6 +124,7 @@ fn serve(path: &Path) -> io::Result<()> {
     let server = Server {
         inode: fs::metadata(path)?.ino(),
         path: path.to_owned(),
+        settings,
         listener,
         lock,
     };
@@ -149,6 +151,8 @@ fn leave_limits() {
 /// What both processes have.
 struct Server {
     path: PathBuf,
+    /// File that is read anew for each crash.
+    settings: PathBuf,
     inode: u64,
     listener: UnixListener,
     lock: File,
@@ -258,7 +262,7 @@ impl Server {
     fn receive(&self, stream: UnixStream) -> Option<(MemoryPin, OwnedFd)> {
         let mut log = HandlerLog::default();
         let mut peer = Peer::of(&stream)?;
-        let (settings, problem) = HandlerSettings::read(&settings_path());
+        let (settings, problem) = HandlerSettings::read(&self.settings);
         if let Some(problem) = problem {
             log.note(&format!("settings: {problem}; the defaults hold"));
         }
@@ -310,10 +314,13 @@ impl Server {
             Err(_) => Some(begin),
         };
         let stream = File::from(OwnedFd::from(stream));
+        // The process waits as long as somebody has the connection: the previous handler may look at it.
+        let held = settings.chain.as_ref().map(|_| stream.try_clone());
         let chain = Chain::begin(settings, arguments);
         let captured = capture_prepared(arguments, settings, stream, prepared);
         drop(lent);
         chain.hand_on(arguments, captured.as_ref().ok());
+        drop(held);
         report(arguments, captured)
     }
 }
@@ -416,12 +423,8 @@ impl Peer {
             .as_ref()
             .and_then(|(facts, _)| facts.status.as_ref());
         let status = status.map_or(&b""[..], |status| status.as_bytes());
-        let last = |field| {
-            let value = std::str::from_utf8(status_field(status, field)?).ok()?;
-            value.split_whitespace().last()?.parse().ok()
-        };
-        arguments.namespace_pid = last("NStgid");
-        arguments.namespace_tid = last("NSpid");
+        arguments.namespace_pid = innermost_id(status, "NStgid");
+        arguments.namespace_tid = innermost_id(status, "NSpid");
         if let Some(name) = status_field(status, "Name") {
             arguments.name = RawText::from(name);
         }

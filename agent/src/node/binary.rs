@@ -5,7 +5,9 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -13,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use cdh_bundle::RawText;
 use cdh_elfcore::{ElfError, ElfObject, MappedFile};
+use rustix::fs::{MemfdFlags, StatVfsMountFlags, memfd_create};
 use serde::Serialize;
 
 use super::journal::{TEMPORARY_SUFFIX, sync_parent};
@@ -111,11 +114,71 @@ pub fn linkage(path: &Path) -> Result<Linkage, BinaryError> {
     })
 }
 
+/// Who starts the handler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartedBy {
+    /// The kernel, from its place.
+    Kernel,
+    /// This agent, which serves the kernel's socket: from memory, where the place starts nothing.
+    Agent,
+}
+
+/// A handler that this agent can start, wherever it lies.
+pub(super) struct Runnable {
+    program: PathBuf,
+    name: PathBuf,
+    _memory: Option<File>,
+}
+
+impl Runnable {
+    /// The program itself, or a copy of it in memory where its file system is mounted `noexec`.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub(super) fn open(handler: &Path) -> io::Result<Self> {
+        let name = handler.to_owned();
+        if !is_noexec(handler) {
+            return Ok(Self {
+                program: name.clone(),
+                name,
+                _memory: None,
+            });
+        }
+        let memory = memfd_create(
+            crate::paths::HANDLER_NAME,
+            MemfdFlags::CLOEXEC | MemfdFlags::EXEC,
+        )?;
+        let mut memory = File::from(memory);
+        io::copy(&mut File::open(handler)?, &mut memory)?;
+        // Nothing runs that somebody has open for writing.
+        let path = |file: &File| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let readable = File::open(path(&memory))?;
+        Ok(Self {
+            program: path(&readable),
+            name,
+            _memory: Some(readable),
+        })
+    }
+
+    /// Starts it under its own name.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg0(&self.name);
+        command
+    }
+}
+
+/// Whether the kernel starts nothing from there. What cannot be looked at is tried.
+pub(super) fn is_noexec(path: &Path) -> bool {
+    let disk = rustix::fs::statvfs(path);
+    disk.is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::NOEXEC))
+}
+
 /// Copies the program `from` to `to`, tries it there, and only then gives it its name.
 ///
 /// # Errors
 /// When it cannot be copied or does not run; what had the name before still has it.
-pub fn place(from: &Path, to: &Path) -> Result<Linkage, BinaryError> {
+pub fn place(from: &Path, to: &Path, by: StartedBy) -> Result<Linkage, BinaryError> {
     let linkage = linkage(from)?;
     let write = |source| BinaryError::Write {
         path: to.to_owned(),
@@ -128,7 +191,7 @@ pub fn place(from: &Path, to: &Path) -> Result<Linkage, BinaryError> {
     let temporary = directory.join(format!(".cdh-handler.{}", std::process::id()));
     let placed = copy(from, &temporary)
         .map_err(write)
-        .and_then(|()| self_test(&temporary))
+        .and_then(|()| self_test(&temporary, by))
         .and_then(|()| {
             fs::rename(&temporary, to)
                 .and_then(|()| sync_parent(to))
@@ -180,11 +243,25 @@ fn copy(from: &Path, temporary: &Path) -> io::Result<()> {
 }
 
 /// Runs the handler the way the kernel does (empty environment, cwd `/`), without a crash.
-fn self_test(program: &Path) -> Result<(), BinaryError> {
+///
+/// # Errors
+/// When it does not run, or says that it cannot work here.
+pub(super) fn self_test(program: &Path, by: StartedBy) -> Result<(), BinaryError> {
+    let not_executable = |source| BinaryError::NotExecutable {
+        directory: program.parent().unwrap_or(program).to_owned(),
+        source,
+    };
+    let runnable = match by {
+        StartedBy::Agent => Some(Runnable::open(program).map_err(not_executable)?),
+        StartedBy::Kernel => None,
+    };
     let failed = |problem: String| BinaryError::SelfTest { problem };
     let deadline = Instant::now() + SELF_TEST_TIME;
     let mut child = loop {
-        let mut command = Command::new(program);
+        let mut command = match &runnable {
+            Some(runnable) => runnable.command(),
+            None => Command::new(program),
+        };
         command
             .arg("--self-test")
             .env_clear()
@@ -199,10 +276,7 @@ fn self_test(program: &Path) -> Result<(), BinaryError> {
             {
                 thread::sleep(Duration::from_millis(10));
             }
-            Err(source) => {
-                let directory = program.parent().unwrap_or(program).to_owned();
-                return Err(BinaryError::NotExecutable { directory, source });
-            }
+            Err(source) => return Err(not_executable(source)),
         }
     };
     loop {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::binary::{self, BinaryError, Linkage};
+use super::binary::{self, BinaryError, Linkage, StartedBy};
 use super::journal::{Journal, JournalError, write_atomically};
 use super::kill_trace::{ensure_kill_trace, remove_kill_trace};
 use super::settings::{NodeSettings, SettingsError, SettingsFiles};
@@ -169,7 +169,11 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     create_private(&paths.spool)?;
     // Untidiness is no reason not to install.
     let _ = binary::remove_leftovers(&paths.handler);
-    let linkage = binary::place(&options.handler_source, &paths.handler)?;
+    let by = match options.mode {
+        CoreMode::Pipe => StartedBy::Kernel,
+        CoreMode::Socket | CoreMode::Auto => StartedBy::Agent,
+    };
+    let linkage = binary::place(&options.handler_source, &paths.handler, by)?;
     // The kernel starts it in `/`.
     let absolute = |path: &Path| {
         std::path::absolute(path).map_err(|source| InstallError::Create {
@@ -220,7 +224,11 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
                 before.apply(&paths.settings)?;
                 return Err(InstallError::Socket { why });
             }
-            Err(why) => no_socket = Some(why),
+            Err(why) => {
+                // The kernel has to start it after all.
+                binary::self_test(&paths.handler, StartedBy::Kernel)?;
+                no_socket = Some(why);
+            }
         }
     }
     let (now, backup) = switch(options, pattern, &before)?;

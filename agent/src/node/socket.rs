@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use cdh_bundle::{Manifest, Verdict};
 use serde::{Deserialize, Serialize};
 
+use super::binary::Runnable;
 use super::settings::NodeSettings;
 use crate::handler::{RECEIVE, SELF_TEST_CRASH, is_receiving, stop_receiving};
 use crate::paths::AgentPaths;
@@ -51,10 +52,12 @@ pub(super) fn start(paths: &AgentPaths) -> io::Result<()> {
     if is_receiving(&socket) {
         return Ok(());
     }
-    let mut command = Command::new(&paths.handler);
+    let handler = Runnable::open(&paths.handler)?;
+    let mut command = handler.command();
     command
         .arg(RECEIVE)
         .arg(&socket)
+        .arg(std::path::absolute(paths.handler_settings())?)
         .env_clear()
         .current_dir("/");
     command
@@ -83,13 +86,13 @@ pub(super) fn start(paths: &AgentPaths) -> io::Result<()> {
 /// # Errors
 /// In words, what went wrong.
 pub(super) fn self_test(paths: &AgentPaths) -> Result<(), String> {
-    let mut child = Command::new(&paths.handler)
-        .arg(SELF_TEST_CRASH)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("cannot crash on purpose: {error}"))?;
+    let crash = || {
+        let handler = Runnable::open(&paths.handler)?;
+        let mut command = handler.command();
+        command.arg(SELF_TEST_CRASH).env_clear().current_dir("/");
+        command.stdin(Stdio::null()).spawn()
+    };
+    let mut child = crash().map_err(|error| format!("cannot crash on purpose: {error}"))?;
     let pid = u64::from(child.id());
     child.wait().map_err(|error| error.to_string())?;
     let deadline = Instant::now() + PATIENCE;

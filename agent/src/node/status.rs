@@ -8,6 +8,7 @@ use super::binary::{Linkage, linkage};
 use super::boot::{BootSetting, boot_settings};
 use super::journal::{Journal, JournalError};
 use super::settings::{NodeSettings, SettingsError};
+use crate::handler::cgroups::of_handlers;
 use crate::handler::is_receiving;
 use crate::handler::settings::HandlerSettings;
 use crate::paths::AgentPaths;
@@ -121,6 +122,11 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
                 "the handler's spool is {}",
                 handler.spool.display()
             ));
+        }
+        if let Some(cgroup) = &handler.limits.cgroup
+            && let Err(why) = of_handlers(cgroup)
+        {
+            problems.push(format!("handlers are not bounded by `{cgroup}`: {why}"));
         }
         if settings.core_pipe_limit == 0 {
             let why = "the kernel does not wait for handlers, /proc facts may be lost";

@@ -107,8 +107,8 @@ pub struct LimitsConfig {
     pub copy_time: Seconds,
     /// Bytes of one minicore at most.
     pub minicore_limit: Size,
-    /// The cgroup that handlers enter, below the cgroup file system's root: `cdh.slice`. It must be
-    /// there; nothing is entered otherwise.
+    /// The cgroup of version 2 that handlers enter, below the cgroup file system's root: `cdh.slice`.
+    /// Where it is not there, they run where the kernel starts them, and say so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
     /// Dumps of the same crash and of the same workload.

@@ -213,3 +213,73 @@ fn a_container_that_is_started_again_while_the_copy_runs_is_not_killed_for_it() 
         assert!(cgroup.read(events).contains("oom_kill 0"), "{log}");
     }
 }
+
+/// Where no dump counts as one too many.
+fn limits(cgroup: &str) -> serde_json::Value {
+    let rate = json!({"fingerprint_full": 0, "fingerprint_dumps": 0, "workload_full": 0,
+        "workload_dumps": 0});
+    json!({ "strategy": "zstd", "limits": {"cgroup": cgroup, "rate": rate} })
+}
+
+#[test]
+fn handlers_enter_the_cgroup_that_the_limits_name() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let Some(cgroup) = Cgroup::new(&UNIFIED).filter(|one| one.0.join("cgroup.kill").exists())
+    else {
+        return skipped("a cgroup of version 2");
+    };
+    node.set(&limits(cgroup.0.file_name().unwrap().to_str().unwrap()));
+    let mut child = Command::new(programs().join("crash"))
+        .args(["random", "256"])
+        .spawn()
+        .unwrap();
+    let handler = node.path("cdh-handler");
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let is_handler =
+        |pid: &str| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == handler);
+    while !cgroup.read("cgroup.procs").lines().any(is_handler) {
+        assert!(std::time::Instant::now() < deadline, "no handler in it");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.wait().unwrap();
+    let (manifest, log) = node.take_entry();
+    assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
+    assert!(!log.contains("not in the cgroup"), "{log}");
+}
+
+#[test]
+fn a_cgroup_of_handlers_that_is_not_there_is_told_and_costs_no_dump() {
+    let Some(node) = Node::with_settings(&limits("cdh-no-such.slice")) else {
+        return;
+    };
+    let crash = programs().join("crash");
+    assert!(Command::new(crash).status().unwrap().signal().is_some());
+    let (manifest, log) = node.take_entry();
+    assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
+    assert!(
+        log.contains("not in the cgroup `cdh-no-such.slice`: "),
+        "{log}"
+    );
+    // The doctor tells it before there is a crash, and so does the status of an installation.
+    let mut options = cdh_agent::InstallOptions::new(node.paths.clone(), super::node::handler());
+    options.handler.limits.cgroup = Some("cdh-no-such.slice".to_owned());
+    cdh_agent::install(&options).unwrap();
+    let findings = cdh_agent::node::doctor::examine(&node.paths, Path::new("/"));
+    let found = findings
+        .iter()
+        .find(|one| one.check == "cgroup of the handlers")
+        .unwrap();
+    let problems = cdh_agent::status(&node.paths).unwrap().problems;
+    cdh_agent::uninstall(&node.paths).unwrap();
+    assert_eq!(found.state, cdh_agent::node::doctor::State::Warning);
+    assert!(
+        found.what.contains("cdh-no-such.slice") && found.way.is_some(),
+        "{found:?}"
+    );
+    assert!(
+        problems.iter().any(|one| one.contains("cdh-no-such.slice")),
+        "{problems:?}"
+    );
+}

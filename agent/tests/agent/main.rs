@@ -2,10 +2,12 @@
 //! for themselves as long as they run. `CDH_TEST_HANDLER` names another handler to test, such as the
 //! static one that is shipped.
 
+mod broken_spool;
 mod cgroups;
 mod chain;
 mod direct;
 mod node;
+mod noexec;
 #[cfg(feature = "cri")]
 mod pods;
 mod policy;

@@ -12,11 +12,11 @@ use cdh_bundle::{Cause, DumpId, Manifest, Verdict};
 use cdh_testkit::Program;
 use serde_json::json;
 
-use super::node::{Node, SmallDisk, names_in, programs};
+use super::node::{Node, names_in, programs};
 use super::{manifest_of, words};
 
 /// Lets the program die without anybody between the kernel and the handler.
-fn crash(node: &Node, text: &str) -> std::process::ExitStatus {
+pub(crate) fn crash(node: &Node, text: &str) -> std::process::ExitStatus {
     let mut command = Command::new(programs().join("crash"));
     command.args(words(text)).current_dir(&node.root);
     command.stdout(Stdio::null()).status().unwrap()
@@ -245,83 +245,6 @@ fn a_quota_is_kept_and_the_oldest_cores_make_room() {
     assert!(node.ledger().totals().of(Outcome::Degraded) >= 2);
     assert_eq!(node.sweep().shipped.len(), 5);
     assert_eq!(node.dumps().len(), 5);
-}
-
-#[test]
-fn a_spool_that_is_full_read_only_or_gone_costs_the_dump_and_not_the_record() {
-    let Some(node) = Node::with_settings(&json!({})) else {
-        return;
-    };
-    let spool = node.paths.spool.clone();
-    let Some(disk) = SmallDisk::mount(spool.clone(), "size=2m,mode=0700") else {
-        return;
-    };
-    // Full, to the last byte and name.
-    let filler = fs::File::create(spool.join("filler")).unwrap();
-    let _ = std::io::copy(&mut std::io::repeat(7), &mut &filler);
-    drop(filler);
-    crash(&node, "random 8");
-    let records = node.wait_for_records(1);
-    assert_eq!(records[0].reason, Some(DropReason::NoSpace), "{records:?}");
-    assert!(
-        records[0]
-            .detail
-            .as_ref()
-            .is_some_and(|why| why.contains("No space left"))
-    );
-    for name in names_in(&spool).iter().filter(|name| *name != "filler") {
-        // What there is is a dump, and not an empty one.
-        assert!(!manifest_of(&spool.join(name)).process.name.is_empty());
-    }
-    fs::remove_file(spool.join("filler")).unwrap();
-    let remount = |how: &str| {
-        let options = format!("remount,{how}");
-        Command::new("mount")
-            .args(["-o", &options])
-            .arg(&spool)
-            .status()
-            .unwrap()
-    };
-    assert!(remount("ro").success());
-    crash(&node, "");
-    let records = node.wait_for_records(2);
-    let last = records.last().unwrap();
-    assert_eq!(
-        (last.outcome, last.reason),
-        (Outcome::Dropped, Some(DropReason::Spool))
-    );
-    assert!(
-        last.detail.as_ref().unwrap().contains("Read-only"),
-        "{records:?}"
-    );
-    drop(disk);
-    let _ = fs::remove_dir(&spool);
-    fs::write(&spool, "no directory").unwrap();
-    crash(&node, "");
-    let records = node.wait_for_records(3);
-    let last = records.last().unwrap();
-    assert_eq!(
-        (last.outcome, last.reason),
-        (Outcome::Dropped, Some(DropReason::Spool))
-    );
-    assert_eq!(
-        node.ledger().totals().crashes() as usize,
-        node.ledger().since(0).len()
-    );
-
-    // The state is gone with it: the record is in memory until it is back.
-    node.set(&json!({ "state": "/proc/no-such-place" }));
-    crash(&node, "");
-    let fallback = Ledger::of(&node.paths.fallback);
-    let deadline = Instant::now() + std::time::Duration::from_secs(30);
-    while fallback.totals().crashes() == 0 {
-        assert!(Instant::now() < deadline, "no record anywhere");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    fs::remove_file(&spool).unwrap();
-    node.sweep();
-    assert_eq!(fallback.totals().crashes(), 0);
-    node.wait_for_records(4);
 }
 
 #[test]

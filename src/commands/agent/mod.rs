@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cdh_agent::config::AgentConfig;
+use cdh_agent::node::binary::BinaryError;
 use cdh_agent::{AgentPaths, InstallError, InstallOptions, PatternOwner, ShipperError};
 
 use crate::args::{AgentArgs, AgentCommand, GlobalArgs, SweepArgs};
@@ -97,6 +98,9 @@ fn refused(error: InstallError) -> anyhow::Error {
     let failure = Failure::new(ExitStatus::Failure, "the node's settings are as they were");
     match error {
         InstallError::NotRoot => failure.hint("run it as root: `sudo cdh agent install`"),
+        InstallError::Binary(BinaryError::NotExecutable { .. }) => failure.hint(
+            "choose a directory that is not mounted noexec with `--libexec <DIR>` (`cdh agent doctor` names one), or take `--mode socket` on Linux 6.16 and later",
+        ),
         _ => failure,
     }
     .cause(error)

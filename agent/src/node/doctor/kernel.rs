@@ -9,6 +9,8 @@ use rustix::fs::{Access, access};
 
 use super::Finding;
 use super::places::is_read_only;
+use crate::handler::cgroups::of_handlers;
+use crate::handler::settings::HandlerSettings;
 use crate::node::boot::{boot_settings, other_handlers};
 use crate::node::settings::NodeSettings;
 use crate::node::status::{PatternOwner, pattern_owner};
@@ -132,6 +134,22 @@ pub(super) fn limits(paths: &AgentPaths) -> Vec<Finding> {
         ),
     };
     vec![pipes, suid]
+}
+
+pub(super) fn cgroup(paths: &AgentPaths) -> Vec<Finding> {
+    const CHECK: &str = "cgroup of the handlers";
+    let (handler, _) = HandlerSettings::read(&paths.handler_settings());
+    let Some(cgroup) = handler.limits.cgroup else {
+        return Vec::new();
+    };
+    vec![match of_handlers(&cgroup) {
+        Ok(directory) => Finding::good(CHECK, directory.display().to_string()),
+        Err(why) => Finding::warning(
+            CHECK,
+            format!("handlers are not bounded by `{cgroup}`: {why}"),
+            "make it before the agent starts, as by a slice unit of systemd, or take `limits.cgroup` out of the configuration",
+        ),
+    }]
 }
 
 pub(super) fn selinux(paths: &AgentPaths, root: &Path) -> Vec<Finding> {

@@ -83,6 +83,7 @@ pub fn examine(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
         kernel::yama(root),
     ];
     found.extend(kernel::limits(paths));
+    found.extend(kernel::cgroup(paths));
     found.extend(kernel::selinux(paths, root));
     found.extend(kernel::boot(paths, root));
     found.extend(kernel::others(root));

@@ -7,6 +7,7 @@ use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use super::Finding;
 use crate::node::binary::{Linkage, linkage};
+use crate::node::settings::NodeSettings;
 use crate::node::socket::kernel_has_sockets;
 use crate::paths::AgentPaths;
 
@@ -35,12 +36,19 @@ pub(super) fn handler_place(paths: &AgentPaths, root: &Path) -> Finding {
     let shown = directory.display();
     let elsewhere = other_place(root);
     let socket = match kernel_has_sockets() {
-        true => ", or `--mode socket`, where the kernel starts nothing",
+        true => ", or take `--mode socket`, where the kernel starts nothing",
         false => "",
     };
     let Ok(disk) = statvfs(existing(directory)) else {
         return Finding::problem(CHECK, format!("{shown} cannot be looked at"), "run as root");
     };
+    let is_socket = NodeSettings::read(&paths.settings)
+        .is_ok_and(|now| now.core_pattern.as_bytes().starts_with(b"@"));
+    if disk.f_flag.contains(StatVfsMountFlags::NOEXEC) && is_socket {
+        let what =
+            format!("{shown} is mounted noexec; the receiver of the socket runs from memory");
+        return Finding::good(CHECK, what);
+    }
     if disk.f_flag.contains(StatVfsMountFlags::NOEXEC) {
         let what = format!(
             "{shown} is on a file system that is mounted noexec: the kernel starts nothing there"
@@ -56,7 +64,7 @@ pub(super) fn handler_place(paths: &AgentPaths, root: &Path) -> Finding {
         return Finding::problem(
             CHECK,
             what,
-            format!("choose another one: `--libexec {elsewhere}`{socket}"),
+            format!("choose another one: `--libexec {elsewhere}`"),
         );
     }
     Finding::good(

@@ -138,6 +138,24 @@ fn file_systems_that_start_or_take_nothing_are_told() {
 }
 
 #[test]
+fn a_cgroup_for_handlers_that_is_not_there_is_told_where_one_is_wanted() {
+    let node = Node::new("core\n", "1024\n", "2\n");
+    let of_it = |all: Vec<Finding>| {
+        let mut of_it = all
+            .into_iter()
+            .filter(|one| one.check == "cgroup of the handlers");
+        of_it.next()
+    };
+    assert_eq!(of_it(examine(&node.paths, node.root.path())), None);
+    let text = r#"{"spool": "/x", "limits": {"cgroup": "cdh-no-such.slice"}}"#;
+    fs::write(node.paths.handler_settings(), text).unwrap();
+    let found = of_it(examine(&node.paths, node.root.path())).unwrap();
+    assert_eq!(found.state, State::Warning);
+    assert!(found.what.contains("`cdh-no-such.slice`"), "{found:?}");
+    assert!(found.way.unwrap().contains("limits.cgroup"));
+}
+
+#[test]
 fn a_store_that_takes_everything_is_good_and_one_that_is_gone_is_not() {
     let root = tempfile::tempdir().unwrap();
     let store = cdh_store::DirectoryStore::create(root.path().join("store")).unwrap();
