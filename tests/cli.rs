@@ -13,7 +13,7 @@ mod ibm;
 mod images;
 #[path = "cli/node_settings.rs"]
 mod node_settings;
-#[path = "cli/s3.rs"]
+#[path = "cli/s3/mod.rs"]
 mod s3;
 #[path = "cli/stored_modules.rs"]
 mod stored_modules;

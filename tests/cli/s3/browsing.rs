@@ -1,0 +1,124 @@
+//! Dumps in a bucket as a desk sees them: listed, explained, shared and removed.
+
+use super::*;
+
+#[test]
+fn dump_in_a_bucket_is_listed_explained_fetched_shared_and_removed() {
+    let Some(server) = server() else { return };
+    let desk = Desk::new();
+    let proxy = HttpProxy::counting(server.port());
+    let store = url(&bucket(), &proxy.endpoint());
+    let core = crash().core().display().to_string();
+    let imported = desk.s3(&store, &["import", &core]);
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    let id = imported.out.trim();
+    assert_eq!(desk.s3(&store, &["ls", "-o", "id"]).out.trim(), id);
+    let bt = desk.s3(&store, &["bt", "latest", "-a", "-o", "json"]);
+    let document: Value = serde_json::from_str(&bt.out).unwrap();
+    assert_eq!(functions(&document, 0)[..3], ["poke", "middle", "main"]);
+    assert!(desk.s3(&store, &["info", &id[..8]]).out.contains("SIGSEGV"));
+    let fetched = desk.s3(&store, &["fetch", id, "-d", "case"]);
+    assert_eq!(fetched.code, 0, "{}", fetched.err);
+    assert_eq!(sha256(&desk.path("case/core")), sha256(&crash().core()));
+    // Once more costs nothing but the question what there is.
+    proxy.reset();
+    assert_eq!(desk.s3(&store, &["fetch", id, "-d", "case"]).code, 0);
+    assert!(proxy.sent() < 300_000, "{}", proxy.sent());
+    let shared = desk.s3(&store, &["share", id, "--expires", "1h"]);
+    let address = shared.out.trim().strip_prefix(&proxy.endpoint()).unwrap();
+    let answer = cdh_testkit::http_get(&proxy.endpoint(), address).unwrap();
+    let (status, bundle) = answer;
+    assert_eq!((status, bundle.starts_with(b"PK")), (200, true));
+    let (status, _) = cdh_testkit::http_get(
+        &proxy.endpoint(),
+        &address.replace("Signature=", "Signature=0"),
+    )
+    .unwrap();
+    assert_eq!(status, 403);
+    let dry = desk.s3(&store, &["gc", "--max-total", "0", "--dry-run"]);
+    assert_eq!((dry.code, dry.out.lines().count()), (0, 1));
+    assert_eq!(desk.s3(&store, &["rm", id, "--yes"]).code, 0);
+    assert_eq!(desk.s3(&store, &["ls"]).code, 1);
+}
+
+#[test]
+fn backtrace_of_a_remote_dump_moves_next_to_nothing() {
+    let Some(server) = server() else { return };
+    let desk = Desk::new();
+    let source = desk.path("big.c");
+    fs::write(&source, BIG_PROGRAM).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-g", "-O1", "-Wl,--build-id", "-o"])
+        .arg(desk.path("big"))
+        .arg(&source);
+    assert!(cc.status().unwrap().success());
+    let gdb = format!("generate-core-file {}", desk.path("big.core").display());
+    let made = Command::new("gdb")
+        .args(["-q", "-batch", "-ex", "run", "-ex", &gdb])
+        .arg(desk.path("big"))
+        .output();
+    assert!(made.unwrap().status.success());
+    let proxy = HttpProxy::counting(server.port());
+    let store = url(&bucket(), &proxy.endpoint());
+    let imported = desk.s3(&store, &["import", "big.core"]);
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    let size = proxy.received();
+    proxy.reset();
+    let bt = desk.s3(&store, &["bt", "latest"]);
+    assert!(bt.out.contains("crash_here at "), "{} {}", bt.out, bt.err);
+    // One frame of the core is a megabyte; nothing here depends on how many there are.
+    assert!(
+        size > 60 << 20 && proxy.sent() < 6 << 20,
+        "{} of {size}",
+        proxy.sent()
+    );
+}
+
+/// Dies with 64 MiB of noise in its heap.
+const BIG_PROGRAM: &str = r"
+#include <stdlib.h>
+__attribute__((noinline)) static void crash_here(int *p) { *p = 7; }
+int main(void) {
+    unsigned long size = 64ul << 20, x = 88172645463325252ul, *m = malloc(size);
+    for (unsigned long i = 0; i < size / 8; i++) { x ^= x << 13; x ^= x >> 7; x ^= x << 17; m[i] = x; }
+    crash_here((int *)0x10);
+    return (int)m[5];
+}
+";
+
+#[test]
+fn stores_have_names_and_options_in_the_config_file() {
+    let Some(server) = server() else { return };
+    let desk = Desk::new();
+    let text = format!(
+        "store = \"prod\"\n[stores.prod]\nurl = \"s3://{}/crashes\"\nendpoint = \"{}\"\n\
+         path-style = true\ntimeout = 20\n[stores.here]\nurl = \"here\"\n",
+        bucket(),
+        server.endpoint()
+    );
+    fs::write(desk.path("config.toml"), &text).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = desk.s3_command("", ADMIN, words);
+        command
+            .env_remove("CDH_STORE")
+            .env("CDH_CONFIG", desk.path("config.toml"));
+        desk.answer(command.output().unwrap())
+    };
+    let core = crash().core().display().to_string();
+    let imported = run(&["import", &core]);
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    assert_eq!(run(&["ls", "-o", "id"]).out, imported.out);
+    assert_eq!(
+        run(&["--store", "prod", "ls", "-o", "id"]).out,
+        imported.out
+    );
+    assert!(run(&["--store", "here", "ls"]).err.contains("here"));
+    fs::write(
+        desk.path("config.toml"),
+        text.replace("path-style", "path_style"),
+    )
+    .unwrap();
+    let wrong = run(&["ls"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("path_style"), "{}", wrong.err);
+}
