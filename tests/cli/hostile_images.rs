@@ -1,13 +1,14 @@
 //! Images and registries that mean harm, against the whole program: how much memory and disk each takes.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cdh_testkit::{
-    Blob, HttpAnswer, HttpRequest, HttpServer, Packing, TestImages, TestLayer, answer_from, gzip,
-    zstd,
+    Blob, HttpAnswer, HttpRequest, HttpServer, Packing, TestImages, TestLayer, answer_from,
+    digest_of, gzip, zstd as pack_zstd,
 };
 
 use super::Desk;
@@ -15,14 +16,14 @@ use super::images::{Lost, architecture};
 
 /// Peak memory of any of them, MiB: the program itself, three streams, and the largest window of zstd.
 const MEMORY: u64 = 64;
-/// What each may leave on disk, in all: the indexes of its layers.
+/// What each may leave on disk, in all: the indexes and tables of its layers.
 const DISK: u64 = 8 << 20;
 /// Where a hostile peer sends more than anybody wants.
 const MUCH: usize = 160 << 20;
 
 type Handler = Box<dyn Fn(&HttpRequest) -> HttpAnswer + Send + Sync>;
 
-fn tar(bytes: Vec<u8>, end: &str) -> Blob {
+fn tar_blob(bytes: Vec<u8>, end: &str) -> Blob {
     Blob {
         bytes,
         media_type: format!("application/vnd.oci.image.layer.v1.tar{end}"),
@@ -45,6 +46,47 @@ fn bomb(pack: fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     let member = pack(&vec![0; 16 << 20]);
     (0..256).for_each(|_| bytes.extend(&member));
     bytes
+}
+
+/// So many empty files whose names are as long as a tar's header takes them, and as alike as packing is
+/// quick; they begin with `first`.
+fn many_names(first: u8, count: u32) -> Blob {
+    let prefix = [&[first], b"ame".as_slice(), &[b'x'; 147]].concat();
+    let tar = TestLayer::new()
+        .file(&"0".repeat(90), b"")
+        .pack(Packing::Plain)
+        .bytes;
+    let mut header = tar[..512].to_vec();
+    header[345..345 + prefix.len()].copy_from_slice(&prefix);
+    header[148..156].fill(b' ');
+    let bare: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    for number in 0..count {
+        let digits = format!("{number:08}");
+        let more: u32 = digits.bytes().map(|digit| u32::from(digit - b'0')).sum();
+        header[..8].copy_from_slice(digits.as_bytes());
+        header[148..156].copy_from_slice(format!("{:06o}\0 ", bare + more).as_bytes());
+        packed.write_all(&header).unwrap();
+    }
+    tar_blob(packed.finish().unwrap(), "+zstd")
+}
+
+/// A table of contents of nothing but empty entries, in a layer that holds nothing else.
+fn endless_table() -> Blob {
+    let json = format!("{{\"entries\":[{}{{}}]}}", "{},".repeat(15 << 20));
+    let packed = pack_zstd(json.as_bytes());
+    let mut bytes = vec![0x50, 0x2a, 0x4d, 0x18];
+    bytes.extend(u32::try_from(packed.len()).unwrap().to_le_bytes());
+    let position = format!("{}:{}:{}:1", bytes.len(), packed.len(), json.len());
+    bytes.extend(&packed);
+    let name = |end: &str| format!("io.github.containers.zstd-chunked.{end}");
+    let mut blob = tar_blob(bytes, "+zstd");
+    blob.annotations = [
+        (name("manifest-checksum"), digest_of(&packed)),
+        (name("manifest-position"), position),
+    ]
+    .into();
+    blob
 }
 
 fn layers(lost: &Lost) -> Vec<(&'static str, Blob)> {
@@ -74,19 +116,24 @@ fn layers(lost: &Lost) -> Vec<(&'static str, Blob)> {
             ),
         ),
         ("a device", gzipped(TestLayer::new().device(&lost.path))),
-        ("a bomb, gzip", tar(bomb(gzip), "+gzip")),
-        ("a bomb, zstd", tar(bomb(zstd), "+zstd")),
+        ("a bomb, gzip", tar_blob(bomb(gzip), "+gzip")),
+        ("a bomb, zstd", tar_blob(bomb(pack_zstd), "+zstd")),
         (
             "a window of 2 GiB",
-            tar(
+            tar_blob(
                 [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0, 0, 0].to_vec(),
                 "+zstd",
             ),
         ),
-        ("no archive", tar(b"this is no tar at all".repeat(100), "")),
+        (
+            "no archive",
+            tar_blob(b"this is no tar at all".repeat(100), ""),
+        ),
+        ("400,000 long names", many_names(b'n', 400_000)),
+        ("a table of contents of nothing", endless_table()),
         (
             "an archive cut in half",
-            tar(gzip(&tar_of_good[..tar_of_good.len() / 2]), "+gzip"),
+            tar_blob(gzip(&tar_of_good[..tar_of_good.len() / 2]), "+gzip"),
         ),
     ]
 }
@@ -214,6 +261,11 @@ fn hostile_images_take_little_memory_and_disk() {
         let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
         cases.push((name, server, digest));
     }
+    let mut images = TestImages::default();
+    let names = [b'a', b'b', b'c'].map(|first| many_names(first, 400_000));
+    let digest = images.image(architecture(), &names);
+    let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
+    cases.push(("400,000 long names, three times", server, digest));
     let (images, digest) = lost.image(&lost.program);
     for (name, handler) in peers(&images) {
         let server = HttpServer::start(move |request| handler(request)).unwrap();

@@ -15,7 +15,7 @@
 //! in the last minutes, for somebody may be about to open it.
 
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +25,11 @@ use cdh_bundle::Sha256;
 use cdh_elfcore::BuildId;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::digest::RunningDigest;
+use crate::excerpt::LayerFiles;
+use crate::gather::{self, Room};
+use crate::index::Node;
+use crate::record::RecordWriter;
 use crate::{Digest, LayerIndex, kept};
 
 /// Bytes of all files together, unless said otherwise.
@@ -33,7 +38,6 @@ const DEFAULT_LIMIT: u64 = 10 << 30;
 const IN_USE: Duration = Duration::from_secs(600);
 /// A file aside that is so old was left by a run that died.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
-const MAX_DOCUMENT: u64 = 256 << 20;
 
 /// Which of the files that share a build-id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,37 +143,77 @@ impl Cache {
         Some(path)
     }
 
+    fn documents(&self) -> PathBuf {
+        self.root.join("documents")
+    }
+
     pub(crate) fn document(&self, digest: Digest) -> Option<Vec<u8>> {
-        let path = Self::used(self.root.join("documents").join(digest.hex()))?;
         let mut bytes = Vec::new();
-        File::open(path)
-            .ok()?
-            .take(MAX_DOCUMENT)
-            .read_to_end(&mut bytes)
-            .ok()?;
-        (Digest::of(&bytes) == digest).then_some(bytes)
+        self.open_document(digest)?.read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// A document that is what it was, at its beginning.
+    pub(crate) fn open_document(&self, digest: Digest) -> Option<File> {
+        let path = Self::used(self.documents().join(digest.hex()))?;
+        let mut file = File::open(path).ok()?;
+        let mut running = RunningDigest::default();
+        let mut block = vec![0; 64 << 10];
+        loop {
+            match file.read(&mut block).ok()? {
+                0 => break,
+                count => running.update(block.get(..count).unwrap_or_default()),
+            }
+        }
+        file.rewind().ok()?;
+        (running.finish() == digest).then_some(file)
+    }
+
+    /// A document in the making.
+    pub(crate) fn document_draft(&self) -> io::Result<Draft> {
+        Self::draft(&self.documents())
+    }
+
+    /// Best effort, as [`keep_document`](Self::keep_document).
+    pub(crate) fn keep_draft(&self, draft: &Draft, digest: Digest) {
+        let _ = Self::seal(draft, &self.documents().join(digest.hex()));
     }
 
     /// Best effort: a cache that cannot be written to is none.
     pub(crate) fn keep_document(&self, digest: Digest, bytes: &[u8]) {
-        let directory = self.root.join("documents");
-        let kept = Self::draft(&directory).and_then(|mut draft| {
+        let kept = self.document_draft().and_then(|mut draft| {
             draft.file.write_all(bytes)?;
-            Self::seal(&draft, &directory.join(digest.hex()))
+            Self::seal(&draft, &self.documents().join(digest.hex()))
         });
         drop(kept);
     }
 
-    pub(crate) fn index(&self, layer: Digest) -> Option<LayerIndex> {
-        let path = Self::used(self.layer(layer).join("index"))?;
-        LayerIndex::read(io::BufReader::new(File::open(path).ok()?)).ok()
+    pub(crate) fn index_place(&self, layer: Digest) -> PathBuf {
+        self.layer(layer).join("index")
+    }
+
+    /// The index of a layer that was read before, as far into memory as there is room.
+    pub(crate) fn index(&self, layer: Digest, room: &Room) -> Option<LayerFiles> {
+        gather::load(&Self::used(self.index_place(layer))?, room).ok()
     }
 
     pub(crate) fn keep_index(&self, layer: Digest, index: &LayerIndex) {
-        let directory = self.layer(layer);
-        let kept = Self::draft(&directory).and_then(|draft| {
+        let kept = Self::draft(&self.layer(layer)).and_then(|draft| {
             index.write(io::BufWriter::new(&draft.file))?;
-            Self::seal(&draft, &directory.join("index"))
+            Self::seal(&draft, &self.index_place(layer))
+        });
+        drop(kept);
+    }
+
+    /// Adds to an index that is too large to be written anew: the last record of a path counts.
+    pub(crate) fn amend_index(&self, layer: Digest, path: &[u8], node: &Node) {
+        let place = self.index_place(layer);
+        let kept = Self::draft(&self.layer(layer)).and_then(|mut draft| {
+            io::copy(&mut File::open(&place)?, &mut draft.file)?;
+            let mut more = RecordWriter::more(&draft.file, 1)?;
+            more.node(path, node)?;
+            more.finish()?;
+            Self::seal(&draft, &place)
         });
         drop(kept);
     }
@@ -256,7 +300,7 @@ impl Cache {
     }
 
     fn directories(&self) -> Vec<(String, PathBuf)> {
-        let mut all = vec![("documents".to_owned(), self.root.join("documents"))];
+        let mut all = vec![("documents".to_owned(), self.documents())];
         for kind in ["layers", "build-ids"] {
             let entries = fs::read_dir(self.root.join(kind)).into_iter().flatten();
             all.extend(

@@ -5,7 +5,7 @@
 //! so does anything that is no directory. Links are followed as the kernel does in a chroot: `..` at the
 //! root stays there.
 
-use crate::LayerIndex;
+use crate::excerpt::LayerFiles;
 use crate::index::Node;
 
 /// As the kernel (`MAXSYMLINKS`).
@@ -22,6 +22,8 @@ pub(crate) enum Resolution {
     Absent(&'static str),
     /// It depends on a layer that was not read yet.
     Unread,
+    /// It depends on what is at this path in a layer that was not asked about it yet.
+    Unasked(Vec<u8>),
 }
 
 enum Seen<'l> {
@@ -29,10 +31,11 @@ enum Seen<'l> {
     Directory,
     Absent,
     Unread,
+    Unasked,
 }
 
 /// Looks `path` up; the topmost layer comes first, `None` is one that was not read yet.
-pub(crate) fn resolve(layers: &[Option<&LayerIndex>], path: &[u8]) -> Resolution {
+pub(crate) fn resolve(layers: &[Option<&LayerFiles>], path: &[u8]) -> Resolution {
     let mut ahead: Vec<Vec<u8>> = parts(path);
     let mut at: Vec<u8> = Vec::new();
     let mut links = 0;
@@ -54,6 +57,8 @@ pub(crate) fn resolve(layers: &[Option<&LayerIndex>], path: &[u8]) -> Resolution
         here.extend_from_slice(&part);
         match look(layers, 0, &here) {
             Seen::Unread => return Resolution::Unread,
+            // With all that is ahead: so one question is enough where no link is in the way.
+            Seen::Unasked => return Resolution::Unasked(whole(here, &ahead)),
             Seen::Absent => return Resolution::Absent("the image has no such file"),
             Seen::Directory | Seen::At(_, Node::Directory) => at = here,
             Seen::At(_, Node::Symlink(target)) => {
@@ -84,11 +89,22 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
     parts.rev().map(<[u8]>::to_vec).collect()
 }
 
-fn look<'l>(layers: &[Option<&'l LayerIndex>], from: usize, path: &[u8]) -> Seen<'l> {
+fn whole(mut path: Vec<u8>, ahead: &[Vec<u8>]) -> Vec<u8> {
+    for part in ahead.iter().rev().take_while(|part| *part != b"..") {
+        path.push(b'/');
+        path.extend_from_slice(part);
+    }
+    path
+}
+
+fn look<'l>(layers: &[Option<&'l LayerFiles>], from: usize, path: &[u8]) -> Seen<'l> {
     for (number, layer) in layers.iter().enumerate().skip(from) {
         let Some(index) = layer else {
             return Seen::Unread;
         };
+        if !index.covers(path) {
+            return Seen::Unasked;
+        }
         if let Some(node) = index.node(path) {
             return Seen::At(number, node);
         }
@@ -103,7 +119,7 @@ fn look<'l>(layers: &[Option<&'l LayerIndex>], from: usize, path: &[u8]) -> Seen
 }
 
 /// Follows hard links: their bytes are under another name, in the same layer or one below.
-fn file(layers: &[Option<&LayerIndex>], layer: usize, path: Vec<u8>, node: &Node) -> Resolution {
+fn file(layers: &[Option<&LayerFiles>], layer: usize, path: Vec<u8>, node: &Node) -> Resolution {
     let (mut layer, mut path, mut node) = (layer, path, node);
     for _ in 0..MAX_LINKS {
         match node {
@@ -111,6 +127,7 @@ fn file(layers: &[Option<&LayerIndex>], layer: usize, path: Vec<u8>, node: &Node
             Node::Hardlink(target) => match look(layers, layer, target) {
                 Seen::At(next, found) => (layer, path, node) = (next, target.clone(), found),
                 Seen::Unread => return Resolution::Unread,
+                Seen::Unasked => return Resolution::Unasked(target.clone()),
                 _ => return Resolution::Absent("it is a hard link to nothing"),
             },
             Node::Special => return Resolution::Absent("it is a device, a FIFO or a sparse file"),
@@ -125,14 +142,16 @@ fn file(layers: &[Option<&LayerIndex>], layer: usize, path: Vec<u8>, node: &Node
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Record;
 
-    fn layer(entries: &[(&str, Node)]) -> LayerIndex {
-        let mut index = LayerIndex::default();
+    fn layer(entries: &[(&str, Node)]) -> LayerFiles {
+        let mut index = crate::LayerIndex::default();
         for (path, node) in entries {
             let path = crate::index::normalized(path.as_bytes()).unwrap();
-            index.insert(path, node.clone()).unwrap();
+            let record = Record::of(path, node.clone());
+            record.into_iter().for_each(|record| index.put(record));
         }
-        index
+        LayerFiles::Whole(index)
     }
 
     fn file() -> Node {
@@ -146,12 +165,12 @@ mod tests {
         Node::Symlink(target.as_bytes().to_vec())
     }
 
-    fn at(layers: &[LayerIndex], path: &str) -> Result<(usize, String), &'static str> {
+    fn at(layers: &[LayerFiles], path: &str) -> Result<(usize, String), &'static str> {
         let layers: Vec<_> = layers.iter().map(Some).collect();
         match resolve(&layers, path.as_bytes()) {
             Resolution::File { layer, path } => Ok((layer, String::from_utf8(path).unwrap())),
             Resolution::Absent(why) => Err(why),
-            Resolution::Unread => Err("unread"),
+            Resolution::Unread | Resolution::Unasked(_) => Err("unread"),
         }
     }
 

@@ -13,12 +13,13 @@ use std::sync::Arc;
 
 use cdh_elfcore::BuildId;
 
+use crate::excerpt::{LayerFiles, Questions};
 use crate::index::{Node, normalized};
 use crate::kept::Facts;
 use crate::overlay::{Resolution, resolve};
 use crate::toc::Toc;
 use crate::wanted::{FoundFile, Lookup, Need, Proof, Wanted};
-use crate::{Cache, Digest, LayerIndex, Part};
+use crate::{Cache, Digest, Part};
 
 /// A layer is read again for a file that is only nice to have if it is no larger.
 const CHEAP: u64 = 32 << 20;
@@ -31,7 +32,7 @@ pub(crate) enum State {
     Unread,
     /// Somebody reads it.
     Reading,
-    Known(Arc<LayerIndex>),
+    Known(Arc<LayerFiles>),
     Failed,
 }
 
@@ -65,6 +66,8 @@ pub(crate) struct Plan<'c> {
     layers: Vec<Layer>,
     ids: HashSet<BuildId>,
     paths: HashMap<Vec<u8>, bool>,
+    /// What layers that do not fit into memory are asked.
+    questions: Arc<Questions>,
 }
 
 impl<'c> Plan<'c> {
@@ -86,6 +89,7 @@ impl<'c> Plan<'c> {
             wanted,
             ids: HashSet::new(),
             paths: HashMap::new(),
+            questions: Arc::default(),
         };
         for number in 0..plan.wanted.len() {
             plan.take_up(number);
@@ -225,14 +229,14 @@ impl<'c> Plan<'c> {
     }
 
     /// A layer is known to its end.
-    pub(crate) fn know(&mut self, layer: usize, index: LayerIndex, toc: Option<Toc>) {
+    pub(crate) fn know(&mut self, layer: usize, index: LayerFiles, toc: Option<Toc>) {
         if let Some(layer) = self.layers.get_mut(layer) {
             layer.state = State::Known(Arc::new(index));
             layer.toc = toc.map(Arc::new);
         }
     }
 
-    pub(crate) fn index_of(&self, layer: usize) -> Option<Arc<LayerIndex>> {
+    pub(crate) fn index_of(&self, layer: usize) -> Option<Arc<LayerFiles>> {
         match &self.layers.get(layer)?.state {
             State::Known(index) => Some(Arc::clone(index)),
             _ => None,
@@ -244,13 +248,24 @@ impl<'c> Plan<'c> {
         let Some(layer) = self.layers.get_mut(layer) else {
             return;
         };
-        if let State::Known(index) = &mut layer.state {
-            let index = Arc::make_mut(index);
-            if let Some(Node::File { build_id, .. }) = index.node_mut(&path) {
-                *build_id = id.clone();
-                // A wrong file at the right path need not be pulled again to know it.
-                self.cache.keep_index(layer.digest, index);
-            }
+        // A wrong file at the right path need not be pulled again to know it.
+        match &mut layer.state {
+            State::Known(index) => match Arc::get_mut(index) {
+                Some(LayerFiles::Whole(index)) => {
+                    if let Some(Node::File { build_id, .. }) = index.node_mut(&path) {
+                        *build_id = id.clone();
+                        self.cache.keep_index(layer.digest, index);
+                    }
+                }
+                Some(LayerFiles::Excerpt(_)) | None => {
+                    if let Some(Node::File { size, .. }) = index.node(&path) {
+                        let (size, build_id) = (*size, id.clone());
+                        let node = Node::File { size, build_id };
+                        self.cache.amend_index(layer.digest, &path, &node);
+                    }
+                }
+            },
+            State::Unread | State::Reading | State::Failed => {}
         }
         layer.learned.insert(path, id);
     }
@@ -269,10 +284,56 @@ impl<'c> Plan<'c> {
 
     /// Asks the virtual root about all that is open.
     pub(crate) fn settle(&mut self) {
-        let known: Vec<Option<Arc<LayerIndex>>> = (0..self.layers.len())
+        loop {
+            self.ask_disk();
+            let asked = self.questions.len();
+            self.settle_once();
+            // Links lead to questions that nobody could know before.
+            if self.questions.len() == asked {
+                return;
+            }
+        }
+    }
+
+    /// Asks the layers that do not fit into memory all that there is to ask.
+    fn ask_disk(&mut self) {
+        let on_disk = |layer: &Layer| match &layer.state {
+            State::Known(index) => matches!(**index, LayerFiles::Excerpt(_)),
+            State::Unread | State::Reading | State::Failed => false,
+        };
+        if !self.layers.iter().any(on_disk) {
+            return;
+        }
+        let mut questions = Arc::clone(&self.questions);
+        for (_, wanted) in self.open() {
+            let questions = Arc::make_mut(&mut questions);
+            let paths = wanted.paths.iter().filter_map(|path| normalized(path).ok());
+            paths.for_each(|path| questions.ask(&path));
+            wanted.build_id.iter().for_each(|id| questions.ask_id(id));
+        }
+        self.questions = questions;
+        for layer in &mut self.layers {
+            let State::Known(index) = &layer.state else {
+                continue;
+            };
+            let LayerFiles::Excerpt(excerpt) = &**index else {
+                continue;
+            };
+            if !excerpt.answers(&self.questions) {
+                layer.state = match excerpt.ask(&self.questions) {
+                    Ok(excerpt) => State::Known(Arc::new(LayerFiles::Excerpt(excerpt))),
+                    // A damaged index, or a disk that is.
+                    Err(_) => State::Failed,
+                };
+            }
+        }
+    }
+
+    fn settle_once(&mut self) {
+        let known: Vec<Option<Arc<LayerFiles>>> = (0..self.layers.len())
             .map(|number| self.index_of(number))
             .collect();
-        let indexes: Vec<Option<&LayerIndex>> = known.iter().map(Option::as_deref).collect();
+        let indexes: Vec<Option<&LayerFiles>> = known.iter().map(Option::as_deref).collect();
         let open: Vec<usize> = self.open().map(|(number, _)| number).collect();
         for number in open {
             let Some(wanted) = self.wanted.get(number).cloned() else {
@@ -285,13 +346,17 @@ impl<'c> Plan<'c> {
         }
     }
 
-    fn ask(&mut self, wanted: &Wanted, indexes: &[Option<&LayerIndex>]) -> Option<Lookup> {
+    fn ask(&mut self, wanted: &Wanted, indexes: &[Option<&LayerFiles>]) -> Option<Lookup> {
         let mut pending = false;
         let mut other = None;
         let mut why = None;
         for path in &wanted.paths {
             match resolve(indexes, path) {
                 Resolution::Unread => pending = true,
+                Resolution::Unasked(path) => {
+                    pending = true;
+                    Arc::make_mut(&mut self.questions).ask(&path);
+                }
                 Resolution::Absent(reason) => {
                     why.get_or_insert(reason);
                 }
@@ -319,6 +384,7 @@ impl<'c> Plan<'c> {
                 };
                 let places: Vec<Vec<u8>> = index
                     .with_build_id(id)
+                    .into_iter()
                     .filter(|path| likely(path))
                     .map(<[u8]>::to_vec)
                     .collect();
@@ -342,7 +408,7 @@ impl<'c> Plan<'c> {
         wanted: &Wanted,
         layer: usize,
         path: Vec<u8>,
-        index: Option<&LayerIndex>,
+        index: Option<&LayerFiles>,
     ) -> Result<Option<Lookup>, &'static str> {
         let Some(known) = self.layers.get(layer) else {
             return Err("the image has no such file");
@@ -374,7 +440,7 @@ impl<'c> Plan<'c> {
                     build_id: Some(id), ..
                 }),
             ) => Some(Some(id.clone())),
-            (None, Some(Node::File { .. })) if index.is_some_and(|index| index.knows_build_ids) => {
+            (None, Some(Node::File { .. })) if index.is_some_and(LayerFiles::knows_build_ids) => {
                 Some(None)
             }
             _ => None,
@@ -402,6 +468,9 @@ impl<'c> Plan<'c> {
         let Some(layer) = self.layers.get_mut(layer) else {
             return false;
         };
+        // Also where somebody else asks for the same file by its build-id.
+        let content = self.paths.entry(path.clone()).or_insert(false);
+        *content |= wanted.build_id.is_none();
         if layer.again.contains(&path) || (layer.busy && layer.asked.contains(&path)) {
             return true;
         }
@@ -412,8 +481,6 @@ impl<'c> Plan<'c> {
         if !worth || matches!(layer.state, State::Failed) || !layer.asked.insert(path.clone()) {
             return false;
         }
-        let content = self.paths.entry(path.clone()).or_insert(false);
-        *content |= wanted.build_id.is_none();
         layer.again.insert(path);
         true
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use cdh_elfcore::{BuildId, Machine};
 
+use crate::gather::Room;
 use crate::manifest::{Image, Source, resolve};
 use crate::plan::{Job, Plan};
 use crate::scan::Shared;
@@ -17,8 +18,6 @@ use crate::{Cache, Digest, ImageReference, Lookup, Need, Part, PullError, Regist
 const STREAMS: usize = 3;
 /// How much later each further stream begins: the topmost layer alone often has the answer.
 const STAGGER: Duration = Duration::from_millis(150);
-/// Entries of all layers together.
-const MAX_ENTRIES: usize = 3_000_000;
 
 /// Is told how a pull goes. `started` comes first, `finished` last; `advanced` between them, from any thread.
 pub trait Progress: Sync {
@@ -115,14 +114,11 @@ impl<'a> Sysroot<'a> {
             .digest()
             .and_then(|digest| cache.lock(digest));
         let mut plan = Plan::new(cache, &blobs, wanted.to_vec());
+        let room = Room::default();
         if !plan.is_done() || wanted.iter().any(|one| one.need == Need::Passing) {
-            let mut entries: usize = 0;
             for (number, (digest, _)) in blobs.iter().enumerate() {
-                if let Some(index) = cache.index(*digest) {
-                    entries = entries.saturating_add(index.len());
-                    if entries <= MAX_ENTRIES {
-                        plan.know(number, index, None);
-                    }
+                if let Some(index) = cache.index(*digest, &room) {
+                    plan.know(number, index, None);
                 }
             }
             plan.settle();
@@ -133,7 +129,7 @@ impl<'a> Sysroot<'a> {
                 what: format!("a part of image `{}`", self.image.reference),
             }),
             (Some(first), Some(registry)) => {
-                let (left, problem) = self.run(plan, first, registry);
+                let (left, problem) = self.run((plan, first), registry, &room);
                 plan = left;
                 cache.shrink();
                 problem
@@ -152,9 +148,9 @@ impl<'a> Sysroot<'a> {
 
     fn run<'p>(
         &'p self,
-        plan: Plan<'p>,
-        first: Job,
+        (plan, first): (Plan<'p>, Job),
         registry: &'p Registry,
+        room: &'p Room,
     ) -> (Plan<'p>, Option<PullError>) {
         let progress = self.options.progress;
         progress.started(
@@ -167,6 +163,7 @@ impl<'a> Sysroot<'a> {
             changed: Condvar::new(),
             written: AtomicU64::new(0),
             cache: self.options.cache,
+            room,
             registry,
             image: &self.image,
             progress,

@@ -8,17 +8,20 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use cdh_elfcore::BuildId;
+
 use crate::cache::Draft;
-use crate::index::normalized;
+use crate::gather::{Gathering, Room};
+use crate::index::{normalized, record_of};
 use crate::kept::{self, Facts, HEAD};
 use crate::layer::tar_of;
 use crate::manifest::{Image, LayerBlob};
 use crate::plan::Plan;
 use crate::pull::Progress;
 use crate::registry::BlobReader;
-use crate::tar::{Kind, TarReader};
-use crate::toc::{self, Place, Toc};
-use crate::{Cache, LayerIndex, PullError, Registry};
+use crate::tar::{Entry, Kind, TarReader};
+use crate::toc::{self, Located, Place, Toc};
+use crate::{Cache, PullError, Registry};
 
 /// So much more is read of a layer that gave something, for the sake of its digest.
 const TAIL: u64 = 8 << 20;
@@ -36,6 +39,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) done: AtomicBool,
     pub(crate) written: AtomicU64,
     pub(crate) cache: &'a Cache,
+    pub(crate) room: &'a Room,
     pub(crate) registry: &'a Registry,
     pub(crate) image: &'a Image,
     pub(crate) progress: &'a dyn Progress,
@@ -78,10 +82,11 @@ impl<'a> Shared<'a> {
         let Some(layer) = self.image.layers.get(number) else {
             return Ok(());
         };
-        if let Some((index, toc)) = toc::load(&self.place(layer), self.cache)? {
-            self.cache.keep_index(layer.digest, &index);
+        let mut index = Gathering::new(self.room, self.cache, layer.digest, false);
+        if let Some(toc) = toc::load(&self.place(layer), self.cache, &mut index)? {
             return self.know(number, index, Some(toc));
         }
+        drop(index);
         self.stream(number, layer, None)
     }
 
@@ -100,16 +105,20 @@ impl<'a> Shared<'a> {
         let toc = match toc {
             Some(toc) => Some(toc),
             None => {
-                loaded = toc::load(&place, self.cache)?.map(|(_, toc)| toc);
+                loaded = toc::open(&place, self.cache)?;
                 loaded.as_ref()
             }
         };
-        let Some(toc) = toc else {
+        let files = match toc {
+            Some(toc) => toc.locate(&place, self.cache, &paths)?,
+            None => None,
+        };
+        let Some(files) = files else {
             return self.stream(number, layer, Some(paths));
         };
         let mut left = HashSet::new();
         for path in paths {
-            if !self.read_range(number, layer, toc, &path)? {
+            if !self.read_range(number, layer, &files, &path)? {
                 left.insert(path);
             }
         }
@@ -119,7 +128,10 @@ impl<'a> Shared<'a> {
         }
     }
 
-    fn know(&self, number: usize, index: LayerIndex, toc: Option<Toc>) -> Result<(), PullError> {
+    fn know(&self, number: usize, index: Gathering<'_>, toc: Option<Toc>) -> Result<(), PullError> {
+        let index = index
+            .finish()
+            .map_err(|source| PullError::Cache { source })?;
         let mut plan = self.plan();
         plan.know(number, index, toc);
         plan.settle();
@@ -131,10 +143,10 @@ impl<'a> Shared<'a> {
         &self,
         number: usize,
         layer: &LayerBlob,
-        toc: &Toc,
+        files: &Located,
         path: &[u8],
     ) -> Result<bool, PullError> {
-        let Some((mut reader, expected)) = toc.open(&self.place(layer), path)? else {
+        let Some((mut reader, expected)) = files.open(&self.place(layer), path)? else {
             return Ok(false);
         };
         let directory = self.cache.layer(layer.digest);
@@ -236,12 +248,14 @@ impl<'a> Shared<'a> {
             &advanced,
         );
         let mut taken = Taken::default();
-        let mut index = LayerIndex::scanned();
+        let mut index = again
+            .is_none()
+            .then(|| Gathering::new(self.room, self.cache, layer.digest, true));
         let walked = self.walk(
             layer,
             &mut blob,
             again.as_ref(),
-            (&mut index, &mut taken, &took),
+            (index.as_mut(), &mut taken, &took),
         );
         let outcome = match walked {
             Ok(Walk::Enough) => return Ok(()),
@@ -277,8 +291,7 @@ impl<'a> Shared<'a> {
         for (path, draft) in &taken.held {
             seal(draft, path)?;
         }
-        if again.is_none() {
-            self.cache.keep_index(layer.digest, &index);
+        if let Some(index) = index {
             return self.know(number, index, None);
         }
         let mut plan = self.plan();
@@ -292,19 +305,23 @@ impl<'a> Shared<'a> {
         layer: &LayerBlob,
         blob: &mut BlobReader<'_>,
         again: Option<&HashSet<Vec<u8>>>,
-        (index, taken, took): (&mut LayerIndex, &mut Taken, &AtomicBool),
+        (mut index, taken, took): (Option<&mut Gathering<'_>>, &mut Taken, &AtomicBool),
     ) -> Result<Walk, PullError> {
         let broken = |error: io::Error| pull_error(error, layer);
         let refused = |problem: String| PullError::Layer {
             layer: layer.digest,
             problem,
         };
+        let mut add = |entry: &Entry, id: Option<BuildId>| match &mut index {
+            Some(index) => index.add(record_of(entry, id).map_err(refused)?),
+            None => Ok(()),
+        };
         let directory = self.cache.layer(layer.digest);
         let mut missing = again.map(HashSet::len);
         let mut tar = TarReader::new(tar_of(blob, layer.size).map_err(broken)?);
         while let Some(entry) = tar.next().map_err(broken)? {
             if entry.kind != Kind::File {
-                index.add(&entry, None).map_err(refused)?;
+                add(&entry, None)?;
                 continue;
             }
             let mut head = Vec::new();
@@ -322,7 +339,7 @@ impl<'a> Shared<'a> {
                 }
             }
             let id = kept::id_of(&head);
-            index.add(&entry, id.clone()).map_err(refused)?;
+            add(&entry, id.clone())?;
             let path = normalized(&entry.path).unwrap_or_default();
             let (by_id, by_path) = {
                 let plan = self.plan();

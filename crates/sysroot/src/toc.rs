@@ -11,15 +11,17 @@
 //!                the manifest's annotations say where it is: <offset>:<length>:<length inside>:<kind>
 //! ```
 
-use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Read, Seek};
 
-use serde::Deserialize;
-
+use crate::cache::Draft;
+use crate::gather::Gathering;
 use crate::index::{Node, normalized};
 use crate::manifest::LayerBlob;
+use crate::record::Record;
+use crate::table::{TableEntry, each_entry};
 use crate::tar::TarReader;
-use crate::{Cache, Digest, ImageReference, LayerIndex, PullError, Registry};
+use crate::{Cache, Digest, ImageReference, PullError, Registry, kept};
 
 const STARGZ_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 const CHUNKED_DIGEST: &str = "io.github.containers.zstd-chunked.manifest-checksum";
@@ -27,40 +29,13 @@ const CHUNKED_POSITION: &str = "io.github.containers.zstd-chunked.manifest-posit
 const FOOTER: u64 = 51;
 /// A layer with a larger table is read as any other.
 const MAX_TABLE: u64 = 48 << 20;
+/// Pieces of the files that are got at once: 12 GiB of them at 64 KiB each.
+const MAX_CHUNKS: usize = 200_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Stargz,
     Chunked,
-}
-
-#[derive(Deserialize)]
-struct Table {
-    entries: Vec<TableEntry>,
-}
-
-#[derive(Deserialize)]
-struct TableEntry {
-    #[serde(default)]
-    name: String,
-    #[serde(default, rename = "type")]
-    kind: String,
-    #[serde(default)]
-    size: u64,
-    #[serde(default, rename = "linkName")]
-    link: String,
-    #[serde(default)]
-    offset: u64,
-    #[serde(default, rename = "endOffset")]
-    end: u64,
-    #[serde(default, rename = "innerOffset")]
-    inner: u64,
-    #[serde(default, rename = "chunkSize")]
-    chunk_size: u64,
-    #[serde(default, rename = "chunkType")]
-    chunk_kind: String,
-    #[serde(default)]
-    digest: String,
 }
 
 #[derive(Clone, Debug)]
@@ -79,9 +54,18 @@ struct TocFile {
     chunks: Vec<Chunk>,
 }
 
-/// Where the files of a layer are.
+/// A table: it stays on disk, for it may be larger than all that it is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Toc {
+    format: Format,
+    /// Of the document in the cache.
+    digest: Digest,
+    /// Where in the layer it is.
+    at: u64,
+}
+
+/// Where some files of a layer are.
+pub(crate) struct Located {
     format: Format,
     files: BTreeMap<Vec<u8>, TocFile>,
 }
@@ -102,120 +86,126 @@ impl Place<'_> {
         }
     }
 
-    fn bytes(&self, first: u64, length: u64) -> Result<Option<Vec<u8>>, PullError> {
+    /// Bytes of the layer, aside, and their digest; `None` where they cannot be had.
+    fn bytes(
+        &self,
+        cache: &Cache,
+        first: u64,
+        length: u64,
+    ) -> Result<Option<(Draft, Digest)>, PullError> {
         let end = first.checked_add(length);
         if length == 0 || length > MAX_TABLE || end.is_none_or(|end| end > self.layer.size) {
             return Ok(None);
         }
-        let Some(reader) = self
-            .registry
-            .range(self.image, self.layer.digest, (first, length))?
+        let Some(mut reader) =
+            self.registry
+                .range(self.image, self.layer.digest, (first, length))?
         else {
             return Ok(None);
         };
-        let mut bytes = Vec::new();
-        reader
-            .take(length)
-            .read_to_end(&mut bytes)
-            .map_err(|source| PullError::Unreachable {
+        let mut draft = cache.document_draft().map_err(disk)?;
+        let (size, digest) =
+            kept::copy(&mut reader, &mut draft.file).map_err(|source| PullError::Unreachable {
                 registry: self.image.registry().to_owned(),
                 source,
             })?;
-        Ok((bytes.len() as u64 == length).then_some(bytes))
+        draft.file.rewind().map_err(disk)?;
+        Ok((size == length).then_some((draft, digest)))
     }
 }
 
-/// Reads the table of a layer; `None` where it has none that we can trust, or no ranges can be had.
+fn disk(source: io::Error) -> PullError {
+    PullError::Cache { source }
+}
+
+/// Gets the table of a layer; `None` where it has none that we can trust, or no ranges can be had.
+pub(crate) fn open(place: &Place<'_>, cache: &Cache) -> Result<Option<Toc>, PullError> {
+    let annotation = |name: &str| place.layer.annotations.get(name).map(String::as_str);
+    if let Some(digest) = annotation(CHUNKED_DIGEST).and_then(Digest::parse) {
+        let position = annotation(CHUNKED_POSITION).unwrap_or_default();
+        chunked(place, cache, digest, position)
+    } else if let Some(digest) = annotation(STARGZ_DIGEST).and_then(Digest::parse) {
+        stargz(place, cache, digest)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Reads the table of a layer into its index, where it has one.
 pub(crate) fn load(
     place: &Place<'_>,
     cache: &Cache,
-) -> Result<Option<(LayerIndex, Toc)>, PullError> {
-    let annotation = |name: &str| place.layer.annotations.get(name).map(String::as_str);
-    let (format, json) = if let Some(digest) = annotation(CHUNKED_DIGEST).and_then(Digest::parse) {
-        let position = annotation(CHUNKED_POSITION).unwrap_or_default();
-        (Format::Chunked, chunked(place, cache, digest, position)?)
-    } else if let Some(digest) = annotation(STARGZ_DIGEST).and_then(Digest::parse) {
-        (Format::Stargz, stargz(place, cache, digest)?)
-    } else {
+    index: &mut Gathering<'_>,
+) -> Result<Option<Toc>, PullError> {
+    let Some(toc) = open(place, cache)? else {
         return Ok(None);
     };
-    let Some((json, table_at)) = json else {
-        return Ok(None);
-    };
-    let table: Table =
-        serde_json::from_slice(&json).map_err(|error| place.malformed(error.to_string()))?;
-    read_table(format, table, table_at)
-        .map(Some)
-        .map_err(|problem| place.malformed(problem))
+    let whole = toc.each(place, cache, &mut |entry| {
+        index.add(record_of(entry).map_err(|problem| place.malformed(problem))?)
+    })?;
+    Ok(whole.then_some(toc))
 }
-
-type Json = Option<(Vec<u8>, u64)>;
 
 fn chunked(
     place: &Place<'_>,
     cache: &Cache,
     digest: Digest,
     position: &str,
-) -> Result<Json, PullError> {
+) -> Result<Option<Toc>, PullError> {
     let numbers: Vec<u64> = position
         .split(':')
         .filter_map(|part| part.parse().ok())
         .collect();
-    let (Some(&offset), Some(&length)) = (numbers.first(), numbers.get(1)) else {
+    let (Some(&at), Some(&length)) = (numbers.first(), numbers.get(1)) else {
         return Ok(None);
     };
-    let packed = match cache.document(digest) {
-        Some(bytes) => bytes,
-        None => {
-            let Some(bytes) = place.bytes(offset, length)? else {
-                return Ok(None);
-            };
-            check(place, digest, &bytes)?;
-            cache.keep_document(digest, &bytes);
-            bytes
-        }
-    };
-    let mut json = Vec::new();
-    let unpacked = zstd::Decoder::new(packed.as_slice())
-        .and_then(|decoder| decoder.take(MAX_TABLE).read_to_end(&mut json));
-    unpacked.map_err(|error| place.malformed(error.to_string()))?;
-    Ok(Some((json, offset)))
+    let format = Format::Chunked;
+    let toc = Toc { format, digest, at };
+    if cache.open_document(digest).is_none() {
+        let Some((draft, found)) = place.bytes(cache, at, length)? else {
+            return Ok(None);
+        };
+        check(place, digest, found)?;
+        cache.keep_draft(&draft, digest);
+    }
+    Ok(Some(toc))
 }
 
-fn stargz(place: &Place<'_>, cache: &Cache, digest: Digest) -> Result<Json, PullError> {
+fn stargz(place: &Place<'_>, cache: &Cache, digest: Digest) -> Result<Option<Toc>, PullError> {
     let Some(end) = place.layer.size.checked_sub(FOOTER) else {
         return Ok(None);
     };
-    let Some(footer) = place.bytes(end, FOOTER)? else {
+    let Some((mut draft, _)) = place.bytes(cache, end, FOOTER)? else {
         return Ok(None);
     };
+    let mut footer = Vec::new();
+    draft.file.read_to_end(&mut footer).map_err(disk)?;
     let digits = footer
         .get(16..32)
         .and_then(|digits| std::str::from_utf8(digits).ok());
-    let offset = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    let (Some(offset), Some(b"STARGZ")) = (offset, footer.get(32..38)) else {
+    let at = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    let (Some(at), Some(b"STARGZ")) = (at, footer.get(32..38)) else {
         return Ok(None);
     };
-    if let Some(json) = cache.document(digest) {
-        return Ok(Some((json, offset)));
+    let format = Format::Stargz;
+    let toc = Toc { format, digest, at };
+    if cache.open_document(digest).is_none() {
+        let Some((packed, _)) = place.bytes(cache, at, end.saturating_sub(at))? else {
+            return Ok(None);
+        };
+        let plain = flate2::read::MultiGzDecoder::new(io::BufReader::new(&packed.file));
+        let mut tar = TarReader::new(plain.take(MAX_TABLE));
+        let broken = |error: io::Error| place.malformed(error.to_string());
+        tar.next().map_err(broken)?;
+        let mut draft = cache.document_draft().map_err(disk)?;
+        let (_, found) = kept::copy(&mut tar.content(), &mut draft.file).map_err(broken)?;
+        check(place, digest, found)?;
+        cache.keep_draft(&draft, digest);
     }
-    let Some(packed) = place.bytes(offset, end.saturating_sub(offset))? else {
-        return Ok(None);
-    };
-    let mut tar =
-        TarReader::new(flate2::read::MultiGzDecoder::new(packed.as_slice()).take(MAX_TABLE));
-    let mut json = Vec::new();
-    let read = tar
-        .next()
-        .and_then(|_| tar.content().read_to_end(&mut json));
-    read.map_err(|error| place.malformed(error.to_string()))?;
-    check(place, digest, &json)?;
-    cache.keep_document(digest, &json);
-    Ok(Some((json, offset)))
+    Ok(Some(toc))
 }
 
-fn check(place: &Place<'_>, expected: Digest, bytes: &[u8]) -> Result<(), PullError> {
-    let found = Digest::of(bytes);
+fn check(place: &Place<'_>, expected: Digest, found: Digest) -> Result<(), PullError> {
     match found == expected {
         true => Ok(()),
         false => Err(PullError::Digest {
@@ -226,68 +216,137 @@ fn check(place: &Place<'_>, expected: Digest, bytes: &[u8]) -> Result<(), PullEr
     }
 }
 
-fn read_table(format: Format, table: Table, table_at: u64) -> Result<(LayerIndex, Toc), String> {
-    let mut index = LayerIndex::default();
-    let mut files: BTreeMap<Vec<u8>, TocFile> = BTreeMap::new();
-    let mut starts: Vec<u64> = table.entries.iter().map(|entry| entry.offset).collect();
-    starts.push(table_at);
-    starts.sort_unstable();
-    for entry in table.entries {
-        let path = normalized(entry.name.as_bytes())
-            .map_err(|problem| format!("path `{}` {problem}", entry.name))?;
-        let next = starts.partition_point(|start| *start <= entry.offset);
-        let end = match format {
-            Format::Chunked => entry.end,
-            Format::Stargz => starts.get(next).copied().unwrap_or(table_at),
+/// What an entry says of the layer; pieces of files say nothing.
+fn record_of(entry: TableEntry) -> Result<Option<Record>, String> {
+    let path = normalized(entry.name.as_bytes())
+        .map_err(|problem| format!("path `{}` {problem}", entry.name))?;
+    let node = match entry.kind.as_str() {
+        "reg" => Node::File {
+            size: entry.size,
+            build_id: None,
+        },
+        "chunk" => return Ok(None),
+        "dir" => Node::Directory,
+        "symlink" => Node::Symlink(entry.link.into_bytes()),
+        "hardlink" => Node::Hardlink(
+            normalized(entry.link.as_bytes())
+                .map_err(|problem| format!("hard link to `{}`, which {problem}", entry.link))?,
+        ),
+        _ => Node::Special,
+    };
+    Ok(Record::of(path, node))
+}
+
+impl Toc {
+    /// Goes through the table; whether it is there.
+    fn each(
+        &self,
+        place: &Place<'_>,
+        cache: &Cache,
+        take: &mut dyn FnMut(TableEntry) -> Result<(), PullError>,
+    ) -> Result<bool, PullError> {
+        let Some(document) = cache.open_document(self.digest) else {
+            return Ok(false);
         };
-        let chunk = Chunk {
-            offset: entry.offset,
-            end,
-            inner: entry.inner,
-            size: entry.chunk_size,
-            zeros: entry.chunk_kind == "zeros",
+        let broken = |error: io::Error| place.malformed(error.to_string());
+        let json: Box<dyn Read> = match self.format {
+            Format::Stargz => Box::new(document),
+            Format::Chunked => Box::new(zstd::Decoder::new(document).map_err(broken)?),
         };
-        let node = match entry.kind.as_str() {
-            "reg" => {
-                if let Some(digest) = Digest::parse(&entry.digest) {
-                    let chunks = vec![chunk];
-                    files.insert(
-                        path.clone(),
-                        TocFile {
-                            size: entry.size,
-                            digest,
-                            chunks,
-                        },
-                    );
-                }
-                Node::File {
-                    size: entry.size,
-                    build_id: None,
-                }
+        let mut problem = None;
+        let read = each_entry(json.take(MAX_TABLE), &mut |entry| match take(entry) {
+            Ok(()) => true,
+            Err(error) => {
+                problem = Some(error);
+                false
             }
-            "chunk" => {
+        });
+        match (problem, read) {
+            (Some(problem), _) => Err(problem),
+            (None, Err(error)) => Err(place.malformed(error.to_string())),
+            (None, Ok(())) => Ok(true),
+        }
+    }
+
+    /// Where the files at these paths are; `None` where the table does not tell.
+    pub(crate) fn locate(
+        &self,
+        place: &Place<'_>,
+        cache: &Cache,
+        paths: &HashSet<Vec<u8>>,
+    ) -> Result<Option<Located>, PullError> {
+        let mut files: BTreeMap<Vec<u8>, TocFile> = BTreeMap::new();
+        let mut count = 0_usize;
+        let found = self.each(place, cache, &mut |entry| {
+            let is_file = matches!(entry.kind.as_str(), "reg" | "chunk");
+            let path = normalized(entry.name.as_bytes()).unwrap_or_default();
+            if !is_file || !paths.contains(&path) || count >= MAX_CHUNKS {
+                return Ok(());
+            }
+            count = count.saturating_add(1);
+            let chunk = Chunk {
+                offset: entry.offset,
+                end: entry.end,
+                inner: entry.inner,
+                size: entry.chunk_size,
+                zeros: entry.chunk_kind == "zeros",
+            };
+            if entry.kind == "chunk" {
                 if let Some(file) = files.get_mut(&path) {
                     file.chunks.push(chunk);
                 }
-                continue;
+            } else if let Some(digest) = Digest::parse(&entry.digest) {
+                let (size, chunks) = (entry.size, vec![chunk]);
+                files.insert(
+                    path,
+                    TocFile {
+                        size,
+                        digest,
+                        chunks,
+                    },
+                );
             }
-            "dir" => Node::Directory,
-            "symlink" => Node::Symlink(entry.link.into_bytes()),
-            "hardlink" => Node::Hardlink(
-                normalized(entry.link.as_bytes())
-                    .map_err(|problem| format!("hard link to `{}`, which {problem}", entry.link))?,
-            ),
-            _ => Node::Special,
-        };
-        index.insert(path, node)?;
+            Ok(())
+        })?;
+        if !found || count >= MAX_CHUNKS {
+            return Ok(None);
+        }
+        if self.format == Format::Stargz && !self.find_ends(place, cache, &mut files)? {
+            return Ok(None);
+        }
+        Ok(Some(Located {
+            format: self.format,
+            files,
+        }))
     }
-    Ok((index, Toc { format, files }))
+
+    /// A piece of an eStargz ends where the next one begins, or the table.
+    fn find_ends(
+        &self,
+        place: &Place<'_>,
+        cache: &Cache,
+        files: &mut BTreeMap<Vec<u8>, TocFile>,
+    ) -> Result<bool, PullError> {
+        let chunks = files.values().flat_map(|file| &file.chunks);
+        let mut ends: BTreeMap<u64, u64> = chunks.map(|chunk| (chunk.offset, self.at)).collect();
+        let found = self.each(place, cache, &mut |entry| {
+            // For those that begin before the last of them, that one is nearer.
+            if let Some((_, end)) = ends.range_mut(..entry.offset).next_back() {
+                *end = entry.offset.min(*end);
+            }
+            Ok(())
+        })?;
+        for chunk in files.values_mut().flat_map(|file| &mut file.chunks) {
+            chunk.end = ends.get(&chunk.offset).copied().unwrap_or(self.at);
+        }
+        Ok(found)
+    }
 }
 
 /// The bytes of a file, and the digest that they must have.
 pub(crate) type TocReader = (Box<dyn Read>, Digest);
 
-impl Toc {
+impl Located {
     /// The bytes of one file and their digest; `None` where the table does not say where they are.
     pub(crate) fn open(
         &self,

@@ -456,3 +456,66 @@ fn drafts(directory: &Path) -> Vec<PathBuf> {
     }
     found
 }
+
+/// More files than an index keeps in memory, in each layer.
+#[test]
+fn layers_with_very_many_files_answer_as_any_others() {
+    let many = |first: &str| {
+        (0..40_000).fold(TestLayer::new(), |layer, number| {
+            let name = format!("{first}/{number}/{}", "x".repeat(240 - first.len()));
+            layer.file(&name, b"")
+        })
+    };
+    for packing in [Packing::Zstd, Packing::Chunked] {
+        let mut images = TestImages::default();
+        let base = TestLayer::new()
+            .directory("usr/lib/")
+            .symlink("lib", "usr/lib")
+            .file("usr/lib/libc.so.6", &elf(2, 9000))
+            .hard_link("usr/lib/hard.so", "usr/lib/libc.so.6")
+            .file("etc/gone", b"hidden by a whiteout");
+        let top = TestLayer::new()
+            .file("etc/.wh.gone", b"")
+            .file("app/other", &elf(8, 9000))
+            .file("app/config", b"text");
+        let layers = [
+            many("usr/share/base").join(base).pack(packing),
+            top.join(many("app/top")).pack(packing),
+        ];
+        let digest = images.image("amd64", &layers);
+        let server = serve(&images);
+        let image = format!("{}/app@{digest}", server.address);
+        let desk = Desk::new();
+        let wanted = [
+            module("/lib/hard.so", 2),
+            plain("/app/config"),
+            plain("/lib/libc.so.6"),
+            module("/app/other", 7),
+            plain("/etc/gone"),
+            plain("/usr/share/base/nothing"),
+        ];
+        let known = registry();
+        for registry in [Some(&known), None] {
+            let pulled = desk.pull(registry, &image, &wanted).unwrap();
+            assert!(pulled.problem.is_none(), "{packing:?} {:?}", pulled.problem);
+            assert_eq!(bytes_of(&pulled.answers[0]), elf(2, 9000), "{packing:?}");
+            assert_eq!(bytes_of(&pulled.answers[1]), b"text", "{packing:?}");
+            assert_eq!(bytes_of(&pulled.answers[2]), elf(2, 9000), "{packing:?}");
+            let mismatch = Lookup::Mismatch {
+                expected: build_id(7),
+                found: Some(build_id(8)),
+            };
+            assert_eq!(pulled.answers[3], mismatch, "{packing:?}");
+            assert!(matches!(pulled.answers[4], Lookup::Absent(_)));
+            assert!(matches!(pulled.answers[5], Lookup::Absent(_)));
+        }
+        // A file of a layer that was read is found in it without reading it from its beginning.
+        let size: usize = layers.iter().map(|layer| layer.bytes.len()).sum();
+        let again = registry();
+        let absent = desk
+            .pull(Some(&again), &image, &[plain("/usr/lib/none.so")])
+            .unwrap();
+        assert!(matches!(absent.answers[0], Lookup::Absent(_)));
+        assert_eq!(again.received(), 0, "{packing:?} of {size}");
+    }
+}

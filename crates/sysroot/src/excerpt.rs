@@ -1,0 +1,378 @@
+//! What was asked about a layer whose index is too large for memory, as its file answers.
+//!
+//! The records of such a layer stay in the cache. All questions of a pull are one tree of names; one pass
+//! over the file answers them, and a question that was not part of that pass is told from one whose
+//! answer is "nothing". What is kept grows with the questions, not with the layer.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, Seek};
+use std::sync::Arc;
+
+use cdh_elfcore::BuildId;
+
+use crate::LayerIndex;
+use crate::index::Node;
+use crate::record::{Record, RecordReader, What};
+
+/// Places of the tree. Whoever asks more is a hostile core, or follows hostile links.
+const MAX_PLACES: usize = 100_000;
+/// Files of one layer with one build-id; a builder makes one, and copies of it.
+const MAX_SAME: usize = 64;
+
+/// What a pull wants to know of its layers, as far as they are not in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Questions {
+    /// The names in each place and where they lead; the root is the first.
+    places: Vec<HashMap<Vec<u8>, usize>>,
+    ids: HashSet<BuildId>,
+}
+
+impl Default for Questions {
+    fn default() -> Self {
+        Self {
+            places: vec![HashMap::new()],
+            ids: HashSet::new(),
+        }
+    }
+}
+
+fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
+        .filter(|part| !part.is_empty())
+}
+
+impl Questions {
+    /// What is at this path, and at those above it?
+    pub(crate) fn ask(&mut self, path: &[u8]) {
+        let mut at = 0;
+        for part in parts(path) {
+            let next = self.places.len();
+            let Some(names) = self.places.get_mut(at) else {
+                return;
+            };
+            at = match names.get(part) {
+                Some(known) => *known,
+                None if next >= MAX_PLACES => return,
+                None => {
+                    names.insert(part.to_vec(), next);
+                    self.places.push(HashMap::new());
+                    next
+                }
+            };
+        }
+    }
+
+    /// Which files have this build-id?
+    pub(crate) fn ask_id(&mut self, id: &BuildId) {
+        if !self.ids.contains(id) {
+            self.ids.insert(id.clone());
+        }
+    }
+
+    /// How much is asked: more than before, if there is something new.
+    pub(crate) fn len(&self) -> usize {
+        self.places.len().saturating_add(self.ids.len())
+    }
+
+    /// The places on the way to a path, the root first, as far as it was asked for.
+    fn way<'q>(&'q self, path: &'q [u8]) -> impl Iterator<Item = usize> + 'q {
+        let mut at = Some(0);
+        let mut ahead = parts(path);
+        std::iter::from_fn(move || {
+            let here = at?;
+            at = ahead
+                .next()
+                .and_then(|part| self.places.get(here)?.get(part).copied());
+            Some(here)
+        })
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Answer {
+    node: Option<Node>,
+    is_whiteout: bool,
+    is_opaque: bool,
+    /// Some node is below it.
+    has_inside: bool,
+    /// Some node, whiteout or opaque directory is.
+    is_more_inside: bool,
+}
+
+/// The answers of one layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Excerpt {
+    /// Stays readable when the cache forgets it.
+    file: Arc<File>,
+    asked: Arc<Questions>,
+    /// One for each place.
+    answers: Vec<Answer>,
+    same: Vec<(BuildId, Vec<u8>)>,
+    knows_build_ids: bool,
+}
+
+impl Excerpt {
+    /// Of an index that was written; nothing is asked yet.
+    pub(crate) fn of(file: File) -> Self {
+        Self {
+            file: Arc::new(file),
+            asked: Arc::default(),
+            answers: Vec::new(),
+            same: Vec::new(),
+            knows_build_ids: false,
+        }
+    }
+
+    /// Whether these questions were all asked.
+    pub(crate) fn answers(&self, questions: &Questions) -> bool {
+        !self.answers.is_empty() && self.asked.len() == questions.len()
+    }
+
+    /// Asks them, in one pass over the file.
+    pub(crate) fn ask(&self, questions: &Arc<Questions>) -> io::Result<Self> {
+        let mut file = self.file.as_ref();
+        file.rewind()?;
+        let mut records = RecordReader::new(file)?;
+        let mut found = Self {
+            asked: Arc::clone(questions),
+            answers: vec![Answer::default(); questions.places.len()],
+            same: Vec::new(),
+            file: Arc::clone(&self.file),
+            knows_build_ids: records.knows_build_ids,
+        };
+        while let Some(record) = records.next()? {
+            found.take(record);
+        }
+        Ok(found)
+    }
+
+    fn take(&mut self, record: Record) {
+        let asked = Arc::clone(&self.asked);
+        let depth = parts(&record.path).count();
+        let same = match &record.what {
+            What::Node(Node::File {
+                build_id: Some(id), ..
+            }) if asked.ids.contains(id) => Some(id.clone()),
+            _ => None,
+        };
+        // The last record of a path counts.
+        if !self.same.is_empty() && matches!(record.what, What::Node(_)) {
+            self.same.retain(|(_, path)| *path != record.path);
+        }
+        if let Some(id) = same
+            && self.same.iter().filter(|(known, _)| *known == id).count() < MAX_SAME
+        {
+            self.same.push((id, record.path.clone()));
+        }
+        let mut what = Some(record.what);
+        for (above, place) in asked.way(&record.path).enumerate() {
+            let Some(answer) = self.answers.get_mut(place) else {
+                continue;
+            };
+            if above < depth {
+                answer.is_more_inside = true;
+                answer.has_inside |= matches!(what, Some(What::Node(_)));
+                continue;
+            }
+            match what.take() {
+                Some(What::Node(node)) => answer.node = Some(node),
+                Some(What::Whiteout) => answer.is_whiteout = true,
+                Some(What::Opaque) => answer.is_opaque = true,
+                None => {}
+            }
+        }
+    }
+
+    /// The answers on the way to a path, and whether the last one is that of the path itself.
+    fn way<'e>(&'e self, path: &[u8]) -> (Vec<&'e Answer>, bool) {
+        let way: Vec<&Answer> = self
+            .asked
+            .way(path)
+            .filter_map(|place| self.answers.get(place))
+            .collect();
+        let depth = parts(path).count();
+        let whole = way.len() == depth.saturating_add(1);
+        (way, whole)
+    }
+
+    /// Whether it is known what is at a path. Where nothing is in a directory, nothing is below it.
+    fn covers(&self, path: &[u8]) -> bool {
+        let (way, whole) = self.way(path);
+        whole || way.last().is_some_and(|answer| !answer.is_more_inside)
+    }
+
+    fn at<'e>(&'e self, path: &[u8]) -> Option<&'e Answer> {
+        let (way, whole) = self.way(path);
+        way.last().copied().filter(|_| whole)
+    }
+
+    fn hides(&self, path: &[u8]) -> bool {
+        let (mut way, whole) = self.way(path);
+        let itself = if whole { way.pop() } else { None };
+        let replaced = |above: &&Answer| {
+            above.is_opaque
+                || above.is_whiteout
+                || above
+                    .node
+                    .as_ref()
+                    .is_some_and(|node| *node != Node::Directory)
+        };
+        itself.is_some_and(|answer| answer.is_whiteout) || way.iter().any(replaced)
+    }
+}
+
+/// What is known of a layer.
+#[derive(Debug)]
+pub(crate) enum LayerFiles {
+    /// All of it.
+    Whole(LayerIndex),
+    /// What was asked; the rest is on disk.
+    Excerpt(Excerpt),
+}
+
+impl LayerFiles {
+    /// Whether the methods below can tell what is at this path.
+    pub(crate) fn covers(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Excerpt(excerpt) => excerpt.covers(path),
+        }
+    }
+
+    /// The entry at exactly this path.
+    pub(crate) fn node(&self, path: &[u8]) -> Option<&Node> {
+        match self {
+            Self::Whole(index) => index.node(path),
+            Self::Excerpt(excerpt) => excerpt.at(path)?.node.as_ref(),
+        }
+    }
+
+    /// Whether something is in `path`, which is a directory then, even if it has no entry of its own.
+    pub(crate) fn has_inside(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Whole(index) => index.has_inside(path),
+            Self::Excerpt(excerpt) => excerpt.at(path).is_some_and(|answer| answer.has_inside),
+        }
+    }
+
+    /// Whether the layers below are not to be asked about `path`, which has no entry here.
+    pub(crate) fn hides(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Whole(index) => index.hides(path),
+            Self::Excerpt(excerpt) => excerpt.hides(path),
+        }
+    }
+
+    /// Files with this build-id.
+    pub(crate) fn with_build_id<'i>(&'i self, id: &'i BuildId) -> Vec<&'i [u8]> {
+        match self {
+            Self::Whole(index) => index.with_build_id(id).collect(),
+            Self::Excerpt(excerpt) => {
+                let same = excerpt.same.iter().filter(|(known, _)| known == id);
+                same.map(|(_, path)| path.as_slice()).collect()
+            }
+        }
+    }
+
+    /// Whether build-ids were looked for.
+    pub(crate) fn knows_build_ids(&self) -> bool {
+        match self {
+            Self::Whole(index) => index.knows_build_ids,
+            Self::Excerpt(excerpt) => excerpt.knows_build_ids,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::overlay::{Resolution, resolve};
+    use proptest::prelude::*;
+
+    /// Names of few letters, so that layers have much in common.
+    fn path() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec("[abc]", 1..5).prop_map(|parts| parts.join("/").into_bytes())
+    }
+
+    fn node() -> impl Strategy<Value = Node> {
+        prop_oneof![
+            (0..4_u8).prop_map(|id| Node::File {
+                size: 1,
+                build_id: BuildId::from_bytes(&[id; 20]),
+            }),
+            Just(Node::Directory),
+            Just(Node::Special),
+            "(/|\\.\\./)?[abc](/[abc]){0,2}".prop_map(|target| Node::Symlink(target.into_bytes())),
+            path().prop_map(Node::Hardlink),
+        ]
+    }
+
+    fn records() -> impl Strategy<Value = Vec<Record>> {
+        let what = prop_oneof![
+            4 => node().prop_map(What::Node),
+            1 => Just(What::Whiteout),
+            1 => Just(What::Opaque),
+        ];
+        let record = (path(), what).prop_map(|(path, what)| Record { path, what });
+        proptest::collection::vec(record, 0..12)
+    }
+
+    fn on_disk(records: &[Record]) -> Excerpt {
+        let file = tempfile::tempfile().unwrap();
+        let mut writer = crate::record::RecordWriter::new(&file, 1, true).unwrap();
+        for record in records {
+            writer.record(record).unwrap();
+        }
+        writer.finish().unwrap();
+        Excerpt::of(file)
+    }
+
+    proptest! {
+        #[test]
+        fn layers_on_disk_answer_as_those_in_memory(
+            layers in proptest::collection::vec((records(), any::<bool>()), 1..4),
+            path in path(),
+        ) {
+            let whole = |records: &[Record]| {
+                let mut index = LayerIndex::default();
+                records.iter().cloned().for_each(|record| index.put(record));
+                LayerFiles::Whole(index)
+            };
+            let expected: Vec<LayerFiles> = layers.iter().map(|(records, _)| whole(records)).collect();
+            let mut found: Vec<LayerFiles> = layers
+                .iter()
+                .map(|(records, stays)| match stays {
+                    true => whole(records),
+                    false => LayerFiles::Excerpt(on_disk(records)),
+                })
+                .collect();
+            let id = BuildId::from_bytes(&[1; 20]).unwrap();
+            let mut questions = Arc::new(Questions::default());
+            Arc::make_mut(&mut questions).ask_id(&id);
+            let answer = loop {
+                for layer in &mut found {
+                    if let LayerFiles::Excerpt(excerpt) = layer {
+                        *excerpt = excerpt.ask(&questions).unwrap();
+                    }
+                }
+                let layers: Vec<_> = found.iter().map(Some).collect();
+                match resolve(&layers, &path) {
+                    Resolution::Unasked(more) => {
+                        let before = questions.len();
+                        Arc::make_mut(&mut questions).ask(&more);
+                        prop_assert!(questions.len() > before);
+                    }
+                    answer => break answer,
+                }
+            };
+            let layers: Vec<_> = expected.iter().map(Some).collect();
+            prop_assert_eq!(answer, resolve(&layers, &path));
+            for (found, expected) in found.iter().zip(&expected) {
+                let mut same = found.with_build_id(&id);
+                same.sort_unstable();
+                prop_assert_eq!(same, expected.with_build_id(&id));
+            }
+        }
+    }
+}
