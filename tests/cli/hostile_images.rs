@@ -71,6 +71,15 @@ fn many_names(first: u8, count: u32) -> Blob {
     tar_blob(packed.finish().unwrap(), "+zstd")
 }
 
+/// A file of zeros, packed so that the reader has to remember the last `1 << log` bytes of it.
+fn with_window(name: &str, log: u32) -> Blob {
+    let file = TestLayer::new().file(name, &vec![0; 48 << 20]);
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    packed.window_log(log).unwrap();
+    packed.write_all(&file.pack(Packing::Plain).bytes).unwrap();
+    tar_blob(packed.finish().unwrap(), "+zstd")
+}
+
 /// A table of contents of nothing but empty entries, in a layer that holds nothing else.
 fn endless_table() -> Blob {
     let json = format!("{{\"entries\":[{}{{}}]}}", "{},".repeat(15 << 20));
@@ -261,11 +270,23 @@ fn hostile_images_take_little_memory_and_disk() {
         let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
         cases.push((name, server, digest));
     }
-    let mut images = TestImages::default();
-    let names = [b'a', b'b', b'c'].map(|first| many_names(first, 400_000));
-    let digest = images.image(architecture(), &names);
-    let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
-    cases.push(("400,000 long names, three times", server, digest));
+    let three: [(&str, fn(u8) -> Blob); 3] = [
+        ("400,000 long names, three times", |name| {
+            many_names(name, 400_000)
+        }),
+        ("windows of 8 MiB, three times", |name| {
+            with_window(&name.to_string(), 23)
+        }),
+        ("windows of 32 MiB, three times", |name| {
+            with_window(&name.to_string(), 25)
+        }),
+    ];
+    for (name, layer) in three {
+        let mut images = TestImages::default();
+        let digest = images.image(architecture(), &[1, 2, 3].map(layer));
+        let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
+        cases.push((name, server, digest));
+    }
     let (images, digest) = lost.image(&lost.program);
     for (name, handler) in peers(&images) {
         let server = HttpServer::start(move |request| handler(request)).unwrap();

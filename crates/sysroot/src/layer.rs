@@ -2,8 +2,8 @@
 
 use std::io::{self, Read};
 
-/// zstd frames may ask for a window of gigabytes; builders use 8 MiB at most.
-const MAX_WINDOW_LOG: u32 = 25;
+/// zstd frames may ask for a window of gigabytes; builders use 8 MiB at most. Three are read at once.
+const MAX_WINDOW_LOG: u32 = 23;
 /// What a layer may always expand to.
 const FREE_BYTES: u64 = 1 << 30;
 /// What it may expand to per byte of its own beyond that. gzip reaches 1032 on zeros.

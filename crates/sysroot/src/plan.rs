@@ -18,7 +18,7 @@ use crate::index::{Node, normalized};
 use crate::kept::Facts;
 use crate::overlay::{Resolution, resolve};
 use crate::toc::Toc;
-use crate::wanted::{FoundFile, Lookup, Need, Proof, Wanted};
+use crate::wanted::{FoundFile, Lookup, Need, Proof, Wanted, build_id_path, debug_paths};
 use crate::{Cache, Digest, Part};
 
 /// A layer is read again for a file that is only nice to have if it is no larger.
@@ -538,33 +538,4 @@ impl<'c> Plan<'c> {
             })
             .collect()
     }
-}
-
-/// Where debuggers look for the file that `.gnu_debuglink` names (GDB manual, "Debugging Information in
-/// Separate Files").
-fn debug_paths(wanted: &Wanted, link: Option<&[u8]>) -> Vec<Vec<u8>> {
-    let (Some(path), Some(link)) = (wanted.paths.first(), link) else {
-        return Vec::new();
-    };
-    if link.contains(&b'/') {
-        return Vec::new();
-    }
-    let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-    let directory = path.get(..slash).unwrap_or_default();
-    let place = |before: &[u8], between: &[u8]| [before, directory, between, link].concat();
-    let mut paths = vec![
-        place(b"", b"/"),
-        place(b"", b"/.debug/"),
-        place(b"/usr/lib/debug", b"/"),
-    ];
-    // A file whose link names itself is no debug file.
-    paths.retain(|one| one != path);
-    paths
-}
-
-/// `/usr/lib/debug/.build-id/ab/cdef.debug`.
-pub(crate) fn build_id_path(id: &BuildId) -> Option<Vec<u8>> {
-    let hex = id.to_string();
-    let (first, rest) = hex.split_at_checked(2)?;
-    Some(format!("/usr/lib/debug/.build-id/{first}/{rest}.debug").into_bytes())
 }

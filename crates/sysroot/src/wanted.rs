@@ -65,3 +65,32 @@ pub enum Lookup {
     /// The image does not hold it, with the reason.
     Absent(String),
 }
+
+/// Where debuggers look for the file that `.gnu_debuglink` names (GDB manual, "Debugging Information in
+/// Separate Files").
+pub(crate) fn debug_paths(wanted: &Wanted, link: Option<&[u8]>) -> Vec<Vec<u8>> {
+    let (Some(path), Some(link)) = (wanted.paths.first(), link) else {
+        return Vec::new();
+    };
+    if link.contains(&b'/') {
+        return Vec::new();
+    }
+    let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    let directory = path.get(..slash).unwrap_or_default();
+    let place = |before: &[u8], between: &[u8]| [before, directory, between, link].concat();
+    let mut paths = vec![
+        place(b"", b"/"),
+        place(b"", b"/.debug/"),
+        place(b"/usr/lib/debug", b"/"),
+    ];
+    // A file whose link names itself is no debug file.
+    paths.retain(|one| one != path);
+    paths
+}
+
+/// `/usr/lib/debug/.build-id/ab/cdef.debug`.
+pub(crate) fn build_id_path(id: &BuildId) -> Option<Vec<u8>> {
+    let hex = id.to_string();
+    let (first, rest) = hex.split_at_checked(2)?;
+    Some(format!("/usr/lib/debug/.build-id/{first}/{rest}.debug").into_bytes())
+}
