@@ -52,13 +52,13 @@ impl Memory {
     }
 }
 
-/// Looks until it is told to stop. Handlers are processes with one of these names on their command line;
+/// Looks until it is told to stop, once at least. Handlers are processes with one of these names on their command line;
 /// `agent` is the daemon's id.
 pub(super) fn watch(names: &[String], agent: Option<u32>, stop: &AtomicBool) -> Most {
     let mut most = Most::default();
     let mut rounds = 0_u32;
     let agent = agent.map(|pid| Path::new("/proc").join(pid.to_string()));
-    while !stop.load(Ordering::Relaxed) {
+    loop {
         let with_shares = rounds.is_multiple_of(SHARES_EVERY);
         let mut handlers = Memory::default();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -81,10 +81,12 @@ pub(super) fn watch(names: &[String], agent: Option<u32>, stop: &AtomicBool) -> 
             own.resident = own.resident.max(kib(agent, "status", "VmHWM:"));
             most.agent.or_more(own);
         }
+        if stop.load(Ordering::Relaxed) {
+            return most;
+        }
         rounds += 1;
         std::thread::sleep(PAUSE);
     }
-    most
 }
 
 fn kib(process: &Path, file: &str, field: &str) -> u64 {
@@ -113,8 +115,8 @@ mod tests {
     #[test]
     fn the_agent_is_counted_by_itself_and_not_among_the_handlers() {
         let stop = AtomicBool::new(false);
-        let own = std::env::current_exe().unwrap().display().to_string();
-        let names = [own];
+        // As it stands on the command line: a directory may have two names.
+        let names = [std::env::args().next().unwrap()];
         let looked = |agent: Option<u32>| {
             stop.store(false, Ordering::Relaxed);
             std::thread::scope(|scope| {
