@@ -21,6 +21,8 @@ const DISK: u64 = 8 << 20;
 /// Where a hostile peer sends more than anybody wants.
 const MUCH: usize = 160 << 20;
 
+/// A layer whose names begin with this byte.
+type LayerNamed = fn(u8) -> Blob;
 type Handler = Box<dyn Fn(&HttpRequest) -> HttpAnswer + Send + Sync>;
 
 fn tar_blob(bytes: Vec<u8>, end: &str) -> Blob {
@@ -270,7 +272,7 @@ fn hostile_images_take_little_memory_and_disk() {
         let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
         cases.push((name, server, digest));
     }
-    let three: [(&str, fn(u8) -> Blob); 3] = [
+    let three: [(&str, LayerNamed); 3] = [
         ("400,000 long names, three times", |name| {
             many_names(name, 400_000)
         }),
