@@ -19,6 +19,9 @@ const DT_NULL: u64 = 0;
 const DT_DEBUG: u64 = 21;
 const PF_X: u32 = 1;
 
+/// What is left of an address without its place in a page: 4, 16 or 64 KiB on x86-64 and aarch64.
+const PAGES: [u64; 3] = [!0xfff, !0x3fff, !0xffff];
+
 /// Bounds for what hostile memory may claim.
 const MAX_PROGRAM_HEADERS: u16 = 1024;
 const MAX_NOTE: u64 = 64 << 10;
@@ -80,20 +83,22 @@ fn from_mappings(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
         .collect()
 }
 
-/// Whether the file that `group` begins with extends to `mapping`, as its own headers say.
+/// Whether the file that `group` begins with has a segment at `mapping` that starts on its first page, as
+/// its own headers say. Another mapping of the same file may lie within its bounds: a program that reads its
+/// own libraries (the backtrace of a Rust panic) has them mapped whole, just below where they run.
 fn goes_on(memory: &dyn Memory, group: &[&Mapping], mapping: &Mapping) -> bool {
-    let extends = || {
+    let is_segment = || {
         let start = group.first()?.start;
         let headers = headers_in_memory(memory, start)?;
         let bias = bias_of(start, &headers)?;
-        let load = |header: &&ProgramHeader| header.kind == PT_LOAD;
-        let ends = headers
-            .iter()
-            .filter(load)
-            .map(|header| header.address.saturating_add(header.memory_size));
-        Some(mapping.start.0.wrapping_sub(bias) < ends.max()?)
+        let on_page = |header: &ProgramHeader, page: u64| {
+            let address = header.address.wrapping_add(bias);
+            address & page == mapping.start.0 && header.offset & page == 0
+        };
+        let mut loads = headers.iter().filter(|header| header.kind == PT_LOAD);
+        Some(loads.any(|header| PAGES.iter().any(|page| on_page(header, *page))))
     };
-    extends().unwrap_or(false)
+    is_segment().unwrap_or(false)
 }
 
 fn module_of(head: &CoreHead, memory: &dyn Memory, group: &[&Mapping]) -> Option<Module> {

@@ -23,10 +23,29 @@ int main(void) {
 }
 ";
 
+/// Maps its own libc whole, as close below it as there is room.
+const READS_ITS_LIBC: &str = r"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(void) {
+    Dl_info libc;
+    dladdr((void *)abort, &libc);
+    int file = open(libc.dli_fname, O_RDONLY);
+    long size = (lseek(file, 0, SEEK_END) + 4095) & -4096;
+    char *at = (char *)libc.dli_fbase - size;
+    while (mmap(at, size, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, 0) != at) at -= 4096;
+    *(volatile int *)0x10 = 7;
+}
+";
+
 /// A core of a crashing program, made by gdb: independent of the machine's core_pattern.
-fn make_core(dir: &Path) -> Option<PathBuf> {
+fn make_core(dir: &Path, text: &str) -> Option<PathBuf> {
     let (source, program, core) = (dir.join("p.c"), dir.join("p"), dir.join("core"));
-    std::fs::write(&source, PROGRAM).unwrap();
+    std::fs::write(&source, text).unwrap();
     let mut gcc = Command::new("gcc");
     gcc.args(["-g", "-pthread", "-Wl,--build-id", "-o"])
         .arg(&program)
@@ -52,7 +71,7 @@ fn make_core(dir: &Path) -> Option<PathBuf> {
 #[test]
 fn core_of_a_real_crash_tells_what_happened() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(path) = make_core(dir.path()) else {
+    let Some(path) = make_core(dir.path(), PROGRAM) else {
         return;
     };
     let bytes = std::fs::read(&path).unwrap();
@@ -94,6 +113,32 @@ fn core_of_a_real_crash_tells_what_happened() {
     assert_eq!(mini.head().threads().len(), 4);
     assert_eq!(mini.read_u64(sp), core.read_u64(sp));
     assert_eq!(mini.head().mappings(), head.mappings());
+}
+
+#[test]
+fn library_that_is_also_mapped_as_a_whole_just_below_itself_keeps_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(path) = make_core(dir.path(), READS_ITS_LIBC) else {
+        return;
+    };
+    let core = CoreFile::open(Box::new(std::fs::read(&path).unwrap())).unwrap();
+    let is_libc = |path: &[u8]| path.windows(5).any(|part| part == b"libc.");
+    let mut starts = Vec::new();
+    for mapping in core.head().mappings() {
+        if is_libc(&mapping.path) && mapping.offset.0 == 0 {
+            starts.push(mapping.start);
+        }
+    }
+    assert_eq!(starts.len(), 2, "{starts:?}");
+    let modules = core.modules();
+    let found = modules.iter().filter(|module| is_libc(&module.path));
+    let found: Vec<_> = found
+        .map(|module| (module.start(), module.bias, module.ranges.len()))
+        .collect();
+    // The file is linked to 0, so that what is added is where it starts.
+    assert_eq!(found[0], (starts[0], Some(starts[0].0), 1));
+    assert_eq!((found[1].0, found[1].1), (starts[1], Some(starts[1].0)));
+    assert!(found[1].2 > 1, "{found:?}");
 }
 
 /// The header of a core of x86-64 with its program headers behind it, and section headers at `sections_at`.
