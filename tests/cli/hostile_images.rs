@@ -316,5 +316,10 @@ fn hostile_images_take_little_memory_and_disk() {
         assert!(!said.contains("panicked"), "{name}: {said}");
         assert!((1..MEMORY).contains(&peak), "{name}: {peak} MiB");
         assert!(kept < DISK, "{name}: {kept} bytes");
+        // Large, and made by real builders: they are read.
+        assert!(
+            !name.starts_with("windows") || !said.contains("too much memory"),
+            "{name}: {said}"
+        );
     }
 }

@@ -9,6 +9,7 @@ use cdh_elfcore::BuildId;
 use crate::layer::tar_of;
 use crate::record::{Record, RecordReader, RecordWriter, What};
 use crate::tar::{Entry, Kind, TarReader};
+use crate::window::Windows;
 
 /// Large images have two hundred thousand files; what has more than this wants our time and disk.
 const MAX_ENTRIES: usize = 1_000_000;
@@ -137,7 +138,8 @@ impl LayerIndex {
     /// # Errors
     /// When it is no layer, or one that no builder makes.
     pub fn from_blob(blob: &[u8]) -> io::Result<Self> {
-        let mut tar = TarReader::new(tar_of(blob, blob.len() as u64)?);
+        let windows = Windows::default();
+        let mut tar = TarReader::new(tar_of(blob, blob.len() as u64, &windows)?);
         let (mut index, mut count) = (Self::default(), Count::default());
         while let Some(entry) = tar.next()? {
             let record = record_of(&entry, None).and_then(|record| count.add(record));

@@ -2,15 +2,19 @@
 
 use std::io::{self, Read};
 
-/// zstd frames may ask for a window of gigabytes; builders use 8 MiB at most. Three are read at once.
-const MAX_WINDOW_LOG: u32 = 23;
+use crate::window::{Windows, ZstdReader};
+
 /// What a layer may always expand to.
 const FREE_BYTES: u64 = 1 << 30;
 /// What it may expand to per byte of its own beyond that. gzip reaches 1032 on zeros.
 const MAX_RATIO: u64 = 50;
 
-/// The tar in a layer of `size` bytes.
-pub(crate) fn tar_of<'r>(mut reader: impl Read + 'r, size: u64) -> io::Result<impl Read + 'r> {
+/// The tar in a layer of `size` bytes. Of zstd it waits until there is memory for its window.
+pub(crate) fn tar_of<'r>(
+    mut reader: impl Read + 'r,
+    size: u64,
+    windows: &'r Windows,
+) -> io::Result<impl Read + 'r> {
     let mut magic = Vec::new();
     reader.by_ref().take(4).read_to_end(&mut magic)?;
     let kind = magic.clone();
@@ -21,9 +25,7 @@ pub(crate) fn tar_of<'r>(mut reader: impl Read + 'r, size: u64) -> io::Result<im
         )),
         // A frame, or one that is to be skipped.
         [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
-            let mut decoder = zstd::Decoder::new(whole)?;
-            decoder.window_log_max(MAX_WINDOW_LOG)?;
-            Box::new(decoder)
+            Box::new(ZstdReader::new(whole, windows)?)
         }
         _ => Box::new(whole),
     };

@@ -47,6 +47,7 @@ mod table;
 mod tar;
 mod toc;
 mod wanted;
+mod window;
 
 pub use cache::{Cache, CacheEntry, KeptModule, Part};
 pub use debuginfod::{Debuginfod, DebuginfodError};

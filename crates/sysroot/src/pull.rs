@@ -12,6 +12,7 @@ use crate::gather::Room;
 use crate::manifest::{Image, Source, resolve};
 use crate::plan::{Job, Plan};
 use crate::scan::Shared;
+use crate::window::Windows;
 use crate::{Cache, Digest, ImageReference, Lookup, Need, Part, PullError, Registry, Wanted};
 
 /// Layers that are read at once.
@@ -164,6 +165,7 @@ impl<'a> Sysroot<'a> {
             written: AtomicU64::new(0),
             cache: self.options.cache,
             room,
+            windows: Windows::default(),
             registry,
             image: &self.image,
             progress,

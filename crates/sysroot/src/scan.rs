@@ -21,6 +21,7 @@ use crate::pull::Progress;
 use crate::registry::BlobReader;
 use crate::tar::{Entry, Kind, TarReader};
 use crate::toc::{self, Located, Place, Toc};
+use crate::window::Windows;
 use crate::{Cache, PullError, Registry};
 
 /// So much more is read of a layer that gave something, for the sake of its digest.
@@ -40,6 +41,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) written: AtomicU64,
     pub(crate) cache: &'a Cache,
     pub(crate) room: &'a Room,
+    pub(crate) windows: Windows,
     pub(crate) registry: &'a Registry,
     pub(crate) image: &'a Image,
     pub(crate) progress: &'a dyn Progress,
@@ -174,7 +176,7 @@ impl<'a> Shared<'a> {
         Ok(true)
     }
 
-    fn place<'l>(&self, layer: &'l LayerBlob) -> Place<'l>
+    fn place<'l>(&'l self, layer: &'l LayerBlob) -> Place<'l>
     where
         'a: 'l,
     {
@@ -182,6 +184,7 @@ impl<'a> Shared<'a> {
             registry: self.registry,
             image: &self.image.reference,
             layer,
+            windows: &self.windows,
         }
     }
 
@@ -318,7 +321,7 @@ impl<'a> Shared<'a> {
         };
         let directory = self.cache.layer(layer.digest);
         let mut missing = again.map(HashSet::len);
-        let mut tar = TarReader::new(tar_of(blob, layer.size).map_err(broken)?);
+        let mut tar = TarReader::new(tar_of(blob, layer.size, &self.windows).map_err(broken)?);
         while let Some(entry) = tar.next().map_err(broken)? {
             if entry.kind != Kind::File {
                 add(&entry, None)?;

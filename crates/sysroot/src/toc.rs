@@ -21,6 +21,7 @@ use crate::manifest::LayerBlob;
 use crate::record::Record;
 use crate::table::{TableEntry, each_entry};
 use crate::tar::TarReader;
+use crate::window::{Windows, ZstdReader};
 use crate::{Cache, Digest, ImageReference, PullError, Registry, kept};
 
 const STARGZ_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
@@ -76,6 +77,7 @@ pub(crate) struct Place<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) image: &'a ImageReference,
     pub(crate) layer: &'a LayerBlob,
+    pub(crate) windows: &'a Windows,
 }
 
 impl Place<'_> {
@@ -249,9 +251,9 @@ impl Toc {
             return Ok(false);
         };
         let broken = |error: io::Error| place.malformed(error.to_string());
-        let json: Box<dyn Read> = match self.format {
+        let json: Box<dyn Read + '_> = match self.format {
             Format::Stargz => Box::new(document),
-            Format::Chunked => Box::new(zstd::Decoder::new(document).map_err(broken)?),
+            Format::Chunked => Box::new(ZstdReader::new(document, place.windows).map_err(broken)?),
         };
         let mut problem = None;
         let read = each_entry(json.take(MAX_TABLE), &mut |entry| match take(entry) {
@@ -344,15 +346,15 @@ impl Toc {
 }
 
 /// The bytes of a file, and the digest that they must have.
-pub(crate) type TocReader = (Box<dyn Read>, Digest);
+pub(crate) type TocReader<'a> = (Box<dyn Read + 'a>, Digest);
 
 impl Located {
     /// The bytes of one file and their digest; `None` where the table does not say where they are.
-    pub(crate) fn open(
+    pub(crate) fn open<'a>(
         &self,
-        place: &Place<'_>,
+        place: &Place<'a>,
         path: &[u8],
-    ) -> Result<Option<TocReader>, PullError> {
+    ) -> Result<Option<TocReader<'a>>, PullError> {
         let Some(file) = self.files.get(path) else {
             return Ok(None);
         };
@@ -373,9 +375,9 @@ impl Located {
             return Ok(None);
         };
         let broken = |error: io::Error| place.malformed(error.to_string());
-        let mut plain: Box<dyn Read> = match self.format {
+        let mut plain: Box<dyn Read + 'a> = match self.format {
             Format::Stargz => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::new(raw))),
-            Format::Chunked => Box::new(zstd::Decoder::new(raw).map_err(broken)?),
+            Format::Chunked => Box::new(ZstdReader::new(raw, place.windows).map_err(broken)?),
         };
         io::copy(&mut plain.by_ref().take(inner), &mut io::sink()).map_err(broken)?;
         let zeros = file
@@ -394,15 +396,15 @@ impl Located {
 }
 
 /// Puts the zeros back that are not stored.
-struct WithZeros {
-    plain: Box<dyn Read>,
+struct WithZeros<'a> {
+    plain: Box<dyn Read + 'a>,
     /// Length, and whether it is zeros; a length of 0 means all the rest.
     chunks: Vec<(u64, bool)>,
     at: usize,
     done: u64,
 }
 
-impl Read for WithZeros {
+impl Read for WithZeros<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while let Some((size, zeros)) = self.chunks.get(self.at).copied() {
             let left = match size {
