@@ -4,9 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use cdh_agent::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
+use cdh_agent::ledger::{DropReason, LedgerRecord, Outcome};
 use cdh_agent::observe::Watcher;
 use serde_json::json;
 
@@ -169,12 +168,7 @@ fn a_spool_that_is_full_read_only_or_gone_costs_the_dump_and_not_the_record() {
     // The state is gone with it: the record is in memory until it is back.
     node.set(&json!({ "state": "/proc/no-such-place" }));
     crash(&node, "");
-    let fallback = Ledger::of(&node.paths.fallback);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while fallback.totals().crashes() == 0 {
-        assert!(Instant::now() < deadline, "no record anywhere");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let fallback = node.wait_for_fallback();
     fs::remove_file(&spool).unwrap();
     node.sweep();
     assert_eq!(fallback.totals().crashes(), 0);
@@ -204,12 +198,7 @@ fn a_state_directory_that_is_gone_with_its_spool_is_made_anew_and_nothing_in_it_
         return;
     };
     crash(&node, "");
-    let fallback = Ledger::of(&node.paths.fallback);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while fallback.totals().crashes() == 0 {
-        assert!(Instant::now() < deadline, "no record anywhere");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let fallback = node.wait_for_fallback();
     let records = fallback.since(0);
     assert_eq!(records[0].reason, Some(DropReason::Spool), "{records:?}");
     sweep_somehow(&node);

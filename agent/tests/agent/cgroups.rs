@@ -97,7 +97,7 @@ fn a_cgroup_that_is_killed_or_frozen_does_not_cut_a_core_that_is_held() {
             let mut child = ready(&cgroup, "256");
             drop(child.stdin.take());
             wait_for_dump(child.id());
-            std::thread::sleep(Duration::from_millis(20));
+            node.wait_for_copy();
             cgroup.write(file, value);
             node.wait_for_handlers();
             if !back.is_empty() {

@@ -111,6 +111,30 @@ impl Node {
         }
     }
 
+    /// Waits until a handler has stored more than a MiB of a core, and so holds what it is to hold.
+    pub(crate) fn wait_for_copy(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let is_copied = |name: &String| {
+            let core = self.paths.spool.join(name).join("core.zst");
+            fs::metadata(core).is_ok_and(|core| core.len() > 1 << 20)
+        };
+        while !names_in(&self.paths.spool).iter().any(is_copied) {
+            assert!(Instant::now() < deadline, "nothing is copied");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    /// Waits until a record stands in the ledger of those whose spool is gone.
+    pub(crate) fn wait_for_fallback(&self) -> Ledger {
+        let fallback = Ledger::of(&self.paths.fallback);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while fallback.totals().crashes() == 0 {
+            assert!(Instant::now() < deadline, "no record anywhere");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        fallback
+    }
+
     /// Takes the one sealed entry out of the spool: its manifest and the handler's log.
     pub(crate) fn take_entry(&self) -> (Manifest, String) {
         self.wait_for_handlers();
