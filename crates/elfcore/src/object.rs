@@ -278,6 +278,17 @@ impl<'data> ElfObject<'data> {
     /// looked at. A large program has half a million, and their names some hundred MiB.
     #[must_use]
     pub fn symbols_where(&self, wanted: impl Fn(Svma, u64) -> bool) -> Vec<Symbol<'data>> {
+        self.symbols_if(|symbol, _| wanted(symbol.address, symbol.size))
+    }
+
+    /// Of [`Self::symbols`] those of the first four bytes of whose name `wanted` says so; behind the end of a
+    /// shorter name are zeros. To look for some names, it is much less to read than all of them.
+    #[must_use]
+    pub fn symbols_that_begin(&self, wanted: impl Fn([u8; 4]) -> bool) -> Vec<Symbol<'data>> {
+        self.symbols_if(|symbol, strings| wanted(symbol.begin(strings)))
+    }
+
+    fn symbols_if(&self, wanted: impl Fn(&Nameless, &[u8]) -> bool) -> Vec<Symbol<'data>> {
         match self.symbol_table(SHT_SYMTAB, &wanted) {
             Some(found) => found,
             None => self.symbol_table(SHT_DYNSYM, &wanted).unwrap_or_default(),
@@ -288,7 +299,7 @@ impl<'data> ElfObject<'data> {
     fn symbol_table(
         &self,
         kind: u32,
-        wanted: &impl Fn(Svma, u64) -> bool,
+        wanted: &impl Fn(&Nameless, &[u8]) -> bool,
     ) -> Option<Vec<Symbol<'data>>> {
         let table = self
             .sections
@@ -301,14 +312,15 @@ impl<'data> ElfObject<'data> {
         let mut found = Vec::new();
         let mut holds_one = false;
         for symbol in entries.iter().filter_map(Nameless::parse) {
-            if holds_one && !wanted(symbol.address, symbol.size) {
+            let is_wanted = wanted(&symbol, strings.data);
+            if holds_one && !is_wanted {
                 continue;
             }
             let Some(named) = symbol.named(strings.data) else {
                 continue;
             };
             holds_one = true;
-            if wanted(symbol.address, symbol.size) {
+            if is_wanted {
                 found.push(named);
             }
         }
@@ -426,6 +438,14 @@ mod tests {
         assert!(!some.is_empty());
         assert!(some.iter().map(|s| s.name).eq(expected.map(|s| s.name)));
         assert!(object.symbols_where(|_, _| false).is_empty());
+        for begin in [*b"main", *b"_sta", *b"_ZN4"] {
+            let found = object.symbols_that_begin(|found| found == begin);
+            let expected = all.iter().filter(|symbol| symbol.name.starts_with(&begin));
+            assert!(found.iter().map(|s| s.name).eq(expected.map(|s| s.name)));
+        }
+        let short = object.symbols_that_begin(|begin| begin[3] == 0);
+        let expected = all.iter().filter(|symbol| symbol.name.len() < 4);
+        assert!(short.iter().map(|s| s.name).eq(expected.map(|s| s.name)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Bytes;
+use crate::buffer::Buffer;
 
 /// Append-only owner of byte buffers: what it has taken stays where it is until it is dropped.
 ///
@@ -48,7 +49,12 @@ impl SectionArena {
 
     /// Keeps `bytes` as long as the arena lives.
     pub fn keep(&self, bytes: Vec<u8>) -> &[u8] {
-        self.used.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.keep_buffer(bytes.into())
+    }
+
+    pub(crate) fn keep_buffer(&self, bytes: Buffer) -> &[u8] {
+        let size = bytes.as_ref().len() as u64;
+        self.used.fetch_add(size, Ordering::Relaxed);
         self.keep_owner(Box::new(bytes))
     }
 

@@ -9,14 +9,17 @@
 mod function;
 mod line;
 mod name;
+mod opened;
 mod split;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cdh_elfcore::ElfObject;
-use gimli::{DebugInfoOffset, EndianSlice, LittleEndian, Unit, UnitRef};
+use gimli::{DebugInfoOffset, EndianSlice, LittleEndian, Section as _, Unit, UnitRef};
 use rayon::prelude::*;
 
+pub(crate) use self::opened::Opened;
 use crate::deadline::Deadline;
 use crate::{Location, SectionArena, Surroundings, section};
 
@@ -66,6 +69,8 @@ pub(crate) struct DebugInfo<'data> {
     /// Offsets of the units in `.debug_info`, in order.
     units: OnceLock<Vec<usize>>,
     alt_units: OnceLock<Vec<usize>>,
+    /// Where it is only the beginning of `.debug_info`: whether more than that was asked for.
+    beginning: Option<AtomicBool>,
     source: Source<'data>,
     package: OnceLock<Option<gimli::DwarfPackage<Reader<'data>>>>,
 }
@@ -80,30 +85,41 @@ pub(crate) struct Source<'data> {
     pub(crate) keep: section::Keep,
 }
 
+impl<'data> Source<'data> {
+    fn section(self, object: &ElfObject<'data>, name: &str) -> Option<&'data [u8]> {
+        section::kept_or_remembered(object, name, self.arena, self.surroundings, self.keep)
+    }
+}
+
 /// Sections that are read here.
 const SECTIONS: [&str; 10] = [
-    ".debug_info",
+    INFO,
     ".debug_abbrev",
     ".debug_str",
     ".debug_line",
     ".debug_line_str",
-    ".debug_aranges",
+    ARANGES,
     ".debug_ranges",
     ".debug_rnglists",
     ".debug_addr",
     ".debug_str_offsets",
 ];
 
-fn load<'data>(object: &ElfObject<'data>, source: Source<'data>) -> gimli::Dwarf<Reader<'data>> {
-    let Source {
-        arena,
-        surroundings,
-        keep,
-        ..
-    } = source;
+const INFO: &str = ".debug_info";
+const ARANGES: &str = ".debug_aranges";
+
+/// All sections; those in `known` are read already.
+fn load<'data>(
+    object: &ElfObject<'data>,
+    source: Source<'data>,
+    known: &[(&'static str, &'data [u8])],
+) -> gimli::Dwarf<Reader<'data>> {
     let read = |name: &&'static str| {
-        let bytes = section::kept_or_remembered(object, name, arena, surroundings, keep)?;
-        Some((*name, bytes))
+        let known = known.iter().find(|(known, _)| known == name);
+        match known {
+            Some(known) => Some(*known),
+            None => Some((*name, source.section(object, name)?)),
+        }
     };
     let sections: Vec<(&str, &[u8])> = SECTIONS.par_iter().filter_map(read).collect();
     let find = |id: gimli::SectionId| -> Result<Reader<'data>, std::convert::Infallible> {
@@ -120,26 +136,58 @@ fn load<'data>(object: &ElfObject<'data>, source: Source<'data>) -> gimli::Dwarf
 }
 
 impl<'data> DebugInfo<'data> {
-    /// `None` where the file holds no debug information.
-    pub(crate) fn open(
+    /// `None` where the file holds no debug information. With `addresses` it may be no more than they take.
+    fn open(
         object: &ElfObject<'data>,
         alt: Option<&ElfObject<'data>>,
         source: Source<'data>,
+        addresses: Option<&[u64]>,
+        deadline: Deadline,
     ) -> Option<Self> {
-        if !section::present(object, ".debug_info") {
+        if !section::present(object, INFO) {
             return None;
         }
-        let mut dwarf = load(object, source);
+        let mut known = Vec::new();
+        let mut beginning = None;
+        if let Some(addresses) = addresses
+            && source.keep == section::Keep::No
+            && section::is_long_to_inflate(object, INFO)
+            && let Some(aranges) = source.section(object, ARANGES)
+        {
+            known.push((ARANGES, aranges));
+            let end = end_of_units(aranges, addresses, deadline);
+            let bytes = end.and_then(|end| section::beginning(object, INFO, end, source.arena));
+            if let Some(bytes) = bytes {
+                known.push((INFO, bytes));
+                beginning = Some(AtomicBool::new(false));
+            }
+        }
+        let mut dwarf = load(object, source, &known);
         if let Some(alt) = alt {
-            dwarf.set_sup(load(alt, source));
+            dwarf.set_sup(load(alt, source, &[]));
         }
         Some(Self {
             dwarf,
             units: OnceLock::new(),
             alt_units: OnceLock::new(),
+            beginning,
             source,
             package: OnceLock::new(),
         })
+    }
+
+    /// Whether something was asked for that is not in what was opened.
+    fn lacks_something(&self) -> bool {
+        self.beginning
+            .as_ref()
+            .is_some_and(|lacks| lacks.load(Ordering::Relaxed))
+    }
+
+    /// Something that is not in the beginning is asked for.
+    fn reach_beyond(&self) {
+        if let Some(lacks) = &self.beginning {
+            lacks.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Looks up all of `addresses` (ascending, distinct, as stated in the file).
@@ -183,39 +231,45 @@ impl<'data> DebugInfo<'data> {
     }
 
     fn units(&self) -> &[usize] {
-        self.units.get_or_init(|| unit_offsets(&self.dwarf))
+        let list = || {
+            let offsets = unit_offsets(&self.dwarf);
+            // A beginning that does not end with a unit: of the last one nothing is known here.
+            let last = offsets.last().map(|last| DebugInfoOffset(*last));
+            let last = last.and_then(|last| self.dwarf.unit_header(last).ok());
+            let end = last.and_then(|unit| {
+                let start = unit.debug_info_offset()?.0;
+                start.checked_add(unit.length_including_self())
+            });
+            if end != Some(self.dwarf.debug_info.reader().len()) {
+                self.reach_beyond();
+            }
+            offsets
+        };
+        self.units.get_or_init(list)
+    }
+
+    /// The entry at this offset is asked for.
+    fn reach(&self, offset: usize) {
+        if offset >= self.dwarf.debug_info.reader().len() {
+            self.reach_beyond();
+        }
     }
 
     fn unit(&self, offset: usize) -> gimli::Result<Unit<Reader<'data>>> {
-        self.dwarf
-            .unit(self.dwarf.unit_header(DebugInfoOffset(offset))?)
+        let header = self.dwarf.unit_header(DebugInfoOffset(offset));
+        let unit = header.and_then(|header| self.dwarf.unit(header));
+        // That of a damaged one is taken for one that is not there, which is only slower.
+        unit.inspect_err(|_| self.reach_beyond())
     }
 
     /// The unit that each address lies in.
     fn owners(&self, addresses: &[u64], deadline: Deadline) -> Vec<Option<usize>> {
-        let mut owners: Vec<Option<usize>> = vec![None; addresses.len()];
-        let mut listed = Vec::new();
-        let mut sets = self.dwarf.debug_aranges.headers();
-        while let Ok(Some(set)) = sets.next() {
-            let unit = set.debug_info_offset().0;
-            listed.push(unit);
-            let mut entries = set.entries();
-            while let Ok(Some(entry)) = entries.next_raw() {
-                let start = entry.address();
-                // Discarded functions are listed at address 0.
-                if start != 0 {
-                    let covered =
-                        covered_by(addresses, start, start.saturating_add(entry.length()));
-                    for owner in owners.get_mut(covered).unwrap_or_default() {
-                        *owner = Some(unit);
-                    }
-                }
-            }
-            if deadline.passed() {
-                return owners;
-            }
+        let (mut owners, mut listed) = listed(&self.dwarf.debug_aranges, addresses, deadline);
+        if owners.iter().all(Option::is_some) || deadline.passed() {
+            return owners;
         }
-        if owners.iter().all(Option::is_some) {
+        if self.beginning.is_some() {
+            self.reach_beyond();
             return owners;
         }
         // clang lists no units there: ask their root entries.
@@ -300,6 +354,46 @@ impl<'data> DebugInfo<'data> {
         }
         found
     }
+}
+
+/// The units that `.debug_aranges` names for addresses, and all that it names.
+fn listed(
+    aranges: &gimli::DebugAranges<Reader<'_>>,
+    addresses: &[u64],
+    deadline: Deadline,
+) -> (Vec<Option<usize>>, Vec<usize>) {
+    let mut owners: Vec<Option<usize>> = vec![None; addresses.len()];
+    let mut listed = Vec::new();
+    let mut sets = aranges.headers();
+    while let Ok(Some(set)) = sets.next() {
+        let unit = set.debug_info_offset().0;
+        listed.push(unit);
+        let mut entries = set.entries();
+        while let Ok(Some(entry)) = entries.next_raw() {
+            let start = entry.address();
+            // Discarded functions are listed at address 0.
+            if start != 0 {
+                let covered = covered_by(addresses, start, start.saturating_add(entry.length()));
+                for owner in owners.get_mut(covered).unwrap_or_default() {
+                    *owner = Some(unit);
+                }
+            }
+        }
+        if deadline.passed() {
+            break;
+        }
+    }
+    (owners, listed)
+}
+
+/// Where the last unit ends that `addresses` are in, where all of them are in listed ones and it is not the
+/// last in the file.
+fn end_of_units(aranges: &[u8], addresses: &[u64], deadline: Deadline) -> Option<usize> {
+    let aranges = gimli::DebugAranges::new(aranges, LittleEndian);
+    let (owners, listed) = listed(&aranges, addresses, deadline);
+    let owners: Option<Vec<usize>> = owners.into_iter().collect();
+    let last = owners?.into_iter().max()?;
+    listed.into_iter().filter(|unit| *unit > last).min()
 }
 
 fn unit_offsets(dwarf: &gimli::Dwarf<Reader<'_>>) -> Vec<usize> {

@@ -23,6 +23,7 @@
 
 mod arena;
 mod backtrace;
+mod buffer;
 mod deadline;
 mod debug_info;
 mod demangle;

@@ -2,11 +2,11 @@
 //!
 //! Decompression stops at a limit and never trusts a stated size.
 
-use std::borrow::Cow;
 use std::io::{Read, Write};
 
 use cdh_elfcore::{ElfObject, Section};
 
+use crate::buffer::Buffer;
 use crate::{SectionArena, Surroundings};
 
 /// `SHF_COMPRESSED`: the section starts with an `Elf64_Chdr` (type, reserved, size, alignment).
@@ -17,55 +17,148 @@ const ZSTD: u32 = 2;
 /// `.gnu_debugdata` is a symbol table: the largest seen are a few MiB.
 const MINI_DEBUG_INFO_LIMIT: u64 = 256 << 20;
 
+/// Bytes of a section.
+pub(crate) enum Contents<'data> {
+    /// As they are in the file.
+    Stored(&'data [u8]),
+    /// Decompressed.
+    Decompressed(Buffer),
+}
+
+impl AsRef<[u8]> for Contents<'_> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Stored(bytes) => bytes,
+            Self::Decompressed(buffer) => buffer.as_ref(),
+        }
+    }
+}
+
 /// Bytes of the section called `name`, or of its old-style compressed form (`.zdebug_`).
 pub(crate) fn contents<'data>(
     object: &ElfObject<'data>,
     name: &str,
     limit: u64,
-) -> Option<Cow<'data, [u8]>> {
+) -> Option<Contents<'data>> {
     if let Some(section) = object.section(name) {
         if section.flags & COMPRESSED == 0 {
-            return Some(Cow::Borrowed(section.data)).filter(|data| !data.is_empty());
+            return Some(Contents::Stored(section.data)).filter(|data| !data.as_ref().is_empty());
         }
-        let (header, stored) = section.data.split_at_checked(HEADER_SIZE)?;
-        let kind = u32::from_le_bytes(*header.first_chunk()?);
-        let size = u64::from_le_bytes(*header.get(8..)?.first_chunk()?);
+        let (kind, size, stored) = compressed(section)?;
         return match kind {
             ZLIB => inflate(stored, size, limit),
-            ZSTD => read_all(
-                zstd::stream::read::Decoder::with_buffer(stored).ok()?,
-                limit,
-            ),
+            ZSTD => unpack(stored, size, limit),
             _ => None,
         }
-        .map(Cow::Owned);
+        .map(Contents::Decompressed);
     }
     // `ZLIB` and the size in eight bytes, big-endian, stand before the stream.
     let old = format!(".z{}", name.strip_prefix('.')?);
     let stored = object.section(&old)?.data.strip_prefix(b"ZLIB")?;
     let (size, stored) = stored.split_first_chunk()?;
-    inflate(stored, u64::from_be_bytes(*size), limit).map(Cow::Owned)
+    inflate(stored, u64::from_be_bytes(*size), limit).map(Contents::Decompressed)
 }
 
-/// Most bytes that one byte of a deflate stream stands for: a stated size beyond it is not believed.
+/// How a section is compressed, the size that its header states, and the stream.
+///
+/// ```text
+/// Elf64_Chdr: ch_type u32, reserved u32, ch_size u64, ch_addralign u64
+/// ```
+fn compressed<'data>(section: &Section<'data>) -> Option<(u32, u64, &'data [u8])> {
+    let is_compressed = section.flags & COMPRESSED != 0;
+    let (header, stored) = Some(section.data)
+        .filter(|_| is_compressed)?
+        .split_at_checked(HEADER_SIZE)?;
+    let kind = u32::from_le_bytes(*header.first_chunk()?);
+    let size = u64::from_le_bytes(*header.get(8..)?.first_chunk()?);
+    Some((kind, size, stored))
+}
+
+/// From this size on, opening only the beginning of a section is worth finding out where that ends.
+const LONG: u64 = 1 << 20;
+/// Inflating stops short of the end of its room by at most a block that is stored as it is (RFC 1951, 3.2.4).
+const BLOCK: usize = 64 << 10;
+
+/// Whether the section is deflated and long.
+pub(crate) fn is_long_to_inflate(object: &ElfObject<'_>, name: &str) -> bool {
+    let stored = object.section(name).and_then(compressed);
+    stored.is_some_and(|(kind, size, _)| kind == ZLIB && size >= LONG)
+}
+
+/// The first `end` bytes of a deflated section that has clearly more; its checksum is of all of it, and so
+/// these are not checked.
+pub(crate) fn beginning<'data>(
+    object: &ElfObject<'data>,
+    name: &str,
+    end: usize,
+    arena: &'data SectionArena,
+) -> Option<&'data [u8]> {
+    let (_, size, stored) = compressed(object.section(name)?)?;
+    let room = end.checked_add(BLOCK)?;
+    let is_worth_it = (room as u64).saturating_mul(10) < size.saturating_mul(9);
+    let bytes = is_worth_it
+        .then(|| inflate_beginning(stored, room, arena.left()))
+        .flatten()?;
+    arena.keep_buffer(bytes).get(..end)
+}
+
+/// Inflates into `room` bytes, all of which but the last [`BLOCK`] are right then: libdeflate writes them in
+/// order, and gives up at the first symbol or block that does not fit. That is how it is made, not what it
+/// promises; a test here holds it to that.
+fn inflate_beginning(stored: &[u8], room: usize, limit: u64) -> Option<Buffer> {
+    let possible = (stored.len() as u64).saturating_mul(DEFLATE_RATIO);
+    if room as u64 > limit.min(possible) {
+        return None;
+    }
+    let mut bytes = Buffer::zeroed(room);
+    let end = libdeflater::Decompressor::new().zlib_decompress(stored, bytes.as_mut());
+    (end == Err(libdeflater::DecompressionError::InsufficientSpace)).then_some(bytes)
+}
+
+/// Most bytes that one byte of a stream can stand for: a stated size beyond it is not believed. Deflate: a
+/// match of 258 bytes in two bits. zstd: a block of 128 KiB in four bytes (RFC 8878, 3.1.1.2).
 const DEFLATE_RATIO: u64 = 1032;
+const ZSTD_RATIO: u64 = 32 << 10;
 
 /// Inflates a zlib stream that is said to hold `size` bytes.
 ///
 /// Where that is true, libdeflate writes them at once, in half of the time that a streaming decoder takes:
 /// of a backtrace in libc with its debug file most of the time goes here.
-fn inflate(stored: &[u8], size: u64, limit: u64) -> Option<Vec<u8>> {
-    let possible = (stored.len() as u64).saturating_mul(DEFLATE_RATIO);
-    if size <= limit.min(possible)
-        && let Ok(size) = usize::try_from(size)
-    {
-        let mut bytes = vec![0; size];
-        let mut decoder = libdeflater::Decompressor::new();
-        if decoder.zlib_decompress(stored, &mut bytes) == Ok(size) {
-            return Some(bytes);
-        }
+fn inflate(stored: &[u8], size: u64, limit: u64) -> Option<Buffer> {
+    let at_once = |bytes: &mut [u8]| {
+        let written = libdeflater::Decompressor::new().zlib_decompress(stored, bytes);
+        written.ok()
+    };
+    whole(stored, size, limit, DEFLATE_RATIO, at_once)
+        .or_else(|| read_all(flate2::bufread::ZlibDecoder::new(stored), limit))
+}
+
+/// The same of zstd frames.
+fn unpack(stored: &[u8], size: u64, limit: u64) -> Option<Buffer> {
+    let at_once = |bytes: &mut [u8]| zstd::bulk::decompress_to_buffer(stored, bytes).ok();
+    whole(stored, size, limit, ZSTD_RATIO, at_once).or_else(|| {
+        read_all(
+            zstd::stream::read::Decoder::with_buffer(stored).ok()?,
+            limit,
+        )
+    })
+}
+
+/// All of a stream, where it holds exactly as much as is said.
+fn whole(
+    stored: &[u8],
+    size: u64,
+    limit: u64,
+    ratio: u64,
+    decompress: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> Option<Buffer> {
+    let possible = (stored.len() as u64).saturating_mul(ratio);
+    let size = usize::try_from(size).ok()?;
+    if size as u64 > limit.min(possible) {
+        return None;
     }
-    read_all(flate2::bufread::ZlibDecoder::new(stored), limit)
+    let mut bytes = Buffer::zeroed(size);
+    (decompress(bytes.as_mut())? == size).then_some(bytes)
 }
 
 /// As [`contents`], kept in `arena` where it had to be decompressed.
@@ -75,8 +168,8 @@ pub(crate) fn kept<'data>(
     arena: &'data SectionArena,
 ) -> Option<&'data [u8]> {
     Some(match contents(object, name, arena.left())? {
-        Cow::Borrowed(bytes) => bytes,
-        Cow::Owned(bytes) => arena.keep(bytes),
+        Contents::Stored(bytes) => bytes,
+        Contents::Decompressed(bytes) => arena.keep_buffer(bytes),
     })
 }
 
@@ -211,12 +304,12 @@ fn xz_block_size(stream: &[u8]) -> Option<u64> {
     (stream.get(index) == Some(&0)).then_some(total)
 }
 
-fn read_all(stream: impl Read, limit: u64) -> Option<Vec<u8>> {
+fn read_all(stream: impl Read, limit: u64) -> Option<Buffer> {
     let mut bytes = Vec::new();
     // A damaged tail still leaves what came before it: gimli checks every read.
     let result = stream.take(limit.checked_add(1)?).read_to_end(&mut bytes);
     let fits = bytes.len() as u64 <= limit;
-    (fits && (result.is_ok() || !bytes.is_empty())).then_some(bytes)
+    (fits && (result.is_ok() || !bytes.is_empty())).then(|| bytes.into())
 }
 
 struct Limited {
@@ -260,28 +353,74 @@ mod tests {
     }
 
     #[test]
-    fn inflating_gives_the_same_whatever_size_is_stated() {
-        let content: Vec<u8> = (0..100_000_u32)
+    fn decompressing_gives_the_same_whatever_size_is_stated() {
+        let content: Vec<u8> = (0..400_000_u32)
             .flat_map(|n| (n / 7).to_le_bytes())
             .collect();
-        let mut stored = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(6));
-        stored.write_all(&content).unwrap();
-        let stored = stored.finish().unwrap();
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(6));
+        encoder.write_all(&content).unwrap();
+        let deflated = encoder.finish().unwrap();
+        // Two frames, as parallel compressors make them.
+        let (front, back) = content.split_at(content.len() / 3);
+        let frames = [front, back].map(|part| zstd::bulk::compress(part, 3).unwrap());
         let size = content.len() as u64;
-        for stated in [0, 1, size - 1, size, size + 1, u64::MAX] {
-            let found = inflate(&stored, stated, 1 << 30);
-            assert_eq!(found.as_ref(), Some(&content), "{stated}");
+        type Decompress = fn(&[u8], u64, u64) -> Option<Buffer>;
+        let kinds: [(Vec<u8>, Decompress); 2] = [(deflated, inflate), (frames.concat(), unpack)];
+        for (stored, decompress) in kinds {
+            for stated in [0, 1, size - 1, size, size + 1, u64::MAX] {
+                let found = decompress(&stored, stated, 1 << 30).unwrap();
+                assert!(found.as_ref() == content, "{stated}");
+            }
+            assert!(decompress(&stored, size, size - 1).is_none());
+            // A damaged tail leaves what came before it.
+            let cut = decompress(&stored[..stored.len() / 2], size, 1 << 30).unwrap();
+            assert!(cut.as_ref().len() > 1000 && content.starts_with(cut.as_ref()));
         }
-        assert_eq!(inflate(&stored, size, size - 1), None);
-        // A damaged tail leaves what came before it.
-        let cut = inflate(&stored[..stored.len() / 2], size, 1 << 30).unwrap();
-        assert!(cut.len() > 1000 && content.starts_with(&cut));
+    }
+
+    #[test]
+    fn beginning_of_a_stream_is_that_of_its_contents() {
+        let mut random = 1_u32;
+        let mut noise = || {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 24) as u8
+        };
+        // Stored blocks, single bytes, and matches of every length.
+        let contents: [Vec<u8>; 4] = [
+            (0..300_000).map(|_| noise()).collect(),
+            (0..300_000).map(|_| noise() & 7).collect(),
+            (0..3000).flat_map(|n| vec![noise(); n % 300]).collect(),
+            vec![0; 400_000],
+        ];
+        for (content, level) in contents
+            .iter()
+            .flat_map(|one| [0, 1, 6, 9].map(|l| (one, l)))
+        {
+            let mut encoder =
+                flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(level));
+            encoder.write_all(content).unwrap();
+            let stored = encoder.finish().unwrap();
+            for room in (BLOCK..content.len())
+                .step_by(9973)
+                .chain([content.len() - 1])
+            {
+                let found = inflate_beginning(&stored, room, 1 << 30).unwrap();
+                let right = room - BLOCK;
+                assert!(
+                    found.as_ref()[..right] == content[..right],
+                    "{level}, {room}"
+                );
+            }
+            // All of it is no beginning.
+            assert!(inflate_beginning(&stored, content.len(), 1 << 30).is_none());
+        }
     }
 
     #[test]
     fn reading_stops_at_the_limit() {
-        assert_eq!(read_all(&[7_u8; 9][..], 9), Some(vec![7; 9]));
-        assert_eq!(read_all(&[7_u8; 9][..], 8), None);
+        let read = |limit| read_all(&[7_u8; 9][..], limit);
+        assert_eq!(read(9).unwrap().as_ref(), [7; 9]);
+        assert!(read(8).is_none());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use cdh_elfcore::{ElfObject, Svma};
 use rayon::prelude::*;
 
 use crate::deadline::Deadline;
-use crate::debug_info::{DebugInfo, Found, Site, Source, TailCalls};
+use crate::debug_info::{Found, Opened, Site, Source, TailCalls};
 use crate::lines::Lines;
 use crate::memo::{self, Memo};
 use crate::tail_call::{Pair, Pairs, TailFrame};
@@ -29,7 +29,7 @@ pub struct Symbolizer<'data> {
     modules: &'data [LoadedModule<'data>],
     arena: &'data SectionArena,
     surroundings: &'data dyn Surroundings,
-    debug_infos: Vec<OnceLock<Option<DebugInfo<'data>>>>,
+    debug_infos: Vec<OnceLock<Option<Opened<'data>>>>,
     mini_debug_infos: Vec<OnceLock<Option<ElfObject<'data>>>>,
     /// By module: its identity and what is remembered of it.
     memos: Vec<OnceLock<Option<(String, Memo)>>>,
@@ -65,16 +65,13 @@ impl<'data> Symbolizer<'data> {
 
     /// Opens the debug information that naming `frames` takes, modules in parallel.
     pub(crate) fn open<'f>(&self, frames: impl IntoIterator<Item = &'f UnwoundFrame>) {
-        let unknown = |frame: &UnwoundFrame| {
-            let (module, at) = (frame.module?, frame.lookup_svma()?);
-            (!self.remembers(module, at.0)).then_some(module)
-        };
-        let mut modules: Vec<usize> = frames.into_iter().filter_map(unknown).collect();
-        modules.sort_unstable();
-        modules.dedup();
-        modules.par_iter().for_each(|&module| {
-            if let Some(loaded) = self.modules.get(module) {
-                self.debug_info(module, loaded);
+        let mut wanted = by_module(frames);
+        wanted.iter_mut().for_each(|(module, addresses)| {
+            addresses.retain(|at| !self.remembers(*module, *at));
+        });
+        wanted.par_iter().for_each(|(&module, addresses)| {
+            if let Some(loaded) = self.modules.get(module).filter(|_| !addresses.is_empty()) {
+                self.debug_info(module, loaded, addresses);
             }
         });
     }
@@ -84,16 +81,7 @@ impl<'data> Symbolizer<'data> {
         &self,
         stacks: impl IntoIterator<Item = &'f [UnwoundFrame]> + Clone,
     ) -> SymbolTable {
-        let mut wanted: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-        for frame in stacks.clone().into_iter().flatten() {
-            if let (Some(module), Some(at)) = (frame.module, frame.lookup_svma()) {
-                wanted.entry(module).or_default().push(at.0);
-            }
-        }
-        wanted.values_mut().for_each(|addresses| {
-            addresses.sort_unstable();
-            addresses.dedup();
-        });
+        let wanted = by_module(stacks.clone().into_iter().flatten());
         let find = |(module, addresses): (usize, Vec<u64>)| {
             let found = self.find(module, &addresses);
             let places = addresses.into_iter().map(move |at| (module, Svma(at)));
@@ -121,8 +109,10 @@ impl<'data> Symbolizer<'data> {
     pub(crate) fn memo(&self, module: usize) -> Option<&(String, Memo)> {
         let open = || {
             let identity = memo::identity(self.modules.get(module)?)?;
-            let bytes = self.surroundings.remembered(&format!("memo-{identity}"));
-            let memo = bytes.and_then(|bytes| Memo::from_bytes((*bytes).as_ref()));
+            let memo = is_remembered(self.modules.get(module)?)
+                .then(|| self.surroundings.remembered(&format!("memo-{identity}")))
+                .flatten()
+                .and_then(|bytes| Memo::from_bytes((*bytes).as_ref()));
             Some((identity, memo.unwrap_or_default()))
         };
         self.memos.get(module)?.get_or_init(open).as_ref()
@@ -142,7 +132,9 @@ impl<'data> Symbolizer<'data> {
         let mut new: BTreeMap<usize, Memo> = BTreeMap::new();
         for ((module, at), found) in found {
             let known = self.memo(*module);
-            if known.is_some_and(|(_, memo)| !memo.found.contains_key(&at.0)) {
+            if self.modules.get(*module).is_some_and(is_remembered)
+                && known.is_some_and(|(_, memo)| !memo.found.contains_key(&at.0))
+            {
                 new.entry(*module)
                     .or_default()
                     .found
@@ -183,7 +175,7 @@ impl<'data> Symbolizer<'data> {
         let info = self
             .modules
             .get(module)
-            .and_then(|loaded| self.debug_info(module, loaded));
+            .and_then(|loaded| self.debug_info(module, loaded, &[at]));
         let found = info.map(|info| info.find(&[at], TailCalls::List, self.deadline));
         found.and_then(|mut found| found.pop()).unwrap_or_default()
     }
@@ -237,7 +229,7 @@ impl<'data> Symbolizer<'data> {
         let Some(object) = &loaded.object else {
             return found;
         };
-        if let Some(info) = self.debug_info(index, loaded) {
+        if let Some(info) = self.debug_info(index, loaded, addresses) {
             found = info.find(addresses, TailCalls::Ignore, self.deadline);
         }
         let nameless = |found: &Found| found.sites.last().is_none_or(|site| site.name.is_none());
@@ -275,7 +267,13 @@ impl<'data> Symbolizer<'data> {
         found
     }
 
-    fn debug_info(&self, index: usize, loaded: &LoadedModule<'data>) -> Option<&DebugInfo<'data>> {
+    /// Opened the first time, with room for `addresses`.
+    fn debug_info(
+        &self,
+        index: usize,
+        loaded: &LoadedModule<'data>,
+        addresses: &[u64],
+    ) -> Option<&Opened<'data>> {
         let open = || {
             let objects = [loaded.debug.as_ref(), loaded.object.as_ref()];
             let mut objects = objects.into_iter().flatten();
@@ -288,7 +286,8 @@ impl<'data> Symbolizer<'data> {
                     _ => section::Keep::No,
                 },
             };
-            objects.find_map(|object| DebugInfo::open(object, loaded.alt.as_ref(), source))
+            let alt = loaded.alt.as_ref();
+            objects.find_map(|object| Opened::open(object, alt, source, addresses, self.deadline))
         };
         self.debug_infos.get(index)?.get_or_init(open).as_ref()
     }
@@ -335,6 +334,35 @@ impl<'data> Symbolizer<'data> {
             (None, _) => Reason::ModuleMissing,
         }
     }
+}
+
+/// The addresses to look up, by module; ascending and distinct.
+fn by_module<'f>(frames: impl IntoIterator<Item = &'f UnwoundFrame>) -> BTreeMap<usize, Vec<u64>> {
+    let mut addresses: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+    for frame in frames {
+        if let (Some(module), Some(at)) = (frame.module, frame.lookup_svma()) {
+            addresses.entry(module).or_default().push(at.0);
+        }
+    }
+    addresses.values_mut().for_each(|addresses| {
+        addresses.sort_unstable();
+        addresses.dedup();
+    });
+    addresses
+}
+
+/// Whether asking a file takes longer than asking what is remembered of it: for DWARF, for symbols that are
+/// compressed, for many of them.
+fn is_remembered(loaded: &LoadedModule<'_>) -> bool {
+    const MANY: usize = 512 << 10;
+    let is_slow = |object: &ElfObject<'_>| {
+        let symbols = object.section(".symtab");
+        symbols.is_some_and(|symbols| symbols.data.len() >= MANY)
+            || section::present(object, ".gnu_debugdata")
+            || section::present(object, ".gopclntab")
+    };
+    let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
+    has_debug_info(loaded) || objects.into_iter().flatten().any(is_slow)
 }
 
 /// Whether any symbol table is there: full, exported only, or compressed.

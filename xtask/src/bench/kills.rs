@@ -41,11 +41,11 @@ impl Fate {
     }
 
     /// Cause that a cut core must name, and who must be named as the sender.
-    fn expected(self) -> (&'static str, Option<&'static str>) {
+    fn expected(self) -> (&'static str, Option<String>) {
         match self {
-            Self::Kill => ("killed", Some("`kill`")),
-            Self::CgroupKill => ("killed", Some("`xtask`")),
-            Self::OutOfMemory => ("oom_killed", Some("(the kernel)")),
+            Self::Kill => ("killed", Some("`kill`".to_owned())),
+            Self::CgroupKill => ("killed", own_name()),
+            Self::OutOfMemory => ("oom_killed", Some("(the kernel)".to_owned())),
             Self::Frozen | Self::FrozenV1 => ("frozen", None),
         }
     }
@@ -60,6 +60,12 @@ impl Fate {
             Self::OutOfMemory => (&["/sys/fs/cgroup/memory", "/sys/fs/cgroup"], "cgroup.procs"),
         }
     }
+}
+
+/// This program, as a dump names the sender of a signal.
+fn own_name() -> Option<String> {
+    let name = fs::read_to_string("/proc/self/comm").ok()?;
+    Some(format!("`{}`", name.trim_end()))
 }
 
 /// A cgroup that is removed when it is dropped.
@@ -188,7 +194,7 @@ impl Tally {
             .unwrap_or_default();
         self.complete += usize::from(dump.is_complete());
         self.right_cause += usize::from(dump.cause() == cause);
-        self.sender += usize::from(sender.is_some_and(|sender| told.contains(sender)));
+        self.sender += usize::from(sender.is_some_and(|sender| told.contains(&sender)));
         self.backtraces += usize::from(dump.has_backtrace);
         self.parts.push(dump.part());
         self.to_end.push(to_end.as_secs_f64() * 1e3);

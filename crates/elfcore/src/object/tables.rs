@@ -151,6 +151,19 @@ impl Nameless {
         })
     }
 
+    /// The first bytes of its name, zeros after its end.
+    pub(super) fn begin(&self, strings: &[u8]) -> [u8; 4] {
+        let mut begin = [0; 4];
+        let name = strings.get(self.name..).unwrap_or_default();
+        for (byte, found) in begin
+            .iter_mut()
+            .zip(name.iter().take_while(|byte| **byte != 0))
+        {
+            *byte = *found;
+        }
+        begin
+    }
+
     pub(super) fn named(self, strings: &[u8]) -> Option<Symbol<'_>> {
         let name = strings
             .get(self.name..)

@@ -164,6 +164,7 @@ impl<'a, 'data> Names<'a, 'data> {
             let dwarf = self.info.dwarf.sup()?;
             self.info.alt_units.get_or_init(|| unit_offsets(dwarf))
         } else {
+            self.info.reach(offset.0);
             self.info.units()
         };
         let next = units.partition_point(|unit| *unit <= offset.0);

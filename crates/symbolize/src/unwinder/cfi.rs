@@ -1,6 +1,5 @@
 //! Call frame information: finds the rule for an address and applies it to the registers.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -57,7 +56,7 @@ pub(super) struct ModuleCfi<'m> {
     eh_frame: Option<EhFrame<Reader<'m>>>,
     /// Only built where there is no search table.
     eh_index: OnceLock<Index>,
-    debug_frame: OnceLock<Option<(Cow<'m, [u8]>, Index)>>,
+    debug_frame: OnceLock<Option<(section::Contents<'m>, Index)>>,
     vendor: Vendor,
 }
 
@@ -167,11 +166,12 @@ impl<'m> ModuleCfi<'m> {
                 let bytes = objects.into_iter().flatten().find_map(|object| {
                     section::contents(object, ".debug_frame", DEBUG_FRAME_LIMIT)
                 })?;
-                let index = Index::build(&open_debug_frame(&bytes, self.vendor), &self.bases);
+                let index =
+                    Index::build(&open_debug_frame(bytes.as_ref(), self.vendor), &self.bases);
                 Some((bytes, index))
             })
             .as_ref()?;
-        Some((open_debug_frame(bytes, self.vendor), index))
+        Some((open_debug_frame(bytes.as_ref(), self.vendor), index))
     }
 }
 
