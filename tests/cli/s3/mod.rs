@@ -110,6 +110,15 @@ impl Desk {
         spool
     }
 
+    fn waits_for_log(&self, line: &str) {
+        let begun = Instant::now();
+        let log = || fs::read_to_string(self.path("log")).unwrap_or_default();
+        while !log().contains(line) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn waits_until_spool_is_empty(&self, patience: Duration) {
         let begun = Instant::now();
         let is_dump = |item: std::io::Result<fs::DirEntry>| {
