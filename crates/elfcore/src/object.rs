@@ -17,7 +17,8 @@ use crate::elf_header::ProgramHeader;
 use crate::note::find_build_id;
 use crate::{BuildId, FileOffset, Machine, Module, ModuleRange, Svma};
 use tables::{
-    Nameless, SYMBOL_SIZE, load_segment, malformed, program_headers, sections, slice, until_nul,
+    Nameless, SYMBOL_SIZE, begin, load_segment, malformed, program_headers, sections, slice,
+    until_nul,
 };
 
 /// Why bytes cannot be read as an ELF object.
@@ -281,11 +282,21 @@ impl<'data> ElfObject<'data> {
         self.symbols_if(|symbol, _| wanted(symbol.address, symbol.size))
     }
 
-    /// Of [`Self::symbols`] those of the first four bytes of whose name `wanted` says so; behind the end of a
-    /// shorter name are zeros. To look for some names, it is much less to read than all of them.
+    /// Of [`Self::symbols`] those that have one of these names. Of half a million few begin like one of them,
+    /// and only those are read.
     #[must_use]
-    pub fn symbols_that_begin(&self, wanted: impl Fn([u8; 4]) -> bool) -> Vec<Symbol<'data>> {
-        self.symbols_if(|symbol, strings| wanted(symbol.begin(strings)))
+    pub fn symbols_named(&self, names: &[&[u8]]) -> Vec<Symbol<'data>> {
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        let mut begins: Vec<[u8; 4]> = names.iter().map(|name| begin(name)).collect();
+        begins.sort_unstable();
+        begins.dedup();
+        let mut found = self.symbols_if(|symbol, strings| {
+            let begin = symbol.begin(strings);
+            begins.binary_search(&begin).is_ok()
+        });
+        found.retain(|symbol| names.binary_search(&symbol.name).is_ok());
+        found
     }
 
     fn symbols_if(&self, wanted: impl Fn(&Nameless, &[u8]) -> bool) -> Vec<Symbol<'data>> {
@@ -438,14 +449,17 @@ mod tests {
         assert!(!some.is_empty());
         assert!(some.iter().map(|s| s.name).eq(expected.map(|s| s.name)));
         assert!(object.symbols_where(|_, _| false).is_empty());
-        for begin in [*b"main", *b"_sta", *b"_ZN4"] {
-            let found = object.symbols_that_begin(|found| found == begin);
-            let expected = all.iter().filter(|symbol| symbol.name.starts_with(&begin));
+        let names: Vec<&[u8]> = all.iter().step_by(97).map(|symbol| symbol.name).collect();
+        for names in [
+            &names[..],
+            &[b"main", b"_end", b"mai", b"no such name"],
+            &[],
+        ] {
+            let found = object.symbols_named(names);
+            let expected = all.iter().filter(|symbol| names.contains(&symbol.name));
             assert!(found.iter().map(|s| s.name).eq(expected.map(|s| s.name)));
         }
-        let short = object.symbols_that_begin(|begin| begin[3] == 0);
-        let expected = all.iter().filter(|symbol| symbol.name.len() < 4);
-        assert!(short.iter().map(|s| s.name).eq(expected.map(|s| s.name)));
+        assert!(!object.symbols_named(&[b"main"]).is_empty());
     }
 
     #[test]

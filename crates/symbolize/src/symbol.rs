@@ -58,28 +58,15 @@ pub(crate) fn addresses<'n>(
     names: impl Iterator<Item = &'n str>,
 ) -> HashMap<&'n str, u64> {
     let wanted: HashMap<&[u8], &'n str> = names.map(|name| (name.as_bytes(), name)).collect();
-    // Of half a million names few begin like one of these, and only those are hashed.
-    let mut begins: Vec<[u8; 4]> = wanted.keys().map(|name| begin(name)).collect();
-    begins.sort_unstable();
-    begins.dedup();
-    let may_be = |begin: [u8; 4]| begins.binary_search(&begin).is_ok();
+    let names: Vec<&[u8]> = wanted.keys().copied().collect();
     let symbols = objects
         .iter()
-        .flat_map(|object| object.symbols_that_begin(may_be));
+        .flat_map(|object| object.symbols_named(&names));
     let function = |symbol: Symbol<'_>| {
         let name = wanted.get(symbol.name).filter(|_| symbol.kind != OBJECT)?;
         Some((*name, symbol.address.0))
     };
     symbols.filter_map(function).collect()
-}
-
-/// The first bytes of a name, zeros after its end.
-fn begin(name: &[u8]) -> [u8; 4] {
-    let mut begin = [0; 4];
-    for (byte, found) in begin.iter_mut().zip(name) {
-        *byte = *found;
-    }
-    begin
 }
 
 fn consider<'data>(

@@ -130,9 +130,10 @@ impl<'data> Symbolizer<'data> {
             return;
         }
         let mut new: BTreeMap<usize, Memo> = BTreeMap::new();
+        let remembered: Vec<bool> = self.modules.iter().map(is_remembered).collect();
         for ((module, at), found) in found {
             let known = self.memo(*module);
-            if self.modules.get(*module).is_some_and(is_remembered)
+            if remembered.get(*module) == Some(&true)
                 && known.is_some_and(|(_, memo)| !memo.found.contains_key(&at.0))
             {
                 new.entry(*module)

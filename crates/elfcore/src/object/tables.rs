@@ -151,17 +151,9 @@ impl Nameless {
         })
     }
 
-    /// The first bytes of its name, zeros after its end.
+    /// [`begin`] of its name.
     pub(super) fn begin(&self, strings: &[u8]) -> [u8; 4] {
-        let mut begin = [0; 4];
-        let name = strings.get(self.name..).unwrap_or_default();
-        for (byte, found) in begin
-            .iter_mut()
-            .zip(name.iter().take_while(|byte| **byte != 0))
-        {
-            *byte = *found;
-        }
-        begin
+        begin(strings.get(self.name..).unwrap_or_default())
     }
 
     pub(super) fn named(self, strings: &[u8]) -> Option<Symbol<'_>> {
@@ -177,6 +169,16 @@ impl Nameless {
             binding: self.binding,
         })
     }
+}
+
+/// The first bytes of a name that ends with NUL or with the slice, zeros after its end.
+pub(super) fn begin(name: &[u8]) -> [u8; 4] {
+    let mut begin = [0; 4];
+    let name = name.iter().take_while(|byte| **byte != 0);
+    for (byte, found) in begin.iter_mut().zip(name) {
+        *byte = *found;
+    }
+    begin
 }
 
 pub(super) fn slice(data: &[u8], offset: u64, size: u64) -> Option<&[u8]> {
