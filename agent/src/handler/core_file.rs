@@ -1,25 +1,72 @@
 //! The core's file in the entry: whole frames, and at the end the seek table.
 //!
-//! Invariant: the file holds whole frames only. A write that fails half-way (a full disk) is taken
-//! back, so that what was stored before remains readable.
+//! ```text
+//! frame ─▶ page cache ─▶ file
+//! frame ─▶ staged, up to 2 MiB and a frame ─▶ past the page cache ─▶ file       a large core
+//! ```
+//!
+//! Invariants: the file ends with a whole frame, but while frames are staged, when salvage may have to
+//! take back a torn one. A write that fails half-way (a full disk) is taken back, so that what was stored
+//! before remains readable. The room of a staged frame is reserved before it counts as stored.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
-use cdh_bundle::{SEEKABLE_FRAME, SeekableWriter};
+use cdh_bundle::{Digests, SEEKABLE_FRAME, SeekableWriter};
+use rustix::fs::{FallocateFlags, fallocate};
 
 use super::core_copy::FrameSink;
 use super::disk_guard::DiskGuard;
+use super::past_cache::{AlignedBuffer, BLOCK, PastCacheReader, Writing, open_again};
+
+/// Bytes that are written past the page cache at once.
+const STAGED: usize = 2 << 20;
+/// Bytes that are reserved at once.
+const RESERVED: u64 = 8 << 20;
+/// Bytes after which the disk's speed is judged.
+const TRIAL: u64 = 64 << 20;
 
 /// A file in which each write is there as a whole or not at all.
 #[derive(Debug)]
 struct WholeWrites {
     file: File,
     length: u64,
+    staged: Option<Staged>,
+}
+
+impl WholeWrites {
+    /// Writes past the page cache from now on, where that can be.
+    fn stage(&mut self, slowest: u64) {
+        if self.staged.is_none() {
+            self.staged = Staged::new(&self.file, self.length, slowest).ok();
+        }
+    }
+
+    /// Brings what is staged into the file, whose next writes go into the page cache.
+    fn unstage(&mut self) -> io::Result<()> {
+        let Some(mut staged) = self.staged.take() else {
+            return Ok(());
+        };
+        let (bytes, at) = staged.waiting();
+        self.file.write_all_at(bytes, at)?;
+        // Gives back what was reserved beyond it.
+        self.file.set_len(self.length)?;
+        self.file.seek(SeekFrom::Start(self.length))?;
+        Ok(())
+    }
 }
 
 impl Write for WholeWrites {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(staged) = &mut self.staged {
+            if staged.put(&self.file, bytes).is_ok() {
+                self.length += bytes.len() as u64;
+                return Ok(bytes.len());
+            }
+            self.unstage()?;
+        }
         match self.file.write_all(bytes) {
             Ok(()) => {
                 self.length += bytes.len() as u64;
@@ -34,7 +81,94 @@ impl Write for WholeWrites {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.unstage()
+    }
+}
+
+/// What waits to be written past the page cache.
+#[derive(Debug)]
+struct Staged {
+    file: File,
+    buffer: AlignedBuffer,
+    filled: usize,
+    /// Place of the buffer in the file.
+    at: u64,
+    /// End of the room in the file that nobody can take any more.
+    reserved: u64,
+    written: u64,
+    spent: Duration,
+    /// Bytes per second below which it is not worth it; 0: never.
+    slowest: u64,
+}
+
+impl Staged {
+    /// Behind `length` bytes of a file. What stands in its last block is written once more.
+    fn new(file: &File, length: u64, slowest: u64) -> io::Result<Self> {
+        let behind = (length % BLOCK as u64) as usize;
+        let at = length - behind as u64;
+        let room = STAGED + zstd::zstd_safe::compress_bound(SEEKABLE_FRAME);
+        let mut buffer = AlignedBuffer::new(room);
+        let last = buffer.bytes().get_mut(..behind).unwrap_or_default();
+        file.read_exact_at(last, at)?;
+        Ok(Self {
+            file: open_again(file)?,
+            buffer,
+            filled: behind,
+            at,
+            reserved: length,
+            written: 0,
+            spent: Duration::ZERO,
+            slowest,
+        })
+    }
+
+    /// What is not in the file yet, and its place there.
+    fn waiting(&mut self) -> (&[u8], u64) {
+        let bytes = self.buffer.bytes().get(..self.filled).unwrap_or_default();
+        (bytes, self.at)
+    }
+
+    /// Takes all of the bytes, or nothing.
+    fn put(&mut self, file: &File, bytes: &[u8]) -> io::Result<()> {
+        if self.is_slow() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let (start, end) = (self.filled, self.filled.saturating_add(bytes.len()));
+        let place = self.buffer.bytes().get_mut(start..end);
+        place
+            .ok_or(io::ErrorKind::InvalidInput)?
+            .copy_from_slice(bytes);
+        let past = self.at.saturating_add(end as u64);
+        while self.reserved < past {
+            fallocate(file, FallocateFlags::KEEP_SIZE, self.reserved, RESERVED)?;
+            self.reserved = self.reserved.saturating_add(RESERVED);
+        }
+        if end >= STAGED {
+            self.write(end)?;
+        } else {
+            self.filled = end;
+        }
         Ok(())
+    }
+
+    /// Writes the whole blocks of the first `filled` bytes; what stands behind them waits.
+    fn write(&mut self, filled: usize) -> io::Result<()> {
+        let whole = filled / BLOCK * BLOCK;
+        let begun = Instant::now();
+        let bytes = self.buffer.bytes();
+        let blocks = bytes.get(..whole).unwrap_or_default();
+        self.file.write_all_at(blocks, self.at)?;
+        bytes.copy_within(whole..filled, 0);
+        self.spent += begun.elapsed();
+        self.written += whole as u64;
+        self.at += whole as u64;
+        self.filled = filled - whole;
+        Ok(())
+    }
+
+    fn is_slow(&self) -> bool {
+        let rate = self.written as f64 / self.spent.as_secs_f64().max(0.001);
+        self.written >= TRIAL && rate < self.slowest as f64
     }
 }
 
@@ -43,6 +177,15 @@ pub(super) struct CoreFile<'g> {
     frames: SeekableWriter<WholeWrites>,
     level: i32,
     guard: &'g DiskGuard,
+    past_cache: bool,
+}
+
+/// A core's file that is whole and on disk.
+pub(super) struct FinishedFile {
+    /// Bytes of it.
+    pub size: u64,
+    /// Of all its bytes, where reading it here is quicker than later.
+    pub digests: Option<Digests>,
 }
 
 impl<'g> CoreFile<'g> {
@@ -51,11 +194,16 @@ impl<'g> CoreFile<'g> {
     /// # Errors
     /// When the compressor cannot be set up.
     pub(super) fn new(file: File, level: i32, guard: &'g DiskGuard) -> io::Result<Self> {
-        let out = WholeWrites { file, length: 0 };
+        let out = WholeWrites {
+            file,
+            length: 0,
+            staged: None,
+        };
         Ok(Self {
             frames: SeekableWriter::new(out, level, SEEKABLE_FRAME)?,
             level,
             guard,
+            past_cache: false,
         })
     }
 
@@ -72,14 +220,29 @@ impl<'g> CoreFile<'g> {
         Ok(())
     }
 
-    /// Adds the seek table and syncs the file; its size.
+    /// Writes the frames from now on so.
+    pub(super) fn write_so(&mut self, writing: Writing) {
+        if let Writing::Direct(slowest) = writing {
+            self.frames.get_mut().stage(slowest);
+            self.past_cache = true;
+        }
+    }
+
+    /// Adds the seek table and syncs the file.
     ///
     /// # Errors
     /// When the table cannot be stored.
-    pub(super) fn finish(self) -> io::Result<u64> {
+    pub(super) fn finish(self) -> io::Result<FinishedFile> {
         let (out, stats) = self.frames.finish()?;
         out.file.sync_all()?;
-        Ok(stats.stored)
+        let digests = match self.past_cache {
+            true => PastCacheReader::new(&out.file).and_then(Digests::of_reader),
+            false => Err(io::ErrorKind::Unsupported.into()),
+        };
+        Ok(FinishedFile {
+            size: stats.stored,
+            digests: digests.ok(),
+        })
     }
 }
 
@@ -87,5 +250,99 @@ impl FrameSink for CoreFile<'_> {
     fn append(&mut self, frame: &[u8], plain: u32) -> io::Result<()> {
         self.guard.admit(frame.len() as u64)?;
         self.frames.write_frame(frame, plain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use cdh_bundle::SeekableReader;
+    use cdh_elfcore::{ByteSource, FileSource};
+
+    use super::super::settings::HandlerSettings;
+    use super::*;
+
+    /// Writes a head and noise in frames; the file, what it stands for, and what `finish` said.
+    fn written(writing: Writing, frames: u64) -> (File, Vec<u8>, FinishedFile) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        let file = options.open(directory.path().join("core")).unwrap();
+        let guard = DiskGuard::new(
+            File::open(directory.path()).unwrap().into(),
+            &HandlerSettings {
+                floor: 0,
+                ..HandlerSettings::default()
+            },
+        );
+        let mut core = CoreFile::new(file.try_clone().unwrap(), 1, &guard).unwrap();
+        let mut plain = b"the head".repeat(100);
+        core.append_now(&plain).unwrap();
+        let mut state = 1_u64;
+        for number in 0..frames {
+            if number == 1 {
+                core.write_so(writing);
+            }
+            let length = SEEKABLE_FRAME - (number as usize * 777) % 5000;
+            let mut noise = vec![0; length];
+            for word in noise.chunks_mut(8) {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                word.copy_from_slice(&state.to_be_bytes()[..word.len()]);
+            }
+            let frame = zstd::bulk::compress(&noise, 1).unwrap();
+            core.append(&frame, length as u32).unwrap();
+            plain.extend(noise);
+        }
+        let finished = core.finish().unwrap();
+        (file, plain, finished)
+    }
+
+    #[test]
+    fn what_goes_past_the_cache_is_the_file_that_the_cache_makes() {
+        let (expected, plain, _) = written(Writing::Cached, 11);
+        let mut bytes = vec![0; expected.metadata().unwrap().len() as usize];
+        expected.read_exact_at(&mut bytes, 0).unwrap();
+        let (file, _, finished) = written(Writing::Direct(0), 11);
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), finished.size);
+        let mut ours = vec![0; bytes.len()];
+        file.read_exact_at(&mut ours, 0).unwrap();
+        assert!(ours == bytes);
+        let digests = finished.digests;
+        assert!(digests.is_none_or(|found| found == Digests::of(&bytes)));
+        // What was reserved beyond the end is given back.
+        assert!(metadata.blocks() * 512 < metadata.len() + (1 << 20));
+        let reader = SeekableReader::open(FileSource::new(file).unwrap()).unwrap();
+        let mut back = vec![0; plain.len()];
+        assert_eq!(reader.read_at(0, &mut back).unwrap(), plain.len());
+        assert!(back == plain);
+    }
+
+    #[test]
+    fn a_slow_disk_is_written_through_the_cache() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        let file = options.open(directory.path().join("core")).unwrap();
+        let mut out = WholeWrites {
+            file: file.try_clone().unwrap(),
+            length: 0,
+            staged: None,
+        };
+        out.write_all(&[1; 5000]).unwrap();
+        out.stage(u64::MAX);
+        let Some(staged) = &mut out.staged else {
+            // Not every file system can.
+            return;
+        };
+        staged.written = TRIAL;
+        out.write_all(&[2; 5000]).unwrap();
+        assert!(out.staged.is_none());
+        let mut bytes = vec![0; 10_000];
+        file.read_exact_at(&mut bytes, 0).unwrap();
+        assert!(bytes == [[1; 5000], [2; 5000]].concat());
     }
 }

@@ -27,6 +27,7 @@ mod log;
 mod maps;
 mod memory_source;
 mod minicore;
+mod past_cache;
 mod pidfd;
 mod pin;
 pub(crate) mod plain_file;

@@ -1,17 +1,13 @@
 //! A core as it is, in a sparse file: quicker to write than to compress, so the process goes sooner.
 //!
-//! What fits into the page cache goes there, at the speed of memory. Beyond it the kernel makes a writer
-//! wait for its own flusher, and writing past the cache is some times faster: 3.5 GiB took 5.5 s through
-//! the cache and 1.7 s past it on the disk where this was measured. A disk that is slower than
-//! compressing is left to the compressor.
+//! A disk that is slower than compressing is left to the compressor.
 //!
 //! Invariant: `core.progress` beside it never says more than what stands in the file without a hole
 //! that should not be one; salvage relies on it.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -22,77 +18,16 @@ use super::core_copy::PlaceSink;
 use super::core_source::{CoreSource, Piece, SourceFailure, is_zero, to_next_boundary};
 use super::disk_guard::DiskGuard;
 use super::log::readable_size;
-
-/// Room for one piece, at an address from which it can be written past the page cache.
-pub(super) struct PieceBuffer {
-    bytes: Vec<u8>,
-    start: usize,
-}
-
-impl PieceBuffer {
-    /// Full of zeros.
-    #[must_use]
-    pub(super) fn new() -> Self {
-        let bytes = vec![0; SEEKABLE_FRAME + BLOCK];
-        let start = bytes.as_ptr().align_offset(BLOCK).min(BLOCK);
-        Self { bytes, start }
-    }
-
-    /// The room.
-    pub(super) fn bytes(&mut self) -> &mut [u8] {
-        let end = self.start + SEEKABLE_FRAME;
-        self.bytes.get_mut(self.start..end).unwrap_or_default()
-    }
-}
+use super::past_cache::{BLOCK, Writing, open_again};
 
 /// Name of the file that tells how much of the core is there.
 pub(crate) const PROGRESS: &str = "core.progress";
 /// Pieces between two notes of the progress.
 const NOTED: u64 = 16;
-/// Bytes of a block: a smaller hole saves nothing.
-pub(super) const BLOCK: usize = 4096;
 /// Past the page cache a hole costs a write of its own, and pays only when it is as large as this.
 const DIRECT_HOLE: usize = 64 << 10;
 /// Bytes after which the disk's speed is judged.
 const TRIAL: u64 = 128 << 20;
-
-/// How the file is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Writing {
-    /// Into the page cache.
-    Cached,
-    /// Past it, where the file system can; given up when it is slower than so many bytes per second
-    /// (0: never).
-    Direct(u64),
-}
-
-impl Writing {
-    /// Past the cache what the kernel would make us wait for: it lets writers go on freely up to its
-    /// background threshold.
-    #[must_use]
-    pub(super) fn of(resident: u64, slowest: u64) -> Self {
-        let text = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
-        match cache_room(&text) {
-            Some(room) if resident > room => Self::Direct(slowest),
-            _ => Self::Cached,
-        }
-    }
-}
-
-/// Bytes that can be written before the kernel begins to flush, by `/proc/vmstat`.
-fn cache_room(vmstat: &str) -> Option<u64> {
-    let pages = |name: &str| {
-        let mut lines = vmstat.lines().filter_map(|line| line.split_once(' '));
-        let (_, value) = lines.find(|(found, _)| *found == name)?;
-        value.trim().parse::<u64>().ok()
-    };
-    let room = pages("nr_dirty_background_threshold")?;
-    let used = pages("nr_dirty")?.saturating_add(pages("nr_writeback")?);
-    Some(
-        room.saturating_sub(used)
-            .saturating_mul(rustix::param::page_size() as u64),
-    )
-}
 
 /// A sparse core that is being written.
 pub(super) struct PlainFile<'g> {
@@ -115,14 +50,8 @@ struct DirectFile {
 
 impl DirectFile {
     fn open(file: &File, slowest: u64) -> io::Result<Self> {
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let mut options = File::options();
-        let file = options
-            .write(true)
-            .custom_flags(libc::O_DIRECT)
-            .open(path)?;
         Ok(Self {
-            file,
+            file: open_again(file)?,
             refused: AtomicBool::new(false),
             begun: Instant::now(),
             written: AtomicU64::new(0),
@@ -310,6 +239,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::super::core_copy::copy_places;
+    use super::super::past_cache::AlignedBuffer;
     use super::super::settings::HandlerSettings;
     use super::*;
 
@@ -367,19 +297,10 @@ mod tests {
                 Err(_) => return,
             }
         };
-        let mut buffer = PieceBuffer::new();
-        let bytes = buffer.bytes().get(..BLOCK).unwrap_or_default();
+        let mut buffer = AlignedBuffer::new(BLOCK);
+        let bytes = &*buffer.bytes();
         assert!(direct.takes(bytes, 0) && !direct.takes(bytes, 1));
         let error = direct.write(bytes, 0);
         assert!(error.is_err_and(|error| error.to_string().contains("the disk takes")));
-    }
-
-    #[test]
-    fn the_room_of_the_page_cache_is_what_the_kernel_says() {
-        let vmstat = "nr_dirty 40\nnr_writeback 10\nnr_dirty_threshold 900\n\
-            nr_dirty_background_threshold 450\n";
-        let page = rustix::param::page_size() as u64;
-        assert_eq!(cache_room(vmstat), Some(400 * page));
-        assert_eq!(cache_room("nr_dirty 40\n"), None);
     }
 }

@@ -219,7 +219,12 @@ impl Capture<'_> {
         self.manifest.core = None;
         let encoding = copied.encoding;
         let stored = match copied.core.filter(|_| got > 0).map(CoreFile::finish) {
-            Some(Ok(size)) => size,
+            Some(Ok(finished)) => {
+                if let Some(digests) = finished.digests {
+                    self.entry.record(&CORE, digests);
+                }
+                finished.size
+            }
             Some(Err(error)) => {
                 // The frames are there; the shipper's salvage cannot do better than a gap here.
                 self.gaps.push(gap("core", &error));

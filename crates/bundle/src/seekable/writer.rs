@@ -66,6 +66,11 @@ impl<W: Write> SeekableWriter<W> {
         &self.out
     }
 
+    /// The writer that the frames go to, to change how it writes: what was written to it stays.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     /// Writes `count` zeroes, without touching memory for whole frames of them.
     ///
     /// # Errors
