@@ -24,7 +24,7 @@ use super::log::readable_size;
 use super::memory_source::MemorySource;
 use super::past_cache::Writing;
 use super::pin::MemoryPin;
-use super::plain_file::{PROGRESS, PlainFile, PlainSource};
+use super::plain_file::{PROGRESS, PlainCore, PlainFile, PlainSource};
 use super::priority;
 use super::process_memory::ProcessMemory;
 use super::room::{Room, kib, room_for};
@@ -310,7 +310,7 @@ impl Capture<'_> {
         direct: &Direct,
         head: &[u8],
         guard: &DiskGuard,
-    ) -> Option<(File, CopyOutcome)> {
+    ) -> Option<(PlainCore, CopyOutcome)> {
         let create = || -> io::Result<PlainFile<'_>> {
             let file = self.entry.create_file(&PLAIN).map_err(io_error)?.finish().0;
             let progress = self.entry.create_beside(PROGRESS).map_err(io_error)?;
@@ -350,12 +350,11 @@ impl Capture<'_> {
         &mut self,
         mut core: CoreFile<'g>,
         head: &[u8],
-        (file, outcome): (File, CopyOutcome),
+        (written, outcome): (PlainCore, CopyOutcome),
         hold: &mut Hold,
     ) -> Copied<'g> {
         let death = self.end_of_copy(head, &PLAIN, hold);
-        let start = head.len() as u64;
-        let source = PlainSource::new(&file, start, start + outcome.plain);
+        let source = PlainSource::new(&written);
         // Better than in haste, where processors are free for it.
         let level = match busy() {
             Some(true) => self.settings.level.unwrap_or(LEVEL),
@@ -380,7 +379,7 @@ impl Capture<'_> {
         drop(core);
         self.entry.remove_file(&CORE.file_name());
         self.entry.remove_file(PROGRESS);
-        let _ = file.sync_all();
+        let _ = written.file.sync_all();
         Copied {
             core: None,
             encoding: CoreEncoding::None,

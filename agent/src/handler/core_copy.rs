@@ -122,11 +122,12 @@ const WORKER_STACK: usize = 256 << 10;
 
 fn compress_pieces(source: &dyn CoreSource, queue: &Queue<'_>, level: i32) -> io::Result<()> {
     let mut compressor = compressor(level)?;
-    let mut buffer = vec![0; SEEKABLE_FRAME];
+    let mut buffer = AlignedBuffer::new(SEEKABLE_FRAME);
+    let buffer = buffer.bytes();
     // The frame of a whole zero piece is always the same: made once, copied from then on.
     let mut zero_frame: Vec<u8> = Vec::new();
     while let Some(mut frame) = queue.buffer() {
-        let piece = match source.next(&mut buffer) {
+        let piece = match source.next(buffer) {
             Ok(Some(piece)) => piece,
             Ok(None) => return Ok(()),
             Err(failure) => {

@@ -124,10 +124,16 @@ impl<'g> PlainFile<'g> {
     ///
     /// # Errors
     /// When that cannot be written.
-    pub(super) fn finish(self, plain: u64) -> io::Result<File> {
-        self.file.set_len(self.start.saturating_add(plain))?;
+    pub(super) fn finish(self, plain: u64) -> io::Result<PlainCore> {
+        let end = self.start.saturating_add(plain);
+        self.file.set_len(end)?;
         self.note(plain)?;
-        Ok(self.file)
+        Ok(PlainCore {
+            past_cache: self.direct.and_then(|_| open_again(&self.file).ok()),
+            file: self.file,
+            start: self.start,
+            end,
+        })
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
@@ -188,22 +194,41 @@ impl PlaceSink for PlainFile<'_> {
     }
 }
 
-/// A finished sparse core, to be compressed.
-pub(super) struct PlainSource<'f> {
-    file: &'f File,
+/// A finished sparse core.
+pub(super) struct PlainCore {
+    /// The file.
+    pub file: File,
+    /// The same file, where what is in it was written past the page cache and is read so.
+    past_cache: Option<File>,
+    /// Where the head ends.
     start: u64,
     end: u64,
+}
+
+impl PlainCore {
+    fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let aligned = buffer.len().is_multiple_of(BLOCK) && offset.is_multiple_of(BLOCK as u64);
+        let past_cache = self.past_cache.as_ref().filter(|_| aligned);
+        match past_cache.map(|file| file.read_exact_at(buffer, offset)) {
+            Some(Ok(())) => Ok(()),
+            // A file system may refuse it for reasons of its own.
+            Some(Err(_)) | None => self.file.read_exact_at(buffer, offset),
+        }
+    }
+}
+
+/// What stands behind the head of a finished sparse core, to be compressed.
+pub(super) struct PlainSource<'f> {
+    core: &'f PlainCore,
     next: AtomicU64,
 }
 
 impl<'f> PlainSource<'f> {
-    /// The bytes `[start, end)` of the file.
+    /// From the beginning.
     #[must_use]
-    pub(super) fn new(file: &'f File, start: u64, end: u64) -> Self {
+    pub(super) fn new(core: &'f PlainCore) -> Self {
         Self {
-            file,
-            start,
-            end,
+            core,
             next: AtomicU64::new(0),
         }
     }
@@ -213,17 +238,18 @@ impl CoreSource for PlainSource<'_> {
     fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let frame = SEEKABLE_FRAME as u64;
-        let first = (self.start / frame).saturating_add(number);
-        let offset = first.saturating_mul(frame).max(self.start);
-        if offset >= self.end {
+        let PlainCore { start, end, .. } = *self.core;
+        let first = (start / frame).saturating_add(number);
+        let offset = first.saturating_mul(frame).max(start);
+        if offset >= end {
             return Ok(None);
         }
-        let length = usize::try_from(self.end - offset)
+        let length = usize::try_from(end - offset)
             .unwrap_or(usize::MAX)
             .min(to_next_boundary(offset));
         let buffer = buffer.get_mut(..length).unwrap_or_default();
-        self.file
-            .read_exact_at(buffer, offset)
+        self.core
+            .read(buffer, offset)
             .map_err(|error| SourceFailure { number, error })?;
         Ok(Some(Piece {
             number,
@@ -243,6 +269,17 @@ mod tests {
     use super::super::settings::HandlerSettings;
     use super::*;
 
+    /// What its pieces are, one behind the other.
+    fn read_back(core: &PlainCore) -> Vec<u8> {
+        let source = PlainSource::new(core);
+        let mut buffer = AlignedBuffer::new(SEEKABLE_FRAME);
+        let mut pieces = Vec::new();
+        while let Some(piece) = source.next(buffer.bytes()).unwrap() {
+            pieces.extend_from_slice(&buffer.bytes()[..piece.length]);
+        }
+        pieces
+    }
+
     #[test]
     fn a_core_comes_back_and_its_zero_blocks_take_no_room() {
         let directory = tempfile::tempdir().unwrap();
@@ -252,7 +289,12 @@ mod tests {
         core[(4 << 20) + 77] = 3;
         let original = directory.path().join("original");
         std::fs::write(&original, &core).unwrap();
-        let original = File::open(original).unwrap();
+        let original = PlainCore {
+            file: File::open(original).unwrap(),
+            past_cache: None,
+            start: 700,
+            end: core.len() as u64,
+        };
         let guard = DiskGuard::new(
             File::open(directory.path()).unwrap().into(),
             &HandlerSettings {
@@ -272,15 +314,16 @@ mod tests {
             let [name, noted] = ["core", "progress"].map(|name| format!("{name} {writing:?}"));
             let (file, progress) = (create(&name), create(&noted));
             let plain = PlainFile::begin(file, progress, &core[..700], &guard, writing).unwrap();
-            let source = PlainSource::new(&original, 700, core.len() as u64);
+            let source = PlainSource::new(&original);
             let outcome = copy_places(&source, &plain, 2);
             assert_eq!(outcome.plain, core.len() as u64 - 700);
-            let file = plain.finish(outcome.plain).unwrap();
+            let written = plain.finish(outcome.plain).unwrap();
             let progress = std::fs::read_to_string(directory.path().join(noted)).unwrap();
             assert_eq!(progress, format!("{:020}", core.len()));
             assert!(std::fs::read(directory.path().join(name)).unwrap() == core);
-            let allocated = file.metadata().unwrap().blocks() * 512;
+            let allocated = written.file.metadata().unwrap().blocks() * 512;
             assert!(allocated <= most as u64, "{allocated} bytes");
+            assert!(read_back(&written) == core[700..]);
         }
     }
 

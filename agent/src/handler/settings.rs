@@ -55,7 +55,7 @@ pub struct HandlerSettings {
     /// Directory of the spool entries.
     pub spool: PathBuf,
     /// zstd level of the core. Without one it is 1, or -8 for a large process that waits where the
-    /// disk has ample room: `zstd -b` on heaps is a third quicker, and makes a fifth to twice the bytes.
+    /// disk has ample room: `zstd -b` on heaps is a third quicker, and makes 1.2 to 2.4 times the bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<i32>,
     /// When the process may go.
