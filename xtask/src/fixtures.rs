@@ -182,14 +182,52 @@ fn seeds(place: &Path) -> Result<()> {
         if core.is_empty() {
             continue;
         }
-        let mut seed = Vec::new();
-        for size in [core.len(), program.len(), 0] {
-            seed.extend_from_slice(&u32::try_from(size)?.to_le_bytes());
+        let name = entry.file_name();
+        write_seed(&place.join(&name), [&core, &program, &split])?;
+        if let Some(long) = with_long_info(&entry.path().join("program"))? {
+            let name = format!("{}-long", name.display());
+            write_seed(&place.join(name), [&core, &long, &split])?;
         }
-        for part in [core, program, split] {
-            seed.extend_from_slice(&part);
-        }
-        fs::write(place.join(entry.file_name()), seed)?;
     }
     Ok(())
+}
+
+fn write_seed(path: &Path, parts: [&[u8]; 3]) -> Result<()> {
+    let [core, program, _] = parts;
+    let mut seed = Vec::new();
+    for size in [core.len(), program.len(), 0] {
+        seed.extend_from_slice(&u32::try_from(size)?.to_le_bytes());
+    }
+    fs::write(path, [seed, parts.concat()].concat())?;
+    Ok(())
+}
+
+/// The program with so much debug information, deflated, that only the beginning of it is inflated: a unit
+/// that says nothing follows its own. `None` where it has none.
+fn with_long_info(program: &Path) -> Result<Option<Vec<u8>>> {
+    const LONG: u32 = 2 << 20;
+    let directory = tempfile::tempdir()?;
+    let place = |name: &str| directory.path().join(name).display().to_string();
+    let (program, info) = (program.display().to_string(), place("info"));
+    let (long, deflated) = (place("long"), place("deflated"));
+    let section = format!(".debug_info={info}");
+    let objcopy = |words: [&str; 4]| {
+        let words = words.iter().filter(|word| !word.is_empty());
+        let done = Command::new("objcopy").args(words).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    if !objcopy(["--dump-section", &section, &program, &long]) || !Path::new(&info).exists() {
+        return Ok(None);
+    }
+    let mut bytes = fs::read(&info)?;
+    // DWARF 5, 7.5.1.1: length, version, unit type, address size, offset of the abbreviations.
+    bytes.extend_from_slice(&LONG.to_le_bytes());
+    bytes.extend_from_slice(&[5, 0, 1, 8, 0, 0, 0, 0]);
+    bytes.resize(bytes.len() + LONG as usize - 8, 0);
+    fs::write(&info, bytes)?;
+    let made = objcopy(["--update-section", &section, &program, &long])
+        && objcopy(["--compress-debug-sections=zlib", &long, &deflated, ""]);
+    made.then(|| fs::read(deflated))
+        .transpose()
+        .map_err(Into::into)
 }
