@@ -263,8 +263,9 @@ mod tests {
     use super::super::settings::HandlerSettings;
     use super::*;
 
-    /// Writes a head and noise in frames; the file, what it stands for, and what `finish` said.
-    fn written(writing: Writing, frames: u64) -> (File, Vec<u8>, FinishedFile) {
+    /// Writes a head and noise in frames; the file, what it stands for, and what `finish` said, or nothing
+    /// where the handler dies before.
+    fn written(writing: Writing, dies: bool) -> (File, Vec<u8>, Option<FinishedFile>) {
         let directory = tempfile::tempdir().unwrap();
         let mut options = File::options();
         options.read(true).write(true).create_new(true);
@@ -280,11 +281,11 @@ mod tests {
         let mut plain = b"the head".repeat(100);
         core.append_now(&plain).unwrap();
         let mut state = 1_u64;
-        for number in 0..frames {
+        for number in 0..11 {
             if number == 1 {
                 core.write_so(writing);
             }
-            let length = SEEKABLE_FRAME - (number as usize * 777) % 5000;
+            let length = SEEKABLE_FRAME - (number * 777) % 5000;
             let mut noise = vec![0; length];
             for word in noise.chunks_mut(8) {
                 state = state
@@ -296,17 +297,33 @@ mod tests {
             core.append(&frame, length as u32).unwrap();
             plain.extend(noise);
         }
-        let finished = core.finish().unwrap();
+        let finished = (!dies).then(|| core.finish().unwrap());
         (file, plain, finished)
+    }
+
+    /// What a reader finds that does not ask for the seek table.
+    fn read_back(file: File) -> Vec<u8> {
+        let reader = SeekableReader::recover(FileSource::new(file).unwrap()).unwrap();
+        let mut bytes = vec![0; reader.plain_len() as usize];
+        assert_eq!(reader.read_at(0, &mut bytes).unwrap(), bytes.len());
+        bytes
+    }
+
+    #[test]
+    fn a_handler_that_dies_leaves_all_frames_but_those_that_are_staged() {
+        let (file, plain, _) = written(Writing::Direct(0), true);
+        let found = read_back(file);
+        assert!(plain.starts_with(&found));
+        assert!(plain.len() - found.len() <= STAGED + SEEKABLE_FRAME);
     }
 
     #[test]
     fn what_goes_past_the_cache_is_the_file_that_the_cache_makes() {
-        let (expected, plain, _) = written(Writing::Cached, 11);
+        let (expected, ..) = written(Writing::Cached, false);
         let mut bytes = vec![0; expected.metadata().unwrap().len() as usize];
         expected.read_exact_at(&mut bytes, 0).unwrap();
-        let (file, _, finished) = written(Writing::Direct(0), 11);
-        let metadata = file.metadata().unwrap();
+        let (file, plain, finished) = written(Writing::Direct(0), false);
+        let (metadata, finished) = (file.metadata().unwrap(), finished.unwrap());
         assert_eq!(metadata.len(), finished.size);
         let mut ours = vec![0; bytes.len()];
         file.read_exact_at(&mut ours, 0).unwrap();
@@ -315,10 +332,7 @@ mod tests {
         assert!(digests.is_none_or(|found| found == Digests::of(&bytes)));
         // What was reserved beyond the end is given back.
         assert!(metadata.blocks() * 512 < metadata.len() + (1 << 20));
-        let reader = SeekableReader::open(FileSource::new(file).unwrap()).unwrap();
-        let mut back = vec![0; plain.len()];
-        assert_eq!(reader.read_at(0, &mut back).unwrap(), plain.len());
-        assert!(back == plain);
+        assert!(read_back(file) == plain);
     }
 
     #[test]
