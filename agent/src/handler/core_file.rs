@@ -44,9 +44,10 @@ impl WholeWrites {
         }
     }
 
-    /// Brings what is staged into the file, whose next writes go into the page cache.
+    /// Brings what is staged into the file, whose next writes go into the page cache. Where that fails it
+    /// stays staged: it counts as stored, and its place in the file is kept for it.
     fn unstage(&mut self) -> io::Result<()> {
-        let Some(mut staged) = self.staged.take() else {
+        let Some(staged) = &mut self.staged else {
             return Ok(());
         };
         let (bytes, at) = staged.waiting();
@@ -54,6 +55,7 @@ impl WholeWrites {
         // Gives back what was reserved beyond it.
         self.file.set_len(self.length)?;
         self.file.seek(SeekFrom::Start(self.length))?;
+        self.staged = None;
         Ok(())
     }
 }
@@ -358,5 +360,33 @@ mod tests {
         let mut bytes = vec![0; 10_000];
         file.read_exact_at(&mut bytes, 0).unwrap();
         assert!(bytes == [[1; 5000], [2; 5000]].concat());
+    }
+
+    #[test]
+    fn frames_that_cannot_be_brought_into_the_file_now_are_when_it_is_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("core");
+        let mut out = WholeWrites {
+            file: File::create_new(&path).unwrap(),
+            length: 0,
+            staged: None,
+        };
+        out.write_all(&[1; 5000]).unwrap();
+        out.file = File::options().read(true).write(true).open(&path).unwrap();
+        out.stage(u64::MAX);
+        if out.staged.is_none() {
+            // Not every file system can.
+            return;
+        }
+        out.write_all(&[2; 5000]).unwrap();
+        out.staged.as_mut().unwrap().written = TRIAL;
+        // A file that takes nothing.
+        let writable = std::mem::replace(&mut out.file, File::open(&path).unwrap());
+        out.write_all(&[3; 5000]).unwrap_err();
+        out.file = writable;
+        out.write_all(&[4; 5000]).unwrap();
+        out.flush().unwrap();
+        let bytes = std::fs::read(path).unwrap();
+        assert!(bytes == [[1; 5000], [2; 5000], [4; 5000]].concat());
     }
 }
