@@ -26,8 +26,8 @@ pub(super) enum Writing {
 }
 
 impl Writing {
-    /// Past the cache what the kernel would make us wait for: it lets writers go on freely up to its
-    /// background threshold.
+    /// Past the cache what the kernel would make us wait for: it lets writers go on freely up to the middle
+    /// between its two thresholds (`dirty_freerun_ceiling` in `mm/page-writeback.c`).
     #[must_use]
     pub(super) fn of(bytes: u64, slowest: u64) -> Self {
         let text = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
@@ -38,14 +38,18 @@ impl Writing {
     }
 }
 
-/// Bytes that can be written before the kernel begins to flush, by `/proc/vmstat`.
+/// Bytes that can be written before the kernel makes a writer wait, by `/proc/vmstat`.
 fn cache_room(vmstat: &str) -> Option<u64> {
     let pages = |name: &str| {
         let mut lines = vmstat.lines().filter_map(|line| line.split_once(' '));
         let (_, value) = lines.find(|(found, _)| *found == name)?;
         value.trim().parse::<u64>().ok()
     };
-    let room = pages("nr_dirty_background_threshold")?;
+    let (begins, most) = (
+        pages("nr_dirty_background_threshold")?,
+        pages("nr_dirty_threshold")?,
+    );
+    let room = begins / 2 + most / 2;
     let used = pages("nr_dirty")?.saturating_add(pages("nr_writeback")?);
     Some(
         room.saturating_sub(used)
@@ -171,7 +175,7 @@ mod tests {
         let vmstat = "nr_dirty 40\nnr_writeback 10\nnr_dirty_threshold 900\n\
             nr_dirty_background_threshold 450\n";
         let page = rustix::param::page_size() as u64;
-        assert_eq!(cache_room(vmstat), Some(400 * page));
+        assert_eq!(cache_room(vmstat), Some(625 * page));
         assert_eq!(cache_room("nr_dirty 40\n"), None);
     }
 }
