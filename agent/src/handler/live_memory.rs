@@ -29,6 +29,7 @@ struct Record {
     pages: BTreeMap<u64, Option<Vec<u8>>>,
     bytes: u64,
     full: bool,
+    gone: bool,
 }
 
 impl LiveMemory {
@@ -84,6 +85,12 @@ impl LiveMemory {
         self.record.borrow().full
     }
 
+    /// Whether the process's memory was gone when something of it was to be read.
+    #[must_use]
+    pub(super) fn is_gone(&self) -> bool {
+        self.record.borrow().gone
+    }
+
     /// The record: address of each page that could be read, with its bytes.
     #[must_use]
     pub(super) fn into_pages(self) -> BTreeMap<u64, Vec<u8>> {
@@ -125,9 +132,10 @@ impl LiveMemory {
                 return;
             }
             let wanted = usize::try_from(run * PAGE).unwrap_or_default();
-            let found = buffer
+            let (found, gone) = buffer
                 .get_mut(..wanted)
-                .map_or(0, |buffer| read_some(&self.memory, at, buffer));
+                .map_or((0, false), |buffer| read_some(&self.memory, at, buffer));
+            record.gone |= gone;
             let mut known = 0;
             for page in buffer
                 .get(..found)
@@ -150,17 +158,20 @@ impl LiveMemory {
     }
 }
 
-/// Reads until the buffer is full or the memory ends.
-fn read_some(memory: &File, at: u64, buffer: &mut [u8]) -> usize {
+/// Reads until the buffer is full or the memory ends. The bytes read, and whether the memory is gone:
+/// of a process that has none any more every read gives nothing, where an address that cannot be read
+/// gives an error (`mem_rw` in the kernel's `fs/proc/base.c`).
+fn read_some(memory: &File, at: u64, buffer: &mut [u8]) -> (usize, bool) {
     let mut done = 0;
     while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match memory.read_at(rest, at.saturating_add(done as u64)) {
-            Ok(count) if count > 0 => done += count,
+            Ok(0) => return (done, true),
+            Ok(count) => done += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            _ => break,
+            Err(_) => break,
         }
     }
-    done
+    (done, false)
 }
 
 fn page_of(at: u64) -> u64 {
@@ -196,5 +207,24 @@ impl Memory for LiveMemory {
             done += count;
         }
         done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_gone_is_told_from_an_address_that_cannot_be_read() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let memory = File::open(format!("/proc/{}/mem", child.id())).unwrap();
+        let read = || read_some(&memory, 0, &mut [0; 8]);
+        assert_eq!(read(), (0, false));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(read(), (0, true));
     }
 }

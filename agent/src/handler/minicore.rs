@@ -38,6 +38,9 @@ const LEAST_WINDOW: u64 = 4 << 10;
 const LINK_MAP: usize = 16_384;
 /// Program headers and dynamic entries that are looked at.
 const TABLE: u64 = 1024;
+/// Why a minicore or a backtrace has less than it should. A process that nothing holds yet may be killed
+/// at any moment.
+const GONE: &str = "the process was gone before all that it needs was read";
 /// Bytes kept of the vdso. It has two to four pages.
 const VDSO: u64 = 64 << 10;
 
@@ -85,7 +88,12 @@ pub(super) fn take_minicore(
         // The crashing thread's stack first: the limit must not be used up by the others'.
         keep_stack(head, &memory, 0, settings.stack_window);
         if let Some(out) = backtrace {
-            let taken = RawBacktrace::take(head, &modules, process, &memory);
+            let mut taken = RawBacktrace::take(head, &modules, process, &memory);
+            if memory.is_gone() {
+                // Half a stack would give the bug another name.
+                taken.fingerprint = None;
+                gap("backtrace", GONE.to_owned());
+            }
             match taken.write(out) {
                 Ok(()) => report.has_backtrace = true,
                 Err(error) => gap("backtrace", error.to_string()),
@@ -102,6 +110,9 @@ pub(super) fn take_minicore(
         }
         if memory.is_full() {
             gap("minicore", "its size limit was reached".to_owned());
+        }
+        if memory.is_gone() {
+            gap("minicore", GONE.to_owned());
         }
         match write(head, memory, out) {
             Ok(written) => report.written = Some(written),
