@@ -21,7 +21,7 @@ use super::copying::{Direct, Hold, LEVEL};
 use super::core_file::CoreFile;
 use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
-use super::identity::{add_head, first_manifest};
+use super::identity::{add_head, first_manifest, name_signal};
 use super::log::HandlerLog;
 use super::minicore::{MinicoreReport, module_records, take_minicore};
 use super::pidfd;
@@ -333,6 +333,7 @@ impl Capture<'_> {
                 ..copied.death.clone()
             },
         };
+        name_signal(&mut self.manifest, &death);
         let end = StreamEnd {
             expected,
             got: head_bytes + copied.outcome.plain,

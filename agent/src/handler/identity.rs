@@ -13,6 +13,7 @@ use cdh_elfcore::{CoreHead, SignalInfo};
 use jiff::Timestamp;
 
 use super::arguments::HandlerArguments;
+use super::death::Death;
 use super::process::ProcessHandles;
 
 /// What was told and seen so far, as a manifest.
@@ -101,6 +102,16 @@ pub(crate) fn add_head(manifest: &mut Manifest, head: &CoreHead) {
         0,
         head.expected_len(),
     ));
+}
+
+/// Adds the signal of a process of which no head came, through the socket: nothing else tells it there.
+pub(super) fn name_signal(manifest: &mut Manifest, death: &Death) {
+    /// In the status of `wait(2)`: a core was dumped.
+    const DUMPED: i32 = 0x80;
+    let code = death.exit_code.filter(|code| code & DUMPED != 0);
+    if let (0, Some(code)) = (manifest.signal.number, code) {
+        manifest.signal = signal_facts(&SignalInfo::from_number(code & 0x7f));
+    }
 }
 
 /// The record of the core in the manifest, without a checksum.

@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code)]
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::{FdFlags, fcntl_setfd};
 
@@ -22,9 +22,26 @@ pub(super) fn adopt(number: i32, pid: u32) -> Option<OwnedFd> {
     Some(pidfd)
 }
 
+/// Whether the process has been waited for, so that another one may have its number.
+#[must_use]
+pub(super) fn is_reaped(pidfd: BorrowedFd<'_>) -> bool {
+    let nothing = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: signal 0 is not sent, only whether it could be is found out.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            0,
+            nothing,
+            0,
+        )
+    };
+    sent == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::fd::IntoRawFd;
+    use std::os::fd::{AsFd, IntoRawFd};
 
     use super::*;
 
@@ -43,5 +60,20 @@ mod tests {
         // SAFETY: opened above and not taken over.
         drop(unsafe { OwnedFd::from_raw_fd(file) });
         assert!(adopt(1_000_000, own).is_none());
+    }
+
+    #[test]
+    fn a_process_that_was_waited_for_has_no_number_any_more() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = rustix::process::Pid::from_child(&child);
+        let flags = rustix::process::PidfdFlags::empty();
+        let pidfd = rustix::process::pidfd_open(pid, flags).unwrap();
+        assert!(!is_reaped(pidfd.as_fd()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_reaped(pidfd.as_fd()));
     }
 }

@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use cdh_bundle::RawText;
 use rustix::fs::{Mode, OFlags, openat};
 
+use super::pidfd::is_reaped;
+
 /// Bytes read of one file of `/proc` at most.
 const PROC_FILE_LIMIT: u64 = 8 << 20;
 
@@ -93,6 +95,13 @@ impl ProcessHandles {
             pidfd,
             start_ticks: None,
         };
+        // As long as it was not waited for, what was opened above is its own.
+        if let Some(pidfd) = &handles.pidfd
+            && is_reaped(pidfd.as_fd())
+        {
+            let source = io::Error::from_raw_os_error(libc::ESRCH);
+            return Err(ProcessError::Gone { pid, source });
+        }
         let status = handles.read("status").unwrap_or_default();
         if status_field(&status, "CoreDumping").is_some_and(|value| value == b"0") {
             return Err(ProcessError::NotDumping { pid });

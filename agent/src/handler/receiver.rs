@@ -31,6 +31,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::arguments::HandlerArguments;
 use super::capture::capture_prepared;
 use super::log::{HandlerLog, Level, kernel_log};
+use super::pidfd::is_reaped;
 use super::pin::MemoryPin;
 use super::prepared::Prepared;
 use super::process::{innermost_id, status_field};
@@ -327,15 +328,18 @@ impl Server {
 
 /// The process at the other end.
 struct Peer {
-    /// `struct pidfd_info`, as `u64`s.
+    /// `struct pidfd_info`, as `u64`s. Of a process that was waited for, only exit code and coredump mask.
     info: [u64; 9],
+    /// Who connected. Its uid and gid are the effective ones.
+    connected: libc::ucred,
     pidfd: Option<OwnedFd>,
     /// Its UTS namespace, which dies with it.
     names: Option<OwnedFd>,
 }
 
-/// `PIDFD_INFO_PID | PIDFD_INFO_CREDS | PIDFD_INFO_COREDUMP`.
-const INFO: u64 = 1 | 2 | 16;
+/// `PIDFD_INFO_PID | PIDFD_INFO_CREDS | PIDFD_INFO_EXIT | PIDFD_INFO_COREDUMP`. Without that of the exit the
+/// kernel tells nothing of a process that was waited for, as one is whose dump was interrupted at once.
+const INFO: u64 = 1 | 2 | 8 | 16;
 
 impl Peer {
     /// `None` where it is no process that is being dumped: nobody else has business here.
@@ -344,21 +348,19 @@ impl Peer {
         const SO_PEERPIDFD: libc::c_int = 77;
         /// `_IOWR(0xff, 11, struct pidfd_info)` with its first 72 bytes.
         const PIDFD_GET_INFO: libc::Ioctl = 0xc048_ff0b_u32 as libc::Ioctl;
-        let mut number: libc::c_int = -1;
-        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-        // SAFETY: a valid place of the size that is told.
-        let asked = unsafe {
-            libc::getsockopt(
-                stream.as_raw_fd(),
-                libc::SOL_SOCKET,
-                SO_PEERPIDFD,
-                (&raw mut number).cast(),
-                &mut length,
-            )
+        let lost = |what: &str| {
+            kernel_log(Level::Error, &format!("no dump: {what}"));
+            None
         };
-        if asked != 0 || number < 0 {
-            return None;
-        }
+        let Ok(number) = socket_option(stream, SO_PEERPIDFD, -1) else {
+            return lost("the kernel does not say who connected");
+        };
+        let nobody = libc::ucred {
+            pid: 0,
+            uid: 0,
+            gid: 0,
+        };
+        let connected = socket_option(stream, libc::SO_PEERCRED, nobody).unwrap_or(nobody);
         // SAFETY: the kernel has just opened it for us.
         let pidfd = unsafe { OwnedFd::from_raw_fd(number) };
         let mut info = [INFO, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -367,16 +369,25 @@ impl Peer {
             unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, info.as_mut_ptr()) } == 0;
         let mut peer = Self {
             info,
+            connected,
             pidfd: Some(pidfd),
             names: None,
         };
         /// `PIDFD_COREDUMPED`.
         const DUMPED: u32 = 1;
-        if !told || peer.word(16) & DUMPED == 0 {
+        if !told {
+            let pid = peer.pid();
+            return lost(&format!("the kernel tells nothing of process {pid}"));
+        }
+        if peer.word(16) & DUMPED == 0 {
             return None;
         }
         let names = format!("/proc/{}/ns/uts", peer.pid());
         peer.names = File::open(names).ok().map(OwnedFd::from);
+        // Whose number may be another's by now.
+        if peer.is_gone() {
+            peer.names = None;
+        }
         Some(peer)
     }
 
@@ -396,8 +407,18 @@ impl Peer {
         }
     }
 
+    /// Whether it was waited for, as a process is whose dump was interrupted at once.
+    fn is_gone(&self) -> bool {
+        self.pidfd
+            .as_ref()
+            .is_none_or(|pidfd| is_reaped(pidfd.as_fd()))
+    }
+
     fn pid(&self) -> u32 {
-        self.word(5)
+        match self.word(5) {
+            0 => self.connected.pid.cast_unsigned(),
+            pid => pid,
+        }
     }
 
     /// What the kernel would have told a handler, as far as it is known before the core.
@@ -405,13 +426,17 @@ impl Peer {
         /// `PIDFD_COREDUMP_ROOT`: for root only.
         const ROOT: u32 = 8;
         let pid = self.pid();
+        let (uid, gid) = match self.word(5) {
+            0 => (self.connected.uid, self.connected.gid),
+            _ => (self.word(7), self.word(8)),
+        };
         HandlerArguments {
             pid: Some(pid),
-            tid: living_thread(pid),
+            tid: living_thread(pid).filter(|_| !self.is_gone()),
             time: Some(Timestamp::now().as_second()),
             dumpable: Some(if self.word(16) & ROOT != 0 { 2 } else { 1 }),
-            uid: Some(self.word(7)),
-            gid: Some(self.word(8)),
+            uid: Some(uid),
+            gid: Some(gid),
             ..HandlerArguments::default()
         }
     }
@@ -433,6 +458,26 @@ impl Peer {
             .as_ref()
             .and_then(node_name_in)
             .unwrap_or_else(own_node_name);
+    }
+}
+
+/// An option of the socket, whose place holds `value` before.
+fn socket_option<T: Copy>(stream: &UnixStream, option: libc::c_int, value: T) -> io::Result<T> {
+    let mut value = value;
+    let mut length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: a valid place of the size that is told.
+    let asked = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw mut value).cast(),
+            &mut length,
+        )
+    };
+    match asked {
+        0 => Ok(value),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

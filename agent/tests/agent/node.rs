@@ -106,7 +106,10 @@ impl Node {
             if !at_work && names.iter().any(|name| !self.is_strangers(name)) {
                 return;
             }
-            assert!(Instant::now() < deadline, "the handlers do not end");
+            assert!(
+                Instant::now() < deadline,
+                "the handlers do not end: {names:?}"
+            );
             std::thread::sleep(Duration::from_millis(2));
         }
     }

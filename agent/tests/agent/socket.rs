@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use cdh_agent::InstallOptions;
 use cdh_agent::node::socket::{CoreMode, kernel_has_sockets};
-use cdh_bundle::{Manifest, Verdict};
+use cdh_bundle::{Cause, Manifest, Verdict};
 use cdh_testkit::{KINDS, NOT_HERE};
 use serde_json::json;
 
-use super::direct::{Setting, a_sigkill_cuts_the_core, die};
+use super::direct::{Setting, a_sigkill_cuts_the_core, die, wait_for_dump};
 use super::node::{Node, handler, names_in, programs};
 
 /// A node whose kernel connects to a receiver; `None` where it cannot be tested.
@@ -234,23 +234,94 @@ fn a_process_that_polls_on_io_uring_leaves_a_dump_each_time() {
     let Some(node) = node_with_socket() else {
         return;
     };
-    let mut complete = 0;
-    for _ in 0..20 {
-        let program = programs().join("kinds");
-        let status = Command::new(program)
-            .args(["io-uring-busy", "64", "5000"])
-            .status()
-            .unwrap();
-        if status.code() == Some(NOT_HERE) {
-            return eprintln!("skipped: no io_uring here");
+    // What comes before the memory is held still cuts the core: on a busy machine often at 5 ms, seldom at
+    // 100 ms, which is less than the copy would take there.
+    for (interval, wanted) in [("5000", 0), ("100000", 5)] {
+        let mut complete = 0;
+        for _ in 0..10 {
+            let program = programs().join("kinds");
+            let status = Command::new(program)
+                .args(["io-uring-busy", "64", interval])
+                .status()
+                .unwrap();
+            if status.code() == Some(NOT_HERE) {
+                return eprintln!("skipped: no io_uring here");
+            }
+            let (manifest, log) = node.take_entry();
+            match manifest.verdict {
+                Verdict::Complete => complete += 1,
+                Verdict::Truncated { cause, .. } | Verdict::Empty { cause, .. } => {
+                    assert_eq!(cause, Cause::Interrupted, "{log}");
+                }
+                verdict => panic!("{verdict:?}: {log}"),
+            }
         }
-        let (manifest, _) = node.take_entry();
-        complete += usize::from(manifest.verdict == Verdict::Complete);
+        eprintln!("every {interval} us: {complete} of 10 complete");
+        assert!(complete >= wanted, "every {interval} us: {complete} of 10");
     }
-    // What comes in the first half millisecond still cuts the core, on a busy machine more often.
-    eprintln!("{complete} of 20 complete");
-    assert!(complete >= 8, "{complete} of 20");
     uninstall(&node);
+}
+
+/// Found on a busy machine: nothing at all was left of a process that polls on io_uring, for the kernel
+/// tells less of one that was waited for.
+#[test]
+fn a_process_that_was_waited_for_before_anybody_looked_leaves_a_dump_too() {
+    let Some(node) = node_with_socket() else {
+        return;
+    };
+    // While the receiver stands still. Its id and how it ended, if it did.
+    let crash = |arguments: &[&str], is_killed: bool| {
+        signal_all(&node, "-STOP");
+        let mut kinds = Command::new(programs().join("kinds"));
+        let mut child = kinds.args(arguments).spawn().unwrap();
+        if is_killed {
+            wait_for_dump(child.id());
+            child.kill().unwrap();
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut status = None;
+        while status.is_none() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+            status = child.try_wait().unwrap();
+        }
+        signal_all(&node, "-CONT");
+        child.wait().unwrap();
+        (child.id(), status)
+    };
+    let check = |pid: u32, wanted: Cause| {
+        let (manifest, log) = node.take_entry();
+        assert_eq!(manifest.process.pid, u64::from(pid), "{log}");
+        let (Verdict::Truncated { cause, .. } | Verdict::Empty { cause, .. }) = manifest.verdict
+        else {
+            panic!("{:?}: {log}", manifest.verdict)
+        };
+        assert_eq!(cause, wanted, "{log}");
+        // Where no head came, its exit code tells; of one that was killed it tells only that.
+        let told = wanted == Cause::Interrupted || manifest.core.is_some();
+        assert_eq!(manifest.signal.name == "SIGSEGV", told, "{log}");
+        assert_eq!(manifest.process.uid, Some(0), "{log}");
+    };
+    let (killed, _) = crash(&["plain", "64"], true);
+    check(killed, Cause::Killed);
+    for interval in ["1000", "20000"] {
+        let (pid, status) = crash(&["io-uring-busy", "64", interval], false);
+        match status.map(|status| status.code()) {
+            Some(Some(NOT_HERE)) => eprintln!("skipped: no io_uring here"),
+            // Whoever is not interrupted has waited for the receiver.
+            None => drop(node.take_entry()),
+            _ => check(pid, Cause::Interrupted),
+        }
+    }
+    uninstall(&node);
+}
+
+/// Sends a signal to every process of the receiver.
+fn signal_all(node: &Node, signal: &str) {
+    for (pid, _) in receivers(node) {
+        let mut kill = Command::new("kill");
+        let status = kill.args([signal, &pid.to_string()]).status();
+        assert!(status.unwrap().success());
+    }
 }
 
 #[test]
