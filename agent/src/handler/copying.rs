@@ -15,7 +15,7 @@ use super::capture::{CORE, Capture, gap, io_error};
 use super::core_copy::{CopyOutcome, copy_frames, copy_places};
 use super::core_file::CoreFile;
 use super::core_source::{PipeSource, Until};
-use super::death::Death;
+use super::death::{Death, DeathWatch};
 use super::disk_guard::DiskGuard;
 use super::held::Held;
 use super::importance::by_importance;
@@ -26,7 +26,9 @@ use super::past_cache::Writing;
 use super::pin::MemoryPin;
 use super::plain_file::{PROGRESS, PlainCore, PlainFile, PlainSource};
 use super::priority;
+use super::process::ProcessHandles;
 use super::process_memory::ProcessMemory;
+use super::rescue::{Rescue, own_room, watched};
 use super::room::{Room, kib, room_for};
 use super::self_check::{Comparison, compare, plain};
 use super::settings::{Release, Source, Strategy};
@@ -215,7 +217,7 @@ impl Capture<'_> {
             return self.copy_stream(core, head, hold);
         };
         let plain = match self.writes_plain(direct, hold, guard) {
-            true => self.copy_plain(direct, head, guard),
+            true => self.copy_plain(direct, head, hold, guard),
             false => None,
         };
         if let Some((file, outcome)) = plain {
@@ -237,8 +239,9 @@ impl Capture<'_> {
         hold: &mut Hold,
         guard: &'g DiskGuard,
     ) -> Copied<'g> {
-        let source = MemorySource::new(&direct.layout, &direct.memory);
-        let source = Until::new(&source, self.patience());
+        let memory = MemorySource::new(&direct.layout, &direct.memory);
+        let rescue = Rescue::new(&memory, &own_room);
+        let source = Until::new(&rescue, self.patience());
         let in_haste = self.in_haste(direct, hold, guard);
         let chosen = if in_haste { HASTY_LEVEL } else { LEVEL };
         let level = self.settings.level.unwrap_or(chosen);
@@ -249,7 +252,9 @@ impl Capture<'_> {
                 COMPRESSED_EACH * workers as u64,
             ));
         }
-        let outcome = copy_frames(&source, &mut core, level, workers);
+        let outcome = self.watched(&rescue, direct, hold, || {
+            copy_frames(&source, &mut core, level, workers)
+        });
         if self.must_be_streamed(direct, &outcome, hold) {
             drop(core);
             self.entry.remove_file(&CORE.file_name());
@@ -268,6 +273,7 @@ impl Capture<'_> {
             };
         }
         self.note_copied(head, &outcome, "memory");
+        self.note_rescued(rescue.saved());
         let death = self.end_of_copy(head, &CORE, hold);
         Copied {
             death,
@@ -309,6 +315,7 @@ impl Capture<'_> {
         &mut self,
         direct: &Direct,
         head: &[u8],
+        hold: &Hold,
         guard: &DiskGuard,
     ) -> Option<(PlainCore, CopyOutcome)> {
         let create = || -> io::Result<PlainFile<'_>> {
@@ -321,10 +328,13 @@ impl Capture<'_> {
             let writing = Writing::of(direct.resident, slowest);
             PlainFile::begin(file, progress, head, guard, writing)
         };
+        let memory = MemorySource::new(&direct.layout, &direct.memory);
+        let rescue = Rescue::new(&memory, &own_room);
         let copied = create().and_then(|plain| {
-            let source = MemorySource::new(&direct.layout, &direct.memory);
-            let source = Until::new(&source, self.patience());
-            let mut outcome = copy_places(&source, &plain, self.settings.worker_threads());
+            let source = Until::new(&rescue, self.patience());
+            let mut outcome = self.watched(&rescue, direct, hold, || {
+                copy_places(&source, &plain, self.settings.worker_threads())
+            });
             match outcome.write_error.take() {
                 // Compressed, it may fit.
                 Some(error) => Err(error),
@@ -334,6 +344,7 @@ impl Capture<'_> {
         match copied {
             Ok(copied) => {
                 self.note_copied(head, &copied.1, "memory, uncompressed");
+                self.note_rescued(rescue.saved());
                 Some(copied)
             }
             Err(error) => {
@@ -342,6 +353,33 @@ impl Capture<'_> {
                 self.forget_plain();
                 None
             }
+        }
+    }
+
+    /// Does `work`, which reads from `rescue`, and has a process watched that waits: what the OOM killer ends
+    /// loses its memory soon.
+    fn watched<T>(
+        &self,
+        rescue: &Rescue<'_>,
+        direct: &Direct,
+        hold: &Hold,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        let waits = hold.stream.is_some() && hold.pin.is_some() && direct.resident >= LARGE;
+        let process = self.process.as_ref().filter(|_| waits);
+        let watch = self.watch.as_ref();
+        let is_out_of_memory = || watch.is_some_and(DeathWatch::is_out_of_memory);
+        let pidfd = process.and_then(ProcessHandles::exit_watch);
+        let threads = self.settings.worker_threads();
+        watched(rescue, pidfd, &is_out_of_memory, threads, work)
+    }
+
+    fn note_rescued(&mut self, bytes: u64) {
+        if bytes > 0 {
+            let bytes = readable_size(bytes);
+            self.log.note(&format!(
+                "{bytes} of it were read at once: the OOM killer ended the process"
+            ));
         }
     }
 

@@ -93,6 +93,14 @@ impl DeathWatch {
         }
     }
 
+    /// Whether the OOM killer has struck in its cgroup.
+    #[must_use]
+    pub(super) fn is_out_of_memory(&self) -> bool {
+        self.out_of_memory
+            .as_ref()
+            .is_some_and(|(file, before)| oom_kills(file) > *before)
+    }
+
     /// What there is to see while the process still waits for us, if it does.
     #[must_use]
     pub(super) fn while_it_waits(&self, process: &ProcessHandles) -> Death {
@@ -101,10 +109,7 @@ impl DeathWatch {
             pending: pending_kill(process).filter(|_| !ended),
             // Where the limit is 0, the kernel does not wait for the handler.
             ended_early: ended && waits_for_handler(),
-            out_of_memory: self
-                .out_of_memory
-                .as_ref()
-                .is_some_and(|(file, before)| oom_kills(file) > *before),
+            out_of_memory: self.is_out_of_memory(),
             frozen: self.freezers.iter().any(is_frozen),
             uses_io_uring: self.uses_io_uring,
             ..Death::default()

@@ -40,6 +40,7 @@ mod process_memory;
 mod protect;
 mod receiver;
 mod recorder;
+mod rescue;
 mod room;
 mod sealing;
 mod self_check;

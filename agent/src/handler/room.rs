@@ -51,6 +51,17 @@ pub(super) fn room_for(size: u64, others: u64, cgroup: Option<&[u8]>) -> Room {
     }
 }
 
+/// Bytes that a process of this cgroup may take for a moment: an eighth of the node's memory stays free.
+#[must_use]
+pub(super) fn spare(cgroup: &[u8]) -> u64 {
+    let meminfo = fs::read("/proc/meminfo").unwrap_or_default();
+    let bytes = |field| kib(&meminfo, field).unwrap_or(0).saturating_mul(1024);
+    let node = bytes("MemAvailable").saturating_sub(bytes("MemTotal") / 8);
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let own = directory(cgroup, &mounts, "memory").and_then(|found| free_in(&found));
+    node.min(own.unwrap_or(0)).saturating_sub(MARGIN)
+}
+
 /// Bytes that the node can give to new processes.
 #[must_use]
 fn available_memory() -> Option<u64> {

@@ -176,6 +176,52 @@ fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
     }
 }
 
+/// Two seconds after the OOM killer chose a process the kernel takes its memory apart, whoever holds it: a
+/// copy that takes longer was cut.
+#[test]
+fn an_oom_kill_does_not_cut_a_copy_that_takes_longer_than_the_kernel_waits() {
+    let settings = json!({ "strategy": "zstd", "level": 22, "workers": 1 });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    let Some(cgroup) = Cgroup::new(&["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]) else {
+        return skipped("a memory cgroup");
+    };
+    let (limit, usage) = match cgroup.0.join("memory.limit_in_bytes").exists() {
+        true => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        false => ("memory.max", "memory.current"),
+    };
+    if !cgroup.0.join(limit).exists() {
+        return skipped("the memory controller");
+    }
+    let mut child = ready(&cgroup, "160");
+    let used: u64 = cgroup.read(usage).trim().parse().unwrap();
+    cgroup.write(limit, &(used + (8 << 20)).to_string());
+    drop(child.stdin.take());
+    wait_for_dump(child.id());
+    node.wait_for_copy();
+    let mut hungry = Command::new("sh")
+        .args(["-c", r#"echo $$ > "$1"; exec "$2" random 64 wait"#, "sh"])
+        .args([cgroup.0.join("cgroup.procs"), programs().join("crash")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    let killed = std::time::Instant::now();
+    let (manifest, log) = node.take_entry();
+    hungry.kill().unwrap();
+    hungry.wait().unwrap();
+    assert!(log.contains("were read at once"), "{log}");
+    assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
+    assert!(manifest.gaps.is_empty(), "{:?}: {log}", manifest.gaps);
+    assert!(manifest.killed.is_some(), "{log}");
+    eprintln!(
+        "copied {:.1} s after the kill",
+        killed.elapsed().as_secs_f64()
+    );
+}
+
 #[test]
 fn a_container_that_is_started_again_while_the_copy_runs_is_not_killed_for_it() {
     // Slow enough for the next process to be there before the copy is done.
