@@ -8,18 +8,22 @@
 //! more is kept than node and cgroup have room for, and nothing as long as nobody is killed.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use cdh_bundle::SEEKABLE_FRAME;
+use memmap2::{Advice, MmapMut};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::core_source::{CoreSource, Piece, SourceFailure};
 use super::room;
 
 /// Bytes that may be taken before room is asked for again.
-const STEP: u64 = 32 << 20;
+const STEP: u64 = 64 << 20;
+/// Bytes that are taken at once, in large pages where there are any.
+const BLOCK: usize = 8 * SEEKABLE_FRAME;
 
 /// A source that can be read ahead of its reader.
 pub(super) struct Rescue<'s> {
@@ -33,14 +37,25 @@ pub(super) struct Rescue<'s> {
 struct State {
     /// Whether pieces are to be kept.
     on: bool,
-    /// Threads that read one.
+    /// Threads that read them.
     reading: usize,
-    kept: BTreeMap<u64, (Piece, Vec<u8>)>,
+    kept: BTreeMap<u64, (Piece, Option<Part>)>,
     failure: Option<SourceFailure>,
     /// Bytes that may be taken.
     budget: u64,
-    /// Bytes that were kept in all.
+    /// Bytes that were kept in all, zeros not counted.
     saved: u64,
+}
+
+/// Where a piece stands in a block.
+type Part = (Arc<MmapMut>, usize);
+
+/// A block that was read: its pieces, those that are not zero with their places.
+struct Taken {
+    block: MmapMut,
+    pieces: Vec<(Piece, Option<usize>)>,
+    /// That the source has ended, and why if it should not have.
+    end: Option<Option<SourceFailure>>,
 }
 
 impl<'s> Rescue<'s> {
@@ -90,50 +105,46 @@ impl<'s> Rescue<'s> {
     }
 
     fn keep_pieces(&self) {
-        while self.begin_piece() {
-            let mut bytes = Vec::new();
-            let failed = bytes.try_reserve_exact(SEEKABLE_FRAME).is_err();
-            let mut state = if failed {
-                self.lock()
-            } else {
-                bytes.resize(SEEKABLE_FRAME, 0);
-                let given = self.source.next(&mut bytes);
-                let mut state = self.lock();
-                match given {
-                    Ok(Some(piece)) => {
-                        bytes.truncate(if piece.zero { 0 } else { piece.length });
-                        bytes.shrink_to_fit();
-                        state.saved += piece.length as u64;
-                        state.kept.insert(piece.number, (piece, bytes));
-                    }
-                    Ok(None) => state.on = false,
-                    Err(failure) => {
-                        state.on = false;
-                        state.failed(failure);
-                    }
-                }
-                state
-            };
-            state.on &= !failed;
-            state.reading -= 1;
+        let mut state = self.lock();
+        state.reading += 1;
+        while state.may_take(self.room) {
             drop(state);
-            self.read.notify_all();
+            let taken = self.take_block();
+            state = self.lock();
+            match taken {
+                Ok(taken) => state.keep(taken),
+                // No memory after all.
+                Err(_) => state.on = false,
+            }
         }
+        state.reading -= 1;
+        drop(state);
+        self.read.notify_all();
     }
 
-    /// Whether one more piece is to be kept; then somebody is reading.
-    fn begin_piece(&self) -> bool {
-        let frame = SEEKABLE_FRAME as u64;
-        let mut state = self.lock();
-        if state.on && state.budget < frame {
-            state.budget = (self.room)().min(STEP);
-            state.on = state.budget >= frame;
+    /// Reads as many pieces as go into one block.
+    fn take_block(&self) -> io::Result<Taken> {
+        let mut block = MmapMut::map_anon(BLOCK)?;
+        // Small pages cost as much as the reading. Without, it only takes longer.
+        let _ = block.advise(Advice::HugePage);
+        let mut pieces = Vec::new();
+        let mut end = None;
+        let mut parts = block.chunks_exact_mut(SEEKABLE_FRAME).enumerate();
+        let mut part = parts.next();
+        while let Some((index, bytes)) = &mut part {
+            match self.source.next(bytes) {
+                Ok(Some(piece)) if piece.zero => pieces.push((piece, None)),
+                Ok(Some(piece)) => {
+                    pieces.push((piece, Some(*index)));
+                    part = parts.next();
+                }
+                given => {
+                    end = Some(given.err());
+                    break;
+                }
+            }
         }
-        if state.on {
-            state.budget -= frame;
-            state.reading += 1;
-        }
-        state.on
+        Ok(Taken { block, pieces, end })
     }
 
     /// Bytes of the core that were kept.
@@ -147,6 +158,31 @@ impl<'s> Rescue<'s> {
 const STACK: usize = 128 << 10;
 
 impl State {
+    /// Whether a block may be taken.
+    fn may_take(&mut self, room: &dyn Fn() -> u64) -> bool {
+        if self.on && self.budget < BLOCK as u64 {
+            self.budget = room().min(STEP);
+            self.on = self.budget >= BLOCK as u64;
+        }
+        if self.on {
+            self.budget -= BLOCK as u64;
+        }
+        self.on
+    }
+
+    fn keep(&mut self, taken: Taken) {
+        let block = Arc::new(taken.block);
+        for (piece, index) in taken.pieces {
+            let part = index.map(|index| (Arc::clone(&block), index));
+            self.saved += part.as_ref().map_or(0, |_| piece.length as u64);
+            self.kept.insert(piece.number, (piece, part));
+        }
+        if let Some(end) = taken.end {
+            self.on = false;
+            end.into_iter().for_each(|failure| self.failed(failure));
+        }
+    }
+
     /// The first piece that is missing ends the core.
     fn failed(&mut self, failure: SourceFailure) {
         let earlier = |known: &SourceFailure| failure.number < known.number;
@@ -171,10 +207,26 @@ impl CoreSource for Rescue<'_> {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some((_, (piece, bytes))) = state.kept.pop_first() {
+        // Nothing counts behind a piece that is missing, and nobody would take the frames of it.
+        let first = state
+            .kept
+            .first_key_value()
+            .map_or(u64::MAX, |(&number, _)| number);
+        if state
+            .failure
+            .as_ref()
+            .is_some_and(|failure| failure.number < first)
+        {
+            state.kept.clear();
+        }
+        if let Some((_, (piece, part))) = state.kept.pop_first() {
             drop(state);
-            if let Some(buffer) = buffer.get_mut(..bytes.len()) {
-                buffer.copy_from_slice(&bytes);
+            let bytes = part.as_ref().and_then(|(block, index)| {
+                let start = index * SEEKABLE_FRAME;
+                block.get(start..start + piece.length)
+            });
+            if let (Some(bytes), Some(buffer)) = (bytes, buffer.get_mut(..piece.length)) {
+                buffer.copy_from_slice(bytes);
             }
             return Ok(Some(piece));
         }
@@ -220,28 +272,28 @@ pub(super) fn watched<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
     use crate::handler::core_copy::{FrameSink, copy_frames};
 
-    /// Pieces whose bytes are their numbers, each third zero; after the last one an end or a failure.
+    /// Pieces whose bytes are their numbers, each third zero.
     struct Numbers {
         count: u64,
-        fails: bool,
+        /// The piece that cannot be read.
+        fails_at: u64,
         next: AtomicU64,
     }
 
     impl CoreSource for Numbers {
         fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.count {
+            if number == self.fails_at {
                 let error = io::ErrorKind::OutOfMemory.into();
-                return match self.fails {
-                    true => Err(SourceFailure { number, error }),
-                    false => Ok(None),
-                };
+                return Err(SourceFailure { number, error });
+            }
+            if number >= self.count {
+                return Ok(None);
             }
             let byte = byte_of(number);
             buffer.fill(if byte == 0 { 7 } else { byte });
@@ -279,10 +331,10 @@ mod tests {
         }
     }
 
-    fn copied(count: u64, fails: bool, room: u64) -> (Vec<u8>, u64, bool) {
+    fn copied(count: u64, fails_at: u64, room: u64) -> (Vec<u8>, u64, bool) {
         let source = Numbers {
             count,
-            fails,
+            fails_at,
             next: AtomicU64::new(0),
         };
         let left = Mutex::new(room);
@@ -308,19 +360,26 @@ mod tests {
     #[test]
     fn what_is_kept_comes_in_its_order_and_all_of_it() {
         let expected: Vec<u8> = (0..100).map(byte_of).collect();
-        for fails in [false, true] {
-            let (found, saved, failed) = copied(100, fails, u64::MAX);
-            assert_eq!(found, expected);
-            assert!(saved > 80 << 20, "{saved}");
-            assert_eq!(failed, fails);
+        let (found, saved, failed) = copied(100, u64::MAX, u64::MAX);
+        assert_eq!((found, failed), (expected, false));
+        assert!(saved > 50 << 20, "{saved}");
+    }
+
+    /// What is read behind a piece that is gone was once given on, and waited for it without end.
+    #[test]
+    fn what_is_kept_ends_at_the_first_piece_that_is_gone() {
+        for gone in [5, 20, 50, 99, 100] {
+            let expected: Vec<u8> = (0..gone).map(byte_of).collect();
+            let (found, _, failed) = copied(100, gone, u64::MAX);
+            assert_eq!((found, failed), (expected, true));
         }
     }
 
     #[test]
     fn no_more_is_kept_than_there_is_room_for_and_the_rest_is_read_as_ever() {
         let expected: Vec<u8> = (0..100).map(byte_of).collect();
-        for room in [0, 1, 10 << 20, 40 << 20] {
-            let (found, saved, failed) = copied(100, false, room);
+        for room in [0, 1, 10 << 20, 24 << 20] {
+            let (found, saved, failed) = copied(100, u64::MAX, room);
             assert_eq!(found, expected);
             assert!(saved <= room, "{saved} of {room}");
             assert!(!failed);

@@ -194,7 +194,7 @@ fn an_oom_kill_does_not_cut_a_copy_that_takes_longer_than_the_kernel_waits() {
     if !cgroup.0.join(limit).exists() {
         return skipped("the memory controller");
     }
-    let mut child = ready(&cgroup, "160");
+    let mut child = ready(&cgroup, "100");
     let used: u64 = cgroup.read(usage).trim().parse().unwrap();
     cgroup.write(limit, &(used + (8 << 20)).to_string());
     drop(child.stdin.take());
