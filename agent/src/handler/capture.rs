@@ -308,7 +308,9 @@ impl Capture<'_> {
             self.log.note("process released, its memory is held");
         }
         let patience = Duration::from_secs(settings.slot_seconds);
-        let slot = Slot::wait(&settings.spool, settings.slot_count(), patience);
+        let slot = Slot::wait(&settings.spool, settings.slot_count(), patience, || {
+            self.loses_memory(&hold)
+        });
         if slot.waited > Duration::from_millis(100) {
             let seconds = slot.waited.as_secs_f64();
             self.log

@@ -28,8 +28,8 @@ use super::plain_file::{PROGRESS, PlainCore, PlainFile, PlainSource};
 use super::priority;
 use super::process::ProcessHandles;
 use super::process_memory::ProcessMemory;
-use super::rescue::{Rescue, own_room, watched};
-use super::room::{Room, kib, room_for};
+use super::rescue::{Rescue, watched};
+use super::room::{Room, kib, own_room, room_for};
 use super::self_check::{Comparison, compare, plain};
 use super::settings::{Release, Source, Strategy};
 
@@ -372,6 +372,16 @@ impl Capture<'_> {
         let pidfd = process.and_then(ProcessHandles::exit_watch);
         let threads = self.settings.worker_threads();
         watched(rescue, pidfd, &is_out_of_memory, threads, work)
+    }
+
+    /// Whether the OOM killer has ended a process that waits: what is held of it is soon gone.
+    pub(super) fn loses_memory(&self, hold: &Hold) -> bool {
+        let process = self.process.as_ref().filter(|_| hold.stream.is_some());
+        process.and_then(ProcessHandles::has_exited) == Some(true)
+            && self
+                .watch
+                .as_ref()
+                .is_some_and(DeathWatch::is_out_of_memory)
     }
 
     fn note_rescued(&mut self, bytes: u64) {

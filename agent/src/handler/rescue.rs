@@ -18,7 +18,6 @@ use memmap2::{Advice, MmapMut};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::core_source::{CoreSource, Piece, SourceFailure};
-use super::room;
 
 /// Bytes that may be taken before room is asked for again.
 const STEP: u64 = 64 << 20;
@@ -54,8 +53,14 @@ type Part = (Arc<MmapMut>, usize);
 struct Taken {
     block: MmapMut,
     pieces: Vec<(Piece, Option<usize>)>,
-    /// That the source has ended, and why if it should not have.
-    end: Option<Option<SourceFailure>>,
+    end: End,
+}
+
+/// Why no more was read into a block.
+enum End {
+    BlockIsFull,
+    SourceEnded,
+    SourceFailed(SourceFailure),
 }
 
 impl<'s> Rescue<'s> {
@@ -128,7 +133,7 @@ impl<'s> Rescue<'s> {
         // Small pages cost as much as the reading. Without, it only takes longer.
         let _ = block.advise(Advice::HugePage);
         let mut pieces = Vec::new();
-        let mut end = None;
+        let mut end = End::BlockIsFull;
         let mut parts = block.chunks_exact_mut(SEEKABLE_FRAME).enumerate();
         let mut part = parts.next();
         while let Some((index, bytes)) = &mut part {
@@ -138,8 +143,12 @@ impl<'s> Rescue<'s> {
                     pieces.push((piece, Some(*index)));
                     part = parts.next();
                 }
-                given => {
-                    end = Some(given.err());
+                Ok(None) => {
+                    end = End::SourceEnded;
+                    break;
+                }
+                Err(failure) => {
+                    end = End::SourceFailed(failure);
                     break;
                 }
             }
@@ -177,9 +186,13 @@ impl State {
             self.saved += part.as_ref().map_or(0, |_| piece.length as u64);
             self.kept.insert(piece.number, (piece, part));
         }
-        if let Some(end) = taken.end {
-            self.on = false;
-            end.into_iter().for_each(|failure| self.failed(failure));
+        match taken.end {
+            End::BlockIsFull => {}
+            End::SourceEnded => self.on = false,
+            End::SourceFailed(failure) => {
+                self.on = false;
+                self.failed(failure);
+            }
         }
     }
 
@@ -236,13 +249,6 @@ impl CoreSource for Rescue<'_> {
         drop(state);
         self.source.next(buffer)
     }
-}
-
-/// Room on the node and in our own cgroup, bytes.
-#[must_use]
-pub(super) fn own_room() -> u64 {
-    let cgroup = std::fs::read("/proc/self/cgroup").unwrap_or_default();
-    room::spare(&cgroup)
 }
 
 /// Does `work`, which reads from `rescue`, while somebody watches the process.

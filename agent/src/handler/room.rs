@@ -51,15 +51,24 @@ pub(super) fn room_for(size: u64, others: u64, cgroup: Option<&[u8]>) -> Room {
     }
 }
 
-/// Bytes that a process of this cgroup may take for a moment: an eighth of the node's memory stays free.
+/// Bytes that we may take for a moment: an eighth of the node's memory stays free, and the limits of our
+/// own cgroup hold.
 #[must_use]
-pub(super) fn spare(cgroup: &[u8]) -> u64 {
+pub(super) fn own_room() -> u64 {
     let meminfo = fs::read("/proc/meminfo").unwrap_or_default();
     let bytes = |field| kib(&meminfo, field).unwrap_or(0).saturating_mul(1024);
     let node = bytes("MemAvailable").saturating_sub(bytes("MemTotal") / 8);
+    let cgroup = fs::read("/proc/self/cgroup").unwrap_or_default();
     let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let own = directory(cgroup, &mounts, "memory").and_then(|found| free_in(&found));
-    node.min(own.unwrap_or(0)).saturating_sub(MARGIN)
+    node.min(limit_of(&cgroup, &mounts)).saturating_sub(MARGIN)
+}
+
+/// Bytes that a cgroup leaves free: all where nothing limits memory, none where the limit cannot be read.
+fn limit_of(cgroup: &[u8], mounts: &[u8]) -> u64 {
+    match directory(cgroup, mounts, "memory") {
+        Some(directory) => free_in(&directory).unwrap_or(0),
+        None => u64::MAX,
+    }
 }
 
 /// Bytes that the node can give to new processes.
@@ -138,6 +147,14 @@ mod tests {
         write(&pod, &[("memory.stat", "anon 600\ninactive_file 300\n")]);
         assert_eq!(free_in(&container), Some(400));
         assert_eq!(free_in(Path::new("/nonexistent/c")), None);
+    }
+
+    /// A node whose kernel limits no memory was once taken for one without room.
+    #[test]
+    fn without_a_memory_controller_nothing_limits_what_may_be_taken() {
+        assert_eq!(limit_of(b"1:name=systemd:/\n", b""), u64::MAX);
+        let gone = b"30 25 0:26 / /nonexistent rw - cgroup2 cgroup rw\n";
+        assert_eq!(limit_of(b"0::/c\n", gone), 0);
     }
 
     #[test]

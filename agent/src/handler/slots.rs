@@ -27,9 +27,14 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Waits until one of `count` slots is free, but not longer than `patience`. Where slots cannot
-    /// be had at all (a full or broken disk), everybody may go on.
-    pub(super) fn wait(spool: &Path, count: usize, patience: Duration) -> Self {
+    /// Waits until one of `count` slots is free, but not longer than `patience`, and not once what is to be
+    /// copied `is_urgent`. Where slots cannot be had at all (a full or broken disk), everybody may go on.
+    pub(super) fn wait(
+        spool: &Path,
+        count: usize,
+        patience: Duration,
+        is_urgent: impl Fn() -> bool,
+    ) -> Self {
         let begun = Instant::now();
         let directory = spool.join(DIRECTORY);
         // The first time it has to be made, and the spool may be missing.
@@ -48,7 +53,9 @@ impl Slot {
                 |file: &&File| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
             match files.iter().find(taken) {
                 Some(file) => break file.try_clone().ok(),
-                None if files.is_empty() || begun.elapsed() >= patience => break None,
+                None if files.is_empty() || begun.elapsed() >= patience || is_urgent() => {
+                    break None;
+                }
                 None => {
                     if !is_small {
                         footprint::shrink();
@@ -72,19 +79,23 @@ mod tests {
     #[test]
     fn as_many_as_there_are_slots_go_on_and_the_next_waits_for_one() {
         let spool = tempfile::tempdir().unwrap();
-        let wait = |patience| Slot::wait(spool.path(), 2, Duration::from_millis(patience));
+        let wait =
+            |patience| Slot::wait(spool.path(), 2, Duration::from_millis(patience), || false);
         let first = wait(1000);
         let second = wait(1000);
         assert!(first._lock.is_some() && second._lock.is_some());
         let third = wait(20);
         assert!(third._lock.is_none() && third.waited >= Duration::from_millis(20));
+        let urgent = Slot::wait(spool.path(), 2, Duration::from_secs(60), || true);
+        assert!(urgent._lock.is_none() && urgent.waited < Duration::from_secs(10));
         drop(first);
         assert!(wait(1000)._lock.is_some());
     }
 
     #[test]
     fn without_a_spool_nobody_waits() {
-        let slot = Slot::wait(Path::new("/nonexistent/spool"), 1, Duration::from_secs(60));
+        let spool = Path::new("/nonexistent/spool");
+        let slot = Slot::wait(spool, 1, Duration::from_secs(60), || false);
         assert!(slot.waited < Duration::from_secs(10));
     }
 }

@@ -46,24 +46,85 @@ impl Drop for Cgroup {
     }
 }
 
+/// A cgroup whose memory can be limited, and its files of version 1 or 2.
+struct MemoryCgroup {
+    cgroup: Cgroup,
+    limit: &'static str,
+    usage: &'static str,
+    events: &'static str,
+}
+
+impl MemoryCgroup {
+    /// `None`, and said so, where nothing limits memory.
+    fn new() -> Option<Self> {
+        let cgroup = Cgroup::new(&["/sys/fs/cgroup/memory", "/sys/fs/cgroup"])?;
+        let files = [
+            (
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "memory.oom_control",
+            ),
+            ("memory.max", "memory.current", "memory.events"),
+        ];
+        let found = files.iter().find(|one| cgroup.0.join(one.0).exists());
+        let Some(&(limit, usage, events)) = found else {
+            skipped("the memory controller");
+            return None;
+        };
+        Some(Self {
+            cgroup,
+            limit,
+            usage,
+            events,
+        })
+    }
+
+    fn limit_to(&self, bytes: u64) {
+        self.cgroup.write(self.limit, &bytes.to_string());
+    }
+
+    /// Leaves so many bytes beside those that are used.
+    fn limit_headroom(&self, bytes: u64) {
+        let used: u64 = self.cgroup.read(self.usage).trim().parse().unwrap();
+        self.limit_to(used + bytes);
+    }
+
+    fn counts_oom_kills(&self, count: usize) -> bool {
+        let counted = format!("oom_kill {count}");
+        self.cgroup.read(self.events).contains(&counted)
+    }
+
+    /// Has a second process ask for more than the 8 MiB that are left, for which `child` is killed.
+    fn run_out_of_memory(&self, child: &mut Child) {
+        let mut hungry = spawn(&self.cgroup, "64");
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+        hungry.kill().unwrap();
+        hungry.wait().unwrap();
+    }
+}
+
 /// A process with so much memory, in the cgroup from its first page on, that waits to crash.
 fn ready(cgroup: &Cgroup, mebibytes: &str) -> Child {
+    let mut child = spawn(cgroup, mebibytes);
+    let mut line = String::new();
+    let output = child.stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    child
+}
+
+fn spawn(cgroup: &Cgroup, mebibytes: &str) -> Child {
     let procs = cgroup.0.join("cgroup.procs");
     let crash = programs().join("crash");
     let script = r#"echo $$ > "$1"; exec "$2" random "$3" wait"#;
-    let mut child = Command::new("sh")
+    Command::new("sh")
         .args(["-c", script, "sh"])
         .args([&procs, &crash])
         .arg(mebibytes)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap();
-    let mut line = String::new();
-    let output = child.stdout.take().unwrap();
-    BufReader::new(output).read_line(&mut line).unwrap();
-    assert_eq!(line, "ready\n");
-    child
+        .unwrap()
 }
 
 fn skipped(what: &str) {
@@ -124,29 +185,16 @@ fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
-    let parents = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
-    let Some(cgroup) = Cgroup::new(&parents) else {
-        return skipped("a memory cgroup");
+    let Some(memory) = MemoryCgroup::new() else {
+        return;
     };
-    let (limit, usage, events) = match cgroup.0.join("memory.limit_in_bytes").exists() {
-        true => (
-            "memory.limit_in_bytes",
-            "memory.usage_in_bytes",
-            "memory.oom_control",
-        ),
-        false => ("memory.max", "memory.current", "memory.events"),
-    };
-    if !cgroup.0.join(limit).exists() {
-        return skipped("the memory controller");
-    }
     let mut oom_kills = 0;
     for release in ["hold", "early", "auto"] {
         for headroom in [0, 64 << 10, 1 << 20] {
             node.set(&json!({ "release": release }));
-            cgroup.write(limit, "-1");
-            let mut child = ready(&cgroup, "100");
-            let used: u64 = cgroup.read(usage).trim().parse().unwrap();
-            cgroup.write(limit, &(used + headroom).to_string());
+            memory.limit_to(1 << 40);
+            let mut child = ready(&memory.cgroup, "100");
+            memory.limit_headroom(headroom);
             drop(child.stdin.take());
             let signal = child.wait().unwrap().signal();
             let (manifest, log) = node.take_entry();
@@ -168,8 +216,7 @@ fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
                 assert_eq!(signal, Some(11), "{release}, {headroom}: {log}");
                 assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
             }
-            let counted = format!("oom_kill {oom_kills}");
-            assert!(cgroup.read(events).contains(&counted), "{log}");
+            assert!(memory.counts_oom_kills(oom_kills), "{log}");
             // A second process of this size has no room beside the memory of the first.
             assert!(!log.contains("released, its memory is held"), "{log}");
         }
@@ -184,34 +231,17 @@ fn an_oom_kill_does_not_cut_a_copy_that_takes_longer_than_the_kernel_waits() {
     let Some(node) = Node::with_settings(&settings) else {
         return;
     };
-    let Some(cgroup) = Cgroup::new(&["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]) else {
-        return skipped("a memory cgroup");
+    let Some(memory) = MemoryCgroup::new() else {
+        return;
     };
-    let (limit, usage) = match cgroup.0.join("memory.limit_in_bytes").exists() {
-        true => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        false => ("memory.max", "memory.current"),
-    };
-    if !cgroup.0.join(limit).exists() {
-        return skipped("the memory controller");
-    }
-    let mut child = ready(&cgroup, "100");
-    let used: u64 = cgroup.read(usage).trim().parse().unwrap();
-    cgroup.write(limit, &(used + (8 << 20)).to_string());
+    let mut child = ready(&memory.cgroup, "100");
+    memory.limit_headroom(8 << 20);
     drop(child.stdin.take());
     wait_for_dump(child.id());
     node.wait_for_copy();
-    let mut hungry = Command::new("sh")
-        .args(["-c", r#"echo $$ > "$1"; exec "$2" random 64 wait"#, "sh"])
-        .args([cgroup.0.join("cgroup.procs"), programs().join("crash")])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    memory.run_out_of_memory(&mut child);
     let killed = std::time::Instant::now();
     let (manifest, log) = node.take_entry();
-    hungry.kill().unwrap();
-    hungry.wait().unwrap();
     assert!(log.contains("were read at once"), "{log}");
     assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
     assert!(manifest.gaps.is_empty(), "{:?}: {log}", manifest.gaps);
@@ -222,6 +252,37 @@ fn an_oom_kill_does_not_cut_a_copy_that_takes_longer_than_the_kernel_waits() {
     );
 }
 
+/// A handler that waits for others to have copied does not wait any longer then: the copy began when the memory
+/// was gone.
+#[test]
+fn a_handler_whose_turn_has_not_come_copies_at_once_after_an_oom_kill() {
+    let settings = json!({ "slots": 1, "slot_seconds": 10, "release": "hold" });
+    let Some(node) = Node::with_settings(&settings) else {
+        return;
+    };
+    let Some(memory) = MemoryCgroup::new() else {
+        return;
+    };
+    // The first handler makes the slot.
+    let crash = programs().join("crash");
+    assert!(Command::new(crash).status().unwrap().signal().is_some());
+    node.take_entry();
+    let slot = fs::File::open(node.paths.spool.join(".slots/0")).unwrap();
+    slot.lock().unwrap();
+    let mut child = ready(&memory.cgroup, "100");
+    memory.limit_headroom(8 << 20);
+    drop(child.stdin.take());
+    // The last that is written before the handler waits.
+    node.wait_for_file("proc.json");
+    // Long enough for the log to tell of it.
+    std::thread::sleep(Duration::from_millis(200));
+    memory.run_out_of_memory(&mut child);
+    let (manifest, log) = node.take_entry();
+    assert!(log.contains("for other handlers"), "{log}");
+    assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
+    assert!(manifest.killed.is_some(), "{log}");
+}
+
 #[test]
 fn a_container_that_is_started_again_while_the_copy_runs_is_not_killed_for_it() {
     // Slow enough for the next process to be there before the copy is done.
@@ -229,23 +290,16 @@ fn a_container_that_is_started_again_while_the_copy_runs_is_not_killed_for_it() 
     let Some(node) = Node::with_settings(&settings) else {
         return;
     };
-    let Some(cgroup) = Cgroup::new(&["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]) else {
-        return skipped("a memory cgroup");
+    let Some(memory) = MemoryCgroup::new() else {
+        return;
     };
-    let (limit, events) = match cgroup.0.join("memory.limit_in_bytes").exists() {
-        true => ("memory.limit_in_bytes", "memory.oom_control"),
-        false => ("memory.max", "memory.events"),
-    };
-    if !cgroup.0.join(limit).exists() {
-        return skipped("the memory controller");
-    }
     // With room for one process of 100 MiB and for two.
     for (mebibytes, early) in [(150_u64, false), (300, true)] {
-        cgroup.write(limit, &(mebibytes << 20).to_string());
-        let mut child = ready(&cgroup, "100");
+        memory.limit_to(mebibytes << 20);
+        let mut child = ready(&memory.cgroup, "100");
         drop(child.stdin.take());
         child.wait().unwrap();
-        let mut next = ready(&cgroup, "100");
+        let mut next = ready(&memory.cgroup, "100");
         let copying = names_in(&node.paths.spool)
             .iter()
             .any(|name| name.ends_with(".partial"));
@@ -256,7 +310,7 @@ fn a_container_that_is_started_again_while_the_copy_runs_is_not_killed_for_it() 
         assert_eq!(manifest.verdict, Verdict::Complete, "{log}");
         let released = log.contains("released, its memory is held");
         assert_eq!(released, early, "{mebibytes} MiB: {log}");
-        assert!(cgroup.read(events).contains("oom_kill 0"), "{log}");
+        assert!(memory.counts_oom_kills(0), "{log}");
     }
 }
 

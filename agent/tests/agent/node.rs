@@ -116,13 +116,22 @@ impl Node {
 
     /// Waits until a handler has stored more than a MiB of a core, and so holds what it is to hold.
     pub(crate) fn wait_for_copy(&self) {
+        self.wait_for_bytes("core.zst", 1 << 20);
+    }
+
+    /// Waits until a handler has begun to write this file of an entry.
+    pub(crate) fn wait_for_file(&self, file: &str) {
+        self.wait_for_bytes(file, 0);
+    }
+
+    fn wait_for_bytes(&self, file: &str, least: u64) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        let is_copied = |name: &String| {
-            let core = self.paths.spool.join(name).join("core.zst");
-            fs::metadata(core).is_ok_and(|core| core.len() > 1 << 20)
+        let is_there = |name: &String| {
+            let path = self.paths.spool.join(name).join(file);
+            fs::metadata(path).is_ok_and(|found| found.len() > least)
         };
-        while !names_in(&self.paths.spool).iter().any(is_copied) {
-            assert!(Instant::now() < deadline, "nothing is copied");
+        while !names_in(&self.paths.spool).iter().any(is_there) {
+            assert!(Instant::now() < deadline, "{file}: nothing is written");
             std::thread::sleep(Duration::from_micros(200));
         }
     }
