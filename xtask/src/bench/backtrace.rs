@@ -2,7 +2,8 @@
 //! against gdb, lldb and elfutils, in one run, in turns.
 //!
 //! Wall time by the clock around the process, peak memory by `time`. Cold runs drop the page cache first,
-//! which only root can; `cdh` has an empty cache of its own there and in `cdh --no-cache`.
+//! which only root can; `cdh` has an empty cache of its own there and in `cdh --no-cache`. Who prints no
+//! backtrace has no time either: a refused option is quick.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -148,6 +149,7 @@ fn rows(options: &Options, place: &Path) -> Result<Vec<Row>> {
         if !directory.join("core").is_file() {
             strange_root(&directory)?;
         }
+        place_for_eu_stack(&directory)?;
         row(
             "root of a container, no debug files",
             directory.clone(),
@@ -277,6 +279,23 @@ fn strange_root(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether this elfutils looks for modules below a root; older ones do not.
+fn eu_stack_takes_a_root() -> bool {
+    let help = Command::new("eu-stack").arg("--help").output();
+    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--sysroot"))
+}
+
+/// An `eu-stack` that takes no root finds the libraries where the core says that they were.
+fn place_for_eu_stack(directory: &Path) -> Result<()> {
+    let lib = directory.join("lib");
+    let _ = fs::remove_file(&lib);
+    if !eu_stack_takes_a_root() {
+        let inside = directory.join("root").join(lib.strip_prefix("/")?);
+        std::os::unix::fs::symlink(inside, &lib)?;
+    }
+    Ok(())
+}
+
 fn cdh(options: &Options, row: &Row, words: &[&str]) -> Command {
     let mut command = Command::new(&options.cdh);
     command.args(["bt", "./core", "-a"]).args(words);
@@ -319,7 +338,7 @@ fn contenders() -> Vec<Contender> {
             command: |_, row| {
                 let mut command = Command::new("eu-stack");
                 command.args(["-i", "-s", "-m", "--core=core", "--executable=program"]);
-                if let Some(root) = &row.root {
+                if let Some(root) = row.root.as_ref().filter(|_| eu_stack_takes_a_root()) {
                     command.arg(format!("--sysroot={}", root.display()));
                 }
                 command
@@ -355,6 +374,14 @@ fn measure_row(options: &Options, row: &Row, contenders: &[&Contender], cold: bo
     } else {
         options.runs
     };
+    let mut able = Vec::new();
+    for &contender in contenders {
+        match prints_backtrace(&mut (contender.command)(options, row), row)? {
+            Ok(()) => able.push(contender),
+            Err(why) => println!("  {:<20} prints no backtrace: {why}", contender.name),
+        }
+    }
+    let contenders = able;
     let mut times: Vec<Vec<Duration>> = vec![Vec::new(); contenders.len()];
     // One run ahead fills the page cache, and the cache of `cdh`.
     for round in 0..=runs {
@@ -396,6 +423,20 @@ fn measure_row(options: &Options, row: &Row, contenders: &[&Contender], cold: bo
         );
     }
     Ok(())
+}
+
+/// Whether the frame of `main`, which every stack here has, is named; if not, what was said instead.
+fn prints_backtrace(command: &mut Command, row: &Row) -> Result<Result<(), String>> {
+    let output = quiet(command, row)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()?;
+    if String::from_utf8_lossy(&output.stdout).contains("main") {
+        return Ok(Ok(()));
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().next().unwrap_or("nothing");
+    Ok(Err(format!("{said} ({})", output.status)))
 }
 
 fn quiet<'c>(command: &'c mut Command, row: &Row) -> &'c mut Command {
