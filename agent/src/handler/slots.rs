@@ -2,7 +2,8 @@
 //!
 //! A slot is an empty file that a handler holds locked (`flock`); the kernel gives it back when the
 //! handler ends, however it ends. Whoever waits already has the memory pinned and its backtrace on
-//! disk, and goes on without a slot when waiting takes too long: nothing is lost to it.
+//! disk, and goes on without a slot when waiting takes too long or the memory is about to go: nothing is
+//! lost to it.
 
 use std::fs::File;
 use std::path::Path;

@@ -57,7 +57,10 @@ struct MemoryCgroup {
 impl MemoryCgroup {
     /// `None`, and said so, where nothing limits memory.
     fn new() -> Option<Self> {
-        let cgroup = Cgroup::new(&["/sys/fs/cgroup/memory", "/sys/fs/cgroup"])?;
+        let Some(cgroup) = Cgroup::new(&["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]) else {
+            skipped("a memory cgroup");
+            return None;
+        };
         let files = [
             (
                 "memory.limit_in_bytes",
@@ -252,8 +255,7 @@ fn an_oom_kill_does_not_cut_a_copy_that_takes_longer_than_the_kernel_waits() {
     );
 }
 
-/// A handler that waits for others to have copied does not wait any longer then: the copy began when the memory
-/// was gone.
+/// A handler that waited for others to have copied began when the memory was gone.
 #[test]
 fn a_handler_whose_turn_has_not_come_copies_at_once_after_an_oom_kill() {
     let settings = json!({ "slots": 1, "slot_seconds": 10, "release": "hold" });

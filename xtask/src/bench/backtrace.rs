@@ -376,9 +376,9 @@ fn measure_row(options: &Options, row: &Row, contenders: &[&Contender], cold: bo
     };
     let mut able = Vec::new();
     for &contender in contenders {
-        match prints_backtrace(&mut (contender.command)(options, row), row)? {
-            Ok(()) => able.push(contender),
-            Err(why) => println!("  {:<20} prints no backtrace: {why}", contender.name),
+        match said_instead((contender.command)(options, row), row)? {
+            None => able.push(contender),
+            Some(said) => println!("  {:<20} prints no backtrace: {said}", contender.name),
         }
     }
     let contenders = able;
@@ -386,10 +386,10 @@ fn measure_row(options: &Options, row: &Row, contenders: &[&Contender], cold: bo
     // One run ahead fills the page cache, and the cache of `cdh`.
     for round in 0..=runs {
         for (contender, times) in contenders.iter().zip(&mut times) {
+            let mut command = (contender.command)(options, row);
             if cold {
                 fs::write("/proc/sys/vm/drop_caches", "1")?;
             }
-            let mut command = (contender.command)(options, row);
             let start = Instant::now();
             quiet(&mut command, row).status()?;
             if round > 0 {
@@ -425,18 +425,22 @@ fn measure_row(options: &Options, row: &Row, contenders: &[&Contender], cold: bo
     Ok(())
 }
 
-/// Whether the frame of `main`, which every stack here has, is named; if not, what was said instead.
-fn prints_backtrace(command: &mut Command, row: &Row) -> Result<Result<(), String>> {
-    let output = quiet(command, row)
+/// What is said by one who does not name the frame of `main`, which every stack here has.
+fn said_instead(mut command: Command, row: &Row) -> Result<Option<String>> {
+    let output = quiet(&mut command, row)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .output()?;
-    if String::from_utf8_lossy(&output.stdout).contains("main") {
-        return Ok(Ok(()));
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text
+        .lines()
+        .any(|line| line.contains('#') && line.contains("main"))
+    {
+        return Ok(None);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().next().unwrap_or("nothing");
-    Ok(Err(format!("{said} ({})", output.status)))
+    Ok(Some(format!("{said} ({})", output.status)))
 }
 
 fn quiet<'c>(command: &'c mut Command, row: &Row) -> &'c mut Command {
