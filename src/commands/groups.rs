@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::args::{GroupsArgs, TextFormat};
 use crate::pipeline;
-use crate::render::{self, Group};
+use crate::render::{self, DumpFacts, Group};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 use crate::when::parse_when;
@@ -38,11 +38,14 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     if args.images {
         for (dump, manifest) in dumps.iter().zip(catalog.manifests(&dumps)) {
             let image = manifest.ok().and_then(|manifest| manifest.image);
-            images.extend(image.map(|image| (dump.id, image.reference)));
+            images.extend(image.map(|image| (dump.id, image)));
         }
     }
-    let image = |dump: &DumpSummary| images.get(&dump.id).map(String::as_str);
-    let mut groups = Group::of(dumps.iter(), image);
+    let facts = |dump: &DumpSummary| DumpFacts {
+        image: images.get(&dump.id),
+        ..DumpFacts::default()
+    };
+    let mut groups = Group::of(dumps.iter(), facts);
     groups.truncate(args.limit.unwrap_or(usize::MAX));
     match args.output {
         TextFormat::Json => super::print(&render::groups_json(&groups)?)?,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
 use crate::query::add_term;
-use crate::render::{self, Group};
+use crate::render::{self, DumpFacts, Group};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
@@ -35,11 +35,13 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let text = match args.output {
         ListFormat::Table | ListFormat::Wide if dumps.is_empty() => String::new(),
         ListFormat::Table | ListFormat::Wide if args.group => {
-            let mut groups = Group::of(dumps.iter(), |_| None);
+            let mut groups = Group::of(dumps.iter(), |_| DumpFacts::default());
             groups.truncate(args.limit.unwrap_or(usize::MAX));
             render::groups_text(&groups, now, settings.style)
         }
-        ListFormat::Json if args.group => render::groups_json(&Group::of(dumps.iter(), |_| None))?,
+        ListFormat::Json if args.group => {
+            render::groups_json(&Group::of(dumps.iter(), |_| DumpFacts::default()))?
+        }
         ListFormat::Table => render::list_table(&dumps, now, settings.style, false),
         ListFormat::Wide => render::list_table(&dumps, now, settings.style, true),
         ListFormat::Json => render::list_json(&dumps)?,

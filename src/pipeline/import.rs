@@ -57,9 +57,7 @@ impl Place {
             set(&mut known.node, &self.node);
         }
         if let Some(reference) = &self.image {
-            manifest.image = Some(ImageRef {
-                reference: reference.clone(),
-            });
+            manifest.image = Some(ImageRef::by_digest(reference.as_str()));
         }
         if let Some(node) = &self.node {
             manifest.node = RawText::from(node.as_str());

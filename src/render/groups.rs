@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::Result;
+use cdh_bundle::{ImageRef, WorkloadOwner};
 use cdh_store::DumpSummary;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -27,8 +28,10 @@ pub struct Group {
     pub count: usize,
     /// How many of them are not complete.
     pub incomplete: usize,
-    /// When the oldest was captured.
+    /// When the store first received this crash, even if the filter hides that dump.
     pub first: Timestamp,
+    /// Whether the crash first appeared within the time that counts as new.
+    pub is_new: bool,
     /// When the newest was captured.
     pub last: Timestamp,
     /// How many in each part of the time of all groups together.
@@ -37,8 +40,36 @@ pub struct Group {
     pub newest: DumpSummary,
     /// `namespace/pod`s, the pods of one deployment as one: `shop/api-*`.
     pub workloads: BTreeSet<String>,
-    /// References of images, where manifests were read.
-    pub images: BTreeSet<String>,
+    /// Images, where manifests were read: the one that crashed first comes first.
+    pub images: Vec<GroupImage>,
+    /// The frame that the crash is known by, where a backtrace was read.
+    pub top: Option<String>,
+}
+
+/// One image of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupImage {
+    /// `repository@sha256:…`.
+    pub reference: String,
+    /// Tag or version label.
+    pub release: Option<String>,
+    /// First dump of this group from it.
+    pub first: Timestamp,
+    /// Last dump of this group from it.
+    pub last: Timestamp,
+    /// How many dumps of this group are from it.
+    pub count: usize,
+}
+
+/// What is known of a dump beyond its key, for grouping.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DumpFacts<'f> {
+    /// Its image.
+    pub image: Option<&'f ImageRef>,
+    /// The object that its pod belongs to.
+    pub owner: Option<&'f WorkloadOwner>,
+    /// The frame that the crash is known by.
+    pub top: Option<&'f str>,
 }
 
 impl Group {
@@ -52,17 +83,19 @@ impl Group {
             first: dump.captured_at,
             last: dump.captured_at,
             over_time: [0; TIMES],
+            is_new: false,
             newest: dump.clone(),
             workloads: BTreeSet::new(),
-            images: BTreeSet::new(),
+            images: Vec::new(),
+            top: None,
         }
     }
 
-    /// All groups, the most frequent first. `image` tells what is known of a dump's image.
+    /// All groups, the most frequent first. `facts` returns what is known of a dump beyond its key.
     #[must_use]
-    pub fn of<'d, 'i>(
+    pub fn of<'d, 'f>(
         dumps: impl Iterator<Item = &'d DumpSummary> + Clone,
-        image: impl Fn(&DumpSummary) -> Option<&'i str>,
+        facts: impl Fn(&DumpSummary) -> DumpFacts<'f>,
     ) -> Vec<Self> {
         let seconds = |dump: &DumpSummary| dump.captured_at.as_second();
         let (start, end) = dumps
@@ -104,19 +137,28 @@ impl Group {
             if let Some(count) = group.over_time.get_mut(part(dump)) {
                 *count = count.saturating_add(1);
             }
-            let owner = dump.pod.as_deref().map(|pod| pod_owner(pod).unwrap_or(pod));
+            let facts = facts(dump);
+            let known = facts.owner.map(|owner| owner.name.as_str());
+            let pod = dump.pod.as_deref();
+            let owner = known.or_else(|| pod.map(|pod| pod_owner(pod).unwrap_or(pod)));
             if named.insert((place, dump.namespace.as_deref(), owner)) {
-                group.workloads.extend(workload(dump));
+                group.workloads.extend(workload(dump, known));
             }
-            if let Some(image) = image(dump).filter(|image| !group.images.contains(*image)) {
-                group.images.insert(image.to_owned());
+            if let Some(image) = facts.image {
+                group.add_image(image, dump.captured_at);
+            }
+            if group.top.is_none() {
+                group.top = facts.top.map(str::to_owned);
             }
         }
         let mut groups: Vec<Self> = groups
             .into_iter()
-            .map(|(group, newest)| Self {
-                newest: newest.clone(),
-                ..group
+            .map(|(mut group, newest)| {
+                group.images.sort_by_key(|image| image.first);
+                Self {
+                    newest: newest.clone(),
+                    ..group
+                }
             })
             .collect();
         groups.sort_by(|a, b| {
@@ -124,6 +166,27 @@ impl Group {
             most.then_with(|| a.crash().cmp(&b.crash()))
         });
         groups
+    }
+
+    fn add_image(&mut self, image: &ImageRef, time: Timestamp) {
+        let known = self.images.iter_mut();
+        match known
+            .into_iter()
+            .find(|known| known.reference == image.reference)
+        {
+            Some(known) => {
+                known.first = known.first.min(time);
+                known.last = known.last.max(time);
+                known.count += 1;
+            }
+            None => self.images.push(GroupImage {
+                reference: image.reference.clone(),
+                release: image.release().map(str::to_owned),
+                first: time,
+                last: time,
+                count: 1,
+            }),
+        }
     }
 
     /// What its dumps have in common.
@@ -134,11 +197,14 @@ impl Group {
 }
 
 /// `shop/api-*` of a pod `api-7d4b9c6f5d-x2x9k`: the pods of one owner are one workload.
-fn workload(dump: &DumpSummary) -> Option<String> {
-    let pod = dump.pod.as_deref().map(|pod| match pod_owner(pod) {
-        Some(owner) => format!("{owner}-*"),
-        None => pod.to_owned(),
-    });
+fn workload(dump: &DumpSummary, owner: Option<&str>) -> Option<String> {
+    let pod = dump
+        .pod
+        .as_deref()
+        .map(|pod| match owner.or_else(|| pod_owner(pod)) {
+            Some(owner) => format!("{owner}-*"),
+            None => pod.to_owned(),
+        });
     match (dump.namespace.as_deref(), pod) {
         (Some(namespace), Some(pod)) => Some(format!("{namespace}/{pod}")),
         (Some(namespace), None) => Some(namespace.to_owned()),
@@ -173,7 +239,7 @@ pub fn pod_owner(pod: &str) -> Option<&str> {
 /// For people.
 #[must_use]
 pub fn groups_text(groups: &[Group], now: Timestamp, style: Style) -> String {
-    let some = |names: &BTreeSet<String>| {
+    let some = |names: Vec<&str>| {
         let mut shown: Vec<String> = names
             .iter()
             .take(2)
@@ -197,8 +263,14 @@ pub fn groups_text(groups: &[Group], now: Timestamp, style: Style) -> String {
             group.signal.clone(),
             group.fingerprint.clone().unwrap_or_else(|| "-".to_owned()),
             group.newest.id.short(),
-            some(&group.workloads),
-            some(&group.images),
+            some(group.workloads.iter().map(String::as_str).collect()),
+            some(
+                group
+                    .images
+                    .iter()
+                    .map(|image| image.reference.as_str())
+                    .collect(),
+            ),
         ]
     };
     let rows: Vec<_> = groups.iter().map(row).collect();
@@ -233,7 +305,7 @@ pub fn groups_json(groups: &[Group]) -> Result<String> {
         /// Id of the newest.
         latest: String,
         workloads: &'g BTreeSet<String>,
-        images: &'g BTreeSet<String>,
+        images: &'g [GroupImage],
     }
     let groups = groups.iter().map(|group| Json {
         fingerprint: group.fingerprint.as_deref(),
@@ -262,8 +334,12 @@ mod tests {
             let random = ["x2x9k", "b8cfz"][number % 2];
             dump.pod = Some(format!("{}-7d4b9c6f5d-{random}", dump.exe));
         }
-        let image = |dump: &DumpSummary| (dump.id == dumps[0].id).then_some("an image");
-        let groups = Group::of(dumps.iter(), image);
+        let image = ImageRef::by_digest("an image");
+        let facts = |dump: &DumpSummary| DumpFacts {
+            image: (dump.id == dumps[0].id).then_some(&image),
+            ..DumpFacts::default()
+        };
+        let groups = Group::of(dumps.iter(), facts);
         assert_eq!(groups.iter().map(|group| group.count).sum::<usize>(), 40);
         for group in &groups {
             assert_eq!(group.over_time.iter().sum::<u32>() as usize, group.count);
@@ -273,9 +349,10 @@ mod tests {
             assert_eq!(group.workloads.len(), 1, "{:?}", group.workloads);
         }
         assert!(groups.windows(2).all(|pair| pair[0].count >= pair[1].count));
-        let images: Vec<&String> = groups.iter().flat_map(|group| &group.images).collect();
+        let images = groups.iter().flat_map(|group| &group.images);
+        let images: Vec<&str> = images.map(|image| image.reference.as_str()).collect();
         assert_eq!(images, ["an image"]);
-        assert!(Group::of([].into_iter(), |_| None).is_empty());
+        assert!(Group::of([].into_iter(), |_| DumpFacts::default()).is_empty());
     }
 
     #[test]

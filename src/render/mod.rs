@@ -25,7 +25,7 @@ pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::terminal_line;
 #[allow(unused_imports)]
 pub use frame::frame_line;
-pub use groups::{Group, TIMES, groups_json, groups_text, pod_owner};
+pub use groups::{DumpFacts, Group, TIMES, groups_json, groups_text, pod_owner};
 pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};

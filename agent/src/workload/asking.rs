@@ -383,9 +383,7 @@ fn reference(text: &str) -> Option<ImageRef> {
     let good = !repository.is_empty()
         && hex.len() == 64
         && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
-    good.then(|| ImageRef {
-        reference: text.to_owned(),
-    })
+    good.then(|| ImageRef::by_digest(text))
 }
 
 /// Adds the documents without their secrets; those that stand in `answer.files` are cleaned too.

@@ -49,7 +49,7 @@ fn podman(root: &Path, container: &ContainerIdentity) -> Option<Answer> {
     match name.as_deref().and_then(repository).zip(digest) {
         Some((repository, digest)) => {
             let reference = format!("{repository}@{digest}");
-            answer.image = Some(ImageRef { reference });
+            answer.image = Some(ImageRef::by_digest(reference));
         }
         None => answer
             .gaps
@@ -81,7 +81,7 @@ fn docker(root: &Path, container: &ContainerIdentity) -> Option<Answer> {
     let id = text(&found, "Image").unwrap_or_default();
     set_image_facts(&mut answer, name.as_deref(), &id);
     match name.filter(|name| name.contains("@sha256:")) {
-        Some(reference) => answer.image = Some(ImageRef { reference }),
+        Some(reference) => answer.image = Some(ImageRef::by_digest(reference)),
         None => answer
             .gaps
             .push(gap("image", "docker's files do not tell its digest")),

@@ -257,7 +257,7 @@ pub(crate) fn container(ps_info: &[u8], workload: &mut Workload) -> Option<Image
     let reference = text(container.get("imageRef"))?;
     reference
         .contains("@sha256:")
-        .then_some(ImageRef { reference })
+        .then(|| ImageRef::by_digest(reference))
 }
 
 #[cfg(test)]

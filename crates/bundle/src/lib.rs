@@ -48,7 +48,7 @@ pub use id::{DumpId, InvalidDumpId};
 pub use legacy::{LegacyInfo, LegacyName};
 pub use manifest::{
     CoreRecord, EntryRecord, Gap, ImageRef, Manifest, ModuleRecord, ProcessFacts, SCHEMA,
-    SignalFacts, Workload, WorkloadKind,
+    SignalFacts, Workload, WorkloadKind, WorkloadOwner,
 };
 pub use raw_text::RawText;
 pub use reader::{BundleEntry, BundleReader, CoreLayout, CorePiece, EntryCheck, Verification};

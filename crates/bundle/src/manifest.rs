@@ -180,6 +180,9 @@ pub struct Workload {
     /// The pod's UID: names may be used twice, UIDs are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
+    /// The object that the pod belongs to, where labels or `ownerReferences` name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<WorkloadOwner>,
     /// Container in the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
@@ -216,11 +219,56 @@ pub enum WorkloadKind {
     Unknown,
 }
 
-/// An OCI image by digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// An OCI image by digest, and the names that people know it by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageRef {
     /// `repository@sha256:…`.
     pub reference: String,
+    /// The name in the pod spec or on the engine's command line: `registry.example.com/shop/api:1.4.2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The image's label `org.opencontainers.image.version` (OCI image spec, `annotations.md`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The image's label `org.opencontainers.image.revision`: the commit it was built from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+}
+
+impl ImageRef {
+    /// An image of which only the digest is known.
+    #[must_use]
+    pub fn by_digest(reference: impl Into<String>) -> Self {
+        Self {
+            reference: reference.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The release that people call it: the tag, otherwise the version label. `latest` is not a release.
+    #[must_use]
+    pub fn release(&self) -> Option<&str> {
+        let tag = self.name.as_deref().and_then(tag);
+        let label = self.version.as_deref().filter(|label| !label.is_empty());
+        tag.filter(|tag| *tag != "latest").or(label)
+    }
+}
+
+/// The tag of an image's name: `1.4.2` of `localhost:5000/shop/api:1.4.2@sha256:…`.
+fn tag(name: &str) -> Option<&str> {
+    let name = name.split('@').next()?;
+    let last = name.rsplit('/').next()?;
+    let (_, tag) = last.split_once(':')?;
+    Some(tag).filter(|tag| !tag.is_empty())
+}
+
+/// The Kubernetes object that a pod belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WorkloadOwner {
+    /// `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, or a custom kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// One ELF file mapped in the core.
@@ -354,6 +402,24 @@ pub(crate) mod tests {
             Manifest::from_json(&manifest.to_json().unwrap()).unwrap(),
             manifest
         );
+    }
+
+    #[test]
+    fn image_release_is_its_tag_then_its_version_label() {
+        let image = |name: &str, version: Option<&str>| ImageRef {
+            name: Some(name.to_owned()),
+            version: version.map(str::to_owned),
+            ..ImageRef::by_digest("a@sha256:b")
+        };
+        for (name, label, expected) in [
+            ("localhost:5000/shop/api:1.4.2", None, Some("1.4.2")),
+            ("api:1.4.2@sha256:aa", Some("9"), Some("1.4.2")),
+            ("localhost:5000/api", None, None),
+            ("api:latest", Some("2.0"), Some("2.0")),
+            ("api:latest", None, None),
+        ] {
+            assert_eq!(image(name, label).release(), expected, "{name}");
+        }
     }
 
     #[test]

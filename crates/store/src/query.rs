@@ -1,6 +1,6 @@
 //! Which dumps are meant.
 
-use cdh_bundle::Manifest;
+use cdh_bundle::{ImageRef, Manifest};
 use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;
 
@@ -68,31 +68,55 @@ impl Query {
 
     /// Whether the manifest rules a dump in.
     pub(crate) fn matches_manifest(&self, manifest: &Manifest) -> bool {
-        let image = manifest
-            .image
-            .as_ref()
-            .map(|image| image.reference.as_str());
         let node = manifest.node.to_string();
         let named = manifest
             .workload
             .as_ref()
             .and_then(|workload| workload.node.as_deref());
-        self.matches_place(image, [Some(&node), named])
+        self.matches_place(manifest.image.as_ref(), [Some(&node), named])
     }
 
     /// Whether image and node, which only manifests hold, rule a dump in.
     #[must_use]
-    pub fn matches_place(&self, image: Option<&str>, nodes: [Option<&str>; 2]) -> bool {
-        // Who asks for a repository rarely knows its digest.
-        let repository = image.and_then(|image| image.split('@').next());
-        let any = |wanted: &str, texts: [Option<&str>; 2]| {
-            texts.into_iter().flatten().any(|text| glob(wanted, text))
-        };
+    pub fn matches_place(&self, image: Option<&ImageRef>, nodes: [Option<&str>; 2]) -> bool {
+        let is_node = |wanted: &str| nodes.into_iter().flatten().any(|node| glob(wanted, node));
         self.image
             .as_ref()
-            .is_none_or(|wanted| any(wanted, [image, repository]))
-            && self.node.as_ref().is_none_or(|wanted| any(wanted, nodes))
+            .is_none_or(|wanted| image.is_some_and(|image| is_image(wanted, image)))
+            && self.node.as_ref().is_none_or(|wanted| is_node(wanted))
     }
+}
+
+/// Whether a text means an image, in any of the ways that images are written: the reference, its
+/// repository or the last part of that, each with a tag or version (`:1.4.2`), the start of the digest
+/// (`@1f52bc`), or neither; and what `cdh groups` and the TUI print.
+fn is_image(wanted: &str, image: &ImageRef) -> bool {
+    if glob(wanted, &image.reference) || image.name.as_ref().is_some_and(|name| glob(wanted, name))
+    {
+        return true;
+    }
+    let (repository, digest) = image
+        .reference
+        .split_once('@')
+        .unwrap_or((&image.reference, ""));
+    let last = repository.rsplit('/').next().unwrap_or(repository);
+    let is_name = |wanted: &str| glob(wanted, repository) || glob(wanted, last);
+    if is_name(wanted) {
+        return true;
+    }
+    if let Some((name, start)) = wanted.split_once('@') {
+        let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
+        let is_digest = !start.is_empty() && (hex.starts_with(start) || digest.starts_with(start));
+        return is_name(name) && is_digest;
+    }
+    let releases = [image.release(), image.version.as_deref()];
+    wanted.rsplit_once(':').is_some_and(|(name, release)| {
+        is_name(name)
+            && releases
+                .into_iter()
+                .flatten()
+                .any(|found| glob(release, found))
+    })
 }
 
 /// Highest signal number of Linux (`SIGRTMAX`).
@@ -157,6 +181,31 @@ mod tests {
         }
         for (pattern, text) in [("a*c", "abd"), ("?", ""), ("a", "ab"), ("", "a")] {
             assert!(!glob(pattern, text), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn images_match_in_every_way_they_are_written() {
+        let image = ImageRef {
+            name: Some("registry:5000/shop/checkout:1.4.2".to_owned()),
+            version: Some("1.4.2-rc1".to_owned()),
+            ..ImageRef::by_digest("registry:5000/shop/checkout@sha256:1f52bc00")
+        };
+        for wanted in [
+            "registry:5000/shop/checkout@sha256:1f52bc00",
+            "registry:5000/shop/checkout",
+            "registry:5000/shop/checkout:1.4.2",
+            "checkout",
+            "checkout@1f52bc",
+            "checkout:1.4.2",
+            "checkout:1.4.*",
+            "checkout:1.4.2-rc1",
+            "*/checkout*",
+        ] {
+            assert!(is_image(wanted, &image), "{wanted}");
+        }
+        for wanted in ["checkout@", "checkout@2f", "checkout:1.5", "shop", "check"] {
+            assert!(!is_image(wanted, &image), "{wanted}");
         }
     }
 

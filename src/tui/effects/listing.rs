@@ -58,10 +58,14 @@ pub(super) fn facts(
     let mut manifests = found.into_iter();
     let answer = dumps.iter().map(|dump| {
         let manifest = manifests.next().and_then(Result::ok);
-        let facts = manifest.map(|manifest| Facts {
-            image: manifest.image.map(|image| image.reference),
-            node: Some(manifest.node.to_string()).filter(|node| !node.is_empty()),
-            kube_node: manifest.workload.and_then(|workload| workload.node),
+        let facts = manifest.map(|manifest| {
+            let workload = manifest.workload.unwrap_or_default();
+            Facts {
+                image: manifest.image,
+                owner: workload.owner,
+                node: Some(manifest.node.to_string()).filter(|node| !node.is_empty()),
+                kube_node: workload.node,
+            }
         });
         (dump.id, facts)
     });

@@ -108,7 +108,7 @@ pub(super) fn passes(filter: &Filter, row: &Row, facts: &HashMap<DumpId, Arc<Fac
         && (!filter.needs_facts()
             || facts.get(&row.dump.id).is_some_and(|facts| {
                 let nodes = [facts.node.as_deref(), facts.kube_node.as_deref()];
-                filter.query.matches_place(facts.image.as_deref(), nodes)
+                filter.query.matches_place(facts.image.as_ref(), nodes)
             }))
 }
 

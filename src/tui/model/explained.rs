@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use cdh_bundle::{DumpId, Manifest};
+use cdh_bundle::{DumpId, ImageRef, Manifest, WorkloadOwner};
 use cdh_elfcore::{Completeness, Mapping, Segment, Thread};
 use cdh_symbolize::Backtrace;
 
@@ -28,8 +28,10 @@ pub enum Depth {
 /// What image and nodes a manifest names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Image reference.
-    pub image: Option<String>,
+    /// Its image.
+    pub image: Option<ImageRef>,
+    /// The object that its pod belongs to.
+    pub owner: Option<WorkloadOwner>,
     /// Hostname of the node.
     pub node: Option<String>,
     /// Kubernetes node.

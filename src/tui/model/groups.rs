@@ -8,7 +8,7 @@ use cdh_store::DumpSummary;
 
 use super::rows::Rows;
 use super::{Facts, RequestId};
-use crate::render::Group;
+use crate::render::{DumpFacts, Group};
 use crate::tui::keymap::Action;
 
 /// The groups that are shown.
@@ -71,7 +71,12 @@ impl Grouping {
         let dumps = self.visible.iter();
         let dumps = dumps.filter_map(|number| self.rows.dump(*number));
         Group::of(dumps, |dump: &DumpSummary| {
-            self.facts.get(&dump.id)?.image.as_deref()
+            let facts = self.facts.get(&dump.id);
+            DumpFacts {
+                image: facts.and_then(|facts| facts.image.as_ref()),
+                owner: facts.and_then(|facts| facts.owner.as_ref()),
+                top: None,
+            }
         })
     }
 }

@@ -280,7 +280,8 @@ fn facts(dump: &DumpSummary) -> Facts {
         dump.size.unwrap_or(0) % 3
     );
     Facts {
-        image: Some(image),
+        image: Some(ImageRef::by_digest(image)),
+        owner: None,
         node: Some(format!("node-{}", dump.size.unwrap_or(0) % 4)),
         kube_node: None,
     }
@@ -322,7 +323,7 @@ pub(crate) fn opened(dump: &DumpSummary) -> Opened {
             .into(),
             ..Workload::default()
         }),
-        image: facts(dump).image.map(|reference| ImageRef { reference }),
+        image: facts(dump).image,
         modules: Vec::new(),
         fingerprint: dump.fingerprint.clone(),
         thread_count: Some(3),

@@ -1,5 +1,7 @@
 //! A line that is being typed: the filter, a `:` command, text to find.
 
+use std::sync::Arc;
+
 use cdh_bundle::DumpId;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 
@@ -10,7 +12,7 @@ use crate::tui::commands::{self, COMMANDS, Verb};
 use crate::tui::filter::{Filter, completions};
 use crate::tui::help;
 use crate::tui::keymap::{Action, Key};
-use crate::tui::model::{COLUMNS, Model, Overlay, Prompt, PromptKind, Screen, TABS};
+use crate::tui::model::{COLUMNS, Facts, Model, Overlay, Prompt, PromptKind, Screen, TABS};
 use crate::tui::msg::Effect;
 
 /// Longest line: a pasted file is a mistake.
@@ -215,7 +217,10 @@ fn complete(model: &mut Model) {
 fn ways(model: &Model, prompt: &Prompt) -> Vec<String> {
     let values = |name: &str, start: &str| -> Vec<String> {
         match name {
-            "image" => distinct(model.facts.values().filter_map(|facts| facts.image.clone())),
+            "image" => {
+                let image = |facts: &Arc<Facts>| Some(facts.image.as_ref()?.reference.clone());
+                distinct(model.facts.values().filter_map(image))
+            }
             "node" => distinct(model.facts.values().filter_map(|facts| facts.node.clone())),
             "since" | "until" => ["1h", "6h", "1d", "2d", "7d"].map(str::to_owned).to_vec(),
             "truncated" => vec!["yes".to_owned()],

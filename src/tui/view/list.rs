@@ -232,21 +232,20 @@ fn group_cells(model: &Model, group: &Group) -> [(String, Style); 9] {
             .map(|pair| pair.iter().sum())
             .collect()
     };
-    let names = |set: &std::collections::BTreeSet<String>| {
-        let first = set
-            .iter()
-            .next()
+    let names = |names: Vec<&str>| {
+        let first = names
+            .first()
             .map(|name| terminal_line(name))
             .unwrap_or_default();
-        match set.len() {
+        match names.len() {
             0 | 1 => first,
             count => format!("{first} +{}", count - 1),
         }
     };
-    let images = group
+    let images: Vec<String> = group
         .images
         .iter()
-        .map(|image| short_image(image))
+        .map(|image| short_image(&image.reference))
         .collect();
     let signal = group.signal.strip_prefix("SIG").unwrap_or(&group.signal);
     [
@@ -266,8 +265,14 @@ fn group_cells(model: &Model, group: &Group) -> [(String, Style); 9] {
             model.tops.of(&group.newest).unwrap_or_default().to_owned(),
             model.theme.tone(Tone::Name),
         ),
-        (names(&group.workloads), plain),
-        (names(&images), model.theme.tone(Tone::Dim)),
+        (
+            names(group.workloads.iter().map(String::as_str).collect()),
+            plain,
+        ),
+        (
+            names(images.iter().map(String::as_str).collect()),
+            model.theme.tone(Tone::Dim),
+        ),
     ]
 }
 

@@ -52,9 +52,7 @@ fn manifest() -> Manifest {
             pod: Some("api-7d4".to_owned()),
             ..Workload::default()
         }),
-        image: Some(ImageRef {
-            reference: "quay.io/shop/api@sha256:00ff".to_owned(),
-        }),
+        image: Some(ImageRef::by_digest("quay.io/shop/api@sha256:00ff")),
         modules: Vec::new(),
         fingerprint: Some("0123456789abcdef".to_owned()),
         thread_count: None,
