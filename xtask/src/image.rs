@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::build::{self, Optimized, succeed};
-use crate::tools;
+use crate::{progress, tools};
 
 /// Where Debian's `ca-certificates` puts them.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -101,7 +101,8 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
     build.args(["--identity-label=false", "--isolation", "chroot"]);
     build.args(["--os", "linux", "--arch", machine, "--tag", &options.name]);
     build.arg("--file").arg(&file).arg(&inputs);
-    let output = build.output().context("cannot run buildah")?;
+    let output = progress::during("running buildah", || build.output());
+    let output = output.context("cannot run buildah")?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "buildah: {errors}");
     let digest = context.path().join("digest");

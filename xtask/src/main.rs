@@ -1,5 +1,9 @@
 //! Tasks of this repository: `cargo xtask TASK [OPTION]…`. `--help` names them, and behind a task its options.
 
+// What only tasks with the feature use.
+#![cfg_attr(not(feature = "bench"), allow(dead_code))]
+
+#[cfg(feature = "bench")]
 mod bench;
 mod bucket;
 mod build;
@@ -7,14 +11,20 @@ mod charts;
 mod crash;
 mod demo;
 mod docs;
+#[cfg(feature = "bench")]
 mod fixtures;
 mod guardian;
 mod image;
 mod options;
+#[cfg(feature = "bench")]
 mod pictures;
+#[cfg(feature = "bench")]
 mod pods;
+mod progress;
 mod python;
+#[cfg(feature = "bench")]
 mod s3;
+mod suite;
 mod tools;
 
 use std::process::ExitCode;
@@ -22,6 +32,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use options::Help;
+use suite::TestsFailed;
 
 /// Tasks, what may stand behind them, and what they do.
 const TASKS: [(&str, &str, &str); 14] = [
@@ -92,16 +103,17 @@ const TASKS: [(&str, &str, &str); 14] = [
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => match error.downcast_ref::<Help>() {
-            Some(usage) => {
+        Err(error) => {
+            if let Some(usage) = error.downcast_ref::<Help>() {
                 println!("{usage}");
-                ExitCode::SUCCESS
+                return ExitCode::SUCCESS;
             }
-            None => {
-                eprintln!("error: {error:#}");
-                ExitCode::FAILURE
+            if let Some(TestsFailed(status)) = error.downcast_ref::<TestsFailed>() {
+                return *status;
             }
-        },
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -133,21 +145,7 @@ fn run() -> Result<()> {
         _ => options::offer_help(rest, &usage(task))?,
     }
     match task {
-        "test" => {
-            tools::require(&["cc", "g++", "gdb", "unzip", "zstd"])?;
-            tools::wish(&["dwz", "musl-gcc", "xz"]);
-            // Pods are tested where there is a container runtime.
-            if let Err(error) = tools::offer(&["containerd", "runc"]) {
-                println!("SKIPPED: pods are not tested: {error:#}");
-            }
-            charts::check(charts::Snapshots::Compare)?;
-            tools::wish(&["docker-registry", "htpasswd", "openssl"]);
-            build::test(rest)
-        }
-        "test-pods" => {
-            tools::require(&["cc", "gdb", "unzip", "zstd"])?;
-            pods::test(rest.first().map(String::as_str))
-        }
+        "test" => suite::run(rest),
         "charts" => charts::check(match rest.iter().any(|word| word == "--bless") {
             true => charts::Snapshots::Write,
             false => charts::Snapshots::Compare,
@@ -158,7 +156,7 @@ fn run() -> Result<()> {
             Ok(())
         }
         "demo" => {
-            tools::require(&["cc", "gdb"])?;
+            tools::require(&["cc"])?;
             demo::run()
         }
         "handler" => {
@@ -169,6 +167,22 @@ fn run() -> Result<()> {
             tools::require(&["cc", "gdb"])?;
             bucket::run(rest)
         }
+        "docs" => docs::generate(),
+        "test-pods" | "pictures" | "fixtures" | "bench" | "soak-s3" | "test-s3-peers" => {
+            run_with_own_crates(task, rest)
+        }
+        _ => bail!("{}", usage("")),
+    }
+}
+
+/// Tasks that need the project's own crates.
+#[cfg(feature = "bench")]
+fn run_with_own_crates(task: &str, rest: &[String]) -> Result<()> {
+    match task {
+        "test-pods" => {
+            tools::require(&["cc", "gdb", "unzip", "zstd"])?;
+            pods::test(rest.first().map(String::as_str))
+        }
         "pictures" => {
             tools::require(&["gdb", "tmux"])?;
             pictures::run(rest)
@@ -178,7 +192,6 @@ fn run() -> Result<()> {
             tools::wish(&["dwz", "musl-gcc", "xz"]);
             fixtures::run(rest)
         }
-        "docs" => docs::generate(),
         "bench" => {
             if !options::asks_for_help(rest) {
                 tools::require(&["cc"])?;
@@ -186,9 +199,22 @@ fn run() -> Result<()> {
             bench::run(rest)
         }
         "soak-s3" => s3::soak(rest),
-        "test-s3-peers" => s3::test_peers(),
-        _ => bail!("{}", usage("")),
+        _ => s3::test_peers(),
     }
+}
+
+/// This program was built without the project's own crates: cargo builds the other one and becomes it.
+#[cfg(not(feature = "bench"))]
+fn run_with_own_crates(task: &str, rest: &[String]) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    let mut cargo = build::cargo();
+    if let Ok(directory) = std::env::current_dir() {
+        cargo.current_dir(directory);
+    }
+    let manifest = build::root().join("Cargo.toml");
+    cargo.args(["run", "--package", "xtask", "--manifest-path"]);
+    cargo.arg(manifest).arg("--").arg(task).args(rest);
+    Err(anyhow::Error::new(cargo.exec()).context("cannot run cargo"))
 }
 
 #[cfg(test)]

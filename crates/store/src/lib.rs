@@ -57,10 +57,10 @@ pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
 pub use query::{Query, is_signal};
 pub use retention::{Expired, Retention};
 #[cfg(feature = "s3")]
-pub use s3::{S3Keys, S3Store};
+pub use s3::S3Store;
 pub use ship::{Flow, Shipped, remove_dump, ship, ship_resumable};
 pub use summary::DumpSummary;
-pub use url::{StoreUrl, open_store};
+pub use url::{S3Keys, StoreUrl, open_store, open_store_as};
 
 /// A place for objects. Calls block; an implementation over a network brings its own runtime.
 pub trait Store: Send + Sync {

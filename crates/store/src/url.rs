@@ -143,11 +143,28 @@ impl fmt::Display for StoreUrl {
     }
 }
 
+/// Credentials that do not come from the standard chain.
+#[derive(Clone)]
+pub struct S3Keys {
+    /// Access key id.
+    pub access: String,
+    /// Secret access key.
+    pub secret: String,
+}
+
 /// Opens a store.
 ///
 /// # Errors
 /// When it is not there, or of a kind that this version cannot use.
 pub fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
+    open_store_as(url, None)
+}
+
+/// Opens a store. A bucket is opened with `keys` if there are any, otherwise with the standard chain's.
+///
+/// # Errors
+/// As [`open_store`].
+pub fn open_store_as(url: &StoreUrl, keys: Option<S3Keys>) -> Result<Box<dyn Store>, StoreError> {
     match url {
         StoreUrl::Directory(path) => Ok(Box::new(DirectoryStore::open(path)?)),
         #[cfg(feature = "s3")]
@@ -155,11 +172,16 @@ pub fn open_store(url: &StoreUrl) -> Result<Box<dyn Store>, StoreError> {
             bucket,
             prefix,
             options,
-        } => Ok(Box::new(crate::S3Store::open(bucket, prefix, options)?)),
+        } => Ok(Box::new(crate::S3Store::open_as(
+            bucket, prefix, options, keys,
+        )?)),
         #[cfg(not(feature = "s3"))]
-        StoreUrl::S3 { .. } => Err(StoreError::Unsupported {
-            what: format!("{url}: an S3 store, in a build without the feature `s3`,"),
-        }),
+        StoreUrl::S3 { .. } => {
+            drop(keys);
+            Err(StoreError::Unsupported {
+                what: format!("{url}: an S3 store, in a build without the feature `s3`,"),
+            })
+        }
     }
 }
 

@@ -2,21 +2,29 @@
 //! images and registries, a real S3 server and a hostile proxy in front of it.
 
 mod certificate;
+#[cfg(feature = "corpus")]
 pub mod corpus;
+#[cfg(feature = "corpus")]
 pub mod divergence;
 mod http_proxy;
+#[cfg(feature = "corpus")]
 mod image;
 mod kernel_settings;
 mod program;
+#[cfg(feature = "corpus")]
 mod registry;
 mod s3_server;
+mod server_process;
 
 pub use certificate::TestCertificate;
 pub use http_proxy::{Deed, HttpProxy, Request, http_get};
+#[cfg(feature = "corpus")]
 pub use image::{Blob, Packing, TestImages, TestLayer, digest_of, gzip, zstd};
 pub use kernel_settings::KernelSettingsLock;
 pub use program::{KINDS, NOT_HERE, Program};
+#[cfg(feature = "corpus")]
 pub use registry::{
     DockerRegistry, HttpAnswer, HttpRequest, HttpServer, RegistryAccess, answer_from, ranged,
 };
 pub use s3_server::{ADMIN, READER, S3Keys, S3Server};
+pub use server_process::{ServerProcess, on_free_ports};

@@ -5,13 +5,13 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
-use crate::{TestCertificate, TestImages};
+use crate::server_process::on_free_ports;
+use crate::{ServerProcess, TestCertificate, TestImages};
 
 /// A request as the server sees it; header names in lower case.
 #[derive(Clone, Debug)]
@@ -255,14 +255,7 @@ pub fn ranged(blob: &[u8], request: &HttpRequest) -> HttpAnswer {
 pub struct DockerRegistry {
     /// `127.0.0.1:port`.
     pub address: String,
-    process: Child,
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    _process: ServerProcess,
 }
 
 /// How the real registry is set up.
@@ -291,8 +284,11 @@ impl DockerRegistry {
         if !needed.iter().all(|program| there(program)) {
             return Ok(None);
         }
-        // Free now; another process may take it before the registry does, and then this fails.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        on_free_ports(|[port]| Self::start_on(port, directory, access)).map(Some)
+    }
+
+    fn start_on(port: u16, directory: &Path, access: RegistryAccess) -> io::Result<Self> {
+        let address = format!("127.0.0.1:{port}");
         fs::create_dir_all(directory)?;
         let data = directory.join("data");
         let mut config = format!(
@@ -320,23 +316,15 @@ impl DockerRegistry {
         }
         let path = directory.join("config.yml");
         fs::write(&path, config)?;
-        let log = fs::File::create(directory.join("log"))?;
-        let process = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&path)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()?;
-        let registry = Self { address, process };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(&registry.address).is_err() {
-            if Instant::now() > deadline {
-                return Err(io::Error::other("docker-registry does not come up"));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Some(registry))
+        let mut command = Command::new("docker-registry");
+        command.arg("serve").arg(&path);
+        let process = ServerProcess::start(&command, directory, || {
+            TcpStream::connect(&address).is_ok()
+        })?;
+        Ok(Self {
+            address,
+            _process: process,
+        })
     }
 
     /// Puts images into `repository` of a registry that is open, or writes them where one keeps its data.

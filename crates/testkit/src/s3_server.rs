@@ -1,16 +1,14 @@
 //! A real S3 server on loopback: SeaweedFS, with credentials, on ports that were free.
 //!
-//! Its program is `$CDH_TEST_WEED` or `weed` on the path; `cargo xtask test` installs it. It dies with
-//! who started it, whatever becomes of that process: a shell waits for the end of its standard input.
+//! Its program is `$CDH_TEST_WEED` or `weed` on the path; `cargo xtask test` installs it.
 
-use std::io::{self, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-/// How long the server may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::ServerProcess;
+use crate::server_process::on_free_ports;
 
 /// Who may do everything.
 pub const ADMIN: S3Keys = S3Keys {
@@ -30,15 +28,6 @@ const IDENTITIES: &str = r#"{"identities":[
 {"name":"reader","credentials":[{"accessKey":"AKIATESTREADER","secretKey":"testreadersecret"}],
  "actions":["Read:shelf","List:shelf"]}]}"#;
 
-/// Waits for the end of its standard input, which is the end of us. SIGTERM would take 26 seconds.
-/// Nobody is left then who would remove its data; a word before the end says that somebody is.
-const SCRIPT: &str = r#"
-data=$1; shift
-"$@" < /dev/null > "$data/log" 2>&1 &
-server=$!
-if read -r word; then kill -9 $server; else kill -9 $server; rm -rf "$data"; fi
-"#;
-
 /// What one logs in with.
 #[derive(Clone, Copy, Debug)]
 pub struct S3Keys {
@@ -50,18 +39,19 @@ pub struct S3Keys {
 
 /// The running server.
 pub struct S3Server {
-    /// `None` for a server that somebody else has started.
+    /// `None` for a server that another process has started.
     program: Option<PathBuf>,
     directory: tempfile::TempDir,
-    /// Master, volume, filer, S3.
-    ports: [u16; 4],
-    guardian: Option<Child>,
+    ports: Ports,
+    process: Option<ServerProcess>,
 }
 
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
+#[derive(Clone, Copy)]
+struct Ports {
+    master: u16,
+    volume: u16,
+    filer: u16,
+    s3: u16,
 }
 
 impl S3Server {
@@ -93,23 +83,36 @@ impl S3Server {
     /// When it does not start.
     #[must_use]
     pub fn start_program(program: PathBuf) -> Self {
-        let mut server = Self {
-            program: Some(program),
-            directory: tempfile::tempdir().expect("a directory for the S3 server"),
-            ports: free_ports().expect("free ports"),
-            guardian: None,
-        };
-        server.restart();
-        server
+        let server = on_free_ports(|[master, volume, filer, s3]: [u16; 4]| {
+            let mut server = Self {
+                program: Some(program.clone()),
+                directory: tempfile::tempdir()?,
+                ports: Ports {
+                    master,
+                    volume,
+                    filer,
+                    s3,
+                },
+                process: None,
+            };
+            server.try_restart()?;
+            Ok(server)
+        });
+        server.unwrap_or_else(|error| panic!("the S3 server does not start: {error}"))
     }
 
-    /// Somebody else's, which runs already and does not check keys.
+    /// A server that runs already and does not check keys.
     fn elsewhere(port: u16) -> Self {
         Self {
             program: None,
             directory: tempfile::tempdir().expect("a directory"),
-            ports: [0, 0, 0, port],
-            guardian: None,
+            ports: Ports {
+                master: 0,
+                volume: 0,
+                filer: 0,
+                s3: port,
+            },
+            process: None,
         }
     }
 
@@ -134,17 +137,22 @@ impl S3Server {
     /// # Panics
     /// When it does not start.
     pub fn restart(&mut self) {
+        let outcome = self.try_restart();
+        outcome.unwrap_or_else(|error| panic!("the S3 server does not start: {error}"));
+    }
+
+    fn try_restart(&mut self) -> io::Result<()> {
         self.kill();
-        let Some(program) = &self.program else { return };
+        let Some(program) = &self.program else {
+            return Ok(());
+        };
         let data = self.directory.path();
-        std::fs::write(data.join("s3.json"), IDENTITIES).expect("the server's identities");
-        let [master, volume, filer, s3] = self.ports;
-        let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "guardian"]);
-        command.arg(data).arg(program).arg("server");
+        std::fs::write(data.join("s3.json"), IDENTITIES)?;
+        let mut command = Command::new(program);
+        command.arg("server");
         command.arg(format!("-dir={}", data.display()));
         command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]);
-        // Services that nobody asked for have ports that are not free on every machine.
+        // Services that no test uses have ports that are not free on every machine.
         command.args([
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
@@ -153,42 +161,30 @@ impl S3Server {
         command.args(["-master.volumeSizeLimitMB=1024", "-volume.max=200"]);
         command.arg(format!("-s3.config={}", data.join("s3.json").display()));
         for (name, port) in [
-            ("master.port", master),
-            ("volume.port", volume),
-            ("filer.port", filer),
-            ("s3.port", s3),
+            ("master.port", self.ports.master),
+            ("volume.port", self.ports.volume),
+            ("filer.port", self.ports.filer),
+            ("s3.port", self.ports.s3),
         ] {
             command.arg(format!("-{name}={port}"));
         }
         // What it encrypts objects with that ask for SSE-S3.
         command.env("WEED_S3_SSE_KEY", "cdh-tests");
-        let child = command.stdin(Stdio::piped()).spawn();
-        self.guardian = Some(child.expect("sh runs"));
-        let begun = Instant::now();
-        while !self.answers() {
-            let is_dead = self.log().contains("goroutine ");
-            assert!(
-                begun.elapsed() < PATIENCE && !is_dead,
-                "the S3 server does not start: {}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        let process = ServerProcess::start(&command, data, || self.answers())?;
+        self.process = Some(process);
+        Ok(())
     }
 
     /// Ends it as a power cut would.
     pub fn kill(&mut self) {
-        if let Some(mut guardian) = self.guardian.take() {
-            if let Some(mut word) = guardian.stdin.take() {
-                let _ = word.write_all(b"keep\n");
-            }
-            let _ = guardian.wait();
-        }
+        self.process = None;
     }
 
     /// An object that does not exist is refused by all that stands behind the S3 port.
     fn answers(&self) -> bool {
-        let [_, volume, filer, s3] = self.ports;
+        let Ports {
+            volume, filer, s3, ..
+        } = self.ports;
         let get = |port: u16| {
             let endpoint = format!("http://127.0.0.1:{port}");
             crate::http_get(&endpoint, "/cdh-test/none")
@@ -200,14 +196,10 @@ impl S3Server {
             && TcpStream::connect(("127.0.0.1", volume)).is_ok()
     }
 
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
-    }
-
     /// The port that speaks S3.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.ports[3]
+        self.ports.s3
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -225,22 +217,4 @@ fn program() -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;
     let mut found = std::env::split_paths(&paths).map(|path: PathBuf| path.join("weed"));
     found.find(|path: &PathBuf| Path::is_file(path))
-}
-
-/// Ports of which also those 10,000 above are free: the server uses them for itself.
-fn free_ports() -> io::Result<[u16; 4]> {
-    let mut held = Vec::new();
-    let mut ports = Vec::new();
-    while ports.len() < 4 {
-        let any = TcpListener::bind(("127.0.0.1", 0))?;
-        // From the system's range, which begins at 32,768, to one that has room above.
-        let port = any.local_addr()?.port() / 2 + 4_000;
-        let pair = TcpListener::bind(("127.0.0.1", port))
-            .and_then(|low| Ok((low, TcpListener::bind(("127.0.0.1", port + 10_000))?)));
-        if let Ok(pair) = pair {
-            held.push(pair);
-            ports.push(port);
-        }
-    }
-    ports.try_into().map_err(|_| io::ErrorKind::Other.into())
 }

@@ -126,7 +126,9 @@ impl Containerd {
         let path = root.join("containerd.toml");
         fs::write(&path, config).unwrap();
         let log = fs::File::create(root.join("containerd.log")).unwrap();
-        let daemon = Command::new("containerd")
+        // Not a `ServerProcess`: that removes the directory if the test is killed, and pods have directories
+        // of the host mounted below it.
+        let mut daemon = Command::new("containerd")
             .arg("--config")
             .arg(&path)
             .stdout(Stdio::null())
@@ -147,7 +149,14 @@ impl Containerd {
             };
             match runtime.block_on(connect) {
                 Ok(client) => break client,
-                Err(error) => assert!(Instant::now() < deadline, "containerd: {error}"),
+                Err(error) => {
+                    let is_dead = daemon.try_wait().unwrap().is_some();
+                    let log = fs::read_to_string(root.join("containerd.log")).unwrap_or_default();
+                    assert!(
+                        !is_dead && Instant::now() < deadline,
+                        "containerd does not start: {error}\n{log}"
+                    );
+                }
             }
             std::thread::sleep(Duration::from_millis(50));
         };

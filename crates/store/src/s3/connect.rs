@@ -26,8 +26,7 @@ use aws_smithy_runtime_api::client::http::{
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::S3Keys;
-use crate::StoreError;
+use crate::{S3Keys, StoreError};
 
 /// A machine that does not take the connection within this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -31,22 +31,15 @@ use jiff::Timestamp;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::ship::differs;
-use crate::{Listed, Listing, ObjectKey, ObjectStat, Receipt, ShipError, Store, StoreError};
+use crate::{
+    Listed, Listing, ObjectKey, ObjectStat, Receipt, S3Keys, ShipError, Store, StoreError,
+};
 use checksum::{bare_etag, crc64_header, parse_crc64};
 use connect::S3Options;
 use problem::{Refusal, sorted};
 
 /// Signed links cannot last longer (Signature Version 4).
 const LONGEST_LINK: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Credentials that do not come from the standard chain.
-#[derive(Clone)]
-pub struct S3Keys {
-    /// Access key id.
-    pub access: String,
-    /// Secret access key.
-    pub secret: String,
-}
 
 /// A store in a bucket.
 pub struct S3Store {

@@ -1,0 +1,172 @@
+//! All tests of the workspace, with a summary of every test binary in the last line.
+
+use std::fmt;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::progress::{self, Steps, Streams, spoken};
+use crate::{build, charts, python, tools};
+
+/// The tests ran, and not all of them passed; everything about it was printed.
+#[derive(Debug)]
+pub(crate) struct TestsFailed(pub(crate) ExitCode);
+
+impl fmt::Display for TestsFailed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("tests failed")
+    }
+}
+
+impl std::error::Error for TestsFailed {}
+
+/// Runs them; `arguments` go to `cargo test`.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let begun = Instant::now();
+    let mut steps = Steps::new(5);
+    steps.begin("installing what the tests need, with apt-get and pip");
+    tools::require(&["cc", "g++", "gdb", "unzip", "zstd"])?;
+    tools::wish(&["dwz", "musl-gcc", "xz", "docker-registry", "htpasswd", "openssl"]);
+    // Pods are tested where there is a container runtime.
+    if let Err(error) = tools::offer(&["containerd", "runc"]) {
+        println!("SKIPPED: pods are not tested: {error:#}");
+    }
+    let (weed, prometheus) = (python::weed(), python::prometheus());
+    steps.begin("checking the Helm chart");
+    let mut tally = Tally::default();
+    if let Err(error) = charts::check(charts::Snapshots::Compare) {
+        eprintln!("error: {error:#}");
+        tally.failed += 1;
+    }
+    steps.begin("building the static handler (2 minutes on 2 cores the first time)");
+    let handler = build::handler()?;
+    steps.begin("building the tests (8 minutes on 2 cores the first time)");
+    let test = |words: &[&str]| {
+        let mut test = build::cargo();
+        test.args(["test", "--workspace"]).args(words).args(arguments);
+        test
+    };
+    progress::cargo(&mut test(&["--no-run"]), "building the tests")?;
+    steps.begin("running the tests (6 minutes on 2 cores)");
+    // One binary that fails keeps none of the others from running.
+    let mut test = test(&["--no-fail-fast"]);
+    if let Some(weed) = weed {
+        test.env("CDH_TEST_WEED", weed);
+    }
+    if let Some(packages) = prometheus {
+        test.env("CDH_TEST_PROMETHEUS", packages);
+    }
+    test.env("CDH_TEST_HANDLER", handler);
+    let status = progress::watch(&mut test, "running the tests", Streams::Merged, |line| {
+        tally.see(line);
+    })?;
+    tally.end_binary();
+    for binary in &tally.broken {
+        println!("ended without a result: {binary}");
+    }
+    println!("{}", tally.summary(begun.elapsed()));
+    match status.code() {
+        Some(0) if tally.failed == 0 => Ok(()),
+        code => {
+            let code = code.and_then(|code| u8::try_from(code).ok());
+            let code = code.filter(|code| *code != 0).unwrap_or(1);
+            Err(TestsFailed(ExitCode::from(code)).into())
+        }
+    }
+}
+
+/// What the test binaries said so far.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// The binary that runs and has not said its result yet.
+    running: Option<String>,
+    /// Binaries that ended without one; each counts as a failure.
+    broken: Vec<String>,
+}
+
+impl Tally {
+    /// Reads a line of `cargo test`.
+    fn see(&mut self, line: &str) {
+        if let Some(binary) = line.strip_prefix("     Running ") {
+            self.end_binary();
+            self.running = Some(binary.to_owned());
+        } else if line.trim_start().starts_with("Doc-tests ") {
+            // Doctests have a result for each kind, and none where there are none.
+            self.end_binary();
+        } else if let Some((_, result)) = line.split_once("test result: ") {
+            self.running = None;
+            let count = |what: &str| -> u64 {
+                let mut parts = result.split([';', '.']).map(str::trim);
+                let number = parts.find_map(|part| part.strip_suffix(what)?.trim().parse().ok());
+                number.unwrap_or(0)
+            };
+            self.passed += count("passed");
+            self.failed += count("failed");
+            self.skipped += count("ignored");
+        }
+    }
+
+    /// Counts the binary that was running as broken if it said no result.
+    fn end_binary(&mut self) {
+        if let Some(binary) = self.running.take() {
+            self.failed += 1;
+            self.broken.push(binary);
+        }
+    }
+
+    /// The duration, and a last line that programs read.
+    fn summary(&self, took: Duration) -> String {
+        let (passed, failed, skipped) = (self.passed, self.failed, self.skipped);
+        format!(
+            "\ntests ended after {}\n{passed} passed, {failed} failed, {skipped} skipped",
+            spoken(took)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(output: &str) -> Tally {
+        let mut tally = Tally::default();
+        output.lines().for_each(|line| tally.see(line));
+        tally.end_binary();
+        tally
+    }
+
+    #[test]
+    fn summary_adds_up_all_test_binaries_and_doctests() {
+        let tally = tally(
+            "     Running unittests src/main.rs (target/debug/deps/cdh-1)\n\
+             test one ... ok\n\
+             test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.12s\n\
+             \x20    Running tests/cli.rs (target/debug/deps/cli-2)\n\
+             test result: FAILED. 7 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 9.00s\n\
+             error: 1 target failed:\n    `-p cdh --test cli`\n\
+             \x20  Doc-tests cdh_store\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+             test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s\n",
+        );
+        assert_eq!(
+            tally.summary(Duration::from_secs(247)),
+            "\ntests ended after 4 min 7 s\n22 passed, 2 failed, 1 skipped"
+        );
+    }
+
+    #[test]
+    fn summary_counts_a_binary_that_dies_as_a_failure_and_names_it() {
+        let tally = tally(
+            "     Running tests/a.rs (deps/a)\ntest one ... ok\nerror: test failed (signal: 6)\n\
+             \x20    Running tests/b.rs (deps/b)\n\
+             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n\
+             \x20    Running tests/c.rs (deps/c)\n",
+        );
+        assert_eq!(tally.broken, ["tests/a.rs (deps/a)", "tests/c.rs (deps/c)"]);
+        assert_eq!((tally.passed, tally.failed), (1, 2));
+    }
+}
