@@ -17,7 +17,7 @@ pub enum StoreError {
         path: String,
     },
     /// There is no such bucket.
-    #[error("there is no bucket behind {place}")]
+    #[error("bucket does not exist: {place}")]
     NoBucket {
         /// Which store.
         place: String,
@@ -181,7 +181,8 @@ impl StoreError {
                  AWS_SECRET_ACCESS_KEY, or name a profile with `?profile=NAME` in the store's URL"
             }
             Self::NoBucket { .. } => {
-                "check its name and `?endpoint=URL`; `aws s3 ls` lists the buckets, `aws s3 mb` makes one"
+                "check its name and `?endpoint=URL`, or create it with `aws s3 mb s3://BUCKET` (`aws s3 ls` lists \
+                 the buckets; cdh never creates one)"
             }
             Self::Credentials { .. } => {
                 "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, with \

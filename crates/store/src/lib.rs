@@ -67,6 +67,17 @@ pub trait Store: Send + Sync {
     /// For people: `directory /var/lib/cdh/store`.
     fn describe(&self) -> String;
 
+    /// Checks that the store can be used, without writing to it: that its bucket or directory exists and
+    /// that the server accepts the credentials.
+    ///
+    /// # Errors
+    /// [`StoreError::NoBucket`] or [`StoreError::NotFound`] when it does not exist,
+    /// [`StoreError::Denied`] when it may not be listed (writing may still be allowed), or why it
+    /// cannot be reached.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Stores exactly `len` bytes of `body`; afterwards they are durable, before that invisible.
     ///
     /// # Errors
