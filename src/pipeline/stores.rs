@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use cdh_store::{
-    Catalog, DirectoryStore, DumpSummary, ManifestCache, ResolveError, S3Keys, Store,
-    StoreError, StoreUrl,
+    Catalog, DirectoryStore, DumpSummary, ManifestCache, ResolveError, S3Keys, Store, StoreError,
+    StoreUrl,
 };
 
 use crate::render::terminal_line;

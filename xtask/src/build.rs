@@ -44,7 +44,11 @@ pub(crate) fn handler() -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("CDH_TEST_HANDLER") {
         return Ok(given.into());
     }
-    static_program("handler", "handler", &["-p", "cdh-agent", "--bin", "cdh-handler"])
+    static_program(
+        "handler",
+        "handler",
+        &["-p", "cdh-agent", "--bin", "cdh-handler"],
+    )
 }
 
 /// How much time the compiler takes.
@@ -89,7 +93,13 @@ pub(crate) fn cdh() -> Result<PathBuf> {
 pub(crate) fn demo(directory: &Path) -> Result<()> {
     let mut build = cargo();
     build.args(["build", "-p", "cdh", "-p", "cdh-agent"]);
-    build.args(["--no-default-features", "--bin", "cdh", "--bin", "cdh-handler"]);
+    build.args([
+        "--no-default-features",
+        "--bin",
+        "cdh",
+        "--bin",
+        "cdh-handler",
+    ]);
     progress::cargo(&mut build, "building cdh and its handler")?;
     for name in ["cdh", "cdh-handler"] {
         // Moved: a `cdh` without buckets is not what others expect where cargo puts programs.

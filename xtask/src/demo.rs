@@ -48,7 +48,10 @@ pub(crate) fn run() -> Result<()> {
         read_settings()? == before,
         "the kernel's settings are not what they were: {before:?}"
     );
-    println!("the kernel's settings are restored: core_pattern = {}", before[1]);
+    println!(
+        "the kernel's settings are restored: core_pattern = {}",
+        before[1]
+    );
     steps.begin("listing and explaining");
     demo.show_command(&["ls"])?;
     demo.show_command(&["info", "latest"])?;
@@ -68,7 +71,10 @@ pub(crate) fn run() -> Result<()> {
 /// What the demo will do and install.
 fn announce(kept: &Path, is_first: bool) {
     eprintln!("The demo crashes three programs, captures their cores, and explains them.");
-    eprintln!("It writes to {}, and restores what it changes in the kernel.", kept.display());
+    eprintln!(
+        "It writes to {}, and restores what it changes in the kernel.",
+        kept.display()
+    );
     if is_first {
         eprintln!("The first time it takes about 4 minutes on 2 cores, later about 10 seconds.");
     }
@@ -76,8 +82,12 @@ fn announce(kept: &Path, is_first: bool) {
     if !missing.is_empty() {
         let (names, packages) = (missing.join(", "), tools::packages_of(&missing).join(" "));
         match tools::is_root() {
-            true => eprintln!("{names} is missing: `apt-get install {packages}` runs when it is needed."),
-            false => eprintln!("{names} is missing and will be needed: `sudo apt install {packages}`."),
+            true => eprintln!(
+                "{names} is missing: `apt-get install {packages}` runs when it is needed."
+            ),
+            false => {
+                eprintln!("{names} is missing and will be needed: `sudo apt install {packages}`.")
+            }
         }
     }
 }
@@ -86,7 +96,9 @@ fn announce(kept: &Path, is_first: bool) {
 fn next_commands(kept: &Path) -> Result<String> {
     let kept = kept.canonicalize()?;
     let quoted = |path: &Path| -> Result<String> {
-        let path = path.to_str().context("the target directory's name is not UTF-8")?;
+        let path = path
+            .to_str()
+            .context("the target directory's name is not UTF-8")?;
         Ok(format!("'{}'", path.replace('\'', r"'\''")))
     };
     let (store, directory) = (quoted(&kept.join("store"))?, quoted(&kept)?);
@@ -190,7 +202,9 @@ impl Demo {
             for _ in 0..600 {
                 let entries = fs::read_dir(self.node.path().join("state/spool"))?;
                 let names = entries.flatten().map(|entry| entry.file_name());
-                let names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+                let names: Vec<_> = names
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .collect();
                 if !names.iter().any(|name| name.contains(".partial")) {
                     let sealed = names.iter().filter(|name| name.len() == 36);
                     return Ok(sealed.count());

@@ -131,7 +131,10 @@ enum Target {
 fn send_lines(target: Target, pipe: impl Read, to: &Sender<(Target, Vec<u8>)>) {
     let mut pipe = BufReader::new(pipe);
     let mut line = Vec::new();
-    while pipe.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+    while pipe
+        .read_until(b'\n', &mut line)
+        .is_ok_and(|count| count > 0)
+    {
         if to.send((target, std::mem::take(&mut line))).is_err() {
             return;
         }
@@ -164,7 +167,12 @@ mod tests {
 
     #[test]
     fn spoken_duration_has_minutes_only_from_one_on() {
-        for (seconds, text) in [(0, "0 s"), (59, "59 s"), (60, "1 min 0 s"), (247, "4 min 7 s")] {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min 0 s"),
+            (247, "4 min 7 s"),
+        ] {
             assert_eq!(spoken(Duration::from_secs(seconds)), text);
         }
     }

@@ -27,7 +27,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut steps = Steps::new(5);
     steps.begin("installing what the tests need, with apt-get and pip");
     tools::require(&["cc", "g++", "gdb", "unzip", "zstd"])?;
-    tools::wish(&["dwz", "musl-gcc", "xz", "docker-registry", "htpasswd", "openssl"]);
+    tools::wish(&[
+        "dwz",
+        "musl-gcc",
+        "xz",
+        "docker-registry",
+        "htpasswd",
+        "openssl",
+    ]);
     // Pods are tested where there is a container runtime.
     if let Err(error) = tools::offer(&["containerd", "runc"]) {
         println!("SKIPPED: pods are not tested: {error:#}");
@@ -44,7 +51,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     steps.begin("building the tests (8 minutes on 2 cores the first time)");
     let test = |words: &[&str]| {
         let mut test = build::cargo();
-        test.args(["test", "--workspace"]).args(words).args(arguments);
+        test.args(["test", "--workspace"])
+            .args(words)
+            .args(arguments);
         test
     };
     progress::cargo(&mut test(&["--no-run"]), "building the tests")?;

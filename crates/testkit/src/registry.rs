@@ -318,9 +318,8 @@ impl DockerRegistry {
         fs::write(&path, config)?;
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&path);
-        let process = ServerProcess::start(&command, directory, || {
-            TcpStream::connect(&address).is_ok()
-        })?;
+        let process =
+            ServerProcess::start(&command, directory, || TcpStream::connect(&address).is_ok())?;
         Ok(Self {
             address,
             _process: process,

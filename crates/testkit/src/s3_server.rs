@@ -6,9 +6,13 @@ use std::io;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::ServerProcess;
 use crate::server_process::on_free_ports;
+
+/// How long a new bucket may take to appear.
+const BUCKET_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who may do everything.
 pub const ADMIN: S3Keys = S3Keys {
@@ -132,7 +136,7 @@ impl S3Server {
             return;
         }
         // Without a signature: a bucket is a directory of the filer.
-        let filer = format!("http://127.0.0.1:{}", self.ports[2]);
+        let filer = format!("http://127.0.0.1:{}", self.ports.filer);
         let made = crate::http_proxy::http_post(&filer, &format!("/buckets/{name}/"));
         let (status, body) = made.expect("the filer answers");
         assert!(
@@ -141,7 +145,7 @@ impl S3Server {
             String::from_utf8_lossy(&body)
         );
         // The S3 gateway hears of it from the filer a moment later.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + BUCKET_PATIENCE;
         while !self.has_bucket(name) {
             assert!(
                 Instant::now() < deadline,
@@ -154,8 +158,7 @@ impl S3Server {
     /// Whether the server has a bucket of this name.
     #[must_use]
     pub fn has_bucket(&self, name: &str) -> bool {
-        let [_, _, filer, _] = self.ports;
-        let endpoint = format!("http://127.0.0.1:{filer}");
+        let endpoint = format!("http://127.0.0.1:{}", self.ports.filer);
         crate::http_get(&endpoint, &format!("/buckets/{name}/"))
             .is_ok_and(|(status, _)| status == 200)
     }
