@@ -16,6 +16,7 @@ mod list;
 mod style;
 mod sysroot;
 mod table;
+mod top_frame;
 mod units;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
@@ -36,4 +37,5 @@ pub use style::{Style, Tone};
 pub use sysroot::{
     SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,
 };
+pub use top_frame::top_frame;
 pub use units::{bytes, percent};
