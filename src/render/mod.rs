@@ -27,7 +27,7 @@ pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::terminal_line;
 #[allow(unused_imports)]
 pub use frame::frame_line;
-pub use groups::{DumpFacts, Group, GroupImage, TIMES, groups_json, groups_text, pod_owner};
+pub use groups::{DumpFacts, Group, TIMES, groups_json, groups_text, pod_owner};
 pub use image::short_image;
 pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]

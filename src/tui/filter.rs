@@ -13,6 +13,7 @@ use cdh_store::{DumpSummary, Query};
 use jiff::Timestamp;
 
 use crate::query::{TERMS, add_term};
+use crate::render::terminal_line;
 use crate::report::tell;
 
 /// A filter that was understood.
@@ -140,8 +141,9 @@ impl Filter {
                     None => (flag, pieces.next_if(|next| !next.starts_with("--"))),
                 };
                 parts.push((name.to_owned(), Some(value.unwrap_or_default().to_owned())));
-            } else if let Some((name, value)) =
-                piece.split_once(':').filter(|(name, _)| is_term(name))
+            } else if let Some((name, value)) = piece
+                .split_once(':')
+                .filter(|pair| is_term(pair.0) || looks_like_a_term(*pair))
             {
                 parts.push((name.to_owned(), Some(value.to_owned())));
             } else {
@@ -168,12 +170,15 @@ impl Filter {
     }
 
     fn term(&mut self, name: &str, value: &str, now: Timestamp, open: bool) {
-        let name = TERMS
+        let found = TERMS
             .iter()
             .map(|(known, _)| *known)
             .find(|known| *known == name || short(known) == name);
-        let Some(name) = name else {
-            self.problem = Some("no such term; tab completes".to_owned());
+        let Some(name) = found else {
+            let name = terminal_line(name);
+            let terms: Vec<&str> = TERMS.iter().map(|(known, _)| *known).collect();
+            let terms = terms.join(", ");
+            self.problem = Some(format!("unknown term \"{name}\"; terms: {terms}"));
             return;
         };
         if value.is_empty() && name != "truncated" {
@@ -211,6 +216,15 @@ impl Filter {
     pub fn needs_facts(&self) -> bool {
         self.query.needs_manifest()
     }
+}
+
+/// Whether somebody meant a term by `name:value`. `std::vec`, `10:30`, `a/b:c` and a `word:` that is still
+/// being typed are words.
+fn looks_like_a_term((name, value): (&str, &str)) -> bool {
+    !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphabetic())
+        && !value.is_empty()
+        && !value.starts_with(':')
 }
 
 fn is_term(name: &str) -> bool {
@@ -301,6 +315,30 @@ mod tests {
         ] {
             assert!(!matches(text, false), "{text}");
         }
+    }
+
+    #[test]
+    fn filter_names_unknown_terms_and_takes_other_colons_as_words() {
+        let problem = |text: &str| Filter::parse(text, Timestamp::UNIX_EPOCH, false).problem;
+        let said = problem("worker foo:bar").unwrap();
+        assert!(
+            said.starts_with("unknown term \"foo\"; terms: namespace, pod, exe, image"),
+            "{said}"
+        );
+        assert!(problem("--foo bar").unwrap().contains("\"foo\""));
+        for text in [
+            "std::vec",
+            "foo:",
+            ":bar",
+            "10:30",
+            "a/b:c",
+            "x-y:z",
+            "image:shop/api:1.4.2",
+        ] {
+            assert_eq!(problem(text), None, "{text}");
+        }
+        // What is not understood does not filter.
+        assert!(matches("worker foo:bar", false) && !matches("indexer foo:bar", false));
     }
 
     #[test]

@@ -210,8 +210,29 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
     field(&mut text, "node", &manifest.node.to_string());
     if let Some(image) = &manifest.image {
         field(&mut text, "image", &image.reference);
+        let release = image.release();
+        let version = image.version.as_deref();
+        let named = [
+            ("release", release),
+            // The tag is the release; the label may say something else.
+            ("version label", version.filter(|_| version != release)),
+            ("revision", image.revision.as_deref()),
+            ("image name", image.name.as_deref()),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                field(&mut text, name, value);
+            }
+        }
     }
     if let Some(workload) = &manifest.workload {
+        if let Some(owner) = &workload.owner {
+            field(
+                &mut text,
+                "owner",
+                &format!("{} {}", owner.kind, owner.name),
+            );
+        }
         let named = [
             ("namespace", &workload.namespace),
             ("pod", &workload.pod),
@@ -223,6 +244,9 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
             if let Some(value) = value {
                 field(&mut text, name, value);
             }
+        }
+        for (name, value) in &workload.labels {
+            field(&mut text, &format!("label {name}"), value);
         }
         for (name, value) in &workload.extra {
             flatten(&mut text, name, value, 0);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cdh_bundle::{ImageRef, Manifest, ProcessFacts, RawText, SignalFacts, Workload};
+use cdh_bundle::{ImageRef, Manifest, ProcessFacts, RawText, SignalFacts, Workload, WorkloadOwner};
 use cdh_elfcore::{Avma, FileOffset, Machine, Mapping, Registers, Segment, Svma, Thread};
 use cdh_store::DumpSummary;
 use cdh_symbolize::{
@@ -281,8 +281,13 @@ fn facts(dump: &DumpSummary) -> Facts {
         dump.exe,
         dump.size.unwrap_or(0) % 3
     );
+    // Of one in three images the tag is known.
+    let release = (dump.size.unwrap_or(0) % 3 == 1).then(|| format!("{}:1.4.2", dump.exe));
     Facts {
-        image: Some(ImageRef::by_digest(image)),
+        image: Some(ImageRef {
+            name: release,
+            ..ImageRef::by_digest(image)
+        }),
         owner: None,
         node: Some(format!("node-{}", dump.size.unwrap_or(0) % 4)),
         kube_node: None,
@@ -318,6 +323,10 @@ pub(crate) fn opened(dump: &DumpSummary) -> Opened {
             namespace: dump.namespace.clone(),
             pod: dump.pod.clone(),
             container: Some("main".to_owned()),
+            owner: Some(WorkloadOwner {
+                kind: "Deployment".to_owned(),
+                name: format!("{}-{}", dump.namespace.as_deref().unwrap_or("x"), dump.exe),
+            }),
             extra: [(
                 "labels".to_owned(),
                 serde_json::json!({"app": "shop", "tier": "web"}),
