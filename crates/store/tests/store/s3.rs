@@ -6,7 +6,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
-use cdh_store::{Flow, S3Keys, S3Store, ship_resumable};
+use cdh_bundle::BundleWriter;
+use cdh_store::{FirstSeenWriter, Flow, S3Keys, S3Store, ShipOptions, Shipped};
 use cdh_testkit::{ADMIN, Deed, HttpProxy, READER, Request, S3Server};
 
 use std::error::Error;
@@ -171,6 +172,20 @@ fn server_that_ignores_conditions_and_has_no_checksums_is_read_back() {
     let error = store.put(&shipped.key, &mut other.as_slice(), bundle.len());
     assert!(matches!(error, Err(StoreError::Conflict { .. })));
     assert_eq!(ship(&store, &bundle).unwrap(), shipped);
+}
+
+fn ship_resumable(
+    store: &S3Store,
+    bundle: &BundleWriter,
+    journal: &Path,
+    flow: &dyn Fn(usize) -> Flow,
+) -> Result<Shipped, ShipError> {
+    let options = ShipOptions {
+        journal,
+        flow,
+        first_seen: &FirstSeenWriter::default(),
+    };
+    cdh_store::ship_resumable(store, bundle, &options)
 }
 
 /// Ships a big dump past a proxy that does this, and again with patience as the shipper would;
