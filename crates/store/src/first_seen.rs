@@ -346,8 +346,15 @@ fn has_other_dump(store: &dyn Store, own: &ObjectKey) -> Result<bool, StoreError
 fn put(store: &dyn Store, key: &ObjectKey, dump: Option<&ObjectKey>) -> Result<(), StoreError> {
     let body = serde_json::json!({"schema": 1, "key": dump.map(ObjectKey::as_str)}).to_string();
     match store.put(key, &mut body.as_bytes(), body.len() as u64) {
+        // Not every server that says it has stored something has.
+        Ok(_) => match store.stat(key)? {
+            Some(_) => Ok(()),
+            None => Err(StoreError::NotFound {
+                path: key.to_string(),
+            }),
+        },
         // Another dump of the same second: the name is all that counts.
-        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(StoreError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }
