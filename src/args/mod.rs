@@ -469,6 +469,9 @@ pub struct TuiArgs {
     /// Leave the mouse to the terminal
     #[arg(long)]
     pub no_mouse: bool,
+    /// Refresh the list every so many seconds while idle; 0 turns it off [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub refresh: Option<u64>,
     /// Debugger that `d` starts
     #[arg(long, value_name = "PROGRAM", default_value = "gdb", value_hint = ValueHint::CommandName)]
     pub debugger: String,

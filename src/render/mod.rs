@@ -9,12 +9,14 @@ mod drops;
 mod escape;
 mod frame;
 mod groups;
+mod image;
 mod info;
 mod line;
 mod list;
 mod style;
 mod sysroot;
 mod table;
+mod top_frame;
 mod units;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
@@ -25,7 +27,8 @@ pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::terminal_line;
 #[allow(unused_imports)]
 pub use frame::frame_line;
-pub use groups::{DumpFacts, Group, TIMES, groups_json, groups_text, pod_owner};
+pub use groups::{DumpFacts, Group, GroupImage, TIMES, groups_json, groups_text, pod_owner};
+pub use image::short_image;
 pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};
@@ -34,4 +37,5 @@ pub use style::{Style, Tone};
 pub use sysroot::{
     SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,
 };
+pub use top_frame::top_frame;
 pub use units::{bytes, percent};

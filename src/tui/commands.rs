@@ -87,14 +87,19 @@ pub const COMMANDS: [CommandSpec; 17] = [
         Verb::Filter,
     ),
     command("gdb", "", "gdb on the selected dump", Verb::Gdb),
-    command("groups", "", "same crashes as one line", Verb::Groups),
+    command("groups", "", "group the same crashes", Verb::Groups),
     command("help", "", "the keys", Verb::Help),
     command("quit", "", "quit", Verb::Quit),
-    command("refresh", "", "list the store again", Verb::Refresh),
+    command(
+        "refresh",
+        "[SECONDS]",
+        "list the store again, or set how often that is done while idle; 0 turns it off",
+        Verb::Refresh,
+    ),
     command(
         "sort",
         "COLUMN",
-        "time, workload, exe, signal, verdict, size, top; twice turns it round",
+        "dumps: time, workload, exe, signal, verdict, size, top; groups: count, last, first, …; twice reverses",
         Verb::Sort,
     ),
     command(

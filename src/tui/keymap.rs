@@ -34,8 +34,10 @@ pub enum Action {
     First,
     Groups,
     Help,
+    Image,
     Last,
     Mark,
+    NewCrashes,
     Newer,
     NextDump,
     NextTab,
@@ -77,6 +79,7 @@ pub enum Action {
     ToggleMouse,
     Transfers,
     Up,
+    Versions,
     WordLeft,
     WordRight,
     Yes,
@@ -88,6 +91,8 @@ pub enum Action {
 pub enum Context {
     /// The list of dumps, and that of groups.
     Dumps,
+    /// One group: its images and workloads.
+    Group,
     /// One dump's tabs.
     Dump,
     /// Two dumps compared.
@@ -111,6 +116,7 @@ impl Context {
     fn chain(self) -> &'static [Self] {
         match self {
             Self::Dumps => &[Self::Dumps, Self::Lists, Self::Everywhere],
+            Self::Group => &[Self::Group, Self::Lists, Self::Everywhere],
             Self::Dump => &[Self::Dump, Self::Lists, Self::Everywhere],
             Self::Diff => &[Self::Diff, Self::Lists, Self::Everywhere],
             Self::Transfers => &[Self::Transfers, Self::Lists, Self::Everywhere],
@@ -127,6 +133,7 @@ impl Context {
     pub fn title(self) -> &'static str {
         match self {
             Self::Dumps => "Dumps and groups",
+            Self::Group => "One group",
             Self::Dump => "One dump",
             Self::Diff => "Two dumps compared",
             Self::Transfers => "Transfers",
@@ -140,8 +147,9 @@ impl Context {
 }
 
 /// All contexts, in the order of the help page.
-pub const CONTEXTS: [Context; 9] = [
+pub const CONTEXTS: [Context; 10] = [
     Context::Dumps,
+    Context::Group,
     Context::Dump,
     Context::Diff,
     Context::Transfers,

@@ -36,6 +36,8 @@ pub enum Msg {
     Page(RequestId, Vec<Row>),
     /// A listing ended.
     Listed(RequestId, Listing),
+    /// Dumps that a refresh found, or why it failed.
+    Refreshed(RequestId, Result<Vec<Row>, Told>),
     /// A long list was arranged.
     Arranged(RequestId, Result<Box<Arranged>, Told>),
     /// A long list was grouped, under this filter.
@@ -84,6 +86,8 @@ pub enum Fetched {
 pub enum Effect {
     /// List the store.
     List(RequestId),
+    /// List the newest dumps again; these are the ones that are known.
+    Refresh(RequestId, Rows),
     /// Arrange a long list.
     Arrange(RequestId, Box<Job>),
     /// Group a long list.

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use cdh_bundle::Manifest;
 use cdh_elfcore::Mapping;
-use cdh_symbolize::{Backtrace, Frame, ModuleStatus, Reason, Role};
+use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use super::model::{DumpView, Explained, Known, Opened, Stacks, Tab, Texts};
 use super::styled::{lines, plain, wrapped};
 use super::theme::Theme;
+pub use crate::render::top_frame;
 use crate::render::{
     self, BacktraceView, InfoView, Style, Tone, backtrace_text, bytes, info_text, terminal_line,
 };
@@ -177,33 +178,6 @@ pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
     let count = shown.iter().filter(|line| is_frame(line)).count();
     let thread = stacks.backtrace.threads.get(view.thread)?;
     thread.frames.get(count.saturating_sub(1))
-}
-
-/// In which frame it crashed, in a few words: the first that is no part of ending the process.
-#[must_use]
-pub fn top_frame(backtrace: &Backtrace) -> Option<String> {
-    let frames = &backtrace.threads.first()?.frames;
-    let is_program = |frame: &&Frame| frame.role(&backtrace.modules) == Role::Program;
-    // A wild address is no place: whoever called it is to blame.
-    let is_place = |frame: &&Frame| frame.function != Err(Reason::NoModule);
-    let somewhere = frames.iter().filter(is_program).find(is_place);
-    let frame = somewhere
-        .or_else(|| frames.iter().find(is_program))
-        .or(frames.first())?;
-    Some(terminal_line(&match (&frame.function, &frame.location) {
-        (Ok(function), Some(place)) => {
-            let file = place.file.rsplit('/').next().unwrap_or(&place.file);
-            format!("{} {file}:{}", function.name, place.line)
-        }
-        (Ok(function), None) => function.name.clone(),
-        (Err(_), _) => {
-            let module = frame.module.and_then(|index| backtrace.modules.get(index));
-            let path = module.map_or("??", |module| module.path.as_str());
-            let name = path.rsplit('/').next().unwrap_or(path);
-            let at = frame.svma.map_or(frame.pc.0, |svma| svma.0);
-            format!("{name}+{at:#x}")
-        }
-    }))
 }
 
 fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {

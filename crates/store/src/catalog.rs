@@ -380,7 +380,7 @@ impl<'s> Catalog<'s> {
 }
 
 /// How keys of this second begin: `dumps/2026-01-31/123456Z`.
-fn second(time: Timestamp) -> String {
+pub(crate) fn second(time: Timestamp) -> String {
     let at = TimeZone::UTC.to_datetime(time);
     let (date, hour, minute, second) = (at.date(), at.hour(), at.minute(), at.second());
     format!("{DUMPS}{date}/{hour:02}{minute:02}{second:02}Z")

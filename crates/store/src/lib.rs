@@ -31,6 +31,7 @@ mod key;
 mod legacy_key;
 mod manifest_cache;
 mod modules;
+mod newest;
 mod object;
 mod pages;
 mod query;

@@ -15,13 +15,13 @@ const PAGE: usize = 1024;
 
 /// Tells apart dumps from bundles without their manifests, in the order of keys.
 #[derive(Default)]
-struct Pairing {
+pub(crate) struct Pairing {
     /// Key of the last manifest, without `.manifest.json`.
     committed: String,
 }
 
 impl Pairing {
-    fn dump(&mut self, object: ListedObject) -> Option<DumpSummary> {
+    pub(crate) fn dump(&mut self, object: ListedObject) -> Option<DumpSummary> {
         if let Some(stem) = object.key.as_str().strip_suffix(".manifest.json") {
             stem.clone_into(&mut self.committed);
             return None;

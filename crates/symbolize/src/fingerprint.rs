@@ -10,6 +10,7 @@
 //! Worked example: `raise`, `abort`, `core::panicking::panic`, `app::parse::h1f…`, `app::main` becomes
 //! SHA-256 of `cdh 1\napp::parse\napp::main\n`, of which the first eight bytes are shown.
 
+mod own;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -250,7 +251,7 @@ impl Frame {
         let rules = Rules::get();
         match &self.function {
             _ if self.signal_handler => Role::Machinery,
-            Ok(function) => rules.role(&normalised(&function.name)),
+            Ok(function) => rules.role(&own::plain_name(&function.name)),
             // Without its debug file, libc's own frames around `raise` have no names.
             Err(_) => {
                 let path = self.module.and_then(|index| modules.get(index));

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
 use cdh_store::DumpSummary;
+use jiff::Timestamp;
 
 use super::{Session, guarded};
 use crate::pipeline;
-use crate::tui::model::{Facts, Listing, RequestId, Row};
+use crate::tui::model::{Facts, Listing, RequestId, Row, Rows};
 use crate::tui::msg::Msg;
 
 /// Sends pages until all are here, or another listing counts.
@@ -38,6 +39,26 @@ pub(super) fn list(
         Err(told) => Listing::Failed(told),
     };
     let _ = messages.send(Msg::Listed(request, listing));
+}
+
+/// Lists the newest dumps again, in a bounded number of requests.
+pub(super) fn refresh(
+    session: &Session,
+    request: RequestId,
+    known: &Rows,
+    messages: &Sender<Msg>,
+) {
+    if session.over.load(Ordering::SeqCst) {
+        return;
+    }
+    let found = guarded(|| {
+        let store = session.store()?;
+        pipeline::catalog(&session.settings, store.as_ref())
+            .since(known.refresh_since(Timestamp::now()))
+            .map_err(|error| pipeline::store_failure(error, "list"))
+    });
+    let rows = found.map(|dumps| dumps.into_iter().map(Row::new).collect());
+    let _ = messages.send(Msg::Refreshed(request, rows));
 }
 
 /// What the manifests of some dumps say of image and node.

@@ -172,6 +172,10 @@ impl Effects {
                 let list = move || listing::list(&session, request, &current, &messages);
                 std::thread::spawn(list);
             }
+            Effect::Refresh(request, known) => {
+                let work = move || listing::refresh(&session, request, &known, &messages);
+                self.errands.push_last(Box::new(work));
+            }
             Effect::Arrange(request, job) => {
                 let is_wanted = self.wants(0, request);
                 self.arrangers.push(Box::new(move || {

@@ -57,6 +57,7 @@ impl Desk {
             glyphs: Glyphs { ascii },
             place: place(),
             mouse: true,
+            refresh_seconds: 0,
         });
         let mut desk = Self {
             model,
@@ -256,6 +257,7 @@ impl Desk {
             Effect::Debug(..) => self.send(Msg::Returned(Ok(None))),
             Effect::Pager(_) | Effect::Suspend => self.send(Msg::Returned(Ok(None))),
             Effect::List(_)
+            | Effect::Refresh(..)
             | Effect::Cancel(_)
             | Effect::Copy(_)
             | Effect::Mouse(_)
