@@ -14,6 +14,7 @@ use cdh_bundle::{BundleReader, Manifest};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::first_seen::FIRST_SEEN;
 use crate::modules::MODULES;
 use crate::{
     DumpSummary, Listed, ListedObject, Listing, ManifestCache, ObjectKey, Query, ResolveError,
@@ -31,7 +32,13 @@ const WHOLE_ID: usize = 36;
 /// Where our dumps stand.
 pub(crate) const DUMPS: &str = "dumps/";
 /// Folders that hold no bundles of others.
-const OURS: [&str; 3] = [DUMPS, "drops/", MODULES];
+const OURS: [&str; 4] = [DUMPS, "drops/", FIRST_SEEN, MODULES];
+
+/// Whether this is in a folder of ours that holds no dumps, whatever its name looks like.
+pub(crate) fn holds_no_dumps(key: &str) -> bool {
+    let mut folders = OURS.iter().filter(|folder| **folder != DUMPS);
+    folders.any(|folder| key.starts_with(folder))
+}
 
 /// The dumps of a store.
 pub struct Catalog<'s> {
@@ -41,7 +48,7 @@ pub struct Catalog<'s> {
 
 /// Bundles that were listed, and manifests: only with both is a dump of ours there.
 #[derive(Default)]
-struct Found {
+pub(crate) struct Found {
     bundles: BTreeMap<ObjectKey, DumpSummary>,
     manifests: BTreeSet<ObjectKey>,
 }
@@ -60,6 +67,19 @@ impl Found {
             }
             self.bundles.insert(object.key, summary);
         }
+    }
+
+    /// All that were listed, committed or not.
+    pub(crate) fn bundles(&self) -> impl Iterator<Item = &DumpSummary> {
+        self.bundles.values()
+    }
+
+    /// Newest first.
+    pub(crate) fn sorted(&self, query: &Query) -> Vec<DumpSummary> {
+        let mut dumps: Vec<_> = self.matching(query).cloned().collect();
+        // Equal seconds keep an order that does not change from run to run.
+        dumps.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
+        dumps
     }
 
     fn matching(&self, query: &Query) -> impl Iterator<Item = &DumpSummary> {
@@ -99,7 +119,12 @@ impl<'s> Catalog<'s> {
     /// # Errors
     /// When the store cannot be listed, or a manifest that the query needs cannot be read.
     pub fn find(&self, query: &Query) -> Result<Vec<DumpSummary>, StoreError> {
-        let limit = query.limit.unwrap_or(usize::MAX);
+        let found = self.collect(query)?;
+        self.select(query, &found)
+    }
+
+    /// Lists what the query may ask for.
+    pub(crate) fn collect(&self, query: &Query) -> Result<Found, StoreError> {
         let narrowed = query.since.is_some() || query.until.is_some() || query.limit.is_some();
         let mut found = Found::default();
         match narrowed {
@@ -112,9 +137,17 @@ impl<'s> Catalog<'s> {
                 }
             }
         }
-        let mut dumps: Vec<_> = found.matching(query).cloned().collect();
-        // Equal seconds keep an order that does not change from run to run.
-        dumps.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
+        Ok(found)
+    }
+
+    /// What matches of it, newest first; reads manifests if the query needs them.
+    pub(crate) fn select(
+        &self,
+        query: &Query,
+        found: &Found,
+    ) -> Result<Vec<DumpSummary>, StoreError> {
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let mut dumps = found.sorted(query);
         if !query.needs_manifest() {
             dumps.truncate(limit);
             return Ok(dumps);
@@ -276,15 +309,7 @@ impl<'s> Catalog<'s> {
                 .and_then(|number| number.parse::<usize>().ok()),
         };
         if let Some(nth) = nth {
-            let query = Query {
-                limit: nth.checked_add(1),
-                ..Query::default()
-            };
-            return self
-                .find(&query)?
-                .into_iter()
-                .nth(nth)
-                .ok_or_else(not_found);
+            return self.nth_newest(nth)?.ok_or_else(not_found);
         }
         let wanted = reference.to_ascii_lowercase();
         let hex = |c: char| c.is_ascii_hexdigit() || c == '-';

@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::catalog::DUMPS;
+use crate::catalog::{DUMPS, holds_no_dumps};
 use crate::{Catalog, DumpSummary, Listed, ListedObject, Listing, StoreError};
 
 /// Dumps of a page: small enough for the first to come at once, large enough for a hundred thousand
@@ -50,6 +50,7 @@ impl Catalog<'_> {
             match listed {
                 Listed::Object(object) => here.extend(pairing.dump(object)),
                 Listed::Prefix(prefix) if prefix == DUMPS => {}
+                Listed::Prefix(prefix) if holds_no_dumps(&prefix) => {}
                 Listed::Prefix(prefix) => elsewhere.push(prefix),
             }
             ControlFlow::Continue(())
