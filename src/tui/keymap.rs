@@ -91,6 +91,8 @@ pub enum Action {
 pub enum Context {
     /// The list of dumps, and that of groups.
     Dumps,
+    /// What is different in that of groups.
+    Groups,
     /// One group: its images and workloads.
     Group,
     /// One dump's tabs.
@@ -116,6 +118,7 @@ impl Context {
     fn chain(self) -> &'static [Self] {
         match self {
             Self::Dumps => &[Self::Dumps, Self::Lists, Self::Everywhere],
+            Self::Groups => &[Self::Groups, Self::Dumps, Self::Lists, Self::Everywhere],
             Self::Group => &[Self::Group, Self::Lists, Self::Everywhere],
             Self::Dump => &[Self::Dump, Self::Lists, Self::Everywhere],
             Self::Diff => &[Self::Diff, Self::Lists, Self::Everywhere],
@@ -133,6 +136,7 @@ impl Context {
     pub fn title(self) -> &'static str {
         match self {
             Self::Dumps => "Dumps and groups",
+            Self::Groups => "Groups",
             Self::Group => "One group",
             Self::Dump => "One dump",
             Self::Diff => "Two dumps compared",
@@ -147,8 +151,9 @@ impl Context {
 }
 
 /// All contexts, in the order of the help page.
-pub const CONTEXTS: [Context; 10] = [
+pub const CONTEXTS: [Context; 11] = [
     Context::Dumps,
+    Context::Groups,
     Context::Group,
     Context::Dump,
     Context::Diff,
@@ -328,8 +333,13 @@ impl Keymap {
     #[must_use]
     pub fn footer(&self, context: Context) -> Vec<(String, String)> {
         let all = context.chain().iter().flat_map(|part| self.bindings(*part));
+        let mut seen = Vec::new();
         let shown = all.filter_map(|binding| {
             let key = binding.keys.first()?;
+            if seen.contains(&binding.action) {
+                return None;
+            }
+            seen.push(binding.action);
             Some((key.name(), binding.footer.clone()?))
         });
         shown.collect()
@@ -384,7 +394,10 @@ mod tests {
                             .iter()
                             .take(index)
                             .flat_map(|part| map.bindings(*part));
-                        !above.clone().any(|other| other.keys.contains(key))
+                        let is_other = |other: &Binding| other.action != binding.action;
+                        !above
+                            .clone()
+                            .any(|other| other.keys.contains(key) && is_other(other))
                     });
                     assert!(reachable, "{context:?}: {:?}", binding.action);
                 }

@@ -149,7 +149,7 @@ pub fn group_columns(width: u16) -> [u16; 9] {
     };
     let (first, exe, images) = match width {
         ROOMY.. => (8, 16, width / 6),
-        _ => (7, 11, 0),
+        _ => (8, 11, 0),
     };
     let fixed = [6, 5, first, trend, exe, 7, images];
     // The mark, and a blank before each column but the first.
@@ -210,7 +210,7 @@ mod tests {
             let shown = rooms.iter().filter(|room| **room > 0).count();
             let used = rooms.iter().sum::<u16>() + u16::try_from(shown).unwrap();
             assert_eq!(used, width);
-            assert!(rooms[2] >= 7, "{width}: `NEW 23h` is cut");
+            assert!(rooms[2] >= 8, "{width}: `119m NEW` is cut");
         }
         assert_eq!(group_column_at(80, 1), Some(0));
         assert_eq!(group_column_at(80, 14), Some(2));

@@ -1,7 +1,7 @@
 //! What comes in, and what goes out: the only words between `update` and the world.
 
 use cdh_bundle::DumpId;
-use cdh_store::DumpSummary;
+use cdh_store::{DumpSummary, FirstSeenIndex};
 use jiff::Timestamp;
 use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub enum Msg {
     Page(RequestId, Vec<Row>),
     /// A listing ended.
     Listed(RequestId, Listing),
+    /// The store's own records of when crashes were first seen.
+    FirstSeen(RequestId, FirstSeenIndex),
     /// Dumps that a refresh found, or why it failed.
     Refreshed(RequestId, Result<Vec<Row>, Told>),
     /// A long list was arranged.

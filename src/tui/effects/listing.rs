@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
-use cdh_store::DumpSummary;
+use cdh_store::{DumpSummary, FirstSeenIndex};
 use jiff::Timestamp;
 
 use super::{Session, guarded};
@@ -30,9 +30,16 @@ pub(super) fn list(
     };
     let outcome = guarded(|| {
         let store = session.store()?;
-        pipeline::catalog(&session.settings, store.as_ref())
-            .pages(&mut visit)
-            .map_err(|error| pipeline::store_failure(error, "list"))
+        std::thread::scope(|scope| {
+            // Both are needed before a crash can be called new; the end of the listing waits for them.
+            scope.spawn(|| {
+                let index = guarded(|| Ok(FirstSeenIndex::read(store.as_ref(), Timestamp::now())?));
+                let _ = messages.send(Msg::FirstSeen(request, index.unwrap_or_default()));
+            });
+            pipeline::catalog(&session.settings, store.as_ref())
+                .pages(&mut visit)
+                .map_err(|error| pipeline::store_failure(error, "list"))
+        })
     });
     let listing = match outcome {
         Ok(()) => Listing::Done,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cdh_store::DumpSummary;
+use cdh_store::{DumpSummary, FirstSeenIndex};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::render::Group;
@@ -18,8 +18,9 @@ pub const NEW: SignedDuration = SignedDuration::from_hours(24);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FirstSeen {
     times: Arc<HashMap<String, Timestamp>>,
-    /// Whether nothing older can come.
-    pub is_complete: bool,
+    index: Arc<FirstSeenIndex>,
+    /// Whether the store was listed to its end.
+    pub is_listed: bool,
 }
 
 impl FirstSeen {
@@ -40,16 +41,24 @@ impl FirstSeen {
         }
     }
 
+    /// Takes the store's own records, which may know of older dumps that were deleted.
+    pub fn set_index(&mut self, index: FirstSeenIndex) {
+        self.index = Arc::new(index);
+    }
+
     /// When this crash first appeared.
     #[must_use]
     pub fn of(&self, fingerprint: Option<&str>) -> Option<Timestamp> {
-        self.times.get(fingerprint?).copied()
+        let listed = self.times.get(fingerprint?).copied();
+        let recorded = self.index.first(fingerprint?);
+        listed.into_iter().chain(recorded).min()
     }
 
     /// Whether this crash is new.
     #[must_use]
     pub fn is_new(&self, fingerprint: Option<&str>, now: Timestamp) -> bool {
-        let first = self.of(fingerprint).filter(|_| self.is_complete);
+        let is_known = self.is_listed || self.index.is_whole();
+        let first = self.of(fingerprint).filter(|_| is_known);
         first.is_some_and(|first| first <= now && now.duration_since(first) <= NEW)
     }
 
@@ -86,7 +95,7 @@ mod tests {
         dumps.iter().take(12).for_each(|dump| seen.note(dump));
         seen.apply(&mut groups, now());
         assert!(!groups[0].is_new, "older dumps may still be listed");
-        seen.is_complete = true;
+        seen.is_listed = true;
         groups[0].fingerprint = None;
         seen.apply(&mut groups, now());
         assert!(groups[1].is_new && !groups[0].is_new);

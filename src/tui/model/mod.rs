@@ -436,7 +436,8 @@ impl Model {
             None => {}
         }
         match self.screen() {
-            Screen::Dumps { .. } | Screen::Groups => Context::Dumps,
+            Screen::Dumps { .. } => Context::Dumps,
+            Screen::Groups => Context::Groups,
             Screen::Group => Context::Group,
             Screen::Dump => Context::Dump,
             Screen::Diff => Context::Diff,

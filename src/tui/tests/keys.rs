@@ -10,6 +10,7 @@ use crate::tui::model::{Screen, TABS};
 fn into(context: Context) -> Vec<&'static str> {
     match context {
         Context::Dumps => vec!["", "g"],
+        Context::Groups => vec!["g"],
         Context::Group => vec!["g v", "n v"],
         Context::Dump => vec!["enter", "g b"],
         Context::Diff => vec!["space space D"],
@@ -55,7 +56,7 @@ fn prepared(action: Action) -> Vec<&'static str> {
         Action::PreviousThread => vec!["n"],
         Action::PreviousDump => vec!["J"],
         Action::ScrollLeft => vec!["right"],
-        Action::FindNext => vec!["/ # enter"],
+        Action::FindNext => vec!["/ # enter", "/ s enter"],
         Action::Erase | Action::EraseWord | Action::EraseAll | Action::WordLeft => vec!["a"],
         Action::WordRight => vec!["a left"],
         Action::Complete => vec!["", "n"],

@@ -92,7 +92,7 @@ fn refresh_marks_new_rows_and_the_cursor_stays_on_its_dump() {
     desk.press("up");
     assert!(desk.screen().contains("1 new"));
     desk.press("up");
-    assert!(!desk.screen().contains(" new"), "{}", desk.screen());
+    assert!(!desk.screen().contains("1 new"), "{}", desk.screen());
     come(&mut desk, vec![new(2)]);
     assert!(desk.screen().contains("1 new"));
     desk.pass(60_001);

@@ -29,6 +29,10 @@ pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
             model.rest.done = false;
         }
         Msg::Listed(request, listing) if request == model.listing => listed(model, listing),
+        Msg::FirstSeen(request, index) if request > model.since => {
+            model.first_seen.set_index(index);
+            model.groups.stale = true;
+        }
         Msg::Refreshed(request, outcome) if model.refresh.asked == Some(request) => {
             refresh::refreshed(model, outcome, effects);
         }
@@ -150,7 +154,7 @@ fn listed(model: &mut Model, listing: Listing) {
         }
     } else {
         model.lost = None;
-        model.first_seen.is_complete = true;
+        model.first_seen.is_listed = true;
         model.refresh.succeeded(model.clock);
     }
     let (facts, tops) = (&model.facts, &model.tops);

@@ -106,7 +106,7 @@ fn cells(model: &Model, group: &Group, width: u16) -> [(String, Style); 9] {
         (format!("{:>6}", number(group.count)), strong),
         (age(group.last, model.now), plain),
         match group.is_new {
-            true => (format!("{:<4}NEW", details::first(group, model.now)), bad),
+            true => (format!("{:<5}NEW", details::first(group, model.now)), bad),
             false => (details::first(group, model.now), plain),
         },
         (
@@ -165,14 +165,11 @@ fn pane(model: &Model, buffer: &mut Buffer, area: Rect) {
         ..rest
     };
     let title = details::images_title(group);
-    table(
-        model,
-        buffer,
-        images,
-        &title,
-        &details::images(group),
-        "no image is known",
-    );
+    let none = match model.facts.contains_key(&group.newest.id) {
+        true => "no image is known",
+        false => "reading manifests",
+    };
+    table(model, buffer, images, &title, &details::images(group), none);
     let none = "no workload is known";
     table(
         model,
@@ -217,8 +214,6 @@ fn table(
         strong,
     );
     if rows.is_empty() {
-        let reading = !model.facts_wanted.is_empty();
-        let none = if reading { "reading manifests" } else { none };
         return text(buffer, area, 1, none, dim);
     }
     let room = usize::from(area.height.saturating_sub(1));

@@ -99,7 +99,7 @@ fn cell(model: &Model, dump: &DumpSummary, column: Column, roomy: bool) -> (Stri
             let age = age(dump.captured_at, model.now);
             let fingerprint = dump.fingerprint.as_deref();
             match roomy && model.first_seen.is_new(fingerprint, model.now) {
-                true => (format!("{age:<4}NEW"), bad),
+                true => (format!("{age:<5}NEW"), bad),
                 false => (age, plain),
             }
         }
