@@ -1,20 +1,17 @@
 //! A line that is being typed: the filter, a `:` command, text to find.
 
-use std::sync::Arc;
-
 use cdh_bundle::DumpId;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 
 use super::actions::{self, filter_by, set_filter, shown_page};
 use super::{group, open};
-use crate::render::terminal_line;
+use crate::render::{short_image, terminal_line};
 use crate::tui::commands::{self, COMMANDS, Verb};
 use crate::tui::filter::{Filter, completions};
 use crate::tui::help;
 use crate::tui::keymap::{Action, Key};
 use crate::tui::model::{
-    COLUMNS, Column, Facts, GROUP_COLUMNS, GroupColumn, Model, Overlay, Prompt, PromptKind, Screen,
-    TABS,
+    COLUMNS, Column, GROUP_COLUMNS, GroupColumn, Model, Overlay, Prompt, PromptKind, Screen, TABS,
 };
 use crate::tui::msg::Effect;
 
@@ -232,8 +229,11 @@ fn ways(model: &Model, prompt: &Prompt) -> Vec<String> {
     let values = |name: &str, start: &str| -> Vec<String> {
         match name {
             "image" => {
-                let image = |facts: &Arc<Facts>| Some(facts.image.as_ref()?.reference.clone());
-                distinct(model.facts.values().filter_map(image))
+                let images = model
+                    .facts
+                    .values()
+                    .filter_map(|facts| facts.image.as_ref());
+                distinct(images.map(|image| short_image(&image.reference, image.release())))
             }
             "node" => distinct(model.facts.values().filter_map(|facts| facts.node.clone())),
             "since" | "until" => ["1h", "6h", "1d", "2d", "7d"].map(str::to_owned).to_vec(),
