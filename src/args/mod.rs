@@ -125,6 +125,10 @@ pub enum Command {
 /// `cdh ls`.
 #[derive(Debug, Args)]
 pub struct LsArgs {
+    /// Only dumps that match all of these: `namespace:payments`, `signal:SEGV`, `since:2d`,
+    /// `image:checkout:1.4.2`, `new-since:1d`, or a word that occurs in a name
+    #[arg(value_name = "TERM")]
+    pub terms: Vec<String>,
     /// Only dumps of this namespace (`*` and `?` match)
     #[arg(long, short = 'n', value_name = "NAMESPACE")]
     pub namespace: Option<String>,
@@ -316,7 +320,12 @@ fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
 
 /// `cdh groups`.
 #[derive(Debug, Args)]
+#[command(after_help = GROUPS_HELP)]
 pub struct GroupsArgs {
+    /// Only dumps that match all of these: `namespace:payments`, `exe:api`, `since:2d`,
+    /// `image:checkout:1.4.2`, `new-since:1d`, a fingerprint, or a word that occurs in a name
+    #[arg(value_name = "TERM")]
+    pub terms: Vec<String>,
     /// Only dumps of this namespace (`*` and `?` match)
     #[arg(long, short = 'n', value_name = "NAMESPACE")]
     pub namespace: Option<String>,
@@ -329,16 +338,27 @@ pub struct GroupsArgs {
     /// Only dumps until then
     #[arg(long, value_name = "WHEN")]
     pub until: Option<String>,
-    /// Tell the images too (reads manifests)
+    /// Only crashes that the store first received since then: 1d, 2026-01-31
+    #[arg(long, value_name = "WHEN")]
+    pub new_since: Option<String>,
+    /// Show images of more than 1,000 dumps too (reads their manifests)
     #[arg(long)]
     pub images: bool,
-    /// At most this many groups
+    /// Do not read backtraces for the column TOP FRAME
+    #[arg(long)]
+    pub no_top: bool,
+    /// Maximum number of groups
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Output format
     #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
     pub output: TextFormat,
 }
+
+const GROUPS_HELP: &str = "FIRST is when the store first received the crash, whatever the terms select. \
+NEW marks crashes that it first received within the last 24 hours, or since `--new-since`. A crash without \
+a fingerprint is never new. With the fingerprint of one crash, its images and workloads are listed with \
+their first and last dump: since which version does it crash?";
 
 /// `cdh drops`.
 #[derive(Debug, Args)]

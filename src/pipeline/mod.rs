@@ -21,6 +21,7 @@ mod stores;
 mod surroundings;
 mod symbol_cache;
 mod sysroot;
+mod top_frames;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
 pub use case::Case;
@@ -37,6 +38,7 @@ pub use stores::{
     catalog, open_node_store, open_or_create_store, open_store, resolve, store_failure,
 };
 pub use sysroot::{DebugView, debug_view};
+pub use top_frames::top_frames;
 
 /// Is told how long work goes, and asked whether it is still wanted. Pieces of work follow one another:
 /// `started` begins one and ends the one before; `finished` ends the last, and may come again.

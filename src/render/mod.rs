@@ -8,6 +8,7 @@ mod diff;
 mod drops;
 mod escape;
 mod frame;
+mod group_text;
 mod groups;
 mod image;
 mod info;
@@ -18,6 +19,7 @@ mod sysroot;
 mod table;
 mod top_frame;
 mod units;
+mod workload;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
 #[allow(unused_imports)]
@@ -27,7 +29,8 @@ pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::terminal_line;
 #[allow(unused_imports)]
 pub use frame::frame_line;
-pub use groups::{DumpFacts, Group, TIMES, groups_json, groups_text, pod_owner};
+pub use group_text::{GroupsView, group_text, groups_json, groups_text};
+pub use groups::{DumpFacts, FirstFrom, Group, TIMES};
 pub use image::short_image;
 pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]
@@ -39,3 +42,4 @@ pub use sysroot::{
 };
 pub use top_frame::top_frame;
 pub use units::{bytes, percent};
+pub use workload::pod_owner;

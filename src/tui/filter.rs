@@ -12,7 +12,8 @@
 use cdh_store::{DumpSummary, Query};
 use jiff::Timestamp;
 
-use crate::query::{TERMS, add_term};
+pub use crate::query::Haystack;
+use crate::query::{TERMS, Word, add_term, is_term, short};
 use crate::render::terminal_line;
 use crate::report::tell;
 
@@ -26,100 +27,6 @@ pub struct Filter {
     /// What was not understood.
     pub problem: Option<String>,
     words: Vec<Word>,
-}
-
-#[derive(Clone, Debug)]
-struct Word {
-    text: String,
-    letters: u64,
-}
-
-/// What a filter looks at: made once for each dump.
-#[derive(Clone, Debug)]
-pub struct Haystack {
-    /// Everything that words are looked for in, in lower case, one part a line.
-    text: Box<str>,
-    /// Which letters are in it.
-    letters: u64,
-}
-
-impl Haystack {
-    /// Of a dump, as its key describes it.
-    #[must_use]
-    pub fn of(dump: &DumpSummary) -> Self {
-        let mut text = String::with_capacity(128);
-        let mut push = |part: &str| {
-            // Nearly all are ASCII; the others need a second string.
-            if part.is_ascii() {
-                text.push_str(part);
-            } else {
-                text.push_str(&part.to_lowercase());
-            }
-            text.push('\n');
-        };
-        push(dump.namespace.as_deref().unwrap_or_default());
-        push(dump.pod.as_deref().unwrap_or_default());
-        push(&dump.exe.to_string());
-        push(&dump.signal);
-        push(&dump.verdict);
-        push(dump.fingerprint.as_deref().unwrap_or_default());
-        push(&dump.id.to_string());
-        text.make_ascii_lowercase();
-        Self {
-            letters: letters(&text),
-            text: text.into(),
-        }
-    }
-
-    fn has(&self, word: &Word) -> bool {
-        word.letters & !self.letters == 0
-            && (self.text.contains(&word.text)
-                || self
-                    .text
-                    .split('\n')
-                    .any(|part| abbreviates(&word.text, part)))
-    }
-}
-
-/// One bit for each letter or digit, some shared.
-fn letters(text: &str) -> u64 {
-    text.bytes()
-        .filter(|byte| *byte != b'\n')
-        .fold(0, |bits, byte| bits | 1 << (byte & 63))
-}
-
-/// Whether each letter of `word` continues the one before in `name`, or begins a part of it.
-fn abbreviates(word: &str, name: &str) -> bool {
-    let (word, name) = (word.as_bytes(), name.as_bytes());
-    if word.is_empty() || name.len() > 128 || word.len() > name.len() {
-        return false;
-    }
-    let begins = |at: usize| {
-        let before = at.checked_sub(1).and_then(|before| name.get(before));
-        before.is_none_or(|before| !before.is_ascii_alphanumeric())
-    };
-    // Bit n: the letters so far can end at place n.
-    let mut places: u128 = 0;
-    for (number, letter) in word.iter().enumerate() {
-        let mut next: u128 = 0;
-        for (at, _) in name
-            .iter()
-            .enumerate()
-            .filter(|(_, found)| *found == letter)
-        {
-            let below = (1_u128 << at) - 1;
-            let continues = at > 0 && places & (1 << (at - 1)) != 0;
-            let jumps = begins(at) && (number == 0 || places & below != 0);
-            if continues || jumps {
-                next |= 1 << at;
-            }
-        }
-        if next == 0 {
-            return false;
-        }
-        places = next;
-    }
-    true
 }
 
 impl Filter {
@@ -162,11 +69,7 @@ impl Filter {
     }
 
     fn word(&mut self, word: &str) {
-        let text = word.to_lowercase();
-        self.words.push(Word {
-            letters: letters(&text),
-            text,
-        });
+        self.words.push(Word::new(word));
     }
 
     fn term(&mut self, name: &str, value: &str, now: Timestamp, open: bool) {
@@ -225,22 +128,6 @@ fn looks_like_a_term((name, value): (&str, &str)) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphabetic())
         && !value.is_empty()
         && !value.starts_with(':')
-}
-
-fn is_term(name: &str) -> bool {
-    TERMS
-        .iter()
-        .any(|(known, _)| *known == name || short(known) == name)
-}
-
-/// What people type instead.
-fn short(name: &str) -> &'static str {
-    match name {
-        "namespace" => "ns",
-        "signal" => "sig",
-        "fingerprint" => "fp",
-        _ => "",
-    }
 }
 
 /// Ways to go on with the last word of a filter, whole texts, the best first. `values` tells what is

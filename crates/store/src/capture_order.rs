@@ -35,6 +35,34 @@ impl Catalog<'_> {
         Ok(dumps.into_iter().nth(nth))
     }
 
+    /// As [`find`](Self::find), with the dumps of one second in the order of their capture, if no more than
+    /// `most` manifests must be read for it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find_in_order(
+        &self,
+        query: &Query,
+        most: usize,
+    ) -> Result<Vec<DumpSummary>, StoreError> {
+        if query.needs_manifest() {
+            let mut dumps = self.find(query)?;
+            self.sort_equal_seconds(&mut dumps, most);
+            return Ok(dumps);
+        }
+        let mut dumps = self.collect(query)?.sorted(query);
+        let limit = query.limit.unwrap_or(usize::MAX);
+        // The limit may lie within a second: all of it is put in order first.
+        let last = limit.checked_sub(1).and_then(|last| dumps.get(last));
+        if let Some(second) = last.map(|dump| dump.captured_at) {
+            let end = dumps.partition_point(|dump| dump.captured_at >= second);
+            dumps.truncate(end);
+        }
+        self.sort_equal_seconds(&mut dumps, most);
+        dumps.truncate(limit);
+        Ok(dumps)
+    }
+
     /// Orders dumps of one second, in a list that is newest first, by their nanoseconds, if no more than
     /// `most` manifests must be read for it; whether they are all in order now.
     pub fn sort_equal_seconds(&self, dumps: &mut [DumpSummary], most: usize) -> bool {

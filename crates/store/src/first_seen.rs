@@ -132,6 +132,11 @@ impl FirstSeenIndex {
         self.times.get(fingerprint).copied()
     }
 
+    /// All fingerprints (eight digits) that it knows, with their first times.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        self.times.iter().map(|(text, time)| (text.as_str(), *time))
+    }
+
     /// Dumps shipped after this time are all in the index; `None` if nothing is known of that.
     #[must_use]
     pub fn since(&self) -> Option<Timestamp> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cdh_store::{DumpSummary, FirstSeenIndex};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::render::Group;
+use crate::render::{FirstFrom, Group};
 
 /// A crash counts as new this long after it first appeared.
 pub const NEW: SignedDuration = SignedDuration::from_hours(24);
@@ -57,17 +57,28 @@ impl FirstSeen {
     /// Whether this crash is new.
     #[must_use]
     pub fn is_new(&self, fingerprint: Option<&str>, now: Timestamp) -> bool {
-        let is_known = self.is_listed || self.index.is_whole();
-        let first = self.of(fingerprint).filter(|_| is_known);
-        first.is_some_and(|first| first <= now && now.duration_since(first) <= NEW)
+        let first = self.of(fingerprint).filter(|_| self.is_known());
+        // Keys have whole seconds.
+        let since = (now - NEW).as_second();
+        first.is_some_and(|first| first <= now && first.as_second() >= since)
+    }
+
+    /// Whether nothing older can come.
+    fn is_known(&self) -> bool {
+        self.is_listed || self.index.is_whole()
     }
 
     /// Writes what is known into groups that were made from some of the dumps.
     pub fn apply(&self, groups: &mut [Group], now: Timestamp) {
         for group in groups {
             let fingerprint = group.fingerprint.as_deref();
-            let first = self.of(fingerprint);
-            group.first = first.map_or(group.first, |first| group.first.min(first));
+            if let Some(first) = self.of(fingerprint) {
+                group.first = group.first.min(first);
+                group.first_from = match self.is_known() {
+                    true => FirstFrom::Store,
+                    false => FirstFrom::LookBack,
+                };
+            }
             group.is_new = self.is_new(fingerprint, now);
         }
     }

@@ -106,7 +106,7 @@ fn cells(model: &Model, group: &Group, width: u16) -> [(String, Style); 9] {
         (format!("{:>6}", number(group.count)), strong),
         (age(group.last, model.now), plain),
         match group.is_new {
-            true => (format!("{:<5}NEW", details::first(group, model.now)), bad),
+            true => (format!("{:<5}NEW", age(group.first, model.now)), bad),
             false => (details::first(group, model.now), plain),
         },
         (
@@ -152,7 +152,7 @@ fn pane(model: &Model, buffer: &mut Buffer, area: Rect) {
     text(buffer, area, 0, &rule.repeat(usize::from(area.width)), dim);
     let title = format!("{} {} ", rule.repeat(2), details::summary(group, model));
     text(buffer, area, 0, &title, dim);
-    let left = area.width * 5 / 9;
+    let left = area.width / 2;
     let rest = Rect::new(area.x, area.y + 1, area.width, area.height - 1);
     let images = Rect {
         x: rest.x + 1,
@@ -192,25 +192,16 @@ fn table(
 ) {
     let strong = model.theme.tone(Tone::Strong);
     let dim = model.theme.tone(Tone::Dim);
-    let has_counts = rows.iter().any(|row| row.count.is_some());
-    let numbers = if has_counts { 18 } else { 0 };
-    let name = usize::from(area.width).saturating_sub(numbers + 1);
+    let name = usize::from(area.width).saturating_sub(19);
     let more = model.glyphs.more();
-    let head = match has_counts {
-        true => format!(
-            "{} {:<5} {:<5} {:>5}",
-            fit(title, name, more),
-            "FIRST",
-            "LAST",
-            "COUNT"
-        ),
-        false => title.to_owned(),
-    };
+    let title = fit(title, name, more);
+    let head = format!("{title} {:<5} {:<5} {:>5}", "FIRST", "LAST", "COUNT");
+    let head = if rows.is_empty() { &title } else { &head };
     text(
         buffer,
         area,
         0,
-        &cut(&head, usize::from(area.width), ""),
+        &cut(head, usize::from(area.width), ""),
         strong,
     );
     if rows.is_empty() {
@@ -218,17 +209,14 @@ fn table(
     }
     let room = usize::from(area.height.saturating_sub(1));
     let line = |row: &DetailRow| {
-        let shown = terminal_line(&row.name);
-        match (row.times, row.count) {
-            (Some((first, last)), Some(count)) => format!(
-                "{} {:<5} {:<5} {:>5}",
-                fit(&shown, name, more),
-                age(first, model.now),
-                age(last, model.now),
-                number(count)
-            ),
-            _ => shown,
-        }
+        let (first, last) = row.times;
+        format!(
+            "{} {:<5} {:<5} {:>5}",
+            fit(&terminal_line(&row.name), name, more),
+            age(first, model.now),
+            age(last, model.now),
+            number(row.count)
+        )
     };
     let lines: Vec<(String, Style)> = match rows {
         [first @ .., last] if rows.len() > room && room >= 2 => {
