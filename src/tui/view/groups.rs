@@ -4,6 +4,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
+use unicode_width::UnicodeWidthStr;
 
 use super::list::{fresh, preview, select};
 use super::{chrome::number, empty, page as draw_page, text};
@@ -192,7 +193,9 @@ fn table(
 ) {
     let strong = model.theme.tone(Tone::Strong);
     let dim = model.theme.tone(Tone::Dim);
-    let name = usize::from(area.width).saturating_sub(19);
+    let names = rows.iter().map(|row| terminal_line(&row.name).width());
+    let name = names.max().unwrap_or(0).max(title.width());
+    let name = name.min(usize::from(area.width).saturating_sub(19));
     let more = model.glyphs.more();
     let title = fit(title, name, more);
     let head = format!("{title} {:<5} {:<5} {:>5}", "FIRST", "LAST", "COUNT");

@@ -565,3 +565,33 @@ fn wrong_keys_and_missing_rights_are_told_apart() {
     let error = list(&missing).unwrap_err();
     assert!(matches!(error, StoreError::NoBucket { .. }), "{error}");
 }
+
+#[test]
+fn refresh_of_a_large_bucket_is_one_request() {
+    let Some(server) = server() else { return };
+    let proxy = HttpProxy::counting(server.port());
+    let store = open(&bucket(), &proxy.endpoint());
+    let put = |number: usize, day: &str| {
+        let id = format!("{number:08x}-0000-4000-8000-000000000000");
+        let stem = format!("dumps/{day}/120000Z_shop_api-0_api_SIGSEGV_0011aabb_complete_{id}");
+        for suffix in [".manifest.json", ".zip"] {
+            let key = key(&format!("{stem}{suffix}"));
+            store.put(&key, &mut b"x".as_slice(), 1).unwrap();
+        }
+    };
+    // More than one page of keys before the time that is asked for.
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || (0..75).for_each(|n| put(thread * 75 + n, "2026-01-30")));
+        }
+    });
+    (600..603).for_each(|number| put(number, "2026-01-31"));
+    let catalog = Catalog::new(&store);
+    proxy.reset();
+    let since = "2026-01-31T00:00:00Z".parse().unwrap();
+    assert_eq!(catalog.since(since).unwrap().len(), 3);
+    assert_eq!(proxy.requests().len(), 1);
+    proxy.reset();
+    assert_eq!(catalog.find(&Query::default()).unwrap().len(), 603);
+    assert!(proxy.requests().len() > 1, "what it costs to list it all");
+}
