@@ -52,7 +52,9 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     Group::mark_first_seen(&mut groups, &first_seen, new_since);
     if selection.is_empty() {
         // Everything was grouped: also what has no fingerprint is as old as it seems.
-        groups.iter_mut().for_each(|group| group.first_from = FirstFrom::Store);
+        groups
+            .iter_mut()
+            .for_each(|group| group.first_from = FirstFrom::Store);
     }
     if selection.new_since.is_some() {
         groups.retain(|group| group.is_new);
@@ -82,14 +84,12 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     match (args.output, groups.as_slice()) {
         (TextFormat::Json, _) => super::print(&render::groups_json(&groups)?)?,
         (TextFormat::Text, []) => {
-            let new = selection.new_since.map_or("", |_| "new crashes");
-            let what = if new.is_empty() { "dumps" } else { new };
-            let matching = if selection.is_empty() { "" } else { "match " };
-            let place = render::terminal_line(&store.describe());
-            match new.is_empty() {
-                true => eprintln!("no {what} {matching}in {place}"),
-                false => eprintln!("no {what} in {place}"),
-            }
+            let what = match (selection.new_since, selection.is_empty()) {
+                (Some(_), _) => "no new crashes",
+                (None, true) => "no dumps",
+                (None, false) => "no dumps match",
+            };
+            eprintln!("{what} in {}", render::terminal_line(&store.describe()));
         }
         (TextFormat::Text, [group]) if selection.is_one_crash() => {
             super::print(&render::group_text(group, &view))?;
@@ -148,7 +148,9 @@ impl Facts {
             let Ok(manifest) = manifest else { continue };
             let owner = manifest.workload.and_then(|workload| workload.owner);
             facts.owners.extend(owner.map(|owner| (dump.id, owner)));
-            facts.images.extend(manifest.image.map(|image| (dump.id, image)));
+            facts
+                .images
+                .extend(manifest.image.map(|image| (dump.id, image)));
         }
         facts
     }
@@ -165,7 +167,9 @@ impl Facts {
 /// Columns of the terminal that the output is for.
 fn terminal_width() -> Option<usize> {
     let out = std::io::stdout();
-    let size = out.is_terminal().then(|| rustix::termios::tcgetwinsize(&out));
+    let size = out
+        .is_terminal()
+        .then(|| rustix::termios::tcgetwinsize(&out));
     let columns = size.and_then(Result::ok).map(|size| size.ws_col);
     columns.filter(|columns| *columns > 0).map(usize::from)
 }

@@ -43,7 +43,13 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
         ListFormat::Id => render::list_ids(&dumps),
     };
     super::print(&text)?;
-    Ok(finish(settings, args, &selection, store.as_ref(), dumps.is_empty()))
+    Ok(finish(
+        settings,
+        args,
+        &selection,
+        store.as_ref(),
+        dumps.is_empty(),
+    ))
 }
 
 /// What the selection asks for, newest first.

@@ -62,7 +62,10 @@ pub fn top_frames(
     let deadline = Instant::now() + TIME;
     let cache = SymbolCache::in_directory(&settings.cache.join("top-frames")).limited(CACHE_LIMIT);
     let place = store.describe();
-    let mut tops: Vec<_> = dumps.iter().map(|dump| cached(&cache, &name(&place, dump))).collect();
+    let mut tops: Vec<_> = dumps
+        .iter()
+        .map(|dump| cached(&cache, &name(&place, dump)))
+        .collect();
     let missing = tops.iter().enumerate().filter(|(_, top)| top.is_none());
     let missing: VecDeque<usize> = missing.map(|(number, _)| number).take(MAX_READ).collect();
     if missing.is_empty() {
@@ -85,7 +88,9 @@ pub fn top_frames(
                 && let Some(dump) = dumps.get(number)
             {
                 let read = || read(&settings, &store, dump, is_remote);
-                let found = catch_unwind(AssertUnwindSafe(read)).ok().and_then(Result::ok);
+                let found = catch_unwind(AssertUnwindSafe(read))
+                    .ok()
+                    .and_then(Result::ok);
                 let (text, is_named) = found.flatten().unzip();
                 let is_named = is_named.unwrap_or(false);
                 let found = Found {
@@ -155,7 +160,9 @@ fn name(place: &str, dump: &DumpSummary) -> String {
         Some(fingerprint) => format!("{fingerprint}\n{}\n{}", dump.exe, dump.signal),
         None => dump.id.to_string(),
     };
-    Digests::of(format!("{place}\n{crash}").as_bytes()).sha256.to_string()
+    Digests::of(format!("{place}\n{crash}").as_bytes())
+        .sha256
+        .to_string()
 }
 
 /// What is not exactly what was written is not there.

@@ -158,7 +158,12 @@ mod tests {
         ] {
             assert!(matches(text), "{text:?}");
         }
-        for text in [&["ns:shop"][..], &["wroker"], &["truncated:"], &["until:2d"]] {
+        for text in [
+            &["ns:shop"][..],
+            &["wroker"],
+            &["truncated:"],
+            &["until:2d"],
+        ] {
             assert!(!matches(text), "{text:?}");
         }
         let new = selection(&["new-since:1d"]).unwrap();
@@ -182,6 +187,9 @@ mod tests {
         let mut selection = selection(&["exe:api"]).unwrap();
         let now = Timestamp::UNIX_EPOCH;
         let error = selection.flag("exe", Some("api"), now).unwrap_err();
-        assert!(error.to_string().contains("`exe:api` and `--exe api`"), "{error}");
+        assert!(
+            error.to_string().contains("`exe:api` and `--exe api`"),
+            "{error}"
+        );
     }
 }

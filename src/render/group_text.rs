@@ -71,9 +71,7 @@ pub fn groups_text(groups: &[Group], view: &GroupsView) -> String {
         let painted = match group {
             None => view.style.paint(Tone::Strong, line),
             // The numbers before the mark hold no letters like these.
-            Some(group) if group.is_new => {
-                line.replacen(NEW, &view.style.paint(Tone::Bad, NEW), 1)
-            }
+            Some(group) if group.is_new => line.replacen(NEW, &view.style.paint(Tone::Bad, NEW), 1),
             Some(_) => line,
         };
         text.push_str(&painted);
@@ -103,7 +101,10 @@ pub fn group_text(group: &Group, view: &GroupsView) -> String {
     };
     let newest = group.newest.id.short();
     let lines = [
-        ("dumps", format!("{}{incomplete}; latest {newest}", group.count)),
+        (
+            "dumps",
+            format!("{}{incomplete}; latest {newest}", group.count),
+        ),
         ("first seen", format!("{}{earlier}", time(group.first))),
         ("last seen", time(group.last)),
         ("top frame", group.top.clone().unwrap_or_else(absent)),
@@ -269,7 +270,10 @@ mod tests {
         (groups[2].first_from, groups[2].fingerprint) = (FirstFrom::Selection, None);
         let text = groups_text(&groups, &view);
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[1].contains(" NEW ") && !lines[2].contains("NEW"), "{text}");
+        assert!(
+            lines[1].contains(" NEW ") && !lines[2].contains("NEW"),
+            "{text}"
+        );
         assert!(lines[2].contains(" >"), "{text}");
         let cells: Vec<&str> = lines[3].split_whitespace().collect();
         assert_eq!((cells[2], cells[5]), ("-", "-"), "{text}");
@@ -295,7 +299,14 @@ mod tests {
     fn group_text_lists_images_and_workloads_with_their_times() {
         let (groups, view) = groups();
         let text = group_text(&groups[0], &view);
-        for part in ["first seen", "IMAGE ", "REFERENCE", "checkout:1.4.2", "WORKLOAD ", "COUNT"] {
+        for part in [
+            "first seen",
+            "IMAGE ",
+            "REFERENCE",
+            "checkout:1.4.2",
+            "WORKLOAD ",
+            "COUNT",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
         let json: serde_json::Value = serde_json::from_str(&groups_json(&groups).unwrap()).unwrap();

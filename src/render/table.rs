@@ -29,11 +29,24 @@ pub(super) fn aligned_within(
             *widest = width(cell).max(*widest);
         }
     }
-    let least = |column: usize| header.get(column).map_or(0, |cell| width(cell)).max(NARROWEST);
+    let least = |column: usize| {
+        header
+            .get(column)
+            .map_or(0, |cell| width(cell))
+            .max(NARROWEST)
+    };
     let gaps = widths.len().saturating_sub(1) * 2;
     while widths.iter().sum::<usize>() + gaps > fit.width {
-        let can_shrink = |column: &&usize| widths.get(**column).is_some_and(|now| *now > least(**column));
-        let widest = fit.columns.iter().filter(can_shrink).max_by_key(|column| widths.get(**column));
+        let can_shrink = |column: &&usize| {
+            widths
+                .get(**column)
+                .is_some_and(|now| *now > least(**column))
+        };
+        let widest = fit
+            .columns
+            .iter()
+            .filter(can_shrink)
+            .max_by_key(|column| widths.get(**column));
         match widest.and_then(|column| widths.get_mut(*column)) {
             Some(width) => *width -= 1,
             None => break,
@@ -52,7 +65,11 @@ pub(super) fn aligned_within(
 /// Shortens a text to so many characters; the last one says that there was more.
 fn cut(text: &mut String, most: usize) {
     if width(text) > most {
-        *text = text.chars().take(most.saturating_sub(1)).chain(['…']).collect();
+        *text = text
+            .chars()
+            .take(most.saturating_sub(1))
+            .chain(['…'])
+            .collect();
     }
 }
 

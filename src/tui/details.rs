@@ -78,7 +78,10 @@ pub fn summary(group: &Group, model: &Model) -> String {
         None => "no fingerprint".to_owned(),
     };
     let last = age(group.last, model.now);
-    format!("{} {dumps} {dot} {first} {dot} last {last} ago", group.count)
+    format!(
+        "{} {dumps} {dot} {first} {dot} last {last} ago",
+        group.count
+    )
 }
 
 /// All that is known of a group, as a page.
@@ -110,10 +113,15 @@ pub fn page(group: &Group, model: &Model, theme: Theme) -> Vec<Line<'static>> {
     }
     field("last seen", &time(group.last));
     let mut table = |title: &str, rows: &[DetailRow], none: &str| {
-        let width = rows.iter().map(|row| terminal_line(&row.name).chars().count());
+        let width = rows
+            .iter()
+            .map(|row| terminal_line(&row.name).chars().count());
         let width = width.max().unwrap_or(0).clamp(title.len(), 48);
         let head = match rows.first().and_then(|row| row.count) {
-            Some(_) => format!("{title:<width$}  {:<6} {:<6} {:>6}", "FIRST", "LAST", "COUNT"),
+            Some(_) => format!(
+                "{title:<width$}  {:<6} {:<6} {:>6}",
+                "FIRST", "LAST", "COUNT"
+            ),
             None => title.to_owned(),
         };
         text.push_str(&format!("\n{}\n", strong(head)));

@@ -90,7 +90,9 @@ impl Catalog<'_> {
             exact.filter(is_same).unwrap_or(dump.captured_at)
         });
         let mut order: Vec<_> = times.zip(equal.iter().cloned()).collect();
-        order.sort_by(|(a, one), (b, other)| (Reverse(a), Reverse(&one.key)).cmp(&(Reverse(b), Reverse(&other.key))));
+        order.sort_by(|(a, one), (b, other)| {
+            (Reverse(a), Reverse(&one.key)).cmp(&(Reverse(b), Reverse(&other.key)))
+        });
         for (place, (_, dump)) in equal.iter_mut().zip(order) {
             *place = dump;
         }

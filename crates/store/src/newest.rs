@@ -91,7 +91,12 @@ mod tests {
         let day = directory.path().join("dumps/2026-01-31");
         std::fs::create_dir_all(&day).unwrap();
         for number in 0..MAX_OBJECTS / 2 + 500 {
-            let time = format!("{:02}{:02}{:02}", number / 3600, number / 60 % 60, number % 60);
+            let time = format!(
+                "{:02}{:02}{:02}",
+                number / 3600,
+                number / 60 % 60,
+                number % 60
+            );
             let stem = stem(number, "2026-01-31", &time);
             let name = stem.rsplit('/').next().unwrap();
             for suffix in [".manifest.json", ".zip"] {
@@ -100,7 +105,9 @@ mod tests {
         }
         let store = DirectoryStore::create(directory.path()).unwrap();
         let catalog = Catalog::new(&store);
-        let first = catalog.since("2026-01-31T00:00:00Z".parse().unwrap()).unwrap();
+        let first = catalog
+            .since("2026-01-31T00:00:00Z".parse().unwrap())
+            .unwrap();
         assert_eq!(first.len(), MAX_OBJECTS / 2);
         // What was left out is found from the newest of these on.
         let newest = first.iter().map(|dump| dump.captured_at).max().unwrap();

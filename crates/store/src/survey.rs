@@ -183,7 +183,10 @@ impl Catalog<'_> {
         };
         wanted.retain(|text| !is_old(first_seen.first(text)));
         let date = |time| TimeZone::UTC.to_datetime(time).date();
-        let (newest, oldest) = (date(end), date(end.saturating_sub(LOOK_BACK).unwrap_or(end)));
+        let (newest, oldest) = (
+            date(end),
+            date(end.saturating_sub(LOOK_BACK).unwrap_or(end)),
+        );
         let mut days = self.days()?;
         days.retain(|day| *day <= newest);
         days.sort_unstable_by(|a, b| b.cmp(a));
@@ -208,7 +211,9 @@ impl Catalog<'_> {
             wanted.retain(|text| !is_old(first_seen.first(text)));
             if complete < some.len() && !wanted.is_empty() {
                 // The day after the newest one that was not listed to its end.
-                let next = some.get(complete).and_then(|day| day.checked_add(1.day()).ok());
+                let next = some
+                    .get(complete)
+                    .and_then(|day| day.checked_add(1.day()).ok());
                 return Ok(Reach::Since(next.and_then(start_of).unwrap_or(end)));
             }
         }
@@ -267,7 +272,9 @@ struct Day {
 
 /// The fingerprint, if it is one that the index can know.
 fn indexed(dump: &DumpSummary) -> Option<&str> {
-    dump.fingerprint.as_deref().filter(|text| is_fingerprint(text))
+    dump.fingerprint
+        .as_deref()
+        .filter(|text| is_fingerprint(text))
 }
 
 /// One thread for each of a few questions.
@@ -277,7 +284,10 @@ fn in_parallel<T: Sync, A: Send>(
 ) -> Result<Vec<A>, StoreError> {
     std::thread::scope(|scope| {
         let ask = &ask;
-        let threads: Vec<_> = all.iter().map(|one| scope.spawn(move || ask(one))).collect();
+        let threads: Vec<_> = all
+            .iter()
+            .map(|one| scope.spawn(move || ask(one)))
+            .collect();
         let answers = threads.into_iter().map(|thread| {
             let lost = |_| {
                 Err(StoreError::Refused {

@@ -42,12 +42,7 @@ pub(super) fn list(
 }
 
 /// Lists the newest dumps again, in a bounded number of requests.
-pub(super) fn refresh(
-    session: &Session,
-    request: RequestId,
-    known: &Rows,
-    messages: &Sender<Msg>,
-) {
+pub(super) fn refresh(session: &Session, request: RequestId, known: &Rows, messages: &Sender<Msg>) {
     if session.over.load(Ordering::SeqCst) {
         return;
     }

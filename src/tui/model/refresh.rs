@@ -76,7 +76,10 @@ mod tests {
         refresh.asked = None;
         let now = Timestamp::UNIX_EPOCH;
         assert!(refresh.failed(now, 10_000) && !refresh.failed(now, 20_000));
-        assert!(!refresh.is_due(39_999) && refresh.is_due(40_000), "four times the interval");
+        assert!(
+            !refresh.is_due(39_999) && refresh.is_due(40_000),
+            "four times the interval"
+        );
         for _ in 0..100 {
             refresh.failed(now, 50_000);
         }

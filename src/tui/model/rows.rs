@@ -226,13 +226,19 @@ mod tests {
         assert_eq!(rows(1000).refresh_since(now), day, "206 of the last day");
         let later = now.checked_add(SignedDuration::from_hours(1)).unwrap();
         let mut shelf = Shelf::default();
-        shelf.add((0..2000).map(|n| {
-            let mut dump = dump(0);
-            // Some are from the future.
-            let minutes = i64::try_from(n).unwrap() / 10;
-            dump.captured_at = later.checked_sub(SignedDuration::from_mins(minutes)).unwrap();
-            Row::new(dump)
-        }).collect());
+        shelf.add(
+            (0..2000)
+                .map(|n| {
+                    let mut dump = dump(0);
+                    // Some are from the future.
+                    let minutes = i64::try_from(n).unwrap() / 10;
+                    dump.captured_at = later
+                        .checked_sub(SignedDuration::from_mins(minutes))
+                        .unwrap();
+                    Row::new(dump)
+                })
+                .collect(),
+        );
         let since = shelf.rows.refresh_since(now);
         let asked = now.duration_since(since).as_mins();
         assert_eq!(asked, 39, "ten a minute");

@@ -120,7 +120,16 @@ fn key_script_visits_every_view() {
     visit(&desk);
     desk.press("esc esc esc esc esc esc space space D");
     visit(&desk);
-    let views = ["Diff", "Dump", "Dumps", "Group", "Groups", "Stores", "Transfers"].map(str::to_owned);
+    let views = [
+        "Diff",
+        "Dump",
+        "Dumps",
+        "Group",
+        "Groups",
+        "Stores",
+        "Transfers",
+    ]
+    .map(str::to_owned);
     assert_eq!(seen, views.into());
     desk.press("? end ? q");
     assert!(desk.model.quit);

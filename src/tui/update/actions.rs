@@ -6,7 +6,8 @@ use crate::tui::help;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::layout::regions;
 use crate::tui::model::{
-    COLUMNS, Column, GROUP_COLUMNS, Learnt, Model, Overlay, Page, PromptKind, Purpose, Screen, TABS, Tab,
+    COLUMNS, Column, GROUP_COLUMNS, Learnt, Model, Overlay, Page, PromptKind, Purpose, Screen,
+    TABS, Tab,
 };
 use crate::tui::msg::Effect;
 
@@ -274,7 +275,11 @@ pub(super) fn move_by(model: &mut Model, rows: isize) {
 /// Sorts what is shown, dumps or groups, by the column beside.
 fn sort_step(model: &mut Model, to_the_right: bool) {
     if *model.screen() == Screen::Groups {
-        let step = if to_the_right { 1 } else { GROUP_COLUMNS.len() - 1 };
+        let step = if to_the_right {
+            1
+        } else {
+            GROUP_COLUMNS.len() - 1
+        };
         return group::sort_step(model, step);
     }
     let step = if to_the_right { 1 } else { COLUMNS.len() - 1 };

@@ -9,8 +9,8 @@ use crate::render::Group;
 use crate::report::{ExitStatus, Told};
 use crate::tui::diff::{Side, diff_text};
 use crate::tui::model::{
-    AT_ONCE, Arranged, Depth, FirstSeen, GroupColumn, Groups, Learnt, Listing, Model, Overlay, Page, Place, RequestId, Screen,
-    State, TransferId,
+    AT_ONCE, Arranged, Depth, FirstSeen, GroupColumn, Groups, Learnt, Listing, Model, Overlay,
+    Page, Place, RequestId, Screen, State, TransferId,
 };
 use crate::tui::msg::{Effect, Fetched, Msg};
 use crate::tui::pages;

@@ -66,7 +66,11 @@ pub(super) fn versions(model: &mut Model) {
         };
         open::groups(model);
         let exe = dump.exe.to_string();
-        let crash = (dump.fingerprint.as_deref(), exe.as_str(), dump.signal.as_str());
+        let crash = (
+            dump.fingerprint.as_deref(),
+            exe.as_str(),
+            dump.signal.as_str(),
+        );
         model.groups.select = Some((crash.0.map(str::to_owned), exe.clone(), dump.signal.clone()));
         let is_it = |group: &Group| group.crash() == crash;
         if let Some(place) = model.groups.list.iter().position(is_it) {
@@ -90,7 +94,10 @@ pub(super) fn refresh_page(model: &mut Model) {
 pub(super) fn by_image(model: &mut Model) {
     let grouped = matches!(model.screen(), Screen::Groups | Screen::Group);
     let names: Vec<String> = match model.groups.selected().filter(|_| grouped) {
-        Some(group) => details::images(group).into_iter().map(|row| row.name).collect(),
+        Some(group) => details::images(group)
+            .into_iter()
+            .map(|row| row.name)
+            .collect(),
         None => image_of_dump(model).into_iter().collect(),
     };
     if names.is_empty() {

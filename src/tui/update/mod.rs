@@ -18,7 +18,8 @@ use ratatui::crossterm::event::{KeyEvent, KeyEventKind};
 use super::keymap::{Action, Context, Key};
 use super::layout::regions;
 use super::model::{
-    AT_ONCE, GroupColumn, Grouping, Learnt, Listing, Model, Overlay, Page, Rows, Screen, Tops, follow,
+    AT_ONCE, GroupColumn, Grouping, Learnt, Listing, Model, Overlay, Page, Rows, Screen, Tops,
+    follow,
 };
 use super::msg::{Effect, Msg};
 use super::pages;

@@ -13,7 +13,8 @@ use crate::tui::filter::{Filter, completions};
 use crate::tui::help;
 use crate::tui::keymap::{Action, Key};
 use crate::tui::model::{
-    COLUMNS, Column, Facts, GROUP_COLUMNS, GroupColumn, Model, Overlay, Prompt, PromptKind, Screen, TABS,
+    COLUMNS, Column, Facts, GROUP_COLUMNS, GroupColumn, Model, Overlay, Prompt, PromptKind, Screen,
+    TABS,
 };
 use crate::tui::msg::Effect;
 

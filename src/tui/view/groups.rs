@@ -59,7 +59,9 @@ pub(super) fn groups(model: &Model, buffer: &mut Buffer, regions: &Regions) {
         let y = regions.body.y + line;
         fresh(model, buffer, (regions.body.x, y), &group.newest);
         let mut x = regions.body.x + 1;
-        for ((value, style), room) in cells(model, group, regions.body.width).into_iter().zip(rooms)
+        for ((value, style), room) in cells(model, group, regions.body.width)
+            .into_iter()
+            .zip(rooms)
         {
             let value = cut(&value, usize::from(room), model.glyphs.more());
             put(buffer, (x, y), room, &value, style);
@@ -163,9 +165,23 @@ fn pane(model: &Model, buffer: &mut Buffer, area: Rect) {
         ..rest
     };
     let title = details::images_title(group);
-    table(model, buffer, images, &title, &details::images(group), "no image is known");
+    table(
+        model,
+        buffer,
+        images,
+        &title,
+        &details::images(group),
+        "no image is known",
+    );
     let none = "no workload is known";
-    table(model, buffer, workloads, "WORKLOAD", &details::workloads(group), none);
+    table(
+        model,
+        buffer,
+        workloads,
+        "WORKLOAD",
+        &details::workloads(group),
+        none,
+    );
 }
 
 /// Names with their times and counts; of more than there is room for, the first and the last.
@@ -184,10 +200,22 @@ fn table(
     let name = usize::from(area.width).saturating_sub(numbers + 1);
     let more = model.glyphs.more();
     let head = match has_counts {
-        true => format!("{} {:<5} {:<5} {:>5}", fit(title, name, more), "FIRST", "LAST", "COUNT"),
+        true => format!(
+            "{} {:<5} {:<5} {:>5}",
+            fit(title, name, more),
+            "FIRST",
+            "LAST",
+            "COUNT"
+        ),
         false => title.to_owned(),
     };
-    text(buffer, area, 0, &cut(&head, usize::from(area.width), ""), strong);
+    text(
+        buffer,
+        area,
+        0,
+        &cut(&head, usize::from(area.width), ""),
+        strong,
+    );
     if rows.is_empty() {
         let reading = !model.facts_wanted.is_empty();
         let none = if reading { "reading manifests" } else { none };
@@ -219,6 +247,12 @@ fn table(
         _ => rows.iter().map(|row| (line(row), Style::new())).collect(),
     };
     for (number, (line, style)) in (1..area.height).zip(lines) {
-        text(buffer, area, number, &cut(&line, usize::from(area.width), more), style);
+        text(
+            buffer,
+            area,
+            number,
+            &cut(&line, usize::from(area.width), more),
+            style,
+        );
     }
 }

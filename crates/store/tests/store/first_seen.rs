@@ -112,8 +112,14 @@ fn store_from_before_the_index_is_looked_back_and_says_how_far() {
     // A caller that has listed all completes the index.
     let catalog = Catalog::new(&house.store);
     let all = catalog.find(&Query::default()).unwrap();
-    assert_eq!(catalog.complete_first_seen(&all, Timestamp::now()).unwrap(), 1);
-    assert_eq!(catalog.complete_first_seen(&all, Timestamp::now()).unwrap(), 0);
+    assert_eq!(
+        catalog.complete_first_seen(&all, Timestamp::now()).unwrap(),
+        1
+    );
+    assert_eq!(
+        catalog.complete_first_seen(&all, Timestamp::now()).unwrap(),
+        0
+    );
     assert_eq!(house.first(OLD, None), (second(ancient), Reach::Whole));
 }
 
@@ -150,7 +156,15 @@ fn hostile_objects_of_the_index_do_no_harm() {
     }
     assert_eq!(house.first(NEW, None), (second(last), Reach::Whole));
     assert_eq!(house.find(&Query::default()).len(), 1);
-    assert_eq!(house.find(&Query { limit: Some(9), ..Query::default() }).len(), 1);
+    assert_eq!(
+        house
+            .find(&Query {
+                limit: Some(9),
+                ..Query::default()
+            })
+            .len(),
+        1
+    );
     let mut paged = 0;
     let mut count = |page: Vec<DumpSummary>| {
         paged += page.len();
@@ -275,9 +289,7 @@ fn index_that_cannot_be_written_fails_no_shipment_and_is_written_later() {
 #[test]
 fn dumps_of_one_second_are_ordered_by_nanoseconds() {
     let house = House::new();
-    let at = |text: &str| {
-        house.ship(|manifest| manifest.captured_at = text.parse().unwrap())
-    };
+    let at = |text: &str| house.ship(|manifest| manifest.captured_at = text.parse().unwrap());
     let third = at("2026-01-31T12:34:56.7Z");
     let first = at("2026-01-31T12:34:56.000000001Z");
     let last = at("2026-01-31T12:34:56.900000001Z");

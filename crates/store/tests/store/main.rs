@@ -106,7 +106,11 @@ impl House {
     fn files(&self) -> usize {
         let store = self.root.path().join("store");
         let index = store.join("first-seen");
-        let indexed = if index.is_dir() { count_files(&index) } else { 0 };
+        let indexed = if index.is_dir() {
+            count_files(&index)
+        } else {
+            0
+        };
         count_files(&store) - indexed
     }
 }
