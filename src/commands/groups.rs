@@ -84,14 +84,12 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     match (args.output, groups.as_slice()) {
         (TextFormat::Json, _) => super::print(&render::groups_json(&groups)?)?,
         (TextFormat::Text, []) => {
-            let new = selection.new_since.map_or("", |_| "new crashes");
-            let what = if new.is_empty() { "dumps" } else { new };
-            let matching = if selection.is_empty() { "" } else { "match " };
-            let place = render::terminal_line(&store.describe());
-            match new.is_empty() {
-                true => eprintln!("no {what} {matching}in {place}"),
-                false => eprintln!("no {what} in {place}"),
-            }
+            let what = match (selection.new_since, selection.is_empty()) {
+                (Some(_), _) => "no new crashes",
+                (None, true) => "no dumps",
+                (None, false) => "no dumps match",
+            };
+            eprintln!("{what} in {}", render::terminal_line(&store.describe()));
         }
         (TextFormat::Text, [group]) if selection.is_one_crash() => {
             super::print(&render::group_text(group, &view))?;
