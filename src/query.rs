@@ -4,7 +4,7 @@
 mod selection;
 mod words;
 
-pub use selection::Selection;
+pub use selection::{NEW_SINCE, Selection};
 pub use words::{Haystack, Word};
 
 use anyhow::Result;

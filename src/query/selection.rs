@@ -10,7 +10,7 @@ use crate::report::{ExitStatus, Failure};
 use crate::when::parse_when;
 
 /// The term that needs more than keys and manifests: when a crash was first seen in the store.
-const NEW_SINCE: &str = "new-since";
+pub const NEW_SINCE: &str = "new-since";
 
 /// The dumps that a command line selects. All terms and all words must match.
 #[derive(Clone, Debug, Default)]

@@ -13,7 +13,7 @@ use cdh_store::{DumpSummary, Query};
 use jiff::Timestamp;
 
 pub use crate::query::Haystack;
-use crate::query::{TERMS, Word, add_term, is_term, short};
+use crate::query::{NEW_SINCE, TERMS, Word, add_term, is_term, short};
 use crate::render::terminal_line;
 use crate::report::tell;
 
@@ -78,6 +78,12 @@ impl Filter {
             .map(|(known, _)| *known)
             .find(|known| *known == name || short(known) == name);
         let Some(name) = found else {
+            if name == NEW_SINCE {
+                self.problem = Some(format!(
+                    "`{NEW_SINCE}` is a term of `cdh groups`; here, groups sort by first seen"
+                ));
+                return;
+            }
             let name = terminal_line(name);
             let terms: Vec<&str> = TERMS.iter().map(|(known, _)| *known).collect();
             let terms = terms.join(", ");
@@ -124,10 +130,8 @@ impl Filter {
 /// Whether somebody meant a term by `name:value`. `std::vec`, `10:30`, `a/b:c` and a `word:` that is still
 /// being typed are words.
 fn looks_like_a_term((name, value): (&str, &str)) -> bool {
-    !name.is_empty()
-        && name.bytes().all(|byte| byte.is_ascii_alphabetic())
-        && !value.is_empty()
-        && !value.starts_with(':')
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+    (is_name || name == NEW_SINCE) && !value.is_empty() && !value.starts_with(':')
 }
 
 /// Ways to go on with the last word of a filter, whole texts, the best first. `values` tells what is
@@ -212,6 +216,7 @@ mod tests {
             said.starts_with("unknown term \"foo\"; terms: namespace, pod, exe, image"),
             "{said}"
         );
+        assert!(problem("new-since:1d").unwrap().contains("`cdh groups`"));
         assert!(problem("--foo bar").unwrap().contains("\"foo\""));
         for text in [
             "std::vec",

@@ -9,6 +9,15 @@ const IDLE: u64 = 3000;
 /// Longest pause between two attempts while the store is unreachable, in milliseconds.
 const LONGEST: u64 = 60_000;
 
+/// Refreshes that fail one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// Since when.
+    pub since: Timestamp,
+    /// Whether the store cannot be reached. Otherwise it refuses to be listed.
+    pub is_unreachable: bool,
+}
+
 /// The automatic refresh.
 #[derive(Clone, Debug, Default)]
 pub struct Refresh {
@@ -18,8 +27,8 @@ pub struct Refresh {
     pub touched: u64,
     /// The refresh that is under way.
     pub asked: Option<RequestId>,
-    /// Since when refreshes fail.
-    pub failing_since: Option<Timestamp>,
+    /// Since when refreshes fail, and how.
+    pub failing: Option<Failing>,
     ended: u64,
     failures: u32,
 }
@@ -48,16 +57,19 @@ impl Refresh {
 
     /// The store was listed, by a refresh or as a whole.
     pub fn succeeded(&mut self, clock: u64) {
-        (self.ended, self.failures, self.failing_since) = (clock, 0, None);
+        (self.ended, self.failures, self.failing) = (clock, 0, None);
     }
 
     /// It was not. Returns whether this is the first failure in a row.
-    pub fn failed(&mut self, now: Timestamp, clock: u64) -> bool {
+    pub fn failed(&mut self, is_unreachable: bool, now: Timestamp, clock: u64) -> bool {
         self.ended = clock;
         self.failures = self.failures.saturating_add(1);
-        let is_first = self.failing_since.is_none();
-        self.failing_since = self.failing_since.or(Some(now));
-        is_first
+        let since = self.failing.map_or(now, |failing| failing.since);
+        let failing = Failing {
+            since,
+            is_unreachable,
+        };
+        self.failing.replace(failing).is_none()
     }
 }
 
@@ -75,17 +87,17 @@ mod tests {
         assert!(!refresh.is_due(60_000), "one at a time");
         refresh.asked = None;
         let now = Timestamp::UNIX_EPOCH;
-        assert!(refresh.failed(now, 10_000) && !refresh.failed(now, 20_000));
+        assert!(refresh.failed(true, now, 10_000) && !refresh.failed(true, now, 20_000));
         assert!(
             !refresh.is_due(39_999) && refresh.is_due(40_000),
             "four times the interval"
         );
         for _ in 0..100 {
-            refresh.failed(now, 50_000);
+            refresh.failed(true, now, 50_000);
         }
         assert!(!refresh.is_due(109_999) && refresh.is_due(110_000));
         refresh.succeeded(50_000);
-        assert!(refresh.is_due(55_000) && refresh.failing_since.is_none());
+        assert!(refresh.is_due(55_000) && refresh.failing.is_none());
         assert!(!Refresh::every(0).is_due(1_000_000));
     }
 }

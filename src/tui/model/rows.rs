@@ -231,7 +231,7 @@ mod tests {
                 .map(|n| {
                     let mut dump = dump(0);
                     // Some are from the future.
-                    let minutes = i64::try_from(n).unwrap() / 10;
+                    let minutes = i64::from(n) / 10;
                     dump.captured_at = later
                         .checked_sub(SignedDuration::from_mins(minutes))
                         .unwrap();

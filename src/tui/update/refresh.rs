@@ -50,12 +50,13 @@ pub(super) fn refreshed(
             }
         }
         Err(told) => {
-            let is_first = model.refresh.failed(model.now, model.clock);
+            let is_unreachable = told.status == ExitStatus::Unreachable;
+            let is_first = model.refresh.failed(is_unreachable, model.now, model.clock);
             // A banner says it already.
             if is_first && model.lost.is_none() {
-                let why = match told.status {
-                    ExitStatus::Unreachable => "the store is unreachable".to_owned(),
-                    _ => format!("cannot refresh the list: {}", told.lines.join(": ")),
+                let why = match is_unreachable {
+                    true => "the store is unreachable".to_owned(),
+                    false => format!("cannot refresh the list: {}", told.lines.join(": ")),
                 };
                 model.say(format!("{why}; the list remains as it was"));
             }

@@ -33,8 +33,12 @@ pub(super) fn header(model: &Model, buffer: &mut Buffer, area: Rect) {
     if !model.dumps.fresh.is_empty() {
         right.push(format!("{} new", number(model.dumps.fresh.len())));
     }
-    if let Some(since) = model.refresh.failing_since {
-        right.push(format!("unreachable for {}", age(since, model.now)));
+    if let Some(failing) = model.refresh.failing {
+        let what = match failing.is_unreachable {
+            true => "unreachable",
+            false => "not refreshed",
+        };
+        right.push(format!("{what} for {}", age(failing.since, model.now)));
     }
     let is_grouped = matches!(model.screen(), Screen::Groups | Screen::Group);
     if !model.facts_wanted.is_empty() && (is_grouped || model.dumps.filter().needs_facts()) {
