@@ -386,9 +386,10 @@ impl<'s> Catalog<'s> {
         };
         let listed = self.listed().remove(&key);
         if let Some(stat) = listed {
-            // Replaced or removed since it was listed: asked for again below.
-            if let Ok(manifest) = self.manifest_as(&key, &stat) {
-                return Ok(manifest);
+            match self.manifest_as(&key, &stat) {
+                // Replaced or removed since it was listed.
+                Err(StoreError::Changed { .. } | StoreError::NotFound { .. }) => {}
+                other => return other,
             }
         }
         let stat = self.store.stat(&key)?.ok_or_else(not_found)?;
