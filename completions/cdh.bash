@@ -1381,7 +1381,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__groups)
-            opts="-n -o -h -V --namespace --exe --since --until --images --limit --output --store --config --color --help --version"
+            opts="-n -o -h -V --namespace --exe --since --until --new-since --images --no-top --limit --output --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1404,6 +1404,10 @@ _cdh() {
                     return 0
                     ;;
                 --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --new-since)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1862,13 +1866,17 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__tui)
-            opts="-h -V --ascii --filter --no-mouse --debugger --store --config --color --help --version"
+            opts="-h -V --ascii --filter --no-mouse --refresh --debugger --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --refresh)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

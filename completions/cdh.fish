@@ -52,6 +52,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "agent" -d 'Capture cores on
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "man" -d 'Write the man pages'
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l filter -d 'Show only dumps that match, as typed after `/`: `namespace:payments signal:SEGV since:2d`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l refresh -d 'Refresh the list every so many seconds while idle; 0 turns it off [default: 5]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l debugger -d 'Debugger that `d` starts' -r -f -a "(__fish_complete_command)"
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
@@ -196,7 +197,8 @@ complete -c cdh -n "__fish_cdh_using_subcommand groups" -s n -l namespace -d 'On
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l exe -d 'Only dumps of this program' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l since -d 'Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l until -d 'Only dumps until then' -r
-complete -c cdh -n "__fish_cdh_using_subcommand groups" -l limit -d 'At most this many groups' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l new-since -d 'Only crashes that the store first received since then: 1d, 2026-01-31' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l limit -d 'Maximum number of groups' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
@@ -204,7 +206,8 @@ complete -c cdh -n "__fish_cdh_using_subcommand groups" -l config -d 'Config fil
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Tell the images too (reads manifests)'
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Show images of more than 1,000 dumps too (reads their manifests)'
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l no-top -d 'Do not read backtraces for the column TOP FRAME'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand drops" -l since -d 'Only what was dropped since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r

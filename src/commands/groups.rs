@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use cdh_bundle::{DumpId, ImageRef, WorkloadOwner};
-use cdh_store::{Catalog, DumpSummary, Reach, Store, Survey, SurveyOptions};
+use cdh_store::{Catalog, DumpSummary, Reach, Store, Survey};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::args::{GroupsArgs, TextFormat};
@@ -28,24 +28,12 @@ const FINGERPRINT: usize = 8;
 
 pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
-    let mut selection = args.selection(now)?;
-    if let Some(new_since) = selection.new_since {
-        // All dumps of a crash that is new are newer than that.
-        let since = &mut selection.query.since;
-        *since = Some(since.map_or(new_since, |since| since.max(new_since)));
-    }
+    let selection = args.selection(now)?;
     let store: Arc<dyn Store> = Arc::from(pipeline::open_store(settings)?);
     let catalog = pipeline::catalog(settings, store.as_ref());
-    let options = SurveyOptions {
-        enough: selection.new_since,
-        now,
-    };
-    let survey = catalog.survey(&selection.query, options);
-    let Survey {
-        mut dumps,
-        first_seen,
-    } = survey.map_err(|error| pipeline::store_failure(error, "list"))?;
-    dumps.retain(|dump| selection.has_words_of(dump));
+    let survey = selection.survey(&catalog, now);
+    let Survey { dumps, first_seen } =
+        survey.map_err(|error| pipeline::store_failure(error, "list"))?;
     let facts = Facts::read(&catalog, &dumps, args.images);
     let mut groups = Group::of(dumps.iter(), |dump| facts.of(dump));
     let new_since = selection.new_since.unwrap_or(now - NEW);
@@ -55,9 +43,6 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
         groups
             .iter_mut()
             .for_each(|group| group.first_from = FirstFrom::Store);
-    }
-    if selection.new_since.is_some() {
-        groups.retain(|group| group.is_new);
     }
     groups.truncate(args.limit.unwrap_or(usize::MAX));
     if !args.no_top {

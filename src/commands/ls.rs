@@ -3,7 +3,7 @@
 //! that takes few manifests.
 
 use anyhow::Result;
-use cdh_store::{DumpSummary, Store, StoreUrl, SurveyOptions};
+use cdh_store::{DumpSummary, Store, StoreUrl};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::args::{ListFormat, LsArgs, SortBy};
@@ -65,28 +65,17 @@ fn find(
         StoreUrl::S3 { .. } => MANIFESTS,
         _ => MANIFEST_FILES,
     };
-    let Some(new_since) = selection.new_since else {
-        let mut dumps = catalog
+    let mut dumps = match selection.new_since {
+        Some(_) => {
+            let mut dumps = selection.survey(&catalog, now).map_err(failed)?.dumps;
+            catalog.sort_equal_seconds(&mut dumps, most);
+            dumps
+        }
+        None => catalog
             .find_in_order(&selection.query, most)
-            .map_err(failed)?;
-        dumps.retain(|dump| selection.has_words_of(dump));
-        return Ok(dumps);
+            .map_err(failed)?,
     };
-    let mut query = selection.query.clone();
-    query.since = Some(query.since.map_or(new_since, |since| since.max(new_since)));
-    let options = SurveyOptions {
-        enough: Some(new_since),
-        now,
-    };
-    let survey = catalog.survey(&query, options).map_err(failed)?;
-    let mut dumps = survey.dumps;
-    dumps.retain(|dump| {
-        let fingerprint = dump.fingerprint.as_deref();
-        let first = fingerprint.and_then(|text| survey.first_seen.first(text));
-        first.is_some_and(|first| first.as_second() >= new_since.as_second())
-            && selection.has_words_of(dump)
-    });
-    catalog.sort_equal_seconds(&mut dumps, most);
+    dumps.retain(|dump| selection.has_words_of(dump));
     Ok(dumps)
 }
 
@@ -98,23 +87,11 @@ fn groups(
     store: &dyn Store,
 ) -> Result<ExitStatus> {
     let now = Timestamp::now();
-    let mut query = selection.query.clone();
-    if let Some(new_since) = selection.new_since {
-        query.since = Some(query.since.map_or(new_since, |since| since.max(new_since)));
-    }
-    let options = SurveyOptions {
-        enough: selection.new_since,
-        now,
-    };
-    let survey = pipeline::catalog(settings, store).survey(&query, options);
-    let mut survey = survey.map_err(|error| pipeline::store_failure(error, "list"))?;
-    survey.dumps.retain(|dump| selection.has_words_of(dump));
+    let survey = selection.survey(&pipeline::catalog(settings, store), now);
+    let survey = survey.map_err(|error| pipeline::store_failure(error, "list"))?;
     let mut groups = Group::of(survey.dumps.iter(), |_| DumpFacts::default());
     let new_since = selection.new_since.unwrap_or(now - NEW);
     Group::mark_first_seen(&mut groups, &survey.first_seen, new_since);
-    if selection.new_since.is_some() {
-        groups.retain(|group| group.is_new);
-    }
     groups.truncate(args.limit.unwrap_or(usize::MAX));
     let view = GroupsView {
         now,

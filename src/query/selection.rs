@@ -1,7 +1,7 @@
 //! Which dumps a command line selects: flags, `name:value` arguments, and bare words.
 
 use anyhow::Result;
-use cdh_store::{DumpSummary, Query, is_signal};
+use cdh_store::{Catalog, DumpSummary, Query, StoreError, Survey, SurveyOptions, is_signal};
 use jiff::Timestamp;
 
 use super::{Haystack, Word, add_term, full_name, unknown_term};
@@ -91,6 +91,37 @@ impl Selection {
             _ => add_term(&mut self.query, name, value, now)?,
         }
         Ok(())
+    }
+
+    /// The dumps that it selects, newest first, and when their crashes were first seen in the whole store.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub fn survey(&self, catalog: &Catalog<'_>, now: Timestamp) -> Result<Survey, StoreError> {
+        let mut query = self.query.clone();
+        if let Some(new_since) = self.new_since {
+            // All dumps of a crash that is new are newer than that.
+            query.since = Some(query.since.map_or(new_since, |since| since.max(new_since)));
+        }
+        let options = SurveyOptions {
+            enough: self.new_since,
+            now,
+        };
+        let mut survey = catalog.survey(&query, options)?;
+        let first_seen = &survey.first_seen;
+        let is_new = |dump: &DumpSummary| {
+            let Some(new_since) = self.new_since else {
+                return true;
+            };
+            let fingerprint = dump.fingerprint.as_deref();
+            let first = fingerprint.and_then(|text| first_seen.first(text));
+            // Keys have whole seconds.
+            first.is_some_and(|first| first.as_second() >= new_since.as_second())
+        };
+        survey
+            .dumps
+            .retain(|dump| self.has_words_of(dump) && is_new(dump));
+        Ok(survey)
     }
 
     /// Whether the words match.

@@ -5,10 +5,10 @@
 //! folders of its own template, under names that begin with random ids: those have to be listed
 //! wholly, but never what is under `dumps/`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use cdh_bundle::{BundleReader, Manifest};
 use jiff::Timestamp;
@@ -17,8 +17,8 @@ use jiff::tz::TimeZone;
 use crate::first_seen::FIRST_SEEN;
 use crate::modules::MODULES;
 use crate::{
-    DumpSummary, Listed, ListedObject, Listing, ManifestCache, ObjectKey, Query, ResolveError,
-    Store, StoreError,
+    DumpSummary, Listed, ListedObject, Listing, ManifestCache, ObjectKey, ObjectStat, Query,
+    ResolveError, Store, StoreError,
 };
 
 /// No manifest is larger.
@@ -27,6 +27,8 @@ const MAX_MANIFEST: u64 = 64 << 20;
 const MAX_CANDIDATES: usize = 10;
 /// Manifests that are read at once.
 const PARALLEL: usize = 16;
+/// Manifests of which it is remembered what the listing said.
+const MAX_REMEMBERED: usize = 4096;
 /// Characters of an id.
 const WHOLE_ID: usize = 36;
 /// Where our dumps stand.
@@ -44,19 +46,22 @@ pub(crate) fn holds_no_dumps(key: &str) -> bool {
 pub struct Catalog<'s> {
     store: &'s dyn Store,
     cache: Option<ManifestCache>,
+    /// What the last listing said of the manifests of a small selection: they need not be asked for.
+    listed: Mutex<HashMap<ObjectKey, ObjectStat>>,
 }
 
 /// Bundles that were listed, and manifests: only with both is a dump of ours there.
 #[derive(Default)]
 pub(crate) struct Found {
     bundles: BTreeMap<ObjectKey, DumpSummary>,
-    manifests: BTreeSet<ObjectKey>,
+    manifests: BTreeMap<ObjectKey, ObjectStat>,
 }
 
 impl Found {
     fn add(&mut self, object: ListedObject) {
         if object.key.as_str().ends_with(".manifest.json") {
-            self.manifests.insert(object.key);
+            let stat = object.stat();
+            self.manifests.insert(object.key, stat);
         } else if let Some(mut summary) = DumpSummary::from_key(&object.key) {
             summary.size = Some(object.size);
             if summary.captured_at == Timestamp::UNIX_EPOCH
@@ -86,7 +91,7 @@ impl Found {
         self.bundles.values().filter(|dump| {
             let is_committed = || {
                 let manifest = dump.key.manifest();
-                manifest.is_some_and(|key| self.manifests.contains(&key))
+                manifest.is_some_and(|key| self.manifests.contains_key(&key))
             };
             (dump.legacy || is_committed()) && query.matches(dump)
         })
@@ -97,7 +102,11 @@ impl<'s> Catalog<'s> {
     /// Of this store.
     #[must_use]
     pub fn new(store: &'s dyn Store) -> Self {
-        Self { store, cache: None }
+        Self {
+            store,
+            cache: None,
+            listed: Mutex::default(),
+        }
     }
 
     pub(crate) fn store(&self) -> &'s dyn Store {
@@ -140,6 +149,23 @@ impl<'s> Catalog<'s> {
         Ok(found)
     }
 
+    /// Remembers what the listing said of the manifests of these dumps. Only a cache tells versions apart.
+    fn remember(&self, found: &Found, dumps: &[DumpSummary]) {
+        if self.cache.is_none() || dumps.len() > MAX_REMEMBERED {
+            return;
+        }
+        let stats = dumps.iter().filter_map(|dump| {
+            let key = dump.key.manifest()?;
+            let stat = found.manifests.get(&key)?.clone();
+            stat.etag.is_some().then_some((key, stat))
+        });
+        *self.listed() = stats.collect();
+    }
+
+    fn listed(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, ObjectStat>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What matches of it, newest first; reads manifests if the query needs them.
     pub(crate) fn select(
         &self,
@@ -148,6 +174,7 @@ impl<'s> Catalog<'s> {
     ) -> Result<Vec<DumpSummary>, StoreError> {
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut dumps = found.sorted(query);
+        self.remember(found, &dumps);
         if !query.needs_manifest() {
             dumps.truncate(limit);
             return Ok(dumps);
@@ -345,27 +372,40 @@ impl<'s> Catalog<'s> {
     /// # Errors
     /// When it cannot be read.
     pub fn manifest(&self, dump: &DumpSummary) -> Result<Manifest, StoreError> {
-        let broken = |key: &ObjectKey, source| StoreError::Bundle {
-            key: key.to_string(),
+        let broken = |source| StoreError::Bundle {
+            key: dump.key.to_string(),
             source,
         };
         let Some(key) = dump.key.manifest().filter(|_| !dump.legacy) else {
             let source = self.store.read(&dump.key)?;
-            let bundle = BundleReader::open(source).map_err(|error| broken(&dump.key, error))?;
+            let bundle = BundleReader::open(source).map_err(broken)?;
             return Ok(bundle.summary_manifest());
         };
         let not_found = || StoreError::NotFound {
             path: key.to_string(),
         };
+        let listed = self.listed().remove(&key);
+        if let Some(stat) = listed {
+            match self.manifest_as(&key, &stat) {
+                // Replaced or removed since it was listed.
+                Err(StoreError::Changed { .. } | StoreError::NotFound { .. }) => {}
+                other => return other,
+            }
+        }
         let stat = self.store.stat(&key)?.ok_or_else(not_found)?;
+        self.manifest_as(&key, &stat)
+    }
+
+    /// The manifest's object as `stat` describes it.
+    fn manifest_as(&self, key: &ObjectKey, stat: &ObjectStat) -> Result<Manifest, StoreError> {
         let place = self.store.describe();
         let cached = self.cache.as_ref().zip(stat.etag.as_deref());
-        if let Some(json) = cached.and_then(|(cache, etag)| cache.get(&place, &key, etag))
+        if let Some(json) = cached.and_then(|(cache, etag)| cache.get(&place, key, etag))
             && let Ok(manifest) = Manifest::from_json(&json)
         {
             return Ok(manifest);
         }
-        let source = self.store.read_pinned(&key, &stat)?;
+        let source = self.store.read_pinned(key, stat)?;
         let size = usize::try_from(source.len().min(MAX_MANIFEST)).unwrap_or(usize::MAX);
         let mut json = vec![0; size];
         let count = source
@@ -373,9 +413,12 @@ impl<'s> Catalog<'s> {
             .map_err(|error| StoreError::from_io(key.as_str(), error))?;
         json.truncate(count);
         if let Some((cache, etag)) = cached {
-            cache.put(&place, &key, etag, &json);
+            cache.put(&place, key, etag, &json);
         }
-        Manifest::from_json(&json).map_err(|error| broken(&key, error))
+        Manifest::from_json(&json).map_err(|source| StoreError::Bundle {
+            key: key.to_string(),
+            source,
+        })
     }
 }
 
