@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use cdh_bundle::{ImageRef, WorkloadKind};
+use cdh_bundle::{ImageRef, WorkloadKind, image_repository as repository};
 use serde_json::Value;
 
 use super::files;
@@ -99,16 +99,6 @@ fn set_image_facts(answer: &mut Answer, name: Option<&str>, id: &str) {
     }
 }
 
-/// `quay.io/shop/api` of `quay.io/shop/api:1.2`; the port of a registry is no tag.
-pub(super) fn repository(name: &str) -> Option<&str> {
-    let name = name.split('@').next()?;
-    let end = match name.rfind(':') {
-        Some(colon) if name.rfind('/').is_none_or(|slash| slash < colon) => colon,
-        _ => name.len(),
-    };
-    name.get(..end).filter(|name| !name.is_empty())
-}
-
 fn json(path: &Path, depth: usize) -> Option<Value> {
     serde_json::from_slice(&files::read(path, depth, LARGEST).ok()?).ok()
 }
@@ -173,16 +163,5 @@ mod tests {
         assert_eq!(found.workload.container.as_deref(), Some("main"));
         assert_eq!(found.image.unwrap().reference, "shop/api@sha256:cc");
         assert!(find(root.path(), &identity("other")).is_none());
-    }
-
-    #[test]
-    fn a_port_is_no_tag() {
-        assert_eq!(repository("localhost:5000/a/b"), Some("localhost:5000/a/b"));
-        assert_eq!(
-            repository("localhost:5000/a/b:1"),
-            Some("localhost:5000/a/b")
-        );
-        assert_eq!(repository("a@sha256:b"), Some("a"));
-        assert_eq!(repository(""), None);
     }
 }
