@@ -236,11 +236,24 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
     field(&mut text, "node", &manifest.node.to_string());
     if let Some(image) = &manifest.image {
         field(&mut text, "image", &image.reference);
+        let release = image.release().map(str::to_owned);
+        let named = [
+            ("image name", &image.name),
+            ("release", &release),
+            ("version", &image.version),
+            ("revision", &image.revision),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                field(&mut text, name, value);
+            }
+        }
     }
     if let Some(workload) = &manifest.workload {
         let named = [
             ("namespace", &workload.namespace),
             ("pod", &workload.pod),
+            ("owner", &workload.owner.as_ref().map(ToString::to_string)),
             ("container", &workload.container),
             ("container id", &workload.container_id),
             ("kubernetes node", &workload.node),
@@ -249,6 +262,9 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
             if let Some(value) = value {
                 field(&mut text, name, value);
             }
+        }
+        for (name, value) in &workload.labels {
+            field(&mut text, &format!("labels.{name}"), value);
         }
         for (name, value) in &workload.extra {
             flatten(&mut text, name, value, 0);

@@ -102,7 +102,7 @@ impl ImageRef {
 /// The tag of an image's name: `1.4.2` of `localhost:5000/shop/api:1.4.2@sha256:…`.
 #[must_use]
 pub fn tag(name: &str) -> Option<&str> {
-    let name = name.split('@').next()?;
+    let name = name.split('@').next().filter(|name| is_name(name))?;
     let last = name.rsplit('/').next()?;
     let (_, tag) = last.split_once(':')?;
     Some(tag).filter(|tag| !tag.is_empty())
