@@ -13,6 +13,8 @@ mod hostile_images;
 mod ibm;
 #[path = "cli/images.rs"]
 mod images;
+#[path = "cli/local_files.rs"]
+mod local_files;
 #[path = "cli/node_settings.rs"]
 mod node_settings;
 #[path = "cli/s3/mod.rs"]

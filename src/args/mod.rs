@@ -469,12 +469,26 @@ pub struct PlaceArgs {
     /// Container in the pod
     #[arg(long, value_name = "CONTAINER")]
     pub container: Option<String>,
-    /// Image that it ran from: `repository@sha256:…`
+    /// Image that it ran from: `repository@sha256:…`, or `repository:tag@sha256:…`
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
+    /// Label of the pod, as `kubectl get pod --show-labels` prints it; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub labels: Vec<(String, String)>,
+    /// Label of the image, such as `org.opencontainers.image.revision=…`; may be repeated
+    #[arg(long = "image-label", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub image_labels: Vec<(String, String)>,
     /// Node that it ran on
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
+}
+
+/// `KEY=VALUE`; the value may be empty.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected `KEY=VALUE`".to_owned()),
+    }
 }
 
 /// `cdh tui`.

@@ -13,6 +13,7 @@ mod fetch;
 mod files;
 mod import;
 mod kept_modules;
+mod missing_files;
 mod modules;
 mod proc_facts;
 mod source_lines;

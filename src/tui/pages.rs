@@ -210,14 +210,12 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
     field(&mut text, "node", &manifest.node.to_string());
     if let Some(image) = &manifest.image {
         field(&mut text, "image", &image.reference);
-        let release = image.release();
-        let version = image.version.as_deref();
+        let release = image.release().map(str::to_owned);
         let named = [
-            ("release", release),
-            // The tag is the release; the label may say something else.
-            ("version label", version.filter(|_| version != release)),
-            ("revision", image.revision.as_deref()),
-            ("image name", image.name.as_deref()),
+            ("image name", &image.name),
+            ("release", &release),
+            ("version", &image.version),
+            ("revision", &image.revision),
         ];
         for (name, value) in named {
             if let Some(value) = value {
@@ -226,16 +224,10 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
         }
     }
     if let Some(workload) = &manifest.workload {
-        if let Some(owner) = &workload.owner {
-            field(
-                &mut text,
-                "owner",
-                &format!("{} {}", owner.kind, owner.name),
-            );
-        }
         let named = [
             ("namespace", &workload.namespace),
             ("pod", &workload.pod),
+            ("owner", &workload.owner.as_ref().map(ToString::to_string)),
             ("container", &workload.container),
             ("container id", &workload.container_id),
             ("kubernetes node", &workload.node),
@@ -246,7 +238,7 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
             }
         }
         for (name, value) in &workload.labels {
-            field(&mut text, &format!("label {name}"), value);
+            field(&mut text, &format!("labels.{name}"), value);
         }
         for (name, value) in &workload.extra {
             flatten(&mut text, name, value, 0);

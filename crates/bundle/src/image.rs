@@ -62,29 +62,32 @@ impl ImageRef {
         }
     }
 
-    /// Takes the name that says most: `asked` (from the pod spec) where it has a tag, otherwise one of the
-    /// `tags` that the node knows for this repository. Among several tags of one image the longest wins:
-    /// `1.4.2` says more than `1.4`, and everything says more than `latest`.
+    /// Takes the name that says most: one with a tag that is known already, then `asked` (from the pod
+    /// spec) where it has a tag, then one of the `tags` that the node knows for this repository. Among
+    /// several tags of one image the longest wins: `1.4.2` says more than `1.4`, and everything says more
+    /// than `latest`.
     pub fn set_name<'t>(&mut self, asked: Option<&str>, tags: impl IntoIterator<Item = &'t str>) {
-        let asked = asked.filter(|name| is_name(name));
-        let repository = asked.and_then(repository).or(repository(&self.reference));
-        let tagged = asked.filter(|name| tag(name).is_some());
-        let known = || {
-            let tags = tags.into_iter();
-            let own =
-                tags.filter(|name| repository.is_some() && self::repository(name) == repository);
-            own.filter_map(|name| {
+        let before = self.name.take();
+        let names = [before.as_deref(), asked.filter(|name| is_name(name))];
+        let mut tagged = names
+            .into_iter()
+            .flatten()
+            .filter(|name| tag(name).is_some());
+        let name = tagged.next().map(str::to_owned).or_else(|| {
+            let mut names = names.into_iter().rev().flatten();
+            let name = names.next();
+            let wanted = name.and_then(repository).or(repository(&self.reference))?;
+            let own = tags
+                .into_iter()
+                .filter(|name| repository(name) == Some(wanted));
+            let best = own.filter_map(|name| {
                 let tag = tag(name)?;
                 Some((tag != "latest", tag.len(), tag, name))
-            })
-            .max()
-        };
-        let known = match tagged {
-            Some(_) => None,
-            None => known().map(|(.., name)| name),
-        };
-        let name = tagged.or(known).or(asked);
-        self.name = name.map(str::to_owned).or(self.name.take());
+            });
+            let best = best.max().map(|(.., name)| name);
+            best.or(name).map(str::to_owned)
+        });
+        self.name = name;
     }
 
     /// The release that people call it: the tag, otherwise the version label. `latest` is not a release.
@@ -97,8 +100,9 @@ impl ImageRef {
 }
 
 /// The tag of an image's name: `1.4.2` of `localhost:5000/shop/api:1.4.2@sha256:…`.
-fn tag(name: &str) -> Option<&str> {
-    let name = name.split('@').next()?;
+#[must_use]
+pub fn tag(name: &str) -> Option<&str> {
+    let name = name.split('@').next().filter(|name| is_name(name))?;
     let last = name.rsplit('/').next()?;
     let (_, tag) = last.split_once(':')?;
     Some(tag).filter(|tag| !tag.is_empty())

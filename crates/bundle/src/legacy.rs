@@ -291,9 +291,8 @@ pub(crate) fn add_tags(image_info: &[u8], image: &mut ImageRef) {
         return;
     };
     let tags = value.get("repoTags").and_then(Value::as_array);
-    let asked = image.name.clone();
     let tags = tags.into_iter().flatten().filter_map(Value::as_str);
-    image.set_name(asked.as_deref(), tags);
+    image.set_name(None, tags);
 }
 
 #[cfg(test)]

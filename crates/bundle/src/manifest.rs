@@ -235,6 +235,12 @@ pub struct WorkloadOwner {
     pub name: String,
 }
 
+impl std::fmt::Display for WorkloadOwner {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} {}", self.kind, self.name)
+    }
+}
+
 /// One ELF file mapped in the core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleRecord {
