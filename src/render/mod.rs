@@ -7,6 +7,7 @@ mod backtrace;
 mod diff;
 mod drops;
 mod escape;
+mod fold;
 mod frame;
 mod groups;
 mod info;
@@ -24,8 +25,6 @@ pub use backtrace::{BacktraceView, Sources, backtrace_json, backtrace_text, thre
 pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::terminal_line;
-#[allow(unused_imports)]
-pub use frame::frame_line;
 pub use groups::{DumpFacts, Group, TIMES, groups_json, groups_text, pod_owner};
 pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]
