@@ -2,6 +2,8 @@
 
 #[path = "cli/agent.rs"]
 mod agent;
+#[path = "cli/backtrace.rs"]
+mod backtrace;
 mod corpus;
 #[path = "cli/host_process.rs"]
 mod host_process;

@@ -291,10 +291,11 @@ pub struct BtArgs {
     /// Print the lines of source around each frame
     #[arg(long, short = 's')]
     pub source: bool,
-    /// Look for source files in this directory too (implies `--source`; may be given again)
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// Search this directory and the current checkout for source files; nothing else is read
+    /// (implies `--source`; repeatable)
+    #[arg(long, visible_alias = "source-root", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub source_dir: Vec<PathBuf>,
-    /// Replace the start of source paths (implies `--source`; may be given again)
+    /// Replace the start of source paths (implies `--source`; repeatable)
     #[arg(long, value_name = "FROM=TO", value_parser = parse_mapping)]
     pub source_map: Vec<(String, PathBuf)>,
     /// Name everything anew and remember nothing

@@ -54,8 +54,11 @@ fn backtrace_of(
         directories: args.source_dir.clone(),
     };
     let wanted = args.source || !args.source_dir.is_empty() || !args.source_map.is_empty();
-    let sources = (wanted && args.output == TextFormat::Text)
-        .then(|| pipeline::sources(&stacks.backtrace, &search));
+    let sources = (wanted && args.output == TextFormat::Text).then(|| {
+        let (sources, remarks) = pipeline::sources(&stacks, &dump.manifest, &search);
+        report::remark(&remarks);
+        sources
+    });
     let around = dump.surrounding();
     let view = BacktraceView {
         manifest: &dump.manifest,

@@ -1,6 +1,6 @@
 //! Backtraces for people and for programs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -42,8 +42,17 @@ pub struct BacktraceView<'a> {
     pub elapsed: Option<Duration>,
 }
 
-/// Source files by the path that the debug information states, line by line.
-pub type Sources = BTreeMap<String, Vec<String>>;
+/// Source files by the path that the debug information states.
+pub type Sources = BTreeMap<String, SourceText>;
+
+/// A source file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceText {
+    /// Its lines.
+    pub lines: Vec<String>,
+    /// Why it may not be what the program was built from.
+    pub warnings: Vec<String>,
+}
 
 /// What makes stacks draw the same lines.
 type Stack = (Vec<(u64, FrameTrust)>, Stop);
@@ -246,6 +255,7 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
         fold::unfolded(thread)
     };
     let columns = number_columns(thread.frames.len());
+    let mut warned = BTreeSet::new();
     for piece in pieces {
         match piece {
             Piece::Frames(range) => {
@@ -254,7 +264,7 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                         break;
                     };
                     lines.push(frame_line(view.backtrace, number, columns, frame));
-                    lines.extend(source_lines(view, frame));
+                    lines.extend(source_lines(view, frame, &mut warned));
                 }
             }
             Piece::Ended(range) => lines.push(end_line(thread, range, "how it ended")),
@@ -320,9 +330,14 @@ fn repeated_line(thread: &ThreadBacktrace, range: &Range<usize>, cycle: usize) -
     )
 }
 
-fn source_lines(view: &BacktraceView, frame: &Frame) -> Vec<Line> {
+/// The lines around a frame. A warning is printed once a thread.
+fn source_lines<'v>(
+    view: &BacktraceView<'v>,
+    frame: &Frame,
+    warned: &mut BTreeSet<&'v str>,
+) -> Vec<Line> {
     let found = frame.location.as_ref().zip(view.sources);
-    let Some((place, text)) =
+    let Some((place, source)) =
         found.and_then(|(place, sources)| Some((place, sources.get(&place.file)?)))
     else {
         return Vec::new();
@@ -330,7 +345,9 @@ fn source_lines(view: &BacktraceView, frame: &Frame) -> Vec<Line> {
     let first = place.line.saturating_sub(SOURCE_AROUND).max(1);
     let last = place.line.saturating_add(SOURCE_AROUND);
     let line = |number: u32| {
-        let text = text.get(usize::try_from(number).ok()?.checked_sub(1)?)?;
+        let text = source
+            .lines
+            .get(usize::try_from(number).ok()?.checked_sub(1)?)?;
         let mark = if number == place.line { ">" } else { " " };
         let shown = terminal_line(&text.replace('\t', "    "));
         let tone = if number == place.line {
@@ -343,7 +360,12 @@ fn source_lines(view: &BacktraceView, frame: &Frame) -> Vec<Line> {
             format!("      {mark}{number:>6} {shown}").trim_end(),
         ))
     };
-    (first..=last).filter_map(line).collect()
+    let new = source.warnings.iter().filter(|text| warned.insert(text));
+    let warning =
+        |text: &String| Line::of(Tone::Bad, terminal_line(&format!("      warning: {text}")));
+    new.map(warning)
+        .chain((first..=last).filter_map(line))
+        .collect()
 }
 
 /// Modules that frames stand in and that could not be used.

@@ -21,7 +21,9 @@ mod units;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
 #[allow(unused_imports)]
-pub use backtrace::{BacktraceView, Sources, backtrace_json, backtrace_text, thread_lines};
+pub use backtrace::{
+    BacktraceView, SourceText, Sources, backtrace_json, backtrace_text, thread_lines,
+};
 pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::terminal_line;

@@ -47,6 +47,7 @@ fn frame(text: &str, modules: &mut Vec<ModuleReport>) -> Frame {
                 file: file.to_owned(),
                 line: 1,
                 column: None,
+                md5: None,
             })
         }),
         tail_call: false,
