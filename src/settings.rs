@@ -100,6 +100,8 @@ impl ImageSettings {
 pub struct Terminal {
     /// Whether it takes input and shows output, and moves its cursor.
     pub capable: bool,
+    /// Whether it shows what a command prints.
+    pub shows_output: bool,
     /// Whether colours are wanted.
     pub colored: bool,
     /// Whether it shows more than ASCII, as far as the locale tells.
@@ -317,6 +319,7 @@ fn facts_of_terminal(style: Style) -> Terminal {
     let pager = pager.unwrap_or_else(|| "less -R".to_owned());
     Terminal {
         capable: both && env_is_not("TERM", "dumb"),
+        shows_output: std::io::stdout().is_terminal(),
         colored: style == Style::Colored,
         unicode: unicode && env_is_not("TERM", "linux"),
         pager: pager.split_whitespace().map(str::to_owned).collect(),

@@ -2,6 +2,8 @@
 
 #[path = "cli/agent.rs"]
 mod agent;
+#[path = "cli/backtrace.rs"]
+mod backtrace;
 mod corpus;
 #[path = "cli/groups.rs"]
 mod groups;

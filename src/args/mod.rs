@@ -286,24 +286,31 @@ pub struct BtArgs {
     /// Print the registers of each frame 0
     #[arg(long, short = 'r')]
     pub registers: bool,
-    /// Print frames of abort, panic and the C runtime as one line
-    #[arg(long, short = 'f')]
+    /// Fold recursions, how the process ended and the start of the runtime [default: on a terminal]
+    #[arg(long, short = 'f', overrides_with = "no_fold")]
     pub fold: bool,
+    /// Print every frame
+    #[arg(long, overrides_with = "fold")]
+    pub no_fold: bool,
     /// Print the lines of source around each frame
     #[arg(long, short = 's')]
     pub source: bool,
-    /// Look for source files in this directory too (implies `--source`; may be given again)
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// Search this directory and the current checkout for source files; nothing else is read
+    /// (implies `--source`; repeatable)
+    #[arg(long, visible_alias = "source-root", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub source_dir: Vec<PathBuf>,
-    /// Replace the start of source paths (implies `--source`; may be given again)
+    /// Replace the start of source paths (implies `--source`; repeatable)
     #[arg(long, value_name = "FROM=TO", value_parser = parse_mapping)]
     pub source_map: Vec<(String, PathBuf)>,
     /// Name everything anew and remember nothing
     #[arg(long)]
     pub no_cache: bool,
-    /// At most this many frames per thread
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub limit: usize,
+    /// Maximum number of frames per thread [default: 256, or 300000 with folding]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Print how long it took
+    #[arg(long, short = 'v')]
+    pub verbose: bool,
     #[command(flatten)]
     pub modules: ModuleArgs,
     /// Output format

@@ -7,6 +7,7 @@ mod backtrace;
 mod diff;
 mod drops;
 mod escape;
+mod fold;
 mod frame;
 mod group_text;
 mod groups;
@@ -23,12 +24,12 @@ mod workload;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
 #[allow(unused_imports)]
-pub use backtrace::{BacktraceView, Sources, backtrace_json, backtrace_text, thread_lines};
+pub use backtrace::{
+    BacktraceView, SourceText, Sources, backtrace_json, backtrace_text, thread_lines,
+};
 pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::terminal_line;
-#[allow(unused_imports)]
-pub use frame::frame_line;
 pub use group_text::{GroupsView, group_text, groups_json, groups_text};
 pub use groups::{DumpFacts, FirstFrom, Group, TIMES};
 pub use image::short_image;

@@ -89,7 +89,11 @@ fn preview_height(model: &Model, middle: u16) -> u16 {
             let view = model.dump.as_ref();
             let source = view.filter(|view| view.tab == Tab::Backtrace);
             match source.and_then(|view| view.source.as_ref()) {
-                Some(source) if source.lines.is_ok() && middle >= 15 => (middle * 2 / 5).min(13),
+                Some(source) if middle >= 15 => match &source.lines {
+                    Ok(_) => (middle * 2 / 5).min(13),
+                    Err(reason) if reason.is_empty() => 0,
+                    Err(_) => 2,
+                },
                 _ => 0,
             }
         }

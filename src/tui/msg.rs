@@ -11,6 +11,7 @@ use super::model::{
     Source, Stacks, Texts, TransferId,
 };
 use crate::debugger::Invocation;
+use crate::pipeline::SourceQuestion;
 use crate::render::Group;
 use crate::report::Told;
 
@@ -103,7 +104,7 @@ pub enum Effect {
     /// Read manifests for image and node.
     Facts(RequestId, Vec<DumpSummary>),
     /// Read source around a line.
-    Source(RequestId, String, u32),
+    Source(RequestId, Box<SourceWanted>),
     /// Fetch a dump.
     Transfer(TransferId, Box<DumpSummary>, Purpose),
     /// End a transfer.
@@ -122,4 +123,19 @@ pub enum Effect {
     Mouse(bool),
     /// Stop, as `ctrl-z` does.
     Suspend,
+}
+
+/// The source that the cursor asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceWanted {
+    /// Which file.
+    pub question: SourceQuestion,
+    /// Which line.
+    pub line: u32,
+    /// Whether it is the user's own code: only then a reason is given if there is none.
+    pub is_own: bool,
+    /// The commit that the image was built from.
+    pub revision: Option<String>,
+    /// When the process crashed.
+    pub crashed: Timestamp,
 }

@@ -151,7 +151,7 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             from_minicore: stacks.from_minicore,
             registers: false,
             group: false,
-            fold: false,
+            fold: true,
             names: &stacks.names,
             sources: None,
             elapsed: None,
@@ -175,9 +175,18 @@ fn light(backtrace: &Backtrace) -> Backtrace {
 #[must_use]
 pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
     let shown = view.page.lines.get(..=view.page.cursor)?;
-    let count = shown.iter().filter(|line| is_frame(line)).count();
     let thread = stacks.backtrace.threads.get(view.thread)?;
-    thread.frames.get(count.saturating_sub(1))
+    // Folded frames have no line of their own: each line states its number.
+    let number = shown.iter().rev().find_map(frame_number).unwrap_or(0);
+    thread.frames.get(number)
+}
+
+/// The number that a frame's line begins with.
+fn frame_number(line: &Line<'_>) -> Option<usize> {
+    let text = plain(line);
+    let rest = text.strip_prefix("  #")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit());
+    rest.get(..end.unwrap_or(rest.len()))?.parse().ok()
 }
 
 fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {

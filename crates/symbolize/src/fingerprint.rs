@@ -27,6 +27,8 @@ use rules::Rules;
 
 /// Frames that are looked at, so that stacks unwound to different depths agree.
 const REACH: usize = 48;
+/// Frames of a stack that counts as whole, wherever its memory ends.
+const DEEP: usize = 256;
 /// Bytes of the hash that are kept.
 const BYTES: usize = 8;
 
@@ -77,7 +79,12 @@ impl Fingerprint {
                 Ok(function) => Some(Step::Name(normalised(&function.name))),
                 Err(_) => place(modules.get(frame.module?)?.module, frame.svma?),
             });
-        Self::from_steps(steps.collect(), is_whole(stop))
+        // How far a deep stack was unwound must not decide.
+        let on_stack = frames
+            .iter()
+            .filter(|frame| !frame.inline && !frame.tail_call);
+        let whole = is_whole(stop) || on_stack.count() > DEEP;
+        Self::from_steps(steps.collect(), whole)
     }
 
     /// From the names that the files' own symbol tables give, as far as those are small enough to be read

@@ -211,9 +211,9 @@ impl Effects {
                 let work = move || listing::facts(&session, request, &dumps, &messages);
                 self.errands.push(Box::new(work));
             }
-            Effect::Source(request, file, line) => {
+            Effect::Source(request, wanted) => {
                 let work = move || {
-                    let source = explain::source(file, line);
+                    let source = explain::source(*wanted);
                     let _ = messages.send(Msg::Source(request, Box::new(source)));
                 };
                 self.errands.push(Box::new(work));

@@ -210,12 +210,13 @@ impl Desk {
                     .collect();
                 self.send(Msg::Facts(request, facts));
             }
-            Effect::Source(request, file, line) => {
+            Effect::Source(request, wanted) => {
                 let lines = (1..=20).map(|n| format!("    line {n};")).collect();
                 let source = Source {
-                    file,
-                    line,
+                    file: wanted.question.file,
+                    line: wanted.line,
                     first: 1,
+                    warnings: Vec::new(),
                     lines: Ok(lines),
                 };
                 self.send(Msg::Source(request, Box::new(source)));
@@ -368,6 +369,7 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
                 file: "/src/app/orders.c".to_owned(),
                 line,
                 column: Some(5),
+                md5: None,
             })
         }),
         tail_call: false,
@@ -421,6 +423,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         status,
     };
     Stacks {
+        module_times: Vec::new(),
         backtrace: Backtrace {
             threads,
             modules: vec![

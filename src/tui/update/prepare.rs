@@ -7,9 +7,10 @@
 use cdh_store::DumpSummary;
 
 use super::open::explain;
+use crate::pipeline::SourceQuestion;
 use crate::tui::layout::regions;
-use crate::tui::model::{Depth, GroupColumn, Model, Screen, Tab};
-use crate::tui::msg::Effect;
+use crate::tui::model::{Depth, DumpView, GroupColumn, Model, Screen, Tab};
+use crate::tui::msg::{Effect, SourceWanted};
 use crate::tui::pages;
 
 /// Milliseconds without a move that count as rest.
@@ -133,11 +134,10 @@ pub(super) fn source(model: &mut Model, effects: &mut Vec<Effect>) {
     else {
         return;
     };
-    let stacks = model.known.stacks(view.dump.id);
-    let place = stacks
-        .and_then(|stacks| pages::frame_at(view, stacks))
-        .and_then(|frame| frame.location.as_ref())
-        .map(|place| (place.file.clone(), place.line));
+    let wanted = source_wanted(model, view);
+    let place = wanted
+        .as_ref()
+        .map(|wanted| (wanted.question.file.clone(), wanted.line));
     if place == view.source_wanted {
         return;
     }
@@ -149,7 +149,32 @@ pub(super) fn source(model: &mut Model, effects: &mut Vec<Effect>) {
             view.source = None;
         }
     }
-    if let Some((file, line)) = place {
-        effects.push(Effect::Source(request, file, line));
+    if let Some(wanted) = wanted {
+        effects.push(Effect::Source(request, Box::new(wanted)));
     }
+}
+
+fn source_wanted(model: &Model, view: &DumpView) -> Option<SourceWanted> {
+    let known = model.known.get(view.dump.id)?;
+    let stacks = model.known.stacks(view.dump.id)?;
+    let frame = pages::frame_at(view, stacks)?;
+    let place = frame.location.as_ref()?;
+    let built = frame
+        .module
+        .and_then(|index| *stacks.module_times.get(index)?);
+    let opened = known
+        .opened
+        .as_ref()
+        .and_then(|opened| opened.as_ref().ok())?;
+    let manifest = &opened.manifest;
+    Some(SourceWanted {
+        question: SourceQuestion::new(place, built),
+        line: place.line,
+        is_own: frame.is_own(&stacks.backtrace.modules),
+        revision: manifest
+            .image
+            .as_ref()
+            .and_then(|image| image.revision.clone()),
+        crashed: manifest.captured_at,
+    })
 }

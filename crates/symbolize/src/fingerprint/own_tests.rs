@@ -47,6 +47,7 @@ fn frame(text: &str, modules: &mut Vec<ModuleReport>) -> Frame {
                 file: file.to_owned(),
                 line: 1,
                 column: None,
+                md5: None,
             })
         }),
         tail_call: false,
@@ -331,7 +332,7 @@ fn own_frame_survives_hostile_names() {
         assert_eq!(own(&[name.to_owned()]), name);
     }
     let deep = format!("{}x{}", "<".repeat(20_000), ">".repeat(20_000));
-    assert_eq!(own(&[deep.clone()]), deep);
+    assert_eq!(own(std::slice::from_ref(&deep)), deep);
     assert!(backtrace(&[]).own_frame().is_none());
 }
 
