@@ -407,7 +407,7 @@ fn tui_answers_what_is_new_since_which_version_and_who_is_affected() {
     });
     tty.keys("v");
     tty.wait_until("the page of the group", |text| {
-        has_line(text, &["SIGSEGV in app"]) && has_line(text, &["api:1.3.0", "10d"])
+        has_line(text, &["app SIGSEGV"]) && has_line(text, &["api:1.3.0", "10d"])
     });
     // What is shown is a filter.
     tty.keys("i");
