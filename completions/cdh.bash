@@ -779,13 +779,20 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__bt)
-            opts="-a -g -r -f -s -o -h -V --all-threads --group --registers --fold --source --source-dir --source-map --no-cache --limit --sysroot --image --debug-image --offline --auth-file --registry-ca --output --store --config --color --help --version"
+            opts="-a -g -r -f -s -v -o -h -V --all-threads --group --registers --fold --no-fold --source --source-root --source-dir --source-map --no-cache --limit --verbose --sysroot --image --debug-image --offline --auth-file --registry-ca --output --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --source-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --source-root)
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
@@ -1381,7 +1388,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__groups)
-            opts="-n -o -h -V --namespace --exe --since --until --images --limit --output --store --config --color --help --version"
+            opts="-n -o -h -V --namespace --exe --since --until --new-since --images --no-top --limit --output --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1404,6 +1411,10 @@ _cdh() {
                     return 0
                     ;;
                 --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --new-since)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1450,7 +1461,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__import)
-            opts="-n -o -h -V --namespace --pod --container --image --node --output --store --config --color --help --version"
+            opts="-n -o -h -V --namespace --pod --container --image --label --image-label --node --output --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1473,6 +1484,14 @@ _cdh() {
                     return 0
                     ;;
                 --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image-label)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1862,13 +1881,17 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__tui)
-            opts="-h -V --ascii --filter --no-mouse --debugger --store --config --color --help --version"
+            opts="-h -V --ascii --filter --no-mouse --refresh --debugger --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --refresh)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

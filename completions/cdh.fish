@@ -52,6 +52,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "agent" -d 'Capture cores on
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "man" -d 'Write the man pages'
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l filter -d 'Show only dumps that match, as typed after `/`: `namespace:payments signal:SEGV since:2d`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l refresh -d 'Refresh the list every so many seconds while idle; 0 turns it off [default: 5]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l debugger -d 'Debugger that `d` starts' -r -f -a "(__fish_complete_command)"
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
@@ -144,9 +145,9 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-dir -d 'Look for source files in this directory too (implies `--source`; may be given again)' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-map -d 'Replace the start of source paths (implies `--source`; may be given again)' -r
-complete -c cdh -n "__fish_cdh_using_subcommand bt" -l limit -d 'At most this many frames per thread' -r
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-dir -l source-root -d 'Search this directory and the current checkout for source files; nothing else is read (implies `--source`; repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-map -d 'Replace the start of source paths (implies `--source`; repeatable)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l limit -d 'Maximum number of frames per thread [default: 256, or 300000 with folding]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l debug-image -d 'Take debug files from this image' -r
@@ -162,15 +163,17 @@ never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s a -l all-threads -d 'Print every thread, not only the one that crashed'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s g -l group -d 'Merge threads with equal stacks (prints every thread)'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s r -l registers -d 'Print the registers of each frame 0'
-complete -c cdh -n "__fish_cdh_using_subcommand bt" -s f -l fold -d 'Print frames of abort, panic and the C runtime as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s f -l fold -d 'Fold recursions, how the process ended and the start of the runtime [default: on a terminal]'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l no-fold -d 'Print every frame'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s s -l source -d 'Print the lines of source around each frame'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l no-cache -d 'Name everything anew and remember nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s v -l verbose -d 'Print how long it took'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l offline -d 'Use no network for modules: only what is cached or on this machine'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-dir -d 'Look for source files in this directory too (implies `--source`; may be given again)' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-map -d 'Replace the start of source paths (implies `--source`; may be given again)' -r
-complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l limit -d 'At most this many frames per thread' -r
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-dir -l source-root -d 'Search this directory and the current checkout for source files; nothing else is read (implies `--source`; repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-map -d 'Replace the start of source paths (implies `--source`; repeatable)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l limit -d 'Maximum number of frames per thread [default: 256, or 300000 with folding]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l debug-image -d 'Take debug files from this image' -r
@@ -186,9 +189,11 @@ never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s a -l all-threads -d 'Print every thread, not only the one that crashed'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s g -l group -d 'Merge threads with equal stacks (prints every thread)'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s r -l registers -d 'Print the registers of each frame 0'
-complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s f -l fold -d 'Print frames of abort, panic and the C runtime as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s f -l fold -d 'Fold recursions, how the process ended and the start of the runtime [default: on a terminal]'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l no-fold -d 'Print every frame'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s s -l source -d 'Print the lines of source around each frame'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l no-cache -d 'Name everything anew and remember nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s v -l verbose -d 'Print how long it took'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l offline -d 'Use no network for modules: only what is cached or on this machine'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s V -l version -d 'Print version'
@@ -196,7 +201,8 @@ complete -c cdh -n "__fish_cdh_using_subcommand groups" -s n -l namespace -d 'On
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l exe -d 'Only dumps of this program' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l since -d 'Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l until -d 'Only dumps until then' -r
-complete -c cdh -n "__fish_cdh_using_subcommand groups" -l limit -d 'At most this many groups' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l new-since -d 'Only crashes that the store first received since then: 1d, 2026-01-31' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l limit -d 'Maximum number of groups' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
@@ -204,7 +210,8 @@ complete -c cdh -n "__fish_cdh_using_subcommand groups" -l config -d 'Config fil
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Tell the images too (reads manifests)'
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Show images of more than 1,000 dumps too (reads their manifests)'
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l no-top -d 'Do not read backtraces for the column TOP FRAME'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand drops" -l since -d 'Only what was dropped since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
@@ -290,7 +297,9 @@ complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s n -l namespace -d 'Kubernetes namespace that the process ran in' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l pod -d 'Pod that it ran in' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l container -d 'Container in the pod' -r
-complete -c cdh -n "__fish_cdh_using_subcommand import" -l image -d 'Image that it ran from: `repository@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l image -d 'Image that it ran from: `repository@sha256:…`, or `repository:tag@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l label -d 'Label of the pod, as `kubectl get pod --show-labels` prints it; may be repeated' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l image-label -d 'Label of the image, such as `org.opencontainers.image.revision=…`; may be repeated' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l node -d 'Node that it ran on' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s o -l output -d 'Output format: the new ids, or JSON' -r -f -a "text\t'For people'
 json\t'One JSON document'"

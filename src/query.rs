@@ -1,10 +1,17 @@
-//! The terms by which dumps are searched: one vocabulary for the flags of `cdh ls` and for the filter
-//! of the TUI.
+//! The terms by which dumps are searched: one vocabulary for the flags and arguments of `cdh ls` and
+//! `cdh groups`, and for the filter of the TUI.
+
+mod selection;
+mod words;
+
+pub use selection::{NEW_SINCE, Selection};
+pub use words::{Haystack, Word};
 
 use anyhow::Result;
 use cdh_store::Query;
 use jiff::Timestamp;
 
+use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::when::parse_when;
 
@@ -37,28 +44,60 @@ pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> R
         "signal" => query.signal = text(),
         "since" => query.since = Some(parse_when(value, now)?),
         "until" => query.until = Some(parse_when(value, now)?),
-        "fingerprint" => query.fingerprint = text(),
+        "fingerprint" => query.fingerprint = Some(value.to_ascii_lowercase()),
         "truncated" => match value {
             "" | "yes" | "true" => query.truncated = true,
             "no" | "false" => query.truncated = false,
             _ => {
                 return Err(Failure::new(
                     ExitStatus::Failure,
-                    format!("`truncated` is `yes` or `no`, not `{value}`"),
+                    format!(
+                        "`truncated` is `yes` or `no`, not `{}`",
+                        terminal_line(value)
+                    ),
                 )
                 .into());
             }
         },
         _ => {
-            let known: Vec<&str> = TERMS.iter().map(|(name, _)| *name).collect();
-            return Err(
-                Failure::new(ExitStatus::Failure, format!("`{name}` is not a term"))
-                    .hint(format!("the terms are {}", known.join(", ")))
-                    .into(),
-            );
+            return Err(unknown_term(name, ""));
         }
     }
     Ok(())
+}
+
+/// The error of a term that does not exist; `more` are terms that only some commands have.
+fn unknown_term(name: &str, more: &str) -> anyhow::Error {
+    let mut known: Vec<&str> = TERMS.iter().map(|(name, _)| *name).collect();
+    known.extend(Some(more).filter(|more| !more.is_empty()));
+    let name = terminal_line(name);
+    Failure::new(ExitStatus::Failure, format!("`{name}` is not a term"))
+        .hint(format!("the terms are {}", known.join(", ")))
+        .into()
+}
+
+/// Whether this is a term's name, or its abbreviation.
+#[must_use]
+pub fn is_term(name: &str) -> bool {
+    full_name(name).is_some()
+}
+
+/// The term that a name or an abbreviation means.
+#[must_use]
+pub fn full_name(name: &str) -> Option<&'static str> {
+    let mut known = TERMS.iter().map(|(known, _)| *known);
+    known.find(|known| *known == name || short(known) == name)
+}
+
+/// What people type instead.
+#[must_use]
+pub fn short(name: &str) -> &'static str {
+    match name {
+        "namespace" => "ns",
+        "signal" => "sig",
+        "fingerprint" => "fp",
+        _ => "",
+    }
 }
 
 #[cfg(test)]

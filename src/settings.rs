@@ -33,6 +33,8 @@ pub struct Settings {
     pub stores: BTreeMap<String, StoreUrl>,
     /// What is known of the terminal.
     pub terminal: Terminal,
+    /// Seconds between two automatic refreshes of the TUI; 0 turns them off.
+    pub refresh_seconds: u64,
     /// The config file that was read, and its text.
     pub file: Option<(PathBuf, String)>,
     /// Credentials of the store that are not the usual chain's.
@@ -98,6 +100,8 @@ impl ImageSettings {
 pub struct Terminal {
     /// Whether it takes input and shows output, and moves its cursor.
     pub capable: bool,
+    /// Whether it shows what a command prints.
+    pub shows_output: bool,
     /// Whether colours are wanted.
     pub colored: bool,
     /// Whether it shows more than ASCII, as far as the locale tells.
@@ -117,6 +121,9 @@ struct ConfigFile {
     /// How images are pulled.
     #[serde(default)]
     images: ConfigImages,
+    /// The TUI.
+    #[serde(default)]
+    tui: ConfigTui,
     /// The agent's tables, which are checked by the agent's own commands, and what is none.
     #[serde(flatten)]
     others: BTreeMap<String, toml::Value>,
@@ -154,8 +161,18 @@ struct ConfigImages {
     cache_mib: Option<u64>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigTui {
+    /// Seconds between two automatic refreshes; 0 turns them off.
+    refresh_seconds: Option<u64>,
+}
+
 /// Room for the files of some hundred images, which are a few dozen megabytes each.
 const CACHE_MIB: u64 = 10 << 10;
+
+/// Seconds between two automatic refreshes of the TUI, where nothing else is configured.
+const REFRESH_SECONDS: u64 = 5;
 
 /// ```toml
 /// [stores.prod]
@@ -242,6 +259,7 @@ impl Settings {
             images,
             stores,
             terminal: facts_of_terminal(style),
+            refresh_seconds: config.tui.refresh_seconds.unwrap_or(REFRESH_SECONDS),
             file,
             store_keys,
             store_origin: match store_is_default {
@@ -301,6 +319,7 @@ fn facts_of_terminal(style: Style) -> Terminal {
     let pager = pager.unwrap_or_else(|| "less -R".to_owned());
     Terminal {
         capable: both && env_is_not("TERM", "dumb"),
+        shows_output: std::io::stdout().is_terminal(),
         colored: style == Style::Colored,
         unicode: unicode && env_is_not("TERM", "linux"),
         pager: pager.split_whitespace().map(str::to_owned).collect(),
@@ -370,7 +389,7 @@ fn read_config(
             path.display()
         );
         let hint = format!(
-            "it may hold store, stores, images, and the agent's {}",
+            "it may hold store, stores, images, tui, and the agent's {}",
             AGENT_TABLES.join(", ")
         );
         return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());

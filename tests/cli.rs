@@ -2,7 +2,11 @@
 
 #[path = "cli/agent.rs"]
 mod agent;
+#[path = "cli/backtrace.rs"]
+mod backtrace;
 mod corpus;
+#[path = "cli/groups.rs"]
+mod groups;
 #[path = "cli/host_process.rs"]
 mod host_process;
 #[path = "cli/hostile_images.rs"]
@@ -11,6 +15,8 @@ mod hostile_images;
 mod ibm;
 #[path = "cli/images.rs"]
 mod images;
+#[path = "cli/local_files.rs"]
+mod local_files;
 #[path = "cli/node_settings.rs"]
 mod node_settings;
 #[path = "cli/s3/mod.rs"]

@@ -125,6 +125,10 @@ pub enum Command {
 /// `cdh ls`.
 #[derive(Debug, Args)]
 pub struct LsArgs {
+    /// Only dumps that match all of these: `namespace:payments`, `signal:SEGV`, `since:2d`,
+    /// `image:checkout:1.4.2`, `new-since:1d`, or a word that occurs in a name
+    #[arg(value_name = "TERM")]
+    pub terms: Vec<String>,
     /// Only dumps of this namespace (`*` and `?` match)
     #[arg(long, short = 'n', value_name = "NAMESPACE")]
     pub namespace: Option<String>,
@@ -282,24 +286,31 @@ pub struct BtArgs {
     /// Print the registers of each frame 0
     #[arg(long, short = 'r')]
     pub registers: bool,
-    /// Print frames of abort, panic and the C runtime as one line
-    #[arg(long, short = 'f')]
+    /// Fold recursions, how the process ended and the start of the runtime [default: on a terminal]
+    #[arg(long, short = 'f', overrides_with = "no_fold")]
     pub fold: bool,
+    /// Print every frame
+    #[arg(long, overrides_with = "fold")]
+    pub no_fold: bool,
     /// Print the lines of source around each frame
     #[arg(long, short = 's')]
     pub source: bool,
-    /// Look for source files in this directory too (implies `--source`; may be given again)
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// Search this directory and the current checkout for source files; nothing else is read
+    /// (implies `--source`; repeatable)
+    #[arg(long, visible_alias = "source-root", value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub source_dir: Vec<PathBuf>,
-    /// Replace the start of source paths (implies `--source`; may be given again)
+    /// Replace the start of source paths (implies `--source`; repeatable)
     #[arg(long, value_name = "FROM=TO", value_parser = parse_mapping)]
     pub source_map: Vec<(String, PathBuf)>,
     /// Name everything anew and remember nothing
     #[arg(long)]
     pub no_cache: bool,
-    /// At most this many frames per thread
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub limit: usize,
+    /// Maximum number of frames per thread [default: 256, or 300000 with folding]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Print how long it took
+    #[arg(long, short = 'v')]
+    pub verbose: bool,
     #[command(flatten)]
     pub modules: ModuleArgs,
     /// Output format
@@ -316,7 +327,12 @@ fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
 
 /// `cdh groups`.
 #[derive(Debug, Args)]
+#[command(after_help = GROUPS_HELP)]
 pub struct GroupsArgs {
+    /// Only dumps that match all of these: `namespace:payments`, `exe:api`, `since:2d`,
+    /// `image:checkout:1.4.2`, `new-since:1d`, a fingerprint, or a word that occurs in a name
+    #[arg(value_name = "TERM")]
+    pub terms: Vec<String>,
     /// Only dumps of this namespace (`*` and `?` match)
     #[arg(long, short = 'n', value_name = "NAMESPACE")]
     pub namespace: Option<String>,
@@ -329,16 +345,27 @@ pub struct GroupsArgs {
     /// Only dumps until then
     #[arg(long, value_name = "WHEN")]
     pub until: Option<String>,
-    /// Tell the images too (reads manifests)
+    /// Only crashes that the store first received since then: 1d, 2026-01-31
+    #[arg(long, value_name = "WHEN")]
+    pub new_since: Option<String>,
+    /// Show images of more than 1,000 dumps too (reads their manifests)
     #[arg(long)]
     pub images: bool,
-    /// At most this many groups
+    /// Do not read backtraces for the column TOP FRAME
+    #[arg(long)]
+    pub no_top: bool,
+    /// Maximum number of groups
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Output format
     #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
     pub output: TextFormat,
 }
+
+const GROUPS_HELP: &str = "FIRST is when the store first received the crash, whatever the terms select. \
+NEW marks crashes that it first received within the last 24 hours, or since `--new-since`. A crash without \
+a fingerprint is never new. With the fingerprint of one crash, its images and workloads are listed with \
+their first and last dump: since which version does it crash?";
 
 /// `cdh drops`.
 #[derive(Debug, Args)]
@@ -449,12 +476,26 @@ pub struct PlaceArgs {
     /// Container in the pod
     #[arg(long, value_name = "CONTAINER")]
     pub container: Option<String>,
-    /// Image that it ran from: `repository@sha256:…`
+    /// Image that it ran from: `repository@sha256:…`, or `repository:tag@sha256:…`
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
+    /// Label of the pod, as `kubectl get pod --show-labels` prints it; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub labels: Vec<(String, String)>,
+    /// Label of the image, such as `org.opencontainers.image.revision=…`; may be repeated
+    #[arg(long = "image-label", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub image_labels: Vec<(String, String)>,
     /// Node that it ran on
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
+}
+
+/// `KEY=VALUE`; the value may be empty.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected `KEY=VALUE`".to_owned()),
+    }
 }
 
 /// `cdh tui`.
@@ -469,6 +510,9 @@ pub struct TuiArgs {
     /// Leave the mouse to the terminal
     #[arg(long)]
     pub no_mouse: bool,
+    /// Refresh the list every so many seconds while idle; 0 turns it off [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub refresh: Option<u64>,
     /// Debugger that `d` starts
     #[arg(long, value_name = "PROGRAM", default_value = "gdb", value_hint = ValueHint::CommandName)]
     pub debugger: String,

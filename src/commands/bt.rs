@@ -11,18 +11,32 @@ use crate::render::{self, BacktraceView};
 use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
 
+/// Frames of a thread that are printed one by one.
+const LIMIT: usize = 256;
+/// Frames of a thread that are folded: a stack of 8 MiB holds about as many.
+const FOLDED_LIMIT: usize = 300_000;
+
 pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
     let start = Instant::now();
     let dump = pipeline::open_dump(settings, &args.dump)?;
+    let fold = folds(settings, args);
     let request = BacktraceRequest {
         all_threads: args.all_threads || args.group,
-        limit: args.limit,
+        limit: args
+            .limit
+            .unwrap_or(if fold { FOLDED_LIMIT } else { LIMIT }),
         sysroot: args.modules.sysroot.clone(),
         use_cache: !args.no_cache,
     };
     let text = backtrace_of(settings, &dump, &request, args, start)?;
     super::print(&text)?;
     Ok(ExitStatus::Done)
+}
+
+/// A person reads a terminal; a script reads what it always read, and JSON holds every frame.
+fn folds(settings: &Settings, args: &BtArgs) -> bool {
+    let wanted = args.fold || (settings.terminal.shows_output && !args.no_fold);
+    wanted && args.output == TextFormat::Text
 }
 
 fn backtrace_of(
@@ -40,8 +54,11 @@ fn backtrace_of(
         directories: args.source_dir.clone(),
     };
     let wanted = args.source || !args.source_dir.is_empty() || !args.source_map.is_empty();
-    let sources = (wanted && args.output == TextFormat::Text)
-        .then(|| pipeline::sources(&stacks.backtrace, &search));
+    let sources = (wanted && args.output == TextFormat::Text).then(|| {
+        let (sources, remarks) = pipeline::sources(&stacks, &dump.manifest, &search);
+        report::remark(&remarks);
+        sources
+    });
     let around = dump.surrounding();
     let view = BacktraceView {
         manifest: &dump.manifest,
@@ -51,10 +68,10 @@ fn backtrace_of(
         from_minicore: stacks.analysis.from_minicore,
         registers: args.registers,
         group: args.group,
-        fold: args.fold,
+        fold: folds(settings, args),
         names: &around.names,
         sources: sources.as_ref(),
-        elapsed: Some(start.elapsed()),
+        elapsed: args.verbose.then(|| start.elapsed()),
     };
     let text = match args.output {
         TextFormat::Text => Ok(render::backtrace_text(&view, settings.style)),

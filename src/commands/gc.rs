@@ -53,6 +53,7 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     let listed = |error| pipeline::store_failure(error, "list");
     let catalog = Catalog::new(store.as_ref());
     let dumps = catalog.find(&Query::default()).map_err(listed)?;
+    let stored = dumps.clone();
     let known: BTreeSet<ObjectKey> = dumps.iter().map(|dump| dump.key.clone()).collect();
     // What only its name makes a dump of is never deleted without having been looked at.
     let (dumps, unsure): (Vec<_>, Vec<_>) = dumps.into_iter().partition(|dump| dump.is_certain());
@@ -93,6 +94,10 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
         if !prompt::confirm(&question, settings.interactive)? {
             return Ok(ExitStatus::Interrupted);
         }
+    }
+    // A crash whose old dumps are deleted must not look new afterwards.
+    if let Err(error) = catalog.complete_first_seen(&stored, now) {
+        eprintln!("note: cannot record when crashes were first seen: {error}");
     }
     let failed = |error| pipeline::store_failure(error, "delete from");
     for (dump, _) in &doomed.dumps {

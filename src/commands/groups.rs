@@ -1,62 +1,160 @@
-//! `cdh groups`: the same crash as one line, the most frequent first. Reads object names only, unless
-//! `--images` asks for what only manifests hold.
+//! `cdh groups`: one line for each crash, the most frequent first.
+//!
+//! Object names answer which crashes there are and since when. Manifests, for images and owners of pods,
+//! are read of small selections or on request; backtraces, for the top frames, as far as time allows.
 
 use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::Arc;
 
 use anyhow::Result;
-use cdh_store::{DumpSummary, Query};
-use jiff::Timestamp;
+use cdh_bundle::{DumpId, ImageRef, WorkloadOwner};
+use cdh_store::{Catalog, DumpSummary, Reach, Store, Survey};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::args::{GroupsArgs, TextFormat};
 use crate::pipeline;
-use crate::render::{self, DumpFacts, Group};
+use crate::query::Selection;
+use crate::render::{self, DumpFacts, FirstFrom, Group, GroupsView};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
-use crate::when::parse_when;
+
+/// A crash counts as new this long after it was first seen.
+const NEW: SignedDuration = SignedDuration::from_hours(24);
+/// Manifests that are read without being asked for.
+const MANIFESTS: usize = 1_000;
+/// Digits of a fingerprint that identify a crash, as keys have them.
+const FINGERPRINT: usize = 8;
 
 pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
-    let when = |text: &Option<String>| {
-        text.as_deref()
-            .map(|text| parse_when(text, now))
-            .transpose()
-    };
-    let query = Query {
-        namespace: args.namespace.clone(),
-        exe: args.exe.clone(),
-        since: when(&args.since)?,
-        until: when(&args.until)?,
-        ..Query::default()
-    };
-    let store = pipeline::open_store(settings)?;
+    let selection = args.selection(now)?;
+    let store: Arc<dyn Store> = Arc::from(pipeline::open_store(settings)?);
     let catalog = pipeline::catalog(settings, store.as_ref());
-    let dumps = catalog
-        .find(&query)
-        .map_err(|error| pipeline::store_failure(error, "list"))?;
-    // A manifest that cannot be read only leaves its image out.
-    let mut images = HashMap::new();
-    if args.images {
-        for (dump, manifest) in dumps.iter().zip(catalog.manifests(&dumps)) {
-            let image = manifest.ok().and_then(|manifest| manifest.image);
-            images.extend(image.map(|image| (dump.id, image)));
+    let survey = selection.survey(&catalog, now);
+    let Survey { dumps, first_seen } =
+        survey.map_err(|error| pipeline::store_failure(error, "list"))?;
+    let facts = Facts::read(&catalog, &dumps, args.images);
+    let mut groups = Group::of(dumps.iter(), |dump| facts.of(dump));
+    let new_since = selection.new_since.unwrap_or(now - NEW);
+    Group::mark_first_seen(&mut groups, &first_seen, new_since);
+    if selection.is_empty() {
+        // Everything was grouped: also what has no fingerprint is as old as it seems.
+        groups
+            .iter_mut()
+            .for_each(|group| group.first_from = FirstFrom::Store);
+    }
+    groups.truncate(args.limit.unwrap_or(usize::MAX));
+    if !args.no_top {
+        let newest = groups.iter().map(|group| group.newest.clone()).collect();
+        let tops = pipeline::top_frames(settings, &store, newest);
+        for (group, top) in groups.iter_mut().zip(tops) {
+            group.top = top;
         }
     }
-    let facts = |dump: &DumpSummary| DumpFacts {
-        image: images.get(&dump.id),
-        ..DumpFacts::default()
+    if let (Reach::Since(since), false) = (first_seen.reach(), groups.is_empty()) {
+        let date = since.strftime("%Y-%m-%d");
+        eprintln!("note: first seen was looked up back to {date}; older crashes may look newer");
+    }
+    if facts.is_left_out && !groups.is_empty() {
+        eprintln!(
+            "note: the images of more than {MANIFESTS} dumps are shown with `--images`, or select fewer dumps"
+        );
+    }
+    let view = GroupsView {
+        now,
+        style: settings.style,
+        width: terminal_width(),
     };
-    let mut groups = Group::of(dumps.iter(), facts);
-    groups.truncate(args.limit.unwrap_or(usize::MAX));
-    match args.output {
-        TextFormat::Json => super::print(&render::groups_json(&groups)?)?,
-        TextFormat::Text if groups.is_empty() => {
-            eprintln!("no dumps in {}", render::terminal_line(&store.describe()));
+    match (args.output, groups.as_slice()) {
+        (TextFormat::Json, _) => super::print(&render::groups_json(&groups)?)?,
+        (TextFormat::Text, []) => {
+            let what = match (selection.new_since, selection.is_empty()) {
+                (Some(_), _) => "no new crashes",
+                (None, true) => "no dumps",
+                (None, false) => "no dumps match",
+            };
+            eprintln!("{what} in {}", render::terminal_line(&store.describe()));
         }
-        TextFormat::Text => super::print(&render::groups_text(&groups, now, settings.style))?,
+        (TextFormat::Text, [group]) if selection.is_one_crash() => {
+            super::print(&render::group_text(group, &view))?;
+        }
+        (TextFormat::Text, groups) => super::print(&render::groups_text(groups, &view))?,
     }
     Ok(if groups.is_empty() {
         ExitStatus::Nothing
     } else {
         ExitStatus::Done
     })
+}
+
+impl GroupsArgs {
+    fn selection(&self, now: Timestamp) -> Result<Selection> {
+        let mut selection = Selection::default();
+        for (name, value) in [
+            ("namespace", &self.namespace),
+            ("exe", &self.exe),
+            ("since", &self.since),
+            ("until", &self.until),
+            ("new-since", &self.new_since),
+        ] {
+            selection.flag(name, value.as_deref(), now)?;
+        }
+        for term in &self.terms {
+            // What the table shows as a fingerprint can be typed as it is.
+            let is_hex = |byte: u8| byte.is_ascii_hexdigit();
+            match term.len() >= FINGERPRINT && term.bytes().all(is_hex) {
+                true => selection.argument(&format!("fingerprint:{term}"), now)?,
+                false => selection.argument(term, now)?,
+            }
+        }
+        Ok(selection)
+    }
+}
+
+/// What manifests say.
+#[derive(Default)]
+struct Facts {
+    images: HashMap<DumpId, ImageRef>,
+    owners: HashMap<DumpId, WorkloadOwner>,
+    /// There are too many to be read unasked.
+    is_left_out: bool,
+}
+
+impl Facts {
+    /// A manifest that cannot be read only leaves its facts out.
+    fn read(catalog: &Catalog<'_>, dumps: &[DumpSummary], is_asked: bool) -> Self {
+        let mut facts = Self::default();
+        if dumps.len() > MANIFESTS && !is_asked {
+            facts.is_left_out = true;
+            return facts;
+        }
+        for (dump, manifest) in dumps.iter().zip(catalog.manifests(dumps)) {
+            let Ok(manifest) = manifest else { continue };
+            let owner = manifest.workload.and_then(|workload| workload.owner);
+            facts.owners.extend(owner.map(|owner| (dump.id, owner)));
+            facts
+                .images
+                .extend(manifest.image.map(|image| (dump.id, image)));
+        }
+        facts
+    }
+
+    fn of(&self, dump: &DumpSummary) -> DumpFacts<'_> {
+        DumpFacts {
+            image: self.images.get(&dump.id),
+            owner: self.owners.get(&dump.id),
+            top: None,
+        }
+    }
+}
+
+/// Columns of the terminal that the output is for.
+fn terminal_width() -> Option<usize> {
+    let out = std::io::stdout();
+    let size = out
+        .is_terminal()
+        .then(|| rustix::termios::tcgetwinsize(&out));
+    let columns = size.and_then(Result::ok).map(|size| size.ws_col);
+    columns.filter(|columns| *columns > 0).map(usize::from)
 }

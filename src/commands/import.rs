@@ -19,6 +19,8 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
         container: said.container.clone(),
         node: said.node.clone(),
         image: said.image.clone(),
+        labels: said.labels.iter().cloned().collect(),
+        image_labels: said.image_labels.iter().cloned().collect(),
     };
     let mut rows = Vec::new();
     for path in &args.cores {

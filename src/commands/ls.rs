@@ -1,47 +1,40 @@
-//! `cdh ls`: lists the dumps in a store, newest first. Reads object names only, unless `--image` or
-//! `--node` ask for what only manifests hold.
+//! `cdh ls`: lists the dumps in a store, newest first. Reads object names only, unless an image or a node
+//! is asked for, which only manifests hold. Dumps of one second are put in the order of their capture if
+//! that takes few manifests.
 
 use anyhow::Result;
-use cdh_store::{DumpSummary, Query, is_signal};
-use jiff::Timestamp;
+use cdh_store::{DumpSummary, Store, StoreUrl};
+use jiff::{SignedDuration, Timestamp};
 
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
-use crate::query::add_term;
-use crate::render::{self, DumpFacts, Group};
-use crate::report::{ExitStatus, Failure};
+use crate::query::Selection;
+use crate::render::{self, DumpFacts, Group, GroupsView};
+use crate::report::ExitStatus;
 use crate::settings::Settings;
+
+/// Manifests that are read to order dumps of one second: one round of requests to a bucket.
+const MANIFESTS: usize = 16;
+/// The same, where a manifest is a file.
+const MANIFEST_FILES: usize = 512;
+/// A crash counts as new this long after it was first seen.
+const NEW: SignedDuration = SignedDuration::from_hours(24);
 
 pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
-    if let Some(signal) = args.signal.as_deref().filter(|name| !is_signal(name)) {
-        let message = format!("`{}` is not a signal", render::terminal_line(signal));
-        let hint = "give a number or a name: 11, SEGV or SIGSEGV (`kill -l` lists them)";
-        return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
-    }
-    let mut query = args.query(now)?;
+    let mut selection = args.selection(now)?;
     // The limit counts dumps in the order asked for, so another order needs them all first.
-    query.limit = args
-        .limit
-        .filter(|_| args.sort == SortBy::Time && !args.group);
+    let is_cut_by_store = args.sort == SortBy::Time && !args.group && selection.is_query();
+    selection.query.limit = args.limit.filter(|_| is_cut_by_store);
     let store = pipeline::open_store(settings)?;
-    let mut dumps = pipeline::catalog(settings, store.as_ref())
-        .find(&query)
-        .map_err(|error| pipeline::store_failure(error, "list"))?;
-    sort(&mut dumps, args.sort);
-    if !args.group {
-        dumps.truncate(args.limit.unwrap_or(usize::MAX));
+    if args.group {
+        return groups(settings, args, &selection, store.as_ref());
     }
+    let mut dumps = find(settings, &selection, store.as_ref(), now)?;
+    sort(&mut dumps, args.sort);
+    dumps.truncate(args.limit.unwrap_or(usize::MAX));
     let text = match args.output {
         ListFormat::Table | ListFormat::Wide if dumps.is_empty() => String::new(),
-        ListFormat::Table | ListFormat::Wide if args.group => {
-            let mut groups = Group::of(dumps.iter(), |_| DumpFacts::default());
-            groups.truncate(args.limit.unwrap_or(usize::MAX));
-            render::groups_text(&groups, now, settings.style)
-        }
-        ListFormat::Json if args.group => {
-            render::groups_json(&Group::of(dumps.iter(), |_| DumpFacts::default()))?
-        }
         ListFormat::Table => render::list_table(&dumps, now, settings.style, false),
         ListFormat::Wide => render::list_table(&dumps, now, settings.style, true),
         ListFormat::Json => render::list_json(&dumps)?,
@@ -50,30 +43,101 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
         ListFormat::Id => render::list_ids(&dumps),
     };
     super::print(&text)?;
-    if !dumps.is_empty() {
-        return Ok(ExitStatus::Done);
+    Ok(finish(
+        settings,
+        args,
+        &selection,
+        store.as_ref(),
+        dumps.is_empty(),
+    ))
+}
+
+/// What the selection asks for, newest first.
+fn find(
+    settings: &Settings,
+    selection: &Selection,
+    store: &dyn Store,
+    now: Timestamp,
+) -> Result<Vec<DumpSummary>> {
+    let catalog = pipeline::catalog(settings, store);
+    let failed = |error| pipeline::store_failure(error, "list");
+    let most = match settings.store {
+        StoreUrl::S3 { .. } => MANIFESTS,
+        _ => MANIFEST_FILES,
+    };
+    let mut dumps = match selection.new_since {
+        Some(_) => {
+            let mut dumps = selection.survey(&catalog, now).map_err(failed)?.dumps;
+            catalog.sort_equal_seconds(&mut dumps, most);
+            dumps
+        }
+        None => catalog
+            .find_in_order(&selection.query, most)
+            .map_err(failed)?,
+    };
+    dumps.retain(|dump| selection.has_words_of(dump));
+    Ok(dumps)
+}
+
+/// `cdh ls --group`: as `cdh groups`, from object names alone.
+fn groups(
+    settings: &Settings,
+    args: &LsArgs,
+    selection: &Selection,
+    store: &dyn Store,
+) -> Result<ExitStatus> {
+    let now = Timestamp::now();
+    let survey = selection.survey(&pipeline::catalog(settings, store), now);
+    let survey = survey.map_err(|error| pipeline::store_failure(error, "list"))?;
+    let mut groups = Group::of(survey.dumps.iter(), |_| DumpFacts::default());
+    let new_since = selection.new_since.unwrap_or(now - NEW);
+    Group::mark_first_seen(&mut groups, &survey.first_seen, new_since);
+    groups.truncate(args.limit.unwrap_or(usize::MAX));
+    let view = GroupsView {
+        now,
+        style: settings.style,
+        width: None,
+    };
+    match args.output {
+        ListFormat::Table | ListFormat::Wide if groups.is_empty() => {}
+        ListFormat::Table | ListFormat::Wide => super::print(&render::groups_text(&groups, &view))?,
+        _ => super::print(&render::groups_json(&groups)?)?,
+    }
+    Ok(finish(settings, args, selection, store, groups.is_empty()))
+}
+
+/// Says that nothing was found, to people, and what to do about it.
+fn finish(
+    settings: &Settings,
+    args: &LsArgs,
+    selection: &Selection,
+    store: &dyn Store,
+    is_empty: bool,
+) -> ExitStatus {
+    if !is_empty {
+        return ExitStatus::Done;
     }
     if matches!(args.output, ListFormat::Table | ListFormat::Wide) {
-        let filtered = args.is_filtered();
+        let is_filtered = !selection.is_empty();
         eprintln!(
             "no dumps {}in {}",
-            if filtered { "match " } else { "" },
+            if is_filtered { "match " } else { "" },
             render::terminal_line(&store.describe())
         );
-        if !filtered && settings.store_is_default {
+        if !is_filtered && settings.store_is_default {
             eprintln!(
                 "hint: capture crashes here with `cdh agent install`, put a core in with `cdh import <CORE>`,"
             );
             eprintln!("      or name another store with `--store` or `CDH_STORE`");
         }
     }
-    Ok(ExitStatus::Nothing)
+    ExitStatus::Nothing
 }
 
 impl LsArgs {
-    /// The terms that were given.
-    fn terms(&self) -> Vec<(&'static str, &str)> {
-        let texts = [
+    fn selection(&self, now: Timestamp) -> Result<Selection> {
+        let mut selection = Selection::default();
+        for (name, value) in [
             ("namespace", &self.namespace),
             ("pod", &self.pod),
             ("exe", &self.exe),
@@ -83,25 +147,14 @@ impl LsArgs {
             ("since", &self.since),
             ("until", &self.until),
             ("fingerprint", &self.fingerprint),
-        ];
-        let given = texts
-            .into_iter()
-            .filter_map(|(name, text)| Some((name, text.as_deref()?)));
-        given
-            .chain(self.truncated.then_some(("truncated", "yes")))
-            .collect()
-    }
-
-    fn query(&self, now: Timestamp) -> Result<Query> {
-        let mut query = Query::default();
-        for (name, value) in self.terms() {
-            add_term(&mut query, name, value, now)?;
+        ] {
+            selection.flag(name, value.as_deref(), now)?;
         }
-        Ok(query)
-    }
-
-    fn is_filtered(&self) -> bool {
-        !self.terms().is_empty()
+        selection.switch("truncated", self.truncated, now)?;
+        for term in &self.terms {
+            selection.argument(term, now)?;
+        }
+        Ok(selection)
     }
 }
 

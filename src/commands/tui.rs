@@ -25,6 +25,7 @@ pub(super) fn run(settings: Settings, args: &TuiArgs) -> Result<ExitStatus> {
         filter: args.filter.clone().unwrap_or_default(),
         mouse: !args.no_mouse,
         debugger: args.debugger.clone(),
+        refresh_seconds: args.refresh.unwrap_or(settings.refresh_seconds),
     };
     tui::run(settings, options)
 }

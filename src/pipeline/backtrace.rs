@@ -1,13 +1,16 @@
 //! From a dump to named stacks.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use anyhow::Result;
 use cdh_symbolize::{Backtrace, BacktraceOptions, SectionArena};
 
 use super::surroundings::DiskSurroundings;
 use super::symbol_cache::SymbolCache;
-use super::{Analysis, Dump, FoundModule, Gathered, ModuleSearch, Observer, Origin, gather_files};
+use super::{
+    Analysis, Dump, FileSource, FoundModule, Gathered, ModuleSearch, Observer, Origin, gather_files,
+};
 use crate::settings::Settings;
 
 /// What to compute.
@@ -31,6 +34,8 @@ pub struct NamedStacks {
     pub analysis: Analysis,
     /// What sources of files said that could not help.
     pub remarks: Vec<anyhow::Error>,
+    /// When the file of each module was written, if it is this machine's.
+    pub module_times: Vec<Option<SystemTime>>,
     /// What was read for it: a command that ends soon need not give it back piece by piece.
     _read: (Vec<FoundModule>, SectionArena),
 }
@@ -107,10 +112,19 @@ pub fn name_stacks(
         &surroundings,
     );
     drop(loaded);
+    let module_times = modules.iter().map(time_of).collect();
     NamedStacks {
         backtrace,
+        module_times,
         analysis,
         remarks,
         _read: (modules, arena),
     }
+}
+
+/// Files of images and stores have the time of their download.
+fn time_of(found: &FoundModule) -> Option<SystemTime> {
+    let is_local = matches!(found.source, Some(FileSource::Host | FileSource::Sysroot));
+    let path = found.path.as_ref().filter(|_| is_local)?;
+    std::fs::metadata(path).ok()?.modified().ok()
 }

@@ -39,6 +39,22 @@ pub fn open_in_root(root: &Path, path: &Path) -> io::Result<File> {
     only_regular(File::from(file))
 }
 
+/// Opens `path` below `root`: a link or `..` that leads out of it is an error.
+///
+/// # Errors
+/// As `openat2(2)`; `InvalidInput` if it is not a regular file.
+pub(super) fn open_beneath(root: &Path, path: &Path) -> io::Result<File> {
+    let directory = rustix::fs::open(
+        root,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let file = rustix::fs::openat2(&directory, path, flags, Mode::empty(), resolve)?;
+    only_regular(File::from(file))
+}
+
 fn only_regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)

@@ -1,5 +1,6 @@
 //! Puts what no agent has captured into a store: bare cores, bundles, zips of IBM's core-dump-handler.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::MetadataExt;
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cdh_bundle::{
     BundleReader, BundleWriter, Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DigestReader,
-    DumpId, EntryDir, EntryKind, ImageRef, Manifest, ModuleRecord, ProcessFacts, RawText, SCHEMA,
-    SEEKABLE_FRAME, SeekableReader, SeekableWriter, SignalFacts, Verdict, render_stem,
+    DumpId, EntryDir, EntryKind, ImageRef, Manifest, ModuleRecord, PodDescription, ProcessFacts,
+    RawText, SCHEMA, SEEKABLE_FRAME, SeekableReader, SeekableWriter, SignalFacts, Verdict,
+    WorkloadOwner, bounded_labels, image_repository, image_tag, render_stem,
 };
 use cdh_elfcore::{CoreFile, CoreHead, FileSource, Module, ModuleKind, SignalInfo};
 use cdh_store::Store;
@@ -37,8 +39,12 @@ pub struct Place {
     pub container: Option<String>,
     /// Node.
     pub node: Option<String>,
-    /// Image reference.
+    /// Image reference, with a tag or without.
     pub image: Option<String>,
+    /// Labels of the pod, by which its owner is known.
+    pub labels: BTreeMap<String, String>,
+    /// Labels of the image.
+    pub image_labels: BTreeMap<String, String>,
 }
 
 impl Place {
@@ -56,12 +62,36 @@ impl Place {
             set(&mut known.container, &self.container);
             set(&mut known.node, &self.node);
         }
-        if let Some(reference) = &self.image {
-            manifest.image = Some(ImageRef::by_digest(reference.as_str()));
+        if !self.labels.is_empty() {
+            let known = manifest.workload.get_or_insert_default();
+            known.labels = bounded_labels(&self.labels).0;
+            known.owner = WorkloadOwner::of_pod(&PodDescription {
+                name: known.pod.as_deref().unwrap_or_default(),
+                labels: &self.labels,
+                annotations: &BTreeMap::new(),
+            });
+        }
+        if let Some(said) = &self.image {
+            manifest.image = Some(image_of(said));
+        }
+        if let Some(image) = &mut manifest.image {
+            image.set_labels(|name| self.image_labels.get(name).map(String::as_str));
+            image.set_pod_labels(|name| self.labels.get(name).map(String::as_str));
         }
         if let Some(node) = &self.node {
             manifest.node = RawText::from(node.as_str());
         }
+    }
+}
+
+/// `repository:tag@sha256:…` is a reference by digest, and a name.
+fn image_of(said: &str) -> ImageRef {
+    match (said.split_once('@'), image_repository(said)) {
+        (Some((name, digest)), Some(repository)) if image_tag(name).is_some() => ImageRef {
+            name: Some(name.to_owned()),
+            ..ImageRef::by_digest(format!("{repository}@{digest}"))
+        },
+        _ => ImageRef::by_digest(said),
     }
 }
 

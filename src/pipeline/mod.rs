@@ -13,30 +13,32 @@ mod fetch;
 mod files;
 mod import;
 mod kept_modules;
+mod missing_files;
 mod modules;
 mod proc_facts;
-mod source_lines;
+mod source;
 mod sources;
 mod stores;
 mod surroundings;
 mod symbol_cache;
 mod sysroot;
+mod top_frames;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
 pub use case::Case;
 pub use drops::drops;
 pub use dump::{Analysis, Dump, Origin, open_dump, open_dumps, open_summary};
 pub use fetch::{FetchOptions, fetch_with};
-pub use files::open_regular;
 pub use import::{Place, import};
 pub use modules::{FileSource, FoundModule, ModuleSearch, find_modules};
 pub use proc_facts::Surrounding;
-pub use source_lines::{SourceSearch, sources};
+pub use source::{SourceFinder, SourceQuestion, SourceSearch, sources};
 pub use sources::{Gathered, gather_files, image_cache};
 pub use stores::{
     catalog, open_node_store, open_or_create_store, open_store, resolve, store_failure,
 };
 pub use sysroot::{DebugView, debug_view};
+pub use top_frames::top_frames;
 
 /// Is told how long work goes, and asked whether it is still wanted. Pieces of work follow one another:
 /// `started` begins one and ends the one before; `finished` ends the last, and may come again.

@@ -3,13 +3,14 @@
 //! The order, for each file on its own; the first source whose file has the right build-id wins:
 //!
 //! 1. `--sysroot DIR`
-//! 2. modules that the agent kept in the store
-//! 3. the cache, and the image that the process ran from
-//! 4. this machine: beside the core, and at the same path
+//! 2. this machine: a container of the dump that runs here, beside the core, and at the same path
+//! 3. modules that the agent stored beside the dumps
+//! 4. the cache, and the image that the process ran from
 //! 5. debuginfod servers (`DEBUGINFOD_URLS`)
 //! 6. `--debug-image REF`, for debug information
 //!
-//! The last two are asked only for what the stacks need. Whoever fails is passed over, and what it said is
+//! A registry is contacted only for modules that are still missing then. The last two sources are asked only
+//! for what the stacks need. Whoever fails is passed over, and what it said is
 //! handed on as a remark.
 
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ use cdh_sysroot::{
 };
 
 use super::modules::{Candidate, FileSource, ModuleSearch, in_sysroot, on_host};
-use super::{Analysis, Dump, FoundModule, Observer, debugger_files, kept_modules};
+use super::{Analysis, Dump, FoundModule, Observer, debugger_files, kept_modules, missing_files};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{ImageSettings, Settings};
 
@@ -83,14 +84,9 @@ pub fn gather_files(
     let images = &settings.images;
     let stored = dump.manifest.image.as_ref().map(|image| &image.reference);
     let reference = images.image.as_ref().or(stored);
-    kept_modules::take(settings, dump, &mut gathered, observer);
-    let mut asked = Asked::new(settings, analysis, observer);
-    if let Some(reference) = reference {
-        asked.image(reference, &mut gathered);
-    }
-    let running = running_root(dump);
     // Under a name of the image, a file of this machine is a stranger.
     let needs_proof = search.sysroot.is_some() || reference.is_some();
+    let running = running_root(dump);
     for found in &mut gathered.modules {
         if let Some(root) = running
             .as_deref()
@@ -103,8 +99,23 @@ pub fn gather_files(
         found.try_files(candidates, FileSource::Host);
         found.find_debug_here(search);
     }
+    kept_modules::take(settings, dump, &mut gathered, observer);
+    let mut asked = Asked::new(settings, analysis, observer);
+    // No registry has an image that podman built itself.
+    let is_local = images.image.is_none() && missing_files::is_local_image(dump);
+    let reference = reference.filter(|_| !is_local);
+    if let Some(reference) = reference {
+        asked.image(reference, &mut gathered);
+    }
+    for found in &mut gathered.modules {
+        found.find_debug_here(search);
+    }
     asked.by_need(analysis, all_threads, &mut gathered);
     gathered.received = asked.registry.as_ref().map_or(0, Registry::received);
+    if search.sysroot.is_none() {
+        let remark = missing_files::remark(dump, reference.map(String::as_str), &gathered);
+        gathered.remarks.extend(remark);
+    }
     gathered
 }
 
@@ -250,6 +261,21 @@ impl<'a> Asked<'a> {
                 }),
             })
             .collect();
+        // Debug files of modules that are here already are taken where a layer is read anyway.
+        let lacking: Vec<Wanted> = gathered
+            .modules
+            .iter()
+            .filter(|found| found.lacks_debug_info() && found.module.build_id.is_some())
+            .map(|found| Wanted {
+                paths: vec![found.module.path.clone()],
+                build_id: found.module.build_id.clone(),
+                part: Part::File,
+                need: Need::Passing,
+                debug: Some(Need::Passing),
+            })
+            .collect();
+        let passing = lacking.len();
+        wanted.extend(lacking);
         let extras = debugger_files::paths(gathered.modules.iter().map(|found| &found.module));
         wanted.extend(extras.iter().map(|path| Wanted {
             paths: vec![path.clone()],
@@ -281,7 +307,7 @@ impl<'a> Asked<'a> {
                 Lookup::Absent(_) => {}
             }
         }
-        for (path, answer) in extras.into_iter().zip(answers) {
+        for (path, answer) in extras.into_iter().zip(answers.skip(passing)) {
             if let Lookup::Found(file) = answer {
                 gathered.extras.push((path, file.file));
             }

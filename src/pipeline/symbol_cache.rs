@@ -29,10 +29,16 @@ const TOUCH_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug)]
 pub(super) struct SymbolCache {
     directory: Option<PathBuf>,
+    limit: u64,
     pruned: Once,
 }
 
 impl SymbolCache {
+    /// With another limit on all files together.
+    pub(super) fn limited(self, limit: u64) -> Self {
+        Self { limit, ..self }
+    }
+
     /// The cache in `directory`, which is made when it is first written to.
     pub(super) fn in_directory(directory: &Path) -> Self {
         let usable = match fs::symlink_metadata(directory) {
@@ -41,6 +47,7 @@ impl SymbolCache {
         };
         Self {
             directory: usable.then(|| directory.to_owned()),
+            limit: LIMIT,
             pruned: Once::new(),
         }
     }
@@ -81,7 +88,7 @@ impl SymbolCache {
             return None;
         }
         self.pruned
-            .call_once(|| prune(directory, LIMIT, SystemTime::now()));
+            .call_once(|| prune(directory, self.limit, SystemTime::now()));
         // Threads of one process may remember the same at the same time.
         static WRITTEN: AtomicUsize = AtomicUsize::new(0);
         let pid = rustix::process::getpid().as_raw_nonzero();

@@ -1,17 +1,19 @@
 //! Backtraces for people and for programs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
 use cdh_bundle::{Manifest, Verdict};
 use cdh_elfcore::{Completeness, Thread};
-use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Role, Stop, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 use serde_json::{Value, json};
 
-use super::frame::{frame_line, stop_words};
+use super::fold::{self, Piece};
+use super::frame::{frame_line, number_columns, stop_words};
 use super::line::Line;
+use super::units::grouped_digits;
 use super::{Style, Tone, bytes, percent, terminal_line};
 
 /// What `cdh bt` shows.
@@ -30,7 +32,7 @@ pub struct BacktraceView<'a> {
     pub registers: bool,
     /// Whether to merge threads with equal stacks.
     pub group: bool,
-    /// Whether to show frames that say only how the process ended or began as one line.
+    /// Whether to fold recursions, how the process ended, and the start of the runtime.
     pub fold: bool,
     /// Names of threads, where they are known.
     pub names: &'a BTreeMap<u32, String>,
@@ -40,14 +42,25 @@ pub struct BacktraceView<'a> {
     pub elapsed: Option<Duration>,
 }
 
-/// Source files by the path that the debug information states, line by line.
-pub type Sources = BTreeMap<String, Vec<String>>;
+/// Source files by the path that the debug information states.
+pub type Sources = BTreeMap<String, SourceText>;
+
+/// A source file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceText {
+    /// Its lines.
+    pub lines: Vec<String>,
+    /// Why it may not be what the program was built from.
+    pub warnings: Vec<String>,
+}
 
 /// What makes stacks draw the same lines.
 type Stack = (Vec<(u64, FrameTrust)>, Stop);
 
 /// Lines of source before and after the one that a frame is at.
 const SOURCE_AROUND: u32 = 3;
+/// Names that are shown of a folded end of a stack.
+const END_NAMES: usize = 4;
 /// Thread ids that are listed of a group.
 const LISTED: usize = 8;
 
@@ -236,21 +249,28 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
             lines.push(line);
         }
     }
-    let mut number = 0;
-    while let Some(frame) = thread.frames.get(number) {
-        let folded = if view.fold {
-            folded(view, thread, number)
-        } else {
-            0
-        };
-        if folded > 1 {
-            lines.push(fold_line(view, thread, number, folded));
-            number += folded;
-            continue;
+    let pieces = if view.fold {
+        fold::folded(view.backtrace, thread)
+    } else {
+        fold::unfolded(thread)
+    };
+    let columns = number_columns(thread.frames.len());
+    let mut warned = BTreeSet::new();
+    for piece in pieces {
+        match piece {
+            Piece::Frames(range) => {
+                for number in range {
+                    let Some(frame) = thread.frames.get(number) else {
+                        break;
+                    };
+                    lines.push(frame_line(view.backtrace, number, columns, frame));
+                    lines.extend(source_lines(view, frame, &mut warned));
+                }
+            }
+            Piece::Ended(range) => lines.push(end_line(thread, range, "how it ended")),
+            Piece::Start(range) => lines.push(end_line(thread, range, "runtime start")),
+            Piece::Repeated { frames, cycle } => lines.push(repeated_line(thread, &frames, cycle)),
         }
-        lines.push(frame_line(view.backtrace, number, frame));
-        lines.extend(source_lines(view, frame));
-        number += 1;
     }
     if let Some(reason) = stop_words(&thread.stop) {
         lines.push(Line::of(Tone::Dim, format!("  -- {reason}")));
@@ -258,45 +278,66 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
     lines
 }
 
-/// Frames from `start` on that have the same role, other than being the program's own.
-fn folded(view: &BacktraceView, thread: &ThreadBacktrace, start: usize) -> usize {
-    let role = |frame: &Frame| frame.role(&view.backtrace.modules);
-    let rest = thread.frames.get(start..).unwrap_or_default();
-    match rest.first().map(role) {
-        None | Some(Role::Program) => 0,
-        Some(first) => rest.iter().take_while(|frame| role(frame) == first).count(),
-    }
-}
-
-fn fold_line(view: &BacktraceView, thread: &ThreadBacktrace, start: usize, count: usize) -> Line {
-    let frames = thread.frames.get(start..start + count).unwrap_or_default();
-    let is_end = frames
-        .first()
-        .is_some_and(|frame| frame.role(&view.backtrace.modules) == Role::Machinery);
-    let mut names: Vec<String> = Vec::new();
+/// One line for an end of the stack. Of many names, those next to the program's own frames are shown.
+fn end_line(thread: &ThreadBacktrace, range: Range<usize>, what: &str) -> Line {
+    let (first, last) = (range.start, range.end.saturating_sub(1));
+    let frames = thread.frames.get(range.clone()).unwrap_or_default();
+    let mut names: Vec<&str> = Vec::new();
     for frame in frames {
         if let Ok(function) = &frame.function
-            && names.len() < 4
+            && names.last() != Some(&function.name.as_str())
         {
-            names.push(terminal_line(&function.name));
+            names.push(&function.name);
         }
     }
-    let what = if is_end {
-        "how it ended"
+    let mut shown = Vec::new();
+    let left_out = names.len().saturating_sub(END_NAMES);
+    if left_out == 0 {
+        shown.extend(names);
+    } else if first == 0 {
+        shown.push("…");
+        shown.extend(names.into_iter().skip(left_out));
     } else {
-        "how it began"
-    };
-    let text = format!(
-        "  #{start}-#{} {count} frames of {what}: {}",
-        start + count - 1,
-        names.join(", ")
-    );
+        shown.extend(names.into_iter().take(END_NAMES));
+        shown.push("…");
+    }
+    let mut text = format!("  #{first}-#{last} {what}: {} frames", range.len());
+    if !shown.is_empty() {
+        text.push_str(&format!(" ({})", terminal_line(&shown.join(", "))));
+    }
     Line::of(Tone::Dim, text)
 }
 
-fn source_lines(view: &BacktraceView, frame: &Frame) -> Vec<Line> {
+/// The middle of a recursion: its first repetition is above, its last one below.
+fn repeated_line(thread: &ThreadBacktrace, range: &Range<usize>, cycle: usize) -> Line {
+    let times = grouped_digits(range.len().checked_div(cycle).unwrap_or(0));
+    let what = if cycle == 1 {
+        format!("the one above repeats {times} times")
+    } else {
+        format!("the {cycle} above repeat {times} times")
+    };
+    let frames = thread.frames.get(range.clone()).unwrap_or_default();
+    let line = |frame: &Frame| frame.location.as_ref().map(|place| place.line);
+    let differ = frames
+        .iter()
+        .zip(frames.iter().skip(cycle))
+        .any(|(frame, next)| line(frame) != line(next));
+    let where_from = if differ { ", at other lines" } else { "" };
+    let count = grouped_digits(range.len());
+    Line::of(
+        Tone::Dim,
+        format!("    … {count} frames: {what}{where_from} …"),
+    )
+}
+
+/// The lines around a frame. A warning is printed once a thread.
+fn source_lines<'v>(
+    view: &BacktraceView<'v>,
+    frame: &Frame,
+    warned: &mut BTreeSet<&'v str>,
+) -> Vec<Line> {
     let found = frame.location.as_ref().zip(view.sources);
-    let Some((place, text)) =
+    let Some((place, source)) =
         found.and_then(|(place, sources)| Some((place, sources.get(&place.file)?)))
     else {
         return Vec::new();
@@ -304,7 +345,9 @@ fn source_lines(view: &BacktraceView, frame: &Frame) -> Vec<Line> {
     let first = place.line.saturating_sub(SOURCE_AROUND).max(1);
     let last = place.line.saturating_add(SOURCE_AROUND);
     let line = |number: u32| {
-        let text = text.get(usize::try_from(number).ok()?.checked_sub(1)?)?;
+        let text = source
+            .lines
+            .get(usize::try_from(number).ok()?.checked_sub(1)?)?;
         let mark = if number == place.line { ">" } else { " " };
         let shown = terminal_line(&text.replace('\t', "    "));
         let tone = if number == place.line {
@@ -317,7 +360,12 @@ fn source_lines(view: &BacktraceView, frame: &Frame) -> Vec<Line> {
             format!("      {mark}{number:>6} {shown}").trim_end(),
         ))
     };
-    (first..=last).filter_map(line).collect()
+    let new = source.warnings.iter().filter(|text| warned.insert(text));
+    let warning =
+        |text: &String| Line::of(Tone::Bad, terminal_line(&format!("      warning: {text}")));
+    new.map(warning)
+        .chain((first..=last).filter_map(line))
+        .collect()
 }
 
 /// Modules that frames stand in and that could not be used.

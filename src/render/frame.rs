@@ -5,11 +5,24 @@ use cdh_symbolize::{Backtrace, Frame, FrameTrust, Reason, Role, Stop};
 use super::line::Line;
 use super::{Tone, terminal_line};
 
-/// The line of a frame. Machinery and what lies below `main` is dimmed.
-#[must_use]
-pub fn frame_line(backtrace: &Backtrace, number: usize, frame: &Frame) -> Line {
+/// Columns of `#99`.
+const NUMBER_COLUMNS: usize = 3;
+
+/// Columns that the numbers of so many frames take, with their `#`.
+pub(super) fn number_columns(frames: usize) -> usize {
+    let digits = frames.saturating_sub(1).to_string().len();
+    NUMBER_COLUMNS.max(digits + 1)
+}
+
+/// The line of a frame whose number takes so many columns. Machinery and what is below `main` is dimmed.
+pub(super) fn frame_line(
+    backtrace: &Backtrace,
+    number: usize,
+    columns: usize,
+    frame: &Frame,
+) -> Line {
     let mut line = Line::default();
-    line.push(format!("  {:<4}", format!("#{number}")));
+    line.push(format!("  {:<columns$} ", format!("#{number}")));
     line.toned(Tone::Dim, format!("{:#018x}", frame.pc.0));
     line.push(" ");
     match &frame.function {

@@ -1,16 +1,13 @@
 //! The same crash as one line: how often, since when, where.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
-use anyhow::Result;
 use cdh_bundle::{ImageRef, WorkloadOwner};
-use cdh_store::DumpSummary;
+use cdh_store::{DumpSummary, FirstSeen, Reach};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::list::{age, finish};
-use super::table::aligned;
-use super::{Style, terminal_line};
+use super::workload::pod_owner;
 
 /// Parts that the time from the first to the last of all crashes is cut into.
 pub const TIMES: usize = 24;
@@ -30,6 +27,8 @@ pub struct Group {
     pub incomplete: usize,
     /// When the store first received this crash, even if the filter hides that dump.
     pub first: Timestamp,
+    /// What `first` is based on.
+    pub first_from: FirstFrom,
     /// Whether the crash first appeared within the time that counts as new.
     pub is_new: bool,
     /// When the newest was captured.
@@ -40,10 +39,38 @@ pub struct Group {
     pub newest: DumpSummary,
     /// `namespace/pod`s, the pods of one deployment as one: `shop/api-*`.
     pub workloads: BTreeSet<String>,
+    /// The same with times and counts: the one that crashed first comes first.
+    pub affected: Vec<GroupWorkload>,
     /// Images, where manifests were read: the one that crashed first comes first.
     pub images: Vec<GroupImage>,
     /// The frame that the crash is known by, where a backtrace was read.
     pub top: Option<String>,
+}
+
+/// What the first time of a group is based on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstFrom {
+    /// The dumps that were grouped: the crash may be older.
+    #[default]
+    Selection,
+    /// The whole store.
+    Store,
+    /// The part of the store that was looked at: the crash may be older.
+    LookBack,
+}
+
+/// One workload of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupWorkload {
+    /// `namespace/pod`, or `namespace/owner-*`.
+    pub name: String,
+    /// First dump of this group from it.
+    pub first: Timestamp,
+    /// Last dump of this group from it.
+    pub last: Timestamp,
+    /// How many dumps of this group are from it.
+    pub count: usize,
 }
 
 /// One image of a group.
@@ -83,9 +110,11 @@ impl Group {
             first: dump.captured_at,
             last: dump.captured_at,
             over_time: [0; TIMES],
+            first_from: FirstFrom::Selection,
             is_new: false,
             newest: dump.clone(),
             workloads: BTreeSet::new(),
+            affected: Vec::new(),
             images: Vec::new(),
             top: None,
         }
@@ -113,7 +142,7 @@ impl Group {
         let mut places: HashMap<(Option<&str>, &[u8], &str), usize> = HashMap::new();
         let mut groups: Vec<(Self, &DumpSummary)> = Vec::new();
         // Names are put together once for each group, not for each of a hundred thousand dumps.
-        let mut named: HashSet<(usize, Option<&str>, Option<&str>)> = HashSet::new();
+        let mut named: HashMap<(usize, Option<&str>, Option<&str>), usize> = HashMap::new();
         for dump in dumps {
             let key = (
                 dump.fingerprint.as_deref(),
@@ -141,9 +170,11 @@ impl Group {
             let known = facts.owner.map(|owner| owner.name.as_str());
             let pod = dump.pod.as_deref();
             let owner = known.or_else(|| pod.map(|pod| pod_owner(pod).unwrap_or(pod)));
-            if named.insert((place, dump.namespace.as_deref(), owner)) {
-                group.workloads.extend(workload(dump, known));
-            }
+            let next = group.affected.len();
+            let number = *named
+                .entry((place, dump.namespace.as_deref(), owner))
+                .or_insert(next);
+            group.add_workload(number, dump, known);
             if let Some(image) = facts.image {
                 group.add_image(image, dump.captured_at);
             }
@@ -155,6 +186,10 @@ impl Group {
             .into_iter()
             .map(|(mut group, newest)| {
                 group.images.sort_by_key(|image| image.first);
+                group.affected.retain(|workload| !workload.name.is_empty());
+                group.affected.sort_by_key(|workload| workload.first);
+                let names = group.affected.iter().map(|workload| workload.name.clone());
+                group.workloads = names.collect();
                 Self {
                     newest: newest.clone(),
                     ..group
@@ -166,6 +201,43 @@ impl Group {
             most.then_with(|| a.crash().cmp(&b.crash()))
         });
         groups
+    }
+
+    /// Sets when each crash was first seen in the store, and whether that was not before `new_since`. A group
+    /// without a fingerprint is never new: a name and a signal do not identify a bug.
+    pub fn mark_first_seen(groups: &mut [Self], seen: &FirstSeen, new_since: Timestamp) {
+        let from = match seen.reach() {
+            Reach::Whole => FirstFrom::Store,
+            Reach::Since(_) => FirstFrom::LookBack,
+        };
+        for group in groups {
+            let fingerprint = group.fingerprint.as_deref();
+            let Some(first) = fingerprint.and_then(|text| seen.first(text)) else {
+                continue;
+            };
+            group.first = group.first.min(first);
+            group.first_from = from;
+            // Keys have whole seconds.
+            group.is_new = group.first.as_second() >= new_since.as_second();
+        }
+    }
+
+    fn add_workload(&mut self, number: usize, dump: &DumpSummary, owner: Option<&str>) {
+        let time = dump.captured_at;
+        match self.affected.get_mut(number) {
+            Some(known) => {
+                known.first = known.first.min(time);
+                known.last = known.last.max(time);
+                known.count += 1;
+            }
+            // A process of the host has no workload: its name is empty until all are counted.
+            None => self.affected.push(GroupWorkload {
+                name: workload(dump, owner).unwrap_or_default(),
+                first: time,
+                last: time,
+                count: 1,
+            }),
+        }
     }
 
     fn add_image(&mut self, image: &ImageRef, time: Timestamp) {
@@ -212,116 +284,6 @@ fn workload(dump: &DumpSummary, owner: Option<&str>) -> Option<String> {
     }
 }
 
-/// The name of a pod without what Kubernetes made up, where it made up anything: `api` of
-/// `api-7d4b9c6f5d-x2x9k`, `db` of `db-0`.
-#[must_use]
-pub fn pod_owner(pod: &str) -> Option<&str> {
-    let made_up = |part: &str, lengths: std::ops::RangeInclusive<usize>| {
-        // The letters of `k8s.io/apimachinery/pkg/util/rand`.
-        lengths.contains(&part.len())
-            && part
-                .bytes()
-                .all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b))
-    };
-    let (rest, last) = pod.rsplit_once('-')?;
-    if !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit()) {
-        return Some(rest);
-    }
-    if !made_up(last, 5..=5) {
-        return None;
-    }
-    match rest.rsplit_once('-') {
-        Some((name, hash)) if made_up(hash, 6..=10) => Some(name),
-        _ => Some(rest),
-    }
-}
-
-/// For people.
-#[must_use]
-pub fn groups_text(groups: &[Group], now: Timestamp, style: Style) -> String {
-    let some = |names: Vec<&str>| {
-        let mut shown: Vec<String> = names
-            .iter()
-            .take(2)
-            .map(|name| terminal_line(name))
-            .collect();
-        if names.len() > 2 {
-            shown.push(format!("+{}", names.len() - 2));
-        }
-        if shown.is_empty() {
-            "-".to_owned()
-        } else {
-            shown.join(" ")
-        }
-    };
-    let row = |group: &Group| {
-        vec![
-            group.count.to_string(),
-            age(group.last, now),
-            age(group.first, now),
-            group.exe.clone(),
-            group.signal.clone(),
-            group.fingerprint.clone().unwrap_or_else(|| "-".to_owned()),
-            group.newest.id.short(),
-            some(group.workloads.iter().map(String::as_str).collect()),
-            some(
-                group
-                    .images
-                    .iter()
-                    .map(|image| image.reference.as_str())
-                    .collect(),
-            ),
-        ]
-    };
-    let rows: Vec<_> = groups.iter().map(row).collect();
-    let header = [
-        "COUNT",
-        "LAST",
-        "FIRST",
-        "EXE",
-        "SIGNAL",
-        "FINGERPRINT",
-        "LATEST",
-        "WORKLOADS",
-        "IMAGES",
-    ];
-    finish(aligned(&header, &rows), style, |_| false)
-}
-
-/// One JSON array.
-///
-/// # Errors
-/// Never in practice: the parts are plain text and numbers.
-pub fn groups_json(groups: &[Group]) -> Result<String> {
-    #[derive(Serialize)]
-    struct Json<'g> {
-        fingerprint: Option<&'g str>,
-        exe: &'g str,
-        signal: &'g str,
-        count: usize,
-        incomplete: usize,
-        first: Timestamp,
-        last: Timestamp,
-        /// Id of the newest.
-        latest: String,
-        workloads: &'g BTreeSet<String>,
-        images: &'g [GroupImage],
-    }
-    let groups = groups.iter().map(|group| Json {
-        fingerprint: group.fingerprint.as_deref(),
-        exe: &group.exe,
-        signal: &group.signal,
-        count: group.count,
-        incomplete: group.incomplete,
-        first: group.first,
-        last: group.last,
-        latest: group.newest.id.to_string(),
-        workloads: &group.workloads,
-        images: &group.images,
-    });
-    Ok(serde_json::to_string_pretty(&groups.collect::<Vec<_>>())? + "\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -356,18 +318,60 @@ mod tests {
     }
 
     #[test]
-    fn pods_of_one_owner_are_one_workload() {
-        let table = [
-            ("api-7d4b9c6f5d-x2x9k", Some("api")),
-            ("big-api-7d4b9c6f5d-x2x9k", Some("big-api")),
-            ("db-0", Some("db")),
-            ("agent-x2x9k", Some("agent")),
-            ("node-agent-x2x9z", Some("node-agent")),
-            ("plain", None),
-            ("web-server", None),
-        ];
-        for (pod, expected) in table {
-            assert_eq!(pod_owner(pod), expected);
+    fn groups_first_seen_ignores_the_time_filter() {
+        let dumps: Vec<DumpSummary> = (0..6).map(dump).collect();
+        let newest = dumps[0].captured_at;
+        let hour = jiff::SignedDuration::from_hours(1);
+        let mut groups = Group::of(dumps.iter(), |_| DumpFacts::default());
+        groups[1].fingerprint = None;
+        let mut seen = FirstSeen::default();
+        for group in &groups {
+            if let Some(fingerprint) = &group.fingerprint {
+                seen.insert(fingerprint, group.first);
+            }
         }
+        let old = newest - 1000 * hour;
+        seen.insert(groups[0].fingerprint.as_deref().unwrap(), old);
+        Group::mark_first_seen(&mut groups, &seen, newest - 100 * hour);
+        assert_eq!((groups[0].first, groups[0].is_new), (old, false));
+        assert_eq!(groups[0].first_from, FirstFrom::Store);
+        // Nothing is claimed of a crash without a fingerprint.
+        assert!(!groups[1].is_new && groups[1].first_from == FirstFrom::Selection);
+        assert!(groups[2].is_new);
+    }
+
+    #[test]
+    fn workloads_have_times_and_counts() {
+        let mut dumps: Vec<DumpSummary> = (0..4).map(|_| dump(1)).collect();
+        let day = jiff::SignedDuration::from_hours(24);
+        let start = dumps[0].captured_at;
+        for (number, one) in dumps.iter_mut().enumerate() {
+            one.captured_at = start + day * i32::try_from(number).unwrap();
+            one.namespace = Some("shop".to_owned());
+        }
+        dumps[0].pod = Some("db-0".to_owned());
+        dumps[1].pod = Some("api-7d4b9c6f5d-x2x9k".to_owned());
+        dumps[2].pod = Some("api-7d4b9c6f5d-b8cfz".to_owned());
+        (dumps[3].namespace, dumps[3].pod) = (None, None);
+        let owner = WorkloadOwner {
+            kind: "StatefulSet".to_owned(),
+            name: "db".to_owned(),
+        };
+        let facts = |dump: &DumpSummary| DumpFacts {
+            owner: (dump.pod.as_deref() == Some("db-0")).then_some(&owner),
+            ..DumpFacts::default()
+        };
+        let groups = Group::of(dumps.iter(), facts);
+        let shown: Vec<_> = groups[0]
+            .affected
+            .iter()
+            .map(|workload| (workload.name.as_str(), workload.count))
+            .collect();
+        assert_eq!(shown, [("shop/db-*", 1), ("shop/api-*", 2)]);
+        let api = &groups[0].affected[1];
+        assert_eq!((api.first, api.last), (start + day, start + 2 * day));
+        // Without facts a number at the end of a name means nothing.
+        let groups = Group::of(dumps.iter(), |_| DumpFacts::default());
+        assert!(groups[0].workloads.contains("shop/db-0"));
     }
 }

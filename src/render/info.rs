@@ -1,7 +1,7 @@
 //! Everything known about a dump.
 
 use anyhow::Result;
-use cdh_bundle::{Manifest, Verdict, WorkloadKind, meaning_of_sender};
+use cdh_bundle::{Manifest, Verdict, Workload, WorkloadKind, meaning_of_sender};
 use cdh_elfcore::Completeness;
 use cdh_symbolize::Explanation;
 use serde::Serialize;
@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 
 use super::table::aligned;
 use super::{Style, Tone, bytes, percent, terminal_line};
+
+/// Labels that are shown without `--all`.
+const SHORT_LABELS: usize = 12;
 
 /// What `cdh info` shows.
 pub struct InfoView<'a> {
@@ -37,7 +40,7 @@ pub fn info_text(view: &InfoView, style: Style) -> String {
     page.process(view.manifest);
     page.fingerprint(view);
     page.core(view);
-    page.workload(view.manifest);
+    page.workload(view.manifest, view.all);
     page.lists(view);
     page.text
 }
@@ -189,7 +192,7 @@ impl Page {
         );
     }
 
-    fn workload(&mut self, manifest: &Manifest) {
+    fn workload(&mut self, manifest: &Manifest, all: bool) {
         if let Some(workload) = &manifest.workload {
             if workload.kind == Some(WorkloadKind::Host) {
                 let unit = workload.extra.get("unit").and_then(|unit| unit.as_str());
@@ -199,6 +202,7 @@ impl Page {
             let named = [
                 ("namespace", &workload.namespace),
                 ("pod", &workload.pod),
+                ("owner", &workload.owner.as_ref().map(ToString::to_string)),
                 ("pod uid", &workload.pod_uid),
                 ("container", &workload.container),
                 ("container id", &workload.container_id),
@@ -222,8 +226,48 @@ impl Page {
                 self.line("exit code", format!("{code}{}", reason.unwrap_or_default()));
             }
         }
-        if let Some(image) = &manifest.image {
-            self.line("image", &image.reference);
+        self.image(manifest);
+        if let Some(workload) = &manifest.workload {
+            self.labels(workload, all);
+        }
+    }
+
+    fn image(&mut self, manifest: &Manifest) {
+        let Some(image) = &manifest.image else {
+            let workload = manifest.workload.as_ref();
+            let name = workload.and_then(|workload| workload.extra.get("image_name")?.as_str());
+            if let Some(name) = name {
+                self.line("image", format!("{name} (digest unknown)"));
+            }
+            return;
+        };
+        self.line("image", &image.reference);
+        if let Some(name) = &image.name {
+            self.line("image name", name);
+        }
+        let release = image.release();
+        if let Some(release) = release {
+            self.line("release", release);
+        }
+        if let Some(version) = image.version.as_deref()
+            && Some(version) != release
+        {
+            self.line("version", version);
+        }
+        if let Some(revision) = &image.revision {
+            self.line("revision", revision);
+        }
+    }
+
+    fn labels(&mut self, workload: &Workload, all: bool) {
+        let shown = if all { usize::MAX } else { SHORT_LABELS };
+        for (number, (name, value)) in workload.labels.iter().take(shown).enumerate() {
+            let title = if number == 0 { "labels" } else { "" };
+            self.line(title, format!("{name}={value}"));
+        }
+        let more = workload.labels.len().saturating_sub(shown);
+        if more > 0 {
+            self.line("", format!("{more} more: `cdh info --all`"));
         }
     }
 
@@ -335,9 +379,94 @@ pub fn info_json(view: &InfoView) -> Result<String> {
     let document = json!({
         "origin": view.origin,
         "salvaged": view.salvaged,
+        "release": view.manifest.image.as_ref().and_then(|image| image.release()),
         "manifest": view.manifest,
         "found": found,
         "fingerprint": view.explanation,
     });
     Ok(serde_json::to_string_pretty(&document)? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use cdh_bundle::{ImageRef, WorkloadOwner};
+
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let json = json!({
+            "schema": 1, "id": "6a4f4e4d-9c55-4f0b-8f38-8a8f7c5d4e3b", "stem": "s",
+            "captured_at": "2026-01-01T00:00:00Z", "process": {"pid": 7},
+            "signal": {"number": 11, "name": "SIGSEGV"},
+            "verdict": {"state": "complete"},
+        });
+        Manifest::from_json(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn view(manifest: &Manifest, all: bool) -> InfoView<'_> {
+        InfoView {
+            manifest,
+            origin: "a store".to_owned(),
+            completeness: None,
+            salvaged: None,
+            explanation: None,
+            all,
+        }
+    }
+
+    #[test]
+    fn info_shows_owner_release_version_revision_and_labels() {
+        let mut manifest = manifest();
+        manifest.image = Some(ImageRef {
+            name: Some("quay.io/shop/api:1.4.2".to_owned()),
+            version: Some("1.4.2+build7".to_owned()),
+            revision: Some("5f3c".to_owned()),
+            ..ImageRef::by_digest("quay.io/shop/api@sha256:00ff")
+        });
+        manifest.workload = Some(Workload {
+            pod: Some("api-7d4b9c6f5d-x2x9k".to_owned()),
+            owner: Some(WorkloadOwner {
+                kind: "Deployment".to_owned(),
+                name: "api".to_owned(),
+            }),
+            labels: (0..14)
+                .map(|n| (format!("l{n:02}"), "\u{1b}v".to_owned()))
+                .collect(),
+            ..Workload::default()
+        });
+        let text = info_text(&view(&manifest, false), Style::Plain);
+        for line in [
+            "owner        Deployment api\n",
+            "image        quay.io/shop/api@sha256:00ff\n",
+            "image name   quay.io/shop/api:1.4.2\n",
+            "release      1.4.2\n",
+            "version      1.4.2+build7\n",
+            "revision     5f3c\n",
+            "2 more: `cdh info --all`\n",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        assert!(!text.contains('\u{1b}') && !text.contains("l13"), "{text}");
+        assert!(info_text(&view(&manifest, true), Style::Plain).contains("l13="));
+        let document: Value =
+            serde_json::from_str(&info_json(&view(&manifest, false)).unwrap()).unwrap();
+        assert_eq!(document["release"], "1.4.2");
+        assert_eq!(document["manifest"]["workload"]["owner"]["name"], "api");
+        assert_eq!(document["manifest"]["workload"]["labels"]["l13"], "\u{1b}v");
+        assert_eq!(document["manifest"]["image"]["revision"], "5f3c");
+    }
+
+    #[test]
+    fn info_shows_an_image_without_digest_by_its_name() {
+        let mut manifest = manifest();
+        manifest.workload = Some(Workload {
+            extra: [("image_name".to_owned(), json!("app:1"))].into(),
+            ..Workload::default()
+        });
+        let text = info_text(&view(&manifest, false), Style::Plain);
+        assert!(
+            text.contains("image        app:1 (digest unknown)\n"),
+            "{text}"
+        );
+    }
 }

@@ -7,25 +7,32 @@ mod backtrace;
 mod diff;
 mod drops;
 mod escape;
+mod fold;
 mod frame;
+mod group_text;
 mod groups;
+mod image;
 mod info;
 mod line;
 mod list;
 mod style;
 mod sysroot;
 mod table;
+mod top_frame;
 mod units;
+mod workload;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
 #[allow(unused_imports)]
-pub use backtrace::{BacktraceView, Sources, backtrace_json, backtrace_text, thread_lines};
+pub use backtrace::{
+    BacktraceView, SourceText, Sources, backtrace_json, backtrace_text, thread_lines,
+};
 pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use drops::{drops_json, drops_text, kinds_of_drops};
 pub use escape::terminal_line;
-#[allow(unused_imports)]
-pub use frame::frame_line;
-pub use groups::{DumpFacts, Group, TIMES, groups_json, groups_text, pod_owner};
+pub use group_text::{GroupsView, group_text, groups_json, groups_text};
+pub use groups::{DumpFacts, FirstFrom, Group, TIMES};
+pub use image::short_image;
 pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};
@@ -34,4 +41,6 @@ pub use style::{Style, Tone};
 pub use sysroot::{
     SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,
 };
+pub use top_frame::top_frame;
 pub use units::{bytes, percent};
+pub use workload::pod_owner;

@@ -2,6 +2,77 @@
 
 use super::terminal_line;
 
+/// Room for a table, and the columns that are cut to fit into it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fit<'c> {
+    pub(super) width: usize,
+    pub(super) columns: &'c [usize],
+}
+
+/// As [`aligned`]; wide columns are cut at `…`, the widest first, until each line fits.
+#[must_use]
+pub(super) fn aligned_within(
+    header: &[&str],
+    rows: &[Vec<String>],
+    fit: Option<Fit<'_>>,
+) -> Vec<String> {
+    /// No column gets narrower than this.
+    const NARROWEST: usize = 6;
+    let Some(fit) = fit else {
+        return aligned(header, rows);
+    };
+    let mut rows: Vec<Vec<String>> = rows.iter().map(|row| clean(row)).collect();
+    let all = rows.iter().flat_map(|row| row.iter().enumerate());
+    let mut widths: Vec<usize> = header.iter().map(|cell| width(cell)).collect();
+    for (column, cell) in all {
+        if let Some(widest) = widths.get_mut(column) {
+            *widest = width(cell).max(*widest);
+        }
+    }
+    let least = |column: usize| {
+        header
+            .get(column)
+            .map_or(0, |cell| width(cell))
+            .max(NARROWEST)
+    };
+    let gaps = widths.len().saturating_sub(1) * 2;
+    while widths.iter().sum::<usize>() + gaps > fit.width {
+        let can_shrink = |column: &&usize| {
+            widths
+                .get(**column)
+                .is_some_and(|now| *now > least(**column))
+        };
+        let widest = fit
+            .columns
+            .iter()
+            .filter(can_shrink)
+            .max_by_key(|column| widths.get(**column));
+        match widest.and_then(|column| widths.get_mut(*column)) {
+            Some(width) => *width -= 1,
+            None => break,
+        }
+    }
+    for row in &mut rows {
+        for (cell, width) in row.iter_mut().zip(&widths) {
+            cut(cell, *width);
+        }
+    }
+    let mut lines = aligned(header, &rows);
+    lines.iter_mut().for_each(|line| cut(line, fit.width));
+    lines
+}
+
+/// Shortens a text to so many characters; the last one says that there was more.
+fn cut(text: &mut String, most: usize) {
+    if width(text) > most {
+        *text = text
+            .chars()
+            .take(most.saturating_sub(1))
+            .chain(['…'])
+            .collect();
+    }
+}
+
 /// Lines of `rows` under `header`, each column as wide as its widest cell; no trailing blanks.
 #[must_use]
 pub(super) fn aligned(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {

@@ -27,9 +27,36 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
+/// `1,234,567`.
+#[must_use]
+pub fn grouped_digits(count: usize) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::{bytes, percent};
+
+    #[test]
+    fn counts_have_separators() {
+        let table = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ];
+        for (count, expected) in table {
+            assert_eq!(super::grouped_digits(count), expected);
+        }
+    }
 
     #[test]
     fn sizes_have_binary_units() {

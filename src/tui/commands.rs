@@ -57,13 +57,13 @@ pub const COMMANDS: [CommandSpec; 17] = [
     command(
         "backtrace",
         "",
-        "backtrace of the selected dump",
+        "show the backtrace of the selected dump",
         Verb::Backtrace,
     ),
     command(
         "delete",
         "",
-        "delete the selected or marked dumps; asks first",
+        "delete the selected or marked dumps, after a question",
         Verb::Delete,
     ),
     command("diff", "", "compare the two marked dumps", Verb::Diff),
@@ -73,28 +73,33 @@ pub const COMMANDS: [CommandSpec; 17] = [
         "open a dump by the start of its id",
         Verb::Dump,
     ),
-    command("dumps", "", "the list of dumps", Verb::Dumps),
+    command("dumps", "", "show the list of dumps", Verb::Dumps),
     command(
         "fetch",
         "",
-        "fetch the selected or marked dumps",
+        "download the selected or marked dumps",
         Verb::Fetch,
     ),
     command(
         "filter",
         "TERMS",
-        "show only what matches; nothing shows all",
+        "show only matching dumps; without terms, all",
         Verb::Filter,
     ),
-    command("gdb", "", "gdb on the selected dump", Verb::Gdb),
-    command("groups", "", "same crashes as one line", Verb::Groups),
-    command("help", "", "the keys", Verb::Help),
+    command("gdb", "", "start gdb on the selected dump", Verb::Gdb),
+    command("groups", "", "group the same crashes", Verb::Groups),
+    command("help", "", "show the keys", Verb::Help),
     command("quit", "", "quit", Verb::Quit),
-    command("refresh", "", "list the store again", Verb::Refresh),
+    command(
+        "refresh",
+        "[SECONDS]",
+        "list the store again, or set how often that is done while idle; 0 turns it off",
+        Verb::Refresh,
+    ),
     command(
         "sort",
         "COLUMN",
-        "time, workload, exe, signal, verdict, size, top; twice turns it round",
+        "dumps: time, workload, exe, signal, verdict, size, top; groups: count, last, first, …; twice reverses",
         Verb::Sort,
     ),
     command(
@@ -107,10 +112,15 @@ pub const COMMANDS: [CommandSpec; 17] = [
     command(
         "tab",
         "NAME",
-        "a tab of the dump: backtrace, info, workload, logs, modules, …",
+        "show a tab of the dump: backtrace, info, workload, logs, modules, …",
         Verb::Tab,
     ),
-    command("transfers", "", "downloads and pulls", Verb::Transfers),
+    command(
+        "transfers",
+        "",
+        "show downloads and image pulls",
+        Verb::Transfers,
+    ),
 ];
 
 /// Reads a line: the command, by its name or the start of it, and what comes behind.

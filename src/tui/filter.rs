@@ -12,7 +12,9 @@
 use cdh_store::{DumpSummary, Query};
 use jiff::Timestamp;
 
-use crate::query::{TERMS, add_term};
+pub use crate::query::Haystack;
+use crate::query::{NEW_SINCE, TERMS, Word, add_term, is_term, short};
+use crate::render::terminal_line;
 use crate::report::tell;
 
 /// A filter that was understood.
@@ -25,100 +27,6 @@ pub struct Filter {
     /// What was not understood.
     pub problem: Option<String>,
     words: Vec<Word>,
-}
-
-#[derive(Clone, Debug)]
-struct Word {
-    text: String,
-    letters: u64,
-}
-
-/// What a filter looks at: made once for each dump.
-#[derive(Clone, Debug)]
-pub struct Haystack {
-    /// Everything that words are looked for in, in lower case, one part a line.
-    text: Box<str>,
-    /// Which letters are in it.
-    letters: u64,
-}
-
-impl Haystack {
-    /// Of a dump, as its key describes it.
-    #[must_use]
-    pub fn of(dump: &DumpSummary) -> Self {
-        let mut text = String::with_capacity(128);
-        let mut push = |part: &str| {
-            // Nearly all are ASCII; the others need a second string.
-            if part.is_ascii() {
-                text.push_str(part);
-            } else {
-                text.push_str(&part.to_lowercase());
-            }
-            text.push('\n');
-        };
-        push(dump.namespace.as_deref().unwrap_or_default());
-        push(dump.pod.as_deref().unwrap_or_default());
-        push(&dump.exe.to_string());
-        push(&dump.signal);
-        push(&dump.verdict);
-        push(dump.fingerprint.as_deref().unwrap_or_default());
-        push(&dump.id.to_string());
-        text.make_ascii_lowercase();
-        Self {
-            letters: letters(&text),
-            text: text.into(),
-        }
-    }
-
-    fn has(&self, word: &Word) -> bool {
-        word.letters & !self.letters == 0
-            && (self.text.contains(&word.text)
-                || self
-                    .text
-                    .split('\n')
-                    .any(|part| abbreviates(&word.text, part)))
-    }
-}
-
-/// One bit for each letter or digit, some shared.
-fn letters(text: &str) -> u64 {
-    text.bytes()
-        .filter(|byte| *byte != b'\n')
-        .fold(0, |bits, byte| bits | 1 << (byte & 63))
-}
-
-/// Whether each letter of `word` continues the one before in `name`, or begins a part of it.
-fn abbreviates(word: &str, name: &str) -> bool {
-    let (word, name) = (word.as_bytes(), name.as_bytes());
-    if word.is_empty() || name.len() > 128 || word.len() > name.len() {
-        return false;
-    }
-    let begins = |at: usize| {
-        let before = at.checked_sub(1).and_then(|before| name.get(before));
-        before.is_none_or(|before| !before.is_ascii_alphanumeric())
-    };
-    // Bit n: the letters so far can end at place n.
-    let mut places: u128 = 0;
-    for (number, letter) in word.iter().enumerate() {
-        let mut next: u128 = 0;
-        for (at, _) in name
-            .iter()
-            .enumerate()
-            .filter(|(_, found)| *found == letter)
-        {
-            let below = (1_u128 << at) - 1;
-            let continues = at > 0 && places & (1 << (at - 1)) != 0;
-            let jumps = begins(at) && (number == 0 || places & below != 0);
-            if continues || jumps {
-                next |= 1 << at;
-            }
-        }
-        if next == 0 {
-            return false;
-        }
-        places = next;
-    }
-    true
 }
 
 impl Filter {
@@ -140,8 +48,9 @@ impl Filter {
                     None => (flag, pieces.next_if(|next| !next.starts_with("--"))),
                 };
                 parts.push((name.to_owned(), Some(value.unwrap_or_default().to_owned())));
-            } else if let Some((name, value)) =
-                piece.split_once(':').filter(|(name, _)| is_term(name))
+            } else if let Some((name, value)) = piece
+                .split_once(':')
+                .filter(|pair| is_term(pair.0) || looks_like_a_term(*pair))
             {
                 parts.push((name.to_owned(), Some(value.to_owned())));
             } else {
@@ -160,20 +69,25 @@ impl Filter {
     }
 
     fn word(&mut self, word: &str) {
-        let text = word.to_lowercase();
-        self.words.push(Word {
-            letters: letters(&text),
-            text,
-        });
+        self.words.push(Word::new(word));
     }
 
     fn term(&mut self, name: &str, value: &str, now: Timestamp, open: bool) {
-        let name = TERMS
+        let found = TERMS
             .iter()
             .map(|(known, _)| *known)
             .find(|known| *known == name || short(known) == name);
-        let Some(name) = name else {
-            self.problem = Some("no such term; tab completes".to_owned());
+        let Some(name) = found else {
+            if name == NEW_SINCE {
+                self.problem = Some(format!(
+                    "`{NEW_SINCE}` is a term of `cdh groups`; here, groups sort by first seen"
+                ));
+                return;
+            }
+            let name = terminal_line(name);
+            let terms: Vec<&str> = TERMS.iter().map(|(known, _)| *known).collect();
+            let terms = terms.join(", ");
+            self.problem = Some(format!("unknown term \"{name}\"; terms: {terms}"));
             return;
         };
         if value.is_empty() && name != "truncated" {
@@ -213,20 +127,11 @@ impl Filter {
     }
 }
 
-fn is_term(name: &str) -> bool {
-    TERMS
-        .iter()
-        .any(|(known, _)| *known == name || short(known) == name)
-}
-
-/// What people type instead.
-fn short(name: &str) -> &'static str {
-    match name {
-        "namespace" => "ns",
-        "signal" => "sig",
-        "fingerprint" => "fp",
-        _ => "",
-    }
+/// Whether somebody meant a term by `name:value`. `std::vec`, `10:30`, `a/b:c` and a `word:` that is still
+/// being typed are words.
+fn looks_like_a_term((name, value): (&str, &str)) -> bool {
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+    (is_name || name == NEW_SINCE) && !value.is_empty() && !value.starts_with(':')
 }
 
 /// Ways to go on with the last word of a filter, whole texts, the best first. `values` tells what is
@@ -301,6 +206,31 @@ mod tests {
         ] {
             assert!(!matches(text, false), "{text}");
         }
+    }
+
+    #[test]
+    fn filter_names_unknown_terms_and_takes_other_colons_as_words() {
+        let problem = |text: &str| Filter::parse(text, Timestamp::UNIX_EPOCH, false).problem;
+        let said = problem("worker foo:bar").unwrap();
+        assert!(
+            said.starts_with("unknown term \"foo\"; terms: namespace, pod, exe, image"),
+            "{said}"
+        );
+        assert!(problem("new-since:1d").unwrap().contains("`cdh groups`"));
+        assert!(problem("--foo bar").unwrap().contains("\"foo\""));
+        for text in [
+            "std::vec",
+            "foo:",
+            ":bar",
+            "10:30",
+            "a/b:c",
+            "x-y:z",
+            "image:shop/api:1.4.2",
+        ] {
+            assert_eq!(problem(text), None, "{text}");
+        }
+        // What is not understood does not filter.
+        assert!(matches("worker foo:bar", false) && !matches("indexer foo:bar", false));
     }
 
     #[test]

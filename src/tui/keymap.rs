@@ -34,8 +34,10 @@ pub enum Action {
     First,
     Groups,
     Help,
+    Image,
     Last,
     Mark,
+    NewCrashes,
     Newer,
     NextDump,
     NextTab,
@@ -77,6 +79,7 @@ pub enum Action {
     ToggleMouse,
     Transfers,
     Up,
+    Versions,
     WordLeft,
     WordRight,
     Yes,
@@ -88,6 +91,10 @@ pub enum Action {
 pub enum Context {
     /// The list of dumps, and that of groups.
     Dumps,
+    /// What is different in that of groups.
+    Groups,
+    /// One group: its images and workloads.
+    Group,
     /// One dump's tabs.
     Dump,
     /// Two dumps compared.
@@ -111,6 +118,8 @@ impl Context {
     fn chain(self) -> &'static [Self] {
         match self {
             Self::Dumps => &[Self::Dumps, Self::Lists, Self::Everywhere],
+            Self::Groups => &[Self::Groups, Self::Dumps, Self::Lists, Self::Everywhere],
+            Self::Group => &[Self::Group, Self::Lists, Self::Everywhere],
             Self::Dump => &[Self::Dump, Self::Lists, Self::Everywhere],
             Self::Diff => &[Self::Diff, Self::Lists, Self::Everywhere],
             Self::Transfers => &[Self::Transfers, Self::Lists, Self::Everywhere],
@@ -127,6 +136,8 @@ impl Context {
     pub fn title(self) -> &'static str {
         match self {
             Self::Dumps => "Dumps and groups",
+            Self::Groups => "Groups",
+            Self::Group => "One group",
             Self::Dump => "One dump",
             Self::Diff => "Two dumps compared",
             Self::Transfers => "Transfers",
@@ -140,8 +151,10 @@ impl Context {
 }
 
 /// All contexts, in the order of the help page.
-pub const CONTEXTS: [Context; 9] = [
+pub const CONTEXTS: [Context; 11] = [
     Context::Dumps,
+    Context::Groups,
+    Context::Group,
     Context::Dump,
     Context::Diff,
     Context::Transfers,
@@ -320,8 +333,13 @@ impl Keymap {
     #[must_use]
     pub fn footer(&self, context: Context) -> Vec<(String, String)> {
         let all = context.chain().iter().flat_map(|part| self.bindings(*part));
+        let mut seen = Vec::new();
         let shown = all.filter_map(|binding| {
             let key = binding.keys.first()?;
+            if seen.contains(&binding.action) {
+                return None;
+            }
+            seen.push(binding.action);
             Some((key.name(), binding.footer.clone()?))
         });
         shown.collect()
@@ -376,7 +394,10 @@ mod tests {
                             .iter()
                             .take(index)
                             .flat_map(|part| map.bindings(*part));
-                        !above.clone().any(|other| other.keys.contains(key))
+                        let is_other = |other: &Binding| other.action != binding.action;
+                        !above
+                            .clone()
+                            .any(|other| other.keys.contains(key) && is_other(other))
                     });
                     assert!(reachable, "{context:?}: {:?}", binding.action);
                 }

@@ -4,11 +4,18 @@
 use ratatui::layout::Rect;
 
 use super::model::{Model, Screen, Tab};
+use crate::render::TIMES;
 
 /// Below this nothing sensible can be shown.
 pub const SMALLEST: (u16, u16) = (20, 6);
 /// A list leaves room for a preview from this height on.
 const PREVIEW_FROM: u16 = 30;
+/// Groups leave room for the details of one of them from this many lines on.
+const DETAILS_FROM: u16 = 14;
+/// From this width on, lists show more columns.
+const ROOMY: u16 = 120;
+/// What the columns of groups have room for, where they are all shown.
+const GROUPS_FROM: u16 = 64;
 
 /// The parts of the screen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +30,8 @@ pub struct Regions {
     pub body: Rect,
     /// Threads of a dump, left of its page.
     pub threads: Rect,
+    /// Images and workloads of the selected group.
+    pub details: Rect,
     /// Backtrace of what is selected, or source of the frame.
     pub preview: Rect,
     /// What is said or typed.
@@ -41,7 +50,6 @@ pub fn regions(model: &Model) -> Regions {
     let line = |y: u16, height: u16| Rect::new(0, y, width, height);
     let banner = u16::from(model.lost.is_some());
     let titles = match model.screen() {
-        Screen::Diff => 1,
         Screen::Dump => 2,
         _ => 1,
     };
@@ -57,8 +65,10 @@ pub fn regions(model: &Model) -> Regions {
         ..Regions::default()
     };
     let preview = preview_height(model, middle);
-    regions.body.height -= preview;
-    regions.preview = line(top + regions.body.height, preview);
+    let details = details_height(model, middle);
+    regions.body.height -= preview + details;
+    regions.details = line(top + regions.body.height, details);
+    regions.preview = line(regions.details.bottom(), preview);
     if has_threads(model) && width >= 60 {
         let columns = (width / 4).clamp(18, 34);
         regions.threads = Rect {
@@ -73,15 +83,28 @@ pub fn regions(model: &Model) -> Regions {
 
 fn preview_height(model: &Model, middle: u16) -> u16 {
     match model.screen() {
-        Screen::Dumps { .. } | Screen::Groups if model.size.1 >= PREVIEW_FROM => middle * 2 / 5,
+        Screen::Dumps { .. } if model.size.1 >= PREVIEW_FROM => middle * 2 / 5,
+        Screen::Groups if model.size.1 >= PREVIEW_FROM => middle * 3 / 10,
         Screen::Dump => {
             let view = model.dump.as_ref();
             let source = view.filter(|view| view.tab == Tab::Backtrace);
             match source.and_then(|view| view.source.as_ref()) {
-                Some(source) if source.lines.is_ok() && middle >= 15 => (middle * 2 / 5).min(13),
+                Some(source) if middle >= 15 => match &source.lines {
+                    Ok(_) => (middle * 2 / 5).min(13),
+                    Err(reason) if reason.is_empty() => 0,
+                    Err(_) => 2,
+                },
                 _ => 0,
             }
         }
+        _ => 0,
+    }
+}
+
+/// A rule, titles, and as many lines as leave most of the screen to the groups.
+fn details_height(model: &Model, middle: u16) -> u16 {
+    match model.screen() {
+        Screen::Groups if middle >= DETAILS_FROM => 2 + (middle / 4).min(8),
         _ => 0,
     }
 }
@@ -105,7 +128,7 @@ fn has_threads(model: &Model) -> bool {
 pub fn columns(width: u16) -> [u16; 7] {
     // Mark and blanks between columns.
     let rest = width.saturating_sub(2 + 6);
-    let roomy = width >= 120;
+    let roomy = width >= ROOMY;
     let (age, signal, verdict, size) = if roomy { (8, 9, 10, 11) } else { (5, 7, 8, 7) };
     let flexible = rest.saturating_sub(age + signal + verdict + size);
     let top = (flexible * 2 / 5).min(90);
@@ -114,17 +137,57 @@ pub fn columns(width: u16) -> [u16; 7] {
     [age, workload, exe, signal, verdict, size, top]
 }
 
-/// Which column stands at `x`.
+/// Parts that the crashes over time are shown in.
 #[must_use]
-pub fn column_at(width: u16, x: u16) -> Option<usize> {
-    let mut start = 2;
-    for (number, room) in columns(width).into_iter().enumerate() {
+pub fn trend_width(width: u16) -> usize {
+    if width >= ROOMY { TIMES } else { TIMES / 4 }
+}
+
+/// Room of the columns of groups, from left to right: count, last, first, trend, program, signal, top frame,
+/// workloads, images. A column without room is not shown.
+#[must_use]
+pub fn group_columns(width: u16) -> [u16; 9] {
+    let trend = match width {
+        ..GROUPS_FROM => 0,
+        _ => u16::try_from(trend_width(width)).unwrap_or(0),
+    };
+    let (first, exe, images) = match width {
+        ROOMY.. => (8, 16, width / 6),
+        _ => (8, 11, 0),
+    };
+    let fixed = [6, 5, first, trend, exe, 7, images];
+    // The mark, and a blank before each column but the first.
+    let columns = fixed.iter().filter(|room| **room > 0).count() + 2;
+    let taken = fixed.iter().sum::<u16>() + u16::try_from(columns).unwrap_or(0);
+    let rest = width.saturating_sub(taken);
+    let top = rest * 3 / 5;
+    [6, 5, first, trend, exe, 7, top, rest - top, images]
+}
+
+/// Which of these columns is at `x`.
+fn at(rooms: impl IntoIterator<Item = u16>, mut start: u16, x: u16) -> Option<usize> {
+    for (number, room) in rooms.into_iter().enumerate() {
+        if room == 0 {
+            continue;
+        }
         if (start..start + room + 1).contains(&x) {
             return Some(number);
         }
         start += room + 1;
     }
     None
+}
+
+/// Which column of dumps is at `x`.
+#[must_use]
+pub fn column_at(width: u16, x: u16) -> Option<usize> {
+    at(columns(width), 2, x)
+}
+
+/// Which column of groups is at `x`.
+#[must_use]
+pub fn group_column_at(width: u16, x: u16) -> Option<usize> {
+    at(group_columns(width), 1, x)
 }
 
 #[cfg(test)]
@@ -142,5 +205,19 @@ mod tests {
         assert!(workload >= 16 && exe >= 10 && top >= 16);
         assert_eq!(column_at(80, 3), Some(0));
         assert_eq!(column_at(80, 79), Some(6));
+    }
+
+    #[test]
+    fn group_columns_fill_the_width_and_keep_first_seen() {
+        for width in [64, 80, 100, 119, 120, 160, 300] {
+            let rooms = group_columns(width);
+            let shown = rooms.iter().filter(|room| **room > 0).count();
+            let used = rooms.iter().sum::<u16>() + u16::try_from(shown).unwrap();
+            assert_eq!(used, width);
+            assert!(rooms[2] >= 8, "{width}: `119m NEW` is cut");
+        }
+        assert_eq!(group_column_at(80, 1), Some(0));
+        assert_eq!(group_column_at(80, 14), Some(2));
+        assert_eq!(group_column_at(80, 79), Some(7));
     }
 }

@@ -12,6 +12,7 @@
 //! answers, so that no flood of them delays a key.
 
 mod commands;
+mod details;
 mod diff;
 mod effects;
 mod filter;
@@ -71,6 +72,8 @@ pub struct Options {
     pub mouse: bool,
     /// The debugger to start.
     pub debugger: String,
+    /// Seconds between two automatic refreshes; 0 turns them off.
+    pub refresh_seconds: u64,
 }
 
 /// Runs until the user quits.
@@ -93,6 +96,7 @@ pub fn run(settings: Settings, options: Options) -> Result<ExitStatus> {
         },
         place: effects::place(&settings),
         mouse: options.mouse,
+        refresh_seconds: options.refresh_seconds,
     });
     let mut session = Session {
         pager: settings.terminal.pager.clone(),

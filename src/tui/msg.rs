@@ -1,7 +1,7 @@
 //! What comes in, and what goes out: the only words between `update` and the world.
 
 use cdh_bundle::DumpId;
-use cdh_store::DumpSummary;
+use cdh_store::{DumpSummary, FirstSeenIndex};
 use jiff::Timestamp;
 use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use super::model::{
     Source, Stacks, Texts, TransferId,
 };
 use crate::debugger::Invocation;
+use crate::pipeline::SourceQuestion;
 use crate::render::Group;
 use crate::report::Told;
 
@@ -36,6 +37,10 @@ pub enum Msg {
     Page(RequestId, Vec<Row>),
     /// A listing ended.
     Listed(RequestId, Listing),
+    /// The store's own records of when crashes were first seen.
+    FirstSeen(RequestId, FirstSeenIndex),
+    /// Dumps that a refresh found, or why it failed.
+    Refreshed(RequestId, Result<Vec<Row>, Told>),
     /// A long list was arranged.
     Arranged(RequestId, Result<Box<Arranged>, Told>),
     /// A long list was grouped, under this filter.
@@ -84,6 +89,8 @@ pub enum Fetched {
 pub enum Effect {
     /// List the store.
     List(RequestId),
+    /// List the newest dumps again; these are the ones that are known.
+    Refresh(RequestId, Rows),
     /// Arrange a long list.
     Arrange(RequestId, Box<Job>),
     /// Group a long list.
@@ -97,7 +104,7 @@ pub enum Effect {
     /// Read manifests for image and node.
     Facts(RequestId, Vec<DumpSummary>),
     /// Read source around a line.
-    Source(RequestId, String, u32),
+    Source(RequestId, Box<SourceWanted>),
     /// Fetch a dump.
     Transfer(TransferId, Box<DumpSummary>, Purpose),
     /// End a transfer.
@@ -116,4 +123,19 @@ pub enum Effect {
     Mouse(bool),
     /// Stop, as `ctrl-z` does.
     Suspend,
+}
+
+/// The source that the cursor asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceWanted {
+    /// Which file.
+    pub question: SourceQuestion,
+    /// Which line.
+    pub line: u32,
+    /// Whether it is the user's own code: only then a reason is given if there is none.
+    pub is_own: bool,
+    /// The commit that the image was built from.
+    pub revision: Option<String>,
+    /// When the process crashed.
+    pub crashed: Timestamp,
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use cdh_bundle::Manifest;
 use cdh_elfcore::Mapping;
-use cdh_symbolize::{Backtrace, Frame, ModuleStatus, Reason, Role};
+use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
 use super::model::{DumpView, Explained, Known, Opened, Stacks, Tab, Texts};
 use super::styled::{lines, plain, wrapped};
 use super::theme::Theme;
+pub use crate::render::top_frame;
 use crate::render::{
     self, BacktraceView, InfoView, Style, Tone, backtrace_text, bytes, info_text, terminal_line,
 };
@@ -150,7 +151,7 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             from_minicore: stacks.from_minicore,
             registers: false,
             group: false,
-            fold: false,
+            fold: true,
             names: &stacks.names,
             sources: None,
             elapsed: None,
@@ -174,36 +175,18 @@ fn light(backtrace: &Backtrace) -> Backtrace {
 #[must_use]
 pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
     let shown = view.page.lines.get(..=view.page.cursor)?;
-    let count = shown.iter().filter(|line| is_frame(line)).count();
     let thread = stacks.backtrace.threads.get(view.thread)?;
-    thread.frames.get(count.saturating_sub(1))
+    // Folded frames have no line of their own: each line states its number.
+    let number = shown.iter().rev().find_map(frame_number).unwrap_or(0);
+    thread.frames.get(number)
 }
 
-/// In which frame it crashed, in a few words: the first that is no part of ending the process.
-#[must_use]
-pub fn top_frame(backtrace: &Backtrace) -> Option<String> {
-    let frames = &backtrace.threads.first()?.frames;
-    let is_program = |frame: &&Frame| frame.role(&backtrace.modules) == Role::Program;
-    // A wild address is no place: whoever called it is to blame.
-    let is_place = |frame: &&Frame| frame.function != Err(Reason::NoModule);
-    let somewhere = frames.iter().filter(is_program).find(is_place);
-    let frame = somewhere
-        .or_else(|| frames.iter().find(is_program))
-        .or(frames.first())?;
-    Some(terminal_line(&match (&frame.function, &frame.location) {
-        (Ok(function), Some(place)) => {
-            let file = place.file.rsplit('/').next().unwrap_or(&place.file);
-            format!("{} {file}:{}", function.name, place.line)
-        }
-        (Ok(function), None) => function.name.clone(),
-        (Err(_), _) => {
-            let module = frame.module.and_then(|index| backtrace.modules.get(index));
-            let path = module.map_or("??", |module| module.path.as_str());
-            let name = path.rsplit('/').next().unwrap_or(path);
-            let at = frame.svma.map_or(frame.pc.0, |svma| svma.0);
-            format!("{name}+{at:#x}")
-        }
-    }))
+/// The number that a frame's line begins with.
+fn frame_number(line: &Line<'_>) -> Option<usize> {
+    let text = plain(line);
+    let rest = text.strip_prefix("  #")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit());
+    rest.get(..end.unwrap_or(rest.len()))?.parse().ok()
 }
 
 fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {
@@ -236,11 +219,24 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
     field(&mut text, "node", &manifest.node.to_string());
     if let Some(image) = &manifest.image {
         field(&mut text, "image", &image.reference);
+        let release = image.release().map(str::to_owned);
+        let named = [
+            ("image name", &image.name),
+            ("release", &release),
+            ("version", &image.version),
+            ("revision", &image.revision),
+        ];
+        for (name, value) in named {
+            if let Some(value) = value {
+                field(&mut text, name, value);
+            }
+        }
     }
     if let Some(workload) = &manifest.workload {
         let named = [
             ("namespace", &workload.namespace),
             ("pod", &workload.pod),
+            ("owner", &workload.owner.as_ref().map(ToString::to_string)),
             ("container", &workload.container),
             ("container id", &workload.container_id),
             ("kubernetes node", &workload.node),
@@ -249,6 +245,9 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
             if let Some(value) = value {
                 field(&mut text, name, value);
             }
+        }
+        for (name, value) in &workload.labels {
+            field(&mut text, &format!("labels.{name}"), value);
         }
         for (name, value) in &workload.extra {
             flatten(&mut text, name, value, 0);

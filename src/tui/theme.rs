@@ -102,6 +102,12 @@ impl Glyphs {
         self.pick("●", "*")
     }
 
+    /// Before a dump that has just come.
+    #[must_use]
+    pub fn fresh(self) -> &'static str {
+        "+"
+    }
+
     /// Behind the name of the column that is sorted by.
     #[must_use]
     pub fn order(self, reverse: bool) -> &'static str {

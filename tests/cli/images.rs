@@ -96,6 +96,16 @@ impl Lost {
         self.dir.path().join("core").display().to_string()
     }
 
+    /// As it was mapped.
+    pub(super) fn program(&self) -> &[u8] {
+        &self.program
+    }
+
+    /// Another build of it.
+    pub(super) fn other(&self) -> &[u8] {
+        &self.other
+    }
+
     fn build_id(&self) -> String {
         cdh_sysroot::build_id_of(&self.program).unwrap().to_string()
     }

@@ -333,3 +333,121 @@ fn without_a_terminal_there_is_help_and_no_tui() {
         answer.err
     );
 }
+
+/// A store with a history: a bug that was first seen ten days ago in 1.3.0 and goes on in 1.4.0, and one that
+/// began today in 1.4.2 and crashes two pods.
+fn history() -> Desk {
+    const OTHER: &str = "int charge(int *cents) { return *cents + 1; }\n\
+                         int main(int c, char **v) { return charge(c > 9 ? &c : (int *)8); }\n";
+    let desk = Desk::new();
+    let (source, program) = (desk.path("billing.c"), desk.path("billing"));
+    std::fs::write(&source, OTHER).unwrap();
+    let mut cc = std::process::Command::new("cc");
+    cc.args(["-g", "-O0", "-Wl,--build-id", "-o"]);
+    let built = cc.arg(&program).arg(&source).status();
+    assert!(built.expect("install gcc").success());
+    let core = desk.path("billing.core");
+    let mut gdb = std::process::Command::new("gdb");
+    gdb.args(["-q", "-batch", "-ex", "run", "-ex"]);
+    gdb.arg(format!("generate-core-file {}", core.display()));
+    assert!(gdb.arg(&program).output().is_ok() && core.is_file());
+    let import = |core: &std::path::Path, pod: &str, image: &str, minutes: u64| {
+        let copy = desk.path("core");
+        std::fs::copy(core, &copy).unwrap();
+        let written = std::time::SystemTime::now() - Duration::from_secs(minutes * 60);
+        let file = File::options().write(true).open(&copy).unwrap();
+        file.set_modified(written).unwrap();
+        let image = format!("registry.example/{image}");
+        let place = ["--namespace", "payments", "--pod", pod, "--image", &image];
+        let mut words = vec!["import"];
+        words.extend(place);
+        words.push(copy.to_str().unwrap());
+        let answer = desk.run(&words);
+        assert_eq!(answer.code, 0, "{}", answer.err);
+    };
+    let app = crash().core();
+    import(&app, "shop-api-0", "shop/api:1.3.0", 14_400);
+    import(&app, "shop-api-0", "shop/api:1.4.0", 7_200);
+    import(&app, "shop-api-0", "shop/api:1.4.0", 300);
+    import(&core, "billing-0", "shop/billing:1.4.2", 200);
+    import(&core, "billing-1", "shop/billing:1.4.2", 40);
+    desk
+}
+
+/// The line of the screen that holds all of these.
+fn has_line(text: &str, parts: &[&str]) -> bool {
+    text.lines()
+        .any(|line| parts.iter().all(|part| line.contains(part)))
+}
+
+#[test]
+fn tui_answers_what_is_new_since_which_version_and_who_is_affected() {
+    let desk = history();
+    let mut tty = Tty::start(&desk, &["tui"]);
+    tty.wait_for("5 dumps");
+    // What started crashing today? Its image and its workloads are below the list.
+    tty.keys("n");
+    tty.wait_until("the new crash first", |text| {
+        let first = text.lines().nth(2).unwrap_or_default();
+        ["billing", "NEW", "charge billing"]
+            .iter()
+            .all(|part| first.contains(part))
+    });
+    let is_old = |text: &str| has_line(text, &["app", "10d", "poke"]);
+    tty.wait_until("the old crash is not new", |text| {
+        is_old(text) && text.matches("NEW").count() == 2
+    });
+    tty.wait_until("image and workloads", |text| {
+        has_line(text, &["billing:1.4.2", "3h", "m ", " 2 "]) && text.contains("payments/billing")
+    });
+    // Since which version does the other one crash?
+    tty.keys("j");
+    tty.wait_until("both images of the old crash", |text| {
+        has_line(text, &["api:1.3.0", "10d"]) && has_line(text, &["api:1.4.0", "5d", "5h"])
+    });
+    tty.keys("v");
+    tty.wait_until("the page of the group", |text| {
+        has_line(text, &["app SIGSEGV"]) && has_line(text, &["api:1.3.0", "10d"])
+    });
+    // What is shown is a filter.
+    tty.keys("i");
+    tty.wait_for("image:api:1.3.0");
+    tty.keys("\t");
+    tty.wait_for("image:api:1.4.0");
+    tty.keys("\r");
+    tty.wait_for("2 of 5 dumps");
+    tty.keys("q");
+    assert_eq!(tty.end().code(), Some(0));
+}
+
+#[test]
+fn tui_refreshes_the_list_without_a_key() {
+    let desk = desk();
+    let mut tty = Tty::start(&desk, &["tui", "--refresh", "1"]);
+    tty.wait_for("1 dump");
+    desk.import(&crash().core());
+    tty.wait_for("2 dumps");
+    tty.wait_for("1 new");
+    tty.keys("q");
+    assert_eq!(tty.end().code(), Some(0));
+}
+
+#[test]
+fn config_file_sets_the_refresh_of_the_tui() {
+    let desk = desk();
+    std::fs::write(desk.path("config.toml"), "[tui]\nrefresh_seconds = 0\n").unwrap();
+    let config = desk.path("config.toml").display().to_string();
+    let mut tty = Tty::start(&desk, &["tui", "--config", &config]);
+    tty.wait_for("1 dump");
+    desk.import(&crash().core());
+    std::thread::sleep(Duration::from_secs(9));
+    assert!(!tty.text().contains("2 dumps"), "{}", tty.text());
+    tty.keys("r");
+    tty.wait_for("2 dumps");
+    tty.keys("q");
+    assert_eq!(tty.end().code(), Some(0));
+    std::fs::write(desk.path("config.toml"), "[tui]\nrefresh = 0\n").unwrap();
+    let answer = desk.run(&["ls", "--config", &config]);
+    assert_eq!(answer.code, 2);
+    assert!(answer.err.contains("refresh_seconds"), "{}", answer.err);
+}

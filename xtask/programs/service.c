@@ -9,6 +9,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef RELEASE
+#define RELEASE "dev"
+#endif
+// Each release is a build of its own.
+const char release[] __attribute__((used)) = RELEASE;
+
 struct order { int id; int *price; struct order *next; };
 
 __attribute__((noinline)) static int total_of(const struct order *order) {
@@ -19,6 +25,13 @@ __attribute__((noinline)) static int total_of(const struct order *order) {
 __attribute__((noinline)) static int checkout_order(void) {
     struct order order = {7, NULL, NULL};
     return total_of(&order) + 1;
+}
+
+// What release 1.4.2 brought, where it is built in: an order without a coupon.
+struct coupon { int percent; };
+__attribute__((noinline)) static int discount_of(const struct coupon *coupon) { return coupon->percent; }
+__attribute__((noinline)) static int apply_coupon(const struct coupon *volatile coupon) {
+    return 100 - discount_of(coupon);
 }
 
 __attribute__((noinline)) static void settle_account(char *entry) {
@@ -96,6 +109,9 @@ __attribute__((noinline)) static int open_session(void) {
 int main(int argc, char **argv) {
     const char *slash = strrchr(argv[0], '/');
     const char *name = slash ? slash + 1 : argv[0];
+#ifdef COUPON
+    if (!strcmp(name, "checkout")) return apply_coupon(NULL) + 1;
+#endif
     if (!strcmp(name, "checkout")) return checkout_order();
     if (!strcmp(name, "ledger")) return close_ledger();
     if (!strcmp(name, "indexer")) return visit_node(argc);

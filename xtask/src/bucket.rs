@@ -1,10 +1,13 @@
-//! A store as a team has one: hundreds of crashes of twelve services in five namespaces, over three
-//! weeks, every one of them real.
+//! A store as a team has one: hundreds of real crashes of twelve services in five namespaces, over three
+//! weeks, with a history that is planted (see `history`).
 //!
-//! As root the kernel writes the cores, one for each crash; else gdb makes one for each service, which is
-//! then imported several times. Namespaces, pods, images and times are made up, which `cdh import` is
-//! told; some cores are cut, as they are where disks are full.
+//! As root the kernel writes the cores, one for each crash; else gdb makes one for each program, which is
+//! then imported several times. Namespaces, pods, labels, images and times are made up, and given to
+//! `cdh import`; some cores are cut, as they are where disks are full.
 
+mod history;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,77 +16,43 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 
 use crate::guardian::Guardian;
+use crate::options::Options;
 use crate::{build, crash};
+use history::{Cut, PlannedCrash, SERVICES};
 
-/// Service, namespace, and how often it crashes, relative to the others.
-const SERVICES: [(&str, &str, u64); 12] = [
-    ("checkout", "shop", 9),
-    ("ledger", "payments", 7),
-    ("indexer", "search", 5),
-    ("worker", "payments", 12),
-    ("cron", "platform", 3),
-    ("gateway", "shop", 6),
-    ("cache", "search", 4),
-    ("mailer", "platform", 2),
-    ("thumbnails", "media", 4),
-    ("router", "platform", 3),
-    ("session", "shop", 2),
-    ("panicking", "media", 3),
-];
-/// Seconds of the time that the crashes are spread over.
-const SPAN: u64 = 21 * 86400;
-/// One core in so many is cut.
-const CUT: u64 = 17;
+const USAGE: &str = "usage: cargo xtask bucket DIR [COUNT] [--cdh PROGRAM] [--flat]";
 
 /// Makes the store: `cargo xtask bucket DIR [COUNT]`.
 pub(crate) fn run(words: &[String]) -> Result<()> {
-    let directory = words
-        .first()
-        .context("usage: cargo xtask bucket DIR [COUNT]")?;
-    let count = words.get(1).map_or(Ok(320), |word| word.parse())?;
-    let cdh = build::cdh()?;
+    let is_option = |word: &&String| word.starts_with("--");
+    let positional = words.iter().take_while(|word| !is_option(word)).count();
+    let (positional, rest) = words.split_at(positional);
+    let options = Options::parse(rest, &["--cdh"], &["--flat"], USAGE)?;
+    let directory = positional.first().context(USAGE)?;
+    let count = positional.get(1).map_or(Ok(330), |word| word.parse())?;
+    let cdh = match options.text("--cdh") {
+        Some(built) => PathBuf::from(built),
+        None => build::cdh()?,
+    };
     let place = tempfile::tempdir()?;
-    let programs = build_services(place.path(), Path::new(&format!("{directory}-services")))?;
-    let mut numbers = Numbers(0x2545_F491_4F6C_DD1D);
-    let crashes: Vec<usize> = (0..count).map(|_| numbers.weighted()).collect();
-    let cores = take_cores(place.path(), &programs, &crashes)?;
-    for (number, (service, core)) in crashes.into_iter().zip(cores).enumerate() {
-        let (name, namespace, _) = SERVICES[service];
-        let old = numbers.age();
-        if numbers.below(CUT) == 0 {
-            let file = File::options().write(true).open(&core)?;
-            let size = file.metadata()?.len();
-            file.set_len(size * (40 + numbers.below(50)) / 100)?;
-        }
+    let kept = PathBuf::from(format!("{directory}-services"));
+    let plan = match options.has("--flat") {
+        true => history::flat(count),
+        false => history::planted(count),
+    };
+    let programs = build_services(place.path(), &kept, &plan)?;
+    let of_crash: Vec<&Path> = plan
+        .iter()
+        .map(|crash| programs[&crash.program()].as_path())
+        .collect();
+    let cores = take_cores(place.path(), &of_crash)?;
+    for (number, (crash, core)) in plan.iter().zip(cores).enumerate() {
+        cut(&core, crash.cut)?;
         // Last: cutting it made it new.
-        age(&core, old)?;
-        let version = numbers.below(3);
-        let pod = format!(
-            "{name}-{:08x}9-{}",
-            0x7d4b_9c6f_u64 + version,
-            numbers.letters()
-        );
-        let mut of_version = Numbers(0x9E37_79B9_7F4A_7C15 + 64 * version + service as u64);
-        // Seeds that are alike begin alike.
-        let numbers_of_version = (0..12).map(|_| of_version.next()).skip(8);
-        let digest: String = numbers_of_version
-            .map(|number| format!("{number:016x}"))
-            .collect();
-        let image = format!("registry.example/{namespace}/{name}@sha256:{digest}");
-        let node = format!("node-{}", 1 + numbers.below(6));
+        age(&core, crash.age)?;
         let mut import = Command::new(&cdh);
-        import.args([
-            "--store",
-            directory,
-            "import",
-            "--namespace",
-            namespace,
-            "--pod",
-            &pod,
-        ]);
-        import
-            .args(["--container", name, "--image", &image, "--node", &node])
-            .arg(&core);
+        import.args(["--store", directory, "import"]);
+        import.args(crash.import_options()).arg(&core);
         let output = import
             .env("XDG_CACHE_HOME", place.path().join("cache"))
             .output()?;
@@ -102,57 +71,69 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
 }
 
 /// The services and their source stay beside the store: the cores name these files.
-fn build_services(place: &Path, kept: &Path) -> Result<Vec<PathBuf>> {
+fn build_services(
+    place: &Path,
+    kept: &Path,
+    plan: &[PlannedCrash],
+) -> Result<BTreeMap<String, PathBuf>> {
     fs::create_dir_all(kept)?;
     let kept = fs::canonicalize(kept)?;
     let source = kept.join("service.c");
     fs::copy(build::root().join("xtask/programs/service.c"), &source)?;
-    let panicking = crash::build_programs(place)?
-        .into_iter()
-        .find(|program| program.ends_with("panicking"))
-        .context("the demo has no panicking program")?;
-    fs::copy(panicking, kept.join("panicking"))?;
-    for (name, ..) in SERVICES.iter().filter(|(name, ..)| *name != "panicking") {
-        let mut cc = Command::new("cc");
-        cc.args([
-            "-O1",
-            "-g",
-            "-pthread",
-            "-fstack-protector-all",
-            "-Wl,--build-id",
-            "-D_GNU_SOURCE",
-            "-w",
-            "-o",
-        ]);
-        build::succeed(cc.arg(kept.join(name)).arg(&source))?;
+    let mut programs = BTreeMap::new();
+    for crash in plan {
+        let name = crash.program();
+        if programs.contains_key(&name) {
+            continue;
+        }
+        let service = SERVICES[crash.service].name;
+        let directory = kept.join(&name);
+        fs::create_dir_all(&directory)?;
+        let program = directory.join(service);
+        if service == "panicking" {
+            let panicking = crash::build_programs(place)?
+                .into_iter()
+                .find(|program| program.ends_with("panicking"))
+                .context("the demo has no panicking program")?;
+            fs::copy(panicking, &program)?;
+        } else {
+            let mut cc = Command::new("cc");
+            cc.args(["-O1", "-g", "-pthread", "-fstack-protector-all"]);
+            cc.args(["-Wl,--build-id", "-D_GNU_SOURCE", "-w"]);
+            cc.arg(format!("-DRELEASE=\"{name}\""));
+            cc.args(crash.is_new_bug.then_some("-DCOUPON"));
+            build::succeed(cc.arg("-o").arg(&program).arg(&source))?;
+        }
+        programs.insert(name, program);
     }
-    Ok(SERVICES.iter().map(|(name, ..)| kept.join(name)).collect())
+    Ok(programs)
 }
 
 /// A core for each crash.
-fn take_cores(place: &Path, programs: &[PathBuf], crashes: &[usize]) -> Result<Vec<PathBuf>> {
+fn take_cores(place: &Path, programs: &[&Path]) -> Result<Vec<PathBuf>> {
     let cores = place.join("cores");
     fs::create_dir(&cores)?;
     let Some(guardian) = Guardian::start(place)? else {
-        println!("not root: gdb makes one core for each service");
-        let made: Vec<PathBuf> = programs
-            .iter()
-            .map(|program| Ok(crash::plain_core(program)?.0))
-            .collect::<Result<_>>()?;
-        let copy = |(number, service): (usize, &usize)| {
+        println!("not root: gdb makes one core for each program");
+        let mut made: BTreeMap<&Path, PathBuf> = BTreeMap::new();
+        let mut copies = Vec::new();
+        for (number, program) in programs.iter().enumerate() {
+            if !made.contains_key(program) {
+                made.insert(program, crash::plain_core(program)?.0);
+            }
             let copy = cores.join(number.to_string());
-            fs::copy(&made[*service], &copy)?;
-            Ok(copy)
-        };
-        return crashes.iter().enumerate().map(copy).collect();
+            fs::copy(&made[program], &copy)?;
+            copies.push(copy);
+        }
+        return Ok(copies);
     };
     fs::write(
         "/proc/sys/kernel/core_pattern",
         format!("{}/new\n", cores.display()),
     )?;
     let mut taken = Vec::new();
-    for (number, service) in crashes.iter().enumerate() {
-        crash::crash(&programs[*service])?;
+    for (number, program) in programs.iter().enumerate() {
+        crash::crash(program)?;
         let core = cores.join(number.to_string());
         // `core_uses_pid` appends a number.
         let is_new = |path: &PathBuf| {
@@ -168,55 +149,23 @@ fn take_cores(place: &Path, programs: &[PathBuf], crashes: &[usize]) -> Result<V
     Ok(taken)
 }
 
+fn cut(core: &Path, cut: Cut) -> Result<()> {
+    let file = File::options().write(true).open(core)?;
+    let size = file.metadata()?.len();
+    match cut {
+        Cut::Nowhere => {}
+        Cut::Memory { percent } => file.set_len(size * percent / 100)?,
+        Cut::Head => file.set_len(HEAD)?,
+    }
+    Ok(())
+}
+
+/// Bytes of a core in which its notes have not begun: neither threads nor modules are known.
+const HEAD: u64 = 200;
+
 /// Makes a core so many seconds old: that is when it was captured.
 fn age(core: &Path, seconds: u64) -> Result<()> {
     let file = File::options().write(true).open(core)?;
     file.set_modified(SystemTime::now() - Duration::from_secs(seconds))?;
     Ok(())
-}
-
-/// Numbers that are the same each time.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn weighted(&mut self) -> usize {
-        let all: u64 = SERVICES.iter().map(|(.., weight)| weight).sum();
-        let mut rest = self.below(all);
-        for (number, (.., weight)) in SERVICES.iter().enumerate() {
-            match rest.checked_sub(*weight) {
-                Some(less) => rest = less,
-                None => return number,
-            }
-        }
-        0
-    }
-
-    /// More of the last days, and outbreaks.
-    fn age(&mut self) -> u64 {
-        let place = self.below(1000) as f64 / 1000.0;
-        let age = (place * place * SPAN as f64) as u64;
-        match self.below(3) {
-            0 => age / 86400 * 86400 + self.below(5400) + 120,
-            _ => age + self.below(3600) + 60,
-        }
-    }
-
-    /// As Kubernetes ends the names of pods.
-    fn letters(&mut self) -> String {
-        const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        (0..5)
-            .map(|_| char::from(LETTERS[self.below(LETTERS.len() as u64) as usize]))
-            .collect()
-    }
 }

@@ -73,8 +73,8 @@ const TASKS: [(&str, &str, &str); 14] = [
     ),
     (
         "bucket",
-        "DIR [COUNT]",
-        "a store with hundreds of real crashes, to try the TUI with",
+        "DIR [COUNT] [--cdh PROGRAM] [--flat]",
+        "a store with hundreds of real crashes and a planted history (`--flat`: without), to try `groups` and the TUI with",
     ),
     (
         "pictures",

@@ -10,7 +10,7 @@ use super::check::{self, leaves};
 use super::{AgentConfig, environment, ibm};
 
 /// Tables of the file that are the desk's, and the store's.
-const FOREIGN: [&str; 3] = ["store", "stores", "images"];
+const FOREIGN: [&str; 4] = ["store", "stores", "images", "tui"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,6 +22,7 @@ use super::core_file::CoreFile;
 use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
 use super::identity::{add_head, first_manifest, name_signal};
+use super::isolated;
 use super::log::HandlerLog;
 use super::minicore::{MinicoreReport, module_records, take_minicore};
 use super::pidfd;
@@ -39,10 +40,13 @@ use super::slots::Slot;
 use super::verdict::StreamEnd;
 use crate::policy::Action;
 use crate::spool::{PartialEntry, SpoolError};
+use crate::workload::{Owner, engine};
 
 /// How the core is stored.
 pub(super) const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
 
+/// How long the files of a container engine may take.
+const ENGINE: Duration = Duration::from_secs(1);
 /// Threads among which the one that crashed is looked for.
 const THREADS: usize = 4096;
 
@@ -263,6 +267,7 @@ impl Capture<'_> {
         if let Some(head) = &head {
             self.minicore(head);
         }
+        self.add_container(cgroup);
         self.plan.admit(self.manifest.fingerprint.as_deref());
         match self.plan.action() {
             Action::Full => {}
@@ -429,6 +434,30 @@ impl Capture<'_> {
                 .and_then(|()| this.entry.sync())
         });
         self.log.note("what a backtrace needs is on disk");
+    }
+
+    /// Name and image of a container outside of Kubernetes, from the files of its engine. Now, because
+    /// with `--rm` they are gone as soon as the process is; and in a child, because a file system that
+    /// hangs must not cost the core.
+    fn add_container(&mut self, cgroup: Option<&RawText>) {
+        let cgroup = cgroup.map_or(&b""[..], RawText::as_bytes);
+        let Some(Owner::Container(container)) = Owner::from_cgroup(cgroup) else {
+            return;
+        };
+        if container.pod_uid.is_some() {
+            return;
+        }
+        let users = engine::users_of(cgroup, self.manifest.process.uid);
+        let data = &self.settings.engines;
+        match isolated::run(ENGINE, || engine::find(data, &users, &container)) {
+            Ok(Some(facts)) if !facts.is_of_pod() => {
+                facts.add_to(&mut self.manifest);
+                self.log.note("container engine's files read");
+            }
+            // The daemon looks again, and asks the runtimes.
+            Ok(_) => {}
+            Err(error) => self.gaps.push(gap("container engine's files", &error)),
+        }
     }
 
     fn take_minicore(

@@ -99,6 +99,8 @@ pub struct HandlerSettings {
     pub state: PathBuf,
     /// Directory for the ledger where that cannot be written.
     pub fallback: PathBuf,
+    /// Where podman and docker keep what they know of their containers.
+    pub engines: PathBuf,
     /// Which crashes become dumps.
     pub policy: PolicyConfig,
     /// What all dumps may take of the node. Without limits in the file there are none.
@@ -129,6 +131,7 @@ impl Default for HandlerSettings {
             reserve: 1 << 20,
             state: "/var/lib/cdh".into(),
             fallback: "/run/cdh".into(),
+            engines: "/var/lib".into(),
             policy: PolicyConfig::default(),
             limits: LimitsConfig::unlimited(),
         }

@@ -108,6 +108,7 @@ impl InstallOptions {
             spool: paths.spool.clone(),
             state: paths.state.clone(),
             fallback: paths.fallback.clone(),
+            engines: paths.workloads.engines.clone(),
             ..HandlerSettings::default()
         };
         Self {
@@ -196,6 +197,7 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
         },
         state: absolute(&paths.state)?,
         fallback: absolute(&paths.fallback)?,
+        engines: absolute(&paths.workloads.engines)?,
         kill_trace,
         ..options.handler.clone()
     };

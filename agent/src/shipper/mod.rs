@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cdh_bundle::DumpId;
-use cdh_store::{Store, StoreError};
+use cdh_store::{FirstSeenWriter, Store, StoreError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
@@ -138,6 +138,7 @@ fn sweeper<'a>(
         journals,
         bandwidth: Bandwidth::new(options.bandwidth),
         options,
+        first_seen: FirstSeenWriter::default(),
         enricher,
         modules: ModuleKeeper::new(paths.keep_modules),
         stop: &|| false,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use cdh_bundle::{
     BundleError, BundleWriter, DumpId, Manifest, SpoolEntry, SpoolState, list_spool, sweep_spool,
 };
-use cdh_store::{ShipError, Store, StoreError};
+use cdh_store::{FirstSeenWriter, ShipError, Store, StoreError};
 
 use super::backoff::StorePatience;
 use super::drops::DropsKeeper;
@@ -37,6 +37,8 @@ pub(super) struct Sweeper<'a> {
     pub(super) journals: &'a Path,
     pub(super) options: ShipperOptions,
     pub(super) bandwidth: Bandwidth,
+    /// Records in the store when each crash was first seen.
+    pub(super) first_seen: FirstSeenWriter,
     /// Tells whose dumps they are.
     pub(super) enricher: Enricher,
     /// Keeps the files that crashed processes had mapped.
@@ -273,6 +275,7 @@ impl Sweeper<'_> {
             entry,
             bundle,
             journal,
+            first_seen: self.first_seen.clone(),
             _lock: lock,
         }))
     }

@@ -12,7 +12,9 @@ use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use cdh_bundle::{BundleWriter, SpoolEntry};
-use cdh_store::{Flow, ShipError, Shipped, Store, StoreError, ship_resumable};
+use cdh_store::{
+    FirstSeenWriter, Flow, ShipError, ShipOptions, Shipped, Store, StoreError, ship_resumable,
+};
 
 use super::plan::Bandwidth;
 use super::queue::Weight;
@@ -24,6 +26,8 @@ pub(super) struct Upload {
     pub(super) bundle: BundleWriter,
     /// Where it notes how far it came.
     pub(super) journal: PathBuf,
+    /// Records when its crash was first seen.
+    pub(super) first_seen: FirstSeenWriter,
     /// Held as long as its files are read.
     pub(super) _lock: Option<EntryLock>,
 }
@@ -87,7 +91,12 @@ impl<'scope, 'env> Uploads<'scope, 'env> {
                     false => Flow::Go,
                 }
             };
-            let send = || ship_resumable(store, &upload.bundle, &upload.journal, &flow);
+            let options = ShipOptions {
+                journal: &upload.journal,
+                flow: &flow,
+                first_seen: &upload.first_seen,
+            };
+            let send = || ship_resumable(store, &upload.bundle, &options);
             let result = catch_unwind(AssertUnwindSafe(send)).unwrap_or_else(|_| {
                 let source = io::Error::other("the upload panicked: this is a bug");
                 let path = upload.entry.path.display().to_string();

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cdh_bundle::{EntryKind, ImageRef, WorkloadKind};
+use cdh_bundle::{
+    EntryKind, ImageRef, PodDescription, WorkloadKind, WorkloadOwner, bounded_labels,
+    image_repository, image_tag,
+};
 use cdh_cri::{
     Client, Container, ContainerState, ContainerStatusResponse, CriError, Image, PodSandbox,
 };
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::engine::repository;
 use super::options::WorkloadOptions;
 use super::pod_settings::PodSettings;
 use super::{Answer, gap, scrub, shapes};
@@ -19,6 +21,13 @@ use crate::policy::PolicyConfig;
 
 /// Containers of one pod that are described at most.
 const MOST_CONTAINERS: usize = 16;
+
+/// Annotations of a container with the name of its image: containerd's `annotations.ImageName`, and
+/// CRI-O's `annotations.ImageName`.
+const IMAGE_NAMES: [&str; 2] = [
+    "io.kubernetes.cri.image-name",
+    "io.kubernetes.cri-o.ImageName",
+];
 
 /// Connections to the runtimes of this node.
 #[derive(Clone, Debug)]
@@ -156,11 +165,7 @@ impl Runtimes {
         }
         let mut files = vec![(EntryKind::RuntimeInfo, runtime_info)];
         for (number, container) in (0_u32..).zip(&containers) {
-            let name = match container.image_ref.is_empty() {
-                true => container.image.as_ref().map(|image| image.image.clone()),
-                false => Some(container.image_ref.clone()),
-            };
-            let found = match name {
+            let found = match image_of(container) {
                 Some(name) => client.image_status(&name).await,
                 None => continue,
             };
@@ -170,7 +175,7 @@ impl Runtimes {
                         files.push((EntryKind::ImageInfo(number), shapes::image(image)));
                         if number == 0 {
                             let info = shapes::info(&found.info, "info");
-                            add_image(&mut answer, container, image, &info);
+                            add_image(&mut answer, image, &info);
                         }
                     }
                 }
@@ -229,14 +234,16 @@ impl Runtimes {
             let sandbox = by_id.get(container.pod_sandbox_id.as_str()).copied();
             let id = container.id.clone();
             let runs = container.state == ContainerState::Running as i32;
-            let mut answer = self.listed(&[container], sandbox, &name);
+            let mut answer = self.listed(std::slice::from_ref(&container), sandbox, &name);
             finish(&mut answer, Vec::new(), &self.options.policy);
             if runs
                 && !with_pid.contains(&id)
                 && let Ok(status) = client.container_status(&id).await
             {
-                let info = shapes::info(&status.info, "info");
-                answer.init_pid = info.get("pid").and_then(Value::as_u64);
+                add_status(&mut answer, &status);
+                // Once for each container: the answer of a runtime that hangs later has its release.
+                add_image_of(&mut answer, &mut client, &container).await;
+                finish(&mut answer, Vec::new(), &self.options.policy);
             }
             all.push((id, answer));
         }
@@ -274,6 +281,10 @@ impl Runtimes {
             workload.pod = Some(metadata.name.clone());
             workload.pod_uid = Some(metadata.uid.clone());
         }
+        if let Some(sandbox) = sandbox {
+            add_pod(&mut answer, sandbox);
+        }
+        let workload = &mut answer.workload;
         if let Some(container) = containers.first() {
             let attempt = container.metadata.as_ref().map_or(0, |found| found.attempt);
             let restarts = container
@@ -293,6 +304,8 @@ impl Runtimes {
                 extra.insert("image_id".to_owned(), id.into());
             }
             answer.image = reference(&container.image_ref);
+            name_image(&mut answer, &[]);
+            let workload = &answer.workload;
             if let (Some(metadata), Some(name)) = (metadata, &workload.container) {
                 let directory =
                     format!("{}_{}_{}", metadata.namespace, metadata.name, metadata.uid);
@@ -320,6 +333,20 @@ impl Runtimes {
 fn add_status(answer: &mut Answer, status: &ContainerStatusResponse) {
     let info = shapes::info(&status.info, "info");
     answer.init_pid = info.get("pid").and_then(Value::as_u64);
+    // Where the kubelet named the image by its id, the runtime still knows the name that was pulled.
+    let annotations = info.pointer("/runtimeSpec/annotations");
+    let named = annotations.and_then(|annotations| {
+        let mut names = IMAGE_NAMES
+            .iter()
+            .filter_map(|key| annotations.get(key)?.as_str());
+        names.find(|name| image_tag(name).is_some())
+    });
+    if let Some(named) = named
+        && image_name(answer).and_then(image_tag).is_none()
+    {
+        let extra = &mut answer.workload.extra;
+        extra.insert("image_name".to_owned(), named.into());
+    }
     let Some(status) = &status.status else {
         return;
     };
@@ -336,12 +363,75 @@ fn add_status(answer: &mut Answer, status: &ContainerStatusResponse) {
     }
 }
 
-/// What the image's own status adds: a digest in the repository that was asked for, the id (the
-/// digest of its configuration, by which the platform's manifest is found in an index), the platform.
-fn add_image(answer: &mut Answer, container: &Container, image: &Image, info: &Value) {
-    let asked = container.image.as_ref().map(asked_for).unwrap_or_default();
-    let wanted = repository(asked);
-    let fits = |digest: &&String| repository(digest) == wanted;
+/// The pod's labels, and the object that it belongs to.
+fn add_pod(answer: &mut Answer, sandbox: &PodSandbox) {
+    let (labels, left_out) = bounded_labels(&sandbox.labels);
+    if left_out > 0 {
+        let why = format!("{left_out} of {} are left out", sandbox.labels.len());
+        answer.gaps.push(gap("labels", why));
+    }
+    let sorted = |map: &HashMap<String, String>| {
+        let pairs = map.iter();
+        pairs
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    };
+    let all: BTreeMap<String, String> = sorted(&sandbox.labels);
+    let annotations: BTreeMap<String, String> = sorted(&sandbox.annotations);
+    answer.workload.owner = WorkloadOwner::of_pod(&PodDescription {
+        name: answer.workload.pod.as_deref().unwrap_or_default(),
+        labels: &all,
+        annotations: &annotations,
+    });
+    answer.workload.labels = labels;
+}
+
+/// Names the image as the pod spec does, and with the version that the pod's labels give it.
+fn name_image(answer: &mut Answer, tags: &[String]) {
+    let asked = image_name(answer).map(str::to_owned);
+    let labels = &answer.workload.labels;
+    if let Some(image) = &mut answer.image {
+        image.set_name(asked.as_deref(), tags.iter().map(String::as_str));
+        image.set_pod_labels(|name| labels.get(name).map(String::as_str));
+    }
+}
+
+/// What the container was to run, as far as the runtime says it.
+fn image_name(answer: &Answer) -> Option<&str> {
+    answer.workload.extra.get("image_name")?.as_str()
+}
+
+/// Asks for the image of a container that was listed. A failure leaves what the list said.
+async fn add_image_of(answer: &mut Answer, client: &mut Client, container: &Container) {
+    if let Some(name) = image_of(container)
+        && let Ok(found) = client.image_status(&name).await
+        && let Some(image) = &found.image
+    {
+        add_image(answer, image, &shapes::info(&found.info, "info"));
+    }
+}
+
+/// What the runtime is asked about the image by.
+fn image_of(container: &Container) -> Option<String> {
+    match container.image_ref.is_empty() {
+        true => container.image.as_ref().map(|image| image.image.clone()),
+        false => Some(container.image_ref.clone()),
+    }
+}
+
+/// The image's labels: containerd and CRI-O print its configuration, CRI-O the labels once more.
+fn image_label<'i>(info: &'i Value, name: &str) -> Option<&'i str> {
+    let places = [info.pointer("/imageSpec/config/Labels"), info.get("labels")];
+    let mut labels = places.into_iter().flatten();
+    labels.find_map(|labels| labels.get(name)?.as_str())
+}
+
+/// What the image's own status adds: a digest in the repository that was asked for, tag, version and
+/// revision, the id (the digest of its configuration, by which the platform's manifest is found in an
+/// index), the platform.
+fn add_image(answer: &mut Answer, image: &Image, info: &Value) {
+    let wanted = image_name(answer).and_then(image_repository);
+    let fits = |digest: &&String| image_repository(digest) == wanted;
     let digest = image.repo_digests.iter().find(fits);
     let digest = digest.and_then(|digest| reference(digest));
     let first = image
@@ -349,6 +439,10 @@ fn add_image(answer: &mut Answer, container: &Container, image: &Image, info: &V
         .iter()
         .find_map(|digest| reference(digest));
     answer.image = digest.or(answer.image.take()).or(first);
+    if let Some(found) = &mut answer.image {
+        found.set_labels(|name| image_label(info, name));
+    }
+    name_image(answer, &image.repo_tags);
     let extra = &mut answer.workload.extra;
     if !image.id.is_empty() {
         extra
@@ -397,6 +491,14 @@ fn finish(answer: &mut Answer, files: Vec<(EntryKind, Value)>, policy: &PolicyCo
     for (_, value) in &mut all {
         scrub::environments(value, policy, &mut answer.secrets);
     }
+    let image = answer.image.iter_mut();
+    let named = image.flat_map(|image| [&mut image.name, &mut image.version, &mut image.revision]);
+    let labels = answer.workload.labels.values_mut();
+    for text in named.flatten().chain(labels) {
+        if let Some(clean) = scrub::cleaned(text, &answer.secrets) {
+            *text = clean;
+        }
+    }
     for (kind, mut value) in all {
         scrub::strings(&mut value, &answer.secrets);
         if let Ok(mut bytes) = serde_json::to_vec_pretty(&value) {
@@ -427,13 +529,125 @@ mod tests {
             ..Container::default()
         };
         let mut answer = Answer::default();
+        let asked = asked_for(container.image.as_ref().unwrap());
+        let extra = &mut answer.workload.extra;
+        extra.insert("image_name".to_owned(), asked.into());
         let info = serde_json::json!({"imageSpec": {"os": "linux", "architecture": "arm64", "variant": "v8"}});
-        add_image(&mut answer, &container, &image, &info);
+        add_image(&mut answer, &image, &info);
         let found = answer.image.unwrap().reference;
         assert!(found.starts_with("quay.io/shop/api@sha256:aa"), "{found}");
         assert_eq!(answer.workload.extra["image_id"], "sha256:config");
         assert_eq!(answer.workload.extra["image_platform"], "linux/arm64/v8");
         assert_eq!(reference("sha256:abc"), None);
         assert_eq!(reference("api@sha256:../../x"), None);
+    }
+
+    fn sandbox(labels: &[(&str, &str)]) -> PodSandbox {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        PodSandbox {
+            metadata: Some(cdh_cri::PodSandboxMetadata {
+                name: "api-7d4b9c6f5d-x2x9k".to_owned(),
+                namespace: "shop".to_owned(),
+                ..Default::default()
+            }),
+            labels: labels.iter().map(owned).collect(),
+            ..PodSandbox::default()
+        }
+    }
+
+    fn listed(sandbox: &PodSandbox, image: &str) -> Answer {
+        let container = Container {
+            id: "c".to_owned(),
+            image: Some(cdh_cri::ImageSpec {
+                image: image.to_owned(),
+                ..Default::default()
+            }),
+            image_ref: format!("quay.io/shop/api@sha256:{}", "a".repeat(64)),
+            ..Container::default()
+        };
+        let runtimes = Runtimes::new(Arc::default());
+        runtimes.listed(&[container], Some(sandbox), "containerd")
+    }
+
+    #[test]
+    fn listed_pod_has_owner_labels_and_release() {
+        let labels = [
+            ("pod-template-hash", "7d4b9c6f5d"),
+            ("app.kubernetes.io/version", "1.4.2"),
+        ];
+        let answer = listed(&sandbox(&labels), "quay.io/shop/api");
+        let owner = answer.workload.owner.unwrap();
+        assert_eq!(
+            (owner.kind.as_str(), owner.name.as_str()),
+            ("Deployment", "api")
+        );
+        assert_eq!(answer.workload.labels["pod-template-hash"], "7d4b9c6f5d");
+        assert_eq!(answer.image.as_ref().unwrap().release(), Some("1.4.2"));
+        let many: Vec<(String, String)> =
+            (0..70).map(|n| (format!("l{n}"), String::new())).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let answer = listed(&sandbox(&many), "quay.io/shop/api:1");
+        assert_eq!(answer.workload.labels.len(), 64);
+        assert!(
+            answer.gaps.iter().any(|gap| gap.what == "labels"),
+            "{:?}",
+            answer.gaps
+        );
+    }
+
+    #[test]
+    fn image_labels_tags_and_annotations_tell_the_release() {
+        let id = format!("sha256:{}", "b".repeat(64));
+        let image = Image {
+            repo_tags: vec![
+                "quay.io/shop/api:latest".to_owned(),
+                "quay.io/shop/api:1.4.1".to_owned(),
+            ],
+            ..Image::default()
+        };
+        let labels = serde_json::json!({
+            "org.opencontainers.image.version": "1.4.2", "org.opencontainers.image.revision": "5f3c",
+        });
+        for info in [
+            serde_json::json!({"imageSpec": {"config": {"Labels": labels}}}),
+            serde_json::json!({"labels": labels}),
+        ] {
+            let mut answer = listed(&sandbox(&[("app.kubernetes.io/version", "9")]), &id);
+            add_image(&mut answer, &image, &info);
+            let found = answer.image.unwrap();
+            assert_eq!(found.name.as_deref(), Some("quay.io/shop/api:1.4.1"));
+            assert_eq!(found.version.as_deref(), Some("1.4.2"));
+            assert_eq!(found.revision.as_deref(), Some("5f3c"));
+        }
+        let mut answer = listed(&sandbox(&[]), &id);
+        let annotations =
+            serde_json::json!({"io.kubernetes.cri.image-name": "quay.io/shop/api:1.4.3"});
+        let info = serde_json::json!({"pid": 7, "runtimeSpec": {"annotations": annotations}});
+        let status = ContainerStatusResponse {
+            info: HashMap::from([("info".to_owned(), info.to_string())]),
+            ..ContainerStatusResponse::default()
+        };
+        add_status(&mut answer, &status);
+        add_image(&mut answer, &image, &Value::Null);
+        assert_eq!(answer.image.unwrap().release(), Some("1.4.3"));
+    }
+
+    #[test]
+    fn secrets_are_removed_from_labels_and_image_names() {
+        let mut answer = listed(
+            &sandbox(&[("note", "is-hunter22")]),
+            "quay.io/shop/api:hunter22",
+        );
+        let env = serde_json::json!({"env": ["DB_PASSWORD=hunter22"]});
+        finish(
+            &mut answer,
+            vec![(EntryKind::RuntimeInfo, env)],
+            &PolicyConfig::default(),
+        );
+        assert_eq!(answer.workload.labels["note"], "is-<removed>");
+        assert_eq!(
+            answer.image.unwrap().name.as_deref(),
+            Some("quay.io/shop/api:<removed>")
+        );
     }
 }

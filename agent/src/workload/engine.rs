@@ -1,188 +1,245 @@
-//! Containers of podman and docker, by the files in which these engines keep them: they have no
-//! daemon to ask, or one that speaks no CRI.
+//! Containers of podman and docker, from the files in which these engines keep them.
 //!
-//! podman: `containers/storage/overlay-containers/containers.json` (names, image) and
-//! `overlay-images/images.json` (digests). docker: `docker/containers/<id>/config.v2.json`, whose
-//! labels name the pod where cri-dockerd made it. Only files of root are looked at.
+//! The handler reads them while the process is still held: with `--rm` the engine deletes its record as
+//! soon as the process is gone, and the daemon would come too late. The daemon reads them again for dumps
+//! of which the handler found nothing.
+//!
+//! ```text
+//! /var/lib/containers/storage, or `graphroot` of /etc/containers/storage.conf      podman
+//! /var/lib/docker, or `data-root` of /etc/docker/daemon.json                       docker
+//! ~/.local/share/containers/storage, ~/.local/share/docker                         rootless
+//! ```
+//!
+//! Invariants: every file is regular, bounded, and owned by root, or by the user whose home it is in; no
+//! link below these directories is followed. What a user writes into the own files names nothing but that
+//! user's containers. An engine's socket or program is never used.
 
-use std::path::Path;
+mod docker;
+mod podman;
 
-use cdh_bundle::{ImageRef, WorkloadKind};
-use serde_json::Value;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use super::files;
+use cdh_bundle::{Gap, ImageRef, Manifest, Workload, WorkloadKind};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
 use super::identity::ContainerIdentity;
-use super::{Answer, gap};
+use super::{Answer, files, gap};
 
-/// Bytes of an engine's file at most: podman keeps all containers in one.
-const LARGEST: u64 = 32 << 20;
+/// Bytes of an engine's file: podman keeps all containers in one, about 1 KiB each.
+const LARGEST: u64 = 16 << 20;
+/// Bytes of a configuration file, and of `passwd`.
+const LARGEST_CONFIG: u64 = 1 << 20;
+/// Bytes of a name.
+const LONGEST_NAME: usize = 512;
+/// Where the engines keep their data unless they are told otherwise.
+const DATA: &str = "/var/lib";
 
-/// What the engine's files say about the container.
-pub(super) fn find(root: &Path, container: &ContainerIdentity) -> Option<Answer> {
-    podman(root, container).or_else(|| docker(root, container))
+/// What an engine's files say about one container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EngineFacts {
+    workload: Workload,
+    image: Option<ImageRef>,
+    gaps: Vec<Gap>,
 }
 
-fn podman(root: &Path, container: &ContainerIdentity) -> Option<Answer> {
-    let storage = root.join("containers/storage");
-    let containers = json(&storage.join("overlay-containers/containers.json"), 1)?;
-    let mut all = containers.as_array()?.iter();
-    let found = all.find(|one| text(one, "id").as_deref() == Some(&container.id))?;
-    let mut answer = Answer::default();
-    answer.workload.kind = Some(WorkloadKind::Container);
-    answer.workload.runtime = Some("podman".to_owned());
-    answer.workload.container = found
-        .get("names")
-        .and_then(|names| names.get(0)?.as_str())
-        .map(str::to_owned);
-    let image = text(found, "image").unwrap_or_default();
-    // What podman was told, in JSON in a string.
-    let metadata =
-        text(found, "metadata").and_then(|text| serde_json::from_str::<Value>(&text).ok());
-    let name = metadata.and_then(|metadata| text(&metadata, "image-name"));
-    set_image_facts(&mut answer, name.as_deref(), &image);
-    let images = json(&storage.join("overlay-images/images.json"), 1);
-    let record = images.as_ref().and_then(|images| {
-        let mut all = images.as_array()?.iter();
-        all.find(|one| text(one, "id").as_deref() == Some(&image))
-    });
-    let digest = record.and_then(|record| text(record, "digest"));
-    match name.as_deref().and_then(repository).zip(digest) {
-        Some((repository, digest)) => {
-            let reference = format!("{repository}@{digest}");
-            answer.image = Some(ImageRef::by_digest(reference));
+impl EngineFacts {
+    fn of(runtime: &str) -> Self {
+        Self {
+            workload: Workload {
+                kind: Some(WorkloadKind::Container),
+                runtime: Some(runtime.to_owned()),
+                source: Some("engine".to_owned()),
+                ..Workload::default()
+            },
+            ..Self::default()
         }
-        None => answer
-            .gaps
-            .push(gap("image", "podman's files do not tell its digest")),
     }
-    Some(answer)
+
+    /// Name and id of the image as the engine has them.
+    fn set_image_facts(&mut self, name: Option<&str>, id: &str) {
+        let extra = &mut self.workload.extra;
+        if let Some(name) = name.filter(|name| name.len() <= LONGEST_NAME) {
+            extra.insert("image_name".to_owned(), name.into());
+        }
+        if !id.is_empty() && id.len() <= LONGEST_NAME {
+            extra.insert("image_id".to_owned(), id.into());
+        }
+    }
+
+    fn no_digest(&mut self, why: &str) {
+        self.gaps.push(gap("image", why));
+    }
+
+    /// Whether it is a container of a pod, of which the container runtime knows more.
+    #[must_use]
+    pub(crate) fn is_of_pod(&self) -> bool {
+        self.workload.kind == Some(WorkloadKind::Pod)
+    }
+
+    /// Adds them to a manifest that knows the container's cgroup.
+    pub(crate) fn add_to(self, manifest: &mut Manifest) {
+        let before = manifest.workload.take().unwrap_or_default();
+        let workload = self.workload;
+        manifest.workload = Some(Workload {
+            pod_uid: before.pod_uid.or(workload.pod_uid),
+            container_id: before.container_id,
+            extra: before.extra.into_iter().chain(workload.extra).collect(),
+            ..workload
+        });
+        manifest.image = self.image.or(manifest.image.take());
+        manifest.gaps.extend(self.gaps);
+    }
 }
 
-fn docker(root: &Path, container: &ContainerIdentity) -> Option<Answer> {
-    let path = root.join("docker/containers").join(&container.id);
-    let found = json(&path.join("config.v2.json"), 2)?;
-    let config = found.get("Config")?;
-    let label = |name: &str| config.get("Labels").and_then(|labels| text(labels, name));
-    let mut answer = Answer::default();
-    let workload = &mut answer.workload;
-    workload.runtime = Some("docker".to_owned());
-    workload.namespace = label("io.kubernetes.pod.namespace");
-    workload.pod = label("io.kubernetes.pod.name");
-    workload.pod_uid = label("io.kubernetes.pod.uid");
-    workload.kind = Some(match workload.pod {
-        Some(_) => WorkloadKind::Pod,
-        None => WorkloadKind::Container,
+impl From<EngineFacts> for Answer {
+    fn from(facts: EngineFacts) -> Self {
+        Self {
+            workload: facts.workload,
+            image: facts.image,
+            gaps: facts.gaps,
+            ..Self::default()
+        }
+    }
+}
+
+/// What the engines' files say about the container. `data` is `/var/lib`; `users` are those who may have
+/// started it without root.
+pub(crate) fn find(
+    data: &Path,
+    users: &[u32],
+    container: &ContainerIdentity,
+) -> Option<EngineFacts> {
+    // It becomes part of paths.
+    let is_id = container.id.len() == 64 && container.id.bytes().all(|b| b.is_ascii_hexdigit());
+    let places = is_id.then(|| places(data, users))?;
+    places.iter().find_map(|place| {
+        podman::find(place, &container.id).or_else(|| docker::find(place, &container.id))
+    })
+}
+
+/// Users who may have started a container: the one whose session its cgroup is in, and the one that the
+/// process runs as. Root's containers are found without.
+#[must_use]
+pub(crate) fn users_of(cgroup: &[u8], uid: Option<u32>) -> Vec<u32> {
+    let text = String::from_utf8_lossy(cgroup);
+    let session = text.split(['/', '\n']).find_map(|part| {
+        let number = part
+            .strip_prefix("user-")
+            .and_then(|rest| rest.strip_suffix(".slice"))
+            .or_else(|| part.strip_prefix("user@")?.strip_suffix(".service"));
+        number?.parse().ok()
     });
-    workload.container = label("io.kubernetes.container.name").or_else(|| {
-        let name = text(&found, "Name")?;
-        Some(name.trim_start_matches('/').to_owned())
-    });
-    let name = text(config, "Image");
-    let id = text(&found, "Image").unwrap_or_default();
-    set_image_facts(&mut answer, name.as_deref(), &id);
-    match name.filter(|name| name.contains("@sha256:")) {
-        Some(reference) => answer.image = Some(ImageRef::by_digest(reference)),
-        None => answer
-            .gaps
-            .push(gap("image", "docker's files do not tell its digest")),
-    }
-    Some(answer)
+    let mut users: Vec<u32> = [session, uid].into_iter().flatten().collect();
+    users.retain(|uid| *uid != 0);
+    users.dedup();
+    users
 }
 
-fn set_image_facts(answer: &mut Answer, name: Option<&str>, id: &str) {
-    let extra = &mut answer.workload.extra;
-    if let Some(name) = name {
-        extra.insert("image_name".to_owned(), name.into());
+/// Directories of one user's engines.
+#[derive(Debug)]
+struct EngineHome {
+    /// Who owns every file in there.
+    owner: u32,
+    /// A directory that only root can replace, and podman's storage below it.
+    podman: (PathBuf, PathBuf),
+    /// The same for docker.
+    docker: (PathBuf, PathBuf),
+}
+
+impl EngineHome {
+    /// A file of podman's storage.
+    fn podman<T: DeserializeOwned>(&self, below: &str) -> Option<T> {
+        self.read(&self.podman, below)
     }
-    if !id.is_empty() {
-        extra.insert("image_id".to_owned(), id.into());
+
+    /// A file of docker's.
+    fn docker<T: DeserializeOwned>(&self, below: &str) -> Option<T> {
+        self.read(&self.docker, below)
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        (base, data): &(PathBuf, PathBuf),
+        below: &str,
+    ) -> Option<T> {
+        let bytes = files::read_owned(base, &data.join(below), self.owner, LARGEST).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 }
 
-/// `quay.io/shop/api` of `quay.io/shop/api:1.2`; the port of a registry is no tag.
-pub(super) fn repository(name: &str) -> Option<&str> {
-    let name = name.split('@').next()?;
-    let end = match name.rfind(':') {
-        Some(colon) if name.rfind('/').is_none_or(|slash| slash < colon) => colon,
-        _ => name.len(),
+fn places(data: &Path, users: &[u32]) -> Vec<EngineHome> {
+    let etc = match data == Path::new(DATA) {
+        true => PathBuf::from("/etc"),
+        // Everything of a node that is laid out elsewhere is below one directory.
+        false => data.join("etc"),
     };
-    name.get(..end).filter(|name| !name.is_empty())
+    let root = rustix::process::geteuid().as_raw();
+    let config = |below: &str| files::read_owned(&etc, Path::new(below), root, LARGEST_CONFIG).ok();
+    let set = |place: Option<PathBuf>, usual: &str| {
+        let place = place.filter(|place| place.is_absolute());
+        (place.unwrap_or_else(|| data.join(usual)), PathBuf::new())
+    };
+    let graph_root = config("containers/storage.conf").and_then(|text| graph_root(&text));
+    let data_root = config("docker/daemon.json").and_then(|text| data_root(&text));
+    let system = EngineHome {
+        owner: root,
+        podman: set(graph_root, "containers/storage"),
+        docker: set(data_root, "docker"),
+    };
+    let passwd = config("passwd").unwrap_or_default();
+    let rootless = users.iter().filter_map(|uid| {
+        let home = home_of(&passwd, *uid)?;
+        Some(EngineHome {
+            owner: *uid,
+            podman: (home.clone(), ".local/share/containers/storage".into()),
+            docker: (home, ".local/share/docker".into()),
+        })
+    });
+    std::iter::once(system).chain(rootless).collect()
 }
 
-fn json(path: &Path, depth: usize) -> Option<Value> {
-    serde_json::from_slice(&files::read(path, depth, LARGEST).ok()?).ok()
+/// `graphroot` of a `storage.conf` (TOML): one string on a line of its own.
+fn graph_root(text: &[u8]) -> Option<PathBuf> {
+    let text = String::from_utf8_lossy(text);
+    text.lines().find_map(|line| {
+        let value = line.trim().strip_prefix("graphroot")?.trim_start();
+        let value = value.strip_prefix('=')?.trim().trim_matches(['"', '\'']);
+        (!value.is_empty()).then(|| value.into())
+    })
 }
 
-fn text(value: &Value, key: &str) -> Option<String> {
-    let text = value.get(key)?.as_str()?;
-    (!text.is_empty()).then(|| text.to_owned())
+/// `data-root` of a `daemon.json`.
+fn data_root(text: &[u8]) -> Option<PathBuf> {
+    let value: serde_json::Value = serde_json::from_slice(text).ok()?;
+    Some(value.get("data-root")?.as_str()?.into())
+}
+
+/// The home directory of a user of this machine, as `passwd(5)` has it. Nobody else is asked: a directory
+/// service may hang.
+fn home_of(passwd: &[u8], uid: u32) -> Option<PathBuf> {
+    let uid = uid.to_string();
+    let mut users = passwd.split(|byte| *byte == b'\n').map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        (fields.nth(2), fields.nth(2))
+    });
+    let (_, home) = users.find(|(found, _)| *found == Some(uid.as_bytes()))?;
+    let home = PathBuf::from(OsStr::from_bytes(home?));
+    home.is_absolute().then_some(home)
+}
+
+/// `repository@sha256:…`, where the digest is one.
+fn reference(repository: &str, digest: &str) -> Option<ImageRef> {
+    let hex = digest.strip_prefix("sha256:")?;
+    let good = hex.len() == 64
+        && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && !repository.is_empty()
+        && repository.len() <= LONGEST_NAME;
+    good.then(|| ImageRef::by_digest(format!("{repository}@{digest}")))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    fn identity(id: &str) -> ContainerIdentity {
-        ContainerIdentity {
-            id: id.to_owned(),
-            pod_uid: None,
-            runtime: None,
-        }
-    }
-
-    #[test]
-    fn containers_are_found_in_the_files_of_podman_and_docker() {
-        let root = tempfile::tempdir().unwrap();
-        let storage = root.path().join("containers/storage");
-        fs::create_dir_all(storage.join("overlay-containers")).unwrap();
-        fs::create_dir_all(storage.join("overlay-images")).unwrap();
-        // As podman 4.3.1 writes them.
-        let containers = serde_json::json!([{
-            "id": "c1", "names": ["web"], "image": "i1",
-            "metadata": "{\"image-name\":\"localhost:5000/shop/web:1\",\"image-id\":\"i1\",\"name\":\"web\"}",
-        }]);
-        let images = serde_json::json!([{
-            "id": "i1", "digest": "sha256:aa", "names": ["localhost:5000/shop/web:1"],
-        }]);
-        let write = |path: &str, value: &Value| {
-            fs::write(storage.join(path), value.to_string()).unwrap();
-        };
-        write("overlay-containers/containers.json", &containers);
-        write("overlay-images/images.json", &images);
-        let found = find(root.path(), &identity("c1")).unwrap();
-        assert_eq!(found.workload.container.as_deref(), Some("web"));
-        assert_eq!(
-            found.image.unwrap().reference,
-            "localhost:5000/shop/web@sha256:aa"
-        );
-
-        let docker = root.path().join("docker/containers/d1");
-        fs::create_dir_all(&docker).unwrap();
-        let config = serde_json::json!({
-            "Name": "/k8s_main_api_shop_u_0", "Image": "sha256:bb",
-            "Config": {"Image": "shop/api@sha256:cc", "Labels": {
-                "io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.name": "api",
-                "io.kubernetes.container.name": "main", "io.kubernetes.pod.uid": "u",
-            }},
-        });
-        fs::write(docker.join("config.v2.json"), config.to_string()).unwrap();
-        let found = find(root.path(), &identity("d1")).unwrap();
-        assert_eq!(found.workload.kind, Some(WorkloadKind::Pod));
-        assert_eq!(found.workload.container.as_deref(), Some("main"));
-        assert_eq!(found.image.unwrap().reference, "shop/api@sha256:cc");
-        assert!(find(root.path(), &identity("other")).is_none());
-    }
-
-    #[test]
-    fn a_port_is_no_tag() {
-        assert_eq!(repository("localhost:5000/a/b"), Some("localhost:5000/a/b"));
-        assert_eq!(
-            repository("localhost:5000/a/b:1"),
-            Some("localhost:5000/a/b")
-        );
-        assert_eq!(repository("a@sha256:b"), Some("a"));
-        assert_eq!(repository(""), None);
-    }
-}
+#[path = "engine_tests.rs"]
+mod tests;

@@ -145,7 +145,7 @@ impl Enricher {
         };
         if container.pod_uid.is_none()
             && self.lookups.known(&container.id).is_none()
-            && let Some(answer) = self.engine(&container)
+            && let Some(answer) = self.engine(&container, manifest.process.uid)
         {
             return answer;
         }
@@ -161,7 +161,7 @@ impl Enricher {
                 }
                 None => match self.unknown(&workload, &container.id, &why) {
                     answer if answer.workload.pod.is_some() => answer,
-                    answer => self.engine(&container).unwrap_or(answer),
+                    answer => self.engine(&container, None).unwrap_or(answer),
                 },
             },
         }
@@ -227,10 +227,9 @@ impl Enricher {
         answer
     }
 
-    fn engine(&self, container: &ContainerIdentity) -> Option<Answer> {
-        let mut answer = engine::find(&self.options.engines, container)?;
-        answer.workload.source = Some("engine".to_owned());
-        Some(answer)
+    fn engine(&self, container: &ContainerIdentity, uid: Option<u32>) -> Option<Answer> {
+        let users = engine::users_of(b"", uid);
+        engine::find(&self.options.engines, &users, container).map(Answer::from)
     }
 }
 

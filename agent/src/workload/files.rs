@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -13,12 +14,17 @@ pub(super) fn open(path: &Path, depth: usize) -> io::Result<File> {
     for _ in 0..depth {
         base = base.parent().unwrap_or(Path::new("/"));
     }
+    let below = path.strip_prefix(base).map_err(io::Error::other)?;
+    open_below(base, below)
+}
+
+/// Opens the regular file at `below`, a path below `base` on which there is no link.
+fn open_below(base: &Path, below: &Path) -> io::Result<File> {
     let directory = rustix::fs::open(
         base,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    let below = path.strip_prefix(base).map_err(io::Error::other)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let file = match rustix::fs::openat2(&directory, below, flags, Mode::empty(), resolve) {
@@ -37,10 +43,28 @@ pub(super) fn open(path: &Path, depth: usize) -> io::Result<File> {
 
 /// Reads a small file.
 pub(super) fn read(path: &Path, depth: usize, limit: u64) -> io::Result<Vec<u8>> {
+    read_up_to(open(path, depth)?, limit)
+}
+
+/// Reads a small file of this user's at `below`, a path below `base` on which there is no link.
+pub(super) fn read_owned(base: &Path, below: &Path, owner: u32, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open_below(base, below)?;
+    match file.metadata()?.uid() == owner {
+        true => read_up_to(file, limit),
+        false => Err(io::Error::other("it belongs to another user")),
+    }
+}
+
+fn read_up_to(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let too_long = || io::Error::other(format!("it has more than {limit} bytes"));
+    // What is known to be too long is not read at all.
+    if file.metadata()?.len() > limit {
+        return Err(too_long());
+    }
     let mut bytes = Vec::new();
-    open(path, depth)?.take(limit + 1).read_to_end(&mut bytes)?;
+    file.take(limit + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > limit {
-        true => Err(io::Error::other(format!("it has more than {limit} bytes"))),
+        true => Err(too_long()),
         false => Ok(bytes),
     }
 }

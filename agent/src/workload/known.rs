@@ -59,6 +59,16 @@ impl Known {
         answer.init_pid = answer
             .init_pid
             .or(before.and_then(|seen| seen.answer.init_pid));
+        // Nor tag, version and revision of its image.
+        if let (Some(image), Some(known)) = (
+            &mut answer.image,
+            before.and_then(|seen| seen.answer.image.as_ref()),
+        ) && image.reference == known.reference
+        {
+            image.clone_from(known);
+        } else if answer.image.is_none() {
+            answer.image = before.and_then(|seen| seen.answer.image.clone());
+        }
         let at = Instant::now();
         self.containers.insert(id, Seen { answer, round, at });
     }
@@ -107,6 +117,23 @@ mod tests {
         assert_eq!(known.by_pid(8), None);
         known.listed(vec![("b".to_owned(), with(Some(7)))]);
         assert_eq!(known.by_pid(7), None, "the pid was used again");
+    }
+
+    #[test]
+    fn known_container_keeps_the_release_that_a_list_does_not_tell() {
+        let mut known = Known::default();
+        let with = |version: Option<&str>| Answer {
+            image: Some(cdh_bundle::ImageRef {
+                version: version.map(str::to_owned),
+                ..cdh_bundle::ImageRef::by_digest("api@sha256:a")
+            }),
+            ..Answer::default()
+        };
+        known.listed(vec![("a".to_owned(), with(Some("1.4.2")))]);
+        known.listed(vec![("a".to_owned(), with(None))]);
+        known.listed(vec![("a".to_owned(), Answer::default())]);
+        let image = known.get("a").unwrap().image.unwrap();
+        assert_eq!(image.release(), Some("1.4.2"));
     }
 
     #[test]

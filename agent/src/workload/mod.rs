@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! handler   cgroup ──▶ pod UID, container id ──▶ identity.json          (never asks anybody)
+//!           container outside of Kubernetes ──▶ the engine's own files, while the process is held
 //! daemon    <id>.partial appears ──▶ lookup: runtime's socket, 2 s in all ──▶ answer is kept
 //!           entry is sealed      ──▶ enrich: files and an amended manifest ──▶ shipped
 //! ```
@@ -14,7 +15,7 @@
 
 #![cfg_attr(not(feature = "cri"), allow(dead_code))]
 
-mod engine;
+pub(crate) mod engine;
 mod enrich;
 mod files;
 mod identity;

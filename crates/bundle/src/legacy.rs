@@ -7,7 +7,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{BundleError, DumpId, ImageRef, Manifest, RawText, Workload};
+use crate::{
+    BundleError, DumpId, ImageRef, Manifest, PodDescription, RawText, Workload, WorkloadOwner,
+    labels,
+};
 
 /// The keys, in the order that IBM's composer writes them.
 const KEYS: [&str; 11] = [
@@ -232,9 +235,23 @@ pub(crate) fn workload(pod_info: &[u8]) -> Option<Workload> {
         let text = pod.get("metadata")?.get(key)?.as_str()?;
         (!text.is_empty()).then(|| text.to_owned())
     };
+    let map = |key: &str| labels::of_json(pod.get(key).unwrap_or(&Value::Null));
+    let (labels, annotations) = (map("labels"), map("annotations"));
+    let name = text("name");
+    let described = PodDescription {
+        name: name.as_deref().unwrap_or_default(),
+        labels: &labels,
+        annotations: &annotations,
+    };
+    let metadata = pod.get("metadata").unwrap_or(&Value::Null);
+    let owner = WorkloadOwner::of_references(metadata, &described)
+        .or_else(|| WorkloadOwner::of_pod(&described));
     let workload = Workload {
         namespace: text("namespace"),
-        pod: text("name"),
+        pod_uid: text("uid"),
+        owner,
+        labels: labels::bounded(&labels).0,
+        pod: name,
         ..Workload::default()
     };
     (workload != Workload::default()).then_some(workload)
@@ -255,9 +272,27 @@ pub(crate) fn container(ps_info: &[u8], workload: &mut Workload) -> Option<Image
     );
     workload.container_id = text(container.get("id"));
     let reference = text(container.get("imageRef"))?;
-    reference
+    let mut image = reference
         .contains("@sha256:")
-        .then(|| ImageRef::by_digest(reference))
+        .then(|| ImageRef::by_digest(reference))?;
+    let asked = |key: &str| {
+        let name = container.get("image")?.get(key)?.as_str()?;
+        (!name.is_empty()).then_some(name)
+    };
+    let asked = asked("userSpecifiedImage").or_else(|| asked("image"));
+    image.set_name(asked, []);
+    image.set_pod_labels(|name| workload.labels.get(name).map(String::as_str));
+    Some(image)
+}
+
+/// Adds the tag that `-<n>-image-info.json` (an item of `crictl images -o json`) lists for the image.
+pub(crate) fn add_tags(image_info: &[u8], image: &mut ImageRef) {
+    let Ok(value) = serde_json::from_slice::<Value>(image_info) else {
+        return;
+    };
+    let tags = value.get("repoTags").and_then(Value::as_array);
+    let tags = tags.into_iter().flatten().filter_map(Value::as_str);
+    image.set_name(None, tags);
 }
 
 #[cfg(test)]
@@ -337,6 +372,34 @@ mod tests {
         assert_eq!(found.container.as_deref(), Some("main"));
         assert!(container(br#"{"containers":[{},{}]}"#, &mut found).is_none());
         assert!(workload(b"{}").is_none());
+    }
+
+    #[test]
+    fn owner_labels_and_tag_are_read_as_crictl_prints_them() {
+        let pod = serde_json::json!({"items": [{
+            "metadata": {"name": "api-7d4b9c6f5d-x2x9k", "namespace": "shop", "uid": "u1"},
+            "labels": {"pod-template-hash": "7d4b9c6f5d", "app.kubernetes.io/version": "1.4.2"},
+        }]});
+        let mut found = workload(pod.to_string().as_bytes()).unwrap();
+        assert_eq!(found.owner.as_ref().unwrap().name, "api");
+        assert_eq!(found.pod_uid.as_deref(), Some("u1"));
+        assert_eq!(found.labels.len(), 2);
+        let id = format!("sha256:{}", "c".repeat(64));
+        let ps = serde_json::json!({"containers": [{
+            "imageRef": "quay.io/shop/api@sha256:00ff", "image": {"image": id},
+        }]});
+        let mut image = container(ps.to_string().as_bytes(), &mut found).unwrap();
+        assert_eq!(
+            (image.name.as_deref(), image.release()),
+            (None, Some("1.4.2"))
+        );
+        add_tags(
+            br#"{"repoTags":["quay.io/shop/api:1.4.2-rc1"]}"#,
+            &mut image,
+        );
+        assert_eq!(image.release(), Some("1.4.2-rc1"));
+        add_tags(b"[", &mut image);
+        assert_eq!(image.name.as_deref(), Some("quay.io/shop/api:1.4.2-rc1"));
     }
 
     proptest! {

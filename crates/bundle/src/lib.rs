@@ -28,8 +28,11 @@ mod entry_dir;
 mod entry_kind;
 mod error;
 mod id;
+mod image;
+mod labels;
 mod legacy;
 mod manifest;
+mod owner;
 mod raw_text;
 mod reader;
 mod seekable;
@@ -45,11 +48,14 @@ pub use entry_dir::{EntryDir, EntryFile, SpoolEntry, SpoolState, list_spool, swe
 pub use entry_kind::{CoreEncoding, EntryKind, ProcFile};
 pub use error::BundleError;
 pub use id::{DumpId, InvalidDumpId};
+pub use image::{ImageRef, repository as image_repository, tag as image_tag};
+pub use labels::bounded as bounded_labels;
 pub use legacy::{LegacyInfo, LegacyName};
 pub use manifest::{
-    CoreRecord, EntryRecord, Gap, ImageRef, Manifest, ModuleRecord, ProcessFacts, SCHEMA,
-    SignalFacts, Workload, WorkloadKind, WorkloadOwner,
+    CoreRecord, EntryRecord, Gap, Manifest, ModuleRecord, ProcessFacts, SCHEMA, SignalFacts,
+    Workload, WorkloadKind, WorkloadOwner,
 };
+pub use owner::PodDescription;
 pub use raw_text::RawText;
 pub use reader::{BundleEntry, BundleReader, CoreLayout, CorePiece, EntryCheck, Verification};
 pub use seekable::{SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats, SeekableWriter};

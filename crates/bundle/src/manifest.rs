@@ -9,7 +9,7 @@ use cdh_elfcore::{BuildId, ModuleKind};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{BundleError, CoreEncoding, DumpId, RawText, Sha256, Verdict};
+use crate::{BundleError, CoreEncoding, DumpId, ImageRef, RawText, Sha256, Verdict, labels};
 
 /// Version of the manifest that this crate writes.
 pub const SCHEMA: u32 = 1;
@@ -198,6 +198,13 @@ pub struct Workload {
     /// Kubernetes node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The pod's labels, bounded in number and size, without secrets.
+    #[serde(
+        default,
+        deserialize_with = "labels::lenient",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub labels: BTreeMap<String, String>,
     /// What else the runtime tells.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
@@ -219,49 +226,6 @@ pub enum WorkloadKind {
     Unknown,
 }
 
-/// An OCI image by digest, and the names that people know it by.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ImageRef {
-    /// `repository@sha256:…`.
-    pub reference: String,
-    /// The name in the pod spec or on the engine's command line: `registry.example.com/shop/api:1.4.2`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The image's label `org.opencontainers.image.version` (OCI image spec, `annotations.md`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// The image's label `org.opencontainers.image.revision`: the commit it was built from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<String>,
-}
-
-impl ImageRef {
-    /// An image of which only the digest is known.
-    #[must_use]
-    pub fn by_digest(reference: impl Into<String>) -> Self {
-        Self {
-            reference: reference.into(),
-            ..Self::default()
-        }
-    }
-
-    /// The release that people call it: the tag, otherwise the version label. `latest` is not a release.
-    #[must_use]
-    pub fn release(&self) -> Option<&str> {
-        let tag = self.name.as_deref().and_then(tag);
-        let label = self.version.as_deref().filter(|label| !label.is_empty());
-        tag.filter(|tag| *tag != "latest").or(label)
-    }
-}
-
-/// The tag of an image's name: `1.4.2` of `localhost:5000/shop/api:1.4.2@sha256:…`.
-fn tag(name: &str) -> Option<&str> {
-    let name = name.split('@').next()?;
-    let last = name.rsplit('/').next()?;
-    let (_, tag) = last.split_once(':')?;
-    Some(tag).filter(|tag| !tag.is_empty())
-}
-
 /// The Kubernetes object that a pod belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkloadOwner {
@@ -269,6 +233,12 @@ pub struct WorkloadOwner {
     pub kind: String,
     /// Its name.
     pub name: String,
+}
+
+impl std::fmt::Display for WorkloadOwner {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} {}", self.kind, self.name)
+    }
 }
 
 /// One ELF file mapped in the core.
@@ -402,24 +372,6 @@ pub(crate) mod tests {
             Manifest::from_json(&manifest.to_json().unwrap()).unwrap(),
             manifest
         );
-    }
-
-    #[test]
-    fn image_release_is_its_tag_then_its_version_label() {
-        let image = |name: &str, version: Option<&str>| ImageRef {
-            name: Some(name.to_owned()),
-            version: version.map(str::to_owned),
-            ..ImageRef::by_digest("a@sha256:b")
-        };
-        for (name, label, expected) in [
-            ("localhost:5000/shop/api:1.4.2", None, Some("1.4.2")),
-            ("api:1.4.2@sha256:aa", Some("9"), Some("1.4.2")),
-            ("localhost:5000/api", None, None),
-            ("api:latest", Some("2.0"), Some("2.0")),
-            ("api:latest", None, None),
-        ] {
-            assert_eq!(image(name, label).release(), expected, "{name}");
-        }
     }
 
     #[test]

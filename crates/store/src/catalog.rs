@@ -5,19 +5,20 @@
 //! folders of its own template, under names that begin with random ids: those have to be listed
 //! wholly, but never what is under `dumps/`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use cdh_bundle::{BundleReader, Manifest};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::first_seen::FIRST_SEEN;
 use crate::modules::MODULES;
 use crate::{
-    DumpSummary, Listed, ListedObject, Listing, ManifestCache, ObjectKey, Query, ResolveError,
-    Store, StoreError,
+    DumpSummary, Listed, ListedObject, Listing, ManifestCache, ObjectKey, ObjectStat, Query,
+    ResolveError, Store, StoreError,
 };
 
 /// No manifest is larger.
@@ -26,30 +27,41 @@ const MAX_MANIFEST: u64 = 64 << 20;
 const MAX_CANDIDATES: usize = 10;
 /// Manifests that are read at once.
 const PARALLEL: usize = 16;
+/// Manifests of which it is remembered what the listing said.
+const MAX_REMEMBERED: usize = 4096;
 /// Characters of an id.
 const WHOLE_ID: usize = 36;
 /// Where our dumps stand.
 pub(crate) const DUMPS: &str = "dumps/";
 /// Folders that hold no bundles of others.
-const OURS: [&str; 3] = [DUMPS, "drops/", MODULES];
+const OURS: [&str; 4] = [DUMPS, "drops/", FIRST_SEEN, MODULES];
+
+/// Whether this is in a folder of ours that holds no dumps, whatever its name looks like.
+pub(crate) fn holds_no_dumps(key: &str) -> bool {
+    let mut folders = OURS.iter().filter(|folder| **folder != DUMPS);
+    folders.any(|folder| key.starts_with(folder))
+}
 
 /// The dumps of a store.
 pub struct Catalog<'s> {
     store: &'s dyn Store,
     cache: Option<ManifestCache>,
+    /// What the last listing said of the manifests of a small selection: they need not be asked for.
+    listed: Mutex<HashMap<ObjectKey, ObjectStat>>,
 }
 
 /// Bundles that were listed, and manifests: only with both is a dump of ours there.
 #[derive(Default)]
-struct Found {
+pub(crate) struct Found {
     bundles: BTreeMap<ObjectKey, DumpSummary>,
-    manifests: BTreeSet<ObjectKey>,
+    manifests: BTreeMap<ObjectKey, ObjectStat>,
 }
 
 impl Found {
     fn add(&mut self, object: ListedObject) {
         if object.key.as_str().ends_with(".manifest.json") {
-            self.manifests.insert(object.key);
+            let stat = object.stat();
+            self.manifests.insert(object.key, stat);
         } else if let Some(mut summary) = DumpSummary::from_key(&object.key) {
             summary.size = Some(object.size);
             if summary.captured_at == Timestamp::UNIX_EPOCH
@@ -62,11 +74,24 @@ impl Found {
         }
     }
 
+    /// All that were listed, committed or not.
+    pub(crate) fn bundles(&self) -> impl Iterator<Item = &DumpSummary> {
+        self.bundles.values()
+    }
+
+    /// Newest first.
+    pub(crate) fn sorted(&self, query: &Query) -> Vec<DumpSummary> {
+        let mut dumps: Vec<_> = self.matching(query).cloned().collect();
+        // Equal seconds keep an order that does not change from run to run.
+        dumps.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
+        dumps
+    }
+
     fn matching(&self, query: &Query) -> impl Iterator<Item = &DumpSummary> {
         self.bundles.values().filter(|dump| {
             let is_committed = || {
                 let manifest = dump.key.manifest();
-                manifest.is_some_and(|key| self.manifests.contains(&key))
+                manifest.is_some_and(|key| self.manifests.contains_key(&key))
             };
             (dump.legacy || is_committed()) && query.matches(dump)
         })
@@ -77,7 +102,11 @@ impl<'s> Catalog<'s> {
     /// Of this store.
     #[must_use]
     pub fn new(store: &'s dyn Store) -> Self {
-        Self { store, cache: None }
+        Self {
+            store,
+            cache: None,
+            listed: Mutex::default(),
+        }
     }
 
     pub(crate) fn store(&self) -> &'s dyn Store {
@@ -99,7 +128,12 @@ impl<'s> Catalog<'s> {
     /// # Errors
     /// When the store cannot be listed, or a manifest that the query needs cannot be read.
     pub fn find(&self, query: &Query) -> Result<Vec<DumpSummary>, StoreError> {
-        let limit = query.limit.unwrap_or(usize::MAX);
+        let found = self.collect(query)?;
+        self.select(query, &found)
+    }
+
+    /// Lists what the query may ask for.
+    pub(crate) fn collect(&self, query: &Query) -> Result<Found, StoreError> {
         let narrowed = query.since.is_some() || query.until.is_some() || query.limit.is_some();
         let mut found = Found::default();
         match narrowed {
@@ -112,9 +146,35 @@ impl<'s> Catalog<'s> {
                 }
             }
         }
-        let mut dumps: Vec<_> = found.matching(query).cloned().collect();
-        // Equal seconds keep an order that does not change from run to run.
-        dumps.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
+        Ok(found)
+    }
+
+    /// Remembers what the listing said of the manifests of these dumps. Only a cache tells versions apart.
+    fn remember(&self, found: &Found, dumps: &[DumpSummary]) {
+        if self.cache.is_none() || dumps.len() > MAX_REMEMBERED {
+            return;
+        }
+        let stats = dumps.iter().filter_map(|dump| {
+            let key = dump.key.manifest()?;
+            let stat = found.manifests.get(&key)?.clone();
+            stat.etag.is_some().then_some((key, stat))
+        });
+        *self.listed() = stats.collect();
+    }
+
+    fn listed(&self) -> std::sync::MutexGuard<'_, HashMap<ObjectKey, ObjectStat>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What matches of it, newest first; reads manifests if the query needs them.
+    pub(crate) fn select(
+        &self,
+        query: &Query,
+        found: &Found,
+    ) -> Result<Vec<DumpSummary>, StoreError> {
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let mut dumps = found.sorted(query);
+        self.remember(found, &dumps);
         if !query.needs_manifest() {
             dumps.truncate(limit);
             return Ok(dumps);
@@ -276,15 +336,7 @@ impl<'s> Catalog<'s> {
                 .and_then(|number| number.parse::<usize>().ok()),
         };
         if let Some(nth) = nth {
-            let query = Query {
-                limit: nth.checked_add(1),
-                ..Query::default()
-            };
-            return self
-                .find(&query)?
-                .into_iter()
-                .nth(nth)
-                .ok_or_else(not_found);
+            return self.nth_newest(nth)?.ok_or_else(not_found);
         }
         let wanted = reference.to_ascii_lowercase();
         let hex = |c: char| c.is_ascii_hexdigit() || c == '-';
@@ -320,27 +372,40 @@ impl<'s> Catalog<'s> {
     /// # Errors
     /// When it cannot be read.
     pub fn manifest(&self, dump: &DumpSummary) -> Result<Manifest, StoreError> {
-        let broken = |key: &ObjectKey, source| StoreError::Bundle {
-            key: key.to_string(),
+        let broken = |source| StoreError::Bundle {
+            key: dump.key.to_string(),
             source,
         };
         let Some(key) = dump.key.manifest().filter(|_| !dump.legacy) else {
             let source = self.store.read(&dump.key)?;
-            let bundle = BundleReader::open(source).map_err(|error| broken(&dump.key, error))?;
+            let bundle = BundleReader::open(source).map_err(broken)?;
             return Ok(bundle.summary_manifest());
         };
         let not_found = || StoreError::NotFound {
             path: key.to_string(),
         };
+        let listed = self.listed().remove(&key);
+        if let Some(stat) = listed {
+            match self.manifest_as(&key, &stat) {
+                // Replaced or removed since it was listed.
+                Err(StoreError::Changed { .. } | StoreError::NotFound { .. }) => {}
+                other => return other,
+            }
+        }
         let stat = self.store.stat(&key)?.ok_or_else(not_found)?;
+        self.manifest_as(&key, &stat)
+    }
+
+    /// The manifest's object as `stat` describes it.
+    fn manifest_as(&self, key: &ObjectKey, stat: &ObjectStat) -> Result<Manifest, StoreError> {
         let place = self.store.describe();
         let cached = self.cache.as_ref().zip(stat.etag.as_deref());
-        if let Some(json) = cached.and_then(|(cache, etag)| cache.get(&place, &key, etag))
+        if let Some(json) = cached.and_then(|(cache, etag)| cache.get(&place, key, etag))
             && let Ok(manifest) = Manifest::from_json(&json)
         {
             return Ok(manifest);
         }
-        let source = self.store.read_pinned(&key, &stat)?;
+        let source = self.store.read_pinned(key, stat)?;
         let size = usize::try_from(source.len().min(MAX_MANIFEST)).unwrap_or(usize::MAX);
         let mut json = vec![0; size];
         let count = source
@@ -348,14 +413,17 @@ impl<'s> Catalog<'s> {
             .map_err(|error| StoreError::from_io(key.as_str(), error))?;
         json.truncate(count);
         if let Some((cache, etag)) = cached {
-            cache.put(&place, &key, etag, &json);
+            cache.put(&place, key, etag, &json);
         }
-        Manifest::from_json(&json).map_err(|error| broken(&key, error))
+        Manifest::from_json(&json).map_err(|source| StoreError::Bundle {
+            key: key.to_string(),
+            source,
+        })
     }
 }
 
 /// How keys of this second begin: `dumps/2026-01-31/123456Z`.
-fn second(time: Timestamp) -> String {
+pub(crate) fn second(time: Timestamp) -> String {
     let at = TimeZone::UTC.to_datetime(time);
     let (date, hour, minute, second) = (at.date(), at.hour(), at.minute(), at.second());
     format!("{DUMPS}{date}/{hour:02}{minute:02}{second:02}Z")

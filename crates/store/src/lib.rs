@@ -21,14 +21,17 @@
 )]
 #![cfg_attr(test, allow(clippy::panic))]
 
+mod capture_order;
 mod catalog;
 mod directory;
 mod draft;
 mod error;
+mod first_seen;
 mod key;
 mod legacy_key;
 mod manifest_cache;
 mod modules;
+mod newest;
 mod object;
 mod pages;
 mod query;
@@ -37,6 +40,7 @@ mod retention;
 mod s3;
 mod ship;
 mod summary;
+mod survey;
 mod url;
 
 use std::io::{self, Read};
@@ -50,6 +54,7 @@ use cdh_elfcore::ByteSource;
 pub use catalog::Catalog;
 pub use directory::DirectoryStore;
 pub use error::{ResolveError, ShipError, StoreError};
+pub use first_seen::{FirstSeenIndex, FirstSeenWriter};
 pub use key::ObjectKey;
 pub use manifest_cache::ManifestCache;
 pub use modules::StoredModule;
@@ -58,8 +63,9 @@ pub use query::{Query, is_signal};
 pub use retention::{Expired, Retention};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
-pub use ship::{Flow, Shipped, remove_dump, ship, ship_resumable};
+pub use ship::{Flow, ShipOptions, Shipped, remove_dump, ship, ship_resumable};
 pub use summary::DumpSummary;
+pub use survey::{FirstSeen, Reach, Survey, SurveyOptions};
 pub use url::{S3Keys, StoreUrl, open_store, open_store_as};
 
 /// A place for objects. Calls block; an implementation over a network brings its own runtime.

@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::catalog::DUMPS;
+use crate::catalog::{DUMPS, holds_no_dumps};
 use crate::{Catalog, DumpSummary, Listed, ListedObject, Listing, StoreError};
 
 /// Dumps of a page: small enough for the first to come at once, large enough for a hundred thousand
@@ -15,13 +15,13 @@ const PAGE: usize = 1024;
 
 /// Tells apart dumps from bundles without their manifests, in the order of keys.
 #[derive(Default)]
-struct Pairing {
+pub(crate) struct Pairing {
     /// Key of the last manifest, without `.manifest.json`.
     committed: String,
 }
 
 impl Pairing {
-    fn dump(&mut self, object: ListedObject) -> Option<DumpSummary> {
+    pub(crate) fn dump(&mut self, object: ListedObject) -> Option<DumpSummary> {
         if let Some(stem) = object.key.as_str().strip_suffix(".manifest.json") {
             stem.clone_into(&mut self.committed);
             return None;
@@ -50,6 +50,7 @@ impl Catalog<'_> {
             match listed {
                 Listed::Object(object) => here.extend(pairing.dump(object)),
                 Listed::Prefix(prefix) if prefix == DUMPS => {}
+                Listed::Prefix(prefix) if holds_no_dumps(&prefix) => {}
                 Listed::Prefix(prefix) => elsewhere.push(prefix),
             }
             ControlFlow::Continue(())

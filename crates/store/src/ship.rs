@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cdh_bundle::{BundleError, BundleReader, BundleWriter, Digests, SourceReader, Window};
 
-use crate::{DumpSummary, ObjectKey, Receipt, ShipError, Store, StoreError};
+use crate::{DumpSummary, FirstSeenWriter, ObjectKey, Receipt, ShipError, Store, StoreError};
 
 /// A dump that is in the store, verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,26 +24,36 @@ pub struct Shipped {
 /// # Errors
 /// When the store fails, the spool entry is broken, or the store holds something else afterwards.
 pub fn ship(store: &dyn Store, bundle: &BundleWriter) -> Result<Shipped, ShipError> {
-    ship_by(store, bundle, |key| {
+    ship_by(store, bundle, &FirstSeenWriter::default(), |key| {
         store.put(key, &mut bundle.reader(), bundle.len())
     })
 }
 
-/// As [`ship`]; what an earlier try has brought into the store is told by the file `journal` and not
-/// sent again. Ends with [`StoreError::Stopped`] soon after `flow` says so.
+/// How a dump is shipped by an agent that ships many.
+pub struct ShipOptions<'o> {
+    /// File that notes what an earlier try has brought into the store: it is not sent again.
+    pub journal: &'o Path,
+    /// Called with the number of bytes that were sent; may wait, or end the upload.
+    pub flow: &'o dyn Fn(usize) -> Flow,
+    /// Records when each crash was first seen.
+    pub first_seen: &'o FirstSeenWriter,
+}
+
+/// As [`ship`], continuing an earlier try. Ends with [`StoreError::Stopped`] soon after
+/// [`flow`](ShipOptions::flow) says so.
 ///
 /// # Errors
 /// As [`ship`].
 pub fn ship_resumable(
     store: &dyn Store,
     bundle: &BundleWriter,
-    journal: &Path,
-    flow: &dyn Fn(usize) -> Flow,
+    options: &ShipOptions<'_>,
 ) -> Result<Shipped, ShipError> {
-    ship_by(store, bundle, |key| {
+    ship_by(store, bundle, options.first_seen, |key| {
         let inner = bundle.reader();
+        let flow = options.flow;
         let mut body = Steered { inner, flow };
-        store.put_resumable(key, &mut body, bundle.len(), journal)
+        store.put_resumable(key, &mut body, bundle.len(), options.journal)
     })
 }
 
@@ -80,6 +90,7 @@ impl<R: Read> Read for Steered<'_, R> {
 fn ship_by(
     store: &dyn Store,
     bundle: &BundleWriter,
+    first_seen: &FirstSeenWriter,
     put: impl FnOnce(&ObjectKey) -> Result<Receipt, StoreError>,
 ) -> Result<Shipped, ShipError> {
     let (key, manifest_key) = ObjectKey::for_manifest(bundle.manifest());
@@ -93,6 +104,9 @@ fn ship_by(
         store.delete(&key)?;
     }
     let sent = sent?;
+    // Before the manifest, so that no committed dump is missing in the index. A store that refuses the
+    // entry keeps the dump all the same; the writer tries again with the next one.
+    let _ = first_seen.record(store, bundle.manifest(), &key);
     // The very bytes that the bundle ends with: a newer agent's fields are not lost on the way.
     let mut json = bundle.manifest_json();
     let size = json.len() as u64;

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 
+use crate::catalog::{DUMPS, holds_no_dumps};
 use crate::key::unescape;
 use crate::{ObjectKey, legacy_key};
 
@@ -39,11 +40,14 @@ impl DumpSummary {
     /// Reads a bundle's key, ours or one by a template of IBM's agent; `None` for any other object.
     #[must_use]
     pub fn from_key(key: &ObjectKey) -> Option<Self> {
+        if holds_no_dumps(key.as_str()) {
+            return None;
+        }
         let (folder, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
         let stem = name.strip_suffix(".zip")?;
         Self::ours(key, folder, stem).or_else(|| {
             // Nothing else stands where ours stand.
-            let is_elsewhere = !key.as_str().starts_with("dumps/");
+            let is_elsewhere = !key.as_str().starts_with(DUMPS);
             is_elsewhere.then(|| legacy_key::summary(key, stem))?
         })
     }
@@ -116,6 +120,8 @@ mod tests {
             "dumps/2026-01-31/x.zip",
             "a.zip",
             "dumps/x/a_b_c_d_e_f_g_h.zip",
+            "first-seen/3fa85f64-5717-4562-b3fc-2c963f66afa6-dump-1700000000-my-pod-0-server-7-11.zip",
+            "modules/3fa85f64-5717-4562-b3fc-2c963f66afa6-dump-1700000000-my-pod-0-server-7-11.zip",
         ] {
             assert_eq!(
                 DumpSummary::from_key(&ObjectKey::parse(text).unwrap()),

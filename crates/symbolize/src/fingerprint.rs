@@ -10,6 +10,7 @@
 //! Worked example: `raise`, `abort`, `core::panicking::panic`, `app::parse::h1f…`, `app::main` becomes
 //! SHA-256 of `cdh 1\napp::parse\napp::main\n`, of which the first eight bytes are shown.
 
+mod own;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ use rules::Rules;
 
 /// Frames that are looked at, so that stacks unwound to different depths agree.
 const REACH: usize = 48;
+/// Frames of a stack that counts as whole, wherever its memory ends.
+const DEEP: usize = 256;
 /// Bytes of the hash that are kept.
 const BYTES: usize = 8;
 
@@ -76,7 +79,12 @@ impl Fingerprint {
                 Ok(function) => Some(Step::Name(normalised(&function.name))),
                 Err(_) => place(modules.get(frame.module?)?.module, frame.svma?),
             });
-        Self::from_steps(steps.collect(), is_whole(stop))
+        // How far a deep stack was unwound must not decide.
+        let on_stack = frames
+            .iter()
+            .filter(|frame| !frame.inline && !frame.tail_call);
+        let whole = is_whole(stop) || on_stack.count() > DEEP;
+        Self::from_steps(steps.collect(), whole)
     }
 
     /// From the names that the files' own symbol tables give, as far as those are small enough to be read
@@ -250,7 +258,7 @@ impl Frame {
         let rules = Rules::get();
         match &self.function {
             _ if self.signal_handler => Role::Machinery,
-            Ok(function) => rules.role(&normalised(&function.name)),
+            Ok(function) => rules.role(&own::plain_name(&function.name)),
             // Without its debug file, libc's own frames around `raise` have no names.
             Err(_) => {
                 let path = self.module.and_then(|index| modules.get(index));

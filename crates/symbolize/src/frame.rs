@@ -16,6 +16,9 @@ pub struct Location {
     /// Column, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
+    /// The file's MD5 in hexadecimal, as DWARF 5 states it (`DW_LNCT_MD5`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub md5: Option<String>,
 }
 
 /// A function.

@@ -129,7 +129,12 @@ impl<'data> Table<'data> {
         let file = self.text_at(self.files, offset)?;
         let line = u32::try_from(self.value(lines, at, entry)?).ok()?;
         let (line, column) = (Some(line).filter(|line| *line > 0)?, None);
-        Some(Location { file, line, column })
+        Some(Location {
+            file,
+            line,
+            column,
+            md5: None,
+        })
     }
 
     fn slot(&self, index: usize) -> Option<usize> {

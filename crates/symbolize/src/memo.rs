@@ -4,11 +4,11 @@
 //! installed later makes a new one). It is a cache: what does not check is ignored, and written anew.
 //!
 //! ```text
-//! "cdhmemo1" | CRC-32 u32 of the rest | strings | answers | pairs
+//! "cdhmemo2" | CRC-32 u32 of the rest | strings | answers | pairs
 //! string: length u32, bytes                      lists start with their count, u32
 //! answer: address, entry | u64::MAX, call 0 | 1 address | 2 string, sites
 //! pair:   key 16 bytes, frames of (module's identity: string, address, site)
-//! site:   name, file: string | u32::MAX, line u32, column u32
+//! site:   name, file: string | u32::MAX, line u32, column u32, MD5: string | u32::MAX
 //! ```
 //! All numbers are little-endian; addresses are u64.
 
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::debug_info::{Found, Site, Target};
 use crate::{LoadedModule, Location};
 
-const MAGIC: &[u8; 8] = b"cdhmemo1";
+const MAGIC: &[u8; 8] = b"cdhmemo2";
 const NONE: u32 = u32::MAX;
 const NO_ADDRESS: u64 = u64::MAX;
 /// Answers and pairs of one memo; a module that crashes in more places starts over.
@@ -159,6 +159,7 @@ impl<'a> Writer<'a> {
         let numbers = place.map_or((0, 0), |place| (place.line, place.column.unwrap_or(0)));
         self.bytes.extend_from_slice(&numbers.0.to_le_bytes());
         self.bytes.extend_from_slice(&numbers.1.to_le_bytes());
+        self.string(place.and_then(|place| place.md5.as_deref()));
     }
 
     fn finish(self) -> Vec<u8> {
@@ -222,7 +223,13 @@ impl<'a> Reader<'a> {
         let (name, file) = (self.string()?, self.string()?);
         let (line, column) = (self.number()?, self.number()?);
         let column = Some(column).filter(|column| *column != 0);
-        let location = file.map(|file| Location { file, line, column });
+        let md5 = self.string()?;
+        let location = file.map(|file| Location {
+            file,
+            line,
+            column,
+            md5,
+        });
         Some(Site { name, location })
     }
 
@@ -280,6 +287,7 @@ mod tests {
             file: "/src/a.c".to_owned(),
             line,
             column: Some(3),
+            md5: (line == 1).then(|| "00ff".to_owned()),
         };
         let site = |name: Option<&str>, line| Site {
             name: name.map(str::to_owned),

@@ -1,7 +1,6 @@
 //! Reads what a dump holds: the minicore first, which is little, then whatever else there is.
 
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -11,19 +10,19 @@ use cdh_bundle::EntryKind;
 use cdh_store::DumpSummary;
 
 use super::{Session, guarded};
-use crate::pipeline::{self, Analysis, BacktraceRequest, Dump, NamedStacks, Observer};
+use crate::pipeline::{
+    self, Analysis, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch,
+};
 use crate::render::terminal_line;
 use crate::settings::Settings;
 use crate::tui::model::{Depth, Opened, RequestId, Source, Stacks, Texts};
-use crate::tui::msg::Msg;
+use crate::tui::msg::{Msg, SourceWanted};
 use crate::tui::pages;
 
 /// Frames of a thread that are shown.
 const FRAMES: usize = 256;
 /// Bytes of a log, a JSON text or a list of mappings that are shown.
 const TEXT: u64 = 4 << 20;
-/// A source file is not larger.
-const SOURCE: u64 = 8 << 20;
 /// Lines of source before and after the frame's.
 const AROUND: u32 = 20;
 
@@ -112,10 +111,12 @@ fn stacks(settings: &Settings, dump: &Dump, analysis: Analysis) -> Stacks {
     let NamedStacks {
         backtrace,
         analysis,
+        module_times,
         ..
     } = pipeline::name_stacks(settings, dump, analysis, &request, &Silent);
     Stacks {
         backtrace,
+        module_times,
         threads: analysis.head.threads().to_vec(),
         completeness: analysis.completeness,
         from_minicore: analysis.from_minicore,
@@ -204,37 +205,37 @@ pub(super) fn name(
     let _ = messages.send(Msg::Named(request, summary, top));
 }
 
-/// Lines of a source file, as the debug information names it. The name comes from the dump: only a
-/// regular file is read, and what is in it is only shown.
-pub(super) fn source(file: String, line: u32) -> Source {
-    let first = line.saturating_sub(AROUND).max(1);
-    let read = || -> Result<Vec<String>, String> {
-        let path = Path::new(&file);
-        if !path.is_absolute() {
-            return Err("its path is relative".to_owned());
-        }
-        let source = pipeline::open_regular(path).map_err(|error| error.to_string())?;
-        let mut lines = Vec::new();
-        let all = BufReader::new(source.take(SOURCE)).split(b'\n');
-        let wanted = usize::try_from(first).unwrap_or(1) - 1;
-        for text in all.skip(wanted).take(2 * AROUND as usize + 1) {
-            let text = text.map_err(|error| error.to_string())?;
-            let text = String::from_utf8_lossy(&text).replace('\t', "    ");
-            lines.push(terminal_line(text.trim_end_matches('\r')));
-        }
-        let reaches = u32::try_from(lines.len())
-            .unwrap_or(u32::MAX)
-            .saturating_add(first)
-            > line;
-        reaches
-            .then_some(lines)
-            .ok_or_else(|| "it has fewer lines".to_owned())
+/// Lines around a frame, of a file below the current checkout.
+pub(super) fn source(wanted: SourceWanted) -> Source {
+    let first = wanted.line.saturating_sub(AROUND).max(1);
+    let revision = wanted.revision.as_deref();
+    let finder = SourceFinder::new(&SourceSearch::default(), revision, wanted.crashed);
+    let (lines, warnings) = match finder.find(&wanted.question) {
+        Ok(text) => (around(&text.lines, first, wanted.line), text.warnings),
+        Err(reason) => (Err(reason), Vec::new()),
     };
-    let lines = read();
     Source {
-        file,
-        line,
+        file: wanted.question.file,
+        line: wanted.line,
         first,
-        lines,
+        warnings,
+        // A library's source is not expected here.
+        lines: lines.map_err(|reason| if wanted.is_own { reason } else { String::new() }),
+    }
+}
+
+fn around(all: &[String], first: u32, line: u32) -> Result<Vec<String>, String> {
+    let skip = usize::try_from(first)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(1);
+    let wanted = all.iter().skip(skip).take(2 * AROUND as usize + 1);
+    let lines: Vec<String> = wanted
+        .map(|text| terminal_line(&text.replace('\t', "    ")))
+        .collect();
+    let count = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+    if count.saturating_add(first) > line {
+        Ok(lines)
+    } else {
+        Err("it has fewer lines".to_owned())
     }
 }

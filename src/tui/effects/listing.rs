@@ -4,11 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
-use cdh_store::DumpSummary;
+use cdh_store::{DumpSummary, FirstSeenIndex};
+use jiff::Timestamp;
 
 use super::{Session, guarded};
 use crate::pipeline;
-use crate::tui::model::{Facts, Listing, RequestId, Row};
+use crate::tui::model::{Facts, Listing, RequestId, Row, Rows};
 use crate::tui::msg::Msg;
 
 /// Sends pages until all are here, or another listing counts.
@@ -29,15 +30,37 @@ pub(super) fn list(
     };
     let outcome = guarded(|| {
         let store = session.store()?;
-        pipeline::catalog(&session.settings, store.as_ref())
-            .pages(&mut visit)
-            .map_err(|error| pipeline::store_failure(error, "list"))
+        std::thread::scope(|scope| {
+            // Both are needed before a crash can be called new; the end of the listing waits for them.
+            scope.spawn(|| {
+                let index = guarded(|| Ok(FirstSeenIndex::read(store.as_ref(), Timestamp::now())?));
+                let _ = messages.send(Msg::FirstSeen(request, index.unwrap_or_default()));
+            });
+            pipeline::catalog(&session.settings, store.as_ref())
+                .pages(&mut visit)
+                .map_err(|error| pipeline::store_failure(error, "list"))
+        })
     });
     let listing = match outcome {
         Ok(()) => Listing::Done,
         Err(told) => Listing::Failed(told),
     };
     let _ = messages.send(Msg::Listed(request, listing));
+}
+
+/// Lists the newest dumps again, in a bounded number of requests.
+pub(super) fn refresh(session: &Session, request: RequestId, known: &Rows, messages: &Sender<Msg>) {
+    if session.over.load(Ordering::SeqCst) {
+        return;
+    }
+    let found = guarded(|| {
+        let store = session.store()?;
+        pipeline::catalog(&session.settings, store.as_ref())
+            .since(known.refresh_since(Timestamp::now()))
+            .map_err(|error| pipeline::store_failure(error, "list"))
+    });
+    let rows = found.map(|dumps| dumps.into_iter().map(Row::new).collect());
+    let _ = messages.send(Msg::Refreshed(request, rows));
 }
 
 /// What the manifests of some dumps say of image and node.

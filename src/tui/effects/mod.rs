@@ -172,6 +172,10 @@ impl Effects {
                 let list = move || listing::list(&session, request, &current, &messages);
                 std::thread::spawn(list);
             }
+            Effect::Refresh(request, known) => {
+                let work = move || listing::refresh(&session, request, &known, &messages);
+                self.errands.push_last(Box::new(work));
+            }
             Effect::Arrange(request, job) => {
                 let is_wanted = self.wants(0, request);
                 self.arrangers.push(Box::new(move || {
@@ -207,9 +211,9 @@ impl Effects {
                 let work = move || listing::facts(&session, request, &dumps, &messages);
                 self.errands.push(Box::new(work));
             }
-            Effect::Source(request, file, line) => {
+            Effect::Source(request, wanted) => {
                 let work = move || {
-                    let source = explain::source(file, line);
+                    let source = explain::source(*wanted);
                     let _ = messages.send(Msg::Source(request, Box::new(source)));
                 };
                 self.errands.push(Box::new(work));

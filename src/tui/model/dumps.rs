@@ -7,6 +7,8 @@
 //! goes: while it is ordered, the order before; while it is filtered, the first of those that pass, or, where
 //! the user has chosen a row that passes, the rows before, so that it stays under the cursor.
 
+mod arrivals;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -15,7 +17,7 @@ use cdh_store::DumpSummary;
 
 use super::arrange::{AT_ONCE, Arranged, Job, arrange, lacks, passes, place};
 use super::rows::{Row, Rows, Shelf};
-use super::{Column, Facts, RequestId, Tops};
+use super::{Column, Facts, Fresh, RequestId, Tops};
 use crate::report::Told;
 use crate::tui::filter::Filter;
 
@@ -85,6 +87,8 @@ pub struct Dumps {
     pub held: bool,
     /// Marked dumps.
     pub marks: BTreeSet<DumpId>,
+    /// Dumps that a refresh brought lately.
+    pub fresh: Fresh,
     /// How far the listing has come.
     pub listing: Listing,
 }
@@ -111,6 +115,7 @@ impl Default for Dumps {
             top: 0,
             held: false,
             marks: BTreeSet::new(),
+            fresh: Fresh::default(),
             listing: Listing::Idle,
         }
     }

@@ -60,6 +60,8 @@ pub struct Stacks {
     pub completeness: Option<Completeness>,
     /// Whether all came from the minicore.
     pub from_minicore: bool,
+    /// When the file of each module was written, if it is this machine's.
+    pub module_times: Vec<Option<std::time::SystemTime>>,
     /// Names of threads, where they are known.
     pub names: BTreeMap<u32, String>,
     /// Files that were mapped.
@@ -88,6 +90,8 @@ pub struct Source {
     pub line: u32,
     /// Number of the first line here.
     pub first: u32,
+    /// Why they may not be what the program was built from.
+    pub warnings: Vec<String>,
     /// The lines; or why there are none.
     pub lines: Result<Vec<String>, String>,
 }

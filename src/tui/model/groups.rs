@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use cdh_bundle::DumpId;
 use cdh_store::DumpSummary;
+use jiff::Timestamp;
 
 use super::rows::Rows;
-use super::{Facts, RequestId};
+use super::{Facts, FirstSeen, GroupColumn, RequestId, Tops, sort_groups};
 use crate::render::{DumpFacts, Group};
 use crate::tui::keymap::Action;
 
@@ -30,6 +31,16 @@ pub struct Groups {
     pub asked: Option<RequestId>,
     /// What is done as soon as there is a group to do it with.
     pub then: Option<Action>,
+    /// What they are sorted by.
+    pub column: GroupColumn,
+    /// Whether that order is reversed.
+    pub reverse: bool,
+    /// Whether they have to be sorted again.
+    pub unsorted: bool,
+    /// The crash to select when the groups are there.
+    pub select: Option<(Option<String>, String, String)>,
+    /// The cursor remains on the first group, whichever that is, until it is moved.
+    pub at_first: bool,
 }
 
 impl Groups {
@@ -39,15 +50,55 @@ impl Groups {
         self.asked.is_some()
     }
 
-    /// Shows others; the group that was selected stays selected. Gives back those that were shown.
+    /// Column and whether the order is reversed.
+    #[must_use]
+    pub fn sort(&self) -> (GroupColumn, bool) {
+        (self.column, self.reverse)
+    }
+
+    /// The group that the keys act on.
+    #[must_use]
+    pub fn selected(&self) -> Option<&Group> {
+        self.list.get(self.cursor)
+    }
+
+    /// Shows other groups, which are sorted. Returns those that were shown.
     pub fn show(&mut self, list: Vec<Group>, filter: String, clock: u64) -> Vec<Group> {
         let before = std::mem::replace(&mut self.list, list);
-        let crash = before.get(self.cursor).map(Group::crash);
+        let wanted = self.select.take();
+        let wanted = wanted.as_ref().map(|(fingerprint, exe, signal)| {
+            (fingerprint.as_deref(), exe.as_str(), signal.as_str())
+        });
+        let crash = wanted.or_else(|| before.get(self.cursor).map(Group::crash));
         let same = |group: &Group| Some(group.crash()) == crash;
         let place = crash.and_then(|_| self.list.iter().position(same));
-        self.cursor = place.unwrap_or(self.cursor);
+        self.go_to(place);
         (self.made, self.filter) = (clock, filter);
         before
+    }
+
+    /// Sorts what is shown; the group that was selected remains selected.
+    pub fn resort(&mut self, tops: &Tops) {
+        self.unsorted = false;
+        let selected = self.selected().map(|group| group.newest.id);
+        let sort = self.sort();
+        sort_groups(&mut self.list, sort, tops);
+        let same = |group: &Group| Some(group.newest.id) == selected;
+        self.go_to(self.list.iter().position(same));
+    }
+
+    /// The cursor follows its group, and the screen the cursor, unless the top of the list is shown.
+    fn go_to(&mut self, place: Option<usize>) {
+        match place {
+            _ if self.at_first => (self.cursor, self.top) = (0, 0),
+            Some(place) => {
+                if self.top > 0 {
+                    self.top = (self.top + place).saturating_sub(self.cursor);
+                }
+                self.cursor = place;
+            }
+            None => self.cursor = self.cursor.min(self.list.len().saturating_sub(1)),
+        }
     }
 }
 
@@ -62,21 +113,32 @@ pub struct Grouping {
     pub facts: HashMap<DumpId, Arc<Facts>>,
     /// The filter that let them through.
     pub filter: String,
+    /// When crashes first appeared.
+    pub first_seen: FirstSeen,
+    /// Where they happened.
+    pub tops: Tops,
+    /// What the groups are sorted by.
+    pub sort: (GroupColumn, bool),
+    /// The time.
+    pub now: Timestamp,
 }
 
 impl Grouping {
-    /// Groups them.
+    /// Groups and sorts them.
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
         let dumps = self.visible.iter();
         let dumps = dumps.filter_map(|number| self.rows.dump(*number));
-        Group::of(dumps, |dump: &DumpSummary| {
+        let mut groups = Group::of(dumps, |dump: &DumpSummary| {
             let facts = self.facts.get(&dump.id);
             DumpFacts {
                 image: facts.and_then(|facts| facts.image.as_ref()),
                 owner: facts.and_then(|facts| facts.owner.as_ref()),
                 top: None,
             }
-        })
+        });
+        self.first_seen.apply(&mut groups, self.now);
+        sort_groups(&mut groups, self.sort, &self.tops);
+        groups
     }
 }

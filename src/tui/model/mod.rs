@@ -4,9 +4,13 @@ mod arrange;
 mod column;
 mod dumps;
 mod explained;
+mod first_seen;
+mod fresh;
+mod group_column;
 mod groups;
 mod order;
 mod page;
+mod refresh;
 mod rows;
 mod transfers;
 
@@ -21,8 +25,12 @@ pub use arrange::{AT_ONCE, Arranged, Job, arrange};
 pub use column::{COLUMNS, Column};
 pub use dumps::{Dumps, Learnt, Listing};
 pub use explained::{Depth, Explained, Facts, Known, Opened, Source, Stacks, Texts};
+pub use first_seen::FirstSeen;
+pub use fresh::Fresh;
+pub use group_column::{GROUP_COLUMNS, GroupColumn, sort_groups, top};
 pub use groups::{Grouping, Groups};
 pub use page::{Page, follow};
+pub use refresh::Refresh;
 pub use rows::{Row, Rows};
 pub use transfers::{Purpose, State, Transfer, TransferId, Transfers};
 
@@ -36,7 +44,7 @@ pub struct RequestId(pub u64);
 
 /// The frames in which crashes happened. Dumps with the same fingerprint crashed in the same one, so
 /// that one backtrace tells it for all of them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tops {
     by_fingerprint: HashMap<String, Option<String>>,
     by_dump: HashMap<DumpId, Option<String>>,
@@ -97,6 +105,8 @@ pub enum Screen {
     },
     /// Same crashes as one line.
     Groups,
+    /// One of them: its images and workloads.
+    Group,
     /// One dump.
     Dump,
     /// Two dumps compared.
@@ -286,6 +296,8 @@ pub struct Model {
     pub dumps: Dumps,
     /// The groups.
     pub groups: Groups,
+    /// What is known of the group that is looked at.
+    pub group_page: Page,
     /// The dump that is looked at.
     pub dump: Option<DumpView>,
     /// The dumps that are compared.
@@ -298,6 +310,10 @@ pub struct Model {
     pub known: Known,
     /// Where crashes happened.
     pub tops: Tops,
+    /// When crashes first appeared: what was listed, and the store's own records.
+    pub first_seen: FirstSeen,
+    /// The automatic refresh.
+    pub refresh: Refresh,
     /// What manifests told.
     pub facts: HashMap<DumpId, Arc<Facts>>,
     /// Manifests that were asked for.
@@ -347,6 +363,8 @@ pub struct Start {
     pub place: Place,
     /// Whether the mouse is ours.
     pub mouse: bool,
+    /// Seconds between two automatic refreshes; 0 turns them off.
+    pub refresh_seconds: u64,
 }
 
 impl Model {
@@ -367,12 +385,15 @@ impl Model {
             history: BTreeMap::new(),
             dumps: Dumps::default(),
             groups: Groups::default(),
+            group_page: Page::default(),
             dump: None,
             diff: None,
             transfers: Transfers::default(),
             store_cursor: 0,
             known: Known::default(),
             tops: Tops::default(),
+            first_seen: FirstSeen::default(),
+            refresh: Refresh::every(start.refresh_seconds),
             facts: HashMap::new(),
             facts_wanted: HashSet::new(),
             lost: None,
@@ -415,7 +436,9 @@ impl Model {
             None => {}
         }
         match self.screen() {
-            Screen::Dumps { .. } | Screen::Groups => Context::Dumps,
+            Screen::Dumps { .. } => Context::Dumps,
+            Screen::Groups => Context::Groups,
+            Screen::Group => Context::Group,
             Screen::Dump => Context::Dump,
             Screen::Diff => Context::Diff,
             Screen::Transfers => Context::Transfers,
@@ -428,11 +451,7 @@ impl Model {
     pub fn selected(&self) -> Option<&DumpSummary> {
         match self.screen() {
             Screen::Dumps { .. } => self.dumps.selected(),
-            Screen::Groups => self
-                .groups
-                .list
-                .get(self.groups.cursor)
-                .map(|group| &group.newest),
+            Screen::Groups | Screen::Group => self.groups.selected().map(|group| &group.newest),
             Screen::Dump => self.dump.as_ref().map(|view| &view.dump),
             Screen::Transfers => self.transfers.selected().map(|transfer| &transfer.dump),
             Screen::Diff | Screen::Stores => None,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use cdh_bundle::DumpId;
 use cdh_store::DumpSummary;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::tui::filter::Haystack;
 
@@ -15,6 +16,10 @@ use crate::tui::filter::Haystack;
 const PAGE: usize = 4096;
 /// Values that are offered to complete a word: more than one looks through.
 const OFFERED: usize = 200;
+/// A refresh asks for dumps of this long again: an agent may have uploaded some of them late.
+const LATE: SignedDuration = SignedDuration::from_hours(24);
+/// It asks for no more known dumps than this, so that one request answers (1,000 keys, two a dump).
+const AGAIN: usize = 400;
 
 /// A dump and what the filter looks at.
 #[derive(Clone, Debug)]
@@ -71,6 +76,26 @@ impl Rows {
     #[must_use]
     pub fn dump(&self, number: u32) -> Option<&DumpSummary> {
         self.get(number).map(|row| &row.dump)
+    }
+
+    /// From when on a refresh has to list: from the last day, or the last few hundred dumps. Times in the
+    /// future are ignored, so that a wrong clock on one node does not hide the dumps of the others.
+    #[must_use]
+    pub fn refresh_since(&self, now: Timestamp) -> Timestamp {
+        if self.count == 0 {
+            return Timestamp::UNIX_EPOCH;
+        }
+        let earliest = now.checked_sub(LATE).unwrap_or(now);
+        let rows = self.pages.iter().flat_map(|page| page.iter());
+        let times = rows.map(|row| row.dump.captured_at);
+        let mut recent: Vec<Timestamp> = times
+            .filter(|time| (earliest..=now).contains(time))
+            .collect();
+        if recent.len() < AGAIN {
+            return earliest;
+        }
+        let (_, since, _) = recent.select_nth_unstable_by(AGAIN - 1, |a, b| b.cmp(a));
+        *since
     }
 
     fn add(&mut self, page: Vec<Row>) {
@@ -185,6 +210,38 @@ mod tests {
         }
         assert_eq!((copy.count(), copy.get(5).is_none()), (5, true));
         assert!(shelf.rows.get(9).is_none() && Rows::default().get(0).is_none());
+    }
+
+    #[test]
+    fn refresh_asks_for_a_day_or_a_few_hundred_dumps() {
+        let rows = |count: usize| {
+            let mut shelf = Shelf::default();
+            shelf.add((0..count).map(dump).map(Row::new).collect());
+            shelf.rows
+        };
+        let now = crate::tui::tests::now();
+        let day = now.checked_sub(LATE).unwrap();
+        assert_eq!(Rows::default().refresh_since(now), Timestamp::UNIX_EPOCH);
+        assert_eq!(rows(10).refresh_since(now), day);
+        assert_eq!(rows(1000).refresh_since(now), day, "206 of the last day");
+        let later = now.checked_add(SignedDuration::from_hours(1)).unwrap();
+        let mut shelf = Shelf::default();
+        shelf.add(
+            (0..2000)
+                .map(|n| {
+                    let mut dump = dump(0);
+                    // Some are from the future.
+                    let minutes = i64::from(n) / 10;
+                    dump.captured_at = later
+                        .checked_sub(SignedDuration::from_mins(minutes))
+                        .unwrap();
+                    Row::new(dump)
+                })
+                .collect(),
+        );
+        let since = shelf.rows.refresh_since(now);
+        let asked = now.duration_since(since).as_mins();
+        assert_eq!(asked, 39, "ten a minute");
     }
 
     #[test]

@@ -250,7 +250,7 @@ fn source_of_the_frame_under_the_cursor_is_asked_for() {
     desk.press("enter");
     let asked = |desk: &Desk| -> Vec<u32> {
         let lines = desk.asked.iter().filter_map(|effect| match effect {
-            Effect::Source(_, _, line) => Some(*line),
+            Effect::Source(_, wanted) => Some(wanted.line),
             _ => None,
         });
         lines.collect()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cdh_bundle::{ImageRef, Manifest, ProcessFacts, RawText, SignalFacts, Workload};
+use cdh_bundle::{ImageRef, Manifest, ProcessFacts, RawText, SignalFacts, Workload, WorkloadOwner};
 use cdh_elfcore::{Avma, FileOffset, Machine, Mapping, Registers, Segment, Svma, Thread};
 use cdh_store::DumpSummary;
 use cdh_symbolize::{
@@ -57,6 +57,7 @@ impl Desk {
             glyphs: Glyphs { ascii },
             place: place(),
             mouse: true,
+            refresh_seconds: 0,
         });
         let mut desk = Self {
             model,
@@ -209,12 +210,13 @@ impl Desk {
                     .collect();
                 self.send(Msg::Facts(request, facts));
             }
-            Effect::Source(request, file, line) => {
+            Effect::Source(request, wanted) => {
                 let lines = (1..=20).map(|n| format!("    line {n};")).collect();
                 let source = Source {
-                    file,
-                    line,
+                    file: wanted.question.file,
+                    line: wanted.line,
                     first: 1,
+                    warnings: Vec::new(),
                     lines: Ok(lines),
                 };
                 self.send(Msg::Source(request, Box::new(source)));
@@ -256,6 +258,7 @@ impl Desk {
             Effect::Debug(..) => self.send(Msg::Returned(Ok(None))),
             Effect::Pager(_) | Effect::Suspend => self.send(Msg::Returned(Ok(None))),
             Effect::List(_)
+            | Effect::Refresh(..)
             | Effect::Cancel(_)
             | Effect::Copy(_)
             | Effect::Mouse(_)
@@ -279,8 +282,13 @@ fn facts(dump: &DumpSummary) -> Facts {
         dump.exe,
         dump.size.unwrap_or(0) % 3
     );
+    // Of one in three images the tag is known.
+    let release = (dump.size.unwrap_or(0) % 3 == 1).then(|| format!("{}:1.4.2", dump.exe));
     Facts {
-        image: Some(ImageRef::by_digest(image)),
+        image: Some(ImageRef {
+            name: release,
+            ..ImageRef::by_digest(image)
+        }),
         owner: None,
         node: Some(format!("node-{}", dump.size.unwrap_or(0) % 4)),
         kube_node: None,
@@ -316,6 +324,10 @@ pub(crate) fn opened(dump: &DumpSummary) -> Opened {
             namespace: dump.namespace.clone(),
             pod: dump.pod.clone(),
             container: Some("main".to_owned()),
+            owner: Some(WorkloadOwner {
+                kind: "Deployment".to_owned(),
+                name: format!("{}-{}", dump.namespace.as_deref().unwrap_or("x"), dump.exe),
+            }),
             extra: [(
                 "labels".to_owned(),
                 serde_json::json!({"app": "shop", "tier": "web"}),
@@ -357,6 +369,7 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
                 file: "/src/app/orders.c".to_owned(),
                 line,
                 column: Some(5),
+                md5: None,
             })
         }),
         tail_call: false,
@@ -410,6 +423,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         status,
     };
     Stacks {
+        module_times: Vec::new(),
         backtrace: Backtrace {
             threads,
             modules: vec![

@@ -10,6 +10,8 @@ use crate::tui::model::{Screen, TABS};
 fn into(context: Context) -> Vec<&'static str> {
     match context {
         Context::Dumps => vec!["", "g"],
+        Context::Groups => vec!["g"],
+        Context::Group => vec!["g v", "n v"],
         Context::Dump => vec!["enter", "g b"],
         Context::Diff => vec!["space space D"],
         Context::Transfers => vec!["f t", "f down f t"],
@@ -54,7 +56,7 @@ fn prepared(action: Action) -> Vec<&'static str> {
         Action::PreviousThread => vec!["n"],
         Action::PreviousDump => vec!["J"],
         Action::ScrollLeft => vec!["right"],
-        Action::FindNext => vec!["/ # enter"],
+        Action::FindNext => vec!["/ # enter", "/ s enter"],
         Action::Erase | Action::EraseWord | Action::EraseAll | Action::WordLeft => vec!["a"],
         Action::WordRight => vec!["a left"],
         Action::Complete => vec!["", "n"],
@@ -100,7 +102,9 @@ fn key_script_visits_every_view() {
     visit(&desk);
     desk.press("g");
     visit(&desk);
-    desk.press("enter enter");
+    desk.press("v");
+    visit(&desk);
+    desk.press("esc enter enter");
     visit(&desk);
     for (number, tab) in TABS.into_iter().enumerate() {
         desk.press(&(number + 1).to_string());
@@ -117,7 +121,16 @@ fn key_script_visits_every_view() {
     visit(&desk);
     desk.press("esc esc esc esc esc esc space space D");
     visit(&desk);
-    let views = ["Diff", "Dump", "Dumps", "Groups", "Stores", "Transfers"].map(str::to_owned);
+    let views = [
+        "Diff",
+        "Dump",
+        "Dumps",
+        "Group",
+        "Groups",
+        "Stores",
+        "Transfers",
+    ]
+    .map(str::to_owned);
     assert_eq!(seen, views.into());
     desk.press("? end ? q");
     assert!(desk.model.quit);

@@ -3,8 +3,10 @@
 mod actions;
 mod behaviour;
 mod desk;
+mod groups;
 mod keys;
 mod long;
+mod refresh;
 mod screens;
 
 use cdh_store::{DumpSummary, ObjectKey};

@@ -1,12 +1,13 @@
 //! What each action does.
 
-use super::{open, prompt, work};
+use super::{group, open, prompt, work};
 use crate::tui::filter::Filter;
 use crate::tui::help;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::layout::regions;
 use crate::tui::model::{
-    COLUMNS, Column, Learnt, Model, Overlay, Page, PromptKind, Purpose, Screen, TABS, Tab,
+    COLUMNS, Column, GROUP_COLUMNS, Learnt, Model, Overlay, Page, PromptKind, Purpose, Screen,
+    TABS, Tab,
 };
 use crate::tui::msg::Effect;
 
@@ -63,12 +64,21 @@ pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) 
         Action::Delete => work::delete(model),
         Action::Copy => work::copy(model, effects),
         Action::Pager => work::pager(model, effects),
-        Action::SortNext => sort_step(model, 1),
-        Action::SortPrevious => sort_step(model, COLUMNS.len() - 1),
-        Action::SortReverse => {
-            let (column, reverse) = model.dumps.sort();
-            sort(model, column, !reverse);
-        }
+        Action::SortNext => sort_step(model, true),
+        Action::SortPrevious => sort_step(model, false),
+        Action::SortReverse => match model.screen() {
+            Screen::Groups => {
+                let (column, reverse) = model.groups.sort();
+                group::sort(model, column, !reverse);
+            }
+            _ => {
+                let (column, reverse) = model.dumps.sort();
+                sort(model, column, !reverse);
+            }
+        },
+        Action::NewCrashes => group::newest_crashes(model),
+        Action::Versions => group::versions(model),
+        Action::Image => group::by_image(model),
         Action::NextTab => open::tab_step(model, 1, effects),
         Action::PreviousTab => open::tab_step(model, TABS.len() - 1, effects),
         Action::Tab1 => open::tab(model, Tab::Backtrace, effects),
@@ -106,6 +116,8 @@ fn waits_for_groups(model: &Model, action: Action) -> bool {
     let coming = model.groups.is_asked() || model.dumps.is_arranging();
     let about = [
         Action::Open,
+        Action::Versions,
+        Action::Image,
         Action::Backtrace,
         Action::Debug,
         Action::Fetch,
@@ -237,12 +249,12 @@ pub(super) fn move_by(model: &mut Model, rows: isize) {
             .min(count.saturating_sub(1));
     };
     match model.screen() {
-        Screen::Dumps { .. } => {
-            let count = model.dumps.visible_len();
-            step(&mut model.dumps.cursor, count);
-            model.dumps.held = model.dumps.cursor > 0;
+        Screen::Dumps { .. } => model.dumps.move_by(rows),
+        Screen::Groups => {
+            model.groups.at_first = false;
+            step(&mut model.groups.cursor, model.groups.list.len());
         }
-        Screen::Groups => step(&mut model.groups.cursor, model.groups.list.len()),
+        Screen::Group => model.group_page.move_by(rows),
         Screen::Dump => {
             if let Some(view) = &mut model.dump {
                 view.page.move_by(rows);
@@ -260,13 +272,20 @@ pub(super) fn move_by(model: &mut Model, rows: isize) {
     model.rest.done = false;
 }
 
-pub(super) fn sort_step(model: &mut Model, step: usize) {
+/// Sorts what is shown, dumps or groups, by the column beside.
+fn sort_step(model: &mut Model, to_the_right: bool) {
+    if *model.screen() == Screen::Groups {
+        let step = if to_the_right {
+            1
+        } else {
+            GROUP_COLUMNS.len() - 1
+        };
+        return group::sort_step(model, step);
+    }
+    let step = if to_the_right { 1 } else { COLUMNS.len() - 1 };
     let (column, _) = model.dumps.sort();
-    let place = COLUMNS
-        .iter()
-        .position(|known| *known == column)
-        .unwrap_or(0);
-    if let Some(next) = COLUMNS.get((place + step) % COLUMNS.len()) {
+    let place = COLUMNS.iter().position(|known| *known == column);
+    if let Some(next) = COLUMNS.get((place.unwrap_or(0) + step) % COLUMNS.len()) {
         sort(model, *next, false);
     }
 }
@@ -293,6 +312,7 @@ pub(super) fn sorting(model: &Model) -> String {
 
 pub(super) fn shown_page(model: &mut Model) -> Option<&mut Page> {
     match model.screens.last() {
+        Some(Screen::Group) => Some(&mut model.group_page),
         Some(Screen::Dump) => model.dump.as_mut().map(|view| &mut view.page),
         Some(Screen::Diff) => model.diff.as_mut().map(|view| &mut view.page),
         _ => None,

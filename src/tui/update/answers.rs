@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use cdh_bundle::DumpId;
 
-use super::{actions, prepare, refresh_page};
+use super::{actions, prepare, refresh, refresh_page};
 use crate::render::Group;
 use crate::report::{ExitStatus, Told};
 use crate::tui::diff::{Side, diff_text};
 use crate::tui::model::{
-    AT_ONCE, Arranged, Depth, Learnt, Listing, Model, Overlay, Page, Place, RequestId, Screen,
-    State, TransferId,
+    AT_ONCE, Arranged, Depth, FirstSeen, GroupColumn, Groups, Learnt, Listing, Model, Overlay,
+    Page, Place, RequestId, Screen, State, TransferId,
 };
 use crate::tui::msg::{Effect, Fetched, Msg};
 use crate::tui::pages;
@@ -20,12 +20,22 @@ use crate::tui::styled::lines;
 pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
     match msg {
         Msg::Page(request, rows) if request == model.listing => {
+            for row in &rows {
+                model.first_seen.note(&row.dump);
+            }
             let (facts, tops) = (&model.facts, &model.tops);
             model.dumps.add(rows, Learnt { facts, tops });
             model.groups.stale = true;
             model.rest.done = false;
         }
         Msg::Listed(request, listing) if request == model.listing => listed(model, listing),
+        Msg::FirstSeen(request, index) if request > model.since => {
+            model.first_seen.set_index(index);
+            model.groups.stale = true;
+        }
+        Msg::Refreshed(request, outcome) if model.refresh.asked == Some(request) => {
+            refresh::refreshed(model, outcome, effects);
+        }
         Msg::Arranged(request, outcome) if model.dumps.awaits(request) => {
             arranged(model, outcome);
         }
@@ -65,7 +75,10 @@ pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
         Msg::Explained(request, id, depth) if request > model.since => {
             explained(model, request, id, depth);
         }
-        Msg::Named(request, dump, top) if request > model.since => model.tops.note(&dump, top),
+        Msg::Named(request, dump, top) if request > model.since => {
+            model.tops.note(&dump, top);
+            model.groups.unsorted |= model.groups.column == GroupColumn::Top;
+        }
         Msg::Facts(request, facts) if request > model.since => {
             let ids: Vec<DumpId> = facts.iter().map(|(id, _)| *id).collect();
             for (id, facts) in facts {
@@ -141,6 +154,8 @@ fn listed(model: &mut Model, listing: Listing) {
         }
     } else {
         model.lost = None;
+        model.first_seen.is_listed = true;
+        model.refresh.succeeded(model.clock);
     }
     let (facts, tops) = (&model.facts, &model.tops);
     model.dumps.end(listing, Learnt { facts, tops });
@@ -323,7 +338,14 @@ fn switched(model: &mut Model, outcome: Result<Place, Told>, effects: &mut Vec<E
             model.facts.clear();
             model.facts_wanted.clear();
             model.tops = crate::tui::model::Tops::default();
-            model.groups = crate::tui::model::Groups::default();
+            model.first_seen = FirstSeen::default();
+            let (column, reverse) = model.groups.sort();
+            model.groups = Groups {
+                column,
+                reverse,
+                ..Groups::default()
+            };
+            model.refresh.asked = None;
             (model.dump, model.diff, model.lost) = (None, None, None);
             model.screens = vec![Screen::Dumps { restore: None }];
             actions::list(model, effects);

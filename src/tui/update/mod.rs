@@ -5,10 +5,12 @@
 
 mod actions;
 mod answers;
+mod group;
 mod mouse;
 mod open;
 mod prepare;
 mod prompt;
+mod refresh;
 mod work;
 
 use ratatui::crossterm::event::{KeyEvent, KeyEventKind};
@@ -16,7 +18,8 @@ use ratatui::crossterm::event::{KeyEvent, KeyEventKind};
 use super::keymap::{Action, Context, Key};
 use super::layout::regions;
 use super::model::{
-    AT_ONCE, Grouping, Learnt, Listing, Model, Overlay, Page, Rows, Screen, follow,
+    AT_ONCE, GroupColumn, Grouping, Learnt, Listing, Model, Overlay, Page, Rows, Screen, Tops,
+    follow,
 };
 use super::msg::{Effect, Msg};
 use super::pages;
@@ -42,9 +45,18 @@ pub fn start(model: &mut Model, filter: &str) -> Vec<Effect> {
 pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
     let mut effects = Vec::new();
     match msg {
-        Msg::Key(event) => key(model, event, &mut effects),
-        Msg::Mouse(event) => mouse::mouse(model, event, &mut effects),
-        Msg::Paste(text) => prompt::paste(model, &text),
+        Msg::Key(event) => {
+            model.refresh.touched = model.clock;
+            key(model, event, &mut effects);
+        }
+        Msg::Mouse(event) => {
+            model.refresh.touched = model.clock;
+            mouse::mouse(model, event, &mut effects);
+        }
+        Msg::Paste(text) => {
+            model.refresh.touched = model.clock;
+            prompt::paste(model, &text);
+        }
         Msg::Resize(width, height) => {
             model.size = (width, height);
             refresh_page(model);
@@ -60,7 +72,9 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             }
             let (facts, tops) = (&model.facts, &model.tops);
             model.dumps.settle(Learnt { facts, tops });
+            model.dumps.fresh.expire(clock);
             prepare::prepare(model, &mut effects);
+            refresh::refresh(model, &mut effects);
         }
         Msg::Terminate => model.quit = true,
         answer => answers::answer(model, answer, &mut effects),
@@ -93,8 +107,13 @@ fn key(model: &mut Model, event: KeyEvent, effects: &mut Vec<Effect>) {
 /// Cursors stay on their lists and on the screen, and pages show what is known now.
 fn settle(model: &mut Model, effects: &mut Vec<Effect>) {
     arrange(model, effects);
-    if *model.screen() == Screen::Groups && model.groups.stale {
+    if matches!(model.screen(), Screen::Groups | Screen::Group) && model.groups.stale {
         regroup(model, effects);
+    }
+    let just = model.clock.saturating_sub(model.groups.made) < REGROUP;
+    if model.groups.unsorted && !just && model.groups.list.len() <= AT_ONCE {
+        model.groups.made = model.clock;
+        model.groups.resort(&model.tops);
     }
     let regions = regions(model);
     let rows = usize::from(regions.body.height);
@@ -122,6 +141,10 @@ fn settle(model: &mut Model, effects: &mut Vec<Effect>) {
     }
     if let Some(view) = &mut model.diff {
         view.page.follow(rows);
+    }
+    if *model.screen() == Screen::Group {
+        group::refresh_page(model);
+        model.group_page.follow(rows);
     }
     let height = usize::from(model.size.1).saturating_sub(6);
     if let Some(Overlay::Help(page)) = &mut model.overlay {
@@ -165,6 +188,13 @@ fn regroup(model: &mut Model, effects: &mut Vec<Effect>) {
         visible,
         facts: model.facts.clone(),
         filter: model.dumps.filter().text.clone(),
+        first_seen: model.first_seen.clone(),
+        tops: match model.groups.column {
+            GroupColumn::Top => model.tops.clone(),
+            _ => Tops::default(),
+        },
+        sort: model.groups.sort(),
+        now: model.now,
     };
     if grouping.visible.len() > AT_ONCE {
         let request = model.request();

@@ -3,11 +3,11 @@
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
-use super::{actions, new_page, open};
-use crate::tui::layout::{column_at, regions};
+use super::{actions, group, new_page, open};
+use crate::tui::layout::{column_at, group_column_at, regions};
 use crate::tui::model::{COLUMNS, Model, Overlay, Screen, TABS};
 use crate::tui::msg::Effect;
-use crate::tui::view::tab_places;
+use crate::tui::view::{group_column, tab_places};
 
 /// Rows that one step of the wheel scrolls.
 const WHEEL: isize = 3;
@@ -64,12 +64,14 @@ fn press(model: &mut Model, x: u16, y: u16, effects: &mut Vec<Effect>) {
         Screen::Groups => model.groups.top + row,
         Screen::Transfers => model.transfers.top + row / 2,
         Screen::Stores => row,
+        Screen::Group => model.group_page.top + row,
         Screen::Dump => model.dump.as_ref().map_or(0, |view| view.page.top + row),
         Screen::Diff => model.diff.as_ref().map_or(0, |view| view.page.top + row),
     };
     let (cursor, count) = match model.screen() {
         Screen::Dumps { .. } => (model.dumps.cursor, model.dumps.visible_len()),
         Screen::Groups => (model.groups.cursor, model.groups.list.len()),
+        Screen::Group => (model.group_page.cursor, model.group_page.lines.len()),
         Screen::Transfers => (model.transfers.cursor, model.transfers.list.len()),
         Screen::Stores => (model.store_cursor, model.place.stores.len()),
         Screen::Dump => model
@@ -102,6 +104,13 @@ fn title(model: &mut Model, x: u16, effects: &mut Vec<Effect>) {
             if let Some(column) = column {
                 let (before, reverse) = model.dumps.sort();
                 actions::sort(model, *column, *column == before && !reverse);
+            }
+        }
+        Screen::Groups => {
+            let column = group_column_at(model.size.0, x).and_then(group_column);
+            if let Some(column) = column {
+                let (before, reverse) = model.groups.sort();
+                group::sort(model, column, column == before && !reverse);
             }
         }
         Screen::Dump => {

@@ -10,7 +10,7 @@ use crate::tui::msg::Effect;
 pub(super) fn open(model: &mut Model, effects: &mut Vec<Effect>) {
     match model.screen() {
         Screen::Dumps { .. } | Screen::Transfers => show_dump(model, None, effects),
-        Screen::Groups => open_group(model),
+        Screen::Groups | Screen::Group => open_group(model),
         Screen::Stores => {
             if let Some((name, _)) = model.place.stores.get(model.store_cursor) {
                 effects.push(Effect::Switch(name.clone()));

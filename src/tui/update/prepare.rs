@@ -7,9 +7,10 @@
 use cdh_store::DumpSummary;
 
 use super::open::explain;
+use crate::pipeline::SourceQuestion;
 use crate::tui::layout::regions;
-use crate::tui::model::{Depth, Model, Screen, Tab};
-use crate::tui::msg::Effect;
+use crate::tui::model::{Depth, DumpView, GroupColumn, Model, Screen, Tab};
+use crate::tui::msg::{Effect, SourceWanted};
 use crate::tui::pages;
 
 /// Milliseconds without a move that count as rest.
@@ -18,6 +19,10 @@ const REST: u64 = 150;
 const CHUNK: usize = 64;
 /// Manifests that are read to tell the images of groups; a filter for an image reads all it needs.
 const FOR_GROUPS: usize = 4096;
+/// Manifests that are read of one group, the oldest and the newest first.
+const PER_GROUP: usize = 1024;
+/// Groups whose frames are looked up when they are sorted by them.
+const SORTED_BY_FRAME: usize = 256;
 
 /// Once the selection rests.
 pub(super) fn prepare(model: &mut Model, effects: &mut Vec<Effect>) {
@@ -44,7 +49,11 @@ fn names(model: &mut Model, effects: &mut Vec<Effect>) {
                 .collect()
         }
         Screen::Groups => {
-            let groups = model.groups.list.iter().skip(model.groups.top).take(rows);
+            let (first, rows) = match model.groups.column {
+                GroupColumn::Top => (0, rows.max(SORTED_BY_FRAME)),
+                _ => (model.groups.top, rows),
+            };
+            let groups = model.groups.list.iter().skip(first).take(rows);
             groups.map(|group| group.newest.clone()).collect()
         }
         _ => return,
@@ -65,14 +74,16 @@ pub(super) fn facts(model: &mut Model, effects: &mut Vec<Effect>) {
     let lacking = |dump: &&DumpSummary| !model.facts.contains_key(&dump.id);
     let wanted: Vec<DumpSummary> = if model.dumps.filter().needs_facts() {
         model.dumps.take_undecided(CHUNK, &model.facts)
-    } else if *model.screen() == Screen::Groups && model.facts.len() < FOR_GROUPS {
-        model
-            .dumps
-            .visible()
-            .filter(lacking)
-            .take(CHUNK)
-            .cloned()
-            .collect()
+    } else if matches!(model.screen(), Screen::Groups | Screen::Group) {
+        let mut wanted = of_selected_group(model);
+        if model.facts.len() < FOR_GROUPS {
+            let is_wanted = |dump: &&DumpSummary| wanted.iter().any(|known| known.id == dump.id);
+            let others = model.dumps.visible().filter(lacking);
+            let others = others.filter(|dump| !is_wanted(dump));
+            let others: Vec<_> = others.take(CHUNK - wanted.len()).cloned().collect();
+            wanted.extend(others);
+        }
+        wanted
     } else {
         return;
     };
@@ -81,6 +92,34 @@ pub(super) fn facts(model: &mut Model, effects: &mut Vec<Effect>) {
         model.facts_wanted.extend(wanted.iter().map(|dump| dump.id));
         effects.push(Effect::Facts(request, wanted));
     }
+}
+
+/// The next manifests of the selected group: its newest and its oldest dumps first, for they name the first
+/// and the last image.
+fn of_selected_group(model: &Model) -> Vec<DumpSummary> {
+    let Some(group) = model.groups.selected() else {
+        return Vec::new();
+    };
+    let known: usize = group.images.iter().map(|image| image.count).sum();
+    if known >= PER_GROUP {
+        return Vec::new();
+    }
+    let (fingerprint, exe, signal) = group.crash();
+    let exe_of = |dump: &DumpSummary| dump.exe.to_string() == exe;
+    let is_its = |dump: &&DumpSummary| {
+        dump.fingerprint.as_deref() == fingerprint && dump.signal == signal && exe_of(dump)
+    };
+    let its = model.dumps.visible().filter(is_its);
+    let mut lacking: Vec<&DumpSummary> = its
+        .filter(|dump| !model.facts.contains_key(&dump.id))
+        .collect();
+    if lacking.len() > CHUNK {
+        lacking.sort_unstable_by_key(|dump| dump.captured_at);
+        let newest = lacking.split_off(lacking.len() - CHUNK / 2);
+        lacking.truncate(CHUNK / 2);
+        lacking.extend(newest);
+    }
+    lacking.into_iter().cloned().collect()
 }
 
 /// The source of the frame that the cursor is on.
@@ -95,11 +134,10 @@ pub(super) fn source(model: &mut Model, effects: &mut Vec<Effect>) {
     else {
         return;
     };
-    let stacks = model.known.stacks(view.dump.id);
-    let place = stacks
-        .and_then(|stacks| pages::frame_at(view, stacks))
-        .and_then(|frame| frame.location.as_ref())
-        .map(|place| (place.file.clone(), place.line));
+    let wanted = source_wanted(model, view);
+    let place = wanted
+        .as_ref()
+        .map(|wanted| (wanted.question.file.clone(), wanted.line));
     if place == view.source_wanted {
         return;
     }
@@ -111,7 +149,32 @@ pub(super) fn source(model: &mut Model, effects: &mut Vec<Effect>) {
             view.source = None;
         }
     }
-    if let Some((file, line)) = place {
-        effects.push(Effect::Source(request, file, line));
+    if let Some(wanted) = wanted {
+        effects.push(Effect::Source(request, Box::new(wanted)));
     }
+}
+
+fn source_wanted(model: &Model, view: &DumpView) -> Option<SourceWanted> {
+    let known = model.known.get(view.dump.id)?;
+    let stacks = model.known.stacks(view.dump.id)?;
+    let frame = pages::frame_at(view, stacks)?;
+    let place = frame.location.as_ref()?;
+    let built = frame
+        .module
+        .and_then(|index| *stacks.module_times.get(index)?);
+    let opened = known
+        .opened
+        .as_ref()
+        .and_then(|opened| opened.as_ref().ok())?;
+    let manifest = &opened.manifest;
+    Some(SourceWanted {
+        question: SourceQuestion::new(place, built),
+        line: place.line,
+        is_own: frame.is_own(&stacks.backtrace.modules),
+        revision: manifest
+            .image
+            .as_ref()
+            .and_then(|image| image.revision.clone()),
+        crashed: manifest.captured_at,
+    })
 }

@@ -1,18 +1,18 @@
 //! A line that is being typed: the filter, a `:` command, text to find.
 
-use std::sync::Arc;
-
 use cdh_bundle::DumpId;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
 
 use super::actions::{self, filter_by, set_filter, shown_page};
-use super::open;
-use crate::render::terminal_line;
+use super::{group, open};
+use crate::render::{short_image, terminal_line};
 use crate::tui::commands::{self, COMMANDS, Verb};
 use crate::tui::filter::{Filter, completions};
 use crate::tui::help;
 use crate::tui::keymap::{Action, Key};
-use crate::tui::model::{COLUMNS, Facts, Model, Overlay, Prompt, PromptKind, Screen, TABS};
+use crate::tui::model::{
+    COLUMNS, Column, GROUP_COLUMNS, GroupColumn, Model, Overlay, Prompt, PromptKind, Screen, TABS,
+};
 use crate::tui::msg::Effect;
 
 /// Longest line: a pasted file is a mistake.
@@ -36,6 +36,17 @@ pub(super) fn open(model: &mut Model, kind: PromptKind) {
         history: 0,
         completions: None,
     });
+}
+
+/// Begins a filter with the first of these texts; completing it takes the next one.
+pub(super) fn offer(model: &mut Model, filters: Vec<String>) {
+    open(model, PromptKind::Filter);
+    let (Some(prompt), Some(first)) = (&mut model.prompt, filters.first().cloned()) else {
+        return;
+    };
+    (prompt.at, prompt.text) = (first.len(), first);
+    prompt.completions = Some((filters, 0));
+    typed(model);
 }
 
 /// Takes a key.
@@ -218,8 +229,11 @@ fn ways(model: &Model, prompt: &Prompt) -> Vec<String> {
     let values = |name: &str, start: &str| -> Vec<String> {
         match name {
             "image" => {
-                let image = |facts: &Arc<Facts>| Some(facts.image.as_ref()?.reference.clone());
-                distinct(model.facts.values().filter_map(image))
+                let images = model
+                    .facts
+                    .values()
+                    .filter_map(|facts| facts.image.as_ref());
+                distinct(images.map(|image| short_image(&image.reference, image.release())))
             }
             "node" => distinct(model.facts.values().filter_map(|facts| facts.node.clone())),
             "since" | "until" => ["1h", "6h", "1d", "2d", "7d"].map(str::to_owned).to_vec(),
@@ -237,10 +251,7 @@ fn ways(model: &Model, prompt: &Prompt) -> Vec<String> {
                 return known.map(str::to_owned).collect();
             };
             let names: Vec<String> = match commands::parse(verb).map(|(verb, _)| verb) {
-                Ok(Verb::Sort) => COLUMNS
-                    .iter()
-                    .map(|column| column.name().to_owned())
-                    .collect(),
+                Ok(Verb::Sort) => sort_names(model).map(str::to_owned).to_vec(),
                 Ok(Verb::Tab) => TABS.iter().map(|tab| tab.title().to_lowercase()).collect(),
                 Ok(Verb::Store) => model
                     .place
@@ -280,7 +291,8 @@ fn command(model: &mut Model, text: &str, effects: &mut Vec<Effect>) {
         Verb::Diff => Action::Diff,
         Verb::Fetch => Action::Fetch,
         Verb::Gdb => Action::Debug,
-        Verb::Refresh => Action::Refresh,
+        Verb::Refresh if rest.is_empty() => Action::Refresh,
+        Verb::Refresh => return refresh_every(model, rest),
         Verb::Stores => Action::Stores,
         Verb::Transfers => Action::Transfers,
         Verb::Quit => Action::Quit,
@@ -313,19 +325,30 @@ fn command(model: &mut Model, text: &str, effects: &mut Vec<Effect>) {
     actions::act(model, action, effects);
 }
 
+/// What the shown list can be sorted by.
+fn sort_names(model: &Model) -> [&'static str; 7] {
+    match model.screen() {
+        Screen::Groups => GROUP_COLUMNS.map(GroupColumn::name),
+        _ => COLUMNS.map(Column::name),
+    }
+}
+
 fn sort(model: &mut Model, name: &str) {
-    let column = COLUMNS
+    let names = sort_names(model);
+    let found = names
         .iter()
-        .find(|column| column.name().starts_with(name) && !name.is_empty());
-    match column {
-        Some(column) => {
-            let (before, reverse) = model.dumps.sort();
-            actions::sort(model, *column, *column == before && !reverse);
+        .position(|known| known.starts_with(name) && !name.is_empty());
+    let Some(found) = found else {
+        return model.complain(format!("sort by one of: {}", names.join(", ")));
+    };
+    if *model.screen() == Screen::Groups {
+        let (before, reverse) = model.groups.sort();
+        if let Some(column) = GROUP_COLUMNS.get(found) {
+            group::sort(model, *column, *column == before && !reverse);
         }
-        None => {
-            let names: Vec<&str> = COLUMNS.iter().map(|column| column.name()).collect();
-            model.complain(format!("sort by one of: {}", names.join(", ")));
-        }
+    } else if let Some(column) = COLUMNS.get(found) {
+        let (before, reverse) = model.dumps.sort();
+        actions::sort(model, *column, *column == before && !reverse);
     }
 }
 
@@ -361,4 +384,16 @@ fn dump(model: &mut Model, start: &str, effects: &mut Vec<Effect>) {
     if let Some(dump) = model.dumps.find(id).cloned() {
         open::show(model, dump, None, effects);
     }
+}
+
+/// Sets how often the list is refreshed.
+fn refresh_every(model: &mut Model, text: &str) {
+    let Ok(seconds) = text.trim_end_matches('s').parse::<u64>() else {
+        return model.complain("refresh takes a number of seconds; 0 turns it off");
+    };
+    model.refresh.interval = seconds.saturating_mul(1000);
+    model.say(match seconds {
+        0 => "the list is refreshed on request only".to_owned(),
+        _ => format!("the list is refreshed every {seconds} s while you press no key"),
+    });
 }

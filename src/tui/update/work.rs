@@ -101,6 +101,7 @@ pub(super) fn delete(model: &mut Model) {
 
 pub(super) fn page_text(model: &Model) -> Option<String> {
     match model.screen() {
+        Screen::Group => Some(model.group_page.text()),
         Screen::Dump => Some(model.dump.as_ref()?.page.text()),
         Screen::Diff => Some(model.diff.as_ref()?.page.text()),
         _ => None,

@@ -5,7 +5,7 @@ use ratatui::layout::{Position, Rect};
 use unicode_width::UnicodeWidthStr;
 
 use super::text;
-use crate::render::{Tone, terminal_line};
+use crate::render::{Tone, age, terminal_line};
 use crate::tui::keymap::{Action, Context};
 use crate::tui::model::{Listing, Model, Prompt, PromptKind, Screen};
 use crate::tui::styled::{cut, fit};
@@ -30,7 +30,18 @@ pub(super) fn header(model: &Model, buffer: &mut Buffer, area: Rect) {
     if !model.dumps.marks.is_empty() {
         right.push(format!("{} marked", model.dumps.marks.len()));
     }
-    if !model.facts_wanted.is_empty() && model.dumps.filter().needs_facts() {
+    if !model.dumps.fresh.is_empty() {
+        right.push(format!("{} new", number(model.dumps.fresh.len())));
+    }
+    if let Some(failing) = model.refresh.failing {
+        let what = match failing.is_unreachable {
+            true => "unreachable",
+            false => "not refreshed",
+        };
+        right.push(format!("{what} for {}", age(failing.since, model.now)));
+    }
+    let is_grouped = matches!(model.screen(), Screen::Groups | Screen::Group);
+    if !model.facts_wanted.is_empty() && (is_grouped || model.dumps.filter().needs_facts()) {
         right.push("reading manifests".to_owned());
     }
     right.extend(model.dumps.takes_long(model.clock).map(str::to_owned));
@@ -141,6 +152,10 @@ fn place(model: &Model) -> String {
             format!("{place}  {}", id.unwrap_or_default())
         }
         Screen::Groups => of(model.groups.cursor, model.groups.list.len()),
+        Screen::Group => {
+            let page = &model.group_page;
+            format!("line {}", of(page.cursor, page.lines.len()))
+        }
         Screen::Transfers => of(model.transfers.cursor, model.transfers.list.len()),
         Screen::Stores => of(model.store_cursor, model.place.stores.len()),
         Screen::Dump => model.dump.as_ref().map_or_else(String::new, |view| {

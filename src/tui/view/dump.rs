@@ -155,14 +155,27 @@ fn source_pane(model: &Model, source: &Source, buffer: &mut Buffer, area: Rect) 
         &cut(&place, usize::from(area.width), model.glyphs.more()),
         model.theme.tone(Tone::Place),
     );
-    let Ok(lines) = &source.lines else { return };
+    let width = usize::from(area.width);
+    let mut note = |row: u16, words: &str| {
+        let line = cut(&terminal_line(words), width, model.glyphs.more());
+        text(buffer, area, row, &line, model.theme.tone(Tone::Bad));
+    };
+    let lines = match &source.lines {
+        Ok(lines) => lines,
+        Err(reason) => return note(1, &format!("source is not shown: {reason}")),
+    };
+    let mut top = 1;
+    for warning in &source.warnings {
+        note(top, &format!("warning: {warning}"));
+        top += 1;
+    }
     // The frame's line in the middle.
-    let room = usize::from(area.height.saturating_sub(1));
+    let room = usize::from(area.height.saturating_sub(top));
     let target = usize::try_from(source.line.saturating_sub(source.first)).unwrap_or(0);
     let skip = target
         .saturating_sub(room / 2)
         .min(lines.len().saturating_sub(room));
-    for (row, (number, line)) in (1..area.height).zip(lines.iter().enumerate().skip(skip)) {
+    for (row, (number, line)) in (top..area.height).zip(lines.iter().enumerate().skip(skip)) {
         let shown = source
             .first
             .saturating_add(u32::try_from(number).unwrap_or(0));

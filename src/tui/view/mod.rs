@@ -6,6 +6,7 @@
 mod chrome;
 mod dump;
 mod empty;
+mod groups;
 mod list;
 mod overlay;
 mod places;
@@ -21,6 +22,7 @@ use super::model::{Model, Page, Screen};
 use super::theme::Glyphs;
 
 pub use dump::tab_places;
+pub use groups::group_column;
 
 /// Draws everything.
 pub fn view(model: &Model, frame: &mut Frame<'_>) {
@@ -39,7 +41,8 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
     chrome::banner(model, buffer, regions.banner);
     match model.screen() {
         Screen::Dumps { .. } => list::dumps(model, buffer, &regions),
-        Screen::Groups => list::groups(model, buffer, &regions),
+        Screen::Groups => groups::groups(model, buffer, &regions),
+        Screen::Group => groups::page(model, buffer, &regions),
         Screen::Dump => dump::dump(model, buffer, &regions),
         Screen::Diff => dump::diff(model, buffer, &regions),
         Screen::Transfers => places::transfers(model, buffer, &regions),

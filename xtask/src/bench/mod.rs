@@ -26,7 +26,7 @@ use crate::options::{self, Options};
 const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   capture  blocked time, cost and size against peers   --mib N --runs N --kind heap|random|sparse… --only NAME… --peer NAME=COMMAND…
   backtrace  native backtraces against gdb, lldb, eu-stack   see bench backtrace --help
-  upload   fetch   listing   of an S3 store            --gib N --runs N --mib N --dumps N
+  upload   fetch   listing   groups   of an S3 store   --gib N --runs N --mib N --dumps N
   images   files of an image against skopeo copy       --layer-mib N --runs N
   tui      redraws on a store of many dumps            --dumps N --runs N
   latency  from the signal to the hold and a minicore  --runs N --way pipe|socket
@@ -52,7 +52,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
         "backtrace" => return backtrace::run(rest),
         "images" => return images::run(rest),
         "tui" => return tui::run(rest),
-        "upload" | "fetch" | "listing" => return crate::s3::bench(what, rest),
+        "upload" | "fetch" | "listing" | "groups" => return crate::s3::bench(what, rest),
         _ => {}
     }
     let given = Options::parse(rest, &NAMED, &[], USAGE)?;

@@ -24,8 +24,21 @@ with ThreadPoolExecutor(16) as pool:
         pass
 "#;
 
-pub(super) fn run(dumps: u64) -> Result<()> {
+/// Puts an object of one byte under each of these keys, one a line.
+pub(super) fn put(place: &Place, keys: &str) -> Result<()> {
     let boto = python::install("boto3", BOTO, &[])?;
+    let list = place.path("keys");
+    std::fs::write(&list, keys)?;
+    let arguments = [
+        &place.server.endpoint(),
+        ADMIN.access,
+        ADMIN.secret,
+        &list.display().to_string(),
+    ];
+    python::run(&boto, PUT, &arguments.map(str::to_owned)).map(drop)
+}
+
+pub(super) fn run(dumps: u64) -> Result<()> {
     let place = Place::new()?;
     let days = 100;
     let now = std::time::SystemTime::now();
@@ -38,17 +51,8 @@ pub(super) fn run(dumps: u64) -> Result<()> {
         let stem = format!("dumps/{date}/{time}Z_shop_api-7d4_api_SIGSEGV_01234567_complete_{id}");
         keys.push_str(&format!("{stem}.zip\n{stem}.manifest.json\n"));
     }
-    let list = place.path("keys");
-    std::fs::write(&list, keys)?;
     let begun = Instant::now();
-    let direct = place.server.endpoint();
-    let arguments = [
-        &direct,
-        ADMIN.access,
-        ADMIN.secret,
-        &list.display().to_string(),
-    ];
-    python::run(&boto, PUT, &arguments.map(str::to_owned))?;
+    put(&place, &keys)?;
     println!(
         "{dumps} dumps, {} keys, put in {} s",
         dumps * 2,
@@ -85,7 +89,7 @@ pub(super) fn run(dumps: u64) -> Result<()> {
 }
 
 /// Date and time of day (UTC) as keys have them, from seconds since 1970.
-fn civil(seconds: u64) -> (String, String) {
+pub(super) fn civil(seconds: u64) -> (String, String) {
     let (mut days, second) = (seconds / 86_400, seconds % 86_400);
     let is_leap = |year: u64| {
         year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))

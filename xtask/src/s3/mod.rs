@@ -5,10 +5,12 @@
 //! cargo xtask bench upload [--gib N] [--runs N]   against `aws s3 cp`, with peak memory
 //! cargo xtask bench fetch [--mib N]               cut five times; and what `cdh bt` moves
 //! cargo xtask bench listing [--dumps N]           requests of `cdh ls`
+//! cargo xtask bench groups [--dumps N]            time and requests of `cdh groups`
 //! cargo xtask test-s3-peers                       the store's tests against another server
 //! ```
 
 mod fetch;
+mod groups;
 mod listing;
 mod peers;
 mod soak;
@@ -51,6 +53,7 @@ pub(crate) fn bench(what: &str, words: &[String]) -> Result<()> {
             upload::run(options.or("--gib", 4)?, options.or("--runs", 5)?)
         }
         "fetch" => fetch::run(option("--mib", 2200)?),
+        "groups" => groups::run(option("--dumps", 100_000)?),
         "listing" => listing::run(option("--dumps", 100_000)?),
         _ => bail!("nothing to measure is called `{what}`"),
     }

@@ -254,19 +254,18 @@ fn a_process_of_the_host_is_said_to_be_nobodys() {
     assert!(named("/sleep") && named("libc"), "{:?}", manifest.modules);
 }
 
-#[test]
-fn containers_of_podman_are_found_in_its_files() {
-    let Some(mut node) = Node::with_settings(&json!({})) else {
-        return;
-    };
-    node.paths.workloads.engines = node.path("engines");
-    let program = cdh_testkit::Program::Pod.build(node.root.path()).unwrap();
-    let storage = node.path("engines/containers/storage");
-    let podman = |words: &[&str]| {
+/// podman, with storage of the test's own.
+struct Podman<'n> {
+    node: &'n Node,
+}
+
+impl Podman<'_> {
+    fn command(&self, words: &[&str]) -> Command {
+        let storage = self.node.path("engines/containers/storage");
         let mut command = Command::new("podman");
         command
             .args(["--root", storage.to_str().unwrap()])
-            .args(["--runroot", node.path("run").to_str().unwrap()])
+            .args(["--runroot", self.node.path("run").to_str().unwrap()])
             .args([
                 "--storage-driver",
                 "overlay",
@@ -275,64 +274,118 @@ fn containers_of_podman_are_found_in_its_files() {
             ])
             .args(["--runtime", "runc"])
             .args(words);
-        command.output()
-    };
-    fs::create_dir_all(node.path("context")).unwrap();
-    fs::copy(&program, node.path("context/program")).unwrap();
-    fs::write(
-        node.path("context/Containerfile"),
-        "FROM scratch\nCOPY program /program\nENTRYPOINT [\"/program\"]\n",
-    )
-    .unwrap();
-    let context = node.path("context");
-    let built = podman(&[
-        "build",
-        "-q",
-        "-t",
-        "localhost/shop/web:1",
-        context.to_str().unwrap(),
-    ]);
-    match built {
-        Err(error) => return eprintln!("SKIPPED: podman: {error}: `apt install podman`"),
-        Ok(built) if !built.status.success() => {
-            let why = String::from_utf8_lossy(&built.stderr);
-            return eprintln!("SKIPPED: podman builds nothing here: {why}");
-        }
-        Ok(_) => {}
+        command
     }
-    let run = podman(&[
-        "run",
-        "--name",
-        "web",
-        "--ulimit",
-        "nofile=1024:1024",
-        "--ulimit",
-        "nproc=1024:1024",
-        "--network",
-        "none",
-        "localhost/shop/web:1",
-        "crash",
-        "1",
-        "podman",
-    ])
-    .unwrap();
-    assert_eq!(
-        run.status.code(),
-        Some(139),
-        "{}",
-        String::from_utf8_lossy(&run.stderr)
-    );
-    node.wait_for_handlers();
-    assert_eq!(node.sweep().shipped.len(), 1);
-    let [(manifest, _)] = &node.dumps()[..] else {
-        panic!("one dump was expected")
-    };
+
+    /// Builds the image of a program that crashes; what keeps podman from it is printed.
+    fn build(&self) -> Option<()> {
+        let program = cdh_testkit::Program::Pod
+            .build(self.node.root.path())
+            .unwrap();
+        let context = self.node.path("context");
+        fs::create_dir_all(&context).unwrap();
+        fs::copy(&program, context.join("program")).unwrap();
+        let file = "FROM scratch\nCOPY program /program\n\
+                    LABEL org.opencontainers.image.version=1.4.2 org.opencontainers.image.revision=5f3c\n\
+                    ENTRYPOINT [\"/program\"]\n";
+        fs::write(context.join("Containerfile"), file).unwrap();
+        let words = ["build", "-q", "-t", "localhost/shop/web:1"];
+        let mut build = self.command(&words);
+        match build.arg(&context).output() {
+            Err(error) => eprintln!("SKIPPED: podman: {error}: `apt install podman`"),
+            Ok(built) if !built.status.success() => {
+                let why = String::from_utf8_lossy(&built.stderr);
+                eprintln!("SKIPPED: podman builds nothing here: {why}");
+            }
+            Ok(_) => return Some(()),
+        }
+        None
+    }
+
+    /// Crashes a container; with `--rm` nothing is left of it.
+    fn crash(&self, options: &[&str]) {
+        let limits = [
+            "--ulimit",
+            "nofile=1024:1024",
+            "--ulimit",
+            "nproc=1024:1024",
+        ];
+        let mut run = self.command(&["run", "--network", "none"]);
+        run.args(limits).args(options);
+        run.args(["localhost/shop/web:1", "crash", "1", "podman"]);
+        let run = run.output().unwrap();
+        let errors = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(139), "{errors}");
+    }
+}
+
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        for words in [&["rm", "-f", "-a"][..], &["rmi", "-f", "-a"]] {
+            let _ = self.command(words).output();
+        }
+    }
+}
+
+fn assert_is_web(manifest: &Manifest) {
     let workload = manifest.workload.as_ref().unwrap();
     assert_eq!(workload.kind, Some(WorkloadKind::Container));
     assert_eq!(workload.runtime.as_deref(), Some("podman"));
     assert_eq!(workload.container.as_deref(), Some("web"));
-    let image = &manifest.image.as_ref().unwrap().reference;
-    assert!(image.starts_with("localhost/shop/web@sha256:"), "{image}");
-    let _ = podman(&["rm", "-f", "web"]);
-    let _ = podman(&["rmi", "-f", "localhost/shop/web:1"]);
+    assert_eq!(workload.source.as_deref(), Some("engine"));
+    let image = manifest.image.as_ref().unwrap();
+    let reference = &image.reference;
+    assert!(
+        reference.starts_with("localhost/shop/web@sha256:"),
+        "{reference}"
+    );
+    assert_eq!(image.name.as_deref(), Some("localhost/shop/web:1"));
+    assert_eq!(image.version.as_deref(), Some("1.4.2"));
+    assert_eq!(image.revision.as_deref(), Some("5f3c"));
+}
+
+#[test]
+fn podman_container_that_stays_is_found_by_the_daemon() {
+    let Some(mut node) = Node::with_settings(&json!({"engines": "/nonexistent"})) else {
+        return;
+    };
+    node.paths.workloads.engines = node.path("engines");
+    let podman = Podman { node: &node };
+    if podman.build().is_none() {
+        return;
+    }
+    podman.crash(&["--name", "web"]);
+    node.wait_for_handlers();
+    assert_eq!(node.sweep().shipped.len(), 1);
+    let dumps = node.dumps();
+    assert_is_web(&dumps[0].0);
+}
+
+#[test]
+fn podman_container_with_rm_is_found_by_the_handler_while_its_process_is_held() {
+    let Some(node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    let podman = Podman { node: &node };
+    if podman.build().is_none() {
+        return;
+    }
+    for release in ["hold", "early"] {
+        node.set(&json!({"engines": node.path("engines"), "release": release}));
+        podman.crash(&["--rm", "--name", "web"]);
+        node.wait_for_handlers();
+        let left = podman.command(&["ps", "-aq"]).output().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&left.stdout),
+            "",
+            "podman has forgotten it"
+        );
+        assert_eq!(node.sweep().shipped.len(), 1, "{release}");
+    }
+    let dumps = node.dumps();
+    assert_eq!(dumps.len(), 2);
+    for (manifest, _) in &dumps {
+        assert_is_web(manifest);
+        assert!(manifest.gaps.is_empty(), "{:?}", manifest.gaps);
+    }
 }

@@ -42,7 +42,10 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
     workload.namespace = workload.namespace.or(info.namespace.clone());
     workload.pod = workload.pod.or(info.podname.clone());
     workload.node = info.node_hostname.clone();
-    let image = legacy::container(&json(EntryKind::PsInfo), &mut workload);
+    let mut image = legacy::container(&json(EntryKind::PsInfo), &mut workload);
+    if let Some(image) = &mut image {
+        legacy::add_tags(&json(EntryKind::ImageInfo(0)), image);
+    }
     let (core, verdict) = core_and_verdict(bundle);
     let mut gaps = vec![Gap {
         what: "manifest".to_owned(),

@@ -5,7 +5,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
-use cdh_store::{Flow, S3Keys, S3Store, ship_resumable};
+use cdh_bundle::BundleWriter;
+use cdh_store::{FirstSeenWriter, Flow, S3Keys, S3Store, ShipOptions, Shipped};
 use cdh_testkit::{ADMIN, Deed, HttpProxy, READER, Request, S3Server};
 
 use std::error::Error;
@@ -123,7 +124,7 @@ fn dumps_of_all_sizes_are_shipped_listed_read_and_removed() {
         remove_dump(&store, dump).unwrap();
         remove_dump(&store, dump).unwrap();
     }
-    assert!(keys(&store, "").is_empty());
+    assert!(keys(&store, "dumps/").is_empty());
 }
 
 #[test]
@@ -170,6 +171,20 @@ fn server_that_ignores_conditions_and_has_no_checksums_is_read_back() {
     let error = store.put(&shipped.key, &mut other.as_slice(), bundle.len());
     assert!(matches!(error, Err(StoreError::Conflict { .. })));
     assert_eq!(ship(&store, &bundle).unwrap(), shipped);
+}
+
+fn ship_resumable(
+    store: &S3Store,
+    bundle: &BundleWriter,
+    journal: &Path,
+    flow: &dyn Fn(usize) -> Flow,
+) -> Result<Shipped, ShipError> {
+    let options = ShipOptions {
+        journal,
+        flow,
+        first_seen: &FirstSeenWriter::default(),
+    };
+    cdh_store::ship_resumable(store, bundle, &options)
 }
 
 /// Ships a big dump past a proxy that does this, and again with patience as the shipper would;
@@ -314,8 +329,10 @@ fn upload_that_the_server_forgot_begins_anew() {
 #[test]
 fn success_without_an_object_is_a_failure() {
     // Neither bundle nor manifest is kept the first time.
-    let small =
-        |request: &Request| request.method == "PUT" && !request.target.contains("partNumber");
+    let small = |request: &Request| {
+        let other = ["partNumber", "first-seen/"];
+        request.method == "PUT" && !other.iter().any(|word| request.target.contains(word))
+    };
     let deed = Deed::Answer(200, vec![("etag", "\"x\"".to_owned())], vec![]);
     let Some((tries, _)) = ship_past(first(1, small, deed)) else {
         return;
@@ -445,7 +462,8 @@ fn encryption_tags_and_class_are_asked_for() {
         is_put || request.target.ends_with("?uploads")
     });
     let made: Vec<_> = made.collect();
-    assert_eq!(made.len(), 4, "{made:#?}");
+    // Bundles, manifests, and of the index a marker and an entry.
+    assert_eq!(made.len(), 6, "{made:#?}");
     for request in made {
         assert_eq!(
             request.header("x-amz-server-side-encryption"),
@@ -629,4 +647,34 @@ fn check_tells_wrong_keys_from_missing_rights_and_a_dead_server() {
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
     let error = open(&bucket, "http://127.0.0.1:1").check().unwrap_err();
     assert!(matches!(error, StoreError::Unreachable { .. }), "{error}");
+}
+
+#[test]
+fn refresh_of_a_large_bucket_is_one_request() {
+    let Some(server) = server() else { return };
+    let proxy = HttpProxy::counting(server.port());
+    let store = open(&bucket(), &proxy.endpoint());
+    let put = |number: usize, day: &str| {
+        let id = format!("{number:08x}-0000-4000-8000-000000000000");
+        let stem = format!("dumps/{day}/120000Z_shop_api-0_api_SIGSEGV_0011aabb_complete_{id}");
+        for suffix in [".manifest.json", ".zip"] {
+            let key = key(&format!("{stem}{suffix}"));
+            store.put(&key, &mut b"x".as_slice(), 1).unwrap();
+        }
+    };
+    // More than one page of keys before the time that is asked for.
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            scope.spawn(move || (0..75).for_each(|n| put(thread * 75 + n, "2026-01-30")));
+        }
+    });
+    (600..603).for_each(|number| put(number, "2026-01-31"));
+    let catalog = Catalog::new(&store);
+    proxy.reset();
+    let since = "2026-01-31T00:00:00Z".parse().unwrap();
+    assert_eq!(catalog.since(since).unwrap().len(), 3);
+    assert_eq!(proxy.requests().len(), 1);
+    proxy.reset();
+    assert_eq!(catalog.find(&Query::default()).unwrap().len(), 603);
+    assert!(proxy.requests().len() > 1, "what it costs to list it all");
 }

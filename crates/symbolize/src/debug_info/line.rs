@@ -89,6 +89,7 @@ pub(super) fn location(
         file: file_name(unit, file)?,
         line,
         column,
+        md5: md5(unit, file),
     })
 }
 
@@ -112,6 +113,19 @@ fn file_name(unit: UnitRef<'_, Reader<'_>>, index: u64) -> Option<String> {
         &unit.attr_string(file.path_name()).ok()?.to_string_lossy(),
     );
     Some(path)
+}
+
+fn md5(unit: UnitRef<'_, Reader<'_>>, index: u64) -> Option<String> {
+    let header = unit.line_program.as_ref()?.header();
+    let file = header.file(index).filter(|_| header.file_has_md5())?;
+    // Compilers write zeros for files that they could not read again.
+    let known = file.md5().iter().any(|byte| *byte != 0);
+    known.then(|| {
+        file.md5()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    })
 }
 
 fn join(path: &mut String, part: &str) {

@@ -46,6 +46,11 @@ pub(super) struct Rules {
     start: Vec<Pattern>,
     last: Vec<Pattern>,
     runtime: Vec<&'static str>,
+    module: Vec<&'static str>,
+    interpreter: Vec<&'static str>,
+    source: Vec<Pattern>,
+    library: Vec<Pattern>,
+    always: Vec<Pattern>,
     pub(super) depth: usize,
 }
 
@@ -68,6 +73,11 @@ impl Rules {
                 "start" => rules.start.push(pattern),
                 "last" => rules.last.push(pattern),
                 "runtime" => rules.runtime.push(value),
+                "module" => rules.module.push(value),
+                "interpreter" => rules.interpreter.push(value),
+                "source" => rules.source.push(pattern),
+                "library" => rules.library.push(pattern),
+                "always" => rules.always.push(pattern),
                 "depth" => rules.depth = value.parse().unwrap_or(1),
                 _ => {}
             }
@@ -92,6 +102,33 @@ impl Rules {
     pub(super) fn is_runtime(&self, file: &str) -> bool {
         self.runtime.iter().any(|prefix| file.starts_with(prefix))
     }
+
+    /// Whether a module with this file name is a runtime library.
+    pub(super) fn is_library_module(&self, file: &str) -> bool {
+        self.module.iter().any(|prefix| file.starts_with(prefix))
+    }
+
+    /// Whether a library of the system runs programs in a language of its own.
+    pub(super) fn is_interpreter(&self, file: &str) -> bool {
+        self.interpreter
+            .iter()
+            .any(|prefix| file.starts_with(prefix))
+    }
+
+    /// Whether a source path belongs to a runtime library.
+    pub(super) fn is_library_source(&self, path: &str) -> bool {
+        self.source.iter().any(|pattern| pattern.matches(path))
+    }
+
+    /// Whether a name is a runtime library's, unless its source path says otherwise.
+    pub(super) fn is_library_name(&self, name: &str) -> bool {
+        self.library.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Whether a name is a runtime library's, whatever its source path.
+    pub(super) fn is_always_library(&self, name: &str) -> bool {
+        self.always.iter().any(|pattern| pattern.matches(name))
+    }
 }
 
 #[cfg(test)]
@@ -105,9 +142,14 @@ mod tests {
         let lines = text
             .lines()
             .filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let known =
+        let of_fingerprints =
             rules.skip.len() + rules.start.len() + rules.last.len() + rules.runtime.len() + 1;
-        assert_eq!(lines.count(), known);
+        let of_own_code = rules.module.len()
+            + rules.interpreter.len()
+            + rules.source.len()
+            + rules.library.len()
+            + rules.always.len();
+        assert_eq!(lines.count(), of_fingerprints + of_own_code);
         assert_eq!(rules.depth, 6);
     }
 

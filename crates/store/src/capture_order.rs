@@ -1,0 +1,100 @@
+//! The order of dumps that were captured in the same second.
+//!
+//! Keys have whole seconds; manifests have nanoseconds. Only manifests of dumps that share a second with
+//! another one are read, and only so many: of a storm of thousands in one second, the order of keys remains.
+
+use std::cmp::Reverse;
+
+use jiff::Timestamp;
+
+use crate::{Catalog, DumpSummary, Query, StoreError};
+
+/// Manifests that are read to put the dumps of one second in order.
+const MAX_OF_A_SECOND: usize = 512;
+
+impl Catalog<'_> {
+    /// The dump that was captured `nth` before the latest.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    pub(crate) fn nth_newest(&self, nth: usize) -> Result<Option<DumpSummary>, StoreError> {
+        let query = Query {
+            limit: nth.checked_add(1),
+            ..Query::default()
+        };
+        // All dumps of the days that were listed: the limit may lie within a second.
+        let mut dumps = self.collect(&query)?.sorted(&query);
+        let Some(second) = dumps.get(nth).map(|dump| dump.captured_at) else {
+            return Ok(None);
+        };
+        let start = dumps.partition_point(|dump| dump.captured_at > second);
+        let end = dumps.partition_point(|dump| dump.captured_at >= second);
+        if let Some(equal) = dumps.get_mut(start..end) {
+            self.sort_second(equal);
+        }
+        Ok(dumps.into_iter().nth(nth))
+    }
+
+    /// As [`find`](Self::find), with the dumps of one second in the order of their capture, if no more than
+    /// `most` manifests must be read for it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find_in_order(
+        &self,
+        query: &Query,
+        most: usize,
+    ) -> Result<Vec<DumpSummary>, StoreError> {
+        if query.needs_manifest() {
+            let mut dumps = self.find(query)?;
+            self.sort_equal_seconds(&mut dumps, most);
+            return Ok(dumps);
+        }
+        let mut dumps = self.collect(query)?.sorted(query);
+        let limit = query.limit.unwrap_or(usize::MAX);
+        // The limit may lie within a second: all of it is put in order first.
+        let last = limit.checked_sub(1).and_then(|last| dumps.get(last));
+        if let Some(second) = last.map(|dump| dump.captured_at) {
+            let end = dumps.partition_point(|dump| dump.captured_at >= second);
+            dumps.truncate(end);
+        }
+        self.sort_equal_seconds(&mut dumps, most);
+        dumps.truncate(limit);
+        Ok(dumps)
+    }
+
+    /// Orders dumps of one second, in a list that is newest first, by their nanoseconds, if no more than
+    /// `most` manifests must be read for it; whether they are all in order now.
+    pub fn sort_equal_seconds(&self, dumps: &mut [DumpSummary], most: usize) -> bool {
+        let same = |a: &DumpSummary, b: &DumpSummary| a.captured_at == b.captured_at;
+        let shared = dumps.chunk_by(same).filter(|equal| equal.len() > 1);
+        if shared.map(<[_]>::len).sum::<usize>() > most {
+            return false;
+        }
+        for equal in dumps.chunk_by_mut(same) {
+            self.sort_second(equal);
+        }
+        true
+    }
+
+    /// A manifest that cannot be read counts as the start of its second.
+    fn sort_second(&self, equal: &mut [DumpSummary]) {
+        if !(2..=MAX_OF_A_SECOND).contains(&equal.len()) {
+            return;
+        }
+        let manifests = self.manifests(equal);
+        let times = equal.iter().zip(manifests).map(|(dump, manifest)| {
+            let exact = manifest.map(|manifest| manifest.captured_at).ok();
+            // A manifest that names another second does not belong to this key.
+            let is_same = |time: &Timestamp| time.as_second() == dump.captured_at.as_second();
+            exact.filter(is_same).unwrap_or(dump.captured_at)
+        });
+        let mut order: Vec<_> = times.zip(equal.iter().cloned()).collect();
+        order.sort_by(|(a, one), (b, other)| {
+            (Reverse(a), Reverse(&one.key)).cmp(&(Reverse(b), Reverse(&other.key)))
+        });
+        for (place, (_, dump)) in equal.iter_mut().zip(order) {
+            *place = dump;
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What to do about modules whose files were found nowhere.
+//!
+//! Printed once for a dump, after every source was asked, so that the advice names what was tried.
+
+use cdh_bundle::{Manifest, WorkloadKind};
+use cdh_elfcore::ModuleKind;
+use cdh_symbolize::ModuleStatus;
+
+use super::{Dump, FoundModule, Gathered};
+use crate::report::{ExitStatus, Failure};
+
+/// Whether the dump's image is one that podman built and that no registry has.
+pub(super) fn is_local_image(dump: &Dump) -> bool {
+    let manifest = &dump.manifest;
+    let runtime = manifest.workload.as_ref();
+    let runtime = runtime.and_then(|workload| workload.runtime.as_deref());
+    let image = manifest.image.as_ref();
+    runtime == Some("podman")
+        && image.is_some_and(|image| image.reference.starts_with("localhost/"))
+}
+
+/// A warning that names the modules without a file, with advice; `reference` is the image that was used.
+pub(super) fn remark(
+    dump: &Dump,
+    reference: Option<&str>,
+    gathered: &Gathered,
+) -> Option<anyhow::Error> {
+    let missing: Vec<&FoundModule> = gathered
+        .modules
+        .iter()
+        .filter(|found| matches!(found.status, ModuleStatus::Missing))
+        .filter(|found| found.is_missing() && found.module.path.starts_with(b"/"))
+        .collect();
+    let is_program = |found: &&&FoundModule| found.module.kind == ModuleKind::Executable;
+    let first = missing.iter().find(is_program).or(missing.first())?;
+    let first = first.module.display_path();
+    let what = match missing.len() {
+        1 => format!("the file of `{first}` was not found: its frames have no names"),
+        count => format!(
+            "the files of {count} modules were not found, among them `{first}`: their frames have no names"
+        ),
+    };
+    // The image was opened, and does not have them.
+    let absent_in_image = gathered.remarks.is_empty() && gathered.image.is_some();
+    let mut failure = Failure::new(ExitStatus::Nothing, what);
+    for hint in hints(&dump.manifest, reference, absent_in_image) {
+        failure = failure.hint(hint);
+    }
+    Some(failure.into())
+}
+
+fn hints(manifest: &Manifest, reference: Option<&str>, absent_in_image: bool) -> Vec<String> {
+    let workload = manifest.workload.as_ref();
+    let kind = workload.and_then(|workload| workload.kind);
+    let runtime = workload.and_then(|workload| workload.runtime.as_deref());
+    let mut hints = Vec::new();
+    match (reference, kind) {
+        (None, Some(WorkloadKind::Host)) => hints.push(
+            "run cdh where the process ran, or pass a copy of that machine's files as `--sysroot <DIR>`"
+                .to_owned(),
+        ),
+        (None, _) => hints.push("name the image that it ran from with `--image <REF>`".to_owned()),
+        (Some(_), _) if absent_in_image => hints.push(
+            "the image does not hold them: name the one that ran with `--image <REF>`".to_owned(),
+        ),
+        // What kept the image from being used has advice of its own.
+        (Some(_), _) => {}
+    }
+    let image = image_name(manifest);
+    match (kind, runtime) {
+        (Some(WorkloadKind::Pod | WorkloadKind::Host), _) => {}
+        (_, Some("docker")) => hints.push(format!(
+            "where docker has the image, unpack it: `mkdir files && docker export $(docker create {image}) | \
+             tar -x -C files`, then pass `--sysroot files`"
+        )),
+        _ => hints.push(format!(
+            "where podman has the image, mount it: `--sysroot \"$(podman image mount {image})\"`"
+        )),
+    }
+    // An agent captured it, which could have stored them.
+    if workload.is_some_and(|workload| workload.source.is_some()) {
+        hints.push(
+            "for the next crash, let the agent store these files beside the dumps: `keep_modules = true` \
+             under `[shipping]`, or `--keep-modules`"
+                .to_owned(),
+        );
+    }
+    hints
+}
+
+/// The image's name as a shell takes it unquoted; a name that holds anything else is not shown.
+fn image_name(manifest: &Manifest) -> &str {
+    let image = manifest.image.as_ref();
+    let workload = manifest.workload.as_ref();
+    let named = image
+        .and_then(|image| image.name.as_deref().or(Some(&image.reference)))
+        .or_else(|| workload?.extra.get("image_name")?.as_str());
+    let plain = |name: &&str| {
+        let harmless = |c: char| c.is_ascii_alphanumeric() || "._:/@-".contains(c);
+        !name.is_empty() && !name.starts_with('-') && name.chars().all(harmless)
+    };
+    named.filter(plain).unwrap_or("<IMAGE>")
+}
+
+#[cfg(test)]
+mod tests {
+    use cdh_bundle::{ImageRef, Workload};
+    use serde_json::json;
+
+    use super::*;
+
+    fn manifest(kind: WorkloadKind, runtime: &str, image: Option<&str>) -> Manifest {
+        let json = json!({
+            "schema": 1, "id": "6a4f4e4d-9c55-4f0b-8f38-8a8f7c5d4e3b", "stem": "s",
+            "captured_at": "2026-01-01T00:00:00Z", "process": {"pid": 7},
+            "signal": {"number": 11}, "verdict": {"state": "complete"},
+        });
+        let mut manifest = Manifest::from_json(json.to_string().as_bytes()).unwrap();
+        manifest.workload = Some(Workload {
+            kind: Some(kind),
+            runtime: Some(runtime.to_owned()),
+            source: Some("engine".to_owned()),
+            ..Workload::default()
+        });
+        manifest.image = image.map(|name| ImageRef {
+            name: Some(name.to_owned()),
+            ..ImageRef::by_digest("localhost/web@sha256:00")
+        });
+        manifest
+    }
+
+    #[test]
+    fn hints_name_image_mount_and_keep_modules_where_they_help() {
+        let podman = manifest(WorkloadKind::Container, "podman", Some("localhost/web:1"));
+        let found = hints(&podman, None, false).join("\n");
+        for part in [
+            "`--image <REF>`",
+            "`--sysroot \"$(podman image mount localhost/web:1)\"`",
+            "`keep_modules = true`",
+        ] {
+            assert!(found.contains(part), "{part} in {found}");
+        }
+        let docker = manifest(WorkloadKind::Container, "docker", None);
+        let found = hints(&docker, None, false).join("\n");
+        assert!(found.contains("$(docker create <IMAGE>)"), "{found}");
+        let pod = manifest(WorkloadKind::Pod, "containerd", Some("api:1"));
+        let found = hints(&pod, Some("api@sha256:00"), true).join("\n");
+        assert!(
+            found.contains("does not hold them") && found.contains("keep_modules"),
+            "{found}"
+        );
+        assert!(!found.contains("podman"), "{found}");
+        let host = manifest(WorkloadKind::Host, "", None);
+        let found = hints(&host, None, false).join("\n");
+        assert!(
+            !found.contains("--image") && found.contains("--sysroot <DIR>"),
+            "{found}"
+        );
+    }
+
+    #[test]
+    fn hostile_image_name_is_not_put_into_a_shell_line() {
+        let hostile = manifest(WorkloadKind::Container, "podman", Some("a$(reboot)"));
+        assert_eq!(image_name(&hostile), "<IMAGE>");
+        let hostile = manifest(WorkloadKind::Container, "podman", Some("--help"));
+        assert_eq!(image_name(&hostile), "<IMAGE>");
+    }
+
+    #[test]
+    fn imported_core_is_not_told_of_an_agent() {
+        let mut manifest = manifest(WorkloadKind::Container, "podman", None);
+        manifest.workload = None;
+        let found = hints(&manifest, None, false).join("\n");
+        assert!(
+            found.contains("--image") && !found.contains("keep_modules"),
+            "{found}"
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! Groups as a table, as one page about a single crash, and as JSON.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::groups::{FirstFrom, Group, GroupImage, GroupWorkload};
+use super::list::age;
+use super::table::{Fit, aligned, aligned_within};
+use super::{Style, Tone, short_image, terminal_line};
+
+/// Images and workloads that a line names.
+const NAMED: usize = 2;
+/// The mark of a new crash.
+const NEW: &str = "NEW";
+
+const HEADER: [&str; 10] = [
+    "COUNT",
+    "LAST",
+    "FIRST",
+    "EXE",
+    "SIGNAL",
+    "FINGERPRINT",
+    "LATEST",
+    "TOP FRAME",
+    "WORKLOADS",
+    "IMAGES",
+];
+/// Columns that are cut where a terminal has no room.
+const WIDE: [usize; 3] = [7, 8, 9];
+
+/// How groups are shown to people.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupsView {
+    /// The time.
+    pub now: Timestamp,
+    /// With colours or without.
+    pub style: Style,
+    /// Columns of the terminal; `None` if the output is not for one.
+    pub width: Option<usize>,
+}
+
+/// One line for each group.
+#[must_use]
+pub fn groups_text(groups: &[Group], view: &GroupsView) -> String {
+    let row = |group: &Group| {
+        vec![
+            group.count.to_string(),
+            age(group.last, view.now),
+            first(group, view.now),
+            group.exe.clone(),
+            group.signal.clone(),
+            group.fingerprint.clone().unwrap_or_else(absent),
+            group.newest.id.short(),
+            group.top.clone().unwrap_or_else(absent),
+            some(group.workloads.iter().cloned()),
+            some(group.images.iter().map(|image| release(image, view.now))),
+        ]
+    };
+    let rows: Vec<_> = groups.iter().map(row).collect();
+    let fit = view.width.map(|width| Fit {
+        width,
+        columns: &WIDE,
+    });
+    let lines = aligned_within(&HEADER, &rows, fit);
+    let mut text = String::new();
+    for (number, line) in lines.into_iter().enumerate() {
+        let group = number.checked_sub(1).and_then(|index| groups.get(index));
+        let painted = match group {
+            None => view.style.paint(Tone::Strong, line),
+            // The numbers before the mark hold no letters like these.
+            Some(group) if group.is_new => line.replacen(NEW, &view.style.paint(Tone::Bad, NEW), 1),
+            Some(_) => line,
+        };
+        text.push_str(&painted);
+        text.push('\n');
+    }
+    text
+}
+
+/// One crash: since when, and each of its images and workloads.
+#[must_use]
+pub fn group_text(group: &Group, view: &GroupsView) -> String {
+    let now = view.now;
+    let time = |time: Timestamp| format!("{time} ({} ago)", age(time, now));
+    let fingerprint = group.fingerprint.as_deref().unwrap_or("-");
+    let title = terminal_line(&format!("{} {} {fingerprint}", group.exe, group.signal));
+    let mut text = view.style.paint(Tone::Strong, title);
+    if group.is_new {
+        text.push_str(&format!("  {}", view.style.paint(Tone::Bad, NEW)));
+    }
+    let incomplete = match group.incomplete {
+        0 => String::new(),
+        count => format!(", {count} incomplete"),
+    };
+    let earlier = match group.first_from {
+        FirstFrom::Store => "",
+        FirstFrom::LookBack | FirstFrom::Selection => " or earlier",
+    };
+    let newest = group.newest.id.short();
+    let lines = [
+        (
+            "dumps",
+            format!("{}{incomplete}; latest {newest}", group.count),
+        ),
+        ("first seen", format!("{}{earlier}", time(group.first))),
+        ("last seen", time(group.last)),
+        ("top frame", group.top.clone().unwrap_or_else(absent)),
+    ];
+    for (name, value) in lines {
+        text.push_str(&format!("\n  {name:<11} {}", terminal_line(&value)));
+    }
+    text.push('\n');
+    let mut table = |header: &[&str], rows: &[Vec<String>]| {
+        text.push('\n');
+        for (number, line) in aligned(header, rows).into_iter().enumerate() {
+            let painted = match number {
+                0 => view.style.paint(Tone::Strong, line),
+                _ => line,
+            };
+            text.push_str(&format!("{painted}\n"));
+        }
+    };
+    let images: Vec<_> = group
+        .images
+        .iter()
+        .map(|image| {
+            vec![
+                short_image(&image.reference, image.release.as_deref()),
+                age(image.first, now),
+                age(image.last, now),
+                image.count.to_string(),
+                image.reference.clone(),
+            ]
+        })
+        .collect();
+    if !images.is_empty() {
+        table(&["IMAGE", "FIRST", "LAST", "COUNT", "REFERENCE"], &images);
+    }
+    let workloads: Vec<_> = group
+        .affected
+        .iter()
+        .map(|workload| {
+            vec![
+                workload.name.clone(),
+                age(workload.first, now),
+                age(workload.last, now),
+                workload.count.to_string(),
+            ]
+        })
+        .collect();
+    if !workloads.is_empty() {
+        table(&["WORKLOAD", "FIRST", "LAST", "COUNT"], &workloads);
+    }
+    text
+}
+
+fn absent() -> String {
+    "-".to_owned()
+}
+
+/// `3h NEW`, `>90d` if it may be older, `-` if only the filter says since when.
+fn first(group: &Group, now: Timestamp) -> String {
+    let age = age(group.first, now);
+    match (group.first_from, group.is_new) {
+        (FirstFrom::Selection, _) => absent(),
+        (_, true) => format!("{age} {NEW}"),
+        (FirstFrom::LookBack, false) => format!(">{age}"),
+        (FirstFrom::Store, false) => age,
+    }
+}
+
+/// `checkout:1.4.2 (since 3h, 12×)`.
+fn release(image: &GroupImage, now: Timestamp) -> String {
+    let name = short_image(&image.reference, image.release.as_deref());
+    let (since, count) = (age(image.first, now), image.count);
+    format!("{name} (since {since}, {count}×)")
+}
+
+fn some(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<String> = names.collect();
+    let mut shown: Vec<String> = names.iter().take(NAMED).cloned().collect();
+    if let Some(more) = names.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        shown.push(format!("+{more}"));
+    }
+    match shown.is_empty() {
+        true => absent(),
+        false => shown.join(" "),
+    }
+}
+
+/// One JSON array.
+///
+/// # Errors
+/// Never in practice: the parts are plain text and numbers.
+pub fn groups_json(groups: &[Group]) -> Result<String> {
+    #[derive(Serialize)]
+    struct Json<'g> {
+        fingerprint: Option<&'g str>,
+        exe: &'g str,
+        signal: &'g str,
+        count: usize,
+        incomplete: usize,
+        first: Timestamp,
+        /// What `first` is based on: `store`, `look_back` or `selection`.
+        first_from: FirstFrom,
+        new: bool,
+        last: Timestamp,
+        /// Id of the newest.
+        latest: String,
+        top_frame: Option<&'g str>,
+        workloads: &'g BTreeSet<String>,
+        affected: &'g [GroupWorkload],
+        images: &'g [GroupImage],
+    }
+    let groups = groups.iter().map(|group| Json {
+        fingerprint: group.fingerprint.as_deref(),
+        exe: &group.exe,
+        signal: &group.signal,
+        count: group.count,
+        incomplete: group.incomplete,
+        first: group.first,
+        first_from: group.first_from,
+        new: group.is_new,
+        last: group.last,
+        latest: group.newest.id.to_string(),
+        top_frame: group.top.as_deref(),
+        workloads: &group.workloads,
+        affected: &group.affected,
+        images: &group.images,
+    });
+    Ok(serde_json::to_string_pretty(&groups.collect::<Vec<_>>())? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::DumpFacts;
+    use crate::tui::tests::dump;
+
+    fn groups() -> (Vec<Group>, GroupsView) {
+        let dumps: Vec<_> = (0..6).map(dump).collect();
+        let mut groups = Group::of(dumps.iter(), |_| DumpFacts::default());
+        let view = GroupsView {
+            now: dumps[0].captured_at + jiff::SignedDuration::from_hours(1),
+            style: Style::Plain,
+            width: None,
+        };
+        for group in &mut groups {
+            group.first_from = FirstFrom::Store;
+            group.top = Some("charge_card checkout.c:88".to_owned());
+            group.images = vec![GroupImage {
+                reference: format!("registry.example/shop/checkout@sha256:{}", "1f".repeat(32)),
+                release: Some("1.4.2".to_owned()),
+                first: group.first,
+                last: group.last,
+                count: group.count,
+            }];
+        }
+        (groups, view)
+    }
+
+    #[test]
+    fn groups_text_marks_new_crashes_and_names_releases() {
+        let (mut groups, view) = groups();
+        groups[0].is_new = true;
+        groups[1].first_from = FirstFrom::LookBack;
+        (groups[2].first_from, groups[2].fingerprint) = (FirstFrom::Selection, None);
+        let text = groups_text(&groups, &view);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[1].contains(" NEW ") && !lines[2].contains("NEW"),
+            "{text}"
+        );
+        assert!(lines[2].contains(" >"), "{text}");
+        let cells: Vec<&str> = lines[3].split_whitespace().collect();
+        assert_eq!((cells[2], cells[5]), ("-", "-"), "{text}");
+        assert!(lines[1].contains("charge_card checkout.c:88"), "{text}");
+        assert!(lines[1].contains("checkout:1.4.2 (since "), "{text}");
+    }
+
+    #[test]
+    fn groups_text_fits_the_terminal() {
+        let (groups, mut view) = groups();
+        for width in [80, 100, 120] {
+            view.width = Some(width);
+            let text = groups_text(&groups, &view);
+            let widest = text.lines().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(width), "{text}");
+            assert!(text.contains("FINGERPRINT  LATEST"), "{text}");
+        }
+        view.width = None;
+        assert!(!groups_text(&groups, &view).contains('…'));
+    }
+
+    #[test]
+    fn group_text_lists_images_and_workloads_with_their_times() {
+        let (groups, view) = groups();
+        let text = group_text(&groups[0], &view);
+        for part in [
+            "first seen",
+            "IMAGE ",
+            "REFERENCE",
+            "checkout:1.4.2",
+            "WORKLOAD ",
+            "COUNT",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let json: serde_json::Value = serde_json::from_str(&groups_json(&groups).unwrap()).unwrap();
+        assert_eq!(json[0]["images"][0]["release"], "1.4.2");
+        assert_eq!(json[0]["affected"][0]["count"], 1);
+        assert_eq!(json[0]["first_from"], "store");
+    }
+}

@@ -1,0 +1,117 @@
+//! When each crash first appeared, from the whole store and not from what the filter shows.
+//!
+//! Two sources are put together: the keys that were listed, and the store's own records, which outlive
+//! deleted dumps. A crash counts as new only when the answer cannot change any more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cdh_store::{DumpSummary, FirstSeenIndex};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::render::{FirstFrom, Group};
+
+/// A crash counts as new this long after it first appeared.
+pub const NEW: SignedDuration = SignedDuration::from_hours(24);
+
+/// When crashes first appeared, by fingerprint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirstSeen {
+    times: Arc<HashMap<String, Timestamp>>,
+    index: Arc<FirstSeenIndex>,
+    /// Whether the store was listed to its end.
+    pub is_listed: bool,
+}
+
+impl FirstSeen {
+    /// Notes a dump that was listed.
+    pub fn note(&mut self, dump: &DumpSummary) {
+        if let Some(fingerprint) = &dump.fingerprint {
+            self.add(fingerprint, dump.captured_at);
+        }
+    }
+
+    /// Notes that a crash had appeared by then.
+    pub fn add(&mut self, fingerprint: &str, time: Timestamp) {
+        match self.times.get(fingerprint) {
+            Some(known) if *known <= time => {}
+            _ => {
+                Arc::make_mut(&mut self.times).insert(fingerprint.to_owned(), time);
+            }
+        }
+    }
+
+    /// Takes the store's own records, which may know of older dumps that were deleted.
+    pub fn set_index(&mut self, index: FirstSeenIndex) {
+        self.index = Arc::new(index);
+    }
+
+    /// When this crash first appeared.
+    #[must_use]
+    pub fn of(&self, fingerprint: Option<&str>) -> Option<Timestamp> {
+        let listed = self.times.get(fingerprint?).copied();
+        let recorded = self.index.first(fingerprint?);
+        listed.into_iter().chain(recorded).min()
+    }
+
+    /// Whether this crash is new.
+    #[must_use]
+    pub fn is_new(&self, fingerprint: Option<&str>, now: Timestamp) -> bool {
+        let first = self.of(fingerprint).filter(|_| self.is_known());
+        // Keys have whole seconds.
+        let since = (now - NEW).as_second();
+        first.is_some_and(|first| first <= now && first.as_second() >= since)
+    }
+
+    /// Whether nothing older can come.
+    fn is_known(&self) -> bool {
+        self.is_listed || self.index.is_whole()
+    }
+
+    /// Writes what is known into groups that were made from some of the dumps.
+    pub fn apply(&self, groups: &mut [Group], now: Timestamp) {
+        for group in groups {
+            let fingerprint = group.fingerprint.as_deref();
+            if let Some(first) = self.of(fingerprint) {
+                group.first = group.first.min(first);
+                group.first_from = match self.is_known() {
+                    true => FirstFrom::Store,
+                    false => FirstFrom::LookBack,
+                };
+            }
+            group.is_new = self.is_new(fingerprint, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::DumpFacts;
+    use crate::tui::tests::{dump, now};
+
+    #[test]
+    fn first_seen_ignores_the_filter_and_is_sure_before_it_says_new() {
+        let dumps: Vec<DumpSummary> = (0..400).map(dump).collect();
+        let mut seen = FirstSeen::default();
+        dumps.iter().for_each(|dump| seen.note(dump));
+        let mut groups = Group::of(dumps.iter().take(12), |_| DumpFacts::default());
+        seen.apply(&mut groups, now());
+        assert!(groups.iter().all(|group| !group.is_new));
+        // The 12 fingerprints come again and again: the oldest of each is among the last 12.
+        let oldest = dumps[388].captured_at;
+        assert!(groups.iter().all(|group| group.first <= oldest));
+
+        let mut seen = FirstSeen::default();
+        dumps.iter().take(12).for_each(|dump| seen.note(dump));
+        seen.apply(&mut groups, now());
+        assert!(!groups[0].is_new, "older dumps may still be listed");
+        seen.is_listed = true;
+        groups[0].fingerprint = None;
+        seen.apply(&mut groups, now());
+        assert!(groups[1].is_new && !groups[0].is_new);
+        seen.add(groups[1].fingerprint.as_deref().unwrap(), oldest);
+        seen.apply(&mut groups, now());
+        assert!(!groups[1].is_new, "the store knows of an older dump");
+    }
+}

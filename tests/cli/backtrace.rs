@@ -1,0 +1,316 @@
+//! What `cdh bt` prints of deep stacks, of panics, and of source that may be wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use super::Desk;
+
+const RECURSION: &str = r#"
+#include <stdlib.h>
+int even(int n);
+__attribute__((noinline)) int odd(int n) { if (n == 0) abort(); volatile int x = even(n - 1); return x + 1; }
+__attribute__((noinline)) int even(int n) { if (n == 0) abort(); volatile int x = odd(n - 1); return x + 1; }
+int main(int count, char **words) { return count + even(atoi(words[1])); }
+"#;
+
+const PANIC: &str = r#"
+fn pick(list: &[u64], index: usize) -> u64 {
+    list[index]
+}
+fn main() {
+    let list: Vec<u64> = (0..3).collect();
+    println!("{}", pick(&list, 9));
+}
+"#;
+
+const EXCEPTION: &str = r#"
+#include <stdexcept>
+#include <thread>
+#include <vector>
+__attribute__((noinline)) int pick(std::vector<int> &list) { return list.at(9); }
+int main() {
+    std::vector<int> list(2);
+    std::thread worker([&] { pick(list); });
+    worker.join();
+}
+"#;
+
+/// Builds `source` and takes a core of the program with gdb.
+fn crash(desk: &Desk, file: &str, source: &str, compiler: &[&str], word: &str) -> PathBuf {
+    let path = desk.path(file);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, source).unwrap();
+    let (program, core) = (desk.path("program"), desk.path("core"));
+    let mut command = Command::new(compiler[0]);
+    command
+        .args(&compiler[1..])
+        .arg("-o")
+        .arg(&program)
+        .arg(&path);
+    command.current_dir(desk.dir.path());
+    assert!(command.status().expect("install gcc and rustc").success());
+    let _ = fs::remove_file(&core);
+    let made = Command::new("gdb")
+        .args(["-q", "-nx", "-batch", "-ex"])
+        .arg(format!("run {word}"))
+        .arg("-ex")
+        .arg(format!("generate-core-file {}", core.display()))
+        .arg(&program)
+        .env("DEBUGINFOD_URLS", "")
+        .output()
+        .expect("install gdb");
+    assert!(core.is_file(), "{}", String::from_utf8_lossy(&made.stderr));
+    core
+}
+
+/// DWARF 5 with checksums, as clang writes it: gcc leaves them out, but the assembler takes them.
+const WITH_CHECKSUMS: &str = r#"
+set -e
+gcc -g -gdwarf-5 -O0 -S -o app.s "$3"
+md5=$(md5sum "$3" | cut -d' ' -f1)
+sed -Ei "s/^(\s*\.file [0-9]+ .*)$/\1 md5 0x$md5/" app.s
+gcc -Wl,--build-id -o "$2" app.s
+"#;
+
+const C: [&str; 4] = ["gcc", "-g", "-O0", "-Wl,--build-id"];
+
+fn bt(desk: &Desk, words: &[&str]) -> String {
+    let answer = desk.run(&[&["bt", "./core", "--no-cache"], words].concat());
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    answer.out
+}
+
+/// The lines of the first thread without addresses, directories, columns and what depends on libc.
+fn stack(text: &str, desk: &Desk) -> String {
+    let place = desk.dir.path().canonicalize().unwrap();
+    let mut shown = String::new();
+    let lines = text.lines().skip_while(|line| !line.starts_with("  #"));
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let mut words: Vec<&str> = line.split(' ').collect();
+        words.retain(|word| !word.starts_with("0x"));
+        let line = words.join(" ").replace("[DESK]/", "");
+        let line = line.replace(&format!("{}/", place.display()), "");
+        shown.push_str(line.trim_end());
+        shown.push('\n');
+    }
+    shown
+}
+
+/// As on a terminal of its own.
+fn on_a_terminal(desk: &Desk, words: &str) -> String {
+    let line = format!(
+        "{} bt ./core --no-cache --color never {words}",
+        env!("CARGO_BIN_EXE_cdh")
+    );
+    let out = Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .current_dir(desk.dir.path())
+        .env("CDH_STORE", desk.path("store"))
+        .env("HOME", desk.dir.path())
+        .output()
+        .expect("install bsdutils");
+    let text = String::from_utf8(out.stdout).unwrap().replace('\r', "");
+    let place = desk.dir.path().display().to_string();
+    text.replace(&place, "[DESK]")
+}
+
+fn frames(text: &str) -> usize {
+    text.lines().filter(|line| line.starts_with("  #")).count()
+}
+
+#[test]
+fn bt_folds_a_mutual_recursion_with_both_ends_visible() {
+    let desk = Desk::new();
+    crash(&desk, "app.c", RECURSION, &C, "20001");
+    let folded = bt(&desk, &["--fold"]);
+    let shown = stack(&folded, &desk);
+    let is_own = |line: &&str| line.contains("app.c:") || line.starts_with("    …");
+    let own: Vec<&str> = shown.lines().filter(is_own).collect();
+    insta::assert_snapshot!(own.join("\n"));
+    assert!(
+        shown.contains(" how it ended: ") && shown.contains(" runtime start: "),
+        "{shown}"
+    );
+    // A script reads what it always read.
+    let plain = bt(&desk, &[]);
+    assert_eq!(plain, bt(&desk, &["--no-fold"]));
+    assert_eq!(plain, bt(&desk, &["--fold", "--no-fold"]));
+    assert!(
+        frames(&plain) > 250 && plain.contains("raise `--limit`"),
+        "{plain}"
+    );
+    let numbers = plain.lines().filter(|line| line.starts_with("  #1"));
+    assert!(
+        numbers.clone().any(|line| line.starts_with("  #100 0x")),
+        "{plain}"
+    );
+    assert!(
+        numbers.clone().any(|line| line.starts_with("  #10  0x")),
+        "{plain}"
+    );
+    let deep = bt(&desk, &["--limit", "100000"]);
+    assert!(
+        deep.contains("\n  #1000  0x") && deep.contains("\n  #20000 0x"),
+        "no numbers"
+    );
+    assert_eq!(
+        stack(&on_a_terminal(&desk, ""), &desk),
+        stack(&folded, &desk)
+    );
+    assert!(frames(&on_a_terminal(&desk, "--no-fold")) > 250);
+    let json = desk.json(&["bt", "./core", "-o", "json", "--fold", "--limit", "30000"]);
+    let all = json["backtrace"]["threads"][0]["frames"]
+        .as_array()
+        .unwrap();
+    assert!(all.len() > 20_000);
+}
+
+#[test]
+fn bt_prints_the_time_it_took_when_asked() {
+    let desk = Desk::new();
+    crash(&desk, "app.c", RECURSION, &C, "2");
+    assert!(!bt(&desk, &[]).contains(" ms"));
+    assert!(bt(&desk, &["-v"]).contains("1 of 1 threads in "));
+}
+
+#[test]
+fn bt_folds_a_panic_down_to_the_frames_that_rust_prints() {
+    let desk = Desk::new();
+    let rustc = [
+        "rustc",
+        "-g",
+        "-C",
+        "panic=abort",
+        "-C",
+        "link-arg=-Wl,--build-id",
+    ];
+    crash(&desk, "app.rs", PANIC, &rustc, "");
+    let folded = stack(&bt(&desk, &["--fold"]), &desk);
+    let own: Vec<&str> = folded
+        .lines()
+        .filter(|line| line.contains(" at "))
+        .collect();
+    assert!(own[0].contains("app::pick at app.rs:3"), "{folded}");
+    assert!(own[1].contains("app::main at app.rs:7"), "{folded}");
+    assert_eq!(folded.lines().count(), 4, "{folded}");
+    assert!(folded.starts_with("  #0-#"), "{folded}");
+    assert!(
+        folded.contains("how it ended: ") && folded.contains("panic_bounds_check)"),
+        "{folded}"
+    );
+    assert!(
+        folded.lines().last().unwrap().contains(" runtime start: "),
+        "{folded}"
+    );
+    // The program's own words.
+    let out = Command::new(desk.path("program"))
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&out.stderr).into_owned();
+    let printed = words.lines().filter(|line| line.contains(": app::"));
+    assert_eq!(printed.count(), own.len(), "{words}");
+}
+
+#[test]
+fn bt_folds_the_start_of_a_thread_and_the_end_by_an_exception() {
+    let desk = Desk::new();
+    let compiler = ["g++", "-g", "-O1", "-pthread", "-Wl,--build-id"];
+    crash(&desk, "app.cc", EXCEPTION, &compiler, "");
+    let folded = stack(&bt(&desk, &["--fold"]), &desk);
+    let lines: Vec<&str> = folded.lines().collect();
+    assert!(lines[0].contains(" how it ended: "), "{folded}");
+    assert!(
+        lines.last().unwrap().contains(" runtime start: "),
+        "{folded}"
+    );
+    assert!(
+        lines.last().unwrap().contains("std::__invoke_impl"),
+        "{folded}"
+    );
+    let own = lines.iter().filter(|line| line.contains("app.cc:"));
+    assert_eq!(own.count(), 2, "{folded}");
+}
+
+fn age(path: &Path, by: Duration, back: bool) {
+    let file = fs::File::options().write(true).open(path).unwrap();
+    let now = SystemTime::now();
+    file.set_modified(if back { now - by } else { now + by })
+        .unwrap();
+}
+
+#[test]
+fn bt_warns_of_source_that_may_be_wrong() {
+    let hour = Duration::from_secs(3600);
+    let desk = Desk::new();
+    crash(&desk, "src/app.c", RECURSION, &C, "0");
+    let source = desk.path("src/app.c");
+    age(&source, hour, true);
+    let right = bt(&desk, &["--source"]);
+    assert!(
+        right.contains(">     4 ") || right.contains(">     5 "),
+        "{right}"
+    );
+    assert!(!right.contains("warning"), "{right}");
+    age(&source, hour, false);
+    let newer = bt(&desk, &["--source"]);
+    let warnings = newer.matches("warning: src/app.c is newer than the program");
+    assert_eq!(warnings.count(), 1, "{newer}");
+    crash(
+        &desk,
+        "src/app.c",
+        RECURSION,
+        &["sh", "-c", WITH_CHECKSUMS, "sh"],
+        "0",
+    );
+    age(&source, hour, false);
+    for _ in 0..2 {
+        // The second time from the cache.
+        let out = desk.run(&["bt", "./core", "--source"]).out;
+        assert!(
+            out.contains("volatile int x") && !out.contains("warning"),
+            "{out}"
+        );
+    }
+    fs::write(&source, RECURSION.replace("x + 1", "x + 2")).unwrap();
+    age(&source, hour, true);
+    let differs = bt(&desk, &["--source"]);
+    let warning = "warning: src/app.c differs from the source this program was built from (MD5)";
+    assert!(differs.contains(warning), "{differs}");
+}
+
+#[test]
+fn bt_reads_source_below_the_checkout_and_named_directories_only() {
+    let desk = Desk::new();
+    crash(&desk, "src/app.c", RECURSION, &C, "0");
+    let elsewhere = desk.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let core = desk.path("core");
+    let core = core.to_str().unwrap();
+    let run = |words: &[&str]| {
+        let mut command = desk.command(&["bt", core, "--no-cache"]);
+        command.args(words).current_dir(&elsewhere);
+        desk.answer(command.output().unwrap())
+    };
+    let answer = run(&["--source"]);
+    assert!(!answer.out.contains("volatile int x"), "{}", answer.out);
+    assert!(
+        answer
+            .err
+            .contains("is not shown: no file of that name is below"),
+        "{}",
+        answer.err
+    );
+    assert!(answer.err.contains("--source-dir"), "{}", answer.err);
+    for option in ["--source-dir", "--source-root"] {
+        let answer = run(&[option, ".."]);
+        assert!(answer.out.contains("volatile int x"), "{}", answer.out);
+        assert_eq!(answer.err, "");
+    }
+    // The checkout is searched from its top.
+    fs::create_dir(desk.path(".git")).unwrap();
+    let answer = run(&["--source"]);
+    assert!(answer.out.contains("volatile int x"), "{}", answer.err);
+}

@@ -1,0 +1,319 @@
+//! What an engineer on call asks first: what began today, since which version, who is affected.
+
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+
+/// Another bug than that of `crash()`.
+const OTHER: &str = r"
+__attribute__((noinline)) static void charge_card(int *p) { *p = 7; }
+int main(void) { charge_card((int *)0x20); return 0; }
+";
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 24 * HOUR;
+
+fn other() -> &'static Crash {
+    static OTHER_CRASH: OnceLock<Crash> = OnceLock::new();
+    OTHER_CRASH.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let crash = Crash { dir };
+        let (source, program) = (crash.dir.path().join("pay.c"), crash.dir.path().join("pay"));
+        fs::write(&source, OTHER).unwrap();
+        let mut cc = Command::new("cc");
+        cc.args(["-g", "-O1", "-Wl,--build-id", "-o"])
+            .arg(&program)
+            .arg(&source);
+        assert!(cc.status().expect("install gcc").success());
+        let made = Command::new("gdb")
+            .args(["-q", "-batch", "-ex", "run", "-ex"])
+            .arg(format!("generate-core-file {}", crash.core().display()))
+            .arg(&program)
+            .output();
+        assert!(made.expect("install gdb").status.success());
+        crash
+    })
+}
+
+impl Desk {
+    /// Imports a core as one of so many seconds ago, from this pod and image.
+    fn import_old(&self, core: &Path, seconds: u64, more: &[&str]) -> String {
+        let copy = self.path("old.core");
+        fs::copy(core, &copy).unwrap();
+        let file = fs::File::options().write(true).open(&copy).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(seconds);
+        file.set_modified(then).unwrap();
+        drop(file);
+        let mut words = vec!["import", "old.core"];
+        words.extend(more);
+        let answer = self.run(&words);
+        assert_eq!(answer.code, 0, "{}", answer.err);
+        answer.out.trim().to_owned()
+    }
+
+    /// An old bug that goes on, and one that began three hours ago.
+    fn with_history() -> Self {
+        let desk = Self::new();
+        let (old, new) = (crash().core(), other().core());
+        let at = |pod: &'static str| ["--namespace", "shop", "--pod", pod];
+        desk.import_old(&old, 30 * DAY, &at("api-7d4b9c6f5d-x2x9k"));
+        desk.import_old(&old, 2 * HOUR, &at("api-7d4b9c6f5d-b8cfz"));
+        desk.import_old(&new, 3 * HOUR, &at("checkout-0"));
+        desk.import_old(&new, HOUR, &at("checkout-0"));
+        desk
+    }
+}
+
+fn group<'j>(json: &'j Value, exe: &str) -> &'j Value {
+    let groups = json.as_array().unwrap().iter();
+    groups
+        .filter(|group| group["exe"] == exe)
+        .next_back()
+        .unwrap()
+}
+
+/// Hours since the time in a group's field.
+fn hours(group: &Value, field: &str) -> i64 {
+    let time: jiff::Timestamp = group[field].as_str().unwrap().parse().unwrap();
+    jiff::Timestamp::now().duration_since(time).as_hours()
+}
+
+#[test]
+fn groups_first_seen_ignores_the_time_filter() {
+    let desk = Desk::with_history();
+    for words in [
+        &["groups", "-o", "json"][..],
+        &["groups", "--since", "1d", "-o", "json"],
+        &["groups", "since:1d", "namespace:shop", "-o", "json"],
+        &["ls", "--group", "--since", "1d", "-o", "json"],
+    ] {
+        let groups = desk.json(words);
+        let (old, new) = (group(&groups, "app"), group(&groups, "pay"));
+        assert_eq!(
+            (hours(old, "first"), &old["new"]),
+            (30 * 24, &false.into()),
+            "{words:?}"
+        );
+        assert_eq!(
+            (hours(new, "first"), &new["new"]),
+            (3, &true.into()),
+            "{words:?}"
+        );
+        assert_eq!(old["first_from"], "store");
+    }
+    let text = desk.run(&["groups", "--since", "1d"]).out;
+    let marked: Vec<&str> = text.lines().filter(|line| line.contains(" NEW ")).collect();
+    assert!(marked.len() == 1 && marked[0].contains("pay"), "{text}");
+    let new = desk.run(&["groups", "--new-since", "1d"]);
+    assert!(
+        new.out.lines().count() == 2 && new.out.contains("pay"),
+        "{}",
+        new.out
+    );
+    let new = desk.run(&["ls", "new-since:1d", "-o", "csv"]);
+    assert_eq!(new.out.lines().count(), 3, "{}", new.out);
+    let none = desk.run(&["groups", "new-since:2h"]);
+    assert_eq!((none.code, none.out.as_str()), (1, ""));
+    assert_eq!(none.err, "no new crashes in directory [DESK]/store\n");
+}
+
+#[test]
+fn deleted_dumps_do_not_make_a_crash_look_new() {
+    let desk = Desk::with_history();
+    let oldest = desk.run(&["ls", "until:20d", "-o", "id"]).out;
+    assert_eq!(desk.run(&["rm", "-y", oldest.trim()]).code, 0);
+    let groups = desk.json(&["groups", "-o", "json"]);
+    assert_eq!(hours(group(&groups, "app"), "first"), 30 * 24);
+    // A store of an older release has no index: deleting old dumps makes one before.
+    let desk = Desk::with_history();
+    fs::remove_dir_all(desk.path("store/first-seen")).unwrap();
+    let dry = desk.run(&["gc", "--older-than", "20d", "--dry-run"]);
+    assert_eq!(
+        (dry.code, desk.path("store/first-seen").exists()),
+        (0, false)
+    );
+    let gc = desk.run(&["gc", "--older-than", "20d", "-y"]);
+    assert!(gc.err.contains("1 of 4 dumps"), "{}", gc.err);
+    let groups = desk.json(&["groups", "--since", "1d", "-o", "json"]);
+    let old = group(&groups, "app");
+    assert_eq!(
+        (hours(old, "first"), &old["first_from"]),
+        (30 * 24, &"store".into())
+    );
+}
+
+#[test]
+fn store_from_before_the_index_is_looked_back_and_says_how_far() {
+    let desk = Desk::with_history();
+    desk.import_old(&other().core(), 200 * DAY, &[]);
+    fs::remove_dir_all(desk.path("store/first-seen")).unwrap();
+    let all = desk.json(&["groups", "-o", "json"]);
+    assert_eq!(hours(group(&all, "pay"), "first"), 200 * 24);
+    let bounded = desk.run(&["groups", "--since", "1d"]);
+    assert!(
+        bounded
+            .err
+            .starts_with("note: first seen was looked up back to 20"),
+        "{}",
+        bounded.err
+    );
+    assert!(bounded.out.contains(" >30d "), "{}", bounded.out);
+}
+
+#[test]
+fn groups_top_frame_is_read_once_and_cached() {
+    let desk = Desk::with_history();
+    let text = desk.run(&["groups"]).out;
+    assert!(text.contains("poke app.c:"), "{text}");
+    assert!(text.contains("charge_card pay.c:2"), "{text}");
+    // From the cache: the dumps are not read again.
+    let cached = fs::read_dir(desk.path(".cache/cdh/top-frames")).unwrap();
+    assert_eq!(
+        cached
+            .filter(|item| !item
+                .as_ref()
+                .unwrap()
+                .file_name()
+                .to_string_lossy()
+                .starts_with('.'))
+            .count(),
+        2
+    );
+    for item in walk(&desk.path("store/dumps")) {
+        if item.extension().is_some_and(|end| end == "zip") {
+            fs::write(item, "damaged").unwrap();
+        }
+    }
+    assert_eq!(desk.run(&["groups"]).out, text);
+    let none = desk.run(&["groups", "--no-top"]).out;
+    assert!(!none.contains("charge_card"), "{none}");
+}
+
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let items = fs::read_dir(directory)
+        .unwrap()
+        .map(|item| item.unwrap().path());
+    items
+        .flat_map(|path| {
+            if path.is_dir() {
+                walk(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn one_crash_lists_its_images_and_workloads_with_times() {
+    let desk = Desk::new();
+    let core = other().core();
+    let image = |digit: &str| format!("registry.example/shop/pay@sha256:{}", digit.repeat(64));
+    for (seconds, digit) in [(3 * DAY, "a"), (2 * HOUR + 60, "b"), (HOUR, "b")] {
+        let pod = format!(
+            "pay-7d4b9c6f5d-x2x9{}",
+            if digit == "a" { 'k' } else { 'z' }
+        );
+        let image = image(digit);
+        let more = ["-n", "shop", "--pod", &pod, "--image", &image];
+        desk.import_old(&core, seconds, &more);
+    }
+    let groups = desk.json(&["groups", "-o", "json"]);
+    let (images, pods) = (&groups[0]["images"], &groups[0]["affected"]);
+    assert_eq!(images.as_array().unwrap().len(), 2);
+    assert_eq!(
+        (hours(&images[0], "first"), &images[0]["count"]),
+        (72, &1.into())
+    );
+    assert_eq!(
+        (
+            hours(&images[1], "first"),
+            hours(&images[1], "last"),
+            &images[1]["count"]
+        ),
+        (2, 1, &2.into())
+    );
+    assert_eq!(
+        (&pods[0]["name"], &pods[0]["count"]),
+        (&"shop/pay-*".into(), &3.into())
+    );
+    let text = desk.run(&["groups"]).out;
+    assert!(
+        text.contains("pay@aaaaaa (since 3d, 1×) pay@bbbbbb (since 2h, 2×)"),
+        "{text}"
+    );
+    let fingerprint = groups[0]["fingerprint"].as_str().unwrap();
+    for words in [
+        &["groups", fingerprint][..],
+        &["groups", &format!("fingerprint:{fingerprint}")],
+        &["groups", &format!("fp:{}", &fingerprint[..5])],
+    ] {
+        let page = desk.run(words).out;
+        for part in [
+            "first seen",
+            "IMAGE ",
+            "WORKLOAD ",
+            "shop/pay-*",
+            "charge_card pay.c:2",
+            &image("a"),
+        ] {
+            assert!(page.contains(part), "{words:?} {part}: {page}");
+        }
+    }
+    // What is shown can be typed.
+    assert_eq!(
+        desk.run(&["ls", "image:pay@bbbbbb", "-o", "id"])
+            .out
+            .lines()
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn ls_and_groups_take_filter_terms_as_arguments() {
+    let desk = Desk::with_history();
+    let count = |words: &[&str]| desk.run(words).out.lines().count();
+    for (expected, words) in [
+        (
+            4,
+            &[
+                "ls",
+                "-o",
+                "id",
+                "namespace:shop",
+                "signal:SEGV",
+                "since:60d",
+            ][..],
+        ),
+        (2, &["ls", "-o", "id", "exe:app"]),
+        (2, &["ls", "-o", "id", "pay"]),
+        (1, &["ls", "-o", "id", "pay", "--limit", "1"]),
+        (1, &["ls", "-o", "id", "since:1d", "--exe", "app"]),
+        (0, &["ls", "-o", "id", "ns:payments"]),
+        (2, &["groups", "exe:app"]),
+    ] {
+        assert_eq!(count(words), expected, "{words:?}");
+    }
+    let mut page = String::new();
+    for words in [
+        &["ls", "foo:bar"][..],
+        &["ls", "exe:app", "--exe", "app"],
+        &["groups", "exe:a", "exe:b"],
+        &["groups", "signal:oops"],
+        &["ls", "since:yesterday"],
+        &["ls", "namespace:"],
+        &["groups", "exe:nothing"],
+    ] {
+        let answer = desk.run(words);
+        assert_eq!(answer.out, "", "{words:?}");
+        page.push_str(&format!(
+            "$ cdh {}\n{}[{}]\n\n",
+            words.join(" "),
+            answer.err,
+            answer.code
+        ));
+    }
+    insta::assert_snapshot!("terms", page);
+}

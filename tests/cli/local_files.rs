@@ -1,0 +1,188 @@
+//! Modules whose files are on this machine or in the store: no registry is contacted for them. And the
+//! advice where they are nowhere. And what an image and an owner are called.
+
+use std::fs;
+use std::path::Path;
+
+use cdh_testkit::{HttpServer, answer_from};
+use serde_json::{Value, json};
+
+use super::Desk;
+use super::images::Lost;
+
+/// A registry that has the image, and a dump that names it.
+fn imported(desk: &Desk, lost: &Lost) -> HttpServer {
+    let (images, digest) = lost.image(lost.program());
+    let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
+    let image = format!("{}/shop/app:1.4.2@{digest}", server.address);
+    let answer = desk.run(&["import", &lost.core(), "--image", &image]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    server
+}
+
+fn assert_named_without_registry(desk: &Desk, server: &HttpServer, file: &str) {
+    let bt = desk.run(&["bt", "latest"]);
+    assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+    assert!(!bt.err.contains("warning"), "{}", bt.err);
+    let sysroot = desk.json(&["sysroot", "latest", "-o", "json"]);
+    let modules = sysroot["modules"].as_array().unwrap();
+    let app = modules
+        .iter()
+        .find(|module| module["path"].as_str().unwrap().ends_with("/app"));
+    assert_eq!(app.unwrap()["source"], file);
+    let requests = server.requests();
+    assert!(requests.is_empty(), "{} requests", requests.len());
+}
+
+#[test]
+fn registry_is_not_contacted_when_all_modules_are_on_this_machine() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    let server = imported(&desk, &lost);
+    fs::write(&lost.path, lost.program()).unwrap();
+    assert_named_without_registry(&desk, &server, "host");
+    // Another build in its place is not used: then the registry is asked.
+    fs::write(&lost.path, lost.other()).unwrap();
+    let bt = desk.run(&["bt", "latest"]);
+    assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+    assert!(!server.requests().is_empty());
+}
+
+#[test]
+fn registry_is_not_contacted_when_the_store_has_the_missing_module() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    let server = imported(&desk, &lost);
+    let id = cdh_sysroot::build_id_of(lost.program())
+        .unwrap()
+        .to_string();
+    let kept = desk.path("store/modules");
+    fs::create_dir_all(&kept).unwrap();
+    fs::write(kept.join(id), lost.program()).unwrap();
+    assert_named_without_registry(&desk, &server, "store");
+}
+
+#[test]
+fn unreachable_registry_is_not_mentioned_when_nothing_is_missing() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    drop(imported(&desk, &lost));
+    fs::write(&lost.path, lost.program()).unwrap();
+    let bt = desk.run(&["bt", "latest"]);
+    assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+    assert!(!bt.err.contains("warning"), "{}", bt.err);
+}
+
+/// A dump as an agent makes it of a container of podman, whose image podman built itself.
+fn of_podman(desk: &Desk, lost: &Lost) {
+    assert_eq!(desk.run(&["import", &lost.core()]).code, 0);
+    assert_eq!(desk.run(&["fetch", "latest", "-d", "case"]).code, 0);
+    let path = desk.path("case/manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["image"] = json!({
+        "reference": format!("localhost/shop/app@sha256:{}", "ab".repeat(32)),
+        "name": "localhost/shop/app:1",
+    });
+    manifest["workload"] = json!({
+        "kind": "container", "runtime": "podman", "source": "engine", "container": "web",
+    });
+    fs::write(&path, manifest.to_string()).unwrap();
+}
+
+#[test]
+fn missing_program_of_a_container_leads_to_image_mount_and_kept_modules() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    of_podman(&desk, &lost);
+    for words in [
+        &["bt", "./case"][..],
+        &["debug", "./case", "--print"],
+        &["sysroot", "./case"],
+    ] {
+        let answer = desk.run(words);
+        for part in [
+            "app` was not found: its frames have no names",
+            "hint: where podman has the image, mount it: \
+             `--sysroot \"$(podman image mount localhost/shop/app:1)\"`",
+            "`--image <REF>`",
+            "`keep_modules = true`",
+        ] {
+            assert!(
+                answer.err.contains(part),
+                "{words:?}: {part} in {}",
+                answer.err
+            );
+        }
+        // podman's own images are in no registry.
+        assert!(!answer.err.contains("cannot use image"), "{}", answer.err);
+    }
+    let root = desk.path("root");
+    let place = root.join(lost.path.trim_start_matches('/'));
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::write(place, lost.program()).unwrap();
+    let mounted = desk.run(&["bt", "./case", "--sysroot", root.to_str().unwrap()]);
+    assert!(
+        mounted.out.contains("checkout at "),
+        "{}{}",
+        mounted.out,
+        mounted.err
+    );
+    assert!(!mounted.err.contains("hint"), "{}", mounted.err);
+}
+
+#[test]
+fn missing_program_of_a_bare_core_leads_to_its_image() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    let answer = desk.run(&["bt", &lost.core()]);
+    assert!(answer.err.contains("`--image <REF>`"), "{}", answer.err);
+    assert!(
+        answer.err.contains("podman image mount <IMAGE>"),
+        "{}",
+        answer.err
+    );
+    assert!(!answer.err.contains("keep_modules"), "{}", answer.err);
+}
+
+#[test]
+fn imported_core_has_owner_and_release_and_is_found_by_each_name_of_its_image() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    let digest = format!("1f52bc{}", "0".repeat(58));
+    let image = format!("registry.example:5000/shop/checkout:1.4.2@sha256:{digest}");
+    let answer = desk.run(&[
+        "import",
+        &lost.core(),
+        "--pod",
+        "checkout-7d4b9c6f5d-x2x9k",
+        "--image",
+        &image,
+        "--label",
+        "pod-template-hash=7d4b9c6f5d",
+        "--label",
+        "app.kubernetes.io/version=9.9",
+        "--image-label",
+        "org.opencontainers.image.revision=5f3c",
+    ]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    let info = desk.run(&["info", "latest"]);
+    for line in [
+        "owner        Deployment checkout\n".to_owned(),
+        format!("image        registry.example:5000/shop/checkout@sha256:{digest}\n"),
+        "image name   registry.example:5000/shop/checkout:1.4.2\n".to_owned(),
+        "release      1.4.2\n".to_owned(),
+        "version      9.9\n".to_owned(),
+        "revision     5f3c\n".to_owned(),
+        "pod-template-hash=7d4b9c6f5d\n".to_owned(),
+    ] {
+        assert!(info.out.contains(&line), "{line} in {}", info.out);
+    }
+    for name in [
+        "checkout",
+        "checkout:1.4.2",
+        "checkout@1f52bc",
+        "checkout:9.9",
+    ] {
+        let listed = desk.run(&["ls", "--image", name, "-o", "id"]);
+        assert_eq!(listed.out.lines().count(), 1, "{name}");
+    }
+    assert_eq!(desk.run(&["ls", "--image", "checkout:1.4.1"]).code, 1);
+    let bad = desk.run(&["import", &lost.core(), "--label", "novalue"]);
+    assert_eq!(bad.code, 2);
+    assert!(bad.err.contains("KEY=VALUE"), "{}", bad.err);
+    assert!(Path::new(&lost.core()).exists());
+}
