@@ -193,7 +193,7 @@ pub enum ListFormat {
 /// Order of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SortBy {
-    /// Newest first
+    /// Newest first; dumps of one second in the order of capture if they are few
     Time,
     /// Largest first
     Size,

@@ -107,7 +107,18 @@ fn an_installed_handler_turns_a_crash_into_a_verified_dump() {
         manifest.process.exe,
         Some(RawText::new(program.as_os_str().as_bytes()))
     );
-    assert!(manifest.fingerprint.is_some());
+    // The store knows when this crash was first seen, and that it knows all crashes.
+    let fingerprint = manifest.fingerprint.as_deref().unwrap();
+    let time = manifest.captured_at.strftime("%Y%m%dT%H%M%SZ");
+    for name in [
+        format!("{}_{time}", &fingerprint[..8]),
+        "since_19700101T000000Z".to_owned(),
+    ] {
+        assert!(
+            node.path("store/first-seen").join(&name).is_file(),
+            "{name}"
+        );
+    }
     assert!(manifest.modules.len() >= 4, "{:?}", manifest.modules);
     assert!(
         manifest

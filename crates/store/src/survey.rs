@@ -110,8 +110,8 @@ impl Catalog<'_> {
                 first_seen.insert(fingerprint, time);
             }
         }
-        let is_answered = lists_the_oldest || (index.is_whole() && is_all_known);
-        if !is_answered && !wanted.is_empty() {
+        let is_settled = lists_the_oldest || index.is_whole() && is_all_known;
+        if !is_settled && !wanted.is_empty() {
             let listed = query.since.unwrap_or(now);
             let indexed = index.since().filter(|_| is_all_known);
             let end = indexed.map_or(listed, |since| since.min(listed));

@@ -42,6 +42,45 @@ fn dump_in_a_bucket_is_listed_explained_fetched_shared_and_removed() {
 }
 
 #[test]
+fn groups_of_a_bucket_list_the_index_and_the_days_asked_for() {
+    let Some(server) = server() else { return };
+    let desk = Desk::new();
+    let proxy = HttpProxy::counting(server.port());
+    let store = url(&bucket(), &proxy.endpoint());
+    // Written now, and so captured today.
+    fs::copy(crash().core(), desk.path("new.core")).unwrap();
+    let imported = desk.s3(&store, &["import", "new.core"]);
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    let words = ["groups", "--new-since", "1d"];
+    let count = |method: &str, part: &str| {
+        let requests = proxy.requests().into_iter();
+        requests
+            .filter(|request| request.method == method && request.target.contains(part))
+            .count()
+    };
+    proxy.reset();
+    let first = desk.s3(&store, &words);
+    assert!(
+        first.out.contains(" NEW ") && first.out.contains("poke app.c:"),
+        "{}",
+        first.out
+    );
+    // The root, the days since then, the index; the listing has said all of the manifest but its bytes.
+    assert_eq!((count("GET", "list-type=2"), count("PUT", "")), (3, 0));
+    assert_eq!(
+        (
+            count("HEAD", ".manifest.json"),
+            count("GET", ".manifest.json")
+        ),
+        (0, 1)
+    );
+    proxy.reset();
+    assert_eq!(desk.s3(&store, &words).out, first.out);
+    // Manifest and top frame are cached.
+    assert_eq!(proxy.requests().len(), 3, "{:#?}", proxy.requests());
+}
+
+#[test]
 fn backtrace_of_a_remote_dump_moves_next_to_nothing() {
     let Some(server) = server() else { return };
     let desk = Desk::new();
