@@ -779,13 +779,20 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__bt)
-            opts="-a -g -r -f -s -o -h -V --all-threads --group --registers --fold --source --source-dir --source-map --no-cache --limit --sysroot --image --debug-image --offline --auth-file --registry-ca --output --store --config --color --help --version"
+            opts="-a -g -r -f -s -v -o -h -V --all-threads --group --registers --fold --no-fold --source --source-root --source-dir --source-map --no-cache --limit --verbose --sysroot --image --debug-image --offline --auth-file --registry-ca --output --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --source-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --source-root)
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs

@@ -144,9 +144,9 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-dir -d 'Look for source files in this directory too (implies `--source`; may be given again)' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-map -d 'Replace the start of source paths (implies `--source`; may be given again)' -r
-complete -c cdh -n "__fish_cdh_using_subcommand bt" -l limit -d 'At most this many frames per thread' -r
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-dir -l source-root -d 'Search this directory and the current checkout for source files; nothing else is read (implies `--source`; repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-map -d 'Replace the start of source paths (implies `--source`; repeatable)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l limit -d 'Maximum number of frames per thread [default: 256, or 300000 with folding]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l debug-image -d 'Take debug files from this image' -r
@@ -162,15 +162,17 @@ never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s a -l all-threads -d 'Print every thread, not only the one that crashed'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s g -l group -d 'Merge threads with equal stacks (prints every thread)'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s r -l registers -d 'Print the registers of each frame 0'
-complete -c cdh -n "__fish_cdh_using_subcommand bt" -s f -l fold -d 'Print frames of abort, panic and the C runtime as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s f -l fold -d 'Fold recursions, how the process ended and the start of the runtime [default: on a terminal]'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l no-fold -d 'Print every frame'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s s -l source -d 'Print the lines of source around each frame'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l no-cache -d 'Name everything anew and remember nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -s v -l verbose -d 'Print how long it took'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l offline -d 'Use no network for modules: only what is cached or on this machine'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-dir -d 'Look for source files in this directory too (implies `--source`; may be given again)' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-map -d 'Replace the start of source paths (implies `--source`; may be given again)' -r
-complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l limit -d 'At most this many frames per thread' -r
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-dir -l source-root -d 'Search this directory and the current checkout for source files; nothing else is read (implies `--source`; repeatable)' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-map -d 'Replace the start of source paths (implies `--source`; repeatable)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l limit -d 'Maximum number of frames per thread [default: 256, or 300000 with folding]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l image -d 'Take modules from this image instead of the one that the dump names: `repository@sha256:…`' -r
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l debug-image -d 'Take debug files from this image' -r
@@ -186,9 +188,11 @@ never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s a -l all-threads -d 'Print every thread, not only the one that crashed'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s g -l group -d 'Merge threads with equal stacks (prints every thread)'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s r -l registers -d 'Print the registers of each frame 0'
-complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s f -l fold -d 'Print frames of abort, panic and the C runtime as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s f -l fold -d 'Fold recursions, how the process ended and the start of the runtime [default: on a terminal]'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l no-fold -d 'Print every frame'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s s -l source -d 'Print the lines of source around each frame'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l no-cache -d 'Name everything anew and remember nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s v -l verbose -d 'Print how long it took'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l offline -d 'Use no network for modules: only what is cached or on this machine'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s V -l version -d 'Print version'
