@@ -6,6 +6,7 @@ mod desk;
 mod keys;
 mod long;
 mod screens;
+mod source;
 
 use cdh_store::{DumpSummary, ObjectKey};
 use jiff::{SignedDuration, Timestamp};
