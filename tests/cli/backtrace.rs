@@ -15,6 +15,27 @@ __attribute__((noinline)) int even(int n) { if (n == 0) abort(); volatile int x 
 int main(int count, char **words) { return count + even(atoi(words[1])); }
 "#;
 
+/// Two threads in a recursion whose calls are half inlined.
+const INLINED: &str = r#"
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+int down(int n, int wait);
+static inline __attribute__((always_inline)) int step(int n, int wait) { volatile int x = down(n - 1, wait); return x + 1; }
+__attribute__((noinline)) int down(int n, int wait) {
+    if (n > 0) return step(n, wait);
+    while (wait) pause();
+    abort();
+}
+static void *work(void *p) { down(1500, 1); return p; }
+int main(void) {
+    pthread_t t;
+    pthread_create(&t, 0, work, 0);
+    usleep(300000);
+    return down(700, 0);
+}
+"#;
+
 const PANIC: &str = r#"
 fn pick(list: &[u64], index: usize) -> u64 {
     list[index]
@@ -165,6 +186,29 @@ fn bt_folds_a_mutual_recursion_with_both_ends_visible() {
         .as_array()
         .unwrap();
     assert!(all.len() > 20_000);
+}
+
+#[test]
+fn bt_folds_inlined_recursions_of_all_threads() {
+    let desk = Desk::new();
+    let compiler = ["gcc", "-g", "-O1", "-pthread", "-Wl,--build-id"];
+    crash(&desk, "app.c", INLINED, &compiler, "");
+    let folded = bt(&desk, &["-a", "--fold"]);
+    let lines = folded.lines().filter(|line| line.starts_with("    …"));
+    let lines: Vec<&str> = lines.collect();
+    let repeated = |times: &str| format!("the 2 above repeat {times} times …");
+    assert_eq!(lines.len(), 2, "{folded}");
+    assert!(
+        lines[0].ends_with(&repeated("698")) || lines[0].ends_with(&repeated("699")),
+        "{folded}"
+    );
+    let other = lines[1].contains("repeat 1,49");
+    assert!(other, "{folded}");
+    assert!(
+        folded.contains("step at ") && folded.contains("[inlined]"),
+        "{folded}"
+    );
+    assert!(frames(&folded) < 30, "{folded}");
 }
 
 #[test]

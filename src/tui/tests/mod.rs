@@ -8,6 +8,7 @@ mod keys;
 mod long;
 mod refresh;
 mod screens;
+mod source;
 
 use cdh_store::{DumpSummary, ObjectKey};
 use jiff::{SignedDuration, Timestamp};
