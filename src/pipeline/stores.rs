@@ -47,8 +47,18 @@ pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
 /// # Errors
 /// When it cannot be opened or made.
 pub fn open_node_store(settings: &Settings) -> Result<Box<dyn Store>, StoreError> {
+    match &settings.store {
+        StoreUrl::Directory(path) => Ok(Box::new(DirectoryStore::create(path)?)),
+        _ => open_existing_store(settings),
+    }
+}
+
+/// As [`open_node_store`], and never creates a directory.
+///
+/// # Errors
+/// When it does not exist, or cannot be opened.
+pub fn open_existing_store(settings: &Settings) -> Result<Box<dyn Store>, StoreError> {
     match (&settings.store, &settings.store_keys) {
-        (StoreUrl::Directory(path), _) => Ok(Box::new(DirectoryStore::create(path)?)),
         (
             StoreUrl::S3 {
                 bucket,

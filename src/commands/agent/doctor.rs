@@ -1,10 +1,10 @@
-//! `cdh agent doctor`: what keeps cores from being captured or shipped on this node, and the way around.
+//! `cdh agent doctor`: diagnoses why cores are not captured or shipped on this node, and how to fix it.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use cdh_agent::node::doctor::{Finding, State, examine, examine_store};
+use cdh_agent::node::doctor::{Examined, Finding, State, examine, examine_store};
 
 use super::config::{Flags, gather, paths};
 use crate::args::DoctorArgs;
@@ -15,14 +15,19 @@ use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> {
     let config = gather(settings, Flags::default().paths(&args.paths))?.config;
-    let mut findings = examine(&paths(&config), Path::new("/"));
+    let mut findings = examine(&Examined {
+        manages: config.node.manage,
+        in_pod: super::is_in_pod(),
+        program: &super::program_name(),
+        ..Examined::host(&paths(&config), Path::new("/"))
+    });
     if !args.no_store {
         findings.push(match pipeline::open_node_store(settings) {
             Ok(store) => examine_store(store.as_ref()),
             Err(error) => Finding {
                 check: "store",
                 state: State::Problem,
-                what: format!("{}: {error}", settings.store),
+                what: format!("{}: {}", settings.store, explain(&error)),
                 way: Some(
                     error
                         .hint()
@@ -48,6 +53,17 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
     )
 }
 
+/// The error with its causes, on one line.
+pub(super) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
+}
+
 fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
@@ -63,7 +79,7 @@ fn text(findings: &[Finding]) -> String {
             terminal_line(&finding.what)
         );
         if let Some(way) = &finding.way {
-            let _ = writeln!(text, "         {}", terminal_line(way));
+            let _ = writeln!(text, "         fix: {}", terminal_line(way));
         }
     }
     let count = |state| {

@@ -66,7 +66,11 @@ pub(super) fn find(program: &Path) -> Result<PathBuf> {
              `--handler <FILE>`",
         )
         .hint(format!("searched: {}", looked.join(", ")));
-    if let Some(dynamic) = candidates.iter().chain([&program]).find(|path| path.is_file()) {
+    if let Some(dynamic) = candidates
+        .iter()
+        .chain([&program])
+        .find(|path| path.is_file())
+    {
         failure = failure.hint(format!(
             "`--handler {}` installs one that needs this host's shared libraries",
             terminal_line(&dynamic.display().to_string())
@@ -106,7 +110,10 @@ mod tests {
         fs::write(target.join("CACHEDIR.TAG"), "").unwrap();
         let arch = std::env::consts::ARCH;
         let expected = format!("target/{arch}-unknown-linux-gnu/handler/cdh-handler");
-        for program in ["target/release/cdh", "target/x86_64-unknown-linux-gnu/debug/cdh"] {
+        for program in [
+            "target/release/cdh",
+            "target/x86_64-unknown-linux-gnu/debug/cdh",
+        ] {
             let found = shown(&root.path().join(program));
             assert_eq!(found.last(), Some(&expected), "{program}");
         }

@@ -103,7 +103,7 @@ impl StoreState {
             },
             Err(error) => Self::Fails {
                 store,
-                why: terminal_line(&explain(&error)),
+                why: terminal_line(&super::doctor::explain(&error)),
                 hint: hint(&error),
                 unreachable: matches!(error, StoreError::Unreachable { .. }),
                 next_try: None,
@@ -126,7 +126,9 @@ impl StoreState {
 fn is_about_us(error: &StoreError) -> bool {
     matches!(
         error,
-        StoreError::Denied { .. } | StoreError::NoCredentials { .. } | StoreError::Credentials { .. }
+        StoreError::Denied { .. }
+            | StoreError::NoCredentials { .. }
+            | StoreError::Credentials { .. }
     )
 }
 
@@ -148,21 +150,12 @@ fn hint(error: &StoreError) -> Option<String> {
             "{}; `cdh agent doctor` writes a test object, and so tells whether dumps can be shipped all the same",
             error.hint().unwrap_or_default()
         )),
-        StoreError::Denied { .. } | StoreError::Io { .. } => {
-            Some("check the directory's owner and mount, or choose another store with `--store`".to_owned())
-        }
+        StoreError::Denied { .. } | StoreError::Io { .. } => Some(
+            "check the directory's owner and mount, or choose another store with `--store`"
+                .to_owned(),
+        ),
         _ => error.hint().map(str::to_owned),
     }
-}
-
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// To the second.
@@ -182,7 +175,11 @@ fn text(config: &AgentConfig, status: &Status, store: &StoreState) -> String {
     };
     let mut text = format!("{owner}\n");
     let settings = &status.settings;
-    line(&mut text, "core_pattern", &settings.core_pattern.to_string());
+    line(
+        &mut text,
+        "core_pattern",
+        &settings.core_pattern.to_string(),
+    );
     line(
         &mut text,
         "core_pipe_limit",
@@ -220,7 +217,9 @@ fn text(config: &AgentConfig, status: &Status, store: &StoreState) -> String {
     }
     let shipper = match status.shipper_running {
         Some(true) => Some("running"),
-        Some(false) => Some("not running: start `cdh agent run`, or ship by hand with `cdh agent sweep`"),
+        Some(false) => {
+            Some("not running: start `cdh agent run`, or ship by hand with `cdh agent sweep`")
+        }
         None => None,
     };
     if let Some(shipper) = shipper {
@@ -283,11 +282,17 @@ fn dumps(text: &mut String, config: &AgentConfig, status: &Status, store: &Store
     for dump in status.waiting.iter().rev().take(LISTED) {
         let program = dump.program.as_deref().unwrap_or("-");
         let signal = dump.signal.as_deref().unwrap_or("-");
-        let age = dump.captured_at.map_or_else(|| "-".to_owned(), |at| age(at, now));
+        let age = dump
+            .captured_at
+            .map_or_else(|| "-".to_owned(), |at| age(at, now));
         let size = bytes(dump.bytes);
         let row = format!("{}  {age}  {program}  {signal}  {size}", dump.id.short());
         let _ = writeln!(text, "  {}", terminal_line(&row));
-        let _ = writeln!(text, "    {}", terminal_line(&reason(dump, config, status, store)));
+        let _ = writeln!(
+            text,
+            "    {}",
+            terminal_line(&reason(dump, config, status, store))
+        );
     }
     let more = status.waiting.len().saturating_sub(LISTED);
     if more > 0 {
@@ -312,10 +317,16 @@ fn reason(dump: &WaitingDump, config: &AgentConfig, status: &Status, store: &Sto
              `cdh info {id}`, ship it with `CDH_POLICY_SETUID=ship cdh agent sweep {}`",
             dump.id
         ),
-        WaitReason::Failed { why, next_try } => format!("could not be shipped: {why}{}", retry(*next_try)),
+        WaitReason::Failed { why, next_try } => {
+            format!("could not be shipped: {why}{}", retry(*next_try))
+        }
         WaitReason::Quarantined { why } => format!(
             "in quarantine, {}: {why}",
-            status.spool.join("quarantine").join(dump.id.to_string()).display()
+            status
+                .spool
+                .join("quarantine")
+                .join(dump.id.to_string())
+                .display()
         ),
         WaitReason::Unshipped => unshipped(config, status, store),
         _ => "waits".to_owned(),
@@ -342,7 +353,10 @@ fn unshipped(config: &AgentConfig, status: &Status, store: &StoreState) -> Strin
     match (plan, record.next_shipment) {
         ("off", _) => "waits: `shipping.mode` is off; `cdh agent sweep` ships it".to_owned(),
         (plan, Some(at)) if plan != "events" => {
-            format!("waits for the shipment at {} (`shipping.mode` is {plan})", shown(at))
+            format!(
+                "waits for the shipment at {} (`shipping.mode` is {plan})",
+                shown(at)
+            )
         }
         _ => "waits for its turn to be uploaded".to_owned(),
     }

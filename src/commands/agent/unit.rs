@@ -75,7 +75,8 @@ fn unit(program: &Path, words: &[String]) -> String {
 /// A word of `ExecStart=`: systemd expands `%` and `$`, and splits at spaces.
 fn quoted(word: &str) -> String {
     let escaped = word.replace('%', "%%").replace('$', "$$");
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=@,+%$?&".contains(letter);
+    let is_plain =
+        |letter: char| letter.is_ascii_alphanumeric() || "-_./:=@,+%$?&".contains(letter);
     match !escaped.is_empty() && escaped.chars().all(is_plain) {
         true => escaped,
         false => format!("\"{}\"", escaped.replace('\\', "\\\\").replace('"', "\\\"")),
