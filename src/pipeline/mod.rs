@@ -17,6 +17,7 @@ mod modules;
 mod proc_facts;
 mod source_lines;
 mod sources;
+mod spooled;
 mod stores;
 mod surroundings;
 mod symbol_cache;
