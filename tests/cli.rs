@@ -13,6 +13,8 @@ mod ibm;
 mod images;
 #[path = "cli/node_settings.rs"]
 mod node_settings;
+#[path = "cli/operator.rs"]
+mod operator;
 #[path = "cli/s3/mod.rs"]
 mod s3;
 #[path = "cli/stored_modules.rs"]

@@ -7,6 +7,7 @@ use anyhow::Result;
 use cdh_agent::node::doctor::{Examined, Finding, State, examine, examine_store};
 
 use super::config::{Flags, gather, paths};
+use super::install::given_flags;
 use crate::args::DoctorArgs;
 use crate::pipeline;
 use crate::render::terminal_line;
@@ -19,6 +20,7 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
         manages: config.node.manage,
         in_pod: super::is_in_pod(),
         program: &super::program_name(),
+        flags: &given_flags(settings, None, &args.paths),
         ..Examined::host(&paths(&config), Path::new("/"))
     });
     if !args.no_store {
@@ -88,11 +90,15 @@ fn text(findings: &[Finding]) -> String {
             .filter(|finding| finding.state == state)
             .count()
     };
+    let counted = |count: usize, word: &str| match count {
+        1 => format!("1 {word}"),
+        count => format!("{count} {word}s"),
+    };
     let _ = writeln!(
         text,
-        "{} problems, {} warnings",
-        count(State::Problem),
-        count(State::Warning)
+        "{}, {}",
+        counted(count(State::Problem), "problem"),
+        counted(count(State::Warning), "warning")
     );
     text
 }

@@ -1,6 +1,6 @@
 //! `cdh agent install` and `uninstall`: what they did, and what to do next.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use cdh_agent::config::AgentConfig;
@@ -8,6 +8,7 @@ use cdh_agent::node::at_boot::at_boot;
 use cdh_agent::node::binary::BinaryError;
 use cdh_agent::node::doctor::missing_at_boot;
 use cdh_agent::{AgentPaths, InstallError, InstallOptions, InstallReport, UninstallReport};
+use cdh_store::StoreUrl;
 use serde_json::json;
 
 use super::config;
@@ -16,7 +17,7 @@ use super::log::{Level, Log};
 use crate::args::PathArgs;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
-use crate::settings::Settings;
+use crate::settings::{Settings, environment};
 
 fn refused(error: InstallError) -> anyhow::Error {
     let failure = Failure::new(ExitStatus::Failure, "the kernel settings are unchanged");
@@ -110,42 +111,53 @@ pub(super) fn run(
         node.shipper_running == Some(true) && record.is_some_and(|record| record.manages_node)
     });
     let found = at_boot(Path::new("/"), config.node.manage);
-    if let Some((what, way)) = missing_at_boot(&found, &program).filter(|_| !managed) {
+    let given = given_flags(settings, handler, flags);
+    if let Some((what, way)) = missing_at_boot(&found, &program, &given).filter(|_| !managed) {
         eprintln!("warning: {}", terminal_line(&what));
-        eprintln!(
-            "hint: {}",
-            terminal_line(&with_flags(&way, settings, handler, flags))
-        );
+        eprintln!("hint: {}", terminal_line(&way));
     } else if node.is_some_and(|node| node.shipper_running == Some(false)) {
         eprintln!("next: start `{program} agent run`, which ships dumps to the store");
     }
     Ok(ExitStatus::Done)
 }
 
-/// The hint with what was passed to this command, so that it can be run as it is.
-fn with_flags(way: &str, settings: &Settings, handler: Option<&Path>, flags: &PathArgs) -> String {
-    let mut words = String::new();
-    let state = ("--state", flags.state.as_deref());
-    let libexec = ("--libexec", flags.libexec.as_deref());
-    for (flag, path) in [state, libexec, ("--handler", handler)] {
-        let Some(path) = path else { continue };
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        words.push_str(&format!(
-            " {flag} {}",
-            shell_word(&path.display().to_string())
-        ));
-    }
-    if settings.store_origin == "--store" || settings.store_origin == "CDH_STORE" {
-        words.push_str(&format!(
-            " --store {}",
-            shell_word(&settings.store.to_string())
-        ));
-    }
-    way.replace(
-        "agent run --manage-node",
-        &format!("agent run --manage-node{words}"),
-    )
-    .replace("agent unit", &format!("agent unit{words}"))
+/// What was given to this command by flag or variable, for one that is started without either.
+pub(super) fn given_words(
+    settings: &Settings,
+    handler: Option<&Path>,
+    flags: &PathArgs,
+) -> Vec<String> {
+    let environment = environment();
+    let of = |flag: &Option<PathBuf>, name: &str| {
+        let value = environment.get(name).filter(|value| !value.is_empty());
+        flag.clone().or_else(|| value.map(PathBuf::from))
+    };
+    let absolute = |path: PathBuf| {
+        let path = std::path::absolute(&path).unwrap_or(path);
+        path.display().to_string()
+    };
+    let is_given = ["--store", "CDH_STORE"].contains(&settings.store_origin.as_str());
+    let store = is_given.then(|| match &settings.store {
+        StoreUrl::Directory(path) => absolute(path.clone()),
+        url => url.to_string(),
+    });
+    [
+        ("--state", of(&flags.state, "CDH_STATE").map(absolute)),
+        ("--libexec", of(&flags.libexec, "CDH_LIBEXEC").map(absolute)),
+        ("--handler", handler.map(Path::to_owned).map(absolute)),
+        ("--store", store),
+    ]
+    .into_iter()
+    .filter_map(|(flag, value)| Some([flag.to_owned(), value?]))
+    .flatten()
+    .collect()
+}
+
+/// The same as a shell reads it.
+pub(super) fn given_flags(settings: &Settings, handler: Option<&Path>, flags: &PathArgs) -> String {
+    let words = given_words(settings, handler, flags);
+    let words: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
+    words.join(" ")
 }
 
 /// A word that a shell reads as it is.
@@ -207,8 +219,8 @@ fn outcome(
     };
     let spool = paths.spool.display();
     lines.push(format!(
-        "not shipped: {} dumps{others} remain in {spool}",
-        report.left
+        "not shipped: {}{others} in {spool}",
+        super::dumps(report.left)
     ));
     let program = super::program_name();
     let state = match config.node.state == Path::new("/var/lib/cdh") {

@@ -69,7 +69,8 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
             }
             outcome
         }
-        AgentCommand::CheckConfig(_) | AgentCommand::Unit(_) => Ok(ExitStatus::Done),
+        AgentCommand::Unit(args) => unit::run(settings, &args),
+        AgentCommand::CheckConfig(_) => Ok(ExitStatus::Done),
         AgentCommand::Handle { arguments } => {
             Ok(ExitStatus::Debugger(cdh_agent::handle(arguments)))
         }
@@ -83,8 +84,15 @@ pub(super) fn run_without_settings(
 ) -> Option<Result<ExitStatus>> {
     match &args.command {
         AgentCommand::CheckConfig(args) => Some(check_config::run(global.clone(), args)),
-        AgentCommand::Unit(args) => Some(unit::run(global, args)),
         _ => None,
+    }
+}
+
+/// `1 dump`, `2 dumps`.
+fn dumps(count: u64) -> String {
+    match count {
+        1 => "1 dump".to_owned(),
+        count => format!("{count} dumps"),
     }
 }
 
@@ -126,7 +134,7 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     });
     let left = match swept {
         Ok(report) => {
-            kept = report.kept.len();
+            kept = report.kept.len() as u64;
             let missing = only
                 .iter()
                 .flatten()
@@ -139,7 +147,8 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     };
     if kept > 0 {
         eprintln!(
-            "note: {kept} dumps of setuid programs stay on this node (policy.setuid); `cdh agent status` lists them"
+            "note: {} of setuid programs kept on this node (policy.setuid); `cdh agent status` lists them",
+            dumps(kept)
         );
     }
     if left == 0 {
@@ -147,7 +156,7 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     }
     Err(Failure::new(
         ExitStatus::Failure,
-        format!("{left} dumps remain in the spool"),
+        format!("{} not shipped", dumps(left as u64)),
     )
     .hint("`cdh agent status` says why; nothing is lost, `cdh agent sweep` can be repeated")
     .into())

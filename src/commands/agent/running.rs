@@ -50,8 +50,12 @@ pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result
     let left = cdh_agent::spool::count(&paths.spool).unwrap_or_default();
     let left = left.sealed + left.partial;
     let text = match left {
-        0 => "stopped: no dumps wait in the spool".to_owned(),
-        left => format!("stopped: {left} dumps wait in {}", paths.spool.display()),
+        0 => "stopped: the spool is empty".to_owned(),
+        left => format!(
+            "stopped: {} in the spool {}",
+            super::dumps(left),
+            paths.spool.display()
+        ),
     };
     log.line(Level::Info, "stopped", &text, json!({"waiting": left}));
     Ok(ExitStatus::Done)

@@ -136,8 +136,8 @@ fn spool(paths: &AgentPaths, limits: &LimitsConfig) -> (String, Option<u64>, Opt
     let used = count.map(|count| count.bytes);
     let holds = match count {
         Some(count) if count.sealed + count.partial + count.quarantined > 0 => format!(
-            ", {} dumps ({}), {} in quarantine",
-            count.sealed + count.partial,
+            ", {} ({}), {} in quarantine",
+            super::dumps(count.sealed + count.partial),
             bytes(count.bytes),
             count.quarantined
         ),

@@ -101,6 +101,10 @@ impl StoreState {
                 store,
                 remark: remark.to_owned(),
             },
+            Err(error) if status.hidden.is_some() && is_about_us(&error) => Self::Unknown(format!(
+                "this user cannot use {store}: {}; the agent may be allowed to",
+                terminal_line(&super::doctor::explain(&error))
+            )),
             Err(error) => Self::Fails {
                 store,
                 why: terminal_line(&super::doctor::explain(&error)),

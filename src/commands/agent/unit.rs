@@ -5,43 +5,25 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::args::{GlobalArgs, UnitArgs};
+use super::install::given_words;
+use crate::args::UnitArgs;
 use crate::report::ExitStatus;
+use crate::settings::Settings;
 
-pub(super) fn run(global: &GlobalArgs, args: &UnitArgs) -> Result<ExitStatus> {
+pub(super) fn run(settings: &Settings, args: &UnitArgs) -> Result<ExitStatus> {
     let program = std::env::current_exe()?;
-    super::super::print(&unit(&program, &words(global, args)))?;
-    Ok(ExitStatus::Done)
-}
-
-/// What the unit passes to `cdh`: what was passed here.
-fn words(global: &GlobalArgs, args: &UnitArgs) -> Vec<String> {
-    let absolute = |path: &Path| {
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        path.display().to_string()
-    };
-    let mut words = Vec::new();
-    let mut push = |flag: &str, value: Option<String>| {
-        words.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
-    };
-    push("--config", global.config.as_deref().map(absolute));
-    let store = global.store.as_deref().filter(|store| !store.is_empty());
-    // A directory is seen from where the command was typed; names and URLs are not paths.
-    push(
-        "--store",
-        store.map(|store| match store.starts_with('.') {
-            true => absolute(Path::new(store)),
-            false => store.to_owned(),
-        }),
-    );
+    let mut words: Vec<String> = Vec::new();
+    // The agent's own file is found without being named.
+    if let Some((path, _)) = &settings.file
+        && path != Path::new("/etc/cdh/agent.toml")
+    {
+        let path = std::path::absolute(path)?;
+        words.extend(["--config".to_owned(), path.display().to_string()]);
+    }
     words.extend(["agent", "run", "--manage-node"].map(str::to_owned));
-    let mut push = |flag: &str, value: Option<String>| {
-        words.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
-    };
-    push("--state", args.paths.state.as_deref().map(absolute));
-    push("--libexec", args.paths.libexec.as_deref().map(absolute));
-    push("--handler", args.handler.as_deref().map(absolute));
-    words
+    words.extend(given_words(settings, args.handler.as_deref(), &args.paths));
+    super::super::print(&unit(&program, &words))?;
+    Ok(ExitStatus::Done)
 }
 
 fn unit(program: &Path, words: &[String]) -> String {

@@ -1,4 +1,4 @@
-//! What on this node keeps cores from being captured, kept or shipped, and the way around each.
+//! Diagnoses why cores are not captured, stored or shipped on this node, and how to fix it.
 //!
 //! Looks only, but for one object in the store that is written, read and deleted when that is wanted.
 
@@ -81,6 +81,8 @@ pub struct Examined<'a> {
     pub in_pod: bool,
     /// How to call this program: `cdh`, or its path.
     pub program: &'a str,
+    /// Flags that this installation needs, as a shell reads them: `--state /srv/cdh`.
+    pub flags: &'a str,
 }
 
 impl<'a> Examined<'a> {
@@ -93,6 +95,7 @@ impl<'a> Examined<'a> {
             manages: false,
             in_pod: false,
             program: "cdh",
+            flags: "",
         }
     }
 }

@@ -30,8 +30,10 @@ pub fn examine_store(store: &dyn Store) -> Finding {
         Err(error) => return failed("name an object", &error, "report this"),
     };
     if let Err(error) = store.put(&key, &mut &text[..], text.len() as u64) {
-        let way = "check the address, credentials and the permission to write (s3:PutObject); dumps wait in the spool meanwhile";
-        return failed("write", &error, way);
+        let usual = "check the address, credentials and the permission to write (s3:PutObject)";
+        let way = error.hint().unwrap_or(usual);
+        let way = format!("{way}; dumps wait in the spool meanwhile");
+        return failed("write", &error, &way);
     }
     let read = store
         .read(&key)
@@ -46,15 +48,16 @@ pub fn examine_store(store: &dyn Store) -> Finding {
         });
     let deleted = store.delete(&key);
     match (read, deleted) {
-        (Ok(true), Ok(())) => {
-            Finding::good(CHECK, format!("{place} takes, gives back and deletes"))
-        }
+        (Ok(true), Ok(())) => Finding::good(
+            CHECK,
+            format!("{place}: a test object was written, read and deleted"),
+        ),
         (Ok(false), _) => {
-            let what = format!("{place} gives back something else than was written");
+            let what = format!("{place} returns other bytes than were written");
             Finding::problem(
                 CHECK,
                 what,
-                "look at what stands between this node and the store",
+                "check proxies and gateways between this node and the store",
             )
         }
         (Err(why), _) => {
@@ -85,10 +88,10 @@ pub(super) fn runtimes(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
         return vec![match is_kubernetes {
             true => Finding::warning(
                 CHECK,
-                "no socket of one is found: dumps will not name their pods' images",
-                "name it: `--cri-socket <PATH>`; in a cluster mount it (`node.criSockets`)",
+                "no socket found: dumps will not name the images of their pods",
+                "pass `--cri-socket <PATH>`; in a cluster mount it (`node.criSockets`)",
             ),
-            false => Finding::good(CHECK, "none: processes of this host only"),
+            false => Finding::good(CHECK, "none: only processes of this host are captured"),
         }];
     }
     let sockets = sockets.into_iter();
@@ -98,7 +101,7 @@ pub(super) fn runtimes(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
             Err(error) => Finding::problem(
                 CHECK,
                 format!("{} does not answer: {error}", socket.display()),
-                "check `--cri-socket`, and whether the runtime runs; run as root",
+                "check `--cri-socket` and that the runtime runs; run this as root",
             ),
         })
         .collect()
@@ -122,7 +125,7 @@ pub(super) fn at_boot(node: &Examined<'_>) -> Option<Finding> {
         return Some(Finding::good(CHECK, what));
     }
     let at_boot = look_at_boot(node.root, node.manages);
-    Some(match missing_at_boot(&at_boot, node.program) {
+    Some(match missing_at_boot(&at_boot, node.program, node.flags) {
         Some((what, way)) => Finding::warning(CHECK, what, way),
         None => Finding::good(
             CHECK,
@@ -138,7 +141,11 @@ pub(super) fn at_boot(node: &Examined<'_>) -> Option<Finding> {
 /// What is wrong with how the handler is started at boot, and what to do; `None` where something
 /// installs it.
 #[must_use]
-pub fn missing_at_boot(found: &AtBoot, program: &str) -> Option<(String, String)> {
+pub fn missing_at_boot(found: &AtBoot, program: &str, flags: &str) -> Option<(String, String)> {
+    let flags = match flags {
+        "" => String::new(),
+        flags => format!(" {flags}"),
+    };
     let lost = "a reboot loses core_pattern";
     Some(match found {
         AtBoot::Unit { .. } | AtBoot::Script { .. } => return None,
@@ -157,13 +164,13 @@ pub fn missing_at_boot(found: &AtBoot, program: &str) -> Option<(String, String)
         AtBoot::Nothing { has_systemd: true } => (
             format!("{lost}, and nothing installs it again at boot"),
             format!(
-                "`{program} agent unit > /etc/systemd/system/cdh-agent.service && systemctl enable --now cdh-agent`"
+                "`{program} agent unit{flags} > /etc/systemd/system/cdh-agent.service && systemctl enable --now cdh-agent`"
             ),
         ),
         AtBoot::Nothing { has_systemd: false } => (
             format!("{lost}, and nothing installs it again at boot"),
             format!(
-                "start `{program} agent run --manage-node` at boot (it installs when it starts); `{program} agent unit` prints a systemd unit that does"
+                "start `{program} agent run --manage-node{flags}` at boot (it installs when it starts); `{program} agent unit{flags}` prints a systemd unit that does"
             ),
         ),
     })

@@ -65,7 +65,10 @@ fn each_thing_that_blocks_is_named_with_the_way_around() {
     };
     assert_eq!(
         worst("core_pattern"),
-        (State::Problem, "cores go elsewhere: core".to_owned())
+        (
+            State::Problem,
+            "cdh does not get the cores; core_pattern is `core`".to_owned()
+        )
     );
     assert_eq!(worst("core_pipe_limit").0, State::Warning);
     assert_eq!(worst("suid_dumpable").0, State::Warning);
