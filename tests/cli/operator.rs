@@ -10,12 +10,19 @@ use super::agent::Agent;
 use super::{Answer, Desk};
 
 const NOBODY: u32 = 65_534;
+/// Credentials of no server.
+const KEYS: [(&str, &str); 3] = [
+    ("AWS_ACCESS_KEY_ID", "AKIANOBODY"),
+    ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ("AWS_EC2_METADATA_DISABLED", "true"),
+];
 
 impl Desk {
     fn status(&self, store: &str) -> Answer {
         let state = self.path("state");
         let words = ["agent", "status", "--state", state.to_str().unwrap()];
-        self.with(&words, &[("CDH_STORE", store)])
+        let [key, secret, metadata] = KEYS;
+        self.with(&words, &[("CDH_STORE", store), key, secret, metadata])
     }
 
     fn own_store(&self) -> String {
@@ -142,7 +149,7 @@ fn status_reports_what_the_running_agent_experiences() {
     let id = desk.crash_of("api", "aaaa", 1);
     let gone = "s3://dumps/x?endpoint=http://127.0.0.1:1&timeout=1";
     let mut command = desk.command(&["agent", "run"]);
-    command.env("CDH_STORE", gone);
+    command.env("CDH_STORE", gone).envs(KEYS);
     let mut agent = Agent::start(&desk, command);
     agent.wait_for("error: the store fails: ");
     // The record follows the log by a moment.
