@@ -8,8 +8,9 @@
 //! never a dump. It holds no credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use cdh_bundle::DumpId;
@@ -17,8 +18,6 @@ use cdh_store::StoreError;
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
-
-use crate::node::journal::write_atomically;
 
 const NAME: &str = "shipper.json";
 /// Bytes of the record at most.
@@ -97,7 +96,7 @@ impl ShipperRecord {
 
     /// Removes the record: nothing of it means anything without a spool.
     pub(crate) fn remove(state: &Path) -> io::Result<()> {
-        std::fs::remove_file(state.join(NAME))
+        fs::remove_file(state.join(NAME))
     }
 }
 
@@ -161,9 +160,27 @@ impl RecordKeeper {
             return;
         }
         let json = serde_json::to_vec(&self.record).unwrap_or_default();
-        if write_atomically(&self.path, &json, 0o600).is_ok() {
+        if self.replace(&json).is_ok() {
             self.written = Some(self.record.clone());
         }
+    }
+
+    /// As a whole, and not synced: after a power cut there is less to explain, and a store that fails all
+    /// day must not make the disk busy.
+    fn replace(&self, json: &[u8]) -> io::Result<()> {
+        let draft = self.path.with_extension("json.new");
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft)?;
+        file.write_all(json)?;
+        fs::rename(&draft, &self.path)
     }
 }
 
