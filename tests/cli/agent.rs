@@ -101,7 +101,10 @@ impl Agent {
         )
         .unwrap();
         assert!(self.child.wait().unwrap().success());
-        self.seen.extend(self.log.try_iter());
+        // Until its end: the last line is read by another thread.
+        while let Ok(line) = self.log.recv_timeout(PATIENCE) {
+            self.seen.push(line);
+        }
         std::mem::take(&mut self.seen)
     }
 }
