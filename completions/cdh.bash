@@ -100,6 +100,9 @@ _cdh() {
             cdh__subcmd__agent,uninstall)
                 cmd="cdh__subcmd__agent__subcmd__uninstall"
                 ;;
+            cdh__subcmd__agent,unit)
+                cmd="cdh__subcmd__agent__subcmd__unit"
+                ;;
             cdh__subcmd__cache,clear)
                 cmd="cdh__subcmd__cache__subcmd__clear"
                 ;;
@@ -150,7 +153,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent)
-            opts="-h -V --store --config --color --help --version install run sweep status doctor check-config uninstall handle"
+            opts="-h -V --store --config --color --help --version install run sweep status doctor check-config uninstall unit handle"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -414,7 +417,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__run)
-            opts="-h -V --state --libexec --manage-node --core-pipe-limit --suid-dumpable --mode --chain --release --strategy --core-limit --copy-limit --floor --slots --ship --interval --schedule --bandwidth --parallel --keep-modules --cri-socket --node-name --log-lines --pods --opt-in-label --metrics --metrics-file --log-format --store --config --color --help --version"
+            opts="-h -V --state --libexec --manage-node --handler --core-pipe-limit --suid-dumpable --mode --chain --release --strategy --core-limit --copy-limit --floor --slots --ship --interval --schedule --bandwidth --parallel --keep-modules --cri-socket --node-name --log-lines --pods --opt-in-label --metrics --metrics-file --log-format --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -431,6 +434,21 @@ _cdh() {
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --handler)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
                     fi
                     return 0
                     ;;
@@ -575,7 +593,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__status)
-            opts="-h -V --state --libexec --store --config --color --help --version"
+            opts="-h -V --state --libexec --no-store --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -745,6 +763,72 @@ _cdh() {
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cdh__subcmd__agent__subcmd__unit)
+            opts="-h -V --state --libexec --handler --store --config --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --state)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --libexec)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
+                    return 0
+                    ;;
+                --handler)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
                     fi
                     return 0
                     ;;

@@ -23,6 +23,8 @@ pub struct Settings {
     pub store_is_default: bool,
     /// Where cases are kept: `$XDG_CACHE_HOME/cdh`.
     pub cache: PathBuf,
+    /// The spool of this node's agent, if there is one: `CDH_STATE` or `node.state`, else below /var/lib/cdh.
+    pub spool: PathBuf,
     /// How standard output is styled.
     pub style: Style,
     /// Whether standard error is a terminal: progress bars and questions.
@@ -237,6 +239,7 @@ impl Settings {
         };
         let cache = base_directory("XDG_CACHE_HOME", ".cache").join("cdh");
         let interactive = std::io::stderr().is_terminal();
+        let spool = node_state(&config).join("spool");
         let images = ImageSettings {
             image: None,
             debug_image: config.images.debug_image,
@@ -254,6 +257,7 @@ impl Settings {
             store,
             store_is_default,
             cache,
+            spool,
             style,
             interactive,
             images,
@@ -346,6 +350,25 @@ fn base_directory(variable: &str, fallback: &str) -> PathBuf {
         .unwrap_or_else(|| {
             env::temp_dir().join(format!("cdh-{}", rustix::process::getuid().as_raw()))
         })
+}
+
+/// The state directory of the agent on this machine. What the agent's file says is of interest to who may
+/// read it.
+fn node_state(config: &ConfigFile) -> PathBuf {
+    let in_table = |tables: &BTreeMap<String, toml::Value>| {
+        let state = tables.get("node")?.get("state")?.as_str()?;
+        Some(PathBuf::from(state))
+    };
+    let in_agent_file = || {
+        let text = std::fs::read_to_string(AGENT_FILE).ok()?;
+        in_table(&toml::from_str::<BTreeMap<String, toml::Value>>(&text).ok()?)
+    };
+    env::var_os("CDH_STATE")
+        .filter(|state| !state.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| in_table(&config.others))
+        .or_else(in_agent_file)
+        .unwrap_or_else(|| PathBuf::from("/var/lib/cdh"))
 }
 
 /// The store that needs no set-up: the node's own for root, the user's own for others.

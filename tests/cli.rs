@@ -19,6 +19,8 @@ mod images;
 mod local_files;
 #[path = "cli/node_settings.rs"]
 mod node_settings;
+#[path = "cli/operator.rs"]
+mod operator;
 #[path = "cli/s3/mod.rs"]
 mod s3;
 #[path = "cli/stored_modules.rs"]

@@ -35,8 +35,8 @@ pub use node::install::{
 pub use node::status::{PatternOwner, Status, StatusError, status};
 pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
 pub use shipper::{
-    DropLine, OpenStore, Schedule, SetuidDumps, ShipperError, ShipperEvent, ShipperOptions,
-    ShippingPlan, StopSignals, SweepError, SweepReport, ask_to_ship, run, run_until, sweep,
-    wait_for_stop,
+    DropLine, EntryTrouble, OpenStore, Schedule, SetuidDumps, ShipperError, ShipperEvent,
+    ShipperOptions, ShipperRecord, ShippingPlan, StopSignals, StoreTrouble, SweepError,
+    SweepReport, ask_to_ship, run, run_until, sweep, wait_for_stop,
 };
 pub use workload::WorkloadOptions;

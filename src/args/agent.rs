@@ -15,20 +15,22 @@ pub struct AgentArgs {
 /// What the agent does.
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
-    /// Make the kernel hand cores to the handler, and remember the settings that were there
+    /// Install the handler as the kernel's core handler, and save the previous settings
     Install(InstallArgs),
     /// Ship dumps from the spool to the store until stopped
     Run(RunArgs),
-    /// Ship what is in the spool now, salvage what dead handlers left, and end
+    /// Ship what is in the spool now, salvage what dead handlers left, and exit
     Sweep(SweepArgs),
-    /// Tell whether the handler is installed and what waits in the spool
-    Status(PathArgs),
-    /// Tell what on this node keeps cores from being captured or shipped, and the way around
+    /// Show whether cores are captured, whether the store works, and why dumps wait in the spool
+    Status(StatusArgs),
+    /// Diagnose why cores are not captured or shipped on this node, and how to fix it
     Doctor(DoctorArgs),
     /// Check the configuration: file, environment and what they mean together
     CheckConfig(CheckConfigArgs),
-    /// Give back the kernel settings that were there before
+    /// Restore the previous kernel settings and remove the handler
     Uninstall(UninstallArgs),
+    /// Print a systemd unit that installs and runs the agent at boot
+    Unit(UnitArgs),
     /// Take one core from standard input; the kernel runs this
     #[command(hide = true)]
     Handle {
@@ -54,7 +56,8 @@ pub struct PathArgs {
 pub struct InstallArgs {
     #[command(flatten)]
     pub paths: PathArgs,
-    /// Handler to install [default: `cdh-handler` beside this program, else this program itself]
+    /// Handler to install [default: a static `cdh-handler` beside this program, in `../libexec/cdh`, or
+    /// built by `cargo xtask handler`]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub handler: Option<PathBuf>,
     #[command(flatten)]
@@ -172,6 +175,9 @@ pub struct RunArgs {
     /// Install at the start and uninstall at the end
     #[arg(long)]
     pub manage_node: bool,
+    /// With `--manage-node`: handler to install [default: as for `cdh agent install`]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub handler: Option<PathBuf>,
     #[command(flatten)]
     pub node: NodeArgs,
     #[command(flatten)]
@@ -271,6 +277,26 @@ pub struct CheckConfigArgs {
     pub print: bool,
 }
 
+/// `cdh agent status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub paths: PathArgs,
+    /// Do not contact the store
+    #[arg(long)]
+    pub no_store: bool,
+}
+
+/// `cdh agent unit`.
+#[derive(Debug, Args)]
+pub struct UnitArgs {
+    #[command(flatten)]
+    pub paths: PathArgs,
+    /// Handler that the unit installs [default: as for `cdh agent install`]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub handler: Option<PathBuf>,
+}
+
 /// `cdh agent doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -279,7 +305,7 @@ pub struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Leave the store alone: nothing is written there
+    /// Do not contact the store; otherwise a test object is written, read and deleted
     #[arg(long)]
     pub no_store: bool,
 }
@@ -289,7 +315,7 @@ pub struct DoctorArgs {
 pub struct UninstallArgs {
     #[command(flatten)]
     pub paths: PathArgs,
-    /// Wait for SIGTERM afterwards, as a pod of a DaemonSet has to
+    /// Wait for SIGTERM afterwards, as the pod of a DaemonSet must
     #[arg(long)]
     pub wait: bool,
 }

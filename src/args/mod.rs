@@ -5,7 +5,7 @@ mod alone;
 
 pub use agent::{
     AgentArgs, AgentCommand, CaptureArgs, CheckConfigArgs, DoctorArgs, NodeArgs, PathArgs,
-    SeenArgs, ShippingArgs, SweepArgs, WorkloadArgs,
+    SeenArgs, ShippingArgs, StatusArgs, SweepArgs, UnitArgs, WorkloadArgs,
 };
 
 use std::path::PathBuf;

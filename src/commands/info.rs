@@ -49,6 +49,7 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
 fn origin(dump: &Dump) -> String {
     match &dump.origin {
         Origin::Store(summary) => format!("store, {}", summary.key),
+        Origin::Spool(path) => format!("spool of this node, {}", path.display()),
         Origin::Bundle(path) => format!("bundle {}", path.display()),
         Origin::Case(path) => format!("case {}", path.display()),
         Origin::Core(path) => format!("core {}", path.display()),

@@ -14,9 +14,10 @@ use cdh_elfcore::{
 use cdh_store::{DumpSummary, ObjectKey, ObjectStat, Store, StoreError, StoreUrl};
 
 use super::files::open_regular;
+use super::spooled::{self, Spooled};
 use super::{Case, case, import, stores};
 use crate::render::terminal_line;
-use crate::report::{ExitStatus, Failure};
+use crate::report::{self, ExitStatus, Failure};
 use crate::settings::Settings;
 
 /// Where a dump was found.
@@ -26,6 +27,8 @@ pub enum Origin {
     Store(Box<DumpSummary>),
     /// A bundle's file.
     Bundle(PathBuf),
+    /// An entry in the spool of this node, which the store does not have.
+    Spool(PathBuf),
     /// A directory made by `cdh fetch`.
     Case(PathBuf),
     /// A core that no agent has seen.
@@ -125,15 +128,51 @@ fn open_one(
     if looks_like_path(reference) {
         return open_path(path);
     }
-    let store = match store {
-        Some(store) => store,
-        None => store.insert(Arc::from(stores::open_store(settings)?)),
+    let resolved = match store {
+        Some(store) => stores::resolve(settings, store.as_ref(), reference),
+        None => stores::open_store(settings).and_then(|opened| {
+            let store = store.insert(Arc::from(opened));
+            stores::resolve(settings, store.as_ref(), reference)
+        }),
     };
-    match stores::resolve(settings, store.as_ref(), reference) {
-        Ok(summary) => open_summary(settings, store, summary),
+    match (resolved, store) {
+        (Ok(summary), Some(store)) => open_summary(settings, store, summary),
         // A file in the current directory needs no `./`, but the store comes first.
-        Err(_) if path.exists() => open_path(path),
-        Err(error) => Err(error),
+        (Err(_), _) if path.exists() => open_path(path),
+        (Err(error), _) => open_spooled(settings, reference, error),
+        (Ok(_), None) => Err(anyhow::anyhow!("no store is open")),
+    }
+}
+
+/// Opens a dump that is still in the spool of this node; `error` says why the store does not have it.
+fn open_spooled(settings: &Settings, reference: &str, error: anyhow::Error) -> Result<Dump> {
+    match spooled::find(&settings.spool, reference)? {
+        Spooled::Entry(path, bundle) => {
+            let manifest = bundle.summary_manifest();
+            let identity = format!("{} {}", path.display(), manifest.id);
+            let mut dump = Dump::local(Origin::Spool(path), manifest, Some(bundle));
+            dump.identity = identity;
+            Ok(dump)
+        }
+        Spooled::Nothing { hidden: true } => {
+            let shown = terminal_line(reference);
+            let told = report::tell(&error);
+            let status = told.status;
+            let message = told.lines.first().cloned().unwrap_or_default();
+            let hints = told.hints.iter().cloned();
+            let failure = hints.fold(Failure::new(status, message), Failure::hint);
+            let failure = failure.hint(format!(
+                "if it was kept on this node, only root can read it: `sudo cdh info {shown}`"
+            ));
+            Err(match told.lines.len() {
+                0 | 1 => failure.into(),
+                _ => {
+                    let causes = told.lines.get(1..).unwrap_or_default().join(": ");
+                    failure.cause(anyhow::anyhow!("{causes}")).into()
+                }
+            })
+        }
+        Spooled::Nothing { hidden: false } => Err(error),
     }
 }
 
@@ -472,6 +511,7 @@ impl Dump {
     pub fn label(&self) -> String {
         match &self.origin {
             Origin::Store(summary) => summary.id.short(),
+            Origin::Spool(_) => self.manifest.id.short(),
             Origin::Bundle(path) | Origin::Case(path) | Origin::Core(path) => {
                 terminal_line(&path.display().to_string())
             }

@@ -18,6 +18,7 @@ mod modules;
 mod proc_facts;
 mod source;
 mod sources;
+mod spooled;
 mod stores;
 mod surroundings;
 mod symbol_cache;
@@ -35,7 +36,8 @@ pub use proc_facts::Surrounding;
 pub use source::{SourceFinder, SourceQuestion, SourceSearch, sources};
 pub use sources::{Gathered, gather_files, image_cache};
 pub use stores::{
-    catalog, open_node_store, open_or_create_store, open_store, resolve, store_failure,
+    catalog, open_existing_store, open_node_store, open_or_create_store, open_store, resolve,
+    store_failure,
 };
 pub use sysroot::{DebugView, debug_view};
 pub use top_frames::top_frames;

@@ -49,15 +49,21 @@ pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
 pub fn open_node_store(settings: &Settings) -> Result<Box<dyn Store>, StoreError> {
     match &settings.store {
         StoreUrl::Directory(path) => Ok(Box::new(DirectoryStore::create(path)?)),
-        url => {
-            let keys = settings.store_keys.as_ref();
-            let keys = keys.map(|(access, secret)| S3Keys {
-                access: access.clone(),
-                secret: secret.reveal().to_owned(),
-            });
-            cdh_store::open_store_as(url, keys)
-        }
+        _ => open_existing_store(settings),
     }
+}
+
+/// As [`open_node_store`], and never creates a directory.
+///
+/// # Errors
+/// When it does not exist, or cannot be opened.
+pub fn open_existing_store(settings: &Settings) -> Result<Box<dyn Store>, StoreError> {
+    let keys = settings.store_keys.as_ref();
+    let keys = keys.map(|(access, secret)| S3Keys {
+        access: access.clone(),
+        secret: secret.reveal().to_owned(),
+    });
+    cdh_store::open_store_as(&settings.store, keys)
 }
 
 /// Turns a store's error into a failure with status and advice; `verb` says what was tried.

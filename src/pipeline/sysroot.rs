@@ -69,7 +69,9 @@ fn place(settings: &Settings, dump: &Dump, observer: &dyn Observer) -> Result<(P
             ));
         }
         Origin::Case(path) => fs::canonicalize(path)?,
-        Origin::Store(_) | Origin::Bundle(_) => case::fetch(settings, dump, None, observer)?.path,
+        Origin::Store(_) | Origin::Bundle(_) | Origin::Spool(_) => {
+            case::fetch(settings, dump, None, observer)?.path
+        }
     };
     let minicore = case.join(EntryKind::Minicore.file_name());
     let core = Case::core_path(&case).or_else(|| minicore.is_file().then_some(minicore));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::{Answer, Desk};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Desk {
-    fn with(&self, words: &[&str], variables: &[(&str, &str)]) -> Answer {
+    pub(super) fn with(&self, words: &[&str], variables: &[(&str, &str)]) -> Answer {
         let mut command = self.command(words);
         command.envs(variables.iter().copied());
         self.answer(command.output().unwrap())
@@ -28,12 +28,17 @@ impl Desk {
 
     /// Seals a dump in the spool, as a handler would.
     fn crash(&self, fingerprint: &str) -> DumpId {
+        self.crash_of("api", fingerprint, 1)
+    }
+
+    /// As [`Desk::crash`], of this program; `dumpable` is 2 for setuid programs.
+    pub(super) fn crash_of(&self, name: &str, fingerprint: &str, dumpable: u8) -> DumpId {
         let spool = self.path("state/spool");
         let id = DumpId::random();
         let mut entry = cdh_agent::spool::PartialEntry::create(&spool, id).unwrap();
         let json = json!({
             "schema": 1, "id": id, "stem": id, "captured_at": jiff::Timestamp::now(),
-            "process": {"pid": 1, "name": "api"}, "signal": {"number": 11, "name": "SIGSEGV"},
+            "process": {"pid": 1, "name": name, "dumpable": dumpable}, "signal": {"number": 11, "name": "SIGSEGV"},
             "verdict": Verdict::Complete, "fingerprint": fingerprint,
         });
         let manifest: Manifest = serde_json::from_value(json).unwrap();
@@ -46,7 +51,7 @@ impl Desk {
 }
 
 /// `cdh agent run`, and what it logs. It is ended with the test.
-struct Agent {
+pub(super) struct Agent {
     child: Child,
     log: Receiver<String>,
     seen: Vec<String>,
@@ -54,9 +59,15 @@ struct Agent {
 
 impl Agent {
     fn run(desk: &Desk, words: &[&str]) -> Self {
-        let state = desk.path("state");
-        let mut command = desk.command(&["agent", "run", "--state", state.to_str().unwrap()]);
-        let mut child = command.args(words).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = desk.command(&["agent", "run"]);
+        command.args(words);
+        Self::start(desk, command)
+    }
+
+    /// Starts `cdh agent run …`.
+    pub(super) fn start(desk: &Desk, mut command: Command) -> Self {
+        command.arg("--state").arg(desk.path("state"));
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = channel();
         std::thread::spawn(move || {
@@ -72,7 +83,7 @@ impl Agent {
     }
 
     /// The first line that holds this.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub(super) fn wait_for(&mut self, text: &str) -> String {
         loop {
             let line = self.log.recv_timeout(PATIENCE);
             let line = line.unwrap_or_else(|_| panic!("no `{text}` in {:#?}", self.seen));
@@ -83,14 +94,17 @@ impl Agent {
         }
     }
 
-    fn stop(mut self) -> Vec<String> {
+    pub(super) fn stop(mut self) -> Vec<String> {
         rustix::process::kill_process(
             rustix::process::Pid::from_child(&self.child),
             rustix::process::Signal::TERM,
         )
         .unwrap();
         assert!(self.child.wait().unwrap().success());
-        self.seen.extend(self.log.try_iter());
+        // Until its end: the last line is read by another thread.
+        while let Ok(line) = self.log.recv_timeout(PATIENCE) {
+            self.seen.push(line);
+        }
         std::mem::take(&mut self.seen)
     }
 }

@@ -39,6 +39,11 @@ impl Random {
     }
 }
 
+/// The handler to install: a static one if the tests were given one.
+fn handler() -> String {
+    std::env::var("CDH_TEST_HANDLER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_cdh").to_owned())
+}
+
 struct Node {
     directory: tempfile::TempDir,
     /// What an uninstall must end with.
@@ -125,9 +130,7 @@ impl Node {
                 let mut words = vec!["install".to_owned()];
                 words.extend(["--core-pipe-limit".to_owned(), limit.to_string()]);
                 words.extend(["--mode".to_owned(), mode.to_owned()]);
-                if let Some(handler) = std::env::var_os("CDH_TEST_HANDLER") {
-                    words.extend(["--handler".to_owned(), handler.into_string().unwrap()]);
-                }
+                words.extend(["--handler".to_owned(), handler()]);
                 self.run(&words, libexec, kill_after);
             }
         }
@@ -211,9 +214,7 @@ fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_n
     }
     let words = ["install", "--mode", "pipe"].map(str::to_owned);
     let mut install = node.agent(&words, "noexec");
-    if let Some(handler) = std::env::var_os("CDH_TEST_HANDLER") {
-        install.arg("--handler").arg(handler);
-    }
+    install.arg("--handler").arg(handler());
     let output = install.output().unwrap();
     let doctor = node.agent(&["doctor", "--no-store"].map(str::to_owned), "noexec");
     let found = { doctor }.stdout(Stdio::piped()).output().unwrap();
@@ -235,4 +236,157 @@ fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_n
         found.contains(problem) && found.contains("mounted noexec"),
         "{found}"
     );
+}
+
+#[test]
+fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
+    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
+        eprintln!("skipped: only root may change the kernel's core settings");
+        return;
+    };
+    let directory = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    // The handler is found beside the program.
+    let bin = place("bin/cdh");
+    fs::create_dir(directory.path().join("bin")).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_cdh"), &bin).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(&bin);
+        command.arg("agent").args(words).env_clear();
+        command.envs([("CDH_STATE", place("state")), ("CDH_LIBEXEC", place("lib"))]);
+        command
+            .env("CDH_STORE", place("store"))
+            .env("HOME", place("home"));
+        let output = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (code, _, said) = run(&["install"]);
+    assert_eq!(code, Some(2), "{said}");
+    let beside = place("bin/cdh-handler");
+    assert!(
+        said.contains("cargo xtask handler") && said.contains(&beside),
+        "{said}"
+    );
+    let Ok(given) = std::env::var("CDH_TEST_HANDLER") else {
+        eprintln!("skipped: no static handler; `cargo xtask test` builds one");
+        return;
+    };
+    fs::copy(given, &beside).unwrap();
+    let (code, out, said) = run(&["install"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.starts_with("installed: core_pattern is |"), "{out}");
+    // Unless this machine has a unit, the warning comes with a command that has all flags.
+    assert!(
+        said.contains("warning: a reboot loses core_pattern"),
+        "{said}"
+    );
+    for text in [
+        format!("{bin} agent"),
+        format!("--state {}", place("state")),
+        format!("--libexec {}", place("lib")),
+        format!("--store {}", place("store")),
+    ] {
+        assert!(said.contains(&text), "{text} in {said}");
+    }
+    // What the hint says is a command.
+    let (code, unit, said) = run(&["unit"]);
+    assert_eq!(code, Some(0), "{said}");
+    let command = format!(
+        "ExecStart={bin} agent run --manage-node --state {}",
+        place("state")
+    );
+    assert!(
+        unit.contains(&command) && unit.contains("WantedBy="),
+        "{unit}"
+    );
+    let (_, found, _) = run(&["doctor", "--no-store"]);
+    assert!(found.contains("warning  after a reboot: "), "{found}");
+
+    let status = Command::new("sh")
+        .args(["-c", "kill -SEGV $$"])
+        .status()
+        .unwrap();
+    assert!(!status.success());
+    let spool = directory.path().join("state/spool");
+    for _ in 0..200 {
+        let sealed = names(&spool).into_iter().filter(|name| name.len() == 36);
+        if sealed.count() > 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let (code, out, said) = run(&["uninstall"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.contains("not shipped: "), "{out}");
+    let line = out
+        .lines()
+        .find_map(|line| line.strip_prefix("ship them: "));
+    let line = line.unwrap_or_else(|| panic!("{out}"));
+    // The line is a command that ships them.
+    let shipped = Command::new("sh")
+        .args(["-c", line])
+        .env_clear()
+        .output()
+        .unwrap();
+    let log = String::from_utf8_lossy(&shipped.stderr);
+    assert!(
+        shipped.status.success() && log.contains("shipped "),
+        "{log}"
+    );
+    let left = names(&spool).into_iter().filter(|name| name.len() == 36);
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn run_that_manages_the_node_satisfies_the_doctor_and_logs_what_it_restores() {
+    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
+        eprintln!("skipped: only root may change the kernel's core settings");
+        return;
+    };
+    let files = SettingsFiles::kernel();
+    let before = NodeSettings::read(&files).unwrap();
+    let node = Node {
+        directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
+        foreign: before.clone(),
+        log: Vec::new(),
+    };
+    let words = ["run", "--manage-node", "--handler", &handler()].map(str::to_owned);
+    let mut agent = node.agent(&words, "lib");
+    agent.env("CDH_STORE", node.directory.path().join("store"));
+    let mut child = agent.spawn().unwrap();
+    let words = ["doctor", "--no-store"].map(str::to_owned);
+    let mut found = String::new();
+    for _ in 0..200 {
+        let output = node
+            .agent(&words, "lib")
+            .stdout(Stdio::piped())
+            .output()
+            .unwrap();
+        found = String::from_utf8(output.stdout).unwrap();
+        if found.contains("ok       after a reboot: ") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    assert!(child.wait().unwrap().success(), "{said}");
+    assert!(found.contains("ok       after a reboot: "), "{found}");
+    for text in [
+        "Z installed: core_pattern is |",
+        "Z capture: mode pipe, release hold",
+        "on SIGTERM: stops uploads (the next start resumes them), restores the previous core_pattern",
+        "Z stopped: ",
+        "Z restored: core_pattern is ",
+    ] {
+        assert!(said.contains(text), "{text} in {said}");
+    }
+    assert_eq!(NodeSettings::read(&files).unwrap(), before);
 }

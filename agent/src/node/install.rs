@@ -20,6 +20,8 @@ use cdh_bundle::RawText;
 use crate::handler::settings::HandlerSettings;
 use crate::handler::stop_receiving;
 use crate::paths::{AgentPaths, PatternError};
+use crate::shipper::ShipperRecord;
+use crate::spool::{WaitReason, waiting};
 
 /// Crashes that the kernel pipes at once. Above it cores are lost, so it is high: at 128, a storm
 /// of 200 crashes lost 72.
@@ -155,6 +157,10 @@ pub struct UninstallReport {
     pub removed: Vec<PathBuf>,
     /// Dumps in the spool that were not shipped.
     pub left: u64,
+    /// Of these, those of setuid programs that the policy keeps on the node.
+    pub kept: u64,
+    /// Of these, those that are in quarantine.
+    pub quarantined: u64,
 }
 
 /// Installs the handler and makes the kernel start it.
@@ -368,6 +374,7 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
     if !taken_over {
         Journal::remove(&paths.backup())?;
     }
+    let of_kind = kinds_of_dumps(paths);
     let left = match taken_over {
         true => super::tidy::dumps_in(&paths.spool),
         false => super::tidy::tidy(paths),
@@ -379,7 +386,24 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
         had_backup,
         removed,
         left,
+        kept: of_kind.0,
+        quarantined: of_kind.1,
     })
+}
+
+/// How many dumps in the spool the policy keeps on the node, and how many are in quarantine.
+fn kinds_of_dumps(paths: &AgentPaths) -> (u64, u64) {
+    let record = ShipperRecord::read(&paths.state);
+    let setuid = paths.workloads.policy.setuid;
+    let dumps = waiting(&paths.spool, setuid, record.as_ref()).unwrap_or_default();
+    let count = |is: fn(&WaitReason) -> bool| {
+        let found = dumps.iter().filter(|dump| is(&dump.why)).count();
+        u64::try_from(found).unwrap_or(u64::MAX)
+    };
+    (
+        count(|why| *why == WaitReason::Setuid),
+        count(|why| matches!(why, WaitReason::Quarantined { .. })),
+    )
 }
 
 fn require_root(files: &SettingsFiles) -> Result<(), InstallError> {
@@ -555,6 +579,6 @@ mod tests {
             problems.contains("is missing") && problems.contains("no backup"),
             "{problems}"
         );
-        assert!(!found.shipper_running);
+        assert_eq!(found.shipper_running, Some(false));
     }
 }

@@ -1,5 +1,6 @@
 //! The node's side of an installation: kernel settings, their backup, the handler's binary.
 
+pub mod at_boot;
 pub mod binary;
 pub mod boot;
 pub mod doctor;

@@ -12,8 +12,8 @@ use crate::handler::cgroups::of_handlers;
 use crate::handler::is_receiving;
 use crate::handler::settings::HandlerSettings;
 use crate::paths::AgentPaths;
-use crate::shipper;
-use crate::spool::{SpoolCount, count};
+use crate::shipper::{self, ShipperRecord};
+use crate::spool::{SpoolCount, WaitingDump, count, quota_of, waiting};
 
 /// Who gets the cores of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,12 +41,20 @@ pub struct Status {
     pub handler: PathBuf,
     /// How the handler is linked; `None` where there is none.
     pub linkage: Option<Linkage>,
-    /// Whether a shipper runs.
-    pub shipper_running: bool,
+    /// Whether a shipper runs; `None` where that cannot be seen.
+    pub shipper_running: Option<bool>,
+    /// What the shipper last experienced.
+    pub record: Option<ShipperRecord>,
     /// Path of the spool.
     pub spool: PathBuf,
-    /// What is in the spool.
+    /// What is in the spool; `None` where that cannot be seen.
     pub count: Option<SpoolCount>,
+    /// Bytes that the spool may take.
+    pub quota: Option<u64>,
+    /// The dumps in it, oldest first, each with the reason why it is there.
+    pub waiting: Vec<WaitingDump>,
+    /// The state directory, where this user may not look into it: all that it holds is unknown.
+    pub hidden: Option<PathBuf>,
     /// What sets the kernel's settings anew at the next boot.
     pub at_boot: Vec<BootSetting>,
     /// What is wrong.
@@ -80,6 +88,15 @@ fn owner_of(paths: &AgentPaths, settings: &NodeSettings) -> PatternOwner {
     }
 }
 
+/// The state directory, if it is there and this user may not look into it.
+fn hidden(paths: &AgentPaths) -> Option<PathBuf> {
+    let denied = |path: &std::path::Path| {
+        std::fs::read_dir(path)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    (denied(&paths.state) || denied(&paths.spool)).then(|| paths.state.clone())
+}
+
 /// Looks at the node.
 ///
 /// # Errors
@@ -89,14 +106,20 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
     let mut problems = Vec::new();
     let pattern = owner_of(paths, &settings);
     let is_socket = settings.core_pattern.as_bytes().starts_with(b"@");
-    if pattern == PatternOwner::Ours && is_socket && !is_receiving(&paths.socket()) {
-        let why = "cores are lost until `cdh agent run` or `cdh agent install` mends it";
-        problems.push(format!("nobody serves the coredump socket: {why}"));
+    let hidden = hidden(paths);
+    let may_look = hidden.is_none();
+    let is_served = || is_receiving(&paths.socket());
+    if pattern == PatternOwner::Ours && is_socket && may_look && !is_served() {
+        let why = "cores are lost until `cdh agent run` or `cdh agent install` starts a receiver";
+        problems.push(format!("no process serves the coredump socket: {why}"));
     }
-    let backup = Journal::read(&paths.backup()).unwrap_or_else(|error: JournalError| {
-        problems.push(super::explain(&error));
-        None
-    });
+    let backup = match may_look {
+        true => Journal::read(&paths.backup()).unwrap_or_else(|error: JournalError| {
+            problems.push(super::explain(&error));
+            None
+        }),
+        false => None,
+    };
     let installed = pattern == PatternOwner::Ours;
     let linkage = if paths.handler.exists() {
         linkage(&paths.handler)
@@ -115,7 +138,10 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
         let (handler, problem) = HandlerSettings::read(&paths.handler_settings());
         if let Some(problem) = problem {
             let path = paths.handler_settings();
-            problems.push(format!("{}: {problem}; the defaults hold", path.display()));
+            problems.push(format!(
+                "{}: {problem}; the handler uses its defaults",
+                path.display()
+            ));
         }
         if std::path::absolute(&paths.spool).is_ok_and(|spool| spool != handler.spool) {
             problems.push(format!(
@@ -129,19 +155,33 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
             problems.push(format!("handlers are not bounded by `{cgroup}`: {why}"));
         }
         if settings.core_pipe_limit == 0 {
-            let why = "the kernel does not wait for handlers, /proc facts may be lost";
+            let why = "the kernel does not wait for handlers, so what /proc says may be lost";
             problems.push(format!("core_pipe_limit is 0: {why}"));
         }
-        if backup.is_none() {
-            problems.push("there is no backup of the settings from before".to_owned());
+        if backup.is_none() && may_look {
+            problems.push(
+                "there is no backup of the previous kernel settings: an uninstall restores the kernel's defaults"
+                    .to_owned(),
+            );
         }
     } else if backup.is_some() && pattern == PatternOwner::Foreign {
         let why = "something has replaced the core pattern since the installation";
         problems.push(why.to_owned());
     }
-    let count = count(&paths.spool)
-        .map_err(|error| problems.push(super::explain(&error)))
-        .ok();
+    let record = ShipperRecord::read(&paths.state);
+    let (mut found, mut dumps) = (None, Vec::new());
+    if may_look {
+        let setuid = paths.workloads.policy.setuid;
+        let looked = count(&paths.spool)
+            .and_then(|count| Ok((count, waiting(&paths.spool, setuid, record.as_ref())?)));
+        match looked {
+            Ok((count, waiting)) => (found, dumps) = (Some(count), waiting),
+            Err(error) => problems.push(super::explain(&error)),
+        }
+    }
+    let count = found;
+    let (handler, _) = HandlerSettings::read(&paths.handler_settings());
+    let quota = quota_of(&paths.spool, &handler.limits).ok().flatten();
     if let Some(count) = count.filter(|count| count.quarantined > 0) {
         problems.push(format!("{} entries are in quarantine", count.quarantined));
     }
@@ -151,9 +191,13 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
         backup: backup.map(|journal| journal.backup),
         handler: paths.handler.clone(),
         linkage,
-        shipper_running: shipper::is_running(paths),
+        shipper_running: shipper::running(paths),
+        record,
         spool: paths.spool.clone(),
         count,
+        quota,
+        waiting: dumps,
+        hidden,
         at_boot: boot_settings(std::path::Path::new("/")),
         problems,
     })

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::paths::AgentPaths;
+use crate::shipper::ShipperRecord;
 use crate::spool::count;
 
 /// Removes empty directories and what only the agent needs, and counts the dumps that stay. Where a
@@ -32,6 +33,10 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
         // What stays needs its journal: a part of it may be in the store.
         if left == 0 {
             remove_files(&paths.uploads(), |name| name.ends_with(".journal"));
+        }
+        // What stays keeps the reasons why it does.
+        if left == 0 {
+            let _ = ShipperRecord::remove(&paths.state);
         }
         let _ = fs::remove_file(paths.shipper_lock());
         let _ = fs::remove_file(paths.install_lock());

@@ -90,6 +90,7 @@ fn an_agent_whose_store_is_away_is_ready_and_says_so_in_its_numbers() {
     let root = tempfile::tempdir().unwrap();
     let watcher = watcher(root.path());
     let failed = ShipperEvent::StoreFailed {
+        hint: None,
         why: "x".to_owned(),
         retry_in: Duration::ZERO,
     };

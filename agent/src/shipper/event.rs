@@ -61,10 +61,12 @@ pub enum ShipperEvent {
         /// What is in it.
         verdict: Verdict,
     },
-    /// A dump of a setuid program stays on the node.
+    /// A dump of a setuid program stays on the node. Reported once for each dump, also over restarts.
     Kept {
         /// Which.
         id: DumpId,
+        /// Name of the process, escaped.
+        name: String,
     },
     /// A pod wants no dumps; this one is gone.
     Unwanted {
@@ -105,6 +107,8 @@ pub enum ShipperEvent {
     StoreFailed {
         /// Why.
         why: String,
+        /// What to do about it.
+        hint: Option<&'static str>,
         /// When it is tried again.
         retry_in: Duration,
     },

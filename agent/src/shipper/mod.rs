@@ -11,6 +11,7 @@ mod event;
 mod modules;
 mod plan;
 mod queue;
+mod record;
 mod request;
 mod schedule;
 mod signals;
@@ -35,6 +36,7 @@ pub use drops::DropLine;
 pub(crate) use drops::all_told;
 pub use event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 pub use plan::{ShipperOptions, ShippingPlan};
+pub use record::{EntryTrouble, ShipperRecord, StoreTrouble};
 pub use schedule::{Schedule, ScheduleError};
 
 use crate::ledger::Ledger;
@@ -46,6 +48,7 @@ use drops::DropsKeeper;
 use modules::ModuleKeeper;
 use plan::{Bandwidth, Due};
 use queue::Queue;
+use record::RecordKeeper;
 use request::Request;
 pub use signals::StopSignals;
 use sweep::Sweeper;
@@ -122,7 +125,14 @@ pub fn sweep(
         std::thread::sleep(Duration::from_millis(50));
     }
     sweeper.salvage(&mut report)?;
-    sweeper.ship(store, &mut report)?;
+    let shipped = sweeper.ship(store, &mut report);
+    match &shipped {
+        Err(SweepError::Store(error)) => sweeper.record.store_fails(error, None),
+        Ok(()) if !report.shipped.is_empty() => sweeper.record.store_works(),
+        _ => {}
+    }
+    sweeper.record.save();
+    shipped?;
     Ok(report)
 }
 
@@ -133,6 +143,12 @@ fn sweeper<'a>(
     enricher: Enricher,
     observer: &'a mut dyn FnMut(&ShipperEvent),
 ) -> Sweeper<'a> {
+    let mut record = RecordKeeper::open(&paths.state);
+    env!("CARGO_PKG_VERSION").clone_into(&mut record.record.version);
+    record.record.store.clone_from(&options.store);
+    record.record.manages_node = options.manages_node;
+    options.plan.word().clone_into(&mut record.record.plan);
+    record.record.next_shipment = None;
     Sweeper {
         spool: &paths.spool,
         journals,
@@ -144,7 +160,7 @@ fn sweeper<'a>(
         stop: &|| false,
         observer,
         failures: BTreeMap::new(),
-        kept: BTreeSet::new(),
+        record,
         seen: BTreeSet::new(),
         queue: Queue::default(),
         store_down: false,
@@ -248,10 +264,18 @@ pub fn run_until(
         let request = Request::take(&paths.spool);
         let asked = request.is_some();
         sweeper.options.only = request.and_then(|request| request.only);
-        if asked || patience.is_over() && due.left() == Some(Duration::ZERO) {
-            match ship_all(&mut sweeper, &mut store, open_store, &mut report) {
+        let is_due = asked || due.left() == Some(Duration::ZERO);
+        // A store that cannot be used is reported at the start, not with the first crash.
+        let is_unknown = store.is_none() && due.left().is_some();
+        if asked || patience.is_over() && (is_due || is_unknown) {
+            let reached = reach(&mut store, open_store);
+            let shipped = reached.and_then(|store| match is_due {
+                true => sweeper.ship(store, &mut report),
+                false => Ok(()),
+            });
+            match shipped {
                 Ok(()) => {
-                    if !asked {
+                    if is_due && !asked {
                         due.shipped();
                     }
                     patience.succeeded();
@@ -266,12 +290,20 @@ pub fn run_until(
                     store = None;
                     sweeper.store_down = true;
                     let retry_in = patience.failed(haste);
+                    let hint = error.hint();
                     let why = explain(&error);
-                    (sweeper.observer)(&ShipperEvent::StoreFailed { why, retry_in });
+                    sweeper.record.store_fails(&error, sweep::after(retry_in));
+                    (sweeper.observer)(&ShipperEvent::StoreFailed {
+                        why,
+                        hint,
+                        retry_in,
+                    });
                 }
                 Err(error) => return Err(error.into()),
             }
         }
+        sweeper.record.record.next_shipment = due.next_shipment();
+        sweeper.record.save();
         (sweeper.observer)(&ShipperEvent::Pass);
         // What failed is tried again when it is its turn and the store's.
         let next = match (patience.left(), due.left()) {
@@ -299,17 +331,23 @@ fn tidy(store: Option<&dyn Store>, observer: &mut dyn FnMut(&ShipperEvent)) {
     observer(&event);
 }
 
-fn ship_all(
-    sweeper: &mut Sweeper<'_>,
-    store: &mut Option<Box<dyn Store>>,
+/// The store, opened and checked where it is not open yet.
+fn reach<'s>(
+    store: &'s mut Option<Box<dyn Store>>,
     open_store: &OpenStore<'_>,
-    report: &mut SweepReport,
-) -> Result<(), SweepError> {
-    let store = match store {
-        Some(store) => store,
-        None => store.insert(open_store().map_err(SweepError::Store)?),
+) -> Result<&'s dyn Store, SweepError> {
+    let opened = match store.take() {
+        Some(opened) => opened,
+        None => {
+            let opened = open_store().map_err(SweepError::Store)?;
+            match opened.check() {
+                // Credentials that may only write: the first upload tells.
+                Ok(()) | Err(StoreError::Denied { said: Some(_), .. }) => opened,
+                Err(error) => return Err(SweepError::Store(error)),
+            }
+        }
     };
-    sweeper.ship(store.as_ref(), report)
+    Ok(&**store.insert(opened))
 }
 
 fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
@@ -323,13 +361,20 @@ fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
 /// Whether a shipper runs on this node.
 #[must_use]
 pub fn is_running(paths: &AgentPaths) -> bool {
-    let Ok(file) = File::open(paths.shipper_lock()) else {
-        return false;
+    running(paths).unwrap_or_default()
+}
+
+/// As [`is_running`]; `None` where that cannot be seen, for the state directory is root's.
+pub(crate) fn running(paths: &AgentPaths) -> Option<bool> {
+    let file = match File::open(paths.shipper_lock()) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+        Err(_) => return Some(false),
     };
-    matches!(
+    Some(matches!(
         flock(&file, FlockOperation::NonBlockingLockShared),
         Err(rustix::io::Errno::WOULDBLOCK)
-    )
+    ))
 }
 
 /// The lock of the spool's only shipper; makes the directories where they are missing.

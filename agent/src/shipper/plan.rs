@@ -24,6 +24,19 @@ pub enum ShippingPlan {
     Off,
 }
 
+impl ShippingPlan {
+    /// As `shipping.mode` spells it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Interval(_) => "interval",
+            Self::Schedule(_) => "schedule",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How the shipper works.
 #[derive(Clone, Debug)]
 pub struct ShipperOptions {
@@ -37,6 +50,10 @@ pub struct ShipperOptions {
     pub parallel: usize,
     /// These dumps only.
     pub only: Option<BTreeSet<DumpId>>,
+    /// Location of the store, for `cdh agent status`.
+    pub store: String,
+    /// Whether this process installed the handler and will uninstall it, for `cdh agent status`.
+    pub manages_node: bool,
     /// How many times faster than the clock the shipper's waits pass. For tests.
     pub haste: u32,
 }
@@ -49,6 +66,8 @@ impl Default for ShipperOptions {
             bandwidth: 0,
             parallel: 1,
             only: None,
+            store: String::new(),
+            manages_node: false,
             haste: 1,
         }
     }
@@ -96,6 +115,17 @@ impl Due {
                     .unwrap_or_default(),
             ),
         }
+    }
+
+    /// When the next shipment is due, where dumps do not go at once.
+    pub(super) fn next_shipment(&self) -> Option<Timestamp> {
+        let left = match self.plan {
+            ShippingPlan::Interval(_) | ShippingPlan::Schedule(_) => self.left()?,
+            _ => return None,
+        };
+        let next = Timestamp::now().checked_add(left).ok()?;
+        // To the second, so that it does not change with each look.
+        next.round(jiff::Unit::Second).ok()
     }
 
     /// All that waited has been tried.

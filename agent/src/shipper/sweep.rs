@@ -15,6 +15,7 @@ use cdh_bundle::{
     BundleError, BundleWriter, DumpId, Manifest, SpoolEntry, SpoolState, list_spool, sweep_spool,
 };
 use cdh_store::{FirstSeenWriter, ShipError, Store, StoreError};
+use jiff::Timestamp;
 
 use super::backoff::StorePatience;
 use super::drops::DropsKeeper;
@@ -22,6 +23,7 @@ use super::event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 use super::modules::ModuleKeeper;
 use super::plan::{Bandwidth, ShipperOptions};
 use super::queue::Queue;
+use super::record::RecordKeeper;
 use super::uploads::{Done, Upload, Uploads};
 use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
 use crate::spool::{EntryLock, QUARANTINE, SalvageError, Salvaged, salvage};
@@ -46,8 +48,8 @@ pub(super) struct Sweeper<'a> {
     pub(super) stop: &'a (dyn Fn() -> bool + Sync),
     pub(super) observer: &'a mut dyn FnMut(&ShipperEvent),
     pub(super) failures: BTreeMap<DumpId, StorePatience>,
-    /// Dumps that stay on the node, and have been told.
-    pub(super) kept: BTreeSet<DumpId>,
+    /// What `cdh agent status` shows of all this; remembers which kept dumps were reported.
+    pub(super) record: RecordKeeper,
     /// Sealed entries that have been told.
     pub(super) seen: BTreeSet<DumpId>,
     pub(super) queue: Queue,
@@ -75,8 +77,9 @@ impl Sweeper<'_> {
         sweep_spool(self.spool)?;
         let entries = list_spool(self.spool)?;
         self.modules.notice(&entries);
-        self.seen
-            .retain(|id| entries.iter().any(|entry| entry.id == *id));
+        let is_there = |id: &DumpId| entries.iter().any(|entry| entry.id == *id);
+        self.seen.retain(is_there);
+        self.record.retain(is_there);
         for entry in entries {
             match entry.state {
                 _ if (self.stop)() => break,
@@ -143,7 +146,9 @@ impl Sweeper<'_> {
 
     /// Tells of an entry that is sealed, once.
     fn tell_sealed(&mut self, entry: &SpoolEntry) {
+        // One that is kept here was captured long before this process began.
         if self.seen.insert(entry.id)
+            && !self.record.record.kept.contains(&entry.id)
             && let Ok(json) = fs::read(entry.path.join("manifest.json"))
             && let Ok(manifest) = Manifest::from_json(&json)
         {
@@ -263,8 +268,9 @@ impl Sweeper<'_> {
         let manifest = bundle.manifest();
         if self.options.setuid == SetuidDumps::Keep && manifest.process.dumpable == Some(2) {
             report.kept.push(id);
-            if self.kept.insert(id) {
-                (self.observer)(&ShipperEvent::Kept { id });
+            if self.record.record.kept.insert(id) {
+                let name = manifest.process.name.to_string();
+                (self.observer)(&ShipperEvent::Kept { id, name });
             }
             return Ok(None);
         }
@@ -358,6 +364,7 @@ impl Sweeper<'_> {
 
     /// Tells that the store is back, if it was away.
     pub(super) fn store_answers(&mut self) {
+        self.record.store_works();
         if std::mem::take(&mut self.store_down) {
             (self.observer)(&ShipperEvent::StoreBack);
         }
@@ -381,11 +388,12 @@ impl Sweeper<'_> {
         report: &mut SweepReport,
     ) {
         let backoff = self.failures.entry(entry.id).or_default();
-        backoff.failed(self.options.haste);
+        let wait = backoff.failed(self.options.haste);
         if backoff.failures() >= PATIENCE && !is_patient {
             return self.quarantine(entry, &why, report);
         }
         report.failed.push(entry.id);
+        self.record.entry_fails(entry.id, why.clone(), after(wait));
         (self.observer)(&ShipperEvent::Failed { id: entry.id, why });
     }
 
@@ -451,6 +459,11 @@ impl Sweeper<'_> {
             (self.observer)(&ShipperEvent::Failed { id, why });
         }
     }
+}
+
+/// The time after this wait.
+pub(super) fn after(wait: Duration) -> Option<Timestamp> {
+    Timestamp::now().checked_add(wait).ok()
 }
 
 /// The error with its causes, on one line.

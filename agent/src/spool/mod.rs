@@ -16,12 +16,14 @@ mod entry;
 mod entry_lock;
 mod quota;
 mod salvage;
+mod waiting;
 
 pub(crate) use count::size_of;
 pub use count::{QUARANTINE, SpoolCount, count};
 pub(crate) use entry::{IDENTITY, prepare_spool};
 pub use entry::{PartialEntry, SpoolError};
 pub(crate) use entry_lock::EntryLock;
-pub use quota::used;
 pub(crate) use quota::{Wanted, floor_of, forget_need, make_room};
+pub use quota::{quota_of, used};
 pub use salvage::{SalvageError, Salvaged, salvage};
+pub use waiting::{WaitReason, WaitingDump, waiting};

@@ -69,6 +69,15 @@ impl Bounds {
     }
 }
 
+/// Bytes that these limits let the spool take on its file system as it is now; `None` without a quota.
+///
+/// # Errors
+/// When the file system cannot be looked at.
+pub fn quota_of(spool: &Path, limits: &LimitsConfig) -> io::Result<Option<u64>> {
+    let bounds = Bounds::of(spool, limits, 0)?;
+    Ok((bounds.quota != u64::MAX).then_some(bounds.quota))
+}
+
 /// Bytes that stay free on a file system of this size.
 pub(crate) fn floor_of(limits: &LimitsConfig, usual: u64, size: u64) -> u64 {
     /// The usual floor is never more than this part of the file system.

@@ -1,5 +1,6 @@
 //! Processes that lose their cgroup, their memory or their time while they are dumped.
 
+use cdh_agent::node::doctor::{Examined, examine};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -368,7 +369,7 @@ fn a_cgroup_of_handlers_that_is_not_there_is_told_and_costs_no_dump() {
     let mut options = cdh_agent::InstallOptions::new(node.paths.clone(), super::node::handler());
     options.handler.limits.cgroup = Some("cdh-no-such.slice".to_owned());
     cdh_agent::install(&options).unwrap();
-    let findings = cdh_agent::node::doctor::examine(&node.paths, Path::new("/"));
+    let findings = examine(&Examined::host(&node.paths, Path::new("/")));
     let found = findings
         .iter()
         .find(|one| one.check == "cgroup of the handlers")

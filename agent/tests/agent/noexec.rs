@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use cdh_agent::node::binary::BinaryError;
-use cdh_agent::node::doctor::{Finding, State, examine};
+use cdh_agent::node::doctor::{Examined, Finding, State, examine};
 use cdh_agent::node::settings::NodeSettings;
 use cdh_agent::node::socket::{CoreMode, kernel_has_sockets};
 use cdh_agent::{InstallError, InstallOptions};
@@ -17,7 +17,7 @@ const NOEXEC: &str = "size=64m,mode=0700,noexec,nosuid,nodev";
 
 /// What the doctor says of the handler's directory.
 fn handler_directory(node: &Node) -> Finding {
-    let findings = examine(&node.paths, std::path::Path::new("/"));
+    let findings = examine(&Examined::host(&node.paths, std::path::Path::new("/")));
     let mut of_it = findings
         .into_iter()
         .filter(|one| one.check == "handler directory");

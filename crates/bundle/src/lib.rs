@@ -62,5 +62,5 @@ pub use seekable::{SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats,
 pub use stem::{DEFAULT_STEM, is_safe_stem, render_stem};
 pub use verdict::{Cause, Verdict, meaning_of_sender};
 pub use window::{SourceReader, Window};
-pub use writer::{BundleStream, BundleWriter};
+pub use writer::{BundleStream, BundleWriter, EntrySource};
 pub use zip::Method;

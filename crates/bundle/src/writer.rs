@@ -12,6 +12,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use cdh_elfcore::ByteSource;
+
 use crate::digest::copy;
 use crate::entry_dir::{PARTIAL, open_directory, open_regular};
 use crate::zip::{Method, NewEntry, ZipLayout};
@@ -163,6 +165,80 @@ impl BundleWriter {
             at: 0,
             check: None,
         }
+    }
+}
+
+/// The zip of a sealed entry, to be read at any place without writing it anywhere first.
+pub struct EntrySource {
+    pieces: Arc<[Piece]>,
+    len: u64,
+}
+
+impl BundleWriter {
+    /// The zip as a source of bytes: a dump in the spool is read as one in a store is.
+    #[must_use]
+    pub fn source(&self) -> EntrySource {
+        EntrySource {
+            pieces: Arc::clone(&self.pieces),
+            len: self.len,
+        }
+    }
+}
+
+impl Piece {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { len, .. } => *len,
+        }
+    }
+
+    fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Bytes(bytes) => {
+                let at = usize::try_from(at).unwrap_or(usize::MAX);
+                bytes.get(at..).unwrap_or_default().read(buf)
+            }
+            Self::File { file, len, .. } => {
+                // The file may have grown since: the zip has not.
+                let left = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX);
+                let wanted = left.min(buf.len());
+                file.read_at(buf.get_mut(..wanted).unwrap_or_default(), at)
+            }
+        }
+    }
+}
+
+impl ByteSource for EntrySource {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let (mut done, mut skip) = (0_usize, offset);
+        for piece in self.pieces.iter() {
+            if skip >= piece.len() {
+                skip = skip.saturating_sub(piece.len());
+                continue;
+            }
+            while skip < piece.len() {
+                let rest = buf.get_mut(done..).unwrap_or_default();
+                if rest.is_empty() {
+                    return Ok(done);
+                }
+                match piece.read_at(skip, rest) {
+                    Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    Ok(count) => {
+                        done = done.saturating_add(count);
+                        skip = skip.saturating_add(count as u64);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            skip = 0;
+        }
+        Ok(done)
     }
 }
 

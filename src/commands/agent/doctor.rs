@@ -1,12 +1,13 @@
-//! `cdh agent doctor`: what keeps cores from being captured or shipped on this node, and the way around.
+//! `cdh agent doctor`: diagnoses why cores are not captured or shipped on this node, and how to fix it.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use cdh_agent::node::doctor::{Finding, State, examine, examine_store};
+use cdh_agent::node::doctor::{Examined, Finding, State, examine, examine_store};
 
 use super::config::{Flags, gather, paths};
+use super::install::given_flags;
 use crate::args::DoctorArgs;
 use crate::pipeline;
 use crate::render::terminal_line;
@@ -15,14 +16,20 @@ use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> {
     let config = gather(settings, Flags::default().paths(&args.paths))?.config;
-    let mut findings = examine(&paths(&config), Path::new("/"));
+    let mut findings = examine(&Examined {
+        manages: config.node.manage,
+        in_pod: super::is_in_pod(),
+        program: &super::program_name(),
+        flags: &given_flags(settings, None, &args.paths),
+        ..Examined::host(&paths(&config), Path::new("/"))
+    });
     if !args.no_store {
         findings.push(match pipeline::open_node_store(settings) {
             Ok(store) => examine_store(store.as_ref()),
             Err(error) => Finding {
                 check: "store",
                 state: State::Problem,
-                what: format!("{}: {error}", settings.store),
+                what: format!("{}: {}", settings.store, explain(&error)),
                 way: Some(
                     error
                         .hint()
@@ -48,6 +55,17 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
     )
 }
 
+/// The error with its causes, on one line.
+pub(super) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
+}
+
 fn text(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
@@ -63,7 +81,7 @@ fn text(findings: &[Finding]) -> String {
             terminal_line(&finding.what)
         );
         if let Some(way) = &finding.way {
-            let _ = writeln!(text, "         {}", terminal_line(way));
+            let _ = writeln!(text, "         fix: {}", terminal_line(way));
         }
     }
     let count = |state| {
@@ -72,11 +90,15 @@ fn text(findings: &[Finding]) -> String {
             .filter(|finding| finding.state == state)
             .count()
     };
+    let counted = |count: usize, word: &str| match count {
+        1 => format!("1 {word}"),
+        count => format!("{count} {word}s"),
+    };
     let _ = writeln!(
         text,
-        "{} problems, {} warnings",
-        count(State::Problem),
-        count(State::Warning)
+        "{}, {}",
+        counted(count(State::Problem), "problem"),
+        counted(count(State::Warning), "warning")
     );
     text
 }

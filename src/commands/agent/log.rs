@@ -1,8 +1,13 @@
 //! The agent's log on standard error: lines for people, or JSON objects for machines.
+//!
+//! Lines of `cdh agent run` begin with the time. Under systemd they do not: the journal has its own.
+
+use std::collections::BTreeMap;
 
 use cdh_agent::ShipperEvent;
 use cdh_agent::config::LogFormat;
 use cdh_agent::notify::{Outcome, Told};
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::render::terminal_line;
@@ -11,10 +16,12 @@ use crate::render::terminal_line;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Log {
     format: LogFormat,
+    /// Whether lines begin with the time.
+    timed: bool,
 }
 
 /// How much it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     Info,
     Warning,
@@ -22,41 +29,86 @@ pub(super) enum Level {
 }
 
 impl Log {
-    pub(super) fn new(format: LogFormat) -> Self {
-        Self { format }
+    /// The log of a service.
+    pub(super) fn of_service(format: LogFormat, environment: &BTreeMap<String, String>) -> Self {
+        Self {
+            format,
+            timed: !is_journal(environment.get("JOURNAL_STREAM").map(String::as_str)),
+        }
+    }
+
+    /// What a command that somebody waits for prints on its way.
+    pub(super) fn of_command(format: LogFormat) -> Self {
+        Self {
+            format,
+            timed: false,
+        }
     }
 
     /// One line. `fields` are for machines; `text` says the same to people.
     pub(super) fn line(self, level: Level, event: &str, text: &str, fields: Value) {
         match self.format {
-            LogFormat::Text => eprintln!("{}", terminal_line(text)),
+            LogFormat::Text => eprintln!("{}", self.text(level, text, Timestamp::now())),
             LogFormat::Json => eprintln!("{}", object(level, event, text, fields)),
         }
     }
 
-    /// What the shipper tells.
+    /// Whether lines are JSON objects.
+    pub(super) fn is_json(self) -> bool {
+        self.format == LogFormat::Json
+    }
+
+    fn text(self, level: Level, text: &str, now: Timestamp) -> String {
+        let time = match self.timed {
+            true => now.strftime("%Y-%m-%dT%H:%M:%S%.3fZ ").to_string(),
+            false => String::new(),
+        };
+        let word = match level {
+            Level::Info => "",
+            Level::Warning => "warning: ",
+            Level::Error => "error: ",
+        };
+        format!("{time}{word}{}", terminal_line(text))
+    }
+
+    /// What the shipper reports.
     pub(super) fn event(self, event: &ShipperEvent) {
         if let Some((level, name, text, fields)) = describe(event) {
             self.line(level, name, &text, fields);
         }
     }
 
-    /// What became of a message about a crash.
+    /// The outcome of a notification.
     pub(super) fn told(self, told: &Told) {
         let (level, text) = match &told.outcome {
-            Outcome::Sent => (Level::Info, format!("told {} of {}", told.name, told.id)),
+            Outcome::Sent => (
+                Level::Info,
+                format!("notified {} of {}", told.name, told.id),
+            ),
             Outcome::Failed(why) => (
                 Level::Error,
-                format!("cannot tell {} of {}: {why}", told.name, told.id),
+                format!("cannot notify {} of {}: {why}", told.name, told.id),
             ),
             Outcome::Dropped => (
                 Level::Warning,
-                format!("{} is not told of {}: too many wait", told.name, told.id),
+                format!(
+                    "dropped the notification of {} to {}: its queue is full",
+                    told.id, told.name
+                ),
             ),
         };
         let fields = json!({"dump": told.id, "target": told.target, "receiver": told.name, "result": told.outcome.word()});
         self.line(level, "notification", &text, fields);
     }
+}
+
+/// Whether standard error is the stream that systemd names as the journal's.
+fn is_journal(stream: Option<&str>) -> bool {
+    let Some((device, inode)) = stream.and_then(|stream| stream.split_once(':')) else {
+        return false;
+    };
+    rustix::fs::fstat(std::io::stderr())
+        .is_ok_and(|found| device.parse() == Ok(found.st_dev) && inode.parse() == Ok(found.st_ino))
 }
 
 fn object(level: Level, event: &str, text: &str, fields: Value) -> Value {
@@ -66,10 +118,7 @@ fn object(level: Level, event: &str, text: &str, fields: Value) -> Value {
         Level::Warning => "warning",
         Level::Error => "error",
     };
-    object.insert(
-        "time".to_owned(),
-        Value::from(jiff::Timestamp::now().to_string()),
-    );
+    object.insert("time".to_owned(), Value::from(Timestamp::now().to_string()));
     object.insert("level".to_owned(), Value::from(level));
     object.insert("event".to_owned(), Value::from(event));
     object.insert("message".to_owned(), Value::from(text));
@@ -124,28 +173,30 @@ fn describe(event: &ShipperEvent) -> Option<(Level, &'static str, String, Value)
             format!("salvaged {id}: {}", verdict.describe()),
             json!({"dump": id}),
         ),
-        ShipperEvent::Kept { id } => (
+        ShipperEvent::Kept { id, name } => (
             Info,
             "kept",
-            format!("kept {id} on this node: it is of a setuid program, for root only"),
-            json!({"dump": id}),
+            format!(
+                "kept {id} {name} on this node: it is of a setuid program (policy.setuid); `cdh info {id}` shows it"
+            ),
+            json!({"dump": id, "program": name, "why": "setuid"}),
         ),
         ShipperEvent::Unwanted { id, why } => (
             Info,
             "unwanted",
-            format!("not kept {id}: {why}"),
+            format!("discarded {id}: {why}"),
             json!({"dump": id, "why": why}),
         ),
         ShipperEvent::NotEnriched { id, why } => (
             Warning,
             "without_workload",
-            format!("{id} says nothing of its pod: {why}"),
+            format!("cannot identify the pod of {id}: {why}"),
             json!({"dump": id, "why": why}),
         ),
         ShipperEvent::ModulesNotKept { id, why } => (
             Warning,
             "modules_not_kept",
-            format!("modules of {id} not kept: {why}"),
+            format!("modules of {id} not stored: {why}"),
             json!({"dump": id, "why": why}),
         ),
         ShipperEvent::Quarantined { id, why } => (
@@ -157,18 +208,23 @@ fn describe(event: &ShipperEvent) -> Option<(Level, &'static str, String, Value)
         ShipperEvent::Failed { id, why } => (
             Error,
             "failed",
-            format!("failed {id}: {why}"),
+            format!("cannot ship {id}: {why}"),
             json!({"dump": id, "why": why}),
         ),
-        ShipperEvent::StoreFailed { why, retry_in } => (
-            Error,
-            "store_failed",
-            format!(
-                "the store fails: {why}; next try in {} s",
-                retry_in.as_secs()
-            ),
-            json!({"why": why, "retry_in_seconds": retry_in.as_secs()}),
-        ),
+        ShipperEvent::StoreFailed {
+            why,
+            hint,
+            retry_in,
+        } => {
+            let seconds = retry_in.as_secs_f64().ceil();
+            let hint_text = hint.map_or_else(String::new, |hint| format!(" (hint: {hint})"));
+            (
+                Error,
+                "store_failed",
+                format!("the store fails: {why}; next try in {seconds} s{hint_text}"),
+                json!({"why": why, "hint": hint, "retry_in_seconds": seconds}),
+            )
+        }
         ShipperEvent::StoreBack => (
             Info,
             "store_back",
@@ -178,16 +234,43 @@ fn describe(event: &ShipperEvent) -> Option<(Level, &'static str, String, Value)
         ShipperEvent::UploadsAborted { count } => (
             Info,
             "uploads_aborted",
-            format!("gave up {count} uploads that nobody finished"),
+            format!("aborted {count} stale multipart uploads"),
             json!({"count": count}),
         ),
         ShipperEvent::UploadsKept { why } => (
             Warning,
             "uploads_kept",
-            format!("unfinished uploads stay: {why}"),
+            format!("cannot abort stale multipart uploads: {why}"),
             json!({"why": why}),
         ),
         ShipperEvent::Pass => return None,
         other => (Info, "other", format!("{other:?}"), Value::Null),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_lines_of_a_service_begin_with_the_time_in_utc() {
+        let log = Log::of_service(LogFormat::Text, &BTreeMap::new());
+        let now = "2026-11-28T12:00:00.1239Z".parse().unwrap();
+        assert_eq!(
+            log.text(Level::Error, "no\nroom", now),
+            "2026-11-28T12:00:00.123Z error: no\\nroom"
+        );
+        let log = Log::of_command(LogFormat::Text);
+        assert_eq!(log.text(Level::Info, "shipped", now), "shipped");
+    }
+
+    #[test]
+    fn stream_of_the_journal_is_recognized_by_device_and_inode() {
+        let found = rustix::fs::fstat(std::io::stderr()).unwrap();
+        let own = format!("{}:{}", found.st_dev, found.st_ino);
+        assert!(is_journal(Some(&own)));
+        for other in [None, Some(""), Some("1"), Some("0:0"), Some("x:y")] {
+            assert!(!is_journal(other), "{other:?}");
+        }
+    }
 }

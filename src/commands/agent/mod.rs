@@ -3,23 +3,26 @@
 mod check_config;
 mod config;
 mod doctor;
+mod handler_file;
+mod install;
 mod log;
 mod running;
+mod started;
+mod status;
+mod unit;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use cdh_agent::config::AgentConfig;
-use cdh_agent::node::binary::BinaryError;
-use cdh_agent::{AgentPaths, InstallError, InstallOptions, PatternOwner, ShipperError};
+use cdh_agent::{AgentPaths, ShipperError, SweepError};
 
 use crate::args::{AgentArgs, AgentCommand, GlobalArgs, SweepArgs};
 use crate::pipeline;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
-use crate::settings::Settings;
+use crate::settings::{Settings, environment};
 use config::{Flags, gather};
 use log::Log;
 
@@ -28,16 +31,13 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
         AgentCommand::Install(args) => {
             let flags = Flags::default().paths(&args.paths).node(&args.node);
             let config = gather(settings, flags.capture(&args.capture))?.config;
-            install(&config, args.handler.as_deref())
+            install::run(settings, &config, args.handler.as_deref(), &args.paths)
         }
         AgentCommand::Uninstall(args) => {
             let config = gather(settings, Flags::default().paths(&args.paths))?.config;
-            uninstall(&config, args.wait)
+            install::undo(settings, &config, args.wait)
         }
-        AgentCommand::Status(args) => {
-            let config = gather(settings, Flags::default().paths(&args))?.config;
-            status(&config)
-        }
+        AgentCommand::Status(args) => status::run(settings, &args),
         AgentCommand::Sweep(args) => sweep(settings, &args),
         AgentCommand::Doctor(args) => doctor::run(settings, &args),
         AgentCommand::Run(args) => {
@@ -51,7 +51,7 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                 .seen(&args.seen);
             let effective = gather(settings, flags)?;
             let config = &effective.config;
-            let log = Log::new(config.log.format);
+            let log = Log::of_service(config.log.format, &environment());
             for note in &effective.notes {
                 log.line(
                     log::Level::Info,
@@ -61,14 +61,15 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                 );
             }
             if config.node.manage {
-                install(config, None)?;
+                install::log_install(config, args.handler.as_deref(), log)?;
             }
             let outcome = running::run(settings, config, log);
             if config.node.manage {
-                uninstall(config, false)?;
+                install::log_uninstall(settings, config, log)?;
             }
             outcome
         }
+        AgentCommand::Unit(args) => unit::run(settings, &args),
         AgentCommand::CheckConfig(_) => Ok(ExitStatus::Done),
         AgentCommand::Handle { arguments } => {
             Ok(ExitStatus::Debugger(cdh_agent::handle(arguments)))
@@ -87,132 +88,32 @@ pub(super) fn run_without_settings(
     }
 }
 
-/// `cdh-handler` beside this program, else this program.
-fn default_handler() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let beside = own.with_file_name(cdh_agent::HANDLER_NAME);
-    Ok(if beside.is_file() { beside } else { own })
+/// `1 dump`, `2 dumps`.
+fn dumps(count: u64) -> String {
+    match count {
+        1 => "1 dump".to_owned(),
+        count => format!("{count} dumps"),
+    }
 }
 
-fn refused(error: InstallError) -> anyhow::Error {
-    let failure = Failure::new(ExitStatus::Failure, "the node's settings are as they were");
-    match error {
-        InstallError::NotRoot => failure.hint("run it as root: `sudo cdh agent install`"),
-        InstallError::Binary(BinaryError::NotExecutable { .. }) => failure.hint(
-            "choose a directory that is not mounted noexec with `--libexec <DIR>` (`cdh agent doctor` names one), or take `--mode socket` on Linux 6.16 and later",
-        ),
-        _ => failure,
-    }
-    .cause(error)
-    .into()
+/// Whether this process runs in a pod, which Kubernetes starts again.
+fn is_in_pod() -> bool {
+    environment().contains_key("KUBERNETES_SERVICE_HOST")
 }
 
-fn install(config: &AgentConfig, handler: Option<&Path>) -> Result<ExitStatus> {
-    let handler = match handler {
-        Some(handler) => handler.to_owned(),
-        None => default_handler()?,
+/// How to call this program from a shell: `cdh` where `PATH` leads to it, else its path.
+fn program_name() -> String {
+    let Ok(own) = std::env::current_exe() else {
+        return "cdh".to_owned();
     };
-    let mut options = InstallOptions::new(config::paths(config), handler);
-    options.core_pipe_limit = config.node.core_pipe_limit;
-    options.suid_dumpable = config.node.suid_dumpable;
-    options.mode = config.node.mode;
-    options.chain = config.node.chain;
-    config::apply_to_handler(config, &mut options.handler);
-    let report = cdh_agent::install(&options).map_err(refused)?;
-    let word = if report.reinstalled {
-        "updated"
-    } else {
-        "installed"
-    };
-    super::print(&format!(
-        "{word}: core_pattern is {}\nan uninstall restores: {}\n",
-        report.now.core_pattern, report.backup.core_pattern
-    ))?;
-    if let Some(why) = &report.no_socket {
-        eprintln!("note: no coredump socket: {}", terminal_line(why));
+    let paths = environment().get("PATH").cloned().unwrap_or_default();
+    let on_path = std::env::split_paths(&paths)
+        .map(|directory| directory.join("cdh"))
+        .find(|path| path.is_file());
+    match on_path.and_then(|path| path.canonicalize().ok()) {
+        Some(found) if found == own => "cdh".to_owned(),
+        _ => own.display().to_string(),
     }
-    if !report.linkage.is_static() {
-        eprintln!("warning: the handler needs shared libraries, which a broken host may lack");
-        eprintln!(
-            "hint: build the static one with `cargo xtask handler` and pass `--handler <FILE>`"
-        );
-    }
-    Ok(ExitStatus::Done)
-}
-
-fn uninstall(config: &AgentConfig, wait: bool) -> Result<ExitStatus> {
-    let paths = config::paths(config);
-    let report = cdh_agent::uninstall(&paths).map_err(refused)?;
-    if report.foreign_pattern {
-        super::print(&format!(
-            "left alone: core_pattern is somebody else's: {}\n",
-            report.now.core_pattern
-        ))?;
-    } else {
-        super::print(&format!(
-            "restored: core_pattern is {}\n",
-            report.now.core_pattern
-        ))?;
-    }
-    if report.left > 0 {
-        super::print(&format!(
-            "not shipped, and left in {}: {}\n",
-            paths.spool.display(),
-            report.left
-        ))?;
-    }
-    if wait {
-        cdh_agent::wait_for_stop()?;
-    }
-    Ok(ExitStatus::Done)
-}
-
-fn status(config: &AgentConfig) -> Result<ExitStatus> {
-    let status = cdh_agent::status(&config::paths(config))?;
-    let owner = match status.pattern {
-        PatternOwner::Ours => "installed",
-        PatternOwner::OtherInstallation => "another installation of cdh gets the cores",
-        PatternOwner::Foreign => "not installed",
-    };
-    let mut text = format!(
-        "{owner}\ncore_pattern     {}\n",
-        status.settings.core_pattern
-    );
-    text.push_str(&format!(
-        "core_pipe_limit  {}\n",
-        status.settings.core_pipe_limit
-    ));
-    text.push_str(&format!(
-        "suid_dumpable    {}\n",
-        status.settings.suid_dumpable
-    ));
-    text.push_str(&format!("spool            {}\n", status.spool.display()));
-    if let Some(count) = &status.count {
-        text.push_str(&format!(
-            "waiting          {} sealed, {} partial, {} in quarantine\n",
-            count.sealed, count.partial, count.quarantined
-        ));
-    }
-    let shipper = if status.shipper_running {
-        "running"
-    } else {
-        "not running"
-    };
-    text.push_str(&format!("shipper          {shipper}\n"));
-    for setting in &status.at_boot {
-        let file = setting.file.display();
-        let line = format!("{file} sets {} to {}", setting.name, setting.value);
-        text.push_str(&format!("at boot          {}\n", terminal_line(&line)));
-    }
-    for problem in &status.problems {
-        text.push_str(&format!("problem          {}\n", terminal_line(problem)));
-    }
-    super::print(&text)?;
-    Ok(if status.pattern == PatternOwner::Ours {
-        ExitStatus::Done
-    } else {
-        ExitStatus::Nothing
-    })
 }
 
 fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
@@ -223,7 +124,9 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     options.only = chosen(&args.dumps)?;
     let only = options.only.clone();
     let store = pipeline::open_or_create_store(settings)?;
-    let log = Log::new(config.log.format);
+    let log = Log::of_command(config.log.format);
+    options.store = settings.store.to_string();
+    let mut kept = 0;
     let swept = cdh_agent::sweep(&paths, store.as_ref(), options, &mut |event| {
         if !matches!(event, cdh_agent::ShipperEvent::Sealed { .. }) {
             log.event(event);
@@ -231,6 +134,7 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     });
     let left = match swept {
         Ok(report) => {
+            kept = report.kept.len() as u64;
             let missing = only
                 .iter()
                 .flatten()
@@ -239,14 +143,37 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
             report.failed.len().max(missing)
         }
         Err(ShipperError::AlreadyRunning { .. }) => ask_the_agent(&paths, only)?,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(sweep_failure(error)),
     };
+    if kept > 0 {
+        eprintln!(
+            "note: {} of setuid programs kept on this node (policy.setuid); `cdh agent status` lists them",
+            dumps(kept)
+        );
+    }
     if left == 0 {
         return Ok(ExitStatus::Done);
     }
-    Err(Failure::new(ExitStatus::Failure, format!("{left} dumps stay in the spool"))
-        .hint("mend what is named above, or in the log of `cdh agent run`, and run `cdh agent sweep` again: nothing is lost")
-        .into())
+    Err(Failure::new(
+        ExitStatus::Failure,
+        format!("{} not shipped", dumps(left as u64)),
+    )
+    .hint("`cdh agent status` says why; nothing is lost, `cdh agent sweep` can be repeated")
+    .into())
+}
+
+/// The failure of a sweep: of the store with the store's status and hint.
+fn sweep_failure(error: ShipperError) -> anyhow::Error {
+    match error {
+        ShipperError::Sweep(SweepError::Store(error)) => pipeline::store_failure(error, "ship to"),
+        error @ (ShipperError::Unusable { .. } | ShipperError::Spool(_)) => {
+            Failure::new(ExitStatus::Failure, "cannot use the spool")
+                .hint("the spool is root's: run this as root, or name yours with `--state <DIR>`")
+                .cause(error)
+                .into()
+        }
+        error => error.into(),
+    }
 }
 
 /// How long the agent gets to notice that it was asked: it may be in the middle of a shipment.
@@ -254,7 +181,7 @@ const NOTICE: Duration = Duration::from_secs(60);
 /// How long nothing may leave the spool before it is no longer waited for.
 const STANDSTILL: Duration = Duration::from_secs(30);
 
-/// The agent that runs has the spool and ships what it is asked to; how many dumps stay.
+/// The running agent holds the spool and ships what it is asked to. Returns how many dumps remain.
 fn ask_the_agent(paths: &AgentPaths, only: Option<BTreeSet<cdh_bundle::DumpId>>) -> Result<usize> {
     let waiting = || -> Result<usize> {
         let entries = cdh_bundle::list_spool(&paths.spool)?;
@@ -266,9 +193,9 @@ fn ask_the_agent(paths: &AgentPaths, only: Option<BTreeSet<cdh_bundle::DumpId>>)
             .count())
     };
     cdh_agent::ask_to_ship(paths, only.clone(), NOTICE).map_err(|error| {
-        Failure::new(ExitStatus::Failure, "the agent that runs does not answer")
+        Failure::new(ExitStatus::Failure, "the running agent does not answer")
             .cause(error)
-            .hint("look at its log, or stop it and run `cdh agent sweep` again")
+            .hint("see its log, or stop it and run `cdh agent sweep` again")
     })?;
     let (mut left, mut since) = (waiting()?, std::time::Instant::now());
     while left > 0 && since.elapsed() < STANDSTILL {
@@ -294,8 +221,8 @@ fn chosen(dumps: &[PathBuf]) -> Result<Option<BTreeSet<cdh_bundle::DumpId>>> {
             .unwrap_or_default();
         let id = name.parse().map_err(|_| {
             let shown = terminal_line(&dump.display().to_string());
-            Failure::new(ExitStatus::Failure, format!("`{shown}` is no dump in the spool"))
-                .hint("give ids, or paths such as /var/lib/cdh/spool/<ID>; `cdh agent status` tells where the spool is")
+            Failure::new(ExitStatus::Failure, format!("`{shown}` is not a dump in the spool"))
+                .hint("give whole ids, or paths such as /var/lib/cdh/spool/<ID>; `cdh agent status` lists the dumps in the spool")
         })?;
         chosen.insert(id);
     }

@@ -1,4 +1,4 @@
-//! `cdh agent run`: the shipper, and around it those who are told what it does.
+//! `cdh agent run`: the shipper, and around it metrics, notifications and the log.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 use cdh_agent::config::AgentConfig;
 use cdh_agent::notify::{Deliver, KubernetesEvents, Notifier, Report, Webhook};
 use cdh_agent::observe::{Listener, Watcher};
-use cdh_agent::{ShipperEvent, StopSignals};
+use cdh_agent::{ShipperError, ShipperEvent, StopSignals};
 use serde_json::{Value, json};
 
 use super::config;
 use super::log::{Level, Log};
+use super::started::Started;
 use crate::pipeline;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Settings, environment};
@@ -20,6 +21,7 @@ pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result
     // Before there is any other thread: see there.
     let _signals = StopSignals::catch().context("cannot wait for signals")?;
     let paths = config::paths(config);
+    Started::of(settings, config, &paths).log(log);
     let watcher = Arc::new(Watcher::new(paths.clone(), config.metrics.textfile.clone()));
     let _listener = listen(config, &watcher, log)?;
     let reporting = Arc::clone(&watcher);
@@ -41,16 +43,47 @@ pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result
         }
     };
     let open = || pipeline::open_node_store(settings);
-    let options = config::shipper_options(config);
-    cdh_agent::run(&paths, &open, options, &mut observer)?;
+    let mut options = config::shipper_options(config);
+    options.store = settings.store.to_string();
+    options.manages_node = config.node.manage;
+    cdh_agent::run(&paths, &open, options, &mut observer).map_err(refused)?;
+    let left = cdh_agent::spool::count(&paths.spool).unwrap_or_default();
+    let left = left.sealed + left.partial;
+    let text = match left {
+        0 => "stopped: the spool is empty".to_owned(),
+        left => format!(
+            "stopped: {} in the spool {}",
+            super::dumps(left),
+            paths.spool.display()
+        ),
+    };
+    log.line(Level::Info, "stopped", &text, json!({"waiting": left}));
     Ok(ExitStatus::Done)
+}
+
+/// Why the shipper does not run, with what to do about it.
+fn refused(error: ShipperError) -> anyhow::Error {
+    let failure = Failure::new(ExitStatus::Failure, "the agent cannot run");
+    match &error {
+        ShipperError::AlreadyRunning { .. } => {
+            failure.hint("one agent a spool: `cdh agent status` shows what runs; another one needs its own `--state`")
+        }
+        ShipperError::Unusable { .. } | ShipperError::Spool(_) => {
+            failure.hint("run it as root, or choose a directory of your own with `--state <DIR>`")
+        }
+        _ => failure,
+    }
+    .cause(error)
+    .into()
 }
 
 fn listen(config: &AgentConfig, watcher: &Arc<Watcher>, log: Log) -> Result<Option<Listener>> {
     let Some(address) = &config.metrics.listen else {
         return Ok(None);
     };
-    let address: SocketAddr = address.parse().context("`metrics.listen` is no address")?;
+    let address: SocketAddr = address
+        .parse()
+        .context("`metrics.listen` is not an address")?;
     let listener = Listener::begin(address, Arc::clone(watcher)).map_err(|error| {
         Failure::new(ExitStatus::Failure, "cannot serve metrics")
             .cause(error)
@@ -74,7 +107,7 @@ fn receivers(config: &AgentConfig, log: Log) -> Vec<Box<dyn Deliver>> {
         match KubernetesEvents::in_cluster(host, get("KUBERNETES_SERVICE_PORT")) {
             Some(events) => receivers.push(Box::new(events)),
             None => {
-                let text = "no events on pods: this process is in no pod of a cluster (KUBERNETES_SERVICE_HOST is not set)";
+                let text = "no events on pods: this process does not run in a cluster (KUBERNETES_SERVICE_HOST is not set)";
                 log.line(Level::Warning, "notification", text, Value::Null);
             }
         }

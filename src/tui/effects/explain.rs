@@ -88,6 +88,7 @@ fn opened(dump: &Dump) -> Opened {
     let origin = match &dump.origin {
         pipeline::Origin::Store(summary) => format!("store, {}", summary.key),
         pipeline::Origin::Bundle(path)
+        | pipeline::Origin::Spool(path)
         | pipeline::Origin::Case(path)
         | pipeline::Origin::Core(path) => path.display().to_string(),
     };

@@ -112,3 +112,40 @@ fn failures_of_a_bucket_say_what_to_do() {
         insta::assert_snapshot!("s3_failures", page);
     });
 }
+
+#[test]
+fn no_command_creates_a_bucket_that_does_not_exist() {
+    let Some(server) = server().filter(|server| server.is_ours()) else {
+        return;
+    };
+    let desk = Desk::new();
+    let name = format!("missing-{}", std::process::id());
+    let store = url(&name, &server.endpoint());
+    let missing = format!("bucket does not exist: s3://{name}/crashes");
+    let core = crash().core().display().to_string();
+    desk.seal(&desk.spool(), 1);
+    let state = desk.path("state").display().to_string();
+    let sweep = ["agent", "sweep", "--state", &state];
+    let doctor = ["agent", "doctor", "--state", &state, "--libexec", &state];
+    let status = ["agent", "status", "--state", &state];
+    for words in [&["import", core.as_str()][..], &sweep, &doctor, &status] {
+        let answer = desk.s3(&store, words);
+        let said = answer.out + &answer.err;
+        assert_eq!(answer.code, 2, "{words:?}: {said}");
+        assert!(said.contains(&missing), "{words:?}: {said}");
+        assert!(said.contains("aws s3 mb"), "{words:?}: {said}");
+    }
+    let agent = desk.agent(&store);
+    desk.waits_for_log(&format!("the store fails: {missing}"));
+    assert!(!server.has_bucket(&name));
+    // The agent goes on as soon as somebody creates it.
+    server.make_bucket(&name);
+    desk.waits_until_spool_is_empty(Duration::from_secs(60));
+    stop(agent);
+    let answer = desk.s3(&store, &status);
+    assert!(
+        answer.code < 2 && answer.out.contains(": works"),
+        "{}",
+        answer.out
+    );
+}

@@ -27,7 +27,7 @@ pub(super) fn privileges(paths: &AgentPaths) -> Finding {
     const CHECK: &str = "privileges";
     let pattern = &paths.settings.core_pattern;
     if access(pattern, Access::WRITE_OK).is_ok() && !is_read_only(pattern) {
-        return Finding::good(CHECK, "may change the kernel's core settings");
+        return Finding::good(CHECK, "the kernel's core settings can be changed");
     }
     let what = format!("{} cannot be written", pattern.display());
     Finding::problem(
@@ -60,12 +60,12 @@ pub(super) fn pattern(paths: &AgentPaths) -> Finding {
         Ok(PatternOwner::Ours) => Finding::good(CHECK, "this agent's"),
         Ok(PatternOwner::OtherInstallation) => Finding::problem(
             CHECK,
-            format!("of another installation of cdh: {now}"),
-            "run `cdh agent install` with the same `--state` and `--libexec`, or uninstall the other one",
+            format!("another installation of cdh captures the cores: {now}"),
+            "pass the `--state` and `--libexec` of that installation to see it, or install this one with `cdh agent install`",
         ),
         Ok(PatternOwner::Foreign) => Finding::problem(
             CHECK,
-            format!("cores go elsewhere: {now}"),
+            format!("cdh does not get the cores; core_pattern is `{now}`"),
             "run `cdh agent install`, or `cdh agent run --manage-node`",
         ),
         Err(error) => Finding::problem(CHECK, crate::node::explain(&error), "mount /proc"),
@@ -77,11 +77,14 @@ pub(super) fn userfaultfd(root: &Path) -> Finding {
     let has = root.join("proc/sys/vm/unprivileged_userfaultfd").exists()
         || root.join("dev/userfaultfd").exists();
     match has {
-        true => Finding::good(CHECK, "there: memory is held against a SIGKILL"),
+        true => Finding::good(
+            CHECK,
+            "available: a SIGKILL during a dump does not truncate the core",
+        ),
         false => Finding::warning(
             CHECK,
-            "this kernel has none: who kills a process in the middle of its dump cuts the core",
-            "use a kernel with CONFIG_USERFAULTFD; raise terminationGracePeriodSeconds of what crashes",
+            "not available in this kernel: a SIGKILL during a dump truncates the core",
+            "use a kernel with CONFIG_USERFAULTFD, or raise terminationGracePeriodSeconds of the pods",
         ),
     }
 }
@@ -93,10 +96,10 @@ pub(super) fn yama(root: &Path) -> Finding {
     match scope.trim() {
         "3" => Finding::warning(
             CHECK,
-            "kernel.yama.ptrace_scope is 3: memory cannot be read directly, cores come from the pipe alone",
-            "set kernel.yama.ptrace_scope to 2 or less; that takes a reboot",
+            "kernel.yama.ptrace_scope is 3: memory cannot be read directly, cores are read from the pipe only",
+            "set kernel.yama.ptrace_scope to 2 or less and reboot",
         ),
-        _ => Finding::good(CHECK, "memory may be read directly"),
+        _ => Finding::good(CHECK, "memory can be read directly"),
     }
 }
 
@@ -107,12 +110,12 @@ pub(super) fn limits(paths: &AgentPaths) -> Vec<Finding> {
     let pipes = match settings.core_pipe_limit {
         0 => Finding::warning(
             "core_pipe_limit",
-            "0: the kernel does not wait for handlers, and what /proc knows may be lost",
+            "0: the kernel does not wait for handlers, so what /proc says may be lost",
             "run `cdh agent install`, which sets `--core-pipe-limit` 1024",
         ),
         few if few < FEW_PIPES => Finding::warning(
             "core_pipe_limit",
-            format!("{few}: of more crashes at once, no cores are taken"),
+            format!("{few}: cores of more crashes at once are lost"),
             "run `cdh agent install`, which sets `--core-pipe-limit` 1024",
         ),
         many => Finding::good("core_pipe_limit", many.to_string()),
@@ -120,17 +123,17 @@ pub(super) fn limits(paths: &AgentPaths) -> Vec<Finding> {
     let suid = match settings.suid_dumpable {
         0 => Finding::warning(
             "suid_dumpable",
-            "0: programs that gained privileges leave no cores",
+            "0: setuid programs leave no cores",
             "run `cdh agent install --suid-dumpable 2`",
         ),
         1 => Finding::warning(
             "suid_dumpable",
-            "1: users may read what privileged programs had in memory",
+            "1: users can read the memory of setuid programs in their cores",
             "run `cdh agent install --suid-dumpable 2`",
         ),
         _ => Finding::good(
             "suid_dumpable",
-            "2: cores of privileged programs are for root only",
+            "2: cores of setuid programs are readable by root only",
         ),
     };
     vec![pipes, suid]
@@ -147,7 +150,7 @@ pub(super) fn cgroup(paths: &AgentPaths) -> Vec<Finding> {
         Err(why) => Finding::warning(
             CHECK,
             format!("handlers are not bounded by `{cgroup}`: {why}"),
-            "make it before the agent starts, as by a slice unit of systemd, or take `limits.cgroup` out of the configuration",
+            "create it before the agent starts, for example with a systemd slice unit, or remove `limits.cgroup` from the configuration",
         ),
     }]
 }
@@ -156,7 +159,7 @@ pub(super) fn selinux(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     const CHECK: &str = "SELinux";
     let enforce = fs::read_to_string(root.join("sys/fs/selinux/enforce")).unwrap_or_default();
     if enforce.trim() != "1" {
-        return vec![Finding::good(CHECK, "does not enforce anything")];
+        return vec![Finding::good(CHECK, "not enforcing")];
     }
     let directory = paths
         .handler
@@ -170,7 +173,7 @@ pub(super) fn selinux(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     if let Some(line) = denial(root) {
         return vec![Finding::problem(
             CHECK,
-            format!("it denied the handler something: {line}"),
+            format!("it denied the handler an access: {line}"),
             way,
         )];
     }
@@ -189,14 +192,14 @@ pub(super) fn selinux(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
                 .any(|kind| label.contains(kind)) =>
         {
             let what = format!(
-                "it enforces, and the handler is labelled {}: the kernel may not be allowed to start it",
+                "enforcing, and the handler is labelled {}: the kernel may not be allowed to start it",
                 label.trim_end_matches("\\0")
             );
             vec![Finding::warning(CHECK, what, way)]
         }
         _ => vec![Finding::good(
             CHECK,
-            "enforces, and has denied the handler nothing that is still in the audit log",
+            "enforcing; the audit log holds no denial of the handler",
         )],
     }
 }
@@ -233,7 +236,7 @@ pub(super) fn boot(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
             let file = setting.file.display();
             let name = setting.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let what = format!("{file} sets {} to `{}` at boot and whenever systemd-sysctl runs", setting.name, setting.value);
-            let way = format!("`cdh agent run --manage-node` sets it anew when it starts; to be safe between: `ln -s /dev/null /etc/sysctl.d/{name}`, or run `cdh agent install` after it");
+            let way = format!("mask the file with `ln -s /dev/null /etc/sysctl.d/{name}`, or start `cdh agent run --manage-node` after systemd-sysctl");
             Finding::warning(CHECK, what, way)
         })
         .collect();
@@ -252,12 +255,18 @@ pub(super) fn others(root: &Path) -> Vec<Finding> {
         .map(|other| match other.sets_pattern {
             true => Finding::warning(
                 "other handlers",
-                format!("{} is installed and takes the core pattern when it starts", other.name),
+                format!(
+                    "{} is installed and sets core_pattern when it starts",
+                    other.name
+                ),
                 format!("stop it: `{}`", other.stop),
             ),
             false => Finding::good(
                 "other handlers",
-                format!("{} is installed and gets no cores while this agent does; `--chain` hands them on", other.name),
+                format!(
+                    "{} is installed and gets no cores while cdh does (`--chain` passes them on)",
+                    other.name
+                ),
             ),
         })
         .collect()

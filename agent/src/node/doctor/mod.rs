@@ -1,4 +1,4 @@
-//! What on this node keeps cores from being captured, kept or shipped, and the way around each.
+//! Diagnoses why cores are not captured, stored or shipped on this node, and how to fix it.
 //!
 //! Looks only, but for one object in the store that is written, read and deleted when that is wanted.
 
@@ -11,7 +11,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::paths::AgentPaths;
-pub use peers::examine_store;
+pub use peers::{examine_store, missing_at_boot};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -68,9 +68,42 @@ impl Finding {
     }
 }
 
-/// Looks at the node. `root` is `/`, or what stands for it in a test.
+/// What is examined.
+#[derive(Clone, Copy, Debug)]
+pub struct Examined<'a> {
+    /// Where the agent lives on the node.
+    pub paths: &'a AgentPaths,
+    /// `/`, or what stands for it in a test.
+    pub root: &'a Path,
+    /// Whether the configuration lets `cdh agent run` install by itself (`node.manage`).
+    pub manages: bool,
+    /// Whether this is a pod, which Kubernetes starts again after a reboot.
+    pub in_pod: bool,
+    /// How to call this program: `cdh`, or its path.
+    pub program: &'a str,
+    /// Flags that this installation needs, as a shell reads them: `--state /srv/cdh`.
+    pub flags: &'a str,
+}
+
+impl<'a> Examined<'a> {
+    /// A host, whose configuration says nothing.
+    #[must_use]
+    pub fn host(paths: &'a AgentPaths, root: &'a Path) -> Self {
+        Self {
+            paths,
+            root,
+            manages: false,
+            in_pod: false,
+            program: "cdh",
+            flags: "",
+        }
+    }
+}
+
+/// Looks at the node.
 #[must_use]
-pub fn examine(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+pub fn examine(node: &Examined<'_>) -> Vec<Finding> {
+    let Examined { paths, root, .. } = *node;
     let mut found = vec![
         kernel::privileges(paths),
         kernel::pid_namespace(root),
@@ -86,6 +119,7 @@ pub fn examine(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     found.extend(kernel::cgroup(paths));
     found.extend(kernel::selinux(paths, root));
     found.extend(kernel::boot(paths, root));
+    found.extend(peers::at_boot(node));
     found.extend(kernel::others(root));
     found.extend(peers::runtimes(paths, root));
     found.extend(peers::spool(paths));

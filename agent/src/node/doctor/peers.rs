@@ -6,8 +6,9 @@ use std::path::Path;
 use cdh_bundle::DumpId;
 use cdh_store::{ObjectKey, Store};
 
-use super::Finding;
-use crate::node::status::status;
+use super::{Examined, Finding};
+use crate::node::at_boot::{AtBoot, at_boot as look_at_boot};
+use crate::node::status::{PatternOwner, status};
 use crate::paths::AgentPaths;
 
 /// Whether the store takes, gives back and deletes an object.
@@ -29,8 +30,10 @@ pub fn examine_store(store: &dyn Store) -> Finding {
         Err(error) => return failed("name an object", &error, "report this"),
     };
     if let Err(error) = store.put(&key, &mut &text[..], text.len() as u64) {
-        let way = "check the address, credentials and the permission to write (s3:PutObject); dumps wait in the spool meanwhile";
-        return failed("write", &error, way);
+        let usual = "check the address, credentials and the permission to write (s3:PutObject)";
+        let way = error.hint().unwrap_or(usual);
+        let way = format!("{way}; dumps wait in the spool meanwhile");
+        return failed("write", &error, &way);
     }
     let read = store
         .read(&key)
@@ -45,15 +48,16 @@ pub fn examine_store(store: &dyn Store) -> Finding {
         });
     let deleted = store.delete(&key);
     match (read, deleted) {
-        (Ok(true), Ok(())) => {
-            Finding::good(CHECK, format!("{place} takes, gives back and deletes"))
-        }
+        (Ok(true), Ok(())) => Finding::good(
+            CHECK,
+            format!("{place}: a test object was written, read and deleted"),
+        ),
         (Ok(false), _) => {
-            let what = format!("{place} gives back something else than was written");
+            let what = format!("{place} returns other bytes than were written");
             Finding::problem(
                 CHECK,
                 what,
-                "look at what stands between this node and the store",
+                "check proxies and gateways between this node and the store",
             )
         }
         (Err(why), _) => {
@@ -84,10 +88,10 @@ pub(super) fn runtimes(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
         return vec![match is_kubernetes {
             true => Finding::warning(
                 CHECK,
-                "no socket of one is found: dumps will not name their pods' images",
-                "name it: `--cri-socket <PATH>`; in a cluster mount it (`node.criSockets`)",
+                "no socket found: dumps will not name the images of their pods",
+                "pass `--cri-socket <PATH>`; in a cluster mount it (`node.criSockets`)",
             ),
-            false => Finding::good(CHECK, "none: processes of this host only"),
+            false => Finding::good(CHECK, "none: only processes of this host are captured"),
         }];
     }
     let sockets = sockets.into_iter();
@@ -97,10 +101,79 @@ pub(super) fn runtimes(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
             Err(error) => Finding::problem(
                 CHECK,
                 format!("{} does not answer: {error}", socket.display()),
-                "check `--cri-socket`, and whether the runtime runs; run as root",
+                "check `--cri-socket` and that the runtime runs; run this as root",
             ),
         })
         .collect()
+}
+
+/// Whether the handler is installed again after a reboot; nothing where it is not installed now.
+pub(super) fn at_boot(node: &Examined<'_>) -> Option<Finding> {
+    const CHECK: &str = "after a reboot";
+    let status = status(node.paths)
+        .ok()
+        .filter(|status| status.pattern == PatternOwner::Ours)?;
+    if node.in_pod {
+        return Some(Finding::good(
+            CHECK,
+            "Kubernetes starts the pod, which installs it again",
+        ));
+    }
+    let is_managed = status.record.is_some_and(|record| record.manages_node);
+    if is_managed && status.shipper_running == Some(true) {
+        let what = "the running `cdh agent run --manage-node` installs it whenever it starts";
+        return Some(Finding::good(CHECK, what));
+    }
+    let at_boot = look_at_boot(node.root, node.manages);
+    Some(match missing_at_boot(&at_boot, node.program, node.flags) {
+        Some((what, way)) => Finding::warning(CHECK, what, way),
+        None => Finding::good(
+            CHECK,
+            match at_boot {
+                AtBoot::Unit { name } => format!("{name} installs it again"),
+                AtBoot::Script { path } => format!("{} installs it again", path.display()),
+                _ => String::new(),
+            },
+        ),
+    })
+}
+
+/// What is wrong with how the handler is started at boot, and what to do; `None` where something
+/// installs it.
+#[must_use]
+pub fn missing_at_boot(found: &AtBoot, program: &str, flags: &str) -> Option<(String, String)> {
+    let flags = match flags {
+        "" => String::new(),
+        flags => format!(" {flags}"),
+    };
+    let lost = "a reboot loses core_pattern";
+    Some(match found {
+        AtBoot::Unit { .. } | AtBoot::Script { .. } => return None,
+        AtBoot::Disabled { name } => (
+            format!("{lost}, and {name}, which would install it again, is not enabled"),
+            format!("`systemctl enable --now {name}`"),
+        ),
+        AtBoot::ShipsOnly { name } => (
+            format!(
+                "{lost}, and {name} runs the agent without `--manage-node`: it ships dumps and does not install"
+            ),
+            format!(
+                "add `--manage-node` to the unit (`systemctl edit --full {name}`), or set `manage = true` in `[node]` of /etc/cdh/agent.toml"
+            ),
+        ),
+        AtBoot::Nothing { has_systemd: true } => (
+            format!("{lost}, and nothing installs it again at boot"),
+            format!(
+                "`{program} agent unit{flags} > /etc/systemd/system/cdh-agent.service && systemctl enable --now cdh-agent`"
+            ),
+        ),
+        AtBoot::Nothing { has_systemd: false } => (
+            format!("{lost}, and nothing installs it again at boot"),
+            format!(
+                "start `{program} agent run --manage-node{flags}` at boot (it installs when it starts); `{program} agent unit{flags}` prints a systemd unit that does"
+            ),
+        ),
+    })
 }
 
 pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
@@ -110,11 +183,16 @@ pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
     };
     let mut found = Vec::new();
     found.push(match status.shipper_running {
-        true => Finding::good(CHECK, "runs"),
-        false => Finding::warning(
+        Some(true) => Finding::good(CHECK, "runs"),
+        None => Finding::warning(
+            CHECK,
+            format!("cannot look into {}", paths.state.display()),
+            "run as root",
+        ),
+        Some(false) => Finding::warning(
             CHECK,
             "does not run: dumps stay in the spool",
-            "start `cdh agent run`, or `cdh agent sweep` from time to time",
+            "start `cdh agent run`, or run `cdh agent sweep` regularly",
         ),
     });
     let known =

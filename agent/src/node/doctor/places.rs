@@ -36,11 +36,11 @@ pub(super) fn handler_place(paths: &AgentPaths, root: &Path) -> Finding {
     let shown = directory.display();
     let elsewhere = other_place(root);
     let socket = match kernel_has_sockets() {
-        true => ", or take `--mode socket`, where the kernel starts nothing",
+        true => ", or use `--mode socket`, where the kernel starts no program",
         false => "",
     };
     let Ok(disk) = statvfs(existing(directory)) else {
-        return Finding::problem(CHECK, format!("{shown} cannot be looked at"), "run as root");
+        return Finding::problem(CHECK, format!("{shown} cannot be examined"), "run as root");
     };
     let is_socket = NodeSettings::read(&paths.settings)
         .is_ok_and(|now| now.core_pattern.as_bytes().starts_with(b"@"));
@@ -51,7 +51,7 @@ pub(super) fn handler_place(paths: &AgentPaths, root: &Path) -> Finding {
     }
     if disk.f_flag.contains(StatVfsMountFlags::NOEXEC) {
         let what = format!(
-            "{shown} is on a file system that is mounted noexec: the kernel starts nothing there"
+            "{shown} is on a file system that is mounted noexec: the kernel cannot start the handler there"
         );
         return Finding::problem(
             CHECK,
@@ -67,10 +67,7 @@ pub(super) fn handler_place(paths: &AgentPaths, root: &Path) -> Finding {
             format!("choose another one: `--libexec {elsewhere}`"),
         );
     }
-    Finding::good(
-        CHECK,
-        format!("{shown} can be written and programs are started from it"),
-    )
+    Finding::good(CHECK, format!("{shown} is writable and executable"))
 }
 
 /// A place where this operating system lets programs be put and started.
@@ -107,7 +104,7 @@ pub(super) fn handler_file(paths: &AgentPaths) -> Finding {
     if access(&paths.handler, Access::EXEC_OK).is_err() {
         return Finding::problem(
             CHECK,
-            format!("{shown} cannot be started"),
+            format!("{shown} is not executable"),
             "run `cdh agent install` again",
         );
     }
@@ -116,7 +113,7 @@ pub(super) fn handler_file(paths: &AgentPaths) -> Finding {
         Ok(_) => Finding::warning(
             CHECK,
             format!("{shown} needs shared libraries, which a broken host may lack"),
-            "install the static one: `cargo xtask handler`, `--handler <FILE>`",
+            "build a static one with `cargo xtask handler` and install it with `cdh agent install --handler <FILE>`",
         ),
         Err(error) => Finding::problem(
             CHECK,
@@ -139,7 +136,7 @@ pub(super) fn state_place(paths: &AgentPaths) -> Finding {
         );
     }
     if access(&place, Access::WRITE_OK).is_err() {
-        return Finding::problem(CHECK, format!("{shown} cannot be written"), "run as root");
+        return Finding::problem(CHECK, format!("{shown} is not writable"), "run as root");
     }
     let in_memory = rustix::fs::statfs(&place).is_ok_and(|disk| {
         #[allow(clippy::unnecessary_cast)]
@@ -150,18 +147,22 @@ pub(super) fn state_place(paths: &AgentPaths) -> Finding {
         true => Finding::warning(
             CHECK,
             format!(
-                "{shown} is in memory: dumps and the backup of the node's settings are gone after a restart"
+                "{shown} is in memory: a reboot loses dumps and the backup of the kernel settings"
             ),
             "choose a directory on a disk: `--state <DIR>`",
         ),
-        false => Finding::good(CHECK, format!("{shown} can be written")),
+        false => Finding::good(CHECK, format!("{shown} is writable")),
     }
 }
 
 pub(super) fn room(paths: &AgentPaths) -> Finding {
     const CHECK: &str = "room in the spool";
     let Ok(disk) = statvfs(existing(&paths.spool)) else {
-        return Finding::problem(CHECK, "cannot be told", "run as root");
+        return Finding::problem(
+            CHECK,
+            "unknown: its file system cannot be examined",
+            "run as root",
+        );
     };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let all = disk.f_blocks.saturating_mul(disk.f_frsize);
@@ -169,20 +170,20 @@ pub(super) fn room(paths: &AgentPaths) -> Finding {
     let floor = handler.floor.min(all / 20);
     let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
     let what = format!(
-        "{} free of {}, {} stay free",
+        "{} free of {}, of which {} are never used",
         mebibytes(free),
         mebibytes(all),
         mebibytes(floor)
     );
     if free <= floor {
-        let way = "ship or remove what waits (`cdh agent sweep`), make room on the disk, or move the spool with `--state`";
-        return Finding::problem(CHECK, format!("{what}: cores are not kept"), way);
+        let way = "ship what waits (`cdh agent sweep`), free space on the disk, or move the spool with `--state`";
+        return Finding::problem(CHECK, format!("{what}: cores are not stored"), way);
     }
     if free < floor.saturating_add(1 << 30) {
         return Finding::warning(
             CHECK,
-            format!("{what}: a large core will be cut"),
-            "make room, or set limits in `[limits]`",
+            format!("{what}: a large core will be truncated"),
+            "free space, or set `core_limit` in `[limits]`",
         );
     }
     Finding::good(CHECK, what)

@@ -32,8 +32,12 @@ impl Node {
         fs::write(path, text).unwrap();
     }
 
+    fn examine(&self) -> Vec<Finding> {
+        examine(&Examined::host(&self.paths, self.root.path()))
+    }
+
     fn found(&self, check: &str) -> Vec<Finding> {
-        let all = examine(&self.paths, self.root.path());
+        let all = self.examine();
         let all = all.into_iter().filter(|finding| finding.check == check);
         let all: Vec<Finding> = all.collect();
         assert!(!all.is_empty(), "{check}");
@@ -61,7 +65,10 @@ fn each_thing_that_blocks_is_named_with_the_way_around() {
     };
     assert_eq!(
         worst("core_pattern"),
-        (State::Problem, "cores go elsewhere: core".to_owned())
+        (
+            State::Problem,
+            "cdh does not get the cores; core_pattern is `core`".to_owned()
+        )
     );
     assert_eq!(worst("core_pipe_limit").0, State::Warning);
     assert_eq!(worst("suid_dumpable").0, State::Warning);
@@ -146,10 +153,10 @@ fn a_cgroup_for_handlers_that_is_not_there_is_told_where_one_is_wanted() {
             .filter(|one| one.check == "cgroup of the handlers");
         of_it.next()
     };
-    assert_eq!(of_it(examine(&node.paths, node.root.path())), None);
+    assert_eq!(of_it(node.examine()), None);
     let text = r#"{"spool": "/x", "limits": {"cgroup": "cdh-no-such.slice"}}"#;
     fs::write(node.paths.handler_settings(), text).unwrap();
-    let found = of_it(examine(&node.paths, node.root.path())).unwrap();
+    let found = of_it(node.examine()).unwrap();
     assert_eq!(found.state, State::Warning);
     assert!(found.what.contains("`cdh-no-such.slice`"), "{found:?}");
     assert!(found.way.unwrap().contains("limits.cgroup"));
@@ -166,4 +173,48 @@ fn a_store_that_takes_everything_is_good_and_one_that_is_gone_is_not() {
     fs::remove_dir_all(root.path().join("store")).unwrap();
     fs::write(root.path().join("store"), "a file").unwrap();
     assert_eq!(examine_store(&store).state, State::Problem);
+}
+
+#[test]
+fn reboot_is_a_warning_until_something_installs_again() {
+    let node = Node::new("core\n", "1024\n", "2\n");
+    let of_it = |node: &Node| {
+        let mut all = node.examine().into_iter();
+        all.find(|one| one.check == "after a reboot")
+    };
+    // Where it is not installed, there is nothing to lose.
+    assert_eq!(of_it(&node), None);
+    let pattern = node.paths.core_pattern().unwrap();
+    fs::write(&node.paths.settings.core_pattern, pattern.as_bytes()).unwrap();
+    let found = of_it(&node).unwrap();
+    assert_eq!(found.state, State::Warning);
+    let way = found.way.unwrap();
+    assert!(way.contains("cdh agent run --manage-node"), "{way}");
+    fs::create_dir_all(node.root.path().join("run/systemd/system")).unwrap();
+    let way = of_it(&node).unwrap().way.unwrap();
+    assert!(
+        way.contains("cdh agent unit > /etc/systemd/system/cdh-agent.service")
+            && way.contains("systemctl enable --now cdh-agent"),
+        "{way}"
+    );
+    node.write(
+        "etc/systemd/system/cdh-agent.service",
+        "[Service]\nExecStart=/usr/local/bin/cdh agent run --manage-node\n",
+    );
+    let found = of_it(&node).unwrap();
+    assert!(found.what.contains("is not enabled"), "{found:?}");
+    node.write(
+        "etc/systemd/system/multi-user.target.wants/cdh-agent.service",
+        "",
+    );
+    assert_eq!(of_it(&node).unwrap().state, State::Good);
+    // Without the unit, an agent that runs and manages the node is enough.
+    fs::remove_dir_all(node.root.path().join("etc")).unwrap();
+    assert_eq!(of_it(&node).unwrap().state, State::Warning);
+    let record = r#"{"manages_node": true}"#;
+    fs::write(node.paths.state.join("shipper.json"), record).unwrap();
+    assert_eq!(of_it(&node).unwrap().state, State::Warning);
+    let lock = fs::File::create(node.paths.shipper_lock()).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(of_it(&node).unwrap().state, State::Good);
 }

@@ -116,6 +116,51 @@ fn links_and_pipes_in_the_spool_are_not_followed() {
 }
 
 #[test]
+fn entry_source_reads_at_any_place_what_the_stream_reads_in_order() {
+    let spool = Spool::new();
+    let sealed = spool.seal(b"a core of some bytes");
+    let writer = BundleWriter::from_entry(&sealed).unwrap();
+    let expected = write(&writer);
+    let source = writer.source();
+    let len = cdh_elfcore::ByteSource::len(&source);
+    assert_eq!(len, expected.len() as u64);
+    for at in 0..=expected.len() {
+        for wanted in [0, 1, 7, 100, expected.len() + 9] {
+            let mut found = vec![0; wanted];
+            let count = cdh_elfcore::ByteSource::read_at(&source, at as u64, &mut found).unwrap();
+            let rest = &expected[at..];
+            assert_eq!(&found[..count], &rest[..wanted.min(rest.len())], "{at}");
+        }
+    }
+    assert_eq!(
+        cdh_elfcore::ByteSource::read_at(&source, u64::MAX, &mut [0]).unwrap(),
+        0
+    );
+    let reader = BundleReader::open(Arc::new(writer.source())).unwrap();
+    assert!(reader.verify().unwrap().is_good());
+    // A file that was cut since is an error, not a shorter zip.
+    let core = fs::read_dir(&sealed).unwrap().flatten();
+    let core = { core }
+        .map(|item| item.path())
+        .find(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("core")
+        })
+        .unwrap();
+    fs::File::options()
+        .write(true)
+        .open(core)
+        .unwrap()
+        .set_len(3)
+        .unwrap();
+    let mut all = vec![0; expected.len()];
+    assert!(cdh_elfcore::ByteSource::read_at(&source, 0, &mut all).is_err());
+}
+
+#[test]
 fn manifest_cannot_name_files_outside_the_entry() {
     let spool = Spool::new();
     for (stem, name) in [

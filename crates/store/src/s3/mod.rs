@@ -110,7 +110,11 @@ impl Bucket {
             return Ok(());
         };
         match error {
-            StoreError::NoBucket { .. } | StoreError::Unreachable { .. } => Err(error),
+            StoreError::NoBucket { .. }
+            | StoreError::Unreachable { .. }
+            | StoreError::NoCredentials { .. }
+            | StoreError::Credentials { .. }
+            | StoreError::Region { .. } => Err(error),
             // HEAD has no body that says why; the write's refusal does.
             _ => {
                 self.checked.store(true, Ordering::Relaxed);

@@ -1,0 +1,222 @@
+//! What the shipper last experienced, for `cdh agent status`, which is another process.
+//!
+//! ```text
+//! <state>/shipper.json   store and its last failure, why each entry waits, which dumps are kept here
+//! ```
+//!
+//! Invariant: it is written as a whole and only when something changed; losing it costs explanations,
+//! never a dump. It holds no credentials.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use cdh_bundle::DumpId;
+use cdh_store::StoreError;
+use jiff::{SignedDuration, Timestamp};
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+const NAME: &str = "shipper.json";
+/// Bytes of the record at most.
+const LIMIT: u64 = 16 << 20;
+/// Success is noted no more often than this.
+const NEWS: SignedDuration = SignedDuration::from_secs(60);
+
+/// Why the store takes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StoreTrouble {
+    /// The error with its causes.
+    pub why: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Whether it could not be reached at all.
+    #[serde(default)]
+    pub unreachable: bool,
+    /// Since when it fails.
+    pub since: Timestamp,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Timestamp>,
+}
+
+/// Why one entry waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct EntryTrouble {
+    /// The error with its causes.
+    pub why: String,
+    /// When it is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Timestamp>,
+}
+
+/// What the shipper of a spool last experienced.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct ShipperRecord {
+    /// Version of the agent that wrote it.
+    pub version: String,
+    /// Location of the store.
+    pub store: String,
+    /// Whether that agent installs the handler at its start.
+    pub manages_node: bool,
+    /// When it ships: `events`, `interval`, `schedule`, `off`.
+    pub plan: String,
+    /// The next shipment, where the plan is not `events`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_shipment: Option<Timestamp>,
+    /// When the store last worked, to the minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_worked_at: Option<Timestamp>,
+    /// Why it fails, while it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_trouble: Option<StoreTrouble>,
+    /// Entries that could not be shipped so far.
+    pub failed: BTreeMap<DumpId, EntryTrouble>,
+    /// Dumps that stay on the node, and were reported once.
+    pub kept: BTreeSet<DumpId>,
+}
+
+impl ShipperRecord {
+    /// Reads the record in the state directory; `None` where there is none that can be read.
+    #[must_use]
+    pub fn read(state: &Path) -> Option<Self> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(state.join(NAME), flags, Mode::empty()).ok()?;
+        let mut bytes = Vec::new();
+        File::from(file).take(LIMIT).read_to_end(&mut bytes).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Removes the record: nothing of it means anything without a spool.
+    pub(crate) fn remove(state: &Path) -> io::Result<()> {
+        fs::remove_file(state.join(NAME))
+    }
+}
+
+/// Keeps the record on disk.
+#[derive(Debug)]
+pub(super) struct RecordKeeper {
+    path: PathBuf,
+    pub(super) record: ShipperRecord,
+    written: Option<ShipperRecord>,
+}
+
+impl RecordKeeper {
+    /// Goes on with the record of an earlier process.
+    pub(super) fn open(state: &Path) -> Self {
+        let written = ShipperRecord::read(state);
+        Self {
+            path: state.join(NAME),
+            record: written.clone().unwrap_or_default(),
+            written,
+        }
+    }
+
+    /// Notes that the store works.
+    pub(super) fn store_works(&mut self) {
+        let now = Timestamp::now();
+        self.record.store_trouble = None;
+        let last = self.record.store_worked_at;
+        if last.is_none_or(|at| now.duration_since(at).abs() >= NEWS) {
+            self.record.store_worked_at = Some(now);
+        }
+    }
+
+    /// Notes that the store fails.
+    pub(super) fn store_fails(&mut self, error: &StoreError, next_try: Option<Timestamp>) {
+        let before = self.record.store_trouble.take();
+        self.record.store_trouble = Some(StoreTrouble {
+            why: super::explain(error),
+            hint: error.hint().map(str::to_owned),
+            unreachable: matches!(error, StoreError::Unreachable { .. }),
+            since: before.map_or_else(Timestamp::now, |before| before.since),
+            next_try,
+        });
+    }
+
+    /// Notes that an entry could not be shipped.
+    pub(super) fn entry_fails(&mut self, id: DumpId, why: String, next_try: Option<Timestamp>) {
+        self.record
+            .failed
+            .insert(id, EntryTrouble { why, next_try });
+    }
+
+    /// Forgets entries that are no longer in the spool.
+    pub(super) fn retain(&mut self, is_there: impl Fn(&DumpId) -> bool) {
+        self.record.failed.retain(|id, _| is_there(id));
+        self.record.kept.retain(|id| is_there(id));
+    }
+
+    /// Writes what changed. A disk that takes nothing costs explanations only.
+    pub(super) fn save(&mut self) {
+        if self.written.as_ref() == Some(&self.record) {
+            return;
+        }
+        let json = serde_json::to_vec(&self.record).unwrap_or_default();
+        if self.replace(&json).is_ok() {
+            self.written = Some(self.record.clone());
+        }
+    }
+
+    /// As a whole, and not synced: after a power cut there is less to explain, and a store that fails all
+    /// day must not make the disk busy.
+    fn replace(&self, json: &[u8]) -> io::Result<()> {
+        let draft = self.path.with_extension("json.new");
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&draft)?;
+        file.write_all(json)?;
+        fs::rename(&draft, &self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_comes_back_and_keeps_when_the_trouble_began() {
+        let state = tempfile::tempdir().unwrap();
+        let id = DumpId::random();
+        let gone = DumpId::random();
+        let error = StoreError::NoBucket {
+            place: "s3://x".to_owned(),
+        };
+        let mut keeper = RecordKeeper::open(state.path());
+        keeper.store_fails(&error, None);
+        let since = keeper.record.store_trouble.as_ref().unwrap().since;
+        for id in [id, gone] {
+            keeper.entry_fails(id, "it is broken".to_owned(), None);
+        }
+        keeper.save();
+        let mut keeper = RecordKeeper::open(state.path());
+        keeper.store_fails(&error, Some(Timestamp::now()));
+        keeper.retain(|known| *known == id);
+        keeper.save();
+        let record = ShipperRecord::read(state.path()).unwrap();
+        let trouble = record.store_trouble.as_ref().unwrap();
+        assert_eq!(trouble.since, since);
+        assert!(trouble.why.contains("does not exist: s3://x") && trouble.hint.is_some());
+        assert_eq!(record.failed.keys().collect::<Vec<_>>(), [&id]);
+        keeper.store_works();
+        keeper.save();
+        let record = ShipperRecord::read(state.path()).unwrap();
+        assert!(record.store_trouble.is_none() && record.store_worked_at.is_some());
+        ShipperRecord::remove(state.path()).unwrap();
+        assert!(ShipperRecord::read(state.path()).is_none());
+    }
+}

@@ -1,0 +1,283 @@
+//! `cdh agent install` and `uninstall`: what they did, and what to do next.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use cdh_agent::config::AgentConfig;
+use cdh_agent::node::at_boot::at_boot;
+use cdh_agent::node::binary::BinaryError;
+use cdh_agent::node::doctor::missing_at_boot;
+use cdh_agent::{AgentPaths, InstallError, InstallOptions, InstallReport, UninstallReport};
+use cdh_store::StoreUrl;
+use serde_json::json;
+
+use super::config;
+use super::handler_file;
+use super::log::{Level, Log};
+use crate::args::PathArgs;
+use crate::render::terminal_line;
+use crate::report::{ExitStatus, Failure};
+use crate::settings::{Settings, environment};
+
+fn refused(error: InstallError) -> anyhow::Error {
+    let failure = Failure::new(ExitStatus::Failure, "the kernel settings are unchanged");
+    match &error {
+        InstallError::NotRoot => failure.hint(format!(
+            "run it as root: `sudo {} agent …`",
+            super::program_name()
+        )),
+        InstallError::Binary(BinaryError::NotExecutable { .. }) => failure.hint(
+            "choose a directory that is not mounted noexec with `--libexec <DIR>` (`cdh agent doctor` names one), or use `--mode socket` on Linux 6.16 and later",
+        ),
+        InstallError::NotPrivate { path, .. } => failure.hint(format!(
+            "others could plant files there: `chmod go-w {0}`, or choose another directory with `--state <DIR>`",
+            path.display()
+        )),
+        InstallError::Socket { .. } => {
+            failure.hint("use `--mode auto`, which falls back to the pipe, or `--mode pipe`")
+        }
+        InstallError::Binary(BinaryError::NotAProgram { .. } | BinaryError::Read { .. }) => {
+            failure.hint("build the handler with `cargo xtask handler`, which prints its path for `--handler <FILE>`")
+        }
+        _ => failure,
+    }
+    .cause(error)
+    .into()
+}
+
+fn install(config: &AgentConfig, handler: Option<&Path>) -> Result<InstallReport> {
+    let handler = match handler {
+        Some(handler) => handler.to_owned(),
+        None => handler_file::find(&std::env::current_exe()?)?,
+    };
+    let mut options = InstallOptions::new(config::paths(config), handler);
+    options.core_pipe_limit = config.node.core_pipe_limit;
+    options.suid_dumpable = config.node.suid_dumpable;
+    options.mode = config.node.mode;
+    options.chain = config.node.chain;
+    config::apply_to_handler(config, &mut options.handler);
+    cdh_agent::install(&options).map_err(refused)
+}
+
+fn summary(report: &InstallReport) -> [String; 2] {
+    let word = match report.reinstalled {
+        true => "updated",
+        false => "installed",
+    };
+    [
+        format!("{word}: core_pattern is {}", report.now.core_pattern),
+        format!("an uninstall restores: {}", report.backup.core_pattern),
+    ]
+}
+
+fn warnings(report: &InstallReport) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(why) = &report.no_socket {
+        found.push(format!(
+            "the coredump socket does not work here, so the kernel starts the handler (mode pipe): {why}"
+        ));
+    }
+    if !report.linkage.is_static() {
+        found.push(
+            "the handler needs shared libraries, which a broken host may lack: build a static one with \
+             `cargo xtask handler` and pass its path as `--handler <FILE>`"
+                .to_owned(),
+        );
+    }
+    found
+}
+
+/// `cdh agent install`.
+pub(super) fn run(
+    settings: &Settings,
+    config: &AgentConfig,
+    handler: Option<&Path>,
+    flags: &PathArgs,
+) -> Result<ExitStatus> {
+    let report = install(config, handler)?;
+    let [now, later] = summary(&report);
+    super::super::print(&format!("{now}\n{later}\n"))?;
+    for warning in warnings(&report) {
+        eprintln!("warning: {}", terminal_line(&warning));
+    }
+    if super::is_in_pod() {
+        return Ok(ExitStatus::Done);
+    }
+    let program = super::program_name();
+    let paths = config::paths(config);
+    let node = cdh_agent::status(&paths).ok();
+    let managed = node.as_ref().is_some_and(|node| {
+        let record = node.record.as_ref();
+        node.shipper_running == Some(true) && record.is_some_and(|record| record.manages_node)
+    });
+    let found = at_boot(Path::new("/"), config.node.manage);
+    let given = given_flags(settings, handler, flags);
+    if let Some((what, way)) = missing_at_boot(&found, &program, &given).filter(|_| !managed) {
+        eprintln!("warning: {}", terminal_line(&what));
+        eprintln!("hint: {}", terminal_line(&way));
+    } else if node.is_some_and(|node| node.shipper_running == Some(false)) {
+        eprintln!("next: start `{program} agent run`, which ships dumps to the store");
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// What was given to this command by flag or variable, for one that is started without either.
+pub(super) fn given_words(
+    settings: &Settings,
+    handler: Option<&Path>,
+    flags: &PathArgs,
+) -> Vec<String> {
+    let environment = environment();
+    let of = |flag: &Option<PathBuf>, name: &str| {
+        let value = environment.get(name).filter(|value| !value.is_empty());
+        flag.clone().or_else(|| value.map(PathBuf::from))
+    };
+    let absolute = |path: PathBuf| {
+        let path = std::path::absolute(&path).unwrap_or(path);
+        path.display().to_string()
+    };
+    let is_given = ["--store", "CDH_STORE"].contains(&settings.store_origin.as_str());
+    let store = is_given.then(|| match &settings.store {
+        StoreUrl::Directory(path) => absolute(path.clone()),
+        url => url.to_string(),
+    });
+    [
+        ("--state", of(&flags.state, "CDH_STATE").map(absolute)),
+        ("--libexec", of(&flags.libexec, "CDH_LIBEXEC").map(absolute)),
+        ("--handler", handler.map(Path::to_owned).map(absolute)),
+        ("--store", store),
+    ]
+    .into_iter()
+    .filter_map(|(flag, value)| Some([flag.to_owned(), value?]))
+    .flatten()
+    .collect()
+}
+
+/// The same as a shell reads it.
+pub(super) fn given_flags(settings: &Settings, handler: Option<&Path>, flags: &PathArgs) -> String {
+    let words = given_words(settings, handler, flags);
+    let words: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
+    words.join(" ")
+}
+
+/// A word that a shell reads as it is.
+fn shell_word(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=@,+%".contains(letter);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
+}
+
+/// The installation of `cdh agent run --manage-node`, in its log.
+pub(super) fn log_install(config: &AgentConfig, handler: Option<&Path>, log: Log) -> Result<()> {
+    let report = install(config, handler)?;
+    let fields = json!({
+        "core_pattern": report.now.core_pattern.to_string(),
+        "restores": report.backup.core_pattern.to_string(), "again": report.reinstalled,
+    });
+    let text = summary(&report).join("; ");
+    log.line(Level::Info, "installed", &text, fields);
+    for warning in warnings(&report) {
+        log.line(
+            Level::Warning,
+            "installed",
+            &warning,
+            serde_json::Value::Null,
+        );
+    }
+    Ok(())
+}
+
+/// What became of `core_pattern`, and what to do with dumps that are left, a line each.
+fn outcome(
+    settings: &Settings,
+    config: &AgentConfig,
+    paths: &AgentPaths,
+    report: &UninstallReport,
+) -> Vec<String> {
+    let pattern = &report.now.core_pattern;
+    let mut lines = vec![match report.foreign_pattern {
+        true => format!("core_pattern belongs to another program and is unchanged: {pattern}"),
+        false => format!("restored: core_pattern is {pattern}"),
+    }];
+    if report.left == 0 {
+        return lines;
+    }
+    let others = [
+        (report.kept, "kept here because of setuid"),
+        (report.quarantined, "in quarantine"),
+    ];
+    let others: Vec<String> = others
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    let others = match others.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", others.join(", ")),
+    };
+    let spool = paths.spool.display();
+    lines.push(format!(
+        "not shipped: {}{others} in {spool}",
+        super::dumps(report.left)
+    ));
+    let program = super::program_name();
+    let state = match config.node.state == Path::new("/var/lib/cdh") {
+        true => String::new(),
+        false => format!(
+            " --state {}",
+            shell_word(&config.node.state.display().to_string())
+        ),
+    };
+    let store = match settings.store_is_default {
+        true => " --store s3://BUCKET/PREFIX".to_owned(),
+        false => format!(" --store {}", shell_word(&settings.store.to_string())),
+    };
+    if report.left > report.kept + report.quarantined {
+        lines.push(format!("ship them: {program} agent sweep{state}{store}"));
+    }
+    if report.kept > 0 {
+        lines.push(format!(
+            "ship those of setuid programs too: CDH_POLICY_SETUID=ship {program} agent sweep{state}{store}"
+        ));
+    }
+    if report.quarantined > 0 {
+        lines.push(format!(
+            "see why some are in quarantine: {spool}/quarantine/*/reason.txt"
+        ));
+    }
+    lines.push(format!(
+        "delete them: rm -r {}",
+        shell_word(&spool.to_string())
+    ));
+    lines
+}
+
+/// `cdh agent uninstall`.
+pub(super) fn undo(settings: &Settings, config: &AgentConfig, wait: bool) -> Result<ExitStatus> {
+    let paths = config::paths(config);
+    let report = cdh_agent::uninstall(&paths).map_err(refused)?;
+    for line in outcome(settings, config, &paths, &report) {
+        super::super::print(&format!("{}\n", terminal_line(&line)))?;
+    }
+    if wait {
+        cdh_agent::wait_for_stop()?;
+    }
+    Ok(ExitStatus::Done)
+}
+
+/// The uninstallation of `cdh agent run --manage-node`, in its log.
+pub(super) fn log_uninstall(settings: &Settings, config: &AgentConfig, log: Log) -> Result<()> {
+    let paths = config::paths(config);
+    let report = cdh_agent::uninstall(&paths).map_err(refused)?;
+    let lines = outcome(settings, config, &paths, &report);
+    let fields = json!({
+        "core_pattern": report.now.core_pattern.to_string(), "left": report.left,
+        "kept": report.kept, "quarantined": report.quarantined,
+    });
+    // The next start ships what is left: what to do with it is no news here.
+    let said = lines.get(..2).unwrap_or(&lines).join("; ");
+    log.line(Level::Info, "uninstalled", &said, fields);
+    Ok(())
+}

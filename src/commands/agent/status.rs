@@ -1,0 +1,367 @@
+//! `cdh agent status`: whether cores are captured here, whether the store takes them, and why dumps wait.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use cdh_agent::config::AgentConfig;
+use cdh_agent::spool::{WaitReason, WaitingDump};
+use cdh_agent::{PatternOwner, Status};
+use cdh_store::StoreError;
+use jiff::Timestamp;
+
+use super::config::{self, Flags, gather};
+use crate::args::StatusArgs;
+use crate::pipeline;
+use crate::render::{age, bytes, terminal_line};
+use crate::report::ExitStatus;
+use crate::settings::Settings;
+
+/// Dumps that are listed; of more there is a number.
+const LISTED: usize = 20;
+
+pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitStatus> {
+    let config = gather(settings, Flags::default().paths(&args.paths))?.config;
+    let paths = config::paths(&config);
+    let status = cdh_agent::status(&paths)?;
+    let store = match args.no_store {
+        true => StoreState::NotAsked,
+        false => StoreState::of(settings, &status),
+    };
+    super::super::print(&text(&config, &status, &store))?;
+    Ok(match (store.exit(), status.pattern) {
+        (Some(exit), _) => exit,
+        (None, PatternOwner::Ours) => ExitStatus::Done,
+        (None, _) => ExitStatus::Nothing,
+    })
+}
+
+/// What is known of the store.
+#[derive(Clone, Debug)]
+enum StoreState {
+    /// It was not to be asked.
+    NotAsked,
+    /// Only root knows which one the agent uses.
+    Unknown(String),
+    Works {
+        store: String,
+        remark: String,
+    },
+    Fails {
+        store: String,
+        why: String,
+        hint: Option<String>,
+        unreachable: bool,
+        next_try: Option<Timestamp>,
+    },
+}
+
+impl StoreState {
+    /// Asks the store, without writing; the running agent's own experience counts too.
+    fn of(settings: &Settings, status: &Status) -> Self {
+        let running = status.shipper_running == Some(true);
+        let record = status.record.as_ref().filter(|_| running);
+        let named = settings.store.to_string();
+        if settings.store_is_default && status.hidden.is_some() {
+            let why = "only root can see which one the agent uses";
+            return Self::Unknown(why.to_owned());
+        }
+        if let Some(record) = record
+            && (settings.store_is_default || record.store == named)
+        {
+            let store = terminal_line(&record.store);
+            if let Some(trouble) = &record.store_trouble {
+                return Self::Fails {
+                    store,
+                    why: format!(
+                        "{} (the agent reports this since {})",
+                        terminal_line(&trouble.why),
+                        shown(trouble.since)
+                    ),
+                    hint: trouble.hint.clone(),
+                    unreachable: trouble.unreachable,
+                    next_try: trouble.next_try,
+                };
+            }
+            // Its flags and credentials are its own: what it says of its store counts.
+            if record.store != named
+                || matches!(settings.store, cdh_store::StoreUrl::S3 { .. })
+                    && record.store_worked_at.is_some()
+                    && probe(settings).is_err_and(|error| is_about_us(&error))
+            {
+                let remark = match record.store_worked_at {
+                    Some(_) => "works, as the running agent reports".to_owned(),
+                    None => "not used yet".to_owned(),
+                };
+                return Self::Works { store, remark };
+            }
+        }
+        let store = terminal_line(&named);
+        match probe(settings) {
+            Ok(remark) => Self::Works {
+                store,
+                remark: remark.to_owned(),
+            },
+            Err(error) if status.hidden.is_some() && is_about_us(&error) => Self::Unknown(format!(
+                "this user cannot use {store}: {}; the agent may be allowed to",
+                terminal_line(&super::doctor::explain(&error))
+            )),
+            Err(error) => Self::Fails {
+                store,
+                why: terminal_line(&super::doctor::explain(&error)),
+                hint: hint(&error),
+                unreachable: matches!(error, StoreError::Unreachable { .. }),
+                next_try: None,
+            },
+        }
+    }
+
+    fn exit(&self) -> Option<ExitStatus> {
+        match self {
+            Self::Fails {
+                unreachable: true, ..
+            } => Some(ExitStatus::Unreachable),
+            Self::Fails { .. } => Some(ExitStatus::Failure),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the failure may be this user's alone: the agent has other credentials.
+fn is_about_us(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Denied { .. }
+            | StoreError::NoCredentials { .. }
+            | StoreError::Credentials { .. }
+    )
+}
+
+/// Asks the store of the settings; nothing is created or written.
+fn probe(settings: &Settings) -> Result<&'static str, StoreError> {
+    if let cdh_store::StoreUrl::Directory(path) = &settings.store
+        && matches!(path.try_exists(), Ok(false))
+    {
+        return Ok("created with the first dump");
+    }
+    pipeline::open_existing_store(settings)?.check()?;
+    Ok("works")
+}
+
+fn hint(error: &StoreError) -> Option<String> {
+    match error {
+        // Credentials that may only write look like this.
+        StoreError::Denied { said: Some(_), .. } => Some(format!(
+            "{}; `cdh agent doctor` writes a test object, and so tells whether dumps can be shipped all the same",
+            error.hint().unwrap_or_default()
+        )),
+        StoreError::Denied { .. } | StoreError::Io { .. } => Some(
+            "check the directory's owner and mount, or choose another store with `--store`"
+                .to_owned(),
+        ),
+        _ => error.hint().map(str::to_owned),
+    }
+}
+
+/// To the second.
+fn shown(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:<16} {}", terminal_line(value));
+}
+
+fn text(config: &AgentConfig, status: &Status, store: &StoreState) -> String {
+    let owner = match status.pattern {
+        PatternOwner::Ours => "installed",
+        PatternOwner::OtherInstallation => "another installation of cdh captures the cores",
+        PatternOwner::Foreign => "not installed",
+    };
+    let mut text = format!("{owner}\n");
+    let settings = &status.settings;
+    line(
+        &mut text,
+        "core_pattern",
+        &settings.core_pattern.to_string(),
+    );
+    line(
+        &mut text,
+        "core_pipe_limit",
+        &settings.core_pipe_limit.to_string(),
+    );
+    line(
+        &mut text,
+        "suid_dumpable",
+        &settings.suid_dumpable.to_string(),
+    );
+    let spool = status.spool.display().to_string();
+    let used = status.count.map(|count| bytes(count.bytes));
+    let room = match (used, status.quota) {
+        (Some(used), Some(quota)) => format!(" ({used} used of a quota of {})", bytes(quota)),
+        (Some(used), None) => format!(" ({used} used, no quota)"),
+        (None, _) => String::new(),
+    };
+    line(&mut text, "spool", &format!("{spool}{room}"));
+    if let Some(count) = &status.count {
+        let kept = status
+            .waiting
+            .iter()
+            .filter(|dump| dump.why == WaitReason::Setuid)
+            .count();
+        let kept = match kept {
+            0 => String::new(),
+            kept => format!(" ({kept} of them kept here)"),
+        };
+        let (sealed, partial, quarantined) = (count.sealed, count.partial, count.quarantined);
+        line(
+            &mut text,
+            "waiting",
+            &format!("{sealed} sealed{kept}, {partial} partial, {quarantined} in quarantine"),
+        );
+    }
+    let shipper = match status.shipper_running {
+        Some(true) => Some("running"),
+        Some(false) => {
+            Some("not running: start `cdh agent run`, or ship by hand with `cdh agent sweep`")
+        }
+        None => None,
+    };
+    if let Some(shipper) = shipper {
+        line(&mut text, "shipper", shipper);
+    }
+    store_lines(&mut text, store);
+    if let Some(hidden) = &status.hidden {
+        let what = format!(
+            "{}: waiting dumps, shipper and backup; run `cdh agent status` as root",
+            hidden.display()
+        );
+        line(&mut text, "not visible", &what);
+    }
+    for setting in &status.at_boot {
+        let file = setting.file.display();
+        line(
+            &mut text,
+            "at boot",
+            &format!("{file} sets {} to {}", setting.name, setting.value),
+        );
+    }
+    for problem in &status.problems {
+        line(&mut text, "problem", problem);
+    }
+    dumps(&mut text, config, status, store);
+    text
+}
+
+fn store_lines(text: &mut String, store: &StoreState) {
+    match store {
+        StoreState::NotAsked => {}
+        StoreState::Unknown(why) => line(text, "store", &format!("unknown: {why}")),
+        StoreState::Works { store, remark } => line(text, "store", &format!("{store}: {remark}")),
+        StoreState::Fails {
+            store,
+            why,
+            hint,
+            next_try,
+            ..
+        } => {
+            line(text, "store", &format!("{store}: FAILS"));
+            line(text, "", why);
+            if let Some(at) = next_try {
+                line(text, "", &format!("next try at {}", shown(*at)));
+            }
+            if let Some(hint) = hint {
+                line(text, "", &format!("hint: {hint}"));
+            }
+        }
+    }
+}
+
+fn dumps(text: &mut String, config: &AgentConfig, status: &Status, store: &StoreState) {
+    if status.waiting.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\ndumps in the spool:");
+    let now = Timestamp::now();
+    // The newest are asked about.
+    for dump in status.waiting.iter().rev().take(LISTED) {
+        let program = dump.program.as_deref().unwrap_or("-");
+        let signal = dump.signal.as_deref().unwrap_or("-");
+        let age = dump
+            .captured_at
+            .map_or_else(|| "-".to_owned(), |at| age(at, now));
+        let size = bytes(dump.bytes);
+        let row = format!("{}  {age}  {program}  {signal}  {size}", dump.id.short());
+        let _ = writeln!(text, "  {}", terminal_line(&row));
+        let _ = writeln!(
+            text,
+            "    {}",
+            terminal_line(&reason(dump, config, status, store))
+        );
+    }
+    let more = status.waiting.len().saturating_sub(LISTED);
+    if more > 0 {
+        let _ = writeln!(text, "  … and {more} older ones");
+    }
+}
+
+/// Why a dump is in the spool, and what becomes of it.
+fn reason(dump: &WaitingDump, config: &AgentConfig, status: &Status, store: &StoreState) -> String {
+    let id = dump.id.short();
+    let retry = |at: Option<Timestamp>| match at {
+        Some(at) => format!("; next try at {}", shown(at)),
+        None => String::new(),
+    };
+    match &dump.why {
+        WaitReason::BeingWritten => "its handler is still writing it".to_owned(),
+        WaitReason::HandlerDied => {
+            "its handler died: the agent seals and ships what there is".to_owned()
+        }
+        WaitReason::Setuid => format!(
+            "kept on this node: it is of a setuid program (`policy.setuid = \"keep\"`). Look at it with \
+             `cdh info {id}`, ship it with `CDH_POLICY_SETUID=ship cdh agent sweep {}`",
+            dump.id
+        ),
+        WaitReason::Failed { why, next_try } => {
+            format!("could not be shipped: {why}{}", retry(*next_try))
+        }
+        WaitReason::Quarantined { why } => format!(
+            "in quarantine, {}: {why}",
+            status
+                .spool
+                .join("quarantine")
+                .join(dump.id.to_string())
+                .display()
+        ),
+        WaitReason::Unshipped => unshipped(config, status, store),
+        _ => "waits".to_owned(),
+    }
+}
+
+fn unshipped(config: &AgentConfig, status: &Status, store: &StoreState) -> String {
+    if status.shipper_running != Some(true) {
+        return "waits: no agent runs here".to_owned();
+    }
+    let record = status.record.clone().unwrap_or_default();
+    let trouble = record.store_trouble.as_ref();
+    if trouble.is_some() || store.exit().is_some() {
+        let next = trouble.and_then(|trouble| trouble.next_try);
+        let next = next.map_or_else(String::new, |at| format!("; next try at {}", shown(at)));
+        return format!("waits: the store fails{next}");
+    }
+    let plan = config.shipping.plan();
+    let own = plan.as_ref().map_or("events", |plan| plan.word());
+    let plan = match record.plan.as_str() {
+        "" => own,
+        plan => plan,
+    };
+    match (plan, record.next_shipment) {
+        ("off", _) => "waits: `shipping.mode` is off; `cdh agent sweep` ships it".to_owned(),
+        (plan, Some(at)) if plan != "events" => {
+            format!(
+                "waits for the shipment at {} (`shipping.mode` is {plan})",
+                shown(at)
+            )
+        }
+        _ => "waits for its turn to be uploaded".to_owned(),
+    }
+}

@@ -1,0 +1,86 @@
+//! `cdh agent unit`: prints a systemd unit that runs this agent and installs the handler at its start.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::install::given_words;
+use crate::args::UnitArgs;
+use crate::report::ExitStatus;
+use crate::settings::Settings;
+
+pub(super) fn run(settings: &Settings, args: &UnitArgs) -> Result<ExitStatus> {
+    let program = std::env::current_exe()?;
+    let mut words: Vec<String> = Vec::new();
+    // The agent's own file is found without being named.
+    if let Some((path, _)) = &settings.file
+        && path != Path::new("/etc/cdh/agent.toml")
+    {
+        let path = std::path::absolute(path)?;
+        words.extend(["--config".to_owned(), path.display().to_string()]);
+    }
+    words.extend(["agent", "run", "--manage-node"].map(str::to_owned));
+    words.extend(given_words(settings, args.handler.as_deref(), &args.paths));
+    super::super::print(&unit(&program, &words))?;
+    Ok(ExitStatus::Done)
+}
+
+fn unit(program: &Path, words: &[String]) -> String {
+    let mut command = quoted(&program.display().to_string());
+    for word in words {
+        let _ = write!(command, " {}", quoted(word));
+    }
+    format!(
+        "[Unit]\n\
+         Description=Core dump agent (cdh)\n\
+         Documentation=man:cdh-agent(1) man:cdh-agent-run(1)\n\
+         # systemd-sysctl may set core_pattern too: the agent has to come after it.\n\
+         After=systemd-sysctl.service network-online.target\n\
+         Wants=network-online.target\n\
+         \n\
+         [Service]\n\
+         ExecStart={command}\n\
+         # Credentials of the store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the file is optional.\n\
+         EnvironmentFile=-/etc/cdh/agent.env\n\
+         Restart=on-failure\n\
+         RestartSec=5\n\
+         # Captures in progress outlive a restart of the agent.\n\
+         KillMode=process\n\
+         TimeoutStopSec=90\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    )
+}
+
+/// A word of `ExecStart=`: systemd expands `%` and `$`, and splits at spaces.
+fn quoted(word: &str) -> String {
+    let escaped = word.replace('%', "%%").replace('$', "$$");
+    let is_plain =
+        |letter: char| letter.is_ascii_alphanumeric() || "-_./:=@,+%$?&".contains(letter);
+    match !escaped.is_empty() && escaped.chars().all(is_plain) {
+        true => escaped,
+        false => format!("\"{}\"", escaped.replace('\\', "\\\\").replace('"', "\\\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_as_systemd_reads_them() {
+        for (word, expected) in [
+            ("/usr/local/bin/cdh", "/usr/local/bin/cdh"),
+            ("s3://b/p?region=eu&x=y", "s3://b/p?region=eu&x=y"),
+            ("/srv/my dumps", "\"/srv/my dumps\""),
+            ("100%", "100%%"),
+            ("a$b", "a$$b"),
+            ("a\"b\\c", "\"a\\\"b\\\\c\""),
+            ("", "\"\""),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Dumps that are still in the spool of this node: waiting for the store, or kept here by the policy.
+//!
+//! A sealed entry is read as the bundle that it will become; nothing is copied or changed. The spool is
+//! root's: for others there is a hint.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use cdh_bundle::{BundleReader, BundleWriter, EntryKind};
+
+use super::dump::bundle_failure;
+use crate::render::terminal_line;
+use crate::report::{ExitStatus, Failure};
+
+/// Shortest start of an id that is looked for: a word such as `latest` is none.
+const SHORTEST: usize = 4;
+
+/// What there is of a reference in the spool.
+pub(super) enum Spooled {
+    /// A sealed entry: its directory and its bundle.
+    Entry(PathBuf, BundleReader),
+    /// Nothing that this user can see.
+    Nothing {
+        /// Whether the spool is there and may not be read.
+        hidden: bool,
+    },
+}
+
+/// Looks for a dump by its id or a unique start of it.
+///
+/// # Errors
+/// When it is there and cannot be read, or the reference means several.
+pub(super) fn find(spool: &Path, reference: &str) -> Result<Spooled> {
+    let is_id = |text: &str| {
+        text.chars()
+            .all(|letter| letter.is_ascii_hexdigit() || letter == '-')
+    };
+    if reference.len() < SHORTEST || !is_id(reference) {
+        return Ok(Spooled::Nothing { hidden: false });
+    }
+    let wanted = reference.to_ascii_lowercase();
+    let items = match fs::read_dir(spool) {
+        Ok(items) => items,
+        Err(error) => {
+            let hidden = error.kind() == io::ErrorKind::PermissionDenied;
+            return Ok(Spooled::Nothing { hidden });
+        }
+    };
+    let quarantine = fs::read_dir(spool.join(cdh_agent::spool::QUARANTINE));
+    let items = items
+        .flatten()
+        .chain(quarantine.into_iter().flatten().flatten());
+    let matches = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| {
+            is_id(name.trim_end_matches(".partial")) && name.starts_with(&wanted)
+        })
+    };
+    let found: Vec<PathBuf> = items.map(|item| item.path()).filter(matches).collect();
+    match found.as_slice() {
+        [] => Ok(Spooled::Nothing { hidden: false }),
+        [path] => open(path),
+        several => {
+            let shown = terminal_line(reference);
+            let message = format!(
+                "`{shown}` is the start of several ids in {}",
+                spool.display()
+            );
+            let failure = Failure::new(ExitStatus::Failure, message);
+            let names = several.iter().take(10).filter_map(|path| path.file_name());
+            let names: Vec<String> = names
+                .map(|name| name.to_string_lossy().into_owned())
+                .collect();
+            Err(failure
+                .hint(format!(
+                    "type more of the id: {}",
+                    terminal_line(&names.join(", "))
+                ))
+                .into())
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<Spooled> {
+    let shown = terminal_line(&path.display().to_string());
+    if path.extension().is_some_and(|end| end == "partial") {
+        return Err(Failure::new(
+            ExitStatus::Failure,
+            format!("this dump is still being written: {shown}"),
+        )
+        .hint(
+            "try again when its handler has finished; the agent salvages what a dead handler left",
+        )
+        .into());
+    }
+    // Of one in quarantine only what its manifest lists is read.
+    let bundle = BundleWriter::from_entry(path)
+        .and_then(|bundle| BundleReader::open(Arc::new(bundle.source())));
+    match bundle {
+        Ok(bundle) => Ok(Spooled::Entry(path.to_owned(), bundle)),
+        Err(error) => {
+            let reason = fs::read_to_string(path.join("reason.txt")).ok();
+            let failure = bundle_failure(error, &shown);
+            Err(match reason {
+                Some(reason) => {
+                    let why = terminal_line(reason.trim());
+                    let manifest = path.join(EntryKind::Manifest.file_name());
+                    Failure::new(
+                        ExitStatus::Failure,
+                        format!("this dump is in quarantine: {why}"),
+                    )
+                    .hint(format!(
+                        "its files are as they were: {}",
+                        manifest.with_file_name("").display()
+                    ))
+                    .cause(failure)
+                    .into()
+                }
+                None => failure,
+            })
+        }
+    }
+}

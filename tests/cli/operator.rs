@@ -1,0 +1,280 @@
+//! What an operator reads of an agent: its log at the start, `status`, and why dumps stay on the node.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+
+use serde_json::Value;
+
+use super::agent::Agent;
+use super::{Answer, Desk};
+
+const NOBODY: u32 = 65_534;
+/// Credentials of no server.
+const KEYS: [(&str, &str); 3] = [
+    ("AWS_ACCESS_KEY_ID", "AKIANOBODY"),
+    ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ("AWS_EC2_METADATA_DISABLED", "true"),
+];
+
+impl Desk {
+    fn status(&self, store: &str) -> Answer {
+        let state = self.path("state");
+        let words = ["agent", "status", "--state", state.to_str().unwrap()];
+        let [key, secret, metadata] = KEYS;
+        self.with(&words, &[("CDH_STORE", store), key, secret, metadata])
+    }
+
+    fn own_store(&self) -> String {
+        self.path("store").display().to_string()
+    }
+}
+
+/// Whether a line begins with a time as RFC 3339 writes it, in UTC.
+fn has_time(line: &str) -> bool {
+    line.split(' ')
+        .next()
+        .is_some_and(|word| word.ends_with('Z') && word.parse::<jiff::Timestamp>().is_ok())
+}
+
+#[test]
+fn agent_says_at_its_start_what_it_is_and_does() {
+    let desk = Desk::new();
+    let mut agent = Agent::start(&desk, desk.command(&["agent", "run", "--interval", "10m"]));
+    agent.wait_for("on SIGTERM: ");
+    let log = agent.stop();
+    let version = format!("Z cdh {} agent started, pid ", env!("CARGO_PKG_VERSION"));
+    let store = format!(
+        "Z store: {} (CDH_STORE); ships every 600 s",
+        desk.own_store()
+    );
+    let spool = format!("Z spool: {}", desk.path("state/spool").display());
+    for text in [
+        version.as_str(),
+        "Z warning: capture: not installed here (core_pattern is ",
+        &store,
+        &spool,
+        ", quota ",
+        "Z policy: default full, no rules; dumps of setuid programs stay on this node",
+        "Z on SIGTERM: stops uploads (the next start resumes them); an installed handler keeps capturing",
+        "Z stopped: the spool is empty",
+    ] {
+        assert!(
+            log.iter().any(|line| line.contains(text)),
+            "{text} in {log:#?}"
+        );
+    }
+    assert!(log.iter().all(|line| has_time(line)), "{log:#?}");
+
+    let words = ["agent", "run", "--log-format", "json"];
+    let mut agent = Agent::start(&desk, desk.command(&words));
+    let started: Value = serde_json::from_str(&agent.wait_for("\"started\"")).unwrap();
+    agent.stop();
+    assert_eq!(started["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(started["store"], desk.own_store().as_str());
+    assert_eq!(started["policy"]["setuid"], "keep");
+    assert_eq!(started["on_sigterm"], "stay_installed");
+    assert_eq!(started["shipping"], "events");
+    assert!(started["mode"].is_string() && started["release"].is_string());
+    assert!(started["spool"].is_string() && started["spool_quota_bytes"].is_u64());
+}
+
+#[test]
+fn log_has_no_times_where_the_journal_adds_them() {
+    use std::os::unix::fs::MetadataExt;
+    let desk = Desk::new();
+    let log = fs::File::create(desk.path("log")).unwrap();
+    let journal = log.metadata().unwrap();
+    let stream = format!("{}:{}", journal.dev(), journal.ino());
+    let run = |stream: &str| {
+        fs::write(desk.path("log"), "").unwrap();
+        let file = fs::File::options().append(true).open(desk.path("log"));
+        let mut command = desk.command(&["agent", "run", "--state"]);
+        command.arg(desk.path("state")).stderr(file.unwrap());
+        let mut child = command.env("JOURNAL_STREAM", stream).spawn().unwrap();
+        let read = || fs::read_to_string(desk.path("log")).unwrap();
+        for _ in 0..600 {
+            if read().contains("on SIGTERM") {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        child.wait().unwrap();
+        read()
+    };
+    let text = run(&stream);
+    assert!(
+        text.starts_with("cdh ") && !text.lines().any(has_time),
+        "{text}"
+    );
+    // A stream that is not the journal's, although an ancestor's was.
+    let text = run("1:1");
+    assert!(!text.is_empty() && text.lines().all(has_time), "{text}");
+}
+
+#[test]
+fn status_exits_with_the_failure_of_the_store() {
+    let desk = Desk::new();
+    desk.crash_of("api", "aaaa", 1);
+    let answer = desk.status("s3://dumps/x?endpoint=http://127.0.0.1:1&timeout=1");
+    assert_eq!(answer.code, 3, "{}", answer.out);
+    for text in ["FAILS", "cannot be reached", "hint: check the network"] {
+        assert!(answer.out.contains(text), "{text} in {}", answer.out);
+    }
+    fs::write(desk.path("file"), "").unwrap();
+    let answer = desk.status(desk.path("file").to_str().unwrap());
+    assert_eq!(answer.code, 2, "{}", answer.out);
+    // A directory that is not there is created with the first dump, and not by a look.
+    let answer = desk.status(&desk.own_store());
+    assert!(
+        answer.out.contains("created with the first dump"),
+        "{}",
+        answer.out
+    );
+    assert!(!desk.path("store").exists());
+    assert!(answer.code < 2, "{}", answer.out);
+    let words = ["agent", "status", "--no-store", "--state"];
+    let mut command = desk.command(&words);
+    command.arg(desk.path("state"));
+    let unreachable = "s3://dumps/x?endpoint=http://127.0.0.1:1";
+    let output = command.env("CDH_STORE", unreachable).output().unwrap();
+    assert!(desk.answer(output).code < 2);
+}
+
+#[test]
+fn status_reports_what_the_running_agent_experiences() {
+    let desk = Desk::new();
+    let id = desk.crash_of("api", "aaaa", 1);
+    let gone = "s3://dumps/x?endpoint=http://127.0.0.1:1&timeout=1";
+    let mut command = desk.command(&["agent", "run"]);
+    command.env("CDH_STORE", gone).envs(KEYS);
+    let mut agent = Agent::start(&desk, command);
+    agent.wait_for("error: the store fails: ");
+    // The record follows the log by a moment.
+    let mut answer = desk.status(gone);
+    for _ in 0..100 {
+        if answer.out.contains("the agent reports this since") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        answer = desk.status(gone);
+    }
+    agent.stop();
+    assert_eq!(answer.code, 3, "{}", answer.out);
+    for text in [
+        "shipper          running",
+        "the agent reports this since",
+        "next try at ",
+        &id.short(),
+        "waits: the store fails; next try at ",
+    ] {
+        assert!(answer.out.contains(text), "{text} in {}", answer.out);
+    }
+    let answer = desk.status(&desk.own_store());
+    assert!(
+        answer.out.contains("waits: no agent runs here"),
+        "{}",
+        answer.out
+    );
+}
+
+#[test]
+fn kept_setuid_dump_is_logged_once_explained_by_status_and_found_by_info() {
+    let desk = Desk::new();
+    let id = desk.crash_of("su", "aaaa", 2);
+    let kept = format!("kept {id} su on this node");
+    for round in 0..2 {
+        let mut agent = Agent::start(&desk, desk.command(&["agent", "run"]));
+        // Something that is shipped after the kept one was looked at.
+        desk.crash_of("api", "bbbb", 1);
+        agent.wait_for("shipped ");
+        let log = agent.stop();
+        let told = log.iter().filter(|line| line.contains(&kept)).count();
+        assert_eq!(told, usize::from(round == 0), "round {round}: {log:#?}");
+        let captured = format!("captured {id}");
+        let captured = log.iter().filter(|line| line.contains(&captured)).count();
+        assert_eq!(captured, usize::from(round == 0), "round {round}: {log:#?}");
+    }
+    let state = desk.path("state");
+    let state = state.to_str().unwrap();
+    let answer = desk.run(&["agent", "sweep", "--state", state]);
+    assert_eq!(answer.code, 0);
+    assert!(!answer.err.contains(&kept), "{}", answer.err);
+    assert!(
+        answer.err.contains("note: 1 dump of setuid programs kept"),
+        "{}",
+        answer.err
+    );
+    let answer = desk.status(&desk.own_store());
+    for text in [
+        "1 sealed (1 of them kept here)".to_owned(),
+        format!("  {}  ", id.short()),
+        "kept on this node: it is of a setuid program (`policy.setuid = \"keep\"`)".to_owned(),
+        format!("cdh info {}", id.short()),
+    ] {
+        assert!(answer.out.contains(&text), "{text} in {}", answer.out);
+    }
+    let info = desk.with(&["info", &id.short()], &[("CDH_STATE", state)]);
+    assert_eq!(info.code, 0, "{}", info.err);
+    assert!(info.out.contains(&id.to_string()) && info.out.contains("spool of this node"));
+    // Without a spool of this node, it is unknown as before.
+    let answer = desk.with(&["info", &id.short()], &[("CDH_STATE", "/nowhere")]);
+    assert_eq!(answer.code, 1, "{}", answer.err);
+    // The command that status names ships it.
+    let words = ["agent", "sweep", "--state", state, &id.to_string()];
+    let answer = desk.with(&words, &[("CDH_POLICY_SETUID", "ship")]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    assert!(
+        answer.err.contains(&format!("shipped {id}")),
+        "{}",
+        answer.err
+    );
+    assert_eq!(desk.run(&["info", &id.short()]).code, 0);
+}
+
+#[test]
+fn status_without_root_says_what_it_cannot_see() {
+    let desk = Desk::new();
+    desk.crash_of("su", "aaaa", 2);
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    fs::set_permissions(desk.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(desk.path("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    let program = desk.path("cdh");
+    fs::copy(env!("CARGO_BIN_EXE_cdh"), &program).unwrap();
+    let state = desk.path("state");
+    let run = |words: &[&str], store: Option<&str>| {
+        let mut command = std::process::Command::new(&program);
+        command.args(words).env_clear().current_dir("/");
+        command.env("CDH_STATE", &state).env("HOME", "/nowhere");
+        command.envs(store.map(|store| ("CDH_STORE", store)));
+        desk.answer(command.uid(NOBODY).gid(NOBODY).output().unwrap())
+    };
+    let answer = run(&["agent", "status"], None);
+    assert!(answer.code < 2, "{}{}", answer.out, answer.err);
+    for text in [
+        "not visible      [DESK]/state: waiting dumps, shipper and backup; run `cdh agent status` as root",
+        "store            unknown: only root",
+    ] {
+        assert!(answer.out.contains(text), "{text} in {}", answer.out);
+    }
+    for wrong in ["0 sealed", "not running", "problem"] {
+        assert!(!answer.out.contains(wrong), "{wrong} in {}", answer.out);
+    }
+    fs::create_dir(desk.path("empty")).unwrap();
+    fs::set_permissions(desk.path("empty"), fs::Permissions::from_mode(0o755)).unwrap();
+    let empty = desk.path("empty");
+    let answer = run(&["info", "1d164a5d"], empty.to_str());
+    assert_eq!(answer.code, 1, "{}", answer.err);
+    assert!(
+        answer.err.contains(
+            "hint: if it was kept on this node, only root can read it: `sudo cdh info 1d164a5d`"
+        ),
+        "{}",
+        answer.err
+    );
+}
