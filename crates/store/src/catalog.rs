@@ -301,9 +301,11 @@ impl<'s> Catalog<'s> {
             matching.truncate(1);
         }
         if matching.len() > 1 {
+            let count = matching.len();
             matching.truncate(MAX_CANDIDATES);
             return Err(ResolveError::Ambiguous {
                 reference: reference.to_owned(),
+                count,
                 candidates: matching,
             });
         }

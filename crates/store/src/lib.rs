@@ -49,7 +49,7 @@ use cdh_elfcore::ByteSource;
 
 pub use catalog::Catalog;
 pub use directory::DirectoryStore;
-pub use error::{ResolveError, ShipError, StoreError};
+pub use error::{EndpointProblem, ResolveError, ShipError, StoreError};
 pub use key::ObjectKey;
 pub use manifest_cache::ManifestCache;
 pub use modules::StoredModule;
