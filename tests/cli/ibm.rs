@@ -147,7 +147,6 @@ fn info_fetch_bt_and_debug_read_every_layout() {
 fn bucket_of_ibms_agent_reads_as_a_directory_of_its_zips_does() {
     let Some(server) = s3::server() else { return };
     let bucket = s3::bucket();
-    server.make_bucket(&bucket);
     let options = [("endpoint".to_owned(), server.endpoint())].into();
     let keys = cdh_store::S3Keys {
         access: ADMIN.access.to_owned(),

@@ -31,7 +31,7 @@ const WHOLE_ID: usize = 36;
 /// Where our dumps stand.
 pub(crate) const DUMPS: &str = "dumps/";
 /// Folders that hold no bundles of others.
-const OURS: [&str; 3] = [DUMPS, "drops/", MODULES];
+pub(crate) const OURS: [&str; 3] = [DUMPS, "drops/", MODULES];
 
 /// The dumps of a store.
 pub struct Catalog<'s> {

@@ -243,6 +243,14 @@ impl Store for DirectoryStore {
         format!("directory {}", self.path.display())
     }
 
+    fn check(&self) -> Result<(), StoreError> {
+        let shown = self.path.display().to_string();
+        // Open as it is, it may have been removed, or its file system remounted read-only.
+        fs::metadata(&self.path).map_err(|error| failed(shown.as_str(), error))?;
+        rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK)
+            .map_err(|error| failed(shown.as_str(), error))
+    }
+
     fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
         let failed_here =
             |error: io::Error| failed(self.path.join(key.as_str()).display().to_string(), error);

@@ -274,7 +274,8 @@ impl StoreError {
                 "leave the path out of `endpoint=`: most S3 servers have none, and the bucket goes into `s3://BUCKET`"
             }
             Self::NoBucket { .. } => {
-                "check the bucket's name and `?endpoint=URL`; list buckets with `aws s3 ls`, create one with `aws s3 mb`"
+                "check its name and `?endpoint=URL`, or create it with `aws s3 mb s3://BUCKET` (`aws s3 ls` lists \
+                 the buckets; cdh never creates one)"
             }
             Self::Credentials { said, .. } if is_expired(said) => {
                 "renew them: `aws sso login`, or new values of AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"

@@ -24,6 +24,7 @@
 mod catalog;
 mod directory;
 mod draft;
+mod elsewhere;
 mod error;
 mod key;
 mod legacy_key;
@@ -49,6 +50,7 @@ use cdh_elfcore::ByteSource;
 
 pub use catalog::Catalog;
 pub use directory::DirectoryStore;
+pub use elsewhere::{edit_distance, find_elsewhere};
 pub use error::{EndpointProblem, ResolveError, ShipError, StoreError};
 pub use key::ObjectKey;
 pub use manifest_cache::ManifestCache;
@@ -66,6 +68,17 @@ pub use url::{StoreUrl, open_store};
 pub trait Store: Send + Sync {
     /// For people: `directory /var/lib/cdh/store`.
     fn describe(&self) -> String;
+
+    /// Checks that the store can be used, without writing to it: that its bucket or directory exists and
+    /// that the server accepts the credentials.
+    ///
+    /// # Errors
+    /// [`StoreError::NoBucket`] or [`StoreError::NotFound`] when it does not exist,
+    /// [`StoreError::Denied`] when it may not be listed (writing may still be allowed), or why it
+    /// cannot be reached.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Stores exactly `len` bytes of `body`; afterwards they are durable, before that invisible.
     ///

@@ -200,6 +200,10 @@ pub(crate) fn http_put(endpoint: &str, target: &str) -> io::Result<(u16, Vec<u8>
     ask("PUT", endpoint, target)
 }
 
+pub(crate) fn http_post(endpoint: &str, target: &str) -> io::Result<(u16, Vec<u8>)> {
+    ask("POST", endpoint, target)
+}
+
 fn ask(method: &str, endpoint: &str, target: &str) -> io::Result<(u16, Vec<u8>)> {
     let host = endpoint.trim_start_matches("http://");
     let mut server = TcpStream::connect(host)?;
@@ -425,6 +429,10 @@ fn remember(state: &State, request: &Request, body: Vec<u8>, client: &TcpStream)
         "DELETE" => {
             memory.remove(path);
             answer(state, request, 204, &[], b"", client)
+        }
+        // Whatever bucket is asked for is there.
+        "HEAD" if !path.trim_matches('/').contains('/') => {
+            answer(state, request, 200, &[], b"", client)
         }
         _ => match memory.get(path) {
             Some(found) => answer(state, request, 200, &etag, found, client),

@@ -113,20 +113,48 @@ impl S3Server {
         }
     }
 
-    /// Whether it checks keys and rights, and makes a bucket with its first object.
+    /// Whether it checks keys and rights, and would create a bucket with its first object.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.program.is_some()
     }
 
-    /// Makes a bucket where the server does not do that by itself.
+    /// Creates a bucket, for cdh never does; one that exists already stays.
     ///
     /// # Panics
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub fn make_bucket(&self, name: &str) {
         if !self.is_ours() {
             crate::http_proxy::http_put(&self.endpoint(), &format!("/{name}")).expect("a bucket");
+            return;
         }
+        // Without a signature: a bucket is a directory of the filer.
+        let filer = format!("http://127.0.0.1:{}", self.ports[2]);
+        let made = crate::http_proxy::http_post(&filer, &format!("/buckets/{name}/"));
+        let (status, body) = made.expect("the filer answers");
+        assert!(
+            (200..300).contains(&status) || status == 409,
+            "no bucket: {status} {}",
+            String::from_utf8_lossy(&body)
+        );
+        // The S3 gateway hears of it from the filer a moment later.
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has_bucket(name) {
+            assert!(
+                Instant::now() < deadline,
+                "the bucket {name} does not appear"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether the server has a bucket of this name.
+    #[must_use]
+    pub fn has_bucket(&self, name: &str) -> bool {
+        let [_, _, filer, _] = self.ports;
+        let endpoint = format!("http://127.0.0.1:{filer}");
+        crate::http_get(&endpoint, &format!("/buckets/{name}/"))
+            .is_ok_and(|(status, _)| status == 200)
     }
 
     /// Starts it again on the same ports, with what it held, and waits until it answers.

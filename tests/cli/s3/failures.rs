@@ -7,6 +7,7 @@ fn failures_of_a_bucket_say_what_to_do() {
     let Some(server) = server() else { return };
     let desk = Desk::new();
     let endpoint = server.endpoint();
+    server.make_bucket("shelf");
     let admin = url("shelf", &endpoint);
     let core = crash().core().display().to_string();
     assert_eq!(desk.s3(&admin, &["import", &core]).code, 0);

@@ -26,7 +26,11 @@ pub(super) fn server() -> Option<&'static S3Server> {
 pub(super) fn bucket() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("desk-{}-{number}", std::process::id())
+    let name = format!("desk-{}-{number}", std::process::id());
+    if let Some(server) = server() {
+        server.make_bucket(&name);
+    }
+    name
 }
 
 fn url(bucket: &str, endpoint: &str) -> String {

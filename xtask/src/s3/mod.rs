@@ -56,6 +56,9 @@ pub(crate) fn bench(what: &str, words: &[String]) -> Result<()> {
     }
 }
 
+/// Bucket that everything is measured in.
+const BUCKET: &str = "crashes";
+
 /// A place with a server, and `cdh` with the keys to it.
 struct Place {
     directory: tempfile::TempDir,
@@ -69,6 +72,7 @@ impl Place {
         let cdh = build::cdh_release()?;
         let weed = python::weed().context("no S3 server can be had")?;
         let server = S3Server::start_program(weed);
+        server.make_bucket(BUCKET);
         let directory = tempfile::tempdir()?;
         Ok(Self {
             directory,
@@ -82,6 +86,7 @@ impl Place {
         let weed = python::weed().context("no S3 server can be had")?;
         self.server.kill();
         self.server = S3Server::start_program(weed);
+        self.server.make_bucket(BUCKET);
         Ok(())
     }
 
@@ -96,7 +101,7 @@ impl Place {
             .current_dir(self.directory.path())
             .env(
                 "CDH_STORE",
-                format!("s3://crashes/here?endpoint={endpoint}&timeout=30"),
+                format!("s3://{BUCKET}/here?endpoint={endpoint}&timeout=30"),
             )
             .env("AWS_ACCESS_KEY_ID", ADMIN.access)
             .env("AWS_SECRET_ACCESS_KEY", ADMIN.secret)

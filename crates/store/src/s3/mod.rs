@@ -75,6 +75,8 @@ struct Bucket {
     conditional: AtomicBool,
     /// Whether the server takes CRC-64/NVME.
     crc64: AtomicBool,
+    /// Whether the bucket was seen to exist, or the server does not say.
+    checked: AtomicBool,
 }
 
 impl Drop for Bucket {
@@ -123,6 +125,45 @@ impl Bucket {
 
     fn has_crc64(&self) -> bool {
         self.crc64.load(Ordering::Relaxed)
+    }
+
+    /// Makes sure that the bucket exists before the first write of this process: some servers create a
+    /// missing one with its first object, so a mistyped name would take the dumps.
+    ///
+    /// A server that refuses the question (403 for credentials that may only write) is not asked again;
+    /// the write itself will tell.
+    ///
+    /// # Errors
+    /// [`StoreError::NoBucket`], or when the server does not answer.
+    fn must_exist(&self) -> Result<(), StoreError> {
+        if self.checked.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let Err(error) = self.head_bucket() else {
+            self.checked.store(true, Ordering::Relaxed);
+            return Ok(());
+        };
+        match error {
+            StoreError::NoBucket { .. } | StoreError::Unreachable { .. } => Err(error),
+            // HEAD has no body that says why; the write's refusal does.
+            _ => {
+                self.checked.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    fn head_bucket(&self) -> Result<(), StoreError> {
+        let request = self.client.head_bucket().bucket(&self.name);
+        match self.wait(request.send()) {
+            Ok(_) => Ok(()),
+            Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.status == 404) => {
+                Err(StoreError::NoBucket {
+                    place: self.place.clone(),
+                })
+            }
+            Err(error) => Err(sorted(error, &self.place, "")),
+        }
     }
 
     /// What the server tells of an object.
@@ -223,6 +264,7 @@ impl S3Store {
             place: problem::harmless(&place),
             conditional: AtomicBool::new(true),
             crc64: AtomicBool::new(true),
+            checked: AtomicBool::new(false),
         };
         Ok(Self {
             bucket: Arc::new(bucket),
@@ -233,6 +275,26 @@ impl S3Store {
 impl Store for S3Store {
     fn describe(&self) -> String {
         self.bucket.place.clone()
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        let bucket = &self.bucket;
+        let checked = match bucket.head_bucket() {
+            Err(error @ (StoreError::NoBucket { .. } | StoreError::Unreachable { .. })) => {
+                Err(error)
+            }
+            // Only the answer to a GET says which of key, signature and permission is wrong.
+            Err(_) => {
+                let request = bucket.client.list_objects_v2().bucket(&bucket.name);
+                let request = request.prefix(bucket.prefix.as_str()).max_keys(1);
+                match bucket.wait(request.send()) {
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(sorted(error, &bucket.place, "")),
+                }
+            }
+            Ok(()) => Ok(()),
+        };
+        checked.map_err(|error| bucket.explained(error))
     }
 
     fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {

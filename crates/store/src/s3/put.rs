@@ -25,6 +25,7 @@ pub(super) fn put(
     len: u64,
     journal: Option<&Path>,
 ) -> Result<Receipt, StoreError> {
+    bucket.must_exist()?;
     // An earlier try of ours whose end we did not see, or another agent with the same dump.
     if let Some(head) = bucket.head(key)? {
         if head.stat.size != len {
