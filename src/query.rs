@@ -44,7 +44,7 @@ pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> R
             _ => {
                 return Err(Failure::new(
                     ExitStatus::Failure,
-                    format!("`truncated` is `yes` or `no`, not `{value}`"),
+                    format!("invalid value `{value}` of `truncated`: expected `yes` or `no`"),
                 )
                 .into());
             }
@@ -52,8 +52,8 @@ pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> R
         _ => {
             let known: Vec<&str> = TERMS.iter().map(|(name, _)| *name).collect();
             return Err(
-                Failure::new(ExitStatus::Failure, format!("`{name}` is not a term"))
-                    .hint(format!("the terms are {}", known.join(", ")))
+                Failure::new(ExitStatus::Failure, format!("unknown filter term `{name}`"))
+                    .hint(format!("valid terms are {}", known.join(", ")))
                     .into(),
             );
         }

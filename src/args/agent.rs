@@ -154,14 +154,14 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
         "M" | "MIB" => 20,
         "G" | "GIB" => 30,
         "T" | "TIB" => 40,
-        _ => return Err("a size is a number with K, M, G or T behind it".to_owned()),
+        _ => return Err("expected a number such as `512M` or `2Gi`".to_owned()),
     };
     let number: u64 = number
         .parse()
-        .map_err(|_| "a size begins with a number".to_owned())?;
+        .map_err(|_| "expected a number such as `512M` or `2Gi`".to_owned())?;
     number
         .checked_mul(1 << shift)
-        .ok_or_else(|| "that is more than any disk has".to_owned())
+        .ok_or_else(|| "size is too large".to_owned())
 }
 
 /// `cdh agent run`.

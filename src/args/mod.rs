@@ -375,9 +375,9 @@ pub struct DebugArgs {
     pub dump: String,
     #[command(flatten)]
     pub modules: ModuleArgs,
-    /// Debugger to start
-    #[arg(long, value_name = "PROGRAM", default_value = "gdb", value_hint = ValueHint::CommandName)]
-    pub debugger: String,
+    /// Debugger to start: gdb or LLDB [default: `debugger` of the config file, else gdb]
+    #[arg(long, value_name = "PROGRAM", env = "CDH_DEBUGGER", value_hint = ValueHint::CommandName)]
+    pub debugger: Option<String>,
     /// Print the debugger's command line instead of running it
     #[arg(long)]
     pub print: bool,
@@ -469,9 +469,9 @@ pub struct TuiArgs {
     /// Leave the mouse to the terminal
     #[arg(long)]
     pub no_mouse: bool,
-    /// Debugger that `d` starts
-    #[arg(long, value_name = "PROGRAM", default_value = "gdb", value_hint = ValueHint::CommandName)]
-    pub debugger: String,
+    /// Debugger that `d` starts [default: `debugger` of the config file, else gdb]
+    #[arg(long, value_name = "PROGRAM", env = "CDH_DEBUGGER", value_hint = ValueHint::CommandName)]
+    pub debugger: Option<String>,
 }
 
 /// `cdh rm`.

@@ -28,6 +28,9 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
         until: when(&args.until)?,
         ..Query::default()
     };
+    let is_filtered = [&args.namespace, &args.exe, &args.since, &args.until]
+        .iter()
+        .any(|term| term.is_some());
     let store = pipeline::open_store(settings)?;
     let catalog = pipeline::catalog(settings, store.as_ref());
     let dumps = catalog
@@ -50,7 +53,7 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     match args.output {
         TextFormat::Json => super::print(&render::groups_json(&groups)?)?,
         TextFormat::Text if groups.is_empty() => {
-            eprintln!("no dumps in {}", render::terminal_line(&store.describe()));
+            super::report_nothing(settings, store.as_ref(), is_filtered);
         }
         TextFormat::Text => super::print(&render::groups_text(&groups, now, settings.style))?,
     }

@@ -15,8 +15,9 @@ use crate::settings::Settings;
 pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
     if let Some(signal) = args.signal.as_deref().filter(|name| !is_signal(name)) {
-        let message = format!("`{}` is not a signal", render::terminal_line(signal));
-        let hint = "give a number or a name: 11, SEGV or SIGSEGV (`kill -l` lists them)";
+        let shown = render::terminal_line(signal);
+        let message = format!("invalid signal `{shown}`: expected a number or a name");
+        let hint = "for example `11`, `SEGV` or `SIGSEGV`; `kill -l` lists all";
         return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
     }
     let mut query = args.query(now)?;
@@ -54,18 +55,7 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
         return Ok(ExitStatus::Done);
     }
     if matches!(args.output, ListFormat::Table | ListFormat::Wide) {
-        let filtered = args.is_filtered();
-        eprintln!(
-            "no dumps {}in {}",
-            if filtered { "match " } else { "" },
-            render::terminal_line(&store.describe())
-        );
-        if !filtered && settings.store_is_default {
-            eprintln!(
-                "hint: capture crashes here with `cdh agent install`, put a core in with `cdh import <CORE>`,"
-            );
-            eprintln!("      or name another store with `--store` or `CDH_STORE`");
-        }
+        super::report_nothing(settings, store.as_ref(), args.is_filtered());
     }
     Ok(ExitStatus::Nothing)
 }

@@ -135,7 +135,8 @@ impl<'s> Search<'s> {
             }
             // Zips of another agent have names that say so.
             Listed::Object(object) => {
-                has_dumps = DumpSummary::from_key(&object.key).is_some_and(|dump| dump.is_certain());
+                has_dumps =
+                    DumpSummary::from_key(&object.key).is_some_and(|dump| dump.is_certain());
                 match has_dumps {
                     true => ControlFlow::Break(()),
                     false => ControlFlow::Continue(()),
@@ -212,9 +213,9 @@ mod tests {
         fs::write(path, "zip").unwrap();
     }
 
-    fn near(path: &Path) -> Vec<String> {
-        let root = path.ancestors().find(|above| above.is_dir()).unwrap();
-        find_elsewhere(&StoreUrl::Directory(path.to_owned()))
+    /// What is found for `store` beneath `root`, as paths in it.
+    fn near(root: &Path, store: &str) -> Vec<String> {
+        find_elsewhere(&StoreUrl::Directory(root.join(store)))
             .iter()
             .map(|url| url.to_string().replace(&root.display().to_string(), ""))
             .collect()
@@ -227,10 +228,18 @@ mod tests {
             add(root.path(), store);
         }
         fs::create_dir_all(root.path().join("prdo-old/dumps")).unwrap();
-        let found = near(&root.path().join("prdo"));
-        assert_eq!(found.first().map(String::as_str), Some("/prod"), "{found:?}");
-        assert_eq!(near(&root.path().join("team/dve")), ["/team/dev"]);
-        assert!(near(&root.path().join("prdo-old/x/y")).iter().any(|url| url == "/prod"));
+        let found = near(root.path(), "prdo");
+        assert_eq!(
+            found.first().map(String::as_str),
+            Some("/prod"),
+            "{found:?}"
+        );
+        assert_eq!(near(root.path(), "team/dve"), ["/team/dev"]);
+        assert!(
+            near(root.path(), "prdo-old/x/y")
+                .iter()
+                .any(|url| url == "/prod")
+        );
         let empty = tempfile::tempdir().unwrap();
         fs::create_dir(empty.path().join("a")).unwrap();
         let inside = empty.path().join("a/b");
@@ -253,7 +262,12 @@ mod tests {
 
     #[test]
     fn edit_distance_counts_letters() {
-        for (a, b, distance) in [("prdo", "prod", 2), ("prod", "prod", 0), ("", "ab", 2), ("dev", "deve", 1)] {
+        for (a, b, distance) in [
+            ("prdo", "prod", 2),
+            ("prod", "prod", 0),
+            ("", "ab", 2),
+            ("dev", "deve", 1),
+        ] {
             assert_eq!(edit_distance(a, b), distance, "{a} {b}");
         }
     }

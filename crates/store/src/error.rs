@@ -292,15 +292,24 @@ impl StoreError {
                 region: Some(region),
                 ..
             } => {
-                return Some(format!("add `?region={region}` to the store's URL, or set AWS_REGION={region}").into());
+                return Some(
+                    format!(
+                        "add `?region={region}` to the store's URL, or set AWS_REGION={region}"
+                    )
+                    .into(),
+                );
             }
             Self::Region { .. } => "add `?region=REGION` to the store's URL, or set AWS_REGION",
             Self::ClockSkew { .. } => "set this machine's clock: `timedatectl set-ntp true`",
             Self::Endpoint { problem, .. } => problem.hint(),
             Self::Unreachable { problem, .. } => match problem.as_str() {
-                CONNECTION_REFUSED => "check host and port of `endpoint=`, and that the server runs, then try again",
+                CONNECTION_REFUSED => {
+                    "check host and port of `endpoint=`, and that the server runs, then try again"
+                }
                 UNKNOWN_HOST => "check the host name in `endpoint=` and the DNS, then try again",
-                TIMED_OUT => "check host and port of `endpoint=`, firewalls and HTTPS_PROXY, then try again",
+                TIMED_OUT => {
+                    "check host and port of `endpoint=`, firewalls and HTTPS_PROXY, then try again"
+                }
                 _ => "check the network, `?endpoint=URL` and HTTPS_PROXY, then try again",
             },
             Self::Changed { .. } | Self::UploadLost { .. } => "try again",

@@ -44,7 +44,11 @@ impl Endpoint {
                     .ok_or("expected `]` after the IPv6 address")?;
                 let port = match after {
                     "" => None,
-                    after => Some(after.strip_prefix(':').ok_or("expected `:PORT` after the IPv6 address")?),
+                    after => Some(
+                        after
+                            .strip_prefix(':')
+                            .ok_or("expected `:PORT` after the IPv6 address")?,
+                    ),
                 };
                 (host, port)
             }
@@ -121,7 +125,10 @@ mod tests {
         ];
         for (text, has_tls, host, port) in table {
             let found = Endpoint::parse(text).unwrap();
-            assert_eq!((found.has_tls, found.host.as_str(), found.port), (has_tls, host, port));
+            assert_eq!(
+                (found.has_tls, found.host.as_str(), found.port),
+                (has_tls, host, port)
+            );
         }
         for (text, problem) in [
             ("minio:9000", "expected a URL such as"),

@@ -34,7 +34,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{CONNECTION_REFUSED, TIMED_OUT, UNKNOWN_HOST};
 use crate::ship::differs;
-use crate::{EndpointProblem, Listed, Listing, ObjectKey, ObjectStat, Receipt, ShipError, Store, StoreError};
+use crate::{
+    EndpointProblem, Listed, Listing, ObjectKey, ObjectStat, Receipt, ShipError, Store, StoreError,
+};
 use checksum::{bare_etag, crc64_header, parse_crc64};
 use connect::S3Options;
 use endpoint::Endpoint;

@@ -201,7 +201,9 @@ fn refused<E>(
         )
         | (_, 301 | 307) => {
             let region = region_of(error);
-            let in_region = region.as_ref().map(|region| format!("the bucket is in {region}"));
+            let in_region = region
+                .as_ref()
+                .map(|region| format!("the bucket is in {region}"));
             StoreError::Region {
                 said: in_region.unwrap_or(said),
                 region,

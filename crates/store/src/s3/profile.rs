@@ -23,7 +23,9 @@ struct ProfileFile {
 /// [`StoreError::NoProfile`], or if a file cannot be read.
 pub(super) fn require(explicit: Option<&str>) -> Result<(), StoreError> {
     let variable = std::env::var("AWS_PROFILE").ok();
-    let named = explicit.or(variable.as_deref()).filter(|name| !name.is_empty());
+    let named = explicit
+        .or(variable.as_deref())
+        .filter(|name| !name.is_empty());
     let Some(name) = named else { return Ok(()) };
     require_in(name, &files())
 }
@@ -84,10 +86,15 @@ fn profiles(text: &str, is_config: bool) -> Vec<String> {
         }
         let rest = section.strip_prefix("profile")?;
         let name = rest.strip_prefix([' ', '\t'])?.trim();
-        let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+        let quoted = name
+            .strip_prefix('"')
+            .and_then(|name| name.strip_suffix('"'));
         Some(quoted.unwrap_or(name).to_owned())
     };
-    text.lines().filter_map(name).filter(|name| !name.is_empty()).collect()
+    text.lines()
+        .filter_map(name)
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 #[cfg(test)]
@@ -99,7 +106,10 @@ mod tests {
         let config = "[default]\nregion = x\n [profile prod] # live\n[profile \"two words\"]\n\
                       [sso-session corp]\n[profilex]\n[dev]\n";
         assert_eq!(profiles(config, true), ["default", "prod", "two words"]);
-        assert_eq!(profiles("[default]\n[dev]\nx = [a]\n", false), ["default", "dev"]);
+        assert_eq!(
+            profiles("[default]\n[dev]\nx = [a]\n", false),
+            ["default", "dev"]
+        );
     }
 
     #[test]
