@@ -36,6 +36,8 @@ pub struct Settings {
     pub terminal: Terminal,
     /// The debugger that the config file names.
     debugger: Option<String>,
+    /// Names of all stores of the config file, also of those that are not valid.
+    pub store_names: Vec<String>,
     /// The config file that was read, and its text.
     pub file: Option<(PathBuf, String)>,
     /// Credentials of the store that are not the usual chain's.
@@ -265,6 +267,7 @@ impl Settings {
             stores,
             terminal: facts_of_terminal(style),
             debugger: config.debugger,
+            store_names: config.stores.into_keys().collect(),
             file,
             store_keys,
             store_origin: match store_is_default {
@@ -329,7 +332,7 @@ impl Settings {
     /// The configured store whose name is most like `name`, if any is.
     #[must_use]
     pub fn similar_store(&self, name: &str) -> Option<&str> {
-        nearest(name, self.stores.keys().map(String::as_str))
+        nearest(name, self.store_names.iter().map(String::as_str))
     }
 
     /// The same with another store: a name from the config file, or a location.

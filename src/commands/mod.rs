@@ -24,6 +24,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use cdh_store::Store;
+use cdh_sysroot::ImageReference;
 
 use crate::args::{Cli, Command};
 use crate::pipeline;
@@ -61,6 +62,8 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
     };
     if let Some(modules) = modules {
         require_directory(modules.sysroot.as_deref())?;
+        require_reference("--image", modules.image.as_deref())?;
+        require_reference("--debug-image", modules.debug_image.as_deref())?;
         settings.images = settings.images.with(modules);
     }
     match command {
@@ -95,6 +98,18 @@ fn require_directory(sysroot: Option<&Path>) -> Result<()> {
             .hint(hint)
             .into(),
     )
+}
+
+/// Checks an image's name before a dump is opened for it.
+fn require_reference(option: &str, image: Option<&str>) -> Result<()> {
+    let Some(text) = image else { return Ok(()) };
+    ImageReference::parse(text).map(drop).map_err(|error| {
+        let message = format!("invalid value of `{option}`");
+        let hint =
+            "pass a reference such as `quay.io/shop/api@sha256:…` or `quay.io/shop/api:1.4.2`";
+        let failure = Failure::new(ExitStatus::Failure, message).cause(error);
+        failure.hint(hint).into()
+    })
 }
 
 /// Says on standard error that a store has no dumps, or none that match, and where to look instead.

@@ -189,9 +189,9 @@ pub(super) fn unreadable(error: std::io::Error, shown: &str) -> anyhow::Error {
             failure.hint("check the path; `cdh ls` lists the ids of dumps in the store")
         }
         std::io::ErrorKind::PermissionDenied => failure
-            .hint("cores belong to the user who crashed, captured ones to root: try as that user"),
+            .hint("run as the user who owns the file: of a plain core the user who crashed, of a captured one root"),
         std::io::ErrorKind::InvalidInput => {
-            failure.hint("give the path of a core, a bundle or a case")
+            failure.hint("pass the path of a core, a bundle or a case")
         }
         _ => failure,
     }
@@ -213,7 +213,7 @@ fn open_path(path: &Path) -> Result<Dump> {
             )),
             None => Err(Failure::new(
                 ExitStatus::Failure,
-                format!("`{shown}` is a directory, not a dump"),
+                format!("cannot open `{shown}`: it is a directory, not a dump"),
             )
             .hint(
                 "pass the path of a core, a bundle or a case; a store is passed as `--store <DIR>`",
@@ -226,7 +226,7 @@ fn open_path(path: &Path) -> Result<Dump> {
     let known = read_up_to(&mut file, &mut magic).map_err(unreadable)?;
     match magic.get(..known).unwrap_or_default() {
         b"" => Err(Failure::new(ExitStatus::Failure, format!("cannot read `{shown}`: the file is empty"))
-            .hint("the disk may have been full, or RLIMIT_CORE too small (`ulimit -c unlimited`), when it was written")
+            .hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
             .into()),
         b"PK\x03\x04" | b"PK\x05\x06" => {
             let source = Arc::new(FileSource::new(file).map_err(unreadable)?);
@@ -280,12 +280,12 @@ pub(super) fn core_failure(error: CoreError, shown: &str) -> anyhow::Error {
     );
     match &error {
         CoreError::NotElf | CoreError::NotCore { .. } => {
-            failure.hint("give a core as the kernel or `gcore` writes it, or a bundle (zip) of cdh or of IBM's core-dump-handler")
+            failure.hint("pass a core as the kernel or `gcore` writes it, or a bundle (zip) of cdh or of IBM's core-dump-handler")
         }
         CoreError::Empty | CoreError::HeadTruncated { .. } => {
-            failure.hint("the disk may have been full, or RLIMIT_CORE too small (`ulimit -c unlimited`), when it was written")
+            failure.hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
         }
-        CoreError::Unsupported { .. } => failure.hint("the core is kept as it is: `cdh fetch` it and use a debugger of its architecture"),
+        CoreError::Unsupported { .. } => failure.hint("download it with `cdh fetch`, and use a debugger of its architecture"),
         _ => failure,
     }
     .cause(error)

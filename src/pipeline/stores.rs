@@ -44,7 +44,7 @@ fn unknown_store(settings: &Settings, name: &str) -> Failure {
         failure = failure.hint(format!("did you mean `{similar}`?"));
     }
     failure = with_hints(failure, &hints_elsewhere(&settings.store));
-    let names: Vec<&str> = settings.stores.keys().map(String::as_str).collect();
+    let names = &settings.store_names;
     let file = settings
         .file
         .as_ref()
