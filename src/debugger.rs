@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::pipeline::DebugView;
-use crate::render::terminal_line;
+use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::DebuggerChoice;
 
@@ -136,22 +136,6 @@ fn with_path(before: &str, path: &OsStr) -> OsString {
     let mut text = OsString::from(before);
     text.push(path);
     text
-}
-
-fn shell_word(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+~".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.into_owned()
-    } else if text.chars().any(char::is_control) {
-        // $'…' of bash and POSIX 2024 takes the same escapes that make the line safe to show.
-        format!(
-            "$'{}'",
-            terminal_line(&text.replace('\\', "\\\\").replace('\'', "\\'"))
-        )
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
-    }
 }
 
 /// Checks that the debugger can be started, before a dump is downloaded for it.

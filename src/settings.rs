@@ -490,7 +490,7 @@ fn key_span(text: &str, keys: &[&str]) -> Option<Range<usize>> {
 }
 
 /// The name that a misspelt one may stand for: more than half of it is the same.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let (distance, found) = known
         .map(|known| (edit_distance(name, known), known))
         .min()?;

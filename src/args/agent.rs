@@ -150,10 +150,10 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     };
     let shift = match letter.to_ascii_uppercase().as_str() {
         "" | "B" => 0,
-        "K" | "KIB" => 10,
-        "M" | "MIB" => 20,
-        "G" | "GIB" => 30,
-        "T" | "TIB" => 40,
+        "K" | "KI" | "KIB" => 10,
+        "M" | "MI" | "MIB" => 20,
+        "G" | "GI" | "GIB" => 30,
+        "T" | "TI" | "TIB" => 40,
         _ => return Err("expected a number such as `512M` or `2Gi`".to_owned()),
     };
     let number: u64 = number

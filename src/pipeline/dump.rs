@@ -188,8 +188,9 @@ pub(super) fn unreadable(error: std::io::Error, shown: &str) -> anyhow::Error {
         std::io::ErrorKind::NotFound => {
             failure.hint("check the path; `cdh ls` lists the ids of dumps in the store")
         }
-        std::io::ErrorKind::PermissionDenied => failure
-            .hint("run as the user who owns the file: of a plain core the user who crashed, of a captured one root"),
+        std::io::ErrorKind::PermissionDenied => {
+            failure.hint("run as the owner of the file (root, for a core that the agent captured)")
+        }
         std::io::ErrorKind::InvalidInput => {
             failure.hint("pass the path of a core, a bundle or a case")
         }

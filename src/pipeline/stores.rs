@@ -6,9 +6,9 @@ use cdh_store::{
     Store, StoreError, StoreUrl,
 };
 
-use crate::render::terminal_line;
+use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
-use crate::settings::Settings;
+use crate::settings::{Settings, nearest};
 
 /// Opens the store of `settings`. The embedded directory store is made when it is not there yet.
 ///
@@ -43,7 +43,9 @@ fn unknown_store(settings: &Settings, name: &str) -> Failure {
     if let Some(similar) = settings.similar_store(name) {
         failure = failure.hint(format!("did you mean `{similar}`?"));
     }
-    failure = with_hints(failure, &hints_elsewhere(&settings.store));
+    let found = cdh_store::find_elsewhere(&settings.store);
+    let similar = found.iter().filter(|url| is_similar_name(name, url));
+    failure = similar.fold(failure, |failure, url| failure.hint(hint_for(url)));
     let names = &settings.store_names;
     let file = settings
         .file
@@ -69,19 +71,26 @@ fn with_hints(failure: Failure, hints: &[String]) -> Failure {
 /// Advice for a store without dumps: where dumps are, if they are near. Costs a few requests.
 #[must_use]
 pub fn hints_elsewhere(url: &StoreUrl) -> Vec<String> {
-    let found = cdh_store::find_elsewhere(url);
-    let hint = |found: &StoreUrl| format!("dumps exist in {}", store_argument(found));
-    found.iter().map(hint).collect()
+    cdh_store::find_elsewhere(url)
+        .iter()
+        .map(hint_for)
+        .collect()
 }
 
-/// `--store URL`, as a shell takes it.
-fn store_argument(url: &StoreUrl) -> String {
-    let text = url.to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,@%+".contains(c);
-    match text.chars().all(plain) {
-        true => format!("`--store {text}`"),
-        false => format!("`--store '{}'`", text.replace('\'', "'\\''")),
-    }
+fn hint_for(found: &StoreUrl) -> String {
+    format!(
+        "dumps exist elsewhere: `--store {}`",
+        shell_word(found.to_string().as_ref())
+    )
+}
+
+/// Whether the directory may be the one that was meant by `name`.
+fn is_similar_name(name: &str, url: &StoreUrl) -> bool {
+    let StoreUrl::Directory(path) = url else {
+        return false;
+    };
+    let last = path.file_name().and_then(|last| last.to_str());
+    last.is_some_and(|last| nearest(name, [last].into_iter()).is_some())
 }
 
 /// Advice if nothing was found in an open store: where dumps are, or that only the filter hides them.

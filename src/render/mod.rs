@@ -22,7 +22,7 @@ mod units;
 pub use backtrace::{BacktraceView, Sources, backtrace_json, backtrace_text, thread_lines};
 pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use drops::{drops_json, drops_text, kinds_of_drops};
-pub use escape::terminal_line;
+pub use escape::{shell_word, terminal_line};
 #[allow(unused_imports)]
 pub use frame::frame_line;
 pub use groups::{DumpFacts, Group, TIMES, groups_json, groups_text, pod_owner};

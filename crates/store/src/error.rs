@@ -312,6 +312,9 @@ impl StoreError {
                 }
                 _ => "check the network, `?endpoint=URL` and HTTPS_PROXY, then try again",
             },
+            Self::Url { .. } => {
+                "pass `s3://bucket/prefix?endpoint=https://host:port&region=REGION`, or a directory"
+            }
             Self::Changed { .. } | Self::UploadLost { .. } => "try again",
             _ => return None,
         };

@@ -255,7 +255,10 @@ fn wrong_prefix_names_the_one_that_has_dumps() {
             proxy.reset();
             let answer = desk.s3(&store(prefix), words);
             assert_eq!(answer.code, 1, "{}", answer.err);
-            let hint = format!("hint: dumps exist in `--store '{}'`\n", store(found));
+            let hint = format!(
+                "hint: dumps exist elsewhere: `--store '{}'`\n",
+                store(found)
+            );
             assert!(answer.err.contains(&hint), "{}", answer.err);
             let requests = proxy.requests().len();
             assert!(requests <= 30, "{requests}");
