@@ -177,11 +177,8 @@ fn not_installed(choice: &DebuggerChoice, os_release: &str) -> Failure {
     };
     match choice.program == "gdb" {
         true => failure.hint("or use another debugger: `--debugger lldb`"),
-        false if is_installed("gdb") => {
-            failure.hint("or use gdb, which is installed: `--debugger gdb`")
-        }
         false => failure.hint(format!(
-            "or install gdb: {}, and pass `--debugger gdb`",
+            "or use gdb ({}): `--debugger gdb`",
             manager.command("gdb")
         )),
     }

@@ -45,7 +45,7 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     };
     if retention == Retention::default() {
         let failure = Failure::new(ExitStatus::Failure, "no retention limit given");
-        let hint = "pass `--older-than 30d`, `--keep-per-fingerprint 5` or `--max-total 500G`";
+        let hint = "give `--older-than 30d`, `--keep-per-fingerprint 5` or `--max-total 500G`";
         return Err(failure.hint(hint).into());
     }
     let modules_before = parse_when(&args.modules_older_than, now)?.min(now - YOUNGEST);

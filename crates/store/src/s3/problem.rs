@@ -200,7 +200,7 @@ fn refused<E>(
             _,
         )
         | (_, 301 | 307) => {
-            let region = region_of(error);
+            let region = region_of(error).or_else(|| expected_region(&refusal.message));
             let in_region = region
                 .as_ref()
                 .map(|region| format!("the bucket is in {region}"));
@@ -299,6 +299,15 @@ fn is_html(content_type: &str) -> bool {
 fn region_of<E>(error: &SdkError<E, HttpResponse>) -> Option<String> {
     let region = error.raw_response()?.headers().get("x-amz-bucket-region")?;
     Some(harmless(region))
+}
+
+/// The region in `the region 'us-east-1' is wrong; expecting 'eu-west-1'`.
+fn expected_region(message: &str) -> Option<String> {
+    let (_, after) = message.split_once("expecting '")?;
+    let (region, _) = after.split_once('\'')?;
+    let is_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (!region.is_empty() && region.len() <= 40 && region.chars().all(is_region))
+        .then(|| region.to_owned())
 }
 
 /// What was tried where no credentials were found.
