@@ -244,7 +244,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand debug" -l image -d 'Take modules
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l debug-image -d 'Take debug files from this image' -r
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l auth-file -d 'Credentials for registries: a docker or podman config, or an image pull secret as JSON or YAML' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l registry-ca -d 'Trust the certificates in this file (PEM) for registries, besides the system\'s' -r -F
-complete -c cdh -n "__fish_cdh_using_subcommand debug" -l debugger -d 'Debugger to start' -r -f -a "(__fish_complete_command)"
+complete -c cdh -n "__fish_cdh_using_subcommand debug" -l debugger -d 'Debugger to start: gdb or LLDB [default: `debugger` of the config file, else gdb]' -r -f -a "(__fish_complete_command)"
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'

@@ -1,13 +1,18 @@
-//! The command line of a debugger, and the step into it.
+//! The command line of a debugger, the step into it, and what to do if it is not installed.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
 use crate::pipeline::DebugView;
-use crate::render::terminal_line;
+use crate::render::{shell_word, terminal_line};
+use crate::report::{ExitStatus, Failure};
+use crate::settings::DebuggerChoice;
 
 /// A debugger with all of its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,19 +138,130 @@ fn with_path(before: &str, path: &OsStr) -> OsString {
     text
 }
 
-fn shell_word(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+~".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
-        text.into_owned()
-    } else if text.chars().any(char::is_control) {
-        // $'…' of bash and POSIX 2024 takes the same escapes that make the line safe to show.
-        format!(
-            "$'{}'",
-            terminal_line(&text.replace('\\', "\\\\").replace('\'', "\\'"))
-        )
-    } else {
-        format!("'{}'", text.replace('\'', "'\\''"))
+/// Checks that the debugger can be started, before a dump is downloaded for it.
+///
+/// # Errors
+/// If no such program is on the path, with the command that installs it.
+pub fn require(choice: &DebuggerChoice) -> Result<(), Failure> {
+    match is_installed(&choice.program) {
+        true => Ok(()),
+        false => Err(not_installed(choice, &os_release())),
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    let is_program = |path: &Path| {
+        let metadata = fs::metadata(path);
+        metadata.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    if program.contains('/') {
+        return is_program(Path::new(program));
+    }
+    let paths = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&paths).any(|path| is_program(&path.join(program)))
+}
+
+fn not_installed(choice: &DebuggerChoice, os_release: &str) -> Failure {
+    let shown = terminal_line(&choice.program);
+    let origin = match &choice.origin {
+        Some(origin) => format!(" (from {origin})"),
+        None => String::new(),
+    };
+    let message = format!("cannot start debugger `{shown}`{origin}: program not found");
+    let failure = Failure::new(ExitStatus::Failure, message);
+    let manager = PackageManager::of(os_release);
+    let failure = match manager.package(&choice.program) {
+        Some(package) => failure.hint(format!("install it: {}", manager.command(&package))),
+        None if choice.program.contains('/') => failure.hint("check the path"),
+        None => failure.hint("check the name: cdh starts gdb and LLDB"),
+    };
+    match choice.program == "gdb" {
+        true => failure.hint("or use another debugger: `--debugger lldb`"),
+        false => failure.hint(format!(
+            "or use gdb ({}): `--debugger gdb`",
+            manager.command("gdb")
+        )),
+    }
+}
+
+/// `os-release(5)`.
+fn os_release() -> String {
+    ["/etc/os-release", "/usr/lib/os-release"]
+        .iter()
+        .find_map(|path| fs::read_to_string(path).ok())
+        .unwrap_or_default()
+}
+
+/// How a distribution installs packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PackageManager {
+    Apt,
+    Dnf,
+    Apk,
+    Zypper,
+    Pacman,
+    Unknown,
+}
+
+impl PackageManager {
+    /// By `ID`, then by the distributions that it is like.
+    fn of(os_release: &str) -> Self {
+        let value = |name: &str| {
+            let line = |line: &str| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned());
+            let value = os_release.lines().find_map(line).unwrap_or_default();
+            value.trim_matches(['"', '\'']).to_ascii_lowercase()
+        };
+        let (id, like) = (value("ID"), value("ID_LIKE"));
+        let known = |id: &str| match id {
+            "debian" | "ubuntu" => Some(Self::Apt),
+            "fedora" | "rhel" | "centos" | "rocky" | "almalinux" | "ol" | "amzn" => Some(Self::Dnf),
+            "alpine" | "wolfi" => Some(Self::Apk),
+            "suse" | "opensuse" | "sles" => Some(Self::Zypper),
+            "arch" => Some(Self::Pacman),
+            _ => None,
+        };
+        std::iter::once(id.as_str())
+            .chain(like.split_whitespace())
+            .find_map(known)
+            .unwrap_or(Self::Unknown)
+    }
+
+    /// The package that has this debugger.
+    fn package(self, program: &str) -> Option<String> {
+        let is_version = |version: &str| {
+            !version.is_empty() && version.chars().all(|c| c.is_ascii_digit() || c == '.')
+        };
+        let package = match program {
+            "gdb" | "cgdb" | "gdb-multiarch" => program,
+            "rust-gdb" | "rust-lldb" => match self {
+                Self::Apt => program,
+                _ => "rust",
+            },
+            "lldb" => program,
+            "dlv" => "delve",
+            _ => match program
+                .strip_prefix("lldb-")
+                .filter(|version| is_version(version))?
+            {
+                _ if self == Self::Apt => program,
+                _ => "lldb",
+            },
+        };
+        Some(package.to_owned())
+    }
+
+    /// The command that installs a package.
+    fn command(self, package: &str) -> String {
+        match self {
+            Self::Apt => format!("`apt install {package}`"),
+            Self::Dnf => format!("`dnf install {package}`"),
+            Self::Apk => format!("`apk add {package}`"),
+            Self::Zypper => format!("`zypper install {package}`"),
+            Self::Pacman => format!("`pacman -S {package}`"),
+            Self::Unknown => {
+                format!("`apt install {package}`, `dnf install {package}` or `apk add {package}`")
+            }
+        }
     }
 }
 
@@ -172,5 +288,53 @@ mod tests {
              -iex 'set solib-search-path /case/sysroot/lib' '--se=/case/sysroot/app/it'\\''s' \
              --core=/case/core -batch"
         );
+    }
+
+    #[test]
+    fn missing_debugger_names_the_package_of_the_distribution() {
+        let table = [
+            ("ID=debian\n", "lldb-19", "apt install lldb-19"),
+            (
+                "ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n",
+                "gdb",
+                "apt install gdb",
+            ),
+            (
+                "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n",
+                "lldb-19",
+                "dnf install lldb",
+            ),
+            ("ID=alpine\n", "gdb", "apk add gdb"),
+            (
+                "ID=opensuse-leap\nID_LIKE=\"suse opensuse\"\n",
+                "lldb",
+                "zypper install lldb",
+            ),
+            ("ID=arch\n", "dlv", "pacman -S delve"),
+            (
+                "",
+                "gdb",
+                "apt install gdb`, `dnf install gdb` or `apk add gdb",
+            ),
+            ("ID=debian\n", "no-such", "check the name"),
+            ("ID=debian\n", "/opt/x/gdb", "check the path"),
+        ];
+        for (os_release, program, hint) in table {
+            let choice = DebuggerChoice {
+                program: program.to_owned(),
+                origin: Some("CDH_DEBUGGER".to_owned()),
+            };
+            let failure = not_installed(&choice, os_release);
+            assert!(
+                failure.to_string().contains("(from CDH_DEBUGGER)"),
+                "{failure}"
+            );
+            let told = crate::report::tell(&failure.into());
+            assert!(
+                told.hints[0].contains(hint),
+                "{os_release} {program}: {:?}",
+                told.hints
+            );
+        }
     }
 }

@@ -52,7 +52,7 @@ pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> R
                 return Err(Failure::new(
                     ExitStatus::Failure,
                     format!(
-                        "`truncated` is `yes` or `no`, not `{}`",
+                        "invalid value `{}` of `truncated`: expected `yes` or `no`",
                         terminal_line(value)
                     ),
                 )
@@ -71,8 +71,8 @@ fn unknown_term(name: &str, more: &str) -> anyhow::Error {
     let mut known: Vec<&str> = TERMS.iter().map(|(name, _)| *name).collect();
     known.extend(Some(more).filter(|more| !more.is_empty()));
     let name = terminal_line(name);
-    Failure::new(ExitStatus::Failure, format!("`{name}` is not a term"))
-        .hint(format!("the terms are {}", known.join(", ")))
+    Failure::new(ExitStatus::Failure, format!("unknown filter term `{name}`"))
+        .hint(format!("valid terms are {}", known.join(", ")))
         .into()
 }
 

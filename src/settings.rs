@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::io::IsTerminal;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cdh_agent::config::{Secret, ibm_store};
-use cdh_store::StoreUrl;
+use cdh_store::{StoreError, StoreUrl, edit_distance};
 use serde::Deserialize;
 
 use crate::args::{ColorWhen, GlobalArgs, ModuleArgs};
@@ -37,6 +38,10 @@ pub struct Settings {
     pub terminal: Terminal,
     /// Seconds between two automatic refreshes of the TUI; 0 turns them off.
     pub refresh_seconds: u64,
+    /// The debugger that the config file names.
+    debugger: Option<String>,
+    /// Names of all stores of the config file, also of those that are not valid.
+    pub store_names: Vec<String>,
     /// The config file that was read, and its text.
     pub file: Option<(PathBuf, String)>,
     /// Credentials of the store that are not the usual chain's.
@@ -63,6 +68,15 @@ pub fn environment() -> BTreeMap<String, String> {
     env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
+}
+
+/// The debugger that `cdh debug` and the TUI start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebuggerChoice {
+    /// Its name or path.
+    pub program: String,
+    /// Who named it: `--debugger`, `CDH_DEBUGGER`, a file; `None` for the default.
+    pub origin: Option<String>,
 }
 
 /// Where the files of modules are pulled from, and how.
@@ -126,6 +140,8 @@ struct ConfigFile {
     /// The TUI.
     #[serde(default)]
     tui: ConfigTui,
+    /// Program that `cdh debug` starts.
+    debugger: Option<String>,
     /// The agent's tables, which are checked by the agent's own commands, and what is none.
     #[serde(flatten)]
     others: BTreeMap<String, toml::Value>,
@@ -145,7 +161,10 @@ const AGENT_TABLES: [&str; 9] = [
 ];
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a store's name, its location, or a table with `url`"
+)]
 enum StoreChoice {
     Name(String),
     Table(NamedStore),
@@ -182,6 +201,7 @@ const REFRESH_SECONDS: u64 = 5;
 /// region = "eu-west-1"
 /// ```
 #[derive(Debug, Deserialize)]
+#[serde(expecting = "a table such as `url = \"s3://bucket/prefix\"`")]
 struct NamedStore {
     url: String,
     /// As in the URL: `endpoint`, `region`, `path-style` …
@@ -212,18 +232,22 @@ impl Settings {
                     true => "CDH_STORE",
                     false => "--store",
                 };
-                (find_store(name, &config)?, from.to_owned())
+                (find_store(name, &config, &file)?, from.to_owned())
             }
             (None, Some(ibm), _) => {
                 store_keys = ibm.keys;
                 let from = "S3_BUCKET_NAME (of IBM's core-dump-handler)";
-                (parse_store(&ibm.url, &config.stores)?, from.to_owned())
+                (parse_store(&ibm.url)?, from.to_owned())
             }
             (None, None, Some(StoreChoice::Name(name))) if !name.is_empty() => {
-                (find_store(name, &config)?, place(&file))
+                (find_store(name, &config, &file)?, place(&file))
             }
             (None, None, Some(StoreChoice::Table(named))) => {
-                (open_table(named, "store")?, place(&file))
+                let table = Table {
+                    keys: &["store"],
+                    file: &file,
+                };
+                (open_table(named, table)?, place(&file))
             }
             _ => (StoreUrl::Directory(default_store()), String::new()),
         };
@@ -264,6 +288,8 @@ impl Settings {
             stores,
             terminal: facts_of_terminal(style),
             refresh_seconds: config.tui.refresh_seconds.unwrap_or(REFRESH_SECONDS),
+            debugger: config.debugger,
+            store_names: config.stores.into_keys().collect(),
             file,
             store_keys,
             store_origin: match store_is_default {
@@ -286,6 +312,51 @@ impl Settings {
         }
     }
 
+    /// The debugger: what the command line or `CDH_DEBUGGER` names (`given`), else the config file, else gdb.
+    #[must_use]
+    pub fn debugger(&self, given: Option<&str>) -> DebuggerChoice {
+        let choice = |program: &str, origin| DebuggerChoice {
+            program: program.to_owned(),
+            origin,
+        };
+        let named = |name: &&str| !name.is_empty();
+        if let Some(program) = given.filter(named) {
+            let is_variable = env::var("CDH_DEBUGGER").is_ok_and(|value| value == program);
+            let origin = if is_variable {
+                "CDH_DEBUGGER"
+            } else {
+                "--debugger"
+            };
+            return choice(program, Some(origin.to_owned()));
+        }
+        if let Some(program) = self.debugger.as_deref().filter(named) {
+            let file = self
+                .file
+                .as_ref()
+                .map(|(path, _)| path.display().to_string());
+            return choice(program, file);
+        }
+        choice("gdb", None)
+    }
+
+    /// Whether the store is a plain name that neither a directory nor the config file has.
+    #[must_use]
+    pub fn unknown_store_name(&self) -> Option<&str> {
+        let StoreUrl::Directory(path) = &self.store else {
+            return None;
+        };
+        let name = path
+            .to_str()
+            .filter(|name| !name.contains('/') && !name.starts_with('.'))?;
+        (!self.store_is_default && !path.exists()).then_some(name)
+    }
+
+    /// The configured store whose name is most like `name`, if any is.
+    #[must_use]
+    pub fn similar_store(&self, name: &str) -> Option<&str> {
+        nearest(name, self.store_names.iter().map(String::as_str))
+    }
+
     /// The same with another store: a name from the config file, or a location.
     ///
     /// # Errors
@@ -296,7 +367,7 @@ impl Settings {
             // No shell has seen it.
             None => match name.strip_prefix("~/").zip(env::home_dir()) {
                 Some((rest, home)) => StoreUrl::Directory(home.join(rest)),
-                None => parse_store(name, &self.stores)?,
+                None => parse_store(name)?,
             },
         };
         Ok(Self {
@@ -396,28 +467,83 @@ fn read_config(
             return Ok((None, ConfigFile::default()));
         }
         Err(error) => {
-            return Err(error)
-                .with_context(|| format!("cannot read config file `{}`", path.display()));
+            let message = format!("cannot read config file `{}`", path.display());
+            let failure = Failure::new(ExitStatus::Failure, message).cause(error);
+            let hint = "check `--config` and CDH_CONFIG";
+            return Err(match explicit {
+                Some(_) => failure.hint(hint).into(),
+                None => failure.into(),
+            });
         }
     };
     let config: ConfigFile = toml::from_str(&text)
-        .with_context(|| format!("config file `{}` is not valid", path.display()))?;
+        .map_err(|error| invalid_config(&path, &text, error.span(), error.message()))?;
     let unknown = |name: &&String| !AGENT_TABLES.contains(&name.as_str());
     // The agent's own check says more, and where.
     if role == Role::Desk
         && let Some(name) = config.others.keys().find(unknown)
     {
-        let message = format!(
-            "config file `{}` is not valid: unknown field `{name}`",
-            path.display()
-        );
+        let span = key_span(&text, &[name]);
+        let failure = invalid_config(&path, &text, span, &format!("unknown key `{name}`"));
+        let own = ["store", "stores", "images", "tui", "debugger"];
+        let failure = match nearest(name, own.into_iter().chain(AGENT_TABLES)) {
+            Some(similar) => failure.hint(format!("did you mean `{similar}`?")),
+            None => failure,
+        };
         let hint = format!(
-            "it may hold store, stores, images, tui, and the agent's {}",
+            "valid keys are {}, and the agent's {}",
+            own.join(", "),
             AGENT_TABLES.join(", ")
         );
-        return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
+        return Err(failure.hint(hint).into());
     }
     Ok((Some((path, text)), config))
+}
+
+/// An error at a place in a config file: one line, as compilers print it.
+fn invalid_config(path: &Path, text: &str, span: Option<Range<usize>>, problem: &str) -> Failure {
+    let place = match span.and_then(|span| text.get(..span.start)) {
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            let start = before.rfind('\n').map_or(0, |at| at + 1);
+            let column = before.get(start..).unwrap_or_default().chars().count() + 1;
+            format!(" at line {line}, column {column}")
+        }
+        None => String::new(),
+    };
+    let message = format!("invalid config file `{}`{place}: {problem}", path.display());
+    Failure::new(ExitStatus::Failure, message)
+}
+
+/// Where a key is in a file, by the names of the tables around it.
+fn key_span(text: &str, keys: &[&str]) -> Option<Range<usize>> {
+    let document = toml::de::DeTable::parse(text).ok()?;
+    let mut table = document.get_ref();
+    let mut span = None;
+    for key in keys {
+        let (name, value) = table.iter().find(|(name, _)| name.get_ref() == key)?;
+        span = Some(name.span());
+        match value.get_ref() {
+            toml::de::DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    span
+}
+
+/// The name that a misspelt one may stand for: more than half of it is the same.
+pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let (distance, found) = known
+        .map(|known| (edit_distance(name, known), known))
+        .min()?;
+    (distance <= 2 && distance * 2 <= name.chars().count()).then_some(found)
+}
+
+/// A table of a config file, to say where it is.
+#[derive(Clone, Copy)]
+struct Table<'t> {
+    keys: &'t [&'t str],
+    file: &'t Option<(PathBuf, String)>,
 }
 
 /// A value as it stands in a URL; what can be none is refused with its option.
@@ -431,7 +557,7 @@ fn option_text(value: &toml::Value) -> String {
 }
 
 /// The location of a named store with its options.
-fn named_location(named: &NamedStore) -> Result<StoreUrl, cdh_store::StoreError> {
+fn named_location(named: &NamedStore) -> Result<StoreUrl, StoreError> {
     let url: Result<StoreUrl, _> = named.url.parse();
     named.options.iter().fold(url, |url, (option, value)| {
         url?.with_option(option, &option_text(value))
@@ -439,36 +565,75 @@ fn named_location(named: &NamedStore) -> Result<StoreUrl, cdh_store::StoreError>
 }
 
 /// The store that the config file calls by this name, else the one at this location.
-fn find_store(name: &str, config: &ConfigFile) -> Result<StoreUrl> {
+fn find_store(
+    name: &str,
+    config: &ConfigFile,
+    file: &Option<(PathBuf, String)>,
+) -> Result<StoreUrl> {
     let Some(named) = config.stores.get(name) else {
-        return parse_store(name, &config.stores);
+        return parse_store(name);
     };
-    open_table(named, name)
+    let keys = &["stores", name];
+    open_table(named, Table { keys, file })
 }
 
-fn open_table(named: &NamedStore, name: &str) -> Result<StoreUrl> {
+fn open_table(named: &NamedStore, table: Table<'_>) -> Result<StoreUrl> {
     named_location(named).map_err(|error| {
-        let message = format!("the store `{name}` in the config file is not valid");
-        Failure::new(ExitStatus::Failure, message)
-            .cause(error)
-            .into()
+        let Some((path, text)) = table.file else {
+            return anyhow::Error::from(error);
+        };
+        // Errors about an option begin with its name.
+        let option = match &error {
+            StoreError::Url { text, .. } => text.split('=').next().unwrap_or_default(),
+            _ => "url",
+        };
+        let option = match named.options.contains_key(option) {
+            true => option,
+            false => "url",
+        };
+        let keys: Vec<&str> = table.keys.iter().copied().chain([option]).collect();
+        let span = key_span(text, &keys);
+        invalid_config(path, text, span, &error.to_string()).into()
     })
 }
 
-fn parse_store<T>(text: &str, stores: &BTreeMap<String, T>) -> Result<StoreUrl> {
-    text.parse().map_err(|error: cdh_store::StoreError| {
-        let known: Vec<&str> = stores.keys().map(String::as_str).collect();
-        let hint = if known.is_empty() {
-            "give a directory or `s3://bucket/prefix`".to_owned()
-        } else {
-            format!(
-                "give a directory, `s3://bucket/prefix`, or one of: {}",
-                known.join(", ")
-            )
-        };
-        Failure::new(ExitStatus::Failure, format!("`{text}` is not a store"))
-            .cause(error)
+fn parse_store(text: &str) -> Result<StoreUrl> {
+    text.parse().map_err(|error: StoreError| {
+        let hint =
+            "give a directory, `s3://bucket/prefix`, or the name of a store in the config file";
+        Failure::new(ExitStatus::Failure, error.to_string())
             .hint(hint)
             .into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn config_errors_name_line_and_column() {
+        let text = "# stores\n[stores.prod]\nurl = \"s3://x\"\n  regoin = 1\n";
+        let span = key_span(text, &["stores", "prod", "regoin"]);
+        let failure = invalid_config(Path::new("/c.toml"), text, span, "x");
+        assert_eq!(
+            failure.to_string(),
+            "invalid config file `/c.toml` at line 4, column 3: x"
+        );
+        assert_eq!(key_span(text, &["stores", "dev"]), None);
+    }
+
+    #[test]
+    fn nearest_suggests_slips_and_nothing_else() {
+        let known = || ["prod", "dev", "staging"].into_iter();
+        for (name, found) in [
+            ("prdo", Some("prod")),
+            ("stagin", Some("staging")),
+            ("qa", None),
+            ("x", None),
+            ("production", None),
+        ] {
+            assert_eq!(nearest(name, known()), found, "{name}");
+        }
+    }
 }

@@ -17,8 +17,9 @@ pub(crate) fn parse_when(text: &str, now: Timestamp) -> Result<Timestamp> {
         .or_else(|| text.parse::<civil::DateTime>().ok().and_then(utc))
         .or_else(|| text.parse::<civil::Date>().ok().and_then(|date| utc(date.at(0, 0, 0, 0))))
         .ok_or_else(|| {
-            Failure::new(ExitStatus::Failure, format!("`{text}` is not a point in time"))
-                .hint("give an age (`90s`, `15m`, `2h`, `7d`, `2w`), a date (`2026-01-31`) or a time (`2026-01-31T12:00:00Z`)")
+            let message = format!("invalid time `{text}`: expected an age, a date, or a date and time");
+            Failure::new(ExitStatus::Failure, message)
+                .hint("for example `90s`, `15m`, `2h`, `7d` or `2w` ago, `2026-01-31`, or `2026-01-31T12:00:00Z`")
                 .into()
         })
 }
@@ -46,7 +47,9 @@ pub fn parse_span(text: &str) -> Result<u64, String> {
     seconds(text)
         .and_then(|seconds| u64::try_from(seconds).ok())
         .filter(|seconds| *seconds > 0)
-        .ok_or_else(|| "a span of time is a number with s, m, h, d or w behind it".to_owned())
+        .ok_or_else(|| {
+            "expected a number with a unit, such as `90s`, `15m`, `24h`, `7d` or `2w`".to_owned()
+        })
 }
 
 #[cfg(test)]
@@ -81,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_point_in_time() {
+    fn invalid_times_are_refused() {
         let now = Timestamp::now();
         for text in [
             "",

@@ -5,6 +5,8 @@ mod agent;
 #[path = "cli/backtrace.rs"]
 mod backtrace;
 mod corpus;
+#[path = "cli/errors.rs"]
+mod errors;
 #[path = "cli/groups.rs"]
 mod groups;
 #[path = "cli/host_process.rs"]
@@ -152,76 +154,6 @@ impl Desk {
         assert_eq!(answer.code, 0, "{}", answer.err);
         serde_json::from_str(&answer.out).unwrap()
     }
-}
-
-#[test]
-fn mistakes_of_a_new_user_get_one_error_one_hint_and_a_status() {
-    let desk = Desk::new();
-    fs::write(desk.path("empty"), "").unwrap();
-    fs::write(desk.path("text"), "this is no core").unwrap();
-    fs::write(desk.path("cut.zip"), b"PK\x03\x04half a zip").unwrap();
-    fs::create_dir(desk.path("directory")).unwrap();
-    fs::create_dir(desk.path("store")).unwrap();
-    let elf = fs::read(crash().core()).unwrap();
-    fs::write(desk.path("head"), &elf[..100]).unwrap();
-    let mistakes: [&[&str]; 26] = [
-        &["ls"],
-        &["ls", "--namespace", "nope"],
-        &["bt", "nope"],
-        &["bt", "latest"],
-        &["info", "~3"],
-        &["bt", "./nope"],
-        &["bt", "empty"],
-        &["bt", "text"],
-        &["bt", "directory"],
-        &["debug", "text"],
-        &["fetch", "nope"],
-        &["import", "text"],
-        &["import", "empty"],
-        &["--store", "nowhere", "ls"],
-        &["--store", "s3://bucket/prefix?secret=1", "ls"],
-        &["--store", "gopher://x", "ls"],
-        &["ls", "--since", "yesterday"],
-        &["ls", "--signal", "oops"],
-        &["bt", "head"],
-        &["info", "cut.zip"],
-        &["import", "nope"],
-        &["import", "directory"],
-        &["rm", "nope"],
-        &["gc"],
-        &["share", "nope"],
-        &["bt", "--sysroot", "nowhere", "nope"],
-    ];
-    let mut page = String::new();
-    for words in mistakes {
-        let answer = desk.run(words);
-        assert_eq!(answer.out, "", "{words:?}");
-        page.push_str(&format!(
-            "$ cdh {}\n{}[{}]\n\n",
-            words.join(" "),
-            answer.err,
-            answer.code
-        ));
-    }
-    insta::assert_snapshot!("mistakes", page);
-}
-
-#[test]
-fn store_without_permission_is_named_as_such() {
-    let desk = Desk::new();
-    let store = desk.path("store");
-    fs::create_dir(&store).unwrap();
-    fs::set_permissions(&store, fs::Permissions::from_mode(0o000)).unwrap();
-    let readable = fs::read_dir(&store).is_ok();
-    let answer = desk.run(&["ls"]);
-    fs::set_permissions(&store, fs::Permissions::from_mode(0o700)).unwrap();
-    if readable {
-        eprintln!("skipped: root may read everything");
-        return;
-    }
-    assert_eq!(answer.code, 2);
-    assert!(answer.err.contains("no permission"), "{}", answer.err);
-    assert!(answer.err.contains("hint: "), "{}", answer.err);
 }
 
 #[test]

@@ -153,18 +153,18 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     };
     let shift = match letter.to_ascii_uppercase().as_str() {
         "" | "B" => 0,
-        "K" | "KIB" => 10,
-        "M" | "MIB" => 20,
-        "G" | "GIB" => 30,
-        "T" | "TIB" => 40,
-        _ => return Err("a size is a number with K, M, G or T behind it".to_owned()),
+        "K" | "KI" | "KIB" => 10,
+        "M" | "MI" | "MIB" => 20,
+        "G" | "GI" | "GIB" => 30,
+        "T" | "TI" | "TIB" => 40,
+        _ => return Err("expected a number such as `512M` or `2Gi`".to_owned()),
     };
     let number: u64 = number
         .parse()
-        .map_err(|_| "a size begins with a number".to_owned())?;
+        .map_err(|_| "expected a number such as `512M` or `2Gi`".to_owned())?;
     number
         .checked_mul(1 << shift)
-        .ok_or_else(|| "that is more than any disk has".to_owned())
+        .ok_or_else(|| "size is too large".to_owned())
 }
 
 /// `cdh agent run`.

@@ -402,9 +402,9 @@ pub struct DebugArgs {
     pub dump: String,
     #[command(flatten)]
     pub modules: ModuleArgs,
-    /// Debugger to start
-    #[arg(long, value_name = "PROGRAM", default_value = "gdb", value_hint = ValueHint::CommandName)]
-    pub debugger: String,
+    /// Debugger to start: gdb or LLDB [default: `debugger` of the config file, else gdb]
+    #[arg(long, value_name = "PROGRAM", env = "CDH_DEBUGGER", value_hint = ValueHint::CommandName)]
+    pub debugger: Option<String>,
     /// Print the debugger's command line instead of running it
     #[arg(long)]
     pub print: bool,
@@ -513,9 +513,9 @@ pub struct TuiArgs {
     /// Refresh the list every so many seconds while idle; 0 turns it off [default: 5]
     #[arg(long, value_name = "SECONDS")]
     pub refresh: Option<u64>,
-    /// Debugger that `d` starts
-    #[arg(long, value_name = "PROGRAM", default_value = "gdb", value_hint = ValueHint::CommandName)]
-    pub debugger: String,
+    /// Debugger that `d` starts [default: `debugger` of the config file, else gdb]
+    #[arg(long, value_name = "PROGRAM", env = "CDH_DEBUGGER", value_hint = ValueHint::CommandName)]
+    pub debugger: Option<String>,
 }
 
 /// `cdh rm`.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::args::DebugArgs;
-use crate::debugger::Invocation;
+use crate::debugger::{self, Invocation};
 use crate::pipeline::{self, BacktraceRequest};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
@@ -11,33 +11,48 @@ use crate::report::{self, ExitStatus, Failure};
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
+    let choice = settings.debugger(args.debugger.as_deref());
     let dump = pipeline::open_dump(settings, &args.dump)?;
     let bar = Bar::new(settings.interactive);
+    if !args.print
+        && let Err(missing) = debugger::require(&choice)
+    {
+        print_backtrace(settings, &args, &dump, &bar)?;
+        return Err(missing.hint(WITHOUT_DEBUGGER).into());
+    }
     let sysroot = args.modules.sysroot.as_deref();
     let (view, gathered) = pipeline::debug_view(settings, &dump, sysroot, &bar)?;
     report::remark(&gathered.remarks);
     report::remark(&mismatches(&gathered));
-    let invocation = Invocation::new(&args.debugger, &view, &args.debugger_args);
+    let invocation = Invocation::new(&choice.program, &view, &args.debugger_args);
     if args.print {
         super::print(&format!("{}\n", invocation.shell_line()))?;
         return Ok(ExitStatus::Done);
     }
     let error = invocation.exec();
-    let failure = Failure::new(
-        ExitStatus::Failure,
-        format!("cannot run `{}`", args.debugger),
-    );
-    if error.kind() != std::io::ErrorKind::NotFound {
-        return Err(failure.cause(error).into());
-    }
-    // Without a debugger there is still the native backtrace.
+    let message = format!("cannot start debugger `{}`", choice.program);
+    Err(Failure::new(ExitStatus::Failure, message)
+        .cause(error)
+        .hint(WITHOUT_DEBUGGER)
+        .into())
+}
+
+const WITHOUT_DEBUGGER: &str = "`cdh bt <DUMP>` and `cdh info <DUMP>` need no debugger";
+
+/// Without a debugger there is still the native backtrace.
+fn print_backtrace(
+    settings: &Settings,
+    args: &DebugArgs,
+    dump: &pipeline::Dump,
+    bar: &Bar,
+) -> Result<()> {
     let request = BacktraceRequest {
         all_threads: true,
         limit: 256,
         sysroot: args.modules.sysroot.clone(),
         use_cache: true,
     };
-    let stacks = pipeline::backtrace(settings, &dump, &request, &bar)?;
+    let stacks = pipeline::backtrace(settings, dump, &request, bar)?;
     let view = BacktraceView {
         manifest: &dump.manifest,
         backtrace: &stacks.backtrace,
@@ -51,11 +66,7 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
         sources: None,
         elapsed: None,
     };
-    super::print(&render::backtrace_text(&view, settings.style))?;
-    Err(failure
-        .cause(error)
-        .hint("install it with `apt install gdb` or `dnf install gdb`, or name another with `--debugger <PROGRAM>`")
-        .into())
+    super::print(&render::backtrace_text(&view, settings.style))
 }
 
 /// gdb would use nothing for these and say nothing of it.

@@ -44,7 +44,7 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
         total: args.max_total,
     };
     if retention == Retention::default() {
-        let failure = Failure::new(ExitStatus::Failure, "no limit is given");
+        let failure = Failure::new(ExitStatus::Failure, "no retention limit given");
         let hint = "give `--older-than 30d`, `--keep-per-fingerprint 5` or `--max-total 500G`";
         return Err(failure.hint(hint).into());
     }

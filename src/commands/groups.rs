@@ -68,13 +68,11 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     };
     match (args.output, groups.as_slice()) {
         (TextFormat::Json, _) => super::print(&render::groups_json(&groups)?)?,
+        (TextFormat::Text, []) if selection.new_since.is_some() => {
+            eprintln!("no new crashes in {}", render::terminal_line(&store.describe()));
+        }
         (TextFormat::Text, []) => {
-            let what = match (selection.new_since, selection.is_empty()) {
-                (Some(_), _) => "no new crashes",
-                (None, true) => "no dumps",
-                (None, false) => "no dumps match",
-            };
-            eprintln!("{what} in {}", render::terminal_line(&store.describe()));
+            super::report_nothing(settings, store.as_ref(), !selection.is_empty());
         }
         (TextFormat::Text, [group]) if selection.is_one_crash() => {
             super::print(&render::group_text(group, &view))?;

@@ -118,18 +118,7 @@ fn finish(
         return ExitStatus::Done;
     }
     if matches!(args.output, ListFormat::Table | ListFormat::Wide) {
-        let is_filtered = !selection.is_empty();
-        eprintln!(
-            "no dumps {}in {}",
-            if is_filtered { "match " } else { "" },
-            render::terminal_line(&store.describe())
-        );
-        if !is_filtered && settings.store_is_default {
-            eprintln!(
-                "hint: capture crashes here with `cdh agent install`, put a core in with `cdh import <CORE>`,"
-            );
-            eprintln!("      or name another store with `--store` or `CDH_STORE`");
-        }
+        super::report_nothing(settings, store, !selection.is_empty());
     }
     ExitStatus::Nothing
 }

@@ -23,8 +23,11 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Result;
+use cdh_store::Store;
+use cdh_sysroot::ImageReference;
 
 use crate::args::{Cli, Command};
+use crate::pipeline;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Role, Settings};
@@ -59,6 +62,8 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
     };
     if let Some(modules) = modules {
         require_directory(modules.sysroot.as_deref())?;
+        require_reference("--image", modules.image.as_deref())?;
+        require_reference("--debug-image", modules.debug_image.as_deref())?;
         settings.images = settings.images.with(modules);
     }
     match command {
@@ -81,18 +86,44 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
     }
 }
 
-/// A sysroot with a slip of the pen in its name would otherwise be one that holds nothing.
+/// A misspelt sysroot would otherwise be one without files.
 fn require_directory(sysroot: Option<&Path>) -> Result<()> {
     let Some(path) = sysroot.filter(|path| !path.is_dir()) else {
         return Ok(());
     };
     let shown = terminal_line(&path.display().to_string());
-    let hint = "give `--sysroot` the directory that holds the process's files as its root did";
+    let hint = "pass the directory that has the process's files at the paths of its root: `--sysroot <DIR>`";
     Err(
         Failure::new(ExitStatus::Failure, format!("`{shown}` is not a directory"))
             .hint(hint)
             .into(),
     )
+}
+
+/// Checks an image's name before a dump is opened for it.
+fn require_reference(option: &str, image: Option<&str>) -> Result<()> {
+    let Some(text) = image else { return Ok(()) };
+    ImageReference::parse(text).map(drop).map_err(|error| {
+        let message = format!("invalid value of `{option}`");
+        let hint =
+            "pass a reference such as `quay.io/shop/api@sha256:…` or `quay.io/shop/api:1.4.2`";
+        let failure = Failure::new(ExitStatus::Failure, message).cause(error);
+        failure.hint(hint).into()
+    })
+}
+
+/// Says on standard error that a store has no dumps, or none that match, and where to look instead.
+fn report_nothing(settings: &Settings, store: &dyn Store, is_filtered: bool) {
+    let place = terminal_line(&store.describe());
+    let what = if is_filtered {
+        "no dumps match"
+    } else {
+        "no dumps"
+    };
+    eprintln!("{what} in {place}");
+    for hint in pipeline::hints_for_nothing(settings, store, is_filtered) {
+        eprintln!("hint: {}", terminal_line(&hint));
+    }
 }
 
 /// Writes to standard output in one piece, so that a reader never sees half a line.

@@ -1,5 +1,5 @@
-//! `cdh share <dump>`: prints an address with which anybody can download the bundle until it expires.
-//! The address is a secret: a core holds what the process held.
+//! `cdh share <dump>`: prints a presigned, time-limited download URL of the bundle (S3). The URL is a
+//! secret: a core has what the process had in memory.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ pub(super) fn run(settings: &Settings, args: &ShareArgs) -> Result<ExitStatus> {
     let dump = pipeline::resolve(settings, store.as_ref(), &args.dump)?;
     if let StoreUrl::Directory(path) = &settings.store {
         let bundle = path.join(dump.key.as_str());
-        let message = "a store in a directory has no addresses to share";
-        let hint = format!("send the bundle itself: {}", bundle.display());
+        let message = "cannot share from a directory store: it has no URLs";
+        let hint = format!("send the bundle itself: `{}`", bundle.display());
         return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
     }
     let expires = Duration::from_secs(args.expires);
@@ -26,7 +26,7 @@ pub(super) fn run(settings: &Settings, args: &ShareArgs) -> Result<ExitStatus> {
         .map_err(|error| pipeline::store_failure(error, "share from"))?;
     super::print(&format!("{address}\n"))?;
     if settings.interactive {
-        eprintln!("whoever has this address can read the memory of the process until it expires");
+        eprintln!("note: until it expires, this URL gives access to the memory of the process");
     }
     Ok(ExitStatus::Done)
 }

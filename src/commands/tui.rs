@@ -15,7 +15,7 @@ pub(super) fn run(settings: Settings, args: &TuiArgs) -> Result<ExitStatus> {
     if !settings.terminal.capable {
         return Err(Failure::new(
             ExitStatus::Failure,
-            "the TUI needs a terminal on standard input and output that can move its cursor",
+            "cannot start the TUI: standard input and output are not a terminal with a movable cursor",
         )
         .hint("use `cdh ls`, `cdh bt <DUMP>` and `cdh debug <DUMP>`, or set TERM")
         .into());
@@ -24,7 +24,7 @@ pub(super) fn run(settings: Settings, args: &TuiArgs) -> Result<ExitStatus> {
         ascii: args.ascii || !settings.terminal.unicode,
         filter: args.filter.clone().unwrap_or_default(),
         mouse: !args.no_mouse,
-        debugger: args.debugger.clone(),
+        debugger: settings.debugger(args.debugger.as_deref()).program,
         refresh_seconds: args.refresh.unwrap_or(settings.refresh_seconds),
     };
     tui::run(settings, options)
@@ -41,7 +41,7 @@ pub(super) fn run_by_default(global: &GlobalArgs) -> Result<ExitStatus> {
         return Ok(ExitStatus::Failure);
     }
     let args = TuiArgs {
-        debugger: "gdb".to_owned(),
+        debugger: std::env::var("CDH_DEBUGGER").ok(),
         ..TuiArgs::default()
     };
     run(settings?, &args)

@@ -225,12 +225,13 @@ pub(super) fn unreadable(error: std::io::Error, shown: &str) -> anyhow::Error {
     let failure = Failure::new(ExitStatus::Failure, format!("cannot open `{shown}`"));
     match error.kind() {
         std::io::ErrorKind::NotFound => {
-            failure.hint("check the path; dumps in the store are named by id: `cdh ls`")
+            failure.hint("check the path; `cdh ls` lists the ids of dumps in the store")
         }
-        std::io::ErrorKind::PermissionDenied => failure
-            .hint("cores belong to the user who crashed, captured ones to root: try as that user"),
+        std::io::ErrorKind::PermissionDenied => {
+            failure.hint("run as the owner of the file (root, for a core that the agent captured)")
+        }
         std::io::ErrorKind::InvalidInput => {
-            failure.hint("give the path of a core, a bundle or a case")
+            failure.hint("pass the path of a core, a bundle or a case")
         }
         _ => failure,
     }
@@ -245,18 +246,27 @@ fn open_path(path: &Path) -> Result<Dump> {
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
         return match Case::open(path)? {
-            Some(opened) => Ok(Dump::local(Origin::Case(path.to_owned()), opened.manifest, None)),
-            None => Err(Failure::new(ExitStatus::Failure, format!("`{shown}` is a directory, not a dump"))
-                .hint("give the path of a core, a bundle or a case; a whole store is passed as `--store <DIR>`")
-                .into()),
+            Some(opened) => Ok(Dump::local(
+                Origin::Case(path.to_owned()),
+                opened.manifest,
+                None,
+            )),
+            None => Err(Failure::new(
+                ExitStatus::Failure,
+                format!("cannot open `{shown}`: it is a directory, not a dump"),
+            )
+            .hint(
+                "pass the path of a core, a bundle or a case; a store is passed as `--store <DIR>`",
+            )
+            .into()),
         };
     }
     let mut file = open_regular(path).map_err(unreadable)?;
     let mut magic = [0; 4];
     let known = read_up_to(&mut file, &mut magic).map_err(unreadable)?;
     match magic.get(..known).unwrap_or_default() {
-        b"" => Err(Failure::new(ExitStatus::Failure, format!("`{shown}` is empty"))
-            .hint("the disk may have been full, or RLIMIT_CORE too small (`ulimit -c unlimited`), when it was written")
+        b"" => Err(Failure::new(ExitStatus::Failure, format!("cannot read `{shown}`: the file is empty"))
+            .hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
             .into()),
         b"PK\x03\x04" | b"PK\x05\x06" => {
             let source = Arc::new(FileSource::new(file).map_err(unreadable)?);
@@ -268,8 +278,8 @@ fn open_path(path: &Path) -> Result<Dump> {
             Ok(dump)
         }
         b"\x28\xb5\x2f\xfd" | [0x1f, 0x8b, ..] => {
-            Err(Failure::new(ExitStatus::Failure, format!("`{shown}` is compressed"))
-                .hint(format!("put it into the store with `cdh import {shown}`, which unpacks it"))
+            Err(Failure::new(ExitStatus::Failure, format!("cannot read `{shown}`: it is compressed"))
+                .hint(format!("import it, which decompresses it: `cdh import {shown}`"))
                 .into())
         }
         _ => {
@@ -310,12 +320,12 @@ pub(super) fn core_failure(error: CoreError, shown: &str) -> anyhow::Error {
     );
     match &error {
         CoreError::NotElf | CoreError::NotCore { .. } => {
-            failure.hint("give a core as the kernel or `gcore` writes it, or a bundle (zip) of cdh or of IBM's core-dump-handler")
+            failure.hint("pass a core as the kernel or `gcore` writes it, or a bundle (zip) of cdh or of IBM's core-dump-handler")
         }
         CoreError::Empty | CoreError::HeadTruncated { .. } => {
-            failure.hint("the disk may have been full, or RLIMIT_CORE too small (`ulimit -c unlimited`), when it was written")
+            failure.hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
         }
-        CoreError::Unsupported { .. } => failure.hint("the core is kept as it is: `cdh fetch` it and use a debugger of its architecture"),
+        CoreError::Unsupported { .. } => failure.hint("download it with `cdh fetch`, and use a debugger of its architecture"),
         _ => failure,
     }
     .cause(error)
@@ -328,7 +338,7 @@ pub(super) fn bundle_failure(error: BundleError, shown: &str) -> anyhow::Error {
         _ => ExitStatus::Failure,
     };
     Failure::new(status, format!("cannot read `{shown}` as a bundle"))
-        .hint("its upload or copy may have ended early, or it was changed since: copy it again from where it came")
+        .hint("the upload or copy may have ended early, or the file was changed: copy it again from its source")
         .cause(error)
         .into()
 }
@@ -399,8 +409,8 @@ impl Dump {
         let minicore = self.minicore();
         let (core, minicore) = match (core, minicore) {
             (Ok(None), None) => {
-                return Err(Failure::new(ExitStatus::Nothing, "this dump holds no core")
-                    .hint("`cdh info` tells why it is missing")
+                return Err(Failure::new(ExitStatus::Nothing, "this dump has no core")
+                    .hint("`cdh info` shows why it is missing")
                     .into());
             }
             // The minicore is there for just this case.
@@ -419,7 +429,7 @@ impl Dump {
             .iter()
             .map(CoreFile::shared_head)
             .max_by_key(|head| (head.threads().len(), head.mappings().len()))
-            .context("this dump holds no core")?;
+            .context("this dump has no core")?;
         Ok(Analysis {
             head,
             memory: LayeredMemory(layers),

@@ -290,11 +290,12 @@ fn repack(spool: &Path, file: File, shown: &str, place: &Place) -> Result<std::p
             let record = pack_core(&mut entry, reader, &manifest.stem)?;
             add_core(&mut manifest, record, packed_core(&entry, shown).ok());
         } else if bundle.manifest().is_none() && bundle.legacy().is_none() {
-            return Err(
-                Failure::new(ExitStatus::Failure, format!("`{shown}` holds no dump"))
-                    .hint("give a core, or a bundle (zip) of cdh or of IBM's core-dump-handler")
-                    .into(),
-            );
+            return Err(Failure::new(
+                ExitStatus::Failure,
+                format!("cannot import `{shown}`: it is not a dump"),
+            )
+            .hint("pass a core, or a bundle (zip) of cdh or of IBM's core-dump-handler")
+            .into());
         }
         Ok(entry.seal(manifest.clone())?)
     })();

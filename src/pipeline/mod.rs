@@ -36,7 +36,8 @@ pub use proc_facts::Surrounding;
 pub use source::{SourceFinder, SourceQuestion, SourceSearch, sources};
 pub use sources::{Gathered, gather_files, image_cache};
 pub use stores::{
-    catalog, open_existing_store, open_node_store, open_or_create_store, open_store, resolve,
+    catalog, hints_for_nothing, open_existing_store, open_node_store, open_or_create_store,
+    open_store, resolve,
     store_failure,
 };
 pub use sysroot::{DebugView, debug_view};

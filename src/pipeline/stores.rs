@@ -2,13 +2,13 @@
 
 use anyhow::Result;
 use cdh_store::{
-    Catalog, DirectoryStore, DumpSummary, ManifestCache, ResolveError, S3Keys, Store, StoreError,
-    StoreUrl,
+    Catalog, DirectoryStore, DumpSummary, ManifestCache, Query, ResolveError, S3Keys, Store,
+    StoreError, StoreUrl,
 };
 
-use crate::render::terminal_line;
+use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
-use crate::settings::Settings;
+use crate::settings::{Settings, nearest};
 
 /// Opens the store of `settings`. The embedded directory store is made when it is not there yet.
 ///
@@ -18,7 +18,112 @@ pub fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
     if settings.store_is_default {
         return open_or_create_store(settings);
     }
-    cdh_store::open_store(&settings.store).map_err(|error| store_failure(error, "open"))
+    cdh_store::open_store(&settings.store).map_err(|error| {
+        let is_missing = matches!(error, StoreError::NotFound { .. });
+        match settings.unknown_store_name().filter(|_| is_missing) {
+            Some(name) => unknown_store(settings, name).into(),
+            None if is_missing && matches!(settings.store, StoreUrl::Directory(_)) => {
+                let failure = Failure::new(ExitStatus::Failure, "cannot open the store");
+                let failure = with_hints(failure, &hints_elsewhere(&settings.store));
+                failure.hint(MISSING_STORE).cause(error).into()
+            }
+            None => store_failure(error, "open"),
+        }
+    })
+}
+
+const MISSING_STORE: &str =
+    "check `--store` and CDH_STORE; `cdh import --store <DIR> <CORE>` creates a directory store";
+
+/// A name that is neither a directory nor in the config file.
+fn unknown_store(settings: &Settings, name: &str) -> Failure {
+    let message =
+        format!("unknown store `{name}`: neither a directory nor a store in the config file");
+    let mut failure = Failure::new(ExitStatus::Failure, message);
+    if let Some(similar) = settings.similar_store(name) {
+        failure = failure.hint(format!("did you mean `{similar}`?"));
+    }
+    let found = cdh_store::find_elsewhere(&settings.store);
+    let similar = found.iter().filter(|url| is_similar_name(name, url));
+    failure = similar.fold(failure, |failure, url| failure.hint(hint_for(url)));
+    let names = &settings.store_names;
+    let file = settings
+        .file
+        .as_ref()
+        .map(|(path, _)| path.display().to_string());
+    match (names.is_empty(), file) {
+        (false, Some(file)) => failure.hint(format!("stores in `{file}`: {}", names.join(", "))),
+        (true, Some(file)) => failure.hint(format!(
+            "`{file}` has no `[stores.NAME]`; give a directory or `s3://bucket/prefix`"
+        )),
+        (_, None) => {
+            failure.hint("there is no config file; give a directory or `s3://bucket/prefix`")
+        }
+    }
+}
+
+fn with_hints(failure: Failure, hints: &[String]) -> Failure {
+    hints
+        .iter()
+        .fold(failure, |failure, hint| failure.hint(hint.as_str()))
+}
+
+/// Advice for a store without dumps: where dumps are, if they are near. Costs a few requests.
+#[must_use]
+pub fn hints_elsewhere(url: &StoreUrl) -> Vec<String> {
+    cdh_store::find_elsewhere(url)
+        .iter()
+        .map(hint_for)
+        .collect()
+}
+
+fn hint_for(found: &StoreUrl) -> String {
+    format!(
+        "dumps exist elsewhere: `--store {}`",
+        shell_word(found.to_string().as_ref())
+    )
+}
+
+/// Whether the directory may be the one that was meant by `name`.
+fn is_similar_name(name: &str, url: &StoreUrl) -> bool {
+    let StoreUrl::Directory(path) = url else {
+        return false;
+    };
+    let last = path.file_name().and_then(|last| last.to_str());
+    last.is_some_and(|last| nearest(name, [last].into_iter()).is_some())
+}
+
+/// Advice if nothing was found in an open store: where dumps are, or that only the filter hides them.
+#[must_use]
+pub fn hints_for_nothing(settings: &Settings, store: &dyn Store, is_filtered: bool) -> Vec<String> {
+    if is_filtered && !is_empty(store) {
+        return vec!["list all dumps of the store with `cdh ls`".to_owned()];
+    }
+    if settings.store_is_default {
+        return vec![
+            "capture crashes here with `cdh agent install`, import a core with `cdh import <CORE>`, \
+             or name another store with `--store` or CDH_STORE"
+                .to_owned(),
+        ];
+    }
+    let elsewhere = hints_elsewhere(&settings.store);
+    match elsewhere.is_empty() {
+        true => vec![
+            "check `--store` and CDH_STORE, or import a core with `cdh import <CORE>`".to_owned(),
+        ],
+        false => elsewhere,
+    }
+}
+
+/// Whether a store has no dump. One that cannot be listed now is not called empty.
+fn is_empty(store: &dyn Store) -> bool {
+    let query = Query {
+        limit: Some(1),
+        ..Query::default()
+    };
+    Catalog::new(store)
+        .find(&query)
+        .is_ok_and(|dumps| dumps.is_empty())
 }
 
 /// The dumps of a store. Manifests that are read over a network are kept for the next time.
@@ -34,11 +139,18 @@ pub fn catalog<'s>(settings: &Settings, store: &'s dyn Store) -> Catalog<'s> {
     }
 }
 
-/// Opens the store of `settings`; a directory that is not there is made.
+/// Opens the store of `settings`; a directory that does not exist is created, unless its name is a misspelt
+/// name of the config file.
 ///
 /// # Errors
-/// When it cannot be opened or made.
+/// When it cannot be opened or created.
 pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
+    if let Some(name) = settings.unknown_store_name()
+        && settings.similar_store(name).is_some()
+    {
+        let hint = format!("to create a directory of this name, pass `--store ./{name}`");
+        return Err(unknown_store(settings, name).hint(hint).into());
+    }
     open_node_store(settings).map_err(|error| store_failure(error, "open"))
 }
 
@@ -69,29 +181,30 @@ pub fn open_existing_store(settings: &Settings) -> Result<Box<dyn Store>, StoreE
 /// Turns a store's error into a failure with status and advice; `verb` says what was tried.
 #[must_use]
 pub fn store_failure(error: StoreError, verb: &str) -> anyhow::Error {
-    let message = format!("cannot {verb} the store");
-    let failure = match &error {
-        StoreError::NoBucket { .. } => Failure::new(ExitStatus::Failure, message),
-        StoreError::NotFound { .. } => Failure::new(ExitStatus::Failure, message)
-            .hint("check `--store` and `CDH_STORE`; a directory store is made by `cdh import --store <DIR> <CORE>`"),
-        StoreError::Denied { said: None, .. } => Failure::new(ExitStatus::Failure, message)
-            .hint("run as the user who owns the store (the agent's is root's), or copy it with `rsync` and pass the copy as `--store`"),
-        StoreError::Unreachable { .. } => Failure::new(ExitStatus::Unreachable, message)
-            .hint("check the network, `?endpoint=URL` and HTTPS_PROXY, then try again"),
-        StoreError::Unsupported { .. } => Failure::new(ExitStatus::Failure, message)
-            .hint("copy the bucket into a directory and pass that as `--store`"),
-        _ => Failure::new(ExitStatus::Failure, message),
+    let status = match &error {
+        StoreError::Unreachable { .. } => ExitStatus::Unreachable,
+        StoreError::Stopped => ExitStatus::Interrupted,
+        _ => ExitStatus::Failure,
     };
-    let failure = match error.hint().filter(|_| has_own_hint(&error)) {
+    let failure = Failure::new(status, format!("cannot {verb} the store"));
+    let failure = match &error {
+        StoreError::NotFound { .. } => failure.hint(MISSING_STORE),
+        StoreError::NotADirectory { .. } => {
+            failure.hint("pass a core or bundle as `<DUMP>`: `cdh bt <FILE>`; `--store` takes a directory")
+        }
+        StoreError::Denied { said: None, .. } => failure.hint(
+            "run as the user who owns the store (root, for the agent's), or copy it with `rsync` and pass the copy as `--store`",
+        ),
+        StoreError::Unsupported { .. } => {
+            failure.hint("copy the bucket into a directory and pass that as `--store`")
+        }
+        _ => failure,
+    };
+    let failure = match error.hint() {
         Some(hint) => failure.hint(hint),
         None => failure,
     };
     failure.cause(error).into()
-}
-
-/// Whether the error knows better than this page what to do.
-fn has_own_hint(error: &StoreError) -> bool {
-    !matches!(error, StoreError::Unreachable { .. })
 }
 
 /// The dump that `reference` (id, unique prefix, `latest`, `~N`) means.
@@ -104,22 +217,26 @@ pub fn resolve(settings: &Settings, store: &dyn Store, reference: &str) -> Resul
         ResolveError::NotFound { .. } => {
             let shown = terminal_line(reference);
             let failure = Failure::new(ExitStatus::Nothing, format!("no dump `{shown}` in {place}"));
-            if settings.store_is_default {
-                failure.hint("list what there is with `cdh ls`, or name another store with `--store` or `CDH_STORE`")
-            } else {
-                failure.hint("list what there is with `cdh ls`")
+            match is_empty(store) {
+                true => with_hints(failure, &hints_for_nothing(settings, store, false)),
+                false if settings.store_is_default => failure
+                    .hint("list the dumps with `cdh ls`, or name another store with `--store` or CDH_STORE"),
+                false => failure.hint("list the dumps with `cdh ls`"),
             }
             .into()
         }
-        ResolveError::Ambiguous { candidates, .. } => {
-            let mut failure = Failure::new(
-                ExitStatus::Failure,
-                format!("`{}` is the start of several dumps' ids", terminal_line(reference)),
-            );
+        ResolveError::Ambiguous { count, candidates, .. } => {
+            let shown = terminal_line(reference);
+            let message = format!("`{shown}` is ambiguous: {count} dumps have ids that start with it");
+            let mut failure = Failure::new(ExitStatus::Failure, message);
+            let more = count.saturating_sub(candidates.len());
             for candidate in candidates {
                 failure = failure.hint(format!("{} {} {}", candidate.id, candidate.exe, candidate.captured_at));
             }
-            failure.hint("type more of the id").into()
+            if more > 0 {
+                failure = failure.hint(format!("and {more} more: list them with `cdh ls`"));
+            }
+            failure.hint("type more characters of the id").into()
         }
         ResolveError::Store(error) => store_failure(error, "search"),
         error => anyhow::Error::from(error),

@@ -76,8 +76,8 @@ fn place(settings: &Settings, dump: &Dump, observer: &dyn Observer) -> Result<(P
     let minicore = case.join(EntryKind::Minicore.file_name());
     let core = Case::core_path(&case).or_else(|| minicore.is_file().then_some(minicore));
     let core = core.ok_or_else(|| {
-        Failure::new(ExitStatus::Nothing, "this dump holds no core").hint(format!(
-            "`cdh info {}` tells why it is missing",
+        Failure::new(ExitStatus::Nothing, "this dump has no core").hint(format!(
+            "`cdh info {}` shows why it is missing",
             dump.label()
         ))
     })?;

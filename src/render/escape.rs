@@ -1,5 +1,7 @@
 //! Text from outside made safe for one line of a terminal.
 
+use std::ffi::OsStr;
+
 /// `text` with everything that could move the cursor, colour the screen, reorder text or break the line
 /// written as an escape: C0 and C1 controls, DEL, and Unicode's line, paragraph and direction marks.
 #[must_use]
@@ -28,6 +30,24 @@ pub fn terminal_line(text: &str) -> String {
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// A word as a shell takes it, on one line: quoted only if it has to be.
+#[must_use]
+pub fn shell_word(word: &OsStr) -> String {
+    let text = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+~".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else if text.chars().any(char::is_control) {
+        // $'…' of bash and POSIX 2024 takes the same escapes that make the line safe to show.
+        format!(
+            "$'{}'",
+            terminal_line(&text.replace('\\', "\\\\").replace('\'', "\\'"))
+        )
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const WHOLE_ID: usize = 36;
 /// Where our dumps stand.
 pub(crate) const DUMPS: &str = "dumps/";
 /// Folders that hold no bundles of others.
-const OURS: [&str; 4] = [DUMPS, "drops/", FIRST_SEEN, MODULES];
+pub(crate) const OURS: [&str; 4] = [DUMPS, "drops/", FIRST_SEEN, MODULES];
 
 /// Whether this is in a folder of ours that holds no dumps, whatever its name looks like.
 pub(crate) fn holds_no_dumps(key: &str) -> bool {
@@ -353,9 +353,11 @@ impl<'s> Catalog<'s> {
             matching.truncate(1);
         }
         if matching.len() > 1 {
+            let count = matching.len();
             matching.truncate(MAX_CANDIDATES);
             return Err(ResolveError::Ambiguous {
                 reference: reference.to_owned(),
+                count,
                 candidates: matching,
             });
         }

@@ -1,5 +1,6 @@
 //! What goes wrong with stores.
 
+use std::borrow::Cow;
 use std::io;
 
 use cdh_bundle::BundleError;
@@ -16,71 +17,97 @@ pub enum StoreError {
         /// What was looked for.
         path: String,
     },
+    /// The path of a directory store is that of a file.
+    #[error("{path} is a file, not a directory")]
+    NotADirectory {
+        /// The path.
+        path: String,
+    },
     /// There is no such bucket.
     #[error("bucket does not exist: {place}")]
     NoBucket {
         /// Which store.
         place: String,
     },
-    /// The server does not know who asks, or does not believe it.
-    #[error("{place} does not accept the credentials: {said}")]
+    /// The server does not know the credentials, or refuses their signature.
+    #[error("{place} rejected the credentials: {said}")]
     Credentials {
         /// Which store.
         place: String,
-        /// The server's words, made harmless.
+        /// The server's words, escaped.
         said: String,
     },
     /// No permission.
-    #[error("no permission for {path}{}", after_colon(said.as_deref()))]
+    #[error("permission denied: {path}{}", after_colon(said.as_deref()))]
     Denied {
         /// What was refused.
         path: String,
-        /// The server's words, made harmless.
+        /// The server's words, escaped; `None` if the file system refused.
         said: Option<String>,
     },
-    /// There is nothing to log in with.
+    /// No source of the chain has credentials.
     #[error("no credentials for {place}: {problem}")]
     NoCredentials {
         /// Which store.
         place: String,
-        /// What was looked at.
+        /// What was tried.
         problem: String,
+    },
+    /// A profile was named that the AWS files do not have.
+    #[error("profile `{name}` does not exist in {}", files.join(" or "))]
+    NoProfile {
+        /// The profile.
+        name: String,
+        /// The files that were read.
+        files: Vec<String>,
+        /// The profiles that they have.
+        known: Vec<String>,
     },
     /// The bucket is elsewhere, or no region is known.
     #[error("wrong region for {place}: {said}")]
     Region {
         /// Which store.
         place: String,
-        /// The server's words, made harmless.
+        /// The server's words, escaped.
         said: String,
+        /// The bucket's region, if the server named it.
+        region: Option<String>,
     },
     /// This machine's clock and the server's differ too much for signatures.
-    #[error("the clocks of this machine and of {place} differ: {said}")]
+    #[error("the clock of this machine differs from that of {place}: {said}")]
     ClockSkew {
         /// Which store.
         place: String,
-        /// The server's words, made harmless.
+        /// The server's words, escaped.
         said: String,
     },
-    /// It understood and does not do it.
-    #[error("{place} refused: {said}")]
+    /// The endpoint answers, but cannot be the S3 server that the URL describes.
+    #[error("{place}: {problem}")]
+    Endpoint {
+        /// Which store.
+        place: String,
+        /// What is wrong with it.
+        problem: EndpointProblem,
+    },
+    /// The server understood the request and refused it.
+    #[error("{place} refused the request: {said}")]
     Refused {
         /// Which store.
         place: String,
-        /// The server's words, made harmless.
+        /// The server's words, escaped.
         said: String,
     },
-    /// Whoever asked wants to stop; what was done is noted.
-    #[error("stopped")]
+    /// The caller wants to stop; progress is saved.
+    #[error("interrupted")]
     Stopped,
-    /// An upload that had begun is no longer known to the server: it starts over the next time.
+    /// The server no longer knows an upload that had begun: the next attempt starts over.
     #[error("the server has lost the upload of {key}")]
     UploadLost {
         /// Which key.
         key: String,
     },
     /// It cannot be reached now.
-    #[error("{place} cannot be reached: {problem}")]
+    #[error("cannot reach {place}: {problem}")]
     Unreachable {
         /// Which store.
         place: String,
@@ -93,20 +120,20 @@ pub enum StoreError {
         /// What.
         what: String,
     },
-    /// Something else stands under the key.
-    #[error("{key} exists with other content")]
+    /// The key already has other content.
+    #[error("{key} already exists with other content")]
     Conflict {
         /// Which key.
         key: String,
     },
     /// It was replaced while it was read.
-    #[error("{key} was replaced by another object since it was looked at")]
+    #[error("{key} was replaced while it was read")]
     Changed {
         /// Which key.
         key: String,
     },
     /// The body ended early or went on.
-    #[error("{key}: {found} bytes came instead of {expected}")]
+    #[error("{key}: expected {expected} bytes, got {found}")]
     Length {
         /// Which key.
         key: String,
@@ -116,15 +143,15 @@ pub enum StoreError {
         found: u64,
     },
     /// A key that would leave the store.
-    #[error("`{text}` is not an object key: {problem}")]
+    #[error("invalid object key `{text}`: {problem}")]
     Key {
         /// What was given.
         text: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A store's name that is none.
-    #[error("`{text}` does not name a store: {problem}")]
+    /// A URL or an option that describes no store.
+    #[error("invalid store `{text}`: {problem}")]
     Url {
         /// What was given.
         text: String,
@@ -132,7 +159,7 @@ pub enum StoreError {
         problem: &'static str,
     },
     /// A manifest or bundle in the store is broken.
-    #[error("{key} cannot be read")]
+    #[error("cannot read {key}")]
     Bundle {
         /// Which key.
         key: String,
@@ -141,7 +168,7 @@ pub enum StoreError {
         source: BundleError,
     },
     /// The file system failed.
-    #[error("cannot use {path}")]
+    #[error("cannot access {path}")]
     Io {
         /// What was used.
         path: String,
@@ -149,6 +176,55 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Why an endpoint cannot be the S3 server that a store's URL describes. Another attempt does not help.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointProblem {
+    /// `https://` was asked of a server without TLS.
+    #[error("the server does not use TLS")]
+    PlainHttp,
+    /// `http://` was asked of a server with TLS.
+    #[error("the server expects TLS")]
+    Tls,
+    /// The certificate was issued by an authority that is not trusted.
+    #[error("the server's certificate is not trusted: {said}")]
+    Untrusted {
+        /// What the TLS library says.
+        said: String,
+    },
+    /// The certificate is trusted, but not valid here and now.
+    #[error("the server's certificate is not valid: {said}")]
+    Certificate {
+        /// What the TLS library says.
+        said: String,
+    },
+    /// The answer is not one of an S3 server.
+    #[error("the answer does not come from an S3 server: {said}")]
+    NotS3 {
+        /// Status and kind of the answer.
+        said: String,
+    },
+}
+
+impl EndpointProblem {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::PlainHttp => "use `http://` instead of `https://` in `endpoint=`",
+            Self::Tls => "use `https://` instead of `http://` in `endpoint=`",
+            Self::Untrusted { .. } => {
+                "pass the certificate of its authority: `ca=/path/to/ca.pem` in the store's URL, or AWS_CA_BUNDLE"
+            }
+            Self::Certificate { .. } => {
+                "use the host name that the certificate is for in `endpoint=`, or renew the certificate"
+            }
+            Self::NotS3 { .. } => {
+                "set `endpoint=` to the address of the S3 API, not to that of a web console; \
+                 also check HTTP_PROXY and HTTPS_PROXY"
+            }
+        }
+    }
 }
 
 impl StoreError {
@@ -162,6 +238,7 @@ impl StoreError {
         match source.kind() {
             io::ErrorKind::NotFound => Self::NotFound { path },
             io::ErrorKind::PermissionDenied => Self::Denied { path, said: None },
+            io::ErrorKind::NotADirectory => Self::NotADirectory { path },
             _ => Self::Io { path, source },
         }
     }
@@ -171,36 +248,91 @@ fn after_colon(text: Option<&str>) -> String {
     text.map(|text| format!(": {text}")).unwrap_or_default()
 }
 
+/// What [`StoreError::Unreachable`] says if nothing listens on the port.
+pub(crate) const CONNECTION_REFUSED: &str = "connection refused";
+/// What it says if the host name has no address.
+pub(crate) const UNKNOWN_HOST: &str = "the host name cannot be resolved";
+/// What it says if no answer arrives in time.
+pub(crate) const TIMED_OUT: &str = "no answer in time";
+
 impl StoreError {
-    /// What to do about it, where that is known: imperative and runnable.
+    /// What to do about it, if that is known: imperative and runnable.
     #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        Some(match self {
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        let fixed = match self {
             Self::NoCredentials { .. } => {
                 "log in with `aws configure` or `aws sso login`, set AWS_ACCESS_KEY_ID and \
                  AWS_SECRET_ACCESS_KEY, or name a profile with `?profile=NAME` in the store's URL"
+            }
+            Self::NoProfile { known, .. } if known.is_empty() => {
+                "create it with `aws configure --profile NAME`, or leave `profile=` and AWS_PROFILE out"
+            }
+            Self::NoProfile { known, .. } => {
+                return Some(format!("profiles that exist: {}", known.join(", ")).into());
+            }
+            Self::NoBucket { place } if has_endpoint_path(place) => {
+                "leave the path out of `endpoint=`: most S3 servers have none, and the bucket goes into `s3://BUCKET`"
             }
             Self::NoBucket { .. } => {
                 "check its name and `?endpoint=URL`, or create it with `aws s3 mb s3://BUCKET` (`aws s3 ls` lists \
                  the buckets; cdh never creates one)"
             }
+            Self::Credentials { said, .. } if is_expired(said) => {
+                "renew them: `aws sso login`, or new values of AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+            }
             Self::Credentials { .. } => {
-                "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, with \
-                 `aws sts get-caller-identity`; expired ones are renewed with `aws sso login`"
+                "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile, with \
+                 `aws sts get-caller-identity`"
             }
             Self::Denied { said: Some(_), .. } => {
-                "ask for the rights: reading takes s3:ListBucket and s3:GetObject, the agent \
+                "ask for the rights: reading needs s3:ListBucket and s3:GetObject, the agent \
                  s3:PutObject, s3:AbortMultipartUpload and s3:DeleteObject, `cdh rm` s3:DeleteObject"
+            }
+            Self::Region {
+                region: Some(region),
+                ..
+            } => {
+                return Some(
+                    format!(
+                        "add `?region={region}` to the store's URL, or set AWS_REGION={region}"
+                    )
+                    .into(),
+                );
             }
             Self::Region { .. } => "add `?region=REGION` to the store's URL, or set AWS_REGION",
             Self::ClockSkew { .. } => "set this machine's clock: `timedatectl set-ntp true`",
-            Self::Unreachable { .. } => {
-                "check the network, `?endpoint=URL` and HTTPS_PROXY, then try again"
+            Self::Endpoint { problem, .. } => problem.hint(),
+            Self::Unreachable { problem, .. } => match problem.as_str() {
+                CONNECTION_REFUSED => {
+                    "check host and port of `endpoint=`, and that the server runs, then try again"
+                }
+                UNKNOWN_HOST => "check the host name in `endpoint=` and the DNS, then try again",
+                TIMED_OUT => {
+                    "check host and port of `endpoint=`, firewalls and HTTPS_PROXY, then try again"
+                }
+                _ => "check the network, `?endpoint=URL` and HTTPS_PROXY, then try again",
+            },
+            Self::Url { .. } => {
+                "pass `s3://bucket/prefix?endpoint=https://host:port&region=REGION`, or a directory"
             }
             Self::Changed { .. } | Self::UploadLost { .. } => "try again",
             _ => return None,
-        })
+        };
+        Some(fixed.into())
     }
+}
+
+/// Whether a store's description (`s3://bucket at https://host/path`) names an endpoint with a path.
+fn has_endpoint_path(place: &str) -> bool {
+    let endpoint = place.split_once(" at ").map(|(_, endpoint)| endpoint);
+    let host = endpoint.and_then(|endpoint| endpoint.split_once("://"));
+    host.is_some_and(|(_, host)| host.trim_end_matches('/').contains('/'))
+}
+
+fn is_expired(said: &str) -> bool {
+    ["ExpiredToken", "TokenRefreshRequired", "RequestExpired"]
+        .iter()
+        .any(|code| said.starts_with(code))
 }
 
 /// Why a reference means no dump.
@@ -208,17 +340,19 @@ impl StoreError {
 #[non_exhaustive]
 pub enum ResolveError {
     /// There is none.
-    #[error("no dump is called `{reference}`")]
+    #[error("no dump `{reference}`")]
     NotFound {
         /// What was given.
         reference: String,
     },
     /// There are several.
-    #[error("`{reference}` begins the ids of {} dumps", candidates.len())]
+    #[error("`{reference}` is ambiguous: {count} dumps have ids that start with it")]
     Ambiguous {
         /// What was given.
         reference: String,
-        /// At most ten of them, newest first.
+        /// How many there are.
+        count: usize,
+        /// A maximum of ten of them, newest first.
         candidates: Vec<DumpSummary>,
     },
     /// The store failed.
@@ -234,10 +368,10 @@ pub enum ShipError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The spool entry is broken.
-    #[error("the bundle cannot be made")]
+    #[error("cannot build the bundle")]
     Bundle(#[from] BundleError),
     /// What is in the store is not what was sent.
-    #[error("{key} holds {found} after the upload instead of {expected}")]
+    #[error("{key}: expected {expected} after the upload, found {found}")]
     Verify {
         /// Which key.
         key: String,

@@ -25,6 +25,7 @@ mod capture_order;
 mod catalog;
 mod directory;
 mod draft;
+mod elsewhere;
 mod error;
 mod first_seen;
 mod key;
@@ -53,7 +54,8 @@ use cdh_elfcore::ByteSource;
 
 pub use catalog::Catalog;
 pub use directory::DirectoryStore;
-pub use error::{ResolveError, ShipError, StoreError};
+pub use elsewhere::{edit_distance, find_elsewhere};
+pub use error::{EndpointProblem, ResolveError, ShipError, StoreError};
 pub use first_seen::{FirstSeenIndex, FirstSeenWriter};
 pub use key::ObjectKey;
 pub use manifest_cache::ManifestCache;

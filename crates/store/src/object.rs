@@ -61,6 +61,8 @@ pub struct Listing<'l> {
     pub start_after: Option<&'l str>,
     /// How deep.
     pub depth: Depth,
+    /// Whether one request of a server is enough, with whatever names it returns.
+    pub first_page: bool,
 }
 
 impl<'l> Listing<'l> {

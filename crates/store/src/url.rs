@@ -21,8 +21,8 @@ const OPTIONS: [&str; 10] = [
     "timeout",
 ];
 
-const UNKNOWN_OPTION: &str = "its options are endpoint, region, profile, path-style, ca, timeout, \
-                              sse, kms-key, storage-class and tags";
+const UNKNOWN_OPTION: &str = "unknown option: expected endpoint, region, profile, path-style, ca, \
+                              timeout, sse, kms-key, storage-class or tags";
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,12 +89,12 @@ impl FromStr for StoreUrl {
             return if path.starts_with('/') {
                 Ok(Self::Directory(path.into()))
             } else {
-                bad("a file URL has three slashes: `file:///path`")
+                bad("expected three slashes: `file:///path`")
             };
         }
         let Some(rest) = text.strip_prefix("s3://") else {
             return if text.contains("://") {
-                bad("only `s3://` and `file://` are known")
+                bad("expected `s3://bucket/prefix`, `file:///path` or a directory")
             } else {
                 Ok(Self::Directory(text.into()))
             };
@@ -102,7 +102,7 @@ impl FromStr for StoreUrl {
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         if bucket.is_empty() {
-            return bad("there is no bucket in it");
+            return bad("expected a bucket after `s3://`");
         }
         let mut options = BTreeMap::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {

@@ -9,7 +9,7 @@ use crate::Digest;
 #[non_exhaustive]
 pub enum PullError {
     /// Not the name of an image.
-    #[error("`{text}` is not the name of an image: {problem}")]
+    #[error("invalid image reference `{text}`: {problem}")]
     Reference {
         /// What was given.
         text: String,

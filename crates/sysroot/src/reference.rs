@@ -45,7 +45,7 @@ impl ImageReference {
         let (name, digest) = match name.split_once('@') {
             Some((name, digest)) => {
                 let digest = Digest::parse(digest)
-                    .ok_or_else(|| bad("what follows `@` is no `sha256:` digest"))?;
+                    .ok_or_else(|| bad("expected a `sha256:` digest after `@`"))?;
                 (name, Some(digest))
             }
             None => (name, None),
@@ -67,7 +67,7 @@ impl ImageReference {
             false => repository.to_owned(),
         };
         if !is_registry(registry) {
-            return Err(bad("its registry is no host name"));
+            return Err(bad("its registry is not a host name"));
         }
         if repository.len() > MAX_NAME || !repository.split('/').all(is_component) {
             return Err(bad("its repository is not a name"));

@@ -33,8 +33,8 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
                 way: Some(
                     error
                         .hint()
-                        .unwrap_or("check `--store`, `CDH_STORE` and the network")
-                        .to_owned(),
+                        .unwrap_or("check `--store`, CDH_STORE and the network".into())
+                        .into_owned(),
                 ),
             },
         });

@@ -1,6 +1,5 @@
 //! Fetches dumps, for their own sake or for a debugger, and tells how far it is.
 
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
@@ -13,6 +12,7 @@ use super::{Session, guarded};
 use crate::debugger::Invocation;
 use crate::pipeline::{self, FetchOptions, Observer};
 use crate::report::{ExitStatus, Failure};
+use crate::settings::DebuggerChoice;
 use crate::tui::model::{Purpose, TransferId};
 use crate::tui::msg::{Fetched, Msg};
 
@@ -129,23 +129,12 @@ fn stop_if_cancelled(observer: &Telling) -> Result<()> {
     }
 }
 
-/// Whether the debugger is there.
 fn require(debugger: &str) -> Result<()> {
-    let probe = Command::new(debugger)
-        .arg("--version")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    match probe {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::new(
-            ExitStatus::Failure,
-            format!("`{debugger}` is not installed"),
-        )
-        .hint("install it with `apt install gdb` or `dnf install gdb`")
-        .hint("or start with another one: `cdh tui --debugger PROGRAM`")
-        .hint("the backtrace, registers and modules need no debugger")
-        .into()),
-        _ => Ok(()),
-    }
+    let choice = DebuggerChoice {
+        program: debugger.to_owned(),
+        origin: None,
+    };
+    let missing =
+        |failure: Failure| failure.hint("the backtrace, registers and modules need no debugger");
+    Ok(crate::debugger::require(&choice).map_err(missing)?)
 }

@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::credentials::ImdsCredentialsProvider;
+use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
+use aws_config::provider_config::ProviderConfig;
 use aws_config::{AppName, BehaviorVersion, Region};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Credentials;
@@ -26,6 +30,8 @@ use aws_smithy_runtime_api::client::http::{
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::endpoint::Endpoint;
+use super::profile;
 use crate::{S3Keys, StoreError};
 
 /// A machine that does not take the connection within this time is not there.
@@ -70,26 +76,23 @@ impl S3Options {
             None => None,
             Some("true") => Some(true),
             Some("false") => Some(false),
-            Some(_) => return Err(bad("path-style", "it is true or false")),
+            Some(_) => return Err(bad("path-style", "expected `true` or `false`")),
         };
         let timeout = match text("timeout").map(|value| value.parse::<u64>()) {
             None => None,
             Some(Ok(seconds @ 1..=86_400)) => Some(Duration::from_secs(seconds)),
-            Some(_) => return Err(bad("timeout", "it is a number of seconds")),
+            Some(_) => return Err(bad("timeout", "expected a number of seconds such as `30`")),
         };
         let endpoint = text("endpoint");
-        if let Some(endpoint) = &endpoint
-            && !endpoint.starts_with("http://")
-            && !endpoint.starts_with("https://")
-        {
-            return Err(bad("endpoint", "it begins with `https://` or `http://`"));
+        if let Some(endpoint) = &endpoint {
+            Endpoint::parse(endpoint).map_err(|problem| bad("endpoint", problem))?;
         }
         let sse = match text("sse").as_deref() {
             Some("s3" | "AES256") => Some("AES256".to_owned()),
             Some("kms" | "aws:kms") => Some("aws:kms".to_owned()),
             None if options.contains_key("kms-key") => Some("aws:kms".to_owned()),
             None => None,
-            Some(_) => return Err(bad("sse", "it is s3 or kms")),
+            Some(_) => return Err(bad("sse", "expected `s3` or `kms`")),
         };
         Ok(Self {
             endpoint,
@@ -128,12 +131,16 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// Makes the client. Looks at files and the environment, and for a region at the machine's metadata
-/// service where nothing else names one and no endpoint is given.
+/// Makes the client, and says which endpoint it uses if that is not the region's. Reads files and the
+/// environment, and asks the machine's metadata service for a region if nothing else names one and no
+/// endpoint is given.
 pub(super) async fn client(
     options: &S3Options,
     keys: Option<S3Keys>,
-) -> Result<Client, StoreError> {
+) -> Result<(Client, Option<String>), StoreError> {
+    if keys.is_none() || options.profile.is_some() {
+        profile::require(options.profile.as_deref())?;
+    }
     let attempt = options.timeout.unwrap_or(ATTEMPT_TIMEOUT);
     let connect = CONNECT_TIMEOUT.min(attempt);
     let http = http_client(options, connect, attempt)?;
@@ -146,7 +153,7 @@ pub(super) async fn client(
         .grace_period(STALL_GRACE.min(attempt))
         .build();
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(http.clone())
         .sleep_impl(TokioSleep::new())
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         .timeout_config(timeouts)
@@ -157,11 +164,18 @@ pub(super) async fn client(
     if let Ok(name) = AppName::new("cdh") {
         loader = loader.app_name(name);
     }
-    if let Some(S3Keys { access, secret }) = keys {
-        loader = loader.credentials_provider(Credentials::new(access, secret, None, None, "cdh"));
-    }
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
+    }
+    match (keys, &options.profile) {
+        (Some(S3Keys { access, secret }), _) => {
+            let keys = Credentials::new(access, secret, None, None, "cdh");
+            loader = loader.credentials_provider(keys);
+        }
+        (None, Some(profile)) => {
+            loader = loader.credentials_provider(profile_chain(profile, options, http).await);
+        }
+        (None, None) => {}
     }
     if let Some(region) = &options.region {
         loader = loader.region(Region::new(region.clone()));
@@ -179,14 +193,49 @@ pub(super) async fn client(
         loader = loader.endpoint_url(endpoint);
     }
     let shared = loader.load().await;
+    let endpoint = shared.endpoint_url().map(str::to_owned);
     // Buckets as host names need a wildcard in the DNS, which own servers seldom have.
-    let is_own = shared
-        .endpoint_url()
+    let is_own = endpoint
+        .as_deref()
         .is_some_and(|endpoint| !endpoint.contains("amazonaws.com"));
     let config = aws_sdk_s3::config::Builder::from(&shared)
         .force_path_style(options.path_style.unwrap_or(is_own))
         .build();
-    Ok(Client::from_conf(config))
+    Ok((Client::from_conf(config), endpoint))
+}
+
+/// The standard chain without its first link: keys in the environment do not take precedence over a
+/// profile that the URL names.
+async fn profile_chain(
+    profile: &str,
+    options: &S3Options,
+    http: SharedHttpClient,
+) -> CredentialsProviderChain {
+    let config = ProviderConfig::without_region()
+        .with_http_client(http)
+        .with_sleep_impl(TokioSleep::new());
+    let region = match &options.region {
+        Some(region) => Some(Region::new(region.clone())),
+        None => {
+            let file = ProfileFileRegionProvider::builder().profile_name(profile);
+            RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+                .or_else(file.build())
+                .region()
+                .await
+        }
+    };
+    let config = config.with_region(region);
+    let from_files = ProfileFileCredentialsProvider::builder()
+        .configure(&config)
+        .profile_name(profile)
+        .build();
+    let container = EcsCredentialsProvider::builder().configure(&config).build();
+    let instance = ImdsCredentialsProvider::builder()
+        .configure(&config)
+        .build();
+    CredentialsProviderChain::first_try("Profile", from_files)
+        .or_else("EcsContainer", container)
+        .or_else("Ec2InstanceMetadata", instance)
 }
 
 fn http_client(
@@ -236,12 +285,12 @@ fn own_certificates(options: &S3Options) -> Result<Option<Vec<u8>>, StoreError> 
     };
     let mut store = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| bad("it is no PEM file"))?;
+        let certificate = certificate.map_err(|_| bad("expected a PEM file"))?;
         let added = store.add(certificate);
-        added.map_err(|_| bad("a certificate in it is broken"))?;
+        added.map_err(|_| bad("it has a broken certificate"))?;
     }
     if store.is_empty() {
-        return Err(bad("there is no certificate in it"));
+        return Err(bad("it has no certificate"));
     }
     Ok(Some(pem))
 }
@@ -282,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_file_that_is_none_is_an_error_and_no_panic() {
+    fn ca_file_without_certificates_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for (name, text) in [("empty", ""), ("text", "hello"), ("broken", broken)] {

@@ -55,7 +55,7 @@ pub(super) fn list(
             }
         }
         let next = page.next_continuation_token().map(str::to_owned);
-        if page.is_truncated() != Some(true) || next.is_none() {
+        if page.is_truncated() != Some(true) || next.is_none() || listing.first_page {
             return Ok(());
         }
         if next == token {

@@ -7,10 +7,12 @@
 
 mod checksum;
 mod connect;
+mod endpoint;
 mod journal;
 mod list;
 mod multipart;
 mod problem;
+mod profile;
 mod put;
 mod read;
 
@@ -30,12 +32,15 @@ use cdh_elfcore::ByteSource;
 use jiff::Timestamp;
 use tokio::runtime::{Builder, Handle, Runtime};
 
+use crate::error::{CONNECTION_REFUSED, TIMED_OUT, UNKNOWN_HOST};
 use crate::ship::differs;
 use crate::{
-    Listed, Listing, ObjectKey, ObjectStat, Receipt, S3Keys, ShipError, Store, StoreError,
+    EndpointProblem, Listed, Listing, ObjectKey, ObjectStat, Receipt, S3Keys, ShipError, Store,
+    StoreError,
 };
 use checksum::{bare_etag, crc64_header, parse_crc64};
 use connect::S3Options;
+use endpoint::Endpoint;
 use problem::{Refusal, sorted};
 
 /// Signed links cannot last longer (Signature Version 4).
@@ -52,6 +57,8 @@ struct Bucket {
     runtime: Option<Runtime>,
     handle: Handle,
     client: Client,
+    /// Where the server is, unless it is the region's own.
+    endpoint: Option<Endpoint>,
     options: S3Options,
     name: String,
     /// Empty, or ends with `/`.
@@ -83,6 +90,27 @@ impl Bucket {
     /// The name of a key in the bucket.
     fn full(&self, key: &ObjectKey) -> String {
         format!("{}{key}", self.prefix)
+    }
+
+    /// An error with its cause, where only another look at the server tells it: a server with TLS often
+    /// just closes a connection without TLS. Behind a proxy, nothing would be learned about the server.
+    fn explained(&self, error: StoreError) -> StoreError {
+        let StoreError::Unreachable { place, problem } = &error else {
+            return error;
+        };
+        let is_closed = ![CONNECTION_REFUSED, UNKNOWN_HOST, TIMED_OUT].contains(&problem.as_str())
+            && (problem.contains("client error") || problem.contains("connection"));
+        let has_proxy = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]
+            .iter()
+            .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+        let plain = self.endpoint.as_ref().filter(|endpoint| !endpoint.has_tls);
+        match plain.is_some_and(|plain| is_closed && !has_proxy && plain.answers_tls()) {
+            true => StoreError::Endpoint {
+                place: place.clone(),
+                problem: EndpointProblem::Tls,
+            },
+            false => error,
+        }
     }
 
     fn is_conditional(&self) -> bool {
@@ -212,9 +240,6 @@ impl S3Store {
             place = format!("{place}/{prefix}");
             prefix.push('/');
         }
-        if let Some(endpoint) = &options.endpoint {
-            place = format!("{place} at {endpoint}");
-        }
         // One for the sockets, one for signatures and checksums.
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -222,11 +247,15 @@ impl S3Store {
             .enable_all()
             .build()
             .map_err(|error| StoreError::from_io(place.as_str(), error))?;
-        let client = runtime.block_on(connect::client(&options, keys))?;
+        let (client, endpoint) = runtime.block_on(connect::client(&options, keys))?;
+        if let Some(endpoint) = &endpoint {
+            place = format!("{place} at {endpoint}");
+        }
         let bucket = Bucket {
             handle: runtime.handle().clone(),
             runtime: Some(runtime),
             client,
+            endpoint: endpoint.and_then(|endpoint| Endpoint::parse(&endpoint).ok()),
             options,
             name: name.to_owned(),
             prefix,
@@ -248,7 +277,7 @@ impl Store for S3Store {
 
     fn check(&self) -> Result<(), StoreError> {
         let bucket = &self.bucket;
-        match bucket.head_bucket() {
+        let checked = match bucket.head_bucket() {
             Err(error @ (StoreError::NoBucket { .. } | StoreError::Unreachable { .. })) => {
                 Err(error)
             }
@@ -262,11 +291,12 @@ impl Store for S3Store {
                 }
             }
             Ok(()) => Ok(()),
-        }
+        };
+        checked.map_err(|error| bucket.explained(error))
     }
 
     fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
-        put::put(&self.bucket, key, body, len, None)
+        put::put(&self.bucket, key, body, len, None).map_err(|error| self.bucket.explained(error))
     }
 
     fn put_resumable(
@@ -277,6 +307,7 @@ impl Store for S3Store {
         journal: &Path,
     ) -> Result<Receipt, StoreError> {
         put::put(&self.bucket, key, body, len, Some(journal))
+            .map_err(|error| self.bucket.explained(error))
     }
 
     fn verify(&self, key: &ObjectKey, sent: &Receipt) -> Result<(), ShipError> {
@@ -304,7 +335,9 @@ impl Store for S3Store {
     }
 
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
-        Ok(self.bucket.head(key)?.map(|head| head.stat))
+        let head = self.bucket.head(key);
+        let head = head.map_err(|error| self.bucket.explained(error))?;
+        Ok(head.map(|head| head.stat))
     }
 
     fn read_pinned(
@@ -331,7 +364,7 @@ impl Store for S3Store {
         listing: &Listing<'_>,
         visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        list::list(&self.bucket, listing, visit)
+        list::list(&self.bucket, listing, visit).map_err(|error| self.bucket.explained(error))
     }
 
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
@@ -353,7 +386,7 @@ impl Store for S3Store {
             said,
         };
         if expires > LONGEST_LINK {
-            return Err(refused("a link lasts seven days at most".to_owned()));
+            return Err(refused("a link lasts a maximum of seven days".to_owned()));
         }
         let config =
             PresigningConfig::expires_in(expires).map_err(|error| refused(error.to_string()))?;

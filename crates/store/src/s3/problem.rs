@@ -1,14 +1,16 @@
-//! What the client says went wrong, as a [`StoreError`]. What servers say is hostile text: cut and
-//! escaped before it is kept.
+//! Turns the client's errors into a [`StoreError`]. Text of a server is hostile: it is truncated and
+//! escaped before it is stored.
 
 use std::error::Error;
+use std::io;
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use cdh_bundle::RawText;
 
-use crate::StoreError;
+use crate::error::{CONNECTION_REFUSED, TIMED_OUT, UNKNOWN_HOST};
+use crate::{EndpointProblem, StoreError};
 
 /// Longest text of a server that is kept, in characters.
 const LONGEST: usize = 300;
@@ -101,20 +103,67 @@ where
     }
     let problem = deepest(&error);
     let place = place.to_owned();
-    if has_no_credentials(&error) {
+    if let Some(problem) = missing_credentials(&error) {
         return StoreError::NoCredentials { place, problem };
     }
     match error {
         SdkError::ConstructionFailure(_) if problem.contains("region") => StoreError::Region {
             place,
-            said: problem,
+            said: "no region is set".to_owned(),
+            region: None,
         },
         SdkError::ConstructionFailure(_) => StoreError::Refused {
             place,
             said: problem,
         },
-        _ => StoreError::Unreachable { place, problem },
+        error => not_reached(&error, place, problem),
     }
+}
+
+/// What kept a request from being answered. The TLS library and the resolver put their reasons into
+/// texts; the tests run against real peers, so that a change of those texts is noticed.
+fn not_reached<E>(error: &SdkError<E, HttpResponse>, place: String, problem: String) -> StoreError
+where
+    E: Error + 'static,
+{
+    let endpoint = |problem| StoreError::Endpoint {
+        place: place.clone(),
+        problem,
+    };
+    if problem.contains("InvalidContentType") {
+        return endpoint(EndpointProblem::PlainHttp);
+    }
+    if let Some((_, said)) = problem.split_once("invalid peer certificate: ") {
+        let said = said.to_owned();
+        let is_unknown = ["UnknownIssuer", "CaUsedAsEndEntity", "BadSignature"]
+            .iter()
+            .any(|reason| said.contains(reason));
+        return endpoint(match is_unknown {
+            true => EndpointProblem::Untrusted { said },
+            false => EndpointProblem::Certificate { said },
+        });
+    }
+    let timed_out = matches!(error, SdkError::TimeoutError(_))
+        || matches!(error, SdkError::DispatchFailure(failure) if failure.is_timeout());
+    let problem = match () {
+        () if is_connection_refused(error) => CONNECTION_REFUSED.to_owned(),
+        () if problem.contains("dns error") => UNKNOWN_HOST.to_owned(),
+        () if timed_out => TIMED_OUT.to_owned(),
+        () => problem,
+    };
+    StoreError::Unreachable { place, problem }
+}
+
+fn is_connection_refused(error: &(dyn Error + 'static)) -> bool {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if kind == Some(io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        at = error.source();
+    }
+    false
 }
 
 fn refused<E>(
@@ -125,6 +174,9 @@ fn refused<E>(
 ) -> StoreError {
     let said = refusal.said();
     let place = place.to_owned();
+    if let Some(problem) = foreign_answer(refusal, error) {
+        return StoreError::Endpoint { place, problem };
+    }
     match (refusal.code.as_str(), refusal.status) {
         ("NoSuchBucket", _) => StoreError::NoBucket { place },
         (
@@ -147,10 +199,17 @@ fn refused<E>(
             | "IllegalLocationConstraintException",
             _,
         )
-        | (_, 301 | 307) => StoreError::Region {
-            said: region_of(error).map_or(said, |region| format!("it is in region {region}")),
-            place,
-        },
+        | (_, 301 | 307) => {
+            let region = region_of(error).or_else(|| expected_region(&refusal.message));
+            let in_region = region
+                .as_ref()
+                .map(|region| format!("the bucket is in {region}"));
+            StoreError::Region {
+                said: in_region.unwrap_or(said),
+                region,
+                place,
+            }
+        }
         (
             "SlowDown"
             | "InternalError"
@@ -170,10 +229,13 @@ fn refused<E>(
         // A status of success is an error in its body, or a body that is none.
         (_, 200..=299) => StoreError::Unreachable {
             place,
-            problem: format!("it answered success, and an error in it: {said}"),
+            problem: format!("the server reported success, but the body is an error: {said}"),
         },
         ("NoSuchKey" | "NotFound", _) | (_, 404) => StoreError::NotFound {
-            path: path.to_owned(),
+            path: match path {
+                "" => place,
+                path => path.to_owned(),
+            },
         },
         (_, 401 | 403) => StoreError::Denied {
             path: match path {
@@ -189,22 +251,81 @@ fn refused<E>(
     }
 }
 
+/// What an answer without an S3 error code shows about its sender. Answers to HEAD have no body and show
+/// nothing, and a proxy's page with a status that asks for another attempt is no statement about the
+/// endpoint.
+fn foreign_answer<E>(
+    refusal: &Refusal,
+    error: &SdkError<E, HttpResponse>,
+) -> Option<EndpointProblem> {
+    if !refusal.code.is_empty() || matches!(refusal.status, 429 | 500..=599) {
+        return None;
+    }
+    let answer = error.raw_response()?;
+    let body = answer.body().bytes().unwrap_or_default();
+    let start = String::from_utf8_lossy(body.get(..body.len().min(512)).unwrap_or_default());
+    let start = start.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+    let lower = start.to_ascii_lowercase();
+    // What Go, nginx and Apache answer to a request without TLS on a port that expects it.
+    if refusal.status == 400
+        && (lower.contains("http request to an https server")
+            || lower.contains("http request was sent to https port")
+            || lower.contains("plain http to an ssl-enabled"))
+    {
+        return Some(EndpointProblem::Tls);
+    }
+    let kind = match lower.as_str() {
+        "" => return None,
+        _ if lower.starts_with("<!doctype html") || lower.starts_with("<html") => "an HTML page",
+        _ if lower.starts_with('<') => {
+            let is_html = answer.headers().get("content-type").is_some_and(is_html);
+            match is_html {
+                true => "an HTML page",
+                false => return None,
+            }
+        }
+        _ if lower.starts_with('{') || lower.starts_with('[') => "JSON",
+        _ => "text",
+    };
+    Some(EndpointProblem::NotS3 {
+        said: format!("status {}, {kind}", refusal.status),
+    })
+}
+
+fn is_html(content_type: &str) -> bool {
+    content_type.to_ascii_lowercase().starts_with("text/html")
+}
+
 fn region_of<E>(error: &SdkError<E, HttpResponse>) -> Option<String> {
     let region = error.raw_response()?.headers().get("x-amz-bucket-region")?;
     Some(harmless(region))
 }
 
-fn has_no_credentials(error: &dyn Error) -> bool {
+/// The region in `the region 'us-east-1' is wrong; expecting 'eu-west-1'`.
+fn expected_region(message: &str) -> Option<String> {
+    let (_, after) = message.split_once("expecting '")?;
+    let (region, _) = after.split_once('\'')?;
+    let is_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (!region.is_empty() && region.len() <= 40 && region.chars().all(is_region))
+        .then(|| region.to_owned())
+}
+
+/// What was tried where no credentials were found.
+fn missing_credentials(error: &(dyn Error + 'static)) -> Option<String> {
     let mut at = Some(error);
     while let Some(error) = at {
         let text = error.to_string();
         if text.contains("no providers in chain provided credentials")
             || text.contains("the credential provider was not enabled")
-            || text.contains("an error occurred while loading credentials")
         {
-            return true;
+            return Some(
+                "none in the environment, the AWS files, or the instance metadata".to_owned(),
+            );
+        }
+        if text.contains("an error occurred while loading credentials") {
+            return Some(deepest(error));
         }
         at = error.source();
     }
-    false
+    None
 }
