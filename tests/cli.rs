@@ -3,6 +3,8 @@
 #[path = "cli/agent.rs"]
 mod agent;
 mod corpus;
+#[path = "cli/documented_commands.rs"]
+mod documented_commands;
 #[path = "cli/host_process.rs"]
 mod host_process;
 #[path = "cli/hostile_images.rs"]
