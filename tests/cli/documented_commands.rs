@@ -22,7 +22,10 @@ const MARKERS: [(&str, &str); 5] = [
     ("build", "builds for minutes; its product is put in place"),
     ("bucket", "needs the reader's bucket"),
     ("cluster", "needs a Kubernetes cluster"),
-    ("release", "needs a published release; its product is put in place"),
+    (
+        "release",
+        "needs a published release; its product is put in place",
+    ),
     ("systemd", "needs systemd"),
 ];
 
@@ -97,7 +100,12 @@ struct Block {
 impl Block {
     fn needs_root(&self) -> bool {
         let changes = |text: &str| {
-            let node = ["agent install", "agent run", "agent uninstall", "agent sweep"];
+            let node = [
+                "agent install",
+                "agent run",
+                "agent uninstall",
+                "agent sweep",
+            ];
             text.contains("sudo ") || node.iter().any(|words| text.contains(words))
         };
         self.commands.iter().any(|(_, text)| changes(text))
@@ -126,7 +134,9 @@ fn blocks(page: &str) -> Result<Vec<Block>, String> {
             let known = |marker: &String| MARKERS.iter().any(|(name, _)| name == marker);
             if marker.as_ref().is_some_and(|marker| !known(marker)) || words.next().is_some() {
                 let names = MARKERS.map(|(name, _)| name).join(", ");
-                return Err(format!("line {number}: `{info}` is not marked with one of {names}"));
+                return Err(format!(
+                    "line {number}: `{info}` is not marked with one of {names}"
+                ));
             }
             open = Some(Some(Block {
                 line: number + 1,
@@ -158,7 +168,15 @@ impl Desk {
     fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
         let desk = Self { directory };
-        let names = ["built", "shims", "local/bin", "etc", "checkout", "home", "store"];
+        let names = [
+            "built",
+            "shims",
+            "local/bin",
+            "etc",
+            "checkout",
+            "home",
+            "store",
+        ];
         for name in names {
             fs::create_dir_all(desk.path(name)).unwrap();
         }
@@ -230,27 +248,40 @@ fn walk(name: &str, page: &str, can_change_node: bool) -> Result<String, String>
             if matches!(block.marker.as_deref(), Some("build" | "release")) {
                 script.push_str("ln -sf \"$CDH_DOC/built/cdh\" \"$CDH_DOC/local/bin/cdh\"\n");
             }
-            writeln!(script, "echo '{at}: not run: {reason}'").unwrap();
+            let text = quoted(&format!("{at}: not run: {reason}"));
+            writeln!(script, "echo {text}").unwrap();
             continue;
         }
         is_cut |= block.needs_root() && !can_change_node;
         if is_cut {
-            writeln!(script, "echo 'SKIPPED: {at}: this and what follows needs root'").unwrap();
+            writeln!(
+                script,
+                "echo 'SKIPPED: {at}: this and what follows needs root'"
+            )
+            .unwrap();
             continue;
         }
         for (line, command) in &block.commands {
-            let quoted = command.replace('\'', r"'\''");
-            writeln!(script, "run '{name}:{line}' '{quoted}'").unwrap();
+            let at = format!("{name}:{line}");
+            writeln!(script, "run {} {}", quoted(&at), quoted(command)).unwrap();
         }
     }
     desk.run(&script)
+}
+
+/// As one word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Checks names of commands, tasks and flags in a command that does not run.
 fn check_spelling(command: &str) -> Result<(), String> {
     let code = command.split(" #").next().unwrap_or_default();
     for part in code.split(['|', ';', '(', ')', '&']) {
-        let words: Vec<&str> = part.split_whitespace().filter(|word| *word != "sudo").collect();
+        let words: Vec<&str> = part
+            .split_whitespace()
+            .filter(|word| *word != "sudo")
+            .collect();
         match words.as_slice() {
             ["cdh", rest @ ..] => check_cdh(rest)?,
             ["cargo", "xtask", task, rest @ ..] => check_task(task, rest)?,
@@ -273,7 +304,10 @@ fn check_task(task: &str, rest: &[&str]) -> Result<(), String> {
 }
 
 fn check_cdh(words: &[&str]) -> Result<(), String> {
-    let is_verb = |word: &str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    let is_verb = |word: &str| {
+        word.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    };
     let mut verbs: Vec<&str> = Vec::new();
     let mut help = cdh_help(&verbs).unwrap_or_default();
     for word in words {
@@ -336,7 +370,10 @@ fn documented_blocks_are_found_with_markers_and_continued_lines() {
     let block = |line, marker: Option<&str>, commands: &[(usize, &str)]| Block {
         line,
         marker: marker.map(str::to_owned),
-        commands: commands.iter().map(|(line, text)| (*line, (*text).to_owned())).collect(),
+        commands: commands
+            .iter()
+            .map(|(line, text)| (*line, (*text).to_owned()))
+            .collect(),
     };
     assert_eq!(
         blocks(page).unwrap(),
@@ -346,7 +383,10 @@ fn documented_blocks_are_found_with_markers_and_continued_lines() {
         ]
     );
     let error = blocks("```sh soon\ntrue\n```\n").unwrap_err();
-    assert!(error.contains("line 1: `sh soon` is not marked with one of build"), "{error}");
+    assert!(
+        error.contains("line 1: `sh soon` is not marked with one of build"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -356,16 +396,33 @@ fn documented_command_that_fails_is_named_with_its_line() {
         ("```sh\ntrue\nfalse\n```\n", "page:3: exit status 1"),
         ("```sh\ncdh ls\n```\n", "page:2: exit status 127"),
         ("```sh\ncargo xtask dmeo\n```\n", "no task dmeo"),
-        ("```sh build\ncargo xtask dmeo\n```\n", "page:2: `cargo xtask dmeo` is not a task"),
-        ("```sh bucket\ncdh lss\n```\n", "page:2: `cdh lss` is not a command"),
-        ("```sh bucket\ncdh --store s3://b ls --al\n```\n", "`cdh ls` has no `--al`"),
+        (
+            "```sh build\ncargo xtask dmeo\n```\n",
+            "page:2: `cargo xtask dmeo` is not a task",
+        ),
+        (
+            "```sh bucket\ncdh lss\n```\n",
+            "page:2: `cdh lss` is not a command",
+        ),
+        (
+            "```sh bucket\ncdh --store s3://b ls --al\n```\n",
+            "`cdh ls` has no `--al`",
+        ),
     ];
     for (page, words) in cases {
         let error = walk("page", page, false).unwrap_err();
         assert!(error.contains(words), "{page}: {error}");
     }
-    let page = format!("{built}```sh\nexport X=1\ncdh ls; [ $X = 1 ]\n```\n```sh\nsudo cdh agent run\n```\n");
+    let page = format!(
+        "{built}```sh\nexport X=1\ncdh ls; [ $X = 1 ]\n```\n```sh\nsudo cdh agent run\n```\n"
+    );
     let text = walk("page", &page, false).unwrap();
-    assert!(text.contains("page:2: not run: builds for minutes"), "{text}");
-    assert!(text.contains("SKIPPED: page:9: this and what follows needs root"), "{text}");
+    assert!(
+        text.contains("page:2: not run: builds for minutes"),
+        "{text}"
+    );
+    assert!(
+        text.contains("SKIPPED: page:9: this and what follows needs root"),
+        "{text}"
+    );
 }
