@@ -24,8 +24,13 @@ data=$1 log=$2; shift 2
 "$@" < /dev/null > "$log" 2>&1 &
 server=$!
 echo $server
-exec > /dev/null
-if read -r word; then kill -9 $server; else kill -9 $server; rm -rf "$data"; fi
+exec > /dev/null 2>&1
+read -r word
+end=$?
+kill -9 $server
+# Its ports are free when it is gone.
+wait $server
+[ $end = 0 ] || rm -rf "$data"
 "#;
 
 /// The running server; it is killed when this is dropped.
