@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long a server may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many lines of a log an error shows.
-const LOG_LINES: usize = 20;
+/// How many lines of a log an error shows: a Go program prints its stacks after the reason.
+const LOG_LINES: usize = 150;
 /// How often a server is started on other ports when another process was faster to take them.
 const ATTEMPTS: usize = 3;
 
