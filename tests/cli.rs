@@ -5,6 +5,8 @@ mod agent;
 #[path = "cli/backtrace.rs"]
 mod backtrace;
 mod corpus;
+#[path = "cli/documented_commands.rs"]
+mod documented_commands;
 #[path = "cli/errors.rs"]
 mod errors;
 #[path = "cli/groups.rs"]

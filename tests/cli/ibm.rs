@@ -2,7 +2,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use cdh_store::Store;
 use cdh_testkit::ADMIN;
 
 use super::corpus::filtered;
@@ -147,12 +146,12 @@ fn info_fetch_bt_and_debug_read_every_layout() {
 fn bucket_of_ibms_agent_reads_as_a_directory_of_its_zips_does() {
     let Some(server) = s3::server() else { return };
     let bucket = s3::bucket();
-    let options = [("endpoint".to_owned(), server.endpoint())].into();
+    let url = format!("s3://{bucket}?endpoint={}", server.endpoint());
     let keys = cdh_store::S3Keys {
         access: ADMIN.access.to_owned(),
         secret: ADMIN.secret.to_owned(),
     };
-    let store = cdh_store::S3Store::open_as(&bucket, "", &options, Some(keys)).unwrap();
+    let store = cdh_store::open_store_as(&url.parse().unwrap(), Some(keys)).unwrap();
     let local = Desk::new();
     fill(&local.path("store"));
     for item in fs::read_dir(local.path("store")).unwrap() {
@@ -164,7 +163,6 @@ fn bucket_of_ibms_agent_reads_as_a_directory_of_its_zips_does() {
             .put(&key, &mut bytes.as_slice(), bytes.len() as u64)
             .unwrap();
     }
-    let url = format!("s3://{bucket}?endpoint={}", server.endpoint());
     for (begin, name) in DUMPS {
         let [remote, local] = [Desk::new(), Desk::new()];
         fill(&local.path("store"));

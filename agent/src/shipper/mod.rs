@@ -295,7 +295,7 @@ pub fn run_until(
                     sweeper.record.store_fails(&error, sweep::after(retry_in));
                     (sweeper.observer)(&ShipperEvent::StoreFailed {
                         why,
-                        hint,
+                        hint: hint.as_deref(),
                         retry_in,
                     });
                 }

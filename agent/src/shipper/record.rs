@@ -134,7 +134,7 @@ impl RecordKeeper {
         let before = self.record.store_trouble.take();
         self.record.store_trouble = Some(StoreTrouble {
             why: super::explain(error),
-            hint: error.hint().map(str::to_owned),
+            hint: error.hint().map(Into::into),
             unreachable: matches!(error, StoreError::Unreachable { .. }),
             since: before.map_or_else(Timestamp::now, |before| before.since),
             next_try,

@@ -249,3 +249,37 @@ fn program() -> Option<PathBuf> {
     let mut found = std::env::split_paths(&paths).map(|path: PathBuf| path.join("weed"));
     found.find(|path: &PathBuf| Path::is_file(path))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn s3_server_keeps_its_bucket_over_a_restart() {
+        let Some(mut server) = S3Server::start() else {
+            return;
+        };
+        server.make_bucket("shelf");
+        server.restart();
+        assert!(server.has_bucket("shelf") && !server.has_bucket("other"));
+    }
+
+    #[test]
+    fn s3_server_on_a_taken_port_fails_at_once_with_its_log() {
+        let Some(mut server) = S3Server::start() else {
+            return;
+        };
+        if !server.is_ours() {
+            return;
+        }
+        server.kill();
+        let _taken = TcpListener::bind(("127.0.0.1", server.ports.s3)).unwrap();
+        let begun = Instant::now();
+        let error = server.try_restart().unwrap_err().to_string();
+        assert!(begun.elapsed() < Duration::from_secs(45), "{error}");
+        assert!(error.contains("ended before it was ready"), "{error}");
+        assert!(error.contains("address already in use"), "{error}");
+    }
+}

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long a server may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How many lines of a log an error shows.
-const LOG_LINES: usize = 20;
+/// How many lines of a log an error shows: a Go program prints its stacks after the reason.
+const LOG_LINES: usize = 150;
 /// How often a server is started on other ports when another process was faster to take them.
 const ATTEMPTS: usize = 3;
 
@@ -24,8 +24,13 @@ data=$1 log=$2; shift 2
 "$@" < /dev/null > "$log" 2>&1 &
 server=$!
 echo $server
-exec > /dev/null
-if read -r word; then kill -9 $server; else kill -9 $server; rm -rf "$data"; fi
+exec > /dev/null 2>&1
+read -r word
+end=$?
+kill -9 $server
+# Its ports are free when it is gone.
+wait $server
+[ $end = 0 ] || rm -rf "$data"
 "#;
 
 /// The running server; it is killed when this is dropped.

@@ -31,7 +31,7 @@ pub fn examine_store(store: &dyn Store) -> Finding {
     };
     if let Err(error) = store.put(&key, &mut &text[..], text.len() as u64) {
         let usual = "check the address, credentials and the permission to write (s3:PutObject)";
-        let way = error.hint().unwrap_or(usual);
+        let way = error.hint().unwrap_or(usual.into());
         let way = format!("{way}; dumps wait in the spool meanwhile");
         return failed("write", &error, &way);
     }
