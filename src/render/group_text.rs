@@ -330,7 +330,7 @@ mod tests {
     fn images_claim_no_first_time_where_a_filter_hides_older_dumps() {
         let (mut groups, view) = groups();
         assert!(!group_text(&groups[0], &view).contains("  note "));
-        groups[0].first = groups[0].first - jiff::SignedDuration::from_hours(100);
+        groups[0].first -= jiff::SignedDuration::from_hours(100);
         let text = groups_text(&groups, &view);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].contains("checkout:1.4.2 (1×)"), "{text}");
