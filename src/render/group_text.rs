@@ -56,7 +56,12 @@ pub fn groups_text(groups: &[Group], view: &GroupsView) -> String {
             group.newest.id.short(),
             group.top.clone().unwrap_or_else(absent),
             some(group.workloads.iter().cloned()),
-            some(group.images.iter().map(|image| release(image, view.now))),
+            some(
+                group
+                    .images
+                    .iter()
+                    .map(|image| release(group, image, view.now)),
+            ),
         ]
     };
     let rows: Vec<_> = groups.iter().map(row).collect();
@@ -109,7 +114,10 @@ pub fn group_text(group: &Group, view: &GroupsView) -> String {
         ("last seen", time(group.last)),
         ("top frame", group.top.clone().unwrap_or_else(absent)),
     ];
-    for (name, value) in lines {
+    let hint =
+        "older dumps are not selected: FIRST and COUNT below are those of the selected dumps";
+    let hint = group.hides_older().then(|| ("note", hint.to_owned()));
+    for (name, value) in lines.into_iter().chain(hint) {
         text.push_str(&format!("\n  {name:<11} {}", terminal_line(&value)));
     }
     text.push('\n');
@@ -172,11 +180,14 @@ fn first(group: &Group, now: Timestamp) -> String {
     }
 }
 
-/// `checkout:1.4.2 (since 3h, 12×)`.
-fn release(image: &GroupImage, now: Timestamp) -> String {
+/// `checkout:1.4.2 (since 3h, 12×)`; without a time where a filter hides the oldest dumps.
+fn release(group: &Group, image: &GroupImage, now: Timestamp) -> String {
     let name = short_image(&image.reference, image.release.as_deref());
-    let (since, count) = (age(image.first, now), image.count);
-    format!("{name} (since {since}, {count}×)")
+    let count = image.count;
+    match group.hides_older() {
+        true => format!("{name} ({count}×)"),
+        false => format!("{name} (since {}, {count}×)", age(image.first, now)),
+    }
 }
 
 fn some(names: impl Iterator<Item = String>) -> String {
@@ -313,5 +324,17 @@ mod tests {
         assert_eq!(json[0]["images"][0]["release"], "1.4.2");
         assert_eq!(json[0]["affected"][0]["count"], 1);
         assert_eq!(json[0]["first_from"], "store");
+    }
+
+    #[test]
+    fn images_claim_no_first_time_where_a_filter_hides_older_dumps() {
+        let (mut groups, view) = groups();
+        assert!(!group_text(&groups[0], &view).contains("  note "));
+        groups[0].first -= jiff::SignedDuration::from_hours(100);
+        let text = groups_text(&groups, &view);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].contains("checkout:1.4.2 (1×)"), "{text}");
+        assert!(lines[2].contains("checkout:1.4.2 (since "), "{text}");
+        assert!(group_text(&groups[0], &view).contains("  note "));
     }
 }

@@ -27,6 +27,8 @@ pub struct Group {
     pub incomplete: usize,
     /// When the store first received this crash, even if the filter hides that dump.
     pub first: Timestamp,
+    /// Capture time of the oldest dump that was grouped. Times of images and workloads begin there.
+    pub oldest: Timestamp,
     /// What `first` is based on.
     pub first_from: FirstFrom,
     /// Whether the crash first appeared within the time that counts as new.
@@ -110,6 +112,7 @@ impl Group {
             first: dump.captured_at,
             last: dump.captured_at,
             over_time: [0; TIMES],
+            oldest: dump.captured_at,
             first_from: FirstFrom::Selection,
             is_new: false,
             newest: dump.clone(),
@@ -160,6 +163,7 @@ impl Group {
             group.count += 1;
             group.incomplete += usize::from(matches!(dump.verdict.as_str(), "truncated" | "empty"));
             group.first = group.first.min(dump.captured_at);
+            group.oldest = group.first;
             if dump.captured_at > group.last {
                 (group.last, *newest) = (dump.captured_at, dump);
             }
@@ -201,6 +205,13 @@ impl Group {
             most.then_with(|| a.crash().cmp(&b.crash()))
         });
         groups
+    }
+
+    /// Whether the crash has older dumps than those that were grouped: times of images and workloads then do
+    /// not say since when they crash.
+    #[must_use]
+    pub fn hides_older(&self) -> bool {
+        self.first.as_second() < self.oldest.as_second()
     }
 
     /// Sets when each crash was first seen in the store, and whether that was not before `new_since`. A group
@@ -335,6 +346,7 @@ mod tests {
         Group::mark_first_seen(&mut groups, &seen, newest - 100 * hour);
         assert_eq!((groups[0].first, groups[0].is_new), (old, false));
         assert_eq!(groups[0].first_from, FirstFrom::Store);
+        assert!(groups[0].hides_older() && !groups[2].hides_older());
         // Nothing is claimed of a crash without a fingerprint.
         assert!(!groups[1].is_new && groups[1].first_from == FirstFrom::Selection);
         assert!(groups[2].is_new);
