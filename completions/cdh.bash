@@ -1450,7 +1450,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__import)
-            opts="-n -o -h -V --namespace --pod --container --image --node --output --store --config --color --help --version"
+            opts="-n -o -h -V --namespace --pod --container --image --label --image-label --node --output --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1473,6 +1473,14 @@ _cdh() {
                     return 0
                     ;;
                 --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image-label)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

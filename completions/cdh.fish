@@ -290,7 +290,9 @@ complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s n -l namespace -d 'Kubernetes namespace that the process ran in' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l pod -d 'Pod that it ran in' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l container -d 'Container in the pod' -r
-complete -c cdh -n "__fish_cdh_using_subcommand import" -l image -d 'Image that it ran from: `repository@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l image -d 'Image that it ran from: `repository@sha256:…`, or `repository:tag@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l label -d 'Label of the pod, as `kubectl get pod --show-labels` prints it; may be repeated' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l image-label -d 'Label of the image, such as `org.opencontainers.image.revision=…`; may be repeated' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l node -d 'Node that it ran on' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s o -l output -d 'Output format: the new ids, or JSON' -r -f -a "text\t'For people'
 json\t'One JSON document'"
