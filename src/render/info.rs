@@ -434,7 +434,7 @@ mod tests {
                 .collect(),
             ..Workload::default()
         });
-        let text = info_text(&view(&manifest, false), Style::plain());
+        let text = info_text(&view(&manifest, false), Style::Plain);
         for line in [
             "owner        Deployment api\n",
             "image        quay.io/shop/api@sha256:00ff\n",
@@ -447,7 +447,7 @@ mod tests {
             assert!(text.contains(line), "{line} in {text}");
         }
         assert!(!text.contains('\u{1b}') && !text.contains("l13"), "{text}");
-        assert!(info_text(&view(&manifest, true), Style::plain()).contains("l13="));
+        assert!(info_text(&view(&manifest, true), Style::Plain).contains("l13="));
         let document: Value =
             serde_json::from_str(&info_json(&view(&manifest, false)).unwrap()).unwrap();
         assert_eq!(document["release"], "1.4.2");
@@ -463,7 +463,7 @@ mod tests {
             extra: [("image_name".to_owned(), json!("app:1"))].into(),
             ..Workload::default()
         });
-        let text = info_text(&view(&manifest, false), Style::plain());
+        let text = info_text(&view(&manifest, false), Style::Plain);
         assert!(
             text.contains("image        app:1 (digest unknown)\n"),
             "{text}"

@@ -434,12 +434,12 @@ mod tests {
         };
         assert_eq!(releases(CHECKOUT), ["1.4.0", "1.4.1", "1.4.2"].into());
         assert_eq!(releases(GATEWAY), ["1.4.0"].into());
-        for service in 0..SERVICES.len() {
+        for (service, found) in SERVICES.iter().enumerate() {
             let own = crashes
                 .iter()
                 .filter(|crash| crash.service == service && !crash.is_new_bug);
             let oldest = own.map(|crash| crash.age).max().unwrap();
-            assert!(oldest > 7 * DAY, "{}", SERVICES[service].name);
+            assert!(oldest > 7 * DAY, "{}", found.name);
         }
         let is_cut = |crash: &&PlannedCrash| matches!(crash.cut, Cut::Memory { .. });
         let (nameless, cut): (Vec<_>, Vec<_>) = crashes
