@@ -152,16 +152,11 @@ fn take_cores(place: &Path, programs: &[&Path]) -> Result<Vec<PathBuf>> {
 fn cut(core: &Path, cut: Cut) -> Result<()> {
     let file = File::options().write(true).open(core)?;
     let size = file.metadata()?.len();
-    match cut {
-        Cut::Nowhere => {}
-        Cut::Memory { percent } => file.set_len(size * percent / 100)?,
-        Cut::Head => file.set_len(HEAD)?,
+    if let Cut::Memory { percent } = cut {
+        file.set_len(size * percent / 100)?;
     }
     Ok(())
 }
-
-/// Bytes of a core in which its notes have not begun: neither threads nor modules are known.
-const HEAD: u64 = 200;
 
 /// Makes a core so many seconds old: that is when it was captured.
 fn age(core: &Path, seconds: u64) -> Result<()> {

@@ -20,8 +20,8 @@ const DAY: u64 = 86400;
 const SPAN: u64 = 21 * DAY;
 /// One core in so many is cut.
 const CUT: u64 = 17;
-/// One core in so many has nothing to make a fingerprint of.
-const HEADLESS: u64 = 37;
+/// One crash in so many is a jump to nowhere whose stack is cut off: nothing makes a fingerprint.
+const NAMELESS: u64 = 30;
 /// Crashes of the bug that is new, the youngest of them some minutes old.
 const NEW_BUG: u64 = 14;
 
@@ -84,17 +84,17 @@ pub(super) const SERVICES: [Service; 12] = [
 ];
 const CHECKOUT: usize = 0;
 const GATEWAY: usize = 1;
+/// It jumps to nowhere.
+const ROUTER: usize = 8;
 
 /// How much of a core is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     Nowhere,
-    /// It ends after so much of the file.
+    /// It ends after so much of the file. The stack is near the end.
     Memory {
         percent: u64,
     },
-    /// Not even its head is complete.
-    Head,
 }
 
 /// One crash.
@@ -265,7 +265,11 @@ pub(super) fn planted(count: usize) -> Vec<PlannedCrash> {
         }
     }
     while crashes.len() < count {
-        let service = numbers.weighted();
+        let is_nameless = numbers.below(NAMELESS) == 0;
+        let service = match is_nameless {
+            true => ROUTER,
+            false => numbers.weighted(),
+        };
         let age = match service {
             GATEWAY => 9 * DAY + numbers.below(SPAN - 9 * DAY),
             _ => numbers.age(),
@@ -274,6 +278,9 @@ pub(super) fn planted(count: usize) -> Vec<PlannedCrash> {
         // A stack of which only a part is there would look like a bug of its own.
         if crash.age < 3 * DAY && matches!(crash.cut, Cut::Memory { .. }) {
             crash.cut = Cut::Nowhere;
+        }
+        if is_nameless {
+            crash.cut = Cut::Memory { percent: 25 };
         }
         crashes.push(crash);
     }
@@ -318,9 +325,8 @@ impl Numbers {
     }
 
     fn crash(&mut self, service: usize, age: u64) -> PlannedCrash {
-        let cut = match (self.below(CUT), self.below(HEADLESS)) {
-            (_, 0) => Cut::Head,
-            (0, _) => Cut::Memory {
+        let cut = match self.below(CUT) {
+            0 => Cut::Memory {
                 percent: 40 + self.below(50),
             },
             _ => Cut::Nowhere,
@@ -428,16 +434,20 @@ mod tests {
         };
         assert_eq!(releases(CHECKOUT), ["1.4.0", "1.4.1", "1.4.2"].into());
         assert_eq!(releases(GATEWAY), ["1.4.0"].into());
-        for service in 0..SERVICES.len() {
+        for (service, found) in SERVICES.iter().enumerate() {
             let own = crashes
                 .iter()
                 .filter(|crash| crash.service == service && !crash.is_new_bug);
             let oldest = own.map(|crash| crash.age).max().unwrap();
-            assert!(oldest > 7 * DAY, "{}", SERVICES[service].name);
+            assert!(oldest > 7 * DAY, "{}", found.name);
         }
-        let of = |cut: fn(Cut) -> bool| crashes.iter().filter(|crash| cut(crash.cut)).count();
-        assert!(of(|cut| matches!(cut, Cut::Memory { .. })) > 5);
-        assert!(of(|cut| cut == Cut::Head) > 3);
+        let is_cut = |crash: &&PlannedCrash| matches!(crash.cut, Cut::Memory { .. });
+        let (nameless, cut): (Vec<_>, Vec<_>) = crashes
+            .iter()
+            .filter(is_cut)
+            .partition(|crash| crash.service == ROUTER);
+        assert!(cut.len() > 5 && nameless.len() > 3);
+        assert_eq!(SERVICES[ROUTER].name, "router");
         assert!(crashes.is_sorted_by_key(|crash| std::cmp::Reverse(crash.age)));
     }
 }
