@@ -5,7 +5,9 @@
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,8 +22,15 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    /// For a task of so many steps.
+    /// For a task of so many steps. From now on a step that prints nothing for too long is named again.
     pub(crate) fn new(count: usize) -> Self {
+        std::thread::spawn(|| {
+            let begun = Instant::now();
+            loop {
+                std::thread::sleep(SILENCE / 8);
+                still("working", begun);
+            }
+        });
         Self { count, done: 0 }
     }
 
@@ -29,6 +38,7 @@ impl Steps {
     pub(crate) fn begin(&mut self, what: &str) {
         self.done += 1;
         eprintln!("\n[{}/{}] {what}", self.done, self.count);
+        LAST_LINE.note();
     }
 }
 
@@ -60,9 +70,14 @@ pub(crate) fn cargo(command: &mut Command, what: &str) -> Result<()> {
     if !io::stderr().is_terminal() {
         return succeed(command, what);
     }
+    LAST_LINE.is_drawn_over.store(true, Ordering::Relaxed);
     let status = command.status();
-    let status = status.with_context(|| format!("cannot run {command:?}"))?;
-    insist(command, status)
+    LAST_LINE.is_drawn_over.store(false, Ordering::Relaxed);
+    LAST_LINE.note();
+    insist(
+        command,
+        status.with_context(|| format!("cannot run {command:?}"))?,
+    )
 }
 
 fn insist(command: &Command, status: ExitStatus) -> Result<()> {
@@ -101,12 +116,13 @@ pub(crate) fn watch(
     drop(sender);
     let begun = Instant::now();
     loop {
-        match lines.recv_timeout(SILENCE) {
+        match lines.recv_timeout(SILENCE / 8) {
             Ok((target, line)) => {
                 let _ = match target {
                     Target::Out => io::stdout().write_all(&line),
                     Target::Err => io::stderr().write_all(&line),
                 };
+                LAST_LINE.note();
                 see(String::from_utf8_lossy(&line).trim_end());
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -147,7 +163,7 @@ pub(crate) fn during<T>(what: &str, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let begun = Instant::now();
-            while waiter.recv_timeout(SILENCE) == Err(RecvTimeoutError::Timeout) {
+            while waiter.recv_timeout(SILENCE / 8) == Err(RecvTimeoutError::Timeout) {
                 still(what, begun);
             }
         });
@@ -157,8 +173,39 @@ pub(crate) fn during<T>(what: &str, work: impl FnOnce() -> T) -> T {
     })
 }
 
+/// Says that it still works, if nothing else was printed for long enough.
 fn still(what: &str, begun: Instant) {
-    eprintln!("  … still {what}, {}", spoken(begun.elapsed()));
+    if LAST_LINE.is_old() {
+        eprintln!("  … still {what}, {}", spoken(begun.elapsed()));
+        LAST_LINE.note();
+    }
+}
+
+static LAST_LINE: LastLine = LastLine {
+    at: Mutex::new(None),
+    is_drawn_over: AtomicBool::new(false),
+};
+
+/// When a line was printed last, whoever printed it.
+struct LastLine {
+    at: Mutex<Option<Instant>>,
+    /// cargo draws its progress on the terminal: a line in between would spoil it.
+    is_drawn_over: AtomicBool,
+}
+
+impl LastLine {
+    fn note(&self) {
+        *self.at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_old(&self) -> bool {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        // Silence begins with the first question.
+        let at = *at.get_or_insert_with(Instant::now);
+        // A little earlier, so that who waits for exactly this long does not miss it.
+        let long = SILENCE - Duration::from_millis(200);
+        !self.is_drawn_over.load(Ordering::Relaxed) && at.elapsed() >= long
+    }
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ impl fmt::Display for TestsFailed {
 
 impl std::error::Error for TestsFailed {}
 
-/// Runs them; `arguments` go to `cargo test`.
+/// Runs them, or those that `arguments` of `cargo test` choose.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let begun = Instant::now();
     let mut steps = Steps::new(5);
@@ -51,9 +51,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     steps.begin("building the tests (8 minutes on 2 cores the first time)");
     let test = |words: &[&str]| {
         let mut test = build::cargo();
-        test.args(["test", "--workspace"])
-            .args(words)
-            .args(arguments);
+        test.arg("test").args(words);
+        if !names_a_package(arguments) {
+            test.arg("--workspace");
+        }
+        test.args(arguments);
         test
     };
     progress::cargo(&mut test(&["--no-run"]), "building the tests")?;
@@ -83,6 +85,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             Err(TestsFailed(ExitCode::from(code)).into())
         }
     }
+}
+
+/// Whether the arguments for cargo choose packages.
+fn names_a_package(arguments: &[String]) -> bool {
+    let for_cargo = arguments.iter().take_while(|word| *word != "--");
+    let chooses = |word: &String| word.starts_with("-p") || word.starts_with("--package");
+    for_cargo.into_iter().any(chooses)
 }
 
 /// What the test binaries said so far.
@@ -165,6 +174,16 @@ mod tests {
             tally.summary(Duration::from_secs(247)),
             "\ntests ended after 4 min 7 s\n22 passed, 2 failed, 1 skipped"
         );
+    }
+
+    #[test]
+    fn suite_tests_the_whole_workspace_unless_a_package_is_named() {
+        let named = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+            names_a_package(&words)
+        };
+        assert!(named(&["-p", "cdh-store"]) && named(&["--package=cdh", "x"]) && named(&["-pcdh"]));
+        assert!(!named(&["groups"]) && !named(&["x", "--", "-p"]));
     }
 
     #[test]
