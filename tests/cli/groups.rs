@@ -66,11 +66,8 @@ impl Desk {
 }
 
 fn group<'j>(json: &'j Value, exe: &str) -> &'j Value {
-    let groups = json.as_array().unwrap().iter();
-    groups
-        .filter(|group| group["exe"] == exe)
-        .next_back()
-        .unwrap()
+    let mut groups = json.as_array().unwrap().iter();
+    groups.rfind(|group| group["exe"] == exe).unwrap()
 }
 
 /// Hours since the time in a group's field.
