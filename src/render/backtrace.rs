@@ -61,6 +61,8 @@ type Stack = (Vec<(u64, FrameTrust)>, Stop);
 const SOURCE_AROUND: u32 = 3;
 /// Names that are shown of a folded end of a stack.
 const END_NAMES: usize = 4;
+/// Letters of each.
+const END_NAME_LENGTH: usize = 48;
 /// Thread ids that are listed of a group.
 const LISTED: usize = 8;
 
@@ -290,16 +292,25 @@ fn end_line(thread: &ThreadBacktrace, range: Range<usize>, what: &str) -> Line {
             names.push(&function.name);
         }
     }
-    let mut shown = Vec::new();
+    let short = |name: &&str| {
+        let mut letters = name.chars();
+        let start: String = letters.by_ref().take(END_NAME_LENGTH).collect();
+        match letters.next() {
+            Some(_) => start + "…",
+            None => start,
+        }
+    };
+    let names: Vec<String> = names.iter().map(short).collect();
+    let mut shown: Vec<String> = Vec::new();
     let left_out = names.len().saturating_sub(END_NAMES);
     if left_out == 0 {
         shown.extend(names);
     } else if first == 0 {
-        shown.push("…");
+        shown.push("…".to_owned());
         shown.extend(names.into_iter().skip(left_out));
     } else {
         shown.extend(names.into_iter().take(END_NAMES));
-        shown.push("…");
+        shown.push("…".to_owned());
     }
     let mut text = format!("  #{first}-#{last} {what}: {} frames", range.len());
     if !shown.is_empty() {
