@@ -150,7 +150,7 @@ fn open_spooled(settings: &Settings, reference: &str, error: anyhow::Error) -> R
         Spooled::Entry(path, bundle) => {
             let manifest = bundle.summary_manifest();
             let identity = format!("{} {}", path.display(), manifest.id);
-            let mut dump = Dump::local(Origin::Spool(path), manifest, Some(bundle));
+            let mut dump = Dump::local(Origin::Spool(path), manifest, Some(*bundle));
             dump.identity = identity;
             Ok(dump)
         }

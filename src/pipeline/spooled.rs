@@ -21,7 +21,7 @@ const SHORTEST: usize = 4;
 /// What there is of a reference in the spool.
 pub(super) enum Spooled {
     /// A sealed entry: its directory and its bundle.
-    Entry(PathBuf, BundleReader),
+    Entry(PathBuf, Box<BundleReader>),
     /// Nothing that this user can see.
     Nothing {
         /// Whether the spool is there and may not be read.
@@ -100,7 +100,7 @@ fn open(path: &Path) -> Result<Spooled> {
     let bundle = BundleWriter::from_entry(path)
         .and_then(|bundle| BundleReader::open(Arc::new(bundle.source())));
     match bundle {
-        Ok(bundle) => Ok(Spooled::Entry(path.to_owned(), bundle)),
+        Ok(bundle) => Ok(Spooled::Entry(path.to_owned(), Box::new(bundle))),
         Err(error) => {
             let reason = fs::read_to_string(path.join("reason.txt")).ok();
             let failure = bundle_failure(error, &shown);
