@@ -240,7 +240,7 @@ mod tests {
         let filter = Filter::parse("since:yest", Timestamp::UNIX_EPOCH, true);
         assert_eq!(filter.problem, None);
         let filter = Filter::parse("since:yesterday", Timestamp::UNIX_EPOCH, false);
-        assert!(filter.problem.unwrap().contains("not a point in time"));
+        assert!(filter.problem.unwrap().contains("invalid time"));
     }
 
     #[test]

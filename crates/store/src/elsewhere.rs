@@ -46,21 +46,28 @@ pub fn find_elsewhere(url: &StoreUrl) -> Vec<StoreUrl> {
     }
 }
 
-/// Searches from the nearest directory above that exists.
+/// Searches from the nearest directory above that exists; if more than the last part of the path is missing, also
+/// from the one above it. The root of the file system is near nothing.
 fn near_directory(path: &Path) -> Vec<StoreUrl> {
     let Ok(path) = std::path::absolute(path) else {
         return Vec::new();
     };
-    let Some(base) = path.ancestors().skip(1).find(|above| above.is_dir()) else {
-        return Vec::new();
-    };
-    let wanted = path.strip_prefix(base).unwrap_or(&path);
-    let (Some(wanted), Ok(store)) = (wanted.to_str(), DirectoryStore::open(base)) else {
-        return Vec::new();
-    };
-    let found = Search::new(&store, wanted).run();
-    let url = |prefix: &String| StoreUrl::Directory(joined(base, prefix));
-    found.iter().map(url).collect()
+    let bases = path.ancestors().skip(1).filter(|above| above.is_dir());
+    let bases = bases.filter(|above| above.parent().is_some());
+    let is_parent_there = path.parent().is_some_and(Path::is_dir);
+    let found = bases.take(if is_parent_there { 1 } else { 2 }).map(|base| {
+        let wanted = path.strip_prefix(base).unwrap_or(&path);
+        let (Some(wanted), Ok(store)) = (wanted.to_str(), DirectoryStore::open(base)) else {
+            return Vec::new();
+        };
+        let found = Search::new(&store, wanted).run();
+        let url = |prefix: &String| StoreUrl::Directory(joined(base, prefix));
+        found.iter().map(url).collect()
+    });
+    found
+        .into_iter()
+        .find(|found| !found.is_empty())
+        .unwrap_or_default()
 }
 
 fn joined(base: &Path, prefix: &str) -> PathBuf {

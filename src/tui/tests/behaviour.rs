@@ -172,7 +172,7 @@ fn problem_of_a_filter_is_told() {
     desk.press("/");
     desk.type_text("since:yesterday");
     desk.press("enter");
-    assert!(desk.screen().contains("not a point in time"));
+    assert!(desk.screen().contains("invalid time"));
 }
 
 #[test]

@@ -106,12 +106,14 @@ where
     if let Some(problem) = missing_credentials(&error) {
         return StoreError::NoCredentials { place, problem };
     }
-    match error {
-        SdkError::ConstructionFailure(_) if problem.contains("region") => StoreError::Region {
+    if problem.contains("region must be set") {
+        return StoreError::Region {
             place,
             said: "no region is set".to_owned(),
             region: None,
-        },
+        };
+    }
+    match error {
         SdkError::ConstructionFailure(_) => StoreError::Refused {
             place,
             said: problem,
@@ -322,8 +324,12 @@ fn missing_credentials(error: &(dyn Error + 'static)) -> Option<String> {
                 "none in the environment, the AWS files, or the instance metadata".to_owned(),
             );
         }
-        if text.contains("an error occurred while loading credentials") {
-            return Some(deepest(error));
+        let is_broken = [
+            "while loading credentials",
+            "provider was not properly configured",
+        ];
+        if is_broken.iter().any(|known| text.contains(known)) {
+            return error.source().map(deepest);
         }
         at = error.source();
     }
