@@ -108,7 +108,7 @@ pub enum ShipperEvent {
         /// Why.
         why: String,
         /// What to do about it.
-        hint: Option<&'static str>,
+        hint: Option<String>,
         /// When it is tried again.
         retry_in: Duration,
     },

@@ -290,12 +290,12 @@ pub fn run_until(
                     store = None;
                     sweeper.store_down = true;
                     let retry_in = patience.failed(haste);
-                    let hint = error.hint();
+                    let hint = error.hint().map(Into::into);
                     let why = explain(&error);
                     sweeper.record.store_fails(&error, sweep::after(retry_in));
                     (sweeper.observer)(&ShipperEvent::StoreFailed {
                         why,
-                        hint: hint.as_deref(),
+                        hint,
                         retry_in,
                     });
                 }

@@ -158,7 +158,7 @@ fn hint(error: &StoreError) -> Option<String> {
             "check the directory's owner and mount, or choose another store with `--store`"
                 .to_owned(),
         ),
-        _ => error.hint().map(str::to_owned),
+        _ => error.hint().map(Into::into),
     }
 }
 
