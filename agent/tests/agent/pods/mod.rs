@@ -259,7 +259,16 @@ fn check_documents(manifest: &Manifest, bundle: &BundleReader) {
         assert_eq!(runtime["status"]["metadata"]["name"], json!(workload.pod));
     }
     if let Some(image) = json(&EntryKind::ImageInfo(0)) {
-        let digest = manifest.image.as_ref().unwrap().reference.clone();
+        let found = manifest.image.as_ref().unwrap();
+        let name = found.name.as_deref().unwrap();
+        let repository = found.reference.split('@').next().unwrap();
+        assert!(name.starts_with(repository), "{name} is {repository}");
+        let labels = &manifest.workload.as_ref().unwrap().labels;
+        assert_eq!(
+            labels.get("io.kubernetes.pod.name").map(String::as_str),
+            manifest.workload.as_ref().unwrap().pod.as_deref()
+        );
+        let digest = found.reference.clone();
         let digests = image["repoDigests"].as_array().unwrap();
         assert!(digests.contains(&json!(digest)), "{image}");
         assert_eq!(workload.extra["image_id"], image["id"]);
