@@ -69,7 +69,10 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     match (args.output, groups.as_slice()) {
         (TextFormat::Json, _) => super::print(&render::groups_json(&groups)?)?,
         (TextFormat::Text, []) if selection.new_since.is_some() => {
-            eprintln!("no new crashes in {}", render::terminal_line(&store.describe()));
+            eprintln!(
+                "no new crashes in {}",
+                render::terminal_line(&store.describe())
+            );
         }
         (TextFormat::Text, []) => {
             super::report_nothing(settings, store.as_ref(), !selection.is_empty());

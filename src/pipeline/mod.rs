@@ -37,8 +37,7 @@ pub use source::{SourceFinder, SourceQuestion, SourceSearch, sources};
 pub use sources::{Gathered, gather_files, image_cache};
 pub use stores::{
     catalog, hints_for_nothing, open_existing_store, open_node_store, open_or_create_store,
-    open_store, resolve,
-    store_failure,
+    open_store, resolve, store_failure,
 };
 pub use sysroot::{DebugView, debug_view};
 pub use top_frames::top_frames;

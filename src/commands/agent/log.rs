@@ -217,7 +217,9 @@ fn describe(event: &ShipperEvent) -> Option<(Level, &'static str, String, Value)
             retry_in,
         } => {
             let seconds = retry_in.as_secs_f64().ceil();
-            let hint_text = hint.as_ref().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
+            let hint_text = hint
+                .as_ref()
+                .map_or_else(String::new, |hint| format!(" (hint: {hint})"));
             (
                 Error,
                 "store_failed",
