@@ -53,7 +53,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "completions" -d 'Print a co
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "man" -d 'Write the man pages'
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l filter -d 'Show only dumps that match, as typed after `/`: `namespace:payments signal:SEGV since:2d`' -r
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l refresh -d 'Refresh the list every so many seconds while idle; 0 turns it off [default: 5]' -r
-complete -c cdh -n "__fish_cdh_using_subcommand tui" -l debugger -d 'Debugger that `d` starts' -r -f -a "(__fish_complete_command)"
+complete -c cdh -n "__fish_cdh_using_subcommand tui" -l debugger -d 'Debugger that `d` starts [default: `debugger` of the config file, else gdb]' -r -f -a "(__fish_complete_command)"
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'

@@ -267,7 +267,7 @@ fn backtrace_names_inlined_frames_of_every_thread_wherever_the_dump_is() {
     }
     let text = desk.run(&["bt", "latest", "--group"]).out;
     assert!(
-        text.contains("(crashed)") && text.contains("threads "),
+        text.contains("(crashed)") && text.contains("threads: "),
         "{text}"
     );
     assert!(!text.contains('\u{1b}'));

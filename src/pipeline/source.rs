@@ -125,6 +125,9 @@ impl SourceFinder {
         }
         // Stable: directories that the user named come first.
         others.sort_by_key(|(_, candidate)| std::cmp::Reverse(candidate.rank));
+        // One directory may lie in another: a file that both have is one file.
+        let mut seen = BTreeSet::new();
+        others.retain(|(root, candidate)| seen.insert(root.absolute(candidate)));
         let is_ambiguous = match others.as_slice() {
             [(_, first), (_, second), ..] => first.rank == second.rank,
             _ => false,
@@ -178,11 +181,15 @@ impl SourceFinder {
             .map(|root| format!("`{}`", root.path().display()))
             .collect();
         let roots = roots.join(", ");
-        let all = self
-            .roots
-            .iter()
-            .flat_map(|root| root.candidates(&question.file));
-        match all.count() {
+        let of_root = |root: &Root| -> Vec<PathBuf> {
+            let candidates = root.candidates(&question.file);
+            candidates
+                .iter()
+                .map(|found| root.absolute(found))
+                .collect()
+        };
+        let all: BTreeSet<PathBuf> = self.roots.iter().flat_map(of_root).collect();
+        match all.len() {
             0 => format!("no file of that name is below {roots}"),
             1 => format!("only its name is equal to that of a file below {roots}"),
             count => format!("{count} files below {roots} match equally well"),

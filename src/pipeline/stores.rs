@@ -32,8 +32,7 @@ pub fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
     })
 }
 
-const MISSING_STORE: &str =
-    "check `--store` and CDH_STORE; `cdh import --store <DIR> <CORE>` creates a directory store";
+const MISSING_STORE: &str = "check `--store` and CDH_STORE; the first dump creates a directory store (`cdh agent sweep`, `cdh import --store <DIR> <CORE>`)";
 
 /// A name that is neither a directory nor in the config file.
 fn unknown_store(settings: &Settings, name: &str) -> Failure {
@@ -217,6 +216,12 @@ pub fn resolve(settings: &Settings, store: &dyn Store, reference: &str) -> Resul
         ResolveError::NotFound { .. } => {
             let shown = terminal_line(reference);
             let failure = Failure::new(ExitStatus::Nothing, format!("no dump `{shown}` in {place}"));
+            // The columns of `cdh groups` with ids and with fingerprints look alike.
+            let is_hex = (8..=16).contains(&reference.len()) && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let failure = match is_hex {
+                true => failure.hint(format!("if it is a fingerprint: `cdh groups {shown}`, `cdh ls fingerprint:{shown}`")),
+                false => failure,
+            };
             match is_empty(store) {
                 true => with_hints(failure, &hints_for_nothing(settings, store, false)),
                 false if settings.store_is_default => failure

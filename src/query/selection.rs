@@ -84,8 +84,9 @@ impl Selection {
         match name {
             NEW_SINCE => self.new_since = Some(parse_when(value, now)?),
             "signal" if !is_signal(value) => {
-                let message = format!("`{}` is not a signal", terminal_line(value));
-                let hint = "give a number or a name: 11, SEGV or SIGSEGV (`kill -l` lists them)";
+                let shown = terminal_line(value);
+                let message = format!("invalid signal `{shown}`: expected a number or a name");
+                let hint = "for example `11`, `SEGV` or `SIGSEGV`; `kill -l` lists all";
                 return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
             }
             _ => add_term(&mut self.query, name, value, now)?,
@@ -204,7 +205,10 @@ mod tests {
     #[test]
     fn arguments_that_mean_nothing_are_named() {
         let unknown = problem(&["foo:bar"]);
-        assert!(unknown.starts_with("`foo` is not a term"), "{unknown}");
+        assert!(
+            unknown.starts_with("unknown filter term `foo`"),
+            "{unknown}"
+        );
         for term in ["namespace", "fingerprint", "new-since"] {
             assert!(unknown.contains(term), "{unknown}");
         }

@@ -211,7 +211,8 @@ impl Group {
     /// not say since when they crash.
     #[must_use]
     pub fn hides_older(&self) -> bool {
-        self.first.as_second() < self.oldest.as_second()
+        // Without a fingerprint only the selected dumps say when it began.
+        self.first_from == FirstFrom::Selection || self.first.as_second() < self.oldest.as_second()
     }
 
     /// Sets when each crash was first seen in the store, and whether that was not before `new_since`. A group

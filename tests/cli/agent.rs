@@ -180,7 +180,7 @@ fn a_configuration_is_checked_with_lines_and_printed_with_origins() {
     assert!(
         desk.with(&["--config", &typo, "ls"], &[])
             .err
-            .contains("unknown field `storse`")
+            .contains("unknown key `storse`")
     );
 }
 
@@ -304,9 +304,10 @@ fn get(address: &str, path: &str) -> String {
 }
 
 /// Metrics that the README names for what is worth an alert.
-fn named_in_the_readme() -> Vec<String> {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let words = readme.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+fn named_in_the_docs() -> Vec<String> {
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/monitoring.md")).unwrap();
+    let words = page.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     let mut names: Vec<String> = words
         .filter(|word| word.starts_with("cdh_"))
         .map(str::to_owned)
@@ -369,7 +370,7 @@ fn numbers_are_read_by_prometheus_and_a_new_crash_is_told_once() {
     assert!(second.to_string().contains("bbbb"), "{second}");
     let text = get(&metrics, "/metrics");
     assert_eq!(get(&metrics, "/healthz"), "ok\n");
-    for name in named_in_the_readme() {
+    for name in named_in_the_docs() {
         let type_line = format!("# TYPE {name} ");
         let histogram = name
             .trim_end_matches("_bucket")
@@ -378,10 +379,10 @@ fn numbers_are_read_by_prometheus_and_a_new_crash_is_told_once() {
         let histogram = format!("# TYPE {histogram} histogram");
         assert!(
             text.contains(&type_line) || text.contains(&histogram),
-            "{name} of the README in\n{text}"
+            "{name} of docs/monitoring.md in\n{text}"
         );
     }
-    assert!(named_in_the_readme().len() >= 10);
+    assert!(named_in_the_docs().len() >= 10);
     if let Some(families) = parsed(&text) {
         let shipped = &families["cdh_shipped"];
         let value = |name: &str| families[name]["samples"][0][2].as_f64();

@@ -120,7 +120,7 @@ fn status_exits_with_the_failure_of_the_store() {
     desk.crash_of("api", "aaaa", 1);
     let answer = desk.status("s3://dumps/x?endpoint=http://127.0.0.1:1&timeout=1");
     assert_eq!(answer.code, 3, "{}", answer.out);
-    for text in ["FAILS", "cannot be reached", "hint: check the network"] {
+    for text in ["FAILS", "cannot reach", "hint: check host and port"] {
         assert!(answer.out.contains(text), "{text} in {}", answer.out);
     }
     fs::write(desk.path("file"), "").unwrap();

@@ -328,7 +328,7 @@ fn without_a_terminal_there_is_help_and_no_tui() {
     let answer = desk.run(&["tui"]);
     assert_eq!(answer.code, 2);
     assert!(
-        answer.err.contains("needs a terminal") && answer.err.contains("cdh ls"),
+        answer.err.contains("not a terminal") && answer.err.contains("cdh ls"),
         "{}",
         answer.err
     );

@@ -16,6 +16,20 @@ use super::arguments::HandlerArguments;
 use super::death::Death;
 use super::process::ProcessHandles;
 
+/// When the process crashed: the kernel's second (`%t`), with the nanoseconds of our own start, which put dumps
+/// of one second in order. A start in a later second counts as the end of the kernel's.
+fn captured_at(kernel: Option<i64>, now: Timestamp) -> Timestamp {
+    let second = kernel.and_then(|second| Timestamp::from_second(second).ok());
+    match second {
+        Some(second) if now.as_second() > second.as_second() => {
+            let rest = jiff::SignedDuration::from_nanos(999_999_999);
+            second.checked_add(rest).unwrap_or(second)
+        }
+        Some(second) if now < second => second,
+        _ => now,
+    }
+}
+
 /// What was told and seen so far, as a manifest.
 #[must_use]
 pub(crate) fn first_manifest(
@@ -23,11 +37,7 @@ pub(crate) fn first_manifest(
     arguments: &HandlerArguments,
     process: Option<&ProcessHandles>,
 ) -> Manifest {
-    let now = Timestamp::now();
-    let captured_at = arguments
-        .time
-        .and_then(|seconds| Timestamp::from_second(seconds).ok())
-        .unwrap_or(now);
+    let captured_at = captured_at(arguments.time, Timestamp::now());
     let node = RawText::new(rustix::system::uname().nodename().to_bytes().to_vec());
     // `%e` is the name of the thread; dumps are looked for by the name of the process.
     let name = process
@@ -173,6 +183,23 @@ mod tests {
         );
         assert_eq!(manifest.process.name, arguments.name);
         assert_eq!(manifest.signal.name, "SIGSEGV");
+    }
+
+    #[test]
+    fn capture_time_keeps_the_kernels_second_and_orders_crashes_within_it() {
+        let time = |text: &str| text.parse::<Timestamp>().unwrap();
+        let second = time("2026-01-31T12:00:05Z");
+        for (now, expected) in [
+            ("2026-01-31T12:00:05.25Z", "2026-01-31T12:00:05.25Z"),
+            ("2026-01-31T12:00:06.001Z", "2026-01-31T12:00:05.999999999Z"),
+            ("2026-01-31T12:00:04.9Z", "2026-01-31T12:00:05Z"),
+        ] {
+            let found = captured_at(Some(second.as_second()), time(now));
+            assert_eq!(found, time(expected), "{now}");
+        }
+        let now = time("2026-01-31T12:00:05.25Z");
+        assert_eq!(captured_at(None, now), now);
+        assert_eq!(captured_at(Some(i64::MAX), now), now);
     }
 
     #[test]

@@ -340,7 +340,7 @@ impl<'s> Catalog<'s> {
         }
         let wanted = reference.to_ascii_lowercase();
         let hex = |c: char| c.is_ascii_hexdigit() || c == '-';
-        if wanted.len() < 2 || !wanted.chars().all(hex) {
+        if wanted.is_empty() || !wanted.chars().all(hex) {
             return Err(not_found());
         }
         let mut matching: Vec<_> = self

@@ -223,6 +223,7 @@ int main(int count, char **words) {
         own(size), mprotect(own(size), size, PROT_NONE);
     } else if (IS("write-only")) {
         mprotect(touch(own(size), size), size, PROT_WRITE);
+    } else if (IS("execute-only")) {
         mprotect(touch(own(size), size), size, PROT_EXEC);
     } else if (IS("locked")) {
         mlock(touch(own(MIB), MIB), MIB);

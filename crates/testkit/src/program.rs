@@ -8,7 +8,7 @@ use std::process::Command;
 pub const NOT_HERE: i32 = 77;
 
 /// The kinds of process that [`Program::Kinds`] can be.
-pub const KINDS: [&str; 42] = [
+pub const KINDS: [&str; 43] = [
     "plain",
     "threads",
     "leader-gone",
@@ -29,6 +29,7 @@ pub const KINDS: [&str; 42] = [
     "file-cut",
     "no-access",
     "write-only",
+    "execute-only",
     "locked",
     "locked-on-fault",
     "freed",

@@ -37,7 +37,11 @@ pub(super) fn run(mut global: GlobalArgs, args: &CheckConfigArgs) -> Result<Exit
         let store = serde_json::Value::from(settings.store.to_string());
         let _ = writeln!(text, "store = {store}  # {}", settings.store_origin);
         let mut table = String::new();
-        for (key, value, origin) in effective.listing() {
+        let mut listing = effective.listing();
+        // TOML takes each table once: `limits.rate` must not come between two keys of `limits`.
+        let section = |key: &str| key.rsplit_once('.').map(|(section, _)| section.to_owned());
+        listing.sort_by_key(|(key, ..)| section(key));
+        for (key, value, origin) in listing {
             let (section, name) = key.rsplit_once('.').unwrap_or(("", &key));
             if section != table {
                 let _ = writeln!(text, "\n[{section}]");

@@ -197,9 +197,13 @@ fn outcome(
     report: &UninstallReport,
 ) -> Vec<String> {
     let pattern = &report.now.core_pattern;
+    let shown = pattern.to_string();
     let mut lines = vec![match report.foreign_pattern {
-        true => format!("core_pattern belongs to another program and is unchanged: {pattern}"),
-        false => format!("restored: core_pattern is {pattern}"),
+        true if shown.starts_with(['|', '@']) => {
+            format!("core_pattern belongs to another program and is unchanged: {shown}")
+        }
+        true => format!("not installed: core_pattern is unchanged: {shown}"),
+        false => format!("restored: core_pattern is {shown}"),
     }];
     if report.left == 0 {
         return lines;

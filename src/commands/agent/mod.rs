@@ -121,7 +121,7 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     let config = gather(settings, flags.workloads(&args.workloads))?.config;
     let paths = config::paths(&config);
     let mut options = config::shipper_options(&config);
-    options.only = chosen(&args.dumps)?;
+    options.only = chosen(&paths, &args.dumps)?;
     let only = options.only.clone();
     let store = pipeline::open_or_create_store(settings)?;
     let log = Log::of_command(config.log.format);
@@ -135,6 +135,15 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     let left = match swept {
         Ok(report) => {
             kept = report.kept.len() as u64;
+            let lists = [
+                &report.shipped,
+                &report.kept,
+                &report.failed,
+                &report.in_progress,
+            ];
+            if only.is_none() && lists.iter().all(|list| list.is_empty()) {
+                eprintln!("nothing to ship: no dumps in {}", paths.spool.display());
+            }
             let missing = only
                 .iter()
                 .flatten()
@@ -209,7 +218,7 @@ fn ask_the_agent(paths: &AgentPaths, only: Option<BTreeSet<cdh_bundle::DumpId>>)
 }
 
 /// Ids, or paths of entries, as dumps.
-fn chosen(dumps: &[PathBuf]) -> Result<Option<BTreeSet<cdh_bundle::DumpId>>> {
+fn chosen(paths: &AgentPaths, dumps: &[PathBuf]) -> Result<Option<BTreeSet<cdh_bundle::DumpId>>> {
     if dumps.is_empty() {
         return Ok(None);
     }
@@ -219,12 +228,28 @@ fn chosen(dumps: &[PathBuf]) -> Result<Option<BTreeSet<cdh_bundle::DumpId>>> {
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        let id = name.parse().map_err(|_| {
-            let shown = terminal_line(&dump.display().to_string());
-            Failure::new(ExitStatus::Failure, format!("`{shown}` is not a dump in the spool"))
-                .hint("give whole ids, or paths such as /var/lib/cdh/spool/<ID>; `cdh agent status` lists the dumps in the spool")
-        })?;
-        chosen.insert(id);
+        if let Ok(id) = name.parse() {
+            chosen.insert(id);
+            continue;
+        }
+        let entries = cdh_bundle::list_spool(&paths.spool).unwrap_or_default();
+        let ids = entries.iter().map(|entry| entry.id);
+        let mut found = ids.filter(|id| !name.is_empty() && id.to_string().starts_with(name));
+        match (found.next(), found.next()) {
+            (Some(id), None) => chosen.insert(id),
+            (first, _) => {
+                let shown = terminal_line(&dump.display().to_string());
+                let message = match first {
+                    Some(_) => format!("`{shown}` is the start of several ids in the spool"),
+                    None => format!("`{shown}` is not a dump in the spool"),
+                };
+                let hint = format!(
+                    "give an id, its start, or a path such as {}/<ID>; `cdh agent status` lists the dumps in the spool",
+                    paths.spool.display()
+                );
+                return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
+            }
+        };
     }
     Ok(Some(chosen))
 }

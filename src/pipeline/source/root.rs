@@ -72,6 +72,11 @@ impl Root {
         &self.path
     }
 
+    /// Where a candidate is, without links in the way to the root.
+    pub(super) fn absolute(&self, candidate: &Candidate) -> PathBuf {
+        self.canonical.join(&candidate.path)
+    }
+
     /// What the reader must know of everything in here.
     pub(super) fn warning(&self) -> Option<String> {
         self.revision.as_ref().and_then(Revision::warning)

@@ -314,6 +314,12 @@ impl Dumps {
     /// Lets through what `filter` asks for; what `otherwise` asks for, where that is nothing.
     pub fn set_filter(&mut self, filter: Filter, otherwise: Option<Filter>, learnt: Learnt<'_>) {
         (self.filter, self.otherwise) = (filter, otherwise);
+        let selected = self.visible.get(self.cursor).copied();
+        let row = selected.and_then(|number| self.shelf.rows.get(number));
+        // If the filter hides the selected dump, the cursor returns to the first.
+        if !row.is_some_and(|row| passes(&self.filter, row, learnt.facts)) {
+            self.held = false;
+        }
         self.rearrange(learnt);
         if self.stage == Stage::Due {
             self.show_first(learnt);

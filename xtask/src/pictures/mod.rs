@@ -25,12 +25,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// picture).
 ///
 /// From the list and back to it, in an order in which nothing has to be undone but by `Escape`.
-const STEPS: [(&[&str], &str, &str); 38] = [
+const STEPS: [(&[&str], &str, &str); 42] = [
     (&[], "TOP FRAME", "dumps"),
     (&["?"], "quit", "help"),
     (&["?"], "TOP FRAME", ""),
     (&["g"], "groups", "groups"),
     (&["g"], "TOP FRAME", ""),
+    (&["n"], "NEW", "new"),
+    (&["v"], "WORKLOAD", "group"),
+    (&["Escape"], "NEW", ""),
+    (&["Escape"], "TOP FRAME", ""),
     (&["/"], "", ""),
     (
         &["-l", "namespace:payments signal:SEGV"],
