@@ -26,6 +26,8 @@ pub(crate) fn build_other_programs(directory: &Path) -> Result<Vec<PathBuf>> {
     let panicking = directory.join("panicking");
     let mut rustc = Command::new("rustc");
     rustc.args(["-g", "-O", "-C", "panic=abort"]);
+    // Pictures and transcripts show the path; where the checkout is does not belong there.
+    rustc.arg(format!("--remap-path-prefix={}=.", build::root().display()));
     rustc.args(["-C", "link-arg=-Wl,--build-id", "-o"]);
     let source = sources().join("panicking.rs");
     build::succeed(rustc.arg(&panicking).arg(source))?;

@@ -29,7 +29,7 @@ const STEPS: [(&[&str], &str, &str); 42] = [
     (&[], "TOP FRAME", "dumps"),
     (&["?"], "quit", "help"),
     (&["?"], "TOP FRAME", ""),
-    (&["g"], "groups", "groups"),
+    (&["g"], "COUNT", "groups"),
     (&["g"], "TOP FRAME", ""),
     (&["n"], "NEW", "new"),
     (&["v"], "WORKLOAD", "group"),
