@@ -149,7 +149,17 @@ fn bt_folds_a_mutual_recursion_with_both_ends_visible() {
     let shown = stack(&folded, &desk);
     let is_own = |line: &&str| line.contains("app.c:") || line.starts_with("    …");
     let own: Vec<&str> = shown.lines().filter(is_own).collect();
-    insta::assert_snapshot!(own.join("\n"));
+    // How many frames of libc are above them depends on whether its debug information is installed.
+    let number = |line: &str| {
+        let digits = line.trim_start().strip_prefix('#')?.split(' ').next()?;
+        digits.parse::<usize>().ok()
+    };
+    let first = own.first().and_then(|line| number(line)).unwrap();
+    let relative = own.iter().map(|line| match number(line) {
+        Some(at) => line.replacen(&format!("#{at}"), &format!("#n+{}", at - first), 1),
+        None => (*line).to_owned(),
+    });
+    insta::assert_snapshot!(relative.collect::<Vec<_>>().join("\n"));
     assert!(
         shown.contains(" how it ended: ") && shown.contains(" runtime start: "),
         "{shown}"

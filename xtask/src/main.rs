@@ -180,7 +180,7 @@ fn run() -> Result<()> {
 fn run_with_own_crates(task: &str, rest: &[String]) -> Result<()> {
     match task {
         "test-pods" => {
-            tools::require(&["cc", "gdb", "unzip", "zstd"])?;
+            tools::require(&["cc", "gdb", "kill", "unzip", "zstd"])?;
             pods::test(rest.first().map(String::as_str))
         }
         "pictures" => {

@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let begun = Instant::now();
     let mut steps = Steps::new(5);
     steps.begin("installing what the tests need, with apt-get and pip");
-    tools::require(&["cc", "g++", "gdb", "unzip", "zstd"])?;
+    tools::require(&["cc", "g++", "gdb", "kill", "unzip", "zstd"])?;
     tools::wish(&[
         "dwz",
         "musl-gcc",

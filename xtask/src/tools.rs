@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::progress;
 
 /// The Debian package of each program.
-const PACKAGES: [(&str, &str); 14] = [
+const PACKAGES: [(&str, &str); 15] = [
     ("cc", "gcc libc6-dev"),
     ("g++", "g++"),
     ("dwz", "dwz"),
@@ -15,8 +15,10 @@ const PACKAGES: [(&str, &str); 14] = [
     ("xz", "xz-utils"),
     ("time", "time"),
     ("docker-registry", "docker-registry"),
-    ("gdb", "gdb"),
+    // Without the debug information of libc, gdb guesses at some frames below it.
+    ("gdb", "gdb libc6-dbg"),
     ("htpasswd", "apache2-utils"),
+    ("kill", "procps"),
     ("openssl", "openssl"),
     ("skopeo", "skopeo"),
     ("tmux", "tmux"),
