@@ -187,6 +187,7 @@ fn references_mean_one_dump() {
         ("~0", 2),
         ("~1", 1),
         ("~2", 0),
+        ("b", 2),
         ("b0", 2),
         ("B0", 2),
         ("aaab", 1),
@@ -198,7 +199,7 @@ fn references_mean_one_dump() {
     }
     for reference in [
         "",
-        "b",
+        "c",
         "~3",
         "~",
         "~-1",
