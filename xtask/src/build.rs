@@ -132,5 +132,13 @@ pub(crate) fn store_tests(port: u16) -> Result<()> {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    // `cargo run` describes xtask in these. ring's build script watches them: with them, everything above it
+    // would be built again after each plain `cargo test`.
+    let of_xtask =
+        |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| of_xtask(name)) {
+        command.env_remove(name);
+    }
     command
 }
