@@ -6,7 +6,7 @@ use super::terminal_line;
 const DIGITS: usize = 6;
 
 /// `checkout:1.4.2` where the release is known, otherwise `checkout@1f52bc`: the last part of the repository's
-/// name, and what tells its images apart. Either can be used as a filter: `image:checkout:1.4.2`.
+/// name, and what distinguishes its images. Either can be used as a filter: `image:checkout:1.4.2`.
 #[must_use]
 pub fn short_image(reference: &str, release: Option<&str>) -> String {
     let (repository, digest) = reference.split_once('@').unwrap_or((reference, ""));

@@ -127,7 +127,7 @@ impl Filter {
     }
 }
 
-/// Whether somebody meant a term by `name:value`. `std::vec`, `10:30`, `a/b:c` and a `word:` that is still
+/// Whether the user meant a term by `name:value`. `std::vec`, `10:30`, `a/b:c` and a `word:` that is still
 /// being typed are words.
 fn looks_like_a_term((name, value): (&str, &str)) -> bool {
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());

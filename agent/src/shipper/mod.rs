@@ -341,7 +341,7 @@ fn reach<'s>(
         None => {
             let opened = open_store().map_err(SweepError::Store)?;
             match opened.check() {
-                // Credentials that may only write: the first upload tells.
+                // Credentials that may only write: the first upload shows whether they work.
                 Ok(()) | Err(StoreError::Denied { said: Some(_), .. }) => opened,
                 Err(error) => return Err(SweepError::Store(error)),
             }

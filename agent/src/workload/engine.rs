@@ -34,7 +34,7 @@ const LARGEST: u64 = 16 << 20;
 const LARGEST_CONFIG: u64 = 1 << 20;
 /// Bytes of a name.
 const LONGEST_NAME: usize = 512;
-/// Where the engines keep their data unless they are told otherwise.
+/// Where the engines keep their data by default.
 const DATA: &str = "/var/lib";
 
 /// What an engine's files say about one container.
@@ -73,7 +73,7 @@ impl EngineFacts {
         self.gaps.push(gap("image", why));
     }
 
-    /// Whether it is a container of a pod, of which the container runtime knows more.
+    /// Whether it is a container of a pod. The container runtime knows more about those.
     #[must_use]
     pub(crate) fn is_of_pod(&self) -> bool {
         self.workload.kind == Some(WorkloadKind::Pod)

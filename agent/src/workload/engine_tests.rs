@@ -263,7 +263,7 @@ fn files_that_are_not_the_engines_own_are_not_read() {
     let good = fs::read(&file).unwrap();
     let is_found = || find(data.path(), &[], &identity(ID)).is_some();
     assert!(is_found());
-    // It grows beyond the limit, becomes something else, or is a FIFO that nobody writes to.
+    // It grows beyond the limit, becomes something else, or is a FIFO without a writer.
     fs::File::options()
         .write(true)
         .open(&file)

@@ -23,7 +23,7 @@ pub struct ImageRef {
 }
 
 impl ImageRef {
-    /// An image of which only the digest is known.
+    /// An image known only by its digest.
     #[must_use]
     pub fn by_digest(reference: impl Into<String>) -> Self {
         Self {

@@ -27,7 +27,7 @@ const MAX_MANIFEST: u64 = 64 << 20;
 const MAX_CANDIDATES: usize = 10;
 /// Manifests that are read at once.
 const PARALLEL: usize = 16;
-/// Manifests of which it is remembered what the listing said.
+/// Number of manifests whose listing entries are cached.
 const MAX_REMEMBERED: usize = 4096;
 /// Characters of an id.
 const WHOLE_ID: usize = 36;
@@ -149,7 +149,7 @@ impl<'s> Catalog<'s> {
         Ok(found)
     }
 
-    /// Remembers what the listing said of the manifests of these dumps. Only a cache tells versions apart.
+    /// Remembers what the listing said of the manifests of these dumps. Only a cache needs to distinguish versions.
     fn remember(&self, found: &Found, dumps: &[DumpSummary]) {
         if self.cache.is_none() || dumps.len() > MAX_REMEMBERED {
             return;

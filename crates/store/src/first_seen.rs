@@ -37,7 +37,7 @@ const MAX_OBJECTS: usize = 50_000;
 const MAX_OF_ONE: usize = 1_000;
 /// Fingerprints that a writer remembers.
 const MAX_REMEMBERED: usize = 10_000;
-/// A writer looks again after this time: somebody may have emptied the bucket.
+/// A writer looks again after this time: the bucket may have been emptied.
 const MEMORY: Duration = Duration::from_secs(3600);
 
 /// One object of the index.

@@ -18,7 +18,7 @@ const LOG_LINES: usize = 150;
 /// How often a server is started on other ports when another process was faster to take them.
 const ATTEMPTS: usize = 3;
 
-/// `$1` is the directory of the server's data. It is removed if we end without a word: then nobody else does.
+/// `$1` is the directory of the server's data. It is removed if this process dies: nothing else would remove it.
 const SCRIPT: &str = r#"
 data=$1 log=$2; shift 2
 "$@" < /dev/null > "$log" 2>&1 &
@@ -141,7 +141,7 @@ fn is_taken(error: &io::Error) -> bool {
     text.contains("address already in use")
 }
 
-/// Ports that the kernel chose, of which also those 10,000 above are free: SeaweedFS uses them for gRPC.
+/// Ports chosen by the kernel. Each port 10,000 above is free, too: SeaweedFS uses it for gRPC.
 fn free_ports<const N: usize>() -> io::Result<[u16; N]> {
     let mut held = Vec::new();
     let mut ports = Vec::new();

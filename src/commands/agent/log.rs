@@ -37,7 +37,7 @@ impl Log {
         }
     }
 
-    /// What a command that somebody waits for prints on its way.
+    /// What a command prints while the user waits for it.
     pub(super) fn of_command(format: LogFormat) -> Self {
         Self {
             format,

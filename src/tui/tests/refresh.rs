@@ -11,7 +11,7 @@ use crate::tui::msg::{Effect, Msg};
 
 const SIZE: (u16, u16) = (80, 24);
 
-/// A desk with a refresh every five seconds.
+/// A TUI with a refresh every five seconds.
 fn desk(dumps: usize) -> Desk {
     let mut desk = Desk::full(SIZE, dumps);
     desk.model.refresh.interval = 5000;

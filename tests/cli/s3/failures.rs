@@ -410,7 +410,7 @@ fn no_command_creates_a_bucket_that_does_not_exist() {
     let agent = desk.agent(&store);
     desk.waits_for_log(&format!("the store fails: {missing}"));
     assert!(!server.has_bucket(&name));
-    // The agent goes on as soon as somebody creates it.
+    // The agent continues as soon as the bucket exists.
     server.make_bucket(&name);
     desk.waits_until_spool_is_empty(Duration::from_secs(60));
     stop(agent);

@@ -1,6 +1,6 @@
 //! Which crashes there are: of what, when, in which release, and in which pod.
 //!
-//! The history tells three stories, which `cdh groups` has to tell again:
+//! The history contains three stories, which `cdh groups` must show:
 //!
 //! 1. `checkout` began to crash in `discount_of` today, in release 1.4.2 only.
 //! 2. `checkout` has crashed in `total_of` for three weeks, in 1.4.0, 1.4.1 and 1.4.2.
@@ -203,7 +203,7 @@ impl PlannedCrash {
         (format!("{job}-{random}"), labels)
     }
 
-    /// What `cdh import` is told.
+    /// The arguments of `cdh import`.
     pub(super) fn import_options(&self) -> Vec<String> {
         let Service {
             name, namespace, ..
@@ -275,7 +275,7 @@ pub(super) fn planted(count: usize) -> Vec<PlannedCrash> {
             _ => numbers.age(),
         };
         let mut crash = numbers.crash(service, age);
-        // A stack of which only a part is there would look like a bug of its own.
+        // A partial stack would look like a separate bug.
         if crash.age < 3 * DAY && matches!(crash.cut, Cut::Memory { .. }) {
             crash.cut = Cut::Nowhere;
         }

@@ -190,7 +190,7 @@ fn dumps_without_a_usable_fingerprint_are_not_indexed() {
     assert_eq!(index, ["first-seen/since_19700101T000000Z"]);
 }
 
-/// Refuses what is below `first-seen/` as long as it is told to.
+/// Refuses writes below `first-seen/` while the test asks for it.
 struct Refusing<'s> {
     inner: &'s DirectoryStore,
     refuses: std::sync::atomic::AtomicBool,
