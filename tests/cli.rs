@@ -19,6 +19,8 @@ mod hostile_images;
 mod ibm;
 #[path = "cli/images.rs"]
 mod images;
+#[path = "cli/integrity.rs"]
+mod integrity;
 #[path = "cli/local_files.rs"]
 mod local_files;
 #[path = "cli/node_settings.rs"]

@@ -30,7 +30,7 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
     };
     let text = backtrace_of(settings, &dump, &request, args, start)?;
     super::print(&text)?;
-    Ok(ExitStatus::Done)
+    Ok(super::conclude(&dump))
 }
 
 /// A person reads a terminal; a script reads what it always read, and JSON holds every frame.

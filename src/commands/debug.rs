@@ -24,10 +24,11 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
     let (view, gathered) = pipeline::debug_view(settings, &dump, sysroot, &bar)?;
     report::remark(&gathered.remarks);
     report::remark(&mismatches(&gathered));
+    let status = super::conclude(&dump);
     let invocation = Invocation::new(&choice.program, &view, &args.debugger_args);
     if args.print {
         super::print(&format!("{}\n", invocation.shell_line()))?;
-        return Ok(ExitStatus::Done);
+        return Ok(status);
     }
     let error = invocation.exec();
     let message = format!("cannot start debugger `{}`", choice.program);

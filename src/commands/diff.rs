@@ -24,7 +24,9 @@ pub(super) fn run(settings: &Settings, args: &DiffArgs) -> Result<ExitStatus> {
         TextFormat::Json => render::diff_json(&view)?,
     };
     super::print(&text)?;
-    Ok(ExitStatus::Done)
+    let statuses = [super::conclude(&a.dump), super::conclude(&b.dump)];
+    let worst = statuses.into_iter().max_by_key(|status| status.code());
+    Ok(worst.unwrap_or(ExitStatus::Done))
 }
 
 struct Half {

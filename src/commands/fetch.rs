@@ -49,7 +49,9 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
         return Err(errors.swap_remove(at));
     }
     let Some(last) = errors.pop() else {
-        return Ok(ExitStatus::Done);
+        let statuses = dumps.iter().map(super::conclude);
+        let worst = statuses.max_by_key(|status| status.code());
+        return Ok(worst.unwrap_or(ExitStatus::Done));
     };
     for error in errors {
         report(&error);

@@ -12,6 +12,7 @@ use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let dump = pipeline::open_dump(settings, &args.dump)?;
+    dump.compare_manifests(settings);
     let bar = Bar::new(settings.interactive);
     // A dump without a readable core is just what one asks `info` about.
     let analysis = dump.analysis_in_place(settings, &bar).ok();
@@ -43,7 +44,7 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
         render::info_text(&view, settings.style)
     };
     super::print(&text)?;
-    Ok(ExitStatus::Done)
+    Ok(super::conclude(&dump))
 }
 
 fn origin(dump: &Dump) -> String {

@@ -126,6 +126,12 @@ fn report_nothing(settings: &Settings, store: &dyn Store, is_filtered: bool) {
     }
 }
 
+/// Prints what of a dump cannot be trusted, after its result; the status that goes with it.
+fn conclude(dump: &crate::pipeline::Dump) -> ExitStatus {
+    crate::report::remark(&dump.integrity_remarks());
+    dump.integrity_status()
+}
+
 /// Writes to standard output in one piece, so that a reader never sees half a line.
 fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();

@@ -103,7 +103,7 @@ pub fn name_stacks(
             .use_cache
             .then(|| SymbolCache::in_directory(&settings.cache.join("symbols"))),
     };
-    let backtrace = cdh_symbolize::backtrace_with(
+    let mut backtrace = cdh_symbolize::backtrace_with(
         threads,
         &analysis.memory,
         &loaded,
@@ -112,6 +112,11 @@ pub fn name_stacks(
         &surroundings,
     );
     drop(loaded);
+    if dump.is_damaged() {
+        // Of a stack that may lack frames: it would look like another bug.
+        backtrace.fingerprint = None;
+        backtrace.explanation = None;
+    }
     let module_times = modules.iter().map(time_of).collect();
     NamedStacks {
         backtrace,

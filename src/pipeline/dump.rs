@@ -4,16 +4,18 @@ use std::fs::File;
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use cdh_bundle::{BundleError, BundleReader, EntryKind, Manifest};
+use cdh_bundle::{BundleError, BundleReader, CoreEncoding, EntryKind, Manifest};
 use cdh_elfcore::{
     Avma, BlockSource, ByteSource, Completeness, CoreError, CoreFile, CoreHead, FileSource, Memory,
 };
 use cdh_store::{DumpSummary, ObjectKey, ObjectStat, Store, StoreError, StoreUrl};
 
 use super::files::open_regular;
+use super::integrity::{self, Found};
 use super::spooled::{self, Spooled};
 use super::{Case, case, import, stores};
 use crate::render::terminal_line;
@@ -46,6 +48,12 @@ pub struct Dump {
     pub(super) remote: Option<Remote>,
     /// Tells this very bundle from another one of the same name.
     identity: String,
+    /// The store that it is in.
+    pub(super) store: Option<Arc<dyn Store>>,
+    /// What was found to be damaged so far.
+    damage: Mutex<Vec<String>>,
+    /// Whether the stored core was compared as a whole.
+    verified_whole: AtomicBool,
     /// A bare core, opened to tell what it is, until it is asked for.
     opened: Mutex<Option<CoreFile>>,
 }
@@ -64,8 +72,8 @@ enum Unpack {
     Never,
 }
 
-/// Minicores up to this size are read from a store at once.
-const LARGEST_MINICORE: u64 = 64 << 20;
+/// Stored cores up to this size are compared as a whole where their frames have no checksums.
+const VERIFIED_WHOLE: u64 = 64 << 20;
 
 /// What a backtrace needs: head and memory of a core, and what is missing of it.
 pub struct Analysis {
@@ -193,8 +201,12 @@ pub fn open_summary(
     let stat = store.stat(key).map_err(failed)?;
     let stat = stat.ok_or_else(|| failed(not_found()))?;
     let source = store.read_pinned(key, &stat).map_err(failed)?;
-    let bundle =
-        BundleReader::open(source).map_err(|error| bundle_failure(error, &key.to_string()))?;
+    let opened = BundleReader::open(source);
+    let Found {
+        manifest,
+        bundle,
+        damage,
+    } = integrity::reconcile(settings, store, &summary, opened)?;
     let version = match (&stat.etag, &stat.modified) {
         (Some(etag), _) => etag.clone(),
         (None, Some(modified)) => modified.to_string(),
@@ -203,8 +215,11 @@ pub fn open_summary(
     let identity = format!("{} {key} {} {version}", store.describe(), stat.size);
     let is_remote = matches!(settings.store, StoreUrl::S3 { .. });
     Ok(Dump {
-        manifest: bundle.summary_manifest(),
-        bundle: Some(bundle),
+        manifest,
+        bundle,
+        store: Some(Arc::clone(store)),
+        damage: Mutex::new(damage),
+        verified_whole: AtomicBool::new(false),
         remote: is_remote.then(|| Remote {
             store: Arc::clone(store),
             key: key.clone(),
@@ -348,6 +363,14 @@ impl Dump {
         Self {
             origin,
             manifest,
+            store: None,
+            damage: Mutex::new(
+                bundle
+                    .as_ref()
+                    .map(|bundle| bundle.damage().to_vec())
+                    .unwrap_or_default(),
+            ),
+            verified_whole: AtomicBool::new(false),
             bundle,
             remote: None,
             identity: String::new(),
@@ -407,7 +430,15 @@ impl Dump {
 
     fn analysis_of(&self, core: Result<Option<CoreFile>>) -> Result<Analysis> {
         let minicore = self.minicore();
+        if let Err(error) = &core
+            && report::status_of(error) == ExitStatus::Mismatch
+        {
+            self.note_damage(format!("the core is not used: {error:#}"));
+        }
         let (core, minicore) = match (core, minicore) {
+            (Ok(None), None) if self.is_damaged() => {
+                return Err(integrity::unreadable(self));
+            }
             (Ok(None), None) => {
                 return Err(Failure::new(ExitStatus::Nothing, "this dump has no core")
                     .hint("`cdh info` shows why it is missing")
@@ -457,7 +488,7 @@ impl Dump {
         unpack: Unpack,
     ) -> Result<Option<CoreFile>> {
         let shown = self.label();
-        let open = |source| CoreFile::open(source).map_err(|error| core_failure(error, &shown));
+        let open = |source| CoreFile::open(source).map_err(|error| self.core_problem(error));
         match (&self.origin, &self.bundle) {
             (Origin::Core(path), _) => {
                 let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -471,6 +502,7 @@ impl Dump {
                 None => Ok(None),
             },
             (_, Some(bundle)) => {
+                self.verify_if_cheap(bundle)?;
                 if let Some(source) = bundle
                     .core_source()
                     .map_err(|error| bundle_failure(error, &shown))?
@@ -498,21 +530,86 @@ impl Dump {
         }
     }
 
+    /// Why the core could not be opened: damage that was noticed on the way, or what is wrong with its head.
+    fn core_problem(&self, error: CoreError) -> anyhow::Error {
+        let problem = self.bundle.as_ref().and_then(BundleReader::read_problem);
+        match problem.filter(|problem| problem.is_damage) {
+            None => core_failure(error, &self.label()),
+            Some(problem) => {
+                Failure::new(ExitStatus::Mismatch, "the core in the bundle is damaged")
+                    .cause(anyhow::anyhow!("{}", problem.what))
+                    .hint(integrity::ANOTHER_COPY)
+                    .into()
+            }
+        }
+    }
+
+    /// Compares a small stored core whose frames have no checksums as a whole, where it is on this machine.
+    fn verify_if_cheap(&self, bundle: &BundleReader) -> Result<()> {
+        let failed = |error| bundle_failure(error, &self.label());
+        let Some(entry) = bundle.entry(&EntryKind::Core(CoreEncoding::None)) else {
+            return Ok(());
+        };
+        let is_cheap = self.remote.is_none() && entry.stored_size <= VERIFIED_WHOLE && !entry.cut;
+        if is_cheap && bundle.core_has_checksums().map_err(failed)? == Some(false) {
+            bundle.verify_stored_core().map_err(failed)?;
+            self.verified_whole.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    pub(super) fn note_damage(&self, what: String) {
+        let mut damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        if !damage.contains(&what) {
+            damage.push(what);
+        }
+    }
+
+    /// What was found to be damaged so far, in words; more may be found while the core is read.
+    #[must_use]
+    pub fn damage(&self) -> Vec<String> {
+        let problem = self.bundle.as_ref().and_then(BundleReader::read_problem);
+        if let Some(problem) = problem.filter(|problem| problem.is_damage) {
+            self.note_damage(problem.what);
+        }
+        let damage = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
+        damage.clone()
+    }
+
+    /// Whether anything of it was found to be damaged.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        !self.damage().is_empty()
+    }
+
+    /// Whether all that was read of its core so far is covered by checksums. Bare cores have none, and are
+    /// not meant here.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        let bundle = self.bundle.as_ref();
+        self.verified_whole.load(Ordering::Relaxed) || bundle.is_none_or(BundleReader::is_verified)
+    }
+
+    /// A read that failed although the bytes may be good: the disk or the network.
+    pub(super) fn failed_read(&self) -> Option<String> {
+        let problem = self.bundle.as_ref().and_then(BundleReader::read_problem)?;
+        (!problem.is_damage).then_some(problem.what)
+    }
+
     fn minicore(&self) -> Option<CoreFile> {
         let source: Box<dyn ByteSource> = match (&self.origin, &self.bundle) {
             (Origin::Case(path), _) => Box::new(
                 FileSource::new(open_regular(&path.join(EntryKind::Minicore.file_name())).ok()?)
                     .ok()?,
             ),
-            (_, Some(bundle)) => bundle.entry_source(&EntryKind::Minicore).ok()?,
+            (_, Some(bundle)) => {
+                bundle.entry(&EntryKind::Minicore)?;
+                let source = bundle.entry_source(&EntryKind::Minicore);
+                let noted = source.inspect_err(|error| self.note_damage(error.to_string()));
+                noted.ok()?
+            }
             _ => return None,
         };
-        if self.remote.is_some() && source.len() <= LARGEST_MINICORE {
-            let mut bytes = vec![0; usize::try_from(source.len()).ok()?];
-            let count = source.read_at(0, &mut bytes).ok()?;
-            bytes.truncate(count);
-            return CoreFile::open(Box::new(bytes)).ok();
-        }
         CoreFile::open(source).ok()
     }
 

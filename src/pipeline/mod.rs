@@ -12,6 +12,7 @@ mod dump;
 mod fetch;
 mod files;
 mod import;
+mod integrity;
 mod kept_modules;
 mod missing_files;
 mod modules;

@@ -38,11 +38,17 @@ impl Dump {
             }
             (_, Some(bundle)) => {
                 let entry = bundle.entry(&EntryKind::Proc)?;
-                bundle.entry_reader(entry).ok()?
+                let reader = bundle.entry_reader(entry);
+                let noted = reader.inspect_err(|error| self.note_damage(error.to_string()));
+                noted.ok()?
             }
             _ => return None,
         };
-        serde_json::from_reader(reader.take(SIZE_LIMIT)).ok()
+        let mut json = Vec::new();
+        let read = reader.take(SIZE_LIMIT).read_to_end(&mut json);
+        read.inspect_err(|error| self.note_damage(error.to_string()))
+            .ok()?;
+        serde_json::from_slice(&json).ok()
     }
 }
 

@@ -161,9 +161,7 @@ fn compress_pieces(source: &dyn CoreSource, queue: &Queue<'_>, level: i32) -> io
 /// zstd at this level. At those below zero with the table and the shortest match of level 1, which makes up to a
 /// sixth less of a heap in the same time.
 fn compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
-    let mut compressor = zstd::bulk::Compressor::new(level)?;
-    // Cheap against compression, and it tells a frame that went bad from one that is good.
-    compressor.include_checksum(true)?;
+    let mut compressor = cdh_bundle::frame_compressor(level)?;
     if level < 0 {
         compressor.set_parameter(CParameter::HashLog(14))?;
         compressor.set_parameter(CParameter::MinMatch(7))?;

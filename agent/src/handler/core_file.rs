@@ -216,7 +216,7 @@ impl<'g> CoreFile<'g> {
     pub(super) fn append_now(&mut self, bytes: &[u8]) -> io::Result<()> {
         for piece in bytes.chunks(SEEKABLE_FRAME) {
             let length = u32::try_from(piece.len()).map_err(io::Error::other)?;
-            let frame = zstd::bulk::compress(piece, self.level)?;
+            let frame = cdh_bundle::frame_compressor(self.level)?.compress(piece)?;
             self.append(&frame, length)?;
         }
         Ok(())

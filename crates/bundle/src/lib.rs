@@ -57,8 +57,12 @@ pub use manifest::{
 };
 pub use owner::PodDescription;
 pub use raw_text::RawText;
-pub use reader::{BundleEntry, BundleReader, CoreLayout, CorePiece, EntryCheck, Verification};
-pub use seekable::{SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats, SeekableWriter};
+pub use reader::{
+    BundleEntry, BundleReader, CoreLayout, CorePiece, EntryCheck, ReadProblem, Verification,
+};
+pub use seekable::{
+    SEEKABLE_FRAME, SeekableError, SeekableReader, SeekableStats, SeekableWriter, frame_compressor,
+};
 pub use stem::{DEFAULT_STEM, is_safe_stem, render_stem};
 pub use verdict::{Cause, Verdict, meaning_of_sender};
 pub use window::{SourceReader, Window};

@@ -2,6 +2,18 @@
 //!
 //! JSON, pretty-printed: people read it with `unzip -p`. A field that a newer minor version added
 //! is ignored; a greater `schema` is refused with a clear error.
+//!
+//! Its last field is a checksum of the text before it, so that a manifest is verified wherever it is
+//! found, in a bundle or beside it. Manifests written before have none.
+//!
+//! ```text
+//! {
+//!   "schema": 1,
+//!   …
+//!   "agent_version": "0.1.0",
+//!   "checksum": "sha256:<64 hex digits: of all bytes before the last comma>"
+//! }
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -277,11 +289,22 @@ impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// When it is of a later schema, or no manifest.
+    /// When it is of a later schema, or no manifest, or not what its checksum says.
     pub fn from_json(json: &[u8]) -> Result<Self, BundleError> {
         #[derive(Deserialize)]
         struct Version {
             schema: u64,
+        }
+        // Before anything else: damage may look like a later schema, or like no JSON.
+        if let Some((text, stated)) = split_checksum(json) {
+            let found = Sha256::of(text).to_string();
+            if !found.as_bytes().eq(stated) {
+                return Err(BundleError::Mismatch {
+                    entry: "manifest.json".to_owned(),
+                    expected: format!("SHA-256 {}", RawText::from(stated)),
+                    found,
+                });
+            }
         }
         let invalid = |source| BundleError::Manifest { source };
         // The version first: a later schema may differ in everything else.
@@ -301,9 +324,29 @@ impl Manifest {
     pub fn to_json(&self) -> Result<Vec<u8>, BundleError> {
         let mut json =
             serde_json::to_vec_pretty(self).map_err(|source| BundleError::Manifest { source })?;
-        json.push(b'\n');
+        if json.ends_with(JSON_END) {
+            json.truncate(json.len().saturating_sub(JSON_END.len()));
+        }
+        let digest = Sha256::of(&json).to_string();
+        json.extend_from_slice(CHECKSUM_FIELD);
+        json.extend_from_slice(digest.as_bytes());
+        json.extend_from_slice(CHECKSUM_END);
         Ok(json)
     }
+}
+
+/// How pretty-printed JSON ends.
+const JSON_END: &[u8] = b"\n}";
+/// What stands between the text and its digest.
+const CHECKSUM_FIELD: &[u8] = b",\n  \"checksum\": \"sha256:";
+/// What follows the digest.
+const CHECKSUM_END: &[u8] = b"\"\n}\n";
+
+/// The text before the checksum, and the checksum's hex digits; `None` where there is none.
+fn split_checksum(json: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = json.strip_suffix(CHECKSUM_END)?;
+    let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
+    Some((rest.strip_suffix(CHECKSUM_FIELD)?, digits))
 }
 
 #[cfg(test)]
@@ -372,6 +415,32 @@ pub(crate) mod tests {
             Manifest::from_json(&manifest.to_json().unwrap()).unwrap(),
             manifest
         );
+    }
+
+    #[test]
+    fn manifest_with_any_flipped_bit_is_refused_or_says_the_same() {
+        let manifest = sample();
+        let json = manifest.to_json().unwrap();
+        let mut said_the_same = 0;
+        for at in 0..json.len() {
+            for bit in 0..8 {
+                let mut hurt = json.clone();
+                hurt[at] ^= 1 << bit;
+                if let Ok(read) = Manifest::from_json(&hurt) {
+                    assert_eq!(read, manifest, "byte {at} bit {bit}");
+                    said_the_same += 1;
+                }
+            }
+        }
+        // Only a flip in the name of the checksum's own field goes unnoticed.
+        assert!(said_the_same < 8 * 40, "{said_the_same}");
+    }
+
+    #[test]
+    fn manifest_without_a_checksum_is_read() {
+        let manifest = sample();
+        let json = serde_json::to_vec_pretty(&manifest).unwrap();
+        assert_eq!(Manifest::from_json(&json).unwrap(), manifest);
     }
 
     #[test]

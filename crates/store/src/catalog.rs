@@ -369,6 +369,20 @@ impl<'s> Catalog<'s> {
         Ok(self.store.stat(&dump.key)?.is_some())
     }
 
+    /// The manifest that lies beside the bundle of `dump`; `None` where there is none, as with IBM's zips.
+    ///
+    /// # Errors
+    /// When it is damaged, or the store fails.
+    pub fn manifest_beside(&self, dump: &DumpSummary) -> Result<Option<Manifest>, StoreError> {
+        if dump.legacy || dump.key.manifest().is_none() {
+            return Ok(None);
+        }
+        match self.manifest(dump) {
+            Err(StoreError::NotFound { .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     /// The manifest of a dump; made from IBM's files for a legacy zip.
     ///
     /// # Errors

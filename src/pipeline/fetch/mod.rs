@@ -26,7 +26,7 @@ use cdh_bundle::{
 };
 
 use super::dump::bundle_failure;
-use super::{Case, Dump, Observer, Origin};
+use super::{Case, Dump, Observer, Origin, integrity};
 use crate::render::{bytes, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
@@ -75,6 +75,7 @@ pub fn fetch_with(
                 path: path.clone(),
                 manifest: dump.manifest.clone(),
             }),
+            _ if dump.is_damaged() => Err(integrity::unreadable(dump)),
             _ => Err(Failure::new(
                 ExitStatus::Failure,
                 format!("`{}` is on this machine already", dump.label()),

@@ -82,6 +82,7 @@ impl BundleReader {
         let Some(core) = seekable(entry, self.content(entry)?)? else {
             return Ok(Some(CoreLayout::Stream(place)));
         };
+        self.compare_plain_size(entry, core.plain_len())?;
         let mut pieces = Vec::new();
         for frame in core.frames().filter(|frame| frame.plain_len > 0) {
             if frame.stored_len == 0 || !frame.is_plausible() {

@@ -1,16 +1,20 @@
 //! Reads a bundle, one of IBM's zips, or what is left of either.
 //!
-//! The invariant: names in the zip are looked at, never followed. Content is handed out as bytes,
-//! bounded by the sizes that the zip states and checked against its CRC; nothing is extracted to a
-//! path.
+//! Invariants: names in the zip are looked at, never followed. Content is handed out as bytes,
+//! bounded by the sizes that the zip states; nothing is extracted to a path. Bytes that are handed
+//! out were compared with a checksum, or [`BundleReader::is_verified`] says that they were not: an
+//! entry read whole with its CRC, a piece of a core with its frame's checksum. Where the zip's
+//! directory and the manifest contradict each other, the entry is not read.
 //!
 //! ```text
 //! a directory at the end        entries as it lists them
 //! none (the writer was killed)  entries by their local headers; `salvaged` says how far
 //! ```
 
+mod consistency;
 mod content;
 mod layout;
+mod reads;
 mod summary;
 mod verify;
 
@@ -27,11 +31,14 @@ use crate::zip::{self, Method, RawEntry};
 use crate::{BundleError, CoreEncoding, EntryKind, Manifest, RawText, Window};
 
 pub use layout::{CoreLayout, CorePiece};
+pub use reads::ReadProblem;
 pub use verify::{EntryCheck, Verification};
 
 use content::Bounded;
+use reads::{Noted, Reads};
 
-/// Biggest deflated entry that is inflated into memory.
+/// Biggest deflated entry that is inflated into memory, and biggest stored one that is read whole, so
+/// that its CRC can be compared before it is used.
 const LARGEST_INFLATED: u64 = 64 << 20;
 
 /// An entry of a bundle.
@@ -63,6 +70,8 @@ pub struct BundleReader {
     manifest: Option<Manifest>,
     legacy: Option<LegacyInfo>,
     salvaged: Option<String>,
+    damage: Vec<String>,
+    reads: Arc<Reads>,
 }
 
 impl BundleReader {
@@ -102,18 +111,32 @@ impl BundleReader {
             manifest: None,
             legacy: None,
             salvaged: None,
+            damage: Vec::new(),
+            reads: Arc::default(),
         };
         match bundle.read_manifest() {
             Ok(manifest) => bundle.manifest = Some(manifest),
             Err(BundleError::NoEntry { .. }) => {}
             Err(error @ BundleError::Schema { .. }) => return Err(error),
             // The rest of the bundle may be good.
-            Err(error) => notes.push(format!("its manifest cannot be read ({error})")),
+            Err(error) => {
+                let why = match &error {
+                    BundleError::Manifest { source } => format!("{error}: {source}"),
+                    BundleError::Io { source, .. } => format!("{error}: {source}"),
+                    _ => error.to_string(),
+                };
+                bundle
+                    .damage
+                    .push(format!("the manifest is damaged: {why}"));
+                notes.push(format!("its manifest cannot be read ({why})"));
+            }
         }
         if let Ok(json) = bundle.small_entry(&EntryKind::DumpInfo, LARGEST_INFLATED) {
             bundle.legacy = Some(LegacyInfo::parse(&json));
         }
         bundle.salvaged = (!notes.is_empty()).then(|| notes.join("; "));
+        let found = consistency::damage_of(&bundle);
+        bundle.damage.extend(found);
         Ok(bundle)
     }
 
@@ -151,6 +174,55 @@ impl BundleReader {
         self.salvaged.as_deref()
     }
 
+    /// What is known to be damaged, without reading the entries: the zip's directory, the manifest, or
+    /// an entry on which they disagree. Zips of IBM's agent have no manifest to compare with.
+    #[must_use]
+    pub fn damage(&self) -> &[String] {
+        &self.damage
+    }
+
+    /// Whether everything that was handed out so far is covered by a checksum that was compared.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.reads.is_verified()
+    }
+
+    /// The first read of core or minicore that failed, which whoever read it may have taken for a hole.
+    #[must_use]
+    pub fn read_problem(&self) -> Option<ReadProblem> {
+        self.reads.problem()
+    }
+
+    /// Compares the stored core with the zip's CRC, from front to back.
+    ///
+    /// # Errors
+    /// When it is damaged, or cannot be read.
+    pub fn verify_stored_core(&self) -> Result<(), BundleError> {
+        let Some(entry) = self.core_entry() else {
+            return Ok(());
+        };
+        let failed = |error| BundleError::from_io("read the core".to_owned(), error);
+        std::io::copy(&mut self.entry_reader(entry)?, &mut std::io::sink()).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Whether the stored core begins with a frame that has a checksum; `None` where it is not stored in
+    /// frames.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn core_has_checksums(&self) -> Result<Option<bool>, BundleError> {
+        let is_framed =
+            |entry: &&BundleEntry| entry.kind == Some(EntryKind::Core(CoreEncoding::ZstdSeekable));
+        let Some(entry) = self.core_entry().filter(is_framed) else {
+            return Ok(None);
+        };
+        let failed = |error| BundleError::from_io("read the core".to_owned(), error);
+        let content = self.content(entry)?;
+        let head = crate::window::read_up_to(&content, 0, 5).map_err(failed)?;
+        Ok(Some(crate::seekable::has_checksum(&head)))
+    }
+
     /// The manifest, or one that is made from what else is there.
     #[must_use]
     pub fn summary_manifest(&self) -> Manifest {
@@ -167,14 +239,16 @@ impl BundleReader {
         self.entries.iter().find(wanted)
     }
 
-    /// Random access to an entry: in place where it is stored, else inflated into memory (up to 64 MiB).
+    /// Random access to an entry: read into memory and compared with its CRC up to 64 MiB, else in
+    /// place where it is stored, which is not verified.
     ///
     /// # Errors
     /// When there is none, or it is too big or damaged.
     pub fn entry_source(&self, kind: &EntryKind) -> Result<Box<dyn ByteSource>, BundleError> {
         let entry = self.wanted(kind)?;
-        if entry.method == Method::Stored {
-            return Ok(Box::new(self.content(entry)?));
+        if entry.method == Method::Stored && (entry.size > LARGEST_INFLATED || entry.cut) {
+            let content = self.content(entry)?;
+            return Ok(Box::new(Noted::unverified(content, &self.reads)));
         }
         Ok(Box::new(self.inflated(entry, LARGEST_INFLATED)?))
     }
@@ -239,10 +313,17 @@ impl BundleReader {
         };
         let content = self.content(entry)?;
         if entry.kind != Some(EntryKind::Core(CoreEncoding::ZstdSeekable)) {
-            return Ok(Some(Box::new(content)));
+            if entry.size <= LARGEST_INFLATED && !entry.cut {
+                return Ok(Some(Box::new(self.inflated(entry, LARGEST_INFLATED)?)));
+            }
+            return Ok(Some(Box::new(Noted::unverified(content, &self.reads))));
         }
-        let found = seekable(entry, content)?;
-        Ok(found.map(|core| Box::new(core) as Box<dyn ByteSource>))
+        let Some(core) = seekable(entry, content)? else {
+            return Ok(None);
+        };
+        self.compare_plain_size(entry, core.plain_len())?;
+        let core = core.note_unverified(self.reads.unverified_flag());
+        Ok(Some(Box::new(Noted::new(core, &self.reads))))
     }
 
     /// Compares every entry with the manifest, or, where there is none, with the zip's own CRCs.
@@ -251,6 +332,20 @@ impl BundleReader {
     /// Those of the source; what does not match is in the answer.
     pub fn verify(&self) -> Result<Verification, BundleError> {
         verify::verify(self)
+    }
+
+    /// The sizes in a seek table say where in the core each frame lies, and nothing else covers them: their
+    /// sum is in the manifest.
+    fn compare_plain_size(&self, entry: &BundleEntry, found: u64) -> Result<(), BundleError> {
+        let record = self.manifest.as_ref().and_then(|it| it.core.as_ref());
+        match record.filter(|core| core.size != found && !entry.cut) {
+            None => Ok(()),
+            Some(core) => Err(BundleError::Mismatch {
+                entry: entry.name.to_string(),
+                expected: format!("a core of {} bytes", core.size),
+                found: format!("frames of {found} bytes"),
+            }),
+        }
     }
 
     fn core_entry(&self) -> Option<&BundleEntry> {
@@ -265,6 +360,7 @@ impl BundleReader {
 
     /// The bytes of an entry as they stand in the zip.
     fn content(&self, entry: &BundleEntry) -> Result<Window, BundleError> {
+        consistency::compare_with_manifest(self, entry)?;
         let unsupported = |what: &str| BundleError::Unsupported {
             entry: entry.name.to_string(),
             what: what.to_owned(),
@@ -279,9 +375,9 @@ impl BundleReader {
             }
             _ => {}
         }
-        let at = zip::content_at(self.source.as_ref(), entry.header_at)
-            .map_err(|error| BundleError::from_io("read the bundle".to_owned(), error))?
-            .ok_or_else(|| unsupported("its local header is missing"))?;
+        let at = zip::content_at(self.source.as_ref(), entry.header_at, entry.name.as_bytes())
+            .map_err(|error| BundleError::from_io("read the bundle".to_owned(), error))?;
+        let at = consistency::content_at(self, entry, at)?;
         Ok(Window::new(Arc::clone(&self.source), at, entry.stored_size))
     }
 

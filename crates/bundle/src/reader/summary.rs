@@ -5,7 +5,7 @@ use std::io::Read;
 use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;
 
-use super::{BundleEntry, BundleReader};
+use super::{BundleEntry, BundleReader, consistency};
 use crate::legacy::{self, LegacyName};
 use crate::{
     Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Gap, Manifest, ProcFile, ProcessFacts,
@@ -115,9 +115,11 @@ fn arguments(bundle: &BundleReader) -> Option<Vec<RawText>> {
 
 fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {
     let cut = |entry: &BundleEntry| entry.cut;
+    // IBM's agent writes the zip as it captures: one that is cut was left by an agent that died. Ours are
+    // written from a sealed entry, and cut by a copy or a store; that says nothing about the capture.
     let cause = match bundle.entries.iter().any(cut) || bundle.salvaged.is_some() {
-        true => Cause::HandlerDied,
-        false => Cause::Unknown,
+        true if !consistency::is_ours(bundle) => Cause::HandlerDied,
+        _ => Cause::Unknown,
     };
     let evidence = bundle.salvaged.clone();
     let Some(entry) = bundle.core_entry() else {

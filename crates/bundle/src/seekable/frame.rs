@@ -18,6 +18,15 @@ const FRAME_MAGIC: u32 = 0xFD2F_B528;
 const RLE_BLOCK: u32 = 1;
 const RESERVED_BLOCK: u32 = 3;
 
+/// Bit of the frame header's descriptor: the frame ends with a checksum of its content.
+const CHECKSUM_FLAG: u8 = 4;
+
+/// Whether decompressing this frame compares a checksum of its content.
+pub(crate) fn has_checksum(frame: &[u8]) -> bool {
+    frame.starts_with(&FRAME_MAGIC.to_le_bytes())
+        && frame.get(4).is_some_and(|bits| bits & CHECKSUM_FLAG != 0)
+}
+
 /// How long a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameSize {
@@ -113,7 +122,7 @@ pub(super) fn measure(cursor: &mut Cursor<'_>, at: u64) -> io::Result<Option<Fra
             break;
         }
     }
-    if descriptor & 4 != 0 {
+    if descriptor & CHECKSUM_FLAG != 0 {
         next = next.saturating_add(4);
     }
     let whole = next <= cursor.source.len();

@@ -13,11 +13,13 @@
 //! ```
 //!
 //! All numbers are little-endian. Source: facebook/zstd,
-//! `contrib/seekable_format/zstd_seekable_compression_format.md`. We write no checksums: the
-//! manifest has a digest of the whole.
+//! `contrib/seekable_format/zstd_seekable_compression_format.md`. We write no checksums into the
+//! table: each frame ends with zstd's own content checksum (RFC 8878, 3.1.1), which every decoder
+//! compares, so that a reader of a few frames notices damage in them. Streams written before have
+//! frames without one; [`SeekableReader::is_verified`] tells.
 //!
-//! Worked example: 3 bytes `abc` in one frame of 12 bytes end with
-//! `5e2a4d18 11000000 0c000000 03000000 01000000 00 b1ea928f`.
+//! Worked example: 3 bytes `abc` in one frame of 16 bytes end with
+//! `5e2a4d18 11000000 10000000 03000000 01000000 00 b1ea928f`.
 
 mod frame;
 mod reader;
@@ -26,9 +28,10 @@ mod writer;
 
 use std::io;
 
+pub(crate) use frame::has_checksum;
 pub use reader::SeekableReader;
 pub(crate) use reader::decode_frame;
-pub use writer::{SeekableStats, SeekableWriter};
+pub use writer::{SeekableStats, SeekableWriter, frame_compressor};
 
 /// Plain bytes per frame that suit a core: small enough that reading one page of a remote core costs
 /// little, big enough that zstd compresses nearly as well as without frames.

@@ -4,12 +4,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cdh_elfcore::ByteSource;
 
-use super::SeekableError;
 use super::table::{Place, Table};
+use super::{SeekableError, has_checksum};
 
 /// Plain bytes that are kept: a backtrace jumps between a few stacks and module headers.
 const CACHED_BYTES: usize = 32 << 20;
@@ -20,6 +21,8 @@ pub struct SeekableReader<S: ByteSource> {
     table: Table,
     /// Most recently used last.
     cache: Mutex<VecDeque<(usize, Arc<Vec<u8>>)>>,
+    /// Set once a frame without a checksum was used.
+    unverified: Arc<AtomicBool>,
 }
 
 impl<S: ByteSource> SeekableReader<S> {
@@ -48,7 +51,20 @@ impl<S: ByteSource> SeekableReader<S> {
             source,
             table,
             cache: Mutex::new(VecDeque::new()),
+            unverified: Arc::default(),
         }
+    }
+
+    /// Sets `flag` once a frame that has no checksum is used.
+    pub(crate) fn note_unverified(mut self, flag: Arc<AtomicBool>) -> Self {
+        self.unverified = flag;
+        self
+    }
+
+    /// Whether every frame that was read so far had a checksum, which was compared.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        !self.unverified.load(Ordering::Relaxed)
     }
 
     /// How many plain bytes there are.
@@ -110,7 +126,11 @@ impl<S: ByteSource> SeekableReader<S> {
                 "the compressed core is cut",
             ));
         }
-        decode_frame(&stored, place.index, place.plain_len)
+        let plain = decode_frame(&stored, place.index, place.plain_len)?;
+        if !has_checksum(&stored) {
+            self.unverified.store(true, Ordering::Relaxed);
+        }
+        Ok(plain)
     }
 }
 

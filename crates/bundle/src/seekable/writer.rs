@@ -42,7 +42,7 @@ impl<W: Write> SeekableWriter<W> {
         }
         Ok(Self {
             out,
-            compressor: zstd::bulk::Compressor::new(level)?,
+            compressor: frame_compressor(level)?,
             frame_size,
             pending: Vec::with_capacity(frame_size),
             compressed: Vec::with_capacity(zstd::zstd_safe::compress_bound(frame_size)),
@@ -192,6 +192,18 @@ impl<W: Write> SeekableWriter<W> {
         self.stats.stored = self.stats.stored.saturating_add(stored as u64);
         Ok(())
     }
+}
+
+/// A compressor at zstd's `level` whose frames end with a checksum of their content, as all frames of a
+/// seekable core should.
+///
+/// # Errors
+/// When zstd cannot be set up.
+pub fn frame_compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
+    let mut compressor = zstd::bulk::Compressor::new(level)?;
+    // XXH64 costs next to nothing beside compression.
+    compressor.include_checksum(true)?;
+    Ok(compressor)
 }
 
 fn is_zero(data: &[u8]) -> bool {

@@ -182,15 +182,24 @@ fn entry(fields: &mut Fields<'_>) -> Option<RawEntry> {
     })
 }
 
-/// Where the content of the entry whose local header is at `header_at` begins.
-pub(crate) fn content_at(source: &dyn ByteSource, header_at: u64) -> io::Result<Option<u64>> {
-    let header = read_up_to(source, header_at, LOCAL_LEN)?;
+/// Where the content of the entry `name`, whose local header is at `header_at`, begins; `None` where
+/// there is no local header of this name.
+pub(crate) fn content_at(
+    source: &dyn ByteSource,
+    header_at: u64,
+    name: &[u8],
+) -> io::Result<Option<u64>> {
+    // Of the name too: one request where the source is behind a network.
+    let header = read_up_to(source, header_at, LOCAL_LEN.saturating_add(name.len()))?;
     let mut fields = Fields(&header);
     if fields.u32() != Some(LOCAL_MAGIC) {
         return Ok(None);
     }
     fields.bytes(22);
     let lens = fields.u16().zip(fields.u16());
+    if lens.map(|(len, _)| usize::from(len)) != Some(name.len()) || fields.0 != name {
+        return Ok(None);
+    }
     Ok(lens.and_then(|(name_len, extra_len)| {
         header_at
             .checked_add(LOCAL_LEN as u64)?

@@ -1,0 +1,195 @@
+//! Damage that a disk, a copy or a store did to a dump: it is noticed, named, and never shown as a stack.
+
+use super::*;
+
+/// Numbers that look random and are the same in every run (Knuth, MMIX).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        let Self(state) = self;
+        *state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(*state >> 33).unwrap() % limit
+    }
+}
+
+/// The files of the only dump in the desk's store: bundle and manifest.
+fn files_of_dump(desk: &Desk) -> (PathBuf, PathBuf) {
+    let rows = desk.json(&["ls", "-o", "json"]);
+    let bundle = desk.path("store").join(rows[0]["key"].as_str().unwrap());
+    let beside = bundle.with_extension("manifest.json");
+    assert!(beside.is_file(), "{}", beside.display());
+    (bundle, beside)
+}
+
+fn imported() -> (Desk, PathBuf, PathBuf) {
+    let desk = Desk::new();
+    let core = crash().core().display().to_string();
+    assert_eq!(desk.run(&["import", &core]).code, 0);
+    let (bundle, beside) = files_of_dump(&desk);
+    (desk, bundle, beside)
+}
+
+/// Runs `words` after each of `count` single-bit flips in `file`. Returns how many of them ended with status 4; an output that changed without one fails the test.
+fn flip_bits(desk: &Desk, file: &Path, words: &[&str], count: usize, seed: u64) -> usize {
+    let whole = fs::read(file).unwrap();
+    let clean = desk.run(words);
+    assert_eq!(clean.code, 0, "{}", clean.err);
+    assert!(!clean.err.contains("verified"), "{}", clean.err);
+    let mut numbers = Numbers(seed);
+    let mut noticed = 0;
+    // CDH_TEST_FLIPS=1000 for a long run.
+    let wished = std::env::var("CDH_TEST_FLIPS").ok();
+    let count = wished.and_then(|text| text.parse().ok()).unwrap_or(count);
+    for _ in 0..count {
+        let (at, bit) = (numbers.below(whole.len()), numbers.below(8));
+        let mut hurt = whole.clone();
+        hurt[at] ^= 1 << bit;
+        fs::write(file, &hurt).unwrap();
+        let _ = fs::remove_dir_all(desk.path(".cache/cdh/cases"));
+        let answer = desk.run(words);
+        let case = format!(
+            "{words:?}, bit {bit} of byte {at}:\n{}{}",
+            answer.out, answer.err
+        );
+        let is_told = answer.code != 0 || answer.err.contains("not verified");
+        assert!(
+            lasting(&answer.out) == lasting(&clean.out) || is_told,
+            "{case}"
+        );
+        assert!(!answer.err.contains("panicked"), "{case}");
+        // Whatever else is said: no other fingerprint.
+        if let (Some(found), Some(expected)) = (fingerprint(&answer.out), fingerprint(&clean.out)) {
+            assert_eq!(found, expected, "{case}");
+        }
+        noticed += usize::from(answer.code == 4);
+    }
+    fs::write(file, whole).unwrap();
+    noticed
+}
+
+/// Output without what differs from run to run.
+fn lasting(text: &str) -> String {
+    match serde_json::from_str::<Value>(text) {
+        Ok(mut json) => {
+            if let Some(backtrace) = json["backtrace"].as_object_mut() {
+                backtrace.remove("elapsed");
+            }
+            json.to_string()
+        }
+        Err(_) => text.to_owned(),
+    }
+}
+
+fn fingerprint(text: &str) -> Option<String> {
+    let json: Value = serde_json::from_str(text).ok()?;
+    let found = json["backtrace"]
+        .get("fingerprint")
+        .or(json.get("fingerprint"))?;
+    (!found.is_null()).then(|| found.to_string())
+}
+
+#[test]
+fn bt_of_a_bundle_with_a_flipped_bit_shows_the_same_stack_or_fails() {
+    let (desk, bundle, _) = imported();
+    let noticed = flip_bits(
+        &desk,
+        &bundle,
+        &["bt", "latest", "-a", "-o", "json"],
+        120,
+        1,
+    );
+    assert!(noticed > 5, "{noticed}");
+}
+
+#[test]
+fn bt_of_a_bundle_file_with_a_flipped_bit_shows_the_same_stack_or_fails() {
+    let (desk, bundle, _) = imported();
+    let copy = desk.path("copy.zip");
+    fs::copy(bundle, &copy).unwrap();
+    flip_bits(
+        &desk,
+        &copy,
+        &["bt", "./copy.zip", "-a", "-o", "json"],
+        60,
+        2,
+    );
+}
+
+#[test]
+fn bt_of_an_ibm_zip_with_a_flipped_bit_shows_the_same_stack_or_fails() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ibm");
+    for item in fs::read_dir(fixtures).unwrap() {
+        let path = item.unwrap().path();
+        if path.extension().is_none_or(|end| end != "zip") {
+            continue;
+        }
+        let desk = Desk::new();
+        let copy = desk.path("copy.zip");
+        fs::copy(&path, &copy).unwrap();
+        let words = ["bt", "./copy.zip", "-a", "-o", "json"];
+        if desk.run(&words).code == 0 {
+            flip_bits(&desk, &copy, &words, 20, 3);
+        }
+    }
+}
+
+#[test]
+fn info_takes_its_facts_from_the_manifest_that_verifies() {
+    let (desk, bundle, beside) = imported();
+    let words = ["info", "latest", "-o", "json"];
+    flip_bits(&desk, &beside, &words, 40, 4);
+    // A bit in the middle of the manifest in the bundle, and of the one beside it.
+    for (file, named) in [
+        (&bundle, "the facts are from the manifest beside the bundle"),
+        (&beside, "the one in it is used"),
+    ] {
+        let whole = fs::read(file).unwrap();
+        let mut hurt = whole.clone();
+        let at = whole
+            .windows(12)
+            .rposition(|window| window == br#""process": {"#)
+            .unwrap();
+        hurt[at + 3] ^= 1;
+        fs::write(file, &hurt).unwrap();
+        let answer = desk.run(&["info", "latest"]);
+        assert_eq!(answer.code, 4, "{}{}", answer.out, answer.err);
+        assert!(answer.err.contains(named), "{}", answer.err);
+        assert!(answer.out.contains("complete"), "{}", answer.out);
+        fs::write(file, whole).unwrap();
+    }
+}
+
+#[test]
+fn bundle_cut_in_the_store_is_called_damaged_and_its_capture_is_not_blamed() {
+    let (desk, bundle, _) = imported();
+    let whole = fs::read(&bundle).unwrap();
+    let mut numbers = Numbers(5);
+    for round in 0..14 {
+        let len = match round {
+            0 => 0,
+            1 => 1,
+            2 => whole.len() - 1,
+            _ => numbers.below(whole.len()),
+        };
+        fs::write(&bundle, &whole[..len]).unwrap();
+        for words in [
+            &["info", "latest"][..],
+            &["bt", "latest"],
+            &["fetch", "latest", "-d", "case"],
+        ] {
+            let _ = fs::remove_dir_all(desk.path("case"));
+            let answer = desk.run(words);
+            let case = format!("{words:?} of {len} bytes:\n{}{}", answer.out, answer.err);
+            assert_eq!(answer.code, 4, "{case}");
+            assert!(!case.contains("handler died"), "{case}");
+            assert!(!case.contains("handler_died"), "{case}");
+            assert!(answer.err.contains("hint: "), "{case}");
+            if words[0] == "info" {
+                assert!(answer.out.contains("complete"), "{case}");
+            }
+        }
+    }
+}
