@@ -26,13 +26,14 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let here = settings.offline();
     let stacks =
         analysis.map(|analysis| pipeline::name_stacks(&here, &dump, analysis, &request, &bar));
+    let damage = dump.damage_line();
     let view = InfoView {
         manifest: &dump.manifest,
         origin: origin(&dump),
         completeness: stacks
             .as_ref()
             .and_then(|stacks| stacks.analysis.completeness.as_ref()),
-        salvaged: dump.bundle().and_then(|bundle| bundle.salvaged()),
+        salvaged: damage.as_deref(),
         explanation: stacks
             .as_ref()
             .and_then(|stacks| stacks.backtrace.explanation.as_ref()),

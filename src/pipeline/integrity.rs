@@ -126,6 +126,17 @@ impl Dump {
         }
     }
 
+    /// What is damaged or was salvaged, in one line; `None` for a dump in good order.
+    #[must_use]
+    pub fn damage_line(&self) -> Option<String> {
+        let damage = self.damage();
+        let salvaged = self.bundle().and_then(BundleReader::salvaged);
+        match damage.is_empty() {
+            true => salvaged.map(str::to_owned),
+            false => Some(damage.join("; ")),
+        }
+    }
+
     /// What to print once a command has shown what it found: everything that cannot be trusted.
     #[must_use]
     pub fn integrity_remarks(&self) -> Vec<anyhow::Error> {

@@ -95,10 +95,7 @@ fn opened(dump: &Dump) -> Opened {
     Opened {
         manifest: dump.manifest.clone(),
         origin,
-        salvaged: dump
-            .bundle()
-            .and_then(|bundle| bundle.salvaged())
-            .map(str::to_owned),
+        salvaged: dump.damage_line(),
     }
 }
 
