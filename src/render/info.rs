@@ -72,7 +72,7 @@ impl Page {
         }
         self.line(
             "captured",
-            format!("{} on {}", manifest.captured_at, manifest.node),
+            format!("{} on {}", manifest.captured_at, manifest.node_name()),
         );
         if manifest.hostname.as_bytes() != manifest.node.as_bytes() && !manifest.hostname.is_empty()
         {

@@ -216,7 +216,7 @@ fn heading(text: &mut String, title: &str) {
 fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
     let manifest = &opened.manifest;
     let mut text = String::new();
-    field(&mut text, "node", &manifest.node.to_string());
+    field(&mut text, "node", &manifest.node_name());
     if let Some(image) = &manifest.image {
         field(&mut text, "image", &image.reference);
         let release = image.release().map(str::to_owned);

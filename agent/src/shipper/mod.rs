@@ -39,10 +39,11 @@ pub use plan::{ShipperOptions, ShippingPlan};
 pub use record::{EntryTrouble, ShipperRecord, StoreTrouble};
 pub use schedule::{Schedule, ScheduleError};
 
+use crate::handler::settings::HandlerSettings;
 use crate::ledger::Ledger;
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
-use crate::workload::Enricher;
+use crate::workload::{Enricher, WorkloadOptions};
 use backoff::StorePatience;
 use drops::DropsKeeper;
 use modules::ModuleKeeper;
@@ -118,7 +119,7 @@ pub fn sweep(
     let _lock = lock(paths)?;
     let mut report = SweepReport::default();
     let journals = paths.uploads();
-    let enricher = Enricher::begin(&paths.workloads, &paths.spool);
+    let enricher = Enricher::begin(&workloads(paths), &paths.spool);
     let mut sweeper = sweeper(paths, &journals, options.into(), enricher, observer);
     let deadline = Instant::now() + SEALING_TIME;
     while sweeper.has_live_entries()? && Instant::now() < deadline {
@@ -166,8 +167,16 @@ fn sweeper<'a>(
         store_down: false,
         ledger: Ledger::of(&paths.state),
         fallback: Ledger::of(&paths.fallback),
-        drops: DropsKeeper::new(&paths.state),
+        drops: DropsKeeper::new(&paths.state, workloads(paths).node.as_deref()),
     }
+}
+
+/// What is known of the pods here, with the name that the handler's dumps give to this node.
+fn workloads(paths: &AgentPaths) -> WorkloadOptions {
+    let installed = || HandlerSettings::read(&paths.handler_settings()).0.node;
+    let mut workloads = paths.workloads.clone();
+    workloads.node = workloads.node.or_else(installed);
+    workloads
 }
 
 /// Asks the agent that runs to ship now, also where it never does by itself: these dumps, or all that
@@ -250,7 +259,7 @@ pub fn run_until(
     let options = options.into();
     let haste = options.haste.max(1);
     let mut due = Due::new(&options);
-    let enricher = Enricher::begin(&paths.workloads, &paths.spool).watch();
+    let enricher = Enricher::begin(&workloads(paths), &paths.spool).watch();
     let mut sweeper = sweeper(paths, &journals, options, enricher, observer);
     sweeper.stop = &stopped;
     sweeper.forget_journals();

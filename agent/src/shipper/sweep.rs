@@ -18,7 +18,7 @@ use cdh_store::{FirstSeenWriter, ShipError, Store, StoreError};
 use jiff::Timestamp;
 
 use super::backoff::StorePatience;
-use super::drops::DropsKeeper;
+use super::drops::{DropsKeeper, named_by};
 use super::event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 use super::modules::ModuleKeeper;
 use super::plan::{Bandwidth, ShipperOptions};
@@ -74,6 +74,7 @@ impl Sweeper<'_> {
     /// Seals what dead handlers left and finishes removals. Needs no store.
     pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
         let _ = self.ledger.absorb(&self.fallback);
+        self.drops.note(&named_by(&self.enricher));
         sweep_spool(self.spool)?;
         let entries = list_spool(self.spool)?;
         self.modules.notice(&entries);
@@ -224,7 +225,8 @@ impl Sweeper<'_> {
                 }
             }
         })?;
-        self.drops.ship(store).map_err(SweepError::Store)?;
+        let shipped = self.drops.ship(store, &named_by(&self.enricher));
+        shipped.map_err(SweepError::Store)?;
         Ok(())
     }
 

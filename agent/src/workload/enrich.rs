@@ -122,6 +122,27 @@ impl Enricher {
         Ok(Enriched::Ready)
     }
 
+    /// The names of a container of which the handler knew the ids: from what the runtimes listed, or from the
+    /// kubelet's log directories. Asks nobody, so it costs nothing where there are thousands.
+    pub(crate) fn names_of(&self, pod_uid: Option<&str>, container: &str) -> Option<Workload> {
+        if let Some(answer) = self.lookups.known(container) {
+            return Some(answer.workload);
+        }
+        let options = &self.options;
+        let found = pod_logs::names(
+            &options.pod_logs,
+            &options.container_logs,
+            pod_uid,
+            container,
+        )?;
+        Some(Workload {
+            namespace: Some(found.namespace),
+            pod: Some(found.pod),
+            container: found.container,
+            ..Workload::default()
+        })
+    }
+
     /// Whose a process was whose cgroup could not be read any more.
     fn guess_by_pid(&self, manifest: &mut Manifest) {
         if manifest.workload.is_some() {
@@ -301,6 +322,10 @@ fn amended(
     entry: &Path,
 ) -> (Manifest, Vec<(EntryKind, Vec<u8>)>) {
     let mut files = answer.files;
+    if let Some(node) = &answer.workload.node {
+        // An older handler did not know it.
+        manifest.node = RawText::from(node.as_str());
+    }
     manifest.workload = Some(answer.workload);
     manifest.image = answer.image.or(manifest.image);
     manifest.gaps.extend(answer.gaps);

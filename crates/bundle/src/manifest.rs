@@ -28,7 +28,7 @@ pub struct Manifest {
     /// When the spool entry was sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// Hostname of the node.
+    /// Name of the node: as Kubernetes calls it where the handler was given that, else its hostname.
     #[serde(default)]
     pub node: RawText,
     /// UTS name of the process's container (`%h`).
@@ -292,6 +292,14 @@ impl Manifest {
             });
         }
         serde_json::from_slice(json).map_err(invalid)
+    }
+
+    /// Name of the node: as Kubernetes calls it where that is known, else its hostname.
+    #[must_use]
+    pub fn node_name(&self) -> String {
+        let workload = self.workload.as_ref();
+        let in_kubernetes = workload.and_then(|workload| workload.node.clone());
+        in_kubernetes.unwrap_or_else(|| self.node.to_string())
     }
 
     /// Writes it for people and machines.
