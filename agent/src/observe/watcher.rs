@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cdh_bundle::{SpoolState, list_spool};
+use cdh_bundle::{Manifest, SpoolState, WorkloadKind, list_spool};
 use jiff::Timestamp;
 
 use super::exposition::Exposition;
@@ -48,6 +48,8 @@ struct Counts {
     kept: u64,
     unwanted: u64,
     without_workload: u64,
+    /// Whether each runtime answers, by its socket.
+    runtimes: BTreeMap<PathBuf, bool>,
     notified: BTreeMap<(&'static str, &'static str), u64>,
     spool: Option<(Instant, Spool)>,
     written: Option<Instant>,
@@ -105,6 +107,12 @@ impl Watcher {
             ShipperEvent::Kept { .. } => counts.kept += 1,
             ShipperEvent::Unwanted { .. } => counts.unwanted += 1,
             ShipperEvent::NotEnriched { .. } => counts.without_workload += 1,
+            ShipperEvent::Sealed { manifest } if !is_described(manifest) => {
+                counts.without_workload += 1;
+            }
+            ShipperEvent::Runtime { socket, trouble } => {
+                counts.runtimes.insert(socket.clone(), trouble.is_none());
+            }
             ShipperEvent::Pass => {
                 counts.passes += 1;
                 counts.passed_at = Some(SystemTime::now());
@@ -295,6 +303,20 @@ impl Watcher {
     }
 }
 
+/// Whether a runtime said whose dump it is, where it is a container's.
+fn is_described(manifest: &Manifest) -> bool {
+    let Some(workload) = &manifest.workload else {
+        return true;
+    };
+    let source = workload.source.as_deref();
+    match workload.kind {
+        Some(WorkloadKind::Pod | WorkloadKind::Container) => {
+            matches!(source, Some("cri" | "cri-cache" | "engine"))
+        }
+        _ => true,
+    }
+}
+
 fn waiting(spool: &Spool, out: &mut Exposition) {
     let readable = u8::from(spool.count.is_some() && spool.free.is_some());
     out.single(
@@ -434,9 +456,19 @@ fn shipping(counts: &Counts, out: &mut Exposition) {
     counter(
         out,
         "cdh_without_workload_total",
-        "Dumps of which nobody could add whose they are.",
+        "Dumps of containers that no runtime described: image and owner are unknown, names come from log directories at best.",
         counts.without_workload,
     );
+    let name = "cdh_runtime_up";
+    out.family(
+        name,
+        "gauge",
+        "Whether a container runtime answers: 1 or 0. An empty socket: none was found.",
+    );
+    for (socket, is_up) in &counts.runtimes {
+        let socket = socket.to_string_lossy();
+        out.sample(name, &[("socket", &socket)], u8::from(*is_up));
+    }
     let name = "cdh_notifications_total";
     out.family(
         name,

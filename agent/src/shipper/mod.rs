@@ -36,7 +36,7 @@ pub use drops::DropLine;
 pub(crate) use drops::all_told;
 pub use event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 pub use plan::{ShipperOptions, ShippingPlan};
-pub use record::{EntryTrouble, ShipperRecord, StoreTrouble};
+pub use record::{EntryTrouble, RuntimeTrouble, ShipperRecord, StoreTrouble};
 pub use schedule::{Schedule, ScheduleError};
 
 use crate::handler::settings::HandlerSettings;
@@ -150,6 +150,7 @@ fn sweeper<'a>(
     record.record.manages_node = options.manages_node;
     options.plan.word().clone_into(&mut record.record.plan);
     record.record.next_shipment = None;
+    record.record.runtimes.clear();
     Sweeper {
         spool: &paths.spool,
         journals,
@@ -162,6 +163,7 @@ fn sweeper<'a>(
         observer,
         failures: BTreeMap::new(),
         record,
+        runtimes: BTreeMap::new(),
         seen: BTreeSet::new(),
         queue: Queue::default(),
         store_down: false,
@@ -269,6 +271,7 @@ pub fn run_until(
     while !stopped() {
         let mut report = SweepReport::default();
         sweeper.salvage(&mut report)?;
+        sweeper.report_runtimes();
         let mut wait = SWEEP_INTERVAL / haste;
         let request = Request::take(&paths.spool);
         let asked = request.is_some();
@@ -538,7 +541,9 @@ mod tests {
             let word = match event {
                 ShipperEvent::StoreFailed { .. } => "failed",
                 ShipperEvent::StoreBack => "back",
-                ShipperEvent::Pass | ShipperEvent::Sealed { .. } => return,
+                ShipperEvent::Pass
+                | ShipperEvent::Sealed { .. }
+                | ShipperEvent::Runtime { .. } => return,
                 // While it runs: this one comes by inotify alone.
                 ShipperEvent::Shipped { name, .. } if name == "before" => {
                     node.dump("after", "1");

@@ -50,6 +50,8 @@ pub(super) struct Sweeper<'a> {
     pub(super) failures: BTreeMap<DumpId, StorePatience>,
     /// What `cdh agent status` shows of all this; remembers which kept dumps were reported.
     pub(super) record: RecordKeeper,
+    /// Which runtimes answered when that was last reported.
+    pub(super) runtimes: BTreeMap<PathBuf, Result<(), String>>,
     /// Sealed entries that have been told.
     pub(super) seen: BTreeSet<DumpId>,
     pub(super) queue: Queue,
@@ -69,6 +71,28 @@ impl Sweeper<'_> {
         let entries = list_spool(self.spool)?;
         self.modules.notice(&entries);
         Ok(entries.iter().any(|entry| entry.state == SpoolState::Live))
+    }
+
+    /// Reports runtimes that began or ceased to answer.
+    pub(super) fn report_runtimes(&mut self) {
+        let now = self.enricher.runtimes();
+        for socket in self.runtimes.keys() {
+            if !now.contains_key(socket) {
+                self.record.runtime(socket, None);
+            }
+        }
+        for (socket, answer) in &now {
+            let trouble = answer.as_ref().err();
+            if self.runtimes.get(socket) == Some(answer) {
+                continue;
+            }
+            self.record.runtime(socket, trouble.map(String::as_str));
+            (self.observer)(&ShipperEvent::Runtime {
+                socket: socket.clone(),
+                trouble: trouble.cloned(),
+            });
+        }
+        self.runtimes = now;
     }
 
     /// Seals what dead handlers left and finishes removals. Needs no store.

@@ -6,8 +6,8 @@
 //! in an entry of which a part may be in the store already.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -122,10 +122,21 @@ impl Enricher {
         Ok(Enriched::Ready)
     }
 
+    /// Which runtimes answer, by their sockets, and why others do not.
+    pub(crate) fn runtimes(&self) -> BTreeMap<PathBuf, Result<(), String>> {
+        let mut runtimes = self.lookups.runtimes();
+        // On a node of Kubernetes there is a runtime, wherever its socket is.
+        if self.options.node.is_some() && self.options.sockets().is_empty() {
+            let why = "no socket of a container runtime was found".to_owned();
+            runtimes.insert(PathBuf::new(), Err(why));
+        }
+        runtimes
+    }
+
     /// The names of a container of which the handler knew the ids: from what the runtimes listed, or from the
     /// kubelet's log directories. Asks nobody, so it costs nothing where there are thousands.
     pub(crate) fn names_of(&self, pod_uid: Option<&str>, container: &str) -> Option<Workload> {
-        if let Some(answer) = self.lookups.known(container) {
+        if let Some(answer) = self.lookups.known_after_list(container) {
             return Some(answer.workload);
         }
         let options = &self.options;

@@ -38,6 +38,7 @@ mod lookups;
 mod shapes;
 
 pub(crate) use enrich::{Enriched, Enricher};
+pub(crate) use lookups::runtime_at;
 pub use identity::{ContainerIdentity, Owner};
 pub use options::WorkloadOptions;
 pub use pod_settings::{PodSettings, Profile, Selection};

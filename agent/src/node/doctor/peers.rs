@@ -1,6 +1,5 @@
 //! Whom the agent speaks to: the store, the container runtimes, itself as it runs.
 
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use cdh_bundle::DumpId;
@@ -10,6 +9,7 @@ use super::{Examined, Finding};
 use crate::node::at_boot::{AtBoot, at_boot as look_at_boot};
 use crate::node::status::{PatternOwner, status};
 use crate::paths::AgentPaths;
+use crate::workload::runtime_at;
 
 /// Whether the store takes, gives back and deletes an object.
 #[must_use]
@@ -96,12 +96,15 @@ pub(super) fn runtimes(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     }
     let sockets = sockets.into_iter();
     sockets
-        .map(|socket| match UnixStream::connect(&socket) {
-            Ok(_) => Finding::good(CHECK, format!("{} answers", socket.display())),
-            Err(error) => Finding::problem(
+        .map(|socket| match runtime_at(&socket) {
+            Ok(name) => Finding::good(CHECK, format!("{name} answers at {}", socket.display())),
+            Err(why) => Finding::problem(
                 CHECK,
-                format!("{} does not answer: {error}", socket.display()),
-                "check `--cri-socket` and that the runtime runs; run this as root",
+                format!(
+                    "{} does not answer: {why}: dumps will not name their images and owners",
+                    socket.display()
+                ),
+                "check that the runtime runs, and its socket: `--cri-socket`, in a cluster `node.criSockets`; run this as root",
             ),
         })
         .collect()
