@@ -304,7 +304,8 @@ fn logs(texts: &Texts) -> String {
     }
     let mut text = String::new();
     for (name, log) in &texts.logs {
-        if texts.logs.len() > 1 {
+        // The only one is that of the container that crashed; its title may say which start.
+        if texts.logs.len() > 1 || name.contains(' ') {
             heading(&mut text, name);
         }
         for line in log.lines() {

@@ -107,6 +107,7 @@ impl Enricher {
         }
         let mut answer = self.answer(&manifest);
         complete(&mut answer, &manifest, self.options.node.as_deref());
+        answer.workload.logs = pod_logs::logs_of(&answer);
         let decision = decide(&self.options.policy, &manifest, &answer);
         if decision.action == Action::Ignore {
             let named = answer.workload.pod.as_deref().unwrap_or("?");

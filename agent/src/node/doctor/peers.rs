@@ -1,7 +1,5 @@
 //! Whom the agent speaks to: the store, the container runtimes, itself as it runs.
 
-use std::path::Path;
-
 use cdh_bundle::DumpId;
 use cdh_store::{ObjectKey, Store};
 
@@ -79,11 +77,33 @@ pub fn examine_store(store: &dyn Store) -> Finding {
     }
 }
 
-pub(super) fn runtimes(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+/// Whether the service account may create Events, where they are wanted. `None` for `events`: this process
+/// is not in a cluster.
+#[cfg(feature = "daemon")]
+#[must_use]
+pub fn examine_events(events: Option<&crate::notify::KubernetesEvents>) -> Finding {
+    const CHECK: &str = "events on pods";
+    let lost = "new crashes are not shown in `kubectl describe pod`";
+    match events.map(crate::notify::KubernetesEvents::check) {
+        Some(Ok(())) => Finding::good(CHECK, "the service account may create them"),
+        Some(Err(why)) => Finding::warning(
+            CHECK,
+            format!("{why}: {lost}"),
+            "bind the service account to a ClusterRole that may `create` `events`, and mount its token; the chart does with `notify.kubernetesEvents=true`",
+        ),
+        None => Finding::warning(
+            CHECK,
+            format!("this process does not run in a cluster: {lost}"),
+            "remove `kubernetes_events` from `[notify]`",
+        ),
+    }
+}
+
+pub(super) fn runtimes(node: &Examined<'_>) -> Vec<Finding> {
     const CHECK: &str = "container runtime";
-    let sockets = paths.workloads.sockets();
-    let is_kubernetes =
-        root.join("var/lib/kubelet").is_dir() || root.join("etc/kubernetes").is_dir();
+    let sockets = node.paths.workloads.sockets();
+    let has = |path: &str| node.node_root.is_some_and(|root| root.join(path).is_dir());
+    let is_kubernetes = node.in_pod || has("var/lib/kubelet") || has("etc/kubernetes");
     if sockets.is_empty() {
         return vec![match is_kubernetes {
             true => Finding::warning(
@@ -198,8 +218,9 @@ pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
             "start `cdh agent run`, or run `cdh agent sweep` regularly",
         ),
     });
-    let known =
-        |problem: &&String| !problem.contains("core_pipe_limit") && !problem.contains("is missing");
+    // What has a check of its own.
+    let checked = ["core_pipe_limit", "is missing", "are not bounded by"];
+    let known = |problem: &&String| !checked.iter().any(|words| problem.contains(words));
     for problem in status.problems.iter().filter(known) {
         found.push(Finding::warning(
             CHECK,
