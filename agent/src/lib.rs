@@ -26,6 +26,7 @@ pub mod policy;
 mod private_file;
 pub mod shipper;
 pub mod spool;
+mod tracefs;
 pub mod workload;
 
 pub use handler::{handle, invoked_as_handler};
