@@ -36,7 +36,12 @@ pub(super) struct SentKill {
 /// own namespace, which ends in that name.
 pub(super) fn find(instance: &str, threads: &[u32], since: f64) -> Option<SentKill> {
     let name = instance.rsplit('/').next()?;
-    let file = Tracefs::open().ok()?.instance(name).ok()?.read("trace").ok()?;
+    let file = Tracefs::open()
+        .ok()?
+        .instance(name)
+        .ok()?
+        .read("trace")
+        .ok()?;
     first_in(&mut BufReader::new(file.take(TRACE)), threads, since)
 }
 

@@ -48,7 +48,9 @@ pub fn ensure_kill_trace(state: &Path) -> io::Result<String> {
 /// fails, dumps lack a name.
 pub(crate) fn refresh_kill_trace(paths: &AgentPaths) {
     let (settings, problem) = HandlerSettings::read(&paths.handler_settings());
-    if problem.is_none() && settings.kill_trace.is_some() && has_kill_trace(&paths.state) == Some(false)
+    if problem.is_none()
+        && settings.kill_trace.is_some()
+        && has_kill_trace(&paths.state) == Some(false)
     {
         let _ = ensure_kill_trace(&paths.state);
     }
@@ -79,7 +81,9 @@ pub fn remove_kill_trace(state: &Path) -> io::Result<()> {
         }
         match tracefs.remove(&name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
                 std::thread::sleep(Duration::from_millis(20));
             }
             removed => removed?,
