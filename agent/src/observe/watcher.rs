@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::exposition::Exposition;
 use super::textfile;
 use crate::ledger::{BYTES, Histogram, Ledger, SECONDS};
+use crate::node::settings::NodeSettings;
 use crate::node::status::PatternOwner;
 use crate::paths::AgentPaths;
 use crate::shipper::ShipperEvent;
@@ -24,6 +25,15 @@ const COUNT_PAUSE: Duration = Duration::from_secs(2);
 /// The file is not written more often than this.
 const FILE_PAUSE: Duration = Duration::from_secs(5);
 
+/// Whether crashes on this node are taken care of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// They are.
+    Ready,
+    /// They are not, for this reason.
+    Lost(String),
+}
+
 /// What is known of a running agent.
 pub struct Watcher {
     paths: AgentPaths,
@@ -34,6 +44,7 @@ pub struct Watcher {
 #[derive(Default)]
 struct Counts {
     heard: Option<Instant>,
+    readiness: Option<Readiness>,
     passes: u64,
     passed_at: Option<SystemTime>,
     shipped: u64,
@@ -165,9 +176,26 @@ impl Watcher {
         }
         match crate::node::status::pattern_owner(&self.paths) {
             Ok(PatternOwner::Ours) => None,
-            Ok(_) => Some("the kernel's core_pattern is not this agent's".to_owned()),
+            Ok(_) => {
+                let now = NodeSettings::read(&self.paths.settings);
+                let now = now.map_or_else(|_| String::new(), |now| now.core_pattern.to_string());
+                let what = "the kernel's core_pattern is not this agent's";
+                Some(format!("{what}: `{now}`"))
+            }
             Err(error) => Some(error.to_string()),
         }
+    }
+
+    /// Whether readiness was lost or regained since this was last asked. Nothing at first: how a process
+    /// begins, its start says.
+    #[must_use]
+    pub fn readiness_changed(&self) -> Option<Readiness> {
+        let now = match self.unready() {
+            None => Readiness::Ready,
+            Some(why) => Readiness::Lost(why),
+        };
+        let before = self.counts().readiness.replace(now.clone());
+        before.filter(|before| *before != now).map(|_| now)
     }
 
     fn spool(&self, counts: &mut Counts) -> Spool {
