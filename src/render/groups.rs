@@ -394,4 +394,25 @@ mod tests {
         let groups = Group::of(dumps.iter(), |_| DumpFacts::default());
         assert!(groups[0].workloads.contains("shop/db-0"));
     }
+
+    #[test]
+    fn owners_of_one_name_and_different_kinds_are_different_workloads() {
+        let mut dumps: Vec<DumpSummary> = (0..2).map(|_| dump(1)).collect();
+        dumps[0].pod = Some("api-x2x9k".to_owned());
+        dumps[1].pod = Some("api-29345678-x2x9k".to_owned());
+        let owners = ["DaemonSet", "CronJob"].map(|kind| WorkloadOwner {
+            kind: kind.to_owned(),
+            name: "api".to_owned(),
+        });
+        let facts = |dump: &DumpSummary| DumpFacts {
+            owner: owners.get(usize::from(dump.pod.as_deref() != Some("api-x2x9k"))),
+            ..DumpFacts::default()
+        };
+        let groups = Group::of(dumps.iter(), facts);
+        let mut kinds: Vec<_> = { groups[0].affected.iter() }
+            .map(|workload| workload.owner.as_ref().unwrap().kind.as_str())
+            .collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["CronJob", "DaemonSet"]);
+    }
 }

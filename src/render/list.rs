@@ -255,4 +255,36 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn json_listing_has_owner_labels_node_and_image_of_manifests() {
+        let dump = crate::tui::tests::dump(1);
+        let json = serde_json::json!({
+            "schema": 1, "id": dump.id, "stem": "s", "captured_at": "2026-01-01T00:00:00Z",
+            "process": {"pid": 7}, "signal": {"number": 11}, "verdict": {"state": "complete"},
+            "node": "vm", "image": {"reference": "quay.io/shop/api@sha256:00ff", "name": "quay.io/shop/api:1.4.2"},
+            "workload": {
+                "pod": "api-7d4b9c6f5d-x2x9k", "container": "main", "node": "node1",
+                "owner": {"kind": "Deployment", "name": "api"}, "labels": {"app": "api"},
+            },
+        });
+        let manifest: Manifest = serde_json::from_value(json).unwrap();
+        let manifests = Manifests::from([(dump.id, manifest)]);
+        let dumps = [dump];
+        let array: Vec<serde_json::Value> =
+            serde_json::from_str(&list_json(&dumps, &manifests).unwrap()).unwrap();
+        let line: serde_json::Value =
+            serde_json::from_str(&list_jsonl(&dumps, &manifests).unwrap()).unwrap();
+        assert_eq!(array, [line.clone()]);
+        assert_eq!(line["owner"]["kind"], "Deployment");
+        assert_eq!(line["labels"]["app"], "api");
+        assert_eq!(
+            (&line["container"], &line["node"]),
+            (&"main".into(), &"node1".into())
+        );
+        assert_eq!(line["release"], "1.4.2");
+        let without: serde_json::Value =
+            serde_json::from_str(&list_jsonl(&dumps, &Manifests::new()).unwrap()).unwrap();
+        assert!(without["owner"].is_null() && without["labels"].is_null());
+    }
 }

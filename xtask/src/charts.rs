@@ -125,7 +125,9 @@ fn kustomize(
             "kustomize {name}: a Namespace belongs into `namespace` only"
         );
         ensure!(
-            name != "agent" || text.contains("name: cdh-store") && text.contains("kind: ConfigMap\nmetadata:\n  name: cdh-"),
+            name != "agent"
+                || text.contains("name: cdh-store")
+                    && text.contains("kind: ConfigMap\nmetadata:\n  name: cdh-"),
             "kustomize agent: the store's Secret or the ConfigMap of the agent is missing"
         );
         fs::write(&path, output.stdout)?;

@@ -90,7 +90,9 @@ impl Crash {
             (None, None) => String::new(),
         };
         let key = CrashKey {
-            namespace: pod.as_ref().map_or_else(String::new, |pod| pod.namespace.clone()),
+            namespace: pod
+                .as_ref()
+                .map_or_else(String::new, |pod| pod.namespace.clone()),
             crash: format!("{named} {same}"),
         };
         Self {

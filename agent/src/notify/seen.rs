@@ -93,7 +93,9 @@ mod tests {
     #[test]
     fn seen_forgets_crashes_of_the_namespace_that_has_most() {
         let state = tempfile::tempdir().unwrap();
-        let order: Vec<_> = (0..MOST).map(|n| ("flood".to_owned(), n.to_string())).collect();
+        let order: Vec<_> = (0..MOST)
+            .map(|n| ("flood".to_owned(), n.to_string()))
+            .collect();
         let mut all = vec![("shop".to_owned(), "api".to_owned())];
         all.extend(order.into_iter().take(MOST - 1));
         let json = serde_json::to_vec(&all).unwrap();
@@ -111,7 +113,10 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         for text in ["", "{", "[\"of an older agent\"]"] {
             fs::write(state.path().join("fingerprints.json"), text).unwrap();
-            assert!(Seen::read(state.path()).is_new(&key("shop", "api")), "{text}");
+            assert!(
+                Seen::read(state.path()).is_new(&key("shop", "api")),
+                "{text}"
+            );
         }
     }
 }

@@ -430,4 +430,51 @@ mod tests {
         assert_eq!(node.ship(), 1);
         assert_eq!(node.lines().len(), 1);
     }
+
+    #[test]
+    fn drops_have_the_node_and_the_workload_that_dumps_have() {
+        let node = Node::new();
+        for (name, container) in [("api", "c1"), ("api", "c2"), ("db", "c3")] {
+            let arguments = HandlerArguments {
+                name: RawText::from(name),
+                ..HandlerArguments::default()
+            };
+            let mut manifest = first_manifest(DumpId::random(), &arguments, None);
+            manifest.workload = Some(cdh_bundle::Workload {
+                pod_uid: Some(format!("uid of {container}")),
+                container_id: Some(container.to_owned()),
+                ..cdh_bundle::Workload::default()
+            });
+            let record = LedgerRecord::of(&manifest, Outcome::Dropped);
+            let record = record.because(DropReason::RateWorkload, "a test");
+            Ledger::of(node.root.path()).append(&record).unwrap();
+        }
+        // The third is of a pod that nobody remembers.
+        let name = |record: &LedgerRecord| {
+            let container = record.container_id.as_deref()?;
+            (container != "c3").then(|| "shop/api-0/main".to_owned())
+        };
+        let store = DirectoryStore::create(node.root.path().join("store")).unwrap();
+        let mut keeper = DropsKeeper::new(node.root.path(), Some("node1"));
+        keeper.note(&name);
+        // Names that are forgotten while the store is away are noted already.
+        assert_eq!(keeper.ship(&store, &|_| None).unwrap(), 1);
+        let lines = node.lines();
+        let shown: Vec<_> = lines
+            .iter()
+            .map(|line| (line.node.to_string(), line.workload.as_deref(), line.count))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("node1".to_owned(), Some("shop/api-0/main"), 2),
+                ("node1".to_owned(), Some("uid of c3"), 1),
+            ]
+        );
+        let day = std::fs::read_dir(node.root.path().join("store/drops")).unwrap();
+        let day = day.flatten().next().unwrap().path();
+        let object = std::fs::read_dir(day).unwrap().flatten().next().unwrap();
+        let key = object.file_name().into_string().unwrap();
+        assert!(key.contains("Z_node1_"), "{key}");
+    }
 }

@@ -541,9 +541,9 @@ mod tests {
             let word = match event {
                 ShipperEvent::StoreFailed { .. } => "failed",
                 ShipperEvent::StoreBack => "back",
-                ShipperEvent::Pass
-                | ShipperEvent::Sealed { .. }
-                | ShipperEvent::Runtime { .. } => return,
+                ShipperEvent::Pass | ShipperEvent::Sealed { .. } | ShipperEvent::Runtime { .. } => {
+                    return;
+                }
                 // While it runs: this one comes by inotify alone.
                 ShipperEvent::Shipped { name, .. } if name == "before" => {
                     node.dump("after", "1");

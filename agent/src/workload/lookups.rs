@@ -456,7 +456,10 @@ pub(crate) fn runtime_at(socket: &Path) -> Result<String, String> {
     runtime.block_on(async {
         let asked = async {
             let version = Client::connect(socket).await?.version().await?;
-            Ok(format!("{} {}", version.runtime_name, version.runtime_version))
+            Ok(format!(
+                "{} {}",
+                version.runtime_name, version.runtime_version
+            ))
         };
         let answer: Result<String, CriError> = tokio::time::timeout(DEADLINE, asked)
             .await

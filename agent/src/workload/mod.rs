@@ -38,8 +38,8 @@ mod lookups;
 mod shapes;
 
 pub(crate) use enrich::{Enriched, Enricher};
-pub(crate) use lookups::runtime_at;
 pub use identity::{ContainerIdentity, Owner};
+pub(crate) use lookups::runtime_at;
 pub use options::WorkloadOptions;
 pub use pod_settings::{PodSettings, Profile, Selection};
 pub(crate) use table::PodTable;

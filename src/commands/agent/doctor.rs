@@ -4,9 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use cdh_agent::node::doctor::{
-    Examined, Finding, State, examine, examine_events, examine_store,
-};
+use cdh_agent::node::doctor::{Examined, Finding, State, examine, examine_events, examine_store};
 
 use super::config::{Flags, gather, paths};
 use super::install::given_flags;

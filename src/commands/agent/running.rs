@@ -130,7 +130,12 @@ pub(super) fn kubernetes_events() -> Option<KubernetesEvents> {
 fn log_readiness(watcher: &Watcher, log: Log) {
     match watcher.readiness_changed() {
         None => {}
-        Some(Readiness::Ready) => log.line(Level::Info, "ready", "ready: cores are captured", Value::Null),
+        Some(Readiness::Ready) => log.line(
+            Level::Info,
+            "ready",
+            "ready: cores are captured",
+            Value::Null,
+        ),
         Some(Readiness::Lost(why)) => {
             let text = format!("no longer ready: {why}");
             log.line(Level::Error, "not_ready", &text, json!({"why": why}));
@@ -143,8 +148,9 @@ fn log_readiness(watcher: &Watcher, log: Log) {
 fn check_permission(events: KubernetesEvents, log: Log) {
     let check = move || {
         if let Err(why) = events.check() {
-            let text =
-                format!("new crashes may not become Events on their pods: {why}; dumps are not affected");
+            let text = format!(
+                "new crashes may not become Events on their pods: {why}; dumps are not affected"
+            );
             log.line(Level::Warning, "notification", &text, json!({"why": why}));
         }
     };

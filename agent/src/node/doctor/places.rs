@@ -60,7 +60,8 @@ pub(super) fn handler_place(paths: &AgentPaths, root: &Path, installs: bool) -> 
         );
     }
     if disk.f_flag.contains(StatVfsMountFlags::RDONLY) && !installs {
-        let what = format!("{shown} is executable, and read-only in this container, which only ships");
+        let what =
+            format!("{shown} is executable, and read-only in this container, which only ships");
         return Finding::good(CHECK, what);
     }
     if disk.f_flag.contains(StatVfsMountFlags::RDONLY) {
