@@ -8,7 +8,7 @@ use cdh_store::{ObjectKey, Store};
 
 use super::{Examined, Finding};
 use crate::node::at_boot::{AtBoot, at_boot as look_at_boot};
-use crate::node::status::{PatternOwner, status};
+use crate::node::status::{PatternOwner, Status, status};
 use crate::paths::AgentPaths;
 
 /// Whether the store takes, gives back and deletes an object.
@@ -189,11 +189,7 @@ pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
             format!("cannot look into {}", paths.state.display()),
             "run as root",
         ),
-        Some(false) => Finding::warning(
-            CHECK,
-            "does not run: dumps stay in the spool",
-            "start `cdh agent run`, or run `cdh agent sweep` regularly",
-        ),
+        Some(false) => without_agent(&status),
     });
     let known =
         |problem: &&String| !problem.contains("core_pipe_limit") && !problem.contains("is missing");
@@ -205,4 +201,40 @@ pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// No agent runs: what the handler goes on doing, what waits, and how to leave the node.
+fn without_agent(status: &Status) -> Finding {
+    const CHECK: &str = "agent";
+    let installed = status.pattern == PatternOwner::Ours;
+    let oldest = { status.waiting.iter() }
+        .filter_map(|dump| dump.captured_at)
+        .min();
+    let waits = match (status.waiting.len(), oldest) {
+        (0, _) => "nothing waits".to_owned(),
+        (1, _) => "1 dump is not shipped".to_owned(),
+        (count, Some(oldest)) => {
+            format!("{count} dumps are not shipped, the oldest of {oldest:.0}")
+        }
+        (count, None) => format!("{count} dumps are not shipped"),
+    };
+    let spool = status.spool.display();
+    if !installed && status.waiting.is_empty() {
+        return Finding::good(CHECK, "does not run, and nothing is installed");
+    }
+    let (goes_on, way) = match installed {
+        true => (
+            "the handler keeps capturing within the spool's quota",
+            "start `cdh agent run`, or run `cdh agent sweep` regularly; if cdh is to leave this node, run `cdh agent uninstall`",
+        ),
+        false => (
+            "nothing is installed",
+            "ship them with `cdh agent sweep`, or delete the directory",
+        ),
+    };
+    Finding::warning(
+        CHECK,
+        format!("does not run: {goes_on}; {waits} ({spool})"),
+        way,
+    )
 }
