@@ -219,10 +219,11 @@ fn without_agent(status: &Status) -> Finding {
         (count, None) => format!("{count} dumps are not shipped"),
     };
     let spool = status.spool.display();
-    if !installed && status.waiting.is_empty() {
-        return Finding::good(CHECK, "does not run, and nothing is installed");
-    }
     let (goes_on, way) = match installed {
+        false if status.waiting.is_empty() => (
+            "nothing is installed",
+            "run `cdh agent install`, and start `cdh agent run`",
+        ),
         true => (
             "the handler keeps capturing within the spool's quota",
             "start `cdh agent run`, or run `cdh agent sweep` regularly; if cdh is to leave this node, run `cdh agent uninstall`",
