@@ -5,7 +5,7 @@ use cdh_store::{ObjectKey, Store};
 
 use super::{Examined, Finding};
 use crate::node::at_boot::{AtBoot, at_boot as look_at_boot};
-use crate::node::status::{PatternOwner, status};
+use crate::node::status::{PatternOwner, Status, status};
 use crate::paths::AgentPaths;
 use crate::workload::runtime_at;
 
@@ -212,11 +212,7 @@ pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
             format!("cannot look into {}", paths.state.display()),
             "run as root",
         ),
-        Some(false) => Finding::warning(
-            CHECK,
-            "does not run: dumps stay in the spool",
-            "start `cdh agent run`, or run `cdh agent sweep` regularly",
-        ),
+        Some(false) => without_agent(&status),
     });
     // What has a check of its own.
     let checked = ["core_pipe_limit", "is missing", "are not bounded by"];
@@ -229,4 +225,41 @@ pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// No agent runs: what the handler goes on doing, what waits, and how to leave the node.
+fn without_agent(status: &Status) -> Finding {
+    const CHECK: &str = "agent";
+    let installed = status.pattern == PatternOwner::Ours;
+    let oldest = { status.waiting.iter() }
+        .filter_map(|dump| dump.captured_at)
+        .min();
+    let waits = match (status.waiting.len(), oldest) {
+        (0, _) => "nothing waits".to_owned(),
+        (1, _) => "1 dump is not shipped".to_owned(),
+        (count, Some(oldest)) => {
+            format!("{count} dumps are not shipped, the oldest of {oldest:.0}")
+        }
+        (count, None) => format!("{count} dumps are not shipped"),
+    };
+    let spool = status.spool.display();
+    let (goes_on, way) = match installed {
+        false if status.waiting.is_empty() => (
+            "nothing is installed",
+            "run `cdh agent install`, and start `cdh agent run`",
+        ),
+        true => (
+            "the handler keeps capturing within the spool's quota",
+            "start `cdh agent run`, or run `cdh agent sweep` regularly; if cdh is to leave this node, run `cdh agent uninstall`",
+        ),
+        false => (
+            "nothing is installed",
+            "ship them with `cdh agent sweep`, or delete the directory",
+        ),
+    };
+    Finding::warning(
+        CHECK,
+        format!("does not run: {goes_on}; {waits} ({spool})"),
+        way,
+    )
 }

@@ -283,3 +283,26 @@ fn runtime_that_listens_and_does_not_answer_is_a_problem() {
     );
     drop(listener);
 }
+
+#[test]
+fn missing_agent_is_reported_with_what_waits_and_how_to_leave() {
+    let node = Node::new("core\n", "1024\n", "2\n");
+    let of_it = |node: &Node| {
+        let mut all = node.examine().into_iter();
+        all.find(|one| one.check == "agent").unwrap()
+    };
+    assert_eq!(of_it(&node).state, State::Good);
+    let entry = node
+        .paths
+        .spool
+        .join(cdh_bundle::DumpId::random().to_string());
+    fs::create_dir_all(entry).unwrap();
+    let found = of_it(&node);
+    assert!(found.what.contains("1 dump is not shipped"), "{found:?}");
+    assert!(found.way.unwrap().contains("cdh agent sweep"));
+    let pattern = node.paths.core_pattern().unwrap();
+    fs::write(&node.paths.settings.core_pattern, pattern.as_bytes()).unwrap();
+    let found = of_it(&node);
+    assert!(found.what.contains("keeps capturing within"), "{found:?}");
+    assert!(found.way.unwrap().contains("cdh agent uninstall"));
+}
