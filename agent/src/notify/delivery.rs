@@ -40,7 +40,7 @@ pub trait Deliver: Send {
 }
 
 /// Which certificates are believed.
-pub(super) enum Trust<'a> {
+pub(crate) enum Trust<'a> {
     /// The system's.
     System,
     /// These, PEM, and no others.
@@ -48,7 +48,7 @@ pub(super) enum Trust<'a> {
 }
 
 /// A client that follows no redirection: a message goes where the configuration says.
-pub(super) fn client(trust: Trust<'_>) -> Agent {
+pub(crate) fn client(trust: Trust<'_>) -> Agent {
     let is_system = matches!(trust, Trust::System);
     let roots: Vec<Certificate<'static>> = match trust {
         Trust::System => {
@@ -100,6 +100,33 @@ pub(super) fn post(client: &Agent, request: http::request::Builder, body: Vec<u8
             }
         }
         Err(error) => Attempt::Later(describe(&error).to_owned()),
+    }
+}
+
+/// Posts a question and returns the answer's body.
+///
+/// # Errors
+/// What went wrong, without the address.
+pub(super) fn ask(
+    client: &Agent,
+    request: http::request::Builder,
+    body: Vec<u8>,
+) -> Result<Vec<u8>, String> {
+    /// Bytes of an answer that are read.
+    const LIMIT: u64 = 1 << 20;
+    let request = request.method("POST").body(body);
+    let request = request.map_err(|_| "its address is not valid".to_owned())?;
+    let mut answer = client
+        .run(request)
+        .map_err(|error| describe(&error).to_owned())?;
+    match answer.status().as_u16() {
+        200..=299 => answer
+            .body_mut()
+            .with_config()
+            .limit(LIMIT)
+            .read_to_vec()
+            .map_err(|error| describe(&error).to_owned()),
+        status => Err(format!("it answered {status}")),
     }
 }
 

@@ -28,19 +28,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.store.existingSecret | default (include "cdh.fullname" .) }}
 {{- end }}
 
-{{/* What every call of the agent has to know of the node. */}}
+{{/* What the cleanup has to know of the node. */}}
 {{- define "cdh.paths" -}}
 - --state={{ .Values.node.state }}
 - --libexec={{ .Values.node.libexec }}
 {{- end }}
 
-{{- define "cdh.captureArgs" -}}
-- --release={{ .Values.capture.release }}
+{{/* The agent's configuration beside the file. In the environment, so that a command in the running
+     container (`kubectl exec … -- /cdh agent doctor`) knows it too. */}}
+{{- define "cdh.env" -}}
+- name: CDH_NODE_NAME
+  valueFrom: { fieldRef: { fieldPath: spec.nodeName } }
+- { name: CDH_CONFIG, value: /etc/cdh/config.toml }
+- { name: CDH_STATE, value: {{ .Values.node.state | quote }} }
+- { name: CDH_LIBEXEC, value: {{ .Values.node.libexec | quote }} }
+- { name: CDH_CAPTURE_RELEASE, value: {{ .Values.capture.release | quote }} }
 {{- with .Values.capture.coreLimit }}
-- --core-limit={{ . }}
+- { name: CDH_LIMITS_CORE_LIMIT, value: {{ . | quote }} }
 {{- end }}
 {{- with .Values.capture.floor }}
-- --floor={{ . }}
+- { name: CDH_LIMITS_DISK_FLOOR, value: {{ . | quote }} }
 {{- end }}
 {{- end }}
 
@@ -87,4 +94,41 @@ seLinuxOptions: {{- toYaml . | nindent 2 }}
      is its own. */}}
 {{- define "cdh.socketMount" -}}
 {{- if has (dir .) (list "/run" "/var/run") }}{{ . }}{{ else }}{{ dir . }}{{ end }}
+{{- end }}
+
+{{/* What OpenShift lets these service accounts of the release do; `hook`: of the uninstall. */}}
+{{- define "cdh.scc" -}}
+apiVersion: security.openshift.io/v1
+kind: SecurityContextConstraints
+metadata:
+  name: {{ .name }}
+  labels: {{- include "cdh.labels" .root | nindent 4 }}
+  {{- if .hook }}
+  annotations:
+    helm.sh/hook: post-delete
+    helm.sh/hook-weight: "-6"
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  {{- end }}
+allowHostDirVolumePlugin: true
+allowHostIPC: false
+allowHostNetwork: false
+allowHostPID: true
+allowHostPorts: false
+allowPrivilegeEscalation: true
+allowPrivilegedContainer: true
+allowedCapabilities: []
+defaultAddCapabilities: []
+requiredDropCapabilities: []
+readOnlyRootFilesystem: true
+fsGroup: { type: RunAsAny }
+runAsUser: { type: RunAsAny }
+seLinuxContext: { type: RunAsAny }
+seccompProfiles: ["*"]
+supplementalGroups: { type: RunAsAny }
+volumes: [configMap, emptyDir, hostPath, projected, secret]
+users:
+  {{- range .serviceAccounts }}
+  - system:serviceaccount:{{ $.root.Release.Namespace }}:{{ . }}
+  {{- end }}
+groups: []
 {{- end }}
