@@ -1,6 +1,8 @@
 //! The cluster that checks run in, and how they look at it: `kubectl`, `cdh` on a workstation, processes and logs
 //! of the node.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,6 +35,8 @@ pub(super) struct Cluster {
     pub(super) plane: ControlPlane,
     pub(super) store: S3Server,
     pub(super) images: Images,
+    /// Manifests that were read, by the dump's id: they do not change.
+    pub(super) manifests: RefCell<BTreeMap<String, Value>>,
 }
 
 impl Cluster {
@@ -133,9 +137,15 @@ impl Cluster {
     pub(super) fn manifests(&self, prefix: &str, words: &[&str]) -> Result<Vec<(String, Value)>> {
         let ids = self.cdh(prefix, &[&["ls", "-o", "id"], words].concat())?;
         let read = |id: &str| {
+            if let Some(known) = self.manifests.borrow().get(id) {
+                return Ok((id.to_owned(), known.clone()));
+            }
             let text = self.cdh(prefix, &["info", id, "-o", "json"])?;
-            let document: Value = serde_json::from_str(&text)?;
-            Ok((id.to_owned(), document["manifest"].clone()))
+            let mut document: Value = serde_json::from_str(&text)?;
+            let manifest = document["manifest"].take();
+            let mut known = self.manifests.borrow_mut();
+            known.insert(id.to_owned(), manifest.clone());
+            Ok((id.to_owned(), manifest))
         };
         ids.lines().map(read).collect()
     }

@@ -41,9 +41,10 @@ pub(super) fn build(directory: &Path) -> Result<PathBuf> {
     }
     generate_openapi(&tree, &programs)?;
     for name in PROGRAMS {
-        let version = format!(
-            "-X k8s.io/kubernetes/vendor/k8s.io/component-base/version.gitVersion={VERSION}"
-        );
+        // The API server reports the one, the programs print the other.
+        let version = ["client-go/pkg/version", "component-base/version"]
+            .map(|at| format!("-X k8s.io/kubernetes/vendor/k8s.io/{at}.gitVersion={VERSION}"))
+            .join(" ");
         let mut go = go(&tree, directory);
         go.args(["build", "-ldflags", &version, "-o"]);
         go.arg(programs.join(name)).arg(format!("./cmd/{name}"));

@@ -52,8 +52,8 @@ pub(super) fn prepare(directory: &Path) -> Result<()> {
         "a container runtime uses {CONTAINERD_SOCKET}"
     );
     ensure!(
-        !Path::new(NODE_STATE).exists(),
-        "cdh is installed on this machine: {NODE_STATE} exists"
+        files_below(Path::new(NODE_STATE)).is_empty(),
+        "cdh is, or was, installed on this machine: there are files in {NODE_STATE}"
     );
     let settings: BTreeMap<&str, String> = SETTINGS
         .iter()
@@ -224,6 +224,19 @@ pub(super) fn command_line(process: u32) -> Vec<String> {
     words
         .map(|word| String::from_utf8_lossy(word).into_owned())
         .collect()
+}
+
+/// All files below a directory.
+pub(super) fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        match path.is_dir() && !path.is_symlink() {
+            true => found.extend(files_below(&path)),
+            false => found.push(path),
+        }
+    }
+    found
 }
 
 /// Empty cgroups of pods; those of other tests hold processes and stay.

@@ -18,8 +18,9 @@ mod report;
 mod updates;
 mod walk;
 
+use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use cdh_testkit::S3Server;
@@ -131,7 +132,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
 }
 
 /// Builds what runs in it, and starts the cluster.
-fn start(directory: PathBuf, programs: &std::path::Path, optimized: Optimized) -> Result<Cluster> {
+fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cluster> {
     let clients = ChartTools::get()?;
     let cdh = build::static_cdh(optimized)?;
     let weed = python::weed().context("there is no S3 server")?;
@@ -149,6 +150,7 @@ fn start(directory: PathBuf, programs: &std::path::Path, optimized: Optimized) -
         plane,
         store: S3Server::start_program_at(weed, address),
         images,
+        manifests: RefCell::default(),
     };
     cluster.prepare()?;
     Ok(cluster)

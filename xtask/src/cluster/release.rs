@@ -203,7 +203,7 @@ impl<'a> Release<'a> {
             wrong.push(format!("trace instances {}", new.join(", ")));
         }
         let (mut dumps, mut files) = (BTreeSet::new(), Vec::new());
-        for path in files_below(Path::new(NODE_STATE)) {
+        for path in machine::files_below(Path::new(NODE_STATE)) {
             let inside = path.strip_prefix(NODE_STATE).unwrap_or(&path);
             let mut parts = inside
                 .iter()
@@ -276,19 +276,6 @@ fn traces() -> BTreeSet<String> {
         let entries = fs::read_dir(Path::new(root).join("instances"));
         for entry in entries.into_iter().flatten().flatten() {
             found.insert(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    found
-}
-
-/// All files below a directory, and its empty directories but those of the spool.
-fn files_below(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        match path.is_dir() && !path.is_symlink() {
-            true => found.extend(files_below(&path)),
-            false => found.push(path),
         }
     }
     found
