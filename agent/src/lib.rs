@@ -26,11 +26,13 @@ pub mod policy;
 mod private_file;
 pub mod shipper;
 pub mod spool;
+mod tracefs;
 pub mod workload;
 
 pub use handler::{handle, invoked_as_handler};
 pub use node::install::{
     InstallError, InstallOptions, InstallReport, UninstallReport, install, uninstall,
+    uninstall_and_wait,
 };
 pub use node::status::{PatternOwner, Status, StatusError, status};
 pub use paths::{AgentPaths, HANDLER_NAME, PatternError};

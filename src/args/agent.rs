@@ -31,6 +31,9 @@ pub enum AgentCommand {
     Uninstall(UninstallArgs),
     /// Print a systemd unit that installs and runs the agent at boot
     Unit(UnitArgs),
+    /// Wait until the chart's cleanup is done on every node, and print what each node reports
+    #[command(hide = true)]
+    AwaitCleanup(AwaitCleanupArgs),
     /// Take one core from standard input; the kernel runs this
     #[command(hide = true)]
     Handle {
@@ -172,7 +175,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 pub struct RunArgs {
     #[command(flatten)]
     pub paths: PathArgs,
-    /// Install at the start and uninstall at the end
+    /// Install the handler at the start; only `cdh agent uninstall` removes it
     #[arg(long)]
     pub manage_node: bool,
     /// With `--manage-node`: handler to install [default: as for `cdh agent install`]
@@ -315,9 +318,26 @@ pub struct DoctorArgs {
 pub struct UninstallArgs {
     #[command(flatten)]
     pub paths: PathArgs,
+    /// Wait this long for a running agent to stop, then remove its files too
+    #[arg(long, value_name = "SECONDS")]
+    pub wait_for_agent: Option<u64>,
     /// Wait for SIGTERM afterwards, as the pod of a DaemonSet must
     #[arg(long)]
     pub wait: bool,
+}
+
+/// `cdh agent await-cleanup`.
+#[derive(Debug, Args)]
+pub struct AwaitCleanupArgs {
+    /// Namespace of the DaemonSet
+    #[arg(long, value_name = "NAME")]
+    pub namespace: String,
+    /// DaemonSet whose pods uninstall
+    #[arg(long, value_name = "NAME")]
+    pub daemonset: String,
+    /// How long to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout: u64,
 }
 
 /// How the agent learns whose dumps are whose.

@@ -4,8 +4,8 @@ mod agent;
 mod alone;
 
 pub use agent::{
-    AgentArgs, AgentCommand, CaptureArgs, CheckConfigArgs, DoctorArgs, NodeArgs, PathArgs,
-    SeenArgs, ShippingArgs, StatusArgs, SweepArgs, UnitArgs, WorkloadArgs,
+    AgentArgs, AgentCommand, AwaitCleanupArgs, CaptureArgs, CheckConfigArgs, DoctorArgs, NodeArgs,
+    PathArgs, SeenArgs, ShippingArgs, StatusArgs, SweepArgs, UninstallArgs, UnitArgs, WorkloadArgs,
 };
 
 use std::path::PathBuf;

@@ -19,7 +19,7 @@ pub struct NodeConfig {
     pub state: PathBuf,
     /// Directory where the handler is installed.
     pub libexec: PathBuf,
-    /// Whether `cdh agent run` installs at its start and uninstalls at its end.
+    /// Whether `cdh agent run` installs at its start. Only `cdh agent uninstall` removes that.
     pub manage: bool,
     /// `kernel.core_pipe_limit`.
     pub core_pipe_limit: u32,

@@ -10,7 +10,6 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -41,7 +40,7 @@ pub(super) struct DeathWatch {
     /// what was asked of its cgroup and those above: one that has lost its process is not frozen.
     freezers: Vec<File>,
     uses_io_uring: bool,
-    kill_trace: Option<PathBuf>,
+    kill_trace: Option<String>,
 }
 
 /// What is known of the end of the process.
@@ -64,9 +63,10 @@ pub(super) struct Death {
 }
 
 impl DeathWatch {
-    /// Opens what can be opened. `kill_trace` is the directory of the trace of SIGKILLs.
+    /// Opens what can be opened. `kill_trace` names the tracefs instance with the
+    /// SIGKILLs.
     #[must_use]
-    pub(super) fn open(process: &ProcessHandles, cgroup: &[u8], kill_trace: Option<&Path>) -> Self {
+    pub(super) fn open(process: &ProcessHandles, cgroup: &[u8], kill_trace: Option<&str>) -> Self {
         let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
         let open = |controller: &str, names: &[&str]| {
             let directory = cgroups::directory(cgroup, &mounts, controller)?;
@@ -89,7 +89,7 @@ impl DeathWatch {
                 .chain(freeze_files(cgroup, &mounts))
                 .collect(),
             uses_io_uring: process.has_descriptor("anon_inode:[io_uring]", DESCRIPTORS),
-            kill_trace: kill_trace.map(Path::to_owned),
+            kill_trace: kill_trace.map(str::to_owned),
         }
     }
 
@@ -160,11 +160,12 @@ impl Death {
                 kill.sender, kill.sender_id
             ));
         }
-        Some(match (self.pending, self.exit_code) {
-            (Some(field), _) => format!("{field} has SIGKILL"),
-            (None, Some(code)) => format!("its exit code is {code:#x}"),
-            (None, None) => "the process ended while its core was read".to_owned(),
-        })
+        let seen = match (self.pending, self.exit_code) {
+            (Some(field), _) => format!(" (pending in {field} of /proc/<pid>/status)"),
+            (None, Some(_)) => String::new(),
+            (None, None) => " (the process ended while its core was read)".to_owned(),
+        };
+        Some(format!("SIGKILL, sender unknown{seen}"))
     }
 }
 
@@ -268,12 +269,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kill_is_told_by_the_best_that_is_known() {
+    fn evidence_names_the_sender_or_says_that_it_is_unknown() {
         let death = Death {
             pending: Some("ShdPnd"),
             ..Death::default()
         };
-        assert_eq!(death.evidence().unwrap(), "ShdPnd has SIGKILL");
+        assert_eq!(
+            death.evidence().unwrap(),
+            "SIGKILL, sender unknown (pending in ShdPnd of /proc/<pid>/status)"
+        );
+        let exited = Death {
+            exit_code: Some(9),
+            ..Death::default()
+        };
+        assert_eq!(exited.evidence().unwrap(), "SIGKILL, sender unknown");
         let sent = SentKill {
             sender: "runc".into(),
             sender_id: 4711,

@@ -9,11 +9,11 @@
 //! of anything: the line is taken apart from its fixed parts outwards, and one that does not fit is no
 //! event.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
 
 use cdh_bundle::RawText;
+
+use crate::tracefs::Tracefs;
 
 /// Bytes of the trace that are read at most.
 const TRACE: u64 = 4 << 20;
@@ -32,9 +32,16 @@ pub(super) struct SentKill {
 }
 
 /// The first SIGKILL to one of these threads that was sent after `since`, seconds of
-/// CLOCK_MONOTONIC.
-pub(super) fn find(trace: &Path, threads: &[u32], since: f64) -> Option<SentKill> {
-    let file = File::open(trace.join("trace")).ok()?;
+/// CLOCK_MONOTONIC. `instance` names the trace; older agents wrote the path of a mount in their
+/// own namespace, which ends in that name.
+pub(super) fn find(instance: &str, threads: &[u32], since: f64) -> Option<SentKill> {
+    let name = instance.rsplit('/').next()?;
+    let file = Tracefs::open()
+        .ok()?
+        .instance(name)
+        .ok()?
+        .read("trace")
+        .ok()?;
     first_in(&mut BufReader::new(file.take(TRACE)), threads, since)
 }
 

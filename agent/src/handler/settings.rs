@@ -79,9 +79,10 @@ pub struct HandlerSettings {
     pub core_limit: u64,
     /// Bytes of the spool's file system that a core leaves free (a twentieth of it at most).
     pub floor: u64,
-    /// Directory of the trace of SIGKILLs, where the node has one.
+    /// Name of the tracefs instance with the SIGKILLs, where the node has one. Not a path: agent and
+    /// handler run in different mount namespaces.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kill_trace: Option<PathBuf>,
+    pub kill_trace: Option<String>,
     /// The core pattern from before, by which the core is handed on when its dump is sealed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chain: Option<RawText>,

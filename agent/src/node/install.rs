@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::binary::{self, BinaryError, Linkage, StartedBy};
 use super::journal::{Journal, JournalError, write_atomically};
@@ -20,8 +21,8 @@ use cdh_bundle::RawText;
 use crate::handler::settings::HandlerSettings;
 use crate::handler::stop_receiving;
 use crate::paths::{AgentPaths, PatternError};
-use crate::shipper::ShipperRecord;
-use crate::spool::{WaitReason, waiting};
+use crate::shipper::{self, ShipperRecord};
+use crate::spool::{WaitReason, count, waiting};
 
 /// Crashes that the kernel pipes at once. Above it cores are lost, so it is high: at 128, a storm
 /// of 200 crashes lost 72.
@@ -161,6 +162,8 @@ pub struct UninstallReport {
     pub kept: u64,
     /// Of these, those that are in quarantine.
     pub quarantined: u64,
+    /// Whether an agent or a handler still works here: its files stay.
+    pub in_use: bool,
 }
 
 /// Installs the handler and makes the kernel start it.
@@ -388,7 +391,43 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
         left,
         kept: of_kind.0,
         quarantined: of_kind.1,
+        in_use: is_in_use(paths),
     })
+}
+
+/// As [`uninstall`]; then waits for the agent and the handlers that still work, and removes what they
+/// needed. An agent that was only starting may have installed meanwhile: that is undone too.
+///
+/// # Errors
+/// As [`uninstall`].
+pub fn uninstall_and_wait(
+    paths: &AgentPaths,
+    patience: Duration,
+) -> Result<UninstallReport, InstallError> {
+    /// Between two looks.
+    const PAUSE: Duration = Duration::from_millis(100);
+    let first = uninstall(paths)?;
+    if !first.in_use {
+        return Ok(first);
+    }
+    let deadline = Instant::now() + patience;
+    while is_in_use(paths) && Instant::now() < deadline {
+        std::thread::sleep(PAUSE);
+    }
+    let last = uninstall(paths)?;
+    Ok(UninstallReport {
+        before: first.before,
+        foreign_pattern: first.foreign_pattern && last.foreign_pattern,
+        had_backup: first.had_backup || last.had_backup,
+        removed: first.removed.into_iter().chain(last.removed).collect(),
+        ..last
+    })
+}
+
+/// Whether an agent runs on this node, or a handler is at work.
+fn is_in_use(paths: &AgentPaths) -> bool {
+    let found = count(&paths.spool).unwrap_or_default();
+    shipper::is_running(paths) || found.partial > found.abandoned
 }
 
 /// How many dumps in the spool the policy keeps on the node, and how many are in quarantine.

@@ -4,101 +4,92 @@
 //! <tracefs>/instances/cdh-<id>/events/signal/signal_generate/{filter: sig==9, enable: 1}
 //! <tracefs>/instances/cdh-<id>/trace     what handlers read
 //! ```
-//! (`Documentation/trace/ftrace.rst`). The ring is small and needs nobody who drains it: a handler
-//! looks for its own process when that was killed. Where the kernel or the container does not allow
-//! it, dumps lack the sender's name and nothing else.
+//! (`Documentation/trace/ftrace.rst`). The ring is small and nothing has to drain it: a handler looks
+//! for its own process when that was killed. If the kernel or the container does not allow it, dumps
+//! lack the sender's name and nothing else. The instance is the kernel's: it outlives the agent and its
+//! mount namespace, until an uninstall removes it.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::handler::settings::HandlerSettings;
 use crate::paths::AgentPaths;
+use crate::tracefs::Tracefs;
 
 /// KiB of the ring for each processor; an event takes about 100 bytes.
 const RING: &str = "64";
-/// Where tracefs stands on nearly every host.
-const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+/// Turns the event on and off.
+const ENABLE: &str = "events/signal/signal_generate/enable";
+/// How long a handler may keep the trace open: it reads a few hundred KiB.
+const READING: Duration = Duration::from_secs(5);
 
-/// Makes the trace of the installation with this state directory, or finds it.
+/// Makes the trace of the installation with this state directory, or finds it; the name of its
+/// instance.
 ///
 /// # Errors
 /// When there is no tracefs, or it cannot be used.
-pub fn ensure_kill_trace(state: &Path) -> io::Result<PathBuf> {
-    let instance = tracefs(state)?.join("instances").join(name(state));
-    match fs::create_dir(&instance) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+pub fn ensure_kill_trace(state: &Path) -> io::Result<String> {
+    let name = name(state);
+    let instance = Tracefs::open()?.create(&name)?;
+    for (file, value) in [
+        ("trace_clock", "mono"),
+        ("buffer_size_kb", RING),
+        ("events/signal/signal_generate/filter", "sig==9"),
+        (ENABLE, "1"),
+        ("tracing_on", "1"),
+    ] {
+        instance.write(file, value)?;
     }
-    let event = instance.join("events/signal/signal_generate");
-    let settings = [
-        (instance.join("trace_clock"), "mono"),
-        (instance.join("buffer_size_kb"), RING),
-        (event.join("filter"), "sig==9"),
-        (event.join("enable"), "1"),
-        (instance.join("tracing_on"), "1"),
-    ];
-    for (path, value) in settings {
-        fs::write(path, value)?;
-    }
-    Ok(instance)
+    Ok(name)
 }
 
 /// Makes the trace anew that an installation had before the node was started again. Where that
 /// fails, dumps lack a name.
 pub(crate) fn refresh_kill_trace(paths: &AgentPaths) {
     let (settings, problem) = HandlerSettings::read(&paths.handler_settings());
-    if problem.is_none() && settings.kill_trace.is_some_and(|trace| !trace.is_dir()) {
+    if problem.is_none()
+        && settings.kill_trace.is_some()
+        && has_kill_trace(&paths.state) == Some(false)
+    {
         let _ = ensure_kill_trace(&paths.state);
     }
 }
 
-/// Removes the trace; one that is not there is no error.
+/// Whether the kernel has the trace of this installation; `None` where that cannot be seen.
+fn has_kill_trace(state: &Path) -> Option<bool> {
+    Tracefs::open().ok()?.has(&name(state)).ok()
+}
+
+/// Removes the trace, from any mount namespace, and looks that it is gone; one that is not there is no
+/// error.
 ///
 /// # Errors
-/// When it is there and cannot be removed.
+/// When it is there and cannot be removed, or when that cannot be seen.
 pub fn remove_kill_trace(state: &Path) -> io::Result<()> {
-    let private = mount_point(state);
-    for tracefs in USUAL.iter().map(Path::new).chain([private.as_path()]) {
-        let instance = tracefs.join("instances").join(name(state));
-        if instance.is_dir() {
-            let _ = fs::write(instance.join("events/signal/signal_generate/enable"), "0");
-            fs::remove_dir(&instance)?;
+    let tracefs = match Tracefs::open() {
+        Ok(tracefs) => tracefs,
+        // A kernel without tracefs has no instances.
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let name = name(state);
+    let deadline = Instant::now() + READING;
+    while tracefs.has(&name)? {
+        if let Ok(instance) = tracefs.instance(&name) {
+            let _ = instance.write(ENABLE, "0");
+        }
+        match tracefs.remove(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            removed => removed?,
         }
     }
-    if is_tracefs(&private) {
-        unmount(&private, UnmountFlags::DETACH)?;
-    }
-    match fs::remove_dir(&private) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// A tracefs that is mounted, else one that we mount for ourselves.
-fn tracefs(state: &Path) -> io::Result<PathBuf> {
-    if let Some(usual) = USUAL.iter().map(Path::new).find(|path| is_tracefs(path)) {
-        return Ok(usual.to_owned());
-    }
-    let private = mount_point(state);
-    if !is_tracefs(&private) {
-        fs::create_dir_all(&private)?;
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("tracefs", &private, "tracefs", flags, None)?;
-    }
-    Ok(private)
-}
-
-fn mount_point(state: &Path) -> PathBuf {
-    state.join("tracing")
-}
-
-fn is_tracefs(path: &Path) -> bool {
-    /// `TRACEFS_MAGIC` (`include/uapi/linux/magic.h`).
-    const MAGIC: u64 = 0x7472_6163;
-    rustix::fs::statfs(path).is_ok_and(|found| found.f_type.cast_unsigned() == MAGIC)
+    Ok(())
 }
 
 /// Each installation has its own: the name follows from its state directory (FNV-1a).
@@ -119,13 +110,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trace_is_made_twice_and_removed_twice_without_a_trace() {
+    fn kill_trace_is_made_twice_and_removed_twice() {
+        use std::io::Read;
         let state = tempfile::tempdir().unwrap();
-        let Ok(instance) = ensure_kill_trace(state.path()) else {
+        let Ok(name) = ensure_kill_trace(state.path()) else {
             eprintln!("skipped: tracefs cannot be used here");
             return;
         };
-        assert_eq!(ensure_kill_trace(state.path()).unwrap(), instance);
+        assert_eq!(ensure_kill_trace(state.path()).unwrap(), name);
         let mut child = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
@@ -133,11 +125,20 @@ mod tests {
         let id = child.id();
         child.kill().unwrap();
         child.wait().unwrap();
-        let trace = fs::read_to_string(instance.join("trace")).unwrap();
+        let instance = Tracefs::open().unwrap().instance(&name).unwrap();
+        let mut trace = String::new();
+        let mut file = instance.read("trace").unwrap();
+        file.read_to_string(&mut trace).unwrap();
         assert!(trace.contains(&format!("pid={id} ")), "{trace}");
+        // A handler that still reads holds the instance for a moment.
+        let reader = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(file);
+        });
         remove_kill_trace(state.path()).unwrap();
         remove_kill_trace(state.path()).unwrap();
-        assert!(!instance.exists());
-        assert_eq!(fs::read_dir(state.path()).unwrap().count(), 0);
+        reader.join().unwrap();
+        assert_eq!(has_kill_trace(state.path()), Some(false));
+        assert_eq!(std::fs::read_dir(state.path()).unwrap().count(), 0);
     }
 }

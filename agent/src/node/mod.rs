@@ -3,6 +3,8 @@
 pub mod at_boot;
 pub mod binary;
 pub mod boot;
+#[cfg(feature = "daemon")]
+pub mod cleanup;
 pub mod doctor;
 pub mod install;
 pub mod journal;

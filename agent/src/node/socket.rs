@@ -162,6 +162,23 @@ pub(crate) fn mend(paths: &AgentPaths) {
     }
 }
 
+/// Lets the kernel start handlers again, and ends the receiver, because it will not outlive this process:
+/// the runtime of a container kills all that was started in it. Where the handler's file system is
+/// mounted `noexec`, the receiver is all there is, and stays as long as it lives.
+///
+/// # Errors
+/// When the receiver cannot be stopped.
+pub fn retire(paths: &AgentPaths) -> io::Result<()> {
+    if !is_socket_pattern(paths) || super::binary::is_noexec(&paths.handler) {
+        return Ok(());
+    }
+    let pipe = paths.core_pattern().map_err(io::Error::other)?;
+    match set_pattern(paths, pipe) {
+        Some(()) => stop_receiving(&paths.socket()),
+        None => Ok(()),
+    }
+}
+
 /// Looks after the receiver until it is dropped.
 pub(crate) struct ReceiverWatch {
     stop: Arc<AtomicBool>,

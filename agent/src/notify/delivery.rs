@@ -40,7 +40,7 @@ pub trait Deliver: Send {
 }
 
 /// Which certificates are believed.
-pub(super) enum Trust<'a> {
+pub(crate) enum Trust<'a> {
     /// The system's.
     System,
     /// These, PEM, and no others.
@@ -48,7 +48,7 @@ pub(super) enum Trust<'a> {
 }
 
 /// A client that follows no redirection: a message goes where the configuration says.
-pub(super) fn client(trust: Trust<'_>) -> Agent {
+pub(crate) fn client(trust: Trust<'_>) -> Agent {
     let is_system = matches!(trust, Trust::System);
     let roots: Vec<Certificate<'static>> = match trust {
         Trust::System => {

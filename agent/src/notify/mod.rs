@@ -22,6 +22,7 @@ use cdh_bundle::Manifest;
 
 pub use crash::Crash;
 pub use delivery::{Attempt, Deliver};
+pub(crate) use delivery::{Trust, client};
 pub use kubernetes::KubernetesEvents;
 pub use webhook::Webhook;
 

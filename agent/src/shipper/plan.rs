@@ -52,7 +52,7 @@ pub struct ShipperOptions {
     pub only: Option<BTreeSet<DumpId>>,
     /// Location of the store, for `cdh agent status`.
     pub store: String,
-    /// Whether this process installed the handler and will uninstall it, for `cdh agent status`.
+    /// Whether this process installed the handler, for `cdh agent status`.
     pub manages_node: bool,
     /// How many times faster than the clock the shipper's waits pass. For tests.
     pub haste: u32,

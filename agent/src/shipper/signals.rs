@@ -57,7 +57,7 @@ impl AsFd for StopSignals {
 impl Drop for StopSignals {
     fn drop(&mut self) {
         // What came was meant for the shipper and is answered: it must not end the process now,
-        // which may still have to restore the node's settings.
+        // which may still have notifications to deliver.
         let mut buffer = [0; 4 * size_of::<libc::signalfd_siginfo>()];
         while rustix::io::read(&self.descriptor, &mut buffer).is_ok_and(|count| count > 0) {}
         // SAFETY: the mask is the one the kernel gave us.

@@ -88,3 +88,40 @@ seLinuxOptions: {{- toYaml . | nindent 2 }}
 {{- define "cdh.socketMount" -}}
 {{- if has (dir .) (list "/run" "/var/run") }}{{ . }}{{ else }}{{ dir . }}{{ end }}
 {{- end }}
+
+{{/* What OpenShift lets these service accounts of the release do; `hook`: of the uninstall. */}}
+{{- define "cdh.scc" -}}
+apiVersion: security.openshift.io/v1
+kind: SecurityContextConstraints
+metadata:
+  name: {{ .name }}
+  labels: {{- include "cdh.labels" .root | nindent 4 }}
+  {{- if .hook }}
+  annotations:
+    helm.sh/hook: post-delete
+    helm.sh/hook-weight: "-6"
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+  {{- end }}
+allowHostDirVolumePlugin: true
+allowHostIPC: false
+allowHostNetwork: false
+allowHostPID: true
+allowHostPorts: false
+allowPrivilegeEscalation: true
+allowPrivilegedContainer: true
+allowedCapabilities: []
+defaultAddCapabilities: []
+requiredDropCapabilities: []
+readOnlyRootFilesystem: true
+fsGroup: { type: RunAsAny }
+runAsUser: { type: RunAsAny }
+seLinuxContext: { type: RunAsAny }
+seccompProfiles: ["*"]
+supplementalGroups: { type: RunAsAny }
+volumes: [configMap, emptyDir, hostPath, projected, secret]
+users:
+  {{- range .serviceAccounts }}
+  - system:serviceaccount:{{ $.root.Release.Namespace }}:{{ . }}
+  {{- end }}
+groups: []
+{{- end }}

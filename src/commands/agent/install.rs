@@ -1,12 +1,14 @@
 //! `cdh agent install` and `uninstall`: what they did, and what to do next.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use cdh_agent::config::AgentConfig;
 use cdh_agent::node::at_boot::at_boot;
 use cdh_agent::node::binary::BinaryError;
 use cdh_agent::node::doctor::missing_at_boot;
+use cdh_agent::node::socket::CoreMode;
 use cdh_agent::{AgentPaths, InstallError, InstallOptions, InstallReport, UninstallReport};
 use cdh_store::StoreUrl;
 use serde_json::json;
@@ -14,7 +16,7 @@ use serde_json::json;
 use super::config;
 use super::handler_file;
 use super::log::{Level, Log};
-use crate::args::PathArgs;
+use crate::args::{PathArgs, UninstallArgs};
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Settings, environment};
@@ -94,6 +96,15 @@ pub(super) fn run(
     handler: Option<&Path>,
     flags: &PathArgs,
 ) -> Result<ExitStatus> {
+    let mut config = config.clone();
+    // A receiver that is started here ends with this container.
+    if super::is_in_pod() && config.node.mode != CoreMode::Pipe {
+        eprintln!(
+            "warning: this pod ends, and a receiver with it: the kernel starts the handler (mode pipe)"
+        );
+        config.node.mode = CoreMode::Pipe;
+    }
+    let config = &config;
     let report = install(config, handler)?;
     let [now, later] = summary(&report);
     super::super::print(&format!("{now}\n{later}\n"))?;
@@ -189,6 +200,9 @@ pub(super) fn log_install(config: &AgentConfig, handler: Option<&Path>, log: Log
     Ok(())
 }
 
+/// Begins the line with the number of dumps that are left.
+pub(super) const NOT_SHIPPED: &str = "not shipped: ";
+
 /// What became of `core_pattern`, and what to do with dumps that are left, a line each.
 fn outcome(
     settings: &Settings,
@@ -223,7 +237,7 @@ fn outcome(
     };
     let spool = paths.spool.display();
     lines.push(format!(
-        "not shipped: {}{others} in {spool}",
+        "{NOT_SHIPPED}{}{others} in {spool}",
         super::dumps(report.left)
     ));
     let program = super::program_name();
@@ -259,29 +273,40 @@ fn outcome(
 }
 
 /// `cdh agent uninstall`.
-pub(super) fn undo(settings: &Settings, config: &AgentConfig, wait: bool) -> Result<ExitStatus> {
+pub(super) fn undo(
+    settings: &Settings,
+    config: &AgentConfig,
+    args: &UninstallArgs,
+) -> Result<ExitStatus> {
     let paths = config::paths(config);
-    let report = cdh_agent::uninstall(&paths).map_err(refused)?;
-    for line in outcome(settings, config, &paths, &report) {
-        super::super::print(&format!("{}\n", terminal_line(&line)))?;
+    let patience = args.wait_for_agent.map(Duration::from_secs);
+    let report = match patience {
+        Some(patience) => cdh_agent::uninstall_and_wait(&paths, patience),
+        None => cdh_agent::uninstall(&paths),
     }
-    if wait {
+    .map_err(refused)?;
+    let lines = outcome(settings, config, &paths, &report);
+    for line in &lines {
+        super::super::print(&format!("{}\n", terminal_line(line)))?;
+    }
+    if super::is_in_pod() {
+        super::cleanup::leave_message(lines.get(..2).unwrap_or(&lines));
+    }
+    if report.in_use {
+        let what = format!(
+            "the agent or a handler still works: files in {} remain",
+            paths.state.display()
+        );
+        if patience.is_some() {
+            return Err(Failure::new(ExitStatus::Failure, what)
+                .hint("stop the agent and run this again")
+                .into());
+        }
+        eprintln!("warning: {}", terminal_line(&what));
+        eprintln!("hint: stop the agent and run this again");
+    }
+    if args.wait {
         cdh_agent::wait_for_stop()?;
     }
     Ok(ExitStatus::Done)
-}
-
-/// The uninstallation of `cdh agent run --manage-node`, in its log.
-pub(super) fn log_uninstall(settings: &Settings, config: &AgentConfig, log: Log) -> Result<()> {
-    let paths = config::paths(config);
-    let report = cdh_agent::uninstall(&paths).map_err(refused)?;
-    let lines = outcome(settings, config, &paths, &report);
-    let fields = json!({
-        "core_pattern": report.now.core_pattern.to_string(), "left": report.left,
-        "kept": report.kept, "quarantined": report.quarantined,
-    });
-    // The next start ships what is left: what to do with it is no news here.
-    let said = lines.get(..2).unwrap_or(&lines).join("; ");
-    log.line(Level::Info, "uninstalled", &said, fields);
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! `cdh agent …`: what the agent's library does, with words around it.
 
 mod check_config;
+mod cleanup;
 mod config;
 mod doctor;
 mod handler_file;
@@ -35,7 +36,7 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
         }
         AgentCommand::Uninstall(args) => {
             let config = gather(settings, Flags::default().paths(&args.paths))?.config;
-            install::undo(settings, &config, args.wait)
+            install::undo(settings, &config, &args)
         }
         AgentCommand::Status(args) => status::run(settings, &args),
         AgentCommand::Sweep(args) => sweep(settings, &args),
@@ -64,12 +65,15 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                 install::log_install(config, args.handler.as_deref(), log)?;
             }
             let outcome = running::run(settings, config, log);
-            if config.node.manage {
-                install::log_uninstall(settings, config, log)?;
+            // The handler stays, so that nothing is lost until the next agent runs; a receiver that was
+            // started in this container does not.
+            if config.node.manage && is_in_pod() {
+                cdh_agent::node::socket::retire(&config::paths(config))?;
             }
             outcome
         }
         AgentCommand::Unit(args) => unit::run(settings, &args),
+        AgentCommand::AwaitCleanup(args) => cleanup::run(&args),
         AgentCommand::CheckConfig(_) => Ok(ExitStatus::Done),
         AgentCommand::Handle { arguments } => {
             Ok(ExitStatus::Debugger(cdh_agent::handle(arguments)))

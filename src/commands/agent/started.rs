@@ -75,16 +75,8 @@ impl Started {
         let store_line = format!("store: {store} ({}); {shipping}", settings.store_origin);
         let (spool_line, used, quota) = spool(paths, limits);
         let (policy_line, policy) = policy_words(policy, config.policy.setuid);
-        let at_end = match config.node.manage {
-            true => {
-                "on SIGTERM: stops uploads (the next start resumes them), restores the previous core_pattern and \
-                 removes the handler; dumps stay in the spool"
-            }
-            false => {
-                "on SIGTERM: stops uploads (the next start resumes them); an installed handler keeps capturing \
-                 into the spool"
-            }
-        };
+        let at_end = "on SIGTERM: stops uploads (the next start resumes them); an installed handler keeps \
+                      capturing into the spool until `cdh agent uninstall`";
         let version = env!("CARGO_PKG_VERSION");
         let pid = std::process::id();
         let lines = vec![
@@ -102,10 +94,7 @@ impl Started {
             "version": version, "pid": pid, "mode": mode, "release": release, "core_pattern": pattern,
             "store": store, "store_origin": settings.store_origin, "shipping": plan.word(),
             "spool": paths.spool, "spool_bytes": used, "spool_quota_bytes": quota,
-            "policy": policy, "on_sigterm": match config.node.manage {
-                true => "uninstall",
-                false => "stay_installed",
-            },
+            "policy": policy, "on_sigterm": "stay_installed",
         });
         Self { lines, fields }
     }
