@@ -31,6 +31,8 @@ mod s3;
 mod stored_modules;
 #[path = "cli/tui.rs"]
 mod tui;
+#[path = "cli/updates.rs"]
+mod updates;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
 //! `cdh ls`: lists the dumps in a store, newest first. Reads object names only, unless an image or a node
-//! is asked for, which only manifests hold. Dumps of one second are put in the order of their capture if
+//! is asked for, or JSON, which has facts that only manifests hold. Dumps of one second are put in the order of their capture if
 //! that takes few manifests.
 
 use anyhow::Result;
@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
 use crate::query::Selection;
-use crate::render::{self, DumpFacts, Group, GroupsView};
+use crate::render::{self, DumpFacts, Group, GroupsView, Manifests};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -17,6 +17,8 @@ use crate::settings::Settings;
 const MANIFESTS: usize = 16;
 /// The same, where a manifest is a file.
 const MANIFEST_FILES: usize = 512;
+/// Dumps whose manifests are read for JSON.
+const FACTS: usize = 1_000;
 /// A crash counts as new this long after it was first seen.
 const NEW: SignedDuration = SignedDuration::from_hours(24);
 
@@ -37,8 +39,12 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
         ListFormat::Table | ListFormat::Wide if dumps.is_empty() => String::new(),
         ListFormat::Table => render::list_table(&dumps, now, settings.style, false),
         ListFormat::Wide => render::list_table(&dumps, now, settings.style, true),
-        ListFormat::Json => render::list_json(&dumps)?,
-        ListFormat::Jsonl => render::list_jsonl(&dumps)?,
+        ListFormat::Json => {
+            render::list_json(&dumps, &manifests(settings, store.as_ref(), &dumps))?
+        }
+        ListFormat::Jsonl => {
+            render::list_jsonl(&dumps, &manifests(settings, store.as_ref(), &dumps))?
+        }
         ListFormat::Csv => render::list_csv(&dumps),
         ListFormat::Id => render::list_ids(&dumps),
     };
@@ -77,6 +83,20 @@ fn find(
     };
     dumps.retain(|dump| selection.has_words_of(dump));
     Ok(dumps)
+}
+
+/// The manifests of a listing for programs, which asks for owner, labels and image. Of a long one none is
+/// read: it would take minutes.
+fn manifests(settings: &Settings, store: &dyn Store, dumps: &[DumpSummary]) -> Manifests {
+    if dumps.len() > FACTS {
+        eprintln!(
+            "note: owner, labels, node and image are left out of more than {FACTS} dumps; use `--limit` or select fewer"
+        );
+        return Manifests::new();
+    }
+    let found = pipeline::catalog(settings, store).manifests(dumps);
+    let found = found.into_iter().flatten();
+    found.map(|manifest| (manifest.id, manifest)).collect()
 }
 
 /// `cdh ls --group`: as `cdh groups`, from object names alone.

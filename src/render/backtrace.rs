@@ -128,8 +128,9 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         facts.push(("image", image.reference.clone()));
     }
     // An imported core does not tell where it was written.
-    if manifest.workload.is_some() && !manifest.node.is_empty() {
-        facts.push(("node", manifest.node.to_string()));
+    let node = manifest.node_name();
+    if manifest.workload.is_some() && !node.is_empty() {
+        facts.push(("node", node));
     }
     if let Some(fingerprint) = &view.backtrace.fingerprint {
         facts.push(("fingerprint", fingerprint.to_string()));

@@ -150,7 +150,7 @@ fn facts(a: &Manifest, b: &Manifest) -> Vec<Pair> {
             ("arguments", arguments),
             ("image", image),
             ("workload", workload),
-            ("node", Some(manifest.node.to_string())),
+            ("node", Some(manifest.node_name())),
             ("machine", Some(manifest.machine.clone())),
             (
                 "threads",

@@ -67,6 +67,9 @@ pub enum FirstFrom {
 pub struct GroupWorkload {
     /// `namespace/pod`, or `namespace/owner-*`.
     pub name: String,
+    /// The object that its pods belong to, where manifests name it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<WorkloadOwner>,
     /// First dump of this group from it.
     pub first: Timestamp,
     /// Last dump of this group from it.
@@ -145,7 +148,8 @@ impl Group {
         let mut places: HashMap<(Option<&str>, &[u8], &str), usize> = HashMap::new();
         let mut groups: Vec<(Self, &DumpSummary)> = Vec::new();
         // Names are put together once for each group, not for each of a hundred thousand dumps.
-        let mut named: HashMap<(usize, Option<&str>, Option<&str>), usize> = HashMap::new();
+        let mut named: HashMap<(usize, Option<&str>, Option<&str>, Option<&str>), usize> =
+            HashMap::new();
         for dump in dumps {
             let key = (
                 dump.fingerprint.as_deref(),
@@ -171,14 +175,15 @@ impl Group {
                 *count = count.saturating_add(1);
             }
             let facts = facts(dump);
+            let kind = facts.owner.map(|owner| owner.kind.as_str());
             let known = facts.owner.map(|owner| owner.name.as_str());
             let pod = dump.pod.as_deref();
             let owner = known.or_else(|| pod.map(|pod| pod_owner(pod).unwrap_or(pod)));
             let next = group.affected.len();
             let number = *named
-                .entry((place, dump.namespace.as_deref(), owner))
+                .entry((place, dump.namespace.as_deref(), kind, owner))
                 .or_insert(next);
-            group.add_workload(number, dump, known);
+            group.add_workload(number, dump, facts.owner);
             if let Some(image) = facts.image {
                 group.add_image(image, dump.captured_at);
             }
@@ -234,7 +239,7 @@ impl Group {
         }
     }
 
-    fn add_workload(&mut self, number: usize, dump: &DumpSummary, owner: Option<&str>) {
+    fn add_workload(&mut self, number: usize, dump: &DumpSummary, owner: Option<&WorkloadOwner>) {
         let time = dump.captured_at;
         match self.affected.get_mut(number) {
             Some(known) => {
@@ -244,7 +249,8 @@ impl Group {
             }
             // A process of the host has no workload: its name is empty until all are counted.
             None => self.affected.push(GroupWorkload {
-                name: workload(dump, owner).unwrap_or_default(),
+                name: workload(dump, owner.map(|owner| owner.name.as_str())).unwrap_or_default(),
+                owner: owner.cloned(),
                 first: time,
                 last: time,
                 count: 1,
@@ -381,10 +387,32 @@ mod tests {
             .map(|workload| (workload.name.as_str(), workload.count))
             .collect();
         assert_eq!(shown, [("shop/db-*", 1), ("shop/api-*", 2)]);
+        assert_eq!(groups[0].affected[0].owner.as_ref(), Some(&owner));
         let api = &groups[0].affected[1];
         assert_eq!((api.first, api.last), (start + day, start + 2 * day));
         // Without facts a number at the end of a name means nothing.
         let groups = Group::of(dumps.iter(), |_| DumpFacts::default());
         assert!(groups[0].workloads.contains("shop/db-0"));
+    }
+
+    #[test]
+    fn owners_of_one_name_and_different_kinds_are_different_workloads() {
+        let mut dumps: Vec<DumpSummary> = (0..2).map(|_| dump(1)).collect();
+        dumps[0].pod = Some("api-x2x9k".to_owned());
+        dumps[1].pod = Some("api-29345678-x2x9k".to_owned());
+        let owners = ["DaemonSet", "CronJob"].map(|kind| WorkloadOwner {
+            kind: kind.to_owned(),
+            name: "api".to_owned(),
+        });
+        let facts = |dump: &DumpSummary| DumpFacts {
+            owner: owners.get(usize::from(dump.pod.as_deref() != Some("api-x2x9k"))),
+            ..DumpFacts::default()
+        };
+        let groups = Group::of(dumps.iter(), facts);
+        let mut kinds: Vec<_> = { groups[0].affected.iter() }
+            .map(|workload| workload.owner.as_ref().unwrap().kind.as_str())
+            .collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, ["CronJob", "DaemonSet"]);
     }
 }

@@ -72,7 +72,7 @@ impl Page {
         }
         self.line(
             "captured",
-            format!("{} on {}", manifest.captured_at, manifest.node),
+            format!("{} on {}", manifest.captured_at, manifest.node_name()),
         );
         if manifest.hostname.as_bytes() != manifest.node.as_bytes() && !manifest.hostname.is_empty()
         {
@@ -228,6 +228,10 @@ impl Page {
         }
         self.image(manifest);
         if let Some(workload) = &manifest.workload {
+            for (number, log) in workload.logs.iter().enumerate() {
+                let title = if number == 0 { "logs" } else { "" };
+                self.line(title, format!("{}: {log}", log.file));
+            }
             self.labels(workload, all);
         }
     }
@@ -389,7 +393,7 @@ pub fn info_json(view: &InfoView) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use cdh_bundle::{ImageRef, WorkloadOwner};
+    use cdh_bundle::{ContainerLog, ImageRef, WorkloadOwner};
 
     use super::*;
 
@@ -429,6 +433,11 @@ mod tests {
                 kind: "Deployment".to_owned(),
                 name: "api".to_owned(),
             }),
+            logs: vec![ContainerLog {
+                file: "0.log".to_owned(),
+                container: "main".to_owned(),
+                restart: 2,
+            }],
             labels: (0..14)
                 .map(|n| (format!("l{n:02}"), "\u{1b}v".to_owned()))
                 .collect(),
@@ -442,6 +451,7 @@ mod tests {
             "release      1.4.2\n",
             "version      1.4.2+build7\n",
             "revision     5f3c\n",
+            "logs         0.log: container main, restart 2\n",
             "2 more: `cdh info --all`\n",
         ] {
             assert!(text.contains(line), "{line} in {text}");

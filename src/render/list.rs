@@ -1,6 +1,9 @@
 //! Listings of dumps: a table, JSON, JSON lines, CSV, bare ids.
 
+use std::collections::{BTreeMap, HashMap};
+
 use anyhow::Result;
+use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
 use cdh_store::DumpSummary;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -22,10 +25,38 @@ struct Row<'a> {
     size: Option<u64>,
     legacy: bool,
     key: String,
+    #[serde(flatten)]
+    facts: RowFacts<'a>,
+}
+
+/// What only manifests hold; all `null` where the manifest was not read.
+#[derive(Default, Serialize)]
+struct RowFacts<'a> {
+    container: Option<&'a str>,
+    owner: Option<&'a WorkloadOwner>,
+    labels: Option<&'a BTreeMap<String, String>>,
+    node: Option<String>,
+    image: Option<&'a str>,
+    release: Option<&'a str>,
+}
+
+impl<'a> RowFacts<'a> {
+    fn of(manifest: &'a Manifest) -> Self {
+        let workload = manifest.workload.as_ref();
+        let image = manifest.image.as_ref();
+        Self {
+            container: workload.and_then(|workload| workload.container.as_deref()),
+            owner: workload.and_then(|workload| workload.owner.as_ref()),
+            labels: workload.map(|workload| &workload.labels),
+            node: Some(manifest.node_name()).filter(|node| !node.is_empty()),
+            image: image.map(|image| image.reference.as_str()),
+            release: image.and_then(|image| image.release()),
+        }
+    }
 }
 
 impl<'a> Row<'a> {
-    fn new(dump: &'a DumpSummary) -> Self {
+    fn new(dump: &'a DumpSummary, manifest: Option<&'a Manifest>) -> Self {
         Self {
             id: dump.id.to_string(),
             captured_at: dump.captured_at,
@@ -38,6 +69,7 @@ impl<'a> Row<'a> {
             size: dump.size,
             legacy: dump.legacy,
             key: dump.key.to_string(),
+            facts: manifest.map(RowFacts::of).unwrap_or_default(),
         }
     }
 }
@@ -128,12 +160,16 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// Manifests of listed dumps, as far as they were read.
+pub type Manifests = HashMap<DumpId, Manifest>;
+
 /// One JSON array.
 ///
 /// # Errors
 /// Never in practice: the rows are plain text and numbers.
-pub fn list_json(dumps: &[DumpSummary]) -> Result<String> {
-    let rows: Vec<_> = dumps.iter().map(Row::new).collect();
+pub fn list_json(dumps: &[DumpSummary], manifests: &Manifests) -> Result<String> {
+    let row = |dump| Row::new(dump, manifests.get(&dump.id));
+    let rows: Vec<_> = dumps.iter().map(row).collect();
     Ok(serde_json::to_string_pretty(&rows)? + "\n")
 }
 
@@ -141,10 +177,11 @@ pub fn list_json(dumps: &[DumpSummary]) -> Result<String> {
 ///
 /// # Errors
 /// Never in practice: the rows are plain text and numbers.
-pub fn list_jsonl(dumps: &[DumpSummary]) -> Result<String> {
+pub fn list_jsonl(dumps: &[DumpSummary], manifests: &Manifests) -> Result<String> {
     let mut text = String::new();
     for dump in dumps {
-        text.push_str(&serde_json::to_string(&Row::new(dump))?);
+        let row = Row::new(dump, manifests.get(&dump.id));
+        text.push_str(&serde_json::to_string(&row)?);
         text.push('\n');
     }
     Ok(text)
@@ -154,7 +191,7 @@ pub fn list_jsonl(dumps: &[DumpSummary]) -> Result<String> {
 #[must_use]
 pub fn list_csv(dumps: &[DumpSummary]) -> String {
     let mut text = "id,captured_at,namespace,pod,exe,signal,verdict,fingerprint,size\n".to_owned();
-    for row in dumps.iter().map(Row::new) {
+    for row in dumps.iter().map(|dump| Row::new(dump, None)) {
         let cells = [
             row.id,
             row.captured_at.to_string(),
@@ -217,5 +254,37 @@ mod tests {
                 text
             );
         }
+    }
+
+    #[test]
+    fn json_listing_has_owner_labels_node_and_image_of_manifests() {
+        let dump = crate::tui::tests::dump(1);
+        let json = serde_json::json!({
+            "schema": 1, "id": dump.id, "stem": "s", "captured_at": "2026-01-01T00:00:00Z",
+            "process": {"pid": 7}, "signal": {"number": 11}, "verdict": {"state": "complete"},
+            "node": "vm", "image": {"reference": "quay.io/shop/api@sha256:00ff", "name": "quay.io/shop/api:1.4.2"},
+            "workload": {
+                "pod": "api-7d4b9c6f5d-x2x9k", "container": "main", "node": "node1",
+                "owner": {"kind": "Deployment", "name": "api"}, "labels": {"app": "api"},
+            },
+        });
+        let manifest: Manifest = serde_json::from_value(json).unwrap();
+        let manifests = Manifests::from([(dump.id, manifest)]);
+        let dumps = [dump];
+        let array: Vec<serde_json::Value> =
+            serde_json::from_str(&list_json(&dumps, &manifests).unwrap()).unwrap();
+        let line: serde_json::Value =
+            serde_json::from_str(&list_jsonl(&dumps, &manifests).unwrap()).unwrap();
+        assert_eq!(array, [line.clone()]);
+        assert_eq!(line["owner"]["kind"], "Deployment");
+        assert_eq!(line["labels"]["app"], "api");
+        assert_eq!(
+            (&line["container"], &line["node"]),
+            (&"main".into(), &"node1".into())
+        );
+        assert_eq!(line["release"], "1.4.2");
+        let without: serde_json::Value =
+            serde_json::from_str(&list_jsonl(&dumps, &Manifests::new()).unwrap()).unwrap();
+        assert!(without["owner"].is_null() && without["labels"].is_null());
     }
 }

@@ -48,7 +48,7 @@ fn facts(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
             ("verdict", manifest.verdict.describe()),
             ("namespace", workload.namespace.unwrap_or_else(absent)),
             ("pod", workload.pod.unwrap_or_else(absent)),
-            ("node", manifest.node.to_string()),
+            ("node", manifest.node_name()),
             (
                 "image",
                 manifest

@@ -216,7 +216,7 @@ fn heading(text: &mut String, title: &str) {
 fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
     let manifest = &opened.manifest;
     let mut text = String::new();
-    field(&mut text, "node", &manifest.node.to_string());
+    field(&mut text, "node", &manifest.node_name());
     if let Some(image) = &manifest.image {
         field(&mut text, "image", &image.reference);
         let release = image.release().map(str::to_owned);
@@ -304,7 +304,8 @@ fn logs(texts: &Texts) -> String {
     }
     let mut text = String::new();
     for (name, log) in &texts.logs {
-        if texts.logs.len() > 1 {
+        // The only one is that of the container that crashed; its title may say which start.
+        if texts.logs.len() > 1 || name.contains(' ') {
             heading(&mut text, name);
         }
         for line in log.lines() {

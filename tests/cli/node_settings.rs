@@ -343,7 +343,7 @@ fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
 }
 
 #[test]
-fn run_that_manages_the_node_satisfies_the_doctor_and_logs_what_it_restores() {
+fn run_that_manages_the_node_satisfies_the_doctor_and_stays_installed_when_it_ends() {
     let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
         eprintln!("skipped: only root may change the kernel's core settings");
         return;
@@ -382,11 +382,18 @@ fn run_that_manages_the_node_satisfies_the_doctor_and_logs_what_it_restores() {
     for text in [
         "Z installed: core_pattern is |",
         "Z capture: mode pipe, release hold",
-        "on SIGTERM: stops uploads (the next start resumes them), restores the previous core_pattern",
+        "an installed handler keeps capturing into the spool until `cdh agent uninstall`",
         "Z stopped: ",
-        "Z restored: core_pattern is ",
     ] {
         assert!(said.contains(text), "{text} in {said}");
     }
+    let now = NodeSettings::read(&files).unwrap();
+    assert!(
+        now.core_pattern.to_string().contains("cdh-handler"),
+        "{now:?}"
+    );
+    let words = ["uninstall".to_owned()];
+    let output = node.agent(&words, "lib").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
     assert_eq!(NodeSettings::read(&files).unwrap(), before);
 }

@@ -66,6 +66,7 @@ fn check_all(snapshots: Snapshots) -> Result<()> {
         rendered.push(path);
     }
     rendered.extend(kustomize(&tools, &chart, place.path(), snapshots)?);
+    notes(&tools, &chart, place.path(), snapshots)?;
     for minor in VERSIONS {
         let mut validate = Command::new(&tools.validator);
         validate.args([
@@ -96,13 +97,19 @@ fn kustomize(
     snapshots: Snapshots,
 ) -> Result<Vec<PathBuf>> {
     let base = root().join("charts/kustomize");
-    let plain = tools.render(chart, None, &["--no-hooks"])?;
+    // Without the ConfigMap, which kustomize makes: its name then changes with what is in it.
+    let templates = ["serviceaccount", "daemonset"].map(|name| format!("templates/{name}.yaml"));
+    let shown: Vec<&str> = templates
+        .iter()
+        .flat_map(|path| ["--show-only", path.as_str()])
+        .collect();
+    let plain = tools.render(chart, None, &shown)?;
     compare(&base.join("agent/cdh.yaml"), &plain, snapshots)?;
     let cleanup = ["--show-only", "templates/cleanup.yaml"];
     let cleanup = tools.render(chart, None, &cleanup)?;
     compare(&base.join("cleanup/cleanup.yaml"), &cleanup, snapshots)?;
     let mut built = Vec::new();
-    for name in ["agent", "cleanup"] {
+    for name in ["namespace", "agent", "cleanup"] {
         let output = Command::new(&tools.kubectl)
             .args(["kustomize"])
             .arg(base.join(name))
@@ -110,10 +117,35 @@ fn kustomize(
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "kustomize {name}: {errors}");
         let path = place.join(format!("kustomize-{name}.yaml"));
+        // What the uninstall deletes must leave the namespace, in which the cleanup runs.
+        let text = String::from_utf8_lossy(&output.stdout);
+        let has_namespace = text.lines().any(|line| line == "kind: Namespace");
+        ensure!(
+            has_namespace == (name == "namespace"),
+            "kustomize {name}: a Namespace belongs into `namespace` only"
+        );
+        ensure!(
+            name != "agent"
+                || text.contains("name: cdh-store")
+                    && text.contains("kind: ConfigMap\nmetadata:\n  name: cdh-"),
+            "kustomize agent: the store's Secret or the ConfigMap of the agent is missing"
+        );
         fs::write(&path, output.stdout)?;
         built.push(path);
     }
     Ok(built)
+}
+
+/// What Helm prints after an installation, whose commands are copied.
+fn notes(tools: &Tools, chart: &Path, place: &Path, snapshots: Snapshots) -> Result<()> {
+    // `helm template` leaves the notes out unless they are another template.
+    let copy = place.join("chart");
+    succeed(Command::new("cp").arg("-r").arg(chart).arg(&copy))?;
+    fs::rename(copy.join("templates/NOTES.txt"), copy.join("NOTES.txt"))?;
+    let template = "notes: |\n{{ tpl (.Files.Get \"NOTES.txt\") . | indent 2 }}\n";
+    fs::write(copy.join("templates/notes.yaml"), template)?;
+    let text = tools.render(&copy, None, &["--show-only", "templates/notes.yaml"])?;
+    compare(&chart.join("tests/rendered/notes.txt"), &text, snapshots)
 }
 
 /// Values that the schema has to refuse, each with words that its message has to hold.

@@ -105,6 +105,9 @@ pub(super) fn capture_prepared(
     }
     let id = DumpId::random();
     let mut manifest = first_manifest(id, arguments, process.as_ref());
+    if let Some(node) = &settings.node {
+        manifest.node = RawText::from(node.as_str());
+    }
     manifest.workload = plan::workload(cgroup.as_ref());
     let plan = Plan::make(settings, arguments, &manifest, cgroup.as_ref());
     if plan.action() == Action::Ignore {

@@ -102,6 +102,9 @@ pub struct HandlerSettings {
     pub fallback: PathBuf,
     /// Where podman and docker keep what they know of their containers.
     pub engines: PathBuf,
+    /// Name of this node in Kubernetes; without it dumps have the kernel's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// Which crashes become dumps.
     pub policy: PolicyConfig,
     /// What all dumps may take of the node. Without limits in the file there are none.
@@ -133,6 +136,7 @@ impl Default for HandlerSettings {
             state: "/var/lib/cdh".into(),
             fallback: "/run/cdh".into(),
             engines: "/var/lib".into(),
+            node: None,
             policy: PolicyConfig::default(),
             limits: LimitsConfig::unlimited(),
         }

@@ -22,6 +22,8 @@ fn record(outcome: Outcome, reason: Option<DropReason>) -> LedgerRecord {
         signal: "SIGSEGV".to_owned(),
         fingerprint: None,
         workload: None,
+        pod_uid: None,
+        container_id: None,
         verdict: None,
         cause: Some(cdh_bundle::Cause::NoSpace),
         core_bytes: 100,

@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use rustix::fs::OFlags;
 
 use crate::private_file::{PrivateDirectory, PrivateLock};
+pub(crate) use record::workload_name;
 pub use record::{DropReason, LedgerRecord, Outcome};
 pub use totals::{BYTES, Histogram, SECONDS, Totals};
 

@@ -156,9 +156,15 @@ pub struct LedgerRecord {
     /// Of the crashing thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// Namespace and pod, or unit, or container id, as far as known.
+    /// Namespace, pod and container, or unit, or container id, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
+    /// The pod's UID, by which the agent finds names that the handler does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The runtime's id of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
     /// `complete`, `truncated`, `empty`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
@@ -187,6 +193,10 @@ impl LedgerRecord {
     #[must_use]
     pub fn of(manifest: &Manifest, outcome: Outcome) -> Self {
         let process = &manifest.process;
+        let id_of = |field: fn(&cdh_bundle::Workload) -> &Option<String>| {
+            let id = field(manifest.workload.as_ref()?).as_deref()?;
+            Some(id.chars().take(Self::TEXT).collect())
+        };
         let (verdict, cause) = match &manifest.verdict {
             Verdict::Truncated { cause, .. } | Verdict::Empty { cause, .. } => {
                 (manifest.verdict.word(), Some(*cause))
@@ -208,6 +218,8 @@ impl LedgerRecord {
             signal: manifest.signal.name.clone(),
             fingerprint: manifest.fingerprint.clone(),
             workload: manifest.workload.as_ref().and_then(workload_name),
+            pod_uid: id_of(|workload| &workload.pod_uid),
+            container_id: id_of(|workload| &workload.container_id),
             verdict: Some(verdict.to_owned()),
             cause,
             core_bytes: manifest.core.as_ref().map_or(0, |core| core.size),
@@ -242,11 +254,13 @@ fn cut(text: &RawText) -> RawText {
     RawText::from(bytes.get(..LedgerRecord::TEXT).unwrap_or(bytes))
 }
 
-/// `namespace/pod`, or what else says whose it is.
-fn workload_name(workload: &cdh_bundle::Workload) -> Option<String> {
+/// `namespace/pod/container`, or else what is known of it.
+pub(crate) fn workload_name(workload: &cdh_bundle::Workload) -> Option<String> {
     let unit = || workload.extra.get("unit")?.as_str().map(str::to_owned);
-    let name = match (&workload.namespace, &workload.pod) {
-        (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
+    let name = match (&workload.namespace, &workload.pod, &workload.container) {
+        (Some(namespace), Some(pod), Some(container)) => format!("{namespace}/{pod}/{container}"),
+        (Some(namespace), Some(pod), None) => format!("{namespace}/{pod}"),
+        (_, _, Some(container)) => container.clone(),
         _ => workload
             .pod_uid
             .clone()

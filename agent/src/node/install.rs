@@ -207,6 +207,7 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
         state: absolute(&paths.state)?,
         fallback: absolute(&paths.fallback)?,
         engines: absolute(&paths.workloads.engines)?,
+        node: paths.workloads.node.clone(),
         kill_trace,
         ..options.handler.clone()
     };

@@ -6,11 +6,20 @@ use serde_json::{Value, json};
 /// Characters of one text at most.
 const LONGEST: usize = 256;
 
+/// What makes a crash the same as another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CrashKey {
+    /// The tenant, whose share of what is remembered is bounded: a namespace; empty for the host.
+    pub namespace: String,
+    /// Workload and fingerprint.
+    pub crash: String,
+}
+
 /// A crash that is new on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crash {
-    /// What makes it the same as another one.
-    pub key: String,
+    /// Identifies crashes that are reported once: the same fingerprint in the same workload.
+    pub key: CrashKey,
     /// The dump.
     pub id: String,
     /// Of the crashing thread.
@@ -70,9 +79,22 @@ impl Crash {
         let node = node.map_or_else(|| cut(&manifest.node.to_string()), cut);
         let fingerprint = manifest.fingerprint.as_deref().map(cut);
         // Without a backtrace: the same program by the same signal.
-        let key = fingerprint
+        let same = fingerprint
             .clone()
             .unwrap_or_else(|| format!("{program}/{}", manifest.signal.name));
+        // Pods of a Deployment come and go: it is the Deployment that crashes.
+        let owner = workload.and_then(|workload| workload.owner.as_ref());
+        let named = match (owner, &pod) {
+            (Some(owner), _) => cut(&owner.to_string()),
+            (None, Some(pod)) => format!("Pod {}", pod.name),
+            (None, None) => String::new(),
+        };
+        let key = CrashKey {
+            namespace: pod
+                .as_ref()
+                .map_or_else(String::new, |pod| pod.namespace.clone()),
+            crash: format!("{named} {same}"),
+        };
         Self {
             key,
             id: manifest.id.to_string(),

@@ -103,6 +103,33 @@ pub(super) fn post(client: &Agent, request: http::request::Builder, body: Vec<u8
     }
 }
 
+/// Posts a question and returns the answer's body.
+///
+/// # Errors
+/// What went wrong, without the address.
+pub(super) fn ask(
+    client: &Agent,
+    request: http::request::Builder,
+    body: Vec<u8>,
+) -> Result<Vec<u8>, String> {
+    /// Bytes of an answer that are read.
+    const LIMIT: u64 = 1 << 20;
+    let request = request.method("POST").body(body);
+    let request = request.map_err(|_| "its address is not valid".to_owned())?;
+    let mut answer = client
+        .run(request)
+        .map_err(|error| describe(&error).to_owned())?;
+    match answer.status().as_u16() {
+        200..=299 => answer
+            .body_mut()
+            .with_config()
+            .limit(LIMIT)
+            .read_to_vec()
+            .map_err(|error| describe(&error).to_owned()),
+        status => Err(format!("it answered {status}")),
+    }
+}
+
 /// The kind of an error without its text, in which addresses stand.
 fn describe(error: &ureq::Error) -> &'static str {
     match error {

@@ -1,18 +1,18 @@
 //! An Event on the pod: `kubectl describe pod` and `kubectl events` show it.
 //!
-//! The agent talks to the cluster's API server as its pod's service account; all that it may and does
-//! ask for is to create Events.
+//! The agent talks to the cluster's API server as its pod's service account. It creates Events, and asks
+//! whether it may: that needs no permission of its own.
 
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use ureq::http;
+use ureq::{Agent, http};
 
 use super::Crash;
 use super::crash::Pod;
-use super::delivery::{Attempt, Deliver, Trust, client, post};
+use super::delivery::{Attempt, Deliver, Trust, ask, client, post};
 
 /// Where Kubernetes puts a service account's files.
 const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -21,7 +21,10 @@ const FILE_LIMIT: u64 = 1 << 20;
 /// Bytes of an Event's message, by the API's own rules.
 const MESSAGE: usize = 1024;
 
-/// Tells a pod's events.
+const NOT_ALLOWED: &str = "the service account may not create events";
+
+/// Creates Events on pods.
+#[derive(Clone, Debug)]
 pub struct KubernetesEvents {
     server: String,
     account: PathBuf,
@@ -50,6 +53,44 @@ impl KubernetesEvents {
             server,
             account: account.to_owned(),
         }
+    }
+
+    /// Whether the service account may create Events.
+    ///
+    /// # Errors
+    /// Why not, or why that is not known.
+    pub fn check(&self) -> Result<(), String> {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"verb": "create", "resource": "events"}},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let (client, request) = self.request(path).map_err(|attempt| match attempt {
+            Attempt::Later(why) | Attempt::Refused(why) => why,
+            Attempt::Done => String::new(),
+        })?;
+        let answer = ask(&client, request, review.to_string().into_bytes())?;
+        let answer: Value = serde_json::from_slice(&answer)
+            .map_err(|error| format!("the API server's answer is not JSON: {error}"))?;
+        match answer.pointer("/status/allowed").and_then(Value::as_bool) {
+            Some(true) => Ok(()),
+            Some(false) => Err(NOT_ALLOWED.to_owned()),
+            None => Err("the API server does not say whether events may be created".to_owned()),
+        }
+    }
+
+    /// A request to this path with the service account's token. Token and certificates are read each time:
+    /// Kubernetes renews them.
+    fn request(&self, path: &str) -> Result<(Agent, http::request::Builder), Attempt> {
+        let (token, ca) = (self.read("token")?, self.read("ca.crt")?);
+        let token = String::from_utf8_lossy(&token).trim().to_owned();
+        let request = http::Request::builder()
+            .uri(format!("{}{path}", self.server))
+            .header("content-type", "application/json")
+            .header("accept", "application/json")
+            .header("authorization", format!("Bearer {token}"));
+        Ok((client(Trust::Only(&ca)), request))
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, Attempt> {
@@ -83,26 +124,17 @@ impl Deliver for KubernetesEvents {
         if !is_name(&pod.namespace) || !is_name(&pod.name) {
             return Attempt::Refused("its pod has no valid name".to_owned());
         }
-        // Both are renewed under our hands.
-        let (token, ca) = match (self.read("token"), self.read("ca.crt")) {
-            (Ok(token), Ok(ca)) => (token, ca),
-            (Err(error), _) | (_, Err(error)) => return error,
+        let path = format!("/api/v1/namespaces/{}/events", pod.namespace);
+        let (client, request) = match self.request(&path) {
+            Ok(request) => request,
+            Err(attempt) => return attempt,
         };
-        let token = String::from_utf8_lossy(&token).trim().to_owned();
-        let request = http::Request::builder()
-            .uri(format!(
-                "{}/api/v1/namespaces/{}/events",
-                self.server, pod.namespace
-            ))
-            .header("content-type", "application/json")
-            .header("accept", "application/json")
-            .header("authorization", format!("Bearer {token}"));
         let body = event(crash, pod).to_string().into_bytes();
-        match post(&client(Trust::Only(&ca)), request, body) {
+        match post(&client, request, body) {
             // It is there: an answer was lost on its way.
             Attempt::Refused(why) if why.ends_with("409") => Attempt::Done,
             Attempt::Refused(why) if why.ends_with("403") || why.ends_with("401") => {
-                Attempt::Refused(format!("{why}: its service account may not create events"))
+                Attempt::Refused(format!("{why}: {NOT_ALLOWED}"))
             }
             other => other,
         }

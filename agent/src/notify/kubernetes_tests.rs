@@ -165,3 +165,60 @@ fn a_service_account_without_an_authority_trusts_nobody() {
     );
     assert!(arrived.try_recv().is_err());
 }
+
+/// An API server that answers each request with the next of these.
+fn reviewing(answers: Vec<(u16, &'static str)>) -> (String, Answers<Arrived>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, arrived) = channel();
+    std::thread::spawn(move || {
+        for (status, text) in answers {
+            let mut connection = listener.accept().unwrap().0;
+            let (head, body) = read_request(&mut connection).unwrap();
+            let _ = sender.send((head, serde_json::from_slice(&body).unwrap()));
+            let length = text.len();
+            let answer = format!(
+                "HTTP/1.1 {status} x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{text}"
+            );
+            let _ = connection.write_all(answer.as_bytes());
+        }
+    });
+    (address, arrived)
+}
+
+#[test]
+fn permission_to_create_events_is_asked_of_the_api_server() {
+    let account = account(None);
+    let (address, arrived) = reviewing(vec![
+        (201, r#"{"status": {"allowed": true}}"#),
+        (
+            201,
+            r#"{"status": {"allowed": false, "reason": "no RBAC policy matched"}}"#,
+        ),
+        (201, r#"{"status": {}}"#),
+        (201, "<html>"),
+        (403, "{}"),
+    ]);
+    let events = KubernetesEvents::new(address, account.path());
+    assert_eq!(events.check(), Ok(()));
+    let (head, review) = arrived.recv_timeout(PATIENCE).unwrap();
+    assert!(head[0].starts_with("post /apis/authorization.k8s.io/v1/selfsubjectaccessreviews "));
+    assert_eq!(
+        review["spec"]["resourceAttributes"],
+        json!({"verb": "create", "resource": "events"})
+    );
+    let words = ["may not create", "does not say", "not JSON", "answered 403"];
+    for words in words {
+        let why = events.check().unwrap_err();
+        assert!(why.contains(words), "{why}");
+    }
+    // `automountServiceAccountToken: false`
+    fs::remove_file(account.path().join("token")).unwrap();
+    let why = events.check().unwrap_err();
+    assert!(why.contains("token"), "{why}");
+    let finding = crate::node::doctor::examine_events(Some(&events));
+    assert!(
+        finding.what.contains("new crashes are not shown"),
+        "{finding:?}"
+    );
+}

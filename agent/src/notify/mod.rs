@@ -1,6 +1,6 @@
 //! Tells of each crash that this node has not seen before: webhooks, and an Event on the pod.
 //!
-//! A crash is new when its fingerprint is. Each receiver has a thread, a queue of bounded length, tries
+//! A crash is new if its fingerprint is new in its workload. Each receiver has a thread, a queue of bounded length, tries
 //! and time limits of its own, so that one that hangs holds up nobody: not the others, not a capture,
 //! not an upload. What could not be delivered is counted and logged. URLs, header fields and tokens are
 //! in no message of ours.
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use cdh_bundle::Manifest;
 
-pub use crash::Crash;
+pub use crash::{Crash, CrashKey};
 pub use delivery::{Attempt, Deliver};
 pub(crate) use delivery::{Trust, client};
 pub use kubernetes::KubernetesEvents;

@@ -284,3 +284,47 @@ fn a_receiver_that_hangs_holds_up_nobody_and_what_is_too_much_is_counted() {
     assert!((9..=10).contains(&dropped()), "{}", dropped());
     drop(free);
 }
+
+#[test]
+fn each_workload_is_told_once_of_a_fingerprint_also_after_a_restart() {
+    let state = tempfile::tempdir().unwrap();
+    let (url, arrived) = server(Vec::new());
+    let of = |namespace: &str, pod: &str, owner: Option<(&str, &str)>| {
+        let mut manifest = manifest("aaaa");
+        let workload = manifest.workload.as_mut().unwrap();
+        workload.namespace = Some(namespace.to_owned());
+        workload.pod = Some(pod.to_owned());
+        workload.owner = owner.map(|(kind, name)| cdh_bundle::WorkloadOwner {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        });
+        manifest
+    };
+    let crashes = [
+        of("shop", "api-7d4b-x2x9k", Some(("Deployment", "api"))),
+        of("shop", "api-7d4b-b8cfz", Some(("Deployment", "api"))),
+        of("shop", "api-29345678-x2x9k", Some(("CronJob", "api"))),
+        of("shop-test", "api-7d4b-x2x9k", Some(("Deployment", "api"))),
+        of("shop", "bare", None),
+        of("shop", "bare", None),
+    ];
+    for _ in 0..2 {
+        let (mut notifier, _) = notifier(vec![hook(&url, WebhookFormat::Json)], state.path());
+        for crash in &crashes {
+            notifier.notice(crash);
+        }
+    }
+    let told: Vec<String> = arrived
+        .try_iter()
+        .map(|(_, body)| format!("{}/{}", body["namespace"], body["pod"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "shop/api-7d4b-x2x9k",
+            "shop/api-29345678-x2x9k",
+            "shop-test/api-7d4b-x2x9k",
+            "shop/bare",
+        ]
+    );
+}

@@ -10,7 +10,7 @@ mod textfile;
 mod watcher;
 
 pub use listener::{ListenError, Listener};
-pub use watcher::Watcher;
+pub use watcher::{Readiness, Watcher};
 
 #[cfg(test)]
 #[path = "observe_tests.rs"]

@@ -104,3 +104,67 @@ fn an_agent_whose_store_is_away_is_ready_and_says_so_in_its_numbers() {
     assert!(watcher.metrics().contains("\ncdh_store_up 1\n"));
     assert!(watcher.unhealthy().is_none());
 }
+
+#[test]
+fn dumps_that_no_runtime_described_are_counted_and_so_are_silent_runtimes() {
+    let root = tempfile::tempdir().unwrap();
+    let watcher = watcher(root.path());
+    let sealed = |kind: &str, source: &str| {
+        let json = serde_json::json!({
+            "schema": 1, "id": cdh_bundle::DumpId::random(), "stem": "x",
+            "captured_at": "2026-11-25T01:50:37Z", "process": {"pid": 7},
+            "signal": {"number": 11}, "verdict": {"state": "complete"},
+            "workload": {"kind": kind, "source": source},
+        });
+        let manifest = Box::new(serde_json::from_value(json).unwrap());
+        watcher.notice(&ShipperEvent::Sealed { manifest });
+    };
+    for (kind, source) in [
+        ("pod", "cri"),
+        ("pod", "cri-cache"),
+        ("container", "engine"),
+        ("host", "cgroup"),
+        ("pod", "logs"),
+        ("pod", "cgroup"),
+    ] {
+        sealed(kind, source);
+    }
+    for (socket, trouble) in [("/a.sock", None), ("/b.sock", Some("it hangs"))] {
+        watcher.notice(&ShipperEvent::Runtime {
+            socket: socket.into(),
+            trouble: trouble.map(str::to_owned),
+        });
+    }
+    let metrics = watcher.metrics();
+    for line in [
+        "cdh_without_workload_total 2\n",
+        "cdh_runtime_up{socket=\"/a.sock\"} 1\n",
+        "cdh_runtime_up{socket=\"/b.sock\"} 0\n",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+}
+
+#[test]
+fn readiness_is_reported_when_it_changes() {
+    let root = tempfile::tempdir().unwrap();
+    let mut paths = AgentPaths::below(root.path());
+    paths.settings = crate::node::settings::SettingsFiles::in_directory(root.path());
+    let ours = paths.core_pattern().unwrap();
+    let pattern = paths.settings.core_pattern.clone();
+    let set = |value: &[u8]| std::fs::write(&pattern, value).unwrap();
+    std::fs::write(&paths.settings.core_pipe_limit, "1024\n").unwrap();
+    std::fs::write(&paths.settings.suid_dumpable, "2\n").unwrap();
+    set(ours.as_bytes());
+    let watcher = Watcher::new(paths, None);
+    watcher.notice(&ShipperEvent::Pass);
+    assert_eq!(watcher.readiness_changed(), None);
+    set(b"|/usr/lib/other %P\n");
+    let Some(Readiness::Lost(why)) = watcher.readiness_changed() else {
+        panic!("nothing is reported");
+    };
+    assert!(why.contains("`|/usr/lib/other %P`"), "{why}");
+    assert_eq!(watcher.readiness_changed(), None);
+    set(ours.as_bytes());
+    assert_eq!(watcher.readiness_changed(), Some(Readiness::Ready));
+}

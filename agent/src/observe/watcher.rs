@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cdh_bundle::{SpoolState, list_spool};
+use cdh_bundle::{Manifest, SpoolState, WorkloadKind, list_spool};
 use jiff::Timestamp;
 
 use super::exposition::Exposition;
 use super::textfile;
 use crate::ledger::{BYTES, Histogram, Ledger, SECONDS};
+use crate::node::settings::NodeSettings;
 use crate::node::status::PatternOwner;
 use crate::paths::AgentPaths;
 use crate::shipper::ShipperEvent;
@@ -24,6 +25,15 @@ const COUNT_PAUSE: Duration = Duration::from_secs(2);
 /// The file is not written more often than this.
 const FILE_PAUSE: Duration = Duration::from_secs(5);
 
+/// Whether crashes on this node are taken care of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// They are.
+    Ready,
+    /// They are not, for this reason.
+    Lost(String),
+}
+
 /// What is known of a running agent.
 pub struct Watcher {
     paths: AgentPaths,
@@ -34,6 +44,7 @@ pub struct Watcher {
 #[derive(Default)]
 struct Counts {
     heard: Option<Instant>,
+    readiness: Option<Readiness>,
     passes: u64,
     passed_at: Option<SystemTime>,
     shipped: u64,
@@ -48,6 +59,8 @@ struct Counts {
     kept: u64,
     unwanted: u64,
     without_workload: u64,
+    /// Whether each runtime answers, by its socket.
+    runtimes: BTreeMap<PathBuf, bool>,
     notified: BTreeMap<(&'static str, &'static str), u64>,
     spool: Option<(Instant, Spool)>,
     written: Option<Instant>,
@@ -105,6 +118,12 @@ impl Watcher {
             ShipperEvent::Kept { .. } => counts.kept += 1,
             ShipperEvent::Unwanted { .. } => counts.unwanted += 1,
             ShipperEvent::NotEnriched { .. } => counts.without_workload += 1,
+            ShipperEvent::Sealed { manifest } if !is_described(manifest) => {
+                counts.without_workload += 1;
+            }
+            ShipperEvent::Runtime { socket, trouble } => {
+                counts.runtimes.insert(socket.clone(), trouble.is_none());
+            }
             ShipperEvent::Pass => {
                 counts.passes += 1;
                 counts.passed_at = Some(SystemTime::now());
@@ -157,9 +176,26 @@ impl Watcher {
         }
         match crate::node::status::pattern_owner(&self.paths) {
             Ok(PatternOwner::Ours) => None,
-            Ok(_) => Some("the kernel's core_pattern is not this agent's".to_owned()),
+            Ok(_) => {
+                let now = NodeSettings::read(&self.paths.settings);
+                let now = now.map_or_else(|_| String::new(), |now| now.core_pattern.to_string());
+                let what = "the kernel's core_pattern is not this agent's";
+                Some(format!("{what}: `{now}`"))
+            }
             Err(error) => Some(error.to_string()),
         }
+    }
+
+    /// Whether readiness was lost or regained since this was last asked. Nothing at first: how a process
+    /// begins, its start says.
+    #[must_use]
+    pub fn readiness_changed(&self) -> Option<Readiness> {
+        let now = match self.unready() {
+            None => Readiness::Ready,
+            Some(why) => Readiness::Lost(why),
+        };
+        let before = self.counts().readiness.replace(now.clone());
+        before.filter(|before| *before != now).map(|_| now)
     }
 
     fn spool(&self, counts: &mut Counts) -> Spool {
@@ -292,6 +328,20 @@ impl Watcher {
                 histogram.sum,
             );
         }
+    }
+}
+
+/// Whether a runtime said whose dump it is, where it is a container's.
+fn is_described(manifest: &Manifest) -> bool {
+    let Some(workload) = &manifest.workload else {
+        return true;
+    };
+    let source = workload.source.as_deref();
+    match workload.kind {
+        Some(WorkloadKind::Pod | WorkloadKind::Container) => {
+            matches!(source, Some("cri" | "cri-cache" | "engine"))
+        }
+        _ => true,
     }
 }
 
@@ -434,9 +484,19 @@ fn shipping(counts: &Counts, out: &mut Exposition) {
     counter(
         out,
         "cdh_without_workload_total",
-        "Dumps of which nobody could add whose they are.",
+        "Dumps of containers that no runtime described: image and owner are unknown, names come from log directories at best.",
         counts.without_workload,
     );
+    let name = "cdh_runtime_up";
+    out.family(
+        name,
+        "gauge",
+        "Whether a container runtime answers: 1 or 0. An empty socket: none was found.",
+    );
+    for (socket, is_up) in &counts.runtimes {
+        let socket = socket.to_string_lossy();
+        out.sample(name, &[("socket", &socket)], u8::from(*is_up));
+    }
     let name = "cdh_notifications_total";
     out.family(
         name,

@@ -21,8 +21,9 @@ use cdh_store::{ObjectKey, Store, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
+use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome, workload_name};
 use crate::private_file::PrivateDirectory;
+use crate::workload::Enricher;
 
 const STATE: &str = "state.json";
 /// Bytes of the state at most.
@@ -37,7 +38,7 @@ const WAITING: usize = 64;
 /// One line of an object: crashes, or dumps, that are alike.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DropLine {
-    /// Name of the node.
+    /// Name of the node, the same as in its dumps.
     pub node: RawText,
     /// A crash that was dropped, or a dump that was removed from the spool.
     pub outcome: Outcome,
@@ -55,7 +56,7 @@ pub struct DropLine {
     /// The program, or else the name of the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<RawText>,
-    /// Whose they were.
+    /// Namespace, pod and container, or unit, or the pod's UID where nobody knew more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
     /// Of the crashing thread.
@@ -93,15 +94,48 @@ struct Waiting {
 pub(super) struct DropsKeeper {
     ledger: Ledger,
     directory: PathBuf,
+    node: RawText,
     last: Option<Instant>,
 }
 
+/// Names the workload of a record of which the handler knew ids only.
+pub(super) type NameWorkload<'a> = dyn Fn(&LedgerRecord) -> Option<String> + 'a;
+
+/// As the runtimes and the kubelet's directories know it.
+pub(super) fn named_by(enricher: &Enricher) -> impl Fn(&LedgerRecord) -> Option<String> + '_ {
+    |record| {
+        let container = record.container_id.as_deref()?;
+        workload_name(&enricher.names_of(record.pod_uid.as_deref(), container)?)
+    }
+}
+
 impl DropsKeeper {
-    pub(super) fn new(state: &Path) -> Self {
+    /// Of this state directory; without `node` it is the kernel's name of the node.
+    pub(super) fn new(state: &Path, node: Option<&str>) -> Self {
+        let own = || RawText::new(rustix::system::uname().nodename().to_bytes().to_vec());
         Self {
             ledger: Ledger::of(state),
             directory: state.join("drops"),
+            node: node.map_or_else(own, RawText::from),
             last: None,
+        }
+    }
+
+    /// Notes what is new in the ledger. Needs no store: names are forgotten while one is away.
+    pub(super) fn note(&mut self, name: &NameWorkload<'_>) {
+        if self.last.is_some_and(|last| last.elapsed() < PAUSE) {
+            return;
+        }
+        let Ok(directory) = PrivateDirectory::create(&self.directory) else {
+            return;
+        };
+        let mut state = read(&directory);
+        // Only what is on disk is counted as read.
+        if state.waiting.len() < WAITING
+            && self.collect(&mut state, name)
+            && write(&directory, &state).is_ok()
+        {
+            self.last = Some(Instant::now());
         }
     }
 
@@ -109,19 +143,16 @@ impl DropsKeeper {
     ///
     /// # Errors
     /// When the store does not take it; it waits.
-    pub(super) fn ship(&mut self, store: &dyn Store) -> Result<usize, StoreError> {
-        let Ok(directory) = PrivateDirectory::create(&self.directory) else {
+    pub(super) fn ship(
+        &mut self,
+        store: &dyn Store,
+        name: &NameWorkload<'_>,
+    ) -> Result<usize, StoreError> {
+        self.note(name);
+        let Ok(directory) = PrivateDirectory::open(&self.directory) else {
             return Ok(0);
         };
         let mut state = read(&directory);
-        let due = self.last.is_none_or(|last| last.elapsed() >= PAUSE);
-        if due && state.waiting.len() < WAITING && self.collect(&mut state) {
-            // Only what is on disk is counted as read.
-            if write(&directory, &state).is_err() {
-                return Ok(0);
-            }
-            self.last = Some(Instant::now());
-        }
         let mut shipped = 0;
         while let Some(first) = state.waiting.first() {
             let key = ObjectKey::parse(&first.key)?;
@@ -138,7 +169,7 @@ impl DropsKeeper {
     }
 
     /// Whether there was anything new.
-    fn collect(&self, state: &mut State) -> bool {
+    fn collect(&self, state: &mut State, name: &NameWorkload<'_>) -> bool {
         let totals = self.ledger.totals();
         if state.since != totals.since {
             // Another ledger than the one that was read.
@@ -151,7 +182,7 @@ impl DropsKeeper {
         if totals.seq <= state.seq {
             return false;
         }
-        let node = RawText::new(rustix::system::uname().nodename().to_bytes().to_vec());
+        let node = &self.node;
         let mut lines: BTreeMap<String, DropLine> = BTreeMap::new();
         // Others go on writing: what they add is for the next time.
         let records = self.ledger.since(state.seq);
@@ -161,7 +192,8 @@ impl DropsKeeper {
             }
             let count = state.counted.entry(record.key()).or_default();
             *count = count.saturating_add(1);
-            add(&mut lines, record, &node);
+            let workload = name(record).or_else(|| record.workload.clone());
+            add(&mut lines, record, workload, node);
         }
         for (key, total) in &totals.by_outcome {
             let counted = state.counted.entry(key.clone()).or_default();
@@ -183,7 +215,7 @@ impl DropsKeeper {
                 .values()
                 .filter_map(|line| serde_json::to_string(line).ok());
             let text: String = text.flat_map(|line| [line, "\n".to_owned()]).collect();
-            let key = key(&node);
+            let key = key(node);
             state.waiting.push(Waiting { key, text });
         }
         true
@@ -205,12 +237,17 @@ pub(crate) fn all_told(state: &Path) -> bool {
 }
 
 /// Counts a record under its kind.
-fn add(lines: &mut BTreeMap<String, DropLine>, record: &LedgerRecord, node: &RawText) {
+fn add(
+    lines: &mut BTreeMap<String, DropLine>,
+    record: &LedgerRecord,
+    workload: Option<String>,
+    node: &RawText,
+) {
     let exe = record.exe.as_ref().unwrap_or(&record.name);
     let kind = format!(
         "{} {exe} {:?} {:?} {}",
         record.key(),
-        record.workload,
+        workload,
         record.fingerprint,
         record.signal
     );
@@ -223,7 +260,7 @@ fn add(lines: &mut BTreeMap<String, DropLine>, record: &LedgerRecord, node: &Raw
         }
         DropLine {
             exe: Some(exe.clone()),
-            workload: record.workload.clone(),
+            workload,
             fingerprint: record.fingerprint.clone(),
             signal: Some(record.signal.clone()),
             ..bare
@@ -318,7 +355,9 @@ mod tests {
 
         fn ship(&self) -> usize {
             let store = DirectoryStore::create(self.root.path().join("store")).unwrap();
-            DropsKeeper::new(self.root.path()).ship(&store).unwrap()
+            DropsKeeper::new(self.root.path(), Some("node1"))
+                .ship(&store, &|_| None)
+                .unwrap()
         }
 
         /// All lines in the store, in their order.
@@ -385,9 +424,57 @@ mod tests {
         let store = DirectoryStore::create(directory.clone()).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
         std::fs::write(&directory, "in the way").unwrap();
-        assert!(DropsKeeper::new(node.root.path()).ship(&store).is_err());
+        let mut keeper = DropsKeeper::new(node.root.path(), None);
+        assert!(keeper.ship(&store, &|_| None).is_err());
         std::fs::remove_file(&directory).unwrap();
         assert_eq!(node.ship(), 1);
         assert_eq!(node.lines().len(), 1);
+    }
+
+    #[test]
+    fn drops_have_the_node_and_the_workload_that_dumps_have() {
+        let node = Node::new();
+        for (name, container) in [("api", "c1"), ("api", "c2"), ("db", "c3")] {
+            let arguments = HandlerArguments {
+                name: RawText::from(name),
+                ..HandlerArguments::default()
+            };
+            let mut manifest = first_manifest(DumpId::random(), &arguments, None);
+            manifest.workload = Some(cdh_bundle::Workload {
+                pod_uid: Some(format!("uid of {container}")),
+                container_id: Some(container.to_owned()),
+                ..cdh_bundle::Workload::default()
+            });
+            let record = LedgerRecord::of(&manifest, Outcome::Dropped);
+            let record = record.because(DropReason::RateWorkload, "a test");
+            Ledger::of(node.root.path()).append(&record).unwrap();
+        }
+        // The third is of a pod that nobody remembers.
+        let name = |record: &LedgerRecord| {
+            let container = record.container_id.as_deref()?;
+            (container != "c3").then(|| "shop/api-0/main".to_owned())
+        };
+        let store = DirectoryStore::create(node.root.path().join("store")).unwrap();
+        let mut keeper = DropsKeeper::new(node.root.path(), Some("node1"));
+        keeper.note(&name);
+        // Names that are forgotten while the store is away are noted already.
+        assert_eq!(keeper.ship(&store, &|_| None).unwrap(), 1);
+        let lines = node.lines();
+        let shown: Vec<_> = lines
+            .iter()
+            .map(|line| (line.node.to_string(), line.workload.as_deref(), line.count))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("node1".to_owned(), Some("shop/api-0/main"), 2),
+                ("node1".to_owned(), Some("uid of c3"), 1),
+            ]
+        );
+        let day = std::fs::read_dir(node.root.path().join("store/drops")).unwrap();
+        let day = day.flatten().next().unwrap().path();
+        let object = std::fs::read_dir(day).unwrap().flatten().next().unwrap();
+        let key = object.file_name().into_string().unwrap();
+        assert!(key.contains("Z_node1_"), "{key}");
     }
 }

@@ -1,5 +1,6 @@
 //! What a pass over the spool tells: event by event, in sums, and why it ended early.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use cdh_bundle::{BundleError, DumpId, Manifest, Verdict};
@@ -81,6 +82,13 @@ pub enum ShipperEvent {
         id: DumpId,
         /// Why.
         why: String,
+    },
+    /// A container runtime answers, or no longer does; reported when that changes.
+    Runtime {
+        /// Its socket; empty where none was found.
+        socket: PathBuf,
+        /// Why it does not answer.
+        trouble: Option<String>,
     },
     /// Files that the process had mapped are not in the store.
     ModulesNotKept {

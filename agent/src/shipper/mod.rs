@@ -36,13 +36,14 @@ pub use drops::DropLine;
 pub(crate) use drops::all_told;
 pub use event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 pub use plan::{ShipperOptions, ShippingPlan};
-pub use record::{EntryTrouble, ShipperRecord, StoreTrouble};
+pub use record::{EntryTrouble, RuntimeTrouble, ShipperRecord, StoreTrouble};
 pub use schedule::{Schedule, ScheduleError};
 
+use crate::handler::settings::HandlerSettings;
 use crate::ledger::Ledger;
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
-use crate::workload::Enricher;
+use crate::workload::{Enricher, WorkloadOptions};
 use backoff::StorePatience;
 use drops::DropsKeeper;
 use modules::ModuleKeeper;
@@ -118,7 +119,7 @@ pub fn sweep(
     let _lock = lock(paths)?;
     let mut report = SweepReport::default();
     let journals = paths.uploads();
-    let enricher = Enricher::begin(&paths.workloads, &paths.spool);
+    let enricher = Enricher::begin(&workloads(paths), &paths.spool);
     let mut sweeper = sweeper(paths, &journals, options.into(), enricher, observer);
     let deadline = Instant::now() + SEALING_TIME;
     while sweeper.has_live_entries()? && Instant::now() < deadline {
@@ -149,6 +150,7 @@ fn sweeper<'a>(
     record.record.manages_node = options.manages_node;
     options.plan.word().clone_into(&mut record.record.plan);
     record.record.next_shipment = None;
+    record.record.runtimes.clear();
     Sweeper {
         spool: &paths.spool,
         journals,
@@ -161,13 +163,22 @@ fn sweeper<'a>(
         observer,
         failures: BTreeMap::new(),
         record,
+        runtimes: BTreeMap::new(),
         seen: BTreeSet::new(),
         queue: Queue::default(),
         store_down: false,
         ledger: Ledger::of(&paths.state),
         fallback: Ledger::of(&paths.fallback),
-        drops: DropsKeeper::new(&paths.state),
+        drops: DropsKeeper::new(&paths.state, workloads(paths).node.as_deref()),
     }
+}
+
+/// What is known of the pods here, with the name that the handler's dumps give to this node.
+fn workloads(paths: &AgentPaths) -> WorkloadOptions {
+    let installed = || HandlerSettings::read(&paths.handler_settings()).0.node;
+    let mut workloads = paths.workloads.clone();
+    workloads.node = workloads.node.or_else(installed);
+    workloads
 }
 
 /// Asks the agent that runs to ship now, also where it never does by itself: these dumps, or all that
@@ -250,7 +261,7 @@ pub fn run_until(
     let options = options.into();
     let haste = options.haste.max(1);
     let mut due = Due::new(&options);
-    let enricher = Enricher::begin(&paths.workloads, &paths.spool).watch();
+    let enricher = Enricher::begin(&workloads(paths), &paths.spool).watch();
     let mut sweeper = sweeper(paths, &journals, options, enricher, observer);
     sweeper.stop = &stopped;
     sweeper.forget_journals();
@@ -260,6 +271,7 @@ pub fn run_until(
     while !stopped() {
         let mut report = SweepReport::default();
         sweeper.salvage(&mut report)?;
+        sweeper.report_runtimes();
         let mut wait = SWEEP_INTERVAL / haste;
         let request = Request::take(&paths.spool);
         let asked = request.is_some();
@@ -529,7 +541,9 @@ mod tests {
             let word = match event {
                 ShipperEvent::StoreFailed { .. } => "failed",
                 ShipperEvent::StoreBack => "back",
-                ShipperEvent::Pass | ShipperEvent::Sealed { .. } => return,
+                ShipperEvent::Pass | ShipperEvent::Sealed { .. } | ShipperEvent::Runtime { .. } => {
+                    return;
+                }
                 // While it runs: this one comes by inotify alone.
                 ShipperEvent::Shipped { name, .. } if name == "before" => {
                     node.dump("after", "1");

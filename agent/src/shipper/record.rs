@@ -55,6 +55,16 @@ pub struct EntryTrouble {
     pub next_try: Option<Timestamp>,
 }
 
+/// Why pods are not identified by a container runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RuntimeTrouble {
+    /// The error with its causes.
+    pub why: String,
+    /// Since when it does not answer.
+    pub since: Timestamp,
+}
+
 /// What the shipper of a spool last experienced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -77,6 +87,8 @@ pub struct ShipperRecord {
     /// Why it fails, while it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_trouble: Option<StoreTrouble>,
+    /// Container runtimes that do not answer, by socket; the path is empty where no socket was found.
+    pub runtimes: BTreeMap<PathBuf, RuntimeTrouble>,
     /// Entries that could not be shipped so far.
     pub failed: BTreeMap<DumpId, EntryTrouble>,
     /// Dumps that stay on the node, and were reported once.
@@ -139,6 +151,17 @@ impl RecordKeeper {
             since: before.map_or_else(Timestamp::now, |before| before.since),
             next_try,
         });
+    }
+
+    /// Notes whether a runtime answers.
+    pub(super) fn runtime(&mut self, socket: &Path, trouble: Option<&str>) {
+        let before = self.record.runtimes.remove(socket);
+        if let Some(why) = trouble {
+            let since = before.map_or_else(Timestamp::now, |before| before.since);
+            let why = why.to_owned();
+            let trouble = RuntimeTrouble { why, since };
+            self.record.runtimes.insert(socket.to_owned(), trouble);
+        }
     }
 
     /// Notes that an entry could not be shipped.

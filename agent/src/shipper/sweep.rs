@@ -18,7 +18,7 @@ use cdh_store::{FirstSeenWriter, ShipError, Store, StoreError};
 use jiff::Timestamp;
 
 use super::backoff::StorePatience;
-use super::drops::DropsKeeper;
+use super::drops::{DropsKeeper, named_by};
 use super::event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 use super::modules::ModuleKeeper;
 use super::plan::{Bandwidth, ShipperOptions};
@@ -50,6 +50,8 @@ pub(super) struct Sweeper<'a> {
     pub(super) failures: BTreeMap<DumpId, StorePatience>,
     /// What `cdh agent status` shows of all this; remembers which kept dumps were reported.
     pub(super) record: RecordKeeper,
+    /// Which runtimes answered when that was last reported.
+    pub(super) runtimes: BTreeMap<PathBuf, Result<(), String>>,
     /// Sealed entries that have been told.
     pub(super) seen: BTreeSet<DumpId>,
     pub(super) queue: Queue,
@@ -71,9 +73,32 @@ impl Sweeper<'_> {
         Ok(entries.iter().any(|entry| entry.state == SpoolState::Live))
     }
 
+    /// Reports runtimes that began or ceased to answer.
+    pub(super) fn report_runtimes(&mut self) {
+        let now = self.enricher.runtimes();
+        for socket in self.runtimes.keys() {
+            if !now.contains_key(socket) {
+                self.record.runtime(socket, None);
+            }
+        }
+        for (socket, answer) in &now {
+            let trouble = answer.as_ref().err();
+            if self.runtimes.get(socket) == Some(answer) {
+                continue;
+            }
+            self.record.runtime(socket, trouble.map(String::as_str));
+            (self.observer)(&ShipperEvent::Runtime {
+                socket: socket.clone(),
+                trouble: trouble.cloned(),
+            });
+        }
+        self.runtimes = now;
+    }
+
     /// Seals what dead handlers left and finishes removals. Needs no store.
     pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
         let _ = self.ledger.absorb(&self.fallback);
+        self.drops.note(&named_by(&self.enricher));
         sweep_spool(self.spool)?;
         let entries = list_spool(self.spool)?;
         self.modules.notice(&entries);
@@ -224,7 +249,8 @@ impl Sweeper<'_> {
                 }
             }
         })?;
-        self.drops.ship(store).map_err(SweepError::Store)?;
+        let shipped = self.drops.ship(store, &named_by(&self.enricher));
+        shipped.map_err(SweepError::Store)?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cdh_bundle::{
     EntryKind, ImageRef, PodDescription, WorkloadKind, WorkloadOwner, bounded_labels,
@@ -28,6 +29,22 @@ const IMAGE_NAMES: [&str; 2] = [
     "io.kubernetes.cri.image-name",
     "io.kubernetes.cri-o.ImageName",
 ];
+
+/// What all runtimes listed.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Containers by their ids.
+    pub(super) containers: Vec<(String, Answer)>,
+    /// Settings of pods by their UIDs.
+    pub(super) settings: BTreeMap<String, PodSettings>,
+    /// Which runtimes answered, and why others did not.
+    pub(super) answered: Vec<(PathBuf, Result<(), String>)>,
+}
+
+pub(super) fn no_answer(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    format!("the container runtime did not answer within {seconds} s")
+}
 
 /// Connections to the runtimes of this node.
 #[derive(Clone, Debug)]
@@ -194,28 +211,29 @@ impl Runtimes {
     }
 
     /// All containers of all runtimes, by what a list tells, and the settings of all pods.
-    /// Of running ones that are not in `with_pid` also the first process.
-    pub(super) async fn list(
-        &self,
-        with_pid: &HashSet<String>,
-    ) -> (Vec<(String, Answer)>, BTreeMap<String, PodSettings>) {
-        let mut all = Vec::new();
-        let mut settings = BTreeMap::new();
+    /// Of running ones that are not in `with_pid` also the first process. Each runtime has `limit`.
+    pub(super) async fn list(&self, with_pid: &HashSet<String>, limit: Duration) -> Listing {
+        let mut listing = Listing::default();
         for socket in self.options.sockets() {
-            let listed = self.list_one(&socket, with_pid, &mut all, &mut settings);
-            if listed.await.is_err() {
+            let asked = self.list_one(&socket, with_pid, &mut listing);
+            let answered = match tokio::time::timeout(limit, asked).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(crate::shipper::explain(&error)),
+                Err(_) => Err(no_answer(limit)),
+            };
+            if answered.is_err() {
                 self.forget(&socket);
             }
+            listing.answered.push((socket, answered));
         }
-        (all, settings)
+        listing
     }
 
     async fn list_one(
         &self,
         socket: &Path,
         with_pid: &HashSet<String>,
-        all: &mut Vec<(String, Answer)>,
-        settings: &mut BTreeMap<String, PodSettings>,
+        listing: &mut Listing,
     ) -> Result<(), CriError> {
         let Runtime { mut client, name } = self.connect(socket).await?;
         let sandboxes = client.sandboxes(None).await?;
@@ -227,7 +245,7 @@ impl Runtimes {
         for sandbox in &sandboxes {
             let (found, _) = self.settings(sandbox);
             if let Some(metadata) = &sandbox.metadata {
-                settings.insert(metadata.uid.clone(), found);
+                listing.settings.insert(metadata.uid.clone(), found);
             }
         }
         for container in containers {
@@ -245,7 +263,7 @@ impl Runtimes {
                 add_image_of(&mut answer, &mut client, &container).await;
                 finish(&mut answer, Vec::new(), &self.options.policy);
             }
-            all.push((id, answer));
+            listing.containers.push((id, answer));
         }
         Ok(())
     }

@@ -6,8 +6,8 @@
 //! in an entry of which a part may be in the store already.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,6 +107,7 @@ impl Enricher {
         }
         let mut answer = self.answer(&manifest);
         complete(&mut answer, &manifest, self.options.node.as_deref());
+        answer.workload.logs = pod_logs::logs_of(&answer);
         let decision = decide(&self.options.policy, &manifest, &answer);
         if decision.action == Action::Ignore {
             let named = answer.workload.pod.as_deref().unwrap_or("?");
@@ -120,6 +121,38 @@ impl Enricher {
         let (manifest, files) = amended(manifest, answer, &decision, &entry.path);
         amend(&entry.path, manifest, &files)?;
         Ok(Enriched::Ready)
+    }
+
+    /// Which runtimes answer, by their sockets, and why others do not.
+    pub(crate) fn runtimes(&self) -> BTreeMap<PathBuf, Result<(), String>> {
+        let mut runtimes = self.lookups.runtimes();
+        // On a node of Kubernetes there is a runtime, wherever its socket is.
+        if self.options.node.is_some() && self.options.sockets().is_empty() {
+            let why = "no socket of a container runtime was found".to_owned();
+            runtimes.insert(PathBuf::new(), Err(why));
+        }
+        runtimes
+    }
+
+    /// The names of a container of which the handler knew the ids: from what the runtimes listed, or from the
+    /// kubelet's log directories. Asks nobody, so it costs nothing where there are thousands.
+    pub(crate) fn names_of(&self, pod_uid: Option<&str>, container: &str) -> Option<Workload> {
+        if let Some(answer) = self.lookups.known_after_list(container) {
+            return Some(answer.workload);
+        }
+        let options = &self.options;
+        let found = pod_logs::names(
+            &options.pod_logs,
+            &options.container_logs,
+            pod_uid,
+            container,
+        )?;
+        Some(Workload {
+            namespace: Some(found.namespace),
+            pod: Some(found.pod),
+            container: found.container,
+            ..Workload::default()
+        })
     }
 
     /// Whose a process was whose cgroup could not be read any more.
@@ -301,6 +334,10 @@ fn amended(
     entry: &Path,
 ) -> (Manifest, Vec<(EntryKind, Vec<u8>)>) {
     let mut files = answer.files;
+    if let Some(node) = &answer.workload.node {
+        // An older handler did not know it.
+        manifest.node = RawText::from(node.as_str());
+    }
     manifest.workload = Some(answer.workload);
     manifest.image = answer.image.or(manifest.image);
     manifest.gaps.extend(answer.gaps);

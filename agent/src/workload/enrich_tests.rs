@@ -196,3 +196,66 @@ fn a_core_longer_than_the_pod_allows_is_left_out() {
             .any(|entry| entry.name.ends_with("minicore.elf"))
     );
 }
+
+#[test]
+fn names_of_a_dropped_crash_come_from_the_kubelets_directories() {
+    let node = Node::new();
+    node.pod_logs();
+    let enricher = Enricher::begin(&node.paths.workloads, &node.paths.spool);
+    let found = enricher.names_of(Some(UID), ID).unwrap();
+    let name = crate::ledger::workload_name(&found);
+    assert_eq!(name.as_deref(), Some("shop/api/main"));
+    assert!(enricher.names_of(None, ID).is_none());
+}
+
+#[test]
+fn logs_name_their_container_and_restart() {
+    let node = Node::new();
+    node.pod_logs();
+    let container = node
+        .paths
+        .workloads
+        .pod_logs
+        .join(format!("shop_api_{UID}/main"));
+    fs::rename(container.join("0.log"), container.join("3.log")).unwrap();
+    let entry = node.entry(&pod_cgroup());
+    node.enrich(&entry);
+    let logs = manifest(&entry).workload.unwrap().logs;
+    let shown: Vec<String> = logs
+        .iter()
+        .map(|log| format!("{}: {log}", log.file))
+        .collect();
+    assert_eq!(shown, ["0.log: container main, restart 3"]);
+}
+
+#[test]
+fn node_name_of_an_older_handlers_dump_is_the_one_in_kubernetes() {
+    let mut node = Node::new();
+    node.paths.workloads.node = Some("node1".to_owned());
+    let entry = node.entry(&pod_cgroup());
+    node.enrich(&entry);
+    let found = manifest(&entry);
+    assert_eq!(
+        (found.node.to_string(), found.node_name()),
+        ("node1".to_owned(), "node1".to_owned())
+    );
+}
+
+#[test]
+fn runtimes_that_do_not_answer_are_known_by_their_sockets() {
+    let mut node = Node::new();
+    node.paths.workloads.node = Some("node1".to_owned());
+    let socket = node.root.path().join("cri.sock");
+    let hangs = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    drop(hangs);
+    let enricher = Enricher::begin(&node.paths.workloads, &node.paths.spool);
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let why = loop {
+        match enricher.runtimes().remove(&socket) {
+            Some(answer) => break answer.unwrap_err(),
+            None => assert!(std::time::Instant::now() < deadline),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(why.contains("cannot connect"), "{why}");
+}

@@ -5,7 +5,7 @@
 //! runtime that has just let one pass without an answer gets less, so that a storm of crashes on a
 //! node with a hung runtime is shipped at the pace of the store, not of the runtime.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +14,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cdh_bundle::{DumpId, EntryKind, Manifest, SpoolState, list_spool};
+use cdh_cri::{Client, CriError};
 use inotify::{Inotify, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::asking::Runtimes;
+use super::asking::{Runtimes, no_answer};
 use super::enrich::owner_of;
 use super::known::Known;
 use super::options::WorkloadOptions;
@@ -35,6 +36,8 @@ const HUNG: Duration = Duration::from_secs(30);
 const REFRESH: Duration = Duration::from_secs(1);
 /// How long an entry may take to tell whose it is: the handler writes that first.
 const IDENTITY: Duration = Duration::from_secs(3);
+/// Lists in a row that a runtime has to miss before it is said not to answer: one may be late on a busy node.
+const MISSED: u32 = 2;
 /// Answers that are kept at most.
 const MOST: usize = 4096;
 
@@ -53,6 +56,18 @@ struct Shared {
     changed: Condvar,
     known: Mutex<Known>,
     hung: Mutex<Option<Instant>>,
+    /// `None` until the runtimes were asked for the first time.
+    runtimes: Mutex<Option<BTreeMap<PathBuf, Answering>>>,
+    listed: Condvar,
+}
+
+/// How a runtime answered the last lists that it was asked for.
+#[derive(Debug, Default)]
+struct Answering {
+    /// Lists in a row that did not come.
+    failures: u32,
+    /// Why the last of them did not.
+    why: String,
 }
 
 enum State {
@@ -136,6 +151,32 @@ impl Lookups {
         self.wait(id).ok()
     }
 
+    /// Which runtimes answer, and why others do not; those that nothing is known of yet are left out.
+    pub(super) fn runtimes(&self) -> BTreeMap<PathBuf, Result<(), String>> {
+        let runtimes = locked(&self.shared.runtimes);
+        let known = runtimes.iter().flatten().filter_map(|(socket, answering)| {
+            let answer = match answering.failures {
+                0 => Ok(()),
+                failures if failures < MISSED => return None,
+                _ => Err(answering.why.clone()),
+            };
+            Some((socket.clone(), answer))
+        });
+        known.collect()
+    }
+
+    /// What a list told about the container. Waits for the first list of a process that has just begun.
+    pub(super) fn known_after_list(&self, container: &str) -> Option<Answer> {
+        let runtimes = locked(&self.shared.runtimes);
+        let is_unknown = |runtimes: &mut Option<_>| runtimes.is_none();
+        let waited = self
+            .shared
+            .listed
+            .wait_timeout_while(runtimes, DEADLINE, is_unknown);
+        drop(waited);
+        self.known(container)
+    }
+
     /// What a list told about the container.
     pub(super) fn known(&self, container: &str) -> Option<Answer> {
         locked(&self.shared.known).get(container)
@@ -195,11 +236,6 @@ impl Drop for Lookups {
     }
 }
 
-fn no_answer(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
-    format!("the container runtime did not answer within {seconds} s")
-}
-
 impl Shared {
     /// How long the next question may take.
     fn time(&self) -> Duration {
@@ -208,6 +244,25 @@ impl Shared {
             true => SHORT_DEADLINE,
             false => DEADLINE,
         }
+    }
+
+    /// Notes which runtimes answered; one whose socket is no longer there is forgotten.
+    fn note_answers(&self, answered: Vec<(PathBuf, Result<(), String>)>) {
+        let mut runtimes = locked(&self.runtimes);
+        let mut before = runtimes.take().unwrap_or_default();
+        let now = answered.into_iter().map(|(socket, answer)| {
+            let mut answering = before.remove(&socket).unwrap_or_default();
+            match answer {
+                Ok(()) => answering.failures = 0,
+                Err(why) => {
+                    answering.failures = answering.failures.saturating_add(1);
+                    answering.why = why;
+                }
+            }
+            (socket, answering)
+        });
+        *runtimes = Some(now.collect());
+        self.listed.notify_all();
     }
 
     fn put(&self, id: DumpId, answer: Result<Answer, String>) {
@@ -278,13 +333,12 @@ fn serve(
         tokio::spawn(async move {
             loop {
                 let with_pid = locked(&refreshed.known).with_pid();
-                let listed = tokio::time::timeout(DEADLINE, listing.list(&with_pid)).await;
-                if let Ok((containers, settings)) = listed
-                    && !(containers.is_empty() && settings.is_empty())
-                {
-                    locked(&refreshed.known).listed(containers);
-                    writing.keep(&settings);
+                let listed = listing.list(&with_pid, DEADLINE).await;
+                if !(listed.containers.is_empty() && listed.settings.is_empty()) {
+                    locked(&refreshed.known).listed(listed.containers);
+                    writing.keep(&listed.settings);
                 }
+                refreshed.note_answers(listed.answered);
                 tokio::time::sleep(REFRESH).await;
             }
         });
@@ -388,4 +442,28 @@ async fn container_of(spool: &Path, id: DumpId, known: &Mutex<Known>) -> Option<
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     None
+}
+
+/// Which runtime answers at this socket.
+///
+/// # Errors
+/// Why none does.
+pub(crate) fn runtime_at(socket: &Path) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let asked = async {
+            let version = Client::connect(socket).await?.version().await?;
+            Ok(format!(
+                "{} {}",
+                version.runtime_name, version.runtime_version
+            ))
+        };
+        let answer: Result<String, CriError> = tokio::time::timeout(DEADLINE, asked)
+            .await
+            .map_err(|_| no_answer(DEADLINE))?;
+        answer.map_err(|error| crate::shipper::explain(&error))
+    })
 }

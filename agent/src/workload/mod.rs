@@ -39,6 +39,7 @@ mod shapes;
 
 pub(crate) use enrich::{Enriched, Enricher};
 pub use identity::{ContainerIdentity, Owner};
+pub(crate) use lookups::runtime_at;
 pub use options::WorkloadOptions;
 pub use pod_settings::{PodSettings, Profile, Selection};
 pub(crate) use table::PodTable;

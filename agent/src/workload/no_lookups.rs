@@ -1,6 +1,7 @@
 //! Stands in for [`lookups`](super) where the agent is built without CRI: nobody is asked.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,21 @@ impl Lookups {
         None
     }
 
+    pub(super) fn runtimes(&self) -> BTreeMap<PathBuf, Result<(), String>> {
+        BTreeMap::new()
+    }
+
+    pub(super) fn known_after_list(&self, _: &str) -> Option<Answer> {
+        None
+    }
+
     pub(super) fn known(&self, _: &str) -> Option<Answer> {
         None
     }
+}
+
+pub(crate) fn runtime_at(socket: &Path) -> Result<String, String> {
+    std::os::unix::net::UnixStream::connect(socket)
+        .map(|_| "a runtime".to_owned())
+        .map_err(|error| error.to_string())
 }

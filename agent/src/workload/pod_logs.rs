@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use cdh_bundle::EntryKind;
+use cdh_bundle::{ContainerLog, EntryKind};
 
 use super::{Answer, files, gap, scrub};
 
@@ -117,6 +117,30 @@ pub(super) fn read_logs(answer: &mut Answer, lines: usize) {
             }
         }
     }
+}
+
+/// Whose a log is: the kubelet names it `…/<container>/<restarts>.log`.
+fn named(number: u32, path: &Path) -> Option<ContainerLog> {
+    let restart = path.file_name()?.to_str()?.strip_suffix(".log")?;
+    let container = path.parent()?.file_name()?.to_str()?;
+    is_name(container).then_some(())?;
+    Some(ContainerLog {
+        file: EntryKind::Log(number).file_name(),
+        container: container.to_owned(),
+        restart: restart.parse().ok()?,
+    })
+}
+
+/// Whose the logs are that were read.
+pub(super) fn logs_of(answer: &Answer) -> Vec<ContainerLog> {
+    let is_there = |number: &u32| {
+        let kind = EntryKind::Log(*number);
+        answer.files.iter().any(|(found, _)| *found == kind)
+    };
+    let logs = answer.logs.iter();
+    let logs = logs.filter(|(number, _)| is_there(number));
+    logs.filter_map(|(number, path)| named(*number, path))
+        .collect()
 }
 
 /// The last lines of a container's log, as `crictl logs` prints them: messages, both streams.

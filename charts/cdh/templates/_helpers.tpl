@@ -28,19 +28,26 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- .Values.store.existingSecret | default (include "cdh.fullname" .) }}
 {{- end }}
 
-{{/* What every call of the agent has to know of the node. */}}
+{{/* What the cleanup has to know of the node. */}}
 {{- define "cdh.paths" -}}
 - --state={{ .Values.node.state }}
 - --libexec={{ .Values.node.libexec }}
 {{- end }}
 
-{{- define "cdh.captureArgs" -}}
-- --release={{ .Values.capture.release }}
+{{/* The agent's configuration beside the file. In the environment, so that a command in the running
+     container (`kubectl exec … -- /cdh agent doctor`) knows it too. */}}
+{{- define "cdh.env" -}}
+- name: CDH_NODE_NAME
+  valueFrom: { fieldRef: { fieldPath: spec.nodeName } }
+- { name: CDH_CONFIG, value: /etc/cdh/config.toml }
+- { name: CDH_STATE, value: {{ .Values.node.state | quote }} }
+- { name: CDH_LIBEXEC, value: {{ .Values.node.libexec | quote }} }
+- { name: CDH_CAPTURE_RELEASE, value: {{ .Values.capture.release | quote }} }
 {{- with .Values.capture.coreLimit }}
-- --core-limit={{ . }}
+- { name: CDH_LIMITS_CORE_LIMIT, value: {{ . | quote }} }
 {{- end }}
 {{- with .Values.capture.floor }}
-- --floor={{ . }}
+- { name: CDH_LIMITS_DISK_FLOOR, value: {{ . | quote }} }
 {{- end }}
 {{- end }}
 

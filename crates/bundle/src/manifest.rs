@@ -28,7 +28,7 @@ pub struct Manifest {
     /// When the spool entry was sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// Hostname of the node.
+    /// Name of the node: as Kubernetes calls it where the handler was given that, else its hostname.
     #[serde(default)]
     pub node: RawText,
     /// UTS name of the process's container (`%h`).
@@ -205,9 +205,29 @@ pub struct Workload {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub labels: BTreeMap<String, String>,
+    /// Whose the logs in the bundle are, by number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<ContainerLog>,
     /// What else the runtime tells.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
+}
+
+/// A log in a bundle. The entry's name, `<stem>-<n>.log`, is that of IBM's bundles and does not say whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerLog {
+    /// End of the entry's name: `0.log` is of the container that crashed.
+    pub file: String,
+    /// The container.
+    pub container: String,
+    /// How often it had been restarted when it wrote this log.
+    pub restart: u32,
+}
+
+impl std::fmt::Display for ContainerLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "container {}, restart {}", self.container, self.restart)
+    }
 }
 
 /// What a process is part of.
@@ -292,6 +312,14 @@ impl Manifest {
             });
         }
         serde_json::from_slice(json).map_err(invalid)
+    }
+
+    /// Name of the node: as Kubernetes calls it where that is known, else its hostname.
+    #[must_use]
+    pub fn node_name(&self) -> String {
+        let workload = self.workload.as_ref();
+        let in_kubernetes = workload.and_then(|workload| workload.node.clone());
+        in_kubernetes.unwrap_or_else(|| self.node.to_string())
     }
 
     /// Writes it for people and machines.

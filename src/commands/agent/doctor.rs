@@ -4,25 +4,47 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use cdh_agent::node::doctor::{Examined, Finding, State, examine, examine_store};
+use cdh_agent::node::doctor::{Examined, Finding, State, examine, examine_events, examine_store};
 
 use super::config::{Flags, gather, paths};
 use super::install::given_flags;
+use super::running;
 use crate::args::DoctorArgs;
 use crate::pipeline;
 use crate::render::terminal_line;
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
+/// Root of the node's first process: a privileged container in the node's pid namespace sees it.
+const OF_INIT: &str = "/proc/1/root";
+
+/// The node's own file system, if this container can look into it.
+fn node_root(of_init: &Path) -> Option<&Path> {
+    use std::os::unix::fs::MetadataExt;
+    let id = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino()));
+    let theirs = id(of_init).ok()?;
+    // Without `hostPID` the first process is our own.
+    (of_init.join("etc").is_dir() && id(Path::new("/")).ok()? != theirs).then_some(of_init)
+}
+
 pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> {
     let config = gather(settings, Flags::default().paths(&args.paths))?.config;
+    let in_pod = super::is_in_pod();
+    let root = Path::new("/");
     let mut findings = examine(&Examined {
         manages: config.node.manage,
-        in_pod: super::is_in_pod(),
+        in_pod,
+        node_root: match in_pod {
+            true => node_root(Path::new(OF_INIT)),
+            false => Some(root),
+        },
         program: &super::program_name(),
         flags: &given_flags(settings, None, &args.paths),
-        ..Examined::host(&paths(&config), Path::new("/"))
+        ..Examined::host(&paths(&config), root)
     });
+    if config.notify.kubernetes_events {
+        findings.push(examine_events(running::kubernetes_events().as_ref()));
+    }
     if !args.no_store {
         findings.push(match pipeline::open_node_store(settings) {
             Ok(store) => examine_store(store.as_ref()),
@@ -71,6 +93,7 @@ fn text(findings: &[Finding]) -> String {
     for finding in findings {
         let word = match finding.state {
             State::Good => "ok     ",
+            State::Unknown => "unknown",
             State::Warning => "warning",
             State::Problem => "PROBLEM",
         };
@@ -81,7 +104,11 @@ fn text(findings: &[Finding]) -> String {
             terminal_line(&finding.what)
         );
         if let Some(way) = &finding.way {
-            let _ = writeln!(text, "         fix: {}", terminal_line(way));
+            let word = match finding.state {
+                State::Unknown => "to see it",
+                _ => "fix",
+            };
+            let _ = writeln!(text, "         {word}: {}", terminal_line(way));
         }
     }
     let count = |state| {

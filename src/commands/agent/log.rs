@@ -193,6 +193,30 @@ fn describe(event: &ShipperEvent) -> Option<(Level, &'static str, String, Value)
             format!("cannot identify the pod of {id}: {why}"),
             json!({"dump": id, "why": why}),
         ),
+        ShipperEvent::Runtime { socket, trouble } => {
+            let named = match socket.as_os_str().is_empty() {
+                true => String::new(),
+                false => format!(" at {}", socket.display()),
+            };
+            let fields = json!({"socket": socket, "why": trouble});
+            match trouble {
+                None => (
+                    Info,
+                    "runtime",
+                    format!("the container runtime{named} answers"),
+                    fields,
+                ),
+                Some(why) => (
+                    Warning,
+                    "runtime_failed",
+                    format!(
+                        "the container runtime{named} does not answer: {why}; dumps of pods lack image, owner and \
+                         labels, and names where the kubelet's log directories do not tell them"
+                    ),
+                    fields,
+                ),
+            }
+        }
         ShipperEvent::ModulesNotKept { id, why } => (
             Warning,
             "modules_not_kept",

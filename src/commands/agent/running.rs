@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result};
 use cdh_agent::config::AgentConfig;
 use cdh_agent::notify::{Deliver, KubernetesEvents, Notifier, Report, Webhook};
-use cdh_agent::observe::{Listener, Watcher};
+use cdh_agent::observe::{Listener, Readiness, Watcher};
 use cdh_agent::{ShipperError, ShipperEvent, StopSignals};
 use serde_json::{Value, json};
 
@@ -36,6 +36,9 @@ pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result
             log.line(Level::Error, "metrics", &why, Value::Null);
         }
         log.event(event);
+        if matches!(event, ShipperEvent::Pass) {
+            log_readiness(&watcher, log);
+        }
         if let ShipperEvent::Sealed { manifest } = event
             && let Ok(mut notifier) = notifier.lock()
         {
@@ -101,11 +104,11 @@ fn receivers(config: &AgentConfig, log: Log) -> Vec<Box<dyn Deliver>> {
         .map(|(number, hook)| -> Box<dyn Deliver> { Box::new(Webhook::new(hook.clone(), number)) });
     let mut receivers: Vec<Box<dyn Deliver>> = hooks.collect();
     if config.notify.kubernetes_events {
-        let environment = environment();
-        let get = |name: &str| environment.get(name).map(String::as_str);
-        let host = get("KUBERNETES_SERVICE_HOST");
-        match KubernetesEvents::in_cluster(host, get("KUBERNETES_SERVICE_PORT")) {
-            Some(events) => receivers.push(Box::new(events)),
+        match kubernetes_events() {
+            Some(events) => {
+                check_permission(events.clone(), log);
+                receivers.push(Box::new(events));
+            }
             None => {
                 let text = "no events on pods: this process does not run in a cluster (KUBERNETES_SERVICE_HOST is not set)";
                 log.line(Level::Warning, "notification", text, Value::Null);
@@ -113,4 +116,46 @@ fn receivers(config: &AgentConfig, log: Log) -> Vec<Box<dyn Deliver>> {
         }
     }
     receivers
+}
+
+/// Events in the cluster that this process is in.
+pub(super) fn kubernetes_events() -> Option<KubernetesEvents> {
+    let environment = environment();
+    let get = |name: &str| environment.get(name).map(String::as_str);
+    let host = get("KUBERNETES_SERVICE_HOST");
+    KubernetesEvents::in_cluster(host, get("KUBERNETES_SERVICE_PORT"))
+}
+
+/// Logs that crashes are no longer taken care of, or are again: also where nobody asks `/readyz`.
+fn log_readiness(watcher: &Watcher, log: Log) {
+    match watcher.readiness_changed() {
+        None => {}
+        Some(Readiness::Ready) => log.line(
+            Level::Info,
+            "ready",
+            "ready: cores are captured",
+            Value::Null,
+        ),
+        Some(Readiness::Lost(why)) => {
+            let text = format!("no longer ready: {why}");
+            log.line(Level::Error, "not_ready", &text, json!({"why": why}));
+        }
+    }
+}
+
+/// Logs what is lost if the service account may not create Events. An API server that is slow holds up
+/// nothing.
+fn check_permission(events: KubernetesEvents, log: Log) {
+    let check = move || {
+        if let Err(why) = events.check() {
+            let text = format!(
+                "new crashes may not become Events on their pods: {why}; dumps are not affected"
+            );
+            log.line(Level::Warning, "notification", &text, json!({"why": why}));
+        }
+    };
+    // Without the thread each Event that fails is logged all the same.
+    let _ = std::thread::Builder::new()
+        .name("cdh-events".to_owned())
+        .spawn(check);
 }

@@ -230,6 +230,20 @@ fn text(config: &AgentConfig, status: &Status, store: &StoreState) -> String {
         line(&mut text, "shipper", shipper);
     }
     store_lines(&mut text, store);
+    let running = status.shipper_running == Some(true);
+    let record = status.record.as_ref().filter(|_| running);
+    for (socket, trouble) in record.iter().flat_map(|record| &record.runtimes) {
+        let named = match socket.as_os_str().is_empty() {
+            true => String::new(),
+            false => format!("{}: ", socket.display()),
+        };
+        let what = format!(
+            "{named}DOES NOT ANSWER since {}: {}",
+            shown(trouble.since),
+            trouble.why
+        );
+        line(&mut text, "runtime", &what);
+    }
     if let Some(hidden) = &status.hidden {
         let what = format!(
             "{}: waiting dumps, shipper and backup; run `cdh agent status` as root",

@@ -132,6 +132,8 @@ fn texts(dump: &Dump) -> Texts {
     let Some(bundle) = dump.bundle() else {
         return texts;
     };
+    let workload = dump.manifest.workload.as_ref();
+    let logs = workload.map_or(&[][..], |workload| workload.logs.as_slice());
     for entry in bundle.entries() {
         let Some(kind) = &entry.kind else { continue };
         let wanted = matches!(
@@ -156,9 +158,12 @@ fn texts(dump: &Dump) -> Texts {
         };
         let name = kind.file_name();
         match kind {
-            EntryKind::Log(_) => texts
-                .logs
-                .push((name, String::from_utf8_lossy(&bytes).into_owned())),
+            EntryKind::Log(_) => {
+                let of = logs.iter().find(|log| log.file == name);
+                let title = of.map_or_else(|| name.clone(), |log| format!("{name}: {log}"));
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                texts.logs.push((title, text));
+            }
             EntryKind::Proc => {
                 let json: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
                 let maps = json.as_ref().and_then(|json| json.get("maps")?.as_str());

@@ -82,12 +82,13 @@ pub(super) fn facts(
     let answer = dumps.iter().map(|dump| {
         let manifest = manifests.next().and_then(Result::ok);
         let facts = manifest.map(|manifest| {
+            let node = manifest.node_name();
             let workload = manifest.workload.unwrap_or_default();
             Facts {
                 image: manifest.image,
                 owner: workload.owner,
-                node: Some(manifest.node.to_string()).filter(|node| !node.is_empty()),
-                kube_node: workload.node,
+                node: Some(node).filter(|node| !node.is_empty()),
+                hostname: Some(manifest.node.to_string()).filter(|node| !node.is_empty()),
             }
         });
         (dump.id, facts)

@@ -107,7 +107,7 @@ pub(super) fn passes(filter: &Filter, row: &Row, facts: &HashMap<DumpId, Arc<Fac
     filter.matches(&row.dump, &row.haystack)
         && (!filter.needs_facts()
             || facts.get(&row.dump.id).is_some_and(|facts| {
-                let nodes = [facts.node.as_deref(), facts.kube_node.as_deref()];
+                let nodes = [facts.node.as_deref(), facts.hostname.as_deref()];
                 filter.query.matches_place(facts.image.as_ref(), nodes)
             }))
 }

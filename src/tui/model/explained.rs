@@ -32,10 +32,10 @@ pub struct Facts {
     pub image: Option<ImageRef>,
     /// The object that its pod belongs to.
     pub owner: Option<WorkloadOwner>,
-    /// Hostname of the node.
+    /// Name of the node: as Kubernetes calls it where that is known, else its hostname.
     pub node: Option<String>,
-    /// Kubernetes node.
-    pub kube_node: Option<String>,
+    /// Name of the node in dumps of older handlers: its hostname.
+    pub hostname: Option<String>,
 }
 
 /// A dump that was opened.

@@ -291,7 +291,7 @@ fn facts(dump: &DumpSummary) -> Facts {
         }),
         owner: None,
         node: Some(format!("node-{}", dump.size.unwrap_or(0) % 4)),
-        kube_node: None,
+        hostname: None,
     }
 }
 

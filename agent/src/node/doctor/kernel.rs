@@ -23,17 +23,21 @@ const FEW_PIPES: u32 = 64;
 /// Bytes of the audit log's end that are searched.
 const AUDIT_TAIL: u64 = 1 << 20;
 
-pub(super) fn privileges(paths: &AgentPaths) -> Finding {
+pub(super) fn privileges(paths: &AgentPaths, installs: bool) -> Finding {
     const CHECK: &str = "privileges";
     let pattern = &paths.settings.core_pattern;
     if access(pattern, Access::WRITE_OK).is_ok() && !is_read_only(pattern) {
         return Finding::good(CHECK, "the kernel's core settings can be changed");
     }
+    if !installs {
+        let what = "this container has none: it only ships, an init container installs the handler";
+        return Finding::good(CHECK, what);
+    }
     let what = format!("{} cannot be written", pattern.display());
     Finding::problem(
         CHECK,
         what,
-        "run as root; in a container with `privileged: true` (node.mode split: only the init container)",
+        "run as root; in a container with `privileged: true`",
     )
 }
 
@@ -139,7 +143,7 @@ pub(super) fn limits(paths: &AgentPaths) -> Vec<Finding> {
     vec![pipes, suid]
 }
 
-pub(super) fn cgroup(paths: &AgentPaths) -> Vec<Finding> {
+pub(super) fn cgroup(paths: &AgentPaths, in_pod: bool) -> Vec<Finding> {
     const CHECK: &str = "cgroup of the handlers";
     let (handler, _) = HandlerSettings::read(&paths.handler_settings());
     let Some(cgroup) = handler.limits.cgroup else {
@@ -147,6 +151,12 @@ pub(super) fn cgroup(paths: &AgentPaths) -> Vec<Finding> {
     };
     vec![match of_handlers(&cgroup) {
         Ok(directory) => Finding::good(CHECK, directory.display().to_string()),
+        // A container has its own view of the cgroups.
+        Err(_) if in_pod => Finding::unknown(
+            CHECK,
+            format!("`{cgroup}` is not visible in this container"),
+            "run `cdh agent doctor` on the node, or look for \"not in the cgroup\" in a dump's handler.log",
+        ),
         Err(why) => Finding::warning(
             CHECK,
             format!("handlers are not bounded by `{cgroup}`: {why}"),

@@ -11,6 +11,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::paths::AgentPaths;
+#[cfg(feature = "daemon")]
+pub use peers::examine_events;
 pub use peers::{examine_store, missing_at_boot};
 
 /// How bad it is.
@@ -19,6 +21,8 @@ pub use peers::{examine_store, missing_at_boot};
 pub enum State {
     /// As it should be.
     Good,
+    /// It cannot be seen from here: a container sees a part of its node.
+    Unknown,
     /// It works, and something is lost under circumstances.
     Warning,
     /// Cores are lost or do not arrive.
@@ -46,6 +50,15 @@ impl Finding {
             state: State::Good,
             what: what.into(),
             way: None,
+        }
+    }
+
+    fn unknown(check: &'static str, what: impl Into<String>, way: impl Into<String>) -> Self {
+        Self {
+            check,
+            state: State::Unknown,
+            what: what.into(),
+            way: Some(way.into()),
         }
     }
 
@@ -79,6 +92,8 @@ pub struct Examined<'a> {
     pub manages: bool,
     /// Whether this is a pod, which Kubernetes starts again after a reboot.
     pub in_pod: bool,
+    /// Root of the node's own file system; `None` where this container cannot see it.
+    pub node_root: Option<&'a Path>,
     /// How to call this program: `cdh`, or its path.
     pub program: &'a str,
     /// Flags that this installation needs, as a shell reads them: `--state /srv/cdh`.
@@ -94,6 +109,7 @@ impl<'a> Examined<'a> {
             root,
             manages: false,
             in_pod: false,
+            node_root: Some(root),
             program: "cdh",
             flags: "",
         }
@@ -104,11 +120,13 @@ impl<'a> Examined<'a> {
 #[must_use]
 pub fn examine(node: &Examined<'_>) -> Vec<Finding> {
     let Examined { paths, root, .. } = *node;
+    // In a cluster the container that ships need not be the one that installs.
+    let installs = !node.in_pod || node.manages;
     let mut found = vec![
-        kernel::privileges(paths),
+        kernel::privileges(paths, installs),
         kernel::pid_namespace(root),
         kernel::pattern(paths),
-        places::handler_place(paths, root),
+        places::handler_place(paths, node.node_root.unwrap_or(root), installs),
         places::handler_file(paths),
         places::state_place(paths),
         places::room(paths),
@@ -116,12 +134,21 @@ pub fn examine(node: &Examined<'_>) -> Vec<Finding> {
         kernel::yama(root),
     ];
     found.extend(kernel::limits(paths));
-    found.extend(kernel::cgroup(paths));
-    found.extend(kernel::selinux(paths, root));
-    found.extend(kernel::boot(paths, root));
+    found.extend(kernel::cgroup(paths, node.in_pod));
+    match node.node_root {
+        Some(root) => {
+            found.extend(kernel::selinux(paths, root));
+            found.extend(kernel::boot(paths, root));
+            found.extend(kernel::others(root));
+        }
+        None => found.push(Finding::unknown(
+            "files of the node",
+            "not visible in this container: sysctl.d, other crash handlers, SELinux and its audit log",
+            "run `cdh agent doctor` on the node to check them",
+        )),
+    }
     found.extend(peers::at_boot(node));
-    found.extend(kernel::others(root));
-    found.extend(peers::runtimes(paths, root));
+    found.extend(peers::runtimes(node));
     found.extend(peers::spool(paths));
     found
 }

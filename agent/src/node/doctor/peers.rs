@@ -1,15 +1,13 @@
 //! Whom the agent speaks to: the store, the container runtimes, itself as it runs.
 
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-
 use cdh_bundle::DumpId;
 use cdh_store::{ObjectKey, Store};
 
 use super::{Examined, Finding};
 use crate::node::at_boot::{AtBoot, at_boot as look_at_boot};
-use crate::node::status::{PatternOwner, status};
+use crate::node::status::{PatternOwner, Status, status};
 use crate::paths::AgentPaths;
+use crate::workload::runtime_at;
 
 /// Whether the store takes, gives back and deletes an object.
 #[must_use]
@@ -79,11 +77,33 @@ pub fn examine_store(store: &dyn Store) -> Finding {
     }
 }
 
-pub(super) fn runtimes(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+/// Whether the service account may create Events, where they are wanted. `None` for `events`: this process
+/// is not in a cluster.
+#[cfg(feature = "daemon")]
+#[must_use]
+pub fn examine_events(events: Option<&crate::notify::KubernetesEvents>) -> Finding {
+    const CHECK: &str = "events on pods";
+    let lost = "new crashes are not shown in `kubectl describe pod`";
+    match events.map(crate::notify::KubernetesEvents::check) {
+        Some(Ok(())) => Finding::good(CHECK, "the service account may create them"),
+        Some(Err(why)) => Finding::warning(
+            CHECK,
+            format!("{why}: {lost}"),
+            "bind the service account to a ClusterRole that may `create` `events`, and mount its token; the chart does with `notify.kubernetesEvents=true`",
+        ),
+        None => Finding::warning(
+            CHECK,
+            format!("this process does not run in a cluster: {lost}"),
+            "remove `kubernetes_events` from `[notify]`",
+        ),
+    }
+}
+
+pub(super) fn runtimes(node: &Examined<'_>) -> Vec<Finding> {
     const CHECK: &str = "container runtime";
-    let sockets = paths.workloads.sockets();
-    let is_kubernetes =
-        root.join("var/lib/kubelet").is_dir() || root.join("etc/kubernetes").is_dir();
+    let sockets = node.paths.workloads.sockets();
+    let has = |path: &str| node.node_root.is_some_and(|root| root.join(path).is_dir());
+    let is_kubernetes = node.in_pod || has("var/lib/kubelet") || has("etc/kubernetes");
     if sockets.is_empty() {
         return vec![match is_kubernetes {
             true => Finding::warning(
@@ -96,12 +116,15 @@ pub(super) fn runtimes(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     }
     let sockets = sockets.into_iter();
     sockets
-        .map(|socket| match UnixStream::connect(&socket) {
-            Ok(_) => Finding::good(CHECK, format!("{} answers", socket.display())),
-            Err(error) => Finding::problem(
+        .map(|socket| match runtime_at(&socket) {
+            Ok(name) => Finding::good(CHECK, format!("{name} answers at {}", socket.display())),
+            Err(why) => Finding::problem(
                 CHECK,
-                format!("{} does not answer: {error}", socket.display()),
-                "check `--cri-socket` and that the runtime runs; run this as root",
+                format!(
+                    "{} does not answer: {why}: dumps will not name their images and owners",
+                    socket.display()
+                ),
+                "check that the runtime runs, and its socket: `--cri-socket`, in a cluster `node.criSockets`; run this as root",
             ),
         })
         .collect()
@@ -189,14 +212,11 @@ pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
             format!("cannot look into {}", paths.state.display()),
             "run as root",
         ),
-        Some(false) => Finding::warning(
-            CHECK,
-            "does not run: dumps stay in the spool",
-            "start `cdh agent run`, or run `cdh agent sweep` regularly",
-        ),
+        Some(false) => without_agent(&status),
     });
-    let known =
-        |problem: &&String| !problem.contains("core_pipe_limit") && !problem.contains("is missing");
+    // What has a check of its own.
+    let checked = ["core_pipe_limit", "is missing", "are not bounded by"];
+    let known = |problem: &&String| !checked.iter().any(|words| problem.contains(words));
     for problem in status.problems.iter().filter(known) {
         found.push(Finding::warning(
             CHECK,
@@ -205,4 +225,41 @@ pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// No agent runs: what the handler goes on doing, what waits, and how to leave the node.
+fn without_agent(status: &Status) -> Finding {
+    const CHECK: &str = "agent";
+    let installed = status.pattern == PatternOwner::Ours;
+    let oldest = { status.waiting.iter() }
+        .filter_map(|dump| dump.captured_at)
+        .min();
+    let waits = match (status.waiting.len(), oldest) {
+        (0, _) => "nothing waits".to_owned(),
+        (1, _) => "1 dump is not shipped".to_owned(),
+        (count, Some(oldest)) => {
+            format!("{count} dumps are not shipped, the oldest of {oldest:.0}")
+        }
+        (count, None) => format!("{count} dumps are not shipped"),
+    };
+    let spool = status.spool.display();
+    let (goes_on, way) = match installed {
+        false if status.waiting.is_empty() => (
+            "nothing is installed",
+            "run `cdh agent install`, and start `cdh agent run`",
+        ),
+        true => (
+            "the handler keeps capturing within the spool's quota",
+            "start `cdh agent run`, or run `cdh agent sweep` regularly; if cdh is to leave this node, run `cdh agent uninstall`",
+        ),
+        false => (
+            "nothing is installed",
+            "ship them with `cdh agent sweep`, or delete the directory",
+        ),
+    };
+    Finding::warning(
+        CHECK,
+        format!("does not run: {goes_on}; {waits} ({spool})"),
+        way,
+    )
 }

@@ -30,7 +30,7 @@ pub(super) fn is_read_only(path: &Path) -> bool {
     statvfs(existing(path)).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-pub(super) fn handler_place(paths: &AgentPaths, root: &Path) -> Finding {
+pub(super) fn handler_place(paths: &AgentPaths, root: &Path, installs: bool) -> Finding {
     const CHECK: &str = "handler directory";
     let directory = paths.handler.parent().unwrap_or(&paths.handler);
     let shown = directory.display();
@@ -58,6 +58,11 @@ pub(super) fn handler_place(paths: &AgentPaths, root: &Path) -> Finding {
             what,
             format!("choose another one: `--libexec {elsewhere}`{socket}"),
         );
+    }
+    if disk.f_flag.contains(StatVfsMountFlags::RDONLY) && !installs {
+        let what =
+            format!("{shown} is executable, and read-only in this container, which only ships");
+        return Finding::good(CHECK, what);
     }
     if disk.f_flag.contains(StatVfsMountFlags::RDONLY) {
         let what = format!("{shown} is on a file system that is read-only");

@@ -218,3 +218,91 @@ fn reboot_is_a_warning_until_something_installs_again() {
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
     assert_eq!(of_it(&node).unwrap().state, State::Good);
 }
+
+#[test]
+fn container_that_only_ships_has_no_problem_by_design_and_says_what_it_cannot_see() {
+    let node = Node::new("core\n", "1024\n", "2\n");
+    let pattern = node.paths.core_pattern().unwrap();
+    fs::write(&node.paths.settings.core_pattern, pattern.as_bytes()).unwrap();
+    fs::copy("/proc/self/exe", &node.paths.handler).unwrap();
+    let settings = r#"{"spool": "/x", "limits": {"cgroup": "cdh-no-such.slice"}}"#;
+    fs::write(node.paths.handler_settings(), settings).unwrap();
+    node.write(
+        "usr/lib/sysctl.d/50-coredump.conf",
+        "kernel.core_pattern=|/x %P\n",
+    );
+    // The kernel's settings are read-only in a container without privileges.
+    let unwritable = node.root.path().join("settings");
+    let as_pod = |manages| {
+        examine(&Examined {
+            in_pod: true,
+            manages,
+            node_root: None,
+            ..Examined::host(&node.paths, node.root.path())
+        })
+    };
+    let state_of = |all: &[Finding], check: &str| {
+        let found = all.iter().find(|one| one.check == check);
+        found.map(|one| (one.state, one.what.clone()))
+    };
+    let all = as_pod(false);
+    assert_eq!(
+        state_of(&all, "settings at boot"),
+        None,
+        "those of the container"
+    );
+    let (state, what) = state_of(&all, "files of the node").unwrap();
+    assert!(
+        state == State::Unknown && what.contains("sysctl.d"),
+        "{what}"
+    );
+    let cgroup = state_of(&all, "cgroup of the handlers").unwrap();
+    assert_eq!(cgroup.0, State::Unknown, "{cgroup:?}");
+    // A pod runs on a node of Kubernetes, whatever it sees of that.
+    let (state, what) = state_of(&all, "container runtime").unwrap();
+    assert!(
+        state == State::Problem && what.contains("does not answer"),
+        "{what}"
+    );
+    drop(fs::remove_file(unwritable.join("core_pattern")));
+    let privileges = |manages| state_of(&as_pod(manages), "privileges").unwrap();
+    assert_eq!(privileges(false).0, State::Good);
+    assert_eq!(privileges(true).0, State::Problem);
+}
+
+#[test]
+fn runtime_that_listens_and_does_not_answer_is_a_problem() {
+    let node = Node::new("core\n", "1024\n", "2\n");
+    let socket = node.paths.workloads.sockets[0].clone();
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    let found = node.found("container runtime").remove(0);
+    assert_eq!(found.state, State::Problem);
+    assert!(
+        found.what.contains("did not answer within 2 s"),
+        "{found:?}"
+    );
+    drop(listener);
+}
+
+#[test]
+fn missing_agent_is_reported_with_what_waits_and_how_to_leave() {
+    let node = Node::new("core\n", "1024\n", "2\n");
+    let of_it = |node: &Node| {
+        let mut all = node.examine().into_iter();
+        all.find(|one| one.check == "agent").unwrap()
+    };
+    assert_eq!(of_it(&node).state, State::Good);
+    let entry = node
+        .paths
+        .spool
+        .join(cdh_bundle::DumpId::random().to_string());
+    fs::create_dir_all(entry).unwrap();
+    let found = of_it(&node);
+    assert!(found.what.contains("1 dump is not shipped"), "{found:?}");
+    assert!(found.way.unwrap().contains("cdh agent sweep"));
+    let pattern = node.paths.core_pattern().unwrap();
+    fs::write(&node.paths.settings.core_pattern, pattern.as_bytes()).unwrap();
+    let found = of_it(&node);
+    assert!(found.what.contains("keeps capturing within"), "{found:?}");
+    assert!(found.way.unwrap().contains("cdh agent uninstall"));
+}
