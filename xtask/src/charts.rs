@@ -35,7 +35,7 @@ pub(crate) fn check(snapshots: Snapshots) -> Result<()> {
 }
 
 fn check_all(snapshots: Snapshots) -> Result<()> {
-    let tools = match Tools::get() {
+    let tools = match ChartTools::get() {
         Ok(tools) => tools,
         Err(error) => {
             println!("SKIPPED: the Helm chart is not checked: {error:#}");
@@ -91,7 +91,7 @@ fn check_all(snapshots: Snapshots) -> Result<()> {
 
 /// The base for `kubectl apply -k`, made of the chart's default.
 fn kustomize(
-    tools: &Tools,
+    tools: &ChartTools,
     chart: &Path,
     place: &Path,
     snapshots: Snapshots,
@@ -149,7 +149,7 @@ fn notes(tools: &Tools, chart: &Path, place: &Path, snapshots: Snapshots) -> Res
 }
 
 /// Values that the schema has to refuse, each with words that its message has to hold.
-fn refusals(tools: &Tools, chart: &Path) -> Result<usize> {
+fn refusals(tools: &ChartTools, chart: &Path) -> Result<usize> {
     let table = fs::read_to_string(chart.join("tests/bad-values.txt"))?;
     let mut count = 0;
     for line in table.lines().filter(|line| !line.starts_with('#')) {
@@ -196,14 +196,15 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// helm, kubectl and the validator.
-struct Tools {
-    helm: PathBuf,
-    kubectl: PathBuf,
+pub(crate) struct ChartTools {
+    pub(crate) helm: PathBuf,
+    pub(crate) kubectl: PathBuf,
     validator: PathBuf,
 }
 
-impl Tools {
-    fn get() -> Result<Self> {
+impl ChartTools {
+    /// Those that are there, or downloaded now.
+    pub(crate) fn get() -> Result<Self> {
         let place = root().join("target/tools");
         let place = std::env::var_os("CARGO_TARGET_DIR")
             .map_or(place, |target| PathBuf::from(target).join("tools"));

@@ -238,38 +238,43 @@ impl Demo {
 
     fn compare_with_gdb(&self, id: &str) -> Result<()> {
         let gdb = self.show_command(&["debug", id, "--", "-batch", "-ex", "bt"])?;
-        // gdb shows frame 0 by itself once before `bt` does.
-        let lines: Vec<&str> = gdb.lines().collect();
-        let start = lines
-            .iter()
-            .rposition(|line| line.starts_with("#0 "))
-            .unwrap_or(0);
-        let theirs: Vec<Shown> = lines
-            .iter()
-            .skip(start)
-            .filter_map(|line| gdb_frame(line))
-            .collect();
         let output = self.cdh(&["bt", id, "-o", "json"]).output()?.stdout;
-        let document: Value = serde_json::from_slice(&output)?;
-        let frames = document["backtrace"]["threads"][0]["frames"].as_array();
-        let frames = frames.context("`cdh bt -o json` shows no frames")?;
-        let ours: Vec<Shown> = frames.iter().map(our_frame).collect();
-        ensure!(!theirs.is_empty(), "gdb shows no frames");
-        // gdb may stop at main.
-        for (number, theirs) in theirs.iter().enumerate() {
-            let ours = ours.get(number);
-            let same = ours.is_some_and(|ours| {
-                // Some functions have two names, one in DWARF and one for the linker; the line decides.
-                ours.name == theirs.name || (ours.place.is_some() && ours.place == theirs.place)
-            });
-            ensure!(
-                same,
-                "frame {number}: gdb says {theirs:?}, cdh says {ours:?}"
-            );
-        }
-        println!("-- gdb agrees on all {} frames", theirs.len());
+        let frames = compare_frames(&gdb, &serde_json::from_slice(&output)?)?;
+        println!("-- gdb agrees on all {frames} frames");
         Ok(())
     }
+}
+
+/// Compares what gdb's `bt` printed with the document of `cdh bt -o json`; returns the number of gdb's frames.
+pub(crate) fn compare_frames(gdb: &str, document: &Value) -> Result<usize> {
+    // gdb shows frame 0 by itself once before `bt` does.
+    let lines: Vec<&str> = gdb.lines().collect();
+    let start = lines
+        .iter()
+        .rposition(|line| line.starts_with("#0 "))
+        .unwrap_or(0);
+    let theirs: Vec<Shown> = lines
+        .iter()
+        .skip(start)
+        .filter_map(|line| gdb_frame(line))
+        .collect();
+    let frames = document["backtrace"]["threads"][0]["frames"].as_array();
+    let frames = frames.context("`cdh bt -o json` shows no frames")?;
+    let ours: Vec<Shown> = frames.iter().map(our_frame).collect();
+    ensure!(!theirs.is_empty(), "gdb shows no frames");
+    // gdb may stop at main.
+    for (number, theirs) in theirs.iter().enumerate() {
+        let ours = ours.get(number);
+        let same = ours.is_some_and(|ours| {
+            // Some functions have two names, one in DWARF and one for the linker; the line decides.
+            ours.name == theirs.name || (ours.place.is_some() && ours.place == theirs.place)
+        });
+        ensure!(
+            same,
+            "frame {number}: gdb says {theirs:?}, cdh says {ours:?}"
+        );
+    }
+    Ok(theirs.len())
 }
 
 fn name_of(program: &Path) -> String {

@@ -8,6 +8,8 @@ mod bench;
 mod bucket;
 mod build;
 mod charts;
+#[cfg(feature = "bench")]
+mod cluster;
 mod crash;
 mod demo;
 mod docs;
@@ -35,7 +37,7 @@ use options::Help;
 use suite::TestsFailed;
 
 /// Tasks, what may stand behind them, and what they do.
-const TASKS: [(&str, &str, &str); 14] = [
+const TASKS: [(&str, &str, &str); 15] = [
     (
         "test",
         "[ARGUMENT OF cargo test]…",
@@ -50,6 +52,11 @@ const TASKS: [(&str, &str, &str); 14] = [
         "test-pods",
         "[PART OF A TEST'S NAME]",
         "the agent in a pod of its own, dumps of pods in an S3 server, large numbers",
+    ),
+    (
+        "test-cluster",
+        "[--mode full|split] [--only GROUP]… [OPTION]…",
+        "a real Kubernetes of one node: install, crash, explain, update, uninstall; see `test-cluster --help`",
     ),
     (
         "charts",
@@ -138,9 +145,9 @@ fn run() -> Result<()> {
         Some((task, rest)) => (task.as_str(), rest),
         None => ("", &[][..]),
     };
-    // Each measurement has options of its own.
+    // These have a usage of their own.
     match task {
-        "bench" => {}
+        "bench" | "test-cluster" => {}
         "--help" | "-h" => options::offer_help(&words, &usage(""))?,
         _ => options::offer_help(rest, &usage(task))?,
     }
@@ -168,9 +175,8 @@ fn run() -> Result<()> {
             bucket::run(rest)
         }
         "docs" => docs::generate(),
-        "test-pods" | "pictures" | "fixtures" | "bench" | "soak-s3" | "test-s3-peers" => {
-            run_with_own_crates(task, rest)
-        }
+        "test-pods" | "test-cluster" | "pictures" | "fixtures" | "bench" | "soak-s3"
+        | "test-s3-peers" => run_with_own_crates(task, rest),
         _ => bail!("{}", usage("")),
     }
 }
@@ -183,6 +189,7 @@ fn run_with_own_crates(task: &str, rest: &[String]) -> Result<()> {
             tools::require(&["cc", "gdb", "kill", "unzip", "zstd"])?;
             pods::test(rest.first().map(String::as_str))
         }
+        "test-cluster" => cluster::run(rest),
         "pictures" => {
             tools::require(&["gdb", "tmux"])?;
             pictures::run(rest)

@@ -332,6 +332,17 @@ pub struct TestImages {
 impl TestImages {
     /// Adds an image of these layers, the lowest first; returns its digest.
     pub fn image(&mut self, architecture: &str, layers: &[Blob]) -> String {
+        self.image_to_run(architecture, layers, &serde_json::json!({}))
+    }
+
+    /// As [`Self::image`], with what a runtime is to run: `{"Entrypoint": ["/app"]}`. A runtime unpacks only images
+    /// of plain layers: of the others the digest of the unpacked layer is not the right one.
+    pub fn image_to_run(
+        &mut self,
+        architecture: &str,
+        layers: &[Blob],
+        run: &serde_json::Value,
+    ) -> String {
         let mut rows = Vec::new();
         let mut inside = Vec::new();
         for layer in layers {
@@ -340,11 +351,14 @@ impl TestImages {
                 "mediaType": layer.media_type, "digest": digest, "size": layer.bytes.len(),
                 "annotations": layer.annotations,
             }));
-            inside.push(digest_of(digest.as_bytes()));
+            inside.push(match layer.media_type.ends_with(".tar") {
+                true => digest.clone(),
+                false => digest_of(digest.as_bytes()),
+            });
             self.blobs.insert(digest, layer.bytes.clone());
         }
         let config = serde_json::json!({
-            "architecture": architecture, "os": "linux", "config": {},
+            "architecture": architecture, "os": "linux", "config": run,
             "rootfs": {"type": "layers", "diff_ids": inside},
         })
         .to_string()

@@ -3,7 +3,7 @@
 //! Its program is `$CDH_TEST_WEED` or `weed` on the path; `cargo xtask test` installs it.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -46,6 +46,7 @@ pub struct S3Server {
     /// `None` for a server that another process has started.
     program: Option<PathBuf>,
     directory: tempfile::TempDir,
+    host: IpAddr,
     ports: Ports,
     process: Option<ServerProcess>,
 }
@@ -87,10 +88,20 @@ impl S3Server {
     /// When it does not start.
     #[must_use]
     pub fn start_program(program: PathBuf) -> Self {
+        Self::start_program_at(program, Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// Starts this program on an address of this machine, for clients in other network namespaces.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_program_at(program: PathBuf, host: IpAddr) -> Self {
         let server = on_free_ports(|[master, volume, filer, s3]: [u16; 4]| {
             let mut server = Self {
                 program: Some(program.clone()),
                 directory: tempfile::tempdir()?,
+                host,
                 ports: Ports {
                     master,
                     volume,
@@ -110,6 +121,7 @@ impl S3Server {
         Self {
             program: None,
             directory: tempfile::tempdir().expect("a directory"),
+            host: Ipv4Addr::LOCALHOST.into(),
             ports: Ports {
                 master: 0,
                 volume: 0,
@@ -136,7 +148,7 @@ impl S3Server {
             return;
         }
         // Without a signature: a bucket is a directory of the filer.
-        let filer = format!("http://127.0.0.1:{}", self.ports.filer);
+        let filer = self.url(self.ports.filer);
         let made = crate::http_proxy::http_post(&filer, &format!("/buckets/{name}/"));
         let (status, body) = made.expect("the filer answers");
         assert!(
@@ -158,8 +170,7 @@ impl S3Server {
     /// Whether the server has a bucket of this name.
     #[must_use]
     pub fn has_bucket(&self, name: &str) -> bool {
-        let endpoint = format!("http://127.0.0.1:{}", self.ports.filer);
-        crate::http_get(&endpoint, &format!("/buckets/{name}/"))
+        crate::http_get(&self.url(self.ports.filer), &format!("/buckets/{name}/"))
             .is_ok_and(|(status, _)| status == 200)
     }
 
@@ -182,7 +193,9 @@ impl S3Server {
         let mut command = Command::new(program);
         command.arg("server");
         command.arg(format!("-dir={}", data.display()));
-        command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"]);
+        let host = self.host;
+        command.args([format!("-ip={host}"), format!("-ip.bind={host}")]);
+        command.args(["-filer", "-s3"]);
         // Services that no test uses have ports that are not free on every machine.
         command.args([
             "-s3.port.iceberg=0",
@@ -217,14 +230,13 @@ impl S3Server {
             volume, filer, s3, ..
         } = self.ports;
         let get = |port: u16| {
-            let endpoint = format!("http://127.0.0.1:{port}");
-            crate::http_get(&endpoint, "/cdh-test/none")
+            crate::http_get(&self.url(port), "/cdh-test/none")
                 .ok()
                 .map(|(status, _)| status)
         };
         get(filer) == Some(404)
             && get(s3).is_some()
-            && TcpStream::connect(("127.0.0.1", volume)).is_ok()
+            && TcpStream::connect((self.host, volume)).is_ok()
     }
 
     /// The port that speaks S3.
@@ -233,10 +245,14 @@ impl S3Server {
         self.ports.s3
     }
 
-    /// `http://127.0.0.1:PORT`.
+    /// `http://127.0.0.1:PORT`, or the address that it was started on.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port())
+        self.url(self.port())
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("http://{}:{port}", self.host)
     }
 }
 

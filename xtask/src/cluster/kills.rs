@@ -1,0 +1,233 @@
+//! Kills in the middle of the dump of a large process, as a cluster sends them: the dump is complete, and says who
+//! sent the kill and why.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, NAMESPACE, processes_of, signal, wait};
+use super::control_plane::EVICTION;
+use super::release::{Mode, Release};
+use super::report::Report;
+
+/// Memory of a container beside that of the process that crashes, in MiB.
+const BESIDE: usize = 256;
+
+/// Who ends the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killer {
+    /// `kubectl delete --force`.
+    Delete,
+    /// A liveness probe that fails.
+    Probe,
+    /// A process in the same pod.
+    Inside,
+    /// The OOM killer, at the container's limit.
+    Memory,
+    /// The kubelet, because the node's memory is short.
+    Eviction,
+}
+
+const KILLERS: [Killer; 5] = [
+    Killer::Delete,
+    Killer::Probe,
+    Killer::Inside,
+    Killer::Memory,
+    Killer::Eviction,
+];
+
+impl Killer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "kubectl delete --force",
+            Self::Probe => "liveness probe",
+            Self::Inside => "kill -9 from inside the pod",
+            Self::Memory => "OOM killer at the container's limit",
+            Self::Eviction => "eviction by the kubelet",
+        }
+    }
+
+    /// What a dump says of the sender, and what `cdh info` makes of it.
+    fn evidence(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Inside => ("SIGKILL from `cluster`", "SIGKILL"),
+            Self::Memory => ("OOM killer", "memory limit"),
+            _ => (
+                "SIGKILL from `runc",
+                "the container runtime ended its container",
+            ),
+        }
+    }
+
+    fn pod(self, cluster: &Cluster, name: &str, mebibytes: usize) -> Value {
+        let word = match self {
+            Self::Inside => "child",
+            Self::Memory => "memory",
+            _ => "filled",
+        };
+        let mut pod = cluster.pod(name, word, mebibytes);
+        if self == Self::Probe {
+            pod["spec"]["containers"][0]["livenessProbe"] = json!({
+                "httpGet": {"port": 8080, "path": "/"}, "periodSeconds": 1, "timeoutSeconds": 5,
+                // It does not listen while it fills its memory.
+                "failureThreshold": 1, "initialDelaySeconds": 0,
+            });
+        }
+        if self == Self::Memory {
+            let limit = format!("{}Mi", mebibytes + BESIDE);
+            pod["spec"]["containers"][0]["resources"] =
+                json!({"limits": {"memory": limit}, "requests": {"memory": "16Mi"}});
+        }
+        pod
+    }
+}
+
+/// Runs them, each `repeat` times with processes of `mebibytes`.
+pub(super) fn run(
+    cluster: &mut Cluster,
+    mode: Mode,
+    repeat: usize,
+    mebibytes: usize,
+    only: &[String],
+    report: &mut Report,
+) -> Result<()> {
+    let group = format!("kills, {}", mode.name());
+    let mut release = Release::install(cluster, mode, "kills", &[])?;
+    for killer in KILLERS {
+        let name = killer.name();
+        if !crate::options::is_wanted(name, only) {
+            continue;
+        }
+        report.check(&group, &format!("{name}, {mebibytes} MiB"), || {
+            let mut facts = String::new();
+            for number in 0..repeat {
+                let pod = format!("kill-{killer:?}-{number}").to_lowercase();
+                let found = kill(&mut release, killer, &pod, mebibytes);
+                release.cluster.delete("pod", &pod);
+                facts = found.with_context(|| format!("{} of {repeat}", number + 1))?;
+            }
+            Ok(format!("{repeat} of {repeat}: {facts}"))
+        });
+    }
+    release.cluster.plane.restart_kubelet(EVICTION)?;
+    Ok(())
+}
+
+/// Crashes one process and has it killed; what its dump says.
+fn kill(release: &mut Release<'_>, killer: Killer, pod: &str, mebibytes: usize) -> Result<String> {
+    let cluster = &*release.cluster;
+    cluster.apply(&killer.pod(cluster, pod, mebibytes))?;
+    cluster.wait_for_line(pod, "filled")?;
+    let processes = processes_of(pod);
+    let first = *processes.first().context("no process of the pod")?;
+    match killer {
+        Killer::Delete => {
+            signal(first, "USR1")?;
+            let words = [
+                "delete",
+                "pod",
+                pod,
+                "--namespace",
+                NAMESPACE,
+                "--force",
+                "--grace-period=0",
+            ];
+            cluster.kubectl(&words)?;
+        }
+        Killer::Probe => signal(first, "USR2")?,
+        Killer::Inside | Killer::Memory => signal(first, "USR1")?,
+        Killer::Eviction => {
+            signal(first, "USR2")?;
+            let eviction = format!("{}Mi", available_mebibytes()? + 1024);
+            release.cluster.plane.restart_kubelet(&eviction)?;
+        }
+    }
+    let outcome = facts(release, killer, pod);
+    if killer == Killer::Eviction {
+        let message = release.cluster.get(&["pod", pod, "--namespace", NAMESPACE]);
+        release.cluster.plane.restart_kubelet(EVICTION)?;
+        let no_pressure = || {
+            let node = release
+                .cluster
+                .get(&["node", super::control_plane::NODE])
+                .ok()?;
+            node["spec"]["taints"].is_null().then_some(())
+        };
+        wait("the end of the node's memory pressure", no_pressure)?;
+        let reason = message
+            .map(|pod| pod["status"]["reason"].clone())
+            .unwrap_or_default();
+        return Ok(format!("{}; the pod's reason is {reason}", outcome?));
+    }
+    outcome
+}
+
+/// The dump of the crashed process: complete, with the sender and the reason.
+fn facts(release: &Release<'_>, killer: Killer, pod: &str) -> Result<String> {
+    let cluster = &*release.cluster;
+    let words = ["--namespace", NAMESPACE, "--pod", pod];
+    let dumps = wait("the dump", || {
+        let dumps = cluster.manifests(&release.prefix, &words).ok()?;
+        (!dumps.is_empty()).then_some(dumps)
+    });
+    let dumps = dumps.with_context(|| {
+        let events = cluster
+            .kubectl(&["get", "events", "--namespace", NAMESPACE])
+            .unwrap_or_default();
+        events
+            .lines()
+            .filter(|line| line.contains(pod))
+            .collect::<Vec<_>>()
+            .join("; ")
+    })?;
+    let (id, manifest) = dumps.first().context("no dump")?;
+    let state = &manifest["verdict"]["state"];
+    ensure!(
+        state == "complete",
+        "the verdict is {}",
+        manifest["verdict"]
+    );
+    let killed = manifest["killed"].as_str().unwrap_or_default();
+    ensure!(
+        !killed.is_empty(),
+        "the dump does not say that it was killed: the kill came after its end?"
+    );
+    let (sender, reason) = killer.evidence();
+    ensure!(
+        killed.contains(sender),
+        "killed is {killed:?} without `{sender}`"
+    );
+    let info = cluster.cdh(&release.prefix, &["info", id])?;
+    let text = info.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(
+        text.contains(reason),
+        "`cdh info` does not name the reason `{reason}`: {info}"
+    );
+    Ok(format!("complete, {killed}"))
+}
+
+/// Free memory of the node as a kubelet computes it: capacity without the working set, which has no inactive files.
+fn available_mebibytes() -> Result<u64> {
+    let read = |path: &str| fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+    let field = |text: &str, name: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_default();
+        let number = line.trim_start_matches(':').split_ascii_whitespace().next();
+        number
+            .and_then(|number| number.parse::<u64>().ok())
+            .with_context(|| format!("no {name}"))
+    };
+    let total = field(&read("/proc/meminfo")?, "MemTotal")? << 10;
+    let group = "/sys/fs/cgroup/memory";
+    let used: u64 = read(&format!("{group}/memory.usage_in_bytes"))?
+        .trim()
+        .parse()?;
+    let inactive = field(
+        &read(&format!("{group}/memory.stat"))?,
+        "total_inactive_file ",
+    )?;
+    Ok(total.saturating_sub(used.saturating_sub(inactive)) >> 20)
+}

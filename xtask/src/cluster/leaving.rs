@@ -1,0 +1,202 @@
+//! Every way to leave a cluster: the node is what it was, and unshipped dumps are counted where an operator looks.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::cluster::{Cluster, NAMESPACE, wait};
+use super::machine::NODE_STATE;
+use super::release::{Mode, RELEASE, Release};
+use super::report::Report;
+
+/// Crashes whose dumps cannot be shipped, where the store is down.
+const UNSHIPPED: usize = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Live,
+    Killed,
+    Deleted,
+    StoreDown,
+    NoWaiter,
+    Kustomize,
+}
+
+const WAYS: [(Way, &str); 6] = [
+    (Way::Live, "live"),
+    (Way::Killed, "agent killed"),
+    (Way::Deleted, "pod force-deleted"),
+    (Way::StoreDown, "store down"),
+    (Way::NoWaiter, "waiter image missing"),
+    (Way::Kustomize, "kustomize"),
+];
+
+/// Runs them. Each installs for itself, so that others get the lock between them.
+pub(super) fn run(cluster: &mut Cluster, mode: Mode, only: &[String], report: &mut Report) {
+    let group = format!("uninstall, {}", mode.name());
+    for (way, name) in WAYS {
+        // kustomize has full mode only.
+        let is_there = way != Way::Kustomize || mode == Mode::Full;
+        if is_there && crate::options::is_wanted(name, only) {
+            report.check(&group, name, || leave(cluster, mode, way));
+            let _ = cluster.kubectl(&["delete", "pods", "--all", "--namespace", NAMESPACE]);
+        }
+    }
+}
+
+fn leave(cluster: &mut Cluster, mode: Mode, way: Way) -> Result<String> {
+    let prefix = format!("leave-{way:?}").to_lowercase();
+    let release = match way {
+        Way::Kustomize => {
+            let release = Release::prepare(cluster, mode, &prefix)?;
+            kustomize(&release)?;
+            release
+        }
+        Way::NoWaiter => {
+            // Nothing listens there.
+            let waiter = "cleanup.waiterImage=127.0.0.1:9/none:1";
+            Release::install(cluster, mode, &prefix, &[waiter])?
+        }
+        _ => Release::install(cluster, mode, &prefix, &[])?,
+    };
+    if way == Way::StoreDown {
+        release.cluster.store.kill();
+    }
+    let outcome = leave_installed(&release, way);
+    if way == Way::StoreDown {
+        release.cluster.store.restart();
+    }
+    outcome
+}
+
+fn leave_installed(release: &Release<'_>, way: Way) -> Result<String> {
+    let unshipped = match way {
+        Way::StoreDown => UNSHIPPED,
+        _ => 0,
+    };
+    for number in 0..unshipped.max(1) {
+        let pod = format!("leaving-{number}");
+        release
+            .cluster
+            .apply(&release.cluster.pod(&pod, "bug", number))?;
+    }
+    if unshipped == 0 {
+        wait("the dump in the store", || {
+            let ids = release
+                .cluster
+                .cdh(&release.prefix, &["ls", "-o", "id"])
+                .ok()?;
+            (!ids.is_empty()).then_some(())
+        })?;
+    } else {
+        wait("the dumps in the spool", || {
+            (sealed() == unshipped).then_some(())
+        })?;
+    }
+    match way {
+        Way::Killed => super::cluster::signal(release.agent_process()?, "KILL")?,
+        Way::Deleted => {
+            let pod = release.agent_pod()?;
+            release.in_namespace(&["delete", "pod", &pod, "--force", "--grace-period=0"])?;
+        }
+        _ => {}
+    }
+    let shown = match way {
+        Way::Kustomize => leave_kustomize(release)?,
+        _ => release.uninstall()?,
+    };
+    let left = release.leftovers()?;
+    ensure!(left.wrong.is_empty(), "{}", left.wrong.join("; "));
+    ensure!(
+        left.dumps == unshipped,
+        "{} dumps are in the spool instead of {unshipped}",
+        left.dumps
+    );
+    if unshipped == 0 {
+        return Ok("settings restored, nothing left".to_owned());
+    }
+    let words = [
+        "get",
+        "events",
+        "--all-namespaces",
+        "-o",
+        "custom-columns=:.message",
+        "--no-headers",
+    ];
+    let events = release.cluster.kubectl(&words)?;
+    let is_it = |line: &&str| {
+        line.contains("spool")
+            && line
+                .split(|c: char| !c.is_ascii_digit())
+                .any(|word| word == unshipped.to_string())
+    };
+    let line = shown.lines().chain(events.lines()).find(is_it);
+    let line = line.with_context(|| {
+        format!("neither helm nor an Event shows the {unshipped} unshipped dumps: {shown}")
+    })?;
+    Ok(format!(
+        "settings restored, {unshipped} dumps remain, shown as {line:?}"
+    ))
+}
+
+/// Sealed dumps in the node's spool.
+fn sealed() -> usize {
+    let entries = fs::read_dir(Path::new(NODE_STATE).join("spool"));
+    let names = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name());
+    names.filter(|name| name.len() == 36).count()
+}
+
+/// Installs as docs/install.md says, with an overlay over the base.
+fn kustomize(release: &Release<'_>) -> Result<()> {
+    let base = release.chart().with_file_name("kustomize").join("agent");
+    let path = base.join("kustomization.yaml");
+    let text = fs::read_to_string(&path)?;
+    let images = &release.cluster.images;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let line = match line.trim_start() {
+            text if text.starts_with("newName:") => format!("newName: {}/cdh", images.address()),
+            text if text.starts_with("newTag:") => format!("digest: {}", images.cdh_digest),
+            text if text.contains("s3://") => {
+                let (before, _) = text.split_once("s3://").unwrap_or_default();
+                format!("{before}{}\"", release.cluster.store_url(&release.prefix))
+            }
+            text => text.to_owned(),
+        };
+        lines.push(format!("{}{line}", " ".repeat(indent)));
+    }
+    fs::write(&path, lines.join("\n") + "\n")?;
+    release
+        .cluster
+        .kubectl(&["apply", "-k", &base.display().to_string()])?;
+    release.wait_until_ready()
+}
+
+/// Uninstalls as docs/install.md says.
+fn leave_kustomize(release: &Release<'_>) -> Result<String> {
+    let base = release.chart().with_file_name("kustomize");
+    let [agent, cleanup] = ["agent", "cleanup"].map(|name| base.join(name).display().to_string());
+    let images = &release.cluster.images;
+    let path = base.join("cleanup/cleanup.yaml");
+    let text = fs::read_to_string(&path)?;
+    let image = format!("image: {}/cdh@{}", images.address(), images.cdh_digest);
+    fs::write(&path, text.replace("image: cdh:0.1.0", &image))?;
+    release.in_namespace(&["delete", "daemonset", RELEASE, "--wait"])?;
+    release.cluster.kubectl(&["apply", "-k", &cleanup])?;
+    let words = [
+        "rollout",
+        "status",
+        "daemonset/cdh-cleanup",
+        "--timeout=120s",
+    ];
+    let text = release.in_namespace(&words)?;
+    release.cluster.kubectl(&["delete", "-k", &cleanup])?;
+    release.cluster.kubectl(&["delete", "-k", &agent])?;
+    Ok(text)
+}
