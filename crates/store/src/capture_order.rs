@@ -45,12 +45,13 @@ impl Catalog<'_> {
         query: &Query,
         most: usize,
     ) -> Result<Vec<DumpSummary>, StoreError> {
-        if query.needs_manifest() {
-            let mut dumps = self.find(query)?;
+        let found = self.collect(query)?;
+        let mut dumps = found.sorted(query);
+        if !dumps.iter().all(|dump| query.is_certain_of(dump)) {
+            let mut dumps = self.select(query, &found)?;
             self.sort_equal_seconds(&mut dumps, most);
             return Ok(dumps);
         }
-        let mut dumps = self.collect(query)?.sorted(query);
         let limit = query.limit.unwrap_or(usize::MAX);
         // The limit may lie within a second: all of it is put in order first.
         let last = limit.checked_sub(1).and_then(|last| dumps.get(last));

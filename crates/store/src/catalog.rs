@@ -175,16 +175,29 @@ impl<'s> Catalog<'s> {
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut dumps = found.sorted(query);
         self.remember(found, &dumps);
-        if !query.needs_manifest() {
+        if dumps.iter().all(|dump| query.is_certain_of(dump)) {
             dumps.truncate(limit);
             return Ok(dumps);
         }
         let mut matching = Vec::new();
         for some in dumps.chunks(PARALLEL * 4) {
-            for (dump, manifest) in some.iter().zip(self.manifests(some)) {
+            let unknown: Vec<DumpSummary> = some
+                .iter()
+                .filter(|dump| !query.is_certain_of(dump))
+                .cloned()
+                .collect();
+            let mut manifests = self.manifests(&unknown).into_iter();
+            for dump in some {
+                if query.is_certain_of(dump) {
+                    matching.push(dump.clone());
+                    continue;
+                }
+                let Some(manifest) = manifests.next() else {
+                    break;
+                };
                 match manifest {
-                    Ok(manifest) if query.matches_manifest(&manifest) => {
-                        matching.push(dump.clone())
+                    Ok(manifest) if query.matches_manifest(dump, &manifest) => {
+                        matching.push(dump.clone());
                     }
                     // Removed since it was listed, or damaged: one dump must not hide the others.
                     Ok(_) | Err(StoreError::NotFound { .. } | StoreError::Bundle { .. }) => {}
@@ -279,7 +292,7 @@ impl<'s> Catalog<'s> {
             // What is elsewhere may be newer or older than this day.
             let newer = found.matching(query).filter(|dump| {
                 let captured = date(dump.captured_at);
-                captured.as_str() >= name
+                captured.as_str() >= name && query.is_certain_of(dump)
             });
             if newer.count() >= limit {
                 break;

@@ -8,11 +8,14 @@ use jiff::tz::TimeZone;
 use crate::StoreError;
 
 /// Longest parts, in escaped bytes. Time, signal, verdict, id, underscores and `.manifest.json` take
-/// 97 bytes at most, which leaves 158 of the 255 of a file name. Names of pods are the long ones, and
-/// their ends tell replicas apart.
-const MAX_NAMESPACE: usize = 40;
-const MAX_POD: usize = 76;
-const MAX_EXE: usize = 40;
+/// 97 bytes at most, which leaves 158 of the 255 of a file name. Names of pods are the long ones.
+pub(crate) const MAX_NAMESPACE: usize = 40;
+pub(crate) const MAX_POD: usize = 76;
+pub(crate) const MAX_EXE: usize = 40;
+/// Stands in a part for what was cut out of it. No escape has this form.
+pub(crate) const CUT: &str = "!~";
+/// How [`CUT`] is shown.
+pub(crate) const CUT_SHOWN: char = '…';
 /// `SIGRTMIN!2B30` has 13 bytes.
 const MAX_SIGNAL: usize = 16;
 const MAX_FINGERPRINT: usize = 8;
@@ -120,29 +123,53 @@ impl fmt::Display for ObjectKey {
 }
 
 /// One part of a key: letters, digits, `.` and `-` stand for themselves, other bytes are `!XX`; nothing
-/// is `-`. Long ones are cut, never inside an escape.
+/// is `-`. Long ones are cut in their middle, marked with [`CUT`], never inside an escape: the end of a pod's name
+/// distinguishes replicas.
 fn part(bytes: &[u8], longest: usize) -> String {
     if bytes.is_empty() {
         return "-".to_owned();
     }
     let alone = matches!(bytes, b"-" | b"." | b"..");
-    let mut text = String::new();
-    for &byte in bytes {
-        let plain = byte.is_ascii_alphanumeric() || (matches!(byte, b'.' | b'-') && !alone);
-        let piece = if plain {
-            char::from(byte).to_string()
-        } else {
-            format!("!{byte:02X}")
-        };
-        if text.len().saturating_add(piece.len()) > longest {
-            break;
-        }
-        text.push_str(&piece);
+    let escape = |&byte: &u8| match byte {
+        b'.' | b'-' if !alone => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("!{byte:02X}"),
+    };
+    // Longer than any part: more would only be thrown away.
+    let most = longest.saturating_add(1);
+    let head: Vec<String> = bytes.iter().take(most).map(escape).collect();
+    if bytes.len() <= most && head.iter().map(String::len).sum::<usize>() <= longest {
+        return head.concat();
     }
-    text
+    let room = longest.saturating_sub(CUT.len());
+    let tail_room = room / 5 * 2;
+    let start = within(head.into_iter(), room.saturating_sub(tail_room));
+    let mut end = within(bytes.iter().rev().take(most).map(escape), tail_room);
+    end.reverse();
+    format!("{}{CUT}{}", start.concat(), end.concat())
 }
 
-/// The bytes behind a part; `None` for the part that stands for nothing.
+/// As many of these as have `room`.
+fn within(pieces: impl Iterator<Item = String>, room: usize) -> Vec<String> {
+    let mut left = room;
+    let mut taken = Vec::new();
+    for piece in pieces {
+        match left.checked_sub(piece.len()) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+        taken.push(piece);
+    }
+    taken
+}
+
+/// Whether a part may be a name that was cut: marked, or of an agent that cut the end off without a mark.
+pub(crate) fn may_be_cut(part: &str, longest: usize) -> bool {
+    // An escape that did not fit left up to two bytes unused.
+    part.contains(CUT) || part.len().saturating_add(2) >= longest
+}
+
+/// The bytes behind a part, with [`CUT_SHOWN`] for what was cut; `None` for the part that stands for nothing.
 pub(crate) fn unescape(part: &str) -> Option<Vec<u8>> {
     if part == "-" {
         return None;
@@ -150,6 +177,11 @@ pub(crate) fn unescape(part: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
+        if let Some(after) = rest.strip_prefix(CUT.as_bytes()) {
+            bytes.extend(CUT_SHOWN.to_string().bytes());
+            rest = after;
+            continue;
+        }
         let escaped = (first == b'!').then(|| after.split_at_checked(2)).flatten();
         let byte = escaped.and_then(|(digits, after)| {
             let text = std::str::from_utf8(digits).ok()?;
@@ -181,11 +213,18 @@ mod tests {
             let text = part(&bytes, MAX_EXE);
             prop_assert!(text.len() <= MAX_EXE && !text.is_empty());
             prop_assert!(text != "." && text != "..");
-            let harmless = |c: char| c.is_ascii_alphanumeric() || ".-!".contains(c);
+            let harmless = |c: char| c.is_ascii_alphanumeric() || ".-!~".contains(c);
             prop_assert!(text.chars().all(harmless));
             let back = unescape(&text).unwrap_or_default();
-            prop_assert!(bytes.starts_with(&back));
-            prop_assert!(bytes.len() > 13 || back == bytes);
+            match text.split_once(CUT) {
+                None => prop_assert_eq!(back, bytes),
+                Some((start, end)) => {
+                    prop_assert!(bytes.starts_with(&unescape(start).unwrap_or_default()));
+                    prop_assert!(bytes.ends_with(&unescape(end).unwrap_or_default()));
+                    prop_assert!(may_be_cut(&text, MAX_EXE));
+                    prop_assert!(bytes.len() > 13);
+                }
+            }
         }
     }
 }

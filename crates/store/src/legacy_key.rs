@@ -12,7 +12,7 @@ use cdh_bundle::{DumpId, LegacyName, RawText, Sha256};
 use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;
 
-use crate::{DumpSummary, ObjectKey};
+use crate::{CutNames, DumpSummary, ObjectKey};
 
 /// Characters of an id.
 const ID: usize = 36;
@@ -53,6 +53,7 @@ pub(crate) fn summary(key: &ObjectKey, stem: &str) -> Option<DumpSummary> {
         key: key.clone(),
         size: None,
         legacy: true,
+        cut: CutNames::default(),
     })
 }
 

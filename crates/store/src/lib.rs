@@ -66,7 +66,7 @@ pub use retention::{Expired, Retention};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
 pub use ship::{Flow, ShipOptions, Shipped, remove_dump, ship, ship_resumable};
-pub use summary::DumpSummary;
+pub use summary::{CutNames, DumpSummary};
 pub use survey::{FirstSeen, Reach, Survey, SurveyOptions};
 pub use url::{S3Keys, StoreUrl, open_store, open_store_as};
 

@@ -5,6 +5,7 @@ use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;
 
 use crate::DumpSummary;
+use crate::key::CUT_SHOWN;
 
 /// Conditions that all must hold. Texts are patterns in which `*` and `?` match.
 #[derive(Clone, Debug, Default)]
@@ -34,17 +35,11 @@ pub struct Query {
 }
 
 impl Query {
-    /// Whether the key alone rules a dump in. `limit` is no condition; image and node are in manifests.
+    /// Whether what the key holds does not rule a dump out. `limit` is no condition; image and node are in
+    /// manifests, and so is the whole of a name that the key cut: see [`is_certain_of`](Self::is_certain_of).
     #[must_use]
     pub fn matches(&self, dump: &DumpSummary) -> bool {
-        let text = |pattern: &Option<String>, value: Option<&str>| {
-            pattern
-                .as_ref()
-                .is_none_or(|pattern| value.is_some_and(|value| glob(pattern, value)))
-        };
-        text(&self.namespace, dump.namespace.as_deref())
-            && text(&self.pod, dump.pod.as_deref())
-            && text(&self.exe, Some(&dump.exe.to_string()))
+        self.names_fit(dump) != Fit::No
             && self
                 .signal
                 .as_ref()
@@ -60,20 +55,67 @@ impl Query {
             })
     }
 
-    /// Whether manifests must be read.
+    /// Whether the key of a dump that [`matches`](Self::matches) is enough to say so; otherwise its manifest
+    /// has to be read.
+    #[must_use]
+    pub fn is_certain_of(&self, dump: &DumpSummary) -> bool {
+        let fingerprint = self.fingerprint.as_ref().is_none_or(|wanted| {
+            let found = dump.fingerprint.as_deref();
+            found.is_none_or(|found| found.starts_with(wanted))
+        });
+        !self.needs_manifest() && fingerprint && self.names_fit(dump) == Fit::Yes
+    }
+
+    fn names_fit(&self, dump: &DumpSummary) -> Fit {
+        let text = |pattern: &Option<String>, value: Option<&str>, cut: bool| match (pattern, value)
+        {
+            (None, _) => Fit::Yes,
+            (Some(_), None) => Fit::No,
+            (Some(pattern), Some(value)) => fit(pattern, value, cut),
+        };
+        let exe = dump.exe.to_string();
+        let fits = [
+            text(
+                &self.namespace,
+                dump.namespace.as_deref(),
+                dump.cut.namespace,
+            ),
+            text(&self.pod, dump.pod.as_deref(), dump.cut.pod),
+            text(&self.exe, Some(&exe), dump.cut.exe),
+        ];
+        fits.into_iter().min().unwrap_or(Fit::Yes)
+    }
+
+    /// Whether the manifest of every dump must be read.
     #[must_use]
     pub fn needs_manifest(&self) -> bool {
         self.image.is_some() || self.node.is_some()
     }
 
     /// Whether the manifest rules a dump in.
-    pub(crate) fn matches_manifest(&self, manifest: &Manifest) -> bool {
+    pub(crate) fn matches_manifest(&self, dump: &DumpSummary, manifest: &Manifest) -> bool {
         let node = manifest.node.to_string();
         let named = manifest
             .workload
             .as_ref()
             .and_then(|workload| workload.node.as_deref());
-        self.matches_place(manifest.image.as_ref(), [Some(&node), named])
+        let workload = manifest.workload.as_ref();
+        let text = |pattern: &Option<String>, value: Option<&str>| {
+            let is_it = |pattern: &String| value.is_some_and(|value| glob(pattern, value));
+            pattern.as_ref().is_none_or(is_it)
+        };
+        let fingerprint = self.fingerprint.as_ref().is_none_or(|wanted| {
+            let found = manifest.fingerprint.as_ref();
+            found.is_some_and(|found| found.starts_with(wanted))
+        });
+        let exe = manifest.process.exe_name().to_string();
+        fingerprint
+            // Names that the key holds wholly were compared before.
+            && (!dump.cut.namespace
+                || text(&self.namespace, workload.and_then(|it| it.namespace.as_deref())))
+            && (!dump.cut.pod || text(&self.pod, workload.and_then(|it| it.pod.as_deref())))
+            && (!dump.cut.exe || text(&self.exe, Some(&exe)))
+            && self.matches_place(manifest.image.as_ref(), [Some(&node), named])
     }
 
     /// Whether image and node, which only manifests hold, rule a dump in.
@@ -136,6 +178,44 @@ fn same_signal(wanted: &str, found: &str) -> bool {
     wanted.strip_prefix("SIG").unwrap_or(&wanted) == found.strip_prefix("SIG").unwrap_or(found)
 }
 
+/// Whether a name fits a pattern, as far as the key tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    No,
+    Unknown,
+    Yes,
+}
+
+/// Whether a name fits `pattern`, of which the key has the start and the end (`value`) if it was cut.
+fn fit(pattern: &str, value: &str, is_cut: bool) -> Fit {
+    let known = |fits| if fits { Fit::Yes } else { Fit::No };
+    if !is_cut {
+        return known(glob(pattern, value));
+    }
+    let (start, end) = value.split_once(CUT_SHOWN).unwrap_or((value, ""));
+    let Some((head, rest)) = pattern.split_once(['*', '?']) else {
+        let fits = pattern.starts_with(start)
+            && pattern.ends_with(end)
+            && pattern.len() >= start.len().saturating_add(end.len());
+        return if fits { Fit::Unknown } else { Fit::No };
+    };
+    let tail = rest.rsplit(['*', '?']).next().unwrap_or(rest);
+    let compare = |wanted_in_known: bool, known_in_wanted: bool| match () {
+        () if wanted_in_known => Fit::Yes,
+        () if known_in_wanted => Fit::Unknown,
+        () => Fit::No,
+    };
+    let fits = compare(start.starts_with(head), head.starts_with(start))
+        .min(compare(end.ends_with(tail), tail.ends_with(end)));
+    // More than one run of anything asks for what is between.
+    let is_simple = !pattern.contains('?') && pattern.matches('*').count() == 1;
+    if is_simple {
+        fits
+    } else {
+        fits.min(Fit::Unknown)
+    }
+}
+
 /// Whether `text` matches `pattern`, in time proportional to the product of their lengths at worst.
 fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) =
@@ -182,6 +262,30 @@ mod tests {
         for (pattern, text) in [("a*c", "abd"), ("?", ""), ("a", "ab"), ("", "a")] {
             assert!(!glob(pattern, text), "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn name_that_was_cut_is_known_to_fit_or_needs_its_manifest() {
+        for (pattern, expected) in [
+            ("abcdefgh", Fit::Unknown),
+            ("abgh", Fit::Unknown),
+            ("abh", Fit::No),
+            ("abcdefg", Fit::No),
+            ("ab*", Fit::Yes),
+            ("*gh", Fit::Yes),
+            ("a*h", Fit::Yes),
+            ("abc*", Fit::Unknown),
+            ("b*", Fit::No),
+            ("*x", Fit::No),
+            ("a*e*h", Fit::Unknown),
+            ("*", Fit::Yes),
+        ] {
+            assert_eq!(fit(pattern, "ab…gh", true), expected, "{pattern}");
+        }
+        // Cut by an older agent: only the start is known.
+        assert_eq!(fit("abcd", "ab", true), Fit::Unknown);
+        assert_eq!(fit("ab*", "ab", true), Fit::Yes);
+        assert_eq!(fit("ac", "ab", true), Fit::No);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 
 use crate::catalog::{DUMPS, holds_no_dumps};
-use crate::key::unescape;
+use crate::key::{MAX_EXE, MAX_NAMESPACE, MAX_POD, may_be_cut, unescape};
 use crate::{ObjectKey, legacy_key};
 
 /// A dump as its key describes it.
@@ -16,11 +16,11 @@ pub struct DumpSummary {
     pub id: DumpId,
     /// When the process died, to the second.
     pub captured_at: Timestamp,
-    /// Kubernetes namespace.
+    /// Kubernetes namespace; `…` stands for what was cut out of a long name.
     pub namespace: Option<String>,
-    /// Pod.
+    /// Pod, likewise.
     pub pod: Option<String>,
-    /// Program; the first bytes of a long name.
+    /// Program, likewise.
     pub exe: RawText,
     /// `SIGSEGV`.
     pub signal: String,
@@ -34,6 +34,19 @@ pub struct DumpSummary {
     pub size: Option<u64>,
     /// Whether IBM's core-dump-handler wrote it.
     pub legacy: bool,
+    /// Which names may be longer than the key could hold.
+    pub cut: CutNames,
+}
+
+/// Which names of a dump may be longer than its key could hold: only its manifest has the whole name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CutNames {
+    /// The namespace.
+    pub namespace: bool,
+    /// The pod.
+    pub pod: bool,
+    /// The program.
+    pub exe: bool,
 }
 
 impl DumpSummary {
@@ -81,6 +94,11 @@ impl DumpSummary {
             key: key.clone(),
             size: None,
             legacy: false,
+            cut: CutNames {
+                namespace: may_be_cut(namespace, MAX_NAMESPACE),
+                pod: may_be_cut(pod, MAX_POD),
+                exe: may_be_cut(exe, MAX_EXE),
+            },
         })
     }
 

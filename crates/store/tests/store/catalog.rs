@@ -477,3 +477,94 @@ fn pages_hold_what_a_search_finds_with_the_newest_day_first() {
     catalog.pages(&mut stop).unwrap();
     assert_eq!(count, 1);
 }
+
+#[test]
+fn names_longer_than_a_key_holds_are_compared_whole() {
+    let house = House::new();
+    let namespace = |end: char| format!("{}{end}{}", "n".repeat(50), "z".repeat(12));
+    let pod = |end: &str| format!("{}-{end}", "checkout-".repeat(12));
+    let ship = |end: char, replica: &str| {
+        house.ship(|manifest| {
+            let workload = manifest.workload.get_or_insert_default();
+            workload.namespace = Some(namespace(end));
+            workload.pod = Some(pod(replica));
+            manifest.process.exe = Some(RawText::from(
+                format!("/x/{}{end}{}", "e".repeat(60), "y".repeat(20)).as_str(),
+            ));
+            manifest.fingerprint = Some(format!("0123456789abcde{end}"));
+        })
+    };
+    // The keys of both hold the same of namespace and program; the ends of the pods differ.
+    let (a, b) = (ship('a', "7d4b9-x2"), ship('b', "7d4b9-y3"));
+    let catalog = Catalog::new(&house.store);
+    let find = |query: Query| -> Vec<DumpId> {
+        let mut found: Vec<_> = catalog
+            .find(&query)
+            .unwrap()
+            .iter()
+            .map(|dump| dump.id)
+            .collect();
+        found.sort();
+        found
+    };
+    let text = |text: String| Some(text);
+    for limit in [None, Some(1)] {
+        let query = || Query {
+            limit,
+            ..Query::default()
+        };
+        for (end, replica, id) in [('a', "7d4b9-x2", a), ('b', "7d4b9-y3", b)] {
+            let queries = [
+                Query {
+                    namespace: text(namespace(end)),
+                    ..query()
+                },
+                Query {
+                    pod: text(pod(replica)),
+                    ..query()
+                },
+                Query {
+                    pod: text(format!("*{replica}")),
+                    ..query()
+                },
+                Query {
+                    namespace: text(format!("nnn*{end}zz*")),
+                    ..query()
+                },
+                Query {
+                    exe: text(format!("e*{end}*")),
+                    ..query()
+                },
+                Query {
+                    fingerprint: text(format!("0123456789abcde{end}")),
+                    ..query()
+                },
+            ];
+            for query in queries {
+                assert_eq!(find(query.clone()), [id], "{query:?}");
+            }
+        }
+        assert!(
+            find(Query {
+                namespace: text(namespace('c')),
+                ..query()
+            })
+            .is_empty()
+        );
+    }
+    let keys: Vec<String> = catalog
+        .find(&Query::default())
+        .unwrap()
+        .iter()
+        .map(|dump| dump.key.to_string())
+        .collect();
+    assert!(
+        keys.iter()
+            .all(|key| key.contains("!~") && key.rsplit('/').next().unwrap().len() < 242),
+        "{keys:?}"
+    );
+    assert!(
+        keys[0].contains("-7d4b9-") && keys[1].contains("-7d4b9-"),
+        "{keys:?}"
+    );
+}
