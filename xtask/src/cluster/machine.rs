@@ -173,11 +173,10 @@ fn processes_of_containers() -> Vec<u32> {
     let mut parents = BTreeMap::new();
     let mut found = Vec::new();
     for process in processes() {
-        let words = command_line(process);
-        let is_shim = words
-            .first()
-            .is_some_and(|word| word.contains("containerd-shim"))
-            && words.iter().any(|word| word == CONTAINERD_SOCKET);
+        let is_shim = executable(process).contains("containerd-shim")
+            && command_line(process)
+                .iter()
+                .any(|word| word == CONTAINERD_SOCKET);
         if is_shim {
             found.push(process);
         }
@@ -213,6 +212,13 @@ pub(super) fn processes() -> Vec<u32> {
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// Path of a process's program, as the process sees it. Unlike its command line it can be read while the process
+/// holds up readers of its memory, as those of other tests do.
+pub(super) fn executable(process: u32) -> String {
+    let path = fs::read_link(format!("/proc/{process}/exe")).unwrap_or_default();
+    path.to_string_lossy().into_owned()
 }
 
 /// The words of a process's command line.

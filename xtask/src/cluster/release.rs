@@ -170,9 +170,10 @@ impl<'a> Release<'a> {
     /// The process of the agent.
     pub(super) fn agent_process(&self) -> Result<u32> {
         let is_agent = |process: &u32| {
-            let words = machine::command_line(*process);
-            words.first().is_some_and(|word| word == "/cdh")
-                && words.iter().any(|word| word == "run")
+            machine::executable(*process) == "/cdh"
+                && machine::command_line(*process)
+                    .iter()
+                    .any(|word| word == "run")
         };
         let found = machine::processes().into_iter().find(is_agent);
         found.context("no process of the agent")
@@ -225,7 +226,7 @@ impl<'a> Release<'a> {
             "--no-headers",
             "-o",
             "name",
-            "daemonsets,jobs,roles,rolebindings,configmaps",
+            "daemonsets,roles,rolebindings,configmaps,serviceaccounts",
         ])?;
         let ours: Vec<&str> = objects
             .lines()
