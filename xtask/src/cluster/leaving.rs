@@ -136,7 +136,8 @@ fn leave_installed(release: &Release<'_>, way: Way) -> Result<String> {
         format!("neither helm nor an Event shows the {unshipped} unshipped dumps: {shown}")
     })?;
     Ok(format!(
-        "settings restored, {unshipped} dumps remain, shown as {line:?}"
+        "settings restored, {unshipped} dumps remain with {:?}, shown as {line:?}",
+        left.beside
     ))
 }
 

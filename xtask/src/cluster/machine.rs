@@ -24,6 +24,8 @@ pub(super) const BRIDGE: &str = "cdhk8s0";
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where the agent keeps its things on the node: the chart's default.
 pub(super) const NODE_STATE: &str = "/var/lib/cdh";
+/// Where what this machine has there is meanwhile.
+const NODE_STATE_ASIDE: &str = "/var/lib/cdh.before-test-cluster";
 
 const SETTINGS: [&str; 7] = [
     "vm/overcommit_memory",
@@ -52,9 +54,13 @@ pub(super) fn prepare(directory: &Path) -> Result<()> {
         "a container runtime uses {CONTAINERD_SOCKET}"
     );
     ensure!(
-        files_below(Path::new(NODE_STATE)).is_empty(),
-        "cdh is, or was, installed on this machine: there are files in {NODE_STATE}"
+        !Path::new(NODE_STATE).join("backup.json").exists(),
+        "cdh is installed on this machine"
     );
+    // A store of this machine, or what other tests left.
+    if Path::new(NODE_STATE).exists() {
+        fs::rename(NODE_STATE, NODE_STATE_ASIDE)?;
+    }
     let settings: BTreeMap<&str, String> = SETTINGS
         .iter()
         .filter_map(|name| Some((*name, fs::read_to_string(setting(name)).ok()?)))
@@ -118,6 +124,9 @@ pub(super) fn clean_up(directory: &Path) -> Result<()> {
     }
     remove_cgroups();
     remove(Path::new(NODE_STATE));
+    if Path::new(NODE_STATE_ASIDE).exists() {
+        fs::rename(NODE_STATE_ASIDE, NODE_STATE)?;
+    }
     fs::remove_file(directory.join(RECORD))?;
     Ok(())
 }

@@ -167,6 +167,21 @@ impl<'a> Release<'a> {
         super::cluster::pod_log(RELEASE, "cdh-")
     }
 
+    /// Lines of the agent's log that name a problem, the last ones.
+    pub(super) fn agent_problems(&self) -> String {
+        let log = self.agent_log();
+        let is_problem = |line: &&str| {
+            ["cannot", "fail", "warning", "does not"]
+                .iter()
+                .any(|word| line.contains(word))
+        };
+        let lines: Vec<&str> = log.lines().filter(is_problem).collect();
+        let last = lines
+            .get(lines.len().saturating_sub(3)..)
+            .unwrap_or_default();
+        format!("the agent logs {last:?}")
+    }
+
     /// The process of the agent.
     pub(super) fn agent_process(&self) -> Result<u32> {
         let is_agent = |process: &u32| {
@@ -216,6 +231,17 @@ impl<'a> Release<'a> {
                 _ => files.push(inside.display().to_string()),
             }
         }
+        // Dumps that stay keep why they were not shipped, and how far their uploads came.
+        let mut beside = Vec::new();
+        if !dumps.is_empty() {
+            let stays = |file: &String| {
+                file == "shipper.json"
+                    || ["uploads/", "ledger/", "drops/"]
+                        .iter()
+                        .any(|place| file.starts_with(place))
+            };
+            (beside, files) = files.into_iter().partition(stays);
+        }
         if !files.is_empty() {
             wrong.push(format!("files {}", files.join(", ")));
         }
@@ -238,6 +264,7 @@ impl<'a> Release<'a> {
         Ok(Leftovers {
             wrong,
             dumps: dumps.len(),
+            beside,
         })
     }
 }
@@ -269,6 +296,8 @@ pub(super) struct Leftovers {
     pub(super) wrong: Vec<String>,
     /// Unshipped dumps, which should.
     pub(super) dumps: usize,
+    /// What stays with them.
+    pub(super) beside: Vec<String>,
 }
 
 fn traces() -> BTreeSet<String> {
