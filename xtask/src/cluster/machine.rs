@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -72,6 +73,12 @@ pub(super) fn prepare(directory: &Path) -> Result<()> {
         .collect();
     let record = json!({"settings": settings, "directories": directories});
     fs::write(directory.join(RECORD), record.to_string())?;
+    // A shim that comes first makes it with another mode, and only root with all capabilities gets to the socket.
+    let runtime = Path::new(CONTAINERD_SOCKET)
+        .parent()
+        .unwrap_or(Path::new("/run"));
+    fs::create_dir_all(runtime)?;
+    fs::set_permissions(runtime, fs::Permissions::from_mode(0o711))?;
     for address in [API_ADDRESS, STORE_ADDRESS, NODE_ADDRESS] {
         ip(&["addr", "add", &format!("{address}/32"), "dev", "lo"])
             .with_context(|| format!("cannot add the address {address}"))?;

@@ -136,6 +136,8 @@ fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cl
     let clients = ChartTools::get()?;
     let cdh = build::static_cdh(optimized)?;
     let weed = python::weed().context("there is no S3 server")?;
+    // A workstation without a cache: what an earlier run did not find is not remembered.
+    let _ = fs::remove_dir_all(directory.join("home"));
     println!("building images …");
     let images = Images::serve(&directory, optimized)?;
     println!("starting Kubernetes in {} …", directory.display());
