@@ -60,8 +60,12 @@ pub(crate) enum Optimized {
     Hardly,
 }
 
-/// Builds `cdh` as a static binary, which needs nothing of the image or host that it runs in.
+/// The `cdh` that `CDH_TEST_CDH` names, or one that is built now: a static binary, which needs nothing of the image
+/// or host that it runs in.
 pub(crate) fn static_cdh(optimized: Optimized) -> Result<PathBuf> {
+    if let Some(given) = std::env::var_os("CDH_TEST_CDH") {
+        return Ok(given.into());
+    }
     let (profile, directory) = match optimized {
         Optimized::Fully => ("release", "release"),
         Optimized::Hardly => ("dev", "debug"),

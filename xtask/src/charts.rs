@@ -137,7 +137,7 @@ fn kustomize(
 }
 
 /// What Helm prints after an installation, whose commands are copied.
-fn notes(tools: &Tools, chart: &Path, place: &Path, snapshots: Snapshots) -> Result<()> {
+fn notes(tools: &ChartTools, chart: &Path, place: &Path, snapshots: Snapshots) -> Result<()> {
     // `helm template` leaves the notes out unless they are another template.
     let copy = place.join("chart");
     succeed(Command::new("cp").arg("-r").arg(chart).arg(&copy))?;

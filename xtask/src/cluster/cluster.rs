@@ -18,7 +18,7 @@ use super::images::{Images, PROGRAM};
 use super::machine;
 
 /// How long a check waits for something that takes seconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Namespace of the programs that crash.
 pub(super) const NAMESPACE: &str = "shop";
 /// Bucket of the dumps.
@@ -210,9 +210,10 @@ pub(super) fn pod_log(namespace: &str, pod: &str) -> String {
 /// Processes of the node that run the test program with this word and note, oldest first.
 pub(super) fn processes_of(note: &str) -> Vec<u32> {
     let is_it = |process: &u32| {
-        let words = machine::command_line(*process);
-        words.first().is_some_and(|word| word == PROGRAM)
-            && words.get(2).is_some_and(|word| word == note)
+        machine::executable(*process) == PROGRAM
+            && machine::command_line(*process)
+                .get(2)
+                .is_some_and(|word| word == note)
     };
     let mut found: Vec<u32> = machine::processes().into_iter().filter(is_it).collect();
     found.sort_unstable();

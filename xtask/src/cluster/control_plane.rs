@@ -28,13 +28,8 @@ pub(super) struct ControlPlane {
 
 impl ControlPlane {
     /// Starts it in `directory`, with Kubernetes' programs of `programs`. `pause` is the image that holds a pod's
-    /// namespaces; images of `registry.k8s.io` are pulled from `registry`.
-    pub(super) fn start(
-        directory: &Path,
-        programs: &Path,
-        registry: &str,
-        pause: &str,
-    ) -> Result<Self> {
+    /// namespaces.
+    pub(super) fn start(directory: &Path, programs: &Path, pause: &str) -> Result<Self> {
         machine::prepare(directory)?;
         // From here on dropping it cleans up.
         let mut plane = Self {
@@ -48,7 +43,7 @@ impl ControlPlane {
             fs::create_dir_all(directory.join(name))?;
         }
         plane.make_certificates()?;
-        plane.configure(registry, pause)?;
+        plane.configure(pause)?;
         plane.restart_containerd()?;
         let etcd = plane.etcd()?;
         plane._others.push(etcd);
@@ -153,7 +148,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    fn configure(&self, registry: &str, pause: &str) -> Result<()> {
+    fn configure(&self, pause: &str) -> Result<()> {
         let directory = self.directory.display();
         let bridge = json!({"cniVersion": "0.4.0", "name": "b", "plugins": [{
             "type": "bridge", "bridge": BRIDGE, "isGateway": true, "ipMasq": false, "hairpinMode": true,
@@ -178,8 +173,6 @@ state = "{directory}/containerd/state"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{directory}/cni"
-  [plugins."io.containerd.grpc.v1.cri".registry.mirrors."registry.k8s.io"]
-    endpoint = ["http://{registry}"]
 "#
         );
         Ok(fs::write(

@@ -1,5 +1,4 @@
-//! What the node pulls: images of one program each, cdh's own, and what the chart's hooks use, in a registry on
-//! loopback.
+//! What the node pulls: the image of the test program and cdh's own, in a registry on loopback.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,22 +24,12 @@ pub(super) struct Images {
 pub(super) const PROGRAM: &str = "/app/cluster";
 
 impl Images {
-    /// Builds and serves them. `kubectl` becomes the image of the chart's `cleanup.waiterImage`.
-    pub(super) fn serve(
-        directory: &Path,
-        optimized: Optimized,
-        kubectl: &Path,
-        waiter: &str,
-    ) -> Result<Self> {
+    /// Builds and serves them.
+    pub(super) fn serve(directory: &Path, optimized: Optimized) -> Result<Self> {
         let place = directory.join("run/registry");
         let _ = fs::remove_dir_all(&place);
         let program = build_program(&directory.join("programs"))?;
         let app = put(&place, "app", &program, PROGRAM)?;
-        // `registry.k8s.io/kubectl:v1.34.2`
-        let name = waiter.split_once('/').map_or(waiter, |(_, name)| name);
-        let (repository, tag) = name.split_once(':').unwrap_or((name, "latest"));
-        let waiter = put(&place, repository, kubectl, "/bin/kubectl")?;
-        DockerRegistry::tag(&place, repository, tag, &waiter)?;
         let registry = DockerRegistry::start(&place, RegistryAccess::Open)?;
         let registry = registry.context("docker-registry is missing")?;
         let cdh_digest = image::build(&ImageOptions {

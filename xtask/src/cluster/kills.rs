@@ -2,17 +2,21 @@
 //! sent the kill and why.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, NAMESPACE, processes_of, signal, wait};
+use super::cluster::{Cluster, NAMESPACE, processes_of, signal, wait, wait_for};
 use super::control_plane::EVICTION;
 use super::release::{Mode, Release};
 use super::report::Report;
 
 /// Memory of a container beside that of the process that crashes, in MiB.
 const BESIDE: usize = 256;
+
+/// How long the dump of a large process may take until it is in the store.
+const UPLOAD: Duration = Duration::from_secs(400);
 
 /// Who ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +171,7 @@ fn kill(release: &mut Release<'_>, killer: Killer, pod: &str, mebibytes: usize) 
 fn facts(release: &Release<'_>, killer: Killer, pod: &str) -> Result<String> {
     let cluster = &*release.cluster;
     let words = ["--namespace", NAMESPACE, "--pod", pod];
-    let dumps = wait("the dump", || {
+    let dumps = wait_for(UPLOAD, "the dump", || {
         let dumps = cluster.manifests(&release.prefix, &words).ok()?;
         (!dumps.is_empty()).then_some(dumps)
     });

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::cluster::{Cluster, NAMESPACE, wait};
 use super::machine::NODE_STATE;
-use super::release::{Mode, RELEASE, Release};
+use super::release::{Mode, Release};
 use super::report::Report;
 
 /// Crashes whose dumps cannot be shipped, where the store is down.
@@ -136,7 +136,8 @@ fn leave_installed(release: &Release<'_>, way: Way) -> Result<String> {
         format!("neither helm nor an Event shows the {unshipped} unshipped dumps: {shown}")
     })?;
     Ok(format!(
-        "settings restored, {unshipped} dumps remain, shown as {line:?}"
+        "settings restored, {unshipped} dumps remain with {:?}, shown as {line:?}",
+        left.beside
     ))
 }
 
@@ -151,52 +152,37 @@ fn sealed() -> usize {
     names.filter(|name| name.len() == 36).count()
 }
 
-/// Installs as docs/install.md says, with an overlay over the base.
+/// Installs as docs/install.md says: image and store are named in their files.
 fn kustomize(release: &Release<'_>) -> Result<()> {
-    let base = release.chart().with_file_name("kustomize").join("agent");
-    let path = base.join("kustomization.yaml");
-    let text = fs::read_to_string(&path)?;
+    let base = release.chart().with_file_name("kustomize");
     let images = &release.cluster.images;
-    let mut lines = Vec::new();
-    for line in text.lines() {
-        let indent = line.len() - line.trim_start().len();
-        let line = match line.trim_start() {
-            text if text.starts_with("newName:") => format!("newName: {}/cdh", images.address()),
-            text if text.starts_with("newTag:") => format!("digest: {}", images.cdh_digest),
-            text if text.contains("s3://") => {
-                let (before, _) = text.split_once("s3://").unwrap_or_default();
-                format!("{before}{}\"", release.cluster.store_url(&release.prefix))
-            }
-            text => text.to_owned(),
-        };
-        lines.push(format!("{}{line}", " ".repeat(indent)));
-    }
-    fs::write(&path, lines.join("\n") + "\n")?;
-    release
-        .cluster
-        .kubectl(&["apply", "-k", &base.display().to_string()])?;
+    let image = base.join("image/kustomization.yaml");
+    let text = fs::read_to_string(&image)?
+        .replace(
+            "newName: cdh",
+            &format!("newName: {}/cdh", images.address()),
+        )
+        .replace("newTag: 0.1.0", &format!("digest: {}", images.cdh_digest));
+    fs::write(&image, text)?;
+    let store = format!(
+        "store = \"{}\"\n",
+        release.cluster.store_url(&release.prefix)
+    );
+    fs::write(base.join("agent/config.toml"), store)?;
+    let agent = base.join("agent").display().to_string();
+    release.cluster.kubectl(&["apply", "-k", &agent])?;
     release.wait_until_ready()
 }
 
-/// Uninstalls as docs/install.md says.
+/// Uninstalls as docs/install.md says; the namespace goes when the release is dropped.
 fn leave_kustomize(release: &Release<'_>) -> Result<String> {
     let base = release.chart().with_file_name("kustomize");
     let [agent, cleanup] = ["agent", "cleanup"].map(|name| base.join(name).display().to_string());
-    let images = &release.cluster.images;
-    let path = base.join("cleanup/cleanup.yaml");
-    let text = fs::read_to_string(&path)?;
-    let image = format!("image: {}/cdh@{}", images.address(), images.cdh_digest);
-    fs::write(&path, text.replace("image: cdh:0.1.0", &image))?;
-    release.in_namespace(&["delete", "daemonset", RELEASE, "--wait"])?;
-    release.cluster.kubectl(&["apply", "-k", &cleanup])?;
-    let words = [
-        "rollout",
-        "status",
-        "daemonset/cdh-cleanup",
-        "--timeout=120s",
-    ];
-    let text = release.in_namespace(&words)?;
-    release.cluster.kubectl(&["delete", "-k", &cleanup])?;
     release.cluster.kubectl(&["delete", "-k", &agent])?;
+    release.cluster.kubectl(&["apply", "-k", &cleanup])?;
+    let job = "job/cdh-cleanup";
+    release.in_namespace(&["wait", "--for=condition=complete", "--timeout=120s", job])?;
+    let text = release.in_namespace(&["logs", job])?;
+    release.cluster.kubectl(&["delete", "-k", &cleanup])?;
     Ok(text)
 }

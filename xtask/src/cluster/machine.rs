@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(super) const BRIDGE: &str = "cdhk8s0";
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 /// Where the agent keeps its things on the node: the chart's default.
 pub(super) const NODE_STATE: &str = "/var/lib/cdh";
+/// Where what this machine has there is meanwhile.
+const NODE_STATE_ASIDE: &str = "/var/lib/cdh.before-test-cluster";
 
 const SETTINGS: [&str; 7] = [
     "vm/overcommit_memory",
@@ -52,9 +55,13 @@ pub(super) fn prepare(directory: &Path) -> Result<()> {
         "a container runtime uses {CONTAINERD_SOCKET}"
     );
     ensure!(
-        files_below(Path::new(NODE_STATE)).is_empty(),
-        "cdh is, or was, installed on this machine: there are files in {NODE_STATE}"
+        !Path::new(NODE_STATE).join("backup.json").exists(),
+        "cdh is installed on this machine"
     );
+    // A store of this machine, or what other tests left.
+    if Path::new(NODE_STATE).exists() {
+        fs::rename(NODE_STATE, NODE_STATE_ASIDE)?;
+    }
     let settings: BTreeMap<&str, String> = SETTINGS
         .iter()
         .filter_map(|name| Some((*name, fs::read_to_string(setting(name)).ok()?)))
@@ -66,6 +73,12 @@ pub(super) fn prepare(directory: &Path) -> Result<()> {
         .collect();
     let record = json!({"settings": settings, "directories": directories});
     fs::write(directory.join(RECORD), record.to_string())?;
+    // A shim that comes first makes it with another mode, and only root with all capabilities gets to the socket.
+    let runtime = Path::new(CONTAINERD_SOCKET)
+        .parent()
+        .unwrap_or(Path::new("/run"));
+    fs::create_dir_all(runtime)?;
+    fs::set_permissions(runtime, fs::Permissions::from_mode(0o711))?;
     for address in [API_ADDRESS, STORE_ADDRESS, NODE_ADDRESS] {
         ip(&["addr", "add", &format!("{address}/32"), "dev", "lo"])
             .with_context(|| format!("cannot add the address {address}"))?;
@@ -118,6 +131,9 @@ pub(super) fn clean_up(directory: &Path) -> Result<()> {
     }
     remove_cgroups();
     remove(Path::new(NODE_STATE));
+    if Path::new(NODE_STATE_ASIDE).exists() {
+        fs::rename(NODE_STATE_ASIDE, NODE_STATE)?;
+    }
     fs::remove_file(directory.join(RECORD))?;
     Ok(())
 }
@@ -173,11 +189,10 @@ fn processes_of_containers() -> Vec<u32> {
     let mut parents = BTreeMap::new();
     let mut found = Vec::new();
     for process in processes() {
-        let words = command_line(process);
-        let is_shim = words
-            .first()
-            .is_some_and(|word| word.contains("containerd-shim"))
-            && words.iter().any(|word| word == CONTAINERD_SOCKET);
+        let is_shim = executable(process).contains("containerd-shim")
+            && command_line(process)
+                .iter()
+                .any(|word| word == CONTAINERD_SOCKET);
         if is_shim {
             found.push(process);
         }
@@ -213,6 +228,13 @@ pub(super) fn processes() -> Vec<u32> {
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
+}
+
+/// Path of a process's program, as the process sees it. Unlike its command line it can be read while the process
+/// holds up readers of its memory, as those of other tests do.
+pub(super) fn executable(process: u32) -> String {
+    let path = fs::read_link(format!("/proc/{process}/exe")).unwrap_or_default();
+    path.to_string_lossy().into_owned()
 }
 
 /// The words of a process's command line.

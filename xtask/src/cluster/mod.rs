@@ -136,11 +136,12 @@ fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cl
     let clients = ChartTools::get()?;
     let cdh = build::static_cdh(optimized)?;
     let weed = python::weed().context("there is no S3 server")?;
-    let waiter = waiter_image()?;
+    // A workstation without a cache: what an earlier run did not find is not remembered.
+    let _ = fs::remove_dir_all(directory.join("home"));
     println!("building images …");
-    let images = Images::serve(&directory, optimized, &clients.kubectl, &waiter)?;
+    let images = Images::serve(&directory, optimized)?;
     println!("starting Kubernetes in {} …", directory.display());
-    let plane = ControlPlane::start(&directory, programs, images.address(), &images.app)?;
+    let plane = ControlPlane::start(&directory, programs, &images.app)?;
     let address = machine::STORE_ADDRESS.parse()?;
     let cluster = Cluster {
         directory,
@@ -154,13 +155,4 @@ fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cl
     };
     cluster.prepare()?;
     Ok(cluster)
-}
-
-/// `cleanup.waiterImage` of the chart's values.
-fn waiter_image() -> Result<String> {
-    let text = fs::read_to_string(build::root().join("charts/cdh/values.yaml"))?;
-    let line = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("waiterImage: "));
-    Ok(line.context("the chart has no `waiterImage`")?.to_owned())
 }

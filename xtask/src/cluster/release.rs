@@ -167,12 +167,28 @@ impl<'a> Release<'a> {
         super::cluster::pod_log(RELEASE, "cdh-")
     }
 
+    /// Lines of the agent's log that name a problem, the last ones.
+    pub(super) fn agent_problems(&self) -> String {
+        let log = self.agent_log();
+        let is_problem = |line: &&str| {
+            ["cannot", "fail", "warning", "does not"]
+                .iter()
+                .any(|word| line.contains(word))
+        };
+        let lines: Vec<&str> = log.lines().filter(is_problem).collect();
+        let last = lines
+            .get(lines.len().saturating_sub(3)..)
+            .unwrap_or_default();
+        format!("the agent logs {last:?}")
+    }
+
     /// The process of the agent.
     pub(super) fn agent_process(&self) -> Result<u32> {
         let is_agent = |process: &u32| {
-            let words = machine::command_line(*process);
-            words.first().is_some_and(|word| word == "/cdh")
-                && words.iter().any(|word| word == "run")
+            machine::executable(*process) == "/cdh"
+                && machine::command_line(*process)
+                    .iter()
+                    .any(|word| word == "run")
         };
         let found = machine::processes().into_iter().find(is_agent);
         found.context("no process of the agent")
@@ -215,6 +231,17 @@ impl<'a> Release<'a> {
                 _ => files.push(inside.display().to_string()),
             }
         }
+        // Dumps that stay keep why they were not shipped, and how far their uploads came.
+        let mut beside = Vec::new();
+        if !dumps.is_empty() {
+            let stays = |file: &String| {
+                file == "shipper.json"
+                    || ["uploads/", "ledger/", "drops/"]
+                        .iter()
+                        .any(|place| file.starts_with(place))
+            };
+            (beside, files) = files.into_iter().partition(stays);
+        }
         if !files.is_empty() {
             wrong.push(format!("files {}", files.join(", ")));
         }
@@ -225,7 +252,7 @@ impl<'a> Release<'a> {
             "--no-headers",
             "-o",
             "name",
-            "daemonsets,jobs,roles,rolebindings,configmaps",
+            "daemonsets,roles,rolebindings,configmaps,serviceaccounts",
         ])?;
         let ours: Vec<&str> = objects
             .lines()
@@ -237,6 +264,7 @@ impl<'a> Release<'a> {
         Ok(Leftovers {
             wrong,
             dumps: dumps.len(),
+            beside,
         })
     }
 }
@@ -268,6 +296,8 @@ pub(super) struct Leftovers {
     pub(super) wrong: Vec<String>,
     /// Unshipped dumps, which should.
     pub(super) dumps: usize,
+    /// What stays with them.
+    pub(super) beside: Vec<String>,
 }
 
 fn traces() -> BTreeSet<String> {

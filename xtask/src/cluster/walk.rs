@@ -228,7 +228,12 @@ fn dumps(cluster: &Cluster, release: &Release<'_>, expected: &Expected) -> Resul
         let workload = &manifest["workload"];
         let text = |name: &str| workload[name].as_str().unwrap_or_default();
         let check = |what: &str, is: &Value, wanted: &Value| {
-            ensure!(is == wanted, "{what} of {id} is {is} instead of {wanted}");
+            let gaps = &manifest["gaps"];
+            ensure!(
+                is == wanted,
+                "{what} of {id} is {is} instead of {wanted}; gaps are {gaps}; {}",
+                release.agent_problems()
+            );
             Ok(())
         };
         check("namespace", &workload["namespace"], &json!(NAMESPACE))?;
