@@ -14,7 +14,7 @@ use std::time::Duration;
 use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
 use cdh_agent::{AgentPaths, HANDLER_NAME};
 use cdh_bundle::RawText;
-use cdh_testkit::KernelSettingsLock;
+use cdh_testkit::{KernelSettingsLock, or_skip};
 
 /// Sequences of a plain run.
 const SEQUENCES: u64 = 12;
@@ -143,8 +143,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn whatever_happens_an_uninstall_ends_with_the_newest_foreign_settings() {
-    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(_lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };
     let files = SettingsFiles::kernel();
@@ -193,8 +192,7 @@ fn names(directory: &Path) -> Vec<String> {
 
 #[test]
 fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_nothing() {
-    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(_lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };
     let files = SettingsFiles::kernel();
@@ -209,7 +207,7 @@ fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_n
     let mut mount = Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", "size=256m,noexec", "cdh-test"]);
     if !mount.arg(&place).status().unwrap().success() {
-        eprintln!("skipped: no tmpfs can be mounted");
+        cdh_testkit::skip("no tmpfs can be mounted");
         return;
     }
     let words = ["install", "--mode", "pipe"].map(str::to_owned);
@@ -240,8 +238,7 @@ fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_n
 
 #[test]
 fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
-    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(_lock) = or_skip(KernelSettingsLock::for_handlers()) else {
         return;
     };
     let directory = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
@@ -344,8 +341,7 @@ fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
 
 #[test]
 fn run_that_manages_the_node_satisfies_the_doctor_and_logs_what_it_restores() {
-    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(_lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };
     let files = SettingsFiles::kernel();

@@ -14,7 +14,7 @@ use cdh_agent::ledger::{Ledger, LedgerRecord};
 use cdh_agent::{AgentPaths, SetuidDumps, SweepReport};
 use cdh_bundle::{BundleReader, Manifest};
 use cdh_store::{Catalog, DirectoryStore, Query, Store};
-use cdh_testkit::{KernelSettingsLock, Program};
+use cdh_testkit::{KernelSettingsLock, Program, or_skip};
 
 pub(crate) fn handler() -> PathBuf {
     std::env::var_os("CDH_TEST_HANDLER")
@@ -43,10 +43,7 @@ pub(crate) struct Node {
 impl Node {
     /// `None`, with the reason on stderr, where this cannot be tested.
     pub(crate) fn new() -> Option<Self> {
-        let Some(lock) = KernelSettingsLock::acquire().unwrap() else {
-            eprintln!("skipped: only root may change the kernel's core settings");
-            return None;
-        };
+        let lock = or_skip(KernelSettingsLock::for_handlers())?;
         let root = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
         let paths = AgentPaths::below(root.path());
         Some(Self {
@@ -327,7 +324,7 @@ impl SmallDisk {
             .status()
             .is_ok_and(|status| status.success());
         if !mounted {
-            eprintln!("skipped: no tmpfs can be mounted");
+            cdh_testkit::skip("no tmpfs can be mounted");
         }
         mounted.then_some(Self(at))
     }

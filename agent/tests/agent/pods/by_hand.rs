@@ -47,7 +47,7 @@ impl Group {
             })
             .collect();
         if groups.is_empty() {
-            eprintln!("SKIPPED: no cgroups can be made here");
+            cdh_testkit::skip("no cgroups can be made here");
         }
         (!groups.is_empty()).then_some(groups)
     }
@@ -292,10 +292,10 @@ impl Podman<'_> {
         let words = ["build", "-q", "-t", "localhost/shop/web:1"];
         let mut build = self.command(&words);
         match build.arg(&context).output() {
-            Err(error) => eprintln!("SKIPPED: podman: {error}: `apt install podman`"),
+            Err(error) => cdh_testkit::skip(format!("podman: {error}: `apt install podman`")),
             Ok(built) if !built.status.success() => {
                 let why = String::from_utf8_lossy(&built.stderr);
-                eprintln!("SKIPPED: podman builds nothing here: {why}");
+                cdh_testkit::skip(format!("podman builds nothing here: {why}"));
             }
             Ok(_) => return Some(()),
         }

@@ -74,7 +74,7 @@ impl Cluster {
     /// `None`, with the reason on stderr, where this cannot be tested.
     fn new() -> Option<Self> {
         if !Containerd::is_installed() {
-            eprintln!("SKIPPED: no containerd and runc: `apt install containerd runc`");
+            cdh_testkit::skip("no containerd and runc: `apt install containerd runc`");
             return None;
         }
         let mut node = Node::with_settings(&json!({}))?;

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use cdh_bundle::BundleWriter;
 use cdh_store::{FirstSeenWriter, Flow, S3Keys, S3Store, ShipOptions, Shipped};
-use cdh_testkit::{ADMIN, Deed, HttpProxy, READER, Request, S3Server};
+use cdh_testkit::{ADMIN, Deed, HttpProxy, READER, Request, S3Server, or_skip};
 
 use std::error::Error;
 
@@ -17,8 +17,13 @@ use super::*;
 const BIG: usize = 29 << 20;
 
 fn server() -> Option<&'static S3Server> {
-    static SERVER: OnceLock<Option<S3Server>> = OnceLock::new();
-    SERVER.get_or_init(S3Server::start).as_ref()
+    static SERVER: OnceLock<Result<S3Server, String>> = OnceLock::new();
+    or_skip(
+        SERVER
+            .get_or_init(S3Server::start)
+            .as_ref()
+            .map_err(Clone::clone),
+    )
 }
 
 /// A name that no other test has.
