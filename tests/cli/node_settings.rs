@@ -52,6 +52,15 @@ struct Node {
 }
 
 impl Node {
+    /// A node whose settings are now as another tool left them.
+    fn new(log: &str) -> Self {
+        Self {
+            directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
+            foreign: NodeSettings::read(&SettingsFiles::kernel()).unwrap(),
+            log: vec![log.to_owned()],
+        }
+    }
+
     fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
@@ -150,11 +159,7 @@ fn whatever_happens_an_uninstall_ends_with_the_newest_foreign_settings() {
     let first = number("CDH_TEST_SEED").unwrap_or(1);
     for sequence in first..first + number("CDH_TEST_SEQUENCES").unwrap_or(SEQUENCES) {
         let mut random = Random(sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let mut node = Node {
-            directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
-            foreign: NodeSettings::read(&files).unwrap(),
-            log: vec![format!("sequence {sequence}")],
-        };
+        let mut node = Node::new(&format!("sequence {sequence}"));
         for _ in 0..=random.below(STEPS) {
             node.step(&mut random, sequence);
         }
@@ -196,12 +201,7 @@ fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_n
         return;
     };
     let files = SettingsFiles::kernel();
-    let before = NodeSettings::read(&files).unwrap();
-    let node = Node {
-        directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
-        foreign: before.clone(),
-        log: Vec::new(),
-    };
+    let node = Node::new("noexec");
     let place = node.directory.path().join("noexec");
     fs::create_dir(&place).unwrap();
     let mut mount = Command::new("mount");
@@ -226,7 +226,7 @@ fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_n
         said.contains("hint: choose a directory") && said.contains("--libexec"),
         "{said}"
     );
-    assert_eq!(NodeSettings::read(&files).unwrap(), before);
+    assert_eq!(NodeSettings::read(&files).unwrap(), node.foreign);
     assert!(left.is_empty(), "{left:?}");
     let found = String::from_utf8_lossy(&found.stdout);
     let problem = "PROBLEM  handler directory: ";
@@ -345,12 +345,7 @@ fn run_that_manages_the_node_satisfies_the_doctor_and_logs_what_it_restores() {
         return;
     };
     let files = SettingsFiles::kernel();
-    let before = NodeSettings::read(&files).unwrap();
-    let node = Node {
-        directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
-        foreign: before.clone(),
-        log: Vec::new(),
-    };
+    let node = Node::new("run --manage-node");
     let words = ["run", "--manage-node", "--handler", &handler()].map(str::to_owned);
     let mut agent = node.agent(&words, "lib");
     agent.env("CDH_STORE", node.directory.path().join("store"));
@@ -384,5 +379,5 @@ fn run_that_manages_the_node_satisfies_the_doctor_and_logs_what_it_restores() {
     ] {
         assert!(said.contains(text), "{text} in {said}");
     }
-    assert_eq!(NodeSettings::read(&files).unwrap(), before);
+    assert_eq!(NodeSettings::read(&files).unwrap(), node.foreign);
 }

@@ -12,6 +12,7 @@ mod noexec;
 mod pods;
 mod policy;
 mod socket;
+mod stored_modules;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -3,11 +3,13 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cdh_agent::ledger::{Ledger, LedgerRecord};
@@ -186,6 +188,16 @@ impl Node {
         }
     }
 
+    /// Waits until an agent that was started offers its socket for modules.
+    pub(crate) fn wait_for_agent(&self) {
+        let socket = self.paths.spool.join(".modules");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !socket.exists() {
+            assert!(Instant::now() < deadline, "the agent does not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
@@ -298,6 +310,40 @@ impl Drop for Node {
     fn drop(&mut self) {
         // A test that failed leaves nobody behind.
         let _ = cdh_agent::handler::stop_receiving(&self.paths.socket());
+    }
+}
+
+/// The agent's shipper in this process, until it is dropped.
+pub(crate) struct Agent {
+    stop: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    pub(crate) fn start(paths: &AgentPaths, store: &Path) -> Self {
+        let (stop, stopper) = rustix::pipe::pipe().unwrap();
+        let (paths, store) = (paths.clone(), store.to_owned());
+        let thread = std::thread::spawn(move || {
+            let open = || -> Result<Box<dyn cdh_store::Store>, _> {
+                Ok(Box::new(DirectoryStore::create(store.clone())?))
+            };
+            let mut tell = |event: &_| eprintln!("{event:?}");
+            cdh_agent::run_until(stop.as_fd(), &paths, &open, SetuidDumps::Ship, &mut tell)
+                .unwrap();
+        });
+        Self {
+            stop: Some(stopper),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod certificate;
 pub mod corpus;
 #[cfg(feature = "corpus")]
 pub mod divergence;
+mod forward_store;
 mod http_proxy;
 #[cfg(feature = "corpus")]
 mod image;

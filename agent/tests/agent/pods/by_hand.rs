@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use cdh_bundle::{Manifest, WorkloadKind};
 use serde_json::json;
 
-use super::{Agent, wait_for_dumps};
-use crate::node::{Node, programs};
+use super::wait_for_dumps;
+use crate::node::{Agent, Node, programs};
 
 const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
 const ID: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
@@ -388,4 +388,33 @@ fn podman_container_with_rm_is_found_by_the_handler_while_its_process_is_held() 
         assert_is_web(manifest);
         assert!(manifest.gaps.is_empty(), "{:?}", manifest.gaps);
     }
+}
+
+#[test]
+fn podman_container_with_rm_has_its_program_stored() {
+    let Some(mut node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    node.set(&json!({"engines": node.path("engines")}));
+    node.paths.keep_modules = true;
+    let podman = Podman { node: &node };
+    if podman.build().is_none() {
+        return;
+    }
+    let agent = Agent::start(&node.paths, &node.path("store"));
+    node.wait_for_agent();
+    let mut stored = Vec::new();
+    for count in 1..=8 {
+        podman.crash(&["--rm", "--name", "web"]);
+        let dumps = wait_for_dumps(&node, count);
+        let (manifest, _) = &dumps[0];
+        let program = &manifest.modules[0];
+        assert_eq!(program.path.to_string(), "/program");
+        // The next one has to store it again.
+        let modules = node.path("store/modules");
+        let file = modules.join(program.build_id.as_ref().unwrap().to_string());
+        stored.push(fs::remove_file(file).is_ok());
+    }
+    drop(agent);
+    assert!(stored.iter().all(|stored| *stored), "{stored:?}");
 }
