@@ -68,6 +68,11 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// Shown where the first crash left nothing in the spool.
+const HANDLER_NOT_STARTED: &str = "\
+note: the kernel did not start the handler. In a container or a chroot, it looks for the handler in the root of the host.
+      The demo goes on with cores that it imports. To see them captured, run it on the host or in a VM.";
+
 /// What the demo will do and install.
 fn announce(kept: &Path, is_first: bool) {
     eprintln!("The demo crashes three programs, captures their cores, and explains them.");
@@ -183,10 +188,7 @@ impl Demo {
         self.show_command(&["agent", "install", "--handler", handler])?;
         if self.crash_and_wait(program)? == 0 {
             self.show_command(&["agent", "uninstall"])?;
-            println!(
-                "the kernel cannot start the handler from here, as in a container whose files the host does \
-                 not see; cores are imported instead of captured"
-            );
+            println!("{HANDLER_NOT_STARTED}");
             return Ok(false);
         }
         self.show_command(&["agent", "sweep"])?;

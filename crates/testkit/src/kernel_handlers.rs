@@ -24,9 +24,9 @@ PATH=/usr/local/bin:/usr/bin:/bin
 { readlink /proc/self/ns/mnt; readlink "/proc/$1/root"; } > "$0.part" && mv "$0.part" "$0.out"
 "#;
 
-/// Why the tests of handlers cannot run here, if they cannot. The answer is found once per process; the
+/// Why the kernel cannot start a handler of this process, if it cannot. The answer is found once per process; the
 /// caller holds the lock of the kernel's settings and has saved them, for this changes `core_pattern`.
-pub(crate) fn reason_to_skip() -> Option<&'static str> {
+pub(crate) fn reason_without() -> Option<&'static str> {
     static REASON: OnceLock<Option<&'static str>> = OnceLock::new();
     *REASON.get_or_init(|| {
         // A probe that fails on this side proves nothing: the tests run, and fail if they must.
@@ -83,12 +83,10 @@ fn wait_for(answer: &Path) -> Option<Vec<u8>> {
 fn compare(here: &[u8], kernels: Option<&[u8]>) -> Option<&'static str> {
     match kernels {
         None => Some(
-            "the kernel does not start core handlers from here, as in a container (run the tests on the host or in \
-             a VM)",
+            "the kernel does not start core handlers from here (run this on the host or in a VM)",
         ),
         Some(kernels) if kernels != here => Some(
-            "the kernel starts core handlers in another root or mount namespace (run the tests on the host or \
-             in a VM)",
+            "the kernel starts core handlers in another root or mount namespace (run this on the host or in a VM)",
         ),
         Some(_) => None,
     }

@@ -105,7 +105,7 @@ impl KernelSettingsLock {
     /// When the lock file cannot be used.
     pub fn for_handlers() -> Result<Self, String> {
         let lock = Self::for_settings()?;
-        match kernel_handlers::reason_to_skip() {
+        match kernel_handlers::reason_without() {
             Some(why) => Err(why.to_owned()),
             None => Ok(lock),
         }
