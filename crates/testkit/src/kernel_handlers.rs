@@ -24,10 +24,17 @@ PATH=/usr/local/bin:/usr/bin:/bin
 { readlink /proc/self/ns/mnt; readlink "/proc/$1/root"; } > "$0.part" && mv "$0.part" "$0.out"
 "#;
 
-/// Why the kernel cannot start a handler of this process, if it cannot. The answer is found once per process; the
-/// caller holds the lock of the kernel's settings and has saved them, for this changes `core_pattern`.
+/// Found once per process.
+static REASON: OnceLock<Option<&'static str>> = OnceLock::new();
+
+/// As [`reason_without`], if it was asked before; needs no lock.
+pub(crate) fn known_reason_without() -> Option<&'static str> {
+    REASON.get().copied().flatten()
+}
+
+/// Why the kernel cannot start a handler of this process, if it cannot. The caller holds the lock of the kernel's
+/// settings and has saved them, for this changes `core_pattern`.
 pub(crate) fn reason_without() -> Option<&'static str> {
-    static REASON: OnceLock<Option<&'static str>> = OnceLock::new();
     *REASON.get_or_init(|| {
         // A probe that fails on this side proves nothing: the tests run, and fail if they must.
         probe(Path::new("/proc/sys/kernel/core_pattern")).unwrap_or_else(|error| {

@@ -104,6 +104,9 @@ impl KernelSettingsLock {
     /// # Panics
     /// When the lock file cannot be used.
     pub fn for_handlers() -> Result<Self, String> {
+        if let Some(why) = kernel_handlers::known_reason_without() {
+            return Err(why.to_owned());
+        }
         let lock = Self::for_settings()?;
         match kernel_handlers::reason_without() {
             Some(why) => Err(why.to_owned()),
