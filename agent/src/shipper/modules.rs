@@ -341,7 +341,8 @@ mod tests {
     fn handler_is_offered_no_socket_where_modules_are_not_stored() {
         let dir = tempfile::tempdir().unwrap();
         let id = DumpId::random();
-        drop(ModuleKeeper::new(true, dir.path()));
+        // As an agent that was killed leaves it.
+        std::mem::forget(ModuleKeeper::new(true, dir.path()));
         let _keeper = ModuleKeeper::new(false, dir.path());
         assert!(ModuleFilesSender::connect(dir.path(), id).is_none());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);

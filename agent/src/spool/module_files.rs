@@ -14,7 +14,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -108,10 +108,22 @@ fn can_be_held(file: &File) -> bool {
     !is_fuse && file.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
+/// The shipper's socket and its path, which is removed with it.
+struct Offered {
+    socket: OwnedFd,
+    path: PathBuf,
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 /// The shipper's side: the files that it holds, until their dumps have left the spool.
 #[derive(Default)]
 pub(crate) struct ModuleFiles {
-    socket: Option<OwnedFd>,
+    socket: Option<Offered>,
     /// By device and inode: many processes run one libc.
     files: BTreeMap<(u64, u64), Rc<File>>,
     /// By dump and lowest address of the module.
@@ -121,13 +133,14 @@ pub(crate) struct ModuleFiles {
 impl ModuleFiles {
     /// Offers the socket to handlers. Without it, only files that are still in their place can be stored.
     pub(crate) fn offer(spool: &Path) -> Self {
-        let offer = || -> io::Result<OwnedFd> {
+        let offer = || -> io::Result<Offered> {
             Self::withdraw(spool);
-            let socket = socket()?;
+            let (socket, path) = (socket()?, spool.join(NAME));
             at(spool, |address| bind(&socket, address))?;
-            fs::set_permissions(spool.join(NAME), PermissionsExt::from_mode(0o600))?;
-            listen(&socket, BACKLOG)?;
-            Ok(socket)
+            let offered = Offered { socket, path };
+            fs::set_permissions(&offered.path, PermissionsExt::from_mode(0o600))?;
+            listen(&offered.socket, BACKLOG)?;
+            Ok(offered)
         };
         Self {
             socket: offer().ok(),
@@ -135,7 +148,7 @@ impl ModuleFiles {
         }
     }
 
-    /// Takes the socket away: handlers need not open files that nobody stores.
+    /// Removes the socket of an agent that was killed: handlers need not open files that are not stored.
     pub(crate) fn withdraw(spool: &Path) {
         let _ = fs::remove_file(spool.join(NAME));
     }
@@ -150,8 +163,8 @@ impl ModuleFiles {
 
     /// Takes over what handlers have passed.
     pub(crate) fn receive(&mut self) {
-        while let Some(socket) = &self.socket
-            && let Ok(handler) = accept_with(socket, SocketFlags::CLOEXEC)
+        while let Some(offered) = &self.socket
+            && let Ok(handler) = accept_with(&offered.socket, SocketFlags::CLOEXEC)
         {
             let _ = set_socket_timeout(&handler, Timeout::Recv, Some(PATIENCE));
             while let Ok(Some((message, files))) = receive(&handler) {
@@ -271,7 +284,8 @@ mod tests {
         held.update(|_| false);
         held.update(|_| false);
         assert!(held.files.is_empty());
-        ModuleFiles::withdraw(&spool);
+        drop(held);
+        assert_eq!(fs::read_dir(&spool).unwrap().count(), 0);
         assert!(ModuleFilesSender::connect(&spool, first).is_none());
     }
 
