@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
-use cdh_bundle::{BundleReader, BundleWriter, EntryKind};
+use cdh_bundle::{BundleReader, BundleWriter, EntryKind, IdPrefix};
 
 use super::dump::bundle_failure;
 use crate::render::terminal_line;
@@ -34,14 +34,10 @@ pub(super) enum Spooled {
 /// # Errors
 /// When it is there and cannot be read, or the reference means several.
 pub(super) fn find(spool: &Path, reference: &str) -> Result<Spooled> {
-    let is_id = |text: &str| {
-        text.chars()
-            .all(|letter| letter.is_ascii_hexdigit() || letter == '-')
+    let wanted = match reference.parse::<IdPrefix>() {
+        Ok(wanted) if reference.len() >= SHORTEST => wanted,
+        _ => return Ok(Spooled::Nothing { hidden: false }),
     };
-    if reference.len() < SHORTEST || !is_id(reference) {
-        return Ok(Spooled::Nothing { hidden: false });
-    }
-    let wanted = reference.to_ascii_lowercase();
     let items = match fs::read_dir(spool) {
         Ok(items) => items,
         Err(error) => {
@@ -55,9 +51,8 @@ pub(super) fn find(spool: &Path, reference: &str) -> Result<Spooled> {
         .chain(quarantine.into_iter().flatten().flatten());
     let matches = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| {
-            is_id(name.trim_end_matches(".partial")) && name.starts_with(&wanted)
-        })
+        let id = name.and_then(|name| name.trim_end_matches(".partial").parse().ok());
+        id.is_some_and(|id| wanted.matches(&id))
     };
     let found: Vec<PathBuf> = items.map(|item| item.path()).filter(matches).collect();
     match found.as_slice() {

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
-use cdh_testkit::KernelSettingsLock;
+use cdh_testkit::{KernelSettingsLock, or_skip};
 
 struct Desk<'p>(&'p Path);
 
@@ -47,8 +47,7 @@ impl Drop for Installed<'_> {
 
 #[test]
 fn a_process_of_the_host_is_captured_with_its_modules_and_debugged_here() {
-    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(_lock) = or_skip(KernelSettingsLock::for_handlers()) else {
         return;
     };
     let before = NodeSettings::read(&SettingsFiles::kernel()).unwrap();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
 use cdh_agent::{AgentPaths, HANDLER_NAME};
 use cdh_bundle::RawText;
-use cdh_testkit::KernelSettingsLock;
+use cdh_testkit::{KernelSettingsLock, or_skip};
 
 /// Sequences of a plain run.
 const SEQUENCES: u64 = 12;
@@ -52,6 +52,15 @@ struct Node {
 }
 
 impl Node {
+    /// A node whose settings are now as another tool left them.
+    fn new(log: &str) -> Self {
+        Self {
+            directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
+            foreign: NodeSettings::read(&SettingsFiles::kernel()).unwrap(),
+            log: vec![log.to_owned()],
+        }
+    }
+
     fn state(&self) -> PathBuf {
         self.directory.path().join("state")
     }
@@ -143,19 +152,14 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn whatever_happens_an_uninstall_ends_with_the_newest_foreign_settings() {
-    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(_lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };
     let files = SettingsFiles::kernel();
     let first = number("CDH_TEST_SEED").unwrap_or(1);
     for sequence in first..first + number("CDH_TEST_SEQUENCES").unwrap_or(SEQUENCES) {
         let mut random = Random(sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        let mut node = Node {
-            directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
-            foreign: NodeSettings::read(&files).unwrap(),
-            log: vec![format!("sequence {sequence}")],
-        };
+        let mut node = Node::new(&format!("sequence {sequence}"));
         for _ in 0..=random.below(STEPS) {
             node.step(&mut random, sequence);
         }
@@ -193,23 +197,17 @@ fn names(directory: &Path) -> Vec<String> {
 
 #[test]
 fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_nothing() {
-    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(_lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };
     let files = SettingsFiles::kernel();
-    let before = NodeSettings::read(&files).unwrap();
-    let node = Node {
-        directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
-        foreign: before.clone(),
-        log: Vec::new(),
-    };
+    let node = Node::new("noexec");
     let place = node.directory.path().join("noexec");
     fs::create_dir(&place).unwrap();
     let mut mount = Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", "size=256m,noexec", "cdh-test"]);
     if !mount.arg(&place).status().unwrap().success() {
-        eprintln!("skipped: no tmpfs can be mounted");
+        cdh_testkit::skip("no tmpfs can be mounted");
         return;
     }
     let words = ["install", "--mode", "pipe"].map(str::to_owned);
@@ -228,7 +226,7 @@ fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_n
         said.contains("hint: choose a directory") && said.contains("--libexec"),
         "{said}"
     );
-    assert_eq!(NodeSettings::read(&files).unwrap(), before);
+    assert_eq!(NodeSettings::read(&files).unwrap(), node.foreign);
     assert!(left.is_empty(), "{left:?}");
     let found = String::from_utf8_lossy(&found.stdout);
     let problem = "PROBLEM  handler directory: ";
@@ -240,8 +238,7 @@ fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_n
 
 #[test]
 fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
-    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(_lock) = or_skip(KernelSettingsLock::for_handlers()) else {
         return;
     };
     let directory = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
@@ -344,17 +341,11 @@ fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
 
 #[test]
 fn run_that_manages_the_node_satisfies_the_doctor_and_stays_installed_when_it_ends() {
-    let Some(_lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(_lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };
     let files = SettingsFiles::kernel();
-    let before = NodeSettings::read(&files).unwrap();
-    let node = Node {
-        directory: tempfile::Builder::new().prefix("cdh").tempdir().unwrap(),
-        foreign: before.clone(),
-        log: Vec::new(),
-    };
+    let node = Node::new("run --manage-node");
     let words = ["run", "--manage-node", "--handler", &handler()].map(str::to_owned);
     let mut agent = node.agent(&words, "lib");
     agent.env("CDH_STORE", node.directory.path().join("store"));
@@ -395,5 +386,5 @@ fn run_that_manages_the_node_satisfies_the_doctor_and_stays_installed_when_it_en
     let words = ["uninstall".to_owned()];
     let output = node.agent(&words, "lib").output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(NodeSettings::read(&files).unwrap(), before);
+    assert_eq!(NodeSettings::read(&files).unwrap(), node.foreign);
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use cdh_testkit::KernelSettingsLock;
 
 /// In the order in which the kernel does not warn.
@@ -22,6 +22,8 @@ const SCRIPT: &str = include_str!("guardian.sh");
 /// process is interrupted or killed.
 pub(crate) struct Guardian {
     child: Child,
+    /// As they were, and are again afterwards.
+    before: Vec<String>,
     _lock: KernelSettingsLock,
 }
 
@@ -32,10 +34,11 @@ impl Guardian {
         let Some(lock) = KernelSettingsLock::acquire()? else {
             return Ok(None);
         };
+        let before = read_settings()?;
         let mut command = Command::new("sh");
         command
             .args(["-c", SCRIPT, "guardian"])
-            .args(read_settings()?)
+            .args(&before)
             .arg(place.canonicalize()?)
             .arg(traces());
         let child = command
@@ -45,16 +48,36 @@ impl Guardian {
             .stderr(Stdio::null())
             .spawn()
             .context("cannot run sh")?;
-        Ok(Some(Self { child, _lock: lock }))
+        Ok(Some(Self {
+            child,
+            before,
+            _lock: lock,
+        }))
+    }
+
+    /// Restores the settings, and checks that before others may change them; they are returned.
+    pub(crate) fn restore(mut self) -> Result<Vec<String>> {
+        self.finish();
+        let now = read_settings()?;
+        let before = std::mem::take(&mut self.before);
+        ensure!(
+            now == before,
+            "the kernel's settings are {now:?} and were {before:?}"
+        );
+        Ok(before)
+    }
+
+    fn finish(&mut self) {
+        if let Some(mut input) = self.child.stdin.take() {
+            let _ = input.write_all(b"done\n");
+        }
+        let _ = self.child.wait();
     }
 }
 
 impl Drop for Guardian {
     fn drop(&mut self) {
-        if let Some(mut input) = self.child.stdin.take() {
-            let _ = input.write_all(b"done\n");
-        }
-        let _ = self.child.wait();
+        self.finish();
     }
 }
 

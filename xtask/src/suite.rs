@@ -1,10 +1,13 @@
 //! All tests of the workspace, with a summary of every test binary in the last line.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use cdh_testkit::SKIPPED_FILE;
 
 use crate::progress::{self, Steps, Streams, spoken};
 use crate::{build, charts, python, tools};
@@ -69,10 +72,15 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         test.env("CDH_TEST_PROMETHEUS", packages);
     }
     test.env("CDH_TEST_HANDLER", handler);
+    let skipped = tempfile::NamedTempFile::new()?;
+    test.env(SKIPPED_FILE, skipped.path());
     let status = progress::watch(&mut test, "running the tests", Streams::Merged, |line| {
         tally.see(line);
     })?;
     tally.end_binary();
+    for why in fs::read_to_string(skipped.path())?.lines() {
+        tally.skip(why);
+    }
     for binary in &tally.broken {
         println!("ended without a result: {binary}");
     }
@@ -100,6 +108,8 @@ struct Tally {
     passed: u64,
     failed: u64,
     skipped: u64,
+    /// Why tests skipped themselves, and how many.
+    reasons: BTreeMap<String, u64>,
     /// The binary that runs and has not said its result yet.
     running: Option<String>,
     /// Binaries that ended without one; each counts as a failure.
@@ -136,11 +146,22 @@ impl Tally {
         }
     }
 
-    /// The duration, and a last line that programs read.
+    /// Counts a test that skipped itself; the harness has reported it as passed.
+    fn skip(&mut self, why: &str) {
+        self.passed = self.passed.saturating_sub(1);
+        self.skipped += 1;
+        *self.reasons.entry(why.to_owned()).or_default() += 1;
+    }
+
+    /// The duration, the reasons of skipped tests, and a last line that programs read.
     fn summary(&self, took: Duration) -> String {
         let (passed, failed, skipped) = (self.passed, self.failed, self.skipped);
+        let reasons = self.reasons.iter();
+        let reasons: String = reasons
+            .map(|(why, count)| format!("{count} skipped: {why}\n"))
+            .collect();
         format!(
-            "\ntests ended after {}\n{passed} passed, {failed} failed, {skipped} skipped",
+            "\ntests ended after {}\n{reasons}{passed} passed, {failed} failed, {skipped} skipped",
             spoken(took)
         )
     }
@@ -173,6 +194,22 @@ mod tests {
         assert_eq!(
             tally.summary(Duration::from_secs(247)),
             "\ntests ended after 4 min 7 s\n22 passed, 2 failed, 1 skipped"
+        );
+    }
+
+    #[test]
+    fn summary_counts_tests_that_skipped_themselves_by_reason() {
+        let mut tally = tally(
+            "     Running tests/a.rs (deps/a)\n\
+             test result: ok. 9 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n",
+        );
+        for why in ["no openssl here", "another root", "no openssl here"] {
+            tally.skip(why);
+        }
+        assert_eq!(
+            tally.summary(Duration::from_secs(247)),
+            "\ntests ended after 4 min 7 s\n1 skipped: another root\n2 skipped: no openssl here\n\
+             6 passed, 0 failed, 4 skipped"
         );
     }
 

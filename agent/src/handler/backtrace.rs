@@ -159,6 +159,14 @@ fn raw_frame(frame: &UnwoundFrame) -> RawFrame {
 
 /// Maps the file of a module.
 fn open(process: &ProcessHandles, module: &Module) -> io::Result<MappedFile> {
+    MappedFile::from_file(&open_file(process, module)?)
+}
+
+/// Opens the file of a module.
+///
+/// # Errors
+/// When there is none, or it is not a regular file.
+pub(super) fn open_file(process: &ProcessHandles, module: &Module) -> io::Result<File> {
     if module.kind == ModuleKind::Vdso {
         return Err(io::ErrorKind::NotFound.into());
     }
@@ -167,7 +175,7 @@ fn open(process: &ProcessHandles, module: &Module) -> io::Result<MappedFile> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no regular file"));
     }
-    MappedFile::from_file(&file)
+    Ok(file)
 }
 
 /// The mapped file itself, whatever its path leads to now.

@@ -39,7 +39,7 @@ use super::settings::HandlerSettings;
 use super::slots::Slot;
 use super::verdict::StreamEnd;
 use crate::policy::Action;
-use crate::spool::{PartialEntry, SpoolError};
+use crate::spool::{ModuleFilesSender, PartialEntry, SpoolError};
 use crate::workload::{Owner, engine};
 
 /// How the core is stored.
@@ -486,7 +486,15 @@ impl Capture<'_> {
                 Unwinding::Left => None,
             };
             let from = (process, memory);
-            Ok(take_minicore(head, from, out, backtrace, self.settings)?)
+            let shipper = ModuleFilesSender::connect(&self.settings.spool, self.manifest.id);
+            Ok(take_minicore(
+                head,
+                from,
+                out,
+                backtrace,
+                shipper,
+                self.settings,
+            )?)
         };
         take().inspect_err(|_| {
             for kind in &kinds {

@@ -13,11 +13,12 @@ use cdh_bundle::{Gap, ModuleRecord, RawText};
 use cdh_elfcore::{Avma, CoreHead, Memory, Module, write_minicore};
 use serde::{Deserialize, Serialize};
 
-use super::backtrace::RawBacktrace;
+use super::backtrace::{self, RawBacktrace};
 use super::isolated::{self, IsolatedError};
 use super::live_memory::{LiveMemory, PAGE};
 use super::process::ProcessHandles;
 use super::settings::HandlerSettings;
+use crate::spool::ModuleFilesSender;
 
 const AT_PHDR: u64 = 3;
 const AT_PHNUM: u64 = 5;
@@ -60,7 +61,7 @@ pub(super) struct MinicoreReport {
 }
 
 /// Takes the minicore of the process, whose `mem` is open, into `out`, and the backtrace into
-/// `backtrace`, each if it is wanted.
+/// `backtrace`, each if it is wanted. The files of its modules go to `shipper`, if there is one.
 ///
 /// # Errors
 /// When the child that does it dies or takes too long.
@@ -69,6 +70,7 @@ pub(super) fn take_minicore(
     (process, memory): (&ProcessHandles, File),
     out: Option<File>,
     backtrace: Option<File>,
+    shipper: Option<ModuleFilesSender>,
     settings: &HandlerSettings,
 ) -> Result<MinicoreReport, IsolatedError> {
     let limit = Duration::from_secs(settings.minicore_seconds);
@@ -99,6 +101,17 @@ pub(super) fn take_minicore(
                 Err(error) => gap("backtrace", error.to_string()),
             }
             report.fingerprint = taken.fingerprint;
+        }
+        if let Some(shipper) = shipper {
+            // Without a build-id a file cannot be verified, and is not stored.
+            let modules = modules.iter().filter(|module| module.build_id.is_some());
+            let files = modules.filter_map(|module| {
+                let file = backtrace::open_file(process, module).ok()?;
+                Some((module.start().0, file))
+            });
+            if let Err(error) = shipper.send(files) {
+                gap("module files", error.to_string());
+            }
         }
         let Some(out) = out else {
             return report;

@@ -114,7 +114,7 @@ mod tests {
         use std::io::Read;
         let state = tempfile::tempdir().unwrap();
         let Ok(name) = ensure_kill_trace(state.path()) else {
-            eprintln!("skipped: tracefs cannot be used here");
+            cdh_testkit::skip("tracefs cannot be used here");
             return;
         };
         assert_eq!(ensure_kill_trace(state.path()).unwrap(), name);

@@ -109,7 +109,7 @@ fn account(files: Option<&TestCertificate>) -> tempfile::TempDir {
 #[test]
 fn an_event_goes_over_tls_to_a_server_that_the_clusters_authority_vouches_for_and_to_no_other() {
     if !TestCertificate::can_be_made() {
-        return eprintln!("SKIPPED: no openssl here");
+        return cdh_testkit::skip("no openssl here");
     }
     let places = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let ours = TestCertificate::make(places[0].path()).unwrap();
@@ -148,7 +148,7 @@ fn an_event_goes_over_tls_to_a_server_that_the_clusters_authority_vouches_for_an
 #[test]
 fn a_service_account_without_an_authority_trusts_nobody() {
     if !TestCertificate::can_be_made() {
-        return eprintln!("SKIPPED: no openssl here");
+        return cdh_testkit::skip("no openssl here");
     }
     let place = tempfile::tempdir().unwrap();
     let files = TestCertificate::make(place.path()).unwrap();

@@ -158,7 +158,7 @@ fn sweeper<'a>(
         options,
         first_seen: FirstSeenWriter::default(),
         enricher,
-        modules: ModuleKeeper::new(paths.keep_modules),
+        modules: ModuleKeeper::new(paths.keep_modules, &paths.spool),
         stop: &|| false,
         observer,
         failures: BTreeMap::new(),

@@ -2,31 +2,29 @@
 //! `modules/<build-id>` in the store: dumps of host processes, and of images that are gone from their
 //! registry, stay debuggable.
 //!
-//! The process's root directory is taken hold of as soon as its entry appears in the spool. A directory
-//! that is held can be read after the process, and after its container's mounts, are gone. What is read
-//! through it, or through the node's own root where that came too late, is believed by its build-id
-//! alone. A module that cannot be kept is told and stands in nobody's way.
+//! The handler passes the files while the process is held (see [`ModuleFiles`]), so that those of a container
+//! that goes away are there when its dump is shipped. Other files are looked up under the node's root. Either
+//! is verified by its build-id. A module that cannot be stored is reported, and the dump is shipped.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Seek};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cdh_bundle::{DumpId, Manifest, ModuleRecord, SpoolEntry, SpoolState};
+use cdh_bundle::{Manifest, ModuleRecord, SpoolEntry};
 use cdh_elfcore::{BuildId, ElfObject, ModuleKind};
 use cdh_store::{ObjectKey, ObjectStat, Store, StoreError};
 use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::sweep::explain;
+use crate::spool::ModuleFiles;
 
-/// Roots that are held at once; a storm of crashes must not take all descriptors.
-const MAX_ROOTS: usize = 256;
 /// Modules of one dump.
 const MAX_MODULES: usize = 4096;
 /// No module is larger.
@@ -40,11 +38,6 @@ const MAX_KNOWN: usize = 100_000;
 const YOUNG: Duration = Duration::from_secs(12 * 3600);
 /// An older one may go as soon as no dump in the store needs it.
 const SEEN: Duration = Duration::from_secs(60);
-/// The handler writes who crashed within a millisecond of making the entry.
-const IDENTITY_TRIES: u32 = 10;
-const IDENTITY_PAUSE: Duration = Duration::from_millis(1);
-/// No identity is larger.
-const MAX_IDENTITY: u64 = 4 << 20;
 
 /// What was kept of one dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,34 +52,34 @@ pub(super) struct KeptModules {
 #[derive(Default)]
 pub(super) struct ModuleKeeper {
     enabled: bool,
-    roots: BTreeMap<DumpId, OwnedFd>,
+    /// What handlers have passed.
+    files: ModuleFiles,
     /// Until when each is surely there.
     known: BTreeMap<BuildId, Instant>,
 }
 
 impl ModuleKeeper {
-    pub(super) fn new(enabled: bool) -> Self {
+    /// Handlers pass files through a socket in `spool` from now on, if modules are to be stored.
+    pub(super) fn new(enabled: bool, spool: &Path) -> Self {
+        let files = match enabled {
+            true => ModuleFiles::offer(spool),
+            false => {
+                ModuleFiles::withdraw(spool);
+                ModuleFiles::default()
+            }
+        };
         Self {
             enabled,
-            ..Self::default()
+            files,
+            known: BTreeMap::new(),
         }
     }
 
-    /// Takes hold of the roots of processes whose handlers are at work, and lets go of others'.
+    /// Takes over what handlers have passed, and closes files of dumps that have left the spool.
     pub(super) fn notice(&mut self, entries: &[SpoolEntry]) {
-        if !self.enabled {
-            return;
-        }
-        self.roots
-            .retain(|id, _| entries.iter().any(|entry| entry.id == *id));
-        for entry in entries {
-            let is_new = entry.state == SpoolState::Live && !self.roots.contains_key(&entry.id);
-            if is_new
-                && self.roots.len() < MAX_ROOTS
-                && let Some(root) = root_of(entry)
-            {
-                self.roots.insert(entry.id, root);
-            }
+        if self.enabled {
+            self.files
+                .update(|id| entries.iter().any(|entry| entry.id == *id));
         }
     }
 
@@ -104,6 +97,8 @@ impl ModuleKeeper {
         if !self.enabled {
             return Ok(kept);
         }
+        // A handler passes files before it seals the entry.
+        self.files.receive();
         let now = Instant::now();
         let node = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
         let wanted = manifest
@@ -122,10 +117,13 @@ impl ModuleKeeper {
             let surely = match store.stat(&key)? {
                 Some(stat) => surely_there(&stat),
                 None => {
-                    let roots = self.roots.get(&manifest.id).into_iter().chain(&node);
-                    let file = roots
-                        .filter_map(|root| open_module(root, module, id))
-                        .next();
+                    let held = self.files.get(manifest.id, module.start);
+                    let held = held.and_then(|file| file.try_clone().ok());
+                    let held = held.and_then(|file| verified(file, id));
+                    let file = held.or_else(|| {
+                        let file = open_module(node.as_ref()?, module)?;
+                        verified(file, id)
+                    });
                     let Some((mut file, size)) = file else {
                         kept.missing.push(module.path.to_string());
                         continue;
@@ -180,37 +178,20 @@ fn surely_there(stat: &ObjectStat) -> Duration {
     young.unwrap_or_default().max(SEEN)
 }
 
-/// The root of the process that an entry is about, as long as there is one.
-fn root_of(entry: &SpoolEntry) -> Option<OwnedFd> {
-    for _ in 0..IDENTITY_TRIES {
-        if let Some(identity) = identity_of(&entry.path) {
-            // Another process may have got the number: what it shows proves itself by its build-id.
-            let path = format!("/proc/{}/root", identity.process.pid);
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            return openat(CWD, path, flags, Mode::empty()).ok();
-        }
-        std::thread::sleep(IDENTITY_PAUSE);
-    }
-    None
-}
-
-fn identity_of(entry: &Path) -> Option<Manifest> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let path = entry.join(crate::spool::IDENTITY);
-    let file = File::from(openat(CWD, path, flags, Mode::empty()).ok()?);
-    let mut json = Vec::new();
-    file.take(MAX_IDENTITY).read_to_end(&mut json).ok()?;
-    serde_json::from_slice(&json).ok()
-}
-
-/// The file of a module under `root`, if it is the one that was mapped.
-fn open_module(root: &OwnedFd, module: &ModuleRecord, id: &BuildId) -> Option<(File, u64)> {
+/// The file at a module's path under `root`.
+fn open_module(root: &OwnedFd, module: &ModuleRecord) -> Option<File> {
     let path = Path::new(OsStr::from_bytes(module.path.as_bytes()));
     let relative = path.strip_prefix("/").ok()?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let file = openat2(root.as_fd(), relative, flags, Mode::empty(), resolve).ok()?;
-    let file = File::from(file);
+    Some(file.into())
+}
+
+/// The file, from its beginning, and its size, if it is the one that was mapped.
+fn verified(mut file: File, id: &BuildId) -> Option<(File, u64)> {
+    // A file that was passed for two modules has one position.
+    file.rewind().ok()?;
     let metadata = file.metadata().ok()?;
     if !metadata.is_file() || metadata.len() > MAX_FILE {
         return None;
@@ -234,12 +215,11 @@ fn read_at(file: &File, buf: &mut [u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
-
-    use cdh_bundle::{EntryDir, RawText};
+    use cdh_bundle::{DumpId, RawText};
     use cdh_store::DirectoryStore;
 
     use super::*;
+    use crate::spool::ModuleFilesSender;
 
     fn own_build_id() -> Option<BuildId> {
         let bytes = std::fs::read("/proc/self/exe").unwrap();
@@ -273,7 +253,7 @@ mod tests {
         let store = DirectoryStore::create(dir.path()).unwrap();
         let exe = std::env::current_exe().unwrap().display().to_string();
         let Some(id) = own_build_id() else {
-            eprintln!("SKIPPED: this program was linked without a build-id");
+            cdh_testkit::skip("this program was linked without a build-id");
             return;
         };
         let other = BuildId::from_bytes(&[9; 20]);
@@ -285,17 +265,19 @@ mod tests {
             module("/lib/unknown.so", None),
         ]);
         assert_eq!(
-            ModuleKeeper::new(false).keep(&store, &dump).unwrap(),
+            ModuleKeeper::new(false, dir.path())
+                .keep(&store, &dump)
+                .unwrap(),
             KeptModules::default()
         );
-        let mut keeper = ModuleKeeper::new(true);
+        let mut keeper = ModuleKeeper::new(true, dir.path());
         let kept = keeper.keep(&store, &dump).unwrap();
         assert_eq!((kept.uploaded, kept.missing.len()), (1, 3), "{kept:?}");
         let file = dir.path().join(format!("modules/{id}"));
         assert!(std::fs::read(file).unwrap() == std::fs::read(&exe).unwrap());
         assert_eq!(keeper.keep(&store, &dump).unwrap().uploaded, 0);
         assert_eq!(
-            ModuleKeeper::new(true)
+            ModuleKeeper::new(true, dir.path())
                 .keep(&store, &dump)
                 .unwrap()
                 .uploaded,
@@ -306,14 +288,14 @@ mod tests {
     #[test]
     fn module_that_was_collected_while_its_dump_was_sent_is_brought_again() {
         let Some(id) = own_build_id() else {
-            eprintln!("SKIPPED: this program was linked without a build-id");
+            cdh_testkit::skip("this program was linked without a build-id");
             return;
         };
         let dir = tempfile::tempdir().unwrap();
         let store = DirectoryStore::create(dir.path()).unwrap();
         let exe = std::env::current_exe().unwrap().display().to_string();
         let dump = manifest(vec![module(&exe, Some(id.clone()))]);
-        let mut keeper = ModuleKeeper::new(true);
+        let mut keeper = ModuleKeeper::new(true, dir.path());
         assert_eq!(keeper.keep(&store, &dump).unwrap().uploaded, 1);
         let file = dir.path().join(format!("modules/{id}"));
         // Nobody removes a young one, so nobody asks about it.
@@ -334,30 +316,35 @@ mod tests {
     }
 
     #[test]
-    fn root_is_held_after_its_process_is_gone() {
+    fn module_whose_file_is_gone_is_stored_from_what_the_handler_passed() {
+        let Some(id) = own_build_id() else {
+            cdh_testkit::skip("this program was linked without a build-id");
+            return;
+        };
         let dir = tempfile::tempdir().unwrap();
-        let spool = dir.path().join("spool");
-        crate::spool::prepare_spool(&spool).unwrap();
-        let mut child = Command::new("sleep")
-            .arg("100")
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut dump = manifest(Vec::new());
-        dump.process.pid = child.id().into();
-        let entry = EntryDir::create(&spool, dump.id).unwrap();
-        let identity = entry.path().join(crate::spool::IDENTITY);
-        std::fs::write(identity, serde_json::to_vec(&dump).unwrap()).unwrap();
-        let mut keeper = ModuleKeeper::new(true);
-        keeper.notice(&cdh_bundle::list_spool(&spool).unwrap());
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let exe = std::env::current_exe().unwrap().display().to_string();
-        let root = keeper.roots.get(&dump.id).expect("it was alive");
-        if let Some(id) = own_build_id() {
-            assert!(open_module(root, &module(&exe, Some(id.clone())), &id).is_some());
-        }
-        keeper.notice(&[]);
-        assert!(keeper.roots.is_empty());
+        let store = DirectoryStore::create(dir.path().join("store")).unwrap();
+        let mut keeper = ModuleKeeper::new(true, dir.path());
+        let program = dir.path().join("program");
+        std::fs::copy("/proc/self/exe", &program).unwrap();
+        let file = File::open(&program).unwrap();
+        std::fs::remove_file(&program).unwrap();
+        let dump = manifest(vec![module(program.to_str().unwrap(), Some(id.clone()))]);
+        let sender = ModuleFilesSender::connect(dir.path(), dump.id).unwrap();
+        sender.send([(0, file)].into_iter()).unwrap();
+        let kept = keeper.keep(&store, &dump).unwrap();
+        assert_eq!((kept.uploaded, kept.missing.len()), (1, 0), "{kept:?}");
+        let stored = std::fs::read(dir.path().join(format!("store/modules/{id}"))).unwrap();
+        assert!(stored == std::fs::read("/proc/self/exe").unwrap());
+    }
+
+    #[test]
+    fn handler_is_offered_no_socket_where_modules_are_not_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let id = DumpId::random();
+        // As an agent that was killed leaves it.
+        std::mem::forget(ModuleKeeper::new(true, dir.path()));
+        let _keeper = ModuleKeeper::new(false, dir.path());
+        assert!(ModuleFilesSender::connect(dir.path(), id).is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -1,15 +1,11 @@
 //! When, in which order and how fast dumps go to the store.
 
 use std::io::Read;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Manifest, Verdict};
-use cdh_elfcore::ByteSource;
-use cdh_store::{DirectoryStore, Listed, Listing, ObjectKey, ObjectStat, Receipt};
-
-use cdh_store::{Catalog, Query};
+use cdh_store::{Catalog, DirectoryStore, ObjectKey, Query, Receipt};
 
 use super::tests::Node;
 use super::*;
@@ -105,9 +101,8 @@ struct Counting {
 }
 
 impl Store for Counting {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
+    cdh_testkit::forward_store!(inner: describe stat read_pinned list delete share);
+
     fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
@@ -115,29 +110,6 @@ impl Store for Counting {
         let put = self.inner.put(key, body, len);
         self.now.fetch_sub(1, Ordering::SeqCst);
         put
-    }
-    fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
-        self.inner.stat(key)
-    }
-    fn read_pinned(
-        &self,
-        key: &ObjectKey,
-        stat: &ObjectStat,
-    ) -> Result<Arc<dyn ByteSource>, StoreError> {
-        self.inner.read_pinned(key, stat)
-    }
-    fn list(
-        &self,
-        listing: &Listing<'_>,
-        visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.inner.list(listing, visit)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key)
-    }
-    fn share(&self, key: &ObjectKey, expires: Duration) -> Result<String, StoreError> {
-        self.inner.share(key, expires)
     }
 }
 

@@ -14,15 +14,17 @@ mod core_salvage;
 mod count;
 mod entry;
 mod entry_lock;
+mod module_files;
 mod quota;
 mod salvage;
 mod waiting;
 
 pub(crate) use count::size_of;
 pub use count::{QUARANTINE, SpoolCount, count};
-pub(crate) use entry::{IDENTITY, prepare_spool};
+pub(crate) use entry::prepare_spool;
 pub use entry::{PartialEntry, SpoolError};
 pub(crate) use entry_lock::EntryLock;
+pub(crate) use module_files::{ModuleFiles, ModuleFilesSender};
 pub(crate) use quota::{Wanted, floor_of, forget_need, make_room};
 pub use quota::{quota_of, used};
 pub use salvage::{SalvageError, Salvaged, salvage};

@@ -213,7 +213,7 @@ fn engines_that_keep_their_data_elsewhere_are_found_by_their_configuration() {
 #[test]
 fn rootless_container_is_found_in_the_home_of_its_user_only() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: only root can give files to another user");
+        cdh_testkit::skip("only root can give files to another user");
         return;
     }
     let data = tempfile::tempdir().unwrap();

@@ -18,7 +18,7 @@ use super::node::{Node, handler, programs};
 fn crash_over(pattern: &str, mode: CoreMode, crash: &Path) -> Option<(Node, u32)> {
     let node = Node::new()?;
     if mode == CoreMode::Socket && !kernel_has_sockets() {
-        eprintln!("skipped: this kernel has no coredump sockets");
+        cdh_testkit::skip("this kernel has no coredump sockets");
         return None;
     }
     fs::write("/proc/sys/kernel/core_pattern", pattern).unwrap();

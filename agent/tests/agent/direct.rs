@@ -91,12 +91,12 @@ fn the_core_of_a_32_bit_process_is_kept_whole_though_nobody_here_takes_it_apart(
         return;
     };
     let Ok(program) = cdh_testkit::Program::Small.build(node.root.path()) else {
-        return eprintln!("skipped: the compiler makes no 32-bit programs");
+        return cdh_testkit::skip("the compiler makes no 32-bit programs");
     };
     // At the same addresses each time.
     let crash = || Command::new("setarch").arg("-R").arg(&program).status();
     if !crash().is_ok_and(|status| status.signal() == Some(11)) {
-        return eprintln!("skipped: the kernel runs no 32-bit programs");
+        return cdh_testkit::skip("the kernel runs no 32-bit programs");
     }
     node.wait_for_handlers();
     let stored = fs::File::open(node.entry().join("core.zst")).unwrap();
@@ -311,7 +311,7 @@ fn who_sent_a_sigkill_stands_in_the_dump() {
         return;
     };
     let Ok(trace) = cdh_agent::node::ensure_kill_trace(node.root.path()) else {
-        eprintln!("skipped: tracefs cannot be used here");
+        cdh_testkit::skip("tracefs cannot be used here");
         return;
     };
     let held = json!({ "strategy": "zstd", "kill_trace": trace });

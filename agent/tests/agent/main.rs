@@ -12,6 +12,7 @@ mod noexec;
 mod pods;
 mod policy;
 mod socket;
+mod stored_modules;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -25,7 +26,7 @@ use cdh_agent::spool::PartialEntry;
 use cdh_agent::{InstallOptions, SetuidDumps};
 use cdh_bundle::{Cause, CoreEncoding, DumpId, EntryKind, Manifest, RawText, Verdict};
 use cdh_elfcore::{CoreFile, FileSource};
-use cdh_testkit::KernelSettingsLock;
+use cdh_testkit::{KernelSettingsLock, or_skip};
 use node::{Node, SmallDisk, handler, names_in, programs};
 
 /// The most that the handler may use, KiB.
@@ -489,8 +490,7 @@ fn a_spool_that_others_can_write_to_is_not_used() {
 
 #[test]
 fn the_kernels_settings_come_back_after_a_panic() {
-    let Some(lock) = KernelSettingsLock::acquire().unwrap() else {
-        eprintln!("skipped: only root may change the kernel's core settings");
+    let Some(lock) = or_skip(KernelSettingsLock::for_settings()) else {
         return;
     };
     let saved = lock.saved_core_pattern().to_vec();

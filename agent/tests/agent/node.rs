@@ -3,18 +3,20 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cdh_agent::ledger::{Ledger, LedgerRecord};
 use cdh_agent::{AgentPaths, SetuidDumps, SweepReport};
 use cdh_bundle::{BundleReader, Manifest};
 use cdh_store::{Catalog, DirectoryStore, Query, Store};
-use cdh_testkit::{KernelSettingsLock, Program};
+use cdh_testkit::{KernelSettingsLock, Program, or_skip};
 
 pub(crate) fn handler() -> PathBuf {
     std::env::var_os("CDH_TEST_HANDLER")
@@ -43,10 +45,7 @@ pub(crate) struct Node {
 impl Node {
     /// `None`, with the reason on stderr, where this cannot be tested.
     pub(crate) fn new() -> Option<Self> {
-        let Some(lock) = KernelSettingsLock::acquire().unwrap() else {
-            eprintln!("skipped: only root may change the kernel's core settings");
-            return None;
-        };
+        let lock = or_skip(KernelSettingsLock::for_handlers())?;
         let root = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
         let paths = AgentPaths::below(root.path());
         Some(Self {
@@ -189,6 +188,16 @@ impl Node {
         }
     }
 
+    /// Waits until an agent that was started offers its socket for modules.
+    pub(crate) fn wait_for_agent(&self) {
+        let socket = self.paths.spool.join(".modules");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !socket.exists() {
+            assert!(Instant::now() < deadline, "the agent does not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
@@ -304,6 +313,40 @@ impl Drop for Node {
     }
 }
 
+/// The agent's shipper in this process, until it is dropped.
+pub(crate) struct Agent {
+    stop: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    pub(crate) fn start(paths: &AgentPaths, store: &Path) -> Self {
+        let (stop, stopper) = rustix::pipe::pipe().unwrap();
+        let (paths, store) = (paths.clone(), store.to_owned());
+        let thread = std::thread::spawn(move || {
+            let open = || -> Result<Box<dyn cdh_store::Store>, _> {
+                Ok(Box::new(DirectoryStore::create(store.clone())?))
+            };
+            let mut tell = |event: &_| eprintln!("{event:?}");
+            cdh_agent::run_until(stop.as_fd(), &paths, &open, SetuidDumps::Ship, &mut tell)
+                .unwrap();
+        });
+        Self {
+            stop: Some(stopper),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Names in a directory but for those that are hidden.
 pub(crate) fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten();
@@ -327,7 +370,7 @@ impl SmallDisk {
             .status()
             .is_ok_and(|status| status.success());
         if !mounted {
-            eprintln!("skipped: no tmpfs can be mounted");
+            cdh_testkit::skip("no tmpfs can be mounted");
         }
         mounted.then_some(Self(at))
     }

@@ -76,7 +76,7 @@ fn a_handler_on_a_file_system_that_is_mounted_noexec_is_refused_before_anything_
 fn a_receiver_serves_the_socket_from_memory_where_its_file_system_is_mounted_noexec() {
     let Some(node) = Node::new() else { return };
     if !kernel_has_sockets() {
-        return eprintln!("skipped: this kernel has no coredump sockets");
+        return cdh_testkit::skip("this kernel has no coredump sockets");
     }
     let directory = node.paths.handler.parent().unwrap().to_owned();
     let Some(_disk) = SmallDisk::mount(directory, NOEXEC) else {

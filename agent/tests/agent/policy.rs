@@ -259,7 +259,7 @@ fn a_pid_that_was_given_to_another_process_tells_nothing_of_that_one() {
     let mut other = None;
     for _ in 0..50 {
         if fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).is_err() {
-            eprintln!("skipped: no pid can be chosen here");
+            cdh_testkit::skip("no pid can be chosen here");
             return;
         }
         let mut child = Command::new("/bin/sleep")
@@ -275,7 +275,7 @@ fn a_pid_that_was_given_to_another_process_tells_nothing_of_that_one() {
         child.wait().unwrap();
     }
     let Some(mut other) = other else {
-        eprintln!("skipped: the number was taken by somebody else");
+        cdh_testkit::skip("another process got the number");
         return;
     };
     let words = [
@@ -323,7 +323,7 @@ fn a_process_that_becomes_another_program_while_it_dies_is_told_rightly() {
         died += usize::from(status.signal().is_some());
     }
     if died == 0 {
-        eprintln!("skipped: no process died in the race");
+        cdh_testkit::skip("no process died in the race");
         return;
     }
     let records = node.wait_for_records(died);

@@ -18,7 +18,7 @@ use super::node::{Node, handler, names_in, programs};
 fn node_with_socket() -> Option<Node> {
     let node = Node::new()?;
     if !kernel_has_sockets() {
-        eprintln!("skipped: this kernel has no coredump sockets");
+        cdh_testkit::skip("this kernel has no coredump sockets");
         return None;
     }
     let mut options = InstallOptions::new(node.paths.clone(), handler());

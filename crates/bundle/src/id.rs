@@ -60,6 +60,42 @@ impl FromStr for DumpId {
     }
 }
 
+/// An id or the start of one, as a user types it: one hexadecimal digit at least, in either case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdPrefix(String);
+
+/// The text is not the start of a dump id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the start of a dump id")]
+pub struct InvalidIdPrefix;
+
+impl IdPrefix {
+    /// Whether `id` begins with it.
+    #[must_use]
+    pub fn matches(&self, id: &DumpId) -> bool {
+        id.to_string().starts_with(&self.0)
+    }
+
+    /// Whether it is all of an id.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.0.parse::<DumpId>().is_ok()
+    }
+}
+
+impl FromStr for IdPrefix {
+    type Err = InvalidIdPrefix;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.to_ascii_lowercase();
+        let hex = |c: char| c.is_ascii_hexdigit() || c == '-';
+        match text.starts_with(hex) && text.chars().all(hex) {
+            true => Ok(Self(text)),
+            false => Err(InvalidIdPrefix),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for DumpId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -70,6 +106,20 @@ impl<'de> Deserialize<'de> for DumpId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn id_prefix_matches_the_start_of_an_id_in_either_case() {
+        let id: DumpId = "3fa85f64-5717-4562-b3fc-2c963f66afa6".parse().unwrap();
+        for text in ["3", "3FA8", "3fa85f64-5717", &id.to_string()] {
+            let prefix: IdPrefix = text.parse().unwrap();
+            assert!(prefix.matches(&id), "{text}");
+            assert_eq!(prefix.is_complete(), text.len() == 36, "{text}");
+        }
+        assert!(!"fa8".parse::<IdPrefix>().unwrap().matches(&id));
+        for text in ["", "latest", "3fa8*", "../3fa8", "é"] {
+            assert_eq!(text.parse::<IdPrefix>(), Err(InvalidIdPrefix), "{text}");
+        }
+    }
 
     #[test]
     fn id_survives_text_and_json() {

@@ -47,7 +47,7 @@ pub use digest::{DigestReader, DigestWriter, Digests, Sha256};
 pub use entry_dir::{EntryDir, EntryFile, SpoolEntry, SpoolState, list_spool, sweep_spool};
 pub use entry_kind::{CoreEncoding, EntryKind, ProcFile};
 pub use error::BundleError;
-pub use id::{DumpId, InvalidDumpId};
+pub use id::{DumpId, IdPrefix, InvalidDumpId, InvalidIdPrefix};
 pub use image::{ImageRef, repository as image_repository, tag as image_tag};
 pub use labels::bounded as bounded_labels;
 pub use legacy::{LegacyInfo, LegacyName};

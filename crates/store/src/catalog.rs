@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use cdh_bundle::{BundleReader, Manifest};
+use cdh_bundle::{BundleReader, IdPrefix, Manifest};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -29,8 +29,6 @@ const MAX_CANDIDATES: usize = 10;
 const PARALLEL: usize = 16;
 /// Number of manifests whose listing entries are cached.
 const MAX_REMEMBERED: usize = 4096;
-/// Characters of an id.
-const WHOLE_ID: usize = 36;
 /// Where our dumps stand.
 pub(crate) const DUMPS: &str = "dumps/";
 /// Folders that hold no bundles of others.
@@ -351,17 +349,13 @@ impl<'s> Catalog<'s> {
         if let Some(nth) = nth {
             return self.nth_newest(nth)?.ok_or_else(not_found);
         }
-        let wanted = reference.to_ascii_lowercase();
-        let hex = |c: char| c.is_ascii_hexdigit() || c == '-';
-        if wanted.is_empty() || !wanted.chars().all(hex) {
-            return Err(not_found());
-        }
+        let wanted: IdPrefix = reference.parse().map_err(|_| not_found())?;
         let mut matching: Vec<_> = self
             .find(&Query::default())?
             .into_iter()
-            .filter(|dump| dump.id.to_string().starts_with(&wanted))
+            .filter(|dump| wanted.matches(&dump.id))
             .collect();
-        if wanted.len() == WHOLE_ID {
+        if wanted.is_complete() {
             // Nobody has two ids: copies of one dump are the same dump.
             matching.truncate(1);
         }

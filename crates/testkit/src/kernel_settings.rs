@@ -12,6 +12,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
 
+use crate::kernel_handlers;
+
 const FILES: [&str; 3] = [
     "/proc/sys/fs/suid_dumpable",
     "/proc/sys/kernel/core_pattern",
@@ -79,6 +81,37 @@ impl KernelSettingsLock {
             file.write_all(b"\n")?;
         }
         Ok(Some(Self { file, saved }))
+    }
+
+    /// As [`acquire`](Self::acquire), for a test that changes the settings.
+    ///
+    /// # Errors
+    /// Why it cannot run here, for [`skip`](crate::skip).
+    ///
+    /// # Panics
+    /// When the lock file cannot be used.
+    pub fn for_settings() -> Result<Self, String> {
+        let lock = Self::acquire().expect("the lock of the kernel's settings");
+        lock.ok_or_else(|| "only root may change the kernel's core settings".to_owned())
+    }
+
+    /// As [`for_settings`](Self::for_settings), for a test whose handler the kernel starts: where the kernel
+    /// starts handlers in another root, as in a container, it cannot run.
+    ///
+    /// # Errors
+    /// Why it cannot run here, for [`skip`](crate::skip).
+    ///
+    /// # Panics
+    /// When the lock file cannot be used.
+    pub fn for_handlers() -> Result<Self, String> {
+        if let Some(why) = kernel_handlers::known_reason_without() {
+            return Err(why.to_owned());
+        }
+        let lock = Self::for_settings()?;
+        match kernel_handlers::reason_without() {
+            Some(why) => Err(why.to_owned()),
+            None => Ok(lock),
+        }
     }
 
     /// The pattern that will be restored.

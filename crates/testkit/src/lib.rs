@@ -6,15 +6,18 @@ mod certificate;
 pub mod corpus;
 #[cfg(feature = "corpus")]
 pub mod divergence;
+mod forward_store;
 mod http_proxy;
 #[cfg(feature = "corpus")]
 mod image;
+mod kernel_handlers;
 mod kernel_settings;
 mod program;
 #[cfg(feature = "corpus")]
 mod registry;
 mod s3_server;
 mod server_process;
+mod skip;
 
 pub use certificate::TestCertificate;
 pub use http_proxy::{Deed, HttpProxy, Request, http_get};
@@ -28,3 +31,4 @@ pub use registry::{
 };
 pub use s3_server::{ADMIN, READER, S3Keys, S3Server};
 pub use server_process::{ServerProcess, on_free_ports};
+pub use skip::{SKIPPED_FILE, or_skip, skip};

@@ -60,26 +60,25 @@ struct Ports {
 }
 
 impl S3Server {
-    /// Starts one; `None`, and a loud line, where its program is not installed.
+    /// Starts one.
+    ///
+    /// # Errors
+    /// Why there is none, for [`skip`](crate::skip): its program is not installed.
     ///
     /// # Panics
     /// When it is installed and does not start.
-    #[must_use]
-    pub fn start() -> Option<Self> {
+    pub fn start() -> Result<Self, String> {
         if let Some(port) = std::env::var("CDH_TEST_S3_PORT")
             .ok()
             .and_then(|port| port.parse().ok())
         {
-            return Some(Self::elsewhere(port));
+            return Ok(Self::elsewhere(port));
         }
-        let Some(program) = program() else {
-            eprintln!(
-                "SKIPPED: no S3 server here; `cargo xtask test` installs one, or set CDH_TEST_WEED \
-                 to the program `weed` of SeaweedFS"
-            );
-            return None;
-        };
-        Some(Self::start_program(program))
+        let program = program().ok_or(
+            "no S3 server here; `cargo xtask test` installs one, or set CDH_TEST_WEED to the program `weed` of \
+             SeaweedFS",
+        )?;
+        Ok(Self::start_program(program))
     }
 
     /// Starts this program.
@@ -274,7 +273,7 @@ mod tests {
 
     #[test]
     fn s3_server_keeps_its_bucket_over_a_restart() {
-        let Some(mut server) = S3Server::start() else {
+        let Some(mut server) = crate::or_skip(S3Server::start()) else {
             return;
         };
         server.make_bucket("shelf");
@@ -284,7 +283,7 @@ mod tests {
 
     #[test]
     fn s3_server_on_a_taken_port_fails_at_once_with_its_log() {
-        let Some(mut server) = S3Server::start() else {
+        let Some(mut server) = crate::or_skip(S3Server::start()) else {
             return;
         };
         if !server.is_ours() {

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cdh_agent::{AgentPaths, ShipperError, SweepError};
+use cdh_bundle::IdPrefix;
 
 use crate::args::{AgentArgs, AgentCommand, GlobalArgs, SweepArgs};
 use crate::pipeline;
@@ -238,7 +239,8 @@ fn chosen(paths: &AgentPaths, dumps: &[PathBuf]) -> Result<Option<BTreeSet<cdh_b
         }
         let entries = cdh_bundle::list_spool(&paths.spool).unwrap_or_default();
         let ids = entries.iter().map(|entry| entry.id);
-        let mut found = ids.filter(|id| !name.is_empty() && id.to_string().starts_with(name));
+        let prefix = name.parse::<IdPrefix>().ok();
+        let mut found = ids.filter(|id| prefix.as_ref().is_some_and(|prefix| prefix.matches(id)));
         match (found.next(), found.next()) {
             (Some(id), None) => chosen.insert(id),
             (first, _) => {

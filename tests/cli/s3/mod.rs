@@ -14,13 +14,18 @@ use cdh_bundle::{
     CoreEncoding, CoreRecord, Digests, DumpId, EntryDir, EntryKind, Manifest, SEEKABLE_FRAME,
     SeekableWriter,
 };
-use cdh_testkit::{ADMIN, Deed, HttpProxy, READER, S3Keys, S3Server};
+use cdh_testkit::{ADMIN, Deed, HttpProxy, READER, S3Keys, S3Server, or_skip};
 
 use super::*;
 
 pub(super) fn server() -> Option<&'static S3Server> {
-    static SERVER: OnceLock<Option<S3Server>> = OnceLock::new();
-    SERVER.get_or_init(S3Server::start).as_ref()
+    static SERVER: OnceLock<Result<S3Server, String>> = OnceLock::new();
+    or_skip(
+        SERVER
+            .get_or_init(S3Server::start)
+            .as_ref()
+            .map_err(Clone::clone),
+    )
 }
 
 pub(super) fn bucket() -> String {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use cdh_bundle::{Manifest, WorkloadKind};
 use serde_json::json;
 
-use super::{Agent, wait_for_dumps};
-use crate::node::{Node, programs};
+use super::wait_for_dumps;
+use crate::node::{Agent, Node, programs};
 
 const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
 const ID: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
@@ -47,7 +47,7 @@ impl Group {
             })
             .collect();
         if groups.is_empty() {
-            eprintln!("SKIPPED: no cgroups can be made here");
+            cdh_testkit::skip("no cgroups can be made here");
         }
         (!groups.is_empty()).then_some(groups)
     }
@@ -292,10 +292,10 @@ impl Podman<'_> {
         let words = ["build", "-q", "-t", "localhost/shop/web:1"];
         let mut build = self.command(&words);
         match build.arg(&context).output() {
-            Err(error) => eprintln!("SKIPPED: podman: {error}: `apt install podman`"),
+            Err(error) => cdh_testkit::skip(format!("podman: {error}: `apt install podman`")),
             Ok(built) if !built.status.success() => {
                 let why = String::from_utf8_lossy(&built.stderr);
-                eprintln!("SKIPPED: podman builds nothing here: {why}");
+                cdh_testkit::skip(format!("podman builds nothing here: {why}"));
             }
             Ok(_) => return Some(()),
         }
@@ -388,4 +388,32 @@ fn podman_container_with_rm_is_found_by_the_handler_while_its_process_is_held() 
         assert_is_web(manifest);
         assert!(manifest.gaps.is_empty(), "{:?}", manifest.gaps);
     }
+}
+
+#[test]
+fn podman_container_with_rm_has_its_program_stored() {
+    let Some(mut node) = Node::with_settings(&json!({})) else {
+        return;
+    };
+    node.set(&json!({"engines": node.path("engines")}));
+    node.paths.keep_modules = true;
+    let podman = Podman { node: &node };
+    if podman.build().is_none() {
+        return;
+    }
+    // An agent stores a file once: a new agent with a new store has to store it again.
+    let stored = [(); 2].map(|()| {
+        let agent = Agent::start(&node.paths, &node.path("store"));
+        node.wait_for_agent();
+        podman.crash(&["--rm", "--name", "web"]);
+        let dumps = wait_for_dumps(&node, 1);
+        drop(agent);
+        let program = &dumps[0].0.modules[0];
+        assert_eq!(program.path.to_string(), "/program");
+        let id = program.build_id.as_ref().unwrap().to_string();
+        let is_stored = node.path("store/modules").join(id).exists();
+        fs::remove_dir_all(node.path("store")).unwrap();
+        is_stored
+    });
+    assert_eq!(stored, [true; 2]);
 }

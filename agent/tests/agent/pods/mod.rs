@@ -12,56 +12,18 @@ mod registry;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cdh_agent::{AgentPaths, SetuidDumps};
 use cdh_bundle::{BundleReader, EntryKind, Manifest, WorkloadKind};
-use cdh_store::{Catalog, DirectoryStore, Query};
+use cdh_store::{Catalog, Query};
 use cdh_testkit::Program;
 use serde_json::json;
 
-use super::node::Node;
+use super::node::{Agent, Node};
 use containerd::{Containerd, Pod, Run};
 use registry::Registry;
 
 const TOKEN: &str = "s3cret-t0ken-0815";
-
-/// The agent's shipper in this process, until it is dropped.
-struct Agent {
-    stop: Option<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Agent {
-    fn start(paths: &AgentPaths, store: &Path) -> Self {
-        let (stop, stopper) = rustix::pipe::pipe().unwrap();
-        let (paths, store) = (paths.clone(), store.to_owned());
-        let thread = std::thread::spawn(move || {
-            let open = || -> Result<Box<dyn cdh_store::Store>, _> {
-                Ok(Box::new(DirectoryStore::create(store.clone())?))
-            };
-            let mut tell = |event: &_| eprintln!("{event:?}");
-            cdh_agent::run_until(stop.as_fd(), &paths, &open, SetuidDumps::Ship, &mut tell)
-                .unwrap();
-        });
-        Self {
-            stop: Some(stopper),
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
 
 /// A node with a containerd and an agent; in it, pods.
 struct Cluster {
@@ -74,7 +36,7 @@ impl Cluster {
     /// `None`, with the reason on stderr, where this cannot be tested.
     fn new() -> Option<Self> {
         if !Containerd::is_installed() {
-            eprintln!("SKIPPED: no containerd and runc: `apt install containerd runc`");
+            cdh_testkit::skip("no containerd and runc: `apt install containerd runc`");
             return None;
         }
         let mut node = Node::with_settings(&json!({}))?;

@@ -320,17 +320,7 @@ impl<'s> Counting<'s> {
 }
 
 impl Store for Counting<'_> {
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-
-    fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
-        self.store.put(key, body, len)
-    }
-
-    fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
-        self.store.stat(key)
-    }
+    cdh_testkit::forward_store!(store: describe put stat delete share);
 
     fn read_pinned(
         &self,
@@ -353,14 +343,6 @@ impl Store for Counting<'_> {
             }
             visit(listed)
         })
-    }
-
-    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.store.delete(key)
-    }
-
-    fn share(&self, key: &ObjectKey, expires: Duration) -> Result<String, StoreError> {
-        self.store.share(key, expires)
     }
 }
 

@@ -210,23 +210,17 @@ impl Refusing<'_> {
 }
 
 impl Store for Refusing<'_> {
+    cdh_testkit::forward_store!(inner: stat read_pinned share delete);
+
     fn describe(&self) -> String {
         "refusing".to_owned()
     }
+
     fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
         self.judge(key.as_str())?;
         self.inner.put(key, body, len)
     }
-    fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
-        self.inner.stat(key)
-    }
-    fn read_pinned(
-        &self,
-        key: &ObjectKey,
-        stat: &ObjectStat,
-    ) -> Result<Arc<dyn ByteSource>, StoreError> {
-        self.inner.read_pinned(key, stat)
-    }
+
     fn list(
         &self,
         listing: &Listing<'_>,
@@ -236,12 +230,6 @@ impl Store for Refusing<'_> {
         *lists.entry(listing.under.to_owned()).or_default() += 1;
         drop(lists);
         self.inner.list(listing, visit)
-    }
-    fn share(&self, key: &ObjectKey, expires: Duration) -> Result<String, StoreError> {
-        self.inner.share(key, expires)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key)
     }
 }
 

@@ -208,9 +208,12 @@ struct Liar<'s> {
 }
 
 impl Store for Liar<'_> {
+    cdh_testkit::forward_store!(inner: stat read_pinned list share delete);
+
     fn describe(&self) -> String {
         "liar".to_owned()
     }
+
     fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError> {
         if self.puts.fetch_add(1, Ordering::Relaxed) != self.lie_at {
             return self.inner.put(key, body, len);
@@ -221,29 +224,6 @@ impl Store for Liar<'_> {
         bytes[3] ^= 1;
         self.inner.put(key, &mut bytes.as_slice(), len)?;
         Ok(Receipt::new(digests))
-    }
-    fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError> {
-        self.inner.stat(key)
-    }
-    fn read_pinned(
-        &self,
-        key: &ObjectKey,
-        stat: &ObjectStat,
-    ) -> Result<Arc<dyn ByteSource>, StoreError> {
-        self.inner.read_pinned(key, stat)
-    }
-    fn list(
-        &self,
-        listing: &Listing<'_>,
-        visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.inner.list(listing, visit)
-    }
-    fn share(&self, key: &ObjectKey, expires: Duration) -> Result<String, StoreError> {
-        self.inner.share(key, expires)
-    }
-    fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        self.inner.delete(key)
     }
 }
 

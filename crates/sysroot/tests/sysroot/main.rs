@@ -210,8 +210,8 @@ fn files_come_from_a_real_registry_with_a_password_and_the_second_time_from_the_
     let desk = Desk::new();
     let place = desk.path("registry");
     let Some(server) = DockerRegistry::start(&place, RegistryAccess::TlsPassword).unwrap() else {
-        eprintln!(
-            "SKIPPED: docker-registry or htpasswd is not installed (apt install docker-registry apache2-utils)"
+        cdh_testkit::skip(
+            "docker-registry or htpasswd is not installed (apt install docker-registry apache2-utils)",
         );
         return;
     };
