@@ -333,9 +333,9 @@ fn uninstall_waits_for_a_stopping_agent_and_leaves_only_unshipped_dumps() {
         names
     };
     assert_eq!(names("state/spool").len(), 1, "{:?}", names("state/spool"));
-    // What is not in the store yet: the dump, why it waits, and the record of the crash.
+    // What is not in the store yet: the dump, and the record of the crash.
     for name in names("state") {
-        let kept = ["spool", "shipper.json", "ledger", "drops", "uploads"];
+        let kept = ["spool", "ledger", "drops", "uploads"];
         assert!(kept.iter().any(|one| name == **one), "{:?}", names("state"));
     }
     let (code, said) = node.uninstall(&["--wait-for-agent", "60"]);
