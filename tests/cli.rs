@@ -19,6 +19,8 @@ mod hostile_images;
 mod ibm;
 #[path = "cli/images.rs"]
 mod images;
+#[path = "cli/in_a_pod.rs"]
+mod in_a_pod;
 #[path = "cli/local_files.rs"]
 mod local_files;
 #[path = "cli/node_settings.rs"]
