@@ -76,6 +76,9 @@ _cdh() {
             cdh,tui)
                 cmd="cdh__subcmd__tui"
                 ;;
+            cdh__subcmd__agent,await-cleanup)
+                cmd="cdh__subcmd__agent__subcmd__await__subcmd__cleanup"
+                ;;
             cdh__subcmd__agent,check-config)
                 cmd="cdh__subcmd__agent__subcmd__check__subcmd__config"
                 ;;
@@ -153,12 +156,61 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent)
-            opts="-h -V --store --config --color --help --version install run sweep status doctor check-config uninstall unit handle"
+            opts="-h -V --store --config --color --help --version install run sweep status doctor check-config uninstall unit await-cleanup handle"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cdh__subcmd__agent__subcmd__await__subcmd__cleanup)
+            opts="-h -V --namespace --daemonset --timeout --store --config --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --daemonset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --store)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -746,7 +798,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__uninstall)
-            opts="-h -V --state --libexec --wait --store --config --color --help --version"
+            opts="-h -V --state --libexec --wait-for-agent --wait --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -764,6 +816,10 @@ _cdh() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
                     fi
+                    return 0
+                    ;;
+                --wait-for-agent)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --store)

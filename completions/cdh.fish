@@ -340,22 +340,23 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand share" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand share" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -f -a "install" -d 'Install the handler as the kernel\'s core handler, and save the previous settings'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -f -a "run" -d 'Ship dumps from the spool to the store until stopped'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -f -a "sweep" -d 'Ship what is in the spool now, salvage what dead handlers left, and exit'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -f -a "status" -d 'Show whether cores are captured, whether the store works, and why dumps wait in the spool'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -f -a "doctor" -d 'Diagnose why cores are not captured or shipped on this node, and how to fix it'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -f -a "check-config" -d 'Check the configuration: file, environment and what they mean together'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -f -a "uninstall" -d 'Restore the previous kernel settings and remove the handler'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -f -a "unit" -d 'Print a systemd unit that installs and runs the agent at boot'
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit handle" -f -a "handle" -d 'Take one core from standard input; the kernel runs this'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "install" -d 'Install the handler as the kernel\'s core handler, and save the previous settings'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "run" -d 'Ship dumps from the spool to the store until stopped'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "sweep" -d 'Ship what is in the spool now, salvage what dead handlers left, and exit'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "status" -d 'Show whether cores are captured, whether the store works, and why dumps wait in the spool'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "doctor" -d 'Diagnose why cores are not captured or shipped on this node, and how to fix it'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "check-config" -d 'Check the configuration: file, environment and what they mean together'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "uninstall" -d 'Restore the previous kernel settings and remove the handler'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "unit" -d 'Print a systemd unit that installs and runs the agent at boot'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "await-cleanup" -d 'Wait until the chart\'s cleanup is done on every node, and print what each node reports'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -f -a "handle" -d 'Take one core from standard input; the kernel runs this'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -l handler -d 'Handler to install [default: a static `cdh-handler` beside this program, in `../libexec/cdh`, or built by `cargo xtask handler`]' -r -F
@@ -423,7 +424,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l manage-node -d 'Install at the start and uninstall at the end'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l manage-node -d 'Install the handler at the start; only `cdh agent uninstall` removes it'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l chain -d 'Hand each core on to whoever had the core pattern before, when it is safe here'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none [env: CDH_KEEP_MODULES]'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -483,6 +484,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l wait-for-agent -d 'Wait this long for a running agent to stop, then remove its files too' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
@@ -501,6 +503,16 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from await-cleanup" -l namespace -d 'Namespace of the DaemonSet' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from await-cleanup" -l daemonset -d 'DaemonSet whose pods uninstall' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from await-cleanup" -l timeout -d 'How long to wait' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from await-cleanup" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from await-cleanup" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from await-cleanup" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from await-cleanup" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from await-cleanup" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from handle" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
