@@ -21,6 +21,8 @@ mod ibm;
 mod images;
 #[path = "cli/integrity.rs"]
 mod integrity;
+#[path = "cli/in_a_pod.rs"]
+mod in_a_pod;
 #[path = "cli/local_files.rs"]
 mod local_files;
 #[path = "cli/node_settings.rs"]

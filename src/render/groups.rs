@@ -93,6 +93,9 @@ pub struct GroupImage {
     pub count: usize,
 }
 
+/// Number of a group, namespace, kind and name of the owner: what makes workloads the same.
+type GroupedWorkload<'d> = (usize, Option<&'d str>, Option<&'d str>, Option<&'d str>);
+
 /// What is known of a dump beyond its key, for grouping.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DumpFacts<'f> {
@@ -148,8 +151,7 @@ impl Group {
         let mut places: HashMap<(Option<&str>, &[u8], &str), usize> = HashMap::new();
         let mut groups: Vec<(Self, &DumpSummary)> = Vec::new();
         // Names are put together once for each group, not for each of a hundred thousand dumps.
-        let mut named: HashMap<(usize, Option<&str>, Option<&str>, Option<&str>), usize> =
-            HashMap::new();
+        let mut named: HashMap<GroupedWorkload<'_>, usize> = HashMap::new();
         for dump in dumps {
             let key = (
                 dump.fingerprint.as_deref(),

@@ -275,7 +275,7 @@ mod tests {
             serde_json::from_str(&list_json(&dumps, &manifests).unwrap()).unwrap();
         let line: serde_json::Value =
             serde_json::from_str(&list_jsonl(&dumps, &manifests).unwrap()).unwrap();
-        assert_eq!(array, [line.clone()]);
+        assert_eq!(array, std::slice::from_ref(&line));
         assert_eq!(line["owner"]["kind"], "Deployment");
         assert_eq!(line["labels"]["app"], "api");
         assert_eq!(

@@ -30,6 +30,8 @@ const STATE: &str = "state.json";
 const STATE_LIMIT: u64 = 32 << 20;
 /// Between two objects.
 const PAUSE: Duration = Duration::from_secs(60);
+/// Between two looks at the ledger, which handlers wait for.
+const LOOK: Duration = Duration::from_secs(1);
 /// Kinds of crashes in one object; further ones are counted by reason alone.
 const KINDS: usize = 512;
 /// Objects that wait for the store at most. The ledger keeps the rest.
@@ -96,6 +98,7 @@ pub(super) struct DropsKeeper {
     directory: PathBuf,
     node: RawText,
     last: Option<Instant>,
+    looked: Option<Instant>,
 }
 
 /// Names the workload of a record of which the handler knew ids only.
@@ -118,14 +121,17 @@ impl DropsKeeper {
             directory: state.join("drops"),
             node: node.map_or_else(own, RawText::from),
             last: None,
+            looked: None,
         }
     }
 
     /// Notes what is new in the ledger. Needs no store: names are forgotten while one is away.
     pub(super) fn note(&mut self, name: &NameWorkload<'_>) {
-        if self.last.is_some_and(|last| last.elapsed() < PAUSE) {
+        let is_recent = |at: Option<Instant>, pause| at.is_some_and(|at| at.elapsed() < pause);
+        if is_recent(self.last, PAUSE) || is_recent(self.looked, LOOK) {
             return;
         }
+        self.looked = Some(Instant::now());
         let Ok(directory) = PrivateDirectory::create(&self.directory) else {
             return;
         };

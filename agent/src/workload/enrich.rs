@@ -134,25 +134,24 @@ impl Enricher {
         runtimes
     }
 
-    /// The names of a container of which the handler knew the ids: from what the runtimes listed, or from the
-    /// kubelet's log directories. Asks nobody, so it costs nothing where there are thousands.
+    /// The names of a container of which the handler knew the ids: from what the runtimes listed, from the
+    /// kubelet's log directories, or from the engine's files. Asks nobody, so it costs nothing where there are thousands.
     pub(crate) fn names_of(&self, pod_uid: Option<&str>, container: &str) -> Option<Workload> {
         if let Some(answer) = self.lookups.known_after_list(container) {
             return Some(answer.workload);
         }
         let options = &self.options;
-        let found = pod_logs::names(
-            &options.pod_logs,
-            &options.container_logs,
-            pod_uid,
-            container,
-        )?;
-        Some(Workload {
-            namespace: Some(found.namespace),
-            pod: Some(found.pod),
-            container: found.container,
-            ..Workload::default()
-        })
+        let (pods, links) = (&options.pod_logs, &options.container_logs);
+        if let Some(found) = pod_logs::names(pods, links, pod_uid, container) {
+            return Some(Workload {
+                namespace: Some(found.namespace),
+                pod: Some(found.pod),
+                container: found.container,
+                ..Workload::default()
+            });
+        }
+        let container = ContainerIdentity::of_id(container.to_owned());
+        Some(self.engine(&container, None)?.workload)
     }
 
     /// Whose a process was whose cgroup could not be read any more.

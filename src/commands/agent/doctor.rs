@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use cdh_agent::node::doctor::{Examined, Finding, State, examine, examine_events, examine_store};
+use cdh_store::StoreUrl;
 
 use super::config::{Flags, gather, paths};
 use super::install::given_flags;
@@ -46,6 +47,7 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
         findings.push(examine_events(running::kubernetes_events().as_ref()));
     }
     if !args.no_store {
+        let created = missing_directories(&settings.store);
         findings.push(match pipeline::open_node_store(settings) {
             Ok(store) => examine_store(store.as_ref()),
             Err(error) => Finding {
@@ -60,6 +62,10 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
                 ),
             },
         });
+        // A diagnosis leaves nothing behind: also no store that nothing was shipped to.
+        for directory in created {
+            let _ = std::fs::remove_dir(directory);
+        }
     }
     let text = match args.json {
         true => format!("{}\n", serde_json::to_string_pretty(&findings)?),
@@ -75,6 +81,17 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
             false => ExitStatus::Done,
         },
     )
+}
+
+/// Directories that a directory store would create, the innermost first.
+fn missing_directories(store: &StoreUrl) -> Vec<&Path> {
+    let StoreUrl::Directory(path) = store else {
+        return Vec::new();
+    };
+    let missing = path.ancestors().take_while(|path| !path.exists());
+    missing
+        .filter(|path| !path.as_os_str().is_empty())
+        .collect()
 }
 
 /// The error with its causes, on one line.

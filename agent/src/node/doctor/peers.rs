@@ -15,7 +15,8 @@ pub fn examine_store(store: &dyn Store) -> Finding {
     const CHECK: &str = "store";
     let place = store.describe();
     let text = b"written by `cdh agent doctor`, may be deleted\n";
-    let key = format!("doctor/{}.txt", DumpId::random());
+    // Not in a folder: in a directory store an empty one would be left behind.
+    let key = format!("doctor-{}.txt", DumpId::random());
     let failed = |verb: &str, error: &dyn std::error::Error, way: &str| {
         Finding::problem(
             CHECK,

@@ -127,6 +127,59 @@ fn cgroups_of_runtimes_that_are_not_here_are_understood() {
     }
 }
 
+#[test]
+fn dropped_crash_of_a_pod_has_the_names_and_the_node_that_dumps_have() {
+    let drops = json!({"node": "node1", "policy": {"default": "ignore"}});
+    let Some(node) = Node::with_settings(&drops) else {
+        return;
+    };
+    let Some(groups) = Group::make(&format!("kubepods/burstable/pod{UID}/{ID}")) else {
+        return;
+    };
+    let logs = node
+        .paths
+        .workloads
+        .pod_logs
+        .join(format!("shop_api-7d4_{UID}/main"));
+    fs::create_dir_all(&logs).unwrap();
+    fs::write(logs.join("2.log"), "2026-01-01T00:00:00Z stdout F x\n").unwrap();
+    crash_in(&groups);
+    let ledger = cdh_agent::ledger::Ledger::of(&node.paths.state);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while ledger.totals().seq == 0 {
+        assert!(Instant::now() < deadline, "no record of the crash");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    node.set(&json!({"node": "node1"}));
+    crash_in(&groups);
+    node.wait_for_handlers();
+    assert_eq!(node.sweep().shipped.len(), 1);
+    let (manifest, _) = node.dumps().remove(0);
+    assert_eq!(manifest.node.to_string(), "node1");
+    let workload = manifest.workload.unwrap();
+    let [log] = workload.logs.as_slice() else {
+        panic!("{:?}", workload.logs)
+    };
+    assert_eq!(log.to_string(), "container main, restart 2");
+    let mut lines = Vec::new();
+    for day in fs::read_dir(node.path("store/drops")).unwrap() {
+        for object in fs::read_dir(day.unwrap().path()).unwrap() {
+            let object = object.unwrap();
+            let name = object.file_name().into_string().unwrap();
+            assert!(name.contains("Z_node1_"), "{name}");
+            let text = fs::read_to_string(object.path()).unwrap();
+            let found = text.lines().map(|line| serde_json::from_str(line).unwrap());
+            lines.extend(found.collect::<Vec<cdh_agent::DropLine>>());
+        }
+    }
+    let names = |container: &str| format!("shop/api-7d4/{container}");
+    let dumps = names(&workload.container.unwrap());
+    let shown: Vec<_> = { lines.iter() }
+        .map(|line| (line.node.to_string(), line.workload.clone(), line.count))
+        .collect();
+    assert_eq!(shown, [("node1".to_owned(), Some(dumps), 1)]);
+}
+
 /// How a runtime's socket may be.
 #[derive(Clone, Copy, Debug)]
 enum Socket {
