@@ -86,6 +86,8 @@ pub struct ImageSettings {
     pub image: Option<String>,
     /// An image that holds debug files.
     pub debug_image: Option<String>,
+    /// Registries that may be contacted because a dump names them: `host`, `host:port` or `*.domain`.
+    pub registries: Vec<String>,
     /// Whether the network may not be used.
     pub offline: bool,
     /// Credentials of registries, besides the usual files.
@@ -174,6 +176,9 @@ enum StoreChoice {
 #[serde(deny_unknown_fields)]
 struct ConfigImages {
     debug_image: Option<String>,
+    /// Registries that dumps may name.
+    #[serde(default)]
+    registries: Vec<String>,
     #[serde(default)]
     offline: bool,
     auth_file: Option<PathBuf>,
@@ -267,6 +272,7 @@ impl Settings {
         let images = ImageSettings {
             image: None,
             debug_image: config.images.debug_image,
+            registries: config.images.registries,
             offline: config.images.offline,
             auth_file: config.images.auth_file,
             ca: config.images.ca,

@@ -160,8 +160,8 @@ impl Doomed {
         }
         for module in &self.modules {
             let size = bytes(module.size);
-            let id = module.build_id();
-            add(&format!("module {id} {size}: no dump needs it"));
+            let name = module.name();
+            add(&format!("module {name} {size}: no dump needs it"));
         }
         listing
     }

@@ -114,6 +114,7 @@ pub fn module_problem(found: &FoundModule) -> Option<String> {
                 "mismatch: the file has build-id {found}, the process had {expected}"
             ))
         }
+        ModuleStatus::Differs(why) => Some(format!("mismatch: {why}")),
         ModuleStatus::Unreadable(why) => Some(format!("cannot be read: {why}")),
         ModuleStatus::Missing => Some("not found".to_owned()),
         ModuleStatus::Verified | ModuleStatus::Unverified => None,
@@ -127,7 +128,7 @@ fn to_do(found: &FoundModule, view: &SysrootView<'_>) -> String {
         (Some(_), false) => "pass `--sysroot DIR`, or set DEBUGINFOD_URLS",
     };
     match &found.status {
-        ModuleStatus::Mismatch { .. } => format!(
+        ModuleStatus::Mismatch { .. } | ModuleStatus::Differs(_) => format!(
             "{}; name the image that ran with `--image REF`",
             module_problem(found).unwrap_or_default()
         ),
