@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io::IsTerminal;
 use std::ops::Range;
+use std::time::Duration;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub style: Style,
     /// Whether standard error is a terminal: progress bars and questions.
     pub interactive: bool,
+    /// Cases in the cache that were not used for so long are deleted.
+    pub case_age: Option<Duration>,
     /// Where the files of modules are pulled from.
     pub images: ImageSettings,
     /// The stores that the config file names.
@@ -139,6 +142,9 @@ struct ConfigFile {
     /// How images are pulled.
     #[serde(default)]
     images: ConfigImages,
+    /// What is kept on this machine.
+    #[serde(default)]
+    cache: ConfigCache,
     /// The TUI.
     #[serde(default)]
     tui: ConfigTui,
@@ -189,6 +195,13 @@ struct ConfigImages {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct ConfigCache {
+    /// Days for which unused cases are kept; 0 keeps them.
+    case_days: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ConfigTui {
     /// Seconds between two automatic refreshes; 0 turns them off.
     refresh_seconds: Option<u64>,
@@ -196,6 +209,9 @@ struct ConfigTui {
 
 /// Room for the files of some hundred images, which are a few dozen megabytes each.
 const CACHE_MIB: u64 = 10 << 10;
+
+/// Days after which an unused case is deleted from the cache: cores hold secrets.
+const CASE_DAYS: u64 = 30;
 
 /// Seconds between two automatic refreshes of the TUI, where nothing else is configured.
 const REFRESH_SECONDS: u64 = 5;
@@ -287,6 +303,10 @@ impl Settings {
             store,
             store_is_default,
             cache,
+            case_age: match config.cache.case_days.unwrap_or(CASE_DAYS) {
+                0 => None,
+                days => Some(Duration::from_secs(days.saturating_mul(24 * 3600))),
+            },
             spool,
             style,
             interactive,

@@ -13,6 +13,8 @@ mod errors;
 mod groups;
 #[path = "cli/host_process.rs"]
 mod host_process;
+#[path = "cli/hostile_dumps.rs"]
+mod hostile_dumps;
 #[path = "cli/hostile_images.rs"]
 mod hostile_images;
 #[path = "cli/ibm.rs"]

@@ -249,7 +249,7 @@ fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
         all_threads: false,
         max_frames: 64,
     };
-    let arena = cdh_symbolize::SectionArena::default();
+    let arena = super::memory::section_arena();
     let threads = core.head().threads();
     let backtrace = cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options);
     backtrace

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use cdh_elfcore::{BuildId, CoreFile, ModuleKind};
 use cdh_symbolize::{
-    BacktraceOptions, LoadedModule, Need as FrameNeed, SectionArena, module_needs,
+    BacktraceOptions, LoadedModule, Need as FrameNeed, module_needs,
 };
 use cdh_sysroot::{
     Cache, Debuginfod, ImageReference, Lookup, Need, Part, Progress, PullError, PullOptions,
@@ -557,7 +557,7 @@ fn needs(
         all_threads,
         max_frames: FRAMES,
     };
-    let arena = SectionArena::default();
+    let arena = super::memory::section_arena();
     let threads = analysis.head.threads();
     let needs = module_needs(threads, &analysis.memory, &loaded, &arena, &options);
     let file = |need: cdh_symbolize::ModuleNeed| match need.what {

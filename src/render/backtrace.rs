@@ -477,5 +477,5 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
             object.insert("registers".to_owned(), Value::Array(all));
         }
     }
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    super::json_text(&document)
 }

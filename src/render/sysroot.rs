@@ -173,7 +173,7 @@ pub fn sysroot_json(view: &SysrootView<'_>) -> Result<String> {
             .map(|(path, _)| String::from_utf8_lossy(path).into_owned())
             .collect::<Vec<_>>(),
     });
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    super::json_text(&document)
 }
 
 /// For people.
@@ -222,5 +222,5 @@ pub fn cache_json(entries: &[CacheEntry]) -> Result<String> {
         })
     };
     let rows: Vec<Value> = entries.iter().map(entry).collect();
-    Ok(serde_json::to_string_pretty(&rows)? + "\n")
+    super::json_text(&rows)
 }

@@ -106,7 +106,7 @@ impl Lost {
         &self.other
     }
 
-    fn build_id(&self) -> String {
+    pub(super) fn build_id(&self) -> String {
         cdh_sysroot::build_id_of(&self.program).unwrap().to_string()
     }
 
