@@ -40,7 +40,7 @@ fn is_invisible(c: char) -> bool {
 ///
 /// # Errors
 /// If `value` cannot be serialized.
-pub fn json_text(value: &impl Serialize) -> anyhow::Result<String> {
+pub fn json_text(value: &(impl Serialize + ?Sized)) -> anyhow::Result<String> {
     Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n")
 }
 
