@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::env;
 use std::io::IsTerminal;
 use std::ops::Range;
-use std::time::Duration;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use cdh_agent::config::{Secret, ibm_store};

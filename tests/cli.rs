@@ -149,6 +149,14 @@ impl Desk {
         answer.out.trim().to_owned()
     }
 
+    /// Lets dumps name this registry.
+    fn allow_registry(&self, registry: &str) {
+        let config = self.path(".config/cdh");
+        fs::create_dir_all(&config).unwrap();
+        let text = format!("[images]\nregistries = [\"quay.io\", \"{registry}\"]\n");
+        fs::write(config.join("config.toml"), text).unwrap();
+    }
+
     fn json_of_any_status(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.run(words).out).unwrap()
     }

@@ -58,7 +58,10 @@ pub(super) fn touch(case: &Path) {
     const HOUR: Duration = Duration::from_secs(3600);
     let now = SystemTime::now();
     let file = File::open(case.join(MANIFEST));
-    let used = file.as_ref().ok().and_then(|file| file.metadata().ok()?.modified().ok());
+    let used = file
+        .as_ref()
+        .ok()
+        .and_then(|file| file.metadata().ok()?.modified().ok());
     if let (Ok(file), Some(used)) = (file, used)
         && now.duration_since(used).is_ok_and(|age| age > HOUR)
     {

@@ -1,4 +1,4 @@
-//! Modules that the agent stored beside the dumps: `modules/<build-id>/<SHA-256>`, the digest from the dump's
+//! Modules that the agent stored beside the dumps: `modules/<build-id>-<SHA-256>`, the digest from the dump's
 //! manifest; of earlier agents `modules/<build-id>`. A file with another digest is not used.
 
 use std::io::{self, Read, Sink, Write};

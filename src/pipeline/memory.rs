@@ -60,8 +60,14 @@ mod tests {
         };
         write("proc/meminfo", "MemTotal:       16384 kB\nMemFree: 1 kB\n");
         assert_eq!(memory_limit(dir.path()), Some(16 << 20));
-        write("proc/self/cgroup", "5:memory:/a/b\n1:cpu:/a\n0::/user.slice/x\n");
-        write("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n");
+        write(
+            "proc/self/cgroup",
+            "5:memory:/a/b\n1:cpu:/a\n0::/user.slice/x\n",
+        );
+        write(
+            "sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+            "9223372036854771712\n",
+        );
         write("sys/fs/cgroup/user.slice/x/memory.max", "max\n");
         assert_eq!(memory_limit(dir.path()), Some(16 << 20));
         write("sys/fs/cgroup/user.slice/memory.max", "8388608\n");

@@ -19,9 +19,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use cdh_elfcore::{BuildId, CoreFile, ModuleKind};
-use cdh_symbolize::{
-    BacktraceOptions, LoadedModule, Need as FrameNeed, module_needs,
-};
+use cdh_symbolize::{BacktraceOptions, LoadedModule, Need as FrameNeed, module_needs};
 use cdh_sysroot::{
     Cache, Debuginfod, ImageReference, Lookup, Need, Part, Progress, PullError, PullOptions,
     Registry, RegistryOptions, Sysroot, Wanted,
@@ -246,7 +244,11 @@ impl<'a> Asked<'a> {
             options.auth_file.clone_from(&self.images.auth_file);
             options.ca.clone_from(&self.images.ca);
             if consent == Consent::Credentials {
-                let own = self.images.debug_image.as_deref().map(ImageReference::parse);
+                let own = self
+                    .images
+                    .debug_image
+                    .as_deref()
+                    .map(ImageReference::parse);
                 let own = own.transpose()?.map(|own| own.registry().to_owned());
                 options.local_hosts = Some(own.into_iter().collect());
             }
@@ -598,16 +600,31 @@ mod tests {
     fn container_id_of_a_manifest_selects_no_other_process() {
         let id = "ab".repeat(32);
         assert_eq!(container_id(&id), Some(id.as_str()));
-        for other in ["", "session-1.scope", "user@1000.service", &"a".repeat(63), "../../x"] {
+        for other in [
+            "",
+            "session-1.scope",
+            "user@1000.service",
+            &"a".repeat(63),
+            "../../x",
+        ] {
             assert_eq!(container_id(other), None, "{other}");
         }
         for (line, is_in) in [
-            (format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), true),
+            (
+                format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"),
+                true,
+            ),
             (format!("12:pids:/docker/{id}"), true),
-            (format!("0::/machine.slice/libpod-{id}.scope/container"), true),
+            (
+                format!("0::/machine.slice/libpod-{id}.scope/container"),
+                true,
+            ),
             (format!("0::/user.slice/x{id}"), false),
             (format!("0::/user.slice/{id}x"), false),
-            ("0::/user.slice/user-0.slice/session-1.scope".to_owned(), false),
+            (
+                "0::/user.slice/user-0.slice/session-1.scope".to_owned(),
+                false,
+            ),
         ] {
             assert_eq!(is_in_container(&line, &id), is_in, "{line}");
         }
@@ -627,7 +644,11 @@ mod tests {
             ("*.", "quay.io", false),
             ("*", "quay.io", false),
         ] {
-            assert_eq!(is_registry(pattern, registry), matches, "{pattern} {registry}");
+            assert_eq!(
+                is_registry(pattern, registry),
+                matches,
+                "{pattern} {registry}"
+            );
         }
     }
 }

@@ -223,7 +223,10 @@ fn place_debug_files(root: &Path, gathered: &Gathered, problems: &mut Vec<LinkPr
     };
     let mut links: Vec<(&Path, PathBuf)> = Vec::new();
     for found in &gathered.modules {
-        let debug = found.debug_path.as_deref().zip(found.module.build_id.as_ref());
+        let debug = found
+            .debug_path
+            .as_deref()
+            .zip(found.module.build_id.as_ref());
         let alternate = found.alternate_path.as_ref();
         let alternate = alternate.map(|(file, id)| (file.as_path(), id));
         let both = debug.into_iter().chain(alternate);
@@ -285,7 +288,15 @@ mod tests {
         for one in ["usr/lib", "opt/größe", ""] {
             assert!(is_one_word(Path::new(one)), "{one}");
         }
-        for several in ["d:/tmp/planted", "a b", "a\tb", "x\"y", "x'y", "x\\y", "a\nb"] {
+        for several in [
+            "d:/tmp/planted",
+            "a b",
+            "a\tb",
+            "x\"y",
+            "x'y",
+            "x\\y",
+            "a\nb",
+        ] {
             assert!(!is_one_word(Path::new(several)), "{several}");
         }
     }

@@ -109,8 +109,14 @@ mod tests {
         let text = json_text(&value).unwrap();
         let raw = |c: char| c != '\n' && super::is_invisible(c);
         assert!(!text.chars().any(raw), "{text:?}");
-        assert!(text.contains("\\u009b31m\\u202ertl") && text.contains("größe"), "{text}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+        assert!(
+            text.contains("\\u009b31m\\u202ertl") && text.contains("größe"),
+            "{text}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
     }
 
     #[test]

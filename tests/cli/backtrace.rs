@@ -104,7 +104,8 @@ fn bt(desk: &Desk, words: &[&str]) -> String {
 /// Not in the home directory, which is no checkout.
 fn bt_cached(desk: &Desk, words: &[&str]) -> String {
     let mut command = desk.command(&[&["bt", "./core"], words].concat());
-    command.env("HOME", desk.path("home"));
+    command.env("HOME", "/nonexistent");
+    command.env("XDG_CACHE_HOME", desk.path("cache"));
     let answer = desk.answer(command.output().unwrap());
     assert_eq!(answer.code, 0, "{}", answer.err);
     answer.out
@@ -353,7 +354,7 @@ fn bt_reads_source_below_the_checkout_and_named_directories_only() {
     let run = |words: &[&str]| {
         let mut command = desk.command(&["bt", core, "--no-cache"]);
         command.args(words).current_dir(&elsewhere);
-        command.env("HOME", desk.path("home"));
+        command.env("HOME", "/nonexistent");
         desk.answer(command.output().unwrap())
     };
     let answer = run(&["--source"]);
@@ -394,7 +395,11 @@ fn bt_shows_no_hidden_file_that_debug_information_names() {
     );
     crash(&desk, "src/app.c", &hostile, &C, "");
     fs::create_dir(desk.path(".git")).unwrap();
-    for words in [&["--source"][..], &["--source-dir", "."], &["--source-dir", ".."]] {
+    for words in [
+        &["--source"][..],
+        &["--source-dir", "."],
+        &["--source-dir", ".."],
+    ] {
         let answer = bt(&desk, words);
         assert!(!answer.contains("top secret"), "{words:?} {answer}");
     }

@@ -17,7 +17,11 @@ const NOBODY: u32 = 65_534;
 /// Another program that claims the build-id of `lost`.
 fn impostor(lost: &Lost) -> Vec<u8> {
     let (source, program) = (lost.beside("fake.c"), lost.beside("fake"));
-    fs::write(&source, "int evil(void) { return 1; } int main(void) { return evil(); }").unwrap();
+    fs::write(
+        &source,
+        "int evil(void) { return 1; } int main(void) { return evil(); }",
+    )
+    .unwrap();
     let mut cc = Command::new("cc");
     cc.args(["-g", "-O0", "-o"]).arg(&program).arg(&source);
     cc.arg(format!("-Wl,--build-id=0x{}", lost.build_id()));
@@ -58,9 +62,15 @@ fn planted_module_with_the_right_build_id_is_used_from_no_source() {
     ] {
         let document = desk.json_of_any_status(&[&words[..], &["-o", "json"]].concat());
         let names = functions(&document, 0);
-        assert!(!names.iter().any(|name| name == "evil" || name == "main"), "{words:?} {names:?}");
+        assert!(
+            !names.iter().any(|name| name == "evil" || name == "main"),
+            "{words:?} {names:?}"
+        );
         let text = document.to_string();
-        assert!(text.contains("are not those in the core"), "{words:?} {text}");
+        assert!(
+            text.contains("are not those in the core"),
+            "{words:?} {text}"
+        );
         let printed = desk.run(&[&["debug", "--print"][..], &words[1..]].concat());
         assert!(!printed.out.contains("--se="), "{words:?} {}", printed.out);
     }
@@ -87,11 +97,23 @@ fn registry_that_only_a_dump_names_is_not_contacted() {
     let imported = desk.run(&["import", &lost.core(), "--image", &image]);
     let id = imported.out.trim().to_owned();
     let asked = || server.requests().len();
-    for words in [vec!["bt", &id], vec!["debug", "--print", &id], vec!["sysroot", &id]] {
+    for words in [
+        vec!["bt", &id],
+        vec!["debug", "--print", &id],
+        vec!["sysroot", &id],
+    ] {
         let answer = desk.run(&words);
         assert_eq!(asked(), 0, "{words:?}");
-        for part in ["only the dump names", &format!("--image {image}"), "`registries = [\""] {
-            assert!(answer.err.contains(part), "{words:?} {part}: {}", answer.err);
+        for part in [
+            "only the dump names",
+            &format!("--image {image}"),
+            "`registries = [\"",
+        ] {
+            assert!(
+                answer.err.contains(part),
+                "{words:?} {part}: {}",
+                answer.err
+            );
         }
     }
     // Credentials allow a registry, but never one on this machine.
@@ -100,12 +122,13 @@ fn registry_that_only_a_dump_names_is_not_contacted() {
     fs::write(desk.path(".docker/config.json"), auth).unwrap();
     let answer = desk.run(&["bt", &id]);
     assert_eq!(asked(), 0);
-    assert!(answer.err.contains("an address of this machine"), "{}", answer.err);
+    assert!(
+        answer.err.contains("an address of this machine"),
+        "{}",
+        answer.err
+    );
     // What the user configured is the user's own.
-    let config = desk.path(".config/cdh");
-    fs::create_dir_all(&config).unwrap();
-    let text = format!("[images]\nregistries = [\"quay.io\", \"{address}\"]\n");
-    fs::write(config.join("config.toml"), text).unwrap();
+    desk.allow_registry(&address);
     let document = desk.json(&["bt", &id, "-o", "json"]);
     assert_eq!(functions(&document, 0)[..3], ["checkout", "serve", "main"]);
     assert!(asked() > 0);
@@ -144,7 +167,11 @@ fn objects_that_are_no_dumps_make_gc_delete_nothing() {
         let answer = desk.run(&["gc", limits[0], limits[1], "--yes"]);
         assert_eq!(answer.code, 0, "{}", answer.err);
         assert!(!answer.out.contains(&id), "{limits:?} {}", answer.out);
-        assert!(answer.err.contains("were not counted"), "{limits:?} {}", answer.err);
+        assert!(
+            answer.err.contains("were not counted"),
+            "{limits:?} {}",
+            answer.err
+        );
     }
     assert_eq!(desk.run(&["info", &id]).code, 0);
 }
@@ -161,7 +188,12 @@ fn planted_case_of_another_user_is_not_taken_for_a_download() {
     let bytes = fs::read(&core).unwrap();
     fs::write(&core, b"evil").unwrap();
     let changed = again();
-    assert_eq!((changed.code, changed.out.as_str()), (4, ""), "{}", changed.err);
+    assert_eq!(
+        (changed.code, changed.out.as_str()),
+        (4, ""),
+        "{}",
+        changed.err
+    );
     fs::write(&core, bytes).unwrap();
     fs::set_permissions(&case, fs::Permissions::from_mode(0o777)).unwrap();
     assert!(again().err.contains("other users can write to it"));
@@ -173,7 +205,11 @@ fn planted_case_of_another_user_is_not_taken_for_a_download() {
     }
     let planted = again();
     assert_eq!(planted.code, 2);
-    assert!(planted.err.contains("belongs to another user"), "{}", planted.err);
+    assert!(
+        planted.err.contains("belongs to another user"),
+        "{}",
+        planted.err
+    );
 }
 
 /// A program that loads these libraries and crashes, and its core.
@@ -186,14 +222,23 @@ fn core_with_libraries(desk: &Desk, libraries: &[(&str, &str)]) -> PathBuf {
     let compile = |text: &str, out: &Path, flags: &[&str]| {
         let source = desk.path("t.c");
         fs::write(&source, text).unwrap();
-        run(Command::new("cc").arg("-w").args(flags).arg("-o").arg(out).arg(source));
+        run(Command::new("cc")
+            .arg("-w")
+            .args(flags)
+            .arg("-o")
+            .arg(out)
+            .arg(source));
     };
     for (path, soname) in libraries {
         let path = desk.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let soname = format!("-Wl,-soname,{soname}");
         let text = format!("int f{}(void) {{ return 1; }}", path.as_os_str().len());
-        compile(&text, &path, &["-shared", "-fPIC", "-Wl,--build-id", &soname]);
+        compile(
+            &text,
+            &path,
+            &["-shared", "-fPIC", "-Wl,--build-id", &soname],
+        );
     }
     let loads = "#include <dlfcn.h>\nint main(int c, char **v) { \
          for (int i = 1; i < c; i++) if (!dlopen(v[i], 2)) return 1; *(volatile int *)16 = 1; }";
@@ -224,20 +269,37 @@ fn sonames_and_colons_lead_gdb_to_no_other_library() {
     );
     let answer = desk.run(&["debug", "--print", core.to_str().unwrap()]);
     assert_eq!(answer.code, 0, "{}", answer.err);
-    assert!(answer.err.contains("the debugger does not see"), "{}", answer.err);
+    assert!(
+        answer.err.contains("the debugger does not see"),
+        "{}",
+        answer.err
+    );
     let search = answer.out.split("solib-search-path ").nth(1).unwrap();
     let search = search.split('\'').next().unwrap();
-    assert!(search.contains("/so1") && !search.contains("planted"), "{search}");
+    assert!(
+        search.contains("/so1") && !search.contains("planted"),
+        "{search}"
+    );
     let root = answer.out.split("set sysroot ").nth(1).unwrap();
-    let root = root.split('\'').next().unwrap().replace("[DESK]", desk.dir.path().to_str().unwrap());
+    let root = root
+        .split('\'')
+        .next()
+        .unwrap()
+        .replace("[DESK]", desk.dir.path().to_str().unwrap());
     let inside = PathBuf::from(root).join(desk.dir.path().strip_prefix("/").unwrap());
     let leads_to = |name: &str| fs::read_link(inside.join(name)).unwrap();
     assert_eq!(leads_to("so1/libz_true.so"), desk.path("so1/libz_true.so"));
     assert_eq!(leads_to("so4/libfree.so.1"), desk.path("so4/libfree.so"));
-    assert_eq!(leads_to("so3:planted/libp.so"), desk.path("so3:planted/libp.so"));
+    assert_eq!(
+        leads_to("so3:planted/libp.so"),
+        desk.path("so3:planted/libp.so")
+    );
     // A library whose own file is missing is not replaced by one that takes its name.
     fs::remove_file(desk.path("so1/libz_true.so")).unwrap();
-    assert_eq!(desk.run(&["debug", "--print", core.to_str().unwrap()]).code, 0);
+    assert_eq!(
+        desk.run(&["debug", "--print", core.to_str().unwrap()]).code,
+        0
+    );
     assert!(fs::read_link(inside.join("so1/libz_true.so")).is_err());
 }
 
@@ -249,7 +311,11 @@ fn unpacked_cases_are_listed_cleared_and_expire() {
     let fetch = || assert_eq!(desk.run(&["fetch", &id]).code, 0);
     fetch();
     let listing = desk.json(&["cache", "ls", "-o", "json"]);
-    let listed = listing.as_array().unwrap().iter().find(|entry| entry["kind"] == "case");
+    let listed = listing
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|entry| entry["kind"] == "case");
     assert_eq!(listed.unwrap()["name"], id.as_str(), "{listing}");
     assert!(listed.unwrap()["bytes"].as_u64().unwrap() > 4096);
     assert_eq!(desk.run(&["cache", "clear", "--cases"]).code, 0);

@@ -1,5 +1,5 @@
 //! Stores the ELF files that a crashed process had mapped beside the dumps, once per build-id and SHA-256
-//! (`modules/<build-id>/<SHA-256>`): dumps of host processes, and of images that are gone from their
+//! (`modules/<build-id>-<SHA-256>`): dumps of host processes, and of images that are gone from their
 //! registry, stay debuggable.
 //!
 //! The process's root directory is opened as soon as its entry appears in the spool. It can be read after the
@@ -124,7 +124,10 @@ impl ModuleKeeper {
     /// The manifest of the sealed entry at `path` with the digests of its modules' files; `None` if there is
     /// nothing to add. Reads all of the files that were not read before.
     pub(super) fn identify(&mut self, path: &Path, manifest: &Manifest) -> Option<Manifest> {
-        let is_known = manifest.modules.iter().any(|module| module.sha256.is_some());
+        let is_known = manifest
+            .modules
+            .iter()
+            .any(|module| module.sha256.is_some());
         if !self.enabled || is_known {
             return None;
         }
@@ -438,10 +441,14 @@ mod tests {
         assert_eq!((kept.uploaded, kept.missing.len()), (1, 4), "{kept:?}");
         let bytes = std::fs::read(&exe).unwrap();
         assert_eq!(named.modules[0].sha256, Some(Sha256::of(&bytes)));
-        assert!(named.modules[1..].iter().all(|module| module.sha256.is_none()));
+        assert!(
+            named.modules[1..]
+                .iter()
+                .all(|module| module.sha256.is_none())
+        );
         let file = dir
             .path()
-            .join(format!("modules/{id}/{}", Sha256::of(&bytes)));
+            .join(format!("modules/{id}-{}", Sha256::of(&bytes)));
         assert!(std::fs::read(file).unwrap() == bytes);
         for keeper in [&mut keeper, &mut ModuleKeeper::new(true)] {
             assert_eq!(keep(keeper, &store, here.path(), &dump).0.uploaded, 0);
@@ -494,7 +501,7 @@ mod tests {
             let (kept, named) = keep(&mut keeper, &store, here.path(), &dump);
             assert_eq!(kept.uploaded, uploaded, "{path}");
             let digest = named.modules[0].sha256.unwrap();
-            let stored = dir.path().join(format!("store/modules/{id}/{digest}"));
+            let stored = dir.path().join(format!("store/modules/{id}-{digest}"));
             assert!(std::fs::read(stored).unwrap() == std::fs::read(path).unwrap());
         }
     }

@@ -200,9 +200,10 @@ impl Comparison<'_> {
         let mut chunk = vec![0; CHUNK];
         while at < end {
             let wanted = usize::try_from(end.saturating_sub(at)).unwrap_or(CHUNK);
-            let count = self
-                .memory
-                .read(Avma(at), chunk.get_mut(..wanted.min(CHUNK)).unwrap_or_default());
+            let count = self.memory.read(
+                Avma(at),
+                chunk.get_mut(..wanted.min(CHUNK)).unwrap_or_default(),
+            );
             let held = chunk.get(..count).unwrap_or_default();
             for (index, page) in held.chunks(PAGE).enumerate() {
                 let address = at.saturating_add((index as u64).saturating_mul(PAGE as u64));
@@ -238,7 +239,11 @@ impl Comparison<'_> {
             .iter()
             .filter(|header| header.kind == PT_LOAD && header.flags & PF_W != 0);
         written.any(|header| match self.module.bias {
-            Some(bias) => is_in(header.address, header.memory_size, address.wrapping_sub(bias)),
+            Some(bias) => is_in(
+                header.address,
+                header.memory_size,
+                address.wrapping_sub(bias),
+            ),
             None => is_in(header.offset, header.file_size, offset),
         })
     }

@@ -149,7 +149,9 @@ fn can_be_mapped(file: &File) -> io::Result<bool> {
         return Ok(false);
     }
     let kind = rustix::fs::fstatfs(file)?.f_type;
-    Ok(LOCAL.iter().any(|local| i128::from(kind) == i128::from(*local)))
+    Ok(LOCAL
+        .iter()
+        .any(|local| i128::from(kind) == i128::from(*local)))
 }
 
 fn copy_of(file: &File) -> io::Result<Vec<u8>> {

@@ -103,7 +103,10 @@ fn files_that_were_mapped_agree_and_others_with_their_build_id_do_not() {
     assert_eq!(id(&other), id(&file));
     let refused = compare(&core, &module, &other).unwrap_err();
     assert!(
-        matches!(refused, Disagreement::Headers | Disagreement::Contents { .. }),
+        matches!(
+            refused,
+            Disagreement::Headers | Disagreement::Contents { .. }
+        ),
         "{refused}"
     );
     let text = ElfObject::parse(&file).unwrap();
@@ -111,7 +114,10 @@ fn files_that_were_mapped_agree_and_others_with_their_build_id_do_not() {
     let mut planted = file.clone();
     planted[text..text + 200].fill(0x90);
     let refused = compare(&core, &module, &planted).unwrap_err();
-    assert!(matches!(refused, Disagreement::Contents { .. }), "{refused}");
+    assert!(
+        matches!(refused, Disagreement::Contents { .. }),
+        "{refused}"
+    );
     let mut writable = planted.clone();
     // The first PT_LOADs become writable, so that nothing would be compared.
     for header in 0..12 {
@@ -129,7 +135,10 @@ fn files_that_were_mapped_agree_and_others_with_their_build_id_do_not() {
     ));
     let cut = compare(&core, &module, &file[..4096]).unwrap_err();
     assert!(
-        matches!(cut, Disagreement::Short { .. } | Disagreement::Contents { .. }),
+        matches!(
+            cut,
+            Disagreement::Short { .. } | Disagreement::Contents { .. }
+        ),
         "{cut}"
     );
 }
@@ -146,7 +155,13 @@ fn breakpoints_and_text_relocations_do_not_refuse_the_right_file() {
     let pages = compare(&core, &module, &file).unwrap();
     assert_eq!(pages.patched, 1, "{pages:?}");
 
-    let flags = ["-DPATCH", "-fno-pic", "-mcmodel=large", "-pie", "-Wl,-z,notext"];
+    let flags = [
+        "-DPATCH",
+        "-fno-pic",
+        "-mcmodel=large",
+        "-pie",
+        "-Wl,-z,notext",
+    ];
     let relocated = compile(dir.path(), "relocated", &flags);
     let module_and_core = core_of(&relocated).map(|core| (executable(&core), core));
     let (module, core) = module_and_core.unwrap();

@@ -1,4 +1,4 @@
-//! Modules that agents store beside the dumps (`modules/<build-id>/<SHA-256>`), and which of them no dump needs.
+//! Modules that agents store beside the dumps (`modules/<build-id>-<SHA-256>`), and which of them no dump needs.
 //!
 //! Any process can map a file that claims the build-id of another one, so the digest is part of the key: each
 //! dump names its own file. Earlier agents stored `modules/<build-id>`; such a key is in use while a manifest
@@ -42,12 +42,12 @@ impl StoredModule {
     /// Never for a build-id, which is made of hexadecimal digits.
     pub fn key_of(id: &BuildId, digest: Option<&Sha256>) -> Result<ObjectKey, StoreError> {
         ObjectKey::parse(&match digest {
-            Some(digest) => format!("{MODULES}{id}/{digest}"),
+            Some(digest) => format!("{MODULES}{id}-{digest}"),
             None => format!("{MODULES}{id}"),
         })
     }
 
-    /// `<build-id>/<SHA-256>`, or `<build-id>` where an earlier agent stored it.
+    /// `<build-id>-<SHA-256>`, or `<build-id>` where an earlier agent stored it.
     #[must_use]
     pub fn name(&self) -> &str {
         self.key.as_str().trim_start_matches(MODULES)
@@ -117,7 +117,7 @@ fn is_module(name: &str) -> bool {
             && text.len().is_multiple_of(2)
             && bytes.all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
-    match name.split_once('/') {
+    match name.split_once('-') {
         Some((id, digest)) => is_hex(id, MAX_ID) && is_hex(digest, 32) && digest.len() == 64,
         None => is_hex(name, MAX_ID),
     }
@@ -174,7 +174,7 @@ mod tests {
             let key = StoredModule::key_of(&id, digest).unwrap();
             put(&store, key.as_str(), b"\x7fELF");
         }
-        put(&store, &format!("modules/{id}/README"), b"");
+        put(&store, &format!("modules/{id}-README"), b"");
         let mut manifest = Manifest::from_json(&naming(1)).unwrap();
         for module in &mut manifest.modules {
             module.sha256 = Some(digests[0]);
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(modules.len(), 3);
         let unused = StoredModule::unused(&catalog, modules, &dumps).unwrap();
         let names: Vec<_> = unused.iter().map(StoredModule::name).collect();
-        assert_eq!(names, [id.to_string(), format!("{id}/{}", digests[1])]);
+        assert_eq!(names, [id.to_string(), format!("{id}-{}", digests[1])]);
     }
 
     #[test]

@@ -95,9 +95,9 @@ impl Retention {
     }
 
     fn is_too_old(&self, dump: &DumpSummary) -> bool {
-        let newest = dump.modified.map_or(dump.captured_at, |written| {
-            written.max(dump.captured_at)
-        });
+        let newest = dump
+            .modified
+            .map_or(dump.captured_at, |written| written.max(dump.captured_at));
         self.oldest.is_some_and(|oldest| newest < oldest)
     }
 
@@ -156,8 +156,10 @@ impl Retention {
         known: &HashMap<ObjectKey, bool>,
         ahead: usize,
     ) -> Vec<DumpSummary> {
-        let gone: BTreeMap<&ObjectKey, Expired> =
-            expired.iter().map(|(dump, why)| (&dump.key, *why)).collect();
+        let gone: BTreeMap<&ObjectKey, Expired> = expired
+            .iter()
+            .map(|(dump, why)| (&dump.key, *why))
+            .collect();
         let for_size = gone.values().any(|why| *why == Expired::Size);
         let crashes: BTreeSet<&str> = expired
             .iter()
@@ -169,10 +171,14 @@ impl Retention {
         let mut newest_first: Vec<&DumpSummary> = counted.iter().collect();
         newest_first.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
         let mut unsure = Vec::new();
+        // The first that does not fit makes all older ones go.
+        let mut is_full = false;
         for dump in newest_first {
             let why = gone.get(&dump.key);
             let fingerprint = dump.fingerprint.as_deref().unwrap_or_default();
-            let mut is_needed = why.is_none() && for_size;
+            let fills = why.is_none() || why == Some(&Expired::Size) && !is_full;
+            is_full |= why == Some(&Expired::Size);
+            let mut is_needed = for_size && fills;
             if crashes.contains(fingerprint) && why != Some(&Expired::Age) {
                 let count = looked_at.entry(fingerprint).or_default();
                 *count = count.saturating_add(1);
@@ -216,7 +222,9 @@ fn agrees(dump: &DumpSummary, manifest: &Manifest) -> bool {
     });
     // The zip holds the manifest, too.
     let own = manifest.to_json().map_or(0, |json| json.len() as u64);
-    let most = least.saturating_add(overhead).saturating_add(own.saturating_mul(2));
+    let most = least
+        .saturating_add(overhead)
+        .saturating_add(own.saturating_mul(2));
     let has_its_size = dump.size.is_none_or(|size| (least..=most).contains(&size));
     manifest.id == dump.id && same_time && same_crash && has_its_size
 }
@@ -299,7 +307,10 @@ mod tests {
             let plan = retention.plan(&all, now, &mut read);
             assert_eq!(plan.expired, [], "{retention:?}");
             let not_counted = keys(&plan.not_counted);
-            assert!(not_counted.contains(&future.key.to_string()), "{retention:?}");
+            assert!(
+                not_counted.contains(&future.key.to_string()),
+                "{retention:?}"
+            );
             assert!(not_counted.contains(&late.key.to_string()), "{retention:?}");
         }
         let one = Retention {
@@ -307,7 +318,11 @@ mod tests {
             ..Retention::default()
         };
         let plan = one.plan(&all, now, &mut read);
-        let expired: Vec<_> = plan.expired.iter().map(|(dump, why)| (&dump.key, *why)).collect();
+        let expired: Vec<_> = plan
+            .expired
+            .iter()
+            .map(|(dump, why)| (&dump.key, *why))
+            .collect();
         assert_eq!(expired, [(&real[0].key, Expired::Count)]);
     }
 

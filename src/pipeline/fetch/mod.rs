@@ -148,7 +148,9 @@ impl Fetch<'_> {
                 let what =
                     format!("`{shown}` belongs to another user, or other users can write to it");
                 let failure = Failure::new(ExitStatus::Failure, what);
-                return Err(failure.hint("name another directory with `-d <DIR>`").into());
+                return Err(failure
+                    .hint("name another directory with `-d <DIR>`")
+                    .into());
             }
             // A case in the cache is as private as the cache, and was verified when it was made.
             if self.is_named

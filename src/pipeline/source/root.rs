@@ -324,7 +324,13 @@ mod tests {
                 all.extend(root.mapped(&format!("/build/{file}"), "/build"));
                 all.iter().any(|candidate| root.read(candidate).is_some())
             };
-            for file in [".git/config", ".env", "src/.netrc", ".ssh/creds", "src/../.env"] {
+            for file in [
+                ".git/config",
+                ".env",
+                "src/.netrc",
+                ".ssh/creds",
+                "src/../.env",
+            ] {
                 assert!(!read(file), "{file}");
             }
             assert!(read("src/a.c"));

@@ -42,9 +42,7 @@ impl Resolver for RemoteAddresses {
 pub(super) fn is_local(address: &SocketAddr) -> bool {
     match address.ip().to_canonical() {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified(),
-        IpAddr::V6(ip) => {
-            ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified()
-        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
     }
 }
 
@@ -67,7 +65,12 @@ mod tests {
         ] {
             assert!(is_local(&local.parse().unwrap()), "{local}");
         }
-        for remote in ["10.0.0.1:443", "192.168.1.1:5000", "[2001:db8::1]:443", "1.1.1.1:443"] {
+        for remote in [
+            "10.0.0.1:443",
+            "192.168.1.1:5000",
+            "[2001:db8::1]:443",
+            "1.1.1.1:443",
+        ] {
             assert!(!is_local(&remote.parse().unwrap()), "{remote}");
         }
     }

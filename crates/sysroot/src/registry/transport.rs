@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ureq::unversioned::transport::DefaultConnector;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy, http};
 
 use super::remote_addresses::RemoteAddresses;
@@ -138,7 +138,10 @@ impl Transport {
 
     /// The same, but of addresses on this machine and its link only those of `hosts` are connected to.
     pub(crate) fn with_local_hosts(self, hosts: Option<Vec<String>>) -> Self {
-        Self { local: hosts, ..self }
+        Self {
+            local: hosts,
+            ..self
+        }
     }
 
     /// Sends a request; any status is an answer.
@@ -213,7 +216,11 @@ impl Transport {
             .timeout_per_read(Some(STALL_TIMEOUT))
             .build();
         let agent = match is_restricted {
-            true => Agent::with_parts(config, DefaultConnector::default(), RemoteAddresses::default()),
+            true => Agent::with_parts(
+                config,
+                DefaultConnector::default(),
+                RemoteAddresses::default(),
+            ),
             false => config.new_agent(),
         };
         agents.insert(key, agent.clone());
