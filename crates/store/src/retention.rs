@@ -27,8 +27,8 @@ pub struct Retention {
     pub oldest: Option<Timestamp>,
     /// So many dumps of each fingerprint stay, the newest. Dumps without one are not counted.
     pub per_fingerprint: Option<usize>,
-    /// Bytes of all bundles together; the oldest go first. A bundle whose size is not known counts as
-    /// nothing.
+    /// Bytes of all bundles together; the oldest go first. One that is larger alone goes, and displaces no
+    /// other. A bundle whose size is not known counts as nothing.
     pub total: Option<u64>,
 }
 
@@ -81,6 +81,8 @@ impl Retention {
                 Some(Expired::Age)
             } else if too_many() {
                 Some(Expired::Count)
+            } else if self.is_too_large(dump) {
+                Some(Expired::Size)
             } else {
                 let with = total.saturating_add(dump.size.unwrap_or(0));
                 let fits = self.total.is_none_or(|limit| with <= limit);
@@ -92,6 +94,12 @@ impl Retention {
         }
         expired.reverse();
         expired
+    }
+
+    /// Whether it does not fit, even alone.
+    fn is_too_large(&self, dump: &DumpSummary) -> bool {
+        self.total
+            .is_some_and(|limit| dump.size.unwrap_or(0) > limit)
     }
 
     fn is_too_old(&self, dump: &DumpSummary) -> bool {
@@ -160,7 +168,10 @@ impl Retention {
             .iter()
             .map(|(dump, why)| (&dump.key, *why))
             .collect();
-        let for_size = gone.values().any(|why| *why == Expired::Size);
+        let displaced = |dump: &DumpSummary| {
+            gone.get(&dump.key) == Some(&Expired::Size) && !self.is_too_large(dump)
+        };
+        let for_size = counted.iter().any(displaced);
         let crashes: BTreeSet<&str> = expired
             .iter()
             .filter(|(_, why)| *why == Expired::Count)
@@ -176,8 +187,9 @@ impl Retention {
         for dump in newest_first {
             let why = gone.get(&dump.key);
             let fingerprint = dump.fingerprint.as_deref().unwrap_or_default();
-            let fills = why.is_none() || why == Some(&Expired::Size) && !is_full;
-            is_full |= why == Some(&Expired::Size);
+            let is_displaced = displaced(dump);
+            let fills = why.is_none() || is_displaced && !is_full;
+            is_full |= is_displaced;
             let mut is_needed = for_size && fills;
             if crashes.contains(fingerprint) && why != Some(&Expired::Age) {
                 let count = looked_at.entry(fingerprint).or_default();
@@ -305,7 +317,10 @@ mod tests {
             },
         ] {
             let plan = retention.plan(&all, now, &mut read);
-            assert_eq!(plan.expired, [], "{retention:?}");
+            let expired: Vec<_> = plan.expired.iter().map(|(dump, _)| &dump.key).collect();
+            // What does not fit even alone displaces nothing.
+            let alone = retention.total.map(|_| &huge.key);
+            assert_eq!(expired, Vec::from_iter(alone), "{retention:?}");
             let not_counted = keys(&plan.not_counted);
             assert!(
                 not_counted.contains(&future.key.to_string()),
