@@ -471,7 +471,7 @@ mod tests {
     #[test]
     fn sparse_files_are_not_uploaded_and_a_planted_build_id_has_a_key_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
-        let store = DirectoryStore::create(&dir.path().join("store")).unwrap();
+        let store = DirectoryStore::create(dir.path().join("store")).unwrap();
         let source = dir.path().join("fl.c");
         std::fs::write(&source, "int evil(void) { return 1; }").unwrap();
         let id = BuildId::from_bytes(&[0xee; 20]).unwrap();

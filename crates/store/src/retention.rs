@@ -116,7 +116,7 @@ impl Retention {
         &self,
         dumps: &[DumpSummary],
         now: Timestamp,
-        read: &mut dyn FnMut(&[DumpSummary]) -> Vec<Result<Manifest, E>>,
+        read: &mut ReadManifests<'_, E>,
     ) -> RetentionPlan {
         let mut known: HashMap<ObjectKey, bool> = HashMap::new();
         for dump in dumps {
@@ -203,6 +203,9 @@ impl Retention {
         unsure
     }
 }
+
+/// Returns the manifests of some dumps, in their order.
+pub type ReadManifests<'r, E> = dyn FnMut(&[DumpSummary]) -> Vec<Result<Manifest, E>> + 'r;
 
 /// What retention limits do to a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
