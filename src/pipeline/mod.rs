@@ -5,6 +5,7 @@
 //! module's file with the build-id that the core holds; what does not match is shown and not used.
 
 mod backtrace;
+mod cached_cases;
 mod case;
 mod debugger_files;
 mod drops;
@@ -14,6 +15,7 @@ mod files;
 mod import;
 mod integrity;
 mod kept_modules;
+mod memory;
 mod missing_files;
 mod modules;
 mod proc_facts;
@@ -27,6 +29,7 @@ mod sysroot;
 mod top_frames;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
+pub use cached_cases::{cached_cases, clear_cases};
 pub use case::Case;
 pub use drops::drops;
 pub use dump::{Analysis, Dump, Origin, open_dump, open_dumps, open_summary};

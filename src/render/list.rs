@@ -170,7 +170,7 @@ pub type Manifests = HashMap<DumpId, Manifest>;
 pub fn list_json(dumps: &[DumpSummary], manifests: &Manifests) -> Result<String> {
     let row = |dump| Row::new(dump, manifests.get(&dump.id));
     let rows: Vec<_> = dumps.iter().map(row).collect();
-    Ok(serde_json::to_string_pretty(&rows)? + "\n")
+    super::json_text(&rows)
 }
 
 /// One JSON object per line.
@@ -180,8 +180,8 @@ pub fn list_json(dumps: &[DumpSummary], manifests: &Manifests) -> Result<String>
 pub fn list_jsonl(dumps: &[DumpSummary], manifests: &Manifests) -> Result<String> {
     let mut text = String::new();
     for dump in dumps {
-        let row = Row::new(dump, manifests.get(&dump.id));
-        text.push_str(&serde_json::to_string(&row)?);
+        let json = serde_json::to_string(&Row::new(dump, manifests.get(&dump.id)))?;
+        text.push_str(&super::escape::escaped_json(&json));
         text.push('\n');
     }
     Ok(text)

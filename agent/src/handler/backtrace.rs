@@ -158,8 +158,12 @@ fn raw_frame(frame: &UnwoundFrame) -> RawFrame {
 }
 
 /// Maps the file of a module.
+#[allow(unsafe_code)]
 fn open(process: &ProcessHandles, module: &Module) -> io::Result<MappedFile> {
-    MappedFile::from_file(&open_file(process, module)?)
+    let file = open_file(process, module)?;
+    // SAFETY: this runs in the isolated child, whose answer the handler checks: a file that is changed or
+    // cut meanwhile costs this backtrace, not the dump.
+    unsafe { MappedFile::map(&file) }
 }
 
 /// Opens the file of a module.

@@ -32,6 +32,8 @@ pub struct DumpSummary {
     pub key: ObjectKey,
     /// Bytes of the bundle, where the listing tells.
     pub size: Option<u64>,
+    /// When the bundle was written to the store, where the listing tells.
+    pub modified: Option<Timestamp>,
     /// Whether IBM's core-dump-handler wrote it.
     pub legacy: bool,
     /// Which names may be longer than the key could hold.
@@ -93,6 +95,7 @@ impl DumpSummary {
             },
             key: key.clone(),
             size: None,
+            modified: None,
             legacy: false,
             cut: CutNames {
                 namespace: may_be_cut(namespace, MAX_NAMESPACE),
