@@ -12,6 +12,15 @@ pub struct AgentArgs {
     pub command: AgentCommand,
 }
 
+impl AgentArgs {
+    /// Whether the command writes a log in its own format, or is run by the kernel: nothing else may be on
+    /// standard error.
+    #[must_use]
+    pub fn has_a_log(&self) -> bool {
+        matches!(self.command, AgentCommand::Run(_) | AgentCommand::Handle { .. })
+    }
+}
+
 /// What the agent does.
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {

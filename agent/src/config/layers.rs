@@ -10,7 +10,7 @@ use super::check::{self, leaves};
 use super::{AgentConfig, environment, ibm};
 
 /// Tables of the file that are the desk's, and the store's.
-const FOREIGN: [&str; 4] = ["store", "stores", "images", "tui"];
+pub(super) const FOREIGN: [&str; 5] = ["store", "stores", "images", "tui", "debugger"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Layers {
         for (key, value, name) in ibm::values(variables, &mut self.notes) {
             self.variable(&key, value, Origin::Ibm(name));
         }
-        for (key, text, name) in environment::values(variables, &mut self.notes) {
+        for (key, text, name) in environment::values(variables) {
             match environment::parse(&key, &text) {
                 Ok(value) => self.variable(&key, value, Origin::Environment(name)),
                 Err((text, hint)) => self.problems.push(Problem {

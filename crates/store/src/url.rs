@@ -21,8 +21,15 @@ const OPTIONS: [&str; 10] = [
     "timeout",
 ];
 
-const UNKNOWN_OPTION: &str = "unknown option: expected endpoint, region, profile, path-style, ca, \
-                              timeout, sse, kms-key, storage-class or tags";
+/// An option that no bucket has.
+fn unknown_option(text: String, option: &str) -> StoreError {
+    StoreError::UnknownOption {
+        text,
+        option: option.to_owned(),
+        similar: crate::nearest(option, OPTIONS),
+        known: &OPTIONS,
+    }
+}
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +60,9 @@ impl StoreUrl {
             problem,
         };
         match self {
-            Self::S3 { .. } if !OPTIONS.contains(&name) => Err(bad(UNKNOWN_OPTION)),
+            Self::S3 { .. } if !OPTIONS.contains(&name) => {
+                Err(unknown_option(format!("{name}={value}"), name))
+            }
             Self::S3 {
                 bucket,
                 prefix,
@@ -108,7 +117,7 @@ impl FromStr for StoreUrl {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
             if !OPTIONS.contains(&name) {
-                return bad(UNKNOWN_OPTION);
+                return Err(unknown_option(text.to_owned(), name));
             }
             options.insert(name.to_owned(), value.to_owned());
         }
@@ -201,5 +210,17 @@ mod tests {
         for text in ["", "s3://", "http://x", "file://x", "s3://b?secret=1"] {
             assert!(text.parse::<StoreUrl>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn unknown_options_name_the_near_match_or_all() {
+        let bucket = || "s3://b".parse::<StoreUrl>().unwrap();
+        let in_url = "s3://b?regoin=x".parse::<StoreUrl>().unwrap_err();
+        for error in [in_url, bucket().with_option("regoin", "x").unwrap_err()] {
+            assert!(error.to_string().contains("unknown option `regoin`"), "{error}");
+            assert_eq!(error.hint().unwrap(), "did you mean `region`?");
+        }
+        let error = bucket().with_option("colour", "red").unwrap_err();
+        assert!(error.hint().unwrap().contains("kms-key"), "{error}");
     }
 }

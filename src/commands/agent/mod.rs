@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use cdh_agent::config::unknown_variables;
 use cdh_agent::{AgentPaths, ShipperError, SweepError};
 
 use crate::args::{AgentArgs, AgentCommand, GlobalArgs, SweepArgs};
@@ -27,6 +28,10 @@ use config::{Flags, gather};
 use log::Log;
 
 pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
+    // An uninstallation needs no store, and the kernel's handler has none.
+    if !matches!(args.command, AgentCommand::Uninstall(_) | AgentCommand::Handle { .. }) {
+        pipeline::require_known_store(settings)?;
+    }
     match args.command {
         AgentCommand::Install(args) => {
             let flags = Flags::default().paths(&args.paths).node(&args.node);
@@ -59,6 +64,10 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                     note,
                     serde_json::Value::Null,
                 );
+            }
+            for unknown in unknown_variables(&environment()) {
+                let text = unknown.to_string();
+                log.line(log::Level::Warning, "configuration", &text, serde_json::Value::Null);
             }
             if config.node.manage {
                 install::log_install(config, args.handler.as_deref(), log)?;
