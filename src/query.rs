@@ -18,7 +18,10 @@ use crate::when::parse_when;
 /// Name of each term, and what it asks.
 pub const TERMS: [(&str, &str); 10] = [
     ("namespace", "of this namespace (`*` and `?` match)"),
-    ("pod", "of this pod, or of this container outside Kubernetes"),
+    (
+        "pod",
+        "of this pod, or of this container outside Kubernetes",
+    ),
     ("exe", "of this program"),
     ("image", "of this image"),
     ("node", "from this node"),
@@ -69,7 +72,10 @@ pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> R
 /// The error of a term that does not exist.
 fn unknown_term(name: &str) -> anyhow::Error {
     let shown = terminal_line(name);
-    let failure = Failure::new(ExitStatus::Failure, format!("unknown filter term `{shown}`"));
+    let failure = Failure::new(
+        ExitStatus::Failure,
+        format!("unknown filter term `{shown}`"),
+    );
     let failure = match similar_term(name) {
         Some(similar) => failure.hint(format!("did you mean `{similar}`?")),
         None => failure,

@@ -287,6 +287,8 @@ impl Settings {
             let keys = &["stores", name.as_str()];
             match open_table(named, Table { keys, file: &file }) {
                 Ok(url) => drop(stores.insert(name.clone(), url)),
+                // It is no store at all.
+                Err(error) if named.url.is_none() => return Err(error),
                 Err(error) => store_problems.push(tell(&error)),
             }
         }
@@ -370,6 +372,18 @@ impl Settings {
     pub fn unknown_store_name(&self) -> Option<&str> {
         self.plain_store_name()
             .filter(|name| !Path::new(name).exists())
+    }
+
+    /// The store's location, of a directory the absolute path: what the agent notes for other processes.
+    #[must_use]
+    pub fn store_name(&self) -> String {
+        match &self.store {
+            StoreUrl::Directory(path) => match std::path::absolute(path) {
+                Ok(path) => path.display().to_string(),
+                Err(_) => path.display().to_string(),
+            },
+            url => url.to_string(),
+        }
     }
 
     /// Where the config file names the store: `/etc/cdh/agent.toml at line 3, column 1`. `None` if a flag or a
@@ -707,7 +721,10 @@ mod tests {
     fn similar_key_is_read_from_what_serde_says() {
         let said = "unknown field `offlin`, expected one of `debug_image`, `offline`, `ca`";
         assert_eq!(similar_key(said), Some("offline"));
-        assert_eq!(similar_key("unknown field `x`, expected `refresh_seconds`"), None);
+        assert_eq!(
+            similar_key("unknown field `x`, expected `refresh_seconds`"),
+            None
+        );
         assert_eq!(similar_key("missing field `url`"), None);
     }
 }

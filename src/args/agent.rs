@@ -17,7 +17,10 @@ impl AgentArgs {
     /// standard error.
     #[must_use]
     pub fn has_a_log(&self) -> bool {
-        matches!(self.command, AgentCommand::Run(_) | AgentCommand::Handle { .. })
+        matches!(
+            self.command,
+            AgentCommand::Run(_) | AgentCommand::Handle { .. }
+        )
     }
 }
 
@@ -179,12 +182,19 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 /// `cdh agent run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    #[command(flatten)]
-    pub paths: PathArgs,
     /// Install at the start and uninstall at the end
     #[arg(long)]
     pub manage_node: bool,
-    /// With `--manage-node`: handler to install [default: as for `cdh agent install`]
+    #[command(flatten)]
+    pub agent: AgentOptions,
+}
+
+/// What the agent takes, and the unit that starts it.
+#[derive(Debug, Args)]
+pub struct AgentOptions {
+    #[command(flatten)]
+    pub paths: PathArgs,
+    /// Handler to install at the start [default: as for `cdh agent install`]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub handler: Option<PathBuf>,
     #[command(flatten)]
@@ -298,13 +308,14 @@ pub struct StatusArgs {
 
 /// `cdh agent unit`.
 #[derive(Debug, Args)]
+#[command(after_help = UNIT_HELP)]
 pub struct UnitArgs {
     #[command(flatten)]
-    pub paths: PathArgs,
-    /// Handler that the unit installs [default: as for `cdh agent install`]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub handler: Option<PathBuf>,
+    pub agent: AgentOptions,
 }
+
+const UNIT_HELP: &str = "The unit starts the agent with the options given here, with the CDH_* variables that are set, \
+and with what the present installation was given. Secrets are left out: put them into /etc/cdh/agent.env.";
 
 /// `cdh agent doctor`.
 #[derive(Debug, Args)]

@@ -5,8 +5,8 @@ mod alone;
 mod selection;
 
 pub use agent::{
-    AgentArgs, AgentCommand, CaptureArgs, CheckConfigArgs, DoctorArgs, NodeArgs, PathArgs,
-    SeenArgs, ShippingArgs, StatusArgs, SweepArgs, UnitArgs, WorkloadArgs,
+    AgentArgs, AgentCommand, AgentOptions, CaptureArgs, CheckConfigArgs, DoctorArgs, NodeArgs,
+    PathArgs, SeenArgs, ShippingArgs, StatusArgs, SweepArgs, UnitArgs, WorkloadArgs,
 };
 
 pub use selection::SelectionArgs;
@@ -113,8 +113,10 @@ pub enum Command {
     /// Delete dumps from the store
     Rm(RmArgs),
     /// Apply retention limits by age, count and size, and remove unreferenced modules
-    #[command(long_about = "Apply retention limits by age, count and size, and remove unreferenced modules.\n\n\
-        With several limits, a dump is deleted if any of them applies. `--dry-run` names the limit for each dump.")]
+    #[command(
+        long_about = "Apply retention limits by age, count and size, and remove unreferenced modules.\n\n\
+        With several limits, a dump is deleted if any of them applies. `--dry-run` names the limit for each dump."
+    )]
     Gc(GcArgs),
     /// Print an address with which anybody can download a dump for a while
     Share(ShareArgs),

@@ -50,7 +50,10 @@ fn hints(settings: &Settings, store: &dyn Store, is_filtered: bool) -> Vec<Strin
         return vec!["list older drops too: `cdh drops`".to_owned()];
     }
     match pipeline::is_empty(store) {
-        false => vec!["this store has dumps, and no agent reported a crash without one: `cdh ls` lists them".to_owned()],
+        false => vec![
+            "this store has dumps, and no agent reported a crash without one: `cdh ls` lists them"
+                .to_owned(),
+        ],
         true => pipeline::hints_for_nothing(settings, store, false),
     }
 }

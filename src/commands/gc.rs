@@ -178,7 +178,11 @@ impl Doomed {
     fn by_limit(&self, retention: &Retention) -> Option<String> {
         let limits = [
             (retention.oldest.is_some(), Expired::Age, "--older-than"),
-            (retention.per_fingerprint.is_some(), Expired::Count, "--keep-per-fingerprint"),
+            (
+                retention.per_fingerprint.is_some(),
+                Expired::Count,
+                "--keep-per-fingerprint",
+            ),
             (retention.total.is_some(), Expired::Size, "--max-total"),
         ];
         let given = limits.into_iter().filter(|(is_given, ..)| *is_given);

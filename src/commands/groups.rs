@@ -72,7 +72,9 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
         width: terminal_width(),
     };
     match (args.output, groups.as_slice()) {
-        (TextFormat::Json, _) => super::print(&render::groups_json(&groups, &selection.as_terms())?)?,
+        (TextFormat::Json, _) => {
+            super::print(&render::groups_json(&groups, &selection.as_terms())?)?
+        }
         (TextFormat::Text, []) if selection.new_since.is_some() => {
             eprintln!(
                 "no new crashes in {}",

@@ -19,7 +19,9 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
         eprintln!(
             "warning: `{shown}` has no digest, so cdh cannot verify that an image pulled later is the one that ran"
         );
-        eprintln!("hint: pass `{shown}@sha256:…`, the digest that the registry or the container runtime shows");
+        eprintln!(
+            "hint: pass `{shown}@sha256:…`, the digest that the registry or the container runtime shows"
+        );
     }
     let store = pipeline::open_or_create_store(settings)?;
     let bar = Bar::new(settings.interactive);

@@ -15,8 +15,7 @@ pub(super) fn is_local_image(dump: &Dump) -> bool {
     let runtime = manifest.workload.as_ref();
     let runtime = runtime.and_then(|workload| workload.runtime.as_deref());
     let image = manifest.image.as_ref();
-    runtime == Some("podman")
-        && image.is_some_and(|image| is_local_name(&image.reference))
+    runtime == Some("podman") && image.is_some_and(|image| is_local_name(&image.reference))
 }
 
 /// A warning that names the modules without a file, with advice; `reference` is the image that was used.
@@ -60,9 +59,9 @@ fn hints(manifest: &Manifest, reference: Option<&str>, absent_in_image: bool) ->
             "run cdh where the process ran, or pass a copy of that machine's files as `--sysroot <DIR>`",
         ),
         // No registry has it under this name.
-        (None, _) if is_local_name(image) => Some(
-            "if the image was pushed to a registry, name it there: `--image <REF>`",
-        ),
+        (None, _) if is_local_name(image) => {
+            Some("if the image was pushed to a registry, name it there: `--image <REF>`")
+        }
         (None, _) => Some("name the image that it ran from with `--image <REF>`"),
         (Some(_), _) if absent_in_image => {
             Some("the image does not hold them: name the one that ran with `--image <REF>`")
@@ -176,16 +175,35 @@ mod tests {
     fn hints_begin_with_what_can_work() {
         let first = |manifest: &Manifest| hints(manifest, None, false).swap_remove(0);
         let local = manifest(WorkloadKind::Container, "podman", Some("localhost/web:1"));
-        assert!(first(&local).contains("podman image mount"), "{}", first(&local));
+        assert!(
+            first(&local).contains("podman image mount"),
+            "{}",
+            first(&local)
+        );
         let all = hints(&local, None, false).join("\n");
-        assert!(all.contains("if the image was pushed to a registry"), "{all}");
-        let pulled = manifest(WorkloadKind::Container, "docker", Some("quay.io/shop/web:1"));
-        assert!(first(&pulled).contains("docker export"), "{}", first(&pulled));
+        assert!(
+            all.contains("if the image was pushed to a registry"),
+            "{all}"
+        );
+        let pulled = manifest(
+            WorkloadKind::Container,
+            "docker",
+            Some("quay.io/shop/web:1"),
+        );
+        assert!(
+            first(&pulled).contains("docker export"),
+            "{}",
+            first(&pulled)
+        );
         let pod = manifest(WorkloadKind::Pod, "containerd", None);
         assert!(first(&pod).contains("`--image <REF>`"), "{}", first(&pod));
         let mut imported = manifest(WorkloadKind::Container, "podman", None);
         imported.workload = None;
-        assert!(first(&imported).contains("`--image <REF>`"), "{}", first(&imported));
+        assert!(
+            first(&imported).contains("`--image <REF>`"),
+            "{}",
+            first(&imported)
+        );
     }
 
     #[test]

@@ -41,7 +41,13 @@ const MISSING_STORE: &str = "check `--store` and CDH_STORE; the first dump creat
 /// When the store is such a name.
 pub fn require_known_store(settings: &Settings) -> Result<()> {
     match settings.plain_store_name() {
-        Some(name) => Err(unknown_store(settings, name).into()),
+        Some(name) => {
+            let hint = format!(
+                "if a directory is meant, write it as a path: `./{}`",
+                terminal_line(name)
+            );
+            Err(unknown_store(settings, name).hint(hint).into())
+        }
         None => Ok(()),
     }
 }
@@ -62,10 +68,6 @@ fn unknown_store(settings: &Settings, name: &str) -> Failure {
     let found = cdh_store::find_elsewhere(&settings.store);
     let similar = found.iter().filter(|url| is_similar_name(name, url));
     failure = similar.fold(failure, |failure, url| failure.hint(hint_for(url)));
-    failure = failure.hint(format!(
-        "if a directory is meant, write it as a path: `./{}`",
-        terminal_line(name)
-    ));
     let names = &settings.store_names;
     let file = settings
         .file
@@ -100,7 +102,7 @@ pub fn hints_elsewhere(url: &StoreUrl) -> Vec<String> {
 fn hint_for(found: &StoreUrl) -> String {
     format!(
         "dumps exist elsewhere: `--store {}`",
-        shell_word(found.to_string().as_ref())
+        shell_word(found.to_string())
     )
 }
 
@@ -160,13 +162,17 @@ pub fn catalog<'s>(settings: &Settings, store: &'s dyn Store) -> Catalog<'s> {
     }
 }
 
-/// Opens the store of `settings`; a directory that does not exist is created if it is written as a path.
+/// Opens the store of `settings`; a directory that does not exist is created, unless its name is a misspelt
+/// name of the config file.
 ///
 /// # Errors
 /// When it cannot be opened or created.
 pub fn open_or_create_store(settings: &Settings) -> Result<Box<dyn Store>> {
-    if let Some(name) = settings.unknown_store_name() {
-        return Err(unknown_store(settings, name).into());
+    if let Some(name) = settings.unknown_store_name()
+        && settings.similar_store(name).is_some()
+    {
+        let hint = format!("to create a directory of this name, pass `--store ./{name}`");
+        return Err(unknown_store(settings, name).hint(hint).into());
     }
     open_node_store(settings).map_err(|error| store_failure(error, "open"))
 }

@@ -244,7 +244,9 @@ mod tests {
         let told = tell(&error);
         assert_eq!(
             told.lines,
-            ["empty time range: `since` is 2026-01-31T11:00:00Z, later than `until`, 2026-01-31T10:00:00Z"]
+            [
+                "empty time range: `since` is 2026-01-31T11:00:00Z, later than `until`, 2026-01-31T10:00:00Z"
+            ]
         );
         assert!(told.hints[0].contains("swap"), "{:?}", told.hints);
         assert!(Selection::from_args(&range("2h", "1h"), now).is_ok());
@@ -278,9 +280,16 @@ mod tests {
         for term in ["namespace", "fingerprint", "new-since"] {
             assert!(unknown.contains(term), "{unknown}");
         }
-        for (slip, meant) in [("namepsace", "namespace"), ("sine", "since"), ("new-sicne", "new-since")] {
+        for (slip, meant) in [
+            ("namepsace", "namespace"),
+            ("sine", "since"),
+            ("new-sicne", "new-since"),
+        ] {
             let found = problem(&[&format!("{slip}:x")]);
-            assert!(found.contains(&format!("did you mean `{meant}`?")), "{found}");
+            assert!(
+                found.contains(&format!("did you mean `{meant}`?")),
+                "{found}"
+            );
         }
         assert_eq!(
             problem(&["ns:a", "namespace:b"]).split(';').next(),

@@ -162,10 +162,18 @@ fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
         (Some(own), Some(listed)) if own == listed => (Some(own), None),
         (Some(own), Some(listed)) => (
             Some(format!("{own} (of the stack below)")),
-            Some(format!("{listed} (as listed by `cdh ls` and `cdh groups`, computed at the crash)")),
+            Some(format!(
+                "{listed} (as listed by `cdh ls` and `cdh groups`, computed at the crash)"
+            )),
         ),
-        (None, Some(listed)) => (None, Some(format!("{listed} (as listed; none for the stack below)"))),
-        (Some(own), None) => (Some(format!("{own} (of the stack below; none is listed)")), None),
+        (None, Some(listed)) => (
+            None,
+            Some(format!("{listed} (as listed; none for the stack below)")),
+        ),
+        (Some(own), None) => (
+            Some(format!("{own} (of the stack below; none is listed)")),
+            None,
+        ),
         (None, None) => (None, None),
     };
     listed.into_iter().chain(own)

@@ -34,8 +34,8 @@ fn is_invisible(c: char) -> bool {
 
 /// A word as a shell takes it, on one line: quoted only if it has to be.
 #[must_use]
-pub fn shell_word(word: &OsStr) -> String {
-    let text = word.to_string_lossy();
+pub fn shell_word(word: impl AsRef<OsStr>) -> String {
+    let text = word.as_ref().to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+~".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.into_owned()

@@ -334,11 +334,15 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let json: serde_json::Value = serde_json::from_str(&groups_json(&groups, "").unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&groups_json(&groups, "").unwrap()).unwrap();
         assert_eq!(json[0]["images"][0]["release"], "1.4.2");
         assert_eq!(json[0]["affected"][0]["count"], 1);
         assert_eq!(json[0]["first_from"], "store");
-        assert_eq!((&json[0]["filter"], &json[0]["older_dumps_hidden"]), (&Value::Null, &false.into()));
+        assert_eq!(
+            (&json[0]["filter"], &json[0]["older_dumps_hidden"]),
+            (&Value::Null, &false.into())
+        );
     }
 
     #[test]
@@ -354,7 +358,10 @@ mod tests {
         let json = groups_json(&groups, "since:1d").unwrap();
         let json: Value = serde_json::from_str(&json).unwrap();
         let hidden = |group: &Value| group["older_dumps_hidden"].clone();
-        assert_eq!((hidden(&json[0]), hidden(&json[1])), (true.into(), false.into()));
+        assert_eq!(
+            (hidden(&json[0]), hidden(&json[1])),
+            (true.into(), false.into())
+        );
         assert_eq!(json[0]["filter"], "since:1d");
         assert!(json[0]["first"].as_str() < json[0]["oldest_selected"].as_str());
     }

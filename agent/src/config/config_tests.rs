@@ -272,7 +272,9 @@ fn the_store_of_ibms_variables() {
 #[test]
 fn unknown_variables_name_the_near_match() {
     let unknown = |pairs: &[(&str, &str)]| -> Vec<String> {
-        let pairs = pairs.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        let pairs = pairs
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
         let unknown = unknown_variables(&pairs.collect());
         unknown.iter().map(ToString::to_string).collect()
     };
@@ -303,7 +305,10 @@ fn unknown_variables_name_the_near_match() {
         ("CDH_S3_PORT_8333_TCP_ADDR", "10.96.0.2"),
     ];
     assert_eq!(unknown(&links).len(), 4);
-    let in_cluster: Vec<_> = links.into_iter().chain([("KUBERNETES_SERVICE_HOST", "10.96.0.1")]).collect();
+    let in_cluster: Vec<_> = links
+        .into_iter()
+        .chain([("KUBERNETES_SERVICE_HOST", "10.96.0.1")])
+        .collect();
     assert_eq!(unknown(&in_cluster), [""; 0]);
 }
 

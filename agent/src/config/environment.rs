@@ -95,8 +95,9 @@ fn known() -> BTreeMap<String, String> {
     known
 }
 
-/// The variable of a key.
-fn variable(key: &str) -> String {
+/// The variable of a key: `CDH_SHIPPING_INTERVAL` for `shipping.interval`.
+#[must_use]
+pub fn variable(key: &str) -> String {
     format!("CDH_{}", key.replace('.', "_").to_ascii_uppercase())
 }
 

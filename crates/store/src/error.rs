@@ -445,16 +445,23 @@ mod tests {
         ] {
             assert!(own.contains(part), "{own}");
         }
-        let amazon = hint(StoreError::NoBucket { place: at("s3://b") });
+        let amazon = hint(StoreError::NoBucket {
+            place: at("s3://b"),
+        });
         assert!(amazon.contains("`aws s3 ls`"), "{amazon}");
         let said = "InvalidAccessKeyId".to_owned();
         let refused = hint(StoreError::Credentials {
             place: at("s3://b at http://127.0.0.1:8333"),
             said: said.clone(),
         });
-        assert!(refused.contains("aws s3 ls --endpoint-url http://127.0.0.1:8333"), "{refused}");
+        assert!(
+            refused.contains("aws s3 ls --endpoint-url http://127.0.0.1:8333"),
+            "{refused}"
+        );
         assert!(!refused.contains("sts"), "{refused}");
-        let hostile = hint(StoreError::NoBucket { place: at("s3://b at http://x;reboot") });
+        let hostile = hint(StoreError::NoBucket {
+            place: at("s3://b at http://x;reboot"),
+        });
         assert!(!hostile.contains("reboot"), "{hostile}");
     }
 }

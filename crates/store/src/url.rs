@@ -102,7 +102,7 @@ impl FromStr for StoreUrl {
             };
         }
         let Some(rest) = text.strip_prefix("s3://") else {
-            return if text.contains("://") {
+            return if text.contains("://") || has_half_a_scheme(text) {
                 bad("expected `s3://bucket/prefix`, `file:///path` or a directory")
             } else {
                 Ok(Self::Directory(text.into()))
@@ -128,6 +128,15 @@ impl FromStr for StoreUrl {
             options,
         })
     }
+}
+
+/// Whether it was meant to be a URL: `s3:/bucket`, `s3//bucket`. A directory of such a name is written `./s3:/x`.
+fn has_half_a_scheme(text: &str) -> bool {
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    text.split_once(":/").is_some_and(|(word, _)| is_word(word))
+        || text.starts_with("s3:")
+        || text.starts_with("s3//")
 }
 
 impl fmt::Display for StoreUrl {
@@ -207,7 +216,20 @@ mod tests {
         ] {
             assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
         }
-        for text in ["", "s3://", "http://x", "file://x", "s3://b?secret=1"] {
+        for text in ["/data/s3:/x", "./s3:/x", "a/b:/c"] {
+            assert!(matches!(text.parse(), Ok(StoreUrl::Directory(_))), "{text}");
+        }
+        for text in [
+            "",
+            "s3://",
+            "http://x",
+            "file://x",
+            "s3://b?secret=1",
+            "s3:/b",
+            "s3:b",
+            "s3//b",
+            "file:/x",
+        ] {
             assert!(text.parse::<StoreUrl>().is_err(), "{text}");
         }
     }
@@ -217,7 +239,10 @@ mod tests {
         let bucket = || "s3://b".parse::<StoreUrl>().unwrap();
         let in_url = "s3://b?regoin=x".parse::<StoreUrl>().unwrap_err();
         for error in [in_url, bucket().with_option("regoin", "x").unwrap_err()] {
-            assert!(error.to_string().contains("unknown option `regoin`"), "{error}");
+            assert!(
+                error.to_string().contains("unknown option `regoin`"),
+                "{error}"
+            );
             assert_eq!(error.hint().unwrap(), "did you mean `region`?");
         }
         let error = bucket().with_option("colour", "red").unwrap_err();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use cdh_bundle::{DumpId, ImageRef, Manifest, WorkloadOwner};
-use cdh_elfcore::{StackOverflow, Completeness, Mapping, Segment, Thread};
+use cdh_elfcore::{Completeness, Mapping, Segment, StackOverflow, Thread};
 use cdh_symbolize::Backtrace;
 
 use super::RequestId;
