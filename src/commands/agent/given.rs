@@ -102,7 +102,7 @@ impl Given {
 
     /// The flags as a shell reads them.
     pub(super) fn flags(&self) -> String {
-        let words: Vec<String> = self.words.iter().map(|word| shell_word(word)).collect();
+        let words: Vec<String> = self.words.iter().map(shell_word).collect();
         words.join(" ")
     }
 

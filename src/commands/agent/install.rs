@@ -183,12 +183,12 @@ fn outcome(
         true => String::new(),
         false => format!(
             " --state {}",
-            shell_word(&config.node.state.display().to_string())
+            shell_word(config.node.state.display().to_string())
         ),
     };
     let store = match settings.store_is_default {
         true => " --store s3://BUCKET/PREFIX".to_owned(),
-        false => format!(" --store {}", shell_word(&settings.store.to_string())),
+        false => format!(" --store {}", shell_word(settings.store.to_string())),
     };
     if report.left > report.kept + report.quarantined {
         lines.push(format!("ship them: {program} agent sweep{state}{store}"));
@@ -205,7 +205,7 @@ fn outcome(
     }
     lines.push(format!(
         "delete them: rm -r {}",
-        shell_word(&spool.to_string())
+        shell_word(spool.to_string())
     ));
     lines
 }
