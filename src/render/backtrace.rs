@@ -170,10 +170,7 @@ fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
             None,
             Some(format!("{listed} (as listed; none for the stack below)")),
         ),
-        (Some(own), None) => (
-            Some(format!("{own} (of the stack below; none is listed)")),
-            None,
-        ),
+        (Some(own), None) => (Some(own), None),
         (None, None) => (None, None),
     };
     listed.into_iter().chain(own)

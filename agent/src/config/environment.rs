@@ -24,7 +24,7 @@ const SHORT: [(&str, &str); 10] = [
 
 /// Variables that are not the agent's keys: of the command line, and of this repository's own tests.
 const OTHERS: [&str; 4] = ["CDH_CONFIG", "CDH_DEBUGGER", "CDH_OFFLINE", "CDH_STORE"];
-const OF_TESTS: [&str; 2] = ["CDH_TEST_", "CDH_BENCH_"];
+const OF_TESTS: [&str; 3] = ["CDH_TEST_", "CDH_BENCH_", "CDH_DOC"];
 
 /// A variable whose name begins with `CDH_` and that nothing reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
