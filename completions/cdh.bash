@@ -469,7 +469,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__run)
-            opts="-h -V --state --libexec --manage-node --handler --core-pipe-limit --suid-dumpable --mode --chain --release --strategy --core-limit --copy-limit --floor --slots --ship --interval --schedule --bandwidth --parallel --keep-modules --cri-socket --node-name --log-lines --pods --opt-in-label --metrics --metrics-file --log-format --store --config --color --help --version"
+            opts="-h -V --manage-node --state --libexec --handler --core-pipe-limit --suid-dumpable --mode --chain --release --strategy --core-limit --copy-limit --floor --slots --ship --interval --schedule --bandwidth --parallel --keep-modules --cri-socket --node-name --log-lines --pods --opt-in-label --metrics --metrics-file --log-format --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -853,7 +853,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__unit)
-            opts="-h -V --state --libexec --handler --store --config --color --help --version"
+            opts="-h -V --state --libexec --handler --core-pipe-limit --suid-dumpable --mode --chain --release --strategy --core-limit --copy-limit --floor --slots --ship --interval --schedule --bandwidth --parallel --keep-modules --cri-socket --node-name --log-lines --pods --opt-in-label --metrics --metrics-file --log-format --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -886,6 +886,116 @@ _cdh() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --core-pipe-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --suid-dumpable)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --mode)
+                    COMPREPLY=($(compgen -W "pipe socket auto" -- "${cur}"))
+                    return 0
+                    ;;
+                --release)
+                    COMPREPLY=($(compgen -W "hold early auto" -- "${cur}"))
+                    return 0
+                    ;;
+                --strategy)
+                    COMPREPLY=($(compgen -W "auto zstd raw" -- "${cur}"))
+                    return 0
+                    ;;
+                --core-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --copy-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --floor)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --slots)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ship)
+                    COMPREPLY=($(compgen -W "events interval schedule off" -- "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --schedule)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bandwidth)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --parallel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cri-socket)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-lines)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pods)
+                    COMPREPLY=($(compgen -W "opt-out opt-in" -- "${cur}"))
+                    return 0
+                    ;;
+                --opt-in-label)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-file)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -1528,7 +1638,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__groups)
-            opts="-n -o -h -V --namespace --exe --since --until --new-since --images --no-top --limit --output --store --config --color --help --version"
+            opts="-n -o -h -V --namespace --pod --exe --image --node --signal --since --until --new-since --truncated --fingerprint --images --no-top --limit --output --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1542,7 +1652,23 @@ _cdh() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --pod)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --exe)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --image)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --signal)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1555,6 +1681,10 @@ _cdh() {
                     return 0
                     ;;
                 --new-since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fingerprint)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1723,7 +1853,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__ls)
-            opts="-n -o -h -V --namespace --pod --exe --image --node --signal --since --until --truncated --fingerprint --group --output --sort --limit --store --config --color --help --version"
+            opts="-n -o -h -V --namespace --pod --exe --image --node --signal --since --until --new-since --truncated --fingerprint --group --output --sort --limit --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1762,6 +1892,10 @@ _cdh() {
                     return 0
                     ;;
                 --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --new-since)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

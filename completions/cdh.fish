@@ -46,7 +46,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "sysroot" -d 'Pull what a co
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "cache" -d 'Show or clear what was pulled from images'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "import" -d 'Put a bare core or a bundle into the store'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "rm" -d 'Delete dumps from the store'
-complete -c cdh -n "__fish_cdh_needs_command" -f -a "gc" -d 'Delete the dumps that limits on age, number and size do not let stay, and modules nobody needs'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "gc" -d 'Apply retention limits by age, count and size, and remove unreferenced modules'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "share" -d 'Print an address with which anybody can download a dump for a while'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "agent" -d 'Capture cores on this node and ship them'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
@@ -64,13 +64,14 @@ complete -c cdh -n "__fish_cdh_using_subcommand tui" -l no-mouse -d 'Leave the m
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
-complete -c cdh -n "__fish_cdh_using_subcommand ls" -l pod -d 'Only dumps of this pod' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l pod -d 'Only dumps of this pod, or of this container outside Kubernetes' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l exe -d 'Only dumps of this program' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l image -d 'Only dumps of this image (reads manifests)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l node -d 'Only dumps from this node (reads manifests)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l signal -d 'Only dumps of this signal: 11, SEGV or SIGSEGV' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l since -d 'Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l until -d 'Only dumps until then' -r
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l new-since -d 'Only crashes that the store first received since then: 1d, 2026-01-31' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l fingerprint -d 'Only dumps with this fingerprint (or the start of it)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people'
 wide\t'More columns'
@@ -94,13 +95,14 @@ complete -c cdh -n "__fish_cdh_using_subcommand ls" -l group -d 'Print the same 
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand list" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
-complete -c cdh -n "__fish_cdh_using_subcommand list" -l pod -d 'Only dumps of this pod' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l pod -d 'Only dumps of this pod, or of this container outside Kubernetes' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l exe -d 'Only dumps of this program' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l image -d 'Only dumps of this image (reads manifests)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l node -d 'Only dumps from this node (reads manifests)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l signal -d 'Only dumps of this signal: 11, SEGV or SIGSEGV' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l since -d 'Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l until -d 'Only dumps until then' -r
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l new-since -d 'Only crashes that the store first received since then: 1d, 2026-01-31' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l fingerprint -d 'Only dumps with this fingerprint (or the start of it)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people'
 wide\t'More columns'
@@ -198,10 +200,15 @@ complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l offline -d 'Use no
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l pod -d 'Only dumps of this pod, or of this container outside Kubernetes' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l exe -d 'Only dumps of this program' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l image -d 'Only dumps of this image (reads manifests)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l node -d 'Only dumps from this node (reads manifests)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l signal -d 'Only dumps of this signal: 11, SEGV or SIGSEGV' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l since -d 'Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l until -d 'Only dumps until then' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l new-since -d 'Only crashes that the store first received since then: 1d, 2026-01-31' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l fingerprint -d 'Only dumps with this fingerprint (or the start of it)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l limit -d 'Maximum number of groups' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
@@ -210,6 +217,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand groups" -l config -d 'Config fil
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l truncated -d 'Only dumps that are not complete'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Show images of more than 1,000 dumps too (reads their manifests)'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l no-top -d 'Do not read backtraces for the column TOP FRAME'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -297,7 +305,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s n -l namespace -d 'Kubernetes namespace that the process ran in' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l pod -d 'Pod that it ran in' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l container -d 'Container in the pod' -r
-complete -c cdh -n "__fish_cdh_using_subcommand import" -l image -d 'Image that it ran from: `repository@sha256:…`, or `repository:tag@sha256:…`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l image -d 'Image that it ran from: `repository@sha256:…`, or `repository:tag@sha256:…`. Without a digest, files from it cannot be verified' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l label -d 'Label of the pod, as `kubectl get pod --show-labels` prints it; may be repeated' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l image-label -d 'Label of the image, such as `org.opencontainers.image.revision=…`; may be repeated' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l node -d 'Node that it ran on' -r
@@ -319,10 +327,10 @@ complete -c cdh -n "__fish_cdh_using_subcommand rm" -l dry-run -d 'Tell what wou
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -s y -l yes -d 'Do not ask'
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand gc" -l older-than -d 'Delete what is older: 30d, 12w, or a date' -r
-complete -c cdh -n "__fish_cdh_using_subcommand gc" -l keep-per-fingerprint -d 'Of each fingerprint keep the newest N and delete the rest' -r
-complete -c cdh -n "__fish_cdh_using_subcommand gc" -l max-total -d 'Delete the oldest until all together take no more: 500G, 2T' -r
-complete -c cdh -n "__fish_cdh_using_subcommand gc" -l modules-older-than -d 'Of the modules that agents keep in the store, delete those that no dump which stays needs and that are older (a day at least)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l older-than -d 'Delete dumps that are older: 30d, 12w, or a date' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l keep-per-fingerprint -d 'Keep the newest N dumps of each fingerprint and delete the others' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l max-total -d 'Delete the oldest dumps until all together take no more: 500G, 2T' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l modules-older-than -d 'Delete stored modules that no remaining dump needs and that are older (minimum 1d). Alone, it deletes no dumps [default: 7d]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
@@ -332,7 +340,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand gc" -l dry-run -d 'Tell what wou
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -s y -l yes -d 'Do not ask'
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand share" -l expires -d 'How long the address works (S3 allows 7d at most)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand share" -l expires -d 'How long the URL works; the maximum is 7d, the limit of presigned S3 URLs' -r
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
@@ -385,7 +393,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from install" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l handler -d 'With `--manage-node`: handler to install [default: as for `cdh agent install`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l handler -d 'Handler to install at the start [default: as for `cdh agent install`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l core-pipe-limit -d '`kernel.core_pipe_limit`: handlers that the kernel runs at once [default: 1024]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l suid-dumpable -d '`fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones [default: 2]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l mode -d 'How the kernel hands cores over [default: pipe]' -r -f -a "pipe\t'It starts the handler for each crash'
@@ -495,12 +503,47 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l handler -d 'Handler that the unit installs [default: as for `cdh agent install`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l handler -d 'Handler to install at the start [default: as for `cdh agent install`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l core-pipe-limit -d '`kernel.core_pipe_limit`: handlers that the kernel runs at once [default: 1024]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l suid-dumpable -d '`fs.suid_dumpable`: 0 no cores of setuid programs, 2 root-only ones [default: 2]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l mode -d 'How the kernel hands cores over [default: pipe]' -r -f -a "pipe\t'It starts the handler for each crash'
+socket\t'It connects to a receiver that is there already (Linux 6.16 and later)'
+auto\t'`socket` where a crash on purpose shows that it works, else `pipe`'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l release -d 'When the crashed process may go [default: hold]' -r -f -a "hold\t'When its memory has been copied'
+early\t'Within milliseconds, unless it is known that there is no room for its memory and a new one\'s'
+auto\t'Early where it is known that there is room, else hold'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l strategy -d 'How cores are put into the spool [default: auto]' -r -f -a "auto\t'`raw` where the process waits and there is ample room, else `zstd`'
+zstd\t'Compressed at once'
+raw\t'As they are, compressed when the process has gone'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l core-limit -d 'Bytes of a stored core at most, such as `2G`; what matters least is cut off [default: no limit]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l copy-limit -d 'Seconds that copying a core may take; the rest is cut off, 0 means no limit [default: 3600]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l floor -d 'Bytes that stay free on the spool\'s disk (at most a twentieth of it) [default: 256M]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l slots -d 'Handlers that copy at once; the others wait with the memory held [default: processors + 2]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l ship -d 'When dumps go to the store [default: what `--interval` or `--schedule` say, else events]' -r -f -a "events\t'As soon as they are sealed'
+interval\t'Each time `--interval` has passed'
+schedule\t'At the times of `--schedule`'
+off\t'Not by itself: they stay on the node for `cdh agent sweep`, rsync or `kubectl cp`'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l interval -d 'Ship what waits each time so much time has passed, such as `10m`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l schedule -d 'Ship what waits at the times of a cron expression, in UTC, such as `0 2 * * *`' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l bandwidth -d 'Bytes a second that all uploads together take, such as `20M` [default: no limit]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l parallel -d 'Uploads at once [default: 2]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l cri-socket -d 'Socket of a container runtime, may be given more than once [env: CDH_CRI_SOCKET] [default: those that are found]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l node-name -d 'Name of this node in Kubernetes [env: CDH_NODE_NAME]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l log-lines -d 'Last log lines that a dump holds of each container of its pod [env: CDH_LOG_LINES] [default: 500]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l pods -d 'Which pods are dumped; a pod says so with `cdh.io/dump: "true"` or `"false"` [env: CDH_PODS] [default: opt-out]' -r -f -a "opt-out\t'All that do not opt out'
+opt-in\t'Those that opt in'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l opt-in-label -d 'With `--pods opt-in`: pods with this label are dumped too [env: CDH_OPT_IN_LABEL]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l metrics -d 'Serve `/metrics`, `/healthz` and `/readyz` at this address, such as `127.0.0.1:9464` [env: CDH_METRICS]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l metrics-file -d 'Write the metrics into a file for the node exporter\'s textfile collector' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l log-format -d 'How the log is written [env: CDH_LOG_FORMAT] [default: text]' -r -f -a "text\t'Lines for people'
+json\t'A JSON object on each line'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l chain -d 'Hand each core on to whoever had the core pattern before, when it is safe here'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none [env: CDH_KEEP_MODULES]'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from unit" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from await-cleanup" -l namespace -d 'Namespace of the DaemonSet' -r

@@ -52,7 +52,7 @@ impl Invocation {
     #[must_use]
     pub fn shell_line(&self) -> String {
         let words = std::iter::once(&self.program).chain(&self.arguments);
-        let quoted: Vec<String> = words.map(|word| shell_word(word)).collect();
+        let quoted: Vec<String> = words.map(shell_word).collect();
         quoted.join(" ")
     }
 

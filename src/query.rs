@@ -8,7 +8,7 @@ pub use selection::{NEW_SINCE, Selection};
 pub use words::{Haystack, Word};
 
 use anyhow::Result;
-use cdh_store::Query;
+use cdh_store::{Query, nearest};
 use jiff::Timestamp;
 
 use crate::render::terminal_line;
@@ -18,7 +18,10 @@ use crate::when::parse_when;
 /// Name of each term, and what it asks.
 pub const TERMS: [(&str, &str); 10] = [
     ("namespace", "of this namespace (`*` and `?` match)"),
-    ("pod", "of this pod"),
+    (
+        "pod",
+        "of this pod, or of this container outside Kubernetes",
+    ),
     ("exe", "of this program"),
     ("image", "of this image"),
     ("node", "from this node"),
@@ -60,20 +63,58 @@ pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> R
             }
         },
         _ => {
-            return Err(unknown_term(name, ""));
+            return Err(unknown_term(name));
         }
     }
     Ok(())
 }
 
-/// The error of a term that does not exist; `more` are terms that only some commands have.
-fn unknown_term(name: &str, more: &str) -> anyhow::Error {
-    let mut known: Vec<&str> = TERMS.iter().map(|(name, _)| *name).collect();
-    known.extend(Some(more).filter(|more| !more.is_empty()));
-    let name = terminal_line(name);
-    Failure::new(ExitStatus::Failure, format!("unknown filter term `{name}`"))
-        .hint(format!("valid terms are {}", known.join(", ")))
-        .into()
+/// The error of a term that does not exist.
+fn unknown_term(name: &str) -> anyhow::Error {
+    let shown = terminal_line(name);
+    let failure = Failure::new(
+        ExitStatus::Failure,
+        format!("unknown filter term `{shown}`"),
+    );
+    let failure = match similar_term(name) {
+        Some(similar) => failure.hint(format!("did you mean `{similar}`?")),
+        None => failure,
+    };
+    let known: Vec<&str> = term_names().collect();
+    let hint = format!("valid terms are {}", known.join(", "));
+    failure.hint(hint).into()
+}
+
+fn term_names() -> impl Iterator<Item = &'static str> {
+    let names = TERMS.iter().map(|(name, _)| *name);
+    names.chain([NEW_SINCE])
+}
+
+/// The term that a misspelt one may stand for.
+#[must_use]
+pub fn similar_term(name: &str) -> Option<&'static str> {
+    nearest(name, term_names())
+}
+
+/// Refuses a range that holds no time: the answer would always be that nothing was found.
+///
+/// # Errors
+/// When `since` is later than `until`.
+pub fn require_range(query: &Query) -> Result<()> {
+    let (Some(since), Some(until)) = (query.since, query.until) else {
+        return Ok(());
+    };
+    if since <= until {
+        return Ok(());
+    }
+    let shown = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%M:%SZ");
+    let message = format!(
+        "empty time range: `since` is {}, later than `until`, {}",
+        shown(since),
+        shown(until)
+    );
+    let hint = "swap them: an age counts back from now, so `since:2h until:1h` is the hour before the last";
+    Err(Failure::new(ExitStatus::Failure, message).hint(hint).into())
 }
 
 /// Whether this is a term's name, or its abbreviation.

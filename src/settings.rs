@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cdh_agent::config::{Secret, ibm_store};
-use cdh_store::{StoreError, StoreUrl, edit_distance};
+use cdh_store::{StoreError, StoreUrl, nearest};
 use serde::Deserialize;
 
 use crate::args::{ColorWhen, GlobalArgs, ModuleArgs};
 use crate::render::Style;
-use crate::report::{ExitStatus, Failure};
+use crate::report::{ExitStatus, Failure, Told, tell};
 
 /// Everything that a command needs to know about its surroundings.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Settings {
     debugger: Option<String>,
     /// Names of all stores of the config file, also of those that are not valid.
     pub store_names: Vec<String>,
+    /// What is wrong with stores of the config file, also with those that are not used now.
+    pub store_problems: Vec<Told>,
     /// The config file that was read, and its text.
     pub file: Option<(PathBuf, String)>,
     /// Credentials of the store that are not the usual chain's.
@@ -224,7 +226,7 @@ const REFRESH_SECONDS: u64 = 5;
 #[derive(Debug, Deserialize)]
 #[serde(expecting = "a table such as `url = \"s3://bucket/prefix\"`")]
 struct NamedStore {
-    url: String,
+    url: Option<String>,
     /// As in the URL: `endpoint`, `region`, `path-style` …
     #[serde(flatten)]
     options: BTreeMap<String, toml::Value>,
@@ -261,7 +263,14 @@ impl Settings {
                 (parse_store(&ibm.url)?, from.to_owned())
             }
             (None, None, Some(StoreChoice::Name(name))) if !name.is_empty() => {
-                (find_store(name, &config, &file)?, place(&file))
+                let found = match config.stores.contains_key(name) {
+                    true => find_store(name, &config, &file)?,
+                    false => {
+                        let url = name.parse();
+                        url.map_err(|error| invalid_store(error, &["store"], &file))?
+                    }
+                };
+                (found, place(&file))
             }
             (None, None, Some(StoreChoice::Table(named))) => {
                 let table = Table {
@@ -294,11 +303,17 @@ impl Settings {
             ca: config.images.ca,
             cache_limit: config.images.cache_mib.unwrap_or(CACHE_MIB) << 20,
         };
-        let stores = config
-            .stores
-            .iter()
-            .filter_map(|(name, named)| Some((name.clone(), named_location(named).ok()?)))
-            .collect();
+        let mut stores = BTreeMap::new();
+        let mut store_problems = Vec::new();
+        for (name, named) in &config.stores {
+            let keys = &["stores", name.as_str()];
+            match open_table(named, Table { keys, file: &file }) {
+                Ok(url) => drop(stores.insert(name.clone(), url)),
+                // It is no store at all.
+                Err(error) if named.url.is_none() => return Err(error),
+                Err(error) => store_problems.push(tell(&error)),
+            }
+        }
         Ok(Self {
             store,
             store_is_default,
@@ -312,6 +327,7 @@ impl Settings {
             interactive,
             images,
             stores,
+            store_problems,
             terminal: facts_of_terminal(style),
             refresh_seconds: config.tui.refresh_seconds.unwrap_or(REFRESH_SECONDS),
             debugger: config.debugger,
@@ -365,16 +381,47 @@ impl Settings {
         choice("gdb", None)
     }
 
-    /// Whether the store is a plain name that neither a directory nor the config file has.
+    /// The store's location if it is a plain name: neither a store of the config file, nor written as a path.
     #[must_use]
-    pub fn unknown_store_name(&self) -> Option<&str> {
+    pub fn plain_store_name(&self) -> Option<&str> {
         let StoreUrl::Directory(path) = &self.store else {
             return None;
         };
         let name = path
             .to_str()
             .filter(|name| !name.contains('/') && !name.starts_with('.'))?;
-        (!self.store_is_default && !path.exists()).then_some(name)
+        (!self.store_is_default).then_some(name)
+    }
+
+    /// The same if there is no directory of this name either.
+    #[must_use]
+    pub fn unknown_store_name(&self) -> Option<&str> {
+        self.plain_store_name()
+            .filter(|name| !Path::new(name).exists())
+    }
+
+    /// The store's location, of a directory the absolute path: what the agent notes for other processes.
+    #[must_use]
+    pub fn store_name(&self) -> String {
+        match &self.store {
+            StoreUrl::Directory(path) => match std::path::absolute(path) {
+                Ok(path) => path.display().to_string(),
+                Err(_) => path.display().to_string(),
+            },
+            url => url.to_string(),
+        }
+    }
+
+    /// Where the config file names the store: `/etc/cdh/agent.toml at line 3, column 1`. `None` if a flag or a
+    /// variable names it.
+    #[must_use]
+    pub fn store_place(&self) -> Option<String> {
+        let (path, text) = self.file.as_ref()?;
+        let shown = path.display().to_string();
+        (self.store_origin == shown).then(|| {
+            let at = place_in(text, key_span(text, &["store"]));
+            format!("{shown}{at}")
+        })
     }
 
     /// The configured store whose name is most like `name`, if any is.
@@ -502,8 +549,13 @@ fn read_config(
             });
         }
     };
-    let config: ConfigFile = toml::from_str(&text)
-        .map_err(|error| invalid_config(&path, &text, error.span(), error.message()))?;
+    let config: ConfigFile = toml::from_str(&text).map_err(|error| {
+        let failure = invalid_config(&path, &text, error.span(), error.message());
+        match similar_key(error.message()) {
+            Some(similar) => failure.hint(format!("did you mean `{similar}`?")),
+            None => failure,
+        }
+    })?;
     let unknown = |name: &&String| !AGENT_TABLES.contains(&name.as_str());
     // The agent's own check says more, and where.
     if role == Role::Desk
@@ -526,17 +578,28 @@ fn read_config(
     Ok((Some((path, text)), config))
 }
 
+/// The known key that an unknown one may stand for, from what serde says: ``unknown field `a`, expected `b` or `c` ``.
+fn similar_key(said: &str) -> Option<&str> {
+    let names = said.strip_prefix("unknown field `")?.split('`');
+    let mut names = names.step_by(2);
+    let unknown = names.next()?;
+    nearest(unknown, names.filter(|name| !name.is_empty()))
+}
+
+/// ` at line 3, column 1`; empty if the place is not known.
+fn place_in(text: &str, span: Option<Range<usize>>) -> String {
+    let Some(before) = span.and_then(|span| text.get(..span.start)) else {
+        return String::new();
+    };
+    let line = before.matches('\n').count() + 1;
+    let start = before.rfind('\n').map_or(0, |at| at + 1);
+    let column = before.get(start..).unwrap_or_default().chars().count() + 1;
+    format!(" at line {line}, column {column}")
+}
+
 /// An error at a place in a config file: one line, as compilers print it.
 fn invalid_config(path: &Path, text: &str, span: Option<Range<usize>>, problem: &str) -> Failure {
-    let place = match span.and_then(|span| text.get(..span.start)) {
-        Some(before) => {
-            let line = before.matches('\n').count() + 1;
-            let start = before.rfind('\n').map_or(0, |at| at + 1);
-            let column = before.get(start..).unwrap_or_default().chars().count() + 1;
-            format!(" at line {line}, column {column}")
-        }
-        None => String::new(),
-    };
+    let place = place_in(text, span);
     let message = format!("invalid config file `{}`{place}: {problem}", path.display());
     Failure::new(ExitStatus::Failure, message)
 }
@@ -555,14 +618,6 @@ fn key_span(text: &str, keys: &[&str]) -> Option<Range<usize>> {
         }
     }
     span
-}
-
-/// The name that a misspelt one may stand for: more than half of it is the same.
-pub(crate) fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let (distance, found) = known
-        .map(|known| (edit_distance(name, known), known))
-        .min()?;
-    (distance <= 2 && distance * 2 <= name.chars().count()).then_some(found)
 }
 
 /// A table of a config file, to say where it is.
@@ -584,7 +639,7 @@ fn option_text(value: &toml::Value) -> String {
 
 /// The location of a named store with its options.
 fn named_location(named: &NamedStore) -> Result<StoreUrl, StoreError> {
-    let url: Result<StoreUrl, _> = named.url.parse();
+    let url: Result<StoreUrl, _> = named.url.as_deref().unwrap_or_default().parse();
     named.options.iter().fold(url, |url, (option, value)| {
         url?.with_option(option, &option_text(value))
     })
@@ -604,31 +659,70 @@ fn find_store(
 }
 
 fn open_table(named: &NamedStore, table: Table<'_>) -> Result<StoreUrl> {
-    named_location(named).map_err(|error| {
-        let Some((path, text)) = table.file else {
-            return anyhow::Error::from(error);
+    let at = |key: &str| -> Vec<String> {
+        let keys = table.keys.iter().copied().chain([key]);
+        keys.map(str::to_owned).collect()
+    };
+    if named.url.is_none() {
+        let similar = nearest("url", named.options.keys().map(String::as_str));
+        let keys = similar.map_or_else(Vec::new, at);
+        let keys: Vec<&str> = match similar {
+            Some(_) => keys.iter().map(String::as_str).collect(),
+            None => table.keys.to_vec(),
         };
+        let Some((path, text)) = table.file else {
+            return Err(anyhow::anyhow!("a store without `url`"));
+        };
+        let failure = invalid_config(path, text, key_span(text, &keys), "a store needs `url`");
+        let failure = match similar {
+            Some(similar) => failure.hint(format!("did you mean `url` instead of `{similar}`?")),
+            None => failure,
+        };
+        return Err(failure.into());
+    }
+    named_location(named).map_err(|error| {
         // Errors about an option begin with its name.
         let option = match &error {
             StoreError::Url { text, .. } => text.split('=').next().unwrap_or_default(),
+            StoreError::UnknownOption { option, .. } => option,
             _ => "url",
         };
         let option = match named.options.contains_key(option) {
             true => option,
             false => "url",
         };
-        let keys: Vec<&str> = table.keys.iter().copied().chain([option]).collect();
-        let span = key_span(text, &keys);
-        invalid_config(path, text, span, &error.to_string()).into()
+        let keys = at(option);
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        invalid_store(error, &keys, table.file)
     })
+}
+
+/// A store of the config file that is none, at the key that says so.
+fn invalid_store(
+    error: StoreError,
+    keys: &[&str],
+    file: &Option<(PathBuf, String)>,
+) -> anyhow::Error {
+    let Some((path, text)) = file else {
+        return error.into();
+    };
+    let failure = invalid_config(path, text, key_span(text, keys), &error.to_string());
+    match error.hint() {
+        Some(hint) => failure.hint(hint).into(),
+        None => failure.into(),
+    }
 }
 
 fn parse_store(text: &str) -> Result<StoreUrl> {
     text.parse().map_err(|error: StoreError| {
-        let hint =
+        let usual =
             "give a directory, `s3://bucket/prefix`, or the name of a store in the config file";
+        let hint = match &error {
+            StoreError::UnknownOption { .. } => error.hint(),
+            _ => None,
+        };
         Failure::new(ExitStatus::Failure, error.to_string())
-            .hint(hint)
+            .hint(hint.unwrap_or(usual.into()))
             .into()
     })
 }
@@ -650,16 +744,13 @@ mod tests {
     }
 
     #[test]
-    fn nearest_suggests_slips_and_nothing_else() {
-        let known = || ["prod", "dev", "staging"].into_iter();
-        for (name, found) in [
-            ("prdo", Some("prod")),
-            ("stagin", Some("staging")),
-            ("qa", None),
-            ("x", None),
-            ("production", None),
-        ] {
-            assert_eq!(nearest(name, known()), found, "{name}");
-        }
+    fn similar_key_is_read_from_what_serde_says() {
+        let said = "unknown field `offlin`, expected one of `debug_image`, `offline`, `ca`";
+        assert_eq!(similar_key(said), Some("offline"));
+        assert_eq!(
+            similar_key("unknown field `x`, expected `refresh_seconds`"),
+            None
+        );
+        assert_eq!(similar_key("missing field `url`"), None);
     }
 }

@@ -21,10 +21,10 @@ mod hostile_images;
 mod ibm;
 #[path = "cli/images.rs"]
 mod images;
-#[path = "cli/integrity.rs"]
-mod integrity;
 #[path = "cli/in_a_pod.rs"]
 mod in_a_pod;
+#[path = "cli/integrity.rs"]
+mod integrity;
 #[path = "cli/local_files.rs"]
 mod local_files;
 #[path = "cli/node_settings.rs"]
@@ -241,6 +241,17 @@ fn limits_delete_what_they_do_not_let_stay_and_ask_before() {
     let same = desk.run(&["gc", "--keep-per-fingerprint", "1", "--yes"]);
     assert_eq!((same.code, count()), (0, 1));
     assert!(same.out.contains("enough newer ones"), "{}", same.out);
+    let several = desk.run(&["gc", "--older-than", "1d", "--max-total", "0", "--dry-run"]);
+    assert!(
+        several.out.contains(": newer dumps fill `--max-total`"),
+        "{}",
+        several.out
+    );
+    let note = "a dump is deleted if any limit applies; the first that applies is named: 0 by `--older-than`, 1 by \
+                `--max-total`";
+    assert!(several.err.contains(note), "{}", several.err);
+    let modules = desk.run(&["gc", "--modules-older-than", "2d", "--yes"]);
+    assert_eq!((modules.code, count()), (0, 1), "{}", modules.err);
     let share = desk.run(&["share", "latest", "--expires", "1h"]);
     assert_eq!((share.code, share.out.as_str()), (2, ""));
     assert!(share.err.contains("hint:"), "{}", share.err);

@@ -12,6 +12,18 @@ pub struct AgentArgs {
     pub command: AgentCommand,
 }
 
+impl AgentArgs {
+    /// Whether the command writes a log in its own format, or is run by the kernel: nothing else may be on
+    /// standard error.
+    #[must_use]
+    pub fn has_a_log(&self) -> bool {
+        matches!(
+            self.command,
+            AgentCommand::Run(_) | AgentCommand::Handle { .. }
+        )
+    }
+}
+
 /// What the agent does.
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
@@ -173,12 +185,19 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 /// `cdh agent run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    #[command(flatten)]
-    pub paths: PathArgs,
     /// Install the handler at the start; only `cdh agent uninstall` removes it
     #[arg(long)]
     pub manage_node: bool,
-    /// With `--manage-node`: handler to install [default: as for `cdh agent install`]
+    #[command(flatten)]
+    pub agent: AgentOptions,
+}
+
+/// What the agent takes, and the unit that starts it.
+#[derive(Debug, Args)]
+pub struct AgentOptions {
+    #[command(flatten)]
+    pub paths: PathArgs,
+    /// Handler to install at the start [default: as for `cdh agent install`]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub handler: Option<PathBuf>,
     #[command(flatten)]
@@ -292,13 +311,14 @@ pub struct StatusArgs {
 
 /// `cdh agent unit`.
 #[derive(Debug, Args)]
+#[command(after_help = UNIT_HELP)]
 pub struct UnitArgs {
     #[command(flatten)]
-    pub paths: PathArgs,
-    /// Handler that the unit installs [default: as for `cdh agent install`]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub handler: Option<PathBuf>,
+    pub agent: AgentOptions,
 }
+
+const UNIT_HELP: &str = "The unit starts the agent with the options given here, with the CDH_* variables that are set, \
+and with what the present installation was given. Secrets are left out: put them into /etc/cdh/agent.env.";
 
 /// `cdh agent doctor`.
 #[derive(Debug, Args)]

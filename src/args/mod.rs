@@ -2,11 +2,15 @@
 
 mod agent;
 mod alone;
+mod selection;
 
 pub use agent::{
-    AgentArgs, AgentCommand, AwaitCleanupArgs, CaptureArgs, CheckConfigArgs, DoctorArgs, NodeArgs,
-    PathArgs, SeenArgs, ShippingArgs, StatusArgs, SweepArgs, UninstallArgs, UnitArgs, WorkloadArgs,
+    AgentArgs, AgentCommand, AgentOptions, AwaitCleanupArgs, CaptureArgs, CheckConfigArgs,
+    DoctorArgs, NodeArgs, PathArgs, SeenArgs, ShippingArgs, StatusArgs, SweepArgs, UninstallArgs,
+    UnitArgs, WorkloadArgs,
 };
+
+pub use selection::SelectionArgs;
 
 use std::path::PathBuf;
 
@@ -33,7 +37,7 @@ const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
 On a node, `cdh agent` takes each core from the kernel and ships it to a store. On a desk, `cdh` \
 lists the dumps in a store, prints their backtraces and starts a debugger on them.";
 
-const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, `~N` (the N-th \
+const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, `@N` (the N-th \
 before the latest), or the path of a bundle or of a bare core.
 
 Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a retry may help), \
@@ -109,7 +113,11 @@ pub enum Command {
     Import(ImportArgs),
     /// Delete dumps from the store
     Rm(RmArgs),
-    /// Delete the dumps that limits on age, number and size do not let stay, and modules nobody needs
+    /// Apply retention limits by age, count and size, and remove unreferenced modules
+    #[command(
+        long_about = "Apply retention limits by age, count and size, and remove unreferenced modules.\n\n\
+        With several limits, a dump is deleted if any of them applies. `--dry-run` names the limit for each dump."
+    )]
     Gc(GcArgs),
     /// Print an address with which anybody can download a dump for a while
     Share(ShareArgs),
@@ -125,40 +133,8 @@ pub enum Command {
 /// `cdh ls`.
 #[derive(Debug, Args)]
 pub struct LsArgs {
-    /// Only dumps that match all of these: `namespace:payments`, `signal:SEGV`, `since:2d`,
-    /// `image:checkout:1.4.2`, `new-since:1d`, or a word that occurs in a name
-    #[arg(value_name = "TERM")]
-    pub terms: Vec<String>,
-    /// Only dumps of this namespace (`*` and `?` match)
-    #[arg(long, short = 'n', value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
-    /// Only dumps of this pod
-    #[arg(long, value_name = "POD")]
-    pub pod: Option<String>,
-    /// Only dumps of this program
-    #[arg(long, value_name = "NAME")]
-    pub exe: Option<String>,
-    /// Only dumps of this image (reads manifests)
-    #[arg(long, value_name = "IMAGE")]
-    pub image: Option<String>,
-    /// Only dumps from this node (reads manifests)
-    #[arg(long, value_name = "NODE")]
-    pub node: Option<String>,
-    /// Only dumps of this signal: 11, SEGV or SIGSEGV
-    #[arg(long, value_name = "SIGNAL")]
-    pub signal: Option<String>,
-    /// Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "WHEN")]
-    pub since: Option<String>,
-    /// Only dumps until then
-    #[arg(long, value_name = "WHEN")]
-    pub until: Option<String>,
-    /// Only dumps that are not complete
-    #[arg(long)]
-    pub truncated: bool,
-    /// Only dumps with this fingerprint (or the start of it)
-    #[arg(long, value_name = "FINGERPRINT")]
-    pub fingerprint: Option<String>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
     /// Print the same crashes as one line
     #[arg(long)]
     pub group: bool,
@@ -329,25 +305,8 @@ fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
 #[derive(Debug, Args)]
 #[command(after_help = GROUPS_HELP)]
 pub struct GroupsArgs {
-    /// Only dumps that match all of these: `namespace:payments`, `exe:api`, `since:2d`,
-    /// `image:checkout:1.4.2`, `new-since:1d`, a fingerprint, or a word that occurs in a name
-    #[arg(value_name = "TERM")]
-    pub terms: Vec<String>,
-    /// Only dumps of this namespace (`*` and `?` match)
-    #[arg(long, short = 'n', value_name = "NAMESPACE")]
-    pub namespace: Option<String>,
-    /// Only dumps of this program
-    #[arg(long, value_name = "NAME")]
-    pub exe: Option<String>,
-    /// Only dumps since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z
-    #[arg(long, value_name = "WHEN")]
-    pub since: Option<String>,
-    /// Only dumps until then
-    #[arg(long, value_name = "WHEN")]
-    pub until: Option<String>,
-    /// Only crashes that the store first received since then: 1d, 2026-01-31
-    #[arg(long, value_name = "WHEN")]
-    pub new_since: Option<String>,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
     /// Show images of more than 1,000 dumps too (reads their manifests)
     #[arg(long)]
     pub images: bool,
@@ -484,7 +443,8 @@ pub struct PlaceArgs {
     /// Container in the pod
     #[arg(long, value_name = "CONTAINER")]
     pub container: Option<String>,
-    /// Image that it ran from: `repository@sha256:…`, or `repository:tag@sha256:…`
+    /// Image that it ran from: `repository@sha256:…`, or `repository:tag@sha256:…`. Without a digest, files
+    /// from it cannot be verified
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
     /// Label of the pod, as `kubectl get pod --show-labels` prints it; may be repeated
@@ -543,19 +503,19 @@ pub struct RmArgs {
 /// `cdh gc`.
 #[derive(Debug, Args)]
 pub struct GcArgs {
-    /// Delete what is older: 30d, 12w, or a date
+    /// Delete dumps that are older: 30d, 12w, or a date
     #[arg(long, value_name = "WHEN")]
     pub older_than: Option<String>,
-    /// Of each fingerprint keep the newest N and delete the rest
+    /// Keep the newest N dumps of each fingerprint and delete the others
     #[arg(long, value_name = "N")]
     pub keep_per_fingerprint: Option<usize>,
-    /// Delete the oldest until all together take no more: 500G, 2T
+    /// Delete the oldest dumps until all together take no more: 500G, 2T
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_total: Option<u64>,
-    /// Of the modules that agents keep in the store, delete those that no dump which stays needs and that
-    /// are older (a day at least)
-    #[arg(long, value_name = "WHEN", default_value = "7d")]
-    pub modules_older_than: String,
+    /// Delete stored modules that no remaining dump needs and that are older (minimum 1d). Alone, it deletes no
+    /// dumps [default: 7d]
+    #[arg(long, value_name = "WHEN")]
+    pub modules_older_than: Option<String>,
     /// Tell what would be deleted and delete nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -570,7 +530,7 @@ pub struct ShareArgs {
     /// Which dump
     #[arg(value_name = "DUMP")]
     pub dump: String,
-    /// How long the address works (S3 allows 7d at most)
+    /// How long the URL works; the maximum is 7d, the limit of presigned S3 URLs
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = crate::when::parse_span)]
     pub expires: u64,
 }

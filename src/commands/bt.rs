@@ -64,6 +64,7 @@ fn backtrace_of(
         manifest: &dump.manifest,
         backtrace: &stacks.backtrace,
         threads: stacks.analysis.head.threads(),
+        overflow: stacks.analysis.head.stack_overflow(),
         completeness: stacks.analysis.completeness.as_ref(),
         from_minicore: stacks.analysis.from_minicore,
         registers: args.registers,

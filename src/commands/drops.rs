@@ -2,6 +2,7 @@
 //! told the store: how many of which kind, since when, and why.
 
 use anyhow::Result;
+use cdh_store::Store;
 use jiff::Timestamp;
 
 use crate::args::{DropsArgs, TextFormat};
@@ -30,6 +31,9 @@ pub(super) fn run(settings: &Settings, args: &DropsArgs) -> Result<ExitStatus> {
         TextFormat::Json => super::print(&render::drops_json(&dropped)?)?,
         TextFormat::Text if dropped.is_empty() => {
             eprintln!("no drops in {}", render::terminal_line(&store.describe()));
+            for hint in hints(settings, store.as_ref(), args.since.is_some()) {
+                eprintln!("hint: {}", render::terminal_line(&hint));
+            }
         }
         TextFormat::Text => super::print(&render::drops_text(&dropped, now, settings.style))?,
     }
@@ -38,4 +42,18 @@ pub(super) fn run(settings: &Settings, args: &DropsArgs) -> Result<ExitStatus> {
     } else {
         ExitStatus::Done
     })
+}
+
+/// What there is instead: older drops, dumps, or dumps in another store.
+fn hints(settings: &Settings, store: &dyn Store, is_filtered: bool) -> Vec<String> {
+    if is_filtered && pipeline::drops(store, None).is_ok_and(|drops| !drops.is_empty()) {
+        return vec!["list older drops too: `cdh drops`".to_owned()];
+    }
+    match pipeline::is_empty(store) {
+        false => vec![
+            "this store has dumps, and no agent reported a crash without one: `cdh ls` lists them"
+                .to_owned(),
+        ],
+        true => pipeline::hints_for_nothing(settings, store, false),
+    }
 }

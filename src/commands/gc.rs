@@ -1,10 +1,10 @@
 //! `cdh gc`: deletes the dumps that the given limits do not let stay: those that are too old, those of
 //! which there are enough newer ones of the same crash, and the oldest when all together take too much
-//! room. Each limit holds for itself; without any, nothing is deleted. The manifests of the dumps that stay, and
-//! for which another one would go, are read first: a key alone deletes nothing.
+//! room. A dump is deleted if any of the limits applies to it; without any, nothing is deleted. The manifests of the
+//! dumps that stay, and for which another one would go, are read first: a key alone deletes nothing.
 //!
-//! With them go the modules that agents kept in the store and that no dump needs any more, once they are a
-//! week old. `--older-than` alone may name a time before the first dump: then only modules go.
+//! With them go the modules that agents stored and that no dump needs any more, once they are a week old.
+//! `--modules-older-than` alone deletes modules only.
 
 use std::collections::BTreeSet;
 
@@ -26,6 +26,9 @@ use crate::when::parse_when;
 /// a day: a younger module may be that of a dump which is on its way.
 const YOUNGEST: SignedDuration = SignedDuration::from_hours(24);
 
+/// Age from which unused modules are deleted, if no other is given.
+const MODULES_AGE: &str = "7d";
+
 /// What is to go.
 struct Doomed {
     dumps: Vec<(DumpSummary, Expired)>,
@@ -44,12 +47,14 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
         per_fingerprint: args.keep_per_fingerprint,
         total: args.max_total,
     };
-    if retention == Retention::default() {
+    if retention == Retention::default() && args.modules_older_than.is_none() {
         let failure = Failure::new(ExitStatus::Failure, "no retention limit given");
-        let hint = "give `--older-than 30d`, `--keep-per-fingerprint 5` or `--max-total 500G`";
+        let hint = "give `--older-than 30d`, `--keep-per-fingerprint 5`, `--max-total 500G`, or \
+                    `--modules-older-than 7d` to delete unused modules only";
         return Err(failure.hint(hint).into());
     }
-    let modules_before = parse_when(&args.modules_older_than, now)?.min(now - YOUNGEST);
+    let modules_before = args.modules_older_than.as_deref().unwrap_or(MODULES_AGE);
+    let modules_before = parse_when(modules_before, now)?.min(now - YOUNGEST);
     let store = pipeline::open_store(settings)?;
     let listed = |error| pipeline::store_failure(error, "list");
     let catalog = Catalog::new(store.as_ref());
@@ -86,6 +91,9 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     };
     let listing = doomed.listing();
     let sum = doomed.sum(all, all_modules);
+    if let Some(by_limit) = doomed.by_limit(&retention) {
+        eprintln!("{by_limit}");
+    }
     if doomed.is_empty() || args.dry_run {
         super::print(&listing)?;
         eprintln!("{sum} would be deleted");
@@ -181,6 +189,32 @@ impl Doomed {
             add(&format!("module {name} {size}: no dump needs it"));
         }
         listing
+    }
+
+    /// How many dumps each limit deletes, where there are several limits.
+    fn by_limit(&self, retention: &Retention) -> Option<String> {
+        let limits = [
+            (retention.oldest.is_some(), Expired::Age, "--older-than"),
+            (
+                retention.per_fingerprint.is_some(),
+                Expired::Count,
+                "--keep-per-fingerprint",
+            ),
+            (retention.total.is_some(), Expired::Size, "--max-total"),
+        ];
+        let given = limits.into_iter().filter(|(is_given, ..)| *is_given);
+        let counts: Vec<String> = given
+            .map(|(_, why, flag)| {
+                let count = self.dumps.iter().filter(|(_, found)| *found == why).count();
+                format!("{count} by `{flag}`")
+            })
+            .collect();
+        (counts.len() > 1).then(|| {
+            format!(
+                "a dump is deleted if any limit applies; the first that applies is named: {}",
+                counts.join(", ")
+            )
+        })
     }
 
     /// `3 of 10 dumps and 2 of 40 modules, 1.2 GiB`.

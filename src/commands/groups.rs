@@ -12,7 +12,7 @@ use cdh_bundle::{DumpId, ImageRef, WorkloadOwner};
 use cdh_store::{Catalog, DumpSummary, Reach, Store, Survey};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::args::{GroupsArgs, TextFormat};
+use crate::args::{GroupsArgs, SelectionArgs, TextFormat};
 use crate::pipeline;
 use crate::query::Selection;
 use crate::render::{self, DumpFacts, FirstFrom, Group, GroupsView};
@@ -28,7 +28,12 @@ const FINGERPRINT: usize = 8;
 
 pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
-    let selection = args.selection(now)?;
+    let terms = args.selection.terms.iter().map(|text| as_term(text));
+    let selected = SelectionArgs {
+        terms: terms.collect(),
+        ..args.selection.clone()
+    };
+    let selection = Selection::from_args(&selected, now)?;
     let store: Arc<dyn Store> = Arc::from(pipeline::open_store(settings)?);
     let catalog = pipeline::catalog(settings, store.as_ref());
     let survey = selection.survey(&catalog, now);
@@ -67,7 +72,9 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
         width: terminal_width(),
     };
     match (args.output, groups.as_slice()) {
-        (TextFormat::Json, _) => super::print(&render::groups_json(&groups)?)?,
+        (TextFormat::Json, _) => {
+            super::print(&render::groups_json(&groups, &selection.as_terms())?)?
+        }
         (TextFormat::Text, []) if selection.new_since.is_some() => {
             eprintln!(
                 "no new crashes in {}",
@@ -89,27 +96,12 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     })
 }
 
-impl GroupsArgs {
-    fn selection(&self, now: Timestamp) -> Result<Selection> {
-        let mut selection = Selection::default();
-        for (name, value) in [
-            ("namespace", &self.namespace),
-            ("exe", &self.exe),
-            ("since", &self.since),
-            ("until", &self.until),
-            ("new-since", &self.new_since),
-        ] {
-            selection.flag(name, value.as_deref(), now)?;
-        }
-        for term in &self.terms {
-            // What the table shows as a fingerprint can be typed as it is.
-            let is_hex = |byte: u8| byte.is_ascii_hexdigit();
-            match term.len() >= FINGERPRINT && term.bytes().all(is_hex) {
-                true => selection.argument(&format!("fingerprint:{term}"), now)?,
-                false => selection.argument(term, now)?,
-            }
-        }
-        Ok(selection)
+/// What the table shows as a fingerprint can be typed as it is.
+fn as_term(text: &str) -> String {
+    let is_hex = |byte: u8| byte.is_ascii_hexdigit();
+    match text.len() >= FINGERPRINT && text.bytes().all(is_hex) {
+        true => format!("fingerprint:{text}"),
+        false => text.to_owned(),
     }
 }
 

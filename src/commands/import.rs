@@ -6,11 +6,23 @@ use serde_json::json;
 use crate::args::{ImportArgs, TextFormat};
 use crate::pipeline;
 use crate::progress::Bar;
-use crate::render;
+use crate::render::{self, terminal_line};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> {
+    super::require_reference("--image", args.workload.image.as_deref())?;
+    if let Some(image) = &args.workload.image
+        && !image.contains('@')
+    {
+        let shown = terminal_line(image);
+        eprintln!(
+            "warning: `{shown}` has no digest, so cdh cannot verify that an image pulled later is the one that ran"
+        );
+        eprintln!(
+            "hint: pass `{shown}@sha256:…`, the digest that the registry or the container runtime shows"
+        );
+    }
     let store = pipeline::open_or_create_store(settings)?;
     let bar = Bar::new(settings.interactive);
     let said = &args.workload;

@@ -30,6 +30,9 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let view = InfoView {
         manifest: &dump.manifest,
         origin: origin(&dump),
+        overflow: stacks
+            .as_ref()
+            .and_then(|stacks| stacks.analysis.head.stack_overflow()),
         completeness: stacks
             .as_ref()
             .and_then(|stacks| stacks.analysis.completeness.as_ref()),

@@ -24,7 +24,7 @@ const NEW: SignedDuration = SignedDuration::from_hours(24);
 
 pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
-    let mut selection = args.selection(now)?;
+    let mut selection = Selection::from_args(&args.selection, now)?;
     // The limit counts dumps in the order asked for, so another order needs them all first.
     let is_cut_by_store = args.sort == SortBy::Time && !args.group && selection.is_query();
     selection.query.limit = args.limit.filter(|_| is_cut_by_store);
@@ -121,7 +121,7 @@ fn groups(
     match args.output {
         ListFormat::Table | ListFormat::Wide if groups.is_empty() => {}
         ListFormat::Table | ListFormat::Wide => super::print(&render::groups_text(&groups, &view))?,
-        _ => super::print(&render::groups_json(&groups)?)?,
+        _ => super::print(&render::groups_json(&groups, &selection.as_terms())?)?,
     }
     Ok(finish(settings, args, selection, store, groups.is_empty()))
 }
@@ -141,30 +141,6 @@ fn finish(
         super::report_nothing(settings, store, !selection.is_empty());
     }
     ExitStatus::Nothing
-}
-
-impl LsArgs {
-    fn selection(&self, now: Timestamp) -> Result<Selection> {
-        let mut selection = Selection::default();
-        for (name, value) in [
-            ("namespace", &self.namespace),
-            ("pod", &self.pod),
-            ("exe", &self.exe),
-            ("image", &self.image),
-            ("node", &self.node),
-            ("signal", &self.signal),
-            ("since", &self.since),
-            ("until", &self.until),
-            ("fingerprint", &self.fingerprint),
-        ] {
-            selection.flag(name, value.as_deref(), now)?;
-        }
-        selection.switch("truncated", self.truncated, now)?;
-        for term in &self.terms {
-            selection.argument(term, now)?;
-        }
-        Ok(selection)
-    }
 }
 
 fn sort(dumps: &mut [DumpSummary], by: SortBy) {

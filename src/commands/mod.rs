@@ -23,6 +23,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Result;
+use cdh_agent::config::unknown_variables;
 use cdh_store::Store;
 use cdh_sysroot::ImageReference;
 
@@ -30,7 +31,7 @@ use crate::args::{Cli, Command};
 use crate::pipeline;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
-use crate::settings::{Role, Settings};
+use crate::settings::{Role, Settings, environment};
 
 /// Runs the command of `cli`.
 ///
@@ -38,6 +39,7 @@ use crate::settings::{Role, Settings};
 /// Whatever ends the command early; `report` knows the status that goes with it.
 pub fn run(cli: Cli) -> Result<ExitStatus> {
     let Some(command) = cli.command else {
+        warn_of_unknown_variables();
         return tui::run_by_default(&cli.global);
     };
     // These two need no settings: a broken config file must not stop them. The kernel starts the
@@ -46,6 +48,9 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
         Command::Agent(args) => {
+            if !args.has_a_log() {
+                warn_of_unknown_variables();
+            }
             if let Some(outcome) = agent::run_without_settings(&cli.global, &args) {
                 return outcome;
             }
@@ -53,6 +58,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         }
         _ => {}
     }
+    warn_of_unknown_variables();
     let mut settings = Settings::gather(&cli.global, Role::Desk)?;
     let modules = match &command {
         Command::Bt(args) => Some(&args.modules),
@@ -83,6 +89,15 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Gc(args) => gc::run(&settings, &args),
         Command::Share(args) => share::run(&settings, &args),
         Command::Agent(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitStatus::Done),
+    }
+}
+
+/// A misspelt variable would otherwise have no effect and say nothing.
+fn warn_of_unknown_variables() {
+    let unknown = unknown_variables(&environment());
+    let unknown: Vec<String> = unknown.iter().map(ToString::to_string).collect();
+    if !unknown.is_empty() {
+        eprintln!("warning: {}", terminal_line(&unknown.join(", ")));
     }
 }
 

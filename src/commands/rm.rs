@@ -15,7 +15,7 @@ use crate::settings::Settings;
 pub(super) fn run(settings: &Settings, args: &RmArgs) -> Result<ExitStatus> {
     let store = pipeline::open_store(settings)?;
     let mut dumps = Vec::new();
-    // All references are resolved before anything is deleted: `~1` must not change its meaning on the way.
+    // All references are resolved before anything is deleted: `@1` must not change its meaning on the way.
     for reference in &args.dumps {
         let summary = pipeline::resolve(settings, store.as_ref(), reference)?;
         if !dumps

@@ -11,7 +11,15 @@ use crate::pipeline;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
+/// Seconds that a URL signed with AWS Signature Version 4 may work.
+const LONGEST: u64 = 7 * 24 * 3600;
+
 pub(super) fn run(settings: &Settings, args: &ShareArgs) -> Result<ExitStatus> {
+    if args.expires > LONGEST {
+        let message = "`--expires` is too long: a presigned URL works for a maximum of 7 days";
+        let hint = "pass `--expires 7d` or less, and run `cdh share` again later; for longer, copy the bundle with `cdh fetch`";
+        return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
+    }
     let store = pipeline::open_store(settings)?;
     let dump = pipeline::resolve(settings, store.as_ref(), &args.dump)?;
     if let StoreUrl::Directory(path) = &settings.store {

@@ -15,8 +15,7 @@ pub(super) fn is_local_image(dump: &Dump) -> bool {
     let runtime = manifest.workload.as_ref();
     let runtime = runtime.and_then(|workload| workload.runtime.as_deref());
     let image = manifest.image.as_ref();
-    runtime == Some("podman")
-        && image.is_some_and(|image| image.reference.starts_with("localhost/"))
+    runtime == Some("podman") && image.is_some_and(|image| is_local_name(&image.reference))
 }
 
 /// A warning that names the modules without a file, with advice; `reference` is the image that was used.
@@ -49,34 +48,43 @@ pub(super) fn remark(
     Some(failure.into())
 }
 
+/// Advice, the most likely to work first. An image of an engine on a host may be in no registry.
 fn hints(manifest: &Manifest, reference: Option<&str>, absent_in_image: bool) -> Vec<String> {
     let workload = manifest.workload.as_ref();
     let kind = workload.and_then(|workload| workload.kind);
     let runtime = workload.and_then(|workload| workload.runtime.as_deref());
-    let mut hints = Vec::new();
-    match (reference, kind) {
-        (None, Some(WorkloadKind::Host)) => hints.push(
-            "run cdh where the process ran, or pass a copy of that machine's files as `--sysroot <DIR>`"
-                .to_owned(),
-        ),
-        (None, _) => hints.push("name the image that it ran from with `--image <REF>`".to_owned()),
-        (Some(_), _) if absent_in_image => hints.push(
-            "the image does not hold them: name the one that ran with `--image <REF>`".to_owned(),
-        ),
-        // What kept the image from being used has advice of its own.
-        (Some(_), _) => {}
-    }
     let image = image_name(manifest);
-    match (kind, runtime) {
-        (Some(WorkloadKind::Pod | WorkloadKind::Host), _) => {}
-        (_, Some("docker")) => hints.push(format!(
+    let from_registry = match (reference, kind) {
+        (None, Some(WorkloadKind::Host)) => Some(
+            "run cdh where the process ran, or pass a copy of that machine's files as `--sysroot <DIR>`",
+        ),
+        // No registry has it under this name.
+        (None, _) if is_local_name(image) => {
+            Some("if the image was pushed to a registry, name it there: `--image <REF>`")
+        }
+        (None, _) => Some("name the image that it ran from with `--image <REF>`"),
+        (Some(_), _) if absent_in_image => {
+            Some("the image does not hold them: name the one that ran with `--image <REF>`")
+        }
+        // What kept the image from being used has advice of its own.
+        (Some(_), _) => None,
+    };
+    let from_engine = match (kind, runtime) {
+        (Some(WorkloadKind::Pod | WorkloadKind::Host), _) => None,
+        (_, Some("docker")) => Some(format!(
             "where docker has the image, unpack it: `mkdir files && docker export $(docker create {image}) | \
              tar -x -C files`, then pass `--sysroot files`"
         )),
-        _ => hints.push(format!(
+        _ => Some(format!(
             "where podman has the image, mount it: `--sysroot \"$(podman image mount {image})\"`"
         )),
-    }
+    };
+    let from_registry = from_registry.map(str::to_owned);
+    let mut hints: Vec<String> = match runtime {
+        // The engine of this host had the image when the process crashed.
+        Some("podman" | "docker") => from_engine.into_iter().chain(from_registry).collect(),
+        _ => from_registry.into_iter().chain(from_engine).collect(),
+    };
     // An agent captured it, which could have stored them.
     if workload.is_some_and(|workload| workload.source.is_some()) {
         hints.push(
@@ -86,6 +94,11 @@ fn hints(manifest: &Manifest, reference: Option<&str>, absent_in_image: bool) ->
         );
     }
     hints
+}
+
+/// Whether podman made the name for an image that was built on the host, or that was loaded without one.
+fn is_local_name(image: &str) -> bool {
+    image.starts_with("localhost/")
 }
 
 /// The image's name as a shell takes it unquoted; a name that holds anything else is not shown.
@@ -155,6 +168,41 @@ mod tests {
         assert!(
             !found.contains("--image") && found.contains("--sysroot <DIR>"),
             "{found}"
+        );
+    }
+
+    #[test]
+    fn hints_begin_with_what_can_work() {
+        let first = |manifest: &Manifest| hints(manifest, None, false).swap_remove(0);
+        let local = manifest(WorkloadKind::Container, "podman", Some("localhost/web:1"));
+        assert!(
+            first(&local).contains("podman image mount"),
+            "{}",
+            first(&local)
+        );
+        let all = hints(&local, None, false).join("\n");
+        assert!(
+            all.contains("if the image was pushed to a registry"),
+            "{all}"
+        );
+        let pulled = manifest(
+            WorkloadKind::Container,
+            "docker",
+            Some("quay.io/shop/web:1"),
+        );
+        assert!(
+            first(&pulled).contains("docker export"),
+            "{}",
+            first(&pulled)
+        );
+        let pod = manifest(WorkloadKind::Pod, "containerd", None);
+        assert!(first(&pod).contains("`--image <REF>`"), "{}", first(&pod));
+        let mut imported = manifest(WorkloadKind::Container, "podman", None);
+        imported.workload = None;
+        assert!(
+            first(&imported).contains("`--image <REF>`"),
+            "{}",
+            first(&imported)
         );
     }
 

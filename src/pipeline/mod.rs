@@ -40,8 +40,8 @@ pub use proc_facts::Surrounding;
 pub use source::{SourceFinder, SourceQuestion, SourceSearch, sources};
 pub use sources::{Gathered, gather_files, image_cache};
 pub use stores::{
-    catalog, hints_for_nothing, open_existing_store, open_node_store, open_or_create_store,
-    open_store, resolve, store_failure,
+    catalog, hints_for_nothing, is_empty, open_existing_store, open_node_store,
+    open_or_create_store, open_store, require_known_store, resolve, store_failure,
 };
 pub use sysroot::{DebugView, debug_view};
 pub use top_frames::top_frames;

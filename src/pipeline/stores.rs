@@ -3,12 +3,12 @@
 use anyhow::Result;
 use cdh_store::{
     Catalog, DirectoryStore, DumpSummary, ManifestCache, Query, ResolveError, S3Keys, Store,
-    StoreError, StoreUrl,
+    StoreError, StoreUrl, nearest,
 };
 
 use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
-use crate::settings::{Settings, nearest};
+use crate::settings::Settings;
 
 /// Opens the store of `settings`. The embedded directory store is made when it is not there yet.
 ///
@@ -34,10 +34,33 @@ pub fn open_store(settings: &Settings) -> Result<Box<dyn Store>> {
 
 const MISSING_STORE: &str = "check `--store` and CDH_STORE; the first dump creates a directory store (`cdh agent sweep`, `cdh import --store <DIR> <CORE>`)";
 
+/// Refuses a store that is given by a plain name which the config file does not have. The agent would otherwise
+/// make a directory of a misspelt name and ship into it.
+///
+/// # Errors
+/// When the store is such a name.
+pub fn require_known_store(settings: &Settings) -> Result<()> {
+    match settings.plain_store_name() {
+        Some(name) => {
+            let hint = format!(
+                "if a directory is meant, write it as a path: `./{}`",
+                terminal_line(name)
+            );
+            Err(unknown_store(settings, name).hint(hint).into())
+        }
+        None => Ok(()),
+    }
+}
+
 /// A name that is neither a directory nor in the config file.
 fn unknown_store(settings: &Settings, name: &str) -> Failure {
-    let message =
-        format!("unknown store `{name}`: neither a directory nor a store in the config file");
+    let place = settings.store_place();
+    let place = place.map_or_else(String::new, |place| format!(" in {place}"));
+    let what = match settings.unknown_store_name() {
+        Some(_) => "neither a directory nor a store in the config file",
+        None => "not a store in the config file",
+    };
+    let message = format!("unknown store `{}`{place}: {what}", terminal_line(name));
     let mut failure = Failure::new(ExitStatus::Failure, message);
     if let Some(similar) = settings.similar_store(name) {
         failure = failure.hint(format!("did you mean `{similar}`?"));
@@ -79,7 +102,7 @@ pub fn hints_elsewhere(url: &StoreUrl) -> Vec<String> {
 fn hint_for(found: &StoreUrl) -> String {
     format!(
         "dumps exist elsewhere: `--store {}`",
-        shell_word(found.to_string().as_ref())
+        shell_word(found.to_string())
     )
 }
 
@@ -89,7 +112,7 @@ fn is_similar_name(name: &str, url: &StoreUrl) -> bool {
         return false;
     };
     let last = path.file_name().and_then(|last| last.to_str());
-    last.is_some_and(|last| nearest(name, [last].into_iter()).is_some())
+    last.is_some_and(|last| nearest(name, [last]).is_some())
 }
 
 /// Advice if nothing was found in an open store: where dumps are, or that only the filter hides them.
@@ -115,7 +138,8 @@ pub fn hints_for_nothing(settings: &Settings, store: &dyn Store, is_filtered: bo
 }
 
 /// Whether a store has no dump. One that cannot be listed now is not called empty.
-fn is_empty(store: &dyn Store) -> bool {
+#[must_use]
+pub fn is_empty(store: &dyn Store) -> bool {
     let query = Query {
         limit: Some(1),
         ..Query::default()

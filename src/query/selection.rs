@@ -4,7 +4,8 @@ use anyhow::Result;
 use cdh_store::{Catalog, DumpSummary, Query, StoreError, Survey, SurveyOptions, is_signal};
 use jiff::Timestamp;
 
-use super::{Haystack, Word, add_term, full_name, unknown_term};
+use super::{Haystack, Word, add_term, full_name, require_range, unknown_term};
+use crate::args::SelectionArgs;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::when::parse_when;
@@ -22,14 +23,47 @@ pub struct Selection {
     words: Vec<Word>,
     /// Each term that was given, and how it was written.
     given: Vec<(&'static str, String)>,
+    /// Terms as `name:value`, and words, in the order in which they were given.
+    normalized: Vec<String>,
 }
 
 impl Selection {
-    /// Adds a flag's value, if it was given.
+    /// What flags and arguments select.
     ///
     /// # Errors
-    /// When the term cannot have this value.
-    pub fn flag(&mut self, name: &'static str, value: Option<&str>, now: Timestamp) -> Result<()> {
+    /// When a term does not exist, is given twice, or cannot have its value; when no time is in the range.
+    pub fn from_args(args: &SelectionArgs, now: Timestamp) -> Result<Self> {
+        let mut selection = Self::default();
+        for (name, value) in [
+            ("namespace", &args.namespace),
+            ("pod", &args.pod),
+            ("exe", &args.exe),
+            ("image", &args.image),
+            ("node", &args.node),
+            ("signal", &args.signal),
+            ("since", &args.since),
+            ("until", &args.until),
+            (NEW_SINCE, &args.new_since),
+            ("fingerprint", &args.fingerprint),
+        ] {
+            selection.flag(name, value.as_deref(), now)?;
+        }
+        selection.switch("truncated", args.truncated, now)?;
+        for term in &args.terms {
+            selection.argument(term, now)?;
+        }
+        require_range(&selection.query)?;
+        Ok(selection)
+    }
+
+    /// The filter as terms: `namespace:payments since:1d worker`; empty if everything is selected.
+    #[must_use]
+    pub fn as_terms(&self) -> String {
+        self.normalized.join(" ")
+    }
+
+    /// Adds a flag's value, if it was given.
+    fn flag(&mut self, name: &'static str, value: Option<&str>, now: Timestamp) -> Result<()> {
         match value {
             Some(value) => self.add(name, value, format!("--{name} {value}"), now),
             None => Ok(()),
@@ -37,10 +71,7 @@ impl Selection {
     }
 
     /// Adds a flag without a value.
-    ///
-    /// # Errors
-    /// When the same term was given in another way.
-    pub fn switch(&mut self, name: &'static str, is_on: bool, now: Timestamp) -> Result<()> {
+    fn switch(&mut self, name: &'static str, is_on: bool, now: Timestamp) -> Result<()> {
         match is_on {
             true => self.add(name, "yes", format!("--{name}"), now),
             false => Ok(()),
@@ -48,16 +79,14 @@ impl Selection {
     }
 
     /// Adds an argument: `namespace:payments`, or a word that is looked for everywhere.
-    ///
-    /// # Errors
-    /// When there is no such term, it cannot have this value, or it was given before.
-    pub fn argument(&mut self, text: &str, now: Timestamp) -> Result<()> {
+    fn argument(&mut self, text: &str, now: Timestamp) -> Result<()> {
         let Some((name, value)) = text.split_once(':') else {
             self.words.extend(text.split_whitespace().map(Word::new));
+            self.normalized.push(text.to_owned());
             return Ok(());
         };
         let known = full_name(name).or((name == NEW_SINCE).then_some(NEW_SINCE));
-        let known = known.ok_or_else(|| unknown_term(name, NEW_SINCE))?;
+        let known = known.ok_or_else(|| unknown_term(name))?;
         if value.is_empty() && known != "truncated" {
             let message = format!("`{known}:` has no value");
             let hint = format!("write `{known}:VALUE`, without a space");
@@ -81,6 +110,7 @@ impl Selection {
             return Err(failure.hint(hint).into());
         }
         self.given.push((name, written));
+        self.normalized.push(format!("{name}:{value}"));
         match name {
             NEW_SINCE => self.new_since = Some(parse_when(value, now)?),
             "signal" if !is_signal(value) => {
@@ -203,6 +233,44 @@ mod tests {
     }
 
     #[test]
+    fn empty_time_range_is_an_error_that_shows_both_ends() {
+        let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
+        let range = |since: &str, until: &str| SelectionArgs {
+            since: Some(since.to_owned()),
+            terms: vec![format!("until:{until}")],
+            ..SelectionArgs::default()
+        };
+        let error = Selection::from_args(&range("1h", "2h"), now).unwrap_err();
+        let told = tell(&error);
+        assert_eq!(
+            told.lines,
+            [
+                "empty time range: `since` is 2026-01-31T11:00:00Z, later than `until`, 2026-01-31T10:00:00Z"
+            ]
+        );
+        assert!(told.hints[0].contains("swap"), "{:?}", told.hints);
+        assert!(Selection::from_args(&range("2h", "1h"), now).is_ok());
+        assert!(Selection::from_args(&range("2026-01-01", "2026-01-01"), now).is_ok());
+    }
+
+    #[test]
+    fn flags_and_arguments_are_one_filter() {
+        let args = SelectionArgs {
+            namespace: Some("shop".to_owned()),
+            truncated: true,
+            new_since: Some("1d".to_owned()),
+            terms: vec!["sig:11".to_owned(), "worker".to_owned()],
+            ..SelectionArgs::default()
+        };
+        let selection = Selection::from_args(&args, Timestamp::now()).unwrap();
+        assert_eq!(
+            selection.as_terms(),
+            "namespace:shop new-since:1d truncated:yes signal:11 worker"
+        );
+        assert!(selection.new_since.is_some() && selection.query.truncated);
+    }
+
+    #[test]
     fn arguments_that_mean_nothing_are_named() {
         let unknown = problem(&["foo:bar"]);
         assert!(
@@ -211,6 +279,17 @@ mod tests {
         );
         for term in ["namespace", "fingerprint", "new-since"] {
             assert!(unknown.contains(term), "{unknown}");
+        }
+        for (slip, meant) in [
+            ("namepsace", "namespace"),
+            ("sine", "since"),
+            ("new-sicne", "new-since"),
+        ] {
+            let found = problem(&[&format!("{slip}:x")]);
+            assert!(
+                found.contains(&format!("did you mean `{meant}`?")),
+                "{found}"
+            );
         }
         assert_eq!(
             problem(&["ns:a", "namespace:b"]).split(';').next(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cdh_bundle::{Manifest, Verdict};
-use cdh_elfcore::{Completeness, Thread};
+use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 use serde_json::{Value, json};
 
@@ -24,6 +24,8 @@ pub struct BacktraceView<'a> {
     pub backtrace: &'a Backtrace,
     /// Threads of the core, for their registers.
     pub threads: &'a [Thread],
+    /// The stack that was full, if that was the cause.
+    pub overflow: Option<StackOverflow>,
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -111,7 +113,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     let mut title = Line::default();
     title.toned(
         Tone::Strong,
-        terminal_line(&format!("{} (pid {})", process.name, process.pid)),
+        terminal_line(&format!("{} (pid {})", process.exe_name(), process.pid)),
     );
     title.push(": ");
     title.toned(Tone::Bad, terminal_line(&manifest.signal.description));
@@ -132,9 +134,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     if manifest.workload.is_some() && !node.is_empty() {
         facts.push(("node", node));
     }
-    if let Some(fingerprint) = &view.backtrace.fingerprint {
-        facts.push(("fingerprint", fingerprint.to_string()));
-    }
+    facts.extend(fingerprints(view).map(|text| ("fingerprint", text)));
     for (name, value) in facts {
         lines.push(Line::of(
             Tone::Dim,
@@ -155,9 +155,32 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     lines
 }
 
+/// The fingerprint of this backtrace, and the one that listings show if it is another.
+fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
+    let listed = view.manifest.fingerprint.as_deref();
+    let own = view.backtrace.fingerprint.as_ref().map(ToString::to_string);
+    let (own, listed) = match (own, listed) {
+        (Some(own), Some(listed)) if own == listed => (Some(own), None),
+        (Some(own), Some(listed)) => (
+            Some(format!("{own} (of the stack below)")),
+            Some(format!(
+                "{listed} (as listed by `cdh ls` and `cdh groups`, computed at the crash)"
+            )),
+        ),
+        (None, Some(listed)) => (
+            None,
+            Some(format!("{listed} (as listed; none for the stack below)")),
+        ),
+        (Some(own), None) => (Some(own), None),
+        (None, None) => (None, None),
+    };
+    listed.into_iter().chain(own)
+}
+
 /// What the reader must know before trusting the stacks.
 fn remarks(view: &BacktraceView) -> Vec<String> {
     let mut remarks = Vec::new();
+    remarks.extend(view.overflow.map(|overflow| overflow.to_string()));
     if !matches!(view.manifest.verdict, Verdict::Complete) {
         // Said first, for it may explain everything below.
         remarks.push(format!("the core is {}", view.manifest.verdict.describe()));
@@ -469,6 +492,8 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         "verdict": view.manifest.verdict,
         "core": found,
         "from_minicore": view.from_minicore,
+        "listed_fingerprint": view.manifest.fingerprint,
+        "stack_overflow": view.overflow,
         "backtrace": view.backtrace,
     });
     add_roles(view, &mut document);

@@ -62,7 +62,8 @@ pub(super) fn escaped_json(json: &str) -> String {
 
 /// A word as a shell takes it, on one line: quoted only if it has to be.
 #[must_use]
-pub fn shell_word(word: &OsStr) -> String {
+pub fn shell_word(word: impl AsRef<OsStr>) -> String {
+    let word = word.as_ref();
     let text = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+~".contains(c);
     if !text.is_empty() && text.chars().all(plain) {

@@ -55,7 +55,7 @@ pub fn groups_text(groups: &[Group], view: &GroupsView) -> String {
             group.fingerprint.clone().unwrap_or_else(absent),
             group.newest.id.short(),
             group.top.clone().unwrap_or_else(absent),
-            some(group.workloads.iter().cloned()),
+            some(group.affected.iter().map(GroupWorkload::shown)),
             some(
                 group
                     .images
@@ -156,11 +156,12 @@ pub fn group_text(group: &Group, view: &GroupsView) -> String {
                 age(workload.first, now),
                 age(workload.last, now),
                 workload.count.to_string(),
+                workload.pods.to_string(),
             ]
         })
         .collect();
     if !workloads.is_empty() {
-        table(&["WORKLOAD", "FIRST", "LAST", "COUNT"], &workloads);
+        table(&["WORKLOAD", "FIRST", "LAST", "COUNT", "PODS"], &workloads);
     }
     text
 }
@@ -202,13 +203,15 @@ fn some(names: impl Iterator<Item = String>) -> String {
     }
 }
 
-/// One JSON array.
+/// One JSON array; `filter` are the terms that selected the dumps, empty for all of them.
 ///
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.
-pub fn groups_json(groups: &[Group]) -> Result<String> {
+pub fn groups_json(groups: &[Group], filter: &str) -> Result<String> {
     #[derive(Serialize)]
     struct Json<'g> {
+        /// Terms that the dumps had to match; `null` if all dumps were grouped.
+        filter: Option<&'g str>,
         fingerprint: Option<&'g str>,
         exe: &'g str,
         signal: &'g str,
@@ -218,6 +221,11 @@ pub fn groups_json(groups: &[Group]) -> Result<String> {
         /// What `first` is based on: `store`, `look_back` or `selection`.
         first_from: FirstFrom,
         new: bool,
+        /// Of the selected dumps; `first` is of the whole store.
+        oldest_selected: Timestamp,
+        /// Whether the filter hides older dumps of this crash: then `count`, `incomplete`, `affected` and `images`
+        /// do not say since when it crashes.
+        older_dumps_hidden: bool,
         last: Timestamp,
         /// Id of the newest.
         latest: String,
@@ -226,7 +234,9 @@ pub fn groups_json(groups: &[Group]) -> Result<String> {
         affected: &'g [GroupWorkload],
         images: &'g [GroupImage],
     }
+    let filter = Some(filter).filter(|filter| !filter.is_empty());
     let groups = groups.iter().map(|group| Json {
+        filter,
         fingerprint: group.fingerprint.as_deref(),
         exe: &group.exe,
         signal: &group.signal,
@@ -235,6 +245,8 @@ pub fn groups_json(groups: &[Group]) -> Result<String> {
         first: group.first,
         first_from: group.first_from,
         new: group.is_new,
+        oldest_selected: group.oldest,
+        older_dumps_hidden: filter.is_some() && group.hides_older(),
         last: group.last,
         latest: group.newest.id.to_string(),
         top_frame: group.top.as_deref(),
@@ -247,6 +259,8 @@ pub fn groups_json(groups: &[Group]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::render::DumpFacts;
     use crate::tui::tests::dump;
@@ -320,10 +334,15 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let json: serde_json::Value = serde_json::from_str(&groups_json(&groups).unwrap()).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&groups_json(&groups, "").unwrap()).unwrap();
         assert_eq!(json[0]["images"][0]["release"], "1.4.2");
         assert_eq!(json[0]["affected"][0]["count"], 1);
         assert_eq!(json[0]["first_from"], "store");
+        assert_eq!(
+            (&json[0]["filter"], &json[0]["older_dumps_hidden"]),
+            (&Value::Null, &false.into())
+        );
     }
 
     #[test]
@@ -336,5 +355,14 @@ mod tests {
         assert!(lines[1].contains("checkout:1.4.2 (1×)"), "{text}");
         assert!(lines[2].contains("checkout:1.4.2 (since "), "{text}");
         assert!(group_text(&groups[0], &view).contains("  note "));
+        let json = groups_json(&groups, "since:1d").unwrap();
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let hidden = |group: &Value| group["older_dumps_hidden"].clone();
+        assert_eq!(
+            (hidden(&json[0]), hidden(&json[1])),
+            (true.into(), false.into())
+        );
+        assert_eq!(json[0]["filter"], "since:1d");
+        assert!(json[0]["first"].as_str() < json[0]["oldest_selected"].as_str());
     }
 }

@@ -1,6 +1,6 @@
 //! The same crash as one line: how often, since when, where.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use cdh_bundle::{ImageRef, WorkloadOwner};
 use cdh_store::{DumpSummary, FirstSeen, Reach};
@@ -76,6 +76,19 @@ pub struct GroupWorkload {
     pub last: Timestamp,
     /// How many dumps of this group are from it.
     pub count: usize,
+    /// How many different pods these are from, or containers outside Kubernetes.
+    pub pods: usize,
+}
+
+impl GroupWorkload {
+    /// Its name with the number of its pods, if they are several: `shop/api-* (3 pods)`.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self.pods {
+            0 | 1 => self.name.clone(),
+            pods => format!("{} ({pods} pods)", self.name),
+        }
+    }
 }
 
 /// One image of a group.
@@ -152,6 +165,7 @@ impl Group {
         let mut groups: Vec<(Self, &DumpSummary)> = Vec::new();
         // Names are put together once for each group, not for each of a hundred thousand dumps.
         let mut named: HashMap<GroupedWorkload<'_>, usize> = HashMap::new();
+        let mut pods: HashSet<(usize, usize, &str)> = HashSet::new();
         for dump in dumps {
             let key = (
                 dump.fingerprint.as_deref(),
@@ -186,6 +200,9 @@ impl Group {
                 .entry((place, dump.namespace.as_deref(), kind, owner))
                 .or_insert(next);
             group.add_workload(number, dump, facts.owner);
+            if let (Some(pod), Some(workload)) = (pod, group.affected.get_mut(number)) {
+                workload.pods += usize::from(pods.insert((place, number, pod)));
+            }
             if let Some(image) = facts.image {
                 group.add_image(image, dump.captured_at);
             }
@@ -256,6 +273,7 @@ impl Group {
                 first: time,
                 last: time,
                 count: 1,
+                pods: 0,
             }),
         }
     }
@@ -363,7 +381,7 @@ mod tests {
 
     #[test]
     fn workloads_have_times_and_counts() {
-        let mut dumps: Vec<DumpSummary> = (0..4).map(|_| dump(1)).collect();
+        let mut dumps: Vec<DumpSummary> = (0..5).map(|_| dump(1)).collect();
         let day = jiff::SignedDuration::from_hours(24);
         let start = dumps[0].captured_at;
         for (number, one) in dumps.iter_mut().enumerate() {
@@ -374,6 +392,7 @@ mod tests {
         dumps[1].pod = Some("api-7d4b9c6f5d-x2x9k".to_owned());
         dumps[2].pod = Some("api-7d4b9c6f5d-b8cfz".to_owned());
         (dumps[3].namespace, dumps[3].pod) = (None, None);
+        dumps[4].pod = Some("api-7d4b9c6f5d-b8cfz".to_owned());
         let owner = WorkloadOwner {
             kind: "StatefulSet".to_owned(),
             name: "db".to_owned(),
@@ -386,12 +405,13 @@ mod tests {
         let shown: Vec<_> = groups[0]
             .affected
             .iter()
-            .map(|workload| (workload.name.as_str(), workload.count))
+            .map(|workload| (workload.name.as_str(), workload.count, workload.pods))
             .collect();
-        assert_eq!(shown, [("shop/db-*", 1), ("shop/api-*", 2)]);
+        assert_eq!(shown, [("shop/db-*", 1, 1), ("shop/api-*", 3, 2)]);
+        assert_eq!(groups[0].affected[1].shown(), "shop/api-* (2 pods)");
         assert_eq!(groups[0].affected[0].owner.as_ref(), Some(&owner));
         let api = &groups[0].affected[1];
-        assert_eq!((api.first, api.last), (start + day, start + 2 * day));
+        assert_eq!((api.first, api.last), (start + day, start + 4 * day));
         // Without facts a number at the end of a name means nothing.
         let groups = Group::of(dumps.iter(), |_| DumpFacts::default());
         assert!(groups[0].workloads.contains("shop/db-0"));

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use cdh_bundle::{Manifest, Verdict, Workload, WorkloadKind, meaning_of_sender};
-use cdh_elfcore::Completeness;
+use cdh_elfcore::{Completeness, StackOverflow};
 use cdh_symbolize::Explanation;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ pub struct InfoView<'a> {
     pub manifest: &'a Manifest,
     /// Where it is.
     pub origin: String,
+    /// The stack that was full, if that was the cause.
+    pub overflow: Option<StackOverflow>,
     /// What there is of the core, as its own headers tell; `None` where it cannot be read.
     pub completeness: Option<&'a Completeness>,
     /// How far a damaged bundle could be read.
@@ -37,7 +39,7 @@ pub fn info_text(view: &InfoView, style: Style) -> String {
         text: String::new(),
     };
     page.dump(view);
-    page.process(view.manifest);
+    page.process(view.manifest, view.overflow);
     page.fingerprint(view);
     page.core(view);
     page.workload(view.manifest, view.all);
@@ -80,14 +82,19 @@ impl Page {
         }
     }
 
-    fn process(&mut self, manifest: &Manifest) {
+    fn process(&mut self, manifest: &Manifest, overflow: Option<StackOverflow>) {
         let process = &manifest.process;
-        let mut name = format!("{} (pid {}", process.name, process.pid);
+        let program = process.exe_name();
+        let mut name = format!("{program} (pid {}", process.pid);
         if let Some(inner) = process.namespace_pid.filter(|inner| *inner != process.pid) {
             name.push_str(&format!(", {inner} inside its container"));
         }
         if let Some(uid) = process.uid {
             name.push_str(&format!(", uid {uid}"));
+        }
+        // Threads and interpreters give themselves other names than that of their program.
+        if process.name != program && !process.name.is_empty() {
+            name.push_str(&format!(", comm {}", process.name));
         }
         self.line("process", name + ")");
         if let Some(exe) = &process.exe {
@@ -101,6 +108,9 @@ impl Page {
             self.line("command", shown.join(" "));
         }
         self.toned("signal", Tone::Bad, &manifest.signal.description);
+        if let Some(overflow) = overflow {
+            self.toned("", Tone::Bad, &overflow.to_string());
+        }
         if !manifest.machine.is_empty() {
             self.line("machine", &manifest.machine);
         }
@@ -385,6 +395,7 @@ pub fn info_json(view: &InfoView) -> Result<String> {
         "salvaged": view.salvaged,
         "release": view.manifest.image.as_ref().and_then(|image| image.release()),
         "manifest": view.manifest,
+        "stack_overflow": view.overflow,
         "found": found,
         "fingerprint": view.explanation,
     });
@@ -413,6 +424,7 @@ mod tests {
             origin: "a store".to_owned(),
             completeness: None,
             salvaged: None,
+            overflow: None,
             explanation: None,
             all,
         }

@@ -46,7 +46,7 @@ pub fn images_title(group: &Group) -> String {
 #[must_use]
 pub fn workloads(group: &Group) -> Vec<DetailRow> {
     let rows = group.affected.iter().map(|workload| DetailRow {
-        name: workload.name.clone(),
+        name: workload.shown(),
         times: (workload.first, workload.last),
         count: workload.count,
     });

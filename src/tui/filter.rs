@@ -13,7 +13,7 @@ use cdh_store::{DumpSummary, Query};
 use jiff::Timestamp;
 
 pub use crate::query::Haystack;
-use crate::query::{NEW_SINCE, TERMS, Word, add_term, is_term, short};
+use crate::query::{NEW_SINCE, TERMS, Word, add_term, is_term, require_range, short, similar_term};
 use crate::render::terminal_line;
 use crate::report::tell;
 
@@ -65,6 +65,12 @@ impl Filter {
                 Some(value) => filter.term(&name, &value, now, open && number == last),
             }
         }
+        if !open && filter.problem.is_none() {
+            let range = require_range(&filter.query);
+            filter.problem = range
+                .err()
+                .and_then(|error| tell(&error).lines.into_iter().next());
+        }
         filter
     }
 
@@ -80,14 +86,19 @@ impl Filter {
         let Some(name) = found else {
             if name == NEW_SINCE {
                 self.problem = Some(format!(
-                    "`{NEW_SINCE}` is a term of `cdh groups`; here, groups sort by first seen"
+                    "`{NEW_SINCE}` is a term of `cdh ls` and `cdh groups`; here, groups sort by first seen"
                 ));
                 return;
             }
-            let name = terminal_line(name);
-            let terms: Vec<&str> = TERMS.iter().map(|(known, _)| *known).collect();
-            let terms = terms.join(", ");
-            self.problem = Some(format!("unknown term \"{name}\"; terms: {terms}"));
+            let shown = terminal_line(name);
+            let hint = match similar_term(name) {
+                Some(similar) => format!("did you mean \"{similar}\"?"),
+                None => {
+                    let terms: Vec<&str> = TERMS.iter().map(|(known, _)| *known).collect();
+                    format!("terms: {}", terms.join(", "))
+                }
+            };
+            self.problem = Some(format!("unknown term \"{shown}\"; {hint}"));
             return;
         };
         if value.is_empty() && name != "truncated" {

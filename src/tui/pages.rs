@@ -147,6 +147,7 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             manifest: &manifest,
             backtrace: &one,
             threads: &stacks.threads,
+            overflow: stacks.overflow,
             completeness: stacks.completeness.as_ref(),
             from_minicore: stacks.from_minicore,
             registers: false,
@@ -194,6 +195,7 @@ fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {
         &InfoView {
             manifest: &opened.manifest,
             origin: opened.origin.clone(),
+            overflow: stacks.and_then(|stacks| stacks.overflow),
             completeness: stacks.and_then(|stacks| stacks.completeness.as_ref()),
             salvaged: opened.salvaged.as_deref(),
             explanation: stacks.and_then(|stacks| stacks.backtrace.explanation.as_ref()),

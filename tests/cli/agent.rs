@@ -33,12 +33,18 @@ impl Desk {
 
     /// As [`Desk::crash`], of this program; `dumpable` is 2 for setuid programs.
     pub(super) fn crash_of(&self, name: &str, fingerprint: &str, dumpable: u8) -> DumpId {
+        let process = json!({"pid": 1, "name": name, "dumpable": dumpable});
+        self.crash_in(&process, fingerprint)
+    }
+
+    /// The same of a process with these facts.
+    pub(super) fn crash_in(&self, process: &Value, fingerprint: &str) -> DumpId {
         let spool = self.path("state/spool");
         let id = DumpId::random();
         let mut entry = cdh_agent::spool::PartialEntry::create(&spool, id).unwrap();
         let json = json!({
             "schema": 1, "id": id, "stem": id, "captured_at": jiff::Timestamp::now(),
-            "process": {"pid": 1, "name": name, "dumpable": dumpable}, "signal": {"number": 11, "name": "SIGSEGV"},
+            "process": process, "signal": {"number": 11, "name": "SIGSEGV"},
             "verdict": Verdict::Complete, "fingerprint": fingerprint,
         });
         let manifest: Manifest = serde_json::from_value(json).unwrap();

@@ -404,3 +404,87 @@ fn bt_shows_no_hidden_file_that_debug_information_names() {
         assert!(!answer.contains("top secret"), "{words:?} {answer}");
     }
 }
+
+/// Recurses until its stack is full.
+const DEEP: &str = r"
+__attribute__((noinline)) static int deeper(volatile char *above) {
+    volatile char frame[3000];
+    frame[0] = above ? above[0] : 1;
+    return deeper(frame) + frame[0];
+}
+int main(void) { return deeper(0); }
+";
+
+#[test]
+fn stack_overflow_is_named_by_info_and_bt() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, program) = (dir.path().join("deep.c"), dir.path().join("deep"));
+    fs::write(&source, DEEP).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-g", "-o"]).arg(&program).arg(&source);
+    assert!(cc.status().expect("install gcc").success());
+    let core = dir.path().join("deep.core");
+    let made = Command::new("gdb")
+        .args(["-q", "-batch", "-ex", "run", "-ex"])
+        .arg(format!("generate-core-file {}", core.display()))
+        .arg(&program)
+        .output();
+    assert!(made.expect("install gdb").status.success());
+    let desk = Desk::new();
+    let id = desk.import(&core);
+    for reference in [id.as_str(), core.to_str().unwrap()] {
+        for command in ["info", "bt"] {
+            let out = desk.run(&[command, reference]).out;
+            assert!(
+                out.contains("stack overflow: the address is "),
+                "{command}: {out}"
+            );
+            let json = desk.json(&[command, reference, "-o", "json"]);
+            let found = &json["stack_overflow"];
+            assert!(
+                found["address"].as_u64() < found["stack_start"].as_u64(),
+                "{found}"
+            );
+        }
+    }
+    // Another SIGSEGV is not called one.
+    let other = super::crash().core();
+    let json = desk.json(&["bt", other.to_str().unwrap(), "-o", "json"]);
+    assert_eq!(json["stack_overflow"], serde_json::Value::Null);
+}
+
+#[test]
+fn bt_says_which_fingerprint_is_listed() {
+    let desk = Desk::new();
+    let id = desk.import(&super::crash().core());
+    let out = desk.run(&["bt", &id]).out;
+    let lines = |out: &str| -> Vec<String> {
+        let lines = out.lines().filter(|line| line.starts_with("fingerprint "));
+        lines.map(str::to_owned).collect()
+    };
+    let own = lines(&out);
+    assert!(own.len() == 1 && !own[0].contains('('), "{out}");
+    // What was listed was computed by another version, or without files.
+    desk.run(&["fetch", &id, "-d", "case"]);
+    let manifest = desk.path("case/manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["fingerprint"] = "0123456789abcdef".into();
+    fs::write(&manifest, json.to_string()).unwrap();
+    let answer = desk.run(&["bt", "./case"]);
+    let shown = lines(&answer.out);
+    assert_eq!(
+        shown,
+        [
+            "fingerprint 0123456789abcdef (as listed by `cdh ls` and `cdh groups`, computed at the crash)".to_owned(),
+            format!("{} (of the stack below)", own[0]),
+        ],
+        "{}{}",
+        answer.out,
+        answer.err
+    );
+    assert_eq!(
+        desk.json(&["bt", "./case", "-o", "json"])["listed_fingerprint"],
+        "0123456789abcdef"
+    );
+}

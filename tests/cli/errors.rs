@@ -46,7 +46,7 @@ fn errors_of_arguments_and_files_say_what_failed_and_the_next_step() {
     fs::create_dir(desk.path("store")).unwrap();
     let elf = fs::read(crash().core()).unwrap();
     fs::write(desk.path("head"), &elf[..100]).unwrap();
-    let mistakes: [&[&str]; 42] = [
+    let mistakes: [&[&str]; 51] = [
         &["ls"],
         &["ls", "--namespace", "nope"],
         &["groups"],
@@ -75,8 +75,17 @@ fn errors_of_arguments_and_files_say_what_failed_and_the_next_step() {
         &["gc", "--max-total", "2q"],
         &["share", "nope"],
         &["share", "nope", "--expires", "5"],
+        &["share", "nope", "--expires", "30d"],
+        &["drops"],
+        &["drops", "--since", "1d"],
+        &["import", "--image", "@sha256:00", "text"],
+        &["import", "--image", "shop/api", "text"],
         &["tui"],
         &["ls", "--since", "yesterday"],
+        &["ls", "--since", "2026-02-01", "--until", "2026-01-31"],
+        &["groups", "since:2026-02-01", "until:2026-01-31"],
+        &["groups", "--signal", "oops"],
+        &["info", "@3"],
         &["ls", "--signal", "oops"],
         &["ls", "--limit", "many"],
         &["lss"],
@@ -168,6 +177,8 @@ fn errors_of_the_config_file_name_line_and_column() {
         "store = \"prod\"\n[stores.prod]\nurl = \"s3://crashes\"\nregoin = \"eu-west-1\"\n",
         "store = \"prod\"\n\n[stores.prod]\nurl = \"gopher://crashes\"\n",
         "store = { url = \"s3://crashes\", timeout = 0 }\n",
+        "# mine\nstore = \"s3://crashes?regoin=eu\"\n",
+        "store = \"s3:/crashes/prod\"\n",
         "debugger = 5\n",
     ];
     let mut page = String::new();
@@ -354,4 +365,38 @@ fn deletions_without_a_terminal_neither_ask_nor_hang_nor_draw() {
         let all = format!("{}{}", answer.out, answer.err);
         assert!(!all.contains(['\u{1b}', '\r']), "{all:?}");
     }
+}
+
+#[test]
+fn unknown_variables_are_reported_once_by_every_command() {
+    let desk = Desk::new();
+    let set = [
+        ("CDH_SHIPING_MODE", "off"),
+        ("CDH_STROE", "/x"),
+        ("CDH_OFFLINE", "1"),
+    ];
+    let expected = "warning: unknown variable `CDH_SHIPING_MODE` (did you mean `CDH_SHIPPING_MODE`?), unknown \
+                    variable `CDH_STROE` (did you mean `CDH_STORE`?)\n";
+    for words in [
+        ["ls"].as_slice(),
+        &["info", "./nope"],
+        &["agent", "status", "--no-store"],
+        &["agent", "check-config"],
+    ] {
+        let answer = desk.with(words, &set);
+        assert_eq!(
+            answer.err.matches(expected).count(),
+            1,
+            "{words:?}: {}",
+            answer.err
+        );
+        assert_eq!(
+            answer.err.matches("CDH_STROE").count(),
+            1,
+            "{words:?}: {}",
+            answer.err
+        );
+    }
+    let script = desk.with(&["completions", "bash"], &set);
+    assert_eq!(script.err, "");
 }

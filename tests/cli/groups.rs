@@ -322,3 +322,107 @@ fn ls_and_groups_take_filter_terms_as_arguments() {
     }
     insta::assert_snapshot!("terms", page);
 }
+
+#[test]
+fn ls_and_groups_take_the_same_terms_as_flags_and_as_arguments() {
+    let desk = Desk::with_history();
+    for (flag, value, term) in [
+        ("--signal", "SEGV", "signal:SEGV"),
+        ("--namespace", "shop", "namespace:shop"),
+        ("--pod", "checkout-0", "pod:checkout-0"),
+        ("--exe", "pay", "exe:pay"),
+        ("--node", "*", "node:*"),
+        ("--since", "1d", "since:1d"),
+        ("--until", "1d", "until:1d"),
+        ("--new-since", "1d", "new-since:1d"),
+    ] {
+        let listed = |words: &[&str]| {
+            let mut words = words.to_vec();
+            words.extend(["-o", "json"]);
+            let found = desk.json(&words);
+            assert_ne!(found.as_array().unwrap().len(), 0, "{words:?}");
+            found
+        };
+        assert_eq!(
+            listed(&["ls", flag, value]),
+            listed(&["ls", term]),
+            "{term}"
+        );
+        assert_eq!(
+            listed(&["groups", flag, value]),
+            listed(&["groups", term]),
+            "{term}"
+        );
+    }
+    assert_eq!(desk.run(&["groups", "--truncated"]).code, 1);
+    let fingerprint = desk.json(&["ls", "exe:pay", "-o", "json"])[0]["fingerprint"].clone();
+    let fingerprint = fingerprint.as_str().unwrap();
+    for words in [
+        ["groups", "--fingerprint", fingerprint],
+        ["ls", "--fingerprint", fingerprint],
+    ] {
+        assert_eq!(desk.run(&words).code, 0, "{words:?}");
+    }
+}
+
+#[test]
+fn groups_json_says_what_the_filter_hides() {
+    let desk = Desk::with_history();
+    let groups = desk.json(&["groups", "--since", "1d", "exe:app", "-o", "json"]);
+    let old = group(&groups, "app");
+    assert_eq!(old["filter"], "since:1d exe:app");
+    assert_eq!(
+        (&old["count"], &old["older_dumps_hidden"]),
+        (&1.into(), &true.into())
+    );
+    assert_eq!(
+        (hours(old, "first"), hours(old, "oldest_selected")),
+        (30 * 24, 2)
+    );
+    let groups = desk.json(&["groups", "-o", "json"]);
+    let old = group(&groups, "app");
+    assert_eq!(
+        (&old["filter"], &old["older_dumps_hidden"]),
+        (&Value::Null, &false.into())
+    );
+    assert_eq!(old["affected"][0]["pods"], 2);
+    let text = desk.run(&["groups"]).out;
+    assert!(text.contains("shop/api-* (2 pods)"), "{text}");
+}
+
+#[test]
+fn containers_outside_kubernetes_are_listed_and_found_by_name() {
+    let desk = Desk::new();
+    desk.import_old(&crash().core(), HOUR, &["--container", "web"]);
+    desk.import_old(
+        &crash().core(),
+        HOUR,
+        &[
+            "--namespace",
+            "shop",
+            "--pod",
+            "api-0",
+            "--container",
+            "api",
+        ],
+    );
+    let listing = desk.run(&["ls", "pod:web"]).out;
+    let row = listing.lines().nth(1).unwrap_or_default();
+    assert_eq!(row.split_whitespace().nth(3), Some("web"), "{listing}");
+    assert_eq!(listing.lines().count(), 2, "{listing}");
+    let groups = desk.run(&["groups"]).out;
+    assert!(
+        groups.contains("shop/api-0 web") || groups.contains("web shop/api-0"),
+        "{groups}"
+    );
+}
+
+#[test]
+fn newest_dumps_are_counted_with_an_at_sign_too() {
+    let desk = Desk::with_history();
+    for (at, tilde) in [("@0", "latest"), ("@1", "~1"), ("@3", "~3")] {
+        let id =
+            |reference: &str| desk.json(&["info", reference, "--json"])["manifest"]["id"].clone();
+        assert_eq!(id(at), id(tilde), "{at}");
+    }
+}

@@ -274,7 +274,8 @@ fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
         return;
     };
     fs::copy(given, &beside).unwrap();
-    let (code, out, said) = run(&["install"]);
+    let given = ["--release", "early", "--core-limit", "2G"];
+    let (code, out, said) = run(&[&["install"], &given[..]].concat());
     assert_eq!(code, Some(0), "{said}");
     assert!(out.starts_with("installed: core_pattern is |"), "{out}");
     // Unless this machine has a unit, the warning comes with a command that has all flags.
@@ -287,6 +288,8 @@ fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
         format!("--state {}", place("state")),
         format!("--libexec {}", place("lib")),
         format!("--store {}", place("store")),
+        "--release early".to_owned(),
+        "--core-limit 2147483648".to_owned(),
     ] {
         assert!(said.contains(&text), "{text} in {said}");
     }
@@ -301,8 +304,20 @@ fn install_warns_of_a_reboot_and_uninstall_says_how_to_ship_what_is_left() {
         unit.contains(&command) && unit.contains("WantedBy="),
         "{unit}"
     );
+    // It is that of the installation, although nothing was given to this command.
     let (_, found, _) = run(&["doctor", "--no-store"]);
     assert!(found.contains("warning  after a reboot: "), "{found}");
+    for text in ["--release early", "--core-limit 2147483648"] {
+        assert!(
+            unit.contains(text) && found.contains(text),
+            "{text} in {unit}{found}"
+        );
+    }
+    let (_, unit, _) = run(&["unit", "--release", "hold"]);
+    assert!(
+        unit.contains("--release hold") && !unit.contains("early"),
+        "{unit}"
+    );
 
     let status = Command::new("sh")
         .args(["-c", "kill -SEGV $$"])

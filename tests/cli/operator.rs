@@ -279,3 +279,261 @@ fn status_without_root_says_what_it_cannot_see() {
         answer.err
     );
 }
+
+#[test]
+fn status_and_doctor_say_which_store_they_test_and_which_the_agent_uses() {
+    let desk = Desk::new();
+    let other = desk.path("other").display().to_string();
+    let state = desk.path("state").display().to_string();
+    let mut agent = Agent::start(&desk, desk.command(&["agent", "run"]));
+    agent.wait_for("on SIGTERM: ");
+    desk.crash_of("api", "aaaa", 1);
+    agent.wait_for("shipped ");
+    // The record follows the log by a moment.
+    let mut status = desk.status(&other);
+    for _ in 0..100 {
+        if status.out.contains("as the running agent reports") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        status = desk.status(&other);
+    }
+    for text in [
+        "store            [DESK]/store (used by the running agent): works, as the running agent reports",
+        "store            [DESK]/other (from CDH_STORE) (not used by the running agent): created with the first dump",
+    ] {
+        assert!(status.out.contains(text), "{text} in {}", status.out);
+    }
+    let same = desk.status(&desk.own_store());
+    assert!(
+        same.out.contains("[DESK]/store (from CDH_STORE): works"),
+        "{}",
+        same.out
+    );
+    let doctor = |store: Option<&str>| {
+        let mut command = desk.command(&["agent", "doctor", "--state", &state]);
+        match store {
+            Some(store) => command.env("CDH_STORE", store),
+            None => command.env_remove("CDH_STORE"),
+        };
+        desk.answer(command.output().unwrap()).out
+    };
+    let found = doctor(Some(&other));
+    for text in [
+        "read and deleted (from CDH_STORE)",
+        "warning  store of the agent: the running agent uses another store, which was not tested: [DESK]/store",
+        "fix: test it with `cdh agent doctor --store [DESK]/store`",
+    ] {
+        assert!(found.contains(text), "{text} in {found}");
+    }
+    let found = doctor(None);
+    assert!(
+        found.contains(
+            "[DESK]/store: a test object was written, read and deleted (used by the running agent)"
+        ),
+        "{found}"
+    );
+    agent.stop();
+    assert!(!doctor(Some(&desk.own_store())).contains("store of the agent"));
+}
+
+#[test]
+fn status_fails_for_a_directory_that_cannot_be_created() {
+    let desk = Desk::new();
+    desk.crash_of("api", "aaaa", 1);
+    fs::write(desk.path("file"), "").unwrap();
+    for store in [
+        "/proc/none/store",
+        "/sys/store",
+        desk.path("file/store").to_str().unwrap(),
+    ] {
+        let answer = desk.status(store);
+        assert_eq!(answer.code, 2, "{store}: {}", answer.out);
+        assert!(answer.out.contains("FAILS"), "{store}: {}", answer.out);
+    }
+    let deep = desk.path("a/b/c");
+    let answer = desk.status(deep.to_str().unwrap());
+    assert!(
+        answer.code < 2 && answer.out.contains("created with the first dump"),
+        "{}",
+        answer.out
+    );
+    let left: Vec<_> = fs::read_dir(desk.path(""))
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
+    assert!(
+        !desk.path("a").exists()
+            && left
+                .iter()
+                .all(|name| !name.to_string_lossy().starts_with('.')),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn agent_refuses_a_store_that_is_neither_a_name_nor_a_path() {
+    let desk = Desk::new();
+    let config = "# stores\nstore = \"prdo\"\n\n[stores.prod]\nurl = \"/srv/prod\"\n";
+    fs::write(desk.path("agent.toml"), config).unwrap();
+    let state = desk.path("state").display().to_string();
+    for words in [
+        &["agent", "run", "--state", &state][..],
+        &["agent", "sweep", "--state", &state],
+        &["agent", "status", "--state", &state],
+        &["agent", "check-config"],
+    ] {
+        let mut command = desk.command(&["--config", "agent.toml"]);
+        let output = command
+            .args(words)
+            .env_remove("CDH_STORE")
+            .output()
+            .unwrap();
+        let answer = desk.answer(output);
+        assert_eq!(answer.code, 2, "{words:?}: {}", answer.err);
+        for text in [
+            "error: unknown store `prdo` in agent.toml at line 2, column 1: ",
+            "hint: did you mean `prod`?",
+            "write it as a path: `./prdo`",
+        ] {
+            assert!(answer.err.contains(text), "{words:?}: {}", answer.err);
+        }
+    }
+    assert!(!desk.path("prdo").exists());
+    // A directory of the same name does not make a slip right.
+    fs::create_dir(desk.path("prdo")).unwrap();
+    let answer = desk.with(
+        &["agent", "status", "--state", &state],
+        &[("CDH_STORE", "prdo")],
+    );
+    assert_eq!(answer.code, 2, "{}", answer.err);
+    let answer = desk.with(
+        &["agent", "status", "--state", &state],
+        &[("CDH_STORE", "./prdo")],
+    );
+    assert!(answer.code < 2, "{}{}", answer.out, answer.err);
+}
+
+#[test]
+fn check_config_names_the_line_of_every_store_that_is_wrong() {
+    let desk = Desk::new();
+    let check = |text: &str| {
+        fs::write(desk.path("agent.toml"), text).unwrap();
+        let mut command = desk.command(&["agent", "check-config", "agent.toml"]);
+        desk.answer(command.env_remove("CDH_STORE").output().unwrap())
+    };
+    for (text, error, hint) in [
+        (
+            "store = \"s3://b?regoin=eu\"\n",
+            "`agent.toml` at line 1, column 1: invalid store `s3://b?regoin=eu`: unknown option `regoin`",
+            "did you mean `region`?",
+        ),
+        (
+            "store = \"/srv/x\"\n[stores.old]\nurl = \"s3://b\"\nendpiont = \"http://x\"\n",
+            "`agent.toml` at line 4, column 1: invalid store `endpiont=http://x`: unknown option `endpiont`",
+            "did you mean `endpoint`?",
+        ),
+        (
+            "store = \"/srv/x\"\n[stores.old]\nulr = \"s3://b\"\n",
+            "`agent.toml` at line 3, column 1: a store needs `url`",
+            "did you mean `url` instead of `ulr`?",
+        ),
+        (
+            "stroe = \"/srv/x\"\n",
+            "agent.toml:1: there is no table `[stroe]`",
+            "did you mean `store`?",
+        ),
+    ] {
+        let answer = check(text);
+        assert_eq!(answer.code, 2, "{text}{}", answer.err);
+        assert!(
+            answer.err.contains(error) && answer.err.contains(hint),
+            "{text}{}",
+            answer.err
+        );
+    }
+    let good = check("store = \"prod\"\n[stores.prod]\nurl = \"s3://b\"\n");
+    assert_eq!((good.code, good.err.as_str()), (0, ""));
+}
+
+#[test]
+fn unit_reproduces_flags_and_variables() {
+    let desk = Desk::new();
+    let state = desk.path("state").display().to_string();
+    let words = [
+        "agent",
+        "unit",
+        "--state",
+        &state,
+        "--release",
+        "early",
+        "--core-limit",
+        "2G",
+        "--keep-modules",
+        "--interval",
+        "10m",
+        "--metrics",
+        "127.0.0.1:9464",
+    ];
+    let set = [
+        ("CDH_POLICY_DEFAULT", "minicore"),
+        ("CDH_NOTIFY_WEBHOOKS", "[{url = \"https://hush\"}]"),
+    ];
+    let answer = desk.with(&words, &set);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    let line = |start: &str| {
+        answer
+            .out
+            .lines()
+            .find(|line| line.starts_with(start))
+            .unwrap_or_default()
+    };
+    let command = line("ExecStart=");
+    for part in [
+        " agent run --manage-node ",
+        " --release early",
+        " --core-limit 2147483648",
+        " --keep-modules",
+        " --interval 10m",
+        " --metrics 127.0.0.1:9464",
+        " --state [DESK]/state",
+        " --store [DESK]/store",
+    ] {
+        assert!(command.contains(part), "{part} in {command}");
+    }
+    assert_eq!(
+        line("Environment="),
+        "Environment=\"CDH_POLICY_DEFAULT=minicore\""
+    );
+    assert!(
+        !answer.out.contains("hush") && answer.err.contains("CDH_NOTIFY_WEBHOOKS"),
+        "{}",
+        answer.err
+    );
+}
+
+#[test]
+fn one_dump_has_one_name_in_log_status_listing_and_info() {
+    let desk = Desk::new();
+    // `sh` is a link to dash: the kernel calls the process `sh`.
+    let process =
+        serde_json::json!({"pid": 7, "name": "sh", "exe": "/usr/bin/dash", "dumpable": 1});
+    let mut agent = Agent::start(&desk, desk.command(&["agent", "run"]));
+    agent.wait_for("on SIGTERM: ");
+    let id = desk.crash_in(&process, "aaaa");
+    agent.wait_for("shipped ");
+    let log = agent.stop();
+    for text in [
+        format!("captured {id} dash SIGSEGV"),
+        format!("shipped {id} dash SIGSEGV"),
+    ] {
+        assert!(
+            log.iter().any(|line| line.contains(&text)),
+            "{text} in {log:#?}"
+        );
+    }
+    assert_eq!(desk.json(&["ls", "-o", "json"])[0]["exe"], "dash");
+    let info = desk.run(&["info", &id.to_string()]).out;
+    assert!(info.contains("dash (pid 7, comm sh)"), "{info}");
+}

@@ -290,6 +290,8 @@ fn hostile_store_sends_nothing_to_the_terminal() {
     let desk = desk();
     let evil = "a\x1b]0;owned\x07\u{9b}31m\u{202e}b";
     let core = crash().core().display().to_string();
+    let image = format!("registry.example/app@sha256:{}", "1f".repeat(32));
+    let label = format!("org.opencontainers.image.version={evil}");
     let words = [
         "import",
         "--namespace",
@@ -297,7 +299,9 @@ fn hostile_store_sends_nothing_to_the_terminal() {
         "--pod",
         evil,
         "--image",
-        evil,
+        &image,
+        "--image-label",
+        &label,
         "--node",
         evil,
         &core,

@@ -1,5 +1,6 @@
 //! Whether a key is one, and whether its value is of its kind; which keys there are.
 
+use cdh_store::nearest;
 use serde_json::{Map, Value};
 
 use super::AgentConfig;
@@ -93,37 +94,15 @@ fn explain(key: &str, said: &str) -> (String, Option<String>) {
         _ if key.ends_with(&format!(".{unknown}")) => format!("there is no key `{key}`"),
         _ => format!("there is no key `{unknown}` in `{key}`"),
     };
-    let hint = match nearest(unknown, &known) {
+    // At the top of the file there are keys that are not the agent's.
+    let is_top = key.split('.').next() == Some(unknown);
+    let more = is_top.then_some(super::layers::FOREIGN);
+    let more = more.iter().flatten().copied();
+    let hint = match nearest(unknown, known.iter().copied().chain(more)) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("there are: {}", known.join(", ")),
     };
     (text, Some(hint))
-}
-
-/// The name that differs least, if it does not differ much.
-pub(super) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let distances = known.iter().map(|other| (distance(name, other), *other));
-    let (distance, near) = distances.min()?;
-    (distance <= 1 + name.len().min(near.len()) / 4).then_some(near)
-}
-
-/// Letters to insert, to remove or to change.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (number, letter) in one.chars().take(64).enumerate() {
-        let mut diagonal = number;
-        let mut left = number + 1;
-        let mut next = vec![left];
-        for (above, wanted) in row.iter().skip(1).zip(&other) {
-            let changed = diagonal + usize::from(letter != *wanted);
-            left = changed.min(above + 1).min(left + 1);
-            diagonal = *above;
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// What is wrong with values that are of the right kind.

@@ -270,14 +270,56 @@ fn the_store_of_ibms_variables() {
 }
 
 #[test]
-fn a_variable_with_a_slip_of_the_pen_is_pointed_out() {
-    let effective = good("", &[("CDH_SHIPPING_INTERVALL", "5m"), ("CDH_OTHER", "x")]);
+fn unknown_variables_name_the_near_match() {
+    let unknown = |pairs: &[(&str, &str)]| -> Vec<String> {
+        let pairs = pairs
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+        let unknown = unknown_variables(&pairs.collect());
+        unknown.iter().map(ToString::to_string).collect()
+    };
+    let found = unknown(&[
+        ("CDH_SHIPING_MODE", "off"),
+        ("CDH_STROE", "/x"),
+        ("CDH_ZZZ", "1"),
+        ("CDH_EMPTY", ""),
+        ("CDH_STORE", "/x"),
+        ("CDH_STATE", "/x"),
+        ("CDH_LIMITS_DISK_FLOOR", "1G"),
+        ("CDH_TEST_HANDLER", "/x"),
+        ("HOME", "/root"),
+    ]);
     assert_eq!(
-        effective.notes,
+        found,
         [
-            "`CDH_SHIPPING_INTERVALL` is no variable of the agent; did you mean `CDH_SHIPPING_INTERVAL`?"
+            "unknown variable `CDH_SHIPING_MODE` (did you mean `CDH_SHIPPING_MODE`?)",
+            "unknown variable `CDH_STROE` (did you mean `CDH_STORE`?)",
+            "unknown variable `CDH_ZZZ`",
         ]
     );
+    // Kubernetes sets these beside a Service `cdh-s3`.
+    let links = [
+        ("CDH_S3_SERVICE_HOST", "10.96.0.2"),
+        ("CDH_S3_SERVICE_PORT", "8333"),
+        ("CDH_S3_PORT", "tcp://10.96.0.2:8333"),
+        ("CDH_S3_PORT_8333_TCP_ADDR", "10.96.0.2"),
+    ];
+    assert_eq!(unknown(&links).len(), 4);
+    let in_cluster: Vec<_> = links
+        .into_iter()
+        .chain([("KUBERNETES_SERVICE_HOST", "10.96.0.1")])
+        .collect();
+    assert_eq!(unknown(&in_cluster), [""; 0]);
+}
+
+#[test]
+fn misspelt_keys_at_the_top_name_the_store_too() {
+    let told = wrong("stroe = \"s3://b\"\n", &[]);
+    assert!(told[0].contains("did you mean `store`?"), "{told:?}");
+}
+
+#[test]
+fn invalid_variable_is_named() {
     let told = wrong("", &[("CDH_SHIPPING_PARALLEL", "many")]);
     assert!(told[0].starts_with("CDH_SHIPPING_PARALLEL: "), "{told:?}");
 }

@@ -1,7 +1,9 @@
 //! Our own variables: `CDH_SHIPPING_INTERVAL` is `shipping.interval`; older names go on working.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use cdh_store::nearest;
 use serde_json::Value;
 
 use super::check;
@@ -20,48 +22,94 @@ const SHORT: [(&str, &str); 10] = [
     ("CDH_LOG_FORMAT", "log.format"),
 ];
 
-/// The variable of a key.
-fn variable(key: &str) -> String {
-    format!("CDH_{}", key.replace('.', "_").to_ascii_uppercase())
+/// Variables that are not the agent's keys: of the command line, and of this repository's own tests.
+const OTHERS: [&str; 4] = ["CDH_CONFIG", "CDH_DEBUGGER", "CDH_OFFLINE", "CDH_STORE"];
+const OF_TESTS: [&str; 3] = ["CDH_TEST_", "CDH_BENCH_", "CDH_DOC"];
+
+/// A variable whose name begins with `CDH_` and that nothing reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownVariable {
+    /// Its name.
+    pub name: String,
+    /// The variable that may be meant.
+    pub similar: Option<String>,
 }
 
-/// Keys, texts and names of the variables that are set.
-pub(super) fn values(
-    variables: &BTreeMap<String, String>,
-    notes: &mut Vec<String>,
-) -> Vec<(String, String, String)> {
-    let keys = check::keys();
-    let mut known: BTreeMap<String, String> = keys
-        .iter()
-        .map(|key| (variable(key), key.clone()))
-        .collect();
+impl fmt::Display for UnknownVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown variable `{}`", self.name)?;
+        match &self.similar {
+            Some(similar) => write!(f, " (did you mean `{similar}`?)"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Variables whose names begin with `CDH_` and that neither the agent nor the command line reads.
+#[must_use]
+pub fn unknown_variables(variables: &BTreeMap<String, String>) -> Vec<UnknownVariable> {
+    let ours = |name: &str| name.starts_with("CDH_");
+    if !variables.keys().any(|name| ours(name)) {
+        return Vec::new();
+    }
+    let known = known();
+    let names = || known.keys().map(String::as_str).chain(OTHERS);
+    let is_cluster = variables.contains_key("KUBERNETES_SERVICE_HOST");
+    let unknown = variables.iter().filter(|(name, text)| {
+        ours(name)
+            && is_set(text)
+            && names().all(|known| known != *name)
+            && !OF_TESTS.iter().any(|start| name.starts_with(start))
+            && !(is_cluster && is_service_link(name))
+    });
+    unknown
+        .map(|(name, _)| UnknownVariable {
+            name: name.clone(),
+            similar: nearest(name, names()).map(str::to_owned),
+        })
+        .collect()
+}
+
+/// Whether Kubernetes sets it in each pod beside a Service `cdh-…`: `CDH_S3_SERVICE_HOST`, `CDH_S3_PORT`,
+/// `CDH_S3_PORT_8333_TCP_ADDR` (`makeLinkVariables` in `pkg/kubelet/envvars/envvars.go`).
+fn is_service_link(name: &str) -> bool {
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.contains("_PORT_")
+}
+
+/// Set and empty is how many tools unset something.
+fn is_set(text: &str) -> bool {
+    !text.is_empty()
+}
+
+/// Every variable of the agent, with its key.
+fn known() -> BTreeMap<String, String> {
+    let keys = check::keys().into_iter();
+    let mut known: BTreeMap<String, String> = keys.map(|key| (variable(&key), key)).collect();
     let short = SHORT
         .iter()
         .map(|(name, key)| ((*name).to_owned(), (*key).to_owned()));
     known.extend(short);
-    let sections: Vec<String> = keys
-        .iter()
-        .filter_map(|key| Some(variable(key.split('.').next()?) + "_"))
-        .collect();
+    known
+}
+
+/// The variable of a key: `CDH_SHIPPING_INTERVAL` for `shipping.interval`.
+#[must_use]
+pub fn variable(key: &str) -> String {
+    format!("CDH_{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+/// Keys, texts and names of the variables that are set.
+pub(super) fn values(variables: &BTreeMap<String, String>) -> Vec<(String, String, String)> {
+    let known = known();
     let mut found = Vec::new();
     for (name, text) in variables {
-        match known.get(name) {
-            // Set and empty is how many tools unset something.
-            Some(key) if !text.is_empty() => found.push((key.clone(), text.clone(), name.clone())),
-            Some(_) => {}
-            None if sections
-                .iter()
-                .any(|section| name.starts_with(section.as_str())) =>
-            {
-                let names: Vec<&str> = known.keys().map(String::as_str).collect();
-                let near = check::nearest(name, &names);
-                let near = near.map(|near| format!("; did you mean `{near}`?"));
-                notes.push(format!(
-                    "`{name}` is no variable of the agent{}",
-                    near.unwrap_or_default()
-                ));
-            }
-            None => {}
+        if let Some(key) = known.get(name)
+            && is_set(text)
+        {
+            found.push((key.clone(), text.clone(), name.clone()));
         }
     }
     // The longer name of the same key counts.

@@ -10,7 +10,7 @@ use super::check::{self, leaves};
 use super::{AgentConfig, environment, ibm};
 
 /// Tables of the file that are the desk's, and the store's.
-const FOREIGN: [&str; 4] = ["store", "stores", "images", "tui"];
+pub(super) const FOREIGN: [&str; 5] = ["store", "stores", "images", "tui", "debugger"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,8 @@ pub struct Effective {
     pub config: AgentConfig,
     /// What whoever configures this should know.
     pub notes: Vec<String>,
-    origins: BTreeMap<String, Origin>,
+    /// What was said in any layer, as it was said.
+    given: BTreeMap<String, (Value, Origin)>,
 }
 
 impl Layers {
@@ -182,7 +183,7 @@ impl Layers {
         for (key, value, name) in ibm::values(variables, &mut self.notes) {
             self.variable(&key, value, Origin::Ibm(name));
         }
-        for (key, text, name) in environment::values(variables, &mut self.notes) {
+        for (key, text, name) in environment::values(variables) {
             match environment::parse(&key, &text) {
                 Ok(value) => self.variable(&key, value, Origin::Environment(name)),
                 Err((text, hint)) => self.problems.push(Problem {
@@ -237,14 +238,10 @@ impl Layers {
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
-        let origins = self
-            .values
-            .into_iter()
-            .map(|(key, (_, origin))| (key, origin));
         Ok(Effective {
             config,
             notes: self.notes,
-            origins: origins.collect(),
+            given: self.values,
         })
     }
 
@@ -301,7 +298,14 @@ impl Effective {
     /// Where the value of a key came from.
     #[must_use]
     pub fn origin(&self, key: &str) -> &Origin {
-        self.origins.get(key).unwrap_or(&Origin::Default)
+        let given = self.given.get(key);
+        given.map_or(&Origin::Default, |(_, origin)| origin)
+    }
+
+    /// Every key that a file, a variable or a flag has set, with its value as it was written there.
+    pub fn given(&self) -> impl Iterator<Item = (&str, &Value, &Origin)> {
+        let given = self.given.iter();
+        given.map(|(key, (value, origin))| (key.as_str(), value, origin))
     }
 
     /// Every key with its value as it would stand in the file, secrets hidden, and its origin.

@@ -28,6 +28,7 @@ mod sections;
 
 use serde::{Deserialize, Serialize};
 
+pub use environment::{UnknownVariable, unknown_variables, variable};
 pub use ibm::{IbmStore, ibm_store};
 pub use layers::{Effective, Layers, Origin, Problem};
 pub use sections::{

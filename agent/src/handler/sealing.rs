@@ -94,7 +94,7 @@ pub(super) fn nothing(
     };
     account::append(settings, &record);
     let process = &manifest.process;
-    let (name, pid, signal) = (&process.name, process.pid, &manifest.signal.name);
+    let (name, pid, signal) = (process.exe_name(), process.pid, &manifest.signal.name);
     Captured {
         path: None,
         summary: format!("no dump of {name} (pid {pid}, {signal}): {why}"),
@@ -295,7 +295,7 @@ fn summary(manifest: &Manifest, elapsed: std::time::Duration) -> String {
     format!(
         "dump {} of {} (pid {}, {}): {} in {:.3} s, {} gaps",
         manifest.id,
-        process.name,
+        process.exe_name(),
         process.pid,
         manifest.signal.name,
         manifest.verdict.describe(),

@@ -168,3 +168,40 @@ fn readiness_is_reported_when_it_changes() {
     set(ours.as_bytes());
     assert_eq!(watcher.readiness_changed(), Some(Readiness::Ready));
 }
+
+#[test]
+fn kept_dumps_are_counted_apart_and_are_not_unshipped() {
+    let root = tempfile::tempdir().unwrap();
+    let paths = AgentPaths::below(root.path());
+    let sealed = |seconds: u64| {
+        let id = cdh_bundle::DumpId::random();
+        let entry = paths.spool.join(id.to_string());
+        std::fs::create_dir_all(&entry).unwrap();
+        let manifest = std::fs::File::create(entry.join("manifest.json")).unwrap();
+        let then = std::time::SystemTime::now() - Duration::from_secs(seconds);
+        manifest.set_modified(then).unwrap();
+        id
+    };
+    let (kept, _waiting) = (sealed(9_000), sealed(100));
+    let record = serde_json::json!({"store": "/x", "kept": [kept]});
+    std::fs::create_dir_all(&paths.state).unwrap();
+    std::fs::write(paths.state.join("shipper.json"), record.to_string()).unwrap();
+    let text = watcher(root.path()).metrics();
+    let value = |name: &str| -> u64 {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("{name} in {text}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(value("cdh_spool_entries{state=\"kept\"}"), 1);
+    assert_eq!(value("cdh_spool_entries{state=\"sealed\"}"), 1);
+    assert!(
+        (100..1_000).contains(&value("cdh_oldest_unshipped_seconds")),
+        "{text}"
+    );
+    assert!(
+        (9_000..10_000).contains(&value("cdh_oldest_kept_seconds")),
+        "{text}"
+    );
+}

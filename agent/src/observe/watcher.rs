@@ -1,11 +1,11 @@
 //! Counts what the shipper tells, and puts it together with ledger and spool when somebody asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cdh_bundle::{Manifest, SpoolState, WorkloadKind, list_spool};
+use cdh_bundle::{Manifest, SpoolEntry, SpoolState, WorkloadKind, list_spool};
 use jiff::Timestamp;
 
 use super::exposition::Exposition;
@@ -14,7 +14,8 @@ use crate::ledger::{BYTES, Histogram, Ledger, SECONDS};
 use crate::node::settings::NodeSettings;
 use crate::node::status::PatternOwner;
 use crate::paths::AgentPaths;
-use crate::shipper::ShipperEvent;
+use crate::policy::SetuidPolicy;
+use crate::shipper::{ShipperEvent, ShipperRecord};
 use crate::spool::{SpoolCount, count};
 
 /// The shipper tells something at least so often: it looks at the spool every ten seconds, and an upload
@@ -70,8 +71,12 @@ struct Counts {
 #[derive(Clone, Default)]
 struct Spool {
     count: Option<SpoolCount>,
-    /// Seconds since the epoch.
+    /// Sealed dumps that stay on the node, which `count` counts as sealed.
+    kept: u64,
+    /// When the oldest dump was sealed that waits for the store, in seconds since the epoch.
     oldest: Option<i64>,
+    /// The same of those that stay on the node.
+    oldest_kept: Option<i64>,
     free: Option<u64>,
     size: Option<u64>,
 }
@@ -205,23 +210,27 @@ impl Watcher {
             return spool.clone();
         }
         let entries = list_spool(&self.paths.spool).unwrap_or_default();
+        let kept = match self.paths.workloads.policy.setuid {
+            SetuidPolicy::Ship => BTreeSet::new(),
+            _ => ShipperRecord::read(&self.paths.state)
+                .map(|record| record.kept)
+                .unwrap_or_default(),
+        };
+        let sealed_at = |entry: &SpoolEntry| {
+            let manifest = entry.path.join("manifest.json").metadata().ok()?;
+            let since = manifest.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            i64::try_from(since.as_secs()).ok()
+        };
         let sealed = entries
             .iter()
             .filter(|entry| entry.state == SpoolState::Sealed);
-        let ages = sealed.filter_map(|entry| {
-            let modified = entry
-                .path
-                .join("manifest.json")
-                .metadata()
-                .ok()?
-                .modified()
-                .ok()?;
-            i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
-        });
+        let (stay, wait): (Vec<_>, Vec<_>) = sealed.partition(|entry| kept.contains(&entry.id));
         let disk = rustix::fs::statvfs(&self.paths.spool).ok();
         let spool = Spool {
             count: count(&self.paths.spool).ok(),
-            oldest: ages.min(),
+            kept: stay.len() as u64,
+            oldest: wait.into_iter().filter_map(sealed_at).min(),
+            oldest_kept: stay.into_iter().filter_map(sealed_at).min(),
             free: disk
                 .as_ref()
                 .map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
@@ -355,9 +364,10 @@ fn waiting(spool: &Spool, out: &mut Exposition) {
     );
     let count = spool.count.unwrap_or_default();
     let name = "cdh_spool_entries";
-    out.family(name, "gauge", "Dumps on this node: sealed ones wait for the store, partial ones are being written or were left by dead handlers, quarantined ones wait for somebody to look at them.");
+    out.family(name, "gauge", "Dumps on this node: sealed ones wait for the store, kept ones are of setuid programs and stay (policy.setuid), partial ones are being written or were left by dead handlers, quarantined ones need an operator.");
     for (state, count) in [
-        ("sealed", count.sealed),
+        ("sealed", count.sealed.saturating_sub(spool.kept)),
+        ("kept", spool.kept),
         ("partial", count.partial),
         ("quarantined", count.quarantined),
     ] {
@@ -384,14 +394,18 @@ fn waiting(spool: &Spool, out: &mut Exposition) {
         );
     }
     let now = Timestamp::now().as_second();
-    let age = spool
-        .oldest
-        .map_or(0, |oldest| now.saturating_sub(oldest).max(0));
+    let age = |at: Option<i64>| at.map_or(0, |at| now.saturating_sub(at).max(0));
     out.single(
         "cdh_oldest_unshipped_seconds",
         "gauge",
-        "Age of the oldest dump that waits for the store; 0 when none does.",
-        age,
+        "Age of the oldest dump that waits for the store, without kept ones; 0 when none does.",
+        age(spool.oldest),
+    );
+    out.single(
+        "cdh_oldest_kept_seconds",
+        "gauge",
+        "Age of the oldest dump of a setuid program that is kept on this node; 0 when there is none.",
+        age(spool.oldest_kept),
     );
 }
 

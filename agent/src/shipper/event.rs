@@ -35,7 +35,7 @@ pub enum ShipperEvent {
     Shipped {
         /// Which.
         id: DumpId,
-        /// Name of the process, escaped.
+        /// Name of the program, escaped.
         name: String,
         /// Its signal.
         signal: String,
@@ -66,7 +66,7 @@ pub enum ShipperEvent {
     Kept {
         /// Which.
         id: DumpId,
-        /// Name of the process, escaped.
+        /// Name of the program, escaped.
         name: String,
     },
     /// A pod wants no dumps; this one is gone.

@@ -296,7 +296,7 @@ impl Sweeper<'_> {
         if self.options.setuid == SetuidDumps::Keep && manifest.process.dumpable == Some(2) {
             report.kept.push(id);
             if self.record.record.kept.insert(id) {
-                let name = manifest.process.name.to_string();
+                let name = manifest.process.exe_name().to_string();
                 (self.observer)(&ShipperEvent::Kept { id, name });
             }
             return Ok(None);
@@ -369,7 +369,7 @@ impl Sweeper<'_> {
                 let manifest = bundle.manifest();
                 let event = ShipperEvent::Shipped {
                     id,
-                    name: manifest.process.name.to_string(),
+                    name: manifest.process.exe_name().to_string(),
                     signal: manifest.signal.name.clone(),
                     verdict: manifest.verdict.clone(),
                     key: shipped.key,

@@ -242,6 +242,16 @@ impl std::fmt::Display for ContainerLog {
     }
 }
 
+impl Workload {
+    /// The pod's name; outside Kubernetes that of the container.
+    #[must_use]
+    pub fn pod_or_container(&self) -> Option<&String> {
+        let is_in_pod = self.kind == Some(WorkloadKind::Pod) || self.namespace.is_some();
+        let container = self.container.as_ref().filter(|_| !is_in_pod);
+        self.pod.as_ref().or(container)
+    }
+}
+
 /// What a process is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

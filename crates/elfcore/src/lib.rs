@@ -41,6 +41,7 @@ mod rearrange;
 mod registers;
 mod signal;
 mod source;
+mod stack_overflow;
 
 pub use address::{Avma, FileOffset, Svma};
 pub use agreement::{ComparedPages, Disagreement, compare_module};
@@ -60,3 +61,4 @@ pub use rearrange::{CorePart, RearrangedHead};
 pub use registers::Registers;
 pub use signal::SignalInfo;
 pub use source::{BlockSource, ByteSource, FileSource, MappedFile};
+pub use stack_overflow::StackOverflow;

@@ -42,6 +42,49 @@ int main(void) {
 }
 ";
 
+/// Recurses until a stack is full: the main one, or with an argument that of a thread.
+const RECURSES: &str = r"
+#include <pthread.h>
+#include <string.h>
+__attribute__((noinline)) static int deeper(volatile char *above) {
+    volatile char frame[FRAME];
+    frame[0] = above ? above[0] : 1;
+    return deeper(frame) + frame[0];
+}
+static void *run(void *p) { return deeper(0) ? p : 0; }
+int main(void) {
+    pthread_t thread;
+    if (IN_THREAD) { pthread_create(&thread, 0, run, 0); pthread_join(thread, 0); }
+    return run(0) != 0;
+}
+";
+
+#[test]
+fn core_names_a_stack_overflow_of_any_thread_and_frame_size() {
+    for (frame, in_thread) in [("200", "0"), ("200", "1"), ("100000", "0"), ("3000", "1")] {
+        let dir = tempfile::tempdir().unwrap();
+        let text = RECURSES
+            .replace("FRAME", frame)
+            .replace("IN_THREAD", in_thread);
+        let Some(core) = make_core(dir.path(), &text) else {
+            return;
+        };
+        let core = CoreFile::open(Box::new(std::fs::read(core).unwrap())).unwrap();
+        let found = core.head().stack_overflow();
+        let found = found.unwrap_or_else(|| panic!("frames of {frame}, in a thread: {in_thread}"));
+        assert!(
+            found.address < found.stack_start && found.stack_size >= 64 << 10,
+            "{found:?}"
+        );
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(core) = make_core(dir.path(), PROGRAM) else {
+        return;
+    };
+    let core = CoreFile::open(Box::new(std::fs::read(core).unwrap())).unwrap();
+    assert_eq!(core.head().stack_overflow(), None);
+}
+
 /// A core of a crashing program, made by gdb: independent of the machine's core_pattern.
 fn make_core(dir: &Path, text: &str) -> Option<PathBuf> {
     let (source, program, core) = (dir.join("p.c"), dir.join("p"), dir.join("core"));

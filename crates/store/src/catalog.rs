@@ -332,8 +332,8 @@ impl<'s> Catalog<'s> {
             .collect()
     }
 
-    /// The dump that `reference` means: an id, a prefix of one (two digits at least), `latest`, or `~N`,
-    /// the N-th before the latest.
+    /// The dump that `reference` means: an id, a prefix of one, `latest`, or `@N`, the N-th before the latest;
+    /// `~N` means the same, but bash and zsh may expand it.
     ///
     /// # Errors
     /// When there is none, when there are several, or when the store fails.
@@ -344,7 +344,7 @@ impl<'s> Catalog<'s> {
         let nth = match reference {
             "latest" => Some(0),
             other => other
-                .strip_prefix('~')
+                .strip_prefix(['@', '~'])
                 .and_then(|number| number.parse::<usize>().ok()),
         };
         if let Some(nth) = nth {

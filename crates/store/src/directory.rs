@@ -72,6 +72,32 @@ impl DirectoryStore {
         })
     }
 
+    /// Whether [`create`](Self::create) could make the directory. Makes and removes one of another name beside it,
+    /// since permissions alone do not say what a file system takes.
+    ///
+    /// # Errors
+    /// As `create`.
+    pub fn can_create(path: &Path) -> Result<(), StoreError> {
+        let path = std::path::absolute(path)
+            .map_err(|error| StoreError::from_io(path.display().to_string(), error))?;
+        let mut above = path.ancestors().skip(1);
+        let above = above.find(|above| above.exists()).unwrap_or(&path);
+        let probe = above.join(format!(".cdh-probe-{}", std::process::id()));
+        let made = fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe));
+        let shown = path.display().to_string();
+        made.map_err(|source| match source.kind() {
+            // A pseudo file system says so of everything.
+            io::ErrorKind::NotFound => StoreError::Io {
+                path: shown,
+                source,
+            },
+            io::ErrorKind::NotADirectory => StoreError::NotADirectory {
+                path: above.display().to_string(),
+            },
+            _ => StoreError::from_io(shown, source),
+        })
+    }
+
     /// Opens a directory, and makes it and those above it if need be: only its owner gets in.
     ///
     /// # Errors

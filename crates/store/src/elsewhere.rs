@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::catalog::{DUMPS, OURS};
+use crate::similar::distance;
 use crate::{DirectoryStore, DumpSummary, Listed, Listing, Store, StoreError, StoreUrl};
 
 /// Requests that a search may cost.
@@ -166,7 +167,7 @@ impl<'s> Search<'s> {
         let wanted = self.wanted.get(prefix.matches('/').count()).copied();
         below.sort_by_key(|name| {
             let name = name.strip_prefix(prefix).unwrap_or(name);
-            edit_distance(name.trim_end_matches('/'), wanted.unwrap_or_default())
+            distance(name.trim_end_matches('/'), wanted.unwrap_or_default())
         });
         Ok((has_dumps, below))
     }
@@ -186,24 +187,6 @@ impl<'s> Search<'s> {
         };
         self.store.list(&listing, visit)
     }
-}
-
-/// Letters to insert, delete or replace between two names (Levenshtein); of long names the first 64 count.
-#[must_use]
-pub fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, a) in a.chars().take(64).enumerate() {
-        let mut next = vec![i.saturating_add(1)];
-        for (b, above) in b.iter().zip(row.windows(2)) {
-            let [diagonal, above] = *above else { continue };
-            let left = next.last().copied().unwrap_or_default();
-            let replaced = diagonal.saturating_add(usize::from(*b != a));
-            next.push(replaced.min(above.min(left).saturating_add(1)));
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -265,17 +248,5 @@ mod tests {
         let mut search = Search::new(&store, "d1");
         search.walk(String::new());
         assert_eq!((search.listings, search.found.len()), (0, 0));
-    }
-
-    #[test]
-    fn edit_distance_counts_letters() {
-        for (a, b, distance) in [
-            ("prdo", "prod", 2),
-            ("prod", "prod", 0),
-            ("", "ab", 2),
-            ("dev", "deve", 1),
-        ] {
-            assert_eq!(edit_distance(a, b), distance, "{a} {b}");
-        }
     }
 }

@@ -158,6 +158,18 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// An option that buckets do not have.
+    #[error("invalid store `{text}`: unknown option `{option}`")]
+    UnknownOption {
+        /// The URL, or `option=value` of a config file.
+        text: String,
+        /// The option's name.
+        option: String,
+        /// The option that may be meant.
+        similar: Option<&'static str>,
+        /// All options that there are.
+        known: &'static [&'static str],
+    },
     /// A manifest or bundle in the store is broken.
     #[error("cannot read {key}")]
     Bundle {
@@ -273,12 +285,24 @@ impl StoreError {
             Self::NoBucket { place } if has_endpoint_path(place) => {
                 "leave the path out of `endpoint=`: most S3 servers have none, and the bucket goes into `s3://BUCKET`"
             }
-            Self::NoBucket { .. } => {
-                "check its name and `?endpoint=URL`, or create it with `aws s3 mb s3://BUCKET` (`aws s3 ls` lists \
-                 the buckets; cdh never creates one)"
+            Self::NoBucket { place } => {
+                let at = endpoint_flag(place);
+                let hint = format!(
+                    "check its name and `?endpoint=URL`, or create it with `aws s3 mb s3://BUCKET{at}` \
+                     (`aws s3 ls{at}` lists the buckets; cdh never creates one)"
+                );
+                return Some(hint.into());
             }
             Self::Credentials { said, .. } if is_expired(said) => {
                 "renew them: `aws sso login`, or new values of AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+            }
+            // A server that is not Amazon's has no STS.
+            Self::Credentials { place, .. } if endpoint(place).is_some() => {
+                let at = endpoint_flag(place);
+                let hint = format!(
+                    "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, with `aws s3 ls{at}`"
+                );
+                return Some(hint.into());
             }
             Self::Credentials { .. } => {
                 "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile, with \
@@ -315,6 +339,13 @@ impl StoreError {
             Self::Url { .. } => {
                 "pass `s3://bucket/prefix?endpoint=https://host:port&region=REGION`, or a directory"
             }
+            Self::UnknownOption { similar, known, .. } => {
+                let hint = match similar {
+                    Some(similar) => format!("did you mean `{similar}`?"),
+                    None => format!("options are {}", known.join(", ")),
+                };
+                return Some(hint.into());
+            }
             Self::Changed { .. } | Self::UploadLost { .. } => "try again",
             _ => return None,
         };
@@ -322,10 +353,25 @@ impl StoreError {
     }
 }
 
-/// Whether a store's description (`s3://bucket at https://host/path`) names an endpoint with a path.
+/// The endpoint in a store's description, `s3://bucket at https://host`; `None` for Amazon's own.
+fn endpoint(place: &str) -> Option<&str> {
+    place.split_once(" at ").map(|(_, endpoint)| endpoint)
+}
+
+/// What commands of the AWS CLI need to reach the same server: ` --endpoint-url https://host`. An endpoint that
+/// a shell would not read as one word is not shown.
+fn endpoint_flag(place: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]@%+".contains(c);
+    match endpoint(place) {
+        Some(endpoint) if endpoint.chars().all(plain) => format!(" --endpoint-url {endpoint}"),
+        Some(_) => " --endpoint-url URL".to_owned(),
+        None => String::new(),
+    }
+}
+
+/// Whether a store's description names an endpoint with a path.
 fn has_endpoint_path(place: &str) -> bool {
-    let endpoint = place.split_once(" at ").map(|(_, endpoint)| endpoint);
-    let host = endpoint.and_then(|endpoint| endpoint.split_once("://"));
+    let host = endpoint(place).and_then(|endpoint| endpoint.split_once("://"));
     host.is_some_and(|(_, host)| host.trim_end_matches('/').contains('/'))
 }
 
@@ -380,4 +426,42 @@ pub enum ShipError {
         /// Found.
         found: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aws_hints_name_the_endpoint_of_servers_that_are_not_amazons() {
+        let hint = |error: StoreError| error.hint().unwrap().into_owned();
+        let at = |place: &str| place.to_owned();
+        let own = hint(StoreError::NoBucket {
+            place: at("s3://b/p at https://s3.example:9000"),
+        });
+        for part in [
+            "`aws s3 mb s3://BUCKET --endpoint-url https://s3.example:9000`",
+            "`aws s3 ls --endpoint-url https://s3.example:9000`",
+        ] {
+            assert!(own.contains(part), "{own}");
+        }
+        let amazon = hint(StoreError::NoBucket {
+            place: at("s3://b"),
+        });
+        assert!(amazon.contains("`aws s3 ls`"), "{amazon}");
+        let said = "InvalidAccessKeyId".to_owned();
+        let refused = hint(StoreError::Credentials {
+            place: at("s3://b at http://127.0.0.1:8333"),
+            said: said.clone(),
+        });
+        assert!(
+            refused.contains("aws s3 ls --endpoint-url http://127.0.0.1:8333"),
+            "{refused}"
+        );
+        assert!(!refused.contains("sts"), "{refused}");
+        let hostile = hint(StoreError::NoBucket {
+            place: at("s3://b at http://x;reboot"),
+        });
+        assert!(!hostile.contains("reboot"), "{hostile}");
+    }
 }

@@ -55,7 +55,8 @@ impl ObjectKey {
         Ok(Self(text.to_owned()))
     }
 
-    /// The keys of a dump's bundle and of its manifest.
+    /// The keys of a dump's bundle and of its manifest. Outside Kubernetes the container's name is in the place
+    /// of the pod's.
     #[must_use]
     pub fn for_manifest(manifest: &Manifest) -> (Self, Self) {
         let at = TimeZone::UTC.to_datetime(manifest.captured_at);
@@ -75,7 +76,10 @@ impl ObjectKey {
                 workload.and_then(|workload| workload.namespace.as_ref()),
                 MAX_NAMESPACE
             ),
-            named(workload.and_then(|workload| workload.pod.as_ref()), MAX_POD),
+            named(
+                workload.and_then(|workload| workload.pod_or_container()),
+                MAX_POD
+            ),
             part(manifest.process.exe_name().as_bytes(), MAX_EXE),
             part(manifest.signal.name.as_bytes(), MAX_SIGNAL),
             part(short.as_bytes(), MAX_FINGERPRINT),

@@ -40,6 +40,7 @@ mod retention;
 #[cfg(feature = "s3")]
 mod s3;
 mod ship;
+mod similar;
 mod summary;
 mod survey;
 mod url;
@@ -54,7 +55,7 @@ use cdh_elfcore::ByteSource;
 
 pub use catalog::Catalog;
 pub use directory::DirectoryStore;
-pub use elsewhere::{edit_distance, find_elsewhere};
+pub use elsewhere::find_elsewhere;
 pub use error::{EndpointProblem, ResolveError, ShipError, StoreError};
 pub use first_seen::{FirstSeenIndex, FirstSeenWriter};
 pub use key::ObjectKey;
@@ -66,6 +67,7 @@ pub use retention::{Expired, ReadManifests, Retention, RetentionPlan};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
 pub use ship::{Flow, ShipOptions, Shipped, remove_dump, ship, ship_resumable};
+pub use similar::nearest;
 pub use summary::{CutNames, DumpSummary};
 pub use survey::{FirstSeen, Reach, Survey, SurveyOptions};
 pub use url::{S3Keys, StoreUrl, open_store, open_store_as};

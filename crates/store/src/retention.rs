@@ -45,13 +45,13 @@ pub enum Expired {
 }
 
 impl Expired {
-    /// In words: `too old`.
+    /// In words, with the limit that it is over: `older than --older-than`.
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
-            Self::Age => "too old",
-            Self::Count => "enough newer ones of the same crash",
-            Self::Size => "all together take too much room",
+            Self::Age => "older than `--older-than`",
+            Self::Count => "enough newer ones of the same crash (`--keep-per-fingerprint`)",
+            Self::Size => "newer dumps fill `--max-total`",
         }
     }
 }

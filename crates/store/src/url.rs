@@ -21,8 +21,15 @@ const OPTIONS: [&str; 10] = [
     "timeout",
 ];
 
-const UNKNOWN_OPTION: &str = "unknown option: expected endpoint, region, profile, path-style, ca, \
-                              timeout, sse, kms-key, storage-class or tags";
+/// An option that no bucket has.
+fn unknown_option(text: String, option: &str) -> StoreError {
+    StoreError::UnknownOption {
+        text,
+        option: option.to_owned(),
+        similar: crate::nearest(option, OPTIONS),
+        known: &OPTIONS,
+    }
+}
 
 /// Where a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +60,9 @@ impl StoreUrl {
             problem,
         };
         match self {
-            Self::S3 { .. } if !OPTIONS.contains(&name) => Err(bad(UNKNOWN_OPTION)),
+            Self::S3 { .. } if !OPTIONS.contains(&name) => {
+                Err(unknown_option(format!("{name}={value}"), name))
+            }
             Self::S3 {
                 bucket,
                 prefix,
@@ -93,7 +102,7 @@ impl FromStr for StoreUrl {
             };
         }
         let Some(rest) = text.strip_prefix("s3://") else {
-            return if text.contains("://") {
+            return if text.contains("://") || has_half_a_scheme(text) {
                 bad("expected `s3://bucket/prefix`, `file:///path` or a directory")
             } else {
                 Ok(Self::Directory(text.into()))
@@ -108,7 +117,7 @@ impl FromStr for StoreUrl {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
             if !OPTIONS.contains(&name) {
-                return bad(UNKNOWN_OPTION);
+                return Err(unknown_option(text.to_owned(), name));
             }
             options.insert(name.to_owned(), value.to_owned());
         }
@@ -119,6 +128,15 @@ impl FromStr for StoreUrl {
             options,
         })
     }
+}
+
+/// Whether it was meant to be a URL: `s3:/bucket`, `s3//bucket`. A directory of such a name is written `./s3:/x`.
+fn has_half_a_scheme(text: &str) -> bool {
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    text.split_once(":/").is_some_and(|(word, _)| is_word(word))
+        || text.starts_with("s3:")
+        || text.starts_with("s3//")
 }
 
 impl fmt::Display for StoreUrl {
@@ -198,8 +216,36 @@ mod tests {
         ] {
             assert_eq!(text.parse::<StoreUrl>().unwrap().to_string(), text);
         }
-        for text in ["", "s3://", "http://x", "file://x", "s3://b?secret=1"] {
+        for text in ["/data/s3:/x", "./s3:/x", "a/b:/c"] {
+            assert!(matches!(text.parse(), Ok(StoreUrl::Directory(_))), "{text}");
+        }
+        for text in [
+            "",
+            "s3://",
+            "http://x",
+            "file://x",
+            "s3://b?secret=1",
+            "s3:/b",
+            "s3:b",
+            "s3//b",
+            "file:/x",
+        ] {
             assert!(text.parse::<StoreUrl>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn unknown_options_name_the_near_match_or_all() {
+        let bucket = || "s3://b".parse::<StoreUrl>().unwrap();
+        let in_url = "s3://b?regoin=x".parse::<StoreUrl>().unwrap_err();
+        for error in [in_url, bucket().with_option("regoin", "x").unwrap_err()] {
+            assert!(
+                error.to_string().contains("unknown option `regoin`"),
+                "{error}"
+            );
+            assert_eq!(error.hint().unwrap(), "did you mean `region`?");
+        }
+        let error = bucket().with_option("colour", "red").unwrap_err();
+        assert!(error.hint().unwrap().contains("kms-key"), "{error}");
     }
 }

@@ -8,8 +8,9 @@ use cdh_agent::config::Origin;
 
 use super::config::{Flags, effective};
 use crate::args::{CheckConfigArgs, GlobalArgs};
+use crate::pipeline;
 use crate::render::terminal_line;
-use crate::report::ExitStatus;
+use crate::report::{self, ExitStatus};
 use crate::settings::{Role, Settings};
 
 pub(super) fn run(mut global: GlobalArgs, args: &CheckConfigArgs) -> Result<ExitStatus> {
@@ -17,17 +18,28 @@ pub(super) fn run(mut global: GlobalArgs, args: &CheckConfigArgs) -> Result<Exit
         global.config = Some(file.clone());
     }
     let settings = Settings::gather(&global, Role::Agent)?;
-    let effective = match effective(&settings, Flags::default()) {
-        Ok(effective) => effective,
-        Err(problems) => {
-            for problem in &problems {
-                eprintln!("error: {}", terminal_line(&problem.to_string()));
-                if let Some(hint) = &problem.hint {
-                    eprintln!("hint: {}", terminal_line(hint));
-                }
-            }
-            return Ok(ExitStatus::Failure);
+    let mut is_valid = true;
+    let mut refuse = |lines: &[String], hints: &[String]| {
+        is_valid = false;
+        eprintln!("error: {}", terminal_line(&lines.join(": ")));
+        for hint in hints {
+            eprintln!("hint: {}", terminal_line(hint));
         }
+    };
+    for told in &settings.store_problems {
+        refuse(&told.lines, &told.hints);
+    }
+    if let Err(error) = pipeline::require_known_store(&settings) {
+        let told = report::tell(&error);
+        refuse(&told.lines, &told.hints);
+    }
+    let effective = effective(&settings, Flags::default());
+    for problem in effective.as_ref().err().into_iter().flatten() {
+        let hint: Vec<String> = problem.hint.iter().cloned().collect();
+        refuse(&[problem.to_string()], &hint);
+    }
+    let Some(effective) = effective.ok().filter(|_| is_valid) else {
+        return Ok(ExitStatus::Failure);
     };
     for note in &effective.notes {
         eprintln!("note: {}", terminal_line(note));

@@ -9,7 +9,9 @@ use cdh_agent::{AgentPaths, ShipperOptions};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::args::{CaptureArgs, NodeArgs, PathArgs, SeenArgs, ShippingArgs, WorkloadArgs};
+use crate::args::{
+    AgentOptions, CaptureArgs, NodeArgs, PathArgs, SeenArgs, ShippingArgs, WorkloadArgs,
+};
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Settings, environment};
@@ -22,6 +24,17 @@ impl Flags {
     fn put(mut self, key: &'static str, flag: &'static str, value: Option<Value>) -> Self {
         self.0.extend(value.map(|value| (key, value, flag)));
         self
+    }
+
+    /// All that `cdh agent run` and the unit that starts it take.
+    pub(super) fn of_agent(args: &AgentOptions) -> Self {
+        Self::default()
+            .paths(&args.paths)
+            .node(&args.node)
+            .capture(&args.capture)
+            .shipping(&args.shipping)
+            .workloads(&args.workloads)
+            .seen(&args.seen)
     }
 
     pub(super) fn paths(self, args: &PathArgs) -> Self {

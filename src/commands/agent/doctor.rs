@@ -4,15 +4,16 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
+use cdh_agent::AgentPaths;
 use cdh_agent::node::doctor::{Examined, Finding, State, examine, examine_events, examine_store};
 use cdh_store::StoreUrl;
 
 use super::config::{Flags, gather, paths};
-use super::install::given_flags;
+use super::given::Given;
 use super::running;
 use crate::args::DoctorArgs;
 use crate::pipeline;
-use crate::render::{self, terminal_line};
+use crate::render::{self, shell_word, terminal_line};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -29,7 +30,10 @@ fn node_root(of_init: &Path) -> Option<&Path> {
 }
 
 pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> {
-    let config = gather(settings, Flags::default().paths(&args.paths))?.config;
+    let effective = gather(settings, Flags::default().paths(&args.paths))?;
+    let config = &effective.config;
+    let paths = paths(config);
+    let given = Given::of(settings, &effective, None);
     let in_pod = super::is_in_pod();
     let root = Path::new("/");
     let mut findings = examine(&Examined {
@@ -39,33 +43,15 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
             true => node_root(Path::new(OF_INIT)),
             false => Some(root),
         },
-        program: &super::program_name(),
-        flags: &given_flags(settings, None, &args.paths),
-        ..Examined::host(&paths(&config), root)
+        program: &given.program(&super::program_name()),
+        flags: &given.flags(),
+        ..Examined::host(&paths, root)
     });
     if config.notify.kubernetes_events {
         findings.push(examine_events(running::kubernetes_events().as_ref()));
     }
     if !args.no_store {
-        let created = missing_directories(&settings.store);
-        findings.push(match pipeline::open_node_store(settings) {
-            Ok(store) => examine_store(store.as_ref()),
-            Err(error) => Finding {
-                check: "store",
-                state: State::Problem,
-                what: format!("{}: {}", settings.store, explain(&error)),
-                way: Some(
-                    error
-                        .hint()
-                        .unwrap_or("check `--store`, CDH_STORE and the network".into())
-                        .into_owned(),
-                ),
-            },
-        });
-        // A diagnosis leaves nothing behind: also no store that nothing was shipped to.
-        for directory in created {
-            let _ = std::fs::remove_dir(directory);
-        }
+        findings.extend(store(settings, &paths)?);
     }
     let text = match args.json {
         true => render::json_text(&findings)?,
@@ -92,6 +78,52 @@ fn missing_directories(store: &StoreUrl) -> Vec<&Path> {
     missing
         .filter(|path| !path.as_os_str().is_empty())
         .collect()
+}
+
+/// Tests the store that the settings name. If they name none, that of the running agent is the one in question.
+fn store(settings: &Settings, paths: &AgentPaths) -> Result<Vec<Finding>> {
+    let running = super::running_store(&cdh_agent::status(paths)?);
+    let other = running.filter(|running| *running != settings.store_name());
+    let (tested, origin) = match &other {
+        Some(running) if settings.store_is_default => (
+            &settings.with_store(running)?,
+            "used by the running agent".to_owned(),
+        ),
+        _ => (settings, format!("from {}", settings.store_origin)),
+    };
+    let created = missing_directories(&tested.store);
+    let mut finding = match pipeline::open_node_store(tested) {
+        Ok(store) => examine_store(store.as_ref()),
+        Err(error) => Finding {
+            check: "store",
+            state: State::Problem,
+            what: format!("{}: {}", tested.store, explain(&error)),
+            way: Some(
+                error
+                    .hint()
+                    .unwrap_or("check `--store`, CDH_STORE and the network".into())
+                    .into_owned(),
+            ),
+        },
+    };
+    // A diagnosis leaves nothing behind: also no store that nothing was shipped to.
+    for directory in created {
+        let _ = std::fs::remove_dir(directory);
+    }
+    finding.what = format!("{} ({origin})", finding.what);
+    let mut findings = vec![finding];
+    if let Some(running) = other.filter(|_| !settings.store_is_default) {
+        findings.push(Finding {
+            check: "store of the agent",
+            state: State::Warning,
+            what: format!("the running agent uses another store, which was not tested: {running}"),
+            way: Some(format!(
+                "test it with `cdh agent doctor --store {}`, or restart the agent with the options meant for it",
+                shell_word(&running)
+            )),
+        });
+    }
+    Ok(findings)
 }
 
 /// The error with its causes, on one line.

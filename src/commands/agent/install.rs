@@ -1,25 +1,25 @@
 //! `cdh agent install` and `uninstall`: what they did, and what to do next.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use cdh_agent::config::AgentConfig;
+use cdh_agent::config::{AgentConfig, Effective};
 use cdh_agent::node::at_boot::at_boot;
 use cdh_agent::node::binary::BinaryError;
 use cdh_agent::node::doctor::missing_at_boot;
 use cdh_agent::node::socket::CoreMode;
 use cdh_agent::{AgentPaths, InstallError, InstallOptions, InstallReport, UninstallReport};
-use cdh_store::StoreUrl;
 use serde_json::json;
 
 use super::config;
+use super::given::Given;
 use super::handler_file;
 use super::log::{Level, Log};
-use crate::args::{PathArgs, UninstallArgs};
-use crate::render::terminal_line;
+use crate::args::UninstallArgs;
+use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
-use crate::settings::{Settings, environment};
+use crate::settings::Settings;
 
 fn refused(error: InstallError) -> anyhow::Error {
     let failure = Failure::new(ExitStatus::Failure, "the kernel settings are unchanged");
@@ -92,11 +92,10 @@ fn warnings(report: &InstallReport) -> Vec<String> {
 /// `cdh agent install`.
 pub(super) fn run(
     settings: &Settings,
-    config: &AgentConfig,
+    effective: &Effective,
     handler: Option<&Path>,
-    flags: &PathArgs,
 ) -> Result<ExitStatus> {
-    let mut config = config.clone();
+    let mut config = effective.config.clone();
     // A receiver that is started here ends with this container.
     if super::is_in_pod() && config.node.mode != CoreMode::Pipe {
         eprintln!(
@@ -122,62 +121,15 @@ pub(super) fn run(
         node.shipper_running == Some(true) && record.is_some_and(|record| record.manages_node)
     });
     let found = at_boot(Path::new("/"), config.node.manage);
-    let given = given_flags(settings, handler, flags);
-    if let Some((what, way)) = missing_at_boot(&found, &program, &given).filter(|_| !managed) {
+    let given = Given::of(settings, effective, handler);
+    let missing = missing_at_boot(&found, &given.program(&program), &given.flags());
+    if let Some((what, way)) = missing.filter(|_| !managed) {
         eprintln!("warning: {}", terminal_line(&what));
         eprintln!("hint: {}", terminal_line(&way));
     } else if node.is_some_and(|node| node.shipper_running == Some(false)) {
         eprintln!("next: start `{program} agent run`, which ships dumps to the store");
     }
     Ok(ExitStatus::Done)
-}
-
-/// What was given to this command by flag or variable, for one that is started without either.
-pub(super) fn given_words(
-    settings: &Settings,
-    handler: Option<&Path>,
-    flags: &PathArgs,
-) -> Vec<String> {
-    let environment = environment();
-    let of = |flag: &Option<PathBuf>, name: &str| {
-        let value = environment.get(name).filter(|value| !value.is_empty());
-        flag.clone().or_else(|| value.map(PathBuf::from))
-    };
-    let absolute = |path: PathBuf| {
-        let path = std::path::absolute(&path).unwrap_or(path);
-        path.display().to_string()
-    };
-    let is_given = ["--store", "CDH_STORE"].contains(&settings.store_origin.as_str());
-    let store = is_given.then(|| match &settings.store {
-        StoreUrl::Directory(path) => absolute(path.clone()),
-        url => url.to_string(),
-    });
-    [
-        ("--state", of(&flags.state, "CDH_STATE").map(absolute)),
-        ("--libexec", of(&flags.libexec, "CDH_LIBEXEC").map(absolute)),
-        ("--handler", handler.map(Path::to_owned).map(absolute)),
-        ("--store", store),
-    ]
-    .into_iter()
-    .filter_map(|(flag, value)| Some([flag.to_owned(), value?]))
-    .flatten()
-    .collect()
-}
-
-/// The same as a shell reads it.
-pub(super) fn given_flags(settings: &Settings, handler: Option<&Path>, flags: &PathArgs) -> String {
-    let words = given_words(settings, handler, flags);
-    let words: Vec<String> = words.iter().map(|word| shell_word(word)).collect();
-    words.join(" ")
-}
-
-/// A word that a shell reads as it is.
-fn shell_word(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=@,+%".contains(letter);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
 }
 
 /// The installation of `cdh agent run --manage-node`, in its log.
@@ -245,12 +197,12 @@ fn outcome(
         true => String::new(),
         false => format!(
             " --state {}",
-            shell_word(&config.node.state.display().to_string())
+            shell_word(config.node.state.display().to_string())
         ),
     };
     let store = match settings.store_is_default {
         true => " --store s3://BUCKET/PREFIX".to_owned(),
-        false => format!(" --store {}", shell_word(&settings.store.to_string())),
+        false => format!(" --store {}", shell_word(settings.store.to_string())),
     };
     if report.left > report.kept + report.quarantined {
         lines.push(format!("ship them: {program} agent sweep{state}{store}"));
@@ -267,7 +219,7 @@ fn outcome(
     }
     lines.push(format!(
         "delete them: rm -r {}",
-        shell_word(&spool.to_string())
+        shell_word(spool.to_string())
     ));
     lines
 }

@@ -4,6 +4,7 @@ mod check_config;
 mod cleanup;
 mod config;
 mod doctor;
+mod given;
 mod handler_file;
 mod install;
 mod log;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use cdh_agent::config::unknown_variables;
 use cdh_agent::{AgentPaths, ShipperError, SweepError};
 use cdh_bundle::IdPrefix;
 
@@ -29,11 +31,18 @@ use config::{Flags, gather};
 use log::Log;
 
 pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
+    // An uninstallation needs no store, and the kernel's handler has none.
+    if !matches!(
+        args.command,
+        AgentCommand::Uninstall(_) | AgentCommand::Handle { .. }
+    ) {
+        pipeline::require_known_store(settings)?;
+    }
     match args.command {
         AgentCommand::Install(args) => {
             let flags = Flags::default().paths(&args.paths).node(&args.node);
-            let config = gather(settings, flags.capture(&args.capture))?.config;
-            install::run(settings, &config, args.handler.as_deref(), &args.paths)
+            let effective = gather(settings, flags.capture(&args.capture))?;
+            install::run(settings, &effective, args.handler.as_deref())
         }
         AgentCommand::Uninstall(args) => {
             let config = gather(settings, Flags::default().paths(&args.paths))?.config;
@@ -43,14 +52,7 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
         AgentCommand::Sweep(args) => sweep(settings, &args),
         AgentCommand::Doctor(args) => doctor::run(settings, &args),
         AgentCommand::Run(args) => {
-            let flags = Flags::default()
-                .paths(&args.paths)
-                .manage(args.manage_node)
-                .node(&args.node)
-                .capture(&args.capture)
-                .shipping(&args.shipping)
-                .workloads(&args.workloads)
-                .seen(&args.seen);
+            let flags = Flags::of_agent(&args.agent).manage(args.manage_node);
             let effective = gather(settings, flags)?;
             let config = &effective.config;
             let log = Log::of_service(config.log.format, &environment());
@@ -62,8 +64,17 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                     serde_json::Value::Null,
                 );
             }
+            for unknown in unknown_variables(&environment()) {
+                let text = unknown.to_string();
+                log.line(
+                    log::Level::Warning,
+                    "configuration",
+                    &text,
+                    serde_json::Value::Null,
+                );
+            }
             if config.node.manage {
-                install::log_install(config, args.handler.as_deref(), log)?;
+                install::log_install(config, args.agent.handler.as_deref(), log)?;
             }
             let outcome = running::run(settings, config, log);
             // The handler stays, so that nothing is lost until the next agent runs; a receiver that was
@@ -101,6 +112,15 @@ fn dumps(count: u64) -> String {
     }
 }
 
+/// The store that the running agent uses, which its flags and variables may have named; `None` if no agent runs.
+fn running_store(status: &cdh_agent::Status) -> Option<String> {
+    let record = status
+        .record
+        .as_ref()
+        .filter(|_| status.shipper_running == Some(true))?;
+    (!record.store.is_empty()).then(|| record.store.clone())
+}
+
 /// Whether this process runs in a pod, which Kubernetes starts again.
 fn is_in_pod() -> bool {
     environment().contains_key("KUBERNETES_SERVICE_HOST")
@@ -130,7 +150,7 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     let only = options.only.clone();
     let store = pipeline::open_or_create_store(settings)?;
     let log = Log::of_command(config.log.format);
-    options.store = settings.store.to_string();
+    options.store = settings.store_name();
     let mut kept = 0;
     let swept = cdh_agent::sweep(&paths, store.as_ref(), options, &mut |event| {
         if !matches!(event, cdh_agent::ShipperEvent::Sealed { .. }) {

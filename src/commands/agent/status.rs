@@ -5,8 +5,8 @@ use std::fmt::Write;
 use anyhow::Result;
 use cdh_agent::config::AgentConfig;
 use cdh_agent::spool::{WaitReason, WaitingDump};
-use cdh_agent::{PatternOwner, Status};
-use cdh_store::StoreError;
+use cdh_agent::{PatternOwner, ShipperRecord, Status};
+use cdh_store::{DirectoryStore, StoreError, StoreUrl};
 use jiff::Timestamp;
 
 use super::config::{self, Flags, gather};
@@ -23,23 +23,26 @@ pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitStatus> 
     let config = gather(settings, Flags::default().paths(&args.paths))?.config;
     let paths = config::paths(&config);
     let status = cdh_agent::status(&paths)?;
-    let store = match args.no_store {
-        true => StoreState::NotAsked,
-        false => StoreState::of(settings, &status),
+    let stores = match args.no_store {
+        true => Vec::new(),
+        false => StoreState::all(settings, &status),
     };
-    super::super::print(&text(&config, &status, &store))?;
-    Ok(match (store.exit(), status.pattern) {
+    super::super::print(&text(&config, &status, &stores))?;
+    Ok(match (exit(&stores), status.pattern) {
         (Some(exit), _) => exit,
         (None, PatternOwner::Ours) => ExitStatus::Done,
         (None, _) => ExitStatus::Nothing,
     })
 }
 
+/// The status of a store that fails, if any does.
+fn exit(stores: &[StoreState]) -> Option<ExitStatus> {
+    stores.iter().find_map(StoreState::exit)
+}
+
 /// What is known of the store.
 #[derive(Clone, Debug)]
 enum StoreState {
-    /// It was not to be asked.
-    NotAsked,
     /// Only root knows which one the agent uses.
     Unknown(String),
     Works {
@@ -56,53 +59,78 @@ enum StoreState {
 }
 
 impl StoreState {
-    /// Asks the store, without writing; the running agent's own experience counts too.
-    fn of(settings: &Settings, status: &Status) -> Self {
-        let running = status.shipper_running == Some(true);
-        let record = status.record.as_ref().filter(|_| running);
-        let named = settings.store.to_string();
+    /// The store of the running agent, and the one that the settings of this command name if that is another.
+    fn all(settings: &Settings, status: &Status) -> Vec<Self> {
         if settings.store_is_default && status.hidden.is_some() {
             let why = "only root can see which one the agent uses";
-            return Self::Unknown(why.to_owned());
+            return vec![Self::Unknown(why.to_owned())];
         }
-        if let Some(record) = record
-            && (settings.store_is_default || record.store == named)
-        {
-            let store = terminal_line(&record.store);
-            if let Some(trouble) = &record.store_trouble {
-                return Self::Fails {
-                    store,
-                    why: format!(
-                        "{} (the agent reports this since {})",
-                        terminal_line(&trouble.why),
-                        shown(trouble.since)
-                    ),
-                    hint: trouble.hint.clone(),
-                    unreachable: trouble.unreachable,
-                    next_try: trouble.next_try,
-                };
-            }
-            // Its flags and credentials are its own: what it says of its store counts.
-            if record.store != named
-                || matches!(settings.store, cdh_store::StoreUrl::S3 { .. })
-                    && record.store_worked_at.is_some()
-                    && probe(settings).is_err_and(|error| is_about_us(&error))
-            {
-                let remark = match record.store_worked_at {
+        let named = settings.store_name();
+        let running = super::running_store(status);
+        match running.as_ref().and(status.record.as_ref()) {
+            None => vec![Self::of_settings(settings, status)],
+            Some(record) if record.store == named => vec![Self::of_both(settings, status, record)],
+            Some(record) if settings.store_is_default => vec![Self::of_agent(record)],
+            Some(record) => vec![
+                Self::of_agent(record),
+                Self::of_settings(settings, status).not_the_agents(),
+            ],
+        }
+    }
+
+    /// What the running agent reports of its store.
+    fn of_agent(record: &ShipperRecord) -> Self {
+        let store = format!(
+            "{} (used by the running agent)",
+            terminal_line(&record.store)
+        );
+        match &record.store_trouble {
+            Some(trouble) => Self::Fails {
+                store,
+                why: format!(
+                    "{} (the agent reports this since {})",
+                    terminal_line(&trouble.why),
+                    shown(trouble.since)
+                ),
+                hint: trouble.hint.clone(),
+                unreachable: trouble.unreachable,
+                next_try: trouble.next_try,
+            },
+            None => Self::Works {
+                store,
+                remark: match record.store_worked_at {
                     Some(_) => "works, as the running agent reports".to_owned(),
                     None => "not used yet".to_owned(),
-                };
-                return Self::Works { store, remark };
-            }
+                },
+            },
         }
-        let store = terminal_line(&named);
+    }
+
+    /// The agent uses the store that is asked about: its own experience counts too, for its credentials are its
+    /// own.
+    fn of_both(settings: &Settings, status: &Status, record: &ShipperRecord) -> Self {
+        let is_bucket = matches!(settings.store, StoreUrl::S3 { .. });
+        let only_we_fail = || probe(settings).is_err_and(|error| is_about_us(&error));
+        match record.store_trouble {
+            Some(_) => Self::of_agent(record),
+            None if is_bucket && record.store_worked_at.is_some() && only_we_fail() => {
+                Self::of_agent(record)
+            }
+            None => Self::of_settings(settings, status),
+        }
+    }
+
+    /// Asks the store that the settings of this command name.
+    fn of_settings(settings: &Settings, status: &Status) -> Self {
+        let named = terminal_line(&settings.store_name());
+        let store = format!("{named} (from {})", terminal_line(&settings.store_origin));
         match probe(settings) {
             Ok(remark) => Self::Works {
                 store,
                 remark: remark.to_owned(),
             },
             Err(error) if status.hidden.is_some() && is_about_us(&error) => Self::Unknown(format!(
-                "this user cannot use {store}: {}; the agent may be allowed to",
+                "this user cannot use {named}: {}; the agent may be allowed to",
                 terminal_line(&super::doctor::explain(&error))
             )),
             Err(error) => Self::Fails {
@@ -113,6 +141,14 @@ impl StoreState {
                 next_try: None,
             },
         }
+    }
+
+    /// Says that the running agent does not use it.
+    fn not_the_agents(mut self) -> Self {
+        if let Self::Works { store, .. } | Self::Fails { store, .. } = &mut self {
+            store.push_str(" (not used by the running agent)");
+        }
+        self
     }
 
     fn exit(&self) -> Option<ExitStatus> {
@@ -136,11 +172,12 @@ fn is_about_us(error: &StoreError) -> bool {
     )
 }
 
-/// Asks the store of the settings; nothing is created or written.
+/// Asks the store of the settings; nothing of it is created or written.
 fn probe(settings: &Settings) -> Result<&'static str, StoreError> {
-    if let cdh_store::StoreUrl::Directory(path) = &settings.store
+    if let StoreUrl::Directory(path) = &settings.store
         && matches!(path.try_exists(), Ok(false))
     {
+        DirectoryStore::can_create(path)?;
         return Ok("created with the first dump");
     }
     pipeline::open_existing_store(settings)?.check()?;
@@ -171,7 +208,7 @@ fn line(text: &mut String, name: &str, value: &str) {
     let _ = writeln!(text, "{name:<16} {}", terminal_line(value));
 }
 
-fn text(config: &AgentConfig, status: &Status, store: &StoreState) -> String {
+fn text(config: &AgentConfig, status: &Status, stores: &[StoreState]) -> String {
     let owner = match status.pattern {
         PatternOwner::Ours => "installed",
         PatternOwner::OtherInstallation => "another installation of cdh captures the cores",
@@ -229,7 +266,9 @@ fn text(config: &AgentConfig, status: &Status, store: &StoreState) -> String {
     if let Some(shipper) = shipper {
         line(&mut text, "shipper", shipper);
     }
-    store_lines(&mut text, store);
+    for store in stores {
+        store_lines(&mut text, store);
+    }
     let running = status.shipper_running == Some(true);
     let record = status.record.as_ref().filter(|_| running);
     for (socket, trouble) in record.iter().flat_map(|record| &record.runtimes) {
@@ -262,13 +301,12 @@ fn text(config: &AgentConfig, status: &Status, store: &StoreState) -> String {
     for problem in &status.problems {
         line(&mut text, "problem", problem);
     }
-    dumps(&mut text, config, status, store);
+    dumps(&mut text, config, status, stores);
     text
 }
 
 fn store_lines(text: &mut String, store: &StoreState) {
     match store {
-        StoreState::NotAsked => {}
         StoreState::Unknown(why) => line(text, "store", &format!("unknown: {why}")),
         StoreState::Works { store, remark } => line(text, "store", &format!("{store}: {remark}")),
         StoreState::Fails {
@@ -290,7 +328,7 @@ fn store_lines(text: &mut String, store: &StoreState) {
     }
 }
 
-fn dumps(text: &mut String, config: &AgentConfig, status: &Status, store: &StoreState) {
+fn dumps(text: &mut String, config: &AgentConfig, status: &Status, stores: &[StoreState]) {
     if status.waiting.is_empty() {
         return;
     }
@@ -309,7 +347,7 @@ fn dumps(text: &mut String, config: &AgentConfig, status: &Status, store: &Store
         let _ = writeln!(
             text,
             "    {}",
-            terminal_line(&reason(dump, config, status, store))
+            terminal_line(&reason(dump, config, status, stores))
         );
     }
     let more = status.waiting.len().saturating_sub(LISTED);
@@ -319,7 +357,12 @@ fn dumps(text: &mut String, config: &AgentConfig, status: &Status, store: &Store
 }
 
 /// Why a dump is in the spool, and what becomes of it.
-fn reason(dump: &WaitingDump, config: &AgentConfig, status: &Status, store: &StoreState) -> String {
+fn reason(
+    dump: &WaitingDump,
+    config: &AgentConfig,
+    status: &Status,
+    stores: &[StoreState],
+) -> String {
     let id = dump.id.short();
     let retry = |at: Option<Timestamp>| match at {
         Some(at) => format!("; next try at {}", shown(at)),
@@ -346,18 +389,18 @@ fn reason(dump: &WaitingDump, config: &AgentConfig, status: &Status, store: &Sto
                 .join(dump.id.to_string())
                 .display()
         ),
-        WaitReason::Unshipped => unshipped(config, status, store),
+        WaitReason::Unshipped => unshipped(config, status, stores),
         _ => "waits".to_owned(),
     }
 }
 
-fn unshipped(config: &AgentConfig, status: &Status, store: &StoreState) -> String {
+fn unshipped(config: &AgentConfig, status: &Status, stores: &[StoreState]) -> String {
     if status.shipper_running != Some(true) {
         return "waits: no agent runs here".to_owned();
     }
     let record = status.record.clone().unwrap_or_default();
     let trouble = record.store_trouble.as_ref();
-    if trouble.is_some() || store.exit().is_some() {
+    if trouble.is_some() || exit(stores).is_some() {
         let next = trouble.and_then(|trouble| trouble.next_try);
         let next = next.map_or_else(String::new, |at| format!("; next try at {}", shown(at)));
         return format!("waits: the store fails{next}");

@@ -1,16 +1,20 @@
 //! `cdh agent unit`: prints a systemd unit that runs this agent and installs the handler at its start.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
 
-use super::install::given_words;
+use super::config::{Flags, gather};
+use super::given::Given;
 use crate::args::UnitArgs;
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &UnitArgs) -> Result<ExitStatus> {
+    let effective = gather(settings, Flags::of_agent(&args.agent))?;
+    let given = Given::of(settings, &effective, args.agent.handler.as_deref());
     let program = std::env::current_exe()?;
     let mut words: Vec<String> = Vec::new();
     // The agent's own file is found without being named.
@@ -21,15 +25,31 @@ pub(super) fn run(settings: &Settings, args: &UnitArgs) -> Result<ExitStatus> {
         words.extend(["--config".to_owned(), path.display().to_string()]);
     }
     words.extend(["agent", "run", "--manage-node"].map(str::to_owned));
-    words.extend(given_words(settings, args.handler.as_deref(), &args.paths));
-    super::super::print(&unit(&program, &words))?;
+    words.extend(given.words);
+    super::super::print(&unit(&program, &words, &given.variables))?;
+    for name in &given.secrets {
+        eprintln!(
+            "warning: {name} may hold a secret and is not in the unit: put it into /etc/cdh/agent.env"
+        );
+    }
+    if settings.store_keys.is_some() {
+        eprintln!(
+            "warning: the store's keys are not in the unit: put them into /etc/cdh/agent.env"
+        );
+    }
     Ok(ExitStatus::Done)
 }
 
-fn unit(program: &Path, words: &[String]) -> String {
+fn unit(program: &Path, words: &[String], variables: &BTreeMap<String, String>) -> String {
     let mut command = quoted(&program.display().to_string());
     for word in words {
         let _ = write!(command, " {}", quoted(word));
+    }
+    let mut environment = String::new();
+    for (name, text) in variables {
+        let assigned = format!("{name}={text}").replace('%', "%%");
+        let escaped = assigned.replace('\\', "\\\\").replace('"', "\\\"");
+        let _ = writeln!(environment, "Environment=\"{escaped}\"");
     }
     format!(
         "[Unit]\n\
@@ -40,7 +60,7 @@ fn unit(program: &Path, words: &[String]) -> String {
          Wants=network-online.target\n\
          \n\
          [Service]\n\
-         ExecStart={command}\n\
+         {environment}ExecStart={command}\n\
          # Credentials of the store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the file is optional.\n\
          EnvironmentFile=-/etc/cdh/agent.env\n\
          Restart=on-failure\n\
@@ -68,6 +88,21 @@ fn quoted(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unit_sets_variables_without_a_flag() {
+        let variables = [("CDH_POLICY_DEFAULT", "a \"b\" 50%")];
+        let variables = variables.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let text = unit(
+            Path::new("/usr/bin/cdh"),
+            &["agent".to_owned()],
+            &variables.into(),
+        );
+        assert!(
+            text.contains("\nEnvironment=\"CDH_POLICY_DEFAULT=a \\\"b\\\" 50%%\"\nExecStart=/usr/bin/cdh agent\n"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn words_are_quoted_as_systemd_reads_them() {

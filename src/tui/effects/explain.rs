@@ -116,6 +116,7 @@ fn stacks(settings: &Settings, dump: &Dump, analysis: Analysis) -> Stacks {
         backtrace,
         module_times,
         threads: analysis.head.threads().to_vec(),
+        overflow: analysis.head.stack_overflow(),
         completeness: analysis.completeness,
         from_minicore: analysis.from_minicore,
         names: dump.surrounding().names,

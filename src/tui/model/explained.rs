@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use cdh_bundle::{DumpId, ImageRef, Manifest, WorkloadOwner};
-use cdh_elfcore::{Completeness, Mapping, Segment, Thread};
+use cdh_elfcore::{Completeness, Mapping, Segment, StackOverflow, Thread};
 use cdh_symbolize::Backtrace;
 
 use super::RequestId;
@@ -58,6 +58,8 @@ pub struct Stacks {
     pub threads: Vec<Thread>,
     /// What there is of the core.
     pub completeness: Option<Completeness>,
+    /// The stack that was full, if that was the cause.
+    pub overflow: Option<StackOverflow>,
     /// Whether all came from the minicore.
     pub from_minicore: bool,
     /// When the file of each module was written, if it is this machine's.

@@ -255,7 +255,7 @@ fn source_of_the_frame_under_the_cursor_is_asked_for() {
         });
         lines.collect()
     };
-    desk.press("down down down down down down");
+    desk.press("down down down down down down down");
     assert_eq!(asked(&desk), [7, 12, 18]);
     assert_eq!(
         desk.model.dump.as_ref().unwrap().source,

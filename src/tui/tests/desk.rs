@@ -445,6 +445,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             })
             .collect(),
         completeness: None,
+        overflow: None,
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {

@@ -184,6 +184,8 @@ fn references_mean_one_dump() {
     let full = ids[0].to_string();
     let table = [
         ("latest", 2),
+        ("@0", 2),
+        ("@2", 0),
         ("~0", 2),
         ("~1", 1),
         ("~2", 0),
@@ -200,6 +202,8 @@ fn references_mean_one_dump() {
     for reference in [
         "",
         "c",
+        "@3",
+        "@",
         "~3",
         "~",
         "~-1",
