@@ -14,8 +14,10 @@ mod core_salvage;
 mod count;
 mod entry;
 mod entry_lock;
+mod giving_up;
 mod quota;
 mod salvage;
+mod shares;
 mod waiting;
 
 pub(crate) use count::size_of;
@@ -26,4 +28,5 @@ pub(crate) use entry_lock::EntryLock;
 pub(crate) use quota::{Wanted, floor_of, forget_need, make_room};
 pub use quota::{quota_of, used};
 pub use salvage::{SalvageError, Salvaged, salvage};
+pub(crate) use shares::share_note;
 pub use waiting::{WaitReason, WaitingDump, waiting};
