@@ -1,4 +1,4 @@
-//! Which crashes this node has seen: `<state>/fingerprints.json`, the newest last.
+//! Which crashes this node has seen: `<state>/uploads/fingerprints.json`, the newest last.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ impl Seen {
     /// What was remembered. A file that is gone or broken means that all crashes are new: told twice is
     /// better than never.
     pub(super) fn read(state: &Path) -> Self {
-        let path = state.join("fingerprints.json");
+        let path = state.join("uploads/fingerprints.json");
         let read = || {
             let mut bytes = Vec::new();
             fs::File::open(&path)
