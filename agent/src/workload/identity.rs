@@ -118,14 +118,13 @@ impl Owner {
             owners = unseen.iter().filter_map(read).collect();
         }
         // In a hybrid one hierarchy may be at the root while the others know better.
-        let best = owners.into_iter().max_by_key(|owner| match owner {
+        owners.into_iter().max_by_key(|owner| match owner {
             Self::Container(found) if found.pod_uid.is_some() => 4,
             Self::Container(_) => 3,
             Self::Pod { .. } => 2,
             Self::Host { unit: Some(_) } => 1,
             Self::Host { unit: None } => 0,
-        });
-        best
+        })
     }
 
     fn from_path(path: &str, made_by: &dyn Fn(&str) -> MadeBy) -> Result<Self, Unverified> {
@@ -142,15 +141,17 @@ impl Owner {
         let mut pod: Option<String> = None;
         let mut is_below_kubelet = false;
         for (at, part) in parts.iter().enumerate() {
-            if pod.is_none() && (is_below_kubelet || part.is_joined()) {
-                if let Some(uid) = pod_uid(part.name) {
-                    match verified(at)? {
-                        None => pod = Some(uid),
-                        // Made by a user, so that it looks like a pod's.
-                        Some(_) => break,
-                    }
-                    continue;
+            let may_be_pod = is_below_kubelet || (part.joins && part.name.ends_with(".slice"));
+            if pod.is_none()
+                && may_be_pod
+                && let Some(uid) = pod_uid(part.name)
+            {
+                match verified(at)? {
+                    None => pod = Some(uid),
+                    // Made by a user, so that it looks like a pod's.
+                    Some(_) => break,
                 }
+                continue;
             }
             is_below_kubelet |= is_kubelet_root(part.name);
             if outer.is_some() && pod.is_none() {
@@ -259,14 +260,8 @@ struct Component<'p> {
     name: &'p str,
     /// Where the directory that it is in ends in the path.
     end: usize,
-    /// The next part is in the same directory.
+    /// Others are in the same directory's name.
     joins: bool,
-}
-
-impl Component<'_> {
-    fn is_joined(&self) -> bool {
-        self.joins
-    }
 }
 
 fn components(path: &str) -> Vec<Component<'_>> {

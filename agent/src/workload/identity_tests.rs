@@ -283,12 +283,9 @@ fn the_first_manifest_says_what_the_cgroup_tells() {
 
 /// A file system in which everything below these paths belongs to user 65534, and nothing else is missing.
 fn with_users_directories(text: &str, users: &[&str]) -> String {
-    let made_by = |_: &str, path: &str| {
-        let is_users = |root: &&str| path.starts_with(*root);
-        match users.iter().any(|root| is_users(&root)) {
-            true => MadeBy::User(65534),
-            false => MadeBy::Root,
-        }
+    let made_by = |_: &str, path: &str| match users.iter().any(|root| path.starts_with(*root)) {
+        true => MadeBy::User(65534),
+        false => MadeBy::Root,
     };
     match Owner::of_process(text.as_bytes(), made_by) {
         Some(Owner::Container(found)) if !found.is_of_root() => format!("of a user {}", found.id),
