@@ -318,17 +318,15 @@ fn remove_cgroup(container: &Path) {
 fn fuse(root: &Path, stop: &AtomicBool) -> String {
     let source = build::root().join("crates/testkit/programs/fuse.c");
     let program = root.join("fuse-server");
-    let built = Command::new("cc")
+    let mut build = Command::new("cc");
+    build
         .arg("-O1")
         .arg("-pthread")
         .arg(source)
         .arg("-o")
         .arg(&program);
-    if !built
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-    {
+    build.stderr(Stdio::null());
+    if !build.status().is_ok_and(|status| status.success()) {
         return "not built".to_owned();
     }
     let device = root.join("fuse");
