@@ -549,6 +549,15 @@ fn read_config(
             });
         }
     };
+    if role == Role::Agent
+        && rustix::process::geteuid().is_root()
+        && let Err(error) = cdh_agent::node::check_config_file(&path)
+    {
+        let message = format!("cannot trust config file `{}`", path.display());
+        let hint = error.hint();
+        let failure = Failure::new(ExitStatus::Failure, message).cause(error);
+        return Err(hint.into_iter().fold(failure, Failure::hint).into());
+    }
     let config: ConfigFile = toml::from_str(&text).map_err(|error| {
         let failure = invalid_config(&path, &text, error.span(), error.message());
         match similar_key(error.message()) {

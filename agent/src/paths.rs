@@ -113,7 +113,8 @@ impl AgentPaths {
         self.state.join("backup.json")
     }
 
-    /// Where uploads note how far they came.
+    /// Where the shipper keeps what it must remember: how far uploads came, its lock, its record of
+    /// failures, crashes that it reported. Beside spool, ledger and drops, all that it writes on a node.
     #[must_use]
     pub fn uploads(&self) -> PathBuf {
         self.state.join("uploads")
@@ -128,7 +129,7 @@ impl AgentPaths {
     /// Locked by the one shipper of a spool.
     #[must_use]
     pub fn shipper_lock(&self) -> PathBuf {
-        self.state.join("shipper.lock")
+        self.uploads().join("shipper.lock")
     }
 
     /// The pattern that makes the kernel start the handler.

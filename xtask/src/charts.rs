@@ -56,6 +56,7 @@ fn check_all(snapshots: Snapshots) -> Result<()> {
     let mut rendered = Vec::new();
     for (name, values) in &cases {
         let manifests = tools.render(&chart, values.as_deref(), &[])?;
+        check_shipper_mounts(&manifests).with_context(|| format!("values `{name}`"))?;
         compare(
             &chart.join(format!("tests/rendered/{name}.txt")),
             &manifests,
@@ -86,6 +87,31 @@ fn check_all(snapshots: Snapshots) -> Result<()> {
         VERSIONS.start(),
         VERSIONS.end(),
     );
+    Ok(())
+}
+
+/// An unprivileged container may write to what it ships, and to nothing that root runs or obeys.
+fn check_shipper_mounts(manifests: &str) -> Result<()> {
+    const WRITABLE: [&str; 5] = ["spool", "uploads", "ledger", "drops", "tmp"];
+    for container in manifests
+        .split("- name: ")
+        .filter(|text| text.contains("privileged: false"))
+    {
+        let mounts = container
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.contains("mountPath: "));
+        for mount in mounts.filter(|mount| !mount.contains("readOnly: true")) {
+            let is_shipped = WRITABLE.iter().any(|name| {
+                mount.contains(&format!("subPath: {name} "))
+                    || mount.contains(&format!("name: {name},"))
+            });
+            ensure!(
+                is_shipped,
+                "an unprivileged container can write to `{mount}`"
+            );
+        }
+    }
     Ok(())
 }
 
@@ -193,6 +219,30 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipper_mounts_of_the_handlers_directory_must_be_read_only() {
+        let with = |mount: &str| {
+            let text = format!(
+                "containers:\n- name: agent\n  securityContext:\n    privileged: false\n  volumeMounts:\n    - {{ {mount} }}\n"
+            );
+            check_shipper_mounts(&text)
+        };
+        with("name: state, mountPath: /var/lib/cdh, readOnly: true").unwrap();
+        with("name: state, mountPath: /var/lib/cdh/spool, subPath: spool").unwrap();
+        for mount in [
+            "name: state, mountPath: /var/lib/cdh",
+            "name: libexec, mountPath: /opt/cdh",
+            "name: state, mountPath: /var/lib/cdh/lib, subPath: lib",
+        ] {
+            with(mount).unwrap_err();
+        }
+    }
 }
 
 /// helm, kubectl and the validator.

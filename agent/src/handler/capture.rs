@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::account;
 use super::arguments::HandlerArguments;
-use super::cgroups;
+use super::cgroups::{self, NodeCgroups};
 use super::copying::{Direct, Hold, LEVEL};
 use super::core_file::CoreFile;
 use super::death::{self, Death, DeathWatch};
@@ -108,13 +108,20 @@ pub(super) fn capture_prepared(
     if let Some(node) = &settings.node {
         manifest.node = RawText::from(node.as_str());
     }
-    manifest.workload = plan::workload(cgroup.as_ref());
-    let plan = Plan::make(settings, arguments, &manifest, cgroup.as_ref());
+    let owner = cgroup.as_ref().and_then(|cgroup| {
+        let node = NodeCgroups::open();
+        Owner::of_process(cgroup.as_bytes(), |controllers, path| {
+            node.made_by(controllers, path)
+        })
+    });
+    manifest.workload = owner.as_ref().map(Owner::workload);
+    let user = plan::user_of(process.as_ref(), arguments.uid);
+    let plan = Plan::make(settings, arguments, &manifest, owner.as_ref(), user);
     if plan.action() == Action::Ignore {
         return Ok(nothing(settings, &manifest, &plan, &log));
     }
     let settings = &*plan.settings(settings);
-    let begun = begin_entry(settings, &manifest);
+    let begun = begin_entry(settings, &manifest, plan.account());
     let entry = begun.inspect_err(|error| {
         let why = gap("", error).why;
         let record = account::of_nothing(&manifest, reason_of(error), &why);
@@ -146,7 +153,7 @@ pub(super) fn capture_prepared(
         });
     }
     capture.log.note("entry created");
-    let captured = capture.run(stream, cgroup.as_ref());
+    let captured = capture.run(stream, cgroup.as_ref(), owner.as_ref());
     lost.tell(&captured);
     captured
 }
@@ -221,7 +228,12 @@ pub(super) struct Capture<'a> {
 }
 
 impl Capture<'_> {
-    fn run(mut self, stream: File, cgroup: Option<&RawText>) -> Result<Captured, SpoolError> {
+    fn run(
+        mut self,
+        stream: File,
+        cgroup: Option<&RawText>,
+        owner: Option<&Owner>,
+    ) -> Result<Captured, SpoolError> {
         let mut recorder = Recorder::new(stream);
         let head = CoreHead::from_reader(&mut recorder);
         let foreign = match &head {
@@ -270,7 +282,7 @@ impl Capture<'_> {
         if let Some(head) = &head {
             self.minicore(head);
         }
-        self.add_container(cgroup);
+        self.add_container(cgroup, owner);
         self.plan.admit(self.manifest.fingerprint.as_deref());
         match self.plan.action() {
             Action::Full => {}
@@ -299,7 +311,10 @@ impl Capture<'_> {
         let need = direct.as_ref().map(Direct::resident).or(expected);
         if !self.has_room(need.unwrap_or(0), &guard) {
             drop(core);
-            return self.seal_without_core(stream);
+            return match self.plan.action() {
+                Action::Ignore => Ok(self.discard()),
+                _ => self.seal_without_core(stream),
+            };
         }
         let mut hold = Hold {
             stream: Some(stream),
@@ -442,9 +457,9 @@ impl Capture<'_> {
     /// Name and image of a container outside of Kubernetes, from the files of its engine. Now, because
     /// with `--rm` they are gone as soon as the process is; and in a child, because a file system that
     /// hangs must not cost the core.
-    fn add_container(&mut self, cgroup: Option<&RawText>) {
+    fn add_container(&mut self, cgroup: Option<&RawText>, owner: Option<&Owner>) {
         let cgroup = cgroup.map_or(&b""[..], RawText::as_bytes);
-        let Some(Owner::Container(container)) = Owner::from_cgroup(cgroup) else {
+        let Some(Owner::Container(container)) = owner else {
             return;
         };
         if container.pod_uid.is_some() {
@@ -452,7 +467,7 @@ impl Capture<'_> {
         }
         let users = engine::users_of(cgroup, self.manifest.process.uid);
         let data = &self.settings.engines;
-        match isolated::run(ENGINE, || engine::find(data, &users, &container)) {
+        match isolated::run(ENGINE, || engine::find(data, &users, container)) {
             Ok(Some(facts)) if !facts.is_of_pod() => {
                 facts.add_to(&mut self.manifest);
                 self.log.note("container engine's files read");

@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use crate::workload::MadeBy;
+
 /// The directory of a process's cgroup in the hierarchy of this controller, of version 1 or 2 (with
 /// the empty name: of version 2), from its `/proc/<pid>/cgroup` and our `mountinfo`.
 #[must_use]
@@ -32,6 +34,56 @@ pub(super) fn directory(cgroup: &[u8], mounts: &[u8], controller: &str) -> Optio
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
     plain.then(|| mount.join(path))
+}
+
+/// The cgroup hierarchies as the node's first process sees them: a handler may run in a container.
+pub(crate) struct NodeCgroups {
+    root: PathBuf,
+    mounts: Vec<u8>,
+}
+
+impl NodeCgroups {
+    /// Those of the node, or our own where its first process cannot be looked at.
+    #[must_use]
+    pub(crate) fn open() -> Self {
+        let of = |process: &str| {
+            let mounts = std::fs::read(format!("/proc/{process}/mountinfo")).ok()?;
+            let root = PathBuf::from(format!("/proc/{process}/root"));
+            root.join("proc").exists().then_some(Self { root, mounts })
+        };
+        of("1").or_else(|| of("self")).unwrap_or(Self {
+            root: PathBuf::from("/"),
+            mounts: Vec::new(),
+        })
+    }
+
+    /// Who made the directories of a path in the hierarchy with these controllers.
+    #[must_use]
+    pub(crate) fn made_by(&self, controllers: &str, path: &str) -> MadeBy {
+        use std::os::unix::fs::MetadataExt;
+        let controller = controllers.split(',').next().unwrap_or_default();
+        let mount = match controller {
+            "" => mount_of(&self.mounts, "cgroup2", None),
+            _ => mount_of(&self.mounts, "cgroup", Some(controller)),
+        };
+        let path = Path::new(path.trim_start_matches('/'));
+        let plain = path
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        let Some(mount) = mount.filter(|_| plain) else {
+            return MadeBy::Unknown;
+        };
+        let mut directory = self.root.join(mount.strip_prefix("/").unwrap_or(&mount));
+        for part in path.components() {
+            directory.push(part);
+            match std::fs::symlink_metadata(&directory).map(|found| found.uid()) {
+                Ok(0) => {}
+                Ok(uid) => return MadeBy::User(uid),
+                Err(_) => return MadeBy::Missing,
+            }
+        }
+        MadeBy::Root
+    }
 }
 
 /// The directory of the cgroup of version 2 at this path below its root.
@@ -97,6 +149,28 @@ mod tests {
         assert_eq!(find("0::/kubepods.slice/c2\n", v2, "memory"), expected);
         assert_eq!(find("0::/../../etc\n", v2, "memory"), None);
         assert_eq!(find("", v2, "memory"), None);
+    }
+
+    #[test]
+    fn node_cgroups_name_the_outermost_user_that_made_a_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let node = NodeCgroups {
+            root: root.path().to_owned(),
+            mounts: HYBRID.into(),
+        };
+        let path = root.path().join("sys/fs/cgroup/memory/own/pod/c");
+        std::fs::create_dir_all(&path).unwrap();
+        let own = rustix::process::geteuid();
+        if !own.is_root() {
+            return;
+        }
+        assert_eq!(node.made_by("memory", "/own/pod/c"), MadeBy::Root);
+        assert_eq!(node.made_by("memory", "/own/gone/c"), MadeBy::Missing);
+        assert_eq!(node.made_by("cpuset", "/own/pod/c"), MadeBy::Unknown);
+        assert_eq!(node.made_by("memory", "/../own"), MadeBy::Unknown);
+        std::os::unix::fs::chown(path.parent().unwrap(), Some(65534), None).unwrap();
+        assert_eq!(node.made_by("memory", "/own/pod/c"), MadeBy::User(65534));
+        assert_eq!(node.made_by("memory", "/own"), MadeBy::Root);
     }
 
     #[test]

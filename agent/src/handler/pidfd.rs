@@ -1,5 +1,6 @@
-//! The pidfd that the kernel hands over with a crash (`%F` of the core pattern, Linux 6.16): it refers
-//! to the process that crashed, whoever gets its number later.
+//! Descriptors that refer to the process that crashed, and are asked with system calls of their own: the
+//! pidfd that the kernel hands over with a crash (`%F` of the core pattern, Linux 6.16), and the user
+//! namespace.
 
 #![allow(unsafe_code)]
 
@@ -39,6 +40,35 @@ pub(super) fn is_reaped(pidfd: BorrowedFd<'_>) -> bool {
     sent == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
+/// The user who made the outermost user namespace that a process is in, below our own. `None` in our own.
+///
+/// A user maps 65536 subordinate ids into namespaces at will; the owner of the namespace does not change.
+#[must_use]
+pub(super) fn outermost_user(namespace: OwnedFd) -> Option<u32> {
+    /// `NS_GET_PARENT` and `NS_GET_OWNER_UID` (`linux/nsfs.h`).
+    const PARENT: libc::Ioctl = 0xb702;
+    const OWNER: libc::Ioctl = 0xb704;
+    /// Levels of user namespaces (`create_user_ns` in `kernel/user_namespace.c`).
+    const LEVELS: usize = 33;
+    let mut namespace = namespace;
+    let mut found = None;
+    for _ in 0..LEVELS {
+        // SAFETY: the request has no argument; it returns a descriptor or an error.
+        let parent = unsafe { libc::ioctl(namespace.as_raw_fd(), PARENT) };
+        if parent < 0 {
+            break;
+        }
+        let mut owner: libc::uid_t = 0;
+        // SAFETY: the request writes one uid_t.
+        if unsafe { libc::ioctl(namespace.as_raw_fd(), OWNER, &raw mut owner) } == 0 {
+            found = Some(owner);
+        }
+        // SAFETY: the kernel has just opened it for us.
+        namespace = unsafe { OwnedFd::from_raw_fd(parent) };
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::{AsFd, IntoRawFd};
@@ -75,5 +105,35 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(is_reaped(pidfd.as_fd()));
+    }
+
+    #[test]
+    fn user_of_a_namespace_is_the_one_who_made_the_outermost() {
+        let open =
+            |pid: u32| OwnedFd::from(std::fs::File::open(format!("/proc/{pid}/ns/user")).unwrap());
+        assert_eq!(outermost_user(open(std::process::id())), None);
+        // A namespace in a namespace, in which the process is root.
+        let Ok(mut child) = std::process::Command::new("unshare")
+            .args(["-Ur", "unshare", "-Ur", "sleep", "60"])
+            .spawn()
+        else {
+            return;
+        };
+        let own = std::fs::read_link("/proc/self/ns/user").unwrap();
+        let of_child = format!("/proc/{}/ns/user", child.id());
+        let name = format!("/proc/{}/comm", child.id());
+        for _ in 0..500 {
+            let is_ready = std::fs::read_to_string(&name).is_ok_and(|name| name.trim() == "sleep");
+            if is_ready || child.try_wait().unwrap().is_some() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let is_inside = std::fs::read_link(of_child).is_ok_and(|found| found != own);
+        let found = is_inside.then(|| outermost_user(open(child.id())));
+        child.kill().ok();
+        child.wait().unwrap();
+        let expected = is_inside.then(|| Some(rustix::process::geteuid().as_raw()));
+        assert_eq!(found, expected);
     }
 }

@@ -1,21 +1,42 @@
 //! How much of one crash is kept: the node's policy, the pod's wishes, and how many there were of it.
 //!
-//! Nobody is asked: the cgroup names the pod, the node's table of pods ([`PodTable`]) says what the
-//! daemon knows of it. Invariant: whatever is not kept has a reason, which ends in the ledger.
+//! Nothing is asked over a socket: the cgroup names the pod, and the node's table of pods ([`PodTable`]) has
+//! what the daemon knows of it. Invariant: whatever is not kept has a reason, which ends in the ledger.
 
 use std::borrow::Cow;
 
-use cdh_bundle::{Cause, Manifest, RawText, Verdict, Workload};
+use cdh_bundle::{Cause, Manifest, RawText, Verdict};
 
 use super::arguments::HandlerArguments;
+use super::pidfd::outermost_user;
+use super::process::ProcessHandles;
 use super::settings::HandlerSettings;
 use crate::ledger::DropReason;
-use crate::policy::{Action, Crash, Decision, Pod, Rates, Subject};
+use crate::policy::{Account, Action, Crash, Decision, Pod, Rates, Subject};
 use crate::workload::{Owner, PodSettings, PodTable};
 
-/// What the first manifest says about the process's workload.
-pub(super) fn workload(cgroup: Option<&RawText>) -> Option<Workload> {
-    Some(Owner::from_cgroup(cgroup?.as_bytes())?.workload())
+/// The outermost user of a process: who made its user namespace, else its own id. `uid` is the kernel's.
+pub(super) fn user_of(process: Option<&ProcessHandles>, uid: Option<u32>) -> Option<u32> {
+    let namespace = process.and_then(|process| process.open_file("ns/user").ok());
+    match namespace.and_then(|namespace| outermost_user(namespace.into())) {
+        None => uid,
+        // Root made it for a range of ids, which begins with this one.
+        Some(0) => {
+            let map = process.and_then(|process| process.read("uid_map").ok());
+            lowest_outside(&map.unwrap_or_default()).or(uid)
+        }
+        found => found,
+    }
+}
+
+/// The lowest id of this side in a `uid_map`.
+fn lowest_outside(map: &[u8]) -> Option<u32> {
+    let map = String::from_utf8_lossy(map);
+    let outside = map.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        words.nth(1)?.parse().ok()
+    });
+    outside.min()
 }
 
 /// How much is kept, and why not more.
@@ -27,7 +48,9 @@ pub(super) struct Plan {
     in_pod: bool,
     pod: Option<PodSettings>,
     dumpable: Option<u32>,
-    /// What its workload is counted under.
+    /// Who is charged for it.
+    account: Account,
+    /// The program, for processes of the host.
     workload: String,
     rates: Rates,
     now: i64,
@@ -41,10 +64,10 @@ impl Plan {
         settings: &HandlerSettings,
         arguments: &HandlerArguments,
         manifest: &Manifest,
-        cgroup: Option<&RawText>,
+        owner: Option<&Owner>,
+        user: Option<u32>,
     ) -> Self {
-        let owner = cgroup.and_then(|cgroup| Owner::from_cgroup(cgroup.as_bytes()));
-        let uid = owner.as_ref().and_then(Owner::pod_uid);
+        let uid = owner.and_then(Owner::pod_uid);
         let mut pod = uid.and_then(|uid| PodTable::of(&settings.spool).get(uid));
         if let Some(pod) = &mut pod
             && pod.dump == Some(false)
@@ -58,11 +81,12 @@ impl Plan {
             .exe
             .as_ref()
             .unwrap_or(&manifest.process.name);
-        let workload = match &owner {
-            Some(Owner::Container(container)) => container.id.clone(),
-            Some(Owner::Pod { uid }) => uid.clone(),
-            // Sessions and units run many programs; those of one program are one workload.
-            _ => exe.to_string(),
+        let controller = pod.as_ref().and_then(|pod| pod.controller.as_deref());
+        let account = Account::new(owner, controller, user, arguments.dumpable);
+        let workload = match account.is_user() {
+            // Sessions and units run many programs; each is a workload.
+            true => exe.to_string(),
+            false => String::new(),
         };
         let mut plan = Self {
             decision: Decision::default(),
@@ -70,6 +94,7 @@ impl Plan {
             in_pod: uid.is_some(),
             pod,
             dumpable: arguments.dumpable,
+            account,
             workload,
             rates: Rates::of(&settings.state, &settings.limits.rate),
             now: manifest.captured_at.as_second(),
@@ -77,7 +102,8 @@ impl Plan {
         };
         plan.decide(settings, manifest, arguments.signal);
         if plan.action() != Action::Ignore
-            && let Some((reason, why)) = plan.rates.is_spent(&plan.workload, plan.now)
+            && let Some((reason, why)) =
+                plan.rates.is_spent(&plan.account, &plan.workload, plan.now)
         {
             plan.decision.restrict(Action::Ignore, reason, why);
         }
@@ -113,11 +139,7 @@ impl Plan {
 
     /// Counts the crash, once its fingerprint is known, and keeps no more of it than there may be.
     pub(super) fn admit(&mut self, fingerprint: Option<&str>) {
-        let subject = Subject {
-            // Stacks that say nothing are alike where the program is the same.
-            fingerprint: fingerprint.unwrap_or(&self.workload),
-            workload: &self.workload,
-        };
+        let subject = self.subject(fingerprint);
         let (action, why) = self.rates.admit(subject, self.decision.action, self.now);
         self.counted = action == Action::Full;
         if let Some((reason, why)) = why {
@@ -128,11 +150,22 @@ impl Plan {
     /// The core did not become whole: the next crash of the kind gets the chance.
     pub(super) fn give_back(&self, fingerprint: Option<&str>) {
         if self.counted {
-            self.rates.give_back(Subject {
-                fingerprint: fingerprint.unwrap_or(&self.workload),
-                workload: &self.workload,
-            });
+            self.rates.give_back(self.subject(fingerprint), self.now);
         }
+    }
+
+    fn subject<'s>(&'s self, fingerprint: Option<&'s str>) -> Subject<'s> {
+        Subject {
+            account: &self.account,
+            workload: &self.workload,
+            // Stacks that say nothing are alike where the program is the same.
+            fingerprint: fingerprint.unwrap_or(&self.workload),
+        }
+    }
+
+    /// Who is charged for the crash.
+    pub(super) fn account(&self) -> &Account {
+        &self.account
     }
 
     /// Keeps no more than this.
@@ -206,7 +239,8 @@ mod tests {
             ..HandlerArguments::default()
         };
         let manifest = first_manifest(DumpId::random(), &arguments, None);
-        Plan::make(settings, &arguments, &manifest, cgroup)
+        let owner = cgroup.and_then(|cgroup| Owner::from_cgroup(cgroup.as_bytes()));
+        Plan::make(settings, &arguments, &manifest, owner.as_ref(), Some(0))
     }
 
     #[test]

@@ -122,6 +122,7 @@ fn serve(path: &Path, settings: PathBuf) -> io::Result<()> {
     // SAFETY: a system call on a descriptor of ours.
     unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) };
     leave_limits();
+    join_node_cgroups();
     let server = Server {
         inode: fs::metadata(path)?.ino(),
         path: path.to_owned(),
@@ -147,6 +148,16 @@ fn leave_limits() {
         }
     }
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+}
+
+/// Into the cgroup namespace of the node's first process. In that of a container, `/proc/<pid>/cgroup` shows
+/// paths relative to our own cgroup, from which no pod can be identified.
+fn join_node_cgroups() {
+    let Ok(namespace) = File::open("/proc/1/ns/cgroup") else {
+        return;
+    };
+    // SAFETY: a system call on a descriptor of ours; this process has one thread.
+    unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWCGROUP) };
 }
 
 /// What both processes have.

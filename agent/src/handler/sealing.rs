@@ -20,11 +20,14 @@ use super::log::{HandlerLog, readable_size};
 use super::plan::Plan;
 use super::settings::HandlerSettings;
 use crate::ledger::{DropReason, LedgerRecord};
-use crate::policy::Action;
-use crate::spool::{PartialEntry, SpoolError, Wanted, make_room, size_of};
+use crate::policy::{Account, Action};
+use crate::spool::{PartialEntry, SpoolError, Wanted, make_room, share_note, size_of};
 
 /// Bytes that a dump without a core takes: minicore, facts and log.
 const SMALL: u64 = 2 << 20;
+/// A dump of a setuid program for which less than this is left is dropped: registers, stacks and facts
+/// of a small process take about 200 KiB.
+const LEAST_DUMP: u64 = 256 << 10;
 /// A core of which less than this can be kept is not begun.
 const LEAST_CORE: u64 = 1 << 20;
 
@@ -32,10 +35,12 @@ const LEAST_CORE: u64 = 1 << 20;
 pub(super) fn begin_entry(
     settings: &HandlerSettings,
     manifest: &Manifest,
+    account: &Account,
 ) -> Result<PartialEntry, SpoolError> {
     let begin = || {
         let entry = PartialEntry::create(&settings.spool, manifest.id)?;
-        match entry.write_identity(manifest) {
+        let noted = entry.create_beside(&share_note(account));
+        match noted.and_then(|_| entry.write_identity(manifest)) {
             Ok(()) => Ok(entry),
             Err(error) => {
                 // Nothing could be told of it: no dump is better than one of nothing.
@@ -48,18 +53,24 @@ pub(super) fn begin_entry(
         if reason_of(&error) != DropReason::NoSpace {
             return Err(error);
         }
-        room(settings, None, SMALL);
+        room(settings, None, SMALL, account);
         begin()
     })
 }
 
 /// Makes room in the spool; bytes that may be written.
-fn room(settings: &HandlerSettings, id: Option<cdh_bundle::DumpId>, need: u64) -> u64 {
+fn room(
+    settings: &HandlerSettings,
+    id: Option<cdh_bundle::DumpId>,
+    need: u64,
+    account: &Account,
+) -> u64 {
     let wanted = Wanted {
         spool: &settings.spool,
         uploads: &settings.state.join("uploads"),
         id,
         need,
+        account: Some(account),
     };
     let Ok(made) = make_room(&wanted, &settings.limits, settings.floor) else {
         return u64::MAX;
@@ -158,7 +169,11 @@ impl Capture<'_> {
             self.settings,
             Some(self.entry.id()),
             need.saturating_add(SMALL),
+            self.plan.account(),
         );
+        if self.is_over(room) {
+            return false;
+        }
         if room < need.min(LEAST_CORE) {
             let why = format!("the spool's quota leaves {room} bytes");
             self.plan.restrict(Action::Minicore, DropReason::Quota, why);
@@ -166,6 +181,18 @@ impl Capture<'_> {
         }
         guard.set_quota(room);
         true
+    }
+
+    /// Whether a setuid program's dump would exceed the quota of its kind; the plan then wants none.
+    /// These dumps wait on the node for its administrator, so no later one makes room.
+    fn is_over(&mut self, room: u64) -> bool {
+        let is_over = self.plan.account().is_setuid() && room < LEAST_DUMP;
+        if is_over {
+            let why = "dumps of setuid programs have used up their part of the spool's quota";
+            self.plan
+                .restrict(Action::Ignore, DropReason::Quota, why.to_owned());
+        }
+        is_over
     }
 
     /// There shall be no dump.
@@ -201,8 +228,17 @@ impl Capture<'_> {
             what: "core".to_owned(),
             why,
         });
-        if action == Action::Minicore && self.plan.reason().0 != DropReason::Quota {
-            room(self.settings, Some(self.entry.id()), SMALL);
+        let is_setuid = self.plan.account().is_setuid();
+        if (action == Action::Minicore || is_setuid) && self.plan.reason().0 != DropReason::Quota {
+            let room = room(
+                self.settings,
+                Some(self.entry.id()),
+                SMALL,
+                self.plan.account(),
+            );
+            if self.is_over(room) {
+                return Ok(self.discard());
+            }
         }
         self.seal()
     }

@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use super::journal::{Journal, JournalError, write_atomically};
 use super::kill_trace::{ensure_kill_trace, remove_kill_trace};
 use super::settings::{NodeSettings, SettingsError, SettingsFiles};
 use super::socket::{self, CoreMode};
+use super::trust::{TrustError, check_directory};
 use cdh_bundle::RawText;
 
 use crate::handler::settings::HandlerSettings;
@@ -53,14 +54,9 @@ pub enum InstallError {
         #[source]
         source: io::Error,
     },
-    /// Others could plant files there.
-    #[error("{path} is writable for others than its owner (mode {mode:04o})")]
-    NotPrivate {
-        /// Which directory.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
+    /// Another user could change what root would run or obey.
+    #[error(transparent)]
+    Untrusted(#[from] TrustError),
     /// The backup cannot be kept, so nothing was changed.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -176,7 +172,23 @@ pub fn install(options: &InstallOptions) -> Result<InstallReport, InstallError> 
     require_root(&paths.settings)?;
     create_private(&paths.state)?;
     let _lock = lock(&paths.install_lock())?;
-    create_private(&paths.spool)?;
+    for directory in [
+        &paths.spool,
+        &paths.uploads(),
+        &paths.state.join("ledger"),
+        &paths.state.join("drops"),
+    ] {
+        create_private(directory)?;
+    }
+    if let Some(libexec) = paths.handler.parent() {
+        let mut directories = DirBuilder::new();
+        let created = directories.recursive(true).mode(0o755).create(libexec);
+        created.map_err(|source| InstallError::Create {
+            path: libexec.to_owned(),
+            source,
+        })?;
+        check_directory(libexec)?;
+    }
     // Untidiness is no reason not to install.
     let _ = binary::remove_leftovers(&paths.handler);
     let by = match options.mode {
@@ -461,8 +473,8 @@ pub(crate) fn boot_id() -> String {
         .to_owned()
 }
 
-/// Makes a directory that only its owner may enter. An existing one is left as it is, and refused
-/// where others could put things into it.
+/// Makes a directory that only its owner may enter. An existing one stays as it is, and is refused if
+/// another user could put things into it.
 fn create_private(path: &Path) -> Result<(), InstallError> {
     let create = |source| InstallError::Create {
         path: path.to_owned(),
@@ -473,14 +485,7 @@ fn create_private(path: &Path) -> Result<(), InstallError> {
         .mode(0o700)
         .create(path)
         .map_err(create)?;
-    let mode = fs::metadata(path).map_err(create)?.permissions().mode();
-    match mode & 0o022 {
-        0 => Ok(()),
-        _ => Err(InstallError::NotPrivate {
-            path: path.to_owned(),
-            mode: mode & 0o7777,
-        }),
-    }
+    Ok(check_directory(path)?)
 }
 
 /// Waits for the lock; it is free again when the file is dropped.
@@ -490,6 +495,7 @@ fn lock(path: &Path) -> Result<File, InstallError> {
             .create(true)
             .truncate(false)
             .write(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
         Ok(file)
@@ -512,6 +518,8 @@ impl HandlerSettings {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
     use super::*;
     use crate::node::status::{PatternOwner, status};
 
@@ -598,11 +606,44 @@ mod tests {
     fn a_state_directory_that_others_may_write_to_is_refused() {
         let (_root, options) = node("core");
         fs::create_dir_all(&options.paths.state).unwrap();
-        fs::set_permissions(&options.paths.state, fs::Permissions::from_mode(0o777)).unwrap();
+        let open = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(&options.paths.state, open).unwrap();
         assert!(matches!(
             install(&options),
-            Err(InstallError::NotPrivate { .. })
+            Err(InstallError::Untrusted(TrustError::Writable { .. }))
         ));
+    }
+
+    #[test]
+    fn install_refuses_state_and_libexec_of_another_user_and_uninstall_that_users_backup() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (root, options) = node("core");
+        let paths = &options.paths;
+        for directory in [&paths.state, &paths.handler.parent().unwrap().to_owned()] {
+            fs::create_dir_all(directory).unwrap();
+            chown(directory, Some(65534), None).unwrap();
+            let error = install(&options).unwrap_err();
+            assert!(matches!(error, InstallError::Untrusted(_)), "{error}");
+            let now = NodeSettings::read(&paths.settings).unwrap();
+            assert_eq!(now, NodeSettings::kernel_defaults());
+            chown(directory, Some(0), None).unwrap();
+        }
+        // The directory above is another user's: what is below can be exchanged at any time.
+        chown(root.path(), Some(65534), None).unwrap();
+        assert!(matches!(install(&options), Err(InstallError::Untrusted(_))));
+        chown(root.path(), Some(0), None).unwrap();
+        install(&options).unwrap();
+        let text = fs::read_to_string(paths.backup()).unwrap();
+        let forged = text.replacen("\"core\"", "\"|/tmp/evil %P\"", 1);
+        assert_ne!(forged, text);
+        fs::write(paths.backup(), forged).unwrap();
+        chown(paths.backup(), Some(65534), None).unwrap();
+        let error = uninstall(paths).unwrap_err();
+        assert!(matches!(error, InstallError::Journal(_)), "{error}");
+        chown(paths.backup(), Some(0), None).unwrap();
+        uninstall(paths).unwrap();
     }
 
     #[test]

@@ -14,20 +14,18 @@ use cdh_bundle::RawText;
 use serde::{Deserialize, Serialize};
 
 use super::settings::NodeSettings;
+use super::trust::{TrustError, read_file};
+
+/// Maximum bytes of the journal; one has about 1 KiB.
+const LIMIT: u64 = 1 << 20;
 
 /// Why the journal could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalError {
-    /// Not readable.
-    #[error("cannot read the backup of the node's settings, {path}")]
-    Read {
-        /// The journal.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: io::Error,
-    },
+    /// Another user could have written it.
+    #[error("cannot trust the backup of the node's settings")]
+    Untrusted(#[from] TrustError),
     /// Readable, but no journal.
     #[error("{path} is not a backup of settings that this version can read")]
     Damaged {
@@ -67,15 +65,9 @@ impl Journal {
     /// # Errors
     /// When there is one that cannot be read.
     pub fn read(path: &Path) -> Result<Option<Self>, JournalError> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => {
-                return Err(JournalError::Read {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
+        // Root is about to obey it: an uninstall writes its pattern to the kernel.
+        let Some(bytes) = read_file(path, LIMIT)? else {
+            return Ok(None);
         };
         serde_json::from_slice(&bytes)
             .map(Some)

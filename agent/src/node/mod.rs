@@ -13,9 +13,11 @@ pub mod settings;
 pub mod socket;
 pub mod status;
 mod tidy;
+mod trust;
 
 pub(crate) use kill_trace::refresh_kill_trace;
 pub use kill_trace::{ensure_kill_trace, remove_kill_trace};
+pub use trust::{TrustError, check_config_file};
 
 /// The error with its causes, on one line.
 fn explain(error: &dyn std::error::Error) -> String {

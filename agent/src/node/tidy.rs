@@ -23,7 +23,7 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
             }
             let _ = fs::remove_dir_all(paths.state.join("rates"));
         }
-        let _ = fs::remove_file(paths.state.join("fingerprints.json"));
+        let _ = fs::remove_file(paths.uploads().join("fingerprints.json"));
         // What the store was not told yet is evidence, as a dump is.
         if crate::shipper::all_told(&paths.state) {
             for place in ["ledger", "drops"] {
@@ -93,7 +93,7 @@ mod tests {
         }
         fs::create_dir_all(paths.spool.join(".room")).unwrap();
         fs::write(paths.spool.join(".room/lock"), "").unwrap();
-        fs::write(paths.state.join("fingerprints.json"), "[]").unwrap();
+        fs::write(paths.uploads().join("fingerprints.json"), "[]").unwrap();
         let manifest = serde_json::json!({
             "schema": 1, "id": cdh_bundle::DumpId::random(), "stem": "dump",
             "captured_at": "2026-01-31T12:34:56Z", "process": {"pid": 7, "name": "app"},

@@ -1,4 +1,4 @@
-//! Which crashes this node has seen, in which workloads: `<state>/fingerprints.json`, the newest last.
+//! Which crashes this node has seen, in which workloads: `<state>/uploads/fingerprints.json`, the newest last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -25,7 +25,7 @@ impl Seen {
     /// What was remembered. A file that is gone or broken makes all crashes new: a repeated message is
     /// better than none.
     pub(super) fn read(state: &Path) -> Self {
-        let path = state.join("fingerprints.json");
+        let path = state.join("uploads/fingerprints.json");
         let read = || {
             let mut bytes = Vec::new();
             fs::File::open(&path)

@@ -26,20 +26,21 @@ use super::config::{ConfigError, wrong};
 use super::size::{Seconds, Size};
 use crate::handler::settings::HandlerSettings;
 
-/// How many dumps there may be of the same crash, and of the same workload, in a window of time.
-/// 0 means no limit.
+/// How many dumps each owner (pod, else container, else user) gets in a window of time.
+/// 0 means no limit. All pods of one controller, and all programs of one user, together get four
+/// times what one workload gets; the first crash of an owner in a window keeps its core all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateConfig {
     /// How long a window is. It begins with the first crash in it.
     pub window: Seconds,
-    /// Dumps of one fingerprint with their core; of further ones minicores are kept.
+    /// Dumps of one fingerprint of one owner with their core; of further ones minicores are kept.
     pub fingerprint_full: u32,
-    /// Dumps of one fingerprint at all; further crashes are only counted.
+    /// Dumps of one fingerprint of one owner; further crashes are only counted.
     pub fingerprint_dumps: u32,
-    /// Dumps of one workload (container, or program on the host) with their core.
+    /// Dumps of one workload (pod, container, or program of a user on the host) with their core.
     pub workload_full: u32,
-    /// Dumps of one workload at all.
+    /// Dumps of one workload.
     pub workload_dumps: u32,
 }
 
@@ -85,8 +86,9 @@ impl RateConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Bytes of the whole spool at most; 0 means no limit. When it is reached, the oldest cores are
-    /// given up first, then the oldest minicores, then the oldest dumps.
+    /// Maximum bytes of the spool; 0 means no limit. When it is reached, the owner that uses the most
+    /// gives up its oldest cores first, then its minicores, then its dumps. Dumps of setuid programs
+    /// have a quarter of it to themselves and are not given up for others.
     pub spool_quota: Size,
     /// The same as a part of the spool's file system; 0 means no limit. The lower one counts.
     pub spool_quota_percent: u8,

@@ -4,6 +4,7 @@
 //! the handler reads them in its settings and decides before it copies the core. Invariant: what is not
 //! kept is recorded with its reason.
 
+mod account;
 mod config;
 mod decision;
 mod glob;
@@ -11,6 +12,7 @@ mod limits;
 mod rates;
 mod size;
 
+pub(crate) use account::Account;
 pub use config::{Action, ConfigError, OneOrMore, PolicyConfig, Rule, SetuidPolicy, signal_number};
 pub(crate) use decision::{Crash, Decision, Pod};
 pub use limits::{LimitsConfig, RateConfig};

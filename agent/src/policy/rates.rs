@@ -1,14 +1,19 @@
-//! How many dumps there were of the same crash and of the same workload, for all handlers together.
+//! Budgets: how many dumps each account gets in a window of time, for all handlers together.
 //!
 //! ```text
-//! <state>/rates/counts.json   {"f:9f3c…": [window's start, with core, all], "w:…": …}
+//! <state>/rates/counts.json   {"f|<group>|<owner>|<fingerprint>": [start of window, cores, dumps],
+//!                              "w|<group>|<owner>|<program>": …, "g|<group>": …}
 //! <state>/rates/lock          held while it is changed
 //! ```
 //!
 //! A crash is admitted or not in one step under the lock, so that of any number of handlers that run
-//! at once exactly so many get a core as are allowed. Bounded: of more than [`KEYS`] crashes and
-//! workloads the oldest windows are forgotten, which lets through more, never less. Where the counts
-//! cannot be read or written everything is admitted: disk and quota are bounds of their own.
+//! at once exactly as many keep a core as the limits allow. The account (see [`Account`]) is part of
+//! every key: no process can use up the budget of another owner. The first crash of an owner in a
+//! window keeps its core even where its group has no cores left.
+//!
+//! Bounded: a node has at most [`KEYS`] counters. The group with the most counters loses its oldest
+//! ones first, and its total last: a user who makes many fingerprints or programs only resets counters of
+//! its own, and the total still holds. If the counts cannot be read or written, everything is admitted; disk floor and quota still hold.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::account::Account;
 use super::config::Action;
 use super::limits::RateConfig;
 use crate::ledger::DropReason;
@@ -23,12 +29,14 @@ use crate::private_file::PrivateDirectory;
 
 const DIRECTORY: &str = "rates";
 const COUNTS: &str = "counts.json";
-/// Crashes and workloads that are counted at most.
+/// Maximum number of counters.
 const KEYS: usize = 2048;
-/// Bytes of a key at most; longer ones are cut.
+/// Longest fingerprint or program in a key, in characters; longer ones are cut.
 const KEY: usize = 96;
-/// Bytes of the counts at most.
-const LIMIT: u64 = 1 << 20;
+/// Maximum bytes of the counts: [`KEYS`] keys of up to 420 characters, and their numbers.
+const LIMIT: u64 = 2 << 20;
+/// A group gets this many times the budget of one workload.
+const GROUP: u32 = 4;
 
 /// The counts of one node.
 #[derive(Clone, Debug)]
@@ -37,13 +45,15 @@ pub(crate) struct Rates {
     config: RateConfig,
 }
 
-/// Whose crash it is.
+/// A crash as it is counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject<'a> {
+    /// Who is charged.
+    pub(crate) account: &'a Account,
+    /// The program, for processes of the host; empty for those of pods and containers.
+    pub(crate) workload: &'a str,
     /// Of the crashing thread.
     pub(crate) fingerprint: &'a str,
-    /// Container, unit or program.
-    pub(crate) workload: &'a str,
 }
 
 /// One window.
@@ -65,7 +75,7 @@ impl Rates {
         }
     }
 
-    /// Counts a crash of which `wanted` would be kept, and says how much may be.
+    /// Counts a crash of which the policy would keep `wanted`, and returns how much the budget allows.
     pub(crate) fn admit(
         &self,
         subject: Subject<'_>,
@@ -75,24 +85,16 @@ impl Rates {
         if !self.config.limits_anything() || wanted == Action::Ignore {
             return (wanted, None);
         }
-        let admitted = self.change(|counts| {
-            let keys = [subject.fingerprint_key(), subject.workload_key()];
-            let limits = [
-                (self.config.fingerprint_full, self.config.fingerprint_dumps),
-                (self.config.workload_full, self.config.workload_dumps),
-            ];
-            let names = [
-                (DropReason::RateFingerprint, "crashes of this fingerprint"),
-                (DropReason::RateWorkload, "crashes of this workload"),
-            ];
+        let admitted = self.change(now, |counts| {
             let mut allowed = (wanted, None);
-            for ((key, (full, all)), (reason, what)) in keys.iter().zip(limits).zip(names) {
-                let window = self.window(counts, key, now);
+            let is_first = self.is_first(counts, subject, now);
+            for (key, limit) in self.limits(subject) {
+                let window = self.window(counts, &key, now);
                 let time = self.config.window;
-                let (action, count) = if all > 0 && window.all >= all {
-                    (Action::Ignore, all)
-                } else if full > 0 && window.full >= full {
-                    (Action::Minicore, full)
+                let (action, count) = if limit.dumps > 0 && window.all >= limit.dumps {
+                    (Action::Ignore, limit.dumps)
+                } else if limit.full > 0 && window.full >= limit.full && !is_first {
+                    (Action::Minicore, limit.full)
                 } else {
                     continue;
                 };
@@ -101,18 +103,18 @@ impl Rates {
                         Action::Ignore => "have a dump",
                         _ => "have their core",
                     };
-                    let why = format!("{count} {what} {kind} within {time}");
-                    allowed = (action, Some((reason, why)));
+                    let why = format!("{count} {} {kind} within {time}", limit.what);
+                    allowed = (action, Some((limit.reason, why)));
                 }
             }
             if allowed.0 != Action::Ignore {
-                for key in &keys {
-                    let mut window = self.window(counts, key, now);
+                for (key, _) in self.limits(subject) {
+                    let mut window = self.window(counts, &key, now);
                     window.all = window.all.saturating_add(1);
                     window.full = window
                         .full
                         .saturating_add(u32::from(allowed.0 == Action::Full));
-                    counts.insert(key.clone(), window);
+                    counts.insert(key, window);
                 }
             }
             allowed
@@ -120,33 +122,37 @@ impl Rates {
         admitted.unwrap_or((wanted, None))
     }
 
-    /// Whether there is no dump to be had for this workload any more; counts nothing.
-    pub(crate) fn is_spent(&self, workload: &str, now: i64) -> Option<(DropReason, String)> {
-        let limit = self.config.workload_dumps;
-        if limit == 0 {
-            return None;
-        }
+    /// Whether the workload or its group has no dump left in this window; counts nothing.
+    pub(crate) fn is_spent(
+        &self,
+        account: &Account,
+        workload: &str,
+        now: i64,
+    ) -> Option<(DropReason, String)> {
         let subject = Subject {
-            fingerprint: "",
+            account,
             workload,
+            fingerprint: "",
         };
         let directory = PrivateDirectory::open(&self.directory).ok()?;
         let counts = read(&directory);
-        let window = self.window(&counts, &subject.workload_key(), now);
         let time = self.config.window;
-        (window.all >= limit).then(|| {
-            let why = format!("{limit} crashes of this workload have a dump within {time}");
-            (DropReason::RateWorkload, why)
+        let [_, workload, group] = self.limits(subject);
+        [workload, group].into_iter().find_map(|(key, limit)| {
+            let window = self.window(&counts, &key, now);
+            let is_spent = limit.dumps > 0 && window.all >= limit.dumps;
+            let why = format!("{} {} have a dump within {time}", limit.dumps, limit.what);
+            is_spent.then_some((limit.reason, why))
         })
     }
 
-    /// A core that was admitted did not become whole: the next one gets the chance.
-    pub(crate) fn give_back(&self, subject: Subject<'_>) {
+    /// A core that was admitted was not completed: the next crash may keep one.
+    pub(crate) fn give_back(&self, subject: Subject<'_>, now: i64) {
         if !self.config.limits_anything() {
             return;
         }
-        let _ = self.change(|counts| {
-            for key in [subject.fingerprint_key(), subject.workload_key()] {
+        let _ = self.change(now, |counts| {
+            for (key, _) in self.limits(subject) {
                 if let Some(window) = counts.get_mut(&key) {
                     window.full = window.full.saturating_sub(1);
                 }
@@ -154,33 +160,121 @@ impl Rates {
         });
     }
 
+    /// Keys of a crash with their limits: fingerprint, workload, group.
+    fn limits(&self, subject: Subject<'_>) -> [(String, Limit); 3] {
+        let config = &self.config;
+        let account = subject.account;
+        let (group, owner) = (account.group(), account.owner());
+        let fingerprint = Limit {
+            full: config.fingerprint_full,
+            dumps: config.fingerprint_dumps,
+            reason: DropReason::RateFingerprint,
+            what: "crashes of this fingerprint",
+        };
+        let workload = Limit {
+            full: config.workload_full,
+            dumps: config.workload_dumps,
+            reason: DropReason::RateWorkload,
+            what: "crashes of this workload",
+        };
+        let together = Limit {
+            full: config.workload_full.saturating_mul(GROUP),
+            dumps: config.workload_dumps.saturating_mul(GROUP),
+            what: "crashes of this controller or user",
+            ..workload
+        };
+        [
+            (
+                format!("f|{group}|{owner}|{}", short(subject.fingerprint)),
+                fingerprint,
+            ),
+            (
+                format!("w|{group}|{owner}|{}", short(subject.workload)),
+                workload,
+            ),
+            (format!("g|{group}"), together),
+        ]
+    }
+
+    /// Whether the owner has no core in this window.
+    fn is_first(&self, counts: &Counts, subject: Subject<'_>, now: i64) -> bool {
+        let account = subject.account;
+        let prefix = format!("w|{}|{}|", account.group(), account.owner());
+        let of_owner = counts.range(prefix.clone()..);
+        of_owner
+            .take_while(|(key, _)| key.starts_with(&prefix))
+            .all(|(key, _)| self.window(counts, key, now).full == 0)
+    }
+
     /// The window that now is in.
     fn window(&self, counts: &Counts, key: &str, now: i64) -> Window {
-        let length = i64::try_from(self.config.window.0).unwrap_or(i64::MAX);
         let window = counts.get(key).copied();
-        // A clock that was set back must not make a window of years.
-        let holds = |window: &Window| (0..length).contains(&now.saturating_sub(window.start));
-        window.filter(holds).unwrap_or(Window {
+        let window = window.filter(|window| self.holds(window, now));
+        window.unwrap_or(Window {
             start: now,
             ..Window::default()
         })
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Counts) -> T) -> io::Result<T> {
+    fn holds(&self, window: &Window, now: i64) -> bool {
+        let length = i64::try_from(self.config.window.0).unwrap_or(i64::MAX);
+        // A clock that was set back must not make a window of years.
+        (0..length).contains(&now.saturating_sub(window.start))
+    }
+
+    fn change<T>(&self, now: i64, change: impl FnOnce(&mut Counts) -> T) -> io::Result<T> {
         let directory = PrivateDirectory::create(&self.directory)?;
         let _lock = directory.lock()?;
         let mut counts = read(&directory);
         let result = change(&mut counts);
-        while counts.len() > KEYS {
-            let oldest = counts.iter().min_by_key(|(_, window)| window.start);
-            let Some(key) = oldest.map(|(key, _)| key.clone()) else {
-                break;
-            };
-            counts.remove(&key);
+        if counts.len() > KEYS {
+            counts.retain(|_, window| self.holds(window, now));
         }
+        shrink(&mut counts);
         directory.replace(COUNTS, &serde_json::to_vec(&counts)?)?;
         Ok(result)
     }
+}
+
+/// What a key allows.
+#[derive(Clone, Copy)]
+struct Limit {
+    /// Dumps with their core; 0 is no limit.
+    full: u32,
+    /// Dumps; 0 is no limit.
+    dumps: u32,
+    reason: DropReason,
+    what: &'static str,
+}
+
+/// Removes counters until there are [`KEYS`]: of the group that has the most, the oldest of a
+/// fingerprint first, then of a workload, then that of the group.
+fn shrink(counts: &mut Counts) {
+    while counts.len() > KEYS {
+        let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+        for key in counts.keys() {
+            *sizes.entry(group_of(key)).or_default() += 1;
+        }
+        let largest = sizes.iter().max_by_key(|(_, size)| **size);
+        let Some((largest, _)) = largest else { break };
+        let of_group = counts.iter().filter(|(key, _)| group_of(key) == *largest);
+        // 'w' before 'f' before 'g' would be alphabetical; fingerprints go first.
+        let rank = |key: &str| {
+            b"fwg"
+                .iter()
+                .position(|kind| key.as_bytes().first() == Some(kind))
+        };
+        let oldest = of_group.min_by_key(|(key, window)| (rank(key), window.start));
+        let Some(key) = oldest.map(|(key, _)| key.clone()) else {
+            break;
+        };
+        counts.remove(&key);
+    }
+}
+
+/// The group in a key.
+fn group_of(key: &str) -> &str {
+    key.split('|').nth(1).unwrap_or_default()
 }
 
 fn read(directory: &PrivateDirectory) -> Counts {
@@ -188,122 +282,15 @@ fn read(directory: &PrivateDirectory) -> Counts {
     serde_json::from_slice(&text).unwrap_or_default()
 }
 
-impl Subject<'_> {
-    fn fingerprint_key(&self) -> String {
-        key('f', self.fingerprint)
-    }
-
-    fn workload_key(&self) -> String {
-        key('w', self.workload)
-    }
-}
-
-fn key(kind: char, text: &str) -> String {
-    let text: String = text.chars().take(KEY).collect();
-    format!("{kind}:{text}")
+/// A part of a key that needs no escaping in JSON.
+fn short(text: &str) -> String {
+    let plain = |c: char| match c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '|') {
+        true => c,
+        false => '_',
+    };
+    text.chars().take(KEY).map(plain).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::Seconds;
-
-    fn rates(state: &Path) -> Rates {
-        let config = RateConfig {
-            window: Seconds(60),
-            fingerprint_full: 1,
-            fingerprint_dumps: 3,
-            workload_full: 2,
-            workload_dumps: 0,
-        };
-        Rates::of(state, &config)
-    }
-
-    fn subject<'a>(fingerprint: &'a str, workload: &'a str) -> Subject<'a> {
-        Subject {
-            fingerprint,
-            workload,
-        }
-    }
-
-    #[test]
-    fn the_first_is_kept_whole_then_stacks_then_only_counted_until_the_window_ends() {
-        let state = tempfile::tempdir().unwrap();
-        let rates = rates(state.path());
-        let admit = |now| rates.admit(subject("f1", "w1"), Action::Full, now).0;
-        let found: Vec<Action> = (0..5).map(|_| admit(1000)).collect();
-        let (full, small, none) = (Action::Full, Action::Minicore, Action::Ignore);
-        assert_eq!(found, [full, small, small, none, none]);
-        assert_eq!(admit(1059), none);
-        assert_eq!(admit(1060), full);
-        // A clock that was set back.
-        assert_eq!(admit(500), full);
-        let why = rates.admit(subject("f1", "w1"), full, 500).1.unwrap();
-        let text = "1 crashes of this fingerprint have their core within 1m".to_owned();
-        assert_eq!(why, (DropReason::RateFingerprint, text));
-    }
-
-    #[test]
-    fn a_workload_has_a_limit_of_its_own() {
-        let state = tempfile::tempdir().unwrap();
-        let rates = rates(state.path());
-        let admit = |fingerprint: &str| rates.admit(subject(fingerprint, "w"), Action::Full, 0);
-        assert_eq!((admit("a").0, admit("b").0), (Action::Full, Action::Full));
-        let (action, why) = admit("c");
-        assert_eq!(
-            (action, why.unwrap().0),
-            (Action::Minicore, DropReason::RateWorkload)
-        );
-        rates.give_back(subject("b", "w"));
-        assert_eq!(admit("b").0, Action::Full);
-        // What is small anyway takes no core from others.
-        let small = rates.admit(subject("d", "v"), Action::Metadata, 0);
-        assert_eq!(small, (Action::Metadata, None));
-        assert_eq!(
-            rates.admit(subject("d", "v"), Action::Full, 0).0,
-            Action::Full
-        );
-    }
-
-    #[test]
-    fn of_many_at_once_as_many_are_admitted_as_may_be() {
-        let state = tempfile::tempdir().unwrap();
-        let rates = rates(state.path());
-        let admit = || rates.admit(subject("x", "w"), Action::Full, 7).0;
-        let found = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..16).map(|_| scope.spawn(admit)).collect();
-            let found = threads.into_iter().map(|thread| thread.join().unwrap());
-            found.collect::<Vec<_>>()
-        });
-        let count = |wanted| found.iter().filter(|action| **action == wanted).count();
-        assert_eq!(
-            (
-                count(Action::Full),
-                count(Action::Minicore),
-                count(Action::Ignore)
-            ),
-            (1, 2, 13)
-        );
-    }
-
-    #[test]
-    fn the_table_is_bounded_and_a_broken_one_admits() {
-        let state = tempfile::tempdir().unwrap();
-        let rates = rates(state.path());
-        let counts: Counts = (0..KEYS + 50)
-            .map(|number| (format!("f:{number}"), Window::default()))
-            .collect();
-        std::fs::create_dir_all(state.path().join("rates")).unwrap();
-        let file = state.path().join("rates/counts.json");
-        std::fs::write(&file, serde_json::to_vec(&counts).unwrap()).unwrap();
-        rates.admit(subject("new", "w"), Action::Full, 1_000_000);
-        let left: Counts = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
-        assert!(left.len() <= KEYS && left.contains_key("f:new"));
-        std::fs::write(&file, "{").unwrap();
-        assert_eq!(
-            rates.admit(subject("new", "w"), Action::Full, 1).0,
-            Action::Full
-        );
-        assert_eq!(rates.is_spent("w", 1), None);
-    }
-}
+#[path = "rates_tests.rs"]
+mod tests;

@@ -400,6 +400,10 @@ fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
     private
         .create(&paths.state)
         .map_err(|source| unusable(&paths.state, source))?;
+    let uploads = paths.uploads();
+    private
+        .create(&uploads)
+        .map_err(|source| unusable(&uploads, source))?;
     prepare_spool(&paths.spool)?;
     let path = paths.shipper_lock();
     let file = fs::OpenOptions::new()

@@ -1,7 +1,7 @@
 //! What the shipper last experienced, for `cdh agent status`, which is another process.
 //!
 //! ```text
-//! <state>/shipper.json   store and its last failure, why each entry waits, which dumps are kept here
+//! <state>/uploads/shipper.json   store and its last failure, why each entry waits, which dumps are kept here
 //! ```
 //!
 //! Invariant: it is written as a whole and only when something changed; losing it costs explanations,
@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use cdh_bundle::DumpId;
@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-const NAME: &str = "shipper.json";
+const NAME: &str = "uploads/shipper.json";
 /// Bytes of the record at most.
 const LIMIT: u64 = 16 << 20;
 /// Success is noted no more often than this.
@@ -191,6 +191,10 @@ impl RecordKeeper {
     /// As a whole, and not synced: after a power cut there is less to explain, and a store that fails all
     /// day must not make the disk busy.
     fn replace(&self, json: &[u8]) -> io::Result<()> {
+        if let Some(directory) = self.path.parent() {
+            let mut private = fs::DirBuilder::new();
+            private.recursive(true).mode(0o700).create(directory)?;
+        }
         let draft = self.path.with_extension("json.new");
         match fs::remove_file(&draft) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

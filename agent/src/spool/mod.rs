@@ -14,9 +14,11 @@ mod core_salvage;
 mod count;
 mod entry;
 mod entry_lock;
+mod giving_up;
 mod module_files;
 mod quota;
 mod salvage;
+mod shares;
 mod waiting;
 
 pub(crate) use count::size_of;
@@ -28,4 +30,5 @@ pub(crate) use module_files::{ModuleFiles, ModuleFilesSender};
 pub(crate) use quota::{Wanted, floor_of, forget_need, make_room};
 pub use quota::{quota_of, used};
 pub use salvage::{SalvageError, Salvaged, salvage};
+pub(crate) use shares::share_note;
 pub use waiting::{WaitReason, WaitingDump, waiting};

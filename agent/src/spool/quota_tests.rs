@@ -2,9 +2,16 @@ use std::time::Duration;
 
 use cdh_bundle::{BundleReader, BundleWriter, CoreRecord, EntryDir};
 
+use std::io;
+
+use cdh_bundle::{Cause, CoreEncoding, EntryKind, Manifest, Verdict};
+
+use super::super::EntryLock;
+use super::super::shares::share_note;
 use super::*;
 use crate::handler::HandlerArguments;
 use crate::handler::identity::first_manifest;
+use crate::ledger::Outcome;
 use crate::policy::Size;
 
 const CORE: EntryKind = EntryKind::Core(CoreEncoding::None);
@@ -37,8 +44,15 @@ impl Spool {
     }
 
     fn dump(&self, core: usize, minicore: usize) -> DumpId {
+        self.dump_of(None, core, minicore)
+    }
+
+    fn dump_of(&self, account: Option<&Account>, core: usize, minicore: usize) -> DumpId {
         let (entry, manifest) = self.partial(core, minicore);
         let id = manifest.id;
+        if let Some(account) = account {
+            fs::write(entry.path().join(share_note(account)), "").unwrap();
+        }
         entry.seal(manifest).unwrap();
         // So that the next one is younger.
         std::thread::sleep(Duration::from_millis(5));
@@ -46,6 +60,10 @@ impl Spool {
     }
 
     fn make(&self, quota: u64, need: u64) -> Made {
+        self.make_for(None, quota, need)
+    }
+
+    fn make_for(&self, account: Option<&Account>, quota: u64, need: u64) -> Made {
         let limits = LimitsConfig {
             spool_quota: Size(quota),
             ..LimitsConfig::unlimited()
@@ -56,6 +74,7 @@ impl Spool {
             uploads: &uploads,
             id: None,
             need,
+            account,
         };
         make_room(&wanted, &limits, 0).unwrap()
     }
@@ -178,6 +197,7 @@ fn two_who_need_room_do_not_count_on_the_same() {
             uploads: &uploads,
             id: Some(entry.id()),
             need: 6 * MIB,
+            account: None,
         };
         make_room(&wanted, &limits, 0).unwrap().room
     };
@@ -225,4 +245,84 @@ fn planted_links_in_the_spool_lead_nowhere() {
         1 << 20
     );
     assert!(link.symlink_metadata().is_ok());
+}
+
+fn user(uid: u32) -> Account {
+    Account::new(None, None, Some(uid), Some(1))
+}
+
+fn setuid(uid: u32) -> Account {
+    Account::new(None, None, Some(uid), Some(2))
+}
+
+#[test]
+fn quota_takes_from_the_largest_owner_and_leaves_older_dumps_of_others() {
+    /// Five dumps, and what their small files take.
+    const QUOTA: u64 = 5 * MIB + MIB / 2;
+    let spool = Spool::new();
+    let (victim, attacker) = (user(1000), user(65534));
+    let kept = spool.dump_of(Some(&victim), 1 << 20, 4096);
+    let mut flood = Vec::new();
+    for _ in 0..8 {
+        spool.make_for(Some(&attacker), QUOTA, MIB);
+        flood.push(spool.dump_of(Some(&attacker), 1 << 20, 4096));
+    }
+    assert!(spool.has(kept, &CORE));
+    let left: Vec<bool> = flood.iter().map(|id| spool.has(*id, &CORE)).collect();
+    assert_eq!(left, [false, false, false, false, true, true, true, true]);
+    // The victim's next dumps are kept too, at the attacker's cost, up to an equal share.
+    for _ in 0..2 {
+        let made = spool.make_for(Some(&victim), QUOTA, MIB);
+        assert!(made.room >= MIB, "{made:?}");
+        spool.dump_of(Some(&victim), 1 << 20, 4096);
+    }
+    assert!(spool.has(kept, &CORE));
+    assert!(spool.has(flood[6], &CORE) && !spool.has(flood[5], &CORE));
+    // Above it, the victim gives up its own.
+    spool.make_for(Some(&victim), QUOTA, MIB);
+    assert!(!spool.has(kept, &CORE) && spool.has(flood[6], &CORE));
+}
+
+#[test]
+fn first_dump_of_an_owner_gets_room_from_all_that_have_more_than_one() {
+    let spool = Spool::new();
+    let accounts: Vec<Account> = (1..=3).map(user).collect();
+    let ids: Vec<DumpId> = (0..6)
+        .map(|n| spool.dump_of(accounts.get(n % 3), 1 << 20, 4096))
+        .collect();
+    // It is larger than any of them.
+    let made = spool.make_for(Some(&user(9)), 6 * MIB + MIB / 2, 3 * MIB);
+    assert!(made.room >= 3 * MIB, "{made:?}");
+    let left: Vec<bool> = ids.iter().map(|id| spool.has(*id, &CORE)).collect();
+    assert_eq!(left, [false, false, false, true, true, true]);
+    // Nobody gives up the last one for it.
+    let made = spool.make_for(Some(&user(9)), 4 * MIB, 2 * MIB);
+    assert!(made.given_up.is_empty(), "{made:?}");
+}
+
+#[test]
+fn setuid_dumps_have_a_quota_of_their_own_whose_first_dumps_stay() {
+    let spool = Spool::new();
+    let first = spool.dump_of(Some(&setuid(65534)), 256 << 10, 4096);
+    let attacker = user(65534);
+    for _ in 0..6 {
+        spool.make_for(Some(&attacker), 4 * MIB, MIB);
+        spool.dump_of(Some(&attacker), 1 << 20, 4096);
+    }
+    assert!(spool.has(first, &CORE));
+    assert!(used(spool.0.path()).unwrap() <= 4 * MIB + 64 * 1024);
+    // A quarter of the quota, and not a byte more, however many setuid programs crash.
+    for _ in 0..6 {
+        let made = spool.make_for(Some(&setuid(65534)), 4 * MIB, 512 << 10);
+        if made.room >= 512 << 10 {
+            spool.dump_of(Some(&setuid(65534)), 512 << 10, 4096);
+        }
+    }
+    assert!(spool.has(first, &CORE));
+    let made = spool.make_for(Some(&setuid(65534)), 4 * MIB, 512 << 10);
+    assert!(made.room < 256 << 10, "{made:?}");
+    // Of another user, the first one has room at the cost of the newest of the larger one.
+    let made = spool.make_for(Some(&setuid(1000)), 4 * MIB, 256 << 10);
+    assert!(made.room >= 256 << 10, "{made:?}");
+    assert!(spool.has(first, &CORE));
 }

@@ -272,12 +272,17 @@ impl Runtimes {
         let selection = &self.options.selection;
         let (settings, problems) =
             PodSettings::read(&sandbox.annotations, &sandbox.labels, selection);
-        let namespace = sandbox
-            .metadata
-            .as_ref()
-            .map(|metadata| metadata.namespace.as_str());
+        let metadata = sandbox.metadata.as_ref();
+        let namespace = metadata.map_or("", |metadata| &metadata.namespace);
         let policy = &self.options.policy;
-        let settings = settings.with_names(policy, namespace.unwrap_or(""), &sandbox.labels);
+        let mut settings = settings.with_names(policy, namespace, &sandbox.labels);
+        settings.controller = metadata.map(|metadata| {
+            let (kind, name) = match controller_of(sandbox, &metadata.name) {
+                Some(owner) => (owner.kind, owner.name),
+                None => ("Pod".to_owned(), metadata.name.clone()),
+            };
+            format!("{namespace}/{kind}/{name}")
+        });
         (settings, problems)
     }
 
@@ -351,6 +356,10 @@ impl Runtimes {
 fn add_status(answer: &mut Answer, status: &ContainerStatusResponse) {
     let info = shapes::info(&status.info, "info");
     answer.init_pid = info.get("pid").and_then(Value::as_u64);
+    let cgroup = info
+        .pointer("/runtimeSpec/linux/cgroupsPath")
+        .and_then(Value::as_str);
+    answer.cgroup = cgroup.filter(|path| !path.is_empty()).map(str::to_owned);
     // Where the kubelet named the image by its id, the runtime still knows the name that was pulled.
     let annotations = info.pointer("/runtimeSpec/annotations");
     let named = annotations.and_then(|annotations| {
@@ -388,20 +397,26 @@ fn add_pod(answer: &mut Answer, sandbox: &PodSandbox) {
         let why = format!("{left_out} of {} are left out", sandbox.labels.len());
         answer.gaps.push(gap("labels", why));
     }
+    let name = answer.workload.pod.as_deref().unwrap_or_default();
+    answer.workload.owner = controller_of(sandbox, name);
+    answer.workload.labels = labels;
+}
+
+/// The object that a pod of this name belongs to.
+fn controller_of(sandbox: &PodSandbox, name: &str) -> Option<WorkloadOwner> {
     let sorted = |map: &HashMap<String, String>| {
         let pairs = map.iter();
         pairs
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect()
     };
-    let all: BTreeMap<String, String> = sorted(&sandbox.labels);
+    let labels: BTreeMap<String, String> = sorted(&sandbox.labels);
     let annotations: BTreeMap<String, String> = sorted(&sandbox.annotations);
-    answer.workload.owner = WorkloadOwner::of_pod(&PodDescription {
-        name: answer.workload.pod.as_deref().unwrap_or_default(),
-        labels: &all,
+    WorkloadOwner::of_pod(&PodDescription {
+        name,
+        labels: &labels,
         annotations: &annotations,
-    });
-    answer.workload.labels = labels;
+    })
 }
 
 /// Names the image as the pod spec does, and with the version that the pod's labels give it.

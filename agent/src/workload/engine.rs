@@ -114,7 +114,10 @@ pub(crate) fn find(
 ) -> Option<EngineFacts> {
     // It becomes part of paths.
     let is_id = container.id.len() == 64 && container.id.bytes().all(|b| b.is_ascii_hexdigit());
-    let places = is_id.then(|| places(data, users))?;
+    let own = container.cgroup_owner.map(|uid| [uid]);
+    let mut places = is_id.then(|| places(data, own.as_ref().map_or(users, |own| &own[..])))?;
+    // What a user's cgroup is called names none of root's containers.
+    places.retain(|place| own.as_ref().is_none_or(|[uid]| place.owner == *uid));
     places.iter().find_map(|place| {
         podman::find(place, &container.id).or_else(|| docker::find(place, &container.id))
     })

@@ -8,11 +8,7 @@ const ID: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1
 const IMAGE: &str = "aa1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1aa";
 
 fn identity(id: &str) -> ContainerIdentity {
-    ContainerIdentity {
-        id: id.to_owned(),
-        pod_uid: None,
-        runtime: None,
-    }
+    ContainerIdentity::of_id(id.to_owned())
 }
 
 fn digest() -> String {
@@ -312,4 +308,18 @@ fn base64_is_that_of_the_rfc() {
     ] {
         assert_eq!(podman::base64(plain.as_bytes()), encoded);
     }
+}
+
+#[test]
+fn user_made_cgroup_names_only_containers_of_that_user() {
+    let data = tempfile::tempdir().unwrap();
+    let record = json!([{"id": ID, "names": ["victim"], "image": IMAGE, "metadata": "{}"}]);
+    let storage = data
+        .path()
+        .join("containers/storage/overlay-containers/containers.json");
+    write(&storage, &record);
+    let mut container = identity(ID);
+    assert!(find(data.path(), &[], &container).is_some());
+    container.cgroup_owner = Some(65534);
+    assert_eq!(find(data.path(), &[], &container), None);
 }

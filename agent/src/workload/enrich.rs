@@ -175,15 +175,42 @@ impl Enricher {
             answer.workload.container = None;
             return answer;
         };
+        if !container.is_of_root() {
+            // Its user chose the id, which may be that of a container of someone else.
+            return self
+                .engine(&container, manifest.process.uid)
+                .unwrap_or_else(|| {
+                    let mut answer = Answer::default();
+                    answer.gaps.push(gap(
+                        "workload",
+                        "a container of a user: its engine's files do not name it",
+                    ));
+                    answer
+                });
+        }
+        let answer = self.answer_of_root(manifest, &container, &workload);
+        match disagreement(&answer, &container) {
+            None => answer,
+            Some(why) => self.disputed(&why, &container),
+        }
+    }
+
+    /// What is known of a container whose cgroup root made.
+    fn answer_of_root(
+        &self,
+        manifest: &Manifest,
+        container: &ContainerIdentity,
+        workload: &Workload,
+    ) -> Answer {
         if container.pod_uid.is_none()
             && self.lookups.known(&container.id).is_none()
-            && let Some(answer) = self.engine(&container, manifest.process.uid)
+            && let Some(answer) = self.engine(container, manifest.process.uid)
         {
             return answer;
         }
         let id = manifest.id;
-        match self.lookups.answer(id, &container) {
-            Ok(first) => self.after_exit(first, manifest, &container),
+        match self.lookups.answer(id, container) {
+            Ok(first) => self.after_exit(first, manifest, container),
             Err(why) => match self.lookups.known(&container.id) {
                 Some(mut answer) => {
                     let why = format!("{why}; this is what it listed before");
@@ -191,9 +218,9 @@ impl Enricher {
                     read_logs(&mut answer, self.options.log_lines);
                     answer
                 }
-                None => match self.unknown(&workload, &container.id, &why) {
+                None => match self.unknown(workload, &container.id, &why) {
                     answer if answer.workload.pod.is_some() => answer,
-                    answer => self.engine(&container, None).unwrap_or(answer),
+                    answer => self.engine(container, None).unwrap_or(answer),
                 },
             },
         }
@@ -235,6 +262,23 @@ impl Enricher {
         }
     }
 
+    /// What is left of an identity that the runtime contradicts: neither names nor documents nor logs.
+    fn disputed(&self, why: &str, container: &ContainerIdentity) -> Answer {
+        let mut answer = Answer {
+            settings: PodSettings::of_unknown(&self.options.selection),
+            disputed: true,
+            ..Answer::default()
+        };
+        answer.workload.source = Some("disputed".to_owned());
+        if let Some(outer) = &container.outer {
+            // The container around it is as far as it can be identified.
+            answer.workload.kind = Some(WorkloadKind::Container);
+            answer.workload.container_id = Some(outer.clone());
+        }
+        answer.gaps.push(gap("workload", why));
+        answer
+    }
+
     /// What can be said of a container that no runtime knows.
     fn unknown(&self, workload: &Workload, container: &str, why: &str) -> Answer {
         let mut answer = Answer {
@@ -268,11 +312,66 @@ impl Enricher {
 /// The container that the manifest's cgroup named.
 pub(super) fn owner_of(manifest: &Manifest) -> Option<ContainerIdentity> {
     let workload = manifest.workload.as_ref()?;
+    let text = |key: &str| Some(workload.extra.get(key)?.as_str()?.to_owned());
+    let uid = workload
+        .extra
+        .get("cgroup_owner")
+        .and_then(serde_json::Value::as_u64);
     Some(ContainerIdentity {
-        id: workload.container_id.clone()?,
         pod_uid: workload.pod_uid.clone(),
-        runtime: None,
+        cgroup: text("cgroup"),
+        cgroup_owner: uid.map(|uid| u32::try_from(uid).unwrap_or(u32::MAX)),
+        outer: text("outer_container"),
+        ..ContainerIdentity::of_id(workload.container_id.clone()?)
     })
+}
+
+/// Where runtime and cgroup contradict each other. A name in a cgroup path alone proves nothing.
+fn disagreement(answer: &Answer, container: &ContainerIdentity) -> Option<String> {
+    if let (Some(ours), Some(theirs)) = (&container.pod_uid, &answer.workload.pod_uid)
+        && ours != theirs
+    {
+        return Some(format!(
+            "the cgroup names pod `{ours}`, the runtime says that the container is of pod `{theirs}`"
+        ));
+    }
+    if let (Some(ours), Some(theirs)) = (&container.cgroup, &answer.cgroup)
+        && !is_same_cgroup(ours, theirs)
+    {
+        return Some(format!(
+            "the process is in cgroup `{ours}`, the runtime put the container into `{theirs}`"
+        ));
+    }
+    let is_known = answer
+        .workload
+        .source
+        .as_deref()
+        .is_some_and(|from| from.starts_with("cri"));
+    (container.outer.is_some() && container.pod_uid.is_some() && !is_known).then(|| {
+        "a pod inside of another container, which no runtime of this node confirms".to_owned()
+    })
+}
+
+/// Whether a path of `/proc/<pid>/cgroup` is what a runtime calls `cgroupsPath`: a path, or with the
+/// systemd driver `<slice>:<prefix>:<name>`. The runtime may see only the end of the path.
+fn is_same_cgroup(path: &str, reported: &str) -> bool {
+    let ends = |end: &str| {
+        let end = end.trim_matches('/');
+        path.strip_suffix(end)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+    };
+    let parts: Vec<&str> = reported.split(':').collect();
+    let [slice, prefix, name] = parts[..] else {
+        return ends(reported);
+    };
+    let slice = slice.rsplit('/').next().unwrap_or_default();
+    let scope = match (prefix, name.ends_with(".slice")) {
+        (_, true) => name.to_owned(),
+        ("", false) => format!("{name}.scope"),
+        (prefix, false) => format!("{prefix}-{name}.scope"),
+    };
+    // A runtime without the systemd driver uses such a name as it is.
+    ends(reported) || ends(&format!("{slice}/{scope}")) || (slice.is_empty() && ends(&scope))
 }
 
 /// Whether there is nothing more to be found out about it.
@@ -300,11 +399,14 @@ fn complete(answer: &mut Answer, manifest: &Manifest, node: Option<&str>) {
         return;
     };
     let workload = &mut answer.workload;
-    if let (Some(ours), Some(theirs)) = (&before.pod_uid, &workload.pod_uid)
-        && ours != theirs
-    {
-        let why = format!("the cgroup says `{ours}`, the runtime says `{theirs}`");
-        answer.gaps.push(gap("pod's UID", why));
+    if answer.disputed {
+        let kind = workload.kind.unwrap_or(WorkloadKind::Host);
+        workload.kind = Some(kind);
+        workload.node = node.map(str::to_owned);
+        if let Some(cgroup) = before.extra.get("cgroup") {
+            workload.extra.insert("cgroup".to_owned(), cgroup.clone());
+        }
+        return;
     }
     let fill = |field: &mut Option<String>, from: &Option<String>| {
         if field.as_deref().unwrap_or("").is_empty() {

@@ -242,6 +242,80 @@ fn node_name_of_an_older_handlers_dump_is_the_one_in_kubernetes() {
 }
 
 #[test]
+fn runtime_answer_about_another_cgroup_or_pod_is_disputed() {
+    let path = format!("/kubepods/burstable/pod{UID}/{ID}");
+    let scope = format!("/kubepods.slice/kubepods-pod{UID}.slice/cri-containerd-{ID}.scope");
+    for (found, reported, is_same) in [
+        (&path, format!("/kubepods/burstable/pod{UID}/{ID}"), true),
+        (
+            &scope,
+            format!("kubepods-pod{UID}.slice:cri-containerd:{ID}"),
+            true,
+        ),
+        (
+            &scope,
+            format!("/kubepods.slice/kubepods-pod{UID}.slice:cri-containerd:{ID}"),
+            true,
+        ),
+        (
+            &format!("/docker/b/kubelet{path}"),
+            format!("/kubelet{path}"),
+            true,
+        ),
+        (
+            &format!("/a.slice:cri-containerd:{ID}"),
+            format!("a.slice:cri-containerd:{ID}"),
+            true,
+        ),
+        (
+            &format!("/kubepods/podx/{ID}"),
+            format!("/kubepods/burstable/pod{UID}/{ID}"),
+            false,
+        ),
+        (
+            &format!("/evil{path}"),
+            path[1..].replace("kubepods", "pods"),
+            false,
+        ),
+        (
+            &format!("/x{path}"),
+            format!("kubepods-pod{UID}.slice:cri-containerd:{ID}"),
+            false,
+        ),
+    ] {
+        assert_eq!(
+            is_same_cgroup(found, &reported),
+            is_same,
+            "{found} {reported}"
+        );
+    }
+    let container = ContainerIdentity {
+        pod_uid: Some(UID.to_owned()),
+        cgroup: Some(path.clone()),
+        ..ContainerIdentity::of_id(ID.to_owned())
+    };
+    let mut answer = Answer {
+        cgroup: Some(path),
+        ..Answer::default()
+    };
+    answer.workload.pod_uid = Some(UID.to_owned());
+    assert_eq!(disagreement(&answer, &container), None);
+    answer.workload.pod_uid = Some(UID.replace('6', "7"));
+    assert!(
+        disagreement(&answer, &container)
+            .unwrap()
+            .contains("names pod")
+    );
+    answer.workload.pod_uid = None;
+    answer.cgroup = Some("/kubepods/other".to_owned());
+    assert!(
+        disagreement(&answer, &container)
+            .unwrap()
+            .contains("`/kubepods/other`")
+    );
+}
+
+#[test]
 fn runtimes_that_do_not_answer_are_known_by_their_sockets() {
     let mut node = Node::new();
     node.paths.workloads.node = Some("node1".to_owned());
@@ -258,4 +332,32 @@ fn runtimes_that_do_not_answer_are_known_by_their_sockets() {
         std::thread::sleep(Duration::from_millis(50));
     };
     assert!(why.contains("cannot connect"), "{why}");
+}
+
+#[test]
+fn pod_inside_of_a_container_is_that_container_unless_a_runtime_confirms_it() {
+    let node = Node::new();
+    node.pod_logs();
+    let outer = ID.replace('0', "b");
+    let entry = node.entry(&format!("0::/docker/{outer}/kubepods/pod{UID}/{ID}\n"));
+    node.enrich(&entry);
+    let manifest = manifest(&entry);
+    let workload = manifest.workload.unwrap();
+    assert_eq!(
+        (workload.kind, workload.pod_uid, workload.pod),
+        (Some(WorkloadKind::Container), None, None)
+    );
+    assert_eq!(workload.container_id, Some(outer));
+    assert!(
+        manifest
+            .gaps
+            .iter()
+            .any(|gap| gap.what == "workload" && gap.why.contains("no runtime"))
+    );
+    assert!(
+        manifest
+            .entries
+            .iter()
+            .all(|entry| !entry.name.ends_with(".log"))
+    );
 }

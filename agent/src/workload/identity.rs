@@ -6,9 +6,13 @@
 //! system.slice/docker-<ID>.scope          docker/<ID>           machine.slice/libpod-<ID>.scope
 //! ```
 //!
-//! Names in a cgroup's path are made by kubelet and runtime from the outside in, and by whoever is
-//! inside from there on. So the outermost pod counts, and in it the outermost container: a container
-//! that makes cgroups of its own cannot pass for another pod. Nothing is opened here.
+//! Kubelet and runtime make the outer directories of such a path; the process itself may have made
+//! the inner ones. So an identity is only accepted from directories that root made, and only the
+//! outermost one: the first container, or the first pod below the kubelet's root cgroup (`kubepods`,
+//! whatever it is below of). A pod inside of another container counts if root made it, as in kind,
+//! whose nodes are containers; the runtime then has to confirm it. A container in a user's own
+//! directories (rootless podman) is charged to that user, and no runtime of root is asked about it.
+//! Nothing is opened here.
 
 use cdh_bundle::{Workload, WorkloadKind};
 
@@ -38,6 +42,12 @@ pub struct ContainerIdentity {
     pub pod_uid: Option<String>,
     /// `containerd`, `cri-o`, `docker`, `podman`, where the path tells.
     pub runtime: Option<&'static str>,
+    /// Its path below the root of the hierarchy, where it is known.
+    pub cgroup: Option<String>,
+    /// The user who made its cgroup, where that is not root.
+    pub cgroup_owner: Option<u32>,
+    /// The container around the pod, where there is one.
+    pub outer: Option<String>,
 }
 
 impl ContainerIdentity {
@@ -48,68 +58,134 @@ impl ContainerIdentity {
             id,
             pod_uid: None,
             runtime: None,
+            cgroup: None,
+            cgroup_owner: None,
+            outer: None,
         }
+    }
+
+    /// Whether root made its cgroup: a user can only make directories of its own.
+    #[must_use]
+    pub(crate) fn is_of_root(&self) -> bool {
+        self.cgroup_owner.is_none()
     }
 }
 
+/// Who made the directories of a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeBy {
+    /// Root made all of them.
+    Root,
+    /// The outermost that is not root's belongs to this user.
+    User(u32),
+    /// One of them does not exist (any more).
+    Missing,
+    /// The hierarchy is not mounted where we can see it.
+    Unknown,
+}
+
 impl Owner {
-    /// Reads `/proc/<pid>/cgroup`. `None` where it names no cgroup at all.
+    /// Identifies a process from `/proc/<pid>/cgroup` alone, as if root had made every directory.
+    /// `None` where it names no cgroup.
     #[must_use]
     pub fn from_cgroup(text: &[u8]) -> Option<Self> {
+        Self::of_process(text, |_, _| MadeBy::Root)
+    }
+
+    /// Identifies a process from `/proc/<pid>/cgroup`. `made_by` looks at the directories of a path in the
+    /// hierarchy with these controllers. `None` where no cgroup is named, or none can be verified.
+    #[must_use]
+    pub fn of_process(text: &[u8], made_by: impl Fn(&str, &str) -> MadeBy) -> Option<Self> {
         let text = String::from_utf8_lossy(text);
-        let paths: Vec<&str> = text
-            .lines()
-            .filter_map(|line| line.splitn(3, ':').nth(2))
-            .filter(|path| !path.is_empty())
-            .collect();
-        // In a hybrid one hierarchy may stand at the root while the others know better.
-        let owners: Vec<Self> = paths.iter().map(|path| Self::from_path(path)).collect();
-        let best = owners.iter().max_by_key(|owner| match owner {
+        let lines = text.lines().filter_map(|line| {
+            let mut parts = line.splitn(3, ':').skip(1);
+            Some((parts.next()?, parts.next()?))
+        });
+        let lines: Vec<_> = lines.filter(|(_, path)| !path.is_empty()).collect();
+        let mut owners: Vec<Self> = Vec::new();
+        let mut unseen = Vec::new();
+        let mut is_missing = false;
+        for (controllers, path) in &lines {
+            match Self::from_path(path, &|prefix| made_by(controllers, prefix)) {
+                Ok(owner) => owners.push(owner),
+                Err(Unverified::Missing) => is_missing = true,
+                Err(Unverified::Unknown) => unseen.push(*path),
+            }
+        }
+        if owners.is_empty() && !is_missing {
+            // Without any hierarchy in sight, the text is all there is.
+            let read = |path: &&str| Self::from_path(path, &|_| MadeBy::Root).ok();
+            owners = unseen.iter().filter_map(read).collect();
+        }
+        // In a hybrid one hierarchy may be at the root while the others know better.
+        owners.into_iter().max_by_key(|owner| match owner {
             Self::Container(found) if found.pod_uid.is_some() => 4,
             Self::Container(_) => 3,
             Self::Pod { .. } => 2,
             Self::Host { unit: Some(_) } => 1,
             Self::Host { unit: None } => 0,
-        });
-        best.cloned()
+        })
     }
 
-    fn from_path(path: &str) -> Self {
-        // A container may be put below a unit's slice in one name: `<slice>:cri-containerd:<ID>`.
-        let parts: Vec<&str> = path
-            .split(['/', ':'])
-            .filter(|part| !part.is_empty() && *part != "..")
-            .collect();
-        let pod = parts
-            .iter()
-            .enumerate()
-            .find_map(|(at, part)| Some((at, pod_uid(part)?)));
-        let (inner, uid) = match pod {
-            Some((at, uid)) => (parts.get(at + 1..).unwrap_or_default(), Some(uid)),
-            None => (parts.as_slice(), None),
+    fn from_path(path: &str, made_by: &dyn Fn(&str) -> MadeBy) -> Result<Self, Unverified> {
+        let parts = components(path);
+        let parent = |at: usize| at.checked_sub(1).and_then(|at| parts.get(at));
+        let path_to = |at: usize| path.get(..parts.get(at)?.end);
+        let verified = |at: usize| match path_to(at).map(made_by) {
+            Some(MadeBy::Root) => Ok(None),
+            Some(MadeBy::User(uid)) => Ok(Some(uid)),
+            Some(MadeBy::Missing) => Err(Unverified::Missing),
+            Some(MadeBy::Unknown) | None => Err(Unverified::Unknown),
         };
-        let mut before = None;
-        for part in inner {
-            match container(part, before, uid.is_some()) {
+        let mut outer: Option<ContainerIdentity> = None;
+        let mut pod: Option<String> = None;
+        let mut is_below_kubelet = false;
+        for (at, part) in parts.iter().enumerate() {
+            let may_be_pod = is_below_kubelet || (part.joins && part.name.ends_with(".slice"));
+            if pod.is_none()
+                && may_be_pod
+                && let Some(uid) = pod_uid(part.name)
+            {
+                match verified(at)? {
+                    None => pod = Some(uid),
+                    // Made by a user, so that it looks like a pod's.
+                    Some(_) => break,
+                }
+                continue;
+            }
+            is_below_kubelet |= is_kubelet_root(part.name);
+            if outer.is_some() && pod.is_none() {
+                continue;
+            }
+            match container(part.name, parent(at).map(|part| part.name), pod.is_some()) {
                 Part::Container { id, runtime } => {
-                    return Self::Container(ContainerIdentity {
+                    let found = ContainerIdentity {
                         id,
-                        pod_uid: uid,
+                        pod_uid: pod.clone(),
                         runtime,
-                    });
+                        cgroup: path_to(at).map(str::to_owned),
+                        cgroup_owner: verified(at)?,
+                        outer: outer.as_ref().map(|outer| outer.id.clone()),
+                    };
+                    match (&pod, found.cgroup_owner) {
+                        (Some(_), None) => return Ok(Self::Container(found)),
+                        (Some(_), Some(_)) => break,
+                        (None, None) => outer = Some(found),
+                        (None, Some(_)) => return Ok(Self::Container(found)),
+                    }
                 }
                 // A runtime's monitor of a container is none of its processes.
                 Part::Monitor => break,
                 Part::Other => {}
             }
-            before = Some(*part);
         }
-        match uid {
-            Some(uid) => Self::Pod { uid },
-            None => Self::Host {
-                unit: parts.iter().rev().find_map(|part| unit(part)),
+        Ok(match (pod, outer) {
+            (Some(uid), _) => Self::Pod { uid },
+            (None, Some(container)) => Self::Container(container),
+            (None, None) => Self::Host {
+                unit: parts.iter().rev().find_map(|part| unit(part.name)),
             },
-        }
+        })
     }
 
     /// The container, where it is one's.
@@ -147,6 +223,16 @@ impl Owner {
                 });
                 workload.container_id = Some(container.id.clone());
                 workload.runtime = container.runtime.map(str::to_owned);
+                let extra = &mut workload.extra;
+                if let Some(cgroup) = &container.cgroup {
+                    extra.insert("cgroup".to_owned(), cgroup.as_str().into());
+                }
+                if let Some(uid) = container.cgroup_owner {
+                    extra.insert("cgroup_owner".to_owned(), uid.into());
+                }
+                if let Some(outer) = &container.outer {
+                    extra.insert("outer_container".to_owned(), outer.as_str().into());
+                }
             }
             Self::Pod { .. } => workload.kind = Some(WorkloadKind::Pod),
             Self::Host { unit } => {
@@ -159,6 +245,49 @@ impl Owner {
             }
         }
         workload
+    }
+}
+
+/// Why a path says nothing.
+enum Unverified {
+    Missing,
+    Unknown,
+}
+
+/// A part of a cgroup's path. A container may be put below a unit's slice in one name:
+/// `<slice>:cri-containerd:<ID>`.
+struct Component<'p> {
+    name: &'p str,
+    /// Where the directory that it is in ends in the path.
+    end: usize,
+    /// Others are in the same directory's name.
+    joins: bool,
+}
+
+fn components(path: &str) -> Vec<Component<'_>> {
+    let mut parts = Vec::new();
+    let mut at = 0;
+    for directory in path.split('/') {
+        let end = at + directory.len();
+        let names: Vec<&str> = directory
+            .split(':')
+            .filter(|name| !name.is_empty())
+            .collect();
+        let joins = names.len() > 1;
+        if directory != ".." {
+            parts.extend(names.into_iter().map(|name| Component { name, end, joins }));
+        }
+        at = end + 1;
+    }
+    parts
+}
+
+/// Whether it is the cgroup below which the kubelet puts pods: `kubepods`, with the systemd driver
+/// `kubepods.slice`, or `<root>-kubepods.slice` with a `cgroupRoot`.
+fn is_kubelet_root(part: &str) -> bool {
+    match part.strip_suffix(".slice") {
+        Some(slice) => slice == "kubepods" || slice.ends_with("-kubepods"),
+        None => part == "kubepods",
     }
 }
 

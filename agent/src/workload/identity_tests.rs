@@ -150,9 +150,10 @@ fn cgroup_paths_of_every_runtime_driver_and_class_are_read() {
             format!("in pod {UID}"),
         ),
         (
-            "as a reader in a cgroup namespace sees a neighbour: cgroup_namespaces(7)",
+            "as a reader in a cgroup namespace sees a neighbour (cgroup_namespaces(7)): nothing shows \
+             that it is below the kubelet's root, so handlers enter the node's namespace first",
             format!("0::/../../pod{UID}/{A}\n"),
-            format!("pod {UID} - {A}"),
+            format!("pod - - {A}"),
         ),
         (
             "systemd inside a container makes groups below its own",
@@ -278,4 +279,116 @@ fn the_first_manifest_says_what_the_cgroup_tells() {
     assert_eq!(host.kind, Some(WorkloadKind::Host));
     assert_eq!(host.extra["unit"], "nginx.service");
     assert_eq!(host.pod, None);
+}
+
+/// A file system in which everything below these paths belongs to user 65534, and nothing else is missing.
+fn with_users_directories(text: &str, users: &[&str]) -> String {
+    let made_by = |_: &str, path: &str| match users.iter().any(|root| path.starts_with(*root)) {
+        true => MadeBy::User(65534),
+        false => MadeBy::Root,
+    };
+    match Owner::of_process(text.as_bytes(), made_by) {
+        Some(Owner::Container(found)) if !found.is_of_root() => format!("of a user {}", found.id),
+        Some(Owner::Container(found)) => {
+            format!(
+                "pod {} {}",
+                found.pod_uid.as_deref().unwrap_or("-"),
+                found.id
+            )
+        }
+        Some(Owner::Pod { uid }) => format!("in pod {uid}"),
+        Some(Owner::Host { .. }) => "host".to_owned(),
+        None => "nothing".to_owned(),
+    }
+}
+
+#[test]
+fn identity_ignores_pods_in_directories_that_a_user_made() {
+    let own = "/user.slice/user-65534.slice/user@65534.service";
+    let forged = [
+        format!("0::{own}/app.slice/pod{UID}/{A}\n"),
+        format!("0::{own}/kubepods/pod{UID}\n"),
+        format!("0::{own}/kubepods.slice/kubepods-pod{UNDERSCORED}.slice\n"),
+        format!("0::{own}/kubepods-pod{UNDERSCORED}.slice:cri-containerd:x\n"),
+    ];
+    for text in &forged {
+        let found = with_users_directories(text, &[own]);
+        assert!(!found.contains(UID), "{text}{found}");
+    }
+    // A container of the user's own, whatever it is called.
+    for name in [
+        format!("kubepods/pod{UID}/{A}"),
+        format!("kubepods.slice/kubepods-pod{UNDERSCORED}.slice/cri-containerd-{A}.scope"),
+        format!("docker-{A}.scope"),
+        format!("libpod-{A}.scope/container"),
+    ] {
+        let found = with_users_directories(&format!("0::{own}/{name}\n"), &[own]);
+        assert!(
+            found == format!("of a user {A}") || found == "host",
+            "{name}: {found}"
+        );
+    }
+    // In the kubelet's own tree, but in a directory that was given to a user.
+    let delegated = format!("/kubepods/burstable/pod{UID}/{A}");
+    let text = format!("0::{delegated}/kubepods/pod{STATIC}/{B}\n");
+    assert_eq!(
+        with_users_directories(&text, &[&format!("{delegated}/")]),
+        format!("pod {UID} {A}")
+    );
+}
+
+#[test]
+fn identity_takes_the_outermost_of_container_and_pod() {
+    for (text, expected) in [
+        (
+            format!("0::/system.slice/docker-{A}.scope/pod{UID}/{B}\n"),
+            format!("pod - docker {A}"),
+        ),
+        (format!("0::/pod{UID}/{A}\n"), format!("pod - - {A}")),
+        (
+            format!("0::/system.slice/web.service/pod{UID}\n"),
+            "host web.service".to_owned(),
+        ),
+        (
+            format!("0::/machine.slice/libpod-{A}.scope/container/pod{UID}/{B}\n"),
+            format!("pod - podman {A}"),
+        ),
+        (
+            format!("0::/kubepods/pod{UID}/{A}/kubepods/pod{STATIC}/{B}\n"),
+            format!("pod {UID} - {A}"),
+        ),
+    ] {
+        assert_eq!(seen(&text), expected, "{text}");
+    }
+    // In kind the node is a container, which is recorded: the runtime has to confirm the pod.
+    let kind = format!("0::/docker/{B}/kubelet/kubepods/besteffort/pod{UID}/{A}\n");
+    let Some(Owner::Container(found)) = Owner::from_cgroup(kind.as_bytes()) else {
+        panic!("no container")
+    };
+    assert_eq!(
+        (found.pod_uid.as_deref(), found.outer.as_deref()),
+        (Some(UID), Some(B))
+    );
+}
+
+#[test]
+fn identity_is_verified_in_the_hierarchy_of_its_own_line() {
+    // The user has a directory of its own in one hierarchy of a hybrid node.
+    let text = format!(
+        "1:name=systemd:/own/kubepods/pod{UID}/{A}\n4:memory:/system.slice/x.service\n0::/\n"
+    );
+    let made_by = |controllers: &str, path: &str| match controllers {
+        "name=systemd" if path.starts_with("/own") => MadeBy::User(1000),
+        _ => MadeBy::Root,
+    };
+    let found = Owner::of_process(text.as_bytes(), made_by);
+    assert!(
+        !matches!(&found, Some(owner) if owner.pod_uid().is_some()),
+        "{found:?}"
+    );
+    // Removed before it could be looked at: nothing is claimed. Not mounted: the text is all there is.
+    let text = format!("0::/kubepods/pod{UID}/{A}\n");
+    let of = |made: MadeBy| Owner::of_process(text.as_bytes(), |_, _| made);
+    assert_eq!(of(MadeBy::Missing), None);
+    assert_eq!(of(MadeBy::Unknown).unwrap().pod_uid(), Some(UID));
 }

@@ -432,7 +432,7 @@ async fn container_of(spool: &Path, id: DumpId, known: &Mutex<Known>) -> Option<
             let manifest = json.and_then(|json| Manifest::from_json(&json).ok());
             if let Some(manifest) = manifest {
                 return match &manifest.workload {
-                    Some(_) => owner_of(&manifest),
+                    Some(_) => owner_of(&manifest).filter(ContainerIdentity::is_of_root),
                     None => locked(known)
                         .by_pid(manifest.process.pid)
                         .map(ContainerIdentity::of_id),

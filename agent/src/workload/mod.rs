@@ -38,7 +38,7 @@ mod lookups;
 mod shapes;
 
 pub(crate) use enrich::{Enriched, Enricher};
-pub use identity::{ContainerIdentity, Owner};
+pub use identity::{ContainerIdentity, MadeBy, Owner};
 pub(crate) use lookups::runtime_at;
 pub use options::WorkloadOptions;
 pub use pod_settings::{PodSettings, Profile, Selection};
@@ -62,6 +62,10 @@ struct Answer {
     init_pid: Option<u64>,
     /// Whether the runtime says that it has ended.
     exited: bool,
+    /// The cgroup into which the runtime put the container, where it says so.
+    cgroup: Option<String>,
+    /// The cgroup of the process contradicts what the runtime says.
+    disputed: bool,
 }
 
 fn gap(what: &str, why: impl Into<String>) -> Gap {

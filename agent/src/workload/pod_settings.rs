@@ -61,6 +61,10 @@ pub struct PodSettings {
     /// Those of its labels that the node's policy asks for.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// `<namespace>/<kind>/<name>` of the object that it belongs to, or of the pod itself: whose
+    /// budget its crashes use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
 }
 
 impl PodSettings {
@@ -133,6 +137,7 @@ impl PodSettings {
             && self.profile.unwrap_or_default() == Profile::Full
             && self.core_limit.is_none()
             && self.namespace.is_none()
+            && self.controller.is_none()
     }
 
     /// Adds what the node's policy asks for.

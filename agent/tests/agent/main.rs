@@ -6,6 +6,7 @@ mod broken_spool;
 mod cgroups;
 mod chain;
 mod direct;
+mod neighbours;
 mod node;
 mod noexec;
 #[cfg(feature = "cri")]

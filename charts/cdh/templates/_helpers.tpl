@@ -73,6 +73,19 @@ seLinuxOptions: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{/* What the unprivileged container of a split installation sees of the node: the handler, its settings
+     and the backup of the kernel's settings read-only, and what it ships. `cdh agent install` has made
+     the directories before. */}}
+{{- define "cdh.shipperMounts" -}}
+- { name: state, mountPath: {{ .Values.node.state }}, readOnly: true }
+{{- range list "spool" "uploads" "ledger" "drops" }}
+- { name: state, mountPath: {{ $.Values.node.state }}/{{ . }}, subPath: {{ . }} }
+{{- end }}
+{{- if not (hasPrefix (printf "%s/" .Values.node.state) .Values.node.libexec) }}
+- { name: libexec, mountPath: {{ .Values.node.libexec }}, readOnly: true }
+{{- end }}
+{{- end }}
+
 {{/* The node's own directories; the handler's may lie in that of the state. */}}
 {{- define "cdh.nodeMounts" -}}
 - { name: state, mountPath: {{ .Values.node.state }} }

@@ -31,10 +31,9 @@ fn refused(error: InstallError) -> anyhow::Error {
         InstallError::Binary(BinaryError::NotExecutable { .. }) => failure.hint(
             "choose a directory that is not mounted noexec with `--libexec <DIR>` (`cdh agent doctor` names one), or use `--mode socket` on Linux 6.16 and later",
         ),
-        InstallError::NotPrivate { path, .. } => failure.hint(format!(
-            "others could plant files there: `chmod go-w {0}`, or choose another directory with `--state <DIR>`",
-            path.display()
-        )),
+        InstallError::Untrusted(error) | InstallError::Journal(cdh_agent::node::journal::JournalError::Untrusted(error)) => {
+            error.hint().into_iter().fold(failure, Failure::hint)
+        }
         InstallError::Socket { .. } => {
             failure.hint("use `--mode auto`, which falls back to the pipe, or `--mode pipe`")
         }

@@ -5,6 +5,7 @@ mod big_program;
 mod capture;
 mod daemon;
 mod flood;
+mod hostile;
 mod images;
 mod kills;
 mod latency;
@@ -31,13 +32,21 @@ const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   tui      redraws on a store of many dumps            --dumps N --runs N
   latency  from the signal to the hold and a minicore  --runs N --way pipe|socket
   kills    killed, frozen, starved during the dump     --mib N --runs N --only NAME… --way pipe|socket
+  hostile  a hostile user beside a victim              --minutes N --way pipe|socket
   uring    processes that poll on io_uring             --mib N --runs N --way pipe|socket
   storm    many crashes at once against peers          --count N --mib N --only NAME… --peer NAME=COMMAND…
   storm-500  500 crashes in a minute, small disk       --count N --only NAME… --peer NAME=COMMAND…";
 
 /// What may stand on the command line.
-const NAMED: [&str; 7] = [
-    "--mib", "--runs", "--count", "--kind", "--only", "--peer", "--way",
+const NAMED: [&str; 8] = [
+    "--mib",
+    "--runs",
+    "--count",
+    "--kind",
+    "--only",
+    "--peer",
+    "--way",
+    "--minutes",
 ];
 
 /// Runs the measurement that the words name.
@@ -79,6 +88,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
                 only,
             },
         ),
+        "hostile" => hostile::run(way, given.or("--minutes", 10)?),
         "uring" => uring::run(way, given.or("--runs", 20)?, given.or("--mib", 256)?),
         "storm-500" => flood::run(&flood::Options {
             count: given.or("--count", 500)?,

@@ -212,7 +212,8 @@ fn reboot_is_a_warning_until_something_installs_again() {
     fs::remove_dir_all(node.root.path().join("etc")).unwrap();
     assert_eq!(of_it(&node).unwrap().state, State::Warning);
     let record = r#"{"manages_node": true}"#;
-    fs::write(node.paths.state.join("shipper.json"), record).unwrap();
+    fs::create_dir_all(node.paths.uploads()).unwrap();
+    fs::write(node.paths.uploads().join("shipper.json"), record).unwrap();
     assert_eq!(of_it(&node).unwrap().state, State::Warning);
     let lock = fs::File::create(node.paths.shipper_lock()).unwrap();
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();

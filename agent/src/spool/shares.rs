@@ -1,0 +1,274 @@
+//! Who gives up room in the spool: fair shares of the owners.
+//!
+//! Room is taken from the owner that uses the most, its oldest dump first. An owner that needs room
+//! only gets it from owners that use more than it does, and otherwise gives up its own older dumps. So
+//! a flood of one owner ends in its own dumps, however many they are. The last dump of each owner is
+//! given up only after all others. An owner without a core in the spool may take from every owner
+//! that has more than one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use cdh_bundle::{DumpId, EntryKind};
+
+use super::giving_up::give_up;
+use crate::ledger::LedgerRecord;
+use crate::policy::{Account, Action};
+
+/// Bytes that every dump needs: minicore, facts, log.
+pub(super) const SURE_NEED: u64 = 2 << 20;
+/// Note of what a handler may still write.
+pub(super) const NEED: &str = ".need-";
+/// Note of who is charged for an entry.
+const SHARE: &str = ".share-";
+/// The same for the dump of a setuid program.
+const SETUID: &str = ".setuid-";
+
+/// Name of the file that notes who is charged for an entry.
+#[must_use]
+pub(crate) fn share_note(account: &Account) -> String {
+    let prefix = if account.is_setuid() { SETUID } else { SHARE };
+    format!("{prefix}{}", account.share())
+}
+
+/// One entry of the spool.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) id: DumpId,
+    pub(super) path: PathBuf,
+    pub(super) sealed: bool,
+    pub(super) born: SystemTime,
+    pub(super) bytes: u64,
+    pub(super) core: u64,
+    pub(super) minicore: u64,
+    pub(super) need: u64,
+    /// Who is charged for it; empty for entries of older handlers.
+    pub(super) share: String,
+    pub(super) is_setuid: bool,
+    /// It cannot be reduced now.
+    fixed: bool,
+}
+
+impl Item {
+    /// What it takes, or may still take.
+    pub(super) fn weight(&self) -> u64 {
+        self.bytes.max(self.need)
+    }
+
+    /// Bytes that become free when it is reduced to this.
+    fn worth(&self, stage: Action) -> u64 {
+        match stage {
+            Action::Minicore => self.core,
+            Action::Metadata => self.minicore,
+            _ => self.bytes,
+        }
+    }
+}
+
+/// Which dumps go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum GiveUp {
+    /// The oldest of the owner that uses the most.
+    OldestOfLargest,
+    /// The newest of another owner that uses more than the one that needs room.
+    NewestOfOthers,
+}
+
+/// What room is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// A core, however much of it there will be.
+    Core,
+    /// What every dump needs.
+    Small,
+}
+
+/// Entries that share one quota.
+pub(super) struct Pool {
+    items: Vec<Item>,
+    /// The owner that needs room.
+    share: Option<String>,
+    /// Bytes of all entries, including those still to come.
+    pub(super) used: u64,
+    /// Bytes of all entries as they are.
+    pub(super) stored: u64,
+    /// Bytes that were given up.
+    pub(super) freed: u64,
+}
+
+impl Pool {
+    pub(super) fn new(mut items: Vec<Item>, share: Option<String>) -> Self {
+        items.sort_by_key(|item| item.born);
+        Self {
+            used: items.iter().map(Item::weight).fold(0, u64::saturating_add),
+            stored: items
+                .iter()
+                .map(|item| item.bytes)
+                .fold(0, u64::saturating_add),
+            freed: 0,
+            items,
+            share,
+        }
+    }
+
+    /// Gives up cores, then minicores, then dumps, until `fits`. `need` is what the owner that needs
+    /// room is about to add.
+    pub(super) fn reduce(
+        &mut self,
+        uploads: &Path,
+        order: GiveUp,
+        need: u64,
+        fits: impl Fn(&Self, Need) -> bool,
+    ) -> Vec<LedgerRecord> {
+        for item in &mut self.items {
+            // An upload that has begun must find the entry as it was.
+            let upload = uploads.join(format!("{}.journal", item.id));
+            item.fixed = !item.sealed || upload.exists();
+        }
+        let mut records = Vec::new();
+        let small = need.min(SURE_NEED);
+        for (stage, wants, need) in [
+            (Action::Minicore, Need::Core, need),
+            (Action::Minicore, Need::Small, small),
+            (Action::Metadata, Need::Small, small),
+            (Action::Ignore, Need::Small, small),
+        ] {
+            while !fits(self, wants) {
+                let candidate = self.candidate(stage, order, need);
+                let Some(item) = candidate.and_then(|at| self.items.get_mut(at)) else {
+                    break;
+                };
+                let Ok(record) = give_up(item, stage) else {
+                    // It is being uploaded, or cannot be changed: try the next one.
+                    item.fixed = true;
+                    continue;
+                };
+                let worth = item.worth(stage);
+                let before = item.weight();
+                item.bytes = item.bytes.saturating_sub(worth);
+                match stage {
+                    Action::Minicore => item.core = 0,
+                    Action::Metadata => item.minicore = 0,
+                    _ => item.fixed = true,
+                }
+                self.used = self
+                    .used
+                    .saturating_sub(before.saturating_sub(item.weight()));
+                self.stored = self.stored.saturating_sub(worth);
+                self.freed = self.freed.saturating_add(worth);
+                records.extend(record);
+            }
+        }
+        records
+    }
+
+    /// The entry that is to be reduced next.
+    fn candidate(&self, stage: Action, order: GiveUp, need: u64) -> Option<usize> {
+        #[derive(Default)]
+        struct Usage {
+            bytes: u64,
+            dumps: usize,
+            can_give: bool,
+        }
+        let mut usage: BTreeMap<&str, Usage> = BTreeMap::new();
+        let is_own = |share: &str| self.share.as_deref() == Some(share);
+        if let Some(share) = &self.share {
+            usage.entry(share).or_default().bytes = need;
+        }
+        for item in &self.items {
+            let of_share = usage.entry(&item.share).or_default();
+            let has_worth = item.sealed && item.worth(stage) > 0;
+            of_share.bytes = of_share.bytes.saturating_add(item.weight());
+            of_share.dumps += usize::from(has_worth);
+            of_share.can_give |= has_worth && !item.fixed;
+        }
+        let own = self.share.as_deref().and_then(|share| usage.get(share));
+        let own_bytes = own.map_or(0, |own| own.bytes);
+        let is_first = own.is_some_and(|own| own.dumps == 0)
+            && order == GiveUp::OldestOfLargest
+            && stage == Action::Minicore;
+        let may_give = |share: &str, found: &Usage| match order {
+            GiveUp::OldestOfLargest => is_own(share) || found.bytes > own_bytes,
+            GiveUp::NewestOfOthers => !is_own(share) && found.bytes > own_bytes,
+        };
+        let largest = |fits: &dyn Fn(&str, &Usage) -> bool| {
+            let found = usage.iter();
+            let found = found.filter(|(share, found)| found.can_give && fits(share, found));
+            found.max_by_key(|(share, found)| (found.bytes, is_own(share)))
+        };
+        let (share, _) = largest(&|share, found| found.dumps > 1 && may_give(share, found))
+            .or_else(|| largest(&|_, found| is_first && found.dumps > 1))
+            .or_else(|| largest(&may_give))?;
+        let usable = |item: &Item| item.share == *share && !item.fixed && item.worth(stage) > 0;
+        match order {
+            GiveUp::OldestOfLargest => self.items.iter().position(usable),
+            GiveUp::NewestOfOthers => self.items.iter().rposition(usable),
+        }
+    }
+}
+
+/// The entries with their sizes on disk. Nothing is opened but directories.
+pub(super) fn items(spool: &Path) -> io::Result<Vec<Item>> {
+    let mut items = Vec::new();
+    for entry in fs::read_dir(spool)?.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let id = name.strip_suffix(".partial").unwrap_or(name);
+        let Ok(id) = id.parse() else { continue };
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        items.push(item(id, entry.path(), !name.ends_with(".partial")));
+    }
+    Ok(items)
+}
+
+fn item(id: DumpId, path: PathBuf, sealed: bool) -> Item {
+    use std::os::unix::fs::MetadataExt;
+    let mut item = Item {
+        id,
+        sealed,
+        born: SystemTime::now(),
+        bytes: 0,
+        core: 0,
+        minicore: 0,
+        need: 0,
+        share: String::new(),
+        is_setuid: false,
+        fixed: false,
+        path,
+    };
+    // Entries vanish while we look, which is no error.
+    for file in fs::read_dir(&item.path).into_iter().flatten().flatten() {
+        let name = file.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if let Some(need) = name.strip_prefix(NEED) {
+            item.need = need.parse().unwrap_or(0);
+            continue;
+        }
+        let share = name.strip_prefix(SHARE).map(|share| (share, false));
+        if let Some((share, is_setuid)) = share.or_else(|| Some((name.strip_prefix(SETUID)?, true)))
+        {
+            item.share = share.to_owned();
+            item.is_setuid = is_setuid;
+            continue;
+        }
+        let Ok(metadata) = file.metadata() else {
+            continue;
+        };
+        let bytes = metadata.blocks().saturating_mul(512);
+        item.bytes = item.bytes.saturating_add(bytes);
+        match EntryKind::from_file_name(name) {
+            Some(EntryKind::Core(_)) => item.core = item.core.saturating_add(bytes),
+            Some(EntryKind::Minicore) => item.minicore = bytes,
+            _ => {}
+        }
+        if let Ok(written) = metadata.modified() {
+            item.born = item.born.min(written);
+        }
+    }
+    item
+}
