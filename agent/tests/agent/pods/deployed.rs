@@ -65,11 +65,17 @@ impl Ready {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Waits until there are as many dumps; the newest one's manifest and case directory.
-    fn wait(&self, count: usize, place: &Path) -> (Value, std::path::PathBuf) {
+    /// Waits until there are as many dumps; the newest one's manifest and case directory. `logs` are shown where
+    /// they do not come.
+    fn wait(&self, count: usize, place: &Path, logs: &Path) -> (Value, std::path::PathBuf) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.ids().len() < count {
-            assert!(Instant::now() < deadline, "{:?}", self.ids());
+            let found = self.ids().len();
+            assert!(
+                Instant::now() < deadline,
+                "{found} of {count} dumps{}",
+                texts(logs)
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
         let case = place.join(format!("case-{count}"));
@@ -82,6 +88,17 @@ impl Ready {
         let manifest = fs::read(manifest.unwrap()).unwrap();
         (serde_json::from_slice(&manifest).unwrap(), case)
     }
+}
+
+/// The logs of the agent's pods.
+fn texts(logs: &Path) -> String {
+    let logs = files(logs).into_iter();
+    let logs = logs.filter(|path| path.to_string_lossy().contains("/cdh_"));
+    let text = |path: std::path::PathBuf| {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        format!("\n{}:\n{text}", path.display())
+    };
+    logs.map(text).collect()
 }
 
 fn files(directory: &Path) -> Vec<std::path::PathBuf> {
@@ -195,7 +212,7 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
         pod
     };
     let pod = crash(&mut containerd, "shop");
-    let (manifest, case) = ready.wait(already + 1, root);
+    let (manifest, case) = ready.wait(already + 1, root, &containerd.pod_logs());
     let workload = &manifest["workload"];
     assert_eq!(workload["namespace"], "shop");
     assert_eq!(workload["pod"], "api-5d9");
@@ -292,7 +309,7 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
         .arguments
         .retain(|word| word != "--manage-node" && !word.starts_with("--release"));
     let container = containerd.run(&sandbox, &later, &third);
-    let (manifest, _) = ready.wait(already + 2, root);
+    let (manifest, _) = ready.wait(already + 2, root, &containerd.pod_logs());
     assert_eq!(manifest["workload"]["namespace"], "shop-test");
     containerd.stop(&container, 20);
     assert_eq!(settings(), before);

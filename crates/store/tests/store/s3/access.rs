@@ -1,7 +1,5 @@
 //! Keys, rights and buckets: each failure has its own error.
 
-use std::error::Error;
-
 use super::*;
 
 #[test]

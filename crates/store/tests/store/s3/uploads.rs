@@ -1,5 +1,7 @@
 //! Uploads past faults: what is sent again, what is given up, and that nothing false counts as stored.
 
+use std::error::Error;
+
 use super::*;
 
 #[test]
