@@ -291,7 +291,7 @@ fn missing_agent_is_reported_with_what_waits_and_how_to_leave() {
         let mut all = node.examine().into_iter();
         all.find(|one| one.check == "agent").unwrap()
     };
-    assert_eq!(of_it(&node).state, State::Good);
+    assert_eq!(of_it(&node).state, State::Warning);
     let entry = node
         .paths
         .spool
