@@ -292,7 +292,9 @@ fn missing_agent_is_reported_with_what_waits_and_how_to_leave() {
         let mut all = node.examine().into_iter();
         all.find(|one| one.check == "agent").unwrap()
     };
-    let found = of_it(&node).what;
+    let found = of_it(&node);
+    assert_eq!(found.state, State::Warning);
+    let found = found.what;
     assert!(
         found.contains("nothing is installed; nothing waits"),
         "{found}"
