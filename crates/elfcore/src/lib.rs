@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
 
 mod address;
+mod agreement;
 mod build_id;
 mod bytes;
 mod completeness;
@@ -42,6 +43,7 @@ mod signal;
 mod source;
 
 pub use address::{Avma, FileOffset, Svma};
+pub use agreement::{ComparedPages, Disagreement, compare_module};
 pub use build_id::BuildId;
 pub use completeness::{Completeness, SegmentState, StackState};
 pub use core_file::CoreFile;

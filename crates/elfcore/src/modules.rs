@@ -153,7 +153,7 @@ fn is_code(head: &CoreHead, mapping: &Mapping) -> bool {
 }
 
 /// The program headers of the ELF image at `start`, as far as the page was dumped.
-fn headers_in_memory(memory: &dyn Memory, start: Avma) -> Option<Vec<ProgramHeader>> {
+pub(crate) fn headers_in_memory(memory: &dyn Memory, start: Avma) -> Option<Vec<ProgramHeader>> {
     let mut bytes = [0; crate::elf_header::HEADER_SIZE];
     if memory.read(start, &mut bytes) != bytes.len() {
         return None;
@@ -178,7 +178,7 @@ fn read_headers(memory: &dyn Memory, at: Avma, count: u16) -> Option<Vec<Program
 }
 
 /// All `len` bytes at `at`, or nothing.
-fn read_bytes(memory: &dyn Memory, at: Avma, len: usize) -> Option<Vec<u8>> {
+pub(crate) fn read_bytes(memory: &dyn Memory, at: Avma, len: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; len];
     (memory.read(at, &mut bytes) == len).then_some(bytes)
 }

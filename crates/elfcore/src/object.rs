@@ -158,6 +158,11 @@ impl<'data> ElfObject<'data> {
         self.data
     }
 
+    /// All program headers.
+    pub(crate) fn program_headers(&self) -> &[ProgramHeader] {
+        &self.headers
+    }
+
     /// Processor architecture.
     #[must_use]
     pub fn machine(&self) -> Machine {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -52,48 +52,131 @@ impl ByteSource for Vec<u8> {
     }
 }
 
-/// A file in memory through `mmap(2)`.
+/// Own files up to this size are copied, which takes less than 0.1 s for 64 MiB in the page cache.
+const COPIED: u64 = 64 << 20;
+/// Part of the machine's memory that a copy may take.
+const MEMORY_SHARE: u64 = 4;
+/// File systems on which only this machine's processes change files (`statfs(2)`): ext4, XFS, Btrfs, tmpfs,
+/// overlayfs, F2FS, squashfs, EROFS, ZFS.
+const LOCAL: [u64; 9] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x0102_1994,
+    0x794c_7630,
+    0xf2f5_2010,
+    0x7371_7368,
+    0xe0f5_e1e2,
+    0x2fc1_2fc1,
+];
+
+/// All bytes of a file, which do not change for as long as this lives.
 ///
-/// A file that shrinks while it is mapped raises SIGBUS on access: map only files that nobody else
-/// writes, such as those of a case directory.
+/// The bytes of a map change with the file, and reading them raises SIGBUS where the file was cut. So a file
+/// is mapped only where no other user can change it, and copied everywhere else: see [`Self::from_file`].
 #[derive(Debug)]
-pub struct MappedFile(memmap2::Mmap);
+pub struct MappedFile(Contents);
+
+#[derive(Debug)]
+enum Contents {
+    Map(memmap2::Mmap),
+    Copy(Vec<u8>),
+}
 
 impl MappedFile {
-    /// Maps all of the file at `path`.
+    /// The bytes of the file at `path`, as [`Self::from_file`].
     ///
     /// # Errors
-    /// When it cannot be opened or mapped.
+    /// If it cannot be opened or read.
     pub fn open(path: &Path) -> io::Result<Self> {
         Self::from_file(&File::open(path)?)
     }
 
-    /// Maps all of an open file.
+    /// The bytes of an open file. It is mapped if it is on a local file system, its mode lets no group and
+    /// no others write, and it belongs to
+    ///
+    /// - root: package managers replace such files, and never write into them;
+    /// - or to this user, and has no write permission or more than 64 MiB. Smaller ones are copied, because
+    ///   a build of the user's may cut them meanwhile.
+    ///
+    /// Any other file is copied.
     ///
     /// # Errors
-    /// When it cannot be mapped.
+    /// If it cannot be read, or takes more than a quarter of the machine's memory to copy.
     #[allow(unsafe_code)]
     pub fn from_file(file: &File) -> io::Result<Self> {
-        // SAFETY: the map is read-only; the type's contract names the remaining danger (truncation).
-        unsafe { memmap2::Mmap::map(file) }.map(Self)
+        if can_be_mapped(file)? {
+            // SAFETY: only root, or this user on purpose, can change the file while it is mapped.
+            return unsafe { Self::map(file) };
+        }
+        copy_of(file).map(|bytes| Self(Contents::Copy(bytes)))
     }
 
-    /// The mapped bytes.
+    /// Maps an open file, whoever may change it: for a process that is made to die of SIGBUS, such as the
+    /// handler's isolated child, where copying a large program would take too long.
+    ///
+    /// # Safety
+    /// The file must not change while the value lives, or all that reads it must be confined to a process
+    /// whose results are checked by another one.
+    ///
+    /// # Errors
+    /// If it cannot be mapped.
+    #[allow(unsafe_code)]
+    pub unsafe fn map(file: &File) -> io::Result<Self> {
+        // SAFETY: the map is read-only, and the caller answers for the file.
+        unsafe { memmap2::Mmap::map(file) }.map(|map| Self(Contents::Map(map)))
+    }
+
+    /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        match &self.0 {
+            Contents::Map(map) => map,
+            Contents::Copy(bytes) => bytes,
+        }
     }
+}
+
+fn can_be_mapped(file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    // The group's bits are the mask of an access control list, too.
+    if metadata.mode() & 0o022 != 0 || !metadata.is_file() {
+        return Ok(false);
+    }
+    let is_own = metadata.uid() == rustix::process::geteuid().as_raw();
+    let is_fixed = metadata.mode() & 0o222 == 0 || metadata.len() > COPIED;
+    if metadata.uid() != 0 && !(is_own && is_fixed) {
+        return Ok(false);
+    }
+    let kind = rustix::fs::fstatfs(file)?.f_type;
+    Ok(LOCAL
+        .iter()
+        .any(|local| i128::from(kind) == i128::from(*local)))
+}
+
+fn copy_of(file: &File) -> io::Result<Vec<u8>> {
+    let source = FileSource::new(file.try_clone()?)?;
+    let memory = rustix::system::sysinfo();
+    let memory = memory.totalram.saturating_mul(memory.mem_unit.into());
+    if source.len() > memory / MEMORY_SHARE {
+        let problem = "it is too large to copy, and another user can change it";
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
+    }
+    let mut bytes = vec![0; usize::try_from(source.len()).unwrap_or(0)];
+    let count = source.read_at(0, &mut bytes)?;
+    bytes.truncate(count);
+    Ok(bytes)
 }
 
 impl ByteSource for MappedFile {
     fn len(&self) -> u64 {
-        self.0.len() as u64
+        self.bytes().len() as u64
     }
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        Ok(copy_from(&self.0, offset, buf))
+        Ok(copy_from(self.bytes(), offset, buf))
     }
     fn as_slice(&self) -> Option<&[u8]> {
-        Some(&self.0)
+        Some(self.bytes())
     }
 }
 
@@ -212,6 +295,32 @@ impl ByteSource for BlockSource {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn mapped_file_does_not_change_with_a_file_that_others_or_a_build_may_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, owner) in [(0o666, 0), (0o664, 0), (0o755, 65534), (0o400, 65534)] {
+            let path = dir.path().join(format!("{mode:o}-{owner}"));
+            std::fs::write(&path, vec![7; 3 << 20]).unwrap();
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            use std::os::unix::fs::{PermissionsExt, fchown};
+            file.set_permissions(std::fs::Permissions::from_mode(mode))
+                .unwrap();
+            if owner != 0 && fchown(&file, Some(owner), None).is_err() {
+                eprintln!("SKIPPED: only root gives files away");
+                continue;
+            }
+            let mapped = MappedFile::open(&path).unwrap();
+            assert!(matches!(mapped.0, Contents::Copy(_)), "{mode:o} {owner}");
+            file.set_len(0).unwrap();
+            // A map would raise SIGBUS here.
+            assert!(mapped.bytes().iter().all(|byte| *byte == 7));
+            assert_eq!(ByteSource::len(&mapped), 3 << 20);
+        }
+        let system = MappedFile::open(Path::new("/bin/sh")).unwrap();
+        let is_local = can_be_mapped(&File::open("/bin/sh").unwrap()).unwrap();
+        assert_eq!(matches!(system.0, Contents::Map(_)), is_local);
+    }
 
     #[test]
     fn blocks_give_what_the_file_holds() {
