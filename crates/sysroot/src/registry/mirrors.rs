@@ -83,6 +83,21 @@ impl Mirrors {
         Ok(Self(rules))
     }
 
+    /// Whether a rule names this image's registry.
+    pub(crate) fn has_rule(&self, image: &ImageReference) -> bool {
+        let name = format!("{}/{}", image.registry(), image.repository());
+        self.0.iter().any(|rule| rule.rest(&name).is_some())
+    }
+
+    /// Hosts that the files name.
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = String> {
+        let locations = self.0.iter().flat_map(|rule| {
+            let mirrors = rule.mirror.iter().map(|mirror| mirror.location.as_str());
+            mirrors.chain(rule.location.as_deref())
+        });
+        locations.map(|location| location.split('/').next().unwrap_or_default().to_owned())
+    }
+
     /// Where to look for an image, in order.
     pub(crate) fn endpoints(&self, image: &ImageReference) -> Result<Vec<Endpoint>, PullError> {
         let name = format!("{}/{}", image.registry(), image.repository());

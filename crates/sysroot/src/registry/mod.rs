@@ -8,6 +8,7 @@ mod blob;
 mod credentials;
 mod envelope;
 mod mirrors;
+mod remote_addresses;
 mod transport;
 
 use std::collections::HashMap;
@@ -53,6 +54,9 @@ pub struct RegistryOptions {
     pub usual_auth_files: Vec<PathBuf>,
     /// What stands between us and them.
     pub proxies: Proxies,
+    /// Hosts (with their ports) that may be on this machine or its link, besides those of `registries_conf`;
+    /// without a list any may.
+    pub local_hosts: Option<Vec<String>>,
 }
 
 impl RegistryOptions {
@@ -94,6 +98,7 @@ impl RegistryOptions {
             registries_conf,
             usual_auth_files: usual.into_iter().flatten().collect(),
             proxies: Proxies::from_environment(),
+            local_hosts: None,
         }
     }
 }
@@ -128,17 +133,34 @@ impl Registry {
     /// When `registries.conf` is not valid.
     pub fn open(options: &RegistryOptions) -> Result<Self, PullError> {
         let home = options.home.as_deref();
+        let mirrors = Mirrors::read(&options.registries_conf)?;
+        let local = options.local_hosts.clone().map(|mut hosts| {
+            hosts.extend(mirrors.hosts());
+            hosts
+        });
+        let transport = Transport::new(options.ca.clone(), home, options.proxies.clone());
         Ok(Self {
-            transport: Transport::new(options.ca.clone(), home, options.proxies.clone()),
+            transport: transport.with_local_hosts(local),
             credentials: Credentials {
                 given: options.auth_file.clone(),
                 usual: options.usual_auth_files.clone(),
             },
-            mirrors: Mirrors::read(&options.registries_conf)?,
+            mirrors,
             spoken: Mutex::default(),
             tokens: Mutex::default(),
             received: AtomicU64::new(0),
         })
+    }
+
+    /// Whether this user has something to do with the registry of `image`: credentials for it, or a rule in
+    /// `registries.conf`. Contacts no registry; a credential helper may be started.
+    ///
+    /// # Errors
+    /// If a file or helper of credentials fails.
+    pub fn is_known(&self, image: &ImageReference) -> Result<bool, PullError> {
+        let (registry, repository) = (image.registry(), image.repository());
+        Ok(self.mirrors.has_rule(image)
+            || self.credentials.find(registry, repository)? != Credential::Anonymous)
     }
 
     /// Bytes of bodies that came so far.

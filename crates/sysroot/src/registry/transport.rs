@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, Proxy, http};
 
+use super::remote_addresses::RemoteAddresses;
 use crate::PullError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -108,6 +110,8 @@ pub(crate) struct Transport {
     ca: Option<PathBuf>,
     certificate_directories: Vec<PathBuf>,
     proxies: Proxies,
+    /// Hosts that may be on this machine or its link; without a list any may.
+    local: Option<Vec<String>>,
     agents: Mutex<HashMap<(String, Security), Agent>>,
 }
 
@@ -127,7 +131,16 @@ impl Transport {
             ca,
             certificate_directories: own.into_iter().chain(system).collect(),
             proxies,
+            local: None,
             agents: Mutex::default(),
+        }
+    }
+
+    /// The same, but of addresses on this machine and its link only those of `hosts` are connected to.
+    pub(crate) fn with_local_hosts(self, hosts: Option<Vec<String>>) -> Self {
+        Self {
+            local: hosts,
+            ..self
         }
     }
 
@@ -185,7 +198,13 @@ impl Transport {
         if security == Security::Verified {
             tls = tls.root_certs(RootCerts::new_with_certs(&self.certificates(host)?));
         }
-        let agent = Agent::config_builder()
+        let may_be_local = self
+            .local
+            .as_ref()
+            .is_none_or(|hosts| hosts.iter().any(|known| known == host));
+        // A proxy is the user's own, and looks the name up itself.
+        let is_restricted = !may_be_local && proxy.is_none();
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
@@ -195,8 +214,15 @@ impl Transport {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(ANSWER_TIMEOUT))
             .timeout_per_read(Some(STALL_TIMEOUT))
-            .build()
-            .new_agent();
+            .build();
+        let agent = match is_restricted {
+            true => Agent::with_parts(
+                config,
+                DefaultConnector::default(),
+                RemoteAddresses::default(),
+            ),
+            false => config.new_agent(),
+        };
         agents.insert(key, agent.clone());
         Ok(agent)
     }
