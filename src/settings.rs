@@ -5,6 +5,7 @@ use std::env;
 use std::io::IsTerminal;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use cdh_agent::config::{Secret, ibm_store};
@@ -30,6 +31,8 @@ pub struct Settings {
     pub style: Style,
     /// Whether standard error is a terminal: progress bars and questions.
     pub interactive: bool,
+    /// Cases in the cache that were not used for so long are deleted.
+    pub case_age: Option<Duration>,
     /// Where the files of modules are pulled from.
     pub images: ImageSettings,
     /// The stores that the config file names.
@@ -86,6 +89,8 @@ pub struct ImageSettings {
     pub image: Option<String>,
     /// An image that holds debug files.
     pub debug_image: Option<String>,
+    /// Registries that may be contacted because a dump names them: `host`, `host:port` or `*.domain`.
+    pub registries: Vec<String>,
     /// Whether the network may not be used.
     pub offline: bool,
     /// Credentials of registries, besides the usual files.
@@ -137,6 +142,9 @@ struct ConfigFile {
     /// How images are pulled.
     #[serde(default)]
     images: ConfigImages,
+    /// What is kept on this machine.
+    #[serde(default)]
+    cache: ConfigCache,
     /// The TUI.
     #[serde(default)]
     tui: ConfigTui,
@@ -174,12 +182,22 @@ enum StoreChoice {
 #[serde(deny_unknown_fields)]
 struct ConfigImages {
     debug_image: Option<String>,
+    /// Registries that dumps may name.
+    #[serde(default)]
+    registries: Vec<String>,
     #[serde(default)]
     offline: bool,
     auth_file: Option<PathBuf>,
     ca: Option<PathBuf>,
     /// Mebibytes that the cache may take.
     cache_mib: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigCache {
+    /// Days for which unused cases are kept; 0 keeps them.
+    case_days: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -191,6 +209,9 @@ struct ConfigTui {
 
 /// Room for the files of some hundred images, which are a few dozen megabytes each.
 const CACHE_MIB: u64 = 10 << 10;
+
+/// Days after which an unused case is deleted from the cache: cores hold secrets.
+const CASE_DAYS: u64 = 30;
 
 /// Seconds between two automatic refreshes of the TUI, where nothing else is configured.
 const REFRESH_SECONDS: u64 = 5;
@@ -267,6 +288,7 @@ impl Settings {
         let images = ImageSettings {
             image: None,
             debug_image: config.images.debug_image,
+            registries: config.images.registries,
             offline: config.images.offline,
             auth_file: config.images.auth_file,
             ca: config.images.ca,
@@ -281,6 +303,10 @@ impl Settings {
             store,
             store_is_default,
             cache,
+            case_age: match config.cache.case_days.unwrap_or(CASE_DAYS) {
+                0 => None,
+                days => Some(Duration::from_secs(days.saturating_mul(24 * 3600))),
+            },
             spool,
             style,
             interactive,

@@ -13,6 +13,8 @@ mod errors;
 mod groups;
 #[path = "cli/host_process.rs"]
 mod host_process;
+#[path = "cli/hostile_dumps.rs"]
+mod hostile_dumps;
 #[path = "cli/hostile_images.rs"]
 mod hostile_images;
 #[path = "cli/ibm.rs"]
@@ -145,6 +147,14 @@ impl Desk {
         let answer = self.run(&["import", core.to_str().unwrap()]);
         assert_eq!(answer.code, 0, "{}", answer.err);
         answer.out.trim().to_owned()
+    }
+
+    /// Lets dumps name this registry.
+    fn allow_registry(&self, registry: &str) {
+        let config = self.path(".config/cdh");
+        fs::create_dir_all(&config).unwrap();
+        let text = format!("[images]\nregistries = [\"quay.io\", \"{registry}\"]\n");
+        fs::write(config.join("config.toml"), text).unwrap();
     }
 
     fn json_of_any_status(&self, words: &[&str]) -> Value {

@@ -103,7 +103,7 @@ pub enum Command {
     Debug(DebugArgs),
     /// Pull what a core needs from its image and print the directory
     Sysroot(SysrootArgs),
-    /// Show or clear what was pulled from images
+    /// List or delete unpacked dumps and cached files of images
     Cache(CacheArgs),
     /// Put a bare core or a bundle into the store
     Import(ImportArgs),
@@ -436,10 +436,18 @@ pub struct CacheArgs {
 /// What to do with the cache.
 #[derive(Debug, Subcommand)]
 pub enum CacheCommand {
-    /// List what was kept of images and debuginfod servers
+    /// List unpacked dumps, and files of images and debuginfod servers
     Ls(CacheLsArgs),
     /// Delete all of it
-    Clear,
+    Clear(CacheClearArgs),
+}
+
+/// `cdh cache clear`.
+#[derive(Debug, Args)]
+pub struct CacheClearArgs {
+    /// Delete only the unpacked dumps
+    #[arg(long)]
+    pub cases: bool,
 }
 
 /// `cdh cache ls`.

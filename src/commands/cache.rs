@@ -1,4 +1,4 @@
-//! `cdh cache ls|clear`: what was kept of images and debuginfod servers.
+//! `cdh cache ls|clear`: unpacked dumps, and what was cached of images and debuginfod servers.
 
 use anyhow::{Context, Result};
 
@@ -13,6 +13,7 @@ pub(super) fn run(settings: &Settings, args: &CacheArgs) -> Result<ExitStatus> {
     match &args.command {
         CacheCommand::Ls(args) => {
             let mut entries = cache.entries();
+            entries.extend(pipeline::cached_cases(settings));
             entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
             super::print(&match args.output {
                 TextFormat::Text => render::cache_text(&entries, std::time::SystemTime::now()),
@@ -23,10 +24,14 @@ pub(super) fn run(settings: &Settings, args: &CacheArgs) -> Result<ExitStatus> {
                 false => ExitStatus::Done,
             })
         }
-        CacheCommand::Clear => {
-            let freed = cache.clear().with_context(|| {
-                format!("cannot clear `{}`", settings.cache.join("images").display())
-            })?;
+        CacheCommand::Clear(args) => {
+            let shown = |name: &str| settings.cache.join(name).display().to_string();
+            let mut freed = pipeline::clear_cases(settings)
+                .with_context(|| format!("cannot clear `{}`", shown("cases")))?;
+            if !args.cases {
+                let cleared = cache.clear();
+                freed += cleared.with_context(|| format!("cannot clear `{}`", shown("images")))?;
+            }
             super::print(&format!("{} freed\n", render::bytes(freed)))?;
             Ok(ExitStatus::Done)
         }

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::args::{FetchArgs, TextFormat};
 use crate::pipeline::{self, Case, Dump, FetchOptions};
 use crate::progress::{Bars, Interrupt};
-use crate::render::terminal_line;
+use crate::render::{self, terminal_line};
 use crate::report::{ExitStatus, report, status_of};
 use crate::settings::Settings;
 
@@ -38,7 +38,7 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
         }
         TextFormat::Json => {
             let rows: Vec<_> = cases.iter().map(row).collect();
-            super::print(&(serde_json::to_string_pretty(&rows)? + "\n"))?;
+            super::print(&render::json_text(&rows)?)?;
         }
     }
     // An interruption ends them all, and is told once.

@@ -1,6 +1,7 @@
 //! `cdh gc`: deletes the dumps that the given limits do not let stay: those that are too old, those of
 //! which there are enough newer ones of the same crash, and the oldest when all together take too much
-//! room. Each limit holds for itself; without any, nothing is deleted.
+//! room. Each limit holds for itself; without any, nothing is deleted. The manifests of the dumps that stay, and
+//! for which another one would go, are read first: a key alone deletes nothing.
 //!
 //! With them go the modules that agents kept in the store and that no dump needs any more, once they are a
 //! week old. `--older-than` alone may name a time before the first dump: then only modules go.
@@ -63,7 +64,9 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
             unsure.len()
         );
     }
-    let expired = retention.expired(&dumps);
+    let plan = retention.plan(&dumps, now, &mut |some| catalog.manifests(some));
+    report_not_counted(&plan.not_counted);
+    let expired = plan.expired;
     let gone: BTreeSet<&ObjectKey> = expired.iter().map(|(dump, _)| &dump.key).collect();
     let (stay, all) = (dumps.iter(), dumps.len());
     let stay: Vec<_> = stay
@@ -107,6 +110,20 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     super::print(&listing)?;
     eprintln!("{sum} deleted");
     Ok(ExitStatus::Done)
+}
+
+/// Says which objects look like dumps and are none.
+fn report_not_counted(dumps: &[DumpSummary]) {
+    let Some(first) = dumps.first() else {
+        return;
+    };
+    eprintln!(
+        "warning: {} dumps were not counted and are not deleted: their times are in the future, or their \
+         manifests do not agree with their keys: `{}`{}",
+        dumps.len(),
+        terminal_line(first.key.as_str()),
+        if dumps.len() > 1 { ", …" } else { "" }
+    );
 }
 
 /// Those that no dump names; none where that cannot be said.
@@ -160,8 +177,8 @@ impl Doomed {
         }
         for module in &self.modules {
             let size = bytes(module.size);
-            let id = module.build_id();
-            add(&format!("module {id} {size}: no dump needs it"));
+            let name = module.name();
+            add(&format!("module {name} {size}: no dump needs it"));
         }
         listing
     }

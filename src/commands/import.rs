@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::args::{ImportArgs, TextFormat};
 use crate::pipeline;
 use crate::progress::Bar;
+use crate::render;
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -33,7 +34,7 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
         );
     }
     if args.output == TextFormat::Json {
-        super::print(&(serde_json::to_string_pretty(&rows)? + "\n"))?;
+        super::print(&render::json_text(&rows)?)?;
     }
     Ok(ExitStatus::Done)
 }

@@ -26,10 +26,13 @@ pub(super) fn run(settings: &Settings, args: &SysrootArgs) -> Result<ExitStatus>
     })?;
     report::remark(&gathered.remarks);
     let worst = gathered.remarks.iter().map(report::status_of);
-    let mismatch = gathered
-        .modules
-        .iter()
-        .any(|found| matches!(found.status, cdh_symbolize::ModuleStatus::Mismatch { .. }));
+    let mismatch = gathered.modules.iter().any(|found| {
+        use cdh_symbolize::ModuleStatus;
+        matches!(
+            found.status,
+            ModuleStatus::Mismatch { .. } | ModuleStatus::Differs(_)
+        )
+    });
     let missing = gathered
         .modules
         .iter()

@@ -94,7 +94,7 @@ pub fn name_stacks(
         all_threads: request.all_threads,
         max_frames: request.limit,
     };
-    let arena = SectionArena::default();
+    let arena = super::memory::section_arena();
     let threads = analysis.head.threads();
     let surroundings = DiskSurroundings {
         modules: &modules,

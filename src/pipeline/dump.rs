@@ -77,6 +77,17 @@ pub struct Analysis {
     pub completeness: Option<Completeness>,
     /// Whether all of this came from the minicore alone.
     pub from_minicore: bool,
+    /// How many layers of the memory are here already, and not behind a network.
+    near: usize,
+}
+
+impl Analysis {
+    /// The cores that files are compared with. Behind a network that is the minicore: to compare all code of a
+    /// large program would fetch it.
+    #[must_use]
+    pub fn evidence(&self) -> &[CoreFile] {
+        self.memory.0.get(..self.near).unwrap_or_default()
+    }
 }
 
 /// Memory from several cores of the same process; the first that knows a page answers.
@@ -419,6 +430,10 @@ impl Dump {
         };
         let completeness = core.as_ref().map(CoreFile::completeness);
         let from_minicore = core.is_none();
+        let near = match (&self.remote, &minicore, &core) {
+            (Some(_), Some(_), _) => 1,
+            (_, minicore, core) => usize::from(minicore.is_some()) + usize::from(core.is_some()),
+        };
         // Behind a network the minicore, which is here already, answers first.
         let layers: Vec<CoreFile> = match self.remote {
             Some(_) => minicore.into_iter().chain(core).collect(),
@@ -435,6 +450,7 @@ impl Dump {
             memory: LayeredMemory(layers),
             completeness,
             from_minicore,
+            near,
         })
     }
 
@@ -447,6 +463,7 @@ impl Dump {
             memory: LayeredMemory(vec![minicore]),
             completeness: None,
             from_minicore: true,
+            near: 1,
         })
     }
 

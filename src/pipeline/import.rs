@@ -243,13 +243,13 @@ fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
         sysroot: None,
         beside,
     };
-    let modules = super::find_modules(core.modules(), core, &search);
+    let modules = super::find_modules(core.modules(), std::slice::from_ref(core), &search);
     let loaded: Vec<_> = modules.iter().map(super::FoundModule::loaded).collect();
     let options = cdh_symbolize::BacktraceOptions {
         all_threads: false,
         max_frames: 64,
     };
-    let arena = cdh_symbolize::SectionArena::default();
+    let arena = super::memory::section_arena();
     let threads = core.head().threads();
     let backtrace = cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options);
     backtrace
@@ -426,6 +426,7 @@ fn module_record(module: &Module) -> ModuleRecord {
     ModuleRecord {
         path: RawText::new(module.path.clone()),
         build_id: module.build_id.clone(),
+        sha256: None,
         start: module.start().0,
         end: module.end().0,
         kind: module.kind,

@@ -1,10 +1,11 @@
-//! Modules that the agent kept in the store, by build-id: `modules/<build-id>`.
+//! Modules that the agent stored beside the dumps: `modules/<build-id>-<SHA-256>`, the digest from the dump's
+//! manifest; of earlier agents `modules/<build-id>`. A file with another digest is not used.
 
-use std::io::Read;
+use std::io::{self, Read, Sink, Write};
 
-use cdh_bundle::{SourceReader, Window};
-use cdh_elfcore::{BuildId, ModuleKind};
-use cdh_store::{ObjectKey, Store, StoreUrl};
+use cdh_bundle::{DigestWriter, ModuleRecord, Sha256, SourceReader, Window};
+use cdh_elfcore::{BuildId, CoreFile, Module, ModuleKind};
+use cdh_store::{Store, StoreUrl, StoredModule};
 use cdh_sysroot::{KeptModule, Part};
 
 use super::modules::{Candidate, FileSource};
@@ -21,6 +22,7 @@ const MISSES: usize = 3;
 pub(super) fn take(
     settings: &Settings,
     dump: &Dump,
+    evidence: &[CoreFile],
     gathered: &mut Gathered,
     observer: &dyn Observer,
 ) {
@@ -29,7 +31,6 @@ pub(super) fn take(
         return;
     }
     let cache = image_cache(settings);
-    let name = format!("store {}", settings.store);
     let remote = matches!(settings.store, StoreUrl::S3 { .. });
     let mut store: Option<Box<dyn Store>> = None;
     let mut misses = 0;
@@ -46,6 +47,11 @@ pub(super) fn take(
         let Some(id) = found.module.build_id.clone().filter(|_| found.is_missing()) else {
             continue;
         };
+        let digest = digest_of(dump, &found.module);
+        let name = match &digest {
+            Some(digest) => format!("store {} {digest}", settings.store),
+            None => format!("store {}", settings.store),
+        };
         let mut file = cache.module(&name, Part::File, &id);
         let may_ask = misses < MISSES && !(remote && settings.images.offline);
         if file.is_none() && may_ask {
@@ -58,10 +64,11 @@ pub(super) fn take(
             }
             let fetched = store
                 .as_deref()
-                .map_or(Ok(None), |store| object(store, &id));
+                .map_or(Ok(None), |store| object(store, &id, digest.as_ref()));
             match fetched {
                 Ok(None) => misses += 1,
-                Ok(Some((mut reader, size))) => {
+                Ok(Some((reader, size))) => {
+                    let mut reader = VerifiedReader::new(reader, digest);
                     observer.started(
                         &format!("fetching {}", found.module.display_path()),
                         Some(size),
@@ -86,17 +93,68 @@ pub(super) fn take(
             }
         }
         if let Some(file) = file {
-            found.try_files(vec![Candidate::proven(file)], FileSource::Store);
+            found.try_files(vec![Candidate::proven(file)], FileSource::Store, evidence);
         }
     }
 }
 
-fn object(store: &dyn Store, id: &BuildId) -> anyhow::Result<Option<(impl Read + use<>, u64)>> {
-    let key = ObjectKey::parse(&format!("modules/{id}"))?;
+/// What the agent recorded of this module's file.
+fn digest_of(dump: &Dump, module: &Module) -> Option<Sha256> {
+    let mut records = dump.manifest.modules.iter();
+    let is_it = |record: &&ModuleRecord| {
+        record.start == module.start().0 && record.build_id == module.build_id
+    };
+    records.find(is_it)?.sha256
+}
+
+fn object(
+    store: &dyn Store,
+    id: &BuildId,
+    digest: Option<&Sha256>,
+) -> anyhow::Result<Option<(impl Read + use<>, u64)>> {
+    let key = StoredModule::key_of(id, digest)?;
     let failed = |error| stores::store_failure(error, "read");
     let Some(stat) = store.stat(&key).map_err(failed)? else {
         return Ok(None);
     };
     let source = store.read_pinned(&key, &stat).map_err(failed)?;
     Ok(Some((SourceReader::new(Window::whole(source)), stat.size)))
+}
+
+/// A reader that ends with an error where what it read is not what was promised.
+struct VerifiedReader<R> {
+    inner: R,
+    digests: Option<DigestWriter<Sink>>,
+    expected: Option<Sha256>,
+}
+
+impl<R: Read> VerifiedReader<R> {
+    fn new(inner: R, expected: Option<Sha256>) -> Self {
+        let digests = expected.is_some().then(|| DigestWriter::new(io::sink()));
+        Self {
+            inner,
+            digests,
+            expected,
+        }
+    }
+}
+
+impl<R: Read> Read for VerifiedReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buf)?;
+        if count > 0 {
+            if let Some(digests) = &mut self.digests {
+                digests.write_all(buf.get(..count).unwrap_or_default())?;
+            }
+            return Ok(count);
+        }
+        let found = self.digests.take().map(|digests| digests.finish().1.sha256);
+        match (found, self.expected) {
+            (Some(found), Some(expected)) if found != expected && !buf.is_empty() => {
+                let problem = format!("it has SHA-256 {found}, the manifest says {expected}");
+                Err(io::Error::new(io::ErrorKind::InvalidData, problem))
+            }
+            _ => Ok(0),
+        }
+    }
 }

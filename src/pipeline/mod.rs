@@ -5,6 +5,7 @@
 //! module's file with the build-id that the core holds; what does not match is shown and not used.
 
 mod backtrace;
+mod cached_cases;
 mod case;
 mod debugger_files;
 mod drops;
@@ -13,6 +14,7 @@ mod fetch;
 mod files;
 mod import;
 mod kept_modules;
+mod memory;
 mod missing_files;
 mod modules;
 mod proc_facts;
@@ -26,6 +28,7 @@ mod sysroot;
 mod top_frames;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
+pub use cached_cases::{cached_cases, clear_cases};
 pub use case::Case;
 pub use drops::drops;
 pub use dump::{Analysis, Dump, Origin, open_dump, open_dumps, open_summary};

@@ -1,7 +1,8 @@
-//! The modules of a core and the files that were found for them, each proven by build-id.
+//! The modules of a core and the files that were found for them, each verified by build-id and contents.
 //!
-//! A file that is not the one that was mapped is reported as a mismatch and never used. Where files come
-//! from, and in which order, is the business of `sources`; this page only judges them.
+//! Every file of every source passes [`check`]: its build-id, and all of its pages that the core holds
+//! (`cdh_elfcore::compare_module`). One that is not the file that was mapped is reported as a mismatch and never
+//! used. `sources` decides where files come from, and in which order.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,7 +10,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cdh_elfcore::{BuildId, ElfObject, MappedFile, Memory, Module, ModuleKind};
+use cdh_elfcore::{
+    BuildId, CoreFile, ElfObject, MappedFile, Memory, Module, ModuleKind, compare_module,
+};
 use cdh_symbolize::{LoadedModule, ModuleStatus};
 
 use super::files::{open_in_root, open_regular};
@@ -71,6 +74,8 @@ pub struct FoundModule {
     pub module: Module,
     /// Whether the file is the one that was mapped.
     pub status: ModuleStatus,
+    /// Pages of its code in which breakpoints or hooks were written, as the core shows.
+    pub patched_pages: u64,
     /// Path of the file that is used; absent for the vdso and for what was not found.
     pub path: Option<PathBuf>,
     /// Where it came from.
@@ -118,6 +123,7 @@ impl FoundModule {
         let mut found = Self {
             module,
             status: ModuleStatus::Missing,
+            patched_pages: 0,
             path: None,
             source: None,
             debug_path: None,
@@ -143,17 +149,22 @@ impl FoundModule {
         self.image.is_none() && self.module.kind != ModuleKind::Vdso
     }
 
-    /// Takes the first file that is the one that was mapped; `source` is what all of them are.
-    pub(super) fn try_files(&mut self, candidates: Vec<Candidate>, source: FileSource) {
+    /// Uses the first file that is the one that was mapped, as far as `cores` show; all are from `source`.
+    pub(super) fn try_files(
+        &mut self,
+        candidates: Vec<Candidate>,
+        source: FileSource,
+        cores: &[CoreFile],
+    ) {
         for candidate in candidates {
             if !self.is_missing() {
                 return;
             }
-            self.try_file(candidate, source);
+            self.try_file(candidate, source, cores);
         }
     }
 
-    fn try_file(&mut self, candidate: Candidate, source: FileSource) {
+    fn try_file(&mut self, candidate: Candidate, source: FileSource, cores: &[CoreFile]) {
         let map = match candidate
             .open()
             .and_then(|file| MappedFile::from_file(&file))
@@ -167,11 +178,13 @@ impl FoundModule {
                 return;
             }
         };
-        match check(&self.module, map.bytes()) {
+        let (status, patched) = check(&self.module, map.bytes(), cores);
+        match status {
             // A stranger's file under the right name proves nothing: only the build-id does.
             ModuleStatus::Unverified if candidate.needs_proof || self.module.deleted => {}
             status @ (ModuleStatus::Verified | ModuleStatus::Unverified) => {
                 self.status = status;
+                self.patched_pages = patched;
                 self.path = Some(candidate.path);
                 self.source = Some(source);
                 self.image = Some(Image::Mapped(map));
@@ -265,6 +278,16 @@ impl FoundModule {
             let (Some(object), Ok(debug)) = (self.object(), ElfObject::parse(map.bytes())) else {
                 return false;
             };
+            // Its headers are copies of the module's: another layout would name other functions.
+            let starts = |object: &ElfObject<'_>| -> Vec<u64> {
+                let loads = object.load_segments().iter();
+                loads.map(|load| load.start.0).collect()
+            };
+            let has_its_layout = debug.load_segments().is_empty()
+                || starts(&debug) == starts(&object) && debug.machine() == object.machine();
+            if !has_its_layout {
+                return false;
+            }
             let linked = object.debug_link().map(|(_, crc)| crc);
             match (object.build_id(), debug.build_id()) {
                 (Some(expected), Some(found)) => expected == found,
@@ -294,40 +317,59 @@ impl FoundModule {
     }
 }
 
-/// Finds the file of each module on this machine alone.
+/// Finds the file of each module of these cores of one process on this machine alone.
 #[must_use]
 pub fn find_modules(
     modules: Vec<Module>,
-    memory: &dyn Memory,
+    cores: &[CoreFile],
     search: &ModuleSearch,
 ) -> Vec<FoundModule> {
+    struct Nothing;
+    impl Memory for Nothing {
+        fn read(&self, _: cdh_elfcore::Avma, _: &mut [u8]) -> usize {
+            0
+        }
+    }
     let find = |module| {
-        let mut found = FoundModule::new(module, memory);
+        let mut found = match cores.first() {
+            Some(core) => FoundModule::new(module, core),
+            None => FoundModule::new(module, &Nothing),
+        };
         if let Some(root) = &search.sysroot {
             let candidate = in_sysroot(&found.module, root);
-            found.try_files(vec![candidate], FileSource::Sysroot);
+            found.try_files(vec![candidate], FileSource::Sysroot, cores);
         }
         let candidates = on_host(&found.module, search, search.sysroot.is_some());
-        found.try_files(candidates, FileSource::Host);
+        found.try_files(candidates, FileSource::Host, cores);
         found.find_debug_here(search);
         found
     };
     modules.into_iter().map(find).collect()
 }
 
-fn check(module: &Module, bytes: &[u8]) -> ModuleStatus {
+/// The only judge of a file: its build-id first, then its contents. Also returns how many pages of it were
+/// patched in memory.
+fn check(module: &Module, bytes: &[u8], cores: &[CoreFile]) -> (ModuleStatus, u64) {
     let object = match ElfObject::parse(bytes) {
         Ok(object) => object,
-        Err(error) => return ModuleStatus::Unreadable(error.to_string()),
+        Err(error) => return (ModuleStatus::Unreadable(error.to_string()), 0),
     };
-    match (&module.build_id, object.build_id()) {
+    let status = match (&module.build_id, object.build_id()) {
         (Some(expected), Some(found)) if *expected == found => ModuleStatus::Verified,
-        (Some(expected), found) => ModuleStatus::Mismatch {
-            expected: expected.clone(),
-            found,
-        },
+        (Some(expected), found) => {
+            let expected = expected.clone();
+            return (ModuleStatus::Mismatch { expected, found }, 0);
+        }
         (None, _) => ModuleStatus::Unverified,
+    };
+    let mut patched = 0;
+    for core in cores {
+        match compare_module(core.head(), core, module, &object) {
+            Ok(pages) => patched = pages.patched.max(patched),
+            Err(why) => return (ModuleStatus::Differs(why.to_string()), 0),
+        }
     }
+    (status, patched)
 }
 
 /// A file that may be the one that was mapped.

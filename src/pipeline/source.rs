@@ -190,6 +190,7 @@ impl SourceFinder {
         };
         let all: BTreeSet<PathBuf> = self.roots.iter().flat_map(of_root).collect();
         match all.len() {
+            _ if roots.is_empty() => "the home directory is not searched".to_owned(),
             0 => format!("no file of that name is below {roots}"),
             1 => format!("only its name is equal to that of a file below {roots}"),
             count => format!("{count} files below {roots} match equally well"),

@@ -1,24 +1,25 @@
 //! Where the files of a core's modules come from.
 //!
-//! The order, for each file on its own; the first source whose file has the right build-id wins:
+//! The order, for each file on its own; the first source whose file agrees with the core wins:
 //!
 //! 1. `--sysroot DIR`
 //! 2. this machine: a container of the dump that runs here, beside the core, and at the same path
-//! 3. modules that the agent stored beside the dumps
-//! 4. the cache, and the image that the process ran from
+//! 3. the cache, and the image that the process ran from, whose digests are verified
+//! 4. modules that the agent stored beside the dumps
 //! 5. debuginfod servers (`DEBUGINFOD_URLS`)
 //! 6. `--debug-image REF`, for debug information
 //!
-//! A registry is contacted only for modules that are still missing then. The last two sources are asked only
+//! A registry is contacted only for modules that are still missing then. One that only the dump names is
+//! contacted if the user configured it or has credentials for it, and in the latter case not on this machine or
+//! its link: whoever wrote the dump chose the name. The last two sources are asked only
 //! for what the stacks need. Whoever fails is passed over, and what it said is
 //! handed on as a remark.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use cdh_elfcore::{BuildId, ModuleKind};
-use cdh_symbolize::{
-    BacktraceOptions, LoadedModule, Need as FrameNeed, SectionArena, module_needs,
-};
+use cdh_elfcore::{BuildId, CoreFile, ModuleKind};
+use cdh_symbolize::{BacktraceOptions, LoadedModule, Need as FrameNeed, module_needs};
 use cdh_sysroot::{
     Cache, Debuginfod, ImageReference, Lookup, Need, Part, Progress, PullError, PullOptions,
     Registry, RegistryOptions, Sysroot, Wanted,
@@ -26,6 +27,7 @@ use cdh_sysroot::{
 
 use super::modules::{Candidate, FileSource, ModuleSearch, in_sysroot, on_host};
 use super::{Analysis, Dump, FoundModule, Observer, debugger_files, kept_modules, missing_files};
+use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{ImageSettings, Settings};
 
@@ -78,7 +80,7 @@ pub fn gather_files(
     if let Some(root) = &search.sysroot {
         for found in &mut gathered.modules {
             let candidate = in_sysroot(&found.module, root);
-            found.try_files(vec![candidate], FileSource::Sysroot);
+            found.try_files(vec![candidate], FileSource::Sysroot, analysis.evidence());
         }
     }
     let images = &settings.images;
@@ -93,19 +95,24 @@ pub fn gather_files(
             .filter(|_| found.module.build_id.is_some())
         {
             let candidate = in_sysroot(&found.module, root);
-            found.try_files(vec![candidate], FileSource::Host);
+            found.try_files(vec![candidate], FileSource::Host, analysis.evidence());
         }
         let candidates = on_host(&found.module, search, needs_proof);
-        found.try_files(candidates, FileSource::Host);
+        found.try_files(candidates, FileSource::Host, analysis.evidence());
         found.find_debug_here(search);
     }
-    kept_modules::take(settings, dump, &mut gathered, observer);
     let mut asked = Asked::new(settings, analysis, observer);
     // No registry has an image that podman built itself.
     let is_local = images.image.is_none() && missing_files::is_local_image(dump);
     let reference = reference.filter(|_| !is_local);
     if let Some(reference) = reference {
         asked.image(reference, &mut gathered);
+    }
+    let image_remarks = gathered.remarks.len();
+    kept_modules::take(settings, dump, analysis.evidence(), &mut gathered, observer);
+    if !gathered.modules.iter().any(FoundModule::is_missing) {
+        // The store had what the image did not give.
+        gathered.remarks.drain(..image_remarks);
     }
     for found in &mut gathered.modules {
         found.find_debug_here(search);
@@ -116,30 +123,57 @@ pub fn gather_files(
         let remark = missing_files::remark(dump, reference.map(String::as_str), &gathered);
         gathered.remarks.extend(remark);
     }
+    gathered.remarks.extend(patched(&gathered));
     gathered
 }
 
-/// The root of a process that runs in the container of the dump, or in another one of its pod.
+/// A remark on code that is not as in its file: breakpoints, hooks of tracers.
+fn patched(gathered: &Gathered) -> Option<anyhow::Error> {
+    let mut patched = gathered
+        .modules
+        .iter()
+        .filter(|found| found.patched_pages > 0);
+    let first = patched.next()?;
+    let path = terminal_line(&first.module.display_path());
+    let more = match patched.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let what = format!(
+        "the code of `{path}`{more} was changed in memory: {} pages differ from the file",
+        first.patched_pages
+    );
+    Some(Failure::new(ExitStatus::Nothing, what).into())
+}
+
+/// An id as container runtimes make them. Anything shorter or longer could name another process's cgroup.
+fn container_id(text: &str) -> Option<&str> {
+    let is_id = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_id.then_some(text)
+}
+
+/// Whether a line of `/proc/<pid>/cgroup` is below the cgroup of this container: `<id>`, `<runtime>-<id>.scope`
+/// or `<runtime>-<id>`.
+fn is_in_container(line: &str, id: &str) -> bool {
+    let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+    path.split('/').any(|part| {
+        let part = part.strip_suffix(".scope").unwrap_or(part);
+        let name = part.rsplit('-').next().unwrap_or_default();
+        name == id
+    })
+}
+
+/// The root of a process that runs in the container of the dump.
 fn running_root(dump: &Dump) -> Option<PathBuf> {
     let workload = dump.manifest.workload.as_ref()?;
-    let text = |name: &str| workload.extra.get(name)?.as_str().map(str::to_owned);
-    let ids = [workload.container_id.clone(), text("pod_uid"), text("uid")];
-    // As systemd writes it in the names of its slices.
-    let ids: Vec<String> = ids
-        .into_iter()
-        .flatten()
-        .map(|id| id.rsplit("//").next().unwrap_or_default().to_owned())
-        .filter(|id| id.len() >= 12)
-        .flat_map(|id| [id.replace('-', "_"), id])
-        .collect();
-    let entries = std::fs::read_dir("/proc")
-        .ok()
-        .filter(|_| !ids.is_empty())?;
+    let id = workload.container_id.as_deref()?;
+    let id = container_id(id.rsplit("//").next().unwrap_or_default())?;
+    let entries = std::fs::read_dir("/proc").ok()?;
     let processes = entries.flatten().map(|entry| entry.path());
     processes
         .filter(|process| {
             let cgroup = std::fs::read_to_string(process.join("cgroup")).unwrap_or_default();
-            ids.iter().any(|id| cgroup.contains(id))
+            cgroup.lines().any(|line| is_in_container(line, id))
         })
         .map(|process| process.join("root"))
         .find(|root| root.is_dir())
@@ -164,6 +198,7 @@ struct Asked<'a> {
     images: &'a ImageSettings,
     cache: Cache,
     machine: cdh_elfcore::Machine,
+    evidence: &'a [CoreFile],
     registry: Option<Registry>,
     debuginfod: Option<Debuginfod>,
     observer: Told<'a>,
@@ -185,7 +220,7 @@ impl Progress for Told<'_> {
 }
 
 impl<'a> Asked<'a> {
-    fn new(settings: &'a Settings, analysis: &Analysis, observer: &'a dyn Observer) -> Self {
+    fn new(settings: &'a Settings, analysis: &'a Analysis, observer: &'a dyn Observer) -> Self {
         let cache = image_cache(settings);
         let images = &settings.images;
         let debuginfod = match images.offline {
@@ -196,31 +231,62 @@ impl<'a> Asked<'a> {
             images,
             cache,
             machine: analysis.head.machine(),
+            evidence: analysis.evidence(),
             registry: None,
             debuginfod,
             observer: Told(observer),
         }
     }
 
-    fn open_registry(&mut self) -> Result<(), PullError> {
+    fn open_registry(&mut self, consent: Consent) -> Result<(), PullError> {
         if self.registry.is_none() && !self.images.offline {
             let mut options = RegistryOptions::from_environment();
             options.auth_file.clone_from(&self.images.auth_file);
             options.ca.clone_from(&self.images.ca);
+            if consent == Consent::Credentials {
+                let own = self
+                    .images
+                    .debug_image
+                    .as_deref()
+                    .map(ImageReference::parse);
+                let own = own.transpose()?.map(|own| own.registry().to_owned());
+                options.local_hosts = Some(own.into_iter().collect());
+            }
             self.registry = Some(Registry::open(&options)?);
         }
         Ok(())
     }
 
-    fn sysroot(&mut self, reference: &str) -> Result<Sysroot<'_>, PullError> {
+    fn sysroot(&mut self, reference: &str, consent: Consent) -> Result<Sysroot<'_>, PullError> {
         let reference = ImageReference::parse(reference)?;
-        self.open_registry()?;
+        self.open_registry(consent)?;
         let options = PullOptions {
             cache: &self.cache,
-            registry: self.registry.as_ref(),
+            registry: self.registry.as_ref().filter(|_| consent != Consent::No),
             progress: &self.observer,
         };
         Sysroot::open(options, &reference, self.machine)
+    }
+
+    /// Why the registry of an image may be contacted.
+    fn consent(&mut self, reference: &str) -> Result<Consent, PullError> {
+        let image = ImageReference::parse(reference)?;
+        if self.images.image.as_deref() == Some(reference) {
+            return Ok(Consent::Named);
+        }
+        let mut configured = self.images.registries.iter();
+        if configured.any(|pattern| is_registry(pattern, image.registry())) {
+            return Ok(Consent::Named);
+        }
+        self.open_registry(Consent::Credentials)?;
+        let known = match &self.registry {
+            Some(registry) => registry.is_known(&image)?,
+            None => false,
+        };
+        Ok(match known {
+            true => Consent::Credentials,
+            false => Consent::No,
+        })
     }
 
     /// Takes modules, their debug files and debuggers' own files from the image.
@@ -229,8 +295,15 @@ impl<'a> Asked<'a> {
             return;
         }
         let what = format!("cannot use image `{reference}`");
-        let sysroot = match self.sysroot(reference) {
+        let consent = self.consent(reference).unwrap_or(Consent::No);
+        let evidence = self.evidence;
+        let is_offline = self.images.offline;
+        let sysroot = match self.sysroot(reference, consent) {
             Ok(sysroot) => sysroot,
+            Err(PullError::Offline { .. }) if consent == Consent::No && !is_offline => {
+                gathered.remarks.push(not_asked(reference));
+                return;
+            }
             Err(error) => {
                 gathered.image = Some(reference.to_owned());
                 gathered.remarks.push(pull_failure(error, &what));
@@ -298,7 +371,7 @@ impl<'a> Asked<'a> {
                         inside: None,
                         needs_proof: false,
                     };
-                    found.try_files(vec![candidate], FileSource::Image);
+                    found.try_files(vec![candidate], FileSource::Image, evidence);
                 }
                 Lookup::Mismatch {
                     expected,
@@ -327,9 +400,13 @@ impl<'a> Asked<'a> {
                 found.try_alternate(&file, &id);
             }
         }
-        gathered
-            .remarks
-            .extend(pulled.problem.map(|problem| pull_failure(problem, &what)));
+        let problem = pulled.problem.map(|problem| match problem {
+            PullError::Offline { .. } if consent == Consent::No && !is_offline => {
+                not_asked(reference)
+            }
+            problem => pull_failure(problem, &what),
+        });
+        gathered.remarks.extend(problem);
     }
 
     /// Asks debuginfod and the debug image for what the stacks need, until nothing new comes.
@@ -350,7 +427,8 @@ impl<'a> Asked<'a> {
                 tried.push((*number, *part));
                 let file = self.ask_servers(*part, id, gathered);
                 progress |= file.is_some_and(|file| {
-                    use_file(gathered, *number, *part, id, &file, FileSource::Debuginfod)
+                    let source = FileSource::Debuginfod;
+                    use_file(gathered, (*number, *part, id), &file, source, self.evidence)
                 });
             }
             if let Some(reference) = debug_image.take() {
@@ -397,7 +475,7 @@ impl<'a> Asked<'a> {
             return false;
         }
         let what = format!("cannot use debug image `{reference}`");
-        let sysroot = match self.sysroot(reference) {
+        let sysroot = match self.sysroot(reference, Consent::Named) {
             Ok(sysroot) => sysroot,
             Err(error) => {
                 gathered.remarks.push(pull_failure(error, &what));
@@ -419,7 +497,8 @@ impl<'a> Asked<'a> {
         for ((number, part, id), answer) in needs.iter().zip(pulled.answers) {
             if let Lookup::Found(file) = answer {
                 let source = FileSource::DebugImage;
-                progress |= use_file(gathered, *number, *part, id, &file.file, source);
+                let need = (*number, *part, id);
+                progress |= use_file(gathered, need, &file.file, source, self.evidence);
             }
         }
         gathered
@@ -427,6 +506,46 @@ impl<'a> Asked<'a> {
             .extend(pulled.problem.map(|problem| pull_failure(problem, &what)));
         progress
     }
+}
+
+/// Why a registry may be contacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Consent {
+    /// The user named the image, or configured the registry.
+    Named,
+    /// The dump names it, and the user has credentials for it or a rule in `registries.conf`.
+    Credentials,
+    /// Only the dump names it: its cached files are used.
+    No,
+}
+
+/// Whether `registry` is what `pattern` of `images.registries` names: `host`, `host:port` or `*.domain`.
+fn is_registry(pattern: &str, registry: &str) -> bool {
+    let pattern = pattern.to_ascii_lowercase();
+    let registry = registry.to_ascii_lowercase();
+    match pattern.strip_prefix("*.") {
+        Some(domain) => {
+            let parent = registry.split_once('.').map(|(_, parent)| parent);
+            !domain.is_empty()
+                && (parent == Some(domain) || registry.ends_with(&format!(".{domain}")))
+        }
+        None => pattern == registry,
+    }
+}
+
+/// Why an image was not pulled, with the ways to allow it.
+fn not_asked(reference: &str) -> anyhow::Error {
+    let shown = terminal_line(reference);
+    let image = ImageReference::parse(reference);
+    let registry = image.map(|image| image.registry().to_owned());
+    let registry = terminal_line(registry.as_deref().unwrap_or("its registry"));
+    let what = format!("image `{shown}` was not pulled: only the dump names its registry");
+    Failure::new(ExitStatus::Nothing, what)
+        .hint(format!("if you trust `{registry}`: `--image {}`", shell_word(OsStr::new(reference))))
+        .hint(format!(
+            "to always allow it: `registries = [\"{registry}\"]` under `[images]` in config.toml, or log in to it"
+        ))
+        .into()
 }
 
 /// What would name more frames: the module, the part, and the build-id of the file.
@@ -440,7 +559,7 @@ fn needs(
         all_threads,
         max_frames: FRAMES,
     };
-    let arena = SectionArena::default();
+    let arena = super::memory::section_arena();
     let threads = analysis.head.threads();
     let needs = module_needs(threads, &analysis.memory, &loaded, &arena, &options);
     let file = |need: cdh_symbolize::ModuleNeed| match need.what {
@@ -453,23 +572,83 @@ fn needs(
 
 fn use_file(
     gathered: &mut Gathered,
-    number: usize,
-    part: Part,
-    id: &BuildId,
+    (number, part, id): (usize, Part, &BuildId),
     file: &Path,
     source: FileSource,
+    evidence: &[CoreFile],
 ) -> bool {
     let Some(found) = gathered.modules.get_mut(number) else {
         return false;
     };
     match part {
         Part::File => {
-            found.try_files(vec![Candidate::proven(file.to_owned())], source);
+            found.try_files(vec![Candidate::proven(file.to_owned())], source, evidence);
             !found.is_missing()
         }
         Part::Debug if found.missing_alternate().as_ref() == Some(id) => {
             found.try_alternate(file, id)
         }
         Part::Debug => found.try_debug(file, source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn container_id_of_a_manifest_selects_no_other_process() {
+        let id = "ab".repeat(32);
+        assert_eq!(container_id(&id), Some(id.as_str()));
+        for other in [
+            "",
+            "session-1.scope",
+            "user@1000.service",
+            &"a".repeat(63),
+            "../../x",
+        ] {
+            assert_eq!(container_id(other), None, "{other}");
+        }
+        for (line, is_in) in [
+            (
+                format!("0::/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"),
+                true,
+            ),
+            (format!("12:pids:/docker/{id}"), true),
+            (
+                format!("0::/machine.slice/libpod-{id}.scope/container"),
+                true,
+            ),
+            (format!("0::/user.slice/x{id}"), false),
+            (format!("0::/user.slice/{id}x"), false),
+            (
+                "0::/user.slice/user-0.slice/session-1.scope".to_owned(),
+                false,
+            ),
+        ] {
+            assert_eq!(is_in_container(&line, &id), is_in, "{line}");
+        }
+    }
+
+    #[test]
+    fn registry_patterns_name_hosts_and_domains() {
+        for (pattern, registry, matches) in [
+            ("quay.io", "quay.io", true),
+            ("quay.io", "quay.io:5000", false),
+            ("quay.io", "evil-quay.io", false),
+            ("127.0.0.1:5000", "127.0.0.1:5000", true),
+            ("*.example.com", "registry.example.com", true),
+            ("*.example.com", "a.b.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", "badexample.com", false),
+            ("*.", "quay.io", false),
+            ("*", "quay.io", false),
+        ] {
+            assert_eq!(
+                is_registry(pattern, registry),
+                matches,
+                "{pattern} {registry}"
+            );
+        }
     }
 }

@@ -10,9 +10,12 @@ use cdh_bundle::EntryKind;
 use cdh_elfcore::{BuildId, ModuleKind};
 
 use super::{Analysis, Case, Dump, Gathered, Observer, Origin, case, gather_files};
+use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
+/// Characters of a path that a message shows.
+const SHOWN_NAME: usize = 80;
 /// Inside the sysroot, as on the systems that the files are from.
 const DEBUG_DIRECTORY: &str = "usr/lib/debug";
 
@@ -47,10 +50,12 @@ pub fn debug_view(
     let (directory, core) = place(settings, dump, observer)?;
     let analysis = dump.analysis(settings, observer)?;
     let search = dump.module_search(sysroot);
-    let gathered = gather_files(settings, dump, &analysis, &search, true, observer);
-    let mut view = lay_out(&directory, &core, &analysis, &gathered)
+    let mut gathered = gather_files(settings, dump, &analysis, &search, true, observer);
+    let mut problems = Vec::new();
+    let mut view = lay_out(&directory, &core, &analysis, &gathered, &mut problems)
         .with_context(|| format!("cannot write to `{}`", directory.display()))?;
     view.offline = settings.images.offline;
+    gathered.remarks.extend(link_remark(&problems));
     Ok((view, gathered))
 }
 
@@ -84,17 +89,40 @@ fn place(settings: &Settings, dump: &Dump, observer: &dyn Observer) -> Result<(P
     Ok((case, core))
 }
 
+/// A link that could not be made, and why. Names come from the core: one that the file system refuses must not
+/// keep the rest from the debugger.
+type LinkProblem = (PathBuf, std::io::Error);
+
+fn link_remark(problems: &[LinkProblem]) -> Option<anyhow::Error> {
+    let (path, error) = problems.first()?;
+    let mut name = terminal_line(&path.display().to_string());
+    if name.chars().count() > SHOWN_NAME {
+        name = name.chars().take(SHOWN_NAME).chain(['…']).collect();
+    }
+    let more = match problems.len() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    let what = format!("the debugger does not see `/{name}`{more}: {error}");
+    Some(Failure::new(ExitStatus::Nothing, what).into())
+}
+
+/// Links every verified file under the path that the core knows it by. No name that a file chose for itself
+/// replaces the path of a mapped file: paths of modules come first, then those of all other mappings, then
+/// sonames that are still free.
 fn lay_out(
     directory: &Path,
     core: &Path,
     analysis: &Analysis,
     gathered: &Gathered,
+    problems: &mut Vec<LinkProblem>,
 ) -> std::io::Result<DebugView> {
     let sysroot = directory.join("sysroot");
     let fresh = directory.join(format!("sysroot.part-{}", std::process::id()));
     fs::create_dir_all(&fresh)?;
     let mut executable = None;
     let mut library_directories = Vec::new();
+    let mut sonames = Vec::new();
     for found in gathered
         .modules
         .iter()
@@ -103,25 +131,38 @@ fn lay_out(
         let (Some(inside), Some(file)) = (inner_path(&found.module.path), &found.path) else {
             continue;
         };
-        let file = fs::canonicalize(file)?;
-        let link = fresh.join(&inside);
-        place_link(&file, &link)?;
+        let placed = fs::canonicalize(file).and_then(|file| {
+            place_link(&file, &fresh.join(&inside))?;
+            Ok(file)
+        });
+        let file = match placed {
+            Ok(file) => file,
+            Err(error) => {
+                problems.push((inside, error));
+                continue;
+            }
+        };
         if found.module.kind == ModuleKind::Executable {
             executable.get_or_insert_with(|| sysroot.join(&inside));
             continue;
         }
-        // The loader may have known it by its soname.
         let parent = inside.parent().unwrap_or(Path::new(""));
         if let Some(name) = found.soname().and_then(|name| Path::new(name).file_name()) {
-            place_link(&file, &fresh.join(parent).join(name))?;
+            sonames.push((file, parent.join(name)));
         }
         let known = sysroot.join(parent);
-        if !library_directories.contains(&known) {
+        if is_one_word(parent) && !library_directories.contains(&known) {
             library_directories.push(known);
         }
     }
-    place_debug_files(&fresh, gathered)?;
+    place_debug_files(&fresh, gathered, problems);
     place_empty_files(&fresh, analysis)?;
+    // The loader may have known a library by its soname.
+    for (file, inside) in sonames {
+        if let Err(error) = place_link(&file, &fresh.join(&inside)) {
+            problems.push((inside, error));
+        }
+    }
     merge_usr(&fresh)?;
     // Another run may have built it meanwhile: both are equally good.
     if sysroot.exists() {
@@ -136,6 +177,16 @@ fn lay_out(
         library_directories,
         offline: false,
     })
+}
+
+/// Whether debuggers take a directory of libraries as one: gdb separates them by `:`, LLDB splits commands into
+/// words. Libraries in other directories are still found by their full paths.
+fn is_one_word(directory: &Path) -> bool {
+    let bytes = directory.as_os_str().as_bytes();
+    let separates = |byte: &u8| {
+        byte.is_ascii_whitespace() || byte.is_ascii_control() || b":\"'`\\".contains(byte)
+    };
+    !bytes.iter().any(separates)
 }
 
 /// The path inside a root: no `..`, no root, nothing that leaves it.
@@ -163,32 +214,33 @@ fn place_link(file: &Path, link: &Path) -> std::io::Result<()> {
 }
 
 /// `.build-id/ab/cdef.debug` under the debug directory, and what is no module under its own path.
-fn place_debug_files(root: &Path, gathered: &Gathered) -> std::io::Result<()> {
-    let place = |file: &Path, id: &BuildId| {
+fn place_debug_files(root: &Path, gathered: &Gathered, problems: &mut Vec<LinkProblem>) {
+    let by_id = |id: &BuildId| {
         let hex = id.to_string();
-        let Some((first, rest)) = hex.split_at_checked(2) else {
-            return Ok(());
-        };
-        let directory = root.join(DEBUG_DIRECTORY).join(".build-id").join(first);
-        place_link(
-            &fs::canonicalize(file)?,
-            &directory.join(format!("{rest}.debug")),
-        )
+        let (first, rest) = hex.split_at_checked(2)?;
+        let directory = Path::new(DEBUG_DIRECTORY).join(".build-id").join(first);
+        Some(directory.join(format!("{rest}.debug")))
     };
+    let mut links: Vec<(&Path, PathBuf)> = Vec::new();
     for found in &gathered.modules {
-        if let (Some(file), Some(id)) = (&found.debug_path, &found.module.build_id) {
-            place(file, id)?;
-        }
-        if let Some((file, id)) = &found.alternate_path {
-            place(file, id)?;
-        }
+        let debug = found
+            .debug_path
+            .as_deref()
+            .zip(found.module.build_id.as_ref());
+        let alternate = found.alternate_path.as_ref();
+        let alternate = alternate.map(|(file, id)| (file.as_path(), id));
+        let both = debug.into_iter().chain(alternate);
+        links.extend(both.filter_map(|(file, id)| Some((file, by_id(id)?))));
     }
     for (path, file) in &gathered.extras {
-        if let Some(inside) = inner_path(path) {
-            place_link(&fs::canonicalize(file)?, &root.join(inside))?;
+        links.extend(inner_path(path).map(|inside| (file.as_path(), inside)));
+    }
+    for (file, inside) in links {
+        let placed = fs::canonicalize(file).and_then(|file| place_link(&file, &root.join(&inside)));
+        if let Err(error) = placed {
+            problems.push((inside, error));
         }
     }
-    Ok(())
 }
 
 /// gdb warns of each mapped file that it cannot open. What was not proven to be the right file is an
@@ -230,6 +282,24 @@ fn merge_usr(root: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_that_debuggers_would_split_are_not_searched() {
+        for one in ["usr/lib", "opt/größe", ""] {
+            assert!(is_one_word(Path::new(one)), "{one}");
+        }
+        for several in [
+            "d:/tmp/planted",
+            "a b",
+            "a\tb",
+            "x\"y",
+            "x'y",
+            "x\\y",
+            "a\nb",
+        ] {
+            assert!(!is_one_word(Path::new(several)), "{several}");
+        }
+    }
 
     #[test]
     fn hostile_paths_do_not_leave_the_sysroot() {

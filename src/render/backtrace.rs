@@ -420,6 +420,7 @@ fn status_words(status: &ModuleStatus) -> Option<String> {
         ModuleStatus::Missing => {
             Some("not found: pass the root of the crashed process as `--sysroot <DIR>`".to_owned())
         }
+        ModuleStatus::Differs(why) => Some(format!("not used: {why}")),
         ModuleStatus::Unreadable(why) => Some(format!("cannot be read: {why}")),
     }
 }
@@ -476,5 +477,5 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
             object.insert("registers".to_owned(), Value::Array(all));
         }
     }
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    super::json_text(&document)
 }

@@ -303,5 +303,5 @@ pub fn diff_text(view: &DiffView, style: Style) -> String {
 /// Never in practice: the parts are plain text and numbers.
 pub fn diff_json(view: &DiffView) -> Result<String> {
     let value: Value = serde_json::to_value(Difference::of(view))?;
-    Ok(serde_json::to_string_pretty(&value)? + "\n")
+    super::json_text(&value)
 }

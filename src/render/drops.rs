@@ -86,7 +86,7 @@ pub fn drops_text(dropped: &[DropLine], now: Timestamp, style: Style) -> String 
 /// # Errors
 /// Never, with what an agent writes.
 pub fn drops_json(dropped: &[DropLine]) -> Result<String> {
-    Ok(serde_json::to_string_pretty(dropped)? + "\n")
+    super::json_text(dropped)
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Text from outside made safe for one line of a terminal.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use serde::Serialize;
 
 /// `text` with everything that could move the cursor, colour the screen, reorder text or break the line
 /// written as an escape: C0 and C1 controls, DEL, and Unicode's line, paragraph and direction marks.
@@ -32,6 +35,31 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// `value` as indented JSON that ends with a line feed. JSON leaves C1 controls and marks of direction as they
+/// are; here they are escaped like other controls, which parsers read as the same text.
+///
+/// # Errors
+/// If `value` cannot be serialized.
+pub fn json_text(value: &(impl Serialize + ?Sized)) -> anyhow::Result<String> {
+    Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n")
+}
+
+/// JSON with everything escaped that a terminal would obey. Outside of strings JSON has only ASCII.
+pub(super) fn escaped_json(json: &str) -> String {
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+        return json.to_owned();
+    }
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\n' => text.push('\n'),
+            c if is_invisible(c) => text.push_str(&format!("\\u{:04x}", c as u32)),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
 /// A word as a shell takes it, on one line: quoted only if it has to be.
 #[must_use]
 pub fn shell_word(word: &OsStr) -> String {
@@ -39,12 +67,27 @@ pub fn shell_word(word: &OsStr) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+~".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.into_owned()
-    } else if text.chars().any(char::is_control) {
-        // $'…' of bash and POSIX 2024 takes the same escapes that make the line safe to show.
-        format!(
-            "$'{}'",
-            terminal_line(&text.replace('\\', "\\\\").replace('\'', "\\'"))
-        )
+    } else if text.chars().any(is_invisible) || word.to_str().is_none() {
+        // $'…' of bash and POSIX 2024: octal escapes are bytes, and end after three digits.
+        let mut quoted = String::from("$'");
+        for chunk in word.as_bytes().utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '\n' => quoted.push_str("\\n"),
+                    '\\' | '\'' => quoted.extend(['\\', c]),
+                    c if is_invisible(c) => {
+                        let mut bytes = [0; 4];
+                        c.encode_utf8(&mut bytes);
+                        let bytes = bytes.iter().take(c.len_utf8());
+                        bytes.for_each(|byte| quoted.push_str(&format!("\\{byte:03o}")));
+                    }
+                    c => quoted.push(c),
+                }
+            }
+            let invalid = chunk.invalid().iter();
+            invalid.for_each(|byte| quoted.push_str(&format!("\\{byte:03o}")));
+        }
+        quoted + "'"
     } else {
         format!("'{}'", text.replace('\'', "'\\''"))
     }
@@ -52,7 +95,41 @@ pub fn shell_word(word: &OsStr) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::terminal_line;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::process::Command;
+
+    use super::{json_text, shell_word, terminal_line};
+
+    const HOSTILE: &str = "a'b\\c\x1b[31m\u{9b}31m\u{202e}rtl\u{2066}\n$(id)\x7f1\u{9b}7";
+
+    #[test]
+    fn json_text_escapes_controls_and_stays_the_same_document() {
+        let value = serde_json::json!({ HOSTILE: [HOSTILE, "größe"] });
+        let text = json_text(&value).unwrap();
+        let raw = |c: char| c != '\n' && super::is_invisible(c);
+        assert!(!text.chars().any(raw), "{text:?}");
+        assert!(
+            text.contains("\\u009b31m\\u202ertl") && text.contains("größe"),
+            "{text}"
+        );
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
+    }
+
+    #[test]
+    fn shell_word_is_harmless_to_show_and_the_same_word_to_bash() {
+        let words: [&[u8]; 4] = [HOSTILE.as_bytes(), b"plain", b"it's; id", b"\xff\x1b7"];
+        for word in words {
+            let quoted = shell_word(OsStr::from_bytes(word));
+            assert!(!quoted.chars().any(super::is_invisible), "{quoted:?}");
+            let script = format!("printf %s {quoted}");
+            let answer = Command::new("bash").args(["-c", &script]).output().unwrap();
+            assert_eq!(answer.stdout, word, "{quoted}");
+        }
+    }
 
     #[test]
     fn terminal_gets_no_control_characters() {

@@ -242,7 +242,7 @@ pub fn groups_json(groups: &[Group]) -> Result<String> {
         affected: &group.affected,
         images: &group.images,
     });
-    Ok(serde_json::to_string_pretty(&groups.collect::<Vec<_>>())? + "\n")
+    super::json_text(&groups.collect::<Vec<_>>())
 }
 
 #[cfg(test)]

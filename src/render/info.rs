@@ -384,7 +384,7 @@ pub fn info_json(view: &InfoView) -> Result<String> {
         "found": found,
         "fingerprint": view.explanation,
     });
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    super::json_text(&document)
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
 /// Never in practice: the rows are plain text and numbers.
 pub fn list_json(dumps: &[DumpSummary]) -> Result<String> {
     let rows: Vec<_> = dumps.iter().map(Row::new).collect();
-    Ok(serde_json::to_string_pretty(&rows)? + "\n")
+    super::json_text(&rows)
 }
 
 /// One JSON object per line.
@@ -144,7 +144,8 @@ pub fn list_json(dumps: &[DumpSummary]) -> Result<String> {
 pub fn list_jsonl(dumps: &[DumpSummary]) -> Result<String> {
     let mut text = String::new();
     for dump in dumps {
-        text.push_str(&serde_json::to_string(&Row::new(dump))?);
+        let json = serde_json::to_string(&Row::new(dump))?;
+        text.push_str(&super::escape::escaped_json(&json));
         text.push('\n');
     }
     Ok(text)

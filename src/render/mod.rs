@@ -29,7 +29,7 @@ pub use backtrace::{
 };
 pub use diff::{DiffSide, DiffView, diff_json, diff_text};
 pub use drops::{drops_json, drops_text, kinds_of_drops};
-pub use escape::{shell_word, terminal_line};
+pub use escape::{json_text, shell_word, terminal_line};
 pub use group_text::{GroupsView, group_text, groups_json, groups_text};
 pub use groups::{DumpFacts, FirstFrom, Group, TIMES};
 pub use image::short_image;

@@ -114,6 +114,7 @@ pub fn module_problem(found: &FoundModule) -> Option<String> {
                 "mismatch: the file has build-id {found}, the process had {expected}"
             ))
         }
+        ModuleStatus::Differs(why) => Some(format!("mismatch: {why}")),
         ModuleStatus::Unreadable(why) => Some(format!("cannot be read: {why}")),
         ModuleStatus::Missing => Some("not found".to_owned()),
         ModuleStatus::Verified | ModuleStatus::Unverified => None,
@@ -127,7 +128,7 @@ fn to_do(found: &FoundModule, view: &SysrootView<'_>) -> String {
         (Some(_), false) => "pass `--sysroot DIR`, or set DEBUGINFOD_URLS",
     };
     match &found.status {
-        ModuleStatus::Mismatch { .. } => format!(
+        ModuleStatus::Mismatch { .. } | ModuleStatus::Differs(_) => format!(
             "{}; name the image that ran with `--image REF`",
             module_problem(found).unwrap_or_default()
         ),
@@ -172,7 +173,7 @@ pub fn sysroot_json(view: &SysrootView<'_>) -> Result<String> {
             .map(|(path, _)| String::from_utf8_lossy(path).into_owned())
             .collect::<Vec<_>>(),
     });
-    Ok(serde_json::to_string_pretty(&document)? + "\n")
+    super::json_text(&document)
 }
 
 /// For people.
@@ -221,5 +222,5 @@ pub fn cache_json(entries: &[CacheEntry]) -> Result<String> {
         })
     };
     let rows: Vec<Value> = entries.iter().map(entry).collect();
-    Ok(serde_json::to_string_pretty(&rows)? + "\n")
+    super::json_text(&rows)
 }

@@ -338,7 +338,9 @@ fn modules(opened: &Opened, stacks: &Stacks) -> String {
             ModuleStatus::Verified => (Tone::Good, "found".to_owned()),
             ModuleStatus::Unverified => (Tone::Bad, "unproven".to_owned()),
             ModuleStatus::Missing => (Tone::Bad, "not found".to_owned()),
-            ModuleStatus::Mismatch { .. } => (Tone::Bad, "mismatch".to_owned()),
+            ModuleStatus::Mismatch { .. } | ModuleStatus::Differs(_) => {
+                (Tone::Bad, "mismatch".to_owned())
+            }
             ModuleStatus::Unreadable(_) => (Tone::Bad, "unreadable".to_owned()),
         };
         let symbols = match (module.has_debug_info, module.has_symbols) {
@@ -360,7 +362,7 @@ fn modules(opened: &Opened, stacks: &Stacks) -> String {
             } => {
                 text.push_str(&format!("{:>21} its file here has {id}: not used\n", ""));
             }
-            ModuleStatus::Unreadable(why) => {
+            ModuleStatus::Differs(why) | ModuleStatus::Unreadable(why) => {
                 text.push_str(&format!("{:>21} {}\n", "", terminal_line(why)));
             }
             _ => {}

@@ -98,7 +98,15 @@ gcc -Wl,--build-id -o "$2" app.s
 const C: [&str; 4] = ["gcc", "-g", "-O0", "-Wl,--build-id"];
 
 fn bt(desk: &Desk, words: &[&str]) -> String {
-    let answer = desk.run(&[&["bt", "./core", "--no-cache"], words].concat());
+    bt_cached(desk, &[&["--no-cache"], words].concat())
+}
+
+/// Not in the home directory, which is no checkout.
+fn bt_cached(desk: &Desk, words: &[&str]) -> String {
+    let mut command = desk.command(&[&["bt", "./core"], words].concat());
+    command.env("HOME", "/nonexistent");
+    command.env("XDG_CACHE_HOME", desk.path("cache"));
+    let answer = desk.answer(command.output().unwrap());
     assert_eq!(answer.code, 0, "{}", answer.err);
     answer.out
 }
@@ -322,7 +330,7 @@ fn bt_warns_of_source_that_may_be_wrong() {
     age(&source, hour, false);
     for _ in 0..2 {
         // The second time from the cache.
-        let out = desk.run(&["bt", "./core", "--source"]).out;
+        let out = bt_cached(&desk, &["--source"]);
         assert!(
             out.contains("volatile int x") && !out.contains("warning"),
             "{out}"
@@ -346,6 +354,7 @@ fn bt_reads_source_below_the_checkout_and_named_directories_only() {
     let run = |words: &[&str]| {
         let mut command = desk.command(&["bt", core, "--no-cache"]);
         command.args(words).current_dir(&elsewhere);
+        command.env("HOME", "/nonexistent");
         desk.answer(command.output().unwrap())
     };
     let answer = run(&["--source"]);
@@ -367,4 +376,31 @@ fn bt_reads_source_below_the_checkout_and_named_directories_only() {
     fs::create_dir(desk.path(".git")).unwrap();
     let answer = run(&["--source"]);
     assert!(answer.out.contains("volatile int x"), "{}", answer.err);
+    // The home directory is no checkout, whatever is in it.
+    let mut command = desk.command(&["bt", core, "--no-cache", "--source"]);
+    command.current_dir(&elsewhere);
+    let answer = desk.answer(command.output().unwrap());
+    assert!(!answer.out.contains("volatile int x"), "{}", answer.out);
+}
+
+#[test]
+fn bt_shows_no_hidden_file_that_debug_information_names() {
+    let desk = Desk::new();
+    let secret = desk.path(".ssh/creds");
+    fs::create_dir_all(secret.parent().unwrap()).unwrap();
+    fs::write(&secret, "first\ntop secret\nthird\n").unwrap();
+    let hostile = format!(
+        "int main(void) {{\n#line 2 \"{}\"\n*(volatile int *)0 = 1; }}",
+        secret.display()
+    );
+    crash(&desk, "src/app.c", &hostile, &C, "");
+    fs::create_dir(desk.path(".git")).unwrap();
+    for words in [
+        &["--source"][..],
+        &["--source-dir", "."],
+        &["--source-dir", ".."],
+    ] {
+        let answer = bt(&desk, words);
+        assert!(!answer.contains("top secret"), "{words:?} {answer}");
+    }
 }

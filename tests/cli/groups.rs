@@ -125,6 +125,14 @@ fn deleted_dumps_do_not_make_a_crash_look_new() {
     // A store of an older release has no index: deleting old dumps makes one before.
     let desk = Desk::with_history();
     fs::remove_dir_all(desk.path("store/first-seen")).unwrap();
+    // An import is as new as its object: this one was written when it crashed.
+    let days = fs::read_dir(desk.path("store/dumps")).unwrap().flatten();
+    let oldest = days.map(|day| day.path()).min().unwrap();
+    for object in fs::read_dir(oldest).unwrap().flatten() {
+        let file = fs::File::options().write(true).open(object.path()).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(29 * DAY);
+        file.set_modified(then).unwrap();
+    }
     let dry = desk.run(&["gc", "--older-than", "20d", "--dry-run"]);
     assert_eq!(
         (dry.code, desk.path("store/first-seen").exists()),

@@ -106,7 +106,7 @@ impl Lost {
         &self.other
     }
 
-    fn build_id(&self) -> String {
+    pub(super) fn build_id(&self) -> String {
         cdh_sysroot::build_id_of(&self.program).unwrap().to_string()
     }
 
@@ -216,6 +216,7 @@ fn image_that_the_dump_names_needs_no_words() {
     let reference = format!("{}/shop/app@{digest}", server.address);
     manifest["image"] = serde_json::json!({ "reference": reference });
     fs::write(&path, manifest.to_string()).unwrap();
+    desk.allow_registry(&server.address.to_string());
     let answer = desk.run(&["bt", "./case"]);
     assert!(
         answer.out.contains("checkout at ") && answer.out.contains("app.c:2"),

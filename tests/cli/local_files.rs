@@ -42,6 +42,7 @@ fn registry_is_not_contacted_when_all_modules_are_on_this_machine() {
     assert_named_without_registry(&desk, &server, "host");
     // Another build in its place is not used: then the registry is asked.
     fs::write(&lost.path, lost.other()).unwrap();
+    desk.allow_registry(&server.address.to_string());
     let bt = desk.run(&["bt", "latest"]);
     assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
     assert!(!server.requests().is_empty());

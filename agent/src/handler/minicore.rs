@@ -128,6 +128,7 @@ pub(super) fn module_records(modules: &[Module]) -> Vec<ModuleRecord> {
     let record = |module: &Module| ModuleRecord {
         path: RawText::new(module.path.clone()),
         build_id: module.build_id.clone(),
+        sha256: None,
         start: module.start().0,
         end: module.end().0,
         kind: module.kind,

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cdh_bundle::{
-    BundleError, BundleWriter, DumpId, Manifest, SpoolEntry, SpoolState, list_spool, sweep_spool,
+    BundleError, BundleWriter, DumpId, Manifest, SpoolEntry, SpoolState, amend, list_spool,
+    sweep_spool,
 };
 use cdh_store::{FirstSeenWriter, ShipError, Store, StoreError};
 use jiff::Timestamp;
@@ -274,9 +275,10 @@ impl Sweeper<'_> {
             }
             return Ok(None);
         }
-        // Before the dump, for afterwards nobody comes back to it.
-        self.keep_modules(store, manifest);
         let journal = self.journal(id);
+        let bundle = self.with_digests(&entry, bundle, &journal);
+        // Before the dump: after it the entry is gone.
+        self.keep_modules(store, &entry, bundle.manifest());
         Ok(Some(Upload {
             entry,
             bundle,
@@ -286,9 +288,35 @@ impl Sweeper<'_> {
         }))
     }
 
-    /// Keeps the modules of a dump; what cannot be kept stands in nobody's way.
-    fn keep_modules(&mut self, store: &dyn Store, manifest: &Manifest) {
-        let kept = self.modules.keep(store, manifest);
+    /// Records in the manifest which files the process had mapped. An upload that has begun goes on with the
+    /// bundle that it began with.
+    fn with_digests(
+        &mut self,
+        entry: &SpoolEntry,
+        bundle: BundleWriter,
+        journal: &Path,
+    ) -> BundleWriter {
+        let identified = match journal.exists() {
+            true => None,
+            false => self.modules.identify(&entry.path, bundle.manifest()),
+        };
+        let Some(manifest) = identified else {
+            return bundle;
+        };
+        let amended = amend(&entry.path, manifest, &[]);
+        match amended.and_then(|()| BundleWriter::from_entry(&entry.path)) {
+            Ok(amended) => amended,
+            Err(error) => {
+                let (id, why) = (entry.id, explain(&error));
+                (self.observer)(&ShipperEvent::ModulesNotKept { id, why });
+                bundle
+            }
+        }
+    }
+
+    /// Stores the modules of a dump; what cannot be stored holds up nothing.
+    fn keep_modules(&mut self, store: &dyn Store, entry: &SpoolEntry, manifest: &Manifest) {
+        let kept = self.modules.keep(store, &entry.path, manifest);
         if let Some(why) = ModuleKeeper::remark(&kept) {
             let id = manifest.id;
             (self.observer)(&ShipperEvent::ModulesNotKept { id, why });
@@ -323,7 +351,7 @@ impl Sweeper<'_> {
                     took,
                 };
                 // While it was sent, `cdh gc` may have removed modules that no other dump needs.
-                self.keep_modules(store, manifest);
+                self.keep_modules(store, &entry, manifest);
                 drop(bundle);
                 self.remove(entry);
                 self.failures.remove(&id);

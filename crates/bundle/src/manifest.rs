@@ -249,6 +249,9 @@ pub struct ModuleRecord {
     /// Its identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_id: Option<BuildId>,
+    /// SHA-256 of its file, where the agent stored that beside the dumps: many files can claim one build-id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Sha256>,
     /// Lowest address.
     pub start: u64,
     /// First address after it.
@@ -350,6 +353,7 @@ pub(crate) mod tests {
             modules: vec![ModuleRecord {
                 path: RawText::from(&b"/lib/\xff"[..]),
                 build_id: BuildId::parse("41d0"),
+                sha256: None,
                 start: 4096,
                 end: u64::MAX,
                 kind: ModuleKind::Library,

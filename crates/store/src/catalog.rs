@@ -64,6 +64,7 @@ impl Found {
             self.manifests.insert(object.key, stat);
         } else if let Some(mut summary) = DumpSummary::from_key(&object.key) {
             summary.size = Some(object.size);
+            summary.modified = object.modified;
             if summary.captured_at == Timestamp::UNIX_EPOCH
                 && let Some(written) = object.modified
             {

@@ -52,6 +52,7 @@ pub(crate) fn summary(key: &ObjectKey, stem: &str) -> Option<DumpSummary> {
         verdict: "unknown".to_owned(),
         key: key.clone(),
         size: None,
+        modified: None,
         legacy: true,
     })
 }

@@ -62,7 +62,7 @@ pub use manifest_cache::ManifestCache;
 pub use modules::StoredModule;
 pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
 pub use query::{Query, is_signal};
-pub use retention::{Expired, Retention};
+pub use retention::{Expired, ReadManifests, Retention, RetentionPlan};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
 pub use ship::{Flow, ShipOptions, Shipped, remove_dump, ship, ship_resumable};

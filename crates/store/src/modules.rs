@@ -1,4 +1,8 @@
-//! Modules that agents keep beside the dumps (`modules/<build-id>`), and which of them no dump needs.
+//! Modules that agents store beside the dumps (`modules/<build-id>-<SHA-256>`), and which of them no dump needs.
+//!
+//! Any process can map a file that claims the build-id of another one, so the digest is part of the key: each
+//! dump names its own file. Earlier agents stored `modules/<build-id>`; such a key is in use while a manifest
+//! names the build-id without a digest.
 //!
 //! The invariant: a module that the manifest of a dump names is in use. Where one manifest cannot be read,
 //! nobody knows what it names, and all modules are in use: also where it is missing beside its bundle. IBM's
@@ -7,6 +11,8 @@
 
 use std::ops::ControlFlow;
 
+use cdh_bundle::Sha256;
+use cdh_elfcore::BuildId;
 use jiff::Timestamp;
 
 use crate::{Catalog, DumpSummary, Listed, Listing, ObjectKey, Store, StoreError};
@@ -30,9 +36,20 @@ pub struct StoredModule {
 }
 
 impl StoredModule {
-    /// Its build-id in hexadecimal digits.
+    /// The key of a module in a store; without a digest the one of earlier agents.
+    ///
+    /// # Errors
+    /// Never for a build-id, which is made of hexadecimal digits.
+    pub fn key_of(id: &BuildId, digest: Option<&Sha256>) -> Result<ObjectKey, StoreError> {
+        ObjectKey::parse(&match digest {
+            Some(digest) => format!("{MODULES}{id}-{digest}"),
+            None => format!("{MODULES}{id}"),
+        })
+    }
+
+    /// `<build-id>-<SHA-256>`, or `<build-id>` where an earlier agent stored it.
     #[must_use]
-    pub fn build_id(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.key.as_str().trim_start_matches(MODULES)
     }
 
@@ -49,7 +66,7 @@ impl StoredModule {
                     size: object.size,
                     modified: object.modified,
                 };
-                if is_build_id(module.build_id()) {
+                if is_module(module.name()) {
                     found.push(module);
                 }
             }
@@ -80,28 +97,36 @@ impl StoredModule {
                     Err(StoreError::NotFound { .. }) if !catalog.has_bundle(dump)? => continue,
                     Err(error) => return Err(error),
                 };
-                let ids = manifest.modules.iter();
-                needed.extend(ids.filter_map(|module| Some(module.build_id.as_ref()?.to_string())));
+                for module in &manifest.modules {
+                    if let Some(id) = &module.build_id {
+                        needed.insert(Self::key_of(id, module.sha256.as_ref())?);
+                    }
+                }
             }
-            modules.retain(|module| !needed.contains(module.build_id()));
+            modules.retain(|module| !needed.contains(&module.key));
         }
         Ok(modules)
     }
 }
 
-fn is_build_id(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= MAX_ID * 2
-        && name.len().is_multiple_of(2)
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+fn is_module(name: &str) -> bool {
+    let is_hex = |text: &str, most: usize| {
+        let mut bytes = text.bytes();
+        !text.is_empty()
+            && text.len() <= most * 2
+            && text.len().is_multiple_of(2)
+            && bytes.all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    match name.split_once('-') {
+        Some((id, digest)) => is_hex(id, MAX_ID) && is_hex(digest, 32) && digest.len() == 64,
+        None => is_hex(name, MAX_ID),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use cdh_bundle::{DumpId, Manifest, ModuleRecord, RawText, Verdict};
-    use cdh_elfcore::{BuildId, ModuleKind};
+    use cdh_elfcore::ModuleKind;
 
     use super::*;
     use crate::{DirectoryStore, Query};
@@ -130,12 +155,38 @@ mod tests {
         let module = |build_id| ModuleRecord {
             path: RawText::from("/bin/x"),
             build_id,
+            sha256: None,
             start: 0,
             end: 4096,
             kind: ModuleKind::Library,
         };
         manifest.modules = vec![module(None), module(BuildId::from_bytes(&[id; 20]))];
         serde_json::to_vec(&manifest).unwrap()
+    }
+
+    #[test]
+    fn digest_in_the_manifest_names_one_of_several_files_with_a_build_id() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = DirectoryStore::create(directory.path()).unwrap();
+        let id = BuildId::from_bytes(&[1; 20]).unwrap();
+        let digests = [Sha256::of(b"real"), Sha256::of(b"planted")];
+        for digest in [None, Some(&digests[0]), Some(&digests[1])] {
+            let key = StoredModule::key_of(&id, digest).unwrap();
+            put(&store, key.as_str(), b"\x7fELF");
+        }
+        put(&store, &format!("modules/{id}-README"), b"");
+        let mut manifest = Manifest::from_json(&naming(1)).unwrap();
+        for module in &mut manifest.modules {
+            module.sha256 = Some(digests[0]);
+        }
+        dump(&store, 1, &manifest.to_json().unwrap());
+        let catalog = Catalog::new(&store);
+        let dumps = catalog.find(&Query::default()).unwrap();
+        let modules = StoredModule::list(&store).unwrap();
+        assert_eq!(modules.len(), 3);
+        let unused = StoredModule::unused(&catalog, modules, &dumps).unwrap();
+        let names: Vec<_> = unused.iter().map(StoredModule::name).collect();
+        assert_eq!(names, [id.to_string(), format!("{id}-{}", digests[1])]);
     }
 
     #[test]
@@ -161,7 +212,7 @@ mod tests {
             let modules = StoredModule::list(&store).unwrap();
             assert!(modules.iter().all(|module| module.modified.is_some()));
             let unused = StoredModule::unused(&catalog, modules, dumps);
-            let name = |module: StoredModule| module.build_id().to_owned();
+            let name = |module: StoredModule| module.name().to_owned();
             unused.map(|all| all.into_iter().map(name).collect::<Vec<_>>())
         };
         let dumps = catalog.find(&Query::default()).unwrap();

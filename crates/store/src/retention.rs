@@ -1,20 +1,34 @@
 //! Which dumps a store may lose: limits on age, on the number of equal crashes, and on the whole.
+//!
+//! Time, fingerprint and size of a dump come from its key, and whoever may write objects chooses keys. The
+//! invariant: a dump goes because of others only if those others are dumps, as their manifests show. So the
+//! manifests of the dumps that stay, and for which another one goes, are read first ([`Retention::plan`]).
+//! What is not a dump counts for nothing, and is not deleted either. A writer who makes whole dumps can still
+//! displace others: versioning or an object lock of the bucket protects from that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use jiff::Timestamp;
+use cdh_bundle::Manifest;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::DumpSummary;
+use crate::{DumpSummary, ObjectKey};
+
+/// Clocks of nodes, of the store and of this machine differ by less.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
+/// Bytes that a zip takes for one entry besides its contents and name: local header, data descriptor, record
+/// in the directory, alignment of a core's frames (APPNOTE.TXT of PKWARE, 4.3).
+const ENTRY_OVERHEAD: u64 = 8 << 10;
 
 /// Limits; each holds for itself. Without any, everything stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Dumps from before this go.
+    /// Dumps from before this go, if their objects were written before it, too: a node's clock may be wrong,
+    /// and a copy of a store has new objects.
     pub oldest: Option<Timestamp>,
     /// So many dumps of each fingerprint stay, the newest. Dumps without one are not counted.
     pub per_fingerprint: Option<usize>,
-    /// Bytes of all bundles together; the oldest go first. A bundle whose size is not known counts as
-    /// nothing.
+    /// Bytes of all bundles together; the oldest go first. One that is larger alone goes, and displaces no
+    /// other. A bundle whose size is not known counts as nothing.
     pub total: Option<u64>,
 }
 
@@ -52,7 +66,7 @@ impl Retention {
         let mut total: u64 = 0;
         let mut expired = Vec::new();
         for dump in newest_first {
-            let too_old = self.oldest.is_some_and(|oldest| dump.captured_at < oldest);
+            let too_old = self.is_too_old(dump);
             let mut too_many = || {
                 let (Some(limit), Some(fingerprint)) =
                     (self.per_fingerprint, dump.fingerprint.as_deref())
@@ -67,6 +81,8 @@ impl Retention {
                 Some(Expired::Age)
             } else if too_many() {
                 Some(Expired::Count)
+            } else if self.is_too_large(dump) {
+                Some(Expired::Size)
             } else {
                 let with = total.saturating_add(dump.size.unwrap_or(0));
                 let fits = self.total.is_none_or(|limit| with <= limit);
@@ -79,6 +95,153 @@ impl Retention {
         expired.reverse();
         expired
     }
+
+    /// Whether it does not fit, even alone.
+    fn is_too_large(&self, dump: &DumpSummary) -> bool {
+        self.total
+            .is_some_and(|limit| dump.size.unwrap_or(0) > limit)
+    }
+
+    fn is_too_old(&self, dump: &DumpSummary) -> bool {
+        let newest = dump
+            .modified
+            .map_or(dump.captured_at, |written| written.max(dump.captured_at));
+        self.oldest.is_some_and(|oldest| newest < oldest)
+    }
+
+    /// As [`expired`](Self::expired), but nothing goes because of what is not a dump. `read` returns the
+    /// manifests of some dumps; it is asked about those that stay while others of the same crash go, and about
+    /// all that stay if there is too much of everything. It is asked about each dump once.
+    pub fn plan<E>(
+        &self,
+        dumps: &[DumpSummary],
+        now: Timestamp,
+        read: &mut ReadManifests<'_, E>,
+    ) -> RetentionPlan {
+        let mut known: HashMap<ObjectKey, bool> = HashMap::new();
+        for dump in dumps {
+            let latest = dump.modified.map_or(now, |written| written.min(now));
+            if dump.captured_at > latest.saturating_add(CLOCK_SKEW).unwrap_or(latest) {
+                known.insert(dump.key.clone(), false);
+            }
+        }
+        // Where there are many that are not dumps, more are looked at in each round.
+        let mut ahead = 1_usize;
+        loop {
+            let counts = |dump: &&DumpSummary| known.get(&dump.key) != Some(&false);
+            let counted: Vec<DumpSummary> = dumps.iter().filter(counts).cloned().collect();
+            let expired = self.expired(&counted);
+            let unsure = self.unsure(&counted, &expired, &known, ahead);
+            if unsure.is_empty() {
+                let not_counted = dumps.iter().filter(|dump| !counts(dump));
+                let (old, not_counted) = not_counted
+                    .cloned()
+                    .partition::<Vec<_>, _>(|dump| self.is_too_old(dump));
+                let old = old.into_iter().map(|dump| (dump, Expired::Age));
+                return RetentionPlan {
+                    expired: old.chain(expired).collect(),
+                    not_counted,
+                };
+            }
+            let manifests = read(&unsure);
+            let mut wrong = 0_usize;
+            for (dump, manifest) in unsure.into_iter().zip(manifests) {
+                let agrees = manifest.is_ok_and(|manifest| agrees(&dump, &manifest));
+                wrong = wrong.saturating_add(usize::from(!agrees));
+                known.insert(dump.key, agrees);
+            }
+            if wrong > 0 {
+                ahead = ahead.saturating_mul(2);
+            }
+        }
+    }
+
+    /// Of `counted` those that make others expire and were not looked at yet.
+    fn unsure(
+        &self,
+        counted: &[DumpSummary],
+        expired: &[(DumpSummary, Expired)],
+        known: &HashMap<ObjectKey, bool>,
+        ahead: usize,
+    ) -> Vec<DumpSummary> {
+        let gone: BTreeMap<&ObjectKey, Expired> = expired
+            .iter()
+            .map(|(dump, why)| (&dump.key, *why))
+            .collect();
+        let displaced = |dump: &DumpSummary| {
+            gone.get(&dump.key) == Some(&Expired::Size) && !self.is_too_large(dump)
+        };
+        let for_size = counted.iter().any(displaced);
+        let crashes: BTreeSet<&str> = expired
+            .iter()
+            .filter(|(_, why)| *why == Expired::Count)
+            .filter_map(|(dump, _)| dump.fingerprint.as_deref())
+            .collect();
+        let mut looked_at: BTreeMap<&str, usize> = BTreeMap::new();
+        let most = self.per_fingerprint.unwrap_or(0).saturating_mul(ahead);
+        let mut newest_first: Vec<&DumpSummary> = counted.iter().collect();
+        newest_first.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
+        let mut unsure = Vec::new();
+        // The first that does not fit makes all older ones go.
+        let mut is_full = false;
+        for dump in newest_first {
+            let why = gone.get(&dump.key);
+            let fingerprint = dump.fingerprint.as_deref().unwrap_or_default();
+            let is_displaced = displaced(dump);
+            let fills = why.is_none() || is_displaced && !is_full;
+            is_full |= is_displaced;
+            let mut is_needed = for_size && fills;
+            if crashes.contains(fingerprint) && why != Some(&Expired::Age) {
+                let count = looked_at.entry(fingerprint).or_default();
+                *count = count.saturating_add(1);
+                is_needed |= *count <= most;
+            }
+            if is_needed && !known.contains_key(&dump.key) {
+                unsure.push(dump.clone());
+            }
+        }
+        unsure
+    }
+}
+
+/// Returns the manifests of some dumps, in their order.
+pub type ReadManifests<'r, E> = dyn FnMut(&[DumpSummary]) -> Vec<Result<Manifest, E>> + 'r;
+
+/// What retention limits do to a store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetentionPlan {
+    /// The dumps that may go, each with its reason.
+    pub expired: Vec<(DumpSummary, Expired)>,
+    /// Objects that look like dumps and are none: their time is in the future, or their manifest does not
+    /// agree with key and object. They were not counted, and stay.
+    pub not_counted: Vec<DumpSummary>,
+}
+
+/// Whether the manifest beside a bundle is about this dump: id, time, fingerprint, and a size that the zip of
+/// its entries can have. Of IBM's zips the manifest is made from the zip itself.
+fn agrees(dump: &DumpSummary, manifest: &Manifest) -> bool {
+    if dump.legacy {
+        return manifest.id == dump.id;
+    }
+    let short = |text: Option<&str>| text.unwrap_or_default().chars().take(8).collect::<String>();
+    let fingerprint = short(manifest.fingerprint.as_deref());
+    let same_crash = fingerprint == short(dump.fingerprint.as_deref());
+    let same_time = manifest.captured_at.as_second() == dump.captured_at.as_second();
+    let stored = manifest.entries.iter().map(|entry| {
+        let name = entry.name.len() as u64;
+        let size = entry.stored_size.unwrap_or(entry.size);
+        (size, name.saturating_mul(2).saturating_add(ENTRY_OVERHEAD))
+    });
+    let (least, overhead) = stored.fold((0_u64, ENTRY_OVERHEAD), |sum, entry| {
+        (sum.0.saturating_add(entry.0), sum.1.saturating_add(entry.1))
+    });
+    // The zip holds the manifest, too.
+    let own = manifest.to_json().map_or(0, |json| json.len() as u64);
+    let most = least
+        .saturating_add(overhead)
+        .saturating_add(own.saturating_mul(2));
+    let has_its_size = dump.size.is_none_or(|size| (least..=most).contains(&size));
+    manifest.id == dump.id && same_time && same_crash && has_its_size
 }
 
 #[cfg(test)]
@@ -97,6 +260,122 @@ mod tests {
         let mut dump = DumpSummary::from_key(&ObjectKey::parse(&key).unwrap()).unwrap();
         dump.size = Some(size);
         dump
+    }
+
+    /// The manifest of a dump as an agent writes it.
+    fn manifest(dump: &DumpSummary) -> Manifest {
+        let json = serde_json::json!({
+            "schema": 1, "id": dump.id, "stem": "s", "captured_at": dump.captured_at,
+            "process": {"pid": 1}, "signal": {"number": 11}, "fingerprint": dump.fingerprint,
+            "verdict": cdh_bundle::Verdict::Complete,
+            "entries": [{"name": "s.core.zst", "size": dump.size, "crc32": 0, "sha256": "00".repeat(32)}],
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn keys<'d>(dumps: impl IntoIterator<Item = &'d DumpSummary>) -> Vec<String> {
+        let mut keys: Vec<_> = dumps.into_iter().map(|dump| dump.key.to_string()).collect();
+        keys.sort();
+        keys
+    }
+
+    #[test]
+    fn retention_plan_counts_only_what_its_manifest_shows_to_be_a_dump() {
+        let now: Timestamp = "2026-02-01T00:00:00Z".parse().unwrap();
+        let real = [dump(1, "aaaaaaaa", 100), dump(2, "aaaaaaaa", 100)];
+        let fakes: Vec<_> = (3..=28).map(|day| dump(day, "aaaaaaaa", 1)).collect();
+        let mut future = dump(9, "aaaaaaaa", 100);
+        future.captured_at = "2027-01-01T00:00:00Z".parse().unwrap();
+        let mut late = dump(9, "aaaaaaaa", 100);
+        late.modified = Some("2026-01-05T00:00:00Z".parse().unwrap());
+        let huge = dump(29, "bbbbbbbb", 1 << 40);
+        let all: Vec<_> = real
+            .iter()
+            .chain(&fakes)
+            .chain([&future, &late, &huge])
+            .cloned()
+            .collect();
+        let mut asked = Vec::new();
+        let mut read = |some: &[DumpSummary]| -> Vec<Result<Manifest, ()>> {
+            asked.extend(keys(some));
+            let answer = |dump: &DumpSummary| {
+                let mut stated = dump.clone();
+                match dump.size {
+                    Some(1) => return Err(()),
+                    Some(size) if size > 1 << 30 => stated.size = Some(100),
+                    _ => {}
+                }
+                Ok(manifest(&stated))
+            };
+            some.iter().map(answer).collect()
+        };
+        for retention in [
+            Retention {
+                per_fingerprint: Some(2),
+                ..Retention::default()
+            },
+            Retention {
+                total: Some(1000),
+                ..Retention::default()
+            },
+        ] {
+            let plan = retention.plan(&all, now, &mut read);
+            let expired: Vec<_> = plan.expired.iter().map(|(dump, _)| &dump.key).collect();
+            // What does not fit even alone displaces nothing.
+            let alone = retention.total.map(|_| &huge.key);
+            assert_eq!(expired, Vec::from_iter(alone), "{retention:?}");
+            let not_counted = keys(&plan.not_counted);
+            assert!(
+                not_counted.contains(&future.key.to_string()),
+                "{retention:?}"
+            );
+            assert!(not_counted.contains(&late.key.to_string()), "{retention:?}");
+        }
+        let one = Retention {
+            per_fingerprint: Some(1),
+            ..Retention::default()
+        };
+        let plan = one.plan(&all, now, &mut read);
+        let expired: Vec<_> = plan
+            .expired
+            .iter()
+            .map(|(dump, why)| (&dump.key, *why))
+            .collect();
+        assert_eq!(expired, [(&real[0].key, Expired::Count)]);
+    }
+
+    #[test]
+    fn retention_plan_reads_only_dumps_for_which_others_go() {
+        let now: Timestamp = "2026-02-01T00:00:00Z".parse().unwrap();
+        let mut all: Vec<_> = (1..=28).map(|day| dump(day, "bbbbbbbb", 10)).collect();
+        all.extend((1..=9).map(|day| dump(day, "aaaaaaaa", 10)));
+        let mut asked = Vec::new();
+        let mut read = |some: &[DumpSummary]| -> Vec<Result<Manifest, ()>> {
+            asked.extend_from_slice(some);
+            some.iter().map(|dump| Ok(manifest(dump))).collect()
+        };
+        let retention = Retention {
+            per_fingerprint: Some(9),
+            ..Retention::default()
+        };
+        let plan = retention.plan(&all, now, &mut read);
+        assert_eq!((plan.expired.len(), plan.not_counted.len()), (19, 0));
+        assert_eq!(keys(&asked), keys(&all[19..28]));
+    }
+
+    #[test]
+    fn age_of_a_dump_is_not_more_than_that_of_its_object() {
+        let now: Timestamp = "2026-02-01T00:00:00Z".parse().unwrap();
+        let (mut new, mut old) = (dump(1, "a", 10), dump(1, "a", 10));
+        new.modified = Some("2026-01-30T00:00:00Z".parse().unwrap());
+        old.modified = Some("2026-01-01T13:00:00Z".parse().unwrap());
+        let retention = Retention {
+            oldest: Some("2026-01-20T00:00:00Z".parse().unwrap()),
+            ..Retention::default()
+        };
+        let mut read = |_: &[DumpSummary]| -> Vec<Result<Manifest, ()>> { Vec::new() };
+        let plan = retention.plan(&[new, old.clone()], now, &mut read);
+        assert_eq!(plan.expired, [(old, Expired::Age)]);
     }
 
     fn days(retention: &Retention, dumps: &[DumpSummary]) -> Vec<(String, Expired)> {

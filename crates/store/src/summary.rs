@@ -32,6 +32,8 @@ pub struct DumpSummary {
     pub key: ObjectKey,
     /// Bytes of the bundle, where the listing tells.
     pub size: Option<u64>,
+    /// When the bundle was written to the store, where the listing tells.
+    pub modified: Option<Timestamp>,
     /// Whether IBM's core-dump-handler wrote it.
     pub legacy: bool,
 }
@@ -80,6 +82,7 @@ impl DumpSummary {
             },
             key: key.clone(),
             size: None,
+            modified: None,
             legacy: false,
         })
     }

@@ -1,20 +1,30 @@
 //! Keeps decompressed sections alive for as long as the frames that are named from them are computed.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::Bytes;
 use crate::buffer::Buffer;
 
 /// Append-only owner of byte buffers: what it has taken stays where it is until it is dropped.
 ///
-/// It also holds the budget of decompression: hostile files cannot make it grow beyond its limit.
+/// It also holds the budget of decompression: hostile files cannot make it grow beyond its limit, and one file
+/// not beyond [`FILE_RATIO`] times its size.
 pub struct SectionArena {
     first: OnceLock<Box<Node>>,
     used: AtomicU64,
     limit: u64,
+    /// What was decompressed of each file, by the address of its bytes.
+    files: Mutex<HashMap<usize, u64>>,
 }
+
+/// How many times its size a file may grow. DWARF is stored in a third to a tenth of its size; deflate can store
+/// zeros in a thousandth.
+const FILE_RATIO: u64 = 64;
+/// Only the arena's own limit holds for larger files.
+const LARGE_FILE: u64 = 64 << 20;
 
 struct Node {
     bytes: Bytes,
@@ -38,6 +48,7 @@ impl SectionArena {
             first: OnceLock::new(),
             used: AtomicU64::new(0),
             limit,
+            files: Mutex::default(),
         }
     }
 
@@ -45,6 +56,27 @@ impl SectionArena {
     #[must_use]
     pub fn left(&self) -> u64 {
         self.limit.saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
+    /// Bytes that it still takes of the sections of `file`.
+    pub(crate) fn left_for(&self, file: &[u8]) -> u64 {
+        let size = file.len() as u64;
+        if size > LARGE_FILE {
+            return self.left();
+        }
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = files.get(&file.as_ptr().addr()).copied().unwrap_or(0);
+        let most = size.saturating_mul(FILE_RATIO);
+        self.left().min(most.saturating_sub(used))
+    }
+
+    /// As `keep_buffer`, and counts it as decompressed from `file`.
+    pub(crate) fn keep_of(&self, file: &[u8], bytes: Buffer) -> &[u8] {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = files.entry(file.as_ptr().addr()).or_default();
+        *used = used.saturating_add(bytes.as_ref().len() as u64);
+        drop(files);
+        self.keep_buffer(bytes)
     }
 
     /// Keeps `bytes` as long as the arena lives.
@@ -122,6 +154,20 @@ mod tests {
                 .all(|(n, bytes)| bytes == &[n as u8])
         );
         assert_eq!(arena.left(), 0);
+    }
+
+    #[test]
+    fn sections_of_a_small_file_take_at_most_64_times_its_size() {
+        let arena = SectionArena::with_limit(1 << 30);
+        let (small, other) = (vec![0; 1 << 10], vec![0; 1 << 10]);
+        assert_eq!(arena.left_for(&small), 64 << 10);
+        arena.keep_of(&small, vec![0; 60 << 10].into());
+        assert_eq!(arena.left_for(&small), 4 << 10);
+        assert_eq!(arena.left_for(&other), 64 << 10);
+        arena.keep_of(&small, vec![0; 60 << 10].into());
+        assert_eq!(arena.left_for(&small), 0);
+        let large = vec![0; (64 << 20) + 1];
+        assert_eq!(arena.left_for(&large), arena.left());
     }
 
     #[test]

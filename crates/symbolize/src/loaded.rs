@@ -19,6 +19,8 @@ pub enum ModuleStatus {
         /// Build-id of the file.
         found: Option<BuildId>,
     },
+    /// A file with the right build-id whose contents are not those in the core: it is used for nothing.
+    Differs(String),
     /// No file was found.
     Missing,
     /// A file was found and could not be read.

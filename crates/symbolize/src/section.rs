@@ -97,9 +97,9 @@ pub(crate) fn beginning<'data>(
     let room = end.checked_add(BLOCK)?;
     let is_worth_it = (room as u64).saturating_mul(10) < size.saturating_mul(9);
     let bytes = is_worth_it
-        .then(|| inflate_beginning(stored, room, arena.left()))
+        .then(|| inflate_beginning(stored, room, arena.left_for(object.data())))
         .flatten()?;
-    arena.keep_buffer(bytes).get(..end)
+    arena.keep_of(object.data(), bytes).get(..end)
 }
 
 /// Inflates into `room` bytes, all of which but the last [`BLOCK`] are right then: libdeflate writes them in
@@ -167,9 +167,10 @@ pub(crate) fn kept<'data>(
     name: &str,
     arena: &'data SectionArena,
 ) -> Option<&'data [u8]> {
-    Some(match contents(object, name, arena.left())? {
+    let file = object.data();
+    Some(match contents(object, name, arena.left_for(file))? {
         Contents::Stored(bytes) => bytes,
-        Contents::Decompressed(bytes) => arena.keep_buffer(bytes),
+        Contents::Decompressed(bytes) => arena.keep_of(file, bytes),
     })
 }
 

@@ -299,8 +299,8 @@ impl<'data> Symbolizer<'data> {
         object: &ElfObject<'data>,
     ) -> Option<&ElfObject<'data>> {
         let open = || {
-            let bytes = section::mini_debug_info(object, self.arena.left())?;
-            ElfObject::parse(self.arena.keep(bytes)).ok()
+            let bytes = section::mini_debug_info(object, self.arena.left_for(object.data()))?;
+            ElfObject::parse(self.arena.keep_of(object.data(), bytes.into())).ok()
         };
         self.mini_debug_infos.get(index)?.get_or_init(open).as_ref()
     }

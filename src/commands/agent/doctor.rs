@@ -10,7 +10,7 @@ use super::config::{Flags, gather, paths};
 use super::install::given_flags;
 use crate::args::DoctorArgs;
 use crate::pipeline;
-use crate::render::terminal_line;
+use crate::render::{self, terminal_line};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -40,7 +40,7 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
         });
     }
     let text = match args.json {
-        true => format!("{}\n", serde_json::to_string_pretty(&findings)?),
+        true => render::json_text(&findings)?,
         false => text(&findings),
     };
     super::super::print(&text)?;

@@ -18,6 +18,7 @@ mod transfer;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::ops::{ControlFlow, Range};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -25,6 +26,7 @@ use cdh_bundle::{
     BundleReader, CoreEncoding, CoreLayout, DigestWriter, Digests, EntryKind, Manifest, Method,
 };
 
+use super::cached_cases;
 use super::dump::bundle_failure;
 use super::{Case, Dump, Observer, Origin};
 use crate::render::{bytes, terminal_line};
@@ -56,6 +58,8 @@ struct Fetch<'f> {
     bundle: &'f BundleReader,
     label: String,
     max_core: u64,
+    /// Whether the user named the directory.
+    is_named: bool,
     observer: &'f dyn Observer,
 }
 
@@ -85,13 +89,17 @@ pub fn fetch_with(
     };
     let target = match &options.directory {
         Some(directory) => std::path::absolute(directory)?,
-        None => Case::in_cache(settings, &dump.manifest),
+        None => {
+            cached_cases::expire_cases(settings);
+            Case::in_cache(settings, &dump.manifest)
+        }
     };
     let fetch = Fetch {
         dump,
         bundle,
         label: dump.label(),
         max_core: options.max_core.unwrap_or(MAX_CORE),
+        is_named: options.directory.is_some(),
         observer,
     };
     let outcome = fetch.run(&target);
@@ -136,6 +144,21 @@ impl Fetch<'_> {
         if let Some(known) = Case::open(target)?
             && known.manifest.id == self.dump.manifest.id
         {
+            if !is_own(target)? {
+                let what =
+                    format!("`{shown}` belongs to another user, or other users can write to it");
+                let failure = Failure::new(ExitStatus::Failure, what);
+                return Err(failure
+                    .hint("name another directory with `-d <DIR>`")
+                    .into());
+            }
+            // A case in the cache is as private as the cache, and was verified when it was made.
+            if self.is_named
+                && let Some(core) = Case::core_path(target)
+            {
+                self.verify_core(&core)?;
+            }
+            cached_cases::touch(target);
             return Ok(Some(known));
         }
         if fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -455,6 +478,25 @@ impl Fetch<'_> {
 
 const FETCH_ANOTHER: &str =
     "the bundle was changed or damaged after the capture: fetch it again from another copy";
+
+/// Whether directory, manifest and core are this user's, and no one else can write to them. A part that is not
+/// there is not another user's.
+fn is_own(case: &Path) -> Result<bool> {
+    let user = rustix::process::geteuid().as_raw();
+    for name in ["", "core", "manifest.json", "minicore.elf"] {
+        let metadata = match fs::symlink_metadata(case.join(name)) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
+        // A link belongs to who made it, and its mode says nothing.
+        let is_private = metadata.is_symlink() || metadata.mode() & 0o022 == 0;
+        if metadata.uid() != user || !is_private {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
 
 /// Compares an entry with its record, where there is one.
 fn compare(manifest: &Manifest, name: &str, found: &Digests) -> Result<()> {

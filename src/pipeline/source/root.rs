@@ -134,7 +134,8 @@ impl Root {
             })
             .collect();
         // Not in the index: too many files, or a directory that is not searched.
-        if let Some(path) = below.filter(|path| found.iter().all(|other| other.path != *path)) {
+        let is_new = |path: &PathBuf| found.iter().all(|other| other.path != *path);
+        if let Some(path) = below.filter(|path| is_new(path) && !is_hidden(path)) {
             found.push(Candidate {
                 path,
                 blob: None,
@@ -146,6 +147,10 @@ impl Root {
     }
 
     pub(super) fn read(&self, candidate: &Candidate) -> Option<Contents> {
+        // Whoever wrote the debug information chose the path, and credentials are in hidden files.
+        if is_hidden(&candidate.path) {
+            return None;
+        }
         if let (Some(blob), Some(revision)) = (&candidate.blob, &self.revision) {
             let bytes = revision.read(&self.canonical, blob)?;
             return Some(Contents {
@@ -177,7 +182,7 @@ impl Root {
         let mut index: HashMap<String, Vec<Entry>> = HashMap::new();
         let mut add = |path: PathBuf, blob| {
             let name = path.file_name().and_then(|name| name.to_str());
-            if let Some(name) = name.map(str::to_owned) {
+            if let Some(name) = name.map(str::to_owned).filter(|_| !is_hidden(&path)) {
                 index.entry(name).or_default().push(Entry { path, blob });
             }
         };
@@ -197,11 +202,24 @@ impl Root {
     }
 }
 
-/// The current directory's checkout, otherwise the current directory.
+/// The current directory's checkout, otherwise the current directory; never the home directory or one above
+/// it, where more than sources is.
 pub(super) fn checkout() -> Option<PathBuf> {
-    let current = std::env::current_dir().ok()?;
+    let home = std::env::home_dir().and_then(|home| home.canonicalize().ok());
+    checkout_of(&std::env::current_dir().ok()?, home.as_deref())
+}
+
+fn checkout_of(current: &Path, home: Option<&Path>) -> Option<PathBuf> {
     let above = current.ancestors().find(|path| path.join(".git").exists());
-    Some(above.map_or_else(|| current.clone(), Path::to_owned))
+    let is_all = |path: &Path| home.is_some_and(|home| home.starts_with(path));
+    let found = above.filter(|path| !is_all(path)).unwrap_or(current);
+    (!is_all(found)).then(|| found.to_owned())
+}
+
+/// Whether a path below a root leads through a hidden directory, or to a hidden file.
+fn is_hidden(path: &Path) -> bool {
+    let mut parts = path.components();
+    parts.any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
 }
 
 /// Regular files below `root`, without following links.
@@ -265,4 +283,57 @@ fn parts(path: &Path) -> Vec<String> {
         }
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_directory_is_no_checkout() {
+        let dir = tempfile::tempdir().unwrap();
+        let (home, checkout) = (dir.path().join("home"), dir.path().join("home/src/app"));
+        fs::create_dir_all(checkout.join(".git")).unwrap();
+        fs::create_dir_all(checkout.join("lib")).unwrap();
+        fs::create_dir_all(home.join("notes")).unwrap();
+        let of = |path: &Path| checkout_of(path, Some(&home));
+        assert_eq!(of(&checkout.join("lib")), Some(checkout.clone()));
+        assert_eq!(of(&home.join("notes")), Some(home.join("notes")));
+        assert_eq!(of(&home), None);
+        assert_eq!(of(dir.path()), None);
+        assert_eq!(of(Path::new("/")), None);
+        // Dotfiles under version control make a checkout of everything.
+        fs::create_dir_all(home.join(".git")).unwrap();
+        assert_eq!(of(&home.join("notes")), Some(home.join("notes")));
+        assert_eq!(of(&home), None);
+    }
+
+    #[test]
+    fn hidden_files_are_not_sources() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [".git/config", ".env", "src/.netrc", ".ssh/creds", "src/a.c"] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "secret").unwrap();
+        }
+        for is_named in [false, true] {
+            let root = Root::open(dir.path(), None, is_named).unwrap();
+            let read = |file: &str| {
+                let absolute = root.canonical.join(file);
+                let mut all = root.candidates(absolute.to_str().unwrap());
+                all.extend(root.mapped(&format!("/build/{file}"), "/build"));
+                all.iter().any(|candidate| root.read(candidate).is_some())
+            };
+            for file in [
+                ".git/config",
+                ".env",
+                "src/.netrc",
+                ".ssh/creds",
+                "src/../.env",
+            ] {
+                assert!(!read(file), "{file}");
+            }
+            assert!(read("src/a.c"));
+        }
+    }
 }
