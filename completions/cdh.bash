@@ -1178,7 +1178,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__cache__subcmd__clear)
-            opts="-h -V --store --config --color --help --version"
+            opts="-h -V --cases --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -43,7 +43,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "drops" -d 'List crashes of 
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "diff" -d 'Tell what differs between two dumps'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "debug" -d 'Start a debugger on a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "sysroot" -d 'Pull what a core needs from its image and print the directory'
-complete -c cdh -n "__fish_cdh_needs_command" -f -a "cache" -d 'Show or clear what was pulled from images'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "cache" -d 'List or delete unpacked dumps and cached files of images'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "import" -d 'Put a bare core or a bundle into the store'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "rm" -d 'Delete dumps from the store'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "gc" -d 'Apply retention limits by age, count and size, and remove unreferenced modules'
@@ -284,7 +284,7 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -s V -l version -d 'Print version'
-complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -f -a "ls" -d 'List what was kept of images and debuginfod servers'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -f -a "ls" -d 'List unpacked dumps, and files of images and debuginfod servers'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -f -a "clear" -d 'Delete all of it'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
@@ -300,6 +300,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l cases -d 'Delete only the unpacked dumps'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s n -l namespace -d 'Kubernetes namespace that the process ran in' -r

@@ -107,7 +107,7 @@ pub enum Command {
     Debug(DebugArgs),
     /// Pull what a core needs from its image and print the directory
     Sysroot(SysrootArgs),
-    /// Show or clear what was pulled from images
+    /// List or delete unpacked dumps and cached files of images
     Cache(CacheArgs),
     /// Put a bare core or a bundle into the store
     Import(ImportArgs),
