@@ -12,7 +12,7 @@ mod rates;
 mod size;
 
 pub use config::{Action, ConfigError, OneOrMore, PolicyConfig, Rule, SetuidPolicy, signal_number};
-pub(crate) use decision::{Crash, Decision, Pod};
+pub(crate) use decision::{Crash, Decision, Pod, matches_name};
 pub use limits::{LimitsConfig, RateConfig};
 pub(crate) use rates::{Rates, Subject};
 pub use size::{QuantityError, Seconds, Size};
