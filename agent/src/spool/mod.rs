@@ -18,6 +18,7 @@ mod quota;
 mod salvage;
 mod waiting;
 
+pub(crate) use core_salvage::salvage_core;
 pub(crate) use count::size_of;
 pub use count::{QUARANTINE, SpoolCount, count};
 pub(crate) use entry::{IDENTITY, prepare_spool};
