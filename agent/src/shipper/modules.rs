@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::sweep::explain;
+use crate::handler::is_local_path;
 
 /// Roots that are held at once; a storm of crashes must not take all descriptors.
 const MAX_ROOTS: usize = 256;
@@ -55,11 +56,33 @@ pub(super) struct KeptModules {
     pub(super) missing: Vec<String>,
 }
 
+/// A root directory, and the mounts below it as they were when it was opened. A file on a file system
+/// whose server may not answer is not opened: whoever reads it could sleep for ever.
+struct Root {
+    directory: OwnedFd,
+    mounts: Vec<u8>,
+}
+
+impl Root {
+    /// Of the process with this id in `/proc`.
+    fn of(process: &str) -> Option<Self> {
+        let place = Path::new("/proc").join(process);
+        // The table first: opening the directory itself asks its file system.
+        let mounts = std::fs::read(place.join("mountinfo")).ok()?;
+        if !is_local_path(&mounts, Path::new("/")) {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, place.join("root"), flags, Mode::empty()).ok()?;
+        Some(Self { directory, mounts })
+    }
+}
+
 /// Keeps modules; does nothing unless it was asked to.
 #[derive(Default)]
 pub(super) struct ModuleKeeper {
     enabled: bool,
-    roots: BTreeMap<DumpId, OwnedFd>,
+    roots: BTreeMap<DumpId, Root>,
     /// Until when each is surely there.
     known: BTreeMap<BuildId, Instant>,
 }
@@ -105,7 +128,7 @@ impl ModuleKeeper {
             return Ok(kept);
         }
         let now = Instant::now();
-        let node = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
+        let node = Root::of("self");
         let wanted = manifest
             .modules
             .iter()
@@ -181,13 +204,11 @@ fn surely_there(stat: &ObjectStat) -> Duration {
 }
 
 /// The root of the process that an entry is about, as long as there is one.
-fn root_of(entry: &SpoolEntry) -> Option<OwnedFd> {
+fn root_of(entry: &SpoolEntry) -> Option<Root> {
     for _ in 0..IDENTITY_TRIES {
         if let Some(identity) = identity_of(&entry.path) {
             // Another process may have got the number: what it shows proves itself by its build-id.
-            let path = format!("/proc/{}/root", identity.process.pid);
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            return openat(CWD, path, flags, Mode::empty()).ok();
+            return Root::of(&identity.process.pid.to_string());
         }
         std::thread::sleep(IDENTITY_PAUSE);
     }
@@ -204,12 +225,22 @@ fn identity_of(entry: &Path) -> Option<Manifest> {
 }
 
 /// The file of a module under `root`, if it is the one that was mapped.
-fn open_module(root: &OwnedFd, module: &ModuleRecord, id: &BuildId) -> Option<(File, u64)> {
+fn open_module(root: &Root, module: &ModuleRecord, id: &BuildId) -> Option<(File, u64)> {
     let path = Path::new(OsStr::from_bytes(module.path.as_bytes()));
+    if !is_local_path(&root.mounts, path) {
+        return None;
+    }
     let relative = path.strip_prefix("/").ok()?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(root.as_fd(), relative, flags, Mode::empty(), resolve).ok()?;
+    let file = openat2(
+        root.directory.as_fd(),
+        relative,
+        flags,
+        Mode::empty(),
+        resolve,
+    )
+    .ok()?;
     let file = File::from(file);
     let metadata = file.metadata().ok()?;
     if !metadata.is_file() || metadata.len() > MAX_FILE {
@@ -331,6 +362,21 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         keeper.known.insert(id, Instant::now());
         assert_eq!(keeper.keep(&store, &dump).unwrap().uploaded, 1);
+    }
+
+    #[test]
+    fn modules_on_file_servers_are_not_opened() {
+        let exe = std::env::current_exe().unwrap().display().to_string();
+        let Some(id) = own_build_id() else {
+            eprintln!("SKIPPED: this program was linked without a build-id");
+            return;
+        };
+        let mut root = Root::of("self").unwrap();
+        assert!(open_module(&root, &module(&exe, Some(id.clone())), &id).is_some());
+        let directory = exe.rsplit_once('/').unwrap().0.to_owned();
+        let mount = format!("9999 1 0:99 / {directory} rw - nfs4 server:/x rw\n");
+        root.mounts.extend_from_slice(mount.as_bytes());
+        assert!(open_module(&root, &module(&exe, Some(id.clone())), &id).is_none());
     }
 
     #[test]
