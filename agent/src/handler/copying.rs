@@ -318,6 +318,8 @@ impl Capture<'_> {
             let copy = |source: &dyn CoreSource| copy_frames(source, &mut core, level, workers);
             if job.run(reporter, copy)? {
                 reporter.wait()?;
+                // The process has gone; the node has other work.
+                priority::lower();
                 let finished = core.finish();
                 reporter.tell(&finished.map_err(|error| SentError::from(&error)))?;
             }
@@ -551,6 +553,8 @@ impl Capture<'_> {
             })?;
             if let Some((written, length)) = written.filter(|_| copied) {
                 reporter.wait()?;
+                // The process has gone; the node has other work.
+                priority::lower();
                 reporter.tell(&pack(core, &written, length, chosen, workers))?;
             }
             Ok(())

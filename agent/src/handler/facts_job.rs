@@ -15,6 +15,7 @@ use cdh_bundle::{Gap, RawText};
 use serde::{Deserialize, Serialize};
 
 use super::capture::gap;
+use super::cgroups;
 use super::descriptors;
 use super::file_systems::FileSystems;
 use super::isolated::{self, IsolatedError, Running};
@@ -22,6 +23,7 @@ use super::maps::{Kind, Maps, parse_maps};
 use super::proc_facts::{ProcFacts, Scope};
 use super::process::ProcessHandles;
 use super::process_memory::SharedFile;
+use super::settings::HandlerSettings;
 use crate::policy::PolicyConfig;
 
 /// How long the child may take.
@@ -79,12 +81,18 @@ impl FactsJob {
     pub(super) fn start(
         process: &ProcessHandles,
         cgroup: Option<RawText>,
-        policy: &PolicyConfig,
+        settings: &HandlerSettings,
     ) -> Self {
         let (ours, theirs) = UnixStream::pair().ok().unzip();
         let mut keep: Vec<BorrowedFd<'_>> = process.directories().collect();
         keep.extend(theirs.as_ref().map(AsFd::as_fd));
-        let running = isolated::start(&keep, || answer(process, cgroup, policy, theirs.as_ref()));
+        let running = isolated::start(&keep, || {
+            // The handler itself has not entered it yet: it has no time to lose.
+            if let Some(limits) = &settings.limits.cgroup {
+                let _ = cgroups::enter(limits);
+            }
+            answer(process, cgroup, &settings.policy, theirs.as_ref())
+        });
         Self {
             running,
             socket: ours,

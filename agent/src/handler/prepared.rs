@@ -87,7 +87,7 @@ impl Prepared {
             .map(RawText::new);
         let facts = process
             .as_ref()
-            .map(|process| FactsJob::start(process, cgroup.clone(), &settings.policy));
+            .map(|process| FactsJob::start(process, cgroup.clone(), settings));
         let watch = process.as_ref().map(|process| {
             let cgroup = cgroup.as_ref().map_or(&b""[..], RawText::as_bytes);
             DeathWatch::open(process, cgroup, settings.kill_trace.as_deref())
