@@ -24,6 +24,7 @@ pub mod observe;
 mod paths;
 pub mod policy;
 mod private_file;
+mod redaction;
 pub mod shipper;
 pub mod spool;
 mod tracefs;

@@ -3,7 +3,8 @@
 //! The files come from the process itself (`map_files`, else the path in the process's own root), so
 //! that containers and deleted files give what was mapped; each is checked by build-id before it is
 //! used. It runs in the child (see [`super::isolated`]), for these files are a stranger's: one that is
-//! cut while it is mapped raises SIGBUS.
+//! cut while it is mapped raises SIGBUS. A file on a foreign file system is not opened at all: its
+//! server may never answer.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -16,6 +17,8 @@ use cdh_symbolize::{
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use serde::{Deserialize, Serialize};
 
+use super::maps::Kind;
+use super::minicore::Subject;
 use super::process::ProcessHandles;
 
 /// Frames of the crashing thread at most: both ends of an endless recursion tell enough.
@@ -87,10 +90,10 @@ impl RawBacktrace {
     pub(super) fn take(
         head: &CoreHead,
         modules: &[Module],
-        process: &ProcessHandles,
+        of: Subject<'_>,
         memory: &dyn Memory,
     ) -> Self {
-        let files: Vec<_> = modules.iter().map(|module| open(process, module)).collect();
+        let files: Vec<_> = modules.iter().map(|module| open(of, module)).collect();
         let arena = SectionArena::with_limit(SECTIONS);
         let loaded: Vec<LoadedModule<'_>> = modules
             .iter()
@@ -139,7 +142,7 @@ impl RawBacktrace {
     }
 
     /// Writes the file.
-    pub(super) fn write(&self, out: File) -> io::Result<()> {
+    pub(super) fn write(&self, out: &File) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(64 << 10, out);
         serde_json::to_writer(&mut out, self)?;
         out.flush()?;
@@ -159,8 +162,8 @@ fn raw_frame(frame: &UnwoundFrame) -> RawFrame {
 
 /// Maps the file of a module.
 #[allow(unsafe_code)]
-fn open(process: &ProcessHandles, module: &Module) -> io::Result<MappedFile> {
-    let file = open_file(process, module)?;
+fn open(of: Subject<'_>, module: &Module) -> io::Result<MappedFile> {
+    let file = open_file(of, module)?;
     // SAFETY: this runs in the isolated child, whose answer the handler checks: a file that is changed or
     // cut meanwhile costs this backtrace, not the dump.
     unsafe { MappedFile::map(&file) }
@@ -169,11 +172,25 @@ fn open(process: &ProcessHandles, module: &Module) -> io::Result<MappedFile> {
 /// Opens the file of a module.
 ///
 /// # Errors
-/// When there is none, or it is not a regular file.
-pub(super) fn open_file(process: &ProcessHandles, module: &Module) -> io::Result<File> {
+/// When there is none, it is not a regular file, or its server may not answer.
+pub(super) fn open_file(of: Subject<'_>, module: &Module) -> io::Result<File> {
     if module.kind == ModuleKind::Vdso {
         return Err(io::ErrorKind::NotFound.into());
     }
+    let maps = of
+        .maps
+        .ok_or_else(|| io::Error::other("its file system is not known"))?;
+    let is_foreign = module.ranges.iter().any(|range| {
+        let mapped = range.start.0..range.end.0;
+        maps.overlapping(&mapped)
+            .any(|range| range.kind == Kind::Foreign)
+    });
+    if is_foreign {
+        return Err(io::Error::other(
+            "it is on a file system whose server may not answer",
+        ));
+    }
+    let process = of.process;
     let file = open_mapped(process, module).or_else(|_| open_in_root(process, module))?;
     // Never a FIFO or a device: reading could block or have an effect.
     if !file.metadata()?.is_file() {

@@ -2,8 +2,10 @@
 //!
 //! The order is that of what dies first: handles, a hold on the memory, facts of `/proc` (a killed
 //! process loses them within milliseconds, and the memory that is held does not), head of the core,
-//! minicore, then the memory, then the verdict. Invariant: a step that fails becomes a gap, and the
-//! steps after it are still taken; only without a spool there is no dump.
+//! minicore, then the memory, then the verdict. Invariants: a step that fails becomes a gap, and the
+//! steps after it are still taken; only without a spool there is no dump. This process itself never
+//! reads memory or files of the one that crashed, and its waits are limited: whatever may block is done
+//! by children, which do not hold the kernel's pipe.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -19,24 +21,24 @@ use super::arguments::HandlerArguments;
 use super::cgroups::{self, NodeCgroups};
 use super::copying::{Direct, Hold, LEVEL};
 use super::core_file::CoreFile;
+use super::core_stream::CoreStream;
 use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
+use super::facts_job::{FactsJob, ProcessView};
 use super::identity::{add_head, first_manifest, name_signal};
 use super::isolated;
 use super::log::HandlerLog;
-use super::minicore::{MinicoreReport, module_records, take_minicore};
+use super::minicore::{MinicoreReport, Subject, module_records, take_minicore};
 use super::pidfd;
 use super::pin::MemoryPin;
 use super::plan::{self, Plan};
 use super::prepared::Prepared;
 use super::priority;
-use super::proc_facts::ProcFacts;
 use super::process::ProcessHandles;
-use super::process_memory::ProcessMemory;
 use super::recorder::Recorder;
 use super::sealing::{LostEntry, begin_entry, nothing, reason_of};
 use super::settings::HandlerSettings;
-use super::slots::Slot;
+use super::slots::{Slot, SlotRelease};
 use super::verdict::StreamEnd;
 use crate::policy::Action;
 use crate::spool::{ModuleFilesSender, PartialEntry, SpoolError};
@@ -90,13 +92,15 @@ pub(super) fn capture_prepared(
         memory,
         pin,
         cgroup,
-        space,
         watch,
         pidfd,
         facts,
+        privileged,
         gaps,
         mut log,
     } = prepared;
+    let arguments = &as_privileged(arguments, privileged.as_deref(), &mut log);
+    let stream = CoreStream::new(stream, Duration::from_secs(settings.silence_seconds));
     priority::restore();
     if let Some(cgroup) = &settings.limits.cgroup
         && let Err(why) = cgroups::enter(cgroup)
@@ -136,12 +140,14 @@ pub(super) fn capture_prepared(
         settings,
         process,
         memory,
-        space: Some(space),
         pin,
         rearranged: false,
         watch,
         pidfd,
         facts,
+        view: None,
+        lacks_foreign_pages: false,
+        slot: None,
         plan,
         blocked: None,
     };
@@ -156,6 +162,22 @@ pub(super) fn capture_prepared(
     let captured = capture.run(stream, cgroup.as_ref(), owner.as_ref());
     lost.tell(&captured);
     captured
+}
+
+/// The arguments, with the dumpability that the process really has.
+fn as_privileged(
+    arguments: &HandlerArguments,
+    privileged: Option<&str>,
+    log: &mut HandlerLog,
+) -> HandlerArguments {
+    /// As the kernel says it of setuid programs: for root only.
+    const ROOT_ONLY: u32 = 2;
+    let mut arguments = arguments.clone();
+    if let Some(why) = privileged {
+        log.note(&format!("treated as a privileged process: {why}"));
+        arguments.dumpable = Some(ROOT_ONLY);
+    }
+    arguments
 }
 
 pub(super) fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
@@ -212,16 +234,21 @@ pub(super) struct Capture<'a> {
     pub(super) log: &'a mut HandlerLog,
     pub(super) settings: &'a HandlerSettings,
     pub(super) process: Option<ProcessHandles>,
-    memory: Option<File>,
-    /// The memory, or why it cannot be read.
-    pub(super) space: Option<Result<ProcessMemory, String>>,
+    /// Its `mem` and its `pagemap`. Only children read them.
+    pub(super) memory: Option<[File; 2]>,
     pub(super) pin: Option<MemoryPin>,
     /// The core is not in the kernel's order.
     pub(super) rearranged: bool,
     pub(super) watch: Option<DeathWatch>,
     /// Of a process that was gone before anything could be opened.
     pidfd: Option<OwnedFd>,
-    pub(super) facts: Option<(ProcFacts, Vec<Gap>)>,
+    facts: Option<FactsJob>,
+    /// What the child that reads the facts has found.
+    pub(super) view: Option<ProcessView>,
+    /// Pages of foreign files are dumped that are not in memory.
+    pub(super) lacks_foreign_pages: bool,
+    /// Ends the right to copy.
+    pub(super) slot: Option<SlotRelease>,
     pub(super) plan: Plan,
     /// How long the process had to wait for its end.
     pub(super) blocked: Option<Duration>,
@@ -230,7 +257,7 @@ pub(super) struct Capture<'a> {
 impl Capture<'_> {
     fn run(
         mut self,
-        stream: File,
+        stream: CoreStream,
         cgroup: Option<&RawText>,
         owner: Option<&Owner>,
     ) -> Result<Captured, SpoolError> {
@@ -267,6 +294,7 @@ impl Capture<'_> {
         if self.plan.action() == Action::Ignore {
             return Ok(self.discard());
         }
+        self.take_view(cgroup);
         let directory = self.entry.directory();
         let settings = self.settings;
         let guard = directory
@@ -334,6 +362,7 @@ impl Capture<'_> {
         let slot = Slot::wait(&settings.spool, settings.slot_count(), patience, || {
             self.loses_memory(&hold)
         });
+        self.slot = Some(slot.release_handle());
         if slot.waited > Duration::from_millis(100) {
             let seconds = slot.waited.as_secs_f64();
             self.log
@@ -344,6 +373,7 @@ impl Capture<'_> {
         // What could not be stored at all does not count, not even its head.
         let nothing = copied.core.is_none() && copied.encoding == CoreEncoding::ZstdSeekable;
         let head_bytes = if nothing { 0 } else { head_bytes.len() as u64 };
+        self.release(&mut hold);
         let expected_all = expected.is_some_and(|all| head_bytes + copied.outcome.plain >= all);
         let death = match (&self.watch, &self.process) {
             (Some(watch), Some(process)) if !expected_all || copied.death != Death::default() => {
@@ -437,6 +467,7 @@ impl Capture<'_> {
                 self.log.note(&format!("minicore of {bytes} bytes"));
                 self.manifest.modules = report.modules;
                 self.manifest.fingerprint = report.fingerprint;
+                self.lacks_foreign_pages = report.lacks_foreign_pages;
                 self.gaps.extend(report.gaps);
             }
             Err(error) => {
@@ -467,7 +498,7 @@ impl Capture<'_> {
         }
         let users = engine::users_of(cgroup, self.manifest.process.uid);
         let data = &self.settings.engines;
-        match isolated::run(ENGINE, || engine::find(data, &users, container)) {
+        match isolated::run(ENGINE, &[], || engine::find(data, &users, container)) {
             Ok(Some(facts)) if !facts.is_of_pod() => {
                 facts.add_to(&mut self.manifest);
                 self.log.note("container engine's files read");
@@ -490,7 +521,8 @@ impl Capture<'_> {
         let take = || -> Result<_, Box<dyn std::error::Error>> {
             let gone = "the process is gone";
             let process = self.process.as_ref().ok_or(gone)?;
-            let memory = self.memory.as_ref().ok_or(gone)?.try_clone()?;
+            let [memory, pagemap] = self.memory.as_ref().ok_or(gone)?;
+            let maps = self.view.as_ref().and_then(|view| view.maps.as_ref().ok());
             let [minicore, backtrace] = &kinds;
             let out = match self.plan.action() {
                 Action::Metadata => None,
@@ -500,11 +532,16 @@ impl Capture<'_> {
                 Unwinding::Wanted => Some(self.entry.create_file(backtrace)?.finish().0),
                 Unwinding::Left => None,
             };
-            let from = (process, memory);
+            let subject = Subject {
+                process,
+                memory,
+                pagemap,
+                maps,
+            };
             let shipper = ModuleFilesSender::connect(&self.settings.spool, self.manifest.id);
             Ok(take_minicore(
                 head,
-                from,
+                subject,
                 out,
                 backtrace,
                 shipper,
@@ -518,13 +555,25 @@ impl Capture<'_> {
         })
     }
 
+    /// Takes over what the child that reads the facts has found.
+    fn take_view(&mut self, cgroup: Option<&RawText>) {
+        if let (Some(job), Some(process)) = (self.facts.take(), &self.process) {
+            let view = job.finish(process, cgroup.cloned(), &self.settings.policy);
+            self.log.note("facts of /proc read");
+            self.view = Some(view);
+        }
+    }
+
     pub(super) fn write_facts(&mut self) {
-        let Some((facts, gaps)) = self.facts.take() else {
+        let Some(view) = &mut self.view else {
             return;
         };
-        self.gaps.extend(gaps);
+        let facts = std::mem::take(&mut view.facts);
+        self.gaps.append(&mut view.gaps);
         self.manifest.process.arguments.clone_from(&facts.arguments);
-        self.manifest.process.exe.clone_from(&facts.exe);
+        if facts.exe.is_some() {
+            self.manifest.process.exe.clone_from(&facts.exe);
+        }
         self.write_json(EntryKind::Proc, "proc.json", &facts);
         self.note_gap_of("identity", |this| this.entry.write_identity(&this.manifest));
     }

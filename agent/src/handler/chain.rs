@@ -15,6 +15,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -26,6 +27,8 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Gid, Uid};
 
 use super::arguments::HandlerArguments;
+use super::file_systems::{is_local_path, root_of};
+use super::isolated;
 use super::process::{innermost_id, status_field};
 
 /// systemd-coredump gets five minutes by its unit; a crashed process cannot wait for ever.
@@ -47,17 +50,26 @@ pub(super) struct ChainFacts {
 }
 
 impl ChainFacts {
-    /// Looks at the process while it is there.
-    pub(super) fn of(arguments: &HandlerArguments) -> Self {
+    /// Looks at the process while it is there. Its working directory is opened only for a pattern that
+    /// begins there, and never on a file system whose server may not answer; its root is judged by the
+    /// kernel's table of mounts, for the same reason.
+    pub(super) fn of(arguments: &HandlerArguments, pattern: &RawText) -> Self {
         let Some(pid) = arguments.pid else {
             return Self::default();
         };
         let process = Path::new("/proc").join(pid.to_string());
         let exe = std::fs::read_link(process.join("exe")).unwrap_or_default();
+        let mounts = |path: &Path| std::fs::read(path.join("mountinfo")).unwrap_or_default();
+        let mounts = [mounts(&process), mounts(Path::new("/proc/self"))];
+        let [root, own_root] = mounts.each_ref().map(|mounts| root_of(mounts));
+        let begins_there = !matches!(pattern.as_bytes().first(), None | Some(b'|' | b'@' | b'/'));
+        let directory = Some(process.join("cwd")).filter(|link| {
+            let path = std::fs::read_link(link).unwrap_or_default();
+            begins_there && is_local_path(&mounts[0], &path)
+        });
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(process.join("cwd"), flags, Mode::empty()).ok();
-        let place = |path: &Path| path.metadata().map(|meta| (meta.dev(), meta.ino())).ok();
-        let root = place(&process.join("root"));
+        let directory =
+            directory.and_then(|link| rustix::fs::open(link, flags, Mode::empty()).ok());
         let limits = std::fs::read_to_string(process.join("limits")).unwrap_or_default();
         let limit = limits
             .lines()
@@ -72,7 +84,7 @@ impl ChainFacts {
                 number => number.to_owned(),
             },
             directory: directory.map(File::from),
-            is_of_the_node: root.is_some() && root == place(Path::new("/")),
+            is_of_the_node: root.is_some() && root == own_root,
         }
     }
 }
@@ -87,7 +99,6 @@ pub(super) fn hand_on(
     facts: &ChainFacts,
     entry: &Path,
 ) -> Result<String, String> {
-    let mut core = stored_core(entry)?;
     let arguments = &completed(arguments, entry);
     let pattern = pattern.as_bytes();
     match pattern.first() {
@@ -97,23 +108,31 @@ pub(super) fn hand_on(
         ),
         Some(b'|') => {
             let words = words(pattern.get(1..).unwrap_or_default(), arguments, facts);
-            to_program(&words, core.as_mut(), TIME_LIMIT)
+            to_program(&words, stored_core(entry)?.as_mut(), TIME_LIMIT)
         }
-        Some(_) => to_file(pattern, arguments, facts, core.as_mut()),
+        Some(_) => {
+            // In a child: a directory of a user's may be on a file system that does not answer.
+            let directory: Vec<_> = facts.directory.iter().map(AsFd::as_fd).collect();
+            let write = || -> Result<String, String> {
+                to_file(pattern, arguments, facts, stored_core(entry)?.as_mut())
+            };
+            isolated::run(TIME_LIMIT, &directory, write).map_err(|error| error.to_string())?
+        }
     }
 }
 
-/// Through the socket the kernel tells neither the signal nor the thread: both stand in the core, and by
-/// now in the manifest. The process is still there.
+/// Through the socket the kernel tells neither the signal nor the thread: both are in the core, and by
+/// now in the manifest. The process is still there. What was found to be privileged remains so.
 fn completed(arguments: &HandlerArguments, entry: &Path) -> HandlerArguments {
     let mut arguments = arguments.clone();
-    if arguments.signal.is_some() {
-        return arguments;
-    }
     let json = std::fs::read(entry.join(EntryKind::Manifest.file_name())).unwrap_or_default();
     let Ok(manifest) = Manifest::from_json(&json) else {
         return arguments;
     };
+    arguments.dumpable = manifest.process.dumpable.or(arguments.dumpable);
+    if arguments.signal.is_some() {
+        return arguments;
+    }
     arguments.signal = Some(manifest.signal.number).filter(|number| *number > 0);
     let tid = manifest.process.tid.and_then(|tid| u32::try_from(tid).ok());
     if let (Some(pid), Some(tid)) = (arguments.pid, tid)

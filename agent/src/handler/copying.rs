@@ -3,9 +3,12 @@
 //! Invariants: the process is let go as soon as nothing of it is needed any more, and before anything
 //! is compressed that could be compressed later. A copy from memory that turns out not to be what
 //! the kernel would write is thrown away and made again from the pipe, as long as the pipe is there.
+//! Memory is read by a child, which is given up when a read does not return; the pipe is read here, with
+//! patience that ends. Pages that only a file server has come from the pipe where the kernel gets them.
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use cdh_bundle::{CoreEncoding, EntryKind, Gap};
@@ -13,25 +16,27 @@ use cdh_elfcore::{CoreHead, FileSource};
 
 use super::capture::{CORE, Capture, gap, io_error};
 use super::core_copy::{CopyOutcome, copy_frames, copy_places};
-use super::core_file::CoreFile;
-use super::core_source::{PipeSource, Until};
+use super::core_file::{CoreFile, FinishedFile};
+use super::core_source::{CoreSource, PipeSource, Until};
+use super::core_stream::{BRIEF_PATIENCE, CoreStream};
 use super::death::{Death, DeathWatch};
 use super::disk_guard::DiskGuard;
 use super::held::Held;
 use super::importance::by_importance;
 use super::layout::Layout;
 use super::log::readable_size;
-use super::memory_source::MemorySource;
+use super::memory_copy::{CopyReport, MemoryJob, MissingPages, pack};
 use super::past_cache::Writing;
 use super::pin::MemoryPin;
-use super::plain_file::{PROGRESS, PlainCore, PlainFile, PlainSource};
+use super::plain_file::{PROGRESS, PlainFile};
 use super::priority;
 use super::process::ProcessHandles;
-use super::process_memory::ProcessMemory;
-use super::rescue::{Rescue, watched};
-use super::room::{Room, kib, own_room, room_for};
+use super::process_memory::MemoryParts;
+use super::room::{Room, kib, room_for};
 use super::self_check::{Comparison, compare, plain};
 use super::settings::{Release, Source, Strategy};
+use super::supervised::{self, SentError, Supervised, SupervisedError};
+use crate::spool::salvage_core;
 
 /// The core as it is.
 const PLAIN: EntryKind = EntryKind::Core(CoreEncoding::None);
@@ -45,22 +50,22 @@ pub(super) const LEVEL: i32 = 1;
 /// heap lie: a heap takes a seventh less time than at -3.
 const HASTY_LEVEL: i32 = -8;
 /// zstd level of what is compressed while nobody waits.
-const LATER_LEVEL: i32 = 3;
+pub(super) const LATER_LEVEL: i32 = 3;
 
 /// What keeps the process, or its memory.
 pub(super) struct Hold {
     /// The process waits for as long as this is open.
-    pub stream: Option<File>,
+    pub stream: Option<CoreStream>,
     /// The memory stays for as long as this is there.
     pub pin: Option<MemoryPin>,
     /// Tells other handlers how much of the node's memory stays with this one.
     pub held: Option<Held>,
 }
 
-/// A core that can be read from memory.
+/// A core that can be read from memory, by a child.
 pub(super) struct Direct {
     layout: Layout,
-    memory: ProcessMemory,
+    parts: MemoryParts,
     /// Bytes that the process really has.
     resident: u64,
 }
@@ -79,10 +84,39 @@ impl Direct {
     }
 }
 
+/// A file of frames that holds a core.
+pub(super) enum StoredCore<'g> {
+    /// It was written here, and lacks its seek table.
+    Here(Box<CoreFile<'g>>),
+    /// A child wrote it, and adds the seek table when it may go on.
+    InChild(Supervised),
+    /// It is on disk.
+    Finished(FinishedFile),
+}
+
+impl StoredCore<'_> {
+    /// Adds the seek table and syncs the file.
+    ///
+    /// # Errors
+    /// When the table cannot be stored.
+    pub(super) fn finish(self) -> io::Result<FinishedFile> {
+        match self {
+            Self::Here(core) => core.finish(),
+            Self::InChild(mut child) => {
+                child.go_on()?;
+                let finished: Result<FinishedFile, SentError> =
+                    child.next(None).map_err(io::Error::other)?;
+                finished.map_err(io::Error::from)
+            }
+            Self::Finished(file) => Ok(file),
+        }
+    }
+}
+
 /// A copy that was made.
 pub(super) struct Copied<'g> {
     /// The file of frames, where it holds the core.
-    pub core: Option<CoreFile<'g>>,
+    pub core: Option<StoredCore<'g>>,
     /// How the core is stored.
     pub encoding: CoreEncoding,
     /// How it went.
@@ -92,9 +126,18 @@ pub(super) struct Copied<'g> {
 }
 
 impl<'g> Copied<'g> {
-    fn frames(core: CoreFile<'g>, outcome: CopyOutcome) -> Self {
+    fn frames(core: StoredCore<'g>, outcome: CopyOutcome) -> Self {
         Self {
             core: Some(core),
+            encoding: CoreEncoding::ZstdSeekable,
+            outcome,
+            death: Death::default(),
+        }
+    }
+
+    fn nothing(outcome: CopyOutcome) -> Self {
+        Self {
+            core: None,
             encoding: CoreEncoding::ZstdSeekable,
             outcome,
             death: Death::default(),
@@ -108,21 +151,29 @@ impl Capture<'_> {
         if self.settings.source == Source::Pipe {
             return None;
         }
-        let space = self.space.take();
+        let memory = self.memory.take();
         let open = || -> Result<Direct, String> {
             let layout = Layout::of(head)?;
-            let memory = space.ok_or("it cannot be opened")??;
-            let status = self
-                .facts
-                .as_ref()
-                .and_then(|(facts, _)| facts.status.as_ref());
-            let status = status.map_or(&b""[..], |status| status.as_bytes());
-            let bytes = |field| kib(status, field).unwrap_or(0).saturating_mul(1024);
+            let [memory, pagemap] = memory.ok_or("its memory cannot be opened")?;
+            let view = self.view.as_mut().ok_or("its mappings are not known")?;
+            if view.uses_userfaultfd {
+                return Err("the process uses userfaultfd".to_owned());
+            }
+            let nothing = || Err("its mappings are not known".to_owned());
+            let status = self.process.as_ref().map(ProcessHandles::status);
+            let bytes = |field| kib(status.unwrap_or_default(), field).unwrap_or(0) * 1024;
             let resident = bytes("VmRSS").saturating_add(bytes("VmSwap"));
             Ok(Direct {
                 resident: resident.min(layout.memory_bytes()),
                 layout,
-                memory,
+                parts: MemoryParts {
+                    memory,
+                    high: File::open("/proc/self/mem").map_err(|error| error.to_string())?,
+                    pagemap,
+                    maps: std::mem::replace(&mut view.maps, nothing())?,
+                    shared: std::mem::take(&mut view.shared),
+                    exit: self.process.as_ref().and_then(ProcessHandles::exit_watch),
+                },
             })
         };
         open()
@@ -136,7 +187,9 @@ impl Capture<'_> {
     /// Whether the process may go before its memory is copied.
     pub(super) fn may_go_early(&mut self, direct: &Direct, hold: &mut Hold, cgroup: &[u8]) -> bool {
         let policy = self.settings.release;
-        if policy == Release::Hold || hold.pin.is_none() || self.settings.self_check {
+        // What only the kernel can read, it can read only while the process is there.
+        let is_held = policy == Release::Hold || self.settings.self_check;
+        if is_held || hold.pin.is_none() || self.lacks_foreign_pages {
             return false;
         }
         let id = self.entry.id().to_string();
@@ -200,84 +253,179 @@ impl Capture<'_> {
     ) -> Copied<'g> {
         let core = match core {
             Ok(core) => core,
-            Err(error) => {
-                self.release(hold);
-                return Copied {
-                    core: None,
-                    encoding: CoreEncoding::ZstdSeekable,
-                    outcome: CopyOutcome {
-                        write_error: Some(error),
-                        ..CopyOutcome::default()
-                    },
-                    death: Death::default(),
-                };
-            }
+            Err(error) => return self.copied_nothing(error, hold),
         };
+        if let Some(stream) = &mut hold.stream {
+            let patience = Duration::from_secs(self.settings.silence_seconds);
+            stream.wait_for(patience, self.slot.clone());
+        }
         let Some(direct) = direct else {
             return self.copy_stream(core, head, hold);
         };
-        let plain = match self.writes_plain(direct, hold, guard) {
-            true => self.copy_plain(direct, head, hold, guard),
-            false => None,
+        let core = match self.lacks_foreign_pages && !self.rearranged {
+            true => match self.copy_stream_first(core, head, direct, hold) {
+                Ok(copied) => return copied,
+                Err(()) => match self.begin_core(head, guard) {
+                    Ok(core) => core,
+                    Err(error) => return self.copied_nothing(error, hold),
+                },
+            },
+            false => core,
         };
-        if let Some((file, outcome)) = plain {
-            if !self.must_be_streamed(direct, &outcome, hold) {
-                return self.compress_later(core, head, (file, outcome), hold);
-            }
-            self.forget_plain();
-            return self.copy_stream(core, head, hold);
+        let mut core = Some(core);
+        if self.writes_plain(direct, hold, guard)
+            && let Some(copied) = self.copy_plain(&mut core, head, direct, hold, guard)
+        {
+            return copied;
         }
-        self.copy_memory(core, head, direct, hold, guard)
+        match core {
+            Some(core) => self.copy_memory(core, head, direct, hold, guard),
+            None => self.copied_nothing(io::ErrorKind::NotFound.into(), hold),
+        }
     }
 
-    /// Reads the memory and compresses it at once.
+    fn copied_nothing<'g>(&mut self, error: io::Error, hold: &mut Hold) -> Copied<'g> {
+        self.release(hold);
+        Copied::nothing(CopyOutcome {
+            write_error: Some(error),
+            ..CopyOutcome::default()
+        })
+    }
+
+    /// Has a child read the memory and compress it at once.
     fn copy_memory<'g>(
         &mut self,
-        mut core: CoreFile<'g>,
+        core: CoreFile<'g>,
         head: &[u8],
         direct: &Direct,
         hold: &mut Hold,
         guard: &'g DiskGuard,
     ) -> Copied<'g> {
-        let memory = MemorySource::new(&direct.layout, &direct.memory);
-        let rescue = Rescue::new(&memory, &own_room);
-        let source = Until::new(&rescue, self.patience());
+        let mut core = Some(core);
         let in_haste = self.in_haste(direct, hold, guard);
         let chosen = if in_haste { HASTY_LEVEL } else { LEVEL };
         let level = self.settings.level.unwrap_or(chosen);
         let workers = self.settings.worker_threads();
-        if in_haste {
-            core.write_so(Writing::of(
-                direct.resident,
-                COMPRESSED_EACH * workers as u64,
-            ));
-        }
-        let outcome = self.watched(&rescue, direct, hold, || {
-            copy_frames(&source, &mut core, level, workers)
+        let speed = COMPRESSED_EACH * workers as u64;
+        let mut keep = self.descriptors(direct, guard);
+        keep.extend(core.iter().map(|core| core.descriptor().as_raw_fd()));
+        let job = self.memory_job(direct, hold);
+        let begun = supervised::start(&keep, |reporter| {
+            let mut core = core.take().ok_or(io::ErrorKind::NotFound)?;
+            if in_haste {
+                core.write_so(Writing::of(direct.resident, speed));
+            }
+            let copy = |source: &dyn CoreSource| copy_frames(source, &mut core, level, workers);
+            if job.run(reporter, copy)? {
+                reporter.wait()?;
+                // The process has gone; the node has other work.
+                priority::lower();
+                let finished = core.finish();
+                reporter.tell(&finished.map_err(|error| SentError::from(&error)))?;
+            }
+            Ok(())
         });
-        if self.must_be_streamed(direct, &outcome, hold) {
-            drop(core);
-            self.entry.remove_file(&CORE.file_name());
-            return match self.begin_core(head, guard) {
-                Ok(core) => self.copy_stream(core, head, hold),
-                Err(error) => {
-                    self.release(hold);
-                    self.gaps.push(gap("core", &error));
-                    Copied {
-                        core: None,
-                        encoding: CoreEncoding::ZstdSeekable,
-                        outcome,
-                        death: Death::default(),
-                    }
-                }
-            };
+        let (child, report) = match self.first_report(begun) {
+            Ok(reported) => reported,
+            Err(error) => return self.copied_in_part(head, core, error, hold),
+        };
+        let (outcome, missing) = match report {
+            CopyReport::Refused(why) => {
+                self.log
+                    .note(&format!("the core is read from the pipe: {why}"));
+                return match core {
+                    Some(core) => self.copy_stream(core, head, hold),
+                    None => self.copied_nothing(io::ErrorKind::NotFound.into(), hold),
+                };
+            }
+            CopyReport::Copied(copied) => copied.into_parts(),
+        };
+        drop(core);
+        if self.must_be_streamed(&missing, &outcome, hold) {
+            drop(child);
+            return self.stream_anew(head, outcome, hold, guard);
         }
         self.note_copied(head, &outcome, "memory");
-        self.note_rescued(rescue.saved());
+        self.note_rescued(missing.rescued);
         let death = self.end_of_copy(head, &CORE, hold);
         Copied {
             death,
-            ..Copied::frames(core, outcome)
+            ..Copied::frames(StoredCore::InChild(child), outcome)
+        }
+    }
+
+    /// Waits until the child needs nothing of the process any more.
+    fn first_report(
+        &mut self,
+        begun: io::Result<Supervised>,
+    ) -> Result<(Supervised, CopyReport), SupervisedError> {
+        let mut child = begun.map_err(|source| SupervisedError::Failed { source })?;
+        let report = child.next(self.slot.as_ref())?;
+        Ok((child, report))
+    }
+
+    /// What a child has written that was given up, or died.
+    fn copied_in_part<'g>(
+        &mut self,
+        head: &[u8],
+        core: Option<CoreFile<'g>>,
+        error: SupervisedError,
+        hold: &mut Hold,
+    ) -> Copied<'g> {
+        let kind = match error {
+            SupervisedError::Stuck => io::ErrorKind::TimedOut,
+            SupervisedError::Failed { .. } => io::ErrorKind::Other,
+        };
+        let why = gap("", &error).why;
+        self.log.note(&format!("the copy was given up: {why}"));
+        drop(core);
+        let file = self.entry.open_file(&CORE.file_name());
+        let salvaged = file.map_err(io_error).and_then(|file| match file {
+            Some(file) => salvage_core(file),
+            None => Ok(None),
+        });
+        let death = self.last_look();
+        self.release(hold);
+        let mut outcome = CopyOutcome {
+            read_error: Some(io::Error::new(kind, why)),
+            ..CopyOutcome::default()
+        };
+        match salvaged {
+            Ok(Some(core)) => {
+                outcome.plain = core.plain.saturating_sub(head.len() as u64);
+                let finished = FinishedFile {
+                    size: core.stored.size,
+                    digests: Some(core.stored),
+                };
+                Copied {
+                    death,
+                    ..Copied::frames(StoredCore::Finished(finished), outcome)
+                }
+            }
+            Ok(None) => Copied::nothing(outcome),
+            Err(error) => Copied::nothing(CopyOutcome {
+                write_error: Some(error),
+                ..outcome
+            }),
+        }
+    }
+
+    /// Throws away what was copied, and copies from the pipe.
+    fn stream_anew<'g>(
+        &mut self,
+        head: &[u8],
+        outcome: CopyOutcome,
+        hold: &mut Hold,
+        guard: &'g DiskGuard,
+    ) -> Copied<'g> {
+        self.entry.remove_file(&CORE.file_name());
+        match self.begin_core(head, guard) {
+            Ok(core) => self.copy_stream(core, head, hold),
+            Err(error) => {
+                self.release(hold);
+                self.gaps.push(gap("core", &error));
+                Copied::nothing(outcome)
+            }
         }
     }
 
@@ -287,91 +435,250 @@ impl Capture<'_> {
         head: &[u8],
         hold: &mut Hold,
     ) -> Copied<'g> {
+        let outcome = self.read_stream(&mut core, head, hold);
+        let death = self.last_look();
+        self.release(hold);
+        Copied {
+            death,
+            ..Copied::frames(StoredCore::Here(Box::new(core)), outcome)
+        }
+    }
+
+    /// Copies from the pipe what only the kernel can read, as long as it writes.
+    ///
+    /// # Errors
+    /// When it does not write everything; nothing of the core is stored then.
+    fn copy_stream_first<'g>(
+        &mut self,
+        mut core: CoreFile<'g>,
+        head: &[u8],
+        direct: &Direct,
+        hold: &mut Hold,
+    ) -> Result<Copied<'g>, ()> {
+        let kinds = self.view.as_ref().map_or("", |view| view.foreign.as_str());
+        let note = format!("the core is read from the pipe: it has files on {kinds}");
+        self.log.note(&note);
+        if let Some(stream) = &mut hold.stream {
+            let patience = Duration::from_secs(self.settings.silence_seconds);
+            stream.wait_for(patience.min(BRIEF_PATIENCE), self.slot.clone());
+        }
+        let outcome = self.read_stream(&mut core, head, hold);
+        let all = head.len() as u64 + outcome.plain >= direct.end();
+        if all || outcome.write_error.is_some() {
+            let death = self.last_look();
+            self.release(hold);
+            return Ok(Copied {
+                death,
+                ..Copied::frames(StoredCore::Here(Box::new(core)), outcome)
+            });
+        }
+        let why = outcome.read_error.as_ref();
+        let why = why.map_or_else(|| "it ended too soon".to_owned(), ToString::to_string);
+        self.log
+            .note(&format!("the core is read from memory after all: {why}"));
+        drop(core);
+        self.entry.remove_file(&CORE.file_name());
+        Err(())
+    }
+
+    /// Copies from the pipe, which stays where it is.
+    fn read_stream(
+        &mut self,
+        core: &mut CoreFile<'_>,
+        head: &[u8],
+        hold: &mut Hold,
+    ) -> CopyOutcome {
         let Some(stream) = hold.stream.take() else {
-            let error = io::Error::other("the pipe was closed before");
-            let outcome = CopyOutcome {
-                read_error: Some(error),
+            return CopyOutcome {
+                read_error: Some(io::Error::other("the pipe was closed before")),
                 ..CopyOutcome::default()
             };
-            return Copied::frames(core, outcome);
         };
         let pipe = PipeSource::new(stream, head.len() as u64);
         let source = Until::new(&pipe, self.patience());
         let level = self.settings.level.unwrap_or(LEVEL);
         let workers = self.settings.worker_threads();
-        let outcome = copy_frames(&source, &mut core, level, workers);
+        let outcome = copy_frames(&source, core, level, workers);
         self.note_copied(head, &outcome, "the pipe");
-        let death = self.last_look();
-        drop(pipe);
-        self.release(hold);
-        Copied {
-            death,
-            ..Copied::frames(core, outcome)
-        }
+        hold.stream = Some(pipe.into_stream());
+        outcome
     }
 
-    /// Writes the core as it is; `None` when that does not work out, and nothing of it is left then.
-    fn copy_plain(
+    /// Has a child write the core as it is, and compress it when the process has gone. `None` when that
+    /// does not work out, and nothing of it is left then.
+    fn copy_plain<'g>(
         &mut self,
-        direct: &Direct,
+        core: &mut Option<CoreFile<'g>>,
         head: &[u8],
-        hold: &Hold,
-        guard: &DiskGuard,
-    ) -> Option<(PlainCore, CopyOutcome)> {
+        direct: &Direct,
+        hold: &mut Hold,
+        guard: &'g DiskGuard,
+    ) -> Option<Copied<'g>> {
+        let workers = self.settings.worker_threads();
         let create = || -> io::Result<PlainFile<'_>> {
             let file = self.entry.create_file(&PLAIN).map_err(io_error)?.finish().0;
             let progress = self.entry.create_beside(PROGRESS).map_err(io_error)?;
             let slowest = match self.settings.strategy {
-                Strategy::Auto => COMPRESSED_EACH * self.settings.worker_threads() as u64,
+                Strategy::Auto => COMPRESSED_EACH * workers as u64,
                 _ => 0,
             };
             let writing = Writing::of(direct.resident, slowest);
             PlainFile::begin(file, progress, head, guard, writing)
         };
-        let memory = MemorySource::new(&direct.layout, &direct.memory);
-        let rescue = Rescue::new(&memory, &own_room);
-        let copied = create().and_then(|plain| {
-            let source = Until::new(&rescue, self.patience());
-            let mut outcome = self.watched(&rescue, direct, hold, || {
-                copy_places(&source, &plain, self.settings.worker_threads())
-            });
-            match outcome.write_error.take() {
-                // Compressed, it may fit.
-                Some(error) => Err(error),
-                None => Ok((plain.finish(outcome.plain)?, outcome)),
-            }
-        });
-        match copied {
-            Ok(copied) => {
-                self.note_copied(head, &copied.1, "memory, uncompressed");
-                self.note_rescued(rescue.saved());
-                Some(copied)
-            }
+        let mut plain = match create() {
+            Ok(plain) => Some(plain),
             Err(error) => {
-                self.log
-                    .note(&format!("the core is compressed at once: {error}"));
-                self.forget_plain();
-                None
+                self.leave_plain(&error.to_string());
+                return None;
             }
+        };
+        let mut keep = self.descriptors(direct, guard);
+        keep.extend(core.iter().map(|core| core.descriptor().as_raw_fd()));
+        keep.extend(plain.iter().flat_map(PlainFile::descriptors));
+        let chosen = self.settings.level;
+        let job = self.memory_job(direct, hold);
+        let begun = supervised::start(&keep, |reporter| {
+            let (plain, core) = (plain.take(), core.take());
+            let (plain, core) = plain.zip(core).ok_or(io::ErrorKind::NotFound)?;
+            let mut written = None;
+            let copied = job.run(reporter, |source| {
+                let mut outcome = copy_places(source, &plain, workers);
+                if outcome.write_error.is_none() {
+                    match plain.finish(outcome.plain) {
+                        Ok(core) => written = Some((core, outcome.plain)),
+                        Err(error) => outcome.write_error = Some(error),
+                    }
+                }
+                outcome
+            })?;
+            if let Some((written, length)) = written.filter(|_| copied) {
+                reporter.wait()?;
+                // The process has gone; the node has other work.
+                priority::lower();
+                reporter.tell(&pack(core, &written, length, chosen, workers))?;
+            }
+            Ok(())
+        });
+        drop(plain);
+        let (mut child, report) = match self.first_report(begun) {
+            Ok(reported) => reported,
+            Err(error) => return self.plain_in_part(head, error, hold),
+        };
+        let (outcome, missing) = match report {
+            CopyReport::Refused(why) => {
+                self.leave_plain(&why);
+                return None;
+            }
+            CopyReport::Copied(copied) => copied.into_parts(),
+        };
+        if let Some(error) = &outcome.write_error {
+            // Compressed, it may fit.
+            self.leave_plain(&error.to_string());
+            return None;
         }
+        self.note_copied(head, &outcome, "memory, uncompressed");
+        self.note_rescued(missing.rescued);
+        if self.must_be_streamed(&missing, &outcome, hold) {
+            drop(child);
+            self.forget_plain();
+            return Some(self.copy_stream(core.take()?, head, hold));
+        }
+        let death = self.end_of_copy(head, &PLAIN, hold);
+        *core = None;
+        let packed = child.go_on().map_err(|error| error.to_string());
+        let packed = packed.and_then(|()| {
+            let packed: Result<Result<FinishedFile, String>, _> = child.next(None);
+            packed.map_err(|error| gap("", &error).why)?
+        });
+        Some(match packed {
+            Ok(file) => {
+                self.forget_plain();
+                Copied {
+                    death,
+                    ..Copied::frames(StoredCore::Finished(file), outcome)
+                }
+            }
+            Err(why) => {
+                // It does not fit a second time, not even compressed: it stays as it is.
+                self.log
+                    .note(&format!("the core stays uncompressed: {why}"));
+                drop(child);
+                self.entry.remove_file(&CORE.file_name());
+                self.entry.remove_file(PROGRESS);
+                if let Ok(Some(file)) = self.entry.open_file(&PLAIN.file_name()) {
+                    let _ = file.sync_all();
+                }
+                Copied {
+                    encoding: CoreEncoding::None,
+                    death,
+                    ..Copied::nothing(outcome)
+                }
+            }
+        })
     }
 
-    /// Does `work`, which reads from `rescue`, and has a process watched that waits: what the OOM killer ends
-    /// loses its memory soon.
-    fn watched<T>(
-        &self,
-        rescue: &Rescue<'_>,
-        direct: &Direct,
-        hold: &Hold,
-        work: impl FnOnce() -> T,
-    ) -> T {
+    /// What a child has written uncompressed that was given up, or died; `None` when it is compressed at
+    /// once instead.
+    fn plain_in_part<'g>(
+        &mut self,
+        head: &[u8],
+        error: SupervisedError,
+        hold: &mut Hold,
+    ) -> Option<Copied<'g>> {
+        let why = gap("", &error).why;
+        if !matches!(error, SupervisedError::Stuck) {
+            self.leave_plain(&why);
+            return None;
+        }
+        self.log.note(&format!("the copy was given up: {why}"));
+        let told = self.entry.open_file(PROGRESS).ok().flatten();
+        let told = told.and_then(|file| std::io::read_to_string(file).ok());
+        let length: u64 = told.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let file = self.entry.open_file(&PLAIN.file_name()).ok().flatten();
+        let cut = file.map(|file| file.set_len(length).and_then(|()| file.sync_all()));
+        self.entry.remove_file(&CORE.file_name());
+        self.entry.remove_file(PROGRESS);
+        let death = self.last_look();
+        self.release(hold);
+        Some(Copied {
+            encoding: CoreEncoding::None,
+            death,
+            ..Copied::nothing(CopyOutcome {
+                plain: length.saturating_sub(head.len() as u64),
+                read_error: Some(io::Error::new(io::ErrorKind::TimedOut, why)),
+                write_error: cut.and_then(Result::err),
+            })
+        })
+    }
+
+    fn leave_plain(&mut self, why: &str) {
+        self.log
+            .note(&format!("the core is compressed at once: {why}"));
+        self.forget_plain();
+    }
+
+    /// Numbers of the descriptors that a child needs that reads the memory.
+    fn descriptors(&self, direct: &Direct, guard: &DiskGuard) -> Vec<RawFd> {
+        let watch = self.watch.as_ref().and_then(DeathWatch::descriptor);
+        let parts = direct.parts.descriptors();
+        let all = parts.iter().chain(watch.as_ref());
+        all.map(AsRawFd::as_raw_fd)
+            .chain([guard.descriptor().as_raw_fd()])
+            .collect()
+    }
+
+    /// What a child has to know that reads the memory of a process. One that waits is watched: what the
+    /// OOM killer ends loses its memory soon.
+    fn memory_job<'j>(&'j self, direct: &'j Direct, hold: &Hold) -> MemoryJob<'j> {
         let waits = hold.stream.is_some() && hold.pin.is_some() && direct.resident >= LARGE;
-        let process = self.process.as_ref().filter(|_| waits);
-        let watch = self.watch.as_ref();
-        let is_out_of_memory = || watch.is_some_and(DeathWatch::is_out_of_memory);
-        let pidfd = process.and_then(ProcessHandles::exit_watch);
-        let threads = self.settings.worker_threads();
-        watched(rescue, pidfd, &is_out_of_memory, threads, work)
+        MemoryJob {
+            layout: &direct.layout,
+            parts: &direct.parts,
+            is_watched: waits,
+            watch: self.watch.as_ref(),
+            patience: self.patience(),
+            workers: self.settings.worker_threads(),
+        }
     }
 
     /// Whether the OOM killer has ended a process that waits: what is held of it is soon gone.
@@ -393,57 +700,29 @@ impl Capture<'_> {
         }
     }
 
-    /// Compresses what was written as it is. The process is gone by then.
-    fn compress_later<'g>(
-        &mut self,
-        mut core: CoreFile<'g>,
-        head: &[u8],
-        (written, outcome): (PlainCore, CopyOutcome),
-        hold: &mut Hold,
-    ) -> Copied<'g> {
-        let death = self.end_of_copy(head, &PLAIN, hold);
-        let source = PlainSource::new(&written);
-        // Better than in haste, where processors are free for it.
-        let level = match busy() {
-            Some(true) => self.settings.level.unwrap_or(LEVEL),
-            _ => self.settings.level.unwrap_or(LEVEL).max(LATER_LEVEL),
-        };
-        let packed = copy_frames(&source, &mut core, level, self.settings.worker_threads());
-        if packed.plain == outcome.plain {
-            self.forget_plain();
-            return Copied {
-                death,
-                ..Copied::frames(core, outcome)
-            };
-        }
-        // It does not fit a second time, not even compressed: it stays as it is.
-        for error in [packed.write_error, packed.read_error]
-            .into_iter()
-            .flatten()
-        {
-            self.log
-                .note(&format!("the core stays uncompressed: {error}"));
-        }
-        drop(core);
-        self.entry.remove_file(&CORE.file_name());
-        self.entry.remove_file(PROGRESS);
-        let _ = written.file.sync_all();
-        Copied {
-            core: None,
-            encoding: CoreEncoding::None,
-            outcome,
-            death,
-        }
-    }
-
     fn forget_plain(&mut self) {
         self.entry.remove_file(&PLAIN.file_name());
         self.entry.remove_file(PROGRESS);
     }
 
     /// Whether what was read from memory is not what the kernel would write, and can still be had.
-    fn must_be_streamed(&mut self, direct: &Direct, outcome: &CopyOutcome, hold: &Hold) -> bool {
-        let lost = direct.memory.lost_pages();
+    fn must_be_streamed(
+        &mut self,
+        missing: &MissingPages,
+        outcome: &CopyOutcome,
+        hold: &Hold,
+    ) -> bool {
+        let lost = missing.lost;
+        if let Some((pages, first)) = missing.unreached {
+            let kinds = self.view.as_ref().map_or("", |view| view.foreign.as_str());
+            self.gaps.push(Gap {
+                what: "core".to_owned(),
+                why: format!(
+                    "{pages} pages of files on {kinds} from {first:#x} on were not in memory; they are \
+                     zero in it"
+                ),
+            });
+        }
         let why = match (&lost, &outcome.read_error) {
             (Some((pages, first)), _) => {
                 format!("{pages} pages from {first:#x} on cannot be read")
@@ -520,13 +799,34 @@ impl Capture<'_> {
 
     /// Lets the process and its memory go.
     pub(super) fn release(&mut self, hold: &mut Hold) {
-        let waited = hold.stream.take().is_some();
+        let stream = hold.stream.take();
+        let (waited, was_silent) = (
+            stream.is_some(),
+            stream.as_ref().is_some_and(CoreStream::was_silent),
+        );
+        drop(stream);
         hold.pin = None;
         hold.held = None;
+        if was_silent || (waited && self.lacks_foreign_pages && self.settings.chain.is_none()) {
+            self.end_dump();
+        }
         if waited {
             self.blocked = Some(self.log.elapsed());
             priority::lower();
             self.log.note("process released");
+        }
+    }
+
+    /// Ends a dump that the kernel does not end by itself, for it waits for a page of the process and takes
+    /// up one of the dumps that it makes at once (`core_pipe_limit`).
+    fn end_dump(&mut self) {
+        /// How long the process may take to end by itself.
+        const ENDING: Duration = Duration::from_secs(1);
+        if let Some(process) = &self.process
+            && process.end_if_it_stays(ENDING)
+        {
+            self.log
+                .note("the process was killed: the kernel waited for a page of it");
         }
     }
 
@@ -564,13 +864,4 @@ impl Capture<'_> {
 fn stands(error: &io::Error) -> bool {
     use io::ErrorKind::{NotFound, OutOfMemory, TimedOut};
     matches!(error.kind(), TimedOut | NotFound | OutOfMemory)
-}
-
-/// Whether more wants to run than there are processors (`proc_loadavg(5)`: running/all).
-fn busy() -> Option<bool> {
-    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
-    let running = load.split(' ').nth(3)?.split_once('/')?.0;
-    let running: usize = running.parse().ok()?;
-    let processors = std::thread::available_parallelism().ok()?.get();
-    Some(running > processors)
 }

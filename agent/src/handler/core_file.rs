@@ -11,11 +11,13 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use cdh_bundle::{Digests, SEEKABLE_FRAME, SeekableWriter};
 use rustix::fs::{FallocateFlags, fallocate};
+use serde::{Deserialize, Serialize};
 
 use super::core_copy::FrameSink;
 use super::disk_guard::DiskGuard;
@@ -183,6 +185,7 @@ pub(super) struct CoreFile<'g> {
 }
 
 /// A core's file that is whole and on disk.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct FinishedFile {
     /// Bytes of it.
     pub size: u64,
@@ -220,6 +223,11 @@ impl<'g> CoreFile<'g> {
             self.append(&frame, length)?;
         }
         Ok(())
+    }
+
+    /// The file.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.frames.get_ref().file.as_fd()
     }
 
     /// Writes the frames from now on so.

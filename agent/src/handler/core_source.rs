@@ -3,12 +3,13 @@
 //! Several threads ask at once. A source that must be read in order (the pipe) makes them wait for
 //! one another; one that can be read anywhere (the memory) only deals out the numbers.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cdh_bundle::SEEKABLE_FRAME;
+
+use super::core_stream::CoreStream;
 
 /// One piece of a core: what lies between two multiples of [`SEEKABLE_FRAME`] in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +83,7 @@ pub(super) struct PipeSource {
 
 #[derive(Debug)]
 struct Stream {
-    file: File,
+    file: CoreStream,
     position: u64,
     pieces: u64,
     ended: bool,
@@ -91,7 +92,7 @@ struct Stream {
 impl PipeSource {
     /// Takes over the stream, of which `position` bytes have been read.
     #[must_use]
-    pub(super) fn new(file: File, position: u64) -> Self {
+    pub(super) fn new(file: CoreStream, position: u64) -> Self {
         let stream = Mutex::new(Stream {
             file,
             position,
@@ -99,6 +100,13 @@ impl PipeSource {
             ended: false,
         });
         Self { stream }
+    }
+
+    /// The stream, from where it stands.
+    #[must_use]
+    pub(super) fn into_stream(self) -> CoreStream {
+        let stream = self.stream.into_inner();
+        stream.unwrap_or_else(PoisonError::into_inner).file
     }
 }
 
@@ -177,7 +185,13 @@ mod tests {
     fn after_its_time_a_source_fails_at_the_piece_that_was_next() {
         let (reader, mut writer) = io::pipe().unwrap();
         let writing = std::thread::spawn(move || writer.write_all(&vec![7; 2 * SEEKABLE_FRAME]));
-        let source = PipeSource::new(std::os::fd::OwnedFd::from(reader).into(), 0);
+        let source = PipeSource::new(
+            CoreStream::new(
+                std::os::fd::OwnedFd::from(reader).into(),
+                Duration::from_secs(60),
+            ),
+            0,
+        );
         let mut buffer = vec![0; SEEKABLE_FRAME];
         let endless = Until::new(&source, Duration::ZERO);
         assert_eq!(endless.next(&mut buffer).unwrap().unwrap().number, 0);
@@ -199,7 +213,10 @@ mod tests {
             }
         });
         let reader = std::os::fd::OwnedFd::from(reader);
-        let source = PipeSource::new(reader.into(), 48_576);
+        let source = PipeSource::new(
+            CoreStream::new(reader.into(), Duration::from_secs(60)),
+            48_576,
+        );
         let mut buffer = vec![0; SEEKABLE_FRAME];
         let mut pieces = Vec::new();
         while let Some(piece) = source.next(&mut buffer).unwrap() {

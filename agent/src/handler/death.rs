@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,11 @@ impl DeathWatch {
             uses_io_uring: process.has_descriptor("anon_inode:[io_uring]", DESCRIPTORS),
             kill_trace: kill_trace.map(str::to_owned),
         }
+    }
+
+    /// What [`Self::is_out_of_memory`] reads.
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.out_of_memory.as_ref().map(|(file, _)| file.as_fd())
     }
 
     /// Whether the OOM killer has struck in its cgroup.

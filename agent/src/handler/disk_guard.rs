@@ -1,7 +1,7 @@
 //! Keeps the spool's file system from running full, and a core from growing beyond its limit.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::settings::HandlerSettings;
@@ -44,6 +44,11 @@ impl DiskGuard {
             written: AtomicU64::new(0),
             next_look: AtomicU64::new(0),
         }
+    }
+
+    /// The directory whose file system is asked.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
     }
 
     /// Lets no more than this be written in all.

@@ -152,7 +152,7 @@ fn signal_facts(signal: &SignalInfo) -> SignalFacts {
 }
 
 /// When a process began that began `ticks` after the boot.
-fn started_at(ticks: u64) -> Option<Timestamp> {
+pub(super) fn started_at(ticks: u64) -> Option<Timestamp> {
     let stat = std::fs::read_to_string(Path::new("/proc/stat")).ok()?;
     let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
     let boot: i64 = boot.trim().parse().ok()?;

@@ -1,15 +1,18 @@
 //! Runs a job in a child process, so that whatever happens to it, the handler goes on.
 //!
-//! Unwinding reads files and memory that belong to a stranger: a library truncated while it is
-//! mapped raises SIGBUS, hostile CFI may eat memory or time. None of that may cost the core. The
-//! child is killed when its time is over, cannot have more than a bounded amount of memory, and
-//! dies with the handler. Its memory is gone afterwards, so the handler's own peak stays low.
+//! Everything that can block or crash on a stranger's account is such a job: reading memory and files
+//! of the crashed process, unwinding, redaction. A library truncated while it is mapped raises SIGBUS,
+//! hostile CFI may eat memory or time, and a page of a FUSE or NFS file may put its reader into
+//! uninterruptible sleep until a server answers. Invariants: every wait has a limit, also the one after
+//! SIGKILL; a child that does not die is left alone and holds nothing but the descriptors it was given.
+//! In particular it never holds the kernel's pipe, whose last reader releases the process.
 
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -21,8 +24,10 @@ use serde::{Serialize, de::DeserializeOwned};
 /// Private writable memory the child may have beyond its parent's, bytes. A minicore of 16 MiB needs
 /// about 24.
 const CHILD_DATA: u64 = 96 << 20;
-/// Bytes of the answer at most.
+/// Maximum size of the answer, bytes.
 const ANSWER: u64 = 16 << 20;
+/// How long a killed child may take to die. One that sleeps uninterruptibly takes longer.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -54,48 +59,176 @@ pub(super) enum IsolatedError {
     },
 }
 
-/// Runs `job` in a child and returns its answer.
+/// Runs `job` in a child and returns its answer. The child keeps only the descriptors in `keep`: those
+/// that `job` uses.
 ///
 /// # Errors
 /// When the child dies, takes longer than `limit`, or cannot be started.
 pub(super) fn run<T: Serialize + DeserializeOwned>(
     limit: Duration,
+    keep: &[BorrowedFd<'_>],
     job: impl FnOnce() -> T,
 ) -> Result<T, IsolatedError> {
-    let start = |error: rustix::io::Errno| IsolatedError::Start {
-        source: error.into(),
-    };
-    let (answer, question) = pipe_with(PipeFlags::CLOEXEC).map_err(start)?;
+    start(keep, job)?.finish(limit)
+}
+
+/// Starts `job` in a child, as [`run`] does, without waiting for it.
+///
+/// # Errors
+/// When the child cannot be started.
+pub(super) fn start<T: Serialize + DeserializeOwned>(
+    keep: &[BorrowedFd<'_>],
+    job: impl FnOnce() -> T,
+) -> Result<Running<T>, IsolatedError> {
+    let failed = |source| IsolatedError::Start { source };
+    let (answer, question) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.push(question.as_raw_fd());
+    let child = fork_child(&kept, Some(CHILD_DATA), || {
+        let bytes = serde_json::to_vec(&job())?;
+        File::from(question).write_all(&bytes)
+    })
+    .map_err(failed)?;
+    Ok(Running {
+        child,
+        answer: File::from(answer),
+        answers: PhantomData,
+    })
+}
+
+/// A job that runs in a child. Dropping it kills the child.
+#[derive(Debug)]
+pub(super) struct Running<T> {
+    child: Child,
+    answer: File,
+    answers: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Running<T> {
+    /// Waits for the answer for a maximum of `limit`.
+    ///
+    /// # Errors
+    /// When the child dies or takes longer.
+    pub(super) fn finish(mut self, limit: Duration) -> Result<T, IsolatedError> {
+        let bytes = receive(&mut self.answer, limit)?;
+        match serde_json::from_slice(&bytes) {
+            Ok(answer) => {
+                self.child.reap();
+                Ok(answer)
+            }
+            Err(error) => Err(match self.child.wait(GRACE) {
+                Some(status) if !status.success() => IsolatedError::Died { status },
+                _ => IsolatedError::Answer {
+                    source: error.into(),
+                },
+            }),
+        }
+    }
+}
+
+/// A child process of ours. Dropping it kills it, and waits for its end for [`GRACE`] only.
+#[derive(Debug)]
+pub(super) struct Child {
+    pid: libc::pid_t,
+    status: Option<ExitStatus>,
+}
+
+impl Child {
+    /// How it ended, if it has.
+    fn reap(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            let mut status = 0;
+            // SAFETY: `status` is a valid place for the result.
+            let found = unsafe { libc::waitpid(self.pid, &mut status, libc::WNOHANG) };
+            if found == self.pid {
+                self.status = Some(ExitStatus::from_raw(status));
+            }
+        }
+        self.status
+    }
+
+    /// Waits for its end for a maximum of `limit`.
+    pub(super) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.reap();
+            if status.is_some() || Instant::now() >= deadline {
+                return status;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.reap().is_none() {
+            // SAFETY: the child has not been waited for, so the number is still its own.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+            self.wait(GRACE);
+        }
+    }
+}
+
+/// Forks a child that does `work` and ends. It keeps the descriptors 0 to 2 and those in `keep`, dies
+/// with its parent, and may have `data` bytes of private memory more than its parent.
+///
+/// # Errors
+/// When the kernel makes no process.
+pub(super) fn fork_child(
+    keep: &[RawFd],
+    data: Option<u64>,
+    work: impl FnOnce() -> io::Result<()>,
+) -> io::Result<Child> {
     let parent = rustix::process::getpid();
     // SAFETY: besides this thread the handler has at most one, which waits in a system call and holds
     // no lock. Where the library is called from a process with more, the child uses only what the C
     // library keeps usable after fork (malloc has its own fork handlers) and leaves by `_exit`.
-    let child = match unsafe { libc::fork() } {
-        -1 => {
-            return Err(IsolatedError::Start {
-                source: io::Error::last_os_error(),
-            });
-        }
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
         0 => {
-            drop(answer);
-            in_child(parent, question, job)
+            close_all_but(keep);
+            in_child(parent, data, work)
         }
-        child => child,
-    };
-    drop(question);
-    let received = receive(answer, limit);
-    if received.is_err() {
-        // SAFETY: the child has not been waited for, so the number is still its own.
-        unsafe { libc::kill(child, libc::SIGKILL) };
+        pid => Ok(Child { pid, status: None }),
     }
-    let status = wait(child).map_err(|source| IsolatedError::Start { source })?;
-    let bytes = received?;
-    if !status.success() {
-        return Err(IsolatedError::Died { status });
+}
+
+/// Closes every descriptor above 2 except these.
+pub(super) fn close_all_but(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|number| u32::try_from(*number).ok())
+        .collect();
+    keep.sort_unstable();
+    let mut from = 3;
+    for end in keep.iter().copied().chain([u32::MAX]) {
+        // The range ends before the one that is kept.
+        if from < end && !close_range(from, end - 1) {
+            return close_listed(&keep);
+        }
+        from = from.max(end.saturating_add(1));
     }
-    serde_json::from_slice(&bytes).map_err(|error| IsolatedError::Answer {
-        source: error.into(),
-    })
+}
+
+fn close_range(first: u32, last: u32) -> bool {
+    // SAFETY: what is closed belongs to values that this process or thread never touches again.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) == 0 }
+}
+
+/// As [`close_all_but`], on kernels before 5.9.
+fn close_listed(keep: &[u32]) {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let open: Vec<u32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    for number in open {
+        if number > 2 && !keep.contains(&number) {
+            // SAFETY: as above.
+            unsafe { libc::close(number.cast_signed()) };
+        }
+    }
 }
 
 /// Private writable memory of this process, bytes: `VmData` of `/proc/<pid>/status`.
@@ -106,18 +239,21 @@ fn private_data() -> Option<u64> {
     kib.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-fn in_child<T: Serialize>(
+fn in_child(
     parent: rustix::process::Pid,
-    question: OwnedFd,
-    job: impl FnOnce() -> T,
+    data: Option<u64>,
+    work: impl FnOnce() -> io::Result<()>,
 ) -> ! {
     let prepare = || -> io::Result<()> {
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         if rustix::process::getppid() != Some(parent) {
             return Err(io::Error::other("the handler is gone"));
         }
+        let Some(data) = data else {
+            return Ok(());
+        };
         // What the parent has of its own (other threads' stacks, when it is a test) counts as well.
-        let most = CHILD_DATA.saturating_add(private_data().unwrap_or(0));
+        let most = data.saturating_add(private_data().unwrap_or(0));
         let limit = libc::rlimit {
             rlim_cur: most,
             rlim_max: most,
@@ -128,11 +264,7 @@ fn in_child<T: Serialize>(
             _ => Err(io::Error::last_os_error()),
         }
     };
-    let work = || -> io::Result<()> {
-        prepare()?;
-        let bytes = serde_json::to_vec(&job())?;
-        File::from(question).write_all(&bytes)
-    };
+    let work = || prepare().and_then(|()| work());
     // A panic must not unwind into the caller's frames: this is another process.
     let code = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
         Ok(Ok(())) => 0,
@@ -143,26 +275,21 @@ fn in_child<T: Serialize>(
     unsafe { libc::_exit(code) }
 }
 
-fn receive(answer: OwnedFd, limit: Duration) -> Result<Vec<u8>, IsolatedError> {
+fn receive(file: &mut File, limit: Duration) -> Result<Vec<u8>, IsolatedError> {
     let deadline = Instant::now() + limit;
     let failed = |source| IsolatedError::Answer { source };
-    let mut file = File::from(answer);
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 64 << 10];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let ready = match poll(&mut [PollFd::new(&file, PollFlags::IN)], Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => continue,
-            ready => ready.map_err(|error| failed(error.into()))?,
-        };
-        if ready == 0 {
-            return Err(IsolatedError::TooLong {
-                seconds: limit.as_secs(),
-            });
+        match is_ready(file, left) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(IsolatedError::TooLong {
+                    seconds: limit.as_secs(),
+                });
+            }
+            Err(error) => return Err(failed(error)),
         }
         match file.read(&mut buffer) {
             Ok(0) => return Ok(bytes),
@@ -176,26 +303,35 @@ fn receive(answer: OwnedFd, limit: Duration) -> Result<Vec<u8>, IsolatedError> {
     }
 }
 
-fn wait(child: libc::pid_t) -> io::Result<ExitStatus> {
-    let mut status = 0;
+/// Whether a descriptor can be read, or is at its end, within `limit`.
+///
+/// # Errors
+/// What `poll(2)` says.
+pub(super) fn is_ready(file: &impl std::os::fd::AsFd, limit: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + limit;
     loop {
-        // SAFETY: `status` is a valid place for the result.
-        match unsafe { libc::waitpid(child, &mut status, 0) } {
-            -1 if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted => {}
-            -1 => return Err(io::Error::last_os_error()),
-            _ => return Ok(ExitStatus::from_raw(status)),
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
     fn the_answer_of_the_child_arrives_whole() {
         let text = "x".repeat(1 << 20);
-        let found: String = run(Duration::from_secs(10), || text.clone()).unwrap();
+        let found: String = run(Duration::from_secs(10), &[], || text.clone()).unwrap();
         assert_eq!(found, text);
     }
 
@@ -206,7 +342,7 @@ mod tests {
             unsafe { libc::raise(libc::SIGKILL) };
             7
         };
-        let error = run(Duration::from_secs(10), job).unwrap_err();
+        let error = run(Duration::from_secs(10), &[], job).unwrap_err();
         assert!(matches!(error, IsolatedError::Died { .. }), "{error}");
         assert!(error.to_string().contains("SIGKILL"), "{error}");
     }
@@ -218,8 +354,27 @@ mod tests {
             7
         };
         let begun = Instant::now();
-        let error = run(Duration::from_millis(200), job).unwrap_err();
+        let error = run(Duration::from_millis(200), &[], job).unwrap_err();
         assert!(matches!(error, IsolatedError::TooLong { .. }), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+
+    /// A child in uninterruptible sleep must not keep the process waiting that the kernel dumps.
+    #[test]
+    fn child_holds_only_the_descriptors_it_was_given() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let kept = File::open("/dev/null").unwrap();
+        let dropped = File::open("/dev/null").unwrap();
+        let numbers = [kept.as_raw_fd(), dropped.as_raw_fd(), writer.as_raw_fd()];
+        let job = move || -> Vec<bool> {
+            let is_open = |number: i32| {
+                // SAFETY: asks about a number, whatever it is.
+                unsafe { libc::fcntl(number, libc::F_GETFD) != -1 }
+            };
+            numbers.map(is_open).to_vec()
+        };
+        let found: Vec<bool> = run(Duration::from_secs(10), &[kept.as_fd()], job).unwrap();
+        assert_eq!(found, [true, false, false]);
+        drop((reader, writer));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Every page that anybody reads is kept: together they are the minicore's memory, so that gdb
 //! later finds what the unwinder found. Invariants: a page that the kernel does not put into the
-//! core (`MADV_DONTDUMP`, `coredump_filter`) is never read, unless it belongs to a mapped file; the
-//! record never grows beyond its limit.
+//! core (`MADV_DONTDUMP`, `coredump_filter`) is never read, unless it belongs to a mapped file; a page
+//! that may have to come from a file server is read only if it is at hand; the record never grows
+//! beyond its limit.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,12 +14,18 @@ use std::os::unix::fs::FileExt;
 
 use cdh_elfcore::{Avma, CoreHead, Memory};
 
+use super::maps::{Kind, Maps};
+use super::process_memory::PageState;
+
 /// Bytes of a page of the record. Larger pages of the machine only mean more than one read.
 pub(super) const PAGE: u64 = 4096;
 
 /// Memory of the process, with the record of the pages read.
-pub(super) struct LiveMemory {
-    memory: File,
+pub(super) struct LiveMemory<'m> {
+    memory: &'m File,
+    pagemap: &'m File,
+    /// The mappings. Where they are not known, any page may have to come from a server.
+    maps: Option<&'m Maps>,
     readable: Vec<Range<u64>>,
     limit: u64,
     record: RefCell<Record>,
@@ -32,11 +39,16 @@ struct Record {
     gone: bool,
 }
 
-impl LiveMemory {
-    /// Over an open `mem` file of the process whose core begins with `head`. At most `limit` bytes
-    /// are recorded; what would go beyond is unknown.
+impl<'m> LiveMemory<'m> {
+    /// Over the open `mem` and `pagemap` of the process whose core begins with `head`. A maximum of
+    /// `limit` bytes is recorded; what would go beyond is unknown.
     #[must_use]
-    pub(super) fn new(memory: File, head: &CoreHead, limit: u64) -> Self {
+    pub(super) fn new(
+        [memory, pagemap]: [&'m File; 2],
+        maps: Option<&'m Maps>,
+        head: &CoreHead,
+        limit: u64,
+    ) -> Self {
         let segments = head.segments().iter().map(|segment| {
             segment.start.0
                 ..segment
@@ -63,6 +75,8 @@ impl LiveMemory {
         }
         Self {
             memory,
+            pagemap,
+            maps,
             readable: merged,
             limit,
             record: RefCell::default(),
@@ -101,6 +115,47 @@ impl LiveMemory {
             .collect()
     }
 
+    /// Whether a page of what is dumped is a foreign file's and not at hand: only the kernel can get it,
+    /// or nobody.
+    #[must_use]
+    pub(super) fn lacks_foreign_pages(&self, head: &CoreHead) -> bool {
+        let Some(maps) = self.maps else {
+            return false;
+        };
+        let page = rustix::param::page_size() as u64;
+        let is_lacking = |range: Range<u64>| {
+            let mut pages = range.start / page..range.end.div_ceil(page);
+            // Where the table ends the memory is gone, and the pipe gives no more.
+            pages.any(|number| {
+                PageState::of(self.pagemap, number).is_some_and(|state| !state.is_at_hand())
+            })
+        };
+        head.segments().iter().any(|segment| {
+            let start = segment.start.0;
+            let dumped = start..start.saturating_add(segment.file_size);
+            let foreign = maps
+                .overlapping(&dumped)
+                .filter(|range| range.kind == Kind::Foreign);
+            foreign
+                .map(|range| {
+                    let addresses = &range.addresses;
+                    addresses.start.max(dumped.start)..addresses.end.min(dumped.end)
+                })
+                .any(is_lacking)
+        })
+    }
+
+    /// Whether the page can be read without waiting for a file server.
+    fn is_at_hand(&self, at: u64) -> bool {
+        let is_safe = self.maps.is_some_and(|maps| {
+            let page = at..at.saturating_add(PAGE);
+            let mut found = maps.overlapping(&page);
+            found.all(|range| range.kind != Kind::Foreign)
+        });
+        let number = at / rustix::param::page_size() as u64;
+        is_safe || PageState::of(self.pagemap, number).is_none_or(PageState::is_at_hand)
+    }
+
     fn range_of(&self, at: u64) -> Option<&Range<u64>> {
         let after = self.readable.partition_point(|range| range.start <= at);
         self.readable
@@ -122,10 +177,15 @@ impl LiveMemory {
             let mut run = 0;
             while run < BATCH {
                 let next = at.saturating_add(run * PAGE);
-                if next >= end || record.pages.contains_key(&next) {
+                if next >= end || record.pages.contains_key(&next) || !self.is_at_hand(next) {
                     break;
                 }
                 run += 1;
+            }
+            if run == 0 {
+                record.pages.insert(at, None);
+                at = at.saturating_add(PAGE);
+                continue;
             }
             if record.bytes.saturating_add(run * PAGE) > self.limit {
                 record.full = true;
@@ -134,7 +194,7 @@ impl LiveMemory {
             let wanted = usize::try_from(run * PAGE).unwrap_or_default();
             let (found, gone) = buffer
                 .get_mut(..wanted)
-                .map_or((0, false), |buffer| read_some(&self.memory, at, buffer));
+                .map_or((0, false), |buffer| read_some(self.memory, at, buffer));
             record.gone |= gone;
             let mut known = 0;
             for page in buffer
@@ -178,7 +238,7 @@ fn page_of(at: u64) -> u64 {
     at & !(PAGE - 1)
 }
 
-impl Memory for LiveMemory {
+impl Memory for LiveMemory<'_> {
     fn read(&self, at: Avma, buf: &mut [u8]) -> usize {
         let mut done: usize = 0;
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {

@@ -6,6 +6,7 @@
 //! ```
 //! (`proc_pid_maps(5)`, `show_map_vma` in `fs/proc/task_mmu.c`)
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
@@ -17,9 +18,15 @@ pub(super) enum Kind {
     Anonymous,
     /// Memory that only lives in a file system of memory: such a page may hold something.
     Shared,
-    /// A file, the vdso, a device: the page has to be asked for.
+    /// A file of the node, the vdso, a device: the page has to be asked for.
     Other,
+    /// A file whose pages come from a server, or from nobody knows where: to ask for one may take for
+    /// ever. Only pages that are present are read.
+    Foreign,
 }
+
+/// Device of a file: major and minor number.
+pub(super) type Device = (u32, u32);
 
 /// One mapping, or several of the same kind that adjoin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +44,12 @@ pub(super) struct MemoryRange {
 pub(super) struct Maps {
     /// In address order, those of a kind that adjoin as one.
     pub ranges: Vec<MemoryRange>,
-    /// Starts of the lowest private mappings that can be read.
+    /// Starts of the lowest private mappings that can be read, [`Kind::Foreign`] ones excepted.
     pub lowest_private: Vec<u64>,
-    /// Start of the highest mapping of the process's own memory.
-    pub highest_own: Option<u64>,
+    /// Starts of the highest mappings of the process's own memory, the highest first.
+    pub highest_own: Vec<u64>,
+    /// Devices of the [`Kind::Foreign`] mappings.
+    pub foreign: BTreeSet<Device>,
 }
 
 impl Maps {
@@ -57,54 +66,44 @@ impl Maps {
     }
 }
 
-/// How many of the lowest mappings are remembered: the file of the first may have been cut.
-const LOWEST: usize = 4;
-/// Bytes of a line at most: a path has 4096, each of which may be escaped as four.
+/// How many of the lowest and highest mappings are remembered: pages at the start of one may be missing.
+const ENDS: usize = 16;
+/// Maximum length of a line in bytes: a path has 4096, each of which may be escaped as four.
 const LINE: usize = 20 << 10;
 
-/// Reads `/proc/<pid>/maps`, in address order.
+/// Takes the text of `/proc/<pid>/maps` apart, in address order. `is_local` says of a device whether a
+/// page of its files can be asked for.
 ///
 /// # Errors
-/// When it cannot be read, or does not look like one.
-pub(super) fn read_maps(file: File) -> io::Result<Maps> {
-    parse_maps(&mut BufReader::with_capacity(64 << 10, file))
-}
-
-/// Starts of the lowest private mappings that can be read, without reading all of the file.
-pub(super) fn lowest_private(file: File) -> Vec<u64> {
-    let mut start = vec![0; 4096];
-    let Ok(count) = { &file }.read(&mut start) else {
-        return Vec::new();
-    };
-    start.truncate(count);
-    // Whole lines only.
-    start.truncate(
-        start
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |end| end + 1),
-    );
-    parse_maps(&mut start.as_slice())
-        .map(|maps| maps.lowest_private)
-        .unwrap_or_default()
-}
-
-fn parse_maps(reader: &mut impl BufRead) -> io::Result<Maps> {
+/// When it does not look like one.
+pub(super) fn parse_maps(
+    reader: &mut impl BufRead,
+    is_local: &mut dyn FnMut(Device) -> bool,
+) -> io::Result<Maps> {
     let mut maps = Maps::default();
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        if Read::take(&mut *reader, LINE as u64).read_until(b'\n', &mut line)? == 0 {
-            return Ok(maps);
+    for_each_line(reader, |line| {
+        let mapping =
+            parse_line(line).ok_or_else(|| io::Error::other("a line is not understood"))?;
+        let Mapping {
+            mut range,
+            permissions,
+            device,
+            inode,
+        } = mapping;
+        // What has no inode is no file.
+        let is_file = inode != 0 && range.kind != Kind::Anonymous;
+        if is_file && !is_local(device) {
+            range.kind = Kind::Foreign;
+            maps.foreign.insert(device);
         }
-        let (range, permissions) =
-            parse_line(&line).ok_or_else(|| io::Error::other("a line is not understood"))?;
         let start = range.addresses.start;
-        if permissions.readable && !permissions.shared && maps.lowest_private.len() < LOWEST {
+        let is_private = permissions.readable && !permissions.shared;
+        if is_private && range.kind != Kind::Foreign && maps.lowest_private.len() < ENDS {
             maps.lowest_private.push(start);
         }
         if range.kind == Kind::Anonymous {
-            maps.highest_own = Some(start);
+            maps.highest_own.truncate(ENDS - 1);
+            maps.highest_own.insert(0, start);
         }
         match maps.ranges.last_mut() {
             Some(last)
@@ -116,7 +115,47 @@ fn parse_maps(reader: &mut impl BufRead) -> io::Result<Maps> {
             }
             _ => maps.ranges.push(range),
         }
+        Ok(())
+    })?;
+    Ok(maps)
+}
+
+/// Starts of the mappings of a process's own memory, from its open `maps`.
+pub(super) fn anonymous_starts(file: &File) -> Vec<u64> {
+    /// Bytes of a process with very many mappings that are looked at.
+    const BYTES: u64 = 256 << 10;
+    let mut starts = Vec::new();
+    let _ = for_each_line(&mut BufReader::new(file.take(BYTES)), |line| {
+        if let Some(mapping) = parse_line(line)
+            && mapping.range.kind == Kind::Anonymous
+            && mapping.permissions.readable
+        {
+            starts.push(mapping.range.addresses.start);
+        }
+        Ok(())
+    });
+    starts
+}
+
+fn for_each_line(
+    reader: &mut impl BufRead,
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if Read::take(&mut *reader, LINE as u64).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        each(&line)?;
     }
+}
+
+struct Mapping {
+    range: MemoryRange,
+    permissions: Permissions,
+    device: Device,
+    inode: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -125,7 +164,7 @@ struct Permissions {
     shared: bool,
 }
 
-fn parse_line(line: &[u8]) -> Option<(MemoryRange, Permissions)> {
+fn parse_line(line: &[u8]) -> Option<Mapping> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let mut rest = line;
     let mut field = || -> Option<&str> {
@@ -146,7 +185,9 @@ fn parse_line(line: &[u8]) -> Option<(MemoryRange, Permissions)> {
         shared: letters.get(3) == Some(&b's'),
     };
     let offset = hex(field()?)?;
-    let _device = field()?;
+    let (major, minor) = field()?.split_once(':')?;
+    let number = |text: &str| u32::from_str_radix(text, 16).ok();
+    let device = (number(major)?, number(minor)?);
     let inode: u64 = field()?.parse().ok()?;
     let name = rest.trim_ascii_start();
     let range = MemoryRange {
@@ -154,7 +195,12 @@ fn parse_line(line: &[u8]) -> Option<(MemoryRange, Permissions)> {
         kind: kind(permissions.shared, inode, name),
         offset,
     };
-    Some((range, permissions))
+    Some(Mapping {
+        range,
+        permissions,
+        device,
+        inode,
+    })
 }
 
 fn kind(shared: bool, inode: u64, name: &[u8]) -> Kind {
@@ -233,8 +279,8 @@ mod tests {
             ),
         ];
         for (line, expected) in cases {
-            let (range, _) = parse_line(line.as_bytes()).unwrap();
-            assert_eq!(range.kind, expected, "{line}");
+            let found = parse_line(line.as_bytes()).unwrap();
+            assert_eq!(found.range.kind, expected, "{line}");
         }
         for line in ["", "x", "1000 rw-p", "1000-2000 rw-p 0 0:0 x"] {
             assert!(parse_line(line.as_bytes()).is_none(), "{line}");
@@ -246,9 +292,9 @@ mod tests {
         let maps = b"1000-2000 rw-p 0 00:00 0\n2000-3000 ---p 0 00:00 0\n\
             3000-4000 rw-s 0 00:01 9 /memfd:a\n4000-5000 rw-s 5000 00:01 9 /memfd:a\n\
             6000-7000 rw-p 0 00:00 0\n";
-        let maps = parse_maps(&mut maps.as_slice()).unwrap();
+        let maps = parse_maps(&mut maps.as_slice(), &mut |_| true).unwrap();
         assert_eq!(maps.lowest_private, [0x1000, 0x6000]);
-        assert_eq!(maps.highest_own, Some(0x6000));
+        assert_eq!(maps.highest_own, [0x6000, 0x2000, 0x1000]);
         assert_eq!(maps.overlapping(&(0x2fff..0x4001)).count(), 3);
         assert_eq!(maps.overlapping(&(0x5000..0x6000)).count(), 0);
         let shown: Vec<_> = maps
@@ -265,15 +311,30 @@ mod tests {
                 (0x6000..0x7000, Kind::Anonymous, 0),
             ]
         );
-        assert!(parse_maps(&mut &b"rubbish\n"[..]).is_err());
+        assert!(parse_maps(&mut &b"rubbish\n"[..], &mut |_| true).is_err());
+    }
+
+    #[test]
+    fn files_of_foreign_devices_are_foreign_whatever_they_are_called() {
+        let text =
+            b"1000-2000 r--p 0 00:99 7 /mnt/f\n2000-3000 rw-s 0 00:99 8 /memfd:a (deleted)\n\
+            3000-4000 r--p 0 fe:00 9 /lib/a\n4000-5000 r-xp 0 00:00 0 [vdso]\n\
+            5000-6000 rw-p 0 00:00 0\n";
+        let maps = parse_maps(&mut text.as_slice(), &mut |device| device == (0xfe, 0)).unwrap();
+        let kinds: Vec<_> = maps.ranges.iter().map(|range| range.kind).collect();
+        use Kind::{Anonymous, Foreign, Other};
+        assert_eq!(kinds, [Foreign, Other, Anonymous]);
+        assert_eq!(maps.foreign.into_iter().collect::<Vec<_>>(), [(0, 0x99)]);
+        assert_eq!(maps.lowest_private, [0x3000, 0x4000, 0x5000]);
     }
 
     #[test]
     fn the_maps_of_this_process_are_read() {
-        let maps = read_maps(File::open("/proc/self/maps").unwrap()).unwrap();
+        let text = std::fs::read("/proc/self/maps").unwrap();
+        let maps = parse_maps(&mut text.as_slice(), &mut |_| true).unwrap();
         let ranges = &maps.ranges;
-        let lowest = lowest_private(File::open("/proc/self/maps").unwrap());
-        assert!(!lowest.is_empty() && maps.lowest_private.starts_with(&lowest));
+        let starts = anonymous_starts(&File::open("/proc/self/maps").unwrap());
+        assert!(!starts.is_empty() && !maps.lowest_private.is_empty());
         assert!(ranges.iter().any(|range| range.kind == Kind::Anonymous));
         assert!(ranges.is_sorted_by_key(|range| range.addresses.start));
     }

@@ -13,14 +13,14 @@ use super::process_memory::{ProcessMemory, Target};
 /// Deals out the pieces of a core that is read from memory.
 pub(super) struct MemorySource<'m> {
     layout: &'m Layout,
-    memory: &'m ProcessMemory,
+    memory: &'m ProcessMemory<'m>,
     next: AtomicU64,
 }
 
 impl<'m> MemorySource<'m> {
     /// Of the core that is laid out so.
     #[must_use]
-    pub(super) fn new(layout: &'m Layout, memory: &'m ProcessMemory) -> Self {
+    pub(super) fn new(layout: &'m Layout, memory: &'m ProcessMemory<'m>) -> Self {
         Self {
             layout,
             memory,

@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use cdh_bundle::{Gap, ModuleRecord, RawText};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::backtrace::{self, RawBacktrace};
 use super::isolated::{self, IsolatedError};
 use super::live_memory::{LiveMemory, PAGE};
+use super::maps::Maps;
 use super::process::ProcessHandles;
 use super::settings::HandlerSettings;
 use crate::spool::ModuleFilesSender;
@@ -58,27 +60,50 @@ pub(super) struct MinicoreReport {
     pub(super) gaps: Vec<Gap>,
     /// Modules with their build-ids.
     pub(super) modules: Vec<ModuleRecord>,
+    /// Pages of foreign files are dumped that are not in memory.
+    pub(super) lacks_foreign_pages: bool,
 }
 
-/// Takes the minicore of the process, whose `mem` is open, into `out`, and the backtrace into
-/// `backtrace`, each if it is wanted. The files of its modules go to `shipper`, if there is one.
+/// What a minicore is taken of.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'p> {
+    /// The process.
+    pub process: &'p ProcessHandles,
+    /// Its `mem`.
+    pub memory: &'p File,
+    /// Its `pagemap`.
+    pub pagemap: &'p File,
+    /// Its mappings, where they are known.
+    pub maps: Option<&'p Maps>,
+}
+
+/// Takes the minicore of a process into `out`, and the backtrace into `backtrace`, each if it is wanted.
+/// The files of its modules go to `shipper`, if there is one.
 ///
 /// # Errors
 /// When the child that does it dies or takes too long.
 pub(super) fn take_minicore(
     head: &CoreHead,
-    (process, memory): (&ProcessHandles, File),
+    of: Subject<'_>,
     out: Option<File>,
     backtrace: Option<File>,
     shipper: Option<ModuleFilesSender>,
     settings: &HandlerSettings,
 ) -> Result<MinicoreReport, IsolatedError> {
     let limit = Duration::from_secs(settings.minicore_seconds);
-    isolated::run(limit, move || {
-        let memory = LiveMemory::new(memory, head, settings.minicore_limit);
+    let mut keep: Vec<BorrowedFd<'_>> = of.process.directories().collect();
+    let files = [of.memory, of.pagemap].into_iter().chain(&out);
+    keep.extend(files.chain(&backtrace).map(AsFd::as_fd));
+    keep.extend(shipper.as_ref().map(AsFd::as_fd));
+    let (out, backtrace) = (out.as_ref(), backtrace.as_ref());
+    let shipper = shipper.as_ref();
+    isolated::run(limit, &keep, || {
+        let files = [of.memory, of.pagemap];
+        let memory = LiveMemory::new(files, of.maps, head, settings.minicore_limit);
         let modules = head.modules(&memory);
         let mut report = MinicoreReport {
             modules: module_records(&modules),
+            lacks_foreign_pages: memory.lacks_foreign_pages(head),
             ..MinicoreReport::default()
         };
         let mut gap = |what: &str, why: String| {
@@ -90,7 +115,7 @@ pub(super) fn take_minicore(
         // The crashing thread's stack first: the limit must not be used up by the others'.
         keep_stack(head, &memory, 0, settings.stack_window);
         if let Some(out) = backtrace {
-            let mut taken = RawBacktrace::take(head, &modules, process, &memory);
+            let mut taken = RawBacktrace::take(head, &modules, of, &memory);
             if memory.is_gone() {
                 // Half a stack would give the bug another name.
                 taken.fingerprint = None;
@@ -106,7 +131,7 @@ pub(super) fn take_minicore(
             // Without a build-id a file cannot be verified, and is not stored.
             let modules = modules.iter().filter(|module| module.build_id.is_some());
             let files = modules.filter_map(|module| {
-                let file = backtrace::open_file(process, module).ok()?;
+                let file = backtrace::open_file(of, module).ok()?;
                 Some((module.start().0, file))
             });
             if let Err(error) = shipper.send(files) {
@@ -150,7 +175,7 @@ pub(super) fn module_records(modules: &[Module]) -> Vec<ModuleRecord> {
 }
 
 /// Keeps the stacks of all threads but the crashing one, whose stands first.
-fn keep_other_stacks(head: &CoreHead, memory: &LiveMemory, settings: &HandlerSettings) {
+fn keep_other_stacks(head: &CoreHead, memory: &LiveMemory<'_>, settings: &HandlerSettings) {
     let count = head.threads().len();
     let share = (settings.minicore_limit / 2) / (count as u64).max(1);
     let window = share.clamp(LEAST_WINDOW, settings.stack_window.max(LEAST_WINDOW));
@@ -159,7 +184,7 @@ fn keep_other_stacks(head: &CoreHead, memory: &LiveMemory, settings: &HandlerSet
     }
 }
 
-fn keep_stack(head: &CoreHead, memory: &LiveMemory, index: usize, window: u64) -> Option<()> {
+fn keep_stack(head: &CoreHead, memory: &LiveMemory<'_>, index: usize, window: u64) -> Option<()> {
     let thread = head.threads().get(index)?;
     let sp = thread.registers.sp()?;
     memory.keep(
@@ -183,7 +208,7 @@ fn keep_stack(head: &CoreHead, memory: &LiveMemory, index: usize, window: u64) -
 
 /// Reads AT_PHDR → PT_DYNAMIC → DT_DEBUG → `r_debug` → every `link_map` with its name: what is
 /// read is kept.
-fn keep_loader_list(head: &CoreHead, memory: &LiveMemory) -> Option<()> {
+fn keep_loader_list(head: &CoreHead, memory: &LiveMemory<'_>) -> Option<()> {
     let table = head.aux(AT_PHDR)?;
     let headers = (0..head.aux(AT_PHNUM)?.min(TABLE)).filter_map(|index| {
         // Elf64_Phdr: p_type 4, p_flags 4, p_offset 8, p_vaddr 8, … 56 bytes
@@ -227,7 +252,7 @@ fn keep_loader_list(head: &CoreHead, memory: &LiveMemory) -> Option<()> {
     Some(())
 }
 
-fn write(head: &CoreHead, memory: LiveMemory, out: File) -> io::Result<u64> {
+fn write(head: &CoreHead, memory: LiveMemory<'_>, out: &File) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(64 << 10, out);
     let pages = memory.into_pages();
     debug_assert!(pages.values().all(|page| page.len() as u64 == PAGE));
@@ -250,7 +275,9 @@ mod tests {
         bytes[52] = 64;
         bytes[54] = 56;
         let head = CoreHead::from_reader(&mut bytes.as_slice()).unwrap();
-        let memory = LiveMemory::new(File::open("/proc/self/mem").unwrap(), &head, 1 << 20);
+        let [memory, pagemap] =
+            ["mem", "pagemap"].map(|name| File::open(format!("/proc/self/{name}")).unwrap());
+        let memory = LiveMemory::new([&memory, &pagemap], None, &head, 1 << 20);
         assert_eq!(keep_stack(&head, &memory, 0, 4096), None);
         keep_other_stacks(&head, &memory, &HandlerSettings::default());
         assert_eq!(keep_loader_list(&head, &memory), None);

@@ -13,9 +13,13 @@ mod copying;
 mod core_copy;
 mod core_file;
 mod core_source;
+mod core_stream;
 mod death;
+mod descriptors;
 mod disk_guard;
 mod dump_info;
+mod facts_job;
+mod file_systems;
 mod footprint;
 mod held;
 pub(crate) mod identity;
@@ -25,6 +29,7 @@ mod layout;
 mod live_memory;
 mod log;
 mod maps;
+mod memory_copy;
 mod memory_source;
 mod minicore;
 mod past_cache;
@@ -34,6 +39,7 @@ pub(crate) mod plain_file;
 mod plan;
 mod prepared;
 mod priority;
+mod privileges;
 mod proc_facts;
 mod process;
 mod process_memory;
@@ -47,6 +53,7 @@ mod self_check;
 mod sender;
 pub mod settings;
 mod slots;
+mod supervised;
 mod verdict;
 
 use std::ffi::OsString;
@@ -65,6 +72,8 @@ use cdh_bundle::RawText;
 
 use crate::paths::HANDLER_NAME;
 use crate::spool::SpoolError;
+pub(crate) use file_systems::is_local_path;
+pub(crate) use receiver::is_held;
 pub use receiver::{is_receiving, stop_receiving};
 
 use log::{Level, kernel_log};
@@ -156,7 +165,10 @@ impl Chain {
     fn begin(settings: &HandlerSettings, arguments: &HandlerArguments) -> Self {
         let previous = settings.chain.clone();
         Self {
-            previous: previous.map(|pattern| (pattern, chain::ChainFacts::of(arguments))),
+            previous: previous.map(|pattern| {
+                let facts = chain::ChainFacts::of(arguments, &pattern);
+                (pattern, facts)
+            }),
         }
     }
 

@@ -10,18 +10,28 @@
 //! UFFDIO_ZEROPAGE                                                             ─▶ done ─▶ mmput
 //! ```
 //!
-//! Invariant: the reference is given back when the pin is dropped, and by the kernel when the
-//! handler dies.
+//! The byte is one of anonymous memory that is present (`pagemap`), such as the stack: a page of a file
+//! may be locked by a file server that does not answer, and its reader sleeps uninterruptibly then.
+//! A process that shares this memory can still exchange the page at the last moment. Invariants: the
+//! thread has a descriptor table of its own, so that it holds nothing that somebody else waits for; it
+//! is never joined, and one that does not return in time is left alone with its page. The reference
+//! ends when the pin is dropped, and when the handler dies.
 
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::thread::JoinHandle;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::isolated::close_all_but;
+use super::maps::anonymous_starts;
+use super::process::{ProcessHandles, stack_addresses};
+use super::process_memory::PageState;
 
 /// `UFFD_API` (`include/uapi/linux/userfaultfd.h`).
 const UFFD_API: u64 = 0xaa;
@@ -34,11 +44,17 @@ const UFFDIO_ZEROPAGE: libc::Ioctl = 0xc020_aa04_u32 as libc::Ioctl;
 /// `UFFDIO_REGISTER_MODE_MISSING`.
 const MODE_MISSING: u64 = 1;
 
-/// How long the reading thread may take to park. It took 30 µs; a page that comes from a slow disk
-/// takes longer.
+/// How long the reading thread may take to park. It took 30 µs; a page that comes from a slow swap
+/// device takes longer.
 const PARKING: Duration = Duration::from_millis(250);
-/// Bytes of the thread's stack: it makes one system call.
-const STACK: usize = 32 << 10;
+/// How long the thread may take to end once its page was provided.
+const ENDING: Duration = Duration::from_millis(250);
+/// Bytes of the thread's stack: it makes few system calls.
+const STACK: usize = 64 << 10;
+/// Addresses that are tried.
+const ATTEMPTS: usize = 8;
+/// Pages at the start of a mapping that are looked at for one that is present.
+const PAGES: u64 = 64;
 
 /// Why memory could not be pinned.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +67,9 @@ pub(super) enum PinError {
         #[source]
         source: io::Error,
     },
-    /// The byte could not be read.
-    #[error("the byte at {address:#x} cannot be read")]
+    /// No byte of it could be read.
+    #[error("no anonymous memory of it can be read")]
     Unreadable {
-        /// Where.
-        address: u64,
         /// Cause.
         #[source]
         source: io::Error,
@@ -68,8 +82,9 @@ pub(super) enum PinError {
 /// A hold on a process's memory.
 #[derive(Debug)]
 pub(super) struct MemoryPin {
-    fault: FaultPage,
-    reader: Option<JoinHandle<io::Result<usize>>>,
+    /// Unmapped only when the thread has ended.
+    fault: ManuallyDrop<FaultPage>,
+    ended: Receiver<io::Result<()>>,
 }
 
 /// A page that is missing until we say so.
@@ -84,41 +99,60 @@ struct FaultPage {
 // byte; the descriptor can be used from any thread.
 unsafe impl Send for FaultPage {}
 
+/// What the reading thread uses. The numbers are of a table of its own as soon as it runs.
+#[derive(Clone, Copy)]
+struct Numbers {
+    memory: RawFd,
+    pagemap: RawFd,
+    maps: RawFd,
+}
+
 impl MemoryPin {
-    /// Pins the memory behind `memory` (an open `/proc/<pid>/mem`), of which a byte at `address` can
-    /// be read.
+    /// Pins the memory of a process, whose `mem` is open.
     ///
     /// # Errors
-    /// When the kernel does not offer userfaultfd, or the byte cannot be read.
-    pub(super) fn take(memory: &File, address: u64) -> Result<Self, PinError> {
+    /// When the kernel does not offer userfaultfd, or no byte can be read.
+    pub(super) fn take(process: &ProcessHandles, memory: &File) -> Result<Self, PinError> {
         let unavailable = |source| PinError::Unavailable { source };
+        let unreadable = |source| PinError::Unreadable { source };
         let fault = FaultPage::new().map_err(unavailable)?;
-        let memory = memory.try_clone().map_err(unavailable)?;
-        let page = fault.page as usize;
-        let offset = i64::try_from(address).map_err(|error| PinError::Unreadable {
-            address,
-            source: io::Error::other(error),
-        })?;
-        let read = move || {
-            // SAFETY: one byte at the start of a page that stays mapped until this thread has been
-            // joined.
-            let count =
-                unsafe { libc::pread64(memory.as_raw_fd(), page as *mut libc::c_void, 1, offset) };
-            usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        let files = [
+            memory.try_clone().map_err(unavailable)?,
+            process.open_file("pagemap").map_err(unreadable)?,
+            process.open_file("maps").map_err(unreadable)?,
+        ];
+        let [memory, pagemap, maps] = files.each_ref().map(AsRawFd::as_raw_fd);
+        let numbers = Numbers {
+            memory,
+            pagemap,
+            maps,
         };
-        let reader = std::thread::Builder::new()
+        let stack = process.read("stat").ok();
+        let stack = stack.map(|stat| stack_addresses(&stat)).unwrap_or_default();
+        let page = fault.page as usize;
+        let (sender, ended) = channel();
+        let read = move || {
+            let _ = sender.send(read_one_byte(numbers, &stack, page));
+        };
+        std::thread::Builder::new()
             .stack_size(STACK)
             .spawn(read)
             .map_err(unavailable)?;
-        let mut pin = Self {
-            fault,
-            reader: Some(reader),
+        let pin = Self {
+            fault: ManuallyDrop::new(fault),
+            ended,
         };
-        pin.wait_until_parked(address)?;
-        Ok(pin)
+        let parked = pin.wait_until_parked();
+        if matches!(parked, Err(PinError::TooLong)) {
+            // The thread may still need the numbers, and its page: they stay as long as we do.
+            pin.fault.provide();
+            std::mem::forget((pin, files));
+            return Err(PinError::TooLong);
+        }
+        parked.map(|()| pin)
     }
 
-    fn wait_until_parked(&mut self, address: u64) -> Result<(), PinError> {
+    fn wait_until_parked(&self) -> Result<(), PinError> {
         let deadline = Instant::now() + PARKING;
         let wait = Timespec {
             tv_sec: 0,
@@ -129,28 +163,79 @@ impl MemoryPin {
             if poll(&mut fds, Some(&wait)).is_ok_and(|ready| ready > 0) {
                 return Ok(());
             }
-            if self.reader.as_ref().is_none_or(JoinHandle::is_finished) {
-                let ended = self.reader.take().map(JoinHandle::join);
-                let source = match ended {
-                    Some(Ok(Err(error))) => error,
-                    _ => io::Error::other("the process is gone"),
-                };
-                return Err(PinError::Unreadable { address, source });
-            }
-            if Instant::now() > deadline {
-                return Err(PinError::TooLong);
-            }
+            let source = match self.ended.try_recv() {
+                Err(TryRecvError::Empty) if Instant::now() > deadline => {
+                    return Err(PinError::TooLong);
+                }
+                Err(TryRecvError::Empty) => continue,
+                Ok(Err(error)) => error,
+                _ => io::Error::other("the process is gone"),
+            };
+            return Err(PinError::Unreadable { source });
         }
     }
 }
 
 impl Drop for MemoryPin {
     fn drop(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            self.fault.provide();
-            let _ = reader.join();
+        self.fault.provide();
+        // The last reference on a large memory takes a while to go.
+        let ended = self.ended.recv_timeout(ENDING);
+        if !matches!(ended, Err(RecvTimeoutError::Timeout)) {
+            // SAFETY: the thread has ended, and nothing uses the page afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.fault) };
         }
     }
+}
+
+/// The thread: reads one byte of the process into the page.
+fn read_one_byte(numbers: Numbers, stack: &[u64], page: usize) -> io::Result<()> {
+    // SAFETY: only this thread gets another table.
+    if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    close_all_but(&[numbers.memory, numbers.pagemap, numbers.maps]);
+    // SAFETY: the numbers are open in this thread's table, and closed by its end.
+    let borrow = |number| ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
+    let pagemap = borrow(numbers.pagemap);
+    let size = rustix::param::page_size() as u64;
+    let present_from = |start: u64| {
+        (0..PAGES).find_map(|number| {
+            let address = start.checked_add(number.checked_mul(size)?)?;
+            let state = PageState::of(&pagemap, address / size)?;
+            state.is_anonymous().then_some(address)
+        })
+    };
+    let mut last = io::Error::other("none of it is present");
+    let attempt = |address: u64| {
+        let offset = i64::try_from(address).map_err(io::Error::other)?;
+        // SAFETY: one byte at the start of a page that stays mapped until this thread has ended.
+        let count = unsafe { libc::pread64(numbers.memory, page as *mut libc::c_void, 1, offset) };
+        match count {
+            1 => Ok(()),
+            0 => Err(io::Error::other("the process is gone")),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // The stacks are tried first: no list of mappings is needed for them.
+    let of_stack = stack.iter().filter_map(|address| {
+        let state = PageState::of(&pagemap, address / size)?;
+        state.is_anonymous().then_some(*address)
+    });
+    for address in of_stack {
+        match attempt(address) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    let starts = anonymous_starts(&borrow(numbers.maps));
+    for address in starts.into_iter().filter_map(present_from).take(ATTEMPTS) {
+        match attempt(address) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl FaultPage {
@@ -205,7 +290,7 @@ impl FaultPage {
 
 impl Drop for FaultPage {
     fn drop(&mut self) {
-        // SAFETY: the mapping is our own; the thread that reads into it has been joined.
+        // SAFETY: the mapping is our own; the thread that reads into it has ended.
         unsafe { libc::munmap(self.page, self.size) };
     }
 }
@@ -225,9 +310,19 @@ fn ioctl<const N: usize>(
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
-    use std::process::Command;
+    use std::process::{Child, Command};
 
     use super::*;
+    use crate::handler::process::tests::living;
+
+    fn sleeping() -> Child {
+        let child = Command::new("sleep").arg("60").spawn().unwrap();
+        // Until its program runs, it has the memory of this one.
+        while std::fs::read(format!("/proc/{}/comm", child.id())).unwrap() != b"sleep\n" {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child
+    }
 
     /// A readable address of a process.
     fn stack_of(pid: u32) -> u64 {
@@ -240,12 +335,13 @@ mod tests {
 
     #[test]
     fn pinned_memory_can_be_read_after_its_process_was_killed_and_only_until_the_pin_goes() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let memory = File::open(format!("/proc/{}/mem", child.id())).unwrap();
+        let mut child = sleeping();
+        let process = living(child.id());
+        let memory = process.open_file("mem").unwrap();
         let stack = stack_of(child.id());
         let mut before = [0; 64];
         memory.read_exact_at(&mut before, stack).unwrap();
-        let pin = MemoryPin::take(&memory, stack).unwrap();
+        let pin = MemoryPin::take(&process, &memory).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         let mut after = [0; 64];
@@ -256,15 +352,29 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_gone_or_not_there_cannot_be_pinned() {
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let memory = File::open(format!("/proc/{}/mem", child.id())).unwrap();
-        let unmapped = MemoryPin::take(&memory, 0x1000);
-        let stack = stack_of(child.id());
+    fn memory_that_is_gone_cannot_be_pinned() {
+        let mut child = sleeping();
+        let process = living(child.id());
+        let memory = process.open_file("mem").unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(matches!(unmapped, Err(PinError::Unreadable { .. })));
-        let gone = MemoryPin::take(&memory, stack);
+        let gone = MemoryPin::take(&process, &memory);
         assert!(matches!(gone, Err(PinError::Unreadable { .. })), "{gone:?}");
+    }
+
+    /// The thread may sleep for ever; whoever reads the pipe's end must not be thought to be it.
+    #[test]
+    fn parked_thread_does_not_hold_the_descriptors_of_the_handler() {
+        let mut child = sleeping();
+        let process = living(child.id());
+        let memory = process.open_file("mem").unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let pin = MemoryPin::take(&process, &memory).unwrap();
+        drop(reader);
+        let error = io::Write::write(&mut writer, b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        drop(pin);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

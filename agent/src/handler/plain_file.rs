@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -118,6 +119,14 @@ impl<'g> PlainFile<'g> {
         };
         plain.note(0)?;
         Ok(plain)
+    }
+
+    /// Numbers of the files that it writes.
+    pub(super) fn descriptors(&self) -> Vec<RawFd> {
+        let progress = self.progress.lock().ok().map(|file| file.as_raw_fd());
+        let direct = self.direct.as_ref().map(|direct| direct.file.as_raw_fd());
+        let own = Some(self.file.as_raw_fd());
+        [own, direct, progress].into_iter().flatten().collect()
     }
 
     /// Gives the file its length: `plain` bytes behind the head are there.

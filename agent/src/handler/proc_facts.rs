@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::{ProcessHandles, status_field};
 use crate::policy::PolicyConfig;
+use crate::redaction::{SecretNames, Secrets};
 
 /// Open files that are listed at most.
 const OPEN_FILES: usize = 1024;
@@ -19,8 +20,6 @@ const OPEN_FILES: usize = 1024;
 const ENVIRONMENT_NAMES: usize = 4096;
 /// Bytes of a variable's value that are kept at most.
 const VALUE: usize = 4096;
-/// Secrets that are looked for in the arguments.
-const SECRETS: usize = 32;
 /// Threads whose names are read at most: each takes some microseconds.
 const THREADS: usize = 512;
 /// Bytes of the command line that are kept at most.
@@ -122,14 +121,24 @@ pub struct ProcFacts {
     pub open_file_count: usize,
 }
 
+/// Which facts are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All of them.
+    Everything,
+    /// Those for which the kernel does not wait for the process's memory.
+    WithoutMemory,
+}
+
 impl ProcFacts {
-    /// Reads everything; what cannot be read is a gap. `cgroup` was read earlier, because a killed
-    /// process leaves its cgroup within milliseconds.
+    /// Reads everything in `scope`; what cannot be read is a gap. `cgroup` was read earlier, because a
+    /// killed process leaves its cgroup within milliseconds.
     #[must_use]
-    pub fn read(
+    pub(super) fn read(
         process: &ProcessHandles,
         cgroup: Option<RawText>,
         policy: &PolicyConfig,
+        scope: Scope,
     ) -> (Self, Vec<Gap>) {
         let mut gaps = Vec::new();
         let mut note = |what: &str, error: io::Error| {
@@ -152,18 +161,27 @@ impl ProcFacts {
             ..Self::default()
         };
         facts.limits = text("limits");
-        facts.maps = text("maps");
         facts.status = text("status");
         facts.oom_score_adjustment = text("oom_score_adj");
-        facts.arguments = text("cmdline").map(|line| split_arguments(line.as_bytes()));
-        if let Some(environment) = text("environ") {
+        let with_memory = scope == Scope::Everything;
+        facts.maps = with_memory.then(|| text("maps")).flatten();
+        facts.arguments = with_memory
+            .then(|| text("cmdline"))
+            .flatten()
+            .map(|line| split_arguments(line.as_bytes()));
+        if let Some(environment) = with_memory.then(|| text("environ")).flatten() {
             let environment = environment.as_bytes();
             facts.environment_names = Some(environment_names(environment));
             facts.environment = kept_variables(environment, policy);
-            let secrets = secrets(environment, policy);
-            for argument in facts.arguments.iter_mut().flatten() {
-                remove_secrets(argument, &secrets);
+            let unseen = facts.remove_secrets(environment, policy);
+            if unseen > 0 {
+                let why =
+                    format!("{unseen} of them took too long to look through and were removed");
+                note("cmdline", io::Error::other(why));
             }
+        } else {
+            // Without the environment nobody knows which values are secrets.
+            facts.remove_secrets(b"", policy);
         }
         let status = facts.status.as_ref().map(RawText::as_bytes);
         facts.threads = thread_names(process, status.unwrap_or_default());
@@ -189,6 +207,23 @@ impl ProcFacts {
             facts.credentials = Credentials::from_status(status.as_bytes());
         }
         (facts, gaps)
+    }
+
+    /// Removes the values of secret variables, and what looks like a secret, from the command line and the
+    /// values that are kept. How many arguments were removed unseen.
+    fn remove_secrets(&mut self, environment: &[u8], policy: &PolicyConfig) -> usize {
+        let mut secrets = Secrets::new(SecretNames::of(policy));
+        for (name, value) in variables(environment).take(ENVIRONMENT_NAMES) {
+            secrets.note(name, value);
+        }
+        let redactor = secrets.redactor();
+        for variable in &mut self.environment {
+            if let Some(clean) = redactor.cleaned(variable.value.as_bytes()) {
+                variable.value = RawText::new(clean);
+            }
+        }
+        let arguments = self.arguments.as_mut();
+        arguments.map_or(0, |arguments| redactor.arguments(arguments))
     }
 }
 
@@ -239,45 +274,6 @@ fn kept_variables(environment: &[u8], policy: &PolicyConfig) -> Vec<Variable> {
         value: RawText::from(value.get(..VALUE).unwrap_or(value)),
     })
     .collect()
-}
-
-/// Values of variables that are called like secrets, and are long enough to be looked for elsewhere.
-fn secrets(environment: &[u8], policy: &PolicyConfig) -> Vec<Vec<u8>> {
-    /// `1` and `true` are everywhere.
-    const SHORTEST: usize = 6;
-    let found = variables(environment)
-        .take(ENVIRONMENT_NAMES)
-        .filter(|(name, value)| {
-            (SHORTEST..=VALUE).contains(&value.len())
-                && policy.is_secret(&String::from_utf8_lossy(name))
-        });
-    found
-        .map(|(_, value)| value.to_vec())
-        .take(SECRETS)
-        .collect()
-}
-
-/// A secret of the environment is passed on in arguments, too.
-fn remove_secrets(argument: &mut RawText, secrets: &[Vec<u8>]) {
-    for secret in secrets {
-        let bytes = argument.as_bytes();
-        let Some(at) = find(bytes, secret) else {
-            continue;
-        };
-        let mut clean = bytes.get(..at).unwrap_or_default().to_vec();
-        clean.extend_from_slice(b"<removed>");
-        clean.extend_from_slice(
-            bytes
-                .get(at.saturating_add(secret.len())..)
-                .unwrap_or_default(),
-        );
-        *argument = RawText::new(clean);
-    }
-}
-
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    text.windows(wanted.len())
-        .position(|window| window == wanted)
 }
 
 /// Names of the threads, with their ids as the process itself sees them.
@@ -395,17 +391,22 @@ mod tests {
     fn values_are_taken_of_what_the_policy_names_and_secrets_leave_the_arguments() {
         let policy: PolicyConfig =
             serde_json::from_value(serde_json::json!({"environment": ["APP_*"]})).unwrap();
-        let environment = b"APP_MODE=fast\0APP_TOKEN=abcdef=1\0HOME=/root\0KEY=1";
-        let kept = kept_variables(environment, &policy);
-        assert_eq!(kept.len(), 1);
-        assert_eq!(
-            (kept[0].name.to_string(), kept[0].value.to_string()),
-            ("APP_MODE".to_owned(), "fast".to_owned())
-        );
-        let secrets = secrets(environment, &policy);
-        assert_eq!(secrets, [b"abcdef=1"]);
-        let mut argument = RawText::from("--token=abcdef=1,x");
-        remove_secrets(&mut argument, &secrets);
-        assert_eq!(argument.as_bytes(), b"--token=<removed>,x");
+        let environment = b"APP_MODE=fast\0APP_TOKEN=abcdef=1\0APP_DB=x://u:pass@h\0KEY=1";
+        let mut facts = ProcFacts {
+            arguments: Some(split_arguments(
+                b"x\0--token=abcdef=1,x\0abcdef=1 abcdef=1\0",
+            )),
+            environment: kept_variables(environment, &policy),
+            ..ProcFacts::default()
+        };
+        assert_eq!(facts.remove_secrets(environment, &policy), 0);
+        let kept = facts.environment.iter();
+        let kept: Vec<_> = kept
+            .map(|kept| format!("{}={}", kept.name, kept.value))
+            .collect();
+        assert_eq!(kept, ["APP_MODE=fast", "APP_DB=x://u:<removed>@h"]);
+        let arguments = facts.arguments.unwrap();
+        let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        assert_eq!(arguments, ["x", "--token=<removed>", "<removed> <removed>"]);
     }
 }

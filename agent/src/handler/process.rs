@@ -24,7 +24,7 @@ const PROC_FILE_LIMIT: u64 = 8 << 20;
 /// Why there is no handle.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ProcessError {
+pub(crate) enum ProcessError {
     /// The kernel named no process.
     #[error("no process id was given")]
     NoPid,
@@ -47,28 +47,21 @@ pub enum ProcessError {
 
 /// Handles on the process that crashed.
 #[derive(Debug)]
-pub struct ProcessHandles {
+pub(crate) struct ProcessHandles {
     pid: u32,
     directory: OwnedFd,
     task: Option<OwnedFd>,
     pidfd: Option<OwnedFd>,
     start_ticks: Option<u64>,
+    status: Vec<u8>,
 }
 
 impl ProcessHandles {
-    /// Opens the handles.
+    /// Opens the handles, where the kernel has given one with a pidfd: no other process can be meant then.
     ///
     /// # Errors
     /// When the process is gone.
-    pub fn open(pid: Option<u32>, tid: Option<u32>) -> Result<Self, ProcessError> {
-        Self::open_with(pid, tid, None)
-    }
-
-    /// As [`Self::open`], with a pidfd that the kernel has given: no other process can be meant.
-    ///
-    /// # Errors
-    /// When the process is gone.
-    pub(super) fn open_with(
+    pub(super) fn open(
         pid: Option<u32>,
         tid: Option<u32>,
         pidfd: Option<OwnedFd>,
@@ -94,6 +87,7 @@ impl ProcessHandles {
             task,
             pidfd,
             start_ticks: None,
+            status: Vec::new(),
         };
         // As long as it was not waited for, what was opened above is its own.
         if let Some(pidfd) = &handles.pidfd
@@ -106,31 +100,48 @@ impl ProcessHandles {
         if status_field(&status, "CoreDumping").is_some_and(|value| value == b"0") {
             return Err(ProcessError::NotDumping { pid });
         }
+        handles.status = status;
         handles.start_ticks = handles.leader_start_ticks();
         Ok(handles)
     }
 
     /// Process id on the host.
     #[must_use]
-    pub fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    /// `status` of the thread that crashed, as it was when the handles were opened.
+    #[must_use]
+    pub(super) fn status(&self) -> &[u8] {
+        &self.status
+    }
+
+    /// The directories that all reading goes through.
+    pub(super) fn directories(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let task = self.task.as_ref().map(AsFd::as_fd);
+        std::iter::once(self.directory.as_fd()).chain(task)
+    }
+
+    /// Whom the kernel gives the files of the process to: its effective user, or root where the process
+    /// may not be dumped by that user (`task_dump_owner` in `fs/proc/base.c`).
+    #[must_use]
+    pub(super) fn owner(&self) -> Option<u32> {
+        use std::os::unix::fs::MetadataExt;
+        // Not of the directory: that one always belongs to the effective user.
+        let metadata = self.open_file("limits").ok()?.metadata().ok()?;
+        Some(metadata.uid())
     }
 
     /// Start of the process in clock ticks since boot (field 22 of `stat`).
     #[must_use]
-    pub fn start_ticks(&self) -> Option<u64> {
+    pub(super) fn start_ticks(&self) -> Option<u64> {
         self.start_ticks
-    }
-
-    /// Whether the process behind the handles is still there and still the same.
-    #[must_use]
-    pub fn is_there(&self) -> bool {
-        self.start_ticks.is_some() && self.leader_start_ticks() == self.start_ticks
     }
 
     /// Whether the process has been reaped or is a zombie: its pidfd is readable then.
     #[must_use]
-    pub fn has_exited(&self) -> Option<bool> {
+    pub(super) fn has_exited(&self) -> Option<bool> {
         is_readable(self.pidfd.as_ref()?)
     }
 
@@ -138,6 +149,15 @@ impl ProcessHandles {
     #[must_use]
     pub(super) fn exit_watch(&self) -> Option<OwnedFd> {
         self.pidfd.as_ref()?.try_clone().ok()
+    }
+
+    /// Waits for its end for a maximum of `limit`, and kills it then. Whether it was killed.
+    pub(super) fn end_if_it_stays(&self, limit: std::time::Duration) -> bool {
+        let Some(pidfd) = &self.pidfd else {
+            return false;
+        };
+        !matches!(super::isolated::is_ready(pidfd, limit), Ok(true))
+            && rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).is_ok()
     }
 
     /// Whether a descriptor of the process leads to `target`; at most `limit` are looked at.
@@ -205,7 +225,7 @@ impl ProcessHandles {
     ///
     /// # Errors
     /// What the kernel says, `ESRCH` when the process is gone.
-    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+    pub(super) fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open_file(name)?
             .take(PROC_FILE_LIMIT)
@@ -217,7 +237,7 @@ impl ProcessHandles {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn open_file(&self, name: &str) -> io::Result<File> {
+    pub(super) fn open_file(&self, name: &str) -> io::Result<File> {
         self.first(|directory| {
             openat(
                 directory,
@@ -252,7 +272,7 @@ impl ProcessHandles {
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn read_link(&self, name: &str) -> io::Result<RawText> {
+    pub(super) fn read_link(&self, name: &str) -> io::Result<RawText> {
         self.first(|directory| {
             rustix::fs::readlinkat(directory, name, Vec::new())
                 .map(|target| RawText::new(target.into_bytes()))
@@ -262,7 +282,7 @@ impl ProcessHandles {
 
     /// `comm` of the process (that is, of its leader).
     #[must_use]
-    pub fn leader_name(&self) -> Option<RawText> {
+    pub(super) fn leader_name(&self) -> Option<RawText> {
         let mut bytes = self.read_leader("comm").ok()?;
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
@@ -326,6 +346,15 @@ pub(super) fn innermost_id(status: &[u8], field: &str) -> Option<u32> {
     ids.split_whitespace().last()?.parse().ok()
 }
 
+/// Addresses in the stack of the first thread and of this one: fields 28 and 29 of
+/// `/proc/<pid>/stat`, the second of which the kernel shows of a process that is being dumped.
+#[must_use]
+pub(super) fn stack_addresses(stat: &[u8]) -> Vec<u64> {
+    let fields = [28, 29].map(|number| stat_field(stat, number));
+    let addresses = fields.into_iter().flatten();
+    addresses.filter(|address| *address != 0).collect()
+}
+
 /// Field 52 of `/proc/<pid>/stat` where field 3 is `Z`.
 fn zombie_exit_code(stat: &[u8]) -> Option<i32> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
@@ -338,20 +367,43 @@ fn zombie_exit_code(stat: &[u8]) -> Option<i32> {
     code.filter(|_| is_zombie)
 }
 
-/// Field 22 of `/proc/<pid>/stat`. The second field is the name in parentheses and may hold both
-/// spaces and parentheses, so fields are counted from the last closing one.
+/// Field 22 of `/proc/<pid>/stat`.
 fn start_ticks(stat: &[u8]) -> Option<u64> {
+    stat_field(stat, 22)
+}
+
+/// A number of `/proc/<pid>/stat`, counted from 1. The second field is the name in parentheses and may
+/// hold both spaces and parentheses, so fields are counted from the last closing one.
+fn stat_field(stat: &[u8], number: usize) -> Option<u64> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = stat.get(end.checked_add(1)?..)?;
     let mut fields = rest
         .split(u8::is_ascii_whitespace)
         .filter(|field| !field.is_empty());
-    std::str::from_utf8(fields.nth(22 - 3)?).ok()?.parse().ok()
+    let field = fields.nth(number.checked_sub(3)?)?;
+    std::str::from_utf8(field).ok()?.parse().ok()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Handles on a process that is not being dumped.
+    pub(in crate::handler) fn living(pid: u32) -> ProcessHandles {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let path = format!("/proc/{pid}");
+        let mut process = ProcessHandles {
+            pid,
+            directory: rustix::fs::open(path, flags, Mode::empty()).unwrap(),
+            task: None,
+            pidfd: None,
+            start_ticks: None,
+            status: Vec::new(),
+        };
+        process.status = process.read("status").unwrap();
+        process.start_ticks = process.leader_start_ticks();
+        process
+    }
 
     #[test]
     fn start_time_is_found_behind_a_name_that_imitates_the_format() {
@@ -400,7 +452,7 @@ mod tests {
     #[test]
     fn a_living_process_with_the_number_is_not_the_one_that_crashed() {
         let own = std::process::id();
-        let error = ProcessHandles::open(Some(own), None).unwrap_err();
+        let error = ProcessHandles::open(Some(own), None, None).unwrap_err();
         assert!(
             matches!(error, ProcessError::NotDumping { pid } if pid == own),
             "{error}"
@@ -412,10 +464,10 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
         child.wait().unwrap();
-        let error = ProcessHandles::open(Some(pid), Some(pid)).unwrap_err();
+        let error = ProcessHandles::open(Some(pid), Some(pid), None).unwrap_err();
         assert!(matches!(error, ProcessError::Gone { .. }), "{error}");
         assert!(matches!(
-            ProcessHandles::open(None, None),
+            ProcessHandles::open(None, None, None),
             Err(ProcessError::NoPid)
         ));
     }

@@ -3,8 +3,9 @@
 //!
 //! A page that is neither present nor swapped out (`pagemap`, bits 63 and 62) of the process's own
 //! memory is zero, in the core as well (`get_dump_page` in `mm/gup.c`: no page is made for a core).
-//! Of a shared mapping the file tells where its holes are. Everything else is read through
-//! `/proc/<pid>/mem`; where that fails while the memory is still there, the kernel would have had no
+//! Of a shared mapping the file tells where its holes are. Of a file on a foreign file system only pages
+//! that are at hand are read: the others would have to come from a server, which may not answer.
+//! Everything else is read through `/proc/<pid>/mem`; where that fails while the memory is still there, the kernel would have had no
 //! page either, and the core has zeros (a file cut after it was mapped).
 //!
 //! Invariant: bytes that this gives are those that the kernel would write, or it is an error. What
@@ -18,136 +19,172 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::SeekFrom as FileSeek;
 
-use super::maps::{Kind, Maps, read_maps};
-use super::process::ProcessHandles;
+use super::maps::{Kind, Maps};
 
-/// Bit of `pagemap`: the page is in memory.
-const PRESENT: u64 = 1 << 63;
-/// Bit of `pagemap`: the page is in swap, or there is a marker in its place.
-const SWAPPED: u64 = 1 << 62;
-/// Bit of `pagemap`: a guard page (`MADV_GUARD_INSTALL`, 6.13), which has no contents.
-const GUARD: u64 = 1 << 58;
 /// Entries of `pagemap` that are read at once: one more than a piece has pages, for a piece need not
 /// begin with a page.
 const ENTRIES: usize = 257;
-/// Shared mappings whose holes are looked for; of the others every page is asked for.
-const SHARED_FILES: usize = 256;
-/// Descriptors that are looked at for a userfaultfd.
-const DESCRIPTORS: usize = 65_536;
 
-/// A process's memory, ready to be read also after the process has ended, if something holds it.
-pub(super) struct ProcessMemory {
-    memory: File,
-    /// Of its own, for places beyond the reach of `pread`.
-    high: Mutex<File>,
-    pagemap: File,
+/// What `pagemap` says of a page (`Documentation/admin-guide/mm/pagemap.rst`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageState(u64);
+
+impl PageState {
+    /// The page is in memory.
+    const PRESENT: u64 = 1 << 63;
+    /// The page is in swap, or there is a marker in its place.
+    const SWAPPED: u64 = 1 << 62;
+    /// The page is a file's, or of shared memory.
+    const FILE: u64 = 1 << 61;
+    /// A guard page (`MADV_GUARD_INSTALL`, 6.13), which has no contents.
+    const GUARD: u64 = 1 << 58;
+    /// Write-protected by a userfaultfd: also what a marker says in the place of a page that never was.
+    const PROTECTED: u64 = 1 << 57;
+
+    /// State of the page with this number; `None` where the table ends.
+    pub(super) fn of(pagemap: &File, number: u64) -> Option<Self> {
+        let mut entry = [0; 8];
+        let offset = number.checked_mul(8)?;
+        let count = retry(|| pagemap.read_at(&mut entry, offset)).ok()?;
+        (count == entry.len()).then(|| Self(u64::from_ne_bytes(entry)))
+    }
+
+    /// Whether the process has such a page, in memory or in swap.
+    fn is_there(self) -> bool {
+        self.0 & (Self::PRESENT | Self::SWAPPED) != 0 && self.0 & Self::GUARD == 0
+    }
+
+    /// Whether reading it cannot ask a file system for it.
+    pub(super) fn is_at_hand(self) -> bool {
+        let in_swap = self.0 & Self::SWAPPED != 0 && self.0 & (Self::GUARD | Self::PROTECTED) == 0;
+        self.0 & Self::PRESENT != 0 || in_swap
+    }
+
+    /// Whether it is in memory, and of the process's own.
+    pub(super) fn is_anonymous(self) -> bool {
+        self.0 & Self::PRESENT != 0 && self.0 & Self::FILE == 0
+    }
+}
+
+/// What a process's memory is read with, opened while the process is there. None of it has been read yet.
+pub(super) struct MemoryParts {
+    /// Its `mem`.
+    pub memory: File,
+    /// `mem` of the handler itself, for the kernel's own page beyond the reach of `pread`: it is the same
+    /// in every process. To read it there, the kernel locks the memory against everybody
+    /// (`expand_stack`), and waits for whoever has it locked, however long.
+    pub high: File,
+    /// Its `pagemap`.
+    pub pagemap: File,
+    /// Its mappings.
+    pub maps: Maps,
+    /// Files in memory that are mapped, as far as they could be opened.
+    pub shared: Vec<SharedFile>,
+    /// Readable when it has exited.
+    pub exit: Option<OwnedFd>,
+}
+
+impl MemoryParts {
+    /// The descriptors that reading takes.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let files = [&self.memory, &self.high, &self.pagemap];
+        let files = files.into_iter().map(AsFd::as_fd);
+        let shared = self.shared.iter().map(|shared| shared.file.as_fd());
+        let exit = self.exit.iter().map(AsFd::as_fd);
+        files.chain(shared).chain(exit).collect()
+    }
+}
+
+/// A process's memory, ready to be read also after the process has ended, if something holds it. All of
+/// this may block, and belongs into a child process.
+pub(super) struct ProcessMemory<'p> {
+    parts: &'p MemoryParts,
+    high: Mutex<&'p File>,
     page: u64,
-    maps: Maps,
     /// Addresses at both ends that could be read at the start.
     ends: Vec<u64>,
-    shared: Vec<SharedFile>,
-    exit: Option<OwnedFd>,
     lost: Lost,
+    unreached: Lost,
 }
 
 /// A file in memory that is mapped.
-struct SharedFile {
-    addresses: Range<u64>,
-    offset: u64,
-    file: File,
+pub(super) struct SharedFile {
+    /// Where it is mapped.
+    pub addresses: Range<u64>,
+    /// Which byte of it the mapping begins with.
+    pub offset: u64,
+    /// The file.
+    pub file: File,
 }
 
-/// Pages that the kernel has and that could not be read.
+/// Pages that are missing: how many, and the address of one.
 #[derive(Default)]
 struct Lost {
     pages: AtomicU64,
     first: Mutex<Option<u64>>,
 }
 
-impl ProcessMemory {
-    /// Opens everything that is needed.
+impl Lost {
+    fn add(&self, pages: u64, at: u64) {
+        self.pages.fetch_add(pages, Ordering::Relaxed);
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(at);
+    }
+
+    fn found(&self) -> Option<(u64, u64)> {
+        let first = *self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((self.pages.load(Ordering::Relaxed), first?))
+    }
+}
+
+impl<'p> ProcessMemory<'p> {
+    /// Looks whether it can be read.
     ///
     /// # Errors
     /// In words, why the memory cannot be read instead of the stream.
-    pub(super) fn open(process: &ProcessHandles, memory: &File) -> Result<Self, String> {
-        let open = |name: &str| {
-            process
-                .open_file(name)
-                .map_err(|error| format!("cannot open `{name}`: {error}"))
-        };
-        let maps =
-            read_maps(open("maps")?).map_err(|error| format!("cannot read `maps`: {error}"))?;
-        if maps.ranges.is_empty() {
-            return Err("`maps` is empty".to_owned());
-        }
-        // Reading a page that a stranger's userfaultfd has to provide would wait for the stranger.
-        if maps.ranges.iter().any(|range| range.kind == Kind::Shared)
-            && process.has_descriptor("anon_inode:[userfaultfd]", DESCRIPTORS)
-        {
-            return Err("the process uses userfaultfd".to_owned());
-        }
-        let shared = maps
-            .ranges
-            .iter()
-            .filter(|range| range.kind == Kind::Shared)
-            .take(SHARED_FILES)
-            .filter_map(|range| {
-                let Range { start, end } = range.addresses.clone();
-                Some(SharedFile {
-                    addresses: start..end,
-                    offset: range.offset,
-                    file: process.open_mapped_file(start, end)?,
-                })
-            })
-            .collect();
-        let clone = |file: &File| {
-            file.try_clone()
-                .map_err(|error| format!("no more descriptors: {error}"))
-        };
+    pub(super) fn of(parts: &'p MemoryParts) -> Result<Self, String> {
+        let page = rustix::param::page_size() as u64;
+        // A page that is present is read without asking anybody.
         let can_be_read = |address: &u64| {
-            retry(|| memory.read_at(&mut [0], *address)).is_ok_and(|count| count > 0)
+            PageState::of(&parts.pagemap, address / page).is_some_and(PageState::is_at_hand)
+                && retry(|| parts.memory.read_at(&mut [0], *address)).is_ok_and(|count| count > 0)
         };
-        let lowest = maps.lowest_private.iter().copied().find(can_be_read);
-        let highest = maps.highest_own.filter(can_be_read);
+        let first = |starts: &[u64]| starts.iter().copied().find(can_be_read);
+        let (lowest, highest) = (
+            first(&parts.maps.lowest_private),
+            first(&parts.maps.highest_own),
+        );
         let ends: Vec<u64> = lowest.into_iter().chain(highest).collect();
         if ends.is_empty() {
             return Err("nothing of its memory can be read".to_owned());
         }
         Ok(Self {
-            memory: clone(memory)?,
-            high: Mutex::new(open("mem")?),
-            pagemap: open("pagemap")?,
-            page: rustix::param::page_size() as u64,
-            maps,
+            parts,
+            high: Mutex::new(&parts.high),
+            page,
             ends,
-            shared,
-            exit: process.exit_watch(),
             lost: Lost::default(),
+            unreached: Lost::default(),
         })
-    }
-
-    /// An address at which a byte can be read.
-    #[must_use]
-    pub(super) fn readable_address(&self) -> Option<u64> {
-        self.ends.first().copied()
     }
 
     /// Pages that the kernel has, but that could not be read, and the address of one.
     #[must_use]
     pub(super) fn lost_pages(&self) -> Option<(u64, u64)> {
-        let first = *self
-            .lost
-            .first
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Some((self.lost.pages.load(Ordering::Relaxed), first?))
+        self.lost.found()
+    }
+
+    /// Pages of foreign files that were not in memory and were not asked for, and the address of one.
+    #[must_use]
+    pub(super) fn unreached_pages(&self) -> Option<(u64, u64)> {
+        self.unreached.found()
     }
 
     /// Reads what stands at `[address, address + target.left())` into the target.
@@ -162,7 +199,7 @@ impl ProcessMemory {
     ) -> io::Result<()> {
         let end = address.saturating_add(length);
         let mut at = address;
-        for range in self.maps.overlapping(&(address..end)) {
+        for range in self.parts.maps.overlapping(&(address..end)) {
             let from = range.addresses.start.clamp(at, end);
             let to = range.addresses.end.clamp(from, end);
             self.read_kind(Kind::Other, at, from, target)?;
@@ -178,7 +215,7 @@ impl ProcessMemory {
     /// When the memory is gone or going.
     pub(super) fn check(&self) -> io::Result<()> {
         for &address in &self.ends {
-            match retry(|| self.memory.read_at(&mut [0], address)) {
+            match retry(|| self.parts.memory.read_at(&mut [0], address)) {
                 Ok(0) => return Err(gone()),
                 Ok(_) => {}
                 Err(error) => {
@@ -195,7 +232,7 @@ impl ProcessMemory {
     /// # Errors
     /// When the memory is gone or going.
     pub(super) fn check_if_ended(&self) -> io::Result<()> {
-        match self.exit.as_ref().map(super::process::is_readable) {
+        match self.parts.exit.as_ref().map(super::process::is_readable) {
             Some(Some(false)) => Ok(()),
             _ => self.check(),
         }
@@ -214,7 +251,7 @@ impl ProcessMemory {
             let first = at / self.page;
             let pages = (to.div_ceil(self.page) - first).min(ENTRIES as u64);
             let table = table.get_mut(..pages as usize * 8).unwrap_or_default();
-            retry(|| self.pagemap.read_at(table, first * 8)).and_then(|count| {
+            retry(|| self.parts.pagemap.read_at(table, first * 8)).and_then(|count| {
                 // Where the memory is gone the table ends: that must not look like untouched pages.
                 if count == table.len() {
                     Ok(())
@@ -223,8 +260,11 @@ impl ProcessMemory {
                 }
             })?;
             let is_there = |entry: &[u8; 8]| {
-                let entry = u64::from_ne_bytes(*entry);
-                entry & (PRESENT | SWAPPED) != 0 && entry & GUARD == 0
+                let state = PageState(u64::from_ne_bytes(*entry));
+                match kind {
+                    Kind::Foreign => state.is_at_hand(),
+                    _ => state.is_there(),
+                }
             };
             let (entries, _) = table.as_chunks::<8>();
             for run in entries.chunk_by(|a, b| is_there(a) == is_there(b)) {
@@ -232,6 +272,10 @@ impl ProcessMemory {
                 let end = end.min(to);
                 match run.first().is_some_and(is_there) {
                     true => self.read_run(at, end, target)?,
+                    false if kind == Kind::Foreign => {
+                        self.unreached.add((end - at).div_ceil(self.page), at);
+                        target.skip(end - at);
+                    }
                     false => self.read_untouched(kind, at, end, target)?,
                 }
                 at = end;
@@ -248,7 +292,7 @@ impl ProcessMemory {
         to: u64,
         target: &mut Target<'_>,
     ) -> io::Result<()> {
-        let file = self.shared.iter().find(|shared| {
+        let file = self.parts.shared.iter().find(|shared| {
             kind == Kind::Shared && shared.addresses.start <= from && to <= shared.addresses.end
         });
         let Some(shared) = file else {
@@ -304,9 +348,9 @@ impl ProcessMemory {
 
     fn read_some(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
         if i64::try_from(at).is_ok() {
-            return retry(|| self.memory.read_at(buffer, at));
+            return retry(|| self.parts.memory.read_at(buffer, at));
         }
-        // The vsyscall page of x86 lies beyond what `pread` takes for an offset.
+        // The vsyscall page of x86 is beyond what `pread` takes for an offset.
         let mut high = self.high.lock().unwrap_or_else(PoisonError::into_inner);
         high.seek(SeekFrom::Start(at))?;
         retry(|| high.read(buffer))
@@ -315,20 +359,9 @@ impl ProcessMemory {
     /// A page that cannot be read is no loss where the kernel has none.
     fn note_lost(&self, at: u64) -> io::Result<()> {
         self.check()?;
-        let mut entry = [0; 8];
-        let known = retry(|| self.pagemap.read_at(&mut entry, at / self.page * 8));
-        let entry = u64::from_ne_bytes(entry);
-        if known.is_ok_and(|count| count == 8)
-            && entry & (PRESENT | SWAPPED) != 0
-            && entry & GUARD == 0
-        {
-            self.lost.pages.fetch_add(1, Ordering::Relaxed);
-            let mut first = self
-                .lost
-                .first
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert(at);
+        let state = PageState::of(&self.parts.pagemap, at / self.page);
+        if state.is_some_and(PageState::is_there) {
+            self.lost.add(1, at);
         }
         Ok(())
     }

@@ -7,16 +7,17 @@
 //! cut short by whatever interrupts a dump: of 20 processes that poll on io_uring every 5 ms, 7 were lost
 //! in it before a byte was written.
 //!
-//! Two processes hold the listening socket. The *worker* accepts, takes what dies first (see
-//! [`super::prepared`]), and forks a child for each crash, which does what a handler does. The
-//! *keeper* waits for the worker. Invariants: whoever of the two is killed, the other one goes on, and
+//! Two processes hold the listening socket. The *worker* accepts and forks a child for each crash, which
+//! does what a handler does. The *keeper* waits for the worker. Invariants: the worker looks at no process
+//! that crashed, so no process can hold it up; if either of the two is killed, the other one goes on, and
 //! what waits in the socket's queue is accepted; crashes that are being captured are processes of
-//! their own and need neither. When the socket's path is gone, both end.
+//! their own and need neither. When the socket's path is gone, both end. The worker's heartbeat in the
+//! lock file says that it accepts: who finds it old lets the kernel start handlers instead.
 
 #![allow(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -32,9 +33,8 @@ use super::arguments::HandlerArguments;
 use super::capture::capture_prepared;
 use super::log::{HandlerLog, Level, kernel_log};
 use super::pidfd::is_reaped;
-use super::pin::MemoryPin;
 use super::prepared::Prepared;
-use super::process::{innermost_id, status_field};
+use super::process::{ProcessHandles, innermost_id, status_field};
 use super::settings::HandlerSettings;
 use super::{Chain, priority, report};
 
@@ -54,14 +54,48 @@ pub(super) fn run(path: &Path, settings: PathBuf) -> u8 {
     }
 }
 
-/// Whether somebody serves the socket at this path.
+/// Where the heartbeat is in the lock file: behind the keeper's id. It is the time of CLOCK_MONOTONIC in
+/// milliseconds, as a decimal number of this many digits.
+const HEARTBEAT: (u64, usize) = (32, 20);
+/// Time between two heartbeats.
+const BEAT: Duration = Duration::from_millis(100);
+/// How old a heartbeat may be: the worker may have to wait for a processor, or for memory to fork.
+const STOPPED: Duration = Duration::from_secs(3);
+
+/// Whether a receiver holds the socket at this path and accepts crashes.
 #[must_use]
 pub fn is_receiving(path: &Path) -> bool {
-    let Ok(file) = File::open(lock_path(path)) else {
+    let Some(file) = held_lock(path) else {
         return false;
     };
+    let mut text = [0; HEARTBEAT.1];
+    let beat = file
+        .read_exact_at(&mut text, HEARTBEAT.0)
+        .ok()
+        .and_then(|()| std::str::from_utf8(&text).ok()?.parse::<u64>().ok());
+    // One that has only just begun has no heartbeat yet.
+    beat.is_none_or(|beat| u128::from(monotonic().saturating_sub(beat)) <= STOPPED.as_millis())
+}
+
+/// Whether a receiver holds the socket at this path, whether or not it accepts crashes.
+#[must_use]
+pub(crate) fn is_held(path: &Path) -> bool {
+    held_lock(path).is_some()
+}
+
+/// The lock file, if a receiver holds it.
+fn held_lock(path: &Path) -> Option<File> {
+    let file = File::open(lock_path(path)).ok()?;
     // Two locks of our own, on two openings of the file, exclude each other as well.
-    flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+    let is_held = flock(&file, FlockOperation::NonBlockingLockShared).is_err();
+    is_held.then_some(file)
+}
+
+/// CLOCK_MONOTONIC in milliseconds, the same for all processes.
+fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let milliseconds = now.tv_sec.saturating_mul(1000) + now.tv_nsec / 1_000_000;
+    u64::try_from(milliseconds).unwrap_or(0)
 }
 
 /// Ends whoever serves the socket at this path, and waits for the end. Crashes that have connected are
@@ -75,7 +109,7 @@ pub fn stop_receiving(path: &Path) -> io::Result<()> {
         _ => {}
     }
     let deadline = Instant::now() + Duration::from_secs(5);
-    while is_receiving(path) {
+    while is_held(path) {
         if Instant::now() > deadline {
             return Err(io::Error::other("the receiver does not end"));
         }
@@ -230,15 +264,18 @@ impl Server {
         // SAFETY: a plain system call.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
         let keeper = pidfd_of(keeper);
-        let mut held: Vec<(MemoryPin, OwnedFd)> = Vec::new();
+        let mut beat = None;
         loop {
+            if beat.is_none_or(|beat: Instant| beat.elapsed() >= BEAT) {
+                self.beat();
+                beat = Some(Instant::now());
+            }
             let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN)];
             fds.extend(
                 keeper
                     .iter()
                     .map(|keeper| PollFd::new(keeper, PollFlags::IN)),
             );
-            fds.extend(held.iter().map(|(_, end)| PollFd::new(end, PollFlags::IN)));
             let pause = rustix::event::Timespec {
                 tv_sec: 0,
                 tv_nsec: 200_000_000,
@@ -247,15 +284,12 @@ impl Server {
             let mut events = fds.iter().map(|fd| !fd.revents().is_empty());
             let connected = events.next().unwrap_or(false);
             let keeper_gone = keeper.is_some() && events.next().unwrap_or(false);
-            let ended: Vec<bool> = events.collect();
             drop(fds);
             if connected && let Ok((stream, _)) = self.listener.accept() {
-                held.extend(self.receive(stream));
+                self.receive(stream);
                 continue;
             }
             // Nobody waits: now there is time for the rest.
-            let mut ended = ended.into_iter();
-            held.retain(|_| !ended.next().unwrap_or(false));
             let alone = keeper_gone || (keeper.is_none() && ready == 0);
             if !self.is_wanted() {
                 return;
@@ -263,52 +297,36 @@ impl Server {
             if alone {
                 // SAFETY: a plain system call.
                 unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
-                drop(held);
                 return self.keep();
             }
         }
     }
 
-    /// Takes what dies first, and lets a child do the rest. What holds the memory until the child does,
-    /// and what tells that it does.
-    fn receive(&self, stream: UnixStream) -> Option<(MemoryPin, OwnedFd)> {
-        let mut log = HandlerLog::default();
-        let mut peer = Peer::of(&stream)?;
-        let (settings, problem) = HandlerSettings::read(&self.settings);
-        if let Some(problem) = problem {
-            log.note(&format!("settings: {problem}; the defaults hold"));
-        }
-        let mut arguments = peer.arguments();
-        let mut prepared = Prepared::take(&arguments, &settings, peer.pidfd.take(), log);
-        peer.complete(&mut arguments, &prepared);
-        let (end, begin) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).ok()?;
-        let pin = prepared.pin.take();
+    /// Says that crashes are accepted.
+    fn beat(&self) {
+        let (at, digits) = HEARTBEAT;
+        let text = format!("{:0digits$}", monotonic());
+        let _ = self.lock.write_all_at(text.as_bytes(), at);
+    }
+
+    /// Lets a child capture the crash.
+    fn receive(&self, stream: UnixStream) {
         match fork() {
-            Ok(Role::Parent(_)) => pin.map(|pin| (pin, end)),
+            Ok(Role::Parent(_)) => {}
             Ok(Role::Child) => {
-                // The parent's hold ends with the parent; nothing may be dropped that is its own.
-                std::mem::forget(pin);
-                drop(end);
-                let code = self.child(&arguments, &settings, stream, prepared, begin);
+                let code = self.child(stream);
                 // SAFETY: ends the child without running what belongs to its parent.
                 unsafe { libc::_exit(i32::from(code)) }
             }
             Err(error) => {
                 kernel_log(Level::Error, &format!("no dump: cannot fork: {error}"));
-                None
             }
         }
     }
 
-    fn child(
-        &self,
-        arguments: &HandlerArguments,
-        settings: &HandlerSettings,
-        stream: UnixStream,
-        mut prepared: Prepared,
-        begin: OwnedFd,
-    ) -> u8 {
-        // SAFETY: a plain system call. The child that unwinds has to be waited for.
+    fn child(&self, stream: UnixStream) -> u8 {
+        let mut log = HandlerLog::default();
+        // SAFETY: a plain system call. Children of its own have to be waited for.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
         // Whether we live says nothing about the server.
         for descriptor in [self.listener.as_fd(), self.lock.as_fd()] {
@@ -317,23 +335,24 @@ impl Server {
                 unsafe { libc::dup2(null.as_raw_fd(), descriptor.as_raw_fd()) };
             }
         }
-        // Until the memory is held from here, and where it cannot be, the parent holds it.
-        let lent = match prepared.hold_again(settings) {
-            Ok(()) => {
-                drop(begin);
-                None
-            }
-            Err(_) => Some(begin),
+        let Some(mut peer) = Peer::of(&stream) else {
+            return 1;
         };
+        let (settings, problem) = HandlerSettings::read(&self.settings);
+        if let Some(problem) = problem {
+            log.note(&format!("settings: {problem}; the defaults hold"));
+        }
+        let mut arguments = peer.arguments();
+        let prepared = Prepared::take(&arguments, &settings, peer.pidfd.take(), log);
+        peer.complete(&mut arguments, &prepared);
         let stream = File::from(OwnedFd::from(stream));
         // The process waits as long as somebody has the connection: the previous handler may look at it.
         let held = settings.chain.as_ref().map(|_| stream.try_clone());
-        let chain = Chain::begin(settings, arguments);
-        let captured = capture_prepared(arguments, settings, stream, prepared);
-        drop(lent);
-        chain.hand_on(arguments, captured.as_ref().ok());
+        let chain = Chain::begin(&settings, &arguments);
+        let captured = capture_prepared(&arguments, &settings, stream, prepared);
+        chain.hand_on(&arguments, captured.as_ref().ok());
         drop(held);
-        report(arguments, captured)
+        report(&arguments, captured)
     }
 }
 
@@ -454,11 +473,8 @@ impl Peer {
 
     /// Adds what takes longer to find.
     fn complete(&self, arguments: &mut HandlerArguments, prepared: &Prepared) {
-        let status = prepared
-            .facts
-            .as_ref()
-            .and_then(|(facts, _)| facts.status.as_ref());
-        let status = status.map_or(&b""[..], |status| status.as_bytes());
+        let status = prepared.process.as_ref().map(ProcessHandles::status);
+        let status = status.unwrap_or_default();
         arguments.namespace_pid = innermost_id(status, "NStgid");
         arguments.namespace_tid = innermost_id(status, "NSpid");
         if let Some(name) = status_field(status, "Name") {
@@ -506,12 +522,12 @@ fn node_name_in(names: &OwnedFd) -> Option<RawText> {
     std::thread::scope(|scope| scope.spawn(asking).join().ok().flatten())
 }
 
-/// A thread through which the process can be looked at: the leader may have ended.
+/// A thread through which the process can be looked at: the leader may have ended, and has no memory then.
+/// Its `status` says so; `maps` would wait for a lock of that memory.
 fn living_thread(pid: u32) -> Option<u32> {
     let lives = |tid: &u32| {
-        let mut byte = [0];
-        let maps = File::open(format!("/proc/{pid}/task/{tid}/maps"));
-        maps.is_ok_and(|mut maps| maps.read(&mut byte).is_ok_and(|count| count > 0))
+        let status = fs::read(format!("/proc/{pid}/task/{tid}/status"));
+        status.is_ok_and(|status| status_field(&status, "VmSize").is_some())
     };
     if lives(&pid) {
         return Some(pid);

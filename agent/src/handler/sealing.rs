@@ -3,7 +3,6 @@
 //! Invariant: each of these ends appends one line to the ledger, and so does an entry that cannot be
 //! begun or sealed.
 
-use std::fs::File;
 use std::io;
 
 use cdh_bundle::{Cause, CoreEncoding, EntryKind, Gap, Manifest, RawText, Verdict};
@@ -11,8 +10,8 @@ use jiff::Timestamp;
 
 use super::account;
 use super::capture::{CORE, Capture, Captured, gap};
-use super::copying::{Copied, Hold};
-use super::core_file::CoreFile;
+use super::copying::{Copied, Hold, StoredCore};
+use super::core_stream::CoreStream;
 use super::disk_guard::DiskGuard;
 use super::dump_info::DumpInfo;
 use super::identity::core_record;
@@ -203,7 +202,7 @@ impl Capture<'_> {
     }
 
     /// The dump is as small as the plan says. Nothing more is needed of the process.
-    pub(super) fn seal_without_core(mut self, stream: File) -> Result<Captured, SpoolError> {
+    pub(super) fn seal_without_core(mut self, stream: CoreStream) -> Result<Captured, SpoolError> {
         let mut hold = Hold {
             stream: Some(stream),
             pin: self.pin.take(),
@@ -254,7 +253,7 @@ impl Capture<'_> {
         self.entry.release_reserve();
         self.manifest.core = None;
         let encoding = copied.encoding;
-        let stored = match copied.core.filter(|_| got > 0).map(CoreFile::finish) {
+        let stored = match copied.core.filter(|_| got > 0).map(StoredCore::finish) {
             Some(Ok(finished)) => {
                 if let Some(digests) = finished.digests {
                     self.entry.record(&CORE, digests);

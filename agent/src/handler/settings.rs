@@ -75,6 +75,9 @@ pub struct HandlerSettings {
     /// Seconds that the copy of a core may take; what was not copied by then is cut off. 0 means no
     /// limit.
     pub copy_seconds: u64,
+    /// Seconds for which the kernel may write nothing of a core before it is given up. It does so while
+    /// it waits for a page of the process, which may be for ever.
+    pub silence_seconds: u64,
     /// Bytes of a stored core at most; 0 means no limit.
     pub core_limit: u64,
     /// Bytes of the spool's file system that a core leaves free (a twentieth of it at most).
@@ -124,6 +127,7 @@ impl Default for HandlerSettings {
             slots: 0,
             slot_seconds: 600,
             copy_seconds: 3600,
+            silence_seconds: 30,
             core_limit: 0,
             floor: 256 << 20,
             kill_trace: None,

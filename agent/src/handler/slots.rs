@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -19,12 +20,29 @@ const DIRECTORY: &str = ".slots";
 /// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The right to copy; given back when it is dropped.
+/// The right to copy; it ends when it is dropped, or released by a [`SlotRelease`].
 #[derive(Debug)]
 pub(super) struct Slot {
-    _lock: Option<File>,
+    lock: Arc<Mutex<Option<File>>>,
     /// How long it took to get.
     pub(super) waited: Duration,
+}
+
+/// Ends the right to copy of a handler that waits for something else: others go on meanwhile.
+#[derive(Clone, Debug)]
+pub(super) struct SlotRelease(Arc<Mutex<Option<File>>>);
+
+impl SlotRelease {
+    /// Ends it.
+    pub(super) fn release(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.release_handle().release();
+    }
 }
 
 impl Slot {
@@ -67,9 +85,20 @@ impl Slot {
             }
         };
         Self {
-            _lock: lock,
+            lock: Arc::new(Mutex::new(lock)),
             waited: begun.elapsed(),
         }
+    }
+
+    /// What ends it early.
+    #[must_use]
+    pub(super) fn release_handle(&self) -> SlotRelease {
+        SlotRelease(Arc::clone(&self.lock))
+    }
+
+    #[cfg(test)]
+    fn is_held(&self) -> bool {
+        self.lock.lock().unwrap().is_some()
     }
 }
 
@@ -84,13 +113,23 @@ mod tests {
             |patience| Slot::wait(spool.path(), 2, Duration::from_millis(patience), || false);
         let first = wait(1000);
         let second = wait(1000);
-        assert!(first._lock.is_some() && second._lock.is_some());
+        assert!(first.is_held() && second.is_held());
         let third = wait(20);
-        assert!(third._lock.is_none() && third.waited >= Duration::from_millis(20));
+        assert!(!third.is_held() && third.waited >= Duration::from_millis(20));
         let urgent = Slot::wait(spool.path(), 2, Duration::from_secs(60), || true);
-        assert!(urgent._lock.is_none() && urgent.waited < Duration::from_secs(10));
+        assert!(!urgent.is_held() && urgent.waited < Duration::from_secs(10));
         drop(first);
-        assert!(wait(1000)._lock.is_some());
+        assert!(wait(1000).is_held());
+    }
+
+    #[test]
+    fn released_slot_can_be_had_by_another_handler() {
+        let spool = tempfile::tempdir().unwrap();
+        let wait = || Slot::wait(spool.path(), 1, Duration::from_millis(20), || false);
+        let blocked = wait();
+        assert!(blocked.is_held() && !wait().is_held());
+        blocked.release_handle().release();
+        assert!(wait().is_held());
     }
 
     #[test]

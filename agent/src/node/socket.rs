@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::binary::Runnable;
 use super::settings::NodeSettings;
-use crate::handler::{RECEIVE, SELF_TEST_CRASH, is_receiving, stop_receiving};
+use crate::handler::{RECEIVE, SELF_TEST_CRASH, is_held, is_receiving, stop_receiving};
 use crate::paths::AgentPaths;
 
 /// How the kernel hands cores over.
@@ -130,7 +130,7 @@ fn set_pattern(paths: &AgentPaths, pattern: cdh_bundle::RawText) -> Option<()> {
 
 /// Lets the kernel start the handler, ends the receiver, and starts one of the present version.
 pub(super) fn restart(paths: &AgentPaths) -> io::Result<()> {
-    if is_receiving(&paths.socket()) {
+    if is_held(&paths.socket()) {
         if is_socket_pattern(paths) {
             let pattern = paths.core_pattern().map_err(io::Error::other)?;
             set_pattern(paths, pattern);
@@ -148,17 +148,27 @@ fn is_socket_pattern(paths: &AgentPaths) -> bool {
 }
 
 /// Looks whether the socket that the kernel connects to is served. If not, the kernel starts handlers
-/// until it is again.
-pub(crate) fn mend(paths: &AgentPaths) {
-    if !is_socket_pattern(paths) || is_receiving(&paths.socket()) {
-        return;
-    }
+/// until it is again. `is_interim` says that it does so now, from one look to the next.
+pub(crate) fn mend(paths: &AgentPaths, is_interim: &mut bool) {
     let (Ok(pipe), Ok(socket)) = (paths.core_pattern(), paths.socket_pattern()) else {
         return;
     };
-    set_pattern(paths, pipe);
-    if start(paths).is_ok() {
+    let now = NodeSettings::read(&paths.settings).map(|now| now.core_pattern);
+    match now {
+        Ok(now) if now == socket && !is_receiving(&paths.socket()) => {
+            *is_interim = set_pattern(paths, pipe).is_some();
+        }
+        Ok(now) if now == pipe && *is_interim => {}
+        // Somebody else has changed it, or all is well.
+        _ => {
+            *is_interim = false;
+            return;
+        }
+    }
+    // One that has stopped may go on; where none is left, a new one is started.
+    if is_receiving(&paths.socket()) || (!is_held(&paths.socket()) && start(paths).is_ok()) {
         set_pattern(paths, socket);
+        *is_interim = false;
     }
 }
 
@@ -191,8 +201,9 @@ impl ReceiverWatch {
         let stop = Arc::new(AtomicBool::new(false));
         let (told, paths) = (Arc::clone(&stop), paths.clone());
         let watch = move || {
+            let mut is_interim = false;
             while !told.load(Ordering::Relaxed) {
-                mend(&paths);
+                mend(&paths, &mut is_interim);
                 std::thread::sleep(PAUSE);
             }
         };

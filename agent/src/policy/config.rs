@@ -159,7 +159,7 @@ pub struct PolicyConfig {
 }
 
 /// Names that secrets go by.
-const SCRUB: [&str; 9] = [
+const SCRUB: [&str; 29] = [
     "*PASS*",
     "*SECRET*",
     "*TOKEN*",
@@ -169,6 +169,26 @@ const SCRUB: [&str; 9] = [
     "*PRIVATE*",
     "*DSN*",
     "*CONN*",
+    "*DATABASE*",
+    "*DB_UR?*",
+    "*REDIS*UR?*",
+    "*MONGO*UR?*",
+    "*AMQP*UR?*",
+    "*BROKER*UR?*",
+    "*COOKIE*",
+    "*SESSION*",
+    "*SALT*",
+    "SIGN",
+    "SIGN_*",
+    "*_SIGN",
+    "*_SIGN_*",
+    "*SIGNATURE*",
+    "*SIGNING*",
+    "PIN",
+    "PIN_*",
+    "*_PIN",
+    "*CERT*",
+    "*WEBHOOK*",
 ];
 
 impl Default for PolicyConfig {

@@ -150,12 +150,14 @@ impl PolicyConfig {
 
 fn is_named(patterns: &[String], variable: &str) -> bool {
     let variable = variable.to_ascii_uppercase();
-    let fits = |pattern: &String| {
-        // Names of variables have no parts that a star should stop at.
-        let pattern = pattern.to_ascii_uppercase().replace('*', "**");
-        glob::matches(&pattern, variable.as_bytes())
-    };
+    let fits = |pattern: &String| matches_name(&pattern.to_ascii_uppercase(), &variable);
     patterns.iter().any(fits)
+}
+
+/// Whether the name of a variable matches a pattern, both in capitals. A star stands for any text, for
+/// names have no parts that it should stop at.
+pub(crate) fn matches_name(pattern: &str, name: &str) -> bool {
+    glob::matches(&pattern.replace('*', "**"), name.as_bytes())
 }
 
 /// What a pod wants of its own dumps.

@@ -14,7 +14,7 @@ mod size;
 
 pub(crate) use account::Account;
 pub use config::{Action, ConfigError, OneOrMore, PolicyConfig, Rule, SetuidPolicy, signal_number};
-pub(crate) use decision::{Crash, Decision, Pod};
+pub(crate) use decision::{Crash, Decision, Pod, matches_name};
 pub use limits::{LimitsConfig, RateConfig};
 pub(crate) use rates::{Rates, Subject};
 pub use size::{QuantityError, Seconds, Size};

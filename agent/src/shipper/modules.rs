@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::sweep::explain;
-use crate::handler::ProcFacts;
+use crate::handler::{ProcFacts, is_local_path};
 use crate::spool::ModuleFiles;
 
 /// Modules of one dump.
@@ -65,6 +65,28 @@ pub(super) struct KeptModules {
     pub(super) uploaded: usize,
     /// Modules that are not in the store now, by path.
     pub(super) missing: Vec<String>,
+}
+
+/// A root directory, and the mounts below it as they were when it was opened. A file on a file system
+/// whose server may not answer is not opened: whoever reads it could sleep for ever.
+struct Root {
+    directory: OwnedFd,
+    mounts: Vec<u8>,
+}
+
+impl Root {
+    /// Of the process with this id in `/proc`.
+    fn of(process: &str) -> Option<Self> {
+        let place = Path::new("/proc").join(process);
+        // The table first: opening the directory itself asks its file system.
+        let mounts = std::fs::read(place.join("mountinfo")).ok()?;
+        if !is_local_path(&mounts, Path::new("/")) {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, place.join("root"), flags, Mode::empty()).ok()?;
+        Some(Self { directory, mounts })
+    }
 }
 
 /// Keeps modules; does nothing unless it was asked to.
@@ -120,7 +142,7 @@ impl ModuleKeeper {
         &self,
         manifest: &Manifest,
         module: &ModuleRecord,
-        root: Option<&OwnedFd>,
+        root: Option<&Root>,
     ) -> Option<ModuleFile> {
         let held = self.files.get(manifest.id, module.start);
         let held = held.and_then(|file| file.try_clone().ok());
@@ -157,16 +179,14 @@ impl ModuleKeeper {
     }
 
     /// This root directory, if the process of the entry at `path` had the same.
-    fn own_root(&self, path: &Path) -> Option<OwnedFd> {
+    fn own_root(&self, path: &Path) -> Option<Root> {
         let json = read_small(&path.join("proc.json"), MAX_FACTS)?;
         let facts: ProcFacts = serde_json::from_slice(&json).ok()?;
         let own = std::fs::read_link("/proc/self/ns/mnt").ok()?;
         let mut namespaces = facts.namespaces.iter();
         let is_same = facts.root?.as_bytes() == b"/"
             && namespaces.any(|namespace| namespace.id.as_bytes() == own.as_os_str().as_bytes());
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = || openat(CWD, "/", flags, Mode::empty()).ok();
-        is_same.then(root).flatten()
+        is_same.then(|| Root::of("self")).flatten()
     }
 
     fn digest(&mut self, file: &ModuleFile) -> Option<Sha256> {
@@ -291,12 +311,16 @@ fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
 }
 
 /// The file at a module's path below `root`.
-fn open_module(root: &OwnedFd, module: &ModuleRecord) -> Option<File> {
+fn open_module(root: &Root, module: &ModuleRecord) -> Option<File> {
     let path = Path::new(OsStr::from_bytes(module.path.as_bytes()));
+    if !is_local_path(&root.mounts, path) {
+        return None;
+    }
     let relative = path.strip_prefix("/").ok()?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(root.as_fd(), relative, flags, Mode::empty(), resolve).ok()?;
+    let root = root.directory.as_fd();
+    let file = openat2(root, relative, flags, Mode::empty(), resolve).ok()?;
     Some(file.into())
 }
 
@@ -534,6 +558,18 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         keeper.known.insert(key, Instant::now());
         assert_eq!(uploaded(&mut keeper), 1);
+    }
+
+    #[test]
+    fn modules_on_file_servers_are_not_opened() {
+        let exe = std::env::current_exe().unwrap().display().to_string();
+        let module = module(&exe, None);
+        let mut root = Root::of("self").unwrap();
+        assert!(open_module(&root, &module).is_some());
+        let directory = exe.rsplit_once('/').unwrap().0.to_owned();
+        let mount = format!("9999 1 0:99 / {directory} rw - nfs4 server:/x rw\n");
+        root.mounts.extend_from_slice(mount.as_bytes());
+        assert!(open_module(&root, &module).is_none());
     }
 
     #[test]

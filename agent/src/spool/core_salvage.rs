@@ -19,13 +19,13 @@ use zstd::zstd_safe;
 
 /// What is there now.
 #[derive(Debug)]
-pub(super) struct SalvagedCore {
+pub(crate) struct SalvagedCore {
     /// Bytes of the plain core.
-    pub(super) plain: u64,
+    pub(crate) plain: u64,
     /// SHA-256 of the plain core.
-    pub(super) sha256: Sha256,
+    pub(crate) sha256: Sha256,
     /// Digests of the file.
-    pub(super) stored: Digests,
+    pub(crate) stored: Digests,
 }
 
 /// Counts what is in the file already without writing it again, then writes what is new.
@@ -50,7 +50,7 @@ impl Write for Replay {
 }
 
 /// Mends the file; `None` where not one frame of it is whole.
-pub(super) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
+pub(crate) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
     let length = file.metadata()?.len();
     let fresh = Rc::new(Cell::new(false));
     let out = Replay {

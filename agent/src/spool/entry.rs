@@ -151,12 +151,13 @@ impl PartialEntry {
             .map_err(|error| self.failed(name, error))
     }
 
-    /// The directory itself.
+    /// The directory itself, opened anew: who holds this does not hold the lock.
     ///
     /// # Errors
     /// When there are no more descriptors.
     pub(crate) fn directory(&self) -> io::Result<OwnedFd> {
-        self.entry.descriptor().try_clone()
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat(self.entry.descriptor(), ".", flags, Mode::empty())?)
     }
 
     /// Tells what is in a file, so that sealing need not read it again.

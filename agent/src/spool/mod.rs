@@ -21,6 +21,7 @@ mod salvage;
 mod shares;
 mod waiting;
 
+pub(crate) use core_salvage::salvage_core;
 pub(crate) use count::size_of;
 pub use count::{QUARANTINE, SpoolCount, count};
 pub(crate) use entry::prepare_spool;

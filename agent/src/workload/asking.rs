@@ -527,13 +527,14 @@ fn finish(answer: &mut Answer, files: Vec<(EntryKind, Value)>, policy: &PolicyCo
     let image = answer.image.iter_mut();
     let named = image.flat_map(|image| [&mut image.name, &mut image.version, &mut image.revision]);
     let labels = answer.workload.labels.values_mut();
+    let redactor = scrub::redactor(&answer.secrets);
     for text in named.flatten().chain(labels) {
-        if let Some(clean) = scrub::cleaned(text, &answer.secrets) {
+        if let Some(clean) = scrub::cleaned(text, &redactor) {
             *text = clean;
         }
     }
     for (kind, mut value) in all {
-        scrub::strings(&mut value, &answer.secrets);
+        scrub::strings(&mut value, &redactor);
         if let Ok(mut bytes) = serde_json::to_vec_pretty(&value) {
             bytes.push(b'\n');
             answer.files.push((kind, bytes));

@@ -101,11 +101,12 @@ pub(super) fn read_logs(answer: &mut Answer, lines: usize) {
     if lines == 0 {
         return;
     }
+    let redactor = scrub::redactor(&answer.secrets);
     for (number, path) in answer.logs.clone() {
         let kind = EntryKind::Log(number);
         match tail(&path, lines) {
             Ok(text) => {
-                let text = scrub::cleaned(&text, &answer.secrets).unwrap_or(text);
+                let text = scrub::cleaned(&text, &redactor).unwrap_or(text);
                 answer.files.retain(|(found, _)| *found != kind);
                 answer.files.push((kind, text.into_bytes()));
             }

@@ -6,16 +6,14 @@
 //! passed on in arguments and printed into logs. What `kubectl apply` remembers of a pod holds its
 //! whole environment, and goes.
 
+use cdh_bundle::RawText;
 use serde_json::Value;
 
 use crate::policy::PolicyConfig;
-
-const REMOVED: &str = "<removed>";
+use crate::redaction::{REMOVED, Redactor, SecretNames, Secrets};
 
 /// Variables whose values stay.
 const HARMLESS: [&str; 6] = ["PATH", "HOSTNAME", "HOME", "TERM", "TZ", "LANG"];
-/// Bytes below which a secret is not looked for elsewhere: `1` and `true` are everywhere.
-const SHORTEST: usize = 6;
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Removes the values of all environments in `value`; the secrets among them are added to `secrets`.
@@ -57,7 +55,7 @@ fn one_environment(value: &mut Value, policy: &PolicyConfig, secrets: &mut Vec<S
         if policy.keeps_value(&name) {
             return true;
         }
-        if policy.is_secret(&name) && value.len() >= SHORTEST {
+        if policy.is_secret(&name) {
             secrets.push(value.to_owned());
         }
         false
@@ -99,30 +97,41 @@ fn one_environment(value: &mut Value, policy: &PolicyConfig, secrets: &mut Vec<S
     }
 }
 
-/// Takes known secrets out of every string of `value`.
-pub(super) fn strings(value: &mut Value, secrets: &[String]) {
+/// What removes these secrets, and what looks like one.
+pub(super) fn redactor(secrets: &[String]) -> Redactor {
+    let mut found = Secrets::new(SecretNames::of(&PolicyConfig::default()));
+    for secret in secrets {
+        found.add(secret.as_bytes());
+    }
+    found.redactor()
+}
+
+/// Takes secrets out of every string of `value`. A list of nothing but strings is a command line.
+pub(super) fn strings(value: &mut Value, redactor: &Redactor) {
     match value {
         Value::String(text) => {
-            if let Some(clean) = cleaned(text, secrets) {
+            if let Some(clean) = cleaned(text, redactor) {
                 *text = clean;
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| strings(item, secrets)),
-        Value::Object(map) => map.values_mut().for_each(|item| strings(item, secrets)),
+        Value::Array(items) if items.iter().all(Value::is_string) => {
+            let texts = items.iter().filter_map(Value::as_str).map(RawText::from);
+            let mut texts: Vec<RawText> = texts.collect();
+            redactor.arguments(&mut texts);
+            for (item, text) in items.iter_mut().zip(&texts) {
+                *item = String::from_utf8_lossy(text.as_bytes()).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| strings(item, redactor)),
+        Value::Object(map) => map.values_mut().for_each(|item| strings(item, redactor)),
         _ => {}
     }
 }
 
-/// The text without known secrets; `None` where there are none in it.
-pub(super) fn cleaned(text: &str, secrets: &[String]) -> Option<String> {
-    let mut clean: Option<String> = None;
-    for secret in secrets {
-        let now = clean.as_deref().unwrap_or(text);
-        if now.contains(secret.as_str()) {
-            clean = Some(now.replace(secret.as_str(), REMOVED));
-        }
-    }
-    clean
+/// The text without secrets; `None` where there are none in it.
+pub(super) fn cleaned(text: &str, redactor: &Redactor) -> Option<String> {
+    let clean = redactor.cleaned(text.as_bytes())?;
+    Some(String::from_utf8_lossy(&clean).into_owned())
 }
 
 #[cfg(test)]
@@ -143,7 +152,8 @@ mod tests {
         });
         let mut secrets = Vec::new();
         environments(&mut value, &PolicyConfig::default(), &mut secrets);
-        strings(&mut value, &secrets);
+        let redactor = redactor(&secrets);
+        strings(&mut value, &redactor);
         let text = value.to_string();
         for secret in ["hunter22", "abcdef", "fast", "zzzzzzzz", "\\\"x\\\""] {
             assert!(!text.contains(secret), "{secret} in {text}");
@@ -159,8 +169,8 @@ mod tests {
         ] {
             assert!(text.contains(kept), "{kept} not in {text}");
         }
-        let log = cleaned("login with hunter22 failed\n", &secrets).unwrap();
+        let log = cleaned("login with hunter22 failed\n", &redactor).unwrap();
         assert_eq!(log, "login with <removed> failed\n");
-        assert_eq!(cleaned("nothing here", &secrets), None);
+        assert_eq!(cleaned("nothing here", &redactor), None);
     }
 }

@@ -6,6 +6,7 @@ mod broken_spool;
 mod cgroups;
 mod chain;
 mod direct;
+mod fuse;
 mod neighbours;
 mod node;
 mod noexec;
@@ -440,6 +441,44 @@ fn a_setuid_program_is_captured_for_root_and_stays_on_the_node() {
         cdh_agent::sweep(&node.paths, &node.store(), SetuidDumps::Keep, &mut observer).unwrap();
     assert_eq!((report.kept.len(), report.shipped.len()), (1, 0));
     assert!(entry.exists());
+}
+
+/// Before Linux 6.16 the kernel hands over no pidfd, and the arguments may be those of another process.
+#[test]
+fn setuid_program_behind_the_arguments_of_an_ordinary_crash_stays_on_the_node() {
+    let Some(node) = Node::with_settings(&serde_json::json!({})) else {
+        return;
+    };
+    fs::write("/proc/sys/fs/suid_dumpable", "2").unwrap();
+    let path = node.path("cdh-handler");
+    // As the kernel would have said it of a crash of the attacker's own, for both ways to notice it.
+    for (user, is_replaced) in [("%u", false), ("12345", true)] {
+        let arguments = format!("P%P I%I p%p i%i s%s t%t d1 u{user} g%g h%h e%e");
+        let pattern = format!("|{} {arguments}", path.display());
+        fs::write("/proc/sys/kernel/core_pattern", pattern).unwrap();
+        let program = programs().join("crash");
+        let mut crash = Command::new(program);
+        let status = crash.arg("setuid").current_dir(&node.root).status();
+        assert!(status.unwrap().signal().is_some());
+        node.wait_for_handlers();
+        let entry = node.entry_of_anybody();
+        let manifest = manifest_of(&entry);
+        assert_eq!(manifest.process.dumpable, Some(2), "{user}");
+        assert_eq!(manifest.verdict, Verdict::Complete, "{user}");
+        let is_told = |gap: &cdh_bundle::Gap| gap.why.contains("another process has the number");
+        assert_eq!(
+            manifest.gaps.iter().any(is_told),
+            is_replaced,
+            "{:?}",
+            manifest.gaps
+        );
+        assert_eq!(manifest.process.exe.is_none(), is_replaced, "{user}");
+        let mut observer = |_: &_| {};
+        let report =
+            cdh_agent::sweep(&node.paths, &node.store(), SetuidDumps::Keep, &mut observer).unwrap();
+        assert_eq!((report.kept.len(), report.shipped.len()), (1, 0), "{user}");
+        fs::remove_dir_all(entry).unwrap();
+    }
 }
 
 #[test]

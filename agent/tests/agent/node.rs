@@ -27,7 +27,12 @@ pub(crate) fn programs() -> &'static Path {
     static DIRECTORY: OnceLock<tempfile::TempDir> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
-        for program in [Program::Crash, Program::Kinds, Program::Launcher] {
+        for program in [
+            Program::Crash,
+            Program::Kinds,
+            Program::Launcher,
+            Program::Fuse,
+        ] {
             program.build(directory.path()).unwrap();
         }
         directory

@@ -15,7 +15,7 @@ use super::direct::{Setting, a_sigkill_cuts_the_core, die, has_protection_keys, 
 use super::node::{Node, handler, names_in, programs};
 
 /// A node whose kernel connects to a receiver; `None` where it cannot be tested.
-fn node_with_socket() -> Option<Node> {
+pub(crate) fn node_with_socket() -> Option<Node> {
     let node = Node::new()?;
     if !kernel_has_sockets() {
         cdh_testkit::skip("this kernel has no coredump sockets");
@@ -32,13 +32,13 @@ fn node_with_socket() -> Option<Node> {
     Some(node)
 }
 
-fn uninstall(node: &Node) {
+pub(crate) fn uninstall(node: &Node) {
     cdh_agent::uninstall(&node.paths).unwrap();
     assert!(receivers(node).is_empty());
 }
 
 /// Processes that serve the socket of this node, in the order of their ids.
-fn receivers(node: &Node) -> Vec<(i32, PathBuf)> {
+pub(crate) fn receivers(node: &Node) -> Vec<(i32, PathBuf)> {
     let socket = node.paths.socket();
     let socket = socket.to_str().unwrap();
     let mut found = Vec::new();
@@ -59,7 +59,7 @@ fn receivers(node: &Node) -> Vec<(i32, PathBuf)> {
     found
 }
 
-fn set(node: &Node, settings: &serde_json::Value) {
+pub(crate) fn set(node: &Node, settings: &serde_json::Value) {
     let mut all = json!({
         "spool": node.paths.spool, "state": node.paths.state, "fallback": node.paths.fallback,
     });
@@ -319,6 +319,50 @@ fn a_process_that_was_waited_for_before_anybody_looked_leaves_a_dump_too() {
             _ => check(pid, Cause::Interrupted),
         }
     }
+    uninstall(&node);
+}
+
+/// A receiver that does not accept crashes holds its lock all the same.
+#[test]
+fn stopped_receiver_is_noticed_and_the_kernel_starts_handlers_meanwhile() {
+    let Some(node) = node_with_socket() else {
+        return;
+    };
+    let pattern = || fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let (paths, store) = (node.paths.clone(), node.path("store"));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            use std::os::fd::AsFd;
+            let open = || {
+                let store = cdh_store::DirectoryStore::create(&store)?;
+                Ok(Box::new(store) as Box<dyn cdh_store::Store>)
+            };
+            let setuid = cdh_agent::SetuidDumps::Ship;
+            cdh_agent::run_until(reader.as_fd(), &paths, &open, setuid, &mut |_| {}).unwrap();
+        });
+        let wait_for = |wanted: char| {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !pattern().starts_with(wanted) {
+                if Instant::now() > deadline {
+                    signal_all(&node, "-CONT");
+                    panic!("{wanted} is expected: {}", pattern());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        };
+        signal_all(&node, "-STOP");
+        wait_for('|');
+        die("plain", "4");
+        signal_all(&node, "-CONT");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while node.dumps().is_empty() {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        wait_for('@');
+        drop(writer);
+    });
     uninstall(&node);
 }
 

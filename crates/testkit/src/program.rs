@@ -67,6 +67,8 @@ pub enum Program {
     Small,
     /// Stands between the kernel and a handler: keeps the core, kills who is to be killed, measures.
     Launcher,
+    /// Dies with pages of a file whose server is silent: `fuse DEVICE MOUNTPOINT OWNER KIND`.
+    Fuse,
     /// The only program of an image, linked statically: `pod pause`, `pod crash COUNT NOTE`.
     Pod,
 }
@@ -81,6 +83,7 @@ impl Program {
             Self::Meter => "meter",
             Self::Small => "small",
             Self::Launcher => "launcher",
+            Self::Fuse => "fuse",
             Self::Pod => "pod",
         }
     }
@@ -94,6 +97,7 @@ impl Program {
             Self::Meter => include_str!("../programs/meter.c"),
             Self::Small => include_str!("../programs/small.c"),
             Self::Launcher => include_str!("../programs/launcher.c"),
+            Self::Fuse => include_str!("../programs/fuse.c"),
             Self::Pod => include_str!("../programs/pod.c"),
         }
     }

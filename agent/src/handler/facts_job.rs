@@ -1,0 +1,219 @@
+//! The facts of `/proc` and the mappings, read by a child process.
+//!
+//! `maps`, `cmdline` and `environ` wait for a lock of the process's memory, which another process of the
+//! same user can hold for as long as its file server is silent; and redaction works through what a
+//! stranger wrote. Neither may delay the capture, so the handler reads none of this itself. Files in
+//! memory that the process has mapped are opened here, too, and handed over: they say where their holes
+//! are. Where the child does not answer in time, the facts are those that need no memory.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use cdh_bundle::{Gap, RawText};
+use serde::{Deserialize, Serialize};
+
+use super::capture::gap;
+use super::cgroups;
+use super::descriptors;
+use super::file_systems::FileSystems;
+use super::isolated::{self, IsolatedError, Running};
+use super::maps::{Kind, Maps, parse_maps};
+use super::proc_facts::{ProcFacts, Scope};
+use super::process::ProcessHandles;
+use super::process_memory::SharedFile;
+use super::settings::HandlerSettings;
+use crate::policy::PolicyConfig;
+
+/// How long the child may take.
+const LIMIT: Duration = Duration::from_secs(2);
+/// Descriptors that are looked at for a userfaultfd.
+const DESCRIPTORS: usize = 65_536;
+
+/// A file system whose files are not asked for pages.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ForeignDevice {
+    device: (u32, u32),
+    name: String,
+}
+
+/// Addresses of a mapping whose file was handed over.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct SharedRange {
+    start: u64,
+    end: u64,
+    offset: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    facts: ProcFacts,
+    gaps: Vec<Gap>,
+    foreign: Vec<ForeignDevice>,
+    shared: Vec<SharedRange>,
+    uses_userfaultfd: bool,
+}
+
+/// What the child found out about the process.
+pub(super) struct ProcessView {
+    pub facts: ProcFacts,
+    pub gaps: Vec<Gap>,
+    /// The mappings, or why they are not known.
+    pub maps: Result<Maps, String>,
+    /// Files in memory that are mapped.
+    pub shared: Vec<SharedFile>,
+    /// Types of the file systems of [`Kind::Foreign`] mappings.
+    pub foreign: String,
+    /// It provides pages of its memory itself.
+    pub uses_userfaultfd: bool,
+}
+
+/// A child that reads the facts.
+pub(super) struct FactsJob {
+    running: Result<Running<Answer>, IsolatedError>,
+    socket: Option<UnixStream>,
+}
+
+impl FactsJob {
+    /// Starts it. `cgroup` was read earlier, because a killed process leaves its cgroup within
+    /// milliseconds.
+    pub(super) fn start(
+        process: &ProcessHandles,
+        cgroup: Option<RawText>,
+        settings: &HandlerSettings,
+    ) -> Self {
+        let (ours, theirs) = UnixStream::pair().ok().unzip();
+        let mut keep: Vec<BorrowedFd<'_>> = process.directories().collect();
+        keep.extend(theirs.as_ref().map(AsFd::as_fd));
+        let running = isolated::start(&keep, || {
+            // The handler itself has not entered it yet: it has no time to lose.
+            if let Some(limits) = &settings.limits.cgroup {
+                let _ = cgroups::enter(limits);
+            }
+            answer(process, cgroup, &settings.policy, theirs.as_ref())
+        });
+        Self {
+            running,
+            socket: ours,
+        }
+    }
+
+    /// Waits for what it found. Where it found nothing, the facts are those that need no memory.
+    pub(super) fn finish(
+        self,
+        process: &ProcessHandles,
+        cgroup: Option<RawText>,
+        policy: &PolicyConfig,
+    ) -> ProcessView {
+        let answered = self.running.and_then(|running| running.finish(LIMIT));
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(error) => {
+                let (facts, mut gaps) =
+                    ProcFacts::read(process, cgroup, policy, Scope::WithoutMemory);
+                gaps.push(gap("facts of the process's memory", &error));
+                return ProcessView {
+                    facts,
+                    gaps,
+                    maps: Err(format!("its mappings are not known: {error}")),
+                    shared: Vec::new(),
+                    foreign: String::new(),
+                    uses_userfaultfd: false,
+                };
+            }
+        };
+        let files = self
+            .socket
+            .and_then(|socket| descriptors::receive(&socket).ok());
+        let shared = answer.shared.iter().zip(files.unwrap_or_default());
+        let shared = shared.map(|(range, file)| SharedFile {
+            addresses: range.start..range.end,
+            offset: range.offset,
+            file: File::from(file),
+        });
+        let names: Vec<&str> = answer.foreign.iter().map(|one| one.name.as_str()).collect();
+        ProcessView {
+            shared: shared.collect(),
+            maps: maps_of(&answer.facts, &mut |device| {
+                !answer
+                    .foreign
+                    .iter()
+                    .any(|foreign| foreign.device == device)
+            }),
+            foreign: names.join(", "),
+            facts: answer.facts,
+            gaps: answer.gaps,
+            uses_userfaultfd: answer.uses_userfaultfd,
+        }
+    }
+}
+
+/// The child's work.
+fn answer(
+    process: &ProcessHandles,
+    cgroup: Option<RawText>,
+    policy: &PolicyConfig,
+    socket: Option<&UnixStream>,
+) -> Answer {
+    let (facts, gaps) = ProcFacts::read(process, cgroup, policy, Scope::Everything);
+    let mut file_systems = None;
+    let maps = maps_of(&facts, &mut |device| {
+        let known = file_systems.get_or_insert_with(|| FileSystems::of(process));
+        known.is_local(device)
+    });
+    let maps = maps.unwrap_or_default();
+    let foreign = maps.foreign.iter().map(|&device| ForeignDevice {
+        device,
+        name: file_systems
+            .as_ref()
+            .map_or("", |known| known.name(device))
+            .to_owned(),
+    });
+    let mut shared = Vec::new();
+    let mut files = Vec::new();
+    let mut uses_userfaultfd = false;
+    let ranges = maps
+        .ranges
+        .iter()
+        .filter(|range| range.kind == Kind::Shared);
+    for range in ranges.take(descriptors::MOST) {
+        let (start, end) = (range.addresses.start, range.addresses.end);
+        if let Some(file) = process.open_mapped_file(start, end) {
+            shared.push(SharedRange {
+                start,
+                end,
+                offset: range.offset,
+            });
+            files.push(file);
+        }
+    }
+    // Reading a page that a stranger's userfaultfd has to provide would wait for the stranger.
+    if maps.ranges.iter().any(|range| range.kind == Kind::Shared) {
+        uses_userfaultfd = process.has_descriptor("anon_inode:[userfaultfd]", DESCRIPTORS);
+    }
+    let files: Vec<BorrowedFd<'_>> = files.iter().map(AsFd::as_fd).collect();
+    if socket.is_none_or(|socket| descriptors::send(socket, &files).is_err()) {
+        shared.clear();
+    }
+    Answer {
+        foreign: foreign.collect(),
+        facts,
+        gaps,
+        shared,
+        uses_userfaultfd,
+    }
+}
+
+fn maps_of(
+    facts: &ProcFacts,
+    is_local: &mut dyn FnMut((u32, u32)) -> bool,
+) -> Result<Maps, String> {
+    let text = facts.maps.as_ref().ok_or("`maps` cannot be read")?;
+    let maps = parse_maps(&mut text.as_bytes(), is_local)
+        .map_err(|error| format!("cannot read `maps`: {error}"))?;
+    match maps.ranges.is_empty() {
+        true => Err("`maps` is empty".to_owned()),
+        false => Ok(maps),
+    }
+}
