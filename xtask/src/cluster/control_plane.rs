@@ -314,7 +314,7 @@ state = "{directory}/containerd/state"
             ("hostname-override", NODE.to_owned()),
             ("node-ip", NODE_ADDRESS.to_owned()),
             // Why pods are started anew, in its log.
-            ("v", "2".to_owned()),
+            ("v", "3".to_owned()),
         ] {
             command.arg(format!("--{name}={value}"));
         }
