@@ -9,7 +9,9 @@ use anyhow::{Context, Result};
 use cdh_testkit::ServerProcess;
 use serde_json::json;
 
-use super::machine::{self, API_ADDRESS, BRIDGE, BRIDGE_ADDRESS, CONTAINERD_SOCKET, NODE_ADDRESS};
+use super::machine::{
+    self, API_ADDRESS, BRIDGE, BRIDGE_ADDRESS, CGROUP, CONTAINERD_SOCKET, NODE_ADDRESS,
+};
 
 /// Name of the node. The machine's own name is another one, so that a mistake is noticed.
 pub(super) const NODE: &str = "node1";
@@ -285,7 +287,7 @@ state = "{directory}/containerd/state"
                 "x509": {"clientCAFile": self.pki("ca.crt")},
             },
             "authorization": {"mode": "Webhook"},
-            "cgroupDriver": "cgroupfs", "cgroupsPerQOS": true, "enforceNodeAllocatable": ["pods"],
+            "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{CGROUP}"), "cgroupsPerQOS": true, "enforceNodeAllocatable": ["pods"],
             "failSwapOn": false, "clusterDomain": "cluster.local", "resolvConf": "/etc/resolv.conf",
             "tlsCertFile": self.pki("kubelet.crt"), "tlsPrivateKeyFile": self.pki("kubelet.key"),
             "evictionHard": {
@@ -313,6 +315,8 @@ state = "{directory}/containerd/state"
             ),
             ("hostname-override", NODE.to_owned()),
             ("node-ip", NODE_ADDRESS.to_owned()),
+            // Why pods are started anew, in its log.
+            ("v", "3".to_owned()),
         ] {
             command.arg(format!("--{name}={value}"));
         }

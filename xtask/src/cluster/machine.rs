@@ -73,6 +73,7 @@ pub(super) fn prepare(directory: &Path) -> Result<()> {
         .collect();
     let record = json!({"settings": settings, "directories": directories});
     fs::write(directory.join(RECORD), record.to_string())?;
+    make_cgroups()?;
     // A shim that comes first makes it with another mode, and only root with all capabilities gets to the socket.
     let runtime = Path::new(CONTAINERD_SOCKET)
         .parent()
@@ -261,17 +262,33 @@ pub(super) fn files_below(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Empty cgroups of pods; those of other tests hold processes and stay.
+/// The pods' cgroup in each hierarchy. Tests make and remove `kubepods` at the top by hand, and a kubelet ends each
+/// pod whose cgroup it misses.
+pub(super) const CGROUP: &str = "cdh-cluster";
+
+fn cgroups() -> Vec<PathBuf> {
+    let mut hierarchies = entries(Path::new("/sys/fs/cgroup"));
+    hierarchies.retain(|path| path.join("cgroup.procs").is_file());
+    hierarchies.iter().map(|path| path.join(CGROUP)).collect()
+}
+
+fn make_cgroups() -> Result<()> {
+    for group in cgroups() {
+        fs::create_dir_all(&group).with_context(|| format!("cannot make {}", group.display()))?;
+        // A process cannot enter a cpuset that is empty.
+        for name in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(all) = fs::read(group.with_file_name(name)) {
+                fs::write(group.join(name), all)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn remove_cgroups() {
-    let mut roots = vec![PathBuf::from("/sys/fs/cgroup/kubepods")];
-    roots.extend(
-        entries(Path::new("/sys/fs/cgroup"))
-            .iter()
-            .map(|path| path.join("kubepods")),
-    );
-    for root in roots.iter().filter(|path| path.is_dir()) {
+    for group in cgroups().iter().filter(|path| path.is_dir()) {
         let _ = Command::new("find")
-            .arg(root)
+            .arg(group)
             .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", "+"])
             .stderr(Stdio::null())
             .status();
