@@ -140,7 +140,7 @@ pub(crate) fn make_room(
     let mut setuid = Pool::new(setuid, is_setuid.then(|| share.clone()).flatten());
     let own_quota = setuid_quota(bounds.quota);
     if is_setuid {
-        // Whoever attacks a setuid program must not erase the first dumps of it with more of them.
+        // A user who attacks a setuid program must not erase its first dumps with more of them.
         let need = wanted.need.min(own_quota);
         given_up.extend(setuid.reduce(
             wanted.uploads,

@@ -295,7 +295,7 @@ fn first_dump_of_an_owner_gets_room_from_all_that_have_more_than_one() {
     assert!(made.room >= 3 * MIB, "{made:?}");
     let left: Vec<bool> = ids.iter().map(|id| spool.has(*id, &CORE)).collect();
     assert_eq!(left, [false, false, false, true, true, true]);
-    // Nobody gives up the last one for it.
+    // No owner gives up its last one for it.
     let made = spool.make_for(Some(&user(9)), 4 * MIB, 2 * MIB);
     assert!(made.given_up.is_empty(), "{made:?}");
 }

@@ -25,8 +25,9 @@ const ATTACKER: u32 = 65534;
 const VICTIM: u32 = 1000;
 /// A pod that the attacker pretends to be.
 const POD: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
-/// Mebibytes of the spool's quota.
-const QUOTA: u64 = 512;
+/// Mebibytes of the spool's quota for each minute, and to begin with: a victim's dumps of a minute take about
+/// 30, the attacker's budget about 400.
+const QUOTA: u64 = 64;
 /// KiB that one handler may use; the agent's own tests hold it to the same.
 const HANDLER_LIMIT: u64 = 32 << 10;
 /// KiB that the agent may use: the chart's limit is four times that.
@@ -59,8 +60,9 @@ pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
     let state = node.bench.path("out");
     let seconds = minutes * 60;
     let budget = seconds + 60;
+    let quota = QUOTA * (minutes + 1);
     node.set(&json!({ "state": state, "limits": {
-        "spool_quota": format!("{QUOTA}M"),
+        "spool_quota": format!("{quota}M"),
         "rate": {
             "window": format!("{}s", seconds * 2),
             "fingerprint_full": budget, "fingerprint_dumps": budget,
@@ -106,7 +108,7 @@ pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
     wait_for_handlers(&state);
     daemon.stop()?;
     let found = Found::read(&state.join("spool"), &victim)?;
-    println!("{minutes} min, {way:?}, quota {QUOTA} MiB, {budget} dumps for each user");
+    println!("{minutes} min, {way:?}, quota {quota} MiB, {budget} dumps for each user");
     for attack in &attacks {
         let count = attack.count.load(Ordering::Relaxed);
         println!("  {:<34} {count:>8} crashes", attack.name);
