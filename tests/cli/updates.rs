@@ -220,6 +220,15 @@ fn killer_is_named_and_trace_removed_although_the_agent_has_mounts_of_its_own() 
     // A stop is no uninstall: the handler stays, and with it its trace.
     terminate(agent);
     assert!(node.is_ours() && traces.has(&trace));
+    // The kernel keeps a trace that is being read, and the uninstall says so.
+    let reader = fs::File::open(traces.0.path().join("instances").join(&trace).join("trace"));
+    let (code, said) = node.uninstall(&[]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("restored, but the trace of SIGKILLs is not removed"),
+        "{said}"
+    );
+    drop(reader.unwrap());
     let (code, said) = node.uninstall(&[]);
     assert_eq!(code, Some(0), "{said}");
     assert!(!traces.has(&trace), "{said}");
@@ -333,9 +342,9 @@ fn uninstall_waits_for_a_stopping_agent_and_leaves_only_unshipped_dumps() {
         names
     };
     assert_eq!(names("state/spool").len(), 1, "{:?}", names("state/spool"));
-    // What is not in the store yet: the dump, why it waits, and the record of the crash.
+    // What is not in the store yet: the dump, and the record of the crash.
     for name in names("state") {
-        let kept = ["spool", "shipper.json", "ledger", "drops", "uploads"];
+        let kept = ["spool", "ledger", "drops", "uploads"];
         assert!(kept.iter().any(|one| name == **one), "{:?}", names("state"));
     }
     let (code, said) = node.uninstall(&["--wait-for-agent", "60"]);

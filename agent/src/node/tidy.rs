@@ -34,10 +34,8 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
         if left == 0 {
             remove_files(&paths.uploads(), |name| name.ends_with(".journal"));
         }
-        // What stays keeps the reasons why it does.
-        if left == 0 {
-            let _ = ShipperRecord::remove(&paths.state);
-        }
+        // The uninstall has reported what is left, and an agent that comes later finds out anew.
+        let _ = ShipperRecord::remove(&paths.state);
         let _ = fs::remove_file(paths.shipper_lock());
         let _ = fs::remove_file(paths.install_lock());
         // Those that are empty. In a pod the last one is a mount, and stays.
@@ -74,8 +72,10 @@ mod tests {
         let entry = paths.spool.join(cdh_bundle::DumpId::random().to_string());
         fs::create_dir_all(&entry).unwrap();
         fs::create_dir_all(paths.spool.join(".slots")).unwrap();
+        fs::write(paths.state.join("shipper.json"), "{}").unwrap();
         assert_eq!(tidy(&paths), 1);
         assert!(entry.is_dir() && !paths.spool.join(".slots").exists());
+        assert!(!paths.state.join("shipper.json").exists());
         fs::remove_dir(&entry).unwrap();
         assert_eq!(tidy(&paths), 0);
         assert!(!paths.state.exists());

@@ -41,6 +41,11 @@ fn refused(error: InstallError) -> anyhow::Error {
         InstallError::Binary(BinaryError::NotAProgram { .. } | BinaryError::Read { .. }) => {
             failure.hint("build the handler with `cargo xtask handler`, which prints its path for `--handler <FILE>`")
         }
+        InstallError::Trace { .. } => Failure::new(
+            ExitStatus::Failure,
+            "the kernel settings are restored, but the trace of SIGKILLs is not removed",
+        )
+        .hint("run it again, as root and with the right to mount (in a container: privileged)"),
         _ => failure,
     }
     .cause(error)
