@@ -463,6 +463,21 @@ mod tests {
         assert!(matches!(error, IsolatedError::Answer { .. }), "{error}");
     }
 
+    /// A child in uninterruptible sleep outlives a handler that is killed.
+    #[test]
+    fn child_that_hangs_does_not_keep_an_entry_from_salvage() {
+        use crate::spool::PartialEntry;
+        let spool = tempfile::tempdir().unwrap();
+        let entry = PartialEntry::create(spool.path(), cdh_bundle::DumpId::random()).unwrap();
+        let (id, directory) = (entry.id(), entry.directory().unwrap());
+        let hang = || std::thread::sleep(Duration::from_secs(60));
+        let _running = start::<()>(&[directory.as_fd()], hang).unwrap();
+        assert!(PartialEntry::take_over(spool.path(), id).is_err());
+        // As the kernel does when the handler dies.
+        drop(entry);
+        PartialEntry::take_over(spool.path(), id).unwrap();
+    }
+
     /// A child in uninterruptible sleep must not keep the process waiting that the kernel dumps.
     #[test]
     fn child_holds_only_the_descriptors_it_was_given() {
