@@ -24,7 +24,7 @@ use super::core_file::CoreFile;
 use super::core_stream::CoreStream;
 use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
-use super::facts_job::{FactsJob, ProcessView};
+use super::facts_job::{FactsJob, ProcessView, RestJob};
 use super::identity::{add_head, first_manifest, name_signal};
 use super::isolated;
 use super::log::HandlerLog;
@@ -145,6 +145,7 @@ pub(super) fn capture_prepared(
         watch,
         pidfd,
         facts,
+        rest: None,
         view: None,
         lacks_foreign_pages: false,
         slot: None,
@@ -243,6 +244,8 @@ pub(super) struct Capture<'a> {
     /// Of a process that was gone before anything could be opened.
     pidfd: Option<OwnedFd>,
     facts: Option<FactsJob>,
+    /// Reads the rest of the facts while the minicore is taken.
+    rest: Option<RestJob>,
     /// What the child that reads the facts has found.
     pub(super) view: Option<ProcessView>,
     /// Pages of foreign files are dumped that are not in memory.
@@ -294,7 +297,6 @@ impl Capture<'_> {
         if self.plan.action() == Action::Ignore {
             return Ok(self.discard());
         }
-        self.take_view(cgroup);
         let directory = self.entry.directory();
         let settings = self.settings;
         let guard = directory
@@ -307,9 +309,11 @@ impl Capture<'_> {
             Action::Full => self.begin_core(&head_bytes, &guard),
             _ => Err(std::io::ErrorKind::Unsupported.into()),
         };
+        self.take_mappings();
         if let Some(head) = &head {
             self.minicore(head);
         }
+        self.take_rest(cgroup);
         self.add_container(cgroup, owner);
         self.plan.admit(self.manifest.fingerprint.as_deref());
         match self.plan.action() {
@@ -555,12 +559,23 @@ impl Capture<'_> {
         })
     }
 
-    /// Takes over what the child that reads the facts has found.
-    fn take_view(&mut self, cgroup: Option<&RawText>) {
-        if let (Some(job), Some(process)) = (self.facts.take(), &self.process) {
-            let view = job.finish(process, cgroup.cloned(), &self.settings.policy);
-            self.log.note("facts of /proc read");
+    /// Waits for the mappings, from the child that reads the facts.
+    fn take_mappings(&mut self) {
+        if let Some(job) = self.facts.take() {
+            let (view, rest) = job.mappings();
+            self.log.note("mappings read");
             self.view = Some(view);
+            self.rest = Some(rest);
+        }
+    }
+
+    /// Takes over what else that child has found.
+    fn take_rest(&mut self, cgroup: Option<&RawText>) {
+        if let (Some(rest), Some(view), Some(process)) =
+            (self.rest.take(), &mut self.view, &self.process)
+        {
+            rest.finish(view, process, cgroup.cloned(), &self.settings.policy);
+            self.log.note("facts of /proc read");
         }
     }
 

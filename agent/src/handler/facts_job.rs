@@ -5,6 +5,9 @@
 //! stranger wrote. Neither may delay the capture, so the handler reads none of this itself. Files in
 //! memory that the process has mapped are opened here, too, and handed over: they say where their holes
 //! are. Where the child does not answer in time, the facts are those that need no memory.
+//!
+//! It answers twice: at once with the mappings, without which no minicore is taken, and with all the rest
+//! while the handler takes the minicore.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +21,7 @@ use super::capture::gap;
 use super::cgroups;
 use super::descriptors;
 use super::file_systems::FileSystems;
-use super::isolated::{self, IsolatedError, Running};
+use super::isolated::{self, FirstAnswer, IsolatedError, Running};
 use super::maps::{Kind, Maps, parse_maps};
 use super::proc_facts::{ProcFacts, Scope};
 use super::process::ProcessHandles;
@@ -26,7 +29,7 @@ use super::process_memory::SharedFile;
 use super::settings::HandlerSettings;
 use crate::policy::PolicyConfig;
 
-/// How long the child may take.
+/// How long the child may take for each answer.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Descriptors that are looked at for a userfaultfd.
 const DESCRIPTORS: usize = 65_536;
@@ -46,16 +49,24 @@ struct SharedRange {
     offset: u64,
 }
 
+/// The first answer.
+#[derive(Serialize, Deserialize)]
+struct Mappings {
+    /// `maps`, or why it cannot be read.
+    text: Result<RawText, String>,
+    foreign: Vec<ForeignDevice>,
+}
+
+/// The second answer.
 #[derive(Serialize, Deserialize)]
 struct Answer {
     facts: ProcFacts,
     gaps: Vec<Gap>,
-    foreign: Vec<ForeignDevice>,
     shared: Vec<SharedRange>,
     uses_userfaultfd: bool,
 }
 
-/// What the child found out about the process.
+/// What the child found out about the process: first the mappings, then the rest.
 pub(super) struct ProcessView {
     pub facts: ProcFacts,
     pub gaps: Vec<Gap>,
@@ -71,6 +82,12 @@ pub(super) struct ProcessView {
 
 /// A child that reads the facts.
 pub(super) struct FactsJob {
+    started: Result<(FirstAnswer<Mappings>, Running<Answer>), IsolatedError>,
+    socket: Option<UnixStream>,
+}
+
+/// A child that has told the mappings and reads the rest.
+pub(super) struct RestJob {
     running: Result<Running<Answer>, IsolatedError>,
     socket: Option<UnixStream>,
 }
@@ -86,79 +103,109 @@ impl FactsJob {
         let (ours, theirs) = UnixStream::pair().ok().unzip();
         let mut keep: Vec<BorrowedFd<'_>> = process.directories().collect();
         keep.extend(theirs.as_ref().map(AsFd::as_fd));
-        let running = isolated::start(&keep, || {
+        let first = || read_mappings(process);
+        let rest = |maps: Maps| {
             // The handler itself has not entered it yet: it has no time to lose.
             if let Some(limits) = &settings.limits.cgroup {
                 let _ = cgroups::enter(limits);
             }
-            answer(process, cgroup, &settings.policy, theirs.as_ref())
-        });
+            answer(process, cgroup, &settings.policy, &maps, theirs.as_ref())
+        };
         Self {
-            running,
+            started: isolated::start_in_two(&keep, first, rest),
             socket: ours,
         }
     }
 
-    /// Waits for what it found. Where it found nothing, the facts are those that need no memory.
-    pub(super) fn finish(
-        self,
-        process: &ProcessHandles,
-        cgroup: Option<RawText>,
-        policy: &PolicyConfig,
-    ) -> ProcessView {
-        let answered = self.running.and_then(|running| running.finish(LIMIT));
-        let answer = match answered {
-            Ok(answer) => answer,
+    /// Waits for the mappings. The rest of the view is empty until [`RestJob::finish`].
+    pub(super) fn mappings(self) -> (ProcessView, RestJob) {
+        let told = self
+            .started
+            .and_then(|(first, running)| Ok((first.receive(LIMIT)?, running)));
+        let mut view = ProcessView {
+            facts: ProcFacts::default(),
+            gaps: Vec::new(),
+            maps: Err(String::new()),
+            shared: Vec::new(),
+            foreign: String::new(),
+            uses_userfaultfd: false,
+        };
+        let running = match told {
+            Ok((Mappings { text, foreign }, running)) => {
+                let names: Vec<&str> = foreign.iter().map(|one| one.name.as_str()).collect();
+                view.foreign = names.join(", ");
+                view.maps = maps_of(&text, &mut |device| {
+                    !foreign.iter().any(|foreign| foreign.device == device)
+                });
+                match text {
+                    Ok(text) => view.facts.maps = Some(text),
+                    Err(why) => view.gaps.push(Gap {
+                        what: "/proc/<pid>/maps".to_owned(),
+                        why,
+                    }),
+                }
+                Ok(running)
+            }
+            // One that waits for the process's memory is not waited for a second time.
             Err(error) => {
-                let (facts, mut gaps) =
-                    ProcFacts::read(process, cgroup, policy, Scope::WithoutMemory);
-                gaps.push(gap("facts of the process's memory", &error));
-                return ProcessView {
-                    facts,
-                    gaps,
-                    maps: Err(format!("its mappings are not known: {error}")),
-                    shared: Vec::new(),
-                    foreign: String::new(),
-                    uses_userfaultfd: false,
-                };
+                view.maps = Err(format!("its mappings are not known: {error}"));
+                Err(error)
             }
         };
-        let files = self
-            .socket
-            .and_then(|socket| descriptors::receive(&socket).ok());
-        let shared = answer.shared.iter().zip(files.unwrap_or_default());
-        let shared = shared.map(|(range, file)| SharedFile {
-            addresses: range.start..range.end,
-            offset: range.offset,
-            file: File::from(file),
-        });
-        let names: Vec<&str> = answer.foreign.iter().map(|one| one.name.as_str()).collect();
-        ProcessView {
-            shared: shared.collect(),
-            maps: maps_of(&answer.facts, &mut |device| {
-                !answer
-                    .foreign
-                    .iter()
-                    .any(|foreign| foreign.device == device)
-            }),
-            foreign: names.join(", "),
-            facts: answer.facts,
-            gaps: answer.gaps,
-            uses_userfaultfd: answer.uses_userfaultfd,
-        }
+        let rest = RestJob {
+            running,
+            socket: self.socket,
+        };
+        (view, rest)
     }
 }
 
-/// The child's work.
-fn answer(
-    process: &ProcessHandles,
-    cgroup: Option<RawText>,
-    policy: &PolicyConfig,
-    socket: Option<&UnixStream>,
-) -> Answer {
-    let (facts, gaps) = ProcFacts::read(process, cgroup, policy, Scope::Everything);
+impl RestJob {
+    /// Waits for the rest and puts it into the view. Where the child found nothing, the facts are those
+    /// that need no memory.
+    pub(super) fn finish(
+        self,
+        view: &mut ProcessView,
+        process: &ProcessHandles,
+        cgroup: Option<RawText>,
+        policy: &PolicyConfig,
+    ) {
+        let maps = view.facts.maps.take();
+        match self.running.and_then(|running| running.finish(LIMIT)) {
+            Ok(answer) => {
+                let files = self
+                    .socket
+                    .and_then(|socket| descriptors::receive(&socket).ok());
+                let shared = answer.shared.iter().zip(files.unwrap_or_default());
+                let shared = shared.map(|(range, file)| SharedFile {
+                    addresses: range.start..range.end,
+                    offset: range.offset,
+                    file: File::from(file),
+                });
+                view.shared = shared.collect();
+                view.uses_userfaultfd = answer.uses_userfaultfd;
+                view.facts = answer.facts;
+                view.gaps.extend(answer.gaps);
+            }
+            Err(error) => {
+                let (facts, gaps) = ProcFacts::read(process, cgroup, policy, Scope::WithoutMemory);
+                view.facts = facts;
+                view.gaps.extend(gaps);
+                view.gaps.push(gap("facts of the process's memory", &error));
+                // Whether it provides pages itself is not known either.
+                view.maps = Err(format!("its mappings are not known: {error}"));
+            }
+        }
+        view.facts.maps = maps;
+    }
+}
+
+/// The child's first work: the mappings, and which of them are foreign files'.
+fn read_mappings(process: &ProcessHandles) -> (Mappings, Maps) {
+    let text = process.read("maps");
+    let text = text.map(RawText::new).map_err(|error| error.to_string());
     let mut file_systems = None;
-    let maps = maps_of(&facts, &mut |device| {
+    let maps = maps_of(&text, &mut |device| {
         let known = file_systems.get_or_insert_with(|| FileSystems::of(process));
         known.is_local(device)
     });
@@ -170,6 +217,19 @@ fn answer(
             .map_or("", |known| known.name(device))
             .to_owned(),
     });
+    let foreign = foreign.collect();
+    (Mappings { text, foreign }, maps)
+}
+
+/// The rest of the child's work.
+fn answer(
+    process: &ProcessHandles,
+    cgroup: Option<RawText>,
+    policy: &PolicyConfig,
+    maps: &Maps,
+    socket: Option<&UnixStream>,
+) -> Answer {
+    let (facts, gaps) = ProcFacts::read(process, cgroup, policy, Scope::AllButMaps);
     let mut shared = Vec::new();
     let mut files = Vec::new();
     let mut uses_userfaultfd = false;
@@ -197,7 +257,6 @@ fn answer(
         shared.clear();
     }
     Answer {
-        foreign: foreign.collect(),
         facts,
         gaps,
         shared,
@@ -206,10 +265,12 @@ fn answer(
 }
 
 fn maps_of(
-    facts: &ProcFacts,
+    text: &Result<RawText, String>,
     is_local: &mut dyn FnMut((u32, u32)) -> bool,
 ) -> Result<Maps, String> {
-    let text = facts.maps.as_ref().ok_or("`maps` cannot be read")?;
+    let text = text
+        .as_ref()
+        .map_err(|error| format!("cannot read `maps`: {error}"))?;
     let maps = parse_maps(&mut text.as_bytes(), is_local)
         .map_err(|error| format!("cannot read `maps`: {error}"))?;
     match maps.ranges.is_empty() {

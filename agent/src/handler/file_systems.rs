@@ -58,11 +58,26 @@ impl FileSystems {
     #[must_use]
     pub(super) fn of(process: &ProcessHandles) -> Self {
         let mut found = Self::default();
-        for table in ["/proc/1/mountinfo", "/proc/self/mountinfo"] {
-            found.add(&std::fs::read(table).unwrap_or_default(), Table::Node);
+        // A table takes the kernel a while: the same one is not read twice.
+        let namespace = |whose: &str| {
+            let link = std::fs::read_link(format!("/proc/{whose}/ns/mnt")).ok()?;
+            Some(link.into_os_string().into_encoded_bytes())
+        };
+        let mut known = Vec::new();
+        for whose in ["1", "self"] {
+            let namespace = namespace(whose);
+            if namespace.is_none() || !known.contains(&namespace) {
+                let table = std::fs::read(format!("/proc/{whose}/mountinfo"));
+                found.add(&table.unwrap_or_default(), Table::Node);
+                known.push(namespace);
+            }
         }
-        let own = process.read("mountinfo").unwrap_or_default();
-        found.add(&own, Table::Process);
+        let own = process.read_link("ns/mnt").ok();
+        let own = own.map(|link| link.as_bytes().to_vec());
+        if own.is_none() || !known.contains(&own) {
+            let table = process.read("mountinfo");
+            found.add(&table.unwrap_or_default(), Table::Process);
+        }
         found.local.extend(internal_devices());
         found
     }

@@ -18,7 +18,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Private writable memory the child may have beyond its parent's, bytes. A minicore of 16 MiB needs
@@ -26,6 +26,10 @@ use serde::{Serialize, de::DeserializeOwned};
 const CHILD_DATA: u64 = 96 << 20;
 /// Maximum size of the answer, bytes.
 const ANSWER: u64 = 16 << 20;
+/// Bytes that a pipe takes before its writer has to wait (`pipe(7)`).
+const PIPE: usize = 64 << 10;
+/// Bytes to which a pipe may be enlarged (default of `/proc/sys/fs/pipe-max-size`).
+const LARGE_PIPE: usize = 1 << 20;
 /// How long a killed child may take to die. One that sleeps uninterruptibly takes longer.
 const GRACE: Duration = Duration::from_millis(100);
 
@@ -80,20 +84,84 @@ pub(super) fn start<T: Serialize + DeserializeOwned>(
     keep: &[BorrowedFd<'_>],
     job: impl FnOnce() -> T,
 ) -> Result<Running<T>, IsolatedError> {
-    let failed = |source| IsolatedError::Start { source };
-    let (answer, question) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+    let (answer, question) = pipe()?;
     let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     kept.push(question.as_raw_fd());
-    let child = fork_child(&kept, Some(CHILD_DATA), || {
-        let bytes = serde_json::to_vec(&job())?;
-        File::from(question).write_all(&bytes)
-    })
-    .map_err(failed)?;
+    let child = fork_child(&kept, Some(CHILD_DATA), || send(question, &job()));
     Ok(Running {
-        child,
-        answer: File::from(answer),
+        child: child.map_err(|source| IsolatedError::Start { source })?,
+        answer,
         answers: PhantomData,
     })
+}
+
+/// As [`start`], for a job that has something to say before it is done: `first` gives that, and what
+/// `rest` goes on with.
+///
+/// # Errors
+/// When the child cannot be started.
+pub(super) fn start_in_two<F: Serialize, C, T: Serialize>(
+    keep: &[BorrowedFd<'_>],
+    first: impl FnOnce() -> (F, C),
+    rest: impl FnOnce(C) -> T,
+) -> Result<(FirstAnswer<F>, Running<T>), IsolatedError> {
+    let (early, early_end) = pipe()?;
+    let (answer, question) = pipe()?;
+    let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    kept.extend([early_end.as_raw_fd(), question.as_raw_fd()]);
+    let child = fork_child(&kept, Some(CHILD_DATA), || {
+        let (first, context) = first();
+        send(early_end, &first)?;
+        send(question, &rest(context))
+    });
+    let running = Running {
+        child: child.map_err(|source| IsolatedError::Start { source })?,
+        answer,
+        answers: PhantomData,
+    };
+    let first = FirstAnswer {
+        answer: early,
+        answers: PhantomData,
+    };
+    Ok((first, running))
+}
+
+/// The end that is read, and the end that is written.
+fn pipe() -> Result<(File, File), IsolatedError> {
+    let (from, to) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| IsolatedError::Start {
+        source: error.into(),
+    })?;
+    Ok((File::from(from), File::from(to)))
+}
+
+/// Sends an answer and closes the pipe, which tells that it is whole.
+fn send(mut pipe: File, answer: &impl Serialize) -> io::Result<()> {
+    let bytes = serde_json::to_vec(answer)?;
+    if bytes.len() > PIPE {
+        // The child should go on with what it still has to read, also while nobody takes this.
+        let _ = fcntl_setpipe_size(&pipe, LARGE_PIPE);
+    }
+    pipe.write_all(&bytes)
+}
+
+/// What a child says first. It does not kill the child.
+#[derive(Debug)]
+pub(super) struct FirstAnswer<F> {
+    answer: File,
+    answers: PhantomData<fn() -> F>,
+}
+
+impl<F: DeserializeOwned> FirstAnswer<F> {
+    /// Waits for it for a maximum of `limit`.
+    ///
+    /// # Errors
+    /// When the child dies or takes longer.
+    pub(super) fn receive(mut self, limit: Duration) -> Result<F, IsolatedError> {
+        let bytes = receive(&mut self.answer, limit)?;
+        serde_json::from_slice(&bytes).map_err(|error| IsolatedError::Answer {
+            source: error.into(),
+        })
+    }
 }
 
 /// A job that runs in a child. Dropping it kills the child.
@@ -357,6 +425,57 @@ mod tests {
         let error = run(Duration::from_millis(200), &[], job).unwrap_err();
         assert!(matches!(error, IsolatedError::TooLong { .. }), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn first_answer_does_not_wait_for_the_second() {
+        let keep = File::open("/dev/null").unwrap();
+        let (mut go, wait) = std::io::pipe().map(|(from, to)| (to, from)).unwrap();
+        let rest = |length: usize| {
+            let _ = (&wait).read(&mut [0]);
+            length
+        };
+        let first = || ("x".repeat(100_000), 7);
+        let (early, running) =
+            start_in_two::<String, _, usize>(&[keep.as_fd(), wait.as_fd()], first, rest).unwrap();
+        assert_eq!(
+            early.receive(Duration::from_secs(10)).unwrap().len(),
+            100_000
+        );
+        go.write_all(&[1]).unwrap();
+        assert_eq!(running.finish(Duration::from_secs(10)).unwrap(), 7);
+    }
+
+    #[test]
+    fn first_answer_of_a_child_that_dies_or_hangs_is_an_error() {
+        let rest = |()| 7;
+        let hang = || (std::thread::sleep(Duration::from_secs(60)), ());
+        let (early, running) = start_in_two::<(), (), i32>(&[], hang, rest).unwrap();
+        let error = early.receive(Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(error, IsolatedError::TooLong { .. }), "{error}");
+        drop(running);
+        let die = || {
+            // SAFETY: this is the child; killing it is the test.
+            (unsafe { libc::raise(libc::SIGKILL) }, ())
+        };
+        let (early, _running) = start_in_two::<i32, (), i32>(&[], die, rest).unwrap();
+        let error = early.receive(Duration::from_secs(10)).unwrap_err();
+        assert!(matches!(error, IsolatedError::Answer { .. }), "{error}");
+    }
+
+    /// A child in uninterruptible sleep outlives a handler that is killed.
+    #[test]
+    fn child_that_hangs_does_not_keep_an_entry_from_salvage() {
+        use crate::spool::PartialEntry;
+        let spool = tempfile::tempdir().unwrap();
+        let entry = PartialEntry::create(spool.path(), cdh_bundle::DumpId::random()).unwrap();
+        let (id, directory) = (entry.id(), entry.directory().unwrap());
+        let hang = || std::thread::sleep(Duration::from_secs(60));
+        let _running = start::<()>(&[directory.as_fd()], hang).unwrap();
+        assert!(PartialEntry::take_over(spool.path(), id).is_err());
+        // As the kernel does when the handler dies.
+        drop(entry);
+        PartialEntry::take_over(spool.path(), id).unwrap();
     }
 
     /// A child in uninterruptible sleep must not keep the process waiting that the kernel dumps.

@@ -167,7 +167,8 @@ impl<'m> LiveMemory<'m> {
     fn load(&self, start: u64, end: u64) {
         const BATCH: u64 = 16;
         let mut at = start;
-        let mut buffer = vec![0; usize::try_from(BATCH * PAGE).unwrap_or_default()];
+        // Most of what is asked for is in the record, and needs no buffer.
+        let mut buffer = Vec::new();
         while at < end {
             let mut record = self.record.borrow_mut();
             if record.pages.contains_key(&at) {
@@ -192,6 +193,9 @@ impl<'m> LiveMemory<'m> {
                 return;
             }
             let wanted = usize::try_from(run * PAGE).unwrap_or_default();
+            if buffer.len() < wanted {
+                buffer.resize(wanted, 0);
+            }
             let (found, gone) = buffer
                 .get_mut(..wanted)
                 .map_or((0, false), |buffer| read_some(self.memory, at, buffer));

@@ -124,8 +124,8 @@ pub struct ProcFacts {
 /// Which facts are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// All of them.
-    Everything,
+    /// All but `maps`, which is read before everything else.
+    AllButMaps,
     /// Those for which the kernel does not wait for the process's memory.
     WithoutMemory,
 }
@@ -163,8 +163,7 @@ impl ProcFacts {
         facts.limits = text("limits");
         facts.status = text("status");
         facts.oom_score_adjustment = text("oom_score_adj");
-        let with_memory = scope == Scope::Everything;
-        facts.maps = with_memory.then(|| text("maps")).flatten();
+        let with_memory = scope == Scope::AllButMaps;
         facts.arguments = with_memory
             .then(|| text("cmdline"))
             .flatten()
