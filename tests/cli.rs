@@ -404,7 +404,7 @@ fn damaged_bundle_is_told_from_a_whole_one() {
     fs::write(desk.path("cut.zip"), &bytes[..middle]).unwrap();
     let answer = desk.run(&["info", "./cut.zip"]);
     assert!(
-        answer.code == 0 || answer.err.contains("error: "),
+        answer.code == 4 && answer.err.contains("damaged: "),
         "{}",
         answer.err
     );

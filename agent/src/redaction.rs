@@ -383,12 +383,34 @@ fn without_password(argument: &[u8]) -> Option<Vec<u8>> {
     Some(clean)
 }
 
+/// Whether what follows an `@` is the digest of an image: `sha256:` and hexadecimal digits (OCI image-spec,
+/// descriptor.md). What stands before it is the image's name.
+fn is_digest(text: &[u8]) -> bool {
+    const LEAST_DIGITS: usize = 32;
+    let rest = text
+        .strip_prefix(b"sha256:")
+        .or(text.strip_prefix(b"sha512:"));
+    rest.is_some_and(|rest| {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_hexdigit());
+        digits.count() >= LEAST_DIGITS
+    })
+}
+
+/// Whether this is a port with a path behind it.
+fn is_port(text: &[u8]) -> bool {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    (1..=5).contains(&digits) && text.get(digits) == Some(&b'/')
+}
+
 /// `user:password@host`, or a long `token@host` behind `//`, where the `@` is at `at`.
 fn cut_password(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
     /// Characters of a user's name and password that are looked at.
     const LONGEST: usize = 2048;
     /// A user name is shorter than a token.
     const TOKEN: usize = 20;
+    if is_digest(text.get(at + 1..)?) {
+        return None;
+    }
     let before = text.get(..at)?;
     let is_outside = |byte: &u8| byte.is_ascii_whitespace() || is_quote(*byte);
     let length = before
@@ -422,6 +444,8 @@ fn cut_password(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
     let start = start + skip;
     let run = text.get(start..at)?;
     match run.iter().position(|byte| *byte == b':') {
+        // `host:port/path@version`
+        Some(colon) if slashes.is_none() && is_port(run.get(colon + 1..)?) => {}
         Some(colon) if colon + 1 < run.len() => cut.add(start + colon + 1, at),
         None if slashes.is_some() && run.len() >= TOKEN => cut.add(start, at),
         _ => {}

@@ -118,6 +118,18 @@ fn secrets_are_removed_by_their_shape() {
         ("me@example.com", "me@example.com"),
         ("https://me@example.com/x", "https://me@example.com/x"),
         ("git@github.com:org/repo.git", "git@github.com:org/repo.git"),
+        (
+            "127.0.0.1:5000/api@sha256:a678f89adba26d165f6d25f6027635e051334c310beb547751bdd5be8ce220eb",
+            "127.0.0.1:5000/api@sha256:a678f89adba26d165f6d25f6027635e051334c310beb547751bdd5be8ce220eb",
+        ),
+        (
+            "app:1.2@sha256:a678f89adba26d165f6d25f6027635e051334c310beb547751bdd5be8ce220eb",
+            "app:1.2@sha256:a678f89adba26d165f6d25f6027635e051334c310beb547751bdd5be8ce220eb",
+        ),
+        (
+            "npm.corp:4873/left-pad@1.3.0",
+            "npm.corp:4873/left-pad@1.3.0",
+        ),
         ("12:30:00 started", "12:30:00 started"),
         ("basic authentication", "basic authentication"),
         (

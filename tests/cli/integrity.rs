@@ -130,7 +130,9 @@ fn bt_of_an_ibm_zip_with_a_flipped_bit_shows_the_same_stack_or_fails() {
         let copy = desk.path("copy.zip");
         fs::copy(&path, &copy).unwrap();
         let words = ["bt", "./copy.zip", "-a", "-o", "json"];
-        if desk.run(&words).code == 0 {
+        // Of a core that is cut, what is left cannot be compared with a checksum of the whole.
+        let clean = desk.run(&words);
+        if clean.code == 0 && !clean.err.contains("not verified") {
             flip_bits(&desk, &copy, &words, 20, 3);
         }
     }

@@ -205,7 +205,13 @@ fn an_installation_where_no_program_can_be_started_says_what_to_do_and_changes_n
     let place = node.directory.path().join("noexec");
     fs::create_dir(&place).unwrap();
     let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "-o", "size=256m,noexec", "cdh-test"]);
+    mount.args([
+        "-t",
+        "tmpfs",
+        "-o",
+        "size=256m,noexec,mode=0755",
+        "cdh-test",
+    ]);
     if !mount.arg(&place).status().unwrap().success() {
         cdh_testkit::skip("no tmpfs can be mounted");
         return;

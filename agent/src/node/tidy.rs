@@ -72,10 +72,11 @@ mod tests {
         let entry = paths.spool.join(cdh_bundle::DumpId::random().to_string());
         fs::create_dir_all(&entry).unwrap();
         fs::create_dir_all(paths.spool.join(".slots")).unwrap();
-        fs::write(paths.state.join("shipper.json"), "{}").unwrap();
+        fs::create_dir(paths.uploads()).unwrap();
+        fs::write(paths.uploads().join("shipper.json"), "{}").unwrap();
         assert_eq!(tidy(&paths), 1);
         assert!(entry.is_dir() && !paths.spool.join(".slots").exists());
-        assert!(!paths.state.join("shipper.json").exists());
+        assert!(!paths.uploads().exists());
         fs::remove_dir(&entry).unwrap();
         assert_eq!(tidy(&paths), 0);
         assert!(!paths.state.exists());

@@ -58,7 +58,8 @@ impl Seen {
         let pairs = self.order.iter().map(|key| (&key.namespace, &key.crash));
         // On a disk that takes nothing it is remembered as long as this process lives.
         if let Ok(json) = serde_json::to_vec(&pairs.collect::<Vec<_>>()) {
-            let _ = write_atomically(&self.path, &json, 0o600);
+            let made = self.path.parent().map_or(Ok(()), fs::create_dir_all);
+            let _ = made.and_then(|()| write_atomically(&self.path, &json, 0o600));
         }
         true
     }
@@ -99,7 +100,8 @@ mod tests {
         let mut all = vec![("shop".to_owned(), "api".to_owned())];
         all.extend(order.into_iter().take(MOST - 1));
         let json = serde_json::to_vec(&all).unwrap();
-        fs::write(state.path().join("fingerprints.json"), json).unwrap();
+        fs::create_dir(state.path().join("uploads")).unwrap();
+        fs::write(state.path().join("uploads/fingerprints.json"), json).unwrap();
         let mut seen = Seen::read(state.path());
         assert!(seen.is_new(&key("flood", "one more")));
         assert_eq!(seen.order.len(), MOST);
@@ -111,8 +113,9 @@ mod tests {
     #[test]
     fn seen_begins_anew_with_a_file_that_it_cannot_read() {
         let state = tempfile::tempdir().unwrap();
+        fs::create_dir(state.path().join("uploads")).unwrap();
         for text in ["", "{", "[\"of an older agent\"]"] {
-            fs::write(state.path().join("fingerprints.json"), text).unwrap();
+            fs::write(state.path().join("uploads/fingerprints.json"), text).unwrap();
             assert!(
                 Seen::read(state.path()).is_new(&key("shop", "api")),
                 "{text}"

@@ -184,8 +184,8 @@ fn kept_dumps_are_counted_apart_and_are_not_unshipped() {
     };
     let (kept, _waiting) = (sealed(9_000), sealed(100));
     let record = serde_json::json!({"store": "/x", "kept": [kept]});
-    std::fs::create_dir_all(&paths.state).unwrap();
-    std::fs::write(paths.state.join("shipper.json"), record.to_string()).unwrap();
+    std::fs::create_dir_all(paths.uploads()).unwrap();
+    std::fs::write(paths.uploads().join("shipper.json"), record.to_string()).unwrap();
     let text = watcher(root.path()).metrics();
     let value = |name: &str| -> u64 {
         let line = text

@@ -35,7 +35,8 @@ fn program_that_was_deleted_before_it_crashed_is_stored() {
     drop(agent);
     let mut modules = manifest.modules.iter();
     let module = modules.find(|module| module.path.to_string().contains("/sleep"));
-    let id = module.and_then(|module| module.build_id.clone()).unwrap();
-    let stored = fs::read(node.path("store/modules").join(id.to_string())).unwrap();
+    let module = module.unwrap();
+    let (id, digest) = (module.build_id.as_ref().unwrap(), module.sha256.unwrap());
+    let stored = fs::read(node.path(&format!("store/modules/{id}-{digest}"))).unwrap();
     assert!(stored == fs::read("/bin/sleep").unwrap());
 }

@@ -29,6 +29,7 @@ impl Pairing {
         let mut summary = DumpSummary::from_key(&object.key)?;
         let stem = object.key.as_str().strip_suffix(".zip")?;
         summary.size = Some(object.size);
+        summary.modified = object.modified;
         (summary.legacy || stem == self.committed).then_some(summary)
     }
 }

@@ -130,9 +130,10 @@ fn cgroups_of_runtimes_that_are_not_here_are_understood() {
 #[test]
 fn dropped_crash_of_a_pod_has_the_names_and_the_node_that_dumps_have() {
     let drops = json!({"node": "node1", "policy": {"default": "ignore"}});
-    let Some(node) = Node::with_settings(&drops) else {
+    let Some(mut node) = Node::with_settings(&drops) else {
         return;
     };
+    node.paths.workloads.node = Some("node1".to_owned());
     let Some(groups) = Group::make(&format!("kubepods/burstable/pod{UID}/{ID}")) else {
         return;
     };
@@ -463,8 +464,9 @@ fn podman_container_with_rm_has_its_program_stored() {
         drop(agent);
         let program = &dumps[0].0.modules[0];
         assert_eq!(program.path.to_string(), "/program");
-        let id = program.build_id.as_ref().unwrap().to_string();
-        let is_stored = node.path("store/modules").join(id).exists();
+        let (id, digest) = (program.build_id.as_ref().unwrap(), program.sha256.unwrap());
+        let name = format!("store/modules/{id}-{digest}");
+        let is_stored = node.path(&name).exists();
         fs::remove_dir_all(node.path("store")).unwrap();
         is_stored
     });

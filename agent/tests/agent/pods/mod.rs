@@ -297,5 +297,5 @@ fn a_pod_says_itself_how_much_of_it_is_kept() {
     }
     // What the next crash of these pods costs the node is known before it comes.
     let table = fs::read_dir(cluster.node.paths.spool.join(".pods")).unwrap();
-    assert_eq!(table.count(), 3);
+    assert_eq!(table.count(), 4);
 }

@@ -125,7 +125,7 @@ fn zip_of_a_killed_composer_gives_what_is_there() {
             Verdict::Truncated {
                 expected: 300_000,
                 got,
-                cause: Cause::Unknown,
+                cause: Cause::HandlerDied,
                 ..
             } => {
                 assert_eq!(got, found.len() as u64);
