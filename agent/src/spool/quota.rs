@@ -10,7 +10,8 @@
 //! Cores are given up first, then minicores, then complete dumps. Whose they are is decided by
 //! [`super::shares`]: the owner that uses the most gives first. Dumps of setuid programs have a quarter of the quota
 //! to themselves and are never given up for other programs. An entry that is being uploaded, or of which
-//! a part may be in the store already, is left alone. The entry's manifest and the ledger record what was
+//! a part may be in the store already, is left alone, as is one that is being written; an owner's dumps
+//! of these kinds never take all of the quota from others. The entry's manifest and the ledger record what was
 //! given up. Invariants: an entry is the old one or the smaller one, wherever this is interrupted; two
 //! handlers that need room at the same time do not count on the same room.
 
@@ -137,27 +138,30 @@ pub(crate) fn make_room(
     let share = wanted.account.map(Account::share);
     let mut free = bounds.free;
     let mut given_up = Vec::new();
-    let mut setuid = Pool::new(setuid, is_setuid.then(|| share.clone()).flatten());
+    let uploads = wanted.uploads;
+    let mut setuid = Pool::new(setuid, is_setuid.then(|| share.clone()).flatten(), uploads);
+    let mut common = Pool::new(common, share.filter(|_| !is_setuid), uploads);
     let own_quota = setuid_quota(bounds.quota);
+    let allowance = match is_setuid {
+        true => setuid.allowance(own_quota),
+        false => common.allowance(bounds.quota.saturating_sub(setuid.used)),
+    };
+    // What every dump needs comes first.
+    let need = wanted.need.min(allowance.max(SURE_NEED));
     if is_setuid {
         // A user who attacks a setuid program must not erase its first dumps with more of them.
-        let need = wanted.need.min(own_quota);
-        given_up.extend(setuid.reduce(
-            wanted.uploads,
-            GiveUp::NewestOfOthers,
-            need,
-            |pool, wants| match wants {
-                Need::Core => pool.used.saturating_add(need) <= own_quota,
-                Need::Small => pool.stored.saturating_add(need.min(SURE_NEED)) <= own_quota,
-            },
-        ));
+        let need = need.min(own_quota);
+        let fits = |pool: &Pool, wants: Need| match wants {
+            Need::Core => pool.used.saturating_add(need) <= own_quota,
+            Need::Small => pool.stored.saturating_add(need.min(SURE_NEED)) <= own_quota,
+        };
+        given_up.extend(setuid.reduce(GiveUp::NewestOfOthers, need, fits));
         free = free.saturating_add(setuid.freed);
     }
-    let mut common = Pool::new(common, share.filter(|_| !is_setuid));
     // One core is not worth more than half of all the others.
     let need = match is_setuid {
-        true => wanted.need.min(own_quota.saturating_sub(setuid.used)),
-        false => wanted.need.min(bounds.quota / 2),
+        true => need.min(own_quota.saturating_sub(setuid.used)),
+        false => need.min(bounds.quota / 2),
     };
     let floor_need = wanted.need.min(FLOOR_NEED);
     // Cores make room for a core, however much of it there will be; minicores and dumps only for what
@@ -173,7 +177,7 @@ pub(crate) fn make_room(
         };
         used.saturating_add(need) <= bounds.quota && free >= bounds.floor.saturating_add(floor_need)
     };
-    given_up.extend(common.reduce(wanted.uploads, GiveUp::OldestOfLargest, need, fits));
+    given_up.extend(common.reduce(GiveUp::OldestOfLargest, need, fits));
     let room = match bounds.quota {
         u64::MAX => u64::MAX,
         quota => {
@@ -182,6 +186,7 @@ pub(crate) fn make_room(
                 true => room.min(own_quota.saturating_sub(setuid.used)),
                 false => room,
             }
+            .min(allowance)
         }
     };
     if let Some(id) = wanted.id {

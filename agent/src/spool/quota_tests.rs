@@ -64,6 +64,24 @@ impl Spool {
     }
 
     fn make_for(&self, account: Option<&Account>, quota: u64, need: u64) -> Made {
+        self.make_of(None, account, quota, need)
+    }
+
+    /// A dump that is being written, and its room.
+    fn begin(&self, account: &Account, quota: u64, need: u64) -> (EntryDir, Made) {
+        let (entry, _) = self.partial(0, 0);
+        fs::write(entry.path().join(share_note(account)), "").unwrap();
+        let made = self.make_of(Some(entry.id()), Some(account), quota, need);
+        (entry, made)
+    }
+
+    fn make_of(
+        &self,
+        id: Option<DumpId>,
+        account: Option<&Account>,
+        quota: u64,
+        need: u64,
+    ) -> Made {
         let limits = LimitsConfig {
             spool_quota: Size(quota),
             ..LimitsConfig::unlimited()
@@ -72,7 +90,7 @@ impl Spool {
         let wanted = Wanted {
             spool: self.0.path(),
             uploads: &uploads,
-            id: None,
+            id,
             need,
             account,
         };
@@ -325,4 +343,44 @@ fn setuid_dumps_have_a_quota_of_their_own_whose_first_dumps_stay() {
     let made = spool.make_for(Some(&setuid(1000)), 4 * MIB, 256 << 10);
     assert!(made.room >= 256 << 10, "{made:?}");
     assert!(spool.has(first, &CORE));
+}
+
+#[test]
+fn dumps_that_are_being_written_leave_room_for_another_owner() {
+    const QUOTA: u64 = 64 * MIB;
+    for (victim, attacker, quota) in [
+        (user(1000), user(65534), QUOTA),
+        (setuid(1000), setuid(65534), QUOTA * 4),
+    ] {
+        let spool = Spool::new();
+        let begin = |account, need| spool.begin(account, quota, need).1.room;
+        // Alone, with one dump: all of it.
+        assert!(begin(&attacker, 24 * MIB) >= 60 * MIB);
+        for _ in 0..10 {
+            begin(&attacker, 24 * MIB);
+        }
+        let flooded = used(spool.0.path()).unwrap();
+        assert!(flooded <= QUOTA * 3 / 4 + MIB, "{flooded}");
+        let room = begin(&victim, 8 * MIB);
+        assert!(room >= 8 * MIB, "{room}");
+        // Others are there now, so the attacker's flood ends below its half.
+        assert_eq!(begin(&attacker, 24 * MIB), 0);
+        let room = begin(&victim, 4 * MIB - 256 * 1024);
+        assert!(room < 4 * MIB, "{room}: the victim leaves others room too");
+    }
+}
+
+#[test]
+fn owner_that_is_writing_a_core_does_not_take_another_as_its_first() {
+    const QUOTA: u64 = 16 * MIB;
+    let spool = Spool::new();
+    let (victim, attacker) = (user(1000), user(65534));
+    let kept: Vec<DumpId> = (0..5)
+        .map(|_| spool.dump_of(Some(&victim), 1 << 20, 4096))
+        .collect();
+    for _ in 0..4 {
+        let (_, made) = spool.begin(&attacker, QUOTA, 6 * MIB);
+        assert!(made.given_up.is_empty(), "{made:?}");
+    }
+    assert!(kept.iter().all(|id| spool.has(*id, &CORE)));
 }

@@ -5,6 +5,9 @@
 //! a flood of one owner ends in its own dumps, however many they are. The last dump of each owner is
 //! given up only after all others. An owner without a core in the spool may take from every owner
 //! that has more than one.
+//!
+//! A dump that is being written or uploaded cannot be given up. So one owner's dumps of that kind leave a
+//! part of the quota to others, and no number of crashes at once fills the spool.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -100,8 +103,14 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(mut items: Vec<Item>, share: Option<String>) -> Self {
+    /// `uploads` is the directory of the journals of uploads.
+    pub(super) fn new(mut items: Vec<Item>, share: Option<String>, uploads: &Path) -> Self {
         items.sort_by_key(|item| item.born);
+        for item in &mut items {
+            // An upload that has begun must find the entry as it was.
+            let upload = uploads.join(format!("{}.journal", item.id));
+            item.fixed = !item.sealed || upload.exists();
+        }
         Self {
             used: items.iter().map(Item::weight).fold(0, u64::saturating_add),
             stored: items
@@ -114,20 +123,34 @@ impl Pool {
         }
     }
 
+    /// Bytes of this quota that the owner may still use for a dump that cannot be given up while it is
+    /// written. A quarter remains for others if others have dumps here, and another quarter if the owner
+    /// has such dumps already.
+    pub(super) fn allowance(&self, quota: u64) -> u64 {
+        let Some(share) = &self.share else {
+            return quota;
+        };
+        let fixed_bytes = |is_own: bool| {
+            let items = self.items.iter().filter(|item| item.fixed);
+            let items = items.filter(|item| (item.share == *share) == is_own);
+            items.map(Item::weight).fold(0, u64::saturating_add)
+        };
+        let own = fixed_bytes(true);
+        let left = quota.saturating_sub(fixed_bytes(false));
+        let has_others = self.items.iter().any(|item| item.share != *share);
+        let quarters = u64::from(has_others) + u64::from(own > 0);
+        left.saturating_sub((left / 4).saturating_mul(quarters))
+            .saturating_sub(own)
+    }
+
     /// Gives up cores, then minicores, then dumps, until `fits`. `need` is what the owner that needs
     /// room is about to add.
     pub(super) fn reduce(
         &mut self,
-        uploads: &Path,
         order: GiveUp,
         need: u64,
         fits: impl Fn(&Self, Need) -> bool,
     ) -> Vec<LedgerRecord> {
-        for item in &mut self.items {
-            // An upload that has begun must find the entry as it was.
-            let upload = uploads.join(format!("{}.journal", item.id));
-            item.fixed = !item.sealed || upload.exists();
-        }
         let mut records = Vec::new();
         let small = need.min(SURE_NEED);
         for (stage, wants, need) in [
@@ -171,6 +194,7 @@ impl Pool {
         struct Usage {
             bytes: u64,
             dumps: usize,
+            is_writing: bool,
             can_give: bool,
         }
         let mut usage: BTreeMap<&str, Usage> = BTreeMap::new();
@@ -183,11 +207,13 @@ impl Pool {
             let has_worth = item.sealed && item.worth(stage) > 0;
             of_share.bytes = of_share.bytes.saturating_add(item.weight());
             of_share.dumps += usize::from(has_worth);
+            of_share.is_writing |= !item.sealed && item.need > 0;
             of_share.can_give |= has_worth && !item.fixed;
         }
         let own = self.share.as_deref().and_then(|share| usage.get(share));
         let own_bytes = own.map_or(0, |own| own.bytes);
-        let is_first = own.is_some_and(|own| own.dumps == 0)
+        // Else a flood whose sealed cores are gone would be first again with every crash.
+        let is_first = own.is_some_and(|own| own.dumps == 0 && !own.is_writing)
             && order == GiveUp::OldestOfLargest
             && stage == Action::Minicore;
         let may_give = |share: &str, found: &Usage| match order {

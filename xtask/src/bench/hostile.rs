@@ -2,11 +2,12 @@
 //! process has, and uid 1000 crashes once a second. The table shows what the victim lost.
 //!
 //! The limits are set so that the victim's crashes are exactly its budget; the attacker's are many times
-//! that. The spool's quota is smaller than what the attacker writes. FUSE needs the program
-//! `crates/testkit/programs/fuse.c`; without it, or without the device, the table says so.
+//! that. The spool's quota is smaller than what the attacker writes. Where the kernel offers the attacker no
+//! FUSE, the table says so.
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use cdh_testkit::Program;
 use serde_json::{Value, json};
 
 use super::daemon::Daemon;
@@ -51,6 +53,8 @@ struct Seen {
     handler: u64,
     agent: u64,
     asleep: Duration,
+    /// While the attacker interfered with the memory that is read.
+    asleep_meanwhile: Duration,
 }
 
 pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
@@ -75,9 +79,10 @@ pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
     let victim = root.join("victim");
     fs::copy(root.join("crash"), &victim)?;
     let stop = AtomicBool::new(false);
+    let interferes = AtomicBool::new(false);
     let (mut crashed, mut slowest) = (0_u64, Duration::ZERO);
     let seen = std::thread::scope(|scope| {
-        let watching = scope.spawn(|| watch(&root, daemon.id(), &stop));
+        let watching = scope.spawn(|| watch(&root, daemon.id(), &stop, &interferes));
         for attack in &attacks {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -89,7 +94,7 @@ pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
                 }
             });
         }
-        let fuse = scope.spawn(|| fuse(&root, &stop));
+        let fuse = scope.spawn(|| fuse(&root, &stop, &interferes));
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(seconds) {
             let crash = Instant::now();
@@ -113,8 +118,11 @@ pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
         let count = attack.count.load(Ordering::Relaxed);
         println!("  {:<34} {count:>8} crashes", attack.name);
     }
-    println!("  {:<34} {fuse:>8}", "FUSE page without an answer");
-    let rows: [(&str, String, bool); 7] = [
+    println!("  {:<34} {fuse}", "FUSE page without an answer");
+    for why in &found.incomplete {
+        println!("  victim's dump without a complete core: {why}");
+    }
+    let rows: [(&str, String, bool); 8] = [
         (
             "victim: complete dumps of crashes",
             format!("{} of {crashed}", found.complete),
@@ -152,6 +160,11 @@ pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
             "ours: longest time in state D",
             format!("{:.1} s", seen.asleep.as_secs_f64()),
             seen.asleep <= ASLEEP,
+        ),
+        (
+            "  while the attacker locks the memory",
+            format!("{:.1} s", seen.asleep_meanwhile.as_secs_f64()),
+            true,
         ),
     ];
     for (what, value, is_good) in &rows {
@@ -316,22 +329,21 @@ fn remove_cgroup(container: &Path) {
     }
 }
 
-/// Crashes with pages of a file whose server is silent, again and again; how many, or why not.
-fn fuse(root: &Path, stop: &AtomicBool) -> String {
-    let source = build::root().join("crates/testkit/programs/fuse.c");
-    let program = root.join("fuse-server");
-    let mut build = Command::new("cc");
-    build
-        .arg("-O1")
-        .arg("-pthread")
-        .arg(source)
-        .arg("-o")
-        .arg(&program);
-    build.stderr(Stdio::null());
-    if !build.status().is_ok_and(|status| status.success()) {
+/// What [`Program::Fuse`] can be; with the last two, another process of the attacker holds or changes the
+/// memory while the handler reads it.
+const FUSE_KINDS: [&str; 6] = ["low", "high", "head", "library", "lock", "race"];
+/// Servers that are silent at once; the handlers have fewer slots.
+const FUSE_SERVERS: usize = 5;
+/// How long a silent server remains.
+const FUSE_PATIENCE: Duration = Duration::from_secs(6);
+
+/// Crashes with pages of a file whose server is silent, again and again. Returns how many, or why not.
+/// `interferes` is set while another process of the attacker interferes.
+fn fuse(root: &Path, stop: &AtomicBool, interferes: &AtomicBool) -> String {
+    let Ok(program) = Program::Fuse.build(root) else {
         return "not built".to_owned();
-    }
-    let device = root.join("fuse");
+    };
+    let device = root.join("fuse-device");
     let _ = Command::new("mknod")
         .args(["-m", "666"])
         .arg(&device)
@@ -339,31 +351,53 @@ fn fuse(root: &Path, stop: &AtomicBool) -> String {
         .status();
     let mount = root.join("mnt");
     let _ = fs::create_dir(&mount);
-    let mut count = 0_u32;
-    for kind in ["low", "high", "head", "library"].iter().cycle() {
+    let (mut crashes, mut ended) = (0_usize, 0_usize);
+    for kind in FUSE_KINDS.iter().cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        let child = Command::new(&program)
-            .args([&device, &mount])
-            .args(["user", kind])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let Ok(mut child) = child else { break };
-        std::thread::sleep(Duration::from_secs(5));
-        drop(child.stdin.take());
-        match child.wait().map(|status| status.code()) {
-            Ok(Some(77)) => return "not here".to_owned(),
-            _ => count += 1,
+        if ["lock", "race"].contains(kind) {
+            interferes.store(true, Ordering::Relaxed);
         }
+        let mut servers = Vec::new();
+        for _ in 0..FUSE_SERVERS {
+            let mut server = Command::new(&program);
+            server.args([&device, &mount]).args(["user", kind]);
+            server.stdin(Stdio::piped()).stdout(Stdio::piped());
+            let Ok(mut server) = server.stderr(Stdio::null()).spawn() else {
+                break;
+            };
+            let mut line = String::new();
+            if let Some(output) = server.stdout.take() {
+                let _ = BufReader::new(output).read_line(&mut line);
+            }
+            match line.trim().strip_prefix("pid ") {
+                Some(pid) => servers.push((server, pid.to_owned())),
+                None if server.wait().is_ok_and(|status| status.code() == Some(77)) => {
+                    return "not here".to_owned();
+                }
+                None => {}
+            }
+        }
+        std::thread::sleep(FUSE_PATIENCE);
+        for (mut server, pid) in servers {
+            crashes += 1;
+            // Its server does not reap it.
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            ended += usize::from(stat.is_empty() || stat.contains(") Z "));
+            drop(server.stdin.take());
+            let _ = server.wait();
+        }
+        // The watch sees that nobody sleeps any more.
+        std::thread::sleep(Duration::from_millis(500));
+        interferes.store(false, Ordering::Relaxed);
     }
-    count.to_string()
+    let seconds = FUSE_PATIENCE.as_secs();
+    format!("{crashes:>8} crashes, {ended} dumped within {seconds} s")
 }
 
 /// Looks at our processes until told to stop.
-fn watch(root: &Path, agent: u32, stop: &AtomicBool) -> Seen {
+fn watch(root: &Path, agent: u32, stop: &AtomicBool, interferes: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
     let mut asleep: std::collections::BTreeMap<PathBuf, Instant> =
         std::collections::BTreeMap::new();
@@ -404,7 +438,11 @@ fn watch(root: &Path, agent: u32, stop: &AtomicBool) -> Seen {
         asleep.retain(|thread, _| now.contains(thread));
         for thread in now {
             let since = asleep.entry(thread).or_insert_with(Instant::now);
-            seen.asleep = seen.asleep.max(since.elapsed());
+            let most = match interferes.load(Ordering::Relaxed) {
+                true => &mut seen.asleep_meanwhile,
+                false => &mut seen.asleep,
+            };
+            *most = (*most).max(since.elapsed());
         }
         std::thread::sleep(Duration::from_millis(100));
     }
@@ -434,6 +472,8 @@ struct Found {
     attackers: u64,
     reduced: u64,
     mistaken: u64,
+    /// Why the victim's dumps are not complete.
+    incomplete: Vec<String>,
 }
 
 impl Found {
@@ -452,6 +492,9 @@ impl Found {
                 || manifest["workload"]["kind"] == "pod";
             if uid == Some(VICTIM.into()) {
                 found.complete += u64::from(is_complete);
+                if !is_complete {
+                    found.incomplete.push(manifest["verdict"].to_string());
+                }
             } else {
                 found.attackers += 1;
                 found.reduced += u64::from(!is_complete);
