@@ -109,15 +109,25 @@ impl Cluster {
         let _ = self.kubectl(&[&words[..], &["--grace-period=0", "--force"]].concat());
     }
 
-    /// Runs `cdh` on the dumps of a prefix; its standard output.
+    /// Runs `cdh` on the dumps of a prefix and returns its standard output.
     pub(super) fn cdh(&self, prefix: &str, words: &[&str]) -> Result<String> {
+        Ok(self.cdh_with_warnings(prefix, words)?.0)
+    }
+
+    /// Runs `cdh` on the dumps of a prefix and returns its standard output and its warnings.
+    pub(super) fn cdh_with_warnings(
+        &self,
+        prefix: &str,
+        words: &[&str],
+    ) -> Result<(String, String)> {
         let mut cdh = Command::new(&self.cdh);
         cdh.env("AWS_ACCESS_KEY_ID", ADMIN.access);
         cdh.env("AWS_SECRET_ACCESS_KEY", ADMIN.secret);
         // None of the files of the machine that is also the node.
         let home = self.directory.join("home");
         cdh.env("HOME", &home)
-            .env("XDG_CACHE_HOME", home.join("cache"));
+            .env("XDG_CACHE_HOME", home.join("cache"))
+            .env("XDG_CONFIG_HOME", home.join(".config"));
         cdh.env_remove("DEBUGINFOD_URLS")
             .current_dir(&self.directory);
         cdh.args(["--store", &self.store_url(prefix)]).args(words);
@@ -130,7 +140,8 @@ impl Cluster {
             words.join(" "),
             errors.trim()
         );
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((text, errors.trim().to_owned()))
     }
 
     /// Manifests of the dumps of a prefix, and their ids.

@@ -140,6 +140,7 @@ fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cl
     let _ = fs::remove_dir_all(directory.join("home"));
     println!("building images …");
     let images = Images::serve(&directory, optimized)?;
+    trust(&directory, images.address())?;
     println!("starting Kubernetes in {} …", directory.display());
     let plane = ControlPlane::start(&directory, programs, &images.app)?;
     let address = machine::STORE_ADDRESS.parse()?;
@@ -155,4 +156,12 @@ fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cl
     };
     cluster.prepare()?;
     Ok(cluster)
+}
+
+/// Allows the workstation to pull from the registry: cdh does not contact a registry that only a dump names.
+fn trust(directory: &Path, registry: &str) -> Result<()> {
+    let place = directory.join("home/.config/cdh");
+    fs::create_dir_all(&place)?;
+    let settings = format!("[images]\nregistries = [\"{registry}\"]\n");
+    Ok(fs::write(place.join("config.toml"), settings)?)
 }

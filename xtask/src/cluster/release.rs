@@ -231,16 +231,12 @@ impl<'a> Release<'a> {
                 _ => files.push(inside.display().to_string()),
             }
         }
-        // Dumps that stay keep why they were not shipped, and how far their uploads came.
+        // The next agent resumes the uploads of these dumps from their journals.
         let mut beside = Vec::new();
         if !dumps.is_empty() {
-            let stays = |file: &String| {
-                file == "shipper.json"
-                    || ["uploads/", "ledger/", "drops/"]
-                        .iter()
-                        .any(|place| file.starts_with(place))
-            };
-            (beside, files) = files.into_iter().partition(stays);
+            let is_journal =
+                |file: &String| file.starts_with("uploads/") && file.ends_with(".journal");
+            (beside, files) = files.into_iter().partition(is_journal);
         }
         if !files.is_empty() {
             wrong.push(format!("files {}", files.join(", ")));
