@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::control_plane::ControlPlane;
 use super::images::{Images, PROGRAM};
 use super::machine;
+use crate::guardian::Guardian;
 
 /// How long a check waits for something that takes seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -37,6 +38,8 @@ pub(super) struct Cluster {
     pub(super) images: Images,
     /// Manifests that were read, by the dump's id: they do not change.
     pub(super) manifests: RefCell<BTreeMap<String, Value>>,
+    /// Lock of the kernel's core settings, while a group of short installations holds it.
+    pub(super) guardian: Option<Guardian>,
 }
 
 impl Cluster {
@@ -44,6 +47,14 @@ impl Cluster {
     pub(super) fn store_url(&self, prefix: &str) -> String {
         let endpoint = self.store.endpoint();
         format!("s3://{BUCKET}/{prefix}?endpoint={endpoint}&region=us-east-1&path-style=true")
+    }
+
+    /// Waits for the lock of the kernel's core settings.
+    pub(super) fn lock_settings(&self) -> Result<Guardian> {
+        let place = self.directory.join("guardian");
+        fs::create_dir_all(&place)?;
+        let guardian = Guardian::start(&place)?;
+        guardian.context("this process may not change the kernel's settings")
     }
 
     /// Makes the bucket and the namespace of the programs.

@@ -107,10 +107,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
                 "walk" => walk::run(&mut cluster, mode, &mut report),
                 "kills" => kills::run(&mut cluster, mode, repeat, mebibytes, &checks, &mut report),
                 "updates" => updates::run(&mut cluster, mode, &checks, &mut report),
-                "uninstall" => {
-                    leaving::run(&mut cluster, mode, &checks, &mut report);
-                    Ok(())
-                }
+                "uninstall" => leaving::run(&mut cluster, mode, &checks, &mut report),
                 _ => permissions::run(&mut cluster, mode, &mut report),
             };
             // A group that cannot begin does not keep the others from it.
@@ -153,6 +150,7 @@ fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cl
         store: S3Server::start_program_at(weed, address),
         images,
         manifests: RefCell::default(),
+        guardian: None,
     };
     cluster.prepare()?;
     Ok(cluster)

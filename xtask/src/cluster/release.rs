@@ -47,7 +47,8 @@ pub(super) struct Release<'a> {
     /// The kernel's settings before.
     before: Vec<String>,
     traces: BTreeSet<String>,
-    _guardian: Guardian,
+    /// Unless the whole group has the lock.
+    _guardian: Option<Guardian>,
 }
 
 impl<'a> Release<'a> {
@@ -74,10 +75,10 @@ impl<'a> Release<'a> {
 
     /// Everything before the installation itself.
     pub(super) fn prepare(cluster: &'a mut Cluster, mode: Mode, prefix: &str) -> Result<Self> {
-        let place = cluster.directory.join("guardian");
-        fs::create_dir_all(&place)?;
-        let guardian = Guardian::start(&place)?;
-        let guardian = guardian.context("this process may not change the kernel's settings")?;
+        let guardian = match cluster.guardian {
+            Some(_) => None,
+            None => Some(cluster.lock_settings()?),
+        };
         let chart = relaxed_chart(&cluster.directory.join("chart"))?;
         let release = Self {
             mode,
