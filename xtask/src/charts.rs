@@ -221,30 +221,6 @@ fn files(directory: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shipper_mounts_of_the_handlers_directory_must_be_read_only() {
-        let with = |mount: &str| {
-            let text = format!(
-                "containers:\n- name: agent\n  securityContext:\n    privileged: false\n  volumeMounts:\n    - {{ {mount} }}\n"
-            );
-            check_shipper_mounts(&text)
-        };
-        with("name: state, mountPath: /var/lib/cdh, readOnly: true").unwrap();
-        with("name: state, mountPath: /var/lib/cdh/spool, subPath: spool").unwrap();
-        for mount in [
-            "name: state, mountPath: /var/lib/cdh",
-            "name: libexec, mountPath: /opt/cdh",
-            "name: state, mountPath: /var/lib/cdh/lib, subPath: lib",
-        ] {
-            with(mount).unwrap_err();
-        }
-    }
-}
-
 /// helm, kubectl and the validator.
 pub(crate) struct ChartTools {
     pub(crate) helm: PathBuf,
@@ -328,4 +304,28 @@ fn quiet(command: &mut Command) -> Result<()> {
     let last = errors.lines().last().unwrap_or_default();
     ensure!(output.status.success(), "{last}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipper_mounts_of_the_handlers_directory_must_be_read_only() {
+        let with = |mount: &str| {
+            let text = format!(
+                "containers:\n- name: agent\n  securityContext:\n    privileged: false\n  volumeMounts:\n    - {{ {mount} }}\n"
+            );
+            check_shipper_mounts(&text)
+        };
+        with("name: state, mountPath: /var/lib/cdh, readOnly: true").unwrap();
+        with("name: state, mountPath: /var/lib/cdh/spool, subPath: spool").unwrap();
+        for mount in [
+            "name: state, mountPath: /var/lib/cdh",
+            "name: libexec, mountPath: /opt/cdh",
+            "name: state, mountPath: /var/lib/cdh/lib, subPath: lib",
+        ] {
+            with(mount).unwrap_err();
+        }
+    }
 }

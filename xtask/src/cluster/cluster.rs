@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::control_plane::ControlPlane;
 use super::images::{Images, PROGRAM};
 use super::machine;
+use crate::guardian::Guardian;
 
 /// How long a check waits for something that takes seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -37,6 +38,8 @@ pub(super) struct Cluster {
     pub(super) images: Images,
     /// Manifests that were read, by the dump's id: they do not change.
     pub(super) manifests: RefCell<BTreeMap<String, Value>>,
+    /// Lock of the kernel's core settings, while a group of short installations holds it.
+    pub(super) guardian: Option<Guardian>,
 }
 
 impl Cluster {
@@ -44,6 +47,14 @@ impl Cluster {
     pub(super) fn store_url(&self, prefix: &str) -> String {
         let endpoint = self.store.endpoint();
         format!("s3://{BUCKET}/{prefix}?endpoint={endpoint}&region=us-east-1&path-style=true")
+    }
+
+    /// Waits for the lock of the kernel's core settings.
+    pub(super) fn lock_settings(&self) -> Result<Guardian> {
+        let place = self.directory.join("guardian");
+        fs::create_dir_all(&place)?;
+        let guardian = Guardian::start(&place)?;
+        guardian.context("this process may not change the kernel's settings")
     }
 
     /// Makes the bucket and the namespace of the programs.
@@ -109,15 +120,25 @@ impl Cluster {
         let _ = self.kubectl(&[&words[..], &["--grace-period=0", "--force"]].concat());
     }
 
-    /// Runs `cdh` on the dumps of a prefix; its standard output.
+    /// Runs `cdh` on the dumps of a prefix and returns its standard output.
     pub(super) fn cdh(&self, prefix: &str, words: &[&str]) -> Result<String> {
+        Ok(self.cdh_with_warnings(prefix, words)?.0)
+    }
+
+    /// Runs `cdh` on the dumps of a prefix and returns its standard output and its warnings.
+    pub(super) fn cdh_with_warnings(
+        &self,
+        prefix: &str,
+        words: &[&str],
+    ) -> Result<(String, String)> {
         let mut cdh = Command::new(&self.cdh);
         cdh.env("AWS_ACCESS_KEY_ID", ADMIN.access);
         cdh.env("AWS_SECRET_ACCESS_KEY", ADMIN.secret);
         // None of the files of the machine that is also the node.
         let home = self.directory.join("home");
         cdh.env("HOME", &home)
-            .env("XDG_CACHE_HOME", home.join("cache"));
+            .env("XDG_CACHE_HOME", home.join("cache"))
+            .env("XDG_CONFIG_HOME", home.join(".config"));
         cdh.env_remove("DEBUGINFOD_URLS")
             .current_dir(&self.directory);
         cdh.args(["--store", &self.store_url(prefix)]).args(words);
@@ -130,7 +151,8 @@ impl Cluster {
             words.join(" "),
             errors.trim()
         );
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((text, errors.trim().to_owned()))
     }
 
     /// Manifests of the dumps of a prefix, and their ids.

@@ -32,9 +32,15 @@ const WAYS: [(Way, &str); 6] = [
     (Way::Kustomize, "kustomize"),
 ];
 
-/// Runs them. Each installs for itself, so that others get the lock between them.
-pub(super) fn run(cluster: &mut Cluster, mode: Mode, only: &[String], report: &mut Report) {
+/// Runs them. Each installs for itself. They are short, so that all of a mode hold the lock once.
+pub(super) fn run(
+    cluster: &mut Cluster,
+    mode: Mode,
+    only: &[String],
+    report: &mut Report,
+) -> Result<()> {
     let group = format!("uninstall, {}", mode.name());
+    cluster.guardian = Some(cluster.lock_settings()?);
     for (way, name) in WAYS {
         // kustomize has full mode only.
         let is_there = way != Way::Kustomize || mode == Mode::Full;
@@ -43,6 +49,8 @@ pub(super) fn run(cluster: &mut Cluster, mode: Mode, only: &[String], report: &m
             let _ = cluster.kubectl(&["delete", "pods", "--all", "--namespace", NAMESPACE]);
         }
     }
+    cluster.guardian = None;
+    Ok(())
 }
 
 fn leave(cluster: &mut Cluster, mode: Mode, way: Way) -> Result<String> {
@@ -89,6 +97,8 @@ fn leave_installed(release: &Release<'_>, way: Way) -> Result<String> {
                 .ok()?;
             (!ids.is_empty()).then_some(())
         })?;
+        // The shipper deletes a dump from the spool after it is in the store.
+        wait("the empty spool", || (sealed() == 0).then_some(()))?;
     } else {
         wait("the dumps in the spool", || {
             (sealed() == unshipped).then_some(())

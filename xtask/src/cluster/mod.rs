@@ -107,10 +107,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
                 "walk" => walk::run(&mut cluster, mode, &mut report),
                 "kills" => kills::run(&mut cluster, mode, repeat, mebibytes, &checks, &mut report),
                 "updates" => updates::run(&mut cluster, mode, &checks, &mut report),
-                "uninstall" => {
-                    leaving::run(&mut cluster, mode, &checks, &mut report);
-                    Ok(())
-                }
+                "uninstall" => leaving::run(&mut cluster, mode, &checks, &mut report),
                 _ => permissions::run(&mut cluster, mode, &mut report),
             };
             // A group that cannot begin does not keep the others from it.
@@ -140,6 +137,7 @@ fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cl
     let _ = fs::remove_dir_all(directory.join("home"));
     println!("building images …");
     let images = Images::serve(&directory, optimized)?;
+    trust(&directory, images.address())?;
     println!("starting Kubernetes in {} …", directory.display());
     let plane = ControlPlane::start(&directory, programs, &images.app)?;
     let address = machine::STORE_ADDRESS.parse()?;
@@ -152,7 +150,16 @@ fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cl
         store: S3Server::start_program_at(weed, address),
         images,
         manifests: RefCell::default(),
+        guardian: None,
     };
     cluster.prepare()?;
     Ok(cluster)
+}
+
+/// Allows the workstation to pull from the registry: cdh does not contact a registry that only a dump names.
+fn trust(directory: &Path, registry: &str) -> Result<()> {
+    let place = directory.join("home/.config/cdh");
+    fs::create_dir_all(&place)?;
+    let settings = format!("[images]\nregistries = [\"{registry}\"]\n");
+    Ok(fs::write(place.join("config.toml"), settings)?)
 }

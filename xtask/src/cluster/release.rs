@@ -47,7 +47,8 @@ pub(super) struct Release<'a> {
     /// The kernel's settings before.
     before: Vec<String>,
     traces: BTreeSet<String>,
-    _guardian: Guardian,
+    /// Unless the whole group has the lock.
+    _guardian: Option<Guardian>,
 }
 
 impl<'a> Release<'a> {
@@ -74,10 +75,10 @@ impl<'a> Release<'a> {
 
     /// Everything before the installation itself.
     pub(super) fn prepare(cluster: &'a mut Cluster, mode: Mode, prefix: &str) -> Result<Self> {
-        let place = cluster.directory.join("guardian");
-        fs::create_dir_all(&place)?;
-        let guardian = Guardian::start(&place)?;
-        let guardian = guardian.context("this process may not change the kernel's settings")?;
+        let guardian = match cluster.guardian {
+            Some(_) => None,
+            None => Some(cluster.lock_settings()?),
+        };
         let chart = relaxed_chart(&cluster.directory.join("chart"))?;
         let release = Self {
             mode,
@@ -231,16 +232,12 @@ impl<'a> Release<'a> {
                 _ => files.push(inside.display().to_string()),
             }
         }
-        // Dumps that stay keep why they were not shipped, and how far their uploads came.
+        // The next agent resumes the uploads of these dumps from their journals.
         let mut beside = Vec::new();
         if !dumps.is_empty() {
-            let stays = |file: &String| {
-                file == "shipper.json"
-                    || ["uploads/", "ledger/", "drops/"]
-                        .iter()
-                        .any(|place| file.starts_with(place))
-            };
-            (beside, files) = files.into_iter().partition(stays);
+            let is_journal =
+                |file: &String| file.starts_with("uploads/") && file.ends_with(".journal");
+            (beside, files) = files.into_iter().partition(is_journal);
         }
         if !files.is_empty() {
             wrong.push(format!("files {}", files.join(", ")));

@@ -385,7 +385,7 @@ fn deleted(cluster: &Cluster, release: &Release<'_>) -> Result<String> {
 fn explained(cluster: &Cluster, release: &Release<'_>) -> Result<String> {
     let dumps = with_note(cluster, release, "report", 1)?;
     let (id, _) = dumps.first().context("no dump")?;
-    let text = cluster.cdh(&release.prefix, &["bt", id])?;
+    let (text, warnings) = cluster.cdh_with_warnings(&release.prefix, &["bt", id])?;
     for (function, file) in [
         ("price_of", "cluster.c:"),
         ("checkout", "cluster.c:"),
@@ -394,10 +394,13 @@ fn explained(cluster: &Cluster, release: &Release<'_>) -> Result<String> {
         let line = text.lines().find(|line| line.contains(function));
         ensure!(
             line.is_some_and(|line| line.contains(file)) || text.contains(&format!("{function}\n")),
-            "no source line of {function}: {text}"
+            "no source line of {function}: {text}{warnings}"
         );
     }
-    ensure!(text.contains("cluster.c:"), "no source lines: {text}");
+    ensure!(
+        text.contains("cluster.c:"),
+        "no source lines: {text}{warnings}"
+    );
     let json = cluster.cdh(&release.prefix, &["bt", id, "-o", "json"])?;
     let gdb = cluster.cdh(&release.prefix, &["debug", id, "--", "-batch", "-ex", "bt"])?;
     let frames = demo::compare_frames(&gdb, &serde_json::from_str(&json)?)?;
