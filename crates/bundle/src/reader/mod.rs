@@ -181,10 +181,13 @@ impl BundleReader {
         &self.damage
     }
 
-    /// Whether everything that was handed out so far is covered by a checksum that was compared.
+    /// Whether everything that was handed out so far is covered by a checksum that was compared. What is left of
+    /// a core that is cut, and not stored in frames, is not.
     #[must_use]
     pub fn is_verified(&self) -> bool {
-        self.reads.is_verified()
+        let is_framed = Some(EntryKind::Core(CoreEncoding::ZstdSeekable));
+        let core = self.core_entry();
+        self.reads.is_verified() && !core.is_some_and(|core| core.cut && core.kind != is_framed)
     }
 
     /// The first read of core or minicore that failed, which whoever read it may have taken for a hole.
