@@ -135,6 +135,8 @@ fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cl
     let weed = python::weed().context("there is no S3 server")?;
     // A workstation without a cache: what an earlier run did not find is not remembered.
     let _ = fs::remove_dir_all(directory.join("home"));
+    // containerd names an image by the registry that it first pulled the digest from, which an earlier run has ended.
+    let _ = fs::remove_dir_all(directory.join("containerd"));
     println!("building images …");
     let images = Images::serve(&directory, optimized)?;
     trust(&directory, images.address())?;
