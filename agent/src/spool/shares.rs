@@ -207,7 +207,8 @@ impl Pool {
             let has_worth = item.sealed && item.worth(stage) > 0;
             of_share.bytes = of_share.bytes.saturating_add(item.weight());
             of_share.dumps += usize::from(has_worth);
-            of_share.is_writing |= !item.sealed && item.need > 0;
+            // The note of the need goes before the entry is sealed.
+            of_share.is_writing |= !item.sealed && (item.need > 0 || item.core > 0);
             of_share.can_give |= has_worth && !item.fixed;
         }
         let own = self.share.as_deref().and_then(|share| usage.get(share));
