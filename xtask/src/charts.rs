@@ -124,7 +124,8 @@ fn kustomize(
 ) -> Result<Vec<PathBuf>> {
     let base = root().join("charts/kustomize");
     // Without the ConfigMap, which kustomize makes: its name then changes with what is in it.
-    let templates = ["serviceaccount", "daemonset"].map(|name| format!("templates/{name}.yaml"));
+    let templates = ["networkpolicy", "serviceaccount", "daemonset"]
+        .map(|name| format!("templates/{name}.yaml"));
     let shown: Vec<&str> = templates
         .iter()
         .flat_map(|path| ["--show-only", path.as_str()])
