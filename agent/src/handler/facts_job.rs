@@ -86,7 +86,7 @@ pub(super) struct FactsJob {
     socket: Option<UnixStream>,
 }
 
-/// A child that has told the mappings and reads the rest.
+/// A child that has sent the mappings and reads the rest.
 pub(super) struct RestJob {
     running: Result<Running<Answer>, IsolatedError>,
     socket: Option<UnixStream>,

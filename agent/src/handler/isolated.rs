@@ -134,11 +134,11 @@ fn pipe() -> Result<(File, File), IsolatedError> {
     Ok((File::from(from), File::from(to)))
 }
 
-/// Sends an answer and closes the pipe, which tells that it is whole.
+/// Sends an answer and closes the pipe, which marks it as complete.
 fn send(mut pipe: File, answer: &impl Serialize) -> io::Result<()> {
     let bytes = serde_json::to_vec(answer)?;
     if bytes.len() > PIPE {
-        // The child should go on with what it still has to read, also while nobody takes this.
+        // The child should go on with what it still has to read, also while the parent does not read this.
         let _ = fcntl_setpipe_size(&pipe, LARGE_PIPE);
     }
     pipe.write_all(&bytes)

@@ -20,7 +20,7 @@ pub(super) enum Kind {
     Shared,
     /// A file of the node, the vdso, a device: the page has to be asked for.
     Other,
-    /// A file whose pages come from a server, or from nobody knows where: to ask for one may take for
+    /// A file whose pages come from a server, or from an unknown place: reading one may take for
     /// ever. Only pages that are present are read.
     Foreign,
 }

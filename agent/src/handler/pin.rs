@@ -362,7 +362,7 @@ mod tests {
         assert!(matches!(gone, Err(PinError::Unreadable { .. })), "{gone:?}");
     }
 
-    /// The thread may sleep for ever; whoever reads the pipe's end must not be thought to be it.
+    /// The thread may sleep forever; it must not keep the pipe's reading end open.
     #[test]
     fn parked_thread_does_not_hold_the_descriptors_of_the_handler() {
         let mut child = sleeping();

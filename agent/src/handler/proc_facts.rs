@@ -179,7 +179,7 @@ impl ProcFacts {
                 note("cmdline", io::Error::other(why));
             }
         } else {
-            // Without the environment nobody knows which values are secrets.
+            // Without the environment the values of secrets are unknown.
             facts.remove_secrets(b"", policy);
         }
         let status = facts.status.as_ref().map(RawText::as_bytes);

@@ -3,7 +3,7 @@
 //!
 //! A page that is neither present nor swapped out (`pagemap`, bits 63 and 62) of the process's own
 //! memory is zero, in the core as well (`get_dump_page` in `mm/gup.c`: no page is made for a core).
-//! Of a shared mapping the file tells where its holes are. Of a file on a foreign file system only pages
+//! The file of a shared mapping shows where its holes are. Of a file on a foreign file system only pages
 //! that are at hand are read: the others would have to come from a server, which may not answer.
 //! Everything else is read through `/proc/<pid>/mem`; where that fails while the memory is still there, the kernel would have had no
 //! page either, and the core has zeros (a file cut after it was mapped).
@@ -79,7 +79,7 @@ pub(super) struct MemoryParts {
     pub memory: File,
     /// `mem` of the handler itself, for the kernel's own page beyond the reach of `pread`: it is the same
     /// in every process. To read it there, the kernel locks the memory against everybody
-    /// (`expand_stack`), and waits for whoever has it locked, however long.
+    /// (`expand_stack`), and waits for the process that holds it, without limit.
     pub high: File,
     /// Its `pagemap`.
     pub pagemap: File,

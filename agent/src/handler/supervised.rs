@@ -193,7 +193,7 @@ impl Supervised {
 }
 
 impl Reporter {
-    /// Tells the parent.
+    /// Reports to the parent.
     ///
     /// # Errors
     /// When the parent is gone.

@@ -58,7 +58,7 @@ pub struct DropLine {
     /// The program, or else the name of the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<RawText>,
-    /// Namespace, pod and container, or unit, or the pod's UID where nobody knew more.
+    /// Namespace, pod and container, or unit, or the pod's UID if nothing else is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
     /// Of the crashing thread.
@@ -101,7 +101,7 @@ pub(super) struct DropsKeeper {
     looked: Option<Instant>,
 }
 
-/// Names the workload of a record of which the handler knew ids only.
+/// Names the workload of a record in which the handler stored ids only.
 pub(super) type NameWorkload<'a> = dyn Fn(&LedgerRecord) -> Option<String> + 'a;
 
 /// As the runtimes and the kubelet's directories know it.

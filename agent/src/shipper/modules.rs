@@ -68,7 +68,7 @@ pub(super) struct KeptModules {
 }
 
 /// A root directory, and the mounts below it as they were when it was opened. A file on a file system
-/// whose server may not answer is not opened: whoever reads it could sleep for ever.
+/// whose server may not answer is not opened: reading it could block forever.
 struct Root {
     directory: OwnedFd,
     mounts: Vec<u8>,

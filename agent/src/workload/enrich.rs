@@ -135,7 +135,7 @@ impl Enricher {
     }
 
     /// The names of a container of which the handler knew the ids: from what the runtimes listed, from the
-    /// kubelet's log directories, or from the engine's files. Asks nobody, so it costs nothing where there are thousands.
+    /// kubelet's log directories, or from the engine's files. Sends no request, so it is cheap for thousands.
     pub(crate) fn names_of(&self, pod_uid: Option<&str>, container: &str) -> Option<Workload> {
         if let Some(answer) = self.lookups.known_after_list(container) {
             return Some(answer.workload);

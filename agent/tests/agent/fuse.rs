@@ -1,5 +1,5 @@
-//! Crashes with pages of a file whose server is silent: whoever asks for one sleeps, deaf to SIGKILL, until
-//! the server ends. They cost their own dump, and nobody else's.
+//! Crashes with pages of a file whose server is silent: a process that reads one sleeps, deaf to SIGKILL, until
+//! the server ends. They cost their own dump only.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -184,7 +184,7 @@ fn survive(node: &Node) {
                 std::thread::sleep(Duration::from_millis(5));
             }
             assert_eq!(count(), 1, "{what}");
-            // Whoever holds the memory's lock, or exchanges its pages, can still put a handler's child to
+            // A process that holds its memory's lock, or exchanges its pages, can still put a handler's child to
             // sleep, for as long as the handler waits for it.
             if !["lock", "race"].contains(&kind) {
                 let before = asleep();

@@ -112,7 +112,7 @@ impl MappedFile {
         copy_of(file).map(|bytes| Self(Contents::Copy(bytes)))
     }
 
-    /// Maps an open file, whoever may change it: for a process that is made to die of SIGBUS, such as the
+    /// Maps an open file that others may change: for a process that is made to die of SIGBUS, such as the
     /// handler's isolated child, where copying a large program would take too long.
     ///
     /// # Safety

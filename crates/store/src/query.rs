@@ -178,7 +178,7 @@ fn same_signal(wanted: &str, found: &str) -> bool {
     wanted.strip_prefix("SIG").unwrap_or(&wanted) == found.strip_prefix("SIG").unwrap_or(found)
 }
 
-/// Whether a name fits a pattern, as far as the key tells.
+/// Whether a name matches a pattern, as far as the key shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     No,

@@ -1,6 +1,6 @@
 //! Which dumps a store may lose: limits on age, on the number of equal crashes, and on the whole.
 //!
-//! Time, fingerprint and size of a dump come from its key, and whoever may write objects chooses keys. The
+//! Time, fingerprint and size of a dump come from its key, and every writer of objects chooses keys. The
 //! invariant: a dump goes because of others only if those others are dumps, as their manifests show. So the
 //! manifests of the dumps that stay, and for which another one goes, are read first ([`Retention::plan`]).
 //! What is not a dump counts for nothing, and is not deleted either. A writer who makes whole dumps can still

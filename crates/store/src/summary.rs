@@ -32,7 +32,7 @@ pub struct DumpSummary {
     pub key: ObjectKey,
     /// Bytes of the bundle, where the listing tells.
     pub size: Option<u64>,
-    /// When the bundle was written to the store, where the listing tells.
+    /// When the bundle was written to the store, if the listing says so.
     pub modified: Option<Timestamp>,
     /// Whether IBM's core-dump-handler wrote it.
     pub legacy: bool,

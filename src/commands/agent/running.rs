@@ -126,7 +126,7 @@ pub(super) fn kubernetes_events() -> Option<KubernetesEvents> {
     KubernetesEvents::in_cluster(host, get("KUBERNETES_SERVICE_PORT"))
 }
 
-/// Logs that crashes are no longer taken care of, or are again: also where nobody asks `/readyz`.
+/// Logs that crashes are no longer taken care of, or are again: also if `/readyz` is never requested.
 fn log_readiness(watcher: &Watcher, log: Log) {
     match watcher.readiness_changed() {
         None => {}

@@ -147,7 +147,7 @@ impl Root {
     }
 
     pub(super) fn read(&self, candidate: &Candidate) -> Option<Contents> {
-        // Whoever wrote the debug information chose the path, and credentials are in hidden files.
+        // The author of the debug information chose the path, and credentials are in hidden files.
         if is_hidden(&candidate.path) {
             return None;
         }

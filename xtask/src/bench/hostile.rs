@@ -388,7 +388,7 @@ fn fuse(root: &Path, stop: &AtomicBool, interferes: &AtomicBool) -> String {
             drop(server.stdin.take());
             let _ = server.wait();
         }
-        // The watch sees that nobody sleeps any more.
+        // The watch sees that none of them sleeps any more.
         std::thread::sleep(Duration::from_millis(500));
         interferes.store(false, Ordering::Relaxed);
     }
@@ -396,7 +396,7 @@ fn fuse(root: &Path, stop: &AtomicBool, interferes: &AtomicBool) -> String {
     format!("{crashes:>8} crashes, {ended} dumped within {seconds} s")
 }
 
-/// Looks at our processes until told to stop.
+/// Looks at our processes until it is stopped.
 fn watch(root: &Path, agent: u32, stop: &AtomicBool, interferes: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
     let mut asleep: std::collections::BTreeMap<PathBuf, Instant> =

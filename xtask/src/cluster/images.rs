@@ -14,7 +14,7 @@ use crate::image::{self, ImageOptions};
 /// The registry, and what is in it.
 pub(super) struct Images {
     registry: DockerRegistry,
-    /// Crashes in every way, and holds a pod's namespaces where it is told nothing.
+    /// Crashes in every way, and holds a pod's namespaces if it has no arguments.
     pub(super) app: String,
     /// Digest of cdh's own image.
     pub(super) cdh_digest: String,

@@ -238,7 +238,7 @@ fn ledger() -> BTreeMap<u64, String> {
     found
 }
 
-/// Dumps of which no line was seen.
+/// Dumps that have no line.
 fn unrecorded_dumps(
     release: &Release<'_>,
     pids: &[u64],

@@ -1,4 +1,4 @@
-//! Whether a bundle's zip directory, local headers and manifest agree, as far as that can be told
+//! Whether a bundle's zip directory, local headers and manifest agree, as far as that can be checked
 //! without reading the entries.
 //!
 //! The directory and the local headers of a zip have no checksum: a flipped bit in them moves an entry,

@@ -190,7 +190,7 @@ impl BundleReader {
         self.reads.is_verified() && !core.is_some_and(|core| core.cut && core.kind != is_framed)
     }
 
-    /// The first read of core or minicore that failed, which whoever read it may have taken for a hole.
+    /// The first read of core or minicore that failed, which its reader may have taken for a hole.
     #[must_use]
     pub fn read_problem(&self) -> Option<ReadProblem> {
         self.reads.problem()

@@ -1,5 +1,5 @@
 //! What became of bytes that were handed out in pieces: those who analyse a core take a page that cannot
-//! be read for one that is not there, so the failure has to be told by the bundle.
+//! be read for one that is not there, so the bundle has to report the failure.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -16,7 +16,7 @@
 //! `contrib/seekable_format/zstd_seekable_compression_format.md`. We write no checksums into the
 //! table: each frame ends with zstd's own content checksum (RFC 8878, 3.1.1), which every decoder
 //! compares, so that a reader of a few frames notices damage in them. Streams written before have
-//! frames without one; [`SeekableReader::is_verified`] tells.
+//! frames without one, which [`SeekableReader::is_verified`] reports.
 //!
 //! Worked example: 3 bytes `abc` in one frame of 16 bytes end with
 //! `5e2a4d18 11000000 10000000 03000000 01000000 00 b1ea928f`.

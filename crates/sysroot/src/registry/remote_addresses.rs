@@ -1,6 +1,6 @@
 //! Addresses that are neither on this machine nor on its link.
 //!
-//! A dump names the registry of its image, and whoever wrote the dump chose that name. The addresses are
+//! A dump names the registry of its image, and the author of the dump chose that name. The addresses are
 //! checked as the connection uses them: a name that is looked up again may have another answer by then.
 
 use std::io;
