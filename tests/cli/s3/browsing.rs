@@ -75,7 +75,16 @@ fn groups_of_a_bucket_list_the_index_and_the_days_asked_for() {
         (0, 1)
     );
     proxy.reset();
-    assert_eq!(desk.s3(&store, &words).out, first.out);
+    let without_ages = |table: &str| -> Vec<String> {
+        let is_age =
+            |word: &str| word.ends_with('s') && word[..word.len() - 1].parse::<u32>().is_ok();
+        let words = table.split_whitespace().filter(|word| !is_age(word));
+        words.map(ToOwned::to_owned).collect()
+    };
+    assert_eq!(
+        without_ages(&desk.s3(&store, &words).out),
+        without_ages(&first.out)
+    );
     // Manifest and top frame are cached.
     assert_eq!(proxy.requests().len(), 3, "{:#?}", proxy.requests());
 }
