@@ -64,11 +64,15 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn run(data: &[u8]) {
-    let Some((head, mut rest)) = data.split_at_checked(12) else { return };
+    let Some((head, mut rest)) = data.split_at_checked(12) else {
+        return;
+    };
     let core = part(&mut rest, &head[..4]);
     let file = part(&mut rest, &head[4..8]);
     let debug = part(&mut rest, &head[8..]);
-    let Ok(core) = CoreFile::open(Box::new(core.to_vec())) else { return };
+    let Ok(core) = CoreFile::open(Box::new(core.to_vec())) else {
+        return;
+    };
     let mut modules = core.modules();
     // The build-ids would keep every damaged file out.
     modules.iter_mut().for_each(|module| module.build_id = None);
@@ -81,7 +85,10 @@ fn run(data: &[u8]) {
         ..LoadedModule::from_file(module, file)
     };
     let loaded: Vec<_> = modules.iter().map(load).collect();
-    let options = BacktraceOptions { all_threads: true, max_frames: 64 };
+    let options = BacktraceOptions {
+        all_threads: true,
+        max_frames: 64,
+    };
     let threads = core.head().threads();
     let threads = &threads[..threads.len().min(8)];
     let _ = module_needs(threads, &core, &loaded, &arena, &options);

@@ -9,7 +9,9 @@ use cdh_bundle::BundleReader;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(bundle) = BundleReader::open(Arc::new(data.to_vec())) else { return };
+    let Ok(bundle) = BundleReader::open(Arc::new(data.to_vec())) else {
+        return;
+    };
     let _ = (bundle.summary_manifest(), bundle.verify());
     let mut sink = Vec::new();
     for entry in bundle.entries().iter().take(16) {

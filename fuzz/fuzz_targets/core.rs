@@ -17,6 +17,11 @@ fuzz_target!(|data: &[u8]| {
         let _ = core.read(Avma(u64::MAX), &mut page);
     }
     if let Ok(object) = ElfObject::parse(data) {
-        let _ = (object.build_id(), object.symbols(), object.debug_link(), object.soname());
+        let _ = (
+            object.build_id(),
+            object.symbols(),
+            object.debug_link(),
+            object.soname(),
+        );
     }
 });

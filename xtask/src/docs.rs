@@ -1,6 +1,7 @@
 //! Man pages and completions, from the declarations of the command line.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -11,9 +12,18 @@ use crate::build;
 const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "cdh.bash"), ("zsh", "_cdh"), ("fish", "cdh.fish")];
 
+/// The directories of generated files, below the root of the repository.
+pub(crate) const DIRECTORIES: [&str; 2] = ["man", "completions"];
+
+/// Writes them into the repository.
 pub(crate) fn generate() -> Result<()> {
+    generate_into(build::root())
+}
+
+/// Writes [`DIRECTORIES`] below `root`.
+pub(crate) fn generate_into(root: &Path) -> Result<()> {
     let cdh = build::cdh()?;
-    let (man, completions) = (build::root().join("man"), build::root().join("completions"));
+    let [man, completions] = DIRECTORIES.map(|directory| root.join(directory));
     fs::create_dir_all(&completions)?;
     if man.exists() {
         fs::remove_dir_all(&man)?;

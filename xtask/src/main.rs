@@ -8,6 +8,7 @@ mod bench;
 mod bucket;
 mod build;
 mod charts;
+mod check;
 #[cfg(feature = "bench")]
 mod cluster;
 mod crash;
@@ -37,11 +38,16 @@ use options::Help;
 use suite::TestsFailed;
 
 /// Tasks, what may stand behind them, and what they do.
-const TASKS: [(&str, &str, &str); 15] = [
+const TASKS: [(&str, &str, &str); 16] = [
     (
         "test",
         "[ARGUMENT OF cargo test]…",
         "everything that CI runs: all tests, with the static handler built first",
+    ),
+    (
+        "check",
+        "[CHECK]…",
+        "what CI demands besides tests: fmt, clippy, doc, deny, docs, fuzz",
     ),
     (
         "demo",
@@ -153,6 +159,7 @@ fn run() -> Result<()> {
     }
     match task {
         "test" => suite::run(rest),
+        "check" => check::run(rest),
         "charts" => charts::check(match rest.iter().any(|word| word == "--bless") {
             true => charts::Snapshots::Write,
             false => charts::Snapshots::Compare,

@@ -1,0 +1,167 @@
+//! What a change must satisfy besides the tests: format, lints, documentation, dependencies, generated files, fuzz
+//! targets. Each check runs although another one failed, so that one run shows all that is to be done.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::progress::{self, Steps};
+use crate::{build, docs};
+
+/// How a check ended.
+enum Outcome {
+    Passed,
+    /// It could not run here, and why. CI installs what is missing.
+    Skipped(String),
+}
+
+/// Name and what it does. The name is what `cargo xtask check NAME` takes.
+const CHECKS: [(&str, &str, fn() -> Result<Outcome>); 6] = [
+    ("fmt", "the format of all Rust files", format),
+    ("clippy", "lints of all targets, warnings denied", clippy),
+    ("doc", "documentation of the crates, warnings denied", doc),
+    (
+        "deny",
+        "licences, sources and advisories of dependencies",
+        deny,
+    ),
+    (
+        "docs",
+        "man pages and completions against the command line",
+        generated,
+    ),
+    ("fuzz", "the fuzz targets compile", fuzz),
+];
+
+/// Runs all checks, or those that are named.
+///
+/// # Errors
+/// When a name is unknown or a check failed; the error lists the failed ones.
+pub(crate) fn run(names: &[String]) -> Result<()> {
+    let is_known = |name: &&String| CHECKS.iter().any(|(known, ..)| known == name);
+    if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+        let known = CHECKS.map(|(name, ..)| name).join(", ");
+        bail!("no check is called `{unknown}`; there are {known}");
+    }
+    let chosen = CHECKS
+        .iter()
+        .filter(|(name, ..)| names.is_empty() || names.iter().any(|wanted| wanted == name));
+    let chosen: Vec<_> = chosen.collect();
+    let mut steps = Steps::new(chosen.len());
+    let mut results = Vec::new();
+    for (name, what, check) in chosen {
+        steps.begin(&format!("{name}: {what}"));
+        let result = check();
+        if let Err(error) = &result {
+            eprintln!("error: {error:#}");
+        }
+        results.push((*name, result));
+    }
+    println!();
+    for (name, result) in &results {
+        match result {
+            Ok(Outcome::Passed) => println!("{name:<7} passed"),
+            Ok(Outcome::Skipped(why)) => println!("{name:<7} skipped: {why}"),
+            Err(_) => println!("{name:<7} FAILED"),
+        }
+    }
+    let failed = results.iter().filter(|(_, result)| result.is_err());
+    let failed: Vec<&str> = failed.map(|(name, _)| *name).collect();
+    match failed.as_slice() {
+        [] => Ok(()),
+        failed => bail!(
+            "failed: {}; run one with `cargo xtask check NAME`",
+            failed.join(", ")
+        ),
+    }
+}
+
+/// Runs cargo with these words.
+fn cargo(words: &[&str]) -> Result<Outcome> {
+    let mut cargo = build::cargo();
+    progress::cargo(cargo.args(words), &format!("cargo {}", words[0]))?;
+    Ok(Outcome::Passed)
+}
+
+/// A tool of cargo that comes with the toolchain in one way of installing it and not in another.
+fn has_tool(name: &str) -> bool {
+    let version = build::cargo().args([name, "--version"]).output();
+    version.is_ok_and(|output| output.status.success())
+}
+
+fn format() -> Result<Outcome> {
+    if !has_tool("fmt") {
+        return Ok(Outcome::Skipped(
+            "rustfmt is not installed: `rustup component add rustfmt`".to_owned(),
+        ));
+    }
+    cargo(&["fmt", "--all", "--check"]).context("`cargo fmt --all` formats them")?;
+    cargo(&["fmt", "--manifest-path", FUZZ, "--check"])
+        .context("`cargo fmt --manifest-path fuzz/Cargo.toml` formats them")
+}
+
+fn clippy() -> Result<Outcome> {
+    if !has_tool("clippy") {
+        return Ok(Outcome::Skipped(
+            "clippy is not installed: `rustup component add clippy`".to_owned(),
+        ));
+    }
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+/// What is public and not documented is a warning of the compiler, and an error of [`clippy`]; this finds broken links.
+fn doc() -> Result<Outcome> {
+    let mut doc = build::cargo();
+    doc.args(["doc", "--workspace", "--no-deps"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings -D missing_docs");
+    progress::cargo(&mut doc, "documenting")?;
+    Ok(Outcome::Passed)
+}
+
+fn deny() -> Result<Outcome> {
+    if !has_tool("deny") {
+        return Ok(Outcome::Skipped(
+            "cargo-deny is not installed: `cargo install --locked cargo-deny`".to_owned(),
+        ));
+    }
+    cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"])?;
+    // The database of advisories is fetched from a public repository, which not every machine reaches.
+    let fetched = build::cargo().args(["deny", "fetch", "db"]).output();
+    if !fetched.is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: advisories: the database cannot be fetched");
+        return Ok(Outcome::Passed);
+    }
+    cargo(&["deny", "--offline", "check", "advisories"])
+}
+
+/// The manifest of the fuzz targets, which are not in the workspace.
+const FUZZ: &str = "fuzz/Cargo.toml";
+
+fn fuzz() -> Result<Outcome> {
+    let mut check = build::cargo();
+    check.args(["check", "--manifest-path", FUZZ]);
+    // The packages that both have are not built twice.
+    check.env("CARGO_TARGET_DIR", build::target());
+    progress::cargo(&mut check, "checking the fuzz targets")?;
+    Ok(Outcome::Passed)
+}
+
+fn generated() -> Result<Outcome> {
+    let fresh = tempfile::tempdir()?;
+    docs::generate_into(fresh.path())?;
+    for directory in docs::DIRECTORIES {
+        let mut diff = Command::new("diff");
+        diff.args(["--recursive", "--brief"]);
+        diff.arg(build::root().join(directory))
+            .arg(fresh.path().join(directory));
+        build::succeed(&mut diff).context("`cargo xtask docs` writes them")?;
+    }
+    Ok(Outcome::Passed)
+}
