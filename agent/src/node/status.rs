@@ -17,6 +17,7 @@ use crate::spool::{SpoolCount, WaitingDump, count, quota_of, waiting};
 
 /// Who gets the cores of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PatternOwner {
     /// The handler that these paths name, with the arguments that it expects.

@@ -28,6 +28,7 @@ pub const SCHEMA: u32 = 1;
 
 /// Everything that is known about a dump without reading its core.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Manifest {
     /// Version of this format.
     pub schema: u32,
@@ -36,9 +37,11 @@ pub struct Manifest {
     /// What the names of the bundle's entries start with.
     pub stem: String,
     /// When the kernel started the handler.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub captured_at: Timestamp,
     /// When the spool entry was sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub finished_at: Option<Timestamp>,
     /// Name of the node: as Kubernetes calls it where the handler was given that, else its hostname.
     #[serde(default)]
@@ -89,6 +92,7 @@ pub struct Manifest {
 
 /// Something wanted and not captured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Gap {
     /// What: "minicore", "/proc/<pid>/maps".
     pub what: String,
@@ -98,6 +102,7 @@ pub struct Gap {
 
 /// Who crashed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProcessFacts {
     /// Process id as the host sees it.
     pub pid: u64,
@@ -124,6 +129,7 @@ pub struct ProcessFacts {
     pub gid: Option<u32>,
     /// When it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub started_at: Option<Timestamp>,
     /// `%d`: 1 is usual, 2 means a program that gained privileges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,6 +150,7 @@ impl ProcessFacts {
 
 /// The fatal signal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SignalFacts {
     /// Its number.
     pub number: i32,
@@ -163,6 +170,7 @@ pub struct SignalFacts {
 
 /// The stored core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CoreRecord {
     /// Name of the bundle's entry.
     pub entry: String,
@@ -179,6 +187,7 @@ pub struct CoreRecord {
 
 /// Where the process ran, as the container runtime tells.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Workload {
     /// What it is; `None` in manifests of agents that did not look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -227,6 +236,7 @@ pub struct Workload {
 
 /// A log in a bundle. The entry's name, `<stem>-<n>.log`, is that of IBM's bundles and does not say whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ContainerLog {
     /// End of the entry's name: `0.log` is of the container that crashed.
     pub file: String,
@@ -254,6 +264,7 @@ impl Workload {
 
 /// What a process is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WorkloadKind {
@@ -270,6 +281,7 @@ pub enum WorkloadKind {
 
 /// The Kubernetes object that a pod belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkloadOwner {
     /// `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, or a custom kind.
     pub kind: String,
@@ -285,6 +297,7 @@ impl std::fmt::Display for WorkloadOwner {
 
 /// One ELF file mapped in the core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModuleRecord {
     /// Path as the process saw it.
     pub path: RawText,
@@ -304,6 +317,7 @@ pub struct ModuleRecord {
 
 /// One entry of the bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EntryRecord {
     /// Its name in the zip.
     pub name: String,

@@ -6,6 +6,7 @@ use crate::SectionArena;
 
 /// Whether the file found for a module is the one that was mapped.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleStatus {
     /// The build-ids are equal.
