@@ -31,8 +31,12 @@ mod local_files;
 mod node_settings;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/output.rs"]
+mod output;
 #[path = "cli/s3/mod.rs"]
 mod s3;
+#[path = "cli/schemas.rs"]
+mod schemas;
 #[path = "cli/stored_modules.rs"]
 mod stored_modules;
 #[path = "cli/tui.rs"]
