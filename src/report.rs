@@ -111,7 +111,11 @@ pub fn print_error(text: &str, hints: &[String]) {
     let mut out = io::stderr().lock();
     let mut lines = text.lines();
     // A closed standard error leaves nothing to be done about it.
-    let _ = writeln!(out, "error: {}", terminal_line(lines.next().unwrap_or_default()));
+    let _ = writeln!(
+        out,
+        "error: {}",
+        terminal_line(lines.next().unwrap_or_default())
+    );
     for line in lines {
         let _ = writeln!(out, "  {}", terminal_line(line));
     }

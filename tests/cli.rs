@@ -7,6 +7,8 @@ mod backtrace;
 mod corpus;
 #[path = "cli/documented_commands.rs"]
 mod documented_commands;
+#[path = "cli/documented_names.rs"]
+mod documented_names;
 #[path = "cli/errors.rs"]
 mod errors;
 #[path = "cli/groups.rs"]

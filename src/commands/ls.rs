@@ -121,7 +121,12 @@ fn groups(
         width: None,
     };
     let format = args.output.format();
-    super::print(&super::groups_as(format, &groups, &selection.as_terms(), &view)?)?;
+    super::print(&super::groups_as(
+        format,
+        &groups,
+        &selection.as_terms(),
+        &view,
+    )?)?;
     Ok(finish(settings, args, selection, store, groups.is_empty()))
 }
 

@@ -164,9 +164,12 @@ fn sort_groups(groups: &mut [Group], by: SortBy) {
 }
 
 fn count_without_groups() -> anyhow::Error {
-    Failure::new(ExitStatus::Failure, "`--sort count` sorts groups, not dumps")
-        .hint("add `--group`, or use `cdh groups`")
-        .into()
+    Failure::new(
+        ExitStatus::Failure,
+        "`--sort count` sorts groups, not dumps",
+    )
+    .hint("add `--group`, or use `cdh groups`")
+    .into()
 }
 
 /// Says on standard error that a store has no dumps, or none that match, and where to look instead.

@@ -35,7 +35,10 @@ pub(super) fn run(settings: &Settings, args: &RmArgs) -> Result<ExitStatus> {
         TextFormat::Text => listing.clone(),
         TextFormat::Json => render::json_text(&Removal {
             dry_run: args.dry_run,
-            dumps: dumps.iter().map(|dump| DeletedDump::new(dump, None)).collect(),
+            dumps: dumps
+                .iter()
+                .map(|dump| DeletedDump::new(dump, None))
+                .collect(),
         })?,
     };
     if args.dry_run {

@@ -92,7 +92,10 @@ const DOCUMENTS: [Document; 18] = [
 
 fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().for_serialize();
-    settings.into_generator().into_root_schema_for::<T>().to_value()
+    settings
+        .into_generator()
+        .into_root_schema_for::<T>()
+        .to_value()
 }
 
 pub(super) fn run(args: &ManArgs) -> Result<ExitStatus> {
@@ -210,7 +213,12 @@ mod tests {
         let mut versions = Versions::new();
         recorded(&mut versions, &Document::new::<Before>("x", "x", 1)).unwrap();
         let changed = recorded(&mut versions, &Document::new::<Changed>("x", "x", 1));
-        assert!(changed.unwrap_err().to_string().contains("version 1 is recorded already"));
+        assert!(
+            changed
+                .unwrap_err()
+                .to_string()
+                .contains("version 1 is recorded already")
+        );
         recorded(&mut versions, &Document::new::<Changed>("x", "x", 2)).unwrap();
         assert_eq!(versions["x"].len(), 2);
     }

@@ -210,7 +210,9 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
 }
 
 /// Threads with equal stacks, in the order of the first of each.
-pub(super) fn grouped<'a>(view: &BacktraceView<'a>) -> Vec<(Vec<&'a ThreadBacktrace>, &'a ThreadBacktrace)> {
+pub(super) fn grouped<'a>(
+    view: &BacktraceView<'a>,
+) -> Vec<(Vec<&'a ThreadBacktrace>, &'a ThreadBacktrace)> {
     if !view.group {
         return view
             .backtrace

@@ -111,7 +111,12 @@ pub struct ThreadRegisters {
 /// Never in practice: the parts are plain text and numbers.
 pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
     let backtrace = view.backtrace;
-    let shown = |thread: &&Thread| backtrace.threads.iter().any(|known| known.tid == thread.tid);
+    let shown = |thread: &&Thread| {
+        backtrace
+            .threads
+            .iter()
+            .any(|known| known.tid == thread.tid)
+    };
     let registers = |thread: &Thread| {
         let named = thread.registers.named().into_iter();
         ThreadRegisters {
@@ -136,7 +141,11 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         listed_fingerprint: view.manifest.fingerprint.as_deref(),
         stack_overflow: view.overflow,
         backtrace: NamedBacktrace {
-            threads: backtrace.threads.iter().map(|thread| named(view, thread)).collect(),
+            threads: backtrace
+                .threads
+                .iter()
+                .map(|thread| named(view, thread))
+                .collect(),
             modules: &backtrace.modules,
             fingerprint: backtrace.fingerprint.as_ref(),
             explanation: backtrace.explanation.as_ref(),

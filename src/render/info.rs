@@ -427,7 +427,11 @@ pub fn info_json(view: &InfoView) -> Result<String> {
     super::sorted_json(&InfoDocument {
         origin: &view.origin,
         salvaged: view.salvaged,
-        release: view.manifest.image.as_ref().and_then(|image| image.release()),
+        release: view
+            .manifest
+            .image
+            .as_ref()
+            .and_then(|image| image.release()),
         manifest: view.manifest,
         stack_overflow: view.overflow,
         found: view.completeness.map(|found| FoundCore {

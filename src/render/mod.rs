@@ -27,9 +27,7 @@ mod workload;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
 #[allow(unused_imports)]
-pub use backtrace::{
-    BacktraceView, SourceText, Sources, backtrace_text, thread_lines,
-};
+pub use backtrace::{BacktraceView, SourceText, Sources, backtrace_text, thread_lines};
 pub use backtrace_json::{BacktraceDocument, backtrace_json};
 pub use changes::{
     DeletedDump, DeletedModule, FetchedDump, Freed, GarbageCollection, ImportedDump, Removal,
@@ -46,9 +44,7 @@ pub use image::short_image;
 pub use info::{InfoDocument, InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};
-pub use list::{
-    ListedDump, Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table,
-};
+pub use list::{ListedDump, Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table};
 pub use style::{Style, Tone};
 pub use sysroot::{
     ListedCacheEntry, SysrootDocument, SysrootView, cache_json, cache_text, module_problem,

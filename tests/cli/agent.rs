@@ -267,10 +267,21 @@ format = "json"
 fn printed_configuration_is_toml_that_reads_back_as_the_same() {
     let desk = Desk::new();
     let every = desk.write("every.toml", EVERY_KEY);
-    let from_ibm = [("S3_BUCKET_NAME", "dumps"), ("SCHEDULE", "0 2 * * *"), ("CDH_STORE", "")];
-    let some = [("CDH_LIMITS_DISK_FLOOR", "3G"), ("CDH_SHIPPING_PARALLEL", "5")];
-    let cases: [(&[&str], &[(&str, &str)]); 4] =
-        [(&[], &[]), (&[&every], &[]), (&[], &from_ibm), (&[&every], &some)];
+    let from_ibm = [
+        ("S3_BUCKET_NAME", "dumps"),
+        ("SCHEDULE", "0 2 * * *"),
+        ("CDH_STORE", ""),
+    ];
+    let some = [
+        ("CDH_LIMITS_DISK_FLOOR", "3G"),
+        ("CDH_SHIPPING_PARALLEL", "5"),
+    ];
+    let cases: [(&[&str], &[(&str, &str)]); 4] = [
+        (&[], &[]),
+        (&[&every], &[]),
+        (&[], &from_ibm),
+        (&[&every], &some),
+    ];
     for (file, variables) in cases {
         let run = |words: Vec<String>, variables: &[(&str, &str)]| {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -281,10 +292,17 @@ fn printed_configuration_is_toml_that_reads_back_as_the_same() {
         let values = |text: &str| {
             let json: Value = serde_json::from_str(text).unwrap();
             let pair = |value: &Value| (value["key"].clone(), value["value"].clone());
-            let all = json["values"].as_array().unwrap().iter().chain([&json["store"]]);
+            let all = json["values"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .chain([&json["store"]]);
             all.map(pair).collect::<Vec<_>>()
         };
-        let before = values(&run(words(file, &["-o", "json", "--show-secrets"]), variables));
+        let before = values(&run(
+            words(file, &["-o", "json", "--show-secrets"]),
+            variables,
+        ));
         let text = run(words(file, &["--show-secrets"]), variables);
         let copy = desk.write("copy.toml", &text);
         let again = words(&[&copy], &["-o", "json", "--show-secrets"]);
@@ -357,8 +375,16 @@ fn configuration_errors_are_lines_without_escaped_line_breaks() {
 #[test]
 fn unknown_variables_are_reported_with_the_near_match_by_both_sides() {
     let desk = Desk::new();
-    let wrong = [("CDH_SHIPING_INTERVAL", "5m"), ("CDH_STOER", "/x"), ("CDH_QQQ", "1")];
-    for words in [&["agent", "check-config"][..], &["ls"], &["agent", "status", "--no-store"]] {
+    let wrong = [
+        ("CDH_SHIPING_INTERVAL", "5m"),
+        ("CDH_STOER", "/x"),
+        ("CDH_QQQ", "1"),
+    ];
+    for words in [
+        &["agent", "check-config"][..],
+        &["ls"],
+        &["agent", "status", "--no-store"],
+    ] {
         let answer = desk.with(words, &wrong);
         for text in [
             "unknown variable `CDH_SHIPING_INTERVAL` (did you mean `CDH_SHIPPING_INTERVAL`?)",

@@ -49,7 +49,9 @@ fn rows_of_json(rows: &Value) -> Vec<Vec<(String, String)>> {
     };
     let row = |row: &Value| {
         let fields = row.as_object().unwrap().iter();
-        let mut row: Vec<_> = fields.map(|(name, value)| (name.clone(), cell(value))).collect();
+        let mut row: Vec<_> = fields
+            .map(|(name, value)| (name.clone(), cell(value)))
+            .collect();
         row.sort();
         row
     };
@@ -62,7 +64,14 @@ fn desk_with_dumps() -> Desk {
     let core = crash().core().display().to_string();
     let hook = cdh_testkit::corpus::fixtures().join("bare/products/hook/core");
     let hook = hook.to_str().unwrap();
-    let workload = ["--namespace", "shop", "--pod", "api-0", "--label", "a=b,\"c\""];
+    let workload = [
+        "--namespace",
+        "shop",
+        "--pod",
+        "api-0",
+        "--label",
+        "a=b,\"c\"",
+    ];
     for (core, workload) in [(core.as_str(), &workload[..]), (&core, &[]), (hook, &[])] {
         let words = ["import", core].into_iter().chain(workload.iter().copied());
         assert_eq!(desk.run(&words.collect::<Vec<_>>()).code, 0);
@@ -95,7 +104,11 @@ fn csv_and_json_lines_have_the_content_of_json() {
             .collect();
         assert_eq!(Value::from(lines), json, "{words:?}");
         let ids: Vec<String> = run("id").lines().map(str::to_owned).collect();
-        let key = if json[0].get("id").is_some() { "id" } else { "latest" };
+        let key = if json[0].get("id").is_some() {
+            "id"
+        } else {
+            "latest"
+        };
         let expected: Vec<&str> = { json.as_array().unwrap().iter() }
             .map(|row| row[key].as_str().unwrap())
             .collect();
@@ -126,7 +139,11 @@ fn group_sort_and_limit_work_with_every_format() {
         for sort in ["time", "size", "exe", "signal", "pod", "count"] {
             let by = ["--sort", sort];
             assert_eq!(count(&["ls", "--group", by[0], by[1]]), 2, "{format}");
-            assert_eq!(count(&["ls", "--group", by[0], by[1], "--limit", "1"]), 1, "{format}");
+            assert_eq!(
+                count(&["ls", "--group", by[0], by[1], "--limit", "1"]),
+                1,
+                "{format}"
+            );
             assert_eq!(count(&["groups", "--no-top", by[0], by[1]]), 2, "{format}");
         }
     }
@@ -134,17 +151,30 @@ fn group_sort_and_limit_work_with_every_format() {
     assert_eq!(first("count")["count"], 2);
     assert_eq!(first("exe")["exe"], "app");
     let sizes = desk.json(&["groups", "--sort", "size", "-o", "json", "--no-top"]);
-    assert!(sizes[0]["bytes"].as_u64() >= sizes[1]["bytes"].as_u64(), "{sizes}");
+    assert!(
+        sizes[0]["bytes"].as_u64() >= sizes[1]["bytes"].as_u64(),
+        "{sizes}"
+    );
     let refused = desk.run(&["ls", "--sort", "count"]);
     assert_eq!(refused.code, 2);
-    assert!(refused.err.contains("hint: add `--group`"), "{}", refused.err);
+    assert!(
+        refused.err.contains("hint: add `--group`"),
+        "{}",
+        refused.err
+    );
     // Threads with equal stacks, of a backtrace.
     let core = crash().core().display().to_string();
     let document = desk.json(&["bt", &core, "--group", "-o", "json", "--limit", "3"]);
     let groups = document["thread_groups"].as_array().unwrap();
     let threads = document["backtrace"]["threads"].as_array().unwrap();
-    let members: usize = groups.iter().map(|group| group.as_array().unwrap().len()).sum();
-    assert!(members == threads.len() && groups.len() < threads.len(), "{groups:?}");
+    let members: usize = groups
+        .iter()
+        .map(|group| group.as_array().unwrap().len())
+        .sum();
+    assert!(
+        members == threads.len() && groups.len() < threads.len(),
+        "{groups:?}"
+    );
     assert_eq!(groups[0][0], threads[0]["tid"]);
 }
 
@@ -233,12 +263,20 @@ fn interrupt_ends_every_command_that_waits_for_a_store_with_130() {
         if connected.recv_timeout(PATIENCE).is_err() {
             let _ = child.kill();
             let output = child.wait_with_output().unwrap();
-            panic!("{words:?} did not connect: {}", String::from_utf8_lossy(&output.stderr));
+            panic!(
+                "{words:?} did not connect: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         interrupt(&child);
         let output = child.wait_with_output().unwrap();
         let err = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(130), "{words:?}: {:?} {err}", output.status);
+        assert_eq!(
+            output.status.code(),
+            Some(130),
+            "{words:?}: {:?} {err}",
+            output.status
+        );
     }
 }
 
@@ -248,10 +286,23 @@ fn interrupt_is_ignored_by_a_command_that_was_started_so() {
     let (port, connected) = silent_server();
     let url = format!("s3://bucket?endpoint=http://127.0.0.1:{port}&region=eu&path-style=true");
     let mut command = Command::new("sh");
-    command.args(["-c", "trap '' INT; exec \"$0\" ls", env!("CARGO_BIN_EXE_cdh")]);
-    command.env_clear().env("HOME", desk.dir.path()).env("CDH_STORE", url);
-    command.env("AWS_ACCESS_KEY_ID", "AK").env("AWS_SECRET_ACCESS_KEY", "hush");
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    command.args([
+        "-c",
+        "trap '' INT; exec \"$0\" ls",
+        env!("CARGO_BIN_EXE_cdh"),
+    ]);
+    command
+        .env_clear()
+        .env("HOME", desk.dir.path())
+        .env("CDH_STORE", url);
+    command
+        .env("AWS_ACCESS_KEY_ID", "AK")
+        .env("AWS_SECRET_ACCESS_KEY", "hush");
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     connected.recv_timeout(PATIENCE).unwrap();
     interrupt(&child);
     // The signal was delivered before this one.
@@ -302,5 +353,8 @@ fn interrupt_at_a_question_ends_with_130_and_deletes_nothing() {
         assert!(!shown.contains("\x1b[?25l"), "{shown:?}");
     }
     assert_eq!(typed(&desk, "rm latest", "[y/N]", b"n\n").0, Some(130));
-    assert_eq!((typed(&desk, "rm latest", "[y/N]", b"y\n").0, count()), (Some(0), 2));
+    assert_eq!(
+        (typed(&desk, "rm latest", "[y/N]", b"y\n").0, count()),
+        (Some(0), 2)
+    );
 }

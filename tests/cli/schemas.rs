@@ -38,7 +38,10 @@ impl Schemas {
             Ok(document) => document,
             Err(error) => return vec![format!("not JSON: {error}: {text:?}")],
         };
-        let validator = self.0.get(name).unwrap_or_else(|| panic!("no schema {name}"));
+        let validator = self
+            .0
+            .get(name)
+            .unwrap_or_else(|| panic!("no schema {name}"));
         let errors = validator.iter_errors(&document);
         errors
             .map(|error| format!("{}: {error}", error.instance_path()))
@@ -61,8 +64,8 @@ impl Schemas {
 /// Only described keys in every type that has described keys.
 fn strict(mut schema: Value) -> Value {
     let close = |object: &mut Value| {
-        let is_open = object.get("properties").is_some()
-            && object.get("additionalProperties").is_none();
+        let is_open =
+            object.get("properties").is_some() && object.get("additionalProperties").is_none();
         if is_open {
             object["unevaluatedProperties"] = false.into();
         }
@@ -103,7 +106,9 @@ fn schemas_are_those_of_the_types_and_a_change_needs_a_new_version() {
     let answer = desk.run(&["schemas", "schema"]);
     assert_eq!(answer.code, 2);
     assert!(
-        answer.err.contains("the schema `ls` changed, and version 1 is recorded already"),
+        answer
+            .err
+            .contains("the schema `ls` changed, and version 1 is recorded already"),
         "{}",
         answer.err
     );
@@ -142,9 +147,15 @@ fn cores(desk: &Desk) -> Vec<PathBuf> {
         fs::write(&path, &whole[..whole.len() * part / 100]).unwrap();
         cores.push(path);
     }
-    for item in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ibm")).unwrap() {
+    for item in
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ibm")).unwrap()
+    {
         let path = item.unwrap().path();
-        cores.extend(path.extension().is_some_and(|end| end == "zip").then_some(path));
+        cores.extend(
+            path.extension()
+                .is_some_and(|end| end == "zip")
+                .then_some(path),
+        );
     }
     cores
 }
@@ -160,7 +171,18 @@ fn json_of_dumps_is_what_the_schemas_say() {
         // A cut below the notes leaves nothing to show.
         let runs: [(&str, &[&str]); 4] = [
             ("bt", &["bt", core, "-a", "-r", "-g", "--offline"]),
-            ("bt", &["bt", core, "--limit", "2", "--no-cache", "--sysroot", "/nowhere"]),
+            (
+                "bt",
+                &[
+                    "bt",
+                    core,
+                    "--limit",
+                    "2",
+                    "--no-cache",
+                    "--sysroot",
+                    "/nowhere",
+                ],
+            ),
             ("info", &["info", core, "--all"]),
             ("sysroot", &["sysroot", core, "--offline"]),
         ];
@@ -168,7 +190,11 @@ fn json_of_dumps_is_what_the_schemas_say() {
             let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
             let answer = desk.run(&words);
             if answer.out.is_empty() {
-                assert!(answer.code == 2 || answer.code == 4, "{words:?}: {}", answer.err);
+                assert!(
+                    answer.code == 2 || answer.code == 4,
+                    "{words:?}: {}",
+                    answer.err
+                );
                 continue;
             }
             schemas.check(name, &answer, &[0, 1, 2, 3, 4]);
@@ -203,21 +229,39 @@ fn json_of_a_store_is_what_the_schemas_say() {
         let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
         schemas.check(name, &desk.run(&words), &[1]);
     }
-    let labels = ["--namespace", "shop", "--pod", "api-0", "--label", "app=api", "--image", "a/b:1@sha256:0101010101010101010101010101010101010101010101010101010101010101"];
+    let labels = [
+        "--namespace",
+        "shop",
+        "--pod",
+        "api-0",
+        "--label",
+        "app=api",
+        "--image",
+        "a/b:1@sha256:0101010101010101010101010101010101010101010101010101010101010101",
+    ];
     let core = crash().core().display().to_string();
     for extra in [&labels[..], &[]] {
-        let words: Vec<&str> = ["import", &core].into_iter().chain(extra.iter().copied()).collect();
+        let words: Vec<&str> = ["import", &core]
+            .into_iter()
+            .chain(extra.iter().copied())
+            .collect();
         assert_eq!(desk.run(&words).code, 0);
     }
     // A listing also has zips of IBM's core-dump-handler and dumps whose manifests say nothing.
     let ibm = "shop_api-7d4-x2v_app_1700000000.zip";
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ibm").join(ibm);
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/ibm")
+        .join(ibm);
     fs::copy(from, desk.path("store").join(ibm)).unwrap();
     let row = r#"{"node":"n1","outcome":"dropped","reason":"rate_fingerprint","count":4,"first":"2026-01-01T00:00:00Z","last":"2026-01-01T00:00:00Z","exe":"a"}
 {"node":"n2","outcome":"a newer one","reason":"a newer one","count":1}
 "#;
     fs::create_dir_all(desk.path("store/drops/2026-01-01")).unwrap();
-    fs::write(desk.path("store/drops/2026-01-01/000000Z_n1_00000000.jsonl"), row).unwrap();
+    fs::write(
+        desk.path("store/drops/2026-01-01/000000Z_n1_00000000.jsonl"),
+        row,
+    )
+    .unwrap();
     for (name, words) in [
         ("ls", &["ls"][..]),
         ("groups", &["groups"]),
@@ -248,7 +292,10 @@ fn json_of_the_agent_is_what_the_schemas_say() {
     let desk = Desk::new();
     let state = desk.path("state").display().to_string();
     let state = ["--state", state.as_str()];
-    let nowhere = ["--store", "s3://bucket?endpoint=http://127.0.0.1:9&region=eu"];
+    let nowhere = [
+        "--store",
+        "s3://bucket?endpoint=http://127.0.0.1:9&region=eu",
+    ];
     let run = |words: &[&str]| {
         let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
         desk.run(&words)
@@ -261,7 +308,11 @@ fn json_of_the_agent_is_what_the_schemas_say() {
     fs::create_dir_all(desk.path("state/spool")).unwrap();
     let status = ["agent", "status"];
     schemas.check("agent-status", &all(&status, &[&state]), &[0, 1, 2]);
-    schemas.check("agent-status", &all(&status, &[&state, &["--no-store"]]), &[0, 1]);
+    schemas.check(
+        "agent-status",
+        &all(&status, &[&state, &["--no-store"]]),
+        &[0, 1],
+    );
     schemas.check("agent-status", &all(&status, &[&state, &nowhere]), &[2, 3]);
     let doctor = ["agent", "doctor"];
     schemas.check("agent-doctor", &all(&doctor, &[&state]), &[0, 2]);
@@ -269,13 +320,21 @@ fn json_of_the_agent_is_what_the_schemas_say() {
     schemas.check("agent-sweep", &all(&["agent", "sweep"], &[&state]), &[0]);
     let check = ["agent", "check-config"];
     schemas.check("agent-check-config", &run(&check), &[0]);
-    for (number, text) in ["[shipping]\ninterval = \"x\"\n", "[shipping\n", "store = \"x\"\n"]
-        .iter()
-        .enumerate()
+    for (number, text) in [
+        "[shipping]\ninterval = \"x\"\n",
+        "[shipping\n",
+        "store = \"x\"\n",
+    ]
+    .iter()
+    .enumerate()
     {
         let file = format!("wrong{number}.toml");
         fs::write(desk.path(&file), text).unwrap();
-        schemas.check("agent-check-config", &all(&check, &[&[&file], &["--store", ""]]), &[2]);
+        schemas.check(
+            "agent-check-config",
+            &all(&check, &[&[&file], &["--store", ""]]),
+            &[2],
+        );
     }
     assert_eq!(all(&check, &[&["nowhere.toml"]]).code, 2);
 }

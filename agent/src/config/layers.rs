@@ -10,7 +10,7 @@ use super::check::{self, leaves};
 use super::{AgentConfig, environment, ibm};
 
 /// Tables of the file that are the desk's, and the store's.
-pub(super) const FOREIGN: [&str; 5] = ["store", "stores", "images", "tui", "debugger"];
+pub(super) const FOREIGN: [&str; 6] = ["store", "stores", "images", "cache", "tui", "debugger"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -52,11 +52,17 @@ pub struct DropLine {
     pub count: u64,
     /// The first of them; absent where only their number is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<cdh_bundle::schema::Time>"))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<cdh_bundle::schema::Time>")
+    )]
     pub first: Option<Timestamp>,
     /// The last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<cdh_bundle::schema::Time>"))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<cdh_bundle::schema::Time>")
+    )]
     pub last: Option<Timestamp>,
     /// The program, or else the name of the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,7 +32,10 @@ pub enum WaitReason {
         /// The error.
         why: String,
         /// When it is tried again.
-        #[cfg_attr(feature = "schema", schemars(with = "Option<cdh_bundle::schema::Time>"))]
+        #[cfg_attr(
+            feature = "schema",
+            schemars(with = "Option<cdh_bundle::schema::Time>")
+        )]
         next_try: Option<Timestamp>,
     },
     /// Nothing can be made of it.
@@ -52,7 +55,10 @@ pub struct WaitingDump {
     /// Its id.
     pub id: DumpId,
     /// When it was captured, as far as its manifest could be read.
-    #[cfg_attr(feature = "schema", schemars(with = "Option<cdh_bundle::schema::Time>"))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<cdh_bundle::schema::Time>")
+    )]
     pub captured_at: Option<Timestamp>,
     /// Program, or name of the process.
     pub program: Option<String>,

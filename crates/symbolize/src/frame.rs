@@ -74,7 +74,10 @@ pub struct Frame {
     /// What it is called, or why that is unknown: `"function": {…}` or `"reason": …` in JSON.
     /// Frames at the same address share it: a thousand threads wait in the same place.
     #[serde(flatten, with = "function_or_reason")]
-    #[cfg_attr(feature = "schema", schemars(flatten, with = "function_or_reason::Owned"))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(flatten, with = "function_or_reason::Owned")
+    )]
     pub function: Result<Arc<Function>, Reason>,
     /// An inlined call: no frame of its own on the stack, same `pc` as the next frame.
     #[serde(default, skip_serializing_if = "is_false")]

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use super::config::{self, Flags, gather};
 use super::documents::{
-    BootReport, KernelSettings, RuntimeReport, SpoolCounts, SpoolState, StatusDocument, StoreHealth,
-    StoreReport, WaitingReport,
+    BootReport, KernelSettings, RuntimeReport, SpoolCounts, SpoolState, StatusDocument,
+    StoreHealth, StoreReport, WaitingReport,
 };
 use crate::args::{StatusArgs, TextFormat};
 use crate::pipeline;
@@ -275,7 +275,10 @@ fn document(config: &AgentConfig, status: &Status, stores: &[StoreState]) -> Sta
                 why: trouble.why.clone(),
             })
             .collect(),
-        hidden: status.hidden.as_ref().map(|path| path.display().to_string()),
+        hidden: status
+            .hidden
+            .as_ref()
+            .map(|path| path.display().to_string()),
         at_boot: at_boot
             .map(|setting| BootReport {
                 file: setting.file.display().to_string(),
