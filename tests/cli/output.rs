@@ -281,6 +281,53 @@ fn interrupt_ends_every_command_that_waits_for_a_store_with_130() {
 }
 
 #[test]
+fn every_command_ends_with_3_if_the_store_cannot_be_reached() {
+    let desk = Desk::new();
+    let core = crash().core().display().to_string();
+    let state = desk.path("state").display().to_string();
+    // A port that was free a moment ago.
+    let port = { TcpListener::bind(("127.0.0.1", 0)).unwrap() }
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("s3://bucket?endpoint=http://127.0.0.1:{port}&region=eu&path-style=true");
+    let commands = [
+        &["ls"][..],
+        &["ls", "--group", "-o", "csv"],
+        &["groups", "-o", "json"],
+        &["info", "latest"],
+        &["bt", "latest"],
+        &["fetch", "latest"],
+        &["diff", "latest", "@1"],
+        &["debug", "latest"],
+        &["sysroot", "latest"],
+        &["drops"],
+        &["import", &core],
+        &["rm", "latest", "--yes"],
+        &["gc", "--max-total", "0", "--yes"],
+        &["share", "latest"],
+        &["agent", "status", "--state", &state],
+    ];
+    let check = &|words: &[&str]| {
+        let variables = [
+            ("CDH_STORE", url.as_str()),
+            ("AWS_ACCESS_KEY_ID", "AK"),
+            ("AWS_SECRET_ACCESS_KEY", "hush"),
+        ];
+        let answer = desk.with(words, &variables);
+        assert_eq!(answer.code, 3, "{words:?}: {}", answer.err);
+        let what = answer.err + &answer.out;
+        assert!(what.contains("connection refused"), "{words:?}: {what}");
+    };
+    // Each retries for a while.
+    std::thread::scope(|scope| {
+        for words in commands {
+            scope.spawn(move || check(words));
+        }
+    });
+}
+
+#[test]
 fn interrupt_is_ignored_by_a_command_that_was_started_so() {
     let desk = Desk::new();
     let (port, connected) = silent_server();

@@ -13,7 +13,7 @@ use crate::policy::Action;
 pub enum Outcome {
     /// A crash: its dump has the core, as much of it as there was.
     Kept,
-    /// A crash: its dump has less than it could have, for the reason that stands beside.
+    /// A crash: its dump has less than it could have; the reason is recorded.
     Reduced,
     /// A crash without a dump.
     Dropped,
@@ -33,9 +33,9 @@ pub enum Outcome {
 pub enum DropReason {
     /// A rule of the node's policy, or its default.
     Policy,
-    /// The pod asked for it.
+    /// An annotation of the pod.
     Pod,
-    /// Nobody knows the pod.
+    /// The pod is not known.
     UnknownPod,
     /// It gained privileges.
     Setuid,

@@ -49,22 +49,22 @@ pub struct Manifest {
     /// UTS name of the process's container (`%h`).
     #[serde(default)]
     pub hostname: RawText,
-    /// Who crashed.
+    /// The process that crashed.
     pub process: ProcessFacts,
-    /// Why.
+    /// The fatal signal.
     pub signal: SignalFacts,
     /// Architecture: `x86_64`, `aarch64`.
     #[serde(default)]
     pub machine: String,
     /// Whether the core is all there.
     pub verdict: Verdict,
-    /// Who killed the process while its core was taken, in words, where that did not cut the core.
+    /// What killed the process during the capture, in words, if that did not cut the core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed: Option<String>,
     /// The core, where one is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core: Option<CoreRecord>,
-    /// Where it ran, as the runtime tells.
+    /// Where it ran, as the container runtime reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
     /// The image that it ran from.
@@ -100,7 +100,7 @@ pub struct Gap {
     pub why: String,
 }
 
-/// Who crashed.
+/// The process that crashed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProcessFacts {
@@ -185,11 +185,11 @@ pub struct CoreRecord {
     pub sha256: Option<Sha256>,
 }
 
-/// Where the process ran, as the container runtime tells.
+/// Where the process ran, as the container runtime reports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Workload {
-    /// What it is; `None` in manifests of agents that did not look.
+    /// What it is; absent in manifests of old agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<WorkloadKind>,
     /// Kubernetes namespace.
@@ -213,7 +213,7 @@ pub struct Workload {
     /// The container runtime: `containerd`, `cri-o`, `docker`, `podman`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// Who told: `cri`, `cri-cache`, `logs`, `engine`, `cgroup`.
+    /// Where these facts are from: `cri`, `cri-cache`, `logs`, `engine`, `cgroup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Kubernetes node.
@@ -229,7 +229,7 @@ pub struct Workload {
     /// Whose the logs in the bundle are, by number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<ContainerLog>,
-    /// What else the runtime tells.
+    /// What else the runtime reports.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
 }

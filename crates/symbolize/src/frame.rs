@@ -30,7 +30,7 @@ pub struct Function {
     pub name: String,
     /// Linkage name, where it has one.
     pub raw: String,
-    /// Bytes from its start; `None` for inlined calls and for parts that lie before the start.
+    /// Bytes from its start; absent for inlined calls and for parts that lie before the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
 }

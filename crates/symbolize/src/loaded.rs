@@ -11,7 +11,7 @@ use crate::SectionArena;
 pub enum ModuleStatus {
     /// The build-ids are equal.
     Verified,
-    /// The core does not tell the module's build-id: the file is used on trust.
+    /// The core does not have the module's build-id, so the file could not be verified.
     Unverified,
     /// Another file: it is used for nothing.
     Mismatch {

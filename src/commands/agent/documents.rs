@@ -12,7 +12,7 @@ use serde_json::Value;
 /// State of the agent on this node.
 #[derive(JsonSchema, Serialize)]
 pub struct StatusDocument {
-    /// Who gets the cores of this node.
+    /// The program that gets the cores of this node.
     pub pattern: PatternOwner,
     /// The kernel's settings.
     pub settings: KernelSettings,
@@ -74,7 +74,7 @@ pub struct SpoolCounts {
 /// A store.
 #[derive(JsonSchema, Serialize)]
 pub struct StoreReport {
-    /// Location, and who names it; `null` if only root can see which store the agent uses.
+    /// Location, and what names it; `null` if only root can see which store the agent uses.
     pub store: Option<String>,
     /// Whether it works.
     pub state: StoreHealth,
