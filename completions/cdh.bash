@@ -67,6 +67,9 @@ _cdh() {
             cdh,rm)
                 cmd="cdh__subcmd__rm"
                 ;;
+            cdh,schemas)
+                cmd="cdh__subcmd__schemas"
+                ;;
             cdh,share)
                 cmd="cdh__subcmd__share"
                 ;;
@@ -119,7 +122,7 @@ _cdh() {
 
     case "${cmd}" in
         cdh)
-            opts="-h -V --store --config --color --help --version tui ls list info fetch bt backtrace groups drops diff debug sysroot cache import rm gc share agent completions man"
+            opts="-h -V --store --config --color --help --version tui ls list info fetch bt backtrace groups drops diff debug sysroot cache import rm gc share agent completions man schemas"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -242,12 +245,20 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__check__subcmd__config)
-            opts="-h -V --print --store --config --color --help --version"
+            opts="-o -h -V --print --show-secrets --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 --store)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -279,7 +290,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__doctor)
-            opts="-h -V --state --libexec --json --no-store --store --config --color --help --version"
+            opts="-o -h -V --state --libexec --output --json --no-store --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -297,6 +308,14 @@ _cdh() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
                     fi
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -645,7 +664,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__status)
-            opts="-h -V --state --libexec --no-store --store --config --color --help --version"
+            opts="-o -h -V --state --libexec --output --json --no-store --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -663,6 +682,14 @@ _cdh() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o plusdirs
                     fi
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -696,12 +723,20 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__agent__subcmd__sweep)
-            opts="-h -V --state --libexec --ship --interval --schedule --bandwidth --parallel --keep-modules --cri-socket --node-name --log-lines --pods --opt-in-label --store --config --color --help --version"
+            opts="-o -h -V --output --json --state --libexec --ship --interval --schedule --bandwidth --parallel --keep-modules --cri-socket --node-name --log-lines --pods --opt-in-label --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 --state)
                     COMPREPLY=()
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
@@ -1029,7 +1064,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__bt)
-            opts="-a -g -r -f -s -v -o -h -V --all-threads --group --registers --fold --no-fold --source --source-root --source-dir --source-map --no-cache --limit --verbose --sysroot --image --debug-image --offline --auth-file --registry-ca --output --store --config --color --help --version"
+            opts="-a -g -r -f -s -v -o -h -V --all-threads --group --registers --fold --no-fold --source --source-root --source-dir --source-map --no-cache --limit --verbose --sysroot --image --debug-image --offline --auth-file --registry-ca --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1178,12 +1213,20 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__cache__subcmd__clear)
-            opts="-h -V --cases --store --config --color --help --version"
+            opts="-o -h -V --cases --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 --store)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1215,7 +1258,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__cache__subcmd__ls)
-            opts="-o -h -V --output --store --config --color --help --version"
+            opts="-o -h -V --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1383,7 +1426,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__diff)
-            opts="-o -h -V --sysroot --image --debug-image --offline --auth-file --registry-ca --output --store --config --color --help --version"
+            opts="-o -h -V --sysroot --image --debug-image --offline --auth-file --registry-ca --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1473,7 +1516,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__drops)
-            opts="-o -h -V --since --output --store --config --color --help --version"
+            opts="-o -h -V --since --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1522,7 +1565,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__fetch)
-            opts="-d -o -h -V --directory --max-size --output --store --config --color --help --version"
+            opts="-d -o -h -V --directory --max-size --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1585,7 +1628,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__gc)
-            opts="-y -h -V --older-than --keep-per-fingerprint --max-total --modules-older-than --dry-run --yes --store --config --color --help --version"
+            opts="-y -o -h -V --older-than --keep-per-fingerprint --max-total --modules-older-than --dry-run --yes --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1605,6 +1648,14 @@ _cdh() {
                     ;;
                 --modules-older-than)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -1638,7 +1689,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__groups)
-            opts="-n -o -h -V --namespace --pod --exe --image --node --signal --since --until --new-since --truncated --fingerprint --images --no-top --limit --output --store --config --color --help --version"
+            opts="-n -o -h -V --namespace --pod --exe --image --node --signal --since --until --new-since --truncated --fingerprint --images --no-top --sort --limit --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1688,16 +1739,20 @@ _cdh() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --sort)
+                    COMPREPLY=($(compgen -W "time size exe signal pod count" -- "${cur}"))
+                    return 0
+                    ;;
                 --limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json jsonl csv id" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json jsonl csv id" -- "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -1731,7 +1786,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__import)
-            opts="-n -o -h -V --namespace --pod --container --image --label --image-label --node --output --store --config --color --help --version"
+            opts="-n -o -h -V --namespace --pod --container --image --label --image-label --node --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1853,7 +1908,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__ls)
-            opts="-n -o -h -V --namespace --pod --exe --image --node --signal --since --until --new-since --truncated --fingerprint --group --output --sort --limit --store --config --color --help --version"
+            opts="-n -o -h -V --namespace --pod --exe --image --node --signal --since --until --new-since --truncated --fingerprint --group --output --json --sort --limit --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1912,7 +1967,7 @@ _cdh() {
                     return 0
                     ;;
                 --sort)
-                    COMPREPLY=($(compgen -W "time size exe signal pod" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "time size exe signal pod count" -- "${cur}"))
                     return 0
                     ;;
                 --limit)
@@ -1987,7 +2042,52 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__rm)
-            opts="-y -h -V --dry-run --yes --store --config --color --help --version"
+            opts="-y -o -h -V --dry-run --yes --output --json --store --config --color --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        cdh__subcmd__schemas)
+            opts="-h -V --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2024,7 +2124,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__share)
-            opts="-h -V --expires --store --config --color --help --version"
+            opts="-o -h -V --expires --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2032,6 +2132,14 @@ _cdh() {
             case "${prev}" in
                 --expires)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --store)
@@ -2065,7 +2173,7 @@ _cdh() {
             return 0
             ;;
         cdh__subcmd__sysroot)
-            opts="-o -h -V --sysroot --image --debug-image --offline --auth-file --registry-ca --output --store --config --color --help --version"
+            opts="-o -h -V --sysroot --image --debug-image --offline --auth-file --registry-ca --output --json --store --config --color --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -34,13 +34,13 @@ complete -c cdh -n "__fish_cdh_needs_command" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "tui" -d 'Browse the dumps of a store; the default on a terminal'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "ls" -d 'List the dumps in a store, newest first'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "list" -d 'List the dumps in a store, newest first'
-complete -c cdh -n "__fish_cdh_needs_command" -f -a "info" -d 'Tell everything known about a dump'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "info" -d 'Show everything known about a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "fetch" -d 'Download dumps, verify them and unpack each into a case directory'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "bt" -d 'Print the backtrace of a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "backtrace" -d 'Print the backtrace of a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "groups" -d 'List crashes: the dumps of the same crash as one line'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "drops" -d 'List crashes of which there is no dump, and why'
-complete -c cdh -n "__fish_cdh_needs_command" -f -a "diff" -d 'Tell what differs between two dumps'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "diff" -d 'Show what differs between two dumps'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "debug" -d 'Start a debugger on a dump'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "sysroot" -d 'Pull what a core needs from its image and print the directory'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "cache" -d 'List or delete unpacked dumps and cached files of images'
@@ -51,6 +51,7 @@ complete -c cdh -n "__fish_cdh_needs_command" -f -a "share" -d 'Print an address
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "agent" -d 'Capture cores on this node and ship them'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c cdh -n "__fish_cdh_needs_command" -f -a "man" -d 'Write the man pages'
+complete -c cdh -n "__fish_cdh_needs_command" -f -a "schemas" -d 'Write the JSON schemas of everything that `-o json` prints'
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l filter -d 'Show only dumps that match, as typed after `/`: `namespace:payments signal:SEGV since:2d`' -r
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l refresh -d 'Refresh the list every so many seconds while idle; 0 turns it off [default: 5]' -r
 complete -c cdh -n "__fish_cdh_using_subcommand tui" -l debugger -d 'Debugger that `d` starts [default: `debugger` of the config file, else gdb]' -r -f -a "(__fish_complete_command)"
@@ -74,17 +75,18 @@ complete -c cdh -n "__fish_cdh_using_subcommand ls" -l until -d 'Only dumps unti
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l new-since -d 'Only crashes that the store first received since then: 1d, 2026-01-31' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l fingerprint -d 'Only dumps with this fingerprint (or the start of it)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people'
-wide\t'More columns'
+wide\t'More columns, and nothing cut to the width of the terminal'
 json\t'One JSON array'
 jsonl\t'One JSON object per line'
-csv\t'Comma-separated values with a header line'
+csv\t'Comma-separated values with a header line; columns and values are those of JSON'
 id\t'Ids only, one per line'"
-complete -c cdh -n "__fish_cdh_using_subcommand ls" -l sort -d 'Order of the dumps' -r -f -a "time\t'Newest first; dumps of one second in the order of capture if they are few'
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l sort -d 'Order of the dumps [default: time], or of the groups [default: count]' -r -f -a "time\t'Newest first; dumps of one second in the order of capture if they are few'
 size\t'Largest first'
 exe\t'By program'
 signal\t'By signal'
-pod\t'By namespace and pod'"
-complete -c cdh -n "__fish_cdh_using_subcommand ls" -l limit -d 'At most this many dumps' -r
+pod\t'By namespace and pod'
+count\t'Most frequent first (only groups)'"
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l limit -d 'Maximum number of dumps, or of groups' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
@@ -92,6 +94,7 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l truncated -d 'Only dumps that are not complete'
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -l group -d 'Print the same crashes as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand ls" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand ls" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand list" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
@@ -105,17 +108,18 @@ complete -c cdh -n "__fish_cdh_using_subcommand list" -l until -d 'Only dumps un
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l new-since -d 'Only crashes that the store first received since then: 1d, 2026-01-31' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l fingerprint -d 'Only dumps with this fingerprint (or the start of it)' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people'
-wide\t'More columns'
+wide\t'More columns, and nothing cut to the width of the terminal'
 json\t'One JSON array'
 jsonl\t'One JSON object per line'
-csv\t'Comma-separated values with a header line'
+csv\t'Comma-separated values with a header line; columns and values are those of JSON'
 id\t'Ids only, one per line'"
-complete -c cdh -n "__fish_cdh_using_subcommand list" -l sort -d 'Order of the dumps' -r -f -a "time\t'Newest first; dumps of one second in the order of capture if they are few'
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l sort -d 'Order of the dumps [default: time], or of the groups [default: count]' -r -f -a "time\t'Newest first; dumps of one second in the order of capture if they are few'
 size\t'Largest first'
 exe\t'By program'
 signal\t'By signal'
-pod\t'By namespace and pod'"
-complete -c cdh -n "__fish_cdh_using_subcommand list" -l limit -d 'At most this many dumps' -r
+pod\t'By namespace and pod'
+count\t'Most frequent first (only groups)'"
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l limit -d 'Maximum number of dumps, or of groups' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
@@ -123,6 +127,7 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l truncated -d 'Only dumps that are not complete'
 complete -c cdh -n "__fish_cdh_using_subcommand list" -l group -d 'Print the same crashes as one line'
+complete -c cdh -n "__fish_cdh_using_subcommand list" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand list" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand list" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand info" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
@@ -145,6 +150,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l config -d 'Config file
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand fetch" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand fetch" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l source-dir -l source-root -d 'Search this directory and the current checkout for source files; nothing else is read (implies `--source`; repeatable)' -r -f -a "(__fish_complete_directories)"
@@ -171,6 +177,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand bt" -s s -l source -d 'Print the
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l no-cache -d 'Name everything anew and remember nothing'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s v -l verbose -d 'Print how long it took'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -l offline -d 'Use no network for modules: only what is cached or on this machine'
+complete -c cdh -n "__fish_cdh_using_subcommand bt" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand bt" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l source-dir -l source-root -d 'Search this directory and the current checkout for source files; nothing else is read (implies `--source`; repeatable)' -r -f -a "(__fish_complete_directories)"
@@ -197,6 +204,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s s -l source -d 'Pr
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l no-cache -d 'Name everything anew and remember nothing'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s v -l verbose -d 'Print how long it took'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l offline -d 'Use no network for modules: only what is cached or on this machine'
+complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand backtrace" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s n -l namespace -d 'Only dumps of this namespace (`*` and `?` match)' -r
@@ -209,9 +217,19 @@ complete -c cdh -n "__fish_cdh_using_subcommand groups" -l since -d 'Only dumps 
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l until -d 'Only dumps until then' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l new-since -d 'Only crashes that the store first received since then: 1d, 2026-01-31' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l fingerprint -d 'Only dumps with this fingerprint (or the start of it)' -r
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l sort -d 'Order of the groups' -r -f -a "time\t'Newest first; dumps of one second in the order of capture if they are few'
+size\t'Largest first'
+exe\t'By program'
+signal\t'By signal'
+pod\t'By namespace and pod'
+count\t'Most frequent first (only groups)'"
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l limit -d 'Maximum number of groups' -r
-complete -c cdh -n "__fish_cdh_using_subcommand groups" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
-json\t'One JSON document'"
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people'
+wide\t'More columns, and nothing cut to the width of the terminal'
+json\t'One JSON array'
+jsonl\t'One JSON object per line'
+csv\t'Comma-separated values with a header line; columns and values are those of JSON'
+id\t'Ids only, one per line'"
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
@@ -220,6 +238,7 @@ never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l truncated -d 'Only dumps that are not complete'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l images -d 'Show images of more than 1,000 dumps too (reads their manifests)'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -l no-top -d 'Do not read backtraces for the column TOP FRAME'
+complete -c cdh -n "__fish_cdh_using_subcommand groups" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand groups" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand drops" -l since -d 'Only what was dropped since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z' -r
@@ -230,6 +249,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand drops" -l config -d 'Config file
 complete -c cdh -n "__fish_cdh_using_subcommand drops" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand drops" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand drops" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand drops" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
@@ -245,6 +265,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand diff" -l color -d 'When to colou
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -l offline -d 'Use no network for modules: only what is cached or on this machine'
+complete -c cdh -n "__fish_cdh_using_subcommand diff" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand diff" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand debug" -l sysroot -d 'Take modules from this directory, laid out as the root of the crashed process' -r -f -a "(__fish_complete_directories)"
@@ -275,6 +296,7 @@ complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l color -d 'When to co
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l offline -d 'Use no network for modules: only what is cached or on this machine'
+complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand sysroot" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and not __fish_seen_subcommand_from ls clear" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
@@ -293,14 +315,18 @@ complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from ls" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l cases -d 'Delete only the unpacked dumps'
+complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand cache; and __fish_seen_subcommand_from clear" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s n -l namespace -d 'Kubernetes namespace that the process ran in' -r
@@ -310,43 +336,53 @@ complete -c cdh -n "__fish_cdh_using_subcommand import" -l image -d 'Image that 
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l label -d 'Label of the pod, as `kubectl get pod --show-labels` prints it; may be repeated' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l image-label -d 'Label of the image, such as `org.opencontainers.image.revision=…`; may be repeated' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l node -d 'Node that it ran on' -r
-complete -c cdh -n "__fish_cdh_using_subcommand import" -s o -l output -d 'Output format: the new ids, or JSON' -r -f -a "text\t'For people'
+complete -c cdh -n "__fish_cdh_using_subcommand import" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand import" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand import" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand import" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand rm" -l dry-run -d 'Tell what would be deleted and delete nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -l dry-run -d 'Show what would be deleted, and delete nothing'
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -s y -l yes -d 'Do not ask'
+complete -c cdh -n "__fish_cdh_using_subcommand rm" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand rm" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l older-than -d 'Delete dumps that are older: 30d, 12w, or a date' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l keep-per-fingerprint -d 'Keep the newest N dumps of each fingerprint and delete the others' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l max-total -d 'Delete the oldest dumps until all together take no more: 500G, 2T' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l modules-older-than -d 'Delete stored modules that no remaining dump needs and that are older (minimum 1d). Alone, it deletes no dumps [default: 7d]' -r
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand gc" -l dry-run -d 'Tell what would be deleted and delete nothing'
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l dry-run -d 'Show what would be deleted, and delete nothing'
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -s y -l yes -d 'Do not ask'
+complete -c cdh -n "__fish_cdh_using_subcommand gc" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand gc" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l expires -d 'How long the URL works; the maximum is 7d, the limit of presigned S3 URLs' -r
+complete -c cdh -n "__fish_cdh_using_subcommand share" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand share" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand share" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand share" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand share" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and not __fish_seen_subcommand_from install run sweep status doctor check-config uninstall unit await-cleanup handle" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
@@ -438,6 +474,8 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none [env: CDH_KEEP_MODULES]'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from run" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l ship -d 'When dumps go to the store [default: what `--interval` or `--schedule` say, else events]' -r -f -a "events\t'As soon as they are sealed'
@@ -459,36 +497,46 @@ complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcomman
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -l keep-modules -d 'Put the ELF files that crashed processes had mapped into the store too, once per build-id: dumps stay debuggable when the image is gone, and host processes need none [env: CDH_KEEP_MODULES]'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from sweep" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -l no-store -d 'Do not contact the store'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from status" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l libexec -d 'Directory where the handler is installed [env: CDH_LIBEXEC] [default: /usr/local/lib/cdh]' -r -f -a "(__fish_complete_directories)"
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l json -d 'Print JSON'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -l no-store -d 'Do not contact the store; otherwise a test object is written, read and deleted'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from doctor" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One JSON document'"
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l print -d 'Print every value and where it came from; secrets are hidden'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l print -d 'Print the effective configuration as TOML, with the origin of each value; secrets are hidden'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l show-secrets -d 'Print secrets too, so that the output is a complete configuration file (implies `--print`)'
+complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -l json -d 'Same as `-o json`'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from check-config" -s V -l version -d 'Print version'
 complete -c cdh -n "__fish_cdh_using_subcommand agent; and __fish_seen_subcommand_from uninstall" -l state -d 'Directory of the spool and of the settings\' backup [env: CDH_STATE] [default: /var/lib/cdh]' -r -f -a "(__fish_complete_directories)"
@@ -578,3 +626,10 @@ always\t'Always'
 never\t'Never'"
 complete -c cdh -n "__fish_cdh_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c cdh -n "__fish_cdh_using_subcommand man" -s V -l version -d 'Print version'
+complete -c cdh -n "__fish_cdh_using_subcommand schemas" -l store -d 'Where the dumps are: a directory, `s3://bucket/prefix`, or a name from the config file' -r
+complete -c cdh -n "__fish_cdh_using_subcommand schemas" -l config -d 'Config file [default: `$XDG_CONFIG_HOME/cdh/config.toml`; of the agent `/etc/cdh/agent.toml`]' -r -F
+complete -c cdh -n "__fish_cdh_using_subcommand schemas" -l color -d 'When to colour output; `NO_COLOR` turns it off too' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c cdh -n "__fish_cdh_using_subcommand schemas" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c cdh -n "__fish_cdh_using_subcommand schemas" -s V -l version -d 'Print version'

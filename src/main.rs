@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     if cdh_agent::invoked_as_handler(words.first()) {
         return ExitCode::from(cdh_agent::handle(words.split_off(1)));
     }
+    progress::end_on_interrupt();
     let cli = match args::Cli::from_words(&words) {
         Ok(cli) => cli,
         Err(error) => {

@@ -1,8 +1,8 @@
-//! Progress on standard error, and only on a terminal; Ctrl-C as a wish instead of an end.
+//! Progress on standard error, and only on a terminal; Ctrl-C, which ends a command with status 130.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -11,6 +11,37 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::pipeline::Observer;
 use crate::render::terminal_line;
 use crate::report::ExitStatus;
+
+/// Whether SIGINT ends the program at once; set by [`end_on_interrupt`].
+static ENDS_AT_ONCE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// From now on SIGINT ends the program with status 130, whatever it waits for, until [`Interrupt::catch`] or
+/// [`keep_on_interrupt`]. A program that was started with SIGINT ignored goes on ignoring it.
+pub fn end_on_interrupt() {
+    if is_interrupt_ignored() {
+        return;
+    }
+    let ends = ENDS_AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
+    let status = i32::from(ExitStatus::Interrupted.code());
+    // If the system refuses, the signal ends the program all the same.
+    let _ = signal_hook::flag::register_conditional_shutdown(SIGINT, status, Arc::clone(ends));
+}
+
+/// From now on another part of the program decides what SIGINT means.
+pub fn keep_on_interrupt() {
+    if let Some(ends) = ENDS_AT_ONCE.get() {
+        ends.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Whether SIGINT is ignored, as in a job that a shell without job control put into the background (`proc(5)`,
+/// `SigIgn`).
+fn is_interrupt_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (SIGINT - 1)) != 0)
+}
 
 /// Set by the first SIGINT or SIGTERM; the second one ends the program.
 #[derive(Clone, Debug)]
@@ -29,6 +60,7 @@ impl Interrupt {
             signal_hook::flag::register_conditional_shutdown(signal, status, Arc::clone(&flag))?;
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
         }
+        keep_on_interrupt();
         Ok(Self(flag))
     }
 

@@ -106,6 +106,24 @@ pub fn report(error: &anyhow::Error) -> ExitStatus {
     status_of(error)
 }
 
+/// Prints an error that has no type: its text, which may have several lines, and advice.
+pub fn print_error(text: &str, hints: &[String]) {
+    let mut out = io::stderr().lock();
+    let mut lines = text.lines();
+    // A closed standard error leaves nothing to be done about it.
+    let _ = writeln!(
+        out,
+        "error: {}",
+        terminal_line(lines.next().unwrap_or_default())
+    );
+    for line in lines {
+        let _ = writeln!(out, "  {}", terminal_line(line));
+    }
+    for hint in hints {
+        let _ = writeln!(out, "hint: {}", terminal_line(hint));
+    }
+}
+
 /// Prints what went wrong on the way to a result that is there nevertheless.
 pub fn remark(remarks: &[anyhow::Error]) {
     let mut out = io::stderr().lock();

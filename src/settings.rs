@@ -572,7 +572,7 @@ fn read_config(
     {
         let span = key_span(&text, &[name]);
         let failure = invalid_config(&path, &text, span, &format!("unknown key `{name}`"));
-        let own = ["store", "stores", "images", "tui", "debugger"];
+        let own = ["store", "stores", "images", "cache", "tui", "debugger"];
         let failure = match nearest(name, own.into_iter().chain(AGENT_TABLES)) {
             Some(similar) => failure.hint(format!("did you mean `{similar}`?")),
             None => failure,
@@ -750,6 +750,18 @@ mod tests {
             "invalid config file `/c.toml` at line 4, column 3: x"
         );
         assert_eq!(key_span(text, &["stores", "dev"]), None);
+    }
+
+    #[test]
+    fn documented_defaults_of_the_workstation_are_these() {
+        let page = include_str!("../docs/configuration.md");
+        for (key, value) in [
+            ("images.cache_mib", CACHE_MIB),
+            ("cache.case_days", CASE_DAYS),
+            ("tui.refresh_seconds", REFRESH_SECONDS),
+        ] {
+            assert!(page.contains(&format!("| `{key}` | `{value}` |")), "{key}");
+        }
     }
 
     #[test]

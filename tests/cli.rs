@@ -7,6 +7,8 @@ mod backtrace;
 mod corpus;
 #[path = "cli/documented_commands.rs"]
 mod documented_commands;
+#[path = "cli/documented_names.rs"]
+mod documented_names;
 #[path = "cli/errors.rs"]
 mod errors;
 #[path = "cli/groups.rs"]
@@ -31,8 +33,12 @@ mod local_files;
 mod node_settings;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/output.rs"]
+mod output;
 #[path = "cli/s3/mod.rs"]
 mod s3;
+#[path = "cli/schemas.rs"]
+mod schemas;
 #[path = "cli/stored_modules.rs"]
 mod stored_modules;
 #[path = "cli/tui.rs"]

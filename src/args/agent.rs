@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
+use super::OutputArgs;
+
 /// `cdh agent`.
 #[derive(Debug, Args)]
 pub struct AgentArgs {
@@ -281,6 +283,8 @@ pub struct SweepArgs {
     #[arg(value_name = "DUMP")]
     pub dumps: Vec<PathBuf>,
     #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
     pub paths: PathArgs,
     #[command(flatten)]
     pub shipping: ShippingArgs,
@@ -294,9 +298,14 @@ pub struct CheckConfigArgs {
     /// File to check [default: the one that the agent would read]
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: Option<PathBuf>,
-    /// Print every value and where it came from; secrets are hidden
+    /// Print the effective configuration as TOML, with the origin of each value; secrets are hidden
     #[arg(long)]
     pub print: bool,
+    /// Print secrets too, so that the output is a complete configuration file (implies `--print`)
+    #[arg(long)]
+    pub show_secrets: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `cdh agent status`.
@@ -304,6 +313,8 @@ pub struct CheckConfigArgs {
 pub struct StatusArgs {
     #[command(flatten)]
     pub paths: PathArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Do not contact the store
     #[arg(long)]
     pub no_store: bool,
@@ -325,9 +336,8 @@ and with what the present installation was given. Secrets are left out: put them
 pub struct DoctorArgs {
     #[command(flatten)]
     pub paths: PathArgs,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Do not contact the store; otherwise a test object is written, read and deleted
     #[arg(long)]
     pub no_store: bool,

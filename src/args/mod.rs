@@ -2,6 +2,7 @@
 
 mod agent;
 mod alone;
+mod output;
 mod selection;
 
 pub use agent::{
@@ -10,6 +11,7 @@ pub use agent::{
     UnitArgs, WorkloadArgs,
 };
 
+pub use output::{ListFormat, ListOutputArgs, OutputArgs, SortBy, TextFormat};
 pub use selection::SelectionArgs;
 
 use std::path::PathBuf;
@@ -90,7 +92,7 @@ pub enum Command {
     /// List the dumps in a store, newest first
     #[command(visible_alias = "list")]
     Ls(LsArgs),
-    /// Tell everything known about a dump
+    /// Show everything known about a dump
     Info(InfoArgs),
     /// Download dumps, verify them and unpack each into a case directory
     Fetch(FetchArgs),
@@ -101,7 +103,7 @@ pub enum Command {
     Groups(GroupsArgs),
     /// List crashes of which there is no dump, and why
     Drops(DropsArgs),
-    /// Tell what differs between two dumps
+    /// Show what differs between two dumps
     Diff(DiffArgs),
     /// Start a debugger on a dump
     Debug(DebugArgs),
@@ -128,6 +130,9 @@ pub enum Command {
     /// Write the man pages
     #[command(hide = true)]
     Man(ManArgs),
+    /// Write the JSON schemas of everything that `-o json` prints
+    #[command(hide = true)]
+    Schemas(ManArgs),
 }
 
 /// `cdh ls`.
@@ -138,56 +143,14 @@ pub struct LsArgs {
     /// Print the same crashes as one line
     #[arg(long)]
     pub group: bool,
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value_t = ListFormat::Table, value_name = "FORMAT")]
-    pub output: ListFormat,
-    /// Order of the dumps
-    #[arg(long, value_enum, default_value_t = SortBy::Time, value_name = "FIELD")]
-    pub sort: SortBy,
-    /// At most this many dumps
+    #[command(flatten)]
+    pub output: ListOutputArgs,
+    /// Order of the dumps [default: time], or of the groups [default: count]
+    #[arg(long, value_enum, value_name = "FIELD")]
+    pub sort: Option<SortBy>,
+    /// Maximum number of dumps, or of groups
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-}
-
-/// Formats of a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ListFormat {
-    /// Aligned columns for people
-    Table,
-    /// More columns
-    Wide,
-    /// One JSON array
-    Json,
-    /// One JSON object per line
-    Jsonl,
-    /// Comma-separated values with a header line
-    Csv,
-    /// Ids only, one per line
-    Id,
-}
-
-/// Order of a listing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum SortBy {
-    /// Newest first; dumps of one second in the order of capture if they are few
-    Time,
-    /// Largest first
-    Size,
-    /// By program
-    Exe,
-    /// By signal
-    Signal,
-    /// By namespace and pod
-    Pod,
-}
-
-/// Text for people or JSON for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum TextFormat {
-    /// For people
-    Text,
-    /// One JSON document
-    Json,
 }
 
 /// `cdh info`.
@@ -196,12 +159,8 @@ pub struct InfoArgs {
     /// Which dump
     #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
     pub dump: String,
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
-    pub output: TextFormat,
-    /// Same as `-o json`
-    #[arg(long, conflicts_with = "output")]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// List every module, entry and thread instead of counting them
     #[arg(long, short = 'a')]
     pub all: bool,
@@ -219,9 +178,8 @@ pub struct FetchArgs {
     /// Refuse cores that unpack to more, such as `100G` [default: 4T]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_size: Option<u64>,
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
-    pub output: TextFormat,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Where the files of a core's modules are looked for.
@@ -289,9 +247,8 @@ pub struct BtArgs {
     pub verbose: bool,
     #[command(flatten)]
     pub modules: ModuleArgs,
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
-    pub output: TextFormat,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {
@@ -313,12 +270,14 @@ pub struct GroupsArgs {
     /// Do not read backtraces for the column TOP FRAME
     #[arg(long)]
     pub no_top: bool,
+    /// Order of the groups
+    #[arg(long, value_enum, default_value_t = SortBy::Count, value_name = "FIELD")]
+    pub sort: SortBy,
     /// Maximum number of groups
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
-    pub output: TextFormat,
+    #[command(flatten)]
+    pub output: ListOutputArgs,
 }
 
 const GROUPS_HELP: &str = "FIRST is when the store first received the crash, whatever the terms select. \
@@ -332,9 +291,8 @@ pub struct DropsArgs {
     /// Only what was dropped since then: 2h, 7d, 2026-01-31, 2026-01-31T12:00:00Z
     #[arg(long, value_name = "WHEN")]
     pub since: Option<String>,
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
-    pub output: TextFormat,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `cdh diff`.
@@ -348,9 +306,8 @@ pub struct DiffArgs {
     pub b: String,
     #[command(flatten)]
     pub modules: ModuleArgs,
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
-    pub output: TextFormat,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `cdh debug`.
@@ -380,9 +337,8 @@ pub struct SysrootArgs {
     pub dump: String,
     #[command(flatten)]
     pub modules: ModuleArgs,
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
-    pub output: TextFormat,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `cdh cache`.
@@ -407,14 +363,15 @@ pub struct CacheClearArgs {
     /// Delete only the unpacked dumps
     #[arg(long)]
     pub cases: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `cdh cache ls`.
 #[derive(Debug, Args)]
 pub struct CacheLsArgs {
-    /// Output format
-    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
-    pub output: TextFormat,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `cdh import`.
@@ -425,9 +382,8 @@ pub struct ImportArgs {
     pub cores: Vec<PathBuf>,
     #[command(flatten)]
     pub workload: PlaceArgs,
-    /// Output format: the new ids, or JSON
-    #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
-    pub output: TextFormat,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Where a process ran, for cores that do not tell.
@@ -492,12 +448,14 @@ pub struct RmArgs {
     /// Which dumps
     #[arg(value_name = "DUMP", required = true)]
     pub dumps: Vec<String>,
-    /// Tell what would be deleted and delete nothing
+    /// Show what would be deleted, and delete nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Do not ask
     #[arg(long, short = 'y')]
     pub yes: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `cdh gc`.
@@ -516,12 +474,14 @@ pub struct GcArgs {
     /// dumps [default: 7d]
     #[arg(long, value_name = "WHEN")]
     pub modules_older_than: Option<String>,
-    /// Tell what would be deleted and delete nothing
+    /// Show what would be deleted, and delete nothing
     #[arg(long)]
     pub dry_run: bool,
     /// Do not ask
     #[arg(long, short = 'y')]
     pub yes: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `cdh share`.
@@ -533,6 +493,8 @@ pub struct ShareArgs {
     /// How long the URL works; the maximum is 7d, the limit of presigned S3 URLs
     #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = crate::when::parse_span)]
     pub expires: u64,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `cdh completions`.
@@ -543,10 +505,10 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// `cdh man`.
+/// `cdh man` and `cdh schemas`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Directory to write the pages to
+    /// Directory to write to
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub directory: PathBuf,
 }

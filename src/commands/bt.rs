@@ -36,7 +36,7 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
 /// A person reads a terminal; a script reads what it always read, and JSON holds every frame.
 fn folds(settings: &Settings, args: &BtArgs) -> bool {
     let wanted = args.fold || (settings.terminal.shows_output && !args.no_fold);
-    wanted && args.output == TextFormat::Text
+    wanted && args.output.format() == TextFormat::Text
 }
 
 fn backtrace_of(
@@ -54,7 +54,7 @@ fn backtrace_of(
         directories: args.source_dir.clone(),
     };
     let wanted = args.source || !args.source_dir.is_empty() || !args.source_map.is_empty();
-    let sources = (wanted && args.output == TextFormat::Text).then(|| {
+    let sources = (wanted && args.output.format() == TextFormat::Text).then(|| {
         let (sources, remarks) = pipeline::sources(&stacks, &dump.manifest, &search);
         report::remark(&remarks);
         sources
@@ -74,7 +74,7 @@ fn backtrace_of(
         sources: sources.as_ref(),
         elapsed: args.verbose.then(|| start.elapsed()),
     };
-    let text = match args.output {
+    let text = match args.output.format() {
         TextFormat::Text => Ok(render::backtrace_text(&view, settings.style)),
         TextFormat::Json => render::backtrace_json(&view),
     };

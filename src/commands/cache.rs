@@ -15,7 +15,7 @@ pub(super) fn run(settings: &Settings, args: &CacheArgs) -> Result<ExitStatus> {
             let mut entries = cache.entries();
             entries.extend(pipeline::cached_cases(settings));
             entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
-            super::print(&match args.output {
+            super::print(&match args.output.format() {
                 TextFormat::Text => render::cache_text(&entries, std::time::SystemTime::now()),
                 TextFormat::Json => render::cache_json(&entries)?,
             })?;
@@ -32,7 +32,10 @@ pub(super) fn run(settings: &Settings, args: &CacheArgs) -> Result<ExitStatus> {
                 let cleared = cache.clear();
                 freed += cleared.with_context(|| format!("cannot clear `{}`", shown("images")))?;
             }
-            super::print(&format!("{} freed\n", render::bytes(freed)))?;
+            super::print(&match args.output.format() {
+                TextFormat::Text => format!("{} freed\n", render::bytes(freed)),
+                TextFormat::Json => render::json_text(&render::Freed { freed_bytes: freed })?,
+            })?;
             Ok(ExitStatus::Done)
         }
     }

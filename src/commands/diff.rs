@@ -19,7 +19,7 @@ pub(super) fn run(settings: &Settings, args: &DiffArgs) -> Result<ExitStatus> {
         a: a.side(),
         b: b.side(),
     };
-    let text = match args.output {
+    let text = match args.output.format() {
         TextFormat::Text => render::diff_text(&view, settings.style),
         TextFormat::Json => render::diff_json(&view)?,
     };

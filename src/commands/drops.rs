@@ -27,7 +27,7 @@ pub(super) fn run(settings: &Settings, args: &DropsArgs) -> Result<ExitStatus> {
             .is_none_or(|(since, last)| last >= since)
     });
     let dropped = render::kinds_of_drops(&lines);
-    match args.output {
+    match args.output.format() {
         TextFormat::Json => super::print(&render::drops_json(&dropped)?)?,
         TextFormat::Text if dropped.is_empty() => {
             eprintln!("no drops in {}", render::terminal_line(&store.describe()));

@@ -7,12 +7,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::{FetchArgs, TextFormat};
 use crate::pipeline::{self, Case, Dump, FetchOptions};
 use crate::progress::{Bars, Interrupt};
-use crate::render::{self, terminal_line};
+use crate::render::{self, FetchedDump, terminal_line};
 use crate::report::{ExitStatus, report, status_of};
 use crate::settings::Settings;
 
@@ -31,14 +30,14 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
             Err(error) => errors.push(error),
         }
     }
-    match args.output {
+    match args.output.format() {
         TextFormat::Text => {
             let line = |case: &Case| terminal_line(&case.path.display().to_string()) + "\n";
             super::print(&cases.iter().map(line).collect::<String>())?;
         }
         TextFormat::Json => {
             let rows: Vec<_> = cases.iter().map(row).collect();
-            super::print(&render::json_text(&rows)?)?;
+            super::print(&render::sorted_json(&rows)?)?;
         }
     }
     // An interruption ends them all, and is told once.
@@ -100,12 +99,12 @@ fn fetch_all(
     done.into_iter().map(|(_, case)| case).collect()
 }
 
-fn row(case: &Case) -> serde_json::Value {
+fn row(case: &Case) -> FetchedDump<'_> {
     let core = Case::core_path(&case.path);
-    json!({
-        "id": case.manifest.id,
-        "directory": case.path.display().to_string(),
-        "core": core.map(|path| path.display().to_string()),
-        "verdict": case.manifest.verdict,
-    })
+    FetchedDump {
+        id: case.manifest.id,
+        directory: case.path.display().to_string(),
+        core: core.map(|path| path.display().to_string()),
+        verdict: &case.manifest.verdict,
+    }
 }

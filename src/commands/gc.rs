@@ -14,10 +14,10 @@ use cdh_store::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use crate::args::GcArgs;
+use crate::args::{GcArgs, TextFormat};
 use crate::pipeline;
 use crate::prompt;
-use crate::render::{bytes, terminal_line};
+use crate::render::{self, DeletedDump, DeletedModule, GarbageCollection, bytes, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 use crate::when::parse_when;
@@ -94,8 +94,12 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
     if let Some(by_limit) = doomed.by_limit(&retention) {
         eprintln!("{by_limit}");
     }
+    let result = match args.output.format() {
+        TextFormat::Text => listing.clone(),
+        TextFormat::Json => doomed.json(args.dry_run)?,
+    };
     if doomed.is_empty() || args.dry_run {
-        super::print(&listing)?;
+        super::print(&result)?;
         eprintln!("{sum} would be deleted");
         return Ok(ExitStatus::Done);
     }
@@ -115,7 +119,7 @@ pub(super) fn run(settings: &Settings, args: &GcArgs) -> Result<ExitStatus> {
         cdh_store::remove_dump(store.as_ref(), dump).map_err(failed)?;
     }
     delete_modules(store.as_ref(), doomed.modules, &known).map_err(failed)?;
-    super::print(&listing)?;
+    super::print(&result)?;
     eprintln!("{sum} deleted");
     Ok(ExitStatus::Done)
 }
@@ -189,6 +193,21 @@ impl Doomed {
             add(&format!("module {name} {size}: no dump needs it"));
         }
         listing
+    }
+
+    fn json(&self, dry_run: bool) -> Result<String> {
+        let dumps = self.dumps.iter();
+        let modules = self.modules.iter().map(|module| DeletedModule {
+            name: module.name().to_string(),
+            size: module.size,
+        });
+        render::json_text(&GarbageCollection {
+            dry_run,
+            dumps: dumps
+                .map(|(dump, why)| DeletedDump::new(dump, Some(*why)))
+                .collect(),
+            modules: modules.collect(),
+        })
     }
 
     /// How many dumps each limit deletes, where there are several limits.

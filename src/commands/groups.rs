@@ -12,7 +12,7 @@ use cdh_bundle::{DumpId, ImageRef, WorkloadOwner};
 use cdh_store::{Catalog, DumpSummary, Reach, Store, Survey};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::args::{GroupsArgs, SelectionArgs, TextFormat};
+use crate::args::{GroupsArgs, ListFormat, SelectionArgs};
 use crate::pipeline;
 use crate::query::Selection;
 use crate::render::{self, DumpFacts, FirstFrom, Group, GroupsView};
@@ -49,8 +49,10 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
             .iter_mut()
             .for_each(|group| group.first_from = FirstFrom::Store);
     }
+    super::sort_groups(&mut groups, args.sort);
     groups.truncate(args.limit.unwrap_or(usize::MAX));
-    if !args.no_top {
+    let format = args.output.format();
+    if !args.no_top && format != ListFormat::Id {
         let newest = groups.iter().map(|group| group.newest.clone()).collect();
         let tops = pipeline::top_frames(settings, &store, newest);
         for (group, top) in groups.iter_mut().zip(tops) {
@@ -69,25 +71,25 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     let view = GroupsView {
         now,
         style: settings.style,
-        width: terminal_width(),
+        width: terminal_width().filter(|_| format != ListFormat::Wide),
     };
-    match (args.output, groups.as_slice()) {
-        (TextFormat::Json, _) => {
-            super::print(&render::groups_json(&groups, &selection.as_terms())?)?
-        }
-        (TextFormat::Text, []) if selection.new_since.is_some() => {
+    match groups.as_slice() {
+        [] if format.is_text() && selection.new_since.is_some() => {
             eprintln!(
                 "no new crashes in {}",
                 render::terminal_line(&store.describe())
             );
         }
-        (TextFormat::Text, []) => {
+        [] if format.is_text() => {
             super::report_nothing(settings, store.as_ref(), !selection.is_empty());
         }
-        (TextFormat::Text, [group]) if selection.is_one_crash() => {
+        [group] if format == ListFormat::Table && selection.is_one_crash() => {
             super::print(&render::group_text(group, &view))?;
         }
-        (TextFormat::Text, groups) => super::print(&render::groups_text(groups, &view))?,
+        groups => {
+            let text = super::groups_as(format, groups, &selection.as_terms(), &view)?;
+            super::print(&text)?;
+        }
     }
     Ok(if groups.is_empty() {
         ExitStatus::Nothing

@@ -1,12 +1,11 @@
 //! `cdh import <core>…`: puts bare cores, bundles and IBM's zips into the store and prints the ids.
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::args::{ImportArgs, TextFormat};
 use crate::pipeline;
 use crate::progress::Bar;
-use crate::render::{self, terminal_line};
+use crate::render::{self, ImportedDump, terminal_line};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -38,15 +37,17 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
     let mut rows = Vec::new();
     for path in &args.cores {
         let manifest = pipeline::import(settings, store.as_ref(), path, &place, &bar)?;
-        if args.output == TextFormat::Text {
+        if args.output.format() == TextFormat::Text {
             super::print(&format!("{}\n", manifest.id))?;
         }
-        rows.push(
-            json!({"id": manifest.id, "verdict": manifest.verdict, "signal": manifest.signal}),
-        );
+        rows.push(ImportedDump {
+            id: manifest.id,
+            verdict: manifest.verdict,
+            signal: manifest.signal,
+        });
     }
-    if args.output == TextFormat::Json {
-        super::print(&render::json_text(&rows)?)?;
+    if args.output.format() == TextFormat::Json {
+        super::print(&render::sorted_json(&rows)?)?;
     }
     Ok(ExitStatus::Done)
 }

@@ -42,10 +42,9 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
             .and_then(|stacks| stacks.backtrace.explanation.as_ref()),
         all: args.all,
     };
-    let text = if args.json || args.output == TextFormat::Json {
-        render::info_json(&view)?
-    } else {
-        render::info_text(&view, settings.style)
+    let text = match args.output.format() {
+        TextFormat::Text => render::info_text(&view, settings.style),
+        TextFormat::Json => render::info_json(&view)?,
     };
     super::print(&text)?;
     Ok(super::conclude(&dump))

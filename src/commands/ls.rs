@@ -1,5 +1,5 @@
 //! `cdh ls`: lists the dumps in a store, newest first. Reads object names only, unless an image or a node
-//! is asked for, or JSON, which has facts that only manifests hold. Dumps of one second are put in the order of their capture if
+//! is asked for, or JSON or CSV, which have facts that only manifests hold. Dumps of one second are put in the order of their capture if
 //! that takes few manifests.
 
 use anyhow::Result;
@@ -26,26 +26,27 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let now = Timestamp::now();
     let mut selection = Selection::from_args(&args.selection, now)?;
     // The limit counts dumps in the order asked for, so another order needs them all first.
-    let is_cut_by_store = args.sort == SortBy::Time && !args.group && selection.is_query();
+    let sort = match args.sort {
+        Some(SortBy::Count) if !args.group => return Err(super::count_without_groups()),
+        sort => sort.unwrap_or(SortBy::Time),
+    };
+    let is_cut_by_store = sort == SortBy::Time && !args.group && selection.is_query();
     selection.query.limit = args.limit.filter(|_| is_cut_by_store);
     let store = pipeline::open_store(settings)?;
     if args.group {
         return groups(settings, args, &selection, store.as_ref());
     }
     let mut dumps = find(settings, &selection, store.as_ref(), now)?;
-    sort(&mut dumps, args.sort);
+    sort_dumps(&mut dumps, sort);
     dumps.truncate(args.limit.unwrap_or(usize::MAX));
-    let text = match args.output {
+    let facts = || manifests(settings, store.as_ref(), &dumps);
+    let text = match args.output.format() {
         ListFormat::Table | ListFormat::Wide if dumps.is_empty() => String::new(),
         ListFormat::Table => render::list_table(&dumps, now, settings.style, false),
         ListFormat::Wide => render::list_table(&dumps, now, settings.style, true),
-        ListFormat::Json => {
-            render::list_json(&dumps, &manifests(settings, store.as_ref(), &dumps))?
-        }
-        ListFormat::Jsonl => {
-            render::list_jsonl(&dumps, &manifests(settings, store.as_ref(), &dumps))?
-        }
-        ListFormat::Csv => render::list_csv(&dumps),
+        ListFormat::Json => render::list_json(&dumps, &facts())?,
+        ListFormat::Jsonl => render::list_jsonl(&dumps, &facts())?,
+        ListFormat::Csv => render::list_csv(&dumps, &facts())?,
         ListFormat::Id => render::list_ids(&dumps),
     };
     super::print(&text)?;
@@ -85,7 +86,7 @@ fn find(
     Ok(dumps)
 }
 
-/// The manifests of a listing for programs, which asks for owner, labels and image. Of a long one none is
+/// The manifests of a listing for programs, which has owner, labels and image. Of a long one none is
 /// read: it would take minutes.
 fn manifests(settings: &Settings, store: &dyn Store, dumps: &[DumpSummary]) -> Manifests {
     if dumps.len() > FACTS {
@@ -112,17 +113,20 @@ fn groups(
     let mut groups = Group::of(survey.dumps.iter(), |_| DumpFacts::default());
     let new_since = selection.new_since.unwrap_or(now - NEW);
     Group::mark_first_seen(&mut groups, &survey.first_seen, new_since);
+    super::sort_groups(&mut groups, args.sort.unwrap_or(SortBy::Count));
     groups.truncate(args.limit.unwrap_or(usize::MAX));
     let view = GroupsView {
         now,
         style: settings.style,
         width: None,
     };
-    match args.output {
-        ListFormat::Table | ListFormat::Wide if groups.is_empty() => {}
-        ListFormat::Table | ListFormat::Wide => super::print(&render::groups_text(&groups, &view))?,
-        _ => super::print(&render::groups_json(&groups, &selection.as_terms())?)?,
-    }
+    let format = args.output.format();
+    super::print(&super::groups_as(
+        format,
+        &groups,
+        &selection.as_terms(),
+        &view,
+    )?)?;
     Ok(finish(settings, args, selection, store, groups.is_empty()))
 }
 
@@ -137,15 +141,15 @@ fn finish(
     if !is_empty {
         return ExitStatus::Done;
     }
-    if matches!(args.output, ListFormat::Table | ListFormat::Wide) {
+    if args.output.format().is_text() {
         super::report_nothing(settings, store, !selection.is_empty());
     }
     ExitStatus::Nothing
 }
 
-fn sort(dumps: &mut [DumpSummary], by: SortBy) {
+fn sort_dumps(dumps: &mut [DumpSummary], by: SortBy) {
     match by {
-        SortBy::Time => {}
+        SortBy::Time | SortBy::Count => {}
         SortBy::Size => dumps.sort_by_key(|dump| std::cmp::Reverse(dump.size)),
         SortBy::Exe => dumps.sort_by(|a, b| a.exe.as_bytes().cmp(b.exe.as_bytes())),
         SortBy::Signal => dumps.sort_by(|a, b| a.signal.cmp(&b.signal)),

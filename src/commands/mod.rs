@@ -15,6 +15,7 @@ mod info;
 mod ls;
 mod man;
 mod rm;
+mod schemas;
 mod share;
 mod sysroot;
 mod tui;
@@ -27,9 +28,9 @@ use cdh_agent::config::unknown_variables;
 use cdh_store::Store;
 use cdh_sysroot::ImageReference;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, ListFormat, SortBy};
 use crate::pipeline;
-use crate::render::terminal_line;
+use crate::render::{self, Group, GroupsView, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Role, Settings, environment};
 
@@ -42,11 +43,12 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         warn_of_unknown_variables();
         return tui::run_by_default(&cli.global);
     };
-    // These two need no settings: a broken config file must not stop them. The kernel starts the
+    // These need no settings: a broken config file must not stop them. The kernel starts the
     // handler with an empty environment.
     match command {
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
+        Command::Schemas(args) => return schemas::run(&args),
         Command::Agent(args) => {
             if !args.has_a_log() {
                 warn_of_unknown_variables();
@@ -88,7 +90,9 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Rm(args) => rm::run(&settings, &args),
         Command::Gc(args) => gc::run(&settings, &args),
         Command::Share(args) => share::run(&settings, &args),
-        Command::Agent(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitStatus::Done),
+        Command::Agent(_) | Command::Completions(_) | Command::Man(_) | Command::Schemas(_) => {
+            Ok(ExitStatus::Done)
+        }
     }
 }
 
@@ -125,6 +129,47 @@ fn require_reference(option: &str, image: Option<&str>) -> Result<()> {
         let failure = Failure::new(ExitStatus::Failure, message).cause(error);
         failure.hint(hint).into()
     })
+}
+
+/// Groups in any format; nothing for people if there are none.
+fn groups_as(
+    format: ListFormat,
+    groups: &[Group],
+    filter: &str,
+    view: &GroupsView,
+) -> Result<String> {
+    match format {
+        ListFormat::Table | ListFormat::Wide if groups.is_empty() => Ok(String::new()),
+        ListFormat::Table | ListFormat::Wide => Ok(render::groups_text(groups, view)),
+        ListFormat::Json => render::groups_json(groups, filter),
+        ListFormat::Jsonl => render::groups_jsonl(groups, filter),
+        ListFormat::Csv => render::groups_csv(groups, filter),
+        ListFormat::Id => {
+            let newest: Vec<_> = groups.iter().map(|group| group.newest.clone()).collect();
+            Ok(render::list_ids(&newest))
+        }
+    }
+}
+
+/// Sorts groups, which are in the order of their counts. A group stands where its first workload does.
+fn sort_groups(groups: &mut [Group], by: SortBy) {
+    match by {
+        SortBy::Count => {}
+        SortBy::Time => groups.sort_by_key(|group| std::cmp::Reverse(group.last)),
+        SortBy::Size => groups.sort_by_key(|group| std::cmp::Reverse(group.bytes)),
+        SortBy::Exe => groups.sort_by(|a, b| a.exe.cmp(&b.exe)),
+        SortBy::Signal => groups.sort_by(|a, b| a.signal.cmp(&b.signal)),
+        SortBy::Pod => groups.sort_by(|a, b| a.workloads.first().cmp(&b.workloads.first())),
+    }
+}
+
+fn count_without_groups() -> anyhow::Error {
+    Failure::new(
+        ExitStatus::Failure,
+        "`--sort count` sorts groups, not dumps",
+    )
+    .hint("add `--group`, or use `cdh groups`")
+    .into()
 }
 
 /// Says on standard error that a store has no dumps, or none that match, and where to look instead.

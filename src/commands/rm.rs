@@ -5,10 +5,10 @@
 
 use anyhow::Result;
 
-use crate::args::RmArgs;
+use crate::args::{RmArgs, TextFormat};
 use crate::pipeline;
 use crate::prompt;
-use crate::render::{bytes, terminal_line};
+use crate::render::{self, DeletedDump, Removal, bytes, terminal_line};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -31,8 +31,18 @@ pub(super) fn run(settings: &Settings, args: &RmArgs) -> Result<ExitStatus> {
         let line = format!("{} {} {} {size}", dump.id, dump.exe, dump.signal);
         listing.push_str(&format!("{}\n", terminal_line(line.trim_end())));
     }
+    let result = match args.output.format() {
+        TextFormat::Text => listing.clone(),
+        TextFormat::Json => render::json_text(&Removal {
+            dry_run: args.dry_run,
+            dumps: dumps
+                .iter()
+                .map(|dump| DeletedDump::new(dump, None))
+                .collect(),
+        })?,
+    };
     if args.dry_run {
-        super::print(&listing)?;
+        super::print(&result)?;
         return Ok(ExitStatus::Done);
     }
     if !args.yes {
@@ -49,6 +59,6 @@ pub(super) fn run(settings: &Settings, args: &RmArgs) -> Result<ExitStatus> {
         cdh_store::remove_dump(store.as_ref(), dump)
             .map_err(|error| pipeline::store_failure(error, "delete from"))?;
     }
-    super::print(&listing)?;
+    super::print(&result)?;
     Ok(ExitStatus::Done)
 }

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cdh_store::StoreUrl;
+use jiff::Timestamp;
 
-use crate::args::ShareArgs;
+use crate::args::{ShareArgs, TextFormat};
 use crate::pipeline;
+use crate::render::{self, SharedDump};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
@@ -28,11 +30,18 @@ pub(super) fn run(settings: &Settings, args: &ShareArgs) -> Result<ExitStatus> {
         let hint = format!("send the bundle itself: `{}`", bundle.display());
         return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
     }
-    let expires = Duration::from_secs(args.expires);
+    let (now, expires) = (Timestamp::now(), Duration::from_secs(args.expires));
     let address = store
         .share(&dump.key, expires)
         .map_err(|error| pipeline::store_failure(error, "share from"))?;
-    super::print(&format!("{address}\n"))?;
+    super::print(&match args.output.format() {
+        TextFormat::Text => format!("{address}\n"),
+        TextFormat::Json => render::json_text(&SharedDump {
+            id: dump.id,
+            url: address.to_string(),
+            expires_at: now + expires,
+        })?,
+    })?;
     if settings.interactive {
         eprintln!("note: until it expires, this URL gives access to the memory of the process");
     }

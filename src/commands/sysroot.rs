@@ -20,7 +20,7 @@ pub(super) fn run(settings: &Settings, args: &SysrootArgs) -> Result<ExitStatus>
         gathered: &gathered,
         offline: settings.images.offline,
     };
-    super::print(&match args.output {
+    super::print(&match args.output.format() {
         TextFormat::Text => render::sysroot_text(&shown, settings.style),
         TextFormat::Json => render::sysroot_json(&shown)?,
     })?;

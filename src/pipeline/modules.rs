@@ -32,7 +32,7 @@ pub struct ModuleSearch {
 }
 
 /// Where a file came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, schemars::JsonSchema, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileSource {
     /// The core itself.

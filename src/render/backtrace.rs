@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::Result;
 use cdh_bundle::{Manifest, Verdict};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
-use serde_json::{Value, json};
 
 use super::fold::{self, Piece};
 use super::frame::{frame_line, number_columns, stop_words};
@@ -212,7 +210,9 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
 }
 
 /// Threads with equal stacks, in the order of the first of each.
-fn grouped<'a>(view: &BacktraceView<'a>) -> Vec<(Vec<&'a ThreadBacktrace>, &'a ThreadBacktrace)> {
+pub(super) fn grouped<'a>(
+    view: &BacktraceView<'a>,
+) -> Vec<(Vec<&'a ThreadBacktrace>, &'a ThreadBacktrace)> {
     if !view.group {
         return view
             .backtrace
@@ -447,61 +447,4 @@ fn status_words(status: &ModuleStatus) -> Option<String> {
         ModuleStatus::Differs(why) => Some(format!("not used: {why}")),
         ModuleStatus::Unreadable(why) => Some(format!("cannot be read: {why}")),
     }
-}
-
-/// Says of each frame what it is in its stack, and of each thread its name.
-fn add_roles(view: &BacktraceView, document: &mut Value) {
-    for (index, thread) in view.backtrace.threads.iter().enumerate() {
-        let shown = &mut document["backtrace"]["threads"][index];
-        if let Some(name) = view.names.get(&thread.tid) {
-            shown["name"] = json!(name);
-        }
-        for (number, frame) in thread.frames.iter().enumerate() {
-            shown["frames"][number]["role"] = json!(frame.role(&view.backtrace.modules));
-        }
-    }
-}
-
-/// One JSON document; `docs/bt.schema.json` is its schema.
-///
-/// # Errors
-/// Never in practice: the parts are plain text and numbers.
-pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
-    let registers = |thread: &Thread| {
-        let named: serde_json::Map<String, Value> = thread
-            .registers
-            .named()
-            .into_iter()
-            .map(|(name, value)| (name, Value::String(format!("{value:#x}"))))
-            .collect();
-        json!({"tid": thread.tid, "registers": named})
-    };
-    let shown = |thread: &&Thread| {
-        view.backtrace
-            .threads
-            .iter()
-            .any(|known| known.tid == thread.tid)
-    };
-    let found = view.completeness.map(|found| {
-        json!({"expected": found.expected, "found": found.found, "complete": found.is_complete()})
-    });
-    let mut document = json!({
-        "dump": view.manifest.id,
-        "process": view.manifest.process,
-        "signal": view.manifest.signal,
-        "verdict": view.manifest.verdict,
-        "core": found,
-        "from_minicore": view.from_minicore,
-        "listed_fingerprint": view.manifest.fingerprint,
-        "stack_overflow": view.overflow,
-        "backtrace": view.backtrace,
-    });
-    add_roles(view, &mut document);
-    if view.registers {
-        let all: Vec<Value> = view.threads.iter().filter(shown).map(registers).collect();
-        if let Some(object) = document.as_object_mut() {
-            object.insert("registers".to_owned(), Value::Array(all));
-        }
-    }
-    super::json_text(&document)
 }

@@ -6,8 +6,8 @@ use anyhow::Result;
 use cdh_bundle::Manifest;
 use cdh_elfcore::Thread;
 use cdh_symbolize::{Backtrace, Frame};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{Style, Tone, terminal_line};
 
@@ -35,26 +35,39 @@ pub struct DiffView<'a> {
     pub b: DiffSide<'a>,
 }
 
-/// What differs.
-#[derive(Debug, Serialize)]
-struct Difference {
+/// What differs between two dumps.
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct Difference {
+    /// Id or path of the first dump.
     a: String,
+    /// Id or path of the second dump.
     b: String,
+    /// Whether both have the same fingerprint; `null` if one has none.
     same_fingerprint: Option<bool>,
+    /// Facts that differ: signal, program, image and the like.
     facts: Vec<Pair>,
-    /// Number of frames of the crashing threads that are the same, from the innermost on.
+    /// Number of equal frames of the crashing threads, from the innermost on.
     same_frames: usize,
+    /// The first frames that differ; `null` if the stacks are equal.
     first_divergent_frame: Option<Pair>,
+    /// Registers of the crashing threads that differ.
     registers: Vec<Pair>,
+    /// Modules that differ, with their build-ids.
     modules: Vec<Pair>,
+    /// Names of variables that only one of the two has.
     environment: Vec<Pair>,
+    /// Resource limits that differ.
     limits: Vec<Pair>,
 }
 
-#[derive(Debug, Serialize)]
-struct Pair {
+/// A value of both dumps.
+#[derive(Debug, JsonSchema, Serialize)]
+pub struct Pair {
+    /// What it is.
     name: String,
+    /// In the first dump; `null` if it is absent there.
     a: Option<String>,
+    /// In the second dump; likewise.
     b: Option<String>,
 }
 
@@ -302,6 +315,5 @@ pub fn diff_text(view: &DiffView, style: Style) -> String {
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.
 pub fn diff_json(view: &DiffView) -> Result<String> {
-    let value: Value = serde_json::to_value(Difference::of(view))?;
-    super::json_text(&value)
+    super::sorted_json(&Difference::of(view))
 }

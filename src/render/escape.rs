@@ -44,8 +44,29 @@ pub fn json_text(value: &(impl Serialize + ?Sized)) -> anyhow::Result<String> {
     Ok(escaped_json(&serde_json::to_string_pretty(value)?) + "\n")
 }
 
+/// As [`json_text`], with the keys of each object in alphabetical order.
+///
+/// # Errors
+/// If `value` cannot be serialized.
+pub fn sorted_json(value: &impl Serialize) -> anyhow::Result<String> {
+    json_text(&serde_json::to_value(value)?)
+}
+
+/// One JSON object per line, escaped like [`json_text`].
+///
+/// # Errors
+/// If a row cannot be serialized.
+pub(super) fn json_lines(rows: &[impl Serialize]) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for row in rows {
+        text.push_str(&escaped_json(&serde_json::to_string(row)?));
+        text.push('\n');
+    }
+    Ok(text)
+}
+
 /// JSON with everything escaped that a terminal would obey. Outside of strings JSON has only ASCII.
-pub(super) fn escaped_json(json: &str) -> String {
+fn escaped_json(json: &str) -> String {
     if json.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
         return json.to_owned();
     }

@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use cdh_bundle::DumpId;
+use cdh_bundle::schema::Time;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::csv::csv_text;
 use super::groups::{FirstFrom, Group, GroupImage, GroupWorkload};
 use super::list::age;
 use super::table::{Fit, aligned, aligned_within};
@@ -203,58 +207,123 @@ fn some(names: impl Iterator<Item = String>) -> String {
     }
 }
 
+/// A crash in `cdh groups`: dumps with the same fingerprint, or without one of the same program and signal.
+#[derive(JsonSchema, Serialize)]
+pub struct ListedGroup<'g> {
+    /// Terms that the dumps had to match; `null` if all dumps were grouped.
+    filter: Option<&'g str>,
+    /// First eight digits of the fingerprint.
+    fingerprint: Option<&'g str>,
+    /// Program.
+    exe: &'g str,
+    /// Signal, such as `SIGSEGV`.
+    signal: &'g str,
+    /// Number of dumps.
+    count: usize,
+    /// Number of those that are not complete.
+    incomplete: usize,
+    /// Bytes of the bundles, as far as the listing says.
+    bytes: u64,
+    /// When the store first received this crash, even if the filter hides that dump.
+    #[schemars(with = "Time")]
+    first: Timestamp,
+    /// What `first` is based on.
+    first_from: FirstFrom,
+    /// Whether the crash first appeared within the time that counts as new.
+    new: bool,
+    /// Capture time of the oldest selected dump; `first` covers the whole store.
+    #[schemars(with = "Time")]
+    oldest_selected: Timestamp,
+    /// Whether the filter hides older dumps of this crash. If it does, `count`, `incomplete`, `affected` and
+    /// `images` do not show since when it crashes.
+    older_dumps_hidden: bool,
+    /// Capture time of the newest dump.
+    #[schemars(with = "Time")]
+    last: Timestamp,
+    /// Id of the newest dump.
+    latest: DumpId,
+    /// The frame that the crash is known by, if a backtrace was read.
+    top_frame: Option<&'g str>,
+    /// Workloads, as `namespace/pod` or `namespace/owner-*`.
+    workloads: &'g BTreeSet<String>,
+    /// The same with times and counts: the one that crashed first comes first.
+    affected: &'g [GroupWorkload],
+    /// Images, if manifests were read: the one that crashed first comes first.
+    images: &'g [GroupImage],
+}
+
+/// Columns of CSV: every key of [`ListedGroup`].
+const COLUMNS: [&str; 18] = [
+    "fingerprint",
+    "exe",
+    "signal",
+    "count",
+    "incomplete",
+    "bytes",
+    "first",
+    "first_from",
+    "new",
+    "oldest_selected",
+    "older_dumps_hidden",
+    "last",
+    "latest",
+    "top_frame",
+    "workloads",
+    "affected",
+    "images",
+    "filter",
+];
+
+impl<'g> ListedGroup<'g> {
+    /// `filter` are the terms that selected the dumps, empty for all of them.
+    fn of(groups: &'g [Group], filter: &'g str) -> Vec<Self> {
+        let filter = Some(filter).filter(|filter| !filter.is_empty());
+        let row = |group: &'g Group| Self {
+            filter,
+            fingerprint: group.fingerprint.as_deref(),
+            exe: &group.exe,
+            signal: &group.signal,
+            count: group.count,
+            incomplete: group.incomplete,
+            bytes: group.bytes,
+            first: group.first,
+            first_from: group.first_from,
+            new: group.is_new,
+            oldest_selected: group.oldest,
+            older_dumps_hidden: filter.is_some() && group.hides_older(),
+            last: group.last,
+            latest: group.newest.id,
+            top_frame: group.top.as_deref(),
+            workloads: &group.workloads,
+            affected: &group.affected,
+            images: &group.images,
+        };
+        groups.iter().map(row).collect()
+    }
+}
+
 /// One JSON array; `filter` are the terms that selected the dumps, empty for all of them.
 ///
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.
 pub fn groups_json(groups: &[Group], filter: &str) -> Result<String> {
-    #[derive(Serialize)]
-    struct Json<'g> {
-        /// Terms that the dumps had to match; `null` if all dumps were grouped.
-        filter: Option<&'g str>,
-        fingerprint: Option<&'g str>,
-        exe: &'g str,
-        signal: &'g str,
-        count: usize,
-        incomplete: usize,
-        first: Timestamp,
-        /// What `first` is based on: `store`, `look_back` or `selection`.
-        first_from: FirstFrom,
-        new: bool,
-        /// Of the selected dumps; `first` is of the whole store.
-        oldest_selected: Timestamp,
-        /// Whether the filter hides older dumps of this crash: then `count`, `incomplete`, `affected` and `images`
-        /// do not say since when it crashes.
-        older_dumps_hidden: bool,
-        last: Timestamp,
-        /// Id of the newest.
-        latest: String,
-        top_frame: Option<&'g str>,
-        workloads: &'g BTreeSet<String>,
-        affected: &'g [GroupWorkload],
-        images: &'g [GroupImage],
-    }
-    let filter = Some(filter).filter(|filter| !filter.is_empty());
-    let groups = groups.iter().map(|group| Json {
-        filter,
-        fingerprint: group.fingerprint.as_deref(),
-        exe: &group.exe,
-        signal: &group.signal,
-        count: group.count,
-        incomplete: group.incomplete,
-        first: group.first,
-        first_from: group.first_from,
-        new: group.is_new,
-        oldest_selected: group.oldest,
-        older_dumps_hidden: filter.is_some() && group.hides_older(),
-        last: group.last,
-        latest: group.newest.id.to_string(),
-        top_frame: group.top.as_deref(),
-        workloads: &group.workloads,
-        affected: &group.affected,
-        images: &group.images,
-    });
-    super::json_text(&groups.collect::<Vec<_>>())
+    super::json_text(&ListedGroup::of(groups, filter))
+}
+
+/// One JSON object per line.
+///
+/// # Errors
+/// As [`groups_json`].
+pub fn groups_jsonl(groups: &[Group], filter: &str) -> Result<String> {
+    super::escape::json_lines(&ListedGroup::of(groups, filter))
+}
+
+/// Comma-separated values with a header line; columns and values are those of JSON.
+///
+/// # Errors
+/// As [`groups_json`].
+pub fn groups_csv(groups: &[Group], filter: &str) -> Result<String> {
+    csv_text(&COLUMNS, &ListedGroup::of(groups, filter))
 }
 
 #[cfg(test)]
@@ -285,6 +354,17 @@ mod tests {
             }];
         }
         (groups, view)
+    }
+
+    #[test]
+    fn csv_of_groups_has_every_key_of_json_as_a_column() {
+        let dumps = [crate::tui::tests::dump(1)];
+        let groups = Group::of(dumps.iter(), |_| DumpFacts::default());
+        let row = serde_json::to_value(&ListedGroup::of(&groups, "")[0]).unwrap();
+        let mut columns = COLUMNS.to_vec();
+        columns.sort_unstable();
+        let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
+        assert_eq!(columns, keys);
     }
 
     #[test]

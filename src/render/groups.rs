@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use cdh_bundle::schema::Time;
 use cdh_bundle::{ImageRef, WorkloadOwner};
 use cdh_store::{DumpSummary, FirstSeen, Reach};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::workload::pod_owner;
@@ -25,6 +27,8 @@ pub struct Group {
     pub count: usize,
     /// How many of them are not complete.
     pub incomplete: usize,
+    /// Bytes of their bundles, as far as the listing says.
+    pub bytes: u64,
     /// When the store first received this crash, even if the filter hides that dump.
     pub first: Timestamp,
     /// Capture time of the oldest dump that was grouped. Times of images and workloads begin there.
@@ -50,7 +54,7 @@ pub struct Group {
 }
 
 /// What the first time of a group is based on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstFrom {
     /// The dumps that were grouped: the crash may be older.
@@ -63,7 +67,7 @@ pub enum FirstFrom {
 }
 
 /// One workload of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct GroupWorkload {
     /// `namespace/pod`, or `namespace/owner-*`.
     pub name: String,
@@ -71,8 +75,10 @@ pub struct GroupWorkload {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<WorkloadOwner>,
     /// First dump of this group from it.
+    #[schemars(with = "Time")]
     pub first: Timestamp,
     /// Last dump of this group from it.
+    #[schemars(with = "Time")]
     pub last: Timestamp,
     /// How many dumps of this group are from it.
     pub count: usize,
@@ -92,15 +98,17 @@ impl GroupWorkload {
 }
 
 /// One image of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub struct GroupImage {
     /// `repository@sha256:…`.
     pub reference: String,
     /// Tag or version label.
     pub release: Option<String>,
     /// First dump of this group from it.
+    #[schemars(with = "Time")]
     pub first: Timestamp,
     /// Last dump of this group from it.
+    #[schemars(with = "Time")]
     pub last: Timestamp,
     /// How many dumps of this group are from it.
     pub count: usize,
@@ -128,6 +136,7 @@ impl Group {
             signal: dump.signal.clone(),
             count: 0,
             incomplete: 0,
+            bytes: 0,
             first: dump.captured_at,
             last: dump.captured_at,
             over_time: [0; TIMES],
@@ -182,6 +191,7 @@ impl Group {
             };
             group.count += 1;
             group.incomplete += usize::from(matches!(dump.verdict.as_str(), "truncated" | "empty"));
+            group.bytes = group.bytes.saturating_add(dump.size.unwrap_or(0));
             group.first = group.first.min(dump.captured_at);
             group.oldest = group.first;
             if dump.captured_at > group.last {

@@ -4,8 +4,9 @@ use anyhow::Result;
 use cdh_bundle::{Manifest, Verdict, Workload, WorkloadKind, meaning_of_sender};
 use cdh_elfcore::{Completeness, StackOverflow};
 use cdh_symbolize::Explanation;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::table::aligned;
 use super::{Style, Tone, bytes, percent, terminal_line};
@@ -370,36 +371,77 @@ fn quoted(argument: &str) -> String {
     }
 }
 
-#[derive(Serialize)]
-struct Found {
-    expected: u64,
-    found: u64,
-    complete: bool,
-    stacks: Vec<serde_json::Value>,
+/// What `cdh info` shows.
+#[derive(JsonSchema, Serialize)]
+pub struct InfoDocument<'a> {
+    /// Where the dump is: store and key, spool, bundle, case or core.
+    origin: &'a str,
+    /// How far a damaged bundle could be read; `null` if it is not damaged.
+    salvaged: Option<&'a str>,
+    /// Tag or version label of the image.
+    release: Option<&'a str>,
+    /// The manifest.
+    manifest: &'a Manifest,
+    /// The stack that was full, if the process crashed because of that.
+    stack_overflow: Option<StackOverflow>,
+    /// How much of the core is stored, by its own headers; `null` if they cannot be read.
+    found: Option<FoundCore>,
+    /// What the fingerprint is made of, if the stack can be named on this machine.
+    fingerprint: Option<&'a Explanation>,
 }
 
-/// One JSON document: the manifest, and under `found` what the core's own headers tell.
+/// How much of a core is stored.
+#[derive(JsonSchema, Serialize)]
+pub struct FoundCore {
+    /// Bytes that the core's headers promise.
+    expected: u64,
+    /// Bytes that are stored.
+    found: u64,
+    /// Whether nothing is missing.
+    complete: bool,
+    /// The stacks of its threads.
+    stacks: Vec<FoundStack>,
+}
+
+/// How much of a thread's stack is stored.
+#[derive(JsonSchema, Serialize)]
+pub struct FoundStack {
+    /// Thread id.
+    tid: u32,
+    /// Bytes that the core's headers promise.
+    expected: u64,
+    /// Bytes that are stored.
+    found: u64,
+}
+
+/// One JSON document: the manifest, and under `found` how much of the core is stored.
 ///
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.
 pub fn info_json(view: &InfoView) -> Result<String> {
-    let stack = |stack: &cdh_elfcore::StackState| json!({"tid": stack.tid, "expected": stack.expected, "found": stack.found});
-    let found = view.completeness.map(|found| Found {
-        expected: found.expected,
-        found: found.found,
-        complete: found.is_complete(),
-        stacks: found.stacks.iter().map(stack).collect(),
-    });
-    let document = json!({
-        "origin": view.origin,
-        "salvaged": view.salvaged,
-        "release": view.manifest.image.as_ref().and_then(|image| image.release()),
-        "manifest": view.manifest,
-        "stack_overflow": view.overflow,
-        "found": found,
-        "fingerprint": view.explanation,
-    });
-    super::json_text(&document)
+    let stack = |stack: &cdh_elfcore::StackState| FoundStack {
+        tid: stack.tid,
+        expected: stack.expected,
+        found: stack.found,
+    };
+    super::sorted_json(&InfoDocument {
+        origin: &view.origin,
+        salvaged: view.salvaged,
+        release: view
+            .manifest
+            .image
+            .as_ref()
+            .and_then(|image| image.release()),
+        manifest: view.manifest,
+        stack_overflow: view.overflow,
+        found: view.completeness.map(|found| FoundCore {
+            expected: found.expected,
+            found: found.found,
+            complete: found.is_complete(),
+            stacks: found.stacks.iter().map(stack).collect(),
+        }),
+        fingerprint: view.explanation,
+    })
 }
 
 #[cfg(test)]

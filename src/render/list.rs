@@ -3,44 +3,86 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
+use cdh_bundle::schema::Time;
 use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
 use cdh_store::DumpSummary;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::csv::csv_text;
 use super::table::aligned;
 use super::{Style, Tone, bytes};
 
-/// What a listing says about one dump, in JSON and CSV. Absent facts are `null`, or empty in CSV.
-#[derive(Serialize)]
-struct Row<'a> {
-    id: String,
+/// A dump in a listing. Absent facts are `null`.
+#[derive(JsonSchema, Serialize)]
+pub struct ListedDump<'a> {
+    /// Its id.
+    id: DumpId,
+    /// When the process crashed, to the second.
+    #[schemars(with = "Time")]
     captured_at: Timestamp,
+    /// Kubernetes namespace. `…` stands for what the object's name could not hold.
     namespace: Option<&'a str>,
+    /// Pod, or the container outside Kubernetes; likewise.
     pod: Option<&'a str>,
+    /// Program; likewise.
     exe: String,
+    /// Signal, such as `SIGSEGV`.
     signal: &'a str,
+    /// `complete`, `truncated` or `empty`; `unknown` for a zip of IBM's core-dump-handler.
     verdict: &'a str,
+    /// First eight digits of the fingerprint.
     fingerprint: Option<&'a str>,
+    /// Bytes of the bundle.
     size: Option<u64>,
+    /// Whether IBM's core-dump-handler wrote it.
     legacy: bool,
+    /// Key of the bundle in the store.
     key: String,
     #[serde(flatten)]
-    facts: RowFacts<'a>,
+    facts: ManifestFacts<'a>,
 }
 
-/// What only manifests hold; all `null` where the manifest was not read.
-#[derive(Default, Serialize)]
-struct RowFacts<'a> {
+/// What only manifests hold; all `null` if the manifest was not read.
+#[derive(Default, JsonSchema, Serialize)]
+pub struct ManifestFacts<'a> {
+    /// Container in the pod.
     container: Option<&'a str>,
+    /// The Kubernetes object that the pod belongs to.
     owner: Option<&'a WorkloadOwner>,
+    /// Labels of the pod.
     labels: Option<&'a BTreeMap<String, String>>,
+    /// Node.
     node: Option<String>,
+    /// Image, as `repository@sha256:…`.
     image: Option<&'a str>,
+    /// Tag or version label of the image.
     release: Option<&'a str>,
 }
 
-impl<'a> RowFacts<'a> {
+/// Columns of CSV: every key of [`ListedDump`].
+const COLUMNS: [&str; 17] = [
+    "id",
+    "captured_at",
+    "namespace",
+    "pod",
+    "exe",
+    "signal",
+    "verdict",
+    "fingerprint",
+    "size",
+    "legacy",
+    "key",
+    "container",
+    "owner",
+    "labels",
+    "node",
+    "image",
+    "release",
+];
+
+impl<'a> ManifestFacts<'a> {
     fn of(manifest: &'a Manifest) -> Self {
         let workload = manifest.workload.as_ref();
         let image = manifest.image.as_ref();
@@ -55,10 +97,10 @@ impl<'a> RowFacts<'a> {
     }
 }
 
-impl<'a> Row<'a> {
+impl<'a> ListedDump<'a> {
     fn new(dump: &'a DumpSummary, manifest: Option<&'a Manifest>) -> Self {
         Self {
-            id: dump.id.to_string(),
+            id: dump.id,
             captured_at: dump.captured_at,
             namespace: dump.namespace.as_deref(),
             pod: dump.pod.as_deref(),
@@ -69,7 +111,7 @@ impl<'a> Row<'a> {
             size: dump.size,
             legacy: dump.legacy,
             key: dump.key.to_string(),
-            facts: manifest.map(RowFacts::of).unwrap_or_default(),
+            facts: manifest.map(ManifestFacts::of).unwrap_or_default(),
         }
     }
 }
@@ -168,7 +210,7 @@ pub type Manifests = HashMap<DumpId, Manifest>;
 /// # Errors
 /// Never in practice: the rows are plain text and numbers.
 pub fn list_json(dumps: &[DumpSummary], manifests: &Manifests) -> Result<String> {
-    let row = |dump| Row::new(dump, manifests.get(&dump.id));
+    let row = |dump| ListedDump::new(dump, manifests.get(&dump.id));
     let rows: Vec<_> = dumps.iter().map(row).collect();
     super::json_text(&rows)
 }
@@ -178,47 +220,18 @@ pub fn list_json(dumps: &[DumpSummary], manifests: &Manifests) -> Result<String>
 /// # Errors
 /// Never in practice: the rows are plain text and numbers.
 pub fn list_jsonl(dumps: &[DumpSummary], manifests: &Manifests) -> Result<String> {
-    let mut text = String::new();
-    for dump in dumps {
-        let json = serde_json::to_string(&Row::new(dump, manifests.get(&dump.id)))?;
-        text.push_str(&super::escape::escaped_json(&json));
-        text.push('\n');
-    }
-    Ok(text)
+    let row = |dump| ListedDump::new(dump, manifests.get(&dump.id));
+    super::escape::json_lines(&dumps.iter().map(row).collect::<Vec<_>>())
 }
 
-/// Comma-separated values (RFC 4180) with a header line.
-#[must_use]
-pub fn list_csv(dumps: &[DumpSummary]) -> String {
-    let mut text = "id,captured_at,namespace,pod,exe,signal,verdict,fingerprint,size\n".to_owned();
-    for row in dumps.iter().map(|dump| Row::new(dump, None)) {
-        let cells = [
-            row.id,
-            row.captured_at.to_string(),
-            row.namespace.unwrap_or_default().to_owned(),
-            row.pod.unwrap_or_default().to_owned(),
-            row.exe,
-            row.signal.to_owned(),
-            row.verdict.to_owned(),
-            row.fingerprint.unwrap_or_default().to_owned(),
-            row.size.map(|size| size.to_string()).unwrap_or_default(),
-        ];
-        text.push_str(&cells.map(|cell| csv_cell(&cell)).join(","));
-        text.push('\n');
-    }
-    text
-}
-
-/// Quoted where RFC 4180 asks for it; a leading `=`, `+`, `-` or `@` would run as a formula in a spreadsheet.
-fn csv_cell(cell: &str) -> String {
-    let cell = super::terminal_line(cell);
-    let formula = cell.starts_with(['=', '+', '-', '@']);
-    let guarded = if formula { format!("'{cell}") } else { cell };
-    if guarded.contains([',', '"']) {
-        format!("\"{}\"", guarded.replace('"', "\"\""))
-    } else {
-        guarded
-    }
+/// Comma-separated values with a header line; columns and values are those of JSON.
+///
+/// # Errors
+/// Never in practice: the rows are plain text and numbers.
+pub fn list_csv(dumps: &[DumpSummary], manifests: &Manifests) -> Result<String> {
+    let row = |dump| ListedDump::new(dump, manifests.get(&dump.id));
+    let rows: Vec<_> = dumps.iter().map(row).collect();
+    csv_text(&COLUMNS, &rows)
 }
 
 /// Ids only, one per line.
@@ -232,10 +245,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_of_a_table_survive_spreadsheets() {
-        assert_eq!(csv_cell("a,\"b\""), "\"a,\"\"b\"\"\"");
-        assert_eq!(csv_cell("=1+1"), "'=1+1");
-        assert_eq!(csv_cell("a\nb"), "a\\nb");
+    fn csv_has_every_key_of_json_as_a_column() {
+        let dump = crate::tui::tests::dump(1);
+        let row = serde_json::to_value(ListedDump::new(&dump, None)).unwrap();
+        let mut columns = COLUMNS.to_vec();
+        columns.sort_unstable();
+        let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
+        assert_eq!(columns, keys);
     }
 
     #[test]

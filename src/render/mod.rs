@@ -4,6 +4,9 @@
 //! printable text on one line (`terminal_line`), and JSON is written by a serializer.
 
 mod backtrace;
+mod backtrace_json;
+mod changes;
+mod csv;
 mod diff;
 mod drops;
 mod escape;
@@ -24,22 +27,28 @@ mod workload;
 
 // The lines of a backtrace are for whoever draws them on a screen of its own.
 #[allow(unused_imports)]
-pub use backtrace::{
-    BacktraceView, SourceText, Sources, backtrace_json, backtrace_text, thread_lines,
+pub use backtrace::{BacktraceView, SourceText, Sources, backtrace_text, thread_lines};
+pub use backtrace_json::{BacktraceDocument, backtrace_json};
+pub use changes::{
+    DeletedDump, DeletedModule, FetchedDump, Freed, GarbageCollection, ImportedDump, Removal,
+    SharedDump,
 };
-pub use diff::{DiffSide, DiffView, diff_json, diff_text};
+pub use diff::{DiffSide, DiffView, Difference, diff_json, diff_text};
 pub use drops::{drops_json, drops_text, kinds_of_drops};
-pub use escape::{json_text, shell_word, terminal_line};
-pub use group_text::{GroupsView, group_text, groups_json, groups_text};
+pub use escape::{json_text, shell_word, sorted_json, terminal_line};
+pub use group_text::{
+    GroupsView, ListedGroup, group_text, groups_csv, groups_json, groups_jsonl, groups_text,
+};
 pub use groups::{DumpFacts, FirstFrom, Group, TIMES};
 pub use image::short_image;
-pub use info::{InfoView, info_json, info_text};
+pub use info::{InfoDocument, InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};
-pub use list::{Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table};
+pub use list::{ListedDump, Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table};
 pub use style::{Style, Tone};
 pub use sysroot::{
-    SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,
+    ListedCacheEntry, SysrootDocument, SysrootView, cache_json, cache_text, module_problem,
+    sysroot_json, sysroot_text,
 };
 pub use top_frame::top_frame;
 pub use units::{bytes, percent};

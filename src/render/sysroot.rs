@@ -1,13 +1,14 @@
 //! Where the files of modules came from, and what the cache holds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Result;
-use cdh_elfcore::ModuleKind;
+use cdh_elfcore::{BuildId, ModuleKind};
 use cdh_symbolize::ModuleStatus;
 use cdh_sysroot::CacheEntry;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::table::aligned;
 use super::{Style, Tone, bytes, terminal_line};
@@ -144,36 +145,71 @@ fn to_do(found: &FoundModule, view: &SysrootView<'_>) -> String {
     }
 }
 
+/// What `cdh sysroot` pulled and found.
+#[derive(JsonSchema, Serialize)]
+pub struct SysrootDocument<'a> {
+    /// Directory that is laid out as the root of the crashed process.
+    directory: String,
+    /// Image that the files are from.
+    image: Option<&'a str>,
+    /// Bytes received from the network.
+    pulled_bytes: u64,
+    /// Modules of the core, without the vdso.
+    modules: Vec<SysrootModule<'a>>,
+    /// Other files in the directory that debuggers read.
+    files: Vec<String>,
+}
+
+/// A module and the file that was found for it.
+#[derive(JsonSchema, Serialize)]
+pub struct SysrootModule<'a> {
+    /// Path as the process saw it.
+    path: String,
+    /// Its build-id in the core.
+    build_id: Option<&'a BuildId>,
+    /// Whether the file is the one that was mapped.
+    status: &'a ModuleStatus,
+    /// Where the file came from.
+    source: Option<FileSource>,
+    /// Path of the file on this machine.
+    file: Option<String>,
+    /// Where the debug file came from.
+    debug_source: Option<FileSource>,
+    /// Path of the debug file on this machine.
+    debug_file: Option<String>,
+    /// How much the file names: `functions and lines`, `functions`, `exported only`, or `-`.
+    symbols: &'a str,
+    /// What to do about what is missing; empty if nothing is.
+    to_do: String,
+}
+
 /// One JSON document.
 ///
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.
 pub fn sysroot_json(view: &SysrootView<'_>) -> Result<String> {
-    let path =
-        |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
-    let module = |found: &&FoundModule| -> Value {
-        json!({
-            "path": found.module.display_path(),
-            "build_id": found.module.build_id,
-            "status": found.status,
-            "source": found.source,
-            "file": path(&found.path),
-            "debug_source": found.debug_source,
-            "debug_file": path(&found.debug_path),
-            "symbols": symbols(found),
-            "to_do": to_do(found, view),
-        })
-    };
-    let document = json!({
-        "directory": view.directory.display().to_string(),
-        "image": view.gathered.image,
-        "pulled_bytes": view.gathered.received,
-        "modules": shown(view).iter().map(module).collect::<Vec<_>>(),
-        "files": view.gathered.extras.iter()
-            .map(|(path, _)| String::from_utf8_lossy(path).into_owned())
-            .collect::<Vec<_>>(),
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let modules = shown(view).into_iter().map(|found| SysrootModule {
+        path: found.module.display_path(),
+        build_id: found.module.build_id.as_ref(),
+        status: &found.status,
+        source: found.source,
+        file: path(&found.path),
+        debug_source: found.debug_source,
+        debug_file: path(&found.debug_path),
+        symbols: symbols(found),
+        to_do: to_do(found, view),
     });
-    super::json_text(&document)
+    let files = view.gathered.extras.iter();
+    super::sorted_json(&SysrootDocument {
+        directory: view.directory.display().to_string(),
+        image: view.gathered.image.as_deref(),
+        pulled_bytes: view.gathered.received,
+        modules: modules.collect(),
+        files: files
+            .map(|(path, _)| String::from_utf8_lossy(path).into_owned())
+            .collect(),
+    })
 }
 
 /// For people.
@@ -203,24 +239,33 @@ pub fn cache_text(entries: &[CacheEntry], now: SystemTime) -> String {
     text
 }
 
+/// What `cdh cache ls` lists.
+#[derive(JsonSchema, Serialize)]
+pub struct ListedCacheEntry<'a> {
+    /// Kind: unpacked dumps, or files of images and debuginfod servers.
+    kind: &'a str,
+    /// Dump, digest or source.
+    name: &'a str,
+    /// Number of files.
+    files: u64,
+    /// Bytes on disk.
+    bytes: u64,
+    /// When it was last used, in seconds since 1970 (UTC).
+    used_at: u64,
+}
+
 /// One JSON array.
 ///
 /// # Errors
 /// Never in practice: the parts are plain text and numbers.
 pub fn cache_json(entries: &[CacheEntry]) -> Result<String> {
-    let entry = |entry: &CacheEntry| {
-        let used = entry
-            .used
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        json!({
-            "kind": entry.kind,
-            "name": entry.name,
-            "files": entry.files,
-            "bytes": entry.bytes,
-            "used_at": used.as_secs(),
-        })
-    };
-    let rows: Vec<Value> = entries.iter().map(entry).collect();
-    super::json_text(&rows)
+    let since_1970 = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH);
+    let rows = entries.iter().map(|entry| ListedCacheEntry {
+        kind: &entry.kind,
+        name: &entry.name,
+        files: entry.files,
+        bytes: entry.bytes,
+        used_at: since_1970(entry.used).unwrap_or_default().as_secs(),
+    });
+    super::sorted_json(&rows.collect::<Vec<_>>())
 }

@@ -16,6 +16,8 @@ use signal_hook::low_level::emulate_default_handler;
 
 use super::msg::Msg;
 use super::terminal;
+use crate::progress::keep_on_interrupt;
+use crate::report::ExitStatus;
 
 /// Whoever is still busy then is ended by force.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -45,11 +47,13 @@ impl Shared {
         self.child.store(0, Ordering::SeqCst);
     }
 
-    /// Ends the process as the signal that came would have, once the terminal is given back.
+    /// Ends the process as the signal that came would have, once the terminal is given back; SIGINT with status
+    /// 130, as every command.
     pub fn finish(&self) {
-        let signal = self.ending.load(Ordering::SeqCst);
-        if signal != 0 {
-            let _ = emulate_default_handler(signal);
+        match self.ending.load(Ordering::SeqCst) {
+            0 => {}
+            SIGINT => signal_hook::low_level::exit(i32::from(ExitStatus::Interrupted.code())),
+            signal => drop(emulate_default_handler(signal)),
         }
     }
 
@@ -68,6 +72,7 @@ pub fn watch(messages: Sender<Msg>) -> io::Result<Arc<Shared>> {
     let shared = Arc::new(Shared::default());
     let mine = Arc::clone(&shared);
     let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT])?;
+    keep_on_interrupt();
     std::thread::spawn(move || {
         for signal in signals.forever() {
             let given = mine.child.load(Ordering::SeqCst) != 0;

@@ -190,6 +190,217 @@ fn a_configuration_is_checked_with_lines_and_printed_with_origins() {
     );
 }
 
+/// A value for each key: what `--print` has to write so that it is read again.
+const EVERY_KEY: &str = r#"
+[node]
+state = "/var/lib/a\"b\u007f"
+libexec = "/opt/cdh"
+manage = true
+core_pipe_limit = 7
+suid_dumpable = 0
+mode = "auto"
+chain = true
+[capture]
+release = "early"
+strategy = "raw"
+[policy]
+default = "minicore"
+unknown_pod = "metadata"
+setuid = "ship"
+scrub = ["*PASS*", "a'b"]
+environment = ["LANG"]
+[[policy.rules]]
+name = "system"
+namespace = "kube-*"
+action = "metadata"
+[[policy.rules]]
+labels = { tier = "cache", "example.com/a b" = "c" }
+exe = "/usr/bin/redis-*"
+uid = [999]
+signal = ["SIGABRT", "SIGSEGV"]
+action = "full"
+core_limit = "2G"
+[limits]
+spool_quota = "20G"
+spool_quota_percent = 51
+disk_floor = "1G"
+disk_floor_percent = 4
+core_limit = "8G"
+handlers = 4
+handler_wait = "20s"
+copy_time = "2h"
+minicore_limit = "3M"
+cgroup = "cdh.slice"
+[limits.rate]
+window = "11m"
+fingerprint_full = 1
+fingerprint_dumps = 2
+workload_full = 3
+workload_dumps = 4
+[shipping]
+mode = "interval"
+interval = "10m"
+bandwidth = "20M"
+parallel = 3
+keep_modules = true
+[workloads]
+sockets = ["/run/x.sock"]
+node = "n1"
+log_lines = 9
+pods = "opt-in"
+opt_in_label = "dump"
+[metrics]
+listen = "127.0.0.1:9464"
+textfile = "/var/lib/x.prom"
+[notify]
+kubernetes_events = true
+[[notify.webhooks]]
+name = "chat"
+url = "https://hooks.example/T0/hush"
+format = "slack"
+headers = { Authorization = "hush" }
+[log]
+format = "json"
+"#;
+
+#[test]
+fn printed_configuration_is_toml_that_reads_back_as_the_same() {
+    let desk = Desk::new();
+    let every = desk.write("every.toml", EVERY_KEY);
+    let from_ibm = [
+        ("S3_BUCKET_NAME", "dumps"),
+        ("SCHEDULE", "0 2 * * *"),
+        ("CDH_STORE", ""),
+    ];
+    let some = [
+        ("CDH_LIMITS_DISK_FLOOR", "3G"),
+        ("CDH_SHIPPING_PARALLEL", "5"),
+    ];
+    let cases: [(&[&str], &[(&str, &str)]); 4] = [
+        (&[], &[]),
+        (&[&every], &[]),
+        (&[], &from_ibm),
+        (&[&every], &some),
+    ];
+    for (file, variables) in cases {
+        let run = |words: Vec<String>, variables: &[(&str, &str)]| {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let answer = desk.with(&words, variables);
+            assert_eq!(answer.code, 0, "{words:?}: {}", answer.err);
+            answer.out
+        };
+        let values = |text: &str| {
+            let json: Value = serde_json::from_str(text).unwrap();
+            let pair = |value: &Value| (value["key"].clone(), value["value"].clone());
+            let all = json["values"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .chain([&json["store"]]);
+            all.map(pair).collect::<Vec<_>>()
+        };
+        let before = values(&run(
+            words(file, &["-o", "json", "--show-secrets"]),
+            variables,
+        ));
+        let text = run(words(file, &["--show-secrets"]), variables);
+        let copy = desk.write("copy.toml", &text);
+        let again = words(&[&copy], &["-o", "json", "--show-secrets"]);
+        let again = run(again, &[("CDH_STORE", "")]);
+        assert_eq!(values(&again), before, "{text}");
+        for (key, value) in &before {
+            let name = key.as_str().unwrap().rsplit('.').next().unwrap();
+            let line = match value.is_null() {
+                true => format!("# {name} is not set"),
+                false => format!("{name} = "),
+            };
+            let line = { text.lines() }.find(|found| found.starts_with(&line));
+            let line = line.unwrap_or_else(|| panic!("{key} in\n{text}"));
+            assert!(value.is_null() || line.contains("  # "), "{line}");
+        }
+        // Without secrets it is a file as well.
+        let text = run(words(file, &["--print"]), variables);
+        assert!(!text.contains("hush"), "{text}");
+        let copy = desk.write("copy.toml", &text);
+        run(words(&[&copy], &[]), &[("CDH_STORE", "")]);
+    }
+}
+
+/// `cdh agent check-config` with a file and flags.
+fn words(file: &[&str], flags: &[&str]) -> Vec<String> {
+    let words = ["agent", "check-config"].iter().chain(file).chain(flags);
+    words.map(|word| (*word).to_owned()).collect()
+}
+
+#[test]
+fn every_key_of_the_configuration_is_in_the_test_of_its_printing() {
+    let desk = Desk::new();
+    let answer = desk.with(&["agent", "check-config", "-o", "json"], &[]);
+    let json: Value = serde_json::from_str(&answer.out).unwrap();
+    for value in json["values"].as_array().unwrap() {
+        let name = value["key"].as_str().unwrap().rsplit('.').next().unwrap();
+        // One excludes the other.
+        let is_set = EVERY_KEY.contains(&format!("\n{name} = ")) || name == "schedule";
+        let is_table = EVERY_KEY.contains(&format!(".{name}]]\n"));
+        assert!(is_set || is_table, "{name}");
+    }
+}
+
+#[test]
+fn configuration_errors_are_lines_without_escaped_line_breaks() {
+    let desk = Desk::new();
+    for text in [
+        "store = \"x\n",
+        "[limits]\nspool_quota = \n",
+        "[policy]\nscrub = [\"a\"\nb=1\n",
+        "[node]\nmode = \"so\\q\"\n",
+        "a=1\na=2\n",
+        "[images]\noffline=\"x\"\n",
+        "[[policy.rules]]\nuid = \"x\"\n[log]\nformat = 1\n",
+        "[node]\nstate = \"\"\"\nno end\n",
+    ] {
+        let file = desk.write("wrong.toml", text);
+        for words in [
+            &["agent", "check-config", &file][..],
+            &["--config", &file, "agent", "status", "--no-store"],
+        ] {
+            let answer = desk.with(words, &[]);
+            assert_eq!(answer.code, 2, "{text}: {}", answer.out);
+            assert!(!answer.err.contains("\\n"), "{text}: {}", answer.err);
+            assert!(answer.err.starts_with("error: "), "{text}: {}", answer.err);
+        }
+    }
+}
+
+#[test]
+fn unknown_variables_are_reported_with_the_near_match_by_both_sides() {
+    let desk = Desk::new();
+    let wrong = [
+        ("CDH_SHIPING_INTERVAL", "5m"),
+        ("CDH_STOER", "/x"),
+        ("CDH_QQQ", "1"),
+    ];
+    for words in [
+        &["agent", "check-config"][..],
+        &["ls"],
+        &["agent", "status", "--no-store"],
+    ] {
+        let answer = desk.with(words, &wrong);
+        for text in [
+            "unknown variable `CDH_SHIPING_INTERVAL` (did you mean `CDH_SHIPPING_INTERVAL`?)",
+            "unknown variable `CDH_STOER` (did you mean `CDH_STORE`?)",
+            "unknown variable `CDH_QQQ`",
+        ] {
+            assert!(answer.err.contains(text), "{words:?}: {}", answer.err);
+        }
+    }
+    let answer = desk.with(&["agent", "check-config", "--json"], &wrong);
+    let json: Value = serde_json::from_str(&answer.out).unwrap();
+    let found = json["unknown_variables"].as_array().unwrap();
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[1]["similar"], "CDH_SHIPPING_INTERVAL", "{found:?}");
+}
+
 #[test]
 fn two_ways_to_ship_at_once_are_refused_by_every_command() {
     let desk = Desk::new();

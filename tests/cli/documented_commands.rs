@@ -291,19 +291,35 @@ fn check_spelling(command: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_task(task: &str, rest: &[&str]) -> Result<(), String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("xtask/src/main.rs");
-    let source = fs::read_to_string(source).unwrap();
+/// All of `cargo xtask`, where the names of tasks and options are.
+pub(super) fn xtask_source() -> String {
+    let mut text = String::new();
+    let mut directories = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("xtask/src")];
+    while let Some(directory) = directories.pop() {
+        for item in fs::read_dir(directory).unwrap() {
+            let path = item.unwrap().path();
+            match path.is_dir() {
+                true => directories.push(path),
+                false => text.push_str(&fs::read_to_string(path).unwrap()),
+            }
+        }
+    }
+    text
+}
+
+pub(super) fn check_task(task: &str, rest: &[&str]) -> Result<(), String> {
+    let source = xtask_source();
+    let named = |name: &str| source.contains(&format!("\"{name}\""));
     let flags = rest.iter().filter(|word| word.starts_with("--"));
-    let unknown = flags.into_iter().find(|flag| !source.contains(**flag));
-    match (source.contains(&format!("\"{task}\"")), unknown) {
+    let unknown = flags.into_iter().find(|flag| !named(flag));
+    match (named(task), unknown) {
         (true, None) => Ok(()),
         (false, _) => Err(format!("`cargo xtask {task}` is not a task")),
         (_, Some(flag)) => Err(format!("`cargo xtask {task}` has no `{flag}`")),
     }
 }
 
-fn check_cdh(words: &[&str]) -> Result<(), String> {
+pub(super) fn check_cdh(words: &[&str]) -> Result<(), String> {
     let is_verb = |word: &str| {
         word.bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
@@ -330,7 +346,7 @@ fn check_cdh(words: &[&str]) -> Result<(), String> {
 }
 
 /// Usage of a command, if there is such a command.
-fn cdh_help(verbs: &[&str]) -> Option<String> {
+pub(super) fn cdh_help(verbs: &[&str]) -> Option<String> {
     let mut cdh = Command::new(env!("CARGO_BIN_EXE_cdh"));
     let output = cdh.args(verbs).arg("--help").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

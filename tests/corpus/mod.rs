@@ -1,7 +1,5 @@
 //! Every core of the corpus: our frames against gdb's, and what the commands print.
 
-mod schema;
-
 use std::sync::Mutex;
 
 use cdh_testkit::{corpus, divergence};

@@ -1,4 +1,5 @@
-//! Man pages and completions, from the declarations of the command line.
+//! Man pages and completions, from the declarations of the command line; JSON schemas, from the types that are
+//! serialized.
 
 use std::fs;
 use std::path::Path;
@@ -36,6 +37,13 @@ pub(crate) fn generate_into(root: &Path) -> Result<()> {
             .with_context(|| format!("cannot run {}", cdh.display()))?;
         fs::write(completions.join(file), output.stdout)?;
     }
-    println!("wrote {} and {}", man.display(), completions.display());
+    let schemas = build::root().join("docs/schema");
+    build::succeed(Command::new(&cdh).arg("schemas").arg(&schemas))?;
+    println!(
+        "wrote {}, {} and {}",
+        man.display(),
+        completions.display(),
+        schemas.display()
+    );
     Ok(())
 }

@@ -140,10 +140,10 @@ fn policies_and_lists_come_from_file_and_variables() {
     assert_eq!(config.workloads.sockets.len(), 2);
     assert!(config.shipping.keep_modules);
     assert_eq!(config.notify.webhooks[0].format, WebhookFormat::Slack);
-    let listing = effective.listing();
+    let listing = effective.listing(Secrets::Hidden);
     let text: String = listing
         .iter()
-        .filter_map(|(_, value, _)| value.clone())
+        .filter_map(|(_, value, _)| toml_text(value))
         .collect();
     assert!(
         text.contains("(hidden)") && !text.contains("secret\""),
@@ -152,7 +152,8 @@ fn policies_and_lists_come_from_file_and_variables() {
     assert!(!format!("{config:?}").contains("T0/secret"));
     // What is listed is the configuration itself.
     let again = listing.iter().filter(|(key, ..)| key != "notify.webhooks");
-    let again = again.filter_map(|(key, value, _)| Some(format!("{key} = {}\n", value.as_ref()?)));
+    let again =
+        again.filter_map(|(key, value, _)| Some(format!("{key} = {}\n", toml_text(value)?)));
     let again = good(&again.collect::<String>(), &[]).config;
     assert_eq!(
         (again.policy, again.limits, again.shipping),
@@ -322,4 +323,50 @@ fn misspelt_keys_at_the_top_name_the_store_too() {
 fn invalid_variable_is_named() {
     let told = wrong("", &[("CDH_SHIPPING_PARALLEL", "many")]);
     assert!(told[0].starts_with("CDH_SHIPPING_PARALLEL: "), "{told:?}");
+}
+
+#[test]
+fn variable_of_ibms_handler_without_a_counterpart_gives_a_note_when_set_alone() {
+    let names = [
+        "COMPRESSION",
+        "MOUNT_POINT",
+        "EVENT_DIR",
+        "CORE_EVENTS",
+        "CORE_EVENT_DIR",
+        "VENDOR",
+        "CRIO_IMAGE_CMD",
+        "USE_CRIO_CONF",
+        "INCLUDE_PROC_INFO",
+        "LOG_LEVEL",
+        "COMP_LOG_LEVEL",
+    ];
+    for name in names {
+        let notes = good("", &[(name, "x")]).notes;
+        let expected = format!("`{name}` changes nothing: ");
+        assert!(
+            matches!(notes.as_slice(), [note] if note.starts_with(&expected)),
+            "{notes:?}"
+        );
+    }
+}
+
+#[test]
+fn tables_of_the_workstation_are_accepted_in_a_shared_file() {
+    let file = "store = \"/x\"\ndebugger = \"lldb\"\n[stores.x]\nurl = \"/x\"\n[images]\nca = \"/x\"\n\
+                [cache]\ncase_days = 3\n[tui]\nrefresh_seconds = 1\n";
+    assert!(good(file, &[]).given().next().is_none());
+}
+
+#[test]
+fn values_in_toml_are_read_as_they_are() {
+    for value in [
+        json!("a\"b\\c\u{7f}\u{1}\n日本"),
+        json!([1, true, ["x", {}], {"a b": 1, "": "y", "c": [{"d": "e"}]}]),
+        json!({"x": {"y": "z"}, "n": -3}),
+    ] {
+        let text = format!("value = {}", toml_text(&value).unwrap());
+        let read: BTreeMap<String, Value> = toml::from_str(&text).unwrap();
+        assert_eq!(read["value"], value, "{text}");
+    }
+    assert_eq!(toml_text(&Value::Null), None);
 }

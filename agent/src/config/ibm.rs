@@ -204,11 +204,10 @@ pub(super) fn values(
         ));
         put("limits.copy_time", number(text), &name);
     }
-    if is_ibm {
-        for (name, why) in WITHOUT {
-            if let Some((name, _)) = find(name) {
-                notes.push(format!("`{name}` changes nothing: {why}"));
-            }
+    // A note does no harm, also where another program's variable of this name is meant.
+    for (name, why) in WITHOUT {
+        if let Some((name, _)) = find(name) {
+            notes.push(format!("`{name}` changes nothing: {why}"));
         }
     }
     found

@@ -10,7 +10,7 @@ use super::check::{self, leaves};
 use super::{AgentConfig, environment, ibm};
 
 /// Tables of the file that are the desk's, and the store's.
-pub(super) const FOREIGN: [&str; 5] = ["store", "stores", "images", "tui", "debugger"];
+pub(super) const FOREIGN: [&str; 6] = ["store", "stores", "images", "cache", "tui", "debugger"];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -308,47 +308,64 @@ impl Effective {
         given.map(|(key, (value, origin))| (key.as_str(), value, origin))
     }
 
-    /// Every key with its value as it would stand in the file, secrets hidden, and its origin.
+    /// Every key with its value as in the file, `null` if it is not set, and its origin.
     #[must_use]
-    pub fn listing(&self) -> Vec<(String, Option<String>, &Origin)> {
+    pub fn listing(&self, secrets: Secrets) -> Vec<(String, Value, &Origin)> {
         let mut config = self.config.clone();
-        for hook in &mut config.notify.webhooks {
-            let hidden = || super::Secret::new("(hidden)");
-            hook.url = hook.url.as_ref().map(|_| hidden());
-            for value in hook.headers.values_mut() {
-                *value = hidden();
+        if secrets == Secrets::Hidden {
+            for hook in &mut config.notify.webhooks {
+                let hidden = || super::Secret::new(HIDDEN);
+                hook.url = hook.url.as_ref().map(|_| hidden());
+                for value in hook.headers.values_mut() {
+                    *value = hidden();
+                }
             }
         }
         let all = serde_json::to_value(config).unwrap_or_default();
-        let values = leaves(&all);
+        let mut values: BTreeMap<String, Value> = leaves(&all).into_iter().collect();
+        for key in check::keys() {
+            values.entry(key).or_insert(Value::Null);
+        }
         values
             .into_iter()
             .map(|(key, value)| {
                 let origin = self.origin(&key);
-                (key, toml_text(&value), origin)
+                (key, value, origin)
             })
             .collect()
     }
 }
 
-/// A value as TOML; `None` for none.
-fn toml_text(value: &Value) -> Option<String> {
+/// What a listing shows instead of a secret.
+pub const HIDDEN: &str = "(hidden)";
+
+/// Whether a listing shows secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// It shows [`HIDDEN`] instead.
+    Hidden,
+    /// It shows them.
+    Shown,
+}
+
+/// A value as TOML; `None` for `null`, which TOML does not have.
+#[must_use]
+pub fn toml_text(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
-        // Control characters are escaped alike in JSON and TOML.
-        Value::String(_) | Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
+        // JSON and TOML escape control characters alike, but JSON leaves DEL as it is.
+        Value::String(_) => Some(value.to_string().replace('\u{7f}', "\\u007f")),
+        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
         Value::Array(items) => {
             let items: Vec<String> = items.iter().filter_map(toml_text).collect();
             Some(format!("[{}]", items.join(", ")))
         }
         Value::Object(fields) => {
             let fields = fields.iter().filter_map(|(name, value)| {
-                let name = match name
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
-                {
-                    true if !name.is_empty() => name.clone(),
-                    _ => Value::String(name.clone()).to_string(),
+                let bare = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+                let name = match !name.is_empty() && name.bytes().all(bare) {
+                    true => name.clone(),
+                    false => toml_text(&Value::String(name.clone()))?,
                 };
                 Some(format!("{name} = {}", toml_text(value)?))
             });

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use environment::{UnknownVariable, unknown_variables, variable};
 pub use ibm::{IbmStore, ibm_store};
-pub use layers::{Effective, Layers, Origin, Problem};
+pub use layers::{Effective, HIDDEN, Layers, Origin, Problem, Secrets, toml_text};
 pub use sections::{
     CaptureConfig, LogConfig, LogFormat, MetricsConfig, NodeConfig, NotifyConfig, Pods, Secret,
     ShippingConfig, ShippingMode, WebhookConfig, WebhookFormat, WorkloadsConfig,

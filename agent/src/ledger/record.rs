@@ -8,11 +8,12 @@ use crate::policy::Action;
 
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// A crash: its dump has the core, as much of it as there was.
     Kept,
-    /// A crash: its dump has less than it could have, for the reason that stands beside.
+    /// A crash: its dump has less than it could have; the reason is recorded.
     Reduced,
     /// A crash without a dump.
     Dropped,
@@ -27,13 +28,14 @@ pub enum Outcome {
 
 /// Why less was kept than there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
     /// A rule of the node's policy, or its default.
     Policy,
-    /// The pod asked for it.
+    /// An annotation of the pod.
     Pod,
-    /// Nobody knows the pod.
+    /// The pod is not known.
     UnknownPod,
     /// It gained privileges.
     Setuid,

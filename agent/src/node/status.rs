@@ -15,15 +15,16 @@ use crate::paths::AgentPaths;
 use crate::shipper::{self, ShipperRecord};
 use crate::spool::{SpoolCount, WaitingDump, count, quota_of, waiting};
 
-/// Who gets the cores of this node.
+/// The program that gets the cores of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PatternOwner {
     /// The handler that these paths name, with the arguments that it expects.
     Ours,
     /// A handler of ours that is installed elsewhere, or by another version.
     OtherInstallation,
-    /// Somebody else.
+    /// Another program.
     Foreign,
 }
 

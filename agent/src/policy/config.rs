@@ -5,7 +5,6 @@
 //! default = "full"                 # full, minicore, metadata or ignore
 //! unknown_pod = "full"             # a pod's process, and nobody can tell whose
 //! setuid = "keep"                  # keep on the node, ship, or ignore
-//! scrub = ["*PASS*", "*TOKEN*"]    # variables whose values are never kept
 //! environment = ["LANG", "LC_*"]   # variables whose values are
 //!
 //! [[policy.rules]]                 # the first one that fits decides

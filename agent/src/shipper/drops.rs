@@ -39,6 +39,7 @@ const WAITING: usize = 64;
 
 /// One line of an object: crashes, or dumps, that are alike.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropLine {
     /// Name of the node, the same as in its dumps.
     pub node: RawText,
@@ -51,9 +52,17 @@ pub struct DropLine {
     pub count: u64,
     /// The first of them; absent where only their number is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<cdh_bundle::schema::Time>")
+    )]
     pub first: Option<Timestamp>,
     /// The last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<cdh_bundle::schema::Time>")
+    )]
     pub last: Option<Timestamp>,
     /// The program, or else the name of the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]

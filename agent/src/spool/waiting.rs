@@ -17,6 +17,7 @@ const MANIFESTS: usize = 1000;
 
 /// Why a dump is in the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "reason", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WaitReason {
@@ -31,6 +32,10 @@ pub enum WaitReason {
         /// The error.
         why: String,
         /// When it is tried again.
+        #[cfg_attr(
+            feature = "schema",
+            schemars(with = "Option<cdh_bundle::schema::Time>")
+        )]
         next_try: Option<Timestamp>,
     },
     /// Nothing can be made of it.
@@ -44,11 +49,16 @@ pub enum WaitReason {
 
 /// One dump in the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct WaitingDump {
     /// Its id.
     pub id: DumpId,
     /// When it was captured, as far as its manifest could be read.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "Option<cdh_bundle::schema::Time>")
+    )]
     pub captured_at: Option<Timestamp>,
     /// Program, or name of the process.
     pub program: Option<String>,

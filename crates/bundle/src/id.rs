@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 /// Identity of one dump: a random UUID, so that a few leading digits are unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(with = "String", extend("format" = "uuid")))]
 #[serde(transparent)]
 pub struct DumpId(Uuid);
 

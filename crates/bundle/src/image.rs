@@ -7,6 +7,7 @@ const LONGEST_LABEL: usize = 256;
 
 /// An OCI image by digest, and the names that people know it by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageRef {
     /// `repository@sha256:…`.
     pub reference: String,

@@ -35,6 +35,8 @@ mod manifest;
 mod owner;
 mod raw_text;
 mod reader;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod seekable;
 mod stem;
 mod verdict;

@@ -28,6 +28,7 @@ pub const SCHEMA: u32 = 1;
 
 /// Everything that is known about a dump without reading its core.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Manifest {
     /// Version of this format.
     pub schema: u32,
@@ -36,9 +37,11 @@ pub struct Manifest {
     /// What the names of the bundle's entries start with.
     pub stem: String,
     /// When the kernel started the handler.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
     pub captured_at: Timestamp,
     /// When the spool entry was sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub finished_at: Option<Timestamp>,
     /// Name of the node: as Kubernetes calls it where the handler was given that, else its hostname.
     #[serde(default)]
@@ -46,22 +49,22 @@ pub struct Manifest {
     /// UTS name of the process's container (`%h`).
     #[serde(default)]
     pub hostname: RawText,
-    /// Who crashed.
+    /// The process that crashed.
     pub process: ProcessFacts,
-    /// Why.
+    /// The fatal signal.
     pub signal: SignalFacts,
     /// Architecture: `x86_64`, `aarch64`.
     #[serde(default)]
     pub machine: String,
     /// Whether the core is all there.
     pub verdict: Verdict,
-    /// Who killed the process while its core was taken, in words, where that did not cut the core.
+    /// What killed the process during the capture, in words, if that did not cut the core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed: Option<String>,
     /// The core, where one is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core: Option<CoreRecord>,
-    /// Where it ran, as the runtime tells.
+    /// Where it ran, as the container runtime reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
     /// The image that it ran from.
@@ -89,6 +92,7 @@ pub struct Manifest {
 
 /// Something wanted and not captured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Gap {
     /// What: "minicore", "/proc/<pid>/maps".
     pub what: String,
@@ -96,8 +100,9 @@ pub struct Gap {
     pub why: String,
 }
 
-/// Who crashed.
+/// The process that crashed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProcessFacts {
     /// Process id as the host sees it.
     pub pid: u64,
@@ -124,6 +129,7 @@ pub struct ProcessFacts {
     pub gid: Option<u32>,
     /// When it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub started_at: Option<Timestamp>,
     /// `%d`: 1 is usual, 2 means a program that gained privileges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,6 +150,7 @@ impl ProcessFacts {
 
 /// The fatal signal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SignalFacts {
     /// Its number.
     pub number: i32,
@@ -163,6 +170,7 @@ pub struct SignalFacts {
 
 /// The stored core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CoreRecord {
     /// Name of the bundle's entry.
     pub entry: String,
@@ -177,10 +185,11 @@ pub struct CoreRecord {
     pub sha256: Option<Sha256>,
 }
 
-/// Where the process ran, as the container runtime tells.
+/// Where the process ran, as the container runtime reports.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Workload {
-    /// What it is; `None` in manifests of agents that did not look.
+    /// What it is; absent in manifests of old agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<WorkloadKind>,
     /// Kubernetes namespace.
@@ -204,7 +213,7 @@ pub struct Workload {
     /// The container runtime: `containerd`, `cri-o`, `docker`, `podman`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// Who told: `cri`, `cri-cache`, `logs`, `engine`, `cgroup`.
+    /// Where these facts are from: `cri`, `cri-cache`, `logs`, `engine`, `cgroup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Kubernetes node.
@@ -220,13 +229,14 @@ pub struct Workload {
     /// Whose the logs in the bundle are, by number.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<ContainerLog>,
-    /// What else the runtime tells.
+    /// What else the runtime reports.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
 }
 
 /// A log in a bundle. The entry's name, `<stem>-<n>.log`, is that of IBM's bundles and does not say whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ContainerLog {
     /// End of the entry's name: `0.log` is of the container that crashed.
     pub file: String,
@@ -254,6 +264,7 @@ impl Workload {
 
 /// What a process is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WorkloadKind {
@@ -270,6 +281,7 @@ pub enum WorkloadKind {
 
 /// The Kubernetes object that a pod belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkloadOwner {
     /// `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`, or a custom kind.
     pub kind: String,
@@ -285,6 +297,7 @@ impl std::fmt::Display for WorkloadOwner {
 
 /// One ELF file mapped in the core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModuleRecord {
     /// Path as the process saw it.
     pub path: RawText,
@@ -304,6 +317,7 @@ pub struct ModuleRecord {
 
 /// One entry of the bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EntryRecord {
     /// Its name in the zip.
     pub name: String,

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// `Display` is safe for one line of a terminal.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(with = "String"))]
 pub struct RawText(Vec<u8>);
 
 impl RawText {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is to be thought of the stored core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {
@@ -15,7 +16,7 @@ pub enum Verdict {
         expected: u64,
         /// Bytes that are stored.
         got: u64,
-        /// Who cut it.
+        /// What cut it.
         cause: Cause,
         /// What the cause was read from, in words: "ShdPnd has SIGKILL".
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -23,7 +24,7 @@ pub enum Verdict {
     },
     /// Nothing is stored.
     Empty {
-        /// Who prevented it.
+        /// What prevented it.
         cause: Cause,
         /// What the cause was read from, in words.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -31,12 +32,13 @@ pub enum Verdict {
     },
 }
 
-/// Who cut a core.
+/// What cut a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cause {
-    /// Somebody sent SIGKILL while the kernel wrote.
+    /// A SIGKILL came while the kernel wrote.
     Killed,
     /// The kernel's OOM killer did.
     OomKilled,
@@ -58,7 +60,7 @@ pub enum Cause {
     Quota,
     /// The handler ended before it was done.
     HandlerDied,
-    /// Nobody knows, or a newer agent knows better.
+    /// The cause is not known, or only a newer version knows it.
     #[serde(other)]
     Unknown,
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Contents of an `NT_GNU_BUILD_ID` note: 1 to 64 bytes, usually 20 (SHA-1).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(with = "String", extend("pattern" = "^([0-9a-f]{2})+$")))]
 pub struct BuildId(Vec<u8>);
 
 impl BuildId {

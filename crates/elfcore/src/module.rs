@@ -4,6 +4,7 @@ use crate::{Avma, BuildId, FileOffset};
 
 /// What a module is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleKind {
     /// The program itself (AT_ENTRY or AT_PHDR lies in it).

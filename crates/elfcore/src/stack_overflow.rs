@@ -18,6 +18,7 @@ const AHEAD: u64 = 64 << 10;
 
 /// A thread whose stack was full when it crashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StackOverflow {
     /// The thread.
     pub tid: u32,

@@ -45,6 +45,16 @@ pub enum Expired {
 }
 
 impl Expired {
+    /// The option of `cdh gc` that is over its limit.
+    #[must_use]
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::Age => "--older-than",
+            Self::Count => "--keep-per-fingerprint",
+            Self::Size => "--max-total",
+        }
+    }
+
     /// In words, with the limit that it is over: `older than --older-than`.
     #[must_use]
     pub fn describe(self) -> &'static str {

@@ -59,6 +59,7 @@ pub struct Backtrace {
 
 /// Where the time went, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Elapsed {
     /// Unwinding of all threads; debug information is opened meanwhile.
     pub unwind_micros: u64,
@@ -81,6 +82,7 @@ pub struct ThreadBacktrace {
 
 /// What was known of a module.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModuleReport {
     /// Path as the process saw it, for people.
     pub path: String,

@@ -8,6 +8,7 @@ use crate::FrameTrust;
 
 /// A line of source code.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Location {
     /// Path as the compiler saw it.
     pub file: String,
@@ -23,18 +24,20 @@ pub struct Location {
 
 /// A function.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Function {
     /// Name for people.
     pub name: String,
     /// Linkage name, where it has one.
     pub raw: String,
-    /// Bytes from its start; `None` for inlined calls and for parts that lie before the start.
+    /// Bytes from its start; absent for inlined calls and for parts that lie before the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
 }
 
 /// Why a frame has no name.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
@@ -56,6 +59,7 @@ pub enum Reason {
 
 /// One line of a backtrace.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Frame {
     /// Program counter.
     pub pc: Avma,
@@ -70,12 +74,17 @@ pub struct Frame {
     /// What it is called, or why that is unknown: `"function": {…}` or `"reason": …` in JSON.
     /// Frames at the same address share it: a thousand threads wait in the same place.
     #[serde(flatten, with = "function_or_reason")]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(flatten, with = "function_or_reason::Owned")
+    )]
     pub function: Result<Arc<Function>, Reason>,
     /// An inlined call: no frame of its own on the stack, same `pc` as the next frame.
     #[serde(default, skip_serializing_if = "is_false")]
     pub inline: bool,
     /// Where in the source.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Location>"))]
     pub location: Option<Arc<Location>>,
     /// A function that left the stack by a tail call; known from the call sites around it.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -128,8 +137,9 @@ mod function_or_reason {
     }
 
     #[derive(Deserialize)]
+    #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
     #[serde(rename_all = "snake_case")]
-    enum Owned {
+    pub(super) enum Owned {
         Function(Function),
         Reason(Reason),
     }

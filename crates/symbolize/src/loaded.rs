@@ -6,11 +6,12 @@ use crate::SectionArena;
 
 /// Whether the file found for a module is the one that was mapped.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ModuleStatus {
     /// The build-ids are equal.
     Verified,
-    /// The core does not tell the module's build-id: the file is used on trust.
+    /// The core does not have the module's build-id, so the file could not be verified.
     Unverified,
     /// Another file: it is used for nothing.
     Mismatch {

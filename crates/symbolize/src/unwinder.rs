@@ -29,6 +29,7 @@ const USUAL_FRAMES: usize = 12;
 
 /// How a frame was found, from the surest to a guess.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FrameTrust {
     /// The thread's own registers: frame 0.
@@ -47,6 +48,7 @@ pub enum FrameTrust {
 
 /// Why there are no more frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Stop {
     /// The outermost frame: its caller is stated not to exist.

@@ -11,7 +11,7 @@ use cdh_store::StoreUrl;
 use super::config::{Flags, gather, paths};
 use super::given::Given;
 use super::running;
-use crate::args::DoctorArgs;
+use crate::args::{DoctorArgs, TextFormat};
 use crate::pipeline;
 use crate::render::{self, shell_word, terminal_line};
 use crate::report::ExitStatus;
@@ -53,9 +53,9 @@ pub(super) fn run(settings: &Settings, args: &DoctorArgs) -> Result<ExitStatus> 
     if !args.no_store {
         findings.extend(store(settings, &paths)?);
     }
-    let text = match args.json {
-        true => render::json_text(&findings)?,
-        false => text(&findings),
+    let text = match args.output.format() {
+        TextFormat::Json => render::json_text(&findings)?,
+        TextFormat::Text => text(&findings),
     };
     super::super::print(&text)?;
     Ok(

@@ -4,6 +4,7 @@ mod check_config;
 mod cleanup;
 mod config;
 mod doctor;
+pub(super) mod documents;
 mod given;
 mod handler_file;
 mod install;
@@ -19,12 +20,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cdh_agent::config::unknown_variables;
-use cdh_agent::{AgentPaths, ShipperError, SweepError};
+use cdh_agent::{AgentPaths, ShipperError, SweepError, SweepReport};
 use cdh_bundle::IdPrefix;
 
-use crate::args::{AgentArgs, AgentCommand, GlobalArgs, SweepArgs};
+use crate::args::{AgentArgs, AgentCommand, GlobalArgs, SweepArgs, TextFormat};
 use crate::pipeline;
-use crate::render::terminal_line;
+use crate::render::{self, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Settings, environment};
 use config::{Flags, gather};
@@ -151,15 +152,14 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
     let store = pipeline::open_or_create_store(settings)?;
     let log = Log::of_command(config.log.format);
     options.store = settings.store_name();
-    let mut kept = 0;
     let swept = cdh_agent::sweep(&paths, store.as_ref(), options, &mut |event| {
         if !matches!(event, cdh_agent::ShipperEvent::Sealed { .. }) {
             log.event(event);
         }
     });
-    let left = match swept {
+    let mut by_running_agent = false;
+    let (report, left) = match swept {
         Ok(report) => {
-            kept = report.kept.len() as u64;
             let lists = [
                 &report.shipped,
                 &report.kept,
@@ -174,11 +174,29 @@ fn sweep(settings: &Settings, args: &SweepArgs) -> Result<ExitStatus> {
                 .flatten()
                 .filter(|id| !report.shipped.contains(id))
                 .count();
-            report.failed.len().max(missing)
+            let left = report.failed.len().max(missing);
+            (report, left)
         }
-        Err(ShipperError::AlreadyRunning { .. }) => ask_the_agent(&paths, only)?,
+        Err(ShipperError::AlreadyRunning { .. }) => {
+            by_running_agent = true;
+            (SweepReport::default(), ask_the_agent(&paths, only)?)
+        }
         Err(error) => return Err(sweep_failure(error)),
     };
+    let kept = report.kept.len() as u64;
+    if args.output.format() == TextFormat::Json {
+        super::print(&render::json_text(&documents::SweepDocument {
+            by_running_agent,
+            shipped: report.shipped,
+            salvaged: report.salvaged,
+            quarantined: report.quarantined,
+            kept: report.kept,
+            failed: report.failed,
+            unwanted: report.unwanted,
+            in_progress: report.in_progress,
+            left: left as u64,
+        })?)?;
+    }
     if kept > 0 {
         eprintln!(
             "note: {} of setuid programs kept on this node (policy.setuid); `cdh agent status` lists them",

@@ -10,9 +10,13 @@ use cdh_store::{DirectoryStore, StoreError, StoreUrl};
 use jiff::Timestamp;
 
 use super::config::{self, Flags, gather};
-use crate::args::StatusArgs;
+use super::documents::{
+    BootReport, KernelSettings, RuntimeReport, SpoolCounts, SpoolState, StatusDocument,
+    StoreHealth, StoreReport, WaitingReport,
+};
+use crate::args::{StatusArgs, TextFormat};
 use crate::pipeline;
-use crate::render::{age, bytes, terminal_line};
+use crate::render::{self, age, bytes, terminal_line};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -27,7 +31,10 @@ pub(super) fn run(settings: &Settings, args: &StatusArgs) -> Result<ExitStatus> 
         true => Vec::new(),
         false => StoreState::all(settings, &status),
     };
-    super::super::print(&text(&config, &status, &stores))?;
+    super::super::print(&match args.output.format() {
+        TextFormat::Text => text(&config, &status, &stores),
+        TextFormat::Json => render::json_text(&document(&config, &status, &stores))?,
+    })?;
     Ok(match (exit(&stores), status.pattern) {
         (Some(exit), _) => exit,
         (None, PatternOwner::Ours) => ExitStatus::Done,
@@ -151,6 +158,36 @@ impl StoreState {
         self
     }
 
+    fn report(&self) -> StoreReport {
+        let (store, state, detail) = match self {
+            Self::Unknown(why) => (None, StoreHealth::Unknown, why),
+            Self::Works { store, remark } => (Some(store), StoreHealth::Works, remark),
+            Self::Fails {
+                store,
+                why,
+                unreachable,
+                ..
+            } => {
+                let state = match unreachable {
+                    true => StoreHealth::Unreachable,
+                    false => StoreHealth::Fails,
+                };
+                (Some(store), state, why)
+            }
+        };
+        let (hint, next_try) = match self {
+            Self::Fails { hint, next_try, .. } => (hint.clone(), *next_try),
+            _ => (None, None),
+        };
+        StoreReport {
+            store: store.cloned(),
+            state,
+            detail: detail.clone(),
+            hint,
+            next_try,
+        }
+    }
+
     fn exit(&self) -> Option<ExitStatus> {
         match self {
             Self::Fails {
@@ -202,6 +239,61 @@ fn hint(error: &StoreError) -> Option<String> {
 /// To the second.
 fn shown(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn document(config: &AgentConfig, status: &Status, stores: &[StoreState]) -> StatusDocument {
+    let settings = &status.settings;
+    let running = status.shipper_running == Some(true);
+    let record = status.record.as_ref().filter(|_| running);
+    let runtimes = record.iter().flat_map(|record| &record.runtimes);
+    let at_boot = status.at_boot.iter();
+    let waiting = status.waiting.iter();
+    StatusDocument {
+        pattern: status.pattern,
+        settings: KernelSettings {
+            core_pattern: settings.core_pattern.to_string(),
+            core_pipe_limit: settings.core_pipe_limit,
+            suid_dumpable: settings.suid_dumpable,
+        },
+        handler: status.handler.display().to_string(),
+        spool: SpoolState {
+            path: status.spool.display().to_string(),
+            quota: status.quota,
+            count: status.count.map(|count| SpoolCounts {
+                sealed: count.sealed,
+                partial: count.partial,
+                quarantined: count.quarantined,
+                bytes: count.bytes,
+            }),
+        },
+        shipper_running: status.shipper_running,
+        stores: stores.iter().map(StoreState::report).collect(),
+        runtimes: runtimes
+            .map(|(socket, trouble)| RuntimeReport {
+                socket: socket.display().to_string(),
+                since: trouble.since,
+                why: trouble.why.clone(),
+            })
+            .collect(),
+        hidden: status
+            .hidden
+            .as_ref()
+            .map(|path| path.display().to_string()),
+        at_boot: at_boot
+            .map(|setting| BootReport {
+                file: setting.file.display().to_string(),
+                name: setting.name.clone(),
+                value: setting.value.clone(),
+            })
+            .collect(),
+        problems: status.problems.clone(),
+        dumps: waiting
+            .map(|dump| WaitingReport {
+                dump: dump.clone(),
+                explanation: reason(dump, config, status, stores),
+            })
+            .collect(),
+    }
 }
 
 fn line(text: &mut String, name: &str, value: &str) {

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 /// What a frame is in a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Code of the program and its libraries.

@@ -1,0 +1,176 @@
+//! Backtraces for programs.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use cdh_bundle::{DumpId, ProcessFacts, SignalFacts, Verdict};
+use cdh_elfcore::{StackOverflow, Thread};
+use cdh_symbolize::{
+    Elapsed, Explanation, Fingerprint, Frame, ModuleReport, Role, Stop, ThreadBacktrace,
+};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::backtrace::{BacktraceView, grouped};
+
+/// The stacks of a crashed process. Addresses are numbers; those of user space fit into 53 bits, wild ones may not.
+#[derive(JsonSchema, Serialize)]
+pub struct BacktraceDocument<'a> {
+    /// Id of the dump.
+    dump: DumpId,
+    /// The process, as in the manifest.
+    process: &'a ProcessFacts,
+    /// The fatal signal.
+    signal: &'a SignalFacts,
+    /// Whether the core is complete, and otherwise what cut it, as in the manifest.
+    verdict: &'a Verdict,
+    /// How much of the core is stored; `null` if it has no readable headers.
+    core: Option<CoreSizes>,
+    /// Whether there was no core, only the minicore.
+    from_minicore: bool,
+    /// The fingerprint that listings show, computed where the process crashed; that of the stacks here is
+    /// `backtrace.fingerprint`.
+    listed_fingerprint: Option<&'a str>,
+    /// The stack that was full, if the process crashed because of that.
+    stack_overflow: Option<StackOverflow>,
+    /// The stacks.
+    backtrace: NamedBacktrace<'a>,
+    /// With `--group`: ids of threads with equal stacks, the crashing thread first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread_groups: Option<Vec<Vec<u32>>>,
+    /// With `--registers`: of frame 0 of each thread shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    registers: Option<Vec<ThreadRegisters>>,
+}
+
+/// How much of a core is stored.
+#[derive(JsonSchema, Serialize)]
+pub struct CoreSizes {
+    /// Bytes that the core's headers promise.
+    expected: u64,
+    /// Bytes that are stored.
+    found: u64,
+    /// Whether nothing is missing.
+    complete: bool,
+}
+
+/// Threads, modules and the fingerprint.
+#[derive(JsonSchema, Serialize)]
+pub struct NamedBacktrace<'a> {
+    /// The crashing thread first.
+    threads: Vec<NamedThread<'a>>,
+    /// Modules; frames refer to them by index.
+    modules: &'a [ModuleReport],
+    /// Fingerprint of the crashing thread; absent if its stack is not reliable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<&'a Fingerprint>,
+    /// What the fingerprint is made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<&'a Explanation>,
+    /// How long it took.
+    elapsed: Elapsed,
+}
+
+/// The stack of one thread.
+#[derive(JsonSchema, Serialize)]
+pub struct NamedThread<'a> {
+    /// Thread id in the process's own pid namespace.
+    tid: u32,
+    /// Name of the thread, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    /// Whether it received the fatal signal.
+    crashing: bool,
+    /// Innermost first; inlined calls and tail calls have frames of their own.
+    frames: Vec<NamedFrame<'a>>,
+    /// Why there are no more frames.
+    stop: Stop,
+}
+
+/// One frame, and its role in the stack.
+#[derive(JsonSchema, Serialize)]
+pub struct NamedFrame<'a> {
+    #[serde(flatten)]
+    frame: &'a Frame,
+    /// Whether it is the program's own, how the process ended, or how the thread began.
+    role: Role,
+}
+
+/// Registers of one thread.
+#[derive(JsonSchema, Serialize)]
+pub struct ThreadRegisters {
+    /// Thread id.
+    tid: u32,
+    /// Values by name, in hexadecimal.
+    registers: BTreeMap<String, String>,
+}
+
+/// One JSON document.
+///
+/// # Errors
+/// Never in practice: the parts are plain text and numbers.
+pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
+    let backtrace = view.backtrace;
+    let shown = |thread: &&Thread| {
+        backtrace
+            .threads
+            .iter()
+            .any(|known| known.tid == thread.tid)
+    };
+    let registers = |thread: &Thread| {
+        let named = thread.registers.named().into_iter();
+        ThreadRegisters {
+            tid: thread.tid,
+            registers: named
+                .map(|(name, value)| (name, format!("{value:#x}")))
+                .collect(),
+        }
+    };
+    let ids = |threads: Vec<&ThreadBacktrace>| threads.iter().map(|thread| thread.tid).collect();
+    super::sorted_json(&BacktraceDocument {
+        dump: view.manifest.id,
+        process: &view.manifest.process,
+        signal: &view.manifest.signal,
+        verdict: &view.manifest.verdict,
+        core: view.completeness.map(|found| CoreSizes {
+            expected: found.expected,
+            found: found.found,
+            complete: found.is_complete(),
+        }),
+        from_minicore: view.from_minicore,
+        listed_fingerprint: view.manifest.fingerprint.as_deref(),
+        stack_overflow: view.overflow,
+        backtrace: NamedBacktrace {
+            threads: backtrace
+                .threads
+                .iter()
+                .map(|thread| named(view, thread))
+                .collect(),
+            modules: &backtrace.modules,
+            fingerprint: backtrace.fingerprint.as_ref(),
+            explanation: backtrace.explanation.as_ref(),
+            elapsed: backtrace.elapsed,
+        },
+        thread_groups: view.group.then(|| {
+            let groups = grouped(view).into_iter();
+            groups.map(|(threads, _)| ids(threads)).collect()
+        }),
+        registers: view
+            .registers
+            .then(|| view.threads.iter().filter(shown).map(registers).collect()),
+    })
+}
+
+fn named<'a>(view: &BacktraceView<'a>, thread: &'a ThreadBacktrace) -> NamedThread<'a> {
+    let frame = |frame: &'a Frame| NamedFrame {
+        frame,
+        role: frame.role(&view.backtrace.modules),
+    };
+    NamedThread {
+        tid: thread.tid,
+        name: view.names.get(&thread.tid).map(String::as_str),
+        crashing: thread.crashing,
+        frames: thread.frames.iter().map(frame).collect(),
+        stop: thread.stop,
+    }
+}
