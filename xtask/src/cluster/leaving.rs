@@ -39,10 +39,9 @@ pub(super) fn run(
 ) -> Result<()> {
     let group = format!("uninstall, {}", mode.name());
     cluster.guardian = Some(cluster.lock_settings()?);
-    for (way, name) in WAYS {
+    for (way, name) in super::wanted_checks(&WAYS, only) {
         // kustomize has full mode only.
-        let is_there = way != Way::Kustomize || mode == Mode::Full;
-        if is_there && crate::options::is_wanted(name, only) {
+        if way != Way::Kustomize || mode == Mode::Full {
             report.check(&group, name, || leave(cluster, mode, way));
             let _ = cluster.kubectl(&["delete", "pods", "--all", "--namespace", NAMESPACE]);
         }
