@@ -18,6 +18,7 @@ use memmap2::{Advice, MmapMut};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::core_source::{CoreSource, Piece, SourceFailure};
+use super::priority;
 
 /// Bytes that may be taken before room is asked for again.
 const STEP: u64 = 64 << 20;
@@ -96,8 +97,10 @@ impl<'s> Rescue<'s> {
         }
     }
 
-    /// Keeps everything that can still be read and that there is room for.
+    /// Keeps everything that can still be read and that there is room for. This thread and those that it starts run
+    /// before all other processes: on a busy node, a fair share of two seconds is not enough for a large memory.
     fn read_ahead(&self, threads: usize) {
+        priority::raise();
         self.lock().on = true;
         thread::scope(|scope| {
             for _ in 1..threads.max(1) {
@@ -390,5 +393,35 @@ mod tests {
             assert!(saved <= room, "{saved} of {room}");
             assert!(!failed);
         }
+    }
+
+    /// A source that notes how eager its readers are.
+    struct Niceness(Mutex<Vec<i32>>);
+
+    impl CoreSource for Niceness {
+        fn next(&self, _: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
+            self.0.lock().unwrap().push(niceness());
+            Ok(None)
+        }
+    }
+
+    fn niceness() -> i32 {
+        rustix::process::getpriority_process(None).unwrap()
+    }
+
+    #[test]
+    fn rescue_reads_before_other_processes() {
+        let before = niceness();
+        priority::raise();
+        let highest = niceness();
+        priority::restore();
+        if highest >= before {
+            return cdh_testkit::skip("this process may not raise its priority");
+        }
+        let source = Niceness(Mutex::default());
+        Rescue::new(&source, &|| u64::MAX).read_ahead(1);
+        let seen = source.0.into_inner().unwrap();
+        priority::restore();
+        assert_eq!(seen, [highest]);
     }
 }

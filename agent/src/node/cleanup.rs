@@ -9,19 +9,10 @@
 //! The pods' init container is `cdh agent uninstall`; a pod that is ready has left its node as it was.
 //! Only looks; names and messages of the cluster's are data.
 
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-
 use serde_json::Value;
-use ureq::http;
 
-use crate::notify::{Trust, client};
+use crate::notify::{AccountError, ApiServer, is_name};
 
-/// Where Kubernetes puts a service account's files.
-const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// Bytes of a token or of a file of certificates.
-const FILE_LIMIT: u64 = 1 << 20;
 /// Bytes of an answer: one page of pods is a few MiB.
 const ANSWER_LIMIT: u64 = 64 << 20;
 /// Pods of a page.
@@ -32,14 +23,8 @@ const PAGE: u32 = 250;
 #[non_exhaustive]
 pub enum ClusterError {
     /// This process is not in a pod, or the pod has no token.
-    #[error("cannot read {path}: does this run in a pod with a service account's token?")]
-    NoAccount {
-        /// File of the service account.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("this process has no service account: does it run in a pod that has one?")]
+    NoAccount(#[from] AccountError),
     /// A name is not one of Kubernetes.
     #[error("`{name}` is not a valid name")]
     Name {
@@ -85,129 +70,80 @@ impl CleanupProgress {
     }
 }
 
-/// The cluster's API server, asked as the service account of this pod.
-#[derive(Clone, Debug)]
-pub struct Cluster {
-    server: String,
-    account: PathBuf,
+/// How far the cleanup by this DaemonSet is.
+///
+/// # Errors
+/// When the cluster cannot be asked, or has no such DaemonSet.
+pub fn cleanup_progress(
+    server: &ApiServer,
+    namespace: &str,
+    daemonset: &str,
+) -> Result<CleanupProgress, ClusterError> {
+    for name in [namespace, daemonset] {
+        if !is_name(name) {
+            return Err(ClusterError::Name {
+                name: name.to_owned(),
+            });
+        }
+    }
+    let set = get(
+        server,
+        &format!("daemonset {daemonset}"),
+        &format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{daemonset}"),
+    )?;
+    let labels = set.pointer("/spec/selector/matchLabels");
+    let labels = labels.and_then(Value::as_object).into_iter().flatten();
+    let selector: Vec<String> = labels
+        .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
+        .collect();
+    let pods = format!(
+        "/api/v1/namespaces/{namespace}/pods?limit={PAGE}&labelSelector={}",
+        selector.join(",")
+    );
+    let uid = set.pointer("/metadata/uid").cloned().unwrap_or_default();
+    let (mut nodes, mut next) = (Vec::new(), String::new());
+    loop {
+        let page = get(server, "pods", &format!("{pods}{next}"))?;
+        let items = page.get("items").and_then(Value::as_array);
+        let own = items.into_iter().flatten().filter(|pod| is_of(pod, &uid));
+        nodes.extend(own.map(of_pod));
+        match page.pointer("/metadata/continue").and_then(Value::as_str) {
+            Some(token) if !token.is_empty() => next = format!("&continue={token}"),
+            _ => break,
+        }
+    }
+    nodes.sort_by(|one, other| one.node.cmp(&other.node));
+    let number = |path| set.pointer(path).and_then(Value::as_u64);
+    let is_counted = number("/status/observedGeneration") >= number("/metadata/generation");
+    let wanted = number("/status/desiredNumberScheduled").filter(|_| is_counted);
+    Ok(CleanupProgress {
+        wanted: wanted.and_then(|count| usize::try_from(count).ok()),
+        nodes,
+    })
 }
 
-impl Cluster {
-    /// That of the cluster that this process is in (`KUBERNETES_SERVICE_HOST` and `…_PORT`).
-    #[must_use]
-    pub fn of_pod(host: &str, port: Option<&str>) -> Self {
-        let host = match host.contains(':') {
-            true => format!("[{host}]"),
-            false => host.to_owned(),
+/// The JSON document at a path.
+fn get(server: &ApiServer, what: &str, path: &str) -> Result<Value, ClusterError> {
+    let failed = |why: String| ClusterError::Api {
+        what: what.to_owned(),
+        why,
+    };
+    let (client, request) = server.request(path)?;
+    let request = request
+        .body(())
+        .map_err(|error| failed(error.to_string()))?;
+    let answer = client.run(request);
+    let answer = answer.map_err(|error| failed(error.to_string()))?;
+    let status = answer.status().as_u16();
+    if status != 200 {
+        let hint = match status {
+            401 | 403 => ": its service account may not",
+            _ => "",
         };
-        let port = port.filter(|port| !port.is_empty()).unwrap_or("443");
-        Self::new(format!("https://{host}:{port}"), Path::new(ACCOUNT))
+        return Err(failed(format!("it answered {status}{hint}")));
     }
-
-    /// The server at this address, with the service account's files in this directory.
-    #[must_use]
-    pub fn new(server: String, account: &Path) -> Self {
-        Self {
-            server,
-            account: account.to_owned(),
-        }
-    }
-
-    /// How far the cleanup by this DaemonSet is.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked, or has no such DaemonSet.
-    pub fn cleanup(
-        &self,
-        namespace: &str,
-        daemonset: &str,
-    ) -> Result<CleanupProgress, ClusterError> {
-        for name in [namespace, daemonset] {
-            if !is_name(name) {
-                return Err(ClusterError::Name {
-                    name: name.to_owned(),
-                });
-            }
-        }
-        let set = self.get(
-            &format!("daemonset {daemonset}"),
-            &format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{daemonset}"),
-        )?;
-        let labels = set.pointer("/spec/selector/matchLabels");
-        let labels = labels.and_then(Value::as_object).into_iter().flatten();
-        let selector: Vec<String> = labels
-            .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)))
-            .collect();
-        let pods = format!(
-            "/api/v1/namespaces/{namespace}/pods?limit={PAGE}&labelSelector={}",
-            selector.join(",")
-        );
-        let uid = set.pointer("/metadata/uid").cloned().unwrap_or_default();
-        let (mut nodes, mut next) = (Vec::new(), String::new());
-        loop {
-            let page = self.get("pods", &format!("{pods}{next}"))?;
-            let items = page.get("items").and_then(Value::as_array);
-            let own = items.into_iter().flatten().filter(|pod| is_of(pod, &uid));
-            nodes.extend(own.map(of_pod));
-            match page.pointer("/metadata/continue").and_then(Value::as_str) {
-                Some(token) if !token.is_empty() => next = format!("&continue={token}"),
-                _ => break,
-            }
-        }
-        nodes.sort_by(|one, other| one.node.cmp(&other.node));
-        let number = |path| set.pointer(path).and_then(Value::as_u64);
-        let is_counted = number("/status/observedGeneration") >= number("/metadata/generation");
-        let wanted = number("/status/desiredNumberScheduled").filter(|_| is_counted);
-        Ok(CleanupProgress {
-            wanted: wanted.and_then(|count| usize::try_from(count).ok()),
-            nodes,
-        })
-    }
-
-    fn get(&self, what: &str, path: &str) -> Result<Value, ClusterError> {
-        let failed = |why: String| ClusterError::Api {
-            what: what.to_owned(),
-            why,
-        };
-        // Kubernetes renews both.
-        let (token, ca) = (self.read("token")?, self.read("ca.crt")?);
-        let token = String::from_utf8_lossy(&token).trim().to_owned();
-        let request = http::Request::builder()
-            .uri(format!("{}{path}", self.server))
-            .header("accept", "application/json")
-            .header("authorization", format!("Bearer {token}"))
-            .body(())
-            .map_err(|error| failed(error.to_string()))?;
-        let answer = client(Trust::Only(&ca)).run(request);
-        let answer = answer.map_err(|error| failed(error.to_string()))?;
-        let status = answer.status().as_u16();
-        if status != 200 {
-            let hint = match status {
-                401 | 403 => ": its service account may not",
-                _ => "",
-            };
-            return Err(failed(format!("it answered {status}{hint}")));
-        }
-        let body = answer.into_body().into_with_config().limit(ANSWER_LIMIT);
-        serde_json::from_reader(body.reader()).map_err(|error| failed(error.to_string()))
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<u8>, ClusterError> {
-        let path = self.account.join(name);
-        let mut bytes = Vec::new();
-        let read =
-            fs::File::open(&path).and_then(|file| file.take(FILE_LIMIT).read_to_end(&mut bytes));
-        match read {
-            Ok(_) => Ok(bytes),
-            Err(source) => Err(ClusterError::NoAccount { path, source }),
-        }
-    }
-}
-
-/// A name of Kubernetes: it becomes a part of a path.
-fn is_name(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !text.is_empty() && text.len() <= 253 && text.bytes().all(plain)
+    let body = answer.into_body().into_with_config().limit(ANSWER_LIMIT);
+    serde_json::from_reader(body.reader()).map_err(|error| failed(error.to_string()))
 }
 
 fn is_of(pod: &Value, daemonset: &Value) -> bool {
@@ -259,8 +195,10 @@ fn of_pod(pod: &Value) -> NodeCleanup {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
+    use std::path::Path;
 
     use serde_json::json;
 
@@ -347,8 +285,8 @@ mod tests {
             (200, json!({"items": [waits, failed]})),
         ]);
         let account = account();
-        let cluster = Cluster::new(address, account.path());
-        let progress = cluster.cleanup("cdh", "cdh-cleanup").unwrap();
+        let cluster = ApiServer::new(address, account.path());
+        let progress = cleanup_progress(&cluster, "cdh", "cdh-cleanup").unwrap();
         assert!(!progress.is_done() && progress.wanted == Some(3));
         let lines: Vec<String> = { progress.nodes.iter() }
             .map(|node| format!("{} {} {}", node.node, node.is_done, node.said))
@@ -373,12 +311,14 @@ mod tests {
         let nothing = json!({"items": []});
         let (address, _) = server(vec![(200, daemonset(1)), (200, nothing.clone())]);
         let account = account();
-        let progress = Cluster::new(address, account.path()).cleanup("cdh", "c");
+        let cluster = ApiServer::new(address, account.path());
+        let progress = cleanup_progress(&cluster, "cdh", "c");
         assert!(!progress.unwrap().is_done());
         let mut none = daemonset(2);
         none["status"]["desiredNumberScheduled"] = json!(0);
         let (address, _) = server(vec![(200, none), (200, nothing)]);
-        let progress = Cluster::new(address, account.path()).cleanup("cdh", "c");
+        let cluster = ApiServer::new(address, account.path());
+        let progress = cleanup_progress(&cluster, "cdh", "c");
         assert!(progress.unwrap().is_done());
     }
 
@@ -386,18 +326,20 @@ mod tests {
     fn cluster_says_what_it_cannot_ask() {
         let account = account();
         let (address, _) = server(vec![(403, json!({}))]);
-        let cluster = Cluster::new(address, account.path());
-        let error = cluster.cleanup("cdh", "c").unwrap_err().to_string();
+        let cluster = ApiServer::new(address, account.path());
+        let error = cleanup_progress(&cluster, "cdh", "c")
+            .unwrap_err()
+            .to_string();
         assert!(
             error.contains("daemonset c") && error.contains("may not"),
             "{error}"
         );
         for (namespace, name) in [("../x", "c"), ("cdh", "a/b"), ("cdh", "")] {
-            let refused = cluster.cleanup(namespace, name);
+            let refused = cleanup_progress(&cluster, namespace, name);
             assert!(matches!(refused, Err(ClusterError::Name { .. })));
         }
-        let elsewhere = Cluster::new("http://127.0.0.1:1".to_owned(), Path::new("/nowhere"));
-        let refused = elsewhere.cleanup("cdh", "c");
-        assert!(matches!(refused, Err(ClusterError::NoAccount { .. })));
+        let elsewhere = ApiServer::new("http://127.0.0.1:1".to_owned(), Path::new("/nowhere"));
+        let refused = cleanup_progress(&elsewhere, "cdh", "c");
+        assert!(matches!(refused, Err(ClusterError::NoAccount(_))));
     }
 }

@@ -3,21 +3,14 @@
 //! The agent talks to the cluster's API server as its pod's service account. It creates Events, and asks
 //! whether it may: that needs no permission of its own.
 
-use std::fs;
-use std::io::Read;
-use std::path::{Path, PathBuf};
-
 use serde_json::{Value, json};
 use ureq::{Agent, http};
 
 use super::Crash;
+use super::api_server::{ApiServer, is_name};
 use super::crash::Pod;
-use super::delivery::{Attempt, Deliver, Trust, ask, client, post};
+use super::delivery::{Attempt, Deliver, ask, post};
 
-/// Where Kubernetes puts a service account's files.
-const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// Bytes of a token or of a file of certificates.
-const FILE_LIMIT: u64 = 1 << 20;
 /// Bytes of an Event's message, by the API's own rules.
 const MESSAGE: usize = 1024;
 
@@ -26,33 +19,14 @@ const NOT_ALLOWED: &str = "the service account may not create events";
 /// Creates Events on pods.
 #[derive(Clone, Debug)]
 pub struct KubernetesEvents {
-    server: String,
-    account: PathBuf,
+    server: ApiServer,
 }
 
 impl KubernetesEvents {
-    /// The server of the cluster that this process is in; `None` outside of one.
+    /// Events are created in this cluster.
     #[must_use]
-    pub fn in_cluster(host: Option<&str>, port: Option<&str>) -> Option<Self> {
-        let host = host.filter(|host| !host.is_empty())?;
-        let host = match host.contains(':') {
-            true => format!("[{host}]"),
-            false => host.to_owned(),
-        };
-        let port = port.filter(|port| !port.is_empty()).unwrap_or("443");
-        Some(Self::new(
-            format!("https://{host}:{port}"),
-            Path::new(ACCOUNT),
-        ))
-    }
-
-    /// The server at this address, with the service account's files in this directory.
-    #[must_use]
-    pub fn new(server: String, account: &Path) -> Self {
-        Self {
-            server,
-            account: account.to_owned(),
-        }
+    pub fn new(server: ApiServer) -> Self {
+        Self { server }
     }
 
     /// Whether the service account may create Events.
@@ -66,10 +40,7 @@ impl KubernetesEvents {
             "spec": {"resourceAttributes": {"verb": "create", "resource": "events"}},
         });
         let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-        let (client, request) = self.request(path).map_err(|attempt| match attempt {
-            Attempt::Later(why) | Attempt::Refused(why) => why,
-            Attempt::Done => String::new(),
-        })?;
+        let (client, request) = self.request(path)?;
         let answer = ask(&client, request, review.to_string().into_bytes())?;
         let answer: Value = serde_json::from_slice(&answer)
             .map_err(|error| format!("the API server's answer is not JSON: {error}"))?;
@@ -80,31 +51,10 @@ impl KubernetesEvents {
         }
     }
 
-    /// A request to this path with the service account's token. Token and certificates are read each time:
-    /// Kubernetes renews them.
-    fn request(&self, path: &str) -> Result<(Agent, http::request::Builder), Attempt> {
-        let (token, ca) = (self.read("token")?, self.read("ca.crt")?);
-        let token = String::from_utf8_lossy(&token).trim().to_owned();
-        let request = http::Request::builder()
-            .uri(format!("{}{path}", self.server))
-            .header("content-type", "application/json")
-            .header("accept", "application/json")
-            .header("authorization", format!("Bearer {token}"));
-        Ok((client(Trust::Only(&ca)), request))
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<u8>, Attempt> {
-        let path = self.account.join(name);
-        let mut bytes = Vec::new();
-        let file =
-            fs::File::open(&path).and_then(|file| file.take(FILE_LIMIT).read_to_end(&mut bytes));
-        match file {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(Attempt::Later(format!(
-                "cannot read {}: {error}",
-                path.display()
-            ))),
-        }
+    fn request(&self, path: &str) -> Result<(Agent, http::request::Builder), String> {
+        let request = self.server.request(path);
+        let (client, request) = request.map_err(|error| error.to_string())?;
+        Ok((client, request.header("content-type", "application/json")))
     }
 }
 
@@ -127,7 +77,7 @@ impl Deliver for KubernetesEvents {
         let path = format!("/api/v1/namespaces/{}/events", pod.namespace);
         let (client, request) = match self.request(&path) {
             Ok(request) => request,
-            Err(attempt) => return attempt,
+            Err(why) => return Attempt::Later(why),
         };
         let body = event(crash, pod).to_string().into_bytes();
         match post(&client, request, body) {
@@ -139,17 +89,6 @@ impl Deliver for KubernetesEvents {
             other => other,
         }
     }
-}
-
-/// A name of Kubernetes: it becomes a part of a path.
-fn is_name(text: &str) -> bool {
-    let plain =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    !text.is_empty()
-        && text.len() <= 253
-        && text.bytes().all(plain)
-        && !text.contains("..")
-        && text != "."
 }
 
 fn event(crash: &Crash, pod: &Pod) -> Value {

@@ -1,5 +1,7 @@
+use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver as Answers, channel};
 
@@ -18,7 +20,7 @@ fn an_event_is_put_on_the_pod_with_the_account_of_the_agent() {
     fs::write(account.path().join("ca.crt"), "").unwrap();
     let (url, arrived) = server(vec![201, 409, 403]);
     let address = url.strip_suffix("/hook/s3cr3t").unwrap();
-    let events = KubernetesEvents::new(address.to_owned(), account.path());
+    let events = events_of(address.to_owned(), account.path());
     let manifest = manifest("aaaa");
     let crash = Crash::of(&manifest);
     assert_eq!(events.deliver(&crash), Attempt::Done);
@@ -59,7 +61,10 @@ fn an_event_is_put_on_the_pod_with_the_account_of_the_agent() {
     hostile.pod = None;
     assert_eq!(events.deliver(&hostile), Attempt::Done);
     assert_eq!(arrived.try_iter().count(), 2);
-    assert!(KubernetesEvents::in_cluster(None, Some("443")).is_none());
+}
+
+fn events_of(address: String, account: &Path) -> KubernetesEvents {
+    KubernetesEvents::new(ApiServer::new(address, account))
 }
 
 /// The cluster's API server: over TLS, with this certificate.
@@ -116,7 +121,7 @@ fn an_event_goes_over_tls_to_a_server_that_the_clusters_authority_vouches_for_an
     let (address, arrived) = api_server(&ours);
     let account = account(Some(&ours));
     let crash = Crash::of(&manifest("aaaa"));
-    let events = KubernetesEvents::new(address, account.path());
+    let events = events_of(address, account.path());
     assert_eq!(events.deliver(&crash), Attempt::Done);
     let (head, event) = arrived.recv_timeout(PATIENCE).unwrap();
     assert!(
@@ -132,13 +137,13 @@ fn an_event_goes_over_tls_to_a_server_that_the_clusters_authority_vouches_for_an
     for (files, trusted) in [(&strange, &ours), (&misnamed, &misnamed)] {
         let (address, arrived) = api_server(files);
         fs::copy(&trusted.authority, account.path().join("ca.crt")).unwrap();
-        let events = KubernetesEvents::new(address, account.path());
+        let events = events_of(address, account.path());
         assert_eq!(events.deliver(&crash), not_believed);
         assert!(arrived.try_recv().is_err());
     }
     // The authority is renewed under our hands: the next try reads the new one.
     let (address, arrived) = api_server(&strange);
-    let events = KubernetesEvents::new(address, account.path());
+    let events = events_of(address, account.path());
     assert_eq!(events.deliver(&crash), not_believed);
     fs::copy(&strange.authority, account.path().join("ca.crt")).unwrap();
     assert_eq!(events.deliver(&crash), Attempt::Done);
@@ -155,10 +160,10 @@ fn a_service_account_without_an_authority_trusts_nobody() {
     let (address, arrived) = api_server(&files);
     let account = account(None);
     let crash = Crash::of(&manifest("aaaa"));
-    let told = KubernetesEvents::new(address.clone(), account.path()).deliver(&crash);
+    let told = events_of(address.clone(), account.path()).deliver(&crash);
     assert!(matches!(told, Attempt::Later(_)), "{told:?}");
     fs::remove_file(account.path().join("ca.crt")).unwrap();
-    let told = KubernetesEvents::new(address, account.path()).deliver(&crash);
+    let told = events_of(address, account.path()).deliver(&crash);
     assert!(
         matches!(&told, Attempt::Later(why) if why.contains("ca.crt")),
         "{told:?}"
@@ -199,7 +204,7 @@ fn permission_to_create_events_is_asked_of_the_api_server() {
         (201, "<html>"),
         (403, "{}"),
     ]);
-    let events = KubernetesEvents::new(address, account.path());
+    let events = events_of(address, account.path());
     assert_eq!(events.check(), Ok(()));
     let (head, review) = arrived.recv_timeout(PATIENCE).unwrap();
     assert!(head[0].starts_with("post /apis/authorization.k8s.io/v1/selfsubjectaccessreviews "));

@@ -5,6 +5,7 @@
 //! not an upload. What could not be delivered is counted and logged. URLs, header fields and tokens are
 //! in no message of ours.
 
+mod api_server;
 mod crash;
 mod delivery;
 mod kubernetes;
@@ -20,9 +21,10 @@ use std::time::{Duration, Instant};
 
 use cdh_bundle::Manifest;
 
+pub(crate) use api_server::is_name;
+pub use api_server::{AccountError, ApiServer};
 pub use crash::{Crash, CrashKey};
 pub use delivery::{Attempt, Deliver};
-pub(crate) use delivery::{Trust, client};
 pub use kubernetes::KubernetesEvents;
 pub use webhook::Webhook;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cdh_bundle::{
     EntryKind, ImageRef, PodDescription, WorkloadKind, WorkloadOwner, bounded_labels,
-    image_repository, image_tag,
+    image_repository, image_tag, is_image_name,
 };
 use cdh_cri::{
     Client, Container, ContainerState, ContainerStatusResponse, CriError, Image, PodSandbox,
@@ -352,6 +352,19 @@ impl Runtimes {
     }
 }
 
+/// Whether the name that the runtime has for an image says more than the one that the kubelet asked for: older
+/// kubelets ask by the image's id. A name in another repository does not replace one that the user chose.
+fn says_more(name: &str, asked: Option<&str>) -> bool {
+    match asked.filter(|asked| is_image_name(asked)) {
+        None => is_image_name(name),
+        Some(asked) => {
+            image_tag(asked).is_none()
+                && image_tag(name).is_some()
+                && image_repository(asked) == image_repository(name)
+        }
+    }
+}
+
 /// What the container's own status adds.
 fn add_status(answer: &mut Answer, status: &ContainerStatusResponse) {
     let info = shapes::info(&status.info, "info");
@@ -360,19 +373,15 @@ fn add_status(answer: &mut Answer, status: &ContainerStatusResponse) {
         .pointer("/runtimeSpec/linux/cgroupsPath")
         .and_then(Value::as_str);
     answer.cgroup = cgroup.filter(|path| !path.is_empty()).map(str::to_owned);
-    // Where the kubelet named the image by its id, the runtime still knows the name that was pulled.
     let annotations = info.pointer("/runtimeSpec/annotations");
-    let named = annotations.and_then(|annotations| {
-        let mut names = IMAGE_NAMES
-            .iter()
-            .filter_map(|key| annotations.get(key)?.as_str());
-        names.find(|name| image_tag(name).is_some())
-    });
-    if let Some(named) = named
-        && image_name(answer).and_then(image_tag).is_none()
-    {
+    let annotated = IMAGE_NAMES
+        .iter()
+        .filter_map(|key| annotations?.get(key)?.as_str())
+        .find(|name| says_more(name, image_name(answer)))
+        .map(str::to_owned);
+    if let Some(name) = annotated {
         let extra = &mut answer.workload.extra;
-        extra.insert("image_name".to_owned(), named.into());
+        extra.insert("image_name".to_owned(), name.into());
     }
     let Some(status) = &status.status else {
         return;
@@ -576,6 +585,64 @@ mod tests {
         assert_eq!(reference("api@sha256:../../x"), None);
     }
 
+    fn status_with_image_name(name: &str) -> ContainerStatusResponse {
+        let annotations = serde_json::json!({"io.kubernetes.cri.image-name": name});
+        let info = serde_json::json!({"pid": 7, "runtimeSpec": {"annotations": annotations}});
+        ContainerStatusResponse {
+            info: HashMap::from([("info".to_owned(), info.to_string())]),
+            ..ContainerStatusResponse::default()
+        }
+    }
+
+    #[test]
+    fn add_image_prefers_the_repository_that_was_asked_for_over_the_runtimes_first() {
+        let digest = |repository: &str| format!("{repository}@sha256:{}", "a".repeat(64));
+        let id = format!("sha256:{}", "b".repeat(64));
+        let image = Image {
+            repo_digests: ["mirror.local:5000/api", "quay.io/shop/api", "old.local/api"]
+                .map(digest)
+                .to_vec(),
+            repo_tags: vec!["mirror.local:5000/api:1".to_owned()],
+            ..Image::default()
+        };
+        // What the kubelet asked for, what the runtime annotated, and the repository of the result.
+        let ours = digest("quay.io/shop/api");
+        let mirror = digest("mirror.local:5000/api");
+        let cases = [
+            (ours.as_str(), "mirror.local:5000/api:1", "quay.io/shop/api"),
+            (ours.as_str(), mirror.as_str(), "quay.io/shop/api"),
+            (
+                "quay.io/shop/api",
+                "mirror.local:5000/api:1",
+                "quay.io/shop/api",
+            ),
+            (id.as_str(), ours.as_str(), "quay.io/shop/api"),
+            (id.as_str(), "old.local/api:1", "old.local/api"),
+            (id.as_str(), id.as_str(), "mirror.local:5000/api"),
+        ];
+        for (asked, annotated, expected) in cases {
+            let container = Container {
+                image: Some(cdh_cri::ImageSpec {
+                    image: asked.to_owned(),
+                    ..Default::default()
+                }),
+                // containerd: the first of the image's digests.
+                image_ref: mirror.clone(),
+                ..Container::default()
+            };
+            let runtimes = Runtimes::new(Arc::default());
+            let mut answer = runtimes.listed(&[container], None, "containerd");
+            add_status(&mut answer, &status_with_image_name(annotated));
+            add_image(&mut answer, &image, &Value::Null);
+            let found = answer.image.unwrap();
+            assert_eq!(
+                image_repository(&found.reference),
+                Some(expected),
+                "asked for {asked}, annotated {annotated}: {found:?}"
+            );
+        }
+    }
+
     fn sandbox(labels: &[(&str, &str)]) -> PodSandbox {
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         PodSandbox {
@@ -654,13 +721,7 @@ mod tests {
             assert_eq!(found.revision.as_deref(), Some("5f3c"));
         }
         let mut answer = listed(&sandbox(&[]), &id);
-        let annotations =
-            serde_json::json!({"io.kubernetes.cri.image-name": "quay.io/shop/api:1.4.3"});
-        let info = serde_json::json!({"pid": 7, "runtimeSpec": {"annotations": annotations}});
-        let status = ContainerStatusResponse {
-            info: HashMap::from([("info".to_owned(), info.to_string())]),
-            ..ContainerStatusResponse::default()
-        };
+        let status = status_with_image_name("quay.io/shop/api:1.4.3");
         add_status(&mut answer, &status);
         add_image(&mut answer, &image, &Value::Null);
         assert_eq!(answer.image.unwrap().release(), Some("1.4.3"));

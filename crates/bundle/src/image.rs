@@ -121,7 +121,8 @@ pub fn repository(name: &str) -> Option<&str> {
 }
 
 /// Whether it names an image. Runtimes also write the bare id there (`sha256:…`, or its 64 digits).
-fn is_name(name: &str) -> bool {
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     let hex = name.strip_prefix("sha256:").unwrap_or(name);
     let is_id = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     !name.is_empty() && !is_id && !name.starts_with("sha256:")

@@ -50,7 +50,9 @@ pub use entry_dir::{EntryDir, EntryFile, SpoolEntry, SpoolState, list_spool, swe
 pub use entry_kind::{CoreEncoding, EntryKind, ProcFile};
 pub use error::BundleError;
 pub use id::{DumpId, IdPrefix, InvalidDumpId, InvalidIdPrefix};
-pub use image::{ImageRef, repository as image_repository, tag as image_tag};
+pub use image::{
+    ImageRef, is_name as is_image_name, repository as image_repository, tag as image_tag,
+};
 pub use labels::bounded as bounded_labels;
 pub use legacy::{LegacyInfo, LegacyName};
 pub use manifest::{

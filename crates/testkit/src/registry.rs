@@ -365,19 +365,4 @@ impl DockerRegistry {
         }
         Ok(())
     }
-
-    /// Gives a manifest that is there a tag: `…/_manifests/tags/<tag>/current/link`.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn tag(directory: &Path, repository: &str, tag: &str, digest: &str) -> io::Result<()> {
-        let place = directory
-            .join("data/docker/registry/v2/repositories")
-            .join(repository)
-            .join("_manifests/tags")
-            .join(tag)
-            .join("current");
-        fs::create_dir_all(&place)?;
-        fs::write(place.join("link"), digest)
-    }
 }

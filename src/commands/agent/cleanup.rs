@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cdh_agent::node::cleanup::{CleanupProgress, Cluster, NodeCleanup};
+use cdh_agent::node::cleanup::{CleanupProgress, NodeCleanup, cleanup_progress};
+use cdh_agent::notify::ApiServer;
 
 use crate::args::AwaitCleanupArgs;
 use crate::render::terminal_line;
@@ -32,20 +33,20 @@ pub(super) fn leave_message(lines: &[String]) {
 pub(super) fn run(args: &AwaitCleanupArgs) -> Result<ExitStatus> {
     let environment = environment();
     let get = |name: &str| environment.get(name).map(String::as_str);
-    let Some(host) = get("KUBERNETES_SERVICE_HOST").filter(|host| !host.is_empty()) else {
+    let host = get("KUBERNETES_SERVICE_HOST");
+    let Some(server) = ApiServer::in_cluster(host, get("KUBERNETES_SERVICE_PORT")) else {
         return Err(
             Failure::new(ExitStatus::Failure, "this is not a pod of a cluster")
                 .hint("the Helm chart runs this; on a host, run `cdh agent uninstall`")
                 .into(),
         );
     };
-    let cluster = Cluster::of_pod(host, get("KUBERNETES_SERVICE_PORT"));
     let begun = Instant::now();
     let deadline = begun + Duration::from_secs(args.timeout);
     let mut answered = begun;
     let mut shown = BTreeSet::new();
     loop {
-        let progress = cluster.cleanup(&args.namespace, &args.daemonset);
+        let progress = cleanup_progress(&server, &args.namespace, &args.daemonset);
         let progress = match progress {
             Ok(progress) => {
                 answered = Instant::now();

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use cdh_agent::config::AgentConfig;
-use cdh_agent::notify::{Deliver, KubernetesEvents, Notifier, Report, Webhook};
+use cdh_agent::notify::{ApiServer, Deliver, KubernetesEvents, Notifier, Report, Webhook};
 use cdh_agent::observe::{Listener, Readiness, Watcher};
 use cdh_agent::{ShipperError, ShipperEvent, StopSignals};
 use serde_json::{Value, json};
@@ -123,7 +123,7 @@ pub(super) fn kubernetes_events() -> Option<KubernetesEvents> {
     let environment = environment();
     let get = |name: &str| environment.get(name).map(String::as_str);
     let host = get("KUBERNETES_SERVICE_HOST");
-    KubernetesEvents::in_cluster(host, get("KUBERNETES_SERVICE_PORT"))
+    ApiServer::in_cluster(host, get("KUBERNETES_SERVICE_PORT")).map(KubernetesEvents::new)
 }
 
 /// Logs that crashes are no longer taken care of, or are again: also if `/readyz` is never requested.

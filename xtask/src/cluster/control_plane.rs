@@ -276,6 +276,12 @@ state = "{directory}/containerd/state"
         self.server(name, &command, || true)
     }
 
+    /// What the kubelet has logged since its last start.
+    pub(super) fn kubelet_log(&self) -> String {
+        let path = self.directory.join("run/kubelet/log");
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
     /// Ends the kubelet, if it runs, and starts it. It evicts pods as soon as less memory than `eviction` is free.
     pub(super) fn restart_kubelet(&mut self, eviction: &str) -> Result<()> {
         self.kubelet = None;

@@ -1,6 +1,7 @@
 //! Kills in the middle of the dump of a large process, as a cluster sends them: the dump is complete, and says who
 //! sent the kill and why.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -18,6 +19,13 @@ const BESIDE: usize = 256;
 /// How long the dump of a large process may take until it is in the store.
 const UPLOAD: Duration = Duration::from_secs(400);
 
+/// How much memory, in MiB, the node lacks for the kubelet to evict a pod.
+const PRESSURE: u64 = 2048;
+
+/// The kubelet looks at the memory every ten seconds (`monitoringInterval` of its eviction manager), and takes about a
+/// second to end the pod.
+const BEFORE_SECOND_LOOK: Duration = Duration::from_secs(9);
+
 /// Who ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Killer {
@@ -33,34 +41,28 @@ enum Killer {
     Eviction,
 }
 
-const KILLERS: [Killer; 5] = [
-    Killer::Delete,
-    Killer::Probe,
-    Killer::Inside,
-    Killer::Memory,
-    Killer::Eviction,
+const KILLERS: [(Killer, &str); 5] = [
+    (Killer::Delete, "kubectl delete --force"),
+    (Killer::Probe, "liveness probe"),
+    (Killer::Inside, "kill -9 from inside the pod"),
+    (Killer::Memory, "OOM killer at the container's limit"),
+    (Killer::Eviction, "eviction by the kubelet"),
 ];
 
 impl Killer {
-    fn name(self) -> &'static str {
+    /// Senders that a dump may name, each with what `cdh info` makes of it. A kubelet also sends SIGKILL itself, to
+    /// processes that it finds in the cgroup of a pod that no longer exists.
+    fn evidence(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Delete => "kubectl delete --force",
-            Self::Probe => "liveness probe",
-            Self::Inside => "kill -9 from inside the pod",
-            Self::Memory => "OOM killer at the container's limit",
-            Self::Eviction => "eviction by the kubelet",
-        }
-    }
-
-    /// What a dump says of the sender, and what `cdh info` makes of it.
-    fn evidence(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Inside => ("SIGKILL from `cluster`", "SIGKILL"),
-            Self::Memory => ("OOM killer", "memory limit"),
-            _ => (
-                "SIGKILL from `runc",
-                "the container runtime ended its container",
-            ),
+            Self::Inside => &[("SIGKILL from `cluster`", "SIGKILL")],
+            Self::Memory => &[("OOM killer", "memory limit")],
+            _ => &[
+                (
+                    "SIGKILL from `runc",
+                    "the container runtime ended its container",
+                ),
+                ("SIGKILL from `kubelet`", "kubelet ended its pod"),
+            ],
         }
     }
 
@@ -98,20 +100,25 @@ pub(super) fn run(
 ) -> Result<()> {
     let group = format!("kills, {}", mode.name());
     let mut release = Release::install(cluster, mode, "kills", &[])?;
-    for killer in KILLERS {
-        let name = killer.name();
-        if !crate::options::is_wanted(name, only) {
-            continue;
-        }
+    for (killer, name) in super::wanted_checks(&KILLERS, only) {
         report.check(&group, &format!("{name}, {mebibytes} MiB"), || {
-            let mut facts = String::new();
+            let (mut complete, mut problems) = (BTreeMap::<String, usize>::new(), Vec::new());
             for number in 0..repeat {
                 let pod = format!("kill-{killer:?}-{number}").to_lowercase();
-                let found = kill(&mut release, killer, &pod, mebibytes);
+                match kill(&mut release, killer, &pod, mebibytes) {
+                    Ok(sender) => *complete.entry(sender).or_default() += 1,
+                    Err(error) => problems.push(format!("number {}: {error:#}", number + 1)),
+                }
                 release.cluster.delete("pod", &pod);
-                facts = found.with_context(|| format!("{} of {repeat}", number + 1))?;
             }
-            Ok(format!("{repeat} of {repeat}: {facts}"))
+            let passed = repeat - problems.len();
+            let senders = complete.iter();
+            let senders: Vec<_> = senders
+                .map(|(sender, count)| format!("{count} × {sender}"))
+                .collect();
+            let facts = format!("{passed} of {repeat} complete, {}", senders.join(", "));
+            ensure!(problems.is_empty(), "{facts}; {}", problems.join("; "));
+            Ok(facts)
         });
     }
     release.cluster.plane.restart_kubelet(EVICTION)?;
@@ -142,9 +149,17 @@ fn kill(release: &mut Release<'_>, killer: Killer, pod: &str, mebibytes: usize) 
         Killer::Probe => signal(first, "USR2")?,
         Killer::Inside | Killer::Memory => signal(first, "USR1")?,
         Killer::Eviction => {
-            signal(first, "USR2")?;
-            let eviction = format!("{}Mi", available_mebibytes()? + 1024);
+            let eviction = format!("{}Mi", available_mebibytes()? + PRESSURE);
             release.cluster.plane.restart_kubelet(&eviction)?;
+            // The kubelet looks at the memory when it starts, before it knows the node's pods. Its next look evicts the
+            // pod: without a SIGTERM, so the dump has to be under way.
+            let first_look = "eviction manager: synchronize housekeeping";
+            wait("the kubelet's first look at the memory", || {
+                let log = release.cluster.plane.kubelet_log();
+                log.contains(first_look).then_some(())
+            })?;
+            std::thread::sleep(BEFORE_SECOND_LOOK);
+            signal(first, "USR1").context("the pod was evicted before its crash")?;
         }
     }
     let outcome = facts(release, killer, pod);
@@ -197,18 +212,23 @@ fn facts(release: &Release<'_>, killer: Killer, pod: &str) -> Result<String> {
         !killed.is_empty(),
         "the dump does not say that it was killed: the kill came after its end?"
     );
-    let (sender, reason) = killer.evidence();
-    ensure!(
-        killed.contains(sender),
-        "killed is {killed:?} without `{sender}`"
-    );
+    let known = killer.evidence();
+    let found = known.iter().find(|(sender, _)| killed.contains(sender));
+    let (_, reason) =
+        found.with_context(|| format!("killed is {killed:?} instead of one of {known:?}"))?;
     let info = cluster.cdh(&release.prefix, &["info", id])?;
     let text = info.split_whitespace().collect::<Vec<_>>().join(" ");
     ensure!(
         text.contains(reason),
         "`cdh info` does not name the reason `{reason}`: {info}"
     );
-    Ok(format!("complete, {killed}"))
+    Ok(without_numbers(killed))
+}
+
+/// The sender of a kill without its pid and the time: ``SIGKILL from `runc` ``.
+fn without_numbers(killed: &str) -> String {
+    let end = killed.find(" (pid").unwrap_or(killed.len());
+    killed.get(..end).unwrap_or(killed).to_owned()
 }
 
 /// Free memory of the node as a kubelet computes it: capacity without the working set, which has no inactive files.

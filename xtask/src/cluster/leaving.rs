@@ -19,16 +19,14 @@ enum Way {
     Killed,
     Deleted,
     StoreDown,
-    NoWaiter,
     Kustomize,
 }
 
-const WAYS: [(Way, &str); 6] = [
+const WAYS: [(Way, &str); 5] = [
     (Way::Live, "live"),
     (Way::Killed, "agent killed"),
     (Way::Deleted, "pod force-deleted"),
     (Way::StoreDown, "store down"),
-    (Way::NoWaiter, "waiter image missing"),
     (Way::Kustomize, "kustomize"),
 ];
 
@@ -41,10 +39,9 @@ pub(super) fn run(
 ) -> Result<()> {
     let group = format!("uninstall, {}", mode.name());
     cluster.guardian = Some(cluster.lock_settings()?);
-    for (way, name) in WAYS {
+    for (way, name) in super::wanted_checks(&WAYS, only) {
         // kustomize has full mode only.
-        let is_there = way != Way::Kustomize || mode == Mode::Full;
-        if is_there && crate::options::is_wanted(name, only) {
+        if way != Way::Kustomize || mode == Mode::Full {
             report.check(&group, name, || leave(cluster, mode, way));
             let _ = cluster.kubectl(&["delete", "pods", "--all", "--namespace", NAMESPACE]);
         }
@@ -60,11 +57,6 @@ fn leave(cluster: &mut Cluster, mode: Mode, way: Way) -> Result<String> {
             let release = Release::prepare(cluster, mode, &prefix)?;
             kustomize(&release)?;
             release
-        }
-        Way::NoWaiter => {
-            // Nothing listens there.
-            let waiter = "cleanup.waiterImage=127.0.0.1:9/none:1";
-            Release::install(cluster, mode, &prefix, &[waiter])?
         }
         _ => Release::install(cluster, mode, &prefix, &[])?,
     };
@@ -126,25 +118,9 @@ fn leave_installed(release: &Release<'_>, way: Way) -> Result<String> {
     if unshipped == 0 {
         return Ok("settings restored, nothing left".to_owned());
     }
-    let words = [
-        "get",
-        "events",
-        "--all-namespaces",
-        "-o",
-        "custom-columns=:.message",
-        "--no-headers",
-    ];
-    let events = release.cluster.kubectl(&words)?;
-    let is_it = |line: &&str| {
-        line.contains("spool")
-            && line
-                .split(|c: char| !c.is_ascii_digit())
-                .any(|word| word == unshipped.to_string())
-    };
-    let line = shown.lines().chain(events.lines()).find(is_it);
-    let line = line.with_context(|| {
-        format!("neither helm nor an Event shows the {unshipped} unshipped dumps: {shown}")
-    })?;
+    let count = format!("not shipped: {unshipped} dumps");
+    let line = shown.lines().find(|line| line.contains(&count));
+    let line = line.with_context(|| format!("helm does not print `{count}`: {shown}"))?;
     Ok(format!(
         "settings restored, {unshipped} dumps remain with {:?}, shown as {line:?}",
         left.beside

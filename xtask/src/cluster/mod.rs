@@ -128,6 +128,15 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// The checks of a group that are wanted, by the variants of an enum and their names.
+fn wanted_checks<'t, T: Copy>(
+    checks: &'t [(T, &'static str)],
+    only: &'t [String],
+) -> impl Iterator<Item = (T, &'static str)> + 't {
+    let checks = checks.iter().copied();
+    checks.filter(|(_, name)| is_wanted(name, only))
+}
+
 /// Builds what runs in it, and starts the cluster.
 fn start(directory: PathBuf, programs: &Path, optimized: Optimized) -> Result<Cluster> {
     let clients = ChartTools::get()?;

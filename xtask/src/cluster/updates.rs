@@ -47,13 +47,11 @@ pub(super) fn run(
 ) -> Result<()> {
     let group = format!("10 crashes a second, {}", mode.name());
     let mut release = Release::install(cluster, mode, "updates", &[])?;
-    for (action, name) in ACTIONS {
-        if crate::options::is_wanted(name, only) {
-            report.check(&group, name, || check(&mut release, action));
-            release.cluster.delete("daemonset", "rate");
-            let gone = || pod_log(NAMESPACE, "rate-").is_empty().then_some(());
-            let _ = wait_for(Duration::from_secs(30), "the end of the crashes", gone);
-        }
+    for (action, name) in super::wanted_checks(&ACTIONS, only) {
+        report.check(&group, name, || check(&mut release, action));
+        release.cluster.delete("daemonset", "rate");
+        let gone = || pod_log(NAMESPACE, "rate-").is_empty().then_some(());
+        let _ = wait_for(Duration::from_secs(30), "the end of the crashes", gone);
     }
     Ok(())
 }
