@@ -31,6 +31,10 @@ mod local_files;
 mod node_settings;
 #[path = "cli/operator.rs"]
 mod operator;
+#[path = "cli/parallel.rs"]
+mod parallel;
+#[path = "cli/private_directories.rs"]
+mod private_directories;
 #[path = "cli/s3/mod.rs"]
 mod s3;
 #[path = "cli/stored_modules.rs"]

@@ -39,7 +39,7 @@ pub use line::{Line, Span};
 pub use list::{Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table};
 pub use style::{Style, Tone};
 pub use sysroot::{
-    SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,
+    CacheLimits, SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,
 };
 pub use top_frame::top_frame;
 pub use units::{bytes, percent};
