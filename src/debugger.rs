@@ -279,6 +279,7 @@ mod tests {
             library_directories: vec![PathBuf::from("/case/sysroot/lib")],
             debug_directory: PathBuf::from("/case/sysroot/usr/lib/debug"),
             offline: false,
+            in_use: None,
         };
         let line = Invocation::new("gdb", &view, &["-batch".into()]).shell_line();
         assert_eq!(

@@ -1,5 +1,7 @@
 //! Arguments, environment and config file become one `Settings`: the only module that looks at the environment.
 
+mod cache_directory;
+
 use std::collections::BTreeMap;
 use std::env;
 use std::io::IsTerminal;
@@ -12,6 +14,7 @@ use cdh_agent::config::{Secret, ibm_store};
 use cdh_store::{StoreError, StoreUrl, nearest};
 use serde::Deserialize;
 
+pub use self::cache_directory::CacheDirectory;
 use crate::args::{ColorWhen, GlobalArgs, ModuleArgs};
 use crate::render::Style;
 use crate::report::{ExitStatus, Failure, Told, tell};
@@ -23,8 +26,8 @@ pub struct Settings {
     pub store: StoreUrl,
     /// Whether `store` is the embedded directory store that nobody asked for by name.
     pub store_is_default: bool,
-    /// Where cases are kept: `$XDG_CACHE_HOME/cdh`.
-    pub cache: PathBuf,
+    /// Where cases and caches are stored: `$XDG_CACHE_HOME/cdh`.
+    pub cache: CacheDirectory,
     /// The spool of this node's agent, if there is one: `CDH_STATE` or `node.state`, else below /var/lib/cdh.
     pub spool: PathBuf,
     /// How standard output is styled.
@@ -33,6 +36,10 @@ pub struct Settings {
     pub interactive: bool,
     /// Cases in the cache that were not used for so long are deleted.
     pub case_age: Option<Duration>,
+    /// Maximum bytes of all cases in the cache.
+    pub case_bytes: Option<u64>,
+    /// Maximum number of cases in the cache.
+    pub case_count: Option<usize>,
     /// Where the files of modules are pulled from.
     pub images: ImageSettings,
     /// The stores that the config file names.
@@ -198,8 +205,12 @@ struct ConfigImages {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConfigCache {
-    /// Days for which unused cases are kept; 0 keeps them.
+    /// Days for which unused cases are stored; 0 removes the limit.
     case_days: Option<u64>,
+    /// Maximum mebibytes of all cases; 0 removes the limit.
+    case_mib: Option<u64>,
+    /// Maximum number of cases; 0 removes the limit.
+    case_count: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -214,6 +225,12 @@ const CACHE_MIB: u64 = 10 << 10;
 
 /// Days after which an unused case is deleted from the cache: cores hold secrets.
 const CASE_DAYS: u64 = 30;
+
+/// Maximum size of all cases, where nothing else is configured: some cores of large processes.
+const CASE_MIB: u64 = 50 << 10;
+
+/// Maximum number of cases, where nothing else is configured: more than anybody looks at in [`CASE_DAYS`].
+const CASE_COUNT: usize = 1_000;
 
 /// Seconds between two automatic refreshes of the TUI, where nothing else is configured.
 const REFRESH_SECONDS: u64 = 5;
@@ -291,7 +308,7 @@ impl Settings {
             }
             ColorWhen::Auto => Style::Plain,
         };
-        let cache = base_directory("XDG_CACHE_HOME", ".cache").join("cdh");
+        let cache = CacheDirectory::from_environment();
         let interactive = std::io::stderr().is_terminal();
         let spool = node_state(&config).join("spool");
         let images = ImageSettings {
@@ -322,6 +339,12 @@ impl Settings {
                 0 => None,
                 days => Some(Duration::from_secs(days.saturating_mul(24 * 3600))),
             },
+            case_bytes: match config.cache.case_mib.unwrap_or(CASE_MIB) {
+                0 => None,
+                mib => Some(mib.saturating_mul(1 << 20)),
+            },
+            case_count: Some(config.cache.case_count.unwrap_or(CASE_COUNT))
+                .filter(|count| *count > 0),
             spool,
             style,
             interactive,
@@ -483,17 +506,14 @@ fn env_is_not(name: &str, unwanted: &str) -> bool {
 }
 
 /// `$variable`, else `$HOME/fallback`, as the XDG base directory specification says; relative values are ignored.
-fn base_directory(variable: &str, fallback: &str) -> PathBuf {
+/// Without either there is none: a fixed name in a shared directory could be another user's.
+fn base_directory(variable: &str, fallback: &str) -> Option<PathBuf> {
     let absolute = |name: &str| {
         env::var_os(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    absolute(variable)
-        .or_else(|| absolute("HOME").map(|home| home.join(fallback)))
-        .unwrap_or_else(|| {
-            env::temp_dir().join(format!("cdh-{}", rustix::process::getuid().as_raw()))
-        })
+    absolute(variable).or_else(|| absolute("HOME").map(|home| home.join(fallback)))
 }
 
 /// The state directory of the agent on this machine. What the agent's file says is of interest to who may
@@ -515,24 +535,30 @@ fn node_state(config: &ConfigFile) -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("/var/lib/cdh"))
 }
 
-/// The store that needs no set-up: the node's own for root, the user's own for others.
+/// The store that needs no set-up: the user's own, or the node's for root and for users without a home directory.
 fn default_store() -> PathBuf {
-    if rustix::process::geteuid().is_root() {
-        PathBuf::from("/var/lib/cdh/store")
-    } else {
-        base_directory("XDG_DATA_HOME", ".local/share").join("cdh/store")
-    }
+    let own = match rustix::process::geteuid().is_root() {
+        true => None,
+        false => base_directory("XDG_DATA_HOME", ".local/share"),
+    };
+    own.map_or_else(
+        || PathBuf::from("/var/lib/cdh/store"),
+        |base| base.join("cdh/store"),
+    )
 }
 
 fn read_config(
     explicit: Option<&Path>,
     role: Role,
 ) -> Result<(Option<(PathBuf, String)>, ConfigFile)> {
-    let own = || base_directory("XDG_CONFIG_HOME", ".config").join("cdh/config.toml");
+    let own = || Some(base_directory("XDG_CONFIG_HOME", ".config")?.join("cdh/config.toml"));
     let path = match (explicit, role) {
-        (Some(path), _) => path.to_owned(),
-        (None, Role::Agent) if Path::new(AGENT_FILE).exists() => AGENT_FILE.into(),
+        (Some(path), _) => Some(path.to_owned()),
+        (None, Role::Agent) if Path::new(AGENT_FILE).exists() => Some(AGENT_FILE.into()),
         (None, _) => own(),
+    };
+    let Some(path) = path else {
+        return Ok((None, ConfigFile::default()));
     };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,

@@ -35,6 +35,10 @@ mod node_settings;
 mod operator;
 #[path = "cli/output.rs"]
 mod output;
+#[path = "cli/parallel.rs"]
+mod parallel;
+#[path = "cli/private_directories.rs"]
+mod private_directories;
 #[path = "cli/s3/mod.rs"]
 mod s3;
 #[path = "cli/schemas.rs"]

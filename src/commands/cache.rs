@@ -1,22 +1,27 @@
-//! `cdh cache ls|clear`: unpacked dumps, and what was cached of images and debuginfod servers.
+//! `cdh cache ls|clear`: unpacked dumps, and what was cached of images, stores and debuginfod servers.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::args::{CacheArgs, CacheCommand, TextFormat};
 use crate::pipeline;
-use crate::render;
+use crate::render::{self, CacheLimits};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &CacheArgs) -> Result<ExitStatus> {
-    let cache = pipeline::image_cache(settings);
     match &args.command {
         CacheCommand::Ls(args) => {
-            let mut entries = cache.entries();
-            entries.extend(pipeline::cached_cases(settings));
-            entries.sort_by_key(|entry| std::cmp::Reverse(entry.used));
+            let entries = pipeline::cache_entries(settings)?;
+            let limits = CacheLimits {
+                case_age: settings.case_age,
+                case_bytes: settings.case_bytes,
+                case_count: settings.case_count,
+                image_bytes: settings.images.cache_limit,
+            };
             super::print(&match args.output.format() {
-                TextFormat::Text => render::cache_text(&entries, std::time::SystemTime::now()),
+                TextFormat::Text => {
+                    render::cache_text(&entries, &limits, std::time::SystemTime::now())
+                }
                 TextFormat::Json => render::cache_json(&entries)?,
             })?;
             Ok(match entries.is_empty() {
@@ -25,17 +30,15 @@ pub(super) fn run(settings: &Settings, args: &CacheArgs) -> Result<ExitStatus> {
             })
         }
         CacheCommand::Clear(args) => {
-            let shown = |name: &str| settings.cache.join(name).display().to_string();
-            let mut freed = pipeline::clear_cases(settings)
-                .with_context(|| format!("cannot clear `{}`", shown("cases")))?;
-            if !args.cases {
-                let cleared = cache.clear();
-                freed += cleared.with_context(|| format!("cannot clear `{}`", shown("images")))?;
-            }
+            let cleared = pipeline::clear_cache(settings, args.cases)?;
+            let freed_bytes = cleared.bytes;
             super::print(&match args.output.format() {
-                TextFormat::Text => format!("{} freed\n", render::bytes(freed)),
-                TextFormat::Json => render::json_text(&render::Freed { freed_bytes: freed })?,
+                TextFormat::Text => format!("{} freed\n", render::bytes(freed_bytes)),
+                TextFormat::Json => render::json_text(&render::Freed { freed_bytes })?,
             })?;
+            if cleared.in_use > 0 {
+                eprintln!("note: {} in use and not deleted", cleared.in_use);
+            }
             Ok(ExitStatus::Done)
         }
     }

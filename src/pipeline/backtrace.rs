@@ -99,9 +99,11 @@ pub fn name_stacks(
     let surroundings = DiskSurroundings {
         modules: &modules,
         search: &search,
-        cache: request
-            .use_cache
-            .then(|| SymbolCache::in_directory(&settings.cache.join("symbols"))),
+        cache: settings
+            .cache
+            .get("symbols")
+            .filter(|_| request.use_cache)
+            .map(|directory| SymbolCache::in_directory(&directory)),
     };
     let mut backtrace = cdh_symbolize::backtrace_with(
         threads,

@@ -514,10 +514,11 @@ impl Dump {
                     None => open_core_file(path).map(Some),
                 }
             }
-            (Origin::Case(path), _) => match Case::core_path(path) {
-                Some(core) => open_core_file(&core).map(Some),
-                None => Ok(None),
-            },
+            (Origin::Case(path), _) => {
+                case::verify(path, &self.manifest, observer)?;
+                let core = Case::core_path(path);
+                core.map(|core| open_core_file(&core)).transpose()
+            }
             (_, Some(bundle)) => {
                 self.verify_if_cheap(bundle)?;
                 if let Some(source) = bundle
@@ -536,8 +537,12 @@ impl Dump {
                 }
                 let unpacked = match unpack {
                     Unpack::IfNeeded => case::fetch(settings, self, None, observer)?,
-                    Unpack::Never => Case::open(&Case::in_cache(settings, &self.manifest))?
-                        .context("the core is not unpacked yet")?,
+                    Unpack::Never => {
+                        let known = Case::open(&Case::in_cache(settings, &self.manifest)?)?;
+                        let known = known.context("the core is not unpacked yet")?;
+                        case::verify(&known.path, &self.manifest, observer)?;
+                        known
+                    }
                 };
                 Case::core_path(&unpacked.path)
                     .map(|path| open_core_file(&path))
@@ -615,10 +620,11 @@ impl Dump {
 
     fn minicore(&self) -> Option<CoreFile> {
         let source: Box<dyn ByteSource> = match (&self.origin, &self.bundle) {
-            (Origin::Case(path), _) => Box::new(
-                FileSource::new(open_regular(&path.join(EntryKind::Minicore.file_name())).ok()?)
-                    .ok()?,
-            ),
+            (Origin::Case(path), _) => {
+                let opened = case::open_entry(path, &self.manifest, &EntryKind::Minicore);
+                let noted = opened.inspect_err(|error| self.note_damage(error.to_string()));
+                Box::new(FileSource::new(noted.ok()??).ok()?)
+            }
             (_, Some(bundle)) => {
                 bundle.entry(&EntryKind::Minicore)?;
                 let source = bundle.entry_source(&EntryKind::Minicore);

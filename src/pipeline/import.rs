@@ -114,7 +114,7 @@ pub fn import(
     let mut magic = [0; 4];
     let known = file.read(&mut magic).map_err(cannot)?;
     file.rewind().map_err(cannot)?;
-    let spool = settings.cache.join("import");
+    let spool = settings.cache.require("import")?;
     case::private_directory(&spool)
         .with_context(|| format!("cannot make `{}`", spool.display()))?;
     let id = DumpId::random();

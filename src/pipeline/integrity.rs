@@ -19,6 +19,10 @@ use crate::settings::Settings;
 /// Advice where a dump is damaged.
 pub(super) const ANOTHER_COPY: &str = "the bundle was damaged after the capture: use another copy, or an earlier version of the object if the bucket keeps versions";
 
+/// Advice where a case is damaged.
+pub(super) const DELETE_CASE: &str =
+    "the case was changed or damaged: delete it, and fetch the dump again";
+
 /// A dump of a store, as far as it can be read.
 pub(super) struct Found {
     pub(super) manifest: Manifest,
@@ -145,8 +149,12 @@ impl Dump {
         let last = damage.len().saturating_sub(1);
         for (index, what) in damage.into_iter().enumerate() {
             let failure = Failure::new(ExitStatus::Mismatch, format!("damaged: {what}"));
+            let hint = match self.origin {
+                Origin::Case(_) => DELETE_CASE,
+                _ => ANOTHER_COPY,
+            };
             let failure = match index == last {
-                true => failure.hint(ANOTHER_COPY),
+                true => failure.hint(hint),
                 false => failure,
             };
             remarks.push(failure.into());

@@ -6,10 +6,9 @@ use std::io::{self, Read, Sink, Write};
 use cdh_bundle::{DigestWriter, ModuleRecord, Sha256, SourceReader, Window};
 use cdh_elfcore::{BuildId, CoreFile, Module, ModuleKind};
 use cdh_store::{Store, StoreUrl, StoredModule};
-use cdh_sysroot::{KeptModule, Part};
+use cdh_sysroot::{Cache, KeptModule, Part};
 
 use super::modules::{Candidate, FileSource};
-use super::sources::image_cache;
 use super::{Dump, Gathered, Observer, Origin, stores};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
@@ -21,6 +20,7 @@ const MISSES: usize = 3;
 /// Takes what the store has of the modules that are still missing.
 pub(super) fn take(
     settings: &Settings,
+    cache: &Cache,
     dump: &Dump,
     evidence: &[CoreFile],
     gathered: &mut Gathered,
@@ -30,7 +30,6 @@ pub(super) fn take(
     if settings.store_is_default && !matches!(dump.origin, Origin::Store(_)) {
         return;
     }
-    let cache = image_cache(settings);
     let remote = matches!(settings.store, StoreUrl::S3 { .. });
     let mut store: Option<Box<dyn Store>> = None;
     let mut misses = 0;
@@ -53,6 +52,14 @@ pub(super) fn take(
             None => format!("store {}", settings.store),
         };
         let mut file = cache.module(&name, Part::File, &id);
+        // Another run may be fetching it.
+        let lock = match file {
+            Some(_) => None,
+            None => cache.lock_module(&name, Part::File, &id),
+        };
+        if lock.is_some() {
+            file = cache.module(&name, Part::File, &id);
+        }
         let may_ask = misses < MISSES && !(remote && settings.images.offline);
         if file.is_none() && may_ask {
             if store.is_none() {

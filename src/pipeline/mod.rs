@@ -29,8 +29,8 @@ mod sysroot;
 mod top_frames;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
-pub use cached_cases::{cached_cases, clear_cases};
-pub use case::Case;
+pub use cached_cases::{cache_entries, clear_cache};
+pub use case::{Case, CaseInUse};
 pub use drops::drops;
 pub use dump::{Analysis, Dump, Origin, open_dump, open_dumps, open_summary};
 pub use fetch::{FetchOptions, fetch_with};

@@ -7,8 +7,7 @@ use std::io::Read;
 use cdh_bundle::EntryKind;
 use serde_json::Value;
 
-use super::files::open_regular;
-use super::{Dump, Origin};
+use super::{Dump, Origin, case};
 
 /// The largest `-proc.json` that is believed: maps and open files of a large process have some MiB.
 const SIZE_LIMIT: u64 = 64 << 20;
@@ -34,7 +33,9 @@ impl Dump {
     fn proc_json(&self) -> Option<Value> {
         let reader: Box<dyn Read> = match (&self.origin, self.bundle()) {
             (Origin::Case(path), _) => {
-                Box::new(open_regular(&path.join(EntryKind::Proc.file_name())).ok()?)
+                let opened = case::open_entry(path, &self.manifest, &EntryKind::Proc);
+                let noted = opened.inspect_err(|error| self.note_damage(error.to_string()));
+                Box::new(noted.ok()??)
             }
             (_, Some(bundle)) => {
                 let entry = bundle.entry(&EntryKind::Proc)?;

@@ -51,9 +51,12 @@ pub struct Gathered {
 }
 
 /// The image cache of these settings.
-#[must_use]
-pub fn image_cache(settings: &Settings) -> Cache {
-    Cache::in_directory(&settings.cache.join("images")).with_limit(settings.images.cache_limit)
+///
+/// # Errors
+/// When there is no private directory for it.
+pub fn image_cache(settings: &Settings) -> Result<Cache, Failure> {
+    let directory = settings.cache.require("images")?;
+    Ok(Cache::in_directory(&directory).with_limit(settings.images.cache_limit))
 }
 
 /// Finds the files of all modules, and of debug information what the stacks need.
@@ -101,7 +104,18 @@ pub fn gather_files(
         found.try_files(candidates, FileSource::Host, analysis.evidence());
         found.find_debug_here(search);
     }
-    let mut asked = Asked::new(settings, analysis, observer);
+    // Files from elsewhere are used from the cache.
+    let cache = match image_cache(settings) {
+        Ok(cache) => cache,
+        Err(refusal) => {
+            if gathered.modules.iter().any(FoundModule::is_missing) {
+                gathered.remarks.push(refusal.into());
+            }
+            gathered.remarks.extend(patched(&gathered));
+            return gathered;
+        }
+    };
+    let mut asked = Asked::new(settings, cache, analysis, observer);
     // No registry has an image that podman built itself.
     let is_local = images.image.is_none() && missing_files::is_local_image(dump);
     let reference = reference.filter(|_| !is_local);
@@ -109,7 +123,15 @@ pub fn gather_files(
         asked.image(reference, &mut gathered);
     }
     let image_remarks = gathered.remarks.len();
-    kept_modules::take(settings, dump, analysis.evidence(), &mut gathered, observer);
+    let cache = asked.cache.clone();
+    kept_modules::take(
+        settings,
+        &cache,
+        dump,
+        analysis.evidence(),
+        &mut gathered,
+        observer,
+    );
     if !gathered.modules.iter().any(FoundModule::is_missing) {
         // The store had what the image did not give.
         gathered.remarks.drain(..image_remarks);
@@ -220,8 +242,12 @@ impl Progress for Told<'_> {
 }
 
 impl<'a> Asked<'a> {
-    fn new(settings: &'a Settings, analysis: &'a Analysis, observer: &'a dyn Observer) -> Self {
-        let cache = image_cache(settings);
+    fn new(
+        settings: &'a Settings,
+        cache: Cache,
+        analysis: &'a Analysis,
+        observer: &'a dyn Observer,
+    ) -> Self {
         let images = &settings.images;
         let debuginfod = match images.offline {
             true => None,

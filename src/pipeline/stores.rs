@@ -153,12 +153,13 @@ pub fn is_empty(store: &dyn Store) -> bool {
 #[must_use]
 pub fn catalog<'s>(settings: &Settings, store: &'s dyn Store) -> Catalog<'s> {
     let catalog = Catalog::new(store);
-    match settings.store {
-        StoreUrl::S3 { .. } => {
-            let directory = settings.cache.join("manifests");
-            catalog.with_cache(ManifestCache::in_directory(&directory))
-        }
-        _ => catalog,
+    let cache = match settings.store {
+        StoreUrl::S3 { .. } => settings.cache.get("manifests"),
+        _ => None,
+    };
+    match cache {
+        Some(directory) => catalog.with_cache(ManifestCache::in_directory(&directory)),
+        None => catalog,
     }
 }
 

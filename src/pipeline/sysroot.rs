@@ -8,8 +8,11 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result};
 use cdh_bundle::EntryKind;
 use cdh_elfcore::{BuildId, ModuleKind};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
-use super::{Analysis, Case, Dump, Gathered, Observer, Origin, case, gather_files};
+use super::cached_cases::{aside, remove_directory};
+use super::{Analysis, Case, CaseInUse, Dump, Gathered, Observer, Origin, case, gather_files};
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
@@ -34,6 +37,8 @@ pub struct DebugView {
     pub debug_directory: PathBuf,
     /// Whether the debugger may not use the network either.
     pub offline: bool,
+    /// Keeps the case from being deleted while this lives, and while a debugger that inherited it runs.
+    pub in_use: Option<CaseInUse>,
 }
 
 /// Makes the view of `dump`: fetches it where needed, finds the files of its modules wherever they are, and
@@ -48,6 +53,7 @@ pub fn debug_view(
     observer: &dyn Observer,
 ) -> Result<(DebugView, Gathered)> {
     let (directory, core) = place(settings, dump, observer)?;
+    let in_use = CaseInUse::hold(&directory);
     let analysis = dump.analysis(settings, observer)?;
     let search = dump.module_search(sysroot);
     let mut gathered = gather_files(settings, dump, &analysis, &search, true, observer);
@@ -55,6 +61,7 @@ pub fn debug_view(
     let mut view = lay_out(&directory, &core, &analysis, &gathered, &mut problems)
         .with_context(|| format!("cannot write to `{}`", directory.display()))?;
     view.offline = settings.images.offline;
+    view.in_use = in_use;
     gathered.remarks.extend(link_remark(&problems));
     Ok((view, gathered))
 }
@@ -65,15 +72,14 @@ fn place(settings: &Settings, dump: &Dump, observer: &dyn Observer) -> Result<(P
         Origin::Core(path) => {
             let core = fs::canonicalize(path)?;
             let name = cdh_bundle::Sha256::of(core.as_os_str().as_bytes()).to_string();
-            return Ok((
-                settings
-                    .cache
-                    .join("views")
-                    .join(name.get(..16).unwrap_or(&name)),
-                core,
-            ));
+            let views = settings.cache.require("views")?;
+            return Ok((views.join(name.get(..16).unwrap_or(&name)), core));
         }
-        Origin::Case(path) => fs::canonicalize(path)?,
+        Origin::Case(path) => {
+            let case = fs::canonicalize(path)?;
+            case::verify(&case, &dump.manifest, observer)?;
+            case
+        }
         Origin::Store(_) | Origin::Bundle(_) | Origin::Spool(_) => {
             case::fetch(settings, dump, None, observer)?.path
         }
@@ -107,9 +113,7 @@ fn link_remark(problems: &[LinkProblem]) -> Option<anyhow::Error> {
     Some(Failure::new(ExitStatus::Nothing, what).into())
 }
 
-/// Links every verified file under the path that the core knows it by. No name that a file chose for itself
-/// replaces the path of a mapped file: paths of modules come first, then those of all other mappings, then
-/// sonames that are still free.
+/// Builds the sysroot under another name and publishes it.
 fn lay_out(
     directory: &Path,
     core: &Path,
@@ -118,8 +122,39 @@ fn lay_out(
     problems: &mut Vec<LinkProblem>,
 ) -> std::io::Result<DebugView> {
     let sysroot = directory.join("sysroot");
-    let fresh = directory.join(format!("sysroot.part-{}", std::process::id()));
-    fs::create_dir_all(&fresh)?;
+    case::private_directory(directory)?;
+    // Left by a dead process that had the same id.
+    let fresh = aside(&sysroot);
+    let _ = fs::remove_dir_all(&fresh);
+    fs::create_dir(&fresh)?;
+    let view = link_files(&fresh, &sysroot, analysis, gathered, problems)
+        .and_then(|view| publish(&fresh, &sysroot).map(|()| view));
+    if view.is_err() {
+        let _ = fs::remove_dir_all(&fresh);
+    }
+    let (executable, library_directories) = view?;
+    Ok(DebugView {
+        executable,
+        core: core.to_owned(),
+        debug_directory: sysroot.join(DEBUG_DIRECTORY),
+        sysroot,
+        library_directories,
+        offline: false,
+        in_use: None,
+    })
+}
+
+/// Links every verified file under the path that the core knows it by. No name that a file chose for itself
+/// replaces the path of a mapped file: paths of modules come first, then those of all other mappings, then
+/// sonames that are still free.
+/// Returns the executable and the directories of libraries below `sysroot`, the later name of `fresh`.
+fn link_files(
+    fresh: &Path,
+    sysroot: &Path,
+    analysis: &Analysis,
+    gathered: &Gathered,
+    problems: &mut Vec<LinkProblem>,
+) -> std::io::Result<(Option<PathBuf>, Vec<PathBuf>)> {
     let mut executable = None;
     let mut library_directories = Vec::new();
     let mut sonames = Vec::new();
@@ -155,28 +190,57 @@ fn lay_out(
             library_directories.push(known);
         }
     }
-    place_debug_files(&fresh, gathered, problems);
-    place_empty_files(&fresh, analysis)?;
+    place_debug_files(fresh, gathered, problems);
+    place_empty_files(fresh, analysis)?;
     // The loader may have known a library by its soname.
     for (file, inside) in sonames {
         if let Err(error) = place_link(&file, &fresh.join(&inside)) {
             problems.push((inside, error));
         }
     }
-    merge_usr(&fresh)?;
-    // Another run may have built it meanwhile: both are equally good.
-    if sysroot.exists() {
-        fs::remove_dir_all(&sysroot)?;
+    merge_usr(fresh)?;
+    Ok((executable, library_directories))
+}
+
+/// Gives `fresh` the name `sysroot`. Where there is one already, the two are exchanged in one step: other runs
+/// may be publishing theirs, and debuggers may be reading from the old one.
+fn publish(fresh: &Path, sysroot: &Path) -> std::io::Result<()> {
+    /// Each attempt fails only if another run published in between.
+    const ATTEMPTS: usize = 1_000;
+    let mut outcome = Ok(());
+    for _ in 0..ATTEMPTS {
+        match fs::rename(fresh, sysroot) {
+            Err(error) if is_taken(&error) => outcome = Err(error),
+            other => return other,
+        }
+        match renameat_with(CWD, fresh, CWD, sysroot, RenameFlags::EXCHANGE) {
+            Ok(()) => {
+                let _ = fs::remove_dir_all(fresh);
+                return Ok(());
+            }
+            Err(Errno::NOENT) => {}
+            // Not every file system can exchange.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                match remove_directory(sysroot) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(error);
+                    }
+                    _ => {}
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
-    fs::rename(&fresh, &sysroot)?;
-    Ok(DebugView {
-        executable,
-        core: core.to_owned(),
-        debug_directory: sysroot.join(DEBUG_DIRECTORY),
-        sysroot,
-        library_directories,
-        offline: false,
-    })
+    outcome
+}
+
+/// Whether `rename(2)` found a directory with files under the new name: either error is allowed.
+fn is_taken(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists
+    )
 }
 
 /// Whether debuggers take a directory of libraries as one: gdb separates them by `:`, LLDB splits commands into
@@ -299,6 +363,26 @@ mod tests {
         ] {
             assert!(!is_one_word(Path::new(several)), "{several}");
         }
+    }
+
+    #[test]
+    fn sysroots_published_in_parallel_are_always_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let sysroot = dir.path().join("sysroot");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let fresh = aside(&sysroot);
+                        fs::create_dir(&fresh).unwrap();
+                        fs::write(fresh.join("app"), "whole").unwrap();
+                        publish(&fresh, &sysroot).unwrap();
+                        assert_eq!(fs::read(sysroot.join("app")).unwrap(), b"whole");
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -60,7 +60,10 @@ pub fn top_frames(
     dumps: Vec<DumpSummary>,
 ) -> Vec<Option<String>> {
     let deadline = Instant::now() + TIME;
-    let cache = SymbolCache::in_directory(&settings.cache.join("top-frames")).limited(CACHE_LIMIT);
+    let cache = match settings.cache.get("top-frames") {
+        Some(directory) => SymbolCache::in_directory(&directory).limited(CACHE_LIMIT),
+        None => SymbolCache::nowhere(),
+    };
     let place = store.describe();
     let mut tops: Vec<_> = dumps
         .iter()

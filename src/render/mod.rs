@@ -47,8 +47,8 @@ pub use line::{Line, Span};
 pub use list::{ListedDump, Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table};
 pub use style::{Style, Tone};
 pub use sysroot::{
-    ListedCacheEntry, SysrootDocument, SysrootView, cache_json, cache_text, module_problem,
-    sysroot_json, sysroot_text,
+    CacheLimits, ListedCacheEntry, SysrootDocument, SysrootView, cache_json, cache_text,
+    module_problem, sysroot_json, sysroot_text,
 };
 pub use top_frame::top_frame;
 pub use units::{bytes, percent};

@@ -1,7 +1,7 @@
 //! Where the files of modules came from, and what the cache holds.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use cdh_elfcore::{BuildId, ModuleKind};
@@ -212,9 +212,22 @@ pub fn sysroot_json(view: &SysrootView<'_>) -> Result<String> {
     })
 }
 
-/// For people.
+/// What bounds the cache; `None` where nothing does.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheLimits {
+    /// Time after which an unused case is deleted.
+    pub case_age: Option<Duration>,
+    /// Maximum bytes of all cases.
+    pub case_bytes: Option<u64>,
+    /// Maximum number of cases.
+    pub case_count: Option<usize>,
+    /// Maximum bytes of files from images, stores and debuginfod servers.
+    pub image_bytes: u64,
+}
+
+/// For people: a table, the total, and what the kinds that occur are.
 #[must_use]
-pub fn cache_text(entries: &[CacheEntry], now: SystemTime) -> String {
+pub fn cache_text(entries: &[CacheEntry], limits: &CacheLimits, now: SystemTime) -> String {
     let row = |entry: &CacheEntry| {
         let age = now.duration_since(entry.used).unwrap_or_default().as_secs();
         let age = match age {
@@ -236,6 +249,84 @@ pub fn cache_text(entries: &[CacheEntry], now: SystemTime) -> String {
     let mut text = aligned(&["KIND", "NAME", "FILES", "SIZE", "USED"], &rows).join("\n");
     let total = entries.iter().map(|entry| entry.bytes).sum();
     text.push_str(&format!("\n{} in all\n", bytes(total)));
+    if !entries.is_empty() {
+        text.push_str(&cache_legend(entries, limits));
+    }
+    text
+}
+
+/// One line per kind that occurs: what it is, and when it is deleted.
+fn cache_legend(entries: &[CacheEntry], limits: &CacheLimits) -> String {
+    let days = |age: Duration| format!("{} days after the last use", age.as_secs() / 86_400);
+    let case_limits: Vec<String> = [
+        limits.case_age.map(days),
+        limits
+            .case_bytes
+            .map(|limit| format!("beyond {}", bytes(limit))),
+        limits
+            .case_count
+            .map(|limit| format!("beyond {limit} cases")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let case_limits = match case_limits.is_empty() {
+        true => "never".to_owned(),
+        false => case_limits.join(", or "),
+    };
+    let images = format!("beyond {}", bytes(limits.image_bytes));
+    let legend = [
+        (
+            "case",
+            "unpacked dumps with their cores",
+            case_limits.as_str(),
+        ),
+        (
+            "view",
+            "links for debuggers of bare cores",
+            case_limits.as_str(),
+        ),
+        (
+            "import",
+            "dumps that `cdh import` packs",
+            case_limits.as_str(),
+        ),
+        ("layers", "files of image layers", images.as_str()),
+        ("documents", "manifests of images", images.as_str()),
+        (
+            "build-ids",
+            "files from stores and debuginfod servers",
+            images.as_str(),
+        ),
+        (
+            "symbols",
+            "names and unwind tables of programs",
+            "beyond 2.0 GiB",
+        ),
+        (
+            "top-frames",
+            "top frames for `cdh groups`",
+            "beyond 2.0 MiB",
+        ),
+        (
+            "manifests",
+            "manifests of dumps in buckets",
+            "beyond 64.0 MiB",
+        ),
+    ];
+    let mut text = "\nSIZE is disk space: holes of cores take none.\n".to_owned();
+    for (kind, what, deleted) in legend {
+        let occurs = entries.iter().any(|entry| {
+            entry.kind == kind
+                || entry
+                    .kind
+                    .strip_prefix(kind)
+                    .is_some_and(|rest| rest.starts_with(' '))
+        });
+        if occurs {
+            text.push_str(&format!("{kind}: {what}; deleted {deleted}\n"));
+        }
+    }
     text
 }
 

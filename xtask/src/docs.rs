@@ -14,7 +14,7 @@ const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "cdh.bash"), ("zsh", "_cdh"), ("fish", "cdh.fish")];
 
 /// The directories of generated files, below the root of the repository.
-pub(crate) const DIRECTORIES: [&str; 2] = ["man", "completions"];
+pub(crate) const DIRECTORIES: [&str; 3] = ["man", "completions", "docs/schema"];
 
 /// Writes them into the repository.
 pub(crate) fn generate() -> Result<()> {
@@ -24,7 +24,7 @@ pub(crate) fn generate() -> Result<()> {
 /// Writes [`DIRECTORIES`] below `root`.
 pub(crate) fn generate_into(root: &Path) -> Result<()> {
     let cdh = build::cdh()?;
-    let [man, completions] = DIRECTORIES.map(|directory| root.join(directory));
+    let [man, completions, schemas] = DIRECTORIES.map(|directory| root.join(directory));
     fs::create_dir_all(&completions)?;
     if man.exists() {
         fs::remove_dir_all(&man)?;
@@ -37,7 +37,6 @@ pub(crate) fn generate_into(root: &Path) -> Result<()> {
             .with_context(|| format!("cannot run {}", cdh.display()))?;
         fs::write(completions.join(file), output.stdout)?;
     }
-    let schemas = build::root().join("docs/schema");
     build::succeed(Command::new(&cdh).arg("schemas").arg(&schemas))?;
     println!(
         "wrote {}, {} and {}",

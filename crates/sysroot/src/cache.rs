@@ -279,6 +279,14 @@ impl Cache {
         Ok(())
     }
 
+    /// Waits until no other run fetches this file from a source without layers; the lock is released when the
+    /// returned file is dropped.
+    #[must_use]
+    pub fn lock_module(&self, source: &str, part: Part, id: &BuildId) -> Option<File> {
+        let name = format!("{source} {} {id}", part.word());
+        self.lock(Digest::of(name.as_bytes()))
+    }
+
     /// Waits until no other run pulls the same thing. Without a cache there is nothing to share.
     pub(crate) fn lock(&self, digest: Digest) -> Option<File> {
         let directory = self.root.join("locks");

@@ -20,6 +20,9 @@ const MAX_REDIRECTS: usize = 5;
 /// Unless DEBUGINFOD_MAXSIZE says less.
 const MAX_SIZE: u64 = 4 << 30;
 
+/// All servers together, in the cache.
+const SOURCE: &str = "debuginfod";
+
 /// Why a server gave nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -50,6 +53,8 @@ pub struct Debuginfod {
     max_size: u64,
     http: Http,
     directory: PathBuf,
+    /// For its locks.
+    cache: Cache,
 }
 
 impl Debuginfod {
@@ -80,14 +85,15 @@ impl Debuginfod {
                 max_size.min(MAX_SIZE)
             },
             http: Http::new(ca, None, Proxies::from_environment()),
-            directory: cache.source("debuginfod"),
+            directory: cache.source(SOURCE),
+            cache: cache.clone(),
         })
     }
 
     /// A file that a server gave before; asks nobody.
     #[must_use]
     pub fn cached(cache: &Cache, part: Part, id: &BuildId) -> Option<PathBuf> {
-        Cache::used(Cache::part(&cache.source("debuginfod"), part, id))
+        Cache::used(Cache::part(&cache.source(SOURCE), part, id))
     }
 
     /// The file with this build-id; `None` where no server has it.
@@ -105,6 +111,14 @@ impl Debuginfod {
             return Ok(Some(path));
         }
         let miss = path.with_extension("absent");
+        if is_recent(&miss) {
+            return Ok(None);
+        }
+        let _lock = self.cache.lock_module(SOURCE, part, id);
+        // Another run may have fetched it meanwhile.
+        if let Some(path) = Cache::used(path.clone()) {
+            return Ok(Some(path));
+        }
         if is_recent(&miss) {
             return Ok(None);
         }

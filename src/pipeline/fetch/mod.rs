@@ -26,9 +26,9 @@ use cdh_bundle::{
     BundleReader, CoreEncoding, CoreLayout, DigestWriter, Digests, EntryKind, Manifest, Method,
 };
 
-use super::cached_cases;
+use super::cached_cases::{self, remove_directory};
 use super::dump::bundle_failure;
-use super::{Case, Dump, Observer, Origin, integrity};
+use super::{Case, Dump, Observer, Origin, case, integrity};
 use crate::render::{bytes, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
@@ -50,6 +50,16 @@ pub struct FetchOptions {
     pub directory: Option<PathBuf>,
     /// Bytes of the plain core at most; [`MAX_CORE`] where none are named.
     pub max_core: Option<u64>,
+}
+
+/// What is at the place of a case before it is fetched.
+enum Existing {
+    /// The case, verified.
+    Case(Case),
+    /// A case in the cache that is not as its manifest says, or no case at all.
+    Damaged,
+    /// Nothing, or an empty directory.
+    Nothing,
 }
 
 /// What one fetch needs to know.
@@ -91,8 +101,9 @@ pub fn fetch_with(
     let target = match &options.directory {
         Some(directory) => std::path::absolute(directory)?,
         None => {
+            let target = Case::in_cache(settings, &dump.manifest)?;
             cached_cases::expire_cases(settings);
-            Case::in_cache(settings, &dump.manifest)
+            target
         }
     };
     let fetch = Fetch {
@@ -112,15 +123,19 @@ impl Fetch<'_> {
     fn run(&self, target: &Path) -> Result<Case> {
         let shown = terminal_line(&target.display().to_string());
         let cannot = || format!("cannot unpack into `{shown}`");
-        if let Some(known) = self.is_there(target, &shown)? {
+        if let Existing::Case(known) = self.existing(target, &shown)? {
             return Ok(known);
         }
         let origin = self.dump.identity();
         let mut part = Part::open(target, origin, self.observer).with_context(cannot)?;
-        // Somebody else may have finished it while we waited for the lock.
-        if let Some(known) = self.is_there(target, &shown)? {
-            part.remove();
-            return Ok(known);
+        // Another process may have finished it while this one waited for the lock.
+        match self.existing(target, &shown)? {
+            Existing::Case(known) => {
+                part.remove();
+                return Ok(known);
+            }
+            Existing::Damaged => remove_directory(target).with_context(cannot)?,
+            Existing::Nothing => {}
         }
         let mut outcome = self.fill(&mut part);
         if part.was_resumed() && outcome.as_ref().is_err_and(is_mismatch) {
@@ -135,41 +150,79 @@ impl Fetch<'_> {
             return Err(error);
         }
         part.publish(target).with_context(cannot)?;
-        Ok(Case {
-            path: target.to_owned(),
-            manifest: self.dump.manifest.clone(),
-        })
+        Ok(self.case(target))
     }
 
-    fn is_there(&self, target: &Path, shown: &str) -> Result<Option<Case>> {
-        if let Some(known) = Case::open(target)?
-            && known.manifest.id == self.dump.manifest.id
-        {
-            if !is_own(target)? {
-                let what =
-                    format!("`{shown}` belongs to another user, or other users can write to it");
-                let failure = Failure::new(ExitStatus::Failure, what);
-                return Err(failure
-                    .hint("name another directory with `-d <DIR>`")
+    fn case(&self, target: &Path) -> Case {
+        Case {
+            path: target.to_owned(),
+            manifest: self.dump.manifest.clone(),
+        }
+    }
+
+    /// What is at `target`. In the cache, a case that is not as its manifest says is fetched again; a directory that
+    /// the user named is never deleted.
+    fn existing(&self, target: &Path, shown: &str) -> Result<Existing> {
+        let is_empty = || fs::read_dir(target).map_or(true, |mut entries| entries.next().is_none());
+        let found = match Case::open(target) {
+            Ok(None) if is_empty() => return Ok(Existing::Nothing),
+            // Another process may have published it between the two looks.
+            Ok(None) => Case::open(target),
+            found => found,
+        };
+        if !is_own(target)? {
+            let what = format!("`{shown}` belongs to another user, or other users can write to it");
+            let failure = Failure::new(ExitStatus::Failure, what);
+            return Err(failure
+                .hint("name another directory with `-d <DIR>`")
+                .into());
+        }
+        let checked = match found {
+            Ok(Some(known)) if known.manifest.id == self.dump.manifest.id => {
+                self.verify_case(target, &known)
+            }
+            Ok(_) if !self.is_named => return Ok(Existing::Damaged),
+            Ok(_) => {
+                let what = format!("`{shown}` is not empty");
+                return Err(Failure::new(ExitStatus::Failure, what)
+                    .hint("name a directory that is empty or does not exist yet")
                     .into());
             }
-            // A case in the cache is as private as the cache, and was verified when it was made.
-            if self.is_named
-                && let Some(core) = Case::core_path(target)
-            {
-                self.verify_core(&core)?;
+            Err(error) => Err(error),
+        };
+        match checked {
+            Ok(()) => {
+                cached_cases::touch(target);
+                Ok(Existing::Case(self.case(target)))
             }
-            cached_cases::touch(target);
-            return Ok(Some(known));
+            Err(error) if self.is_named || status(&error) == Some(ExitStatus::Interrupted) => {
+                Err(error)
+            }
+            Err(_) => Ok(Existing::Damaged),
         }
-        if fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(
-                Failure::new(ExitStatus::Failure, format!("`{shown}` is not empty"))
-                    .hint("name a directory that is empty or does not exist yet")
-                    .into(),
-            );
+    }
+
+    /// Compares the files of a case with the manifest of the dump.
+    fn verify_case(&self, target: &Path, known: &Case) -> Result<()> {
+        let (then, now) = (&known.manifest, &self.dump.manifest);
+        let is_same = then.core == now.core && then.entries == now.entries;
+        if is_same && case::is_unchanged(target) {
+            return Ok(());
         }
-        Ok(None)
+        // Of a bundle that was cut, the rest of the core cannot be compared with a digest of the whole.
+        if self.is_salvaged() {
+            return match self.is_named {
+                true => Ok(()),
+                false => Err(self.mismatch("the case was changed".to_owned())),
+            };
+        }
+        case::compare_with(target, now, self.observer)?;
+        if now.core.as_ref().is_some_and(|core| core.sha256.is_none()) {
+            self.verify_core(&target.join("core"))?;
+        }
+        // The next run compares again where this cannot be recorded.
+        let _ = case::mark_verified(target);
+        Ok(())
     }
 
     fn fill(&self, part: &mut Part) -> Result<()> {
@@ -225,6 +278,7 @@ impl Fetch<'_> {
         let mut file = part.new_file(&EntryKind::Manifest.file_name())?;
         file.write_all(&json)?;
         file.sync_all()?;
+        let _ = case::mark_verified(part.directory());
         Ok(())
     }
 
@@ -384,7 +438,8 @@ impl Fetch<'_> {
         let file = File::open(path)?;
         let what = format!("verifying {}", self.label);
         self.observer.started(&what, Some(file.metadata()?.len()));
-        let found = self.digests(file)?;
+        let found = case::digests(file, self.observer)?;
+        let found = found.ok_or_else(|| self.interrupted())?;
         match (sha256, crc32) {
             (Some(expected), _) if *expected != found.sha256 => Err(self.mismatch(format!(
                 "the core has SHA-256 {}, its manifest says {expected}",
@@ -395,21 +450,6 @@ impl Fetch<'_> {
                 found.crc32
             ))),
             _ => Ok(()),
-        }
-    }
-
-    fn digests(&self, mut file: File) -> Result<Digests> {
-        let mut digests = DigestWriter::new(io::sink());
-        let mut block = vec![0; 1 << 20];
-        loop {
-            self.stop_if_asked()?;
-            let count = file.read(&mut block)?;
-            let read = block.get(..count).unwrap_or_default();
-            if read.is_empty() {
-                return Ok(digests.finish().1);
-            }
-            digests.write_all(read)?;
-            self.observer.advanced(count as u64);
         }
     }
 

@@ -23,6 +23,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::Observer;
+use crate::pipeline::cached_cases::remove_directory;
 
 /// Changes when the lines change their meaning.
 const VERSION: u32 = 1;
@@ -134,6 +135,10 @@ impl Part {
         self.resumed
     }
 
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -208,14 +213,19 @@ impl Part {
 
     /// Removes everything. Best effort: the error that matters is another one.
     pub(super) fn remove(self) {
-        let _ = fs::remove_dir_all(&self.directory);
+        let _ = remove_directory(&self.directory);
     }
 
-    /// Gives the case its name.
+    /// Renames the part to the case. The journal, which is the lock, goes along and is removed afterwards: without
+    /// it another process could create and lock a new one in the directory that is about to become the case.
     pub(super) fn publish(self, target: &Path) -> io::Result<()> {
-        fs::remove_file(self.path(JOURNAL))?;
         File::open(&self.directory)?.sync_all()?;
-        fs::rename(&self.directory, target)
+        fs::rename(&self.directory, target)?;
+        match fs::remove_file(target.join(JOURNAL)) {
+            // `cdh cache clear` was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
     }
 }
 
@@ -225,8 +235,12 @@ fn lock(directory: &Path, observer: &dyn Observer) -> io::Result<File> {
     loop {
         let mut private = DirBuilder::new();
         private.recursive(true).mode(0o700).create(directory)?;
-        // In a directory that others may write to, somebody else may have made it, or a link.
-        let found = fs::symlink_metadata(directory)?;
+        // In a directory that others may write to, another user may have created it, or a link.
+        let found = match fs::symlink_metadata(directory) {
+            // The process that held the lock has just published or removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
         if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
             let text = format!("`{}` belongs to somebody else", directory.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
@@ -311,5 +325,33 @@ mod tests {
         assert!(!other.path("good").exists());
         other.publish(&target).unwrap();
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+    }
+
+    /// Each thread wants the same case; all but one find it finished. A part that was published or removed under a
+    /// waiting thread must neither fail it nor lose a file.
+    #[test]
+    fn parts_of_one_case_that_are_published_and_removed_in_parallel_lose_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..40 {
+            let target = dir.path().join(format!("case-{round}"));
+            std::thread::scope(|scope| {
+                for number in 0..8 {
+                    let target = &target;
+                    scope.spawn(move || {
+                        let part = part(target, "a");
+                        if target.exists() || number % 3 == 0 {
+                            part.remove();
+                            return;
+                        }
+                        let mut file = part.new_file("core").unwrap();
+                        file.write_all(b"hello").unwrap();
+                        part.publish(target).unwrap();
+                    });
+                }
+            });
+            assert_eq!(fs::read(target.join("core")).unwrap(), b"hello");
+            assert!(!target.join(JOURNAL).exists());
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 40);
     }
 }

@@ -17,6 +17,7 @@ impl Desk {
             library_directories: Vec::new(),
             debug_directory: "/debug".into(),
             offline: false,
+            in_use: None,
         };
         let invocation = crate::debugger::Invocation::new("gdb", &view, &[]);
         self.send(Msg::Ended(id, Ok(Fetched::Ready(Box::new(invocation)))));

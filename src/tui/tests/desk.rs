@@ -235,6 +235,7 @@ impl Desk {
                     library_directories: Vec::new(),
                     debug_directory: "/cache/debug".into(),
                     offline: false,
+                    in_use: None,
                 };
                 let invocation = crate::debugger::Invocation::new("gdb", &view, &[]);
                 self.send(Msg::Ended(id, Ok(Fetched::Ready(Box::new(invocation)))));
