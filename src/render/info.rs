@@ -446,6 +446,8 @@ pub fn info_json(view: &InfoView) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use cdh_bundle::{ContainerLog, ImageRef, WorkloadOwner};
 
     use super::*;
