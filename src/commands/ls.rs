@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
 use crate::query::Selection;
-use crate::render::{self, DumpFacts, Group, GroupsView, Manifests};
+use crate::render::{self, DumpFacts, Group, GroupsView, ListView, Manifests};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -37,8 +37,15 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     dumps.truncate(args.limit.unwrap_or(usize::MAX));
     let text = match args.output {
         ListFormat::Table | ListFormat::Wide if dumps.is_empty() => String::new(),
-        ListFormat::Table => render::list_table(&dumps, now, settings.style, false),
-        ListFormat::Wide => render::list_table(&dumps, now, settings.style, true),
+        ListFormat::Table | ListFormat::Wide => {
+            let view = ListView {
+                now,
+                style: settings.style,
+                is_wide: args.output == ListFormat::Wide,
+                width: super::terminal_width(),
+            };
+            render::list_table(&dumps, &view)
+        }
         ListFormat::Json => {
             render::list_json(&dumps, &manifests(settings, store.as_ref(), &dumps))?
         }
@@ -116,7 +123,7 @@ fn groups(
     let view = GroupsView {
         now,
         style: settings.style,
-        width: None,
+        width: super::terminal_width(),
     };
     match args.output {
         ListFormat::Table | ListFormat::Wide if groups.is_empty() => {}

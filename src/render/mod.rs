@@ -36,7 +36,7 @@ pub use image::short_image;
 pub use info::{InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};
-pub use list::{Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table};
+pub use list::{ListView, Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table};
 pub use style::{Style, Tone};
 pub use sysroot::{
     CacheLimits, SysrootView, cache_json, cache_text, module_problem, sysroot_json, sysroot_text,
