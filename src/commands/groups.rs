@@ -4,7 +4,6 @@
 //! are read of small selections or on request; backtraces, for the top frames, as far as time allows.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -71,7 +70,7 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     let view = GroupsView {
         now,
         style: settings.style,
-        width: terminal_width().filter(|_| format != ListFormat::Wide),
+        width: super::terminal_width().filter(|_| format != ListFormat::Wide),
     };
     match groups.as_slice() {
         [] if format.is_text() && selection.new_since.is_some() => {
@@ -142,14 +141,4 @@ impl Facts {
             top: None,
         }
     }
-}
-
-/// Columns of the terminal that the output is for.
-fn terminal_width() -> Option<usize> {
-    let out = std::io::stdout();
-    let size = out
-        .is_terminal()
-        .then(|| rustix::termios::tcgetwinsize(&out));
-    let columns = size.and_then(Result::ok).map(|size| size.ws_col);
-    columns.filter(|columns| *columns > 0).map(usize::from)
 }

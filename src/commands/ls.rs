@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::args::{ListFormat, LsArgs, SortBy};
 use crate::pipeline;
 use crate::query::Selection;
-use crate::render::{self, DumpFacts, Group, GroupsView, Manifests};
+use crate::render::{self, DumpFacts, Group, GroupsView, ListView, Manifests};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -42,8 +42,15 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
     let facts = || manifests(settings, store.as_ref(), &dumps);
     let text = match args.output.format() {
         ListFormat::Table | ListFormat::Wide if dumps.is_empty() => String::new(),
-        ListFormat::Table => render::list_table(&dumps, now, settings.style, false),
-        ListFormat::Wide => render::list_table(&dumps, now, settings.style, true),
+        format @ (ListFormat::Table | ListFormat::Wide) => {
+            let view = ListView {
+                now,
+                style: settings.style,
+                is_wide: format == ListFormat::Wide,
+                width: super::terminal_width(),
+            };
+            render::list_table(&dumps, &view)
+        }
         ListFormat::Json => render::list_json(&dumps, &facts())?,
         ListFormat::Jsonl => render::list_jsonl(&dumps, &facts())?,
         ListFormat::Csv => render::list_csv(&dumps, &facts())?,
@@ -118,7 +125,7 @@ fn groups(
     let view = GroupsView {
         now,
         style: settings.style,
-        width: None,
+        width: super::terminal_width(),
     };
     let format = args.output.format();
     super::print(&super::groups_as(

@@ -20,7 +20,7 @@ mod share;
 mod sysroot;
 mod tui;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::Result;
@@ -198,4 +198,14 @@ fn print(text: &str) -> Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// Columns of the terminal that the output is for.
+fn terminal_width() -> Option<usize> {
+    let out = std::io::stdout();
+    let size = out
+        .is_terminal()
+        .then(|| rustix::termios::tcgetwinsize(&out));
+    let columns = size.and_then(Result::ok).map(|size| size.ws_col);
+    columns.filter(|columns| *columns > 0).map(usize::from)
 }

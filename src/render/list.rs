@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::csv::csv_text;
-use super::table::aligned;
+use super::table::{Fit, aligned_within};
 use super::{Style, Tone, bytes};
 
 /// A dump in a listing. Absent facts are `null`.
@@ -116,9 +116,28 @@ impl<'a> ListedDump<'a> {
     }
 }
 
-/// Columns for people; `wide` adds full ids, exact times and fingerprints.
+/// How a listing is shown to people.
+#[derive(Clone, Copy, Debug)]
+pub struct ListView {
+    /// What ages are counted to.
+    pub now: Timestamp,
+    /// How it is styled.
+    pub style: Style,
+    /// Whether it has full ids, exact times and fingerprints.
+    pub is_wide: bool,
+    /// Columns of the terminal; `None` where every cell is printed in full.
+    pub width: Option<usize>,
+}
+
+/// Columns that are cut to fit a terminal: names of workloads and programs. Ids are typed, and stay as they are.
+const CUT_COLUMNS: [usize; 3] = [2, 3, 4];
+
+/// Columns for people.
 #[must_use]
-pub fn list_table(dumps: &[DumpSummary], now: Timestamp, style: Style, wide: bool) -> String {
+pub fn list_table(dumps: &[DumpSummary], view: &ListView) -> String {
+    let ListView {
+        now, is_wide: wide, ..
+    } = *view;
     let narrow = [
         "ID",
         "AGE",
@@ -172,7 +191,11 @@ pub fn list_table(dumps: &[DumpSummary], now: Timestamp, style: Style, wide: boo
             .get(index)
             .is_some_and(|dump| dump.verdict != "complete")
     };
-    finish(aligned(header, &rows), style, bad)
+    let fit = view.width.map(|width| Fit {
+        width,
+        columns: &CUT_COLUMNS,
+    });
+    finish(aligned_within(header, &rows, fit), view.style, bad)
 }
 
 pub(super) fn finish(lines: Vec<String>, style: Style, bad: impl Fn(usize) -> bool) -> String {
@@ -252,6 +275,42 @@ mod tests {
         columns.sort_unstable();
         let keys: Vec<&String> = row.as_object().unwrap().keys().collect();
         assert_eq!(columns, keys);
+    }
+
+    #[test]
+    fn listing_fits_the_terminal_and_is_complete_without_one() {
+        let mut long = crate::tui::tests::dump(1);
+        let pod = "checkout-service-".repeat(8);
+        long.namespace = Some("a-legal-namespace-of-63-characters-".to_owned());
+        long.pod = Some(pod.clone());
+        // Two columns each.
+        long.exe = "\u{540d}\u{524d}".repeat(30).into();
+        let mut view = ListView {
+            now: long.captured_at,
+            style: Style::Plain,
+            is_wide: false,
+            width: None,
+        };
+        assert!(list_table(std::slice::from_ref(&long), &view).contains(&pod));
+        for width in [200, 120, 80, 60, 20] {
+            for is_wide in [false, true] {
+                view = ListView {
+                    is_wide,
+                    width: Some(width),
+                    ..view
+                };
+                let table = list_table(std::slice::from_ref(&long), &view);
+                let widths = table.lines().map(unicode_width::UnicodeWidthStr::width);
+                assert!(widths.max().unwrap() <= width, "{width}:\n{table}");
+                assert!(table.contains('\u{2026}'), "{table}");
+                if width >= 80 {
+                    assert!(
+                        table.contains(&long.id.short()) && table.contains("SIGSEGV"),
+                        "{table}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -44,7 +44,9 @@ pub use image::short_image;
 pub use info::{InfoDocument, InfoView, info_json, info_text};
 #[allow(unused_imports)]
 pub use line::{Line, Span};
-pub use list::{ListedDump, Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table};
+pub use list::{
+    ListView, ListedDump, Manifests, age, list_csv, list_ids, list_json, list_jsonl, list_table,
+};
 pub use style::{Style, Tone};
 pub use sysroot::{
     CacheLimits, ListedCacheEntry, SysrootDocument, SysrootView, cache_json, cache_text,

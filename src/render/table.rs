@@ -1,5 +1,7 @@
 //! Aligned columns.
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 use super::terminal_line;
 
 /// Room for a table, and the columns that are cut to fit into it.
@@ -62,15 +64,18 @@ pub(super) fn aligned_within(
     lines
 }
 
-/// Shortens a text to so many characters; the last one says that there was more.
+/// Shortens a text to so many columns of a terminal; the last one says that there was more.
 fn cut(text: &mut String, most: usize) {
-    if width(text) > most {
-        *text = text
-            .chars()
-            .take(most.saturating_sub(1))
-            .chain(['…'])
-            .collect();
+    if width(text) <= most {
+        return;
     }
+    let mut left = most.saturating_sub(1);
+    let fits = |c: &char| {
+        let rest = left.checked_sub(c.width().unwrap_or(0));
+        left = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    *text = text.chars().take_while(fits).chain(['…']).collect();
 }
 
 /// Lines of `rows` under `header`, each column as wide as its widest cell; no trailing blanks.
@@ -105,6 +110,7 @@ fn clean(row: &[String]) -> Vec<String> {
     row.iter().map(|cell| terminal_line(cell)).collect()
 }
 
+/// Columns of a terminal: some characters take two, and marks above others none.
 fn width(cell: &str) -> usize {
-    cell.chars().count()
+    UnicodeWidthStr::width(cell)
 }

@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 
 use super::input::Input;
-use super::signals::Shared;
+use super::signals::{Shared, Stop};
 use super::terminal;
 use crate::debugger::Invocation;
 use crate::render::terminal_line;
@@ -113,16 +113,16 @@ fn cannot_start(name: &str, error: io::Error) -> Told {
     tell(&failure.cause(error).into())
 }
 
-/// Stops, as `ctrl-z` does; returns when somebody says `fg`.
+/// Gives the terminal back and stops; takes it again when SIGCONT comes.
 ///
 /// # Errors
 /// When the terminal is gone meanwhile.
-pub fn suspend(input: &Input) -> io::Result<()> {
-    input.rest();
+pub fn suspend(hand_off: &HandOff<'_>, stop: Stop) -> io::Result<()> {
+    hand_off.input.rest();
     terminal::give_back();
-    let stopped = rustix::process::kill_current_process_group(rustix::process::Signal::TSTP);
+    let stopped = hand_off.signals.stop(stop);
     let taken = terminal::take();
-    input.go_on();
+    hand_off.input.go_on();
     stopped?;
     taken
 }

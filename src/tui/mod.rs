@@ -241,8 +241,12 @@ impl Session<'_> {
                     let outcome = self.hand_off.page(&self.pager, &text);
                     self.returned(outcome)?;
                 }
-                Effect::Suspend => {
-                    let outcome = suspend(self.hand_off.input);
+                Effect::Suspend(stop) => {
+                    let outcome = suspend(&self.hand_off, stop);
+                    self.returned(outcome.map(|()| None).map_err(|error| tell(&error.into())))?;
+                }
+                Effect::TakeTerminal => {
+                    let outcome = terminal::take();
                     self.returned(outcome.map(|()| None).map_err(|error| tell(&error.into())))?;
                 }
                 Effect::Copy(text) => terminal::copy(&text)?,
@@ -265,6 +269,12 @@ impl Session<'_> {
 fn is_input(msg: &Msg) -> bool {
     matches!(
         msg,
-        Msg::Key(_) | Msg::Mouse(_) | Msg::Paste(_) | Msg::Resize(..) | Msg::Terminate
+        Msg::Key(_)
+            | Msg::Mouse(_)
+            | Msg::Paste(_)
+            | Msg::Resize(..)
+            | Msg::Terminate
+            | Msg::Stop
+            | Msg::Continued
     )
 }

@@ -10,6 +10,7 @@ use super::model::{
     Arranged, Depth, Facts, Grouping, Job, Listing, Opened, Place, Purpose, RequestId, Row, Rows,
     Source, Stacks, Texts, TransferId,
 };
+use super::signals::Stop;
 use crate::debugger::Invocation;
 use crate::pipeline::SourceQuestion;
 use crate::render::Group;
@@ -73,6 +74,10 @@ pub enum Msg {
     Returned(Result<Option<String>, Told>),
     /// Whoever runs us wants the end.
     Terminate,
+    /// Another process sent SIGTSTP.
+    Stop,
+    /// SIGCONT came.
+    Continued,
 }
 
 /// What came of a transfer.
@@ -121,8 +126,10 @@ pub enum Effect {
     Copy(String),
     /// Take the mouse, or leave it.
     Mouse(bool),
-    /// Stop, as `ctrl-z` does.
-    Suspend,
+    /// Give the terminal back and stop.
+    Suspend(Stop),
+    /// Take the terminal again, which another program may have changed.
+    TakeTerminal,
 }
 
 /// The source that the cursor asks for.

@@ -1,16 +1,22 @@
-//! Signals that end the program, and those that are meant for the debugger that has the terminal.
+//! Signals that end the program, those that stop and continue it, and those meant for the debugger that has the
+//! terminal.
 //!
-//! SIGTERM and SIGHUP end it: the debugger first, then the TUI, and the terminal is as it was. SIGINT and
-//! SIGQUIT are the debugger's while it runs: `ctrl-c` in gdb must not end what waits for gdb.
+//! Whatever ends it by default ends it: the debugger first, then the TUI, and the terminal is as it was. SIGINT and
+//! SIGQUIT are the debugger's while it runs: `ctrl-c` in gdb must not end what waits for gdb. SIGTSTP gives the
+//! terminal back before it stops the program. SIGCONT takes it again: after SIGSTOP, which no program can
+//! catch, a shell may have changed it.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use rustix::process::{Pid, Signal, kill_current_process_group, kill_process};
+use signal_hook::consts::{
+    SIGALRM, SIGCONT, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2,
+    SIGVTALRM, SIGXCPU, SIGXFSZ,
+};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -18,6 +24,12 @@ use super::msg::Msg;
 use super::terminal;
 use crate::progress::keep_on_interrupt;
 use crate::report::ExitStatus;
+
+/// All signals that end a program by default (signal(7)), without those that report a fault of the program itself.
+const ENDING: [i32; 12] = [
+    SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
+    SIGXCPU, SIGXFSZ,
+];
 
 /// Whoever is still busy then is ended by force.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,6 +41,19 @@ pub struct Shared {
     child: AtomicI32,
     /// The signal that ends us; 0 when none has come.
     ending: AtomicI32,
+    /// SIGTSTP came from outside, and no SIGCONT after it.
+    stop_wanted: AtomicBool,
+    /// Signals that we sent to our own process group, and ourselves, and that have not come yet.
+    own_stops: AtomicU32,
+}
+
+/// Who is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The process group, as `ctrl-z` does.
+    Group,
+    /// This process, to which another one sent SIGTSTP.
+    Process,
 }
 
 impl Shared {
@@ -57,6 +82,35 @@ impl Shared {
         }
     }
 
+    /// Stops, and returns when SIGCONT comes. The terminal must be given back before.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn stop(&self, stop: Stop) -> io::Result<()> {
+        match stop {
+            // As the kernel does: no shell could continue an orphaned process group.
+            Stop::Group if is_orphaned() => Ok(()),
+            Stop::Group => {
+                self.own_stops.fetch_add(1, Ordering::SeqCst);
+                kill_current_process_group(Signal::TSTP)?;
+                emulate_default_handler(SIGTSTP)
+            }
+            Stop::Process if self.stop_wanted.swap(false, Ordering::SeqCst) => {
+                emulate_default_handler(SIGTSTP)
+            }
+            // SIGCONT was faster.
+            Stop::Process => Ok(()),
+        }
+    }
+
+    /// Whether a SIGTSTP is the one that [`stop`](Self::stop) sent to the group.
+    fn is_own_stop(&self) -> bool {
+        let less = |count: u32| count.checked_sub(1);
+        self.own_stops
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+            .is_ok()
+    }
+
     fn end_child(&self, signal: Signal) {
         if let Some(child) = Pid::from_raw(self.child.load(Ordering::SeqCst)) {
             let _ = kill_process(child, signal);
@@ -71,13 +125,30 @@ impl Shared {
 pub fn watch(messages: Sender<Msg>) -> io::Result<Arc<Shared>> {
     let shared = Arc::new(Shared::default());
     let mine = Arc::clone(&shared);
-    let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT])?;
+    let mut signals = Signals::new(ENDING.into_iter().chain([SIGTSTP, SIGCONT]))?;
     keep_on_interrupt();
     std::thread::spawn(move || {
         for signal in signals.forever() {
             let given = mine.child.load(Ordering::SeqCst) != 0;
-            if given && matches!(signal, SIGINT | SIGQUIT) {
-                continue;
+            match signal {
+                SIGINT | SIGQUIT if given => continue,
+                SIGTSTP if mine.is_own_stop() => continue,
+                // `ctrl-z` in the debugger: the terminal is as the debugger left it.
+                SIGTSTP if given => {
+                    let _ = emulate_default_handler(SIGTSTP);
+                    continue;
+                }
+                SIGTSTP => {
+                    mine.stop_wanted.store(true, Ordering::SeqCst);
+                    let _ = messages.send(Msg::Stop);
+                    continue;
+                }
+                SIGCONT => {
+                    mine.stop_wanted.store(false, Ordering::SeqCst);
+                    let _ = messages.send(Msg::Continued);
+                    continue;
+                }
+                _ => {}
             }
             mine.ending.store(signal, Ordering::SeqCst);
             mine.end_child(Signal::TERM);
@@ -89,4 +160,43 @@ pub fn watch(messages: Sender<Msg>) -> io::Result<Arc<Shared>> {
         }
     });
     Ok(shared)
+}
+
+/// Whether no process outside of our group in our session is the parent of one in it (`setpgid(2)`): there is no
+/// shell with job control.
+fn is_orphaned() -> bool {
+    let Some(own) = Ids::of("self") else {
+        return false;
+    };
+    let mut parent = own.parent;
+    loop {
+        match Ids::of(&parent.to_string()) {
+            Some(ids) if ids.session != own.session => return true,
+            Some(ids) if ids.group != own.group => return false,
+            Some(ids) => parent = ids.parent,
+            None => return true,
+        }
+    }
+}
+
+/// Ids of a process in `/proc/<pid>/stat`.
+struct Ids {
+    parent: i32,
+    group: i32,
+    session: i32,
+}
+
+impl Ids {
+    fn of(process: &str) -> Option<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        // The name in parentheses may contain anything.
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut numbers = rest.split_whitespace().skip(1).map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(Self {
+            parent: next()?,
+            group: next()?,
+            session: next()?,
+        })
+    }
 }

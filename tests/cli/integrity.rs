@@ -1,5 +1,7 @@
 //! Damage that a disk, a copy or a store did to a dump: it is noticed, named, and never shown as a stack.
 
+use cdh_store::{ObjectKey, Store};
+
 use super::*;
 
 /// Numbers that look random and are the same in every run (Knuth, MMIX).
@@ -32,42 +34,102 @@ fn imported() -> (Desk, PathBuf, PathBuf) {
     (desk, bundle, beside)
 }
 
-/// Runs `words` after each of `count` single-bit flips in `file`. Returns how many of them ended with status 4; an output that changed without one fails the test.
-fn flip_bits(desk: &Desk, file: &Path, words: &[&str], count: usize, seed: u64) -> usize {
-    let whole = fs::read(file).unwrap();
-    let clean = desk.run(words);
-    assert_eq!(clean.code, 0, "{}", clean.err);
-    assert!(!clean.err.contains("verified"), "{}", clean.err);
-    let mut numbers = Numbers(seed);
-    let mut noticed = 0;
-    // CDH_TEST_FLIPS=1000 for a long run.
-    let wished = std::env::var("CDH_TEST_FLIPS").ok();
-    let count = wished.and_then(|text| text.parse().ok()).unwrap_or(count);
-    for _ in 0..count {
-        let (at, bit) = (numbers.below(whole.len()), numbers.below(8));
-        let mut hurt = whole.clone();
-        hurt[at] ^= 1 << bit;
-        fs::write(file, &hurt).unwrap();
-        let _ = fs::remove_dir_all(desk.path(".cache/cdh/cases"));
-        let answer = desk.run(words);
-        let case = format!(
-            "{words:?}, bit {bit} of byte {at}:\n{}{}",
-            answer.out, answer.err
-        );
-        let is_told = answer.code != 0 || answer.err.contains("not verified");
-        assert!(
-            lasting(&answer.out) == lasting(&clean.out) || is_told,
-            "{case}"
-        );
-        assert!(!answer.err.contains("panicked"), "{case}");
-        // Whatever else is said: no other fingerprint.
-        if let (Some(found), Some(expected)) = (fingerprint(&answer.out), fingerprint(&clean.out)) {
-            assert_eq!(found, expected, "{case}");
+/// A number from the environment, for long runs: `CDH_TEST_FLIPS=1000 CDH_TEST_CUTS=100`.
+fn number(name: &str, default: usize) -> usize {
+    let text = std::env::var(name).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// A dump that can be damaged, and how `cdh` reads it.
+struct Victim<'v> {
+    whole: Vec<u8>,
+    write: &'v dyn Fn(&[u8]),
+    run: &'v dyn Fn(&[&str]) -> Answer,
+}
+
+impl Victim<'_> {
+    /// Runs `words` after each of `count` single-bit flips. Returns how many of them ended with status 4; an output
+    /// that changed without a word fails the test.
+    fn flip_bits(&self, words: &[&str], count: usize, seed: u64) -> usize {
+        let clean = (self.run)(words);
+        assert_eq!(clean.code, 0, "{}", clean.err);
+        let mut numbers = Numbers(seed);
+        let mut noticed = 0;
+        for _ in 0..number("CDH_TEST_FLIPS", count) {
+            let (at, bit) = (numbers.below(self.whole.len()), numbers.below(8));
+            let mut hurt = self.whole.clone();
+            hurt[at] ^= 1 << bit;
+            (self.write)(&hurt);
+            let answer = (self.run)(words);
+            let case = format!(
+                "{words:?}, bit {bit} of byte {at}:\n{}{}",
+                answer.out, answer.err
+            );
+            let is_told = answer.code != 0 || answer.err.contains("not verified");
+            assert!(
+                lasting(&answer.out) == lasting(&clean.out) || is_told,
+                "{case}"
+            );
+            assert!(!answer.err.contains("panicked"), "{case}");
+            // Whatever else is said: no other fingerprint.
+            if let (Some(found), Some(expected)) =
+                (fingerprint(&answer.out), fingerprint(&clean.out))
+            {
+                assert_eq!(found, expected, "{case}");
+            }
+            noticed += usize::from(answer.code == 4);
         }
-        noticed += usize::from(answer.code == 4);
+        (self.write)(&self.whole);
+        noticed
     }
-    fs::write(file, whole).unwrap();
-    noticed
+}
+
+/// As [`Victim::flip_bits`], of a file on this machine.
+fn flip_bits(desk: &Desk, file: &Path, words: &[&str], count: usize, seed: u64) -> usize {
+    let victim = Victim {
+        whole: fs::read(file).unwrap(),
+        write: &|bytes| fs::write(file, bytes).unwrap(),
+        run: &|words| {
+            let _ = fs::remove_dir_all(desk.path(".cache/cdh/cases"));
+            desk.run(words)
+        },
+    };
+    let clean = desk.run(words);
+    assert!(!clean.err.contains("verified"), "{}", clean.err);
+    victim.flip_bits(words, count, seed)
+}
+
+/// A bucket with one dump, which tests replace.
+struct Bucket {
+    store: Box<dyn Store>,
+    key: ObjectKey,
+    url: String,
+}
+
+impl Bucket {
+    /// A bucket with this object; `None` without an S3 server.
+    fn with(key: &str, bytes: &[u8]) -> Option<Self> {
+        let server = super::s3::server()?;
+        let (bucket, endpoint) = (super::s3::bucket(), server.endpoint());
+        let url = format!("s3://{bucket}?endpoint={endpoint}&timeout=20");
+        let keys = cdh_store::S3Keys {
+            access: cdh_testkit::ADMIN.access.to_owned(),
+            secret: cdh_testkit::ADMIN.secret.to_owned(),
+        };
+        let store = cdh_store::open_store_as(&url.parse().unwrap(), Some(keys)).unwrap();
+        let key = ObjectKey::parse(key).unwrap();
+        let bucket = Self { store, key, url };
+        bucket.put(bytes);
+        Some(bucket)
+    }
+
+    fn put(&self, bytes: &[u8]) {
+        self.store.delete(&self.key).unwrap();
+        let mut body = bytes;
+        self.store
+            .put(&self.key, &mut body, bytes.len() as u64)
+            .unwrap();
+    }
 }
 
 /// Output without what differs from run to run.
@@ -139,6 +201,65 @@ fn bt_of_an_ibm_zip_with_a_flipped_bit_shows_the_same_stack_or_fails() {
 }
 
 #[test]
+fn bt_of_a_bundle_in_a_bucket_with_a_flipped_bit_shows_the_same_stack_or_fails() {
+    let (desk, bundle, beside) = imported();
+    let key = |path: &Path| {
+        path.strip_prefix(desk.path("store"))
+            .unwrap()
+            .display()
+            .to_string()
+    };
+    let whole = fs::read(&bundle).unwrap();
+    let Some(bucket) = Bucket::with(&key(&bundle), &whole) else {
+        return;
+    };
+    let manifest = fs::read(&beside).unwrap();
+    let manifest_key = ObjectKey::parse(&key(&beside)).unwrap();
+    let mut body = manifest.as_slice();
+    bucket
+        .store
+        .put(&manifest_key, &mut body, manifest.len() as u64)
+        .unwrap();
+    let victim = Victim {
+        whole,
+        write: &|bytes| bucket.put(bytes),
+        run: &|words| desk.s3(&bucket.url, words),
+    };
+    let noticed = victim.flip_bits(&["bt", "latest", "-a", "-o", "json"], 40, 6);
+    assert!(noticed > 1, "{noticed}");
+}
+
+#[test]
+fn bt_of_an_ibm_zip_in_a_bucket_with_a_flipped_bit_shows_the_same_stack_or_fails() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ibm");
+    let words = ["bt", "latest", "-a", "-o", "json"];
+    for item in fs::read_dir(fixtures).unwrap() {
+        let path = item.unwrap().path();
+        if path.extension().is_none_or(|end| end != "zip") {
+            continue;
+        }
+        let whole = fs::read(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let Some(bucket) = Bucket::with(name, &whole) else {
+            return;
+        };
+        let desk = Desk::new();
+        let victim = Victim {
+            whole,
+            write: &|bytes| bucket.put(bytes),
+            run: &|words| {
+                let _ = fs::remove_dir_all(desk.path(".cache/cdh/cases"));
+                desk.s3(&bucket.url, words)
+            },
+        };
+        // Of a core that is cut, what is left cannot be compared with a checksum of the whole.
+        if (victim.run)(&words).code == 0 {
+            victim.flip_bits(&words, 6, 7);
+        }
+    }
+}
+
+#[test]
 fn info_takes_its_facts_from_the_manifest_that_verifies() {
     let (desk, bundle, beside) = imported();
     let words = ["info", "latest", "-o", "json"];
@@ -169,7 +290,7 @@ fn bundle_cut_in_the_store_is_called_damaged_and_its_capture_is_not_blamed() {
     let (desk, bundle, _) = imported();
     let whole = fs::read(&bundle).unwrap();
     let mut numbers = Numbers(5);
-    for round in 0..14 {
+    for round in 0..number("CDH_TEST_CUTS", 14) {
         let len = match round {
             0 => 0,
             1 => 1,

@@ -455,3 +455,103 @@ fn config_file_sets_the_refresh_of_the_tui() {
     assert_eq!(answer.code, 2);
     assert!(answer.err.contains("refresh_seconds"), "{}", answer.err);
 }
+
+/// The letter of `/proc/<pid>/stat` for the state of a process.
+fn state(pid: Pid) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    rest.chars().next().unwrap()
+}
+
+fn wait_for_state(pid: Pid, wanted: char) {
+    let start = Instant::now();
+    while state(pid) != wanted {
+        assert!(start.elapsed() < PATIENCE, "state {}", state(pid));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn tui_restores_the_terminal_before_a_stop_and_takes_it_again_afterwards() {
+    let desk = desk();
+    let mut tty = Tty::start(&desk, &["tui"]);
+    tty.wait_for("1 dump");
+    for _ in 0..2 {
+        kill_process(tty.pid(), Signal::TSTP).unwrap();
+        wait_for_state(tty.pid(), 'T');
+        tty.assert_given_back();
+        let before = tty.written.lock().unwrap().len();
+        kill_process(tty.pid(), Signal::CONT).unwrap();
+        tty.wait_for_new(before, "1 dump");
+        assert!(tty.screen.lock().unwrap().screen().alternate_screen());
+        assert_ne!(settings(&tty.slave), tty.before);
+    }
+    // What no program can catch: the shell changes the terminal meanwhile.
+    let raw = settings(&tty.slave);
+    kill_process(tty.pid(), Signal::STOP).unwrap();
+    wait_for_state(tty.pid(), 'T');
+    let mut cooked = tcgetattr(&tty.slave).unwrap();
+    cooked.local_modes |= rustix::termios::LocalModes::ECHO | rustix::termios::LocalModes::ICANON;
+    rustix::termios::tcsetattr(&tty.slave, rustix::termios::OptionalActions::Now, &cooked).unwrap();
+    let before = tty.written.lock().unwrap().len();
+    kill_process(tty.pid(), Signal::CONT).unwrap();
+    tty.wait_for_new(before, "1 dump");
+    assert_eq!(settings(&tty.slave), raw);
+    tty.keys("q");
+    assert_eq!(tty.end().code(), Some(0));
+    tty.assert_given_back();
+}
+
+#[test]
+fn terminal_is_given_back_after_each_signal_that_ends_a_program() {
+    let desk = desk();
+    for signal in [
+        Signal::USR1,
+        Signal::USR2,
+        Signal::ALARM,
+        Signal::VTALARM,
+        Signal::XCPU,
+    ] {
+        let mut tty = Tty::start(&desk, &["tui"]);
+        tty.wait_for("1 dump");
+        kill_process(tty.pid(), signal).unwrap();
+        assert_eq!(tty.end().signal(), Some(signal.as_raw()));
+        tty.assert_given_back();
+    }
+}
+
+#[test]
+fn tui_reports_a_store_that_is_deleted_while_it_is_open() {
+    let desk = desk();
+    let mut tty = Tty::start(&desk, &["tui", "--refresh", "1"]);
+    tty.wait_for("1 dump");
+    std::fs::rename(desk.path("store"), desk.path("gone")).unwrap();
+    tty.wait_for("the store cannot be listed");
+    // The list is as it was, and the store may come back.
+    tty.wait_for("poke");
+    std::fs::rename(desk.path("gone"), desk.path("store")).unwrap();
+    tty.wait_until("the banner is gone", |text| {
+        !text.contains("cannot be listed")
+    });
+    std::fs::rename(desk.path("store"), desk.path("gone")).unwrap();
+    tty.keys("r");
+    tty.wait_for("deleted");
+    tty.keys("q");
+    assert_eq!(tty.end().code(), Some(0));
+}
+
+#[test]
+fn ls_fits_the_width_of_the_terminal() {
+    let desk = desk();
+    let core = crash().core().display().to_string();
+    let pod = "checkout-7d4b9c6f5d-".repeat(6);
+    let answer = desk.run(&["import", "--namespace", "payments", "--pod", &pod, &core]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    let mut tty = Tty::start(&desk, &["ls"]);
+    assert_eq!(tty.end().code(), Some(0));
+    tty.wait_for("payments");
+    // Two dumps and a header: nothing was wrapped.
+    tty.wait_until("three lines", |text| {
+        text.trim().lines().count() == 3 && text.contains('\u{2026}')
+    });
+}

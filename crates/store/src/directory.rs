@@ -159,6 +159,19 @@ impl DirectoryStore {
         Ok(metadata.is_file().then_some(file))
     }
 
+    /// Checks that the directory that was opened is still at its path: a deleted one would look empty.
+    fn check_root(&self) -> Result<(), StoreError> {
+        let shown = || self.path.display().to_string();
+        let open = rustix::fs::fstat(&self.root).map_err(|error| failed(shown(), error))?;
+        match rustix::fs::stat(&self.path) {
+            Ok(found) if (found.st_dev, found.st_ino) == (open.st_dev, open.st_ino) => Ok(()),
+            Ok(_) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {
+                Err(StoreError::Removed { path: shown() })
+            }
+            Err(error) => Err(failed(shown(), error)),
+        }
+    }
+
     /// Whether the object has these bytes.
     fn holds(&self, key: &ObjectKey, digests: &Digests) -> Result<bool, StoreError> {
         let source = SourceReader::new(Window::whole(self.read(key)?));
@@ -361,6 +374,7 @@ impl Store for DirectoryStore {
         listing: &Listing<'_>,
         visit: &mut dyn FnMut(Listed) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        self.check_root()?;
         let shown = self.path.display().to_string();
         let root = self
             .open_beneath(".", OFlags::RDONLY | OFlags::DIRECTORY)

@@ -23,6 +23,12 @@ pub enum StoreError {
         /// The path.
         path: String,
     },
+    /// The directory that was opened is no longer at its path.
+    #[error("the store was deleted or replaced while it was open: {path}")]
+    Removed {
+        /// The path.
+        path: String,
+    },
     /// There is no such bucket.
     #[error("bucket does not exist: {place}")]
     NoBucket {

@@ -234,7 +234,16 @@ fn lock(directory: &Path, observer: &dyn Observer) -> io::Result<File> {
     let mut is_told = false;
     loop {
         let mut private = DirBuilder::new();
-        private.recursive(true).mode(0o700).create(directory)?;
+        match private.recursive(true).mode(0o700).create(directory) {
+            // It existed, and was published or removed before `create` looked what it is.
+            Err(error)
+                if error.kind() == io::ErrorKind::AlreadyExists
+                    && !fs::symlink_metadata(directory).is_ok_and(|found| !found.is_dir()) =>
+            {
+                continue;
+            }
+            other => other?,
+        }
         // In a directory that others may write to, another user may have created it, or a link.
         let found = match fs::symlink_metadata(directory) {
             // The process that held the lock has just published or removed it.

@@ -43,7 +43,10 @@ pub(super) fn list(
     });
     let listing = match outcome {
         Ok(()) => Listing::Done,
-        Err(told) => Listing::Failed(told),
+        Err(told) => {
+            session.forget_store(&told);
+            Listing::Failed(told)
+        }
     };
     let _ = messages.send(Msg::Listed(request, listing));
 }
@@ -59,6 +62,9 @@ pub(super) fn refresh(session: &Session, request: RequestId, known: &Rows, messa
             .since(known.refresh_since(Timestamp::now()))
             .map_err(|error| pipeline::store_failure(error, "list"))
     });
+    if let Err(told) = &found {
+        session.forget_store(told);
+    }
     let rows = found.map(|dumps| dumps.into_iter().map(Row::new).collect());
     let _ = messages.send(Msg::Refreshed(request, rows));
 }

@@ -54,6 +54,13 @@ impl Session {
         *store = Some(Arc::clone(&opened));
         Ok(opened)
     }
+
+    /// Opens the store anew the next time: one that was deleted may be there again.
+    fn forget_store(&self, told: &Told) {
+        if told.status != ExitStatus::Unreachable {
+            *lock(&self.store) = None;
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -249,7 +256,8 @@ impl Effects {
             | Effect::Pager(_)
             | Effect::Copy(_)
             | Effect::Mouse(_)
-            | Effect::Suspend => return Some(effect),
+            | Effect::Suspend(_)
+            | Effect::TakeTerminal => return Some(effect),
         }
         None
     }

@@ -257,7 +257,9 @@ impl Desk {
                 self.send(Msg::Switched(Ok(place)));
             }
             Effect::Debug(..) => self.send(Msg::Returned(Ok(None))),
-            Effect::Pager(_) | Effect::Suspend => self.send(Msg::Returned(Ok(None))),
+            Effect::Pager(_) | Effect::Suspend(_) | Effect::TakeTerminal => {
+                self.send(Msg::Returned(Ok(None)))
+            }
             Effect::List(_)
             | Effect::Refresh(..)
             | Effect::Cancel(_)

@@ -200,3 +200,21 @@ fn refresh_groups_again_and_the_cursor_stays_on_its_group() {
     let screen = desk.screen();
     assert!(screen.lines().any(|line| line.starts_with('+')), "{screen}");
 }
+
+#[test]
+fn store_that_was_deleted_is_a_banner_until_it_can_be_listed_again() {
+    let mut desk = desk(30);
+    desk.pass(60_000);
+    let request = *asked(&desk).last().unwrap();
+    let gone = told("the store was deleted", "r", ExitStatus::Failure);
+    desk.send(Msg::Refreshed(request, Err(gone)));
+    desk.model.message = None;
+    let screen = desk.screen();
+    assert!(
+        screen.contains("the store cannot be listed: the store was deleted"),
+        "{screen}"
+    );
+    assert_eq!(desk.model.dumps.visible_len(), 30);
+    come(&mut desk, vec![new(0)]);
+    assert!(!desk.screen().contains("cannot be listed"));
+}

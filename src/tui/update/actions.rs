@@ -10,6 +10,7 @@ use crate::tui::model::{
     TABS, Tab,
 };
 use crate::tui::msg::Effect;
+use crate::tui::signals::Stop;
 
 /// Does it.
 pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
@@ -37,7 +38,7 @@ pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) 
             go(model, Screen::Stores);
         }
         Action::Refresh => refresh(model, effects),
-        Action::Suspend => effects.push(Effect::Suspend),
+        Action::Suspend => effects.push(Effect::Suspend(Stop::Group)),
         Action::ToggleMouse => {
             model.mouse = !model.mouse;
             effects.push(Effect::Mouse(model.mouse));

@@ -23,6 +23,7 @@ use super::model::{
 };
 use super::msg::{Effect, Msg};
 use super::pages;
+use super::signals::Stop;
 
 /// While pages come in, groups are made anew this often at most, in milliseconds.
 const REGROUP: u64 = 500;
@@ -77,6 +78,8 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
             refresh::refresh(model, &mut effects);
         }
         Msg::Terminate => model.quit = true,
+        Msg::Stop => effects.push(Effect::Suspend(Stop::Process)),
+        Msg::Continued => effects.push(Effect::TakeTerminal),
         answer => answers::answer(model, answer, &mut effects),
     }
     settle(model, &mut effects);

@@ -60,6 +60,10 @@ pub(super) fn refreshed(
                 };
                 model.say(format!("{why}; the list remains as it was"));
             }
+            // A message goes away. The banner stays as long as the list may show what is no longer there.
+            if !is_unreachable {
+                model.lost = Some(told);
+            }
         }
     }
 }

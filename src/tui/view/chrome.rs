@@ -6,6 +6,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::text;
 use crate::render::{Tone, age, terminal_line};
+use crate::report::ExitStatus;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::model::{Listing, Model, Prompt, PromptKind, Screen};
 use crate::tui::styled::{cut, fit};
@@ -108,8 +109,12 @@ pub(super) fn banner(model: &Model, buffer: &mut Buffer, area: Rect) {
     let what = told.lines.last().map(String::as_str).unwrap_or_default();
     let width = usize::from(area.width);
     let end = format!(" {} `{key}` tries again ", model.glyphs.dot());
+    let problem = match told.status {
+        ExitStatus::Unreachable => "the store cannot be reached",
+        _ => "the store cannot be listed",
+    };
     let start = cut(
-        &format!(" the store cannot be reached: {what}"),
+        &format!(" {problem}: {what}"),
         width.saturating_sub(end.width()),
         model.glyphs.more(),
     );

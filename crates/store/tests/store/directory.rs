@@ -173,3 +173,23 @@ fn store_is_for_its_owner_alone() {
     assert_eq!(mode(&root.join("dumps/2026-01-31")), 0o700);
     assert_eq!(mode(&root.join(&keys(&house.store, "")[0])), 0o600);
 }
+
+#[test]
+fn directory_that_was_deleted_or_replaced_is_reported_and_not_listed_as_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = DirectoryStore::create(&path).unwrap();
+    let listing = Listing::default();
+    let mut nothing = |_| ControlFlow::Continue(());
+    store.list(&listing, &mut nothing).unwrap();
+    fs::remove_dir(&path).unwrap();
+    let error = store.list(&listing, &mut nothing).unwrap_err();
+    assert!(matches!(error, StoreError::Removed { .. }), "{error}");
+    fs::create_dir(&path).unwrap();
+    let error = store.list(&listing, &mut nothing).unwrap_err();
+    assert!(matches!(error, StoreError::Removed { .. }), "{error}");
+    DirectoryStore::open(&path)
+        .unwrap()
+        .list(&listing, &mut nothing)
+        .unwrap();
+}
