@@ -429,7 +429,7 @@ fn largest_owner_without_cores_gives_up_minicores_before_a_smaller_one_a_core() 
         let made = spool.make_for(Some(&account), 9 * MIB + 3 * MIB / 4, 3 * MIB / 2);
         assert!(made.room >= 3 * MIB / 2, "{made:?}");
         assert!(victim.iter().all(|id| spool.has(*id, &CORE)), "{made:?}");
-        spool.dump_of(Some(&account), 5 * 256 << 10, 4096);
+        spool.dump_of(Some(&account), 1280 << 10, 4096);
     }
     let minicore = |id: &DumpId| spool.has(*id, &EntryKind::Minicore);
     let left: Vec<bool> = attacker.iter().map(minicore).collect();
