@@ -28,6 +28,16 @@ pub(super) fn append(settings: &HandlerSettings, record: &LedgerRecord) {
     kernel_log(Level::Error, &line);
 }
 
+/// Notes that the capture has begun. A ledger that cannot be written is reported when it ends.
+pub(super) fn begin(settings: &HandlerSettings, manifest: &Manifest) {
+    let why = "its handler ended without a record, and no entry of it is in the spool";
+    let record = LedgerRecord {
+        id: Some(manifest.id),
+        ..of_nothing(manifest, DropReason::Handler, why)
+    };
+    let _ = Ledger::of(&settings.state).begin(&record);
+}
+
 /// The record of a crash whose dump is sealed.
 pub(super) fn of_dump(manifest: &Manifest, plan: &Plan) -> LedgerRecord {
     let kept = LedgerRecord {

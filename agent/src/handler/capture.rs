@@ -90,13 +90,14 @@ pub(super) fn capture_prepared(
     let Prepared {
         process,
         memory,
-        pin,
+        mut pin,
+        pending_pin,
         cgroup,
         watch,
         pidfd,
         facts,
         privileged,
-        gaps,
+        mut gaps,
         mut log,
     } = prepared;
     let arguments = &as_privileged(arguments, privileged.as_deref(), &mut log);
@@ -131,6 +132,14 @@ pub(super) fn capture_prepared(
         let record = account::of_nothing(&manifest, reason_of(error), &why);
         account::append(settings, &record);
     })?;
+    account::begin(settings, &manifest);
+    if let Some(pending) = pending_pin {
+        pin = pending
+            .finish()
+            .inspect(|_| log.note("memory held"))
+            .inspect_err(|error| gaps.push(gap("hold on the memory", error)))
+            .ok();
+    }
     let lost = LostEntry::new(&manifest, settings);
     let mut capture = Capture {
         entry,

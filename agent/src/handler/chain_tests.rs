@@ -78,7 +78,7 @@ fn a_program_gets_the_core_and_its_failure_is_told() {
     let got = root.path().join("got");
     let script = root.path().join("old-handler");
     let text = format!(
-        "#!/bin/sh\necho \"$@\" > {0}.args\n[ \"$1\" = fail ] && exit 3\n[ \"$1\" = close ] && exit 0\ncat > {0}\n",
+        "#!/bin/sh\necho \"$@\" > {0}.args\nexport -p > {0}.env\n[ \"$1\" = fail ] && exit 3\n[ \"$1\" = close ] && exit 0\ncat > {0}\n",
         got.display()
     );
     fs::write(&script, text).unwrap();
@@ -101,6 +101,9 @@ fn a_program_gets_the_core_and_its_failure_is_told() {
         fs::read_to_string(got.with_extension("args")).unwrap(),
         "100 na me\n"
     );
+    let environment = fs::read_to_string(got.with_extension("env")).unwrap();
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    assert!(!environment.contains("CARGO_"), "{environment}");
     assert!(hand("fail").unwrap_err().contains("exit status: 3"));
     assert!(hand("close").unwrap().contains("did not want all of it"));
     let hand = |pattern: &str| {

@@ -47,6 +47,11 @@ const MODE_MISSING: u64 = 1;
 /// How long the reading thread may take to park. It took 30 µs; a page that comes from a slow swap
 /// device takes longer.
 const PARKING: Duration = Duration::from_millis(250);
+/// How long is waited for it at once.
+const SOON: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
 /// How long the thread may take to end once its page was provided.
 const ENDING: Duration = Duration::from_millis(250);
 /// Bytes of the thread's stack: it makes few system calls.
@@ -79,6 +84,14 @@ pub(super) enum PinError {
     TooLong,
 }
 
+/// A hold whose reading thread has been started and may not be parked yet. Dropping it gives the hold up.
+#[derive(Debug)]
+pub(super) struct PendingPin {
+    /// What the thread may still use stays as long as we do.
+    parts: Option<(MemoryPin, [File; 3])>,
+    deadline: Instant,
+}
+
 /// A hold on a process's memory.
 #[derive(Debug)]
 pub(super) struct MemoryPin {
@@ -108,11 +121,11 @@ struct Numbers {
 }
 
 impl MemoryPin {
-    /// Pins the memory of a process, whose `mem` is open.
+    /// Begins to pin the memory of a process, whose `mem` is open. It waits for nothing.
     ///
     /// # Errors
-    /// When the kernel does not offer userfaultfd, or no byte can be read.
-    pub(super) fn take(process: &ProcessHandles, memory: &File) -> Result<Self, PinError> {
+    /// When the kernel does not offer userfaultfd.
+    pub(super) fn begin(process: &ProcessHandles, memory: &File) -> Result<PendingPin, PinError> {
         let unavailable = |source| PinError::Unavailable { source };
         let unreadable = |source| PinError::Unreadable { source };
         let fault = FaultPage::new().map_err(unavailable)?;
@@ -142,36 +155,63 @@ impl MemoryPin {
             fault: ManuallyDrop::new(fault),
             ended,
         };
-        let parked = pin.wait_until_parked();
-        if matches!(parked, Err(PinError::TooLong)) {
+        Ok(PendingPin {
+            parts: Some((pin, files)),
+            deadline: Instant::now() + PARKING,
+        })
+    }
+
+    /// Whether the thread is parked, after a maximum of `SOON`.
+    fn is_parked(&self) -> Result<bool, PinError> {
+        let mut fds = [PollFd::new(&self.fault.userfault, PollFlags::IN)];
+        if poll(&mut fds, Some(&SOON)).is_ok_and(|ready| ready > 0) {
+            return Ok(true);
+        }
+        let source = match self.ended.try_recv() {
+            Err(TryRecvError::Empty) => return Ok(false),
+            Ok(Err(error)) => error,
+            _ => io::Error::other("the process is gone"),
+        };
+        Err(PinError::Unreadable { source })
+    }
+}
+
+impl PendingPin {
+    /// Waits for a moment, which is enough unless another process interferes with the memory.
+    ///
+    /// # Errors
+    /// When no byte can be read.
+    pub(super) fn soon(mut self) -> Result<Result<MemoryPin, Self>, PinError> {
+        match &self.parts {
+            Some((pin, _)) if pin.is_parked()? => {}
+            _ => return Ok(Err(self)),
+        }
+        let (pin, _) = self.parts.take().ok_or(PinError::TooLong)?;
+        Ok(Ok(pin))
+    }
+
+    /// Waits until the thread is parked.
+    ///
+    /// # Errors
+    /// When no byte can be read, or not in time.
+    pub(super) fn finish(self) -> Result<MemoryPin, PinError> {
+        let mut pending = self;
+        loop {
+            match pending.soon()? {
+                Ok(pin) => return Ok(pin),
+                Err(later) if Instant::now() < later.deadline => pending = later,
+                Err(_) => return Err(PinError::TooLong),
+            }
+        }
+    }
+}
+
+impl Drop for PendingPin {
+    fn drop(&mut self) {
+        if let Some((pin, files)) = self.parts.take() {
             // The thread may still need the numbers, and its page: they stay as long as we do.
             pin.fault.provide();
             std::mem::forget((pin, files));
-            return Err(PinError::TooLong);
-        }
-        parked.map(|()| pin)
-    }
-
-    fn wait_until_parked(&self) -> Result<(), PinError> {
-        let deadline = Instant::now() + PARKING;
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: 5_000_000,
-        };
-        loop {
-            let mut fds = [PollFd::new(&self.fault.userfault, PollFlags::IN)];
-            if poll(&mut fds, Some(&wait)).is_ok_and(|ready| ready > 0) {
-                return Ok(());
-            }
-            let source = match self.ended.try_recv() {
-                Err(TryRecvError::Empty) if Instant::now() > deadline => {
-                    return Err(PinError::TooLong);
-                }
-                Err(TryRecvError::Empty) => continue,
-                Ok(Err(error)) => error,
-                _ => io::Error::other("the process is gone"),
-            };
-            return Err(PinError::Unreadable { source });
         }
     }
 }
@@ -315,6 +355,10 @@ mod tests {
     use super::*;
     use crate::handler::process::tests::living;
 
+    fn pin(process: &ProcessHandles, memory: &File) -> Result<MemoryPin, PinError> {
+        MemoryPin::begin(process, memory)?.finish()
+    }
+
     fn sleeping() -> Child {
         let child = Command::new("sleep").arg("60").spawn().unwrap();
         // Until its program runs, it has the memory of this one.
@@ -341,7 +385,7 @@ mod tests {
         let stack = stack_of(child.id());
         let mut before = [0; 64];
         memory.read_exact_at(&mut before, stack).unwrap();
-        let pin = MemoryPin::take(&process, &memory).unwrap();
+        let pin = pin(&process, &memory).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         let mut after = [0; 64];
@@ -358,7 +402,7 @@ mod tests {
         let memory = process.open_file("mem").unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        let gone = MemoryPin::take(&process, &memory);
+        let gone = pin(&process, &memory);
         assert!(matches!(gone, Err(PinError::Unreadable { .. })), "{gone:?}");
     }
 
@@ -369,7 +413,7 @@ mod tests {
         let process = living(child.id());
         let memory = process.open_file("mem").unwrap();
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let pin = MemoryPin::take(&process, &memory).unwrap();
+        let pin = pin(&process, &memory).unwrap();
         drop(reader);
         let error = io::Write::write(&mut writer, b"x").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

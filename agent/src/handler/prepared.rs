@@ -1,8 +1,7 @@
 //! What dies first, taken first: handles, a hold on the memory, its mappings, the facts of `/proc`.
 //!
 //! A process that is killed in the middle of its dump leaves its cgroup, and then `/proc`, within
-//! milliseconds; what is held stays. Invariant: nothing here waits for longer than the limits of
-//! [`MemoryPin`] and [`FactsJob`], whatever the process's memory and files are made of.
+//! milliseconds; what is held stays. Invariant: nothing here waits for longer than 5 ms, whatever the process's memory and files are made of.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -14,7 +13,7 @@ use super::capture::gap;
 use super::death::DeathWatch;
 use super::facts_job::FactsJob;
 use super::log::HandlerLog;
-use super::pin::MemoryPin;
+use super::pin::{MemoryPin, PendingPin};
 use super::privileges::privileges;
 use super::process::ProcessHandles;
 use super::settings::{HandlerSettings, Source};
@@ -25,6 +24,8 @@ pub(super) struct Prepared {
     /// Its `mem` and its `pagemap`.
     pub(super) memory: Option<[File; 2]>,
     pub(super) pin: Option<MemoryPin>,
+    /// One that takes long: the entry comes first.
+    pub(super) pending_pin: Option<PendingPin>,
     pub(super) cgroup: Option<RawText>,
     pub(super) watch: Option<DeathWatch>,
     /// Of a process that was gone before anything could be opened.
@@ -72,15 +73,19 @@ impl Prepared {
             let open = |name| process.open_file(name).ok();
             Some([open("mem")?, open("pagemap")?])
         });
-        let pin = match (&process, &memory) {
-            (Some(process), Some([memory, ..])) if wants_hold(settings) => {
-                MemoryPin::take(process, memory)
-                    .inspect(|_| log.note("memory held"))
-                    .inspect_err(|error| gaps.push(gap("hold on the memory", error)))
-                    .ok()
+        let (mut pin, mut pending_pin) = (None, None);
+        if let (Some(process), Some([memory, ..])) = (&process, &memory)
+            && wants_hold(settings)
+        {
+            match MemoryPin::begin(process, memory).and_then(PendingPin::soon) {
+                Ok(Ok(held)) => {
+                    log.note("memory held");
+                    pin = Some(held);
+                }
+                Ok(Err(pending)) => pending_pin = Some(pending),
+                Err(error) => gaps.push(gap("hold on the memory", &error)),
             }
-            _ => None,
-        };
+        }
         let cgroup = process
             .as_ref()
             .and_then(|process| process.read("cgroup").ok())
@@ -97,6 +102,7 @@ impl Prepared {
             process,
             memory,
             pin,
+            pending_pin,
             cgroup,
             watch,
             pidfd,

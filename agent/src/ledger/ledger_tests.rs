@@ -1,6 +1,6 @@
 use std::fs;
 
-use cdh_bundle::RawText;
+use cdh_bundle::{DumpId, RawText};
 use rustix::fs::Mode;
 
 use super::*;
@@ -171,4 +171,79 @@ fn what_others_planted_is_not_followed() {
         assert!(ledger.append(&record(Outcome::Kept, None)).is_err());
     }
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+}
+
+/// Makes the file of captures that have begun old enough to be looked at.
+fn settle(ledger: &Ledger, now: &dyn Fn(&DumpId) -> bool) -> usize {
+    assert_eq!(ledger.end_lost(now).unwrap(), 0);
+    let earlier = ledger.directory.join("begun.1.jsonl");
+    let file = fs::File::options().append(true).open(earlier).unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    file.set_modified(old).unwrap();
+    ledger.end_lost(now).unwrap()
+}
+
+#[test]
+fn capture_without_record_and_entry_gets_the_record_it_began_with() {
+    let state = tempfile::tempdir().unwrap();
+    let ledger = Ledger::of(state.path());
+    assert_eq!(ledger.end_lost(|_| false).unwrap(), 0);
+    let begun = |pid| LedgerRecord {
+        id: Some(DumpId::random()),
+        pid,
+        ..record(Outcome::Dropped, Some(DropReason::Handler))
+    };
+    let [kept, ignored, lost, alive] = [1, 2, 3, 4].map(begun);
+    for one in [&kept, &ignored, &lost, &alive] {
+        ledger.begin(one).unwrap();
+    }
+    // One that was cut by a full disk costs itself only.
+    let file = ledger.directory.join("begun.jsonl");
+    let mut text = fs::read(&file).unwrap();
+    text.extend_from_slice(b"\n{\"seq\":0,\"at");
+    fs::write(&file, text).unwrap();
+    let also_alive = begun(5);
+    ledger.begin(&also_alive).unwrap();
+    let end = |begun: &LedgerRecord, id, outcome| {
+        let end = LedgerRecord {
+            id,
+            pid: begun.pid,
+            ..record(outcome, None)
+        };
+        ledger.append(&end).unwrap();
+    };
+    end(&kept, kept.id, Outcome::Kept);
+    end(&ignored, None, Outcome::Dropped);
+    let has_entry = |id: &DumpId| [alive.id, also_alive.id].contains(&Some(*id));
+    assert_eq!(settle(&ledger, &has_entry), 1);
+    let records = ledger.since(2);
+    assert_eq!(records.len(), 1);
+    assert_eq!((records[0].pid, records[0].id), (3, None));
+    assert_eq!(ledger.totals().by_outcome["dropped/handler"], 1);
+    // Those that are alive are asked about again.
+    let earlier = ledger.directory.join("begun.1.jsonl");
+    assert!(earlier.exists());
+    end(&alive, alive.id, Outcome::Kept);
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+    let file = fs::File::options().append(true).open(&earlier).unwrap();
+    file.set_modified(old).unwrap();
+    assert_eq!(ledger.end_lost(|_| false).unwrap(), 1);
+    assert!(!earlier.exists());
+    assert_eq!(ledger.end_lost(|_| false).unwrap(), 0);
+}
+
+#[test]
+fn lines_of_captures_that_have_begun_are_bounded() {
+    let state = tempfile::tempdir().unwrap();
+    let ledger = Ledger::of(state.path());
+    let one = record(Outcome::Dropped, Some(DropReason::Handler));
+    for _ in 0..4000 {
+        ledger.begin(&one).unwrap();
+    }
+    let names = ["begun.jsonl", "begun.1.jsonl"];
+    let sizes = names.map(|name| fs::metadata(ledger.directory.join(name)).unwrap().len());
+    assert!(
+        sizes.iter().all(|size| *size <= (512 << 10) + 1024),
+        "{sizes:?}"
+    );
 }

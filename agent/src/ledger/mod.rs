@@ -3,6 +3,7 @@
 //! ```text
 //! <state>/ledger/records.jsonl     one line for each crash, the newest last
 //! <state>/ledger/records.1.jsonl   those before
+//! <state>/ledger/begun.jsonl       one line for each capture that has begun
 //! <state>/ledger/totals.json       counters and histograms, never begun anew
 //! <state>/ledger/lock              held while any of these is changed
 //! ```
@@ -13,6 +14,7 @@
 //! brings it home ([`Ledger::absorb`]). Invariants: each file has an upper bound; a line that was cut
 //! by a full disk or a SIGKILL costs that line only; nothing that somebody else planted is followed.
 
+mod begun;
 mod record;
 mod totals;
 

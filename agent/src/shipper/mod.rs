@@ -9,6 +9,7 @@ mod backoff;
 mod drops;
 mod event;
 mod modules;
+mod patient;
 mod plan;
 mod queue;
 mod record;

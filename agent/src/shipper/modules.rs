@@ -9,16 +9,18 @@
 //!
 //! Any process can map a file that claims the build-id of another one. So the digest of each file is recorded
 //! in the dump's manifest before the dump is shipped, and is part of the key: what one process stores, no
-//! other dump names. A module that cannot be stored is reported, and holds up nothing.
+//! other dump names. A module that cannot be stored is reported, and holds up nothing; nor does a file whose
+//! disk or mount does not answer any more (see [`Patience`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cdh_bundle::{Digests, Manifest, ModuleRecord, Sha256, SpoolEntry};
@@ -27,6 +29,7 @@ use cdh_store::{ObjectKey, ObjectStat, Store, StoreError, StoredModule};
 use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
+use super::patient::Patience;
 use super::sweep::explain;
 use crate::handler::{ProcFacts, is_local_path};
 use crate::spool::ModuleFiles;
@@ -99,6 +102,7 @@ pub(super) struct ModuleKeeper {
     known: BTreeMap<ObjectKey, Instant>,
     /// Of files as they were when they were read.
     digests: BTreeMap<FileVersion, Sha256>,
+    patience: Patience,
 }
 
 /// Device, inode, size, and times of the last change of contents and inode: a file that was written to has
@@ -142,12 +146,16 @@ impl ModuleKeeper {
         &self,
         manifest: &Manifest,
         module: &ModuleRecord,
-        root: Option<&Root>,
+        root: Option<&Arc<Root>>,
     ) -> Option<ModuleFile> {
         let held = self.files.get(manifest.id, module.start);
         let held = held.and_then(|file| file.try_clone().ok());
-        held.and_then(|file| checked(file, module))
-            .or_else(|| checked(open_module(root?, module)?, module))
+        let (module, root) = (module.clone(), root.map(Arc::clone));
+        let find = move || {
+            held.and_then(|file| checked(file, &module))
+                .or_else(|| checked(open_module(root.as_deref()?, &module)?, &module))
+        };
+        self.patience.run(find).flatten()
     }
 
     /// The manifest of the sealed entry at `path` with the digests of its modules' files; `None` if there is
@@ -179,23 +187,22 @@ impl ModuleKeeper {
     }
 
     /// This root directory, if the process of the entry at `path` had the same.
-    fn own_root(&self, path: &Path) -> Option<Root> {
+    fn own_root(&self, path: &Path) -> Option<Arc<Root>> {
         let json = read_small(&path.join("proc.json"), MAX_FACTS)?;
         let facts: ProcFacts = serde_json::from_slice(&json).ok()?;
         let own = std::fs::read_link("/proc/self/ns/mnt").ok()?;
         let mut namespaces = facts.namespaces.iter();
         let is_same = facts.root?.as_bytes() == b"/"
             && namespaces.any(|namespace| namespace.id.as_bytes() == own.as_os_str().as_bytes());
-        is_same.then(|| Root::of("self")).flatten()
+        is_same.then(|| Root::of("self")).flatten().map(Arc::new)
     }
 
     fn digest(&mut self, file: &ModuleFile) -> Option<Sha256> {
         if let Some(known) = self.digests.get(&file.version) {
             return Some(*known);
         }
-        // A file that was passed for two modules has one position.
-        (&file.file).rewind().ok()?;
-        let found = Digests::of_reader((&file.file).take(file.size)).ok()?;
+        let copy = file.file.try_clone().ok()?;
+        let found = Digests::of_reader(self.patience.read(copy, file.size).ok()?).ok()?;
         if self.digests.len() >= MAX_DIGESTS {
             self.digests.clear();
         }
@@ -245,17 +252,20 @@ impl ModuleKeeper {
                         kept.missing.push(module.path.to_string());
                         continue;
                     };
-                    if (&file.file).rewind().is_err() {
+                    let Ok(mut body) = self.patience.read(file.file, file.size) else {
                         kept.missing.push(module.path.to_string());
                         continue;
-                    }
-                    let mut body = (&file.file).take(file.size);
+                    };
                     match store.put(&key, &mut body, file.size) {
                         Ok(_) => kept.uploaded += 1,
                         // Another node was faster.
                         Err(StoreError::Conflict { .. }) => {}
                         // The file changed meanwhile.
                         Err(StoreError::Length { .. }) => {
+                            kept.missing.push(module.path.to_string());
+                            continue;
+                        }
+                        Err(_) if body.is_stuck() => {
                             kept.missing.push(module.path.to_string());
                             continue;
                         }

@@ -104,6 +104,7 @@ impl Sweeper<'_> {
         let entries = list_spool(self.spool)?;
         self.modules.notice(&entries);
         let is_there = |id: &DumpId| entries.iter().any(|entry| entry.id == *id);
+        let _ = self.ledger.end_lost(is_there);
         self.seen.retain(is_there);
         self.record.retain(is_there);
         for entry in entries {

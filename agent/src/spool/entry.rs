@@ -267,10 +267,9 @@ impl PartialEntry {
         }
     }
 
-    /// Gives back what was set aside.
+    /// Releases the disk space that was set aside.
     pub fn release_reserve(&self) {
         self.remove_file(RESERVE);
-        super::forget_need(self.path());
     }
 
     /// Brings the names and `identity.json` to disk, so that they survive a power cut.
@@ -292,7 +291,10 @@ impl PartialEntry {
     /// When a step fails; the entry is then still `.partial`.
     pub fn seal(self, manifest: Manifest) -> Result<PathBuf, SpoolError> {
         self.release_reserve();
-        Ok(self.entry.seal(manifest)?)
+        let sealed = self.entry.seal(manifest)?;
+        // Until now it marks the entry as one that is being written.
+        super::forget_need(&sealed);
+        Ok(sealed)
     }
 
     /// Creates a file that is not of the bundle.

@@ -19,9 +19,13 @@ use crate::policy::Action;
 /// Maximum bytes of a manifest.
 const MANIFEST: u64 = 64 << 20;
 
-/// Gives up the core, the minicore or all of a sealed entry. The record of it; `None` where only a
-/// leftover went.
-pub(super) fn give_up(item: &Item, stage: Action) -> io::Result<Option<LedgerRecord>> {
+/// Gives up the core, the minicore or all of a sealed entry, for the same owner or for another. The record
+/// of it; `None` where only a leftover went.
+pub(super) fn give_up(
+    item: &Item,
+    stage: Action,
+    is_own: bool,
+) -> io::Result<Option<LedgerRecord>> {
     let _lock = EntryLock::try_take(&item.path)?;
     settle(&item.path).map_err(io::Error::other)?;
     let json = read_manifest(&item.path)?;
@@ -30,6 +34,13 @@ pub(super) fn give_up(item: &Item, stage: Action) -> io::Result<Option<LedgerRec
         Action::Ignore => Outcome::Removed,
         _ => Outcome::Degraded,
     };
+    let whose = if is_own {
+        "the same owner"
+    } else {
+        "another owner"
+    };
+    let bounds =
+        format!("was given up for newer dumps of {whose}: the spool had reached its bounds");
     let record = |manifest: &Manifest, bytes, why: &str| LedgerRecord {
         stored_bytes: bytes,
         action: stage,
@@ -41,10 +52,7 @@ pub(super) fn give_up(item: &Item, stage: Action) -> io::Result<Option<LedgerRec
             let core = manifest.core.take();
             let was_listed = core.is_some();
             let core_bytes = core.as_ref().map_or(0, |core| core.size);
-            let why = format!(
-                "the core ({before}, {core_bytes} bytes) was given up for newer dumps: the spool \
-                 had reached its bounds"
-            );
+            let why = format!("the core ({before}, {core_bytes} bytes) {bounds}");
             if let Some(core) = core {
                 manifest.entries.retain(|entry| entry.name != core.entry);
                 manifest.verdict = Verdict::Empty {
@@ -63,7 +71,7 @@ pub(super) fn give_up(item: &Item, stage: Action) -> io::Result<Option<LedgerRec
             Ok(was_listed.then(|| record(&manifest, item.core, &why)))
         }
         Action::Metadata => {
-            let why = "the minicore was given up for newer dumps: the spool had reached its bounds";
+            let why = &format!("the minicore {bounds}");
             let name = EntryKind::Minicore.bundle_name(&manifest.stem);
             let before = manifest.entries.len();
             manifest.entries.retain(|entry| entry.name != name);
@@ -75,7 +83,7 @@ pub(super) fn give_up(item: &Item, stage: Action) -> io::Result<Option<LedgerRec
             Ok(was_listed.then(|| record(&manifest, item.minicore, why)))
         }
         _ => {
-            let why = "the dump was removed for newer ones: the spool had reached its bounds";
+            let why = &format!("the dump {bounds}");
             let entry = SpoolEntry {
                 id: item.id,
                 path: item.path.clone(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <spool>/.room/lock              held while a handler counts and makes room
-//! <id>.partial/.need-<bytes>      what its handler may still write
+//! <id>.partial/.need-<bytes>      what its handler may still write, until the entry is sealed
 //! <id>/.share-<owner>             who is charged for the entry
 //! <id>/.setuid-<owner>            the same, for the dump of a setuid program
 //! ```
@@ -140,7 +140,7 @@ pub(crate) fn make_room(
     let mut given_up = Vec::new();
     let uploads = wanted.uploads;
     let mut setuid = Pool::new(setuid, is_setuid.then(|| share.clone()).flatten(), uploads);
-    let mut common = Pool::new(common, share.filter(|_| !is_setuid), uploads);
+    let mut common = Pool::new(common, share, uploads);
     let own_quota = setuid_quota(bounds.quota);
     let allowance = match is_setuid {
         true => setuid.allowance(own_quota),
@@ -218,8 +218,8 @@ pub fn used(spool: &Path) -> io::Result<u64> {
 }
 
 /// Removes the note of what a handler needs.
-pub(crate) fn forget_need(partial: &Path) {
-    for file in fs::read_dir(partial).into_iter().flatten().flatten() {
+pub(crate) fn forget_need(entry: &Path) {
+    for file in fs::read_dir(entry).into_iter().flatten().flatten() {
         if file
             .file_name()
             .as_encoded_bytes()

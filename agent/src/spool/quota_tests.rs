@@ -67,6 +67,17 @@ impl Spool {
         self.make_of(None, account, quota, need)
     }
 
+    /// A dump whose core was given up, or that never had one.
+    fn dump_without_core(&self, account: &Account, minicore: usize) -> DumpId {
+        let (entry, mut manifest) = self.partial(0, minicore);
+        fs::remove_file(entry.path().join(CORE.file_name())).unwrap();
+        fs::write(entry.path().join(share_note(account)), "").unwrap();
+        manifest.core = None;
+        let id = manifest.id;
+        entry.seal(manifest).unwrap();
+        id
+    }
+
     /// A dump that is being written, and its room.
     fn begin(&self, account: &Account, quota: u64, need: u64) -> (EntryDir, Made) {
         let (entry, _) = self.partial(0, 0);
@@ -383,4 +394,85 @@ fn owner_that_is_writing_a_core_does_not_take_another_as_its_first() {
         assert!(made.given_up.is_empty(), "{made:?}");
     }
     assert!(kept.iter().all(|id| spool.has(*id, &CORE)));
+}
+
+/// A flood whose cores are gone, and a victim within its share.
+fn flooded() -> (Spool, Vec<DumpId>, Vec<DumpId>) {
+    let spool = Spool::new();
+    let victim = (0..3).map(|_| spool.dump_of(Some(&user(1000)), 1 << 20, 4096));
+    let victim = victim.collect();
+    let attacker = (0..6).map(|_| spool.dump_without_core(&user(65534), 1 << 20));
+    let attacker = attacker.collect();
+    (spool, victim, attacker)
+}
+
+#[test]
+fn owner_whose_cores_are_gone_is_not_first_again() {
+    let (spool, victim, attacker) = flooded();
+    let made = spool.make_for(Some(&user(65534)), 9 * MIB + MIB / 2, 3 * MIB);
+    assert!(victim.iter().all(|id| spool.has(*id, &CORE)));
+    let is_own = |record: &LedgerRecord| record.id.is_some_and(|id| attacker.contains(&id));
+    assert!(made.given_up.iter().all(is_own), "{made:?}");
+}
+
+#[test]
+fn setuid_dump_of_an_owner_does_not_evict_a_smaller_owner() {
+    let (spool, victim, _) = flooded();
+    spool.make_for(Some(&setuid(65534)), 9 * MIB + MIB / 2, 2 * MIB);
+    assert!(victim.iter().all(|id| spool.has(*id, &CORE)));
+}
+
+#[test]
+fn largest_owner_without_cores_gives_up_minicores_before_a_smaller_one_a_core() {
+    let (spool, victim, attacker) = flooded();
+    for account in [user(7), user(6)] {
+        let made = spool.make_for(Some(&account), 9 * MIB + 3 * MIB / 4, 3 * MIB / 2);
+        assert!(made.room >= 3 * MIB / 2, "{made:?}");
+        assert!(victim.iter().all(|id| spool.has(*id, &CORE)), "{made:?}");
+        spool.dump_of(Some(&account), 1280 << 10, 4096);
+    }
+    let minicore = |id: &DumpId| spool.has(*id, &EntryKind::Minicore);
+    let left: Vec<bool> = attacker.iter().map(minicore).collect();
+    assert_eq!(left, [false, false, false, true, true, true]);
+    // Below the average it gives nothing of this kind any more.
+    let made = spool.make_for(Some(&user(8)), 6 * MIB, 2 * MIB);
+    assert!(attacker.get(3..).unwrap().iter().any(minicore), "{made:?}");
+}
+
+#[test]
+fn two_first_crashes_at_once_both_get_room() {
+    let spool = Spool::new();
+    let ids: Vec<DumpId> = (0..6)
+        .map(|_| spool.dump_of(Some(&user(1)), 1 << 20, 4096))
+        .collect();
+    // Each has written the head of its core when it asks for room.
+    let begin = |account: &Account| {
+        let (entry, _) = spool.partial(4096, 4096);
+        fs::write(entry.path().join(share_note(account)), "").unwrap();
+        entry
+    };
+    let first = user(9);
+    let (one, _two) = (begin(&first), begin(&first));
+    let made = spool.make_of(Some(one.id()), Some(&first), 7 * MIB, 3 * MIB);
+    assert!(made.room >= 3 * MIB, "{made:?}");
+    assert!(ids.iter().any(|id| spool.has(*id, &CORE)));
+}
+
+#[test]
+fn note_of_the_need_marks_an_entry_until_it_is_sealed() {
+    use crate::spool::PartialEntry;
+    let spool = Spool::new();
+    let id = DumpId::random();
+    let entry = PartialEntry::create(spool.0.path(), id).unwrap();
+    let manifest = first_manifest(id, &HandlerArguments::default(), None);
+    spool.make_of(Some(id), Some(&user(1)), 7 * MIB, 3 * MIB);
+    let notes = |entry: &Path| {
+        let names = fs::read_dir(entry).unwrap().flatten();
+        let names = names.map(|file| file.file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(NEED)).count()
+    };
+    entry.release_reserve();
+    assert_eq!(notes(entry.path()), 1);
+    let sealed = entry.seal(manifest).unwrap();
+    assert_eq!(notes(&sealed), 0);
 }

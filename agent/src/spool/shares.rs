@@ -2,9 +2,10 @@
 //!
 //! Room is taken from the owner that uses the most, its oldest dump first. An owner that needs room
 //! only gets it from owners that use more than it does, and otherwise gives up its own older dumps. So
-//! a flood of one owner ends in its own dumps, however many they are. The last dump of each owner is
-//! given up only after all others. An owner without a core in the spool may take from every owner
-//! that has more than one.
+//! a flood of one owner ends in its own dumps, however many they are. An owner that uses more than the
+//! average and has no cores left gives up its minicores and then its dumps before a smaller owner gives
+//! up a core. The last dump of each owner is given up only after all others. An owner that has nothing in
+//! the spool may take from every owner that has more than one dump.
 //!
 //! A dump that is being written or uploaded cannot be given up. So one owner's dumps of that kind leave a
 //! part of the quota to others, and no number of crashes at once fills the spool.
@@ -47,6 +48,7 @@ pub(super) struct Item {
     pub(super) bytes: u64,
     pub(super) core: u64,
     pub(super) minicore: u64,
+    /// What its handler may still write; 0 before room was made for it, and once it is sealed.
     pub(super) need: u64,
     /// Who is charged for it; empty for entries of older handlers.
     pub(super) share: String,
@@ -161,10 +163,14 @@ impl Pool {
         ] {
             while !fits(self, wants) {
                 let candidate = self.candidate(stage, order, need);
-                let Some(item) = candidate.and_then(|at| self.items.get_mut(at)) else {
+                let Some((at, stage)) = candidate else {
                     break;
                 };
-                let Ok(record) = give_up(item, stage) else {
+                let Some(item) = self.items.get_mut(at) else {
+                    break;
+                };
+                let is_own = self.share.as_ref() == Some(&item.share);
+                let Ok(record) = give_up(item, stage, is_own) else {
                     // It is being uploaded, or cannot be changed: try the next one.
                     item.fixed = true;
                     continue;
@@ -188,33 +194,14 @@ impl Pool {
         records
     }
 
-    /// The entry that is to be reduced next.
-    fn candidate(&self, stage: Action, order: GiveUp, need: u64) -> Option<usize> {
-        #[derive(Default)]
-        struct Usage {
-            bytes: u64,
-            dumps: usize,
-            is_writing: bool,
-            can_give: bool,
-        }
-        let mut usage: BTreeMap<&str, Usage> = BTreeMap::new();
+    /// The entry that is to be reduced next, and to what.
+    fn candidate(&self, stage: Action, order: GiveUp, need: u64) -> Option<(usize, Action)> {
+        let usage = self.usage(stage, need);
         let is_own = |share: &str| self.share.as_deref() == Some(share);
-        if let Some(share) = &self.share {
-            usage.entry(share).or_default().bytes = need;
-        }
-        for item in &self.items {
-            let of_share = usage.entry(&item.share).or_default();
-            let has_worth = item.sealed && item.worth(stage) > 0;
-            of_share.bytes = of_share.bytes.saturating_add(item.weight());
-            of_share.dumps += usize::from(has_worth);
-            // The note of the need goes before the entry is sealed.
-            of_share.is_writing |= !item.sealed && (item.need > 0 || item.core > 0);
-            of_share.can_give |= has_worth && !item.fixed;
-        }
         let own = self.share.as_deref().and_then(|share| usage.get(share));
         let own_bytes = own.map_or(0, |own| own.bytes);
-        // Else a flood whose sealed cores are gone would be first again with every crash.
-        let is_first = own.is_some_and(|own| own.dumps == 0 && !own.is_writing)
+        // An owner whose cores were given up is not new: else a flood would be first again with every crash.
+        let is_first = own.is_some_and(|own| own.entries == 0 && !own.is_writing)
             && order == GiveUp::OldestOfLargest
             && stage == Action::Minicore;
         let may_give = |share: &str, found: &Usage| match order {
@@ -222,19 +209,78 @@ impl Pool {
             GiveUp::NewestOfOthers => !is_own(share) && found.bytes > own_bytes,
         };
         let largest = |fits: &dyn Fn(&str, &Usage) -> bool| {
-            let found = usage.iter();
-            let found = found.filter(|(share, found)| found.can_give && fits(share, found));
+            let found = usage.iter().filter(|(share, found)| fits(share, found));
             found.max_by_key(|(share, found)| (found.bytes, is_own(share)))
         };
-        let (share, _) = largest(&|share, found| found.dumps > 1 && may_give(share, found))
-            .or_else(|| largest(&|_, found| is_first && found.dumps > 1))
-            .or_else(|| largest(&may_give))?;
-        let usable = |item: &Item| item.share == *share && !item.fixed && item.worth(stage) > 0;
-        match order {
+        let gives = |found: &Usage| found.can_give && found.dumps > 1;
+        let giver = largest(&|share, found| gives(found) && may_give(share, found))
+            .or_else(|| largest(&|_, found| is_first && gives(found)))
+            .or_else(|| largest(&|share, found| found.can_give && may_give(share, found)));
+        if stage == Action::Minicore && order == GiveUp::OldestOfLargest {
+            let least = giver.map_or(0, |(_, found)| found.bytes);
+            let all = usage.values().map(|found| found.bytes);
+            let average = all.fold(0, u64::saturating_add) / (usage.len() as u64).max(1);
+            let exceeds = largest(&|share, found| {
+                !is_own(share)
+                    && !found.can_give
+                    && found.entries > 1
+                    && found.bytes > least.max(average)
+                    && (is_first || may_give(share, found))
+            });
+            let rest = exceeds.and_then(|(share, _)| {
+                let stages = [Action::Metadata, Action::Ignore].into_iter();
+                let mut found = stages.map(|stage| self.entry_of(share, stage, order));
+                found.find_map(|found| found)
+            });
+            if rest.is_some() {
+                return rest;
+            }
+        }
+        self.entry_of(giver?.0, stage, order)
+    }
+
+    /// What each owner uses. `need` is what the owner that needs room is about to add.
+    fn usage(&self, stage: Action, need: u64) -> BTreeMap<&str, Usage> {
+        let mut usage: BTreeMap<&str, Usage> = BTreeMap::new();
+        if let Some(share) = &self.share {
+            usage.entry(share).or_default().bytes = need;
+        }
+        for item in &self.items {
+            let of_share = usage.entry(&item.share).or_default();
+            let has_worth = item.sealed && item.worth(stage) > 0;
+            of_share.bytes = of_share.bytes.saturating_add(item.weight());
+            of_share.entries += usize::from(item.sealed && item.bytes > 0);
+            of_share.dumps += usize::from(has_worth);
+            of_share.is_writing |= item.need > 0;
+            of_share.can_give |= has_worth && !item.fixed;
+        }
+        usage
+    }
+
+    /// The first entry of an owner, in this order, that can be reduced to this.
+    fn entry_of(&self, share: &str, stage: Action, order: GiveUp) -> Option<(usize, Action)> {
+        let usable = |item: &Item| item.share == share && !item.fixed && item.worth(stage) > 0;
+        let at = match order {
             GiveUp::OldestOfLargest => self.items.iter().position(usable),
             GiveUp::NewestOfOthers => self.items.iter().rposition(usable),
-        }
+        };
+        Some((at?, stage))
     }
+}
+
+/// What one owner uses.
+#[derive(Default)]
+struct Usage {
+    /// Of all its entries, including what it may still write.
+    bytes: u64,
+    /// Sealed entries.
+    entries: usize,
+    /// Sealed entries that can be reduced to the stage in question.
+    dumps: usize,
+    /// It is writing a core.
+    is_writing: bool,
+    /// One of `dumps` can be reduced now.
+    can_give: bool,
 }
 
 /// The entries with their sizes on disk. Nothing is opened but directories.
@@ -273,7 +319,8 @@ fn item(id: DumpId, path: PathBuf, sealed: bool) -> Item {
         let name = file.file_name();
         let Some(name) = name.to_str() else { continue };
         if let Some(need) = name.strip_prefix(NEED) {
-            item.need = need.parse().unwrap_or(0);
+            // A handler that was killed while it sealed the entry has left its note.
+            item.need = if sealed { 0 } else { need.parse().unwrap_or(0) };
             continue;
         }
         let share = name.strip_prefix(SHARE).map(|share| (share, false));

@@ -34,7 +34,10 @@ impl Daemon {
         let spool = state.join("spool");
         fs::DirBuilder::new().mode(0o700).create(&spool)?;
         let config = bench.path("agent.toml");
-        fs::write(&config, "[workloads]\nsockets = []\n")?;
+        fs::write(
+            &config,
+            "[workloads]\nsockets = []\n[shipping]\nkeep_modules = true\n",
+        )?;
         let log = bench.path("agent.log");
         let child = Command::new(program)
             .args(["agent", "run", "--ship", ship, "--log-format", "json"])
@@ -70,6 +73,21 @@ impl Daemon {
         }
         fs::remove_file(bench.path("cdh.prom"))?;
         Ok(daemon)
+    }
+
+    /// Ships what is in the spool, as a daemon does that has a store.
+    pub(super) fn sweep(bench: &Bench, state: &Path) -> Result<()> {
+        let mut sweep = Command::new(bench.path("cdh"));
+        sweep.args(["agent", "sweep", "--config"]);
+        sweep
+            .arg(bench.path("agent.toml"))
+            .arg("--state")
+            .arg(state);
+        sweep.arg("--store").arg(bench.path("store"));
+        let output = sweep.env_clear().stdin(Stdio::null()).output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "cannot ship: {text}");
+        Ok(())
     }
 
     pub(super) fn id(&self) -> u32 {

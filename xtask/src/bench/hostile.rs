@@ -5,11 +5,12 @@
 //! that. The spool's quota is smaller than what the attacker writes. Where the kernel offers the attacker no
 //! FUSE, the table says so.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -36,6 +37,23 @@ const HANDLER_LIMIT: u64 = 32 << 10;
 const AGENT_LIMIT: u64 = 128 << 10;
 /// How long a process of ours may be in state D.
 const ASLEEP: Duration = Duration::from_secs(1);
+
+/// Bytes of a module that is a hole.
+const SPARSE: u64 = 3 << 30;
+/// Crashes as process 100 of its own pid namespace, is killed while it is dumped, and gives the number to a
+/// process of the victim's program. `ns_last_pid` says which number is next. Outside of such a namespace the
+/// kernel allows this to root only.
+const REUSE: &str = r#"for delay in 0.001 0.003 0.01 0.03; do
+    echo 99 > /proc/sys/kernel/ns_last_pid || exit 77
+    "$1" heap 8 & crashing=$!
+    sleep $delay
+    kill -9 $crashing
+    wait $crashing
+    echo 99 > /proc/sys/kernel/ns_last_pid
+    "$2" heap 1 wait < /dev/zero & impostor=$!
+    sleep 0.05
+    kill -9 $impostor
+done"#;
 
 /// One way to crash.
 struct Attack {
@@ -73,7 +91,7 @@ pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
             "workload_full": budget, "workload_dumps": budget,
         },
     } }))?;
-    let daemon = Daemon::start(&node.bench, &build::cdh()?, &state, "off")?;
+    let daemon = Daemon::start(&node.bench, &daemon_program()?, &state, "off")?;
     let cgroup = forged_cgroup();
     let attacks = attacks(&root, cgroup.as_deref())?;
     let victim = root.join("victim");
@@ -113,16 +131,22 @@ pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
     wait_for_handlers(&state);
     daemon.stop()?;
     let found = Found::read(&state.join("spool"), &victim)?;
+    Daemon::sweep(&node.bench, &state)?;
+    let (modules, largest) = modules(&node.bench.path("store"));
     println!("{minutes} min, {way:?}, quota {quota} MiB, {budget} dumps for each user");
     for attack in &attacks {
         let count = attack.count.load(Ordering::Relaxed);
         println!("  {:<34} {count:>8} crashes", attack.name);
     }
     println!("  {:<34} {fuse}", "FUSE page without an answer");
+    for (owner, [dumps, cores, kib]) in &found.owners {
+        let mib = kib / 1024;
+        println!("  spool of {owner:<25} {dumps:>8} dumps, {cores} with a core, {mib} MiB");
+    }
     for why in &found.incomplete {
         println!("  victim's dump without a complete core: {why}");
     }
-    let rows: [(&str, String, bool); 8] = [
+    let rows: [(&str, String, bool); 9] = [
         (
             "victim: complete dumps of crashes",
             format!("{} of {crashed}", found.complete),
@@ -145,6 +169,11 @@ pub(super) fn run(way: Way, minutes: u64) -> Result<()> {
             "attacker under the victim's name",
             found.mistaken.to_string(),
             found.mistaken == 0,
+        ),
+        (
+            "modules in the store, the largest",
+            format!("{modules}, {} KiB", largest >> 10),
+            modules > 0 && largest < SPARSE,
         ),
         (
             "handler: peak memory",
@@ -224,6 +253,11 @@ fn attacks(root: &Path, cgroup: Option<&Path>) -> Result<Vec<Attack>> {
         .flat_map(|_| ["name".to_owned(), "x".repeat(100_000)])
         .collect();
     let words = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
+    // Its build-id is the victim's, and it takes 3 GiB of an upload that does not look at its blocks.
+    let sparse = copy("sparse".into())?;
+    let file = fs::File::options().write(true).open(&sparse)?;
+    file.set_len(SPARSE)?;
+    let impostor = root.join("victim").display().to_string();
     let attack = |name, program: &Path, arguments| Attack {
         name,
         program: program.to_owned(),
@@ -245,6 +279,17 @@ fn attacks(root: &Path, cgroup: Option<&Path>) -> Result<Vec<Attack>> {
             [words("heap 1"), huge].concat(),
         ),
         attack("threads", &plain, words("threads 64")),
+        attack("sparse module of 3 GiB", &sparse, words("heap 1")),
+        attack(
+            "pid given to another program",
+            Path::new("unshare"),
+            [
+                words("-Urpf --mount-proc sh -c"),
+                vec![REUSE.to_owned(), "sh".to_owned()],
+                vec![plain.display().to_string(), impostor],
+            ]
+            .concat(),
+        ),
         attack(
             "in user namespaces",
             Path::new("unshare"),
@@ -288,6 +333,11 @@ fn as_user(uid: u32, words: &[String]) -> Command {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command
+}
+
+/// The `cdh` that `CDH_BENCH_CDH` names, or one that is built now.
+fn daemon_program() -> Result<PathBuf> {
+    std::env::var_os("CDH_BENCH_CDH").map_or_else(build::cdh, |given| Ok(given.into()))
 }
 
 /// `pod<UID>/<container>` below a directory that belongs to the attacker, as systemd delegates one.
@@ -399,16 +449,16 @@ fn fuse(root: &Path, stop: &AtomicBool, interferes: &AtomicBool) -> String {
 /// Looks at our processes until it is stopped.
 fn watch(root: &Path, agent: u32, stop: &AtomicBool, interferes: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
-    let mut asleep: std::collections::BTreeMap<PathBuf, Instant> =
-        std::collections::BTreeMap::new();
-    let handler = root.join("cdh-handler").display().to_string();
+    let mut asleep: BTreeMap<PathBuf, Instant> = BTreeMap::new();
+    let handler = root.join("cdh-handler");
     while !stop.load(Ordering::Relaxed) {
         let mut now = Vec::new();
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let process = entry.path();
-            let command = fs::read(process.join("cmdline")).unwrap_or_default();
+            // Not `cmdline`: it waits for the lock of the memory that the attacker holds.
+            let is_handler = fs::read_link(process.join("exe")).is_ok_and(|exe| exe == handler);
             let is_agent = entry.file_name().to_str() == Some(&agent.to_string());
-            if !is_agent && !command.starts_with(handler.as_bytes()) {
+            if !is_agent && !is_handler {
                 continue;
             }
             let status = fs::read_to_string(process.join("status")).unwrap_or_default();
@@ -449,6 +499,16 @@ fn watch(root: &Path, agent: u32, stop: &AtomicBool, interferes: &AtomicBool) ->
     seen
 }
 
+/// Files of modules in a store, and bytes of the largest.
+fn modules(store: &Path) -> (usize, u64) {
+    let files = fs::read_dir(store.join("modules"));
+    let files = files.into_iter().flatten().flatten();
+    let sizes = files.filter_map(|file| Some(file.metadata().ok()?.len()));
+    sizes.fold((0, 0), |(count, largest), size| {
+        (count + 1, largest.max(size))
+    })
+}
+
 /// Waits until no handler is at work.
 fn wait_for_handlers(state: &Path) {
     let works = || {
@@ -474,6 +534,8 @@ struct Found {
     mistaken: u64,
     /// Why the victim's dumps are not complete.
     incomplete: Vec<String>,
+    /// Dumps, those with a core, and KiB, by the note of who is charged for them.
+    owners: BTreeMap<String, [u64; 3]>,
 }
 
 impl Found {
@@ -484,6 +546,7 @@ impl Found {
                 continue;
             };
             let manifest: Value = serde_json::from_slice(&text)?;
+            found.charge(&entry.path(), !manifest["core"].is_null());
             let process = &manifest["process"];
             let is_complete = manifest["verdict"]["state"] == "complete";
             let uid = process["uid"].as_u64();
@@ -502,5 +565,20 @@ impl Found {
             }
         }
         Ok(found)
+    }
+
+    fn charge(&mut self, entry: &Path, has_core: bool) {
+        let (mut owner, mut blocks) = (String::new(), 0);
+        for file in fs::read_dir(entry).into_iter().flatten().flatten() {
+            blocks += file.metadata().map_or(0, |metadata| metadata.blocks());
+            let name = file.file_name().to_string_lossy().into_owned();
+            if name.starts_with(".share-") || name.starts_with(".setuid-") {
+                owner = name[1..].to_owned();
+            }
+        }
+        let [dumps, cores, kib] = self.owners.entry(owner).or_default();
+        *dumps += 1;
+        *cores += u64::from(has_core);
+        *kib += blocks / 2;
     }
 }
