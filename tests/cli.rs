@@ -21,6 +21,8 @@ mod hostile_images;
 mod ibm;
 #[path = "cli/images.rs"]
 mod images;
+#[path = "cli/imports.rs"]
+mod imports;
 #[path = "cli/in_a_pod.rs"]
 mod in_a_pod;
 #[path = "cli/integrity.rs"]

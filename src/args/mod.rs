@@ -109,7 +109,7 @@ pub enum Command {
     Sysroot(SysrootArgs),
     /// List or delete unpacked dumps and cached files of images
     Cache(CacheArgs),
-    /// Put a bare core or a bundle into the store
+    /// Put cores or bundles into the store
     Import(ImportArgs),
     /// Delete dumps from the store
     Rm(RmArgs),
@@ -420,8 +420,9 @@ pub struct CacheLsArgs {
 /// `cdh import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Bare cores (also compressed with zstd or gzip), bundles, zips of IBM's core-dump-handler
-    #[arg(value_name = "CORE", required = true, value_hint = ValueHint::FilePath)]
+    /// Cores (plain, .zst, .xz, .lz4 or .gz), journal exports (`journalctl -o export`), bundles, zips of IBM's
+    /// core-dump-handler, or directories of them, such as /var/lib/systemd/coredump
+    #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub cores: Vec<PathBuf>,
     #[command(flatten)]
     pub workload: PlaceArgs,

@@ -1,13 +1,14 @@
-//! `cdh import <core>…`: puts bare cores, bundles and IBM's zips into the store and prints the ids.
+//! `cdh import <path>…`: puts cores, journal exports, bundles and IBM's zips into the store and prints the ids. Of a
+//! directory, it imports what the store does not have yet.
 
 use anyhow::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{ImportArgs, TextFormat};
-use crate::pipeline;
+use crate::pipeline::{self, Duplicates, ImportOutcome, Imported, Importer};
 use crate::progress::Bar;
 use crate::render::{self, terminal_line};
-use crate::report::ExitStatus;
+use crate::report::{ExitStatus, report, status_of};
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> {
@@ -35,18 +36,77 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
         labels: said.labels.iter().cloned().collect(),
         image_labels: said.image_labels.iter().cloned().collect(),
     };
-    let mut rows = Vec::new();
+    let mut importer = Importer::new(settings, store.as_ref(), &place, &bar);
+    let mut done = Done {
+        output: args.output,
+        rows: Vec::new(),
+        present: 0,
+    };
+    let mut status = ExitStatus::Done;
+    let mut others = 0;
     for path in &args.cores {
-        let manifest = pipeline::import(settings, store.as_ref(), path, &place, &bar)?;
-        if args.output == TextFormat::Text {
-            super::print(&format!("{}\n", manifest.id))?;
+        if !path.is_dir() {
+            done.add(importer.import(path, Duplicates::Stored)?)?;
+            continue;
         }
-        rows.push(
-            json!({"id": manifest.id, "verdict": manifest.verdict, "signal": manifest.signal}),
-        );
+        let (files, not_dumps) = pipeline::importable_files(path)?;
+        others += not_dumps;
+        for file in files {
+            match importer.import(&file, Duplicates::Skipped) {
+                Ok(imported) => done.add(imported)?,
+                // The store failed, or the user interrupted: the next file would fare no better.
+                Err(error) if status_of(&error) != ExitStatus::Failure => return Err(error),
+                Err(error) => {
+                    report(&error);
+                    status = ExitStatus::Failure;
+                }
+            }
+        }
     }
     if args.output == TextFormat::Json {
-        super::print(&render::json_text(&rows)?)?;
+        super::print(&render::json_text(&done.rows)?)?;
     }
-    Ok(ExitStatus::Done)
+    for (count, what) in [
+        (done.present, "already in the store"),
+        (others, "not dumps"),
+    ] {
+        if count > 0 {
+            eprintln!("note: skipped {count} ({what})");
+        }
+    }
+    let is_nothing = done.rows.is_empty() && status == ExitStatus::Done;
+    if is_nothing {
+        eprintln!("no dumps found to import");
+        status = ExitStatus::Nothing;
+    }
+    Ok(status)
+}
+
+/// What was done so far.
+struct Done {
+    output: TextFormat,
+    rows: Vec<Value>,
+    present: usize,
+}
+
+impl Done {
+    fn add(&mut self, imported: Vec<Imported>) -> Result<()> {
+        for one in imported {
+            let manifest = &one.manifest;
+            let is_new = one.outcome == ImportOutcome::Stored;
+            if !is_new {
+                self.present += 1;
+            } else if self.output == TextFormat::Text {
+                super::print(&format!("{}\n", manifest.id))?;
+            }
+            self.rows.push(json!({
+                "id": manifest.id,
+                "verdict": manifest.verdict,
+                "signal": manifest.signal,
+                "file": one.file.display().to_string(),
+                "outcome": if is_new { "stored" } else { "already_there" },
+            }));
+        }
+        Ok(())
+    }
 }

@@ -14,6 +14,7 @@ use cdh_elfcore::{
 };
 use cdh_store::{DumpSummary, ObjectKey, ObjectStat, Store, StoreError, StoreUrl};
 
+use super::compressed::{self, Compression};
 use super::files::open_regular;
 use super::integrity::{self, Found};
 use super::spooled::{self, Spooled};
@@ -54,6 +55,8 @@ pub struct Dump {
     damage: Mutex<Vec<String>>,
     /// Whether the stored core was compared as a whole.
     verified_whole: AtomicBool,
+    /// The plain core of a compressed one.
+    plain: Option<PathBuf>,
     /// A bare core, opened to tell what it is, until it is asked for.
     opened: Mutex<Option<CoreFile>>,
 }
@@ -145,7 +148,7 @@ fn open_one(
 ) -> Result<Dump> {
     let path = Path::new(reference);
     if looks_like_path(reference) {
-        return open_path(path);
+        return open_path(settings, path);
     }
     let resolved = match store {
         Some(store) => stores::resolve(settings, store.as_ref(), reference),
@@ -157,7 +160,7 @@ fn open_one(
     match (resolved, store) {
         (Ok(summary), Some(store)) => open_summary(settings, store, summary),
         // A file in the current directory needs no `./`, but the store comes first.
-        (Err(_), _) if path.exists() => open_path(path),
+        (Err(_), _) if path.exists() => open_path(settings, path),
         (Err(error), _) => open_spooled(settings, reference, error),
         (Ok(_), None) => Err(anyhow::anyhow!("no store is open")),
     }
@@ -237,6 +240,7 @@ pub fn open_summary(
             stat,
         }),
         identity,
+        plain: None,
         opened: Mutex::default(),
         origin: Origin::Store(Box::new(summary)),
     })
@@ -266,7 +270,7 @@ pub(super) fn unreadable(error: std::io::Error, shown: &str) -> anyhow::Error {
 }
 
 /// Opens a bundle, a case directory or a bare core by its path.
-fn open_path(path: &Path) -> Result<Dump> {
+fn open_path(settings: &Settings, path: &Path) -> Result<Dump> {
     let shown = terminal_line(&path.display().to_string());
     let unreadable = |error| unreadable(error, &shown);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
@@ -288,13 +292,13 @@ fn open_path(path: &Path) -> Result<Dump> {
         };
     }
     let mut file = open_regular(path).map_err(unreadable)?;
-    let mut magic = [0; 4];
+    let mut magic = [0; 8];
     let known = read_up_to(&mut file, &mut magic).map_err(unreadable)?;
     match magic.get(..known).unwrap_or_default() {
         b"" => Err(Failure::new(ExitStatus::Failure, format!("cannot read `{shown}`: the file is empty"))
             .hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
             .into()),
-        b"PK\x03\x04" | b"PK\x05\x06" => {
+        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => {
             let source = Arc::new(FileSource::new(file).map_err(unreadable)?);
             let bundle = BundleReader::open(source).map_err(|error| bundle_failure(error, &shown))?;
             let manifest = bundle.summary_manifest();
@@ -303,15 +307,16 @@ fn open_path(path: &Path) -> Result<Dump> {
             dump.identity = format!("{} {} {modified:?}", path.display(), metadata.len());
             Ok(dump)
         }
-        b"\x28\xb5\x2f\xfd" | [0x1f, 0x8b, ..] => {
-            Err(Failure::new(ExitStatus::Failure, format!("cannot read `{shown}`: it is compressed"))
-                .hint(format!("import it, which decompresses it: `cdh import {shown}`"))
-                .into())
-        }
-        _ => {
-            let core = open_core_file(path)?;
-            let manifest = import::manifest_of_core(&core, path, &metadata);
+        start => {
+            let plain = match Compression::from_magic(start) {
+                Some(compression) => Some(compressed::unpack(settings, path, compression)?),
+                None => None,
+            };
+            let core = open_core_file(plain.as_deref().unwrap_or(path))?;
+            let provenance = import::Provenance::of_file(&file, path);
+            let manifest = import::manifest_of_core(&core, path, &provenance);
             let mut dump = Dump::local(Origin::Core(path.to_owned()), manifest, None);
+            dump.plain = plain;
             dump.opened = Mutex::new(Some(core));
             Ok(dump)
         }
@@ -385,6 +390,7 @@ impl Dump {
             bundle,
             remote: None,
             identity: String::new(),
+            plain: None,
             opened: Mutex::default(),
         }
     }
@@ -398,6 +404,11 @@ impl Dump {
     /// Tells this very bundle from another one, for who goes on with an earlier run's work.
     pub(super) fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// Where the plain bytes of a bare core are that was opened as `path`.
+    pub(super) fn plain_core<'p>(&'p self, path: &'p Path) -> &'p Path {
+        self.plain.as_deref().unwrap_or(path)
     }
 
     /// Hands a range of the remote bundle to `sink` as it arrives.
@@ -511,7 +522,7 @@ impl Dump {
                 let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
                 match opened.take() {
                     Some(core) => Ok(Some(core)),
-                    None => open_core_file(path).map(Some),
+                    None => open_core_file(self.plain_core(path)).map(Some),
                 }
             }
             (Origin::Case(path), _) => match Case::core_path(path) {

@@ -7,6 +7,7 @@
 mod backtrace;
 mod cached_cases;
 mod case;
+mod compressed;
 mod debugger_files;
 mod drops;
 mod dump;
@@ -34,7 +35,7 @@ pub use case::Case;
 pub use drops::drops;
 pub use dump::{Analysis, Dump, Origin, open_dump, open_dumps, open_summary};
 pub use fetch::{FetchOptions, fetch_with};
-pub use import::{Place, import};
+pub use import::{Duplicates, ImportOutcome, Imported, Importer, Place, importable_files};
 pub use modules::{FileSource, FoundModule, ModuleSearch, find_modules};
 pub use proc_facts::Surrounding;
 pub use source::{SourceFinder, SourceQuestion, SourceSearch, sources};

@@ -15,7 +15,7 @@ use super::{Style, Tone, bytes};
 #[derive(Serialize)]
 struct Row<'a> {
     id: String,
-    captured_at: Timestamp,
+    captured_at: Option<Timestamp>,
     namespace: Option<&'a str>,
     pod: Option<&'a str>,
     exe: String,
@@ -59,7 +59,7 @@ impl<'a> Row<'a> {
     fn new(dump: &'a DumpSummary, manifest: Option<&'a Manifest>) -> Self {
         Self {
             id: dump.id.to_string(),
-            captured_at: dump.captured_at,
+            captured_at: dump.captured(),
             namespace: dump.namespace.as_deref(),
             pod: dump.pod.as_deref(),
             exe: dump.exe.to_string(),
@@ -106,10 +106,10 @@ pub fn list_table(dumps: &[DumpSummary], now: Timestamp, style: Style, wide: boo
             } else {
                 dump.id.short()
             },
-            if wide {
-                dump.captured_at.to_string()
-            } else {
-                age(dump.captured_at, now)
+            match dump.captured() {
+                None => absent(),
+                Some(time) if wide => time.to_string(),
+                Some(time) => age(time, now),
             },
             dump.namespace.clone().unwrap_or_else(absent),
             dump.pod.clone().unwrap_or_else(absent),
@@ -194,7 +194,9 @@ pub fn list_csv(dumps: &[DumpSummary]) -> String {
     for row in dumps.iter().map(|dump| Row::new(dump, None)) {
         let cells = [
             row.id,
-            row.captured_at.to_string(),
+            row.captured_at
+                .map(|time| time.to_string())
+                .unwrap_or_default(),
             row.namespace.unwrap_or_default().to_owned(),
             row.pod.unwrap_or_default().to_owned(),
             row.exe,

@@ -94,7 +94,11 @@ impl Query {
 
     /// Whether the manifest rules a dump in.
     pub(crate) fn matches_manifest(&self, dump: &DumpSummary, manifest: &Manifest) -> bool {
-        let node = manifest.node.to_string();
+        // The host of an import may only be known by the name that its process saw.
+        let node = match manifest.node.is_empty() && manifest.imported.is_some() {
+            true => manifest.hostname.to_string(),
+            false => manifest.node.to_string(),
+        };
         let named = manifest
             .workload
             .as_ref()
