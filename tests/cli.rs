@@ -4,6 +4,10 @@
 mod agent;
 #[path = "cli/backtrace.rs"]
 mod backtrace;
+#[path = "cli/completions.rs"]
+mod completions;
+#[path = "cli/coredumpctl.rs"]
+mod coredumpctl;
 mod corpus;
 #[path = "cli/documented_commands.rs"]
 mod documented_commands;

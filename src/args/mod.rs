@@ -38,10 +38,14 @@ On a node, `cdh agent` takes each core from the kernel and ships it to a store. 
 lists the dumps in a store, prints their backtraces and starts a debugger on them.";
 
 const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, `@N` (the N-th \
-before the latest), or the path of a bundle or of a bare core.
+before the latest), the path of a bundle or of a core, or a match for the newest dump of a process id, a program \
+(name or path), a unit, a command line, or terms such as `pid:4242`.
 
 Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a retry may help), \
 4 evidence does not match, 130 interrupted; `cdh debug` passes the debugger's own status on.";
+
+/// The newest dump.
+const LATEST: &str = "latest";
 
 /// Arguments that every command takes.
 #[derive(Clone, Debug, Args)]
@@ -104,7 +108,10 @@ pub enum Command {
     /// Tell what differs between two dumps
     Diff(DiffArgs),
     /// Start a debugger on a dump
+    #[command(visible_alias = "gdb")]
     Debug(DebugArgs),
+    /// Write the core of a dump to a file or to standard output
+    Dump(DumpArgs),
     /// Pull what a core needs from its image and print the directory
     Sysroot(SysrootArgs),
     /// List or delete unpacked dumps and cached files of images
@@ -125,6 +132,9 @@ pub enum Command {
     Agent(AgentArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+    /// List what can follow on a command line
+    #[command(hide = true)]
+    Complete(CompleteArgs),
     /// Write the man pages
     #[command(hide = true)]
     Man(ManArgs),
@@ -144,9 +154,19 @@ pub struct LsArgs {
     /// Order of the dumps
     #[arg(long, value_enum, default_value_t = SortBy::Time, value_name = "FIELD")]
     pub sort: SortBy,
-    /// At most this many dumps
+    /// Maximum number of dumps
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Show only the newest dump
+    #[arg(short = '1', conflicts_with = "limit")]
+    pub newest: bool,
+    /// Reverse the order: oldest first
+    #[arg(long, short = 'r')]
+    pub reverse: bool,
+    /// Print the values of one field, each once: `exe`, `path`, `pid`, `unit`, `cmdline`, `COREDUMP_EXE` …
+    #[arg(long, short = 'F', value_name = "FIELD", value_parser = crate::query::Field::parse)]
+    #[arg(conflicts_with = "group")]
+    pub field: Option<crate::query::Field>,
 }
 
 /// Formats of a listing.
@@ -194,7 +214,7 @@ pub enum TextFormat {
 #[derive(Debug, Args)]
 pub struct InfoArgs {
     /// Which dump
-    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
     /// Output format
     #[arg(long, short = 'o', value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
@@ -251,7 +271,7 @@ pub struct ModuleArgs {
 #[derive(Debug, Args)]
 pub struct BtArgs {
     /// Which dump
-    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
     /// Print every thread, not only the one that crashed
     #[arg(long, short = 'a')]
@@ -357,7 +377,7 @@ pub struct DiffArgs {
 #[derive(Debug, Args)]
 pub struct DebugArgs {
     /// Which dump
-    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
     #[command(flatten)]
     pub modules: ModuleArgs,
@@ -370,6 +390,17 @@ pub struct DebugArgs {
     /// Arguments passed on to the debugger
     #[arg(last = true, value_name = "ARGS")]
     pub debugger_args: Vec<std::ffi::OsString>,
+}
+
+/// `cdh dump`.
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// Which dump
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
+    pub dump: String,
+    /// Write the core to this file; `-` is standard output [default: `-`, unless it is a terminal]
+    #[arg(long, short = 'o', value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
 }
 
 /// `cdh sysroot`.
@@ -457,6 +488,9 @@ pub struct PlaceArgs {
     /// Node that it ran on
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
+    /// When it crashed: 2h, yesterday, 2026-01-31, 2026-01-31T12:00:00Z [default: as recorded, else unknown]
+    #[arg(long, value_name = "WHEN")]
+    pub time: Option<String>,
 }
 
 /// `KEY=VALUE`; the value may be empty.
@@ -542,6 +576,33 @@ pub struct CompletionsArgs {
     /// For which shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// `cdh complete`.
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// For which shell
+    #[arg(value_enum)]
+    pub shell: CompleteShell,
+    /// Of bash: `COMP_LINE`, `COMP_POINT`, `COMP_TYPE` and `COMP_WORDBREAKS`. Of others: the words after the
+    /// command, up to the current one
+    #[arg(
+        value_name = "WORD",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub words: Vec<String>,
+}
+
+/// Shells with a script that calls `cdh complete`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompleteShell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
 }
 
 /// `cdh man`.

@@ -2,6 +2,7 @@
 //! directory, it imports what the store does not have yet.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::args::{ImportArgs, TextFormat};
@@ -10,6 +11,7 @@ use crate::progress::Bar;
 use crate::render::{self, terminal_line};
 use crate::report::{ExitStatus, report, status_of};
 use crate::settings::Settings;
+use crate::when::parse_when;
 
 pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> {
     super::require_reference("--image", args.workload.image.as_deref())?;
@@ -32,6 +34,10 @@ pub(super) fn run(settings: &Settings, args: &ImportArgs) -> Result<ExitStatus> 
         pod: said.pod.clone(),
         container: said.container.clone(),
         node: said.node.clone(),
+        time: match &said.time {
+            Some(time) => Some(parse_when(time, Timestamp::now())?),
+            None => None,
+        },
         image: said.image.clone(),
         labels: said.labels.iter().cloned().collect(),
         image_labels: said.image_labels.iter().cloned().collect(),

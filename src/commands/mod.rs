@@ -3,10 +3,12 @@
 mod agent;
 mod bt;
 mod cache;
+mod complete;
 mod completions;
 mod debug;
 mod diff;
 mod drops;
+mod dump;
 mod fetch;
 mod gc;
 mod groups;
@@ -28,7 +30,7 @@ use cdh_store::Store;
 use cdh_sysroot::ImageReference;
 
 use crate::args::{Cli, Command};
-use crate::pipeline;
+use crate::pipeline::{self, Dump, Origin};
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Role, Settings, environment};
@@ -42,9 +44,10 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         warn_of_unknown_variables();
         return tui::run_by_default(&cli.global);
     };
-    // These two need no settings: a broken config file must not stop them. The kernel starts the
+    // These need no settings: a broken config file must not stop them. The kernel starts the
     // handler with an empty environment.
     match command {
+        Command::Complete(args) => return complete::run(&args),
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
         Command::Agent(args) => {
@@ -82,13 +85,16 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Drops(args) => drops::run(&settings, &args),
         Command::Diff(args) => diff::run(&settings, &args),
         Command::Debug(args) => debug::run(&settings, args),
+        Command::Dump(args) => dump::run(&settings, &args),
         Command::Sysroot(args) => sysroot::run(&settings, &args),
         Command::Cache(args) => cache::run(&settings, &args),
         Command::Import(args) => import::run(&settings, &args),
         Command::Rm(args) => rm::run(&settings, &args),
         Command::Gc(args) => gc::run(&settings, &args),
         Command::Share(args) => share::run(&settings, &args),
-        Command::Agent(_) | Command::Completions(_) | Command::Man(_) => Ok(ExitStatus::Done),
+        Command::Agent(_) | Command::Complete(_) | Command::Completions(_) | Command::Man(_) => {
+            Ok(ExitStatus::Done)
+        }
     }
 }
 
@@ -141,8 +147,21 @@ fn report_nothing(settings: &Settings, store: &dyn Store, is_filtered: bool) {
     }
 }
 
+/// Opens a dump; reports which one if the reference means the newest of several.
+fn open(settings: &Settings, reference: &str) -> Result<Dump> {
+    let dump = pipeline::open_dump(settings, reference)?;
+    if let (Origin::Store(summary), true) = (&dump.origin, dump.is_match) {
+        let (shown, id, exe) = (terminal_line(reference), summary.id.short(), &summary.exe);
+        eprintln!(
+            "note: the newest dump that matches `{shown}` is {id} ({exe}, {})",
+            summary.signal
+        );
+    }
+    Ok(dump)
+}
+
 /// Prints what of a dump cannot be trusted, after its result; the status that goes with it.
-fn conclude(dump: &crate::pipeline::Dump) -> ExitStatus {
+fn conclude(dump: &Dump) -> ExitStatus {
     crate::report::remark(&dump.integrity_remarks());
     dump.integrity_status()
 }

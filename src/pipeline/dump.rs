@@ -13,12 +13,15 @@ use cdh_elfcore::{
     Avma, BlockSource, ByteSource, Completeness, CoreError, CoreFile, CoreHead, FileSource, Memory,
 };
 use cdh_store::{DumpSummary, ObjectKey, ObjectStat, Store, StoreError, StoreUrl};
+use jiff::Timestamp;
 
 use super::compressed::{self, Compression};
 use super::files::open_regular;
 use super::integrity::{self, Found};
+use super::listing_cache::{Listed, remember_listing};
 use super::spooled::{self, Spooled};
 use super::{Case, case, import, stores};
+use crate::query::Selection;
 use crate::render::terminal_line;
 use crate::report::{self, ExitStatus, Failure};
 use crate::settings::Settings;
@@ -44,6 +47,8 @@ pub struct Dump {
     pub origin: Origin,
     /// What is said about it; made from the core itself where it is a bare one.
     pub manifest: Manifest,
+    /// Whether the reference was a match, such as a program, and this is the newest of the dumps that it means.
+    pub is_match: bool,
     bundle: Option<BundleReader>,
     /// Where its bundle can be read in ranges, for what is behind a network.
     pub(super) remote: Option<Remote>,
@@ -148,7 +153,12 @@ fn open_one(
 ) -> Result<Dump> {
     let path = Path::new(reference);
     if looks_like_path(reference) {
-        return open_path(settings, path);
+        // The path of a program means its newest dump, whether the program is here or not.
+        let may_match = is_program(path) || reference.starts_with('/') && !path.exists();
+        return match may_match.then(|| open_match(settings, reference, store)) {
+            Some(Ok(Some(dump))) => Ok(dump),
+            _ => open_path(settings, path),
+        };
     }
     let resolved = match store {
         Some(store) => stores::resolve(settings, store.as_ref(), reference),
@@ -157,13 +167,63 @@ fn open_one(
             stores::resolve(settings, store.as_ref(), reference)
         }),
     };
-    match (resolved, store) {
-        (Ok(summary), Some(store)) => open_summary(settings, store, summary),
+    match (resolved, &*store) {
+        (Ok(summary), Some(store)) => {
+            remember_listing(settings, std::slice::from_ref(&summary), Listed::Part);
+            open_summary(settings, store, summary)
+        }
         // A file in the current directory needs no `./`, but the store comes first.
         (Err(_), _) if path.exists() => open_path(settings, path),
+        (Err(error), _) if report::status_of(&error) == ExitStatus::Nothing => {
+            match open_spooled(settings, reference, error) {
+                Ok(dump) => Ok(dump),
+                Err(error) => Ok(open_match(settings, reference, store)?.ok_or(error)?),
+            }
+        }
         (Err(error), _) => open_spooled(settings, reference, error),
         (Ok(_), None) => Err(anyhow::anyhow!("no store is open")),
     }
+}
+
+/// Opens the newest dump that matches, as coredumpctl does: by process id, program, unit, command line or terms.
+fn open_match(
+    settings: &Settings,
+    reference: &str,
+    store: &mut Option<Arc<dyn Store>>,
+) -> Result<Option<Dump>> {
+    if matches!(reference.chars().next(), None | Some('@' | '~')) || reference == "latest" {
+        return Ok(None);
+    }
+    let selection = Selection::of_reference(reference, Timestamp::now())?;
+    let store = match store {
+        Some(store) => Arc::clone(store),
+        None => Arc::clone(store.insert(Arc::from(stores::open_store(settings)?))),
+    };
+    let found = stores::catalog(settings, store.as_ref())
+        .find(&selection.query)
+        .map_err(|error| stores::store_failure(error, "search"))?;
+    let Some(summary) = found.into_iter().next() else {
+        return Ok(None);
+    };
+    let mut dump = open_summary(settings, &store, summary)?;
+    dump.is_match = true;
+    Ok(Some(dump))
+}
+
+/// Whether this is an ELF file that is no core, such as a program.
+fn is_program(path: &Path) -> bool {
+    /// `e_type` of executables and of position-independent ones (`elf.h`).
+    const PROGRAMS: [u16; 2] = [2, 3];
+    let mut start = [0; 18];
+    let read = open_regular(path).and_then(|mut file| file.read_exact(&mut start));
+    let [0x7f, b'E', b'L', b'F', _, order, .., low, high] = start else {
+        return false;
+    };
+    let kind = match order {
+        2 => u16::from_be_bytes([low, high]),
+        _ => u16::from_le_bytes([low, high]),
+    };
+    read.is_ok() && PROGRAMS.contains(&kind)
 }
 
 /// Opens a dump that is still in the spool of this node; `error` says why the store does not have it.
@@ -231,6 +291,7 @@ pub fn open_summary(
     Ok(Dump {
         manifest,
         bundle,
+        is_match: false,
         store: Some(Arc::clone(store)),
         damage: Mutex::new(damage),
         verified_whole: AtomicBool::new(false),
@@ -388,6 +449,7 @@ impl Dump {
             ),
             verified_whole: AtomicBool::new(false),
             bundle,
+            is_match: false,
             remote: None,
             identity: String::new(),
             plain: None,

@@ -108,9 +108,11 @@ fn import_without_provenance_has_no_time_and_no_node() {
     assert!(info["manifest"]["captured_at"].is_null() && info["manifest"]["node"] == "");
     // What the user states is known.
     let core = core.to_str().unwrap();
-    assert_eq!(desk.run(&["import", core, "--node", "worker-3"]).code, 0);
-    let info = desk.json(&["info", "latest", "-o", "json"]);
+    let stated = ["import", core, "--node", "worker-3", "--time", TIME];
+    let id = desk.run(&stated).out;
+    let info = desk.json(&["info", id.trim(), "-o", "json"]);
     assert_eq!(info["manifest"]["node"], "worker-3");
+    assert_eq!(info["manifest"]["captured_at"], TIME);
 }
 
 #[test]

@@ -114,7 +114,6 @@ mod capture_time {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
     pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
         let known = (*time != Timestamp::UNIX_EPOCH).then_some(time);
         known.serialize(to)

@@ -26,11 +26,12 @@ use cdh_bundle::{
     WorkloadOwner, bounded_labels, image_repository, image_tag, render_stem,
 };
 use cdh_elfcore::{CoreFile, CoreHead, FileSource, Module, ModuleKind, SignalInfo};
-use cdh_store::Store;
+use cdh_store::{DumpSummary, ObjectKey, Store};
 use jiff::Timestamp;
 
 use super::compressed::{Compression, Peeked, bounded, cannot_decompress};
 use super::files::open_regular;
+use super::listing_cache::{Listed, remember_listing};
 use super::{Observer, case, dump, stores};
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
@@ -56,6 +57,8 @@ pub struct Place {
     pub container: Option<String>,
     /// Node.
     pub node: Option<String>,
+    /// When it crashed.
+    pub time: Option<Timestamp>,
     /// Image reference, with a tag or without.
     pub image: Option<String>,
     /// Labels of the pod, by which its owner is known.
@@ -94,6 +97,9 @@ impl Place {
         if let Some(image) = &mut manifest.image {
             image.set_labels(|name| self.image_labels.get(name).map(String::as_str));
             image.set_pod_labels(|name| self.labels.get(name).map(String::as_str));
+        }
+        if let Some(time) = self.time {
+            manifest.captured_at = time;
         }
         if let Some(node) = &self.node {
             manifest.node = RawText::from(node.as_str());
@@ -285,6 +291,10 @@ impl<'a> Importer<'a> {
                 other => other.into(),
             })?;
             self.stored.add(bundle.manifest());
+            let (key, _) = ObjectKey::for_manifest(bundle.manifest());
+            let summary = DumpSummary::from_key(&key);
+            let summary = summary.as_slice();
+            remember_listing(self.settings, summary, Listed::Part);
             Ok(imported(bundle.manifest().clone(), ImportOutcome::Stored))
         })();
         // The source is still there: what was packed for the store is not needed any more.
