@@ -21,6 +21,10 @@ pub fn end_on_interrupt() {
     if is_interrupt_ignored() {
         return;
     }
+    if let Some(ends) = ENDS_AT_ONCE.get() {
+        ends.store(true, Ordering::SeqCst);
+        return;
+    }
     let ends = ENDS_AT_ONCE.get_or_init(|| Arc::new(AtomicBool::new(true)));
     let status = i32::from(ExitStatus::Interrupted.code());
     // If the system refuses, the signal ends the program all the same.

@@ -1,10 +1,12 @@
 //! The terms by which dumps are searched: one vocabulary for the flags and arguments of `cdh ls` and
 //! `cdh groups`, and for the filter of the TUI.
 
+mod fields;
 mod selection;
 mod words;
 
-pub use selection::{NEW_SINCE, Selection};
+pub use fields::{FIELDS, Field};
+pub use selection::{LISTING_TERMS, NEW_SINCE, Selection};
 pub use words::{Haystack, Word};
 
 use anyhow::Result;
@@ -22,7 +24,7 @@ pub const TERMS: [(&str, &str); 10] = [
         "pod",
         "of this pod, or of this container outside Kubernetes",
     ),
-    ("exe", "of this program"),
+    ("exe", "of this program, by name or path"),
     ("image", "of this image"),
     ("node", "from this node"),
     ("signal", "of this signal: 11, SEGV or SIGSEGV"),
@@ -41,7 +43,22 @@ pub fn add_term(query: &mut Query, name: &str, value: &str, now: Timestamp) -> R
     match name {
         "namespace" => query.namespace = text(),
         "pod" => query.pod = text(),
+        // A path, whose last part is in keys.
+        "exe" if value.contains('/') => {
+            query.exe = value.rsplit('/').next().map(str::to_owned);
+            query.exe_path = text();
+        }
         "exe" => query.exe = text(),
+        "pid" => {
+            let pid = value.parse().map_err(|_| {
+                let shown = terminal_line(value);
+                let message = format!("invalid process id `{shown}`: expected a number");
+                Failure::new(ExitStatus::Failure, message)
+            })?;
+            query.pid = Some(pid);
+        }
+        "unit" => query.unit = text(),
+        "cmdline" => query.command_line = text(),
         "image" => query.image = text(),
         "node" => query.node = text(),
         "signal" => query.signal = text(),
@@ -87,7 +104,7 @@ fn unknown_term(name: &str) -> anyhow::Error {
 
 fn term_names() -> impl Iterator<Item = &'static str> {
     let names = TERMS.iter().map(|(name, _)| *name);
-    names.chain([NEW_SINCE])
+    names.chain(LISTING_TERMS.iter().map(|(name, _)| *name))
 }
 
 /// The term that a misspelt one may stand for.
@@ -161,7 +178,7 @@ mod tests {
         }
         for (name, value) in [
             ("colour", "red"),
-            ("since", "yesterday"),
+            ("since", "someday"),
             ("truncated", "very"),
         ] {
             assert!(

@@ -4,6 +4,10 @@
 mod agent;
 #[path = "cli/backtrace.rs"]
 mod backtrace;
+#[path = "cli/completions.rs"]
+mod completions;
+#[path = "cli/coredumpctl.rs"]
+mod coredumpctl;
 mod corpus;
 #[path = "cli/documented_commands.rs"]
 mod documented_commands;
@@ -23,6 +27,8 @@ mod hostile_images;
 mod ibm;
 #[path = "cli/images.rs"]
 mod images;
+#[path = "cli/imports.rs"]
+mod imports;
 #[path = "cli/in_a_pod.rs"]
 mod in_a_pod;
 #[path = "cli/integrity.rs"]

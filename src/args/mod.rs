@@ -40,10 +40,14 @@ On a node, `cdh agent` takes each core from the kernel and ships it to a store. 
 lists the dumps in a store, prints their backtraces and starts a debugger on them.";
 
 const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, `@N` (the N-th \
-before the latest), or the path of a bundle or of a bare core.
+before the latest), the path of a bundle or of a core, or a match for the newest dump of a process id, a program \
+(name or path), a unit, a command line, or terms such as `pid:4242`.
 
 Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a retry may help), \
 4 evidence does not match, 130 interrupted; `cdh debug` passes the debugger's own status on.";
+
+/// The newest dump.
+const LATEST: &str = "latest";
 
 /// Arguments that every command takes.
 #[derive(Clone, Debug, Args)]
@@ -106,12 +110,15 @@ pub enum Command {
     /// Show what differs between two dumps
     Diff(DiffArgs),
     /// Start a debugger on a dump
+    #[command(visible_alias = "gdb")]
     Debug(DebugArgs),
+    /// Write the core of a dump to a file or to standard output
+    Dump(DumpArgs),
     /// Pull what a core needs from its image and print the directory
     Sysroot(SysrootArgs),
     /// List or delete unpacked dumps and cached files of images
     Cache(CacheArgs),
-    /// Put a bare core or a bundle into the store
+    /// Put cores or bundles into the store
     Import(ImportArgs),
     /// Delete dumps from the store
     Rm(RmArgs),
@@ -127,6 +134,9 @@ pub enum Command {
     Agent(AgentArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
+    /// List what can follow on a command line
+    #[command(hide = true)]
+    Complete(CompleteArgs),
     /// Write the man pages
     #[command(hide = true)]
     Man(ManArgs),
@@ -151,13 +161,23 @@ pub struct LsArgs {
     /// Maximum number of dumps, or of groups
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Show only the newest dump
+    #[arg(short = '1', conflicts_with = "limit")]
+    pub newest: bool,
+    /// Reverse the order: oldest first
+    #[arg(long, short = 'r')]
+    pub reverse: bool,
+    /// Print the values of one field, each once: `exe`, `path`, `pid`, `unit`, `cmdline`, `COREDUMP_EXE` …
+    #[arg(long, short = 'F', value_name = "FIELD", value_parser = crate::query::Field::parse)]
+    #[arg(conflicts_with = "group")]
+    pub field: Option<crate::query::Field>,
 }
 
 /// `cdh info`.
 #[derive(Debug, Args)]
 pub struct InfoArgs {
     /// Which dump
-    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
     #[command(flatten)]
     pub output: OutputArgs,
@@ -209,7 +229,7 @@ pub struct ModuleArgs {
 #[derive(Debug, Args)]
 pub struct BtArgs {
     /// Which dump
-    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
     /// Print every thread, not only the one that crashed
     #[arg(long, short = 'a')]
@@ -314,7 +334,7 @@ pub struct DiffArgs {
 #[derive(Debug, Args)]
 pub struct DebugArgs {
     /// Which dump
-    #[arg(value_name = "DUMP", value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
     pub dump: String,
     #[command(flatten)]
     pub modules: ModuleArgs,
@@ -327,6 +347,17 @@ pub struct DebugArgs {
     /// Arguments passed on to the debugger
     #[arg(last = true, value_name = "ARGS")]
     pub debugger_args: Vec<std::ffi::OsString>,
+}
+
+/// `cdh dump`.
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// Which dump
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
+    pub dump: String,
+    /// Write the core to this file; `-` is standard output [default: `-`, unless it is a terminal]
+    #[arg(long, short = 'o', value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
 }
 
 /// `cdh sysroot`.
@@ -377,8 +408,9 @@ pub struct CacheLsArgs {
 /// `cdh import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Bare cores (also compressed with zstd or gzip), bundles, zips of IBM's core-dump-handler
-    #[arg(value_name = "CORE", required = true, value_hint = ValueHint::FilePath)]
+    /// Cores (plain, .zst, .xz, .lz4 or .gz), journal exports (`journalctl -o export`), bundles, zips of IBM's
+    /// core-dump-handler, or directories of them, such as /var/lib/systemd/coredump
+    #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub cores: Vec<PathBuf>,
     #[command(flatten)]
     pub workload: PlaceArgs,
@@ -412,6 +444,9 @@ pub struct PlaceArgs {
     /// Node that it ran on
     #[arg(long, value_name = "NODE")]
     pub node: Option<String>,
+    /// When it crashed: 2h, yesterday, 2026-01-31, 2026-01-31T12:00:00Z [default: as recorded, else unknown]
+    #[arg(long, value_name = "WHEN")]
+    pub time: Option<String>,
 }
 
 /// `KEY=VALUE`; the value may be empty.
@@ -503,6 +538,33 @@ pub struct CompletionsArgs {
     /// For which shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// `cdh complete`.
+#[derive(Debug, Args)]
+pub struct CompleteArgs {
+    /// For which shell
+    #[arg(value_enum)]
+    pub shell: CompleteShell,
+    /// Of bash: `COMP_LINE`, `COMP_POINT`, `COMP_TYPE` and `COMP_WORDBREAKS`. Of others: the words after the
+    /// command, up to the current one
+    #[arg(
+        value_name = "WORD",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub words: Vec<String>,
+}
+
+/// Shells with a script that calls `cdh complete`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompleteShell {
+    /// bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
 }
 
 /// `cdh man` and `cdh schemas`.

@@ -18,7 +18,7 @@ const FOLDED_LIMIT: usize = 300_000;
 
 pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
     let start = Instant::now();
-    let dump = pipeline::open_dump(settings, &args.dump)?;
+    let dump = super::open(settings, &args.dump)?;
     let fold = folds(settings, args);
     let request = BacktraceRequest {
         all_threads: args.all_threads || args.group,

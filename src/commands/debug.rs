@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
     let choice = settings.debugger(args.debugger.as_deref());
-    let dump = pipeline::open_dump(settings, &args.dump)?;
+    let dump = super::open(settings, &args.dump)?;
     let bar = Bar::new(settings.interactive);
     if !args.print
         && let Err(missing) = debugger::require(&choice)

@@ -12,7 +12,7 @@ use cdh_store::{Catalog, DumpSummary, Reach, Store, Survey};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::args::{GroupsArgs, ListFormat, SelectionArgs};
-use crate::pipeline;
+use crate::pipeline::{self, Listed};
 use crate::query::Selection;
 use crate::render::{self, DumpFacts, FirstFrom, Group, GroupsView};
 use crate::report::ExitStatus;
@@ -38,6 +38,11 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
     let survey = selection.survey(&catalog, now);
     let Survey { dumps, first_seen } =
         survey.map_err(|error| pipeline::store_failure(error, "list"))?;
+    let listed = match selection.is_empty() {
+        true => Listed::All,
+        false => Listed::Part,
+    };
+    pipeline::remember_listing(settings, &dumps, listed);
     let facts = Facts::read(&catalog, &dumps, args.images);
     let mut groups = Group::of(dumps.iter(), |dump| facts.of(dump));
     let new_since = selection.new_since.unwrap_or(now - NEW);
@@ -49,7 +54,8 @@ pub(super) fn run(settings: &Settings, args: &GroupsArgs) -> Result<ExitStatus> 
             .for_each(|group| group.first_from = FirstFrom::Store);
     }
     super::sort_groups(&mut groups, args.sort);
-    groups.truncate(args.limit.unwrap_or(usize::MAX));
+    let limit = args.limit.or(args.selection.count());
+    groups.truncate(limit.unwrap_or(usize::MAX));
     let format = args.output.format();
     if !args.no_top && format != ListFormat::Id {
         let newest = groups.iter().map(|group| group.newest.clone()).collect();

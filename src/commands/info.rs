@@ -11,7 +11,7 @@ use crate::report::ExitStatus;
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
-    let dump = pipeline::open_dump(settings, &args.dump)?;
+    let dump = super::open(settings, &args.dump)?;
     dump.compare_manifests(settings);
     let bar = Bar::new(settings.interactive);
     // A dump without a readable core is just what one asks `info` about.

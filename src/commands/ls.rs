@@ -2,14 +2,17 @@
 //! is asked for, or JSON or CSV, which have facts that only manifests hold. Dumps of one second are put in the order of their capture if
 //! that takes few manifests.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
+use cdh_bundle::Manifest;
 use cdh_store::{DumpSummary, Store, StoreUrl};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::args::{ListFormat, LsArgs, SortBy};
-use crate::pipeline;
-use crate::query::Selection;
-use crate::render::{self, DumpFacts, Group, GroupsView, ListView, Manifests};
+use crate::pipeline::{self, Listed};
+use crate::query::{Field, Selection};
+use crate::render::{self, DumpFacts, Group, GroupsView, ListView, Manifests, terminal_line};
 use crate::report::ExitStatus;
 use crate::settings::Settings;
 
@@ -31,14 +34,28 @@ pub(super) fn run(settings: &Settings, args: &LsArgs) -> Result<ExitStatus> {
         sort => sort.unwrap_or(SortBy::Time),
     };
     let is_cut_by_store = sort == SortBy::Time && !args.group && selection.is_query();
-    selection.query.limit = args.limit.filter(|_| is_cut_by_store);
+    let limit = limit(args);
+    selection.query.limit = limit.filter(|_| is_cut_by_store);
     let store = pipeline::open_store(settings)?;
     if args.group {
         return groups(settings, args, &selection, store.as_ref());
     }
     let mut dumps = find(settings, &selection, store.as_ref(), now)?;
     sort_dumps(&mut dumps, sort);
-    dumps.truncate(args.limit.unwrap_or(usize::MAX));
+    dumps.truncate(limit.unwrap_or(usize::MAX));
+    if args.reverse {
+        dumps.reverse();
+    }
+    if let Some(field) = &args.field {
+        let values = values(settings, store.as_ref(), field, &dumps);
+        let text = match args.output.format() {
+            ListFormat::Json => render::json_text(&values)?,
+            _ => values.iter().map(|value| format!("{value}\n")).collect(),
+        };
+        super::print(&text)?;
+        let is_empty = values.is_empty();
+        return Ok(finish(settings, args, &selection, store.as_ref(), is_empty));
+    }
     let facts = || manifests(settings, store.as_ref(), &dumps);
     let text = match args.output.format() {
         ListFormat::Table | ListFormat::Wide if dumps.is_empty() => String::new(),
@@ -89,8 +106,42 @@ fn find(
             .find_in_order(&selection.query, most)
             .map_err(failed)?,
     };
-    dumps.retain(|dump| selection.has_words_of(dump));
+    let is_all = selection.is_empty() && selection.query.limit.is_none();
+    let listed = if is_all { Listed::All } else { Listed::Part };
+    pipeline::remember_listing(settings, &dumps, listed);
+    selection
+        .retain_words(&catalog, &mut dumps)
+        .map_err(failed)?;
     Ok(dumps)
+}
+
+/// How many dumps or groups are shown.
+fn limit(args: &LsArgs) -> Option<usize> {
+    let newest = args.newest.then_some(1);
+    newest.or(args.limit).or(args.selection.count())
+}
+
+/// The values of a field, each once, in order.
+fn values(
+    settings: &Settings,
+    store: &dyn Store,
+    field: &Field,
+    dumps: &[DumpSummary],
+) -> BTreeSet<String> {
+    let value = |dump: &DumpSummary, manifest: Option<&Manifest>| {
+        let value = field.value(dump, manifest)?;
+        Some(terminal_line(&value))
+    };
+    if !field.needs_manifest() {
+        return dumps.iter().filter_map(|dump| value(dump, None)).collect();
+    }
+    let manifests = pipeline::catalog(settings, store).manifests(dumps);
+    let mut found = BTreeSet::new();
+    for (dump, manifest) in dumps.iter().zip(manifests) {
+        let manifest = manifest.ok();
+        found.extend(value(dump, manifest.as_ref()));
+    }
+    found
 }
 
 /// The manifests of a listing for programs, which has owner, labels and image. Of a long one none is
@@ -121,7 +172,10 @@ fn groups(
     let new_since = selection.new_since.unwrap_or(now - NEW);
     Group::mark_first_seen(&mut groups, &survey.first_seen, new_since);
     super::sort_groups(&mut groups, args.sort.unwrap_or(SortBy::Count));
-    groups.truncate(args.limit.unwrap_or(usize::MAX));
+    groups.truncate(limit(args).unwrap_or(usize::MAX));
+    if args.reverse {
+        groups.reverse();
+    }
     let view = GroupsView {
         now,
         style: settings.style,

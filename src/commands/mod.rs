@@ -3,10 +3,12 @@
 mod agent;
 mod bt;
 mod cache;
+mod complete;
 mod completions;
 mod debug;
 mod diff;
 mod drops;
+mod dump;
 mod fetch;
 mod gc;
 mod groups;
@@ -29,7 +31,7 @@ use cdh_store::Store;
 use cdh_sysroot::ImageReference;
 
 use crate::args::{Cli, Command, ListFormat, SortBy};
-use crate::pipeline;
+use crate::pipeline::{self, Dump, Origin};
 use crate::render::{self, Group, GroupsView, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Role, Settings, environment};
@@ -46,6 +48,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
     // These need no settings: a broken config file must not stop them. The kernel starts the
     // handler with an empty environment.
     match command {
+        Command::Complete(args) => return complete::run(&args),
         Command::Completions(args) => return completions::run(&args),
         Command::Man(args) => return man::run(&args),
         Command::Schemas(args) => return schemas::run(&args),
@@ -84,13 +87,18 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Drops(args) => drops::run(&settings, &args),
         Command::Diff(args) => diff::run(&settings, &args),
         Command::Debug(args) => debug::run(&settings, args),
+        Command::Dump(args) => dump::run(&settings, &args),
         Command::Sysroot(args) => sysroot::run(&settings, &args),
         Command::Cache(args) => cache::run(&settings, &args),
         Command::Import(args) => import::run(&settings, &args),
         Command::Rm(args) => rm::run(&settings, &args),
         Command::Gc(args) => gc::run(&settings, &args),
         Command::Share(args) => share::run(&settings, &args),
-        Command::Agent(_) | Command::Completions(_) | Command::Man(_) | Command::Schemas(_) => {
+        Command::Agent(_)
+        | Command::Complete(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Schemas(_) => {
             Ok(ExitStatus::Done)
         }
     }
@@ -186,8 +194,21 @@ fn report_nothing(settings: &Settings, store: &dyn Store, is_filtered: bool) {
     }
 }
 
+/// Opens a dump; reports which one if the reference means the newest of several.
+fn open(settings: &Settings, reference: &str) -> Result<Dump> {
+    let dump = pipeline::open_dump(settings, reference)?;
+    if let (Origin::Store(summary), true) = (&dump.origin, dump.is_match) {
+        let (shown, id, exe) = (terminal_line(reference), summary.id.short(), &summary.exe);
+        eprintln!(
+            "note: the newest dump that matches `{shown}` is {id} ({exe}, {})",
+            summary.signal
+        );
+    }
+    Ok(dump)
+}
+
 /// Prints what of a dump cannot be trusted, after its result; the status that goes with it.
-fn conclude(dump: &crate::pipeline::Dump) -> ExitStatus {
+fn conclude(dump: &Dump) -> ExitStatus {
     crate::report::remark(&dump.integrity_remarks());
     dump.integrity_status()
 }

@@ -59,6 +59,7 @@ pub(super) fn run(settings: &Settings, args: &RmArgs) -> Result<ExitStatus> {
         cdh_store::remove_dump(store.as_ref(), dump)
             .map_err(|error| pipeline::store_failure(error, "delete from"))?;
     }
+    pipeline::forget_listed(settings, &dumps);
     super::print(&result)?;
     Ok(ExitStatus::Done)
 }

@@ -11,7 +11,7 @@ use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &SysrootArgs) -> Result<ExitStatus> {
-    let dump = pipeline::open_dump(settings, &args.dump)?;
+    let dump = super::open(settings, &args.dump)?;
     let bar = Bar::new(settings.interactive);
     let sysroot = args.modules.sysroot.as_deref();
     let (view, gathered) = pipeline::debug_view(settings, &dump, sysroot, &bar)?;

@@ -28,7 +28,7 @@ use crate::settings::Settings;
 /// Directories of the cache with one directory per dump, and what `cdh cache ls` calls these.
 const KINDS: [(&str, &str); 3] = [("cases", "case"), ("views", "view"), ("import", "import")];
 /// Directories of the cache that hold answers, each listed as a whole.
-const ANSWERS: [&str; 3] = ["symbols", "top-frames", "manifests"];
+const ANSWERS: [&str; 4] = ["symbols", "top-frames", "manifests", "listings"];
 /// The file whose time is that of the last use; a shared lock on it means that the case is in use.
 const MANIFEST: &str = "manifest.json";
 /// Of an interrupted download: locked by the process that goes on with it.
@@ -339,7 +339,7 @@ mod tests {
         }
         let mut listed = names(&settings);
         listed.sort();
-        assert_eq!(listed, ["manifests", "symbols", "top-frames"]);
+        assert_eq!(listed, ["listings", "manifests", "symbols", "top-frames"]);
         assert_eq!(clear_cache(&settings, true).unwrap().bytes, 0);
         assert!(clear_cache(&settings, false).unwrap().bytes > 0);
         assert!(names(&settings).is_empty());

@@ -13,11 +13,15 @@ use cdh_elfcore::{
     Avma, BlockSource, ByteSource, Completeness, CoreError, CoreFile, CoreHead, FileSource, Memory,
 };
 use cdh_store::{DumpSummary, ObjectKey, ObjectStat, Store, StoreError, StoreUrl};
+use jiff::Timestamp;
 
+use super::compressed::{self, Compression};
 use super::files::open_regular;
 use super::integrity::{self, Found};
+use super::listing_cache::{Listed, remember_listing};
 use super::spooled::{self, Spooled};
 use super::{Case, case, import, stores};
+use crate::query::Selection;
 use crate::render::terminal_line;
 use crate::report::{self, ExitStatus, Failure};
 use crate::settings::Settings;
@@ -43,6 +47,8 @@ pub struct Dump {
     pub origin: Origin,
     /// What is said about it; made from the core itself where it is a bare one.
     pub manifest: Manifest,
+    /// Whether the reference was a match, such as a program, and this is the newest of the dumps that it means.
+    pub is_match: bool,
     bundle: Option<BundleReader>,
     /// Where its bundle can be read in ranges, for what is behind a network.
     pub(super) remote: Option<Remote>,
@@ -54,6 +60,8 @@ pub struct Dump {
     damage: Mutex<Vec<String>>,
     /// Whether the stored core was compared as a whole.
     verified_whole: AtomicBool,
+    /// The plain core of a compressed one.
+    plain: Option<PathBuf>,
     /// A bare core, opened to tell what it is, until it is asked for.
     opened: Mutex<Option<CoreFile>>,
 }
@@ -145,7 +153,12 @@ fn open_one(
 ) -> Result<Dump> {
     let path = Path::new(reference);
     if looks_like_path(reference) {
-        return open_path(path);
+        // The path of a program means its newest dump, whether the program is here or not.
+        let may_match = is_program(path) || reference.starts_with('/') && !path.exists();
+        return match may_match.then(|| open_match(settings, reference, store)) {
+            Some(Ok(Some(dump))) => Ok(dump),
+            _ => open_path(settings, path),
+        };
     }
     let resolved = match store {
         Some(store) => stores::resolve(settings, store.as_ref(), reference),
@@ -154,13 +167,63 @@ fn open_one(
             stores::resolve(settings, store.as_ref(), reference)
         }),
     };
-    match (resolved, store) {
-        (Ok(summary), Some(store)) => open_summary(settings, store, summary),
+    match (resolved, &*store) {
+        (Ok(summary), Some(store)) => {
+            remember_listing(settings, std::slice::from_ref(&summary), Listed::Part);
+            open_summary(settings, store, summary)
+        }
         // A file in the current directory needs no `./`, but the store comes first.
-        (Err(_), _) if path.exists() => open_path(path),
+        (Err(_), _) if path.exists() => open_path(settings, path),
+        (Err(error), _) if report::status_of(&error) == ExitStatus::Nothing => {
+            match open_spooled(settings, reference, error) {
+                Ok(dump) => Ok(dump),
+                Err(error) => Ok(open_match(settings, reference, store)?.ok_or(error)?),
+            }
+        }
         (Err(error), _) => open_spooled(settings, reference, error),
         (Ok(_), None) => Err(anyhow::anyhow!("no store is open")),
     }
+}
+
+/// Opens the newest dump that matches, as coredumpctl does: by process id, program, unit, command line or terms.
+fn open_match(
+    settings: &Settings,
+    reference: &str,
+    store: &mut Option<Arc<dyn Store>>,
+) -> Result<Option<Dump>> {
+    if matches!(reference.chars().next(), None | Some('@' | '~')) || reference == "latest" {
+        return Ok(None);
+    }
+    let selection = Selection::of_reference(reference, Timestamp::now())?;
+    let store = match store {
+        Some(store) => Arc::clone(store),
+        None => Arc::clone(store.insert(Arc::from(stores::open_store(settings)?))),
+    };
+    let found = stores::catalog(settings, store.as_ref())
+        .find(&selection.query)
+        .map_err(|error| stores::store_failure(error, "search"))?;
+    let Some(summary) = found.into_iter().next() else {
+        return Ok(None);
+    };
+    let mut dump = open_summary(settings, &store, summary)?;
+    dump.is_match = true;
+    Ok(Some(dump))
+}
+
+/// Whether this is an ELF file that is no core, such as a program.
+fn is_program(path: &Path) -> bool {
+    /// `e_type` of executables and of position-independent ones (`elf.h`).
+    const PROGRAMS: [u16; 2] = [2, 3];
+    let mut start = [0; 18];
+    let read = open_regular(path).and_then(|mut file| file.read_exact(&mut start));
+    let [0x7f, b'E', b'L', b'F', _, order, .., low, high] = start else {
+        return false;
+    };
+    let kind = match order {
+        2 => u16::from_be_bytes([low, high]),
+        _ => u16::from_le_bytes([low, high]),
+    };
+    read.is_ok() && PROGRAMS.contains(&kind)
 }
 
 /// Opens a dump that is still in the spool of this node; `error` says why the store does not have it.
@@ -228,6 +291,7 @@ pub fn open_summary(
     Ok(Dump {
         manifest,
         bundle,
+        is_match: false,
         store: Some(Arc::clone(store)),
         damage: Mutex::new(damage),
         verified_whole: AtomicBool::new(false),
@@ -237,6 +301,7 @@ pub fn open_summary(
             stat,
         }),
         identity,
+        plain: None,
         opened: Mutex::default(),
         origin: Origin::Store(Box::new(summary)),
     })
@@ -266,7 +331,7 @@ pub(super) fn unreadable(error: std::io::Error, shown: &str) -> anyhow::Error {
 }
 
 /// Opens a bundle, a case directory or a bare core by its path.
-fn open_path(path: &Path) -> Result<Dump> {
+fn open_path(settings: &Settings, path: &Path) -> Result<Dump> {
     let shown = terminal_line(&path.display().to_string());
     let unreadable = |error| unreadable(error, &shown);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
@@ -288,13 +353,13 @@ fn open_path(path: &Path) -> Result<Dump> {
         };
     }
     let mut file = open_regular(path).map_err(unreadable)?;
-    let mut magic = [0; 4];
+    let mut magic = [0; 8];
     let known = read_up_to(&mut file, &mut magic).map_err(unreadable)?;
     match magic.get(..known).unwrap_or_default() {
         b"" => Err(Failure::new(ExitStatus::Failure, format!("cannot read `{shown}`: the file is empty"))
             .hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
             .into()),
-        b"PK\x03\x04" | b"PK\x05\x06" => {
+        [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => {
             let source = Arc::new(FileSource::new(file).map_err(unreadable)?);
             let bundle = BundleReader::open(source).map_err(|error| bundle_failure(error, &shown))?;
             let manifest = bundle.summary_manifest();
@@ -303,15 +368,16 @@ fn open_path(path: &Path) -> Result<Dump> {
             dump.identity = format!("{} {} {modified:?}", path.display(), metadata.len());
             Ok(dump)
         }
-        b"\x28\xb5\x2f\xfd" | [0x1f, 0x8b, ..] => {
-            Err(Failure::new(ExitStatus::Failure, format!("cannot read `{shown}`: it is compressed"))
-                .hint(format!("import it, which decompresses it: `cdh import {shown}`"))
-                .into())
-        }
-        _ => {
-            let core = open_core_file(path)?;
-            let manifest = import::manifest_of_core(&core, path, &metadata);
+        start => {
+            let plain = match Compression::from_magic(start) {
+                Some(compression) => Some(compressed::unpack(settings, path, compression)?),
+                None => None,
+            };
+            let core = open_core_file(plain.as_deref().unwrap_or(path))?;
+            let provenance = import::Provenance::of_file(&file, path);
+            let manifest = import::manifest_of_core(&core, path, &provenance);
             let mut dump = Dump::local(Origin::Core(path.to_owned()), manifest, None);
+            dump.plain = plain;
             dump.opened = Mutex::new(Some(core));
             Ok(dump)
         }
@@ -383,8 +449,10 @@ impl Dump {
             ),
             verified_whole: AtomicBool::new(false),
             bundle,
+            is_match: false,
             remote: None,
             identity: String::new(),
+            plain: None,
             opened: Mutex::default(),
         }
     }
@@ -398,6 +466,11 @@ impl Dump {
     /// Tells this very bundle from another one, for who goes on with an earlier run's work.
     pub(super) fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// Where the plain bytes of a bare core are that was opened as `path`.
+    pub(super) fn plain_core<'p>(&'p self, path: &'p Path) -> &'p Path {
+        self.plain.as_deref().unwrap_or(path)
     }
 
     /// Hands a range of the remote bundle to `sink` as it arrives.
@@ -511,7 +584,7 @@ impl Dump {
                 let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
                 match opened.take() {
                     Some(core) => Ok(Some(core)),
-                    None => open_core_file(path).map(Some),
+                    None => open_core_file(self.plain_core(path)).map(Some),
                 }
             }
             (Origin::Case(path), _) => {

@@ -79,7 +79,11 @@ impl SourceFinder {
         Self {
             mappings: search.mappings.iter().filter_map(mapping).collect(),
             roots,
-            crashed: system_time(crashed),
+            // Of a crash at an unknown time, no file is newer.
+            crashed: match crashed == Timestamp::UNIX_EPOCH {
+                true => SystemTime::now(),
+                false => system_time(crashed),
+            },
         }
     }
 

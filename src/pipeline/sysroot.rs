@@ -70,7 +70,7 @@ pub fn debug_view(
 fn place(settings: &Settings, dump: &Dump, observer: &dyn Observer) -> Result<(PathBuf, PathBuf)> {
     let case = match &dump.origin {
         Origin::Core(path) => {
-            let core = fs::canonicalize(path)?;
+            let core = fs::canonicalize(dump.plain_core(path))?;
             let name = cdh_bundle::Sha256::of(core.as_os_str().as_bytes()).to_string();
             let views = settings.cache.require("views")?;
             return Ok((views.join(name.get(..16).unwrap_or(&name)), core));

@@ -1,6 +1,9 @@
 //! Which dumps a command line selects: flags, `name:value` arguments, and bare words.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
+use cdh_bundle::Manifest;
 use cdh_store::{Catalog, DumpSummary, Query, StoreError, Survey, SurveyOptions, is_signal};
 use jiff::Timestamp;
 
@@ -13,6 +16,33 @@ use crate::when::parse_when;
 /// The term that needs more than keys and manifests: when a crash was first seen in the store.
 pub const NEW_SINCE: &str = "new-since";
 
+/// Terms of the command line that the filter of the TUI does not have, and what they ask.
+pub const LISTING_TERMS: [(&str, &str); 4] = [
+    (
+        NEW_SINCE,
+        "of crashes that the store first received since then",
+    ),
+    ("pid", "of this process id"),
+    ("unit", "of this systemd unit"),
+    ("cmdline", "with this in the command line"),
+];
+
+/// How names of systemd units end (`systemd.unit(5)`).
+const UNITS: [&str; 5] = [".service", ".scope", ".slice", ".socket", ".timer"];
+
+/// Fields of the journal by which coredumpctl matches, and our terms.
+const JOURNAL_FIELDS: [(&str, &str); 9] = [
+    ("COREDUMP_PID", "pid"),
+    ("COREDUMP_EXE", "exe"),
+    ("COREDUMP_COMM", "exe"),
+    ("COREDUMP_UNIT", "unit"),
+    ("COREDUMP_USER_UNIT", "unit"),
+    ("COREDUMP_SIGNAL", "signal"),
+    ("COREDUMP_CMDLINE", "cmdline"),
+    ("COREDUMP_HOSTNAME", "node"),
+    ("_HOSTNAME", "node"),
+];
+
 /// The dumps that a command line selects. All terms and all words must match.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
@@ -20,26 +50,96 @@ pub struct Selection {
     pub query: Query,
     /// Only crashes that were first seen since then.
     pub new_since: Option<Timestamp>,
-    words: Vec<Word>,
+    words: Vec<Words>,
     /// Each term that was given, and how it was written.
     given: Vec<(&'static str, String)>,
     /// Terms as `name:value`, and words, in the order in which they were given.
     normalized: Vec<String>,
 }
 
+/// One argument without a term's name. It is looked for in the key; a number may also be a process id, and a text
+/// with spaces a command line, for which manifests are read.
+#[derive(Clone, Debug)]
+struct Words {
+    words: Vec<Word>,
+    pid: Option<u64>,
+    command_line: Option<String>,
+}
+
+impl Words {
+    fn new(text: &str) -> Self {
+        Self {
+            words: text.split_whitespace().map(Word::new).collect(),
+            pid: text.parse().ok(),
+            command_line: text.contains(' ').then(|| text.to_owned()),
+        }
+    }
+
+    fn is_in(&self, haystack: &Haystack) -> bool {
+        self.words.iter().all(|word| haystack.has(word))
+    }
+
+    /// Whether a manifest may match where the key does not.
+    fn needs_manifest(&self) -> bool {
+        self.pid.is_some() || self.command_line.is_some()
+    }
+
+    fn is_in_manifest(&self, manifest: &Manifest) -> bool {
+        let line = cdh_store::command_line(manifest).unwrap_or_default();
+        self.pid == Some(manifest.process.pid)
+            || self
+                .command_line
+                .as_ref()
+                .is_some_and(|wanted| line.contains(wanted))
+    }
+}
+
 impl Selection {
+    /// The newest dump that one argument means, as coredumpctl takes them: a process id, a program by name or path,
+    /// a unit, a command line, or terms.
+    ///
+    /// # Errors
+    /// When a term cannot have its value.
+    pub fn of_reference(text: &str, now: Timestamp) -> Result<Self> {
+        let mut selection = Self::default();
+        let is_term = |piece: &str| {
+            piece
+                .split_once(':')
+                .is_some_and(|pair| term(pair.0).is_some())
+        };
+        if text.split_whitespace().all(is_term) {
+            for piece in text.split_whitespace() {
+                selection.argument(piece, now)?;
+            }
+        } else if text.parse::<u64>().is_ok() {
+            selection.add("pid", text, text.to_owned(), now)?;
+        } else if text.contains(' ') && !is_path(text) {
+            selection.add("cmdline", text, text.to_owned(), now)?;
+        } else if !selection.add_match(text, now)? {
+            selection.add("exe", text, text.to_owned(), now)?;
+        }
+        selection.query.limit = Some(1);
+        Ok(selection)
+    }
+
     /// What flags and arguments select.
     ///
     /// # Errors
     /// When a term does not exist, is given twice, or cannot have its value; when no time is in the range.
     pub fn from_args(args: &SelectionArgs, now: Timestamp) -> Result<Self> {
         let mut selection = Self::default();
+        let short = args.namespace_or_count.as_ref();
+        let namespace = short.filter(|_| args.count().is_none());
         for (name, value) in [
+            ("namespace", &namespace.cloned()),
             ("namespace", &args.namespace),
             ("pod", &args.pod),
             ("exe", &args.exe),
             ("image", &args.image),
             ("node", &args.node),
+            ("pid", &args.pid),
+            ("unit", &args.unit),
+            ("cmdline", &args.cmdline),
             ("signal", &args.signal),
             ("since", &args.since),
             ("until", &args.until),
@@ -80,19 +180,40 @@ impl Selection {
 
     /// Adds an argument: `namespace:payments`, or a word that is looked for everywhere.
     fn argument(&mut self, text: &str, now: Timestamp) -> Result<()> {
-        let Some((name, value)) = text.split_once(':') else {
-            self.words.extend(text.split_whitespace().map(Word::new));
+        if self.add_match(text, now)? {
+            return Ok(());
+        }
+        let named = text.split_once(':');
+        let Some((name, value)) = named.filter(|(name, _)| !name.contains(' ')) else {
+            self.words.push(Words::new(text));
             self.normalized.push(text.to_owned());
             return Ok(());
         };
-        let known = full_name(name).or((name == NEW_SINCE).then_some(NEW_SINCE));
-        let known = known.ok_or_else(|| unknown_term(name))?;
+        let known = term(name).ok_or_else(|| unknown_term(name))?;
         if value.is_empty() && known != "truncated" {
             let message = format!("`{known}:` has no value");
             let hint = format!("write `{known}:VALUE`, without a space");
             return Err(Failure::new(ExitStatus::Failure, message).hint(hint).into());
         }
         self.add(known, value, text.to_owned(), now)
+    }
+
+    /// Adds what coredumpctl would recognize by its form: a path, a unit, or a field of the journal.
+    fn add_match(&mut self, text: &str, now: Timestamp) -> Result<bool> {
+        let field = text.split_once('=').and_then(|(name, value)| {
+            let known = JOURNAL_FIELDS.iter().find(|(known, _)| *known == name)?;
+            Some((known.1, value))
+        });
+        let (name, value) = match field {
+            Some((name, value)) => (name, value.to_owned()),
+            None if is_path(text) => ("exe", absolute(text)),
+            None if UNITS.iter().any(|end| text.ends_with(end)) && !text.contains(':') => {
+                ("unit", text.to_owned())
+            }
+            None => return Ok(false),
+        };
+        self.add(name, &value, text.to_owned(), now)?;
+        Ok(true)
     }
 
     fn add(
@@ -149,20 +270,52 @@ impl Selection {
             // Keys have whole seconds.
             first.is_some_and(|first| first.as_second() >= new_since.as_second())
         };
-        survey
-            .dumps
-            .retain(|dump| self.has_words_of(dump) && is_new(dump));
+        survey.dumps.retain(is_new);
+        self.retain_words(catalog, &mut survey.dumps)?;
         Ok(survey)
     }
 
-    /// Whether the words match.
-    #[must_use]
-    pub fn has_words_of(&self, dump: &DumpSummary) -> bool {
+    /// Keeps the dumps that the words match. Reads manifests only for words that may be a process id or a command
+    /// line.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn retain_words(
+        &self,
+        catalog: &Catalog<'_>,
+        dumps: &mut Vec<DumpSummary>,
+    ) -> Result<(), StoreError> {
         if self.words.is_empty() {
-            return true;
+            return Ok(());
         }
-        let haystack = Haystack::of(dump);
-        self.words.iter().all(|word| haystack.has(word))
+        let missing = |dump: &DumpSummary| {
+            let haystack = Haystack::of(dump);
+            let words = self.words.iter();
+            words
+                .filter(|words| !words.is_in(&haystack))
+                .collect::<Vec<_>>()
+        };
+        let may_match =
+            |dump: &DumpSummary| missing(dump).iter().all(|words| words.needs_manifest());
+        dumps.retain(may_match);
+        let unsure = dumps.iter().filter(|dump| !missing(dump).is_empty());
+        let unsure: Vec<DumpSummary> = unsure.cloned().collect();
+        let mut refused = HashSet::new();
+        for (dump, manifest) in unsure.iter().zip(catalog.manifests(&unsure)) {
+            let matches = match manifest {
+                Ok(manifest) => missing(dump)
+                    .iter()
+                    .all(|words| words.is_in_manifest(&manifest)),
+                // Removed since it was listed, or damaged: one dump must not hide the others.
+                Err(StoreError::NotFound { .. } | StoreError::Bundle { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            if !matches {
+                refused.insert(dump.key.clone());
+            }
+        }
+        dumps.retain(|dump| !refused.contains(&dump.key));
+        Ok(())
     }
 
     /// Whether it names one crash by its fingerprint.
@@ -181,6 +334,29 @@ impl Selection {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.given.is_empty() && self.words.is_empty()
+    }
+}
+
+/// The term that a name or an abbreviation means, of those for listings too.
+fn term(name: &str) -> Option<&'static str> {
+    let mut listing = LISTING_TERMS.iter().map(|(known, _)| *known);
+    full_name(name).or_else(|| listing.find(|known| *known == name))
+}
+
+/// Whether an argument is a path, as of a program.
+fn is_path(text: &str) -> bool {
+    ["/", "./", "../"]
+        .iter()
+        .any(|start| text.starts_with(start))
+}
+
+/// The path from the root, without `.` and `..`. A program may not exist here.
+fn absolute(text: &str) -> String {
+    let path = std::path::Path::new(text);
+    let absolute = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+    match text.starts_with('/') {
+        true => text.to_owned(),
+        false => absolute.map_or_else(|_| text.to_owned(), |path| path.display().to_string()),
     }
 }
 
@@ -209,7 +385,9 @@ mod tests {
         let dump = dump(1);
         let matches = |arguments: &[&str]| {
             let selection = selection(arguments).unwrap();
-            selection.query.matches(&dump) && selection.has_words_of(&dump)
+            let haystack = Haystack::of(&dump);
+            let has_words = selection.words.iter().all(|words| words.is_in(&haystack));
+            selection.query.matches(&dump) && has_words
         };
         for text in [
             &["namespace:payments", "signal:SEGV", "since:2d"][..],
@@ -230,6 +408,70 @@ mod tests {
         }
         let new = selection(&["new-since:1d"]).unwrap();
         assert!(new.new_since.is_some() && !new.is_query() && !new.is_empty());
+    }
+
+    #[test]
+    fn arguments_match_as_those_of_coredumpctl() {
+        let query = |text: &str| selection(&[text]).unwrap().query;
+        let path = query("/opt/shop/bin/app");
+        assert_eq!(
+            (path.exe.as_deref(), path.exe_path.as_deref()),
+            (Some("app"), Some("/opt/shop/bin/app"))
+        );
+        assert!(query("./app").exe_path.unwrap().starts_with('/'));
+        assert_eq!(
+            query("nginx.service").unit.as_deref(),
+            Some("nginx.service")
+        );
+        assert_eq!(query("COREDUMP_PID=42").pid, Some(42));
+        assert_eq!(query("COREDUMP_SIGNAL=11").signal.as_deref(), Some("11"));
+        assert_eq!(
+            query("cmdline:--port").command_line.as_deref(),
+            Some("--port")
+        );
+        assert!(problem(&["pid:x"]).contains("invalid process id `x`"));
+        // Words may be process ids and command lines.
+        assert_eq!(selection(&["4242"]).unwrap().words[0].pid, Some(4242));
+        let line = selection(&["app --url http://x"]).unwrap();
+        assert_eq!(
+            line.words[0].command_line.as_deref(),
+            Some("app --url http://x")
+        );
+
+        let reference = |text: &str| {
+            Selection::of_reference(text, Timestamp::UNIX_EPOCH)
+                .unwrap()
+                .query
+        };
+        assert_eq!(reference("4242").pid, Some(4242));
+        assert_eq!(reference("app").exe.as_deref(), Some("app"));
+        assert_eq!(
+            reference("app --port 80").command_line.as_deref(),
+            Some("app --port 80")
+        );
+        let both = reference("exe:app signal:SEGV");
+        assert_eq!(
+            (both.exe.as_deref(), both.signal.as_deref()),
+            (Some("app"), Some("SEGV"))
+        );
+        assert_eq!(both.limit, Some(1));
+    }
+
+    #[test]
+    fn short_n_is_a_number_or_a_namespace() {
+        let args = |text: &str| SelectionArgs {
+            namespace_or_count: Some(text.to_owned()),
+            ..SelectionArgs::default()
+        };
+        let query = |text: &str| {
+            let selection = Selection::from_args(&args(text), Timestamp::now()).unwrap();
+            selection.query.namespace
+        };
+        assert_eq!((args("5").count(), query("5")), (Some(5), None));
+        assert_eq!(
+            (args("shop").count(), query("shop").as_deref()),
+            (None, Some("shop"))
+        );
     }
 
     #[test]

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::pipeline::ImportOutcome;
+
 /// A dump that was downloaded and unpacked.
 #[derive(JsonSchema, Serialize)]
 pub struct FetchedDump<'a> {
@@ -20,7 +22,7 @@ pub struct FetchedDump<'a> {
     pub verdict: &'a Verdict,
 }
 
-/// A dump that was put into the store.
+/// A dump that was put into the store, or found there.
 #[derive(JsonSchema, Serialize)]
 pub struct ImportedDump {
     /// Its id.
@@ -29,6 +31,10 @@ pub struct ImportedDump {
     pub verdict: Verdict,
     /// The fatal signal.
     pub signal: SignalFacts,
+    /// The file that it came from.
+    pub file: String,
+    /// Whether it was stored now.
+    pub outcome: ImportOutcome,
 }
 
 /// What `cdh rm` deleted.

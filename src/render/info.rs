@@ -73,10 +73,19 @@ impl Page {
         if let Some(salvaged) = view.salvaged {
             self.toned("damaged", Tone::Bad, salvaged);
         }
-        self.line(
-            "captured",
-            format!("{} on {}", manifest.captured_at, manifest.node_name()),
-        );
+        let captured = match manifest.captured() {
+            Some(time) => time.to_string(),
+            None => "unknown".to_owned(),
+        };
+        let node = manifest.node_name();
+        match node.is_empty() {
+            true => self.line("captured", captured),
+            false => self.line("captured", format!("{captured} on {node}")),
+        }
+        if let Some(imported) = &manifest.imported {
+            let file = &imported.file;
+            self.line("imported", format!("{} from {file}", imported.at));
+        }
         if manifest.hostname.as_bytes() != manifest.node.as_bytes() && !manifest.hostname.is_empty()
         {
             self.line("hostname", manifest.hostname.to_string());
@@ -341,11 +350,28 @@ impl Page {
                 );
             }
         }
+        self.recorded(manifest, view.all);
         for gap in &manifest.gaps {
             self.toned("gap", Tone::Bad, &format!("{}: {}", gap.what, gap.why));
         }
         if !manifest.agent_version.is_empty() {
             self.line("agent", &manifest.agent_version);
+        }
+    }
+
+    /// What another handler recorded about the crash.
+    fn recorded(&mut self, manifest: &Manifest, all: bool) {
+        let Some(imported) = &manifest.imported else {
+            return;
+        };
+        let shown = if all { usize::MAX } else { SHORT_LABELS };
+        for (number, (name, value)) in imported.fields.iter().take(shown).enumerate() {
+            let title = if number == 0 { "recorded" } else { "" };
+            self.line(title, format!("{name}={value}"));
+        }
+        let more = imported.fields.len().saturating_sub(shown);
+        if more > 0 {
+            self.line("", format!("{more} more: `cdh info --all`"));
         }
     }
 

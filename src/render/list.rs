@@ -20,8 +20,8 @@ pub struct ListedDump<'a> {
     /// Its id.
     id: DumpId,
     /// When the process crashed, to the second.
-    #[schemars(with = "Time")]
-    captured_at: Timestamp,
+    #[schemars(with = "Option<Time>")]
+    captured_at: Option<Timestamp>,
     /// Kubernetes namespace. `…` stands for what the object's name could not hold.
     namespace: Option<&'a str>,
     /// Pod, or the container outside Kubernetes; likewise.
@@ -101,7 +101,7 @@ impl<'a> ListedDump<'a> {
     fn new(dump: &'a DumpSummary, manifest: Option<&'a Manifest>) -> Self {
         Self {
             id: dump.id,
-            captured_at: dump.captured_at,
+            captured_at: dump.captured(),
             namespace: dump.namespace.as_deref(),
             pod: dump.pod.as_deref(),
             exe: dump.exe.to_string(),
@@ -167,10 +167,10 @@ pub fn list_table(dumps: &[DumpSummary], view: &ListView) -> String {
             } else {
                 dump.id.short()
             },
-            if wide {
-                dump.captured_at.to_string()
-            } else {
-                age(dump.captured_at, now)
+            match dump.captured() {
+                None => absent(),
+                Some(time) if wide => time.to_string(),
+                Some(time) => age(time, now),
             },
             dump.namespace.clone().unwrap_or_else(absent),
             dump.pod.clone().unwrap_or_else(absent),

@@ -313,6 +313,11 @@ fn cache_legend(entries: &[CacheEntry], limits: &CacheLimits) -> String {
             "manifests of dumps in buckets",
             "beyond 64.0 MiB",
         ),
+        (
+            "listings",
+            "the newest dumps of each store, for completions",
+            "beyond 1,000 of a store",
+        ),
     ];
     let mut text = "\nSIZE is disk space: holes of cores take none.\n".to_owned();
     for (kind, what, deleted) in legend {

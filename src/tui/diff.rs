@@ -42,7 +42,12 @@ fn facts(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
         let absent = || "-".to_owned();
         [
             ("dump", manifest.id.short()),
-            ("captured", manifest.captured_at.to_string()),
+            (
+                "captured",
+                manifest
+                    .captured()
+                    .map_or_else(absent, |time| time.to_string()),
+            ),
             ("exe", manifest.process.exe_name().to_string()),
             ("signal", manifest.signal.description.clone()),
             ("verdict", manifest.verdict.describe()),

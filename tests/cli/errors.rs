@@ -81,7 +81,7 @@ fn errors_of_arguments_and_files_say_what_failed_and_the_next_step() {
         &["import", "--image", "@sha256:00", "text"],
         &["import", "--image", "shop/api", "text"],
         &["tui"],
-        &["ls", "--since", "yesterday"],
+        &["ls", "--since", "someday"],
         &["ls", "--since", "2026-02-01", "--until", "2026-01-31"],
         &["groups", "since:2026-02-01", "until:2026-01-31"],
         &["groups", "--signal", "oops"],

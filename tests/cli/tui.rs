@@ -18,7 +18,7 @@ use super::{Desk, crash};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A terminal with a program in it.
-struct Tty {
+pub(super) struct Tty {
     master: File,
     slave: File,
     child: Child,
@@ -30,6 +30,11 @@ struct Tty {
 
 impl Tty {
     fn start(desk: &Desk, words: &[&str]) -> Self {
+        Self::with(&desk.command(words))
+    }
+
+    /// With any program, in the environment that it is given.
+    pub(super) fn with(inner: &std::process::Command) -> Self {
         let master =
             openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
@@ -46,14 +51,14 @@ impl Tty {
         tcsetwinsize(&slave, size).unwrap();
         let before = settings(&slave);
         // `setsid --ctty` makes the terminal the session's own, as a login does.
-        let cdh = desk.command(words);
         let mut command = std::process::Command::new("setsid");
         command
             .args(["--ctty", "--wait"])
-            .arg(cdh.get_program())
-            .args(cdh.get_args());
-        command.env_clear().current_dir(desk.dir.path());
-        for (name, value) in cdh.get_envs() {
+            .arg(inner.get_program())
+            .args(inner.get_args());
+        command.env_clear();
+        command.current_dir(inner.get_current_dir().unwrap());
+        for (name, value) in inner.get_envs() {
             command.env(name, value.unwrap_or_default());
         }
         command.env("TERM", "xterm-256color").env("LANG", "C.UTF-8");
@@ -82,7 +87,7 @@ impl Tty {
         tty
     }
 
-    fn keys(&mut self, keys: &str) {
+    pub(super) fn keys(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
@@ -90,7 +95,7 @@ impl Tty {
         self.screen.lock().unwrap().screen().contents()
     }
 
-    fn wait_for(&self, what: &str) {
+    pub(super) fn wait_for(&self, what: &str) {
         self.wait_until(what, |text| text.contains(what));
     }
 
@@ -356,16 +361,12 @@ fn history() -> Desk {
     gdb.arg(format!("generate-core-file {}", core.display()));
     assert!(gdb.arg(&program).output().is_ok() && core.is_file());
     let import = |core: &std::path::Path, pod: &str, image: &str, minutes: u64| {
-        let copy = desk.path("core");
-        std::fs::copy(core, &copy).unwrap();
-        let written = std::time::SystemTime::now() - Duration::from_secs(minutes * 60);
-        let file = File::options().write(true).open(&copy).unwrap();
-        file.set_modified(written).unwrap();
+        let time = format!("{minutes}m");
         let image = format!("registry.example/{image}");
         let place = ["--namespace", "payments", "--pod", pod, "--image", &image];
-        let mut words = vec!["import"];
+        let mut words = vec!["import", "--time", &time];
         words.extend(place);
-        words.push(copy.to_str().unwrap());
+        words.push(core.to_str().unwrap());
         let answer = desk.run(&words);
         assert_eq!(answer.code, 0, "{}", answer.err);
     };

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
@@ -48,10 +47,9 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let cores = take_cores(place.path(), &of_crash)?;
     for (number, (crash, core)) in plan.iter().zip(cores).enumerate() {
         cut(&core, crash.cut)?;
-        // Last: cutting it made it new.
-        age(&core, crash.age)?;
         let mut import = Command::new(&cdh);
         import.args(["--store", directory, "import"]);
+        import.args(["--time", &format!("{}s", crash.age)]);
         import.args(crash.import_options()).arg(&core);
         let output = import
             .env("XDG_CACHE_HOME", place.path().join("cache"))
@@ -155,12 +153,5 @@ fn cut(core: &Path, cut: Cut) -> Result<()> {
     if let Cut::Memory { percent } = cut {
         file.set_len(size * percent / 100)?;
     }
-    Ok(())
-}
-
-/// Makes a core so many seconds old: that is when it was captured.
-fn age(core: &Path, seconds: u64) -> Result<()> {
-    let file = File::options().write(true).open(core)?;
-    file.set_modified(SystemTime::now() - Duration::from_secs(seconds))?;
     Ok(())
 }

@@ -42,6 +42,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if let Err(error) = tools::offer(&["containerd", "runc"]) {
         println!("SKIPPED: pods are not tested: {error:#}");
     }
+    if let Err(error) = tools::offer(&["bash", "zsh", "fish", "lz4"]) {
+        println!(
+            "SKIPPED: completions are tested only in the shells that are installed: {error:#}"
+        );
+    }
     let (weed, prometheus) = (python::weed(), python::prometheus());
     steps.begin("checking the Helm chart");
     let mut tally = Tally::default();

@@ -86,6 +86,7 @@ pub(crate) fn first_manifest(
         entries: Vec::new(),
         gaps: Vec::new(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        imported: None,
     };
     manifest.stem = render_stem(DEFAULT_STEM, &manifest);
     manifest

@@ -56,8 +56,8 @@ pub use image::{
 pub use labels::bounded as bounded_labels;
 pub use legacy::{LegacyInfo, LegacyName};
 pub use manifest::{
-    ContainerLog, CoreRecord, EntryRecord, Gap, Manifest, ModuleRecord, ProcessFacts, SCHEMA,
-    SignalFacts, Workload, WorkloadKind, WorkloadOwner,
+    ContainerLog, CoreRecord, EntryRecord, Gap, ImportRecord, Manifest, ModuleRecord, ProcessFacts,
+    SCHEMA, SignalFacts, Workload, WorkloadKind, WorkloadOwner,
 };
 pub use owner::PodDescription;
 pub use raw_text::RawText;

@@ -36,8 +36,10 @@ pub struct Manifest {
     pub id: DumpId,
     /// What the names of the bundle's entries start with.
     pub stem: String,
-    /// When the kernel started the handler.
-    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
+    /// When the kernel started the handler; [`Timestamp::UNIX_EPOCH`], in JSON `null`, if that is not known.
+    /// See [`captured`](Self::captured).
+    #[serde(default = "unknown_time", with = "capture_time")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub captured_at: Timestamp,
     /// When the spool entry was sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,6 +90,43 @@ pub struct Manifest {
     /// Version of the agent.
     #[serde(default)]
     pub agent_version: String,
+    /// Where an import came from; `None` for a dump that an agent captured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<ImportRecord>,
+}
+
+/// Where an imported dump came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ImportRecord {
+    /// When it was imported.
+    #[cfg_attr(feature = "schema", schemars(with = "crate::schema::Time"))]
+    pub at: Timestamp,
+    /// Name of the file, without its directory.
+    pub file: RawText,
+    /// What another handler recorded about the crash, under the names that it uses: `user.coredump.pid`
+    /// (extended attributes of systemd-coredump), `COREDUMP_UNIT` (its journal entry).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, RawText>,
+}
+
+fn unknown_time() -> Timestamp {
+    Timestamp::UNIX_EPOCH
+}
+
+/// A time that may be unknown: `null` in JSON.
+mod capture_time {
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        let known = (*time != Timestamp::UNIX_EPOCH).then_some(time);
+        known.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or(Timestamp::UNIX_EPOCH))
+    }
 }
 
 /// Something wanted and not captured.
@@ -364,6 +403,21 @@ impl Manifest {
         serde_json::from_slice(json).map_err(invalid)
     }
 
+    /// When the process crashed; `None` if that is not known.
+    #[must_use]
+    pub fn captured(&self) -> Option<Timestamp> {
+        Some(self.captured_at).filter(|time| *time != Timestamp::UNIX_EPOCH)
+    }
+
+    /// The time by which a store lists it: that of the crash, otherwise that of the import.
+    #[must_use]
+    pub fn listed_at(&self) -> Timestamp {
+        let imported = self.imported.as_ref().map(|imported| imported.at);
+        self.captured()
+            .or(imported)
+            .unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
     /// Name of the node: as Kubernetes calls it where that is known, else its hostname.
     #[must_use]
     pub fn node_name(&self) -> String {
@@ -461,7 +515,27 @@ pub(crate) mod tests {
                 why: "gone".to_owned(),
             }],
             agent_version: "0.1.0".to_owned(),
+            imported: None,
         }
+    }
+
+    #[test]
+    fn manifest_without_a_capture_time_says_null_and_is_listed_by_its_import() {
+        let at: Timestamp = "2026-02-03T04:05:06Z".parse().unwrap();
+        let mut manifest = sample();
+        manifest.captured_at = Timestamp::UNIX_EPOCH;
+        manifest.imported = Some(ImportRecord {
+            at,
+            file: RawText::from("core.7"),
+            fields: BTreeMap::new(),
+        });
+        let json = manifest.to_json().unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert!(document["captured_at"].is_null());
+        let back = Manifest::from_json(&json).unwrap();
+        assert_eq!((back.captured(), back.listed_at()), (None, at));
+        assert_eq!(back, manifest);
+        assert_eq!(sample().listed_at(), sample().captured_at);
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl BundleWriter {
             size: json.len() as u64,
         });
         files.push(Piece::Bytes(json));
-        let layout = ZipLayout::new(&entries, manifest.captured_at);
+        let layout = ZipLayout::new(&entries, manifest.listed_at());
         let headers = layout.local_headers.into_iter().map(Piece::Bytes);
         let mut pieces: Vec<Piece> = headers
             .zip(files)

@@ -85,7 +85,7 @@ impl Catalog<'_> {
         }
         let manifests = self.manifests(equal);
         let times = equal.iter().zip(manifests).map(|(dump, manifest)| {
-            let exact = manifest.map(|manifest| manifest.captured_at).ok();
+            let exact = manifest.map(|manifest| manifest.listed_at()).ok();
             // A manifest that names another second does not belong to this key.
             let is_same = |time: &Timestamp| time.as_second() == dump.captured_at.as_second();
             exact.filter(is_same).unwrap_or(dump.captured_at)

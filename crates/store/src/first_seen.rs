@@ -244,7 +244,7 @@ impl FirstSeenWriter {
         let marked = self.mark(store, key, now);
         let fingerprint = manifest.fingerprint.as_deref().unwrap_or_default();
         let short: String = fingerprint.chars().take(FINGERPRINT).collect();
-        let time = manifest.captured_at;
+        let time = manifest.listed_at();
         if is_fingerprint(&short) && time <= now {
             let mut memory = self.memory();
             let old = memory.pending.get(&short);

@@ -14,6 +14,9 @@ pub(crate) const MAX_POD: usize = 76;
 pub(crate) const MAX_EXE: usize = 40;
 /// Stands in a part for what was cut out of it. No escape has this form.
 pub(crate) const CUT: &str = "!~";
+/// Follows the time of a key that is the time of an import: that of the crash is not known. Keys of a second still
+/// sort between its `Z` and the `[` after it.
+pub(crate) const IMPORT_TIME: &str = "i";
 /// How [`CUT`] is shown.
 pub(crate) const CUT_SHOWN: char = '…';
 /// `SIGRTMIN!2B30` has 13 bytes.
@@ -59,7 +62,11 @@ impl ObjectKey {
     /// of the pod's.
     #[must_use]
     pub fn for_manifest(manifest: &Manifest) -> (Self, Self) {
-        let at = TimeZone::UTC.to_datetime(manifest.captured_at);
+        let at = TimeZone::UTC.to_datetime(manifest.listed_at());
+        let mark = match manifest.captured() {
+            Some(_) => "",
+            None => IMPORT_TIME,
+        };
         let workload = manifest.workload.as_ref();
         let named = |name: Option<&String>, longest| {
             part(name.map_or(b"".as_slice(), |name| name.as_bytes()), longest)
@@ -67,7 +74,7 @@ impl ObjectKey {
         let fingerprint = manifest.fingerprint.as_deref().unwrap_or_default();
         let short: String = fingerprint.chars().take(8).collect();
         let stem = format!(
-            "dumps/{}/{:02}{:02}{:02}Z_{}_{}_{}_{}_{}_{}_{}",
+            "dumps/{}/{:02}{:02}{:02}Z{mark}_{}_{}_{}_{}_{}_{}_{}",
             at.date(),
             at.hour(),
             at.minute(),

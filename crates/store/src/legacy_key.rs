@@ -44,6 +44,7 @@ pub(crate) fn summary(key: &ObjectKey, stem: &str) -> Option<DumpSummary> {
             .id
             .unwrap_or_else(|| DumpId::from_digest(&Sha256::of(stem.as_bytes()))),
         captured_at: fields.captured_at.unwrap_or(Timestamp::UNIX_EPOCH),
+        is_import_time: false,
         namespace: None,
         pod: None,
         exe: RawText::from(fields.exe.as_str()),

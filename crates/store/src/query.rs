@@ -20,6 +20,14 @@ pub struct Query {
     pub image: Option<String>,
     /// Node's hostname; needs the manifest.
     pub node: Option<String>,
+    /// Complete path of the program; needs the manifest.
+    pub exe_path: Option<String>,
+    /// Process id on the host; needs the manifest.
+    pub pid: Option<u64>,
+    /// systemd unit, with or without `.service`; needs the manifest.
+    pub unit: Option<String>,
+    /// Part of the command line, or a pattern for all of it; needs the manifest.
+    pub command_line: Option<String>,
     /// `11`, `SEGV` or `SIGSEGV`.
     pub signal: Option<String>,
     /// Not older.
@@ -89,12 +97,50 @@ impl Query {
     /// Whether the manifest of every dump must be read.
     #[must_use]
     pub fn needs_manifest(&self) -> bool {
-        self.image.is_some() || self.node.is_some()
+        self.image.is_some() || self.node.is_some() || self.needs_process()
+    }
+
+    /// Whether it asks for facts about the process that only manifests hold.
+    fn needs_process(&self) -> bool {
+        self.exe_path.is_some()
+            || self.pid.is_some()
+            || self.unit.is_some()
+            || self.command_line.is_some()
+    }
+
+    /// Whether the manifest's facts about the process rule a dump in.
+    fn matches_process(&self, manifest: &Manifest) -> bool {
+        let process = &manifest.process;
+        let is_exe = |wanted: &String| {
+            let exe = process.exe.as_ref();
+            exe.is_some_and(|exe| glob(wanted, &exe.to_string()))
+        };
+        let is_unit = |wanted: &String| {
+            let unit = unit(manifest);
+            unit.is_some_and(|unit| {
+                glob(wanted, &unit) || glob(&format!("{wanted}.service"), &unit)
+            })
+        };
+        let is_line = |wanted: &String| {
+            let line = command_line(manifest);
+            line.is_some_and(|line| match wanted.contains(['*', '?']) {
+                true => glob(wanted, &line),
+                false => line.contains(wanted.as_str()),
+            })
+        };
+        self.exe_path.as_ref().is_none_or(is_exe)
+            && self.pid.is_none_or(|pid| process.pid == pid)
+            && self.unit.as_ref().is_none_or(is_unit)
+            && self.command_line.as_ref().is_none_or(is_line)
     }
 
     /// Whether the manifest rules a dump in.
     pub(crate) fn matches_manifest(&self, dump: &DumpSummary, manifest: &Manifest) -> bool {
-        let node = manifest.node.to_string();
+        // The host of an import may only be known by the name that its process saw.
+        let node = match manifest.node.is_empty() && manifest.imported.is_some() {
+            true => manifest.hostname.to_string(),
+            false => manifest.node.to_string(),
+        };
         let named = manifest
             .workload
             .as_ref()
@@ -110,6 +156,7 @@ impl Query {
         });
         let exe = manifest.process.exe_name().to_string();
         fingerprint
+            && self.matches_process(manifest)
             // Names that the key holds wholly were compared before.
             && (!dump.cut.namespace
                 || text(&self.namespace, workload.and_then(|it| it.namespace.as_deref())))
@@ -127,6 +174,21 @@ impl Query {
             .is_none_or(|wanted| image.is_some_and(|image| is_image(wanted, image)))
             && self.node.as_ref().is_none_or(|wanted| is_node(wanted))
     }
+}
+
+/// The systemd unit of a process.
+#[must_use]
+pub fn unit(manifest: &Manifest) -> Option<String> {
+    let extra = manifest.workload.as_ref()?.extra.get("unit")?;
+    extra.as_str().map(str::to_owned)
+}
+
+/// The command line of a process, its arguments joined by spaces.
+#[must_use]
+pub fn command_line(manifest: &Manifest) -> Option<String> {
+    let arguments = manifest.process.arguments.as_ref()?;
+    let texts: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    Some(texts.join(" "))
 }
 
 /// Whether a text means an image, in any of the ways that images are written: the reference, its
@@ -310,6 +372,93 @@ mod tests {
         }
         for wanted in ["checkout@", "checkout@2f", "checkout:1.5", "shop", "check"] {
             assert!(!is_image(wanted, &image), "{wanted}");
+        }
+    }
+
+    #[test]
+    fn process_matches_by_path_pid_unit_and_command_line() {
+        let json = serde_json::json!({
+            "schema": 1, "id": "6a4f4e4d-9c55-4f0b-8f38-8a8f7c5d4e3b", "stem": "s",
+            "captured_at": "2026-01-01T00:00:00Z", "signal": {"number": 11},
+            "process": {"pid": 42, "exe": "/opt/app", "arguments": ["app", "--port", "80"]},
+            "verdict": {"state": "complete"}, "workload": {"unit": "shop.service"},
+        });
+        let manifest: Manifest = serde_json::from_value(json).unwrap();
+        let text = |text: &str| Some(text.to_owned());
+        for (query, expected) in [
+            (
+                Query {
+                    pid: Some(42),
+                    ..Query::default()
+                },
+                true,
+            ),
+            (
+                Query {
+                    pid: Some(43),
+                    ..Query::default()
+                },
+                false,
+            ),
+            (
+                Query {
+                    exe_path: text("/opt/*"),
+                    ..Query::default()
+                },
+                true,
+            ),
+            (
+                Query {
+                    exe_path: text("/bin/app"),
+                    ..Query::default()
+                },
+                false,
+            ),
+            (
+                Query {
+                    unit: text("shop"),
+                    ..Query::default()
+                },
+                true,
+            ),
+            (
+                Query {
+                    unit: text("shop.service"),
+                    ..Query::default()
+                },
+                true,
+            ),
+            (
+                Query {
+                    unit: text("sho"),
+                    ..Query::default()
+                },
+                false,
+            ),
+            (
+                Query {
+                    command_line: text("--port 80"),
+                    ..Query::default()
+                },
+                true,
+            ),
+            (
+                Query {
+                    command_line: text("app*8?"),
+                    ..Query::default()
+                },
+                true,
+            ),
+            (
+                Query {
+                    command_line: text("app*9"),
+                    ..Query::default()
+                },
+                false,
+            ),
+        ] {
+            assert!(query.needs_manifest());
+            assert_eq!(query.matches_process(&manifest), expected, "{query:?}");
         }
     }
 

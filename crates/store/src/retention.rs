@@ -236,7 +236,7 @@ fn agrees(dump: &DumpSummary, manifest: &Manifest) -> bool {
     let short = |text: Option<&str>| text.unwrap_or_default().chars().take(8).collect::<String>();
     let fingerprint = short(manifest.fingerprint.as_deref());
     let same_crash = fingerprint == short(dump.fingerprint.as_deref());
-    let same_time = manifest.captured_at.as_second() == dump.captured_at.as_second();
+    let same_time = manifest.listed_at().as_second() == dump.captured_at.as_second();
     let stored = manifest.entries.iter().map(|entry| {
         let name = entry.name.len() as u64;
         let size = entry.stored_size.unwrap_or(entry.size);

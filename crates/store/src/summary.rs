@@ -6,7 +6,7 @@ use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 
 use crate::catalog::{DUMPS, holds_no_dumps};
-use crate::key::{MAX_EXE, MAX_NAMESPACE, MAX_POD, may_be_cut, unescape};
+use crate::key::{IMPORT_TIME, MAX_EXE, MAX_NAMESPACE, MAX_POD, may_be_cut, unescape};
 use crate::{ObjectKey, legacy_key};
 
 /// A dump as its key describes it.
@@ -14,8 +14,10 @@ use crate::{ObjectKey, legacy_key};
 pub struct DumpSummary {
     /// Its id.
     pub id: DumpId,
-    /// When the process died, to the second.
+    /// When the process died, to the second; see [`is_import_time`](Self::is_import_time).
     pub captured_at: Timestamp,
+    /// Whether `captured_at` is the time of an import: that of the crash is not known.
+    pub is_import_time: bool,
     /// Kubernetes namespace; `…` stands for what was cut out of a long name.
     pub namespace: Option<String>,
     /// Pod, likewise.
@@ -52,6 +54,12 @@ pub struct CutNames {
 }
 
 impl DumpSummary {
+    /// When the process died, to the second; `None` if that is not known.
+    #[must_use]
+    pub fn captured(&self) -> Option<Timestamp> {
+        (!self.is_import_time).then_some(self.captured_at)
+    }
+
     /// Reads a bundle's key, ours or one by a template of IBM's agent; `None` for any other object.
     #[must_use]
     pub fn from_key(key: &ObjectKey) -> Option<Self> {
@@ -74,6 +82,10 @@ impl DumpSummary {
         else {
             return None;
         };
+        let (time, is_import_time) = match time.strip_suffix(IMPORT_TIME) {
+            Some(time) => (time, true),
+            None => (time, false),
+        };
         let digits = time.strip_suffix('Z').filter(|digits| digits.len() == 6)?;
         let two = |at: usize| digits.get(at..at + 2)?.parse::<i8>().ok();
         let time = Time::new(two(0)?, two(2)?, two(4)?, 0).ok()?;
@@ -83,6 +95,7 @@ impl DumpSummary {
         Some(Self {
             id: id.parse().ok()?,
             captured_at,
+            is_import_time,
             namespace: text(namespace),
             pod: text(pod),
             exe: RawText::new(unescape(exe).unwrap_or_default()),
@@ -132,6 +145,19 @@ mod tests {
             (RawText::from("server"), "SIGSEGV")
         );
         assert!(summary.legacy);
+    }
+
+    #[test]
+    fn key_of_an_import_without_a_time_says_so() {
+        let id = "3fa85f64-5717-4562-b3fc-2c963f66afa6";
+        let key = |time| format!("dumps/2026-01-31/{time}_-_-_api_SIGSEGV_-_complete_{id}.zip");
+        let read = |time| DumpSummary::from_key(&ObjectKey::parse(&key(time)).unwrap()).unwrap();
+        let (crashed, imported) = (read("120000Z"), read("120000Zi"));
+        assert_eq!(crashed.captured_at, imported.captured_at);
+        assert_eq!(
+            (crashed.captured(), imported.captured()),
+            (Some(crashed.captured_at), None)
+        );
     }
 
     #[test]

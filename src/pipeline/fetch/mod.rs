@@ -12,7 +12,7 @@
 //! their kinds. Sizes are bounded before a byte is written.
 
 mod part;
-mod sparse;
+pub(super) mod sparse;
 mod transfer;
 
 use std::fs::{self, File};

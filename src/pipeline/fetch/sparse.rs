@@ -9,31 +9,31 @@ use std::path::Path;
 const BLOCK: usize = 4 << 10;
 
 /// The file.
-pub(super) struct SparseFile(File);
+pub(in crate::pipeline) struct SparseFile(File);
 
 impl SparseFile {
     /// Opens the file for reading and writing, makes it where it is missing, and gives it its length.
-    pub(super) fn open(path: &Path, len: u64) -> io::Result<Self> {
+    pub(in crate::pipeline) fn open(path: &Path, len: u64) -> io::Result<Self> {
         let file = Self(options().truncate(false).open(path)?);
         file.set_len(len)?;
         Ok(file)
     }
 
     /// An empty one.
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
+    pub(in crate::pipeline) fn create(path: &Path) -> io::Result<Self> {
         Ok(Self(options().truncate(true).open(path)?))
     }
 
-    pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
+    pub(in crate::pipeline) fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }
 
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(in crate::pipeline) fn sync(&self) -> io::Result<()> {
         self.0.sync_all()
     }
 
     /// Writes what is not zero; where nothing was written there are zeros already.
-    pub(super) fn write_at(&self, at: u64, data: &[u8]) -> io::Result<()> {
+    pub(in crate::pipeline) fn write_at(&self, at: u64, data: &[u8]) -> io::Result<()> {
         let mut run = 0..0;
         let flush = |run: &std::ops::Range<usize>| match data.get(run.clone()) {
             Some(bytes) if !bytes.is_empty() => self.0.write_all_at(bytes, at + run.start as u64),
@@ -54,7 +54,7 @@ impl SparseFile {
     }
 
     /// Reads exactly `buf`.
-    pub(super) fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
+    pub(in crate::pipeline) fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
         self.0.read_exact_at(buf, at)
     }
 }
@@ -76,7 +76,10 @@ fn is_zero(block: &[u8]) -> bool {
 }
 
 /// Fills the block; tells how far, and whether the end was reached.
-pub(super) fn fill(reader: &mut dyn Read, block: &mut [u8]) -> (usize, io::Result<bool>) {
+pub(in crate::pipeline) fn fill(
+    reader: &mut dyn Read,
+    block: &mut [u8],
+) -> (usize, io::Result<bool>) {
     let mut done = 0;
     while let Some(rest) = block.get_mut(done..).filter(|rest| !rest.is_empty()) {
         match reader.read(rest) {

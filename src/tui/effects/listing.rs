@@ -8,9 +8,12 @@ use cdh_store::{DumpSummary, FirstSeenIndex};
 use jiff::Timestamp;
 
 use super::{Session, guarded};
-use crate::pipeline;
+use crate::pipeline::{self, Listed};
 use crate::tui::model::{Facts, Listing, RequestId, Row, Rows};
 use crate::tui::msg::Msg;
+
+/// Dumps that are remembered for completions.
+const NEWEST: usize = 1000;
 
 /// Sends pages until all are here, or another listing counts.
 pub(super) fn list(
@@ -19,12 +22,20 @@ pub(super) fn list(
     current: &AtomicU64,
     messages: &Sender<Msg>,
 ) {
+    let mut newest: Vec<DumpSummary> = Vec::new();
+    let mut is_whole = true;
     let mut visit = |page: Vec<DumpSummary>| {
+        newest.extend(
+            page.iter()
+                .take(NEWEST.saturating_sub(newest.len()))
+                .cloned(),
+        );
         let rows = page.into_iter().map(Row::new).collect();
         let heard = messages.send(Msg::Page(request, rows)).is_ok();
         if heard && current.load(Ordering::SeqCst) == request.0 {
             ControlFlow::Continue(())
         } else {
+            is_whole = false;
             ControlFlow::Break(())
         }
     };
@@ -42,7 +53,11 @@ pub(super) fn list(
         })
     });
     let listing = match outcome {
-        Ok(()) => Listing::Done,
+        Ok(()) => {
+            let listed = if is_whole { Listed::All } else { Listed::Part };
+            pipeline::remember_listing(&session.settings, &newest, listed);
+            Listing::Done
+        }
         Err(told) => {
             session.forget_store(&told);
             Listing::Failed(told)

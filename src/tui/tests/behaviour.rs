@@ -170,7 +170,7 @@ fn filter_for_an_image_reads_manifests_and_then_matches() {
 fn problem_of_a_filter_is_told() {
     let mut desk = Desk::full(SIZE, 10);
     desk.press("/");
-    desk.type_text("since:yesterday");
+    desk.type_text("since:someday");
     desk.press("enter");
     assert!(desk.screen().contains("invalid time"));
 }

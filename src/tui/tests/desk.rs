@@ -345,6 +345,7 @@ pub(crate) fn opened(dump: &DumpSummary) -> Opened {
         entries: Vec::new(),
         gaps: Vec::new(),
         agent_version: "0.1.0".to_owned(),
+        imported: None,
     };
     Opened {
         manifest,

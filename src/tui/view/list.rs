@@ -96,7 +96,9 @@ fn cell(model: &Model, dump: &DumpSummary, column: Column, roomy: bool) -> (Stri
     let bad = model.theme.tone(Tone::Bad);
     match column {
         Column::Time => {
-            let age = age(dump.captured_at, model.now);
+            let age = dump
+                .captured()
+                .map_or_else(|| "-".to_owned(), |time| age(time, model.now));
             let fingerprint = dump.fingerprint.as_deref();
             match roomy && model.first_seen.is_new(fingerprint, model.now) {
                 true => (format!("{age:<5}NEW"), bad),

@@ -102,6 +102,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
         entries: Vec::new(),
         gaps,
         agent_version: String::new(),
+        imported: None,
     }
 }
 

@@ -52,6 +52,7 @@ fn manifest(id: DumpId) -> Manifest {
         entries: Vec::new(),
         gaps: Vec::new(),
         agent_version: "test".to_owned(),
+        imported: None,
     }
 }
 

@@ -60,6 +60,7 @@ fn manifest() -> Manifest {
         entries: Vec::new(),
         gaps: Vec::new(),
         agent_version: "test".to_owned(),
+        imported: None,
     }
 }
 
