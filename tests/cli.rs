@@ -35,6 +35,8 @@ mod operator;
 mod s3;
 #[path = "cli/stored_modules.rs"]
 mod stored_modules;
+#[path = "cli/stored_stacks.rs"]
+mod stored_stacks;
 #[path = "cli/tui.rs"]
 mod tui;
 #[path = "cli/updates.rs"]

@@ -387,6 +387,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         crashing,
         frames,
         stop: Stop::End,
+        stored: false,
     };
     let idle = || {
         vec![
@@ -446,6 +447,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             .collect(),
         completeness: None,
         overflow: None,
+        abort_message: None,
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {
