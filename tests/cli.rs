@@ -51,6 +51,8 @@ mod s3;
 mod schemas;
 #[path = "cli/stored_modules.rs"]
 mod stored_modules;
+#[path = "cli/stored_stacks.rs"]
+mod stored_stacks;
 #[path = "cli/tui.rs"]
 mod tui;
 #[path = "cli/updates.rs"]

@@ -59,7 +59,7 @@ impl Half {
             label: self.dump.label(),
             manifest: &self.dump.manifest,
             backtrace: &self.stacks.backtrace,
-            threads: self.stacks.analysis.head.threads(),
+            threads: self.stacks.threads(),
             environment: self.around.environment.clone(),
             limits: self.around.limits.clone(),
         }

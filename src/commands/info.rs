@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::args::{InfoArgs, TextFormat};
-use crate::pipeline::{self, BacktraceRequest, Dump, Origin};
+use crate::pipeline::{self, BacktraceRequest, Dump, NamedStacks, Origin};
 use crate::progress::Bar;
 use crate::render::{self, InfoView};
 use crate::report::ExitStatus;
@@ -24,18 +24,21 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     };
     // Nothing is pulled from a registry for it.
     let here = settings.offline();
-    let stacks =
-        analysis.map(|analysis| pipeline::name_stacks(&here, &dump, analysis, &request, &bar));
+    let stacks = match analysis {
+        Some(analysis) => Some(pipeline::name_stacks(
+            &here, &dump, analysis, &request, &bar,
+        )),
+        None => pipeline::name_stored_stacks(&here, &dump, &request, &bar),
+    };
     let damage = dump.damage_line();
     let view = InfoView {
         manifest: &dump.manifest,
         origin: origin(&dump),
-        overflow: stacks
+        overflow: stacks.as_ref().and_then(NamedStacks::overflow),
+        abort_message: stacks
             .as_ref()
-            .and_then(|stacks| stacks.analysis.head.stack_overflow()),
-        completeness: stacks
-            .as_ref()
-            .and_then(|stacks| stacks.analysis.completeness.as_ref()),
+            .and_then(|stacks| stacks.abort_message.as_deref()),
+        completeness: stacks.as_ref().and_then(NamedStacks::completeness),
         salvaged: damage.as_deref(),
         explanation: stacks
             .as_ref()

@@ -4,14 +4,21 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::Result;
-use cdh_symbolize::{Backtrace, BacktraceOptions, SectionArena};
+use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
+use super::sources::CrashedProcess;
+use super::stored_stacks::StoredStacks;
 use super::surroundings::DiskSurroundings;
 use super::symbol_cache::SymbolCache;
 use super::{
     Analysis, Dump, FileSource, FoundModule, Gathered, ModuleSearch, Observer, Origin, gather_files,
 };
+use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
+
+/// By which `abort` ends a process (`signal.h`).
+const SIGABRT: i32 = 6;
 
 /// What to compute.
 #[derive(Clone, Debug)]
@@ -30,8 +37,10 @@ pub struct BacktraceRequest {
 pub struct NamedStacks {
     /// The stacks.
     pub backtrace: Backtrace,
-    /// The core behind them.
-    pub analysis: Analysis,
+    /// The core behind them; absent where the handler's stored stacks are all there is.
+    pub analysis: Option<Analysis>,
+    /// The text with which glibc ended the process.
+    pub abort_message: Option<String>,
     /// What sources of files said that could not help.
     pub remarks: Vec<anyhow::Error>,
     /// When the file of each module was written, if it is this machine's.
@@ -55,18 +64,58 @@ impl Dump {
     }
 }
 
-/// Unwinds and names the stacks of `dump`.
+impl NamedStacks {
+    /// Threads of the core, with their registers.
+    #[must_use]
+    pub fn threads(&self) -> &[Thread] {
+        let analysis = self.analysis.as_ref();
+        analysis.map_or(&[], |analysis| analysis.head.threads())
+    }
+
+    /// The stack that was full, if that was the cause.
+    #[must_use]
+    pub fn overflow(&self) -> Option<StackOverflow> {
+        self.analysis.as_ref()?.head.stack_overflow()
+    }
+
+    /// What there is of the core.
+    #[must_use]
+    pub fn completeness(&self) -> Option<&Completeness> {
+        self.analysis.as_ref()?.completeness.as_ref()
+    }
+
+    /// Whether everything came from the minicore.
+    #[must_use]
+    pub fn is_from_minicore(&self) -> bool {
+        let analysis = self.analysis.as_ref();
+        analysis.is_some_and(|analysis| analysis.from_minicore)
+    }
+}
+
+/// Unwinds and names the stacks of `dump`; names those that the handler stored where there is no core.
 ///
 /// # Errors
-/// When the dump holds nothing that can be unwound.
+/// When the dump holds neither a core nor stored stacks.
 pub fn backtrace(
     settings: &Settings,
     dump: &Dump,
     request: &BacktraceRequest,
     observer: &dyn Observer,
 ) -> Result<NamedStacks> {
-    let analysis = dump.analysis(settings, observer)?;
-    Ok(name_stacks(settings, dump, analysis, request, observer))
+    match dump.analysis(settings, observer) {
+        Ok(analysis) => Ok(name_stacks(settings, dump, analysis, request, observer)),
+        Err(error) => {
+            let stacks = name_stored_stacks(settings, dump, request, observer);
+            let Some(mut stacks) = stacks else {
+                return Err(error);
+            };
+            // Why a core that should be there is not used; a dump without one says so in its verdict.
+            if report::status_of(&error) != ExitStatus::Nothing && !dump.is_damaged() {
+                stacks.remarks.insert(0, error);
+            }
+            Ok(stacks)
+        }
+    }
 }
 
 /// Unwinds and names the stacks that an analysis of `dump` holds.
@@ -78,25 +127,83 @@ pub fn name_stacks(
     request: &BacktraceRequest,
     observer: &dyn Observer,
 ) -> NamedStacks {
+    let name = |modules: &[LoadedModule<'_>],
+                arena: &SectionArena,
+                surroundings: &DiskSurroundings<'_>| {
+        let backtrace = cdh_symbolize::backtrace_with(
+            analysis.head.threads(),
+            &analysis.memory,
+            modules,
+            arena,
+            &request.options(),
+            surroundings,
+        );
+        let ended_itself = dump.manifest.signal.number == SIGABRT;
+        let message = ended_itself.then(|| {
+            let message = cdh_symbolize::abort_message(modules, &analysis.memory);
+            // The minicore lacks the page, or the file is missing.
+            message.or_else(|| dump.stored_stacks()?.abort_message())
+        });
+        (backtrace, message.flatten())
+    };
+    let stacks = name_with(settings, dump, &analysis, request, observer, name);
+    NamedStacks {
+        analysis: Some(analysis),
+        ..stacks
+    }
+}
+
+/// Names the stacks that the handler stored; `None` where there are none.
+#[must_use]
+pub fn name_stored_stacks(
+    settings: &Settings,
+    dump: &Dump,
+    request: &BacktraceRequest,
+    observer: &dyn Observer,
+) -> Option<NamedStacks> {
+    let stored = dump.stored_stacks().filter(StoredStacks::has_frames)?;
+    let name = |modules: &[LoadedModule<'_>],
+                arena: &SectionArena,
+                surroundings: &DiskSurroundings<'_>| {
+        let stacks = stored.stacks();
+        let options = request.options();
+        let backtrace =
+            cdh_symbolize::backtrace_of_stored(&stacks, modules, arena, &options, surroundings);
+        (backtrace, stored.abort_message())
+    };
+    Some(name_with(settings, dump, &stored, request, observer, name))
+}
+
+impl BacktraceRequest {
+    fn options(&self) -> BacktraceOptions {
+        BacktraceOptions {
+            all_threads: self.all_threads,
+            max_frames: self.limit,
+        }
+    }
+}
+
+/// A backtrace, and the text with which glibc ended the process.
+type NamedStack = (Backtrace, Option<String>);
+
+/// Gathers the files of a process and has its stacks named with them.
+fn name_with(
+    settings: &Settings,
+    dump: &Dump,
+    process: &dyn CrashedProcess,
+    request: &BacktraceRequest,
+    observer: &dyn Observer,
+    name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> NamedStack,
+) -> NamedStacks {
     let search = dump.module_search(request.sysroot.as_deref());
+    let all_threads = request.all_threads;
     let Gathered {
         modules, remarks, ..
-    } = gather_files(
-        settings,
-        dump,
-        &analysis,
-        &search,
-        request.all_threads,
-        observer,
-    );
+    } = gather_files(settings, dump, process, &search, all_threads, observer);
     let loaded: Vec<_> = modules.iter().map(FoundModule::loaded).collect();
-    let options = BacktraceOptions {
-        all_threads: request.all_threads,
-        max_frames: request.limit,
-    };
     let arena = super::memory::section_arena();
-    let threads = analysis.head.threads();
     let surroundings = DiskSurroundings {
+        dump,
         modules: &modules,
         search: &search,
         cache: settings
@@ -105,28 +212,40 @@ pub fn name_stacks(
             .filter(|_| request.use_cache)
             .map(|directory| SymbolCache::in_directory(&directory)),
     };
-    let mut backtrace = cdh_symbolize::backtrace_with(
-        threads,
-        &analysis.memory,
-        &loaded,
-        &arena,
-        &options,
-        &surroundings,
-    );
+    let (mut backtrace, abort_message) = name(&loaded, &arena, &surroundings);
     drop(loaded);
     if dump.is_damaged() {
         // Of a stack that may lack frames: it would look like another bug.
         backtrace.fingerprint = None;
         backtrace.explanation = None;
     }
+    state_fingerprint(dump, &mut backtrace);
     let module_times = modules.iter().map(time_of).collect();
     NamedStacks {
         backtrace,
         module_times,
-        analysis,
+        analysis: None,
+        abort_message,
         remarks,
         _read: (modules, arena),
     }
+}
+
+/// The fingerprint of a dump is the one that its manifest states, whatever files are here.
+fn state_fingerprint(dump: &Dump, backtrace: &mut Backtrace) {
+    let stated = dump.manifest.fingerprint.as_deref();
+    let Some(stated) = stated.and_then(Fingerprint::parse) else {
+        return;
+    };
+    if backtrace.fingerprint.as_ref() == Some(&stated) {
+        return;
+    }
+    let stored = dump.stored_stacks();
+    let made = stored.as_ref().and_then(StoredStacks::explanation);
+    if let Some(made) = made.filter(|made| made.fingerprint == stated) {
+        backtrace.explanation = Some(made.clone());
+    }
+    backtrace.fingerprint = Some(stated);
 }
 
 /// Files of images and stores have the time of their download.

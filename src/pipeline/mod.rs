@@ -25,13 +25,14 @@ mod proc_facts;
 mod source;
 mod sources;
 mod spooled;
+mod stored_stacks;
 mod stores;
 mod surroundings;
 mod symbol_cache;
 mod sysroot;
 mod top_frames;
 
-pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks};
+pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks, name_stored_stacks};
 pub use cached_cases::{cache_entries, clear_cache};
 pub use case::{Case, CaseInUse};
 pub use drops::drops;

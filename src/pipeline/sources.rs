@@ -18,8 +18,10 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use cdh_elfcore::{BuildId, CoreFile, ModuleKind};
-use cdh_symbolize::{BacktraceOptions, LoadedModule, Need as FrameNeed, module_needs};
+use cdh_elfcore::{BuildId, CoreFile, Machine, ModuleKind};
+use cdh_symbolize::{
+    BacktraceOptions, LoadedModule, ModuleNeed, Need as FrameNeed, module_needs, needs_of,
+};
 use cdh_sysroot::{
     Cache, Debuginfod, ImageReference, Lookup, Need, Part, Progress, PullError, PullOptions,
     Registry, RegistryOptions, Sysroot, Wanted,
@@ -50,6 +52,45 @@ pub struct Gathered {
     pub remarks: Vec<anyhow::Error>,
 }
 
+/// A process whose modules need files: known by its core, or by the stacks that the handler stored.
+pub trait CrashedProcess {
+    /// Its modules; none has a file yet.
+    fn modules(&self) -> Vec<FoundModule>;
+    /// The cores that files are compared with.
+    fn evidence(&self) -> &[CoreFile];
+    /// What it ran on.
+    fn machine(&self) -> Machine;
+    /// What would name more frames of its stacks.
+    fn needs(&self, modules: &[LoadedModule<'_>], all_threads: bool) -> Vec<ModuleNeed>;
+}
+
+impl CrashedProcess for Analysis {
+    fn modules(&self) -> Vec<FoundModule> {
+        let modules = self.head.modules(&self.memory).into_iter();
+        modules
+            .map(|module| FoundModule::new(module, &self.memory))
+            .collect()
+    }
+
+    fn evidence(&self) -> &[CoreFile] {
+        Self::evidence(self)
+    }
+
+    fn machine(&self) -> Machine {
+        self.head.machine()
+    }
+
+    fn needs(&self, modules: &[LoadedModule<'_>], all_threads: bool) -> Vec<ModuleNeed> {
+        let options = BacktraceOptions {
+            all_threads,
+            max_frames: FRAMES,
+        };
+        let arena = super::memory::section_arena();
+        let threads = self.head.threads();
+        module_needs(threads, &self.memory, modules, &arena, &options)
+    }
+}
+
 /// The image cache of these settings.
 ///
 /// # Errors
@@ -64,17 +105,13 @@ pub fn image_cache(settings: &Settings) -> Result<Cache, Failure> {
 pub fn gather_files(
     settings: &Settings,
     dump: &Dump,
-    analysis: &Analysis,
+    process: &dyn CrashedProcess,
     search: &ModuleSearch,
     all_threads: bool,
     observer: &dyn Observer,
 ) -> Gathered {
-    let modules = analysis.head.modules(&analysis.memory);
     let mut gathered = Gathered {
-        modules: modules
-            .into_iter()
-            .map(|module| FoundModule::new(module, &analysis.memory))
-            .collect(),
+        modules: process.modules(),
         extras: Vec::new(),
         image: None,
         received: 0,
@@ -83,7 +120,7 @@ pub fn gather_files(
     if let Some(root) = &search.sysroot {
         for found in &mut gathered.modules {
             let candidate = in_sysroot(&found.module, root);
-            found.try_files(vec![candidate], FileSource::Sysroot, analysis.evidence());
+            found.try_files(vec![candidate], FileSource::Sysroot, process.evidence());
         }
     }
     let images = &settings.images;
@@ -98,12 +135,17 @@ pub fn gather_files(
             .filter(|_| found.module.build_id.is_some())
         {
             let candidate = in_sysroot(&found.module, root);
-            found.try_files(vec![candidate], FileSource::Host, analysis.evidence());
+            found.try_files(vec![candidate], FileSource::Host, process.evidence());
         }
         let candidates = on_host(&found.module, search, needs_proof);
-        found.try_files(candidates, FileSource::Host, analysis.evidence());
+        found.try_files(candidates, FileSource::Host, process.evidence());
         found.find_debug_here(search);
     }
+    let stacks = WantedStacks {
+        process,
+        dump,
+        all_threads,
+    };
     // Files from elsewhere are used from the cache.
     let cache = match image_cache(settings) {
         Ok(cache) => cache,
@@ -115,7 +157,7 @@ pub fn gather_files(
             return gathered;
         }
     };
-    let mut asked = Asked::new(settings, cache, analysis, observer);
+    let mut asked = Asked::new(settings, cache, process, observer);
     // No registry has an image that podman built itself.
     let is_local = images.image.is_none() && missing_files::is_local_image(dump);
     let reference = reference.filter(|_| !is_local);
@@ -128,7 +170,7 @@ pub fn gather_files(
         settings,
         &cache,
         dump,
-        analysis.evidence(),
+        process.evidence(),
         &mut gathered,
         observer,
     );
@@ -139,7 +181,7 @@ pub fn gather_files(
     for found in &mut gathered.modules {
         found.find_debug_here(search);
     }
-    asked.by_need(analysis, all_threads, &mut gathered);
+    asked.by_need(&stacks, &mut gathered);
     gathered.received = asked.registry.as_ref().map_or(0, Registry::received);
     if search.sysroot.is_none() {
         let remark = missing_files::remark(dump, reference.map(String::as_str), &gathered);
@@ -219,7 +261,7 @@ pub fn pull_failure(error: PullError, what: &str) -> anyhow::Error {
 struct Asked<'a> {
     images: &'a ImageSettings,
     cache: Cache,
-    machine: cdh_elfcore::Machine,
+    machine: Machine,
     evidence: &'a [CoreFile],
     registry: Option<Registry>,
     debuginfod: Option<Debuginfod>,
@@ -245,7 +287,7 @@ impl<'a> Asked<'a> {
     fn new(
         settings: &'a Settings,
         cache: Cache,
-        analysis: &'a Analysis,
+        process: &'a dyn CrashedProcess,
         observer: &'a dyn Observer,
     ) -> Self {
         let images = &settings.images;
@@ -256,8 +298,8 @@ impl<'a> Asked<'a> {
         Self {
             images,
             cache,
-            machine: analysis.head.machine(),
-            evidence: analysis.evidence(),
+            machine: process.machine(),
+            evidence: process.evidence(),
             registry: None,
             debuginfod,
             observer: Told(observer),
@@ -436,7 +478,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Asks debuginfod and the debug image for what the stacks need, until nothing new comes.
-    fn by_need(&mut self, analysis: &Analysis, all_threads: bool, gathered: &mut Gathered) {
+    fn by_need(&mut self, stacks: &WantedStacks<'_>, gathered: &mut Gathered) {
         let mut tried: Vec<(usize, Part)> = Vec::new();
         let mut debug_image = self.images.debug_image.clone();
         let servers = self.debuginfod.is_some() || self.images.offline;
@@ -444,7 +486,8 @@ impl<'a> Asked<'a> {
             return;
         }
         for _ in 0..MAX_ROUNDS {
-            let needs: Vec<(usize, Part, BuildId)> = needs(analysis, all_threads, gathered)
+            let needs: Vec<(usize, Part, BuildId)> = stacks
+                .needs(gathered)
                 .into_iter()
                 .filter(|(number, part, _)| !tried.contains(&(*number, *part)))
                 .collect();
@@ -458,7 +501,7 @@ impl<'a> Asked<'a> {
                 });
             }
             if let Some(reference) = debug_image.take() {
-                progress |= self.ask_debug_image(&reference, analysis, all_threads, gathered);
+                progress |= self.ask_debug_image(&reference, stacks, gathered);
             }
             if !progress {
                 return;
@@ -492,11 +535,10 @@ impl<'a> Asked<'a> {
     fn ask_debug_image(
         &mut self,
         reference: &str,
-        analysis: &Analysis,
-        all_threads: bool,
+        stacks: &WantedStacks<'_>,
         gathered: &mut Gathered,
     ) -> bool {
-        let needs = needs(analysis, all_threads, gathered);
+        let needs = stacks.needs(gathered);
         if needs.is_empty() {
             return false;
         }
@@ -574,26 +616,43 @@ fn not_asked(reference: &str) -> anyhow::Error {
         .into()
 }
 
-/// What would name more frames: the module, the part, and the build-id of the file.
-fn needs(
-    analysis: &Analysis,
+/// The stacks that files are gathered for.
+struct WantedStacks<'a> {
+    process: &'a dyn CrashedProcess,
+    dump: &'a Dump,
     all_threads: bool,
-    gathered: &Gathered,
-) -> Vec<(usize, Part, BuildId)> {
-    let loaded: Vec<LoadedModule<'_>> = gathered.modules.iter().map(FoundModule::loaded).collect();
-    let options = BacktraceOptions {
-        all_threads,
-        max_frames: FRAMES,
-    };
-    let arena = super::memory::section_arena();
-    let threads = analysis.head.threads();
-    let needs = module_needs(threads, &analysis.memory, &loaded, &arena, &options);
-    let file = |need: cdh_symbolize::ModuleNeed| match need.what {
-        FrameNeed::Object { build_id } => Some((need.module, Part::File, build_id?)),
-        FrameNeed::DebugFile { build_id, .. } => Some((need.module, Part::Debug, build_id?)),
-        FrameNeed::AltFile { build_id, .. } => Some((need.module, Part::Debug, build_id)),
-    };
-    needs.into_iter().filter_map(file).collect()
+}
+
+impl WantedStacks<'_> {
+    /// What would name more frames: the module, the part, and the build-id of the file.
+    fn needs(&self, gathered: &Gathered) -> Vec<(usize, Part, BuildId)> {
+        let modules = &gathered.modules;
+        let loaded: Vec<LoadedModule<'_>> = modules.iter().map(FoundModule::loaded).collect();
+        let mut needs = self.process.needs(&loaded, self.all_threads);
+        // A stack that ends at a missing file goes on in what the handler stored.
+        if needs
+            .iter()
+            .any(|need| matches!(need.what, FrameNeed::Object { .. }))
+            && let Some(stored) = self.dump.stored_stacks()
+        {
+            let stacks = stored.stacks_in(modules);
+            let wanted = stacks
+                .iter()
+                .filter(|stack| self.all_threads || stack.crashing);
+            let more = needs_of(&loaded, wanted.flat_map(|stack| &stack.frames));
+            for need in more {
+                if !needs.contains(&need) {
+                    needs.push(need);
+                }
+            }
+        }
+        let file = |need: ModuleNeed| match need.what {
+            FrameNeed::Object { build_id } => Some((need.module, Part::File, build_id?)),
+            FrameNeed::DebugFile { build_id, .. } => Some((need.module, Part::Debug, build_id?)),
+            FrameNeed::AltFile { build_id, .. } => Some((need.module, Part::Debug, build_id)),
+        };
+        needs.into_iter().filter_map(file).collect()
+    }
 }
 
 fn use_file(

@@ -5,14 +5,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use cdh_elfcore::MappedFile;
-use cdh_symbolize::{Bytes, Surroundings};
+use cdh_symbolize::{Bytes, StoredStack, Surroundings};
 
 use super::files::{open_in_root, open_regular};
 use super::symbol_cache::SymbolCache;
-use super::{FoundModule, ModuleSearch};
+use super::{Dump, FoundModule, ModuleSearch};
 
 /// The surroundings of one backtrace.
 pub(super) struct DiskSurroundings<'a> {
+    pub(super) dump: &'a Dump,
     pub(super) modules: &'a [FoundModule],
     pub(super) search: &'a ModuleSearch,
     pub(super) cache: Option<SymbolCache>,
@@ -54,6 +55,11 @@ impl Surroundings for DiskSurroundings<'_> {
         let mut name = self.path(module)?.as_os_str().to_owned();
         name.push(".dwp");
         mapped(open_regular(Path::new(&name)))
+    }
+
+    fn stored_stacks(&self) -> Vec<StoredStack> {
+        let stored = self.dump.stored_stacks();
+        stored.map_or_else(Vec::new, |stored| stored.stacks_in(self.modules))
     }
 
     fn remembered(&self, name: &str) -> Option<Bytes> {

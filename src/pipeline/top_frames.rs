@@ -15,7 +15,7 @@ use cdh_bundle::{Digests, EntryKind};
 use cdh_store::{DumpSummary, Store, StoreUrl};
 
 use super::symbol_cache::SymbolCache;
-use super::{BacktraceRequest, Dump, Observer, dump, name_stacks};
+use super::{BacktraceRequest, Dump, Observer, dump, name_stacks, name_stored_stacks};
 use crate::render::{terminal_line, top_frame};
 use crate::settings::Settings;
 
@@ -133,17 +133,23 @@ fn read(
     if is_remote && !has_small_minicore(&dump) {
         return Ok(None);
     }
-    let analysis = match dump.quick_analysis() {
-        Some(analysis) => analysis,
-        None => dump.analysis_in_place(settings, &Silent)?,
-    };
     let request = BacktraceRequest {
         all_threads: false,
         limit: FRAMES,
         sysroot: None,
         use_cache: true,
     };
-    let stacks = name_stacks(settings, &dump, analysis, &request, &Silent);
+    let quick = match dump.quick_analysis() {
+        Some(analysis) => Some(name_stacks(settings, &dump, analysis, &request, &Silent)),
+        None => name_stored_stacks(settings, &dump, &request, &Silent),
+    };
+    let stacks = match quick {
+        Some(stacks) => stacks,
+        None => {
+            let analysis = dump.analysis_in_place(settings, &Silent)?;
+            name_stacks(settings, &dump, analysis, &request, &Silent)
+        }
+    };
     let frame = stacks.backtrace.own_frame();
     let is_named = frame.is_some_and(|frame| frame.function.is_ok());
     Ok(top_frame(&stacks.backtrace).map(|text| (text.chars().take(LONGEST).collect(), is_named)))

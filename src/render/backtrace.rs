@@ -24,6 +24,8 @@ pub struct BacktraceView<'a> {
     pub threads: &'a [Thread],
     /// The stack that was full, if that was the cause.
     pub overflow: Option<StackOverflow>,
+    /// The text with which glibc ended the process.
+    pub abort_message: Option<&'a str>,
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -132,6 +134,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     if manifest.workload.is_some() && !node.is_empty() {
         facts.push(("node", node));
     }
+    facts.extend(view.abort_message.map(|text| ("message", text.to_owned())));
     facts.extend(fingerprints(view).map(|text| ("fingerprint", text)));
     for (name, value) in facts {
         lines.push(Line::of(
@@ -153,26 +156,15 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     lines
 }
 
-/// The fingerprint of this backtrace, and the one that listings show if it is another.
+/// The fingerprint of the dump, and the one that the stack below has where that is another.
 fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
-    let listed = view.manifest.fingerprint.as_deref();
-    let own = view.backtrace.fingerprint.as_ref().map(ToString::to_string);
-    let (own, listed) = match (own, listed) {
-        (Some(own), Some(listed)) if own == listed => (Some(own), None),
-        (Some(own), Some(listed)) => (
-            Some(format!("{own} (of the stack below)")),
-            Some(format!(
-                "{listed} (as listed by `cdh ls` and `cdh groups`, computed at the crash)"
-            )),
-        ),
-        (None, Some(listed)) => (
-            None,
-            Some(format!("{listed} (as listed; none for the stack below)")),
-        ),
-        (Some(own), None) => (Some(own), None),
-        (None, None) => (None, None),
-    };
-    listed.into_iter().chain(own)
+    let dump = view.backtrace.fingerprint.as_ref();
+    let made = view.backtrace.explanation.as_ref();
+    let made = made
+        .map(|made| &made.fingerprint)
+        .filter(|made| Some(*made) != dump);
+    let other = made.map(|made| format!("{made} (of the stack below, by this version of cdh)"));
+    dump.map(ToString::to_string).into_iter().chain(other)
 }
 
 /// What the reader must know before trusting the stacks.
@@ -201,6 +193,17 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
     }
     if view.backtrace.threads.is_empty() {
         remarks.push("no threads are known: the notes of the core are missing".to_owned());
+    }
+    let threads = &view.backtrace.threads;
+    match threads.iter().filter(|thread| thread.stored).count() {
+        0 => {}
+        stored if stored == threads.len() && view.threads.is_empty() => remarks.push(
+            "from the backtrace that the handler stored at the crash: no registers, no memory".to_owned(),
+        ),
+        stored => remarks.push(format!(
+            "{stored} of {} stacks as the handler stored them at the crash: files or memory are missing here",
+            threads.len()
+        )),
     }
     if view.from_minicore {
         remarks

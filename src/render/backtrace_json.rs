@@ -28,11 +28,13 @@ pub struct BacktraceDocument<'a> {
     core: Option<CoreSizes>,
     /// Whether there was no core, only the minicore.
     from_minicore: bool,
-    /// The fingerprint that listings show, computed where the process crashed; that of the stacks here is
-    /// `backtrace.fingerprint`.
+    /// The fingerprint that listings show, computed where the process crashed; `backtrace.fingerprint` is the same,
+    /// unless there is none.
     listed_fingerprint: Option<&'a str>,
     /// The stack that was full, if the process crashed because of that.
     stack_overflow: Option<StackOverflow>,
+    /// The text with which glibc ended the process: a failed assertion, a broken heap.
+    abort_message: Option<&'a str>,
     /// The stacks.
     backtrace: NamedBacktrace<'a>,
     /// With `--group`: ids of threads with equal stacks, the crashing thread first.
@@ -61,7 +63,8 @@ pub struct NamedBacktrace<'a> {
     threads: Vec<NamedThread<'a>>,
     /// Modules; frames refer to them by index.
     modules: &'a [ModuleReport],
-    /// Fingerprint of the crashing thread; absent if its stack is not reliable.
+    /// Fingerprint of the dump, as `cdh ls` lists it; computed from the crashing thread's stack if the dump has none.
+    /// Absent if a file is missing or the stack is cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     fingerprint: Option<&'a Fingerprint>,
     /// What the fingerprint is made of.
@@ -85,6 +88,9 @@ pub struct NamedThread<'a> {
     frames: Vec<NamedFrame<'a>>,
     /// Why there are no more frames.
     stop: Stop,
+    /// Whether the handler unwound it at the crash: the core or files that it takes are not here.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stored: bool,
 }
 
 /// One frame, and its role in the stack.
@@ -140,6 +146,7 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         from_minicore: view.from_minicore,
         listed_fingerprint: view.manifest.fingerprint.as_deref(),
         stack_overflow: view.overflow,
+        abort_message: view.abort_message,
         backtrace: NamedBacktrace {
             threads: backtrace
                 .threads
@@ -172,5 +179,6 @@ fn named<'a>(view: &BacktraceView<'a>, thread: &'a ThreadBacktrace) -> NamedThre
         crashing: thread.crashing,
         frames: thread.frames.iter().map(frame).collect(),
         stop: thread.stop,
+        stored: thread.stored,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use cdh_bundle::schema::Time;
-use cdh_bundle::{ImageRef, WorkloadOwner};
+use cdh_bundle::{DumpId, ImageRef, WorkloadOwner};
 use cdh_store::{DumpSummary, FirstSeen, Reach};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -14,7 +14,8 @@ use super::workload::pod_owner;
 /// Parts that the time from the first to the last of all crashes is cut into.
 pub const TIMES: usize = 24;
 
-/// Dumps with the same fingerprint, or, where there is none, of the same program and signal.
+/// Dumps with the same fingerprint, program and signal. A dump without a fingerprint is alone: program and signal
+/// do not identify a bug.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// First eight digits; absent where no fingerprint could be made.
@@ -114,6 +115,8 @@ pub struct GroupImage {
     pub count: usize,
 }
 
+/// Fingerprint, or id of a dump without one; program and signal: what makes dumps one crash.
+type GroupedCrash<'d> = (Result<&'d str, DumpId>, &'d [u8], &'d str);
 /// Number of a group, namespace, kind and name of the owner: what makes workloads the same.
 type GroupedWorkload<'d> = (usize, Option<&'d str>, Option<&'d str>, Option<&'d str>);
 
@@ -170,14 +173,15 @@ impl Group {
             let part = passed.saturating_mul(TIMES as i64) / span;
             usize::try_from(part).unwrap_or_default().min(TIMES - 1)
         };
-        let mut places: HashMap<(Option<&str>, &[u8], &str), usize> = HashMap::new();
+        let mut places: HashMap<GroupedCrash<'_>, usize> = HashMap::new();
         let mut groups: Vec<(Self, &DumpSummary)> = Vec::new();
         // Names are put together once for each group, not for each of a hundred thousand dumps.
         let mut named: HashMap<GroupedWorkload<'_>, usize> = HashMap::new();
         let mut pods: HashSet<(usize, usize, &str)> = HashSet::new();
         for dump in dumps {
+            let fingerprint = dump.fingerprint.as_deref();
             let key = (
-                dump.fingerprint.as_deref(),
+                fingerprint.ok_or(dump.id),
                 dump.exe.as_bytes(),
                 dump.signal.as_str(),
             );
@@ -311,8 +315,18 @@ impl Group {
 
     /// What its dumps have in common.
     #[must_use]
-    pub fn crash(&self) -> (Option<&str>, &str, &str) {
-        (self.fingerprint.as_deref(), &self.exe, &self.signal)
+    pub fn crash(&self) -> (Result<&str, DumpId>, &str, &str) {
+        let fingerprint = self.fingerprint.as_deref().ok_or(self.newest.id);
+        (fingerprint, &self.exe, &self.signal)
+    }
+
+    /// Whether a dump is one of this crash.
+    #[must_use]
+    pub fn holds(&self, dump: &DumpSummary) -> bool {
+        let (fingerprint, exe, signal) = self.crash();
+        dump.fingerprint.as_deref().ok_or(dump.id) == fingerprint
+            && dump.signal == signal
+            && dump.exe.to_string() == exe
     }
 }
 
@@ -387,6 +401,24 @@ mod tests {
         // Nothing is claimed of a crash without a fingerprint.
         assert!(!groups[1].is_new && groups[1].first_from == FirstFrom::Selection);
         assert!(groups[2].is_new);
+    }
+
+    #[test]
+    fn groups_do_not_merge_dumps_without_a_fingerprint() {
+        let mut dumps: Vec<DumpSummary> = (0..4).map(|_| dump(1)).collect();
+        for (number, one) in dumps.iter_mut().enumerate() {
+            one.id = DumpId::random();
+            if number < 2 {
+                one.fingerprint = None;
+            }
+        }
+        let groups = Group::of(dumps.iter(), |_| DumpFacts::default());
+        let counts: Vec<usize> = groups.iter().map(|group| group.count).collect();
+        assert_eq!(counts, [2, 1, 1]);
+        for group in &groups {
+            let held = dumps.iter().filter(|dump| group.holds(dump)).count();
+            assert_eq!(held, group.count);
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct InfoView<'a> {
     pub completeness: Option<&'a Completeness>,
     /// How far a damaged bundle could be read.
     pub salvaged: Option<&'a str>,
+    /// The text with which glibc ended the process.
+    pub abort_message: Option<&'a str>,
     /// What the fingerprint is made of, where the stack can be named here.
     pub explanation: Option<&'a Explanation>,
     /// Whether to list every module, entry and thread.
@@ -41,6 +43,9 @@ pub fn info_text(view: &InfoView, style: Style) -> String {
     };
     page.dump(view);
     page.process(view.manifest, view.overflow);
+    if let Some(message) = view.abort_message {
+        page.line("message", message);
+    }
     page.fingerprint(view);
     page.core(view);
     page.workload(view.manifest, view.all);
@@ -129,27 +134,31 @@ impl Page {
         }
     }
 
-    /// The fingerprint in the listing was made where the dump came from, perhaps without names.
+    /// The fingerprint of the dump, and what it is made of. A stack that can be read here may have another one,
+    /// of another version of the rules.
     fn fingerprint(&mut self, view: &InfoView) {
         let stated = view.manifest.fingerprint.as_deref();
         let made = view.explanation;
+        let made_here = made.map(|made| made.fingerprint.as_str());
         if let Some(stated) = stated {
-            let by_address = made.is_some_and(|made| made.fingerprint.as_str() != stated);
-            let note = if by_address {
-                " (as listed: from modules and addresses, where it crashed)"
-            } else {
-                ""
-            };
-            self.line("fingerprint", format!("{stated}{note}"));
+            self.line("fingerprint", stated);
+            if made_here != Some(stated) {
+                self.line(
+                    "",
+                    "made by another version of cdh, which did not store of what",
+                );
+            }
         }
         let Some(made) = made else {
             return;
         };
-        if stated != Some(made.fingerprint.as_str()) {
-            self.line(
-                "fingerprint",
-                format!("{} (from names, here)", made.fingerprint),
-            );
+        match stated {
+            None => self.line("fingerprint", made.fingerprint.as_str()),
+            Some(stated) if made.fingerprint.as_str() == stated => {}
+            Some(_) => {
+                let note = "of the stack here, by this version of cdh";
+                self.line("fingerprint", format!("{} ({note})", made.fingerprint));
+            }
         }
         self.line("", format!("made of {}", made.counted.join(" < ")));
         if !made.skipped.is_empty() {
@@ -410,6 +419,8 @@ pub struct InfoDocument<'a> {
     manifest: &'a Manifest,
     /// The stack that was full, if the process crashed because of that.
     stack_overflow: Option<StackOverflow>,
+    /// The text with which glibc ended the process: a failed assertion, a broken heap.
+    abort_message: Option<&'a str>,
     /// How much of the core is stored, by its own headers; `null` if they cannot be read.
     found: Option<FoundCore>,
     /// What the fingerprint is made of, if the stack can be named on this machine.
@@ -460,6 +471,7 @@ pub fn info_json(view: &InfoView) -> Result<String> {
             .and_then(|image| image.release()),
         manifest: view.manifest,
         stack_overflow: view.overflow,
+        abort_message: view.abort_message,
         found: view.completeness.map(|found| FoundCore {
             expected: found.expected,
             found: found.found,
@@ -495,6 +507,7 @@ mod tests {
             completeness: None,
             salvaged: None,
             overflow: None,
+            abort_message: None,
             explanation: None,
             all,
         }

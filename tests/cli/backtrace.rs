@@ -476,8 +476,8 @@ fn bt_says_which_fingerprint_is_listed() {
     assert_eq!(
         shown,
         [
-            "fingerprint 0123456789abcdef (as listed by `cdh ls` and `cdh groups`, computed at the crash)".to_owned(),
-            format!("{} (of the stack below)", own[0]),
+            "fingerprint 0123456789abcdef".to_owned(),
+            format!("{} (of the stack below, by this version of cdh)", own[0]),
         ],
         "{}{}",
         answer.out,

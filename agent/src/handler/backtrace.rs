@@ -12,7 +12,8 @@ use std::io::{self, BufWriter, Write};
 use cdh_bundle::RawText;
 use cdh_elfcore::{BuildId, CoreHead, MappedFile, Memory, Module, ModuleKind};
 use cdh_symbolize::{
-    Fingerprint, FrameTrust, LoadedModule, ModuleStatus, SectionArena, Stop, Unwinder, UnwoundFrame,
+    Explanation, Fingerprint, FrameTrust, LoadedModule, ModuleStatus, SectionArena, Stop, Unwinder,
+    UnwoundFrame,
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,8 @@ use super::process::ProcessHandles;
 const CRASHING_FRAMES: usize = 4096;
 /// Frames of each other thread at most.
 const OTHER_FRAMES: usize = 256;
-/// Bytes of a symbol table that is looked through for names.
-const SYMBOLS: u64 = 8 << 20;
+/// By which `abort` ends a process (`signal.h`).
+const SIGABRT: i32 = 6;
 /// Bytes of decompressed sections (`.debug_frame`) that may be needed.
 const SECTIONS: u64 = 32 << 20;
 
@@ -37,6 +38,12 @@ pub struct RawBacktrace {
     pub schema: u32,
     /// Of the crashing thread, by the names that symbol tables give.
     pub fingerprint: Option<String>,
+    /// How the fingerprint was made; absent from dumps of earlier agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
+    /// The text with which glibc ended the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort_message: Option<String>,
     /// The crashing thread first.
     pub threads: Vec<RawThread>,
     /// Frames refer to these by index.
@@ -71,6 +78,9 @@ pub struct RawFrame {
     pub is_return_address: bool,
     /// How it was found.
     pub trust: FrameTrust,
+    /// Whether it is the trampoline that called a signal handler.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signal_frame: bool,
 }
 
 /// One module.
@@ -107,7 +117,7 @@ impl RawBacktrace {
             })
             .collect();
         let unwinder = Unwinder::new(&loaded);
-        let mut fingerprint = None;
+        let mut explanation = None;
         let mut threads = Vec::new();
         for (index, thread) in head.threads().iter().enumerate() {
             let limit = if index == 0 {
@@ -117,9 +127,7 @@ impl RawBacktrace {
             };
             let (frames, stop) = unwinder.unwind(&thread.registers, memory, limit);
             if index == 0 {
-                // As the desk does, so that two builds of one bug have one name.
-                let explained = Fingerprint::from_symbols(&frames, stop, &loaded, SYMBOLS);
-                fingerprint = explained.map(|explained| explained.fingerprint);
+                explanation = Fingerprint::from_stack(&frames, stop, &loaded);
             }
             threads.push(RawThread {
                 tid: thread.tid,
@@ -135,7 +143,14 @@ impl RawBacktrace {
         };
         Self {
             schema: 1,
-            fingerprint: fingerprint.map(|fingerprint| fingerprint.to_string()),
+            fingerprint: explanation
+                .as_ref()
+                .map(|explained| explained.fingerprint.to_string()),
+            explanation,
+            abort_message: head
+                .signal()
+                .filter(|signal| signal.number == SIGABRT)
+                .and_then(|_| cdh_symbolize::abort_message(&loaded, memory)),
             threads,
             modules: loaded.iter().map(module).collect(),
         }
@@ -157,6 +172,7 @@ fn raw_frame(frame: &UnwoundFrame) -> RawFrame {
         svma: frame.svma.map(|svma| svma.0),
         is_return_address: frame.is_return_address,
         trust: frame.trust,
+        signal_frame: frame.signal_frame,
     }
 }
 

@@ -118,7 +118,7 @@ pub(super) fn take_minicore(
             let mut taken = RawBacktrace::take(head, &modules, of, &memory);
             if memory.is_gone() {
                 // Half a stack would give the bug another name.
-                taken.fingerprint = None;
+                (taken.fingerprint, taken.explanation) = (None, None);
                 gap("backtrace", GONE.to_owned());
             }
             match taken.write(out) {

@@ -78,6 +78,22 @@ pub struct ThreadBacktrace {
     pub frames: Vec<Frame>,
     /// Why there are no more.
     pub stop: Stop,
+    /// Whether the handler unwound it at the crash: the core or files that it takes are not here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stored: bool,
+}
+
+/// A stack that was unwound earlier. The handler stores those of every crash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredStack {
+    /// Thread id in the process's own pid namespace.
+    pub tid: u32,
+    /// Whether it is the one that received the fatal signal.
+    pub crashing: bool,
+    /// Innermost first.
+    pub frames: Vec<UnwoundFrame>,
+    /// Why there are no more.
+    pub stop: Stop,
 }
 
 /// What was known of a module.
@@ -142,28 +158,130 @@ pub fn backtrace_with(
     } else {
         unwind()
     };
-    let table = symbolizer.look_up(stacks.iter().map(|(frames, _)| frames));
-    let mut lines = symbolizer.lines(&table);
-    let name = |(index, (thread, (frames, stop))): (usize, (&Thread, (&[UnwoundFrame], Stop)))| {
-        ThreadBacktrace {
+    let mut stored = match stacks.iter().any(|(_, stop)| is_early(stop)) {
+        true => surroundings.stored_stacks(),
+        false => Vec::new(),
+    };
+    stored.sort_by_key(|stack| stack.tid);
+    let shown = threads.iter().zip(stacks.iter()).enumerate();
+    let shown = shown.map(|(index, (thread, (frames, stop)))| {
+        let shown = Shown {
             tid: thread.tid,
             crashing: index == 0,
-            frames: lines.of(frames),
+            frames,
             stop,
+            stored: false,
+            limit: options.max_frames,
+        };
+        shown.or_longer(&stored)
+    });
+    let spent = unwound.saturating_duration_since(start);
+    named(&symbolizer, &modules, &shown.collect::<Vec<_>>(), spent)
+}
+
+/// Names stacks that were unwound earlier, of a process whose core is not here.
+#[must_use]
+pub fn backtrace_of_stored(
+    stacks: &[StoredStack],
+    modules: &[LoadedModule<'_>],
+    arena: &SectionArena,
+    options: &BacktraceOptions,
+    surroundings: &dyn Surroundings,
+) -> Backtrace {
+    let symbolizer = Symbolizer::new(modules, arena, surroundings);
+    let mut shown: Vec<Shown<'_>> = stacks
+        .iter()
+        .map(|stack| Shown::stored(stack, options.max_frames))
+        .collect();
+    shown.sort_by_key(|stack| !stack.crashing);
+    shown.truncate(if options.all_threads { usize::MAX } else { 1 });
+    named(&symbolizer, modules, &shown, Duration::ZERO)
+}
+
+/// A stack of which some frames are going to be named.
+struct Shown<'f> {
+    tid: u32,
+    crashing: bool,
+    /// The crashing thread's may be more than are named: its fingerprint does not depend on that.
+    frames: &'f [UnwoundFrame],
+    stop: Stop,
+    stored: bool,
+    limit: usize,
+}
+
+impl<'f> Shown<'f> {
+    fn stored(stack: &'f StoredStack, limit: usize) -> Self {
+        Self {
+            tid: stack.tid,
+            crashing: stack.crashing,
+            frames: &stack.frames,
+            stop: stack.stop,
+            stored: true,
+            limit,
         }
+    }
+
+    fn named(&self) -> &'f [UnwoundFrame] {
+        self.frames.get(..self.limit).unwrap_or(self.frames)
+    }
+
+    /// The stored stack of the same thread where it goes on after this one; `stored` is sorted by thread.
+    fn or_longer(self, stored: &'f [StoredStack]) -> Self {
+        let pc = |frames: &[UnwoundFrame]| frames.first().map(|frame| frame.pc);
+        let goes_on = |stack: &&StoredStack| {
+            stack.frames.len() > self.frames.len()
+                && (self.frames.is_empty() || pc(&stack.frames) == pc(self.frames))
+        };
+        if !is_early(self.stop) {
+            return self;
+        }
+        let place = stored.binary_search_by_key(&self.tid, |stack| stack.tid);
+        let same = place.ok().and_then(|place| stored.get(place));
+        match same.filter(goes_on) {
+            Some(stack) => Self {
+                crashing: self.crashing,
+                ..Self::stored(stack, self.limit)
+            },
+            None => self,
+        }
+    }
+}
+
+/// Whether a stack ended although its process had more of it.
+fn is_early(stop: Stop) -> bool {
+    matches!(stop, Stop::NoMemory(_) | Stop::NoRule | Stop::Loop)
+}
+
+fn named(
+    symbolizer: &Symbolizer<'_>,
+    modules: &[LoadedModule<'_>],
+    stacks: &[Shown<'_>],
+    unwound: Duration,
+) -> Backtrace {
+    let start = Instant::now();
+    let table = symbolizer.look_up(stacks.iter().map(Shown::named));
+    let mut lines = symbolizer.lines(&table);
+    let name = |stack: &Shown<'_>| ThreadBacktrace {
+        tid: stack.tid,
+        crashing: stack.crashing,
+        frames: lines.of(stack.named()),
+        stop: match stack.frames.len() > stack.limit {
+            true => Stop::Limit,
+            false => stack.stop,
+        },
+        stored: stack.stored,
     };
-    let named = threads.iter().zip(stacks.iter()).enumerate();
-    let threads: Vec<ThreadBacktrace> = named.map(name).collect();
-    let explanation = threads
-        .first()
-        .and_then(|thread| Fingerprint::from_frames(&thread.frames, thread.stop, &modules));
+    let threads: Vec<ThreadBacktrace> = stacks.iter().map(name).collect();
+    let crashing = stacks.first();
+    let explanation =
+        crashing.and_then(|stack| Fingerprint::from_stack(stack.frames, stack.stop, modules));
     Backtrace {
         fingerprint: explanation.as_ref().map(|found| found.fingerprint.clone()),
         explanation,
         modules: modules.iter().map(report).collect(),
         elapsed: Elapsed {
-            unwind_micros: micros(unwound.saturating_duration_since(start)),
-            symbolize_micros: micros(unwound.elapsed()),
+            unwind_micros: micros(unwound),
+            symbolize_micros: micros(start.elapsed()),
         },
         threads,
     }
@@ -226,10 +344,10 @@ fn unwind_all(
         let limits = task.iter().enumerate().map(|(index, thread)| {
             // The first one is the one that crashed.
             let limit = match (number, index) {
-                (0, 0) => usize::MAX,
-                _ => share,
+                (0, 0) => options.max_frames.max(Fingerprint::FRAMES),
+                _ => options.max_frames.min(share),
             };
-            (&thread.registers, options.max_frames.min(limit))
+            (&thread.registers, limit)
         });
         unwinder.unwind_many(limits, memory)
     };

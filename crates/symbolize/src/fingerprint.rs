@@ -1,36 +1,36 @@
-//! A stable name for "the same crash": a hash of the normalised top of the crashing thread.
+//! A stable name for "the same crash": a hash of the innermost functions of the program in the crashing
+//! thread.
 //!
-//! It does not change with addresses, with builds, or with what the compiler chose to inline: it is made
-//! of function names (inlined calls count as calls), without hashes, clones, template arguments and
-//! parameters. What all crashes of a kind share (`raise`, `abort`, panic machinery) is left out, and a
-//! recursion counts once. It ends at `main`, at the start of a thread, and where frames were only
-//! guessed. Which names those are stands in `fingerprint/rules.txt`. Frames without a name count by module and address in its file, except those of the C
-//! runtime: debug files of libc are installed here and missing there.
+//! It does not change with addresses, builds, or the kind of CPU, nor with where it is computed: the handler
+//! and the CLI read the same symbol tables and nothing else (`fingerprint/stack.rs`). Function names count
+//! without hashes, clones, template arguments and parameters; closures count as the function around them
+//! (`fingerprint/name.rs`). Libraries of the language, and how the process ended, do not count. Which names
+//! those are is listed in `fingerprint/rules.txt`. Functions without a name count by module and address.
 //!
 //! Worked example: `raise`, `abort`, `core::panicking::panic`, `app::parse::h1f…`, `app::main` becomes
-//! SHA-256 of `cdh 1\napp::parse\napp::main\n`, of which the first eight bytes are shown.
+//! SHA-256 of `cdh 2\napp::main\napp::parse\n` (sorted, so that of two functions that call each other it
+//! does not matter which one crashed). Its first eight bytes are shown.
+//!
+//! Scheme 1 counted six names, with inlined calls where debug information was there.
 
+mod name;
 mod own;
 mod rules;
+mod stack;
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use cdh_elfcore::{Module, Svma};
 use sha2::{Digest, Sha256};
 
-use crate::demangle::demangle;
-use crate::symbol;
 use crate::{Frame, FrameTrust, LoadedModule, ModuleReport, Stop, UnwoundFrame};
 pub use rules::Role;
 use rules::Rules;
+use stack::OwnStack;
 
-/// Frames that are looked at, so that stacks unwound to different depths agree.
-const REACH: usize = 48;
-/// Frames of a stack that counts as whole, wherever its memory ends.
-const DEEP: usize = 256;
 /// Bytes of the hash that are kept.
 const BYTES: usize = 8;
+/// The way that fingerprints are made now.
+const SCHEME: u32 = 2;
 
 /// Sixteen hexadecimal digits.
 #[derive(
@@ -40,178 +40,68 @@ const BYTES: usize = 8;
 #[serde(transparent)]
 pub struct Fingerprint(String);
 
-/// One frame, normalised.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Name(String),
-    /// No name: the file name of the module and the address in it.
-    Place {
-        text: String,
-        /// Of the C or C++ runtime: whether it has a name depends on installed debug files.
-        runtime: bool,
-    },
-}
-
-/// How a fingerprint came about.
+/// How a fingerprint was made.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation {
+    /// Version of the rules: 2. Earlier agents wrote no explanation, or none with a version.
+    #[serde(default = "first_scheme")]
+    pub scheme: u32,
     /// What was made from it.
     pub fingerprint: Fingerprint,
     /// What counts, innermost first.
     pub counted: Vec<String>,
-    /// What stood above it and says only how the process ended.
+    /// What was above it and says only how the process ended.
     pub skipped: Vec<String>,
 }
 
-impl Fingerprint {
-    /// From the named frames of the crashing thread; `None` where nothing in them can be relied on.
-    #[must_use]
-    pub fn from_frames(
-        frames: &[Frame],
-        stop: Stop,
-        modules: &[LoadedModule<'_>],
-    ) -> Option<Explanation> {
-        let steps = frames
-            .iter()
-            .filter(|frame| !frame.tail_call && !frame.signal_handler)
-            .take_while(|frame| frame.trust != FrameTrust::Scan)
-            .take(REACH)
-            .filter_map(|frame| match &frame.function {
-                Ok(function) => Some(Step::Name(normalised(&function.name))),
-                Err(_) => place(modules.get(frame.module?)?.module, frame.svma?),
-            });
-        // How far a deep stack was unwound must not decide.
-        let on_stack = frames
-            .iter()
-            .filter(|frame| !frame.inline && !frame.tail_call);
-        let whole = is_whole(stop) || on_stack.count() > DEEP;
-        Self::from_steps(steps.collect(), whole)
-    }
+fn first_scheme() -> u32 {
+    1
+}
 
-    /// From the names that the files' own symbol tables give, as far as those are small enough to be read
-    /// where a process dies: the same crash of another build too. Inlined calls do not show; the rest
-    /// counts by module and address.
+impl Fingerprint {
+    /// Frames of a stack that can make a difference.
+    pub const FRAMES: usize = stack::REACH;
+
+    /// From the frames of the crashing thread and the files that were mapped. `None` where a file that the stack
+    /// runs through is missing, where the stack is cut, and where nothing in it belongs to the program.
     #[must_use]
-    pub fn from_symbols(
+    pub fn from_stack(
         frames: &[UnwoundFrame],
         stop: Stop,
         modules: &[LoadedModule<'_>],
-        largest_table: u64,
     ) -> Option<Explanation> {
-        let frames: Vec<&UnwoundFrame> = frames
-            .iter()
-            .filter(|frame| !frame.signal_frame)
-            .take_while(|frame| frame.trust != FrameTrust::Scan)
-            .take(REACH)
-            .collect();
-        let mut wanted: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-        for frame in &frames {
-            if let (Some(module), Some(at)) = (frame.module, frame.lookup_svma()) {
-                wanted.entry(module).or_default().push(at.0);
-            }
-        }
-        let mut names: BTreeMap<(usize, u64), String> = BTreeMap::new();
-        for (index, mut addresses) in wanted {
-            let Some(object) = modules.get(index).and_then(|loaded| loaded.object.as_ref()) else {
-                continue;
-            };
-            addresses.sort_unstable();
-            addresses.dedup();
-            let table = object
-                .section(".symtab")
-                .or_else(|| object.section(".dynsym"));
-            if table.is_none_or(|table| table.size > largest_table) {
-                continue;
-            }
-            let found = symbol::find(&[object], &addresses);
-            for (at, symbol) in addresses.iter().zip(found) {
-                if let Some(symbol) = symbol {
-                    let name = demangle(&String::from_utf8_lossy(symbol.name));
-                    names.insert((index, *at), normalised(&name));
-                }
-            }
-        }
-        let step = |frame: &&UnwoundFrame| {
-            let module = frame.module?;
-            match names.get(&(module, frame.lookup_svma()?.0)) {
-                Some(name) => Some(Step::Name(name.clone())),
-                None => place(modules.get(module)?.module, frame.svma?),
-            }
-        };
-        Self::from_steps(frames.iter().filter_map(step).collect(), is_whole(stop))
+        let stack = OwnStack::of(frames, modules)?;
+        let counted = stack.counted(Rules::get().depth, stop)?;
+        Some(Explanation {
+            scheme: SCHEME,
+            fingerprint: Self::of_names(&counted),
+            counted,
+            skipped: stack.skipped,
+        })
     }
 
-    /// From frames without names, as known at the moment of the crash: same build, same crash.
+    /// The functions of the program in a stack, innermost first: for comparing rules on a set of crashes.
     #[must_use]
-    pub fn from_unwound(frames: &[UnwoundFrame], modules: &[LoadedModule<'_>]) -> Option<Self> {
-        let steps = frames
-            .iter()
-            .filter(|frame| !frame.signal_frame)
-            .take_while(|frame| frame.trust != FrameTrust::Scan)
-            .take(REACH)
-            .filter_map(|frame| place(modules.get(frame.module?)?.module, frame.svma?));
-        Self::from_steps(steps.collect(), true).map(|explanation| explanation.fingerprint)
+    pub fn own_functions(
+        frames: &[UnwoundFrame],
+        modules: &[LoadedModule<'_>],
+    ) -> Option<Vec<String>> {
+        OwnStack::of(frames, modules).map(|stack| stack.own)
     }
 
-    /// `whole`: the stack was not cut, so that another core of the crash cannot show more of it.
-    fn from_steps(mut steps: Vec<Step>, whole: bool) -> Option<Explanation> {
-        let rules = Rules::get();
-        let in_runtime = |step: &Step| matches!(step, Step::Place { runtime: true, .. });
-        if !steps.iter().all(in_runtime) {
-            steps.retain(|step| !in_runtime(step));
-        }
-        // Frames without a name may stand between those of the machinery.
-        let leading = steps.iter().take_while(|step| match step {
-            Step::Name(name) => rules.role(name) == Role::Machinery,
-            Step::Place { .. } => true,
-        });
-        let last = leading
-            .enumerate()
-            .filter(|(_, step)| matches!(step, Step::Name(_)))
-            .last();
-        let start = last.map_or(0, |(index, _)| index.saturating_add(1));
-        let (skipped, rest) = steps.split_at_checked(start)?;
-        // A stack of nothing else: then that is the crash.
-        let (skipped, rest) = if rest.is_empty() {
-            (rest, skipped)
-        } else {
-            (skipped, rest)
-        };
-        let mut counted: Vec<String> = Vec::new();
-        let mut ended = false;
-        for step in rest {
-            let text = step.text();
-            ended = counted.len() == rules.depth
-                || (!counted.is_empty() && rules.role(text) == Role::Start);
-            if ended {
-                break;
-            }
-            if !counted.iter().any(|known| known == text) {
-                counted.push(text.to_owned());
-            }
-            if rules.is_last(text) {
-                ended = true;
-                break;
-            }
-        }
-        let enough = whole || ended || counted.len() == rules.depth;
-        if counted.is_empty() || !enough {
-            return None;
-        }
+    fn of_names(counted: &[String]) -> Self {
+        let mut names: Vec<&str> = counted.iter().map(String::as_str).collect();
+        names.sort_unstable();
         let mut hash = Sha256::new();
-        hash.update(b"cdh 1\n");
-        for name in &counted {
+        hash.update(format!("cdh {SCHEME}\n"));
+        for name in names {
             hash.update(name.as_bytes());
             hash.update(b"\n");
         }
         let digest = hash.finalize();
         let digits = digest.iter().take(BYTES);
-        Some(Explanation {
-            fingerprint: Self(digits.map(|byte| format!("{byte:02x}")).collect()),
-            counted,
-            skipped: skipped.iter().map(|step| step.text().to_owned()).collect(),
-        })
+        Self(digits.map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Takes sixteen hexadecimal digits.
@@ -240,19 +130,6 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-impl Step {
-    fn text(&self) -> &str {
-        match self {
-            Self::Name(text) | Self::Place { text, .. } => text,
-        }
-    }
-}
-
-/// Whether the stack ends by itself or by our own limit, and not because memory is missing or damaged.
-fn is_whole(stop: Stop) -> bool {
-    !matches!(stop, Stop::NoMemory(_))
-}
-
 impl Frame {
     /// What it is in its stack: what the program does, how it ended, how it began.
     #[must_use]
@@ -276,179 +153,19 @@ impl Frame {
     }
 }
 
-/// A frame without a name.
-fn place(module: &Module, svma: Svma) -> Option<Step> {
-    let name = String::from_utf8_lossy(module.path.rsplit(|byte| *byte == b'/').next()?);
-    let runtime = Rules::get().is_runtime(&name);
-    Some(Step::Place {
-        text: format!("{name}+{svma}"),
-        runtime,
-    })
-}
-
-/// The name without what differs between builds of the same source.
-fn normalised(name: &str) -> String {
-    let mut plain = without_arguments(name);
-    // GCC and LLVM mark clones of a function: `.part.0`, `.isra.0.cold`, `.llvm.123`.
-    if let Some((start, _)) = plain.split_once('.').filter(|(start, _)| !start.is_empty()) {
-        plain = start.to_owned();
-    }
-    let trimmed = plain.trim_start_matches('_');
-    let trimmed = trimmed.strip_prefix("GI_").unwrap_or(trimmed);
-    let trimmed = trimmed.trim_start_matches('_');
-    if trimmed.is_empty() {
-        plain
-    } else {
-        trimmed.to_owned()
-    }
-}
-
-/// Removes `<…>` where it holds arguments (`f<T>`, `f::<T>`), not where it is a name of its own
-/// (`<T as Trait>::f`, `path::<impl Trait for T>::f`).
-fn without_arguments(name: &str) -> String {
-    let mut plain = String::new();
-    let mut depth = 0_usize;
-    let mut previous = ' ';
-    for (at, character) in name.char_indices() {
-        match character {
-            '<' if depth > 0 || starts_arguments(&plain, name.get(at..).unwrap_or_default()) => {
-                depth = depth.saturating_add(1);
-            }
-            // `->` inside of arguments.
-            '>' if depth > 0 && previous != '-' => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 && plain.ends_with("::") {
-                    plain.truncate(plain.len().saturating_sub(2));
-                }
-            }
-            _ if depth == 0 => plain.push(character),
-            _ => {}
-        }
-        previous = character;
-    }
-    plain
-}
-
-fn starts_arguments(before: &str, rest: &str) -> bool {
-    let after_name = before.ends_with(|last: char| last.is_alphanumeric() || last == '_');
-    let turbofish = before.ends_with("::") && !rest.starts_with("<impl ");
-    (after_name && !before.ends_with("operator")) || turbofish
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of(names: &[&str]) -> Option<Fingerprint> {
-        // `?` stands for a frame of the program without a name, `-` for one of libc.
-        let step = |name: &&str| match *name {
-            "?" => Step::Place {
-                text: "app+0x10".to_owned(),
-                runtime: false,
-            },
-            "-" => Step::Place {
-                text: "libc.so.6+0x20".to_owned(),
-                runtime: true,
-            },
-            name => Step::Name(normalised(name)),
-        };
-        let steps = names.iter().map(step).collect();
-        Fingerprint::from_steps(steps, true).map(|explanation| explanation.fingerprint)
-    }
-
-    #[test]
-    fn names_lose_what_differs_between_builds() {
-        let table = [
-            ("parse.part.0", "parse"),
-            ("parse.isra.0.cold", "parse"),
-            ("__GI_raise", "raise"),
-            (
-                "std::vector<int, std::allocator<int> >::push_back",
-                "std::vector::push_back",
-            ),
-            (
-                "<app::Loop as core::ops::Drop>::drop",
-                "<app::Loop as core::ops::Drop>::drop",
-            ),
-            ("app::run::<u8>", "app::run"),
-            ("operator<", "operator<"),
-            ("Foo::operator->", "Foo::operator->"),
-            ("__", "__"),
-            ("main.main", "main"),
-        ];
-        for (name, expected) in table {
-            assert_eq!(normalised(name), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn machinery_and_recursion_do_not_count() {
-        let plain = of(&["parse", "main"]);
-        assert_eq!(
-            of(&[
-                "__pthread_kill_implementation",
-                "raise",
-                "abort",
-                "parse",
-                "main"
-            ]),
-            plain
-        );
-        assert_eq!(of(&["parse", "parse", "parse", "main", "parse"]), plain);
-        assert_ne!(of(&["parse", "other"]), plain);
-        assert!(of(&["abort"]).is_some());
-        assert_eq!(
-            of(&["parse", "main", "__libc_start_call_main", "_start"]),
-            plain
-        );
-    }
-
-    #[test]
-    fn installed_debug_files_of_libc_do_not_count() {
-        let with = of(&[
-            "__pthread_kill_implementation",
-            "raise",
-            "abort",
-            "parse",
-            "main",
-            "_start",
-        ]);
-        assert_eq!(
-            of(&["-", "raise", "abort", "parse", "main", "-", "-", "_start"]),
-            with
-        );
-        assert_eq!(of(&["-", "raise", "?", "abort", "parse", "main"]), with);
-        assert_ne!(of(&["?", "parse", "main"]), with);
-        assert!(of(&["-", "-"]).is_some());
-        assert_eq!(of(&[]), None);
-    }
-
-    #[test]
-    fn cut_stack_has_the_fingerprint_of_the_whole_one_or_none() {
-        let steps = |names: &[&str]| {
-            names
-                .iter()
-                .map(|name| Step::Name((*name).to_owned()))
-                .collect()
-        };
-        let names = [
-            "raise", "abort", "a", "b", "c", "d", "e", "f", "g", "h", "main",
-        ];
-        let whole = Fingerprint::from_steps(steps(&names), true).unwrap();
-        assert_eq!(whole.skipped, ["raise", "abort"]);
-        assert_eq!(whole.counted, ["a", "b", "c", "d", "e", "f"]);
-        assert_eq!(
-            Fingerprint::from_steps(steps(&names[..9]), false),
-            Some(whole)
-        );
-        assert_eq!(Fingerprint::from_steps(steps(&names[..5]), false), None);
-        assert!(Fingerprint::from_steps(steps(&["a", "main"]), false).is_some());
+    fn of(names: &[&str]) -> Fingerprint {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        Fingerprint::of_names(&names)
     }
 
     #[test]
     fn digits_are_those_of_the_documented_text() {
-        let fingerprint = of(&["raise", "app::parse", "app::main"]).unwrap();
-        let digest = Sha256::digest(b"cdh 1\napp::parse\napp::main\n");
+        let fingerprint = of(&["app::parse", "app::main"]);
+        let digest = Sha256::digest(b"cdh 2\napp::main\napp::parse\n");
         assert_eq!(
             fingerprint.as_str().get(..2),
             Some(format!("{:02x}", digest[0]).as_str())
@@ -460,5 +177,13 @@ mod tests {
         );
         assert!(fingerprint.as_str().starts_with(fingerprint.short()));
         assert_eq!(fingerprint.short().len(), 8);
+        assert_eq!(of(&["app::main", "app::parse"]), fingerprint);
+    }
+
+    #[test]
+    fn explanation_without_a_scheme_is_of_the_first() {
+        let json = r#"{"fingerprint":"0123456789abcdef","counted":["a"],"skipped":[]}"#;
+        let explanation: Explanation = serde_json::from_str(json).unwrap();
+        assert_eq!(explanation.scheme, 1);
     }
 }

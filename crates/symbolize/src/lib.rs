@@ -21,6 +21,7 @@
 )]
 #![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
 
+mod abort_message;
 mod arena;
 mod backtrace;
 mod buffer;
@@ -41,10 +42,11 @@ mod symbolizer;
 mod tail_call;
 mod unwinder;
 
+pub use abort_message::abort_message;
 pub use arena::SectionArena;
 pub use backtrace::{
-    Backtrace, BacktraceOptions, Elapsed, ModuleReport, ThreadBacktrace, backtrace, backtrace_with,
-    module_needs,
+    Backtrace, BacktraceOptions, Elapsed, ModuleReport, StoredStack, ThreadBacktrace, backtrace,
+    backtrace_of_stored, backtrace_with, module_needs,
 };
 pub use fingerprint::{Explanation, Fingerprint, Role};
 pub use frame::{Frame, Function, Location, Reason};

@@ -1,6 +1,8 @@
 //! What naming may ask for while it works: files that only a unit of DWARF knows of, and what was
 //! remembered from earlier runs. The caller does the I/O; everything it hands in is checked here.
 
+use crate::StoredStack;
+
 /// Bytes and what keeps them alive: a buffer, a mapped file.
 pub type Bytes = Box<dyn AsRef<[u8]> + Send + Sync>;
 
@@ -17,6 +19,11 @@ pub trait Surroundings: Sync {
     fn split_package(&self, module: usize) -> Option<Bytes> {
         let _ = module;
         None
+    }
+
+    /// The stacks that were unwound at the crash: for those that end early here.
+    fn stored_stacks(&self) -> Vec<StoredStack> {
+        Vec::new()
     }
 
     /// What [`Self::remember`] was given under this name, in this run or an earlier one. Names consist of

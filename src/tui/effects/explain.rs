@@ -11,10 +11,9 @@ use cdh_store::DumpSummary;
 
 use super::{Session, guarded};
 use crate::pipeline::{
-    self, Analysis, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch,
+    self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch,
 };
 use crate::render::terminal_line;
-use crate::settings::Settings;
 use crate::tui::model::{Depth, Opened, RequestId, Source, Stacks, Texts};
 use crate::tui::msg::{Msg, SourceWanted};
 use crate::tui::pages;
@@ -60,7 +59,9 @@ pub(super) fn explain(
             if let Some(analysis) = quick {
                 // While somebody scrolls, nothing is pulled from a registry.
                 let settings = session.settings.offline();
-                let stacks = guarded(|| Ok(stacks(&settings, &dump, analysis)));
+                let wanted = request_of_stacks();
+                let named = || pipeline::name_stacks(&settings, &dump, analysis, &wanted, &Silent);
+                let stacks = guarded(|| Ok(stacks(&dump, named())));
                 send(Msg::Stacks(request, id, stacks.map(Arc::new)));
             }
             if depth == Depth::Full {
@@ -68,8 +69,9 @@ pub(super) fn explain(
             }
             if !enough && (depth == Depth::Full || has_random_access(&dump)) {
                 let stacks = guarded(|| {
-                    let analysis = dump.analysis(&session.settings, &Silent)?;
-                    Ok(stacks(&session.settings, &dump, analysis))
+                    let wanted = request_of_stacks();
+                    let named = pipeline::backtrace(&session.settings, &dump, &wanted, &Silent)?;
+                    Ok(stacks(&dump, named))
                 });
                 send(Msg::Stacks(request, id, stacks.map(Arc::new)));
             }
@@ -99,29 +101,39 @@ fn opened(dump: &Dump) -> Opened {
     }
 }
 
-fn stacks(settings: &Settings, dump: &Dump, analysis: Analysis) -> Stacks {
-    let request = BacktraceRequest {
+fn request_of_stacks() -> BacktraceRequest {
+    BacktraceRequest {
         all_threads: true,
         limit: FRAMES,
         sysroot: None,
         use_cache: true,
-    };
+    }
+}
+
+fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
+    let threads = named.threads().to_vec();
+    let overflow = named.overflow();
+    let completeness = named.completeness().cloned();
+    let from_minicore = named.is_from_minicore();
     let NamedStacks {
         backtrace,
         analysis,
+        abort_message,
         module_times,
         ..
-    } = pipeline::name_stacks(settings, dump, analysis, &request, &Silent);
+    } = named;
+    let head = analysis.as_ref().map(|analysis| &analysis.head);
     Stacks {
         backtrace,
         module_times,
-        threads: analysis.head.threads().to_vec(),
-        overflow: analysis.head.stack_overflow(),
-        completeness: analysis.completeness,
-        from_minicore: analysis.from_minicore,
+        threads,
+        overflow,
+        abort_message,
+        completeness,
+        from_minicore,
         names: dump.surrounding().names,
-        mappings: analysis.head.mappings().to_vec(),
-        segments: analysis.head.segments().to_vec(),
+        mappings: head.map_or_else(Vec::new, |head| head.mappings().to_vec()),
+        segments: head.map_or_else(Vec::new, |head| head.segments().to_vec()),
     }
 }
 
@@ -190,11 +202,6 @@ pub(super) fn name(
     let top = guarded(|| {
         let store = session.store()?;
         let dump = pipeline::open_summary(&session.settings, &store, (*summary).clone())?;
-        let analysis = match dump.quick_analysis() {
-            Some(analysis) => analysis,
-            None if has_random_access(&dump) => dump.analysis(&session.settings, &Silent)?,
-            None => return Ok(None),
-        };
         let request = BacktraceRequest {
             all_threads: false,
             limit: 64,
@@ -202,7 +209,13 @@ pub(super) fn name(
             use_cache: true,
         };
         let settings = session.settings.offline();
-        let stacks = pipeline::name_stacks(&settings, &dump, analysis, &request, &Silent);
+        let name = |analysis| pipeline::name_stacks(&settings, &dump, analysis, &request, &Silent);
+        let stored = || pipeline::name_stored_stacks(&settings, &dump, &request, &Silent);
+        let stacks = match dump.quick_analysis().map(name).or_else(stored) {
+            Some(stacks) => stacks,
+            None if has_random_access(&dump) => name(dump.analysis(&session.settings, &Silent)?),
+            None => return Ok(None),
+        };
         Ok(pages::top_frame(&stacks.backtrace))
     });
     let top = top.ok().flatten();

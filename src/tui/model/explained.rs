@@ -60,6 +60,8 @@ pub struct Stacks {
     pub completeness: Option<Completeness>,
     /// The stack that was full, if that was the cause.
     pub overflow: Option<StackOverflow>,
+    /// The text with which glibc ended the process.
+    pub abort_message: Option<String>,
     /// Whether all came from the minicore.
     pub from_minicore: bool,
     /// When the file of each module was written, if it is this machine's.

@@ -37,8 +37,8 @@ pub struct Groups {
     pub reverse: bool,
     /// Whether they have to be sorted again.
     pub unsorted: bool,
-    /// The crash to select when the groups are there.
-    pub select: Option<(Option<String>, String, String)>,
+    /// The dump whose crash to select when the groups are there.
+    pub select: Option<DumpSummary>,
     /// The cursor remains on the first group, whichever that is, until it is moved.
     pub at_first: bool,
 }
@@ -66,12 +66,15 @@ impl Groups {
     pub fn show(&mut self, list: Vec<Group>, filter: String, clock: u64) -> Vec<Group> {
         let before = std::mem::replace(&mut self.list, list);
         let wanted = self.select.take();
-        let wanted = wanted.as_ref().map(|(fingerprint, exe, signal)| {
-            (fingerprint.as_deref(), exe.as_str(), signal.as_str())
-        });
-        let crash = wanted.or_else(|| before.get(self.cursor).map(Group::crash));
-        let same = |group: &Group| Some(group.crash()) == crash;
-        let place = crash.and_then(|_| self.list.iter().position(same));
+        let selected = before.get(self.cursor);
+        let place = match (&wanted, selected) {
+            (Some(dump), _) => self.list.iter().position(|group| group.holds(dump)),
+            (None, Some(selected)) => {
+                let same = |group: &Group| group.crash() == selected.crash();
+                self.list.iter().position(same)
+            }
+            (None, None) => None,
+        };
         self.go_to(place);
         (self.made, self.filter) = (clock, filter);
         before

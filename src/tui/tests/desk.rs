@@ -391,6 +391,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         crashing,
         frames,
         stop: Stop::End,
+        stored: false,
     };
     let idle = || {
         vec![
@@ -450,6 +451,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             .collect(),
         completeness: None,
         overflow: None,
+        abort_message: None,
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {

@@ -65,17 +65,11 @@ pub(super) fn versions(model: &mut Model) {
             return model.say("no dump is selected");
         };
         open::groups(model);
-        let exe = dump.exe.to_string();
-        let crash = (
-            dump.fingerprint.as_deref(),
-            exe.as_str(),
-            dump.signal.as_str(),
-        );
-        model.groups.select = Some((crash.0.map(str::to_owned), exe.clone(), dump.signal.clone()));
-        let is_it = |group: &Group| group.crash() == crash;
+        let is_it = |group: &Group| group.holds(&dump);
         if let Some(place) = model.groups.list.iter().position(is_it) {
             model.groups.cursor = place;
         }
+        model.groups.select = Some(dump);
     }
     model.group_page = Page::default();
     actions::go(model, Screen::Group);

@@ -104,12 +104,7 @@ fn of_selected_group(model: &Model) -> Vec<DumpSummary> {
     if known >= PER_GROUP {
         return Vec::new();
     }
-    let (fingerprint, exe, signal) = group.crash();
-    let exe_of = |dump: &DumpSummary| dump.exe.to_string() == exe;
-    let is_its = |dump: &&DumpSummary| {
-        dump.fingerprint.as_deref() == fingerprint && dump.signal == signal && exe_of(dump)
-    };
-    let its = model.dumps.visible().filter(is_its);
+    let its = model.dumps.visible().filter(|dump| group.holds(dump));
     let mut lacking: Vec<&DumpSummary> = its
         .filter(|dump| !model.facts.contains_key(&dump.id))
         .collect();

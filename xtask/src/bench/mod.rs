@@ -4,6 +4,7 @@ mod backtrace;
 mod big_program;
 mod capture;
 mod daemon;
+mod fingerprints;
 mod flood;
 mod hostile;
 mod images;
@@ -27,6 +28,7 @@ use crate::options::{self, Options};
 const USAGE: &str = "usage: cargo xtask bench WHAT [OPTION]…
   capture  blocked time, cost and size against peers   --mib N --runs N --kind heap|random|sparse… --only NAME… --peer NAME=COMMAND…
   backtrace  native backtraces against gdb, lldb, eu-stack   see bench backtrace --help
+  fingerprints  one bug, one fingerprint: 50 bugs in 17 builds   --only LANGUAGE… --peer CDH
   upload   fetch   listing   groups   of an S3 store   --gib N --runs N --mib N --dumps N
   images   files of an image against skopeo copy       --layer-mib N --runs N
   tui      redraws on a store of many dumps            --dumps N --runs N
@@ -95,6 +97,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
             only,
             peers,
         }),
+        "fingerprints" => fingerprints::run(peers.first().map(String::as_str), &only),
         "storm" => storm::run(&storm::Options {
             count: given.or("--count", 200)?,
             mib: given.or("--mib", 16)?,

@@ -384,7 +384,11 @@ impl BundleReader {
         Ok(Window::new(Arc::clone(&self.source), at, entry.stored_size))
     }
 
-    fn small_entry(&self, kind: &EntryKind, limit: u64) -> Result<Vec<u8>, BundleError> {
+    /// A small entry, compared with its CRC.
+    ///
+    /// # Errors
+    /// When there is none, it is larger than `limit`, or it is damaged.
+    pub fn small_entry(&self, kind: &EntryKind, limit: u64) -> Result<Vec<u8>, BundleError> {
         self.inflated(self.wanted(kind)?, limit)
     }
 

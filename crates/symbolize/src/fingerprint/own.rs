@@ -2,10 +2,10 @@
 //!
 //! A frame is judged by its module, by the path of its source, and by its name: parts of libraries are
 //! compiled or linked into the program, and sources are known only with debug information. The lists are
-//! in `rules.txt`. Fingerprints do not depend on this.
+//! in `rules.txt`.
 
+use super::name::{of_demangled, without_arguments};
 use super::rules::{Role, Rules};
-use super::{normalised, without_arguments};
 use crate::{Backtrace, Frame, ModuleReport, Reason};
 
 /// Marks of a function's clone, and of Go's two calling conventions.
@@ -95,13 +95,13 @@ pub(super) fn plain_name(name: &str) -> String {
         _ => name,
     };
     if !name.contains('.') {
-        return normalised(name);
+        return of_demangled(name);
     }
     without_arguments(name)
 }
 
 /// Whether `<T as Trait>::f` is an implementation for types of the language by the language.
-fn is_library_impl(name: &str) -> bool {
+pub(super) fn is_library_impl(name: &str) -> bool {
     let Some(inner) = name.strip_prefix('<') else {
         return false;
     };

@@ -65,6 +65,7 @@ fn backtrace(stack: &[String]) -> Backtrace {
             crashing: true,
             frames,
             stop: Stop::End,
+            stored: false,
         }],
         modules,
         fingerprint: None,

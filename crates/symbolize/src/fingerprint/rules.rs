@@ -52,6 +52,8 @@ pub(super) struct Rules {
     source: Vec<Pattern>,
     library: Vec<Pattern>,
     always: Vec<Pattern>,
+    linked: Vec<Pattern>,
+    machine: Vec<Pattern>,
     pub(super) depth: usize,
 }
 
@@ -79,6 +81,8 @@ impl Rules {
                 "source" => rules.source.push(pattern),
                 "library" => rules.library.push(pattern),
                 "always" => rules.always.push(pattern),
+                "linked" => rules.linked.push(pattern),
+                "machine" => rules.machine.push(pattern),
                 "depth" => rules.depth = value.parse().unwrap_or(1),
                 _ => {}
             }
@@ -130,6 +134,16 @@ impl Rules {
     pub(super) fn is_always_library(&self, name: &str) -> bool {
         self.always.iter().any(|pattern| pattern.matches(name))
     }
+
+    /// Whether a name is a library's that is linked into dynamic programs too.
+    pub(super) fn is_linked(&self, name: &str) -> bool {
+        self.linked.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Whether a name belongs to the virtual machine of a language.
+    pub(super) fn is_machine(&self, name: &str) -> bool {
+        self.machine.iter().any(|pattern| pattern.matches(name))
+    }
 }
 
 #[cfg(test)]
@@ -149,9 +163,11 @@ mod tests {
             + rules.interpreter.len()
             + rules.source.len()
             + rules.library.len()
-            + rules.always.len();
+            + rules.always.len()
+            + rules.linked.len()
+            + rules.machine.len();
         assert_eq!(lines.count(), of_fingerprints + of_own_code);
-        assert_eq!(rules.depth, 6);
+        assert_eq!(rules.depth, 2);
     }
 
     #[test]
