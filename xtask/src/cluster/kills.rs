@@ -148,38 +148,43 @@ fn kill(release: &mut Release<'_>, killer: Killer, pod: &str, mebibytes: usize) 
         }
         Killer::Probe => signal(first, "USR2")?,
         Killer::Inside | Killer::Memory => signal(first, "USR1")?,
-        Killer::Eviction => {
-            let eviction = format!("{}Mi", available_mebibytes()? + PRESSURE);
-            release.cluster.plane.restart_kubelet(&eviction)?;
-            // The kubelet looks at the memory when it starts, before it knows the node's pods. Its next look evicts the
-            // pod: without a SIGTERM, so the dump has to be under way.
-            let first_look = "eviction manager: synchronize housekeeping";
-            wait("the kubelet's first look at the memory", || {
-                let log = release.cluster.plane.kubelet_log();
-                log.contains(first_look).then_some(())
-            })?;
-            std::thread::sleep(BEFORE_SECOND_LOOK);
-            signal(first, "USR1").context("the pod was evicted before its crash")?;
-        }
+        Killer::Eviction => return evicted(release, pod, first),
     }
-    let outcome = facts(release, killer, pod);
-    if killer == Killer::Eviction {
-        let message = release.cluster.get(&["pod", pod, "--namespace", NAMESPACE]);
-        release.cluster.plane.restart_kubelet(EVICTION)?;
-        let no_pressure = || {
-            let node = release
-                .cluster
-                .get(&["node", super::control_plane::NODE])
-                .ok()?;
-            node["spec"]["taints"].is_null().then_some(())
-        };
-        wait("the end of the node's memory pressure", no_pressure)?;
-        let reason = message
-            .map(|pod| pod["status"]["reason"].clone())
-            .unwrap_or_default();
-        return Ok(format!("{}; the pod's reason is {reason}", outcome?));
-    }
+    facts(release, killer, pod)
+}
+
+/// Crashes the process just before the kubelet evicts its pod. Afterwards the node has no memory pressure.
+fn evicted(release: &mut Release<'_>, pod: &str, process: u32) -> Result<String> {
+    let outcome = crash_and_evict(release, process).and_then(|()| {
+        let facts = facts(release, Killer::Eviction, pod)?;
+        let object = release.cluster.get(&["pod", pod, "--namespace", NAMESPACE]);
+        let reason = object.map(|pod| pod["status"]["reason"].clone());
+        Ok(format!("{facts}, reason {}", reason.unwrap_or_default()))
+    });
+    release.cluster.plane.restart_kubelet(EVICTION)?;
+    wait("the end of the node's memory pressure", || {
+        let words = ["node", super::control_plane::NODE];
+        let node = release.cluster.get(&words).ok()?;
+        node["spec"]["taints"].is_null().then_some(())
+    })?;
     outcome
+}
+
+/// A hard eviction sends no SIGTERM, so the dump has to be under way. The kubelet looks at the memory when it starts,
+/// often before it knows the node's pods; then its next look evicts.
+fn crash_and_evict(release: &mut Release<'_>, process: u32) -> Result<()> {
+    let eviction = format!("{}Mi", available_mebibytes()? + PRESSURE);
+    release.cluster.plane.restart_kubelet(&eviction)?;
+    let is_now = wait("the kubelet's first look at the memory", || {
+        let log = release.cluster.plane.kubelet_log();
+        let logs = |line: &str| log.contains(line);
+        let is_now = logs("pods ranked for eviction");
+        (is_now || logs("no pods are active to evict")).then_some(is_now)
+    })?;
+    if !is_now {
+        std::thread::sleep(BEFORE_SECOND_LOOK);
+    }
+    signal(process, "USR1").context("the pod was evicted before its crash")
 }
 
 /// The dump of the crashed process: complete, with the sender and the reason.

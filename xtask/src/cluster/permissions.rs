@@ -128,12 +128,15 @@ fn without_hook_verb(
 ) -> Result<String> {
     let release = Release::prepare(cluster, mode, &format!("hook-{number}"))?;
     let (before, list) = line.split_once('[').unwrap_or_default();
-    let left = list
-        .trim_end_matches(']')
-        .split(',')
-        .map(str::trim)
-        .filter(|word| *word != verb);
-    let less = format!("{before}[{}]", left.collect::<Vec<_>>().join(", "));
+    let left: Vec<&str> = { list.trim_end_matches(']').split(',').map(str::trim) }
+        .filter(|word| *word != verb)
+        .collect();
+    // A rule without verbs is not valid. None of ours watches.
+    let left = match left.is_empty() {
+        true => "watch".to_owned(),
+        false => left.join(", "),
+    };
+    let less = format!("{before}[{left}]");
     fs::write(release.chart().join(HOOKS), template.replace(line, &less))?;
     release.start(&[])?;
     let said = match release.uninstall() {
@@ -178,9 +181,17 @@ fn verbs(rules: &Value) -> Vec<Removed> {
 }
 
 fn without(rules: &Value, removed: &Removed) -> Value {
-    let mut rules = rules.clone();
-    if let Some(verbs) = rules[removed.rule]["verbs"].as_array_mut() {
+    let mut rules = rules.as_array().cloned().unwrap_or_default();
+    if let Some(verbs) =
+        { rules.get_mut(removed.rule) }.and_then(|rule| rule["verbs"].as_array_mut())
+    {
         verbs.retain(|verb| verb.as_str() != Some(&removed.verb));
     }
-    rules
+    // A rule without verbs is not valid.
+    rules.retain(|rule| {
+        rule["verbs"]
+            .as_array()
+            .is_none_or(|verbs| !verbs.is_empty())
+    });
+    rules.into()
 }
