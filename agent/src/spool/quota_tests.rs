@@ -440,6 +440,17 @@ fn largest_owner_without_cores_gives_up_minicores_before_a_smaller_one_a_core() 
 }
 
 #[test]
+fn largest_owner_with_one_core_left_gives_up_minicores_before_a_smaller_one_a_core() {
+    let (spool, victim, attacker) = flooded();
+    let last = spool.dump_of(Some(&user(65534)), 1 << 20, 1 << 20);
+    let made = spool.make_for(Some(&user(1000)), 11 * MIB + MIB / 2, MIB);
+    assert!(made.room >= MIB, "{made:?}");
+    assert!(victim.iter().all(|id| spool.has(*id, &CORE)), "{made:?}");
+    assert!(spool.has(last, &CORE) && spool.has(last, &EntryKind::Minicore));
+    assert!(!spool.has(attacker[0], &EntryKind::Minicore));
+}
+
+#[test]
 fn two_first_crashes_at_once_both_get_room() {
     let spool = Spool::new();
     let ids: Vec<DumpId> = (0..6)

@@ -3,7 +3,7 @@
 //! Room is taken from the owner that uses the most, its oldest dump first. An owner that needs room
 //! only gets it from owners that use more than it does, and otherwise gives up its own older dumps. So
 //! a flood of one owner ends in its own dumps, however many they are. An owner that uses more than the
-//! average and has no cores left gives up its minicores and then its dumps before a smaller owner gives
+//! average and has no core but its last gives up its minicores and then its dumps before a smaller owner gives
 //! up a core. The last dump of each owner is given up only after all others. An owner that has nothing in
 //! the spool may take from every owner that has more than one dump.
 //!
@@ -61,6 +61,11 @@ impl Item {
     /// What it takes, or may still take.
     pub(super) fn weight(&self) -> u64 {
         self.bytes.max(self.need)
+    }
+
+    /// Whether it is this owner's and can be reduced to this.
+    fn can_become(&self, share: &str, stage: Action) -> bool {
+        self.share == share && !self.fixed && self.worth(stage) > 0
     }
 
     /// Bytes that become free when it is reduced to this.
@@ -222,14 +227,18 @@ impl Pool {
             let average = all.fold(0, u64::saturating_add) / (usage.len() as u64).max(1);
             let exceeds = largest(&|share, found| {
                 !is_own(share)
-                    && !found.can_give
+                    && !gives(found)
                     && found.entries > 1
                     && found.bytes > least.max(average)
                     && (is_first || may_give(share, found))
             });
             let rest = exceeds.and_then(|(share, _)| {
                 let stages = [Action::Metadata, Action::Ignore].into_iter();
-                let mut found = stages.map(|stage| self.entry_of(share, stage, order));
+                let mut found = stages.map(|stage| {
+                    // Its last core stays, and what belongs to it.
+                    let item = |item: &Item| item.core == 0 && item.can_become(share, stage);
+                    Some((self.items.iter().position(item)?, stage))
+                });
                 found.find_map(|found| found)
             });
             if rest.is_some() {
@@ -259,7 +268,7 @@ impl Pool {
 
     /// The first entry of an owner, in this order, that can be reduced to this.
     fn entry_of(&self, share: &str, stage: Action, order: GiveUp) -> Option<(usize, Action)> {
-        let usable = |item: &Item| item.share == share && !item.fixed && item.worth(stage) > 0;
+        let usable = |item: &Item| item.can_become(share, stage);
         let at = match order {
             GiveUp::OldestOfLargest => self.items.iter().position(usable),
             GiveUp::NewestOfOthers => self.items.iter().rposition(usable),

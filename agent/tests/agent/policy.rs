@@ -373,11 +373,10 @@ fn what_was_planted_in_the_spool_is_not_followed() {
             .success()
     );
     fs::create_dir_all(node.paths.state.join("ledger")).unwrap();
-    symlink(
-        victim.join("precious"),
-        node.paths.state.join("ledger/records.jsonl"),
-    )
-    .unwrap();
+    for name in ["records.jsonl", "begun.jsonl"] {
+        let planted = node.paths.state.join("ledger").join(name);
+        symlink(victim.join("precious"), planted).unwrap();
+    }
     fs::create_dir_all(node.paths.state.join("rates")).unwrap();
     symlink(
         victim.join("precious"),
