@@ -276,7 +276,9 @@ fn printed_configuration_is_toml_that_reads_back_as_the_same() {
         ("CDH_LIMITS_DISK_FLOOR", "3G"),
         ("CDH_SHIPPING_PARALLEL", "5"),
     ];
-    let cases: [(&[&str], &[(&str, &str)]); 4] = [
+    /// A file and variables.
+    type Case<'c> = (&'c [&'c str], &'c [(&'c str, &'c str)]);
+    let cases: [Case<'_>; 4] = [
         (&[], &[]),
         (&[&every], &[]),
         (&[], &from_ibm),
