@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <case>/manifest.json      last, so that a directory with one is whole
-//! <case>/verified.json      state of the files when they were last compared with the manifest
+//! <case>/.verified.json     state of the files when they were last compared with the manifest
 //! <case>/core               plain, sparse
 //! <case>/minicore.elf, proc.json, …
 //! <case>/sysroot/           made by `cdh debug`
@@ -33,7 +33,7 @@ const MAX_MANIFEST: u64 = 64 << 20;
 /// No list of verified files is larger.
 const MAX_VERIFIED: u64 = 1 << 20;
 /// The list of verified files: no kind of entry has this name.
-const VERIFIED: &str = "verified.json";
+const VERIFIED: &str = ".verified.json";
 
 /// A dump unpacked into a directory.
 #[derive(Debug)]

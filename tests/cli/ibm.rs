@@ -88,6 +88,9 @@ fn page_of(desk: &Desk, run: Run<'_>, id: &str) -> String {
         .flatten()
         .collect();
     files.sort_by_key(|item| item.as_ref().unwrap().file_name());
+    // What cdh notes for itself differs from run to run.
+    let is_hidden = |item: &fs::DirEntry| item.file_name().as_encoded_bytes().starts_with(b".");
+    files.retain(|item| !item.as_ref().is_ok_and(is_hidden));
     for item in files {
         let item = item.unwrap();
         let size = item.metadata().unwrap().len();

@@ -55,7 +55,7 @@ pub struct FetchOptions {
 /// What is at the place of a case before it is fetched.
 enum Existing {
     /// The case, verified.
-    Case(Case),
+    Case(Box<Case>),
     /// A case in the cache that is not as its manifest says, or no case at all.
     Damaged,
     /// Nothing, or an empty directory.
@@ -124,7 +124,7 @@ impl Fetch<'_> {
         let shown = terminal_line(&target.display().to_string());
         let cannot = || format!("cannot unpack into `{shown}`");
         if let Existing::Case(known) = self.existing(target, &shown)? {
-            return Ok(known);
+            return Ok(*known);
         }
         let origin = self.dump.identity();
         let mut part = Part::open(target, origin, self.observer).with_context(cannot)?;
@@ -132,7 +132,7 @@ impl Fetch<'_> {
         match self.existing(target, &shown)? {
             Existing::Case(known) => {
                 part.remove();
-                return Ok(known);
+                return Ok(*known);
             }
             Existing::Damaged => remove_directory(target).with_context(cannot)?,
             Existing::Nothing => {}
@@ -193,7 +193,7 @@ impl Fetch<'_> {
         match checked {
             Ok(()) => {
                 cached_cases::touch(target);
-                Ok(Existing::Case(self.case(target)))
+                Ok(Existing::Case(Box::new(self.case(target))))
             }
             Err(error) if self.is_named || status(&error) == Some(ExitStatus::Interrupted) => {
                 Err(error)

@@ -180,7 +180,7 @@ fn directory_that_was_deleted_or_replaced_is_reported_and_not_listed_as_empty() 
     let path = dir.path().join("store");
     let store = DirectoryStore::create(&path).unwrap();
     let listing = Listing::default();
-    let mut nothing = |_| ControlFlow::Continue(());
+    let mut nothing = |_: Listed| ControlFlow::Continue(());
     store.list(&listing, &mut nothing).unwrap();
     fs::remove_dir(&path).unwrap();
     let error = store.list(&listing, &mut nothing).unwrap_err();
