@@ -98,9 +98,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         | Command::Complete(_)
         | Command::Completions(_)
         | Command::Man(_)
-        | Command::Schemas(_) => {
-            Ok(ExitStatus::Done)
-        }
+        | Command::Schemas(_) => Ok(ExitStatus::Done),
     }
 }
 

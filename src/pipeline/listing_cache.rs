@@ -38,8 +38,7 @@ pub fn cached_listing(settings: &Settings) -> Vec<DumpSummary> {
     let Some(path) = path(settings) else {
         return Vec::new();
     };
-    let read = open_regular(&path)
-        .and_then(|file| file.take(MAX_SIZE).read_to_string(&mut text));
+    let read = open_regular(&path).and_then(|file| file.take(MAX_SIZE).read_to_string(&mut text));
     let keys = text.lines().filter_map(|line| ObjectKey::parse(line).ok());
     match read {
         Ok(_) => keys.filter_map(|key| DumpSummary::from_key(&key)).collect(),

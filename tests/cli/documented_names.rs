@@ -162,11 +162,14 @@ fn documented_flags_are_those_of_the_commands() {
     report(problems);
 }
 
-/// Flags of other programs that a sentence names: aws, helm, podman, and programs whose command lines hold secrets.
-const FOREIGN_FLAGS: [&str; 6] = [
+/// Flags of other programs that a sentence names: aws, coredumpctl, helm, podman, and programs whose command lines hold secrets.
+const FOREIGN_FLAGS: [&str; 9] = [
     "--db-password",
     "--endpoint-url",
+    "--json",
     "--keyspace",
+    "--no-legend",
+    "--no-pager",
     "--rm",
     "--set",
     "--token",

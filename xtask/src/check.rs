@@ -15,22 +15,32 @@ enum Outcome {
     Skipped(String),
 }
 
-/// Name and what it does. The name is what `cargo xtask check NAME` takes.
-const CHECKS: [(&str, &str, fn() -> Result<Outcome>); 6] = [
-    ("fmt", "the format of all Rust files", format),
-    ("clippy", "lints of all targets, warnings denied", clippy),
-    ("doc", "documentation of the crates, warnings denied", doc),
-    (
+/// A check. Its name is what `cargo xtask check NAME` takes.
+struct Check {
+    name: &'static str,
+    what: &'static str,
+    run: fn() -> Result<Outcome>,
+}
+
+const fn check(name: &'static str, what: &'static str, run: fn() -> Result<Outcome>) -> Check {
+    Check { name, what, run }
+}
+
+const CHECKS: [Check; 6] = [
+    check("fmt", "the format of all Rust files", format),
+    check("clippy", "lints of all targets, warnings denied", clippy),
+    check("doc", "documentation of the crates, warnings denied", doc),
+    check(
         "deny",
         "licences, sources and advisories of dependencies",
         deny,
     ),
-    (
+    check(
         "docs",
-        "man pages and completions against the command line",
+        "man pages, completions and schemas against the program",
         generated,
     ),
-    ("fuzz", "the fuzz targets compile", fuzz),
+    check("fuzz", "the fuzz targets compile", fuzz),
 ];
 
 /// Runs all checks, or those that are named.
@@ -38,20 +48,19 @@ const CHECKS: [(&str, &str, fn() -> Result<Outcome>); 6] = [
 /// # Errors
 /// When a name is unknown or a check failed; the error lists the failed ones.
 pub(crate) fn run(names: &[String]) -> Result<()> {
-    let is_known = |name: &&String| CHECKS.iter().any(|(known, ..)| known == name);
+    let is_known = |name: &&String| CHECKS.iter().any(|check| check.name == **name);
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
-        let known = CHECKS.map(|(name, ..)| name).join(", ");
+        let known = CHECKS.map(|check| check.name).join(", ");
         bail!("no check is called `{unknown}`; there are {known}");
     }
-    let chosen = CHECKS
-        .iter()
-        .filter(|(name, ..)| names.is_empty() || names.iter().any(|wanted| wanted == name));
-    let chosen: Vec<_> = chosen.collect();
+    let is_chosen =
+        |check: &&Check| names.is_empty() || names.iter().any(|name| name == check.name);
+    let chosen: Vec<&Check> = CHECKS.iter().filter(is_chosen).collect();
     let mut steps = Steps::new(chosen.len());
     let mut results = Vec::new();
-    for (name, what, check) in chosen {
+    for Check { name, what, run } in chosen {
         steps.begin(&format!("{name}: {what}"));
-        let result = check();
+        let result = run();
         if let Err(error) = &result {
             eprintln!("error: {error:#}");
         }
