@@ -91,7 +91,7 @@ fn ls_takes_the_options_of_coredumpctl() {
     assert_eq!(lines(&["ls", "-F", "COREDUMP_EXE"]), "/opt/app\n/opt/db\n");
     assert_eq!(lines(&["ls", "-F", "pid", "app"]), "1002\n1003\n");
     assert_eq!(
-        lines(&["ls", "-F", "unit", "-o", "json", "db"]),
+        lines(&["ls", "-F", "unit", "-o", "json", "exe:/opt/db"]),
         "[\n  \"db.service\"\n]\n"
     );
     assert_eq!(lines(&["ls", "-F", "__CURSOR", "-1"]), "3\n");

@@ -75,18 +75,30 @@ fn captured(desk: &Desk, core: &Path, bt: &Value) -> PathBuf {
     let id = desk.import(core);
     desk.run(&["fetch", &id, "-d", "case"]);
     let case = desk.path("case");
-    fs::write(case.join("backtrace.json"), stored(bt).to_string()).unwrap();
+    // Answers of `cdh` have a placeholder for the directory.
+    let here = desk.dir.path().display().to_string();
+    let text = stored(bt).to_string().replace("[DESK]", &here);
+    fs::write(case.join("backtrace.json"), text).unwrap();
     let text = fs::read_to_string(case.join("manifest.json")).unwrap();
     let manifest: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(manifest["fingerprint"], bt["backtrace"]["fingerprint"]);
     case
 }
 
+/// Makes it a dump that gave up its core for another one: the manifest has none.
 fn remove_core(case: &Path) {
+    let is_core = |name: &str| name.starts_with("core") || name.starts_with("minicore");
+    let manifest = case.join("manifest.json");
+    let mut facts: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let object = facts.as_object_mut().unwrap();
+    object.remove("core");
+    object.remove("checksum");
+    let entries = object["entries"].as_array_mut().unwrap();
+    entries.retain(|entry| !is_core(entry["name"].as_str().unwrap().rsplit('-').next().unwrap()));
+    fs::write(manifest, facts.to_string()).unwrap();
     for file in fs::read_dir(case).unwrap() {
         let path = file.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if name.starts_with("core") || name.starts_with("minicore") {
+        if is_core(path.file_name().unwrap().to_str().unwrap()) {
             fs::remove_file(&path).unwrap();
         }
     }
