@@ -314,7 +314,6 @@ impl Group {
     }
 
     /// What its dumps have in common.
-    #[must_use]
     pub fn crash(&self) -> (Result<&str, DumpId>, &str, &str) {
         let fingerprint = self.fingerprint.as_deref().ok_or(self.newest.id);
         (fingerprint, &self.exe, &self.signal)

@@ -95,7 +95,8 @@ fn cache_that_another_user_prepared_is_refused() {
     let desk = Desk::new();
     desk.import(&crash().core());
     let shared = desk.path("shared");
-    let attacks: [(&str, &dyn Fn(&Path)); 4] = [
+    type Attack<'a> = &'a dyn Fn(&Path);
+    let attacks: [(&str, Attack<'_>); 4] = [
         ("belongs to user 65534", &|cache| {
             directory(cache, 0o755);
             chown(cache, Some(OTHER), None).unwrap();

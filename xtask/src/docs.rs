@@ -16,6 +16,9 @@ const COMPLETIONS: [(&str, &str); 3] =
 /// The directories of generated files, below the root of the repository.
 pub(crate) const DIRECTORIES: [&str; 3] = ["man", "completions", "docs/schema"];
 
+/// The file with the digests of all versions of the schemas.
+pub(crate) const VERSIONS: &str = "docs/schema/versions.toml";
+
 /// Writes them into the repository.
 pub(crate) fn generate() -> Result<()> {
     generate_into(build::root())

@@ -35,6 +35,8 @@ const KEYS: usize = 2048;
 const KEY: usize = 96;
 /// Maximum bytes of the counts: [`KEYS`] keys of up to 420 characters, and their numbers.
 const LIMIT: u64 = 2 << 20;
+/// Seconds by which crashes may be counted out of their order.
+const OUT_OF_ORDER: i64 = 60;
 /// A group gets this many times the budget of one workload.
 const GROUP: u32 = 4;
 
@@ -218,8 +220,9 @@ impl Rates {
 
     fn holds(&self, window: &Window, now: i64) -> bool {
         let length = i64::try_from(self.config.window.0).unwrap_or(i64::MAX);
-        // A clock that was set back must not make a window of years.
-        (0..length).contains(&now.saturating_sub(window.start))
+        // Of two crashes, the later one may be counted first. A clock that was set back further must not make a window
+        // of years.
+        (-OUT_OF_ORDER..length).contains(&now.saturating_sub(window.start))
     }
 
     fn change<T>(&self, now: i64, change: impl FnOnce(&mut Counts) -> T) -> io::Result<T> {

@@ -44,6 +44,8 @@ fn the_first_is_kept_whole_then_stacks_then_only_counted_until_the_window_ends()
     let admit = |now| rates.admit(subject(&root, "w1", "f1"), FULL, now).0;
     let found: Vec<Action> = (0..5).map(|_| admit(1000)).collect();
     assert_eq!(found, [FULL, SMALL, SMALL, NONE, NONE]);
+    // A crash of the second before is counted late.
+    assert_eq!(admit(999), NONE);
     assert_eq!(admit(1059), NONE);
     assert_eq!(admit(1060), FULL);
     // A clock that was set back.

@@ -2,7 +2,7 @@
 
 /// Methods of `Store` that pass each call to the store in a field; for use in an `impl Store`.
 ///
-/// ```ignore
+/// ```text
 /// impl Store for Slow {
 ///     forward_store!(inner: describe stat read_pinned list share delete);
 ///     fn put(…) { … }
