@@ -133,7 +133,7 @@ mod capture_time {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Gap {
-    /// What: "minicore", "/proc/<pid>/maps".
+    /// What: `minicore`, `/proc/<pid>/maps`.
     pub what: String,
     /// The reason.
     pub why: String,

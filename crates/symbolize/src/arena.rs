@@ -11,7 +11,7 @@ use crate::buffer::Buffer;
 /// Append-only owner of byte buffers: what it has taken stays where it is until it is dropped.
 ///
 /// It also holds the budget of decompression: hostile files cannot make it grow beyond its limit, and one file
-/// not beyond [`FILE_RATIO`] times its size.
+/// not beyond 64 times its size.
 pub struct SectionArena {
     first: OnceLock<Box<Node>>,
     used: AtomicU64,
