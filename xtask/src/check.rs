@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::progress::{self, Steps};
-use crate::{build, docs};
+use crate::{build, docs, tools};
 
 /// How a check ended.
 enum Outcome {
@@ -154,6 +154,8 @@ fn deny() -> Result<Outcome> {
 const FUZZ: &str = "fuzz/Cargo.toml";
 
 fn fuzz() -> Result<Outcome> {
+    // libFuzzer is C++.
+    tools::require(&["cc", "g++"])?;
     let mut check = build::cargo();
     check.args(["check", "--manifest-path", FUZZ]);
     // The packages that both have are not built twice.
