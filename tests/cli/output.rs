@@ -251,8 +251,20 @@ fn interrupt_ends_every_command_that_waits_for_a_store_with_130() {
     ] {
         let (port, connected) = silent_server();
         let url = format!("s3://bucket?endpoint=http://127.0.0.1:{port}&region=eu&path-style=true");
-        let mut command = desk.command(words);
+        let plain = desk.command(words);
+        // The tests may have been started in the background, with SIGINT ignored.
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal=INT")
+            .arg(plain.get_program())
+            .args(plain.get_args())
+            .current_dir(desk.dir.path())
+            .env_clear()
+            .envs(
+                plain
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
             .env("CDH_STORE", url)
             .env("AWS_ACCESS_KEY_ID", "AK")
             .env("AWS_SECRET_ACCESS_KEY", "hush")
