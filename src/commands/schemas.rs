@@ -182,21 +182,21 @@ mod tests {
     use super::*;
 
     #[derive(JsonSchema)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only its schema is used")]
     struct Before {
         /// Some words.
         count: u32,
     }
 
     #[derive(JsonSchema)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only its schema is used")]
     struct Reworded {
         /// Other words.
         count: u32,
     }
 
     #[derive(JsonSchema)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "only its schema is used")]
     struct Changed {
         /// Some words.
         count: Option<u32>,

@@ -90,7 +90,7 @@ impl CacheDirectory {
     }
 }
 
-/// `$XDG_RUNTIME_DIR` if it is as its specification says: the user's, and nobody else can enter it.
+/// `$XDG_RUNTIME_DIR` if it is as its specification says: it belongs to the user, and no other user can enter it.
 fn runtime_directory() -> Option<PathBuf> {
     let path = PathBuf::from(env::var_os("XDG_RUNTIME_DIR")?);
     let found = fs::symlink_metadata(&path)
@@ -206,8 +206,8 @@ mod tests {
             let path = dir.path().join("cdh");
             fs::create_dir_all(&path).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let told = refusal(&path);
-            assert!(told.contains(sticky), "{told}");
+            let reason = refusal(&path);
+            assert!(reason.contains(sticky), "{reason}");
         }
         // Whoever can write to a directory above can replace the cache.
         let open = dir.path().join("open");

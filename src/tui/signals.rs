@@ -72,7 +72,7 @@ impl Shared {
         self.child.store(0, Ordering::SeqCst);
     }
 
-    /// Ends the process as the signal that came would have, once the terminal is given back; SIGINT with status
+    /// Ends the process as the signal that came would have, once the terminal is restored; SIGINT with status
     /// 130, as every command.
     pub fn finish(&self) {
         match self.ending.load(Ordering::SeqCst) {
@@ -82,7 +82,7 @@ impl Shared {
         }
     }
 
-    /// Stops, and returns when SIGCONT comes. The terminal must be given back before.
+    /// Stops, and returns when SIGCONT comes. Restore the terminal before.
     ///
     /// # Errors
     /// When the signal cannot be sent.

@@ -223,6 +223,11 @@ fn silent_server() -> (u16, mpsc::Receiver<()>) {
     (port, connected)
 }
 
+/// A bucket on a server of this machine.
+fn bucket_at(port: u16) -> String {
+    format!("s3://bucket?endpoint=http://127.0.0.1:{port}&region=eu&path-style=true")
+}
+
 fn interrupt(child: &Child) {
     let pid = rustix::process::Pid::from_child(child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
@@ -250,7 +255,7 @@ fn interrupt_ends_every_command_that_waits_for_a_store_with_130() {
         &["agent", "status"],
     ] {
         let (port, connected) = silent_server();
-        let url = format!("s3://bucket?endpoint=http://127.0.0.1:{port}&region=eu&path-style=true");
+        let url = bucket_at(port);
         let plain = desk.command(words);
         // The tests may have been started in the background, with SIGINT ignored.
         let mut command = Command::new("env");
@@ -302,7 +307,7 @@ fn every_command_ends_with_3_if_the_store_cannot_be_reached() {
         .local_addr()
         .unwrap()
         .port();
-    let url = format!("s3://bucket?endpoint=http://127.0.0.1:{port}&region=eu&path-style=true");
+    let url = bucket_at(port);
     let commands = [
         &["ls"][..],
         &["ls", "--group", "-o", "csv"],
@@ -343,7 +348,7 @@ fn every_command_ends_with_3_if_the_store_cannot_be_reached() {
 fn interrupt_is_ignored_by_a_command_that_was_started_so() {
     let desk = Desk::new();
     let (port, connected) = silent_server();
-    let url = format!("s3://bucket?endpoint=http://127.0.0.1:{port}&region=eu&path-style=true");
+    let url = bucket_at(port);
     let mut command = Command::new("sh");
     command.args([
         "-c",

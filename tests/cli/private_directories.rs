@@ -112,14 +112,14 @@ fn cache_that_another_user_prepared_is_refused() {
             fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).unwrap();
         }),
     ];
-    for (told, attack) in attacks {
+    for (reason, attack) in attacks {
         let _ = fs::remove_dir_all(&shared);
         directory(&shared, 0o1777);
         attack(&shared.join("cdh"));
         let run = |words: &[&str]| desk.without_home(&[("XDG_CACHE_HOME", &shared)], words);
         let answer = run(&["fetch", "latest"]);
         assert_eq!(answer.code, 2, "{}{}", answer.out, answer.err);
-        assert!(answer.err.contains(told), "{}", answer.err);
+        assert!(answer.err.contains(reason), "{}", answer.err);
         assert!(
             answer.err.contains("hint: set XDG_CACHE_HOME"),
             "{}",

@@ -37,7 +37,7 @@ const CHECKS: [Check; 6] = [
     ),
     check(
         "docs",
-        "man pages, completions and schemas against the program",
+        "man pages and schemas against the program",
         generated,
     ),
     check("fuzz", "the fuzz targets compile", fuzz),

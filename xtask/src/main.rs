@@ -109,7 +109,7 @@ const TASKS: [(&str, &str, &str); 16] = [
         "[--products | --seeds DIR] [--keep DIR] [--cdh PROGRAM] [NAME]…",
         "builds the corpus and compares backtraces with gdb's",
     ),
-    ("docs", "", "regenerates man pages and completions"),
+    ("docs", "", "regenerates man pages and JSON schemas"),
     ("--help", "", "this"),
 ];
 

@@ -200,7 +200,7 @@ impl RestJob {
     }
 }
 
-/// The child's first work: the mappings, and which of them are foreign files'.
+/// The child's first work: the mappings, and those of foreign file systems among them.
 fn read_mappings(process: &ProcessHandles) -> (Mappings, Maps) {
     let text = process.read("maps");
     let text = text.map(RawText::new).map_err(|error| error.to_string());

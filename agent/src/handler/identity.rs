@@ -7,7 +7,7 @@ use std::path::Path;
 
 use cdh_bundle::{
     Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DumpId, EntryKind, Manifest, ProcessFacts,
-    RawText, SCHEMA, SignalFacts, Verdict, render_stem,
+    RawText, SignalFacts, Verdict, render_stem,
 };
 use cdh_elfcore::{CoreHead, SignalInfo};
 use jiff::Timestamp;
@@ -48,12 +48,12 @@ pub(crate) fn first_manifest(
         .pid
         .or(arguments.namespace_pid)
         .map_or(0, u64::from);
+    // Until more is known.
+    let verdict = Verdict::Empty {
+        cause: Cause::HandlerDied,
+        evidence: None,
+    };
     let mut manifest = Manifest {
-        schema: SCHEMA,
-        id,
-        stem: String::new(),
-        captured_at,
-        finished_at: None,
         node,
         hostname: arguments.hostname.clone(),
         process: ProcessFacts {
@@ -71,22 +71,8 @@ pub(crate) fn first_manifest(
             dumpable: arguments.dumpable,
         },
         signal: signal_facts(&signal),
-        machine: String::new(),
-        verdict: Verdict::Empty {
-            cause: Cause::HandlerDied,
-            evidence: None,
-        },
-        killed: None,
-        core: None,
-        workload: None,
-        image: None,
-        modules: Vec::new(),
-        fingerprint: None,
-        thread_count: None,
-        entries: Vec::new(),
-        gaps: Vec::new(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        imported: None,
+        ..Manifest::new(id, captured_at, verdict)
     };
     manifest.stem = render_stem(DEFAULT_STEM, &manifest);
     manifest

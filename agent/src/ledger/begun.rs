@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each line is the record that the crash gets if its handler leaves nothing else: neither a record nor
-//! an entry in the spool. Invariant: a handler waits for nobody here. It takes no lock; a line is one write
+//! an entry in the spool. Invariant: a handler never waits here. It takes no lock; a line is one write
 //! in append mode, and begins with a line break, so that one that was cut costs itself only.
 
 use std::io::{self, Write};
@@ -37,7 +37,7 @@ impl Ledger {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND;
         let mut file = directory.open_file(BEGUN, flags)?;
         if file.metadata()?.len() > LIMIT {
-            // Without an agent nobody reads them: the oldest go.
+            // Without an agent they are never read: the oldest go.
             directory.rename(BEGUN, EARLIER)?;
             file = directory.open_file(BEGUN, flags)?;
         }

@@ -160,13 +160,13 @@ fn a_service_account_without_an_authority_trusts_nobody() {
     let (address, arrived) = api_server(&files);
     let account = account(None);
     let crash = Crash::of(&manifest("aaaa"));
-    let told = events_of(address.clone(), account.path()).deliver(&crash);
-    assert!(matches!(told, Attempt::Later(_)), "{told:?}");
+    let attempt = events_of(address.clone(), account.path()).deliver(&crash);
+    assert!(matches!(attempt, Attempt::Later(_)), "{attempt:?}");
     fs::remove_file(account.path().join("ca.crt")).unwrap();
-    let told = events_of(address, account.path()).deliver(&crash);
+    let attempt = events_of(address, account.path()).deliver(&crash);
     assert!(
-        matches!(&told, Attempt::Later(why) if why.contains("ca.crt")),
-        "{told:?}"
+        matches!(&attempt, Attempt::Later(why) if why.contains("ca.crt")),
+        "{attempt:?}"
     );
     assert!(arrived.try_recv().is_err());
 }

@@ -1,6 +1,6 @@
 //! Reads files that may never answer, with patience that ends.
 //!
-//! A disk or a mount can stop answering after a file on it was opened, and whoever reads it sleeps
+//! A disk or a mount can stop answering after a file on it was opened, and a process that reads it sleeps
 //! uninterruptibly then. So a thread reads, and the shipper waits for it. Invariant: a read that does not
 //! return costs one thread and [`PATIENCE`]; when [`STUCK`] threads wait, nothing more is read.
 

@@ -372,6 +372,35 @@ pub struct EntryRecord {
 }
 
 impl Manifest {
+    /// A manifest of which nothing else is known.
+    #[must_use]
+    pub fn new(id: DumpId, captured_at: Timestamp, verdict: Verdict) -> Self {
+        Self {
+            schema: SCHEMA,
+            id,
+            stem: String::new(),
+            captured_at,
+            finished_at: None,
+            node: RawText::default(),
+            hostname: RawText::default(),
+            process: ProcessFacts::default(),
+            signal: SignalFacts::default(),
+            machine: String::new(),
+            verdict,
+            killed: None,
+            core: None,
+            workload: None,
+            image: None,
+            modules: Vec::new(),
+            fingerprint: None,
+            thread_count: None,
+            entries: Vec::new(),
+            gaps: Vec::new(),
+            agent_version: String::new(),
+            imported: None,
+        }
+    }
+
     /// Reads a manifest.
     ///
     /// # Errors

@@ -22,8 +22,8 @@ use anyhow::{Context, Result};
 use cdh_bundle::{
     BundleReader, BundleWriter, Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DigestReader,
     DumpId, EntryDir, EntryKind, ImageRef, Manifest, ModuleRecord, PodDescription, ProcessFacts,
-    RawText, SCHEMA, SEEKABLE_FRAME, SeekableReader, SeekableWriter, SignalFacts, Verdict,
-    WorkloadOwner, bounded_labels, image_repository, image_tag, render_stem,
+    RawText, SEEKABLE_FRAME, SeekableReader, SeekableWriter, SignalFacts, Verdict, WorkloadOwner,
+    bounded_labels, image_repository, image_tag, render_stem,
 };
 use cdh_elfcore::{CoreFile, CoreHead, FileSource, Module, ModuleKind, SignalInfo};
 use cdh_store::{DumpSummary, ObjectKey, Store};
@@ -581,28 +581,9 @@ pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, provenance: &Proven
 /// What is known without a core: nothing but the file.
 fn empty_manifest(path: &Path, provenance: &Provenance) -> Manifest {
     Manifest {
-        schema: SCHEMA,
-        id: DumpId::random(),
-        stem: String::new(),
-        captured_at: Timestamp::UNIX_EPOCH,
-        finished_at: None,
-        node: RawText::default(),
-        hostname: RawText::default(),
-        process: ProcessFacts::default(),
-        signal: SignalFacts::default(),
-        machine: String::new(),
-        verdict: Verdict::Complete,
-        killed: None,
-        core: None,
-        workload: None,
-        image: None,
-        modules: Vec::new(),
-        fingerprint: None,
-        thread_count: None,
-        entries: Vec::new(),
-        gaps: Vec::new(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         imported: Some(provenance.record(path, Timestamp::now())),
+        ..Manifest::new(DumpId::random(), Timestamp::UNIX_EPOCH, Verdict::Complete)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{BundleEntry, BundleReader, consistency};
 use crate::legacy::{self, LegacyName};
 use crate::{
     Cause, CoreEncoding, CoreRecord, DumpId, EntryKind, Gap, Manifest, ProcFile, ProcessFacts,
-    RawText, SCHEMA, Sha256, SignalFacts, Verdict,
+    RawText, Sha256, SignalFacts, Verdict,
 };
 
 /// Most bytes of IBM's JSON files that are read.
@@ -56,18 +56,15 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
         why,
     }));
     let pid = info.real_pid.as_deref().and_then(|pid| pid.parse().ok());
+    let captured_at = info
+        .captured_at()
+        .or(name.as_ref().map(|name| name.captured_at))
+        .unwrap_or(Timestamp::UNIX_EPOCH);
     Manifest {
-        schema: SCHEMA,
-        id,
         stem: match crate::is_safe_stem(&bundle.stem) {
             true => bundle.stem.clone(),
             false => id.to_string(),
         },
-        captured_at: info
-            .captured_at()
-            .or(name.as_ref().map(|name| name.captured_at))
-            .unwrap_or(Timestamp::UNIX_EPOCH),
-        finished_at: None,
         node: raw(&info.node_hostname).unwrap_or_default(),
         hostname: raw(&info.hostname)
             .or(named(|name| &name.hostname))
@@ -90,19 +87,11 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
             description: signal.describe(),
             ..SignalFacts::default()
         },
-        machine: String::new(),
-        verdict,
-        killed: None,
         core,
         image,
         workload: (workload != crate::Workload::default()).then_some(workload),
-        modules: Vec::new(),
-        fingerprint: None,
-        thread_count: None,
-        entries: Vec::new(),
         gaps,
-        agent_version: String::new(),
-        imported: None,
+        ..Manifest::new(id, captured_at, verdict)
     }
 }
 

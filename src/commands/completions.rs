@@ -4,8 +4,8 @@
 //! cdh completions bash > /etc/bash_completion.d/cdh
 //! ```
 //!
-//! Those of bash, zsh and fish ask `cdh complete`, which knows dumps, namespaces and stores. The others are
-//! generated from the declarations and know only these.
+//! Those of bash, zsh and fish are in `completions/` and ask `cdh complete`, which knows dumps, namespaces and
+//! stores. The others are generated from the declarations and know only these.
 
 use anyhow::Result;
 use clap::{Command, CommandFactory};
@@ -16,9 +16,9 @@ use crate::report::ExitStatus;
 
 pub(super) fn run(args: &CompletionsArgs) -> Result<ExitStatus> {
     let script = match args.shell {
-        Shell::Bash => include_str!("cdh.bash").to_owned(),
-        Shell::Zsh => include_str!("_cdh").to_owned(),
-        Shell::Fish => include_str!("cdh.fish").to_owned(),
+        Shell::Bash => include_str!("../../completions/cdh.bash").to_owned(),
+        Shell::Zsh => include_str!("../../completions/_cdh").to_owned(),
+        Shell::Fish => include_str!("../../completions/cdh.fish").to_owned(),
         other => {
             let mut script = Vec::new();
             clap_complete::generate(other, &mut shown(&Cli::command()), "cdh", &mut script);
