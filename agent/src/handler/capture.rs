@@ -25,7 +25,7 @@ use super::core_stream::CoreStream;
 use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
 use super::facts_job::{FactsJob, ProcessView, RestJob};
-use super::identity::{add_head, first_manifest, name_signal};
+use super::identity::{add_facts_of_notes, add_head, first_manifest, name_signal};
 use super::isolated;
 use super::log::HandlerLog;
 use super::minicore::{MinicoreReport, Subject, module_records, take_minicore};
@@ -298,6 +298,10 @@ impl Capture<'_> {
             self.find_thread(head);
             add_head(&mut self.manifest, head);
             self.note_gap_of("identity", |this| this.entry.write_identity(&this.manifest));
+        } else if let Ok(cut) = CoreHead::from_source(&head_bytes) {
+            // A kill cut the notes. Those in front of the cut still hold the signal and the ids.
+            self.find_thread(&cut);
+            add_facts_of_notes(&mut self.manifest, &cut);
         }
         self.log
             .note(&format!("head of {} bytes", head_bytes.len()));

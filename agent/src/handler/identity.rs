@@ -78,10 +78,23 @@ pub(crate) fn first_manifest(
     manifest
 }
 
-/// Adds what the head of the core tells.
+/// Adds what a whole head of a core says.
 pub(crate) fn add_head(manifest: &mut Manifest, head: &CoreHead) {
-    manifest.machine = head.machine().to_string();
+    add_facts_of_notes(manifest, head);
     manifest.thread_count = Some(head.threads().len() as u64);
+    let encoding = CoreEncoding::ZstdSeekable;
+    manifest.core = Some(core_record(
+        &manifest.stem,
+        encoding,
+        0,
+        head.expected_len(),
+    ));
+}
+
+/// Adds machine, signal and process: also of a head whose notes are cut, so that not all threads are
+/// there.
+pub(super) fn add_facts_of_notes(manifest: &mut Manifest, head: &CoreHead) {
+    manifest.machine = head.machine().to_string();
     if let Some(signal) = head.signal() {
         manifest.signal = signal_facts(&signal);
     }
@@ -92,13 +105,6 @@ pub(crate) fn add_head(manifest: &mut Manifest, head: &CoreHead) {
         manifest.process.uid.get_or_insert(process.uid);
         manifest.process.gid.get_or_insert(process.gid);
     }
-    let encoding = CoreEncoding::ZstdSeekable;
-    manifest.core = Some(core_record(
-        &manifest.stem,
-        encoding,
-        0,
-        head.expected_len(),
-    ));
 }
 
 /// Adds the signal of a process of which no head came, through the socket: nothing else tells it there.
@@ -170,6 +176,56 @@ mod tests {
         );
         assert_eq!(manifest.process.name, arguments.name);
         assert_eq!(manifest.signal.name, "SIGSEGV");
+    }
+
+    /// An x86_64 core whose only segment is a note: `NT_PRSTATUS` of a thread that got SIGSEGV, which ends
+    /// at byte 476, then `NT_SIGINFO`.
+    fn core_of_two_notes() -> Vec<u8> {
+        let mut bytes = vec![0_u8; 120];
+        bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        bytes[16..20].copy_from_slice(&[4, 0, 62, 0]); // ET_CORE, EM_X86_64
+        bytes[32] = 64; // e_phoff
+        bytes[52..58].copy_from_slice(&[64, 0, 56, 0, 1, 0]); // e_ehsize, e_phentsize, e_phnum
+        bytes[64] = 4; // PT_NOTE
+        bytes[72] = 120; // p_offset
+        let note = |kind: u32, contents: &[u8]| {
+            let mut note = Vec::new();
+            for word in [5, contents.len() as u32, kind] {
+                note.extend(word.to_le_bytes());
+            }
+            note.extend(b"CORE\0\0\0\0");
+            note.extend(contents);
+            note
+        };
+        let mut status = vec![0; 336];
+        status[12] = 11; // pr_cursig
+        let mut notes = note(1, &status);
+        notes.extend(note(0x5349_4749, &[11; 128]));
+        bytes[96..104].copy_from_slice(&(notes.len() as u64).to_le_bytes());
+        bytes.extend(notes);
+        bytes
+    }
+
+    #[test]
+    fn signal_is_read_from_notes_that_were_cut() {
+        let core = core_of_two_notes();
+        for (len, number) in [
+            (120, 0),
+            (475, 0),
+            (476, 11),
+            (496, 11),
+            (core.len() - 1, 11),
+        ] {
+            let begun = core[..len].to_vec();
+            assert!(CoreHead::from_reader(&mut &begun[..]).is_err());
+            let mut manifest =
+                Manifest::new(DumpId::random(), Timestamp::UNIX_EPOCH, Verdict::Complete);
+            let cut = CoreHead::from_source(&begun).unwrap();
+            add_facts_of_notes(&mut manifest, &cut);
+            assert_eq!(manifest.signal.number, number, "{len} bytes");
+            assert_eq!(manifest.machine, "x86_64");
+            assert_eq!(manifest.thread_count, None);
+        }
     }
 
     #[test]
