@@ -95,7 +95,7 @@ pub(super) fn rpm(release: &Release, target: &Target, programs: &Programs) -> Re
         "__os_install_post %{nil}".to_owned(),
         "_build_id_links none".to_owned(),
         // Every rpm since 2011 reads it.
-        "_binary_payload w9.xzdio".to_owned(),
+        "_binary_payload w6.xzdio".to_owned(),
     ];
     definitions.extend(release.url.iter().map(|url| format!("cdh_url {url}")));
     for definition in &definitions {
