@@ -54,8 +54,8 @@ const TASKS: [(&str, &str, &str); 17] = [
     ),
     (
         "check",
-        "[CHECK]…",
-        "what CI demands besides tests: fmt, clippy, doc, deny, docs, fuzz",
+        "[--planted] [CHECK]…",
+        "what CI demands besides tests: fmt, clippy, doc, deny, docs, fuzz; `--planted` shows that each can fail",
     ),
     (
         "demo",

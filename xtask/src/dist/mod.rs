@@ -12,6 +12,8 @@ mod packages;
 mod programs;
 mod publish;
 mod sbom;
+#[cfg(test)]
+mod scripts_tests;
 mod targets;
 mod tree;
 
@@ -252,25 +254,21 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Target>> {
 }
 
 fn of_target(release: &Release, target: &Target, programs: &Programs) -> Result<()> {
+    archive(release, target, programs)?;
+    packages::deb(release, target, programs)?;
+    packages::rpm(release, target, programs)?;
+    let name = format!("cdh-{}-{}.cdx.json", release.version, target.triple);
+    sbom::write(release, target, &programs.cdh, &release.out.join(name))
+}
+
+/// `cdh-<version>-<target>.tar.gz`, to be unpacked below a prefix.
+fn archive(release: &Release, target: &Target, programs: &Programs) -> Result<()> {
     let archive = release.archive(target);
     let work = tempfile::tempdir()?;
     let name = archive.trim_end_matches(".tar.gz");
-    let root = work.path().join(name);
-    tree::prefix(
-        &root,
-        programs,
-        tree::ManPages::Plain,
-        "share/zsh/site-functions/_cdh",
-    )?;
-    tree::tar(release, work.path(), name, &release.out.join(&archive))?;
-    packages::deb(release, target, programs)?;
-    packages::rpm(release, target, programs)?;
-    sbom::write(
-        release,
-        target,
-        &programs.cdh,
-        &release.out.join(format!("{name}.cdx.json")),
-    )
+    let (root, zsh) = (work.path().join(name), "share/zsh/site-functions/_cdh");
+    tree::prefix(&root, programs, tree::ManPages::Plain, zsh)?;
+    tree::tar(release, work.path(), name, &release.out.join(&archive))
 }
 
 fn of_all(release: &Release, built: &[(&'static Target, Programs)]) -> Result<()> {
