@@ -21,7 +21,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Captures, stores, explains and debugs core dumps.
 #[derive(Debug, Parser)]
-#[command(name = "cdh", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(name = "cdh", version, long_version = LONG_VERSION)]
+#[command(about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
 #[command(
     propagate_version = true,
     max_term_width = 100,
@@ -33,6 +34,9 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
 }
+
+/// What `--version` prints; `-V` prints the version alone.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CDH_BUILD"), ")");
 
 const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
 

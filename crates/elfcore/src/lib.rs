@@ -7,18 +7,8 @@
 //! Supported: ELF64 little-endian of x86_64 and aarch64; of 32-bit cores the length. It does not unwind, does not look for
 //! files and does not know what a bundle is.
 
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 #![deny(clippy::arithmetic_side_effects)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
-)]
-#![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod address;
 mod agreement;
