@@ -153,6 +153,28 @@ pub fn modules_by_program(
 }
 
 impl Module {
+    /// A program in a core that does not show where it is: at the addresses that it was linked to, if the core
+    /// has memory where it begins to run. `None` for a program that can be anywhere.
+    #[must_use]
+    pub fn of_program(head: &CoreHead, path: &[u8], object: &ElfObject<'_>) -> Option<Self> {
+        let headers = object.program_headers();
+        let ranges = ranges_of(headers, 0);
+        let entry = Avma(object.entry().0);
+        let is_linked = ranges.first().is_some_and(|first| first.start.0 != 0);
+        let has_memory = head
+            .segments()
+            .iter()
+            .any(|segment| segment.contains(entry));
+        (is_linked && has_memory && object.machine() == head.machine()).then(|| Self {
+            path: path.to_vec(),
+            deleted: false,
+            kind: ModuleKind::Executable,
+            ranges,
+            build_id: None,
+            bias: Some(0),
+        })
+    }
+
     /// Takes over what a file that was found for this module says of its layout: executable segments that
     /// are mapped from no file (text that was moved to huge pages) belong to it.
     pub fn complete_with(&mut self, head: &CoreHead, object: &ElfObject<'_>) {

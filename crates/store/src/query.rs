@@ -112,8 +112,8 @@ impl Query {
     fn matches_process(&self, manifest: &Manifest) -> bool {
         let process = &manifest.process;
         let is_exe = |wanted: &String| {
-            let exe = process.exe.as_ref();
-            exe.is_some_and(|exe| glob(wanted, &exe.to_string()))
+            let exe = process.exe_path().map(String::from_utf8_lossy);
+            exe.is_some_and(|exe| glob(wanted, &exe))
         };
         let is_unit = |wanted: &String| {
             let unit = unit(manifest);
