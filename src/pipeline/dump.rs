@@ -330,27 +330,34 @@ pub(super) fn unreadable(error: std::io::Error, shown: &str) -> anyhow::Error {
     .into()
 }
 
+/// Opens a directory that `cdh fetch` made.
+///
+/// # Errors
+/// When it is none, or cannot be read.
+pub fn open_case(path: &Path) -> Result<Dump> {
+    let shown = terminal_line(&path.display().to_string());
+    match Case::open(path)? {
+        Some(opened) => Ok(Dump::local(
+            Origin::Case(path.to_owned()),
+            opened.manifest,
+            None,
+        )),
+        None => Err(Failure::new(
+            ExitStatus::Failure,
+            format!("cannot open `{shown}`: it is a directory, not a dump"),
+        )
+        .hint("pass the path of a core, a bundle or a case; a store is passed as `--store <DIR>`")
+        .into()),
+    }
+}
+
 /// Opens a bundle, a case directory or a bare core by its path.
 fn open_path(settings: &Settings, path: &Path) -> Result<Dump> {
     let shown = terminal_line(&path.display().to_string());
     let unreadable = |error| unreadable(error, &shown);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
-        return match Case::open(path)? {
-            Some(opened) => Ok(Dump::local(
-                Origin::Case(path.to_owned()),
-                opened.manifest,
-                None,
-            )),
-            None => Err(Failure::new(
-                ExitStatus::Failure,
-                format!("cannot open `{shown}`: it is a directory, not a dump"),
-            )
-            .hint(
-                "pass the path of a core, a bundle or a case; a store is passed as `--store <DIR>`",
-            )
-            .into()),
-        };
+        return open_case(path);
     }
     let mut file = open_regular(path).map_err(unreadable)?;
     let mut magic = [0; 8];

@@ -12,6 +12,7 @@ mod debugger_files;
 mod drops;
 mod dump;
 mod fetch;
+mod file_index;
 mod files;
 mod import;
 mod integrity;
@@ -36,7 +37,7 @@ pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks, name_
 pub use cached_cases::{cache_entries, clear_cache};
 pub use case::{Case, CaseInUse};
 pub use drops::drops;
-pub use dump::{Analysis, Dump, Origin, open_dump, open_dumps, open_summary};
+pub use dump::{Analysis, Dump, Origin, open_case, open_dump, open_dumps, open_summary};
 pub use fetch::{FetchOptions, fetch_with};
 pub use import::{Duplicates, ImportOutcome, Imported, Importer, Place, importable_files};
 pub use listing_cache::{Listed, cached_listing, forget_listed, remember_listing};

@@ -176,10 +176,18 @@ pub struct ProcessFacts {
 }
 
 impl ProcessFacts {
+    /// Path of the program without the kernel's mark of a deleted file: one program has one name, whether its
+    /// file was replaced before the crash or it is a memfd, which is always marked.
+    #[must_use]
+    pub fn exe_path(&self) -> Option<&[u8]> {
+        let path = self.exe.as_ref()?.as_bytes();
+        Some(path.strip_suffix(b" (deleted)").unwrap_or(path))
+    }
+
     /// Last part of the program's path, else the name: what people call it.
     #[must_use]
     pub fn exe_name(&self) -> RawText {
-        let path = self.exe.as_ref().map(RawText::as_bytes).unwrap_or_default();
+        let path = self.exe_path().unwrap_or_default();
         match path.rsplit(|&byte| byte == b'/').next() {
             Some(name) if !name.is_empty() => RawText::from(name),
             _ => self.name.clone(),
@@ -621,6 +629,9 @@ pub(crate) mod tests {
     fn program_is_called_by_the_last_part_of_its_path() {
         let mut process = sample().process;
         assert_eq!(process.exe_name(), RawText::from("api"));
+        process.exe = Some(RawText::from("/memfd:stage2 (deleted)"));
+        assert_eq!(process.exe_name(), RawText::from("memfd:stage2"));
+        assert_eq!(process.exe_path(), Some(&b"/memfd:stage2"[..]));
         process.exe = Some(RawText::from("/"));
         process.name = RawText::from("comm");
         assert_eq!(process.exe_name(), RawText::from("comm"));

@@ -45,6 +45,7 @@ pub use mapping::Mapping;
 pub use memory::Memory;
 pub use minicore::{MinicoreError, write_minicore};
 pub use module::{Module, ModuleKind, ModuleRange};
+pub use modules::modules_by_program;
 pub use note::{ProcessInfo, Thread};
 pub use object::{ElfError, ElfObject, LoadSegment, Section, Symbol};
 pub use rearrange::{CorePart, RearrangedHead};

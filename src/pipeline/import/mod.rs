@@ -446,8 +446,8 @@ fn journal_core(provenance: &Provenance, export: &Path) -> Option<PathBuf> {
 fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
     let beside = path.parent().map(Path::to_owned);
     let search = super::ModuleSearch {
-        sysroot: None,
         beside,
+        ..super::ModuleSearch::default()
     };
     let modules = super::find_modules(core.modules(), std::slice::from_ref(core), &search);
     let loaded: Vec<_> = modules.iter().map(super::FoundModule::loaded).collect();
@@ -603,7 +603,16 @@ fn process_facts(head: &CoreHead, executable: Option<&Module>, path: &Path) -> P
     };
     let arguments = process.arguments.split(|byte| *byte == b' ');
     ProcessFacts {
-        pid: u64::from(process.pid),
+        // valgrind leaves the process's id out; its first thread has the same.
+        pid: match process.pid {
+            0 => head
+                .threads()
+                .iter()
+                .map(|thread| u64::from(thread.tid))
+                .min()
+                .unwrap_or(0),
+            pid => u64::from(pid),
+        },
         tid: head.threads().first().map(|thread| u64::from(thread.tid)),
         name: RawText::new(process.name.clone()),
         exe,
