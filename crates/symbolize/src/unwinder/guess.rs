@@ -214,7 +214,7 @@ impl Unwinder<'_> {
         let machine = registers.machine();
         let start = sp.0.checked_next_multiple_of(8)?;
         let limit = record.map_or(u64::MAX, |record| record.at.saturating_add(16));
-        let find = |target: Option<u64>, bytes: usize| {
+        let find = |bytes: usize, is_caller: &dyn Fn(u64) -> bool| {
             let steps = (start..limit).step_by(STEP_BYTES).take(bytes / STEP_BYTES);
             for from in steps {
                 let mut stack = [0; STEP_BYTES];
@@ -224,8 +224,7 @@ impl Unwinder<'_> {
                 let mut words = words.map(|(at, word)| (at, u64::from_le_bytes(*word)));
                 let found = words.find_map(|(at, word)| {
                     let address = plain_address(machine, word);
-                    self.is_return_address(machine, address, target, memory)
-                        .then_some((at, address))
+                    is_caller(address).then_some((at, address))
                 });
                 if found.is_some() || known < STEP_BYTES {
                     return found;
@@ -233,12 +232,24 @@ impl Unwinder<'_> {
             }
             None
         };
-        let called = find(Some(pc.0), STEP_BYTES);
+        let follows =
+            |target| move |address| self.is_return_address(machine, address, target, memory);
+        // Of a module without its file, older frames may have left return addresses on the stack. The one is
+        // surest whose call led into the module.
+        let missing = self
+            .module_at(pc)
+            .filter(|_| self.ground(pc) == Ground::Unseen);
+        let called = match missing.filter(|_| machine == Machine::X86_64) {
+            Some(callee) => find(SCAN_BYTES, &|address| {
+                follows(None)(address) && self.calls_into(address, callee, memory)
+            }),
+            None => find(STEP_BYTES, &follows(Some(pc.0))),
+        };
         // A record leads to the caller, unless it says that something else was called there.
         let found = match record.filter(|record| !self.calls_elsewhere(record, pc, machine, memory))
         {
             Some(_) => called,
-            None => called.or_else(|| find(None, SCAN_BYTES)),
+            None => called.or_else(|| find(SCAN_BYTES, &follows(None))),
         };
         match (found, record) {
             (Some((at, _)), Some(record)) if record.at.checked_add(8) == Some(at) => {

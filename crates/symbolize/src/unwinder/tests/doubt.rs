@@ -156,6 +156,22 @@ fn record_of_a_caller_does_not_hide_the_one_that_called_into_the_missing_file() 
 }
 
 #[test]
+fn scan_prefers_the_call_that_leads_into_the_missing_file() {
+    let mut code = calls();
+    // 0x10f: call *0x300(%rip), where the address of a function of the library is.
+    code[0xf..0x15].copy_from_slice(&[0xff, 0x15, 0xeb, 1, 0, 0]);
+    let mut file = object(62, &code);
+    file[0x300..0x308].copy_from_slice(&(LIBRARY + 0x40).to_le_bytes());
+    let stack = [0, TEXT + 0x125, 0, TEXT + 0x115, 0, 0];
+    let set = [(RIP, LIBRARY + 0x10), (RSP, STACK), (RBP, 3)];
+    let (frames, _) = unwind_from(&file, &stack, Machine::X86_64, &set);
+    assert_eq!(found(&frames)[1], (0x115, FrameTrust::Scan));
+    file[0x300..0x308].fill(0);
+    let (frames, _) = unwind_from(&file, &stack, Machine::X86_64, &set);
+    assert_eq!(found(&frames)[1], (0x125, FrameTrust::Scan));
+}
+
+#[test]
 fn stack_that_goes_on_at_a_lower_address_is_no_loop() {
     let file = with_rules(object(62, &calls()), &[(0x110, BY_FP), (0x120, BY_SP)]);
     let stack = [0, TEXT + 0x125, 0, 0, 0, 0, 0, 0, 0, 0];
