@@ -23,6 +23,8 @@ mod documented_commands;
 mod documented_names;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/foreign_cores.rs"]
+mod foreign_cores;
 #[path = "cli/groups.rs"]
 mod groups;
 #[path = "cli/host_process.rs"]

@@ -126,6 +126,10 @@ impl Memory for LayeredMemory {
         }
         done
     }
+
+    fn is_executable(&self, at: Avma) -> Option<bool> {
+        self.0.iter().find_map(|core| core.is_executable(at))
+    }
 }
 
 /// Opens the dump that `reference` means: a path, or a reference into the store.
@@ -424,7 +428,8 @@ pub(super) fn core_failure(error: CoreError, shown: &str) -> anyhow::Error {
         CoreError::Empty | CoreError::HeadTruncated { .. } => {
             failure.hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
         }
-        CoreError::Unsupported { .. } => failure.hint("download it with `cdh fetch`, and use a debugger of its architecture"),
+        CoreError::Unsupported { .. } => failure.hint("open it with a debugger for its machine: `gdb-multiarch -c FILE`"),
+        CoreError::Foreign { opener, .. } => failure.hint(format!("open it with {opener}")),
         _ => failure,
     }
     .cause(error)

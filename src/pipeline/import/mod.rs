@@ -454,6 +454,7 @@ fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
     let options = cdh_symbolize::BacktraceOptions {
         all_threads: false,
         max_frames: 64,
+        knows_crashed: core.head().knows_crashed_thread(),
     };
     let arena = super::memory::section_arena();
     let threads = core.head().threads();

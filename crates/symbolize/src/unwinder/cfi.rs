@@ -11,6 +11,7 @@ use gimli::{
     Vendor,
 };
 
+use super::go_runtime::GoFunction;
 use super::{Caller, FrameTrust, Step, Stop, Unwinder, plain_address};
 use crate::LoadedModule;
 use crate::section;
@@ -35,6 +36,7 @@ pub(super) struct Cache {
     context: UnwindContext<usize>,
     rules: HashMap<u64, Option<Rule>>,
     pub(super) trampolines: HashMap<u64, bool>,
+    pub(super) go_functions: HashMap<u64, Option<GoFunction>>,
 }
 
 /// A row that needs no expression: what almost every frame uses.
@@ -204,6 +206,18 @@ impl<'m> Unwinder<'m> {
         step
     }
 
+    /// Whether call frame information has an entry that starts at `at`.
+    pub(super) fn starts_function(&self, at: Avma) -> bool {
+        let start = || {
+            let place = self.places.get(self.module_at(at)?)?;
+            let at = at.0.wrapping_sub(place.bias?);
+            let cfi = place.cfi.get_or_init(|| ModuleCfi::new(place.loaded));
+            let entry = cfi.eh_entry(cfi.eh_frame.as_ref()?, at)?;
+            Some(entry.initial_address() == at)
+        };
+        start().unwrap_or(false)
+    }
+
     fn by_entry(
         &self,
         lookup: Avma,
@@ -235,6 +249,11 @@ impl<'m> Unwinder<'m> {
 }
 
 impl Cache {
+    /// Whether call frame information was searched for this address and there is none.
+    pub(super) fn has_no_rule(&self, lookup: Avma) -> bool {
+        matches!(self.rules.get(&lookup.0), Some(None))
+    }
+
     fn remember(&mut self, lookup: u64, rule: Option<Rule>) {
         if self.rules.len() >= CACHE_LIMIT {
             self.rules.clear();

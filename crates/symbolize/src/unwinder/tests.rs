@@ -1,5 +1,7 @@
 //! Stacks drawn by hand, for machines and C libraries that are not at hand.
 
+mod doubt;
+
 use super::*;
 use crate::ModuleStatus;
 use cdh_elfcore::{ElfObject, FileOffset, Module, ModuleKind, ModuleRange};
@@ -23,12 +25,20 @@ impl Memory for Drawn {
         let (bytes, at) = if at.0 >= STACK {
             (&stack, at.0 - STACK)
         } else {
-            (&self.code, at.0 - TEXT)
+            (&self.code, at.0.wrapping_sub(TEXT))
         };
         let tail = bytes.get(at as usize..).unwrap_or_default();
         let count = tail.len().min(buf.len());
         buf[..count].copy_from_slice(&tail[..count]);
         count
+    }
+
+    fn is_executable(&self, at: Avma) -> Option<bool> {
+        let stack = STACK..STACK + 8 * self.stack.len() as u64;
+        match (TEXT..TEXT + 0x1000).contains(&at.0) {
+            true => Some(true),
+            false => stack.contains(&at.0).then_some(false),
+        }
     }
 }
 
