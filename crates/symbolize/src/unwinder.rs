@@ -10,6 +10,7 @@
 mod cfi;
 mod code;
 mod guess;
+mod pc_table;
 mod piece;
 mod sigreturn;
 #[cfg(test)]
