@@ -35,7 +35,8 @@ fn compress(format: &str, core: &Path, to: &Path) {
         "xz" => &["xz", "-0", "-c"],
         "lz4" => &["lz4", "-q", "-c"],
         "bz2" => &["bzip2", "-1", "-c"],
-        "long.zst" => &["zstd", "-q", "--long=31", "--no-content-size", "-c"],
+        // Through a pipe, so that the size is not known and the window stays as long as it may be.
+        "long.zst" => &["sh", "-c", "cat \"$0\" | zstd -q --long=31 -c"],
         _ => &["gzip", "-1", "-c"],
     };
     let program = words[0];
