@@ -382,9 +382,9 @@ pub struct CacheArgs {
 /// What to do with the cache.
 #[derive(Debug, Subcommand)]
 pub enum CacheCommand {
-    /// List unpacked dumps, and files of images and debuginfod servers
+    /// List what is cached: unpacked dumps, files of images and debuginfod servers, listings of stores
     Ls(CacheLsArgs),
-    /// Delete all of it
+    /// Delete unpacked dumps, cached files and listings; what another run uses stays
     Clear(CacheClearArgs),
 }
 

@@ -17,8 +17,8 @@ use jiff::tz::TimeZone;
 use crate::first_seen::FIRST_SEEN;
 use crate::modules::MODULES;
 use crate::{
-    DumpSummary, Listed, ListedObject, Listing, ManifestCache, ObjectKey, ObjectStat, Query,
-    ResolveError, Store, StoreError,
+    DumpSummary, Listed, ListedObject, Listing, ManifestCache, ManifestFacts, ObjectKey,
+    ObjectStat, Query, ResolveError, Store, StoreError,
 };
 
 /// No manifest is larger.
@@ -241,7 +241,9 @@ impl<'s> Catalog<'s> {
                     break;
                 };
                 match manifest {
-                    Ok(manifest) if query.matches_manifest(dump, &manifest) => {
+                    Ok(manifest)
+                        if query.matches_facts(dump.cut, &ManifestFacts::of(&manifest)) =>
+                    {
                         matching.push(dump.clone());
                     }
                     // Removed since it was listed, or damaged: one dump must not hide the others.

@@ -62,7 +62,7 @@ pub use key::ObjectKey;
 pub use manifest_cache::ManifestCache;
 pub use modules::StoredModule;
 pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
-pub use query::{Query, command_line, is_signal, unit};
+pub use query::{ManifestFacts, Query, command_line, is_signal, unit};
 pub use retention::{Expired, ReadManifests, Retention, RetentionPlan};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;
