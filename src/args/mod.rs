@@ -438,8 +438,8 @@ pub struct CacheLsArgs {
 /// `cdh import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Cores (plain, .zst, .xz, .lz4 or .gz), journal exports (`journalctl -o export`), bundles, zips of IBM's
-    /// core-dump-handler, or directories of them, such as /var/lib/systemd/coredump
+    /// Cores (plain, .zst, .xz, .lz4, .gz, .bz2 or in a .zip), journal exports (`journalctl -o export`), bundles, zips
+    /// of IBM's core-dump-handler, or directories of them, such as /var/lib/systemd/coredump
     #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub cores: Vec<PathBuf>,
     #[command(flatten)]

@@ -15,6 +15,9 @@ pub enum BundleError {
         /// What is missing.
         why: &'static str,
     },
+    /// A zip of somebody else, which may hold a core by another name.
+    #[error("not a bundle: none of its entries is named like those of a dump")]
+    ForeignZip,
     /// There are no bytes at all.
     #[error("the file is empty")]
     Empty,

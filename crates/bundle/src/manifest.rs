@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use cdh_elfcore::{BuildId, ModuleKind};
+use cdh_elfcore::{BuildId, ModuleKind, SignalInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -213,6 +213,18 @@ pub struct SignalFacts {
     /// In words.
     #[serde(default)]
     pub description: String,
+}
+
+impl From<&SignalInfo> for SignalFacts {
+    fn from(signal: &SignalInfo) -> Self {
+        Self {
+            number: signal.number,
+            name: signal.name(),
+            code: signal.code,
+            address: signal.address.map(|address| address.0),
+            description: signal.describe(),
+        }
+    }
 }
 
 /// The stored core.

@@ -75,7 +75,7 @@ fn other_files_are_named_for_what_they_are() {
         Err(BundleError::Cut { len: 4 })
     ));
     let other = python_zip(&[(b"readme.txt", b"hello", false)]);
-    assert!(matches!(open(&other), Err(BundleError::NotABundle { .. })));
+    assert!(matches!(open(&other), Err(BundleError::ForeignZip)));
 }
 
 #[test]
