@@ -1,4 +1,4 @@
-//! A manifest for a bundle that has none: one of IBM's zips, or one that was cut.
+//! Builds a manifest for a bundle that has none: one of IBM's zips, or a truncated one.
 
 use std::io::Read;
 
@@ -12,10 +12,10 @@ use crate::{
     RawText, Sha256, SignalFacts, Verdict,
 };
 
-/// Most bytes of IBM's JSON files that are read.
+/// Maximum size of IBM's JSON files, in bytes.
 const LARGEST_INFO: u64 = 16 << 20;
 
-/// Most bytes of a core's head that are looked at: 65 535 program headers and the file header.
+/// Maximum bytes read from the start of a core: 65 535 program headers and the file header.
 const LONGEST_HEAD: u64 = 4 << 20;
 /// Most bytes of its notes: a thread has some kilobytes, and the one that crashed comes first.
 const LONGEST_NOTES: u64 = 1 << 20;
@@ -79,7 +79,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
             .or(named(|name| &name.hostname))
             .unwrap_or_default(),
         process: ProcessFacts {
-            // IBM's "real_pid" is `%p`: the pid that the container sees. No other is known.
+            // IBM's "real_pid" is `%p`: the pid in the container. No other pid is known.
             pid: pid
                 .or(name.as_ref().map(|name| name.pid))
                 .unwrap_or_default(),
@@ -99,7 +99,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
     }
 }
 
-/// The command line that IBM's agent copied from `/proc`.
+/// The command line, as IBM's agent copied it from `/proc`.
 fn arguments(bundle: &BundleReader) -> Option<Vec<RawText>> {
     let kind = EntryKind::ProcFile(ProcFile::named("cmdline")?);
     let bytes = bundle.small_entry(&kind, LARGEST_INFO).ok()?;
@@ -112,8 +112,9 @@ fn core_and_verdict(
     start: Option<&CoreStart>,
 ) -> (Option<CoreRecord>, Verdict) {
     let cut = |entry: &BundleEntry| entry.cut;
-    // IBM's agent writes the zip as it captures: one that is cut was left by an agent that died. Ours are
-    // written from a sealed entry, and cut by a copy or a store; that says nothing about the capture.
+    // IBM's agent writes the zip while it captures: a truncated zip means that the agent died. Ours
+    // are written from a sealed entry and truncated later by a copy or a store, which says nothing
+    // about the capture.
     let cause = match bundle.entries.iter().any(cut) || bundle.salvaged.is_some() {
         true if !consistency::is_ours(bundle) => Cause::HandlerDied,
         _ => Cause::Unknown,
@@ -129,7 +130,7 @@ fn core_and_verdict(
     let source = bundle.core_source().ok().flatten();
     let got = match (&source, encoding) {
         (Some(source), _) => source.len(),
-        // Sizes of a zstd stream without a table are not known without unpacking it.
+        // Without a seek table, the plain size is unknown unless the stream is decompressed.
         (None, CoreEncoding::ZstdSeekable) => 0,
         (None, _) => entry.size,
     };
@@ -217,7 +218,7 @@ fn read_headers(core: &mut dyn Read, head: &mut Vec<u8>) -> Option<Vec<ProgramHe
         return None;
     }
     let (headers_at, size, count) = (u64_at(head, 32)?, short_at(head, 54)?, short_at(head, 56)?);
-    // PN_XNUM: the count is in a section header, which the kernel puts at the core's very end.
+    // PN_XNUM: the count is in a section header, which the kernel writes at the end of the core.
     if size != 56 || count == 0xffff || headers_at < 64 {
         return None;
     }
