@@ -180,6 +180,53 @@ pub fn require(choice: &DebuggerChoice) -> Result<(), Failure> {
     }
 }
 
+/// The gdb that reads cores of every machine, where a distribution has it as a package of its own.
+const MULTIARCH: &str = "gdb-multiarch";
+
+/// The debugger for a core of `machine` (`uname -m`): unless the user named one, gdb of this machine does not
+/// do for another.
+#[must_use]
+pub fn for_machine(choice: DebuggerChoice, machine: &str) -> DebuggerChoice {
+    let is_needed = choice.origin.is_none() && !is_native(machine);
+    let is_there = || is_installed(MULTIARCH) || !is_installed(&choice.program);
+    match is_needed && is_there() {
+        true => DebuggerChoice {
+            program: MULTIARCH.to_owned(),
+            ..choice
+        },
+        false => choice,
+    }
+}
+
+/// What to know before a core of `machine` is opened with gdb of this machine.
+#[must_use]
+pub fn doubt(choice: &DebuggerChoice, machine: &str) -> Vec<anyhow::Error> {
+    if choice.program != "gdb" || is_native(machine) {
+        return Vec::new();
+    }
+    // Where there is no such package, gdb itself reads them.
+    let manager = PackageManager::of(&os_release());
+    let install = manager.command(MULTIARCH);
+    let remark = match manager {
+        PackageManager::Dnf => return Vec::new(),
+        _ => format!(
+            "gdb of this machine may not read cores of {machine}: install {MULTIARCH}: {install}"
+        ),
+    };
+    vec![anyhow::anyhow!("{}", terminal_line(&remark))]
+}
+
+/// Whether gdb of this machine reads cores of `machine`.
+fn is_native(machine: &str) -> bool {
+    let native = env::consts::ARCH;
+    let also: &[&str] = match native {
+        "x86_64" => &["i386", "x32"],
+        "aarch64" => &["arm"],
+        _ => &[],
+    };
+    machine.is_empty() || machine == native || also.contains(&machine)
+}
+
 fn is_installed(program: &str) -> bool {
     let is_program = |path: &Path| {
         let metadata = fs::metadata(path);
@@ -342,6 +389,22 @@ mod tests {
                         -ex 'add-symbol-file /case/sysroot/my\\ app -o 0x7f0000001000' \
                         -ex 'set confirm on' -batch";
         assert!(line.ends_with(expected), "{line}");
+    }
+
+    #[test]
+    fn core_of_another_machine_gets_gdb_multiarch_unless_a_debugger_was_named() {
+        let choice = |program: &str, origin: Option<&str>| DebuggerChoice {
+            program: program.to_owned(),
+            origin: origin.map(str::to_owned),
+        };
+        let chosen = |choice, machine| for_machine(choice, machine).program;
+        assert_eq!(chosen(choice("gdb", None), env::consts::ARCH), "gdb");
+        assert_eq!(chosen(choice("gdb", None), ""), "gdb");
+        assert_eq!(chosen(choice("no-such-gdb", None), "riscv64"), MULTIARCH);
+        assert_eq!(
+            chosen(choice("lldb", Some("--debugger")), "riscv64"),
+            "lldb"
+        );
     }
 
     #[test]

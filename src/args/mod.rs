@@ -21,7 +21,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Captures, stores, explains and debugs core dumps.
 #[derive(Debug, Parser)]
-#[command(name = "cdh", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(name = "cdh", version, long_version = LONG_VERSION)]
+#[command(about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
 #[command(
     propagate_version = true,
     max_term_width = 100,
@@ -33,6 +34,9 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
 }
+
+/// What `--version` prints; `-V` prints the version alone.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CDH_BUILD"), ")");
 
 const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
 
@@ -408,9 +412,9 @@ pub struct CacheArgs {
 /// What to do with the cache.
 #[derive(Debug, Subcommand)]
 pub enum CacheCommand {
-    /// List unpacked dumps, and files of images and debuginfod servers
+    /// List what is cached: unpacked dumps, files of images and debuginfod servers, listings of stores
     Ls(CacheLsArgs),
-    /// Delete all of it
+    /// Delete unpacked dumps, cached files and listings; what another run uses stays
     Clear(CacheClearArgs),
 }
 
@@ -434,8 +438,8 @@ pub struct CacheLsArgs {
 /// `cdh import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Cores (plain, .zst, .xz, .lz4 or .gz), journal exports (`journalctl -o export`), bundles, zips of IBM's
-    /// core-dump-handler, or directories of them, such as /var/lib/systemd/coredump
+    /// Cores (plain, .zst, .xz, .lz4, .gz, .bz2 or in a .zip), journal exports (`journalctl -o export`), bundles, zips
+    /// of IBM's core-dump-handler, or directories of them, such as /var/lib/systemd/coredump
     #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub cores: Vec<PathBuf>,
     #[command(flatten)]

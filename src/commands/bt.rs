@@ -29,7 +29,10 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
     };
     let text = backtrace_of(settings, &dump, &request, args, start)?;
     super::print(&text)?;
-    Ok(super::conclude(&dump))
+    match (super::conclude(&dump), render::is_unwound(&dump.manifest)) {
+        (ExitStatus::Done, false) => Ok(ExitStatus::Failure),
+        (status, _) => Ok(status),
+    }
 }
 
 /// A person reads a terminal; a script reads what it always read, and JSON holds every frame.

@@ -13,6 +13,7 @@ use crate::settings::Settings;
 pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
     let choice = settings.debugger(args.debugger.as_deref());
     let dump = super::open(settings, &args.dump)?;
+    let choice = debugger::for_machine(choice, &dump.manifest.machine);
     let bar = Bar::new(settings.interactive);
     if !args.print
         && let Err(missing) = debugger::require(&choice)
@@ -23,6 +24,7 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
     let (view, gathered) = pipeline::debug_view(settings, &dump, &bar)?;
     report::remark(&gathered.remarks);
     report::remark(&mismatches(&gathered));
+    report::remark(&debugger::doubt(&choice, &dump.manifest.machine));
     let status = super::conclude(&dump);
     let invocation = Invocation::new(&choice.program, &view, &args.debugger_args);
     if args.print {

@@ -137,12 +137,16 @@ pub fn name_stacks(
     let name = |modules: &[LoadedModule<'_>],
                 arena: &SectionArena,
                 surroundings: &DiskSurroundings<'_>| {
+        let options = BacktraceOptions {
+            knows_crashed: analysis.head.knows_crashed_thread(),
+            ..request.options()
+        };
         let backtrace = cdh_symbolize::backtrace_with(
             analysis.head.threads(),
             &analysis.memory,
             modules,
             arena,
-            &request.options(),
+            &options,
             surroundings,
         );
         let ended_itself = dump.manifest.signal.number == SIGABRT;
@@ -186,6 +190,7 @@ impl BacktraceRequest {
         BacktraceOptions {
             all_threads: self.all_threads,
             max_frames: self.limit,
+            ..BacktraceOptions::default()
         }
     }
 }

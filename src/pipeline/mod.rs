@@ -21,6 +21,7 @@ mod listing_cache;
 mod memory;
 mod missing_files;
 mod modules;
+mod other_file;
 mod plain_core;
 mod proc_facts;
 mod source;
@@ -32,6 +33,7 @@ mod surroundings;
 mod symbol_cache;
 mod sysroot;
 mod top_frames;
+mod zipped_core;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks, name_stored_stacks};
 pub use cached_cases::{cache_entries, clear_cache};

@@ -86,6 +86,7 @@ impl CrashedProcess for Analysis {
         let options = BacktraceOptions {
             all_threads,
             max_frames: FRAMES,
+            ..BacktraceOptions::default()
         };
         let arena = super::memory::section_arena();
         let threads = self.head.threads();

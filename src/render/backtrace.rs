@@ -169,6 +169,12 @@ fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
     dump.map(ToString::to_string).into_iter().chain(other)
 }
 
+/// Whether stacks of the machine that a dump is from are unwound.
+#[must_use]
+pub fn is_unwound(manifest: &Manifest) -> bool {
+    matches!(manifest.machine.as_str(), "" | "x86_64" | "aarch64")
+}
+
 /// What the reader must know before trusting the stacks.
 fn remarks(view: &BacktraceView) -> Vec<String> {
     let mut remarks = Vec::new();
@@ -192,6 +198,12 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
                 found.stacks.len()
             ));
         }
+    }
+    if !is_unwound(view.manifest) {
+        remarks.push(format!(
+            "stacks of {} are not unwound, only those of x86_64 and aarch64: open the core with `cdh debug`",
+            view.manifest.machine
+        ));
     }
     if view.backtrace.threads.is_empty() {
         remarks.push("no threads are known: the notes of the core are missing".to_owned());
@@ -303,7 +315,7 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
             Piece::Repeated { frames, cycle } => lines.push(repeated_line(thread, &frames, cycle)),
         }
     }
-    if let Some(reason) = stop_words(&thread.stop) {
+    if let Some(reason) = stop_words(&thread.stop).filter(|_| is_unwound(view.manifest)) {
         lines.push(Line::of(Tone::Dim, format!("  -- {reason}")));
     }
     lines
