@@ -407,6 +407,13 @@ fn check(module: &Module, bytes: &[u8], cores: &[CoreFile]) -> (ModuleStatus, u6
         Ok(object) => object,
         Err(error) => return (ModuleStatus::Unreadable(error.to_string()), 0),
     };
+    // A program for another processor says more than that its build-id is another one.
+    let machine = cores.first().map(|core| core.head().machine());
+    if let Some(expected) = machine.filter(|machine| *machine != object.machine()) {
+        let found = object.machine();
+        let why = cdh_elfcore::Disagreement::Machine { expected, found };
+        return (ModuleStatus::Differs(why.to_string()), 0);
+    }
     let status = match (&module.build_id, object.build_id()) {
         (Some(expected), Some(found)) if *expected == found => ModuleStatus::Verified,
         (Some(expected), found) => {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use cdh_testkit::{HttpServer, answer_from};
 use serde_json::{Value, json};
@@ -186,4 +187,142 @@ fn imported_core_has_owner_and_release_and_is_found_by_each_name_of_its_image() 
     assert_eq!(bad.code, 2);
     assert!(bad.err.contains("KEY=VALUE"), "{}", bad.err);
     assert!(Path::new(&lost.core()).exists());
+}
+
+#[test]
+fn program_is_found_by_build_id_in_any_directory_that_the_user_names() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    let id = cdh_sysroot::build_id_of(lost.program())
+        .unwrap()
+        .to_string();
+    let by_id = format!("tree/.build-id/{}/{}", &id[..2], &id[2..]);
+    for (root, file) in [
+        ("flat", "flat/renamed"),
+        ("shifted", "shifted/squashfs-root/usr/bin/app"),
+        ("tree", &by_id),
+    ] {
+        let path = desk.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, lost.program()).unwrap();
+        // Another build of the same name is passed over.
+        fs::create_dir_all(desk.path(root).join("a")).unwrap();
+        fs::write(desk.path(root).join("a/app"), lost.other()).unwrap();
+        let bt = desk.run(&["bt", &lost.core(), "--sysroot", root]);
+        assert!(
+            bt.out.contains("checkout at "),
+            "{root}: {}{}",
+            bt.out,
+            bt.err
+        );
+        assert!(!bt.out.contains("not used"), "{root}: {}", bt.out);
+    }
+    fs::create_dir(desk.path("empty")).unwrap();
+    let bt = desk.run(&["bt", &lost.core(), "--sysroot", "empty"]);
+    assert!(
+        bt.err.contains("hint: ") && bt.err.contains("`--exe <FILE>`"),
+        "{}",
+        bt.err
+    );
+    assert!(!bt.err.contains("--sysroot"), "{}", bt.err);
+}
+
+#[test]
+fn exe_and_map_name_files_for_every_command_that_reads_them() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    fs::create_dir_all(desk.path("elsewhere")).unwrap();
+    fs::write(desk.path("elsewhere/app"), lost.program()).unwrap();
+    fs::write(desk.path("other"), lost.other()).unwrap();
+    let directory = Path::new(&lost.path).parent().unwrap().display();
+    let map = format!("{directory}=elsewhere");
+    for given in [["--exe", "elsewhere/app"], ["--map", &map]] {
+        let with = |words: &[&str]| desk.run(&[words, &given[..]].concat());
+        let bt = with(&["bt", &lost.core()]);
+        assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+        let info = with(&["info", &lost.core()]);
+        assert_eq!(info.code, 0, "{}", info.err);
+        let debug = with(&["debug", &lost.core(), "--print"]);
+        assert!(debug.out.contains("--se="), "{}{}", debug.out, debug.err);
+        let sysroot = with(&["sysroot", &lost.core(), "--offline", "-o", "json"]);
+        assert!(sysroot.out.contains("elsewhere/app"), "{}", sysroot.out);
+    }
+    let refused = desk.run(&["bt", &lost.core(), "--exe", "other"]);
+    assert!(
+        refused.err.contains("`--exe other` is not used: mismatch"),
+        "{}",
+        refused.err
+    );
+    assert!(!refused.out.contains("checkout at "), "{}", refused.out);
+    let absent = desk.run(&["bt", &lost.core(), "--exe", "nowhere"]);
+    assert!(
+        absent.err.contains("`nowhere` is not a file"),
+        "{}",
+        absent.err
+    );
+    assert_eq!(absent.code, 2);
+}
+
+#[test]
+fn fetch_links_the_files_that_the_user_names_into_the_case() {
+    let (desk, lost) = (Desk::new(), Lost::new());
+    assert_eq!(desk.run(&["import", &lost.core()]).code, 0);
+    fs::write(desk.path("renamed"), lost.program()).unwrap();
+    let fetched = desk.run(&["fetch", "latest", "-d", "case", "--exe", "renamed"]);
+    assert_eq!(fetched.code, 0, "{}", fetched.err);
+    let bt = desk.run(&["bt", "./case"]);
+    assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
+}
+
+#[test]
+fn program_that_the_loader_started_has_its_own_name_and_base() {
+    let desk = Desk::new();
+    let run = |program: &str, words: &[&str]| {
+        let mut command = Command::new(program);
+        let output = command
+            .current_dir(desk.path("."))
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    fs::write(
+        desk.path("p.c"),
+        "int main(void) { return *(volatile int *)8; }",
+    )
+    .unwrap();
+    run("cc", &["-g", "-Wl,--build-id", "-o", "prog", "p.c"]);
+    let file = fs::read(desk.path("prog")).unwrap();
+    let object = cdh_elfcore::ElfObject::parse(&file).unwrap();
+    let loader = String::from_utf8(object.interpreter().unwrap().to_vec()).unwrap();
+    let core = ["-ex", "run", "-ex", "generate-core-file core"];
+    run(
+        "gdb",
+        &[
+            &["-q", "-nx", "-batch"],
+            &core[..],
+            &["--args", &loader, "./prog"],
+        ]
+        .concat(),
+    );
+    assert_eq!(desk.run(&["import", "./core"]).code, 0);
+    let listed = desk.json(&["ls", "-o", "json"]);
+    assert_eq!(listed[0]["exe"], "prog", "{listed}");
+    let debug = desk.run(&["debug", "./core", "--print"]);
+    assert!(
+        debug.out.contains("add-symbol-file"),
+        "{}{}",
+        debug.out,
+        debug.err
+    );
+    let bt = ["debug", "./core", "--", "-batch", "-ex", "bt"];
+    let debugged = desk.run(&bt);
+    assert!(
+        debugged.out.contains("main () at "),
+        "{}{}",
+        debugged.out,
+        debugged.err
+    );
 }

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, Manifest, RawText, Verdict};
-use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory, ModuleKind};
+use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory};
 use serde::Serialize;
 
 use super::account;
@@ -25,7 +25,9 @@ use super::core_stream::CoreStream;
 use super::death::{self, Death, DeathWatch};
 use super::disk_guard::DiskGuard;
 use super::facts_job::{FactsJob, ProcessView, RestJob};
-use super::identity::{add_facts_of_notes, add_head, first_manifest, name_signal};
+use super::identity::{
+    add_facts_of_notes, add_head, first_manifest, name_signal, program_of_loader,
+};
 use super::isolated;
 use super::log::HandlerLog;
 use super::minicore::{MinicoreReport, Subject, module_records, take_minicore};
@@ -579,18 +581,11 @@ impl Capture<'_> {
     /// Names a program that was started as an argument of the dynamic loader (`ld.so prog`): the kernel calls it by
     /// the loader's name, and so would rules and listings. Whether it was.
     fn name_program(&mut self) -> bool {
-        let modules = &self.manifest.modules;
-        let path = |kind| {
-            let mut found = modules.iter().filter(|module| module.kind == kind);
-            found.next().map(|module| module.path.clone())
-        };
-        let (program, loader) = (path(ModuleKind::Executable), path(ModuleKind::Loader));
-        let exe = &mut self.manifest.process.exe;
-        if program.is_none() || loader.is_none() || *exe != loader {
-            return false;
-        }
-        *exe = program;
-        true
+        let process = &mut self.manifest.process;
+        let program = program_of_loader(&self.manifest.modules, process.exe.as_ref());
+        let is_loader = program.is_some();
+        process.exe = program.or_else(|| process.exe.take());
+        is_loader
     }
 
     /// Waits for the mappings, from the child that reads the facts.

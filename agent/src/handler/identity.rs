@@ -6,10 +6,10 @@
 use std::path::Path;
 
 use cdh_bundle::{
-    Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DumpId, EntryKind, Manifest, ProcessFacts,
-    RawText, SignalFacts, Verdict, render_stem,
+    Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DumpId, EntryKind, Manifest, ModuleRecord,
+    ProcessFacts, RawText, SignalFacts, Verdict, render_stem,
 };
-use cdh_elfcore::{CoreHead, SignalInfo};
+use cdh_elfcore::{CoreHead, ModuleKind, SignalInfo};
 use jiff::Timestamp;
 
 use super::arguments::HandlerArguments;
@@ -155,6 +155,17 @@ pub(super) fn started_at(ticks: u64) -> Option<Timestamp> {
     Timestamp::from_second(boot.checked_add(seconds)?).ok()
 }
 
+/// The program that the dynamic loader was started with (`ld.so prog`), if `exe` is the loader's path.
+pub(super) fn program_of_loader(
+    modules: &[ModuleRecord],
+    exe: Option<&RawText>,
+) -> Option<RawText> {
+    let first = |kind| modules.iter().find(|module| module.kind == kind);
+    let loader = first(ModuleKind::Loader)?;
+    let program = first(ModuleKind::Executable)?;
+    (exe == Some(&loader.path)).then(|| program.path.clone())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,5 +295,31 @@ mod tests {
         let began = started_at(ticks.parse().unwrap()).unwrap();
         let age = Timestamp::now().as_second() - began.as_second();
         assert!((-1..86_400).contains(&age), "{age}");
+    }
+
+    #[test]
+    fn program_of_the_loader_is_named_only_where_the_loader_was_started() {
+        let module = |path: &str, kind| ModuleRecord {
+            path: RawText::from(path),
+            build_id: None,
+            sha256: None,
+            start: 0,
+            end: 0,
+            kind,
+        };
+        let modules = [
+            module("/lib/libc.so.6", ModuleKind::Library),
+            module("/app/prog", ModuleKind::Executable),
+            module("/lib/ld.so", ModuleKind::Loader),
+        ];
+        let named = |exe: &str| program_of_loader(&modules, Some(&RawText::from(exe)));
+        assert_eq!(named("/lib/ld.so"), Some(RawText::from("/app/prog")));
+        assert_eq!(named("/app/prog"), None);
+        let unloaded = &modules[..2];
+        assert_eq!(
+            program_of_loader(unloaded, Some(&RawText::from("/app/prog"))),
+            None
+        );
+        assert_eq!(program_of_loader(&[], None), None);
     }
 }

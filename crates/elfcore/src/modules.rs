@@ -306,8 +306,10 @@ fn finish(head: &CoreHead, memory: &dyn Memory, modules: &mut [Module], program:
             true if is_started(head, module) => ModuleKind::Loader,
             _ => kind_of(head, module),
         };
-        let names_itself = module.kind != ModuleKind::Executable && !module.path.is_empty();
-        if !names_itself && !module.path.starts_with(b"/") {
+        // A list of files names them as the kernel knew them; a soname is no path.
+        let is_path = module.path.starts_with(b"/") || !head.mappings().is_empty();
+        let is_named = module.kind != ModuleKind::Executable || is_path;
+        if module.path.is_empty() || !is_named {
             let path = program_path(head, memory);
             module.path = match (path, module.kind) {
                 (Some(path), ModuleKind::Executable) => path,

@@ -280,7 +280,13 @@ fn libraries_are_found_with_the_headers_of_the_program_s_file() {
     let object = ElfObject::parse(&file).unwrap();
     let program = executable(&core.modules()).clone();
     assert_eq!(program.build_id, None);
-    let new = modules_by_program(core.head(), &core, &program, &object, &[program.clone()]);
+    let new = modules_by_program(
+        core.head(),
+        &core,
+        &program,
+        &object,
+        std::slice::from_ref(&program),
+    );
     let found = named(&new, "libc.so");
     assert_eq!(found.build_id, named(&all, "libc.so").build_id);
     assert!(
@@ -337,4 +343,27 @@ fn file_with_other_segments_is_refused_where_the_core_lacks_the_headers() {
     let libc = named(&core.modules(), "libc.so").display_path();
     let refused = compare(&std::fs::read(Path::new(&libc)).unwrap());
     assert!(matches!(refused, Err(Disagreement::Headers)), "{refused:?}");
+}
+
+#[test]
+fn program_keeps_the_path_of_the_list_of_files_where_it_is_relative() {
+    let Some(mut crash) = Crash::of(CRASHES, &[], &["./p"]) else {
+        return;
+    };
+    // The kernel writes such a path for a file outside of the process.s root.
+    let path = [crash.program.as_os_str().as_encoded_bytes(), b"\0"].concat();
+    let notes = crash
+        .headers()
+        .find(|at| crash.number(*at, 4) == 4)
+        .unwrap();
+    let start = usize::try_from(crash.number(notes + 8, 8)).unwrap();
+    let size = usize::try_from(crash.number(notes + 32, 8)).unwrap();
+    for at in start..start + size - path.len() {
+        if crash.bytes[at..].starts_with(&path) {
+            crash.bytes[at] = b'x';
+        }
+    }
+    let modules = crash.core().modules();
+    let expected = [b"x", &path[1..path.len() - 1]].concat();
+    assert_eq!(executable(&modules).path, expected);
 }
