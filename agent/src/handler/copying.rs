@@ -346,7 +346,7 @@ impl Capture<'_> {
             return self.stream_anew(head, outcome, hold, guard);
         }
         self.note_copied(head, &outcome, "memory");
-        self.note_rescued(missing.rescued);
+        self.note_rescued(&missing);
         let death = self.end_of_copy(head, &CORE, hold);
         Copied {
             death,
@@ -577,7 +577,7 @@ impl Capture<'_> {
             return None;
         }
         self.note_copied(head, &outcome, "memory, uncompressed");
-        self.note_rescued(missing.rescued);
+        self.note_rescued(&missing);
         if self.must_be_streamed(&missing, &outcome, hold) {
             drop(child);
             self.forget_plain();
@@ -691,11 +691,12 @@ impl Capture<'_> {
                 .is_some_and(DeathWatch::is_out_of_memory)
     }
 
-    fn note_rescued(&mut self, bytes: u64) {
-        if bytes > 0 {
-            let bytes = readable_size(bytes);
+    fn note_rescued(&mut self, missing: &MissingPages) {
+        let (pinned, read) = (missing.pinned, missing.rescued);
+        if pinned.max(read) > 0 {
+            let [pinned, read] = [pinned, read].map(readable_size);
             self.log.note(&format!(
-                "{bytes} of it were read at once: the OOM killer ended the process"
+                "the OOM killer ended the process: {pinned} of it were pinned, {read} were read at once"
             ));
         }
     }
@@ -840,8 +841,12 @@ impl Capture<'_> {
             Strategy::Raw => true,
             Strategy::Auto => {
                 let room = guard.room();
+                // A second child, after a slow disk ended the first one, would have to pin the pages again. Not where
+                // the OOM killer may come in between.
+                let left = self.watch.as_ref().and_then(DeathWatch::memory_left);
                 hold.stream.is_some()
                     && direct.resident >= LARGE
+                    && left.is_none_or(|left| left >= direct.resident)
                     && room >= direct.resident.saturating_mul(2)
             }
         }

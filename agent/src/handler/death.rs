@@ -17,6 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::cgroups;
 use super::process::{ProcessHandles, status_field};
+use super::room;
 use super::sender::{self, SentKill};
 
 /// Threads of the process that are remembered.
@@ -36,6 +37,8 @@ pub(super) struct DeathWatch {
     threads: Vec<u32>,
     /// `memory.events` or `memory.oom_control`, and what it said at the start.
     out_of_memory: Option<(File, u64)>,
+    /// Bytes that its cgroup left free at the start; `None` without a limit.
+    memory_left: Option<u64>,
     /// `freezer.state` and `cgroup.events` of the cgroups, for a mixed node may freeze by either, and
     /// what was asked of its cgroup and those above: one that has lost its process is not frozen.
     freezers: Vec<File>,
@@ -75,6 +78,7 @@ impl DeathWatch {
                 .find_map(|name| File::open(directory.join(name)).ok())
         };
         let memory = open("memory", &["memory.events", "memory.oom_control"]);
+        let memory_directory = cgroups::directory(cgroup, &mounts, "memory");
         Self {
             begun: now(),
             pidfd: process.exit_watch(),
@@ -83,6 +87,7 @@ impl DeathWatch {
                 let count = oom_kills(&file);
                 (file, count)
             }),
+            memory_left: memory_directory.and_then(|directory| room::left_in(&directory)),
             freezers: open("freezer", &["freezer.state"])
                 .into_iter()
                 .chain(open("", &["cgroup.events"]))
@@ -96,6 +101,17 @@ impl DeathWatch {
     /// What [`Self::is_out_of_memory`] reads.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.out_of_memory.as_ref().map(|(file, _)| file.as_fd())
+    }
+
+    /// Ids of the process's threads on the host.
+    pub(super) fn threads(&self) -> &[u32] {
+        &self.threads
+    }
+
+    /// Bytes that its cgroup, or the tightest one above it, left free at the start. `None` if none limits memory.
+    #[must_use]
+    pub(super) fn memory_left(&self) -> Option<u64> {
+        self.memory_left
     }
 
     /// Whether the OOM killer has struck in its cgroup.

@@ -4,6 +4,7 @@
 //! disk.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,9 @@ use super::layout::Layout;
 use super::memory_source::MemorySource;
 use super::plain_file::{PlainCore, PlainSource};
 use super::process_memory::{MemoryParts, ProcessMemory};
-use super::rescue::{Rescue, watched};
+use super::rescue::{Rescue, Watch, watched};
 use super::room::own_room;
+use super::saved_memory::{Keeper, SavedMemory};
 use super::supervised::{Reporter, SentError};
 
 /// What the child reads of the memory, and how.
@@ -55,16 +57,39 @@ impl MemoryJob<'_> {
                 return Ok(false);
             }
         };
-        let source = MemorySource::new(self.layout, &memory);
-        let source = reporter.watch(&source);
+        let saved = SavedMemory::new(self.layout, &memory);
+        let pieces = MemorySource::new(self.layout, &memory, &saved);
+        let source = reporter.watch(&pieces);
         let rescue = Rescue::new(&source, &own_room);
         let until = Until::new(&rescue, self.patience);
-        let exit = parts.exit.as_ref().filter(|_| self.is_watched);
-        let exit = exit.and_then(|exit| exit.try_clone().ok());
         let is_out_of_memory = || self.watch.is_some_and(DeathWatch::is_out_of_memory);
-        let outcome = watched(&rescue, exit, &is_out_of_memory, self.workers, || {
-            copy(&until)
+        let pinned = AtomicU64::new(0);
+        let exit = parts.exit.as_ref().filter(|_| self.is_watched);
+        let keep_while = |wait: &dyn Fn() -> bool| {
+            // Where nothing limits its memory, the OOM killer comes only if the node has none left.
+            let limited = self.watch.filter(|watch| watch.memory_left().is_some());
+            let Some((watch, exit)) = limited.zip(exit) else {
+                return wait();
+            };
+            let position = || pieces.position(self.workers);
+            let keeper = Keeper {
+                ids: watch.threads(),
+                exit,
+                room: &own_room,
+                position: &position,
+                threads: self.workers,
+            };
+            let (is_out_of_memory, bytes) = saved.keep_while(&keeper, wait);
+            pinned.store(bytes, Ordering::Relaxed);
+            is_out_of_memory
+        };
+        let watch = exit.map(|pidfd| Watch {
+            pidfd,
+            is_out_of_memory: &is_out_of_memory,
+            keep_while: &keep_while,
+            threads: self.workers,
         });
+        let outcome = watched(&rescue, watch.as_ref(), || copy(&until));
         let copied = ReportedCopy {
             plain: outcome.plain,
             read_error: outcome.read_error.as_ref().map(SentError::from),
@@ -72,6 +97,7 @@ impl MemoryJob<'_> {
             missing: MissingPages {
                 lost: memory.lost_pages(),
                 unreached: memory.unreached_pages(),
+                pinned: pinned.load(Ordering::Relaxed),
                 rescued: rescue.saved(),
             },
         };
@@ -116,6 +142,8 @@ pub(super) struct MissingPages {
     pub lost: Option<(u64, u64)>,
     /// They are of foreign files, and were not in memory.
     pub unreached: Option<(u64, u64)>,
+    /// Bytes that were pinned when the OOM killer ended the process.
+    pub pinned: u64,
     /// Bytes that were read before the kernel took the memory away.
     pub rescued: u64,
 }

@@ -9,26 +9,60 @@ use cdh_bundle::SEEKABLE_FRAME;
 use super::core_source::{CoreSource, Piece, SourceFailure};
 use super::layout::Layout;
 use super::process_memory::{ProcessMemory, Target};
+use super::saved_memory::SavedMemory;
 
 /// Deals out the pieces of a core that is read from memory.
 pub(super) struct MemorySource<'m> {
     layout: &'m Layout,
     memory: &'m ProcessMemory<'m>,
+    saved: &'m SavedMemory<'m>,
     next: AtomicU64,
 }
 
+/// Reads so many bytes of memory from this address.
+type Read<'r> = &'r dyn Fn(u64, u64, &mut Target<'_>) -> io::Result<()>;
+
 impl<'m> MemorySource<'m> {
-    /// Of the core that is laid out so.
+    /// Of the core that is laid out so. `saved` has what the OOM reaper takes away.
     #[must_use]
-    pub(super) fn new(layout: &'m Layout, memory: &'m ProcessMemory<'m>) -> Self {
+    pub(super) fn new(
+        layout: &'m Layout,
+        memory: &'m ProcessMemory<'m>,
+        saved: &'m SavedMemory<'m>,
+    ) -> Self {
         Self {
             layout,
             memory,
+            saved,
             next: AtomicU64::new(0),
         }
     }
 
+    /// A place in the core before which `readers` threads have read everything.
+    #[must_use]
+    pub(super) fn position(&self, readers: usize) -> u64 {
+        let number = self.next.load(Ordering::Relaxed);
+        let read = number.saturating_sub(readers as u64);
+        piece_of(self.layout.start, self.layout.end, read).map_or(0, |piece| piece.start)
+    }
+
     fn read(&self, part: &Range<u64>, buffer: &mut [u8]) -> io::Result<bool> {
+        let direct: Read<'_> = &|address, length, target| self.memory.read(address, length, target);
+        let saved: Read<'_> = &|address, length, target| self.saved.read(address, length, target);
+        if self.saved.is_saved() {
+            return self.read_with(part, buffer, saved);
+        }
+        let is_zero = self.read_with(part, buffer, direct);
+        let is_zero = is_zero.and_then(|is_zero| self.memory.check_if_ended().map(|()| is_zero));
+        match is_zero {
+            Err(error) if is_gone(&error) && self.saved.will_be_saved() => {
+                self.read_with(part, buffer, saved)
+            }
+            other => other,
+        }
+    }
+
+    fn read_with(&self, part: &Range<u64>, buffer: &mut [u8], read: Read<'_>) -> io::Result<bool> {
         let mut target = Target::new(buffer);
         for extent in self.layout.extents_in(part) {
             let from = extent.offset.max(part.start);
@@ -36,7 +70,7 @@ impl<'m> MemorySource<'m> {
             let before = from.saturating_sub(part.start);
             target.skip(before.saturating_sub(target.done() as u64));
             let address = extent.address + (from - extent.offset);
-            self.memory.read(address, to - from, &mut target)?;
+            read(address, to - from, &mut target)?;
         }
         let tail = self.layout.end - self.layout.tail.len() as u64;
         if !self.layout.tail.is_empty() && part.end > tail {
@@ -47,7 +81,6 @@ impl<'m> MemorySource<'m> {
             target.put(self.layout.tail.get(from..).unwrap_or_default());
         }
         target.skip((part.end - part.start).saturating_sub(target.done() as u64));
-        self.memory.check_if_ended()?;
         Ok(target.finish())
     }
 }
@@ -70,6 +103,14 @@ impl CoreSource for MemorySource<'_> {
             zero,
         }))
     }
+}
+
+/// Whether an error says that the memory was taken away ([`ProcessMemory::check`]).
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::OutOfMemory
+    )
 }
 
 /// The part of a core that is piece `number` behind a head that ends at `start`.

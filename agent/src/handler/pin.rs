@@ -22,27 +22,17 @@
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::fault_pages::FaultPages;
 use super::isolated::close_all_but;
 use super::maps::anonymous_starts;
 use super::process::{ProcessHandles, stack_addresses};
 use super::process_memory::PageState;
-
-/// `UFFD_API` (`include/uapi/linux/userfaultfd.h`).
-const UFFD_API: u64 = 0xaa;
-/// `_IOWR(0xaa, 0x3f, struct uffdio_api)`, 24 bytes.
-const UFFDIO_API: libc::Ioctl = 0xc018_aa3f_u32 as libc::Ioctl;
-/// `_IOWR(0xaa, 0x00, struct uffdio_register)`, 32 bytes.
-const UFFDIO_REGISTER: libc::Ioctl = 0xc020_aa00_u32 as libc::Ioctl;
-/// `_IOWR(0xaa, 0x04, struct uffdio_zeropage)`, 32 bytes.
-const UFFDIO_ZEROPAGE: libc::Ioctl = 0xc020_aa04_u32 as libc::Ioctl;
-/// `UFFDIO_REGISTER_MODE_MISSING`.
-const MODE_MISSING: u64 = 1;
 
 /// How long the reading thread may take to park. It took 30 µs; a page that comes from a slow swap
 /// device takes longer.
@@ -96,21 +86,9 @@ pub(super) struct PendingPin {
 #[derive(Debug)]
 pub(super) struct MemoryPin {
     /// Unmapped only when the thread has ended.
-    fault: ManuallyDrop<FaultPage>,
+    fault: ManuallyDrop<FaultPages>,
     ended: Receiver<io::Result<()>>,
 }
-
-/// A page that is missing until we say so.
-#[derive(Debug)]
-struct FaultPage {
-    userfault: OwnedFd,
-    page: *mut libc::c_void,
-    size: usize,
-}
-
-// SAFETY: the page is a mapping of our own that nothing points into but the kernel's copy of one
-// byte; the descriptor can be used from any thread.
-unsafe impl Send for FaultPage {}
 
 /// What the reading thread uses. The numbers are of a table of its own as soon as it runs.
 #[derive(Clone, Copy)]
@@ -128,7 +106,7 @@ impl MemoryPin {
     pub(super) fn begin(process: &ProcessHandles, memory: &File) -> Result<PendingPin, PinError> {
         let unavailable = |source| PinError::Unavailable { source };
         let unreadable = |source| PinError::Unreadable { source };
-        let fault = FaultPage::new().map_err(unavailable)?;
+        let fault = FaultPages::new(1).map_err(unavailable)?;
         let files = [
             memory.try_clone().map_err(unavailable)?,
             process.open_file("pagemap").map_err(unreadable)?,
@@ -142,7 +120,7 @@ impl MemoryPin {
         };
         let stack = process.read("stat").ok();
         let stack = stack.map(|stat| stack_addresses(&stat)).unwrap_or_default();
-        let page = fault.page as usize;
+        let page = fault.address(0);
         let (sender, ended) = channel();
         let read = move || {
             let _ = sender.send(read_one_byte(numbers, &stack, page));
@@ -163,7 +141,7 @@ impl MemoryPin {
 
     /// Whether the thread is parked, after a maximum of `SOON`.
     fn is_parked(&self) -> Result<bool, PinError> {
-        let mut fds = [PollFd::new(&self.fault.userfault, PollFlags::IN)];
+        let mut fds = [PollFd::new(self.fault.descriptor(), PollFlags::IN)];
         if poll(&mut fds, Some(&SOON)).is_ok_and(|ready| ready > 0) {
             return Ok(true);
         }
@@ -210,7 +188,7 @@ impl Drop for PendingPin {
     fn drop(&mut self) {
         if let Some((pin, files)) = self.parts.take() {
             // The thread may still need the numbers, and its page: they stay as long as we do.
-            pin.fault.provide();
+            pin.fault.provide(0);
             std::mem::forget((pin, files));
         }
     }
@@ -218,7 +196,7 @@ impl Drop for PendingPin {
 
 impl Drop for MemoryPin {
     fn drop(&mut self) {
-        self.fault.provide();
+        self.fault.provide(0);
         // The last reference on a large memory takes a while to go.
         let ended = self.ended.recv_timeout(ENDING);
         if !matches!(ended, Err(RecvTimeoutError::Timeout)) {
@@ -276,75 +254,6 @@ fn read_one_byte(numbers: Numbers, stack: &[u64], page: usize) -> io::Result<()>
         }
     }
     Err(last)
-}
-
-impl FaultPage {
-    fn new() -> io::Result<Self> {
-        // SAFETY: a system call without pointers.
-        let userfault =
-            unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) };
-        if userfault < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let number = i32::try_from(userfault).map_err(io::Error::other)?;
-        // SAFETY: the kernel has just opened it for us.
-        let userfault = unsafe { OwnedFd::from_raw_fd(number) };
-        let mut api = [UFFD_API, 0, 0];
-        ioctl(&userfault, UFFDIO_API, &mut api)?;
-        let size = rustix::param::page_size();
-        // SAFETY: a new private mapping wherever the kernel likes.
-        let page = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                size,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        if page == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let fault = Self {
-            userfault,
-            page,
-            size,
-        };
-        // A child that is forked meanwhile must not inherit a page that nobody provides there.
-        // SAFETY: the mapping is our own and whole.
-        unsafe { libc::madvise(page, size, libc::MADV_DONTFORK) };
-        // struct uffdio_register: start, len, mode, ioctls
-        let mut register = [page as u64, size as u64, MODE_MISSING, 0];
-        ioctl(&fault.userfault, UFFDIO_REGISTER, &mut register)?;
-        Ok(fault)
-    }
-
-    /// Lets whoever waits for the page go on.
-    fn provide(&self) {
-        // struct uffdio_zeropage: start, len, mode, result
-        let mut zero = [self.page as u64, self.size as u64, 0, 0];
-        let _ = ioctl(&self.userfault, UFFDIO_ZEROPAGE, &mut zero);
-    }
-}
-
-impl Drop for FaultPage {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is our own; the thread that reads into it has ended.
-        unsafe { libc::munmap(self.page, self.size) };
-    }
-}
-
-fn ioctl<const N: usize>(
-    descriptor: &OwnedFd,
-    request: libc::Ioctl,
-    argument: &mut [u64; N],
-) -> io::Result<()> {
-    // SAFETY: each request is made with a structure of the size that its number states.
-    match unsafe { libc::ioctl(descriptor.as_raw_fd(), request, argument.as_mut_ptr()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 #[cfg(test)]

@@ -23,9 +23,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::SeekFrom as FileSeek;
 
+use super::layout::Layout;
 use super::maps::{Kind, Maps};
 
 /// Entries of `pagemap` that are read at once: one more than a piece has pages, for a piece need not
@@ -65,6 +67,11 @@ impl PageState {
     pub(super) fn is_at_hand(self) -> bool {
         let in_swap = self.0 & Self::SWAPPED != 0 && self.0 & (Self::GUARD | Self::PROTECTED) == 0;
         self.0 & Self::PRESENT != 0 || in_swap
+    }
+
+    /// Whether it is in memory, and not a guard page.
+    fn is_in_memory(self) -> bool {
+        self.0 & Self::PRESENT != 0 && self.0 & Self::GUARD == 0
     }
 
     /// Whether it is in memory, and of the process's own.
@@ -185,6 +192,49 @@ impl<'p> ProcessMemory<'p> {
     #[must_use]
     pub(super) fn unreached_pages(&self) -> Option<(u64, u64)> {
         self.unreached.found()
+    }
+
+    /// Addresses of the layout's pages that are in memory, as far as one second is enough to find them. Foreign files are
+    /// left out: their pages may go at any moment, and then only their server has them.
+    ///
+    /// # Errors
+    /// When the memory is gone.
+    pub(super) fn present_runs(&self, layout: &Layout) -> io::Result<Vec<Range<u64>>> {
+        /// How long to look for them: very large mappings may be almost empty.
+        const LOOKING: Duration = Duration::from_secs(1);
+        let begun = Instant::now();
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        let mut table = [0; ENTRIES * 8];
+        for extent in &layout.extents {
+            let wanted = extent.address..extent.address.saturating_add(extent.length);
+            let ranges = self.parts.maps.overlapping(&wanted);
+            for range in ranges.filter(|range| range.kind != Kind::Foreign) {
+                let mut at = range.addresses.start.max(wanted.start);
+                let to = range.addresses.end.min(wanted.end);
+                while at < to && begun.elapsed() < LOOKING {
+                    let first = at / self.page;
+                    let pages = (to.div_ceil(self.page) - first).min(ENTRIES as u64);
+                    let table = table.get_mut(..pages as usize * 8).unwrap_or_default();
+                    let count = retry(|| self.parts.pagemap.read_at(table, first * 8))?;
+                    if count < table.len() {
+                        // `pagemap` ends before the kernel's own page on x86, and also if the memory is gone.
+                        break;
+                    }
+                    let (entries, _) = table.as_chunks::<8>();
+                    for entry in entries {
+                        let end = ((at / self.page + 1) * self.page).min(to);
+                        match runs.last_mut() {
+                            _ if !PageState(u64::from_ne_bytes(*entry)).is_in_memory() => {}
+                            Some(run) if run.end == at => run.end = end,
+                            _ => runs.push(at..end),
+                        }
+                        at = end;
+                    }
+                }
+            }
+        }
+        runs.sort_by_key(|run| run.start);
+        Ok(runs)
     }
 
     /// Reads what stands at `[address, address + target.left())` into the target.
@@ -432,13 +482,14 @@ impl<'b> Target<'b> {
     }
 
     /// Room for at most `length` bytes, to be followed by [`Self::fill`].
-    fn room(&mut self, length: u64) -> &mut [u8] {
+    pub(super) fn room(&mut self, length: u64) -> &mut [u8] {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let end = self.done.saturating_add(length).min(self.buffer.len());
         self.buffer.get_mut(self.done..end).unwrap_or_default()
     }
 
-    fn fill(&mut self, count: usize) {
+    /// So many bytes of [`Self::room`] are filled.
+    pub(super) fn fill(&mut self, count: usize) {
         self.clear_skipped();
         self.done = self.done.saturating_add(count).min(self.buffer.len());
         self.written = self.done;

@@ -15,7 +15,7 @@ use std::thread;
 
 use cdh_bundle::SEEKABLE_FRAME;
 use memmap2::{Advice, MmapMut};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::core_source::{CoreSource, Piece, SourceFailure};
 use super::priority;
@@ -24,6 +24,11 @@ use super::priority;
 const STEP: u64 = 64 << 20;
 /// Bytes that are taken at once, in large pages where there are any.
 const BLOCK: usize = 8 * SEEKABLE_FRAME;
+/// Time between two looks whether the OOM killer has struck.
+const PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 250_000_000,
+};
 
 /// A source that can be read ahead of its reader.
 pub(super) struct Rescue<'s> {
@@ -82,18 +87,23 @@ impl<'s> Rescue<'s> {
 
     /// Waits for the end of the process and, where the OOM killer ended it, reads what is left of it, with so
     /// many threads. Ends at once when the other end of `over` is closed.
-    pub(super) fn watch(
-        &self,
-        pidfd: &OwnedFd,
-        over: &OwnedFd,
-        is_out_of_memory: impl Fn() -> bool,
-        threads: usize,
-    ) {
-        let mut fds = [pidfd, over].map(|fd| PollFd::new(fd, PollFlags::IN));
-        while poll(&mut fds, None) == Err(rustix::io::Errno::INTR) {}
-        let [_, over] = fds;
-        if over.revents().is_empty() && is_out_of_memory() {
-            self.read_ahead(threads);
+    fn watch(&self, over: &OwnedFd, watch: &Watch<'_>) {
+        let wait = || {
+            let mut fds = [watch.pidfd, over].map(|fd| PollFd::new(fd, PollFlags::IN));
+            loop {
+                match poll(&mut fds, Some(&PAUSE)) {
+                    Err(rustix::io::Errno::INTR) => {}
+                    // On a busy node, a killed process may take longer to end than the reaper to begin.
+                    Ok(0) if (watch.is_out_of_memory)() => return true,
+                    Ok(0) => {}
+                    _ => break,
+                }
+            }
+            let [_, over] = fds;
+            over.revents().is_empty() && (watch.is_out_of_memory)()
+        };
+        if (watch.keep_while)(&wait) {
+            self.read_ahead(watch.threads);
         }
     }
 
@@ -254,25 +264,33 @@ impl CoreSource for Rescue<'_> {
     }
 }
 
-/// Does `work`, which reads from `rescue`, while somebody watches the process.
+/// How the end of a process is watched.
+pub(super) struct Watch<'w> {
+    /// Readable when it has ended.
+    pub pidfd: &'w OwnedFd,
+    /// Whether the OOM killer ended it.
+    pub is_out_of_memory: &'w (dyn Fn() -> bool + Sync),
+    /// Keeps what can be kept of its memory while the function that it gets waits; returns the result of that.
+    pub keep_while: &'w (dyn Fn(&dyn Fn() -> bool) -> bool + Sync),
+    /// Threads that read ahead.
+    pub threads: usize,
+}
+
+/// Does `work`, which reads from `rescue`, while the process is watched.
 pub(super) fn watched<T>(
     rescue: &Rescue<'_>,
-    pidfd: Option<OwnedFd>,
-    is_out_of_memory: &(dyn Fn() -> bool + Sync),
-    threads: usize,
+    watch: Option<&Watch<'_>>,
     work: impl FnOnce() -> T,
 ) -> T {
     let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
-    let (Some(pidfd), Ok((over, begin))) = (pidfd, pipe) else {
+    let (Some(watch), Ok((over, begin))) = (watch, pipe) else {
         return work();
     };
     thread::scope(|scope| {
         // Without a watcher the copy is only as quick as its file.
         let _ = thread::Builder::new()
             .stack_size(STACK)
-            .spawn_scoped(scope, || {
-                rescue.watch(&pidfd, &over, is_out_of_memory, threads);
-            });
+            .spawn_scoped(scope, || rescue.watch(&over, watch));
         let done = work();
         drop(begin);
         done

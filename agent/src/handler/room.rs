@@ -85,6 +85,12 @@ pub(super) fn kib(text: &[u8], field: &str) -> Option<u64> {
     value.strip_suffix("kB")?.trim().parse().ok()
 }
 
+/// Bytes that this cgroup, or the tightest one above it, leaves free. `None` if none limits memory.
+#[must_use]
+pub(super) fn left_in(directory: &Path) -> Option<u64> {
+    free_in(directory).filter(|free| *free < u64::MAX)
+}
+
 /// Least that is free in a cgroup and in all above it; `u64::MAX` where none has a limit.
 fn free_in(directory: &Path) -> Option<u64> {
     let mut free = u64::MAX;
@@ -146,6 +152,10 @@ mod tests {
         );
         write(&pod, &[("memory.stat", "anon 600\ninactive_file 300\n")]);
         assert_eq!(free_in(&container), Some(400));
+        assert_eq!(
+            (left_in(&container), left_in(root.path())),
+            (Some(400), None)
+        );
         assert_eq!(free_in(Path::new("/nonexistent/c")), None);
     }
 

@@ -16,8 +16,13 @@ use super::machine::{
 /// Name of the node. The machine's own name is another one, so that a mistake is noticed.
 pub(super) const NODE: &str = "node1";
 
-/// Free memory below which the kubelet evicts pods.
-pub(super) const EVICTION: &str = "200Mi";
+/// Free memory below which the kubelet evicts pods at once.
+const EVICTION: &str = "200Mi";
+/// How long the node lacks memory before a soft eviction: long enough to start a pod and prepare it.
+const EVICTION_DELAY: &str = "30s";
+/// How many seconds the kubelet leaves a pod between SIGTERM and SIGKILL in a soft eviction: as few as it allows
+/// (`minimumGracePeriodInSeconds`).
+const EVICTION_GRACE: u64 = 2;
 
 /// The running servers. They end when this is dropped, and the machine is what it was.
 pub(super) struct ControlPlane {
@@ -58,7 +63,7 @@ impl ControlPlane {
             let server = plane.controller(program, name)?;
             plane._others.push(server);
         }
-        plane.restart_kubelet(EVICTION)?;
+        plane.restart_kubelet(None)?;
         Ok(plane)
     }
 
@@ -276,16 +281,11 @@ state = "{directory}/containerd/state"
         self.server(name, &command, || true)
     }
 
-    /// What the kubelet has logged since its last start.
-    pub(super) fn kubelet_log(&self) -> String {
-        let path = self.directory.join("run/kubelet/log");
-        fs::read_to_string(path).unwrap_or_default()
-    }
-
-    /// Ends the kubelet, if it runs, and starts it. It evicts pods as soon as less memory than `eviction` is free.
-    pub(super) fn restart_kubelet(&mut self, eviction: &str) -> Result<()> {
+    /// Ends the kubelet, if it runs, and starts it. With `soft_eviction`, it asks a pod to end if less memory is free,
+    /// and kills it later.
+    pub(super) fn restart_kubelet(&mut self, soft_eviction: Option<&str>) -> Result<()> {
         self.kubelet = None;
-        let config = json!({
+        let mut config = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
             "address": NODE_ADDRESS, "healthzBindAddress": "127.0.0.1",
             "authentication": {
@@ -297,13 +297,18 @@ state = "{directory}/containerd/state"
             "failSwapOn": false, "clusterDomain": "cluster.local", "resolvConf": "/etc/resolv.conf",
             "tlsCertFile": self.pki("kubelet.crt"), "tlsPrivateKeyFile": self.pki("kubelet.key"),
             "evictionHard": {
-                "memory.available": eviction, "nodefs.available": "2%", "imagefs.available": "2%",
+                "memory.available": EVICTION, "nodefs.available": "2%", "imagefs.available": "2%",
                 "nodefs.inodesFree": "1%",
             },
             "evictionPressureTransitionPeriod": "5s",
             "imageGCHighThresholdPercent": 99, "imageGCLowThresholdPercent": 98,
             "makeIPTablesUtilChains": false, "registerNode": true,
         });
+        if let Some(free) = soft_eviction {
+            config["evictionSoft"] = json!({"memory.available": free});
+            config["evictionSoftGracePeriod"] = json!({"memory.available": EVICTION_DELAY});
+            config["evictionMaxPodGracePeriod"] = json!(EVICTION_GRACE);
+        }
         let path = self.directory.join("kubelet.json");
         fs::write(&path, config.to_string())?;
         let mut command = Command::new(self.programs.join("kubelet"));

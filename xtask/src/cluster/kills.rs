@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, NAMESPACE, processes_of, signal, wait, wait_for};
-use super::control_plane::EVICTION;
 use super::release::{Mode, Release};
 use super::report::Report;
 
@@ -18,13 +17,6 @@ const BESIDE: usize = 256;
 
 /// How long the dump of a large process may take until it is in the store.
 const UPLOAD: Duration = Duration::from_secs(400);
-
-/// How much memory, in MiB, the node lacks for the kubelet to evict a pod.
-const PRESSURE: u64 = 2048;
-
-/// The kubelet looks at the memory every ten seconds (`monitoringInterval` of its eviction manager), and takes about a
-/// second to end the pod.
-const BEFORE_SECOND_LOOK: Duration = Duration::from_secs(9);
 
 /// Who ends the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +47,8 @@ impl Killer {
     fn evidence(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Inside => &[("SIGKILL from `cluster`", "SIGKILL")],
-            Self::Memory => &[("OOM killer", "memory limit")],
+            // The OOM killer has no process of its own: the sender is the one that asked for memory.
+            Self::Memory => &[("(the kernel)", "memory limit")],
             _ => &[
                 (
                     "SIGKILL from `runc",
@@ -121,17 +114,17 @@ pub(super) fn run(
             Ok(facts)
         });
     }
-    release.cluster.plane.restart_kubelet(EVICTION)?;
+    release.cluster.plane.restart_kubelet(None)?;
     Ok(())
 }
 
 /// Crashes one process and has it killed; what its dump says.
 fn kill(release: &mut Release<'_>, killer: Killer, pod: &str, mebibytes: usize) -> Result<String> {
+    if killer == Killer::Eviction {
+        return evicted(release, pod, mebibytes);
+    }
     let cluster = &*release.cluster;
-    cluster.apply(&killer.pod(cluster, pod, mebibytes))?;
-    cluster.wait_for_line(pod, "filled")?;
-    let processes = processes_of(pod);
-    let first = *processes.first().context("no process of the pod")?;
+    let first = start(cluster, killer, pod, mebibytes)?;
     match killer {
         Killer::Delete => {
             signal(first, "USR1")?;
@@ -147,21 +140,29 @@ fn kill(release: &mut Release<'_>, killer: Killer, pod: &str, mebibytes: usize) 
             cluster.kubectl(&words)?;
         }
         Killer::Probe => signal(first, "USR2")?,
-        Killer::Inside | Killer::Memory => signal(first, "USR1")?,
-        Killer::Eviction => return evicted(release, pod, first),
+        _ => signal(first, "USR1")?,
     }
     facts(release, killer, pod)
 }
 
-/// Crashes the process just before the kubelet evicts its pod. Afterwards the node has no memory pressure.
-fn evicted(release: &mut Release<'_>, pod: &str, process: u32) -> Result<String> {
-    let outcome = crash_and_evict(release, process).and_then(|()| {
+/// Starts a pod and waits until its process has its memory; the process.
+fn start(cluster: &Cluster, killer: Killer, pod: &str, mebibytes: usize) -> Result<u32> {
+    cluster.apply(&killer.pod(cluster, pod, mebibytes))?;
+    cluster.wait_for_line(pod, "filled")?;
+    let processes = processes_of(pod);
+    processes.first().copied().context("no process of the pod")
+}
+
+/// Has the kubelet evict the pod of a process that crashes on SIGTERM: its SIGKILL finds a dump. Afterwards the node has
+/// no memory pressure.
+fn evicted(release: &mut Release<'_>, pod: &str, mebibytes: usize) -> Result<String> {
+    let outcome = evict(release, pod, mebibytes).and_then(|()| {
         let facts = facts(release, Killer::Eviction, pod)?;
         let object = release.cluster.get(&["pod", pod, "--namespace", NAMESPACE]);
         let reason = object.map(|pod| pod["status"]["reason"].clone());
         Ok(format!("{facts}, reason {}", reason.unwrap_or_default()))
     });
-    release.cluster.plane.restart_kubelet(EVICTION)?;
+    release.cluster.plane.restart_kubelet(None)?;
     wait("the end of the node's memory pressure", || {
         let words = ["node", super::control_plane::NODE];
         let node = release.cluster.get(&words).ok()?;
@@ -170,21 +171,16 @@ fn evicted(release: &mut Release<'_>, pod: &str, process: u32) -> Result<String>
     outcome
 }
 
-/// A hard eviction sends no SIGTERM, so the dump has to be under way. The kubelet looks at the memory when it starts,
-/// often before it knows the node's pods; then its next look evicts.
-fn crash_and_evict(release: &mut Release<'_>, process: u32) -> Result<()> {
-    let eviction = format!("{}Mi", available_mebibytes()? + PRESSURE);
-    release.cluster.plane.restart_kubelet(&eviction)?;
-    let is_now = wait("the kubelet's first look at the memory", || {
-        let log = release.cluster.plane.kubelet_log();
-        let logs = |line: &str| log.contains(line);
-        let is_now = logs("pods ranked for eviction");
-        (is_now || logs("no pods are active to evict")).then_some(is_now)
-    })?;
-    if !is_now {
-        std::thread::sleep(BEFORE_SECOND_LOOK);
-    }
-    signal(process, "USR1").context("the pod was evicted before its crash")
+/// A hard eviction sends no SIGTERM, so only a soft one finds the dump under way. The pod itself brings the node below the
+/// threshold: a kubelet that starts under pressure does not admit it.
+fn evict(release: &mut Release<'_>, pod: &str, mebibytes: usize) -> Result<()> {
+    let free = available_mebibytes()?.saturating_sub(mebibytes as u64 / 2);
+    release
+        .cluster
+        .plane
+        .restart_kubelet(Some(&format!("{free}Mi")))?;
+    let process = start(release.cluster, Killer::Eviction, pod, mebibytes)?;
+    signal(process, "USR2")
 }
 
 /// The dump of the crashed process: complete, with the sender and the reason.
