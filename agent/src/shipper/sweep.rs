@@ -513,7 +513,10 @@ impl Sweeper<'_> {
     fn remove(&mut self, entry: SpoolEntry) {
         let id = entry.id;
         if let Err(error) = entry.remove() {
-            let why = format!("it is in the store, but cannot be removed from the spool: {}", explain(&error));
+            let why = format!(
+                "it is in the store, but cannot be removed from the spool: {}",
+                explain(&error)
+            );
             (self.observer)(&ShipperEvent::Failed { id, why });
         }
     }
