@@ -42,8 +42,7 @@ fn listener_serves_three_paths_only() {
     );
     assert!(get("/healthz").ends_with("\r\n\r\nok\n"));
     assert!(
-        get("/readyz").starts_with("HTTP/1.1 503 ")
-            && get("/readyz").contains("not been scanned")
+        get("/readyz").starts_with("HTTP/1.1 503 ") && get("/readyz").contains("not been scanned")
     );
     assert!(watcher.notice(&ShipperEvent::Pass).is_none());
     // Unless another test holds the kernel's settings at the moment.

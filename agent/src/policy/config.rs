@@ -347,7 +347,11 @@ fn pattern(field: impl Fn() -> String, text: &str) -> Result<(), ConfigError> {
         return Err(wrong(field(), text, "an empty pattern matches nothing"));
     }
     if text.len() > PATTERN {
-        return Err(wrong(field(), text, "the maximum length of a pattern is 4096 bytes"));
+        return Err(wrong(
+            field(),
+            text,
+            "the maximum length of a pattern is 4096 bytes",
+        ));
     }
     Ok(())
 }
