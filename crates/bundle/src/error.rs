@@ -15,6 +15,9 @@ pub enum BundleError {
         /// What is missing.
         why: &'static str,
     },
+    /// A zip from another program, which may hold a core under another name.
+    #[error("not a bundle: none of its entries is named like those of a dump")]
+    ForeignZip,
     /// The file has no bytes.
     #[error("the file is empty")]
     Empty,

@@ -11,18 +11,6 @@
 //!
 //! Does not know stores, ELF or the kernel.
 
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
-)]
-#![cfg_attr(test, allow(clippy::panic))]
-
 mod amend;
 mod digest;
 mod entry_dir;

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use cdh_elfcore::{BuildId, ModuleKind};
+use cdh_elfcore::{BuildId, ModuleKind, SignalInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -178,10 +178,18 @@ pub struct ProcessFacts {
 }
 
 impl ProcessFacts {
+    /// Path of the program without the kernel's mark of a deleted file: one program has one name, whether its
+    /// file was replaced before the crash or it is a memfd, which is always marked.
+    #[must_use]
+    pub fn exe_path(&self) -> Option<&[u8]> {
+        let path = self.exe.as_ref()?.as_bytes();
+        Some(path.strip_suffix(b" (deleted)").unwrap_or(path))
+    }
+
     /// The name that people use: the last part of the program's path, otherwise the process name.
     #[must_use]
     pub fn exe_name(&self) -> RawText {
-        let path = self.exe.as_ref().map(RawText::as_bytes).unwrap_or_default();
+        let path = self.exe_path().unwrap_or_default();
         match path.rsplit(|&byte| byte == b'/').next() {
             Some(name) if !name.is_empty() => RawText::from(name),
             _ => self.name.clone(),
@@ -207,6 +215,18 @@ pub struct SignalFacts {
     /// The signal in words.
     #[serde(default)]
     pub description: String,
+}
+
+impl From<&SignalInfo> for SignalFacts {
+    fn from(signal: &SignalInfo) -> Self {
+        Self {
+            number: signal.number,
+            name: signal.name(),
+            code: signal.code,
+            address: signal.address.map(|address| address.0),
+            description: signal.describe(),
+        }
+    }
 }
 
 /// The stored core.
@@ -626,6 +646,9 @@ pub(crate) mod tests {
     fn exe_name_is_the_last_part_of_the_path() {
         let mut process = sample().process;
         assert_eq!(process.exe_name(), RawText::from("api"));
+        process.exe = Some(RawText::from("/memfd:stage2 (deleted)"));
+        assert_eq!(process.exe_name(), RawText::from("memfd:stage2"));
+        assert_eq!(process.exe_path(), Some(&b"/memfd:stage2"[..]));
         process.exe = Some(RawText::from("/"));
         process.name = RawText::from("comm");
         assert_eq!(process.exe_name(), RawText::from("comm"));

@@ -81,29 +81,8 @@ impl BundleReader {
     /// Fails if it is not a bundle, if nothing of it can be salvaged, or if its manifest has a
     /// newer schema.
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self, BundleError> {
-        let failed = |error| BundleError::from_io("read the bundle".to_owned(), error);
-        if source.is_empty() {
-            return Err(BundleError::Empty);
-        }
-        let (raw, mut notes) = match zip::read_directory(source.as_ref()).map_err(failed)? {
-            Some(raw) => (raw, Vec::new()),
-            None => {
-                let raw = zip::salvage(source.as_ref()).map_err(failed)?;
-                let note = salvage_note(&raw);
-                (raw, vec![note])
-            }
-        };
-        if raw.is_empty() {
-            let magic = crate::window::read_up_to(source.as_ref(), 0, 2).map_err(failed)?;
-            return Err(match magic.as_slice() {
-                b"PK" => BundleError::Cut { len: source.len() },
-                _ => BundleError::NotABundle {
-                    why: "it is no zip",
-                },
-            });
-        }
-        let why = "none of its entries is named like those of a dump";
-        let stem = find_stem(&raw).ok_or(BundleError::NotABundle { why })?;
+        let (raw, mut notes) = raw_entries(source.as_ref())?;
+        let stem = find_stem(&raw).ok_or(BundleError::ForeignZip)?;
         let entries = entries(raw, &stem);
         let mut bundle = Self {
             source,
@@ -139,6 +118,26 @@ impl BundleReader {
         let found = consistency::damage_of(&bundle);
         bundle.damage.extend(found);
         Ok(bundle)
+    }
+
+    /// Opens a zip that is not a bundle, for its entries: none of them has a kind.
+    ///
+    /// # Errors
+    /// When it is no zip, or nothing of it is left.
+    pub fn open_foreign(source: Arc<dyn ByteSource>) -> Result<Self, BundleError> {
+        let (raw, notes) = raw_entries(source.as_ref())?;
+        let mut entries = entries(raw, "");
+        entries.iter_mut().for_each(|entry| entry.kind = None);
+        Ok(Self {
+            source,
+            entries,
+            stem: String::new(),
+            manifest: None,
+            legacy: None,
+            salvaged: (!notes.is_empty()).then(|| notes.join("; ")),
+            damage: Vec::new(),
+            reads: Arc::default(),
+        })
     }
 
     fn read_manifest(&self) -> Result<Manifest, BundleError> {
@@ -440,6 +439,32 @@ fn unpacked(entry: &BundleEntry, content: impl Read + Send + 'static) -> Box<dyn
     let buffered = std::io::BufReader::with_capacity(256 << 10, content);
     let inflated = flate2::bufread::DeflateDecoder::new(buffered);
     Box::new(Bounded::new(inflated, name, size, crc32, cut))
+}
+
+/// The entries of a zip, and what had to be salvaged of it.
+fn raw_entries(source: &dyn ByteSource) -> Result<(Vec<RawEntry>, Vec<String>), BundleError> {
+    let failed = |error| BundleError::from_io("read the bundle".to_owned(), error);
+    if source.is_empty() {
+        return Err(BundleError::Empty);
+    }
+    let (raw, notes) = match zip::read_directory(source).map_err(failed)? {
+        Some(raw) => (raw, Vec::new()),
+        None => {
+            let raw = zip::salvage(source).map_err(failed)?;
+            let note = salvage_note(&raw);
+            (raw, vec![note])
+        }
+    };
+    if raw.is_empty() {
+        let magic = crate::window::read_up_to(source, 0, 2).map_err(failed)?;
+        return Err(match magic.as_slice() {
+            b"PK" => BundleError::Cut { len: source.len() },
+            _ => BundleError::NotABundle {
+                why: "it is no zip",
+            },
+        });
+    }
+    Ok((raw, notes))
 }
 
 fn salvage_note(raw: &[RawEntry]) -> String {

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use cdh_elfcore::SignalInfo;
+use cdh_elfcore::{CoreHead, SignalInfo};
 use jiff::Timestamp;
 
 use super::{BundleEntry, BundleReader, consistency};
@@ -17,6 +17,10 @@ const LARGEST_INFO: u64 = 16 << 20;
 
 /// Maximum bytes read from the start of a core: 65 535 program headers and the file header.
 const LONGEST_HEAD: u64 = 4 << 20;
+/// Most bytes of its notes: a thread has some kilobytes, and the one that crashed comes first.
+const LONGEST_NOTES: u64 = 1 << 20;
+/// `p_type` of notes (`elf.h`).
+const PT_NOTE: u32 = 4;
 
 pub(super) fn of(bundle: &BundleReader) -> Manifest {
     let info = bundle.legacy.clone().unwrap_or_default();
@@ -32,11 +36,9 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
         .signal
         .as_deref()
         .and_then(|signal| signal.parse().ok());
-    let signal = SignalInfo::from_number(
-        number
-            .or(name.as_ref().map(|name| name.signal))
-            .unwrap_or_default(),
-    );
+    let number = number
+        .or(name.as_ref().map(|name| name.signal))
+        .unwrap_or_default();
     let json = |kind| bundle.small_entry(&kind, LARGEST_INFO).unwrap_or_default();
     let mut workload = legacy::workload(&json(EntryKind::PodInfo)).unwrap_or_default();
     workload.namespace = workload.namespace.or(info.namespace.clone());
@@ -46,7 +48,14 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
     if let Some(image) = &mut image {
         legacy::add_tags(&json(EntryKind::ImageInfo(0)), image);
     }
-    let (core, verdict) = core_and_verdict(bundle);
+    let start = bundle.core_reader().ok().flatten().map(CoreStart::read);
+    let (core, verdict) = core_and_verdict(bundle, start.as_ref());
+    // IBM's agent notes the number only; code and address are in the core.
+    let in_core = start.and_then(CoreStart::signal);
+    let signal = match in_core.filter(|found| number == 0 || found.number == number) {
+        Some(found) => found,
+        None => SignalInfo::from_number(number),
+    };
     let mut gaps = vec![Gap {
         what: "manifest".to_owned(),
         why: "written by another agent, or cut".to_owned(),
@@ -81,12 +90,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
             arguments: arguments(bundle),
             ..ProcessFacts::default()
         },
-        signal: SignalFacts {
-            number: signal.number,
-            name: signal.name(),
-            description: signal.describe(),
-            ..SignalFacts::default()
-        },
+        signal: SignalFacts::from(&signal),
         core,
         image,
         workload: (workload != crate::Workload::default()).then_some(workload),
@@ -103,7 +107,10 @@ fn arguments(bundle: &BundleReader) -> Option<Vec<RawText>> {
     Some(words.split(|byte| *byte == 0).map(RawText::from).collect())
 }
 
-fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {
+fn core_and_verdict(
+    bundle: &BundleReader,
+    start: Option<&CoreStart>,
+) -> (Option<CoreRecord>, Verdict) {
     let cut = |entry: &BundleEntry| entry.cut;
     // IBM's agent writes the zip while it captures: a truncated zip means that the agent died. Ours
     // are written from a sealed entry and truncated later by a copy or a store, which says nothing
@@ -127,7 +134,7 @@ fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {
         (None, CoreEncoding::ZstdSeekable) => 0,
         (None, _) => entry.size,
     };
-    let expected = bundle.core_reader().ok().flatten().and_then(promised_len);
+    let expected = start.and_then(|start| start.expected);
     let record = CoreRecord {
         entry: entry.name.to_string(),
         encoding,
@@ -154,26 +161,63 @@ fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {
     (Some(record), verdict)
 }
 
-/// `max(p_offset + p_filesz)` of an ELF64 little-endian core; `None` if its headers do not say.
-fn promised_len(core: Box<dyn Read + Send>) -> Option<u64> {
-    let mut head = Vec::new();
-    let mut limited = core.take(64);
-    limited.read_to_end(&mut head).ok()?;
+/// The first bytes of a core, read from its front: a deflated one has no other order.
+struct CoreStart {
+    bytes: Vec<u8>,
+    /// Bytes of the whole core, `max(p_offset + p_filesz)`; `None` if its head does not say.
+    expected: Option<u64>,
+}
+
+impl CoreStart {
+    fn read(mut core: Box<dyn Read + Send>) -> Self {
+        let mut bytes = Vec::new();
+        let headers = read_headers(&mut core, &mut bytes);
+        let ends = headers
+            .as_deref()
+            .map(|headers| headers.iter().map(ProgramHeader::end));
+        let expected = ends
+            .and_then(|ends| ends.collect::<Option<Vec<u64>>>())
+            .and_then(|ends| ends.into_iter().max());
+        let notes = headers
+            .iter()
+            .flatten()
+            .find(|header| header.kind == PT_NOTE)
+            .and_then(ProgramHeader::end);
+        if let Some(end) = notes {
+            // The signal is among the first thread's notes.
+            let wanted = end.saturating_sub(bytes.len() as u64).min(LONGEST_NOTES);
+            // What is read before an error is good.
+            let _ = core.take(wanted).read_to_end(&mut bytes);
+        }
+        Self { bytes, expected }
+    }
+
+    /// The signal of `NT_SIGINFO`, with code and address.
+    fn signal(self) -> Option<SignalInfo> {
+        CoreHead::from_source(&self.bytes).ok()?.signal()
+    }
+}
+
+/// What is needed of an `Elf64_Phdr`.
+struct ProgramHeader {
+    kind: u32,
+    offset: u64,
+    size: u64,
+}
+
+impl ProgramHeader {
+    fn end(&self) -> Option<u64> {
+        self.offset.checked_add(self.size)
+    }
+}
+
+/// Appends header and program headers of an ELF64 little-endian core to `head`.
+fn read_headers(core: &mut dyn Read, head: &mut Vec<u8>) -> Option<Vec<ProgramHeader>> {
+    core.take(64).read_to_end(head).ok()?;
     if head.get(..6)? != b"\x7fELF\x02\x01" {
         return None;
     }
-    let number = |bytes: &[u8], at: usize| {
-        bytes
-            .get(at..)?
-            .first_chunk()
-            .map(|raw| u64::from_le_bytes(*raw))
-    };
-    let short = |at: usize| {
-        head.get(at..)?
-            .first_chunk()
-            .map(|raw| u64::from(u16::from_le_bytes(*raw)))
-    };
-    let (headers_at, size, count) = (number(&head, 32)?, short(54)?, short(56)?);
+    let (headers_at, size, count) = (u64_at(head, 32)?, short_at(head, 54)?, short_at(head, 56)?);
     // PN_XNUM: the count is in a section header, which the kernel writes at the end of the core.
     if size != 56 || count == 0xffff || headers_at < 64 {
         return None;
@@ -182,11 +226,24 @@ fn promised_len(core: Box<dyn Read + Send>) -> Option<u64> {
     if end > LONGEST_HEAD {
         return None;
     }
-    let mut rest = limited.into_inner().take(end.checked_sub(64)?);
-    rest.read_to_end(&mut head).ok()?;
+    core.take(end.checked_sub(64)?).read_to_end(head).ok()?;
     let headers = head.get(usize::try_from(headers_at).ok()?..)?;
-    let ends = headers
-        .chunks_exact(56)
-        .map(|header| number(header, 8)?.checked_add(number(header, 32)?));
-    ends.collect::<Option<Vec<u64>>>()?.into_iter().max()
+    let parsed = headers.chunks_exact(56).map(|header| {
+        Some(ProgramHeader {
+            kind: u32::try_from(u64_at(header, 0)? & 0xffff_ffff).ok()?,
+            offset: u64_at(header, 8)?,
+            size: u64_at(header, 32)?,
+        })
+    });
+    parsed.collect()
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let raw = bytes.get(at..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*raw))
+}
+
+fn short_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let raw = bytes.get(at..)?.first_chunk()?;
+    Some(u64::from(u16::from_le_bytes(*raw)))
 }

@@ -75,7 +75,7 @@ fn open_describes_files_that_are_not_bundles() {
         Err(BundleError::Cut { len: 4 })
     ));
     let other = python_zip(&[(b"readme.txt", b"hello", false)]);
-    assert!(matches!(open(&other), Err(BundleError::NotABundle { .. })));
+    assert!(matches!(open(&other), Err(BundleError::ForeignZip)));
 }
 
 #[test]
