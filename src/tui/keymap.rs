@@ -300,7 +300,7 @@ impl Keymap {
                 let entry: Entry = value
                     .try_into()
                     .map_err(|error: toml::de::Error| format!("{name}: {error}"))?;
-                let read = |key: &String| Key::parse(key).ok_or(format!("`{key}` is no key"));
+                let read = |key: &String| Key::parse(key).ok_or(format!("`{key}` is not a key"));
                 bindings.push(Binding {
                     action,
                     keys: entry.keys.iter().map(read).collect::<Result<_, _>>()?,

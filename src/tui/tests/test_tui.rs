@@ -100,7 +100,7 @@ impl TestTui {
     /// Presses keys by their names.
     pub(crate) fn press(&mut self, keys: &str) {
         for name in keys.split(' ') {
-            let key = Key::parse(name).unwrap_or_else(|| panic!("`{name}` is no key"));
+            let key = Key::parse(name).unwrap_or_else(|| panic!("`{name}` is not a key"));
             self.send(Msg::Key(key.event()));
         }
     }
