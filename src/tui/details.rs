@@ -53,8 +53,8 @@ pub fn workloads(group: &Group) -> Vec<DetailRow> {
     rows.collect()
 }
 
-/// When a group was first seen: `3h`; `>3h` if it may be longer ago; `-` if the dumps have no
-/// fingerprint, because the group may then contain other bugs of the program.
+/// When a group was first seen: `3h`, or `>3h` if it may be longer ago. `-` if the dumps have no
+/// fingerprint: the group may then contain other bugs of the program.
 #[must_use]
 pub fn first(group: &Group, now: Timestamp) -> String {
     let age = age(group.first, now);

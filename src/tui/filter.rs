@@ -5,8 +5,9 @@
 //! --namespace payments --truncated                      the flags themselves
 //! ```
 //!
-//! A word matches a dump that contains it, or a name that it abbreviates: each of its letters
-//! continues the previous one or starts a part of the name (`pw`, `paywo` for `payments-worker`).
+//! A word matches a dump that contains it, or a name that it abbreviates (`pw`, `paywo` for
+//! `payments-worker`). In an abbreviation, each letter continues the previous one or starts a part
+//! of the name.
 //! All terms and all words must match. Invalid terms are reported and do not filter.
 
 use cdh_store::{DumpSummary, Query};
