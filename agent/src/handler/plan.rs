@@ -234,7 +234,7 @@ mod tests {
     use super::*;
     use crate::policy::RateConfig;
     use crate::workload::Profile;
-    use cdh_bundle::DumpId;
+    use cdh_bundle::{DumpId, RawText};
 
     const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
 
