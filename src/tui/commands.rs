@@ -1,6 +1,6 @@
-//! `:` commands: a table, and how a line is read by it.
+//! `:` commands: the table, and the parser for a line.
 
-/// What can be typed.
+/// A command that can be typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the table says what each does
 pub enum Verb {
@@ -21,20 +21,20 @@ pub enum Verb {
     Stores,
     Tab,
     Transfers,
-    /// A panic on purpose, for the test that the terminal survives one.
+    /// Panics, for the test that the terminal survives a panic.
     Panic,
 }
 
 /// One line of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandSpec {
-    /// What is typed.
+    /// The command's name.
     pub name: &'static str,
-    /// What comes behind it.
+    /// Its arguments.
     pub arguments: &'static str,
-    /// In words.
+    /// Its help text.
     pub help: &'static str,
-    /// What it is.
+    /// What it does.
     pub verb: Verb,
 }
 
@@ -123,14 +123,14 @@ pub const COMMANDS: [CommandSpec; 17] = [
     ),
 ];
 
-/// Reads a line: the command, by its name or the start of it, and what comes behind.
+/// Parses a line: the command, by its name or a prefix of it, and the rest of the line.
 ///
 /// # Errors
-/// In words, when there is no such command, or several.
+/// An error text if there is no such command, or if the prefix is ambiguous.
 pub fn parse(line: &str) -> Result<(Verb, &str), String> {
     let line = line.trim();
     let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    // Debug builds only: the test of the whole program forces a panic with it.
+    // Debug builds only: an end-to-end test forces a panic with it.
     if cfg!(debug_assertions) && name == "panic" {
         return Ok((Verb::Panic, rest));
     }
@@ -145,7 +145,7 @@ pub fn parse(line: &str) -> Result<(Verb, &str), String> {
     match known.as_slice() {
         _ if name.is_empty() => Err("nothing was typed".to_owned()),
         [known] => Ok((known.verb, rest.trim())),
-        // `:q` is what fingers type.
+        // Hint for users who type `:q`.
         [] => Err(format!("there is no command `{name}`; `?` lists them")),
         several => {
             let names: Vec<&str> = several.iter().map(|known| known.name).collect();
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_known_by_their_beginning() {
+    fn commands_parse_accepts_unique_prefixes() {
         assert_eq!(parse("q"), Ok((Verb::Quit, "")));
         assert_eq!(parse(" sort  size "), Ok((Verb::Sort, "size")));
         assert_eq!(parse("dump ab12"), Ok((Verb::Dump, "ab12")));

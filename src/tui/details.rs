@@ -1,5 +1,5 @@
-//! What is known of one group: since which version it crashes, and who is affected. The pane below the groups
-//! and the group's own page show the same.
+//! Details of one group: since which version it crashes, and which workloads it affects. The pane
+//! below the groups and the group's own page show the same.
 
 use jiff::Timestamp;
 use ratatui::text::Line;
@@ -12,15 +12,15 @@ use crate::render::{FirstFrom, Group, GroupsView, Style, age, group_text, short_
 /// One image or one workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetailRow {
-    /// Its name, which can be used as a filter.
+    /// Its name, usable as a filter.
     pub name: String,
-    /// The first and the last dump from it.
+    /// Times of its first and its last dump.
     pub times: (Timestamp, Timestamp),
-    /// How many dumps are from it.
+    /// Number of its dumps.
     pub count: usize,
 }
 
-/// The images of a group, the one that crashed first comes first.
+/// The images of a group, sorted by their first crash.
 #[must_use]
 pub fn images(group: &Group) -> Vec<DetailRow> {
     let rows = group.images.iter().map(|image| DetailRow {
@@ -31,7 +31,7 @@ pub fn images(group: &Group) -> Vec<DetailRow> {
     rows.collect()
 }
 
-/// The title of the images, with how many dumps they are known of where that is not all.
+/// The title of the images. If not all dumps have one, it shows for how many the image is known.
 #[must_use]
 pub fn images_title(group: &Group) -> String {
     let known: usize = group.images.iter().map(|image| image.count).sum();
@@ -42,7 +42,7 @@ pub fn images_title(group: &Group) -> String {
     }
 }
 
-/// The workloads of a group, the one that crashed first comes first.
+/// The workloads of a group, sorted by their first crash.
 #[must_use]
 pub fn workloads(group: &Group) -> Vec<DetailRow> {
     let rows = group.affected.iter().map(|workload| DetailRow {
@@ -53,8 +53,8 @@ pub fn workloads(group: &Group) -> Vec<DetailRow> {
     rows.collect()
 }
 
-/// When a group was first seen: `3h`, `>3h` where it may be longer ago, `-` where the dumps have no
-/// fingerprint, for then other bugs of the program may be among them.
+/// When a group was first seen: `3h`, or `>3h` if it may be longer ago. `-` if the dumps have no
+/// fingerprint: the group may then contain other bugs of the program.
 #[must_use]
 pub fn first(group: &Group, now: Timestamp) -> String {
     let age = age(group.first, now);
@@ -65,7 +65,7 @@ pub fn first(group: &Group, now: Timestamp) -> String {
     }
 }
 
-/// One line about a group.
+/// A one-line summary of a group.
 #[must_use]
 pub fn summary(group: &Group, model: &Model) -> String {
     let dot = model.glyphs.dot();
@@ -82,7 +82,7 @@ pub fn summary(group: &Group, model: &Model) -> String {
     )
 }
 
-/// All that is known of a group, as `cdh groups FINGERPRINT` prints it.
+/// The details of a group, as `cdh groups FINGERPRINT` prints them.
 #[must_use]
 pub fn page(group: &Group, model: &Model, theme: Theme) -> Vec<Line<'static>> {
     let group = Group {

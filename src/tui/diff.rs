@@ -1,4 +1,4 @@
-//! Two dumps compared: a pure function from what is known of both to text.
+//! Compares two dumps: a pure function from their facts to text.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,18 @@ use super::model::{Opened, Stacks};
 use crate::render::{Style, Tone, terminal_line};
 
 const STYLE: Style = Style::Colored;
-/// Frames that are shown after the first that differs.
+/// Frames shown after the first one that differs.
 const AFTER: usize = 8;
 
-/// One of the two.
+/// One of the two dumps.
 pub struct Side<'a> {
-    /// What it says of itself.
+    /// Its manifest and origin.
     pub opened: &'a Opened,
     /// Its stacks.
     pub stacks: &'a Stacks,
 }
 
-/// What differs, in the order in which one asks for it: where they part ways, what they are, what was
-/// loaded, what was in the registers.
+/// The differences, most useful first: stacks, facts, modules, registers.
 #[must_use]
 pub fn diff_text(a: &Side<'_>, b: &Side<'_>) -> String {
     let mut text = String::new();
@@ -102,7 +101,7 @@ fn crashing<'a>(side: &Side<'a>) -> &'a [Frame] {
         .unwrap_or_default()
 }
 
-/// A frame without what differs from run to run.
+/// A frame's text without parts that differ from run to run.
 fn name(side: &Side<'_>, frame: &Frame) -> String {
     match (&frame.function, &frame.location) {
         (Ok(function), Some(place)) => {
@@ -129,7 +128,7 @@ fn frames(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
             .collect()
     };
     let (left, right) = (names(a), names(b));
-    // Stacks grow from their ends: that is where they are equal.
+    // Stacks start at their ends, so the common frames are at the end.
     let common = left
         .iter()
         .rev()

@@ -1,13 +1,14 @@
-//! The filter that is typed after `/`: the terms of `cdh ls`, and words that are looked for everywhere.
+//! The filter typed after `/`: the terms of `cdh ls`, and words that match any text field.
 //!
 //! ```text
 //! namespace:payments signal:SEGV since:2d worker        terms as flags are called, and a word
 //! --namespace payments --truncated                      the flags themselves
 //! ```
 //!
-//! A word matches a dump that holds it, or one with a name that it abbreviates: each of its letters
-//! continues the one before or begins a part of the name (`pw`, `paywo` for `payments-worker`). All
-//! terms and all words must match. What cannot be understood is told and does not filter.
+//! A word matches a dump that contains it, or a name that it abbreviates (`pw`, `paywo` for
+//! `payments-worker`). In an abbreviation, each letter continues the previous one or starts a part
+//! of the name.
+//! All terms and all words must match. Invalid terms are reported and do not filter.
 
 use cdh_store::{DumpSummary, Query};
 use jiff::Timestamp;
@@ -17,21 +18,21 @@ use crate::query::{NEW_SINCE, TERMS, Word, add_term, is_term, require_range, sho
 use crate::render::terminal_line;
 use crate::report::tell;
 
-/// A filter that was understood.
+/// A parsed filter.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// As it was typed.
+    /// The text as typed.
     pub text: String,
-    /// What its terms ask.
+    /// The query of its terms.
     pub query: Query,
-    /// What was not understood.
+    /// Why a term is invalid.
     pub problem: Option<String>,
     words: Vec<Word>,
 }
 
 impl Filter {
-    /// Reads what was typed. While it is still being typed, the last term is open at its end:
-    /// `namespace:pay` finds `payments`.
+    /// Parses the text. While it is being typed, the last term is a prefix: `namespace:pay` finds
+    /// `payments`.
     #[must_use]
     pub fn parse(text: &str, now: Timestamp, being_typed: bool) -> Self {
         let mut filter = Self {
@@ -111,42 +112,42 @@ impl Filter {
             value.to_owned()
         };
         if let Err(error) = add_term(&mut self.query, name, &value, now) {
-            // Half a date is no mistake yet.
+            // An incomplete date is not an error yet.
             if !open {
                 self.problem = tell(&error).lines.into_iter().next();
             }
         }
     }
 
-    /// Whether it lets everything through.
+    /// Whether every dump matches.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.trim().is_empty()
     }
 
-    /// Whether what the key tells lets the dump through.
+    /// Whether the dump matches, judged by its key.
     #[must_use]
     pub fn matches(&self, dump: &DumpSummary, haystack: &Haystack) -> bool {
         self.is_empty()
             || self.words.iter().all(|word| haystack.has(word)) && self.query.matches(dump)
     }
 
-    /// Whether it asks for what only manifests hold.
+    /// Whether it needs facts that only manifests contain.
     #[must_use]
     pub fn needs_facts(&self) -> bool {
         self.query.needs_manifest()
     }
 }
 
-/// Whether the user meant a term by `name:value`. `std::vec`, `10:30`, `a/b:c` and a `word:` that is still
-/// being typed are words.
+/// Whether the user meant a term by `name:value`. `std::vec`, `10:30`, `a/b:c` and an incomplete
+/// `word:` are words.
 fn looks_like_a_term((name, value): (&str, &str)) -> bool {
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
     (is_name || name == NEW_SINCE) && !value.is_empty() && !value.starts_with(':')
 }
 
-/// Ways to go on with the last word of a filter, whole texts, the best first. `values` tells what is
-/// known for a term and begins so.
+/// Completions for the last word of a filter, as full texts, the best first. `values` returns the
+/// known values of a term that start with a prefix.
 #[must_use]
 pub fn completions(text: &str, values: impl Fn(&str, &str) -> Vec<String>) -> Vec<String> {
     let (before, last) = match text.rfind(char::is_whitespace) {
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn words_match_whole_or_abbreviated() {
+    fn filter_words_match_substrings_and_abbreviations() {
         // payments/payments-worker-7d4b9-1, worker, SIGSEGV.
         for text in [
             "",
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_are_those_of_ls() {
+    fn filter_terms_are_those_of_ls() {
         for text in [
             "pid:4242 unit:shop cmdline:--port",
             "namespace:payments",
@@ -241,12 +242,12 @@ mod tests {
         ] {
             assert_eq!(problem(text), None, "{text}");
         }
-        // What is not understood does not filter.
+        // An invalid term does not filter.
         assert!(matches("worker foo:bar", false) && !matches("indexer foo:bar", false));
     }
 
     #[test]
-    fn last_term_is_open_while_it_is_typed() {
+    fn filter_last_term_is_a_prefix_while_it_is_typed() {
         assert!(matches("namespace:pay", true));
         assert!(!matches("namespace:pay ", true));
         let filter = Filter::parse("since:some", Timestamp::UNIX_EPOCH, true);
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn last_word_is_completed() {
+    fn filter_completes_the_last_word() {
         let values = |name: &str, _: &str| match name {
             "namespace" => vec![
                 "shop".to_owned(),

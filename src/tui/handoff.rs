@@ -1,4 +1,4 @@
-//! Gives the terminal to another program and takes it back when that is over, however it ends.
+//! Hands the terminal over to another program and restores it afterwards, however the program ends.
 
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -11,19 +11,20 @@ use crate::debugger::Invocation;
 use crate::render::terminal_line;
 use crate::report::{self, Failure, Told, tell};
 
-/// What is needed to give the terminal away.
+/// What a hand-off needs.
 pub struct HandOff<'a> {
-    /// Reads keys, and must not meanwhile.
+    /// The input thread, which must not read keys meanwhile.
     pub input: &'a Input,
-    /// Whom signals are meant for.
+    /// Receives the program's process id, to forward signals.
     pub signals: &'a Shared,
 }
 
 impl HandOff<'_> {
-    /// A debugger has the terminal until it ends; tells what is to be said about it.
+    /// Runs a debugger on the terminal until it ends. Returns a text about how it ended, if there
+    /// is something to report.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// Fails if it cannot be started.
     pub fn debug(&self, invocation: &Invocation, title: &str) -> Result<Option<String>, Told> {
         let name = terminal_line(&invocation.program().to_string_lossy());
         let title = terminal_line(title);
@@ -40,10 +41,10 @@ impl HandOff<'_> {
         })
     }
 
-    /// A pager shows `text`.
+    /// Shows `text` in a pager.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fails if no pager can be started.
     pub fn page(&self, pager: &[String], text: &str) -> Result<Option<String>, Told> {
         let fallback = ["less".to_owned()];
         let words = if pager.is_empty() { &fallback } else { pager };
@@ -68,7 +69,7 @@ impl HandOff<'_> {
         terminal::give_back();
         let outcome = self.run_with_terminal(command, greeting, text);
         self.signals.came_back();
-        // What died in the middle may have left the terminal without echo.
+        // A program that died may have left the terminal without echo.
         terminal::mend();
         let taken = terminal::take();
         self.input.go_on();
@@ -87,13 +88,13 @@ impl HandOff<'_> {
         let mut child = command.spawn()?;
         self.signals.given_to(child.id());
         let mut out = io::stdout().lock();
-        // A greeting that cannot be shown is no reason not to debug.
+        // Debugging works even if the greeting cannot be written.
         let _ = out
             .write_all(greeting.as_bytes())
             .and_then(|()| out.flush());
         drop(out);
         if let (Some(text), Some(mut stdin)) = (text, child.stdin.take()) {
-            // A pager that was quit before it had read everything is no failure.
+            // A pager may be quit before it has read everything.
             let _ = stdin.write_all(text.as_bytes());
         }
         child.wait()
@@ -113,10 +114,10 @@ fn cannot_start(name: &str, error: io::Error) -> Told {
     tell(&failure.cause(error).into())
 }
 
-/// Gives the terminal back and stops; takes it again when SIGCONT comes.
+/// Restores the terminal and stops the process; takes the terminal again on SIGCONT.
 ///
 /// # Errors
-/// When the terminal is gone meanwhile.
+/// Fails if the terminal is gone.
 pub fn suspend(hand_off: &HandOff<'_>, stop: Stop) -> io::Result<()> {
     hand_off.input.rest();
     terminal::give_back();

@@ -1,4 +1,4 @@
-//! The help page, made from the key map and the table of commands.
+//! The help page, generated from the key map and the table of commands.
 
 use ratatui::text::{Line, Span};
 
@@ -9,10 +9,10 @@ use super::styled::wrapped;
 use crate::query::TERMS;
 use crate::render::Tone;
 
-/// Columns that the page takes where there are more.
+/// Maximum width of the page in columns.
 pub const WIDEST: u16 = 84;
 
-/// The page: the keys of where we are first, then all others.
+/// The page: first the keys of the current context, then all others.
 #[must_use]
 pub fn page(model: &Model) -> Page {
     let here = model.context();
@@ -52,12 +52,12 @@ pub fn page(model: &Model) -> Page {
     Page::new(lines)
 }
 
-/// Columns of the keys.
+/// Width of the column with the keys.
 const KEYS: usize = 22;
 
-/// Keys, and beside them what they do, on as many lines as that takes.
+/// Keys with their help text beside them, on as many lines as necessary.
 fn entry(model: &Model, keys: &str, help: &str) -> Vec<Line<'static>> {
-    // A frame, blanks within it, and two before the keys and after them.
+    // The frame, a blank inside it, and two blanks before and after the keys.
     let room = usize::from(model.size.0.min(WIDEST)).saturating_sub(6 + KEYS + 4);
     let mut keys = Some(keys);
     let line = |help: String| {

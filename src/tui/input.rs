@@ -1,4 +1,5 @@
-//! Keys, mouse and sizes, read by a thread that can be made to leave the terminal to another program.
+//! Reads keys, mouse and resize events in a thread that can be paused while another program has the
+//! terminal.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,7 +9,8 @@ use ratatui::crossterm::event::{self, Event};
 
 use super::msg::Msg;
 
-/// How often the thread looks whether it should rest: as long a debugger waits for the terminal at most.
+/// How often the thread checks whether to pause. This is the maximum delay before a debugger gets
+/// the terminal.
 const LOOK: Duration = Duration::from_millis(30);
 
 #[derive(Debug, Default)]
@@ -35,12 +37,12 @@ impl Shared {
     }
 }
 
-/// The thread that reads.
+/// The reader thread.
 #[derive(Debug)]
 pub struct Input(Arc<Shared>);
 
 impl Input {
-    /// Starts it.
+    /// Starts the thread.
     #[must_use]
     pub fn start(messages: Sender<Msg>) -> Self {
         let shared = Arc::new(Shared::default());
@@ -49,7 +51,7 @@ impl Input {
         Self(shared)
     }
 
-    /// Returns when nothing is read any more: the terminal can be given away.
+    /// Pauses reading. Returns when the thread no longer reads, so the terminal can be handed over.
     pub fn rest(&self) {
         let mut state = self.0.state();
         state.wanted_at_rest = true;
@@ -58,7 +60,7 @@ impl Input {
         }
     }
 
-    /// Reads again.
+    /// Resumes reading.
     pub fn go_on(&self) {
         self.0.state().wanted_at_rest = false;
         self.0.changed.notify_all();
@@ -92,7 +94,7 @@ fn read(shared: &Shared, messages: &Sender<Msg>) {
         };
         let gone = matches!(message, Msg::Terminate);
         if messages.send(message).is_err() || gone {
-            // Whoever waits for the rest must not wait for ever.
+            // A caller that waits for the pause must not wait forever.
             shared.state().at_rest = true;
             shared.changed.notify_all();
             return;

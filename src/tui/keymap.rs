@@ -1,14 +1,15 @@
-//! Keys are data: `keymap.toml` says which key does what where, and help and footer are drawn from it.
+//! Keys are data: `keymap.toml` maps keys to actions per context, and help and footer are generated
+//! from it.
 //!
-//! The invariant, kept by a test: in each context no key has two meanings, and every action that the
-//! map names is one that `update` knows.
+//! Invariant, enforced by a test: in each context no key has two meanings, and `update` handles
+//! every action in the map.
 
 use std::collections::BTreeMap;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use serde::Deserialize;
 
-/// What a key can do.
+/// An action that a key can trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs)] // `keymap.toml` says what each does
@@ -85,25 +86,25 @@ pub enum Action {
     Yes,
 }
 
-/// Where a key is pressed.
+/// A context in which keys have meanings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Context {
-    /// The list of dumps, and that of groups.
+    /// The list of dumps, and the list of groups.
     Dumps,
-    /// What is different in that of groups.
+    /// Keys that differ in the list of groups.
     Groups,
-    /// One group: its images and workloads.
+    /// The page of one group: its images and workloads.
     Group,
-    /// One dump's tabs.
+    /// The tabs of one dump.
     Dump,
-    /// Two dumps compared.
+    /// The comparison of two dumps.
     Diff,
     /// Downloads and pulls.
     Transfers,
     /// Stores to choose from.
     Stores,
-    /// Whatever has lines.
+    /// Every view with lines.
     Lists,
     /// Every view.
     Everywhere,
@@ -114,7 +115,7 @@ pub enum Context {
 }
 
 impl Context {
-    /// Where a key is looked up, in this order.
+    /// The contexts in which a key is looked up, in order.
     fn chain(self) -> &'static [Self] {
         match self {
             Self::Dumps => &[Self::Dumps, Self::Lists, Self::Everywhere],
@@ -131,7 +132,7 @@ impl Context {
         }
     }
 
-    /// What the help page calls it.
+    /// The title on the help page.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -175,7 +176,7 @@ pub struct Key {
 impl From<KeyEvent> for Key {
     fn from(event: KeyEvent) -> Self {
         let mut modifiers = event.modifiers & (KeyModifiers::CONTROL | KeyModifiers::ALT);
-        // The capital says it already.
+        // Shift is already expressed by the capital letter.
         if event.code == KeyCode::BackTab {
             modifiers = KeyModifiers::NONE;
         }
@@ -187,13 +188,13 @@ impl From<KeyEvent> for Key {
 }
 
 impl Key {
-    /// As terminals report it.
+    /// The event that a terminal reports for this key.
     #[must_use]
     pub fn event(self) -> KeyEvent {
         KeyEvent::new(self.code, self.modifiers)
     }
 
-    /// Reads a key's name; `None` where it is none.
+    /// Parses a key's name; `None` if it is invalid.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (modifiers, name) = match text.split_once('-') {
@@ -213,7 +214,7 @@ impl Key {
         Some(Self { code, modifiers })
     }
 
-    /// For people.
+    /// The name for display.
     #[must_use]
     pub fn name(self) -> String {
         let modifier = match self.modifiers {
@@ -253,17 +254,17 @@ const NAMES: [(&str, KeyCode); 15] = [
 /// One line of the map.
 #[derive(Clone, Debug)]
 pub struct Binding {
-    /// What it does.
+    /// The action.
     pub action: Action,
-    /// The keys that do it.
+    /// The keys that trigger it.
     pub keys: Vec<Key>,
-    /// In words.
+    /// Help text.
     pub help: String,
-    /// In one word, for the last line of the screen.
+    /// One word for the footer; `None` if it is not shown there.
     pub footer: Option<String>,
 }
 
-/// The whole map.
+/// The complete map.
 #[derive(Clone, Debug)]
 pub struct Keymap(BTreeMap<Context, Vec<Binding>>);
 
@@ -276,10 +277,10 @@ struct Entry {
 }
 
 impl Keymap {
-    /// The map that the program brings along.
+    /// The built-in map.
     ///
     /// # Panics
-    /// When `keymap.toml` is not valid, which a test rules out.
+    /// Panics if `keymap.toml` is invalid; a test rules that out.
     #[must_use]
     #[allow(clippy::expect_used)]
     pub fn embedded() -> Self {
@@ -287,7 +288,7 @@ impl Keymap {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        // `toml::Table` keeps the order of the file, which is that of help and footer.
+        // `toml::Table` preserves the order of the file, which is the order in help and footer.
         let table: BTreeMap<Context, toml::Table> =
             toml::from_str(text).map_err(|error| error.to_string())?;
         let mut map = BTreeMap::new();
@@ -299,7 +300,7 @@ impl Keymap {
                 let entry: Entry = value
                     .try_into()
                     .map_err(|error: toml::de::Error| format!("{name}: {error}"))?;
-                let read = |key: &String| Key::parse(key).ok_or(format!("`{key}` is no key"));
+                let read = |key: &String| Key::parse(key).ok_or(format!("`{key}` is not a key"));
                 bindings.push(Binding {
                     action,
                     keys: entry.keys.iter().map(read).collect::<Result<_, _>>()?,
@@ -312,7 +313,7 @@ impl Keymap {
         Ok(Self(map))
     }
 
-    /// What `key` does there.
+    /// The action of `key` in this context.
     #[must_use]
     pub fn action(&self, context: Context, key: Key) -> Option<Action> {
         let bound = |context: &Context| {
@@ -323,13 +324,13 @@ impl Keymap {
         context.chain().iter().find_map(bound)
     }
 
-    /// The lines of one context, in the order of the map.
+    /// The bindings of one context, in the order of the map.
     #[must_use]
     pub fn bindings(&self, context: Context) -> &[Binding] {
         self.0.get(&context).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// First key and word of what belongs into the last line there.
+    /// The first key and the word of each binding in the footer.
     #[must_use]
     pub fn footer(&self, context: Context) -> Vec<(String, String)> {
         let all = context.chain().iter().flat_map(|part| self.bindings(*part));
@@ -345,7 +346,7 @@ impl Keymap {
         shown.collect()
     }
 
-    /// The first key for an action there, by name: for sentences like "press `r`".
+    /// The name of the first key for an action, for sentences such as "press `r`".
     #[must_use]
     pub fn key_for(&self, context: Context, action: Action) -> String {
         let mut all = context.chain().iter().flat_map(|part| self.bindings(*part));
@@ -363,7 +364,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn no_key_has_two_meanings_in_a_context() {
+    fn keymap_has_one_meaning_per_key_and_context() {
         let map = Keymap::embedded();
         for context in CONTEXTS {
             let mut seen = HashSet::new();
@@ -383,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn specific_keys_do_not_hide_those_of_everywhere() {
+    fn keymap_contexts_do_not_hide_global_keys() {
         let map = Keymap::embedded();
         for context in CONTEXTS {
             let chain = context.chain();
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_keep_the_order_of_the_file() {
+    fn keymap_preserves_the_order_of_the_file() {
         let map = Keymap::embedded();
         let first: Vec<Action> = map
             .bindings(Context::Dumps)

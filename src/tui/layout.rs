@@ -1,30 +1,30 @@
-//! Where things are on the screen: one pure function for `view`, which draws there, and `update`, which
-//! must know what the mouse points at and how many rows fit.
+//! The layout of the screen: one pure function for `view`, which draws, and for `update`, which
+//! must know what the mouse points at and how many rows are visible.
 
 use ratatui::layout::Rect;
 
 use super::model::{Model, Screen, Tab};
 use crate::render::TIMES;
 
-/// Below this nothing sensible can be shown.
+/// Minimum size at which anything is shown.
 pub const SMALLEST: (u16, u16) = (20, 6);
-/// A list leaves room for a preview from this height on.
+/// Minimum height for a preview below a list.
 const PREVIEW_FROM: u16 = 30;
-/// Groups leave room for the details of one of them from this many lines on.
+/// Minimum number of lines for the details below the groups.
 const DETAILS_FROM: u16 = 14;
-/// From this width on, lists show more columns.
+/// Minimum width for additional columns in lists.
 const ROOMY: u16 = 120;
-/// What the columns of groups have room for, where they are all shown.
+/// Minimum width for all columns of groups.
 const GROUPS_FROM: u16 = 64;
 
 /// The parts of the screen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Regions {
-    /// Where we are.
+    /// Title line with the current location.
     pub header: Rect,
-    /// What is wrong and stays so; no lines when nothing is.
+    /// Persistent problem; no lines if there is none.
     pub banner: Rect,
-    /// Titles of columns, or the tabs.
+    /// Column titles, or tabs.
     pub titles: Rect,
     /// Rows, or a page.
     pub body: Rect,
@@ -32,15 +32,15 @@ pub struct Regions {
     pub threads: Rect,
     /// Images and workloads of the selected group.
     pub details: Rect,
-    /// Backtrace of what is selected, or source of the frame.
+    /// Backtrace of the selection, or source of the frame.
     pub preview: Rect,
-    /// What is said or typed.
+    /// Messages, or the prompt.
     pub status: Rect,
     /// Keys.
     pub footer: Rect,
 }
 
-/// The parts, for this model.
+/// Computes the layout for this model.
 #[must_use]
 pub fn regions(model: &Model) -> Regions {
     let (width, height) = model.size;
@@ -109,7 +109,7 @@ fn details_height(model: &Model, middle: u16) -> u16 {
     }
 }
 
-/// Whether the tab is about one thread of several.
+/// Whether the tab shows one of several threads.
 fn has_threads(model: &Model) -> bool {
     let Some(view) = model
         .dump
@@ -123,10 +123,10 @@ fn has_threads(model: &Model) -> bool {
         && stacks.is_some_and(|stacks| stacks.backtrace.threads.len() > 1)
 }
 
-/// Room of the list of columns of dumps, from left to right; a column without room is not shown.
+/// Widths of the dumps' columns, left to right; a column of width 0 is not shown.
 #[must_use]
 pub fn columns(width: u16) -> [u16; 7] {
-    // Mark and blanks between columns.
+    // The mark, and blanks between columns.
     let rest = width.saturating_sub(2 + 6);
     let roomy = width >= ROOMY;
     let (age, signal, verdict, size) = if roomy { (8, 9, 10, 11) } else { (5, 7, 8, 7) };
@@ -137,14 +137,14 @@ pub fn columns(width: u16) -> [u16; 7] {
     [age, workload, exe, signal, verdict, size, top]
 }
 
-/// Parts that the crashes over time are shown in.
+/// Number of intervals in the trend.
 #[must_use]
 pub fn trend_width(width: u16) -> usize {
     if width >= ROOMY { TIMES } else { TIMES / 4 }
 }
 
-/// Room of the columns of groups, from left to right: count, last, first, trend, program, signal, top frame,
-/// workloads, images. A column without room is not shown.
+/// Widths of the groups' columns, left to right: count, last, first, trend, program, signal, top
+/// frame, workloads, images. A column of width 0 is not shown.
 #[must_use]
 pub fn group_columns(width: u16) -> [u16; 9] {
     let trend = match width {
@@ -156,7 +156,7 @@ pub fn group_columns(width: u16) -> [u16; 9] {
         _ => (8, 11, 0),
     };
     let fixed = [6, 5, first, trend, exe, 7, images];
-    // The mark, and a blank before each column but the first.
+    // The mark, and a blank before each column except the first.
     let columns = fixed.iter().filter(|room| **room > 0).count() + 2;
     let taken = fixed.iter().sum::<u16>() + u16::try_from(columns).unwrap_or(0);
     let rest = width.saturating_sub(taken);
@@ -164,7 +164,7 @@ pub fn group_columns(width: u16) -> [u16; 9] {
     [6, 5, first, trend, exe, 7, top, rest - top, images]
 }
 
-/// Which of these columns is at `x`.
+/// Index of the column at `x`.
 fn at(rooms: impl IntoIterator<Item = u16>, mut start: u16, x: u16) -> Option<usize> {
     for (number, room) in rooms.into_iter().enumerate() {
         if room == 0 {
@@ -178,13 +178,13 @@ fn at(rooms: impl IntoIterator<Item = u16>, mut start: u16, x: u16) -> Option<us
     None
 }
 
-/// Which column of dumps is at `x`.
+/// Index of the dumps' column at `x`.
 #[must_use]
 pub fn column_at(width: u16, x: u16) -> Option<usize> {
     at(columns(width), 2, x)
 }
 
-/// Which column of groups is at `x`.
+/// Index of the groups' column at `x`.
 #[must_use]
 pub fn group_column_at(width: u16, x: u16) -> Option<usize> {
     at(group_columns(width), 1, x)
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_fill_the_width_and_no_more() {
+    fn layout_columns_fill_the_width() {
         for width in [20, 40, 80, 100, 119, 120, 160, 300] {
             let used: u16 = columns(width).iter().sum::<u16>() + 8;
             assert!(used <= width.max(35 + 8), "{width}: {used}");
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn group_columns_fill_the_width_and_keep_first_seen() {
+    fn layout_group_columns_fill_the_width_and_keep_first_seen() {
         for width in [64, 80, 100, 119, 120, 160, 300] {
             let rooms = group_columns(width);
             let shown = rooms.iter().filter(|room| **room > 0).count();

@@ -1,4 +1,4 @@
-//! The TUI: browse the dumps of a store, and land in a debugger with one key.
+//! The TUI: browse the dumps of a store, and start a debugger with one key.
 //!
 //! ```text
 //! keys, signals, answers ─▶ Msg ─▶ update(&mut Model) ─▶ Effect ─▶ effects (threads) ─▶ Msg
@@ -7,9 +7,9 @@
 //!                                 view(&Model) ─▶ terminal
 //! ```
 //!
-//! Invariants: `update` is synchronous and does no I/O; `view` only reads; whatever may block runs on
-//! another thread and is known by a request id, so that late answers are dropped; keys come before
-//! answers, so that no flood of them delays a key.
+//! Invariants: `update` is synchronous and performs no I/O. `view` only reads. Everything that may
+//! block runs on another thread and has a request id, so that late answers are dropped. Keys are
+//! processed before answers, so that a flood of answers does not delay a key.
 
 mod commands;
 mod details;
@@ -52,23 +52,24 @@ use self::theme::{Glyphs, Theme};
 use crate::report::{ExitStatus, tell};
 use crate::settings::Settings;
 
-/// Answers are taken for so long at most before the screen is drawn again: half of what a key may take.
+/// Maximum time spent on answers before the screen is drawn again: half of a key's time budget.
 const ANSWERS: Duration = Duration::from_millis(8);
-/// The same after a key: it is seen at once, and whoever holds one down still sees what comes in.
+/// The same after a key: it shows at once, and a user who holds a key down still sees arriving
+/// answers.
 const AFTER_A_KEY: Duration = Duration::from_millis(1);
-/// Between two ticks: something moves; the selection comes to rest; nothing happens.
+/// Time between two ticks: while something is animated; until the selection is idle; otherwise.
 const MOVING: Duration = Duration::from_millis(100);
 const RESTING: Duration = Duration::from_millis(40);
 const IDLE: Duration = Duration::from_millis(1000);
 
-/// How the TUI is started.
+/// Options of the TUI.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Draw with ASCII only.
     pub ascii: bool,
-    /// The filter at the start.
+    /// The initial filter.
     pub filter: String,
-    /// Whether the mouse is ours.
+    /// Whether the TUI handles the mouse.
     pub mouse: bool,
     /// The debugger to start.
     pub debugger: String,
@@ -76,15 +77,15 @@ pub struct Options {
     pub refresh_seconds: u64,
 }
 
-/// Runs until the user quits.
+/// Runs the TUI until the user quits.
 ///
 /// # Errors
-/// When the terminal cannot be used.
+/// Fails if the terminal cannot be used.
 pub fn run(settings: Settings, options: Options) -> Result<ExitStatus> {
     let (sender, receiver) = mpsc::channel();
     let signals = signals::watch(sender.clone()).context("cannot watch for signals")?;
     give_back_on_panic();
-    let taken = terminal::Taken::take(options.mouse).context("cannot use the terminal")?;
+    let taken = terminal::TerminalGuard::take(options.mouse).context("cannot use the terminal")?;
     let input = Input::start(sender.clone());
     let size = ratatui::crossterm::terminal::size()?;
     let model = Model::new(Start {
@@ -121,7 +122,8 @@ pub fn run(settings: Settings, options: Options) -> Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// A panic must be readable, on a terminal that works. Those of threads are answers, not panics.
+/// Makes panics readable by restoring the terminal first. Panics in effect threads become answers
+/// instead.
 fn give_back_on_panic() {
     let main = std::thread::current().id();
     let before = std::panic::take_hook();
@@ -148,11 +150,11 @@ impl Session<'_> {
     fn run(&mut self, receiver: &Receiver<Msg>) -> Result<()> {
         while !self.model.quit {
             if std::mem::take(&mut self.model.redraw) {
-                // The screen is empty now. `Terminal::clear` would ask the terminal where its cursor
-                // is, and not every one answers.
+                // The screen is empty now. `Terminal::clear` would query the cursor position, which
+                // not every terminal answers.
                 self.screen = Terminal::new(CrosstermBackend::new(io::stdout()))?;
             }
-            // The event comes later than the size.
+            // The resize event may arrive after the size changed.
             let size = self.screen.size()?;
             if self.model.size != (size.width, size.height) {
                 self.take(Msg::Resize(size.width, size.height))?;
@@ -164,7 +166,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Takes what comes until the screen is to be drawn again.
+    /// Processes messages until the screen must be drawn again.
     fn wait(&mut self, receiver: &Receiver<Msg>) -> Result<()> {
         let pause = self.pause();
         let since = self.ticked.elapsed();
@@ -257,7 +259,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// We have the terminal again: its size may be another one.
+    /// The terminal is ours again; its size may have changed.
     fn returned(&mut self, outcome: Result<Option<String>, crate::report::Told>) -> Result<()> {
         let (width, height) = ratatui::crossterm::terminal::size()?;
         self.time();

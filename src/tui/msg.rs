@@ -1,4 +1,4 @@
-//! What comes in, and what goes out: the only words between `update` and the world.
+//! Messages and effects: the complete interface between `update` and the outside.
 
 use cdh_bundle::DumpId;
 use cdh_store::{DumpSummary, FirstSeenIndex};
@@ -7,8 +7,8 @@ use ratatui::crossterm::event::{KeyEvent, MouseEvent};
 use std::sync::Arc;
 
 use super::model::{
-    Arranged, Depth, Facts, Grouping, Job, Listing, Opened, Place, Purpose, RequestId, Row, Rows,
-    Source, Stacks, Texts, TransferId,
+    Arranged, Depth, Facts, Grouping, Job, Listing, Opened, Purpose, RequestId, Row, Rows, Source,
+    Stacks, StoreLocation, Texts, TransferId,
 };
 use super::signals::Stop;
 use crate::debugger::Invocation;
@@ -16,18 +16,18 @@ use crate::pipeline::SourceQuestion;
 use crate::render::Group;
 use crate::report::Told;
 
-/// Something happened.
+/// An event for `update`.
 #[derive(Debug)]
 pub enum Msg {
     /// A key was pressed.
     Key(KeyEvent),
-    /// The mouse did something.
+    /// A mouse event.
     Mouse(MouseEvent),
     /// Text was pasted.
     Paste(String),
-    /// The terminal has another size.
+    /// The terminal was resized.
     Resize(u16, u16),
-    /// Time passes.
+    /// A clock tick.
     Tick {
         /// Wall clock.
         now: Timestamp,
@@ -46,65 +46,65 @@ pub enum Msg {
     Arranged(RequestId, Result<Box<Arranged>, Told>),
     /// A long list was grouped, under this filter.
     Grouped(RequestId, String, Result<Vec<Group>, Told>),
-    /// A dump was opened, or cannot be.
+    /// A dump was opened, or opening it failed.
     Opened(RequestId, DumpId, Result<Arc<Opened>, Told>),
-    /// Its stacks were made, or cannot be.
+    /// Its stacks were computed, or that failed.
     Stacks(RequestId, DumpId, Result<Arc<Stacks>, Told>),
     /// Its texts were read.
     Texts(RequestId, DumpId, Arc<Texts>),
-    /// All that was asked about a dump has been answered.
+    /// All parts of a request about a dump were answered.
     Explained(RequestId, DumpId, Depth),
-    /// In which frame a dump crashed.
+    /// The frame in which a dump crashed.
     Named(RequestId, Box<DumpSummary>, Option<String>),
-    /// What manifests say of image and node.
+    /// Facts from manifests.
     Facts(RequestId, Vec<(DumpId, Option<Facts>)>),
     /// Source around a frame.
     Source(RequestId, Box<Source>),
-    /// A piece of work of a transfer began.
+    /// A transfer started a step.
     Began(TransferId, String, Option<u64>),
-    /// So many bytes of it are done.
+    /// Bytes done of the step.
     Advanced(TransferId, u64),
-    /// It ended.
+    /// A transfer ended.
     Ended(TransferId, Result<Fetched, Told>),
-    /// A dump was deleted, or cannot be.
+    /// A dump was deleted, or deleting it failed.
     Deleted(Box<DumpSummary>, Result<(), Told>),
-    /// Another store was chosen, or is none.
-    Switched(Result<Place, Told>),
-    /// The terminal was given away and came back; what is to be said about it.
+    /// The store was switched, or switching failed.
+    Switched(Result<StoreLocation, Told>),
+    /// Another program returned the terminal, with a text to show.
     Returned(Result<Option<String>, Told>),
-    /// Whoever runs us wants the end.
+    /// SIGTERM or a similar signal arrived.
     Terminate,
     /// Another process sent SIGTSTP.
     Stop,
-    /// SIGCONT came.
+    /// SIGCONT arrived.
     Continued,
 }
 
-/// What came of a transfer.
+/// Result of a transfer.
 #[derive(Debug)]
 pub enum Fetched {
-    /// The case is here.
+    /// The dump is stored at this path.
     Here(String),
     /// A debugger can be started.
     Ready(Box<Invocation>),
 }
 
-/// Something is to be done.
+/// A request from `update`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// List the store.
     List(RequestId),
-    /// List the newest dumps again; these are the ones that are known.
+    /// List the newest dumps again; the rows are the known ones.
     Refresh(RequestId, Rows),
     /// Arrange a long list.
     Arrange(RequestId, Box<Job>),
     /// Group a long list.
     Group(RequestId, Box<Grouping>),
-    /// Drop what is no longer shown: that takes long.
+    /// Drop data that is no longer shown; this may take long.
     Discard(Vec<Rows>, Vec<Group>),
     /// Read a dump.
     Explain(RequestId, Box<DumpSummary>, Depth),
-    /// Tell in which frame a dump crashed.
+    /// Find the frame in which a dump crashed.
     Name(RequestId, Box<DumpSummary>),
     /// Read manifests for image and node.
     Facts(RequestId, Vec<DumpSummary>),
@@ -112,34 +112,34 @@ pub enum Effect {
     Source(RequestId, Box<SourceWanted>),
     /// Fetch a dump.
     Transfer(TransferId, Box<DumpSummary>, Purpose),
-    /// End a transfer.
+    /// Cancel a transfer.
     Cancel(TransferId),
     /// Delete a dump.
     Delete(Box<DumpSummary>),
-    /// Take another store.
+    /// Switch to another store.
     Switch(String),
-    /// Give the terminal to a debugger.
+    /// Hand the terminal over to a debugger.
     Debug(Box<Invocation>, String),
     /// Show text in a pager.
     Pager(String),
-    /// Put text into the terminal's clipboard.
+    /// Copy text to the terminal's clipboard.
     Copy(String),
-    /// Take the mouse, or leave it.
+    /// Enable or disable mouse events.
     Mouse(bool),
-    /// Give the terminal back and stop.
+    /// Restore the terminal and stop the process.
     Suspend(Stop),
-    /// Take the terminal again, which another program may have changed.
+    /// Take the terminal again; another program may have changed it.
     TakeTerminal,
 }
 
-/// The source that the cursor asks for.
+/// The source around the selected frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceWanted {
-    /// Which file.
+    /// The source file.
     pub question: SourceQuestion,
-    /// Which line.
+    /// The line.
     pub line: u32,
-    /// Whether it is the user's own code: only then a reason is given if there is none.
+    /// Whether it is the user's own code: only then, a reason is shown if there is no source.
     pub is_own: bool,
     /// The commit that the image was built from.
     pub revision: Option<String>,

@@ -1,7 +1,7 @@
-//! The texts of a dump's tabs: pure functions from what is known to lines.
+//! The texts of a dump's tabs: pure functions from its facts to lines.
 //!
-//! Whatever `render` makes for the terminal is used here too, so that the TUI and the commands say the
-//! same.
+//! They use `render`'s output for the terminal, so that the TUI and the commands print the same
+//! texts.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
-use super::model::{DumpView, Explained, Known, Opened, Stacks, Tab, Texts};
+use super::model::{DumpCache, DumpView, Explained, Opened, Stacks, Tab, Texts};
 use super::styled::{lines, plain, wrapped};
 use super::theme::Theme;
 pub use crate::render::top_frame;
@@ -21,17 +21,17 @@ use crate::render::{
 use crate::report::Told;
 
 const STYLE: Style = Style::Colored;
-/// Columns of sentences: what an ordinary terminal has room for.
+/// Width of prose in columns, for an 80-column terminal.
 const PROSE: usize = 74;
 
-/// The lines of the tab that is shown. Where there is little room, frames are shown without addresses.
+/// The lines of the current tab. On a narrow screen, frames are shown without addresses.
 #[must_use]
-pub fn tab(known: &Known, view: &DumpView, theme: Theme, roomy: bool) -> Vec<Line<'static>> {
+pub fn tab(known: &DumpCache, view: &DumpView, theme: Theme, roomy: bool) -> Vec<Line<'static>> {
     let nothing = Explained::default();
     let known = known.get(view.dump.id).unwrap_or(&nothing);
     let opened = match &known.opened {
         None => return lines("reading the dump …\n", theme),
-        Some(Err(told)) => return problem(told, theme),
+        Some(Err(error)) => return problem(error, theme),
         Some(Ok(opened)) => opened,
     };
     let text = match view.tab {
@@ -53,7 +53,7 @@ pub fn tab(known: &Known, view: &DumpView, theme: Theme, roomy: bool) -> Vec<Lin
         },
         Tab::Backtrace | Tab::Modules | Tab::Memory | Tab::Registers => match &known.stacks {
             None => "reading the stacks …\n".to_owned(),
-            Some(Err(told)) => return problem(told, theme),
+            Some(Err(error)) => return problem(error, theme),
             Some(Ok(stacks)) => match view.tab {
                 Tab::Modules => modules(opened, stacks),
                 Tab::Memory => memory(stacks, known.texts.as_deref()),
@@ -69,7 +69,7 @@ pub fn tab(known: &Known, view: &DumpView, theme: Theme, roomy: bool) -> Vec<Lin
     lines
 }
 
-/// A frame's line without its address; other lines stay.
+/// A frame's line without its address; other lines are unchanged.
 fn without_address(line: &mut Line<'static>) {
     /// `0x` and sixteen digits.
     const LENGTH: usize = 18;
@@ -99,22 +99,22 @@ fn without_address(line: &mut Line<'static>) {
     }
 }
 
-/// Each frame is one line that begins with its number.
+/// Whether the line is a frame: these start with a number.
 fn is_frame(line: &Line<'_>) -> bool {
     plain(line).starts_with("  #")
 }
 
-/// An error as a page: what failed, why, and what to do.
+/// An error as a page: what failed, why, and how to fix it.
 #[must_use]
-pub fn problem(told: &Told, theme: Theme) -> Vec<Line<'static>> {
+pub fn problem(error: &Told, theme: Theme) -> Vec<Line<'static>> {
     let mut text = String::new();
-    for (number, line) in told.lines.iter().enumerate() {
+    for (number, line) in error.lines.iter().enumerate() {
         let tone = if number == 0 { Tone::Bad } else { Tone::Dim };
         for line in wrapped(line, PROSE) {
             text.push_str(&format!("{}\n", STYLE.paint(tone, line)));
         }
     }
-    for hint in &told.hints {
+    for hint in &error.hints {
         text.push_str(&format!("\n{}\n", STYLE.paint(Tone::Strong, "to do")));
         for line in wrapped(hint, PROSE) {
             text.push_str(&format!("  {line}\n"));
@@ -123,7 +123,7 @@ pub fn problem(told: &Told, theme: Theme) -> Vec<Line<'static>> {
     lines(&text, theme)
 }
 
-/// The stack of one thread, with what must be known before trusting it.
+/// The stack of one thread, with warnings about its reliability.
 #[must_use]
 pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
     let one = Backtrace {
@@ -136,7 +136,7 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             .collect(),
         ..light(&stacks.backtrace)
     };
-    // What a tab of its own tells is left out.
+    // Facts with a tab of their own are omitted.
     let manifest = Manifest {
         workload: None,
         image: None,
@@ -163,7 +163,7 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
     )
 }
 
-/// Without its threads.
+/// A copy without the threads.
 fn light(backtrace: &Backtrace) -> Backtrace {
     Backtrace {
         threads: Vec::new(),
@@ -174,17 +174,17 @@ fn light(backtrace: &Backtrace) -> Backtrace {
     }
 }
 
-/// The frame that a line of the backtrace's page is about.
+/// The frame to which a line of the backtrace page belongs.
 #[must_use]
 pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
     let shown = view.page.lines.get(..=view.page.cursor)?;
     let thread = stacks.backtrace.threads.get(view.thread)?;
-    // Folded frames have no line of their own: each line states its number.
+    // Folded frames have no line of their own, so the number in the line identifies the frame.
     let number = shown.iter().rev().find_map(frame_number).unwrap_or(0);
     thread.frames.get(number)
 }
 
-/// The number that a frame's line begins with.
+/// The number at the start of a frame's line.
 fn frame_number(line: &Line<'_>) -> Option<usize> {
     let text = plain(line);
     let rest = text.strip_prefix("  #")?;
@@ -275,7 +275,7 @@ fn workload(opened: &Opened, texts: Option<&Texts>) -> String {
     text
 }
 
-/// JSON as lines of `name value`, deeper names with dots.
+/// Formats JSON as lines of `name value`, with dotted names for nested values.
 fn flatten(text: &mut String, name: &str, value: &Value, depth: usize) {
     let join = |inner: &str| {
         if name.is_empty() {
@@ -309,7 +309,7 @@ fn logs(texts: &Texts) -> String {
     }
     let mut text = String::new();
     for (name, log) in &texts.logs {
-        // The only one is that of the container that crashed; its title may say which start.
+        // A single log is from the container that crashed. Its title may say which restart.
         if texts.logs.len() > 1 || name.contains(' ') {
             heading(&mut text, name);
         }
@@ -332,7 +332,8 @@ fn modules(opened: &Opened, stacks: &Stacks) -> String {
         .filter(|module| found(&module.status))
         .count();
     text.push_str(&format!("{here} of {count} modules are here\n\n"));
-    // Paths first, as wide as most are: a build-id is looked up, a path is read.
+    // Paths come first, in a column as wide as most of them: people read paths and look up
+    // build-ids.
     let widths = stacks
         .backtrace
         .modules
@@ -443,14 +444,14 @@ fn registers(stacks: &Stacks, thread: usize) -> String {
     text
 }
 
-/// The first lines of the backtrace of a dump, for the pane below the list.
+/// The first lines of a dump's backtrace, for the pane below the list.
 #[must_use]
 pub fn preview(known: Option<&Explained>, theme: Theme) -> Vec<Line<'static>> {
     let Some(known) = known else {
         return Vec::new();
     };
     match (&known.opened, &known.stacks) {
-        (Some(Err(told)), _) | (_, Some(Err(told))) => problem(told, theme),
+        (Some(Err(error)), _) | (_, Some(Err(error))) => problem(error, theme),
         (Some(Ok(opened)), Some(Ok(stacks))) => lines(&backtrace(opened, stacks, 0), theme),
         (Some(Ok(opened)), None) => lines(
             &render::terminal_line(&opened.manifest.signal.description),

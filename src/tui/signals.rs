@@ -1,10 +1,10 @@
-//! Signals that end the program, those that stop and continue it, and those meant for the debugger that has the
+//! Handles signals that end the program, stop and continue it, or belong to the debugger on the
 //! terminal.
 //!
-//! Whatever ends it by default ends it: the debugger first, then the TUI, and the terminal is as it was. SIGINT and
-//! SIGQUIT are the debugger's while it runs: `ctrl-c` in gdb must not end what waits for gdb. SIGTSTP gives the
-//! terminal back before it stops the program. SIGCONT takes it again: after SIGSTOP, which no program can
-//! catch, a shell may have changed it.
+//! A signal that ends a program by default first ends the debugger, then the TUI, and the terminal
+//! is restored. While a debugger runs, SIGINT and SIGQUIT belong to it: `ctrl-c` in gdb must not
+//! end the TUI. On SIGTSTP, the terminal is restored before the process stops. On SIGCONT, it is
+//! taken again: after SIGSTOP, which cannot be caught, a shell may have changed it.
 
 use std::io;
 use std::sync::Arc;
@@ -25,55 +25,57 @@ use super::terminal;
 use crate::progress::keep_on_interrupt;
 use crate::report::ExitStatus;
 
-/// All signals that end a program by default (signal(7)), without those that report a fault of the program itself.
+/// All signals that end a program by default (signal(7)), without those that report a fault in the
+/// program itself.
 const ENDING: [i32; 12] = [
     SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
     SIGXCPU, SIGXFSZ,
 ];
 
-/// Whoever is still busy then is ended by force.
+/// Time for the debugger and the main loop to end. Afterwards, the debugger is killed and the
+/// process ends.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the thread for signals and the loop tell one another.
+/// State shared between the signal thread and the main loop.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// Process id of the program that has the terminal; 0 when we have it.
+    /// Process id of the program on the terminal; 0 if the TUI has it.
     child: AtomicI32,
-    /// The signal that ends us; 0 when none has come.
+    /// The signal that ends the process; 0 if none arrived.
     ending: AtomicI32,
-    /// SIGTSTP came from outside, and no SIGCONT after it.
+    /// SIGTSTP arrived from another process, and no SIGCONT since.
     stop_wanted: AtomicBool,
-    /// Signals that we sent to our own process group, and ourselves, and that have not come yet.
+    /// Number of SIGTSTPs that we sent to our own process group and that have not arrived yet.
     own_stops: AtomicU32,
 }
 
-/// Who is stopped.
+/// What a stop request stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The process group, as `ctrl-z` does.
+    /// The process group, like `ctrl-z`.
     Group,
-    /// This process, to which another one sent SIGTSTP.
+    /// Only this process, because another process sent SIGTSTP to it.
     Process,
 }
 
 impl Shared {
-    /// Another program has the terminal.
+    /// Records that another program has the terminal.
     pub fn given_to(&self, child: u32) {
         self.child
             .store(i32::try_from(child).unwrap_or(0), Ordering::SeqCst);
-        // It came between the decision to start the program and its start.
+        // The signal arrived between the decision to start the program and its start.
         if self.ending.load(Ordering::SeqCst) != 0 {
             self.end_child(Signal::TERM);
         }
     }
 
-    /// We have it again.
+    /// Records that the TUI has the terminal again.
     pub fn came_back(&self) {
         self.child.store(0, Ordering::SeqCst);
     }
 
-    /// Ends the process as the signal that came would have, once the terminal is restored; SIGINT with status
-    /// 130, as every command.
+    /// Ends the process as the received signal would have, after the terminal is restored. SIGINT
+    /// gives status 130, as in every command.
     pub fn finish(&self) {
         match self.ending.load(Ordering::SeqCst) {
             0 => {}
@@ -82,13 +84,13 @@ impl Shared {
         }
     }
 
-    /// Stops, and returns when SIGCONT comes. Restore the terminal before.
+    /// Stops and returns on SIGCONT. The caller must restore the terminal before.
     ///
     /// # Errors
-    /// When the signal cannot be sent.
+    /// Fails if the signal cannot be sent.
     pub fn stop(&self, stop: Stop) -> io::Result<()> {
         match stop {
-            // As the kernel does: no shell could continue an orphaned process group.
+            // Like the kernel: no shell could continue an orphaned process group.
             Stop::Group if is_orphaned() => Ok(()),
             Stop::Group => {
                 self.own_stops.fetch_add(1, Ordering::SeqCst);
@@ -98,12 +100,12 @@ impl Shared {
             Stop::Process if self.stop_wanted.swap(false, Ordering::SeqCst) => {
                 emulate_default_handler(SIGTSTP)
             }
-            // SIGCONT was faster.
+            // SIGCONT arrived first.
             Stop::Process => Ok(()),
         }
     }
 
-    /// Whether a SIGTSTP is the one that [`stop`](Self::stop) sent to the group.
+    /// Whether this SIGTSTP is the one that [`stop`](Self::stop) sent to the group.
     fn is_own_stop(&self) -> bool {
         let less = |count: u32| count.checked_sub(1);
         self.own_stops
@@ -118,10 +120,10 @@ impl Shared {
     }
 }
 
-/// Watches for signals.
+/// Starts the thread that handles signals.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub fn watch(messages: Sender<Msg>) -> io::Result<Arc<Shared>> {
     let shared = Arc::new(Shared::default());
     let mine = Arc::clone(&shared);
@@ -133,7 +135,7 @@ pub fn watch(messages: Sender<Msg>) -> io::Result<Arc<Shared>> {
             match signal {
                 SIGINT | SIGQUIT if given => continue,
                 SIGTSTP if mine.is_own_stop() => continue,
-                // `ctrl-z` in the debugger: the terminal is as the debugger left it.
+                // `ctrl-z` in the debugger: the terminal remains as the debugger left it.
                 SIGTSTP if given => {
                     let _ = emulate_default_handler(SIGTSTP);
                     continue;
@@ -162,8 +164,8 @@ pub fn watch(messages: Sender<Msg>) -> io::Result<Arc<Shared>> {
     Ok(shared)
 }
 
-/// Whether no process outside of our group in our session is the parent of one in it (`setpgid(2)`): there is no
-/// shell with job control.
+/// Whether the process group is orphaned: no process in it has a parent in the same session but
+/// another group (`setpgid(2)`). Then there is no shell with job control.
 fn is_orphaned() -> bool {
     let Some(own) = Ids::of("self") else {
         return false;
@@ -179,7 +181,7 @@ fn is_orphaned() -> bool {
     }
 }
 
-/// Ids of a process in `/proc/<pid>/stat`.
+/// Ids from `/proc/<pid>/stat`.
 struct Ids {
     parent: i32,
     group: i32,

@@ -1,7 +1,7 @@
-//! From the text that `render` makes for terminals to lines of styled spans.
+//! Converts the terminal text of `render` to lines of styled spans.
 //!
-//! `render` marks tones with the escape sequences of `Style::paint`, and escapes every control character
-//! that came from outside; so an escape here is one of ours, and what is not one of ours is dropped.
+//! `render` marks tones with the escape sequences of `Style::paint`, and escapes every control
+//! character from outside. So every escape here is one of ours, and unknown ones are dropped.
 
 use ratatui::text::{Line, Span};
 use unicode_width::UnicodeWidthStr;
@@ -9,7 +9,7 @@ use unicode_width::UnicodeWidthStr;
 use super::theme::Theme;
 use crate::render::{Tone, terminal_line};
 
-/// Lines of a text by `render`, styled by `theme`.
+/// Converts text from `render` to lines, styled by `theme`.
 #[must_use]
 pub fn lines(text: &str, theme: Theme) -> Vec<Line<'static>> {
     text.lines().map(|line| styled(line, theme)).collect()
@@ -39,7 +39,7 @@ fn styled(line: &str, theme: Theme) -> Line<'static> {
     Line::from(spans)
 }
 
-/// The other way round of `render::Style::paint`.
+/// The inverse of `render::Style::paint`.
 fn tone_of(code: &str) -> Option<Tone> {
     Some(match code {
         "1" => Tone::Strong,
@@ -61,7 +61,7 @@ pub fn plain(line: &Line<'_>) -> String {
         .collect()
 }
 
-/// `text` on at most `width` columns, with `more` at its end where it was cut.
+/// Truncates `text` to a maximum of `width` columns, and marks the cut with `more`.
 #[must_use]
 pub fn cut(text: &str, width: usize, more: &str) -> String {
     if text.width() <= width {
@@ -84,7 +84,7 @@ pub fn cut(text: &str, width: usize, more: &str) -> String {
     short
 }
 
-/// `text` on exactly `width` columns, cut or filled with blanks.
+/// Truncates or pads `text` to exactly `width` columns.
 #[must_use]
 pub fn fit(text: &str, width: usize, more: &str) -> String {
     let mut text = cut(text, width, more);
@@ -93,7 +93,7 @@ pub fn fit(text: &str, width: usize, more: &str) -> String {
     text
 }
 
-/// Lines of at most `width` columns, broken at blanks where there are some.
+/// Wraps text at blanks to a maximum of `width` columns.
 #[must_use]
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
@@ -118,7 +118,7 @@ mod tests {
     use crate::render::Style;
 
     #[test]
-    fn tones_of_render_become_spans() {
+    fn styled_lines_convert_tones_to_spans() {
         let theme = Theme::new(true);
         let text = format!("a {}{} z", Style::Colored.paint(Tone::Bad, "b"), "c");
         let all = lines(&text, theme);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_escapes_and_controls_are_dropped_or_escaped() {
+    fn styled_lines_drop_foreign_escapes() {
         let all = lines("a\x1b]52;c;evil\x07b\rc\u{9b}31m", Theme::new(true));
         assert_eq!(plain(&all[0]), "a");
         let all = lines("a\rc\u{9b}31m\u{202e}", Theme::new(true));
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_characters_count_twice() {
+    fn styled_widths_count_wide_characters_twice() {
         assert_eq!(fit("日本語", 5, "…"), "日本…");
         assert_eq!(fit("日本語", 4, "…"), "日… ");
         assert_eq!(fit("ab", 4, "…"), "ab  ");

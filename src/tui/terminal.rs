@@ -1,8 +1,8 @@
-//! The terminal, taken and given back exactly as it was.
+//! Takes the terminal and restores it exactly.
 //!
-//! The invariant: whatever happens (end, error, panic, SIGTERM, a debugger that dies), the settings that
-//! `stty -a` shows are those of the start, and the shell's own screen is shown again. `give_back` can be
-//! called from anywhere any number of times; it neither allocates nor takes a lock.
+//! Invariant: whatever happens (exit, error, panic, SIGTERM, a debugger that dies), the settings
+//! that `stty -a` shows are the initial ones, and the shell's screen is shown again. `give_back`
+//! can be called from anywhere, any number of times; it neither allocates nor takes a lock.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// Other screen, no cursor, pasted text in brackets.
+/// Alternate screen, hidden cursor, bracketed paste.
 const TAKE: &str = "\x1b[?1049h\x1b[?25l\x1b[?2004h\x1b[2J\x1b[H";
-/// The reverse, and plain text; the mouse is the terminal's.
+/// The reverse, plus plain text and mouse events off.
 const GIVE_BACK: &str = "\x1b[?1006l\x1b[?1000l\x1b[?2004l\x1b[0m\x1b[?25h\x1b[?1049l";
-/// Presses and the wheel, not every move; places above column 223 too.
+/// Mouse presses and the wheel, but no moves; SGR mode, for columns above 223.
 const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1006h";
 const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
 
@@ -24,15 +24,15 @@ static BEFORE: OnceLock<Termios> = OnceLock::new();
 static TAKEN: AtomicBool = AtomicBool::new(false);
 static MOUSE: AtomicBool = AtomicBool::new(false);
 
-/// The terminal is ours as long as this lives.
+/// The TUI has the terminal while this exists.
 #[derive(Debug)]
-pub struct Taken(());
+pub struct TerminalGuard(());
 
-impl Taken {
-    /// Takes it.
+impl TerminalGuard {
+    /// Takes the terminal.
     ///
     /// # Errors
-    /// When it is no terminal.
+    /// Fails if standard input is not a terminal.
     pub fn take(mouse: bool) -> io::Result<Self> {
         let before = tcgetattr(stdin())?;
         let _ = BEFORE.set(before);
@@ -42,16 +42,16 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
         give_back();
     }
 }
 
-/// Takes it, again where it was given to another program meanwhile.
+/// Takes the terminal, possibly again after another program used it.
 ///
 /// # Errors
-/// When it is gone.
+/// Fails if the terminal is gone.
 pub fn take() -> io::Result<()> {
     if let Some(before) = BEFORE.get() {
         let mut raw = before.clone();
@@ -64,44 +64,44 @@ pub fn take() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives it back.
+/// Restores the terminal.
 pub fn give_back() {
     if !TAKEN.swap(false, Ordering::SeqCst) {
         return;
     }
-    // A terminal that is gone needs nothing back.
+    // Errors are ignored: the terminal may be gone.
     let _ = write(stdout(), GIVE_BACK);
     if let Some(before) = BEFORE.get() {
         let _ = tcsetattr(stdin(), OptionalActions::Drain, before);
     }
 }
 
-/// Sets what a debugger that died may have left behind to what it was.
+/// Repairs settings that a crashed debugger may have left behind.
 pub fn mend() {
     if let Some(before) = BEFORE.get() {
         let _ = tcsetattr(stdin(), OptionalActions::Drain, before);
     }
 }
 
-/// Takes the mouse, or leaves it to the terminal.
+/// Enables or disables mouse events.
 ///
 /// # Errors
-/// When the terminal is gone.
+/// Fails if the terminal is gone.
 pub fn set_mouse(mouse: bool) -> io::Result<()> {
     MOUSE.store(mouse, Ordering::SeqCst);
     write(stdout(), if mouse { MOUSE_ON } else { MOUSE_OFF })
 }
 
-/// Puts text into the terminal's clipboard (OSC 52), where it allows that.
+/// Copies text to the terminal's clipboard (OSC 52), if the terminal allows it.
 ///
 /// # Errors
-/// When the terminal is gone.
+/// Fails if the terminal is gone.
 pub fn copy(text: &str) -> io::Result<()> {
     let encoded = base64_simd::STANDARD.encode_to_string(text);
     write(stdout(), &format!("\x1b]52;c;{encoded}\x07"))
 }
 
-/// Past all buffers: after a panic in the middle of drawing they may be locked.
+/// Bypasses all buffers: after a panic while drawing, they may be locked.
 fn write(to: BorrowedFd<'_>, text: &str) -> io::Result<()> {
     let mut rest = text.as_bytes();
     while !rest.is_empty() {

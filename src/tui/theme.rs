@@ -1,21 +1,21 @@
-//! Colours and glyphs: the sixteen colours that every terminal's own theme defines, on its own
-//! background, or none; box-drawing characters, or ASCII.
+//! Colours and glyphs: the sixteen colours that the terminal's own theme defines, or none;
+//! box-drawing characters, or ASCII.
 //!
-//! Yellow, white and the bright ones are avoided: they cannot be read on a light background. Whatever
-//! a colour says is said in words or by a mark too.
+//! Yellow, white and the bright colours are avoided: they cannot be read on a light background.
+//! Everything that a colour says is also said by a word or a mark.
 
 use ratatui::style::{Color, Modifier, Style};
 
 use crate::render::Tone;
 
-/// How things look.
+/// Styles of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Theme {
     colored: bool,
 }
 
 impl Theme {
-    /// With colours, or with weight and reversal only (`NO_COLOR`).
+    /// With colours, or only with bold and reverse (`NO_COLOR`).
     #[must_use]
     pub fn new(colored: bool) -> Self {
         Self { colored }
@@ -29,7 +29,7 @@ impl Theme {
         }
     }
 
-    /// The look of a tone.
+    /// The style of a tone.
     #[must_use]
     pub fn tone(self, tone: Tone) -> Style {
         let bold = Style::new().add_modifier(Modifier::BOLD);
@@ -44,13 +44,13 @@ impl Theme {
         }
     }
 
-    /// First line of the screen.
+    /// The first line of the screen.
     #[must_use]
     pub fn header(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }
 
-    /// The line that the keys act on: in one colour, for reversed colours are blocks that shout.
+    /// The selected line: in one colour, because reversed multi-coloured text is hard to read.
     #[must_use]
     pub fn selected(self) -> Style {
         self.color(Color::Reset)
@@ -64,7 +64,7 @@ impl Theme {
         self.color(Color::Cyan).add_modifier(Modifier::BOLD)
     }
 
-    /// A banner: something is wrong and stays so until it is mended.
+    /// A banner for a persistent problem.
     #[must_use]
     pub fn banner(self) -> Style {
         self.color(Color::Red)
@@ -72,10 +72,10 @@ impl Theme {
     }
 }
 
-/// What lines and marks are drawn with.
+/// Characters for lines and marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Glyphs {
-    /// Nothing but ASCII.
+    /// Whether to use ASCII only.
     pub ascii: bool,
 }
 
@@ -84,31 +84,31 @@ impl Glyphs {
         if self.ascii { ascii } else { unicode }
     }
 
-    /// Where a text was cut.
+    /// Marks truncated text.
     #[must_use]
     pub fn more(self) -> &'static str {
         self.pick("…", "~")
     }
 
-    /// Between parts of a line.
+    /// Separates parts of a line.
     #[must_use]
     pub fn dot(self) -> &'static str {
         self.pick("·", "-")
     }
 
-    /// Before a marked dump.
+    /// Marks a marked dump.
     #[must_use]
     pub fn mark(self) -> &'static str {
         self.pick("●", "*")
     }
 
-    /// Before a dump that has just come.
+    /// Marks a dump that just arrived.
     #[must_use]
     pub fn fresh(self) -> &'static str {
         "+"
     }
 
-    /// Behind the name of the column that is sorted by.
+    /// Follows the name of the sort column.
     #[must_use]
     pub fn order(self, reverse: bool) -> &'static str {
         match reverse {
@@ -139,7 +139,7 @@ impl Glyphs {
         }
     }
 
-    /// Done and not done of a bar.
+    /// The done and the remaining part of a progress bar.
     #[must_use]
     pub fn bar(self) -> (&'static str, &'static str) {
         if self.ascii {
@@ -149,7 +149,7 @@ impl Glyphs {
         }
     }
 
-    /// Something that goes on.
+    /// An activity indicator.
     #[must_use]
     pub fn spinner(self, step: u64) -> &'static str {
         const UNICODE: [&str; 8] = ["⠋", "⠙", "⠸", "⠴", "⠦", "⠇", "⠏", "⠛"];
@@ -165,7 +165,7 @@ impl Glyphs {
         }
     }
 
-    /// A line of bars for counts: nothing is a blank, anything at least the lowest bar.
+    /// A line of bars for counts: zero is a blank, other counts at least the lowest bar.
     #[must_use]
     pub fn sparkline(self, counts: &[u32]) -> String {
         let levels: &[char] = if self.ascii {
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sparkline_shows_nothing_as_nothing_and_little_as_something() {
+    fn sparkline_shows_zero_as_blank_and_small_counts_as_bars() {
         let glyphs = Glyphs { ascii: false };
         assert_eq!(glyphs.sparkline(&[0, 1, 1000]), " ▂█");
         assert_eq!(Glyphs { ascii: true }.sparkline(&[0, 5, 5]), " @@");
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn without_colours_there_are_none() {
+    fn theme_without_colours_has_none() {
         let theme = Theme::new(false);
         let tones = [
             Tone::Strong,

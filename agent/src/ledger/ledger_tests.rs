@@ -130,17 +130,18 @@ fn ledger_limits_its_files_and_keeps_totals() {
 #[test]
 fn ledger_absorbs_the_fallback_ledger() {
     let root = tempfile::tempdir().unwrap();
-    let (home, away) = (
+    let (main, fallback) = (
         Ledger::of(&root.path().join("a")),
         Ledger::of(&root.path().join("b")),
     );
-    assert_eq!(home.absorb(&away).unwrap(), 0);
-    home.append(&record(Outcome::Kept, None)).unwrap();
-    away.append(&record(Outcome::Dropped, Some(DropReason::Spool)))
+    assert_eq!(main.absorb(&fallback).unwrap(), 0);
+    main.append(&record(Outcome::Kept, None)).unwrap();
+    fallback
+        .append(&record(Outcome::Dropped, Some(DropReason::Spool)))
         .unwrap();
-    assert_eq!(home.absorb(&away).unwrap(), 1);
-    assert_eq!(home.absorb(&away).unwrap(), 0);
-    assert_eq!((home.totals().crashes(), home.since(0)[1].seq), (2, 2));
+    assert_eq!(main.absorb(&fallback).unwrap(), 1);
+    assert_eq!(main.absorb(&fallback).unwrap(), 0);
+    assert_eq!((main.totals().crashes(), main.since(0)[1].seq), (2, 2));
 }
 
 #[test]

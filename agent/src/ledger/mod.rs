@@ -11,9 +11,10 @@
 //! Handlers append concurrently. The daemon reads the ledger for metrics ([`Ledger::totals`],
 //! [`Ledger::since`]) and for the counts of crashes without a dump that it uploads. If the state
 //! directory cannot be written (full, read-only, missing), handlers append to the ledger below
-//! `/run`, and the daemon moves these records to the main ledger ([`Ledger::absorb`]). Invariants:
-//! each file has a maximum size; a line truncated by a full disk or a SIGKILL damages only itself;
-//! planted links are not followed.
+//! `/run`. The daemon moves these records to the main ledger ([`Ledger::absorb`]).
+//!
+//! Invariants: each file has a maximum size. A line truncated by a full disk or a SIGKILL damages
+//! only itself. Planted links are not followed.
 
 mod begun;
 mod record;

@@ -123,7 +123,7 @@ type Reports = Arc<Mutex<Vec<Told>>>;
 fn notifier(receivers: Vec<Box<dyn Deliver>>, state: &Path) -> (Notifier, Reports) {
     let reports = Reports::default();
     let kept = Arc::clone(&reports);
-    let report: Report = Arc::new(move |told: &Told| kept.lock().unwrap().push(told.clone()));
+    let report: Report = Arc::new(move |result: &Told| kept.lock().unwrap().push(result.clone()));
     (Notifier::begin(receivers, state, report), reports)
 }
 
@@ -182,7 +182,9 @@ fn notifier_reports_each_new_crash_once_in_the_configured_format() {
     let reports = reports.lock().unwrap();
     assert_eq!(reports.len(), 6);
     assert!(
-        reports.iter().all(|told| told.outcome == Outcome::Sent),
+        reports
+            .iter()
+            .all(|reported| reported.outcome == Outcome::Sent),
         "{reports:?}"
     );
 }
@@ -195,11 +197,11 @@ fn notifier_remembers_reported_crashes_across_restarts() {
         let (mut notifier, _) = notifier(vec![hook(&url, WebhookFormat::Json)], state.path());
         notifier.notice(&manifest(fingerprint));
     }
-    let told: Vec<Value> = arrived
+    let reported: Vec<Value> = arrived
         .try_iter()
         .map(|(_, body)| body["fingerprint"].clone())
         .collect();
-    assert_eq!(told, ["aaaa", "bbbb"]);
+    assert_eq!(reported, ["aaaa", "bbbb"]);
 }
 
 #[test]
@@ -207,11 +209,11 @@ fn notifier_retries_failures_but_not_refusals() {
     let state = tempfile::tempdir().unwrap();
     let (patient, arrived) = server(vec![503, 0, 429]);
     let (strict, refused) = server(vec![404, 404, 404]);
-    let nobody = TcpListener::bind("127.0.0.1:0")
+    let closed = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap();
-    let hooks = [patient, strict, format!("http://{nobody}/s3cr3t")];
+    let hooks = [patient, strict, format!("http://{closed}/s3cr3t")];
     let hooks = hooks.iter().map(|url| hook(url, WebhookFormat::Json));
     let (mut notifier, reports) = notifier(hooks.collect(), state.path());
     notifier.notice(&manifest("aaaa"));
@@ -226,7 +228,7 @@ fn notifier_retries_failures_but_not_refusals() {
         .lock()
         .unwrap()
         .iter()
-        .map(|told| format!("{:?}", told.outcome))
+        .map(|reported| format!("{:?}", reported.outcome))
         .collect();
     words.sort();
     assert_eq!(
@@ -277,7 +279,7 @@ fn notifier_hanging_receiver_delays_no_other_and_drops_are_counted() {
             .lock()
             .unwrap()
             .iter()
-            .filter(|told| told.outcome == Outcome::Dropped)
+            .filter(|reported| reported.outcome == Outcome::Dropped)
             .count()
     };
     // One is being delivered, or still in the queue.
@@ -314,12 +316,12 @@ fn notifier_reports_a_fingerprint_once_per_workload() {
             notifier.notice(crash);
         }
     }
-    let told: Vec<String> = arrived
+    let reported: Vec<String> = arrived
         .try_iter()
         .map(|(_, body)| format!("{}/{}", body["namespace"], body["pod"]).replace('"', ""))
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             "shop/api-7d4b-x2x9k",
             "shop/api-29345678-x2x9k",

@@ -259,14 +259,18 @@ impl Watcher {
     fn node(&self, out: &mut Exposition) {
         let owner = crate::node::status::pattern_owner(&self.paths);
         let ours = u8::from(matches!(owner, Ok(PatternOwner::Ours)));
-        let help = "Whether the kernel hands cores to this agent: 1 or 0.";
+        let help = "Whether the kernel passes cores to this agent: 1 or 0.";
         out.single("cdh_handler_installed", "gauge", help, ours);
     }
 
     fn ledger(&self, out: &mut Exposition) {
         let totals = Ledger::of(&self.paths.state).totals();
         let name = "cdh_crashes_total";
-        out.family(name, "counter", "Crashes by what became of them: kept, reduced (less than a core), dropped (no dump); and why.");
+        out.family(
+            name,
+            "counter",
+            "Crashes by outcome (kept, reduced: less than a core, dropped: no dump) and reason.",
+        );
         let later = "cdh_spool_given_up_total";
         let mut given_up = Vec::new();
         for outcome in ["kept", "reduced", "dropped"] {
@@ -285,12 +289,12 @@ impl Watcher {
                 _ => out.sample(name, &[("outcome", outcome), ("reason", reason)], count),
             }
         }
-        out.family(later, "counter", "Dumps that waited and lost their core (degraded) or were removed before they were in the store; and why.");
+        out.family(later, "counter", "Dumps in the spool that lost their core (degraded) or were removed before upload, by reason.");
         for (outcome, reason, count) in given_up {
             out.sample(later, &[("outcome", outcome), ("reason", reason)], count);
         }
         let name = "cdh_truncated_total";
-        out.family(name, "counter", "Cores that are cut or missing, by cause.");
+        out.family(name, "counter", "Truncated or missing cores, by cause.");
         for (cause, count) in &totals.by_cause {
             out.sample(name, &[("cause", cause)], count);
         }
@@ -301,7 +305,7 @@ impl Watcher {
             help,
             totals.core_bytes,
         );
-        let help = "Bytes that dumps took in the spool when they were sealed.";
+        let help = "Bytes that dumps occupied in the spool when they were sealed.";
         out.single(
             "cdh_stored_bytes_total",
             "counter",
@@ -311,13 +315,13 @@ impl Watcher {
         let histograms = [
             (
                 "cdh_capture_seconds",
-                "From the handler's start to the sealed dump.",
+                "Time from the handler's start to the sealed dump.",
                 &totals.seconds,
                 &SECONDS[..],
             ),
             (
                 "cdh_process_blocked_seconds",
-                "How long crashed processes had to wait for their end.",
+                "How long the exit of crashed processes was delayed.",
                 &totals.blocked_seconds,
                 &SECONDS[..],
             ),
@@ -364,7 +368,7 @@ fn waiting(spool: &Spool, out: &mut Exposition) {
     );
     let count = spool.count.unwrap_or_default();
     let name = "cdh_spool_entries";
-    out.family(name, "gauge", "Dumps on this node: sealed ones wait for the store, kept ones are of setuid programs and stay (policy.setuid), partial ones are being written or were left by dead handlers, quarantined ones need an operator.");
+    out.family(name, "gauge", "Dumps on this node: sealed ones wait for the store, kept ones are of setuid programs and remain (policy.setuid), partial ones are being written or were left by dead handlers, quarantined ones need an operator.");
     for (state, count) in [
         ("sealed", count.sealed.saturating_sub(spool.kept)),
         ("kept", spool.kept),
@@ -376,7 +380,7 @@ fn waiting(spool: &Spool, out: &mut Exposition) {
     out.single(
         "cdh_spool_bytes",
         "gauge",
-        "Bytes that they take on disk.",
+        "Bytes that they occupy on disk.",
         count.bytes,
     );
     if let (Some(free), Some(size)) = (spool.free, spool.size) {
@@ -416,19 +420,19 @@ fn shipping(counts: &Counts, out: &mut Exposition) {
     counter(
         out,
         "cdh_shipped_total",
-        "Dumps that this process brought into the store.",
+        "Dumps that this process uploaded.",
         counts.shipped,
     );
     counter(
         out,
         "cdh_shipped_bytes_total",
-        "Bytes of these.",
+        "Bytes of the uploaded dumps.",
         counts.shipped_bytes,
     );
     let seconds = &counts.upload_seconds;
     out.histogram(
         "cdh_upload_seconds",
-        "How long uploads took.",
+        "Duration of uploads.",
         &seconds.cumulative(&SECONDS),
         seconds.count(),
         seconds.sum,
@@ -437,7 +441,7 @@ fn shipping(counts: &Counts, out: &mut Exposition) {
     out.family(
         name,
         "counter",
-        "Uploads that failed: because of the store, or of the dump.",
+        "Failed uploads, because of the store or the dump.",
     );
     out.sample(name, &[("because", "store")], counts.store_failures);
     out.sample(name, &[("because", "dump")], counts.entry_failures);
@@ -445,23 +449,23 @@ fn shipping(counts: &Counts, out: &mut Exposition) {
     out.single(
         "cdh_store_up",
         "gauge",
-        "Whether the last upload or try found the store: 1 or 0.",
+        "Whether the last attempt reached the store: 1 or 0.",
         up,
     );
     let times = [
         (
             "cdh_store_down_since_timestamp_seconds",
-            "Since when the store has been failing; 0 when it is not.",
+            "When the store started to fail; 0 if it works.",
             counts.store_down,
         ),
         (
             "cdh_last_shipped_timestamp_seconds",
-            "When the last dump came into the store; 0 when none did yet.",
+            "When the last dump was uploaded; 0 if none was yet.",
             counts.shipped_at,
         ),
         (
             "cdh_last_pass_timestamp_seconds",
-            "When the spool was last looked at.",
+            "When the spool was last scanned.",
             counts.passed_at,
         ),
     ];
@@ -474,13 +478,13 @@ fn shipping(counts: &Counts, out: &mut Exposition) {
     counter(
         out,
         "cdh_quarantined_total",
-        "Entries of which nothing could be made.",
+        "Spool entries that could not be processed and were quarantined.",
         counts.quarantined,
     );
     counter(
         out,
         "cdh_salvaged_total",
-        "Dumps that dead handlers had left.",
+        "Dumps of dead handlers that were salvaged.",
         counts.salvaged,
     );
     counter(
@@ -492,7 +496,7 @@ fn shipping(counts: &Counts, out: &mut Exposition) {
     counter(
         out,
         "cdh_unwanted_total",
-        "Dumps that were dropped because their pod wants none.",
+        "Dumps that were dropped because their pod asked for none.",
         counts.unwanted,
     );
     counter(
@@ -515,7 +519,7 @@ fn shipping(counts: &Counts, out: &mut Exposition) {
     out.family(
         name,
         "counter",
-        "Messages about new crashes, by whom they are for and what became of them.",
+        "Notifications about new crashes, by target and result.",
     );
     for ((target, result), count) in &counts.notified {
         out.sample(name, &[("target", target), ("result", result)], count);

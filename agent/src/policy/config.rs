@@ -245,7 +245,7 @@ impl PolicyConfig {
             return Err(wrong(
                 "policy.rules".to_owned(),
                 &found,
-                "at most 1000 rules",
+                "maximum 1000 rules",
             ));
         }
         let lists = [("scrub", &self.scrub), ("environment", &self.environment)];

@@ -240,16 +240,16 @@ impl DropsKeeper {
 }
 
 /// Whether every crash without a dump in this state is in the store, or there never was one.
-pub(crate) fn all_told(state: &Path) -> bool {
+pub(crate) fn all_uploaded(state: &Path) -> bool {
     let ledger = Ledger::of(state);
-    let told = PrivateDirectory::open(&state.join("drops"))
+    let saved = PrivateDirectory::open(&state.join("drops"))
         .map_or_else(|_| State::default(), |directory| read(&directory));
-    let seq = match told.since == ledger.totals().since {
-        true => told.seq,
+    let seq = match saved.since == ledger.totals().since {
+        true => saved.seq,
         false => 0,
     };
     let mut since = ledger.since(seq).into_iter();
-    told.waiting.is_empty()
+    saved.waiting.is_empty()
         && !since.any(|record| matches!(record.outcome, Outcome::Dropped | Outcome::Removed))
 }
 

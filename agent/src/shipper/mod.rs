@@ -33,7 +33,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, flock};
 
 pub use drops::DropLine;
-pub(crate) use drops::all_told;
+pub(crate) use drops::all_uploaded;
 pub use event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 pub use plan::{ShipperOptions, ShippingPlan};
 pub use record::{EntryTrouble, RuntimeTrouble, ShipperRecord, StoreTrouble};

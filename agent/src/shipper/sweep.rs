@@ -113,7 +113,7 @@ impl Sweeper<'_> {
                 // Do this now, even while the store is unreachable: the runtime forgets pods.
                 SpoolState::Sealed => {
                     if let Some(entry) = self.enrich(entry, report) {
-                        self.tell_sealed(&entry);
+                        self.report_sealed(&entry);
                     }
                 }
                 SpoolState::Live => report.in_progress.push(entry.id),
@@ -174,7 +174,7 @@ impl Sweeper<'_> {
     }
 
     /// Reports a sealed entry once.
-    fn tell_sealed(&mut self, entry: &SpoolEntry) {
+    fn report_sealed(&mut self, entry: &SpoolEntry) {
         // A dump that is kept on the node was captured long before this process started.
         if self.seen.insert(entry.id)
             && !self.record.record.kept.contains(&entry.id)
@@ -277,7 +277,7 @@ impl Sweeper<'_> {
         let Some(entry) = self.enrich(entry, report) else {
             return Ok(None);
         };
-        self.tell_sealed(&entry);
+        self.report_sealed(&entry);
         // Meanwhile, handlers that need room take it from other entries.
         let lock = match EntryLock::take(&entry.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -189,10 +189,12 @@ fn salvage_plain(entry: &PartialEntry) -> Result<Option<(File, u64)>, SalvageErr
         return Ok(None);
     };
     let progress = entry.read_file(PROGRESS, 64)?.unwrap_or_default();
-    let told = std::str::from_utf8(&progress)
+    let written = std::str::from_utf8(&progress)
         .ok()
         .and_then(|text| text.trim().parse::<u64>().ok());
-    Ok(told.filter(|told| *told > 0).map(|told| (file, told)))
+    Ok(written
+        .filter(|written| *written > 0)
+        .map(|written| (file, written)))
 }
 
 /// Reads the head of the repaired core.

@@ -204,7 +204,7 @@ impl EntryDir {
                 Ok(record) => manifest.entries.push(record),
                 Err(BundleError::NotRegular { .. }) => manifest.gaps.push(Gap {
                     what: kind.file_name(),
-                    why: "no regular file in the spool".to_owned(),
+                    why: "not a regular file in the spool".to_owned(),
                 }),
                 Err(error) => return Err(error),
             }

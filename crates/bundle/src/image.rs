@@ -62,8 +62,8 @@ impl ImageRef {
         }
     }
 
-    /// Chooses the most specific name. Precedence: an already known name with a tag; then `asked`
-    /// (from the pod spec) if it has a tag; then one of the `tags` that the node knows for this
+    /// Chooses the most specific name. First an already known name with a tag, then `asked` (from
+    /// the pod spec) if it has a tag. Otherwise one of the `tags` that the node knows for this
     /// repository. Among several tags of one image the longest wins: `1.4.2` is more specific than
     /// `1.4`, and any tag is more specific than `latest`.
     pub fn set_name<'t>(&mut self, asked: Option<&str>, tags: impl IntoIterator<Item = &'t str>) {

@@ -178,8 +178,8 @@ pub struct ProcessFacts {
 }
 
 impl ProcessFacts {
-    /// Path of the program without the kernel's mark of a deleted file: one program has one name, whether its
-    /// file was replaced before the crash or it is a memfd, which is always marked.
+    /// Path of the program without the kernel's suffix for a deleted file. So a program has one name
+    /// even if its file was replaced before the crash, or if it is a memfd, which always has the suffix.
     #[must_use]
     pub fn exe_path(&self) -> Option<&[u8]> {
         let path = self.exe.as_ref()?.as_bytes();

@@ -101,16 +101,16 @@ const SENDERS: [(&[&str], &str); 5] = [
             "youki",
         ],
         "the container runtime ended its container: a deletion, an eviction or a failed liveness \
-         probe (`kubectl get events` tells)",
+         probe (see `kubectl get events`)",
     ),
     (
         &["kubelet"],
-        "kubelet ended its pod: an eviction, a deletion or a failed liveness probe (`kubectl get \
-         events` tells)",
+        "kubelet ended its pod: an eviction, a deletion or a failed liveness probe (see `kubectl \
+         get events`)",
     ),
     (
         &["systemd-oomd", "earlyoom", "oomd", "nohang"],
-        "a watcher ended it because memory was short",
+        "a user-space OOM killer ended it because memory was short",
     ),
     (
         &["systemd"],
@@ -152,11 +152,11 @@ impl Cause {
             }
             Self::Frozen => "its cgroup was frozen, as a pause or a checkpoint does",
             Self::Interrupted => {
-                "completions of io_uring end what the kernel writes; `cdh agent install --mode auto` \
-                 holds the memory sooner"
+                "io_uring completions interrupt the kernel's dump; `cdh agent install --mode auto` pins \
+                 the memory earlier"
             }
             Self::NoSpace => {
-                "make room for the spool, or let less be stored: `cdh agent install --core-limit`"
+                "free space for the spool, or store less: `cdh agent install --core-limit`"
             }
             Self::Limit => "raise `--core-limit` of `cdh agent install`",
             Self::Deadline => {
@@ -168,7 +168,7 @@ impl Cause {
                  `[limits.rate]` of the agent's configuration says how many do"
             }
             Self::Quota => {
-                "the store was away too long, or the spool is too small: raise `spool_quota` in \
+                "the store was unreachable too long, or the spool is too small: raise `spool_quota` in \
                  `[limits]` of the agent's configuration"
             }
             Self::HandlerDied => "the kernel log of the node tells (`dmesg`)",

@@ -39,7 +39,7 @@ pub enum CriError {
         source: tonic::transport::Error,
     },
     /// The runtime does not know the object.
-    #[error("the runtime knows no such thing: {message}")]
+    #[error("the runtime does not know it: {message}")]
     NotFound {
         /// Message of the runtime.
         message: String,

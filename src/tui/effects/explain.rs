@@ -1,4 +1,4 @@
-//! Reads what a dump holds: the minicore first, which is little, then whatever else there is.
+//! Reads a dump: the minicore first, because it is small, then the rest.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::tui::model::{Depth, Opened, RequestId, Source, Stacks, Texts};
 use crate::tui::msg::{Msg, SourceWanted};
 use crate::tui::pages;
 
-/// Frames of a thread that are shown.
+/// Maximum frames shown per thread.
 const FRAMES: usize = 256;
-/// Bytes of a log, a JSON text or a list of mappings that are shown.
+/// Maximum bytes shown of a log, a JSON text or a list of mappings.
 const TEXT: u64 = 4 << 20;
-/// Lines of source before and after the frame's.
+/// Lines of source shown before and after the frame's line.
 const AROUND: u32 = 20;
 
 struct Silent;
@@ -33,7 +33,7 @@ impl Observer for Silent {
     fn finished(&self) {}
 }
 
-/// Answers what is asked about a dump, piece by piece.
+/// Sends the answers about a dump step by step.
 pub(super) fn explain(
     session: &Session,
     request: RequestId,
@@ -45,19 +45,19 @@ pub(super) fn explain(
         return;
     }
     let id = summary.id;
-    // Nobody listens any more at the end of the session.
+    // At the end of the session, the receiver is gone.
     let send = |msg| drop(messages.send(msg));
     let dump =
         guarded(|| pipeline::open_summary(&session.settings, &session.store()?, summary.clone()));
     match dump {
-        Err(told) => send(Msg::Opened(request, id, Err(told))),
+        Err(error) => send(Msg::Opened(request, id, Err(error))),
         Ok(dump) => {
             send(Msg::Opened(request, id, Ok(Arc::new(opened(&dump)))));
             let quick = guarded(|| Ok(dump.quick_analysis()));
             let quick = quick.ok().flatten();
             let enough = quick.is_some() && depth == Depth::Quick;
             if let Some(analysis) = quick {
-                // While somebody scrolls, nothing is pulled from a registry.
+                // While the user scrolls, nothing is pulled from a registry.
                 let settings = session.settings.offline();
                 let wanted = request_of_stacks();
                 let named = || pipeline::name_stacks(&settings, &dump, analysis, &wanted, &Silent);
@@ -80,7 +80,7 @@ pub(super) fn explain(
     send(Msg::Explained(request, id, depth));
 }
 
-/// Whether the core can be read in parts. Where it cannot, it would have to be fetched whole.
+/// Whether parts of the core can be read. Otherwise the complete core would have to be downloaded.
 fn has_random_access(dump: &Dump) -> bool {
     dump.bundle()
         .is_none_or(|bundle| matches!(bundle.core_source(), Ok(Some(_))))
@@ -188,7 +188,7 @@ fn texts(dump: &Dump) -> Texts {
     texts
 }
 
-/// In which frame a dump crashed.
+/// The frame in which a dump crashed.
 pub(super) fn name(
     session: &Session,
     request: RequestId,
@@ -220,7 +220,7 @@ pub(super) fn name(
     let _ = messages.send(Msg::Named(request, summary, top));
 }
 
-/// Lines around a frame, of a file below the current checkout.
+/// Lines around a frame, from a file below the current checkout.
 pub(super) fn source(wanted: SourceWanted) -> Source {
     let first = wanted.line.saturating_sub(AROUND).max(1);
     let revision = wanted.revision.as_deref();
@@ -234,7 +234,7 @@ pub(super) fn source(wanted: SourceWanted) -> Source {
         line: wanted.line,
         first,
         warnings,
-        // A library's source is not expected here.
+        // The source of a library is usually not available, so no reason is shown.
         lines: lines.map_err(|reason| if wanted.is_own { reason } else { String::new() }),
     }
 }

@@ -1,4 +1,4 @@
-//! Lists a store in pages, and reads manifests.
+//! Lists a store page by page, and reads manifests.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +12,10 @@ use crate::pipeline::{self, Listed};
 use crate::tui::model::{Facts, Listing, RequestId, Row, Rows};
 use crate::tui::msg::Msg;
 
-/// Dumps that are remembered for completions.
+/// Dumps remembered for completions.
 const NEWEST: usize = 1000;
 
-/// Sends pages until all are here, or another listing counts.
+/// Sends pages until the listing is complete or another one replaces it.
 pub(super) fn list(
     session: &Session,
     request: RequestId,
@@ -42,7 +42,8 @@ pub(super) fn list(
     let outcome = guarded(|| {
         let store = session.store()?;
         std::thread::scope(|scope| {
-            // Both are needed before a crash can be called new; the end of the listing waits for them.
+            // The end of the listing waits for this: a crash is only called new when both are
+            // complete.
             scope.spawn(|| {
                 let index = guarded(|| Ok(FirstSeenIndex::read(store.as_ref(), Timestamp::now())?));
                 let _ = messages.send(Msg::FirstSeen(request, index.unwrap_or_default()));
@@ -58,15 +59,15 @@ pub(super) fn list(
             pipeline::remember_listing(&session.settings, &newest, listed);
             Listing::Done
         }
-        Err(told) => {
-            session.forget_store(&told);
-            Listing::Failed(told)
+        Err(error) => {
+            session.forget_store(&error);
+            Listing::Failed(error)
         }
     };
     let _ = messages.send(Msg::Listed(request, listing));
 }
 
-/// Lists the newest dumps again, in a bounded number of requests.
+/// Lists the newest dumps again, with a bounded number of requests.
 pub(super) fn refresh(session: &Session, request: RequestId, known: &Rows, messages: &Sender<Msg>) {
     if session.over.load(Ordering::SeqCst) {
         return;
@@ -77,14 +78,14 @@ pub(super) fn refresh(session: &Session, request: RequestId, known: &Rows, messa
             .since(known.refresh_since(Timestamp::now()))
             .map_err(|error| pipeline::store_failure(error, "list"))
     });
-    if let Err(told) = &found {
-        session.forget_store(told);
+    if let Err(error) = &found {
+        session.forget_store(error);
     }
     let rows = found.map(|dumps| dumps.into_iter().map(Row::new).collect());
     let _ = messages.send(Msg::Refreshed(request, rows));
 }
 
-/// What the manifests of some dumps say.
+/// The facts in the manifests of some dumps.
 pub(super) fn facts(
     session: &Session,
     request: RequestId,

@@ -1,7 +1,7 @@
-//! The only code of the TUI that touches the world. Everything that can wait for a disk or a network
-//! runs on threads, and answers with a message.
+//! The only code of the TUI that performs I/O. Everything that may wait for a disk or a network
+//! runs on threads and answers with a message.
 //!
-//! A panic in any of it becomes an answer that says so: it must not end the session.
+//! A panic in an effect becomes an error answer: it must not end the session.
 
 mod explain;
 mod listing;
@@ -16,19 +16,20 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use cdh_store::{Store, StoreUrl};
 
-use super::model::{Place, RequestId, TransferId, arrange};
+use super::model::{RequestId, StoreLocation, TransferId, arrange};
 use super::msg::{Effect, Msg};
 use crate::pipeline;
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Told, tell};
 use crate::settings::Settings;
 
-/// Dumps that are read at once: the second goes on while the first waits for a network.
+/// Dumps read in parallel: the second continues while the first waits for the network.
 const EXPLAINERS: usize = 2;
-/// Dumps that are fetched at once.
+/// Dumps fetched in parallel.
 const FETCHERS: usize = 2;
 
-/// A store that is looked at. Another one makes another session; work on the old one ends unheard.
+/// The store that is shown. Switching the store creates a new session; answers of the old one are
+/// ignored.
 pub(crate) struct Session {
     settings: Settings,
     store: Mutex<Option<Arc<dyn Store>>>,
@@ -44,7 +45,7 @@ impl Session {
         })
     }
 
-    /// The store, opened when it is needed.
+    /// The store; opened on first use.
     fn store(&self) -> Result<Arc<dyn Store>> {
         let mut store = lock(&self.store);
         if let Some(store) = &*store {
@@ -55,9 +56,9 @@ impl Session {
         Ok(opened)
     }
 
-    /// Opens the store anew the next time: one that was deleted may be there again.
-    fn forget_store(&self, told: &Told) {
-        if told.status != ExitStatus::Unreachable {
+    /// Makes the next use open the store again: a deleted store may exist again.
+    fn forget_store(&self, error: &Told) {
+        if error.status != ExitStatus::Unreachable {
             *lock(&self.store) = None;
         }
     }
@@ -69,7 +70,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that take work, the newest first: what the user looks at now is what counts.
+/// A pool of threads that runs the newest job first: it is what the user looks at now.
 struct Lane(Arc<(Mutex<VecDeque<Job>>, Condvar)>);
 
 impl Lane {
@@ -91,7 +92,7 @@ impl Lane {
                     let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
                 }
             };
-            // A machine without threads left has other troubles; the work is then not done.
+            // If no thread can be created, the jobs are not run.
             let _ = std::thread::Builder::new()
                 .name(name.to_owned())
                 .spawn(work);
@@ -110,7 +111,7 @@ impl Lane {
     }
 }
 
-/// Does work; a panic in it is an error.
+/// Runs work and turns a panic into an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T, Told> {
     match std::panic::catch_unwind(AssertUnwindSafe(work)) {
         Ok(outcome) => outcome.map_err(|error| tell(&error)),
@@ -129,12 +130,12 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T, Told> {
     }
 }
 
-/// Does what `update` asks for.
+/// Performs the effects that `update` returns.
 pub struct Effects {
     session: Arc<Session>,
     messages: Sender<Msg>,
     debugger: String,
-    /// The listing whose pages count.
+    /// The current listing; pages of older ones are dropped.
     listing: Arc<AtomicU64>,
     cancels: HashMap<TransferId, Arc<AtomicBool>>,
     explainers: Lane,
@@ -143,12 +144,12 @@ pub struct Effects {
     errands: Lane,
     arrangers: Lane,
     groupers: Lane,
-    /// The arrangement that counts, and the grouping.
+    /// The current arrangement and grouping.
     wanted: [Arc<AtomicU64>; 2],
 }
 
 impl Effects {
-    /// For this store.
+    /// Creates the effects for this store.
     #[must_use]
     pub fn new(settings: Settings, debugger: String, messages: Sender<Msg>) -> Self {
         Self {
@@ -167,7 +168,7 @@ impl Effects {
         }
     }
 
-    /// Begins what `effect` asks for. What needs the terminal is not done here but given back.
+    /// Starts `effect`. An effect that needs the terminal is returned to the caller.
     #[must_use]
     pub fn perform(&mut self, effect: Effect) -> Option<Effect> {
         let session = Arc::clone(&self.session);
@@ -230,7 +231,7 @@ impl Effects {
                 self.cancels.insert(id, Arc::clone(&cancelled));
                 let debugger = self.debugger.clone();
                 let work = move || {
-                    let observer = transfer::Telling::new(id, cancelled, messages);
+                    let observer = transfer::ProgressSender::new(id, cancelled, messages);
                     transfer::transfer(&session, &dump, purpose, &debugger, &observer);
                 };
                 self.fetchers.push_last(Box::new(work));
@@ -262,7 +263,7 @@ impl Effects {
         None
     }
 
-    /// Whether nothing newer of the kind was asked for in the meantime.
+    /// Whether this is still the newest request of its kind.
     fn wants(&self, kind: usize, request: RequestId) -> impl Fn() -> bool + Send + use<> {
         let newest = self.wanted.get(kind).cloned().unwrap_or_default();
         newest.store(request.0, Ordering::SeqCst);
@@ -280,9 +281,9 @@ impl Effects {
     }
 }
 
-/// Where the dumps are, for people.
+/// The location of the dumps, for display.
 #[must_use]
-pub fn place(settings: &Settings) -> Place {
+pub fn place(settings: &Settings) -> StoreLocation {
     let mut stores: Vec<(String, String)> = settings
         .stores
         .iter()
@@ -298,14 +299,14 @@ pub fn place(settings: &Settings) -> Place {
             ),
         );
     }
-    Place {
+    StoreLocation {
         store: here,
         is_default: settings.store_is_default,
         stores,
     }
 }
 
-/// Without options: they are long and say nothing to somebody who looks for a crash.
+/// Without options: they are long and do not help the user.
 fn shown(url: &StoreUrl) -> String {
     let text = url.to_string();
     text.split('?').next().unwrap_or(&text).to_owned()

@@ -1,4 +1,4 @@
-//! Fetches dumps, for their own sake or for a debugger, and tells how far it is.
+//! Fetches dumps, for the user or for a debugger, and reports progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,61 +16,61 @@ use crate::settings::DebuggerChoice;
 use crate::tui::model::{Purpose, TransferId};
 use crate::tui::msg::{Fetched, Msg};
 
-/// Milliseconds between two messages about the same transfer.
+/// Minimum milliseconds between two messages about the same transfer.
 const OFTEN: u64 = 100;
 
-/// Turns progress into messages.
-pub(super) struct Telling {
+/// Converts progress into messages.
+pub(super) struct ProgressSender {
     id: TransferId,
     cancelled: Arc<AtomicBool>,
     messages: Sender<Msg>,
     done: AtomicU64,
-    told: AtomicU64,
+    last_sent: AtomicU64,
     begun: Instant,
 }
 
-impl Telling {
+impl ProgressSender {
     pub(super) fn new(id: TransferId, cancelled: Arc<AtomicBool>, messages: Sender<Msg>) -> Self {
         Self {
             id,
             cancelled,
             messages,
             done: AtomicU64::new(0),
-            told: AtomicU64::new(0),
+            last_sent: AtomicU64::new(0),
             begun: Instant::now(),
         }
     }
 
-    fn tell(&self, msg: Msg) {
-        // Nobody listens any more at the end of the session.
+    fn send(&self, msg: Msg) {
+        // At the end of the session, the receiver is gone.
         let _ = self.messages.send(msg);
     }
 }
 
-impl Observer for Telling {
+impl Observer for ProgressSender {
     fn started(&self, what: &str, total: Option<u64>) {
         self.done.store(0, Ordering::SeqCst);
-        self.tell(Msg::Began(self.id, what.to_owned(), total));
+        self.send(Msg::Began(self.id, what.to_owned(), total));
     }
 
     fn advanced(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::SeqCst) + bytes;
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let told = self.told.load(Ordering::SeqCst);
-        let due = now >= told.saturating_add(OFTEN);
-        // Of several threads one tells.
+        let last_sent = self.last_sent.load(Ordering::SeqCst);
+        let due = now >= last_sent.saturating_add(OFTEN);
+        // Only one of several threads reports.
         let mine = || {
-            self.told
-                .compare_exchange(told, now, Ordering::SeqCst, Ordering::SeqCst)
+            self.last_sent
+                .compare_exchange(last_sent, now, Ordering::SeqCst, Ordering::SeqCst)
                 .is_ok()
         };
         if due && mine() {
-            self.tell(Msg::Advanced(self.id, done));
+            self.send(Msg::Advanced(self.id, done));
         }
     }
 
     fn finished(&self) {
-        self.tell(Msg::Advanced(self.id, self.done.load(Ordering::SeqCst)));
+        self.send(Msg::Advanced(self.id, self.done.load(Ordering::SeqCst)));
     }
 
     fn is_cancelled(&self) -> bool {
@@ -84,10 +84,10 @@ pub(super) fn transfer(
     summary: &DumpSummary,
     purpose: Purpose,
     debugger: &str,
-    observer: &Telling,
+    observer: &ProgressSender,
 ) {
     let outcome = guarded(|| fetch(session, summary, purpose, debugger, observer));
-    observer.tell(Msg::Ended(observer.id, outcome));
+    observer.send(Msg::Ended(observer.id, outcome));
 }
 
 fn fetch(
@@ -95,10 +95,10 @@ fn fetch(
     summary: &DumpSummary,
     purpose: Purpose,
     debugger: &str,
-    observer: &Telling,
+    observer: &ProgressSender,
 ) -> Result<Fetched> {
     if purpose == Purpose::Debug {
-        // Before the download, not after it.
+        // Check this before the download.
         require(debugger)?;
     }
     stop_if_cancelled(observer)?;
@@ -114,7 +114,7 @@ fn fetch(
         Purpose::Debug => {
             let (view, _) = pipeline::debug_view(&session.settings, &dump, observer)?;
             stop_if_cancelled(observer)?;
-            // Its greeting would scroll the crash off a small screen.
+            // gdb's greeting would scroll the crash off a small screen.
             let quiet = Invocation::is_gdb(debugger).then(|| "-q".into());
             let invocation = Invocation::new(debugger, &view, quiet.as_slice());
             Ok(Fetched::Ready(Box::new(invocation)))
@@ -122,7 +122,7 @@ fn fetch(
     }
 }
 
-fn stop_if_cancelled(observer: &Telling) -> Result<()> {
+fn stop_if_cancelled(observer: &ProgressSender) -> Result<()> {
     match observer.is_cancelled() {
         true => Err(Failure::new(ExitStatus::Interrupted, "cancelled").into()),
         false => Ok(()),

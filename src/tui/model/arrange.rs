@@ -1,7 +1,8 @@
-//! What stands where on the list: a pure function from rows, order and filter to numbers of rows.
+//! Sorts and filters the list: a pure function from rows, order and filter to row numbers.
 //!
-//! Short lists are arranged at once. Long ones are arranged on another thread, by the same function, while
-//! the keys go on working with what is shown; see `Dumps` for what is shown meanwhile.
+//! Short lists are arranged immediately. Long ones are arranged by the same function on another
+//! thread, while the keys continue to work on the visible list. `Dumps` describes what is shown
+//! meanwhile.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,26 +15,26 @@ use super::rows::{Row, Rows};
 use super::{Column, Facts, Tops, order};
 use crate::tui::filter::Filter;
 
-/// Rows that are arranged at once: a millisecond, and no flicker.
+/// Maximum rows arranged immediately: takes a millisecond, without flicker.
 pub const AT_ONCE: usize = 4096;
 
-/// What is to be arranged.
+/// A request to sort and filter.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// The rows.
     pub rows: Rows,
-    /// The numbers of those that are on the list.
+    /// Numbers of the rows on the list.
     pub order: Arc<Vec<u32>>,
-    /// Whether they stand in order already.
+    /// Whether they are already sorted.
     pub is_ordered: bool,
     pub sort: (Column, bool),
-    /// Where crashes happened, where that is what they are ordered by.
+    /// The frames in which dumps crashed, if sorting needs them.
     pub tops: Tops,
-    /// Which are let through.
+    /// The filter.
     pub filter: Filter,
-    /// Which are let through if nothing else is.
+    /// The filter to use if nothing matches.
     pub otherwise: Option<Filter>,
-    /// What manifests told, where the filter asks for it.
+    /// Facts from manifests, if the filter needs them.
     pub facts: HashMap<DumpId, Arc<Facts>>,
 }
 
@@ -43,22 +44,22 @@ impl PartialEq for Job {
     }
 }
 
-/// What stands where.
+/// The result.
 #[derive(Clone, Debug, Default)]
 pub struct Arranged {
-    /// Rows that there were.
+    /// Number of rows at the time of the request.
     pub count: u32,
-    /// All rows that are on the list, in order.
+    /// All rows on the list, sorted.
     pub order: Arc<Vec<u32>>,
-    /// Those of them that are let through.
+    /// Rows that match the filter.
     pub visible: Vec<u32>,
-    /// Those of them that would be let through if their manifests say so.
+    /// Rows that may match, depending on their manifests.
     pub undecided: Vec<u32>,
-    /// The filter that they were let through by.
+    /// The filter that was applied.
     pub filter: Filter,
 }
 
-/// Arranges.
+/// Sorts and filters.
 #[must_use]
 pub fn arrange(job: &Job) -> Arranged {
     let order = if job.is_ordered {
@@ -102,7 +103,7 @@ pub fn arrange(job: &Job) -> Arranged {
     }
 }
 
-/// Whether a filter lets a row through.
+/// Whether a row matches the filter.
 pub(super) fn passes(filter: &Filter, row: &Row, facts: &HashMap<DumpId, Arc<Facts>>) -> bool {
     filter.matches(&row.dump, &row.haystack)
         && (!filter.needs_facts()
@@ -111,14 +112,14 @@ pub(super) fn passes(filter: &Filter, row: &Row, facts: &HashMap<DumpId, Arc<Fac
                 .is_some_and(|facts| filter.query.matches_facts(row.dump.cut, &facts.compared)))
 }
 
-/// Whether only its manifest can tell.
+/// Whether the filter needs a manifest of this row that was not read yet.
 pub(super) fn lacks(filter: &Filter, row: &Row, facts: &HashMap<DumpId, Arc<Facts>>) -> bool {
     filter.needs_facts()
         && !facts.contains_key(&row.dump.id)
         && filter.matches(&row.dump, &row.haystack)
 }
 
-/// Where a row belongs in a list that is in order.
+/// The index at which a row belongs in a sorted list.
 pub(super) fn place(
     list: &[u32],
     rows: &Rows,

@@ -1,6 +1,6 @@
-//! What the list can be ordered by.
+//! The columns by which the list can be sorted.
 
-/// What the list is ordered by.
+/// A column of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Column {
     /// Newest first.
@@ -11,15 +11,15 @@ pub enum Column {
     Exe,
     /// Signal.
     Signal,
-    /// What is not complete first.
+    /// Incomplete cores first.
     Verdict,
     /// Largest first.
     Size,
-    /// Where it crashed.
+    /// The frame in which it crashed.
     Top,
 }
 
-/// All columns, as they stand from left to right.
+/// All columns, left to right.
 pub const COLUMNS: [Column; 7] = [
     Column::Time,
     Column::Workload,
@@ -31,7 +31,7 @@ pub const COLUMNS: [Column; 7] = [
 ];
 
 impl Column {
-    /// Its title.
+    /// The title.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl Column {
         }
     }
 
-    /// What `:sort` calls it.
+    /// The name in `:sort`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

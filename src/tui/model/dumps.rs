@@ -1,11 +1,12 @@
-//! The list of dumps: rows as they arrive, an order, and those of them that the filter lets through.
+//! The list of dumps: the rows in arrival order, a sort order, and the rows that match the filter.
 //!
-//! The invariant: `order` holds the number of every row on the list once; `visible` holds those of them
-//! that pass, in the same order. A row itself never moves.
+//! Invariant: `order` contains the number of every listed row once; `visible` contains those that
+//! match, in the same order. A row never moves.
 //!
-//! A long list is arranged elsewhere (`Job`, `Arranged`). What is shown meanwhile is true as far as it
-//! goes: while it is ordered, the order before; while it is filtered, the first of those that pass, or, where
-//! the user has chosen a row that passes, the rows before, so that it stays under the cursor.
+//! Long lists are arranged on another thread (`Job`, `Arranged`). Meanwhile, the visible list is
+//! correct but may be incomplete. While sorting, it has the previous order. While filtering, it
+//! shows the first matches; if the user has selected a matching row, it shows the previous rows, so
+//! that this row stays under the cursor.
 
 mod arrivals;
 
@@ -21,37 +22,37 @@ use super::{Column, Facts, Fresh, RequestId, Tops};
 use crate::report::Told;
 use crate::tui::filter::Filter;
 
-/// How far the listing has come.
+/// Progress of the listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// Not begun.
+    /// Not started.
     Idle,
-    /// Pages come in.
+    /// Pages are arriving.
     Running,
-    /// All dumps are here.
+    /// The listing is complete.
     Done,
-    /// It ended early.
+    /// The listing failed.
     Failed(Told),
 }
 
-/// How far what was asked for is shown.
+/// Whether the visible list is up to date.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
-    /// All of it.
+    /// It is up to date.
     #[default]
     Settled,
-    /// It is to be arranged elsewhere.
+    /// It must be arranged on another thread.
     Due,
-    /// It is being arranged elsewhere, since so many milliseconds of the clock.
+    /// It is being arranged on another thread, since this clock time in milliseconds.
     Asked(RequestId, u64),
 }
 
-/// What the order and the filter look at beside the rows.
+/// Facts beside the rows that sorting and filtering use.
 #[derive(Clone, Copy)]
 pub struct Learnt<'a> {
-    /// What manifests told.
+    /// Facts from manifests.
     pub facts: &'a HashMap<DumpId, Arc<Facts>>,
-    /// Where crashes happened.
+    /// The frames in which dumps crashed.
     pub tops: &'a Tops,
 }
 
@@ -61,35 +62,35 @@ pub struct Dumps {
     shelf: Shelf,
     order: Arc<Vec<u32>>,
     visible: Arc<Vec<u32>>,
-    /// Rows that pass if their manifests say so, as long as those are not read.
+    /// Rows that may match, depending on manifests that were not read yet.
     undecided: Vec<u32>,
-    /// Those whose manifests were read while the list was being arranged.
+    /// Dumps whose manifests were read while the list was being arranged.
     decided: Vec<DumpId>,
     unsorted: bool,
-    /// A listing that replaces the rows when it is done.
+    /// A listing in progress that will replace the rows.
     incoming: Option<Shelf>,
-    /// One that is done and replaces them when it is arranged.
+    /// A complete listing that replaces the rows when it is arranged.
     next: Option<Shelf>,
-    /// Rows of which nothing is shown any more: there are too many to drop them between two keys.
+    /// Replaced rows, to be dropped on another thread: there may be too many to drop them here.
     replaced: Vec<Rows>,
-    /// Deleted while rows were on their way that may still hold them.
+    /// Dumps deleted while rows that may still contain them were arriving.
     deleted: Vec<DumpId>,
     stage: Stage,
     filter: Filter,
     otherwise: Option<Filter>,
     column: Column,
     reverse: bool,
-    /// Which of the visible rows the keys act on.
+    /// Index of the selected visible row.
     pub cursor: usize,
-    /// The first visible row on the screen.
+    /// Index of the first visible row on the screen.
     pub top: usize,
-    /// The user has chosen a row: it stays chosen when rows come in above.
+    /// The user selected a row: it remains selected when rows arrive above it.
     pub held: bool,
     /// Marked dumps.
     pub marks: BTreeSet<DumpId>,
-    /// Dumps that a refresh brought lately.
+    /// Dumps that a refresh added recently.
     pub fresh: Fresh,
-    /// How far the listing has come.
+    /// Progress of the listing.
     pub listing: Listing,
 }
 
@@ -122,37 +123,37 @@ impl Default for Dumps {
 }
 
 impl Dumps {
-    /// How many the filter lets through, as far as it is known.
+    /// Number of matching dumps known so far.
     #[must_use]
     pub fn visible_len(&self) -> usize {
         self.visible.len()
     }
 
-    /// The dump at a place of the visible list.
+    /// The dump at this index of the visible list.
     #[must_use]
     pub fn get(&self, place: usize) -> Option<&DumpSummary> {
         self.shelf.rows.dump(*self.visible.get(place)?)
     }
 
-    /// The dump that the keys act on.
+    /// The selected dump.
     #[must_use]
     pub fn selected(&self) -> Option<&DumpSummary> {
         self.get(self.cursor)
     }
 
-    /// The dumps that the filter lets through, in their order.
+    /// The matching dumps, in order.
     pub fn visible(&self) -> impl Iterator<Item = &DumpSummary> + '_ {
         let dump = |number: &u32| self.shelf.rows.dump(*number);
         self.visible.iter().filter_map(dump)
     }
 
-    /// The same for whoever looks at them elsewhere.
+    /// The same data, shared for use on another thread.
     #[must_use]
     pub fn shared(&self) -> (Rows, Arc<Vec<u32>>) {
         (self.shelf.rows.clone(), Arc::clone(&self.visible))
     }
 
-    /// The next of the dumps whose manifests must be read to tell whether they pass.
+    /// The next dumps whose manifests must be read to decide whether they match.
     pub fn take_undecided(
         &mut self,
         count: usize,
@@ -172,7 +173,7 @@ impl Dumps {
         found
     }
 
-    /// The dumps that are marked, as they were listed.
+    /// The marked dumps, in listing order.
     #[must_use]
     pub fn marked(&self) -> Vec<DumpSummary> {
         let marks = self.marks.iter();
@@ -188,7 +189,7 @@ impl Dumps {
         self.shelf.rows.dump(self.shelf.number(id)?)
     }
 
-    /// The ids of all dumps, and what a word of the filter can be completed to.
+    /// The ids of all dumps, and the completions for words of the filter.
     #[must_use]
     pub fn shelf(&self) -> &Shelf {
         &self.shelf
@@ -200,25 +201,25 @@ impl Dumps {
         &self.filter
     }
 
-    /// Column and whether the order is turned round.
+    /// The sort column, and whether the order is reversed.
     #[must_use]
     pub fn sort(&self) -> (Column, bool) {
         (self.column, self.reverse)
     }
 
-    /// How many are on the list: those that were deleted are not.
+    /// Number of listed dumps, without deleted ones.
     #[must_use]
     pub fn total(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether what is shown is not yet all that was asked for.
+    /// Whether the visible list is not up to date yet.
     #[must_use]
     pub fn is_arranging(&self) -> bool {
         self.stage != Stage::Settled
     }
 
-    /// What has been going on for longer than one takes for nothing.
+    /// The operation that takes noticeably long, if any.
     #[must_use]
     pub fn takes_long(&self, clock: u64) -> Option<&'static str> {
         const NOTHING: u64 = 100;
@@ -233,7 +234,7 @@ impl Dumps {
         (clock.saturating_sub(since) >= NOTHING).then_some(what)
     }
 
-    /// A new listing begins. What is there stays until the new one is whole.
+    /// Starts a new listing. The current rows remain until it is complete.
     pub fn begin(&mut self) {
         self.listing = Listing::Running;
         if let Some(cut) = self.incoming.take() {
@@ -245,7 +246,7 @@ impl Dumps {
         self.incoming = (self.shelf.rows.len() > 0).then(Shelf::default);
     }
 
-    /// Forgets everything: another store.
+    /// Clears everything when the store changes.
     pub fn clear(&mut self) {
         let old = std::mem::take(self);
         let shelves = [Some(old.shelf), old.incoming, old.next];
@@ -255,7 +256,7 @@ impl Dumps {
         (self.filter, self.column, self.reverse) = (old.filter, old.column, old.reverse);
     }
 
-    /// A page of a listing.
+    /// Adds a page of a listing.
     pub fn add(&mut self, page: Vec<Row>, learnt: Learnt<'_>) {
         if let Some(incoming) = &mut self.incoming {
             incoming.add(page);
@@ -265,7 +266,7 @@ impl Dumps {
         self.append(first, learnt);
     }
 
-    /// Puts rows from this number on behind the others.
+    /// Appends the rows from this number on.
     fn append(&mut self, first: u32, learnt: Learnt<'_>) {
         let rows = &self.shelf.rows;
         let order = Arc::make_mut(&mut self.order);
@@ -287,7 +288,7 @@ impl Dumps {
         }
     }
 
-    /// The listing ended. Of one that failed, what had come is kept beside what was there.
+    /// Ends the listing. If it failed, its rows are added to the existing ones.
     pub fn end(&mut self, listing: Listing, learnt: Learnt<'_>) {
         match self.incoming.take() {
             Some(incoming) if listing == Listing::Done => {
@@ -303,15 +304,15 @@ impl Dumps {
         self.settle(learnt);
     }
 
-    /// Puts rows that have come in where they belong.
+    /// Sorts newly arrived rows into the list.
     pub fn settle(&mut self, learnt: Learnt<'_>) {
-        // What came while something is being arranged has its turn when that is here.
+        // Rows that arrive during an arrangement are processed when it ends.
         if self.unsorted && self.stage == Stage::Settled {
             self.rearrange(learnt);
         }
     }
 
-    /// Lets through what `filter` asks for; what `otherwise` asks for, where that is nothing.
+    /// Shows the dumps that match `filter`, or those that match `otherwise` if none does.
     pub fn set_filter(&mut self, filter: Filter, otherwise: Option<Filter>, learnt: Learnt<'_>) {
         (self.filter, self.otherwise) = (filter, otherwise);
         let selected = self.visible.get(self.cursor).copied();
@@ -326,7 +327,7 @@ impl Dumps {
         }
     }
 
-    /// Shows the first that pass while the others are looked for.
+    /// Shows the first matches while the others are being searched.
     fn show_first(&mut self, learnt: Learnt<'_>) {
         let rows = &self.shelf.rows;
         let pass = |number: &u32| {
@@ -343,7 +344,7 @@ impl Dumps {
         self.undecided.clear();
     }
 
-    /// Manifests of these dumps have been read: those that pass come into the list.
+    /// Adds the dumps whose manifests were read and that match.
     pub fn decide(&mut self, ids: &[DumpId], learnt: Learnt<'_>) {
         if self.is_arranging() {
             self.decided.extend(ids);
@@ -376,19 +377,19 @@ impl Dumps {
         self.select(selected);
     }
 
-    /// Orders by another column.
+    /// Sorts by another column.
     pub fn set_sort(&mut self, column: Column, reverse: bool, learnt: Learnt<'_>) {
         (self.column, self.reverse) = (column, reverse);
         self.unsorted = true;
         self.rearrange(learnt);
     }
 
-    /// Takes dumps off the list that are no longer there.
+    /// Removes a dump that no longer exists.
     pub fn remove(&mut self, id: DumpId) {
         let selected = self.selected().map(|dump| dump.id);
         self.deleted.push(id);
         self.marks.remove(&id);
-        // The row keeps its number until the next listing: only its place in the lists goes.
+        // The row keeps its number until the next listing; only its place in the lists is removed.
         if let Some(gone) = self.shelf.number(id) {
             Arc::make_mut(&mut self.order).retain(|row| *row != gone);
             Arc::make_mut(&mut self.visible).retain(|row| *row != gone);
@@ -399,7 +400,7 @@ impl Dumps {
         }
     }
 
-    /// Arranges at once what is short; what is long becomes due.
+    /// Arranges a short list immediately, and requests the arrangement of a long one.
     fn rearrange(&mut self, learnt: Learnt<'_>) {
         let rows = &self.next.as_ref().unwrap_or(&self.shelf).rows;
         if rows.len() > AT_ONCE {
@@ -434,31 +435,31 @@ impl Dumps {
         }
     }
 
-    /// Whether something is to be arranged elsewhere.
+    /// Whether an arrangement must be requested.
     #[must_use]
     pub fn is_due(&self) -> bool {
         self.stage == Stage::Due
     }
 
-    /// What that is; its answer is known by `request`.
+    /// The arrangement to request; its answer has the id `request`.
     pub fn due(&mut self, request: RequestId, clock: u64, learnt: Learnt<'_>) -> Job {
         self.stage = Stage::Asked(request, clock);
         self.job(learnt)
     }
 
-    /// Whether the answer to this question is awaited.
+    /// Whether the answer to this request is expected.
     #[must_use]
     pub fn awaits(&self, request: RequestId) -> bool {
         matches!(self.stage, Stage::Asked(asked, _) if asked == request)
     }
 
-    /// Nobody arranges it: what is shown stays.
+    /// The arrangement failed: the visible list remains.
     pub fn give_up(&mut self) {
         self.stage = Stage::Settled;
         self.unsorted = false;
     }
 
-    /// Shows what was arranged, and what has come since.
+    /// Shows the arranged rows, and those that arrived since.
     pub fn take(&mut self, arranged: Arranged, learnt: Learnt<'_>) {
         let selected = self.selected().map(|dump| dump.id).filter(|_| self.held);
         if let Some(next) = self.next.take() {
@@ -484,12 +485,12 @@ impl Dumps {
         self.decide(&decided, learnt);
     }
 
-    /// Rows that nobody sees any more, to be dropped where that holds up nothing.
+    /// Returns rows that are no longer visible, to be dropped on another thread.
     pub fn take_replaced(&mut self) -> Vec<Rows> {
         std::mem::take(&mut self.replaced)
     }
 
-    /// Moves the cursor to a dump, where it is still visible. Tells whether it is.
+    /// Moves the cursor to a dump if it is visible. Returns whether it is.
     pub fn select(&mut self, id: Option<DumpId>) -> bool {
         let number = id.and_then(|id| self.shelf.number(id));
         let is_it = |row: &u32| Some(*row) == number;

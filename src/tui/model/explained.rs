@@ -1,4 +1,4 @@
-//! What is known of single dumps beyond their keys: as it comes, the last few dozen of them.
+//! Cache of what was read from single dumps beyond their keys: the last few dozen dumps.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,72 +11,72 @@ use cdh_symbolize::Backtrace;
 use super::RequestId;
 use crate::report::Told;
 
-/// Dumps that are remembered. A backtrace of ten thousand threads takes some hundred megabytes, so the
-/// frames are counted too.
+/// Maximum number of cached dumps. A backtrace of ten thousand threads takes some hundred
+/// megabytes, so frames are limited too.
 const REMEMBERED: usize = 32;
-/// Frames of all remembered backtraces together.
+/// Maximum number of frames in all cached backtraces.
 const FRAMES: usize = 200_000;
 
 /// How much of a dump is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
-    /// The minicore, where there is one: enough for a backtrace.
+    /// The minicore, if there is one: enough for a backtrace.
     Quick,
-    /// Whatever there is.
+    /// Everything.
     Full,
 }
 
-/// What filters and groups need of a manifest.
+/// Facts from a manifest that filters and groups use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// What filters compare.
+    /// Facts for filters.
     pub compared: ManifestFacts,
-    /// The object that its pod belongs to.
+    /// The object that owns the pod.
     pub owner: Option<WorkloadOwner>,
 }
 
-/// A dump that was opened.
+/// An open dump.
 #[derive(Clone, Debug)]
 pub struct Opened {
-    /// What it says of itself.
+    /// Its manifest.
     pub manifest: Manifest,
-    /// Where it is.
+    /// Where the dump was read from.
     pub origin: String,
-    /// How far a damaged bundle could be read.
+    /// How much of a damaged bundle could be read.
     pub salvaged: Option<String>,
 }
 
-/// Its stacks, and what they were made from.
+/// The stacks of a dump, and their inputs.
 #[derive(Clone, Debug)]
 pub struct Stacks {
     /// The stacks.
     pub backtrace: Backtrace,
     /// Threads with their registers.
     pub threads: Vec<Thread>,
-    /// What there is of the core.
+    /// Which parts of the core exist.
     pub completeness: Option<Completeness>,
-    /// The stack that was full, if that was the cause.
+    /// The stack overflow, if that was the cause.
     pub overflow: Option<StackOverflow>,
-    /// The text with which glibc ended the process.
+    /// The message with which glibc aborted the process.
     pub abort_message: Option<String>,
-    /// Whether all came from the minicore.
+    /// Whether all of this came from the minicore.
     pub from_minicore: bool,
-    /// When the file of each module was written, if it is this machine's.
+    /// Modification time of each module's file, if it is from this machine.
     pub module_times: Vec<Option<std::time::SystemTime>>,
-    /// Names of threads, where they are known.
+    /// Names of threads, if known.
     pub names: BTreeMap<u32, String>,
-    /// Files that were mapped.
+    /// Mapped files.
     pub mappings: Vec<Mapping>,
-    /// Memory that was mapped.
+    /// Mapped memory.
     pub segments: Vec<Segment>,
 }
 
-/// Its texts.
+/// The texts of a dump.
 #[derive(Clone, Debug, Default)]
 pub struct Texts {
-    /// Logs of containers: the entry's name, and its lines.
+    /// Logs of containers: entry name and lines.
     pub logs: Vec<(String, String)>,
-    /// What the runtime told: the entry's name, and its JSON.
+    /// JSON from the container runtime: entry name and value.
     pub runtime: Vec<(String, serde_json::Value)>,
     /// `/proc/<pid>/maps`.
     pub maps: Option<String>,
@@ -85,60 +85,60 @@ pub struct Texts {
 /// Lines of source around a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// The file as the debug information names it.
+    /// The file, as named in the debug information.
     pub file: String,
     /// The frame's line.
     pub line: u32,
-    /// Number of the first line here.
+    /// Number of the first line in `lines`.
     pub first: u32,
-    /// Why they may not be what the program was built from.
+    /// Reasons why the lines may differ from the source of the program.
     pub warnings: Vec<String>,
-    /// The lines; or why there are none.
+    /// The lines, or why there are none.
     pub lines: Result<Vec<String>, String>,
 }
 
-/// What has come of a dump until now.
+/// What was read from a dump so far.
 #[derive(Clone, Debug, Default)]
 pub struct Explained {
-    /// Its manifest; or why it cannot be opened.
+    /// Its manifest, or why it cannot be opened.
     pub opened: Option<Result<Arc<Opened>, Told>>,
-    /// Its stacks; or why there are none.
+    /// Its stacks, or why there are none.
     pub stacks: Option<Result<Arc<Stacks>, Told>>,
     /// Its texts.
     pub texts: Option<Arc<Texts>>,
-    /// How deep it was read.
+    /// How much was read.
     pub depth: Option<Depth>,
-    /// What was asked and is not answered yet.
+    /// The request in progress.
     pub pending: Option<(RequestId, Depth)>,
 }
 
-/// What is known of dumps, the last ones that were asked for.
+/// Cache of the most recently requested dumps.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct DumpCache {
     dumps: HashMap<DumpId, Explained>,
     order: VecDeque<DumpId>,
 }
 
-impl Known {
-    /// What is known of a dump.
+impl DumpCache {
+    /// What was read from a dump.
     #[must_use]
     pub fn get(&self, id: DumpId) -> Option<&Explained> {
         self.dumps.get(&id)
     }
 
-    /// Its stacks, where they have come.
+    /// Its stacks, if they were read.
     #[must_use]
     pub fn stacks(&self, id: DumpId) -> Option<&Arc<Stacks>> {
         self.get(id)?.stacks.as_ref()?.as_ref().ok()
     }
 
-    /// Its manifest and what goes with it, where they have come.
+    /// Its manifest and origin, if they were read.
     #[must_use]
     pub fn opened(&self, id: DumpId) -> Option<&Arc<Opened>> {
         self.get(id)?.opened.as_ref()?.as_ref().ok()
     }
 
-    /// Whether a question has to be asked to know this much.
+    /// Whether a request is needed to reach this depth.
     #[must_use]
     pub fn lacks(&self, id: DumpId, depth: Depth) -> bool {
         self.get(id).is_none_or(|known| {
@@ -148,7 +148,7 @@ impl Known {
         })
     }
 
-    /// A place to note what is known of a dump; it is the last to be forgotten.
+    /// The cache entry of a dump; it becomes the most recent one.
     pub fn note(&mut self, id: DumpId) -> &mut Explained {
         self.order.retain(|known| *known != id);
         self.order.push_back(id);
@@ -169,7 +169,7 @@ impl Known {
         threads.map(|thread| thread.frames.len()).sum()
     }
 
-    /// Forgets everything, or what failed, so that it is asked again.
+    /// Clears the cache, or only failures, so that these are requested again.
     pub fn forget(&mut self, only_failures: bool) {
         let keep = |known: &Explained| {
             let failed =
@@ -181,7 +181,7 @@ impl Known {
         self.order.retain(|id| dumps.contains_key(id));
     }
 
-    /// Whether answers are awaited.
+    /// Whether answers are expected.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.dumps.values().any(|known| known.pending.is_some())
@@ -193,8 +193,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn oldest_dumps_are_forgotten_first() {
-        let mut known = Known::default();
+    fn dump_cache_evicts_the_oldest_dumps_first() {
+        let mut known = DumpCache::default();
         let ids: Vec<DumpId> = (0..40).map(|_| DumpId::random()).collect();
         for id in &ids {
             known.note(*id).depth = Some(Depth::Full);
@@ -207,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn deeper_knowledge_answers_shallower_questions() {
-        let mut known = Known::default();
+    fn dump_cache_full_depth_satisfies_quick_requests() {
+        let mut known = DumpCache::default();
         let id = DumpId::random();
         assert!(known.lacks(id, Depth::Quick));
         known.note(id).pending = Some((RequestId(1), Depth::Quick));

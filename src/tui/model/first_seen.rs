@@ -1,7 +1,7 @@
-//! When each crash first appeared, from the whole store and not from what the filter shows.
+//! When each crash first appeared, based on the complete store and not on the filtered list.
 //!
-//! Two sources are put together: the keys that were listed, and the store's own records, which outlive
-//! deleted dumps. A crash counts as new only when the answer cannot change any more.
+//! Combines two sources: the listed keys, and the store's own records, which outlive deleted dumps.
+//! A crash counts as new only when the answer cannot change any more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::render::{FirstFrom, Group};
 
-/// A crash counts as new this long after it first appeared.
+/// How long a crash counts as new after it first appeared.
 pub const NEW: SignedDuration = SignedDuration::from_hours(24);
 
 /// When crashes first appeared, by fingerprint.
@@ -19,19 +19,19 @@ pub const NEW: SignedDuration = SignedDuration::from_hours(24);
 pub struct FirstSeen {
     times: Arc<HashMap<String, Timestamp>>,
     index: Arc<FirstSeenIndex>,
-    /// Whether the store was listed to its end.
+    /// Whether the listing of the store is complete.
     pub is_listed: bool,
 }
 
 impl FirstSeen {
-    /// Notes a dump that was listed.
+    /// Records a listed dump.
     pub fn note(&mut self, dump: &DumpSummary) {
         if let Some(fingerprint) = &dump.fingerprint {
             self.add(fingerprint, dump.captured_at);
         }
     }
 
-    /// Notes that a crash had appeared by then.
+    /// Records that a crash had appeared by this time.
     pub fn add(&mut self, fingerprint: &str, time: Timestamp) {
         match self.times.get(fingerprint) {
             Some(known) if *known <= time => {}
@@ -41,7 +41,7 @@ impl FirstSeen {
         }
     }
 
-    /// Takes the store's own records, which may know of older dumps that were deleted.
+    /// Adds the store's own records, which may include older dumps that were deleted.
     pub fn set_index(&mut self, index: FirstSeenIndex) {
         self.index = Arc::new(index);
     }
@@ -58,17 +58,17 @@ impl FirstSeen {
     #[must_use]
     pub fn is_new(&self, fingerprint: Option<&str>, now: Timestamp) -> bool {
         let first = self.of(fingerprint).filter(|_| self.is_known());
-        // Keys have whole seconds.
+        // Keys have a resolution of one second.
         let since = (now - NEW).as_second();
         first.is_some_and(|first| first <= now && first.as_second() >= since)
     }
 
-    /// Whether nothing older can come.
+    /// Whether no older dump can arrive.
     fn is_known(&self) -> bool {
         self.is_listed || self.index.is_whole()
     }
 
-    /// Writes what is known into groups that were made from some of the dumps.
+    /// Applies the times to groups that were made from a part of the dumps.
     pub fn apply(&self, groups: &mut [Group], now: Timestamp) {
         for group in groups {
             let fingerprint = group.fingerprint.as_deref();
@@ -91,14 +91,14 @@ mod tests {
     use crate::tui::tests::{dump, now};
 
     #[test]
-    fn first_seen_ignores_the_filter_and_is_sure_before_it_says_new() {
+    fn first_seen_ignores_the_filter_and_waits_for_the_complete_listing() {
         let dumps: Vec<DumpSummary> = (0..400).map(dump).collect();
         let mut seen = FirstSeen::default();
         dumps.iter().for_each(|dump| seen.note(dump));
         let mut groups = Group::of(dumps.iter().take(12), |_| DumpFacts::default());
         seen.apply(&mut groups, now());
         assert!(groups.iter().all(|group| !group.is_new));
-        // The 12 fingerprints come again and again: the oldest of each is among the last 12.
+        // The 12 fingerprints repeat, so the oldest dump of each is among the last 12.
         let oldest = dumps[388].captured_at;
         assert!(groups.iter().all(|group| group.first <= oldest));
 

@@ -1,13 +1,13 @@
-//! Dumps that an automatic refresh brought: marked until the cursor has passed them, or for a while.
+//! Dumps added by an automatic refresh: marked until the cursor passes them, or for a limited time.
 
 use std::collections::HashMap;
 
 use cdh_bundle::DumpId;
 
-/// Milliseconds for which a new row stays marked.
+/// How long a new row is marked, in milliseconds.
 const MARKED: u64 = 60_000;
 
-/// The marked rows and when they came.
+/// The marked rows and their arrival times.
 #[derive(Clone, Debug, Default)]
 pub struct Fresh(HashMap<DumpId, u64>);
 
@@ -17,12 +17,12 @@ impl Fresh {
         self.0.insert(id, clock);
     }
 
-    /// The cursor has passed it.
+    /// Removes the mark of a dump that the cursor passed.
     pub fn pass(&mut self, id: DumpId) {
         self.0.remove(&id);
     }
 
-    /// Time passes.
+    /// Removes expired marks.
     pub fn expire(&mut self, clock: u64) {
         self.0
             .retain(|_, came| clock.saturating_sub(*came) < MARKED);
@@ -34,13 +34,13 @@ impl Fresh {
         self.0.contains_key(&id)
     }
 
-    /// How many are.
+    /// Number of marked rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether none is.
+    /// Whether no row is marked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,27 +1,27 @@
-//! What the groups can be sorted by.
+//! The columns by which the groups can be sorted.
 
 use std::cmp::{Ordering, Reverse};
 
 use super::Tops;
 use crate::render::Group;
 
-/// What the groups are sorted by.
+/// A column of the groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GroupColumn {
-    /// The most frequent first.
+    /// Most frequent first.
     #[default]
     Count,
-    /// The last dump, the newest first.
+    /// Newest last dump first.
     Last,
-    /// The first dump, the newest first: what started crashing lately.
+    /// Newest first dump first: what started to crash recently.
     First,
     /// Program.
     Exe,
     /// Signal.
     Signal,
-    /// Where it crashed.
+    /// The frame in which it crashed.
     Top,
-    /// The first workload's name.
+    /// Name of the first workload.
     Workload,
 }
 
@@ -37,7 +37,7 @@ pub const GROUP_COLUMNS: [GroupColumn; 7] = [
 ];
 
 impl GroupColumn {
-    /// What `:sort` calls it.
+    /// The name in `:sort`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl GroupColumn {
         match self {
             Self::Count => turned(b.count.cmp(&a.count)),
             Self::Last => turned(b.last.cmp(&a.last)),
-            // Without a fingerprint it is not known whether the crash is new.
+            // Without a fingerprint it is unknown when the crash first appeared.
             Self::First => known(
                 reverse,
                 a.fingerprint.as_ref().map(|_| Reverse(a.first)),
@@ -71,7 +71,7 @@ impl GroupColumn {
     }
 }
 
-/// The frame that a group is known by.
+/// The top frame of a group.
 pub fn top<'g>(group: &'g Group, tops: &'g Tops) -> Option<&'g str> {
     tops.of(&group.newest).or(group.top.as_deref())
 }
@@ -84,7 +84,7 @@ fn known<T: Ord>(reverse: bool, a: Option<T>, b: Option<T>) -> Ordering {
     }
 }
 
-/// Sorts groups; among equals, the most frequent and then the newest comes first.
+/// Sorts groups. Equal groups are sorted by count, then by newest dump.
 pub fn sort_groups(groups: &mut [Group], (column, reverse): (GroupColumn, bool), tops: &Tops) {
     groups.sort_by(|a, b| {
         let order = column.compare(reverse, a, b, tops);

@@ -1,4 +1,5 @@
-//! The groups that are shown. Those of a long list are made on another thread, while the keys go on working.
+//! The visible groups. Groups of a long list are computed on another thread, while the keys
+//! continue to work.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,57 +13,57 @@ use super::{Facts, FirstSeen, GroupColumn, RequestId, Tops, sort_groups};
 use crate::render::{DumpFacts, Group};
 use crate::tui::keymap::Action;
 
-/// The groups that are shown.
+/// The visible groups.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
     /// The groups; empty until the view is opened.
     pub list: Vec<Group>,
-    /// Which one the keys act on.
+    /// Index of the selected group.
     pub cursor: usize,
-    /// First on the screen.
+    /// Index of the first group on the screen.
     pub top: usize,
-    /// Whether the dumps have changed since they were grouped.
+    /// Whether the dumps have changed since the groups were computed.
     pub stale: bool,
-    /// When they were grouped, in milliseconds.
+    /// When they were computed, in milliseconds.
     pub made: u64,
-    /// Under which filter they were grouped.
+    /// The filter under which they were computed.
     pub filter: String,
-    /// They are being made.
+    /// The request in progress.
     pub asked: Option<RequestId>,
-    /// What is done as soon as there is a group to do it with.
+    /// Action to perform when the groups are available.
     pub then: Option<Action>,
-    /// What they are sorted by.
+    /// Column by which they are sorted.
     pub column: GroupColumn,
     /// Whether that order is reversed.
     pub reverse: bool,
-    /// Whether they have to be sorted again.
+    /// Whether they must be sorted again.
     pub unsorted: bool,
-    /// The dump whose crash to select when the groups are there.
+    /// The dump whose group to select when the groups are available.
     pub select: Option<DumpSummary>,
-    /// The cursor remains on the first group, whichever that is, until it is moved.
+    /// Whether the cursor remains on the first group until the user moves it.
     pub at_first: bool,
 }
 
 impl Groups {
-    /// Whether they are being made.
+    /// Whether a request is in progress.
     #[must_use]
     pub fn is_asked(&self) -> bool {
         self.asked.is_some()
     }
 
-    /// Column and whether the order is reversed.
+    /// The sort column, and whether the order is reversed.
     #[must_use]
     pub fn sort(&self) -> (GroupColumn, bool) {
         (self.column, self.reverse)
     }
 
-    /// The group that the keys act on.
+    /// The selected group.
     #[must_use]
     pub fn selected(&self) -> Option<&Group> {
         self.list.get(self.cursor)
     }
 
-    /// Shows other groups, which are sorted. Returns those that were shown.
+    /// Replaces the groups with a sorted list. Returns the previous ones.
     pub fn show(&mut self, list: Vec<Group>, filter: String, clock: u64) -> Vec<Group> {
         let before = std::mem::replace(&mut self.list, list);
         let wanted = self.select.take();
@@ -80,7 +81,7 @@ impl Groups {
         before
     }
 
-    /// Sorts what is shown; the group that was selected remains selected.
+    /// Sorts the groups; the selected group remains selected.
     pub fn resort(&mut self, tops: &Tops) {
         self.unsorted = false;
         let selected = self.selected().map(|group| group.newest.id);
@@ -90,7 +91,7 @@ impl Groups {
         self.go_to(self.list.iter().position(same));
     }
 
-    /// The cursor follows its group, and the screen the cursor, unless the top of the list is shown.
+    /// Moves the cursor to its group, and scrolls to it unless the top of the list is shown.
     fn go_to(&mut self, place: Option<usize>) {
         match place {
             _ if self.at_first => (self.cursor, self.top) = (0, 0),
@@ -105,24 +106,24 @@ impl Groups {
     }
 }
 
-/// What is to be grouped.
+/// A request to group dumps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grouping {
     /// The rows.
     pub rows: Rows,
-    /// The numbers of those that are grouped.
+    /// Numbers of the rows to group.
     pub visible: Arc<Vec<u32>>,
-    /// What manifests told.
+    /// Facts from manifests.
     pub facts: HashMap<DumpId, Arc<Facts>>,
-    /// The filter that let them through.
+    /// The filter that selected them.
     pub filter: String,
     /// When crashes first appeared.
     pub first_seen: FirstSeen,
-    /// Where they happened.
+    /// The frames in which they crashed.
     pub tops: Tops,
-    /// What the groups are sorted by.
+    /// Column by which the groups are sorted.
     pub sort: (GroupColumn, bool),
-    /// The time.
+    /// Current time.
     pub now: Timestamp,
 }
 

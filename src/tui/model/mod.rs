@@ -1,4 +1,4 @@
-//! Everything that the TUI knows. Only `update` changes it, only `view` draws it.
+//! The complete state of the TUI. Only `update` changes it, only `view` draws it.
 
 mod arrange;
 mod column;
@@ -24,7 +24,7 @@ use jiff::Timestamp;
 pub use arrange::{AT_ONCE, Arranged, Job, arrange};
 pub use column::{COLUMNS, Column};
 pub use dumps::{Dumps, Learnt, Listing};
-pub use explained::{Depth, Explained, Facts, Known, Opened, Source, Stacks, Texts};
+pub use explained::{Depth, DumpCache, Explained, Facts, Opened, Source, Stacks, Texts};
 pub use first_seen::FirstSeen;
 pub use fresh::Fresh;
 pub use group_column::{GROUP_COLUMNS, GroupColumn, sort_groups, top};
@@ -38,12 +38,12 @@ use super::keymap::{Context, Keymap};
 use super::theme::{Glyphs, Theme};
 use crate::report::Told;
 
-/// Number of a question to the world. Answers to one that is no longer of interest are dropped.
+/// Id of a request to `effects`. Answers to outdated requests are dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// The frames in which crashes happened. Dumps with the same fingerprint crashed in the same one, so
-/// that one backtrace tells it for all of them.
+/// The frames in which dumps crashed. Dumps with the same fingerprint crashed in the same frame, so
+/// one backtrace is enough for all of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tops {
     by_fingerprint: HashMap<String, Option<String>>,
@@ -53,7 +53,7 @@ pub struct Tops {
 }
 
 impl Tops {
-    /// The frame of a dump, where it is known.
+    /// The frame of a dump, if known.
     #[must_use]
     pub fn of(&self, dump: &DumpSummary) -> Option<&str> {
         let found = match &dump.fingerprint {
@@ -63,7 +63,7 @@ impl Tops {
         found.and_then(Option::as_deref)
     }
 
-    /// Whether it was looked for.
+    /// Whether it was already looked up.
     #[must_use]
     pub fn knows(&self, dump: &DumpSummary) -> bool {
         match &dump.fingerprint {
@@ -72,7 +72,7 @@ impl Tops {
         }
     }
 
-    /// Notes that it is being looked for; `false` where it is already.
+    /// Records that a lookup has started; `false` if it already had.
     pub fn ask(&mut self, dump: &DumpSummary) -> bool {
         match &dump.fingerprint {
             Some(fingerprint) => self.asked_fingerprints.insert(fingerprint.clone()),
@@ -80,11 +80,11 @@ impl Tops {
         }
     }
 
-    /// Notes what was found.
+    /// Records the result of a lookup.
     pub fn note(&mut self, dump: &DumpSummary, top: Option<String>) {
         match &dump.fingerprint {
             Some(fingerprint) => {
-                // A dump that cannot be read does not make its fellows forget.
+                // An unreadable dump must not erase the result of another one.
                 let known = self.by_fingerprint.entry(fingerprint.clone()).or_default();
                 *known = top.or_else(|| known.take());
             }
@@ -95,21 +95,21 @@ impl Tops {
     }
 }
 
-/// A view, as it was come to.
+/// A view in the navigation history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Screen {
-    /// The list of dumps; `restore` is the filter to go back to.
+    /// The list of dumps; `restore` is the filter to restore when leaving it.
     Dumps {
         /// The filter before a group was opened.
         restore: Option<String>,
     },
-    /// Same crashes as one line.
+    /// Dumps grouped by crash.
     Groups,
-    /// One of them: its images and workloads.
+    /// One group: its images and workloads.
     Group,
     /// One dump.
     Dump,
-    /// Two dumps compared.
+    /// The comparison of two dumps.
     Diff,
     /// Downloads and pulls.
     Transfers,
@@ -160,35 +160,35 @@ impl Tab {
     }
 }
 
-/// One dump that is looked at.
+/// The open dump.
 #[derive(Clone, Debug)]
 pub struct DumpView {
-    /// Which.
+    /// The dump.
     pub dump: DumpSummary,
-    /// Which tab.
+    /// The visible tab.
     pub tab: Tab,
-    /// Which thread, by its place in the backtrace.
+    /// Index of the thread in the backtrace.
     pub thread: usize,
-    /// First thread on the screen.
+    /// Index of the first thread on the screen.
     pub thread_top: usize,
     /// The tab's lines.
     pub page: Page,
-    /// Source around the frame that the cursor is on.
+    /// Source around the selected frame.
     pub source: Option<Source>,
-    /// The place whose source was asked for last.
+    /// The location whose source was requested last.
     pub source_wanted: Option<(String, u32)>,
 }
 
-/// Two dumps compared.
+/// The comparison of two dumps.
 #[derive(Clone, Debug)]
 pub struct DiffView {
-    /// Which.
+    /// The dumps.
     pub dumps: Box<[DumpSummary; 2]>,
-    /// What differs.
+    /// The differences.
     pub page: Page,
 }
 
-/// What a line that is typed is for.
+/// Purpose of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PromptKind {
     /// The filter of the list.
@@ -199,67 +199,67 @@ pub enum PromptKind {
     Find,
 }
 
-/// A line that is being typed.
+/// An open prompt.
 #[derive(Clone, Debug)]
 pub struct Prompt {
-    /// What for.
+    /// Its purpose.
     pub kind: PromptKind,
-    /// As far as it was typed.
+    /// The text typed so far.
     pub text: String,
-    /// Place in it, in bytes.
+    /// Offset of the cursor in the text, in bytes.
     pub at: usize,
-    /// What it was before.
+    /// The text before editing.
     pub before: String,
-    /// Which of the history is shown, counted from the end.
+    /// Index of the history entry shown, counted from the end.
     pub history: usize,
-    /// Ways to complete it, and which of them is shown.
+    /// Completions, and the index of the one shown.
     pub completions: Option<(Vec<String>, usize)>,
 }
 
-/// What lies over the view.
+/// An overlay on top of the view.
 #[derive(Clone, Debug)]
 pub enum Overlay {
     /// The keys.
     Help(Page),
-    /// Whether to delete these dumps.
+    /// Confirmation to delete these dumps.
     Delete(Vec<DumpSummary>),
-    /// Whether to quit though transfers run.
+    /// Confirmation to quit while transfers run.
     Quit,
-    /// Something that must be read.
+    /// A message that the user must dismiss.
     Notice {
-        /// What it is about.
+        /// Its title.
         title: String,
-        /// What it says.
+        /// Its text.
         lines: Vec<String>,
     },
-    /// A debugger starts as soon as the dump is here.
+    /// A debugger starts when this transfer ends.
     Waiting(TransferId),
 }
 
-/// A line at the bottom that goes away by itself.
+/// A message in the status line that disappears after a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// What it says.
+    /// Its text.
     pub text: String,
-    /// Whether something went wrong.
+    /// Whether it reports a failure.
     pub bad: bool,
-    /// Until when, in milliseconds of the clock.
+    /// When it disappears, in milliseconds of the clock.
     pub until: u64,
 }
 
-/// Where the dumps are.
+/// Location of the dumps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// For people: `directory /var/lib/cdh/store`.
+pub struct StoreLocation {
+    /// For display: `directory /var/lib/cdh/store`.
     pub store: String,
-    /// Whether nobody asked for it by name.
+    /// Whether it is the default, not chosen by the user.
     pub is_default: bool,
-    /// Names to switch to, and where they lead.
+    /// Configured stores: name and location.
     pub stores: Vec<(String, String)>,
 }
 
-impl Place {
-    /// Where the store that is shown stands among those to switch to.
+impl StoreLocation {
+    /// Index of the current store in `stores`.
     #[must_use]
     pub fn current(&self) -> Option<usize> {
         let here = |(name, url): &(String, String)| *url == self.store || *name == self.store;
@@ -267,108 +267,108 @@ impl Place {
     }
 }
 
-/// Everything.
+/// The state of the TUI.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// Wall clock of the last tick.
     pub now: Timestamp,
-    /// Milliseconds since the start, of the last tick.
+    /// Milliseconds between the start and the last tick.
     pub clock: u64,
-    /// Columns and lines of the terminal.
+    /// Width and height of the terminal in cells.
     pub size: (u16, u16),
     /// Colours.
     pub theme: Theme,
     /// Marks and lines.
     pub glyphs: Glyphs,
-    /// Which key does what.
+    /// The key map.
     pub keymap: Arc<Keymap>,
-    /// Where the dumps are.
-    pub place: Place,
-    /// The way to the view that is shown, which is the last.
+    /// Location of the dumps.
+    pub place: StoreLocation,
+    /// Navigation history; the last screen is visible.
     pub screens: Vec<Screen>,
-    /// What lies over it.
+    /// Overlay on top of the view.
     pub overlay: Option<Overlay>,
-    /// A line that is being typed.
+    /// The open prompt.
     pub prompt: Option<Prompt>,
-    /// What was typed before.
+    /// History of the prompts.
     pub history: BTreeMap<PromptKind, Vec<String>>,
     /// The dumps.
     pub dumps: Dumps,
     /// The groups.
     pub groups: Groups,
-    /// What is known of the group that is looked at.
+    /// Page of the open group.
     pub group_page: Page,
-    /// The dump that is looked at.
+    /// The open dump.
     pub dump: Option<DumpView>,
-    /// The dumps that are compared.
+    /// The compared dumps.
     pub diff: Option<DiffView>,
     /// Downloads and pulls.
     pub transfers: Transfers,
-    /// Place in the list of stores.
+    /// Index of the selected store.
     pub store_cursor: usize,
-    /// What is known of dumps.
-    pub known: Known,
-    /// Where crashes happened.
+    /// Cache of what was read from dumps.
+    pub known: DumpCache,
+    /// The frames in which dumps crashed.
     pub tops: Tops,
-    /// When crashes first appeared: what was listed, and the store's own records.
+    /// When crashes first appeared, from the listing and from the store's own records.
     pub first_seen: FirstSeen,
     /// The automatic refresh.
     pub refresh: Refresh,
-    /// What manifests told.
+    /// Facts from manifests.
     pub facts: HashMap<DumpId, Arc<Facts>>,
-    /// Manifests that were asked for.
+    /// Manifests that were requested.
     pub facts_wanted: HashSet<DumpId>,
-    /// The connection is lost; what was said.
+    /// Error of a lost connection.
     pub lost: Option<Told>,
-    /// A line at the bottom.
+    /// Message in the status line.
     pub message: Option<Message>,
-    /// Whether the mouse is ours.
+    /// Whether the TUI handles the mouse.
     pub mouse: bool,
-    /// The last press of a mouse's button: row and time.
+    /// Row and time of the last mouse press.
     pub pressed: Option<(u16, u64)>,
-    /// When the selection came to rest, and for what it was prepared.
+    /// Whether the selection is idle and was prepared for.
     pub rest: Rest,
-    /// The listing whose pages count.
+    /// Id of the current listing.
     pub listing: RequestId,
-    /// Answers to older questions do not count: they are about another store.
+    /// Answers to older requests belong to another store and are dropped.
     pub since: RequestId,
-    /// The end.
+    /// Whether to quit.
     pub quit: bool,
-    /// Texts are drawn again: the terminal was used by others.
+    /// Whether to redraw everything, because another program used the terminal.
     pub redraw: bool,
     requests: u64,
 }
 
-/// What is prepared while the user looks.
+/// State of the preparation while the selection is idle.
 #[derive(Clone, Debug, Default)]
 pub struct Rest {
-    /// When the selection moved last, in milliseconds.
+    /// When the selection last moved, in milliseconds.
     pub moved: u64,
-    /// Whether what is selected has been prepared.
+    /// Whether the preparation for the selection is done.
     pub done: bool,
 }
 
-/// What a model starts with.
+/// Initial values of a model.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// Wall clock.
     pub now: Timestamp,
-    /// Columns and lines.
+    /// Width and height of the terminal in cells.
     pub size: (u16, u16),
     /// Colours.
     pub theme: Theme,
     /// Marks and lines.
     pub glyphs: Glyphs,
-    /// Where the dumps are.
-    pub place: Place,
-    /// Whether the mouse is ours.
+    /// Location of the dumps.
+    pub place: StoreLocation,
+    /// Whether the TUI handles the mouse.
     pub mouse: bool,
     /// Seconds between two automatic refreshes; 0 turns them off.
     pub refresh_seconds: u64,
 }
 
 impl Model {
-    /// Nothing is known yet.
+    /// Creates an empty model.
     #[must_use]
     pub fn new(start: Start) -> Self {
         Self {
@@ -390,7 +390,7 @@ impl Model {
             diff: None,
             transfers: Transfers::default(),
             store_cursor: 0,
-            known: Known::default(),
+            known: DumpCache::default(),
             tops: Tops::default(),
             first_seen: FirstSeen::default(),
             refresh: Refresh::every(start.refresh_seconds),
@@ -409,20 +409,20 @@ impl Model {
         }
     }
 
-    /// The number of the next question.
+    /// Allocates the id of the next request.
     pub fn request(&mut self) -> RequestId {
         self.requests += 1;
         RequestId(self.requests)
     }
 
-    /// The view that is shown.
+    /// The visible screen.
     #[must_use]
     pub fn screen(&self) -> &Screen {
         const FIRST: Screen = Screen::Dumps { restore: None };
         self.screens.last().unwrap_or(&FIRST)
     }
 
-    /// Where keys are pressed now.
+    /// The context in which keys are interpreted now.
     #[must_use]
     pub fn context(&self) -> Context {
         if self.prompt.is_some() {
@@ -446,7 +446,7 @@ impl Model {
         }
     }
 
-    /// The dump that keys act on.
+    /// The selected dump.
     #[must_use]
     pub fn selected(&self) -> Option<&DumpSummary> {
         match self.screen() {
@@ -458,7 +458,7 @@ impl Model {
         }
     }
 
-    /// Says something at the bottom for some seconds.
+    /// Shows a message in the status line for some seconds.
     pub fn say(&mut self, text: impl Into<String>) {
         self.message = Some(Message {
             text: text.into(),
@@ -467,7 +467,7 @@ impl Model {
         });
     }
 
-    /// Says at the bottom that something went wrong.
+    /// Shows an error in the status line.
     pub fn complain(&mut self, text: impl Into<String>) {
         self.message = Some(Message {
             text: text.into(),
@@ -476,7 +476,7 @@ impl Model {
         });
     }
 
-    /// Whether something goes on that the screen shows moving.
+    /// Whether the screen shows an animation.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.dumps.listing == Listing::Running

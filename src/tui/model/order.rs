@@ -1,8 +1,9 @@
-//! The order of the dumps on the list.
+//! Sorts the dumps on the list.
 //!
-//! A hundred thousand rows are to be in order before the eye sees that a key was pressed. What costs is not
-//! to compare but to fetch: texts lie all over the memory. So the beginning of each row's value and its time
-//! are put side by side first, and only rows that are equal in both are looked at.
+//! A hundred thousand rows must be sorted before a delay is visible. The cost is in memory
+//! accesses, not in comparisons, because texts are scattered in memory. So the start of each row's
+//! value and its time are first copied into an array. Only rows that are equal in both are looked
+//! up.
 
 use std::cmp::Ordering;
 
@@ -11,22 +12,22 @@ use rayon::prelude::*;
 
 use super::{Column, Tops};
 
-/// Bytes of a value that are compared at once: a namespace and most of a pod's name.
+/// Bytes of a value in the array: a namespace and most of a pod's name.
 const BEGINNING: usize = 40;
-/// Rows that one thread takes at a time.
+/// Number of rows that one thread processes at a time.
 const SHARE: usize = 4096;
 
-/// A row as it is sorted.
+/// Sort key of a row.
 struct Key {
-    /// Smaller for what comes first; what is behind a NUL is not part of it.
+    /// Prefix of the value; smaller sorts first. A value ends at the first NUL.
     beginning: [u8; BEGINNING],
-    /// Whether that is all of the value.
+    /// Whether the prefix is the complete value.
     whole: bool,
     microseconds: i64,
     row: u32,
 }
 
-/// Writes a value so that bytes compare as the value does.
+/// Encodes a value so that comparing bytes compares values.
 struct Encoder {
     bytes: [u8; BEGINNING],
     length: usize,
@@ -43,13 +44,13 @@ impl Encoder {
         self.length += bytes.len();
     }
 
-    /// An absent text comes before an empty one.
+    /// An absent text sorts before an empty one.
     fn text(&mut self, text: Option<&[u8]>) {
         if let Some(text) = text {
             self.put(&[1]);
             self.put(text);
             if text.contains(&0) {
-                // Not told from an end: these are compared as a whole.
+                // A NUL in the text looks like its end, so such values are compared completely.
                 self.length += BEGINNING;
             }
         }
@@ -62,7 +63,7 @@ impl Key {
         let (bytes, length) = ([0; BEGINNING], 0);
         let mut value = Encoder { bytes, length };
         match column {
-            // The time is compared anyway, but against the order of all other columns.
+            // The time is compared anyway, but in the opposite order of all other columns.
             Column::Time => {
                 let time = dump.captured_at.as_microsecond().cast_unsigned() ^ (1 << 63);
                 value.put(&(!time).to_be_bytes());
@@ -95,8 +96,7 @@ impl Key {
     }
 }
 
-/// Puts the numbers of rows into the order that a column asks for, turned round or not; among equals the
-/// newest comes first.
+/// Sorts row numbers by a column, optionally reversed. Equal rows are sorted newest first.
 pub(super) fn sort<'d>(
     rows: &mut [u32],
     dump: impl Fn(u32) -> Option<&'d DumpSummary> + Sync,
@@ -130,7 +130,7 @@ pub(super) fn sort<'d>(
     }
 }
 
-/// Which of two dumps comes first in the order that a column asks for.
+/// Compares two dumps by a column.
 pub(super) fn between(
     a: &DumpSummary,
     b: &DumpSummary,
@@ -159,7 +159,7 @@ fn compare(a: &DumpSummary, b: &DumpSummary, column: Column, tops: &Tops) -> Ord
         Column::Signal => a.signal.cmp(&b.signal),
         Column::Verdict => badness(a).cmp(&badness(b)),
         Column::Size => b.size.cmp(&a.size),
-        // Those whose frame is not known come last.
+        // Unknown frames sort last.
         Column::Top => match (tops.of(a), tops.of(b)) {
             (Some(a), Some(b)) => a.cmp(b),
             (a, b) => b.is_some().cmp(&a.is_some()),
@@ -174,7 +174,7 @@ mod tests {
     use crate::tui::tests::dump;
 
     #[test]
-    fn rows_stand_as_comparing_all_of_them_puts_them() {
+    fn sort_agrees_with_direct_comparison() {
         let mut dumps: Vec<DumpSummary> = (0..300).map(dump).collect();
         for (number, dump) in dumps.iter_mut().enumerate() {
             match number % 7 {

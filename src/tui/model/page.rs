@@ -1,26 +1,26 @@
-//! Lines that are looked at: scrolled, searched, copied.
+//! A page of lines that can be scrolled, searched and copied.
 
 use ratatui::text::Line;
 
 use crate::tui::styled::plain;
 
-/// A page of text and the place on it.
+/// A page of text with cursor and scroll position.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// The lines.
     pub lines: Vec<Line<'static>>,
-    /// The line that the keys act on.
+    /// Index of the selected line.
     pub cursor: usize,
-    /// First line on the screen.
+    /// Index of the first line on the screen.
     pub top: usize,
-    /// First column on the screen.
+    /// Index of the first column on the screen.
     pub left: usize,
-    /// What was searched last.
+    /// The last search text.
     pub sought: String,
 }
 
 impl Page {
-    /// Lines, from their beginning.
+    /// Creates a page with the cursor at its start.
     #[must_use]
     pub fn new(lines: Vec<Line<'static>>) -> Self {
         Self {
@@ -29,25 +29,25 @@ impl Page {
         }
     }
 
-    /// Other lines at the same place.
+    /// Replaces the lines and preserves the position.
     pub fn replace(&mut self, lines: Vec<Line<'static>>) {
         self.lines = lines;
         self.cursor = self.cursor.min(self.lines.len().saturating_sub(1));
     }
 
-    /// The text, for pagers and clipboards.
+    /// The plain text, for pagers and clipboards.
     #[must_use]
     pub fn text(&self) -> String {
         self.lines.iter().map(|line| plain(line) + "\n").collect()
     }
 
-    /// Moves the cursor by so many lines.
+    /// Moves the cursor by this many lines.
     pub fn move_by(&mut self, lines: isize) {
         let last = self.lines.len().saturating_sub(1);
         self.cursor = self.cursor.saturating_add_signed(lines).min(last);
     }
 
-    /// Scrolls by so many columns, as far as there is text.
+    /// Scrolls by this many columns, up to the end of the text.
     pub fn scroll_by(&mut self, columns: isize) {
         let widest = self.lines.iter().map(Line::width).max().unwrap_or_default();
         self.left = self
@@ -56,13 +56,13 @@ impl Page {
             .min(widest.saturating_sub(1));
     }
 
-    /// Keeps the cursor on a screen of this height.
+    /// Scrolls so that the cursor is on a screen of this height.
     pub fn follow(&mut self, height: usize) {
         self.top = follow(self.top, self.cursor, height, self.lines.len());
     }
 
-    /// Goes to the next line after the cursor that holds `text`, from the start again after the end. Tells
-    /// whether there is one.
+    /// Moves to the next line that contains `text`, wrapping around at the end. Returns whether
+    /// there is one.
     pub fn find(&mut self, text: &str, from_here: bool) -> bool {
         text.clone_into(&mut self.sought);
         let wanted = text.to_lowercase();
@@ -84,7 +84,8 @@ impl Page {
     }
 }
 
-/// The first line on a screen of `height` lines so that `cursor` is on it: moved no more than needed.
+/// The first line of a screen of `height` lines that shows `cursor`, scrolled no more than
+/// necessary.
 #[must_use]
 pub fn follow(top: usize, cursor: usize, height: usize, count: usize) -> usize {
     let height = height.max(1);
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn screen_follows_the_cursor_and_no_further() {
+    fn page_scrolls_only_as_far_as_the_cursor() {
         assert_eq!(follow(0, 5, 10, 100), 0);
         assert_eq!(follow(0, 10, 10, 100), 1);
         assert_eq!(follow(50, 40, 10, 100), 40);
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn search_goes_round_and_ignores_case() {
+    fn page_search_wraps_around_and_ignores_case() {
         let lines = ["alpha", "Beta", "gamma", "beta"].map(Line::from);
         let mut page = Page::new(lines.to_vec());
         assert!(page.find("BETA", true));

@@ -1,40 +1,40 @@
-//! When the list is refreshed without a key, and what failed the last time.
+//! When the list is refreshed automatically, and the last failure.
 
 use jiff::Timestamp;
 
 use super::RequestId;
 
-/// Milliseconds without a key that count as idle.
+/// Milliseconds without a key after which the user counts as idle.
 const IDLE: u64 = 3000;
-/// Longest pause between two attempts while the store is unreachable, in milliseconds.
+/// Maximum pause between two attempts while the store is unreachable, in milliseconds.
 const LONGEST: u64 = 60_000;
 
-/// Refreshes that fail one after the other.
+/// Consecutive failed refreshes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failing {
-    /// Since when.
+    /// When they started.
     pub since: Timestamp,
-    /// Whether the store cannot be reached. Otherwise it refuses to be listed.
+    /// Whether the store is unreachable. Otherwise it refuses the listing.
     pub is_unreachable: bool,
 }
 
 /// The automatic refresh.
 #[derive(Clone, Debug, Default)]
 pub struct Refresh {
-    /// Milliseconds between two refreshes; 0 turns it off.
+    /// Milliseconds between two refreshes; 0 disables them.
     pub interval: u64,
-    /// When the user pressed a key or used the mouse last, in milliseconds.
+    /// When the user last pressed a key or used the mouse, in milliseconds.
     pub touched: u64,
-    /// The refresh that is under way.
+    /// The refresh in progress.
     pub asked: Option<RequestId>,
-    /// Since when refreshes fail, and how.
+    /// The current series of failures.
     pub failing: Option<Failing>,
     ended: u64,
     failures: u32,
 }
 
 impl Refresh {
-    /// Every so many seconds; 0 turns it off.
+    /// A refresh every `seconds`; 0 disables it.
     #[must_use]
     pub fn every(seconds: u64) -> Self {
         Self {
@@ -43,7 +43,8 @@ impl Refresh {
         }
     }
 
-    /// Whether the user is idle and the interval has passed. It doubles with each failure.
+    /// Whether the user is idle and the interval has passed. The interval doubles with each
+    /// failure.
     #[must_use]
     pub fn is_due(&self, clock: u64) -> bool {
         let factor = 1_u64 << self.failures.min(16);
@@ -55,12 +56,12 @@ impl Refresh {
             && clock.saturating_sub(self.ended) >= pause
     }
 
-    /// The store was listed, by a refresh or as a whole.
+    /// The store was listed, completely or by a refresh.
     pub fn succeeded(&mut self, clock: u64) {
         (self.ended, self.failures, self.failing) = (clock, 0, None);
     }
 
-    /// It was not. Returns whether this is the first failure in a row.
+    /// A refresh failed. Returns whether this is the first of consecutive failures.
     pub fn failed(&mut self, is_unreachable: bool, now: Timestamp, clock: u64) -> bool {
         self.ended = clock;
         self.failures = self.failures.saturating_add(1);

@@ -1,7 +1,7 @@
-//! The dumps as they came from the store: rows that never move, known by their numbers.
+//! The dumps as they came from the store: immutable rows, identified by their numbers.
 //!
-//! Rows lie in pages that are shared: whoever orders, filters or groups them on another thread holds the
-//! very same ones, and nothing is copied. A page that somebody else holds is never written to.
+//! Rows are stored in shared pages. Another thread that sorts, filters or groups them holds the
+//! same pages, and nothing is copied. A page that is shared is never written to.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,26 +12,27 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::tui::filter::Haystack;
 
-/// Small pages are put together until they hold so many rows.
+/// Small pages are merged up to this number of rows.
 const PAGE: usize = 4096;
-/// Values that are offered to complete a word: more than one looks through.
+/// Maximum number of values offered to complete a word.
 const OFFERED: usize = 200;
-/// A refresh asks for dumps of this long again: an agent may have uploaded some of them late.
+/// A refresh lists this time span again: an agent may have uploaded some dumps late.
 const LATE: SignedDuration = SignedDuration::from_hours(24);
-/// It asks for no more known dumps than this, so that one request answers (1,000 keys, two a dump).
+/// Maximum known dumps that a refresh lists again, so that one request is enough (1,000 keys, two
+/// per dump).
 const AGAIN: usize = 400;
 
-/// A dump and what the filter looks at.
+/// A dump and the texts that the filter searches.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// As its key describes it.
+    /// The dump, as described by its key.
     pub dump: DumpSummary,
-    /// What words are looked for in.
+    /// The texts that words are searched in.
     pub haystack: Haystack,
 }
 
 impl Row {
-    /// Of a dump.
+    /// Creates the row of a dump.
     #[must_use]
     pub fn new(dump: DumpSummary) -> Self {
         Self {
@@ -41,7 +42,7 @@ impl Row {
     }
 }
 
-/// Rows by their numbers; a copy costs next to nothing.
+/// Rows by their numbers; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     pages: Vec<Arc<Vec<Row>>>,
@@ -51,13 +52,13 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// How many there are: the number of the next one.
+    /// The number of rows, and the number of the next row.
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// How many there are.
+    /// The number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.count as usize
@@ -78,8 +79,9 @@ impl Rows {
         self.get(number).map(|row| &row.dump)
     }
 
-    /// From when on a refresh has to list: from the last day, or the last few hundred dumps. Times in the
-    /// future are ignored, so that a wrong clock on one node does not hide the dumps of the others.
+    /// Start time for the listing of a refresh: the last day, or the last few hundred dumps. Times
+    /// in the future are ignored, so that a wrong clock on one node does not hide the dumps of the
+    /// others.
     #[must_use]
     pub fn refresh_since(&self, now: Timestamp) -> Timestamp {
         if self.count == 0 {
@@ -119,7 +121,7 @@ impl PartialEq for Rows {
     }
 }
 
-/// The rows of one listing, and what finds them.
+/// The rows of one listing, with indexes.
 #[derive(Clone, Debug, Default)]
 pub struct Shelf {
     /// The rows.
@@ -133,7 +135,7 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Puts a page behind the others; tells the number of its first row.
+    /// Appends a page; returns the number of its first row.
     pub fn add(&mut self, page: Vec<Row>) -> u32 {
         fn note(names: &mut HashSet<String>, name: Option<&str>) {
             if let Some(name) = name.filter(|name| !names.contains(*name)) {
@@ -163,12 +165,12 @@ impl Shelf {
         self.numbers.get(&id).copied()
     }
 
-    /// The ids of all dumps, in no order.
+    /// The ids of all dumps, in no particular order.
     pub fn ids(&self) -> impl Iterator<Item = DumpId> + '_ {
         self.numbers.keys().copied()
     }
 
-    /// The first of the values that a term of the filter could have and that begin so.
+    /// The first values of a filter term that start with `start`.
     #[must_use]
     pub fn values(&self, term: &str, start: &str) -> Vec<String> {
         let all = match term {
@@ -195,7 +197,7 @@ mod tests {
     use crate::tui::tests::dump;
 
     #[test]
-    fn rows_keep_their_numbers_and_copies_what_they_held() {
+    fn rows_keep_their_numbers_and_clones_are_immutable() {
         let page = |range: std::ops::Range<usize>| range.map(dump).map(Row::new).collect();
         let mut shelf = Shelf::default();
         assert_eq!(shelf.add(page(0..3)), 0);
@@ -230,7 +232,7 @@ mod tests {
             (0..2000)
                 .map(|n| {
                     let mut dump = dump(0);
-                    // Some are from the future.
+                    // Some dumps are from the future.
                     let minutes = i64::from(n) / 10;
                     dump.captured_at = later
                         .checked_sub(SignedDuration::from_mins(minutes))
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn first_values_of_many_are_offered_in_order() {
+    fn rows_offer_the_first_values_in_order() {
         let mut shelf = Shelf::default();
         let rows = (0..1000).map(|n| {
             let mut dump = dump(n);

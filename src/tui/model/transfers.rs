@@ -1,61 +1,61 @@
-//! Downloads and pulls: how far they are, how fast, and what became of them.
+//! Downloads and pulls: progress, rate and result.
 
 use cdh_store::DumpSummary;
 
 use crate::report::Told;
 
-/// Number of a transfer, never used twice.
+/// Id of a transfer; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransferId(pub u64);
 
-/// What for.
+/// Purpose of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To have it here.
+    /// Store the dump locally.
     Fetch,
-    /// To start a debugger on it.
+    /// Start a debugger on the dump.
     Debug,
 }
 
-/// How it stands.
+/// State of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Waits for others.
+    /// Waits for other transfers.
     Waiting,
-    /// Runs.
+    /// Running.
     Running,
-    /// Done; where it is.
+    /// Done; contains the path.
     Done(String),
     /// Failed.
     Failed(Told),
-    /// Nobody wanted it any more.
+    /// Cancelled by the user.
     Cancelled,
 }
 
-/// One of them.
+/// A transfer.
 #[derive(Clone, Debug)]
 pub struct Transfer {
-    /// Its number.
+    /// Its id.
     pub id: TransferId,
-    /// Which dump.
+    /// The dump.
     pub dump: DumpSummary,
-    /// What for.
+    /// Its purpose.
     pub purpose: Purpose,
-    /// What is being done, in words.
+    /// The current step, in words.
     pub what: String,
-    /// Bytes of the current piece of work, if known.
+    /// Bytes of the current step, if known.
     pub total: Option<u64>,
-    /// Bytes that are done of it.
+    /// Bytes done of the current step.
     pub done: u64,
-    /// Bytes a second, of the last moments.
+    /// Current rate in bytes per second.
     pub rate: f64,
-    /// How it stands.
+    /// Its state.
     pub state: State,
     measured: (u64, u64),
 }
 
 impl Transfer {
-    /// One that is about to begin.
+    /// Creates a waiting transfer.
     #[must_use]
     pub fn new(id: TransferId, dump: DumpSummary, purpose: Purpose) -> Self {
         Self {
@@ -71,20 +71,20 @@ impl Transfer {
         }
     }
 
-    /// Whether it is not over.
+    /// Whether it is waiting or running.
     #[must_use]
     pub fn is_active(&self) -> bool {
         matches!(self.state, State::Waiting | State::Running)
     }
 
-    /// A piece of work begins at `clock` milliseconds.
+    /// Starts a step at `clock` milliseconds.
     pub fn started(&mut self, what: String, total: Option<u64>, clock: u64) {
         self.state = State::Running;
         (self.what, self.total, self.done) = (what, total, 0);
         self.measured = (clock, 0);
     }
 
-    /// So many bytes are done at `clock` milliseconds. The rate is smoothed over about two seconds.
+    /// Records progress at `clock` milliseconds. The rate is smoothed over about two seconds.
     pub fn advanced(&mut self, done: u64, clock: u64) {
         self.done = done;
         let (since, before) = self.measured;
@@ -102,7 +102,7 @@ impl Transfer {
         self.measured = (clock, done);
     }
 
-    /// The part that is done, where it can be told: 0 to 1.
+    /// The fraction done, 0 to 1, if known.
     #[must_use]
     pub fn part(&self) -> Option<f64> {
         match (&self.state, self.total) {
@@ -112,7 +112,7 @@ impl Transfer {
         }
     }
 
-    /// Seconds that it will still take, at the present rate.
+    /// Estimated remaining seconds at the current rate.
     #[must_use]
     pub fn remaining(&self) -> Option<u64> {
         let left = self.total?.saturating_sub(self.done) as f64;
@@ -120,20 +120,20 @@ impl Transfer {
     }
 }
 
-/// All of them, the newest first.
+/// All transfers, newest first.
 #[derive(Clone, Debug, Default)]
 pub struct Transfers {
     /// The list.
     pub list: Vec<Transfer>,
-    /// Which one the keys act on.
+    /// Index of the selected transfer.
     pub cursor: usize,
-    /// First on the screen.
+    /// Index of the first transfer on the screen.
     pub top: usize,
     count: u64,
 }
 
 impl Transfers {
-    /// Adds one; tells its number.
+    /// Adds a transfer and returns its id.
     pub fn add(&mut self, dump: DumpSummary, purpose: Purpose) -> TransferId {
         self.count += 1;
         let id = TransferId(self.count);
@@ -144,18 +144,18 @@ impl Transfers {
         id
     }
 
-    /// One by its number.
+    /// The transfer with this id.
     pub fn get_mut(&mut self, id: TransferId) -> Option<&mut Transfer> {
         self.list.iter_mut().find(|transfer| transfer.id == id)
     }
 
-    /// One by its number.
+    /// The transfer with this id.
     #[must_use]
     pub fn get(&self, id: TransferId) -> Option<&Transfer> {
         self.list.iter().find(|transfer| transfer.id == id)
     }
 
-    /// How many are not over.
+    /// Number of active transfers.
     #[must_use]
     pub fn active(&self) -> usize {
         self.list
@@ -164,7 +164,7 @@ impl Transfers {
             .count()
     }
 
-    /// The one that the keys act on.
+    /// The selected transfer.
     #[must_use]
     pub fn selected(&self) -> Option<&Transfer> {
         self.list.get(self.cursor)
@@ -177,7 +177,7 @@ mod tests {
     use crate::tui::tests::dump;
 
     #[test]
-    fn rate_and_rest_come_from_what_was_done() {
+    fn transfer_rate_and_remaining_time_follow_the_progress() {
         let mut transfers = Transfers::default();
         let id = transfers.add(dump(1), Purpose::Fetch);
         let transfer = transfers.get_mut(id).unwrap();

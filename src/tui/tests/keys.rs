@@ -1,12 +1,12 @@
-//! The key script: every view, and every key that the help names, in each context that names it.
+//! Runs every key in the help, in each context that lists it, and visits every view.
 
 use std::collections::BTreeSet;
 
-use super::desk::Desk;
+use super::test_tui::TestTui;
 use crate::tui::keymap::{Action, CONTEXTS, Context, Key, Keymap};
 use crate::tui::model::{Screen, TABS};
 
-/// Ways into each context.
+/// Key sequences that lead to each context.
 fn into(context: Context) -> Vec<&'static str> {
     match context {
         Context::Dumps => vec!["", "g"],
@@ -23,16 +23,16 @@ fn into(context: Context) -> Vec<&'static str> {
     }
 }
 
-fn fresh(size: (u16, u16), way: &str) -> Desk {
-    let mut desk = Desk::full(size, 40);
+fn fresh(size: (u16, u16), way: &str) -> TestTui {
+    let mut tui = TestTui::full(size, 40);
     if !way.is_empty() {
-        desk.press(way);
+        tui.press(way);
     }
-    desk
+    tui
 }
 
 #[test]
-fn every_key_of_the_help_does_something_everywhere_it_is_named() {
+fn keymap_every_key_in_the_help_has_an_effect() {
     let map = Keymap::embedded();
     for context in CONTEXTS {
         for binding in map.bindings(context) {
@@ -49,7 +49,7 @@ fn every_key_of_the_help_does_something_everywhere_it_is_named() {
     }
 }
 
-/// What must have been done before a key has something to do.
+/// Keys to press before an action has something to act on.
 fn prepared(action: Action) -> Vec<&'static str> {
     match action {
         Action::Up | Action::First | Action::PageUp => vec!["end"],
@@ -70,57 +70,57 @@ fn prepared(action: Action) -> Vec<&'static str> {
 }
 
 fn acts(way: &str, before: &str, key: Key) -> bool {
-    let mut desk = fresh((80, 24), way);
+    let mut tui = fresh((80, 24), way);
     if !before.is_empty() {
-        desk.press(before);
+        tui.press(before);
     }
-    let asked = desk.asked.len();
-    let at = |desk: &Desk| desk.model.prompt.as_ref().map(|prompt| prompt.at);
-    let (shown, place) = (desk.screen(), at(&desk));
-    desk.send(crate::tui::msg::Msg::Key(key.event()));
-    let screen = desk.screen();
+    let asked = tui.asked.len();
+    let at = |tui: &TestTui| tui.model.prompt.as_ref().map(|prompt| prompt.at);
+    let (shown, place) = (tui.screen(), at(&tui));
+    tui.send(crate::tui::msg::Msg::Key(key.event()));
+    let screen = tui.screen();
     assert!(
         !screen.contains("does nothing here"),
         "{way} {before}: {}",
         key.name()
     );
-    desk.model.quit || desk.asked.len() > asked || screen != shown || at(&desk) != place
+    tui.model.quit || tui.asked.len() > asked || screen != shown || at(&tui) != place
 }
 
 #[test]
-fn key_script_visits_every_view() {
-    let mut desk = Desk::full((100, 30), 60);
+fn keymap_script_visits_every_view() {
+    let mut tui = TestTui::full((100, 30), 60);
     let mut seen = BTreeSet::new();
-    let mut visit = |desk: &Desk| {
-        let name = format!("{:?}", desk.model.screen());
+    let mut visit = |tui: &TestTui| {
+        let name = format!("{:?}", tui.model.screen());
         seen.insert(name.split(' ').next().unwrap_or_default().to_owned());
         assert!(
-            desk.screen().contains("help"),
+            tui.screen().contains("help"),
             "the footer shows the way to the help"
         );
     };
-    visit(&desk);
-    desk.press("g");
-    visit(&desk);
-    desk.press("v");
-    visit(&desk);
-    desk.press("esc enter enter");
-    visit(&desk);
+    visit(&tui);
+    tui.press("g");
+    visit(&tui);
+    tui.press("v");
+    visit(&tui);
+    tui.press("esc enter enter");
+    visit(&tui);
     for (number, tab) in TABS.into_iter().enumerate() {
-        desk.press(&(number + 1).to_string());
-        assert_eq!(desk.model.dump.as_ref().unwrap().tab, tab);
-        let page = desk.model.dump.as_ref().unwrap().page.text();
+        tui.press(&(number + 1).to_string());
+        assert_eq!(tui.model.dump.as_ref().unwrap().tab, tab);
+        let page = tui.model.dump.as_ref().unwrap().page.text();
         assert!(
             !page.trim().is_empty() && !page.contains("reading"),
             "{tab:?}: {page}"
         );
     }
-    desk.press("f t");
-    visit(&desk);
-    desk.press("s");
-    visit(&desk);
-    desk.press("esc esc esc esc esc esc space space D");
-    visit(&desk);
+    tui.press("f t");
+    visit(&tui);
+    tui.press("s");
+    visit(&tui);
+    tui.press("esc esc esc esc esc esc space space D");
+    visit(&tui);
     let views = [
         "Diff",
         "Dump",
@@ -132,15 +132,15 @@ fn key_script_visits_every_view() {
     ]
     .map(str::to_owned);
     assert_eq!(seen, views.into());
-    desk.press("? end ? q");
-    assert!(desk.model.quit);
-    assert_eq!(*desk.model.screen(), Screen::Diff);
+    tui.press("? end ? q");
+    assert!(tui.model.quit);
+    assert_eq!(*tui.model.screen(), Screen::Diff);
 }
 
 #[test]
-fn every_command_is_understood() {
+fn commands_in_the_table_are_all_accepted() {
     for command in crate::tui::commands::COMMANDS {
-        let mut desk = fresh((80, 24), "");
+        let mut tui = fresh((80, 24), "");
         let argument = match command.name {
             "dump" => "00000003",
             "sort" => "exe",
@@ -149,16 +149,15 @@ fn every_command_is_understood() {
             "filter" => "api",
             _ => "",
         };
-        let shown = desk.screen();
-        let asked = desk.asked.len();
-        desk.type_text(&format!(":{} {argument}", command.name));
-        desk.press("enter");
-        let changed = desk.screen() != shown || desk.asked.len() > asked || desk.model.quit;
+        let shown = tui.screen();
+        let asked = tui.asked.len();
+        tui.type_text(&format!(":{} {argument}", command.name));
+        tui.press("enter");
+        let changed = tui.screen() != shown || tui.asked.len() > asked || tui.model.quit;
         let stays = command.name == "dumps";
         assert!(changed || stays, "{}", command.name);
         assert!(
-            !desk
-                .model
+            !tui.model
                 .message
                 .as_ref()
                 .is_some_and(|message| message.bad),

@@ -1,24 +1,24 @@
-//! The TUI without a terminal: `update` as a function, screens on a test backend.
+//! Tests of the TUI without a terminal: `update` as a function, screens on a test backend.
 
 mod actions;
 mod behaviour;
-mod desk;
 mod groups;
 mod keys;
 mod long;
 mod refresh;
 mod screens;
 mod source;
+mod test_tui;
 
 use cdh_store::{DumpSummary, ObjectKey};
 use jiff::{SignedDuration, Timestamp};
 
-/// When all of this happens.
+/// The current time in these tests.
 pub(crate) fn now() -> Timestamp {
     "2026-01-31T12:00:00Z".parse().unwrap()
 }
 
-/// The `n`-th dump of a store: newer ones first, of twelve programs in four namespaces.
+/// The `n`-th dump of a store, newest first, from twelve programs in four namespaces.
 pub(crate) fn dump(n: usize) -> DumpSummary {
     let at = now() - SignedDuration::from_mins(7 * n as i64 + 3);
     let namespace = ["shop", "payments", "search", "batch"][n % 4];

@@ -1,15 +1,15 @@
-//! Screens at several sizes, as pictures made of text.
+//! Snapshots of screens at several sizes.
 
-use super::desk::{Desk, told};
 use super::dump;
+use super::test_tui::{TestTui, failure};
 use crate::report::ExitStatus;
-use crate::tui::model::{Listing, Place};
+use crate::tui::model::{Listing, StoreLocation};
 use crate::tui::msg::Msg;
 
 const NARROW: (u16, u16) = (80, 24);
 const WIDE: (u16, u16) = (160, 45);
 
-/// Keys that lead to each picture.
+/// Keys that lead to each view.
 const VIEWS: [(&str, &str); 15] = [
     ("dumps", "down down space"),
     ("groups", "g"),
@@ -29,75 +29,75 @@ const VIEWS: [(&str, &str); 15] = [
 ];
 
 #[test]
-fn views_look_as_they_did() {
+fn screens_match_their_snapshots() {
     for (size, name) in [(NARROW, "80x24"), (WIDE, "160x45")] {
         for (view, keys) in VIEWS {
-            let mut desk = Desk::full(size, 330);
-            desk.press(keys);
-            desk.rest();
-            // What is said at the bottom is of no interest here.
-            desk.model.message = None;
-            insta::assert_snapshot!(format!("{view}_{name}"), desk.screen());
+            let mut tui = TestTui::full(size, 330);
+            tui.press(keys);
+            tui.rest();
+            // Messages in the status line are not part of these snapshots.
+            tui.model.message = None;
+            insta::assert_snapshot!(format!("{view}_{name}"), tui.screen());
         }
     }
 }
 
 #[test]
-fn filter_is_shown_while_it_is_typed() {
-    let mut desk = Desk::full(NARROW, 330);
-    desk.press("/");
-    insta::assert_snapshot!("filter_begins", desk.screen());
-    desk.type_text("namespace:payments signal:SEGV wor");
-    insta::assert_snapshot!("filter_typed", desk.screen());
+fn screens_show_the_filter_while_it_is_typed() {
+    let mut tui = TestTui::full(NARROW, 330);
+    tui.press("/");
+    insta::assert_snapshot!("filter_begins", tui.screen());
+    tui.type_text("namespace:payments signal:SEGV wor");
+    insta::assert_snapshot!("filter_typed", tui.screen());
 }
 
 #[test]
-fn empty_and_broken_stores_teach() {
-    let mut desk = Desk::new(NARROW);
-    insta::assert_snapshot!("listing", desk.screen());
-    desk.list(Vec::new());
-    insta::assert_snapshot!("empty", desk.screen());
-    desk.model.place = Place {
+fn screens_of_empty_and_broken_stores_suggest_commands() {
+    let mut tui = TestTui::new(NARROW);
+    insta::assert_snapshot!("listing", tui.screen());
+    tui.list(Vec::new());
+    insta::assert_snapshot!("empty", tui.screen());
+    tui.model.place = StoreLocation {
         store: "/var/lib/cdh/store".to_owned(),
         is_default: true,
         stores: Vec::new(),
     };
-    insta::assert_snapshot!("empty_default", desk.screen());
-    desk.list((0..30).map(dump).collect());
-    desk.press("/");
-    desk.type_text("nothing like it");
-    desk.press("enter");
-    insta::assert_snapshot!("unmatched", desk.screen());
-    let mut desk = Desk::new(NARROW);
-    let failed = told(
+    insta::assert_snapshot!("empty_default", tui.screen());
+    tui.list((0..30).map(dump).collect());
+    tui.press("/");
+    tui.type_text("nothing like it");
+    tui.press("enter");
+    insta::assert_snapshot!("unmatched", tui.screen());
+    let mut tui = TestTui::new(NARROW);
+    let failed = failure(
         "no permission for s3://crashes: AccessDenied",
         "check the credentials",
         ExitStatus::Failure,
     );
-    desk.send(Msg::Listed(desk.model.listing, Listing::Failed(failed)));
-    insta::assert_snapshot!("denied", desk.screen());
-    let mut desk = Desk::full(NARROW, 30);
-    let failed = told(
+    tui.send(Msg::Listed(tui.model.listing, Listing::Failed(failed)));
+    insta::assert_snapshot!("denied", tui.screen());
+    let mut tui = TestTui::full(NARROW, 30);
+    let failed = failure(
         "s3://crashes cannot be reached: timeout",
         "check the network",
         ExitStatus::Unreachable,
     );
-    desk.press("r");
-    desk.send(Msg::Listed(desk.model.listing, Listing::Failed(failed)));
-    insta::assert_snapshot!("lost", desk.screen());
+    tui.press("r");
+    tui.send(Msg::Listed(tui.model.listing, Listing::Failed(failed)));
+    insta::assert_snapshot!("lost", tui.screen());
 }
 
 #[test]
-fn ascii_screens_hold_nothing_but_ascii() {
+fn screens_with_ascii_contain_only_ascii() {
     for (view, keys) in VIEWS {
-        let mut desk = Desk::with(WIDE, true, true);
+        let mut tui = TestTui::with(WIDE, true, true);
         let mut dumps: Vec<_> = (0..60).map(dump).collect();
         dumps[1].pod = Some("größe-日本".to_owned());
-        desk.list(dumps);
-        desk.rest();
-        desk.press(keys);
-        desk.rest();
-        let screen = desk.screen();
+        tui.list(dumps);
+        tui.rest();
+        tui.press(keys);
+        tui.rest();
+        let screen = tui.screen();
         assert!(screen.is_ascii(), "{view}: {screen}");
         if view == "groups" || view == "help" {
             insta::assert_snapshot!(format!("{view}_ascii"), screen);
@@ -106,22 +106,22 @@ fn ascii_screens_hold_nothing_but_ascii() {
 }
 
 #[test]
-fn without_colours_no_cell_has_one() {
+fn screens_without_colours_have_no_coloured_cell() {
     for (view, keys) in VIEWS {
-        let mut desk = Desk::with(NARROW, false, false);
-        desk.list((0..60).map(dump).collect());
-        desk.rest();
-        desk.press(keys);
-        desk.rest();
+        let mut tui = TestTui::with(NARROW, false, false);
+        tui.list((0..60).map(dump).collect());
+        tui.rest();
+        tui.press(keys);
+        tui.rest();
         use ratatui::style::Color;
-        for cell in &desk.buffer().content {
+        for cell in &tui.buffer().content {
             assert_eq!((cell.fg, cell.bg), (Color::Reset, Color::Reset), "{view}");
         }
     }
 }
 
 #[test]
-fn colours_are_of_the_sixteen_that_both_backgrounds_bear() {
+fn screens_use_colours_readable_on_both_backgrounds() {
     use ratatui::style::Color;
     let good = [
         Color::Reset,
@@ -131,9 +131,9 @@ fn colours_are_of_the_sixteen_that_both_backgrounds_bear() {
         Color::Cyan,
     ];
     for (view, keys) in VIEWS {
-        let mut desk = Desk::full(WIDE, 60);
-        desk.press(keys);
-        for cell in &desk.buffer().content {
+        let mut tui = TestTui::full(WIDE, 60);
+        tui.press(keys);
+        for cell in &tui.buffer().content {
             assert!(
                 good.contains(&cell.fg) && good.contains(&cell.bg),
                 "{view}: {cell:?}"
@@ -143,29 +143,29 @@ fn colours_are_of_the_sixteen_that_both_backgrounds_bear() {
 }
 
 #[test]
-fn every_view_fits_every_size() {
+fn screens_fit_every_terminal_size() {
     for (view, keys) in VIEWS {
-        let mut desk = Desk::full(NARROW, 60);
-        desk.press(keys);
+        let mut tui = TestTui::full(NARROW, 60);
+        tui.press(keys);
         for width in [1, 5, 20, 21, 39, 59, 60, 79, 119, 121, 200, 400] {
             for height in [1, 5, 6, 7, 12, 29, 30, 31, 60] {
-                desk.send(Msg::Resize(width, height));
-                let screen = desk.screen();
+                tui.send(Msg::Resize(width, height));
+                let screen = tui.screen();
                 assert!(!screen.trim().is_empty(), "{view} {width}x{height}");
             }
         }
     }
-    let mut desk = Desk::full((40, 10), 60);
-    desk.rest();
-    insta::assert_snapshot!("dumps_40x10", desk.screen());
+    let mut tui = TestTui::full((40, 10), 60);
+    tui.rest();
+    insta::assert_snapshot!("dumps_40x10", tui.screen());
 }
 
 #[test]
-fn hostile_names_never_reach_the_terminal() {
+fn screens_escape_hostile_names() {
     let evil = "a\x1b]52;c;ZXZpbA==\x07\x1b[31m\u{202e}\u{9b}2J\r\nb\u{200f}";
     for (view, keys) in VIEWS {
-        let mut desk = Desk::new(WIDE);
-        desk.model.place.store = evil.to_owned();
+        let mut tui = TestTui::new(WIDE);
+        tui.model.place.store = evil.to_owned();
         let mut dumps: Vec<_> = (0..10).map(dump).collect();
         for dump in &mut dumps {
             dump.namespace = Some(evil.to_owned());
@@ -175,11 +175,11 @@ fn hostile_names_never_reach_the_terminal() {
             dump.verdict = evil.to_owned();
             dump.fingerprint = Some(evil.to_owned());
         }
-        desk.list(dumps);
-        desk.rest();
-        desk.press(keys);
-        desk.rest();
-        for cell in &desk.buffer().content {
+        tui.list(dumps);
+        tui.rest();
+        tui.press(keys);
+        tui.rest();
+        for cell in &tui.buffer().content {
             let symbol = cell.symbol();
             let harmful = |c: char| {
                 c.is_control()

@@ -1,4 +1,4 @@
-//! What each action does.
+//! Performs actions.
 
 use super::{group, open, prompt, work};
 use crate::tui::filter::Filter;
@@ -12,7 +12,7 @@ use crate::tui::model::{
 use crate::tui::msg::Effect;
 use crate::tui::signals::Stop;
 
-/// Does it.
+/// Performs an action.
 pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) {
     if model.overlay.is_some() && overlay(model, action, effects) {
         return;
@@ -98,7 +98,7 @@ pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) 
         Action::ScrollRight => scroll(model, 8),
         Action::ScrollLeft => scroll(model, -8),
         Action::Cancel => work::cancel(model, effects),
-        // Only while something is typed or asked.
+        // Only valid while a prompt or a question is open.
         Action::Accept
         | Action::Complete
         | Action::Older
@@ -112,7 +112,8 @@ pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) 
     }
 }
 
-/// Whether an action is about a group while there is none yet: then it is done with the first.
+/// Whether an action needs a group and there is none yet. It is then performed when groups are
+/// available.
 fn waits_for_groups(model: &Model, action: Action) -> bool {
     let coming = model.groups.is_asked() || model.dumps.is_arranging();
     let about = [
@@ -128,7 +129,7 @@ fn waits_for_groups(model: &Model, action: Action) -> bool {
     model.groups.list.is_empty() && coming && about.contains(&action)
 }
 
-/// What an action does to what lies over the view; tells whether that was all.
+/// Applies an action to the overlay. Returns whether the action was consumed.
 pub(super) fn overlay(model: &mut Model, action: Action, effects: &mut Vec<Effect>) -> bool {
     let height = page_height(model);
     match (&mut model.overlay, action) {
@@ -170,7 +171,7 @@ pub(super) fn overlay(model: &mut Model, action: Action, effects: &mut Vec<Effec
         }
         (Some(Overlay::Quit), Action::No) => model.overlay = None,
         (Some(Overlay::Delete(_) | Overlay::Quit), _) => {}
-        // A notice goes away by any key, and the key does what it does.
+        // Any key dismisses a notice, and then performs its own action.
         (Some(Overlay::Notice { .. }), Action::Back | Action::Open | Action::Quit) => {
             model.overlay = None;
         }
@@ -183,7 +184,7 @@ pub(super) fn overlay(model: &mut Model, action: Action, effects: &mut Vec<Effec
     true
 }
 
-/// Shows another view; one that was there before is come back to.
+/// Shows another view, or returns to one that is already in the history.
 pub(super) fn go(model: &mut Model, screen: Screen) {
     let same = |known: &Screen| std::mem::discriminant(known) == std::mem::discriminant(&screen);
     if let Some(place) = model.screens.iter().position(same) {
@@ -273,7 +274,7 @@ pub(super) fn move_by(model: &mut Model, rows: isize) {
     model.rest.done = false;
 }
 
-/// Sorts what is shown, dumps or groups, by the column beside.
+/// Sorts the visible dumps or groups by the adjacent column.
 fn sort_step(model: &mut Model, to_the_right: bool) {
     if *model.screen() == Screen::Groups {
         let step = if to_the_right {
@@ -291,7 +292,7 @@ fn sort_step(model: &mut Model, to_the_right: bool) {
     }
 }
 
-/// Orders the list.
+/// Sorts the list.
 pub(super) fn sort(model: &mut Model, column: Column, reverse: bool) {
     let (facts, tops) = (&model.facts, &model.tops);
     model
@@ -300,7 +301,7 @@ pub(super) fn sort(model: &mut Model, column: Column, reverse: bool) {
     model.say(sorting(model));
 }
 
-/// What is said of the order.
+/// A text about the sort order.
 pub(super) fn sorting(model: &Model) -> String {
     let (column, reverse) = model.dumps.sort();
     let round = if reverse { ", the other way round" } else { "" };
@@ -345,7 +346,7 @@ pub(super) fn set_filter(model: &mut Model, text: &str, being_typed: bool) {
     filter_by(model, filter, None);
 }
 
-/// Filters the list; where nothing passes, by `otherwise`.
+/// Filters the list by `filter`, or by `otherwise` if nothing matches.
 pub(super) fn filter_by(model: &mut Model, filter: Filter, otherwise: Option<Filter>) {
     let (facts, tops) = (&model.facts, &model.tops);
     let learnt = Learnt { facts, tops };

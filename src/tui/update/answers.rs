@@ -1,4 +1,4 @@
-//! What the world answers.
+//! Processes the answers of effects.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::report::{ExitStatus, Told};
 use crate::tui::diff::{Side, diff_text};
 use crate::tui::model::{
     AT_ONCE, Arranged, Depth, FirstSeen, GroupColumn, Groups, Learnt, Listing, Model, Overlay,
-    Page, Place, RequestId, Screen, State, TransferId,
+    Page, RequestId, Screen, State, StoreLocation, TransferId,
 };
 use crate::tui::msg::{Effect, Fetched, Msg};
 use crate::tui::pages;
 use crate::tui::styled::lines;
 
-/// Takes an answer.
+/// Processes an answer.
 pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
     match msg {
         Msg::Page(request, rows) if request == model.listing => {
@@ -45,14 +45,14 @@ pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
                 Ok(groups) if filter == model.dumps.filter().text => {
                     show_groups(model, groups, filter, effects);
                 }
-                // The filter has changed, and others are asked for.
+                // The filter has changed, and newer groups are requested.
                 Ok(_) => {}
-                Err(told) => notice(model, "The dumps cannot be grouped", &told),
+                Err(error) => notice(model, "The dumps cannot be grouped", &error),
             }
         }
         Msg::Opened(request, id, opened) if request > model.since => {
-            if let Err(told) = &opened {
-                note_loss(model, told);
+            if let Err(error) = &opened {
+                note_loss(model, error);
             }
             model.known.note(id).opened = Some(opened);
             changed(model, id);
@@ -62,7 +62,7 @@ pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
                 model.tops.note(&dump, pages::top_frame(&stacks.backtrace));
             }
             let known = model.known.note(id);
-            // What the minicore told is worth more than that the rest cannot be read.
+            // Stacks from the minicore are worth more than an error about the rest.
             if stacks.is_ok() || !matches!(known.stacks, Some(Ok(_))) {
                 known.stacks = Some(stacks);
             }
@@ -129,7 +129,7 @@ pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
                     model.dump = None;
                 }
             }
-            Err(told) => notice(model, "It was not deleted", &told),
+            Err(error) => notice(model, "It was not deleted", &error),
         },
         Msg::Switched(outcome) => switched(model, outcome, effects),
         Msg::Returned(outcome) => {
@@ -137,19 +137,19 @@ pub(super) fn answer(model: &mut Model, msg: Msg, effects: &mut Vec<Effect>) {
             match outcome {
                 Ok(Some(text)) => model.say(text),
                 Ok(None) => {}
-                Err(told) => notice(model, "It could not be started", &told),
+                Err(error) => notice(model, "It could not be started", &error),
             }
         }
-        // Answers to questions that are no longer of interest.
+        // Answers to outdated requests.
         _ => {}
     }
 }
 
 fn listed(model: &mut Model, listing: Listing) {
-    if let Listing::Failed(told) = &listing {
-        note_loss(model, told);
-        if model.dumps.total() > 0 && told.status != ExitStatus::Unreachable {
-            let line = told.lines.join(": ");
+    if let Listing::Failed(error) = &listing {
+        note_loss(model, error);
+        if model.dumps.total() > 0 && error.status != ExitStatus::Unreachable {
+            let line = error.lines.join(": ");
             model.complain(line);
         }
     } else {
@@ -163,7 +163,7 @@ fn listed(model: &mut Model, listing: Listing) {
     model.rest.done = false;
 }
 
-/// A long list is in order.
+/// A long list was arranged.
 fn arranged(model: &mut Model, outcome: Result<Box<Arranged>, Told>) {
     let sorting = actions::sorting(model);
     match outcome {
@@ -171,9 +171,9 @@ fn arranged(model: &mut Model, outcome: Result<Box<Arranged>, Told>) {
             let (facts, tops) = (&model.facts, &model.tops);
             model.dumps.take(*arranged, Learnt { facts, tops });
         }
-        Err(told) => {
+        Err(error) => {
             model.dumps.give_up();
-            notice(model, "The list cannot be arranged", &told);
+            notice(model, "The list cannot be arranged", &error);
         }
     }
     if model
@@ -187,7 +187,7 @@ fn arranged(model: &mut Model, outcome: Result<Box<Arranged>, Told>) {
     model.rest.done = false;
 }
 
-/// Shows groups, and does what was asked for while there were none.
+/// Shows groups, and performs the action that waited for them.
 pub(super) fn show_groups(
     model: &mut Model,
     groups: Vec<Group>,
@@ -209,10 +209,10 @@ pub(super) fn show_groups(
     }
 }
 
-/// A store that cannot be reached may be reachable again: a banner says so and by which key.
-fn note_loss(model: &mut Model, told: &Told) {
-    if told.status == ExitStatus::Unreachable {
-        model.lost = Some(told.clone());
+/// An unreachable store may come back: a banner shows that, and the key to retry.
+fn note_loss(model: &mut Model, error: &Told) {
+    if error.status == ExitStatus::Unreachable {
+        model.lost = Some(error.clone());
     }
 }
 
@@ -224,7 +224,7 @@ fn explained(model: &mut Model, request: RequestId, id: DumpId, depth: Depth) {
     }
 }
 
-/// Something more is known of a dump.
+/// More is known about a dump.
 fn changed(model: &mut Model, id: DumpId) {
     if model.dump.as_ref().is_some_and(|view| view.dump.id == id) {
         refresh_page(model);
@@ -238,7 +238,7 @@ fn changed(model: &mut Model, id: DumpId) {
     }
 }
 
-/// The page of the comparison shows what is known now.
+/// Updates the page of the comparison.
 pub(super) fn refresh_diff(model: &mut Model) {
     let Some(view) = &mut model.diff else { return };
     let [first, second] = &*view.dumps;
@@ -247,11 +247,11 @@ pub(super) fn refresh_diff(model: &mut Model) {
     for dump in [first, second] {
         let known = model.known.get(dump.id);
         let failed = known.and_then(|known| match (&known.opened, &known.stacks) {
-            (Some(Err(told)), _) | (_, Some(Err(told))) => Some(told),
+            (Some(Err(error)), _) | (_, Some(Err(error))) => Some(error),
             _ => None,
         });
-        if let Some(told) = failed {
-            view.page.replace(pages::problem(told, model.theme));
+        if let Some(error) = failed {
+            view.page.replace(pages::problem(error, model.theme));
             return;
         }
         match (model.known.opened(dump.id), model.known.stacks(dump.id)) {
@@ -298,26 +298,26 @@ fn ended(
                 effects.push(Effect::Debug(invocation, title));
             }
         }
-        Err(told) if told.status == ExitStatus::Interrupted => {
+        Err(error) if error.status == ExitStatus::Interrupted => {
             transfer.state = State::Cancelled;
             transfer.what = "cancelled".to_owned();
         }
-        Err(told) => {
-            transfer.state = State::Failed(told.clone());
+        Err(error) => {
+            transfer.state = State::Failed(error.clone());
             transfer.what = "failed".to_owned();
-            note_loss(model, &told);
+            note_loss(model, &error);
             if waiting {
-                notice(model, "The debugger cannot be started", &told);
+                notice(model, "The debugger cannot be started", &error);
             } else {
-                model.complain(format!("{short}: {}", told.lines.join(": ")));
+                model.complain(format!("{short}: {}", error.lines.join(": ")));
             }
         }
     }
 }
 
-fn notice(model: &mut Model, title: &str, told: &Told) {
-    let mut text = told.lines.clone();
-    for hint in &told.hints {
+fn notice(model: &mut Model, title: &str, error: &Told) {
+    let mut text = error.lines.clone();
+    for hint in &error.hints {
         text.push(String::new());
         text.push(format!("to do: {hint}"));
     }
@@ -327,10 +327,10 @@ fn notice(model: &mut Model, title: &str, told: &Told) {
     });
 }
 
-fn switched(model: &mut Model, outcome: Result<Place, Told>, effects: &mut Vec<Effect>) {
+fn switched(model: &mut Model, outcome: Result<StoreLocation, Told>, effects: &mut Vec<Effect>) {
     match outcome {
         Ok(place) => {
-            // What is still on its way is about the store before.
+            // Answers still on their way belong to the previous store.
             model.since = model.request();
             model.place = place;
             model.dumps.clear();
@@ -351,6 +351,6 @@ fn switched(model: &mut Model, outcome: Result<Place, Told>, effects: &mut Vec<E
             actions::list(model, effects);
             model.say(format!("this is {}", model.place.store));
         }
-        Err(told) => notice(model, "The store was not switched", &told),
+        Err(error) => notice(model, "The store was not switched", &error),
     }
 }

@@ -1,4 +1,4 @@
-//! The groups: how they are sorted, and what leads from a crash to its images.
+//! The groups: sorting, and navigation from a crash to its images.
 
 use super::{actions, open, prompt};
 use crate::render::{Group, short_image};
@@ -6,7 +6,7 @@ use crate::tui::details;
 use crate::tui::keymap::{Action, Context};
 use crate::tui::model::{AT_ONCE, GROUP_COLUMNS, GroupColumn, Model, Page, Screen};
 
-/// Sorts the groups by another column.
+/// Sorts the groups by the adjacent column.
 pub(super) fn sort_step(model: &mut Model, step: usize) {
     let (column, _) = model.groups.sort();
     let place = GROUP_COLUMNS.iter().position(|known| *known == column);
@@ -16,7 +16,7 @@ pub(super) fn sort_step(model: &mut Model, step: usize) {
     }
 }
 
-/// Sorts the groups. A long list is sorted where it is made, on another thread.
+/// Sorts the groups. A long list is sorted on the thread that computes it.
 pub(super) fn sort(model: &mut Model, column: GroupColumn, reverse: bool) {
     let groups = &mut model.groups;
     (groups.column, groups.reverse) = (column, reverse);
@@ -25,7 +25,7 @@ pub(super) fn sort(model: &mut Model, column: GroupColumn, reverse: bool) {
         groups.resort(&model.tops);
     }
     if groups.list.len() > AT_ONCE || groups.is_asked() {
-        // What is being made is sorted by the column before.
+        // The groups in progress are sorted by the previous column.
         groups.asked = None;
         groups.stale = true;
     }
@@ -35,7 +35,7 @@ pub(super) fn sort(model: &mut Model, column: GroupColumn, reverse: bool) {
     model.rest.done = false;
 }
 
-/// Shows the crashes that appeared last first; from there, the most frequent first again.
+/// Shows the most recently appeared crashes first; pressed again, the most frequent first.
 pub(super) fn newest_crashes(model: &mut Model) {
     let is_here = *model.screen() == Screen::Groups;
     let is_sorted = model.groups.sort() == (GroupColumn::First, false);
@@ -57,7 +57,7 @@ pub(super) fn newest_crashes(model: &mut Model) {
     }
 }
 
-/// Shows the images and workloads of the selected group as a page; from the list of dumps, those of the
+/// Shows the images and workloads of the selected group as a page. In the list of dumps, uses the
 /// selected dump's group.
 pub(super) fn versions(model: &mut Model) {
     if *model.screen() != Screen::Groups {
@@ -75,7 +75,7 @@ pub(super) fn versions(model: &mut Model) {
     actions::go(model, Screen::Group);
 }
 
-/// The page of the group shows what is known now.
+/// Updates the page of the group.
 pub(super) fn refresh_page(model: &mut Model) {
     let lines = match model.groups.selected() {
         Some(group) => details::page(group, model, model.theme),
@@ -84,7 +84,7 @@ pub(super) fn refresh_page(model: &mut Model) {
     model.group_page.replace(lines);
 }
 
-/// Begins a filter by the image of what is selected. `tab` takes the next one of the group.
+/// Opens a filter with the image of the selection. `tab` switches to the next image of the group.
 pub(super) fn by_image(model: &mut Model) {
     let grouped = matches!(model.screen(), Screen::Groups | Screen::Group);
     let names: Vec<String> = match model.groups.selected().filter(|_| grouped) {

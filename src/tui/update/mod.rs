@@ -1,7 +1,7 @@
-//! `update`: what the model becomes when something happens, and what is to be done about it.
+//! `update`: applies a message to the model and returns the effects to perform.
 //!
-//! Synchronous, spawns nothing, asks nothing. Answers to questions that are no longer of interest are
-//! dropped by their request ids.
+//! Synchronous: it spawns nothing and performs no I/O. Answers to outdated requests are dropped by
+//! their request ids.
 
 mod actions;
 mod answers;
@@ -25,12 +25,12 @@ use super::msg::{Effect, Msg};
 use super::pages;
 use super::signals::Stop;
 
-/// While pages come in, groups are made anew this often at most, in milliseconds.
+/// Minimum milliseconds between two groupings while pages arrive.
 const REGROUP: u64 = 500;
-/// From this width on, frames are shown with their addresses.
+/// Minimum width for frames with addresses.
 const ROOMY: u16 = 100;
 
-/// What happens at the start.
+/// The initial effects.
 #[must_use]
 pub fn start(model: &mut Model, filter: &str) -> Vec<Effect> {
     if !filter.is_empty() {
@@ -41,7 +41,7 @@ pub fn start(model: &mut Model, filter: &str) -> Vec<Effect> {
     effects
 }
 
-/// The model after `msg`, and what is to be done.
+/// Applies `msg` to the model and returns the effects to perform.
 #[must_use]
 pub fn update(model: &mut Model, msg: Msg) -> Vec<Effect> {
     let mut effects = Vec::new();
@@ -107,7 +107,7 @@ fn key(model: &mut Model, event: KeyEvent, effects: &mut Vec<Effect>) {
     actions::act(model, action, effects);
 }
 
-/// Cursors stay on their lists and on the screen, and pages show what is known now.
+/// Keeps cursors on their lists and on the screen, and updates pages.
 fn settle(model: &mut Model, effects: &mut Vec<Effect>) {
     arrange(model, effects);
     if matches!(model.screen(), Screen::Groups | Screen::Group) && model.groups.stale {
@@ -157,7 +157,8 @@ fn settle(model: &mut Model, effects: &mut Vec<Effect>) {
     prepare::source(model, effects);
 }
 
-/// Asks for what is too long to be arranged here, and to drop what is too long to be dropped here.
+/// Requests arrangements that take too long to do here, and dropping of data that takes long to
+/// drop.
 fn arrange(model: &mut Model, effects: &mut Vec<Effect>) {
     if model.dumps.is_due() {
         let request = model.request();
@@ -174,7 +175,7 @@ fn arrange(model: &mut Model, effects: &mut Vec<Effect>) {
     }
 }
 
-/// Groups what is shown: at once, or elsewhere where that takes long.
+/// Groups the visible dumps, here or, if that takes long, on another thread.
 fn regroup(model: &mut Model, effects: &mut Vec<Effect>) {
     if model.dumps.is_arranging() || model.groups.is_asked() {
         return;
@@ -209,7 +210,7 @@ fn regroup(model: &mut Model, effects: &mut Vec<Effect>) {
     }
 }
 
-/// The page of the dump that is looked at shows what is known now.
+/// Updates the page of the open dump.
 pub(super) fn refresh_page(model: &mut Model) {
     let roomy = model.size.0 >= ROOMY;
     if let Some(view) = &mut model.dump {
@@ -218,7 +219,7 @@ pub(super) fn refresh_page(model: &mut Model) {
     }
 }
 
-/// The page of the dump begins anew.
+/// Replaces the page of the open dump.
 pub(super) fn new_page(model: &mut Model) {
     let roomy = model.size.0 >= ROOMY;
     if let Some(view) = &mut model.dump {

@@ -1,4 +1,5 @@
-//! The mouse: a press selects, two open, on a title sorts, on a tab shows it; the wheel scrolls.
+//! The mouse: a click selects, a double click opens, a click on a title sorts, on a tab shows it;
+//! the wheel scrolls.
 
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
@@ -9,9 +10,9 @@ use crate::tui::model::{COLUMNS, Model, Overlay, Screen, TABS};
 use crate::tui::msg::Effect;
 use crate::tui::view::{group_column, tab_places};
 
-/// Rows that one step of the wheel scrolls.
+/// Rows per step of the wheel.
 const WHEEL: isize = 3;
-/// Milliseconds in which a second press opens.
+/// Maximum milliseconds between the clicks of a double click.
 const DOUBLE: u64 = 400;
 
 pub(super) fn mouse(model: &mut Model, event: MouseEvent, effects: &mut Vec<Effect>) {
@@ -36,7 +37,7 @@ fn wheel(model: &mut Model, rows: isize) {
 fn press(model: &mut Model, x: u16, y: u16, effects: &mut Vec<Effect>) {
     match &model.overlay {
         None => {}
-        // A question is answered by a key: a slip of the hand must not delete.
+        // Questions are only answered by keys, so that a stray click deletes nothing.
         Some(Overlay::Delete(_) | Overlay::Quit | Overlay::Waiting(_)) => return,
         Some(_) => {
             model.overlay = None;

@@ -1,4 +1,4 @@
-//! Opens what is chosen: a dump and its tabs, the dumps of a group, another store.
+//! Opens the selection: a dump and its tabs, the dumps of a group, another store.
 
 use cdh_store::DumpSummary;
 
@@ -20,7 +20,7 @@ pub(super) fn open(model: &mut Model, effects: &mut Vec<Effect>) {
     }
 }
 
-/// The dumps of the group, by a filter that could have been typed.
+/// Shows the dumps of the group, by a filter that could have been typed.
 pub(super) fn open_group(model: &mut Model) {
     let Some(group) = model.groups.list.get(model.groups.cursor) else {
         return;
@@ -44,7 +44,7 @@ pub(super) fn groups(model: &mut Model) {
     if *model.screen() == Screen::Groups {
         return back(model);
     }
-    // From the dumps of a group back to the groups.
+    // Return from the dumps of a group to the groups.
     if model.screens.contains(&Screen::Groups) {
         while *model.screen() != Screen::Groups {
             back(model);
@@ -54,7 +54,7 @@ pub(super) fn groups(model: &mut Model) {
     show_groups(model);
 }
 
-/// Shows the groups anew. Those of another filter are not shown while the new ones are being made.
+/// Shows the groups. Groups of another filter are hidden while the new ones are computed.
 pub(super) fn show_groups(model: &mut Model) {
     model.groups.stale = true;
     let takes_long = model.dumps.is_arranging() || model.dumps.visible_len() > AT_ONCE;
@@ -64,7 +64,7 @@ pub(super) fn show_groups(model: &mut Model) {
     go(model, Screen::Groups);
 }
 
-/// Shows a dump; asks for what is not known of it yet.
+/// Shows the selected dump and requests what is not known yet.
 pub(super) fn show_dump(model: &mut Model, tab: Option<Tab>, effects: &mut Vec<Effect>) {
     match model.selected().cloned() {
         Some(dump) => show(model, dump, tab, effects),
@@ -72,7 +72,7 @@ pub(super) fn show_dump(model: &mut Model, tab: Option<Tab>, effects: &mut Vec<E
     }
 }
 
-/// Shows this one.
+/// Shows this dump.
 pub(super) fn show(
     model: &mut Model,
     dump: DumpSummary,
@@ -104,7 +104,7 @@ pub(super) fn show(
     new_page(model);
 }
 
-/// Asks for what is not known yet.
+/// Requests what is not known yet.
 pub(super) fn explain(
     model: &mut Model,
     dump: &DumpSummary,
@@ -152,7 +152,7 @@ pub(super) fn thread(model: &mut Model, step: isize) {
 
 pub(super) fn neighbour(model: &mut Model, step: isize, effects: &mut Vec<Effect>) {
     let tab = model.dump.as_ref().map(|view| view.tab);
-    // The list may have moved on: from where the dump stands now.
+    // The list may have changed: use the current position of the dump.
     if let Some(id) = model.dump.as_ref().map(|view| view.dump.id) {
         model.dumps.held = true;
         model.dumps.select(Some(id));

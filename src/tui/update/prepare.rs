@@ -1,8 +1,8 @@
-//! What is prepared while the user looks: the backtrace of what is selected, the frames in which the
-//! dumps on the screen crashed, and what only manifests tell, where it is needed.
+//! Prefetches data for the selection: its backtrace, the frames of the visible dumps, and facts
+//! from manifests where needed.
 //!
-//! Everything here waits until the selection has come to rest: who scrolls through a thousand dumps
-//! asks for none of them.
+//! Everything here waits until the selection is idle, so that scrolling through a thousand dumps
+//! requests nothing.
 
 use cdh_store::DumpSummary;
 
@@ -13,18 +13,18 @@ use crate::tui::model::{Depth, DumpView, GroupColumn, Model, Screen, Tab};
 use crate::tui::msg::{Effect, SourceWanted};
 use crate::tui::pages;
 
-/// Milliseconds without a move that count as rest.
+/// Milliseconds without a move after which the selection is idle.
 const REST: u64 = 150;
-/// Manifests that are asked for at once.
+/// Maximum manifests per request.
 const CHUNK: usize = 64;
-/// Manifests that are read to tell the images of groups; a filter for an image reads all it needs.
+/// Maximum manifests read for the images of groups; a filter for an image reads all it needs.
 const FOR_GROUPS: usize = 4096;
-/// Manifests that are read of one group, the oldest and the newest first.
+/// Maximum manifests read of one group, oldest and newest first.
 const PER_GROUP: usize = 1024;
-/// Groups whose frames are looked up when they are sorted by them.
+/// Maximum groups whose frames are looked up to sort by them.
 const SORTED_BY_FRAME: usize = 256;
 
-/// Once the selection rests.
+/// Called when the selection is idle.
 pub(super) fn prepare(model: &mut Model, effects: &mut Vec<Effect>) {
     if model.rest.done || model.clock.saturating_sub(model.rest.moved) < REST {
         return;
@@ -37,7 +37,7 @@ pub(super) fn prepare(model: &mut Model, effects: &mut Vec<Effect>) {
     facts(model, effects);
 }
 
-/// The frames in which the dumps on the screen crashed.
+/// Requests the frames of the visible dumps.
 fn names(model: &mut Model, effects: &mut Vec<Effect>) {
     let rows = usize::from(regions(model).body.height);
     let shown: Vec<DumpSummary> = match model.screen() {
@@ -66,7 +66,7 @@ fn names(model: &mut Model, effects: &mut Vec<Effect>) {
     }
 }
 
-/// The next manifests to read.
+/// Requests the next manifests.
 pub(super) fn facts(model: &mut Model, effects: &mut Vec<Effect>) {
     if !model.facts_wanted.is_empty() {
         return;
@@ -94,8 +94,8 @@ pub(super) fn facts(model: &mut Model, effects: &mut Vec<Effect>) {
     }
 }
 
-/// The next manifests of the selected group: its newest and its oldest dumps first, for they name the first
-/// and the last image.
+/// The next manifests of the selected group: the newest and oldest dumps first, because they
+/// determine the first and last image.
 fn of_selected_group(model: &Model) -> Vec<DumpSummary> {
     let Some(group) = model.groups.selected() else {
         return Vec::new();
@@ -117,7 +117,7 @@ fn of_selected_group(model: &Model) -> Vec<DumpSummary> {
     lacking.into_iter().cloned().collect()
 }
 
-/// The source of the frame that the cursor is on.
+/// Requests the source of the selected frame.
 pub(super) fn source(model: &mut Model, effects: &mut Vec<Effect>) {
     if *model.screen() != Screen::Dump {
         return;
@@ -139,7 +139,7 @@ pub(super) fn source(model: &mut Model, effects: &mut Vec<Effect>) {
     let request = model.request();
     if let Some(view) = &mut model.dump {
         view.source_wanted.clone_from(&place);
-        // What is shown stays until the other is there: no flicker, and no jumping of the lines.
+        // The visible source remains until the new one arrives, to avoid flicker and jumping lines.
         if place.is_none() {
             view.source = None;
         }

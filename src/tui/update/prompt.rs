@@ -1,4 +1,4 @@
-//! A line that is being typed: the filter, a `:` command, text to find.
+//! Prompts: for the filter, a `:` command, or text to find.
 
 use cdh_bundle::DumpId;
 use ratatui::crossterm::event::{KeyCode, KeyModifiers};
@@ -15,10 +15,10 @@ use crate::tui::model::{
 };
 use crate::tui::msg::Effect;
 
-/// Longest line: a pasted file is a mistake.
+/// Maximum length of a line, in case a file is pasted by mistake.
 const LONGEST: usize = 1024;
 
-/// Begins a line.
+/// Opens a prompt.
 pub(super) fn open(model: &mut Model, kind: PromptKind) {
     let text = match kind {
         PromptKind::Filter => model.dumps.filter().text.clone(),
@@ -38,7 +38,7 @@ pub(super) fn open(model: &mut Model, kind: PromptKind) {
     });
 }
 
-/// Begins a filter with the first of these texts; completing it takes the next one.
+/// Opens a filter prompt with the first of these texts; completion switches to the next one.
 pub(super) fn offer(model: &mut Model, filters: Vec<String>) {
     open(model, PromptKind::Filter);
     let (Some(prompt), Some(first)) = (&mut model.prompt, filters.first().cloned()) else {
@@ -49,7 +49,7 @@ pub(super) fn offer(model: &mut Model, filters: Vec<String>) {
     typed(model);
 }
 
-/// Takes a key.
+/// Handles a key.
 pub(super) fn key(model: &mut Model, action: Option<Action>, key: Key, effects: &mut Vec<Effect>) {
     let Some(prompt) = &mut model.prompt else {
         return;
@@ -87,7 +87,7 @@ pub(super) fn key(model: &mut Model, action: Option<Action>, key: Key, effects: 
                     prompt.at -= letter.len_utf8();
                     prompt.text.remove(prompt.at);
                 }
-                // Erasing nothing leaves the line, as in vi and less.
+                // Backspace in an empty prompt closes it, as in vi and less.
                 None if prompt.text.is_empty() => return leave(model),
                 None => {}
             }
@@ -120,7 +120,7 @@ fn insert(prompt: &mut Prompt, letter: char) {
     }
 }
 
-/// Takes pasted text: line breaks are blanks, other controls are nothing.
+/// Inserts pasted text: line breaks become blanks, other control characters are removed.
 pub(super) fn paste(model: &mut Model, text: &str) {
     let Some(prompt) = &mut model.prompt else {
         return;
@@ -131,7 +131,7 @@ pub(super) fn paste(model: &mut Model, text: &str) {
     typed(model);
 }
 
-/// What is typed shows at once.
+/// Applies the text while it is typed.
 fn typed(model: &mut Model) {
     let Some(prompt) = &model.prompt else { return };
     let text = prompt.text.clone();
@@ -177,7 +177,8 @@ fn accept(model: &mut Model, effects: &mut Vec<Effect>) {
     }
 }
 
-/// The last term was open at its end while it was typed. Where only that made it match, it says so now.
+/// While typing, the last term was a prefix. If the filter only matches that way, the kept filter
+/// says so.
 fn keep_filter(model: &mut Model, text: &str) {
     let filter = Filter::parse(text, model.now, false);
     let open = Filter::parse(&format!("{text}*"), model.now, false);
@@ -210,7 +211,7 @@ fn history(model: &mut Model, step: isize) {
 fn complete(model: &mut Model) {
     let Some(prompt) = &model.prompt else { return };
     let (all, next) = match &prompt.completions {
-        // The only way was taken: go on from there.
+        // There was only one completion: complete what follows.
         Some((all, shown)) if all.len() > 1 => (all.clone(), (shown + 1) % all.len()),
         _ => (ways(model, prompt), 0),
     };
@@ -224,7 +225,7 @@ fn complete(model: &mut Model) {
     }
 }
 
-/// Ways to go on.
+/// The completions.
 fn ways(model: &Model, prompt: &Prompt) -> Vec<String> {
     let values = |name: &str, start: &str| -> Vec<String> {
         match name {
@@ -281,7 +282,7 @@ fn distinct(values: impl Iterator<Item = String>) -> Vec<String> {
     set.into_iter().collect()
 }
 
-/// Does what was typed after `:`.
+/// Runs a `:` command.
 fn command(model: &mut Model, text: &str, effects: &mut Vec<Effect>) {
     if text.is_empty() {
         return;
@@ -330,7 +331,7 @@ fn command(model: &mut Model, text: &str, effects: &mut Vec<Effect>) {
     actions::act(model, action, effects);
 }
 
-/// What the shown list can be sorted by.
+/// The sort columns of the visible list.
 fn sort_names(model: &Model) -> [&'static str; 7] {
     match model.screen() {
         Screen::Groups => GROUP_COLUMNS.map(GroupColumn::name),
@@ -391,7 +392,7 @@ fn dump(model: &mut Model, start: &str, effects: &mut Vec<Effect>) {
     }
 }
 
-/// Sets how often the list is refreshed.
+/// Sets the refresh interval.
 fn refresh_every(model: &mut Model, text: &str) {
     let Ok(seconds) = text.trim_end_matches('s').parse::<u64>() else {
         return model.complain("refresh takes a number of seconds; 0 turns it off");

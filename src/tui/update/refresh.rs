@@ -1,11 +1,11 @@
-//! The automatic refresh: while the user is idle, the newest part of the store is listed again.
+//! The automatic refresh: lists the newest part of the store again while the user is idle.
 
 use super::actions;
 use crate::report::{ExitStatus, Told};
 use crate::tui::model::{Learnt, Listing, Model, Row};
 use crate::tui::msg::Effect;
 
-/// Asks for the newest dumps, when that is due.
+/// Requests the newest dumps when a refresh is due.
 pub(super) fn refresh(model: &mut Model, effects: &mut Vec<Effect>) {
     let is_interrupted = model.prompt.is_some() || model.overlay.is_some();
     let is_listed = matches!(model.dumps.listing, Listing::Done | Listing::Failed(_));
@@ -21,7 +21,7 @@ pub(super) fn refresh(model: &mut Model, effects: &mut Vec<Effect>) {
     effects.push(Effect::Refresh(request, model.dumps.shared().0));
 }
 
-/// The newest dumps were listed, or cannot be.
+/// Processes the result of a refresh.
 pub(super) fn refreshed(
     model: &mut Model,
     outcome: Result<Vec<Row>, Told>,
@@ -29,7 +29,7 @@ pub(super) fn refreshed(
 ) {
     model.refresh.asked = None;
     match outcome {
-        // The listing had failed before: now there is a whole one to be had.
+        // The last listing had failed: a complete one is possible now.
         Ok(_) if matches!(model.dumps.listing, Listing::Failed(_)) => {
             model.refresh.succeeded(model.clock);
             actions::list(model, effects);
@@ -49,20 +49,20 @@ pub(super) fn refreshed(
                 model.rest.done = false;
             }
         }
-        Err(told) => {
-            let is_unreachable = told.status == ExitStatus::Unreachable;
+        Err(error) => {
+            let is_unreachable = error.status == ExitStatus::Unreachable;
             let is_first = model.refresh.failed(is_unreachable, model.now, model.clock);
-            // A banner says it already.
+            // A banner already shows it.
             if is_first && model.lost.is_none() {
                 let why = match is_unreachable {
                     true => "the store is unreachable".to_owned(),
-                    false => format!("cannot refresh the list: {}", told.lines.join(": ")),
+                    false => format!("cannot refresh the list: {}", error.lines.join(": ")),
                 };
                 model.say(format!("{why}; the list remains as it was"));
             }
-            // A message goes away. The banner stays as long as the list may show what is no longer there.
+            // A message disappears, but the banner remains while the list may show deleted dumps.
             if !is_unreachable {
-                model.lost = Some(told);
+                model.lost = Some(error);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What is done to dumps: fetched, debugged, marked, compared, deleted, copied, paged through.
+//! Actions on dumps: fetch, debug, mark, compare, delete, copy, page.
 
 use cdh_store::DumpSummary;
 
@@ -8,10 +8,11 @@ use crate::tui::keymap::{Action, Context};
 use crate::tui::model::{Depth, DiffView, Model, Overlay, Page, Purpose, Screen, State, Transfer};
 use crate::tui::msg::Effect;
 
-/// Terminals drop what is longer (xterm and tmux take about 100 kB of base64).
+/// Maximum text for the clipboard: terminals drop longer texts (xterm and tmux accept about 100 kB
+/// of base64).
 const CLIPBOARD: usize = 70_000;
 
-/// The dumps that an action is about: the marked ones, else the selected one.
+/// The dumps that an action applies to: the marked ones, otherwise the selected one.
 pub(super) fn chosen(model: &Model) -> Vec<DumpSummary> {
     let listed = matches!(model.screen(), Screen::Dumps { .. });
     if listed && !model.dumps.marks.is_empty() {
@@ -77,7 +78,7 @@ pub(super) fn diff(model: &mut Model, effects: &mut Vec<Effect>) {
     };
     explain(model, &first, Depth::Full, effects);
     explain(model, &second, Depth::Full, effects);
-    // The older one first: what changed since.
+    // The older one first, to show what changed since.
     let dumps = if first.captured_at <= second.captured_at {
         [first, second]
     } else {

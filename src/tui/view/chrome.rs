@@ -1,4 +1,4 @@
-//! What frames every view: where we are, what is wrong, what is said or typed, and the keys.
+//! The frame of every view: location, problems, messages and prompts, keys.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Position, Rect};
@@ -11,7 +11,7 @@ use crate::tui::keymap::{Action, Context};
 use crate::tui::model::{Listing, Model, Prompt, PromptKind, Screen};
 use crate::tui::styled::{cut, fit};
 
-/// First line: program, store, how many dumps, what goes on.
+/// First line: program, store, number of dumps, activity.
 pub(super) fn header(model: &Model, buffer: &mut Buffer, area: Rect) {
     let dot = format!(" {} ", model.glyphs.dot());
     let (shown, total) = (model.dumps.visible_len(), model.dumps.total());
@@ -100,16 +100,16 @@ pub(super) fn number(count: usize) -> String {
     text
 }
 
-/// The connection is lost.
+/// A lost connection.
 pub(super) fn banner(model: &Model, buffer: &mut Buffer, area: Rect) {
-    let Some(told) = model.lost.as_ref().filter(|_| area.height > 0) else {
+    let Some(error) = model.lost.as_ref().filter(|_| area.height > 0) else {
         return;
     };
     let key = model.keymap.key_for(Context::Everywhere, Action::Refresh);
-    let what = told.lines.last().map(String::as_str).unwrap_or_default();
+    let what = error.lines.last().map(String::as_str).unwrap_or_default();
     let width = usize::from(area.width);
     let end = format!(" {} `{key}` tries again ", model.glyphs.dot());
-    let problem = match told.status {
+    let problem = match error.status {
         ExitStatus::Unreachable => "the store cannot be reached",
         _ => "the store cannot be listed",
     };
@@ -122,7 +122,7 @@ pub(super) fn banner(model: &Model, buffer: &mut Buffer, area: Rect) {
     text(buffer, area, 0, &line, model.theme.banner());
 }
 
-/// What is said, or typed; where the cursor is, when something is typed.
+/// A message or the prompt. Returns the cursor's position in a prompt.
 pub(super) fn status(model: &Model, buffer: &mut Buffer, area: Rect) -> Option<Position> {
     if let Some(prompt) = &model.prompt {
         return Some(typed(model, prompt, buffer, area));
@@ -144,7 +144,7 @@ pub(super) fn status(model: &Model, buffer: &mut Buffer, area: Rect) -> Option<P
     None
 }
 
-/// Where the cursor is, when there is nothing else to say.
+/// The position of the selection, if there is no message.
 fn place(model: &Model) -> String {
     let of = |cursor: usize, count: usize| match count {
         0 => String::new(),
@@ -180,7 +180,7 @@ fn typed(model: &Model, prompt: &Prompt, buffer: &mut Buffer, area: Rect) -> Pos
     let width = usize::from(area.width);
     let before = terminal_line(prompt.text.get(..prompt.at).unwrap_or_default());
     let after = terminal_line(prompt.text.get(prompt.at..).unwrap_or_default());
-    // The end of what is typed is what one looks at.
+    // Show the end of the text, where the user types.
     let room = width.saturating_sub(2);
     let mut head = format!("{sign}{before}");
     while head.width() > room {
@@ -204,7 +204,7 @@ fn typed(model: &Model, prompt: &Prompt, buffer: &mut Buffer, area: Rect) -> Pos
     Position::new(area.x + u16::try_from(at).unwrap_or(0), area.y)
 }
 
-/// What could be typed.
+/// Help text for the prompt.
 fn hint(model: &Model, prompt: &Prompt) -> String {
     match prompt.kind {
         PromptKind::Filter if prompt.text.is_empty() => {
@@ -237,8 +237,7 @@ fn hint(model: &Model, prompt: &Prompt) -> String {
     }
 }
 
-/// The keys of where we are, as many as there is room for; those that lead out and to the help are
-/// always there.
+/// The keys of the current context, as many as fit. Keys to leave and for help are always included.
 pub(super) fn footer(model: &Model, buffer: &mut Buffer, area: Rect) {
     let room = |pair: &(String, String)| pair.0.width() + pair.1.width() + 3;
     let always: Vec<(String, String)> = match model.context() {

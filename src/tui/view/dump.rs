@@ -1,4 +1,4 @@
-//! One dump with its tabs, and two dumps compared.
+//! Views of one dump with its tabs, and of the comparison of two dumps.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -10,7 +10,7 @@ use crate::tui::layout::Regions;
 use crate::tui::model::{DumpView, Model, Source, TABS};
 use crate::tui::styled::{cut, fit};
 
-/// Columns of each tab's title: from, and up to. Where there is little room only their numbers are shown.
+/// Start and end column of each tab's title. On a narrow screen, titles are only numbers.
 #[must_use]
 pub fn tab_places(width: u16) -> Vec<(u16, u16)> {
     let mut start = 1;
@@ -33,7 +33,7 @@ fn is_short(width: u16) -> bool {
     usize::from(width) < all + 2
 }
 
-/// A dump.
+/// Draws a dump.
 pub(super) fn dump(model: &Model, buffer: &mut Buffer, regions: &Regions) {
     let Some(view) = &model.dump else { return };
     let dump = &view.dump;
@@ -169,7 +169,7 @@ fn source_pane(model: &Model, source: &Source, buffer: &mut Buffer, area: Rect) 
         note(top, &format!("warning: {warning}"));
         top += 1;
     }
-    // The frame's line in the middle.
+    // Centre the frame's line.
     let room = usize::from(area.height.saturating_sub(top));
     let target = usize::try_from(source.line.saturating_sub(source.first)).unwrap_or(0);
     let skip = target
@@ -196,7 +196,7 @@ fn source_pane(model: &Model, source: &Source, buffer: &mut Buffer, area: Rect) 
     }
 }
 
-/// Two dumps compared.
+/// Draws the comparison.
 pub(super) fn diff(model: &Model, buffer: &mut Buffer, regions: &Regions) {
     let Some(view) = &model.diff else { return };
     let [first, second] = &*view.dumps;

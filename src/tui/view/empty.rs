@@ -1,4 +1,4 @@
-//! Views with nothing in them say what that means and which command mends it.
+//! Empty views: explain why they are empty and show commands that help.
 
 use ratatui::buffer::Buffer;
 use ratatui::text::{Line, Span};
@@ -10,15 +10,15 @@ use crate::tui::layout::Regions;
 use crate::tui::model::{Listing, Model};
 use crate::tui::pages;
 
-/// No dumps: still being listed, none at all, none that match, or the store cannot be listed.
+/// No dumps: still listing, none in the store, none that match, or the listing failed.
 pub(super) fn dumps(model: &Model, buffer: &mut Buffer, regions: &Regions) {
     let mut area = regions.body;
     area.height += regions.preview.height;
     area.x += 2;
     area.width = area.width.saturating_sub(4);
     let lines = match &model.dumps.listing {
-        Listing::Failed(told) if model.dumps.total() == 0 => {
-            let mut lines = pages::problem(told, model.theme);
+        Listing::Failed(error) if model.dumps.total() == 0 => {
+            let mut lines = pages::problem(error, model.theme);
             lines.push(Line::default());
             lines.push(keys(
                 model,

@@ -1,5 +1,4 @@
-//! The list of groups, and below it the images and workloads of the selected one: since which version it
-//! crashes, and who is affected.
+//! The list of groups, and below it the images and workloads of the selected group.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -14,7 +13,7 @@ use crate::tui::layout::{Regions, group_columns, trend_width};
 use crate::tui::model::{GroupColumn, Model, top};
 use crate::tui::styled::{cut, fit};
 
-/// Titles of the columns, and what a column is sorted by.
+/// Titles of the columns, and their sort columns.
 const TITLES: [(&str, Option<GroupColumn>); 9] = [
     ("COUNT", Some(GroupColumn::Count)),
     ("LAST", Some(GroupColumn::Last)),
@@ -27,7 +26,7 @@ const TITLES: [(&str, Option<GroupColumn>); 9] = [
     ("IMAGES", None),
 ];
 
-/// What the column with this number is sorted by.
+/// The sort column of the column with this number.
 pub fn group_column(number: usize) -> Option<GroupColumn> {
     TITLES.get(number).and_then(|(_, column)| *column)
 }
@@ -131,7 +130,7 @@ fn cells(model: &Model, group: &Group, width: u16) -> [(String, Style); 9] {
     ]
 }
 
-/// One group as a page.
+/// Draws one group as a page.
 pub(super) fn page(model: &Model, buffer: &mut Buffer, regions: &Regions) {
     text(
         buffer,
@@ -143,7 +142,7 @@ pub(super) fn page(model: &Model, buffer: &mut Buffer, regions: &Regions) {
     draw_page(model, buffer, regions.body, &model.group_page);
 }
 
-/// Images and workloads of the selected group, side by side.
+/// Draws images and workloads of the selected group side by side.
 fn pane(model: &Model, buffer: &mut Buffer, area: Rect) {
     let Some(group) = model.groups.selected().filter(|_| area.height > 2) else {
         return;
@@ -182,7 +181,7 @@ fn pane(model: &Model, buffer: &mut Buffer, area: Rect) {
     );
 }
 
-/// Names with their times and counts; of more than there is room for, the first and the last.
+/// Draws names with times and counts. If not all fit, the first and the last are shown.
 fn table(
     model: &Model,
     buffer: &mut Buffer,

@@ -1,4 +1,4 @@
-//! The list of dumps, with the backtrace of the selected dump below it where there is room.
+//! The list of dumps, and below it the backtrace of the selected dump if there is room.
 
 use cdh_store::DumpSummary;
 use ratatui::buffer::Buffer;
@@ -84,7 +84,7 @@ fn row(model: &Model, buffer: &mut Buffer, area: Rect, line: u16, dump: &DumpSum
     }
 }
 
-/// Marks what the automatic refresh brought.
+/// Marks rows that the automatic refresh added.
 pub(super) fn fresh(model: &Model, buffer: &mut Buffer, (x, y): (u16, u16), dump: &DumpSummary) {
     if model.dumps.fresh.has(dump.id) {
         buffer.set_stringn(x, y, model.glyphs.fresh(), 1, model.theme.tone(Tone::Bad));
@@ -129,7 +129,7 @@ fn cell(model: &Model, dump: &DumpSummary, column: Column, roomy: bool) -> (Stri
         }
         Column::Size => {
             let size = dump.size.map_or_else(|| "-".to_owned(), bytes);
-            // `1.5 KiB` as `1.5K` where there is little room.
+            // On a narrow screen, `1.5 KiB` becomes `1.5K`.
             let short = || size.replace([' ', 'i', 'B'], "");
             (if roomy { size.clone() } else { short() }, plain)
         }
@@ -143,7 +143,7 @@ fn cell(model: &Model, dump: &DumpSummary, column: Column, roomy: bool) -> (Stri
     }
 }
 
-/// Namespace and pod; where there is little room, what made the pod instead of its long name.
+/// Namespace and pod; on a narrow screen, the pod's owner instead of the long pod name.
 fn place(dump: &DumpSummary, roomy: bool) -> String {
     let text = match (&dump.namespace, &dump.pod) {
         (Some(namespace), Some(pod)) => {
@@ -159,7 +159,7 @@ fn place(dump: &DumpSummary, roomy: bool) -> String {
     terminal_line(&text)
 }
 
-/// The backtrace of what is selected.
+/// Draws the backtrace of the selected dump.
 pub(super) fn preview(model: &Model, buffer: &mut Buffer, area: Rect) {
     if area.height < 3 {
         return;

@@ -1,7 +1,7 @@
-//! `view`: draws the model. Reads it and nothing else.
+//! `view`: draws the model and changes nothing.
 //!
-//! The invariant: whatever the model holds, no cell gets a control character, and with `--ascii` none
-//! gets anything but ASCII; `guard` sees to that after everything else has been drawn.
+//! Invariant: no cell contains a control character, whatever the model contains, and with `--ascii`
+//! every cell is ASCII. `guard` enforces this after everything is drawn.
 
 mod chrome;
 mod dump;
@@ -24,7 +24,7 @@ use super::theme::Glyphs;
 pub use dump::tab_places;
 pub use groups::group_column;
 
-/// Draws everything.
+/// Draws the screen.
 pub fn view(model: &Model, frame: &mut Frame<'_>) {
     let area = frame.area();
     let buffer = frame.buffer_mut();
@@ -32,7 +32,7 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
         text(buffer, area, 0, "too small", Style::new());
         return;
     }
-    // It has changed since the model was told.
+    // The terminal was resized, and the model does not know yet.
     if model.size != (area.width, area.height) {
         return;
     }
@@ -57,7 +57,7 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
     }
 }
 
-/// The last line of defence: what could move the cursor or is not ASCII where only that is wanted.
+/// Replaces control characters, and with `--ascii` also non-ASCII characters.
 fn guard(buffer: &mut Buffer, glyphs: Glyphs) {
     for cell in &mut buffer.content {
         let symbol = cell.symbol();
@@ -75,7 +75,7 @@ fn guard(buffer: &mut Buffer, glyphs: Glyphs) {
     }
 }
 
-/// Writes a text into a line of `area`.
+/// Writes text into a line of `area`.
 fn text(buffer: &mut Buffer, area: Rect, line: u16, text: &str, style: Style) {
     if line < area.height {
         buffer.set_stringn(area.x, area.y + line, text, usize::from(area.width), style);
@@ -100,7 +100,7 @@ fn page(model: &Model, buffer: &mut Buffer, area: Rect, page: &Page) {
     }
 }
 
-/// Draws a line from a column on.
+/// Draws a line, starting at a column.
 fn line_from(buffer: &mut Buffer, area: Rect, y: u16, line: &Line<'_>, left: usize) {
     if left == 0 {
         buffer.set_line(area.x, y, line, area.width);

@@ -1,4 +1,4 @@
-//! What lies over the view: keys, questions, notices.
+//! Overlays: help, questions, notices.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -12,7 +12,7 @@ use crate::tui::keymap::{Action, Context};
 use crate::tui::model::{Model, Overlay};
 use crate::tui::styled::{cut, wrapped};
 
-/// Dumps that a question names.
+/// Maximum number of dumps listed in a question.
 const NAMED: usize = 8;
 
 pub(super) fn overlay(model: &Model, buffer: &mut Buffer, area: Rect) {
@@ -130,7 +130,7 @@ fn answer(model: &Model) -> Line<'static> {
     ])
 }
 
-/// A box in the middle.
+/// Draws a box in the middle.
 fn frame(
     model: &Model,
     buffer: &mut Buffer,

@@ -1,4 +1,4 @@
-//! Transfers, and stores to choose from.
+//! The views of transfers and of stores.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -9,7 +9,7 @@ use crate::tui::layout::Regions;
 use crate::tui::model::{Model, Purpose, State, Transfer};
 use crate::tui::styled::{cut, fit};
 
-/// Two lines for each transfer: what it is, and how far.
+/// Draws two lines for each transfer: description and progress.
 pub(super) fn transfers(model: &Model, buffer: &mut Buffer, regions: &Regions) {
     let strong = model.theme.tone(Tone::Strong);
     text(buffer, regions.titles, 0, "  TRANSFERS", strong);
@@ -61,9 +61,9 @@ fn one(model: &Model, buffer: &mut Buffer, area: Rect, transfer: &Transfer) {
         State::Waiting => ("waits for others".to_owned(), Tone::Dim),
         State::Running => (progress(model, transfer, width), Tone::Place),
         State::Done(place) => (terminal_line(place), Tone::Good),
-        State::Failed(told) => {
-            let hints = told.hints.iter().map(|hint| format!("to do: {hint}"));
-            let all: Vec<String> = told.lines.iter().cloned().chain(hints).collect();
+        State::Failed(error) => {
+            let hints = error.hints.iter().map(|hint| format!("to do: {hint}"));
+            let all: Vec<String> = error.lines.iter().cloned().chain(hints).collect();
             (all.join("; "), Tone::Bad)
         }
         State::Cancelled => ("cancelled".to_owned(), Tone::Dim),
@@ -104,7 +104,7 @@ fn progress(model: &Model, transfer: &Transfer, width: usize) -> String {
     parts.join("  ")
 }
 
-/// A line for each store.
+/// Draws one line for each store.
 pub(super) fn stores(model: &Model, buffer: &mut Buffer, regions: &Regions) {
     let plain = ratatui::style::Style::new();
     text(

@@ -120,10 +120,10 @@ impl BundleReader {
         Ok(bundle)
     }
 
-    /// Opens a zip that is not a bundle, for its entries: none of them has a kind.
+    /// Opens a zip that is not a bundle, to read its entries. None of them has a kind.
     ///
     /// # Errors
-    /// When it is no zip, or nothing of it is left.
+    /// Fails if it is not a zip, or if nothing of it can be salvaged.
     pub fn open_foreign(source: Arc<dyn ByteSource>) -> Result<Self, BundleError> {
         let (raw, notes) = raw_entries(source.as_ref())?;
         let mut entries = entries(raw, "");
@@ -441,7 +441,7 @@ fn unpacked(entry: &BundleEntry, content: impl Read + Send + 'static) -> Box<dyn
     Box::new(Bounded::new(inflated, name, size, crc32, cut))
 }
 
-/// The entries of a zip, and what had to be salvaged of it.
+/// The entries of a zip, and notes on what was salvaged.
 fn raw_entries(source: &dyn ByteSource) -> Result<(Vec<RawEntry>, Vec<String>), BundleError> {
     let failed = |error| BundleError::from_io("read the bundle".to_owned(), error);
     if source.is_empty() {
@@ -460,7 +460,7 @@ fn raw_entries(source: &dyn ByteSource) -> Result<(Vec<RawEntry>, Vec<String>), 
         return Err(match magic.as_slice() {
             b"PK" => BundleError::Cut { len: source.len() },
             _ => BundleError::NotABundle {
-                why: "it is no zip",
+                why: "it is not a zip",
             },
         });
     }

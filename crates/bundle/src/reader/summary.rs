@@ -17,7 +17,8 @@ const LARGEST_INFO: u64 = 16 << 20;
 
 /// Maximum bytes read from the start of a core: 65 535 program headers and the file header.
 const LONGEST_HEAD: u64 = 4 << 20;
-/// Most bytes of its notes: a thread has some kilobytes, and the one that crashed comes first.
+/// Maximum bytes read of a core's notes: a thread has some kilobytes, and the crashing thread comes
+/// first.
 const LONGEST_NOTES: u64 = 1 << 20;
 /// `p_type` of notes (`elf.h`).
 const PT_NOTE: u32 = 4;
@@ -50,7 +51,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
     }
     let start = bundle.core_reader().ok().flatten().map(CoreStart::read);
     let (core, verdict) = core_and_verdict(bundle, start.as_ref());
-    // IBM's agent notes the number only; code and address are in the core.
+    // IBM's agent records only the number; code and address are in the core.
     let in_core = start.and_then(CoreStart::signal);
     let signal = match in_core.filter(|found| number == 0 || found.number == number) {
         Some(found) => found,
@@ -161,10 +162,10 @@ fn core_and_verdict(
     (Some(record), verdict)
 }
 
-/// The first bytes of a core, read from its front: a deflated one has no other order.
+/// The first bytes of a core, read sequentially, because a deflated core allows nothing else.
 struct CoreStart {
     bytes: Vec<u8>,
-    /// Bytes of the whole core, `max(p_offset + p_filesz)`; `None` if its head does not say.
+    /// Size of the complete core, `max(p_offset + p_filesz)`; `None` if its headers do not say.
     expected: Option<u64>,
 }
 
@@ -184,9 +185,9 @@ impl CoreStart {
             .find(|header| header.kind == PT_NOTE)
             .and_then(ProgramHeader::end);
         if let Some(end) = notes {
-            // The signal is among the first thread's notes.
+            // The signal is in the notes of the first thread.
             let wanted = end.saturating_sub(bytes.len() as u64).min(LONGEST_NOTES);
-            // What is read before an error is good.
+            // Bytes read before an error are valid.
             let _ = core.take(wanted).read_to_end(&mut bytes);
         }
         Self { bytes, expected }
@@ -198,7 +199,7 @@ impl CoreStart {
     }
 }
 
-/// What is needed of an `Elf64_Phdr`.
+/// The used fields of an `Elf64_Phdr`.
 struct ProgramHeader {
     kind: u32,
     offset: u64,

@@ -1,19 +1,19 @@
-//! What an automatic refresh brings into a list that is shown.
+//! Adds the dumps of an automatic refresh to the visible list.
 //!
-//! The invariant: neither the cursor's dump nor the rows on the screen move because of it, except at the very
-//! top of the list, where new rows push the others down.
+//! Invariant: a refresh moves neither the selected dump nor the rows on the screen. The only
+//! exception is the top of the list, where new rows push the others down.
 
 use super::super::arrange::{lacks, passes, place};
 use super::{Dumps, Learnt, Listing, Row, Stage};
 
 impl Dumps {
-    /// Whether a refresh can be taken in: nothing is being listed or arranged.
+    /// Whether a refresh can be applied: nothing is being listed or arranged.
     #[must_use]
     pub fn takes_arrivals(&self) -> bool {
         self.listing != Listing::Running && self.stage == Stage::Settled && !self.unsorted
     }
 
-    /// Adds those of these rows that are not on the list yet, and marks them. Returns how many those are.
+    /// Adds the rows that are not listed yet, and marks them. Returns their number.
     pub fn arrive(&mut self, rows: Vec<Row>, clock: u64, learnt: Learnt<'_>) -> usize {
         let is_new = |row: &Row| {
             let id = row.dump.id;
@@ -61,7 +61,7 @@ impl Dumps {
         count
     }
 
-    /// Moves the cursor by so many rows; the rows that it passes are no longer marked as new.
+    /// Moves the cursor by this many rows; rows that it passes are no longer marked as new.
     pub fn move_by(&mut self, rows: isize) {
         let last = self.visible.len().saturating_sub(1);
         let before = self.cursor.min(last);

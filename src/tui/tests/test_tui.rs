@@ -1,4 +1,4 @@
-//! A TUI on a desk without a world: what it asks for is answered from here.
+//! A TUI without terminal and store: tests receive its effects and may answer them.
 
 use std::sync::Arc;
 
@@ -18,23 +18,23 @@ use super::{dump, now};
 use crate::report::{ExitStatus, Told};
 use crate::tui::keymap::Key;
 use crate::tui::model::{
-    Facts, Listing, Model, Opened, Place, Row, Source, Stacks, Start, Texts, arrange,
+    Facts, Listing, Model, Opened, Row, Source, Stacks, Start, StoreLocation, Texts, arrange,
 };
 use crate::tui::msg::{Effect, Fetched, Msg};
 use crate::tui::theme::{Glyphs, Theme};
 use crate::tui::{update, view};
 
-/// A model and what it has asked for.
-pub(crate) struct Desk {
+/// A model and the effects that it requested.
+pub(crate) struct TestTui {
     pub(crate) model: Model,
     pub(crate) asked: Vec<Effect>,
-    /// Whether what is asked is answered at once.
+    /// Whether effects are answered immediately.
     pub(crate) answers: bool,
     clock: u64,
 }
 
-pub(crate) fn place() -> Place {
-    Place {
+pub(crate) fn place() -> StoreLocation {
+    StoreLocation {
         store: "s3://crashes/prod".to_owned(),
         is_default: false,
         stores: vec![
@@ -44,7 +44,7 @@ pub(crate) fn place() -> Place {
     }
 }
 
-impl Desk {
+impl TestTui {
     pub(crate) fn new(size: (u16, u16)) -> Self {
         Self::with(size, true, false)
     }
@@ -59,23 +59,23 @@ impl Desk {
             mouse: true,
             refresh_seconds: 0,
         });
-        let mut desk = Self {
+        let mut tui = Self {
             model,
             asked: Vec::new(),
             answers: true,
             clock: 0,
         };
-        let effects = update::start(&mut desk.model, "");
-        desk.asked.extend(effects);
-        desk
+        let effects = update::start(&mut tui.model, "");
+        tui.asked.extend(effects);
+        tui
     }
 
-    /// With so many dumps, and the selection at rest.
+    /// With this many dumps and an idle selection.
     pub(crate) fn full(size: (u16, u16), dumps: usize) -> Self {
-        let mut desk = Self::new(size);
-        desk.list((0..dumps).map(dump).collect());
-        desk.rest();
-        desk
+        let mut tui = Self::new(size);
+        tui.list((0..dumps).map(dump).collect());
+        tui.rest();
+        tui
     }
 
     pub(crate) fn list(&mut self, dumps: Vec<DumpSummary>) {
@@ -97,10 +97,10 @@ impl Desk {
         }
     }
 
-    /// Presses keys, by their names.
+    /// Presses keys by their names.
     pub(crate) fn press(&mut self, keys: &str) {
         for name in keys.split(' ') {
-            let key = Key::parse(name).unwrap_or_else(|| panic!("`{name}` is no key"));
+            let key = Key::parse(name).unwrap_or_else(|| panic!("`{name}` is not a key"));
             self.send(Msg::Key(key.event()));
         }
     }
@@ -140,20 +140,20 @@ impl Desk {
         }));
     }
 
-    /// Time passes.
+    /// Advances the clock.
     pub(crate) fn pass(&mut self, milliseconds: u64) {
         self.clock += milliseconds;
         let clock = self.clock;
         self.send(Msg::Tick { now: now(), clock });
     }
 
-    /// Long enough for the selection to come to rest.
+    /// Waits until the selection is idle.
     pub(crate) fn rest(&mut self) {
         self.pass(200);
         self.pass(200);
     }
 
-    /// What the last question was.
+    /// The last requested effect.
     pub(crate) fn last(&self) -> Option<&Effect> {
         self.asked.last()
     }
@@ -189,7 +189,7 @@ impl Desk {
         text
     }
 
-    /// Answers as the world would.
+    /// Answers an effect with test data.
     fn answer(&mut self, effect: Effect) {
         match effect {
             Effect::Explain(request, dump, depth) => {
@@ -252,7 +252,7 @@ impl Desk {
             }
             Effect::Delete(dump) => self.send(Msg::Deleted(dump, Ok(()))),
             Effect::Switch(name) => {
-                let place = Place {
+                let place = StoreLocation {
                     store: format!("s3://{name}"),
                     ..place()
                 };
@@ -272,8 +272,8 @@ impl Desk {
     }
 }
 
-/// What a failure says.
-pub(crate) fn told(line: &str, hint: &str, status: ExitStatus) -> Told {
+/// An error with these texts.
+pub(crate) fn failure(line: &str, hint: &str, status: ExitStatus) -> Told {
     Told {
         lines: vec!["cannot list the store".to_owned(), line.to_owned()],
         hints: vec![hint.to_owned()],
@@ -287,7 +287,7 @@ fn facts(dump: &DumpSummary) -> Facts {
         dump.exe,
         dump.size.unwrap_or(0) % 3
     );
-    // Of one in three images the tag is known.
+    // One in three images has a known tag.
     let release = (dump.size.unwrap_or(0) % 3 == 1).then(|| format!("{}:1.4.2", dump.exe));
     Facts {
         compared: ManifestFacts {
