@@ -47,7 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Refuses what the agent would refuse on every node after its installation. */}}
 {{- define "cdh.checkConfig" -}}
-{{- $tables := list "capture" "limits" "log" "metrics" "node" "notify" "policy" "shipping" "stores" "workloads" }}
+{{- $tables := list "capture" "collect" "limits" "log" "metrics" "node" "notify" "policy" "shipping" "stores" "workloads" }}
 {{- $parsed := fromToml .Values.config }}
 {{- with $parsed.Error }}
 {{- if kindIs "string" . }}{{ fail (printf "config is not valid TOML: %s" .) }}{{ end }}
