@@ -18,7 +18,7 @@ use crate::report::{ExitStatus, Failure};
 use crate::when::parse_when;
 
 /// Name of each term, and what it asks.
-pub const TERMS: [(&str, &str); 10] = [
+pub const TERMS: [(&str, &str); 13] = [
     ("namespace", "of this namespace (`*` and `?` match)"),
     (
         "pod",
@@ -32,6 +32,9 @@ pub const TERMS: [(&str, &str); 10] = [
     ("until", "until then"),
     ("truncated", "that are not complete"),
     ("fingerprint", "with this fingerprint (or the start of it)"),
+    ("pid", "of this process id"),
+    ("unit", "of this systemd unit"),
+    ("cmdline", "with this in the command line"),
 ];
 
 /// Adds the condition that the term `name` has this value.
@@ -166,10 +169,10 @@ mod tests {
     fn every_term_is_understood_and_no_other() {
         let now = Timestamp::UNIX_EPOCH;
         for (name, _) in TERMS {
-            let value = if name == "truncated" {
-                ""
-            } else {
-                "2026-01-31"
+            let value = match name {
+                "truncated" => "",
+                "pid" => "4242",
+                _ => "2026-01-31",
             };
             assert!(
                 add_term(&mut Query::default(), name, value, now).is_ok(),

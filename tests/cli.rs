@@ -1,5 +1,13 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
+// A failed test or task may panic; nothing of this ships.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 #[path = "cli/agent.rs"]
 mod agent;
 #[path = "cli/backtrace.rs"]
@@ -15,6 +23,8 @@ mod documented_commands;
 mod documented_names;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/foreign_cores.rs"]
+mod foreign_cores;
 #[path = "cli/groups.rs"]
 mod groups;
 #[path = "cli/host_process.rs"]

@@ -17,15 +17,10 @@ use crate::when::parse_when;
 pub const NEW_SINCE: &str = "new-since";
 
 /// Terms of the command line that the filter of the TUI does not have, and what they ask.
-pub const LISTING_TERMS: [(&str, &str); 4] = [
-    (
-        NEW_SINCE,
-        "of crashes that the store first received since then",
-    ),
-    ("pid", "of this process id"),
-    ("unit", "of this systemd unit"),
-    ("cmdline", "with this in the command line"),
-];
+pub const LISTING_TERMS: [(&str, &str); 1] = [(
+    NEW_SINCE,
+    "of crashes that the store first received since then",
+)];
 
 /// How names of systemd units end (`systemd.unit(5)`).
 const UNITS: [&str; 5] = [".service", ".scope", ".slice", ".socket", ".timer"];

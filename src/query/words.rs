@@ -21,11 +21,18 @@ impl Word {
     }
 }
 
+/// Letters of an id or a fingerprint, from its start, that find it. Fewer would find names such as `db` or
+/// `cafe` in the ids of other dumps.
+const ID_LETTERS: usize = 5;
+
 /// What a filter looks at: made once for each dump.
 #[derive(Clone, Debug)]
 pub struct Haystack {
-    /// Everything that words are looked for in, in lower case, one part a line.
+    /// Fingerprint and id, a line each, then everything else that words are looked for in, one part a line,
+    /// in lower case.
     text: Box<str>,
+    /// Where the names begin in `text`, bytes.
+    names: usize,
     /// Which letters are in it.
     letters: u64,
 }
@@ -35,6 +42,11 @@ impl Haystack {
     #[must_use]
     pub fn of(dump: &DumpSummary) -> Self {
         let mut text = String::with_capacity(128);
+        text.push_str(dump.fingerprint.as_deref().unwrap_or_default());
+        text.push('\n');
+        text.push_str(&dump.id.to_string());
+        text.push('\n');
+        let names = text.len();
         let mut push = |part: &str| {
             // Nearly all are ASCII; the others need a second string.
             if part.is_ascii() {
@@ -49,24 +61,25 @@ impl Haystack {
         push(&dump.exe.to_string());
         push(&dump.signal);
         push(&dump.verdict);
-        push(dump.fingerprint.as_deref().unwrap_or_default());
-        push(&dump.id.to_string());
         text.make_ascii_lowercase();
         Self {
             letters: letters(&text),
             text: text.into(),
+            names,
         }
     }
 
-    /// Whether the word is in it, or abbreviates a name in it.
+    /// Whether the word is in a name, abbreviates one, or begins the id or the fingerprint.
     #[must_use]
     pub fn has(&self, word: &Word) -> bool {
-        word.letters & !self.letters == 0
-            && (self.text.contains(&word.text)
-                || self
-                    .text
-                    .split('\n')
-                    .any(|part| abbreviates(&word.text, part)))
+        if word.letters & !self.letters != 0 {
+            return false;
+        }
+        let (ids, names) = self.text.split_at_checked(self.names).unwrap_or_default();
+        let mut ids = ids.lines();
+        names.contains(&word.text)
+            || names.split('\n').any(|part| abbreviates(&word.text, part))
+            || word.text.len() >= ID_LETTERS && ids.any(|id| id.starts_with(&word.text))
     }
 }
 
@@ -109,4 +122,27 @@ fn abbreviates(word: &str, name: &str) -> bool {
         places = next;
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::tests::dump;
+
+    #[test]
+    fn words_find_ids_by_their_start_only() {
+        let dump = DumpSummary {
+            id: "decafdb0-1111-4222-8333-0123456789ab".parse().unwrap(),
+            fingerprint: Some("beefdb01".to_owned()),
+            ..dump(1)
+        };
+        let haystack = Haystack::of(&dump);
+        let finds = |word: &str| haystack.has(&Word::new(word));
+        for word in ["decaf", "DECAFDB0-1111", "beefdb01", "worker"] {
+            assert!(finds(word), "{word}");
+        }
+        for word in ["db", "cafe", "decaf1", "beef", "1111", "8333-0123456789ab"] {
+            assert!(!finds(word), "{word}");
+        }
+    }
 }

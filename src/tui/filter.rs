@@ -200,6 +200,7 @@ mod tests {
     #[test]
     fn terms_are_those_of_ls() {
         for text in [
+            "pid:4242 unit:shop cmdline:--port",
             "namespace:payments",
             "ns:pay*",
             "signal:SEGV since:2d",

@@ -59,7 +59,13 @@ int main() {
 "#;
 
 /// Builds `source` and takes a core of the program with gdb.
-fn crash(desk: &Desk, file: &str, source: &str, compiler: &[&str], word: &str) -> PathBuf {
+pub(crate) fn crash(
+    desk: &Desk,
+    file: &str,
+    source: &str,
+    compiler: &[&str],
+    word: &str,
+) -> PathBuf {
     let path = desk.path(file);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, source).unwrap();
@@ -79,6 +85,7 @@ fn crash(desk: &Desk, file: &str, source: &str, compiler: &[&str], word: &str) -
         .arg("-ex")
         .arg(format!("generate-core-file {}", core.display()))
         .arg(&program)
+        .current_dir(desk.dir.path())
         .env("DEBUGINFOD_URLS", "")
         .output()
         .expect("install gdb");

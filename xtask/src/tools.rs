@@ -1,14 +1,18 @@
 //! Programs that tasks need: installed where that is possible, named where it is not.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
 use crate::progress;
 
 /// The Debian package of each program.
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("cc", "gcc libc6-dev"),
+    ("dpkg-deb", "dpkg"),
+    ("rpmbuild", "rpm"),
+    ("ssh-keygen", "openssh-client"),
     ("g++", "g++"),
     ("dwz", "dwz"),
     ("musl-gcc", "musl-tools"),
@@ -26,26 +30,36 @@ const PACKAGES: [(&str, &str); 15] = [
     ("zstd", "zstd"),
 ];
 
+/// Whether [`apt`] only says what to install.
+static ONLY_SAYS: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is installed: what is missing is named.
+pub(crate) fn forbid_installing() {
+    ONLY_SAYS.store(true, Ordering::Relaxed);
+}
+
 /// Installs packages that only some tests need, where that is possible.
 ///
 /// # Errors
 /// When one is not there afterwards; such a test is then skipped, and says so.
 pub(crate) fn offer(packages: &[&str]) -> Result<()> {
-    let is_installed = |package: &&str| {
+    let missing = not_installed(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    apt(&missing)
+}
+
+/// Those of `packages` that are not installed, and have no program of their name.
+pub(crate) fn not_installed<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let is_installed = |package: &&&str| {
         let query = Command::new("dpkg-query")
             .args(["-W", "-f=${db:Status-Status}", package])
             .output();
         query.is_ok_and(|output| output.stdout == b"installed") || is_there(package)
     };
-    let missing: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| !is_installed(package))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    apt(&missing)
+    let missing = packages.iter().filter(|package| !is_installed(package));
+    missing.copied().collect()
 }
 
 /// Makes sure that all of `programs` are there.
@@ -75,7 +89,7 @@ pub(crate) fn packages_of(programs: &[&str]) -> Vec<&'static str> {
 /// Installs Debian packages as root; otherwise the error says how to install them.
 pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
-    if !is_root() || !is_there("apt-get") {
+    if ONLY_SAYS.load(Ordering::Relaxed) || !is_root() || !is_there("apt-get") {
         bail!("run `sudo apt install {names}`");
     }
     eprintln!("installing with apt-get, which takes about 30 s: {names}");

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use cdh_elfcore::{Avma, CoreHead, Memory};
+use cdh_elfcore::{Avma, CodeMap, CoreHead, Memory};
 
 use super::maps::{Kind, Maps};
 use super::process_memory::PageState;
@@ -27,6 +27,7 @@ pub(super) struct LiveMemory<'m> {
     /// The mappings. Where they are not known, any page may have to come from a server.
     maps: Option<&'m Maps>,
     readable: Vec<Range<u64>>,
+    code: CodeMap,
     limit: u64,
     record: RefCell<Record>,
 }
@@ -78,6 +79,7 @@ impl<'m> LiveMemory<'m> {
             pagemap,
             maps,
             readable: merged,
+            code: CodeMap::of(head.segments()),
             limit,
             record: RefCell::default(),
         }
@@ -271,6 +273,10 @@ impl Memory for LiveMemory<'_> {
             done += count;
         }
         done
+    }
+
+    fn is_executable(&self, at: Avma) -> Option<bool> {
+        self.code.is_executable(at)
     }
 }
 

@@ -27,6 +27,8 @@ const SMALL: u64 = 2 << 20;
 /// A dump of a setuid program for which less than this is left is dropped: registers, stacks and facts
 /// of a small process take about 200 KiB.
 const LEAST_DUMP: u64 = 256 << 10;
+/// Bytes that are written after the core: manifest, log, what is known of the container.
+const AFTER_CORE: u64 = 128 << 10;
 /// A core of which less than this can be kept is not begun.
 const LEAST_CORE: u64 = 1 << 20;
 
@@ -173,6 +175,12 @@ impl Capture<'_> {
         if self.is_over(room) {
             return false;
         }
+        // The entry's other files count towards the quota too. The core's begun file is small by now.
+        let others = size_of(self.entry.path()).saturating_add(AFTER_CORE);
+        let room = match room {
+            u64::MAX => room,
+            room => room.saturating_sub(others),
+        };
         if room < need.min(LEAST_CORE) {
             let why = format!("the spool's quota leaves {room} bytes");
             self.plan.restrict(Action::Minicore, DropReason::Quota, why);

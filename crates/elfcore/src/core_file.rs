@@ -1,8 +1,10 @@
 //! A core at rest: head and memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::{Avma, ByteSource, Completeness, CoreError, CoreHead, Memory, Module, Segment};
+use crate::{
+    Avma, ByteSource, CodeMap, Completeness, CoreError, CoreHead, Memory, Module, Segment,
+};
 
 /// A core over any byte source.
 pub struct CoreFile {
@@ -10,6 +12,8 @@ pub struct CoreFile {
     source: Box<dyn ByteSource>,
     /// Segments with bytes in the file, by address.
     by_address: Vec<Segment>,
+    /// Made when the first stack cannot be followed by its unwind tables.
+    code: OnceLock<CodeMap>,
 }
 
 impl CoreFile {
@@ -26,6 +30,7 @@ impl CoreFile {
             head,
             source,
             by_address,
+            code: OnceLock::new(),
         })
     }
 
@@ -79,5 +84,10 @@ impl Memory for CoreFile {
             done = done.saturating_add(count);
         }
         done
+    }
+
+    fn is_executable(&self, at: Avma) -> Option<bool> {
+        let code = self.code.get_or_init(|| CodeMap::of(self.head.segments()));
+        code.is_executable(at)
     }
 }

@@ -1,6 +1,7 @@
 //! The fields that the ELF header and the program headers of cores and objects have in common.
 
 use crate::bytes::{array_at, u16_at, u32_at, u64_at};
+use crate::machine::describe_unsupported;
 
 /// Size of `Elf64_Ehdr`, bytes.
 pub(crate) const HEADER_SIZE: usize = 64;
@@ -11,6 +12,7 @@ pub(crate) const PN_XNUM: u16 = 0xffff;
 /// `Elf64_Ehdr` without what nobody here needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ElfHeader {
+    pub(crate) class: Class,
     pub(crate) kind: u16,
     pub(crate) machine: u16,
     pub(crate) program_headers: u64,
@@ -19,12 +21,42 @@ pub(crate) struct ElfHeader {
     pub(crate) program_header_count: u16,
 }
 
+/// How wide the addresses and offsets of a file are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// ELFCLASS32.
+    Narrow,
+    /// ELFCLASS64.
+    Wide,
+}
+
+impl Class {
+    /// Size of `Elf32_Ehdr` or `Elf64_Ehdr`, bytes.
+    pub(crate) fn header_size(self) -> usize {
+        match self {
+            Self::Narrow => 52,
+            Self::Wide => HEADER_SIZE,
+        }
+    }
+
+    /// Size of `Elf32_Phdr` or `Elf64_Phdr`, bytes.
+    pub(crate) fn program_header_size(self) -> usize {
+        match self {
+            Self::Narrow => 32,
+            Self::Wide => PROGRAM_HEADER_SIZE,
+        }
+    }
+}
+
+/// Machines whose 32-bit processes a supported 64-bit Linux runs: i386, arm, x32.
+pub(crate) const NARROW_MACHINES: [u16; 3] = [3, 40, 62];
+
 /// What the first bytes say that they are.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum NotOurs {
     Short,
     NotElf,
-    Unsupported(&'static str),
+    Unsupported(String),
 }
 
 impl ElfHeader {
@@ -38,17 +70,41 @@ impl ElfHeader {
         };
         match ident {
             [0x7f, b'E', b'L', b'F', 2, 1] => {}
-            [0x7f, b'E', b'L', b'F', 1, _] => return Err(NotOurs::Unsupported("32-bit")),
-            [0x7f, b'E', b'L', b'F', _, 2] => return Err(NotOurs::Unsupported("big-endian")),
-            [0x7f, b'E', b'L', b'F', _, _] => return Err(NotOurs::Unsupported("unknown-class")),
+            [0x7f, b'E', b'L', b'F', _, _] => {
+                return Err(NotOurs::Unsupported(describe_unsupported(data)));
+            }
             _ => return Err(NotOurs::NotElf),
         }
         Self::fields(data).ok_or(NotOurs::Short)
     }
 
+    /// As [`Self::parse`], and of the 32-bit machines that are known.
+    pub(crate) fn parse_any(data: &[u8]) -> Result<Self, NotOurs> {
+        let is_narrow = data.starts_with(b"\x7fELF\x01\x01");
+        let machine = u16_at(data, 18).filter(|_| is_narrow);
+        match machine.filter(|machine| NARROW_MACHINES.contains(machine)) {
+            Some(machine) => Self::narrow_fields(data, machine).ok_or(NotOurs::Short),
+            None => Self::parse(data),
+        }
+    }
+
+    fn narrow_fields(data: &[u8], machine: u16) -> Option<Self> {
+        let data = data.get(..Class::Narrow.header_size())?;
+        Some(Self {
+            class: Class::Narrow,
+            kind: u16_at(data, 16)?,
+            machine,
+            program_headers: u32_at(data, 28)?.into(),
+            section_headers: u32_at(data, 32)?.into(),
+            program_header_size: u16_at(data, 42)?,
+            program_header_count: u16_at(data, 44)?,
+        })
+    }
+
     fn fields(data: &[u8]) -> Option<Self> {
         let data = data.get(..HEADER_SIZE)?;
         Some(Self {
+            class: Class::Wide,
             kind: u16_at(data, 16)?,
             machine: u16_at(data, 18)?,
             program_headers: u64_at(data, 32)?,
@@ -90,5 +146,34 @@ impl ProgramHeader {
         table
             .chunks_exact(PROGRAM_HEADER_SIZE)
             .filter_map(Self::parse)
+    }
+
+    /// From the first bytes of `data`, in a file of this class.
+    pub(crate) fn parse_of(class: Class, data: &[u8]) -> Option<Self> {
+        match class {
+            Class::Narrow => Self::parse_narrow(data),
+            Class::Wide => Self::parse(data),
+        }
+    }
+
+    fn parse_narrow(data: &[u8]) -> Option<Self> {
+        let at = |offset| u32_at(data, offset).map(u64::from);
+        Some(Self {
+            kind: u32_at(data, 0)?,
+            flags: u32_at(data, 24)?,
+            offset: at(4)?,
+            address: at(8)?,
+            file_size: at(16)?,
+            memory_size: at(20)?,
+            align: at(28)?,
+        })
+    }
+
+    /// Every whole program header in a table of a file of this class.
+    pub(crate) fn parse_table(class: Class, table: &[u8]) -> Vec<Self> {
+        table
+            .chunks_exact(class.program_header_size())
+            .filter_map(|entry| Self::parse_of(class, entry))
+            .collect()
     }
 }

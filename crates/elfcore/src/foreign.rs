@@ -1,5 +1,5 @@
-//! Cores of 32-bit processes: how long they must be, and nothing else. They are stored like any other,
-//! and whether one was cut has to be known of them too.
+//! Cores that the handler does not take apart: of 32-bit processes only the length is read, so that a cut
+//! is noticed. And files that look like cores and are of another system.
 //!
 //! ```text
 //! Elf32_Ehdr, 52 bytes: e_machine at 18, e_phoff at 28, e_phentsize at 42, e_phnum at 44
@@ -8,8 +8,57 @@
 
 use std::io::Read;
 
+use crate::CoreError;
 use crate::bytes::{array_at, u16_at, u32_at};
 use crate::elf_header::PN_XNUM;
+use crate::note::{Note, Notes};
+
+/// Whose core a file is that no Linux process left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ForeignSystem {
+    what: &'static str,
+    opener: &'static str,
+}
+
+impl ForeignSystem {
+    /// By the owners of the notes, given with their alignment. Each system names its own; the notes of
+    /// processors in a dump of a kernel or a machine have Linux's name.
+    pub(crate) fn of<'n>(
+        segments: impl Iterator<Item = (&'n [u8], u64)>,
+        is_freebsd: bool,
+    ) -> Option<Self> {
+        let system = |what, opener| Some(Self { what, opener });
+        let of_note = |note: Note<'_>| match note.name {
+            b"FreeBSD" => system("a core of FreeBSD", "`gdb` or `lldb` on FreeBSD"),
+            b"OpenBSD" => system("a core of OpenBSD", "`gdb` on OpenBSD"),
+            b"VMCOREINFO" => system("a dump of a Linux kernel", "`crash` or `drgn`"),
+            b"QEMU" => system("memory of a virtual machine (QEMU)", "`crash` or `drgn`"),
+            b"VBCORE" | b"VBCPU" => system("memory of a virtual machine (VirtualBox)", "`crash`"),
+            b"Xen" => system("memory of a virtual machine (Xen)", "`crash`"),
+            // Of a thread it has the thread's number behind an @.
+            name if name.starts_with(b"NetBSD-CORE") => {
+                system("a core of NetBSD", "`gdb` on NetBSD")
+            }
+            _ => None,
+        };
+        let notes = segments.flat_map(|(data, align)| Notes::new(data, align));
+        // QEMU adds the kernel's own note to the memory of a machine that runs Linux.
+        let mut found: Vec<Self> = notes.filter_map(of_note).collect();
+        found.sort_by_key(|system| system.what.starts_with("a dump"));
+        let by_header = is_freebsd.then_some("a core of FreeBSD");
+        let by_header = by_header.and_then(|what| system(what, "`gdb` or `lldb` on FreeBSD"));
+        found.first().copied().or(by_header)
+    }
+}
+
+impl From<ForeignSystem> for CoreError {
+    fn from(system: ForeignSystem) -> Self {
+        Self::Foreign {
+            what: system.what,
+            opener: system.opener,
+        }
+    }
+}
 
 /// Size of `Elf32_Ehdr`, bytes.
 const HEADER_SIZE: usize = 52;

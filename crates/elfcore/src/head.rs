@@ -16,8 +16,9 @@ use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
 use crate::bytes::u32_at;
 use crate::elf_header::{
-    ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader,
+    Class, ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader,
 };
+use crate::foreign::ForeignSystem;
 use crate::note::CoreNotes;
 use crate::{
     Avma, ByteSource, Completeness, FileOffset, Machine, Mapping, Memory, Module, ProcessInfo,
@@ -32,6 +33,11 @@ const MAX_PROGRAM_HEADERS: u64 = 4 << 20;
 const MAX_HEADER_GAP: u64 = 64 << 10;
 /// Size of `Elf64_Shdr`, bytes.
 const SECTION_HEADER_SIZE: u64 = 64;
+/// `EI_OSABI` of FreeBSD's files.
+const ELFOSABI_FREEBSD: u8 = 9;
+/// By which a debugger stops a process.
+const SIGTRAP: i32 = 5;
+const SIGSTOP: i32 = 19;
 
 /// Why bytes cannot be read as a core.
 #[derive(Debug, thiserror::Error)]
@@ -49,11 +55,19 @@ pub enum CoreError {
         /// `executable`, `shared object`, `object file`, `file of type N`.
         kind: String,
     },
-    /// 32-bit or big-endian.
-    #[error("{found} cores are not supported, only 64-bit little-endian ones")]
+    /// Of a machine whose cores are not read.
+    #[error("{found} cores are not supported")]
     Unsupported {
-        /// `32-bit`, `big-endian`.
-        found: &'static str,
+        /// `big-endian s390x`, `32-bit mips`.
+        found: String,
+    },
+    /// Of another system than a Linux process.
+    #[error("{what}, not a core of a Linux process: not supported")]
+    Foreign {
+        /// `a core of FreeBSD`, `memory of a virtual machine (QEMU)`.
+        what: &'static str,
+        /// The program that opens it.
+        opener: &'static str,
     },
     /// The head itself is cut off.
     #[error("the core ends after {found} bytes, inside its {part}")]
@@ -147,7 +161,7 @@ impl CoreHead {
         let mut raw = Vec::new();
         let header_size = HEADER_SIZE as u64;
         read_up_to(stream, &mut raw, header_size)?;
-        let header = check_header(&raw)?;
+        let header = check_header(&raw, ElfHeader::parse)?;
         let table = header.program_headers;
         if !(header_size..=header_size.saturating_add(MAX_HEADER_GAP)).contains(&table) {
             return Err(malformed(
@@ -197,7 +211,7 @@ impl CoreHead {
     /// When it is no supported core.
     pub fn from_source(source: &dyn ByteSource) -> Result<Self, CoreError> {
         let start = read_range(source, 0, HEADER_SIZE as u64)?;
-        let header = check_header(&start)?;
+        let header = check_header(&start, ElfHeader::parse_any)?;
         let count = match header.program_header_count {
             PN_XNUM => {
                 let table = read_range(source, 0, table_end(&header, 1)?)?;
@@ -225,7 +239,12 @@ impl CoreHead {
                 align: note.align,
             });
         }
-        Ok(Self::assemble(raw, &header, &headers, segments))
+        let head = Self::assemble(raw, &header, &headers, segments);
+        let is_freebsd = start.get(7) == Some(&ELFOSABI_FREEBSD);
+        match ForeignSystem::of(head.note_bytes(), is_freebsd) {
+            Some(system) => Err(system.into()),
+            None => Ok(head),
+        }
     }
 
     fn assemble(
@@ -234,7 +253,10 @@ impl CoreHead {
         headers: &[ProgramHeader],
         note_segments: Vec<NoteSegment>,
     ) -> Self {
-        let machine = Machine::from_elf(header.machine);
+        let machine = match header.class {
+            Class::Narrow => Machine::from_narrow_elf(header.machine),
+            Class::Wide => Machine::from_elf(header.machine),
+        };
         let load = |header: &&ProgramHeader| header.kind == PT_LOAD;
         let segments = headers.iter().filter(load).map(|header| Segment {
             start: Avma(header.address),
@@ -271,8 +293,9 @@ impl CoreHead {
         };
         let mut notes = CoreNotes::default();
         for (data, align) in head.note_bytes() {
-            notes.add(data, align, machine);
+            notes.add(data, align, machine, header.class);
         }
+        notes.put_crashed_first();
         head.notes = notes;
         head
     }
@@ -306,10 +329,17 @@ impl CoreHead {
         &self.segments
     }
 
-    /// Threads in note order: the kernel writes the crashing thread first.
+    /// Threads in note order, as the kernel writes them: the crashing thread first, where it is known.
     #[must_use]
     pub fn threads(&self) -> &[Thread] {
         &self.notes.threads
+    }
+
+    /// Whether the first thread is the one that crashed, and the core says so. A core of a process that was
+    /// alive has none, and some writers do not record it.
+    #[must_use]
+    pub fn knows_crashed_thread(&self) -> bool {
+        self.signal().is_some() && self.notes.marks_crashed_thread()
     }
 
     /// `NT_PRPSINFO`.
@@ -331,7 +361,13 @@ impl CoreHead {
                 .filter(|number| *number != 0)
                 .map(SignalInfo::from_number)
         };
-        self.notes.signal.or_else(from_thread)
+        let stopped = |signal: &SignalInfo| {
+            // A debugger stopped the process to write its core.
+            let of_debugger = matches!(signal.number, SIGTRAP | SIGSTOP);
+            of_debugger && self.notes.threads.iter().all(|thread| thread.signal == 0)
+        };
+        let stated = self.notes.signal.filter(|signal| !stopped(signal));
+        stated.or_else(from_thread)
     }
 
     /// `NT_AUXV` as (type, value) pairs up to AT_NULL.
@@ -443,11 +479,14 @@ fn malformed(part: &'static str, problem: String) -> CoreError {
     CoreError::Malformed { part, problem }
 }
 
-fn check_header(raw: &[u8]) -> Result<ElfHeader, CoreError> {
+fn check_header(
+    raw: &[u8],
+    parse: fn(&[u8]) -> Result<ElfHeader, NotOurs>,
+) -> Result<ElfHeader, CoreError> {
     if raw.is_empty() {
         return Err(CoreError::Empty);
     }
-    let header = ElfHeader::parse(raw).map_err(|problem| match problem {
+    let header = parse(raw).map_err(|problem| match problem {
         NotOurs::NotElf => CoreError::NotElf,
         NotOurs::Unsupported(found) => CoreError::Unsupported { found },
         NotOurs::Short => CoreError::HeadTruncated {
@@ -467,19 +506,20 @@ fn check_header(raw: &[u8]) -> Result<ElfHeader, CoreError> {
 
 fn check_entry_size(header: ElfHeader) -> Result<ElfHeader, CoreError> {
     let size = usize::from(header.program_header_size);
-    if size == PROGRAM_HEADER_SIZE || header.program_header_count == 0 {
+    let expected = header.class.program_header_size();
+    if size == expected || header.program_header_count == 0 {
         return Ok(header);
     }
     Err(malformed(
         "program headers",
-        format!("one has {size} bytes instead of 56"),
+        format!("one has {size} bytes instead of {expected}"),
     ))
 }
 
 /// Where a table of `count` program headers ends.
 fn table_end(header: &ElfHeader, count: u64) -> Result<u64, CoreError> {
     let end = count
-        .checked_mul(PROGRAM_HEADER_SIZE as u64)
+        .checked_mul(header.class.program_header_size() as u64)
         .filter(|_| count <= MAX_PROGRAM_HEADERS)
         .and_then(|size| size.checked_add(header.program_headers));
     end.ok_or_else(|| malformed("program headers", format!("there are {count} of them")))
@@ -498,7 +538,7 @@ fn parse_table(
         part: "program headers",
         found,
     })?;
-    Ok(ProgramHeader::parse_all(table).collect())
+    Ok(ProgramHeader::parse_table(header.class, table))
 }
 
 /// The kernel puts the notes right behind the program headers, so that the first of these, `PT_NOTE`,
@@ -507,20 +547,23 @@ fn count_from_first(raw: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
     let start = usize::try_from(header.program_headers).ok();
     let first = start
         .and_then(|start| raw.get(start..))
-        .and_then(ProgramHeader::parse);
+        .and_then(|raw| ProgramHeader::parse_of(header.class, raw));
     first
         .filter(|first| first.kind == PT_NOTE)
         .and_then(|first| first.offset.checked_sub(header.program_headers))
-        .and_then(|size| size.checked_div(PROGRAM_HEADER_SIZE as u64))
+        .and_then(|size| size.checked_div(header.class.program_header_size() as u64))
         .filter(|count| *count >= u64::from(PN_XNUM))
         .ok_or_else(|| malformed("program headers", "their number is not known".to_owned()))
 }
 
 /// `sh_info` of section header 0 holds the number of program headers (elf(5), PN_XNUM).
 fn count_from_section(source: &dyn ByteSource, header: &ElfHeader) -> Option<u64> {
-    const INFO: usize = 44;
+    let info = match header.class {
+        Class::Narrow => 28,
+        Class::Wide => 44,
+    };
     let section = read_range(source, header.section_headers, SECTION_HEADER_SIZE).ok()?;
-    u32_at(&section, INFO)
+    u32_at(&section, info)
         .map(u64::from)
         .filter(|count| *count >= u64::from(PN_XNUM))
 }

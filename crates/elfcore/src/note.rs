@@ -5,8 +5,11 @@
 use goblin::elf::note::{NT_GNU_BUILD_ID, NT_PRPSINFO, NT_PRSTATUS};
 
 use crate::bytes::{i32_at, u16_at, u32_at, u64_at, until_nul};
+use crate::elf_header::Class;
 use crate::{Avma, BuildId, FileOffset, Machine, Mapping, Registers, SignalInfo};
 
+/// By which kernels and emulators mark dumps that are no process's: `VMCOREINFO`, `QEMU`.
+const NT_OF_SYSTEM: u32 = 0;
 const NT_AUXV: u32 = 6;
 /// "SIGI".
 const NT_SIGINFO: u32 = 0x5349_4749;
@@ -74,7 +77,7 @@ impl NoteHeader {
     pub(crate) fn is_understood(self) -> bool {
         matches!(
             self.kind,
-            NT_PRSTATUS | NT_PRPSINFO | NT_SIGINFO | NT_AUXV | NT_FILE
+            NT_OF_SYSTEM | NT_PRSTATUS | NT_PRPSINFO | NT_SIGINFO | NT_AUXV | NT_FILE
         )
     }
 }
@@ -131,13 +134,47 @@ pub(crate) struct CoreNotes {
     pub(crate) signal: Option<SignalInfo>,
     pub(crate) auxv: Vec<(u64, u64)>,
     pub(crate) mappings: Vec<Mapping>,
+    /// Whether `NT_PRPSINFO` follows the first thread, as the kernel writes it. Debuggers begin with it.
+    follows_kernel: bool,
 }
 
 impl CoreNotes {
+    /// Whether the order of threads or their signals say which one crashed.
+    pub(crate) fn marks_crashed_thread(&self) -> bool {
+        let marked = self.threads.iter().filter(|thread| thread.signal != 0);
+        match marked.count() {
+            0 => self.signal.is_some() && self.threads.len() == 1,
+            1 => true,
+            // All have the signal of the process. The kernel and gdb put the one that received it first,
+            // and say more about the signal.
+            _ => self.follows_kernel || self.signal.is_some(),
+        }
+    }
+
+    /// Puts the one thread first that has a signal, where the writer did not.
+    pub(crate) fn put_crashed_first(&mut self) {
+        let mut marked = (0..)
+            .zip(&self.threads)
+            .filter(|(_, thread)| thread.signal != 0);
+        let found = (marked.next(), marked.next());
+        if let (Some((at, _)), None) = found
+            && let Some(before) = self.threads.get_mut(..=at)
+        {
+            before.rotate_right(1);
+        }
+    }
+
     /// Adds the notes of one segment; unknown notes are skipped.
-    pub(crate) fn add(&mut self, data: &[u8], align: u64, machine: Machine) {
-        // The type numbers of the name "LINUX" (extended register sets) overlap with those of "CORE".
-        for note in Notes::new(data, align).filter(|note| note.name != b"LINUX") {
+    pub(crate) fn add(&mut self, data: &[u8], align: u64, machine: Machine, class: Class) {
+        // The type numbers of other names overlap with those of "CORE".
+        for note in Notes::new(data, align).filter(|note| note.name == b"CORE") {
+            if class == Class::Narrow {
+                self.add_narrow(&note, machine);
+                continue;
+            }
+            if note.kind == NT_PRPSINFO {
+                self.follows_kernel = self.threads.len() == 1;
+            }
             match note.kind {
                 NT_PRSTATUS => self.threads.extend(thread(note.data, machine)),
                 NT_PRPSINFO if self.process.is_none() => self.process = process(note.data),
@@ -148,6 +185,99 @@ impl CoreNotes {
             }
         }
     }
+}
+
+impl CoreNotes {
+    /// As [`Self::add`] for a 32-bit process (`include/linux/compat.h`, `struct compat_elf_prstatus`): no registers.
+    fn add_narrow(&mut self, note: &Note<'_>, machine: Machine) {
+        let data = note.data;
+        match note.kind {
+            NT_PRSTATUS => self.threads.extend((|| {
+                Some(Thread {
+                    tid: u32_at(data, 24)?,
+                    signal: u16_at(data, 12)?,
+                    registers: Registers::new(machine),
+                })
+            })()),
+            NT_PRPSINFO if self.process.is_none() => {
+                self.follows_kernel = self.threads.len() == 1;
+                self.process = narrow_process(data, machine);
+            }
+            NT_SIGINFO if self.signal.is_none() => {
+                self.signal = (|| {
+                    let (number, code) = (i32_at(data, 0)?, i32_at(data, 8)?);
+                    // Two words follow: an address is one, the sender's ids are two.
+                    let union = u64_at(data, 12)?;
+                    let info = SignalInfo::new(number, code, union);
+                    let address = info.address.map(|_| Avma(union & 0xffff_ffff));
+                    Some(SignalInfo { address, ..info })
+                })();
+            }
+            NT_AUXV if self.auxv.is_empty() => {
+                let (pairs, _) = data.as_chunks::<8>();
+                let pair =
+                    |pair: &[u8; 8]| Some((u32_at(pair, 0)?.into(), u32_at(pair, 4)?.into()));
+                let pairs = pairs.iter().filter_map(pair);
+                self.auxv = pairs
+                    .take_while(|(kind, _): &(u64, u64)| *kind != 0)
+                    .collect();
+            }
+            NT_FILE if self.mappings.is_empty() => self.mappings = narrow_mappings(data),
+            _ => {}
+        }
+    }
+}
+
+/// `struct compat_elf_prpsinfo`. Ids of users have 16 bits on i386 and arm.
+fn narrow_process(data: &[u8], machine: Machine) -> Option<ProcessInfo> {
+    // Offsets of uid, gid, pid, ppid, name and arguments.
+    let at = match machine {
+        Machine::Other(62) => [8, 12, 16, 20, 32, 48],
+        _ => [8, 10, 12, 16, 28, 44],
+    };
+    let id = |at: usize| match machine {
+        Machine::Other(62) => u32_at(data, at),
+        _ => u16_at(data, at).map(u32::from),
+    };
+    let text = |from: usize, size: usize| data.get(from..from.checked_add(size)?).map(until_nul);
+    let [uid, gid, pid, ppid, name, arguments] = at;
+    let arguments = text(arguments, 80)?;
+    Some(ProcessInfo {
+        uid: id(uid)?,
+        gid: id(gid)?,
+        pid: u32_at(data, pid)?,
+        ppid: u32_at(data, ppid)?,
+        name: text(name, 16)?.to_vec(),
+        arguments: arguments.strip_suffix(b" ").unwrap_or(arguments).to_vec(),
+    })
+}
+
+/// As [`mappings`], with words of four bytes.
+fn narrow_mappings(data: &[u8]) -> Vec<Mapping> {
+    let parse = || {
+        let (count, page) = (
+            usize::try_from(u32_at(data, 0)?).ok()?,
+            u64::from(u32_at(data, 4)?),
+        );
+        let names_at = count.checked_mul(12)?.checked_add(8)?;
+        let (table, names) = (data.get(8..names_at)?, data.get(names_at..)?);
+        let (rows, _) = table.as_chunks::<12>();
+        let row = |(row, name): (&[u8; 12], &[u8])| {
+            let at = |offset| u32_at(row, offset).map(u64::from);
+            let mapping = Mapping {
+                start: Avma(at(0)?),
+                end: Avma(at(4)?),
+                offset: FileOffset(at(8)?.checked_mul(page)?),
+                path: name.to_vec(),
+            };
+            (mapping.start < mapping.end).then_some(mapping)
+        };
+        let names = names.split(|byte| *byte == 0);
+        let mut found: Vec<_> = rows.iter().zip(names).filter_map(row).collect();
+        found.sort_by_key(|mapping| mapping.start);
+        Some(found)
+    };
+    parse().unwrap_or_default()
 }
 
 /// `struct elf_prstatus`: the registers follow 112 bytes of signal, ids and times.

@@ -13,12 +13,12 @@ use goblin::elf::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOA
 use goblin::elf::section_header::{SHT_DYNSYM, SHT_NOTE, SHT_SYMTAB};
 
 use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::elf_header::ProgramHeader;
+use crate::elf_header::{Class, ElfHeader, ProgramHeader};
 use crate::note::find_build_id;
 use crate::{BuildId, FileOffset, Machine, Module, ModuleRange, Svma};
 use tables::{
-    Nameless, SYMBOL_SIZE, begin, load_segment, malformed, program_headers, sections, slice,
-    until_nul,
+    Nameless, SYMBOL_SIZE, begin, load_segment, malformed, narrow_program_headers, narrow_sections,
+    program_headers, sections, slice, until_nul,
 };
 
 /// Why bytes cannot be read as an ELF object.
@@ -120,7 +120,7 @@ impl<'data> ElfObject<'data> {
         }
         match (data.get(4), data.get(5)) {
             (Some(2), Some(1)) => {}
-            (Some(1), _) => return Err(ElfError::Unsupported { found: "32-bit" }),
+            (Some(1), _) => return Self::parse_narrow(data),
             (Some(2), Some(2)) => {
                 return Err(ElfError::Unsupported {
                     found: "big-endian",
@@ -149,6 +149,32 @@ impl<'data> ElfObject<'data> {
             loads,
             sections,
             links,
+        })
+    }
+
+    /// Of a 32-bit file: for a debugger it has to be the right one, so its segments, sections and build-id are
+    /// read. Its symbols are not.
+    fn parse_narrow(data: &'data [u8]) -> Result<Self, ElfError> {
+        let header = ElfHeader::parse_any(data)
+            .ok()
+            .filter(|header| header.class == Class::Narrow);
+        let Some((header, entry)) = header.zip(u32_at(data, 24)) else {
+            return Err(ElfError::Unsupported { found: "32-bit" });
+        };
+        let headers = narrow_program_headers(data, &header)?;
+        let loads = headers
+            .iter()
+            .filter(|header| header.kind == PT_LOAD)
+            .map(load_segment)
+            .collect();
+        Ok(Self {
+            data,
+            machine: Machine::from_narrow_elf(header.machine),
+            entry: Svma(entry.into()),
+            headers,
+            loads,
+            sections: narrow_sections(data, header.section_headers),
+            links: Vec::new(),
         })
     }
 

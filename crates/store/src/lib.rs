@@ -9,18 +9,6 @@
 //! verified and removed before the bundle is, so that a dump that is listed can be read. A key is the
 //! whole index: a listing opens no object.
 
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
-)]
-#![cfg_attr(test, allow(clippy::panic))]
-
 mod capture_order;
 mod catalog;
 mod directory;
@@ -62,7 +50,7 @@ pub use key::ObjectKey;
 pub use manifest_cache::ManifestCache;
 pub use modules::StoredModule;
 pub use object::{Depth, Listed, ListedObject, Listing, ObjectStat, Receipt};
-pub use query::{Query, command_line, is_signal, unit};
+pub use query::{ManifestFacts, Query, command_line, is_signal, unit};
 pub use retention::{Expired, ReadManifests, Retention, RetentionPlan};
 #[cfg(feature = "s3")]
 pub use s3::S3Store;

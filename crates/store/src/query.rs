@@ -4,8 +4,8 @@ use cdh_bundle::{ImageRef, Manifest};
 use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;
 
-use crate::DumpSummary;
 use crate::key::CUT_SHOWN;
+use crate::{CutNames, DumpSummary};
 
 /// Conditions that all must hold. Texts are patterns in which `*` and `?` match.
 #[derive(Clone, Debug, Default)]
@@ -97,82 +97,111 @@ impl Query {
     /// Whether the manifest of every dump must be read.
     #[must_use]
     pub fn needs_manifest(&self) -> bool {
-        self.image.is_some() || self.node.is_some() || self.needs_process()
-    }
-
-    /// Whether it asks for facts about the process that only manifests hold.
-    fn needs_process(&self) -> bool {
-        self.exe_path.is_some()
+        self.image.is_some()
+            || self.node.is_some()
+            || self.exe_path.is_some()
             || self.pid.is_some()
             || self.unit.is_some()
             || self.command_line.is_some()
     }
 
-    /// Whether the manifest's facts about the process rule a dump in.
-    fn matches_process(&self, manifest: &Manifest) -> bool {
-        let process = &manifest.process;
-        let is_exe = |wanted: &String| {
-            let exe = process.exe.as_ref();
-            exe.is_some_and(|exe| glob(wanted, &exe.to_string()))
+    /// Whether the manifest of a dump whose key [`matches`](Self::matches) matches too. `cut` is of that key.
+    #[must_use]
+    pub fn matches_facts(&self, cut: CutNames, facts: &ManifestFacts) -> bool {
+        let text = |pattern: &Option<String>, value: &Option<String>| {
+            let is_it = |pattern: &String| value.as_ref().is_some_and(|value| glob(pattern, value));
+            pattern.as_ref().is_none_or(is_it)
         };
+        let starts = |wanted: &String| {
+            let found = facts.fingerprint.as_ref();
+            found.is_some_and(|found| found.starts_with(wanted))
+        };
+        let is_image = |wanted: &String| {
+            facts
+                .image
+                .as_ref()
+                .is_some_and(|image| is_image(wanted, image))
+        };
+        let is_node = |wanted: &String| facts.nodes.iter().any(|node| glob(wanted, node));
         let is_unit = |wanted: &String| {
-            let unit = unit(manifest);
-            unit.is_some_and(|unit| {
-                glob(wanted, &unit) || glob(&format!("{wanted}.service"), &unit)
-            })
+            let unit = facts.unit.as_ref();
+            unit.is_some_and(|unit| glob(wanted, unit) || glob(&format!("{wanted}.service"), unit))
         };
         let is_line = |wanted: &String| {
-            let line = command_line(manifest);
+            let line = facts.command_line.as_ref();
             line.is_some_and(|line| match wanted.contains(['*', '?']) {
-                true => glob(wanted, &line),
+                true => glob(wanted, line),
                 false => line.contains(wanted.as_str()),
             })
         };
-        self.exe_path.as_ref().is_none_or(is_exe)
-            && self.pid.is_none_or(|pid| process.pid == pid)
+        self.fingerprint.as_ref().is_none_or(starts)
+            // Names that the key holds wholly were compared before.
+            && (!cut.namespace || text(&self.namespace, &facts.namespace))
+            && (!cut.pod || text(&self.pod, &facts.pod))
+            && (!cut.exe || text(&self.exe, &Some(facts.exe.clone())))
+            && text(&self.exe_path, &facts.exe_path)
+            && self.pid.is_none_or(|pid| facts.pid == pid)
             && self.unit.as_ref().is_none_or(is_unit)
             && self.command_line.as_ref().is_none_or(is_line)
+            && self.image.as_ref().is_none_or(is_image)
+            && self.node.as_ref().is_none_or(is_node)
     }
+}
 
-    /// Whether the manifest rules a dump in.
-    pub(crate) fn matches_manifest(&self, dump: &DumpSummary, manifest: &Manifest) -> bool {
-        // The host of an import may only be known by the name that its process saw.
-        let node = match manifest.node.is_empty() && manifest.imported.is_some() {
-            true => manifest.hostname.to_string(),
-            false => manifest.node.to_string(),
-        };
-        let named = manifest
-            .workload
-            .as_ref()
-            .and_then(|workload| workload.node.as_deref());
-        let workload = manifest.workload.as_ref();
-        let text = |pattern: &Option<String>, value: Option<&str>| {
-            let is_it = |pattern: &String| value.is_some_and(|value| glob(pattern, value));
-            pattern.as_ref().is_none_or(is_it)
-        };
-        let fingerprint = self.fingerprint.as_ref().is_none_or(|wanted| {
-            let found = manifest.fingerprint.as_ref();
-            found.is_some_and(|found| found.starts_with(wanted))
-        });
-        let exe = manifest.process.exe_name().to_string();
-        fingerprint
-            && self.matches_process(manifest)
-            // Names that the key holds wholly were compared before.
-            && (!dump.cut.namespace
-                || text(&self.namespace, workload.and_then(|it| it.namespace.as_deref())))
-            && (!dump.cut.pod || text(&self.pod, workload.and_then(|it| it.pod.as_deref())))
-            && (!dump.cut.exe || text(&self.exe, Some(&exe)))
-            && self.matches_place(manifest.image.as_ref(), [Some(&node), named])
-    }
+/// What a query compares of a manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ManifestFacts {
+    /// Kubernetes namespace, not cut.
+    pub namespace: Option<String>,
+    /// Pod, or container outside Kubernetes, not cut.
+    pub pod: Option<String>,
+    /// Name of the program, not cut.
+    pub exe: String,
+    /// Its complete path.
+    pub exe_path: Option<String>,
+    /// Process id on the host.
+    pub pid: u64,
+    /// systemd unit.
+    pub unit: Option<String>,
+    /// Arguments, joined by spaces.
+    pub command_line: Option<String>,
+    /// The whole fingerprint.
+    pub fingerprint: Option<String>,
+    /// Image of the container.
+    pub image: Option<ImageRef>,
+    /// The node's names, as Kubernetes calls it first, then its hostname.
+    pub nodes: Vec<String>,
+}
 
-    /// Whether image and node, which only manifests hold, rule a dump in.
+impl ManifestFacts {
+    /// The facts of one manifest.
     #[must_use]
-    pub fn matches_place(&self, image: Option<&ImageRef>, nodes: [Option<&str>; 2]) -> bool {
-        let is_node = |wanted: &str| nodes.into_iter().flatten().any(|node| glob(wanted, node));
-        self.image
-            .as_ref()
-            .is_none_or(|wanted| image.is_some_and(|image| is_image(wanted, image)))
-            && self.node.as_ref().is_none_or(|wanted| is_node(wanted))
+    pub fn of(manifest: &Manifest) -> Self {
+        // The host of an import may only be known by the name that its process saw.
+        let host = match manifest.node.is_empty() && manifest.imported.is_some() {
+            true => &manifest.hostname,
+            false => &manifest.node,
+        };
+        let workload = manifest.workload.as_ref();
+        let named = workload.and_then(|workload| workload.node.clone());
+        let mut nodes: Vec<String> = named.into_iter().chain([host.to_string()]).collect();
+        nodes.retain(|node| !node.is_empty());
+        nodes.dedup();
+        let process = &manifest.process;
+        Self {
+            namespace: workload.and_then(|workload| workload.namespace.clone()),
+            pod: workload.and_then(|workload| workload.pod.clone()),
+            exe: process.exe_name().to_string(),
+            exe_path: process
+                .exe_path()
+                .map(|exe| String::from_utf8_lossy(exe).into_owned()),
+            pid: process.pid,
+            unit: unit(manifest),
+            command_line: command_line(manifest),
+            fingerprint: manifest.fingerprint.clone(),
+            image: manifest.image.clone(),
+            nodes,
+        }
     }
 }
 
@@ -458,7 +487,11 @@ mod tests {
             ),
         ] {
             assert!(query.needs_manifest());
-            assert_eq!(query.matches_process(&manifest), expected, "{query:?}");
+            assert_eq!(
+                query.matches_facts(CutNames::default(), &ManifestFacts::of(&manifest)),
+                expected,
+                "{query:?}"
+            );
         }
     }
 

@@ -29,6 +29,8 @@ pub struct BacktraceOptions {
     pub all_threads: bool,
     /// Most frames of one thread, inlined calls not counted.
     pub max_frames: usize,
+    /// Whether the first thread is known to be the one that crashed.
+    pub knows_crashed: bool,
 }
 
 impl Default for BacktraceOptions {
@@ -36,6 +38,7 @@ impl Default for BacktraceOptions {
         Self {
             all_threads: true,
             max_frames: 16 << 10,
+            knows_crashed: true,
         }
     }
 }
@@ -167,7 +170,7 @@ pub fn backtrace_with(
     let shown = shown.map(|(index, (thread, (frames, stop)))| {
         let shown = Shown {
             tid: thread.tid,
-            crashing: index == 0,
+            crashing: index == 0 && options.knows_crashed,
             frames,
             stop,
             stored: false,

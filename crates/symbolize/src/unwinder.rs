@@ -1,15 +1,19 @@
 //! Turns the registers of a thread and the process's memory into a list of frames.
 //!
-//! Call frame information comes first; where a module has none, the frame pointer, and at last a scan
-//! of the stack for something that looks like a return address. Each frame says which it was.
+//! Call frame information comes first. Where a module has none, or its file is missing, the frame
+//! pointer is followed, and at last the stack is scanned for a return address. Each frame records which
+//! it was. After a scan, every frame is a guess, and a step is only taken if it leads up the stack to an
+//! address that follows a call.
 //!
-//! The invariant that ends every unwind: the stack pointer of a caller lies above that of its callee,
-//! except across a signal, where the same pair of addresses ends the unwind the second time.
-//! It needs no symbols and does not name anything.
+//! The invariant that ends every unwind: the stack pointer of a caller lies above that of its callee.
+//! A step across a signal or to another stack may lead down; from then on a pair of pc and sp that
+//! repeats ends the unwind. It needs no symbols, except those of Go's runtime that switch stacks.
 
 mod cfi;
 mod code;
+mod go_runtime;
 mod guess;
+mod pc_table;
 mod piece;
 mod sigreturn;
 #[cfg(test)]
@@ -22,6 +26,7 @@ use cdh_elfcore::{Avma, Machine, Memory, Registers, Svma};
 
 use crate::LoadedModule;
 use cfi::{Cache, ModuleCfi};
+use go_runtime::GoFunction;
 use piece::PieceMemory;
 
 /// What most stacks of waiting threads have at most.
@@ -42,7 +47,7 @@ pub enum FrameTrust {
     BadCall,
     /// The frame pointer chain.
     FramePointer,
-    /// A word on the stack that follows a call instruction: may be stale.
+    /// A word on the stack that follows a call instruction, so it may be stale; and every frame above one.
     Scan,
 }
 
@@ -57,7 +62,7 @@ pub enum Stop {
     NoMemory(Avma),
     /// Neither call frame information nor a guess led on.
     NoRule,
-    /// The caller would not lie above its callee: the stack is damaged.
+    /// The same pc and sp were seen before: the stack is damaged.
     Loop,
     /// As many frames as were asked for.
     Limit,
@@ -110,6 +115,9 @@ struct Place<'m> {
     loaded: &'m LoadedModule<'m>,
     bias: Option<u64>,
     cfi: OnceLock<ModuleCfi<'m>>,
+    go: OnceLock<Option<crate::go::Table<'m>>>,
+    /// Addresses of `_start`, where the file is a program or the dynamic loader.
+    start: OnceLock<Option<std::ops::Range<u64>>>,
 }
 
 /// What one step up the stack found.
@@ -122,6 +130,18 @@ struct Caller {
     over_signal: bool,
 }
 
+/// A frame whose caller is searched.
+struct Here<'r> {
+    registers: &'r Registers,
+    pc: Avma,
+    /// The address whose rule applies.
+    lookup: Avma,
+    /// Whether `pc` is an instruction that has not called anything.
+    exact: bool,
+    /// Whether registers may be wrong: a frame before this one was found without its rule.
+    doubtful: bool,
+}
+
 impl<'m> Unwinder<'m> {
     /// Prepares unwinding; tables are parsed when the first frame needs them.
     #[must_use]
@@ -130,6 +150,8 @@ impl<'m> Unwinder<'m> {
             bias: loaded.bias(),
             loaded,
             cfi: OnceLock::new(),
+            go: OnceLock::new(),
+            start: OnceLock::new(),
         };
         let mut ranges: Vec<(u64, u64, usize)> = modules
             .iter()
@@ -206,8 +228,8 @@ impl<'m> Unwinder<'m> {
         let limit = frames.len().saturating_add(limit);
         let mut registers = thread.clone();
         let mut trust = FrameTrust::Registers;
-        let mut exact = true;
-        let mut interrupted = HashSet::new();
+        let (mut exact, mut doubtful, mut turned) = (true, false, false);
+        let mut passed = HashSet::new();
         loop {
             let Some(pc) = registers.pc() else {
                 return Stop::NoRule;
@@ -222,10 +244,29 @@ impl<'m> Unwinder<'m> {
             let signal_frame = sigreturn::is_trampoline(self, pc, &registers, memory, cache);
             let mut frame = self.frame(&registers, pc, trust, !exact && !signal_frame);
             frame.signal_frame = signal_frame;
-            let step = if signal_frame {
-                sigreturn::interrupted(&registers, memory)
-            } else {
-                self.step(&registers, frame.lookup(), exact, memory, cache)
+            let mut here = Here {
+                registers: &registers,
+                pc,
+                lookup: frame.lookup(),
+                exact,
+                doubtful,
+            };
+            let runtime = self.go_runtime(here.lookup, cache);
+            let step = match runtime {
+                _ if signal_frame => sigreturn::interrupted(&registers, memory),
+                Some(function) if function.switches_stacks() => {
+                    self.across_go_stacks(&here, function, memory, cache)
+                }
+                _ => self.step(&here, memory, cache),
+            };
+            let step = match step {
+                // Nothing was called: a context was made that begins with this function.
+                _ if !here.exact && cache.has_no_rule(here.lookup) && self.starts_function(pc) => {
+                    frame = self.frame(&registers, pc, trust, false);
+                    (here.lookup, here.exact, exact) = (pc, true, true);
+                    self.step(&here, memory, cache)
+                }
+                step => step,
             };
             let caller = match step {
                 Ok(caller) => caller,
@@ -239,18 +280,21 @@ impl<'m> Unwinder<'m> {
                 frame.signal_frame = true;
             }
             frames.push(frame);
+            // Only a leaf that keeps its return address in a register needs no stack.
             let (from, to) = (registers.sp(), caller.registers.sp());
-            let ends = if caller.over_signal {
-                !interrupted.insert((caller.registers.pc(), to))
-            } else {
-                // Only a leaf that keeps its return address in a register needs no stack.
-                !(to > from || (to == from && exact && caller.registers.pc() != Some(pc)))
-            };
-            if ends {
+            let leads_up = to > from || (to == from && exact && caller.registers.pc() != Some(pc));
+            turned |= !leads_up;
+            if turned && !passed.insert((caller.registers.pc(), to)) {
                 return Stop::Loop;
             }
-            exact = caller.over_signal;
-            trust = caller.trust;
+            let is_guess = trust == FrameTrust::Scan || caller.trust == FrameTrust::Scan;
+            doubtful |= is_guess || caller.trust == FrameTrust::FramePointer;
+            // Go's signal handler makes the fault look like a call, without a call instruction.
+            exact = caller.over_signal || runtime == Some(GoFunction::Fault);
+            trust = match is_guess {
+                true => FrameTrust::Scan,
+                false => caller.trust,
+            };
             registers = caller.registers;
         }
     }
@@ -277,19 +321,49 @@ impl<'m> Unwinder<'m> {
         frame
     }
 
-    fn step(
-        &self,
-        registers: &Registers,
-        lookup: Avma,
-        exact: bool,
-        memory: &dyn Memory,
-        cache: &mut Cache,
-    ) -> Step {
-        if let Some(step) = self.by_cfi(lookup, registers, memory, cache) {
-            return step;
+    fn step(&self, here: &Here<'_>, memory: &dyn Memory, cache: &mut Cache) -> Step {
+        let Some(step) = self.by_cfi(here.lookup, here.registers, memory, cache) else {
+            return self.by_guess(here, memory);
+        };
+        match step {
+            Ok(caller) => match self.doubt(here, &caller, memory) {
+                None => Ok(caller),
+                Some(Doubt::WrongRegisters) => self.by_guess(here, memory),
+                Some(Doubt::NoCode) => Err(Stop::NoRule),
+            },
+            Err(Stop::NoRule | Stop::NoMemory(_)) if here.doubtful => self.by_guess(here, memory),
+            Err(stop) => Err(stop),
         }
-        self.by_guess(registers, exact, memory)
     }
+
+    /// Why the caller that a rule leads to is not one.
+    fn doubt(&self, here: &Here<'_>, caller: &Caller, memory: &dyn Memory) -> Option<Doubt> {
+        let pc = caller.registers.pc()?;
+        let (from, to) = (here.registers.sp(), caller.registers.sp());
+        if caller.over_signal {
+            return None;
+        }
+        let leads_up = to > from || (to == from && here.exact && pc != here.pc);
+        let wrong = || {
+            let returns = self.may_be_returned_to(here.registers.machine(), pc.0, memory);
+            (!returns).then_some(Doubt::WrongRegisters)
+        };
+        match (leads_up, here.doubtful) {
+            (true, true) => wrong(),
+            (false, true) => Some(Doubt::WrongRegisters),
+            // Another stack.
+            (false, false) => wrong(),
+            (true, false) => (memory.is_executable(pc) == Some(false)).then_some(Doubt::NoCode),
+        }
+    }
+}
+
+/// Why a step is not taken.
+enum Doubt {
+    /// It was computed from registers that are not those of the frame.
+    WrongRegisters,
+    /// It leads to mapped memory that is not code: the frame has no caller.
+    NoCode,
 }
 
 /// Removes the pointer authentication code of a return address (PAC, Armv8.3): user addresses have 48 bits.

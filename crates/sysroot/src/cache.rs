@@ -296,15 +296,46 @@ impl Cache {
             .create(&directory)
             .ok()?;
         let path = directory.join(digest.hex());
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .ok()?;
-        flock(&file, FlockOperation::LockExclusive).ok()?;
-        Some(file)
+        loop {
+            let file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .ok()?;
+            flock(&file, FlockOperation::LockExclusive).ok()?;
+            // While this run waited, another one may have removed the file and a third created a new one.
+            let is_same = |there: fs::Metadata| {
+                file.metadata()
+                    .is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
+            };
+            if fs::symlink_metadata(&path).is_ok_and(is_same) {
+                let _ = file.set_modified(SystemTime::now());
+                return Some(file);
+            }
+        }
+    }
+
+    /// Removes lock files that no run has used for some time and none holds.
+    fn remove_old_locks(&self) {
+        let entries = fs::read_dir(self.root.join("locks")).into_iter().flatten();
+        for entry in entries.flatten() {
+            let is_old = |data: fs::Metadata| {
+                let age = data.modified().ok().and_then(|used| used.elapsed().ok());
+                data.is_file() && age.is_some_and(|age| age > ABANDONED)
+            };
+            let path = entry.path();
+            if !entry.metadata().is_ok_and(is_old) {
+                continue;
+            }
+            let Ok(file) = OpenOptions::new().write(true).open(&path) else {
+                continue;
+            };
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                let _ = fs::remove_file(&path);
+            }
+        }
     }
 
     fn directories(&self) -> Vec<(String, PathBuf)> {
@@ -358,6 +389,7 @@ impl Cache {
 
     /// Removes what was used longest ago until the rest is within the limit.
     pub fn shrink(&self) {
+        self.remove_old_locks();
         let mut files: Vec<Stored> = self
             .directories()
             .iter()
@@ -442,6 +474,39 @@ mod tests {
         assert_eq!(cache.entries().len(), 1);
         assert!(cache.clear().unwrap() > 0);
         assert!(!directory.path().exists());
+    }
+
+    #[test]
+    fn shrink_removes_old_lock_files_that_no_run_holds() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::in_directory(root.path());
+        let age = |digest: Digest| {
+            let path = root.path().join("locks").join(digest.hex());
+            let file = File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::now() - 2 * ABANDONED)
+                .unwrap();
+            path
+        };
+        let [old, held, new] = [b"old", b"hel", b"new"].map(|name| Digest::of(name));
+        drop(cache.lock(old).unwrap());
+        let guard = cache.lock(held).unwrap();
+        drop(cache.lock(new).unwrap());
+        let [old_path, held_path] = [old, held].map(age);
+        cache.shrink();
+        assert!(!old_path.exists() && held_path.exists());
+        assert!(root.path().join("locks").join(new.hex()).exists());
+        // A run that waits for a file which is removed meanwhile takes the new one.
+        let waiting = std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| cache.lock(held).unwrap());
+            fs::remove_file(&held_path).unwrap();
+            drop(guard);
+            waiter.join().unwrap()
+        });
+        let inode = |data: fs::Metadata| data.ino();
+        assert_eq!(
+            waiting.metadata().map(inode).unwrap(),
+            fs::metadata(&held_path).map(inode).unwrap()
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
-use cdh_store::{DumpSummary, FirstSeenIndex};
+use cdh_store::{DumpSummary, FirstSeenIndex, ManifestFacts};
 use jiff::Timestamp;
 
 use super::{Session, guarded};
@@ -84,7 +84,7 @@ pub(super) fn refresh(session: &Session, request: RequestId, known: &Rows, messa
     let _ = messages.send(Msg::Refreshed(request, rows));
 }
 
-/// What the manifests of some dumps say of image and node.
+/// What the manifests of some dumps say.
 pub(super) fn facts(
     session: &Session,
     request: RequestId,
@@ -102,15 +102,9 @@ pub(super) fn facts(
     let mut manifests = found.into_iter();
     let answer = dumps.iter().map(|dump| {
         let manifest = manifests.next().and_then(Result::ok);
-        let facts = manifest.map(|manifest| {
-            let node = manifest.node_name();
-            let workload = manifest.workload.unwrap_or_default();
-            Facts {
-                image: manifest.image,
-                owner: workload.owner,
-                node: Some(node).filter(|node| !node.is_empty()),
-                hostname: Some(manifest.node.to_string()).filter(|node| !node.is_empty()),
-            }
+        let facts = manifest.map(|manifest| Facts {
+            compared: ManifestFacts::of(&manifest),
+            owner: manifest.workload.and_then(|workload| workload.owner),
         });
         (dump.id, facts)
     });

@@ -106,10 +106,9 @@ pub fn arrange(job: &Job) -> Arranged {
 pub(super) fn passes(filter: &Filter, row: &Row, facts: &HashMap<DumpId, Arc<Facts>>) -> bool {
     filter.matches(&row.dump, &row.haystack)
         && (!filter.needs_facts()
-            || facts.get(&row.dump.id).is_some_and(|facts| {
-                let nodes = [facts.node.as_deref(), facts.hostname.as_deref()];
-                filter.query.matches_place(facts.image.as_ref(), nodes)
-            }))
+            || facts
+                .get(&row.dump.id)
+                .is_some_and(|facts| filter.query.matches_facts(row.dump.cut, &facts.compared)))
 }
 
 /// Whether only its manifest can tell.

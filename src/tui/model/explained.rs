@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use cdh_bundle::{DumpId, ImageRef, Manifest, WorkloadOwner};
+use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
 use cdh_elfcore::{Completeness, Mapping, Segment, StackOverflow, Thread};
+use cdh_store::ManifestFacts;
 use cdh_symbolize::Backtrace;
 
 use super::RequestId;
@@ -25,17 +26,13 @@ pub enum Depth {
     Full,
 }
 
-/// What image and nodes a manifest names.
+/// What filters and groups need of a manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Its image.
-    pub image: Option<ImageRef>,
+    /// What filters compare.
+    pub compared: ManifestFacts,
     /// The object that its pod belongs to.
     pub owner: Option<WorkloadOwner>,
-    /// Name of the node: as Kubernetes calls it where that is known, else its hostname.
-    pub node: Option<String>,
-    /// Name of the node in dumps of older handlers: its hostname.
-    pub hostname: Option<String>,
 }
 
 /// A dump that was opened.

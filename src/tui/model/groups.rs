@@ -135,7 +135,7 @@ impl Grouping {
         let mut groups = Group::of(dumps, |dump: &DumpSummary| {
             let facts = self.facts.get(&dump.id);
             DumpFacts {
-                image: facts.and_then(|facts| facts.image.as_ref()),
+                image: facts.and_then(|facts| facts.compared.image.as_ref()),
                 owner: facts.and_then(|facts| facts.owner.as_ref()),
                 top: None,
             }

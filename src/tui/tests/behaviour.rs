@@ -167,6 +167,32 @@ fn filter_for_an_image_reads_manifests_and_then_matches() {
 }
 
 #[test]
+fn filter_takes_process_id_unit_command_line_and_path() {
+    let mut desk = Desk::full(SIZE, 150);
+    let mut shown = |filter: &str| {
+        desk.press("/");
+        desk.press("ctrl-u");
+        desk.type_text(filter);
+        desk.press("enter");
+        desk.rest();
+        desk.model.dumps.visible_len()
+    };
+    let api = shown("exe:api");
+    assert!(api > 0 && api < 150);
+    for filter in [
+        "unit:api",
+        "unit:api.service",
+        "cmdline:*api*serve",
+        "exe:/usr/bin/api",
+    ] {
+        assert_eq!(shown(filter), api, "{filter}");
+    }
+    let size = dump(1).size.unwrap();
+    assert_eq!(shown(&format!("pid:{}", 4000 + size)), 1);
+    assert_eq!(shown("exe:/opt/bin/api"), 0);
+}
+
+#[test]
 fn problem_of_a_filter_is_told() {
     let mut desk = Desk::full(SIZE, 10);
     desk.press("/");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cdh_bundle::{ImageRef, Manifest, ProcessFacts, RawText, SignalFacts, Workload, WorkloadOwner};
 use cdh_elfcore::{Avma, FileOffset, Machine, Mapping, Registers, Segment, Svma, Thread};
-use cdh_store::DumpSummary;
+use cdh_store::{DumpSummary, ManifestFacts};
 use cdh_symbolize::{
     Backtrace, Elapsed, Frame, FrameTrust, Function, Location, ModuleReport, ModuleStatus, Reason,
     Stop, ThreadBacktrace,
@@ -230,6 +230,8 @@ impl Desk {
             Effect::Transfer(id, _, crate::tui::model::Purpose::Debug) => {
                 let view = crate::pipeline::DebugView {
                     executable: None,
+                    started: None,
+                    placed: Vec::new(),
                     core: "/cache/core".into(),
                     sysroot: "/cache/sysroot".into(),
                     library_directories: Vec::new(),
@@ -288,13 +290,20 @@ fn facts(dump: &DumpSummary) -> Facts {
     // Of one in three images the tag is known.
     let release = (dump.size.unwrap_or(0) % 3 == 1).then(|| format!("{}:1.4.2", dump.exe));
     Facts {
-        image: Some(ImageRef {
-            name: release,
-            ..ImageRef::by_digest(image)
-        }),
+        compared: ManifestFacts {
+            image: Some(ImageRef {
+                name: release,
+                ..ImageRef::by_digest(image)
+            }),
+            nodes: vec![format!("node-{}", dump.size.unwrap_or(0) % 4)],
+            exe: dump.exe.to_string(),
+            exe_path: Some(format!("/usr/bin/{}", dump.exe)),
+            pid: 4000 + dump.size.unwrap_or(0),
+            unit: Some(format!("{}.service", dump.exe)),
+            command_line: Some(format!("/usr/bin/{} --serve", dump.exe)),
+            ..ManifestFacts::default()
+        },
         owner: None,
-        node: Some(format!("node-{}", dump.size.unwrap_or(0) % 4)),
-        hostname: None,
     }
 }
 
@@ -338,7 +347,7 @@ pub(crate) fn opened(dump: &DumpSummary) -> Opened {
             .into(),
             ..Workload::default()
         }),
-        image: facts(dump).image,
+        image: facts(dump).compared.image,
         modules: Vec::new(),
         fingerprint: dump.fingerprint.clone(),
         thread_count: Some(3),

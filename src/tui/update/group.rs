@@ -118,6 +118,6 @@ fn image_of_dump(model: &Model) -> Option<String> {
     let opened = model.known.opened(dump.id);
     let manifest = opened.and_then(|opened| opened.manifest.image.as_ref());
     let facts = model.facts.get(&dump.id);
-    let image = manifest.or_else(|| facts.and_then(|facts| facts.image.as_ref()))?;
+    let image = manifest.or_else(|| facts.and_then(|facts| facts.compared.image.as_ref()))?;
     Some(short_image(&image.reference, image.release()))
 }

@@ -6,7 +6,7 @@ use goblin::elf::section_header::SHT_NOBITS;
 
 use super::{ElfError, LoadSegment, Section, Symbol};
 use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::elf_header::{PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader};
+use crate::elf_header::{Class, ElfHeader, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader};
 use crate::{FileOffset, Svma};
 
 pub(super) const SECTION_HEADER_SIZE: usize = 64;
@@ -53,6 +53,53 @@ pub(super) fn program_headers(
         .and_then(|size| slice(data, at, size))
         .ok_or_else(|| malformed("program header table", "it lies outside the file"))?;
     Ok(ProgramHeader::parse_all(bytes).collect())
+}
+
+/// Of a 32-bit file.
+pub(super) fn narrow_program_headers(
+    data: &[u8],
+    header: &ElfHeader,
+) -> Result<Vec<ProgramHeader>, ElfError> {
+    let size = Class::Narrow.program_header_size() as u64;
+    let size = size.saturating_mul(header.program_header_count.into());
+    match slice(data, header.program_headers, size) {
+        Some(table) => Ok(ProgramHeader::parse_table(Class::Narrow, table)),
+        None => Err(malformed(
+            "program header table",
+            "it lies outside the file",
+        )),
+    }
+}
+
+/// Sections of a 32-bit file (`Elf32_Shdr`, 40 bytes), as many as there are bytes for.
+pub(super) fn narrow_sections(data: &[u8], at: u64) -> Vec<Section<'_>> {
+    let parse = || {
+        let (count, names) = (u16_at(data, 48)?, u16_at(data, 50)?);
+        let table = data.get(usize::try_from(at).ok().filter(|at| *at != 0)?..)?;
+        let (entries, _) = table.as_chunks::<40>();
+        let entries = entries.get(..entries.len().min(count.into()))?;
+        let word = |entry: &[u8; 40], at| u32_at(entry, at).map(u64::from);
+        let bytes = |entry: &[u8; 40]| match u32_at(entry, 4)? {
+            SHT_NOBITS => None,
+            _ => slice(data, word(entry, 16)?, word(entry, 20)?),
+        };
+        let strings = entries.get(usize::from(names)).and_then(bytes);
+        let section = |entry: &[u8; 40]| {
+            let name = usize::try_from(u32_at(entry, 0)?).ok()?;
+            let name = strings.and_then(|strings| until_nul(strings.get(name..)?));
+            Some(Section {
+                name: name.unwrap_or_default(),
+                kind: u32_at(entry, 4)?,
+                flags: word(entry, 8)?,
+                address: Svma(word(entry, 12)?),
+                offset: FileOffset(word(entry, 16)?),
+                size: word(entry, 20)?,
+                data: bytes(entry).unwrap_or_default(),
+            })
+        };
+        Some(entries.iter().filter_map(section).collect())
+    };
+    parse().unwrap_or_default()
 }
 
 /// Sections and their `sh_link`s, as many as there are bytes for.

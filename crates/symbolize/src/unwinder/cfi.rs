@@ -11,6 +11,7 @@ use gimli::{
     Vendor,
 };
 
+use super::go_runtime::GoFunction;
 use super::{Caller, FrameTrust, Step, Stop, Unwinder, plain_address};
 use crate::LoadedModule;
 use crate::section;
@@ -35,18 +36,19 @@ pub(super) struct Cache {
     context: UnwindContext<usize>,
     rules: HashMap<u64, Option<Rule>>,
     pub(super) trampolines: HashMap<u64, bool>,
+    pub(super) go_functions: HashMap<u64, Option<GoFunction>>,
 }
 
 /// A row that needs no expression: what almost every frame uses.
 #[derive(Clone)]
-struct Rule {
-    cfa_register: u16,
-    cfa_offset: i64,
+pub(super) struct Rule {
+    pub(super) cfa_register: u16,
+    pub(super) cfa_offset: i64,
     /// Register at CFA + offset.
-    saved: Vec<(u16, i64)>,
-    return_address: u16,
-    outermost: bool,
-    signal: bool,
+    pub(super) saved: Vec<(u16, i64)>,
+    pub(super) return_address: u16,
+    pub(super) outermost: bool,
+    pub(super) signal: bool,
 }
 
 /// Unwind tables of one module, found through program headers: sections may be stripped.
@@ -57,6 +59,7 @@ pub(super) struct ModuleCfi<'m> {
     /// Only built where there is no search table.
     eh_index: OnceLock<Index>,
     debug_frame: OnceLock<Option<(section::Contents<'m>, Index)>>,
+    pub(super) pc_table: OnceLock<Option<crate::go::Table<'m>>>,
     vendor: Vendor,
 }
 
@@ -134,6 +137,7 @@ impl<'m> ModuleCfi<'m> {
             eh_frame,
             eh_index,
             debug_frame,
+            pc_table: OnceLock::new(),
             vendor,
         }
     }
@@ -197,11 +201,25 @@ impl<'m> Unwinder<'m> {
         if matches!(cache.rules.get(&lookup.0), Some(None)) {
             return None;
         }
-        let step = self.by_entry(lookup, registers, memory, cache);
-        if step.is_none() {
-            cache.remember(lookup.0, None);
+        if let Some(step) = self.by_entry(lookup, registers, memory, cache) {
+            return Some(step);
         }
+        let rule = self.rule_of_go(lookup, registers.machine());
+        let step = rule.as_ref().map(|rule| apply(rule, registers, memory));
+        cache.remember(lookup.0, rule);
         step
+    }
+
+    /// Whether call frame information has an entry that starts at `at`.
+    pub(super) fn starts_function(&self, at: Avma) -> bool {
+        let start = || {
+            let place = self.places.get(self.module_at(at)?)?;
+            let at = at.0.wrapping_sub(place.bias?);
+            let cfi = place.cfi.get_or_init(|| ModuleCfi::new(place.loaded));
+            let entry = cfi.eh_entry(cfi.eh_frame.as_ref()?, at)?;
+            Some(entry.initial_address() == at)
+        };
+        start().unwrap_or(false)
     }
 
     fn by_entry(
@@ -235,6 +253,11 @@ impl<'m> Unwinder<'m> {
 }
 
 impl Cache {
+    /// Whether call frame information was searched for this address and there is none.
+    pub(super) fn has_no_rule(&self, lookup: Avma) -> bool {
+        matches!(self.rules.get(&lookup.0), Some(None))
+    }
+
     fn remember(&mut self, lookup: u64, rule: Option<Rule>) {
         if self.rules.len() >= CACHE_LIMIT {
             self.rules.clear();

@@ -8,7 +8,7 @@ use super::Unwinder;
 const EXECUTABLE: u32 = 1;
 const WRITABLE: u32 = 2;
 /// How far a function's start may lie before an address in it, to call it by a direct call.
-const FUNCTION_REACH: u64 = 0x4000;
+pub(super) const FUNCTION_REACH: u64 = 0x4000;
 
 /// What is known of an address.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,77 @@ impl Unwinder<'_> {
             return None;
         }
         object.bytes_at(at)?.first_chunk().copied()
+    }
+
+    /// Where the direct call before `address` leads.
+    pub(super) fn call_target(
+        &self,
+        machine: Machine,
+        address: u64,
+        memory: &dyn Memory,
+    ) -> Option<Avma> {
+        match machine {
+            Machine::X86_64 => {
+                let bytes = self.code::<8>(Avma(address.checked_sub(8)?), memory)?;
+                Some(Avma(address.wrapping_add_signed(direct_call(bytes)?)))
+            }
+            Machine::Aarch64 => {
+                let at = address.checked_sub(4)?;
+                let word = u32::from_le_bytes(self.code::<4>(Avma(at), memory)?);
+                Some(Avma(at.wrapping_add_signed(aarch64_direct_call(word)?)))
+            }
+            Machine::Other(_) => None,
+        }
+    }
+
+    /// The place of the function's address that the procedure linkage table's entry at `at` jumps to (x86_64).
+    fn slot_of_stub(&self, at: Avma, memory: &dyn Memory) -> Option<Avma> {
+        let code = self.code::<11>(at, memory)?;
+        let mut rest = code.as_slice();
+        // endbr64, bnd
+        for prefix in [&[0xf3, 0x0f, 0x1e, 0xfa][..], &[0xf2]] {
+            rest = rest.strip_prefix(prefix).unwrap_or(rest);
+        }
+        // jmp *offset(%rip)
+        let offset = rest.strip_prefix(&[0xff, 0x25])?.first_chunk()?;
+        let skipped = code.len().checked_sub(rest.len())?.checked_add(6)?;
+        let next = at.checked_add(u64::try_from(skipped).ok()?)?;
+        let offset = i32::from_le_bytes(*offset).into();
+        Some(Avma(next.0.wrapping_add_signed(offset)))
+    }
+
+    /// Whether the call before `address` leads into the module `callee`, through an address that the dynamic
+    /// loader has put into memory. x86_64 only.
+    pub(super) fn calls_into(&self, address: u64, callee: usize, memory: &dyn Memory) -> bool {
+        let slot = || {
+            let code = self.code::<8>(Avma(address.checked_sub(8)?), memory)?;
+            match code {
+                // call *offset(%rip)
+                [_, _, 0xff, 0x15, offset @ ..] => {
+                    let offset = i32::from_le_bytes(offset).into();
+                    Some(Avma(address.wrapping_add_signed(offset)))
+                }
+                _ => {
+                    let target = address.wrapping_add_signed(direct_call(code)?);
+                    self.slot_of_stub(Avma(target), memory)
+                }
+            }
+        };
+        let target = slot().and_then(|slot| memory.read_u64(slot));
+        target.is_some_and(|target| self.module_at(Avma(target)) == Some(callee))
+    }
+
+    /// Whether there is an entry of a procedure linkage table at `at`, which jumps to wherever the dynamic
+    /// loader says.
+    pub(super) fn is_stub(&self, machine: Machine, at: Avma, memory: &dyn Memory) -> bool {
+        match machine {
+            Machine::X86_64 => self.slot_of_stub(at, memory).is_some(),
+            // adrp x16, page
+            Machine::Aarch64 => self
+                .code::<4>(at, memory)
+                .is_some_and(|code| u32::from_le_bytes(code) & 0x9f00_001f == 0x9000_0010),
+            Machine::Other(_) => false,
+        }
     }
 
     /// Whether `address` follows a call instruction. With `target`: a direct call to shortly before it.

@@ -2,15 +2,20 @@
 //! musl, a jump to an address that is no code.
 //!
 //! Every guess must be backed by a call instruction before the return address, where its bytes are
-//! known. A module without its file is not scanned through: nothing there could be checked.
+//! known. Frames of a module without its file are skipped by a scan: only return addresses into the other
+//! modules can be checked.
 
-use cdh_elfcore::{Avma, Machine, Memory, Registers};
+use cdh_elfcore::{Avma, Machine, Memory, ModuleKind, Registers, Svma};
 
-use super::code::Ground;
-use super::{Caller, FrameTrust, Step, Stop, Unwinder, plain_address};
+use super::code::{FUNCTION_REACH, Ground};
+use super::{Caller, FrameTrust, Here, Step, Stop, Unwinder, plain_address};
 
-/// Bytes of stack that are searched for a return address.
-const SCAN_BYTES: usize = 4096;
+/// Bytes of stack that are searched for a return address: the frames of a library may have large buffers.
+const SCAN_BYTES: usize = 64 << 10;
+/// Bytes that are searched at a time. A direct call of the function itself is preferred as far as this.
+const STEP_BYTES: usize = 4096;
+/// Bytes behind the entry point that belong to `_start`.
+const START_SIZE: u64 = 64;
 /// Longest believable distance of the frame pointer from the stack pointer.
 const FRAME_LIMIT: u64 = 1 << 20;
 
@@ -22,11 +27,15 @@ struct Record {
 }
 
 impl Unwinder<'_> {
-    pub(super) fn by_guess(&self, registers: &Registers, exact: bool, memory: &dyn Memory) -> Step {
-        let (Some(pc), Some(sp)) = (registers.pc(), registers.sp()) else {
+    pub(super) fn by_guess(&self, here: &Here<'_>, memory: &dyn Memory) -> Step {
+        let registers = here.registers;
+        let (pc, exact) = (here.pc, here.exact);
+        if self.is_start(here.lookup) {
+            return Err(Stop::End);
+        }
+        let Some(sp) = registers.sp() else {
             return Err(Stop::NoRule);
         };
-        let machine = registers.machine();
         let ground = self.ground(pc);
         if exact && let Some(step) = self.by_bad_call(registers, ground, sp, memory) {
             return step;
@@ -37,12 +46,9 @@ impl Unwinder<'_> {
         if let Some(record) = record.as_ref().filter(|_| !exact) {
             return pop_record(registers, record);
         }
-        if ground == Ground::Unseen {
-            return record.map_or(Err(Stop::NoRule), |record| pop_record(registers, &record));
-        }
-        if machine == Machine::Aarch64
+        if registers.machine() == Machine::Aarch64
             && exact
-            && let Some(step) = self.by_link_register(registers, pc, memory)
+            && let Some(step) = self.by_link_register(registers, ground, record.as_ref(), memory)
         {
             return step;
         }
@@ -52,6 +58,30 @@ impl Unwinder<'_> {
             None if registers.fp() == Some(Avma(0)) => Err(Stop::End),
             None => Err(Stop::NoRule),
         }
+    }
+
+    /// Whether `at` lies in the `_start` of a program or of the dynamic loader, which nothing called.
+    fn is_start(&self, at: Avma) -> bool {
+        let place = self.module_at(at).and_then(|index| self.places.get(index));
+        let Some((place, bias)) = place.and_then(|place| Some((place, place.bias?))) else {
+            return false;
+        };
+        let range = place.start.get_or_init(|| {
+            let is_started = matches!(
+                place.loaded.module.kind,
+                ModuleKind::Executable | ModuleKind::Loader
+            );
+            let object = place.loaded.object.as_ref().filter(|_| is_started)?;
+            let entry = object.entry().0;
+            let limit = entry.checked_add(START_SIZE)?;
+            // Without a C library the next function may begin before that.
+            let inside = |at: Svma, _| at.0 > entry && at.0 < limit;
+            let next = object.symbols_where(inside).into_iter();
+            let next = next.map(|symbol| symbol.address.0).min();
+            Some(entry..next.unwrap_or(limit))
+        });
+        let at = at.0.wrapping_sub(bias);
+        range.as_ref().is_some_and(|range| range.contains(&at))
     }
 
     /// A call of a null or wild pointer: nothing ran there, so the return address is untouched.
@@ -83,19 +113,35 @@ impl Unwinder<'_> {
         ))
     }
 
+    /// The caller of a leaf. After a call of its own, a function finds its own address in x30, or the one
+    /// that its frame record states.
     fn by_link_register(
         &self,
         registers: &Registers,
-        pc: Avma,
+        ground: Ground,
+        record: Option<&Record>,
         memory: &dyn Memory,
     ) -> Option<Step> {
-        let machine = registers.machine();
+        let (machine, pc) = (registers.machine(), registers.pc()?);
         let address = plain_address(machine, registers.get(30)?);
-        // After a call of its own, a function finds its own address there.
-        let called = self.is_return_address(machine, address, Some(pc.0), memory);
+        let is_own =
+            pc.0.checked_sub(address)
+                .is_some_and(|above| above < FUNCTION_REACH);
+        let is_popped = record.is_some_and(|record| record.return_address == address);
+        let called = match self.ground(Avma(address.checked_sub(1)?)) {
+            Ground::Code => {
+                self.follows_call(machine, address, Some(pc.0), memory)
+                    || (!is_own && !is_popped && self.follows_call(machine, address, None, memory))
+            }
+            // No bytes to check it.
+            Ground::Unseen => !is_own && !is_popped && ground == Ground::Unseen,
+            Ground::Data | Ground::Outside => false,
+        };
         called.then(|| {
             let sp = registers.sp().map_or(0, |sp| sp.0);
-            step_to(registers.clone(), sp, address, FrameTrust::FramePointer)
+            let mut caller = registers.clone();
+            caller.set(30, None);
+            step_to(caller, sp, address, FrameTrust::FramePointer)
         })
     }
 
@@ -108,12 +154,16 @@ impl Unwinder<'_> {
         let machine = registers.machine();
         let return_address = plain_address(machine, memory.read_u64(at.checked_add(8)?)?);
         let before = Avma(return_address.checked_sub(1)?);
+        let leads_up = previous > at.0;
         let backed = match self.ground(before) {
             Ground::Data => false,
             // No bytes to check: then the chain itself must make sense.
-            Ground::Unseen => previous == 0 || previous > at.0,
-            Ground::Code | Ground::Outside => {
-                self.follows_call(machine, return_address, None, memory)
+            Ground::Unseen => previous == 0 || leads_up,
+            Ground::Code => self.follows_call(machine, return_address, None, memory),
+            // Generated code also returns to places that it jumps to otherwise.
+            Ground::Outside => {
+                (leads_up && memory.is_executable(before) == Some(true))
+                    || self.follows_call(machine, return_address, None, memory)
             }
         };
         backed.then_some(Record {
@@ -123,7 +173,7 @@ impl Unwinder<'_> {
         })
     }
 
-    fn is_return_address(
+    pub(super) fn is_return_address(
         &self,
         machine: Machine,
         address: u64,
@@ -133,6 +183,23 @@ impl Unwinder<'_> {
         let before = address.checked_sub(1).map(Avma);
         before.is_some_and(|before| self.ground(before) == Ground::Code)
             && self.follows_call(machine, address, target, memory)
+    }
+
+    /// Whether a step to `address` makes sense where nothing but the address speaks for it.
+    pub(super) fn may_be_returned_to(
+        &self,
+        machine: Machine,
+        address: u64,
+        memory: &dyn Memory,
+    ) -> bool {
+        let Some(before) = address.checked_sub(1).map(Avma) else {
+            return false;
+        };
+        match self.ground(before) {
+            Ground::Code | Ground::Outside => self.follows_call(machine, address, None, memory),
+            Ground::Unseen => true,
+            Ground::Data => false,
+        }
     }
 
     /// The nearest word that follows a direct call to just before pc, else any call.
@@ -145,52 +212,99 @@ impl Unwinder<'_> {
         memory: &dyn Memory,
     ) -> Option<Step> {
         let machine = registers.machine();
-        let start = sp.0 & !7;
-        let mut stack = vec![0; SCAN_BYTES];
-        let known = memory.read(Avma(start), &mut stack);
-        stack.truncate(known);
-        let (words, _) = stack.as_chunks::<8>();
-        let words = || {
-            (start..)
-                .step_by(8)
-                .zip(words.iter().map(|word| u64::from_le_bytes(*word)))
-                .take_while(|(at, _)| {
-                    record.is_none_or(|record| *at <= record.at.saturating_add(8))
-                })
-        };
-        for target in [Some(pc.0), None] {
-            let found = words().find(|&(_, word)| {
-                self.is_return_address(machine, plain_address(machine, word), target, memory)
-            });
-            if let Some((at, word)) = found {
-                if let Some(record) = record.filter(|record| record.at.checked_add(8) == Some(at)) {
-                    return Some(pop_record(registers, record));
+        let start = sp.0.checked_next_multiple_of(8)?;
+        let limit = record.map_or(u64::MAX, |record| record.at.saturating_add(16));
+        let find = |bytes: usize, is_caller: &dyn Fn(u64) -> bool| {
+            let steps = (start..limit).step_by(STEP_BYTES).take(bytes / STEP_BYTES);
+            for from in steps {
+                let mut stack = [0; STEP_BYTES];
+                let known = memory.read(Avma(from), &mut stack);
+                let (words, _) = stack.get(..known)?.as_chunks::<8>();
+                let words = (from..limit).step_by(8).zip(words);
+                let mut words = words.map(|(at, word)| (at, u64::from_le_bytes(*word)));
+                let found = words.find_map(|(at, word)| {
+                    let address = plain_address(machine, word);
+                    is_caller(address).then_some((at, address))
+                });
+                if found.is_some() || known < STEP_BYTES {
+                    return found;
                 }
-                let address = plain_address(machine, word);
-                return Some(step_to(
-                    registers.clone(),
+            }
+            None
+        };
+        let follows =
+            |target| move |address| self.is_return_address(machine, address, target, memory);
+        // Of a module without its file, older frames may have left return addresses on the stack. The one is
+        // surest whose call led into the module.
+        let missing = self
+            .module_at(pc)
+            .filter(|_| self.ground(pc) == Ground::Unseen);
+        let called = match missing.filter(|_| machine == Machine::X86_64) {
+            Some(callee) => find(SCAN_BYTES, &|address| {
+                follows(None)(address) && self.calls_into(address, callee, memory)
+            }),
+            None => find(STEP_BYTES, &follows(Some(pc.0))),
+        };
+        // A record leads to the caller, unless it says that something else was called there.
+        let found = match record.filter(|record| !self.calls_elsewhere(record, pc, machine, memory))
+        {
+            Some(_) => called,
+            None => called.or_else(|| find(SCAN_BYTES, &follows(None))),
+        };
+        match (found, record) {
+            (Some((at, _)), Some(record)) if record.at.checked_add(8) == Some(at) => {
+                Some(pop_record(registers, record))
+            }
+            (Some((at, address)), _) => {
+                // What frames in between did to other registers is not known. The frame pointer is
+                // checked when it is used.
+                let mut caller = Registers::new(machine);
+                let fp = registers.fp().filter(|fp| fp.0 == 0 || fp.0 > at);
+                caller.set(caller.fp_number(), fp.map(|fp| fp.0));
+                Some(step_to(
+                    caller,
                     at.checked_add(8)?,
                     address,
                     FrameTrust::Scan,
-                ));
+                ))
             }
-            if let Some(record) = record {
-                return Some(pop_record(registers, record));
-            }
+            (None, record) => record.map(|record| pop_record(registers, record)),
         }
-        None
+    }
+
+    /// Whether the call that a record returns to leads to another module than that of `pc`, whose file is
+    /// missing: then the record belongs to one of its callers.
+    fn calls_elsewhere(
+        &self,
+        record: &Record,
+        pc: Avma,
+        machine: Machine,
+        memory: &dyn Memory,
+    ) -> bool {
+        if self.ground(pc) != Ground::Unseen {
+            return false;
+        }
+        let target = self.call_target(machine, record.return_address, memory);
+        target.is_some_and(|target| {
+            self.ground(target) == Ground::Code
+                && self.module_at(target) != self.module_at(pc)
+                && !self.is_stub(machine, target, memory)
+        })
     }
 }
 
 fn pop_record(registers: &Registers, record: &Record) -> Step {
-    let mut caller = registers.clone();
+    let machine = registers.machine();
+    let mut caller = Registers::new(machine);
     caller.set(caller.fp_number(), Some(record.previous));
-    step_to(
-        caller,
-        record.at.saturating_add(16),
-        record.return_address,
-        FrameTrust::FramePointer,
-    )
+    let above = record.at.saturating_add(16);
+    // aarch64 has the record at the bottom of a frame, and the rest of the frame above it. The caller's own
+    // record is at the bottom of the caller's frame.
+    let sp = match machine {
+        Machine::Aarch64 => record.previous.max(above),
+        _ => above,
+    };
+    step_to(caller, sp, record.return_address, FrameTrust::FramePointer)
 }
 
 fn step_to(mut caller: Registers, sp: u64, pc: u64, trust: FrameTrust) -> Step {

@@ -78,6 +78,10 @@ impl Memory for PieceMemory<'_> {
             None => self.memory.read(at, buf),
         }
     }
+
+    fn is_executable(&self, at: Avma) -> Option<bool> {
+        self.memory.is_executable(at)
+    }
 }
 
 #[cfg(test)]

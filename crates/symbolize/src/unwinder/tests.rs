@@ -1,10 +1,12 @@
 //! Stacks drawn by hand, for machines and C libraries that are not at hand.
 
+mod doubt;
+
 use super::*;
 use crate::ModuleStatus;
 use cdh_elfcore::{ElfObject, FileOffset, Module, ModuleKind, ModuleRange};
 
-const TEXT: u64 = 0x40_0000;
+pub(super) const TEXT: u64 = 0x40_0000;
 const STACK: u64 = 0x7000_0000;
 
 /// Code at [`TEXT`], stack at [`STACK`].
@@ -23,12 +25,20 @@ impl Memory for Drawn {
         let (bytes, at) = if at.0 >= STACK {
             (&stack, at.0 - STACK)
         } else {
-            (&self.code, at.0 - TEXT)
+            (&self.code, at.0.wrapping_sub(TEXT))
         };
         let tail = bytes.get(at as usize..).unwrap_or_default();
         let count = tail.len().min(buf.len());
         buf[..count].copy_from_slice(&tail[..count]);
         count
+    }
+
+    fn is_executable(&self, at: Avma) -> Option<bool> {
+        let stack = STACK..STACK + 8 * self.stack.len() as u64;
+        match (TEXT..TEXT + 0x1000).contains(&at.0) {
+            true => Some(true),
+            false => stack.contains(&at.0).then_some(false),
+        }
     }
 }
 
@@ -68,11 +78,20 @@ fn unwind(
     stack: &[u64],
     set: &[(u16, u64)],
 ) -> (Vec<UnwoundFrame>, Stop) {
+    unwind_object(machine, &object(machine, code), stack, set)
+}
+
+/// The same, of a whole file.
+pub(super) fn unwind_object(
+    machine: u16,
+    file: &[u8],
+    stack: &[u64],
+    set: &[(u16, u64)],
+) -> (Vec<UnwoundFrame>, Stop) {
     let module = module();
-    let file = object(machine, code);
     let loaded = [LoadedModule::with_object(
         &module,
-        ElfObject::parse(&file).unwrap(),
+        ElfObject::parse(file).unwrap(),
     )];
     assert_eq!(loaded[0].status, ModuleStatus::Unverified);
     let mut registers = Registers::new(Machine::from_elf(machine));
@@ -80,7 +99,7 @@ fn unwind(
         registers.set(*number, Some(*value));
     }
     let memory = Drawn {
-        code: file.clone(),
+        code: file.to_vec(),
         stack: stack.to_vec(),
     };
     Unwinder::new(&loaded).unwind(&registers, &memory, 100)

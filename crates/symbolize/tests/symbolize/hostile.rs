@@ -63,7 +63,7 @@ proptest! {
             .iter()
             .map(|module| LoadedModule::from_file(module, &program))
             .collect();
-        let options = BacktraceOptions { all_threads: true, max_frames: 100 };
+        let options = BacktraceOptions { all_threads: true, max_frames: 100, ..BacktraceOptions::default() };
         let threads = core.head().threads();
         let ours = backtrace(threads, &core, &loaded, &arena, &options);
         prop_assert!(ours.threads[0].frames.len() <= 100 * 300);

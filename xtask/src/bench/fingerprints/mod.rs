@@ -276,6 +276,7 @@ fn places(core: &Path) -> Result<Option<String>> {
             let options = BacktraceOptions {
                 all_threads: false,
                 max_frames: 8,
+                ..BacktraceOptions::default()
             };
             let arena = SectionArena::default();
             let threads = stack.core.head().threads();
