@@ -13,6 +13,7 @@
 //! before its successor is verified, and what could not be captured is a gap, never an abort. Names of
 //! functions are looked up for fingerprints only, and the handler never touches a network.
 
+pub mod collect;
 #[cfg(feature = "daemon")]
 pub mod config;
 pub mod handler;

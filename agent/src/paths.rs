@@ -40,6 +40,8 @@ pub struct AgentPaths {
     pub workloads: WorkloadOptions,
     /// Whether the ELF files that crashed processes had mapped go into the store too.
     pub keep_modules: bool,
+    /// Whether the agent collects core files instead of having a pattern of its own.
+    pub collects_files: bool,
 }
 
 impl Default for AgentPaths {
@@ -52,6 +54,7 @@ impl Default for AgentPaths {
             settings: SettingsFiles::kernel(),
             workloads: WorkloadOptions::default(),
             keep_modules: false,
+            collects_files: false,
         }
     }
 }
@@ -98,6 +101,7 @@ impl AgentPaths {
                 ..WorkloadOptions::default()
             },
             keep_modules: false,
+            collects_files: false,
         }
     }
 

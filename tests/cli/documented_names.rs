@@ -270,6 +270,21 @@ fn is_chart_value(schema: &Value, key: &str) -> bool {
 }
 
 #[test]
+fn chart_admits_the_tables_of_the_agents_configuration() {
+    let agent = agent_defaults();
+    let mut tables: BTreeSet<&str> = agent
+        .keys()
+        .filter_map(|key| Some(key.split_once('.')?.0))
+        .collect();
+    tables.insert("stores");
+    let helpers = fs::read_to_string(root().join("charts/cdh/templates/_helpers.tpl")).unwrap();
+    let (_, list) = helpers.split_once("{{- $tables := list ").unwrap();
+    let (list, _) = list.split_once(" }}").unwrap();
+    let admitted: BTreeSet<&str> = list.split(' ').map(|name| name.trim_matches('"')).collect();
+    assert_eq!(admitted, tables);
+}
+
+#[test]
 fn documented_keys_are_those_of_the_configuration_and_the_chart() {
     let agent = agent_defaults();
     let tables: BTreeSet<&str> = agent

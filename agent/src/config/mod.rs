@@ -32,8 +32,8 @@ pub use environment::{UnknownVariable, unknown_variables, variable};
 pub use ibm::{IbmStore, ibm_store};
 pub use layers::{Effective, HIDDEN, Layers, Origin, Problem, Secrets, toml_text};
 pub use sections::{
-    CaptureConfig, LogConfig, LogFormat, MetricsConfig, NodeConfig, NotifyConfig, Pods, Secret,
-    ShippingConfig, ShippingMode, WebhookConfig, WebhookFormat, WorkloadsConfig,
+    CaptureConfig, CollectConfig, LogConfig, LogFormat, MetricsConfig, NodeConfig, NotifyConfig,
+    Pods, Secret, ShippingConfig, ShippingMode, WebhookConfig, WebhookFormat, WorkloadsConfig,
 };
 
 use crate::policy::{LimitsConfig, PolicyConfig};
@@ -47,6 +47,8 @@ pub struct AgentConfig {
     pub node: NodeConfig,
     /// How cores are taken.
     pub capture: CaptureConfig,
+    /// Nodes whose `core_pattern` cannot be a pipe.
+    pub collect: CollectConfig,
     /// Which crashes become dumps.
     pub policy: PolicyConfig,
     /// What captures may take of the node.

@@ -55,6 +55,14 @@ pub struct CaptureConfig {
     pub strategy: Strategy,
 }
 
+/// The table `[collect]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CollectConfig {
+    /// Whether the agent collects cores that the kernel writes into files, and does not change `core_pattern`.
+    pub files: bool,
+}
+
 /// When dumps go to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -89,6 +89,23 @@ pub(super) fn capture_prepared(
     stream: File,
     prepared: Prepared,
 ) -> Result<Captured, SpoolError> {
+    let owner = prepared.cgroup.as_ref().and_then(|cgroup| {
+        let node = NodeCgroups::open();
+        Owner::of_process(cgroup.as_bytes(), |controllers, path| {
+            node.made_by(controllers, path)
+        })
+    });
+    capture_owned(arguments, settings, stream, prepared, owner)
+}
+
+/// As [`capture_prepared`], of a process whose owner is known.
+pub(super) fn capture_owned(
+    arguments: &HandlerArguments,
+    settings: &HandlerSettings,
+    stream: File,
+    prepared: Prepared,
+    owner: Option<Owner>,
+) -> Result<Captured, SpoolError> {
     let Prepared {
         process,
         memory,
@@ -115,12 +132,6 @@ pub(super) fn capture_prepared(
     if let Some(node) = &settings.node {
         manifest.node = RawText::from(node.as_str());
     }
-    let owner = cgroup.as_ref().and_then(|cgroup| {
-        let node = NodeCgroups::open();
-        Owner::of_process(cgroup.as_bytes(), |controllers, path| {
-            node.made_by(controllers, path)
-        })
-    });
     manifest.workload = owner.as_ref().map(Owner::workload);
     let user = plan::user_of(process.as_ref(), arguments.uid);
     let plan = Plan::make(settings, arguments, &manifest, owner.as_ref(), user);

@@ -9,6 +9,7 @@ mod backtrace;
 mod capture;
 pub(crate) mod cgroups;
 mod chain;
+mod collected;
 mod copying;
 mod core_copy;
 mod core_file;
@@ -59,7 +60,7 @@ mod slots;
 mod supervised;
 mod verdict;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -91,6 +92,10 @@ pub const SELF_TEST: &str = "--self-test";
 /// Option with which the handler serves the kernel's coredump socket at the path that follows; behind it
 /// may stand that of its settings, for one that runs from memory and is beside nothing.
 pub const RECEIVE: &str = "--receive";
+
+/// Option with which the handler stores a core file: behind it are its settings, the owner's cgroup, where the file was,
+/// and values as the kernel passes them. The file is standard input.
+pub const COLLECT: &str = "--collect";
 
 /// Option with which the handler crashes, for the installation's self-test.
 pub const SELF_TEST_CRASH: &str = "--self-test-crash";
@@ -136,6 +141,9 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
         [option, socket, settings] if option == RECEIVE => {
             return receiver::run(Path::new(socket), settings.into());
         }
+        [option, settings, cgroup, origin, facts @ ..] if option == COLLECT => {
+            return collect(Path::new(settings), cgroup, origin, facts, log);
+        }
         _ => {}
     }
     let (settings, problem) = HandlerSettings::read(&settings_path());
@@ -157,6 +165,33 @@ pub fn handle(arguments: Vec<OsString>) -> u8 {
     chain.hand_on(&arguments, captured.as_ref().ok());
     drop(held);
     report(&arguments, captured)
+}
+
+/// Stores the core file on standard input; the exit code.
+fn collect(
+    settings: &Path,
+    cgroup: &OsStr,
+    origin: &OsStr,
+    facts: &[OsString],
+    mut log: HandlerLog,
+) -> u8 {
+    let (settings, problem) = HandlerSettings::read(settings);
+    if let Some(problem) = problem {
+        log.note(&format!("settings: {problem}; the defaults hold"));
+    }
+    let stored =
+        take_stdin().map(|file| collected::collect(&settings, cgroup, origin, facts, file, log));
+    match stored {
+        Ok(Ok(captured)) => u8::from(collected::print(&captured).is_err()),
+        Ok(Err(error)) => {
+            kernel_log(Level::Error, &format!("no dump of a core file: {error}"));
+            1
+        }
+        Err(error) => {
+            kernel_log(Level::Error, &format!("no core on standard input: {error}"));
+            1
+        }
+    }
 }
 
 /// The one who had the core pattern before, where cores are handed on to it.

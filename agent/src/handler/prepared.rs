@@ -114,6 +114,29 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// Of a process that is gone.
+    pub(super) fn without_process(
+        cgroup: Option<RawText>,
+        gaps: Vec<Gap>,
+        log: HandlerLog,
+    ) -> Self {
+        Self {
+            process: None,
+            memory: None,
+            pin: None,
+            pending_pin: None,
+            cgroup,
+            watch: None,
+            pidfd: None,
+            facts: None,
+            privileged: None,
+            gaps,
+            log,
+        }
+    }
+}
+
 fn wants_hold(settings: &HandlerSettings) -> bool {
     settings.pin && settings.source == Source::Direct
 }

@@ -8,6 +8,7 @@ use super::binary::{Linkage, linkage};
 use super::boot::{BootSetting, boot_settings};
 use super::journal::{Journal, JournalError};
 use super::settings::{NodeSettings, SettingsError};
+use crate::collect::file_pattern;
 use crate::handler::cgroups::of_handlers;
 use crate::handler::is_receiving;
 use crate::handler::settings::HandlerSettings;
@@ -20,7 +21,7 @@ use crate::spool::{SpoolCount, WaitingDump, count, quota_of, waiting};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum PatternOwner {
-    /// The handler that these paths name, with the arguments that it expects.
+    /// The handler that these paths name, with the arguments that it expects; or files that the agent collects.
     Ours,
     /// A handler of ours that is installed elsewhere, or by another version.
     OtherInstallation,
@@ -85,6 +86,8 @@ fn owner_of(paths: &AgentPaths, settings: &NodeSettings) -> PatternOwner {
     match &settings.core_pattern {
         now if patterns.iter().flatten().any(|own| own == now) => PatternOwner::Ours,
         now if paths.is_our_pattern(now) => PatternOwner::OtherInstallation,
+        // The files are collected.
+        _ if paths.collects_files && file_pattern(paths).is_ok() => PatternOwner::Ours,
         _ => PatternOwner::Foreign,
     }
 }

@@ -51,7 +51,7 @@ impl Listener {
     /// Fails if the address cannot be bound.
     pub fn begin(address: SocketAddr, watcher: Arc<Watcher>) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Bind { address, source };
-        let listener = TcpListener::bind(address).map_err(failed)?;
+        let listener = bind(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -90,6 +90,28 @@ impl Drop for Listener {
             let _ = thread.join();
         }
     }
+}
+
+/// `[::]` takes IPv4 too; on a node without IPv6 it means `0.0.0.0`.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let all = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, address.port()));
+    match TcpListener::bind(address) {
+        Err(error) if address == all && lacks_ipv6(&error) => {
+            TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port()))
+        }
+        bound => bound,
+    }
+}
+
+/// The kernel has no IPv6, or it is disabled on all interfaces.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    let code = error
+        .raw_os_error()
+        .map(rustix::io::Errno::from_raw_os_error);
+    matches!(
+        code,
+        Some(rustix::io::Errno::AFNOSUPPORT | rustix::io::Errno::ADDRNOTAVAIL)
+    )
 }
 
 fn accept(listener: &TcpListener, watcher: &Arc<Watcher>, stop: &AtomicBool) {
@@ -200,5 +222,32 @@ fn verdict(wrong: Option<String>, kind: &'static str) -> (&'static str, &'static
     match wrong {
         None => ("200 OK", kind, "ok\n".to_owned()),
         Some(why) => ("503 Service Unavailable", kind, format!("{why}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listener_on_all_addresses_answers_over_ipv4() {
+        let all: SocketAddr = "[::]:0".parse().unwrap();
+        let listener = bind(all).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn listener_falls_back_to_ipv4_only_where_ipv6_is_missing() {
+        let of = io::Error::from_raw_os_error;
+        assert!(lacks_ipv6(&of(
+            rustix::io::Errno::AFNOSUPPORT.raw_os_error()
+        )));
+        assert!(lacks_ipv6(&of(
+            rustix::io::Errno::ADDRNOTAVAIL.raw_os_error()
+        )));
+        assert!(!lacks_ipv6(
+            &of(rustix::io::Errno::ADDRINUSE.raw_os_error())
+        ));
     }
 }

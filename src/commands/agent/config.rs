@@ -224,6 +224,7 @@ pub(super) fn paths(config: &AgentConfig) -> AgentPaths {
             ..WorkloadOptions::default()
         },
         keep_modules: config.shipping.keep_modules,
+        collects_files: config.collect.files,
         ..AgentPaths::default()
     }
 }

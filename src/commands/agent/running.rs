@@ -10,6 +10,7 @@ use cdh_agent::observe::{Listener, Readiness, Watcher};
 use cdh_agent::{ShipperError, ShipperEvent, StopSignals};
 use serde_json::{Value, json};
 
+use super::collecting::Collecting;
 use super::config;
 use super::log::{Level, Log};
 use super::started::Started;
@@ -24,6 +25,7 @@ pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result
     Started::of(settings, config, &paths).log(log);
     let watcher = Arc::new(Watcher::new(paths.clone(), config.metrics.textfile.clone()));
     let _listener = listen(config, &watcher, log)?;
+    let _collecting = Collecting::begin(config, &paths, log)?;
     let reporting = Arc::clone(&watcher);
     let report: Report = Arc::new(move |told| {
         reporting.notified(told.target, told.outcome.word());
@@ -48,7 +50,7 @@ pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result
     let open = || pipeline::open_node_store(settings);
     let mut options = config::shipper_options(config);
     options.store = settings.store_name();
-    options.manages_node = config.node.manage;
+    options.manages_node = config.node.manage && !config.collect.files;
     cdh_agent::run(&paths, &open, options, &mut observer).map_err(refused)?;
     let left = cdh_agent::spool::count(&paths.spool).unwrap_or_default();
     let left = left.sealed + left.partial;

@@ -27,7 +27,7 @@ impl Started {
             .as_ref()
             .is_some_and(|node| node.pattern == PatternOwner::Ours);
         // What captures is the installed handler, whatever this process was given.
-        let is_installed = is_ours && problem.is_none();
+        let is_installed = is_ours && problem.is_none() && !paths.collects_files;
         let (policy, limits) = match is_installed {
             true => (&handler.policy, &handler.limits),
             false => (&config.policy, &config.limits),
@@ -44,11 +44,16 @@ impl Started {
         let pattern = node.map(|node| node.settings.core_pattern.to_string());
         let pattern = pattern.unwrap_or_else(|| "unknown".to_owned());
         let mode = match is_ours {
+            true if paths.collects_files => "files",
             true if pattern.starts_with('@') => "socket",
             true => "pipe",
             false => "not installed",
         };
         let capture = match is_ours {
+            true if paths.collects_files => (
+                Level::Info,
+                format!("capture: mode files, from {pattern} in each container"),
+            ),
             true => (
                 Level::Info,
                 format!("capture: mode {mode}, release {release}"),

@@ -61,6 +61,10 @@ pub(super) fn pattern(paths: &AgentPaths) -> Finding {
     let now = NodeSettings::read(&paths.settings).map(|settings| settings.core_pattern.to_string());
     let now = now.unwrap_or_default();
     match pattern_owner(paths) {
+        Ok(PatternOwner::Ours) if paths.collects_files => Finding::good(
+            CHECK,
+            format!("`{now}`: the agent collects these files from the containers"),
+        ),
         Ok(PatternOwner::Ours) => Finding::good(CHECK, "this agent's"),
         Ok(PatternOwner::OtherInstallation) => Finding::problem(
             CHECK,
@@ -112,6 +116,7 @@ pub(super) fn limits(paths: &AgentPaths) -> Vec<Finding> {
         return Vec::new();
     };
     let pipes = match settings.core_pipe_limit {
+        _ if paths.collects_files => Finding::good("core_pipe_limit", "not used: cores are files"),
         0 => Finding::warning(
             "core_pipe_limit",
             "0: the kernel does not wait for handlers, so what /proc says may be lost",

@@ -2,6 +2,7 @@
 //!
 //! Looks only, but for one object in the store that is written, read and deleted when that is wanted.
 
+mod core_limits;
 mod kernel;
 mod peers;
 mod places;
@@ -128,14 +129,19 @@ pub fn examine(node: &Examined<'_>) -> Vec<Finding> {
         kernel::privileges(paths, installs),
         kernel::pid_namespace(root),
         kernel::pattern(paths),
-        places::handler_place(paths, node.node_root.unwrap_or(root), installs),
-        places::handler_file(paths),
-        places::state_place(paths),
-        places::room(paths),
-        kernel::userfaultfd(root),
-        kernel::yama(root),
     ];
+    // Files need neither a handler on the node nor the process's memory.
+    if !paths.collects_files {
+        found.extend([
+            places::handler_place(paths, node.node_root.unwrap_or(root), installs),
+            places::handler_file(paths),
+            kernel::userfaultfd(root),
+            kernel::yama(root),
+        ]);
+    }
+    found.extend([places::state_place(paths), places::room(paths)]);
     found.extend(kernel::limits(paths));
+    found.extend(core_limits::core_limits(paths, root));
     found.extend(kernel::cgroup(paths, node.in_pod));
     match node.node_root {
         Some(root) => {

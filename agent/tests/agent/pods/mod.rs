@@ -6,6 +6,7 @@
 
 mod by_hand;
 mod containerd;
+mod core_files;
 mod deployed;
 mod registry;
 
