@@ -118,6 +118,13 @@ fn the_socket_takes_every_kind_of_process_as_the_pipe_does() {
             continue;
         }
         let (manifest, log) = node.take_entry();
+        // The signal comes after the first manifest here.
+        let signal = format!("-{}", manifest.signal.number);
+        assert!(
+            manifest.signal.number != 0 && manifest.stem.ends_with(&signal),
+            "{kind}: {}",
+            manifest.stem
+        );
         assert_eq!(manifest.verdict, Verdict::Complete, "{kind}: {log}");
         let expected = match kind {
             "userfault-shared" => "read from the pipe: the process uses userfaultfd",

@@ -247,10 +247,12 @@ impl Comparison<'_> {
     fn run(&self) -> Result<ComparedPages, Disagreement> {
         let mut pages = ComparedPages::default();
         let mut first_patched = None;
+        let mut chunk = Vec::new();
         for range in &self.module.ranges {
-            for segment in self.head.segments() {
+            for segment in self.head.segments_in(range.start, range.end) {
                 if segment.flags & PF_W == 0 {
-                    self.compare(range, segment, &mut pages, &mut first_patched)?;
+                    chunk.resize(CHUNK, 0);
+                    self.compare(range, segment, &mut chunk, &mut pages, &mut first_patched)?;
                 }
             }
         }
@@ -267,13 +269,13 @@ impl Comparison<'_> {
         &self,
         range: &ModuleRange,
         segment: &Segment,
+        chunk: &mut [u8],
         pages: &mut ComparedPages,
         first_patched: &mut Option<u64>,
     ) -> Result<(), Disagreement> {
         let held_end = segment.start.0.saturating_add(segment.file_size);
         let mut at = segment.start.0.max(range.start.0);
         let end = held_end.min(range.end.0);
-        let mut chunk = vec![0; CHUNK];
         while at < end {
             let wanted = usize::try_from(end.saturating_sub(at)).unwrap_or(CHUNK);
             let count = self.memory.read(

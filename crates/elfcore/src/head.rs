@@ -113,6 +113,11 @@ impl Segment {
             .is_some_and(|distance| distance < self.memory_size)
     }
 
+    /// The address behind its memory.
+    fn end(&self) -> Avma {
+        Avma(self.start.0.saturating_add(self.memory_size))
+    }
+
     /// Bytes of the segment that exist in a core of `found` bytes.
     #[must_use]
     pub fn stored_in(&self, found: u64) -> u64 {
@@ -141,6 +146,8 @@ pub struct CoreHead {
     raw: Vec<u8>,
     machine: Machine,
     segments: Vec<Segment>,
+    /// Whether they are in the order of their addresses and do not overlap, as the kernel writes them.
+    has_ordered_segments: bool,
     note_segments: Vec<NoteSegment>,
     notes: CoreNotes,
     expected_len: u64,
@@ -265,7 +272,8 @@ impl CoreHead {
             file_size: header.file_size,
             flags: header.flags,
         });
-        let segments = segments.collect();
+        let segments: Vec<Segment> = segments.collect();
+        let has_ordered_segments = segments.is_sorted_by(|a, b| a.end() <= b.start);
         let promised = headers
             .iter()
             .map(|header| header.offset.saturating_add(header.file_size));
@@ -281,6 +289,7 @@ impl CoreHead {
             raw,
             machine,
             segments,
+            has_ordered_segments,
             note_segments,
             notes,
             expected_len,
@@ -327,6 +336,21 @@ impl CoreHead {
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// Segments with memory from `start` up to `end`. A process may have more than a hundred thousand mappings, and
+    /// as many files, so a lookup of one of them must not visit all.
+    pub(crate) fn segments_in(&self, start: Avma, end: Avma) -> impl Iterator<Item = &Segment> {
+        let first = match self.has_ordered_segments {
+            true => self
+                .segments
+                .partition_point(|segment| segment.end() <= start),
+            false => 0,
+        };
+        let is_ordered = self.has_ordered_segments;
+        let rest = self.segments.get(first..).unwrap_or_default().iter();
+        rest.take_while(move |segment| !is_ordered || segment.start < end)
+            .filter(move |segment| segment.start < end && segment.end() > start)
     }
 
     /// Threads in note order, as the kernel writes them: the crashing thread first, where it is known.
@@ -600,4 +624,46 @@ fn read_range(source: &dyn ByteSource, offset: u64, len: u64) -> Result<Vec<u8>,
     let count = source.read_at(offset, &mut bytes)?;
     bytes.truncate(count);
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An x86_64 core with `PT_LOAD` segments at these addresses, of 0x1000 bytes each.
+    fn core(starts: &[u64]) -> CoreHead {
+        let mut bytes = vec![0_u8; 64 + 56 * starts.len()];
+        bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        bytes[16..20].copy_from_slice(&[4, 0, 62, 0]); // ET_CORE, EM_X86_64
+        bytes[32] = 64; // e_phoff
+        bytes[52..58].copy_from_slice(&[64, 0, 56, 0, starts.len() as u8, 0]);
+        for (index, start) in starts.iter().enumerate() {
+            let at = 64 + 56 * index;
+            bytes[at] = 1; // PT_LOAD
+            bytes[at + 16..at + 24].copy_from_slice(&start.to_le_bytes());
+            bytes[at + 40..at + 48].copy_from_slice(&0x1000_u64.to_le_bytes());
+        }
+        CoreHead::from_source(&bytes).unwrap()
+    }
+
+    #[test]
+    fn segments_in_a_range_are_found_in_any_order() {
+        let ordered = [0x1000, 0x2000, 0x5000, 0x9000];
+        let unordered = [0x9000, 0x2000, 0x1000, 0x5000];
+        for starts in [ordered, unordered] {
+            let head = core(&starts);
+            for (start, end, expected) in [
+                (0x1000, 0x3000, &[0x1000, 0x2000][..]),
+                (0x1fff, 0x2001, &[0x1000, 0x2000]),
+                (0x3000, 0x5000, &[]),
+                (0x5800, 0x5900, &[0x5000]),
+                (0, u64::MAX, &[0x1000, 0x2000, 0x5000, 0x9000]),
+            ] {
+                let found = head.segments_in(Avma(start), Avma(end));
+                let mut found: Vec<_> = found.map(|segment| segment.start.0).collect();
+                found.sort_unstable();
+                assert_eq!(found, expected, "{start:#x} to {end:#x} of {starts:x?}");
+            }
+        }
+    }
 }
