@@ -281,6 +281,8 @@ impl Unwinder<'_> {
     fn agrees(&self, guess: Registers, memory: &dyn Memory, cache: &mut Cache) -> bool {
         let machine = guess.machine();
         let mut registers = guess;
+        // It may be stale: what follows from it refutes nothing.
+        registers.set(registers.fp_number(), None);
         for _ in 0..AGREEING {
             let Some(pc) = registers.pc() else {
                 return false;
@@ -288,8 +290,7 @@ impl Unwinder<'_> {
             let lookup = Avma(pc.0.saturating_sub(1));
             let caller = match self.by_cfi(lookup, &registers, memory, cache) {
                 Some(Ok(caller)) if !caller.over_signal => caller.registers,
-                Some(Ok(_) | Err(Stop::End)) | None => return true,
-                Some(Err(_)) => return false,
+                Some(Ok(_) | Err(_)) | None => return true,
             };
             let next = caller.pc().map_or(0, |pc| pc.0);
             if next == 0 {
