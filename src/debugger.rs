@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -102,11 +103,41 @@ fn gdb(view: &DebugView) -> Vec<OsString> {
             &joined.collect::<Vec<_>>().join(OsStr::new(":")),
         ));
     }
-    if let Some(executable) = &view.executable {
-        arguments.push(with_path("--se=", executable.as_os_str()));
+    let main = match view.placed.is_empty() {
+        true => view.executable.as_ref(),
+        false => view.started.as_ref(),
+    };
+    if let Some(main) = main {
+        arguments.push(with_path("--se=", main.as_os_str()));
     }
     arguments.push(with_path("--core=", view.core.as_os_str()));
+    // gdb asks before it adds a file.
+    let is_asked = !view.placed.is_empty();
+    let mut late = |command: OsString| arguments.extend(["-ex".into(), command]);
+    if is_asked {
+        late("set confirm off".into());
+    }
+    for (file, bias) in &view.placed {
+        let mut command = with_path("add-symbol-file ", &gdb_word(file));
+        command.push(format!(" -o {bias:#x}"));
+        late(command);
+    }
+    if is_asked {
+        late("set confirm on".into());
+    }
     arguments
+}
+
+/// A path as one argument of a gdb command: gdb takes a backslash for a quote of the next character.
+fn gdb_word(path: &Path) -> OsString {
+    let mut word = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_whitespace() || b"'\"\\".contains(byte) {
+            word.push(b'\\');
+        }
+        word.push(*byte);
+    }
+    OsString::from_vec(word)
 }
 
 fn lldb(view: &DebugView) -> Vec<OsString> {
@@ -321,6 +352,8 @@ mod tests {
     fn printed_command_line_can_be_pasted() {
         let view = DebugView {
             executable: Some(PathBuf::from("/case/sysroot/app/it's")),
+            started: None,
+            placed: Vec::new(),
             core: PathBuf::from("/case/core"),
             sysroot: PathBuf::from("/case/sysroot"),
             library_directories: vec![PathBuf::from("/case/sysroot/lib")],
@@ -336,6 +369,26 @@ mod tests {
              -iex 'set solib-search-path /case/sysroot/lib' '--se=/case/sysroot/app/it'\\''s' \
              --core=/case/core -batch"
         );
+    }
+
+    #[test]
+    fn gdb_gets_a_program_of_the_loader_at_its_base() {
+        let view = DebugView {
+            executable: Some(PathBuf::from("/case/sysroot/my app")),
+            started: Some(PathBuf::from("/case/sysroot/lib/ld.so")),
+            placed: vec![(PathBuf::from("/case/sysroot/my app"), 0x7f00_0000_1000)],
+            core: PathBuf::from("/case/core"),
+            sysroot: PathBuf::from("/case/sysroot"),
+            library_directories: Vec::new(),
+            debug_directory: PathBuf::from("/case/sysroot/usr/lib/debug"),
+            offline: false,
+            in_use: None,
+        };
+        let line = Invocation::new("gdb", &view, &["-batch".into()]).shell_line();
+        let expected = "--se=/case/sysroot/lib/ld.so --core=/case/core -ex 'set confirm off' \
+                        -ex 'add-symbol-file /case/sysroot/my\\ app -o 0x7f0000001000' \
+                        -ex 'set confirm on' -batch";
+        assert!(line.ends_with(expected), "{line}");
     }
 
     #[test]

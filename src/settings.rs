@@ -15,7 +15,7 @@ use cdh_store::{StoreError, StoreUrl, nearest};
 use serde::Deserialize;
 
 pub use self::cache_directory::CacheDirectory;
-use crate::args::{ColorWhen, GlobalArgs, ModuleArgs};
+use crate::args::{ColorWhen, FileArgs, GlobalArgs, ModuleArgs};
 use crate::render::Style;
 use crate::report::{ExitStatus, Failure, Told, tell};
 
@@ -108,6 +108,8 @@ pub struct ImageSettings {
     pub ca: Option<PathBuf>,
     /// Bytes that the cache of images may take.
     pub cache_limit: u64,
+    /// Files that the user points to.
+    pub files: FileArgs,
 }
 
 impl ImageSettings {
@@ -319,6 +321,7 @@ impl Settings {
             auth_file: config.images.auth_file,
             ca: config.images.ca,
             cache_limit: config.images.cache_mib.unwrap_or(CACHE_MIB) << 20,
+            files: FileArgs::default(),
         };
         let mut stores = BTreeMap::new();
         let mut store_problems = Vec::new();

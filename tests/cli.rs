@@ -1,5 +1,13 @@
 //! The commands as a user types them: on a store in a directory, with cores of real crashes.
 
+// A failed test or task may panic; nothing of this ships.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 #[path = "cli/agent.rs"]
 mod agent;
 #[path = "cli/backtrace.rs"]

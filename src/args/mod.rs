@@ -21,7 +21,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// Captures, stores, explains and debugs core dumps.
 #[derive(Debug, Parser)]
-#[command(name = "cdh", version, about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
+#[command(name = "cdh", version, long_version = LONG_VERSION)]
+#[command(about, long_about = LONG_ABOUT, after_help = AFTER_HELP)]
 #[command(
     propagate_version = true,
     max_term_width = 100,
@@ -33,6 +34,9 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
 }
+
+/// What `--version` prints; `-V` prints the version alone.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CDH_BUILD"), ")");
 
 const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
 
@@ -184,6 +188,8 @@ pub struct InfoArgs {
     /// List every module, entry and thread instead of counting them
     #[arg(long, short = 'a')]
     pub all: bool,
+    #[command(flatten)]
+    pub files: FileArgs,
 }
 
 /// `cdh fetch`.
@@ -199,15 +205,39 @@ pub struct FetchArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_size: Option<u64>,
     #[command(flatten)]
+    pub files: FileArgs,
+    #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Files that the user points to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct FileArgs {
+    /// Take modules from this directory: laid out as the root of the crashed process, or any directory that holds
+    /// them, such as a `.build-id` tree
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub sysroot: Option<PathBuf>,
+    /// Use this file as the program
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub exe: Option<PathBuf>,
+    /// Replace the start of module paths: FROM in the core is TO on this machine (repeatable)
+    #[arg(long, value_name = "FROM=TO", value_parser = parse_mapping)]
+    pub map: Vec<(String, PathBuf)>,
+}
+
+impl FileArgs {
+    /// Whether the user points to any file.
+    #[must_use]
+    pub fn is_given(&self) -> bool {
+        self.sysroot.is_some() || self.exe.is_some() || !self.map.is_empty()
+    }
 }
 
 /// Where the files of a core's modules are looked for.
 #[derive(Debug, Args)]
 pub struct ModuleArgs {
-    /// Take modules from this directory, laid out as the root of the crashed process
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub sysroot: Option<PathBuf>,
+    #[command(flatten)]
+    pub files: FileArgs,
     /// Take modules from this image instead of the one that the dump names: `repository@sha256:…`
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
@@ -408,8 +438,8 @@ pub struct CacheLsArgs {
 /// `cdh import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// Cores (plain, .zst, .xz, .lz4 or .gz), journal exports (`journalctl -o export`), bundles, zips of IBM's
-    /// core-dump-handler, or directories of them, such as /var/lib/systemd/coredump
+    /// Cores (plain, .zst, .xz, .lz4, .gz, .bz2 or in a .zip), journal exports (`journalctl -o export`), bundles, zips
+    /// of IBM's core-dump-handler, or directories of them, such as /var/lib/systemd/coredump
     #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub cores: Vec<PathBuf>,
     #[command(flatten)]

@@ -25,7 +25,6 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
         limit: args
             .limit
             .unwrap_or(if fold { FOLDED_LIMIT } else { LIMIT }),
-        sysroot: args.modules.sysroot.clone(),
         use_cache: !args.no_cache,
     };
     let text = backtrace_of(settings, &dump, &request, args, start)?;
@@ -71,6 +70,7 @@ fn backtrace_of(
         abort_message: stacks.abort_message.as_deref(),
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
+        searched_sysroot: settings.images.files.sysroot.is_some(),
         registers: args.registers,
         group: args.group,
         fold: folds(settings, args),

@@ -18,11 +18,10 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
     if !args.print
         && let Err(missing) = debugger::require(&choice)
     {
-        print_backtrace(settings, &args, &dump, &bar)?;
+        print_backtrace(settings, &dump, &bar)?;
         return Err(missing.hint(WITHOUT_DEBUGGER).into());
     }
-    let sysroot = args.modules.sysroot.as_deref();
-    let (view, gathered) = pipeline::debug_view(settings, &dump, sysroot, &bar)?;
+    let (view, gathered) = pipeline::debug_view(settings, &dump, &bar)?;
     report::remark(&gathered.remarks);
     report::remark(&mismatches(&gathered));
     report::remark(&debugger::doubt(&choice, &dump.manifest.machine));
@@ -43,16 +42,10 @@ pub(super) fn run(settings: &Settings, args: DebugArgs) -> Result<ExitStatus> {
 const WITHOUT_DEBUGGER: &str = "`cdh bt <DUMP>` and `cdh info <DUMP>` need no debugger";
 
 /// Without a debugger there is still the native backtrace.
-fn print_backtrace(
-    settings: &Settings,
-    args: &DebugArgs,
-    dump: &pipeline::Dump,
-    bar: &Bar,
-) -> Result<()> {
+fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Result<()> {
     let request = BacktraceRequest {
         all_threads: true,
         limit: 256,
-        sysroot: args.modules.sysroot.clone(),
         use_cache: true,
     };
     let stacks = pipeline::backtrace(settings, dump, &request, bar)?;
@@ -64,6 +57,7 @@ fn print_backtrace(
         abort_message: stacks.abort_message.as_deref(),
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
+        searched_sysroot: settings.images.files.sysroot.is_some(),
         registers: false,
         group: true,
         fold: true,

@@ -12,8 +12,8 @@ use crate::settings::Settings;
 
 pub(super) fn run(settings: &Settings, args: &DiffArgs) -> Result<ExitStatus> {
     let (a, b) = (
-        Half::open(settings, args, &args.a)?,
-        Half::open(settings, args, &args.b)?,
+        Half::open(settings, &args.a)?,
+        Half::open(settings, &args.b)?,
     );
     let view = DiffView {
         a: a.side(),
@@ -36,12 +36,11 @@ struct Half {
 }
 
 impl Half {
-    fn open(settings: &Settings, args: &DiffArgs, reference: &str) -> Result<Self> {
+    fn open(settings: &Settings, reference: &str) -> Result<Self> {
         let dump = pipeline::open_dump(settings, reference)?;
         let request = BacktraceRequest {
             all_threads: false,
             limit: 256,
-            sysroot: args.modules.sysroot.clone(),
             use_cache: true,
         };
         let bar = Bar::new(settings.interactive);

@@ -12,7 +12,7 @@ use crate::args::{FetchArgs, TextFormat};
 use crate::pipeline::{self, Case, Dump, FetchOptions};
 use crate::progress::{Bars, Interrupt};
 use crate::render::{self, FetchedDump, terminal_line};
-use crate::report::{ExitStatus, report, status_of};
+use crate::report::{ExitStatus, remark, report, status_of};
 use crate::settings::Settings;
 
 /// Dumps at a time, each with some requests of its own.
@@ -29,6 +29,9 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
             Ok(case) => cases.push(case),
             Err(error) => errors.push(error),
         }
+    }
+    if args.files.is_given() {
+        link_files(settings, &cases, &bars)?;
     }
     match args.output.format() {
         TextFormat::Text => {
@@ -56,6 +59,17 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
         report(&error);
     }
     Err(last)
+}
+
+/// Links the files that the user points to into the cases, verified: later commands and debuggers find them.
+fn link_files(settings: &Settings, cases: &[Case], bars: &Bars) -> Result<()> {
+    let here = settings.offline();
+    for case in cases {
+        let dump = pipeline::open_case(&case.path)?;
+        let (_, gathered) = pipeline::debug_view(&here, &dump, &bars.bar())?;
+        remark(&gathered.remarks);
+    }
+    Ok(())
 }
 
 /// In the order of the dumps.

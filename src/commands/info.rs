@@ -19,7 +19,6 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let request = BacktraceRequest {
         all_threads: false,
         limit: 64,
-        sysroot: None,
         use_cache: true,
     };
     // Nothing is pulled from a registry for it.

@@ -11,7 +11,8 @@ use crate::report::ExitStatus;
 pub(super) fn run(args: &ManArgs) -> Result<ExitStatus> {
     fs::create_dir_all(&args.directory)
         .with_context(|| format!("cannot create `{}`", args.directory.display()))?;
-    let mut command = Cli::command();
+    // The pages are committed: they cannot name commit and target.
+    let mut command = Cli::command().long_version(None);
     command.build();
     write_pages(&command, "cdh", &args.directory)?;
     Ok(ExitStatus::Done)

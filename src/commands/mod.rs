@@ -30,7 +30,7 @@ use cdh_agent::config::unknown_variables;
 use cdh_store::Store;
 use cdh_sysroot::ImageReference;
 
-use crate::args::{Cli, Command, ListFormat, SortBy};
+use crate::args::{Cli, Command, FileArgs, ListFormat, SortBy};
 use crate::pipeline::{self, Dump, Origin};
 use crate::render::{self, Group, GroupsView, terminal_line};
 use crate::report::{ExitStatus, Failure};
@@ -68,11 +68,20 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
     let modules = match &command {
         Command::Bt(args) => Some(&args.modules),
         Command::Debug(args) => Some(&args.modules),
+        Command::Diff(args) => Some(&args.modules),
         Command::Sysroot(args) => Some(&args.modules),
         _ => None,
     };
+    let files = match &command {
+        Command::Info(args) => Some(&args.files),
+        Command::Fetch(args) => Some(&args.files),
+        _ => modules.map(|modules| &modules.files),
+    };
+    if let Some(files) = files {
+        require_files(files)?;
+        settings.images.files = files.clone();
+    }
     if let Some(modules) = modules {
-        require_directory(modules.sysroot.as_deref())?;
         require_reference("--image", modules.image.as_deref())?;
         require_reference("--debug-image", modules.debug_image.as_deref())?;
         settings.images = settings.images.with(modules);
@@ -111,18 +120,33 @@ fn warn_of_unknown_variables() {
     }
 }
 
-/// A misspelt sysroot would otherwise be one without files.
-fn require_directory(sysroot: Option<&Path>) -> Result<()> {
-    let Some(path) = sysroot.filter(|path| !path.is_dir()) else {
-        return Ok(());
+/// A misspelt path would otherwise be one without files.
+fn require_files(files: &FileArgs) -> Result<()> {
+    let refuse = |path: &Path, problem: &str, hint: &str| {
+        let shown = terminal_line(&path.display().to_string());
+        let failure = Failure::new(ExitStatus::Failure, format!("`{shown}` {problem}"));
+        Err(failure.hint(hint.to_owned()).into())
     };
-    let shown = terminal_line(&path.display().to_string());
-    let hint = "pass the directory that has the process's files at the paths of its root: `--sysroot <DIR>`";
-    Err(
-        Failure::new(ExitStatus::Failure, format!("`{shown}` is not a directory"))
-            .hint(hint)
-            .into(),
-    )
+    if let Some(path) = files.sysroot.as_deref().filter(|path| !path.is_dir()) {
+        let hint = "pass a directory that holds the process's files: `--sysroot <DIR>`";
+        return refuse(path, "is not a directory", hint);
+    }
+    if let Some(path) = files.exe.as_deref().filter(|path| !path.is_file()) {
+        return refuse(
+            path,
+            "is not a file",
+            "pass the program's file: `--exe <FILE>`",
+        );
+    }
+    let mut targets = files.map.iter().map(|(_, to)| to);
+    match targets.find(|to| !to.exists()) {
+        Some(path) => refuse(
+            path,
+            "does not exist",
+            "check the path after `=` in `--map <FROM=TO>`",
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Checks an image's name before a dump is opened for it.

@@ -13,8 +13,7 @@ use crate::settings::Settings;
 pub(super) fn run(settings: &Settings, args: &SysrootArgs) -> Result<ExitStatus> {
     let dump = super::open(settings, &args.dump)?;
     let bar = Bar::new(settings.interactive);
-    let sysroot = args.modules.sysroot.as_deref();
-    let (view, gathered) = pipeline::debug_view(settings, &dump, sysroot, &bar)?;
+    let (view, gathered) = pipeline::debug_view(settings, &dump, &bar)?;
     let shown = SysrootView {
         directory: &view.sysroot,
         gathered: &gathered,

@@ -1,12 +1,12 @@
 //! From a dump to named stacks.
 
-use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::Result;
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
+use super::file_index::FileIndex;
 use super::sources::CrashedProcess;
 use super::stored_stacks::StoredStacks;
 use super::surroundings::DiskSurroundings;
@@ -14,6 +14,7 @@ use super::symbol_cache::SymbolCache;
 use super::{
     Analysis, Dump, FileSource, FoundModule, Gathered, ModuleSearch, Observer, Origin, gather_files,
 };
+use crate::args::FileArgs;
 use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
 
@@ -27,8 +28,6 @@ pub struct BacktraceRequest {
     pub all_threads: bool,
     /// At most this many frames per thread.
     pub limit: usize,
-    /// A directory laid out as the root of the crashed process.
-    pub sysroot: Option<std::path::PathBuf>,
     /// Whether to use what earlier runs found out, and to add to it.
     pub use_cache: bool,
 }
@@ -52,13 +51,21 @@ pub struct NamedStacks {
 impl Dump {
     /// Where to look for the files of this dump's modules.
     #[must_use]
-    pub fn module_search(&self, sysroot: Option<&Path>) -> ModuleSearch {
+    pub fn module_search(&self, files: &FileArgs) -> ModuleSearch {
         let beside = match &self.origin {
-            Origin::Core(path) => path.parent().map(Path::to_owned),
+            Origin::Core(path) => path.parent().map(std::path::Path::to_owned),
+            _ => None,
+        };
+        let case = match &self.origin {
+            Origin::Case(path) => Some(path.join("sysroot")).filter(|root| root.is_dir()),
             _ => None,
         };
         ModuleSearch {
-            sysroot: sysroot.map(Path::to_owned),
+            case,
+            sysroot: files.sysroot.clone(),
+            index: files.sysroot.clone().map(FileIndex::new),
+            executable: files.exe.clone(),
+            mappings: files.map.clone(),
             beside,
         }
     }
@@ -200,7 +207,7 @@ fn name_with(
     observer: &dyn Observer,
     name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> NamedStack,
 ) -> NamedStacks {
-    let search = dump.module_search(request.sysroot.as_deref());
+    let search = dump.module_search(&settings.images.files);
     let all_threads = request.all_threads;
     let Gathered {
         modules, remarks, ..

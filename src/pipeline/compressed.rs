@@ -1,4 +1,5 @@
-//! Compressed cores: `.zst`, `.xz`, `.lz4` and `.gz`, as systemd-coredump and people store them.
+//! Compressed cores: `.zst`, `.xz`, `.lz4`, `.gz` and `.bz2`, as systemd-coredump and people store them, and cores
+//! in zips that are not bundles.
 //!
 //! The format is recognized by its first bytes. Decompression is bounded: in memory by the window that a
 //! format may ask for, in length by what the core's own headers promise, on disk by the space that is left.
@@ -8,15 +9,16 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cdh_bundle::{CoreEncoding, CoreRecord, DigestReader, DumpId, EntryKind, Sha256};
-use cdh_elfcore::CoreFile;
+use cdh_elfcore::{CoreFile, FileSource};
 
 use super::cached_cases::touch;
 use super::fetch::sparse::{SparseFile, fill};
-use super::{Case, case, dump, import};
-use crate::render::terminal_line;
+use super::{Case, case, dump, import, zipped_core};
+use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
@@ -36,6 +38,16 @@ pub(super) enum Compression {
     Xz,
     Lz4,
     Gzip,
+    Bzip2,
+}
+
+/// What a core has to be taken out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wrapping {
+    /// A compressed file.
+    Compressed(Compression),
+    /// A zip that is not a bundle.
+    Zip,
 }
 
 impl Compression {
@@ -47,12 +59,16 @@ impl Compression {
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
             [0x04, 0x22, 0x4d, 0x18, ..] => Some(Self::Lz4),
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Some(Self::Bzip2),
             _ => None,
         }
     }
 
     /// Decompresses what `inner` reads.
-    pub(super) fn reader<'r>(self, inner: impl Read + 'r) -> io::Result<Box<dyn Read + 'r>> {
+    pub(super) fn reader<'r>(
+        self,
+        inner: impl Read + Send + 'r,
+    ) -> io::Result<Box<dyn Read + Send + 'r>> {
         Ok(match self {
             Self::Zstd => Box::new(zstd::stream::read::Decoder::new(inner)?),
             Self::Xz => {
@@ -61,6 +77,7 @@ impl Compression {
             }
             Self::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(inner)),
             Self::Gzip => Box::new(flate2::read::MultiGzDecoder::new(inner)),
+            Self::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(inner)),
         })
     }
 }
@@ -113,7 +130,7 @@ pub(super) fn bounded<'r>(plain: impl Read + 'r, shown: &str) -> Result<Box<dyn 
             .into());
     }
     let head = CoreFile::open(Box::new(peeked.start.clone()))
-        .map_err(|error| dump::core_failure(error, shown))?;
+        .map_err(|error| dump::core_failure(error, shown, &peeked.start))?;
     let left = head.head().expected_len().saturating_add(TAIL);
     Ok(Box::new(Bounded {
         inner: peeked,
@@ -142,22 +159,36 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 pub(super) fn cannot_decompress(error: anyhow::Error, shown: &str) -> anyhow::Error {
+    let hint = memory_hint(&error, shown).unwrap_or_else(|| {
+        "the file may be damaged or incomplete: copy it again from its source".to_owned()
+    });
     let message = format!("cannot decompress `{shown}`");
     let failure = Failure::new(ExitStatus::Failure, message).cause(error);
-    failure
-        .hint("the file may be damaged or incomplete: copy it again from its source")
-        .into()
+    failure.hint(hint).into()
 }
 
-/// The plain core of a compressed file, unpacked into the cache unless it is there already.
+/// The command that decompresses a file whose window needs more memory than cdh takes for it.
+fn memory_hint(error: &anyhow::Error, shown: &str) -> Option<String> {
+    let error = error.downcast_ref::<io::Error>()?;
+    let word = shell_word(shown);
+    let command = match error.kind() {
+        io::ErrorKind::OutOfMemory => format!("xz -dc {word} > core"),
+        // The words of libzstd (`ZSTD_error_frameParameter_windowTooLarge`).
+        _ if error.to_string().contains("requires too much memory") => {
+            format!("zstd -d --long=31 {word} -o core")
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "it was compressed with a long window: decompress it with `{command}`, then pass `core`"
+    ))
+}
+
+/// The plain core of a compressed file or a zip, unpacked into the cache unless it is there already.
 ///
 /// # Errors
 /// When it is not a core, cannot be decompressed, or the disk is full.
-pub(super) fn unpack(
-    settings: &Settings,
-    path: &Path,
-    compression: Compression,
-) -> Result<PathBuf> {
+pub(super) fn unpack(settings: &Settings, path: &Path, wrapping: Wrapping) -> Result<PathBuf> {
     let shown = terminal_line(&path.display().to_string());
     let mut file =
         super::files::open_regular(path).map_err(|error| dump::unreadable(error, &shown))?;
@@ -175,7 +206,7 @@ pub(super) fn unpack(
         .with_context(|| format!("cannot create `{}`", cases.display()))?;
     let part = cases.join(format!(".{id}-{}.part", DumpId::random().short()));
     case::private_directory(&part)?;
-    let outcome = unpack_into(&part, path, file, compression, &shown);
+    let outcome = unpack_into(&part, path, file, wrapping, &shown);
     let published = outcome.and_then(|()| match fs::rename(&part, &target) {
         // Another run was faster: its case is the same.
         Err(_) if Case::core_path(&target).is_some() => Ok(()),
@@ -209,11 +240,15 @@ fn unpack_into(
     part: &Path,
     path: &Path,
     file: File,
-    compression: Compression,
+    wrapping: Wrapping,
     shown: &str,
 ) -> Result<()> {
     let failed = |error: io::Error| cannot_decompress(error.into(), shown);
-    let plain = bounded(compression.reader(file).map_err(failed)?, shown)?;
+    let plain = match wrapping {
+        Wrapping::Compressed(compression) => compression.reader(file).map_err(failed)?,
+        Wrapping::Zip => zipped_core::open(Arc::new(FileSource::new(file)?), shown)?,
+    };
+    let plain = bounded(plain, shown)?;
     let mut reader = DigestReader::new(plain);
     let core_path = part.join("core");
     let core = SparseFile::create(&core_path)?;
@@ -268,7 +303,10 @@ mod tests {
         gzip.write_all(&text).unwrap();
         let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
         lz4.write_all(&text).unwrap();
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bzip2.write_all(&text).unwrap();
         for (bytes, expected) in [
+            (bzip2.finish().unwrap(), Compression::Bzip2),
             (zstd, Compression::Zstd),
             (gzip.finish().unwrap(), Compression::Gzip),
             (lz4.finish().unwrap(), Compression::Lz4),
@@ -281,6 +319,32 @@ mod tests {
             assert!(plain == text, "{expected:?}");
         }
         assert_eq!(Compression::from_magic(b"\x7fELF"), None);
+    }
+
+    #[test]
+    fn windows_that_need_too_much_memory_are_refused_with_a_command() {
+        let text = b"a core would be here ".repeat(5000);
+        let mut zstd = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        zstd.window_log(28).unwrap();
+        zstd.include_contentsize(false).unwrap();
+        zstd.write_all(&text).unwrap();
+        let zstd = zstd.finish().unwrap();
+        // The header of an xz stream without checks, and that of a block whose dictionary has 2 GiB (3.1.2, 5.3.1 of
+        // the format): none is allocated.
+        let with_crc = |bytes: &[u8]| [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat();
+        let flags = with_crc(&[0, 0]);
+        let block = with_crc(&[2, 0, 0x21, 1, 38, 0, 0, 0]);
+        let xz = [&b"\xfd7zXZ\0"[..], &flags, &block, &[0; 64]].concat();
+        for (bytes, compression, command) in [
+            (zstd, Compression::Zstd, "`zstd -d --long=31 x -o core`"),
+            (xz, Compression::Xz, "`xz -dc x > core`"),
+        ] {
+            let mut reader = compression.reader(&bytes[..]).unwrap();
+            let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
+            let failure = cannot_decompress(error.into(), "x");
+            let hints = crate::report::tell(&failure).hints;
+            assert!(hints[0].contains(command), "{hints:?}");
+        }
     }
 
     #[test]

@@ -15,12 +15,13 @@ use cdh_elfcore::{
 use cdh_store::{DumpSummary, ObjectKey, ObjectStat, Store, StoreError, StoreUrl};
 use jiff::Timestamp;
 
-use super::compressed::{self, Compression};
+use super::compressed::{self, Compression, Wrapping};
 use super::files::open_regular;
 use super::integrity::{self, Found};
 use super::listing_cache::{Listed, remember_listing};
+use super::other_file::{self, OtherFile};
 use super::spooled::{self, Spooled};
-use super::{Case, case, import, stores};
+use super::{Case, case, import, stores, zipped_core};
 use crate::query::Selection;
 use crate::render::terminal_line;
 use crate::report::{self, ExitStatus, Failure};
@@ -334,27 +335,34 @@ pub(super) fn unreadable(error: std::io::Error, shown: &str) -> anyhow::Error {
     .into()
 }
 
+/// Opens a directory that `cdh fetch` made.
+///
+/// # Errors
+/// When it is none, or cannot be read.
+pub fn open_case(path: &Path) -> Result<Dump> {
+    let shown = terminal_line(&path.display().to_string());
+    match Case::open(path)? {
+        Some(opened) => Ok(Dump::local(
+            Origin::Case(path.to_owned()),
+            opened.manifest,
+            None,
+        )),
+        None => Err(Failure::new(
+            ExitStatus::Failure,
+            format!("cannot open `{shown}`: it is a directory, not a dump"),
+        )
+        .hint("pass the path of a core, a bundle or a case; a store is passed as `--store <DIR>`")
+        .into()),
+    }
+}
+
 /// Opens a bundle, a case directory or a bare core by its path.
 fn open_path(settings: &Settings, path: &Path) -> Result<Dump> {
     let shown = terminal_line(&path.display().to_string());
     let unreadable = |error| unreadable(error, &shown);
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
-        return match Case::open(path)? {
-            Some(opened) => Ok(Dump::local(
-                Origin::Case(path.to_owned()),
-                opened.manifest,
-                None,
-            )),
-            None => Err(Failure::new(
-                ExitStatus::Failure,
-                format!("cannot open `{shown}`: it is a directory, not a dump"),
-            )
-            .hint(
-                "pass the path of a core, a bundle or a case; a store is passed as `--store <DIR>`",
-            )
-            .into()),
-        };
+        return open_case(path);
     }
     let mut file = open_regular(path).map_err(unreadable)?;
     let mut magic = [0; 8];
@@ -364,8 +372,10 @@ fn open_path(settings: &Settings, path: &Path) -> Result<Dump> {
             .hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
             .into()),
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => {
-            let source = Arc::new(FileSource::new(file).map_err(unreadable)?);
-            let bundle = BundleReader::open(source).map_err(|error| bundle_failure(error, &shown))?;
+            let source: Arc<dyn ByteSource> = Arc::new(FileSource::new(file).map_err(unreadable)?);
+            let Some(bundle) = zipped_core::bundle_in(&source, &shown)? else {
+                return open_core(settings, path, Some(Wrapping::Zip));
+            };
             let manifest = bundle.summary_manifest();
             let mut dump = Dump::local(Origin::Bundle(path.to_owned()), manifest, Some(bundle));
             let modified = metadata.modified().ok();
@@ -373,19 +383,27 @@ fn open_path(settings: &Settings, path: &Path) -> Result<Dump> {
             Ok(dump)
         }
         start => {
-            let plain = match Compression::from_magic(start) {
-                Some(compression) => Some(compressed::unpack(settings, path, compression)?),
-                None => None,
-            };
-            let core = open_core_file(plain.as_deref().unwrap_or(path))?;
-            let provenance = import::Provenance::of_file(&file, path);
-            let manifest = import::manifest_of_core(&core, path, &provenance);
-            let mut dump = Dump::local(Origin::Core(path.to_owned()), manifest, None);
-            dump.plain = plain;
-            dump.opened = Mutex::new(Some(core));
-            Ok(dump)
+            let compression = Compression::from_magic(start);
+            open_core(settings, path, compression.map(Wrapping::Compressed))
         }
     }
+}
+
+/// Opens a bare core, unpacked first if it is wrapped.
+fn open_core(settings: &Settings, path: &Path, wrapping: Option<Wrapping>) -> Result<Dump> {
+    let shown = terminal_line(&path.display().to_string());
+    let file = open_regular(path).map_err(|error| unreadable(error, &shown))?;
+    let plain = match wrapping {
+        Some(wrapping) => Some(compressed::unpack(settings, path, wrapping)?),
+        None => None,
+    };
+    let core = open_core_file(plain.as_deref().unwrap_or(path))?;
+    let provenance = import::Provenance::of_file(&file, path);
+    let manifest = import::manifest_of_core(&core, path, &provenance);
+    let mut dump = Dump::local(Origin::Core(path.to_owned()), manifest, None);
+    dump.plain = plain;
+    dump.opened = Mutex::new(Some(core));
+    Ok(dump)
 }
 
 fn read_up_to(file: &mut File, buf: &mut [u8]) -> std::io::Result<usize> {
@@ -405,15 +423,27 @@ pub(super) fn open_core_file(path: &Path) -> Result<CoreFile> {
     let file = open_regular(path).map_err(|error| unreadable(error, &shown))?;
     let source = BlockSource::new(file).with_context(|| format!("cannot read `{shown}`"))?;
     let source: Box<dyn ByteSource> = Box::new(source);
-    CoreFile::open(source).map_err(|error| core_failure(error, &shown))
+    CoreFile::open(source).map_err(|error| {
+        let mut start = [0; other_file::START];
+        let file = open_regular(path);
+        let known = file.and_then(|mut file| read_up_to(&mut file, &mut start));
+        let known = known.unwrap_or_default();
+        core_failure(error, &shown, start.get(..known).unwrap_or_default())
+    })
 }
 
-/// A core's error with the file it is about and with advice.
-pub(super) fn core_failure(error: CoreError, shown: &str) -> anyhow::Error {
+/// A core's error with the file it is about and with advice; `start` are the file's first bytes.
+pub(super) fn core_failure(error: CoreError, shown: &str, start: &[u8]) -> anyhow::Error {
     let failure = Failure::new(
         ExitStatus::Failure,
         format!("cannot read `{shown}` as a core"),
     );
+    if let CoreError::NotElf = error
+        && let Some(other) = OtherFile::of(start.get(..other_file::START).unwrap_or(start))
+    {
+        let failure = other.advise(failure, shown);
+        return failure.cause(anyhow::anyhow!(other.cause())).into();
+    }
     match &error {
         CoreError::NotElf | CoreError::NotCore { .. } => {
             failure.hint("pass a core as the kernel or `gcore` writes it, or a bundle (zip) of cdh or of IBM's core-dump-handler")
@@ -634,7 +664,7 @@ impl Dump {
     fn core_problem(&self, error: CoreError) -> anyhow::Error {
         let problem = self.bundle.as_ref().and_then(BundleReader::read_problem);
         match problem.filter(|problem| problem.is_damage) {
-            None => core_failure(error, &self.label()),
+            None => core_failure(error, &self.label(), &[]),
             Some(problem) => {
                 Failure::new(ExitStatus::Mismatch, "the core in the bundle is damaged")
                     .cause(anyhow::anyhow!("{}", problem.what))

@@ -6,7 +6,7 @@ use cdh_bundle::{Manifest, WorkloadKind};
 use cdh_elfcore::ModuleKind;
 use cdh_symbolize::ModuleStatus;
 
-use super::{Dump, FoundModule, Gathered};
+use super::{Dump, FoundModule, Gathered, ModuleSearch};
 use crate::report::{ExitStatus, Failure};
 
 /// Whether the dump's image is one that podman built and that no registry has.
@@ -22,6 +22,7 @@ pub(super) fn is_local_image(dump: &Dump) -> bool {
 pub(super) fn remark(
     dump: &Dump,
     reference: Option<&str>,
+    search: &ModuleSearch,
     gathered: &Gathered,
 ) -> Option<anyhow::Error> {
     let missing: Vec<&FoundModule> = gathered
@@ -31,7 +32,12 @@ pub(super) fn remark(
         .filter(|found| found.is_missing() && found.module.path.starts_with(b"/"))
         .collect();
     let is_program = |found: &&&FoundModule| found.module.kind == ModuleKind::Executable;
-    let first = missing.iter().find(is_program).or(missing.first())?;
+    let program = missing.iter().find(is_program);
+    // Whoever names a directory knows that not every library is in it.
+    let first = match search.sysroot {
+        Some(_) => program?,
+        None => program.or(missing.first())?,
+    };
     let first = first.module.display_path();
     let what = match missing.len() {
         1 => format!("the file of `{first}` was not found: its frames have no names"),
@@ -42,34 +48,55 @@ pub(super) fn remark(
     // The image was opened, and does not have them.
     let absent_in_image = gathered.remarks.is_empty() && gathered.image.is_some();
     let mut failure = Failure::new(ExitStatus::Nothing, what);
-    for hint in hints(&dump.manifest, reference, absent_in_image) {
+    let done = Done {
+        has_image: reference.is_some(),
+        absent_in_image,
+        has_sysroot: search.sysroot.is_some(),
+        may_name_program: program.is_some() && search.executable.is_none(),
+    };
+    for hint in hints(&dump.manifest, &done) {
         failure = failure.hint(hint);
     }
     Some(failure.into())
 }
 
+/// What was done already, and need not be advised.
+#[derive(Clone, Copy, Debug, Default)]
+struct Done {
+    /// An image was asked.
+    has_image: bool,
+    /// It was opened, and does not have the files.
+    absent_in_image: bool,
+    /// The user named a directory.
+    has_sysroot: bool,
+    /// The program is missing, and the user did not name its file.
+    may_name_program: bool,
+}
+
 /// Advice, the most likely to work first. An image of an engine on a host may be in no registry.
-fn hints(manifest: &Manifest, reference: Option<&str>, absent_in_image: bool) -> Vec<String> {
+fn hints(manifest: &Manifest, done: &Done) -> Vec<String> {
     let workload = manifest.workload.as_ref();
     let kind = workload.and_then(|workload| workload.kind);
     let runtime = workload.and_then(|workload| workload.runtime.as_deref());
     let image = image_name(manifest);
-    let from_registry = match (reference, kind) {
-        (None, Some(WorkloadKind::Host)) => Some(
+    let from_registry = match (done.has_image, kind) {
+        (false, Some(WorkloadKind::Host)) if done.has_sysroot => None,
+        (false, Some(WorkloadKind::Host)) => Some(
             "run cdh where the process ran, or pass a copy of that machine's files as `--sysroot <DIR>`",
         ),
         // No registry has it under this name.
-        (None, _) if is_local_name(image) => {
+        (false, _) if is_local_name(image) => {
             Some("if the image was pushed to a registry, name it there: `--image <REF>`")
         }
-        (None, _) => Some("name the image that it ran from with `--image <REF>`"),
-        (Some(_), _) if absent_in_image => {
+        (false, _) => Some("name the image that it ran from with `--image <REF>`"),
+        (true, _) if done.absent_in_image => {
             Some("the image does not hold them: name the one that ran with `--image <REF>`")
         }
         // What kept the image from being used has advice of its own.
-        (Some(_), _) => None,
+        (true, _) => None,
     };
     let from_engine = match (kind, runtime) {
+        _ if done.has_sysroot => None,
         (Some(WorkloadKind::Pod | WorkloadKind::Host), _) => None,
         (_, Some("docker")) => Some(format!(
             "where docker has the image, unpack it: `mkdir files && docker export $(docker create {image}) | \
@@ -85,6 +112,10 @@ fn hints(manifest: &Manifest, reference: Option<&str>, absent_in_image: bool) ->
         Some("podman" | "docker") => from_engine.into_iter().chain(from_registry).collect(),
         _ => from_registry.into_iter().chain(from_engine).collect(),
     };
+    if done.may_name_program && (done.has_sysroot || workload.is_none()) {
+        hints
+            .push("if the program has another path here, name its file: `--exe <FILE>`".to_owned());
+    }
     // An agent captured it, which could have stored them.
     if workload.is_some_and(|workload| workload.source.is_some()) {
         hints.push(
@@ -145,7 +176,7 @@ mod tests {
     #[test]
     fn hints_name_image_mount_and_keep_modules_where_they_help() {
         let podman = manifest(WorkloadKind::Container, "podman", Some("localhost/web:1"));
-        let found = hints(&podman, None, false).join("\n");
+        let found = hints(&podman, &Done::default()).join("\n");
         for part in [
             "`--image <REF>`",
             "`--sysroot \"$(podman image mount localhost/web:1)\"`",
@@ -154,17 +185,22 @@ mod tests {
             assert!(found.contains(part), "{part} in {found}");
         }
         let docker = manifest(WorkloadKind::Container, "docker", None);
-        let found = hints(&docker, None, false).join("\n");
+        let found = hints(&docker, &Done::default()).join("\n");
         assert!(found.contains("$(docker create <IMAGE>)"), "{found}");
         let pod = manifest(WorkloadKind::Pod, "containerd", Some("api:1"));
-        let found = hints(&pod, Some("api@sha256:00"), true).join("\n");
+        let asked = Done {
+            has_image: true,
+            absent_in_image: true,
+            ..Done::default()
+        };
+        let found = hints(&pod, &asked).join("\n");
         assert!(
             found.contains("does not hold them") && found.contains("keep_modules"),
             "{found}"
         );
         assert!(!found.contains("podman"), "{found}");
         let host = manifest(WorkloadKind::Host, "", None);
-        let found = hints(&host, None, false).join("\n");
+        let found = hints(&host, &Done::default()).join("\n");
         assert!(
             !found.contains("--image") && found.contains("--sysroot <DIR>"),
             "{found}"
@@ -173,14 +209,14 @@ mod tests {
 
     #[test]
     fn hints_begin_with_what_can_work() {
-        let first = |manifest: &Manifest| hints(manifest, None, false).swap_remove(0);
+        let first = |manifest: &Manifest| hints(manifest, &Done::default()).swap_remove(0);
         let local = manifest(WorkloadKind::Container, "podman", Some("localhost/web:1"));
         assert!(
             first(&local).contains("podman image mount"),
             "{}",
             first(&local)
         );
-        let all = hints(&local, None, false).join("\n");
+        let all = hints(&local, &Done::default()).join("\n");
         assert!(
             all.contains("if the image was pushed to a registry"),
             "{all}"
@@ -207,6 +243,30 @@ mod tests {
     }
 
     #[test]
+    fn hints_do_not_repeat_what_was_done() {
+        let mut bare = manifest(WorkloadKind::Container, "", None);
+        bare.workload = None;
+        let mut done = Done {
+            has_sysroot: true,
+            may_name_program: true,
+            ..Done::default()
+        };
+        let found = hints(&bare, &done).join("\n");
+        assert!(
+            !found.contains("--sysroot") && found.contains("--exe"),
+            "{found}"
+        );
+        done.may_name_program = false;
+        let found = hints(&bare, &done).join("\n");
+        assert!(
+            !found.contains("--exe") && found.contains("--image"),
+            "{found}"
+        );
+        let host = manifest(WorkloadKind::Host, "", None);
+        assert!(!hints(&host, &done).join("\n").contains("--sysroot"));
+    }
+
+    #[test]
     fn hostile_image_name_is_not_put_into_a_shell_line() {
         let hostile = manifest(WorkloadKind::Container, "podman", Some("a$(reboot)"));
         assert_eq!(image_name(&hostile), "<IMAGE>");
@@ -218,7 +278,7 @@ mod tests {
     fn imported_core_is_not_told_of_an_agent() {
         let mut manifest = manifest(WorkloadKind::Container, "podman", None);
         manifest.workload = None;
-        let found = hints(&manifest, None, false).join("\n");
+        let found = hints(&manifest, &Done::default()).join("\n");
         assert!(
             found.contains("--image") && !found.contains("keep_modules"),
             "{found}"

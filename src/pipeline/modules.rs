@@ -15,20 +15,31 @@ use cdh_elfcore::{
 };
 use cdh_symbolize::{LoadedModule, ModuleStatus};
 
+use super::file_index::FileIndex;
 use super::files::{open_in_root, open_regular};
 
 /// Where separate debug files are kept (GDB manual, "Debugging Information in Separate Files").
 const DEBUG_DIRECTORY: &str = "/usr/lib/debug";
 /// A vdso has two to four pages; more is not believed.
 const MAX_VDSO: u64 = 1 << 20;
+/// Files of one name below a directory that are compared with a module.
+const MAX_OF_NAME: usize = 64;
 
 /// Where to look for the files of modules on this machine.
 #[derive(Clone, Debug, Default)]
 pub struct ModuleSearch {
-    /// A directory laid out as the root of the crashed process.
+    /// A directory that the user named, as the root of the crashed process.
     pub sysroot: Option<PathBuf>,
+    /// The files below it, wherever they are.
+    pub index: Option<FileIndex>,
+    /// The program's file, as the user named it.
+    pub executable: Option<PathBuf>,
+    /// Starts of paths in the core, and what they are on this machine.
+    pub mappings: Vec<(String, PathBuf)>,
     /// The directory of a bare core.
     pub beside: Option<PathBuf>,
+    /// The files that were linked into the dump's case before.
+    pub case: Option<PathBuf>,
 }
 
 /// Where a file came from.
@@ -37,7 +48,7 @@ pub struct ModuleSearch {
 pub enum FileSource {
     /// The core itself.
     Core,
-    /// `--sysroot`.
+    /// `--exe`, `--map` or `--sysroot`.
     Sysroot,
     /// The modules that the agent put into the store.
     Store,
@@ -164,6 +175,47 @@ impl FoundModule {
         }
     }
 
+    /// Uses a file that the user points to: by name, by another start of its path, or below a directory, where
+    /// the core says, else wherever build-id or name say.
+    pub(super) fn try_given(&mut self, search: &ModuleSearch, cores: &[CoreFile]) {
+        let mut candidates = Vec::new();
+        if self.module.kind == ModuleKind::Executable
+            && let Some(path) = &search.executable
+        {
+            candidates.push(Candidate::given(path.clone()));
+        }
+        candidates.extend(mapped_paths(&self.module, &search.mappings).map(Candidate::given));
+        if let Some(root) = &search.sysroot {
+            candidates.push(in_sysroot(&self.module, root));
+        }
+        self.try_files(candidates, FileSource::Sysroot, cores);
+        let Some(index) = search.index.as_ref().filter(|_| self.is_missing()) else {
+            return;
+        };
+        let inside = |path: PathBuf, needs_proof| Candidate {
+            path: index.root().join(&path),
+            inside: Some((index.root().to_owned(), path)),
+            needs_proof,
+        };
+        // What is at the right path and is another file is worth more words than one that was just passed by.
+        let before = self.status.clone();
+        let by_id = self.module.build_id.as_ref();
+        let by_id = by_id.map_or_else(Vec::new, |id| index.by_build_id(id));
+        let by_id = by_id.into_iter().map(|path| inside(path, true)).collect();
+        self.try_files(by_id, FileSource::Sysroot, cores);
+        if self.is_missing() {
+            let path = Path::new(OsStr::from_bytes(&self.module.path));
+            let by_name = index.by_name(path).into_iter().take(MAX_OF_NAME);
+            let by_name = by_name
+                .map(|path| inside(path, self.module.deleted))
+                .collect();
+            self.try_files(by_name, FileSource::Sysroot, cores);
+        }
+        if self.is_missing() && !matches!(before, ModuleStatus::Missing) {
+            self.status = before;
+        }
+    }
+
     fn try_file(&mut self, candidate: Candidate, source: FileSource, cores: &[CoreFile]) {
         let map = match candidate
             .open()
@@ -181,8 +233,12 @@ impl FoundModule {
         let (status, patched) = check(&self.module, map.bytes(), cores);
         match status {
             // A stranger's file under the right name proves nothing: only the build-id does.
-            ModuleStatus::Unverified if candidate.needs_proof || self.module.deleted => {}
+            ModuleStatus::Unverified if candidate.needs_proof => {}
+            _ if is_debug_file(map.bytes()) => {}
             status @ (ModuleStatus::Verified | ModuleStatus::Unverified) => {
+                if let (Ok(object), Some(core)) = (ElfObject::parse(map.bytes()), cores.first()) {
+                    self.module.complete_with(core.head(), &object);
+                }
                 self.status = status;
                 self.patched_pages = patched;
                 self.path = Some(candidate.path);
@@ -200,7 +256,7 @@ impl FoundModule {
         }
     }
 
-    fn object(&self) -> Option<ElfObject<'_>> {
+    pub(super) fn object(&self) -> Option<ElfObject<'_>> {
         parsed(self.image.as_ref())
     }
 
@@ -335,10 +391,7 @@ pub fn find_modules(
             Some(core) => FoundModule::new(module, core),
             None => FoundModule::new(module, &Nothing),
         };
-        if let Some(root) = &search.sysroot {
-            let candidate = in_sysroot(&found.module, root);
-            found.try_files(vec![candidate], FileSource::Sysroot, cores);
-        }
+        found.try_given(search, cores);
         let candidates = on_host(&found.module, search, search.sysroot.is_some());
         found.try_files(candidates, FileSource::Host, cores);
         found.find_debug_here(search);
@@ -372,6 +425,30 @@ fn check(module: &Module, bytes: &[u8], cores: &[CoreFile]) -> (ModuleStatus, u6
     (status, patched)
 }
 
+/// Whether a file is what `objcopy --only-keep-debug` leaves: the code's build-id without the code (SHT_NOBITS).
+fn is_debug_file(bytes: &[u8]) -> bool {
+    const EXECUTABLE: u64 = 4;
+    const NOBITS: u32 = 8;
+    let object = ElfObject::parse(bytes);
+    let is_empty_code = |section: &cdh_elfcore::Section<'_>| {
+        section.flags & EXECUTABLE != 0 && section.kind == NOBITS && section.size > 0
+    };
+    object.is_ok_and(|object| object.sections().iter().any(is_empty_code))
+}
+
+/// What `--map FROM=TO` makes of a module's path; FROM ends where a part of the path ends.
+fn mapped_paths(module: &Module, mappings: &[(String, PathBuf)]) -> impl Iterator<Item = PathBuf> {
+    let path = Path::new(OsStr::from_bytes(&module.path));
+    let mapped = mappings.iter().filter_map(move |(from, to)| {
+        let rest = path.strip_prefix(from).ok()?;
+        Some(match rest.as_os_str().is_empty() {
+            true => to.clone(),
+            false => to.join(rest),
+        })
+    });
+    mapped.collect::<Vec<_>>().into_iter()
+}
+
 /// A file that may be the one that was mapped.
 pub(super) struct Candidate {
     pub(super) path: PathBuf,
@@ -391,6 +468,15 @@ impl Candidate {
         }
     }
 
+    /// A file that the user says is the one, which nothing contradicts.
+    fn given(path: PathBuf) -> Self {
+        Self {
+            path,
+            inside: None,
+            needs_proof: false,
+        }
+    }
+
     fn open(&self) -> io::Result<File> {
         match &self.inside {
             Some((root, path)) => open_in_root(root, path),
@@ -406,14 +492,28 @@ pub(super) fn in_sysroot(module: &Module, root: &Path) -> Candidate {
     Candidate {
         path: root.join(relative),
         inside: Some((root.to_owned(), relative.to_owned())),
-        needs_proof: false,
+        // Another file may have taken the place of a deleted one.
+        needs_proof: module.deleted,
     }
 }
 
 /// Files of this machine: beside the core, and at the same path.
 pub(super) fn on_host(module: &Module, search: &ModuleSearch, needs_proof: bool) -> Vec<Candidate> {
     let path = Path::new(OsStr::from_bytes(&module.path));
+    let needs_proof = needs_proof || module.deleted;
     let mut found = Vec::new();
+    let linked = search.case.as_ref().zip(path.strip_prefix("/").ok());
+    if let Some((case, inside)) = linked.filter(|(_, inside)| is_inner(inside)) {
+        let linked = case.join(inside);
+        // What was not found then is an empty file.
+        if linked.metadata().is_ok_and(|file| file.len() > 0) {
+            found.push(Candidate {
+                path: linked,
+                inside: None,
+                needs_proof,
+            });
+        }
+    }
     if let (Some(directory), Some(name)) = (&search.beside, path.file_name()) {
         found.push(Candidate {
             path: directory.join(name),
@@ -429,6 +529,12 @@ pub(super) fn on_host(module: &Module, search: &ModuleSearch, needs_proof: bool)
         });
     }
     found
+}
+
+/// Whether a relative path stays below where it begins.
+fn is_inner(path: &Path) -> bool {
+    let mut parts = path.components();
+    parts.all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
 fn read_vdso(module: &Module, memory: &dyn Memory) -> Option<Vec<u8>> {
@@ -471,5 +577,11 @@ fn build_id_places(id: &BuildId, search: &ModuleSearch) -> Vec<PathBuf> {
         .iter()
         .map(PathBuf::as_path)
         .chain([Path::new("/")]);
-    roots.map(|root| root.join(&relative)).collect()
+    let usual = roots.map(|root| root.join(&relative));
+    let given = search.index.iter().flat_map(|index| {
+        let found = index.by_build_id(id).into_iter();
+        found.map(|path| index.root().join(path))
+    });
+    let (given, usual) = (given.collect::<Vec<_>>(), usual.collect::<Vec<_>>());
+    usual.into_iter().chain(given).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! The order, for each file on its own; the first source whose file agrees with the core wins:
 //!
-//! 1. `--sysroot DIR`
+//! 1. `--exe FILE`, `--map FROM=TO`, `--sysroot DIR`
 //! 2. this machine: a container of the dump that runs here, beside the core, and at the same path
 //! 3. the cache, and the image that the process ran from, whose digests are verified
 //! 4. modules that the agent stored beside the dumps
@@ -16,9 +16,10 @@
 //! handed on as a remark.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cdh_elfcore::{BuildId, CoreFile, Machine, ModuleKind};
+use cdh_elfcore::{BuildId, CoreFile, ElfObject, Machine, MappedFile, Module, ModuleKind};
 use cdh_symbolize::{
     BacktraceOptions, LoadedModule, ModuleNeed, Need as FrameNeed, module_needs, needs_of,
 };
@@ -27,9 +28,10 @@ use cdh_sysroot::{
     Registry, RegistryOptions, Sysroot, Wanted,
 };
 
+use super::files::open_regular;
 use super::modules::{Candidate, FileSource, ModuleSearch, in_sysroot, on_host};
 use super::{Analysis, Dump, FoundModule, Observer, debugger_files, kept_modules, missing_files};
-use crate::render::{shell_word, terminal_line};
+use crate::render::{self, shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{ImageSettings, Settings};
 
@@ -118,19 +120,14 @@ pub fn gather_files(
         received: 0,
         remarks: Vec::new(),
     };
-    if let Some(root) = &search.sysroot {
-        for found in &mut gathered.modules {
-            let candidate = in_sysroot(&found.module, root);
-            found.try_files(vec![candidate], FileSource::Sysroot, process.evidence());
-        }
-    }
     let images = &settings.images;
     let stored = dump.manifest.image.as_ref().map(|image| &image.reference);
     let reference = images.image.as_ref().or(stored);
     // Under a name of the image, a file of this machine is a stranger.
     let needs_proof = search.sysroot.is_some() || reference.is_some();
     let running = running_root(dump);
-    for found in &mut gathered.modules {
+    let look_here = |found: &mut FoundModule| {
+        found.try_given(search, process.evidence());
         if let Some(root) = running
             .as_deref()
             .filter(|_| found.module.build_id.is_some())
@@ -141,7 +138,16 @@ pub fn gather_files(
         let candidates = on_host(&found.module, search, needs_proof);
         found.try_files(candidates, FileSource::Host, process.evidence());
         found.find_debug_here(search);
-    }
+    };
+    add_given_program(process, search, &mut gathered.modules);
+    gathered.modules.iter_mut().for_each(look_here);
+    let mut new = modules_by_program(process, &gathered.modules);
+    new.iter_mut().for_each(look_here);
+    gathered.modules.append(&mut new);
+    gathered.modules.sort_by_key(|found| found.module.start());
+    gathered
+        .remarks
+        .extend(unused_program(search, &gathered.modules));
     let stacks = WantedStacks {
         process,
         dump,
@@ -184,12 +190,71 @@ pub fn gather_files(
     }
     asked.by_need(&stacks, &mut gathered);
     gathered.received = asked.registry.as_ref().map_or(0, Registry::received);
-    if search.sysroot.is_none() {
-        let remark = missing_files::remark(dump, reference.map(String::as_str), &gathered);
-        gathered.remarks.extend(remark);
-    }
+    let reference = reference.map(String::as_str);
+    let remark = missing_files::remark(dump, reference, search, &gathered);
+    gathered.remarks.extend(remark);
     gathered.remarks.extend(patched(&gathered));
     gathered
+}
+
+/// Places the program that the user names where a core names none, as valgrind's without auxiliary vector.
+fn add_given_program(
+    process: &dyn CrashedProcess,
+    search: &ModuleSearch,
+    modules: &mut Vec<FoundModule>,
+) {
+    let is_program = |found: &FoundModule| found.module.kind == ModuleKind::Executable;
+    let (Some(path), Some(core)) = (&search.executable, process.evidence().first()) else {
+        return;
+    };
+    if modules.iter().any(is_program) {
+        return;
+    }
+    let map = open_regular(path).and_then(|file| MappedFile::from_file(&file));
+    let module = map.ok().and_then(|map| {
+        let object = ElfObject::parse(map.bytes()).ok()?;
+        Module::of_program(core.head(), path.as_os_str().as_bytes(), &object)
+    });
+    modules.extend(module.map(|module| FoundModule::new(module, core)));
+}
+
+/// The libraries that the program's file leads to, where the core lists no files and lacks the program's headers.
+fn modules_by_program(process: &dyn CrashedProcess, modules: &[FoundModule]) -> Vec<FoundModule> {
+    let Some(core) = process.evidence().first() else {
+        return Vec::new();
+    };
+    let mut programs = modules.iter();
+    let program = programs.find(|found| found.module.kind == ModuleKind::Executable);
+    let object = program.and_then(FoundModule::object);
+    let Some((program, object)) = program
+        .zip(object)
+        .filter(|_| core.head().mappings().is_empty())
+    else {
+        return Vec::new();
+    };
+    let known: Vec<Module> = modules.iter().map(|found| found.module.clone()).collect();
+    let new = cdh_elfcore::modules_by_program(core.head(), core, &program.module, &object, &known);
+    new.into_iter()
+        .map(|module| FoundModule::new(module, core))
+        .collect()
+}
+
+/// A remark on a file that the user named as the program and that is not used.
+fn unused_program(search: &ModuleSearch, modules: &[FoundModule]) -> Option<anyhow::Error> {
+    let path = search.executable.as_ref()?;
+    let mut programs = modules.iter();
+    let program = programs.find(|found| found.module.kind == ModuleKind::Executable);
+    if program.is_some_and(|program| program.path.as_ref() == Some(path)) {
+        return None;
+    }
+    let shown = terminal_line(&path.display().to_string());
+    let why = match program.map(render::module_problem) {
+        Some(Some(problem)) => problem,
+        Some(None) => "another file of the program was verified".to_owned(),
+        None => "the core does not show where the program is".to_owned(),
+    };
+    let what = format!("`--exe {shown}` is not used: {why}");
+    Some(Failure::new(ExitStatus::Nothing, what).into())
 }
 
 /// A remark on code that is not as in its file: breakpoints, hooks of tracers.
@@ -438,7 +503,7 @@ impl<'a> Asked<'a> {
                     let candidate = Candidate {
                         path: file.file,
                         inside: None,
-                        needs_proof: false,
+                        needs_proof: found.module.deleted,
                     };
                     found.try_files(vec![candidate], FileSource::Image, evidence);
                 }

@@ -7,12 +7,14 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 use cdh_bundle::EntryKind;
-use cdh_elfcore::{BuildId, ModuleKind};
+use cdh_elfcore::{Avma, BuildId, CoreHead, ModuleKind};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::cached_cases::{aside, remove_directory};
-use super::{Analysis, Case, CaseInUse, Dump, Gathered, Observer, Origin, case, gather_files};
+use super::{
+    Analysis, Case, CaseInUse, Dump, FoundModule, Gathered, Observer, Origin, case, gather_files,
+};
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
@@ -27,6 +29,10 @@ const DEBUG_DIRECTORY: &str = "usr/lib/debug";
 pub struct DebugView {
     /// The program's own file, where it was found.
     pub executable: Option<PathBuf>,
+    /// What the kernel started, where that is the dynamic loader with the program as its argument.
+    pub started: Option<PathBuf>,
+    /// Files that the debugger cannot place itself, and what to add to their addresses.
+    pub placed: Vec<(PathBuf, u64)>,
     /// The core, or the minicore where there is no other.
     pub core: PathBuf,
     /// A directory laid out as the root of the crashed process.
@@ -49,13 +55,12 @@ pub struct DebugView {
 pub fn debug_view(
     settings: &Settings,
     dump: &Dump,
-    sysroot: Option<&Path>,
     observer: &dyn Observer,
 ) -> Result<(DebugView, Gathered)> {
     let (directory, core) = place(settings, dump, observer)?;
     let in_use = CaseInUse::hold(&directory);
     let analysis = dump.analysis(settings, observer)?;
-    let search = dump.module_search(sysroot);
+    let search = dump.module_search(&settings.images.files);
     let mut gathered = gather_files(settings, dump, &analysis, &search, true, observer);
     let mut problems = Vec::new();
     let mut view = lay_out(&directory, &core, &analysis, &gathered, &mut problems)
@@ -133,8 +138,14 @@ fn lay_out(
         let _ = fs::remove_dir_all(&fresh);
     }
     let (executable, library_directories) = view?;
+    let (started, placed) = match started_by_loader(&analysis.head, gathered) {
+        true => loader_and_program(&sysroot, gathered),
+        false => (None, Vec::new()),
+    };
     Ok(DebugView {
         executable,
+        started,
+        placed,
         core: core.to_owned(),
         debug_directory: sysroot.join(DEBUG_DIRECTORY),
         sysroot,
@@ -142,6 +153,42 @@ fn lay_out(
         offline: false,
         in_use: None,
     })
+}
+
+/// Whether the kernel started the dynamic loader instead of the program: debuggers take the auxiliary vector,
+/// which describes the loader, for the program's.
+fn started_by_loader(head: &CoreHead, gathered: &Gathered) -> bool {
+    const AT_PHDR: u64 = 3;
+    let started = head.aux(AT_PHDR).map(Avma);
+    let mut modules = gathered.modules.iter();
+    modules.any(|found| {
+        let is_started = started.is_some_and(|at| found.module.contains(at));
+        found.module.kind == ModuleKind::Loader && is_started
+    })
+}
+
+/// The loader's file, by which a debugger finds the libraries, and the program where it was mapped. Without the
+/// loader's file, the libraries as well.
+fn loader_and_program(
+    sysroot: &Path,
+    gathered: &Gathered,
+) -> (Option<PathBuf>, Vec<(PathBuf, u64)>) {
+    let place = |found: &FoundModule| {
+        found.path.as_ref()?;
+        Some(sysroot.join(inner_path(&found.module.path)?))
+    };
+    let modules = || gathered.modules.iter();
+    let mut loaders = modules().filter(|found| found.module.kind == ModuleKind::Loader);
+    let loader = loaders.find_map(place);
+    let is_placed = |found: &&FoundModule| match found.module.kind {
+        ModuleKind::Executable => true,
+        ModuleKind::Library => loader.is_none(),
+        ModuleKind::Loader | ModuleKind::Vdso => false,
+    };
+    let placed = modules().filter(is_placed);
+    let placed = placed.filter_map(|found| Some((place(found)?, found.loaded().bias()?)));
+    let placed = placed.collect();
+    (loader, placed)
 }
 
 /// Links every verified file under the path that the core knows it by. No name that a file chose for itself

@@ -136,7 +136,6 @@ fn read(
     let request = BacktraceRequest {
         all_threads: false,
         limit: FRAMES,
-        sysroot: None,
         use_cache: true,
     };
     let quick = match dump.quick_analysis() {

@@ -30,6 +30,8 @@ pub struct BacktraceView<'a> {
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
     pub from_minicore: bool,
+    /// Whether the user named a directory of files.
+    pub searched_sysroot: bool,
     /// Whether to print registers.
     pub registers: bool,
     /// Whether to merge threads with equal stacks.
@@ -94,7 +96,7 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         put(&thread_lines(view, shown), &mut text);
         known.insert(stack, start..text.len());
     }
-    put(&module_problems(view.backtrace), &mut text);
+    put(&module_problems(view), &mut text);
     text
 }
 
@@ -419,7 +421,8 @@ fn source_lines<'v>(
 }
 
 /// Modules that frames stand in and that could not be used.
-fn module_problems(backtrace: &Backtrace) -> Vec<Line> {
+fn module_problems(view: &BacktraceView) -> Vec<Line> {
+    let backtrace = view.backtrace;
     let used: std::collections::BTreeSet<usize> = backtrace
         .threads
         .iter()
@@ -430,7 +433,7 @@ fn module_problems(backtrace: &Backtrace) -> Vec<Line> {
         .iter()
         .filter_map(|index| backtrace.modules.get(*index))
     {
-        let Some(problem) = status_words(&module.status) else {
+        let Some(problem) = status_words(&module.status, view.searched_sysroot) else {
             continue;
         };
         if lines.is_empty() {
@@ -442,7 +445,7 @@ fn module_problems(backtrace: &Backtrace) -> Vec<Line> {
     lines
 }
 
-fn status_words(status: &ModuleStatus) -> Option<String> {
+fn status_words(status: &ModuleStatus, searched_sysroot: bool) -> Option<String> {
     match status {
         ModuleStatus::Verified => None,
         ModuleStatus::Unverified => {
@@ -455,6 +458,9 @@ fn status_words(status: &ModuleStatus) -> Option<String> {
             Some(format!(
                 "not used: build-id {found}, the process had {expected}"
             ))
+        }
+        ModuleStatus::Missing if searched_sysroot => {
+            Some("not found, nor by its build-id or name below `--sysroot`".to_owned())
         }
         ModuleStatus::Missing => {
             Some("not found: pass the root of the crashed process as `--sysroot <DIR>`".to_owned())

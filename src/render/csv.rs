@@ -14,10 +14,10 @@ pub(super) fn csv_text<R: Serialize>(columns: &[&str], rows: &[R]) -> Result<Str
     let mut text = columns.join(",") + "\n";
     for row in rows {
         let row = serde_json::to_value(row)?;
-        let cells = columns.iter().map(|column| match &row[*column] {
-            Value::Null => String::new(),
-            Value::String(text) => quoted(text),
-            other => quoted(&other.to_string()),
+        let cells = columns.iter().map(|column| match row.get(*column) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => quoted(text),
+            Some(other) => quoted(&other.to_string()),
         });
         text.push_str(&cells.collect::<Vec<_>>().join(","));
         text.push('\n');

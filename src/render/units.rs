@@ -7,14 +7,16 @@ pub fn bytes(count: u64) -> String {
     if count < 1024 {
         return format!("{count} B");
     }
-    let mut value = count as f64 / 1024.0;
-    let mut unit = 0;
-    // 1023.95 would be printed as 1024.0.
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
+    let mut value = count as f64;
+    let mut name = "B";
+    for unit in UNITS {
+        (value, name) = (value / 1024.0, unit);
+        // 1023.95 would be printed as 1024.0.
+        if value < 1023.95 {
+            break;
+        }
     }
-    format!("{value:.1} {}", UNITS[unit])
+    format!("{value:.1} {name}")
 }
 
 /// `part` of `whole`, never rounded up to 100 when something is missing.

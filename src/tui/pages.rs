@@ -151,6 +151,7 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             abort_message: stacks.abort_message.as_deref(),
             completeness: stacks.completeness.as_ref(),
             from_minicore: stacks.from_minicore,
+            searched_sysroot: false,
             registers: false,
             group: false,
             fold: true,

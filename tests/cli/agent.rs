@@ -168,7 +168,7 @@ fn a_configuration_is_checked_with_lines_and_printed_with_origins() {
     for text in [
         "error: [DESK]/wrong.toml:2: there is no key `shipping.schedul`",
         "hint: did you mean `schedule`?",
-        "error: [DESK]/wrong.toml:5: `limits.spool_quota`: `much` is no size",
+        "error: [DESK]/wrong.toml:5: `limits.spool_quota`: invalid size `much`",
     ] {
         assert!(answer.err.contains(text), "{}", answer.err);
     }

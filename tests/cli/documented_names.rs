@@ -1,5 +1,5 @@
 //! Every name in README and `docs/`: flags, keys, defaults, variables, metrics, paths and links are those of the binary,
-//! the chart and the repository.
+//! the chart and the repository. Of the pages for developers, paths and links are checked.
 //!
 //! ```text
 //! markdown ─▶ code spans and blocks ─▶ names ─▶ `--help`, `check-config -o json`, the agent's metrics, schemas, files
@@ -25,15 +25,33 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// README and the pages of `docs/`.
 fn pages() -> Vec<Page> {
     let mut names = vec!["README.md".to_owned()];
-    for item in fs::read_dir(root().join("docs")).unwrap() {
-        let name = item.unwrap().file_name().into_string().unwrap();
-        if name.ends_with(".md") {
-            names.push(format!("docs/{name}"));
-        }
-    }
+    names.extend(names_in("docs"));
+    read_pages(names)
+}
+
+/// The pages for developers.
+fn developer_pages() -> Vec<Page> {
+    let names = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"];
+    let mut names: Vec<String> = names.map(str::to_owned).into();
+    names.extend(names_in("docs/decisions"));
+    read_pages(names)
+}
+
+/// Paths of the pages in a directory, sorted.
+fn names_in(directory: &str) -> Vec<String> {
+    let items = fs::read_dir(root().join(directory)).unwrap();
+    let names = items.map(|item| item.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = { names.filter(|name| name.ends_with(".md")) }
+        .map(|name| format!("{directory}/{name}"))
+        .collect();
     names.sort();
+    names
+}
+
+fn read_pages(names: Vec<String>) -> Vec<Page> {
     let read = |name: String| Page::parse(&name, fs::read_to_string(root().join(&name)).unwrap());
     names.into_iter().map(read).collect()
 }
@@ -518,7 +536,11 @@ fn documented_causes_reasons_and_options_are_complete() {
 
 /// Headings as links name them.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = text.lines().filter(|line| line.starts_with('#'));
+    // Every second part is a block of code, whose comments are no headings.
+    let prose = text.split("\n```").step_by(2);
+    let headings = prose
+        .flat_map(str::lines)
+        .filter(|line| line.starts_with('#'));
     let slug = |line: &str| {
         let line = line.trim_start_matches('#').trim().to_lowercase();
         let kept = line
@@ -539,7 +561,7 @@ fn documented_links_and_paths_exist() {
             .any(|window| window == path.as_bytes())
     };
     let mut seen = BTreeSet::new();
-    for page in pages() {
+    for page in pages().into_iter().chain(developer_pages()) {
         let directory = root().join(&page.name).parent().unwrap().to_owned();
         for (number, line) in (1..).zip(page.text.lines()) {
             for link in line.split("](").skip(1) {
@@ -565,7 +587,15 @@ fn documented_links_and_paths_exist() {
             let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
             for path in code.split(|c| !plain(c)).filter(|path| path.contains('/')) {
                 let path = path.trim_end_matches(['/', '.']);
-                let in_repository = ["docs/", "charts/", "crates/", "src/", "tests/", "xtask/"];
+                let in_repository = [
+                    "agent/src/",
+                    "charts/",
+                    "crates/",
+                    "docs/",
+                    "src/",
+                    "tests/",
+                    "xtask/",
+                ];
                 let is_ours = in_repository.iter().any(|start| path.starts_with(start));
                 // `charts/cdh/platforms/<name>.yaml` ends before the placeholder.
                 if is_ours && !root().join(path).exists() {
@@ -586,6 +616,32 @@ fn documented_links_and_paths_exist() {
 }
 
 #[test]
+fn documentation_index_and_summary_list_every_page() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let summary = read("docs/SUMMARY.md");
+    let index = read("docs/README.md");
+    let decisions = read("docs/decisions/README.md");
+    let mut problems = Vec::new();
+    for name in names_in("docs").iter().chain(&names_in("docs/decisions")) {
+        let path = name.strip_prefix("docs/").unwrap();
+        let (list, link) = match path.strip_prefix("decisions/") {
+            Some("README.md") => (&index, path),
+            Some(page) => (&decisions, page),
+            None => (&index, path),
+        };
+        if path == "README.md" || path == "SUMMARY.md" {
+            continue;
+        }
+        for (title, text, link) in [("the index", list, link), ("the summary", &summary, path)] {
+            if !text.contains(&format!("]({link})")) {
+                problems.push(format!("{name} is not in {title}"));
+            }
+        }
+    }
+    report(problems);
+}
+
+#[test]
 fn code_of_a_page_is_its_spans_and_its_blocks_by_kind() {
     let text =
         "a `b --c` d `e`\n```sh\ncdh x \\\n  --y # why\n```\n```toml\nk = 1\n```\n```\n`no`\n```\n";
@@ -597,5 +653,7 @@ fn code_of_a_page_is_its_spans_and_its_blocks_by_kind() {
         ["cdh", "x", "--y"]
     );
     assert_eq!(page.toml, [(6, "k = 1\n".to_owned())]);
-    assert!(anchors("# Which *x*, `y`?\n").contains("which-x-y"));
+    let headings = anchors("# Which *x*, `y`?\n```sh\n# why\n```\n## Then\n");
+    assert_eq!(headings.len(), 2);
+    assert!(headings.contains("which-x-y") && headings.contains("then"));
 }

@@ -132,6 +132,44 @@ fn listing_tells_what_names_tell_and_leaves_other_zips_alone() {
     assert_eq!(desk.run(&["ls", "-o", "id"]).out.lines().count(), 2);
 }
 
+/// The name of such a zip says nothing for sure, `-dump-info.json` in it does.
+#[test]
+fn listing_of_a_custom_template_shows_what_the_zip_holds() {
+    let desk = Desk::new();
+    fill(&desk.path("store"));
+    let listing: Value = serde_json::from_str(&desk.run(&["ls", "-o", "json"]).out).unwrap();
+    let rows = listing.as_array().unwrap();
+    for begin in ["shop_", "crash-", "quote-"] {
+        let is_it = |row: &&Value| row["key"].as_str().unwrap().starts_with(begin);
+        let row = rows.iter().find(is_it).unwrap();
+        assert_eq!(row["namespace"], "shop", "{row}");
+        assert_eq!(row["pod"], "api-7d4-x2v", "{row}");
+        assert_eq!(row["exe"], "app", "{row}");
+        assert_eq!(row["signal"], "SIGSEGV", "{row}");
+        assert_eq!(row["verdict"], "complete", "{row}");
+        // One dump has one id, wherever it is shown.
+        let id = row["id"].as_str().unwrap();
+        let info = desk.json(&["info", id, "-o", "json"]);
+        assert_eq!(info["manifest"]["id"], id);
+    }
+    let found = desk.run(&["ls", "--namespace", "shop", "--exe", "app", "-o", "id"]);
+    assert_eq!(found.out.lines().count(), 3, "{}{}", found.out, found.err);
+}
+
+#[test]
+fn signal_code_and_address_come_from_the_core() {
+    let desk = Desk::new();
+    fill(&desk.path("store"));
+    // Deflated, stored, and cut in either.
+    for begin in ["0fa85f64", "1fa85f64", "5fa85f64", "6fa85f64"] {
+        let info = desk.json(&["info", begin, "-o", "json"]);
+        let signal = &info["manifest"]["signal"];
+        assert_eq!(signal["number"], 11, "{begin}: {signal}");
+        assert_eq!(signal["code"], 1, "{begin}: {signal}");
+        assert_eq!(signal["address"], 0x10, "{begin}: {signal}");
+    }
+}
+
 #[test]
 fn info_fetch_bt_and_debug_read_every_layout() {
     let desk = Desk::new();

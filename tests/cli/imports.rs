@@ -34,6 +34,9 @@ fn compress(format: &str, core: &Path, to: &Path) {
         "zst" => &["zstd", "-q", "-c"],
         "xz" => &["xz", "-0", "-c"],
         "lz4" => &["lz4", "-q", "-c"],
+        "bz2" => &["bzip2", "-1", "-c"],
+        // Through a pipe, so that the size is not known and the window stays as long as it may be.
+        "long.zst" => &["sh", "-c", "cat \"$0\" | zstd -q --long=31 -c"],
         _ => &["gzip", "-1", "-c"],
     };
     let program = words[0];
@@ -210,7 +213,7 @@ fn compressed_core_is_imported_and_opened_in_place() {
     let desk = Desk::new();
     let core = crash().core();
     let plain = desk.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
-    for format in ["zst", "xz", "lz4", "gz"] {
+    for format in ["zst", "xz", "lz4", "gz", "bz2"] {
         let file = format!("app.core.{format}");
         compress(format, &core, &desk.path(&file));
         for _ in 0..2 {
@@ -227,9 +230,9 @@ fn compressed_core_is_imported_and_opened_in_place() {
         );
         assert_eq!(manifest["verdict"]["state"], "complete", "{format}");
     }
-    // Four files, each unpacked once.
+    // Five files, each unpacked once.
     let cases = fs::read_dir(desk.path(".cache/cdh/cases")).unwrap();
-    assert_eq!(cases.count(), 4);
+    assert_eq!(cases.count(), 5);
     let printed = desk.run(&["debug", "./app.core.xz", "--print"]);
     assert!(
         printed.out.contains("/cases/"),
@@ -239,11 +242,128 @@ fn compressed_core_is_imported_and_opened_in_place() {
     );
 }
 
+/// Makes a zip of files with Python, as people do with `zip`.
+fn zip(to: &Path, entries: &[(&str, &Path)]) {
+    let script = "import sys, zipfile\n\
+        z = zipfile.ZipFile(sys.argv[1], 'w', zipfile.ZIP_DEFLATED)\n\
+        for pair in sys.argv[2:]:\n    name, _, path = pair.partition('=')\n    z.write(path, name)\n\
+        z.close()";
+    let pairs = entries
+        .iter()
+        .map(|(name, path)| format!("{name}={}", path.display()));
+    let mut command = Command::new("python3");
+    command.args(["-c", script]).arg(to).args(pairs);
+    assert!(command.status().unwrap().success());
+}
+
+#[test]
+fn core_in_a_zip_of_a_person_is_opened_and_imported() {
+    let desk = Desk::new();
+    let core = crash().core();
+    let plain = desk.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
+    let (log, packed) = (desk.path("app.log"), desk.path("app.core.gz"));
+    fs::write(&log, "started").unwrap();
+    compress("gz", &core, &packed);
+    let zips: [(&str, &[(&str, &Path)]); 4] = [
+        ("bare.zip", &[("core", &core)]),
+        ("named.zip", &[("app.core", &core)]),
+        (
+            "mixed.zip",
+            &[
+                ("logs/app.log", &log),
+                ("dir/core.4711", &core),
+                ("app.log.gz", &packed),
+            ],
+        ),
+        ("packed.zip", &[("app.core.gz", &packed), ("app.log", &log)]),
+    ];
+    for (name, entries) in zips {
+        zip(&desk.path(name), entries);
+        let document = desk.json(&["bt", &format!("./{name}"), "-o", "json"]);
+        let frames = |document: &Value| document["backtrace"]["threads"][0]["frames"].clone();
+        assert_eq!(frames(&document), frames(&plain), "{name}");
+        let id = desk.import(&desk.path(name));
+        let manifest = desk.json(&["info", &id, "-o", "json"])["manifest"].clone();
+        assert_eq!(manifest["signal"]["name"], "SIGSEGV", "{name}");
+        assert_eq!(manifest["verdict"]["state"], "complete", "{name}");
+    }
+}
+
+#[test]
+fn file_that_is_not_opened_is_named_with_the_command_that_opens_it() {
+    let desk = Desk::new();
+    let core = crash().core();
+    let log = desk.path("app.log");
+    fs::write(&log, "started").unwrap();
+    zip(&desk.path("logs.zip"), &[("app.log", &log)]);
+    zip(&desk.path("two.zip"), &[("a.1", &core), ("b 2", &core)]);
+    zip(
+        &desk.path("outer.zip"),
+        &[("inner.zip", &desk.path("two.zip"))],
+    );
+    compress("long.zst", &core, &desk.path("core.long.zst"));
+    let mut tar = Command::new("tar");
+    tar.arg("-czf").arg(desk.path("core.tgz")).arg("-C");
+    tar.arg(core.parent().unwrap())
+        .arg(core.file_name().unwrap());
+    assert!(tar.status().unwrap().success());
+    fs::write(
+        desk.path("page"),
+        "<!DOCTYPE html><html><title>Log in</title></html>",
+    )
+    .unwrap();
+    let table = [
+        (
+            "logs.zip",
+            "none of its entries is a core: app.log",
+            "pass a core",
+        ),
+        (
+            "two.zip",
+            "it holds several: a.1, b 2",
+            "`unzip -p ./two.zip a.1 > core`",
+        ),
+        (
+            "outer.zip",
+            "it holds another zip: `inner.zip`",
+            "`unzip ./outer.zip inner.zip`",
+        ),
+        (
+            "core.long.zst",
+            "requires too much memory",
+            "`zstd -d --long=31 ./core.long.zst -o core`",
+        ),
+        (
+            "core.tgz",
+            "the file is a tar archive",
+            "`tar -xf ./core.tgz`",
+        ),
+        (
+            "page",
+            "the file is an HTML page",
+            "download the file again",
+        ),
+    ];
+    for (name, cause, hint) in table {
+        let path = format!("./{name}");
+        for words in [["info", &path], ["import", &path]] {
+            let answer = desk.run(&words);
+            let has = |text: &str| answer.err.contains(text);
+            assert!(
+                answer.code == 2 && has(cause) && has(hint),
+                "{words:?}: {}",
+                answer.err
+            );
+            assert!(!has("damaged or incomplete"), "{}", answer.err);
+        }
+    }
+}
+
 #[test]
 fn compressed_core_that_was_cut_says_how_far_it_goes() {
     let desk = Desk::new();
     let packed = desk.path("whole");
-    for format in ["zst", "xz", "lz4", "gz"] {
+    for format in ["zst", "xz", "lz4", "gz", "bz2"] {
         compress(format, &crash().core(), &packed);
         let bytes = fs::read(&packed).unwrap();
         let file = format!("cut.{format}");

@@ -1,7 +1,11 @@
 //! What a change must satisfy besides the tests: format, lints, documentation, dependencies, generated files, fuzz
 //! targets. Each check runs although another one failed, so that one run shows all that is to be done.
+//! `--planted` shows that each check fails: it plants a violation, runs the check, and takes the violation away.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
@@ -20,47 +24,125 @@ struct Check {
     name: &'static str,
     what: &'static str,
     run: fn() -> Result<Outcome>,
-}
-
-const fn check(name: &'static str, what: &'static str, run: fn() -> Result<Outcome>) -> Check {
-    Check { name, what, run }
+    /// What the check must refuse: a file, and what is added at its end.
+    violation: (&'static str, &'static str),
 }
 
 const CHECKS: [Check; 6] = [
-    check("fmt", "the format of all Rust files", format),
-    check("clippy", "lints of all targets, warnings denied", clippy),
-    check("doc", "documentation of the crates, warnings denied", doc),
-    check(
-        "deny",
-        "licences, sources and advisories of dependencies",
-        deny,
-    ),
-    check(
-        "docs",
-        "man pages and schemas against the program",
-        generated,
-    ),
-    check("fuzz", "the fuzz targets compile", fuzz),
+    Check {
+        name: "fmt",
+        what: "the format of all Rust files",
+        run: format,
+        violation: ("src/when.rs", "\n#[test]\nfn planted()  {}\n"),
+    },
+    Check {
+        name: "clippy",
+        what: "lints of all targets, warnings denied",
+        run: clippy,
+        violation: (
+            "src/main.rs",
+            "\n#[test]\nfn planted() {\n    dbg!(1);\n}\n",
+        ),
+    },
+    Check {
+        name: "doc",
+        what: "documentation of the crates, warnings denied",
+        run: doc,
+        violation: ("src/main.rs", "\n/// See [`planted`].\nmod nothing {}\n"),
+    },
+    Check {
+        name: "deny",
+        what: "licences, sources and advisories of dependencies",
+        run: deny,
+        violation: ("deny.toml", "\n[[bans.deny]]\nname = \"serde\"\n"),
+    },
+    Check {
+        name: "docs",
+        what: "man pages and schemas against the program",
+        run: generated,
+        violation: ("man/cdh.1", ".SH PLANTED\n"),
+    },
+    Check {
+        name: "fuzz",
+        what: "the fuzz targets compile",
+        run: fuzz,
+        violation: (
+            "fuzz/fuzz_targets/core.rs",
+            "\nconst PLANTED: u32 = \"text\";\n",
+        ),
+    },
 ];
+
+/// A file with something added. Dropped, it is as it was, with its time, so that cargo builds nothing again.
+struct Planted {
+    path: PathBuf,
+    before: Vec<u8>,
+    time: SystemTime,
+}
+
+impl Planted {
+    fn add((file, text): (&str, &str)) -> Result<Self> {
+        let path = build::root().join(file);
+        let before = fs::read(&path).with_context(|| format!("cannot read {file}"))?;
+        let time = fs::metadata(&path)?.modified()?;
+        let planted = Self { path, before, time };
+        fs::write(&planted.path, [&planted.before, text.as_bytes()].concat())?;
+        Ok(planted)
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        let restore = || -> Result<()> {
+            fs::write(&self.path, &self.before)?;
+            let file = fs::File::options().write(true).open(&self.path)?;
+            Ok(file.set_modified(self.time)?)
+        };
+        if let Err(error) = restore() {
+            eprintln!("error: restore {} with git: {error:#}", self.path.display());
+        }
+    }
+}
+
+/// Runs a check on a tree that it must refuse.
+fn run_planted(check: &Check) -> Result<Outcome> {
+    let (file, _) = check.violation;
+    let _planted = Planted::add(check.violation)?;
+    match (check.run)() {
+        Ok(Outcome::Passed) => bail!("the check passed although {file} breaks it"),
+        Ok(skipped) => Ok(skipped),
+        Err(why) => {
+            println!("refused, as it must be: {why:#}");
+            Ok(Outcome::Passed)
+        }
+    }
+}
 
 /// Runs all checks, or those that are named.
 ///
 /// # Errors
 /// When a name is unknown or a check failed; the error lists the failed ones.
-pub(crate) fn run(names: &[String]) -> Result<()> {
-    let is_known = |name: &&String| CHECKS.iter().any(|check| check.name == **name);
+pub(crate) fn run(words: &[String]) -> Result<()> {
+    let (flags, names): (Vec<&String>, Vec<&String>) =
+        words.iter().partition(|word| *word == "--planted");
+    let is_known = |name: &&&String| CHECKS.iter().any(|check| check.name == **name);
     if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
-        let known = CHECKS.map(|check| check.name).join(", ");
+        let known: Vec<&str> = CHECKS.iter().map(|check| check.name).collect();
+        let known = known.join(", ");
         bail!("no check is called `{unknown}`; there are {known}");
     }
     let is_chosen =
-        |check: &&Check| names.is_empty() || names.iter().any(|name| name == check.name);
+        |check: &&Check| names.is_empty() || names.iter().any(|name| *name == check.name);
     let chosen: Vec<&Check> = CHECKS.iter().filter(is_chosen).collect();
     let mut steps = Steps::new(chosen.len());
     let mut results = Vec::new();
-    for Check { name, what, run } in chosen {
+    for check in chosen {
+        let Check { name, what, .. } = check;
         steps.begin(&format!("{name}: {what}"));
-        let result = run();
+        let result = match flags.is_empty() {
+            true => (check.run)(),
+            false => run_planted(check),
+        };
         if let Err(error) = &result {
             eprintln!("error: {error:#}");
         }

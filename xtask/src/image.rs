@@ -5,7 +5,7 @@
 //! the order in which they are added.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -54,10 +54,8 @@ impl ImageOptions {
 /// Builds the image; its digest.
 pub(crate) fn build(options: &ImageOptions) -> Result<String> {
     tools::offer(&["buildah"])?;
-    let programs = [
-        ("cdh", build::static_cdh(options.optimized)?),
-        ("cdh-handler", build::handler()?),
-    ];
+    let (cdh, handler) = (build::static_cdh(options.optimized)?, build::handler()?);
+    let programs = [("cdh", cdh.as_path()), ("cdh-handler", &handler)];
     let machine = build::host()?;
     let machine = match machine.split('-').next() {
         Some("aarch64") => "arm64",
@@ -65,26 +63,14 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
     };
     let context = tempfile::tempdir()?;
     let inputs = context.path().join("inputs");
-    fs::create_dir(&inputs)?;
-    let mut copies = String::new();
-    for (name, program) in &programs {
-        let path = inputs.join(name);
-        fs::copy(program, &path)?;
+    let file = context.path().join("Containerfile");
+    write_inputs(&inputs, &file, &programs)?;
+    for (name, _) in &programs {
         // Symbols are in the build's own directory; on the node they are only weight.
         if tools::is_there("strip") {
-            succeed(Command::new("strip").arg(&path))?;
+            succeed(Command::new("strip").arg(inputs.join(name)))?;
         }
-        copies.push_str(&format!("COPY {name} /{name}\n"));
     }
-    if Path::new(AUTHORITIES).is_file() {
-        fs::copy(AUTHORITIES, inputs.join("ca-certificates.crt"))?;
-        copies.push_str(&format!("COPY ca-certificates.crt {AUTHORITIES}\n"));
-    }
-    let file: PathBuf = context.path().join("Containerfile");
-    let text = format!(
-        "FROM scratch\n{copies}ENV PATH=/\nENTRYPOINT [\"/cdh\"]\nCMD [\"agent\", \"run\"]\n"
-    );
-    fs::write(&file, text)?;
     // What is only pushed leaves nothing in the machine's own storage.
     let storage = context.path().join("storage");
     let buildah = || {
@@ -96,15 +82,14 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
         }
         buildah
     };
-    let mut build = buildah();
-    build.args(["build", "--quiet", "--layers=false", "--timestamp", EPOCH]);
-    build.args(["--identity-label=false", "--isolation", "chroot"]);
-    build.args(["--os", "linux", "--arch", machine, "--tag", &options.name]);
-    build.arg("--file").arg(&file).arg(&inputs);
-    let output = progress::during("running buildah", || build.output());
-    let output = output.context("cannot run buildah")?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "buildah: {errors}");
+    run_build(
+        buildah(),
+        machine,
+        EPOCH,
+        &["--tag", &options.name],
+        &file,
+        &inputs,
+    )?;
     let digest = context.path().join("digest");
     let place = match &options.push {
         Some(registry) => format!("docker://{registry}"),
@@ -122,4 +107,87 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
     }
     succeed(push.arg(&options.name).arg(place))?;
     Ok(fs::read_to_string(digest)?.trim().to_owned())
+}
+
+/// Writes what the image holds into `inputs`, and the file that says so.
+fn write_inputs(inputs: &Path, file: &Path, programs: &[(&str, &Path)]) -> Result<()> {
+    fs::create_dir(inputs)?;
+    let mut copies = String::new();
+    for (name, program) in programs {
+        fs::copy(program, inputs.join(name))
+            .with_context(|| format!("cannot copy {}", program.display()))?;
+        copies.push_str(&format!("COPY {name} /{name}\n"));
+    }
+    if Path::new(AUTHORITIES).is_file() {
+        fs::copy(AUTHORITIES, inputs.join("ca-certificates.crt"))?;
+        copies.push_str(&format!("COPY ca-certificates.crt {AUTHORITIES}\n"));
+    }
+    let text = format!(
+        "FROM scratch\n{copies}ENV PATH=/\nENTRYPOINT [\"/cdh\"]\nCMD [\"agent\", \"run\"]\n"
+    );
+    Ok(fs::write(file, text)?)
+}
+
+/// Builds an image for one architecture; `words` say where it goes.
+fn run_build(
+    mut build: Command,
+    architecture: &str,
+    epoch: &str,
+    words: &[&str],
+    file: &Path,
+    inputs: &Path,
+) -> Result<()> {
+    build.args(["build", "--quiet", "--layers=false", "--timestamp", epoch]);
+    build.args(["--identity-label=false", "--isolation", "chroot"]);
+    build
+        .args(["--os", "linux", "--arch", architecture])
+        .args(words);
+    build.arg("--file").arg(file).arg(inputs);
+    let output = progress::during("running buildah", || build.output());
+    let output = output.context("cannot run buildah")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "buildah: {errors}");
+    Ok(())
+}
+
+/// The programs of one architecture of an image index.
+pub(crate) struct Variant<'a> {
+    /// As in OCI: `amd64`.
+    pub(crate) architecture: &'static str,
+    pub(crate) cdh: &'a Path,
+    pub(crate) handler: &'a Path,
+}
+
+/// Builds an image for each variant and writes their index as an OCI layout into `layout`.
+pub(crate) fn index(variants: &[Variant<'_>], epoch: &str, tag: &str, layout: &Path) -> Result<()> {
+    tools::offer(&["buildah"])?;
+    let context = tempfile::tempdir()?;
+    let buildah = || {
+        let mut buildah = Command::new("buildah");
+        buildah.arg("--root").arg(context.path().join("storage"));
+        buildah.arg("--runroot").arg(context.path().join("run"));
+        buildah.args(["--storage-driver", "vfs"]);
+        buildah
+    };
+    const LIST: &str = "localhost/cdh-index";
+    for variant in variants {
+        let inputs = context.path().join(variant.architecture);
+        let file = context.path().join("Containerfile");
+        let programs = [("cdh", variant.cdh), ("cdh-handler", variant.handler)];
+        write_inputs(&inputs, &file, &programs)?;
+        let words = ["--manifest", LIST];
+        run_build(
+            buildah(),
+            variant.architecture,
+            epoch,
+            &words,
+            &file,
+            &inputs,
+        )?;
+    }
+    let mut push = buildah();
+    push.args([
+        "manifest", "push", "--quiet", "--all", "--format", "oci", LIST,
+    ]);
+    succeed(push.arg(format!("oci:{}:{tag}", layout.display())))
 }

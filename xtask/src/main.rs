@@ -1,5 +1,12 @@
 //! Tasks of this repository: `cargo xtask TASK [OPTION]…`. `--help` names them, and behind a task its options.
 
+// A failed test or task may panic; nothing of this ships.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 // What only tasks with the feature use.
 #![cfg_attr(not(feature = "bench"), allow(dead_code))]
 
@@ -13,6 +20,7 @@ mod check;
 mod cluster;
 mod crash;
 mod demo;
+mod dist;
 mod docs;
 #[cfg(feature = "bench")]
 mod fixtures;
@@ -38,16 +46,16 @@ use options::Help;
 use suite::TestsFailed;
 
 /// Tasks, what may stand behind them, and what they do.
-const TASKS: [(&str, &str, &str); 16] = [
+const TASKS: [(&str, &str, &str); 17] = [
     (
         "test",
-        "[ARGUMENT OF cargo test]…",
-        "everything that CI runs: all tests, with the static handler built first",
+        "[--install] [ARGUMENT OF cargo test]…",
+        "all tests, with the static handler built first; missing packages are installed as root, or with `--install`",
     ),
     (
         "check",
-        "[CHECK]…",
-        "what CI demands besides tests: fmt, clippy, doc, deny, docs, fuzz",
+        "[--planted] [CHECK]…",
+        "what CI demands besides tests: fmt, clippy, doc, deny, docs, fuzz; `--planted` shows that each can fail",
     ),
     (
         "demo",
@@ -73,6 +81,11 @@ const TASKS: [(&str, &str, &str); 16] = [
         "image",
         "[NAME] [--push REGISTRY/NAME] [--debug]",
         "builds the agent's container image with buildah",
+    ),
+    (
+        "dist",
+        "[OPTION]…",
+        "everything that a release publishes, or a check of one; see `dist --help`",
     ),
     (
         "handler",
@@ -153,7 +166,7 @@ fn run() -> Result<()> {
     };
     // These have a usage of their own.
     match task {
-        "bench" | "test-cluster" => {}
+        "bench" | "dist" | "test-cluster" => {}
         "--help" | "-h" => options::offer_help(&words, &usage(""))?,
         _ => options::offer_help(rest, &usage(task))?,
     }
@@ -169,6 +182,7 @@ fn run() -> Result<()> {
             println!("{digest}");
             Ok(())
         }
+        "dist" => dist::run(rest),
         "demo" => {
             tools::require(&["cc"])?;
             demo::run()

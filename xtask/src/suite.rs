@@ -6,7 +6,7 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use cdh_testkit::SKIPPED_FILE;
 
 use crate::progress::{self, Steps, Streams, spoken};
@@ -24,25 +24,47 @@ impl fmt::Display for TestsFailed {
 
 impl std::error::Error for TestsFailed {}
 
-/// Runs them, or those that `arguments` of `cargo test` choose.
+/// Programs without which most tests cannot run.
+const REQUIRED: [&str; 6] = ["cc", "g++", "gdb", "kill", "unzip", "zstd"];
+/// Programs that some tests need.
+const OPTIONAL: [&str; 8] = [
+    "dwz",
+    "musl-gcc",
+    "xz",
+    "docker-registry",
+    "htpasswd",
+    "openssl",
+    "rpmbuild",
+    "ssh-keygen",
+];
+/// Packages for tests with pods.
+const RUNTIME: [&str; 2] = ["containerd", "runc"];
+/// Packages for tests of completions.
+const SHELLS: [&str; 4] = ["bash", "zsh", "fish", "lz4"];
+
+/// Runs them, or those that `arguments` of `cargo test` choose. As root, missing packages are installed. Other users
+/// read what to install, or give `--install`, which asks sudo.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let begun = Instant::now();
+    let (installs, arguments) = take_install(arguments);
+    let arguments = arguments.as_slice();
     let mut steps = Steps::new(5);
-    steps.begin("installing what the tests need, with apt-get and pip");
-    tools::require(&["cc", "g++", "gdb", "kill", "unzip", "zstd"])?;
-    tools::wish(&[
-        "dwz",
-        "musl-gcc",
-        "xz",
-        "docker-registry",
-        "htpasswd",
-        "openssl",
-    ]);
+    if installs {
+        tools::install_with_sudo();
+    }
+    if installs || tools::is_root() {
+        steps.begin("installing what the tests need, with apt-get and pip");
+    } else {
+        steps.begin("looking for what the tests need");
+        name_missing()?;
+    }
+    tools::require(&REQUIRED)?;
+    tools::wish(&OPTIONAL);
     // Pods are tested where there is a container runtime.
-    if let Err(error) = tools::offer(&["containerd", "runc"]) {
+    if let Err(error) = tools::offer(&RUNTIME) {
         println!("SKIPPED: pods are not tested: {error:#}");
     }
-    if let Err(error) = tools::offer(&["bash", "zsh", "fish", "lz4"]) {
+    if let Err(error) = tools::offer(&SHELLS) {
         println!(
             "SKIPPED: completions are tested only in the shells that are installed: {error:#}"
         );
@@ -97,6 +119,37 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             let code = code.filter(|code| *code != 0).unwrap_or(1);
             Err(TestsFailed(ExitCode::from(code)).into())
         }
+    }
+}
+
+/// Takes `--install` out of the arguments; those after `--` are for the tests.
+fn take_install(arguments: &[String]) -> (bool, Vec<String>) {
+    let ours = arguments.iter().take_while(|word| *word != "--").count();
+    let (ours, theirs) = arguments.split_at(ours);
+    let (mut rest, is_given) = (ours.to_vec(), ours.iter().any(|word| word == "--install"));
+    rest.retain(|word| word != "--install");
+    rest.extend_from_slice(theirs);
+    (is_given, rest)
+}
+
+/// Prints one line that installs everything that is missing.
+///
+/// # Errors
+/// When a required program is missing.
+fn name_missing() -> Result<()> {
+    let required = tools::missing(&REQUIRED);
+    let mut packages = tools::packages_of(&required);
+    packages.extend(tools::packages_of(&tools::missing(&OPTIONAL)));
+    packages.extend(tools::not_installed(&[&RUNTIME[..], &SHELLS].concat()));
+    if !packages.is_empty() {
+        println!(
+            "missing packages: run `sudo apt install {}`, or `cargo xtask test --install`",
+            packages.join(" ")
+        );
+    }
+    match required.is_empty() {
+        true => Ok(()),
+        false => bail!("the tests cannot run without {}", required.join(", ")),
     }
 }
 
@@ -215,6 +268,20 @@ mod tests {
             tally.summary(Duration::from_secs(247)),
             "\ntests ended after 4 min 7 s\n1 skipped: another root\n2 skipped: no openssl here\n\
              6 passed, 0 failed, 4 skipped"
+        );
+    }
+
+    #[test]
+    fn install_flag_is_taken_from_the_arguments_before_the_dashes() {
+        let take = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(ToString::to_string).collect();
+            let (is_given, rest) = take_install(&words);
+            (is_given, rest.join(" "))
+        };
+        assert_eq!(take(&["--install", "groups"]), (true, "groups".to_owned()));
+        assert_eq!(
+            take(&["x", "--", "--install"]),
+            (false, "x -- --install".to_owned())
         );
     }
 

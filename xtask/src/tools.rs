@@ -1,14 +1,18 @@
 //! Programs that tasks need: installed where that is possible, named where it is not.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 
 use crate::progress;
 
 /// The Debian package of each program.
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: [(&str, &str); 18] = [
     ("cc", "gcc libc6-dev"),
+    ("dpkg-deb", "dpkg"),
+    ("rpmbuild", "rpm"),
+    ("ssh-keygen", "openssh-client"),
     ("g++", "g++"),
     ("dwz", "dwz"),
     ("musl-gcc", "musl-tools"),
@@ -26,26 +30,36 @@ const PACKAGES: [(&str, &str); 15] = [
     ("zstd", "zstd"),
 ];
 
+/// Whether [`apt`] becomes root with sudo.
+static USES_SUDO: AtomicBool = AtomicBool::new(false);
+
+/// From now on users other than root install with sudo.
+pub(crate) fn install_with_sudo() {
+    USES_SUDO.store(!is_root(), Ordering::Relaxed);
+}
+
 /// Installs packages that only some tests need, where that is possible.
 ///
 /// # Errors
 /// When one is not there afterwards; such a test is then skipped, and says so.
 pub(crate) fn offer(packages: &[&str]) -> Result<()> {
-    let is_installed = |package: &&str| {
+    let missing = not_installed(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    apt(&missing)
+}
+
+/// Those of `packages` that are not installed, and have no program of their name.
+pub(crate) fn not_installed<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let is_installed = |package: &&&str| {
         let query = Command::new("dpkg-query")
             .args(["-W", "-f=${db:Status-Status}", package])
             .output();
         query.is_ok_and(|output| output.stdout == b"installed") || is_there(package)
     };
-    let missing: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|package| !is_installed(package))
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    apt(&missing)
+    let missing = packages.iter().filter(|package| !is_installed(package));
+    missing.copied().collect()
 }
 
 /// Makes sure that all of `programs` are there.
@@ -72,16 +86,17 @@ pub(crate) fn packages_of(programs: &[&str]) -> Vec<&'static str> {
         .collect()
 }
 
-/// Installs Debian packages as root; otherwise the error says how to install them.
+/// Installs Debian packages as root or with sudo; otherwise the error says how to install them.
 pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
-    if !is_root() || !is_there("apt-get") {
+    let uses_sudo = USES_SUDO.load(Ordering::Relaxed);
+    if !(uses_sudo || is_root()) || !is_there("apt-get") {
         bail!("run `sudo apt install {names}`");
     }
     eprintln!("installing with apt-get, which takes about 30 s: {names}");
     let apt = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive");
+        let mut command = Command::new(if uses_sudo { "sudo" } else { "env" });
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         command.args(["-o", "DPkg::Lock::Timeout=600"]).args(words);
         progress::succeed(&mut command, "installing with apt-get")
     };

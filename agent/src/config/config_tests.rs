@@ -105,7 +105,7 @@ fn interval_and_schedule_at_once_are_refused_wherever_they_stand() {
     let told = wrong("", &[("INTERVAL", "60000"), ("SCHEDULE", "0 * * * *")]);
     assert!(told[0].contains("both set"), "{told:?}");
     let told = wrong("", &[("SCHEDULE", "61 * * * *")]);
-    assert!(told[0].contains("`61` is no minute"), "{told:?}");
+    assert!(told[0].contains("invalid minute `61`"), "{told:?}");
     assert!(wrong("shipping.mode = \"interval\"", &[])[0].contains("is not set"));
 }
 

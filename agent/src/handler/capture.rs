@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, Manifest, RawText, Verdict};
-use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory};
+use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory, ModuleKind};
 use serde::Serialize;
 
 use super::account;
@@ -325,6 +325,10 @@ impl Capture<'_> {
         self.take_mappings();
         if let Some(head) = &head {
             self.minicore(head);
+            if self.name_program() {
+                self.plan
+                    .decide_for_program(self.settings, &self.manifest, signal);
+            }
         }
         self.take_rest(cgroup);
         self.add_container(cgroup, owner);
@@ -572,6 +576,23 @@ impl Capture<'_> {
         })
     }
 
+    /// Names a program that was started as an argument of the dynamic loader (`ld.so prog`): the kernel calls it by
+    /// the loader's name, and so would rules and listings. Whether it was.
+    fn name_program(&mut self) -> bool {
+        let modules = &self.manifest.modules;
+        let path = |kind| {
+            let mut found = modules.iter().filter(|module| module.kind == kind);
+            found.next().map(|module| module.path.clone())
+        };
+        let (program, loader) = (path(ModuleKind::Executable), path(ModuleKind::Loader));
+        let exe = &mut self.manifest.process.exe;
+        if program.is_none() || loader.is_none() || *exe != loader {
+            return false;
+        }
+        *exe = program;
+        true
+    }
+
     /// Waits for the mappings, from the child that reads the facts.
     fn take_mappings(&mut self) {
         if let Some(job) = self.facts.take() {
@@ -601,6 +622,7 @@ impl Capture<'_> {
         self.manifest.process.arguments.clone_from(&facts.arguments);
         if facts.exe.is_some() {
             self.manifest.process.exe.clone_from(&facts.exe);
+            self.name_program();
         }
         self.write_json(EntryKind::Proc, "proc.json", &facts);
         self.note_gap_of("identity", |this| this.entry.write_identity(&this.manifest));

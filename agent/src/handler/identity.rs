@@ -70,11 +70,11 @@ pub(crate) fn first_manifest(
                 .and_then(started_at),
             dumpable: arguments.dumpable,
         },
-        signal: signal_facts(&signal),
+        signal: SignalFacts::from(&signal),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Manifest::new(id, captured_at, verdict)
     };
-    manifest.stem = render_stem(DEFAULT_STEM, &manifest);
+    rename(&mut manifest);
     manifest
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn add_head(manifest: &mut Manifest, head: &CoreHead) {
 pub(super) fn add_facts_of_notes(manifest: &mut Manifest, head: &CoreHead) {
     manifest.machine = head.machine().to_string();
     if let Some(signal) = head.signal() {
-        manifest.signal = signal_facts(&signal);
+        manifest.signal = SignalFacts::from(&signal);
     }
     if let Some(process) = head.process() {
         if manifest.process.name.is_empty() {
@@ -104,6 +104,16 @@ pub(super) fn add_facts_of_notes(manifest: &mut Manifest, head: &CoreHead) {
         }
         manifest.process.uid.get_or_insert(process.uid);
         manifest.process.gid.get_or_insert(process.gid);
+    }
+    rename(manifest);
+}
+
+/// Renders the stem again once more is known: through the socket, the signal comes after the first manifest. The
+/// files of an entry get their names from the stem when the entry is sealed.
+fn rename(manifest: &mut Manifest) {
+    manifest.stem = render_stem(DEFAULT_STEM, manifest);
+    if let Some(core) = &mut manifest.core {
+        core.entry = EntryKind::Core(core.encoding).bundle_name(&manifest.stem);
     }
 }
 
@@ -113,7 +123,8 @@ pub(super) fn name_signal(manifest: &mut Manifest, death: &Death) {
     const DUMPED: i32 = 0x80;
     let code = death.exit_code.filter(|code| code & DUMPED != 0);
     if let (0, Some(code)) = (manifest.signal.number, code) {
-        manifest.signal = signal_facts(&SignalInfo::from_number(code & 0x7f));
+        manifest.signal = SignalFacts::from(&SignalInfo::from_number(code & 0x7f));
+        rename(manifest);
     }
 }
 
@@ -131,16 +142,6 @@ pub(crate) fn core_record(
         size,
         expected,
         sha256: None,
-    }
-}
-
-fn signal_facts(signal: &SignalInfo) -> SignalFacts {
-    SignalFacts {
-        number: signal.number,
-        name: signal.name(),
-        code: signal.code,
-        address: signal.address.map(|address| address.0),
-        description: signal.describe(),
     }
 }
 
@@ -223,9 +224,34 @@ mod tests {
             let cut = CoreHead::from_source(&begun).unwrap();
             add_facts_of_notes(&mut manifest, &cut);
             assert_eq!(manifest.signal.number, number, "{len} bytes");
+            let end = format!("-{number}");
+            assert!(manifest.stem.ends_with(&end), "{}", manifest.stem);
             assert_eq!(manifest.machine, "x86_64");
             assert_eq!(manifest.thread_count, None);
         }
+    }
+
+    #[test]
+    fn signal_that_is_known_late_is_in_stem_and_core_entry() {
+        // As through the socket: the kernel's arguments are missing.
+        let mut manifest = first_manifest(DumpId::random(), &HandlerArguments::default(), None);
+        assert!(manifest.stem.ends_with("-0"), "{}", manifest.stem);
+        let encoding = CoreEncoding::ZstdSeekable;
+        manifest.core = Some(core_record(&manifest.stem, encoding, 0, 0));
+        let death = Death {
+            exit_code: Some(0x80 | 6),
+            ..Death::default()
+        };
+        name_signal(&mut manifest, &death);
+        assert_eq!(manifest.signal.name, "SIGABRT");
+        assert!(manifest.stem.ends_with("-6"), "{}", manifest.stem);
+        let core = manifest.core.unwrap();
+        assert_eq!(core.entry, format!("{}.core.zst", manifest.stem));
+        let (key, _) = cdh_store::ObjectKey::for_manifest(&Manifest {
+            core: None,
+            ..manifest
+        });
+        assert!(key.as_str().contains("_SIGABRT_"), "{key}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use cdh_bundle::{Cause, Manifest, RawText, Verdict};
+use cdh_bundle::{Cause, Manifest, Verdict};
 
 use super::arguments::HandlerArguments;
 use super::pidfd::outermost_user;
@@ -121,7 +121,7 @@ impl Plan {
             return;
         }
         let crash = Crash {
-            exe: manifest.process.exe.as_ref().map(RawText::as_bytes),
+            exe: manifest.process.exe_path(),
             uid: manifest.process.uid,
             signal,
             dumpable: self.dumpable,
@@ -134,6 +134,22 @@ impl Plan {
         if let Some(decision) = settings.policy.decide(&crash, pod) {
             self.decision = decision;
             self.open = false;
+        }
+    }
+
+    /// Decides again, now that it is known which program the dynamic loader was started with. What was decided
+    /// for the loader remains the upper limit: of what it left out, nothing was begun.
+    pub(super) fn decide_for_program(
+        &mut self,
+        settings: &HandlerSettings,
+        manifest: &Manifest,
+        signal: Option<i32>,
+    ) {
+        let decided = self.decision.clone();
+        self.open = true;
+        self.decide(settings, manifest, signal);
+        if let Some((reason, why)) = decided.reason {
+            self.decision.restrict(decided.action, reason, why);
         }
     }
 
@@ -218,7 +234,7 @@ mod tests {
     use super::*;
     use crate::policy::RateConfig;
     use crate::workload::Profile;
-    use cdh_bundle::DumpId;
+    use cdh_bundle::{DumpId, RawText};
 
     const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
 

@@ -1,13 +1,13 @@
-//! Crashes whose capture has begun: one line each, written before anything that may block.
+//! Captures in progress: one line each, written before any step that may block.
 //!
 //! ```text
-//! <state>/ledger/begun.jsonl      captures that have begun, the newest last
-//! <state>/ledger/begun.1.jsonl    those before; no handler writes there any more
+//! <state>/ledger/begun.jsonl      captures that have started, newest last
+//! <state>/ledger/begun.1.jsonl    older ones; no handler writes here any more
 //! ```
 //!
-//! Each line is the record that the crash gets if its handler leaves nothing else: neither a record nor
-//! an entry in the spool. Invariant: a handler never waits here. It takes no lock; a line is one write
-//! in append mode, and begins with a line break, so that one that was cut costs itself only.
+//! If the handler leaves neither a ledger record nor a spool entry, its line becomes the record of
+//! the crash. Invariant: a handler never waits here. It takes no lock. A line is one write in
+//! append mode and starts with a line break, so a torn line damages only itself.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -20,24 +20,25 @@ use crate::private_file::PrivateDirectory;
 
 const BEGUN: &str = "begun.jsonl";
 const EARLIER: &str = "begun.1.jsonl";
-/// Bytes of a file, of which there are two: some 1,000 captures.
+/// Maximum size of a file in bytes, about 1,000 captures. There are two files.
 const LIMIT: u64 = 512 << 10;
-/// A handler that has opened the file has written its line after this time.
+/// After this time, a handler that opened the file has written its line.
 const SETTLED: Duration = Duration::from_secs(10);
-/// Records that are looked through for the one that a handler has left.
+/// Number of recent ledger records searched for the record of a handler.
 const RECENT: u64 = 5000;
 
 impl Ledger {
-    /// Notes that a capture has begun. `record` is what its end would be if its handler left nothing else.
+    /// Records that a capture has started. `record` is its outcome if the handler leaves nothing
+    /// else.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Fails if the line cannot be written.
     pub fn begin(&self, record: &LedgerRecord) -> io::Result<()> {
         let directory = PrivateDirectory::create(&self.directory)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND;
         let mut file = directory.open_file(BEGUN, flags)?;
         if file.metadata()?.len() > LIMIT {
-            // Without an agent they are never read: the oldest go.
+            // Without an agent these are never read, so the oldest are dropped.
             directory.rename(BEGUN, EARLIER)?;
             file = directory.open_file(BEGUN, flags)?;
         }
@@ -47,11 +48,11 @@ impl Ledger {
         file.write_all(&line)
     }
 
-    /// Appends the records of captures that have left neither a record nor an entry, which `has_entry` tells.
-    /// Returns how many.
+    /// Appends the records of captures that left neither a record nor an entry; `has_entry` checks
+    /// for the entry. Returns the number of records.
     ///
     /// # Errors
-    /// When the ledger cannot be written.
+    /// Fails if the ledger cannot be written.
     pub fn end_lost(&self, has_entry: impl Fn(&DumpId) -> bool) -> io::Result<usize> {
         if !self.directory.join(BEGUN).exists() && !self.directory.join(EARLIER).exists() {
             return Ok(0);
@@ -79,7 +80,7 @@ impl Ledger {
                     waiting.push(b'\n');
                     continue;
                 }
-                // No dump will come of it.
+                // There will be no dump.
                 let record = LedgerRecord { id: None, ..begun };
                 open.append(&mut totals, &record, RECORDS_LIMIT)?;
                 lost += 1;
@@ -100,7 +101,7 @@ impl Ledger {
 }
 
 impl LedgerRecord {
-    /// Whether this is the end of a capture that has begun. A crash without a dump has no id.
+    /// Whether this record ends the started capture. A crash without a dump has no id.
     fn ends(&self, begun: &Self) -> bool {
         match self.id {
             Some(id) => begun.id == Some(id),

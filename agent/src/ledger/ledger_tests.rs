@@ -34,7 +34,7 @@ fn record(outcome: Outcome, reason: Option<DropReason>) -> LedgerRecord {
 }
 
 #[test]
-fn lines_are_numbered_and_summed_up() {
+fn ledger_numbers_and_totals_records() {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::of(state.path());
     assert_eq!((ledger.totals().seq, ledger.since(0).len()), (0, 0));
@@ -69,7 +69,7 @@ fn lines_are_numbered_and_summed_up() {
 }
 
 #[test]
-fn many_who_write_at_once_lose_nothing() {
+fn ledger_concurrent_appends_lose_nothing() {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::of(state.path());
     std::thread::scope(|scope| {
@@ -87,7 +87,7 @@ fn many_who_write_at_once_lose_nothing() {
 }
 
 #[test]
-fn a_line_that_was_cut_costs_that_line_only() {
+fn ledger_torn_line_damages_only_itself() {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::of(state.path());
     ledger.append(&record(Outcome::Kept, None)).unwrap();
@@ -102,7 +102,7 @@ fn a_line_that_was_cut_costs_that_line_only() {
 }
 
 #[test]
-fn files_are_bounded_and_sums_outlive_the_lines() {
+fn ledger_limits_its_files_and_keeps_totals() {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::of(state.path());
     let open = ledger.open(Access::Write).unwrap();
@@ -128,7 +128,7 @@ fn files_are_bounded_and_sums_outlive_the_lines() {
 }
 
 #[test]
-fn what_was_written_elsewhere_comes_home() {
+fn ledger_absorbs_the_fallback_ledger() {
     let root = tempfile::tempdir().unwrap();
     let (home, away) = (
         Ledger::of(&root.path().join("a")),
@@ -144,7 +144,7 @@ fn what_was_written_elsewhere_comes_home() {
 }
 
 #[test]
-fn what_others_planted_is_not_followed() {
+fn ledger_does_not_follow_planted_links() {
     let root = tempfile::tempdir().unwrap();
     let state = root.path().join("state");
     let ledger = Ledger::of(&state);
@@ -173,7 +173,7 @@ fn what_others_planted_is_not_followed() {
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
 }
 
-/// Makes the file of captures that have begun old enough to be looked at.
+/// Makes the file of started captures old enough to be evaluated.
 fn settle(ledger: &Ledger, now: &dyn Fn(&DumpId) -> bool) -> usize {
     assert_eq!(ledger.end_lost(now).unwrap(), 0);
     let earlier = ledger.directory.join("begun.1.jsonl");
@@ -184,7 +184,7 @@ fn settle(ledger: &Ledger, now: &dyn Fn(&DumpId) -> bool) -> usize {
 }
 
 #[test]
-fn capture_without_record_and_entry_gets_the_record_it_began_with() {
+fn ledger_ends_lost_captures_with_their_first_record() {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::of(state.path());
     assert_eq!(ledger.end_lost(|_| false).unwrap(), 0);
@@ -197,7 +197,7 @@ fn capture_without_record_and_entry_gets_the_record_it_began_with() {
     for one in [&kept, &ignored, &lost, &alive] {
         ledger.begin(one).unwrap();
     }
-    // One that was cut by a full disk costs itself only.
+    // A line truncated by a full disk damages only itself.
     let file = ledger.directory.join("begun.jsonl");
     let mut text = fs::read(&file).unwrap();
     text.extend_from_slice(b"\n{\"seq\":0,\"at");
@@ -220,7 +220,7 @@ fn capture_without_record_and_entry_gets_the_record_it_began_with() {
     assert_eq!(records.len(), 1);
     assert_eq!((records[0].pid, records[0].id), (3, None));
     assert_eq!(ledger.totals().by_outcome["dropped/handler"], 1);
-    // Those that are alive are asked about again.
+    // Running captures are checked again later.
     let earlier = ledger.directory.join("begun.1.jsonl");
     assert!(earlier.exists());
     end(&alive, alive.id, Outcome::Kept);
@@ -233,7 +233,7 @@ fn capture_without_record_and_entry_gets_the_record_it_began_with() {
 }
 
 #[test]
-fn lines_of_captures_that_have_begun_are_bounded() {
+fn ledger_limits_the_file_of_started_captures() {
     let state = tempfile::tempdir().unwrap();
     let ledger = Ledger::of(state.path());
     let one = record(Outcome::Dropped, Some(DropReason::Handler));

@@ -1,18 +1,19 @@
-//! The ledger: one line for each crash, whatever became of it, and sums over all of them.
+//! The ledger: one line for each crash with its outcome, and totals over all crashes.
 //!
 //! ```text
-//! <state>/ledger/records.jsonl     one line for each crash, the newest last
-//! <state>/ledger/records.1.jsonl   those before
-//! <state>/ledger/begun.jsonl       one line for each capture that has begun
-//! <state>/ledger/totals.json       counters and histograms, never begun anew
-//! <state>/ledger/lock              held while any of these is changed
+//! <state>/ledger/records.jsonl     one line for each crash, newest last
+//! <state>/ledger/records.1.jsonl   older ones
+//! <state>/ledger/begun.jsonl       one line for each started capture
+//! <state>/ledger/totals.json       counters and histograms, never reset
+//! <state>/ledger/lock              held while any of these changes
 //! ```
 //!
-//! Handlers append, side by side; the daemon reads: metrics ([`Ledger::totals`], [`Ledger::since`])
-//! and what goes into the store about crashes of which there is no dump. Where the state directory
-//! cannot be written (full, read-only, gone), the ledger below `/run` takes the line, and the daemon
-//! brings it home ([`Ledger::absorb`]). Invariants: each file has an upper bound; a line that was cut
-//! by a full disk or a SIGKILL costs that line only; nothing that somebody else planted is followed.
+//! Handlers append concurrently. The daemon reads the ledger for metrics ([`Ledger::totals`],
+//! [`Ledger::since`]) and for the counts of crashes without a dump that it uploads. If the state
+//! directory cannot be written (full, read-only, missing), handlers append to the ledger below
+//! `/run`, and the daemon moves these records to the main ledger ([`Ledger::absorb`]). Invariants:
+//! each file has a maximum size; a line truncated by a full disk or a SIGKILL damages only itself;
+//! planted links are not followed.
 
 mod begun;
 mod record;
@@ -35,9 +36,9 @@ const RECORDS: &str = "records.jsonl";
 const OLDER: &str = "records.1.jsonl";
 const TOTALS: &str = "totals.json";
 
-/// Bytes of a file of records, of which there are two: some 10,000 crashes.
+/// Maximum size of a file of records in bytes, about 10,000 crashes. There are two files.
 const RECORDS_LIMIT: u64 = 4 << 20;
-/// Bytes of the sums at most.
+/// Maximum size of the totals in bytes.
 const TOTALS_LIMIT: u64 = 256 << 10;
 
 /// A ledger.
@@ -47,7 +48,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The ledger in this directory for state. It is made when the first line is appended.
+    /// The ledger in this state directory. The first append creates it.
     #[must_use]
     pub fn of(state: &Path) -> Self {
         Self {
@@ -55,10 +56,10 @@ impl Ledger {
         }
     }
 
-    /// Appends a record and gives it its number.
+    /// Appends a record and assigns its number.
     ///
     /// # Errors
-    /// When it cannot be written; then nothing of it is there.
+    /// Fails if the record cannot be written; then nothing of it is stored.
     pub fn append(&self, record: &LedgerRecord) -> io::Result<u64> {
         let open = self.open(Access::Write)?;
         let mut totals = open.totals().unwrap_or_else(|| open.begin());
@@ -67,14 +68,14 @@ impl Ledger {
         Ok(seq)
     }
 
-    /// The sums; all zero where there is no ledger.
+    /// The totals; all zero if there is no ledger.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let open = self.open(Access::Read).ok();
         open.and_then(|open| open.totals()).unwrap_or_default()
     }
 
-    /// The records after the one with this number, as far as they are still there, in their order.
+    /// The records after number `seq` that are still stored, in order.
     #[must_use]
     pub fn since(&self, seq: u64) -> Vec<LedgerRecord> {
         let Ok(open) = self.open(Access::Read) else {
@@ -93,10 +94,10 @@ impl Ledger {
         records
     }
 
-    /// Takes over what stands in another ledger, which is empty afterwards.
+    /// Moves all records of another ledger into this one.
     ///
     /// # Errors
-    /// When this one cannot be written, or the other one cannot be emptied.
+    /// Fails if this ledger cannot be written, or if the other one cannot be emptied.
     pub fn absorb(&self, other: &Self) -> io::Result<usize> {
         if !other.directory.join(TOTALS).exists() {
             return Ok(0);
@@ -138,7 +139,7 @@ enum Access {
     Write,
 }
 
-/// A ledger that nobody else changes meanwhile.
+/// A locked ledger.
 struct Open {
     directory: PrivateDirectory,
     _lock: PrivateLock,
@@ -149,7 +150,8 @@ impl Open {
         serde_json::from_slice(&self.directory.read(TOTALS, TOTALS_LIMIT)?).ok()
     }
 
-    /// Sums where there are none, or none that can be read: numbers go on after the last record.
+    /// New totals if there are none, or if they are unreadable. Numbers continue after the last
+    /// record.
     fn begin(&self) -> Totals {
         let records = self.records(RECORDS);
         Totals {
@@ -183,7 +185,7 @@ impl Open {
             file = self.directory.open_file(RECORDS, flags)?;
             end = 0;
         }
-        // A line that was not finished must not swallow this one.
+        // A torn line must not swallow this one.
         let mut last = [b'\n'];
         if end > 0 {
             file.read_exact_at(&mut last, end - 1)?;

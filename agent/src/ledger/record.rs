@@ -1,4 +1,4 @@
-//! One line of the ledger: what became of a crash, or later of its dump.
+//! One line of the ledger: the outcome of a crash, or a later change to its dump.
 
 use cdh_bundle::{Cause, DumpId, Manifest, RawText, Verdict};
 use jiff::Timestamp;
@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Action;
 
-/// What became of it.
+/// Outcome of a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// A crash: its dump has the core, as much of it as there was.
+    /// A crash: its dump has the core, as much of it as exists.
     Kept,
-    /// A crash: its dump has less than it could have; the reason is recorded.
+    /// A crash: its dump has less than possible; the reason is recorded.
     Reduced,
     /// A crash without a dump.
     Dropped,
-    /// No crash: a dump that waits in the spool has lost its core, or also its minicore.
+    /// Not a crash: a dump waiting in the spool lost its core, or also its minicore.
     Degraded,
-    /// No crash: a dump was removed from the spool before it was in the store.
+    /// Not a crash: a dump was removed from the spool before it was uploaded.
     Removed,
-    /// A newer handler knows.
+    /// An outcome that only a newer handler knows.
     #[serde(other)]
     Unknown,
 }
 
-/// Why less was kept than there was.
+/// Why less was stored than existed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -37,31 +37,31 @@ pub enum DropReason {
     Pod,
     /// The pod is not known.
     UnknownPod,
-    /// It gained privileges.
+    /// The program gained privileges.
     Setuid,
-    /// Enough crashes of the same fingerprint.
+    /// Enough crashes with the same fingerprint.
     RateFingerprint,
     /// Enough crashes of the same workload.
     RateWorkload,
     /// The spool's quota.
     Quota,
-    /// The disk: full, or at the floor.
+    /// The disk is full, or at its floor.
     NoSpace,
-    /// The limit for one core.
+    /// The size limit for one core.
     Limit,
     /// The time limit for one core.
     Deadline,
-    /// The spool cannot be written: read-only, gone, not private.
+    /// The spool cannot be written: read-only, missing, or not private.
     Spool,
     /// The handler died or failed.
     Handler,
-    /// A newer handler knows.
+    /// A reason that only a newer handler knows.
     #[serde(other)]
     Unknown,
 }
 
 impl Outcome {
-    /// As it stands in records and metrics.
+    /// The name in records and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Outcome {
         }
     }
 
-    /// Whether it counts a crash; the others tell what became of a dump later.
+    /// Whether this counts a crash; the other outcomes describe later changes to a dump.
     #[must_use]
     pub fn is_crash(self) -> bool {
         matches!(self, Self::Kept | Self::Reduced | Self::Dropped)
@@ -82,7 +82,7 @@ impl Outcome {
 }
 
 impl DropReason {
-    /// As it stands in records and metrics.
+    /// The name in records and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -102,7 +102,7 @@ impl DropReason {
         }
     }
 
-    /// Why a core was cut, where that was the node's own doing.
+    /// The reason for a truncated core, if the node itself caused it.
     #[must_use]
     pub fn of_cause(cause: Cause) -> Option<Self> {
         Some(match cause {
@@ -118,35 +118,35 @@ impl DropReason {
     }
 }
 
-/// One line. Texts from outside are cut to [`LedgerRecord::TEXT`] bytes.
+/// One line. Texts from outside are truncated to [`LedgerRecord::TEXT`] bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LedgerRecord {
-    /// Its number, counted up without end; 0 until it is appended.
+    /// Its number, strictly increasing; 0 until it is appended.
     #[serde(default)]
     pub seq: u64,
-    /// When.
+    /// Time of the crash or change.
     pub at: Timestamp,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Why, where it is less than it could have been.
+    /// The reason, if less was stored than possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<DropReason>,
-    /// The reason in words: which rule, which limit, what the system said.
+    /// The reason in words: the rule, the limit, or the system's error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The dump, where there is one.
+    /// The dump, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<DumpId>,
-    /// How much of it was kept.
+    /// How much was stored.
     #[serde(default)]
     pub action: Action,
     /// Name of the process.
     #[serde(default)]
     pub name: RawText,
-    /// Its program.
+    /// Path of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<RawText>,
-    /// Its id on the host.
+    /// Process id on the host.
     #[serde(default)]
     pub pid: u64,
     /// User id on the host.
@@ -155,13 +155,13 @@ pub struct LedgerRecord {
     /// `SIGSEGV`.
     #[serde(default)]
     pub signal: String,
-    /// Of the crashing thread.
+    /// Fingerprint of the crashing thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// Namespace, pod and container, or unit, or container id, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
-    /// The pod's UID, by which the agent finds names that the handler does not know.
+    /// The pod's UID. The agent uses it to find names that the handler does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
     /// The runtime's id of the container.
@@ -170,28 +170,28 @@ pub struct LedgerRecord {
     /// `complete`, `truncated`, `empty`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<String>,
-    /// Who cut the core.
+    /// What truncated the core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// Bytes of the plain core that were captured.
+    /// Captured bytes of the plain core.
     #[serde(default)]
     pub core_bytes: u64,
-    /// Bytes that the dump takes in the spool, or that were given up.
+    /// Bytes that the dump occupies in the spool, or that were freed.
     #[serde(default)]
     pub stored_bytes: u64,
-    /// From the handler's start to the sealed dump.
+    /// Seconds from the handler's start to the sealed dump.
     #[serde(default)]
     pub seconds: f64,
-    /// How long the process had to wait for its end.
+    /// Seconds that the exit of the process was delayed.
     #[serde(default)]
     pub blocked_seconds: f64,
 }
 
 impl LedgerRecord {
-    /// Bytes of a text from outside.
+    /// Maximum length of a text from outside, in bytes.
     pub const TEXT: usize = 256;
 
-    /// A record of what a manifest is about.
+    /// A record for the dump of this manifest.
     #[must_use]
     pub fn of(manifest: &Manifest, outcome: Outcome) -> Self {
         let process = &manifest.process;
@@ -231,7 +231,7 @@ impl LedgerRecord {
         }
     }
 
-    /// What it counts under in the sums: `kept`, `dropped/policy`.
+    /// The key in the totals: `kept`, `dropped/policy`.
     #[must_use]
     pub fn key(&self) -> String {
         let outcome = self.outcome.name();
@@ -241,7 +241,7 @@ impl LedgerRecord {
         }
     }
 
-    /// The same with a reason.
+    /// Adds a reason to the record.
     #[must_use]
     pub fn because(mut self, reason: DropReason, detail: impl Into<String>) -> Self {
         let detail: String = detail.into();
@@ -256,7 +256,7 @@ fn cut(text: &RawText) -> RawText {
     RawText::from(bytes.get(..LedgerRecord::TEXT).unwrap_or(bytes))
 }
 
-/// `namespace/pod/container`, or else what is known of it.
+/// `namespace/pod/container`, or the parts that are known.
 pub(crate) fn workload_name(workload: &cdh_bundle::Workload) -> Option<String> {
     let unit = || workload.extra.get("unit")?.as_str().map(str::to_owned);
     let name = match (&workload.namespace, &workload.pod, &workload.container) {

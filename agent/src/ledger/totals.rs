@@ -1,6 +1,6 @@
-//! Sums over everything that was ever recorded: counters and histograms as metrics want them.
+//! Totals over everything that was ever recorded: counters and histograms for metrics.
 //!
-//! Bounded: outcomes, reasons and causes are enums.
+//! Their size is bounded: outcomes, reasons and causes are enums.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::record::LedgerRecord;
 
-/// Upper bounds of the histogram of durations, seconds.
+/// Upper bounds of the histogram of durations, in seconds.
 pub const SECONDS: [f64; 10] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// Upper bounds of the histogram of core sizes, bytes: 64 KiB to 64 GiB.
+/// Upper bounds of the histogram of core sizes, in bytes: 64 KiB to 64 GiB.
 pub const BYTES: [f64; 7] = [
     65_536.0,
     1_048_576.0,
@@ -22,44 +22,44 @@ pub const BYTES: [f64; 7] = [
     68_719_476_736.0,
 ];
 
-/// Sums since the ledger was begun. They survive restarts of everybody.
+/// Totals since the ledger was created. They survive restarts of handlers and daemon.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Totals {
-    /// When the ledger was begun.
+    /// When the ledger was created.
     pub since: Timestamp,
     /// Number of the last record.
     pub seq: u64,
     /// By outcome and reason: `kept`, `reduced/rate_fingerprint`, `dropped/policy`.
     pub by_outcome: BTreeMap<String, u64>,
-    /// Cores that were cut or are missing, by cause: `killed`, `no_space`.
+    /// Truncated or missing cores, by cause: `killed`, `no_space`.
     pub by_cause: BTreeMap<String, u64>,
-    /// Bytes of cores that were captured, uncompressed.
+    /// Captured bytes of cores, uncompressed.
     pub core_bytes: u64,
-    /// Bytes that dumps took in the spool when they were sealed.
+    /// Bytes that dumps occupied in the spool when they were sealed.
     pub stored_bytes: u64,
-    /// Bytes that were given up in the spool for newer dumps.
+    /// Bytes that were freed in the spool for newer dumps.
     pub given_up_bytes: u64,
-    /// From the handler's start to the sealed dump.
+    /// Seconds from the handler's start to the sealed dump.
     pub seconds: Histogram,
-    /// How long processes had to wait for their end.
+    /// Seconds that the exit of crashed processes was delayed.
     pub blocked_seconds: Histogram,
     /// Sizes of cores.
     pub core_sizes: Histogram,
 }
 
-/// Counts of values up to the bounds, each with those before it, the last one being all.
+/// A histogram of values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Histogram {
-    /// One for each bound, and one for what is above; not summed up.
+    /// One count for each bound and one for larger values; not cumulative.
     pub counts: Vec<u64>,
     /// Sum of the values.
     pub sum: f64,
 }
 
 impl Histogram {
-    /// Counts a value.
+    /// Adds a value.
     pub fn add(&mut self, bounds: &[f64], value: f64) {
         self.counts.resize(bounds.len().saturating_add(1), 0);
         let place = bounds.partition_point(|bound| *bound < value);
@@ -69,13 +69,13 @@ impl Histogram {
         self.sum += value;
     }
 
-    /// How many values there were.
+    /// Number of values.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Values up to each bound, as Prometheus wants them; `+Inf` is [`Self::count`].
+    /// Cumulative counts for each bound, as Prometheus expects them; `+Inf` is [`Self::count`].
     #[must_use]
     pub fn cumulative(&self, bounds: &[f64]) -> Vec<(f64, u64)> {
         let mut sum = 0;
@@ -92,7 +92,7 @@ impl Histogram {
 }
 
 impl Totals {
-    /// How many crashes were recorded.
+    /// Number of recorded crashes.
     #[must_use]
     pub fn crashes(&self) -> u64 {
         self.sum(|key| {
@@ -101,7 +101,7 @@ impl Totals {
         })
     }
 
-    /// How many records have this outcome, whatever the reason.
+    /// Number of records with this outcome, for any reason.
     #[must_use]
     pub fn of(&self, outcome: super::Outcome) -> u64 {
         self.sum(|key| key.split('/').next() == Some(outcome.name()))
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_counts_under_the_first_bound_that_holds_it() {
+    fn histogram_counts_a_value_under_its_first_bound() {
         let mut histogram = Histogram::default();
         for value in [0.005, 0.01, 2.0, 1e9] {
             histogram.add(&SECONDS, value);

@@ -1,4 +1,4 @@
-//! The cluster's API server, asked as the service account of this pod.
+//! Client for the cluster's API server, with this pod's service account.
 //!
 //! Token and certificates are read for each request, because Kubernetes renews them. Only the cluster's own authority
 //! is trusted, no redirect is followed, and no proxy is used: the token goes to this server only.

@@ -1,15 +1,16 @@
-//! What a message says of a crash. Texts from outside are escaped and cut.
+//! The content of a notification about a crash. Texts from outside are escaped and truncated.
 
 use cdh_bundle::{Manifest, WorkloadKind};
 use serde_json::{Value, json};
 
-/// Characters of one text at most.
+/// Maximum length of one text, in characters.
 const LONGEST: usize = 256;
 
-/// What makes a crash the same as another one.
+/// Identifies equal crashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CrashKey {
-    /// The tenant, whose share of what is remembered is bounded: a namespace; empty for the host.
+    /// The tenant: a namespace; empty for the host. Each tenant's share of the remembered crashes
+    /// is limited.
     pub namespace: String,
     /// Workload and fingerprint.
     pub crash: String,
@@ -20,29 +21,29 @@ pub struct CrashKey {
 pub struct Crash {
     /// Identifies crashes that are reported once: the same fingerprint in the same workload.
     pub key: CrashKey,
-    /// The dump.
+    /// Id of the dump.
     pub id: String,
-    /// Of the crashing thread.
+    /// Fingerprint of the crashing thread.
     pub fingerprint: Option<String>,
-    /// When.
+    /// Time of the crash.
     pub at: String,
     /// Name of the node.
     pub node: String,
-    /// Pod, where it is one's.
+    /// The pod, if the process was in one.
     pub pod: Option<Pod>,
     /// The image.
     pub image: Option<String>,
     /// Name of the program.
     pub program: String,
-    /// Its id on the host.
+    /// Process id on the host.
     pub pid: u64,
     /// `SIGSEGV`.
     pub signal: String,
-    /// In words: `address not mapped, at 0x0`.
+    /// The signal in words: `address not mapped, at 0x0`.
     pub description: String,
     /// `complete`, `truncated`, `empty`.
     pub verdict: String,
-    /// In words.
+    /// The verdict in words.
     pub verdict_text: String,
 }
 
@@ -60,7 +61,7 @@ pub struct Pod {
 }
 
 impl Crash {
-    /// From what is known of a dump.
+    /// Takes the facts from a dump's manifest.
     #[must_use]
     pub fn of(manifest: &Manifest) -> Self {
         let process = &manifest.process;
@@ -78,11 +79,11 @@ impl Crash {
         let node = workload.and_then(|workload| workload.node.as_deref());
         let node = node.map_or_else(|| cut(&manifest.node.to_string()), cut);
         let fingerprint = manifest.fingerprint.as_deref().map(cut);
-        // Without a backtrace: the same program by the same signal.
+        // Without a backtrace, crashes of the same program by the same signal are equal.
         let same = fingerprint
             .clone()
             .unwrap_or_else(|| format!("{program}/{}", manifest.signal.name));
-        // Pods of a Deployment come and go: it is the Deployment that crashes.
+        // Pods of a Deployment are short-lived, so the crash belongs to the Deployment.
         let owner = workload.and_then(|workload| workload.owner.as_ref());
         let named = match (owner, &pod) {
             (Some(owner), _) => cut(&owner.to_string()),
@@ -129,7 +130,7 @@ impl Crash {
         )
     }
 
-    /// All of it.
+    /// All facts as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         let pod = self.pod.as_ref();
@@ -156,7 +157,7 @@ impl Crash {
     }
 }
 
-/// No control characters, and no more than a message bears.
+/// Removes control characters and limits the length.
 fn cut(text: &str) -> String {
     let harmless = text.chars().flat_map(|letter| match letter.is_control() {
         true => letter.escape_default().collect::<Vec<_>>(),

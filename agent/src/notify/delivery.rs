@@ -1,4 +1,4 @@
-//! One message to one receiver over HTTP, within a time limit.
+//! Delivers one message to one receiver over HTTP, with a time limit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,46 +8,46 @@ use ureq::{Agent, http};
 
 use super::Crash;
 
-/// One request from the first packet to the last.
+/// Time limit for one complete request.
 const TIME_LIMIT: Duration = Duration::from_secs(15);
 
-/// What became of one try.
+/// Result of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// The receiver has it.
+    /// The receiver accepted it.
     Done,
-    /// It may work later.
+    /// It failed, and may work later.
     Later(String),
-    /// It never will.
+    /// It failed permanently.
     Refused(String),
 }
 
-/// Somebody who can be told.
+/// A receiver of notifications.
 pub trait Deliver: Send {
     /// `webhook` or `kubernetes`.
     fn target(&self) -> &'static str;
 
-    /// What the configuration calls it.
+    /// Its name in the configuration.
     fn name(&self) -> String;
 
-    /// Tells it.
+    /// Sends the message once.
     fn deliver(&self, crash: &Crash) -> Attempt;
 
-    /// Time before the second try, where it is not the usual one.
+    /// Time before the second attempt, if it is not the default.
     fn pause(&self) -> Option<Duration> {
         None
     }
 }
 
-/// Which certificates are believed.
+/// Which certificates are trusted.
 pub(crate) enum Trust<'a> {
     /// The system's.
     System,
-    /// These, PEM, and no others.
+    /// Only these, PEM.
     Only(&'a [u8]),
 }
 
-/// A client that follows no redirection: a message goes where the configuration says.
+/// A client that does not follow redirects: a message only goes to the configured address.
 pub(crate) fn client(trust: Trust<'_>) -> Agent {
     let is_system = matches!(trust, Trust::System);
     let roots: Vec<Certificate<'static>> = match trust {
@@ -77,17 +77,17 @@ pub(crate) fn client(trust: Trust<'_>) -> Agent {
         .user_agent(concat!("cdh/", env!("CARGO_PKG_VERSION")))
         .timeout_global(Some(TIME_LIMIT));
     if !is_system {
-        // The cluster's own server is not behind a proxy.
+        // The cluster's own API server is not behind a proxy.
         config = config.proxy(None);
     }
     config.build().new_agent()
 }
 
-/// Posts a message and tells what that means.
+/// Posts a message and interprets the answer.
 pub(super) fn post(client: &Agent, request: http::request::Builder, body: Vec<u8>) -> Attempt {
     let request = match request.method("POST").body(body) {
         Ok(request) => request,
-        // The error may hold the address, which may be a secret.
+        // The error may contain the address, which may be a secret.
         Err(_) => return Attempt::Refused("its address or a header field is not valid".to_owned()),
     };
     match client.run(request) {
@@ -103,16 +103,16 @@ pub(super) fn post(client: &Agent, request: http::request::Builder, body: Vec<u8
     }
 }
 
-/// Posts a question and returns the answer's body.
+/// Posts a request and returns the answer's body.
 ///
 /// # Errors
-/// What went wrong, without the address.
+/// Describes the failure, without the address.
 pub(super) fn ask(
     client: &Agent,
     request: http::request::Builder,
     body: Vec<u8>,
 ) -> Result<Vec<u8>, String> {
-    /// Bytes of an answer that are read.
+    /// Maximum bytes of an answer that are read.
     const LIMIT: u64 = 1 << 20;
     let request = request.method("POST").body(body);
     let request = request.map_err(|_| "its address is not valid".to_owned())?;
@@ -130,25 +130,25 @@ pub(super) fn ask(
     }
 }
 
-/// The kind of an error without its text, in which addresses stand.
+/// The kind of an error without its text, which may contain addresses.
 fn describe(error: &ureq::Error) -> &'static str {
     match error {
         ureq::Error::Timeout(_) => "no answer in time",
         ureq::Error::HostNotFound => "its host name is not known",
         ureq::Error::ConnectionFailed => "no connection",
-        ureq::Error::Io(error) if is_of_tls(error) => "its certificate is not believed",
+        ureq::Error::Io(error) if is_of_tls(error) => "its certificate is not trusted",
         ureq::Error::Io(error) => match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connection refused",
             std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => "no answer in time",
             _ => "the connection broke",
         },
-        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => "its certificate is not believed",
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => "its certificate is not trusted",
         ureq::Error::BadUri(_) => "its address is not valid",
         _ => "no valid answer",
     }
 }
 
-/// A handshake that fails comes as an error of reading or writing, with that of rustls in it.
+/// A failed handshake is an I/O error that contains the error of rustls.
 fn is_of_tls(error: &std::io::Error) -> bool {
     error
         .get_ref()

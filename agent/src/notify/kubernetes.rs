@@ -1,7 +1,7 @@
-//! An Event on the pod: `kubectl describe pod` and `kubectl events` show it.
+//! Creates an Event on the pod; `kubectl describe pod` and `kubectl events` show it.
 //!
-//! The agent talks to the cluster's API server as its pod's service account. It creates Events, and asks
-//! whether it may: that needs no permission of its own.
+//! The agent authenticates to the cluster's API server as its pod's service account. It creates
+//! Events, and checks whether it may. The check needs no permission of its own.
 
 use serde_json::{Value, json};
 use ureq::{Agent, http};
@@ -11,7 +11,7 @@ use super::api_server::{ApiServer, is_name};
 use super::crash::Pod;
 use super::delivery::{Attempt, Deliver, ask, post};
 
-/// Bytes of an Event's message, by the API's own rules.
+/// Maximum length of an Event's message in bytes, defined by the API.
 const MESSAGE: usize = 1024;
 
 const NOT_ALLOWED: &str = "the service account may not create events";
@@ -23,7 +23,7 @@ pub struct KubernetesEvents {
 }
 
 impl KubernetesEvents {
-    /// Events are created in this cluster.
+    /// Creates Events in this cluster.
     #[must_use]
     pub fn new(server: ApiServer) -> Self {
         Self { server }
@@ -32,7 +32,7 @@ impl KubernetesEvents {
     /// Whether the service account may create Events.
     ///
     /// # Errors
-    /// Why not, or why that is not known.
+    /// Fails if it may not, or if that cannot be determined.
     pub fn check(&self) -> Result<(), String> {
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1",
@@ -81,7 +81,7 @@ impl Deliver for KubernetesEvents {
         };
         let body = event(crash, pod).to_string().into_bytes();
         match post(&client, request, body) {
-            // It is there: an answer was lost on its way.
+            // The Event exists: the answer to an earlier attempt was lost.
             Attempt::Refused(why) if why.ends_with("409") => Attempt::Done,
             Attempt::Refused(why) if why.ends_with("403") || why.ends_with("401") => {
                 Attempt::Refused(format!("{why}: {NOT_ALLOWED}"))
@@ -97,7 +97,7 @@ fn event(crash: &Crash, pod: &Pod) -> Value {
         crash.program, crash.signal, crash.verdict_text, crash.id
     );
     let message: String = message.chars().take(MESSAGE / 4).collect();
-    // The same message twice is the same Event.
+    // The name is derived from the dump, so a repeated message is the same Event.
     let end = crash.id.len().min(16);
     let name = pod.name.get(..pod.name.len().min(200)).unwrap_or("pod");
     let name = format!("{name}.{}", crash.id.get(..end).unwrap_or("0"));
@@ -129,7 +129,7 @@ fn event(crash: &Crash, pod: &Pod) -> Value {
     })
 }
 
-/// `metav1.Time` has no fractions.
+/// Removes the fraction: `metav1.Time` has none.
 fn seconds(at: &str) -> String {
     match at.split_once('.') {
         Some((whole, _)) => format!("{whole}Z"),

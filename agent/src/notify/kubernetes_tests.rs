@@ -14,7 +14,7 @@ use super::super::tests::{Arrived, PATIENCE, answer, manifest, read_request, ser
 use super::*;
 
 #[test]
-fn an_event_is_put_on_the_pod_with_the_account_of_the_agent() {
+fn kubernetes_creates_an_event_with_the_service_account() {
     let account = tempfile::tempdir().unwrap();
     fs::write(account.path().join("token"), "the-token\n").unwrap();
     fs::write(account.path().join("ca.crt"), "").unwrap();
@@ -54,7 +54,7 @@ fn an_event_is_put_on_the_pod_with_the_account_of_the_agent() {
     assert!(
         matches!(events.deliver(&crash), Attempt::Refused(why) if why.contains("may not create events"))
     );
-    // Names that would leave the path, and crashes of no pod.
+    // Names that would leave the path, and crashes outside any pod.
     let mut hostile = crash.clone();
     hostile.pod.as_mut().unwrap().namespace = "../../x".to_owned();
     assert!(matches!(events.deliver(&hostile), Attempt::Refused(_)));
@@ -67,7 +67,7 @@ fn events_of(address: String, account: &Path) -> KubernetesEvents {
     KubernetesEvents::new(ApiServer::new(address, account))
 }
 
-/// The cluster's API server: over TLS, with this certificate.
+/// The cluster's API server, with this TLS certificate.
 fn api_server(files: &TestCertificate) -> (String, Answers<Arrived>) {
     let chain = CertificateDer::pem_file_iter(&files.certificate).unwrap();
     let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
@@ -87,7 +87,7 @@ fn api_server(files: &TestCertificate) -> (String, Answers<Arrived>) {
         for connection in listener.incoming() {
             let tls = ServerConnection::new(Arc::clone(&config)).unwrap();
             let mut stream = StreamOwned::new(tls, connection.unwrap());
-            // Who does not believe the certificate sends no request.
+            // A client that does not trust the certificate sends no request.
             let Some((head, body)) = read_request(&mut stream) else {
                 continue;
             };
@@ -112,7 +112,7 @@ fn account(files: Option<&TestCertificate>) -> tempfile::TempDir {
 }
 
 #[test]
-fn an_event_goes_over_tls_to_a_server_that_the_clusters_authority_vouches_for_and_to_no_other() {
+fn kubernetes_trusts_only_the_clusters_authority() {
     if !TestCertificate::can_be_made() {
         return cdh_testkit::skip("no openssl here");
     }
@@ -130,28 +130,29 @@ fn an_event_goes_over_tls_to_a_server_that_the_clusters_authority_vouches_for_an
     );
     assert_eq!(event["involvedObject"]["name"], "api-0");
 
-    // A token goes to nobody else: not to a server of another authority, nor to another host of ours.
-    let not_believed = Attempt::Later("its certificate is not believed".to_owned());
+    // The token goes to no other server: neither one with another authority, nor another host of
+    // ours.
+    let not_trusted = Attempt::Later("its certificate is not trusted".to_owned());
     let strange = TestCertificate::make(places[1].path()).unwrap();
     let misnamed = TestCertificate::make_for(places[2].path(), "IP:127.0.0.2").unwrap();
     for (files, trusted) in [(&strange, &ours), (&misnamed, &misnamed)] {
         let (address, arrived) = api_server(files);
         fs::copy(&trusted.authority, account.path().join("ca.crt")).unwrap();
         let events = events_of(address, account.path());
-        assert_eq!(events.deliver(&crash), not_believed);
+        assert_eq!(events.deliver(&crash), not_trusted);
         assert!(arrived.try_recv().is_err());
     }
-    // The authority is renewed under our hands: the next try reads the new one.
+    // The authority is renewed between attempts: the next one reads the new certificate.
     let (address, arrived) = api_server(&strange);
     let events = events_of(address, account.path());
-    assert_eq!(events.deliver(&crash), not_believed);
+    assert_eq!(events.deliver(&crash), not_trusted);
     fs::copy(&strange.authority, account.path().join("ca.crt")).unwrap();
     assert_eq!(events.deliver(&crash), Attempt::Done);
     arrived.recv_timeout(PATIENCE).unwrap();
 }
 
 #[test]
-fn a_service_account_without_an_authority_trusts_nobody() {
+fn kubernetes_without_an_authority_trusts_no_server() {
     if !TestCertificate::can_be_made() {
         return cdh_testkit::skip("no openssl here");
     }
@@ -171,7 +172,7 @@ fn a_service_account_without_an_authority_trusts_nobody() {
     assert!(arrived.try_recv().is_err());
 }
 
-/// An API server that answers each request with the next of these.
+/// An API server that returns these answers in order.
 fn reviewing(answers: Vec<(u16, &'static str)>) -> (String, Answers<Arrived>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -192,7 +193,7 @@ fn reviewing(answers: Vec<(u16, &'static str)>) -> (String, Answers<Arrived>) {
 }
 
 #[test]
-fn permission_to_create_events_is_asked_of_the_api_server() {
+fn kubernetes_check_asks_the_api_server_for_permission() {
     let account = account(None);
     let (address, arrived) = reviewing(vec![
         (201, r#"{"status": {"allowed": true}}"#),

@@ -1,9 +1,9 @@
-//! Tells of each crash that this node has not seen before: webhooks, and an Event on the pod.
+//! Reports each crash that is new on this node: to webhooks, and as an Event on the pod.
 //!
-//! A crash is new if its fingerprint is new in its workload. Each receiver has a thread, a queue of bounded length, tries
-//! and time limits of its own, so that one that hangs holds up nobody: not the others, not a capture,
-//! not an upload. What could not be delivered is counted and logged. URLs, header fields and tokens are
-//! in no message of ours.
+//! A crash is new if its fingerprint is new in its workload. Each receiver has its own thread,
+//! bounded queue, retries and time limits. A receiver that hangs delays neither other receivers,
+//! nor captures, nor uploads. Failed deliveries are counted and logged. Our messages never contain
+//! URLs, header fields or tokens.
 
 mod api_server;
 mod crash;
@@ -30,41 +30,41 @@ pub use webhook::Webhook;
 
 use seen::Seen;
 
-/// Crashes that wait for one receiver; a storm of new ones is cut there, and counted.
+/// Queue length of one receiver. Further crashes in a storm are dropped and counted.
 const QUEUE: usize = 64;
-/// Tries of one message.
+/// Maximum attempts for one message.
 const TRIES: u32 = 6;
-/// Before the second try; doubles.
+/// Time before the second attempt; doubles after each.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long the end waits for messages that are on their way.
+/// How long shutdown waits for messages in progress.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// What became of a message.
+/// Result of a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// `webhook` or `kubernetes`.
     pub target: &'static str,
-    /// What the configuration calls the receiver.
+    /// The receiver's name in the configuration.
     pub name: String,
-    /// About which dump.
+    /// Id of the dump.
     pub id: String,
-    /// What became of it.
+    /// The result.
     pub outcome: Outcome,
 }
 
-/// What became of a message.
+/// Result of a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The receiver has it.
+    /// The receiver accepted it.
     Sent,
-    /// It cannot be delivered; why.
+    /// Delivery failed, with the reason.
     Failed(String),
-    /// Too many were waiting.
+    /// The queue was full.
     Dropped,
 }
 
 impl Outcome {
-    /// As a label.
+    /// The value of the metric's label.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -75,10 +75,10 @@ impl Outcome {
     }
 }
 
-/// Is told what became of each message, from several threads.
+/// Receives the result of each message, from several threads.
 pub type Report = Arc<dyn Fn(&Told) + Send + Sync>;
 
-/// Tells everybody who wants to know.
+/// Sends notifications to all configured receivers.
 pub struct Notifier {
     receivers: Vec<Receiver>,
     seen: Seen,
@@ -94,7 +94,7 @@ struct Receiver {
 }
 
 impl Notifier {
-    /// Begins to tell these receivers; what was told before is remembered below `state`.
+    /// Starts a thread for each receiver. Crashes reported earlier are remembered below `state`.
     #[must_use]
     pub fn begin(receivers: Vec<Box<dyn Deliver>>, state: &Path, report: Report) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
@@ -131,7 +131,7 @@ impl Notifier {
         }
     }
 
-    /// Tells of a dump, if its crash is new on this node. Does not wait.
+    /// Queues a notification about a dump if its crash is new on this node. Does not block.
     pub fn notice(&mut self, manifest: &Manifest) {
         if self.receivers.is_empty() {
             return;
@@ -170,7 +170,7 @@ impl Drop for Notifier {
         }
         self.stop.store(true, Ordering::Relaxed);
         for receiver in self.receivers.drain(..) {
-            // One that is in the middle of a request ends with the process.
+            // A thread in the middle of a request ends with the process.
             if receiver.thread.is_finished() {
                 let _ = receiver.thread.join();
             }

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::{Secret, WebhookConfig, WebhookFormat};
 
-/// What arrived: the request's line and header fields in small letters, and the body.
+/// A received request: request line and header fields in lower case, and the body.
 pub(super) type Arrived = (Vec<String>, Value);
 
-/// Reads one request from a connection, encrypted or not; `None` where the other side gave it up.
+/// Reads one request from a connection, encrypted or not; `None` if the client closed it.
 pub(super) fn read_request(connection: &mut dyn Read) -> Option<(Vec<String>, Vec<u8>)> {
     let mut reader = BufReader::new(connection);
     let mut head = Vec::new();
@@ -36,12 +36,12 @@ pub(super) fn read_request(connection: &mut dyn Read) -> Option<(Vec<String>, Ve
     Some((head, body))
 }
 
-/// An answer with this status.
+/// An HTTP response with this status.
 pub(super) fn answer(status: u16) -> String {
     format!("HTTP/1.1 {status} x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
 }
 
-/// A server that answers with these statuses, one after the other, and then with 200; 0 hangs up.
+/// A server that answers with these statuses in order, then with 200; 0 closes the connection.
 pub(super) fn server(mut statuses: Vec<u16>) -> (String, Answers<Arrived>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/hook/s3cr3t", listener.local_addr().unwrap());
@@ -70,7 +70,7 @@ pub(super) fn server(mut statuses: Vec<u16>) -> (String, Answers<Arrived>) {
     (address, arrived)
 }
 
-/// A hook that does not wait long before it tries again.
+/// A webhook with a short pause between attempts.
 struct Quick(Webhook);
 
 impl Deliver for Quick {
@@ -130,7 +130,7 @@ fn notifier(receivers: Vec<Box<dyn Deliver>>, state: &Path) -> (Notifier, Report
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
-fn each_new_crash_is_told_once_in_the_format_that_was_asked_for() {
+fn notifier_reports_each_new_crash_once_in_the_configured_format() {
     let state = tempfile::tempdir().unwrap();
     let formats = [
         WebhookFormat::Json,
@@ -188,7 +188,7 @@ fn each_new_crash_is_told_once_in_the_format_that_was_asked_for() {
 }
 
 #[test]
-fn what_was_told_before_a_restart_is_not_told_again() {
+fn notifier_remembers_reported_crashes_across_restarts() {
     let state = tempfile::tempdir().unwrap();
     let (url, arrived) = server(Vec::new());
     for fingerprint in ["aaaa", "aaaa", "bbbb"] {
@@ -203,7 +203,7 @@ fn what_was_told_before_a_restart_is_not_told_again() {
 }
 
 #[test]
-fn a_receiver_that_fails_is_tried_again_and_one_that_refuses_is_not() {
+fn notifier_retries_failures_but_not_refusals() {
     let state = tempfile::tempdir().unwrap();
     let (patient, arrived) = server(vec![503, 0, 429]);
     let (strict, refused) = server(vec![404, 404, 404]);
@@ -240,7 +240,7 @@ fn a_receiver_that_fails_is_tried_again_and_one_that_refuses_is_not() {
     assert!(!words.concat().contains("s3cr3t"));
 }
 
-/// Hangs until it is let go.
+/// Blocks until it is released.
 struct Stuck(Mutex<Answers<()>>);
 
 impl Deliver for Stuck {
@@ -257,7 +257,7 @@ impl Deliver for Stuck {
 }
 
 #[test]
-fn a_receiver_that_hangs_holds_up_nobody_and_what_is_too_much_is_counted() {
+fn notifier_hanging_receiver_delays_no_other_and_drops_are_counted() {
     let state = tempfile::tempdir().unwrap();
     let (free, stuck) = channel();
     let (url, arrived) = server(Vec::new());
@@ -280,13 +280,13 @@ fn a_receiver_that_hangs_holds_up_nobody_and_what_is_too_much_is_counted() {
             .filter(|told| told.outcome == Outcome::Dropped)
             .count()
     };
-    // One is in its hands, or still in the queue.
+    // One is being delivered, or still in the queue.
     assert!((9..=10).contains(&dropped()), "{}", dropped());
     drop(free);
 }
 
 #[test]
-fn each_workload_is_told_once_of_a_fingerprint_also_after_a_restart() {
+fn notifier_reports_a_fingerprint_once_per_workload() {
     let state = tempfile::tempdir().unwrap();
     let (url, arrived) = server(Vec::new());
     let of = |namespace: &str, pod: &str, owner: Option<(&str, &str)>| {

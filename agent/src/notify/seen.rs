@@ -1,4 +1,5 @@
-//! Which crashes this node has seen, in which workloads: `<state>/uploads/fingerprints.json`, the newest last.
+//! Remembers which crashes this node has seen in which workloads:
+//! `<state>/uploads/fingerprints.json`, newest last.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,13 +9,13 @@ use std::path::{Path, PathBuf};
 use super::CrashKey;
 use crate::node::journal::write_atomically;
 
-/// Crashes that are remembered. One more makes the namespace that has most of them forget its oldest, so
-/// that no tenant makes another one's crashes look new.
+/// Maximum number of remembered crashes. When it is exceeded, the namespace with most crashes loses
+/// its oldest one, so no tenant can make another tenant's crashes look new.
 const MOST: usize = 10_000;
-/// Bytes of the file that are read.
+/// Maximum bytes of the file that are read.
 const LIMIT: u64 = 16 << 20;
 
-/// Crashes that were seen.
+/// Crashes seen so far.
 pub(super) struct Seen {
     path: PathBuf,
     order: Vec<CrashKey>,
@@ -22,8 +23,8 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// What was remembered. A file that is gone or broken makes all crashes new: a repeated message is
-    /// better than none.
+    /// Reads the remembered crashes. If the file is missing or invalid, all crashes are new: a
+    /// repeated message is better than none.
     pub(super) fn read(state: &Path) -> Self {
         let path = state.join("uploads/fingerprints.json");
         let read = || {
@@ -46,7 +47,7 @@ impl Seen {
         }
     }
 
-    /// Whether it was not seen before; it is from now on.
+    /// Whether the crash is new; remembers it.
     pub(super) fn is_new(&mut self, key: &CrashKey) -> bool {
         if !self.known.insert(key.clone()) {
             return false;
@@ -56,7 +57,7 @@ impl Seen {
             self.forget_one();
         }
         let pairs = self.order.iter().map(|key| (&key.namespace, &key.crash));
-        // On a disk that takes nothing it is remembered as long as this process lives.
+        // If the disk cannot be written, it is remembered until this process ends.
         if let Ok(json) = serde_json::to_vec(&pairs.collect::<Vec<_>>()) {
             let made = self.path.parent().map_or(Ok(()), fs::create_dir_all);
             let _ = made.and_then(|()| write_atomically(&self.path, &json, 0o600));
@@ -64,7 +65,7 @@ impl Seen {
         true
     }
 
-    /// Forgets the oldest crash of the namespace that has most.
+    /// Removes the oldest crash of the namespace with the most crashes.
     fn forget_one(&mut self) {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for key in &self.order {
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn seen_forgets_crashes_of_the_namespace_that_has_most() {
+    fn seen_evicts_crashes_of_the_largest_namespace() {
         let state = tempfile::tempdir().unwrap();
         let order: Vec<_> = (0..MOST)
             .map(|n| ("flood".to_owned(), n.to_string()))
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn seen_begins_anew_with_a_file_that_it_cannot_read() {
+    fn seen_starts_empty_with_an_invalid_file() {
         let state = tempfile::tempdir().unwrap();
         fs::create_dir(state.path().join("uploads")).unwrap();
         for text in ["", "{", "[\"of an older agent\"]"] {

@@ -1,4 +1,4 @@
-//! A webhook: Slack, plain JSON, CloudEvents.
+//! Webhooks: Slack, plain JSON, CloudEvents.
 
 use std::fs;
 use std::io::Read;
@@ -10,7 +10,7 @@ use super::Crash;
 use super::delivery::{Attempt, Deliver, Trust, client, post};
 use crate::config::{WebhookConfig, WebhookFormat};
 
-/// Bytes of a file that holds a URL.
+/// Maximum size of a file with a URL, in bytes.
 const URL_LIMIT: u64 = 4096;
 
 /// A webhook.
@@ -21,7 +21,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// From the configuration; `number` is its name where it has none.
+    /// Creates a webhook from its configuration; `number` is the name of one without a name.
     #[must_use]
     pub fn new(config: WebhookConfig, number: usize) -> Self {
         let name = config
@@ -35,7 +35,7 @@ impl Webhook {
         }
     }
 
-    /// The file is read each time: a secret that is mounted changes under our hands.
+    /// The file is read for each message: a mounted secret may change while the agent runs.
     fn url(&self) -> Result<String, String> {
         if let Some(url) = &self.config.url {
             return Ok(url.reveal().to_owned());
@@ -52,7 +52,7 @@ impl Webhook {
             .map_err(|error: std::io::Error| format!("cannot read {}: {error}", path.display()))?;
         match url.starts_with("https://") || url.starts_with("http://") {
             true => Ok(url),
-            false => Err(format!("{} holds no address", path.display())),
+            false => Err(format!("{} contains no address", path.display())),
         }
     }
 }
@@ -82,7 +82,7 @@ impl Deliver for Webhook {
     }
 }
 
-/// The message with its content type.
+/// The message and its content type.
 pub(super) fn message(format: WebhookFormat, crash: &Crash) -> (&'static str, Value) {
     match format {
         WebhookFormat::Json => ("application/json", crash.json()),
@@ -114,7 +114,7 @@ fn slack(crash: &Crash) -> Value {
     })
 }
 
-/// Slack reads `<!channel>` and links out of texts, and these three characters begin them.
+/// Slack interprets `<!channel>` and links in texts; these three characters start them.
 fn slack_text(text: &str) -> String {
     let text = text
         .replace('&', "&amp;")
@@ -140,7 +140,7 @@ fn cloud_event(crash: &Crash) -> Value {
     })
 }
 
-/// A source is a URI reference.
+/// Escapes a part of a source, which is a URI reference.
 fn uri_part(text: &str) -> String {
     let bytes = text.bytes();
     bytes

@@ -1,22 +1,22 @@
-//! Prometheus' text format 0.0.4: `# HELP`, `# TYPE`, samples.
+//! Prometheus text format 0.0.4: `# HELP`, `# TYPE`, samples.
 
 use std::fmt::{Display, Write};
 
-/// A text that grows by families of samples.
+/// Builds the text, one metric family after the other.
 #[derive(Default)]
 pub(super) struct Exposition {
     text: String,
 }
 
 impl Exposition {
-    /// Begins a family.
+    /// Starts a metric family.
     pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         // Writing to a string does not fail.
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
 
-    /// A sample of it.
+    /// Adds a sample to the current family.
     pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.text.push_str(name);
         for (number, (label, text)) in labels.iter().enumerate() {
@@ -33,13 +33,13 @@ impl Exposition {
         let _ = writeln!(self.text, " {value}");
     }
 
-    /// A family of one sample.
+    /// Adds a family with one sample.
     pub(super) fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
 
-    /// A histogram: values up to each bound, all of them, their sum.
+    /// Adds a histogram: cumulative counts per bound, total count, sum.
     pub(super) fn histogram(
         &mut self,
         name: &str,

@@ -1,8 +1,8 @@
 //! A small HTTP server for three paths: `/metrics`, `/healthz`, `/readyz`.
 //!
-//! Bounded against whoever comes: a request is a head of 8 KiB at most that arrives within seconds, few
-//! are answered at once, further ones are refused at the door, and no connection is kept. It reads
-//! nothing but the path, and serves no file.
+//! Hardened against hostile clients. A request is a head of maximum 8 KiB that must arrive within
+//! seconds. The number of concurrent connections is limited, further ones are refused at accept,
+//! and no connection is kept alive. The server looks only at the path and serves no files.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,20 +13,20 @@ use std::time::{Duration, Instant};
 
 use super::Watcher;
 
-/// Bytes of a request's head at most.
+/// Maximum size of a request head, in bytes.
 const HEAD_LIMIT: usize = 8 << 10;
-/// From the connection to the end of the answer.
+/// Time from the connection to the end of the answer.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
-/// Connections at once. Prometheus makes one.
+/// Maximum concurrent connections. Prometheus makes one.
 const CONNECTIONS: usize = 16;
-/// Between two tries to accept when the system refuses: out of descriptors, for example.
+/// Pause before the next accept after an error, for example when descriptors run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Why nobody can ask.
+/// Why the listener cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// The address is taken, or is not this machine's.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on {address}")]
     Bind {
         /// The address.
@@ -37,7 +37,7 @@ pub enum ListenError {
     },
 }
 
-/// Answers until it is dropped.
+/// Serves requests until it is dropped.
 pub struct Listener {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -45,10 +45,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Begins to answer at this address.
+    /// Starts to listen on this address.
     ///
     /// # Errors
-    /// When it cannot be listened on.
+    /// Fails if the address cannot be bound.
     pub fn begin(address: SocketAddr, watcher: Arc<Watcher>) -> Result<Self, ListenError> {
         let failed = |source| ListenError::Bind { address, source };
         let listener = TcpListener::bind(address).map_err(failed)?;
@@ -65,7 +65,7 @@ impl Listener {
         })
     }
 
-    /// Where it listens: the port that was found where 0 was asked for.
+    /// The bound address. If port 0 was requested, it has the actual port.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -82,7 +82,8 @@ impl Drop for Listener {
                 SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
             });
         }
-        // Wakes the thread up; without that it stays until the process ends, which is soon.
+        // Wakes the thread up. If that fails, the thread runs until the process ends, which is
+        // soon.
         if TcpStream::connect_timeout(&own, Duration::from_secs(1)).is_ok()
             && let Some(thread) = self.thread.take()
         {
@@ -106,22 +107,22 @@ fn accept(listener: &TcpListener, watcher: &Arc<Watcher>, stop: &AtomicBool) {
             busy.fetch_sub(1, Ordering::AcqRel);
             continue;
         }
-        let place = Place(Arc::clone(&busy));
+        let slot = ConnectionSlot(Arc::clone(&busy));
         let watcher = Arc::clone(watcher);
         let thread = std::thread::Builder::new().name("cdh-metrics-1".to_owned());
-        // Without a thread the connection and its place are dropped.
+        // If no thread can be created, the connection and its slot are dropped.
         let _ = thread.spawn(move || {
-            let _place = place;
-            // Whoever hung up knows it.
+            let _slot = slot;
+            // An error here means that the client disconnected; there is nothing to do.
             let _ = serve(connection, &watcher);
         });
     }
 }
 
-/// Gives its place back however it ends.
-struct Place(Arc<AtomicUsize>);
+/// Releases the connection slot, however the thread ends.
+struct ConnectionSlot(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -170,7 +171,7 @@ fn answer(head: &[u8], watcher: &Watcher) -> Vec<u8> {
     let is_complete = head.windows(4).any(|four| four == b"\r\n\r\n");
     const PLAIN: &str = "text/plain; charset=utf-8";
     let (status, kind, body) = match (method, path) {
-        _ if !is_complete => ("400 Bad Request", PLAIN, "no HTTP request\n".to_owned()),
+        _ if !is_complete => ("400 Bad Request", PLAIN, "not an HTTP request\n".to_owned()),
         (b"GET" | b"HEAD", b"/metrics") => (
             "200 OK",
             "text/plain; version=0.0.4; charset=utf-8",

@@ -1,8 +1,8 @@
-//! How the agent is seen: numbers for Prometheus on a port or in a file, health, readiness.
+//! Observability of the agent: Prometheus metrics on a port or in a file, health, readiness.
 //!
-//! [`Watcher`] is told what the shipper does; what handlers did it reads in the ledger, what waits it
-//! counts in the spool. Nothing here holds up a capture or an upload, and no label holds a text from
-//! outside: there are as many series as there are reasons.
+//! [`Watcher`] receives the shipper's events, reads the handlers' results from the ledger, and
+//! counts waiting dumps in the spool. Nothing here delays a capture or an upload. No label contains
+//! text from outside, so the number of series is limited by the number of reasons.
 
 mod exposition;
 mod listener;

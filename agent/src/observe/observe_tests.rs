@@ -19,13 +19,13 @@ fn ask(address: SocketAddr, request: &str) -> String {
         .unwrap();
     connection.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
-    // Whoever is refused at the door gets nothing, or a reset.
+    // A refused client gets nothing, or a connection reset.
     let _ = connection.read_to_string(&mut answer);
     answer
 }
 
 #[test]
-fn paths_are_answered_and_others_are_not() {
+fn listener_serves_three_paths_only() {
     let root = tempfile::tempdir().unwrap();
     let watcher = watcher(root.path());
     let listener = Listener::begin("127.0.0.1:0".parse().unwrap(), Arc::clone(&watcher)).unwrap();
@@ -42,11 +42,10 @@ fn paths_are_answered_and_others_are_not() {
     );
     assert!(get("/healthz").ends_with("\r\n\r\nok\n"));
     assert!(
-        get("/readyz").starts_with("HTTP/1.1 503 ")
-            && get("/readyz").contains("not been looked at")
+        get("/readyz").starts_with("HTTP/1.1 503 ") && get("/readyz").contains("not been scanned")
     );
     assert!(watcher.notice(&ShipperEvent::Pass).is_none());
-    // Unless a test beside this one has the kernel's settings.
+    // Unless another test holds the kernel's settings at the moment.
     assert!(get("/readyz").contains("core_pattern") || get("/readyz").contains("ok"));
     assert!(get("/etc/passwd").starts_with("HTTP/1.1 404 "));
     assert!(get("/../../etc/passwd").starts_with("HTTP/1.1 404 "));
@@ -59,7 +58,7 @@ fn paths_are_answered_and_others_are_not() {
 }
 
 #[test]
-fn those_who_say_nothing_do_not_keep_others_out_for_long() {
+fn listener_times_out_silent_clients() {
     let root = tempfile::tempdir().unwrap();
     let listener = Listener::begin("127.0.0.1:0".parse().unwrap(), watcher(root.path())).unwrap();
     let silent: Vec<TcpStream> = (0..40)
@@ -68,14 +67,14 @@ fn those_who_say_nothing_do_not_keep_others_out_for_long() {
     let mut slow = TcpStream::connect(listener.address()).unwrap();
     let begun = Instant::now();
     loop {
-        // A letter now and then gains no time.
+        // A byte now and then does not extend the deadline.
         let _ = slow.write_all(b"G");
         if ask(listener.address(), "GET /healthz HTTP/1.1\r\n\r\n").contains("ok") {
             break;
         }
         assert!(
             begun.elapsed() < Duration::from_secs(15),
-            "nobody was answered"
+            "no request was answered"
         );
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -86,7 +85,7 @@ fn those_who_say_nothing_do_not_keep_others_out_for_long() {
 }
 
 #[test]
-fn an_agent_whose_store_is_away_is_ready_and_says_so_in_its_numbers() {
+fn readiness_does_not_depend_on_the_store() {
     let root = tempfile::tempdir().unwrap();
     let watcher = watcher(root.path());
     let failed = ShipperEvent::StoreFailed {
@@ -106,7 +105,7 @@ fn an_agent_whose_store_is_away_is_ready_and_says_so_in_its_numbers() {
 }
 
 #[test]
-fn dumps_that_no_runtime_described_are_counted_and_so_are_silent_runtimes() {
+fn metrics_count_undescribed_dumps_and_silent_runtimes() {
     let root = tempfile::tempdir().unwrap();
     let watcher = watcher(root.path());
     let sealed = |kind: &str, source: &str| {
@@ -146,7 +145,7 @@ fn dumps_that_no_runtime_described_are_counted_and_so_are_silent_runtimes() {
 }
 
 #[test]
-fn readiness_is_reported_when_it_changes() {
+fn readiness_changes_are_reported_once() {
     let root = tempfile::tempdir().unwrap();
     let mut paths = AgentPaths::below(root.path());
     paths.settings = crate::node::settings::SettingsFiles::in_directory(root.path());
@@ -170,7 +169,7 @@ fn readiness_is_reported_when_it_changes() {
 }
 
 #[test]
-fn kept_dumps_are_counted_apart_and_are_not_unshipped() {
+fn metrics_count_kept_dumps_separately() {
     let root = tempfile::tempdir().unwrap();
     let paths = AgentPaths::below(root.path());
     let sealed = |seconds: u64| {

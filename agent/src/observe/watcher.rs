@@ -1,4 +1,4 @@
-//! Counts what the shipper tells, and puts it together with ledger and spool when somebody asks.
+//! Counts the shipper's events, and combines them with ledger and spool on request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,24 +18,24 @@ use crate::policy::SetuidPolicy;
 use crate::shipper::{ShipperEvent, ShipperRecord};
 use crate::spool::{SpoolCount, count};
 
-/// The shipper tells something at least so often: it looks at the spool every ten seconds, and an upload
-/// tells that it goes on.
+/// Maximum time between two events of the shipper. It scans the spool every ten seconds, and an
+/// upload reports its progress.
 const SILENCE: Duration = Duration::from_secs(600);
-/// A spool is not counted more often than this, however often somebody asks.
+/// Minimum time between two counts of the spool, even if requests come more often.
 const COUNT_PAUSE: Duration = Duration::from_secs(2);
-/// The file is not written more often than this.
+/// Minimum time between two writes of the file.
 const FILE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Whether crashes on this node are taken care of.
+/// Whether the agent captures crashes on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// They are.
+    /// It captures crashes.
     Ready,
-    /// They are not, for this reason.
+    /// It does not, for this reason.
     Lost(String),
 }
 
-/// What is known of a running agent.
+/// State of a running agent, collected for metrics and health checks.
 pub struct Watcher {
     paths: AgentPaths,
     textfile: Option<PathBuf>,
@@ -60,7 +60,7 @@ struct Counts {
     kept: u64,
     unwanted: u64,
     without_workload: u64,
-    /// Whether each runtime answers, by its socket.
+    /// Whether each runtime answers, by socket.
     runtimes: BTreeMap<PathBuf, bool>,
     notified: BTreeMap<(&'static str, &'static str), u64>,
     spool: Option<(Instant, Spool)>,
@@ -71,18 +71,18 @@ struct Counts {
 #[derive(Clone, Default)]
 struct Spool {
     count: Option<SpoolCount>,
-    /// Sealed dumps that stay on the node, which `count` counts as sealed.
+    /// Sealed dumps that stay on the node; `count` counts them as sealed.
     kept: u64,
-    /// When the oldest dump was sealed that waits for the store, in seconds since the epoch.
+    /// When the oldest dump that waits for the store was sealed, in seconds since the epoch.
     oldest: Option<i64>,
-    /// The same of those that stay on the node.
+    /// The same for dumps that stay on the node.
     oldest_kept: Option<i64>,
     free: Option<u64>,
     size: Option<u64>,
 }
 
 impl Watcher {
-    /// Watches the agent of these paths; what it knows is also written to `textfile`.
+    /// Watches the agent with these paths. Metrics are also written to `textfile`.
     #[must_use]
     pub fn new(paths: AgentPaths, textfile: Option<PathBuf>) -> Self {
         let counts = Counts {
@@ -100,7 +100,7 @@ impl Watcher {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what the shipper tells. Says what went wrong with the file, the first time.
+    /// Records an event of the shipper. Returns the first error in writing the file.
     pub fn notice(&self, event: &ShipperEvent) -> Option<String> {
         let mut counts = self.counts();
         let counts = &mut *counts;
@@ -149,18 +149,18 @@ impl Watcher {
         (counts.write_failures == 1).then(|| format!("cannot write {}: {error}", path.display()))
     }
 
-    /// Takes in that somebody was told of a crash, or could not be.
+    /// Records the result of a notification.
     pub fn notified(&self, target: &'static str, result: &'static str) {
         *self.counts().notified.entry((target, result)).or_default() += 1;
     }
 
-    /// All numbers, in Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     #[must_use]
     pub fn metrics(&self) -> String {
         self.text(&mut self.counts())
     }
 
-    /// Why this process should be started anew, if it should.
+    /// Why this process should be restarted, if it should.
     #[must_use]
     pub fn unhealthy(&self) -> Option<String> {
         let counts = self.counts();
@@ -169,15 +169,15 @@ impl Watcher {
             .then(|| format!("the shipper has been silent for {} s", silent.as_secs()))
     }
 
-    /// Why crashes on this node are not taken care of, if they are not. A store that is away is no
-    /// reason: that is what the spool is for.
+    /// Why crashes on this node are not captured, if they are not. An unreachable store is not a
+    /// reason: dumps wait in the spool.
     #[must_use]
     pub fn unready(&self) -> Option<String> {
         if let Some(why) = self.unhealthy() {
             return Some(why);
         }
         if self.counts().passes == 0 {
-            return Some("the spool has not been looked at yet".to_owned());
+            return Some("the spool has not been scanned yet".to_owned());
         }
         match crate::node::status::pattern_owner(&self.paths) {
             Ok(PatternOwner::Ours) => None,
@@ -191,8 +191,8 @@ impl Watcher {
         }
     }
 
-    /// Whether readiness was lost or regained since this was last asked. Nothing at first: how a process
-    /// begins, its start says.
+    /// Whether readiness changed since the last call. The first call returns `None`: the agent
+    /// reports its initial state at start.
     #[must_use]
     pub fn readiness_changed(&self) -> Option<Readiness> {
         let now = match self.unready() {
@@ -340,7 +340,7 @@ impl Watcher {
     }
 }
 
-/// Whether a runtime said whose dump it is, where it is a container's.
+/// Whether a runtime identified the container of the dump, if the process was in one.
 fn is_described(manifest: &Manifest) -> bool {
     let Some(workload) = &manifest.workload else {
         return true;

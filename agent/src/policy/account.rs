@@ -6,20 +6,20 @@
 //! any other process       owner user:<uid>         group user:<uid>
 //! ```
 //!
-//! The owner has a budget of its own. The group bounds what all its owners use together, so a
-//! controller that keeps making new pods does not get a fresh budget for each of them. Until the
-//! container runtime has named the controller of a pod, the pod belongs to the group `pods`.
-//! A user is the outermost one: who made the user namespace counts, not an id inside it. So the
-//! 65536 subordinate ids of a user are one owner.
+//! The owner has a budget of its own. The group limits what all its owners use together, so a
+//! controller that keeps creating pods does not get a fresh budget for each one. Until the
+//! container runtime has named a pod's controller, the pod belongs to the group `pods`. A user is
+//! the outermost one, that is, the creator of the user namespace and not an id inside it. The 65536
+//! subordinate ids of a user are therefore one owner.
 
 use crate::workload::Owner;
 
 /// Group of pods whose controller is not known yet.
 const PODS: &str = "pods";
-/// Group of containers outside of Kubernetes.
+/// Group of containers outside Kubernetes.
 const CONTAINERS: &str = "containers";
-/// Longest name of an account, in characters. Names of Kubernetes objects have up to 253; the
-/// namespace is first, so a cut name never collides with one of another namespace.
+/// Maximum length of an account's name in characters. Names of Kubernetes objects have up to 253.
+/// The namespace comes first, so a truncated name never collides with one of another namespace.
 const LONGEST: usize = 160;
 
 /// Owner and group of a crash.
@@ -65,20 +65,20 @@ impl Account {
         }
     }
 
-    /// Pod, container or user.
+    /// The pod, container or user.
     #[must_use]
     pub(crate) fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// What bounds all owners of one controller.
+    /// The group that limits all owners of one controller.
     #[must_use]
     pub(crate) fn group(&self) -> &str {
         &self.group
     }
 
-    /// Who shares the spool with others: the controller where it is known, else the owner. Usable as
-    /// a part of a file's name.
+    /// The name under which room in the spool is shared: the controller if known, otherwise the
+    /// owner. Usable in a file name.
     #[must_use]
     pub(crate) fn share(&self) -> String {
         let name = match self.group.as_str() {
@@ -88,20 +88,20 @@ impl Account {
         name.replace('/', "+")
     }
 
-    /// Whether a user is charged, and no pod or container.
+    /// Whether a user is charged, not a pod or container.
     #[must_use]
     pub(crate) fn is_user(&self) -> bool {
         self.owner == self.group
     }
 
-    /// Whether the program had gained privileges: its dumps have a quota of their own.
+    /// Whether the program gained privileges: its dumps have their own quota.
     #[must_use]
     pub(crate) fn is_setuid(&self) -> bool {
         self.is_setuid
     }
 }
 
-/// A name without characters that need escaping in JSON or in a file's name.
+/// Removes characters that need escaping in JSON or in a file name.
 fn plain(name: &str) -> String {
     let harmless = |c: char| match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' | ':' | '/' | '.' | '-' | '_' => c,
@@ -118,7 +118,7 @@ mod tests {
     const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
 
     #[test]
-    fn account_is_pod_then_container_then_user() {
+    fn account_prefers_pod_then_container_then_user() {
         let pod = Owner::Pod {
             uid: UID.to_owned(),
         };
@@ -144,7 +144,7 @@ mod tests {
             of(Some(&Owner::Container(container.clone())), None),
             owned(&key, "containers", &key)
         );
-        // A user can make any number of directories in its own cgroup.
+        // A user can create any number of directories in its own cgroup.
         container.cgroup_owner = Some(1000);
         let user = owned("user:1000", "user:1000", "user:1000");
         assert_eq!(of(Some(&Owner::Container(container)), None), user);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_become_short_and_plain() {
+    fn account_names_are_short_and_plain() {
         let pod = Owner::Pod {
             uid: UID.to_owned(),
         };

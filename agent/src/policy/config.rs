@@ -1,13 +1,13 @@
-//! What an operator may decide: the table `[policy]` of the configuration.
+//! The operator's policy: the table `[policy]` of the configuration.
 //!
 //! ```toml
 //! [policy]
 //! default = "full"                 # full, minicore, metadata or ignore
-//! unknown_pod = "full"             # a pod's process, and nobody can tell whose
+//! unknown_pod = "full"             # the process is in a pod that cannot be identified
 //! setuid = "keep"                  # keep on the node, ship, or ignore
 //! environment = ["LANG", "LC_*"]   # variables whose values are
 //!
-//! [[policy.rules]]                 # the first one that fits decides
+//! [[policy.rules]]                 # the first match decides
 //! namespace = "kube-*"
 //! action = "metadata"
 //!
@@ -19,10 +19,10 @@
 //! core_limit = "2G"
 //! ```
 //!
-//! Everything has a default, an unknown name is refused, and [`PolicyConfig::validate`] says what cannot
-//! hold. A rule fits when all that it names fits; one that
-//! names nothing fits always. What a pod asks for in its annotations counts beside the rules: of both,
-//! what keeps less. Nothing here opens a file.
+//! Everything has a default, unknown names are refused, and [`PolicyConfig::validate`] reports
+//! invalid values. A rule matches when all its conditions match; a rule without conditions always
+//! matches. A pod's annotations apply in addition to the rules; of the two, the one that stores
+//! less takes precedence. Nothing here opens a file.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::size::Size;
 
-/// How much of a crash is kept; each keeps less than the one before.
+/// How much of a crash is stored; each variant stores less than the one before.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -41,14 +41,14 @@ pub enum Action {
     Full,
     /// No core, but stacks and registers.
     Minicore,
-    /// Neither: facts and raw backtrace only.
+    /// Neither; only facts and the raw backtrace.
     Metadata,
-    /// No dump; it is counted.
+    /// No dump; the crash is counted.
     Ignore,
 }
 
 impl Action {
-    /// As it stands in the configuration.
+    /// The name in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -60,16 +60,16 @@ impl Action {
     }
 }
 
-/// What is done with dumps of programs that gained privileges.
+/// What happens to dumps of programs that gained privileges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SetuidPolicy {
-    /// They stay on the node, for root only.
+    /// They stay on the node, readable by root only.
     #[default]
     Keep,
-    /// They go into the store like all others.
+    /// They are uploaded like all others.
     Ship,
-    /// There is none; they are counted.
+    /// There are none; the crashes are counted.
     Ignore,
 }
 
@@ -79,7 +79,7 @@ pub enum SetuidPolicy {
 pub enum OneOrMore {
     /// One.
     One(String),
-    /// Several; any of them fits.
+    /// Several; one of them must match.
     More(Vec<String>),
 }
 
@@ -90,7 +90,7 @@ impl Default for OneOrMore {
 }
 
 impl OneOrMore {
-    /// All of them.
+    /// All texts.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         match self {
             Self::One(one) => std::slice::from_ref(one),
@@ -100,7 +100,7 @@ impl OneOrMore {
         .map(String::as_str)
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
@@ -111,53 +111,52 @@ impl OneOrMore {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rule {
-    /// What records call it; its number otherwise.
+    /// Its name in records; otherwise its number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Patterns for the pod's namespace.
     #[serde(skip_serializing_if = "OneOrMore::is_empty")]
     pub namespace: OneOrMore,
-    /// Labels that the pod has, each with a pattern for its value.
+    /// Labels that the pod must have, each with a pattern for its value.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Patterns for the program's path, as the process saw it.
+    /// Patterns for the program's path, as seen by the process.
     #[serde(skip_serializing_if = "OneOrMore::is_empty")]
     pub exe: OneOrMore,
-    /// User ids, as the host sees them.
+    /// User ids on the host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub uid: Vec<u32>,
     /// Signals, by name or number.
     #[serde(skip_serializing_if = "OneOrMore::is_empty")]
     pub signal: OneOrMore,
-    /// How much is kept.
+    /// How much is stored.
     pub action: Action,
-    /// A stored core at most.
+    /// Maximum size of a stored core.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub core_limit: Option<Size>,
 }
 
-/// The table `[policy]`: which crashes become dumps, and how much of them is kept.
+/// The table `[policy]`: which crashes become dumps, and how much of them is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicyConfig {
-    /// Where no rule fits.
+    /// Action if no rule matches.
     pub default: Action,
-    /// At most that much is kept of a process in a pod of which nobody knows namespace and labels:
-    /// the runtime cannot be asked, or the pod is too new. Rules that ask for either do not fit it.
-    /// The shipper decides again when the pod has become known.
+    /// Maximum for a process in a pod whose namespace and labels are unknown, because the runtime
+    /// cannot be asked or the pod is too new. Rules with conditions on either do not match it. The
+    /// shipper decides again when the pod is known.
     pub unknown_pod: Action,
     /// Dumps of programs that gained privileges.
     pub setuid: SetuidPolicy,
-    /// Patterns for names of environment variables whose values are never kept; capitals do not
-    /// matter.
+    /// Patterns (case-insensitive) for names of environment variables whose values are never stored.
     pub scrub: Vec<String>,
-    /// Patterns for names of environment variables whose values are kept, unless `scrub` says no.
+    /// Patterns for names of environment variables whose values are stored, unless `scrub` matches.
     pub environment: Vec<String>,
-    /// The first one that fits decides.
+    /// The first matching rule decides.
     pub rules: Vec<Rule>,
 }
 
-/// Names that secrets go by.
+/// Common names of variables with secrets.
 const SCRUB: [&str; 29] = [
     "*PASS*",
     "*SECRET*",
@@ -203,43 +202,43 @@ impl Default for PolicyConfig {
     }
 }
 
-/// What cannot hold.
+/// Errors in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A value that means nothing.
+    /// An invalid value.
     #[error("`{field}` is `{found}`: {expected}")]
     Value {
-        /// Where, as in the file: `policy.rules[2].signal`.
+        /// The field, as in the file: `policy.rules[2].signal`.
         field: String,
-        /// What stands there.
+        /// The value that was found.
         found: String,
-        /// What should.
+        /// What is expected.
         expected: &'static str,
     },
     /// A rule that no crash can reach.
     #[error(
-        "`policy.rules[{rule}]` is never reached: `policy.rules[{before}]` names nothing and fits \
-         every crash; put it last, or use `policy.default`"
+        "`policy.rules[{rule}]` is never reached: `policy.rules[{before}]` has no conditions and \
+         matches every crash; put it last, or use `policy.default`"
     )]
     Unreachable {
         /// Number of the rule, from 0.
         rule: usize,
-        /// The one that takes everything.
+        /// The earlier rule that matches everything.
         before: usize,
     },
 }
 
-/// Rules at most: each one is looked at for each crash.
+/// Maximum number of rules: each crash is compared with all of them.
 const RULES: usize = 1000;
-/// Bytes of a pattern at most.
+/// Maximum length of a pattern in bytes.
 const PATTERN: usize = 4096;
 
 impl PolicyConfig {
-    /// Says what cannot hold.
+    /// Checks the values.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first invalid value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.rules.len() > RULES {
             let found = self.rules.len().to_string();
@@ -267,7 +266,7 @@ impl PolicyConfig {
         Ok(())
     }
 
-    /// Whether any rule asks for what only the daemon knows of a pod.
+    /// Whether any rule has a condition on pod properties that only the daemon knows.
     #[must_use]
     pub fn asks_for_pods(&self) -> bool {
         self.rules.iter().any(Rule::asks_for_pod)
@@ -275,7 +274,7 @@ impl PolicyConfig {
 }
 
 impl Rule {
-    /// What records call it.
+    /// The rule's name in records.
     #[must_use]
     pub fn title(&self, number: usize) -> String {
         match &self.name {
@@ -284,7 +283,7 @@ impl Rule {
         }
     }
 
-    /// Whether it asks for the namespace or the labels of a pod.
+    /// Whether it has a condition on the namespace or labels of a pod.
     #[must_use]
     pub fn asks_for_pod(&self) -> bool {
         !self.namespace.is_empty() || !self.labels.is_empty()
@@ -302,7 +301,7 @@ impl Rule {
             }
         }
         for text in self.exe.iter() {
-            // What a process runs always has an absolute path.
+            // The path of a process's program is always absolute.
             if !text.starts_with(['/', '*', '?']) {
                 let expected = "a path begins with `/`, or with `**/` for any directory";
                 return Err(wrong(at("exe"), text, expected));
@@ -312,7 +311,7 @@ impl Rule {
             if key.is_empty() || key.contains('*') {
                 return Err(wrong(at("labels"), key, "a label's name has no pattern"));
             }
-            // A label may have no value.
+            // A label may have an empty value.
             if !value.is_empty() {
                 pattern(|| at("labels"), value)?;
             }
@@ -327,7 +326,7 @@ impl Rule {
     }
 }
 
-/// The number of a signal that is given by name or number.
+/// The number of a signal, given by name or number.
 #[must_use]
 pub fn signal_number(text: &str) -> Option<i32> {
     /// The highest real-time signal.
@@ -345,15 +344,19 @@ pub fn signal_number(text: &str) -> Option<i32> {
 
 fn pattern(field: impl Fn() -> String, text: &str) -> Result<(), ConfigError> {
     if text.is_empty() {
-        return Err(wrong(field(), text, "an empty pattern fits nothing"));
+        return Err(wrong(field(), text, "an empty pattern matches nothing"));
     }
     if text.len() > PATTERN {
-        return Err(wrong(field(), text, "a pattern has 4096 bytes at most"));
+        return Err(wrong(
+            field(),
+            text,
+            "the maximum length of a pattern is 4096 bytes",
+        ));
     }
     Ok(())
 }
 
-/// What does not hold, in few of its own words.
+/// An error with a shortened copy of the invalid value.
 pub(super) fn wrong(field: String, found: &str, expected: &'static str) -> ConfigError {
     ConfigError::Value {
         field,

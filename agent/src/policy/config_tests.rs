@@ -9,7 +9,7 @@ fn policy(value: serde_json::Value) -> PolicyConfig {
 }
 
 #[test]
-fn nothing_configured_is_everything_kept_within_bounds() {
+fn default_configuration_stores_everything_within_limits() {
     let found = policy(json!({}));
     assert_eq!(found, PolicyConfig::default());
     assert_eq!(
@@ -24,7 +24,7 @@ fn nothing_configured_is_everything_kept_within_bounds() {
 }
 
 #[test]
-fn what_is_written_is_read_again() {
+fn configuration_round_trips_through_json() {
     let found = policy(json!({
         "default": "minicore",
         "unknown_pod": "metadata",
@@ -45,7 +45,7 @@ fn what_is_written_is_read_again() {
 }
 
 #[test]
-fn an_unknown_name_is_refused() {
+fn configuration_rejects_unknown_names() {
     for value in [
         json!({"defualt": "full"}),
         json!({"rules": [{"namespaces": "x"}]}),
@@ -65,7 +65,7 @@ fn an_unknown_name_is_refused() {
 }
 
 #[test]
-fn what_cannot_hold_is_named_with_its_place() {
+fn configuration_errors_name_the_field() {
     let cases = [
         (
             json!({"rules": [{"signal": "SIGFOO"}]}),
@@ -122,7 +122,7 @@ fn what_cannot_hold_is_named_with_its_place() {
 }
 
 #[test]
-fn signals_have_names_and_numbers() {
+fn signal_number_parses_names_and_numbers() {
     for (text, number) in [
         ("SIGSEGV", Some(11)),
         ("segv", Some(11)),
@@ -135,7 +135,7 @@ fn signals_have_names_and_numbers() {
 }
 
 #[test]
-fn limits_become_settings_of_the_handler() {
+fn limits_apply_to_the_handlers_settings() {
     let limits: LimitsConfig = serde_json::from_value(json!({
         "core_limit": "1G", "handlers": 3, "copy_time": "5m", "spool_quota": "10G",
     }))

@@ -1,53 +1,53 @@
-//! What the policy says about one crash.
+//! Applies the policy to one crash.
 //!
-//! The handler asks before it copies the core, with what the node's table of pods knows; the shipper
-//! asks again before the dump leaves the node, with what the runtime told meanwhile. Both get the same
-//! answer from the same facts. Nothing here waits or opens a file.
+//! The handler asks before it copies the core, with the pod's facts from the node's table of pods.
+//! The shipper asks again before the dump leaves the node, with the facts that the runtime reported
+//! in the meantime. The same facts give the same answer. Nothing here waits or opens a file.
 
 use super::config::{Action, PolicyConfig, Rule, SetuidPolicy, signal_number};
 use super::glob;
 use crate::ledger::DropReason;
 use crate::workload::{PodSettings, Profile};
 
-/// What is known about a crash.
+/// Facts about a crash.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Crash<'a> {
-    /// Path of the program, as the process saw it.
+    /// Path of the program, as seen by the process.
     pub(crate) exe: Option<&'a [u8]>,
     /// User id on the host.
     pub(crate) uid: Option<u32>,
-    /// The signal, where it is known yet.
+    /// The signal, if already known.
     pub(crate) signal: Option<i32>,
     /// `%d`.
     pub(crate) dumpable: Option<u32>,
 }
 
-/// What is known about its pod.
+/// Facts about its pod.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pod<'a> {
-    /// It is of none.
+    /// The process is not in a pod.
     None,
-    /// It is of one that nobody knows.
+    /// It is in an unknown pod.
     Unknown,
-    /// It is of none, and there is something that its container wants.
+    /// It is in a container outside any pod, and the container has settings.
     Outside(&'a PodSettings),
-    /// It is of this one; without a namespace only its own wishes are known.
+    /// It is in this pod. Without a namespace, only the pod's own settings are known.
     Known(&'a PodSettings),
 }
 
-/// How much of a crash is to be kept.
+/// How much of a crash to store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// How much.
+    /// The action.
     pub(crate) action: Action,
-    /// A stored core at most.
+    /// Maximum size of a stored core in bytes.
     pub(crate) core_limit: Option<u64>,
-    /// Why it is not everything.
+    /// Why it is not stored completely.
     pub(crate) reason: Option<(DropReason, String)>,
 }
 
 impl Decision {
-    /// Keeps no more than `action`; the first reason for the least counts.
+    /// Limits the decision to `action`. The first reason for the strictest action is recorded.
     pub(crate) fn restrict(&mut self, action: Action, reason: DropReason, why: impl Into<String>) {
         if action > self.action {
             self.action = action;
@@ -55,7 +55,7 @@ impl Decision {
         }
     }
 
-    /// A core of no more bytes; 0 is no limit.
+    /// Lowers the maximum size of the core; 0 means no limit.
     fn limit(&mut self, bytes: Option<u64>) {
         if let Some(bytes) = bytes.filter(|bytes| *bytes > 0) {
             self.core_limit = Some(self.core_limit.map_or(bytes, |limit| limit.min(bytes)));
@@ -66,12 +66,12 @@ impl Decision {
 enum Fit {
     Yes,
     No,
-    /// It hangs on the signal, which is not known yet.
+    /// It depends on the signal, which is not known yet.
     Open,
 }
 
 impl PolicyConfig {
-    /// What it says; `None` where that hangs on the signal and nobody knows it yet.
+    /// The decision; `None` if it depends on the signal and the signal is not known yet.
     pub(crate) fn decide(&self, crash: &Crash<'_>, pod: Pod<'_>) -> Option<Decision> {
         let mut decision = Decision::default();
         let mut fitting = None;
@@ -98,12 +98,12 @@ impl PolicyConfig {
             }
         }
         if self.setuid == SetuidPolicy::Ignore && crash.dumpable == Some(2) {
-            let why = "the policy wants no dumps of programs that gained privileges";
+            let why = "the policy ignores programs that gained privileges";
             decision.restrict(Action::Ignore, DropReason::Setuid, why);
         }
         if self.is_unknown(pod) {
             let action = self.unknown_pod.name();
-            let why = format!("nobody knows the pod, of which the policy keeps `{action}`");
+            let why = format!("the pod is unknown, and the policy for such pods is `{action}`");
             decision.restrict(self.unknown_pod, DropReason::UnknownPod, why);
         }
         if let Pod::Known(settings) | Pod::Outside(settings) = pod {
@@ -122,13 +122,13 @@ impl PolicyConfig {
         }
     }
 
-    /// Whether the daemon has to tell the handler about every pod.
+    /// Whether the daemon must publish every pod to the handler.
     #[must_use]
     pub fn wants_pods(&self) -> bool {
         self.asks_for_pods() || self.unknown_pod != Action::Full
     }
 
-    /// Whether any rule asks for this label.
+    /// Whether any rule has a condition on this label.
     pub(crate) fn asks_for_label(&self, label: &str) -> bool {
         self.rules
             .iter()
@@ -141,7 +141,7 @@ impl PolicyConfig {
         is_named(&self.scrub, variable)
     }
 
-    /// Whether the value of this environment variable is kept.
+    /// Whether the value of this environment variable is stored.
     #[must_use]
     pub fn keeps_value(&self, variable: &str) -> bool {
         is_named(&self.environment, variable) && !self.is_secret(variable)
@@ -154,13 +154,12 @@ fn is_named(patterns: &[String], variable: &str) -> bool {
     patterns.iter().any(fits)
 }
 
-/// Whether the name of a variable matches a pattern, both in capitals. A star stands for any text, for
-/// names have no parts that it should stop at.
+/// Whether the name of a variable matches a pattern, ignoring case. A star also matches slashes.
 pub(crate) fn matches_name(pattern: &str, name: &str) -> bool {
     glob::matches(&pattern.replace('*', "**"), name.as_bytes())
 }
 
-/// What a pod wants of its own dumps.
+/// The pod's own settings for its dumps.
 fn wish(settings: &PodSettings) -> (Action, &'static str) {
     match (settings.dump, settings.profile.unwrap_or_default()) {
         (Some(false), _) => (

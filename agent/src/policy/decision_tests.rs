@@ -27,7 +27,7 @@ const CRASH: Crash<'_> = Crash {
 };
 
 #[test]
-fn the_first_rule_that_fits_decides() {
+fn decide_uses_the_first_matching_rule() {
     let policy = policy(json!({
         "default": "minicore",
         "rules": [
@@ -73,7 +73,7 @@ fn the_first_rule_that_fits_decides() {
 }
 
 #[test]
-fn without_the_signal_only_what_does_not_hang_on_it_is_decided() {
+fn decide_waits_for_the_signal_only_if_it_matters() {
     let policy = policy(json!({"rules": [
         {"uid": [0], "action": "ignore"},
         {"signal": ["SIGABRT"], "action": "metadata"},
@@ -98,7 +98,7 @@ fn without_the_signal_only_what_does_not_hang_on_it_is_decided() {
 }
 
 #[test]
-fn a_pod_may_ask_for_less_and_never_for_more() {
+fn pod_annotations_can_only_reduce() {
     let policy = policy(json!({"rules": [{"namespace": "a", "action": "minicore"}]}));
     let with = |namespace, profile, dump| PodSettings {
         profile,
@@ -122,7 +122,7 @@ fn a_pod_may_ask_for_less_and_never_for_more() {
 }
 
 #[test]
-fn of_a_pod_that_nobody_knows_as_much_is_kept_as_is_configured() {
+fn unknown_pod_gets_the_configured_action() {
     let policy = policy(json!({
         "unknown_pod": "metadata",
         "rules": [{"namespace": "open", "action": "full"}, {"namespace": "*", "action": "ignore"}],
@@ -149,7 +149,7 @@ fn of_a_pod_that_nobody_knows_as_much_is_kept_as_is_configured() {
 }
 
 #[test]
-fn programs_that_gained_privileges_can_be_left_out() {
+fn setuid_programs_can_be_ignored() {
     let policy = policy(json!({"setuid": "ignore"}));
     let privileged = Crash {
         dumpable: Some(2),
@@ -166,7 +166,7 @@ fn programs_that_gained_privileges_can_be_left_out() {
 }
 
 #[test]
-fn values_of_variables_are_kept_by_name_and_secrets_never() {
+fn variable_values_are_stored_by_name_except_secrets() {
     let policy = policy(json!({"environment": ["APP_*", "lang"]}));
     assert!(policy.keeps_value("APP_MODE") && policy.keeps_value("LANG"));
     assert!(!policy.keeps_value("APP_TOKEN") && !policy.keeps_value("HOME"));

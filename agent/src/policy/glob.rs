@@ -1,33 +1,34 @@
-//! Patterns for names and paths: `*` is anything but `/`, `**` anything, `?` one character but `/`.
+//! Patterns for names and paths: `*` matches anything except `/`, `**` anything, `?` one character
+//! except `/`.
 //!
-//! Matching takes time in proportion to text times pattern at most, whatever the text: names are a
-//! stranger's.
+//! The time is at most proportional to the length of the text times that of the pattern, for any
+//! text: names come from untrusted processes.
 
-/// Bytes of a text that are looked at; longer ones match nothing. A path ends at 4096.
+/// Maximum length of a text in bytes; longer texts match nothing. A path has a maximum of 4096.
 const LONGEST: usize = 8192;
 
-/// Whether the whole text is as the pattern says.
+/// Whether the pattern matches the complete text.
 #[must_use]
 pub(super) fn matches(pattern: &str, text: &[u8]) -> bool {
     if text.len() > LONGEST {
         return false;
     }
-    let pieces = pieces(pattern);
-    // Which prefixes of the text the pieces so far can stand for.
+    let tokens = tokens(pattern);
+    // Which prefixes of the text the pattern matches so far.
     let mut reached = vec![false; text.len() + 1];
     if let Some(first) = reached.first_mut() {
         *first = true;
     }
-    for piece in pieces {
+    for token in tokens {
         let mut next = vec![false; text.len() + 1];
         let mut carried = false;
         for (at, slot) in next.iter_mut().enumerate() {
             let before = at.checked_sub(1).and_then(|at| text.get(at).copied());
             let was = |at: usize| reached.get(at).copied().unwrap_or(false);
-            *slot = match piece {
-                Piece::Byte(byte) => before == Some(byte) && was(at.wrapping_sub(1)),
-                Piece::One => before.is_some_and(|b| b != b'/') && was(at.wrapping_sub(1)),
-                Piece::Many { slashes } => {
+            *slot = match token {
+                Token::Byte(byte) => before == Some(byte) && was(at.wrapping_sub(1)),
+                Token::One => before.is_some_and(|b| b != b'/') && was(at.wrapping_sub(1)),
+                Token::Many { slashes } => {
                     let goes_on = before.is_some_and(|byte| slashes || byte != b'/');
                     carried = was(at) || (carried && goes_on);
                     carried
@@ -40,23 +41,23 @@ pub(super) fn matches(pattern: &str, text: &[u8]) -> bool {
 }
 
 #[derive(Clone, Copy)]
-enum Piece {
+enum Token {
     Byte(u8),
     One,
     Many { slashes: bool },
 }
 
-fn pieces(pattern: &str) -> Vec<Piece> {
-    let mut pieces = Vec::new();
+fn tokens(pattern: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
     for byte in pattern.bytes() {
-        match (byte, pieces.last_mut()) {
-            (b'*', Some(Piece::Many { slashes })) => *slashes = true,
-            (b'*', _) => pieces.push(Piece::Many { slashes: false }),
-            (b'?', _) => pieces.push(Piece::One),
-            (byte, _) => pieces.push(Piece::Byte(byte)),
+        match (byte, tokens.last_mut()) {
+            (b'*', Some(Token::Many { slashes })) => *slashes = true,
+            (b'*', _) => tokens.push(Token::Many { slashes: false }),
+            (b'?', _) => tokens.push(Token::One),
+            (byte, _) => tokens.push(Token::Byte(byte)),
         }
     }
-    pieces
+    tokens
 }
 
 #[cfg(test)]
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_stop_at_slashes_and_two_stars_do_not() {
+    fn glob_star_stops_at_a_slash_and_double_star_does_not() {
         let cases = [
             ("/usr/bin/*", "/usr/bin/api", true),
             ("/usr/bin/*", "/usr/bin/x/api", false),
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_made_to_take_long_does_not() {
+    fn glob_time_is_bounded_for_hostile_texts() {
         let begun = std::time::Instant::now();
         let text = vec![b'a'; LONGEST];
         assert!(!matches("*a*a*a*a*a*a*a*a*b", &text));

@@ -1,11 +1,11 @@
-//! What captures may take of the node: the table `[limits]` of the configuration.
+//! Resource limits of captures on a node: the table `[limits]` of the configuration.
 //!
 //! ```toml
 //! [limits]
 //! spool_quota = "20G"
-//! spool_quota_percent = 25         # of the spool's file system; the lower one counts
+//! spool_quota_percent = 25         # of the spool's file system; the lower value applies
 //! disk_floor = "1G"
-//! disk_floor_percent = 5           # the higher one counts
+//! disk_floor_percent = 5           # the higher value applies
 //! core_limit = "8G"
 //! handlers = 4
 //!
@@ -17,8 +17,8 @@
 //! workload_dumps = 100
 //! ```
 //!
-//! Everything has a default, an unknown name is refused, and [`LimitsConfig::validate`] says what cannot
-//! hold. Nothing here opens a file.
+//! Everything has a default, unknown names are refused, and [`LimitsConfig::validate`] reports
+//! invalid values. Nothing here opens a file.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,21 +26,22 @@ use super::config::{ConfigError, wrong};
 use super::size::{Seconds, Size};
 use crate::handler::settings::HandlerSettings;
 
-/// How many dumps each owner (pod, else container, else user) gets in a window of time.
-/// 0 means no limit. All pods of one controller, and all programs of one user, together get four
-/// times what one workload gets; the first crash of an owner in a window keeps its core all the same.
+/// Number of dumps that each owner (pod, otherwise container, otherwise user) gets in a time
+/// window. 0 means no limit. All pods of one controller, and all programs of one user, together get
+/// four times the budget of one workload. The first crash of an owner in a window stores its core
+/// even then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateConfig {
-    /// How long a window is. It begins with the first crash in it.
+    /// Length of a window. It starts with the first crash in it.
     pub window: Seconds,
-    /// Dumps of one fingerprint of one owner with their core; of further ones minicores are kept.
+    /// Dumps with a core per fingerprint and owner; further ones get a minicore.
     pub fingerprint_full: u32,
-    /// Dumps of one fingerprint of one owner; further crashes are only counted.
+    /// Dumps per fingerprint and owner; further crashes are only counted.
     pub fingerprint_dumps: u32,
-    /// Dumps of one workload (pod, container, or program of a user on the host) with their core.
+    /// Dumps with a core per workload (pod, container, or program of a user on the host).
     pub workload_full: u32,
-    /// Dumps of one workload.
+    /// Dumps per workload.
     pub workload_dumps: u32,
 }
 
@@ -82,7 +83,7 @@ impl RateConfig {
     }
 }
 
-/// The table `[limits]`: what captures may take of the node.
+/// The table `[limits]`: resource limits of captures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
@@ -90,30 +91,31 @@ pub struct LimitsConfig {
     /// gives up its oldest cores first, then its minicores, then its dumps. Dumps of setuid programs
     /// have a quarter of it to themselves and are not given up for others.
     pub spool_quota: Size,
-    /// The same as a part of the spool's file system; 0 means no limit. The lower one counts.
+    /// The same as a percentage of the spool's file system; 0 means no limit. The lower value
+    /// applies.
     pub spool_quota_percent: u8,
-    /// Bytes of the spool's file system that stay free. Without a number 256 MiB, but a twentieth of
-    /// the file system at most.
+    /// Bytes of the spool's file system that stay free. Default: 256 MiB, maximum a twentieth of
+    /// the file system.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_floor: Option<Size>,
-    /// The same as a part of the file system. The higher one counts.
+    /// The same as a percentage of the file system. The higher value applies.
     pub disk_floor_percent: u8,
-    /// Bytes of one stored core at most; 0 means no limit.
+    /// Maximum bytes of one stored core; 0 means no limit.
     pub core_limit: Size,
-    /// Handlers that copy at once, the others wait with the memory held; 0 means two more than there
-    /// are processors.
+    /// Number of handlers that copy in parallel. The others wait with the memory pinned. 0 means
+    /// two more than the number of processors.
     pub handlers: usize,
-    /// How long a handler waits for its turn before it goes on without.
+    /// How long a handler waits for its turn before it continues without one.
     pub handler_wait: Seconds,
-    /// How long a core may take; what was not copied by then is cut off. 0 means no limit.
+    /// Time limit for a core; the rest is not copied. 0 means no limit.
     pub copy_time: Seconds,
-    /// Bytes of one minicore at most.
+    /// Maximum bytes of one minicore.
     pub minicore_limit: Size,
-    /// The cgroup of version 2 that handlers enter, below the cgroup file system's root: `cdh.slice`.
-    /// Where it is not there, they run where the kernel starts them, and say so.
+    /// The cgroup v2 that handlers join, relative to the cgroup file system's root: `cdh.slice`. If
+    /// it does not exist, they remain where the kernel starts them, and report that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
-    /// Dumps of the same crash and of the same workload.
+    /// Limits for dumps of the same crash and of the same workload.
     pub rate: RateConfig,
 }
 
@@ -136,7 +138,7 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// Nothing but the floor of free disk: what a handler without settings goes by.
+    /// Only the floor of free disk space, for a handler without settings.
     #[must_use]
     pub fn unlimited() -> Self {
         Self {
@@ -148,10 +150,10 @@ impl LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// Says what cannot hold.
+    /// Checks the values.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first invalid value.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let percents = [
             ("spool_quota_percent", self.spool_quota_percent),
@@ -177,11 +179,11 @@ impl LimitsConfig {
         }
         if self.handlers > 1024 {
             let found = self.handlers.to_string();
-            return Err(wrong("limits.handlers".to_owned(), &found, "1024 at most"));
+            return Err(wrong("limits.handlers".to_owned(), &found, "maximum 1024"));
         }
-        /// Registers and the top of one stack need that much.
+        /// Minimum for registers and the top of one stack.
         const SMALLEST: u64 = 64 << 10;
-        /// It is gathered in the handler's memory.
+        /// It is collected in the handler's memory.
         const LARGEST: u64 = 256 << 20;
         if !(SMALLEST..=LARGEST).contains(&self.minicore_limit.0) {
             let found = self.minicore_limit.to_string();
@@ -200,7 +202,7 @@ impl LimitsConfig {
         self.rate.validate()
     }
 
-    /// Puts the limits into the handler's settings.
+    /// Copies the limits into the handler's settings.
     pub fn apply(&self, settings: &mut HandlerSettings) {
         settings.core_limit = self.core_limit.0;
         settings.slots = self.handlers;

@@ -1,8 +1,8 @@
-//! Which crashes become dumps, how much of them is kept, and what all of them may take of the node.
+//! Policy: which crashes become dumps, how much of them is stored, and resource limits on the node.
 //!
-//! An operator decides by the tables `[policy]` and `[limits]` ([`PolicyConfig`], [`LimitsConfig`]);
-//! the handler reads them in its settings and decides before it copies the core. Invariant: what is not
-//! kept is recorded with its reason.
+//! An operator configures the tables `[policy]` and `[limits]` ([`PolicyConfig`],
+//! [`LimitsConfig`]). The handler reads them from its settings and decides before it copies the
+//! core. Invariant: what is not stored is recorded with its reason.
 
 mod account;
 mod config;

@@ -6,14 +6,15 @@
 //! <state>/rates/lock          held while it is changed
 //! ```
 //!
-//! A crash is admitted or not in one step under the lock, so that of any number of handlers that run
-//! at once exactly as many keep a core as the limits allow. The account (see [`Account`]) is part of
-//! every key: no process can use up the budget of another owner. The first crash of an owner in a
-//! window keeps its core even where its group has no cores left.
+//! A crash is admitted or rejected in one step under the lock. Of any number of concurrent
+//! handlers, exactly as many store a core as the limits allow. The account (see [`Account`]) is
+//! part of every key, so no process can use up the budget of another owner. The first crash of an
+//! owner in a window stores its core even if its group has no cores left.
 //!
-//! Bounded: a node has at most [`KEYS`] counters. The group with the most counters loses its oldest
-//! ones first, and its total last: a user who makes many fingerprints or programs only resets counters of
-//! its own, and the total still holds. If the counts cannot be read or written, everything is admitted; disk floor and quota still hold.
+//! A node has a maximum of [`KEYS`] counters. The group with the most counters loses its oldest
+//! ones first, and its total last. A user who creates many fingerprints or programs therefore only
+//! resets its own counters, and the total still applies. If the counts cannot be read or written,
+//! everything is admitted; disk floor and quota still apply.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,11 +32,11 @@ const DIRECTORY: &str = "rates";
 const COUNTS: &str = "counts.json";
 /// Maximum number of counters.
 const KEYS: usize = 2048;
-/// Longest fingerprint or program in a key, in characters; longer ones are cut.
+/// Maximum length of a fingerprint or program in a key, in characters; longer ones are truncated.
 const KEY: usize = 96;
-/// Maximum bytes of the counts: [`KEYS`] keys of up to 420 characters, and their numbers.
+/// Maximum size of the counts in bytes: [`KEYS`] keys of up to 420 characters, and their numbers.
 const LIMIT: u64 = 2 << 20;
-/// Seconds by which crashes may be counted out of their order.
+/// Seconds by which crashes may be counted out of order.
 const OUT_OF_ORDER: i64 = 60;
 /// A group gets this many times the budget of one workload.
 const GROUP: u32 = 4;
@@ -47,21 +48,21 @@ pub(crate) struct Rates {
     config: RateConfig,
 }
 
-/// A crash as it is counted.
+/// The properties by which a crash is counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject<'a> {
-    /// Who is charged.
+    /// The account that is charged.
     pub(crate) account: &'a Account,
-    /// The program, for processes of the host; empty for those of pods and containers.
+    /// The program, for processes of the host; empty for pods and containers.
     pub(crate) workload: &'a str,
-    /// Of the crashing thread.
+    /// Fingerprint of the crashing thread.
     pub(crate) fingerprint: &'a str,
 }
 
-/// One window.
+/// One time window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Window {
-    /// Its start, seconds since 1970.
+    /// Its start, in seconds since 1970.
     start: i64,
     full: u32,
     all: u32,
@@ -77,7 +78,8 @@ impl Rates {
         }
     }
 
-    /// Counts a crash of which the policy would keep `wanted`, and returns how much the budget allows.
+    /// Counts a crash for which the policy would store `wanted`, and returns how much the budget
+    /// allows.
     pub(crate) fn admit(
         &self,
         subject: Subject<'_>,
@@ -148,7 +150,7 @@ impl Rates {
         })
     }
 
-    /// A core that was admitted was not completed: the next crash may keep one.
+    /// An admitted core was not completed: the next crash may store one.
     pub(crate) fn give_back(&self, subject: Subject<'_>, now: i64) {
         if !self.config.limits_anything() {
             return;
@@ -162,7 +164,7 @@ impl Rates {
         });
     }
 
-    /// Keys of a crash with their limits: fingerprint, workload, group.
+    /// The keys of a crash with their limits: fingerprint, workload, group.
     fn limits(&self, subject: Subject<'_>) -> [(String, Limit); 3] {
         let config = &self.config;
         let account = subject.account;
@@ -198,7 +200,7 @@ impl Rates {
         ]
     }
 
-    /// Whether the owner has no core in this window.
+    /// Whether the owner has stored no core in this window.
     fn is_first(&self, counts: &Counts, subject: Subject<'_>, now: i64) -> bool {
         let account = subject.account;
         let prefix = format!("w|{}|{}|", account.group(), account.owner());
@@ -208,7 +210,7 @@ impl Rates {
             .all(|(key, _)| self.window(counts, key, now).full == 0)
     }
 
-    /// The window that now is in.
+    /// The current window of a key.
     fn window(&self, counts: &Counts, key: &str, now: i64) -> Window {
         let window = counts.get(key).copied();
         let window = window.filter(|window| self.holds(window, now));
@@ -220,8 +222,8 @@ impl Rates {
 
     fn holds(&self, window: &Window, now: i64) -> bool {
         let length = i64::try_from(self.config.window.0).unwrap_or(i64::MAX);
-        // Of two crashes, the later one may be counted first. A clock that was set back further must not make a window
-        // of years.
+        // Of two crashes, the later one may be counted first. If the clock is set back further than
+        // this, the window must not last for years.
         (-OUT_OF_ORDER..length).contains(&now.saturating_sub(window.start))
     }
 
@@ -239,19 +241,19 @@ impl Rates {
     }
 }
 
-/// What a key allows.
+/// The limit of a key.
 #[derive(Clone, Copy)]
 struct Limit {
-    /// Dumps with their core; 0 is no limit.
+    /// Dumps with a core; 0 means no limit.
     full: u32,
-    /// Dumps; 0 is no limit.
+    /// Dumps; 0 means no limit.
     dumps: u32,
     reason: DropReason,
     what: &'static str,
 }
 
-/// Removes counters until there are [`KEYS`]: of the group that has the most, the oldest of a
-/// fingerprint first, then of a workload, then that of the group.
+/// Removes counters until [`KEYS`] are left. In the group with the most counters, the oldest
+/// fingerprint goes first, then the oldest workload, then the group itself.
 fn shrink(counts: &mut Counts) {
     while counts.len() > KEYS {
         let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
@@ -261,7 +263,7 @@ fn shrink(counts: &mut Counts) {
         let largest = sizes.iter().max_by_key(|(_, size)| **size);
         let Some((largest, _)) = largest else { break };
         let of_group = counts.iter().filter(|(key, _)| group_of(key) == *largest);
-        // 'w' before 'f' before 'g' would be alphabetical; fingerprints go first.
+        // Fingerprints go first, then workloads, then groups; alphabetical order would be wrong.
         let rank = |key: &str| {
             b"fwg"
                 .iter()

@@ -37,14 +37,14 @@ const SMALL: Action = Action::Minicore;
 const NONE: Action = Action::Ignore;
 
 #[test]
-fn the_first_is_kept_whole_then_stacks_then_only_counted_until_the_window_ends() {
+fn rates_allow_a_core_then_minicores_then_only_counts_per_window() {
     let state = tempfile::tempdir().unwrap();
     let rates = rates(state.path());
     let root = user(0);
     let admit = |now| rates.admit(subject(&root, "w1", "f1"), FULL, now).0;
     let found: Vec<Action> = (0..5).map(|_| admit(1000)).collect();
     assert_eq!(found, [FULL, SMALL, SMALL, NONE, NONE]);
-    // A crash of the second before is counted late.
+    // A crash of the second before, counted late.
     assert_eq!(admit(999), NONE);
     assert_eq!(admit(1059), NONE);
     assert_eq!(admit(1060), FULL);
@@ -56,7 +56,7 @@ fn the_first_is_kept_whole_then_stacks_then_only_counted_until_the_window_ends()
 }
 
 #[test]
-fn rates_are_counted_per_owner_so_that_a_flood_costs_others_nothing() {
+fn rates_of_one_owner_do_not_affect_others() {
     let state = tempfile::tempdir().unwrap();
     let rates = rates(state.path());
     let (attacker, victim) = (user(65534), user(1000));
@@ -71,7 +71,7 @@ fn rates_are_counted_per_owner_so_that_a_flood_costs_others_nothing() {
         })
         .collect();
     assert_eq!(found, [FULL, SMALL]);
-    // Of two pods of other controllers with one library and one fingerprint.
+    // Two pods of different controllers with one library and one fingerprint.
     let (api, db) = (
         pod(1, Some("shop/Deployment/api")),
         pod(2, Some("shop/StatefulSet/db")),
@@ -83,7 +83,7 @@ fn rates_are_counted_per_owner_so_that_a_flood_costs_others_nothing() {
 }
 
 #[test]
-fn group_bounds_the_cores_of_all_its_owners_but_not_the_first_of_each() {
+fn rates_group_limits_its_owners_except_their_first_core() {
     let state = tempfile::tempdir().unwrap();
     let config = RateConfig {
         window: Seconds(60),
@@ -93,11 +93,12 @@ fn group_bounds_the_cores_of_all_its_owners_but_not_the_first_of_each() {
     };
     let rates = Rates::of(state.path(), &config);
     let controller = Some("shop/Deployment/api");
-    // A controller that replaces its pod after two crashes, again and again.
+    // A controller that replaces its pod after two crashes, repeatedly.
     let crash = |number: u32| rates.admit(subject(&pod(number, controller), "", "f"), FULL, 7);
     let found: Vec<(Action, Action)> = (0..7).map(|n| (crash(n).0, crash(n).0)).collect();
     assert_eq!(found[..4], [(FULL, FULL); 4]);
-    // 2 cores for each of 4 pods; from then on the first of each pod, until the 12 dumps are used up.
+    // 2 cores for each of 4 pods, then one for the first crash of each pod until the 12 dumps are
+    // used up.
     assert_eq!(found[4..], [(FULL, SMALL), (FULL, SMALL), (NONE, NONE)]);
     let (reason, why) = crash(9).1.unwrap();
     assert_eq!(reason, DropReason::RateWorkload);
@@ -110,7 +111,7 @@ fn group_bounds_the_cores_of_all_its_owners_but_not_the_first_of_each() {
 }
 
 #[test]
-fn a_workload_has_a_limit_of_its_own() {
+fn rates_limit_each_workload() {
     let state = tempfile::tempdir().unwrap();
     let rates = rates(state.path());
     let root = user(0);
@@ -120,14 +121,14 @@ fn a_workload_has_a_limit_of_its_own() {
     assert_eq!((action, why.unwrap().0), (SMALL, DropReason::RateWorkload));
     rates.give_back(subject(&root, "w", "b"), 0);
     assert_eq!(admit("b").0, FULL);
-    // A dump without a core leaves the budget for cores alone.
+    // A dump without a core does not use the budget for cores.
     let small = rates.admit(subject(&root, "v", "d"), Action::Metadata, 0);
     assert_eq!(small, (Action::Metadata, None));
     assert_eq!(rates.admit(subject(&root, "v", "d"), FULL, 0).0, FULL);
 }
 
 #[test]
-fn of_many_at_once_as_many_are_admitted_as_may_be() {
+fn rates_admit_the_exact_number_of_concurrent_crashes() {
     let state = tempfile::tempdir().unwrap();
     let rates = rates(state.path());
     let root = user(0);
@@ -142,7 +143,7 @@ fn of_many_at_once_as_many_are_admitted_as_may_be() {
 }
 
 #[test]
-fn counters_are_bounded_and_a_flood_of_fingerprints_evicts_only_its_own() {
+fn rates_flood_of_fingerprints_evicts_only_its_own_counters() {
     let state = tempfile::tempdir().unwrap();
     let rates = rates(state.path());
     let (attacker, victim) = (user(65534), user(1000));
@@ -172,7 +173,7 @@ fn counters_are_bounded_and_a_flood_of_fingerprints_evicts_only_its_own() {
 }
 
 #[test]
-fn counts_stay_within_their_limit_with_the_longest_and_most_hostile_names() {
+fn rates_file_stays_within_its_limit_with_hostile_names() {
     let state = tempfile::tempdir().unwrap();
     let long = "\u{1}\"\\|é".repeat(400);
     let rates = rates(state.path());
@@ -190,7 +191,7 @@ fn counts_stay_within_their_limit_with_the_longest_and_most_hostile_names() {
 }
 
 #[test]
-fn broken_counts_admit() {
+fn rates_admit_everything_with_invalid_counts() {
     let state = tempfile::tempdir().unwrap();
     let rates = rates(state.path());
     let root = user(0);

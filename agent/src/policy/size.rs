@@ -1,7 +1,7 @@
-//! Sizes and durations as people write them: `512M`, `2Gi`, `90s`, `10m`, `1d`.
+//! Sizes and durations in human-readable form: `512M`, `2Gi`, `90s`, `10m`, `1d`.
 //!
-//! One parser for everything that is configured, annotations of pods included. In JSON and TOML either
-//! a string or a plain number may stand.
+//! One parser for all configuration, including pod annotations. JSON and TOML accept either a
+//! string or a plain number.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,41 +10,41 @@ use std::time::Duration;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Bytes.
+/// A size in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
-/// A whole number of seconds.
+/// A duration in whole seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds(pub u64);
 
-/// What is no size or duration.
+/// Why a text is not a size or duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuantityError {
     /// Not a number of bytes.
-    #[error("`{found}` is no size: a number of bytes such as `512M` or `2G` is expected")]
+    #[error("invalid size `{found}`: expected a number of bytes such as `512M` or `2G`")]
     Size {
-        /// What stands there.
+        /// The text that was found.
         found: String,
     },
-    /// Not a time.
-    #[error("`{found}` is no duration: a time such as `30s`, `10m`, `1h` or `2d` is expected")]
+    /// Not a duration.
+    #[error("invalid duration `{found}`: expected a time such as `30s`, `10m`, `1h` or `2d`")]
     Duration {
-        /// What stands there.
+        /// The text that was found.
         found: String,
     },
 }
 
 impl Seconds {
-    /// As the standard library has it.
+    /// The standard library's type.
     #[must_use]
     pub fn duration(self) -> Duration {
         Duration::from_secs(self.0)
     }
 }
 
-/// `1500`, `512M`, `2Gi`: letters stand for powers of 1024.
+/// `1500`, `512M`, `2Gi`: the letters are powers of 1024.
 impl FromStr for Size {
     type Err = QuantityError;
 
@@ -94,12 +94,12 @@ fn split(text: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, unit.trim_start()))
 }
 
-/// As much of a wrong value as a message should show.
+/// The part of an invalid value that a message shows.
 fn shown(text: &str) -> String {
     text.chars().take(64).collect()
 }
 
-/// The largest unit that needs no fraction.
+/// Uses the largest unit that needs no fraction.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(40, "T"), (30, "G"), (20, "M"), (10, "K")];
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them_and_written_so_that_they_can_be_read() {
+    fn size_round_trips_through_text() {
         let cases = [
             ("1500", 1500),
             ("512M", 512 << 20),
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_have_units_too() {
+    fn seconds_parses_units() {
         for (text, seconds) in [
             ("90", 90),
             ("90s", 90),
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn json_takes_texts_and_numbers_and_says_what_is_wrong() {
+    fn size_in_json_is_text_or_number() {
         let read =
             |json: &str| serde_json::from_str::<Size>(json).map_err(|error| error.to_string());
         assert_eq!(read("\"2G\""), Ok(Size(2 << 30)));
         assert_eq!(read("2048"), Ok(Size(2048)));
         assert!(read("-5").unwrap_err().contains("`512M`"));
-        assert!(read("\"x\"").unwrap_err().contains("`x` is no size"));
+        assert!(read("\"x\"").unwrap_err().contains("invalid size `x`"));
         assert_eq!(serde_json::to_string(&Size(3 << 30)).unwrap(), "\"3G\"");
     }
 }

@@ -1,15 +1,15 @@
-//! Brings into the store what there is no dump of: how many crashes were not kept, of what, and why.
+//! Uploads counts of crashes without a dump: how many, of which kind, and why.
 //!
 //! ```text
-//! <state>/drops/state.json                             how far the ledger was read; what waits
+//! <state>/drops/state.json                             last record read; objects to upload
 //! drops/<YYYY-MM-DD>/<HHMMSS>Z_<node>_<random>.jsonl   in the store; one line for each kind
 //! {"outcome":"dropped","reason":"rate_fingerprint","count":412,"first":…,"last":…,"exe":…}
 //! ```
 //!
-//! Objects are small, and made at most once a minute; nothing in a store is ever written again, so each
-//! holds what came since the one before. Invariants: each record of the ledger is counted in exactly
-//! one object, wherever this is interrupted; of records that the ledger had to forget before they were
-//! read the number still comes, from its sums.
+//! Objects are small, and the shipper uploads maximum one per minute. An object in a store is never
+//! rewritten, so each one contains the counts since the previous one. Invariants: each ledger
+//! record is counted in exactly one object, even if the process is interrupted. Records that the
+//! ledger evicted before they were read are still counted, from its totals.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,22 +26,22 @@ use crate::private_file::PrivateDirectory;
 use crate::workload::Enricher;
 
 const STATE: &str = "state.json";
-/// Bytes of the state at most.
+/// Maximum size of the state, in bytes.
 const STATE_LIMIT: u64 = 32 << 20;
-/// Between two objects.
+/// Minimum time between two objects.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Between two looks at the ledger, which handlers wait for.
+/// Minimum time between two reads of the ledger: a read blocks handlers.
 const LOOK: Duration = Duration::from_secs(1);
-/// Kinds of crashes in one object; further ones are counted by reason alone.
+/// Maximum kinds of crashes in one object; further ones are counted by reason only.
 const KINDS: usize = 512;
-/// Objects that wait for the store at most. The ledger keeps the rest.
+/// Maximum number of objects that wait for the store. The ledger keeps the rest.
 const WAITING: usize = 64;
 
-/// One line of an object: crashes, or dumps, that are alike.
+/// One line of an object: crashes or dumps with the same properties.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DropLine {
-    /// Name of the node, the same as in its dumps.
+    /// Name of the node, as in its dumps.
     pub node: RawText,
     /// A crash that was dropped, or a dump that was removed from the spool.
     pub outcome: Outcome,
@@ -50,33 +50,33 @@ pub struct DropLine {
     pub reason: Option<DropReason>,
     /// How many.
     pub count: u64,
-    /// The first of them; absent where only their number is known.
+    /// Time of the first one; absent if only their number is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "schema",
         schemars(with = "Option<cdh_bundle::schema::Time>")
     )]
     pub first: Option<Timestamp>,
-    /// The last of them.
+    /// Time of the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "schema",
         schemars(with = "Option<cdh_bundle::schema::Time>")
     )]
     pub last: Option<Timestamp>,
-    /// The program, or else the name of the process.
+    /// The program, otherwise the name of the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exe: Option<RawText>,
-    /// Namespace, pod and container, or unit, or the pod's UID if nothing else is known.
+    /// Namespace, pod and container, or unit; the pod's UID if nothing else is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
-    /// Of the crashing thread.
+    /// Fingerprint of the crashing thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
     /// The signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
-    /// The reason of the last one in words.
+    /// The reason of the last one, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -87,9 +87,9 @@ pub struct DropLine {
 struct State {
     /// Number of the last record that was read.
     seq: u64,
-    /// Beginning of the ledger that this is about.
+    /// When the ledger that this state refers to was created.
     since: Timestamp,
-    /// What was counted, by outcome and reason.
+    /// Counts so far, by outcome and reason.
     counted: BTreeMap<String, u64>,
     waiting: Vec<Waiting>,
 }
@@ -110,10 +110,10 @@ pub(super) struct DropsKeeper {
     looked: Option<Instant>,
 }
 
-/// Names the workload of a record in which the handler stored ids only.
+/// Finds the workload of a record that contains only ids.
 pub(super) type NameWorkload<'a> = dyn Fn(&LedgerRecord) -> Option<String> + 'a;
 
-/// As the runtimes and the kubelet's directories know it.
+/// Looks names up in the runtimes and in the kubelet's directories.
 pub(super) fn named_by(enricher: &Enricher) -> impl Fn(&LedgerRecord) -> Option<String> + '_ {
     |record| {
         let container = record.container_id.as_deref()?;
@@ -122,7 +122,7 @@ pub(super) fn named_by(enricher: &Enricher) -> impl Fn(&LedgerRecord) -> Option<
 }
 
 impl DropsKeeper {
-    /// Of this state directory; without `node` it is the kernel's name of the node.
+    /// Opens the state in this directory. Without `node`, uses the kernel's hostname.
     pub(super) fn new(state: &Path, node: Option<&str>) -> Self {
         let own = || RawText::new(rustix::system::uname().nodename().to_bytes().to_vec());
         Self {
@@ -134,7 +134,8 @@ impl DropsKeeper {
         }
     }
 
-    /// Notes what is new in the ledger. Needs no store: names are forgotten while one is away.
+    /// Collects new ledger records. Runs without a store, because names are forgotten while it is
+    /// unreachable.
     pub(super) fn note(&mut self, name: &NameWorkload<'_>) {
         let is_recent = |at: Option<Instant>, pause| at.is_some_and(|at| at.elapsed() < pause);
         if is_recent(self.last, PAUSE) || is_recent(self.looked, LOOK) {
@@ -145,7 +146,7 @@ impl DropsKeeper {
             return;
         };
         let mut state = read(&directory);
-        // Only what is on disk is counted as read.
+        // A record counts as read only when the state is on disk.
         if state.waiting.len() < WAITING
             && self.collect(&mut state, name)
             && write(&directory, &state).is_ok()
@@ -154,10 +155,11 @@ impl DropsKeeper {
         }
     }
 
-    /// Notes what is new in the ledger, and puts what waits into the store. How many objects went.
+    /// Collects new ledger records and uploads waiting objects. Returns the number of uploaded
+    /// objects.
     ///
     /// # Errors
-    /// When the store does not take it; it waits.
+    /// Fails if the store does not accept an object; the object remains queued.
     pub(super) fn ship(
         &mut self,
         store: &dyn Store,
@@ -173,7 +175,7 @@ impl DropsKeeper {
             let key = ObjectKey::parse(&first.key)?;
             let bytes = first.text.as_bytes();
             match store.put(&key, &mut &*bytes, bytes.len() as u64) {
-                // Somebody has put something else there; it cannot be the same record.
+                // Another object is stored under this key; it cannot be the same record.
                 Ok(_) | Err(StoreError::Conflict { .. }) => shipped += 1,
                 Err(error) => return Err(error),
             }
@@ -183,11 +185,11 @@ impl DropsKeeper {
         Ok(shipped)
     }
 
-    /// Whether there was anything new.
+    /// Returns whether there were new records.
     fn collect(&self, state: &mut State, name: &NameWorkload<'_>) -> bool {
         let totals = self.ledger.totals();
         if state.since != totals.since {
-            // Another ledger than the one that was read.
+            // The ledger was recreated since the last read.
             *state = State {
                 since: totals.since,
                 waiting: std::mem::take(&mut state.waiting),
@@ -199,7 +201,7 @@ impl DropsKeeper {
         }
         let node = &self.node;
         let mut lines: BTreeMap<String, DropLine> = BTreeMap::new();
-        // Others go on writing: what they add is for the next time.
+        // Handlers keep writing: records after these totals are read next time.
         let records = self.ledger.since(state.seq);
         for record in records.iter().filter(|record| record.seq <= totals.seq) {
             if !matches!(record.outcome, Outcome::Dropped | Outcome::Removed) {
@@ -219,7 +221,7 @@ impl DropsKeeper {
             };
             let line = DropLine {
                 count: missing,
-                detail: Some("too many to be told one by one".to_owned()),
+                detail: Some("too many to list one by one".to_owned()),
                 ..bare(node.clone(), outcome, reason)
             };
             lines.insert(format!("missing {key}"), line);
@@ -237,7 +239,7 @@ impl DropsKeeper {
     }
 }
 
-/// Whether every crash without a dump that this state knows of is in the store, or none ever was.
+/// Whether every crash without a dump in this state is in the store, or there never was one.
 pub(crate) fn all_told(state: &Path) -> bool {
     let ledger = Ledger::of(state);
     let told = PrivateDirectory::open(&state.join("drops"))
@@ -303,7 +305,7 @@ fn bare(node: RawText, outcome: Outcome, reason: Option<DropReason>) -> DropLine
     }
 }
 
-/// `dropped/policy`; `None` for what is no drop.
+/// Parses a key such as `dropped/policy`; `None` if the outcome is not a drop.
 fn parse_key(key: &str) -> Option<(Outcome, Option<DropReason>)> {
     let (outcome, reason) = match key.split_once('/') {
         Some((outcome, reason)) => (outcome, Some(reason)),
@@ -375,7 +377,7 @@ mod tests {
                 .unwrap()
         }
 
-        /// All lines in the store, in their order.
+        /// All lines in the store, in order.
         fn lines(&self) -> Vec<DropLine> {
             let mut lines = Vec::new();
             for day in std::fs::read_dir(self.root.path().join("store/drops"))
@@ -395,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_reach_the_store_counted_by_kind_and_once() {
+    fn drops_are_uploaded_once_by_kind() {
         let node = Node::new();
         assert_eq!(node.ship(), 0);
         for _ in 0..5 {
@@ -418,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_the_ledger_forgot_are_still_counted() {
+    fn drops_count_records_that_the_ledger_evicted() {
         let node = Node::new();
         for _ in 0..9 {
             node.drop("api", DropReason::Policy);
@@ -432,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_put_waits() {
+    fn drops_wait_while_the_store_fails() {
         let node = Node::new();
         node.drop("api", DropReason::Policy);
         let directory = node.root.path().join("store");
@@ -447,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_have_the_node_and_the_workload_that_dumps_have() {
+    fn drops_have_the_same_node_and_workload_as_dumps() {
         let node = Node::new();
         for (name, container) in [("api", "c1"), ("api", "c2"), ("db", "c3")] {
             let arguments = HandlerArguments {
@@ -464,7 +466,7 @@ mod tests {
             let record = record.because(DropReason::RateWorkload, "a test");
             Ledger::of(node.root.path()).append(&record).unwrap();
         }
-        // The third is of a pod that nobody remembers.
+        // The pod of the third is not known to any source.
         let name = |record: &LedgerRecord| {
             let container = record.container_id.as_deref()?;
             (container != "c3").then(|| "shop/api-0/main".to_owned())
@@ -472,7 +474,7 @@ mod tests {
         let store = DirectoryStore::create(node.root.path().join("store")).unwrap();
         let mut keeper = DropsKeeper::new(node.root.path(), Some("node1"));
         keeper.note(&name);
-        // Names that are forgotten while the store is away are noted already.
+        // Names that were forgotten while the store was unreachable had already been collected.
         assert_eq!(keeper.ship(&store, &|_| None).unwrap(), 1);
         let lines = node.lines();
         let shown: Vec<_> = lines

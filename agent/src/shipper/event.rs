@@ -1,4 +1,4 @@
-//! What a pass over the spool tells: event by event, in sums, and why it ended early.
+//! Events of a pass over the spool, their sums, and why a pass ended early.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,13 +8,14 @@ use cdh_store::{ObjectKey, StoreError};
 
 use crate::policy::SetuidPolicy;
 
-/// What is done with dumps of setuid programs (and of others that the kernel calls not dumpable).
+/// What happens to dumps of setuid programs (and of other processes that the kernel marks as not
+/// dumpable).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SetuidDumps {
-    /// They stay on the node, in the spool, for root only.
+    /// They stay in the node's spool, readable by root only.
     #[default]
     Keep,
-    /// They go into the store like all others.
+    /// They are uploaded like all others.
     Ship,
 }
 
@@ -27,130 +28,131 @@ impl From<SetuidPolicy> for SetuidDumps {
     }
 }
 
-/// Something the shipper did or could not do.
+/// An action or a failure of the shipper.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ShipperEvent {
-    /// A dump is in the store, and no longer in the spool.
+    /// A dump was uploaded and removed from the spool.
     Shipped {
-        /// Which.
+        /// Id of the dump.
         id: DumpId,
         /// Name of the program, escaped.
         name: String,
         /// Its signal.
         signal: String,
-        /// Whether the core is whole.
+        /// Whether the core is complete.
         verdict: Verdict,
-        /// Where it is.
+        /// Its key in the store.
         key: ObjectKey,
-        /// Bytes of the bundle.
+        /// Size of the bundle in bytes.
         bytes: u64,
-        /// How long it took.
+        /// Duration of the upload.
         took: Duration,
     },
-    /// A sealed dump was seen for the first time, with all that is known of its workload.
+    /// A sealed dump was seen for the first time, with everything known about its workload.
     Sealed {
-        /// What is known of it.
+        /// Its manifest.
         manifest: Box<Manifest>,
     },
-    /// All entries were looked at.
+    /// A pass over all entries ended.
     Pass,
-    /// What a dead handler left was sealed.
+    /// An entry of a dead handler was sealed.
     Salvaged {
-        /// Which.
+        /// Id of the dump.
         id: DumpId,
-        /// What is in it.
+        /// Its verdict.
         verdict: Verdict,
     },
-    /// A dump of a setuid program stays on the node. Reported once for each dump, also over restarts.
+    /// A dump of a setuid program stays on the node. Reported once for each dump, also across
+    /// restarts.
     Kept {
-        /// Which.
+        /// Id of the dump.
         id: DumpId,
         /// Name of the program, escaped.
         name: String,
     },
-    /// A pod wants no dumps; this one is gone.
+    /// A pod asked for no dumps; this one was deleted.
     Unwanted {
-        /// Which.
+        /// Id of the dump.
         id: DumpId,
-        /// Whose.
+        /// Which pod asked for that, and how.
         why: String,
     },
-    /// A dump is shipped without a word about its workload.
+    /// A dump is shipped without information about its workload.
     NotEnriched {
-        /// Which.
+        /// Id of the dump.
         id: DumpId,
         /// Why.
         why: String,
     },
-    /// A container runtime answers, or no longer does; reported when that changes.
+    /// A container runtime started or stopped answering.
     Runtime {
-        /// Its socket; empty where none was found.
+        /// Its socket; empty if none was found.
         socket: PathBuf,
         /// Why it does not answer.
         trouble: Option<String>,
     },
-    /// Files that the process had mapped are not in the store.
+    /// Files that the process had mapped could not be stored.
     ModulesNotKept {
-        /// Of which dump.
+        /// Id of the dump.
         id: DumpId,
-        /// Which, or why.
+        /// The files, or the reason.
         why: String,
     },
-    /// Nothing can be made of an entry; it is in quarantine.
+    /// An entry cannot be processed; it is in quarantine.
     Quarantined {
-        /// Which.
+        /// Id of the dump.
         id: DumpId,
         /// Why.
         why: String,
     },
-    /// An entry could not be dealt with now; it will be tried again.
+    /// An entry cannot be processed now; the shipper will retry it.
     Failed {
-        /// Which.
+        /// Id of the dump.
         id: DumpId,
         /// Why.
         why: String,
     },
-    /// The store does not answer; everything waits.
+    /// The store failed; all uploads wait.
     StoreFailed {
         /// Why.
         why: String,
-        /// What to do about it.
+        /// How to fix it.
         hint: Option<String>,
-        /// When it is tried again.
+        /// Time until the next retry.
         retry_in: Duration,
     },
-    /// The store answers again.
+    /// The store works again.
     StoreBack,
-    /// Uploads that nobody finished were given up.
+    /// Abandoned uploads were aborted.
     UploadsAborted {
-        /// How many.
+        /// Number of uploads.
         count: usize,
     },
-    /// The store does not tell of unfinished uploads, or does not let go of them.
+    /// The store cannot list or abort unfinished uploads.
     UploadsKept {
         /// Why.
         why: String,
     },
 }
 
-/// Sums of one pass.
+/// Totals of one pass.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SweepReport {
-    /// Dumps that went into the store.
+    /// Dumps that were uploaded.
     pub shipped: Vec<DumpId>,
     /// Entries of dead handlers that were sealed.
     pub salvaged: Vec<DumpId>,
-    /// Entries that went into quarantine.
+    /// Entries that were moved to quarantine.
     pub quarantined: Vec<DumpId>,
-    /// Dumps of setuid programs that stay.
+    /// Dumps of setuid programs that stay on the node.
     pub kept: Vec<DumpId>,
-    /// Entries that will be tried again.
+    /// Entries that will be retried.
     pub failed: Vec<DumpId>,
-    /// Dumps of pods that want none.
+    /// Dumps of pods that asked for none.
     pub unwanted: Vec<DumpId>,
-    /// Entries whose handlers are at work.
+    /// Entries whose handlers are running.
     pub in_progress: Vec<DumpId>,
 }
 
@@ -161,7 +163,7 @@ pub enum SweepError {
     /// The spool cannot be read.
     #[error(transparent)]
     Spool(#[from] BundleError),
-    /// The store does not take anything.
-    #[error("the store takes no dumps")]
+    /// The store rejects uploads.
+    #[error("the store does not accept dumps")]
     Store(#[source] StoreError),
 }

@@ -1,9 +1,8 @@
-//! The shipper: takes sealed entries from the spool to the store, and salvages what dead handlers
-//! left.
+//! The shipper uploads sealed spool entries to the store, and salvages entries of dead handlers.
 //!
-//! It may be killed at any moment: entries change by renames only, and the store sees a dump when
-//! its manifest is there. One shipper per spool, by a lock. It knows nothing of the kernel's
-//! settings.
+//! It may be killed at any time: entries change state only by rename, and the store shows a dump
+//! only when its manifest is uploaded. A lock ensures one shipper per spool. The shipper does not
+//! know the kernel's settings.
 
 mod backoff;
 mod drops;
@@ -57,45 +56,46 @@ use sweep::Sweeper;
 pub(crate) use sweep::explain;
 use watch::SpoolWatch;
 
-/// Between two passes when nothing is heard from the spool: the death of a handler makes no sound.
+/// Time between two passes without inotify events: the death of a handler causes none.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Between two passes when something waits for its next try.
+/// Minimum time between two passes while something waits for a retry.
 const SHORTEST_WAIT: Duration = Duration::from_millis(50);
 
-/// Between two looks for uploads that nobody finished.
+/// Time between two searches for abandoned uploads.
 const TIDYING: Duration = Duration::from_secs(6 * 3600);
 
-/// An upload in parts that was begun longer ago belongs to no agent that lives: one that lost its
-/// store for longer begins anew.
+/// Age after which a multipart upload counts as abandoned. An agent that could not reach its store
+/// for longer starts the upload again.
 const STALE_UPLOAD: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// How long one pass waits for handlers at work. Sealing takes milliseconds, on a slow disk seconds.
+/// How long one pass waits for running handlers. Sealing takes milliseconds, or seconds on a slow
+/// disk.
 const SEALING_TIME: Duration = Duration::from_secs(3);
 
 /// Why the shipper does not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShipperError {
-    /// Another one has the spool.
+    /// Another shipper holds the spool's lock.
     #[error("another shipper works on the spool {spool}")]
     AlreadyRunning {
         /// The spool.
         spool: PathBuf,
     },
-    /// The spool's directories cannot be used.
+    /// A directory of the spool cannot be used.
     #[error("cannot use {path}")]
     Unusable {
-        /// Which.
+        /// The directory.
         path: PathBuf,
         /// Cause.
         #[source]
         source: io::Error,
     },
-    /// The spool is not private, or cannot be made.
+    /// The spool is not private, or cannot be created.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// A pass could not be made.
+    /// A pass failed.
     #[error(transparent)]
     Sweep(#[from] SweepError),
     /// Waiting for work failed.
@@ -103,14 +103,13 @@ pub enum ShipperError {
     Wait(#[source] io::Error),
 }
 
-/// Makes one pass over the spool.
+/// Runs one pass over the spool.
 ///
-/// A process is let go before its handler has sealed the entry. Handlers at work therefore get a
-/// moment to finish, so that a pass right after a crash finds its dump; longer ones are not waited
-/// for.
+/// The kernel releases a process before its handler has sealed the entry. A pass right after a
+/// crash therefore gives running handlers a moment to finish. It does not wait for longer captures.
 ///
 /// # Errors
-/// When another shipper runs, the spool cannot be read, or the store takes nothing.
+/// Fails if another shipper runs, the spool cannot be read, or the store rejects everything.
 pub fn sweep(
     paths: &AgentPaths,
     store: &dyn Store,
@@ -174,7 +173,7 @@ fn sweeper<'a>(
     }
 }
 
-/// What is known of the pods here, with the name that the handler's dumps give to this node.
+/// Options for workload lookups, with the node name that the handler writes into its dumps.
 fn workloads(paths: &AgentPaths) -> WorkloadOptions {
     let installed = || HandlerSettings::read(&paths.handler_settings()).0.node;
     let mut workloads = paths.workloads.clone();
@@ -182,11 +181,11 @@ fn workloads(paths: &AgentPaths) -> WorkloadOptions {
     workloads
 }
 
-/// Asks the agent that runs to ship now, also where it never does by itself: these dumps, or all that
-/// wait. Returns when it has begun; whether it could is seen in the spool.
+/// Asks the running agent to ship now, even if its plan is `off`: these dumps, or all that wait.
+/// Returns when the agent has accepted the request; the result shows in the spool.
 ///
 /// # Errors
-/// When it cannot be asked, or does not take notice within `patience`.
+/// Fails if the request cannot be written, or if the agent does not accept it within `patience`.
 pub fn ask_to_ship(
     paths: &AgentPaths,
     only: Option<BTreeSet<DumpId>>,
@@ -203,14 +202,14 @@ pub fn ask_to_ship(
     Ok(())
 }
 
-/// Opens the store; asked again after the store has failed.
+/// Opens the store. Called again after the store failed.
 pub type OpenStore<'a> = dyn Fn() -> Result<Box<dyn Store>, StoreError> + 'a;
 
-/// Ships until SIGTERM or SIGINT comes. A store that cannot be opened or does not answer is waited
-/// for; what happens is told to `observer`.
+/// Ships until SIGTERM or SIGINT arrives. If the store cannot be opened or does not answer, it
+/// retries with backoff. Reports events to `observer`.
 ///
 /// # Errors
-/// When another shipper runs, or the spool cannot be watched or read.
+/// Fails if another shipper runs, or if the spool cannot be watched or read.
 pub fn run(
     paths: &AgentPaths,
     open_store: &OpenStore<'_>,
@@ -225,7 +224,7 @@ pub fn run(
 /// Waits for SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When the signals cannot be waited for.
+/// Fails if the signals cannot be blocked or polled.
 pub fn wait_for_stop() -> Result<(), ShipperError> {
     let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
     let mut stop = [PollFd::new(&signals, PollFlags::IN)];
@@ -238,10 +237,10 @@ pub fn wait_for_stop() -> Result<(), ShipperError> {
     }
 }
 
-/// As [`run`], until `stop` can be read.
+/// Like [`run`], until `stop` is readable.
 ///
 /// # Errors
-/// As [`run`].
+/// Like [`run`].
 pub fn run_until(
     stop: BorrowedFd<'_>,
     paths: &AgentPaths,
@@ -255,7 +254,7 @@ pub fn run_until(
         path: paths.spool.clone(),
         source,
     };
-    // Watched before the first look, so that nothing falls between the two.
+    // Watch before the first scan, so that no entry is missed between the two.
     let mut watch = SpoolWatch::new(&paths.spool).map_err(unusable)?;
     let stopped = || is_readable(stop);
     let journals = paths.uploads();
@@ -278,7 +277,7 @@ pub fn run_until(
         let asked = request.is_some();
         sweeper.options.only = request.and_then(|request| request.only);
         let is_due = asked || due.left() == Some(Duration::ZERO);
-        // A store that cannot be used is reported at the start, not with the first crash.
+        // Check the store at start, so that an unusable store is reported before the first crash.
         let is_unknown = store.is_none() && due.left().is_some();
         if asked || patience.is_over() && (is_due || is_unknown) {
             let reached = reach(&mut store, open_store);
@@ -299,7 +298,7 @@ pub fn run_until(
                     }
                 }
                 Err(SweepError::Store(error)) => {
-                    // Opened anew the next time: it may have been moved or mounted again.
+                    // Reopen it next time: it may have been moved or remounted.
                     store = None;
                     sweeper.store_down = true;
                     let retry_in = patience.failed(haste);
@@ -318,7 +317,7 @@ pub fn run_until(
         sweeper.record.record.next_shipment = due.next_shipment();
         sweeper.record.save();
         (sweeper.observer)(&ShipperEvent::Pass);
-        // What failed is tried again when it is its turn and the store's.
+        // Retry failed entries when both their own backoff and the store's are over.
         let next = match (patience.left(), due.left()) {
             (Some(left), _) => Some(left),
             (None, Some(Duration::ZERO)) => sweeper.next_try(),
@@ -332,7 +331,7 @@ pub fn run_until(
     Ok(())
 }
 
-/// Gives up uploads that nobody will finish: their parts cost money and are seen in no listing.
+/// Aborts abandoned uploads: their parts cost money and do not show in listings.
 fn tidy(store: Option<&dyn Store>, observer: &mut dyn FnMut(&ShipperEvent)) {
     let event = match store.map(|store| store.abort_stale_uploads(STALE_UPLOAD)) {
         None | Some(Ok(0)) => return,
@@ -344,7 +343,7 @@ fn tidy(store: Option<&dyn Store>, observer: &mut dyn FnMut(&ShipperEvent)) {
     observer(&event);
 }
 
-/// The store, opened and checked where it is not open yet.
+/// The store; opens and checks it if it is not open yet.
 fn reach<'s>(
     store: &'s mut Option<Box<dyn Store>>,
     open_store: &OpenStore<'_>,
@@ -354,7 +353,7 @@ fn reach<'s>(
         None => {
             let opened = open_store().map_err(SweepError::Store)?;
             match opened.check() {
-                // Credentials that may only write: the first upload shows whether they work.
+                // Write-only credentials: the first upload shows whether they work.
                 Ok(()) | Err(StoreError::Denied { said: Some(_), .. }) => opened,
                 Err(error) => return Err(SweepError::Store(error)),
             }
@@ -377,7 +376,7 @@ pub fn is_running(paths: &AgentPaths) -> bool {
     running(paths).unwrap_or_default()
 }
 
-/// As [`is_running`]; `None` where that cannot be seen, for the state directory is root's.
+/// Like [`is_running`]; `None` if the caller may not look into root's state directory.
 pub(crate) fn running(paths: &AgentPaths) -> Option<bool> {
     let file = match File::open(paths.shipper_lock()) {
         Ok(file) => file,
@@ -390,7 +389,7 @@ pub(crate) fn running(paths: &AgentPaths) -> Option<bool> {
     ))
 }
 
-/// The lock of the spool's only shipper; makes the directories where they are missing.
+/// Takes the lock of the spool's only shipper; creates missing directories.
 fn lock(paths: &AgentPaths) -> Result<File, ShipperError> {
     let unusable = |path: &Path, source| ShipperError::Unusable {
         path: path.to_owned(),
@@ -438,7 +437,7 @@ mod tests {
     use crate::handler::settings::HandlerSettings;
     use crate::handler::{HandlerArguments, HandlerLog, capture};
 
-    /// A spool, a store, and dumps of processes that never were.
+    /// A spool, a store, and dumps of processes that never existed.
     pub(super) struct Node {
         root: tempfile::TempDir,
         pub(super) paths: AgentPaths,
@@ -487,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sealed_entry_leaves_the_spool_when_it_is_in_the_store() {
+    fn sweep_removes_an_entry_after_its_upload() {
         let node = Node::new();
         let path = node.dump("one", "1");
         let report = node.sweep();
@@ -497,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_rotted_goes_into_quarantine_and_the_others_go_on() {
+    fn sweep_quarantines_a_damaged_entry_and_ships_the_others() {
         let node = Node::new();
         let rotten = node.dump("rotten", "1");
         node.dump("good", "1");
@@ -515,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn dumps_of_setuid_programs_stay_on_the_node_unless_they_are_wanted() {
+    fn sweep_keeps_setuid_dumps_on_the_node_unless_configured() {
         let node = Node::new();
         let path = node.dump("su", "2");
         assert_eq!(node.sweep().kept.len(), 1);
@@ -526,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_was_away_gets_everything_when_it_is_back() {
+    fn shipper_uploads_everything_after_the_store_recovers() {
         let node = Node::new();
         node.dump("before", "1");
         let (stop, stopper) = rustix::pipe::pipe().unwrap();
@@ -549,7 +548,7 @@ mod tests {
                 ShipperEvent::Pass | ShipperEvent::Sealed { .. } | ShipperEvent::Runtime { .. } => {
                     return;
                 }
-                // While it runs: this one comes by inotify alone.
+                // Added while the shipper runs: only inotify announces it.
                 ShipperEvent::Shipped { name, .. } if name == "before" => {
                     node.dump("after", "1");
                     "before"
@@ -577,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_shipper_is_refused_and_seen() {
+    fn shipper_refuses_to_run_twice() {
         let node = Node::new();
         assert!(!is_running(&node.paths));
         let held = lock(&node.paths).unwrap();
@@ -592,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_core_is_kept_byte_for_byte_and_never_called_complete() {
+    fn invalid_core_is_shipped_unchanged_and_never_complete() {
         let node = Node::new();
         node.dump("odd", "1");
         node.sweep();

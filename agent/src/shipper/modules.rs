@@ -1,16 +1,17 @@
-//! Stores the ELF files that a crashed process had mapped beside the dumps, once per build-id and SHA-256
-//! (`modules/<build-id>-<SHA-256>`): dumps of host processes, and of images that are gone from their
-//! registry, stay debuggable.
+//! Stores the ELF files that a crashed process had mapped beside the dumps, once per build-id and
+//! SHA-256 (`modules/<build-id>-<SHA-256>`). Dumps of host processes, and of images that are gone
+//! from their registry, remain debuggable.
 //!
-//! The handler passes the files while the process is held (see [`ModuleFiles`]), so that those of a container
-//! that goes away are there when its dump is shipped. Files that it did not pass are looked up below this
-//! root directory, but only for a process that was in this mount namespace and had the same root: the files of
-//! another root are not those of the process.
+//! The handler passes open files while the process is held (see [`ModuleFiles`]), so the files of a
+//! short-lived container are available when its dump is shipped. Other files are looked up below
+//! the shipper's root directory. This is only done for a process in the same mount namespace with
+//! the same root: files of another root are not those of the process.
 //!
-//! Any process can map a file that claims the build-id of another one. So the digest of each file is recorded
-//! in the dump's manifest before the dump is shipped, and is part of the key: what one process stores, no
-//! other dump names. A module that cannot be stored is reported, and holds up nothing; nor does a file whose
-//! disk or mount does not answer any more (see [`Patience`]).
+//! Any process can map a file that claims another file's build-id. The digest of each file is
+//! therefore recorded in the dump's manifest before the dump is shipped, and is part of the key. A
+//! file stored for one process is never used for another dump, unless its digest matches. A module
+//! that cannot be stored is reported and delays nothing; neither does a file on a disk or mount
+//! that no longer answers (see [`Patience`]).
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -34,54 +35,54 @@ use super::sweep::explain;
 use crate::handler::{ProcFacts, is_local_path};
 use crate::spool::ModuleFiles;
 
-/// Modules of one dump.
+/// Maximum number of modules of one dump.
 const MAX_MODULES: usize = 4096;
-/// No module is larger.
+/// Maximum size of a module, in bytes.
 const MAX_FILE: u64 = 4 << 30;
-/// All files of one dump together are not larger.
+/// Maximum total size of the files of one dump, in bytes.
 const MAX_FILES: u64 = 8 << 30;
-/// A file takes at least this part of its size on disk. Linkers write no holes; file systems that compress
-/// ELF files save less.
+/// Minimum part of a file's size that must be allocated on disk: one eighth. Linkers write no
+/// holes, and file systems that compress ELF files save less.
 const LEAST_ALLOCATED: u64 = 8;
-/// A file up to this size may be sparse.
+/// Files up to this size may be sparse.
 const MAY_BE_SPARSE: u64 = 1 << 20;
-/// Bytes of a block in `st_blocks` (`stat(2)`).
+/// Size of a block in `st_blocks`, in bytes (`stat(2)`).
 const BLOCK: u64 = 512;
-/// Digests of files that are remembered.
+/// Maximum number of cached file digests.
 const MAX_DIGESTS: usize = 20_000;
-/// `proc.json` is not larger.
+/// Maximum size of `proc.json`, in bytes.
 const MAX_FACTS: u64 = 16 << 20;
-/// The build-id's note stands behind the program headers.
+/// Bytes read to find the build-id's note, which follows the program headers.
 const HEAD: usize = 64 << 10;
-/// Modules that are remembered to be in the store.
+/// Maximum number of cached modules that are known to be in the store.
 const MAX_KNOWN: usize = 100_000;
-/// `cdh gc` deletes no module that is younger than a day: so long after it was written one is there surely,
-/// and a dump that needs it has as long again to arrive.
+/// `cdh gc` deletes no module younger than a day. For half a day after its upload a module is
+/// certainly in the store, and a dump that needs it has another half day to arrive.
 const YOUNG: Duration = Duration::from_secs(12 * 3600);
-/// An older one may go as soon as no dump in the store needs it.
+/// An older module may be deleted as soon as no dump in the store needs it.
 const SEEN: Duration = Duration::from_secs(60);
 
-/// What was kept of one dump.
+/// Result of storing the modules of one dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct KeptModules {
-    /// Files that the store did not have.
+    /// Number of files that the store did not have.
     pub(super) uploaded: usize,
-    /// Modules that are not in the store now, by path.
+    /// Paths of modules that are not in the store.
     pub(super) missing: Vec<String>,
 }
 
-/// A root directory, and the mounts below it as they were when it was opened. A file on a file system
-/// whose server may not answer is not opened: reading it could block forever.
+/// A root directory with the mounts below it at the time of opening. Files on a file system whose
+/// server may not answer are not opened: a read could block forever.
 struct Root {
     directory: OwnedFd,
     mounts: Vec<u8>,
 }
 
 impl Root {
-    /// Of the process with this id in `/proc`.
+    /// The root of the process with this id in `/proc`.
     fn of(process: &str) -> Option<Self> {
         let place = Path::new("/proc").join(process);
-        // The table first: opening the directory itself asks its file system.
+        // Read the mount table first: opening the directory itself accesses its file system.
         let mounts = std::fs::read(place.join("mountinfo")).ok()?;
         if !is_local_path(&mounts, Path::new("/")) {
             return None;
@@ -92,24 +93,24 @@ impl Root {
     }
 }
 
-/// Keeps modules; does nothing unless it was asked to.
+/// Stores modules; does nothing unless enabled.
 #[derive(Default)]
 pub(super) struct ModuleKeeper {
     enabled: bool,
-    /// What handlers have passed.
+    /// Files passed by handlers.
     files: ModuleFiles,
-    /// Until when each is surely there.
+    /// Modules in the store, and until when they are certainly there.
     known: BTreeMap<ObjectKey, Instant>,
-    /// Of files as they were when they were read.
+    /// Digests of files, by the version of the file that was read.
     digests: BTreeMap<FileVersion, Sha256>,
     patience: Patience,
 }
 
-/// Device, inode, size, and times of the last change of contents and inode: a file that was written to has
-/// another one.
+/// Device, inode, size, and times of the last content and inode change: changes when the file is
+/// written.
 type FileVersion = (u64, u64, u64, (i64, i64), (i64, i64));
 
-/// A module's file, which was checked.
+/// A module's file after validation.
 struct ModuleFile {
     file: File,
     size: u64,
@@ -117,7 +118,7 @@ struct ModuleFile {
 }
 
 impl ModuleKeeper {
-    /// Handlers pass files through a socket in `spool` from now on, if modules are to be stored.
+    /// If `enabled`, opens a socket in `spool` through which handlers pass files.
     pub(super) fn new(enabled: bool, spool: &Path) -> Self {
         let files = match enabled {
             true => ModuleFiles::offer(spool),
@@ -133,7 +134,7 @@ impl ModuleKeeper {
         }
     }
 
-    /// Takes over what handlers have passed, and closes files of dumps that have left the spool.
+    /// Receives files from handlers, and closes files of dumps that left the spool.
     pub(super) fn notice(&mut self, entries: &[SpoolEntry]) {
         if self.enabled {
             self.files
@@ -141,7 +142,7 @@ impl ModuleKeeper {
         }
     }
 
-    /// The file of a module: what the handler passed, else what is below `root`.
+    /// The file of a module: the one that the handler passed, otherwise the one below `root`.
     fn find(
         &self,
         manifest: &Manifest,
@@ -158,8 +159,8 @@ impl ModuleKeeper {
         self.patience.run(find).flatten()
     }
 
-    /// The manifest of the sealed entry at `path` with the digests of its modules' files; `None` if there is
-    /// nothing to add. Reads all of the files that were not read before.
+    /// Returns the manifest of the sealed entry at `path` with the digests of its modules' files;
+    /// `None` if there is nothing to add. Reads all files whose digests are not cached.
     pub(super) fn identify(&mut self, path: &Path, manifest: &Manifest) -> Option<Manifest> {
         let is_known = manifest
             .modules
@@ -168,7 +169,7 @@ impl ModuleKeeper {
         if !self.enabled || is_known {
             return None;
         }
-        // A handler passes files before it seals the entry.
+        // Handlers pass files before they seal the entry.
         self.files.receive();
         let node = self.own_root(path);
         let mut left = MAX_FILES;
@@ -186,7 +187,7 @@ impl ModuleKeeper {
         digests.iter().any(Option::is_some).then_some(manifest)
     }
 
-    /// This root directory, if the process of the entry at `path` had the same.
+    /// The shipper's root directory, if the process of the entry at `path` had the same root.
     fn own_root(&self, path: &Path) -> Option<Arc<Root>> {
         let json = read_small(&path.join("proc.json"), MAX_FACTS)?;
         let facts: ProcFacts = serde_json::from_slice(&json).ok()?;
@@ -206,19 +207,19 @@ impl ModuleKeeper {
         if self.digests.len() >= MAX_DIGESTS {
             self.digests.clear();
         }
-        // A file that changed while it was read is that of no process.
+        // A file that changed during the read is not the one that the process mapped.
         let is_same = version(&file.file)? == file.version && found.size == file.size;
         let digest = is_same.then_some(found.sha256)?;
         self.digests.insert(file.version, digest);
         Some(digest)
     }
 
-    /// Uploads the modules of the dump whose entry is at `path`, which [`identify`](Self::identify) gave
-    /// their digests. Called again after the dump was shipped, it asks only about those that `cdh gc` may have
-    /// removed meanwhile.
+    /// Uploads the modules of the dump at `path` that [`identify`](Self::identify) gave digests.
+    /// Called again after the upload of the dump, it only checks modules that `cdh gc` may have
+    /// deleted in the meantime.
     ///
     /// # Errors
-    /// If the store fails.
+    /// Fails if the store fails.
     pub(super) fn keep(
         &mut self,
         store: &dyn Store,
@@ -258,9 +259,9 @@ impl ModuleKeeper {
                     };
                     match store.put(&key, &mut body, file.size) {
                         Ok(_) => kept.uploaded += 1,
-                        // Another node was faster.
+                        // Another node uploaded it first.
                         Err(StoreError::Conflict { .. }) => {}
-                        // The file changed meanwhile.
+                        // The file changed during the upload.
                         Err(StoreError::Length { .. }) => {
                             kept.missing.push(module.path.to_string());
                             continue;
@@ -284,7 +285,7 @@ impl ModuleKeeper {
         Ok(kept)
     }
 
-    /// What `keep` has to tell of a dump, if anything.
+    /// A note for the log about the result of `keep`, if there is something to report.
     pub(super) fn remark(outcome: &Result<KeptModules, StoreError>) -> Option<String> {
         match outcome {
             Ok(kept) if kept.missing.is_empty() => None,
@@ -302,7 +303,7 @@ impl ModuleKeeper {
     }
 }
 
-/// How long an object that stands in the store will be there.
+/// How long an object in the store will certainly remain there.
 fn surely_there(stat: &ObjectStat) -> Duration {
     let age = stat
         .modified
@@ -311,7 +312,7 @@ fn surely_there(stat: &ObjectStat) -> Duration {
     young.unwrap_or_default().max(SEEN)
 }
 
-/// A file of an entry, up to `limit` bytes.
+/// Reads a file of an entry, maximum `limit` bytes.
 fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat(CWD, path, flags, Mode::empty()).ok()?);
@@ -320,7 +321,7 @@ fn read_small(path: &Path, limit: u64) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The file at a module's path below `root`.
+/// Opens the file at a module's path below `root`.
 fn open_module(root: &Root, module: &ModuleRecord) -> Option<File> {
     let path = Path::new(OsStr::from_bytes(module.path.as_bytes()));
     if !is_local_path(&root.mounts, path) {
@@ -334,8 +335,8 @@ fn open_module(root: &Root, module: &ModuleRecord) -> Option<File> {
     Some(file.into())
 }
 
-/// The file, if it claims the build-id of the one that was mapped, and is not larger than what it takes on
-/// disk allows.
+/// Accepts the file if it claims the build-id of the mapped file, and if its size is plausible for
+/// its disk usage.
 fn checked(file: File, module: &ModuleRecord) -> Option<ModuleFile> {
     let id = module.build_id.as_ref()?;
     let metadata = file.metadata().ok()?;
@@ -417,7 +418,7 @@ mod tests {
         manifest
     }
 
-    /// An entry's directory of a process in this mount namespace, or in another one.
+    /// An entry directory of a process in this mount namespace (`None`) or in another one.
     fn entry(namespace: Option<&str>) -> tempfile::TempDir {
         let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
         let facts = serde_json::json!({
@@ -429,7 +430,7 @@ mod tests {
         dir
     }
 
-    /// Digests and upload, as a sweep does both.
+    /// Computes digests and uploads, like a sweep.
     fn keep(
         keeper: &mut ModuleKeeper,
         store: &DirectoryStore,
@@ -441,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_are_kept_once_and_only_the_ones_that_were_mapped() {
+    fn module_keeper_stores_mapped_modules_once() {
         let dir = tempfile::tempdir().unwrap();
         let store = DirectoryStore::create(dir.path()).unwrap();
         let exe = std::env::current_exe().unwrap().display().to_string();
@@ -483,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_this_root_are_not_those_of_a_process_in_another_namespace() {
+    fn module_keeper_ignores_processes_in_other_mount_namespaces() {
         let dir = tempfile::tempdir().unwrap();
         let store = DirectoryStore::create(dir.path()).unwrap();
         let exe = std::env::current_exe().unwrap().display().to_string();
@@ -496,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn sparse_files_are_not_uploaded_and_a_planted_build_id_has_a_key_of_its_own() {
+    fn module_keeper_refuses_sparse_files_and_separates_equal_build_ids() {
         let dir = tempfile::tempdir().unwrap();
         let store = DirectoryStore::create(dir.path().join("store")).unwrap();
         let source = dir.path().join("fl.c");
@@ -534,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn module_that_was_collected_while_its_dump_was_sent_is_brought_again() {
+    fn module_keeper_restores_a_module_deleted_during_the_upload() {
         let Some(id) = own_build_id() else {
             cdh_testkit::skip("this program was linked without a build-id");
             return;
@@ -553,7 +554,7 @@ mod tests {
         };
         let key = StoredModule::key_of(&id, dump.modules[0].sha256.as_ref()).unwrap();
         let file = dir.path().join(key.as_str());
-        // `cdh gc` removes no young one, so the keeper does not ask about it.
+        // `cdh gc` never deletes a young module, so the keeper does not check it.
         std::fs::remove_file(&file).unwrap();
         assert_eq!(uploaded(&mut keeper), 0);
         keeper.known.clear();
@@ -571,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_on_file_servers_are_not_opened() {
+    fn module_keeper_does_not_open_files_on_network_mounts() {
         let exe = std::env::current_exe().unwrap().display().to_string();
         let module = module(&exe, None);
         let mut root = Root::of("self").unwrap();
@@ -583,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn module_whose_file_is_gone_is_stored_from_what_the_handler_passed() {
+    fn module_keeper_stores_a_deleted_file_from_the_handlers_descriptor() {
         let Some(id) = own_build_id() else {
             cdh_testkit::skip("this program was linked without a build-id");
             return;
@@ -607,10 +608,10 @@ mod tests {
     }
 
     #[test]
-    fn handler_is_offered_no_socket_where_modules_are_not_stored() {
+    fn module_keeper_removes_its_socket_when_disabled() {
         let dir = tempfile::tempdir().unwrap();
         let id = DumpId::random();
-        // As an agent that was killed leaves it.
+        // As left behind by an agent that was killed.
         std::mem::forget(ModuleKeeper::new(true, dir.path()));
         let _keeper = ModuleKeeper::new(false, dir.path());
         assert!(ModuleFilesSender::connect(dir.path(), id).is_none());

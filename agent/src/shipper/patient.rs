@@ -1,8 +1,9 @@
-//! Reads files that may never answer, with patience that ends.
+//! Reads files on disks or mounts that may never answer, with a time limit.
 //!
-//! A disk or a mount can stop answering after a file on it was opened, and a process that reads it sleeps
-//! uninterruptibly then. So a thread reads, and the shipper waits for it. Invariant: a read that does not
-//! return costs one thread and [`PATIENCE`]; when [`STUCK`] threads wait, nothing more is read.
+//! A disk or mount can stop answering after a file on it was opened. A process that reads it then
+//! sleeps uninterruptibly. Therefore a thread reads, and the shipper waits for it with a limit.
+//! Invariant: a read that does not return costs one thread and [`PATIENCE`]; while [`STUCK`]
+//! threads are blocked, nothing more is read.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,14 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// How long one step may take. A read from a slow disk on a busy node takes seconds.
+/// Time limit of one step. A read from a slow disk on a busy node takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Threads that may wait for files at once.
+/// Maximum number of blocked threads.
 const STUCK: usize = 4;
-/// Bytes of one read.
+/// Size of one read, in bytes.
 const CHUNK: usize = 256 << 10;
 
-/// Does what may block, in threads that it can leave alone.
+/// Runs blocking work in threads that it can abandon.
 #[derive(Clone, Debug)]
 pub(super) struct Patience {
     limit: Duration,
@@ -45,7 +46,8 @@ impl Drop for Counted {
 }
 
 impl Patience {
-    /// What `work` returns; `None` if it takes too long, or too many others have not returned.
+    /// Returns the result of `work`; `None` if it takes too long, or if too many threads are
+    /// blocked.
     pub(super) fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -58,10 +60,10 @@ impl Patience {
         answer.recv_timeout(self.limit).ok()
     }
 
-    /// A reader of the first `length` bytes of a file, whose steps have the limit.
+    /// A reader for the first `length` bytes of a file, with a time limit for each step.
     ///
     /// # Errors
-    /// When too many other reads have not returned, or there can be no more threads.
+    /// Fails if too many threads are blocked, or if no thread can be created.
     pub(super) fn read(&self, file: File, length: u64) -> io::Result<PatientReader> {
         self.read_from(FromStart { file, at: 0 }.take(length))
     }
@@ -93,7 +95,7 @@ impl Patience {
 
     fn spawn(&self, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         if self.threads.load(Ordering::Relaxed) >= STUCK {
-            return Err(io::Error::other("too many files do not answer"));
+            return Err(io::Error::other("too many reads are blocked"));
         }
         self.threads.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(Arc::clone(&self.threads));
@@ -105,7 +107,7 @@ impl Patience {
     }
 }
 
-/// Reads a file whatever others do to the position that its descriptors share.
+/// Reads a file with its own offset, independent of other users of the same open file.
 struct FromStart {
     file: File,
     at: u64,
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn file_is_read_to_the_length_that_was_asked_for() {
+    fn patient_reader_stops_at_the_requested_length() {
         let mut file = tempfile::tempfile().unwrap();
         let bytes: Vec<u8> = (0..700_000_u32).map(|at| (at % 251) as u8).collect();
         file.write_all(&bytes).unwrap();
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_that_do_not_return_are_given_up_and_bounded() {
+    fn patient_reader_abandons_blocked_reads_and_limits_them() {
         let patience = brief();
         let mut writers = Vec::new();
         for _ in 0..STUCK {

@@ -1,4 +1,5 @@
-//! When and how dumps go to the store: at once, from time to time, or not; how many and how fast.
+//! When dumps are uploaded (immediately, periodically or never), how many in parallel, and how
+//! fast.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,22 +11,22 @@ use jiff::Timestamp;
 use super::event::SetuidDumps;
 use super::schedule::Schedule;
 
-/// When dumps go to the store.
+/// When dumps are uploaded.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum ShippingPlan {
     /// As soon as they are sealed.
     #[default]
     Events,
-    /// All that waits, at the start and each time so much time has passed.
+    /// All waiting dumps, at start and after each interval.
     Interval(Duration),
-    /// All that waits, at the times of a cron expression.
+    /// All waiting dumps, at the times of a cron expression.
     Schedule(Box<Schedule>),
     /// Never: they stay on the node.
     Off,
 }
 
 impl ShippingPlan {
-    /// As `shipping.mode` spells it.
+    /// The value of `shipping.mode`.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -37,18 +38,18 @@ impl ShippingPlan {
     }
 }
 
-/// How the shipper works.
+/// Options of the shipper.
 #[derive(Clone, Debug)]
 pub struct ShipperOptions {
     /// Dumps of setuid programs.
     pub setuid: SetuidDumps,
-    /// When.
+    /// When dumps are uploaded.
     pub plan: ShippingPlan,
-    /// Bytes a second that all uploads together take; 0 means no limit.
+    /// Total bandwidth of all uploads in bytes per second; 0 means no limit.
     pub bandwidth: u64,
-    /// Uploads at once.
+    /// Maximum parallel uploads.
     pub parallel: usize,
-    /// These dumps only.
+    /// Ship only these dumps.
     pub only: Option<BTreeSet<DumpId>>,
     /// Location of the store, for `cdh agent status`.
     pub store: String,
@@ -86,7 +87,7 @@ impl From<SetuidDumps> for ShipperOptions {
 pub(super) struct Due {
     plan: ShippingPlan,
     haste: u32,
-    /// `None`: at once.
+    /// `None` means immediately.
     next: Option<Instant>,
 }
 
@@ -97,14 +98,14 @@ impl Due {
             haste: options.haste.max(1),
             next: None,
         };
-        // An interval begins with a shipment, as IBM's agent does; a schedule means its times.
+        // An interval begins with a shipment, like IBM's agent; a schedule does not.
         if matches!(due.plan, ShippingPlan::Schedule(_)) {
             due.shipped();
         }
         due
     }
 
-    /// Time until the next shipment; zero when it is due, `None` when none ever is.
+    /// Time until the next shipment; zero if it is due, `None` if the plan is `off`.
     pub(super) fn left(&self) -> Option<Duration> {
         match self.plan {
             ShippingPlan::Off => None,
@@ -117,25 +118,25 @@ impl Due {
         }
     }
 
-    /// When the next shipment is due, where dumps do not go at once.
+    /// When the next shipment is due; `None` if dumps are uploaded immediately.
     pub(super) fn next_shipment(&self) -> Option<Timestamp> {
         let left = match self.plan {
             ShippingPlan::Interval(_) | ShippingPlan::Schedule(_) => self.left()?,
             _ => return None,
         };
         let next = Timestamp::now().checked_add(left).ok()?;
-        // To the second, so that it does not change with each look.
+        // Rounded to the second, so that it does not change with each call.
         next.round(jiff::Unit::Second).ok()
     }
 
-    /// All that waited has been tried.
+    /// Records that an upload of all waiting dumps was attempted.
     pub(super) fn shipped(&mut self) {
         let wait = match &self.plan {
             ShippingPlan::Interval(every) => *every,
             ShippingPlan::Schedule(schedule) => {
                 let now = Timestamp::now();
                 let next = schedule.next_after(now);
-                // The wall clock may be set: no wait is longer than an hour before it is looked at again.
+                // A schedule without a next time is computed again after `LONGEST`.
                 let wait = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok());
                 wait.unwrap_or(LONGEST)
             }
@@ -145,20 +146,21 @@ impl Due {
     }
 }
 
-/// As far as a schedule that never comes again is looked ahead.
+/// Wait before a schedule without a next time is computed again.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// A bucket of bytes that fills at the configured speed; uploads take from it before they go on.
+/// A token bucket for bytes, filled at the configured rate; uploads take tokens before they
+/// continue.
 #[derive(Clone)]
 pub(super) struct Bandwidth {
     bytes_per_second: u64,
-    /// When all that was taken so far is paid for.
+    /// When all bytes taken so far are paid for.
     paid_until: Arc<Mutex<Option<Instant>>>,
 }
 
-/// What may be taken ahead: reads are up to some megabytes, and are not cut.
+/// Allowed burst: reads of up to a few megabytes are not split.
 const AHEAD: Duration = Duration::from_millis(200);
-/// Between two looks whether the upload is still wanted.
+/// Time between two checks whether the upload should stop.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Bandwidth {
@@ -169,7 +171,7 @@ impl Bandwidth {
         }
     }
 
-    /// Takes `bytes` and waits until they are paid for, or until `stop` says so.
+    /// Takes `bytes` and waits until they are paid for, or until `stop` returns true.
     pub(super) fn take(&self, bytes: usize, stop: &dyn Fn() -> bool) {
         if self.bytes_per_second == 0 || bytes == 0 {
             return;
@@ -182,7 +184,7 @@ impl Bandwidth {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            // What was not used is gone: a pause is no credit.
+            // Unused bandwidth is lost: a pause gives no credit.
             let from = paid.filter(|at| *at > now).unwrap_or(now);
             let until = from.checked_add(cost).unwrap_or(from);
             *paid = Some(until);
@@ -203,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_uploads_together_keep_to_the_bandwidth() {
+    fn bandwidth_limits_all_uploads_together() {
         let bandwidth = Bandwidth::new(1 << 20);
         let begun = Instant::now();
         std::thread::scope(|scope| {
@@ -211,7 +213,7 @@ mod tests {
                 scope.spawn(|| (0..4).for_each(|_| bandwidth.take(64 << 10, &|| false)));
             }
         });
-        // A megabyte, less what may be taken ahead.
+        // One megabyte, less the allowed burst.
         let took = begun.elapsed();
         let expected = Duration::from_millis(750)..Duration::from_secs(3);
         assert!(expected.contains(&took), "{took:?}");
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_begins_at_once_and_a_schedule_at_its_time() {
+    fn interval_starts_immediately_and_schedule_at_its_time() {
         let due = |plan| {
             Due::new(&ShipperOptions {
                 plan,

@@ -1,9 +1,9 @@
-//! In which order dumps leave the spool.
+//! The order in which dumps leave the spool.
 //!
-//! First those that are small, minicores and records without any core, then those with cores; of each
-//! kind the newest first: what crashes now is asked about now, and the evidence that costs least is
-//! there first. A bundle is one object whose manifest follows it, so a minicore does not travel before
-//! its own core, but before all cores that are larger.
+//! Small dumps (minicores, and records without a core) go first, then dumps with cores; within each
+//! group the newest first. Recent crashes matter most, and small evidence should arrive early. A
+//! bundle is one object followed by its manifest, so a minicore cannot go before its own core, but
+//! goes before all larger cores.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,31 +12,32 @@ use std::path::Path;
 use cdh_bundle::{BundleError, DumpId, Manifest, SpoolEntry, SpoolState, list_spool};
 use jiff::Timestamp;
 
-/// Bytes of a dump that is no heavier than a minicore: stacks of a few dozen threads.
+/// Maximum size in bytes of a dump that counts as light: a minicore with stacks of a few dozen
+/// threads.
 const LIGHT: u64 = 1 << 20;
 
-/// How much there is to send.
+/// Whether a dump is small or large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Weight {
     Light,
     Heavy,
 }
 
-/// A sealed entry in its place.
+/// A sealed entry with its sort key.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) entry: SpoolEntry,
     pub(super) weight: Weight,
 }
 
-/// Remembers when each entry was captured.
+/// Caches when each entry was captured.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     captured: BTreeMap<DumpId, Timestamp>,
 }
 
 impl Queue {
-    /// The sealed entries but those in `without`, the first one first.
+    /// The sealed entries except those in `without`, in upload order.
     pub(super) fn order(
         &mut self,
         spool: &Path,
@@ -66,7 +67,7 @@ impl Queue {
     fn captured_at(&mut self, entry: &SpoolEntry) -> Timestamp {
         *self.captured.entry(entry.id).or_insert_with(|| {
             let json = fs::read(entry.path.join("manifest.json")).unwrap_or_default();
-            // What cannot be read goes last, and into quarantine.
+            // An unreadable manifest sorts last; its entry then goes into quarantine.
             Manifest::from_json(&json).map_or(Timestamp::MIN, |manifest| manifest.captured_at)
         })
     }

@@ -1,11 +1,11 @@
-//! What the shipper last experienced, for `cdh agent status`, which is another process.
+//! The shipper's last results, stored for `cdh agent status`, which runs in another process.
 //!
 //! ```text
 //! <state>/uploads/shipper.json   store and its last failure, why each entry waits, which dumps are kept here
 //! ```
 //!
-//! Invariant: it is written as a whole and only when something changed; losing it costs explanations,
-//! never a dump. It holds no credentials.
+//! Invariant: the file is replaced atomically, and only when something changed. Losing it costs
+//! explanations, never a dump. It contains no credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -20,12 +20,12 @@ use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 const NAME: &str = "uploads/shipper.json";
-/// Bytes of the record at most.
+/// Maximum size of the record in bytes.
 const LIMIT: u64 = 16 << 20;
-/// Success is noted no more often than this.
+/// Minimum time between two records of success.
 const NEWS: SignedDuration = SignedDuration::from_secs(60);
 
-/// Why the store takes nothing.
+/// Why the store rejects uploads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StoreTrouble {
@@ -34,12 +34,12 @@ pub struct StoreTrouble {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// Whether it could not be reached at all.
+    /// Whether the store was unreachable.
     #[serde(default)]
     pub unreachable: bool,
-    /// Since when it fails.
+    /// When it started to fail.
     pub since: Timestamp,
-    /// When it is tried again.
+    /// Time of the next retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<Timestamp>,
 }
@@ -50,22 +50,22 @@ pub struct StoreTrouble {
 pub struct EntryTrouble {
     /// The error with its causes.
     pub why: String,
-    /// When it is tried again.
+    /// Time of the next retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<Timestamp>,
 }
 
-/// Why pods are not identified by a container runtime.
+/// Why a container runtime does not identify pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RuntimeTrouble {
     /// The error with its causes.
     pub why: String,
-    /// Since when it does not answer.
+    /// When it stopped answering.
     pub since: Timestamp,
 }
 
-/// What the shipper of a spool last experienced.
+/// Last results of the shipper of a spool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -74,29 +74,29 @@ pub struct ShipperRecord {
     pub version: String,
     /// Location of the store.
     pub store: String,
-    /// Whether that agent installs the handler at its start.
+    /// Whether that agent installs the handler at start.
     pub manages_node: bool,
-    /// When it ships: `events`, `interval`, `schedule`, `off`.
+    /// Shipping plan: `events`, `interval`, `schedule`, `off`.
     pub plan: String,
-    /// The next shipment, where the plan is not `events`.
+    /// Time of the next shipment, if the plan is not `events`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_shipment: Option<Timestamp>,
-    /// When the store last worked, to the minute.
+    /// When the store last worked, with a resolution of one minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_worked_at: Option<Timestamp>,
-    /// Why it fails, while it does.
+    /// Why the store fails, while it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_trouble: Option<StoreTrouble>,
-    /// Container runtimes that do not answer, by socket; the path is empty where no socket was found.
+    /// Container runtimes that do not answer, by socket; the path is empty if no socket was found.
     pub runtimes: BTreeMap<PathBuf, RuntimeTrouble>,
-    /// Entries that could not be shipped so far.
+    /// Entries whose last upload failed.
     pub failed: BTreeMap<DumpId, EntryTrouble>,
-    /// Dumps that stay on the node, and were reported once.
+    /// Dumps that stay on the node and were already reported.
     pub kept: BTreeSet<DumpId>,
 }
 
 impl ShipperRecord {
-    /// Reads the record in the state directory; `None` where there is none that can be read.
+    /// Reads the record in the state directory; `None` if it is missing or unreadable.
     #[must_use]
     pub fn read(state: &Path) -> Option<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -106,13 +106,13 @@ impl ShipperRecord {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Removes the record: nothing of it means anything without a spool.
+    /// Deletes the record: it is meaningless without a spool.
     pub(crate) fn remove(state: &Path) -> io::Result<()> {
         fs::remove_file(state.join(NAME))
     }
 }
 
-/// Keeps the record on disk.
+/// Stores the record on disk.
 #[derive(Debug)]
 pub(super) struct RecordKeeper {
     path: PathBuf,
@@ -121,7 +121,7 @@ pub(super) struct RecordKeeper {
 }
 
 impl RecordKeeper {
-    /// Goes on with the record of an earlier process.
+    /// Continues with the record of an earlier process.
     pub(super) fn open(state: &Path) -> Self {
         let written = ShipperRecord::read(state);
         Self {
@@ -131,7 +131,7 @@ impl RecordKeeper {
         }
     }
 
-    /// Notes that the store works.
+    /// Records that the store works.
     pub(super) fn store_works(&mut self) {
         let now = Timestamp::now();
         self.record.store_trouble = None;
@@ -141,7 +141,7 @@ impl RecordKeeper {
         }
     }
 
-    /// Notes that the store fails.
+    /// Records that the store fails.
     pub(super) fn store_fails(&mut self, error: &StoreError, next_try: Option<Timestamp>) {
         let before = self.record.store_trouble.take();
         self.record.store_trouble = Some(StoreTrouble {
@@ -153,7 +153,7 @@ impl RecordKeeper {
         });
     }
 
-    /// Notes whether a runtime answers.
+    /// Records whether a runtime answers.
     pub(super) fn runtime(&mut self, socket: &Path, trouble: Option<&str>) {
         let before = self.record.runtimes.remove(socket);
         if let Some(why) = trouble {
@@ -164,20 +164,20 @@ impl RecordKeeper {
         }
     }
 
-    /// Notes that an entry could not be shipped.
+    /// Records that an entry could not be shipped.
     pub(super) fn entry_fails(&mut self, id: DumpId, why: String, next_try: Option<Timestamp>) {
         self.record
             .failed
             .insert(id, EntryTrouble { why, next_try });
     }
 
-    /// Forgets entries that are no longer in the spool.
+    /// Removes entries that are no longer in the spool.
     pub(super) fn retain(&mut self, is_there: impl Fn(&DumpId) -> bool) {
         self.record.failed.retain(|id, _| is_there(id));
         self.record.kept.retain(|id| is_there(id));
     }
 
-    /// Writes what changed. A disk that takes nothing costs explanations only.
+    /// Writes the record if it changed. On a full disk only explanations are lost.
     pub(super) fn save(&mut self) {
         if self.written.as_ref() == Some(&self.record) {
             return;
@@ -188,8 +188,8 @@ impl RecordKeeper {
         }
     }
 
-    /// As a whole, and not synced: after a power cut there is less to explain, and a store that fails all
-    /// day must not make the disk busy.
+    /// Replaces the file atomically, without a sync: a power failure may lose explanations, and a
+    /// store that fails all day must not keep the disk busy.
     fn replace(&self, json: &[u8]) -> io::Result<()> {
         if let Some(directory) = self.path.parent() {
             let mut private = fs::DirBuilder::new();
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn record_comes_back_and_keeps_when_the_trouble_began() {
+    fn shipper_record_survives_a_restart_with_the_start_of_the_trouble() {
         let state = tempfile::tempdir().unwrap();
         let id = DumpId::random();
         let gone = DumpId::random();

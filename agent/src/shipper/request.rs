@@ -1,4 +1,4 @@
-//! Asks the agent that runs to ship now: a file that is renamed into the spool, which it watches.
+//! Asks the running agent to ship now, by renaming a file into the spool, which the agent watches.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::node::journal::write_atomically;
 
-/// Bytes of a request at most.
+/// Maximum size of a request in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// What shall be shipped.
+/// A request to ship.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Request {
-    /// These; all that wait where none are named.
+    /// The dumps to ship; `None` means all that wait.
     pub(super) only: Option<BTreeSet<DumpId>>,
 }
 
@@ -26,12 +26,12 @@ fn place(spool: &Path) -> PathBuf {
 }
 
 impl Request {
-    /// Leaves it for the agent.
+    /// Writes the request for the agent.
     pub(super) fn leave(&self, spool: &Path) -> io::Result<()> {
         write_atomically(&place(spool), &serde_json::to_vec(self)?, 0o600)
     }
 
-    /// Takes one that was left. One that cannot be read is gone afterwards too.
+    /// Reads and deletes a request. An unreadable request is deleted, too.
     pub(super) fn take(spool: &Path) -> Option<Self> {
         let path = place(spool);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -44,7 +44,7 @@ impl Request {
     }
 }
 
-/// Whether the agent has taken what was left for it.
+/// Whether the agent has read the request.
 pub(super) fn is_taken(spool: &Path) -> bool {
     !place(spool).exists()
 }

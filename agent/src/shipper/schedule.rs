@@ -1,13 +1,14 @@
-//! Times of a cron expression.
+//! Cron expressions.
 //!
 //! ```text
 //! minute hour day-of-month month day-of-week        30 2 * * mon-fri
 //! second minute hour day-of-month month day-of-week  0 0/15 * * * *
 //! ```
 //!
-//! Five fields as in crontab, six (or seven, the last a year that must be `*`) as in IBM's agent. Lists,
-//! ranges, steps, names, `@hourly` and its like; where both days are restricted, one of them must fit,
-//! as with cron. Times are UTC, so no hour is skipped or comes twice.
+//! Five fields as in crontab; six, or seven with a year that must be `*`, as in IBM's agent.
+//! Supports lists, ranges, steps, names, and macros such as `@hourly`. If both day fields are
+//! restricted, one of them must match, as in cron. Times are UTC, so no hour is skipped or
+//! repeated.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,10 +17,10 @@ use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 
-/// Years to look ahead: 29 February on a Monday comes within 28, a century without a leap year adds 12.
+/// Years to search: 29 February on a Monday comes within 28; a century without a leap year adds 12.
 const YEARS: i16 = 41;
 
-/// When something is due.
+/// A parsed cron expression.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Schedule {
     text: String,
@@ -29,7 +30,7 @@ pub struct Schedule {
     days: u64,
     months: u64,
     weekdays: u64,
-    /// Whether one of the two kinds of days is enough.
+    /// Whether a match of one of the two day fields is enough.
     either_day: bool,
 }
 
@@ -39,7 +40,7 @@ impl fmt::Debug for Schedule {
     }
 }
 
-/// Why a text is no schedule.
+/// Why a text is not a valid schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
@@ -48,21 +49,21 @@ pub enum ScheduleError {
         "it has {found} fields; a schedule has five (`30 2 * * *`), or six with seconds in front"
     )]
     Fields {
-        /// How many there are.
+        /// The number of fields.
         found: usize,
     },
-    /// A field that cannot be read.
-    #[error("`{text}` is no {field}: {expected}")]
+    /// A field that cannot be parsed.
+    #[error("invalid {field} `{text}`: {expected}")]
     Field {
-        /// Which field.
+        /// Name of the field.
         field: &'static str,
-        /// What stands there.
+        /// The text that was found.
         text: String,
-        /// What could.
+        /// What is allowed.
         expected: String,
     },
-    /// Such as 30 February.
-    #[error("no day ever fits it")]
+    /// For example 30 February.
+    #[error("the schedule never matches")]
     Never,
 }
 
@@ -97,7 +98,7 @@ const MONTH: Field = Field {
     high: 12,
     names: &MONTHS,
 };
-/// 7 is Sunday too.
+/// Sunday is 0 or 7.
 const WEEKDAY: Field = Field {
     name: "day of the week",
     low: 0,
@@ -126,7 +127,7 @@ impl Field {
             "*" | "?" => (self.low, self.high),
             range => match range.split_once('-') {
                 Some((low, high)) => (self.number(low)?, self.number(high)?),
-                // `5/10` is from 5 on.
+                // `5/10` starts at 5.
                 None if step.is_some() => (self.number(range)?, self.high),
                 None => (self.number(range)?, self.number(range)?),
             },
@@ -216,7 +217,7 @@ impl FromStr for Schedule {
 }
 
 impl Schedule {
-    /// The first time after `now`.
+    /// The first matching time after `now`.
     #[must_use]
     pub fn next_after(&self, now: Timestamp) -> Option<Timestamp> {
         let now = TimeZone::UTC.to_datetime(now);
@@ -224,7 +225,7 @@ impl Schedule {
         let last = day.year().saturating_add(YEARS);
         let mut earliest = Some(now.time());
         while day.year() <= last {
-            if self.fits_day(day)
+            if self.matches_day(day)
                 && let Some(time) = self.time_after(earliest)
             {
                 let at = DateTime::from_parts(day, time);
@@ -236,7 +237,7 @@ impl Schedule {
         None
     }
 
-    fn fits_day(&self, day: Date) -> bool {
+    fn matches_day(&self, day: Date) -> bool {
         let has = |bits: u64, number: i8| {
             u32::try_from(number).is_ok_and(|number| bits >> number & 1 == 1)
         };
@@ -249,7 +250,7 @@ impl Schedule {
         fits && has(self.months, day.month())
     }
 
-    /// The first time of a day, after `after` where that is given.
+    /// The first matching time of a day, or the first one after `after`.
     fn time_after(&self, after: Option<Time>) -> Option<Time> {
         let bits = |bits: u64| (0..60_i8).filter(move |number| bits >> number & 1 == 1);
         for hour in bits(self.hours) {
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_those_of_cron() {
+    fn schedule_matches_cron() {
         let now = "2026-11-25T01:50:37.5Z";
         for (text, expected) in [
             ("* * * * *", "2026-11-25T01:51:00Z"),
@@ -292,12 +293,12 @@ mod tests {
             ("0 0 * * 7", "2026-11-29T00:00:00Z"),
             ("0 9-17/4 * * Mon-Fri", "2026-11-25T09:00:00Z"),
             ("0 0 29 2 *", "2028-02-29T00:00:00Z"),
-            // Both days restricted: either.
+            // Both day fields are restricted: one of them must match.
             ("0 0 1 * fri", "2026-11-27T00:00:00Z"),
             ("0 0 */2 * *", "2026-11-27T00:00:00Z"),
             ("@monthly", "2026-12-01T00:00:00Z"),
             ("@hourly", "2026-11-25T02:00:00Z"),
-            // As IBM's agent makes them of an interval.
+            // As IBM's agent converts an interval.
             ("1/30 * * * * *", "2026-11-25T01:51:01Z"),
             ("0 0/15 * * * *", "2026-11-25T02:00:00Z"),
             ("0 0 0 1 1 ? *", "2027-01-01T00:00:00Z"),
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_now_comes_next_time() {
+    fn schedule_skips_the_current_time() {
         assert_eq!(
             next("0 2 * * *", "2026-11-25T02:00:00Z"),
             "2026-11-26T02:00:00Z"
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schedule_is_refused_with_the_field() {
+    fn schedule_parse_error_names_the_field() {
         for (text, word) in [
             ("", "0 fields"),
             ("* * *", "3 fields"),
@@ -332,7 +333,7 @@ mod tests {
             ("5-1 * * * *", "minute"),
             ("+5 * * * *", "minute"),
             ("0 0 L * *", "day of the month"),
-            ("0 0 30 2 *", "no day"),
+            ("0 0 30 2 *", "never matches"),
             ("0 0 0 1 1 * 2027", "7 fields"),
         ] {
             let error = text.parse::<Schedule>().unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! When, in which order and how fast dumps go to the store.
+//! Order, time and speed of uploads.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::handler::settings::HandlerSettings;
 use crate::handler::{HandlerArguments, HandlerLog, capture};
 use crate::spool::PartialEntry;
 
-/// An entry that was captured so many seconds after 2026-01-01, with a core of this size.
+/// An entry captured `second` seconds after 2026-01-01, with a core of this size.
 fn entry(node: &Node, second: i64, core: usize) -> DumpId {
     let id = DumpId::random();
     let mut entry = PartialEntry::create(&node.paths.spool, id).unwrap();
@@ -25,7 +25,7 @@ fn entry(node: &Node, second: i64, core: usize) -> DumpId {
     });
     let mut manifest: Manifest = serde_json::from_value(json).unwrap();
     manifest.fingerprint = Some(format!("{second:016x}"));
-    // Not compressible, so that its size is what it is.
+    // Incompressible, so that the stored size is known.
     let bytes: Vec<u8> = (0..core)
         .map(|at| (at * 7919 % 251) as u8 ^ (at >> 9) as u8)
         .collect();
@@ -36,7 +36,7 @@ fn entry(node: &Node, second: i64, core: usize) -> DumpId {
     id
 }
 
-/// Ships until `enough` says so, and tells the names in their order.
+/// Ships until `enough` returns true, and returns the names in upload order.
 fn ship(
     node: &Node,
     options: ShipperOptions,
@@ -60,7 +60,7 @@ fn ship(
 }
 
 #[test]
-fn small_dumps_go_first_and_of_each_kind_the_newest() {
+fn shipper_sends_small_dumps_first_and_newest_first() {
     let node = Node::new();
     prepare(&node);
     for (second, core) in [(1, 3 << 20), (2, 10), (3, 2 << 20), (4, 10), (5, 10)] {
@@ -73,7 +73,7 @@ fn small_dumps_go_first_and_of_each_kind_the_newest() {
         options,
         &|| Box::new(node.store()),
         &mut |event, names| {
-            // One that crashes meanwhile overtakes the cores that wait.
+            // A dump that arrives meanwhile overtakes the waiting cores.
             if let ShipperEvent::Shipped { name, .. } = event
                 && name == "at-3"
                 && !late
@@ -91,12 +91,12 @@ fn prepare(node: &Node) {
     crate::spool::prepare_spool(&node.paths.spool).unwrap();
 }
 
-/// Counts the uploads that go on at once.
+/// Counts parallel uploads.
 struct Counting {
     inner: DirectoryStore,
     now: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
-    /// Longest wait of a bundle's upload.
+    /// Duration of a bundle's upload.
     pause: Duration,
 }
 
@@ -114,7 +114,7 @@ impl Store for Counting {
 }
 
 #[test]
-fn several_dumps_travel_at_once_and_small_ones_have_a_place_of_their_own() {
+fn shipper_uploads_in_parallel_and_reserves_a_slot_for_small_dumps() {
     let node = Node::new();
     prepare(&node);
     for second in 1..=6 {
@@ -142,7 +142,7 @@ fn several_dumps_travel_at_once_and_small_ones_have_a_place_of_their_own() {
         }
         names.len() == 7
     });
-    // Of three places, cores take two.
+    // Cores use two of the three upload slots.
     let place = names.iter().position(|name| name == "at-100").unwrap();
     assert!(place <= 4, "{names:?}");
     assert!((2..=3).contains(&most.load(Ordering::SeqCst)), "{most:?}");
@@ -150,7 +150,7 @@ fn several_dumps_travel_at_once_and_small_ones_have_a_place_of_their_own() {
 }
 
 #[test]
-fn dumps_wait_for_their_interval_or_for_ever() {
+fn shipper_honours_interval_and_off_plans() {
     let node = Node::new();
     prepare(&node);
     entry(&node, 1, 10);
@@ -177,8 +177,8 @@ fn dumps_wait_for_their_interval_or_for_ever() {
             names.len() == 2
         },
     );
-    // The first at once, the second when an hour has passed: half a second here. It is sealed while
-    // the first shipment goes on, of which it may be a part.
+    // The first immediately, the second after an hour: half a second here. It is sealed during the
+    // first shipment, which may include it.
     assert!(added.unwrap() < Duration::from_millis(450), "{added:?}");
     assert!(shipped.is_some());
     let mut passes = 0;
@@ -192,7 +192,7 @@ fn dumps_wait_for_their_interval_or_for_ever() {
         passes == 50
     });
     assert!(names.is_empty() && node.paths.spool.join(id.to_string()).exists());
-    // Neither does it when it is asked to ship another one; it does when it is asked for this one.
+    // A request for another dump does not ship this one; a request for this one does.
     let other = entry(&node, 4, 10);
     let off = ShipperOptions {
         plan: ShippingPlan::Off,
@@ -208,12 +208,12 @@ fn dumps_wait_for_their_interval_or_for_ever() {
     });
     asking.join().unwrap();
     assert_eq!(names, ["at-4"]);
-    // A sweep by hand ships it all the same.
+    // A manual sweep ships it anyway.
     assert_eq!(node.sweep().shipped, [id]);
 }
 
 #[test]
-fn a_bandwidth_holds_for_all_uploads_together() {
+fn shipper_limits_the_total_bandwidth() {
     let node = Node::new();
     prepare(&node);
     for second in 1..=4 {
@@ -235,16 +235,16 @@ fn a_bandwidth_holds_for_all_uploads_together() {
     assert!(took > Duration::from_millis(700), "{took:?}");
 }
 
-/// Hours that the store is away.
+/// Hours without a store.
 const HOURS: u64 = 24;
-/// How many times faster than the clock they pass: a day in twelve seconds.
+/// Speed-up of the clock: a day passes in twelve seconds.
 const HASTE: u32 = 7200;
 /// Simulated time between two crashes.
 const BETWEEN: Duration = Duration::from_secs(360);
-/// What the spool may take.
+/// Quota of the spool.
 const QUOTA: u64 = 64 << 20;
 
-/// A crash whose core is as large as this, taken by the handler with a quota.
+/// A crash with a core of this size, captured by a handler with a quota.
 fn crash(node: &Node, name: &str, core: usize) {
     let mut limits = crate::policy::LimitsConfig::unlimited();
     limits.spool_quota = crate::policy::Size(QUOTA);
@@ -258,7 +258,7 @@ fn crash(node: &Node, name: &str, core: usize) {
     let words = ["s11".to_owned(), "d1".to_owned(), format!("e{name}")];
     let arguments = HandlerArguments::parse(words.map(std::ffi::OsString::from));
     let mut stream = tempfile::tempfile().unwrap();
-    // xorshift: what cannot be compressed takes the room that it says.
+    // xorshift: incompressible bytes occupy their full size.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let bytes: Vec<u8> = (0..core / 8)
         .flat_map(|_| {
@@ -274,7 +274,7 @@ fn crash(node: &Node, name: &str, core: usize) {
 }
 
 #[test]
-fn a_day_without_a_store_keeps_the_quota_and_the_order_and_then_delivers_what_it_allows() {
+fn shipper_keeps_quota_and_order_during_a_day_without_a_store() {
     let node = Node::new();
     prepare(&node);
     let day = Duration::from_secs(HOURS * 3600) / HASTE;
@@ -301,7 +301,7 @@ fn a_day_without_a_store_keeps_the_quota_and_the_order_and_then_delivers_what_it
     std::thread::scope(|scope| {
         let crashing = scope.spawn(|| {
             let mut number = 0;
-            // A busy machine takes longer than the day.
+            // A busy machine takes longer than the simulated day.
             while begun.elapsed() < day || number <= 30 {
                 number += 1;
                 crash(
@@ -343,13 +343,13 @@ fn a_day_without_a_store_keeps_the_quota_and_the_order_and_then_delivers_what_it
         dumps.len()
     );
     assert!(crashes > 30, "{crashes}");
-    // Every two minutes at most, and never all the time.
+    // Maximum one try per two minutes, and not a busy loop.
     assert!((200..2000).contains(&tries), "{tries}");
-    // The facts and the log of the dump that is being written come on top of its core.
+    // Facts and log of the dump that is being written come on top of its core.
     assert!(most <= QUOTA + (256 << 10), "{most}");
     assert_eq!(dumps.len(), waiting.len(), "all that the quota allowed");
     assert_eq!(shipped.len(), waiting.len());
-    // The newest kept their cores; of each kind the newest went first.
+    // The newest dumps kept their cores, and within each group the newest went first.
     let totals = Ledger::of(&node.paths.state).totals();
     assert_eq!(totals.crashes(), crashes as u64, "{totals:?}");
     let again = shipped.windows(2).filter(|two| two[0] < two[1]).count();

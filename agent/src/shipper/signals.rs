@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT as a descriptor that can be polled, so that the shipper ends between two
-//! dumps and never in the middle of one.
+//! SIGTERM and SIGINT as a pollable descriptor, so that the shipper stops between two dumps and
+//! never in the middle of one.
 
 #![allow(unsafe_code)]
 
@@ -7,7 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// While it lives, the two signals do not end the process but make the descriptor readable.
+/// While this exists, the two signals do not end the process but make the descriptor readable.
 #[derive(Debug)]
 pub struct StopSignals {
     descriptor: OwnedFd,
@@ -15,11 +15,11 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Blocks the signals in the calling thread; threads made later inherit that, and threads made
-    /// earlier do not: one of them would take the signal, and end the process.
+    /// Blocks the signals in the calling thread. Threads created later inherit the mask. Threads
+    /// created earlier do not: such a thread would receive the signal, and the process would end.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub fn catch() -> io::Result<Self> {
         let mut wanted = MaybeUninit::<libc::sigset_t>::uninit();
         let mut before = MaybeUninit::<libc::sigset_t>::uninit();
@@ -30,19 +30,19 @@ impl StopSignals {
             libc::sigaddset(wanted.as_mut_ptr(), libc::SIGINT);
             wanted.assume_init()
         };
-        // SAFETY: both sets are valid places; the second is written by the call.
+        // SAFETY: both sets are valid; the call writes the second.
         match unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &wanted, before.as_mut_ptr()) } {
             0 => {}
             error => return Err(io::Error::from_raw_os_error(error)),
         }
-        // SAFETY: the call above succeeded and wrote the former mask.
+        // SAFETY: the call above succeeded and wrote the previous mask.
         let before = unsafe { before.assume_init() };
         // SAFETY: a plain system call on a valid set.
         let new = unsafe { libc::signalfd(-1, &wanted, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if new == -1 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and belongs to nobody else.
+        // SAFETY: the descriptor is new and has no other owner.
         let descriptor = unsafe { OwnedFd::from_raw_fd(new) };
         Ok(Self { descriptor, before })
     }
@@ -56,11 +56,11 @@ impl AsFd for StopSignals {
 
 impl Drop for StopSignals {
     fn drop(&mut self) {
-        // What came was meant for the shipper and is answered: it must not end the process now,
-        // which may still have notifications to deliver.
+        // Discard pending signals: they were meant for the shipper and have been handled. They must
+        // not end the process now, which may still have notifications to deliver.
         let mut buffer = [0; 4 * size_of::<libc::signalfd_siginfo>()];
         while rustix::io::read(&self.descriptor, &mut buffer).is_ok_and(|count| count > 0) {}
-        // SAFETY: the mask is the one the kernel gave us.
+        // SAFETY: this is the mask that the kernel returned.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
     }
 }
@@ -70,10 +70,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_is_seen_and_does_not_end_the_process() {
+    fn stop_signals_make_the_descriptor_readable() {
         let signals = StopSignals::catch().unwrap();
         assert!(!super::super::is_readable(signals.as_fd()));
-        // SAFETY: to this thread alone, which has the signal blocked.
+        // SAFETY: sent only to this thread, which has the signal blocked.
         unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGTERM) };
         assert!(super::super::is_readable(signals.as_fd()));
         drop(signals);

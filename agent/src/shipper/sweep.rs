@@ -1,9 +1,9 @@
-//! One pass over the spool: salvage what dead handlers left, ship what is sealed, remove what has
-//! arrived.
+//! One pass over the spool: salvage entries of dead handlers, ship sealed entries, remove uploaded
+//! ones.
 //!
-//! Invariant: an entry leaves the spool only after the store has confirmed size and checksum of
-//! its bundle and of its manifest. An entry of which nothing can be made is moved to quarantine,
-//! never removed. A store that fails ends the pass for all entries, and none is to blame.
+//! Invariant: an entry leaves the spool only after the store has confirmed size and checksum of its
+//! bundle and of its manifest. An entry that cannot be processed is moved to quarantine, never
+//! deleted. If the store fails, the pass ends for all entries, and no entry is blamed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,51 +30,51 @@ use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
 use crate::spool::{EntryLock, QUARANTINE, SalvageError, Salvaged, salvage};
 use crate::workload::{Enriched, Enricher};
 
-/// Failures of one entry after which it goes into quarantine.
+/// Failures of one entry before it goes into quarantine.
 const PATIENCE: u32 = 5;
 
-/// Passes over a spool, remembering what failed before.
+/// Runs passes over a spool and remembers earlier failures.
 pub(super) struct Sweeper<'a> {
     pub(super) spool: &'a Path,
-    /// Where uploads note how far they came: `<id>.journal`.
+    /// Directory of upload journals: `<id>.journal`.
     pub(super) journals: &'a Path,
     pub(super) options: ShipperOptions,
     pub(super) bandwidth: Bandwidth,
     /// Records in the store when each crash was first seen.
     pub(super) first_seen: FirstSeenWriter,
-    /// Tells whose dumps they are.
+    /// Looks up the workload of each dump.
     pub(super) enricher: Enricher,
-    /// Keeps the files that crashed processes had mapped.
+    /// Stores the files that crashed processes had mapped.
     pub(super) modules: ModuleKeeper,
     pub(super) stop: &'a (dyn Fn() -> bool + Sync),
     pub(super) observer: &'a mut dyn FnMut(&ShipperEvent),
     pub(super) failures: BTreeMap<DumpId, StorePatience>,
-    /// What `cdh agent status` shows of all this; remembers which kept dumps were reported.
+    /// The record for `cdh agent status`; also remembers which kept dumps were reported.
     pub(super) record: RecordKeeper,
-    /// Which runtimes answered when that was last reported.
+    /// Last reported state of each runtime.
     pub(super) runtimes: BTreeMap<PathBuf, Result<(), String>>,
-    /// Sealed entries that have been told.
+    /// Sealed entries that were already reported.
     pub(super) seen: BTreeSet<DumpId>,
     pub(super) queue: Queue,
-    /// The store has failed, and nothing has gone there since.
+    /// The store failed, and no upload has succeeded since.
     pub(super) store_down: bool,
-    /// Where it stands what became of each crash.
+    /// The ledger with the outcome of each crash.
     pub(super) ledger: Ledger,
-    /// The ledger of those who could not write that one.
+    /// The ledger of handlers that could not write the main one.
     pub(super) fallback: Ledger,
-    /// Brings into the store what there is no dump of.
+    /// Uploads counts of crashes without a dump.
     pub(super) drops: DropsKeeper,
 }
 
 impl Sweeper<'_> {
-    /// Whether handlers are at work.
+    /// Whether handlers are running.
     pub(super) fn has_live_entries(&mut self) -> Result<bool, SweepError> {
         let entries = list_spool(self.spool)?;
         self.modules.notice(&entries);
         Ok(entries.iter().any(|entry| entry.state == SpoolState::Live))
     }
 
-    /// Reports runtimes that began or ceased to answer.
+    /// Reports runtimes that started or stopped answering.
     pub(super) fn report_runtimes(&mut self) {
         let now = self.enricher.runtimes();
         for socket in self.runtimes.keys() {
@@ -96,7 +96,7 @@ impl Sweeper<'_> {
         self.runtimes = now;
     }
 
-    /// Seals what dead handlers left and finishes removals. Needs no store.
+    /// Seals entries of dead handlers and finishes interrupted removals. Works without a store.
     pub(super) fn salvage(&mut self, report: &mut SweepReport) -> Result<(), SweepError> {
         let _ = self.ledger.absorb(&self.fallback);
         self.drops.note(&named_by(&self.enricher));
@@ -110,7 +110,7 @@ impl Sweeper<'_> {
         for entry in entries {
             match entry.state {
                 _ if (self.stop)() => break,
-                // At once, though the store may be away for long: who knows the pod forgets it.
+                // Do this now, even while the store is unreachable: the runtime forgets pods.
                 SpoolState::Sealed => {
                     if let Some(entry) = self.enrich(entry, report) {
                         self.tell_sealed(&entry);
@@ -127,10 +127,12 @@ impl Sweeper<'_> {
         self.journals.join(format!("{id}.journal"))
     }
 
-    /// Adds whose dump it is; `None` where its pod wants none, and it is gone.
+    /// Adds the workload to the dump. Returns `None` if the pod asked for no dumps and the entry
+    /// was removed.
     fn enrich(&mut self, entry: SpoolEntry, report: &mut SweepReport) -> Option<SpoolEntry> {
         let id = entry.id;
-        // Who needs room may be making it smaller; where it is gone, it was removed for newer ones.
+        // A handler may be shrinking the entry to make room; if it is gone, it was removed for
+        // newer dumps.
         let lock = match EntryLock::take(&entry.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             lock => lock.ok(),
@@ -171,9 +173,9 @@ impl Sweeper<'_> {
         }
     }
 
-    /// Tells of an entry that is sealed, once.
+    /// Reports a sealed entry once.
     fn tell_sealed(&mut self, entry: &SpoolEntry) {
-        // One that is kept here was captured long before this process began.
+        // A dump that is kept on the node was captured long before this process started.
         if self.seen.insert(entry.id)
             && !self.record.record.kept.contains(&entry.id)
             && let Ok(json) = fs::read(entry.path.join("manifest.json"))
@@ -184,9 +186,9 @@ impl Sweeper<'_> {
         }
     }
 
-    /// A handler that died could not tell the ledger.
+    /// Writes the ledger record of a handler that died before it could.
     fn record_salvaged(&self, entry: &SpoolEntry) {
-        /// Records that are looked through for one that it did write.
+        /// Number of recent records searched for one that the handler wrote.
         const RECENT: u64 = 5000;
         let recent = self.ledger.totals().seq.saturating_sub(RECENT);
         let records = self.ledger.since(recent);
@@ -197,15 +199,15 @@ impl Sweeper<'_> {
         }
         if let Ok(bundle) = BundleWriter::from_entry(&sealed) {
             let record = LedgerRecord::of(bundle.manifest(), Outcome::Reduced);
-            let why = "the handler died; what it had written was kept";
+            let why = "the handler died; its complete files were kept";
             let _ = self
                 .ledger
                 .append(&record.because(DropReason::Handler, why));
         }
     }
 
-    /// Ships every sealed entry, several at once: see [`Queue`] for the order. What is sealed meanwhile
-    /// gets its place in it. What there is no dump of follows.
+    /// Ships all sealed entries, several in parallel; see [`Queue`] for the order. Entries sealed
+    /// in the meantime join the queue. Counts of crashes without a dump are uploaded last.
     pub(super) fn ship(
         &mut self,
         store: &dyn Store,
@@ -256,7 +258,7 @@ impl Sweeper<'_> {
         Ok(())
     }
 
-    /// What is done before an upload; `None` where there is none to be made now.
+    /// Prepares an upload; `None` if there is nothing to upload now.
     fn prepare(
         &mut self,
         store: &dyn Store,
@@ -276,7 +278,7 @@ impl Sweeper<'_> {
             return Ok(None);
         };
         self.tell_sealed(&entry);
-        // Whoever needs its room takes another's meanwhile.
+        // Meanwhile, handlers that need room take it from other entries.
         let lock = match EntryLock::take(&entry.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             lock => lock.ok(),
@@ -284,7 +286,7 @@ impl Sweeper<'_> {
         let bundle = match BundleWriter::from_entry(&entry.path) {
             Ok(bundle) if bundle.manifest().id == id => bundle,
             Ok(_) => {
-                let why = "its manifest is that of another dump";
+                let why = "its manifest belongs to another dump";
                 self.quarantine(&entry, why, report);
                 return Ok(None);
             }
@@ -304,7 +306,7 @@ impl Sweeper<'_> {
         }
         let journal = self.journal(id);
         let bundle = self.with_digests(&entry, bundle, &journal);
-        // Before the dump: after it the entry is gone.
+        // Before the dump is uploaded: afterwards the entry is gone.
         self.keep_modules(store, &entry, bundle.manifest());
         Ok(Some(Upload {
             entry,
@@ -315,8 +317,8 @@ impl Sweeper<'_> {
         }))
     }
 
-    /// Records in the manifest which files the process had mapped. An upload that has begun goes on with the
-    /// bundle that it began with.
+    /// Records in the manifest which files the process had mapped. An upload that was already
+    /// started continues with its original bundle.
     fn with_digests(
         &mut self,
         entry: &SpoolEntry,
@@ -341,7 +343,7 @@ impl Sweeper<'_> {
         }
     }
 
-    /// Stores the modules of a dump; what cannot be stored holds up nothing.
+    /// Stores the modules of a dump. Failures do not delay the dump.
     fn keep_modules(&mut self, store: &dyn Store, entry: &SpoolEntry, manifest: &Manifest) {
         let kept = self.modules.keep(store, &entry.path, manifest);
         if let Some(why) = ModuleKeeper::remark(&kept) {
@@ -350,7 +352,7 @@ impl Sweeper<'_> {
         }
     }
 
-    /// What is done after an upload.
+    /// Processes the result of an upload.
     fn finish(
         &mut self,
         store: &dyn Store,
@@ -377,7 +379,7 @@ impl Sweeper<'_> {
                     bytes: bundle.len(),
                     took,
                 };
-                // While it was sent, `cdh gc` may have removed modules that no other dump needs.
+                // `cdh gc` may have deleted modules during the upload that no other dump needs.
                 self.keep_modules(store, &entry, manifest);
                 drop(bundle);
                 self.remove(entry);
@@ -391,7 +393,8 @@ impl Sweeper<'_> {
                 self.bundle_failed(&entry, &error, report);
                 Ok(())
             }
-            // What stands under the key is not ours to replace: other dumps are not concerned.
+            // Another object is stored under this key. We must not replace it; other dumps are not
+            // affected.
             Err(
                 error @ ShipError::Store(StoreError::Conflict { .. } | StoreError::Length { .. }),
             ) => {
@@ -399,7 +402,7 @@ impl Sweeper<'_> {
                 Ok(())
             }
             Err(ShipError::Store(StoreError::Stopped)) => Ok(()),
-            // The store's fault, however often: the entry is whole and stays.
+            // A failure of the store, however often it occurs: the entry is intact and remains.
             Err(
                 error @ (ShipError::Verify { .. }
                 | ShipError::Store(
@@ -417,7 +420,7 @@ impl Sweeper<'_> {
         }
     }
 
-    /// Tells that the store is back, if it was away.
+    /// Reports that the store works again, if it had failed.
     pub(super) fn store_answers(&mut self) {
         self.record.store_works();
         if std::mem::take(&mut self.store_down) {
@@ -426,15 +429,15 @@ impl Sweeper<'_> {
     }
 
     fn bundle_failed(&mut self, entry: &SpoolEntry, error: &BundleError, report: &mut SweepReport) {
-        // What does not fit its own manifest today will not fit it tomorrow.
+        // An entry that does not match its own manifest today will not match it tomorrow.
         match error {
             BundleError::Io { .. } => self.entry_failed(entry, explain(error), false, report),
             _ => self.quarantine(entry, &explain(error), report),
         }
     }
 
-    /// Counts a failure that may pass; after some of them the entry goes into quarantine, unless
-    /// what failed is the disk or the store, which is not its fault.
+    /// Counts a temporary failure. After several, the entry goes into quarantine, unless the disk
+    /// or the store failed, which is not the entry's fault.
     fn entry_failed(
         &mut self,
         entry: &SpoolEntry,
@@ -483,7 +486,7 @@ impl Sweeper<'_> {
         (self.observer)(&event);
     }
 
-    /// Time until the first entry that failed is tried again.
+    /// Time until the first failed entry is retried.
     pub(super) fn next_try(&self) -> Option<Duration> {
         let waits = self.failures.values();
         waits
@@ -506,11 +509,14 @@ impl Sweeper<'_> {
         }
     }
 
-    /// Removes an entry whose successor is verified.
+    /// Removes an entry after its upload was verified.
     fn remove(&mut self, entry: SpoolEntry) {
         let id = entry.id;
         if let Err(error) = entry.remove() {
-            let why = format!("it is in the store, but stays here: {}", explain(&error));
+            let why = format!(
+                "it is in the store, but cannot be removed from the spool: {}",
+                explain(&error)
+            );
             (self.observer)(&ShipperEvent::Failed { id, why });
         }
     }
@@ -521,13 +527,13 @@ pub(super) fn after(wait: Duration) -> Option<Timestamp> {
     Timestamp::now().checked_add(wait).ok()
 }
 
-/// The error with its causes, on one line.
+/// Formats the error and its causes on one line.
 pub(crate) fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
         let cause = error.to_string();
-        // Some errors print their cause themselves.
+        // Some errors print their own cause.
         if !text.ends_with(&cause) {
             text = format!("{text}: {cause}");
         }

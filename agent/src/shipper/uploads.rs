@@ -1,8 +1,8 @@
-//! Uploads that go on side by side, each in a thread of its own.
+//! Parallel uploads, each in its own thread.
 //!
-//! A thread only sends and compares; what an answer means for the spool is the sweep's to decide, one
-//! after the other. One place is kept for small dumps, so that a core of many gigabytes does not hold up
-//! the next crash's backtrace.
+//! A thread only sends and compares. The sweep processes the results one after the other and
+//! changes the spool. One slot is reserved for small dumps, so that a core of many gigabytes does
+//! not delay the next crash's backtrace.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,19 +20,19 @@ use super::plan::Bandwidth;
 use super::queue::Weight;
 use crate::spool::EntryLock;
 
-/// A dump on its way.
+/// A dump to upload.
 pub(super) struct Upload {
     pub(super) entry: SpoolEntry,
     pub(super) bundle: BundleWriter,
-    /// Where it notes how far it came.
+    /// Journal of the upload's progress.
     pub(super) journal: PathBuf,
     /// Records when its crash was first seen.
     pub(super) first_seen: FirstSeenWriter,
-    /// Held as long as its files are read.
+    /// Held while its files are read.
     pub(super) _lock: Option<EntryLock>,
 }
 
-/// What became of it.
+/// Result of an upload.
 pub(super) struct Done {
     pub(super) upload: Upload,
     pub(super) result: Result<Shipped, ShipError>,
@@ -40,7 +40,7 @@ pub(super) struct Done {
     weight: Weight,
 }
 
-/// Those that go on.
+/// The running uploads.
 pub(super) struct Uploads<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     parallel: usize,
@@ -63,13 +63,13 @@ impl<'scope, 'env> Uploads<'scope, 'env> {
         }
     }
 
-    /// Whether one more may begin.
+    /// Whether another upload may start.
     pub(super) fn has_room(&self, weight: Weight) -> bool {
         let heavy_places = self.parallel.saturating_sub(1).max(1);
         self.running < self.parallel && (weight == Weight::Light || self.heavy < heavy_places)
     }
 
-    /// Begins one.
+    /// Starts an upload.
     pub(super) fn begin(
         &mut self,
         store: &'env dyn Store,
@@ -102,7 +102,7 @@ impl<'scope, 'env> Uploads<'scope, 'env> {
                 let path = upload.entry.path.display().to_string();
                 Err(StoreError::Io { path, source }.into())
             });
-            // Whoever waits for this is in the same scope.
+            // The receiver lives in the same scope, so sending does not fail.
             let _ = sender.send(Done {
                 result,
                 took: begun.elapsed(),
@@ -112,7 +112,7 @@ impl<'scope, 'env> Uploads<'scope, 'env> {
         });
     }
 
-    /// Waits for one of them; `None` when none goes on.
+    /// Waits for one upload to finish; `None` if none is running.
     pub(super) fn wait(&mut self) -> Option<Done> {
         if self.running == 0 {
             return None;

@@ -1,4 +1,4 @@
-//! Waits until there may be work: an entry in the spool, a signal, or the time is over.
+//! Waits until there may be work: a new spool entry, a signal, or a timeout.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,7 +14,7 @@ pub(super) struct SpoolWatch {
 }
 
 impl SpoolWatch {
-    /// Watches for entries that get their name: sealing is a rename.
+    /// Watches for renames in the spool: sealing an entry is a rename.
     pub(super) fn new(spool: &Path) -> io::Result<Self> {
         let inotify = Inotify::init()?;
         inotify
@@ -23,7 +23,7 @@ impl SpoolWatch {
         Ok(Self { inotify })
     }
 
-    /// Waits, at most for `limit`.
+    /// Waits, maximum `limit`.
     pub(super) fn wait(&mut self, stop: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
         let timeout = Timespec {
             tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
@@ -37,7 +37,7 @@ impl SpoolWatch {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        // What happened is seen in the directory itself; an overflow of the queue loses nothing.
+        // The caller scans the directory itself, so a queue overflow loses nothing.
         let mut buffer = [0; 16 << 10];
         loop {
             match self.inotify.read_events(&mut buffer) {

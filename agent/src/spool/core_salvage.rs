@@ -1,12 +1,12 @@
-//! Makes a core file whole again whose writer died: the torn frame goes, the seek table comes.
+//! Repairs a core file whose writer died: removes the torn frame and appends the seek table.
 //!
 //! ```text
-//! frame | frame | frame | fra            what a dead handler left
-//! frame | frame | frame | seek table     what it becomes, in place
+//! frame | frame | frame | fra            file of a dead handler
+//! frame | frame | frame | seek table     repaired in place
 //! ```
 //!
-//! Invariant: no frame that can be decoded is lost, none that cannot be stays. Memory is bounded by
-//! one frame. Done twice, it gives the same file.
+//! Invariant: every frame that can be decoded is preserved, and only these are. Memory is limited
+//! to one frame. The operation is idempotent.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -17,7 +17,7 @@ use std::rc::Rc;
 use cdh_bundle::{DigestWriter, Digests, SEEKABLE_FRAME, SeekableWriter, Sha256};
 use zstd::zstd_safe;
 
-/// What is there now.
+/// Result of the repair.
 #[derive(Debug)]
 pub(crate) struct SalvagedCore {
     /// Bytes of the plain core.
@@ -28,7 +28,7 @@ pub(crate) struct SalvagedCore {
     pub(crate) stored: Digests,
 }
 
-/// Counts what is in the file already without writing it again, then writes what is new.
+/// Skips the bytes that the file already contains, then writes the new ones.
 struct Replay {
     file: File,
     position: u64,
@@ -49,7 +49,7 @@ impl Write for Replay {
     }
 }
 
-/// Mends the file; `None` where not one frame of it is whole.
+/// Repairs the file; `None` if it has no complete frame.
 pub(crate) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
     let length = file.metadata()?.len();
     let fresh = Rc::new(Cell::new(false));
@@ -88,7 +88,7 @@ pub(crate) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
     if core.size == 0 {
         return Ok(None);
     }
-    // What follows is a torn frame, or an older seek table.
+    // The rest is a torn frame, or an older seek table.
     file.set_len(position)?;
     fresh.set(true);
     let (out, _) = writer.finish()?;
@@ -101,7 +101,7 @@ pub(crate) fn salvage_core(file: File) -> io::Result<Option<SalvagedCore>> {
     }))
 }
 
-/// The frame at the start of the bytes, if it is there as a whole and holds data.
+/// The frame at the start of the bytes, if it is complete and contains data.
 fn whole_frame(bytes: &[u8]) -> Option<&[u8]> {
     const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
     if !bytes.starts_with(&MAGIC) {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_cut_at_any_place_keeps_every_whole_frame() {
+    fn salvage_core_preserves_every_complete_frame() {
         let frames = frames();
         let all: Vec<u8> = frames.iter().flat_map(|(frame, _)| frame.clone()).collect();
         for cut in (0..=all.len()).step_by(997).chain([all.len()]) {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn salvage_of_a_salvaged_core_changes_nothing() {
+    fn salvage_core_is_idempotent() {
         let mut bytes: Vec<u8> = frames()
             .iter()
             .flat_map(|(frame, _)| frame.clone())

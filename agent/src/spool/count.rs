@@ -1,4 +1,4 @@
-//! How much waits in the spool.
+//! Counts entries and bytes in the spool.
 
 use std::fs;
 use std::io;
@@ -7,28 +7,28 @@ use std::path::Path;
 use cdh_bundle::{BundleError, SpoolState, list_spool};
 use serde::Serialize;
 
-/// Sub-directory for entries of which nothing can be made.
+/// Subdirectory for entries that cannot be processed.
 pub const QUARANTINE: &str = "quarantine";
 
-/// How many entries there are in which state, and how much room they take.
+/// Number of entries in each state, and their size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SpoolCount {
-    /// Wait to be shipped.
+    /// Entries that wait for upload.
     pub sealed: u64,
-    /// Are being written, or were left by dead handlers.
+    /// Entries that are being written, or were left by dead handlers.
     pub partial: u64,
-    /// Of these, the ones whose handlers are gone: the shipper will salvage them.
+    /// Those of `partial` whose handlers died: the shipper will salvage them.
     pub abandoned: u64,
-    /// In quarantine.
+    /// Entries in quarantine.
     pub quarantined: u64,
-    /// Bytes on disk of all of these.
+    /// Bytes on disk of all these entries.
     pub bytes: u64,
 }
 
-/// Counts the spool; all zero where there is none.
+/// Counts the spool; all zero if it does not exist.
 ///
 /// # Errors
-/// When a directory cannot be read.
+/// Fails if a directory cannot be read.
 pub fn count(spool: &Path) -> Result<SpoolCount, BundleError> {
     let mut count = SpoolCount::default();
     let entries = match list_spool(spool) {
@@ -59,7 +59,7 @@ pub fn count(spool: &Path) -> Result<SpoolCount, BundleError> {
     Ok(count)
 }
 
-/// Bytes on disk of the files of an entry; entries vanish while we look, which is no error.
+/// Bytes on disk of an entry's files. Entries may vanish during the scan, which is not an error.
 pub(crate) fn size_of(entry: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let files = fs::read_dir(entry).into_iter().flatten().flatten();
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_and_strangers_in_the_spool_are_passed_over() {
+    fn spool_count_ignores_files_and_foreign_directories() {
         let spool = tempfile::tempdir().unwrap();
         let at = |name: String| spool.path().join(name);
         fs::create_dir(at(DumpId::random().to_string())).unwrap();

@@ -1,8 +1,8 @@
-//! One entry that is being written: what the handler adds to the bundle's own [`EntryDir`].
+//! A spool entry that is being written: the handler's additions to the bundle's [`EntryDir`].
 //!
-//! From its creation on the entry holds `identity.json`, a manifest as it would have to read if the
-//! handler died now, so that salvage has to guess nothing. Invariant: a file that could not be
-//! written as a whole is removed, for sealing takes every file that it finds.
+//! From the start, the entry contains `identity.json`: a provisional manifest, valid if the handler
+//! dies at this point, so that salvage need not guess. Invariant: a file that could not be written
+//! completely is removed, because sealing includes every file that it finds.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 use cdh_bundle::{BundleError, Digests, DumpId, EntryDir, EntryFile, EntryKind, Manifest};
 use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags, fallocate, openat, renameat, unlinkat};
 
-/// The manifest of an entry whose handler has died, as far as it had come.
+/// The provisional manifest, used if the handler dies.
 pub(crate) const IDENTITY: &str = "identity.json";
-/// Space kept for finishing the entry when the disk runs full.
+/// Disk space reserved for finishing the entry when the disk becomes full.
 const RESERVE: &str = ".reserve";
 
 /// Why the spool cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpoolError {
-    /// The spool's directory is not there and cannot be made, or cannot be opened.
+    /// The spool's directory does not exist and cannot be created, or cannot be opened.
     #[error("cannot use the spool {path}")]
     Unusable {
         /// The spool.
@@ -31,7 +31,7 @@ pub enum SpoolError {
         #[source]
         source: io::Error,
     },
-    /// Others could plant files in it.
+    /// Other users could plant files in it.
     #[error(
         "the spool {path} belongs to user {owner} and has mode {mode:04o}: only its owner may write to it"
     )]
@@ -43,10 +43,10 @@ pub enum SpoolError {
         /// Its permissions.
         mode: u32,
     },
-    /// The entry cannot be made, read or sealed.
+    /// The entry cannot be created, read or sealed.
     #[error(transparent)]
     Entry(#[from] BundleError),
-    /// A file of the entry that is not of the bundle cannot be written or read.
+    /// A file of the entry outside the bundle cannot be written or read.
     #[error("cannot use {path}")]
     Io {
         /// The file.
@@ -57,10 +57,10 @@ pub enum SpoolError {
     },
 }
 
-/// Makes the spool where it is missing, and refuses one that others may write to.
+/// Creates the spool if it is missing, and refuses one that other users may write to.
 ///
 /// # Errors
-/// When it cannot be made or is not private.
+/// Fails if it cannot be created or is not private.
 pub(crate) fn prepare_spool(path: &Path) -> Result<(), SpoolError> {
     let unusable = |source| SpoolError::Unusable {
         path: path.to_owned(),
@@ -83,19 +83,19 @@ pub(crate) fn prepare_spool(path: &Path) -> Result<(), SpoolError> {
     Ok(())
 }
 
-/// An entry that is being written. Dropping it leaves it as it is, for the shipper to salvage.
+/// An entry that is being written. Dropping it leaves it unchanged, for the shipper to salvage.
 pub struct PartialEntry {
     entry: EntryDir,
 }
 
 impl PartialEntry {
-    /// Makes an empty entry and locks it.
+    /// Creates an empty entry and locks it.
     ///
     /// # Errors
-    /// When the spool cannot be used.
+    /// Fails if the spool cannot be used.
     pub fn create(spool: &Path, id: DumpId) -> Result<Self, SpoolError> {
         prepare_spool(spool)?;
-        // A sweep that looks whether the new directory is locked holds it for that moment.
+        // A concurrent sweep that checks the lock of the new directory holds it for a moment.
         let mut attempts = 0;
         loop {
             match EntryDir::create(spool, id) {
@@ -111,10 +111,10 @@ impl PartialEntry {
         }
     }
 
-    /// Takes over the entry of a handler that is gone.
+    /// Takes over the entry of a handler that died.
     ///
     /// # Errors
-    /// [`BundleError::Busy`] when its handler lives.
+    /// [`BundleError::Busy`] if its handler is running.
     pub fn take_over(spool: &Path, id: DumpId) -> Result<Self, SpoolError> {
         prepare_spool(spool)?;
         Ok(Self {
@@ -122,13 +122,13 @@ impl PartialEntry {
         })
     }
 
-    /// Its id.
+    /// Id of the dump.
     #[must_use]
     pub fn id(&self) -> DumpId {
         self.entry.id()
     }
 
-    /// Where it is, as long as it is not sealed.
+    /// Path of the entry until it is sealed.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.entry.path()
@@ -137,38 +137,38 @@ impl PartialEntry {
     /// Creates a file of the bundle.
     ///
     /// # Errors
-    /// When it is there already or cannot be created.
+    /// Fails if it exists or cannot be created.
     pub fn create_file(&self, kind: &EntryKind) -> Result<EntryFile, SpoolError> {
         Ok(self.entry.create_file(kind)?)
     }
 
-    /// Creates a file beside those of the bundle.
+    /// Creates a file that is not part of the bundle.
     ///
     /// # Errors
-    /// When it is there already or cannot be created.
+    /// Fails if it exists or cannot be created.
     pub(crate) fn create_beside(&self, name: &str) -> Result<File, SpoolError> {
         self.create_other(name)
             .map_err(|error| self.failed(name, error))
     }
 
-    /// The directory itself, opened anew: who holds this does not hold the lock.
+    /// Opens the directory again: the returned descriptor does not hold the lock.
     ///
     /// # Errors
-    /// When there are no more descriptors.
+    /// Fails if no descriptor is available.
     pub(crate) fn directory(&self) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(openat(self.entry.descriptor(), ".", flags, Mode::empty())?)
     }
 
-    /// Tells what is in a file, so that sealing need not read it again.
+    /// Records a file's digests, so that sealing need not read it again.
     pub fn record(&mut self, kind: &EntryKind, digests: Digests) {
         self.entry.record(kind, digests);
     }
 
-    /// Writes a whole file of the bundle, or none.
+    /// Writes a file of the bundle completely or not at all.
     ///
     /// # Errors
-    /// When it cannot be written; it is removed then.
+    /// Fails if it cannot be written; it is then removed.
     pub fn write_file(&mut self, kind: &EntryKind, bytes: &[u8]) -> Result<(), SpoolError> {
         self.entry.write_file(kind, bytes).map_err(|error| {
             self.remove_file(&kind.file_name());
@@ -176,18 +176,19 @@ impl PartialEntry {
         })
     }
 
-    /// Opens a file of the entry for reading and writing; `None` where there is none of ours.
+    /// Opens a file of the entry for reading and writing; `None` if there is none, or if it is not
+    /// ours.
     ///
     /// # Errors
-    /// When it cannot be opened.
+    /// Fails if it cannot be opened.
     pub fn open_file(&self, name: &str) -> Result<Option<File>, SpoolError> {
-        // NONBLOCK: a planted FIFO must not stop us.
+        // NONBLOCK: a planted FIFO must not block the handler.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = || match openat(self.entry.descriptor(), name, flags, Mode::empty()) {
             Ok(file) => {
                 let file = File::from(file);
                 let metadata = file.metadata()?;
-                // A second link to a file of somebody else's would be written through.
+                // With a second hard link, we would write into another user's file.
                 Ok((metadata.is_file() && metadata.nlink() == 1).then_some(file))
             }
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::ISDIR) => {
@@ -198,10 +199,10 @@ impl PartialEntry {
         open().map_err(|error| self.failed(name, error))
     }
 
-    /// Reads a file of ours that must be small; `None` where there is none.
+    /// Reads a small file of ours; `None` if there is none.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Fails if it cannot be read.
     pub(super) fn read_file(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, SpoolError> {
         let Some(file) = self.open_file(name)? else {
             return Ok(None);
@@ -213,24 +214,24 @@ impl PartialEntry {
         Ok(Some(bytes))
     }
 
-    /// Kinds of the bundle's files that are there.
+    /// Kinds of the bundle's files that exist.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// Fails if the directory cannot be read.
     pub(super) fn kinds(&self) -> Result<Vec<EntryKind>, SpoolError> {
         Ok(self.entry.kinds()?)
     }
 
-    /// Removes a file that shall not be part of the dump.
+    /// Removes a file that must not become part of the dump.
     pub fn remove_file(&self, name: &str) {
         let _ = unlinkat(self.entry.descriptor(), name, AtFlags::empty());
     }
 
-    /// Writes `identity.json` anew: the old one or the new one is there, never half of one. It has
-    /// to outlive the handler; [`Self::sync`] makes it outlive the node.
+    /// Replaces `identity.json` atomically: the old or the new one exists, never a part. This
+    /// survives the death of the handler; [`Self::sync`] makes it survive a crash of the node.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Fails if it cannot be written.
     pub fn write_identity(&self, manifest: &Manifest) -> Result<(), SpoolError> {
         const DRAFT: &str = "identity.json.new";
         self.remove_file(DRAFT);
@@ -243,10 +244,10 @@ impl PartialEntry {
         write().map_err(|error| self.failed(IDENTITY, error))
     }
 
-    /// Sets disk space aside.
+    /// Reserves disk space.
     ///
     /// # Errors
-    /// When there is not that much.
+    /// Fails if there is not enough space.
     pub fn reserve(&self, bytes: u64) -> Result<(), SpoolError> {
         let reserve = || -> io::Result<()> {
             let file = self.create_other(RESERVE)?;
@@ -255,10 +256,10 @@ impl PartialEntry {
         reserve().map_err(|error| self.failed(RESERVE, error))
     }
 
-    /// Removes it: there shall be no dump.
+    /// Deletes the entry: there will be no dump.
     pub(crate) fn discard(self) {
         let path = self.path().to_owned();
-        // Under a name from which the shipper removes it, should this be interrupted.
+        // Rename it first: if this is interrupted, the shipper deletes it under its new name.
         let gone = path.with_file_name(format!(".removed-{}", self.id()));
         if std::fs::rename(&path, &gone).is_ok() {
             let _ = std::fs::remove_dir_all(&gone);
@@ -267,15 +268,15 @@ impl PartialEntry {
         }
     }
 
-    /// Releases the disk space that was set aside.
+    /// Releases the reserved disk space.
     pub fn release_reserve(&self) {
         self.remove_file(RESERVE);
     }
 
-    /// Brings the names and `identity.json` to disk, so that they survive a power cut.
+    /// Syncs the directory and `identity.json`, so that they survive a power failure.
     ///
     /// # Errors
-    /// When that fails.
+    /// Fails if the sync fails.
     pub fn sync(&self) -> Result<(), SpoolError> {
         if let Some(identity) = self.open_file(IDENTITY)? {
             identity
@@ -285,19 +286,19 @@ impl PartialEntry {
         rustix::fs::fsync(self.entry.descriptor()).map_err(|error| self.failed("", error.into()))
     }
 
-    /// Writes the manifest with the records of all files, and gives the entry its final name.
+    /// Writes the manifest with the records of all files, and renames the entry to its final name.
     ///
     /// # Errors
-    /// When a step fails; the entry is then still `.partial`.
+    /// Fails if a step fails; the entry is then still `.partial`.
     pub fn seal(self, manifest: Manifest) -> Result<PathBuf, SpoolError> {
         self.release_reserve();
         let sealed = self.entry.seal(manifest)?;
-        // Until now it marks the entry as one that is being written.
+        // The note marked the entry as being written.
         super::forget_need(&sealed);
         Ok(sealed)
     }
 
-    /// Creates a file that is not of the bundle.
+    /// Creates a file that is not part of the bundle.
     fn create_other(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;

@@ -1,7 +1,8 @@
-//! Who may change a sealed entry: the shipper that sends it, or whoever needs its room.
+//! The right to change a sealed entry: for the shipper that uploads it, or a handler that needs its
+//! room.
 //!
-//! An flock on the entry's directory, as the handler holds it while the entry is partial; it ends with
-//! its holder.
+//! An flock on the entry's directory, the same one that the handler holds while the entry is
+//! partial. It ends with its holder.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,32 +11,32 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
-/// Held until it is dropped.
+/// Held until dropped.
 #[derive(Debug)]
 pub(crate) struct EntryLock {
     _directory: OwnedFd,
 }
 
 impl EntryLock {
-    /// Takes it where nobody has it.
+    /// Takes the lock if it is free.
     ///
     /// # Errors
-    /// `WouldBlock` when somebody has it, `NotFound` when the entry is gone.
+    /// `WouldBlock` if another process holds it, `NotFound` if the entry is gone.
     pub(crate) fn try_take(entry: &Path) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(entry, flags, Mode::empty())?;
         flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
-        // Between opening and locking it may have been removed.
+        // The entry may have been removed between open and lock.
         std::fs::metadata(entry)?;
         Ok(Self {
             _directory: directory,
         })
     }
 
-    /// Waits for it as long as giving up a core may take.
+    /// Waits for the lock as long as it may take to give up a core.
     ///
     /// # Errors
-    /// As [`Self::try_take`].
+    /// Like [`Self::try_take`].
     pub(crate) fn take(entry: &Path) -> io::Result<Self> {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {

@@ -1,7 +1,7 @@
-//! Gives up a part of a sealed entry so that the spool stays within its quota.
+//! Deletes a part of a sealed entry to keep the spool within its quota.
 //!
-//! Invariant: the amended manifest is on disk before the file goes, so an entry is complete or the
-//! smaller one wherever this is interrupted.
+//! Invariant: the amended manifest is on disk before the file is deleted, so an interruption leaves
+//! either the old entry or the smaller one, and both are complete.
 
 use std::fs;
 use std::io;
@@ -19,8 +19,8 @@ use crate::policy::Action;
 /// Maximum bytes of a manifest.
 const MANIFEST: u64 = 64 << 20;
 
-/// Gives up the core, the minicore or all of a sealed entry, for the same owner or for another. The record
-/// of it; `None` where only a leftover went.
+/// Deletes the core, the minicore or all of a sealed entry, for the same owner or for another one.
+/// Returns the ledger record; `None` if only a leftover file was deleted.
 pub(super) fn give_up(
     item: &Item,
     stage: Action,
@@ -39,8 +39,10 @@ pub(super) fn give_up(
     } else {
         "another owner"
     };
-    let bounds =
-        format!("was given up for newer dumps of {whose}: the spool had reached its bounds");
+    let bounds = format!(
+        "was deleted for newer dumps of {whose}: the spool had reached its quota, or the disk its \
+         floor"
+    );
     let record = |manifest: &Manifest, bytes, why: &str| LedgerRecord {
         stored_bytes: bytes,
         action: stage,
@@ -95,7 +97,7 @@ pub(super) fn give_up(
     }
 }
 
-/// The manifest without it, committed before the file goes.
+/// Removes the file from the manifest; this is committed before the file is deleted.
 fn leave(manifest: &mut Manifest, entry: &Path, what: &str, why: &str) -> io::Result<()> {
     manifest.gaps.push(Gap {
         what: what.to_owned(),

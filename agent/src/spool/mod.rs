@@ -1,14 +1,14 @@
-//! The spool: the directory between handler and shipper, one sub-directory per dump.
+//! The spool: the directory between handler and shipper, one subdirectory per dump.
 //!
 //! ```text
-//! <id>.partial/    a handler writes it and holds a flock on it; without the lock it is salvage
-//! <id>/            sealed: manifest.json is there, nothing in it changes any more
-//! quarantine/<id>/ nothing can be made of it; `reason.txt` says why. Never removed by us.
+//! <id>.partial/    its handler writes it and holds an flock on it; unlocked, it can be salvaged
+//! <id>/            sealed: it has a manifest.json and changes only by amendment
+//! quarantine/<id>/ cannot be processed, see `reason.txt`; never deleted by cdh
 //! ```
 //!
-//! The states and the renames between them are [`cdh_bundle::EntryDir`]'s; here is what handler and
-//! shipper add. Invariant: an entry changes its state by a rename only. The spool does not know what
-//! a store is.
+//! [`cdh_bundle::EntryDir`] implements the states and the renames between them; this module has the
+//! additions of handler and shipper. Invariant: an entry changes state only by rename. The spool
+//! does not know stores.
 
 mod core_salvage;
 mod count;

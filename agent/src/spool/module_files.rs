@@ -1,12 +1,13 @@
-//! Files of the modules of a process, passed from its handler to the shipper while the process is held.
+//! Passes the open files of a process's modules from its handler to the shipper while the process
+//! is held.
 //!
 //! ```text
-//! <spool>/.modules     a socket; there while a shipper runs that stores modules
+//! <spool>/.modules     a socket; exists while a shipper that stores modules runs
 //! ```
-//! A container that goes away with its process takes its files along, often before the shipper hears of the
-//! dump. The handler therefore opens the files and passes the descriptors: a file that is open can be read
-//! after its mount and its directory entry are gone. What is in the socket's queue outlives the handler.
-//! Invariant: neither side waits for the other.
+//! The files of a short-lived container disappear with its process, often before the shipper hears
+//! of the dump. The handler therefore opens the files and passes the descriptors. An open file can
+//! be read after its mount and its directory entry are gone. Descriptors in the socket's queue
+//! outlive the handler. Invariant: neither side waits for the other.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,26 +31,28 @@ use serde::{Deserialize, Serialize};
 
 /// Name of the socket in the spool.
 const NAME: &str = ".modules";
-/// Descriptors in one message; the kernel takes 253 (`SCM_MAX_FD`).
+/// Descriptors in one message; the kernel's limit is 253 (`SCM_MAX_FD`).
 const PER_MESSAGE: usize = 128;
-/// Files of one process. The first ones are the program and what it was linked with.
+/// Maximum files of one process. The first ones are the program and the libraries it was linked
+/// with.
 const PER_PROCESS: usize = 512;
-/// Different files that the shipper holds: a storm of crashes must not take all descriptors.
+/// Maximum different files that the shipper holds: a storm of crashes must not use up all
+/// descriptors.
 const HELD: usize = 256;
-/// Handlers whose files wait to be taken over; the kernel takes less where `net.core.somaxconn` is less.
+/// Maximum handlers in the accept queue; lower if `net.core.somaxconn` is lower.
 const BACKLOG: i32 = 4096;
-/// A message is no longer; each file takes less than 64 bytes of it.
+/// Maximum length of a message; each file takes less than 64 bytes of it.
 const MESSAGE: usize = 16 << 10;
-/// How long the shipper waits for a handler that has connected: one that was stopped must not stop uploads.
+/// How long the shipper waits for a connected handler: a stopped handler must not block uploads.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// `FUSE_SUPER_MAGIC` of `linux/magic.h`.
+/// `FUSE_SUPER_MAGIC` in `linux/magic.h`.
 const FUSE: i64 = 0x6573_5546;
 
-/// What goes with the descriptors of a message.
+/// The data that accompanies the descriptors of a message.
 #[derive(Serialize, Deserialize)]
 struct Message {
     id: DumpId,
-    /// Of each descriptor the lowest address of its module, device and inode.
+    /// For each descriptor: lowest address of its module, device and inode.
     files: Vec<(u64, u64, u64)>,
 }
 
@@ -66,7 +69,7 @@ impl AsFd for ModuleFilesSender {
 }
 
 impl ModuleFilesSender {
-    /// `None` where no shipper wants the files of dump `id`.
+    /// Connects to the shipper; `None` if no shipper wants the files of dump `id`.
     pub(crate) fn connect(spool: &Path, id: DumpId) -> Option<Self> {
         if !spool.join(NAME).exists() {
             return None;
@@ -76,11 +79,11 @@ impl ModuleFilesSender {
         Some(Self { socket, id })
     }
 
-    /// Passes files, each with the lowest address of its module. The caller bounds the time: on a network
-    /// file system, asking what the file is may block.
+    /// Passes files, each with the lowest address of its module. The caller must limit the time:
+    /// `fstat` may block on a network file system.
     ///
     /// # Errors
-    /// When the shipper has gone, or its queue is full.
+    /// Fails if the shipper is gone or its queue is full.
     pub(crate) fn send(&self, files: impl Iterator<Item = (u64, File)>) -> io::Result<usize> {
         let files: Vec<_> = files
             .filter(|(_, file)| can_be_held(file))
@@ -107,14 +110,15 @@ impl ModuleFilesSender {
     }
 }
 
-/// Regular files only: reading others could block or have an effect. The server of a FUSE mount belongs to
-/// the container; it may never answer the shipper, and is gone with the container anyway.
+/// Accepts regular files only: reading others could block or have side effects. Refuses FUSE
+/// mounts: their server belongs to the container, may never answer the shipper, and disappears with
+/// the container.
 fn can_be_held(file: &File) -> bool {
     let is_fuse = rustix::fs::fstatfs(file).map_or(true, |found| found.f_type == FUSE);
     !is_fuse && file.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
-/// The shipper's socket and its path, which is removed with it.
+/// The shipper's socket; its path is removed on drop.
 struct Offered {
     socket: OwnedFd,
     path: PathBuf,
@@ -126,18 +130,18 @@ impl Drop for Offered {
     }
 }
 
-/// The shipper's side: the files that it holds, until their dumps have left the spool.
+/// The shipper's side: the files that it holds until their dumps have left the spool.
 #[derive(Default)]
 pub(crate) struct ModuleFiles {
     socket: Option<Offered>,
-    /// By device and inode: many processes run one libc.
+    /// By device and inode, because many processes share one libc.
     files: BTreeMap<(u64, u64), Rc<File>>,
     /// By dump and lowest address of the module.
     modules: BTreeMap<DumpId, BTreeMap<u64, Rc<File>>>,
 }
 
 impl ModuleFiles {
-    /// Offers the socket to handlers. Without it, only files that are still in their place can be stored.
+    /// Opens the socket for handlers. If that fails, only files that still exist can be stored.
     pub(crate) fn offer(spool: &Path) -> Self {
         let offer = || -> io::Result<Offered> {
             Self::withdraw(spool);
@@ -154,20 +158,20 @@ impl ModuleFiles {
         }
     }
 
-    /// Removes the socket of an agent that was killed: handlers need not open files that are not stored.
+    /// Removes the socket of an agent that was killed, so that handlers do not open files in vain.
     pub(crate) fn withdraw(spool: &Path) {
         let _ = fs::remove_file(spool.join(NAME));
     }
 
-    /// Closes files of dumps that `is_there` does not know, and takes over what handlers have passed.
+    /// Closes files of dumps that `is_there` does not know, and receives new files from handlers.
     pub(crate) fn update(&mut self, is_there: impl Fn(&DumpId) -> bool) {
-        // In this order: what arrives now may be of a dump that came after the caller looked.
+        // In this order: files received now may belong to a dump that came after the caller's scan.
         self.modules.retain(|id, _| is_there(id));
         self.files.retain(|_, file| Rc::strong_count(file) > 1);
         self.receive();
     }
 
-    /// Takes over what handlers have passed.
+    /// Receives files from handlers.
     pub(crate) fn receive(&mut self) {
         while let Some(offered) = &self.socket
             && let Ok(handler) = accept_with(&offered.socket, SocketFlags::CLOEXEC)
@@ -192,14 +196,14 @@ impl ModuleFiles {
         }
     }
 
-    /// The file of a module of a dump, if its handler has passed it.
+    /// The file of a dump's module, if its handler has passed it.
     pub(crate) fn get(&self, id: DumpId, start: u64) -> Option<&File> {
         self.modules.get(&id)?.get(&start).map(Rc::as_ref)
     }
 }
 
 fn socket() -> io::Result<OwnedFd> {
-    // Each end of a message is kept, and the end of the handler is seen.
+    // SEQPACKET preserves message boundaries and reports that the handler closed its end.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socket_with(
         AddressFamily::UNIX,
@@ -209,7 +213,8 @@ fn socket() -> io::Result<OwnedFd> {
     )?)
 }
 
-/// Uses the address of the socket in `spool`, whose own path may be longer than an address can be.
+/// Passes the address of the socket in `spool` to `using`. The address goes through `/proc/self/fd`,
+/// because the path of the spool may be too long for one.
 fn at(
     spool: &Path,
     using: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<()>,
@@ -245,7 +250,7 @@ mod tests {
 
     use super::*;
 
-    /// A file with this text that has no name any more.
+    /// A deleted, still open file with this text.
     fn deleted(directory: &Path, text: &str) -> File {
         let path = directory.join("deleted");
         fs::write(&path, text).unwrap();
@@ -261,9 +266,9 @@ mod tests {
     }
 
     #[test]
-    fn module_files_are_held_after_the_handler_ended_until_the_dump_is_gone() {
+    fn module_files_are_held_until_the_dump_leaves_the_spool() {
         let directory = tempfile::tempdir().unwrap();
-        // Longer than the address of a socket.
+        // Longer than a socket address can be.
         let spool = directory.path().join("s".repeat(120));
         fs::create_dir(&spool).unwrap();
         let [first, second] = [(); 2].map(|()| DumpId::random());
@@ -328,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn handler_that_connects_and_says_nothing_does_not_hold_up_the_shipper() {
+    fn module_files_silent_handler_does_not_block_the_shipper() {
         let spool = tempfile::tempdir().unwrap();
         let mut held = ModuleFiles::offer(spool.path());
         let ids = [(); 2].map(|()| DumpId::random());
@@ -338,7 +343,7 @@ mod tests {
         sender.send([(1, file)].into_iter()).unwrap();
         held.receive();
         assert!(held.get(ids[1], 1).is_some());
-        // Its other end was closed.
+        // The shipper closed its end.
         let error = silent.send([(1, File::open("/proc/self/exe").unwrap())].into_iter());
         assert!(error.is_err());
     }

@@ -1,4 +1,4 @@
-//! Keeps the spool within its quota: the handler that needs room makes it.
+//! Keeps the spool within its quota: a handler that needs room makes it.
 //!
 //! ```text
 //! <spool>/.room/lock              held while a handler counts and makes room
@@ -7,12 +7,13 @@
 //! <id>/.setuid-<owner>            the same, for the dump of a setuid program
 //! ```
 //!
-//! Cores are given up first, then minicores, then complete dumps. Whose they are is decided by
-//! [`super::shares`]: the owner that uses the most gives first. Dumps of setuid programs have a quarter of the quota
-//! to themselves and are never given up for other programs. An entry that is being uploaded, or of which
-//! a part may be in the store already, is left alone, as is one that is being written; an owner's dumps
-//! of these kinds never take all of the quota from others. The entry's manifest and the ledger record what was
-//! given up. Invariants: an entry is the old one or the smaller one, wherever this is interrupted; two
+//! Cores are deleted first, then minicores, then complete dumps. [`super::shares`] selects the
+//! owner: the one that uses the most goes first. Dumps of setuid programs have a quarter of the
+//! quota to themselves and are never deleted for other programs. An entry is not touched while it
+//! is written or uploaded, or if the store may already have a part of it. One owner's dumps of
+//! these kinds never take the complete quota. The entry's manifest and the ledger record what was
+//! deleted. Invariants: an interruption leaves either the old entry or the smaller one; two
+//! handlers that need room at the same time do not count on the same room.
 //! handlers that need room at the same time do not count on the same room.
 
 use std::fs;
@@ -28,23 +29,23 @@ use crate::private_file::PrivateDirectory;
 
 /// Directory of the lock in the spool.
 const ROOM: &str = ".room";
-/// Bytes for which cores are given up because the disk is at its floor; a new core that needs more is
-/// cut rather than that more of the old ones go.
+/// Maximum bytes for which cores are deleted because the disk is at its floor. A larger new core is
+/// truncated instead.
 const FLOOR_NEED: u64 = 32 << 20;
 
-/// What the spool may take, on its file system as it is now.
+/// Limits of the spool on its file system at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    /// Bytes of all entries.
+    /// Maximum bytes of all entries.
     pub(crate) quota: u64,
-    /// Bytes that stay free.
+    /// Bytes that must stay free.
     pub(crate) floor: u64,
     /// Bytes that are free.
     pub(crate) free: u64,
 }
 
 impl Bounds {
-    /// Of this spool; `floor` is what the settings say where the limits say nothing.
+    /// The bounds of this spool; `floor` is the default if the limits have none.
     pub(crate) fn of(spool: &Path, limits: &LimitsConfig, floor: u64) -> io::Result<Self> {
         let found = rustix::fs::statvfs(spool)?;
         let size = found.f_blocks.saturating_mul(found.f_frsize);
@@ -63,18 +64,18 @@ impl Bounds {
     }
 }
 
-/// Bytes that these limits let the spool take on its file system as it is now; `None` without a quota.
+/// The quota in bytes that these limits allow on the spool's file system; `None` without a quota.
 ///
 /// # Errors
-/// When the file system cannot be looked at.
+/// Fails if the file system cannot be examined.
 pub fn quota_of(spool: &Path, limits: &LimitsConfig) -> io::Result<Option<u64>> {
     let bounds = Bounds::of(spool, limits, 0)?;
     Ok((bounds.quota != u64::MAX).then_some(bounds.quota))
 }
 
-/// Bytes that stay free on a file system of this size.
+/// Bytes that must stay free on a file system of this size.
 pub(crate) fn floor_of(limits: &LimitsConfig, usual: u64, size: u64) -> u64 {
-    /// The usual floor is never more than this part of the file system.
+    /// The default floor is never more than this fraction of the file system.
     const SMALLEST_PART: u64 = 20;
     let bytes = match limits.disk_floor {
         Some(bytes) => bytes.0,
@@ -87,16 +88,16 @@ fn part(size: u64, percent: u8) -> u64 {
     (size / 100).saturating_mul(u64::from(percent))
 }
 
-/// What making room came to.
+/// Result of making room.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
-    /// Bytes that may be written; `u64::MAX` where there is no quota.
+    /// Bytes that may be written; `u64::MAX` without a quota.
     pub(crate) room: u64,
-    /// What was given up for it.
+    /// Records of what was deleted.
     pub(crate) given_up: Vec<LedgerRecord>,
 }
 
-/// Where room is needed.
+/// A request for room.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
     /// The spool.
@@ -107,14 +108,14 @@ pub(crate) struct Wanted<'a> {
     pub(crate) id: Option<DumpId>,
     /// Maximum bytes that it may take.
     pub(crate) need: u64,
-    /// Who is charged for it.
+    /// The account that is charged for it.
     pub(crate) account: Option<&'a Account>,
 }
 
-/// Makes as much room as is needed and can be made, and notes that it is taken.
+/// Makes as much of the needed room as possible, and records that it is taken.
 ///
 /// # Errors
-/// When the spool cannot be read.
+/// Fails if the spool cannot be read.
 pub(crate) fn make_room(
     wanted: &Wanted<'_>,
     limits: &LimitsConfig,
@@ -128,7 +129,7 @@ pub(crate) fn make_room(
             ..Made::default()
         });
     }
-    // Without the lock two may count on the same room, which the floor bounds too.
+    // Without the lock, two handlers may count on the same room; the floor still limits them.
     let _lock =
         PrivateDirectory::make(&wanted.spool.join(ROOM)).and_then(|directory| directory.lock());
     let mut all = items(wanted.spool)?;
@@ -146,7 +147,7 @@ pub(crate) fn make_room(
         true => setuid.allowance(own_quota),
         false => common.allowance(bounds.quota.saturating_sub(setuid.used)),
     };
-    // What every dump needs comes first.
+    // Reserve the minimum of every dump first.
     let need = wanted.need.min(allowance.max(SURE_NEED));
     if is_setuid {
         // A user who attacks a setuid program must not erase its first dumps with more of them.
@@ -158,14 +159,14 @@ pub(crate) fn make_room(
         given_up.extend(setuid.reduce(GiveUp::NewestOfOthers, need, fits));
         free = free.saturating_add(setuid.freed);
     }
-    // One core is not worth more than half of all the others.
+    // One core may displace no more than half of the quota.
     let need = match is_setuid {
         true => need.min(own_quota.saturating_sub(setuid.used)),
         false => need.min(bounds.quota / 2),
     };
     let floor_need = wanted.need.min(FLOOR_NEED);
-    // Cores make room for a core, however much of it there will be; minicores and dumps only for what
-    // is surely there.
+    // For a core, whose final size is unknown, only cores are deleted. Minicores and dumps are only
+    // deleted for bytes that are certainly needed.
     let fits = |pool: &Pool, wants: Need| {
         let free = free.saturating_add(pool.freed);
         let (used, need, floor_need) = match wants {
@@ -198,7 +199,7 @@ pub(crate) fn make_room(
     Ok(Made { room, given_up })
 }
 
-/// Bytes that dumps of setuid programs may take of a quota.
+/// Bytes of a quota that dumps of setuid programs may use.
 fn setuid_quota(quota: u64) -> u64 {
     match quota {
         u64::MAX => u64::MAX,
@@ -206,18 +207,18 @@ fn setuid_quota(quota: u64) -> u64 {
     }
 }
 
-/// Bytes that all entries take, what is still to be written included.
+/// Bytes that all entries use, including bytes still to be written.
 ///
 /// # Errors
-/// When the spool cannot be read.
+/// Fails if the spool cannot be read.
 pub fn used(spool: &Path) -> io::Result<u64> {
-    // Else an old core counts that goes while we look, and the new one that takes its place as well.
+    // Otherwise an old core that is deleted during the scan counts, and so does its replacement.
     let _lock = PrivateDirectory::make(&spool.join(ROOM)).and_then(|directory| directory.lock());
     let items = items(spool)?;
     Ok(items.iter().map(Item::weight).fold(0, u64::saturating_add))
 }
 
-/// Removes the note of what a handler needs.
+/// Removes the note of a handler's need.
 pub(crate) fn forget_need(entry: &Path) {
     for file in fs::read_dir(entry).into_iter().flatten().flatten() {
         if file

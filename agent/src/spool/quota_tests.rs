@@ -54,7 +54,7 @@ impl Spool {
             fs::write(entry.path().join(share_note(account)), "").unwrap();
         }
         entry.seal(manifest).unwrap();
-        // So that the next one is younger.
+        // So that the next one is newer.
         std::thread::sleep(Duration::from_millis(5));
         id
     }
@@ -67,7 +67,7 @@ impl Spool {
         self.make_of(None, account, quota, need)
     }
 
-    /// A dump whose core was given up, or that never had one.
+    /// A dump whose core was deleted, or that never had one.
     fn dump_without_core(&self, account: &Account, minicore: usize) -> DumpId {
         let (entry, mut manifest) = self.partial(0, minicore);
         fs::remove_file(entry.path().join(CORE.file_name())).unwrap();
@@ -78,7 +78,7 @@ impl Spool {
         id
     }
 
-    /// A dump that is being written, and its room.
+    /// A dump that is being written, with its room.
     fn begin(&self, account: &Account, quota: u64, need: u64) -> (EntryDir, Made) {
         let (entry, _) = self.partial(0, 0);
         fs::write(entry.path().join(share_note(account)), "").unwrap();
@@ -125,7 +125,7 @@ impl Spool {
 const MIB: u64 = 1 << 20;
 
 #[test]
-fn the_oldest_cores_go_first_and_their_manifests_say_so() {
+fn quota_deletes_the_oldest_cores_first_and_amends_their_manifests() {
     let spool = Spool::new();
     let ids: Vec<_> = (0..4).map(|_| spool.dump(1 << 20, 4096)).collect();
     assert!(spool.make(8 * MIB, MIB).given_up.is_empty());
@@ -156,7 +156,7 @@ fn the_oldest_cores_go_first_and_their_manifests_say_so() {
             .contains("complete, 1048576 bytes")
     );
     assert!(manifest.core.is_none() && manifest.gaps.iter().any(|gap| gap.what == "core"));
-    // It can still be shipped as it is.
+    // It can still be shipped in its current state.
     let entry = spool.0.path().join(ids[0].to_string());
     let bundle = spool.0.path().join("bundle.zip");
     let mut file = fs::File::create(&bundle).unwrap();
@@ -171,7 +171,7 @@ fn the_oldest_cores_go_first_and_their_manifests_say_so() {
 }
 
 #[test]
-fn then_minicores_and_then_whole_dumps() {
+fn quota_deletes_minicores_and_then_complete_dumps() {
     let spool = Spool::new();
     let ids: Vec<_> = (0..3).map(|_| spool.dump(256 << 10, 512 << 10)).collect();
     let made = spool.make(MIB + MIB / 4, 0);
@@ -188,7 +188,7 @@ fn then_minicores_and_then_whole_dumps() {
 }
 
 #[test]
-fn what_may_never_be_written_costs_cores_and_no_stacks() {
+fn quota_deletes_only_cores_for_an_uncertain_need() {
     let spool = Spool::new();
     let ids: Vec<_> = (0..3).map(|_| spool.dump(256 << 10, 512 << 10)).collect();
     spool.make(6 * MIB, 100 * MIB);
@@ -198,7 +198,7 @@ fn what_may_never_be_written_costs_cores_and_no_stacks() {
 }
 
 #[test]
-fn what_is_being_sent_or_written_is_left_alone() {
+fn quota_does_not_touch_entries_in_progress() {
     let spool = Spool::new();
     let sent = spool.dump(1 << 20, 4096);
     let begun = spool.dump(1 << 20, 4096);
@@ -213,7 +213,7 @@ fn what_is_being_sent_or_written_is_left_alone() {
 }
 
 #[test]
-fn two_who_need_room_do_not_count_on_the_same() {
+fn quota_concurrent_handlers_do_not_share_room() {
     let spool = Spool::new();
     let limits = LimitsConfig {
         spool_quota: Size(10 * MIB),
@@ -239,7 +239,7 @@ fn two_who_need_room_do_not_count_on_the_same() {
 }
 
 #[test]
-fn bounds_are_bytes_and_percents() {
+fn quota_bounds_combine_bytes_and_percentages() {
     let limits = |quota: u64, percent: u8, floor: Option<u64>, floor_percent: u8| LimitsConfig {
         spool_quota: Size(quota),
         spool_quota_percent: percent,
@@ -257,7 +257,7 @@ fn bounds_are_bytes_and_percents() {
 }
 
 #[test]
-fn planted_links_in_the_spool_lead_nowhere() {
+fn quota_does_not_follow_planted_links() {
     let spool = Spool::new();
     let victim = tempfile::tempdir().unwrap();
     fs::write(victim.path().join("core"), vec![1; 1 << 20]).unwrap();
@@ -285,8 +285,8 @@ fn setuid(uid: u32) -> Account {
 }
 
 #[test]
-fn quota_takes_from_the_largest_owner_and_leaves_older_dumps_of_others() {
-    /// Five dumps, and what their small files take.
+fn quota_deletes_from_the_largest_owner_first() {
+    /// Five dumps, including their small files.
     const QUOTA: u64 = 5 * MIB + MIB / 2;
     let spool = Spool::new();
     let (victim, attacker) = (user(1000), user(65534));
@@ -299,7 +299,7 @@ fn quota_takes_from_the_largest_owner_and_leaves_older_dumps_of_others() {
     assert!(spool.has(kept, &CORE));
     let left: Vec<bool> = flood.iter().map(|id| spool.has(*id, &CORE)).collect();
     assert_eq!(left, [false, false, false, false, true, true, true, true]);
-    // The victim's next dumps are kept too, at the attacker's cost, up to an equal share.
+    // The victim's next dumps are stored too, at the attacker's cost, up to an equal share.
     for _ in 0..2 {
         let made = spool.make_for(Some(&victim), QUOTA, MIB);
         assert!(made.room >= MIB, "{made:?}");
@@ -307,30 +307,30 @@ fn quota_takes_from_the_largest_owner_and_leaves_older_dumps_of_others() {
     }
     assert!(spool.has(kept, &CORE));
     assert!(spool.has(flood[6], &CORE) && !spool.has(flood[5], &CORE));
-    // Above it, the victim gives up its own.
+    // Above that share, the victim's own dumps are deleted.
     spool.make_for(Some(&victim), QUOTA, MIB);
     assert!(!spool.has(kept, &CORE) && spool.has(flood[6], &CORE));
 }
 
 #[test]
-fn first_dump_of_an_owner_gets_room_from_all_that_have_more_than_one() {
+fn quota_makes_room_for_the_first_dump_of_an_owner() {
     let spool = Spool::new();
     let accounts: Vec<Account> = (1..=3).map(user).collect();
     let ids: Vec<DumpId> = (0..6)
         .map(|n| spool.dump_of(accounts.get(n % 3), 1 << 20, 4096))
         .collect();
-    // It is larger than any of them.
+    // It is larger than each of them.
     let made = spool.make_for(Some(&user(9)), 6 * MIB + MIB / 2, 3 * MIB);
     assert!(made.room >= 3 * MIB, "{made:?}");
     let left: Vec<bool> = ids.iter().map(|id| spool.has(*id, &CORE)).collect();
     assert_eq!(left, [false, false, false, true, true, true]);
-    // No owner gives up its last one for it.
+    // No owner loses its last dump for it.
     let made = spool.make_for(Some(&user(9)), 4 * MIB, 2 * MIB);
     assert!(made.given_up.is_empty(), "{made:?}");
 }
 
 #[test]
-fn setuid_dumps_have_a_quota_of_their_own_whose_first_dumps_stay() {
+fn quota_of_setuid_dumps_preserves_the_first_ones() {
     let spool = Spool::new();
     let first = spool.dump_of(Some(&setuid(65534)), 256 << 10, 4096);
     let attacker = user(65534);
@@ -340,7 +340,7 @@ fn setuid_dumps_have_a_quota_of_their_own_whose_first_dumps_stay() {
     }
     assert!(spool.has(first, &CORE));
     assert!(used(spool.0.path()).unwrap() <= 4 * MIB + 64 * 1024);
-    // A quarter of the quota, and not a byte more, however many setuid programs crash.
+    // A quarter of the quota and not more, however many setuid programs crash.
     for _ in 0..6 {
         let made = spool.make_for(Some(&setuid(65534)), 4 * MIB, 512 << 10);
         if made.room >= 512 << 10 {
@@ -350,14 +350,14 @@ fn setuid_dumps_have_a_quota_of_their_own_whose_first_dumps_stay() {
     assert!(spool.has(first, &CORE));
     let made = spool.make_for(Some(&setuid(65534)), 4 * MIB, 512 << 10);
     assert!(made.room < 256 << 10, "{made:?}");
-    // Of another user, the first one has room at the cost of the newest of the larger one.
+    // The first dump of another user gets the room of the larger user's newest one.
     let made = spool.make_for(Some(&setuid(1000)), 4 * MIB, 256 << 10);
     assert!(made.room >= 256 << 10, "{made:?}");
     assert!(spool.has(first, &CORE));
 }
 
 #[test]
-fn dumps_that_are_being_written_leave_room_for_another_owner() {
+fn quota_reserves_room_for_other_owners_during_a_flood() {
     const QUOTA: u64 = 64 * MIB;
     for (victim, attacker, quota) in [
         (user(1000), user(65534), QUOTA),
@@ -365,7 +365,7 @@ fn dumps_that_are_being_written_leave_room_for_another_owner() {
     ] {
         let spool = Spool::new();
         let begin = |account, need| spool.begin(account, quota, need).1.room;
-        // Alone, with one dump: all of it.
+        // Alone, with one dump: all of the quota.
         assert!(begin(&attacker, 24 * MIB) >= 60 * MIB);
         for _ in 0..10 {
             begin(&attacker, 24 * MIB);
@@ -374,7 +374,7 @@ fn dumps_that_are_being_written_leave_room_for_another_owner() {
         assert!(flooded <= QUOTA * 3 / 4 + MIB, "{flooded}");
         let room = begin(&victim, 8 * MIB);
         assert!(room >= 8 * MIB, "{room}");
-        // Others are there now, so the attacker's flood ends below its half.
+        // With other owners present, the attacker's flood ends below half of the quota.
         assert_eq!(begin(&attacker, 24 * MIB), 0);
         let room = begin(&victim, 4 * MIB - 256 * 1024);
         assert!(room < 4 * MIB, "{room}: the victim leaves others room too");
@@ -382,7 +382,7 @@ fn dumps_that_are_being_written_leave_room_for_another_owner() {
 }
 
 #[test]
-fn owner_that_is_writing_a_core_does_not_take_another_as_its_first() {
+fn quota_owner_in_progress_is_not_a_first_owner() {
     const QUOTA: u64 = 16 * MIB;
     let spool = Spool::new();
     let (victim, attacker) = (user(1000), user(65534));
@@ -396,7 +396,7 @@ fn owner_that_is_writing_a_core_does_not_take_another_as_its_first() {
     assert!(kept.iter().all(|id| spool.has(*id, &CORE)));
 }
 
-/// A flood whose cores are gone, and a victim within its share.
+/// A flood whose cores were deleted, and a victim within its share.
 fn flooded() -> (Spool, Vec<DumpId>, Vec<DumpId>) {
     let spool = Spool::new();
     let victim = (0..3).map(|_| spool.dump_of(Some(&user(1000)), 1 << 20, 4096));
@@ -407,7 +407,7 @@ fn flooded() -> (Spool, Vec<DumpId>, Vec<DumpId>) {
 }
 
 #[test]
-fn owner_whose_cores_are_gone_is_not_first_again() {
+fn quota_owner_without_cores_is_not_a_first_owner() {
     let (spool, victim, attacker) = flooded();
     let made = spool.make_for(Some(&user(65534)), 9 * MIB + MIB / 2, 3 * MIB);
     assert!(victim.iter().all(|id| spool.has(*id, &CORE)));
@@ -416,14 +416,14 @@ fn owner_whose_cores_are_gone_is_not_first_again() {
 }
 
 #[test]
-fn setuid_dump_of_an_owner_does_not_evict_a_smaller_owner() {
+fn quota_setuid_dump_does_not_evict_a_smaller_owner() {
     let (spool, victim, _) = flooded();
     spool.make_for(Some(&setuid(65534)), 9 * MIB + MIB / 2, 2 * MIB);
     assert!(victim.iter().all(|id| spool.has(*id, &CORE)));
 }
 
 #[test]
-fn largest_owner_without_cores_gives_up_minicores_before_a_smaller_one_a_core() {
+fn quota_prefers_minicores_of_the_largest_owner_to_cores_of_others() {
     let (spool, victim, attacker) = flooded();
     for account in [user(7), user(6)] {
         let made = spool.make_for(Some(&account), 9 * MIB + 3 * MIB / 4, 3 * MIB / 2);
@@ -434,13 +434,13 @@ fn largest_owner_without_cores_gives_up_minicores_before_a_smaller_one_a_core() 
     let minicore = |id: &DumpId| spool.has(*id, &EntryKind::Minicore);
     let left: Vec<bool> = attacker.iter().map(minicore).collect();
     assert_eq!(left, [false, false, false, true, true, true]);
-    // Below the average it gives nothing of this kind any more.
+    // Below the average, it loses no more minicores.
     let made = spool.make_for(Some(&user(8)), 6 * MIB, 2 * MIB);
     assert!(attacker.get(3..).unwrap().iter().any(minicore), "{made:?}");
 }
 
 #[test]
-fn largest_owner_with_one_core_left_gives_up_minicores_before_a_smaller_one_a_core() {
+fn quota_prefers_minicores_of_the_largest_owner_that_has_one_core_left() {
     let (spool, victim, attacker) = flooded();
     let last = spool.dump_of(Some(&user(65534)), 1 << 20, 1 << 20);
     let made = spool.make_for(Some(&user(1000)), 11 * MIB + MIB / 2, MIB);
@@ -451,12 +451,12 @@ fn largest_owner_with_one_core_left_gives_up_minicores_before_a_smaller_one_a_co
 }
 
 #[test]
-fn two_first_crashes_at_once_both_get_room() {
+fn quota_makes_room_for_two_concurrent_first_crashes() {
     let spool = Spool::new();
     let ids: Vec<DumpId> = (0..6)
         .map(|_| spool.dump_of(Some(&user(1)), 1 << 20, 4096))
         .collect();
-    // Each has written the head of its core when it asks for room.
+    // Each handler has written the head of its core when it asks for room.
     let begin = |account: &Account| {
         let (entry, _) = spool.partial(4096, 4096);
         fs::write(entry.path().join(share_note(account)), "").unwrap();
@@ -470,7 +470,7 @@ fn two_first_crashes_at_once_both_get_room() {
 }
 
 #[test]
-fn note_of_the_need_marks_an_entry_until_it_is_sealed() {
+fn quota_need_note_exists_until_the_entry_is_sealed() {
     use crate::spool::PartialEntry;
     let spool = Spool::new();
     let id = DumpId::random();

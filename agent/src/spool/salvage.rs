@@ -1,8 +1,8 @@
-//! Makes a sealed entry of what a dead handler left.
+//! Seals the entry of a dead handler.
 //!
-//! Invariant: whatever the handler had written as a whole is in the sealed entry, whatever it was
-//! just writing is not, and the verdict says that it died. An entry whose handler lives is not
-//! touched. Salvage that is itself interrupted can be done again.
+//! Invariant: the sealed entry contains every file that the handler completed and no incomplete
+//! one, and the verdict says that the handler died. An entry whose handler is running is not
+//! touched. An interrupted salvage can be repeated.
 
 use std::fs::File;
 use std::io;
@@ -20,10 +20,10 @@ use crate::handler::HandlerArguments;
 use crate::handler::identity::{add_head, core_record, first_manifest};
 use crate::handler::plain_file::PROGRESS;
 
-/// Bytes of a JSON file of ours at most: the largest part is the list of modules.
+/// Maximum size of one of our JSON files in bytes; the list of modules is the largest part.
 const JSON_LIMIT: u64 = 64 << 20;
 
-/// A core that was written as it is.
+/// A core that was written uncompressed.
 const PLAIN: EntryKind = EntryKind::Core(CoreEncoding::None);
 
 /// Why an entry could not be salvaged.
@@ -34,7 +34,7 @@ pub enum SalvageError {
     #[error(transparent)]
     Spool(#[from] SpoolError),
     /// Its core cannot be read or written.
-    #[error("cannot mend the core of the entry {path}")]
+    #[error("cannot repair the core of the entry {path}")]
     Core {
         /// The entry.
         path: PathBuf,
@@ -44,26 +44,26 @@ pub enum SalvageError {
     },
 }
 
-/// What became of an entry.
+/// Result of salvaging an entry.
 #[derive(Debug)]
 pub enum Salvaged {
     /// It is sealed now.
     Sealed {
-        /// Where it is.
+        /// Path of the sealed entry.
         path: PathBuf,
-        /// What is in it.
+        /// Its verdict.
         verdict: Verdict,
     },
-    /// Its handler works on it.
+    /// Its handler is running.
     Alive,
-    /// There is no such entry any more.
+    /// The entry no longer exists.
     Gone,
 }
 
-/// Seals the `.partial` entry of a handler that is gone.
+/// Seals the `.partial` entry of a dead handler.
 ///
 /// # Errors
-/// When the disk fails or is full.
+/// Fails if the disk fails or is full.
 pub fn salvage(spool: &Path, id: DumpId) -> Result<Salvaged, SalvageError> {
     let mut entry = match PartialEntry::take_over(spool, id) {
         Ok(entry) => entry,
@@ -75,7 +75,8 @@ pub fn salvage(spool: &Path, id: DumpId) -> Result<Salvaged, SalvageError> {
         }
         Err(error) => return Err(error.into()),
     };
-    // With a manifest it died between its last write and the rename: everything is there.
+    // It has a manifest, so the handler died between its last write and the rename: everything is
+    // complete.
     let manifest = match read_manifest(&entry, &EntryKind::Manifest.file_name(), id)? {
         Some(manifest) => manifest,
         None => mend(&mut entry)?,
@@ -87,7 +88,7 @@ pub fn salvage(spool: &Path, id: DumpId) -> Result<Salvaged, SalvageError> {
     })
 }
 
-/// Removes what is torn, and tells in a manifest what is left.
+/// Removes incomplete files, and describes the rest in a manifest.
 fn mend(entry: &mut PartialEntry) -> Result<Manifest, SalvageError> {
     let mut manifest = match read_manifest(entry, IDENTITY, entry.id())? {
         Some(manifest) => manifest,
@@ -110,7 +111,7 @@ fn mend(entry: &mut PartialEntry) -> Result<Manifest, SalvageError> {
     manifest.finished_at = Some(Timestamp::now());
     manifest.gaps.push(Gap {
         what: "handler".to_owned(),
-        why: "it died before it was done; the shipper sealed what was there".to_owned(),
+        why: "it died before it was done; the shipper sealed its complete files".to_owned(),
     });
     Ok(manifest)
 }
@@ -119,7 +120,7 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
     let kind = EntryKind::Core(CoreEncoding::ZstdSeekable);
     let name = kind.file_name();
     let promised = manifest.core.take().map(|core| core.expected);
-    let evidence = Some("its handler is gone".to_owned());
+    let evidence = Some("its entry was unlocked but not sealed".to_owned());
     manifest.verdict = Verdict::Empty {
         cause: Cause::HandlerDied,
         evidence: evidence.clone(),
@@ -135,7 +136,7 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
         None => None,
     };
     let plain = salvage_plain(entry)?.filter(|(_, length)| {
-        // What was to be compressed when the process had gone: the more complete one stays.
+        // An uncompressed core waits for its compression: use the file that is more complete.
         *length > frames.as_ref().map_or(0, |core| core.plain)
     });
     let (file, encoding, size) = match (plain, &frames, file) {
@@ -167,7 +168,8 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
         record.sha256 = frames.map(|core| core.sha256);
     }
     manifest.core = Some(record);
-    // Judged by size, as every core: it may have died with nothing left to read.
+    // The verdict depends on the size, as for every core: the handler may have died after the last
+    // byte.
     manifest.verdict = match promised {
         Some(expected) if size >= expected => Verdict::Complete,
         _ => Verdict::Truncated {
@@ -180,8 +182,8 @@ fn mend_core(entry: &mut PartialEntry, manifest: &mut Manifest) -> Result<(), Sa
     Ok(())
 }
 
-/// A core that was written as it is, and how much of it is there for sure; `None` where not even
-/// its head is.
+/// An uncompressed core, and the number of bytes that are certainly on disk; `None` if not even its
+/// head is complete.
 fn salvage_plain(entry: &PartialEntry) -> Result<Option<(File, u64)>, SalvageError> {
     let Some(file) = entry.open_file(&PLAIN.file_name())? else {
         return Ok(None);
@@ -193,7 +195,7 @@ fn salvage_plain(entry: &PartialEntry) -> Result<Option<(File, u64)>, SalvageErr
     Ok(told.filter(|told| *told > 0).map(|told| (file, told)))
 }
 
-/// Reads the head out of the mended core.
+/// Reads the head of the repaired core.
 fn read_head(core: &File, encoding: CoreEncoding) -> Option<CoreHead> {
     use std::io::{Seek, SeekFrom};
     let mut core = core.try_clone().ok()?;
@@ -204,7 +206,7 @@ fn read_head(core: &File, encoding: CoreEncoding) -> Option<CoreHead> {
     }
 }
 
-/// The manifest in a file; `None` where there is none, or one that is not of this dump.
+/// The manifest in a file; `None` if there is none, or if it belongs to another dump.
 fn read_manifest(
     entry: &PartialEntry,
     name: &str,
@@ -217,7 +219,7 @@ fn read_manifest(
     Ok(manifest.filter(|manifest| manifest.id == id && is_safe_stem(&manifest.stem)))
 }
 
-/// The manifest of an entry about which nothing is known.
+/// A manifest for an entry without any facts.
 fn unknown(entry: &PartialEntry) -> Manifest {
     let modified = std::fs::metadata(entry.path()).and_then(|metadata| metadata.modified());
     let modified = modified
@@ -230,7 +232,7 @@ fn unknown(entry: &PartialEntry) -> Manifest {
     let mut manifest = first_manifest(entry.id(), &arguments, None);
     manifest.gaps.push(Gap {
         what: "identity".to_owned(),
-        why: "the handler died before it wrote who crashed".to_owned(),
+        why: "the handler died before it recorded the process".to_owned(),
     });
     manifest
 }
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_whose_handler_lives_is_left_alone() {
+    fn salvage_does_not_touch_the_entry_of_a_running_handler() {
         let spool = tempfile::tempdir().unwrap();
         let id = DumpId::random();
         let entry = PartialEntry::create(&spool.path().join("s"), id).unwrap();
@@ -287,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_without_a_word_about_the_process_becomes_a_valid_bundle() {
+    fn salvage_seals_an_entry_without_identity() {
         let root = tempfile::tempdir().unwrap();
         let spool = root.path().join("s");
         let id = DumpId::random();
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_files_are_kept_and_torn_ones_are_not() {
+    fn salvage_preserves_complete_files_and_removes_torn_ones() {
         let root = tempfile::tempdir().unwrap();
         let spool = root.path().join("s");
         let id = DumpId::random();
@@ -347,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_core_that_was_to_be_compressed_the_more_complete_file_stays() {
+    fn salvage_uses_the_more_complete_core_file() {
         let head = zstd::bulk::compress(&vec![5; 1000], 1).unwrap();
         let whole = zstd::bulk::compress(&vec![5; 900_000], 1).unwrap();
         let cases: [(&[u8], Option<&str>, CoreEncoding, u64); 4] = [
@@ -398,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_pipes_that_somebody_planted_are_not_followed() {
+    fn salvage_does_not_follow_planted_links_and_pipes() {
         let root = tempfile::tempdir().unwrap();
         let (spool, secret) = (root.path().join("s"), root.path().join("secret"));
         fs::write(&secret, "{}").unwrap();

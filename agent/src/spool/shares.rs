@@ -1,14 +1,14 @@
-//! Who gives up room in the spool: fair shares of the owners.
+//! Selects which entries are deleted to make room: fair shares of the owners.
 //!
-//! Room is taken from the owner that uses the most, its oldest dump first. An owner that needs room
-//! only gets it from owners that use more than it does, and otherwise gives up its own older dumps. So
-//! a flood of one owner ends in its own dumps, however many they are. An owner that uses more than the
-//! average and has no core but its last gives up its minicores and then its dumps before a smaller owner gives
-//! up a core. The last dump of each owner is given up only after all others. An owner that has nothing in
-//! the spool may take from every owner that has more than one dump.
+//! Room comes from the owner that uses the most, its oldest dump first. An owner that needs room
+//! only gets it from owners that use more than itself; otherwise its own older dumps are deleted. A
+//! flood of one owner therefore ends in its own dumps, however many they are. If an owner uses more
+//! than the average and has only its last core, its minicores and then its dumps are deleted before
+//! a smaller owner's core. The last dump of each owner is deleted only after all others. An owner
+//! without entries in the spool may get room from every owner that has more than one dump.
 //!
-//! A dump that is being written or uploaded cannot be given up. So one owner's dumps of that kind leave a
-//! part of the quota to others, and no number of crashes at once fills the spool.
+//! A dump that is being written or uploaded cannot be deleted. Such dumps of one owner therefore
+//! leave a part of the quota to others, and no number of concurrent crashes fills the spool.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,14 +24,14 @@ use crate::policy::{Account, Action};
 
 /// Bytes that every dump needs: minicore, facts, log.
 pub(super) const SURE_NEED: u64 = 2 << 20;
-/// Note of what a handler may still write.
+/// Prefix of the note with the bytes that a handler may still write.
 pub(super) const NEED: &str = ".need-";
-/// Note of who is charged for an entry.
+/// Prefix of the note with the owner of an entry.
 const SHARE: &str = ".share-";
 /// The same for the dump of a setuid program.
 const SETUID: &str = ".setuid-";
 
-/// Name of the file that notes who is charged for an entry.
+/// Name of the note with the owner of an entry.
 #[must_use]
 pub(crate) fn share_note(account: &Account) -> String {
     let prefix = if account.is_setuid() { SETUID } else { SHARE };
@@ -48,9 +48,10 @@ pub(super) struct Item {
     pub(super) bytes: u64,
     pub(super) core: u64,
     pub(super) minicore: u64,
-    /// What its handler may still write; 0 before room was made for it, and once it is sealed.
+    /// Bytes that its handler may still write; 0 before room was made for it, and after it is
+    /// sealed.
     pub(super) need: u64,
-    /// Who is charged for it; empty for entries of older handlers.
+    /// The owner that is charged for it; empty for entries of older handlers.
     pub(super) share: String,
     pub(super) is_setuid: bool,
     /// It cannot be reduced now.
@@ -58,17 +59,17 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// What it takes, or may still take.
+    /// Bytes that it uses or may still use.
     pub(super) fn weight(&self) -> u64 {
         self.bytes.max(self.need)
     }
 
-    /// Whether it is this owner's and can be reduced to this.
+    /// Whether it belongs to this owner and can be reduced to this stage.
     fn can_become(&self, share: &str, stage: Action) -> bool {
         self.share == share && !self.fixed && self.worth(stage) > 0
     }
 
-    /// Bytes that become free when it is reduced to this.
+    /// Bytes that become free if it is reduced to this stage.
     fn worth(&self, stage: Action) -> u64 {
         match stage {
             Action::Minicore => self.core,
@@ -78,21 +79,21 @@ impl Item {
     }
 }
 
-/// Which dumps go first.
+/// Order in which dumps are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GiveUp {
-    /// The oldest of the owner that uses the most.
+    /// The oldest dump of the owner that uses the most.
     OldestOfLargest,
-    /// The newest of another owner that uses more than the one that needs room.
+    /// The newest dump of another owner that uses more than the one that needs room.
     NewestOfOthers,
 }
 
-/// What room is needed for.
+/// Purpose of the room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// A core, however much of it there will be.
+    /// A core, whose final size is unknown.
     Core,
-    /// What every dump needs.
+    /// The minimum that every dump needs.
     Small,
 }
 
@@ -103,18 +104,18 @@ pub(super) struct Pool {
     share: Option<String>,
     /// Bytes of all entries, including those still to come.
     pub(super) used: u64,
-    /// Bytes of all entries as they are.
+    /// Current bytes of all entries.
     pub(super) stored: u64,
-    /// Bytes that were given up.
+    /// Bytes freed so far.
     pub(super) freed: u64,
 }
 
 impl Pool {
-    /// `uploads` is the directory of the journals of uploads.
+    /// `uploads` is the directory of the upload journals.
     pub(super) fn new(mut items: Vec<Item>, share: Option<String>, uploads: &Path) -> Self {
         items.sort_by_key(|item| item.born);
         for item in &mut items {
-            // An upload that has begun must find the entry as it was.
+            // An upload that has started must find the entry unchanged.
             let upload = uploads.join(format!("{}.journal", item.id));
             item.fixed = !item.sealed || upload.exists();
         }
@@ -130,9 +131,9 @@ impl Pool {
         }
     }
 
-    /// Bytes of this quota that the owner may still use for a dump that cannot be given up while it is
-    /// written. A quarter remains for others if others have dumps here, and another quarter if the owner
-    /// has such dumps already.
+    /// Bytes of this quota that the owner may use for a dump that cannot be deleted while it is
+    /// written. A quarter is left for others if others have dumps here, and another quarter if the
+    /// owner already has such dumps.
     pub(super) fn allowance(&self, quota: u64) -> u64 {
         let Some(share) = &self.share else {
             return quota;
@@ -150,7 +151,7 @@ impl Pool {
             .saturating_sub(own)
     }
 
-    /// Gives up cores, then minicores, then dumps, until `fits`. `need` is what the owner that needs
+    /// Deletes cores, then minicores, then dumps, until `fits`. `need` is what the owner that needs
     /// room is about to add.
     pub(super) fn reduce(
         &mut self,
@@ -176,7 +177,7 @@ impl Pool {
                 };
                 let is_own = self.share.as_ref() == Some(&item.share);
                 let Ok(record) = give_up(item, stage, is_own) else {
-                    // It is being uploaded, or cannot be changed: try the next one.
+                    // It is being uploaded or cannot be changed: try the next one.
                     item.fixed = true;
                     continue;
                 };
@@ -199,13 +200,14 @@ impl Pool {
         records
     }
 
-    /// The entry that is to be reduced next, and to what.
+    /// The entry to reduce next, and its new stage.
     fn candidate(&self, stage: Action, order: GiveUp, need: u64) -> Option<(usize, Action)> {
         let usage = self.usage(stage, need);
         let is_own = |share: &str| self.share.as_deref() == Some(share);
         let own = self.share.as_deref().and_then(|share| usage.get(share));
         let own_bytes = own.map_or(0, |own| own.bytes);
-        // An owner whose cores were given up is not new: else a flood would be first again with every crash.
+        // An owner whose cores were deleted is not new: otherwise a flood would be first again with
+        // every crash.
         let is_first = own.is_some_and(|own| own.entries == 0 && !own.is_writing)
             && order == GiveUp::OldestOfLargest
             && stage == Action::Minicore;
@@ -235,7 +237,7 @@ impl Pool {
             let rest = exceeds.and_then(|(share, _)| {
                 let stages = [Action::Metadata, Action::Ignore].into_iter();
                 let mut found = stages.map(|stage| {
-                    // Its last core stays, and what belongs to it.
+                    // Its last core is preserved, with the files that belong to it.
                     let item = |item: &Item| item.core == 0 && item.can_become(share, stage);
                     Some((self.items.iter().position(item)?, stage))
                 });
@@ -248,7 +250,7 @@ impl Pool {
         self.entry_of(giver?.0, stage, order)
     }
 
-    /// What each owner uses. `need` is what the owner that needs room is about to add.
+    /// Usage of each owner. `need` is what the owner that needs room is about to add.
     fn usage(&self, stage: Action, need: u64) -> BTreeMap<&str, Usage> {
         let mut usage: BTreeMap<&str, Usage> = BTreeMap::new();
         if let Some(share) = &self.share {
@@ -266,7 +268,7 @@ impl Pool {
         usage
     }
 
-    /// The first entry of an owner, in this order, that can be reduced to this.
+    /// The first entry of an owner, in this order, that can be reduced to this stage.
     fn entry_of(&self, share: &str, stage: Action, order: GiveUp) -> Option<(usize, Action)> {
         let usable = |item: &Item| item.can_become(share, stage);
         let at = match order {
@@ -277,14 +279,14 @@ impl Pool {
     }
 }
 
-/// What one owner uses.
+/// Usage of one owner.
 #[derive(Default)]
 struct Usage {
-    /// Of all its entries, including what it may still write.
+    /// Bytes of all its entries, including what it may still write.
     bytes: u64,
-    /// Sealed entries.
+    /// Number of sealed entries.
     entries: usize,
-    /// Sealed entries that can be reduced to the stage in question.
+    /// Sealed entries that can be reduced to the current stage.
     dumps: usize,
     /// It is writing a core.
     is_writing: bool,
@@ -292,7 +294,7 @@ struct Usage {
     can_give: bool,
 }
 
-/// The entries with their sizes on disk. Nothing is opened but directories.
+/// The entries with their sizes on disk. Opens only directories.
 pub(super) fn items(spool: &Path) -> io::Result<Vec<Item>> {
     let mut items = Vec::new();
     for entry in fs::read_dir(spool)?.flatten() {
@@ -323,12 +325,12 @@ fn item(id: DumpId, path: PathBuf, sealed: bool) -> Item {
         fixed: false,
         path,
     };
-    // Entries vanish while we look, which is no error.
+    // Entries may vanish during the scan, which is not an error.
     for file in fs::read_dir(&item.path).into_iter().flatten().flatten() {
         let name = file.file_name();
         let Some(name) = name.to_str() else { continue };
         if let Some(need) = name.strip_prefix(NEED) {
-            // A handler that was killed while it sealed the entry has left its note.
+            // The note is left over from a handler that was killed while it sealed the entry.
             item.need = if sealed { 0 } else { need.parse().unwrap_or(0) };
             continue;
         }

@@ -1,4 +1,4 @@
-//! Which dumps are in the spool, and why each of them is still there.
+//! Lists the dumps in the spool, and why each of them is still there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use super::{QUARANTINE, size_of};
 use crate::policy::SetuidPolicy;
 use crate::shipper::ShipperRecord;
 
-/// Manifests that are read at most: the reason of an entry beyond them is less exact.
+/// Maximum number of manifests that are read: beyond it, the reason of an entry is less exact.
 const MANIFESTS: usize = 1000;
 
 /// Why a dump is in the spool.
@@ -21,29 +21,29 @@ const MANIFESTS: usize = 1000;
 #[serde(tag = "reason", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WaitReason {
-    /// Its handler is at work.
+    /// Its handler is running.
     BeingWritten,
     /// Its handler died; the shipper salvages it.
     HandlerDied,
-    /// A setuid program's dump, which the policy keeps on the node.
+    /// The dump of a setuid program, which the policy keeps on the node.
     Setuid,
-    /// It could not be shipped, and is tried again.
+    /// It could not be shipped; the shipper will retry it.
     Failed {
         /// The error.
         why: String,
-        /// When it is tried again.
+        /// Time of the next retry.
         #[cfg_attr(
             feature = "schema",
             schemars(with = "Option<cdh_bundle::schema::Time>")
         )]
         next_try: Option<Timestamp>,
     },
-    /// Nothing can be made of it.
+    /// It cannot be processed.
     Quarantined {
         /// What is wrong with it.
         why: String,
     },
-    /// It has not been its turn.
+    /// It is waiting for its turn.
     Unshipped,
 }
 
@@ -54,19 +54,19 @@ pub enum WaitReason {
 pub struct WaitingDump {
     /// Its id.
     pub id: DumpId,
-    /// When it was captured, as far as its manifest could be read.
+    /// When it was captured, if its manifest can be read.
     #[cfg_attr(
         feature = "schema",
         schemars(with = "Option<cdh_bundle::schema::Time>")
     )]
     pub captured_at: Option<Timestamp>,
-    /// Program, or name of the process.
+    /// The program, or the name of the process.
     pub program: Option<String>,
     /// Its signal.
     pub signal: Option<String>,
     /// Bytes on disk.
     pub bytes: u64,
-    /// Why it is here.
+    /// Why it is in the spool.
     #[serde(flatten)]
     pub why: WaitReason,
 }
@@ -74,7 +74,7 @@ pub struct WaitingDump {
 /// All dumps of a spool, oldest first.
 ///
 /// # Errors
-/// When the spool cannot be read; one that does not exist is empty.
+/// Fails if the spool cannot be read; one that does not exist is empty.
 pub fn waiting(
     spool: &Path,
     setuid: SetuidPolicy,

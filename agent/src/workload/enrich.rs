@@ -453,7 +453,7 @@ fn amended(
 fn decide(policy: &PolicyConfig, manifest: &Manifest, answer: &Answer) -> Decision {
     let process = &manifest.process;
     let crash = Crash {
-        exe: process.exe.as_ref().map(RawText::as_bytes),
+        exe: process.exe_path(),
         uid: process.uid,
         signal: Some(manifest.signal.number),
         dumpable: process.dumpable,

@@ -2,6 +2,14 @@
 //! for themselves as long as they run. `CDH_TEST_HANDLER` names another handler to test, such as the
 //! static one that is shipped.
 
+// A failed test or task may panic; nothing of this ships.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 mod broken_spool;
 mod cgroups;
 mod chain;

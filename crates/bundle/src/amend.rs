@@ -1,5 +1,5 @@
-//! Adds to a sealed entry what became known after it was sealed, such as what the container runtime
-//! tells.
+//! Adds facts to a sealed entry that became known after it was sealed, such as the container
+//! runtime's answers.
 //!
 //! ```text
 //! pod-info.json.amended     written and synced: nothing of the entry has changed yet
@@ -8,10 +8,10 @@
 //! pod-info.json             renamed
 //! ```
 //!
-//! The manifest stays the commit record. Who finds `.amended` files finishes or undoes what was
-//! begun, by looking whether the manifest lists these very bytes: [`settle`] does, and is called
-//! before an entry is read. So an entry is the old one or the new one, wherever the amendment was
-//! interrupted, on any file system that has `rename`.
+//! The manifest is the commit record. [`settle`] runs before an entry is read. If it finds
+//! `.amended` files, it checks whether the manifest lists these exact bytes: if so, it finishes the
+//! amendment, otherwise it undoes it. An interrupted amendment therefore leaves either the old
+//! entry or the new one, on any file system that has `rename`.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -26,13 +26,13 @@ use crate::{BundleError, Digests, EntryKind, EntryRecord, Manifest};
 const AMENDED: &str = ".amended";
 const DRAFT: &str = "manifest.json.new";
 
-/// Makes `manifest` the manifest of the sealed entry in `directory`, and `files` part of it: new
-/// ones, or others in the place of those that were there. Entries that `manifest` no longer lists
-/// are no longer part of the dump. Doing it twice is the same as doing it once.
+/// Replaces the manifest of the sealed entry in `directory` with `manifest`, and adds or replaces
+/// `files`. Entries that `manifest` no longer lists are no longer part of the dump. The operation
+/// is idempotent.
 ///
 /// # Errors
-/// When the manifest is of another dump, or the system says no. The entry is then as it was, or as
-/// it was to become, after [`settle`].
+/// Fails if the manifest belongs to another dump, or if a system call fails. After [`settle`], the
+/// entry is then either unchanged or fully amended.
 pub fn amend(
     directory: &Path,
     manifest: Manifest,
@@ -41,7 +41,8 @@ pub fn amend(
     amend_by_steps(directory, manifest, files, &mut || Ok(()))
 }
 
-/// As [`amend`]; `step` is asked before every change and may say that the power is gone.
+/// Like [`amend`]. `step` is called before every change; tests return an error from it to simulate
+/// a power failure.
 fn amend_by_steps(
     directory: &Path,
     mut manifest: Manifest,
@@ -101,11 +102,10 @@ fn amend_by_steps(
     change().map_err(failed())
 }
 
-/// Finishes or undoes an amendment that was interrupted. Costs one look at the directory where there
-/// is none.
+/// Finishes or undoes an interrupted amendment. Without one, it only reads the directory.
 ///
 /// # Errors
-/// When the system says no, or the entry has no manifest.
+/// Fails if a system call fails, or if the entry has no manifest.
 pub fn settle(directory: &Path) -> Result<(), BundleError> {
     let failed = || BundleError::io(format!("settle `{}`", directory.display()));
     if directory
@@ -162,7 +162,7 @@ pub fn settle(directory: &Path) -> Result<(), BundleError> {
         .map_err(failed())
 }
 
-/// Writes a file anew and brings it to disk.
+/// Creates the file anew, replacing an old one, and syncs it to disk.
 fn write_whole(directory: &OwnedFd, name: &str, bytes: &[u8]) -> io::Result<()> {
     match unlinkat(directory, name, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_amended_entry_holds_new_files_and_replaced_ones_in_the_order_of_a_bundle() {
+    fn amend_adds_and_replaces_files_in_bundle_order() {
         let spool = tempfile::tempdir().unwrap();
         let (path, before) = sealed(spool.path());
         let (manifest, files) = amended(before);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_amendment_interrupted_anywhere_leaves_the_old_entry_or_the_new_one() {
+    fn settle_after_any_interruption_leaves_the_old_or_the_new_entry() {
         let mut outcomes = Vec::new();
         for limit in 0.. {
             let spool = tempfile::tempdir().unwrap();
@@ -259,7 +259,7 @@ mod tests {
             if !interrupted {
                 break;
             }
-            // The next agent does it again, and finishes.
+            // The next agent repeats the amendment and finishes it.
             let (manifest, files) = amended(before);
             amend(&path, manifest, &files).unwrap();
             assert_eq!(whole(&path).entries.len(), 4);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_planted_is_not_taken() {
+    fn settle_deletes_planted_files() {
         let spool = tempfile::tempdir().unwrap();
         let (path, _) = sealed(spool.path());
         std::fs::write(path.join("proc.json.amended"), "forged").unwrap();

@@ -1,4 +1,4 @@
-//! Size, CRC-32 and SHA-256 of the same bytes in one pass.
+//! Size, CRC-32 and SHA-256 of a byte stream, computed in one pass.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use sha2::Digest as _;
 pub struct Sha256([u8; 32]);
 
 impl Sha256 {
-    /// Takes the raw digest.
+    /// Wraps the raw digest.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -74,12 +74,12 @@ impl<'de> Deserialize<'de> for Sha256 {
     }
 }
 
-/// What identifies the bytes that passed.
+/// Size and checksums that identify a byte stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
-    /// How many bytes.
+    /// Number of bytes.
     pub size: u64,
-    /// CRC-32 as zip has it.
+    /// CRC-32 as used in zip files.
     pub crc32: u32,
     /// SHA-256.
     pub sha256: Sha256,
@@ -94,10 +94,10 @@ impl Digests {
         hasher.finish()
     }
 
-    /// Reads `source` to its end.
+    /// Reads `source` to its end and returns its digests.
     ///
     /// # Errors
-    /// Those of the source.
+    /// Returns the errors of `source`.
     pub fn of_reader(mut source: impl Read) -> io::Result<Self> {
         let mut hashed = DigestWriter::new(io::sink());
         copy(&mut source, &mut hashed)?;
@@ -105,7 +105,7 @@ impl Digests {
     }
 }
 
-/// `io::copy` with a buffer that suits big files.
+/// Like `io::copy`, with a buffer size for large files.
 pub(crate) fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<u64> {
     let mut buffer = vec![0; 256 << 10];
     let mut total = 0_u64;
@@ -144,14 +144,14 @@ impl Hasher {
     }
 }
 
-/// Passes on what is written and digests it.
+/// Forwards the written bytes and computes their digests.
 pub struct DigestWriter<W> {
     inner: W,
     hasher: Hasher,
 }
 
 impl<W: Write> DigestWriter<W> {
-    /// Digests what goes to `inner`.
+    /// Creates a writer that forwards to `inner`.
     pub fn new(inner: W) -> Self {
         Self {
             inner,
@@ -159,12 +159,12 @@ impl<W: Write> DigestWriter<W> {
         }
     }
 
-    /// What came through, and the writer.
+    /// Returns the inner writer and the digests of everything written.
     pub fn finish(self) -> (W, Digests) {
         (self.inner, self.hasher.finish())
     }
 
-    /// The writer that the bytes go to.
+    /// The inner writer.
     pub fn get_ref(&self) -> &W {
         &self.inner
     }
@@ -182,14 +182,14 @@ impl<W: Write> Write for DigestWriter<W> {
     }
 }
 
-/// Passes on what is read and digests it.
+/// Forwards the bytes read and computes their digests.
 pub struct DigestReader<R> {
     inner: R,
     hasher: Hasher,
 }
 
 impl<R: Read> DigestReader<R> {
-    /// Digests what is read from `inner`.
+    /// Creates a reader over `inner`.
     pub fn new(inner: R) -> Self {
         Self {
             inner,
@@ -197,7 +197,7 @@ impl<R: Read> DigestReader<R> {
         }
     }
 
-    /// What came through so far.
+    /// The digests of everything read so far.
     pub fn digests(&self) -> Digests {
         self.hasher.clone().finish()
     }
@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_are_those_of_the_standards() {
+    fn digests_match_published_test_vectors() {
         let digests = Digests::of(b"123456789");
         assert_eq!(digests.size, 9);
         assert_eq!(digests.crc32, 0xcbf4_3926);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn reader_and_writer_agree() {
+    fn digest_reader_and_writer_agree() {
         let data = vec![7; 1_000_000];
         let mut out = DigestWriter::new(Vec::new());
         let mut source = DigestReader::new(data.as_slice());
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_no_digest() {
+    fn sha256_parse_rejects_invalid_text() {
         for text in [
             "",
             "00",

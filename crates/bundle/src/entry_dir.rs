@@ -1,19 +1,19 @@
 //! A spool entry: a directory with one file per future bundle entry.
 //!
 //! ```text
-//! <spool>/.new-<id>/       made and locked, invisible
+//! <spool>/.new-<id>/       created and locked, invisible
 //! <spool>/<id>.partial/    being written; its lock is held as long as the handler lives
-//! <spool>/<id>/            sealed: whole, with a manifest, on disk
+//! <spool>/<id>/            sealed: complete, with a manifest, synced
 //! <spool>/.removed-<id>/   shipped, being deleted
 //! ```
 //!
-//! Every step is a rename. A crash of the handler, the daemon or the node at any point leaves one of
-//! these four, and each says what to do: sweep the first and the last, salvage a partial entry that
-//! nobody holds, ship a sealed one.
+//! Every step is a rename. If the handler, the daemon or the node crashes, the entry has one of
+//! these four names, and the name says what to do. The first and the last are swept, an unlocked
+//! partial entry is salvaged, and a sealed entry is shipped.
 //!
-//! The lock is an flock on the directory itself: it is no file that could end up in a bundle, and the
-//! kernel drops it with its holder. Files are opened beneath the directory's descriptor without
-//! following links, so that nothing which another process puts there leads elsewhere.
+//! The lock is an flock on the directory itself, so no lock file can end up in a bundle. The kernel
+//! releases it when the holder exits. Files are opened relative to the directory's descriptor
+//! without following symlinks, so planted links lead nowhere.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -32,11 +32,11 @@ pub(crate) const PARTIAL: &str = ".partial";
 const NEW: &str = ".new-";
 const REMOVED: &str = ".removed-";
 
-/// Only root reads cores.
+/// Only root may read cores.
 const DIRECTORY_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// A spool entry that is being written, and the lock on it.
+/// A spool entry that is being written, with the lock on it.
 pub struct EntryDir {
     id: DumpId,
     spool: PathBuf,
@@ -46,10 +46,10 @@ pub struct EntryDir {
 }
 
 impl EntryDir {
-    /// Makes `<id>.partial` in `spool` and locks it.
+    /// Creates `<id>.partial` in `spool` and locks it.
     ///
     /// # Errors
-    /// When there is an entry of this id, or the system says no.
+    /// Fails if an entry with this id exists, or if a system call fails.
     pub fn create(spool: &Path, id: DumpId) -> Result<Self, BundleError> {
         let hidden = spool.join(format!("{NEW}{id}"));
         let path = spool.join(format!("{id}{PARTIAL}"));
@@ -59,7 +59,8 @@ impl EntryDir {
             .map_err(failed())?;
         let made = (|| {
             let directory = open_directory(&hidden)?;
-            // Locked before it can be seen: nobody takes it for one whose handler died.
+            // Lock it before the rename makes it visible: otherwise it looks like the entry of a
+            // dead handler.
             rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive)?;
             rustix::fs::renameat_with(CWD, &hidden, CWD, &path, RenameFlags::NOREPLACE)?;
             Ok(directory)
@@ -79,10 +80,11 @@ impl EntryDir {
         }
     }
 
-    /// Takes over `<id>.partial`, whose handler died.
+    /// Takes over `<id>.partial` after its handler died.
     ///
     /// # Errors
-    /// `Busy` while its handler, or somebody else, holds it; when there is none.
+    /// `Busy` while its handler or another process holds the lock. Also fails if there is no such
+    /// entry.
     pub fn adopt(spool: &Path, id: DumpId) -> Result<Self, BundleError> {
         let path = spool.join(format!("{id}{PARTIAL}"));
         let failed = || BundleError::io(format!("take over `{}`", path.display()));
@@ -92,7 +94,7 @@ impl EntryDir {
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(BundleError::Busy { path }),
             Err(error) => return Err(failed()(error.into())),
         }
-        // Between opening and locking it may have been sealed: then there is nothing left to salvage.
+        // The entry may have been sealed between open and lock: then there is nothing to salvage.
         fs::metadata(&path).map_err(failed())?;
         Ok(Self {
             id,
@@ -109,7 +111,7 @@ impl EntryDir {
         self.id
     }
 
-    /// Where the entry is now.
+    /// Current path of the entry.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -121,10 +123,10 @@ impl EntryDir {
         &self.directory
     }
 
-    /// Writes a whole file.
+    /// Writes a complete file.
     ///
     /// # Errors
-    /// When it is there already, or the system says no.
+    /// Fails if the file exists, or if a system call fails.
     pub fn write_file(&mut self, kind: &EntryKind, bytes: &[u8]) -> Result<(), BundleError> {
         let mut file = self.create_file(kind)?;
         file.write_all(bytes).map_err(self.failed("write", kind))?;
@@ -133,11 +135,11 @@ impl EntryDir {
         Ok(())
     }
 
-    /// Starts a file that grows, such as the core. Tell what [`EntryFile::finish`] returns to
-    /// [`EntryDir::record`], else `seal` reads the file again.
+    /// Creates a file that grows, such as the core. Pass the result of [`EntryFile::finish`] to
+    /// [`EntryDir::record`], otherwise `seal` reads the file again.
     ///
     /// # Errors
-    /// When it is there already, or the system says no.
+    /// Fails if the file exists, or if a system call fails.
     pub fn create_file(&self, kind: &EntryKind) -> Result<EntryFile, BundleError> {
         let name = kind.file_name();
         let flags =
@@ -150,8 +152,8 @@ impl EntryDir {
         })
     }
 
-    /// Tells what is in a file, so that `seal` need not read it. Wrong digests make a bundle that
-    /// cannot be shipped: its bytes are compared with them on the way.
+    /// Records the digests of a file, so that `seal` need not read it. With wrong digests the
+    /// bundle cannot be shipped: the upload compares the bytes with them.
     pub fn record(&mut self, kind: &EntryKind, digests: Digests) {
         self.known.retain(|(known, _)| known != kind);
         self.known.push((kind.clone(), digests));
@@ -160,15 +162,15 @@ impl EntryDir {
     /// Opens a file of the entry for reading.
     ///
     /// # Errors
-    /// When there is none, or it is no regular file.
+    /// Fails if there is no such file, or if it is not a regular file.
     pub fn open_file(&self, kind: &EntryKind) -> Result<File, BundleError> {
         open_regular(&self.directory, &self.path, &kind.file_name())
     }
 
-    /// The kinds of files that are there, in the order of a bundle, the manifest excepted.
+    /// The kinds of the files in this entry in bundle order, without the manifest.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// Fails if the directory cannot be read.
     pub fn kinds(&self) -> Result<Vec<EntryKind>, BundleError> {
         let failed = || BundleError::io(format!("list `{}`", self.path.display()));
         let mut kinds = Vec::new();
@@ -185,12 +187,12 @@ impl EntryDir {
         Ok(kinds)
     }
 
-    /// Fills in `manifest.entries`, writes the manifest, brings everything to disk and renames the
-    /// entry to `<id>`, whose path it returns. What is no regular file becomes a gap.
+    /// Fills in `manifest.entries`, writes the manifest, syncs everything and renames the entry to
+    /// `<id>`. Returns the new path. A file that is not a regular file is recorded as a gap.
     ///
     /// # Errors
-    /// When the manifest is of another dump or has an unsafe stem, or the system says no. The entry
-    /// then stays partial.
+    /// Fails if the manifest belongs to another dump or has an unsafe stem, or if a system call
+    /// fails. The entry then remains partial.
     pub fn seal(self, mut manifest: Manifest) -> Result<PathBuf, BundleError> {
         if manifest.id != self.id || !crate::is_safe_stem(&manifest.stem) {
             let name = crate::RawText::from(manifest.stem.as_str()).to_string();
@@ -231,7 +233,7 @@ impl EntryDir {
             .find(|(known, _)| known == kind)
             .map(|(_, digests)| *digests);
         let digests = match known {
-            // The digests are those of what a reader of the zip sees, not of the deflated stream.
+            // The digests cover what a zip reader sees, not the deflated stream.
             Some(digests) if digests.size == len && !deflated => digests,
             _ if deflated => Digests::of_reader(flate2::read::DeflateDecoder::new(file))
                 .map_err(self.failed("read", kind))?,
@@ -252,7 +254,7 @@ impl EntryDir {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let written = (|| {
-            // A draft may be left from a handler that died while sealing.
+            // A handler that died while sealing may have left a draft.
             match rustix::fs::unlinkat(&self.directory, DRAFT, rustix::fs::AtFlags::empty()) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),
@@ -284,19 +286,20 @@ impl EntryDir {
     }
 }
 
-/// A file of a spool entry that is being written; digests what goes through.
+/// A file of a spool entry that is being written; computes digests of the written bytes.
 pub struct EntryFile {
     out: DigestWriter<File>,
 }
 
 impl EntryFile {
-    /// The file, for those who write past the digests or ask for its size.
+    /// The file, for callers that bypass the digests or need its size.
     #[must_use]
     pub fn file(&self) -> &File {
         self.out.get_ref()
     }
 
-    /// The file and the digests of what was written. The bytes are on disk only once the entry is sealed.
+    /// The file and the digests of what was written. The bytes are synced only when the entry is
+    /// sealed.
     #[must_use]
     pub fn finish(self) -> (File, Digests) {
         self.out.finish()
@@ -313,15 +316,15 @@ impl Write for EntryFile {
     }
 }
 
-/// Whether an entry in the spool is whole.
+/// State of an entry in the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SpoolState {
-    /// Whole, with a manifest.
+    /// Complete, with a manifest.
     Sealed,
-    /// Its handler is at work.
+    /// Its handler is running.
     Live,
-    /// Its handler is gone: salvage it with [`EntryDir::adopt`].
+    /// Its handler died: salvage it with [`EntryDir::adopt`].
     Abandoned,
 }
 
@@ -332,29 +335,30 @@ pub struct SpoolEntry {
     pub id: DumpId,
     /// The entry's directory.
     pub path: PathBuf,
-    /// Whether it is whole.
+    /// Whether it is sealed.
     pub state: SpoolState,
 }
 
 impl SpoolEntry {
-    /// Deletes the entry. From the first step on it is none any more.
+    /// Deletes the entry. It stops being an entry with the first step, a rename.
     ///
     /// # Errors
-    /// When the system says no.
+    /// Fails if a system call fails.
     pub fn remove(self) -> Result<(), BundleError> {
         let failed = || BundleError::io(format!("delete `{}`", self.path.display()));
         let spool = self.path.parent().unwrap_or(Path::new("."));
         let gone = spool.join(format!("{REMOVED}{}", self.id));
         fs::rename(&self.path, &gone).map_err(failed())?;
-        // Does not follow links.
+        // Does not follow symlinks.
         fs::remove_dir_all(&gone).map_err(failed())
     }
 }
 
-/// The entries in `spool`, sealed and partial, by id. Everything else there is left alone.
+/// The entries in `spool`, sealed and partial, sorted by id. Ignores everything else in the
+/// directory.
 ///
 /// # Errors
-/// When the directory cannot be read.
+/// Fails if the directory cannot be read.
 pub fn list_spool(spool: &Path) -> Result<Vec<SpoolEntry>, BundleError> {
     let mut entries = Vec::new();
     for (name, path) in directories(spool)? {
@@ -368,7 +372,7 @@ pub fn list_spool(spool: &Path) -> Result<Vec<SpoolEntry>, BundleError> {
             true => match is_held(&path) {
                 Ok(true) => SpoolState::Live,
                 Ok(false) => SpoolState::Abandoned,
-                // Sealed or removed since the directory was read.
+                // Sealed or removed since the directory was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => {
                     return Err(BundleError::io(format!("lock `{}`", path.display()))(error));
@@ -381,10 +385,10 @@ pub fn list_spool(spool: &Path) -> Result<Vec<SpoolEntry>, BundleError> {
     Ok(entries)
 }
 
-/// Deletes what is left of entries that were never begun, or were not deleted to the end.
+/// Deletes leftovers: entries whose creation or deletion was interrupted.
 ///
 /// # Errors
-/// When the directory cannot be read; leftovers that resist are skipped.
+/// Fails if the directory cannot be read. Leftovers that cannot be deleted are skipped.
 pub fn sweep_spool(spool: &Path) -> Result<(), BundleError> {
     for (name, path) in directories(spool)? {
         let Some(id) = name
@@ -395,7 +399,8 @@ pub fn sweep_spool(spool: &Path) -> Result<(), BundleError> {
         };
         if id.parse::<DumpId>().is_ok() && matches!(is_held(&path), Ok(false)) {
             if name.starts_with(NEW) {
-                // Only while it is empty: it may have been made a moment ago, and not be locked yet.
+                // Only while it is empty: another process may have created it a moment ago and not
+                // locked it yet.
                 let old = fs::metadata(&path)
                     .and_then(|metadata| metadata.modified())
                     .ok();
@@ -418,7 +423,7 @@ fn directories(spool: &Path) -> Result<Vec<(String, PathBuf)>, BundleError> {
     let mut found = Vec::new();
     for item in fs::read_dir(spool).map_err(failed())? {
         let item = item.map_err(failed())?;
-        // Of the item itself: a link to a directory is none.
+        // The type of the item itself: a symlink to a directory does not count.
         if item.file_type().map_err(failed())?.is_dir()
             && let Ok(name) = item.file_name().into_string()
         {
@@ -437,13 +442,13 @@ fn is_held(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Opens a directory that is one, and no link to one.
+/// Opens a directory; refuses a symlink to one.
 pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-/// Opens a regular file in `directory`; links, FIFOs and devices are refused without waiting on them.
+/// Opens a regular file in `directory`. Refuses links, FIFOs and devices without blocking on them.
 pub(crate) fn open_regular(
     directory: &OwnedFd,
     path: &Path,

@@ -1,4 +1,4 @@
-//! What a file of a spool entry, and an entry of a bundle, is.
+//! The kinds of files in a spool entry, and of entries in a bundle.
 //!
 //! ```text
 //! spool            bundle
@@ -7,8 +7,8 @@
 //! manifest.json    <stem>-manifest.json
 //! ```
 //!
-//! The names of the bundle's entries are those of IBM's core-dump-handler where it has them, so
-//! that scripts made for its zips find what they look for.
+//! Bundle entries have the names that IBM's core-dump-handler uses, where it has such an entry.
+//! Scripts written for its zips therefore work.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ pub enum CoreEncoding {
 pub struct ProcFile(&'static str);
 
 impl ProcFile {
-    /// Those that there are; no other name becomes one of a file.
+    /// The allowed names; no other name becomes a file name.
     const NAMES: [&'static str; 18] = [
         "auxv",
         "cgroup",
@@ -53,7 +53,7 @@ impl ProcFile {
         "wchan",
     ];
 
-    /// By its name below `/proc/<pid>`.
+    /// The file with this name below `/proc/<pid>`.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::NAMES
@@ -62,14 +62,14 @@ impl ProcFile {
             .map(Self)
     }
 
-    /// Of an entry in a folder whose name ends with `proc`: `<stem>-proc/maps`.
+    /// Recognizes an entry in a folder whose name ends with `proc`: `<stem>-proc/maps`.
     fn in_folder(bundle_name: &str) -> Option<Self> {
         let (folder, name) = bundle_name.rsplit_once('/')?;
         folder.ends_with("proc").then(|| Self::named(name))?
     }
 }
 
-/// What an entry holds. The order is the order in a bundle.
+/// What an entry contains. The order of the variants is the order in a bundle.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum EntryKind {
@@ -77,27 +77,27 @@ pub enum EntryKind {
     DumpInfo,
     /// `/proc/<pid>` facts.
     Proc,
-    /// A small core that holds what a backtrace needs.
+    /// A small core with what a backtrace needs.
     Minicore,
     /// Frames of every thread.
     Backtrace,
-    /// The pod as the runtime tells it.
+    /// The pod, as reported by the container runtime.
     PodInfo,
-    /// The sandbox as the runtime tells it.
+    /// The sandbox, as reported by the container runtime.
     RuntimeInfo,
     /// The pod's containers.
     PsInfo,
-    /// An image, by number of its container.
+    /// An image, by the number of its container.
     ImageInfo(u32),
-    /// Last log lines of a container, by its number.
+    /// Last log lines of a container, by the container's number.
     Log(u32),
-    /// A file of `/proc/<pid>`, as IBM's agent copies it.
+    /// A file of `/proc/<pid>`, as copied by IBM's agent.
     ProcFile(ProcFile),
     /// The core.
     Core(CoreEncoding),
-    /// What the handler had to say.
+    /// Log of the handler.
     HandlerLog,
-    /// The manifest: last.
+    /// The manifest, always last.
     Manifest,
 }
 
@@ -118,7 +118,8 @@ impl EntryKind {
             Self::ProcFile(file) => format!("proc-{}", file.0),
             Self::Core(CoreEncoding::ZstdSeekable) => "core.zst".to_owned(),
             Self::Core(CoreEncoding::None) => "core".to_owned(),
-            // The file is the raw deflate stream; the bundle's entry is named for what is in it.
+            // The file is a raw deflate stream; the bundle's entry is named after the uncompressed
+            // content.
             Self::Core(CoreEncoding::Deflate) => "core.deflate".to_owned(),
             Self::HandlerLog => "handler.log".to_owned(),
             Self::Manifest => "manifest.json".to_owned(),
@@ -135,9 +136,9 @@ impl EntryKind {
         }
     }
 
-    /// What the entry of this name is; `None` where it is not one of ours.
+    /// The kind of the entry with this name; `None` if the name is not one of ours.
     ///
-    /// The name does not tell a deflated core from a plain one: both are `Core(None)` here.
+    /// The name does not distinguish a deflated core from a plain one: both are `Core(None)` here.
     #[must_use]
     pub fn parse(bundle_name: &str, stem: &str) -> Option<Self> {
         if let Some(file) = ProcFile::in_folder(bundle_name) {
@@ -153,7 +154,7 @@ impl EntryKind {
         }
     }
 
-    /// What the file of this name in a spool entry is.
+    /// The kind of the file with this name in a spool entry.
     #[must_use]
     pub fn from_file_name(name: &str) -> Option<Self> {
         let plain = [
@@ -181,12 +182,12 @@ impl EntryKind {
         } else {
             Self::Log(name.strip_suffix(".log")?.parse().ok()?)
         };
-        // `+1` and `01` are numbers too, but not ours: a kind has one name.
+        // `+1` and `01` parse as numbers but are not ours: each kind has exactly one name.
         (numbered.file_name() == name).then_some(numbered)
     }
 
-    /// The stem of a bundle that has an entry of this name, if the name is that of a kind which
-    /// every bundle has: the manifest, IBM's summary, or the core.
+    /// The stem of a bundle with an entry of this name. Only works for kinds that every bundle has:
+    /// the manifest, IBM's summary and the core.
     pub(crate) fn stem_of(bundle_name: &str) -> Option<&str> {
         ["-manifest.json", "-dump-info.json", ".core.zst", ".core"]
             .into_iter()
@@ -199,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_is_found_by_its_names() {
+    fn entry_kind_names_round_trip() {
         let kinds = [
             EntryKind::DumpInfo,
             EntryKind::Proc,
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_ibm() {
+    fn bundle_names_match_ibms() {
         let names = [
             (EntryKind::DumpInfo, "s-dump-info.json"),
             (EntryKind::PodInfo, "s-pod-info.json"),
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_proc_are_known_in_any_folder_of_that_name_and_by_their_names_only() {
+    fn proc_files_are_recognized_in_any_proc_folder_by_exact_name() {
         let maps = Some(EntryKind::ProcFile(ProcFile("maps")));
         for name in ["s-proc/maps", "proc/maps", "s/4-proc/maps"] {
             assert_eq!(EntryKind::parse(name, "s"), maps, "{name}");
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_not_ours() {
+    fn entry_kind_parse_rejects_other_names() {
         for name in [
             "s",
             "s-",

@@ -1,11 +1,11 @@
-//! What can go wrong with a bundle or a spool entry.
+//! Errors of bundles and spool entries.
 
 use std::io;
 use std::path::PathBuf;
 
 use crate::seekable::SeekableError;
 
-/// A bundle or a spool entry could not be read or written.
+/// A bundle or a spool entry cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BundleError {
@@ -15,26 +15,29 @@ pub enum BundleError {
         /// What is missing.
         why: &'static str,
     },
-    /// There are no bytes at all.
+    /// A zip from another program, which may hold a core under another name.
+    #[error("not a bundle: none of its entries is named like those of a dump")]
+    ForeignZip,
+    /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
-    /// Cut so early that nothing can be salvaged.
+    /// Truncated so early that nothing can be salvaged.
     #[error("the zip is cut after {len} bytes, before its first entry is whole")]
     Cut {
-        /// Bytes that are there.
+        /// Bytes that exist.
         len: u64,
     },
-    /// The bytes are not those that the manifest or the zip's directory promises.
+    /// The bytes differ from what the manifest or the zip's directory states.
     #[error("entry `{entry}` does not match: expected {expected}, found {found}")]
     Mismatch {
         /// Name of the entry, safe to print.
         entry: String,
-        /// What is promised.
+        /// What is stated.
         expected: String,
-        /// What is there.
+        /// What was found.
         found: String,
     },
-    /// The manifest is of a later schema.
+    /// The manifest has a newer schema.
     #[error(
         "the manifest has schema {found}, this version reads up to {}",
         crate::SCHEMA
@@ -43,14 +46,14 @@ pub enum BundleError {
         /// Its version.
         found: u64,
     },
-    /// The manifest is not what it should be.
+    /// The manifest is invalid.
     #[error("the manifest cannot be read")]
     Manifest {
-        /// What the JSON parser says.
+        /// Error of the JSON parser.
         #[source]
         source: serde_json::Error,
     },
-    /// The manifest's stem, or a name in it, is none that we would write.
+    /// The manifest's stem, or a name in it, is not one that we would write.
     #[error("the manifest names an entry `{name}` that no bundle has")]
     Name {
         /// The name, safe to print.
@@ -62,14 +65,14 @@ pub enum BundleError {
         /// File name of its kind.
         entry: String,
     },
-    /// Too big for memory.
+    /// Too large to read into memory.
     #[error("entry `{entry}` has {size} bytes, more than the {limit} that are read into memory")]
     TooLarge {
         /// Name of the entry, safe to print.
         entry: String,
         /// Its size.
         size: u64,
-        /// The most that is taken.
+        /// The limit in bytes.
         limit: u64,
     },
     /// A zip feature that neither we nor IBM's agent use.
@@ -95,31 +98,31 @@ pub enum BundleError {
         /// The entry's directory.
         path: PathBuf,
     },
-    /// Something in the spool is not what we put there: a link, a device, a FIFO.
-    #[error("`{path}` is no regular file")]
+    /// A file in the spool is not what we created: a link, a device, a FIFO.
+    #[error("`{path}` is not a regular file")]
     NotRegular {
         /// The file.
         path: PathBuf,
     },
-    /// The system said no.
+    /// A system call failed.
     #[error("cannot {action}")]
     Io {
-        /// What was tried: "read `/spool/x`".
+        /// The action that failed: "read `/spool/x`".
         action: String,
-        /// Why it failed.
+        /// Cause.
         #[source]
         source: io::Error,
     },
 }
 
 impl BundleError {
-    /// For `map_err`: names what was tried.
+    /// For `map_err`: names the action that failed.
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let action = action.into();
         move |source| Self::from_io(action, source)
     }
 
-    /// Unwraps an error of ours that went through an `io::Error`, as those of readers do.
+    /// Unwraps a `BundleError` that a reader passed through an `io::Error`.
     pub(crate) fn from_io(action: String, source: io::Error) -> Self {
         match source.downcast::<Self>() {
             Ok(error) => error,

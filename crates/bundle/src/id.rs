@@ -1,4 +1,4 @@
-//! The name of a dump.
+//! Identifiers of dumps.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,14 +6,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Identity of one dump: a random UUID, so that a few leading digits are unique.
+/// Identity of one dump: a random UUID, so that its first digits are usually unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "schema", schemars(with = "String", extend("format" = "uuid")))]
 #[serde(transparent)]
 pub struct DumpId(Uuid);
 
-/// The text is no dump id.
+/// The text is not a dump id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a dump id (a lower-case hyphenated UUID)")]
 pub struct InvalidDumpId;
@@ -25,7 +25,7 @@ impl DumpId {
         Self(Uuid::new_v4())
     }
 
-    /// A stable id for something that has none of its own, from a digest of it.
+    /// A stable id for a dump that has none, derived from its digest.
     #[must_use]
     pub fn from_digest(digest: &crate::Sha256) -> Self {
         let mut bytes = [0; 16];
@@ -35,7 +35,7 @@ impl DumpId {
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
-    /// The first eight hexadecimal digits: for people.
+    /// The first eight hexadecimal digits, for display.
     #[must_use]
     pub fn short(&self) -> String {
         self.to_string().chars().take(8).collect()
@@ -51,7 +51,7 @@ impl fmt::Display for DumpId {
 impl FromStr for DumpId {
     type Err = InvalidDumpId;
 
-    /// Takes the form that `Display` writes and no other: one dump has one name in a bucket.
+    /// Accepts only the form that `Display` writes, so that a dump has one name in a bucket.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let id = Uuid::try_parse(text).map(Self).map_err(|_| InvalidDumpId)?;
         if id.to_string() == text {
@@ -62,7 +62,7 @@ impl FromStr for DumpId {
     }
 }
 
-/// An id or the start of one, as a user types it: one hexadecimal digit at least, in either case.
+/// An id or its beginning, as a user types it: minimum one hexadecimal digit, in either case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdPrefix(String);
 
@@ -72,13 +72,13 @@ pub struct IdPrefix(String);
 pub struct InvalidIdPrefix;
 
 impl IdPrefix {
-    /// Whether `id` begins with it.
+    /// Whether `id` begins with this prefix.
     #[must_use]
     pub fn matches(&self, id: &DumpId) -> bool {
         id.to_string().starts_with(&self.0)
     }
 
-    /// Whether it is all of an id.
+    /// Whether the prefix is a full id.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.0.parse::<DumpId>().is_ok()
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn id_survives_text_and_json() {
+    fn dump_id_round_trips_through_text_and_json() {
         let id = DumpId::random();
         assert_eq!(id.to_string().parse::<DumpId>().unwrap(), id);
         let json = serde_json::to_string(&id).unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_are_refused() {
+    fn dump_id_rejects_other_spellings() {
         let id = "6a4f4e4d-9c55-4f0b-8f38-8a8f7c5d4e3b";
         assert!(id.parse::<DumpId>().is_ok());
         for other in [

@@ -1,11 +1,11 @@
-//! An image as a manifest names it: by digest, and by the names and labels that people use.
+//! An image as the manifest records it: by digest, with names and labels for people.
 
 use serde::{Deserialize, Serialize};
 
-/// Longest label value that is taken for a version or a revision, bytes.
+/// Longest label value accepted as a version or revision, in bytes.
 const LONGEST_LABEL: usize = 256;
 
-/// An OCI image by digest, and the names that people know it by.
+/// An OCI image by digest, with the names that people use for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ImageRef {
@@ -33,15 +33,14 @@ impl ImageRef {
         }
     }
 
-    /// The image's label with the version of the software in it.
+    /// Image label with the version of the software.
     pub const VERSION_LABEL: &str = "org.opencontainers.image.version";
-    /// The image's label with the commit that it was built from.
+    /// Image label with the commit that the image was built from.
     pub const REVISION_LABEL: &str = "org.opencontainers.image.revision";
-    /// The label of a pod that stands in for the image's [`Self::VERSION_LABEL`].
+    /// Pod label that is the fallback for the image's [`Self::VERSION_LABEL`].
     pub const POD_VERSION_LABEL: &str = "app.kubernetes.io/version";
 
-    /// Takes version and revision from the image's labels. What was known before is kept where a label is
-    /// missing.
+    /// Sets version and revision from the image's labels. A missing label leaves the old value.
     pub fn set_labels<'l>(&mut self, label: impl Fn(&str) -> Option<&'l str>) {
         let value = |name: &str| {
             let value = label(name)?.trim();
@@ -52,7 +51,7 @@ impl ImageRef {
         self.revision = value(Self::REVISION_LABEL).or(self.revision.take());
     }
 
-    /// Takes the version from the pod's labels, where the image has none.
+    /// Sets the version from the pod's labels if the image has none.
     pub fn set_pod_labels<'l>(&mut self, label: impl Fn(&str) -> Option<&'l str>) {
         if self.version.is_none() {
             let of_pod = |name: &str| match name {
@@ -63,10 +62,10 @@ impl ImageRef {
         }
     }
 
-    /// Takes the name that says most: one with a tag that is known already, then `asked` (from the pod
-    /// spec) where it has a tag, then one of the `tags` that the node knows for this repository. Among
-    /// several tags of one image the longest wins: `1.4.2` says more than `1.4`, and everything says more
-    /// than `latest`.
+    /// Chooses the most specific name. Precedence: an already known name with a tag; then `asked`
+    /// (from the pod spec) if it has a tag; then one of the `tags` that the node knows for this
+    /// repository. Among several tags of one image the longest wins: `1.4.2` is more specific than
+    /// `1.4`, and any tag is more specific than `latest`.
     pub fn set_name<'t>(&mut self, asked: Option<&str>, tags: impl IntoIterator<Item = &'t str>) {
         let before = self.name.take();
         let names = [before.as_deref(), asked.filter(|name| is_name(name))];
@@ -91,7 +90,7 @@ impl ImageRef {
         self.name = name;
     }
 
-    /// The release that people call it: the tag, otherwise the version label. `latest` is not a release.
+    /// The release name: the tag, otherwise the version label. `latest` is not a release.
     #[must_use]
     pub fn release(&self) -> Option<&str> {
         let tag = self.name.as_deref().and_then(tag);
@@ -100,7 +99,7 @@ impl ImageRef {
     }
 }
 
-/// The tag of an image's name: `1.4.2` of `localhost:5000/shop/api:1.4.2@sha256:…`.
+/// The tag in an image name: `1.4.2` in `localhost:5000/shop/api:1.4.2@sha256:…`.
 #[must_use]
 pub fn tag(name: &str) -> Option<&str> {
     let name = name.split('@').next().filter(|name| is_name(name))?;
@@ -109,7 +108,8 @@ pub fn tag(name: &str) -> Option<&str> {
     Some(tag).filter(|tag| !tag.is_empty())
 }
 
-/// `quay.io/shop/api` of `quay.io/shop/api:1.2`. The port of a registry is not a tag.
+/// The repository in an image name: `quay.io/shop/api` in `quay.io/shop/api:1.2`. A registry's port
+/// is not a tag.
 #[must_use]
 pub fn repository(name: &str) -> Option<&str> {
     let name = name.split('@').next()?;
@@ -120,7 +120,8 @@ pub fn repository(name: &str) -> Option<&str> {
     name.get(..end).filter(|name| !name.is_empty())
 }
 
-/// Whether it names an image. Runtimes also write the bare id there (`sha256:…`, or its 64 digits).
+/// Whether the text names an image. Runtimes also report a bare id here (`sha256:…`, or its 64
+/// digits).
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let hex = name.strip_prefix("sha256:").unwrap_or(name);
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn image_name_is_the_tag_of_the_pod_spec_then_the_most_exact_of_the_node() {
+    fn image_name_prefers_the_pod_specs_tag_then_the_most_specific_on_the_node() {
         let digest = format!("quay.io/shop/api@sha256:{}", "a".repeat(64));
         let id = format!("sha256:{}", "b".repeat(64));
         let tags = [
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn image_version_is_its_own_label_then_the_pods() {
+    fn image_version_falls_back_to_the_pods_label() {
         let mut image = ImageRef::by_digest("a@sha256:b");
         let own = |name: &str| (name == ImageRef::REVISION_LABEL).then_some(" 5f3c \n");
         image.set_labels(own);
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn port_of_a_registry_is_not_a_tag() {
+    fn image_tag_ignores_a_registry_port() {
         assert_eq!(repository("localhost:5000/a/b"), Some("localhost:5000/a/b"));
         assert_eq!(
             repository("localhost:5000/a/b:1"),

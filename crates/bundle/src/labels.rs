@@ -1,16 +1,17 @@
-//! Labels in a manifest: bounded, because every listing reads manifests, and anybody may label a pod.
+//! Labels in a manifest. Their size is limited: every listing reads manifests, and any user can
+//! label a pod.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Labels that are stored.
+/// Maximum number of stored labels.
 const MOST: usize = 64;
-/// Bytes of all stored names and values together.
+/// Maximum total size of all stored names and values, in bytes.
 const BYTES: usize = 8 << 10;
 
-/// The labels that are stored, in the order of their names, and how many are left out.
+/// The labels to store, sorted by name, and the number of labels left out.
 #[must_use]
 pub fn bounded<'l>(
     labels: impl IntoIterator<Item = (&'l String, &'l String)>,
@@ -32,14 +33,14 @@ pub fn bounded<'l>(
     (kept, left_out)
 }
 
-/// Reads labels; what is not text is passed over, as another agent may write it.
+/// Reads labels and skips values that are not text: another agent may have written them.
 pub(crate) fn lenient<'de, D: Deserializer<'de>>(
     input: D,
 ) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(of_json(&Value::deserialize(input)?))
 }
 
-/// The texts in a JSON object.
+/// The text values in a JSON object.
 pub(crate) fn of_json(value: &Value) -> BTreeMap<String, String> {
     let pairs = value.as_object().into_iter().flatten();
     pairs
@@ -66,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_are_not_text_do_not_cost_the_manifest() {
+    fn labels_that_are_not_text_are_skipped() {
         let json = serde_json::json!({"pod": "api", "labels": {"app": "api", "n": 7}});
         let workload: crate::Workload = serde_json::from_value(json).unwrap();
         assert_eq!(workload.labels.len(), 1);

@@ -1,8 +1,9 @@
-//! What IBM's core-dump-handler writes into its zips, and `-dump-info.json` as we write it for its readers.
+//! Reads the JSON files in IBM's core-dump-handler zips, and writes `-dump-info.json` for IBM's
+//! readers.
 //!
-//! Folklore: its composer puts the JSON together by hand (`core-dump-composer/src/config.rs`), so a
-//! quote or a backslash in a process's name makes it invalid. It is then cut apart at the keys, which
-//! always come in the same order. Test: `quotes_in_a_name_do_not_hide_the_rest`.
+//! Folklore: IBM's composer formats the JSON by hand (`core-dump-composer/src/config.rs`). A quote
+//! or a backslash in a process name makes it invalid. Then we split the text at the keys, which
+//! always come in the same order. Test: `invalid_json_of_ibm_is_split_at_its_keys`.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use crate::{
     labels,
 };
 
-/// The keys, in the order that IBM's composer writes them.
+/// The keys in the order in which IBM's composer writes them.
 const KEYS: [&str; 11] = [
     "uuid",
     "dump_file",
@@ -34,19 +35,19 @@ pub struct LegacyInfo {
     pub uuid: Option<String>,
     /// Name of the core's entry.
     pub dump_file: Option<String>,
-    /// Seconds since 1970, later versions milliseconds.
+    /// Seconds since 1970; later versions write milliseconds.
     pub timestamp: Option<String>,
-    /// UTS name of the container: in Kubernetes, the pod's.
+    /// UTS name of the container: in Kubernetes, that of the pod.
     pub hostname: Option<String>,
     /// `comm`.
     pub exe: Option<String>,
     /// The pid in the container's namespace, despite its name.
     pub real_pid: Option<String>,
-    /// Number of the signal.
+    /// Signal number.
     pub signal: Option<String>,
     /// The node.
     pub node_hostname: Option<String>,
-    /// Path of the program, `/` written as `!`.
+    /// Path of the program, with `/` replaced by `!`.
     pub path: Option<String>,
     /// Kubernetes namespace.
     pub namespace: Option<String>,
@@ -55,7 +56,7 @@ pub struct LegacyInfo {
 }
 
 impl LegacyInfo {
-    /// Reads what IBM's composer wrote, as far as it can be understood.
+    /// Parses the JSON of IBM's composer as far as possible.
     #[must_use]
     pub fn parse(json: &[u8]) -> Self {
         let text = String::from_utf8_lossy(json);
@@ -87,7 +88,7 @@ impl LegacyInfo {
         info
     }
 
-    /// What we tell IBM's readers about a dump of ours.
+    /// The summary of one of our dumps, for IBM's readers.
     #[must_use]
     pub fn of(manifest: &Manifest) -> Self {
         let process = &manifest.process;
@@ -111,10 +112,10 @@ impl LegacyInfo {
         }
     }
 
-    /// As `-dump-info.json`: IBM's keys, all values strings, absent ones empty.
+    /// Formats `-dump-info.json`: IBM's keys, all values as strings, empty if absent.
     ///
     /// # Errors
-    /// Never, for all that is known; the serializer's type says it may.
+    /// Serializing these strings does not fail; the serializer's signature requires the `Result`.
     pub fn to_json(&self) -> Result<Vec<u8>, BundleError> {
         let mut info = self.clone();
         let values = KEYS.into_iter().zip(info.fields());
@@ -140,26 +141,26 @@ impl LegacyInfo {
         ]
     }
 
-    /// The dump's id, if it is one.
+    /// The dump's id, if it is valid.
     #[must_use]
     pub fn id(&self) -> Option<DumpId> {
         self.uuid.as_deref()?.parse().ok()
     }
 
-    /// When it crashed.
+    /// Time of the crash.
     #[must_use]
     pub fn captured_at(&self) -> Option<Timestamp> {
         parse_timestamp(self.timestamp.as_deref()?)
     }
 
-    /// Path of the program with its slashes.
+    /// Path of the program, with its slashes restored.
     #[must_use]
     pub fn exe_path(&self) -> Option<String> {
         self.path.as_ref().map(|path| path.replace('!', "/"))
     }
 }
 
-/// Where the key begins, and where its value may.
+/// Offset of the key, and the earliest offset of its value.
 fn find_key(text: &str, key: &str) -> Option<(usize, usize)> {
     let quoted = format!("\"{key}\"");
     let at = text.find(&quoted)?;
@@ -168,14 +169,14 @@ fn find_key(text: &str, key: &str) -> Option<(usize, usize)> {
     Some((at, text.len().checked_sub(after.len())?))
 }
 
-/// What stands between the first and the last quote.
+/// The text between the first and the last quote.
 fn unquote(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('"')?;
     let (value, _) = rest.rsplit_once('"')?;
     Some(value.to_owned())
 }
 
-/// Seconds, or milliseconds: a date beyond the year 5000 is the latter.
+/// Parses seconds or milliseconds: a date after the year 5000 must be milliseconds.
 fn parse_timestamp(text: &str) -> Option<Timestamp> {
     const YEAR_5000: i64 = 95_617_584_000;
     let number: i64 = text.parse().ok()?;
@@ -186,26 +187,27 @@ fn parse_timestamp(text: &str) -> Option<Timestamp> {
     }
 }
 
-/// What the name of one of IBM's zips tells, by its default template
+/// The fields in the name of one of IBM's zips with the default template
 /// `{uuid}-dump-{timestamp}-{hostname}-{exe_name}-{pid}-{signal}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LegacyName {
     /// The dump's id.
     pub id: DumpId,
-    /// When it crashed.
+    /// Time of the crash.
     pub captured_at: Timestamp,
     /// UTS name of the container.
     pub hostname: String,
-    /// `comm`. Where it has a `-`, what stands before belongs to `hostname`: the name does not tell.
+    /// `comm`. If it contains a `-`, the part before it ends up in `hostname`: the name is
+    /// ambiguous.
     pub exe: String,
     /// The pid in the container's namespace.
     pub pid: u64,
-    /// Number of the signal.
+    /// Signal number.
     pub signal: i32,
 }
 
 impl LegacyName {
-    /// Parses a zip's name without `.zip`, or an entry's stem.
+    /// Parses the name of a zip without `.zip`, or the stem of an entry.
     #[must_use]
     pub fn parse(stem: &str) -> Option<Self> {
         let (id, rest) = stem.split_at_checked(36)?;
@@ -224,7 +226,7 @@ impl LegacyName {
     }
 }
 
-/// The workload that `-pod-info.json` (`crictl pods -o json`) describes.
+/// The workload in `-pod-info.json` (`crictl pods -o json`).
 pub(crate) fn workload(pod_info: &[u8]) -> Option<Workload> {
     let value: Value = serde_json::from_slice(pod_info).ok()?;
     let pod = value
@@ -257,8 +259,8 @@ pub(crate) fn workload(pod_info: &[u8]) -> Option<Workload> {
     (workload != Workload::default()).then_some(workload)
 }
 
-/// The one container that `-ps-info.json` (`crictl ps -o json`) names: its name, id and image. With
-/// several, nobody knows which of them crashed.
+/// The container in `-ps-info.json` (`crictl ps -o json`): its name, id and image. Several
+/// containers give `None`, because the file does not say which one crashed.
 pub(crate) fn container(ps_info: &[u8], workload: &mut Workload) -> Option<ImageRef> {
     let value: Value = serde_json::from_slice(ps_info).ok()?;
     let [container] = value.get("containers")?.as_array()?.as_slice() else {
@@ -285,7 +287,7 @@ pub(crate) fn container(ps_info: &[u8], workload: &mut Workload) -> Option<Image
     Some(image)
 }
 
-/// Adds the tag that `-<n>-image-info.json` (an item of `crictl images -o json`) lists for the image.
+/// Adds the image's tag from `-<n>-image-info.json` (an item of `crictl images -o json`).
 pub(crate) fn add_tags(image_info: &[u8], image: &mut ImageRef) {
     let Ok(value) = serde_json::from_slice::<Value>(image_info) else {
         return;
@@ -302,7 +304,7 @@ mod tests {
     use super::*;
     use crate::manifest::tests::sample;
 
-    /// As `CoreConfig::get_dump_info` formats it.
+    /// Formats JSON like `CoreConfig::get_dump_info`.
     fn ibm_json(exe: &str) -> String {
         format!(
             "{{\"uuid\":\"6a4f4e4d-9c55-4f0b-8f38-8a8f7c5d4e3b\", \"dump_file\":\"x.core\", \
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn dump_info_of_ibm_is_read() {
+    fn legacy_info_parses_ibms_json() {
         let info = LegacyInfo::parse(ibm_json("api").as_bytes());
         assert_eq!(info.exe.as_deref(), Some("api"));
         assert_eq!(info.captured_at(), "2026-01-01T00:00:00Z".parse().ok());
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_in_a_name_do_not_hide_the_rest() {
+    fn invalid_json_of_ibm_is_split_at_its_keys() {
         for exe in ["a\"b", "a\\", "\", \"", "\n\u{1b}"] {
             let info = LegacyInfo::parse(ibm_json(exe).as_bytes());
             assert_eq!(info.exe.as_deref(), Some(exe));
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn our_dump_info_is_valid_json_with_ibms_keys() {
+    fn legacy_info_writes_valid_json_with_ibms_keys() {
         let mut manifest = sample();
         manifest.process.name = RawText::from(&b"a\"\n\xff"[..]);
         let json = LegacyInfo::of(&manifest).to_json().unwrap();
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn name_by_the_default_template_is_read_from_both_ends() {
+    fn legacy_name_parses_the_default_template_from_both_ends() {
         let name = "6a4f4e4d-9c55-4f0b-8f38-8a8f7c5d4e3b-dump-1767225600-api-7d4-x2v-node-1-11";
         let parsed = LegacyName::parse(name).unwrap();
         assert_eq!(
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn one_container_is_the_one_that_crashed() {
+    fn legacy_container_is_known_only_if_there_is_one() {
         let mut found = workload(br#"{"metadata":{"name":"api","namespace":"shop"}}"#).unwrap();
         let one =
             br#"{"containers":[{"id":"c1","imageRef":"r@sha256:00","metadata":{"name":"main"}}]}"#;
@@ -375,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_labels_and_tag_are_read_as_crictl_prints_them() {
+    fn legacy_owner_labels_and_tag_are_read_from_crictl_output() {
         let pod = serde_json::json!({"items": [{
             "metadata": {"name": "api-7d4b9c6f5d-x2x9k", "namespace": "shop", "uid": "u1"},
             "labels": {"pod-template-hash": "7d4b9c6f5d", "app.kubernetes.io/version": "1.4.2"},

@@ -1,26 +1,15 @@
-//! The dump's format: what is in a bundle, how a spool entry is written, how either is read.
+//! The format of a dump: the entries of a bundle, and how spool entries and bundles are written and
+//! read.
 //!
-//! A dump grows in an [`EntryDir`] on the node (one file per future bundle entry), is streamed as a
-//! zip by [`BundleWriter`] (a pure function of the entry's files) and is read by [`BundleReader`],
-//! which also takes the zips of IBM's core-dump-handler and what is left of a zip that was cut.
+//! On the node, a dump is written to an [`EntryDir`] with one file per bundle entry.
+//! [`BundleWriter`] streams the entry as a zip; the zip is a pure function of the entry's files.
+//! [`BundleReader`] reads bundles, the zips of IBM's core-dump-handler, and truncated zips.
 //!
-//! The invariant: the manifest is the commit record. It is written last everywhere, and an entry
-//! or a bundle without one is not a dump yet. Names that came from outside are data: nothing in
-//! here makes a path out of one.
+//! Invariant: the manifest is the commit record. It is always written last, and an entry or bundle
+//! without a manifest is not a dump yet. Names from outside are data: this crate never builds a
+//! path from one.
 //!
-//! It does not know stores, ELF or the kernel.
-
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
-)]
-#![cfg_attr(test, allow(clippy::panic))]
+//! Does not know stores, ELF or the kernel.
 
 mod amend;
 mod digest;

@@ -1,10 +1,10 @@
-//! The versioned index of a bundle, its commit record.
+//! The manifest: versioned index of a bundle, and its commit record.
 //!
-//! JSON, pretty-printed: people read it with `unzip -p`. A field that a newer minor version added
-//! is ignored; a greater `schema` is refused with a clear error.
+//! Pretty-printed JSON, so that people can read it with `unzip -p`. Unknown fields are ignored,
+//! because a newer minor version may add some. A greater `schema` is refused with a clear error.
 //!
-//! Its last field is a checksum of the text before it, so that a manifest is verified wherever it is
-//! found, in a bundle or beside it. Manifests written before have none.
+//! The last field is a checksum of the text before it, so a manifest can be verified anywhere, in a
+//! bundle or beside it. Older manifests have no checksum.
 //!
 //! ```text
 //! {
@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use cdh_elfcore::{BuildId, ModuleKind};
+use cdh_elfcore::{BuildId, ModuleKind, SignalInfo};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ use crate::{BundleError, CoreEncoding, DumpId, ImageRef, RawText, Sha256, Verdic
 /// Version of the manifest that this crate writes.
 pub const SCHEMA: u32 = 1;
 
-/// Everything that is known about a dump without reading its core.
+/// Everything known about a dump without reading its core.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Manifest {
@@ -34,9 +34,9 @@ pub struct Manifest {
     pub schema: u32,
     /// The dump's identity.
     pub id: DumpId,
-    /// What the names of the bundle's entries start with.
+    /// Prefix of the names of the bundle's entries.
     pub stem: String,
-    /// When the kernel started the handler; [`Timestamp::UNIX_EPOCH`], in JSON `null`, if that is not known.
+    /// When the kernel started the handler. If unknown: [`Timestamp::UNIX_EPOCH`], `null` in JSON.
     /// See [`captured`](Self::captured).
     #[serde(default = "unknown_time", with = "capture_time")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
@@ -45,7 +45,7 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub finished_at: Option<Timestamp>,
-    /// Name of the node: as Kubernetes calls it where the handler was given that, else its hostname.
+    /// Name of the node: its Kubernetes name if the handler was given one, otherwise the hostname.
     #[serde(default)]
     pub node: RawText,
     /// UTS name of the process's container (`%h`).
@@ -58,33 +58,34 @@ pub struct Manifest {
     /// Architecture: `x86_64`, `aarch64`.
     #[serde(default)]
     pub machine: String,
-    /// Whether the core is all there.
+    /// Whether the core is complete.
     pub verdict: Verdict,
-    /// What killed the process during the capture, in words, if that did not cut the core.
+    /// What killed the process during the capture, in words. Only set if the kill did not truncate
+    /// the core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub killed: Option<String>,
-    /// The core, where one is stored.
+    /// The core, if one is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub core: Option<CoreRecord>,
     /// Where it ran, as the container runtime reports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
-    /// The image that it ran from.
+    /// The image of the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageRef>,
-    /// ELF files that were mapped.
+    /// ELF files that the process had mapped.
     #[serde(default)]
     pub modules: Vec<ModuleRecord>,
     /// Stable hash of the crashing thread's backtrace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// How many threads there were.
+    /// Number of threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thread_count: Option<u64>,
-    /// Every entry of the bundle but the manifest, in the order of the zip.
+    /// Every entry of the bundle except the manifest, in zip order.
     #[serde(default)]
     pub entries: Vec<EntryRecord>,
-    /// What was wanted and is not there.
+    /// What should have been captured and is missing.
     #[serde(default)]
     pub gaps: Vec<Gap>,
     /// Version of the agent.
@@ -104,8 +105,9 @@ pub struct ImportRecord {
     pub at: Timestamp,
     /// Name of the file, without its directory.
     pub file: RawText,
-    /// What another handler recorded about the crash, under the names that it uses: `user.coredump.pid`
-    /// (extended attributes of systemd-coredump), `COREDUMP_UNIT` (its journal entry).
+    /// What another handler recorded about the crash, under its own field names:
+    /// `user.coredump.pid` (extended attributes of systemd-coredump), `COREDUMP_UNIT` (its journal
+    /// entry).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<String, RawText>,
 }
@@ -114,7 +116,7 @@ fn unknown_time() -> Timestamp {
     Timestamp::UNIX_EPOCH
 }
 
-/// A time that may be unknown: `null` in JSON.
+/// Serializes a time that may be unknown: `null` in JSON.
 mod capture_time {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -129,11 +131,11 @@ mod capture_time {
     }
 }
 
-/// Something wanted and not captured.
+/// Something that should have been captured and was not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Gap {
-    /// What: `minicore`, `/proc/<pid>/maps`.
+    /// What is missing: `minicore`, `/proc/<pid>/maps`.
     pub what: String,
     /// The reason.
     pub why: String,
@@ -143,12 +145,12 @@ pub struct Gap {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProcessFacts {
-    /// Process id as the host sees it.
+    /// Process id on the host.
     pub pid: u64,
     /// Process id in its own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_pid: Option<u64>,
-    /// The crashing thread, as the host sees it.
+    /// The crashing thread's id on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tid: Option<u64>,
     /// `comm` of the crashing thread or process.
@@ -166,20 +168,28 @@ pub struct ProcessFacts {
     /// Group id on the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gid: Option<u32>,
-    /// When it was started.
+    /// When the process started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Time>"))]
     pub started_at: Option<Timestamp>,
-    /// `%d`: 1 is usual, 2 means a program that gained privileges.
+    /// `%d`: 1 is normal, 2 means that the program gained privileges.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dumpable: Option<u32>,
 }
 
 impl ProcessFacts {
-    /// Last part of the program's path, else the name: what people call it.
+    /// Path of the program without the kernel's mark of a deleted file: one program has one name, whether its
+    /// file was replaced before the crash or it is a memfd, which is always marked.
+    #[must_use]
+    pub fn exe_path(&self) -> Option<&[u8]> {
+        let path = self.exe.as_ref()?.as_bytes();
+        Some(path.strip_suffix(b" (deleted)").unwrap_or(path))
+    }
+
+    /// The name that people use: the last part of the program's path, otherwise the process name.
     #[must_use]
     pub fn exe_name(&self) -> RawText {
-        let path = self.exe.as_ref().map(RawText::as_bytes).unwrap_or_default();
+        let path = self.exe_path().unwrap_or_default();
         match path.rsplit(|&byte| byte == b'/').next() {
             Some(name) if !name.is_empty() => RawText::from(name),
             _ => self.name.clone(),
@@ -191,7 +201,7 @@ impl ProcessFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SignalFacts {
-    /// Its number.
+    /// Signal number.
     pub number: i32,
     /// `SIGSEGV`.
     #[serde(default)]
@@ -202,24 +212,36 @@ pub struct SignalFacts {
     /// `si_addr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<u64>,
-    /// In words.
+    /// The signal in words.
     #[serde(default)]
     pub description: String,
+}
+
+impl From<&SignalInfo> for SignalFacts {
+    fn from(signal: &SignalInfo) -> Self {
+        Self {
+            number: signal.number,
+            name: signal.name(),
+            code: signal.code,
+            address: signal.address.map(|address| address.0),
+            description: signal.describe(),
+        }
+    }
 }
 
 /// The stored core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CoreRecord {
-    /// Name of the bundle's entry.
+    /// Name of the core's entry in the bundle.
     pub entry: String,
     /// How it is stored.
     pub encoding: CoreEncoding,
-    /// Bytes of the plain core that are stored.
+    /// Stored bytes of the plain core.
     pub size: u64,
-    /// Bytes that its headers promise.
+    /// Bytes that the core's headers promise.
     pub expected: u64,
-    /// Digest of the plain core's stored bytes.
+    /// Digest of the stored bytes of the plain core.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
 }
@@ -228,7 +250,7 @@ pub struct CoreRecord {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Workload {
-    /// What it is; absent in manifests of old agents.
+    /// What kind of workload it is; absent in manifests of old agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<WorkloadKind>,
     /// Kubernetes namespace.
@@ -237,10 +259,10 @@ pub struct Workload {
     /// Pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// The pod's UID: names may be used twice, UIDs are not.
+    /// The pod's UID. Names may be reused, UIDs are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
-    /// The object that the pod belongs to, where labels or `ownerReferences` name it.
+    /// The object that owns the pod, if labels or `ownerReferences` name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<WorkloadOwner>,
     /// Container in the pod.
@@ -252,36 +274,37 @@ pub struct Workload {
     /// The container runtime: `containerd`, `cri-o`, `docker`, `podman`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<String>,
-    /// Where these facts are from: `cri`, `cri-cache`, `logs`, `engine`, `cgroup`.
+    /// Source of these facts: `cri`, `cri-cache`, `logs`, `engine`, `cgroup`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Kubernetes node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// The pod's labels, bounded in number and size, without secrets.
+    /// The pod's labels, limited in number and size, without secrets.
     #[serde(
         default,
         deserialize_with = "labels::lenient",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub labels: BTreeMap<String, String>,
-    /// Whose the logs in the bundle are, by number.
+    /// Which container wrote each log in the bundle.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<ContainerLog>,
-    /// What else the runtime reports.
+    /// Further facts from the runtime.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,
 }
 
-/// A log in a bundle. The entry's name, `<stem>-<n>.log`, is that of IBM's bundles and does not say whose it is.
+/// A log in a bundle. The entry is named `<stem>-<n>.log` as in IBM's bundles, so the name does not
+/// identify the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ContainerLog {
-    /// End of the entry's name: `0.log` is of the container that crashed.
+    /// End of the entry's name: `0.log` is the log of the container that crashed.
     pub file: String,
     /// The container.
     pub container: String,
-    /// How often it had been restarted when it wrote this log.
+    /// The container's restart count when it wrote this log.
     pub restart: u32,
 }
 
@@ -292,7 +315,7 @@ impl std::fmt::Display for ContainerLog {
 }
 
 impl Workload {
-    /// The pod's name; outside Kubernetes that of the container.
+    /// The pod's name; outside Kubernetes, the container's name.
     #[must_use]
     pub fn pod_or_container(&self) -> Option<&String> {
         let is_in_pod = self.kind == Some(WorkloadKind::Pod) || self.namespace.is_some();
@@ -301,24 +324,24 @@ impl Workload {
     }
 }
 
-/// What a process is part of.
+/// What the process is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WorkloadKind {
-    /// A pod of Kubernetes.
+    /// A Kubernetes pod.
     Pod,
-    /// A container that is of no pod.
+    /// A container outside any pod.
     Container,
-    /// Nothing but the host.
+    /// A process on the host, outside any container.
     Host,
-    /// A newer agent knows.
+    /// A kind that only a newer agent knows.
     #[serde(other)]
     Unknown,
 }
 
-/// The Kubernetes object that a pod belongs to.
+/// The Kubernetes object that owns a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct WorkloadOwner {
@@ -338,19 +361,20 @@ impl std::fmt::Display for WorkloadOwner {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ModuleRecord {
-    /// Path as the process saw it.
+    /// Path, as seen by the process.
     pub path: RawText,
-    /// Its identity.
+    /// Its build-id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build_id: Option<BuildId>,
-    /// SHA-256 of its file, where the agent stored that beside the dumps: many files can claim one build-id.
+    /// SHA-256 of its file, if the agent stored the file beside the dumps. Several files can claim
+    /// the same build-id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
-    /// Lowest address.
+    /// Lowest mapped address.
     pub start: u64,
-    /// First address after it.
+    /// First address after the mapping.
     pub end: u64,
-    /// What it is.
+    /// What kind of module it is.
     pub kind: ModuleKind,
 }
 
@@ -360,19 +384,19 @@ pub struct ModuleRecord {
 pub struct EntryRecord {
     /// Its name in the zip.
     pub name: String,
-    /// Its size as `unzip` would write it.
+    /// Uncompressed size in bytes.
     pub size: u64,
-    /// CRC-32 of these bytes.
+    /// CRC-32 of the uncompressed bytes.
     pub crc32: u32,
-    /// SHA-256 of these bytes.
+    /// SHA-256 of the uncompressed bytes.
     pub sha256: Sha256,
-    /// Its size in the zip, where it is deflated there.
+    /// Size in the zip, if the entry is deflated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_size: Option<u64>,
 }
 
 impl Manifest {
-    /// A manifest of which nothing else is known.
+    /// A manifest that contains nothing else.
     #[must_use]
     pub fn new(id: DumpId, captured_at: Timestamp, verdict: Verdict) -> Self {
         Self {
@@ -401,16 +425,16 @@ impl Manifest {
         }
     }
 
-    /// Reads a manifest.
+    /// Parses a manifest.
     ///
     /// # Errors
-    /// When it is of a later schema, or no manifest, or not what its checksum says.
+    /// Fails if the schema is newer, the text is not a manifest, or the checksum does not match.
     pub fn from_json(json: &[u8]) -> Result<Self, BundleError> {
         #[derive(Deserialize)]
         struct Version {
             schema: u64,
         }
-        // Before anything else: damage may look like a later schema, or like no JSON.
+        // Check this first: damage may look like a newer schema, or like invalid JSON.
         if let Some((text, stated)) = split_checksum(json) {
             let found = Sha256::of(text).to_string();
             if !found.as_bytes().eq(stated) {
@@ -422,7 +446,7 @@ impl Manifest {
             }
         }
         let invalid = |source| BundleError::Manifest { source };
-        // The version first: a later schema may differ in everything else.
+        // Check the version first: a newer schema may differ in everything else.
         let version: Version = serde_json::from_slice(json).map_err(invalid)?;
         if version.schema > u64::from(SCHEMA) {
             return Err(BundleError::Schema {
@@ -432,13 +456,14 @@ impl Manifest {
         serde_json::from_slice(json).map_err(invalid)
     }
 
-    /// When the process crashed; `None` if that is not known.
+    /// When the process crashed; `None` if unknown.
     #[must_use]
     pub fn captured(&self) -> Option<Timestamp> {
         Some(self.captured_at).filter(|time| *time != Timestamp::UNIX_EPOCH)
     }
 
-    /// The time by which a store lists it: that of the crash, otherwise that of the import.
+    /// The time under which a store lists the dump: that of the crash, otherwise that of the
+    /// import.
     #[must_use]
     pub fn listed_at(&self) -> Timestamp {
         let imported = self.imported.as_ref().map(|imported| imported.at);
@@ -447,7 +472,7 @@ impl Manifest {
             .unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// Name of the node: as Kubernetes calls it where that is known, else its hostname.
+    /// Name of the node: its Kubernetes name if known, otherwise the hostname.
     #[must_use]
     pub fn node_name(&self) -> String {
         let workload = self.workload.as_ref();
@@ -455,10 +480,10 @@ impl Manifest {
         in_kubernetes.unwrap_or_else(|| self.node.to_string())
     }
 
-    /// Writes it for people and machines.
+    /// Formats the manifest as JSON.
     ///
     /// # Errors
-    /// When `workload.extra` cannot be written as JSON.
+    /// Fails if `workload.extra` cannot be written as JSON.
     pub fn to_json(&self) -> Result<Vec<u8>, BundleError> {
         let mut json =
             serde_json::to_vec_pretty(self).map_err(|source| BundleError::Manifest { source })?;
@@ -473,14 +498,14 @@ impl Manifest {
     }
 }
 
-/// How pretty-printed JSON ends.
+/// The end of pretty-printed JSON.
 const JSON_END: &[u8] = b"\n}";
-/// What stands between the text and its digest.
+/// The bytes between the text and its digest.
 const CHECKSUM_FIELD: &[u8] = b",\n  \"checksum\": \"sha256:";
-/// What follows the digest.
+/// The bytes after the digest.
 const CHECKSUM_END: &[u8] = b"\"\n}\n";
 
-/// The text before the checksum, and the checksum's hex digits; `None` where there is none.
+/// The text before the checksum, and the checksum's hex digits; `None` without a checksum.
 fn split_checksum(json: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = json.strip_suffix(CHECKSUM_END)?;
     let (rest, digits) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
@@ -568,7 +593,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn manifest_survives_json() {
+    fn manifest_round_trips_through_json() {
         let manifest = sample();
         assert_eq!(
             Manifest::from_json(&manifest.to_json().unwrap()).unwrap(),
@@ -577,22 +602,22 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn manifest_with_any_flipped_bit_is_refused_or_says_the_same() {
+    fn manifest_with_a_flipped_bit_is_refused_or_unchanged() {
         let manifest = sample();
         let json = manifest.to_json().unwrap();
-        let mut said_the_same = 0;
+        let mut unchanged = 0;
         for at in 0..json.len() {
             for bit in 0..8 {
                 let mut hurt = json.clone();
                 hurt[at] ^= 1 << bit;
                 if let Ok(read) = Manifest::from_json(&hurt) {
                     assert_eq!(read, manifest, "byte {at} bit {bit}");
-                    said_the_same += 1;
+                    unchanged += 1;
                 }
             }
         }
-        // Only a flip in the name of the checksum's own field goes unnoticed.
-        assert!(said_the_same < 8 * 40, "{said_the_same}");
+        // Only a flip in the name of the checksum field goes unnoticed.
+        assert!(unchanged < 8 * 40, "{unchanged}");
     }
 
     #[test]
@@ -603,13 +628,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn later_schema_is_refused_by_number() {
+    fn manifest_with_a_newer_schema_is_refused_by_number() {
         let error = Manifest::from_json(br#"{"schema": 2, "all": "new"}"#).unwrap_err();
         assert!(matches!(error, BundleError::Schema { found: 2 }), "{error}");
     }
 
     #[test]
-    fn unknown_fields_are_ignored() {
+    fn manifest_ignores_unknown_fields() {
         let mut json: serde_json::Value =
             serde_json::from_slice(&sample().to_json().unwrap()).unwrap();
         json["later"] = serde_json::json!({"x": 1});
@@ -618,9 +643,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn program_is_called_by_the_last_part_of_its_path() {
+    fn exe_name_is_the_last_part_of_the_path() {
         let mut process = sample().process;
         assert_eq!(process.exe_name(), RawText::from("api"));
+        process.exe = Some(RawText::from("/memfd:stage2 (deleted)"));
+        assert_eq!(process.exe_name(), RawText::from("memfd:stage2"));
+        assert_eq!(process.exe_path(), Some(&b"/memfd:stage2"[..]));
         process.exe = Some(RawText::from("/"));
         process.name = RawText::from("comm");
         assert_eq!(process.exe_name(), RawText::from("comm"));

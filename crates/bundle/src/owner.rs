@@ -1,8 +1,9 @@
-//! Which object a pod belongs to, from what its controller wrote into its name, labels and annotations.
+//! Finds the object that owns a pod from the name, labels and annotations that its controller
+//! wrote.
 //!
-//! A container runtime reports labels and annotations of a pod, but not its `ownerReferences`. Each rule
-//! below names the Kubernetes source that writes the label. Names are only cut where a label says how:
-//! a pod that merely looks like one of a Deployment has no owner here.
+//! A container runtime reports labels and annotations of a pod, but not its `ownerReferences`. Each
+//! rule below names the Kubernetes source that writes the label. A name is only shortened if a
+//! label says how: a pod that merely looks like one of a Deployment has no owner here.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +11,20 @@ use serde_json::Value;
 
 use crate::manifest::WorkloadOwner;
 
-/// Longest name that `generateName` produces, and the random characters at its end
+/// Longest name that `generateName` produces, and the number of random characters at its end
 /// (`k8s.io/apiserver/pkg/storage/names/generate.go`: `maxNameLength`, `randomLength`).
 const LONGEST_GENERATED: usize = 63;
 const RANDOM: usize = 5;
 
 /// Unix minutes of 2013 and 2084. A CronJob names its Jobs by the minute (`getJobName` in
-/// `pkg/controller/cronjob/utils.go`). Eight digits below are dates such as `20261128`.
+/// `pkg/controller/cronjob/utils.go`). Numbers of eight digits below this range are dates such as
+/// `20261128`.
 const MINUTES: std::ops::Range<u64> = 23_000_000..60_000_000;
-/// Unix seconds of 2014 and 2033: the suffix before Kubernetes 1.21. Ten digits above are `2026112811`.
+/// Unix seconds of 2014 and 2033: the suffix before Kubernetes 1.21. Numbers of ten digits above
+/// are dates such as `2026112811`.
 const SECONDS: std::ops::Range<u64> = 1_400_000_000..2_000_000_000;
 
-/// A pod as a container runtime describes it.
+/// A pod, as a container runtime describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct PodDescription<'p> {
     /// Its name.
@@ -33,7 +36,7 @@ pub struct PodDescription<'p> {
 }
 
 impl WorkloadOwner {
-    /// The object that a pod belongs to, by the labels that controllers write:
+    /// Finds the owner of a pod from the labels that controllers write:
     ///
     /// | label or annotation | owner | written by |
     /// |---|---|---|
@@ -71,13 +74,14 @@ impl WorkloadOwner {
         if let Some(name) = either("openshift.io/deployment-config.name") {
             return owner("DeploymentConfig", name);
         }
-        // Other controllers that write this label name the whole revision, `<owner>-<hash>`.
+        // Other controllers also write this label, but with the full revision `<owner>-<hash>`.
         let revision = label("controller-revision-hash").filter(|hash| !hash.contains('-'));
         revision.and_then(|_| owner("DaemonSet", before_random(pod.name)?.strip_suffix('-')?))
     }
 
-    /// The controller among the `ownerReferences` in a pod's JSON. A ReplicaSet with a
-    /// `pod-template-hash` belongs to a Deployment, a Job with a minute in its name to a CronJob.
+    /// Finds the controller in the `ownerReferences` of a pod's JSON. A ReplicaSet with a
+    /// `pod-template-hash` belongs to a Deployment; a Job with a minute in its name belongs to a
+    /// CronJob.
     pub(crate) fn of_references(metadata: &Value, pod: &PodDescription<'_>) -> Option<Self> {
         let references = metadata.get("ownerReferences")?.as_array()?;
         let is_controller =
@@ -106,16 +110,17 @@ fn text<'m>(map: &'m BTreeMap<String, String>, key: &str) -> Option<&'m str> {
         .filter(|text| !text.is_empty())
 }
 
-/// `api-` of `api-x2x9k`: what `generateName` was before the random characters.
+/// `api-` for `api-x2x9k`: the `generateName` without the random characters.
 fn before_random(pod: &str) -> Option<&str> {
     let end = pod.len().checked_sub(RANDOM)?;
     pod.get(..end)
 }
 
-/// `api` of `api-7d4b9c6f5d-x2x9k`, where the hash is `7d4b9c6f5d`. `generateName` cuts a long name, and
-/// with it the hash.
+/// `api` for `api-7d4b9c6f5d-x2x9k` with the hash `7d4b9c6f5d`. `generateName` truncates a long
+/// name, including the hash.
 fn before_hash<'p>(pod: &'p str, hash: &str) -> Option<&'p str> {
-    /// Characters of a cut hash that have to be there: less could be the end of the owner's own name.
+    /// Minimum length of a truncated hash: fewer characters could be the end of the owner's own
+    /// name.
     const SURE: usize = 4;
     let base = before_random(pod)?;
     let full = base.strip_suffix('-').unwrap_or(base);
@@ -135,14 +140,14 @@ fn before_hash<'p>(pod: &'p str, hash: &str) -> Option<&'p str> {
     .next()
 }
 
-/// `db` of `db-0`: `getPodName` in `pkg/controller/statefulset/stateful_set_utils.go`.
+/// `db` for `db-0`: `getPodName` in `pkg/controller/statefulset/stateful_set_utils.go`.
 fn before_ordinal(pod: &str) -> Option<&str> {
     let (name, ordinal) = pod.rsplit_once('-')?;
     let is_number = !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then_some(name)
 }
 
-/// `backup` of `backup-29345678`.
+/// `backup` for `backup-29345678`.
 fn before_time(job: &str) -> Option<&str> {
     let (name, digits) = job.rsplit_once('-')?;
     let number: u64 = digits.parse().ok()?;
@@ -264,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_with_a_long_name_is_found_where_the_hash_was_cut() {
+    fn owner_with_a_long_name_is_found_by_its_truncated_hash() {
         let hash = "7d4b9c6f5d";
         for length in [40, 46, 47, 48, 53, 54, 57] {
             let name = "d".repeat(length);

@@ -1,8 +1,8 @@
-//! Bytes from outside that are mostly text.
+//! Bytes from outside that are usually text.
 //!
 //! A process chooses its own name, arguments and paths, and may put any bytes into them. They are
-//! kept without loss: in JSON, valid UTF-8 stands as it is, a backslash is doubled, and a byte that
-//! is not UTF-8 is `\xNN`.
+//! stored without loss. In JSON, valid UTF-8 is unchanged, a backslash is doubled, and a byte that
+//! is not UTF-8 becomes `\xNN`.
 //!
 //! ```text
 //! bytes   61 ff 5c 1b        JSON  "a\\xff\\\\\u001b"        terminal  a\xff\\\x1b
@@ -12,7 +12,7 @@ use std::fmt::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-/// Any bytes from outside (comm, argv, paths, hostnames), kept without loss.
+/// Any bytes from outside (comm, argv, paths, hostnames), stored without loss.
 ///
 /// `Display` is safe for one line of a terminal.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,25 +21,25 @@ use serde::{Deserialize, Serialize};
 pub struct RawText(Vec<u8>);
 
 impl RawText {
-    /// Takes the bytes as they are.
+    /// Wraps the bytes unchanged.
     #[must_use]
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes as they were.
+    /// The original bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The text as it stands in JSON: no loss, but not safe for a terminal.
+    /// The text as stored in JSON: lossless, but not safe for a terminal.
     #[must_use]
     pub fn escaped(&self) -> String {
         let mut text = String::with_capacity(self.0.len());
@@ -48,8 +48,8 @@ impl RawText {
         text
     }
 
-    /// Reads what `escaped` wrote. A backslash that starts no known escape stands for itself, so
-    /// that every text is accepted.
+    /// Parses the output of `escaped`. A backslash that starts no known escape is literal, so every
+    /// text is accepted.
     #[must_use]
     pub fn from_escaped(text: &str) -> Self {
         let mut bytes = Vec::with_capacity(text.len());
@@ -100,7 +100,7 @@ fn digit(byte: u8) -> Option<u8> {
         .and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// Controls, and what reorders or breaks a line (Unicode TR 36).
+/// Control characters, and characters that reorder or break a line (Unicode TR 36).
 fn moves_the_cursor(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn terminal_sees_no_control_characters() {
+    fn raw_text_display_escapes_control_characters() {
         let table: [(&[u8], &str); 6] = [
             (b"nginx", "nginx"),
             ("größe 日本".as_bytes(), "größe 日本"),
@@ -181,26 +181,26 @@ mod tests {
     }
 
     #[test]
-    fn width_of_a_column_is_obeyed() {
+    fn raw_text_display_honours_the_column_width() {
         assert_eq!(format!("{:<4}|", RawText::from("ab")), "ab  |");
     }
 
     proptest! {
         #[test]
-        fn bytes_survive_json(bytes: Vec<u8>) {
+        fn raw_text_round_trips_bytes_through_json(bytes: Vec<u8>) {
             let text = RawText::from(bytes);
             let json = serde_json::to_string(&text).unwrap();
             prop_assert_eq!(serde_json::from_str::<RawText>(&json).unwrap(), text);
         }
 
         #[test]
-        fn backslashes_survive_json(text in "[\\\\x0-9a-f]{0,12}") {
+        fn raw_text_round_trips_backslashes(text in "[\\\\x0-9a-f]{0,12}") {
             let text = RawText::from(text);
             prop_assert_eq!(RawText::from_escaped(&text.escaped()), text);
         }
 
         #[test]
-        fn any_text_is_accepted(text: String) {
+        fn raw_text_accepts_any_text(text: String) {
             let _ = RawText::from_escaped(&text);
         }
     }

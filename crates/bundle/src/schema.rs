@@ -1,6 +1,6 @@
-//! How JSON schemas describe types of other crates.
+//! JSON schemas for types of other crates.
 
-/// A point in time: RFC 3339 in UTC, such as `2026-01-31T12:00:00Z`. Stands for `jiff::Timestamp`.
+/// A point in time: RFC 3339 in UTC, such as `2026-01-31T12:00:00Z`. Represents `jiff::Timestamp`.
 #[derive(schemars::JsonSchema)]
 #[schemars(inline, with = "String", extend("format" = "date-time"))]
 pub struct Time;

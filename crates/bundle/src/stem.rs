@@ -1,21 +1,23 @@
-//! The name that a bundle's entries start with, from a template as IBM's `FILENAME_TEMPLATE`.
+//! Builds the prefix of a bundle's entry names from a template, compatible with IBM's
+//! `FILENAME_TEMPLATE`.
 //!
-//! Whatever a process or a pod is called, the stem is a harmless file name: a byte outside
-//! `[A-Za-z0-9._-]` that came from a value becomes `_`.
+//! The stem is always a harmless file name: bytes outside `[A-Za-z0-9._-]` in names of processes or
+//! pods become `_`.
 
 use crate::Manifest;
 
 /// IBM's default template.
 pub const DEFAULT_STEM: &str = "{uuid}-dump-{timestamp}-{hostname}-{exe_name}-{pid}-{signal}";
 
-/// Longest stem in bytes: a file name may have 255, and the longest suffix takes 26.
+/// Maximum length of a stem in bytes: a file name may have 255, and the longest suffix needs 26.
 const LONGEST: usize = 200;
 
-/// Longest value in bytes: one long hostname must not push out what follows.
+/// Maximum length of one value in bytes, so that a long hostname does not push out the values after
+/// it.
 const LONGEST_VALUE: usize = 64;
 
-/// Fills `template` from the manifest. What the manifest does not know, and an unknown placeholder,
-/// is `unknown`. The result is never empty and always satisfies [`is_safe_stem`].
+/// Fills `template` from the manifest. Unknown placeholders, and values that the manifest lacks,
+/// become `unknown`. The result is never empty and always satisfies [`is_safe_stem`].
 #[must_use]
 pub fn render_stem(template: &str, manifest: &Manifest) -> String {
     let mut stem = String::new();
@@ -35,7 +37,7 @@ pub fn render_stem(template: &str, manifest: &Manifest) -> String {
         push_safe(&mut stem, value.get(..LONGEST_VALUE).unwrap_or(value));
     }
     push_safe(&mut stem, rest.as_bytes());
-    // All ASCII by now, so any cut is at a character.
+    // The text is ASCII here, so any cut is at a character boundary.
     stem.truncate(LONGEST);
     if is_safe_stem(&stem) {
         stem
@@ -74,8 +76,8 @@ fn is_safe_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
-/// Whether `stem` may start the names of a bundle's entries: a plain file name that no shell, zip
-/// tool or option parser reads in another way.
+/// Whether `stem` is safe as the prefix of entry names: a plain file name that shells, zip tools
+/// and option parsers do not interpret.
 #[must_use]
 pub fn is_safe_stem(stem: &str) -> bool {
     (1..=LONGEST).contains(&stem.len())
@@ -91,7 +93,7 @@ mod tests {
     use crate::manifest::tests::sample;
 
     #[test]
-    fn default_template_is_filled() {
+    fn render_stem_fills_the_default_template() {
         let manifest = sample();
         assert_eq!(
             render_stem(DEFAULT_STEM, &manifest),
@@ -104,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_make_a_harmless_stem() {
+    fn render_stem_replaces_hostile_bytes() {
         let mut manifest = sample();
         manifest.process.name = crate::RawText::from(&b"../x\n\x1b[2J\xff$(id)"[..]);
         assert_eq!(render_stem("a-{exe_name}", &manifest), "a-.._x___2J___id_");
@@ -118,7 +120,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_stem_is_safe(template: String, name: Vec<u8>) {
+        fn render_stem_is_always_safe(template: String, name: Vec<u8>) {
             let mut manifest = sample();
             manifest.process.name = name.into();
             prop_assert!(is_safe_stem(&render_stem(&template, &manifest)));

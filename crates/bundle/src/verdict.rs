@@ -1,8 +1,8 @@
-//! Whether the core is all there, and if not, who cut it.
+//! Whether the core is complete, and if not, what truncated it.
 
 use serde::{Deserialize, Serialize};
 
-/// What is to be thought of the stored core.
+/// State of the stored core.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -16,31 +16,31 @@ pub enum Verdict {
         expected: u64,
         /// Bytes that are stored.
         got: u64,
-        /// What cut it.
+        /// What truncated it.
         cause: Cause,
-        /// What the cause was read from, in words: "ShdPnd has SIGKILL".
+        /// The evidence for the cause, in words: "ShdPnd has SIGKILL".
         #[serde(default, skip_serializing_if = "Option::is_none")]
         evidence: Option<String>,
     },
     /// Nothing is stored.
     Empty {
-        /// What prevented it.
+        /// Why there is none.
         cause: Cause,
-        /// What the cause was read from, in words.
+        /// The evidence for the cause, in words.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         evidence: Option<String>,
     },
 }
 
-/// What cut a core.
+/// What truncated a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cause {
-    /// A SIGKILL came while the kernel wrote.
+    /// A SIGKILL arrived while the kernel wrote the core.
     Killed,
-    /// The kernel's OOM killer did.
+    /// The kernel's OOM killer sent the SIGKILL.
     OomKilled,
     /// The cgroup was frozen.
     Frozen,
@@ -52,15 +52,15 @@ pub enum Cause {
     Limit,
     /// The configured time limit was reached.
     Deadline,
-    /// The node's policy, or the pod, wants less than a core.
+    /// The node's policy or the pod's annotations asked for less than a core.
     Policy,
-    /// There were enough of the same crash, or of the same workload.
+    /// Enough dumps of this crash or workload were already captured.
     RateLimit,
-    /// The spool's quota: this core had to make room, or found none.
+    /// The spool's quota: this core was dropped for newer ones, or did not fit.
     Quota,
-    /// The handler ended before it was done.
+    /// The handler died before it was done.
     HandlerDied,
-    /// The cause is not known, or only a newer version knows it.
+    /// The cause is unknown, or only a newer version knows it.
     #[serde(other)]
     Unknown,
 }
@@ -86,8 +86,8 @@ impl Cause {
     }
 }
 
-/// Who ends processes on a node, by the name of the thread that sends the signal (15 bytes at most),
-/// and what that mostly means.
+/// Programs that kill processes on a node, by the name of the thread that sends the signal (maximum
+/// 15 bytes), and the usual reason.
 const SENDERS: [(&[&str], &str); 5] = [
     (
         &[
@@ -122,7 +122,7 @@ const SENDERS: [(&[&str], &str); 5] = [
     ),
 ];
 
-/// What the name of a SIGKILL's sender mostly means; `evidence` is what the handler wrote of it:
+/// The usual reason for a SIGKILL, from the name of its sender. `evidence` is the handler's text:
 /// ``SIGKILL from `runc` (pid 4711) 4.2 s into the dump``.
 #[must_use]
 pub fn meaning_of_sender(evidence: &str) -> Option<&'static str> {
@@ -141,7 +141,7 @@ pub fn meaning_of_sender(evidence: &str) -> Option<&'static str> {
 }
 
 impl Cause {
-    /// Who is at fault most likely, or what helps against it; with the evidence that was seen.
+    /// The most likely culprit or fix, based on the evidence.
     #[must_use]
     pub fn advice(self, evidence: Option<&str>) -> Option<&'static str> {
         Some(match self {
@@ -178,7 +178,7 @@ impl Cause {
 }
 
 impl Verdict {
-    /// Who is at fault most likely, or what helps; `None` of a complete core.
+    /// The most likely culprit or fix; `None` for a complete core.
     #[must_use]
     pub fn advice(&self) -> Option<&'static str> {
         match self {
@@ -190,7 +190,7 @@ impl Verdict {
         }
     }
 
-    /// One word, as it stands in object keys.
+    /// One word, as used in object keys.
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
@@ -235,7 +235,7 @@ fn because(evidence: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
-/// `60 of 100 MiB (60.0 %)`: both in the unit that suits the greater one.
+/// `60 of 100 MiB (60.0 %)`: both numbers in the unit of the larger one.
 fn sizes(got: u64, expected: u64) -> String {
     const UNITS: [(&str, u64); 4] = [
         ("TiB", 1 << 40),
@@ -251,7 +251,7 @@ fn sizes(got: u64, expected: u64) -> String {
         Some(0) => count.checked_div(factor).unwrap_or(count).to_string(),
         _ => format!("{:.1}", count as f64 / factor as f64),
     };
-    // Never rounded up to 100: something is missing.
+    // Never round up to 100 %: something is missing.
     let tenths = u128::from(got)
         .saturating_mul(1000)
         .checked_div(u128::from(expected))
@@ -272,7 +272,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn truncation_is_told_with_sizes_cause_and_evidence() {
+    fn verdict_describes_sizes_cause_and_evidence() {
         let verdict = Verdict::Truncated {
             expected: 100 * MIB,
             got: 60 * MIB,
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn nearly_all_is_not_all() {
+    fn verdict_does_not_round_up_to_100_percent() {
         let (expected, got) = (10 * MIB, 10 * MIB - 1);
         let verdict = Verdict::Truncated {
             expected,
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_a_state_and_snake_case_causes() {
+    fn verdict_json_has_a_state_and_snake_case_causes() {
         let verdict = Verdict::Empty {
             cause: Cause::NoSpace,
             evidence: None,
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn cause_of_a_newer_agent_reads_as_unknown() {
+    fn cause_of_a_newer_agent_parses_as_unknown() {
         let json = r#"{"state":"truncated","expected":2,"got":1,"cause":"eaten","new":[1]}"#;
         let verdict: Verdict = serde_json::from_str(json).unwrap();
         assert!(matches!(
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sent_a_kill_tells_who_may_be_at_fault() {
+    fn meaning_of_sender_names_the_likely_culprit() {
         let of = |name: &str| {
             let verdict = Verdict::Empty {
                 cause: Cause::Killed,
@@ -342,7 +342,7 @@ mod tests {
         assert!(of("kubelet").unwrap().contains("kubelet ended its pod"));
         assert!(of("systemd").unwrap().contains("unit"));
         assert!(of("systemd-oomd").unwrap().contains("memory"));
-        // A name that imitates another one, and one of a stranger.
+        // A name that imitates a known sender, and an unknown sender.
         assert_eq!(of("x` (pid 1) `kubelet"), None);
         assert_eq!(of("api"), None);
         let by_kernel = "SIGKILL from `api` (pid 47) (the kernel) 4.2 s into the dump";

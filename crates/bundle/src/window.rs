@@ -1,4 +1,4 @@
-//! Parts of a byte source, and a source read from front to back.
+//! Parts of a byte source, and a sequential reader for a source.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -14,20 +14,20 @@ pub struct Window {
 }
 
 impl Window {
-    /// `len` bytes of `source` from `start` on, or as many of them as there are.
+    /// The `len` bytes of `source` from `start`, or fewer if the source ends before.
     #[must_use]
     pub fn new(source: Arc<dyn ByteSource>, start: u64, len: u64) -> Self {
         let len = len.min(source.len().saturating_sub(start));
         Self { source, start, len }
     }
 
-    /// Its place in the source.
+    /// Its range in the source.
     #[must_use]
     pub fn range(&self) -> std::ops::Range<u64> {
         self.start..self.start.saturating_add(self.len)
     }
 
-    /// All of `source`.
+    /// The complete `source`.
     #[must_use]
     pub fn whole(source: Arc<dyn ByteSource>) -> Self {
         let len = source.len();
@@ -60,7 +60,7 @@ impl ByteSource for Window {
     }
 }
 
-/// Reads a source from its beginning to its end.
+/// Reads a source from start to end.
 pub struct SourceReader<S> {
     source: S,
     at: u64,
@@ -72,7 +72,7 @@ impl<S: ByteSource> SourceReader<S> {
         Self { source, at: 0 }
     }
 
-    /// How far it is.
+    /// Offset of the next read.
     pub fn position(&self) -> u64 {
         self.at
     }
@@ -86,7 +86,7 @@ impl<S: ByteSource> Read for SourceReader<S> {
     }
 }
 
-/// Reads `len` bytes, which the caller has bounded, or fewer where the source ends.
+/// Reads `len` bytes, or fewer if the source ends. The caller must limit `len`.
 pub(crate) fn read_up_to(source: &dyn ByteSource, at: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let count = source.read_at(at, &mut bytes)?;
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn window_shows_nothing_beside_it() {
+    fn window_reads_nothing_outside_its_range() {
         let source: Arc<dyn ByteSource> = Arc::new(b"0123456789".to_vec());
         let window = Window::new(source.clone(), 3, 4);
         let mut buf = [0; 8];
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn source_is_read_to_its_end() {
+    fn source_reader_reads_to_the_end() {
         let mut text = String::new();
         SourceReader::new(b"abc".to_vec())
             .read_to_string(&mut text)

@@ -1,9 +1,9 @@
-//! A sealed spool entry as a zip: a pure function of its files.
+//! Streams a sealed spool entry as a zip: a pure function of its files.
 //!
-//! Nothing is buffered and nothing is compressed here, so the zip's length is known before its first
-//! byte, and the same entry gives the same bytes however often it is asked, also after a restart.
-//! Each file's CRC is computed on the way and compared with the manifest: an entry that rotted in
-//! the spool is not shipped as if it were whole.
+//! Nothing is buffered or compressed here, so the length of the zip is known before its first byte.
+//! The same entry always gives the same bytes, even after a restart. Each file's CRC is computed
+//! while it is read and compared with the manifest, so a damaged spool entry is not shipped as
+//! intact.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -19,21 +19,21 @@ use crate::entry_dir::{PARTIAL, open_directory, open_regular};
 use crate::zip::{Method, NewEntry, ZipLayout};
 use crate::{BundleError, CoreEncoding, DigestWriter, Digests, EntryKind, Manifest};
 
-/// Biggest manifest that is read: one with 10 000 modules has 2 MiB.
+/// Maximum size of a manifest in bytes: one with 10 000 modules has 2 MiB.
 pub(crate) const LARGEST_MANIFEST: u64 = 64 << 20;
 
-/// Most entries in a bundle.
+/// Maximum number of entries in a bundle.
 const MOST_ENTRIES: usize = 4096;
 
-/// A bundle that can be written.
+/// A bundle that is ready to be written.
 pub struct BundleWriter {
     manifest: Manifest,
-    pieces: Arc<[Piece]>,
+    sections: Arc<[Section]>,
     len: u64,
 }
 
-/// A run of the zip's bytes.
-enum Piece {
+/// A section of the zip: bytes from memory, or a file.
+enum Section {
     Bytes(Vec<u8>),
     File {
         name: String,
@@ -45,10 +45,10 @@ enum Piece {
 }
 
 impl BundleWriter {
-    /// Plans the bundle of the sealed entry in `directory`.
+    /// Prepares the bundle of the sealed entry in `directory`.
     ///
     /// # Errors
-    /// When the entry is not sealed, or its files are not those of the manifest.
+    /// Fails if the entry is not sealed, or if its files do not match the manifest.
     pub fn from_entry(directory: &Path) -> Result<Self, BundleError> {
         let shown = directory.display();
         if directory
@@ -83,7 +83,7 @@ impl BundleWriter {
                 _ => Method::Stored,
             };
             let (name, crc32) = (record.name.clone(), record.crc32);
-            files.push(Piece::File {
+            files.push(Section::File {
                 name: name.clone(),
                 file,
                 len: stored,
@@ -105,38 +105,38 @@ impl BundleWriter {
             stored: json.len() as u64,
             size: json.len() as u64,
         });
-        files.push(Piece::Bytes(json));
+        files.push(Section::Bytes(json));
         let layout = ZipLayout::new(&entries, manifest.listed_at());
-        let headers = layout.local_headers.into_iter().map(Piece::Bytes);
-        let mut pieces: Vec<Piece> = headers
+        let headers = layout.local_headers.into_iter().map(Section::Bytes);
+        let mut sections: Vec<Section> = headers
             .zip(files)
             .flat_map(|(header, file)| [header, file])
             .collect();
-        pieces.push(Piece::Bytes(layout.directory));
+        sections.push(Section::Bytes(layout.directory));
         Ok(Self {
             manifest,
-            pieces: pieces.into(),
+            sections: sections.into(),
             len: layout.len,
         })
     }
 
-    /// The manifest that the bundle ends with.
+    /// The manifest at the end of the bundle.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The manifest's bytes, as they stand in the entry and in the bundle.
+    /// The manifest's bytes, identical in the entry and in the bundle.
     #[must_use]
     pub fn manifest_json(&self) -> &[u8] {
-        // Directory last, manifest before it.
-        match self.pieces.iter().rev().nth(1) {
-            Some(Piece::Bytes(json)) => json,
+        // The zip directory is last, the manifest before it.
+        match self.sections.iter().rev().nth(1) {
+            Some(Section::Bytes(json)) => json,
             _ => &[],
         }
     }
 
-    /// Exact size of the zip.
+    /// Exact size of the zip in bytes.
     #[allow(clippy::len_without_is_empty, reason = "a bundle is never empty")]
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -146,7 +146,7 @@ impl BundleWriter {
     /// Writes the zip.
     ///
     /// # Errors
-    /// When a file is not what the manifest says, or `out` cannot be written.
+    /// Fails if a file does not match the manifest, or if `out` cannot be written.
     pub fn write_to(&self, out: &mut dyn Write) -> Result<Digests, BundleError> {
         let failed = |error| BundleError::from_io("write the bundle".to_owned(), error);
         let mut out = DigestWriter::new(out);
@@ -155,12 +155,12 @@ impl BundleWriter {
         Ok(out.finish().1)
     }
 
-    /// The zip to be read from its beginning. A file that is not what the manifest says ends it with
-    /// an error that holds a [`BundleError::Mismatch`].
+    /// A reader of the zip. If a file does not match the manifest, reading fails with an error that
+    /// contains a [`BundleError::Mismatch`].
     #[must_use]
     pub fn reader(&self) -> BundleStream {
         BundleStream {
-            pieces: Arc::clone(&self.pieces),
+            sections: Arc::clone(&self.sections),
             index: 0,
             at: 0,
             check: None,
@@ -168,24 +168,24 @@ impl BundleWriter {
     }
 }
 
-/// The zip of a sealed entry, to be read at any place without writing it anywhere first.
+/// The zip of a sealed entry with random access, without writing it anywhere.
 pub struct EntrySource {
-    pieces: Arc<[Piece]>,
+    sections: Arc<[Section]>,
     len: u64,
 }
 
 impl BundleWriter {
-    /// The zip as a source of bytes: a dump in the spool is read as one in a store is.
+    /// The zip as a byte source: a dump in the spool is read like one in a store.
     #[must_use]
     pub fn source(&self) -> EntrySource {
         EntrySource {
-            pieces: Arc::clone(&self.pieces),
+            sections: Arc::clone(&self.sections),
             len: self.len,
         }
     }
 }
 
-impl Piece {
+impl Section {
     fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
@@ -200,7 +200,7 @@ impl Piece {
                 bytes.get(at..).unwrap_or_default().read(buf)
             }
             Self::File { file, len, .. } => {
-                // The file may have grown since: the zip has not.
+                // The file may have grown since; the zip has not.
                 let left = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX);
                 let wanted = left.min(buf.len());
                 file.read_at(buf.get_mut(..wanted).unwrap_or_default(), at)
@@ -216,17 +216,17 @@ impl ByteSource for EntrySource {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let (mut done, mut skip) = (0_usize, offset);
-        for piece in self.pieces.iter() {
-            if skip >= piece.len() {
-                skip = skip.saturating_sub(piece.len());
+        for section in self.sections.iter() {
+            if skip >= section.len() {
+                skip = skip.saturating_sub(section.len());
                 continue;
             }
-            while skip < piece.len() {
+            while skip < section.len() {
                 let rest = buf.get_mut(done..).unwrap_or_default();
                 if rest.is_empty() {
                     return Ok(done);
                 }
-                match piece.read_at(skip, rest) {
+                match section.read_at(skip, rest) {
                     Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(count) => {
                         done = done.saturating_add(count);
@@ -242,7 +242,7 @@ impl ByteSource for EntrySource {
     }
 }
 
-/// The manifest's bytes, as they stand in the sealed entry.
+/// The manifest's bytes in the sealed entry.
 pub(crate) fn read_entry_manifest(
     handle: &OwnedFd,
     directory: &Path,
@@ -277,7 +277,7 @@ fn read_manifest(file: File, directory: &Path) -> Result<Vec<u8>, BundleError> {
     Ok(json)
 }
 
-/// The kinds of the manifest's entries, once each: their names are what makes the files' names.
+/// The distinct kinds of the manifest's entries; the file names are derived from them.
 fn kinds(manifest: &Manifest) -> Result<Vec<EntryKind>, BundleError> {
     let refuse = |name: &str| BundleError::Name {
         name: crate::RawText::from(name).to_string(),
@@ -306,16 +306,16 @@ fn kinds(manifest: &Manifest) -> Result<Vec<EntryKind>, BundleError> {
     Ok(kinds)
 }
 
-/// The bytes of a bundle, front to back.
+/// Sequential reader of a bundle's bytes.
 pub struct BundleStream {
-    pieces: Arc<[Piece]>,
+    sections: Arc<[Section]>,
     index: usize,
-    /// How far the current piece has been read.
+    /// Bytes read of the current section.
     at: u64,
     check: Option<Check>,
 }
 
-/// CRC of what a zip's reader will see.
+/// Computes the CRC of what a zip reader will see.
 enum Check {
     Stored(Box<crc32fast::Hasher>),
     Deflated(Box<flate2::write::DeflateDecoder<CrcSink>>),
@@ -362,7 +362,7 @@ impl Check {
 }
 
 impl BundleStream {
-    fn next_piece(&mut self) {
+    fn next_section(&mut self) {
         self.index = self.index.saturating_add(1);
         self.at = 0;
         self.check = None;
@@ -389,14 +389,14 @@ impl Read for BundleStream {
         if buf.is_empty() {
             return Ok(0);
         }
-        let pieces = Arc::clone(&self.pieces);
-        while let Some(piece) = pieces.get(self.index) {
-            let count = match piece {
-                Piece::Bytes(bytes) => {
+        let sections = Arc::clone(&self.sections);
+        while let Some(section) = sections.get(self.index) {
+            let count = match section {
+                Section::Bytes(bytes) => {
                     let at = usize::try_from(self.at).unwrap_or(usize::MAX);
                     bytes.get(at..).unwrap_or_default().read(buf)?
                 }
-                Piece::File {
+                Section::File {
                     name,
                     file,
                     len,
@@ -428,7 +428,7 @@ impl Read for BundleStream {
                 self.at = self.at.saturating_add(count as u64);
                 return Ok(count);
             }
-            self.next_piece();
+            self.next_section();
         }
         Ok(0)
     }

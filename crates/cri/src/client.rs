@@ -21,14 +21,15 @@ use crate::messages::{
     PodSandboxStatusRequest, PodSandboxStatusResponse, VersionRequest, VersionResponse,
 };
 
-/// Bytes of one answer at most, as for the kubelet: a node with 500 containers lists them in 2 MiB.
+/// Maximum size of an answer in bytes, the same as the kubelet's: a node with 500 containers lists
+/// them in 2 MiB.
 const LARGEST_ANSWER: usize = 16 << 20;
 
-/// Why a runtime gave no answer.
+/// Why a request to a runtime failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CriError {
-    /// Nobody answers there.
+    /// No runtime listens on the socket.
     #[error("cannot connect to `{socket}`")]
     Connect {
         /// The socket.
@@ -37,26 +38,26 @@ pub enum CriError {
         #[source]
         source: tonic::transport::Error,
     },
-    /// The runtime does not know it.
+    /// The runtime does not know the object.
     #[error("the runtime knows no such thing: {message}")]
     NotFound {
-        /// As it says.
+        /// Message of the runtime.
         message: String,
     },
-    /// It said no, or nothing that can be understood.
+    /// The runtime refused the request, or its answer cannot be parsed.
     #[error("`{method}` failed: {code}: {message}")]
     Refused {
-        /// What was asked.
+        /// The method that was called.
         method: &'static str,
         /// gRPC status.
         code: Code,
-        /// As it says.
+        /// Message of the runtime.
         message: String,
     },
 }
 
-/// A connection to a runtime. Every call may hang as long as the runtime does: put a time limit
-/// around it.
+/// A connection to a runtime. A call may hang as long as the runtime does, so the caller must set a
+/// time limit.
 #[derive(Clone, Debug)]
 pub struct Client {
     grpc: tonic::client::Grpc<Channel>,
@@ -66,9 +67,9 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// When nobody listens there, or what answers does not speak HTTP/2.
+    /// Fails if no server listens on the socket, or if the server does not speak HTTP/2.
     pub async fn connect(socket: &Path) -> Result<Self, CriError> {
-        // The address is not used, but HTTP/2 wants an authority.
+        // The address is not used, but HTTP/2 requires an authority.
         let endpoint = Endpoint::from_static("http://localhost");
         let connector = SocketConnector(socket.to_owned());
         let channel = endpoint.connect_with_connector(connector).await;
@@ -134,18 +135,18 @@ impl Client {
         self.call("ImageService", method, question).await
     }
 
-    /// Which runtime this is.
+    /// Name and version of the runtime.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails if the runtime does not answer.
     pub async fn version(&mut self) -> Result<VersionResponse, CriError> {
         self.runtime("Version", VersionRequest::default()).await
     }
 
-    /// The sandboxes; of one id where one is given.
+    /// The sandboxes; only the one with this id if `id` is given.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails if the runtime does not answer.
     pub async fn sandboxes(&mut self, id: Option<&str>) -> Result<Vec<PodSandbox>, CriError> {
         let filter = id.map(|id| PodSandboxFilter {
             id: id.to_owned(),
@@ -156,10 +157,10 @@ impl Client {
         Ok(answer.items)
     }
 
-    /// The containers; those of a sandbox where one is given.
+    /// The containers; only those in `sandbox` if it is given.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails if the runtime does not answer.
     pub async fn containers(&mut self, sandbox: Option<&str>) -> Result<Vec<Container>, CriError> {
         let filter = sandbox.map(|id| ContainerFilter {
             pod_sandbox_id: id.to_owned(),
@@ -170,10 +171,10 @@ impl Client {
         Ok(answer.containers)
     }
 
-    /// The container of this id.
+    /// The container with this id.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails if the runtime does not answer.
     pub async fn container(&mut self, id: &str) -> Result<Option<Container>, CriError> {
         let filter = Some(ContainerFilter {
             id: id.to_owned(),
@@ -184,10 +185,10 @@ impl Client {
         Ok(answer.containers.into_iter().find(|found| found.id == id))
     }
 
-    /// A sandbox with what the runtime adds.
+    /// A sandbox with the runtime's additional information.
     ///
     /// # Errors
-    /// When it does not answer or knows no such sandbox.
+    /// Fails if the runtime does not answer or does not know the sandbox.
     pub async fn sandbox_status(&mut self, id: &str) -> Result<PodSandboxStatusResponse, CriError> {
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: id.to_owned(),
@@ -196,10 +197,10 @@ impl Client {
         self.runtime("PodSandboxStatus", request).await
     }
 
-    /// A container with what the runtime adds.
+    /// A container with the runtime's additional information.
     ///
     /// # Errors
-    /// When it does not answer or knows no such container.
+    /// Fails if the runtime does not answer or does not know the container.
     pub async fn container_status(
         &mut self,
         id: &str,
@@ -211,10 +212,11 @@ impl Client {
         self.runtime("ContainerStatus", request).await
     }
 
-    /// An image of this node, by name, digest or id; without an `image` in the answer there is none.
+    /// An image of this node, by name, digest or id. If the node does not have it, the answer has
+    /// no `image`.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// Fails if the runtime does not answer.
     pub async fn image_status(&mut self, image: &str) -> Result<ImageStatusResponse, CriError> {
         let request = ImageStatusRequest {
             image: Some(ImageSpec {
@@ -227,7 +229,7 @@ impl Client {
     }
 }
 
-/// The error with its causes, on one line.
+/// Formats the error and its causes on one line.
 fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = match error.downcast_ref::<tonic::Status>() {
         Some(status) => status.message().to_owned(),
@@ -244,7 +246,7 @@ fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Connects to one path, whatever the address says.
+/// Connects to one Unix socket, whatever the address says.
 struct SocketConnector(PathBuf);
 
 impl tower_service::Service<Uri> for SocketConnector {

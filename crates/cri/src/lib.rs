@@ -1,9 +1,9 @@
-//! Asks a container runtime what it knows: CRI v1 (gRPC) over its Unix socket.
+//! Queries a container runtime: CRI v1 (gRPC) over its Unix socket.
 //!
-//! containerd, CRI-O and cri-dockerd speak it. Only questions are asked here; what starts and
-//! removes pods stands behind the feature `run`, for tests. Sizes of answers are bounded, time is
-//! not: who asks sets the limit. It knows nothing of dumps, and is a crate of its own to keep gRPC
-//! away from the handler, which never talks to anybody.
+//! containerd, CRI-O and cri-dockerd implement it. This crate only reads; the calls that start and
+//! remove pods are behind the feature `run`, for tests. The size of answers is limited, but not the
+//! time: the caller sets the time limit. It does not know dumps. It is a separate crate to keep
+//! gRPC out of the handler, which never uses the network.
 
 mod client;
 mod messages;

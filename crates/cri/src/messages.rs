@@ -1,8 +1,7 @@
-//! The messages of CRI v1 that are asked and read here, by hand.
+//! The CRI v1 messages that this crate sends and reads, written by hand.
 //!
-//! Numbers and names are those of `pkg/apis/runtime/v1/api.proto` in `kubernetes/cri-api`. Fields
-//! that nobody reads here are left out: protobuf skips what it does not know, and nothing has to be
-//! generated when this is built.
+//! Names and numbers are those of `pkg/apis/runtime/v1/api.proto` in `kubernetes/cri-api`. Unused
+//! fields are left out: protobuf skips unknown fields, and the build needs no code generator.
 
 use std::collections::HashMap;
 
@@ -20,34 +19,34 @@ macro_rules! messages {
 pub(crate) use messages;
 
 messages! {
-    /// What a runtime is asked first.
+    /// Asks for the version of the runtime.
     VersionRequest {
         version: String = [string, tag = "1"],
     }
-    /// Which runtime answers.
+    /// Name and version of the runtime.
     VersionResponse {
         version: String = [string, tag = "1"],
         runtime_name: String = [string, tag = "2"],
         runtime_version: String = [string, tag = "3"],
         runtime_api_version: String = [string, tag = "4"],
     }
-    /// Whose sandbox it is.
+    /// Name, namespace and UID of the sandbox's pod.
     PodSandboxMetadata {
         name: String = [string, tag = "1"],
         uid: String = [string, tag = "2"],
         namespace: String = [string, tag = "3"],
         attempt: u32 = [uint32, tag = "4"],
     }
-    /// Which sandboxes are meant.
+    /// Selects sandboxes.
     PodSandboxFilter {
         id: String = [string, tag = "1"],
         label_selector: HashMap<String, String> = [map = "string, string", tag = "3"],
     }
-    /// All sandboxes, or those of a filter.
+    /// Asks for all sandboxes, or for those that match a filter.
     ListPodSandboxRequest {
         filter: Option<PodSandboxFilter> = [message, optional, tag = "1"],
     }
-    /// A sandbox as it is listed.
+    /// A sandbox in a listing.
     PodSandbox {
         id: String = [string, tag = "1"],
         metadata: Option<PodSandboxMetadata> = [message, optional, tag = "2"],
@@ -57,40 +56,40 @@ messages! {
         annotations: HashMap<String, String> = [map = "string, string", tag = "6"],
         runtime_handler: String = [string, tag = "7"],
     }
-    /// Sandboxes.
+    /// The listed sandboxes.
     ListPodSandboxResponse {
         items: Vec<PodSandbox> = [message, repeated, tag = "1"],
     }
-    /// Which sandbox is meant.
+    /// Asks for the status of a sandbox.
     PodSandboxStatusRequest {
         pod_sandbox_id: String = [string, tag = "1"],
         verbose: bool = [bool, tag = "2"],
     }
-    /// An address.
+    /// An IP address.
     PodIp {
         ip: String = [string, tag = "1"],
     }
-    /// Its network.
+    /// The sandbox's network.
     PodSandboxNetworkStatus {
         ip: String = [string, tag = "1"],
         additional_ips: Vec<PodIp> = [message, repeated, tag = "2"],
     }
-    /// Which namespaces are shared with whom.
+    /// Which namespaces are shared, and with whom.
     NamespaceOption {
         network: i32 = [enumeration = "NamespaceMode", tag = "1"],
         pid: i32 = [enumeration = "NamespaceMode", tag = "2"],
         ipc: i32 = [enumeration = "NamespaceMode", tag = "3"],
         target_id: String = [string, tag = "4"],
     }
-    /// Its namespaces.
+    /// Namespaces of the sandbox.
     Namespace {
         options: Option<NamespaceOption> = [message, optional, tag = "2"],
     }
-    /// What is Linux's own in a sandbox.
+    /// Linux-specific status of a sandbox.
     LinuxPodSandboxStatus {
         namespaces: Option<Namespace> = [message, optional, tag = "1"],
     }
-    /// A sandbox.
+    /// Status of a sandbox.
     PodSandboxStatus {
         id: String = [string, tag = "1"],
         metadata: Option<PodSandboxMetadata> = [message, optional, tag = "2"],
@@ -102,34 +101,34 @@ messages! {
         annotations: HashMap<String, String> = [map = "string, string", tag = "8"],
         runtime_handler: String = [string, tag = "9"],
     }
-    /// A sandbox, and what the runtime adds.
+    /// Status of a sandbox, with the runtime's additional information.
     PodSandboxStatusResponse {
         status: Option<PodSandboxStatus> = [message, optional, tag = "1"],
         info: HashMap<String, String> = [map = "string, string", tag = "2"],
     }
-    /// An image as it was asked for.
+    /// An image, as it was requested.
     ImageSpec {
         image: String = [string, tag = "1"],
         annotations: HashMap<String, String> = [map = "string, string", tag = "2"],
         user_specified_image: String = [string, tag = "18"],
         runtime_handler: String = [string, tag = "19"],
     }
-    /// Name and restart count.
+    /// Name and restart count of a container.
     ContainerMetadata {
         name: String = [string, tag = "1"],
         attempt: u32 = [uint32, tag = "2"],
     }
-    /// Which containers are meant.
+    /// Selects containers.
     ContainerFilter {
         id: String = [string, tag = "1"],
         pod_sandbox_id: String = [string, tag = "3"],
         label_selector: HashMap<String, String> = [map = "string, string", tag = "4"],
     }
-    /// All containers, or those of a filter.
+    /// Asks for all containers, or for those that match a filter.
     ListContainersRequest {
         filter: Option<ContainerFilter> = [message, optional, tag = "1"],
     }
-    /// A container as it is listed.
+    /// A container in a listing.
     Container {
         id: String = [string, tag = "1"],
         pod_sandbox_id: String = [string, tag = "2"],
@@ -142,16 +141,16 @@ messages! {
         annotations: HashMap<String, String> = [map = "string, string", tag = "9"],
         image_id: String = [string, tag = "10"],
     }
-    /// Containers.
+    /// The listed containers.
     ListContainersResponse {
         containers: Vec<Container> = [message, repeated, tag = "1"],
     }
-    /// Which container is meant.
+    /// Asks for the status of a container.
     ContainerStatusRequest {
         container_id: String = [string, tag = "1"],
         verbose: bool = [bool, tag = "2"],
     }
-    /// A directory of the host in a container.
+    /// A host directory mounted into a container.
     Mount {
         container_path: String = [string, tag = "1"],
         host_path: String = [string, tag = "2"],
@@ -159,7 +158,7 @@ messages! {
         selinux_relabel: bool = [bool, tag = "4"],
         propagation: i32 = [enumeration = "MountPropagation", tag = "5"],
     }
-    /// A container.
+    /// Status of a container.
     ContainerStatus {
         id: String = [string, tag = "1"],
         metadata: Option<ContainerMetadata> = [message, optional, tag = "2"],
@@ -178,7 +177,7 @@ messages! {
         log_path: String = [string, tag = "15"],
         image_id: String = [string, tag = "17"],
     }
-    /// A container, and what the runtime adds.
+    /// Status of a container, with the runtime's additional information.
     ContainerStatusResponse {
         status: Option<ContainerStatus> = [message, optional, tag = "1"],
         info: HashMap<String, String> = [map = "string, string", tag = "2"],
@@ -187,7 +186,7 @@ messages! {
     Int64Value {
         value: i64 = [int64, tag = "1"],
     }
-    /// Which image is meant.
+    /// Asks for the status of an image.
     ImageStatusRequest {
         image: Option<ImageSpec> = [message, optional, tag = "1"],
         verbose: bool = [bool, tag = "2"],
@@ -203,25 +202,25 @@ messages! {
         spec: Option<ImageSpec> = [message, optional, tag = "7"],
         pinned: bool = [bool, tag = "8"],
     }
-    /// An image, and what the runtime adds.
+    /// An image, with the runtime's additional information.
     ImageStatusResponse {
         image: Option<Image> = [message, optional, tag = "1"],
         info: HashMap<String, String> = [map = "string, string", tag = "2"],
     }
 }
 
-/// Whether a sandbox is up.
+/// State of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum PodSandboxState {
-    /// It is.
+    /// It is running.
     SandboxReady = 0,
-    /// It is not.
+    /// It is not running.
     SandboxNotready = 1,
 }
 
 impl PodSandboxState {
-    /// As the protocol calls it.
+    /// Name in the protocol.
     #[must_use]
     pub fn as_str_name(self) -> &'static str {
         match self {
@@ -231,11 +230,11 @@ impl PodSandboxState {
     }
 }
 
-/// Where a container is in its life.
+/// State of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ContainerState {
-    /// Made, not started.
+    /// Created, not started.
     Created = 0,
     /// Running.
     Running = 1,
@@ -246,7 +245,7 @@ pub enum ContainerState {
 }
 
 impl ContainerState {
-    /// As the protocol calls it.
+    /// Name in the protocol.
     #[must_use]
     pub fn as_str_name(self) -> &'static str {
         match self {
@@ -258,22 +257,22 @@ impl ContainerState {
     }
 }
 
-/// With whom a namespace is shared.
+/// Scope of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum NamespaceMode {
-    /// The pod's containers.
+    /// Shared by the pod's containers.
     Pod = 0,
-    /// Nobody.
+    /// Private to the container.
     Container = 1,
-    /// The node.
+    /// Shared with the node.
     Node = 2,
-    /// One other container.
+    /// Shared with one other container.
     Target = 3,
 }
 
 impl NamespaceMode {
-    /// As the protocol calls it.
+    /// Name in the protocol.
     #[must_use]
     pub fn as_str_name(self) -> &'static str {
         match self {
@@ -285,20 +284,20 @@ impl NamespaceMode {
     }
 }
 
-/// Whether mounts made later are seen on the other side.
+/// Whether mounts made later are visible on the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum MountPropagation {
-    /// They are not.
+    /// They are not visible.
     Private = 0,
-    /// The host's are seen in the container.
+    /// The host's mounts are visible in the container.
     HostToContainer = 1,
-    /// Both ways.
+    /// Visible in both directions.
     Bidirectional = 2,
 }
 
 impl MountPropagation {
-    /// As the protocol calls it.
+    /// Name in the protocol.
     #[must_use]
     pub fn as_str_name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Starting and removing pods and images: what a kubelet does, and tests do in its place.
+//! Starts and removes pods and images, as a kubelet does. For tests.
 
 use std::collections::HashMap;
 
@@ -8,17 +8,17 @@ use crate::messages::{
 };
 
 messages! {
-    /// Whether a container may do everything, and in which namespaces.
+    /// Privileges and namespaces of a sandbox.
     SandboxSecurity {
         namespace_options: Option<NamespaceOption> = [message, optional, tag = "1"],
         privileged: bool = [bool, tag = "6"],
     }
-    /// What is Linux's own in a sandbox.
+    /// Linux-specific settings of a sandbox.
     LinuxPodSandboxConfig {
         cgroup_parent: String = [string, tag = "1"],
         security_context: Option<SandboxSecurity> = [message, optional, tag = "2"],
     }
-    /// A sandbox to be started.
+    /// Configuration of a sandbox.
     PodSandboxConfig {
         metadata: Option<PodSandboxMetadata> = [message, optional, tag = "1"],
         hostname: String = [string, tag = "2"],
@@ -31,15 +31,15 @@ messages! {
     RunPodSandboxRequest {
         config: Option<PodSandboxConfig> = [message, optional, tag = "1"],
     }
-    /// Its id.
+    /// Id of the new sandbox.
     RunPodSandboxResponse {
         pod_sandbox_id: String = [string, tag = "1"],
     }
-    /// A sandbox to be stopped or removed.
+    /// A sandbox to stop or remove.
     SandboxId {
         pod_sandbox_id: String = [string, tag = "1"],
     }
-    /// A variable of the environment.
+    /// An environment variable.
     KeyValue {
         key: String = [string, tag = "1"],
         value: String = [string, tag = "2"],
@@ -49,17 +49,17 @@ messages! {
         add: Vec<String> = [string, repeated, tag = "1"],
         drop: Vec<String> = [string, repeated, tag = "2"],
     }
-    /// Whether a container may do everything, and in which namespaces.
+    /// Privileges and namespaces of a container.
     ContainerSecurity {
         capabilities: Option<Capabilities> = [message, optional, tag = "1"],
         privileged: bool = [bool, tag = "2"],
         namespace_options: Option<NamespaceOption> = [message, optional, tag = "3"],
     }
-    /// What is Linux's own in a container.
+    /// Linux-specific settings of a container.
     LinuxContainerConfig {
         security_context: Option<ContainerSecurity> = [message, optional, tag = "2"],
     }
-    /// A container to be made.
+    /// Configuration of a container.
     ContainerConfig {
         metadata: Option<ContainerMetadata> = [message, optional, tag = "1"],
         image: Option<ImageSpec> = [message, optional, tag = "2"],
@@ -72,38 +72,38 @@ messages! {
         log_path: String = [string, tag = "11"],
         linux: Option<LinuxContainerConfig> = [message, optional, tag = "15"],
     }
-    /// Makes a container.
+    /// Creates a container.
     CreateContainerRequest {
         pod_sandbox_id: String = [string, tag = "1"],
         config: Option<ContainerConfig> = [message, optional, tag = "2"],
         sandbox_config: Option<PodSandboxConfig> = [message, optional, tag = "3"],
     }
-    /// A container.
+    /// Id of a container.
     ContainerId {
         container_id: String = [string, tag = "1"],
     }
-    /// A container, and how long it may take to end.
+    /// Stops a container with a grace period in seconds.
     StopContainerRequest {
         container_id: String = [string, tag = "1"],
         timeout: i64 = [int64, tag = "2"],
     }
-    /// An image to be pulled or removed.
+    /// An image to pull or remove.
     ImageRequest {
         image: Option<ImageSpec> = [message, optional, tag = "1"],
     }
-    /// What was pulled.
+    /// The image that was pulled.
     PullImageResponse {
         image_ref: String = [string, tag = "1"],
     }
-    /// Nothing.
+    /// An empty answer.
     Empty {}
 }
 
 impl Client {
-    /// Starts a sandbox; its id.
+    /// Starts a sandbox and returns its id.
     ///
     /// # Errors
-    /// When the runtime says no.
+    /// Fails if the runtime refuses.
     pub async fn run_pod(&mut self, config: PodSandboxConfig) -> Result<String, CriError> {
         let request = RunPodSandboxRequest {
             config: Some(config),
@@ -112,10 +112,10 @@ impl Client {
         Ok(answer.pod_sandbox_id)
     }
 
-    /// Makes and starts a container; its id.
+    /// Creates and starts a container and returns its id.
     ///
     /// # Errors
-    /// When the runtime says no.
+    /// Fails if the runtime refuses.
     pub async fn run_container(
         &mut self,
         sandbox: &str,
@@ -133,10 +133,10 @@ impl Client {
         Ok(id)
     }
 
-    /// Stops a container: SIGTERM, and SIGKILL after `seconds`.
+    /// Stops a container: SIGTERM, then SIGKILL after `seconds`.
     ///
     /// # Errors
-    /// When the runtime says no.
+    /// Fails if the runtime refuses.
     pub async fn stop_container(&mut self, id: &str, seconds: i64) -> Result<(), CriError> {
         let request = StopContainerRequest {
             container_id: id.to_owned(),
@@ -149,7 +149,7 @@ impl Client {
     /// Stops and removes a sandbox with its containers.
     ///
     /// # Errors
-    /// When the runtime says no.
+    /// Fails if the runtime refuses.
     pub async fn remove_pod(&mut self, sandbox: &str) -> Result<(), CriError> {
         let id = SandboxId {
             pod_sandbox_id: sandbox.to_owned(),
@@ -162,7 +162,7 @@ impl Client {
     /// Pulls an image.
     ///
     /// # Errors
-    /// When the runtime or the registry says no.
+    /// Fails if the runtime or the registry refuses.
     pub async fn pull(&mut self, image: &str) -> Result<String, CriError> {
         let request = ImageRequest {
             image: Some(ImageSpec {

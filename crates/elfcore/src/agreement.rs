@@ -14,8 +14,8 @@
 //!   in up to one page of [`PATCHED_SHARE`]. The result counts them, so that the caller can show them. ELF
 //!   header and program headers must be equal.
 //! - Text relocations (`DT_TEXTREL` in the process's own dynamic section) rewrite code anywhere.
-//! - Code that was remapped to huge pages or generated is no longer a mapping of the file: it is not
-//!   compared.
+//! - Code that was remapped to huge pages is the module's: it is compared like any other. Generated code is
+//!   in no module.
 //! - A page of zeros in the core is what a reader leaves that could not read the page: it proves nothing.
 
 use goblin::elf::dynamic::{DF_TEXTREL, DT_FLAGS, DT_TEXTREL};
@@ -23,8 +23,10 @@ use goblin::elf::program_header::{PF_W, PT_DYNAMIC, PT_LOAD};
 
 use crate::bytes::u64_at;
 use crate::elf_header::{HEADER_SIZE, PROGRAM_HEADER_SIZE, ProgramHeader};
-use crate::modules::{headers_in_memory, read_bytes};
-use crate::{Avma, CoreHead, ElfObject, Machine, Memory, Module, ModuleRange, Segment, Svma};
+use crate::modules::{headers_of, read_bytes};
+use crate::{
+    Avma, CoreHead, ElfObject, LoadSegment, Machine, Memory, Module, ModuleRange, Segment, Svma,
+};
 
 /// Bytes that are compared at once: the smallest page of any supported machine.
 const PAGE: usize = 4096;
@@ -38,8 +40,13 @@ const PATCHED_SHARE: u64 = 8;
 const PATCHED_FREE: u64 = 2;
 /// Fields of `Elf64_Ehdr` about sections: `e_shoff`, and from `e_shentsize` on.
 const SECTION_FIELDS: [std::ops::Range<usize>; 2] = [40..48, 58..64];
-/// `AT_PAGESZ` (`<elf.h>`).
+/// Entries of the auxiliary vector (`<elf.h>`).
+const AT_PHDR: u64 = 3;
+const AT_PHNUM: u64 = 5;
 const AT_PAGESZ: u64 = 6;
+const AT_ENTRY: u64 = 9;
+/// Ranges and segments whose places are compared; real files have a dozen.
+const MAX_RANGES: usize = 256;
 /// Entries of a dynamic section that are looked at.
 const MAX_DYNAMIC: u64 = 1024;
 
@@ -67,6 +74,12 @@ pub enum Disagreement {
     /// Its loaded segments are not those that the process had.
     #[error("its program headers are not those in the core")]
     Headers,
+    /// The process had another part of the file mapped where this segment belongs.
+    #[error("its segment at file offset {offset:#x} is not where the process had it")]
+    Segments {
+        /// Where the segment is in the file.
+        offset: u64,
+    },
     /// The process had a part of the file mapped that the file does not have.
     #[error("it ends before file offset {offset:#x}, which was mapped")]
     Short {
@@ -96,12 +109,14 @@ pub fn compare_module(
     if expected != found {
         return Err(Disagreement::Machine { expected, found });
     }
-    let at_start = module.ranges.first().filter(|range| range.offset.0 == 0);
-    let headers = at_start.and_then(|range| headers_in_memory(memory, range.start));
+    let headers = headers_of(memory, &module.ranges).map(|(headers, _)| headers);
     if let Some(headers) = &headers
         && loads(headers) != loads(object.program_headers())
     {
         return Err(Disagreement::Headers);
+    }
+    if headers.is_none() {
+        compare_layout(head, module, object)?;
     }
     // Without a list of mappings or headers, nothing relates addresses to offsets.
     if headers.is_none() && head.mappings().is_empty() {
@@ -122,6 +137,67 @@ pub fn compare_module(
             .unwrap_or(PAGE as u64),
     };
     comparison.run()
+}
+
+/// Compares where the kernel and the loader put the module with what the file asks for, where the core does not
+/// hold its headers.
+fn compare_layout(
+    head: &CoreHead,
+    module: &Module,
+    object: &ElfObject<'_>,
+) -> Result<(), Disagreement> {
+    let aux = |kind| head.aux(kind);
+    let started = aux(AT_PHDR).is_some_and(|at| module.contains(Avma(at)));
+    if started && aux(AT_PHNUM).is_some_and(|count| count != object.program_headers().len() as u64)
+    {
+        return Err(Disagreement::Headers);
+    }
+    // The loader moves a file by whole pages.
+    let entry = aux(AT_ENTRY).filter(|at| started && module.contains(Avma(*at)));
+    let is_moved_by_pages = |at: u64| {
+        at.wrapping_sub(object.entry().0)
+            .is_multiple_of(PAGE as u64)
+    };
+    if entry.is_some_and(|at| !is_moved_by_pages(at)) {
+        return Err(Disagreement::Headers);
+    }
+    let bias = object.bias_in(module);
+    let Some(bias) = bias.filter(|_| !head.mappings().is_empty()) else {
+        return Ok(());
+    };
+    let loads = || {
+        object
+            .load_segments()
+            .iter()
+            .filter(|load| load.file_size > 0)
+    };
+    // Whether this range has the first byte of the segment.
+    let is_mapped = |load: &LoadSegment, range: &ModuleRange| {
+        let at = Avma(load.start.0.wrapping_add(bias));
+        let inside = at.checked_sub(range.start).filter(|_| at < range.end);
+        inside.and_then(|inside| range.offset.checked_add(inside)) == Some(load.offset)
+    };
+    let ranges = || module.ranges.iter().take(MAX_RANGES);
+    let missing = loads().find(|load| !ranges().any(|range| is_mapped(load, range)));
+    // Whether some segment of the file has the bytes of this range, at its address.
+    let is_explained = |range: &ModuleRange| {
+        let shift = range.start.0.wrapping_sub(range.offset.0);
+        let end = range.end.0.wrapping_sub(shift);
+        loads().take(MAX_RANGES).any(|load| {
+            let load_end = load.offset.0.saturating_add(load.file_size);
+            load.start.0.wrapping_add(bias).wrapping_sub(load.offset.0) == shift
+                && range.offset.0 < load_end
+                && load.offset.0 < end
+        })
+    };
+    // Text that was moved to huge pages is mapped from nothing, and a program may map more of its file: only a
+    // file with both differences is another one.
+    match missing.filter(|_| !ranges().all(is_explained)) {
+        Some(load) => Err(Disagreement::Segments {
+            offset: load.offset.0,
+        }),
+        None => Ok(()),
+    }
 }
 
 /// What the loader maps: address, size in memory, size in the file and permissions of each segment.

@@ -8,18 +8,8 @@
 //! arm and x32, threads have no registers. It does not unwind, does not look for
 //! files and does not know what a bundle is.
 
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 #![deny(clippy::arithmetic_side_effects)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
-)]
-#![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod address;
 mod agreement;
@@ -56,6 +46,7 @@ pub use mapping::Mapping;
 pub use memory::{CodeMap, Memory};
 pub use minicore::{MinicoreError, write_minicore};
 pub use module::{Module, ModuleKind, ModuleRange};
+pub use modules::modules_by_program;
 pub use note::{ProcessInfo, Thread};
 pub use object::{ElfError, ElfObject, LoadSegment, Section, Symbol};
 pub use rearrange::{CorePart, RearrangedHead};

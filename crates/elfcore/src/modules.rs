@@ -1,13 +1,24 @@
-//! Finds the ELF files that were mapped: from NT_FILE, else from the dynamic loader's list in memory.
+//! Finds the ELF files that were mapped, from all that a core knows, united: NT_FILE, the images' own program
+//! headers, the dynamic loader's list, ELF images in dumped memory, and the auxiliary vector.
+//!
+//! One file is one module. Addresses come from the list that has them; what another source knows of the same
+//! file (its load bias, its name, text that was remapped) is added to it.
 
-use goblin::elf::program_header::{PT_DYNAMIC, PT_LOAD, PT_NOTE, PT_PHDR};
+mod headers;
+mod image;
+mod link_map;
+mod mapped;
 
-use crate::bytes::u64_at;
-use crate::elf_header::{ElfHeader, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader};
-use crate::note::find_build_id;
+pub(crate) use headers::{headers_in_memory, headers_of, read_bytes};
+
+use goblin::elf::program_header::PT_PHDR;
+
+use crate::elf_header::{HEADER_SIZE, ProgramHeader};
 use crate::{
-    Avma, BuildId, CoreHead, FileOffset, Mapping, Memory, Module, ModuleKind, ModuleRange,
+    Avma, CoreHead, ElfObject, FileOffset, Memory, Module, ModuleKind, ModuleRange, Segment,
 };
+use headers::{bias_of, build_id_in_memory, dynamic_of, ranges_of, read_headers, read_path};
+use link_map::{Entry, Extent};
 
 const AT_PHDR: u64 = 3;
 const AT_PHNUM: u64 = 5;
@@ -15,41 +26,308 @@ const AT_BASE: u64 = 7;
 const AT_ENTRY: u64 = 9;
 const AT_EXECFN: u64 = 31;
 const AT_SYSINFO_EHDR: u64 = 33;
-const DT_NULL: u64 = 0;
-const DT_DEBUG: u64 = 21;
-const PF_X: u32 = 1;
+/// Modules whose dynamic sections are asked for the loader's list.
+const MAX_ASKED: usize = 4096;
+/// Segments of one library.
+const MAX_SEGMENTS: usize = 64;
 
-/// What is left of an address without its place in a page: 4, 16 or 64 KiB on x86-64 and aarch64.
-const PAGES: [u64; 3] = [!0xfff, !0x3fff, !0xffff];
+/// The memory that a core lists, in the order of addresses.
+struct Segments<'h>(Vec<&'h Segment>);
 
-/// Bounds for what hostile memory may claim.
-const MAX_PROGRAM_HEADERS: u16 = 1024;
-const MAX_NOTE: u64 = 64 << 10;
-const MAX_LINK_MAP: usize = 16_384;
-const MAX_DYNAMIC: usize = 1024;
-const MAX_PATH: usize = 4096;
+impl<'h> Segments<'h> {
+    fn of(head: &'h CoreHead) -> Self {
+        let mut segments: Vec<&Segment> = head.segments().iter().collect();
+        segments.sort_by_key(|segment| segment.start);
+        Self(segments)
+    }
+
+    fn at(&self, at: Avma) -> Option<&'h Segment> {
+        let after = self.0.partition_point(|segment| segment.start <= at);
+        let last = self.0.get(after.checked_sub(1)?)?;
+        last.contains(at).then_some(*last)
+    }
+
+    /// Where `segment` starts, and up to `count` segments that lie directly before it, the nearest first.
+    fn before(&self, segment: &Segment, count: usize) -> Vec<Avma> {
+        let mut starts = vec![segment.start];
+        let below = self.0.partition_point(|other| other.start < segment.start);
+        for other in self
+            .0
+            .get(..below)
+            .unwrap_or_default()
+            .iter()
+            .rev()
+            .take(count)
+        {
+            if other.start.checked_add(other.memory_size) != starts.last().copied() {
+                break;
+            }
+            starts.push(other.start);
+        }
+        starts
+    }
+}
 
 pub(crate) fn find(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
-    let mut modules = from_mappings(head, memory);
-    if modules.is_empty() {
-        modules = from_link_map(head, memory);
-    }
-    if modules.is_empty() {
-        modules.extend(from_auxiliary_vector(head, memory));
-    }
-    modules.extend(vdso(head, memory));
-    modules.sort_by_key(Module::start);
-    for module in &mut modules {
-        if module.kind == ModuleKind::Library {
-            module.kind = kind_of(head, module);
+    let segments = Segments::of(head);
+    let mapped::Mapped {
+        mut modules,
+        undecided,
+    } = mapped::find(head, &segments, memory);
+    let program = program(head, memory);
+    if let Some((bias, headers)) = &program {
+        let first = ranges_of(headers, *bias).first().map(|range| range.start);
+        let is_known = |first| modules.iter().any(|module| module.contains(first));
+        if first.is_some_and(|first| !is_known(first)) {
+            modules.extend(module_from_headers(memory, *bias, headers));
         }
     }
+    // To walk the list of an ordinary core would cost time and teach nothing.
+    let has_mappings = !head.mappings().is_empty();
+    let is_complete =
+        has_mappings && undecided.is_empty() && modules.iter().all(|module| module.bias.is_some());
+    let extent = match is_complete {
+        true => Extent::Program,
+        false => Extent::All,
+    };
+    let dynamic = program
+        .as_ref()
+        .and_then(|(bias, headers)| dynamic_of(headers, *bias));
+    let list = dynamic.and_then(|dynamic| link_map::read(memory, dynamic, extent));
+    let scope = match has_mappings || list.is_some() {
+        true => image::Scope::Threads,
+        false => image::Scope::Everywhere,
+    };
+    let images = image::find(head, &segments, memory, &modules, scope);
+    modules.extend(images);
+    let list = list.or_else(|| list_of_any(memory, &modules, extent));
+    let list = list.unwrap_or_default();
+    if extent == Extent::All {
+        unite(head, &segments, memory, &mut modules, undecided, &list);
+    }
+    if !has_mappings && !modules.iter().any(|module| is_started(head, module)) {
+        let is_free = |found: &Module| {
+            let mut others = modules.iter();
+            !others.any(|other| other.start() < found.end() && found.start() < other.end())
+        };
+        let program = from_auxiliary_vector(head, memory);
+        modules.extend(program.filter(is_free));
+    }
+    modules.extend(vdso(head, memory));
+    finish(head, memory, &mut modules, list.first());
     modules
 }
 
-fn kind_of(head: &CoreHead, module: &Module) -> ModuleKind {
+/// Adds what the program's own file says where the core does not hold its headers: executable segments that no
+/// file is mapped at, and the libraries of the loader's list. `others` are the modules known so far.
+/// Returns the modules that are new.
+#[must_use]
+pub fn modules_by_program(
+    head: &CoreHead,
+    memory: &dyn Memory,
+    program: &Module,
+    object: &ElfObject<'_>,
+    others: &[Module],
+) -> Vec<Module> {
+    let Some(bias) = object.bias_in(program) else {
+        return Vec::new();
+    };
+    let Some(dynamic) = dynamic_of(object.program_headers(), bias) else {
+        return Vec::new();
+    };
+    let Some(list) = link_map::read(memory, dynamic, Extent::All) else {
+        return Vec::new();
+    };
+    let mut modules = others.to_vec();
+    unite(
+        head,
+        &Segments::of(head),
+        memory,
+        &mut modules,
+        Vec::new(),
+        &list,
+    );
+    let mut new = modules.split_off(others.len());
+    finish(head, memory, &mut new, list.first());
+    new
+}
+
+impl Module {
+    /// A program in a core that does not show where it is: at the addresses that it was linked to, if the core
+    /// has memory where it begins to run. `None` for a program that can be anywhere.
+    #[must_use]
+    pub fn of_program(head: &CoreHead, path: &[u8], object: &ElfObject<'_>) -> Option<Self> {
+        let headers = object.program_headers();
+        let ranges = ranges_of(headers, 0);
+        let entry = Avma(object.entry().0);
+        let is_linked = ranges.first().is_some_and(|first| first.start.0 != 0);
+        let has_memory = head
+            .segments()
+            .iter()
+            .any(|segment| segment.contains(entry));
+        (is_linked && has_memory && object.machine() == head.machine()).then(|| Self {
+            path: path.to_vec(),
+            deleted: false,
+            kind: ModuleKind::Executable,
+            ranges,
+            build_id: None,
+            bias: Some(0),
+        })
+    }
+
+    /// Takes over what a file that was found for this module says of its layout: executable segments that
+    /// are mapped from no file (text that was moved to huge pages) belong to it.
+    pub fn complete_with(&mut self, head: &CoreHead, object: &ElfObject<'_>) {
+        if self.kind == ModuleKind::Vdso {
+            return;
+        }
+        if let Some(bias) = object.bias_in(self) {
+            mapped::add_code(head, self, object.program_headers(), bias);
+        }
+    }
+}
+
+/// The loader's list, from the dynamic section of any module: what the kernel started is not always the program.
+fn list_of_any(memory: &dyn Memory, modules: &[Module], extent: Extent) -> Option<Vec<Entry>> {
+    let modules = modules.iter().filter(|module| module.bias.is_some());
+    modules.take(MAX_ASKED).find_map(|module| {
+        let (headers, _) = headers_of(memory, &module.ranges)?;
+        link_map::read(memory, dynamic_of(&headers, module.bias?)?, extent)
+    })
+}
+
+/// Gives modules the names and biases that the loader knows, and adds those that nothing else shows.
+fn unite(
+    head: &CoreHead,
+    segments: &Segments<'_>,
+    memory: &dyn Memory,
+    modules: &mut Vec<Module>,
+    mut undecided: Vec<Module>,
+    list: &[Entry],
+) {
+    let vdso = head.aux(AT_SYSINFO_EHDR).map(Avma);
+    let mut spans: Vec<(Avma, Avma, usize)> = modules
+        .iter()
+        .enumerate()
+        .map(|(index, module)| (module.start(), module.end(), index))
+        .collect();
+    spans.sort_unstable();
+    for entry in list {
+        let after = spans.partition_point(|(start, ..)| *start <= entry.dynamic);
+        let holder = after
+            .checked_sub(1)
+            .and_then(|last| spans.get(last))
+            .filter(|(_, end, _)| entry.dynamic < *end);
+        let holder = holder.and_then(|(.., index)| modules.get_mut(*index));
+        if let Some(module) = holder {
+            module.bias.get_or_insert(entry.bias);
+            // The kernel's path has links resolved. A soname is no path.
+            if !module.path.starts_with(b"/")
+                && !entry.name.is_empty()
+                && head.mappings().is_empty()
+            {
+                module.path.clone_from(&entry.name);
+            }
+            continue;
+        }
+        let spans_it =
+            |module: &Module| module.start() <= entry.dynamic && entry.dynamic < module.end();
+        if let Some(index) = undecided.iter().position(spans_it) {
+            let mut module = undecided.swap_remove(index);
+            module.bias.get_or_insert(entry.bias);
+            add(modules, &mut spans, module);
+            continue;
+        }
+        if entry.name.is_empty() || vdso.is_some_and(|vdso| vdso.0 == entry.bias) {
+            continue;
+        }
+        let module =
+            image::image_at(memory, Avma(entry.bias)).or_else(|| from_segments(segments, entry));
+        let is_free = |module: &Module| {
+            let after = spans.partition_point(|(start, ..)| *start < module.end());
+            let before = after.checked_sub(1).and_then(|last| spans.get(last));
+            before.is_none_or(|(_, end, _)| *end <= module.start())
+        };
+        if let Some(mut module) = module.filter(is_free) {
+            module.path.clone_from(&entry.name);
+            add(modules, &mut spans, module);
+        }
+    }
+}
+
+/// Adds a module, and keeps the spans of all in order.
+fn add(modules: &mut Vec<Module>, spans: &mut Vec<(Avma, Avma, usize)>, module: Module) {
+    let after = spans.partition_point(|(start, ..)| *start <= module.start());
+    spans.insert(after, (module.start(), module.end(), modules.len()));
+    modules.push(module);
+}
+
+/// A library of the loader's list whose headers the core does not hold: the segments from its base up to its
+/// dynamic section. Where in the file they lie is in the file.
+fn from_segments(segments: &Segments<'_>, entry: &Entry) -> Option<Module> {
+    let start = Avma(entry.bias);
+    let first = segments.0.partition_point(|segment| segment.start < start);
+    let mut end = start;
+    let segments = segments.0.get(first..).unwrap_or_default();
+    for segment in segments.iter().take(MAX_SEGMENTS) {
+        if segment.start != end {
+            break;
+        }
+        end = end.checked_add(segment.memory_size)?;
+        if segment.contains(entry.dynamic) {
+            let offset = FileOffset(0);
+            return Some(Module {
+                path: Vec::new(),
+                deleted: false,
+                kind: ModuleKind::Library,
+                ranges: vec![ModuleRange { start, end, offset }],
+                build_id: None,
+                bias: Some(entry.bias),
+            });
+        }
+    }
+    None
+}
+
+/// Sorts the modules, tells what each of them is, and names those without a name.
+fn finish(head: &CoreHead, memory: &dyn Memory, modules: &mut [Module], program: Option<&Entry>) {
+    modules.sort_by_key(Module::start);
+    let holds_program = |module: &Module| {
+        program.is_some_and(|entry| module.start() <= entry.dynamic && entry.dynamic < module.end())
+    };
+    let is_found = modules.iter().any(holds_program);
+    for module in &mut *modules {
+        if module.kind != ModuleKind::Library {
+            continue;
+        }
+        module.kind = match is_found {
+            true if holds_program(module) => ModuleKind::Executable,
+            // The kernel started the loader, which loaded the program.
+            true if is_started(head, module) => ModuleKind::Loader,
+            _ => kind_of(head, module),
+        };
+        let names_itself = module.kind != ModuleKind::Executable && !module.path.is_empty();
+        if !names_itself && !module.path.starts_with(b"/") {
+            let path = program_path(head, memory);
+            module.path = match (path, module.kind) {
+                (Some(path), ModuleKind::Executable) => path,
+                _ if module.path.is_empty() => {
+                    format!("[image at {:#x}]", module.start().0).into_bytes()
+                }
+                _ => std::mem::take(&mut module.path),
+            };
+        }
+    }
+}
+
+/// Whether the kernel started this module.
+fn is_started(head: &CoreHead, module: &Module) -> bool {
     let holds = |kind| head.aux(kind).is_some_and(|at| module.contains(Avma(at)));
-    if holds(AT_PHDR) || holds(AT_ENTRY) {
+    holds(AT_PHDR) || holds(AT_ENTRY)
+}
+
+fn kind_of(head: &CoreHead, module: &Module) -> ModuleKind {
+    if is_started(head, module) {
         ModuleKind::Executable
     } else if head
         .aux(AT_BASE)
@@ -61,151 +339,20 @@ fn kind_of(head: &CoreHead, module: &Module) -> ModuleKind {
     }
 }
 
-/// A module begins with a mapping of file offset 0 and goes on over later ones of the same path. In a file
-/// smaller than a page (lld does not pad) every segment is mapped from offset 0: then the headers tell
-/// whether a mapping belongs to the module before it.
-fn from_mappings(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
-    let mut groups: Vec<Vec<&Mapping>> = Vec::new();
-    for mapping in head.mappings() {
-        match groups.last_mut() {
-            Some(group)
-                if group.last().is_some_and(|last| last.path == mapping.path)
-                    && (mapping.offset.0 != 0 || goes_on(memory, group, mapping)) =>
-            {
-                group.push(mapping);
-            }
-            _ => groups.push(vec![mapping]),
-        }
-    }
-    groups
-        .iter()
-        .filter_map(|group| module_of(head, memory, group))
-        .collect()
-}
-
-/// Whether the file that `group` begins with has a segment at `mapping` that starts on its first page, as
-/// its own headers say. Another mapping of the same file may lie within its bounds: a program that reads its
-/// own libraries (the backtrace of a Rust panic) has them mapped whole, just below where they run.
-fn goes_on(memory: &dyn Memory, group: &[&Mapping], mapping: &Mapping) -> bool {
-    let is_segment = || {
-        let start = group.first()?.start;
-        let headers = headers_in_memory(memory, start)?;
-        let bias = bias_of(start, &headers)?;
-        let on_page = |header: &ProgramHeader, page: u64| {
-            let address = header.address.wrapping_add(bias);
-            address & page == mapping.start.0 && header.offset & page == 0
-        };
-        let mut loads = headers.iter().filter(|header| header.kind == PT_LOAD);
-        Some(loads.any(|header| PAGES.iter().any(|page| on_page(header, *page))))
+/// The path of the program where no mapping names it: what was executed, else the first word of the command
+/// line, else the name of the process.
+fn program_path(head: &CoreHead, memory: &dyn Memory) -> Option<Vec<u8>> {
+    let executed = head.aux(AT_EXECFN);
+    let executed = executed.and_then(|at| read_path(memory, Avma(at)));
+    let process = head.process();
+    let first_word = || {
+        let word = process?.arguments.split(|byte| *byte == b' ').next()?;
+        word.starts_with(b"/").then(|| word.to_vec())
     };
-    is_segment().unwrap_or(false)
-}
-
-fn module_of(head: &CoreHead, memory: &dyn Memory, group: &[&Mapping]) -> Option<Module> {
-    let first = group.first()?;
-    let mut magic = [0; 4];
-    let at_start = first.offset.0 == 0;
-    let is_elf = match memory.read(first.start, &mut magic) {
-        4 if at_start => magic == *b"\x7fELF",
-        // Not dumped, or a piece from the middle: only code makes it worth naming.
-        _ => group.iter().any(|mapping| is_code(head, mapping)),
-    };
-    if !is_elf {
-        return None;
-    }
-    let headers = if at_start {
-        headers_in_memory(memory, first.start)
-    } else {
-        None
-    };
-    let bias = headers
-        .as_deref()
-        .and_then(|headers| bias_of(first.start, headers));
-    let build_id = headers
-        .as_deref()
-        .zip(bias)
-        .and_then(|(headers, bias)| build_id_in_memory(memory, headers, bias));
-    let (path, deleted) = match first.path.strip_suffix(b" (deleted)") {
-        Some(path) => (path.to_vec(), true),
-        None => (first.path.clone(), false),
-    };
-    let range = |mapping: &&Mapping| ModuleRange {
-        start: mapping.start,
-        end: mapping.end,
-        offset: mapping.offset,
-    };
-    let ranges = group.iter().map(range).collect();
-    Some(Module {
-        path,
-        deleted,
-        kind: ModuleKind::Library,
-        ranges,
-        build_id,
-        bias,
-    })
-}
-
-fn is_code(head: &CoreHead, mapping: &Mapping) -> bool {
-    let covers = |segment: &crate::Segment| segment.contains(mapping.start);
-    head.segments()
-        .iter()
-        .any(|segment| segment.flags & PF_X != 0 && covers(segment))
-}
-
-/// The program headers of the ELF image at `start`, as far as the page was dumped.
-pub(crate) fn headers_in_memory(memory: &dyn Memory, start: Avma) -> Option<Vec<ProgramHeader>> {
-    let mut bytes = [0; crate::elf_header::HEADER_SIZE];
-    if memory.read(start, &mut bytes) != bytes.len() {
-        return None;
-    }
-    let header = ElfHeader::parse(&bytes).ok()?;
-    if header.program_header_count == PN_XNUM
-        || usize::from(header.program_header_size) != PROGRAM_HEADER_SIZE
-    {
-        return None;
-    }
-    read_headers(
-        memory,
-        start.checked_add(header.program_headers)?,
-        header.program_header_count,
-    )
-}
-
-fn read_headers(memory: &dyn Memory, at: Avma, count: u16) -> Option<Vec<ProgramHeader>> {
-    let count = usize::from(count.min(MAX_PROGRAM_HEADERS));
-    let table = read_bytes(memory, at, count.checked_mul(PROGRAM_HEADER_SIZE)?)?;
-    Some(ProgramHeader::parse_all(&table).collect())
-}
-
-/// All `len` bytes at `at`, or nothing.
-pub(crate) fn read_bytes(memory: &dyn Memory, at: Avma, len: usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; len];
-    (memory.read(at, &mut bytes) == len).then_some(bytes)
-}
-
-/// `avma - svma`, given that file offset 0 is mapped at `start`.
-fn bias_of(start: Avma, headers: &[ProgramHeader]) -> Option<u64> {
-    let first = headers.iter().find(|header| header.kind == PT_LOAD)?;
-    Some(
-        start
-            .0
-            .wrapping_sub(first.address.wrapping_sub(first.offset)),
-    )
-}
-
-fn build_id_in_memory(
-    memory: &dyn Memory,
-    headers: &[ProgramHeader],
-    bias: u64,
-) -> Option<BuildId> {
-    headers
-        .iter()
-        .filter(|header| header.kind == PT_NOTE)
-        .find_map(|note| {
-            let size = usize::try_from(note.file_size.min(MAX_NOTE)).ok()?;
-            let bytes = read_bytes(memory, Avma(note.address.wrapping_add(bias)), size)?;
-            find_build_id(&bytes, note.align)
-        })
+    let path = executed.filter(|path| !path.is_empty());
+    let path = path.or_else(first_word);
+    let path = path.or_else(|| Some(process?.name.clone()));
+    path.filter(|path| !path.is_empty())
 }
 
 /// The kernel's vdso lies whole in the core, from AT_SYSINFO_EHDR to the end of its segment.
@@ -223,7 +370,7 @@ fn vdso(head: &CoreHead, memory: &dyn Memory) -> Option<Module> {
     let build_id = headers
         .as_deref()
         .zip(bias)
-        .and_then(|(headers, bias)| build_id_in_memory(memory, headers, bias));
+        .and_then(|(headers, bias)| build_id_in_memory(memory, headers, bias, None));
     Some(Module {
         path: b"[vdso]".to_vec(),
         deleted: false,
@@ -236,53 +383,6 @@ fn vdso(head: &CoreHead, memory: &dyn Memory) -> Option<Module> {
         build_id,
         bias,
     })
-}
-
-/// Walks AT_PHDR → PT_DYNAMIC → DT_DEBUG → `struct r_debug` → `struct link_map` (`<link.h>`).
-///
-/// The kernel leaves NT_FILE out when it would exceed `kernel.core_file_note_size_limit`, and some
-/// emulators and debuggers never write one.
-fn from_link_map(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
-    let mut modules = Vec::new();
-    let Some((bias, headers)) = program(head, memory) else {
-        return modules;
-    };
-    let path = head
-        .aux(AT_EXECFN)
-        .and_then(|at| read_path(memory, Avma(at)));
-    modules.extend(module_from_headers(
-        memory,
-        path.unwrap_or_default(),
-        bias,
-        &headers,
-    ));
-    let dynamic = headers.iter().find(|header| header.kind == PT_DYNAMIC);
-    let debug = dynamic.and_then(|dynamic| {
-        let start = Avma(dynamic.address.wrapping_add(bias));
-        dynamic_value(memory, start, DT_DEBUG)
-    });
-    // `r_debug`: int r_version, pad, struct link_map *r_map
-    let mut node = debug.and_then(|debug| memory.read_u64(Avma(debug.checked_add(8)?)));
-    for _ in 0..MAX_LINK_MAP {
-        let Some(at) = node.filter(|at| *at != 0) else {
-            break;
-        };
-        // `link_map`: l_addr, l_name, l_ld, l_next, l_prev
-        let Some(entry) = read_bytes(memory, Avma(at), 32) else {
-            break;
-        };
-        node = u64_at(&entry, 24);
-        let name = u64_at(&entry, 8).and_then(|name| read_path(memory, Avma(name)));
-        let (Some(base), Some(name)) = (u64_at(&entry, 0), name) else {
-            continue;
-        };
-        if name.starts_with(b"/")
-            && let Some(headers) = headers_in_memory(memory, Avma(base))
-        {
-            modules.extend(module_from_headers(memory, name, base, &headers));
-        }
-    }
-    modules
 }
 
 /// The program alone, as the auxiliary vector places it: qemu-user writes no NT_FILE, and no code either, so
@@ -302,12 +402,8 @@ fn from_auxiliary_vector(head: &CoreHead, memory: &dyn Memory) -> Option<Module>
         }
         end = end.checked_add(segment.memory_size)?;
     }
-    let path = head
-        .aux(AT_EXECFN)
-        .and_then(|at| read_path(memory, Avma(at)));
-    let path = path.or_else(|| Some(head.process()?.name.clone()));
     Some(Module {
-        path: path?,
+        path: program_path(head, memory)?,
         deleted: false,
         kind: ModuleKind::Executable,
         ranges: vec![ModuleRange {
@@ -320,7 +416,7 @@ fn from_auxiliary_vector(head: &CoreHead, memory: &dyn Memory) -> Option<Module>
     })
 }
 
-/// Load bias and program headers of the program itself.
+/// Load bias and program headers of what the kernel started.
 fn program(head: &CoreHead, memory: &dyn Memory) -> Option<(u64, Vec<ProgramHeader>)> {
     let table = Avma(head.aux(AT_PHDR)?);
     let count = u16::try_from(head.aux(AT_PHNUM)?).ok()?;
@@ -330,7 +426,7 @@ fn program(head: &CoreHead, memory: &dyn Memory) -> Option<(u64, Vec<ProgramHead
         Some(own) => table.0.wrapping_sub(own.address),
         // A static program without PT_PHDR: the table lies behind the ELF header of the first load.
         None => {
-            let start = Avma(table.0.checked_sub(crate::elf_header::HEADER_SIZE as u64)?);
+            let start = Avma(table.0.checked_sub(HEADER_SIZE as u64)?);
             bias_of(start, &headers)?
         }
     };
@@ -339,60 +435,19 @@ fn program(head: &CoreHead, memory: &dyn Memory) -> Option<(u64, Vec<ProgramHead
 
 fn module_from_headers(
     memory: &dyn Memory,
-    path: Vec<u8>,
     bias: u64,
     headers: &[ProgramHeader],
 ) -> Option<Module> {
-    let load = |header: &&ProgramHeader| header.kind == PT_LOAD;
-    let mut ranges: Vec<_> = headers
-        .iter()
-        .filter(load)
-        .filter_map(|header| {
-            let start = Avma(header.address.wrapping_add(bias));
-            let end = start.checked_add(header.memory_size)?;
-            Some(ModuleRange {
-                start,
-                end,
-                offset: FileOffset(header.offset),
-            })
-        })
-        .filter(|range| range.start < range.end)
-        .collect();
-    ranges.sort_by_key(|range| range.start);
+    let ranges = ranges_of(headers, bias);
     if ranges.is_empty() {
         return None;
     }
-    let build_id = build_id_in_memory(memory, headers, bias);
-    let kind = ModuleKind::Library;
     Some(Module {
-        path,
+        path: Vec::new(),
         deleted: false,
-        kind,
+        kind: ModuleKind::Library,
         ranges,
-        build_id,
+        build_id: build_id_in_memory(memory, headers, bias, None),
         bias: Some(bias),
     })
-}
-
-fn dynamic_value(memory: &dyn Memory, start: Avma, wanted: u64) -> Option<u64> {
-    let mut at = start;
-    for _ in 0..MAX_DYNAMIC {
-        let entry = read_bytes(memory, at, 16)?;
-        match u64_at(&entry, 0)? {
-            DT_NULL => return None,
-            tag if tag == wanted => return u64_at(&entry, 8),
-            _ => at = at.checked_add(16)?,
-        }
-    }
-    None
-}
-
-/// A NUL-terminated path; `None` where it does not end within what is known.
-fn read_path(memory: &dyn Memory, at: Avma) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; MAX_PATH];
-    let count = memory.read(at, &mut bytes);
-    bytes.truncate(count);
-    let end = bytes.iter().position(|byte| *byte == 0)?;
-    bytes.truncate(end);
-    Some(bytes)
 }

@@ -69,6 +69,14 @@ impl Found {
                 // The name tells no time: soon after the crash it was written.
                 summary.captured_at = written;
             }
+            if !summary.is_certain() {
+                let stat = ListedObject {
+                    key: object.key.clone(),
+                    ..object
+                }
+                .stat();
+                self.manifests.insert(object.key.clone(), stat);
+            }
             self.bundles.insert(object.key, summary);
         }
     }
@@ -76,6 +84,11 @@ impl Found {
     /// All that were listed, committed or not.
     pub(crate) fn bundles(&self) -> impl Iterator<Item = &DumpSummary> {
         self.bundles.values()
+    }
+
+    /// Those whose names do not say for sure what they hold.
+    fn uncertain(&self) -> impl Iterator<Item = &DumpSummary> {
+        self.bundles.values().filter(|dump| !dump.is_certain())
     }
 
     /// Newest first.
@@ -136,9 +149,13 @@ impl<'s> Catalog<'s> {
         let narrowed = query.since.is_some() || query.until.is_some() || query.limit.is_some();
         let mut found = Found::default();
         match narrowed {
-            false => self.list(&Listing::default(), &mut found)?,
+            false => {
+                self.list(&Listing::default(), &mut found)?;
+                self.read_uncertain(&mut found);
+            }
             true => {
                 self.list_elsewhere(&mut found)?;
+                self.read_uncertain(&mut found);
                 match query.limit.filter(|_| !query.needs_manifest()) {
                     Some(limit) => self.list_newest(query, limit, &mut found)?,
                     None => self.list_days(query, &mut found)?,
@@ -146,6 +163,35 @@ impl<'s> Catalog<'s> {
             }
         }
         Ok(found)
+    }
+
+    /// Replaces what was guessed from the names of zips by what they hold. One that cannot be read keeps its guess.
+    fn read_uncertain(&self, found: &mut Found) {
+        let mut dumps: Vec<_> = found.uncertain().cloned().collect();
+        if dumps.is_empty() {
+            return;
+        }
+        let stats = dumps.iter().filter_map(|dump| {
+            let stat = found.manifests.get(&dump.key)?.clone();
+            Some((dump.key.clone(), stat))
+        });
+        *self.listed() = stats.collect();
+        self.refine(&mut dumps);
+        for dump in dumps {
+            found.bundles.insert(dump.key.clone(), dump);
+        }
+    }
+
+    /// As `read_uncertain`, of some dumps.
+    pub(crate) fn refine(&self, dumps: &mut [DumpSummary]) {
+        let is_uncertain = |dump: &&mut DumpSummary| !dump.is_certain();
+        let mut uncertain: Vec<_> = dumps.iter_mut().filter(is_uncertain).collect();
+        let copies: Vec<_> = uncertain.iter().map(|dump| (**dump).clone()).collect();
+        for (dump, manifest) in uncertain.iter_mut().zip(self.manifests(&copies)) {
+            if let Ok(manifest) = manifest {
+                dump.refine(&manifest);
+            }
+        }
     }
 
     /// Remembers what the listing said of the manifests of these dumps. Only a cache needs to distinguish versions.
@@ -398,14 +444,8 @@ impl<'s> Catalog<'s> {
     /// # Errors
     /// When it cannot be read.
     pub fn manifest(&self, dump: &DumpSummary) -> Result<Manifest, StoreError> {
-        let broken = |source| StoreError::Bundle {
-            key: dump.key.to_string(),
-            source,
-        };
         let Some(key) = dump.key.manifest().filter(|_| !dump.legacy) else {
-            let source = self.store.read(&dump.key)?;
-            let bundle = BundleReader::open(source).map_err(broken)?;
-            return Ok(bundle.summary_manifest());
+            return self.manifest_of_zip(dump);
         };
         let not_found = || StoreError::NotFound {
             path: key.to_string(),
@@ -420,6 +460,31 @@ impl<'s> Catalog<'s> {
         }
         let stat = self.store.stat(&key)?.ok_or_else(not_found)?;
         self.manifest_as(&key, &stat)
+    }
+
+    /// The manifest that is made from a zip of IBM's agent. With a cache, a zip is read once.
+    fn manifest_of_zip(&self, dump: &DumpSummary) -> Result<Manifest, StoreError> {
+        let place = self.store.describe();
+        let listed = self.listed().remove(&dump.key);
+        let etag = listed.and_then(|stat| stat.etag);
+        let cached = self.cache.as_ref().zip(etag.as_deref());
+        if let Some(json) = cached.and_then(|(cache, etag)| cache.get(&place, &dump.key, etag))
+            && let Ok(manifest) = Manifest::from_json(&json)
+        {
+            return Ok(manifest);
+        }
+        let source = self.store.read(&dump.key)?;
+        let bundle = BundleReader::open(source).map_err(|source| StoreError::Bundle {
+            key: dump.key.to_string(),
+            source,
+        })?;
+        let manifest = bundle.summary_manifest();
+        if let Some((cache, etag)) = cached
+            && let Ok(json) = manifest.to_json()
+        {
+            cache.put(&place, &dump.key, etag, &json);
+        }
+        Ok(manifest)
     }
 
     /// The manifest's object as `stat` describes it.

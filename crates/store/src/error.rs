@@ -218,6 +218,15 @@ pub enum EndpointProblem {
         /// What the TLS library says.
         said: String,
     },
+    /// The server sends its clients to another one.
+    #[error("the server redirects to {to}")]
+    Redirect {
+        /// Scheme and host of the other one, escaped.
+        to: String,
+    },
+    /// The proxy wants to know who asks.
+    #[error("the proxy requires a login")]
+    ProxyLogin,
     /// The answer is not one of an S3 server.
     #[error("the answer does not come from an S3 server: {said}")]
     NotS3 {
@@ -227,8 +236,15 @@ pub enum EndpointProblem {
 }
 
 impl EndpointProblem {
-    fn hint(&self) -> &'static str {
-        match self {
+    fn hint(&self) -> Cow<'static, str> {
+        let fixed = match self {
+            Self::Redirect { to } => {
+                return format!("set `endpoint={to}` if that is the S3 API, and not a login page or a web console").into();
+            }
+            Self::ProxyLogin => {
+                "put user and password into HTTP_PROXY and HTTPS_PROXY: `http://USER:PASSWORD@HOST:PORT`, \
+                 or the server's host into NO_PROXY"
+            }
             Self::PlainHttp => "use `http://` instead of `https://` in `endpoint=`",
             Self::Tls => "use `https://` instead of `http://` in `endpoint=`",
             Self::Untrusted { .. } => {
@@ -241,7 +257,8 @@ impl EndpointProblem {
                 "set `endpoint=` to the address of the S3 API, not to that of a web console; \
                  also check HTTP_PROXY and HTTPS_PROXY"
             }
-        }
+        };
+        fixed.into()
     }
 }
 
@@ -289,7 +306,8 @@ impl StoreError {
                 return Some(format!("profiles that exist: {}", known.join(", ")).into());
             }
             Self::NoBucket { place } if has_endpoint_path(place) => {
-                "leave the path out of `endpoint=`: most S3 servers have none, and the bucket goes into `s3://BUCKET`"
+                "check the name of the bucket, and the path of `endpoint=`: most S3 servers have none, and the bucket \
+                 goes into `s3://BUCKET`"
             }
             Self::NoBucket { place } => {
                 let at = endpoint_flag(place);
@@ -331,7 +349,7 @@ impl StoreError {
             }
             Self::Region { .. } => "add `?region=REGION` to the store's URL, or set AWS_REGION",
             Self::ClockSkew { .. } => "set this machine's clock: `timedatectl set-ntp true`",
-            Self::Endpoint { problem, .. } => problem.hint(),
+            Self::Endpoint { problem, .. } => return Some(problem.hint()),
             Self::Unreachable { problem, .. } => match problem.as_str() {
                 CONNECTION_REFUSED => {
                     "check host and port of `endpoint=`, and that the server runs, then try again"

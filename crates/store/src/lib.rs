@@ -9,18 +9,6 @@
 //! verified and removed before the bundle is, so that a dump that is listed can be read. A key is the
 //! whole index: a listing opens no object.
 
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
-)]
-#![cfg_attr(test, allow(clippy::panic))]
-
 mod capture_order;
 mod catalog;
 mod directory;

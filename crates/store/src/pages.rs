@@ -68,6 +68,7 @@ impl Catalog<'_> {
                 return Ok(());
             }
         }
+        self.refine(&mut here);
         here.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
         if !here.is_empty() {
             let _ = visit(here);
@@ -84,6 +85,7 @@ impl Catalog<'_> {
         let mut page = Vec::new();
         let mut flow = ControlFlow::Continue(());
         let mut hand_out = |page: &mut Vec<DumpSummary>| {
+            self.refine(page);
             page.sort_by(|a, b| (b.captured_at, &b.key).cmp(&(a.captured_at, &a.key)));
             visit(std::mem::take(page))
         };

@@ -192,7 +192,9 @@ impl ManifestFacts {
             namespace: workload.and_then(|workload| workload.namespace.clone()),
             pod: workload.and_then(|workload| workload.pod.clone()),
             exe: process.exe_name().to_string(),
-            exe_path: process.exe.as_ref().map(ToString::to_string),
+            exe_path: process
+                .exe_path()
+                .map(|exe| String::from_utf8_lossy(exe).into_owned()),
             pid: process.pid,
             unit: unit(manifest),
             command_line: command_line(manifest),

@@ -1,6 +1,6 @@
 //! What a key alone says about a dump.
 
-use cdh_bundle::{DumpId, RawText};
+use cdh_bundle::{DumpId, Manifest, RawText};
 use jiff::Timestamp;
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
@@ -116,6 +116,26 @@ impl DumpSummary {
                 exe: may_be_cut(exe, MAX_EXE),
             },
         })
+    }
+
+    /// Takes from the manifest of one of IBM's zips what its name could only suggest. A zip that does not say which
+    /// program crashed is somebody else's, and keeps its guess.
+    pub(crate) fn refine(&mut self, manifest: &Manifest) {
+        if manifest.process.name.is_empty() {
+            return;
+        }
+        let workload = manifest.workload.as_ref();
+        self.id = manifest.id;
+        self.namespace = workload.and_then(|it| it.namespace.clone());
+        self.pod = workload.and_then(|it| it.pod.clone());
+        self.exe = manifest.process.exe_name().clone();
+        if manifest.signal.number != 0 {
+            self.signal.clone_from(&manifest.signal.name);
+        }
+        if manifest.captured_at != Timestamp::UNIX_EPOCH {
+            self.captured_at = manifest.captured_at;
+        }
+        self.verdict = manifest.verdict.word().to_owned();
     }
 
     /// Whether the key alone proves that it is a dump: ours, or by IBM's default template. Others have

@@ -1,4 +1,4 @@
-//! Names and lines of Go functions, from the table that the Go runtime itself prints stacks with. It is
+//! Names, lines and frame sizes of Go functions, from the table that the Go runtime itself prints stacks with. It is
 //! there also in stripped programs.
 //!
 //! ```text
@@ -19,15 +19,43 @@ const GO_1_16: u32 = 0xffff_fffa;
 const GO_1_18: u32 = 0xffff_fff0;
 const GO_1_20: u32 = 0xffff_fff1;
 const SECTIONS: [&str; 2] = [".gopclntab", ".data.rel.ro.gopclntab"];
+/// Largest believable frame: stacks of goroutines have at most 1 GiB.
+const LARGEST_FRAME: u64 = 1 << 30;
 /// Longest believable name or path.
 const TEXT_LIMIT: usize = 4096;
 /// Steps of one pc table; a function has some thousand instructions at most.
 const STEPS: usize = 1 << 20;
 
+/// Functions that nothing called, of the runtime's assembly (`TOPFRAME` in `runtime/asm_*.s`).
+const OUTERMOST: [&str; 4] = [
+    "runtime.goexit",
+    "runtime.mstart",
+    "runtime.rt0_go",
+    "runtime.goexit0",
+];
+
+/// The frame of a Go function at an address in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GoFrame {
+    /// Bytes between the stack pointer and where it was when the function was entered, without a return address
+    /// that the call pushed.
+    pub(crate) size: u64,
+    /// Whether nothing called it.
+    pub(crate) is_outermost: bool,
+}
+
 /// A function of a Go program.
 pub(crate) struct GoFunction {
     pub(crate) site: Site,
     pub(crate) entry: u64,
+}
+
+/// Where a function's record is.
+#[derive(Clone, Copy)]
+struct Record {
+    entry: u64,
+    /// Offset of the fields behind the start.
+    fields: usize,
 }
 
 /// The table of one program.
@@ -86,6 +114,38 @@ impl<'data> Table<'data> {
 
     /// The function at an address.
     pub(crate) fn find(&self, at: u64) -> Option<GoFunction> {
+        let record = self.record(at)?;
+        let location = self.location(
+            at,
+            record.entry,
+            self.field(record, 4)?,
+            self.field(record, 5)?,
+            self.field(record, 7)?,
+        );
+        Some(GoFunction {
+            site: Site {
+                name: Some(self.name(record)?),
+                location,
+            },
+            entry: record.entry,
+        })
+    }
+
+    /// The frame of the function at an address (`funcspdelta` in `runtime/symtab.go`).
+    pub(crate) fn frame(&self, at: u64) -> Option<GoFrame> {
+        let record = self.record(at)?;
+        // A function without a table switches stacks, or is not Go's.
+        let table = self.field(record, 3).filter(|table| *table != 0)?;
+        let size = u64::try_from(self.value(table, at, record.entry)?).ok()?;
+        let name = self.name(record)?;
+        let name = name.strip_suffix(".abi0").unwrap_or(&name);
+        (size <= LARGEST_FRAME && size.is_multiple_of(8)).then_some(GoFrame {
+            size,
+            is_outermost: OUTERMOST.contains(&name),
+        })
+    }
+
+    fn record(&self, at: u64) -> Option<Record> {
         // Each function takes eight bytes at least.
         let (mut low, mut high) = (0, self.count.min(self.data.len() / 8));
         while low < high {
@@ -110,16 +170,16 @@ impl<'data> Table<'data> {
         };
         let record = self.functions.checked_add(record)?;
         let fields = record.checked_add(if self.old { 8 } else { 4 })?;
-        let field = |index: usize| u32_at(self.data, fields.checked_add(index.checked_mul(4)?)?);
-        let name = self.text_at(self.names, field(0)?)?;
-        let location = self.location(at, entry, field(4)?, field(5)?, field(7)?);
-        Some(GoFunction {
-            site: Site {
-                name: Some(name),
-                location,
-            },
-            entry,
-        })
+        Some(Record { entry, fields })
+    }
+
+    /// A field of a record, counted from the name.
+    fn field(&self, record: Record, index: usize) -> Option<u32> {
+        u32_at(self.data, record.fields.checked_add(index.checked_mul(4)?)?)
+    }
+
+    fn name(&self, record: Record) -> Option<String> {
+        self.text_at(self.names, self.field(record, 0)?)
     }
 
     fn location(&self, at: u64, entry: u64, files: u32, lines: u32, unit: u32) -> Option<Location> {

@@ -8,18 +8,8 @@
 //! is told what else would help ([`ModuleNeed`]). The [`Unwinder`] alone needs no symbols: it runs at
 //! crash time too.
 
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
 #![deny(clippy::arithmetic_side_effects)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
-)]
-#![cfg_attr(test, allow(clippy::panic, clippy::arithmetic_side_effects))]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 mod abort_message;
 mod arena;

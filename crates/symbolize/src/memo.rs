@@ -4,7 +4,7 @@
 //! installed later makes a new one). It is a cache: what does not check is ignored, and written anew.
 //!
 //! ```text
-//! "cdhmemo2" | CRC-32 u32 of the rest | strings | answers | pairs
+//! "cdhmemo3" | CRC-32 u32 of the rest | strings | answers | pairs
 //! string: length u32, bytes                      lists start with their count, u32
 //! answer: address, entry | u64::MAX, call 0 | 1 address | 2 string, sites
 //! pair:   key 16 bytes, frames of (module's identity: string, address, site)
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::debug_info::{Found, Site, Target};
 use crate::{LoadedModule, Location};
 
-const MAGIC: &[u8; 8] = b"cdhmemo2";
+const MAGIC: &[u8; 8] = b"cdhmemo3";
 const NONE: u32 = u32::MAX;
 const NO_ADDRESS: u64 = u64::MAX;
 /// Answers and pairs of one memo; a module that crashes in more places starts over.

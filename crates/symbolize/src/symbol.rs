@@ -1,5 +1,6 @@
 //! ELF symbols: names for addresses that DWARF does not name.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
@@ -43,6 +44,7 @@ pub(crate) fn find<'data>(
             consider(&symbol, &code, addresses, &mut best);
         }
     }
+    end_sizeless(objects, addresses, &mut best);
     let named = |rank: Option<Rank<'data>>| {
         rank.map(|rank| Named {
             name: rank.4,
@@ -50,6 +52,75 @@ pub(crate) fn find<'data>(
         })
     };
     best.into_iter().map(named).collect()
+}
+
+/// Takes names away that end before their address: a symbol without a size ends at the next symbol, and with
+/// the function that it lies in.
+fn end_sizeless(objects: &[&ElfObject<'_>], addresses: &[u64], best: &mut [Option<Rank<'_>>]) {
+    let is_sizeless = |rank: &Option<Rank<'_>>| rank.is_some_and(|rank| !rank.0);
+    if !best.iter().any(is_sizeless) {
+        return;
+    }
+    let borders = RefCell::new(Borders::new(addresses));
+    for object in objects {
+        let sections = object.sections().iter();
+        let code: Vec<_> = sections
+            .filter(|section| section.flags & EXECUTABLE != 0)
+            .collect();
+        // Only the names of those without a size are read: marks between code and data are no symbols.
+        let is_label = |start: Svma, size: u64| {
+            let in_code = code.iter().any(|section| holds(section, start.0));
+            if in_code && size > 0 {
+                borders.borrow_mut().add(start.0, size);
+            }
+            in_code && size == 0
+        };
+        for label in object.symbols_where(is_label) {
+            if !is_mapping_symbol(label.name) {
+                borders.borrow_mut().add(label.address.0, 0);
+            }
+        }
+    }
+    for (slot, border) in best.iter_mut().zip(borders.into_inner().before_each()) {
+        if is_sizeless(slot) && slot.is_some_and(|rank| rank.1 < border) {
+            *slot = None;
+        }
+    }
+}
+
+/// Where symbols start and end, as far as the addresses are concerned that are looked up.
+struct Borders<'a> {
+    addresses: &'a [u64],
+    /// For each address, the last border that lies after the address before it.
+    last: Vec<u64>,
+}
+
+impl<'a> Borders<'a> {
+    fn new(addresses: &'a [u64]) -> Self {
+        Self {
+            addresses,
+            last: vec![0; addresses.len()],
+        }
+    }
+
+    fn add(&mut self, start: u64, size: u64) {
+        let end = (size > 0).then(|| start.saturating_add(size));
+        for border in [Some(start), end].into_iter().flatten() {
+            let next = self.addresses.partition_point(|address| *address < border);
+            if let Some(last) = self.last.get_mut(next) {
+                *last = border.max(*last);
+            }
+        }
+    }
+
+    /// The last border at or before each address.
+    fn before_each(self) -> Vec<u64> {
+        let running = self.last.into_iter().scan(0, |last, border| {
+            *last = border.max(*last);
+            Some(*last)
+        });
+        running.collect()
+    }
 }
 
 /// Where functions of the given names are; of several, the last in the table.
@@ -81,7 +152,7 @@ fn consider<'data>(
         return;
     }
     let end = match symbol.size {
-        // Hand-written assembly: up to the next symbol, but not out of its section.
+        // Hand-written assembly: not out of its section.
         0 => code
             .iter()
             .find(|section| holds(section, start))
@@ -161,6 +232,56 @@ mod tests {
         ];
         assert_eq!(best(&aliases, 20).as_deref(), Some("raise"));
         assert_eq!(best(&aliases, 24), None);
+    }
+
+    const LABELS: &str = "
+.text
+first: .skip 16, 0x90
+.globl sized
+.type sized, %function
+sized: .skip 16, 0x90
+inside: .skip 16, 0x90
+.size sized, . - sized
+.skip 16, 0x90
+last: .skip 16, 0x90
+";
+
+    #[test]
+    fn symbol_without_a_size_ends_at_the_next_symbol() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("labels.s"), LABELS).unwrap();
+        let built = std::process::Command::new("gcc")
+            .current_dir(dir.path())
+            .args(["-nostdlib", "-shared", "-o", "labels", "labels.s"])
+            .status();
+        assert!(built.unwrap().success());
+        let file = std::fs::read(dir.path().join("labels")).unwrap();
+        let object = ElfObject::parse(&file).unwrap();
+        let text = object.section(".text").unwrap().address.0;
+        let addresses: Vec<u64> = [4, 20, 40, 60, 70].map(|inside| text + inside).into();
+        let found = find(&[&object], &addresses);
+        let names: Vec<_> = found
+            .iter()
+            .map(|named| named.map(|named| String::from_utf8_lossy(named.name).into_owned()))
+            .collect();
+        let expected = [
+            Some("first"),
+            Some("sized"),
+            Some("sized"),
+            None,
+            Some("last"),
+        ];
+        assert_eq!(names, expected.map(|name| name.map(str::to_owned)));
+    }
+
+    #[test]
+    fn borders_are_the_starts_and_ends_before_each_address() {
+        let mut borders = Borders::new(&[10, 20, 30, 40]);
+        borders.add(5, 0);
+        borders.add(12, 6);
+        borders.add(30, 0);
+        borders.add(33, 100);
+        assert_eq!(borders.before_each(), [5, 18, 30, 33]);
     }
 
     #[test]

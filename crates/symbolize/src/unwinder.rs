@@ -13,6 +13,7 @@ mod cfi;
 mod code;
 mod go_runtime;
 mod guess;
+mod pc_table;
 mod piece;
 mod sigreturn;
 #[cfg(test)]

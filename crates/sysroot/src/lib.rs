@@ -14,18 +14,6 @@
 //!
 //! It does not know stores, dumps or debuggers.
 
-#![deny(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
-)]
-#![cfg_attr(test, allow(clippy::panic))]
-
 mod cache;
 mod debuginfod;
 mod digest;

@@ -105,6 +105,14 @@ mod tests {
     }
 
     #[test]
+    fn unit_of_the_packages_is_the_one_that_is_printed() {
+        let words = ["agent", "run", "--manage-node"].map(str::to_owned);
+        let text = unit(Path::new("/usr/bin/cdh"), &words, &BTreeMap::new());
+        let packaged = include_str!("../../../packaging/cdh-agent.service");
+        assert_eq!(packaged, text);
+    }
+
+    #[test]
     fn words_are_quoted_as_systemd_reads_them() {
         for (word, expected) in [
             ("/usr/local/bin/cdh", "/usr/local/bin/cdh"),

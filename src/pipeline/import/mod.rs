@@ -25,7 +25,7 @@ use cdh_bundle::{
     RawText, SEEKABLE_FRAME, SeekableReader, SeekableWriter, SignalFacts, Verdict, WorkloadOwner,
     bounded_labels, image_repository, image_tag, render_stem,
 };
-use cdh_elfcore::{CoreFile, CoreHead, FileSource, Module, ModuleKind, SignalInfo};
+use cdh_elfcore::{ByteSource, CoreFile, CoreHead, FileSource, Module, ModuleKind};
 use cdh_store::{DumpSummary, ObjectKey, Store};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -34,7 +34,7 @@ use serde::Serialize;
 use super::compressed::{Compression, Peeked, bounded, cannot_decompress};
 use super::files::open_regular;
 use super::listing_cache::{Listed, remember_listing};
-use super::{Observer, case, dump, stores};
+use super::{Observer, case, dump, stores, zipped_core};
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
@@ -189,7 +189,13 @@ impl<'a> Importer<'a> {
         observer.started(&format!("packing {shown}"), Some(len));
         let magic = magic.get(..known).unwrap_or_default();
         if magic.starts_with(b"PK\x03\x04") || magic.starts_with(b"PK\x05\x06") {
-            let sealed = repack(&spool, file, &shown, self.place);
+            let source: Arc<dyn ByteSource> = Arc::new(FileSource::new(file)?);
+            let sealed = match zipped_core::bundle_in(&source, &shown)? {
+                Some(bundle) => repack(&spool, &bundle, &shown, self.place),
+                None => zipped_core::open(source, &shown)
+                    .and_then(|core| bounded(core, &shown))
+                    .and_then(|core| pack(&spool, core, path, &provenance, self.place)),
+            };
             observer.finished();
             return Ok(vec![self.ship(&sealed?, path, duplicates)?]);
         }
@@ -345,7 +351,7 @@ fn pack_core(entry: &mut EntryDir, plain: impl Read, stem: &str) -> Result<CoreR
 fn packed_core(entry: &EntryDir, shown: &str) -> Result<CoreFile> {
     let file = entry.open_file(&EntryKind::Core(CoreEncoding::ZstdSeekable))?;
     let source = SeekableReader::open(FileSource::new(file)?)?;
-    CoreFile::open(Box::new(source)).map_err(|error| dump::core_failure(error, shown))
+    CoreFile::open(Box::new(source)).map_err(|error| dump::core_failure(error, shown, &[]))
 }
 
 fn pack(
@@ -446,8 +452,8 @@ fn journal_core(provenance: &Provenance, export: &Path) -> Option<PathBuf> {
 fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
     let beside = path.parent().map(Path::to_owned);
     let search = super::ModuleSearch {
-        sysroot: None,
         beside,
+        ..super::ModuleSearch::default()
     };
     let modules = super::find_modules(core.modules(), std::slice::from_ref(core), &search);
     let loaded: Vec<_> = modules.iter().map(super::FoundModule::loaded).collect();
@@ -465,9 +471,7 @@ fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
 }
 
 /// A bundle of ours entry by entry; of IBM's, with the core in our encoding.
-fn repack(spool: &Path, file: File, shown: &str, place: &Place) -> Result<PathBuf> {
-    let source = Arc::new(FileSource::new(file)?);
-    let bundle = BundleReader::open(source).map_err(|error| dump::bundle_failure(error, shown))?;
+fn repack(spool: &Path, bundle: &BundleReader, shown: &str, place: &Place) -> Result<PathBuf> {
     let mut manifest = bundle.summary_manifest();
     place.note(&mut manifest);
     let mut entry = EntryDir::create(spool, manifest.id)?;
@@ -528,7 +532,7 @@ fn add_core(manifest: &mut Manifest, record: CoreRecord, core: Option<CoreFile>)
         manifest.modules = core.modules().iter().map(module_record).collect();
         manifest.thread_count = Some(head.threads().len() as u64);
         if let Some(signal) = head.signal() {
-            manifest.signal = signal_facts(&signal);
+            manifest.signal = SignalFacts::from(&signal);
         }
     }
 }
@@ -557,7 +561,8 @@ pub(super) fn manifest_of_core(core: &CoreFile, path: &Path, provenance: &Proven
         process: process_facts(head, executable, path),
         signal: head
             .signal()
-            .map(|signal| signal_facts(&signal))
+            .as_ref()
+            .map(SignalFacts::from)
             .unwrap_or_default(),
         machine: head.machine().to_string(),
         verdict: verdict_of(core),
@@ -604,7 +609,16 @@ fn process_facts(head: &CoreHead, executable: Option<&Module>, path: &Path) -> P
     };
     let arguments = process.arguments.split(|byte| *byte == b' ');
     ProcessFacts {
-        pid: u64::from(process.pid),
+        // valgrind leaves the process's id out; its first thread has the same.
+        pid: match process.pid {
+            0 => head
+                .threads()
+                .iter()
+                .map(|thread| u64::from(thread.tid))
+                .min()
+                .unwrap_or(0),
+            pid => u64::from(pid),
+        },
         tid: head.threads().first().map(|thread| u64::from(thread.tid)),
         name: RawText::new(process.name.clone()),
         exe,
@@ -612,16 +626,6 @@ fn process_facts(head: &CoreHead, executable: Option<&Module>, path: &Path) -> P
         uid: Some(process.uid),
         gid: Some(process.gid),
         ..ProcessFacts::default()
-    }
-}
-
-fn signal_facts(signal: &SignalInfo) -> SignalFacts {
-    SignalFacts {
-        number: signal.number,
-        name: signal.name(),
-        code: signal.code,
-        address: signal.address.map(|address| address.0),
-        description: signal.describe(),
     }
 }
 

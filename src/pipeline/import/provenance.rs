@@ -173,7 +173,7 @@ impl Provenance {
             && (1..=64).contains(&number)
             && manifest.signal.number == 0
         {
-            manifest.signal = super::signal_facts(&SignalInfo::from_number(number));
+            manifest.signal = (&SignalInfo::from_number(number)).into();
         }
         self.note_workload(manifest);
         self.note_gaps(manifest);
@@ -306,7 +306,7 @@ fn words(line: &RawText) -> Vec<RawText> {
 /// program's name may hold dots.
 fn fields_of_name(name: &str) -> Option<BTreeMap<&'static str, String>> {
     let mut rest = name.strip_prefix("core.")?;
-    for end in [".zst", ".xz", ".lz4", ".gz"] {
+    for end in [".zip", ".zst", ".xz", ".lz4", ".gz", ".bz2"] {
         rest = rest.strip_suffix(end).unwrap_or(rest);
     }
     let is_number =

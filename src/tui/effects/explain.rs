@@ -105,7 +105,6 @@ fn request_of_stacks() -> BacktraceRequest {
     BacktraceRequest {
         all_threads: true,
         limit: FRAMES,
-        sysroot: None,
         use_cache: true,
     }
 }
@@ -205,7 +204,6 @@ pub(super) fn name(
         let request = BacktraceRequest {
             all_threads: false,
             limit: 64,
-            sysroot: None,
             use_cache: true,
         };
         let settings = session.settings.offline();

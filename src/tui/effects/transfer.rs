@@ -112,7 +112,7 @@ fn fetch(
             Ok(Fetched::Here(case.path.display().to_string()))
         }
         Purpose::Debug => {
-            let (view, _) = pipeline::debug_view(&session.settings, &dump, None, observer)?;
+            let (view, _) = pipeline::debug_view(&session.settings, &dump, observer)?;
             stop_if_cancelled(observer)?;
             // Its greeting would scroll the crash off a small screen.
             let quiet = Invocation::is_gdb(debugger).then(|| "-q".into());

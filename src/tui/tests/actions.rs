@@ -12,6 +12,8 @@ impl Desk {
     fn answer_transfer(&mut self, id: crate::tui::model::TransferId) {
         let view = crate::pipeline::DebugView {
             executable: None,
+            started: None,
+            placed: Vec::new(),
             core: "/core".into(),
             sysroot: "/root".into(),
             library_directories: Vec::new(),

@@ -230,6 +230,8 @@ impl Desk {
             Effect::Transfer(id, _, crate::tui::model::Purpose::Debug) => {
                 let view = crate::pipeline::DebugView {
                     executable: None,
+                    started: None,
+                    placed: Vec::new(),
                     core: "/cache/core".into(),
                     sysroot: "/cache/sysroot".into(),
                     library_directories: Vec::new(),

@@ -143,22 +143,24 @@ pub(super) fn at_boot(node: &Examined<'_>) -> Option<Finding> {
             "Kubernetes starts the pod, which installs it again",
         ));
     }
+    let found = look_at_boot(node.root, node.manages);
+    let missing = missing_at_boot(&found, node.program, node.flags);
     let is_managed = status.record.is_some_and(|record| record.manages_node);
-    if is_managed && status.shipper_running == Some(true) {
-        let what = "the running `cdh agent run --manage-node` installs it whenever it starts";
-        return Some(Finding::good(CHECK, what));
-    }
-    let at_boot = look_at_boot(node.root, node.manages);
-    Some(match missing_at_boot(&at_boot, node.program, node.flags) {
-        Some((what, way)) => Finding::warning(CHECK, what, way),
-        None => Finding::good(
+    Some(match (found, missing) {
+        (AtBoot::Unit { name }, _) => {
+            Finding::good(CHECK, format!("{name} installs it again at boot"))
+        }
+        (AtBoot::Script { path }, _) => {
+            let path = path.display();
+            Finding::good(CHECK, format!("{path} installs it again at boot"))
+        }
+        // An init system whose files are not known may start it.
+        _ if is_managed && status.shipper_running == Some(true) => Finding::good(
             CHECK,
-            match at_boot {
-                AtBoot::Unit { name } => format!("{name} installs it again"),
-                AtBoot::Script { path } => format!("{} installs it again", path.display()),
-                _ => String::new(),
-            },
+            "the running `cdh agent run --manage-node` installs it whenever it starts",
         ),
+        (_, Some((what, way))) => Finding::warning(CHECK, what, way),
+        (_, None) => return None,
     })
 }
 

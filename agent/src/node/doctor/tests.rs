@@ -221,6 +221,36 @@ fn reboot_is_a_warning_until_something_installs_again() {
 }
 
 #[test]
+fn doctor_names_the_enabled_unit_of_the_package_as_what_installs_after_a_reboot() {
+    let node = Node::new("core\n", "1024\n", "2\n");
+    let pattern = node.paths.core_pattern().unwrap();
+    fs::write(&node.paths.settings.core_pattern, pattern.as_bytes()).unwrap();
+    node.write(
+        "usr/lib/systemd/system/cdh-agent.service",
+        include_str!("../../../../packaging/cdh-agent.service"),
+    );
+    let found = || {
+        let mut all = node.examine().into_iter();
+        all.find(|one| one.check == "after a reboot").unwrap()
+    };
+    let way = found().way.unwrap();
+    assert_eq!(way, "`systemctl enable --now cdh-agent.service`");
+    node.write(
+        "etc/systemd/system/multi-user.target.wants/cdh-agent.service",
+        "",
+    );
+    // Also while an agent runs that manages the node: it may have been started by hand.
+    fs::create_dir_all(node.paths.uploads()).unwrap();
+    let record = r#"{"manages_node": true}"#;
+    fs::write(node.paths.uploads().join("shipper.json"), record).unwrap();
+    let lock = fs::File::create(node.paths.shipper_lock()).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let found = found();
+    assert_eq!(found.state, State::Good);
+    assert_eq!(found.what, "cdh-agent.service installs it again at boot");
+}
+
+#[test]
 fn container_that_only_ships_has_no_problem_by_design_and_says_what_it_cannot_see() {
     let node = Node::new("core\n", "1024\n", "2\n");
     let pattern = node.paths.core_pattern().unwrap();

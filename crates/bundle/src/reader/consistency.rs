@@ -1,16 +1,18 @@
-//! Whether a bundle's zip directory, local headers and manifest agree, as far as that can be checked
+//! Checks that a bundle's zip directory, local headers and manifest agree, as far as possible
 //! without reading the entries.
 //!
-//! The directory and the local headers of a zip have no checksum: a flipped bit in them moves an entry,
-//! renames it or changes how it is read. The manifest has one, and lists each entry's name, size and
-//! CRC. Zips of IBM's agent have no manifest; only their own headers are compared.
+//! The directory and the local headers of a zip have no checksum. A flipped bit in them moves an
+//! entry, renames it or changes how it is read. The manifest has a checksum and lists name, size
+//! and CRC of each entry. Zips of IBM's agent have no manifest; only their own headers are
+//! compared.
 
 use std::collections::BTreeMap;
 
 use super::{BundleEntry, BundleReader};
 use crate::{BundleError, CoreEncoding, EntryKind, EntryRecord, RawText};
 
-/// Whether our agent wrote it: IBM's writes neither of these entries, and ours always writes a manifest, last.
+/// Whether our agent wrote the bundle. IBM's agent writes neither of these entries; ours always
+/// writes a manifest, last.
 pub(super) fn is_ours(bundle: &BundleReader) -> bool {
     let kinds = bundle.entries.iter().map(|entry| &entry.kind);
     let mut kinds = kinds.flatten();
@@ -22,10 +24,10 @@ pub(super) fn is_ours(bundle: &BundleReader) -> bool {
     })
 }
 
-/// Biggest entry that is read only to see whether it is damaged.
+/// Largest entry that is read only to check whether it is damaged.
 const LARGEST_FACT: u64 = 1 << 20;
 
-/// What is damaged, in words.
+/// Describes what is damaged.
 pub(super) fn damage_of(bundle: &BundleReader) -> Vec<String> {
     let Some(manifest) = &bundle.manifest else {
         let missing = is_ours(bundle) && bundle.damage.is_empty();
@@ -60,8 +62,8 @@ pub(super) fn damage_of(bundle: &BundleReader) -> Vec<String> {
     damage
 }
 
-/// Entries that a bundle without a manifest takes its facts from, and that cannot be read. Those that are
-/// cut, or not there, are no damage: the agent was stopped before.
+/// Entries that supply facts for a bundle without a manifest, and that cannot be read. Truncated or
+/// missing entries are not damage: the agent was stopped before it wrote them.
 fn unreadable_facts(bundle: &BundleReader) -> Vec<String> {
     let facts = bundle.entries.iter().filter(|entry| {
         matches!(
@@ -77,7 +79,7 @@ fn unreadable_facts(bundle: &BundleReader) -> Vec<String> {
         )
     });
     let whole = facts.filter(|entry| !entry.cut && entry.size <= LARGEST_FACT);
-    // A damaged name hides what the entry is: the local header has it a second time.
+    // A damaged name hides the kind of the entry: the local header has a second copy of the name.
     let unknown = bundle.entries.iter().filter(|entry| entry.kind.is_none());
     let renamed = unknown.filter_map(|entry| match bundle.content(entry) {
         Err(error @ BundleError::Mismatch { .. }) => Some(error.to_string()),
@@ -93,10 +95,10 @@ fn unreadable_facts(bundle: &BundleReader) -> Vec<String> {
     whole.filter_map(problem).chain(renamed).collect()
 }
 
-/// Compares what the directory says of `entry` with its record in the manifest.
+/// Compares an entry's directory record with its record in the manifest.
 ///
 /// # Errors
-/// [`BundleError::Mismatch`] where they disagree.
+/// [`BundleError::Mismatch`] if they disagree.
 pub(super) fn compare_with_manifest(
     bundle: &BundleReader,
     entry: &BundleEntry,
@@ -113,7 +115,7 @@ pub(super) fn compare_with_manifest(
     };
     let stored = record.stored_size.unwrap_or(record.size);
     if entry.cut {
-        // Said where it is read; what is there is still of use.
+        // The reader reports this; the bytes that exist are still useful.
         return Ok(());
     }
     if entry.encrypted {
@@ -141,11 +143,11 @@ fn record_of<'b>(bundle: &'b BundleReader, entry: &BundleEntry) -> Option<&'b En
         .find(|record| record.name.as_bytes() == entry.name.as_bytes())
 }
 
-/// Where the content of `entry` begins, if it is where the local header says: `at`.
+/// Returns where the content of `entry` begins; the local header says `at`.
 ///
 /// # Errors
-/// [`BundleError::Mismatch`] where the content would reach into the next entry, or, in a bundle of ours,
-/// where it would end before it: we leave no gaps.
+/// [`BundleError::Mismatch`] if the content would overlap the next entry. In our own bundles, which
+/// have no gaps, also if it would end before the next entry.
 pub(super) fn content_at(
     bundle: &BundleReader,
     entry: &BundleEntry,

@@ -1,11 +1,11 @@
-//! An entry's content, no longer than it says and no other than its CRC says.
+//! Reads an entry's content and checks its size and CRC.
 
 use std::io::{self, Read};
 
 use crate::BundleError;
 
-/// Reads at most `expected` bytes. Fewer or more, or another CRC, is an error, which holds a
-/// [`BundleError::Mismatch`]; of something that is cut, the end is where the bytes end.
+/// Reads at most `expected` bytes. A different size or CRC is an error that contains a
+/// [`BundleError::Mismatch`]. A truncated entry ends where its bytes end.
 pub(super) struct Bounded<R> {
     inner: R,
     name: String,
@@ -56,7 +56,7 @@ impl<R: Read> Bounded<R> {
             let (expected, found) = (self.expected, self.found);
             return Err(self.mismatch(format!("{expected} bytes"), format!("{found} bytes")));
         }
-        // One byte more than there should be.
+        // Probe for one byte too many.
         if self.inner.read(&mut [0])? > 0 {
             let expected = self.expected;
             return Err(self.mismatch(format!("{expected} bytes"), "more".to_owned()));
@@ -87,7 +87,7 @@ impl<R: Read> Read for Bounded<R> {
         let count = match self.inner.read(part) {
             Ok(0) => return self.end(),
             Ok(count) => count,
-            // A compressed stream that is cut ends with an error of its decoder.
+            // The decoder reports an error at the end of a truncated compressed stream.
             Err(error) if self.cut && is_decoders(&error) => return self.end(),
             Err(error) => return Err(error),
         };
@@ -99,7 +99,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// Whether it is about the bytes, not about the disk or the network.
+/// Whether the error is about the bytes, not about the disk or the network.
 fn is_decoders(error: &io::Error) -> bool {
     error.raw_os_error().is_none()
         && matches!(

@@ -1,4 +1,4 @@
-//! Which bytes of a bundle make which bytes of its core, for who fetches them in any order.
+//! Maps the bytes of a bundle to the bytes of its core, for downloads in any order.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -8,34 +8,34 @@ use crate::seekable::decode_frame;
 use crate::zip::Method;
 use crate::{BundleError, CoreEncoding, EntryKind};
 
-/// Plain bytes of one piece of a core that is not compressed.
+/// Plain bytes in one piece of an uncompressed core.
 const PLAIN_PIECE: u64 = 1 << 20;
 
-/// How the plain core is made from bytes of the bundle.
+/// How the plain core is built from bytes of the bundle.
 #[derive(Clone, Debug)]
 pub enum CoreLayout {
-    /// Each piece alone gives a run of plain bytes; together, in order, they give all.
+    /// Independent pieces; decoded in order, they give the complete core.
     Pieces(Vec<CorePiece>),
-    /// One compressed stream at this place of the bundle, which can only be decoded from its front.
+    /// One compressed stream at this range of the bundle, which can only be decoded from its start.
     Stream(Range<u64>),
 }
 
 /// A piece of the core that can be decoded without the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CorePiece {
-    /// Where it lies in the bundle.
+    /// Its range in the bundle.
     pub stored: Range<u64>,
-    /// Where its plain bytes lie in the core.
+    /// The range of its plain bytes in the core.
     pub plain: Range<u64>,
-    /// Number of its zstd frame; `None` where it is not compressed.
+    /// Number of its zstd frame; `None` if it is not compressed.
     frame: Option<usize>,
 }
 
 impl CorePiece {
-    /// The plain bytes, exactly as many as promised, from the stored ones.
+    /// Decodes the stored bytes into the plain bytes and checks their number.
     ///
     /// # Errors
-    /// When the bytes are not those of a frame of this size.
+    /// Fails if the bytes are not a frame of this size.
     pub fn decode(&self, stored: Vec<u8>) -> io::Result<Vec<u8>> {
         let plain_len = self.plain.end.saturating_sub(self.plain.start);
         match self.frame {
@@ -46,7 +46,7 @@ impl CorePiece {
     }
 }
 
-/// A core that is not compressed, in pieces.
+/// The pieces of an uncompressed core.
 fn plain_pieces(content: &Range<u64>) -> Vec<CorePiece> {
     let len = content.end.saturating_sub(content.start);
     let count = len.div_ceil(PLAIN_PIECE);
@@ -64,10 +64,11 @@ fn plain_pieces(content: &Range<u64>) -> Vec<CorePiece> {
 }
 
 impl BundleReader {
-    /// How the core is laid out; `None` where there is no core.
+    /// The layout of the core; `None` if there is no core.
     ///
     /// # Errors
-    /// Those of the source, or when the zip or the core's seek table contradicts itself.
+    /// Returns errors of the source, and errors if the zip or the core's seek table is
+    /// inconsistent.
     pub fn core_layout(&self) -> Result<Option<CoreLayout>, BundleError> {
         let Some(entry) = self.core_entry() else {
             return Ok(None);
@@ -102,10 +103,10 @@ impl BundleReader {
         Ok(Some(CoreLayout::Pieces(pieces)))
     }
 
-    /// The plain core from a copy of its stored bytes, which lay where [`CoreLayout::Stream`] said.
+    /// Decodes the plain core from a copy of the bytes at the range in [`CoreLayout::Stream`].
     ///
     /// # Errors
-    /// As [`core_reader`](Self::core_reader).
+    /// Like [`core_reader`](Self::core_reader).
     pub fn core_from_copy(
         &self,
         copy: impl Read + Send + 'static,
@@ -115,10 +116,10 @@ impl BundleReader {
             .transpose()
     }
 
-    /// Where an entry's stored bytes lie in the bundle, as far as they are there.
+    /// The range of an entry's stored bytes in the bundle, up to the end of the file.
     ///
     /// # Errors
-    /// When it is stored in a way that is not supported, or the zip contradicts itself.
+    /// Fails if the storage method is not supported, or if the zip is inconsistent.
     pub fn stored_range(&self, entry: &BundleEntry) -> Result<Range<u64>, BundleError> {
         let window = self.content(entry)?;
         Ok(window.range())

@@ -1,10 +1,10 @@
-//! Reads a bundle, one of IBM's zips, or what is left of either.
+//! Reads a bundle, one of IBM's zips, or a truncated zip of either kind.
 //!
-//! Invariants: names in the zip are looked at, never followed. Content is handed out as bytes,
-//! bounded by the sizes that the zip states; nothing is extracted to a path. Bytes that are handed
-//! out were compared with a checksum, or [`BundleReader::is_verified`] says that they were not: an
-//! entry read whole with its CRC, a piece of a core with its frame's checksum. Where the zip's
-//! directory and the manifest contradict each other, the entry is not read.
+//! Invariants: names in the zip are compared but never used as paths. Content is returned as bytes,
+//! limited to the sizes that the zip states; nothing is extracted to a path. Returned bytes were
+//! compared with a checksum, or [`BundleReader::is_verified`] reports that they were not. A
+//! complete entry is checked with its CRC, a piece of a core with its frame's checksum. If the
+//! zip's directory and the manifest contradict each other, the entry is not read.
 //!
 //! ```text
 //! a directory at the end        entries as it lists them
@@ -37,32 +37,32 @@ pub use verify::{EntryCheck, Verification};
 use content::Bounded;
 use reads::{Noted, Reads};
 
-/// Biggest deflated entry that is inflated into memory, and biggest stored one that is read whole, so
-/// that its CRC can be compared before it is used.
+/// Largest deflated entry that is inflated into memory, and largest stored entry that is read
+/// completely so that its CRC can be checked before use.
 const LARGEST_INFLATED: u64 = 64 << 20;
 
 /// An entry of a bundle.
 #[derive(Clone, Debug)]
 pub struct BundleEntry {
-    /// Its name, as hostile as its author.
+    /// Its name: untrusted.
     pub name: RawText,
-    /// What it is, where it is one of those that bundles have.
+    /// Its kind, if it is one that bundles have.
     pub kind: Option<EntryKind>,
-    /// Its size once unpacked: as stated, or as found where the zip was cut before it was stated.
+    /// Its uncompressed size: as stated, or as found if the zip was truncated before it was stated.
     pub size: u64,
     /// Its size in the zip.
     pub stored_size: u64,
-    /// How it is stored.
+    /// Its storage method.
     pub method: Method,
     /// Whether the zip ends before the entry does.
     pub cut: bool,
-    /// CRC-32 of what is in it, where the zip tells.
+    /// CRC-32 of the uncompressed content, if the zip states it.
     pub crc32: Option<u32>,
     header_at: u64,
     encrypted: bool,
 }
 
-/// A bundle that was opened.
+/// An open bundle.
 pub struct BundleReader {
     source: Arc<dyn ByteSource>,
     entries: Vec<BundleEntry>,
@@ -78,31 +78,11 @@ impl BundleReader {
     /// Reads the zip's directory and the manifest.
     ///
     /// # Errors
-    /// When it is no bundle, or nothing of it is left, or its manifest is of a later schema.
+    /// Fails if it is not a bundle, if nothing of it can be salvaged, or if its manifest has a
+    /// newer schema.
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self, BundleError> {
-        let failed = |error| BundleError::from_io("read the bundle".to_owned(), error);
-        if source.is_empty() {
-            return Err(BundleError::Empty);
-        }
-        let (raw, mut notes) = match zip::read_directory(source.as_ref()).map_err(failed)? {
-            Some(raw) => (raw, Vec::new()),
-            None => {
-                let raw = zip::salvage(source.as_ref()).map_err(failed)?;
-                let note = salvage_note(&raw);
-                (raw, vec![note])
-            }
-        };
-        if raw.is_empty() {
-            let magic = crate::window::read_up_to(source.as_ref(), 0, 2).map_err(failed)?;
-            return Err(match magic.as_slice() {
-                b"PK" => BundleError::Cut { len: source.len() },
-                _ => BundleError::NotABundle {
-                    why: "it is no zip",
-                },
-            });
-        }
-        let why = "none of its entries is named like those of a dump";
-        let stem = find_stem(&raw).ok_or(BundleError::NotABundle { why })?;
+        let (raw, mut notes) = raw_entries(source.as_ref())?;
+        let stem = find_stem(&raw).ok_or(BundleError::ForeignZip)?;
         let entries = entries(raw, &stem);
         let mut bundle = Self {
             source,
@@ -118,7 +98,7 @@ impl BundleReader {
             Ok(manifest) => bundle.manifest = Some(manifest),
             Err(BundleError::NoEntry { .. }) => {}
             Err(error @ BundleError::Schema { .. }) => return Err(error),
-            // The rest of the bundle may be good.
+            // The other entries may be intact.
             Err(error) => {
                 let why = match &error {
                     BundleError::Manifest { source } => format!("{error}: {source}"),
@@ -140,11 +120,31 @@ impl BundleReader {
         Ok(bundle)
     }
 
+    /// Opens a zip that is not a bundle, for its entries: none of them has a kind.
+    ///
+    /// # Errors
+    /// When it is no zip, or nothing of it is left.
+    pub fn open_foreign(source: Arc<dyn ByteSource>) -> Result<Self, BundleError> {
+        let (raw, notes) = raw_entries(source.as_ref())?;
+        let mut entries = entries(raw, "");
+        entries.iter_mut().for_each(|entry| entry.kind = None);
+        Ok(Self {
+            source,
+            entries,
+            stem: String::new(),
+            manifest: None,
+            legacy: None,
+            salvaged: (!notes.is_empty()).then(|| notes.join("; ")),
+            damage: Vec::new(),
+            reads: Arc::default(),
+        })
+    }
+
     fn read_manifest(&self) -> Result<Manifest, BundleError> {
         Manifest::from_json(&self.small_entry(&EntryKind::Manifest, LARGEST_MANIFEST)?)
     }
 
-    /// The bytes of the bundle itself.
+    /// The bytes of the bundle.
     #[must_use]
     pub fn source(&self) -> &Arc<dyn ByteSource> {
         &self.source
@@ -156,33 +156,33 @@ impl BundleReader {
         &self.entries
     }
 
-    /// The manifest; `None` in IBM's zips and in bundles that were cut.
+    /// The manifest; `None` in IBM's zips and in truncated bundles.
     #[must_use]
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
     }
 
-    /// IBM's summary; ours have it too.
+    /// IBM's summary; our bundles have it too.
     #[must_use]
     pub fn legacy(&self) -> Option<&LegacyInfo> {
         self.legacy.as_ref()
     }
 
-    /// What was salvaged, and why it had to be; `None` for a bundle in good order.
+    /// What was salvaged, and why; `None` for an intact bundle.
     #[must_use]
     pub fn salvaged(&self) -> Option<&str> {
         self.salvaged.as_deref()
     }
 
-    /// What is known to be damaged, without reading the entries: the zip's directory, the manifest, or
+    /// Known damage, found without reading the entries: in the zip's directory, in the manifest, or
     /// an entry on which they disagree. Zips of IBM's agent have no manifest to compare with.
     #[must_use]
     pub fn damage(&self) -> &[String] {
         &self.damage
     }
 
-    /// Whether everything that was handed out so far is covered by a checksum that was compared. What is left of
-    /// a core that is cut, and not stored in frames, is not.
+    /// Whether everything returned so far was checked against a checksum. A truncated core that is
+    /// not stored in frames is not covered.
     #[must_use]
     pub fn is_verified(&self) -> bool {
         let is_framed = Some(EntryKind::Core(CoreEncoding::ZstdSeekable));
@@ -190,16 +190,17 @@ impl BundleReader {
         self.reads.is_verified() && !core.is_some_and(|core| core.cut && core.kind != is_framed)
     }
 
-    /// The first read of core or minicore that failed, which its reader may have taken for a hole.
+    /// The first failed read of the core or minicore. Readers of the core may have treated it as a
+    /// hole.
     #[must_use]
     pub fn read_problem(&self) -> Option<ReadProblem> {
         self.reads.problem()
     }
 
-    /// Compares the stored core with the zip's CRC, from front to back.
+    /// Compares the complete stored core with the zip's CRC.
     ///
     /// # Errors
-    /// When it is damaged, or cannot be read.
+    /// Fails if the core is damaged or cannot be read.
     pub fn verify_stored_core(&self) -> Result<(), BundleError> {
         let Some(entry) = self.core_entry() else {
             return Ok(());
@@ -209,11 +210,11 @@ impl BundleReader {
         Ok(())
     }
 
-    /// Whether the stored core begins with a frame that has a checksum; `None` where it is not stored in
-    /// frames.
+    /// Whether the stored core begins with a frame that has a checksum; `None` if it is not stored
+    /// in frames.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// Fails if it cannot be read.
     pub fn core_has_checksums(&self) -> Result<Option<bool>, BundleError> {
         let is_framed =
             |entry: &&BundleEntry| entry.kind == Some(EntryKind::Core(CoreEncoding::ZstdSeekable));
@@ -226,13 +227,13 @@ impl BundleReader {
         Ok(Some(crate::seekable::has_checksum(&head)))
     }
 
-    /// The manifest, or one that is made from what else is there.
+    /// The manifest, or one built from the other entries.
     #[must_use]
     pub fn summary_manifest(&self) -> Manifest {
         self.manifest.clone().unwrap_or_else(|| summary::of(self))
     }
 
-    /// The first entry of this kind. `Core` of any encoding finds the core.
+    /// The first entry of this kind. `Core` with any encoding finds the core.
     #[must_use]
     pub fn entry(&self, kind: &EntryKind) -> Option<&BundleEntry> {
         let wanted = |entry: &&BundleEntry| match (&entry.kind, kind) {
@@ -242,11 +243,11 @@ impl BundleReader {
         self.entries.iter().find(wanted)
     }
 
-    /// Random access to an entry: read into memory and compared with its CRC up to 64 MiB, else in
-    /// place where it is stored, which is not verified.
+    /// Random access to an entry. Up to 64 MiB it is read into memory and compared with its CRC. A
+    /// larger entry is read in place, unverified.
     ///
     /// # Errors
-    /// When there is none, or it is too big or damaged.
+    /// Fails if there is no such entry, or if it is too large or damaged.
     pub fn entry_source(&self, kind: &EntryKind) -> Result<Box<dyn ByteSource>, BundleError> {
         let entry = self.wanted(kind)?;
         if entry.method == Method::Stored && (entry.size > LARGEST_INFLATED || entry.cut) {
@@ -256,20 +257,21 @@ impl BundleReader {
         Ok(Box::new(self.inflated(entry, LARGEST_INFLATED)?))
     }
 
-    /// An entry's content from front to back, compared with the zip's CRC at its end. Of an entry
-    /// that is cut: what is there.
+    /// Reads an entry's content from start to end, and compares it with the zip's CRC at its end. A
+    /// truncated entry gives the bytes that exist.
     ///
     /// # Errors
-    /// When it is stored in a way that is not supported, or the zip contradicts itself.
+    /// Fails if the storage method is not supported, or if the zip is inconsistent.
     pub fn entry_reader(&self, entry: &BundleEntry) -> Result<Box<dyn Read + Send>, BundleError> {
         let content = SourceReader::new(self.content(entry)?);
         Ok(unpacked(entry, content))
     }
 
-    /// The plain core from front to back, whatever its encoding. Of a core that is cut: what is there.
+    /// Reads the plain core from start to end, in any encoding. A truncated core gives the bytes
+    /// that exist.
     ///
     /// # Errors
-    /// As `entry_reader`. Reading fails where there are more or fewer bytes than the manifest says.
+    /// Like `entry_reader`. Reading fails if the number of bytes differs from the manifest.
     pub fn core_reader(&self) -> Result<Option<Box<dyn Read + Send>>, BundleError> {
         let Some(entry) = self.core_entry() else {
             return Ok(None);
@@ -278,7 +280,7 @@ impl BundleReader {
         self.plain_core(entry, content).map(Some)
     }
 
-    /// The plain core from a copy of the entry's bytes as they stand in the zip.
+    /// Reads the plain core from a copy of the entry's stored bytes.
     fn plain_core(
         &self,
         entry: &BundleEntry,
@@ -297,16 +299,17 @@ impl BundleReader {
         let name = entry.name.to_string();
         Ok(match record {
             Some(core) => Box::new(Bounded::new(plain, name, core.size, None, entry.cut)),
-            // Without a manifest nobody says how much there should be: take what can be decoded.
+            // Without a manifest the expected size is unknown: return everything that can be
+            // decoded.
             None => Box::new(Bounded::new(plain, name, u64::MAX, None, true)),
         })
     }
 
-    /// Random access to the plain core without unpacking it; `None` where there is no core, or its
+    /// Random access to the plain core without unpacking it; `None` if there is no core, or if its
     /// encoding has no random access.
     ///
     /// # Errors
-    /// Those of the source.
+    /// Returns errors of the source.
     pub fn core_source(&self) -> Result<Option<Box<dyn ByteSource>>, BundleError> {
         let Some(entry) = self
             .core_entry()
@@ -329,16 +332,16 @@ impl BundleReader {
         Ok(Some(Box::new(Noted::new(core, &self.reads))))
     }
 
-    /// Compares every entry with the manifest, or, where there is none, with the zip's own CRCs.
+    /// Compares every entry with the manifest, or without a manifest, with the zip's own CRCs.
     ///
     /// # Errors
-    /// Those of the source; what does not match is in the answer.
+    /// Returns errors of the source. Mismatches are part of the result.
     pub fn verify(&self) -> Result<Verification, BundleError> {
         verify::verify(self)
     }
 
-    /// The sizes in a seek table say where in the core each frame lies, and nothing else covers them: their
-    /// sum is in the manifest.
+    /// Checks the sizes in a seek table, which place each frame in the core. Only their sum, stored
+    /// in the manifest, covers them.
     fn compare_plain_size(&self, entry: &BundleEntry, found: u64) -> Result<(), BundleError> {
         let record = self.manifest.as_ref().and_then(|it| it.core.as_ref());
         match record.filter(|core| core.size != found && !entry.cut) {
@@ -361,7 +364,7 @@ impl BundleReader {
         })
     }
 
-    /// The bytes of an entry as they stand in the zip.
+    /// The stored bytes of an entry.
     fn content(&self, entry: &BundleEntry) -> Result<Window, BundleError> {
         consistency::compare_with_manifest(self, entry)?;
         let unsupported = |what: &str| BundleError::Unsupported {
@@ -384,10 +387,10 @@ impl BundleReader {
         Ok(Window::new(Arc::clone(&self.source), at, entry.stored_size))
     }
 
-    /// A small entry, compared with its CRC.
+    /// Reads a small entry and compares it with its CRC.
     ///
     /// # Errors
-    /// When there is none, it is larger than `limit`, or it is damaged.
+    /// Fails if there is no such entry, if it is larger than `limit`, or if it is damaged.
     pub fn small_entry(&self, kind: &EntryKind, limit: u64) -> Result<Vec<u8>, BundleError> {
         self.inflated(self.wanted(kind)?, limit)
     }
@@ -409,7 +412,8 @@ impl BundleReader {
     }
 }
 
-/// The frames of a core; `None` for a zstd stream of another make, readable from the front only.
+/// The frames of a core; `None` for a zstd stream without frames of ours, which is only readable
+/// from its start.
 fn seekable(
     entry: &BundleEntry,
     content: Window,
@@ -417,7 +421,7 @@ fn seekable(
     match SeekableReader::open(content.clone()) {
         Ok(core) => return Ok(Some(core)),
         Err(error @ SeekableError::Io(_)) => return Err(error.into()),
-        // No table, or a wrong one: the frames are still there.
+        // The table is missing or wrong, but the frames can still be read.
         Err(_) => {}
     }
     let found = SeekableReader::recover(content.clone())?;
@@ -425,7 +429,7 @@ fn seekable(
     Ok((!foreign || entry.cut).then_some(found))
 }
 
-/// What an entry holds, from its bytes as they stand in the zip.
+/// The content of an entry, from its stored bytes.
 fn unpacked(entry: &BundleEntry, content: impl Read + Send + 'static) -> Box<dyn Read + Send> {
     let name = entry.name.to_string();
     let (size, crc32, cut) = (entry.size, entry.crc32, entry.cut);
@@ -435,6 +439,32 @@ fn unpacked(entry: &BundleEntry, content: impl Read + Send + 'static) -> Box<dyn
     let buffered = std::io::BufReader::with_capacity(256 << 10, content);
     let inflated = flate2::bufread::DeflateDecoder::new(buffered);
     Box::new(Bounded::new(inflated, name, size, crc32, cut))
+}
+
+/// The entries of a zip, and what had to be salvaged of it.
+fn raw_entries(source: &dyn ByteSource) -> Result<(Vec<RawEntry>, Vec<String>), BundleError> {
+    let failed = |error| BundleError::from_io("read the bundle".to_owned(), error);
+    if source.is_empty() {
+        return Err(BundleError::Empty);
+    }
+    let (raw, notes) = match zip::read_directory(source).map_err(failed)? {
+        Some(raw) => (raw, Vec::new()),
+        None => {
+            let raw = zip::salvage(source).map_err(failed)?;
+            let note = salvage_note(&raw);
+            (raw, vec![note])
+        }
+    };
+    if raw.is_empty() {
+        let magic = crate::window::read_up_to(source, 0, 2).map_err(failed)?;
+        return Err(match magic.as_slice() {
+            b"PK" => BundleError::Cut { len: source.len() },
+            _ => BundleError::NotABundle {
+                why: "it is no zip",
+            },
+        });
+    }
+    Ok((raw, notes))
 }
 
 fn salvage_note(raw: &[RawEntry]) -> String {
@@ -453,7 +483,8 @@ fn salvage_note(raw: &[RawEntry]) -> String {
     }
 }
 
-/// What the names start with: by the manifest, which comes last, else by IBM's summary, else by the core.
+/// The common prefix of the names: from the manifest, which comes last, otherwise from IBM's
+/// summary, otherwise from the core.
 fn find_stem(raw: &[RawEntry]) -> Option<String> {
     let names: Vec<&str> = raw
         .iter()

@@ -1,5 +1,5 @@
-//! What became of bytes that were handed out in pieces: those who analyse a core take a page that cannot
-//! be read for one that is not there, so the bundle has to report the failure.
+//! Records failed reads of a bundle's core. Code that analyses a core treats an unreadable page as
+//! absent, so the bundle has to report the failure.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +10,13 @@ use cdh_elfcore::ByteSource;
 /// A read of a bundle's core failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadProblem {
-    /// Whether the bytes are damaged; otherwise the disk or the network failed.
+    /// Whether the bytes are damaged. Otherwise the disk or the network failed.
     pub is_damage: bool,
-    /// What is wrong, in words.
+    /// Describes the problem.
     pub what: String,
 }
 
-/// Shared by a bundle and the sources that it handed out.
+/// State shared by a bundle and the sources that it returned.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     unverified: Arc<AtomicBool>,
@@ -28,7 +28,7 @@ impl Reads {
         !self.unverified.load(Ordering::Relaxed)
     }
 
-    /// To be set once bytes without a checksum are used.
+    /// Must be set once bytes without a checksum are used.
     pub(super) fn unverified_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.unverified)
     }
@@ -52,7 +52,7 @@ impl Reads {
     }
 }
 
-/// A source whose reads are noted.
+/// A source whose failed reads are recorded.
 pub(super) struct Noted<S> {
     source: S,
     reads: Arc<Reads>,
@@ -60,7 +60,7 @@ pub(super) struct Noted<S> {
 }
 
 impl<S: ByteSource> Noted<S> {
-    /// A source that compares checksums itself, as far as there are any.
+    /// Wraps a source that checks its own checksums, if it has any.
     pub(super) fn new(source: S, reads: &Arc<Reads>) -> Self {
         Self {
             source,
@@ -69,7 +69,7 @@ impl<S: ByteSource> Noted<S> {
         }
     }
 
-    /// A source without checksums.
+    /// Wraps a source without checksums.
     pub(super) fn unverified(source: S, reads: &Arc<Reads>) -> Self {
         Self {
             has_checksums: false,

@@ -1,8 +1,8 @@
-//! A manifest for a bundle that has none: one of IBM's zips, or one that was cut.
+//! Builds a manifest for a bundle that has none: one of IBM's zips, or a truncated one.
 
 use std::io::Read;
 
-use cdh_elfcore::SignalInfo;
+use cdh_elfcore::{CoreHead, SignalInfo};
 use jiff::Timestamp;
 
 use super::{BundleEntry, BundleReader, consistency};
@@ -12,11 +12,15 @@ use crate::{
     RawText, Sha256, SignalFacts, Verdict,
 };
 
-/// Most bytes of IBM's JSON files that are read.
+/// Maximum size of IBM's JSON files, in bytes.
 const LARGEST_INFO: u64 = 16 << 20;
 
-/// Most bytes of a core's head that are looked at: 65 535 program headers and the file header.
+/// Maximum bytes read from the start of a core: 65 535 program headers and the file header.
 const LONGEST_HEAD: u64 = 4 << 20;
+/// Most bytes of its notes: a thread has some kilobytes, and the one that crashed comes first.
+const LONGEST_NOTES: u64 = 1 << 20;
+/// `p_type` of notes (`elf.h`).
+const PT_NOTE: u32 = 4;
 
 pub(super) fn of(bundle: &BundleReader) -> Manifest {
     let info = bundle.legacy.clone().unwrap_or_default();
@@ -32,11 +36,9 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
         .signal
         .as_deref()
         .and_then(|signal| signal.parse().ok());
-    let signal = SignalInfo::from_number(
-        number
-            .or(name.as_ref().map(|name| name.signal))
-            .unwrap_or_default(),
-    );
+    let number = number
+        .or(name.as_ref().map(|name| name.signal))
+        .unwrap_or_default();
     let json = |kind| bundle.small_entry(&kind, LARGEST_INFO).unwrap_or_default();
     let mut workload = legacy::workload(&json(EntryKind::PodInfo)).unwrap_or_default();
     workload.namespace = workload.namespace.or(info.namespace.clone());
@@ -46,7 +48,14 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
     if let Some(image) = &mut image {
         legacy::add_tags(&json(EntryKind::ImageInfo(0)), image);
     }
-    let (core, verdict) = core_and_verdict(bundle);
+    let start = bundle.core_reader().ok().flatten().map(CoreStart::read);
+    let (core, verdict) = core_and_verdict(bundle, start.as_ref());
+    // IBM's agent notes the number only; code and address are in the core.
+    let in_core = start.and_then(CoreStart::signal);
+    let signal = match in_core.filter(|found| number == 0 || found.number == number) {
+        Some(found) => found,
+        None => SignalInfo::from_number(number),
+    };
     let mut gaps = vec![Gap {
         what: "manifest".to_owned(),
         why: "written by another agent, or cut".to_owned(),
@@ -70,7 +79,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
             .or(named(|name| &name.hostname))
             .unwrap_or_default(),
         process: ProcessFacts {
-            // IBM's "real_pid" is `%p`: the pid that the container sees. No other is known.
+            // IBM's "real_pid" is `%p`: the pid in the container. No other pid is known.
             pid: pid
                 .or(name.as_ref().map(|name| name.pid))
                 .unwrap_or_default(),
@@ -81,12 +90,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
             arguments: arguments(bundle),
             ..ProcessFacts::default()
         },
-        signal: SignalFacts {
-            number: signal.number,
-            name: signal.name(),
-            description: signal.describe(),
-            ..SignalFacts::default()
-        },
+        signal: SignalFacts::from(&signal),
         core,
         image,
         workload: (workload != crate::Workload::default()).then_some(workload),
@@ -95,7 +99,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
     }
 }
 
-/// The command line that IBM's agent copied from `/proc`.
+/// The command line, as IBM's agent copied it from `/proc`.
 fn arguments(bundle: &BundleReader) -> Option<Vec<RawText>> {
     let kind = EntryKind::ProcFile(ProcFile::named("cmdline")?);
     let bytes = bundle.small_entry(&kind, LARGEST_INFO).ok()?;
@@ -103,10 +107,14 @@ fn arguments(bundle: &BundleReader) -> Option<Vec<RawText>> {
     Some(words.split(|byte| *byte == 0).map(RawText::from).collect())
 }
 
-fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {
+fn core_and_verdict(
+    bundle: &BundleReader,
+    start: Option<&CoreStart>,
+) -> (Option<CoreRecord>, Verdict) {
     let cut = |entry: &BundleEntry| entry.cut;
-    // IBM's agent writes the zip as it captures: one that is cut was left by an agent that died. Ours are
-    // written from a sealed entry, and cut by a copy or a store; that says nothing about the capture.
+    // IBM's agent writes the zip while it captures: a truncated zip means that the agent died. Ours
+    // are written from a sealed entry and truncated later by a copy or a store, which says nothing
+    // about the capture.
     let cause = match bundle.entries.iter().any(cut) || bundle.salvaged.is_some() {
         true if !consistency::is_ours(bundle) => Cause::HandlerDied,
         _ => Cause::Unknown,
@@ -122,11 +130,11 @@ fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {
     let source = bundle.core_source().ok().flatten();
     let got = match (&source, encoding) {
         (Some(source), _) => source.len(),
-        // Sizes of a zstd stream without a table are not known without unpacking it.
+        // Without a seek table, the plain size is unknown unless the stream is decompressed.
         (None, CoreEncoding::ZstdSeekable) => 0,
         (None, _) => entry.size,
     };
-    let expected = bundle.core_reader().ok().flatten().and_then(promised_len);
+    let expected = start.and_then(|start| start.expected);
     let record = CoreRecord {
         entry: entry.name.to_string(),
         encoding,
@@ -153,27 +161,64 @@ fn core_and_verdict(bundle: &BundleReader) -> (Option<CoreRecord>, Verdict) {
     (Some(record), verdict)
 }
 
-/// `max(p_offset + p_filesz)` of an ELF64 little-endian core; `None` where its head does not tell.
-fn promised_len(core: Box<dyn Read + Send>) -> Option<u64> {
-    let mut head = Vec::new();
-    let mut limited = core.take(64);
-    limited.read_to_end(&mut head).ok()?;
+/// The first bytes of a core, read from its front: a deflated one has no other order.
+struct CoreStart {
+    bytes: Vec<u8>,
+    /// Bytes of the whole core, `max(p_offset + p_filesz)`; `None` if its head does not say.
+    expected: Option<u64>,
+}
+
+impl CoreStart {
+    fn read(mut core: Box<dyn Read + Send>) -> Self {
+        let mut bytes = Vec::new();
+        let headers = read_headers(&mut core, &mut bytes);
+        let ends = headers
+            .as_deref()
+            .map(|headers| headers.iter().map(ProgramHeader::end));
+        let expected = ends
+            .and_then(|ends| ends.collect::<Option<Vec<u64>>>())
+            .and_then(|ends| ends.into_iter().max());
+        let notes = headers
+            .iter()
+            .flatten()
+            .find(|header| header.kind == PT_NOTE)
+            .and_then(ProgramHeader::end);
+        if let Some(end) = notes {
+            // The signal is among the first thread's notes.
+            let wanted = end.saturating_sub(bytes.len() as u64).min(LONGEST_NOTES);
+            // What is read before an error is good.
+            let _ = core.take(wanted).read_to_end(&mut bytes);
+        }
+        Self { bytes, expected }
+    }
+
+    /// The signal of `NT_SIGINFO`, with code and address.
+    fn signal(self) -> Option<SignalInfo> {
+        CoreHead::from_source(&self.bytes).ok()?.signal()
+    }
+}
+
+/// What is needed of an `Elf64_Phdr`.
+struct ProgramHeader {
+    kind: u32,
+    offset: u64,
+    size: u64,
+}
+
+impl ProgramHeader {
+    fn end(&self) -> Option<u64> {
+        self.offset.checked_add(self.size)
+    }
+}
+
+/// Appends header and program headers of an ELF64 little-endian core to `head`.
+fn read_headers(core: &mut dyn Read, head: &mut Vec<u8>) -> Option<Vec<ProgramHeader>> {
+    core.take(64).read_to_end(head).ok()?;
     if head.get(..6)? != b"\x7fELF\x02\x01" {
         return None;
     }
-    let number = |bytes: &[u8], at: usize| {
-        bytes
-            .get(at..)?
-            .first_chunk()
-            .map(|raw| u64::from_le_bytes(*raw))
-    };
-    let short = |at: usize| {
-        head.get(at..)?
-            .first_chunk()
-            .map(|raw| u64::from(u16::from_le_bytes(*raw)))
-    };
-    let (headers_at, size, count) = (number(&head, 32)?, short(54)?, short(56)?);
-    // PN_XNUM: the count is in a section header, which the kernel puts at the core's very end.
+    let (headers_at, size, count) = (u64_at(head, 32)?, short_at(head, 54)?, short_at(head, 56)?);
+    // PN_XNUM: the count is in a section header, which the kernel writes at the end of the core.
     if size != 56 || count == 0xffff || headers_at < 64 {
         return None;
     }
@@ -181,11 +226,24 @@ fn promised_len(core: Box<dyn Read + Send>) -> Option<u64> {
     if end > LONGEST_HEAD {
         return None;
     }
-    let mut rest = limited.into_inner().take(end.checked_sub(64)?);
-    rest.read_to_end(&mut head).ok()?;
+    core.take(end.checked_sub(64)?).read_to_end(head).ok()?;
     let headers = head.get(usize::try_from(headers_at).ok()?..)?;
-    let ends = headers
-        .chunks_exact(56)
-        .map(|header| number(header, 8)?.checked_add(number(header, 32)?));
-    ends.collect::<Option<Vec<u64>>>()?.into_iter().max()
+    let parsed = headers.chunks_exact(56).map(|header| {
+        Some(ProgramHeader {
+            kind: u32::try_from(u64_at(header, 0)? & 0xffff_ffff).ok()?,
+            offset: u64_at(header, 8)?,
+            size: u64_at(header, 32)?,
+        })
+    });
+    parsed.collect()
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let raw = bytes.get(at..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*raw))
+}
+
+fn short_at(bytes: &[u8], at: usize) -> Option<u64> {
+    let raw = bytes.get(at..)?.first_chunk()?;
+    Some(u64::from(u16::from_le_bytes(*raw)))
 }

@@ -1,30 +1,30 @@
-//! Compares a bundle with what it says about itself.
+//! Compares a bundle's content with its manifest, or with the zip's CRCs.
 
 use std::collections::BTreeMap;
 
 use super::{BundleEntry, BundleReader};
 use crate::{BundleError, Digests, EntryKind, EntryRecord, RawText};
 
-/// What became of each entry.
+/// Result of the check of each entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// Every entry that the manifest lists, and then those that it does not.
+    /// Every entry in the manifest, then the entries that the manifest does not list.
     pub entries: Vec<(RawText, EntryCheck)>,
 }
 
-/// What became of an entry.
+/// Result of the check of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EntryCheck {
-    /// The bytes are those that the manifest promises.
+    /// The bytes match the manifest.
     Good,
-    /// The manifest says nothing about it; its bytes are those that the zip promises.
+    /// The manifest does not list it; its bytes match the zip.
     Unlisted,
-    /// The manifest promises it, and it is not there.
+    /// The manifest lists it, but it is missing.
     Missing,
-    /// Other bytes, or too few.
+    /// Different or too few bytes.
     Mismatch {
-        /// What is wrong, for people.
+        /// Describes the mismatch.
         what: String,
     },
 }
@@ -64,7 +64,7 @@ pub(super) fn verify(bundle: &BundleReader) -> Result<Verification, BundleError>
     for entry in &bundle.entries {
         let record = records.get(entry.name.as_bytes()).copied();
         let mut check = check(bundle, entry, record)?;
-        // Two of a name: tools differ in which they take.
+        // Two entries with the same name: tools differ in which one they read.
         if found.contains_key(entry.name.as_bytes()) {
             check = EntryCheck::Mismatch {
                 what: "there are two of this name".to_owned(),
@@ -90,7 +90,8 @@ pub(super) fn verify(bundle: &BundleReader) -> Result<Verification, BundleError>
             .unwrap_or(EntryCheck::Unlisted);
         entries.push((name, check));
     }
-    // Cut between two entries, each of them is whole; what should have followed is still missing.
+    // If the zip was cut between two entries, each entry is complete, but the ones after it are
+    // missing.
     if let (Some(note), None) = (&bundle.salvaged, &bundle.manifest) {
         let check = EntryCheck::Mismatch { what: note.clone() };
         entries.push((RawText::from("bundle"), check));
@@ -137,7 +138,8 @@ fn check(
     Ok(EntryCheck::Good)
 }
 
-/// The plain core against the manifest, where its entry is compressed by more than the zip.
+/// Checks the plain core against the manifest if its entry is compressed beyond the zip's own
+/// method.
 fn check_plain_core(bundle: &BundleReader) -> Result<Option<EntryCheck>, BundleError> {
     let core = bundle
         .manifest
@@ -161,7 +163,7 @@ fn check_plain_core(bundle: &BundleReader) -> Result<Option<EntryCheck>, BundleE
     }))
 }
 
-/// Damage is an answer; a disk or a network that fails is an error.
+/// Turns damage into a result; a failing disk or network remains an error.
 fn damage(error: BundleError) -> Result<EntryCheck, BundleError> {
     match error {
         BundleError::Io { source, action } if source.raw_os_error().is_some() => {

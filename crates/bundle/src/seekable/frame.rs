@@ -1,5 +1,5 @@
-//! How long a zstd frame is, from its header and the headers of its blocks (RFC 8878), without
-//! decompressing it: what is left of a stream that lost its table.
+//! Measures a zstd frame from its header and block headers (RFC 8878) without decompressing it.
+//! Used to recover a stream that lost its seek table.
 //!
 //! ```text
 //! frame:  28 B5 2F FD  <descriptor> [window] [dictionary id] [content size]  block…  [checksum]
@@ -18,24 +18,24 @@ const FRAME_MAGIC: u32 = 0xFD2F_B528;
 const RLE_BLOCK: u32 = 1;
 const RESERVED_BLOCK: u32 = 3;
 
-/// Bit of the frame header's descriptor: the frame ends with a checksum of its content.
+/// Flag in the frame header's descriptor: the frame ends with a checksum of its content.
 const CHECKSUM_FLAG: u8 = 4;
 
-/// Whether decompressing this frame compares a checksum of its content.
+/// Whether decompression of this frame verifies a checksum.
 pub(crate) fn has_checksum(frame: &[u8]) -> bool {
     frame.starts_with(&FRAME_MAGIC.to_le_bytes())
         && frame.get(4).is_some_and(|bits| bits & CHECKSUM_FLAG != 0)
 }
 
-/// How long a frame is.
+/// Length of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameSize {
     pub(super) stored: u64,
-    /// `None` where the frame does not state it.
+    /// `None` if the frame does not state it.
     pub(super) plain: Option<u64>,
 }
 
-/// Reads small pieces through a buffer: block headers lie a few kilobytes apart.
+/// Buffers small reads: block headers are a few kilobytes apart.
 pub(super) struct Cursor<'s> {
     source: &'s dyn ByteSource,
     at: u64,
@@ -51,7 +51,7 @@ impl<'s> Cursor<'s> {
         }
     }
 
-    /// `N` bytes at `at`; `None` where the source ends before.
+    /// `N` bytes at `at`; `None` if the source ends before.
     fn take<const N: usize>(&mut self, at: u64) -> io::Result<Option<[u8; N]>> {
         for attempt in 0..2 {
             let found = at
@@ -70,7 +70,7 @@ impl<'s> Cursor<'s> {
     }
 }
 
-/// The size of the frame at `at`; `None` where there is no whole frame.
+/// The size of the frame at `at`; `None` if there is no complete frame.
 pub(super) fn measure(cursor: &mut Cursor<'_>, at: u64) -> io::Result<Option<FrameSize>> {
     let Some([m0, m1, m2, m3, descriptor]) = cursor.take::<5>(at)? else {
         return Ok(None);
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_measured_as_zstd_does() {
+    fn frame_measure_agrees_with_zstd() {
         let noise: Vec<u8> = (0..700_000_u32)
             .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
             .collect();
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn streamed_frame_with_checksum_has_no_plain_size() {
+    fn frame_measure_of_a_streamed_frame_has_no_plain_size() {
         let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
         encoder.include_checksum(true).unwrap();
         encoder.write_all(b"abc").unwrap();

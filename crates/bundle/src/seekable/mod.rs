@@ -1,6 +1,6 @@
-//! zstd's seekable format: independent frames and a table of their sizes, so that any page of a
-//! core is read by decompressing one frame. Plain `zstd -d` reads it too: the table is a frame that
-//! decoders skip.
+//! zstd's seekable format: independent frames and a table of their sizes. Any page of a core can be
+//! read by decompressing one frame. Plain `zstd -d` reads it too, because the table is in a
+//! skippable frame.
 //!
 //! ```text
 //! frame 0 | frame 1 | … | skippable frame { table }
@@ -13,10 +13,10 @@
 //! ```
 //!
 //! All numbers are little-endian. Source: facebook/zstd,
-//! `contrib/seekable_format/zstd_seekable_compression_format.md`. We write no checksums into the
-//! table: each frame ends with zstd's own content checksum (RFC 8878, 3.1.1), which every decoder
-//! compares, so that a reader of a few frames notices damage in them. Streams written before have
-//! frames without one, which [`SeekableReader::is_verified`] reports.
+//! `contrib/seekable_format/zstd_seekable_compression_format.md`. Our table has no checksums: each
+//! frame ends with zstd's own content checksum (RFC 8878, 3.1.1). Every decoder verifies it, so a
+//! reader of a few frames notices damage in them. Frames of older streams have no checksum, which
+//! [`SeekableReader::is_verified`] reports.
 //!
 //! Worked example: 3 bytes `abc` in one frame of 16 bytes end with
 //! `5e2a4d18 11000000 10000000 03000000 01000000 00 b1ea928f`.
@@ -33,42 +33,42 @@ pub use reader::SeekableReader;
 pub(crate) use reader::decode_frame;
 pub use writer::{SeekableStats, SeekableWriter, frame_compressor};
 
-/// Plain bytes per frame that suit a core: small enough that reading one page of a remote core costs
-/// little, big enough that zstd compresses nearly as well as without frames.
+/// Plain bytes per frame of a core. Small enough that reading one page of a remote core is cheap,
+/// and large enough that zstd compresses nearly as well as without frames.
 pub const SEEKABLE_FRAME: usize = 1 << 20;
 
-/// Biggest frame that is read, in plain bytes: it is decompressed into memory as a whole.
+/// Largest frame that is read, in plain bytes: a frame is decompressed completely into memory.
 const LARGEST_FRAME: u32 = 64 << 20;
 
 /// Magic number of the skippable frame that holds the table.
 const TABLE_MAGIC: [u8; 4] = 0x184D_2A5E_u32.to_le_bytes();
 
-/// Magic number at the very end.
+/// Magic number at the end of the stream.
 const FOOTER_MAGIC: [u8; 4] = 0x8F92_EAB1_u32.to_le_bytes();
 
-/// Bytes of the footer: count, flags, magic number.
+/// Size of the footer: count, flags, magic number.
 const FOOTER_LEN: u64 = 9;
 
-/// Bytes before the table: magic number and length.
+/// Size of the header before the table: magic number and length.
 const TABLE_HEADER_LEN: u64 = 8;
 
-/// Most frames that the format allows.
+/// Maximum number of frames in the format.
 const MOST_FRAMES: u32 = 0x0800_0000;
 
 /// A seekable zstd stream cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SeekableError {
-    /// It does not end with a table: cut, or another kind of zstd stream.
+    /// It does not end with a table: truncated, or another kind of zstd stream.
     #[error("there is no seek table")]
     NoTable,
     /// The table contradicts the stream or itself.
     #[error("the seek table is wrong: {what}")]
     Table {
-        /// In which way.
+        /// What is wrong.
         what: &'static str,
     },
-    /// A frame would take too much memory.
+    /// A frame would need too much memory.
     #[error(
         "a frame has {size} bytes, more than the {} that are read into memory",
         LARGEST_FRAME
@@ -77,7 +77,7 @@ pub enum SeekableError {
         /// Its plain size.
         size: u64,
     },
-    /// The system or the network said no.
+    /// A read failed.
     #[error("cannot read the stream")]
     Io(#[from] io::Error),
 }

@@ -9,19 +9,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cdh_elfcore::ByteSource;
 
-use super::table::{Place, Table};
+use super::table::{SeekTableEntry, Table};
 use super::{SeekableError, has_checksum};
 
-/// Plain bytes that are kept: a backtrace jumps between a few stacks and module headers.
+/// Size of the cache in plain bytes: a backtrace jumps between a few stacks and module headers.
 const CACHED_BYTES: usize = 32 << 20;
 
-/// Plain bytes of a stream in zstd's seekable format, in any order, by several threads.
+/// Reads the plain bytes of a stream in zstd's seekable format at any offset, from several threads.
 pub struct SeekableReader<S: ByteSource> {
     source: S,
     table: Table,
     /// Most recently used last.
     cache: Mutex<VecDeque<(usize, Arc<Vec<u8>>)>>,
-    /// Set once a frame without a checksum was used.
+    /// Set when a frame without a checksum is used.
     unverified: Arc<AtomicBool>,
 }
 
@@ -29,18 +29,18 @@ impl<S: ByteSource> SeekableReader<S> {
     /// Reads the seek table.
     ///
     /// # Errors
-    /// When there is none, or it does not fit the stream.
+    /// Fails if there is no table, or if it does not match the stream.
     pub fn open(source: S) -> Result<Self, SeekableError> {
         let table = Table::read(&source)?;
         Ok(Self::with_table(source, table))
     }
 
-    /// Rebuilds the table of a stream that has none (its writer died, its tail is missing) from the
-    /// frames that are whole. What follows them is not readable. A stream that does not begin with a
-    /// frame of ours reads as empty.
+    /// Rebuilds the table from the complete frames of a stream that has none: its writer died, or
+    /// its tail is missing. Bytes after the last complete frame are not readable. A stream that
+    /// does not begin with one of our frames reads as empty.
     ///
     /// # Errors
-    /// Those of the source.
+    /// Returns errors of the source.
     pub fn recover(source: S) -> Result<Self, SeekableError> {
         let table = Table::scan(&source)?;
         Ok(Self::with_table(source, table))
@@ -55,44 +55,44 @@ impl<S: ByteSource> SeekableReader<S> {
         }
     }
 
-    /// Sets `flag` once a frame that has no checksum is used.
+    /// Sets `flag` when a frame without a checksum is used.
     pub(crate) fn note_unverified(mut self, flag: Arc<AtomicBool>) -> Self {
         self.unverified = flag;
         self
     }
 
-    /// Whether every frame that was read so far had a checksum, which was compared.
+    /// Whether every frame read so far had a checksum, which was verified.
     #[must_use]
     pub fn is_verified(&self) -> bool {
         !self.unverified.load(Ordering::Relaxed)
     }
 
-    /// How many plain bytes there are.
+    /// Number of plain bytes.
     #[must_use]
     pub fn plain_len(&self) -> u64 {
         self.table.plain_len()
     }
 
-    /// How many bytes of the stream the frames take.
+    /// Number of bytes that the frames occupy in the stream.
     #[must_use]
     pub fn stored_len(&self) -> u64 {
         self.table.stored_len()
     }
 
-    /// Where each frame lies.
-    pub(crate) fn frames(&self) -> impl Iterator<Item = Place> + '_ {
-        self.table.places()
+    /// All frames with their offsets.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = SeekTableEntry> + '_ {
+        self.table.entries()
     }
 
-    fn frame(&self, place: Place) -> io::Result<Arc<Vec<u8>>> {
-        if let Some(frame) = self.cached(place.index) {
+    fn frame(&self, entry: SeekTableEntry) -> io::Result<Arc<Vec<u8>>> {
+        if let Some(frame) = self.cached(entry.index) {
             return Ok(frame);
         }
-        // Two threads may decompress the same frame: cheaper than to wait for each other.
-        let frame = Arc::new(self.decompress(place)?);
+        // Two threads may decompress the same frame: that is cheaper than waiting for each other.
+        let frame = Arc::new(self.decompress(entry)?);
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if !cache.iter().any(|(index, _)| *index == place.index) {
-            cache.push_back((place.index, Arc::clone(&frame)));
+        if !cache.iter().any(|(index, _)| *index == entry.index) {
+            cache.push_back((entry.index, Arc::clone(&frame)));
         }
         let mut total: usize = cache
             .iter()
@@ -114,19 +114,19 @@ impl<S: ByteSource> SeekableReader<S> {
         Some(frame)
     }
 
-    fn decompress(&self, place: Place) -> io::Result<Vec<u8>> {
-        let stored_len = usize::try_from(place.stored_len)
+    fn decompress(&self, entry: SeekTableEntry) -> io::Result<Vec<u8>> {
+        let stored_len = usize::try_from(entry.stored_len)
             .ok()
-            .filter(|_| place.is_plausible())
-            .ok_or_else(|| damaged(place.index, "it is too long"))?;
-        let stored = crate::window::read_up_to(&self.source, place.stored_at, stored_len)?;
+            .filter(|_| entry.is_plausible())
+            .ok_or_else(|| damaged(entry.index, "it is too long"))?;
+        let stored = crate::window::read_up_to(&self.source, entry.stored_at, stored_len)?;
         if stored.len() != stored_len {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the compressed core is cut",
             ));
         }
-        let plain = decode_frame(&stored, place.index, place.plain_len)?;
+        let plain = decode_frame(&stored, entry.index, entry.plain_len)?;
         if !has_checksum(&stored) {
             self.unverified.store(true, Ordering::Relaxed);
         }
@@ -139,7 +139,7 @@ fn damaged(index: usize, what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-/// The plain bytes of one frame, which are as many as the table says.
+/// The plain bytes of one frame; checks their number against the table.
 pub(crate) fn decode_frame(stored: &[u8], index: usize, plain_len: u64) -> io::Result<Vec<u8>> {
     let capacity = usize::try_from(plain_len).map_err(io::Error::other)?;
     let plain = zstd::bulk::decompress(stored, capacity)
@@ -161,11 +161,11 @@ impl<S: ByteSource> ByteSource for SeekableReader<S> {
             let Some(at) = offset.checked_add(done as u64) else {
                 break;
             };
-            let Some(place) = self.table.find(at) else {
+            let Some(entry) = self.table.find(at) else {
                 break;
             };
-            let frame = self.frame(place)?;
-            let skip = usize::try_from(at.saturating_sub(place.plain_at)).unwrap_or(usize::MAX);
+            let frame = self.frame(entry)?;
+            let skip = usize::try_from(at.saturating_sub(entry.plain_at)).unwrap_or(usize::MAX);
             let part = frame.get(skip..).unwrap_or_default();
             let count = part.len().min(rest.len());
             if count == 0 {

@@ -10,15 +10,15 @@ use super::{
     TABLE_MAGIC,
 };
 
-/// Where frames begin, in the stream and in the plain bytes; one more than there are frames.
+/// Start offsets of the frames, in the stream and in the plain bytes, plus the end.
 #[derive(Debug)]
 pub(super) struct Table {
     starts: Vec<(u64, u64)>,
 }
 
-/// One frame's place.
+/// Offset and size of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct SeekTableEntry {
     pub(crate) index: usize,
     pub(crate) stored_at: u64,
     pub(crate) stored_len: u64,
@@ -26,8 +26,9 @@ pub(crate) struct Place {
     pub(crate) plain_len: u64,
 }
 
-impl Place {
-    /// Whether a frame of this plain size can be so long: zstd stores what it cannot compress.
+impl SeekTableEntry {
+    /// Whether a frame of this plain size can have this length: zstd stores what it cannot
+    /// compress.
     pub(crate) fn is_plausible(&self) -> bool {
         let plain_len = usize::try_from(self.plain_len).unwrap_or(0);
         let most = zstd::zstd_safe::compress_bound(plain_len) as u64;
@@ -82,7 +83,7 @@ impl Table {
         let mut table = Self {
             starts: vec![(0, 0)],
         };
-        // Rows are read in pieces, so that a wrong count costs no more than the bytes behind it.
+        // Read in pieces: memory grows with the bytes that exist, not with an untrusted count.
         let mut left = frames as usize;
         while left > 0 {
             let count = left.min(8192);
@@ -108,7 +109,7 @@ impl Table {
         Ok(table)
     }
 
-    /// Frames from the start of the stream on, as many as are whole.
+    /// Finds the complete frames from the start of the stream.
     pub(super) fn scan(source: &dyn ByteSource) -> Result<Self, SeekableError> {
         let mut table = Self {
             starts: vec![(0, 0)],
@@ -122,7 +123,7 @@ impl Table {
                 }) if plain <= LARGEST_FRAME.into() => {
                     table.push(stored, plain)?;
                 }
-                // The end, a frame that is cut, or one that is none of ours.
+                // The end, a truncated frame, or a frame that is not ours.
                 _ => return Ok(table),
             }
         }
@@ -152,22 +153,22 @@ impl Table {
     }
 
     /// The frame that holds the plain byte at `offset`.
-    pub(super) fn find(&self, offset: u64) -> Option<Place> {
-        // Frames may be empty: the last that begins at or before the offset holds it.
+    pub(super) fn find(&self, offset: u64) -> Option<SeekTableEntry> {
+        // Frames may be empty: the last one that begins at or before the offset contains it.
         let after = self.starts.partition_point(|&(_, plain)| plain <= offset);
-        self.place(after.checked_sub(1)?)
+        self.entry(after.checked_sub(1)?)
     }
 
     /// Every frame, in order.
-    pub(super) fn places(&self) -> impl Iterator<Item = Place> + '_ {
-        (0..self.starts.len()).map_while(|index| self.place(index))
+    pub(super) fn entries(&self) -> impl Iterator<Item = SeekTableEntry> + '_ {
+        (0..self.starts.len()).map_while(|index| self.entry(index))
     }
 
-    fn place(&self, index: usize) -> Option<Place> {
+    fn entry(&self, index: usize) -> Option<SeekTableEntry> {
         let after = index.checked_add(1)?;
         let &(stored_at, plain_at) = self.starts.get(index)?;
         let &(stored_end, plain_end) = self.starts.get(after)?;
-        Some(Place {
+        Some(SeekTableEntry {
             index,
             stored_at,
             stored_len: stored_end.saturating_sub(stored_at),

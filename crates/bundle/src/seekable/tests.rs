@@ -42,7 +42,7 @@ fn read_all(source: &dyn ByteSource) -> Vec<u8> {
 }
 
 #[test]
-fn table_is_that_of_the_worked_example() {
+fn seek_table_matches_the_worked_example() {
     let out = compress(b"abc", 1024);
     let frame = out.len() - 25;
     let mut expected = vec![0x5e, 0x2a, 0x4d, 0x18, 17, 0, 0, 0, frame as u8, 0, 0, 0];
@@ -51,7 +51,7 @@ fn table_is_that_of_the_worked_example() {
 }
 
 #[test]
-fn zstd_itself_reads_the_stream() {
+fn seekable_stream_is_readable_by_zstd() {
     for data in [sample(0), sample(1), sample(100_000), vec![0; 50_000]] {
         let mut child = Command::new("zstd")
             .args(["-d", "-c", "-q"])
@@ -70,7 +70,7 @@ fn zstd_itself_reads_the_stream() {
 }
 
 #[test]
-fn zeroes_cost_next_to_nothing() {
+fn write_zeroes_stores_almost_nothing() {
     let mut writer = SeekableWriter::new(Vec::new(), 1, SEEKABLE_FRAME).unwrap();
     writer.write_all(b"head").unwrap();
     writer.write_zeroes(1 << 30).unwrap();
@@ -85,7 +85,7 @@ fn zeroes_cost_next_to_nothing() {
 }
 
 #[test]
-fn frames_of_other_threads_are_taken_as_they_are() {
+fn write_frame_stores_precompressed_frames() {
     let frame = zstd::bulk::compress(b"second", 3).unwrap();
     let mut writer = SeekableWriter::new(Vec::new(), 1, 100).unwrap();
     writer.write_all(b"first ").unwrap();
@@ -104,7 +104,7 @@ fn frames_of_other_threads_are_taken_as_they_are() {
 }
 
 #[test]
-fn stream_without_table_gives_its_whole_frames() {
+fn recover_reads_the_complete_frames() {
     let data = sample(50_000);
     let whole = compress(&data, 10_000);
     let frames = SeekableReader::open(whole.clone()).unwrap().stored_len() as usize;
@@ -126,7 +126,7 @@ fn stream_without_table_gives_its_whole_frames() {
 }
 
 #[test]
-fn other_zstd_streams_recover_as_empty() {
+fn recover_of_a_foreign_zstd_stream_is_empty() {
     let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
     encoder.write_all(&sample(1000)).unwrap();
     let recovered = SeekableReader::recover(encoder.finish().unwrap()).unwrap();
@@ -140,7 +140,7 @@ fn other_zstd_streams_recover_as_empty() {
 }
 
 #[test]
-fn table_with_checksums_is_read() {
+fn seek_table_with_checksums_is_read() {
     let frame = zstd::bulk::compress(b"abc", 1).unwrap();
     let mut out = frame.clone();
     out.extend(TABLE_MAGIC);
@@ -153,12 +153,12 @@ fn table_with_checksums_is_read() {
     out.extend(FOOTER_MAGIC);
     let reader = SeekableReader::open(out).unwrap();
     assert_eq!(read_all(&reader), b"abc");
-    // The table's checksums are not ours to compare, and this frame has none.
+    // We do not check the table's checksums, and this frame has none.
     assert!(!reader.is_verified());
 }
 
 #[test]
-fn frames_are_verified_and_a_flipped_bit_in_any_of_them_is_an_error() {
+fn seekable_reader_rejects_a_flipped_bit_in_any_frame() {
     let data = sample(5000);
     let stream = compress(&data, 500);
     let reader = SeekableReader::open(stream.clone()).unwrap();
@@ -180,7 +180,7 @@ fn frames_are_verified_and_a_flipped_bit_in_any_of_them_is_an_error() {
 }
 
 #[test]
-fn huge_frame_in_the_table_is_refused_before_memory_is_taken() {
+fn seekable_reader_refuses_a_huge_frame_before_allocating() {
     let mut out = Vec::new();
     out.extend(TABLE_MAGIC);
     out.extend(17_u32.to_le_bytes());
@@ -196,7 +196,7 @@ fn huge_frame_in_the_table_is_refused_before_memory_is_taken() {
 }
 
 #[test]
-fn several_threads_read_at_once() {
+fn seekable_reader_works_from_several_threads() {
     let data = sample(200_000);
     let reader = SeekableReader::open(compress(&data, 1000)).unwrap();
     std::thread::scope(|scope| {
@@ -215,7 +215,7 @@ fn several_threads_read_at_once() {
 }
 
 #[test]
-fn frame_sizes_out_of_range_are_refused() {
+fn seekable_writer_rejects_frame_sizes_out_of_range() {
     assert!(SeekableWriter::new(Vec::new(), 1, 0).is_err());
     assert!(SeekableWriter::new(Vec::new(), 1, (64 << 20) + 1).is_err());
 }
@@ -224,7 +224,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_window_is_that_of_the_plain_bytes(
+    fn seekable_reader_returns_the_plain_bytes_of_any_window(
         len in 0_usize..5000, frame in 1_usize..700, at in 0_u64..6000, count in 0_usize..3000,
     ) {
         let data = sample(len);
@@ -236,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_streams_are_errors_not_panics(
+    fn seekable_reader_does_not_panic_on_damaged_streams(
         at in 0_usize..2000, value: u8, cut in 0_usize..2000, at_end in 0_usize..40,
     ) {
         let mut stream = compress(&sample(3000), 500);

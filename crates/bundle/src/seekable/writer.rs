@@ -1,38 +1,39 @@
-//! Writes a seekable stream in bounded memory: one frame of plain bytes, one of compressed bytes,
-//! and eight bytes per frame for the table.
+//! Writes a seekable stream in bounded memory: one plain frame, one compressed frame, and eight
+//! bytes per frame for the table.
 
 use std::io::{self, Write};
 
 use super::{FOOTER_LEN, FOOTER_MAGIC, MOST_FRAMES, TABLE_MAGIC};
 
-/// What went through a [`SeekableWriter`].
+/// Counts of a [`SeekableWriter`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeekableStats {
-    /// Plain bytes taken.
+    /// Plain bytes accepted.
     pub plain: u64,
-    /// Bytes written, the table included.
+    /// Bytes written, including the table.
     pub stored: u64,
 }
 
-/// Compresses what is written into independent frames. [`SeekableWriter::finish`] writes the table;
-/// without it the stream is one that only [`recover`](super::SeekableReader::recover) reads.
+/// Compresses the written bytes into independent frames. [`SeekableWriter::finish`] writes the
+/// table; without it, only [`recover`](super::SeekableReader::recover) reads the stream.
 pub struct SeekableWriter<W: Write> {
     out: W,
     compressor: zstd::bulk::Compressor<'static>,
     frame_size: usize,
     pending: Vec<u8>,
     compressed: Vec<u8>,
-    /// A whole frame of zeroes: cores are full of them, so it is compressed once.
+    /// A compressed frame of zeroes: cores contain many, so it is compressed once.
     zero_frame: Option<Vec<u8>>,
     table: Vec<(u32, u32)>,
     stats: SeekableStats,
 }
 
 impl<W: Write> SeekableWriter<W> {
-    /// Writes to `out` at zstd's `level`, a frame per `frame_size` bytes (1 byte to 64 MiB).
+    /// Writes to `out` with zstd compression `level`, one frame per `frame_size` bytes (1 byte to
+    /// 64 MiB).
     ///
     /// # Errors
-    /// When `frame_size` is out of range, or zstd cannot be set up.
+    /// Fails if `frame_size` is out of range, or if zstd cannot be set up.
     pub fn new(out: W, level: i32, frame_size: usize) -> io::Result<Self> {
         if !(1..=super::LARGEST_FRAME as usize).contains(&frame_size) {
             return Err(io::Error::new(
@@ -55,26 +56,26 @@ impl<W: Write> SeekableWriter<W> {
         })
     }
 
-    /// What went through so far; bytes that wait for their frame to fill are not stored yet.
+    /// Counts so far. Bytes that wait for a full frame do not count as stored.
     #[must_use]
     pub fn stats(&self) -> SeekableStats {
         self.stats
     }
 
-    /// The writer that the frames go to.
+    /// The inner writer.
     pub fn get_ref(&self) -> &W {
         &self.out
     }
 
-    /// The writer that the frames go to, to change how it writes: what was written to it stays.
+    /// The inner writer, to change how it writes. What was already written to it is unaffected.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.out
     }
 
-    /// Writes `count` zeroes, without touching memory for whole frames of them.
+    /// Writes `count` zeroes; complete frames of zeroes are never allocated.
     ///
     /// # Errors
-    /// Those of the writer below.
+    /// Returns errors of the inner writer.
     pub fn write_zeroes(&mut self, mut count: u64) -> io::Result<()> {
         while count > 0 {
             if self.pending.is_empty() && count >= self.frame_size as u64 {
@@ -94,11 +95,12 @@ impl<W: Write> SeekableWriter<W> {
         Ok(())
     }
 
-    /// Writes a frame that was compressed elsewhere: exactly one zstd frame of `plain_len` bytes that
-    /// states its content size. Bytes written before it get a frame of their own.
+    /// Writes a precompressed frame: exactly one zstd frame of `plain_len` bytes that states its
+    /// content size. Bytes that were written before get a frame of their own.
     ///
     /// # Errors
-    /// Those of the writer below; `InvalidInput` when the frame is not what it should be.
+    /// Returns errors of the inner writer, and `InvalidInput` if the frame does not meet these
+    /// conditions.
     pub fn write_frame(&mut self, compressed: &[u8], plain_len: u32) -> io::Result<()> {
         let stated = zstd::zstd_safe::get_frame_content_size(compressed)
             .ok()
@@ -122,7 +124,7 @@ impl<W: Write> SeekableWriter<W> {
     /// Writes the last frame and the table.
     ///
     /// # Errors
-    /// Those of the writer below.
+    /// Returns errors of the inner writer.
     pub fn finish(mut self) -> io::Result<(W, SeekableStats)> {
         self.flush_pending()?;
         let too_many = || io::Error::other("too many frames for a seek table");
@@ -194,14 +196,14 @@ impl<W: Write> SeekableWriter<W> {
     }
 }
 
-/// A compressor at zstd's `level` whose frames end with a checksum of their content, as all frames of a
-/// seekable core should.
+/// A compressor at zstd's `level` whose frames end with a content checksum, as required for
+/// seekable cores.
 ///
 /// # Errors
-/// When zstd cannot be set up.
+/// Fails if zstd cannot be set up.
 pub fn frame_compressor(level: i32) -> io::Result<zstd::bulk::Compressor<'static>> {
     let mut compressor = zstd::bulk::Compressor::new(level)?;
-    // XXH64 costs next to nothing beside compression.
+    // XXH64 is cheap compared with compression.
     compressor.include_checksum(true)?;
     Ok(compressor)
 }
@@ -213,7 +215,7 @@ fn is_zero(data: &[u8]) -> bool {
 
 impl<W: Write> Write for SeekableWriter<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        // A frame that could not be written before is tried again rather than overrun.
+        // Retry a frame whose write failed before, so that the buffer does not overflow.
         self.flush_full()?;
         let room = self.frame_size.saturating_sub(self.pending.len());
         let part = data.get(..room).unwrap_or(data);
@@ -223,7 +225,7 @@ impl<W: Write> Write for SeekableWriter<W> {
         Ok(part.len())
     }
 
-    /// Flushes the writer below. A frame that is not full yet waits: it would cost compression.
+    /// Flushes the inner writer. An incomplete frame is not written: short frames compress worse.
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }

@@ -1,4 +1,4 @@
-//! The entries of a zip by its central directory.
+//! Reads the entries of a zip from its central directory.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -13,14 +13,14 @@ use super::{
 };
 use crate::window::read_up_to;
 
-/// Longest comment behind the end record.
+/// Maximum length of the comment after the end record.
 const LONGEST_COMMENT: usize = u16::MAX as usize;
 
-/// Biggest directory that is read: a bundle has a few dozen entries of some 200 bytes.
+/// Maximum size of a directory in bytes: a bundle has a few dozen entries of about 200 bytes.
 const LARGEST_DIRECTORY: u64 = 16 << 20;
 
-/// The entries of the central directory, in its order. `None` where there is no directory, or it
-/// contradicts the bytes: the local headers may still tell something.
+/// The entries of the central directory in its order. `None` if there is no directory or it
+/// contradicts the bytes; the local headers may still be usable.
 pub(crate) fn read_directory(source: &dyn ByteSource) -> io::Result<Option<Vec<RawEntry>>> {
     let len = source.len();
     let tail_len = len.min(END_LEN.saturating_add(LONGEST_COMMENT) as u64);
@@ -31,14 +31,14 @@ pub(crate) fn read_directory(source: &dyn ByteSource) -> io::Result<Option<Vec<R
         usize::try_from(tail_len).unwrap_or_default(),
     )?;
     let magic = END_MAGIC.to_le_bytes();
-    // The last one that ends where the zip does: a comment, or a core, may hold the magic too.
+    // Use the last record that ends with the zip: a comment or a core may contain the magic, too.
     for (skip, window) in tail.windows(END_LEN).enumerate().rev() {
         if !window.starts_with(&magic) {
             continue;
         }
         let end_at = tail_at.saturating_add(skip as u64);
-        if let Some(place) = directory_place(source, window, end_at, len)?
-            && let Some(entries) = entries(source, place)?
+        if let Some(range) = directory_range(source, window, end_at, len)?
+            && let Some(entries) = entries(source, range)?
         {
             return Ok(Some(entries));
         }
@@ -47,18 +47,18 @@ pub(crate) fn read_directory(source: &dyn ByteSource) -> io::Result<Option<Vec<R
 }
 
 #[derive(Clone, Copy)]
-struct Place {
+struct DirectoryRange {
     at: u64,
     len: u64,
     count: u64,
 }
 
-fn directory_place(
+fn directory_range(
     source: &dyn ByteSource,
     end: &[u8],
     end_at: u64,
     zip_len: u64,
-) -> io::Result<Option<Place>> {
+) -> io::Result<Option<DirectoryRange>> {
     let mut fields = Fields(end.get(4..).unwrap_or_default());
     let mut shorts = [0_u16; 4];
     for short in &mut shorts {
@@ -74,24 +74,24 @@ fn directory_place(
     if ends_at != zip_len {
         return Ok(None);
     }
-    let plain = Place {
+    let plain = DirectoryRange {
         at: at.into(),
         len: len.into(),
         count: all.into(),
     };
-    let place = match zip64_place(source, end_at)? {
-        Some(place) => place,
+    let range = match zip64_range(source, end_at)? {
+        Some(range) => range,
         None if disk != 0 || directory_disk != 0 || here != all => return Ok(None),
         None => plain,
     };
-    let fits = place
+    let fits = range
         .at
-        .checked_add(place.len)
+        .checked_add(range.len)
         .is_some_and(|end| end <= end_at);
-    Ok((fits && place.len <= LARGEST_DIRECTORY).then_some(place))
+    Ok((fits && range.len <= LARGEST_DIRECTORY).then_some(range))
 }
 
-fn zip64_place(source: &dyn ByteSource, end_at: u64) -> io::Result<Option<Place>> {
+fn zip64_range(source: &dyn ByteSource, end_at: u64) -> io::Result<Option<DirectoryRange>> {
     let Some(locator_at) = end_at.checked_sub(ZIP64_LOCATOR_LEN as u64) else {
         return Ok(None);
     };
@@ -109,10 +109,10 @@ fn zip64_place(source: &dyn ByteSource, end_at: u64) -> io::Result<Option<Place>
     if fields.u32() != Some(ZIP64_END_MAGIC) {
         return Ok(None);
     }
-    // Its own length, versions, disks and the count on this disk.
+    // Skip its own length, versions, disks and the count on this disk.
     fields.bytes(28);
     let parsed = (|| {
-        Some(Place {
+        Some(DirectoryRange {
             count: fields.u64()?,
             len: fields.u64()?,
             at: fields.u64()?,
@@ -121,16 +121,16 @@ fn zip64_place(source: &dyn ByteSource, end_at: u64) -> io::Result<Option<Place>
     Ok(parsed)
 }
 
-fn entries(source: &dyn ByteSource, place: Place) -> io::Result<Option<Vec<RawEntry>>> {
+fn entries(source: &dyn ByteSource, range: DirectoryRange) -> io::Result<Option<Vec<RawEntry>>> {
     let bytes = read_up_to(
         source,
-        place.at,
-        usize::try_from(place.len).unwrap_or_default(),
+        range.at,
+        usize::try_from(range.len).unwrap_or_default(),
     )?;
     let mut fields = Fields(&bytes);
     let mut entries = Vec::new();
-    // The count is not trusted with memory: each entry is backed by its header.
-    for _ in 0..place.count {
+    // Do not allocate for an untrusted count: each entry must have its header.
+    for _ in 0..range.count {
         match entry(&mut fields) {
             Some(mut entry) => {
                 mark_cut(source, &mut entry);
@@ -182,14 +182,14 @@ fn entry(fields: &mut Fields<'_>) -> Option<RawEntry> {
     })
 }
 
-/// Where the content of the entry `name`, whose local header is at `header_at`, begins; `None` where
-/// there is no local header of this name.
+/// The offset of the content of entry `name`, whose local header is at `header_at`; `None` if there
+/// is no local header with this name.
 pub(crate) fn content_at(
     source: &dyn ByteSource,
     header_at: u64,
     name: &[u8],
 ) -> io::Result<Option<u64>> {
-    // Of the name too: one request where the source is behind a network.
+    // Read the name in the same request: the source may be remote.
     let header = read_up_to(source, header_at, LOCAL_LEN.saturating_add(name.len()))?;
     let mut fields = Fields(&header);
     if fields.u32() != Some(LOCAL_MAGIC) {

@@ -1,4 +1,4 @@
-//! The zip format, as much of it as bundles need (PKWARE APPNOTE 6.3.10), little-endian throughout.
+//! The parts of the zip format that bundles need (PKWARE APPNOTE 6.3.10), little-endian throughout.
 //!
 //! ```text
 //! local header       50 4B 03 04  needs:2 flags:2 method:2 time:2 date:2 crc:4 stored:4 size:4
@@ -12,8 +12,8 @@
 //! extra field 0001   id:2 len:2  then size:8 stored:8 offset:8, each only where the header says FFFFFFFF
 //! ```
 //!
-//! Written: stored and deflated entries with their sizes in the local header. Read: those, with or
-//! without data descriptors. Not read: encryption, several disks, other methods.
+//! Written: stored and deflated entries with sizes in the local header. Read: the same, with or
+//! without data descriptors. Not read: encryption, multiple disks, other methods.
 
 mod directory;
 mod salvage;
@@ -29,18 +29,18 @@ const END_MAGIC: u32 = 0x0605_4B50;
 const ZIP64_END_MAGIC: u32 = 0x0606_4B50;
 const ZIP64_LOCATOR_MAGIC: u32 = 0x0706_4B50;
 
-/// Bytes of the fixed part of a local header.
+/// Size of the fixed part of a local header.
 const LOCAL_LEN: usize = 30;
-/// Bytes of the fixed part of a central header.
+/// Size of the fixed part of a central header.
 const CENTRAL_LEN: usize = 46;
-/// Bytes of the fixed part of the end record.
+/// Size of the fixed part of the end record.
 const END_LEN: usize = 22;
 const ZIP64_END_LEN: usize = 56;
 const ZIP64_LOCATOR_LEN: usize = 20;
 
-/// Stands in a 32-bit field whose value is in the zip64 extra field.
+/// Marks a 32-bit field whose value is in the zip64 extra field.
 const IN_ZIP64: u32 = u32::MAX;
-/// The same of 16-bit fields.
+/// The same mark for 16-bit fields.
 const IN_ZIP64_SHORT: u16 = u16::MAX;
 const ZIP64_EXTRA: u16 = 1;
 
@@ -51,15 +51,15 @@ const FLAG_UTF8: u16 = 1 << 11;
 const METHOD_STORED: u16 = 0;
 const METHOD_DEFLATED: u16 = 8;
 
-/// How an entry's content is stored.
+/// Storage method of an entry's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Method {
-    /// As it is.
+    /// Uncompressed.
     Stored,
     /// Deflated.
     Deflated,
-    /// By a method that neither we nor IBM's agent use.
+    /// A method that neither we nor IBM's agent use.
     Other(u16),
 }
 
@@ -81,7 +81,7 @@ impl Method {
     }
 }
 
-/// An entry as a zip's own headers describe it. Nothing of it has been checked.
+/// An entry as described by the zip's own headers, unchecked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RawEntry {
     pub(crate) name: Vec<u8>,
@@ -90,13 +90,13 @@ pub(crate) struct RawEntry {
     pub(crate) crc32: Option<u32>,
     pub(crate) stored: u64,
     pub(crate) size: u64,
-    /// Where the local header is.
+    /// Offset of the local header.
     pub(crate) header_at: u64,
     /// Whether the zip ends before the content does.
     pub(crate) cut: bool,
 }
 
-/// Little-endian fields from the front of a slice; `None` once there are too few bytes.
+/// Reads little-endian fields from the front of a slice; `None` when bytes run out.
 struct Fields<'d>(&'d [u8]);
 
 impl<'d> Fields<'d> {
@@ -123,7 +123,7 @@ impl<'d> Fields<'d> {
     }
 }
 
-/// Fills in the values that are in the zip64 extra field. `None` where it should be there and is not.
+/// Replaces marked values with those in the zip64 extra field. `None` if they are missing there.
 fn resolve_zip64(extra: &[u8], fields: &mut [&mut u64]) -> Option<()> {
     let mut wanted = fields
         .iter_mut()

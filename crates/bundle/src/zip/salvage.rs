@@ -1,10 +1,10 @@
-//! The entries of a zip that lost its central directory, by its local headers.
+//! Recovers the entries of a zip without a central directory from its local headers.
 //!
-//! Folklore: IBM's composer seeks back to write an entry's sizes once it is done. Killed, or out of
-//! space, it leaves a zip whose last local header says 0 bytes and CRC 0, with the deflated content
-//! behind it and nothing after. A deflate stream tells its own end, so such an entry is inflated to
-//! find it; a stored one goes on to the next header that names the same dump, or to the end. Test:
-//! `zip_of_a_killed_composer_gives_what_is_there`.
+//! Folklore: IBM's composer seeks back to write an entry's sizes when the entry is done. If it is
+//! killed or runs out of space, the last local header says 0 bytes and CRC 0, followed by the
+//! deflated content and nothing else. A deflate stream marks its own end, so such an entry is
+//! inflated to find it. A stored entry extends to the next header that names the same dump, or to
+//! the end of the file. Test: `salvage_recovers_the_zip_of_a_killed_composer`.
 
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -19,20 +19,20 @@ use super::{
 use crate::EntryKind;
 use crate::window::read_up_to;
 
-/// Most entries that are looked for: a hostile zip of empty entries must not fill the memory.
+/// Maximum number of entries to look for: a hostile zip of empty entries must not exhaust memory.
 const MOST_ENTRIES: usize = 4096;
 
-/// Most bytes of a data descriptor: magic, CRC, two 64-bit sizes.
+/// Maximum size of a data descriptor in bytes: magic, CRC, two 64-bit sizes.
 const LONGEST_DESCRIPTOR: u64 = 24;
 
 struct LocalHeader {
     entry: RawEntry,
     content_at: u64,
-    /// Whether the sizes are there: neither in a descriptor nor still to be written.
+    /// Whether the header has the sizes: not in a descriptor, and not still unwritten.
     sized: bool,
 }
 
-/// Entries by their local headers, as far as they go. The last may be cut.
+/// Finds entries by their local headers. The last one may be truncated.
 pub(crate) fn salvage(source: &dyn ByteSource) -> io::Result<Vec<RawEntry>> {
     let mut entries = Vec::new();
     let mut at = 0;
@@ -68,7 +68,7 @@ pub(crate) fn salvage(source: &dyn ByteSource) -> io::Result<Vec<RawEntry>> {
                     let next = next_header(source, content_at, stem.as_deref())?;
                     entry.stored = next.unwrap_or(source.len()).saturating_sub(content_at);
                     entry.size = entry.stored;
-                    // It ends where the file ends: nobody knows whether that is where it should.
+                    // It ends with the file: whether that is its real end is unknown.
                     entry.cut = next.is_none();
                 }
             }
@@ -110,7 +110,7 @@ fn local_header(source: &dyn ByteSource, at: u64) -> io::Result<Option<LocalHead
     header.content_at = names_at.saturating_add(names_len as u64);
     let sizes = &mut [&mut header.entry.size, &mut header.entry.stored];
     Ok(resolve_zip64(extra, sizes).map(|()| {
-        // An entry of a zip64 writer that was killed: both sizes are in the extra field, and 0.
+        // A zip64 writer was killed in this entry: both sizes are in the extra field, and 0.
         let unwritten = header.entry.stored == 0 && header.entry.crc32 == Some(0);
         header.sized &= !unwritten;
         header
@@ -153,7 +153,7 @@ fn fixed_part(header: &[u8], at: u64) -> Option<(LocalHeader, u16, u16)> {
     ))
 }
 
-/// Whether a header of any kind is at `at`: an entry that seems to have no content has none.
+/// Whether a header of any kind is at `at`: then an entry that seems empty really is.
 fn is_followed(source: &dyn ByteSource, at: u64) -> io::Result<bool> {
     let magic = read_up_to(source, at, 4)?;
     Ok([LOCAL_MAGIC, CENTRAL_MAGIC, END_MAGIC]
@@ -167,7 +167,7 @@ struct Inflated {
     whole: bool,
 }
 
-/// Follows the deflate stream at `at` to its end, or to where it breaks off.
+/// Inflates the stream at `at` to its end, or to the point where it breaks off.
 fn inflate_to_end(source: &dyn ByteSource, at: u64) -> io::Result<Inflated> {
     let mut inflate = flate2::Decompress::new(false);
     let mut sink = vec![0; 256 << 10];
@@ -194,7 +194,7 @@ fn inflate_to_end(source: &dyn ByteSource, at: u64) -> io::Result<Inflated> {
                         whole: true,
                     });
                 }
-                // What could be inflated so far is good; the stream goes on to the end of the zip.
+                // What was inflated so far is valid; the stream extends to the end of the zip.
                 Err(_) => {
                     let stored = source.len().saturating_sub(at);
                     return Ok(Inflated {
@@ -219,7 +219,7 @@ fn inflate_to_end(source: &dyn ByteSource, at: u64) -> io::Result<Inflated> {
     }
 }
 
-/// Where the next local header of the same dump begins, from `at` on.
+/// Offset of the next local header of the same dump, starting at `from`.
 fn next_header(source: &dyn ByteSource, at: u64, stem: Option<&[u8]>) -> io::Result<Option<u64>> {
     let Some(stem) = stem else { return Ok(None) };
     let magic = LOCAL_MAGIC.to_le_bytes();
@@ -232,7 +232,8 @@ fn next_header(source: &dyn ByteSource, at: u64, stem: Option<&[u8]>) -> io::Res
             .filter(|(_, window)| *window == magic)
         {
             let found = from.saturating_add(skip as u64);
-            // Memory of a process may hold any zip, but hardly one that names this very dump.
+            // A process's memory may contain any zip, but is unlikely to contain one that names
+            // this dump.
             if let Some(header) = local_header(source, found)?
                 && header.entry.name.starts_with(stem)
             {
@@ -242,7 +243,7 @@ fn next_header(source: &dyn ByteSource, at: u64, stem: Option<&[u8]>) -> io::Res
         if piece.len() < 4 {
             return Ok(None);
         }
-        // The magic may lie across two pieces.
+        // The magic may span two chunks.
         from = from.saturating_add(piece.len() as u64).saturating_sub(3);
         if from.saturating_add(3) >= source.len() {
             return Ok(None);
@@ -250,7 +251,7 @@ fn next_header(source: &dyn ByteSource, at: u64, stem: Option<&[u8]>) -> io::Res
     }
 }
 
-/// A local header behind a data descriptor.
+/// Looks for a local header after a data descriptor.
 fn magic_near(source: &dyn ByteSource, at: u64) -> io::Result<Option<u64>> {
     for skip in 1..=LONGEST_DESCRIPTOR {
         let near = at.saturating_add(skip);

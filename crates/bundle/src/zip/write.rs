@@ -1,4 +1,4 @@
-//! The bytes around the entries of a zip, all known before the first is written.
+//! The bytes around the entries of a zip, all computed before the first byte is written.
 
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -7,9 +7,9 @@ use super::{
     ZIP64_END_LEN, ZIP64_END_MAGIC, ZIP64_EXTRA, ZIP64_LOCATOR_MAGIC,
 };
 
-/// Made on Unix, by APPNOTE 4.5: the external attributes hold a mode.
+/// Made on Unix, APPNOTE version 4.5: the external attributes contain a mode.
 const MADE_BY: u16 = (3 << 8) | 45;
-/// A regular file that only its owner reads: cores hold secrets.
+/// A regular file that only its owner may read: cores contain secrets.
 const UNIX_MODE: u32 = 0o100_600;
 const NEEDS_PLAIN: u16 = 20;
 const NEEDS_ZIP64: u16 = 45;
@@ -26,11 +26,11 @@ pub(crate) struct NewEntry {
 
 /// Headers of a zip: a pure function of its entries and the time.
 pub(crate) struct ZipLayout {
-    /// One local header per entry, in order: each goes before its content.
+    /// One local header per entry, in order, each written before its content.
     pub(crate) local_headers: Vec<Vec<u8>>,
-    /// Goes behind the last content.
+    /// Written after the last content.
     pub(crate) directory: Vec<u8>,
-    /// Bytes of the whole zip.
+    /// Size of the complete zip in bytes.
     pub(crate) len: u64,
 }
 
@@ -74,7 +74,7 @@ fn push_zip64(out: &mut Vec<u8>, values: &[u64]) {
         .for_each(|value| out.extend(value.to_le_bytes()));
 }
 
-/// From `needs` to `name_len`: the same in both headers.
+/// The fields from `needs` to `name_len`, identical in both headers.
 fn push_shared(out: &mut Vec<u8>, entry: &NewEntry, stamp: u32, zip64: bool, sizes: [u32; 2]) {
     out.extend(if zip64 { NEEDS_ZIP64 } else { NEEDS_PLAIN }.to_le_bytes());
     out.extend(FLAG_UTF8.to_le_bytes());
@@ -90,7 +90,7 @@ fn local_header(entry: &NewEntry, stamp: u32) -> Vec<u8> {
     let zip64 = is_big(entry.size) || is_big(entry.stored);
     let mut sizes = [short(entry.stored), short(entry.size)];
     if zip64 {
-        // APPNOTE 4.5.3: in a local header both sizes must be there.
+        // APPNOTE 4.5.3: a local header must have both sizes.
         push_zip64(&mut extra, &[entry.size, entry.stored]);
         sizes = [IN_ZIP64; 2];
     }
@@ -158,7 +158,7 @@ fn push_end(directory: &mut Vec<u8>, count: u64, at: u64) {
 /// 2107-12-31 23:59:58.
 const LAST_DOS_TIME: u32 = 127 << 25 | 12 << 21 | 31 << 16 | 23 << 11 | 59 << 5 | 29;
 
-/// Date and time as DOS has them, in UTC: two seconds are one, and 1980 to 2107 is all there is.
+/// A DOS date and time in UTC: two-second resolution, 1980 to 2107.
 fn dos_time(time: Timestamp) -> u32 {
     let utc = TimeZone::UTC.to_datetime(time);
     let Some(year) = u32::try_from(utc.year())
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dos_time_is_utc_in_steps_of_two_seconds() {
+    fn dos_time_is_utc_with_two_second_resolution() {
         let table = [
             (
                 "2026-01-31T12:34:57Z",
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn layout_knows_its_own_length() {
+    fn zip_layout_length_is_exact() {
         let entry = |size: u64| NewEntry {
             name: "stem.core".to_owned(),
             method: Method::Stored,

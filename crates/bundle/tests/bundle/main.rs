@@ -1,4 +1,12 @@
-//! Spool entry to zip to reader, IBM's zips, zips that were cut, and zips that lie.
+//! From spool entry to zip to reader; IBM's zips; truncated and inconsistent zips.
+
+// A failed test or task may panic; nothing of this ships.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 mod hostile;
 mod salvage;
@@ -56,7 +64,7 @@ fn manifest(id: DumpId) -> Manifest {
     }
 }
 
-/// Noise that no compressor shortens, then zeroes.
+/// Incompressible noise, then zeroes.
 fn core_bytes() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let noise = (0..300_000).map(move |_| {
@@ -68,7 +76,7 @@ fn core_bytes() -> Vec<u8> {
     noise.chain(std::iter::repeat_n(0, 200_000)).collect()
 }
 
-/// An ELF64 header whose one segment promises `len` bytes in all.
+/// An ELF64 header with one segment that promises `len` bytes in total.
 fn elf_core(len: u64) -> Vec<u8> {
     let mut core = vec![0; 120];
     core[..6].copy_from_slice(b"\x7fELF\x02\x01");
@@ -149,7 +157,7 @@ fn read_core(bundle: &BundleReader) -> std::io::Result<Vec<u8>> {
 }
 
 #[test]
-fn entry_becomes_a_bundle_that_unzip_accepts() {
+fn bundle_writer_output_is_accepted_by_unzip() {
     let spool = Spool::new();
     let core = core_bytes();
     let zip = spool.bundle(&core);
@@ -182,7 +190,7 @@ fn entry_becomes_a_bundle_that_unzip_accepts() {
 }
 
 #[test]
-fn python_agrees_with_the_headers() {
+fn bundle_headers_agree_with_pythons_zipfile() {
     let spool = Spool::new();
     let path = spool.path().join("bundle.zip");
     fs::write(&path, spool.bundle(b"core")).unwrap();
@@ -198,7 +206,7 @@ fn python_agrees_with_the_headers() {
 }
 
 #[test]
-fn bundle_is_read_back_without_unpacking() {
+fn bundle_reader_reads_a_bundle_in_place() {
     let spool = Spool::new();
     let core = core_bytes();
     let bundle = open(&spool.bundle(&core)).unwrap();
@@ -220,13 +228,13 @@ fn bundle_is_read_back_without_unpacking() {
 }
 
 #[test]
-fn same_entry_gives_the_same_bytes() {
+fn bundle_writer_is_deterministic() {
     let spool = Spool::new();
     let sealed = spool.seal(&core_bytes());
     let writer = BundleWriter::from_entry(&sealed).unwrap();
     let first = write(&writer);
     let mut second: Vec<u8> = Vec::new();
-    // In odd steps, from a second plan.
+    // Read in odd steps, from a second plan.
     let mut reader = BundleWriter::from_entry(&sealed).unwrap().reader();
     let mut buf = [0; 777];
     while let count @ 1.. = reader.read(&mut buf).unwrap() {
@@ -241,7 +249,7 @@ fn same_entry_gives_the_same_bytes() {
 }
 
 #[test]
-fn deflated_core_is_what_ibms_readers_expect() {
+fn bundle_with_a_deflated_core_suits_ibms_readers() {
     let spool = Spool::new();
     let id = DumpId::random();
     let core = core_bytes();
@@ -276,7 +284,7 @@ fn deflated_core_is_what_ibms_readers_expect() {
     assert!(bundle.core_source().unwrap().is_none());
 }
 
-/// A zip as Python writes it, `content` for each name, and `-` for its method.
+/// A zip written by Python, with a name, content and method (deflate or not) for each entry.
 fn python_zip(entries: &[(&[u8], &[u8], bool)]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let mut script = "import zipfile,sys\nz=zipfile.ZipFile(sys.argv[1],'w')\n".to_owned();
@@ -316,10 +324,10 @@ fn ibm_zip(core: &[u8], deflate: bool) -> Vec<u8> {
     ])
 }
 
-/// A file of more than 4 GiB that takes no room, with a content that is hashed only where it must be.
+/// A sparse file larger than 4 GiB; its content is hashed only where necessary.
 #[test]
 #[ignore = "reads 5 GiB of zeroes several times"]
-fn bundle_beyond_four_gibibytes_is_zip64() {
+fn bundle_larger_than_4_gib_uses_zip64() {
     let spool = Spool::new();
     let id = DumpId::random();
     let kind = EntryKind::Core(CoreEncoding::None);

@@ -1,9 +1,9 @@
-//! IBM's zips, and zips that were cut.
+//! IBM's zips, and truncated zips.
 
 use super::*;
 
 #[test]
-fn cut_bundle_gives_what_is_there() {
+fn salvage_recovers_a_truncated_bundle() {
     let spool = Spool::new();
     let core = core_bytes();
     let zip = spool.bundle(&core);
@@ -41,7 +41,7 @@ fn cut_bundle_gives_what_is_there() {
 }
 
 #[test]
-fn zip_of_ibm_gets_a_manifest() {
+fn summary_manifest_is_built_for_ibms_zip() {
     let mut core = elf_core(9000);
     core.resize(9000, 7);
     for deflate in [false, true] {
@@ -66,7 +66,7 @@ fn zip_of_ibm_gets_a_manifest() {
 }
 
 #[test]
-fn short_core_in_ibms_whole_zip_is_truncated() {
+fn short_core_in_a_complete_ibm_zip_is_truncated() {
     let mut core = elf_core(9000);
     core.resize(4000, 7);
     let verdict = open(&ibm_zip(&core, true))
@@ -87,7 +87,7 @@ fn short_core_in_ibms_whole_zip_is_truncated() {
     assert!(matches!(empty, Verdict::Empty { .. }), "{empty:?}");
 }
 
-/// What is left when IBM's composer is killed in its core: sizes and CRC of that entry still 0.
+/// A zip whose composer was killed while it wrote the core: size and CRC of that entry are still 0.
 fn killed_composer(zip: &[u8], keep: usize) -> Vec<u8> {
     let name = format!("{STEM}.core");
     let at = zip
@@ -100,7 +100,7 @@ fn killed_composer(zip: &[u8], keep: usize) -> Vec<u8> {
 }
 
 #[test]
-fn zip_of_a_killed_composer_gives_what_is_there() {
+fn salvage_recovers_the_zip_of_a_killed_composer() {
     let mut core = core_bytes();
     core.truncate(300_000);
     let head = elf_core(core.len() as u64);
@@ -142,11 +142,11 @@ fn zip_of_a_killed_composer_gives_what_is_there() {
 }
 
 #[test]
-fn entries_behind_an_unfinished_header_are_found() {
+fn salvage_finds_entries_after_an_unfinished_header() {
     let core = elf_core(120);
     for deflate in [false, true] {
         let whole = ibm_zip(&core, deflate);
-        // The sizes of the core were never written, but what follows was.
+        // The sizes of the core were never written, but the entries after it were.
         let directory = whole
             .windows(4)
             .position(|window| window == b"PK\x01\x02")

@@ -1,9 +1,9 @@
-//! Entries of the spool: locks, sealing, and what others put into them.
+//! Spool entries: locks, sealing, and files planted by others.
 
 use super::*;
 
 #[test]
-fn entry_without_manifest_is_invisible() {
+fn bundle_writer_refuses_an_unsealed_entry() {
     let spool = Spool::new();
     let id = DumpId::random();
     let entry = EntryDir::create(spool.path(), id).unwrap();
@@ -18,7 +18,7 @@ fn entry_without_manifest_is_invisible() {
 }
 
 #[test]
-fn live_handler_is_told_from_a_dead_one() {
+fn list_spool_distinguishes_live_and_dead_handlers() {
     let spool = Spool::new();
     let id = DumpId::random();
     let mut entry = EntryDir::create(spool.path(), id).unwrap();
@@ -54,7 +54,7 @@ fn live_handler_is_told_from_a_dead_one() {
 }
 
 #[test]
-fn handler_that_died_while_sealing_is_salvaged() {
+fn entry_of_a_handler_that_died_while_sealing_is_salvaged() {
     let spool = Spool::new();
     let id = DumpId::random();
     let entry = EntryDir::create(spool.path(), id).unwrap();
@@ -69,7 +69,7 @@ fn handler_that_died_while_sealing_is_salvaged() {
 }
 
 #[test]
-fn leftovers_are_swept_and_entries_are_not() {
+fn sweep_spool_removes_leftovers_and_keeps_entries() {
     let spool = Spool::new();
     let sealed = spool.seal(b"core");
     let removed = spool.path().join(format!(".removed-{}", DumpId::random()));
@@ -83,7 +83,7 @@ fn leftovers_are_swept_and_entries_are_not() {
 }
 
 #[test]
-fn links_and_pipes_in_the_spool_are_not_followed() {
+fn spool_links_and_pipes_are_not_followed() {
     let spool = Spool::new();
     let id = DumpId::random();
     let secret = spool.path().join("secret");
@@ -105,7 +105,7 @@ fn links_and_pipes_in_the_spool_are_not_followed() {
     let writer = BundleWriter::from_entry(&sealed).unwrap();
     assert_eq!(writer.manifest().gaps.len(), 3);
     assert!(writer.manifest().entries.is_empty());
-    // Put there after sealing.
+    // Planted after sealing.
     let sealed = spool.seal(b"core");
     fs::remove_file(sealed.join("handler.log")).unwrap();
     symlink(&secret, sealed.join("handler.log")).unwrap();
@@ -116,7 +116,7 @@ fn links_and_pipes_in_the_spool_are_not_followed() {
 }
 
 #[test]
-fn entry_source_reads_at_any_place_what_the_stream_reads_in_order() {
+fn entry_source_random_reads_match_the_stream() {
     let spool = Spool::new();
     let sealed = spool.seal(b"a core of some bytes");
     let writer = BundleWriter::from_entry(&sealed).unwrap();
@@ -138,7 +138,7 @@ fn entry_source_reads_at_any_place_what_the_stream_reads_in_order() {
     );
     let reader = BundleReader::open(Arc::new(writer.source())).unwrap();
     assert!(reader.verify().unwrap().is_good());
-    // A file that was cut since is an error, not a shorter zip.
+    // A file that was truncated since is an error, not a shorter zip.
     let core = fs::read_dir(&sealed).unwrap().flatten();
     let core = { core }
         .map(|item| item.path())
@@ -161,7 +161,7 @@ fn entry_source_reads_at_any_place_what_the_stream_reads_in_order() {
 }
 
 #[test]
-fn manifest_cannot_name_files_outside_the_entry() {
+fn manifest_names_outside_the_entry_are_refused() {
     let spool = Spool::new();
     for (stem, name) in [
         ("stem", "../../etc/shadow"),
@@ -190,7 +190,7 @@ fn manifest_cannot_name_files_outside_the_entry() {
 }
 
 #[test]
-fn entry_that_rotted_in_the_spool_is_not_shipped() {
+fn bundle_writer_refuses_a_damaged_entry() {
     let spool = Spool::new();
     let sealed = spool.seal(&core_bytes());
     let path = sealed.join("core.zst");
@@ -205,7 +205,7 @@ fn entry_that_rotted_in_the_spool_is_not_shipped() {
         BundleWriter::from_entry(&sealed),
         Err(BundleError::Mismatch { .. })
     ));
-    // Cut after it was planned.
+    // Truncated after the plan was made.
     fs::write(&path, &core[..5]).unwrap();
     assert!(matches!(
         writer.write_to(&mut Vec::new()),

@@ -193,15 +193,41 @@ pub(super) async fn client(
         loader = loader.endpoint_url(endpoint);
     }
     let shared = loader.load().await;
-    let endpoint = shared.endpoint_url().map(str::to_owned);
+    let endpoint = options
+        .endpoint
+        .clone()
+        .or_else(|| endpoint_of_service(&shared));
+    let endpoint = endpoint.map(|endpoint| endpoint.trim_end_matches('/').to_owned());
     // Buckets as host names need a wildcard in the DNS, which own servers seldom have.
     let is_own = endpoint
         .as_deref()
         .is_some_and(|endpoint| !endpoint.contains("amazonaws.com"));
-    let config = aws_sdk_s3::config::Builder::from(&shared)
-        .force_path_style(options.path_style.unwrap_or(is_own))
-        .build();
-    Ok((Client::from_conf(config), endpoint))
+    let mut config = aws_sdk_s3::config::Builder::from(&shared)
+        .force_path_style(options.path_style.unwrap_or(is_own));
+    if let Some(endpoint) = &endpoint {
+        config = config.endpoint_url(base_url(endpoint));
+    }
+    Ok((Client::from_conf(config.build()), endpoint))
+}
+
+/// The endpoint of the environment or a profile. That of S3 alone takes precedence over that of all services.
+fn endpoint_of_service(shared: &aws_config::SdkConfig) -> Option<String> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let is_ignored = variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let of_s3 = variable("AWS_ENDPOINT_URL_S3").filter(|_| !is_ignored);
+    of_s3.or_else(|| shared.endpoint_url().map(str::to_owned))
+}
+
+/// An endpoint as the client needs it: it appends the bucket to a path without anything between them.
+fn base_url(endpoint: &str) -> String {
+    let host = endpoint
+        .split_once("://")
+        .map_or(endpoint, |(_, host)| host);
+    match host.contains('/') {
+        true => format!("{endpoint}/"),
+        false => endpoint.to_owned(),
+    }
 }
 
 /// The standard chain without its first link: keys in the environment do not take precedence over a
@@ -327,6 +353,17 @@ mod tests {
             ("timeout", "0"),
         ] {
             assert!(parse(&[(name, value)]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn base_url_separates_a_path_from_the_bucket() {
+        for (endpoint, url) in [
+            ("http://host:9000", "http://host:9000"),
+            ("http://host/storage/v1/s3", "http://host/storage/v1/s3/"),
+            ("http://[::1]:9/s3", "http://[::1]:9/s3/"),
+        ] {
+            assert_eq!(base_url(endpoint), url);
         }
     }
 

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use super::checksum::bare_etag;
 use super::problem::{Refusal, sorted};
 use super::{Bucket, timestamp};
-use crate::{Depth, DumpSummary, Listed, ListedObject, Listing, ObjectKey, StoreError};
+use crate::{
+    Depth, DumpSummary, EndpointProblem, Listed, ListedObject, Listing, ObjectKey, StoreError,
+};
 
 /// Visits pages of at most 1,000 names each, in order.
 pub(super) fn list(
@@ -29,9 +31,28 @@ pub(super) fn list(
             .set_delimiter((listing.depth == Depth::Level).then(|| "/".to_owned()))
             .set_start_after(after.clone().filter(|_| token.is_none()))
             .set_continuation_token(token.clone());
-        let page = bucket
-            .wait(request.send())
-            .map_err(|error| sorted(error, &bucket.place, listing.under))?;
+        let page = bucket.wait(request.send()).map_err(|error| {
+            match sorted(error, &bucket.place, listing.under) {
+                // A prefix without objects is an empty listing: only bucket and endpoint can be missing.
+                StoreError::NotFound { .. } => StoreError::NoBucket {
+                    place: bucket.place.clone(),
+                },
+                error => error,
+            }
+        })?;
+        // XML that ends early, or is about something else, reads like a listing without objects.
+        let is_listing = page.is_truncated().is_some()
+            || page.name().is_some()
+            || page.key_count().is_some()
+            || page.prefix().is_some();
+        if !is_listing {
+            return Err(StoreError::Endpoint {
+                place: bucket.place.clone(),
+                problem: EndpointProblem::NotS3 {
+                    said: "status 200, XML that is not a complete listing".to_owned(),
+                },
+            });
+        }
         let objects = page.contents().iter().filter_map(|object| {
             // Somebody else's object with a name that we would not write is none of ours.
             let key = object.key()?.strip_prefix(&bucket.prefix)?;

@@ -5,6 +5,7 @@
 //! (conditional requests are used and not relied on); every wait ends; an upload holds at most 32 MiB
 //! in memory. Calls block on a small runtime of the store's own.
 
+mod answer;
 mod checksum;
 mod connect;
 mod endpoint;
@@ -104,12 +105,19 @@ impl Bucket {
             .iter()
             .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
         let plain = self.endpoint.as_ref().filter(|endpoint| !endpoint.has_tls);
-        match plain.is_some_and(|plain| is_closed && !has_proxy && plain.answers_tls()) {
-            true => StoreError::Endpoint {
-                place: place.clone(),
-                problem: EndpointProblem::Tls,
+        let problem = match () {
+            () if plain.is_some_and(|plain| is_closed && !has_proxy && plain.answers_tls()) => {
+                EndpointProblem::Tls
+            }
+            // The client's words for an answer whose first line or headers it cannot read.
+            () if problem.contains("invalid HTTP ") => EndpointProblem::NotS3 {
+                said: "it is not HTTP".to_owned(),
             },
-            false => error,
+            () => return error,
+        };
+        StoreError::Endpoint {
+            place: place.clone(),
+            problem,
         }
     }
 
@@ -373,7 +381,7 @@ impl Store for S3Store {
         match bucket.wait(request.key(bucket.full(key)).send()) {
             Ok(_) => Ok(()),
             Err(error) => match sorted(error, &bucket.place, key.as_str()) {
-                StoreError::NotFound { path } if path == key.as_str() => Ok(()),
+                StoreError::NotFound { .. } => Ok(()),
                 error => Err(error),
             },
         }

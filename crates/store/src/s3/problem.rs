@@ -8,7 +8,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use cdh_bundle::RawText;
+use jiff::Timestamp;
 
+use super::answer::Answer;
 use crate::error::{CONNECTION_REFUSED, TIMED_OUT, UNKNOWN_HOST};
 use crate::{EndpointProblem, StoreError};
 
@@ -52,10 +54,16 @@ impl Refusal {
             return None;
         };
         let metadata = service.err();
+        let said = |parsed: Option<&str>, element: &str| match parsed.filter(|it| !it.is_empty()) {
+            Some(text) => text.to_owned(),
+            None => Answer::of(error)
+                .and_then(|answer| answer.element(element))
+                .unwrap_or_default(),
+        };
         Some(Self {
             status: service.raw().status().as_u16(),
-            code: metadata.code().unwrap_or_default().to_owned(),
-            message: metadata.message().unwrap_or_default().to_owned(),
+            code: said(metadata.code(), "Code"),
+            message: said(metadata.message(), "Message"),
         })
     }
 
@@ -80,6 +88,29 @@ impl Refusal {
             && matches!(
                 self.code.as_str(),
                 "" | "PreconditionFailed" | "ConditionalRequestConflict" | "412" | "409"
+            )
+    }
+
+    /// Whether its message blames the time of the request, as servers do that have no code for it.
+    fn is_about_time(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        [
+            "has expired",
+            "signature expired",
+            "not yet current",
+            "skew",
+            "too large a difference",
+        ]
+        .iter()
+        .any(|words| message.contains(words))
+    }
+
+    /// Whether it can mean that the clocks differ, and does not say so.
+    fn may_be_about_time(&self) -> bool {
+        matches!(self.status, 400 | 401 | 403)
+            && matches!(
+                self.code.as_str(),
+                "" | "AccessDenied" | "Forbidden" | "InvalidRequest" | "SignatureDoesNotMatch"
             )
     }
 
@@ -174,13 +205,28 @@ fn refused<E>(
     path: &str,
     error: &SdkError<E, HttpResponse>,
 ) -> StoreError {
-    let said = refusal.said();
+    let mut said = refusal.said();
     let place = place.to_owned();
-    if let Some(problem) = foreign_answer(refusal, error) {
+    let answer = Answer::of(error);
+    let answer = answer.as_ref();
+    if let Some(problem) = answer
+        .filter(|_| refusal.code.is_empty())
+        .and_then(Answer::foreign)
+    {
         return StoreError::Endpoint { place, problem };
+    }
+    if refusal.may_be_about_time()
+        && let Some(difference) =
+            answer.and_then(|answer| answer.clock_difference(Timestamp::now()))
+    {
+        said = format!("{difference} ({said})");
+        return StoreError::ClockSkew { place, said };
     }
     match (refusal.code.as_str(), refusal.status) {
         ("NoSuchBucket", _) => StoreError::NoBucket { place },
+        ("SignatureDoesNotMatch" | "AccessDenied", _) if refusal.is_about_time() => {
+            StoreError::ClockSkew { place, said }
+        }
         (
             "InvalidAccessKeyId"
             | "SignatureDoesNotMatch"
@@ -201,8 +247,13 @@ fn refused<E>(
             | "IllegalLocationConstraintException",
             _,
         )
-        | (_, 301 | 307) => {
-            let region = region_of(error).or_else(|| expected_region(&refusal.message));
+        | (_, 300..=399) => {
+            let region = answer.and_then(Answer::region);
+            if region.is_none()
+                && let Some(problem) = answer.and_then(Answer::redirect)
+            {
+                return StoreError::Endpoint { place, problem };
+            }
             let in_region = region
                 .as_ref()
                 .map(|region| format!("the bucket is in {region}"));
@@ -228,15 +279,10 @@ fn refused<E>(
             place,
             problem: said,
         },
-        // A status of success is an error in its body, or a body that is none.
-        (_, 200..=299) => StoreError::Unreachable {
-            place,
-            problem: format!("the server reported success, but the body is an error: {said}"),
-        },
         ("NoSuchKey" | "NotFound", _) | (_, 404) => StoreError::NotFound {
             path: match path {
                 "" => place,
-                path => path.to_owned(),
+                path => format!("{path} in {place}"),
             },
         },
         (_, 401 | 403) => StoreError::Denied {
@@ -251,65 +297,6 @@ fn refused<E>(
         },
         _ => StoreError::Refused { place, said },
     }
-}
-
-/// What an answer without an S3 error code shows about its sender. Answers to HEAD have no body and show
-/// nothing, and a proxy's page with a status that asks for another attempt is no statement about the
-/// endpoint.
-fn foreign_answer<E>(
-    refusal: &Refusal,
-    error: &SdkError<E, HttpResponse>,
-) -> Option<EndpointProblem> {
-    if !refusal.code.is_empty() || matches!(refusal.status, 429 | 500..=599) {
-        return None;
-    }
-    let answer = error.raw_response()?;
-    let body = answer.body().bytes().unwrap_or_default();
-    let start = String::from_utf8_lossy(body.get(..body.len().min(512)).unwrap_or_default());
-    let start = start.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
-    let lower = start.to_ascii_lowercase();
-    // What Go, nginx and Apache answer to a request without TLS on a port that expects it.
-    if refusal.status == 400
-        && (lower.contains("http request to an https server")
-            || lower.contains("http request was sent to https port")
-            || lower.contains("plain http to an ssl-enabled"))
-    {
-        return Some(EndpointProblem::Tls);
-    }
-    let kind = match lower.as_str() {
-        "" => return None,
-        _ if lower.starts_with("<!doctype html") || lower.starts_with("<html") => "an HTML page",
-        _ if lower.starts_with('<') => {
-            let is_html = answer.headers().get("content-type").is_some_and(is_html);
-            match is_html {
-                true => "an HTML page",
-                false => return None,
-            }
-        }
-        _ if lower.starts_with('{') || lower.starts_with('[') => "JSON",
-        _ => "text",
-    };
-    Some(EndpointProblem::NotS3 {
-        said: format!("status {}, {kind}", refusal.status),
-    })
-}
-
-fn is_html(content_type: &str) -> bool {
-    content_type.to_ascii_lowercase().starts_with("text/html")
-}
-
-fn region_of<E>(error: &SdkError<E, HttpResponse>) -> Option<String> {
-    let region = error.raw_response()?.headers().get("x-amz-bucket-region")?;
-    Some(harmless(region))
-}
-
-/// The region in `the region 'us-east-1' is wrong; expecting 'eu-west-1'`.
-fn expected_region(message: &str) -> Option<String> {
-    let (_, after) = message.split_once("expecting '")?;
-    let (region, _) = after.split_once('\'')?;
-    let is_region = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    (!region.is_empty() && region.len() <= 40 && region.chars().all(is_region))
-        .then(|| region.to_owned())
 }
 
 /// What was tried where no credentials were found.

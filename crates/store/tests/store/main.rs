@@ -1,5 +1,13 @@
 //! Dumps into a directory store and out of it, with bodies that fail, files that lie and names that attack.
 
+// A failed test or task may panic; nothing of this ships.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 mod catalog;
 mod directory;
 mod first_seen;

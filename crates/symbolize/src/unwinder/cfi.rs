@@ -41,14 +41,14 @@ pub(super) struct Cache {
 
 /// A row that needs no expression: what almost every frame uses.
 #[derive(Clone)]
-struct Rule {
-    cfa_register: u16,
-    cfa_offset: i64,
+pub(super) struct Rule {
+    pub(super) cfa_register: u16,
+    pub(super) cfa_offset: i64,
     /// Register at CFA + offset.
-    saved: Vec<(u16, i64)>,
-    return_address: u16,
-    outermost: bool,
-    signal: bool,
+    pub(super) saved: Vec<(u16, i64)>,
+    pub(super) return_address: u16,
+    pub(super) outermost: bool,
+    pub(super) signal: bool,
 }
 
 /// Unwind tables of one module, found through program headers: sections may be stripped.
@@ -59,6 +59,7 @@ pub(super) struct ModuleCfi<'m> {
     /// Only built where there is no search table.
     eh_index: OnceLock<Index>,
     debug_frame: OnceLock<Option<(section::Contents<'m>, Index)>>,
+    pub(super) pc_table: OnceLock<Option<crate::go::Table<'m>>>,
     vendor: Vendor,
 }
 
@@ -136,6 +137,7 @@ impl<'m> ModuleCfi<'m> {
             eh_frame,
             eh_index,
             debug_frame,
+            pc_table: OnceLock::new(),
             vendor,
         }
     }
@@ -199,10 +201,12 @@ impl<'m> Unwinder<'m> {
         if matches!(cache.rules.get(&lookup.0), Some(None)) {
             return None;
         }
-        let step = self.by_entry(lookup, registers, memory, cache);
-        if step.is_none() {
-            cache.remember(lookup.0, None);
+        if let Some(step) = self.by_entry(lookup, registers, memory, cache) {
+            return Some(step);
         }
+        let rule = self.rule_of_go(lookup, registers.machine());
+        let step = rule.as_ref().map(|rule| apply(rule, registers, memory));
+        cache.remember(lookup.0, rule);
         step
     }
 

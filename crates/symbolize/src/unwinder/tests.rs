@@ -6,7 +6,7 @@ use super::*;
 use crate::ModuleStatus;
 use cdh_elfcore::{ElfObject, FileOffset, Module, ModuleKind, ModuleRange};
 
-const TEXT: u64 = 0x40_0000;
+pub(super) const TEXT: u64 = 0x40_0000;
 const STACK: u64 = 0x7000_0000;
 
 /// Code at [`TEXT`], stack at [`STACK`].
@@ -78,11 +78,20 @@ fn unwind(
     stack: &[u64],
     set: &[(u16, u64)],
 ) -> (Vec<UnwoundFrame>, Stop) {
+    unwind_object(machine, &object(machine, code), stack, set)
+}
+
+/// The same, of a whole file.
+pub(super) fn unwind_object(
+    machine: u16,
+    file: &[u8],
+    stack: &[u64],
+    set: &[(u16, u64)],
+) -> (Vec<UnwoundFrame>, Stop) {
     let module = module();
-    let file = object(machine, code);
     let loaded = [LoadedModule::with_object(
         &module,
-        ElfObject::parse(&file).unwrap(),
+        ElfObject::parse(file).unwrap(),
     )];
     assert_eq!(loaded[0].status, ModuleStatus::Unverified);
     let mut registers = Registers::new(Machine::from_elf(machine));
@@ -90,7 +99,7 @@ fn unwind(
         registers.set(*number, Some(*value));
     }
     let memory = Drawn {
-        code: file.clone(),
+        code: file.to_vec(),
         stack: stack.to_vec(),
     };
     Unwinder::new(&loaded).unwind(&registers, &memory, 100)

@@ -3,6 +3,7 @@
 //! The server is started once and dies with this process. Each test creates a bucket of its own.
 
 mod access;
+mod answers;
 mod objects;
 mod uploads;
 

@@ -1,0 +1,140 @@
+//! A core in a zip that is not a bundle: one that a person, a bug tracker or a CI server packed.
+//!
+//! Names in the zip are shown, and never become paths. Of each entry only the first bytes are read to find the
+//! core.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use cdh_bundle::{BundleEntry, BundleError, BundleReader, EntryKind};
+use cdh_elfcore::ByteSource;
+
+use super::compressed::{Compression, Peeked, cannot_decompress};
+use super::dump::bundle_failure;
+use crate::render::{shell_word, terminal_line};
+use crate::report::{ExitStatus, Failure};
+
+/// Entries whose first bytes are read.
+const EXAMINED: usize = 256;
+/// Names that a message lists.
+const SHOWN: usize = 5;
+/// `e_type` of cores (`elf.h`), little-endian.
+const ET_CORE: [u8; 2] = [4, 0];
+
+/// Opens a zip as a bundle; `None` if it is another zip, in which a core may be by any name.
+///
+/// # Errors
+/// When it is a bundle that cannot be read.
+pub(super) fn bundle_in(
+    source: &Arc<dyn ByteSource>,
+    shown: &str,
+) -> anyhow::Result<Option<BundleReader>> {
+    match BundleReader::open(Arc::clone(source)) {
+        Ok(bundle) => Ok(has_dump(&bundle).then_some(bundle)),
+        Err(BundleError::ForeignZip) => Ok(None),
+        Err(error) => Err(bundle_failure(error, shown)),
+    }
+}
+
+/// Whether anything says more about a core than its name: people call cores `app.core` too.
+fn has_dump(bundle: &BundleReader) -> bool {
+    let is_fact = |entry: &BundleEntry| {
+        let kind = entry.kind.as_ref();
+        kind.is_some_and(|kind| !matches!(kind, EntryKind::Core(_)))
+    };
+    bundle.manifest().is_some() || bundle.entries().iter().any(is_fact)
+}
+
+/// The one core in a zip, decompressed.
+///
+/// # Errors
+/// When there is none, when there are several, or when it is stored in a way that is not supported: with the command
+/// that gets at it.
+pub(super) fn open(
+    source: Arc<dyn ByteSource>,
+    shown: &str,
+) -> anyhow::Result<Box<dyn Read + Send>> {
+    let zip = BundleReader::open_foreign(source).map_err(|error| bundle_failure(error, shown))?;
+    let mut cores = Vec::new();
+    let mut zips = Vec::new();
+    let mut unreadable = None;
+    for entry in zip.entries().iter().take(EXAMINED) {
+        let opened = zip.entry_reader(entry).map_err(anyhow::Error::from);
+        let peeked = opened.and_then(|reader| Ok(Peeked::new(reader, 18)?));
+        match peeked {
+            Ok(peeked) => match peeked.start.as_slice() {
+                start if is_core(start) => cores.push((entry, None, peeked)),
+                start if start.starts_with(b"PK\x03\x04") => zips.push(entry),
+                start => {
+                    let compression = Compression::from_magic(start);
+                    cores.extend(compression.map(|it| (entry, Some(it), peeked)));
+                }
+            },
+            Err(error) => unreadable = unreadable.or(Some(error)),
+        }
+    }
+    let failed = |cause: String| {
+        let message = format!("cannot find a core in the zip `{shown}`");
+        Failure::new(ExitStatus::Failure, message).cause(anyhow::anyhow!(cause))
+    };
+    let word = shell_word(shown);
+    // Beside a core, compressed files are logs and symbols.
+    if cores
+        .iter()
+        .any(|(_, compression, _)| compression.is_none())
+    {
+        cores.retain(|(_, compression, _)| compression.is_none());
+    }
+    if let [(entry, ..), _, ..] = cores.as_slice() {
+        let found = names(cores.iter().map(|(entry, ..)| *entry));
+        let first = shell_word(entry.name.to_string());
+        return Err(failed(format!("it holds several: {found}"))
+            .hint(format!(
+                "unpack one with `unzip -p {word} {first} > core`, then pass `core`"
+            ))
+            .into());
+    }
+    match (cores.pop(), zips.first(), unreadable) {
+        (Some((_, None, peeked)), ..) => Ok(Box::new(peeked)),
+        (Some((_, Some(compression), peeked)), ..) => compression
+            .reader(peeked)
+            .map_err(|error| cannot_decompress(error.into(), shown)),
+        (None, Some(inner), _) => {
+            let name = inner.name.to_string();
+            let inner = shell_word(&name);
+            let message = format!("it holds another zip: `{}`", terminal_line(&name));
+            let hint = format!("unpack it with `unzip {word} {inner}`, then pass {inner}");
+            Err(failed(message).hint(hint).into())
+        }
+        (None, None, Some(error)) => Err(failed(format!("{error:#}"))
+            .hint(format!(
+                "unpack it with `7z x {word}`, then pass the core that was in it"
+            ))
+            .into()),
+        (None, None, None) => {
+            let found = names(zip.entries().iter());
+            Err(failed(format!("none of its entries is a core: {found}"))
+                .hint("pass a core, or a bundle (zip) of cdh or of IBM's core-dump-handler")
+                .into())
+        }
+    }
+}
+
+fn is_core(start: &[u8]) -> bool {
+    start.starts_with(b"\x7fELF") && start.get(16..18) == Some(ET_CORE.as_slice())
+}
+
+fn names<'e>(entries: impl Iterator<Item = &'e BundleEntry>) -> String {
+    let all: Vec<_> = entries
+        .map(|entry| terminal_line(&entry.name.to_string()))
+        .collect();
+    let more = all.len().saturating_sub(SHOWN);
+    let shown = all
+        .get(..all.len().min(SHOWN))
+        .unwrap_or_default()
+        .join(", ");
+    match more {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

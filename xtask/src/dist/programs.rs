@@ -1,0 +1,94 @@
+//! The programs of a release: static, and the same bytes wherever the same commit is built with the same tools.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::Release;
+use super::targets::Target;
+use crate::{build, progress};
+
+/// `cdh` and `cdh-handler` of a target.
+pub(super) struct Programs {
+    /// The command line and the agent.
+    pub(super) cdh: PathBuf,
+    /// What the kernel starts.
+    pub(super) handler: PathBuf,
+}
+
+/// Builds both, or takes those that `CDH_TEST_CDH` and `CDH_TEST_HANDLER` name.
+pub(super) fn build(release: &Release, target: &Target) -> Result<Programs> {
+    let given = |variable| std::env::var_os(variable).map(PathBuf::from);
+    let built = |given: Option<PathBuf>, profile: &str, words: [&str; 4]| match given {
+        Some(given) => Ok(given),
+        None => program(release, target, profile, &words),
+    };
+    Ok(Programs {
+        cdh: built(
+            given("CDH_TEST_CDH"),
+            "release",
+            ["-p", "cdh", "--bin", "cdh"],
+        )?,
+        handler: built(
+            given("CDH_TEST_HANDLER"),
+            "handler",
+            ["-p", "cdh-agent", "--bin", "cdh-handler"],
+        )?,
+    })
+}
+
+fn program(release: &Release, target: &Target, profile: &str, words: &[&str]) -> Result<PathBuf> {
+    let (triple, name) = (target.triple, words.last().copied().unwrap_or_default());
+    let mut cargo = build::cargo();
+    cargo.args([
+        "build",
+        "--locked",
+        "--profile",
+        profile,
+        "--target",
+        triple,
+    ]);
+    cargo.args(words);
+    let prefixes = prefixes()?;
+    let compiler = target.compiler()?;
+    let mut flags = vec![
+        "-Ctarget-feature=+crt-static".to_owned(),
+        "-Crelocation-model=static".to_owned(),
+        format!("-Clinker={compiler}"),
+    ];
+    let mut of_c = Vec::new();
+    for (from, to) in &prefixes {
+        let from = from.display();
+        flags.push(format!("--remap-path-prefix={from}={to}"));
+        of_c.push(format!("-ffile-prefix-map={from}={to}"));
+    }
+    let under = triple.replace('-', "_");
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    cargo.env(format!("CFLAGS_{under}"), of_c.join(" "));
+    cargo.env(format!("CC_{under}"), compiler);
+    cargo.env("CDH_COMMIT", &release.commit);
+    cargo.env("SOURCE_DATE_EPOCH", &release.epoch);
+    cargo.env("CARGO_INCREMENTAL", "0");
+    progress::cargo(&mut cargo, &format!("building {name} for {triple}"))?;
+    let directory = build::target().join(triple).join(profile);
+    Ok(directory.join(name))
+}
+
+/// Directories of this machine, and what stands for them in the programs. Of two that match, the last one is used.
+fn prefixes() -> Result<Vec<(PathBuf, &'static str)>> {
+    let home = std::env::var_os("HOME").unwrap_or_default();
+    let cargo = std::env::var_os("CARGO_HOME")
+        .map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);
+    let rustc: OsString = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).args(["--print", "sysroot"]).output();
+    let sysroot = output.context("cannot run rustc")?.stdout;
+    let sysroot = String::from_utf8(sysroot)?;
+    Ok(vec![
+        (PathBuf::from(sysroot.trim()), "/rust"),
+        (cargo, "/cargo"),
+        (build::root().to_owned(), "/cdh"),
+        (build::target(), "/target"),
+    ])
+}
