@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use crate::symbolizer::{has_debug_info, has_symbols};
 use crate::{
-    Alone, Explanation, Fingerprint, Frame, LoadedModule, ModuleNeed, ModuleStatus, SectionArena,
-    Stop, Surroundings, Symbolizer, Unwinder, UnwoundFrame, needs_of,
+    Alone, Explanation, Fingerprint, Frame, FrameTrust, LoadedModule, ModuleNeed, ModuleStatus,
+    SectionArena, Stop, Surroundings, Symbolizer, Unwinder, UnwoundFrame, needs_of,
 };
 
 /// Frames of all threads together, and those that each may have in any case: a hostile core can claim
@@ -161,7 +161,8 @@ pub fn backtrace_with(
     } else {
         unwind()
     };
-    let mut stored = match stacks.iter().any(|(_, stop)| is_early(stop)) {
+    let is_unsure = |(frames, stop): (&[UnwoundFrame], Stop)| is_early(stop) || guesses(frames) > 0;
+    let mut stored = match stacks.iter().any(is_unsure) {
         true => surroundings.stored_stacks(),
         false => Vec::new(),
     };
@@ -228,16 +229,16 @@ impl<'f> Shown<'f> {
         self.frames.get(..self.limit).unwrap_or(self.frames)
     }
 
-    /// The stored stack of the same thread where it goes on after this one; `stored` is sorted by thread.
+    /// The stored stack of the same thread where it goes on after this one, or has fewer guesses: the handler
+    /// had the files. `stored` is sorted by thread.
     fn or_longer(self, stored: &'f [StoredStack]) -> Self {
         let pc = |frames: &[UnwoundFrame]| frames.first().map(|frame| frame.pc);
         let goes_on = |stack: &&StoredStack| {
-            stack.frames.len() > self.frames.len()
+            let goes_on = is_early(self.stop) && stack.frames.len() > self.frames.len();
+            let is_surer = !is_early(stack.stop) && guesses(&stack.frames) < guesses(self.frames);
+            (goes_on || is_surer)
                 && (self.frames.is_empty() || pc(&stack.frames) == pc(self.frames))
         };
-        if !is_early(self.stop) {
-            return self;
-        }
         let place = stored.binary_search_by_key(&self.tid, |stack| stack.tid);
         let same = place.ok().and_then(|place| stored.get(place));
         match same.filter(goes_on) {
@@ -248,6 +249,12 @@ impl<'f> Shown<'f> {
             None => self,
         }
     }
+}
+
+/// Frames that were guessed.
+fn guesses(frames: &[UnwoundFrame]) -> usize {
+    let guessed = |frame: &&UnwoundFrame| frame.trust == FrameTrust::Scan;
+    frames.iter().filter(guessed).count()
 }
 
 /// Whether a stack ended although its process had more of it.

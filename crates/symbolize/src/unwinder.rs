@@ -26,6 +26,7 @@ use cdh_elfcore::{Avma, Machine, Memory, Registers, Svma};
 
 use crate::LoadedModule;
 use cfi::{Cache, ModuleCfi};
+use code::Ground;
 use go_runtime::GoFunction;
 use piece::PieceMemory;
 
@@ -261,7 +262,10 @@ impl<'m> Unwinder<'m> {
             };
             let step = match step {
                 // Nothing was called: a context was made that begins with this function.
-                _ if !here.exact && cache.has_no_rule(here.lookup) && self.starts_function(pc) => {
+                _ if !here.exact
+                    && cache.has_no_rule(here.lookup)
+                    && self.function_start(pc) == Some(pc) =>
+                {
                     frame = self.frame(&registers, pc, trust, false);
                     (here.lookup, here.exact, exact) = (pc, true, true);
                     self.step(&here, memory, cache)
@@ -323,15 +327,17 @@ impl<'m> Unwinder<'m> {
 
     fn step(&self, here: &Here<'_>, memory: &dyn Memory, cache: &mut Cache) -> Step {
         let Some(step) = self.by_cfi(here.lookup, here.registers, memory, cache) else {
-            return self.by_guess(here, memory);
+            return self.by_guess(here, memory, cache);
         };
         match step {
             Ok(caller) => match self.doubt(here, &caller, memory) {
                 None => Ok(caller),
-                Some(Doubt::WrongRegisters) => self.by_guess(here, memory),
+                Some(Doubt::WrongRegisters) => self.by_guess(here, memory, cache),
                 Some(Doubt::NoCode) => Err(Stop::NoRule),
             },
-            Err(Stop::NoRule | Stop::NoMemory(_)) if here.doubtful => self.by_guess(here, memory),
+            Err(Stop::NoRule | Stop::NoMemory(_)) if here.doubtful => {
+                self.by_guess(here, memory, cache)
+            }
             Err(stop) => Err(stop),
         }
     }
@@ -353,7 +359,14 @@ impl<'m> Unwinder<'m> {
             (false, true) => Some(Doubt::WrongRegisters),
             // Another stack.
             (false, false) => wrong(),
-            (true, false) => (memory.is_executable(pc) == Some(false)).then_some(Doubt::NoCode),
+            (true, false) => {
+                let is_data = match self.ground(pc) {
+                    Ground::Code | Ground::Unseen => false,
+                    Ground::Data => true,
+                    Ground::Outside => memory.is_executable(pc) == Some(false),
+                };
+                is_data.then_some(Doubt::NoCode)
+            }
         }
     }
 }

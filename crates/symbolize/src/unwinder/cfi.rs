@@ -210,16 +210,14 @@ impl<'m> Unwinder<'m> {
         step
     }
 
-    /// Whether call frame information has an entry that starts at `at`.
-    pub(super) fn starts_function(&self, at: Avma) -> bool {
-        let start = || {
-            let place = self.places.get(self.module_at(at)?)?;
-            let at = at.0.wrapping_sub(place.bias?);
-            let cfi = place.cfi.get_or_init(|| ModuleCfi::new(place.loaded));
-            let entry = cfi.eh_entry(cfi.eh_frame.as_ref()?, at)?;
-            Some(entry.initial_address() == at)
-        };
-        start().unwrap_or(false)
+    /// Where the function at `at` starts, as far as call frame information says.
+    pub(super) fn function_start(&self, at: Avma) -> Option<Avma> {
+        let place = self.places.get(self.module_at(at)?)?;
+        place.loaded.object.as_ref()?;
+        let bias = place.bias?;
+        let cfi = place.cfi.get_or_init(|| ModuleCfi::new(place.loaded));
+        let entry = cfi.eh_entry(cfi.eh_frame.as_ref()?, at.0.wrapping_sub(bias))?;
+        Some(Avma(entry.initial_address().wrapping_add(bias)))
     }
 
     fn by_entry(

@@ -66,12 +66,7 @@ impl Unwinder<'_> {
     }
 
     /// Where the direct call before `address` leads.
-    pub(super) fn call_target(
-        &self,
-        machine: Machine,
-        address: u64,
-        memory: &dyn Memory,
-    ) -> Option<Avma> {
+    fn call_target(&self, machine: Machine, address: u64, memory: &dyn Memory) -> Option<Avma> {
         match machine {
             Machine::X86_64 => {
                 let bytes = self.code::<8>(Avma(address.checked_sub(8)?), memory)?;
@@ -102,30 +97,50 @@ impl Unwinder<'_> {
         Some(Avma(next.0.wrapping_add_signed(offset)))
     }
 
+    /// The address in memory by which the call before `return_address` finds its function (x86_64).
+    fn slot_of_call(&self, return_address: u64, memory: &dyn Memory) -> Option<Avma> {
+        let code = self.code::<8>(Avma(return_address.checked_sub(8)?), memory)?;
+        match code {
+            // call *offset(%rip)
+            [_, _, 0xff, 0x15, offset @ ..] => {
+                let offset = i32::from_le_bytes(offset).into();
+                Some(Avma(return_address.wrapping_add_signed(offset)))
+            }
+            _ => {
+                let target = return_address.wrapping_add_signed(direct_call(code)?);
+                self.slot_of_stub(Avma(target), memory)
+            }
+        }
+    }
+
     /// Whether the call before `address` leads into the module `callee`, through an address that the dynamic
     /// loader has put into memory. x86_64 only.
     pub(super) fn calls_into(&self, address: u64, callee: usize, memory: &dyn Memory) -> bool {
-        let slot = || {
-            let code = self.code::<8>(Avma(address.checked_sub(8)?), memory)?;
-            match code {
-                // call *offset(%rip)
-                [_, _, 0xff, 0x15, offset @ ..] => {
-                    let offset = i32::from_le_bytes(offset).into();
-                    Some(Avma(address.wrapping_add_signed(offset)))
-                }
-                _ => {
-                    let target = address.wrapping_add_signed(direct_call(code)?);
-                    self.slot_of_stub(Avma(target), memory)
-                }
-            }
-        };
-        let target = slot().and_then(|slot| memory.read_u64(slot));
+        let slot = self.slot_of_call(address, memory);
+        let target = slot.and_then(|slot| memory.read_u64(slot));
         target.is_some_and(|target| self.module_at(Avma(target)) == Some(callee))
+    }
+
+    /// The function that the call before `return_address` leads to, where that is known: of a direct call, or
+    /// one through the procedure linkage table.
+    pub(super) fn called_function(
+        &self,
+        machine: Machine,
+        return_address: u64,
+        memory: &dyn Memory,
+    ) -> Option<Avma> {
+        if machine == Machine::X86_64
+            && let Some(slot) = self.slot_of_call(return_address, memory)
+        {
+            return memory.read_u64(slot).map(Avma);
+        }
+        let target = self.call_target(machine, return_address, memory)?;
+        (!self.is_stub(machine, target, memory)).then_some(target)
     }
 
     /// Whether there is an entry of a procedure linkage table at `at`, which jumps to wherever the dynamic
     /// loader says.
-    pub(super) fn is_stub(&self, machine: Machine, at: Avma, memory: &dyn Memory) -> bool {
+    fn is_stub(&self, machine: Machine, at: Avma, memory: &dyn Memory) -> bool {
         match machine {
             Machine::X86_64 => self.slot_of_stub(at, memory).is_some(),
             // adrp x16, page

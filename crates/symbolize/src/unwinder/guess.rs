@@ -7,6 +7,7 @@
 
 use cdh_elfcore::{Avma, Machine, Memory, ModuleKind, Registers, Svma};
 
+use super::cfi::Cache;
 use super::code::{FUNCTION_REACH, Ground};
 use super::{Caller, FrameTrust, Here, Step, Stop, Unwinder, plain_address};
 
@@ -14,6 +15,8 @@ use super::{Caller, FrameTrust, Here, Step, Stop, Unwinder, plain_address};
 const SCAN_BYTES: usize = 64 << 10;
 /// Bytes that are searched at a time. A direct call of the function itself is preferred as far as this.
 const STEP_BYTES: usize = 4096;
+/// Callers of a guessed frame that are compared with one another.
+const AGREEING: usize = 32;
 /// Bytes behind the entry point that belong to `_start`.
 const START_SIZE: u64 = 64;
 /// Longest believable distance of the frame pointer from the stack pointer.
@@ -27,7 +30,7 @@ struct Record {
 }
 
 impl Unwinder<'_> {
-    pub(super) fn by_guess(&self, here: &Here<'_>, memory: &dyn Memory) -> Step {
+    pub(super) fn by_guess(&self, here: &Here<'_>, memory: &dyn Memory, cache: &mut Cache) -> Step {
         let registers = here.registers;
         let (pc, exact) = (here.pc, here.exact);
         if self.is_start(here.lookup) {
@@ -52,7 +55,7 @@ impl Unwinder<'_> {
         {
             return step;
         }
-        match self.scan(registers, pc, sp, record.as_ref(), memory) {
+        match self.scan(here, sp, record.as_ref(), memory, cache) {
             Some(step) => step,
             // musl clears the frame pointer in the first function of a thread.
             None if registers.fp() == Some(Avma(0)) => Err(Stop::End),
@@ -202,19 +205,21 @@ impl Unwinder<'_> {
         }
     }
 
-    /// The nearest word that follows a direct call to just before pc, else any call.
+    /// The nearest return address on the stack, up to the frame record. Older calls have left theirs there
+    /// too: those are preferred whose call leads to the callee, and whose own callers agree.
     fn scan(
         &self,
-        registers: &Registers,
-        pc: Avma,
+        here: &Here<'_>,
         sp: Avma,
         record: Option<&Record>,
         memory: &dyn Memory,
+        cache: &mut Cache,
     ) -> Option<Step> {
+        let (registers, pc) = (here.registers, here.pc);
         let machine = registers.machine();
         let start = sp.0.checked_next_multiple_of(8)?;
         let limit = record.map_or(u64::MAX, |record| record.at.saturating_add(16));
-        let find = |bytes: usize, is_caller: &dyn Fn(u64) -> bool| {
+        let find = |bytes: usize, is_caller: &mut dyn FnMut(u64, u64) -> bool| {
             let steps = (start..limit).step_by(STEP_BYTES).take(bytes / STEP_BYTES);
             for from in steps {
                 let mut stack = [0; STEP_BYTES];
@@ -224,7 +229,7 @@ impl Unwinder<'_> {
                 let mut words = words.map(|(at, word)| (at, u64::from_le_bytes(*word)));
                 let found = words.find_map(|(at, word)| {
                     let address = plain_address(machine, word);
-                    is_caller(address).then_some((at, address))
+                    is_caller(at, address).then_some((at, address))
                 });
                 if found.is_some() || known < STEP_BYTES {
                     return found;
@@ -232,44 +237,89 @@ impl Unwinder<'_> {
             }
             None
         };
-        let follows =
-            |target| move |address| self.is_return_address(machine, address, target, memory);
-        // Of a module without its file, older frames may have left return addresses on the stack. The one is
-        // surest whose call led into the module.
+        let follows = |target, address| self.is_return_address(machine, address, target, memory);
         let missing = self
             .module_at(pc)
             .filter(|_| self.ground(pc) == Ground::Unseen);
-        let called = match missing.filter(|_| machine == Machine::X86_64) {
-            Some(callee) => find(SCAN_BYTES, &|address| {
-                follows(None)(address) && self.calls_into(address, callee, memory)
+        let called = match missing {
+            Some(callee) => find(SCAN_BYTES, &mut |at, address| {
+                follows(None, address)
+                    && self.calls_into(address, callee, memory)
+                    && self.agrees(guessed(registers, at, address), memory, cache)
             }),
-            None => find(STEP_BYTES, &follows(Some(pc.0))),
+            None => find(STEP_BYTES, &mut |_, address| follows(Some(pc.0), address)),
         };
         // A record leads to the caller, unless it says that something else was called there.
-        let found = match record.filter(|record| !self.calls_elsewhere(record, pc, machine, memory))
-        {
-            Some(_) => called,
-            None => called.or_else(|| find(SCAN_BYTES, &follows(None))),
-        };
+        let is_sure = |record: &&Record| !self.calls_elsewhere(record, pc, machine, memory);
+        let found = called.or_else(|| {
+            if record.is_some_and(|record| is_sure(&record)) {
+                return None;
+            }
+            let agreeing = find(SCAN_BYTES, &mut |at, address| {
+                follows(None, address)
+                    && !self.calls_own_code(machine, address, missing, memory)
+                    && self.agrees(guessed(registers, at, address), memory, cache)
+            });
+            agreeing.or_else(|| find(SCAN_BYTES, &mut |_, address| follows(None, address)))
+        });
         match (found, record) {
             (Some((at, _)), Some(record)) if record.at.checked_add(8) == Some(at) => {
                 Some(pop_record(registers, record))
             }
-            (Some((at, address)), _) => {
-                // What frames in between did to other registers is not known. The frame pointer is
-                // checked when it is used.
-                let mut caller = Registers::new(machine);
-                let fp = registers.fp().filter(|fp| fp.0 == 0 || fp.0 > at);
-                caller.set(caller.fp_number(), fp.map(|fp| fp.0));
-                Some(step_to(
-                    caller,
-                    at.checked_add(8)?,
-                    address,
-                    FrameTrust::Scan,
-                ))
-            }
+            (Some((at, address)), _) => Some(Ok(Caller {
+                registers: guessed(registers, at, address),
+                trust: FrameTrust::Scan,
+                over_signal: false,
+            })),
             (None, record) => record.map(|record| pop_record(registers, record)),
         }
+    }
+
+    /// Whether the callers of a guessed frame agree with one another: each returns to behind a call, and a
+    /// call of a known function is a call of the one that returns. Where a stale frame meets one that is
+    /// live, they do not.
+    fn agrees(&self, guess: Registers, memory: &dyn Memory, cache: &mut Cache) -> bool {
+        let machine = guess.machine();
+        let mut registers = guess;
+        // It may be stale: what follows from it refutes nothing.
+        registers.set(registers.fp_number(), None);
+        for _ in 0..AGREEING {
+            let Some(pc) = registers.pc() else {
+                return false;
+            };
+            let lookup = Avma(pc.0.saturating_sub(1));
+            let caller = match self.by_cfi(lookup, &registers, memory, cache) {
+                Some(Ok(caller)) if !caller.over_signal => caller.registers,
+                Some(Ok(_) | Err(_)) | None => return true,
+            };
+            let next = caller.pc().map_or(0, |pc| pc.0);
+            if next == 0 {
+                return true;
+            }
+            if caller.sp() <= registers.sp() || !self.may_be_returned_to(machine, next, memory) {
+                return false;
+            }
+            let called = self.called_function(machine, next, memory);
+            let own = self.function_start(lookup);
+            if called.zip(own).is_some_and(|(called, own)| called != own) {
+                return false;
+            }
+            registers = caller;
+        }
+        true
+    }
+
+    /// Whether the call before `address` leads to code of a file that is there, and so not to the module
+    /// `missing`.
+    fn calls_own_code(
+        &self,
+        machine: Machine,
+        address: u64,
+        missing: Option<usize>,
+        memory: &dyn Memory,
+    ) -> bool {
+        let called = missing.and_then(|_| self.called_function(machine, address, memory));
+        called.is_some_and(|called| self.ground(called) == Ground::Code)
     }
 
     /// Whether the call that a record returns to leads to another module than that of `pc`, whose file is
@@ -284,13 +334,22 @@ impl Unwinder<'_> {
         if self.ground(pc) != Ground::Unseen {
             return false;
         }
-        let target = self.call_target(machine, record.return_address, memory);
-        target.is_some_and(|target| {
-            self.ground(target) == Ground::Code
-                && self.module_at(target) != self.module_at(pc)
-                && !self.is_stub(machine, target, memory)
+        let called = self.called_function(machine, record.return_address, memory);
+        called.is_some_and(|called| {
+            self.ground(called) == Ground::Code && self.module_at(called) != self.module_at(pc)
         })
     }
+}
+
+/// The registers of a caller whose return address was found at `at`. What frames in between did to others
+/// is not known. The frame pointer is checked when it is used.
+fn guessed(registers: &Registers, at: u64, address: u64) -> Registers {
+    let mut caller = Registers::new(registers.machine());
+    let fp = registers.fp().filter(|fp| fp.0 == 0 || fp.0 > at);
+    caller.set(caller.fp_number(), fp.map(|fp| fp.0));
+    caller.set(caller.sp_number(), at.checked_add(8));
+    caller.set(caller.pc_number(), Some(address));
+    caller
 }
 
 fn pop_record(registers: &Registers, record: &Record) -> Step {

@@ -166,9 +166,23 @@ fn scan_prefers_the_call_that_leads_into_the_missing_file() {
     let set = [(RIP, LIBRARY + 0x10), (RSP, STACK), (RBP, 3)];
     let (frames, _) = unwind_from(&file, &stack, Machine::X86_64, &set);
     assert_eq!(found(&frames)[1], (0x115, FrameTrust::Scan));
-    file[0x300..0x308].fill(0);
+}
+
+#[test]
+fn scan_passes_over_frames_whose_callers_called_something_else() {
+    // call *%rax, which returns to 0x10a and to 0x11a.
+    let mut code = calls();
+    code[0x8..0xa].copy_from_slice(&[0xff, 0xd0]);
+    code[0x18..0x1a].copy_from_slice(&[0xff, 0xd0]);
+    let file = with_rules(object(62, &code), &[(0x100, BY_SP), (0x110, BY_SP)]);
+    // A stale frame of the function at 0x110, whose caller has called the one at 0x100 since.
+    let stale = [0, TEXT + 0x11a, 9, TEXT + 0x125];
+    let live = [0, TEXT + 0x10a, 9, TEXT + 0x135, 0, 0];
+    let stack = [&stale[..], &live[..]].concat();
+    let set = [(RIP, LIBRARY + 0x10), (RSP, STACK), (RBP, 3)];
     let (frames, _) = unwind_from(&file, &stack, Machine::X86_64, &set);
-    assert_eq!(found(&frames)[1], (0x125, FrameTrust::Scan));
+    assert_eq!(found(&frames)[1], (0x10a, FrameTrust::Scan));
+    assert_eq!(found(&frames)[2], (0x135, FrameTrust::Scan));
 }
 
 #[test]
