@@ -50,7 +50,7 @@ const TASKS: [(&str, &str, &str); 17] = [
     (
         "test",
         "[--install] [ARGUMENT OF cargo test]…",
-        "all tests, with the static handler built first; `--install` installs missing packages as root",
+        "all tests, with the static handler built first; missing packages are installed as root, or with `--install`",
     ),
     (
         "check",

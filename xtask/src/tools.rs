@@ -30,12 +30,12 @@ const PACKAGES: [(&str, &str); 18] = [
     ("zstd", "zstd"),
 ];
 
-/// Whether [`apt`] only says what to install.
-static ONLY_SAYS: AtomicBool = AtomicBool::new(false);
+/// Whether [`apt`] becomes root with sudo.
+static USES_SUDO: AtomicBool = AtomicBool::new(false);
 
-/// From now on nothing is installed: what is missing is named.
-pub(crate) fn forbid_installing() {
-    ONLY_SAYS.store(true, Ordering::Relaxed);
+/// From now on users other than root install with sudo.
+pub(crate) fn install_with_sudo() {
+    USES_SUDO.store(!is_root(), Ordering::Relaxed);
 }
 
 /// Installs packages that only some tests need, where that is possible.
@@ -86,16 +86,17 @@ pub(crate) fn packages_of(programs: &[&str]) -> Vec<&'static str> {
         .collect()
 }
 
-/// Installs Debian packages as root; otherwise the error says how to install them.
+/// Installs Debian packages as root or with sudo; otherwise the error says how to install them.
 pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
-    if ONLY_SAYS.load(Ordering::Relaxed) || !is_root() || !is_there("apt-get") {
+    let uses_sudo = USES_SUDO.load(Ordering::Relaxed);
+    if !(uses_sudo || is_root()) || !is_there("apt-get") {
         bail!("run `sudo apt install {names}`");
     }
     eprintln!("installing with apt-get, which takes about 30 s: {names}");
     let apt = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive");
+        let mut command = Command::new(if uses_sudo { "sudo" } else { "env" });
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
         command.args(["-o", "DPkg::Lock::Timeout=600"]).args(words);
         progress::succeed(&mut command, "installing with apt-get")
     };
