@@ -422,3 +422,18 @@ fn interrupt_at_a_question_ends_with_130_and_deletes_nothing() {
         (Some(0), 2)
     );
 }
+
+#[test]
+fn version_names_the_target_and_the_short_form_only_the_number() {
+    let desk = Desk::new();
+    let number = format!("cdh {}", env!("CARGO_PKG_VERSION"));
+    let long = desk.run(&["--version"]);
+    // Releases name the commit in the same place.
+    let target = format!(" {}-unknown-linux-gnu)\n", std::env::consts::ARCH);
+    assert!(
+        long.out.starts_with(&format!("{number} (")) && long.out.ends_with(&target),
+        "{}",
+        long.out
+    );
+    assert_eq!(desk.run(&["-V"]).out, format!("{number}\n"));
+}
