@@ -441,10 +441,11 @@ fn documented_metrics_are_those_of_the_agent_and_all_are_documented() {
     let part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     for page in pages() {
         for (line, code) in &page.code {
-            for name in code
-                .split(|c| !part(c))
-                .filter(|word| word.starts_with("cdh_"))
-            {
+            for name in code.split(|c| !part(c)).filter(|word| {
+                // `cdh_<version>_<arch>.deb` is the name of a package.
+                let name = word.strip_prefix("cdh_");
+                name.is_some_and(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
+            }) {
                 let mut base = ["_bucket", "_sum", "_count"].iter();
                 let base = base.find_map(|end| name.strip_suffix(end));
                 let base = base.filter(|base| families.get(base) == Some(&"histogram"));
