@@ -15,7 +15,7 @@ fn main() {
         }
         (given, _) => format!("commit {given}"),
     };
-    println!("cargo::rustc-env=CDH_BUILD={build}, {target}");
+    println!("cargo::rustc-env=BUILD_OF_PROGRAM={build}, {target}");
 }
 
 /// The commit that is checked out, if this is a checkout.

@@ -167,9 +167,10 @@ struct ConfigFile {
 }
 
 /// Tables of the agent in the same file.
-const AGENT_TABLES: [&str; 9] = [
+const AGENT_TABLES: [&str; 10] = [
     "node",
     "capture",
+    "collect",
     "policy",
     "limits",
     "shipping",

@@ -36,7 +36,12 @@ pub struct Cli {
 }
 
 /// What `--version` prints; `-V` prints the version alone.
-const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("CDH_BUILD"), ")");
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("BUILD_OF_PROGRAM"),
+    ")"
+);
 
 const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
 

@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use cdh_bundle::{BundleEntry, BundleError, BundleReader, EntryKind};
+use cdh_bundle::{BundleEntry, BundleError, BundleReader, DumpId, EntryKind};
 use cdh_elfcore::ByteSource;
 
 use super::compressed::{Compression, Peeked, cannot_decompress};
@@ -36,11 +36,19 @@ pub(super) fn bundle_in(
     }
 }
 
-/// Whether anything says more about a core than its name: people call cores `app.core` too.
+/// Whether anything says more about a core than its suffix: people call cores `app.core` too. Names of dumps begin
+/// with their id, also in a bundle that is cut before its facts.
 fn has_dump(bundle: &BundleReader) -> bool {
+    /// Letters of a UUID.
+    const ID: usize = 36;
+    let is_named = |entry: &BundleEntry| {
+        let name = entry.name.to_string();
+        name.get(..ID)
+            .is_some_and(|id| id.parse::<DumpId>().is_ok())
+    };
     let is_fact = |entry: &BundleEntry| {
         let kind = entry.kind.as_ref();
-        kind.is_some_and(|kind| !matches!(kind, EntryKind::Core(_)))
+        kind.is_some_and(|kind| !matches!(kind, EntryKind::Core(_)) || is_named(entry))
     };
     bundle.manifest().is_some() || bundle.entries().iter().any(is_fact)
 }

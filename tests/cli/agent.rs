@@ -203,6 +203,8 @@ chain = true
 [capture]
 release = "early"
 strategy = "raw"
+[collect]
+files = true
 [policy]
 default = "minicore"
 unknown_pod = "metadata"

@@ -379,9 +379,11 @@ fn interrupt_is_ignored_by_a_command_that_was_started_so() {
 /// Runs `cdh` on a terminal of its own, and types `keys` when it has printed `after`. Returns status and output.
 fn typed(desk: &Desk, words: &str, after: &str, keys: &[u8]) -> (Option<i32>, String) {
     let cdh = env!("CARGO_BIN_EXE_cdh");
-    let mut command = Command::new("script");
+    // The tests may have been started in the background, with SIGINT ignored.
+    let mut command = Command::new("env");
     command
-        .args(["-qec", &format!("{cdh} {words}"), "/dev/null"])
+        .args(["--default-signal=INT", "script", "-qec"])
+        .args([&format!("{cdh} {words}"), "/dev/null"])
         .current_dir(desk.dir.path())
         .env("HOME", desk.dir.path())
         .env("CDH_STORE", desk.path("store"))

@@ -169,7 +169,7 @@ pub struct ManifestFacts {
     pub fingerprint: Option<String>,
     /// Image of the container.
     pub image: Option<ImageRef>,
-    /// The node's names, as Kubernetes calls it first, then its hostname.
+    /// The node's names, as Kubernetes calls it first, then its hostname, which is empty if it is not known.
     pub nodes: Vec<String>,
 }
 
@@ -185,7 +185,6 @@ impl ManifestFacts {
         let workload = manifest.workload.as_ref();
         let named = workload.and_then(|workload| workload.node.clone());
         let mut nodes: Vec<String> = named.into_iter().chain([host.to_string()]).collect();
-        nodes.retain(|node| !node.is_empty());
         nodes.dedup();
         let process = &manifest.process;
         Self {

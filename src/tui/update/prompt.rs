@@ -236,12 +236,14 @@ fn ways(model: &Model, prompt: &Prompt) -> Vec<String> {
                     .filter_map(|facts| facts.compared.image.as_ref());
                 distinct(images.map(|image| short_image(&image.reference, image.release())))
             }
-            "node" => distinct(
-                model
-                    .facts
-                    .values()
-                    .filter_map(|facts| facts.compared.nodes.first().cloned()),
-            ),
+            "node" => distinct(model.facts.values().filter_map(|facts| {
+                facts
+                    .compared
+                    .nodes
+                    .iter()
+                    .find(|node| !node.is_empty())
+                    .cloned()
+            })),
             "since" | "until" => ["1h", "6h", "1d", "2d", "7d"].map(str::to_owned).to_vec(),
             "truncated" => vec!["yes".to_owned()],
             term => model.dumps.shelf().values(term, start),
