@@ -88,6 +88,7 @@ fn run(data: &[u8]) {
     let options = BacktraceOptions {
         all_threads: true,
         max_frames: 64,
+        knows_crashed: core.head().knows_crashed_thread(),
     };
     let threads = core.head().threads();
     let threads = &threads[..threads.len().min(8)];

@@ -6,7 +6,7 @@
 //!                        └──────────────── deleted after the upload ◀────────────────────────┘
 //! ```
 //!
-//! The agent finds a core by its place ([`directories`]), waits until it is complete ([`core_file`]) and starts the
+//! The agent finds a core by its place (`directories`), waits until it is complete (`core_file`) and starts the
 //! handler with the file as standard input. So quotas, rates, policy and verdict are those of every other crash.
 //! Invariants: the owner is known before the file is opened and does not depend on what is in it; one owner has one
 //! handler at a time; a file is deleted only after its dump left the spool for the store, and only if it is still the
