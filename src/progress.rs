@@ -40,7 +40,7 @@ pub fn keep_on_interrupt() {
 
 /// Whether SIGINT is ignored, as in a job that a shell without job control put into the background (`proc(5)`,
 /// `SigIgn`).
-fn is_interrupt_ignored() -> bool {
+pub fn is_interrupt_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());

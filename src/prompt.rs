@@ -5,7 +5,11 @@ use std::io::{self, IsTerminal};
 
 use anyhow::Result;
 
-use crate::progress::{end_on_interrupt, keep_on_interrupt};
+use rustix::termios::OptionalActions;
+use signal_hook::consts::SIGINT;
+use signal_hook::iterator::Signals;
+
+use crate::progress::{end_on_interrupt, is_interrupt_ignored, keep_on_interrupt};
 use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 
@@ -22,14 +26,13 @@ pub fn confirm(question: &str, interactive: bool) -> Result<bool> {
             .hint("pass `--yes` to delete without a question, or `--dry-run` to see what would be deleted")
             .into());
     }
-    // To end in the middle of the question would leave the terminal without a cursor.
-    keep_on_interrupt();
+    let watch = InterruptWatch::begin();
     let answer = dialoguer::Confirm::new()
         .with_prompt(terminal_line(question))
         .default(false)
         .wait_for_newline(true)
         .interact();
-    end_on_interrupt();
+    drop(watch);
     let dialoguer::Error::IO(error) = match answer {
         Ok(answer) => return Ok(answer),
         Err(error) => error,
@@ -37,8 +40,60 @@ pub fn confirm(question: &str, interactive: bool) -> Result<bool> {
     let _ = dialoguer::console::Term::stderr().show_cursor();
     match error.kind() {
         io::ErrorKind::Interrupted => {
-            Err(Failure::new(ExitStatus::Interrupted, "interrupted: nothing was deleted").into())
+            Err(Failure::new(ExitStatus::Interrupted, INTERRUPTED).into())
         }
         _ => Err(error.into()),
+    }
+}
+
+/// What is printed when the user interrupts a question.
+const INTERRUPTED: &str = "interrupted: nothing was deleted";
+
+/// Ends the program on SIGINT during a question, after the terminal is restored. Ctrl-C is a signal until dialoguer
+/// reads in raw mode; one that came before must not be lost.
+struct InterruptWatch {
+    signals: Option<signal_hook::iterator::Handle>,
+}
+
+impl InterruptWatch {
+    fn begin() -> Self {
+        let terminal = fs::File::open("/dev/tty");
+        let mode = terminal.and_then(|terminal| {
+            let mode = rustix::termios::tcgetattr(&terminal)?;
+            Ok((terminal, mode))
+        });
+        let signals = match is_interrupt_ignored() {
+            true => None,
+            false => Signals::new([SIGINT]).ok(),
+        };
+        let Some(mut signals) = signals else {
+            return Self { signals: None };
+        };
+        // To end at once would leave the terminal without a cursor.
+        keep_on_interrupt();
+        let handle = signals.handle();
+        std::thread::spawn(move || {
+            if signals.forever().next().is_none() {
+                return;
+            }
+            if let Ok((terminal, mode)) = mode {
+                let _ = rustix::termios::tcsetattr(&terminal, OptionalActions::Now, &mode);
+            }
+            let _ = dialoguer::console::Term::stderr().show_cursor();
+            eprintln!("\nerror: {INTERRUPTED}");
+            std::process::exit(i32::from(ExitStatus::Interrupted.code()));
+        });
+        Self {
+            signals: Some(handle),
+        }
+    }
+}
+
+impl Drop for InterruptWatch {
+    fn drop(&mut self) {
+        if let Some(signals) = &self.signals {
+            signals.close();
+            end_on_interrupt();
+        }
     }
 }

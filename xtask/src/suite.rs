@@ -27,7 +27,8 @@ impl std::error::Error for TestsFailed {}
 /// Programs without which most tests cannot run.
 const REQUIRED: [&str; 6] = ["cc", "g++", "gdb", "kill", "unzip", "zstd"];
 /// Programs that some tests need.
-const OPTIONAL: [&str; 8] = [
+const OPTIONAL: [&str; 9] = [
+    "bzip2",
     "dwz",
     "musl-gcc",
     "xz",

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use crate::progress;
 
 /// The Debian package of each program.
-const PACKAGES: [(&str, &str); 18] = [
+const PACKAGES: [(&str, &str); 19] = [
+    ("bzip2", "bzip2"),
     ("cc", "gcc libc6-dev"),
     ("dpkg-deb", "dpkg"),
     ("rpmbuild", "rpm"),
