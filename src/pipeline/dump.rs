@@ -664,6 +664,8 @@ impl Dump {
     fn core_problem(&self, error: CoreError) -> anyhow::Error {
         let problem = self.bundle.as_ref().and_then(BundleReader::read_problem);
         match problem.filter(|problem| problem.is_damage) {
+            // A bundle that is cut inside its core may hold no byte of it.
+            None if self.is_damaged() => integrity::unreadable(self),
             None => core_failure(error, &self.label(), &[]),
             Some(problem) => {
                 Failure::new(ExitStatus::Mismatch, "the core in the bundle is damaged")

@@ -295,6 +295,10 @@ fn bundle_cut_in_the_store_is_called_damaged_and_its_capture_is_not_blamed() {
             0 => 0,
             1 => 1,
             2 => whole.len() - 1,
+            // Inside the header of the first entry, and before the first frame of its core ends.
+            3 => 20,
+            4 => 150,
+            5 => 400,
             _ => numbers.below(whole.len()),
         };
         fs::write(&bundle, &whole[..len]).unwrap();
