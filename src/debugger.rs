@@ -78,7 +78,7 @@ impl Invocation {
     }
 }
 
-/// Auto-load is off: scripts in a crashed image's files must not run on the desk.
+/// Auto-load is off: scripts in a crashed image's files must not run on the workstation.
 fn gdb(view: &DebugView) -> Vec<OsString> {
     let mut arguments = Vec::new();
     let mut early = |command: OsString| {
@@ -446,11 +446,11 @@ mod tests {
                 failure.to_string().contains("(from CDH_DEBUGGER)"),
                 "{failure}"
             );
-            let told = crate::report::tell(&failure.into());
+            let shown = crate::report::rendered(&failure.into());
             assert!(
-                told.hints[0].contains(hint),
+                shown.hints[0].contains(hint),
                 "{os_release} {program}: {:?}",
-                told.hints
+                shown.hints
             );
         }
     }

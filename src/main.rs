@@ -1,4 +1,4 @@
-//! `cdh`, the core dump handler: on a node the agent, on a desk the tool that lists, explains and debugs dumps.
+//! `cdh`, the core dump handler: the agent on a node, and the tool that lists, explains and debugs dumps on a workstation.
 //!
 //! This file parses the arguments, gathers the settings, runs one command and reports its failure.
 //! It decides nothing else.

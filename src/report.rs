@@ -153,9 +153,9 @@ fn write_lines(level: &str, error: &anyhow::Error, out: &mut dyn Write) -> io::R
     Ok(())
 }
 
-/// What an error says, for those who show it themselves: what failed and why, and what to do.
+/// An error as text, for callers that show it themselves: what failed, why, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct RenderedError {
     /// The error and its causes, one line each, harmless.
     pub lines: Vec<String>,
     /// Advice, harmless.
@@ -164,15 +164,15 @@ pub struct Told {
     pub status: ExitStatus,
 }
 
-/// Tells what `error` says without printing it.
+/// The text of `error`, not printed.
 #[must_use]
-pub fn tell(error: &anyhow::Error) -> Told {
+pub fn rendered(error: &anyhow::Error) -> RenderedError {
     let lines = error.chain().map(|cause| terminal_line(&cause.to_string()));
     let failures = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<Failure>());
     let hints = failures.flat_map(|failure| failure.hints.iter().map(|hint| terminal_line(hint)));
-    Told {
+    RenderedError {
         lines: lines.collect(),
         hints: hints.collect(),
         status: status_of(error),

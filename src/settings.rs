@@ -17,7 +17,7 @@ use serde::Deserialize;
 pub use self::cache_directory::CacheDirectory;
 use crate::args::{ColorWhen, FileArgs, GlobalArgs, ModuleArgs};
 use crate::render::Style;
-use crate::report::{ExitStatus, Failure, Told, tell};
+use crate::report::{ExitStatus, Failure, RenderedError, rendered};
 
 /// Everything that a command needs to know about its surroundings.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ pub struct Settings {
     /// Names of all stores of the config file, also of those that are not valid.
     pub store_names: Vec<String>,
     /// What is wrong with stores of the config file, also with those that are not used now.
-    pub store_problems: Vec<Told>,
+    pub store_problems: Vec<RenderedError>,
     /// The config file that was read, and its text.
     pub file: Option<(PathBuf, String)>,
     /// Credentials of the store that are not the usual chain's.
@@ -66,7 +66,7 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Somebody who looks at dumps.
-    Desk,
+    Workstation,
     /// The agent on a node, which has a file of its own and understands IBM's variables.
     Agent,
 }
@@ -332,7 +332,7 @@ impl Settings {
                 Ok(url) => drop(stores.insert(name.clone(), url)),
                 // It is no store at all.
                 Err(error) if named.url.is_none() => return Err(error),
-                Err(error) => store_problems.push(tell(&error)),
+                Err(error) => store_problems.push(rendered(&error)),
             }
         }
         Ok(Self {
@@ -597,7 +597,7 @@ fn read_config(
     })?;
     let unknown = |name: &&String| !AGENT_TABLES.contains(&name.as_str());
     // The agent's own check says more, and where.
-    if role == Role::Desk
+    if role == Role::Workstation
         && let Some(name) = config.others.keys().find(unknown)
     {
         let span = key_span(&text, &[name]);

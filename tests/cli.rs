@@ -130,8 +130,8 @@ fn crash() -> &'static Crash {
     })
 }
 
-/// A desk of its own: store, cache, configuration.
-struct Desk {
+/// A workstation of its own: store, cache, configuration.
+struct Workstation {
     dir: tempfile::TempDir,
 }
 
@@ -141,7 +141,7 @@ struct Answer {
     err: String,
 }
 
-impl Desk {
+impl Workstation {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -169,7 +169,11 @@ impl Desk {
     /// Output with what changes from run to run replaced.
     fn answer(&self, output: Output) -> Answer {
         let place = self.dir.path().display().to_string();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&place, "[DESK]");
+        let text = |bytes: Vec<u8>| {
+            String::from_utf8(bytes)
+                .unwrap()
+                .replace(&place, "[WORKSTATION]")
+        };
         Answer {
             code: output.status.code().unwrap(),
             out: text(output.stdout),
@@ -204,24 +208,25 @@ impl Desk {
 
 #[test]
 fn imported_core_is_listed_explained_fetched_and_removed() {
-    let desk = Desk::new();
-    let id = desk.import(&crash().core());
-    let listing = desk.json(&["ls", "-o", "json"]);
+    let workstation = Workstation::new();
+    let id = workstation.import(&crash().core());
+    let listing = workstation.json(&["ls", "-o", "json"]);
     assert_eq!(listing[0]["id"], id.as_str());
     assert_eq!(listing[0]["exe"], "app");
     assert_eq!(listing[0]["signal"], "SIGSEGV");
     assert_eq!(listing[0]["verdict"], "complete");
     for filter in [["--exe", "a*"], ["--signal", "11"], ["--since", "2h"]] {
         assert_eq!(
-            desk.run(&["ls", "-o", "id", filter[0], filter[1]])
+            workstation
+                .run(&["ls", "-o", "id", filter[0], filter[1]])
                 .out
                 .trim(),
             id
         );
     }
-    assert_eq!(desk.run(&["ls", "--exe", "b*"]).code, 1);
+    assert_eq!(workstation.run(&["ls", "--exe", "b*"]).code, 1);
 
-    let info = desk.json(&["info", &id[..8], "--json"]);
+    let info = workstation.json(&["info", &id[..8], "--json"]);
     let manifest = &info["manifest"];
     assert_eq!(
         manifest["signal"]["description"],
@@ -231,45 +236,46 @@ fn imported_core_is_listed_explained_fetched_and_removed() {
     assert_eq!(info["found"]["complete"], true);
 
     let case = PathBuf::from(
-        desk.run(&["fetch", "latest", "-d", "case"])
+        workstation
+            .run(&["fetch", "latest", "-d", "case"])
             .out
             .trim()
-            .replace("[DESK]", desk.dir.path().to_str().unwrap()),
+            .replace("[WORKSTATION]", workstation.dir.path().to_str().unwrap()),
     );
     assert!(fs::read(case.join("core")).unwrap() == fs::read(crash().core()).unwrap());
 
-    assert_eq!(desk.run(&["rm", "latest", "--dry-run"]).code, 0);
-    assert_eq!(desk.run(&["rm", "latest"]).code, 2);
-    assert_eq!(desk.run(&["rm", "latest", "--yes"]).code, 0);
-    assert_eq!(desk.run(&["ls"]).code, 1);
+    assert_eq!(workstation.run(&["rm", "latest", "--dry-run"]).code, 0);
+    assert_eq!(workstation.run(&["rm", "latest"]).code, 2);
+    assert_eq!(workstation.run(&["rm", "latest", "--yes"]).code, 0);
+    assert_eq!(workstation.run(&["ls"]).code, 1);
 }
 
 #[test]
 fn limits_delete_what_they_do_not_let_stay_and_ask_before() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     for _ in 0..3 {
         let core = crash().core().display().to_string();
-        assert_eq!(desk.run(&["import", &core]).code, 0);
+        assert_eq!(workstation.run(&["import", &core]).code, 0);
     }
-    let count = || desk.run(&["ls", "-o", "id"]).out.lines().count();
-    let none = desk.run(&["gc"]);
+    let count = || workstation.run(&["ls", "-o", "id"]).out.lines().count();
+    let none = workstation.run(&["gc"]);
     assert_eq!(none.code, 2);
     assert!(
         none.err.contains("hint: give `--older-than 30d`"),
         "{}",
         none.err
     );
-    let dry = desk.run(&["gc", "--max-total", "0", "--dry-run"]);
+    let dry = workstation.run(&["gc", "--max-total", "0", "--dry-run"]);
     assert_eq!((dry.code, dry.out.lines().count(), count()), (0, 3, 3));
-    let unasked = desk.run(&["gc", "--max-total", "0"]);
+    let unasked = workstation.run(&["gc", "--max-total", "0"]);
     assert_eq!((unasked.code, count()), (2, 3));
     assert!(unasked.err.contains("--yes"), "{}", unasked.err);
-    let old = desk.run(&["gc", "--older-than", "1d", "--yes"]);
+    let old = workstation.run(&["gc", "--older-than", "1d", "--yes"]);
     assert_eq!((old.code, count()), (0, 3));
-    let same = desk.run(&["gc", "--keep-per-fingerprint", "1", "--yes"]);
+    let same = workstation.run(&["gc", "--keep-per-fingerprint", "1", "--yes"]);
     assert_eq!((same.code, count()), (0, 1));
     assert!(same.out.contains("enough newer ones"), "{}", same.out);
-    let several = desk.run(&["gc", "--older-than", "1d", "--max-total", "0", "--dry-run"]);
+    let several = workstation.run(&["gc", "--older-than", "1d", "--max-total", "0", "--dry-run"]);
     assert!(
         several.out.contains(": newer dumps fill `--max-total`"),
         "{}",
@@ -278,9 +284,9 @@ fn limits_delete_what_they_do_not_let_stay_and_ask_before() {
     let note = "a dump is deleted if any limit applies; the first that applies is named: 0 by `--older-than`, 1 by \
                 `--max-total`";
     assert!(several.err.contains(note), "{}", several.err);
-    let modules = desk.run(&["gc", "--modules-older-than", "2d", "--yes"]);
+    let modules = workstation.run(&["gc", "--modules-older-than", "2d", "--yes"]);
     assert_eq!((modules.code, count()), (0, 1), "{}", modules.err);
-    let share = desk.run(&["share", "latest", "--expires", "1h"]);
+    let share = workstation.run(&["share", "latest", "--expires", "1h"]);
     assert_eq!((share.code, share.out.as_str()), (2, ""));
     assert!(share.err.contains("hint:"), "{}", share.err);
 }
@@ -298,12 +304,12 @@ fn functions(document: &Value, thread: usize) -> Vec<String> {
 
 #[test]
 fn backtrace_names_inlined_frames_of_every_thread_wherever_the_dump_is() {
-    let desk = Desk::new();
-    desk.import(&crash().core());
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
     let core = crash().core();
-    desk.run(&["fetch", "latest", "-d", "case"]);
+    workstation.run(&["fetch", "latest", "-d", "case"]);
     for reference in ["latest", core.to_str().unwrap(), "./case"] {
-        let document = desk.json(&["bt", reference, "-a", "-o", "json"]);
+        let document = workstation.json(&["bt", reference, "-a", "-o", "json"]);
         assert_eq!(
             functions(&document, 0)[..3],
             ["poke", "middle", "main"],
@@ -320,7 +326,7 @@ fn backtrace_names_inlined_frames_of_every_thread_wherever_the_dump_is() {
         assert_eq!(first["location"]["line"], 5);
         assert!(functions(&document, 1).contains(&"idle".to_owned()));
     }
-    let text = desk.run(&["bt", "latest", "--group"]).out;
+    let text = workstation.run(&["bt", "latest", "--group"]).out;
     assert!(
         text.contains("(crashed)") && text.contains("threads: "),
         "{text}"
@@ -330,17 +336,17 @@ fn backtrace_names_inlined_frames_of_every_thread_wherever_the_dump_is() {
 
 #[test]
 fn cut_core_says_how_far_it_goes_and_still_gives_what_it_holds() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let whole = fs::read(crash().core()).unwrap();
     for part in [1, 5, 30, 60, 90, 99] {
         let name = format!("cut{part}");
-        fs::write(desk.path(&name), &whole[..whole.len() * part / 100]).unwrap();
+        fs::write(workstation.path(&name), &whole[..whole.len() * part / 100]).unwrap();
         let path = format!("./{name}");
-        let info = desk.run(&["info", &path]);
+        let info = workstation.run(&["info", &path]);
         if info.code == 0 {
             assert!(info.out.contains("truncated: "), "{}", info.out);
             assert!(info.out.contains("core is cut"), "{}", info.out);
-            let bt = desk.run(&["bt", &path, "-a"]);
+            let bt = workstation.run(&["bt", &path, "-a"]);
             assert_eq!(bt.code, 0, "{}", bt.err);
             assert!(
                 bt.out.contains("#0 ") || bt.out.contains("no threads are known"),
@@ -351,19 +357,19 @@ fn cut_core_says_how_far_it_goes_and_still_gives_what_it_holds() {
             assert!(info.err.contains("the core ends after"), "{}", info.err);
         }
     }
-    fs::write(desk.path("cut"), &whole[..whole.len() * 60 / 100]).unwrap();
-    desk.import(&desk.path("cut"));
+    fs::write(workstation.path("cut"), &whole[..whole.len() * 60 / 100]).unwrap();
+    workstation.import(&workstation.path("cut"));
     assert_eq!(
-        desk.json(&["ls", "--truncated", "-o", "json"])[0]["verdict"],
+        workstation.json(&["ls", "--truncated", "-o", "json"])[0]["verdict"],
         "truncated"
     );
 }
 
 #[test]
 fn debug_starts_gdb_without_noise_on_the_right_line() {
-    let desk = Desk::new();
-    desk.import(&crash().core());
-    let answer = desk.run(&["debug", "latest", "--", "-q", "-batch", "-ex", "bt"]);
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
+    let answer = workstation.run(&["debug", "latest", "--", "-q", "-batch", "-ex", "bt"]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert!(
         answer.out.contains("middle") && answer.out.contains("app.c:"),
@@ -377,20 +383,20 @@ fn debug_starts_gdb_without_noise_on_the_right_line() {
             answer.err
         );
     }
-    let printed = desk.run(&["debug", "latest", "--print"]).out;
+    let printed = workstation.run(&["debug", "latest", "--print"]).out;
     assert!(
         printed.starts_with("gdb -iex 'set auto-load off'"),
         "{printed}"
     );
-    let missing = desk.run(&["debug", "latest", "--debugger", "no-such-debugger"]);
+    let missing = workstation.run(&["debug", "latest", "--debugger", "no-such-debugger"]);
     assert_eq!(missing.code, 2);
     assert!(missing.out.contains("#0 ") && missing.err.contains("apt install gdb"));
 }
 
 #[test]
 fn module_that_is_not_the_mapped_one_is_shown_and_not_used() {
-    let desk = Desk::new();
-    let root = desk.path("root");
+    let workstation = Workstation::new();
+    let root = workstation.path("root");
     let app = crash().dir.path().join("app");
     let inside = root.join(app.strip_prefix("/").unwrap());
     fs::create_dir_all(inside.parent().unwrap()).unwrap();
@@ -398,9 +404,9 @@ fn module_that_is_not_the_mapped_one_is_shown_and_not_used() {
     fs::copy(other, &inside).unwrap();
     let core = crash().core();
     // Beside the core lies the right file: hide it by copying the core elsewhere.
-    let moved = desk.path("moved.core");
+    let moved = workstation.path("moved.core");
     fs::copy(core, &moved).unwrap();
-    let document = desk.json(&["bt", "./moved.core", "--sysroot", "root", "-o", "json"]);
+    let document = workstation.json(&["bt", "./moved.core", "--sysroot", "root", "-o", "json"]);
     let modules = document["backtrace"]["modules"].as_array().unwrap();
     let module = modules
         .iter()
@@ -413,24 +419,24 @@ fn module_that_is_not_the_mapped_one_is_shown_and_not_used() {
 
 #[test]
 fn damaged_bundle_is_told_from_a_whole_one() {
-    let desk = Desk::new();
-    desk.import(&crash().core());
-    let key = desk.json(&["ls", "-o", "json"])[0]["key"]
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
+    let key = workstation.json(&["ls", "-o", "json"])[0]["key"]
         .as_str()
         .unwrap()
         .to_owned();
-    let path = desk.path("store").join(&key);
+    let path = workstation.path("store").join(&key);
     let unzip = Command::new("unzip").arg("-tqq").arg(&path).status();
     assert!(unzip.expect("install unzip").success());
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
-    fs::write(desk.path("damaged.zip"), &bytes).unwrap();
-    let answer = desk.run(&["fetch", "./damaged.zip", "-d", "case"]);
+    fs::write(workstation.path("damaged.zip"), &bytes).unwrap();
+    let answer = workstation.run(&["fetch", "./damaged.zip", "-d", "case"]);
     assert_ne!(answer.code, 0);
-    assert!(!desk.path("case").exists());
-    fs::write(desk.path("cut.zip"), &bytes[..middle]).unwrap();
-    let answer = desk.run(&["info", "./cut.zip"]);
+    assert!(!workstation.path("case").exists());
+    fs::write(workstation.path("cut.zip"), &bytes[..middle]).unwrap();
+    let answer = workstation.run(&["info", "./cut.zip"]);
     assert!(
         answer.code == 4 && answer.err.contains("damaged: "),
         "{}",
@@ -440,11 +446,11 @@ fn damaged_bundle_is_told_from_a_whole_one() {
 
 #[test]
 fn man_pages_and_completions_are_those_of_the_command_line() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    assert_eq!(desk.run(&["man", "man"]).code, 0);
+    assert_eq!(workstation.run(&["man", "man"]).code, 0);
     let mut pages = 0;
-    for page in fs::read_dir(desk.path("man")).unwrap() {
+    for page in fs::read_dir(workstation.path("man")).unwrap() {
         let page = page.unwrap();
         let committed = fs::read(root.join("man").join(page.file_name())).unwrap_or_default();
         assert!(
@@ -458,7 +464,7 @@ fn man_pages_and_completions_are_those_of_the_command_line() {
     for (shell, file) in [("bash", "cdh.bash"), ("zsh", "_cdh"), ("fish", "cdh.fish")] {
         let committed = fs::read_to_string(root.join("completions").join(file)).unwrap();
         assert_eq!(
-            desk.run(&["completions", shell]).out,
+            workstation.run(&["completions", shell]).out,
             committed,
             "run `cargo xtask docs`"
         );

@@ -45,7 +45,7 @@ const LONG_VERSION: &str = concat!(
 
 const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
 
-On a node, `cdh agent` takes each core from the kernel and ships it to a store. On a desk, `cdh` \
+On a node, `cdh agent` captures each core and ships it to a store. On a workstation, `cdh` \
 lists the dumps in a store, prints their backtraces and starts a debugger on them.";
 
 const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, `@N` (the N-th \
@@ -453,7 +453,7 @@ pub struct ImportArgs {
     pub output: OutputArgs,
 }
 
-/// Where a process ran, for cores that do not tell.
+/// Where a process ran, for cores that do not say.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Workload")]
 pub struct PlaceArgs {

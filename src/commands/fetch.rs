@@ -43,7 +43,7 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
             super::print(&render::sorted_json(&rows)?)?;
         }
     }
-    // An interruption ends them all, and is told once.
+    // An interruption ends them all, and is reported once.
     if let Some(at) = errors
         .iter()
         .position(|error| status_of(error) == ExitStatus::Interrupted)

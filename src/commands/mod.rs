@@ -64,7 +64,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         _ => {}
     }
     warn_of_unknown_variables();
-    let mut settings = Settings::gather(&cli.global, Role::Desk)?;
+    let mut settings = Settings::gather(&cli.global, Role::Workstation)?;
     let modules = match &command {
         Command::Bt(args) => Some(&args.modules),
         Command::Debug(args) => Some(&args.modules),

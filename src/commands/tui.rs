@@ -32,8 +32,8 @@ pub(super) fn run(settings: Settings, args: &TuiArgs) -> Result<ExitStatus> {
 
 /// No verb was given.
 pub(super) fn run_by_default(global: &GlobalArgs) -> Result<ExitStatus> {
-    let settings = Settings::gather(global, Role::Desk);
-    // A broken config file is told on a terminal, and does not hide the help elsewhere.
+    let settings = Settings::gather(global, Role::Workstation);
+    // A broken config file is reported on a terminal, and does not hide the help elsewhere.
     if let Ok(settings) = &settings
         && !settings.terminal.capable
     {

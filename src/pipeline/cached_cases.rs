@@ -282,7 +282,7 @@ mod tests {
             config: Some("/dev/null".into()),
             color: crate::args::ColorWhen::Never,
         };
-        let mut settings = Settings::gather(&global, crate::settings::Role::Desk).unwrap();
+        let mut settings = Settings::gather(&global, crate::settings::Role::Workstation).unwrap();
         settings.cache = CacheDirectory::at(cache.to_owned());
         settings.case_age = None;
         settings.case_bytes = None;

@@ -1,4 +1,4 @@
-//! Cases: dumps unpacked on the desk, verified against their manifests.
+//! Cases: dumps unpacked on the workstation, verified against their manifests.
 //!
 //! ```text
 //! <case>/manifest.json      last, so that a directory with one is whole

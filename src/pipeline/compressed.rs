@@ -342,7 +342,7 @@ mod tests {
             let mut reader = compression.reader(&bytes[..]).unwrap();
             let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
             let failure = cannot_decompress(error.into(), "x");
-            let hints = crate::report::tell(&failure).hints;
+            let hints = crate::report::rendered(&failure).hints;
             assert!(hints[0].contains(command), "{hints:?}");
         }
     }

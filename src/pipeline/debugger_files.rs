@@ -19,7 +19,7 @@ const NODE: [&str; 2] = ["share/doc/node/gdbinit", "share/doc/node/lldb_commands
 /// Modules that are looked at.
 const MAX_MODULES: usize = 512;
 
-/// Where such files may be, told by the paths of the modules.
+/// Where such files may be, by the paths of the modules.
 pub(super) fn paths<'m>(modules: impl Iterator<Item = &'m Module>) -> Vec<Vec<u8>> {
     let mut found: Vec<Vec<u8>> = Vec::new();
     for module in modules.take(MAX_MODULES) {

@@ -1,4 +1,4 @@
-//! Reads what agents told the store about crashes of which there is no dump.
+//! Reads the agents' records of crashes without a dump.
 
 use std::io::Read;
 use std::ops::ControlFlow;

@@ -63,7 +63,7 @@ pub struct Dump {
     verified_whole: AtomicBool,
     /// The plain core of a compressed one.
     plain: Option<PathBuf>,
-    /// A bare core, opened to tell what it is, until it is asked for.
+    /// A bare core that was opened to recognize it, until a command needs it.
     opened: Mutex<Option<CoreFile>>,
 }
 
@@ -243,18 +243,18 @@ fn open_spooled(settings: &Settings, reference: &str, error: anyhow::Error) -> R
         }
         Spooled::Nothing { hidden: true } => {
             let shown = terminal_line(reference);
-            let told = report::tell(&error);
-            let status = told.status;
-            let message = told.lines.first().cloned().unwrap_or_default();
-            let hints = told.hints.iter().cloned();
+            let rendered = report::rendered(&error);
+            let status = rendered.status;
+            let message = rendered.lines.first().cloned().unwrap_or_default();
+            let hints = rendered.hints.iter().cloned();
             let failure = hints.fold(Failure::new(status, message), Failure::hint);
             let failure = failure.hint(format!(
                 "if it was kept on this node, only root can read it: `sudo cdh info {shown}`"
             ));
-            Err(match told.lines.len() {
+            Err(match rendered.lines.len() {
                 0 | 1 => failure.into(),
                 _ => {
-                    let causes = told.lines.get(1..).unwrap_or_default().join(": ");
+                    let causes = rendered.lines.get(1..).unwrap_or_default().join(": ");
                     failure.cause(anyhow::anyhow!("{causes}")).into()
                 }
             })

@@ -63,7 +63,7 @@ pub(super) fn take(
         let may_ask = misses < MISSES && !(remote && settings.images.offline);
         if file.is_none() && may_ask {
             if store.is_none() {
-                // What is wrong with it is told where the dump itself is read.
+                // The command that reads the dump itself reports what is wrong with it.
                 let Ok(opened) = stores::open_store(settings) else {
                     return;
                 };

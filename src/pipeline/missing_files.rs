@@ -33,7 +33,7 @@ pub(super) fn remark(
         .collect();
     let is_program = |found: &&&FoundModule| found.module.kind == ModuleKind::Executable;
     let program = missing.iter().find(is_program);
-    // Whoever names a directory knows that not every library is in it.
+    // A directory that the user names need not hold every library.
     let first = match search.sysroot {
         Some(_) => program?,
         None => program.or(missing.first())?,

@@ -273,7 +273,7 @@ mod tests {
     fn hint(start: &[u8]) -> String {
         let found = OtherFile::of(start).unwrap();
         let failure = found.advise(Failure::new(ExitStatus::Failure, "x"), "dir/a b");
-        crate::report::tell(&failure.into()).hints.join("\n")
+        crate::report::rendered(&failure.into()).hints.join("\n")
     }
 
     #[test]

@@ -164,7 +164,7 @@ pub fn gather_files(
             return gathered;
         }
     };
-    let mut asked = Asked::new(settings, cache, process, observer);
+    let mut asked = RemoteSources::new(settings, cache, process, observer);
     // No registry has an image that podman built itself.
     let is_local = images.image.is_none() && missing_files::is_local_image(dump);
     let reference = reference.filter(|_| !is_local);
@@ -324,20 +324,20 @@ pub fn pull_failure(error: PullError, what: &str) -> anyhow::Error {
 }
 
 /// The sources behind a network, opened when they are needed.
-struct Asked<'a> {
+struct RemoteSources<'a> {
     images: &'a ImageSettings,
     cache: Cache,
     machine: Machine,
     evidence: &'a [CoreFile],
     registry: Option<Registry>,
     debuginfod: Option<Debuginfod>,
-    observer: Told<'a>,
+    observer: PullProgress<'a>,
 }
 
-/// A pull's progress as the pipeline tells it.
-struct Told<'a>(&'a dyn Observer);
+/// Forwards the progress of a pull to the observer of the command.
+struct PullProgress<'a>(&'a dyn Observer);
 
-impl Progress for Told<'_> {
+impl Progress for PullProgress<'_> {
     fn started(&self, what: &str, total: Option<u64>) {
         self.0.started(what, total);
     }
@@ -349,7 +349,7 @@ impl Progress for Told<'_> {
     }
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RemoteSources<'a> {
     fn new(
         settings: &'a Settings,
         cache: Cache,
@@ -368,7 +368,7 @@ impl<'a> Asked<'a> {
             evidence: process.evidence(),
             registry: None,
             debuginfod,
-            observer: Told(observer),
+            observer: PullProgress(observer),
         }
     }
 

@@ -358,7 +358,7 @@ fn absolute(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tell;
+    use crate::report::rendered;
     use crate::tui::tests::dump;
 
     fn selection(arguments: &[&str]) -> Result<Selection> {
@@ -370,8 +370,8 @@ mod tests {
     }
 
     fn problem(arguments: &[&str]) -> String {
-        let told = tell(&selection(arguments).unwrap_err());
-        [told.lines, told.hints].concat().join("; ")
+        let shown = rendered(&selection(arguments).unwrap_err());
+        [shown.lines, shown.hints].concat().join("; ")
     }
 
     #[test]
@@ -478,14 +478,14 @@ mod tests {
             ..SelectionArgs::default()
         };
         let error = Selection::from_args(&range("1h", "2h"), now).unwrap_err();
-        let told = tell(&error);
+        let shown = rendered(&error);
         assert_eq!(
-            told.lines,
+            shown.lines,
             [
                 "empty time range: `since` is 2026-01-31T11:00:00Z, later than `until`, 2026-01-31T10:00:00Z"
             ]
         );
-        assert!(told.hints[0].contains("swap"), "{:?}", told.hints);
+        assert!(shown.hints[0].contains("swap"), "{:?}", shown.hints);
         assert!(Selection::from_args(&range("2h", "1h"), now).is_ok());
         assert!(Selection::from_args(&range("2026-01-01", "2026-01-01"), now).is_ok());
     }

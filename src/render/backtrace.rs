@@ -131,7 +131,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     if let Some(image) = &manifest.image {
         facts.push(("image", image.reference.clone()));
     }
-    // An imported core does not tell where it was written.
+    // An imported core does not say where it was written.
     let node = manifest.node_name();
     if manifest.workload.is_some() && !node.is_empty() {
         facts.push(("node", node));

@@ -22,7 +22,7 @@ pub struct InfoView<'a> {
     pub origin: String,
     /// The stack that was full, if that was the cause.
     pub overflow: Option<StackOverflow>,
-    /// What there is of the core, as its own headers tell; `None` where it cannot be read.
+    /// What there is of the core, as its own headers say; `None` where it cannot be read.
     pub completeness: Option<&'a Completeness>,
     /// How far a damaged bundle could be read.
     pub salvaged: Option<&'a str>,

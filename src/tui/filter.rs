@@ -16,7 +16,7 @@ use jiff::Timestamp;
 pub use crate::query::Haystack;
 use crate::query::{NEW_SINCE, TERMS, Word, add_term, is_term, require_range, short, similar_term};
 use crate::render::terminal_line;
-use crate::report::tell;
+use crate::report::rendered;
 
 /// A parsed filter.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,7 @@ impl Filter {
             let range = require_range(&filter.query);
             filter.problem = range
                 .err()
-                .and_then(|error| tell(&error).lines.into_iter().next());
+                .and_then(|error| rendered(&error).lines.into_iter().next());
         }
         filter
     }
@@ -114,7 +114,7 @@ impl Filter {
         if let Err(error) = add_term(&mut self.query, name, &value, now) {
             // An incomplete date is not an error yet.
             if !open {
-                self.problem = tell(&error).lines.into_iter().next();
+                self.problem = rendered(&error).lines.into_iter().next();
             }
         }
     }

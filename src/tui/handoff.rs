@@ -9,7 +9,7 @@ use super::signals::{Shared, Stop};
 use super::terminal;
 use crate::debugger::Invocation;
 use crate::render::terminal_line;
-use crate::report::{self, Failure, Told, tell};
+use crate::report::{self, Failure, RenderedError, rendered};
 
 /// What a hand-off needs.
 pub struct HandOff<'a> {
@@ -25,7 +25,11 @@ impl HandOff<'_> {
     ///
     /// # Errors
     /// Fails if it cannot be started.
-    pub fn debug(&self, invocation: &Invocation, title: &str) -> Result<Option<String>, Told> {
+    pub fn debug(
+        &self,
+        invocation: &Invocation,
+        title: &str,
+    ) -> Result<Option<String>, RenderedError> {
         let name = terminal_line(&invocation.program().to_string_lossy());
         let title = terminal_line(title);
         let greeting = format!("{name} on {title}; quit {name} to come back\n\n");
@@ -45,7 +49,7 @@ impl HandOff<'_> {
     ///
     /// # Errors
     /// Fails if no pager can be started.
-    pub fn page(&self, pager: &[String], text: &str) -> Result<Option<String>, Told> {
+    pub fn page(&self, pager: &[String], text: &str) -> Result<Option<String>, RenderedError> {
         let fallback = ["less".to_owned()];
         let words = if pager.is_empty() { &fallback } else { pager };
         let [program, arguments @ ..] = words else {
@@ -101,7 +105,7 @@ impl HandOff<'_> {
     }
 }
 
-fn cannot_start(name: &str, error: io::Error) -> Told {
+fn cannot_start(name: &str, error: io::Error) -> RenderedError {
     let missing = error.kind() == io::ErrorKind::NotFound;
     let failure = Failure::new(report::ExitStatus::Failure, format!("cannot run `{name}`"));
     let failure = if missing {
@@ -111,7 +115,7 @@ fn cannot_start(name: &str, error: io::Error) -> Told {
     } else {
         failure
     };
-    tell(&failure.cause(error).into())
+    rendered(&failure.cause(error).into())
 }
 
 /// Restores the terminal and stops the process; takes the terminal again on SIGCONT.

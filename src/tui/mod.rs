@@ -49,7 +49,7 @@ use self::input::Input;
 use self::model::{Model, Start};
 use self::msg::{Effect, Msg};
 use self::theme::{Glyphs, Theme};
-use crate::report::{ExitStatus, tell};
+use crate::report::{ExitStatus, rendered};
 use crate::settings::Settings;
 
 /// Maximum time spent on answers before the screen is drawn again: half of a key's time budget.
@@ -245,11 +245,19 @@ impl Session<'_> {
                 }
                 Effect::Suspend(stop) => {
                     let outcome = suspend(&self.hand_off, stop);
-                    self.returned(outcome.map(|()| None).map_err(|error| tell(&error.into())))?;
+                    self.returned(
+                        outcome
+                            .map(|()| None)
+                            .map_err(|error| rendered(&error.into())),
+                    )?;
                 }
                 Effect::TakeTerminal => {
                     let outcome = terminal::take();
-                    self.returned(outcome.map(|()| None).map_err(|error| tell(&error.into())))?;
+                    self.returned(
+                        outcome
+                            .map(|()| None)
+                            .map_err(|error| rendered(&error.into())),
+                    )?;
                 }
                 Effect::Copy(text) => terminal::copy(&text)?,
                 Effect::Mouse(mouse) => terminal::set_mouse(mouse)?,
@@ -260,7 +268,10 @@ impl Session<'_> {
     }
 
     /// The terminal is ours again; its size may have changed.
-    fn returned(&mut self, outcome: Result<Option<String>, crate::report::Told>) -> Result<()> {
+    fn returned(
+        &mut self,
+        outcome: Result<Option<String>, crate::report::RenderedError>,
+    ) -> Result<()> {
         let (width, height) = ratatui::crossterm::terminal::size()?;
         self.time();
         self.take(Msg::Resize(width, height))?;

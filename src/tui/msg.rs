@@ -14,7 +14,7 @@ use super::signals::Stop;
 use crate::debugger::Invocation;
 use crate::pipeline::SourceQuestion;
 use crate::render::Group;
-use crate::report::Told;
+use crate::report::RenderedError;
 
 /// An event for `update`.
 #[derive(Debug)]
@@ -41,15 +41,15 @@ pub enum Msg {
     /// The store's own records of when crashes were first seen.
     FirstSeen(RequestId, FirstSeenIndex),
     /// Dumps that a refresh found, or why it failed.
-    Refreshed(RequestId, Result<Vec<Row>, Told>),
+    Refreshed(RequestId, Result<Vec<Row>, RenderedError>),
     /// A long list was arranged.
-    Arranged(RequestId, Result<Box<Arranged>, Told>),
+    Arranged(RequestId, Result<Box<Arranged>, RenderedError>),
     /// A long list was grouped, under this filter.
-    Grouped(RequestId, String, Result<Vec<Group>, Told>),
+    Grouped(RequestId, String, Result<Vec<Group>, RenderedError>),
     /// A dump was opened, or opening it failed.
-    Opened(RequestId, DumpId, Result<Arc<Opened>, Told>),
+    Opened(RequestId, DumpId, Result<Arc<Opened>, RenderedError>),
     /// Its stacks were computed, or that failed.
-    Stacks(RequestId, DumpId, Result<Arc<Stacks>, Told>),
+    Stacks(RequestId, DumpId, Result<Arc<Stacks>, RenderedError>),
     /// Its texts were read.
     Texts(RequestId, DumpId, Arc<Texts>),
     /// All parts of a request about a dump were answered.
@@ -65,13 +65,13 @@ pub enum Msg {
     /// Bytes done of the step.
     Advanced(TransferId, u64),
     /// A transfer ended.
-    Ended(TransferId, Result<Fetched, Told>),
+    Ended(TransferId, Result<Fetched, RenderedError>),
     /// A dump was deleted, or deleting it failed.
-    Deleted(Box<DumpSummary>, Result<(), Told>),
+    Deleted(Box<DumpSummary>, Result<(), RenderedError>),
     /// The store was switched, or switching failed.
-    Switched(Result<StoreLocation, Told>),
+    Switched(Result<StoreLocation, RenderedError>),
     /// Another program returned the terminal, with a text to show.
-    Returned(Result<Option<String>, Told>),
+    Returned(Result<Option<String>, RenderedError>),
     /// SIGTERM or a similar signal arrived.
     Terminate,
     /// Another process sent SIGTSTP.

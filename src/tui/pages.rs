@@ -18,7 +18,7 @@ pub use crate::render::top_frame;
 use crate::render::{
     self, BacktraceView, InfoView, Style, Tone, backtrace_text, bytes, info_text, terminal_line,
 };
-use crate::report::Told;
+use crate::report::RenderedError;
 
 const STYLE: Style = Style::Colored;
 /// Width of prose in columns, for an 80-column terminal.
@@ -106,7 +106,7 @@ fn is_frame(line: &Line<'_>) -> bool {
 
 /// An error as a page: what failed, why, and how to fix it.
 #[must_use]
-pub fn problem(error: &Told, theme: Theme) -> Vec<Line<'static>> {
+pub fn problem(error: &RenderedError, theme: Theme) -> Vec<Line<'static>> {
     let mut text = String::new();
     for (number, line) in error.lines.iter().enumerate() {
         let tone = if number == 0 { Tone::Bad } else { Tone::Dim };

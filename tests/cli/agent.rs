@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Manifest, Verdict};
 use serde_json::{Value, json};
 
-use super::{Answer, Desk};
+use super::{Answer, Workstation};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-impl Desk {
+impl Workstation {
     pub(super) fn with(&self, words: &[&str], variables: &[(&str, &str)]) -> Answer {
         let mut command = self.command(words);
         command.envs(variables.iter().copied());
@@ -31,7 +31,7 @@ impl Desk {
         self.crash_of("api", fingerprint, 1)
     }
 
-    /// As [`Desk::crash`], of this program; `dumpable` is 2 for setuid programs.
+    /// As [`Workstation::crash`], of this program; `dumpable` is 2 for setuid programs.
     pub(super) fn crash_of(&self, name: &str, fingerprint: &str, dumpable: u8) -> DumpId {
         let process = json!({"pid": 1, "name": name, "dumpable": dumpable});
         self.crash_in(&process, fingerprint)
@@ -64,15 +64,15 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    fn run(desk: &Desk, words: &[&str]) -> Self {
-        let mut command = desk.command(&["agent", "run"]);
+    fn run(workstation: &Workstation, words: &[&str]) -> Self {
+        let mut command = workstation.command(&["agent", "run"]);
         command.args(words);
-        Self::start(desk, command)
+        Self::start(workstation, command)
     }
 
     /// Starts `cdh agent run …`.
-    pub(super) fn start(desk: &Desk, mut command: Command) -> Self {
-        command.arg("--state").arg(desk.path("state"));
+    pub(super) fn start(workstation: &Workstation, mut command: Command) -> Self {
+        command.arg("--state").arg(workstation.path("state"));
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (sender, log) = channel();
@@ -124,19 +124,19 @@ impl Drop for Agent {
 
 #[test]
 fn a_configuration_is_checked_with_lines_and_printed_with_origins() {
-    let desk = Desk::new();
-    let file = desk.write(
+    let workstation = Workstation::new();
+    let file = workstation.write(
         "agent.toml",
         "store = \"s3://dumps/prod?region=eu\"\n[shipping]\nparallel = 3\n[[notify.webhooks]]\nurl = \"https://hooks.example/T0/hush\"\n",
     );
-    let answer = desk.with(&["agent", "check-config", &file], &[]);
+    let answer = workstation.with(&["agent", "check-config", &file], &[]);
     assert_eq!(
         (answer.code, answer.out.as_str()),
-        (0, "ok: [DESK]/agent.toml\n"),
+        (0, "ok: [WORKSTATION]/agent.toml\n"),
         "{}",
         answer.err
     );
-    let answer = desk.with(
+    let answer = workstation.with(
         &["agent", "check-config", &file, "--print"],
         &[
             ("CDH_STORE", ""),
@@ -145,8 +145,8 @@ fn a_configuration_is_checked_with_lines_and_printed_with_origins() {
         ],
     );
     for line in [
-        "store = \"s3://dumps/prod?region=eu\"  # [DESK]/agent.toml",
-        "parallel = 3  # [DESK]/agent.toml:3",
+        "store = \"s3://dumps/prod?region=eu\"  # [WORKSTATION]/agent.toml",
+        "parallel = 3  # [WORKSTATION]/agent.toml:3",
         "log_lines = 7  # CDH_LOG_LINES",
         "suid_dumpable = 0  # SUID_DUMPABLE (of IBM's core-dump-handler)",
         "# interval is not set",
@@ -159,32 +159,33 @@ fn a_configuration_is_checked_with_lines_and_printed_with_origins() {
         );
     }
     assert!(!answer.out.contains("hush") && answer.out.contains("(hidden)"));
-    let file = desk.write(
+    let file = workstation.write(
         "wrong.toml",
         "[shipping]\nschedul = \"x\"\n\n[limits]\nspool_quota = \"much\"\n",
     );
-    let answer = desk.with(&["agent", "check-config", &file], &[]);
+    let answer = workstation.with(&["agent", "check-config", &file], &[]);
     assert_eq!(answer.code, 2);
     for text in [
-        "error: [DESK]/wrong.toml:2: there is no key `shipping.schedul`",
+        "error: [WORKSTATION]/wrong.toml:2: there is no key `shipping.schedul`",
         "hint: did you mean `schedule`?",
-        "error: [DESK]/wrong.toml:5: `limits.spool_quota`: invalid size `much`",
+        "error: [WORKSTATION]/wrong.toml:5: `limits.spool_quota`: invalid size `much`",
     ] {
         assert!(answer.err.contains(text), "{}", answer.err);
     }
-    // The same file serves the desk.
-    let both = desk.write(
+    // The same file serves the workstation.
+    let both = workstation.write(
         "both.toml",
         "[stores.x]\nurl = \"/x\"\n[log]\nformat = \"json\"\n",
     );
     assert_eq!(
-        desk.with(&["--config", &both, "ls"], &[]).code,
+        workstation.with(&["--config", &both, "ls"], &[]).code,
         2,
         "the store is not there yet"
     );
-    let typo = desk.write("typo.toml", "[storse.x]\nurl = \"/x\"\n");
+    let typo = workstation.write("typo.toml", "[storse.x]\nurl = \"/x\"\n");
     assert!(
-        desk.with(&["--config", &typo, "ls"], &[])
+        workstation
+            .with(&["--config", &typo, "ls"], &[])
             .err
             .contains("unknown key `storse`")
     );
@@ -267,8 +268,8 @@ format = "json"
 
 #[test]
 fn printed_configuration_is_toml_that_reads_back_as_the_same() {
-    let desk = Desk::new();
-    let every = desk.write("every.toml", EVERY_KEY);
+    let workstation = Workstation::new();
+    let every = workstation.write("every.toml", EVERY_KEY);
     let from_ibm = [
         ("S3_BUCKET_NAME", "dumps"),
         ("SCHEDULE", "0 2 * * *"),
@@ -289,7 +290,7 @@ fn printed_configuration_is_toml_that_reads_back_as_the_same() {
     for (file, variables) in cases {
         let run = |words: Vec<String>, variables: &[(&str, &str)]| {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
-            let answer = desk.with(&words, variables);
+            let answer = workstation.with(&words, variables);
             assert_eq!(answer.code, 0, "{words:?}: {}", answer.err);
             answer.out
         };
@@ -308,7 +309,7 @@ fn printed_configuration_is_toml_that_reads_back_as_the_same() {
             variables,
         ));
         let text = run(words(file, &["--show-secrets"]), variables);
-        let copy = desk.write("copy.toml", &text);
+        let copy = workstation.write("copy.toml", &text);
         let again = words(&[&copy], &["-o", "json", "--show-secrets"]);
         let again = run(again, &[("CDH_STORE", "")]);
         assert_eq!(values(&again), before, "{text}");
@@ -325,7 +326,7 @@ fn printed_configuration_is_toml_that_reads_back_as_the_same() {
         // Without secrets it is a file as well.
         let text = run(words(file, &["--print"]), variables);
         assert!(!text.contains("hush"), "{text}");
-        let copy = desk.write("copy.toml", &text);
+        let copy = workstation.write("copy.toml", &text);
         run(words(&[&copy], &[]), &[("CDH_STORE", "")]);
     }
 }
@@ -338,8 +339,8 @@ fn words(file: &[&str], flags: &[&str]) -> Vec<String> {
 
 #[test]
 fn every_key_of_the_configuration_is_in_the_test_of_its_printing() {
-    let desk = Desk::new();
-    let answer = desk.with(&["agent", "check-config", "-o", "json"], &[]);
+    let workstation = Workstation::new();
+    let answer = workstation.with(&["agent", "check-config", "-o", "json"], &[]);
     let json: Value = serde_json::from_str(&answer.out).unwrap();
     for value in json["values"].as_array().unwrap() {
         let name = value["key"].as_str().unwrap().rsplit('.').next().unwrap();
@@ -352,7 +353,7 @@ fn every_key_of_the_configuration_is_in_the_test_of_its_printing() {
 
 #[test]
 fn configuration_errors_are_lines_without_escaped_line_breaks() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     for text in [
         "store = \"x\n",
         "[limits]\nspool_quota = \n",
@@ -363,12 +364,12 @@ fn configuration_errors_are_lines_without_escaped_line_breaks() {
         "[[policy.rules]]\nuid = \"x\"\n[log]\nformat = 1\n",
         "[node]\nstate = \"\"\"\nno end\n",
     ] {
-        let file = desk.write("wrong.toml", text);
+        let file = workstation.write("wrong.toml", text);
         for words in [
             &["agent", "check-config", &file][..],
             &["--config", &file, "agent", "status", "--no-store"],
         ] {
-            let answer = desk.with(words, &[]);
+            let answer = workstation.with(words, &[]);
             assert_eq!(answer.code, 2, "{text}: {}", answer.out);
             assert!(!answer.err.contains("\\n"), "{text}: {}", answer.err);
             assert!(answer.err.starts_with("error: "), "{text}: {}", answer.err);
@@ -378,7 +379,7 @@ fn configuration_errors_are_lines_without_escaped_line_breaks() {
 
 #[test]
 fn unknown_variables_are_reported_with_the_near_match_by_both_sides() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let wrong = [
         ("CDH_SHIPING_INTERVAL", "5m"),
         ("CDH_STOER", "/x"),
@@ -389,7 +390,7 @@ fn unknown_variables_are_reported_with_the_near_match_by_both_sides() {
         &["ls"],
         &["agent", "status", "--no-store"],
     ] {
-        let answer = desk.with(words, &wrong);
+        let answer = workstation.with(words, &wrong);
         for text in [
             "unknown variable `CDH_SHIPING_INTERVAL` (did you mean `CDH_SHIPPING_INTERVAL`?)",
             "unknown variable `CDH_STOER` (did you mean `CDH_STORE`?)",
@@ -398,7 +399,7 @@ fn unknown_variables_are_reported_with_the_near_match_by_both_sides() {
             assert!(answer.err.contains(text), "{words:?}: {}", answer.err);
         }
     }
-    let answer = desk.with(&["agent", "check-config", "--json"], &wrong);
+    let answer = workstation.with(&["agent", "check-config", "--json"], &wrong);
     let json: Value = serde_json::from_str(&answer.out).unwrap();
     let found = json["unknown_variables"].as_array().unwrap();
     assert_eq!(found.len(), 3);
@@ -407,14 +408,14 @@ fn unknown_variables_are_reported_with_the_near_match_by_both_sides() {
 
 #[test]
 fn two_ways_to_ship_at_once_are_refused_by_every_command() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let both = [("INTERVAL", "60000"), ("SCHEDULE", "0 * * * *")];
     for words in [
         &["agent", "check-config"][..],
         &["agent", "run"],
         &["agent", "sweep"],
     ] {
-        let answer = desk.with(words, &both);
+        let answer = workstation.with(words, &both);
         assert_eq!(answer.code, 2, "{words:?}");
         assert!(
             answer
@@ -429,7 +430,7 @@ fn two_ways_to_ship_at_once_are_refused_by_every_command() {
             answer.err
         );
     }
-    let answer = desk.with(
+    let answer = workstation.with(
         &[
             "agent",
             "run",
@@ -445,8 +446,8 @@ fn two_ways_to_ship_at_once_are_refused_by_every_command() {
 
 #[test]
 fn variables_of_ibms_handler_are_a_configuration() {
-    let desk = Desk::new();
-    let answer = desk.with(
+    let workstation = Workstation::new();
+    let answer = workstation.with(
         &["agent", "check-config", "--print"],
         &[
             ("CDH_STORE", ""),
@@ -562,17 +563,17 @@ fn numbers_are_read_by_prometheus_and_a_new_crash_is_told_once() {
             let _ = sender.send(serde_json::from_slice::<Value>(&body).unwrap());
         }
     });
-    let desk = Desk::new();
-    let textfile = desk.path("cdh.prom");
-    let file = desk.write(
+    let workstation = Workstation::new();
+    let textfile = workstation.path("cdh.prom");
+    let file = workstation.write(
         "agent.toml",
         &format!(
             "[metrics]\nlisten = \"127.0.0.1:0\"\ntextfile = {textfile:?}\n[log]\nformat = \"json\"\n\
              [[notify.webhooks]]\nname = \"ops\"\nurl = \"http://{address}/T0/hush\"\nformat = \"slack\"\n"
         ),
     );
-    let first = desk.crash("aaaa");
-    let mut agent = Agent::run(&desk, &["--config", &file]);
+    let first = workstation.crash("aaaa");
+    let mut agent = Agent::run(&workstation, &["--config", &file]);
     let listening: Value = serde_json::from_str(&agent.wait_for("listening")).unwrap();
     let metrics = listening["address"].as_str().unwrap().to_owned();
     agent.wait_for("\"shipped\"");
@@ -583,9 +584,9 @@ fn numbers_are_read_by_prometheus_and_a_new_crash_is_told_once() {
     );
     assert!(message.to_string().contains(&format!("cdh bt {first}")));
     // The same crash again is shipped and not told; another one is both.
-    desk.crash("aaaa");
+    workstation.crash("aaaa");
     agent.wait_for("\"shipped\"");
-    desk.crash("bbbb");
+    workstation.crash("bbbb");
     agent.wait_for("\"shipped\"");
     let second = arrived.recv_timeout(PATIENCE).unwrap();
     assert!(second.to_string().contains("bbbb"), "{second}");
@@ -634,24 +635,25 @@ fn numbers_are_read_by_prometheus_and_a_new_crash_is_told_once() {
 
 #[test]
 fn an_agent_that_is_off_ships_when_it_is_asked_to() {
-    let desk = Desk::new();
-    let (one, other) = (desk.crash("aaaa"), desk.crash("bbbb"));
-    let mut agent = Agent::run(&desk, &["--ship", "off"]);
+    let workstation = Workstation::new();
+    let (one, other) = (workstation.crash("aaaa"), workstation.crash("bbbb"));
+    let mut agent = Agent::run(&workstation, &["--ship", "off"]);
     agent.wait_for("captured");
-    let state = desk.path("state");
+    let state = workstation.path("state");
     let state = state.to_str().unwrap();
-    let spool = |id: DumpId| desk.path("state/spool").join(id.to_string());
+    let spool = |id: DumpId| workstation.path("state/spool").join(id.to_string());
     assert!(spool(one).exists() && spool(other).exists());
     let path = spool(one);
-    let answer = desk.run(&["agent", "sweep", "--state", state, path.to_str().unwrap()]);
+    let answer = workstation.run(&["agent", "sweep", "--state", state, path.to_str().unwrap()]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert!(!spool(one).exists() && spool(other).exists());
-    let answer = desk.run(&["agent", "sweep", "--state", state]);
+    let answer = workstation.run(&["agent", "sweep", "--state", state]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert!(!spool(other).exists());
     agent.stop();
     assert_eq!(
-        desk.run(&["agent", "sweep", "--state", state, "nonsense"])
+        workstation
+            .run(&["agent", "sweep", "--state", state, "nonsense"])
             .code,
         2
     );
@@ -659,8 +661,8 @@ fn an_agent_that_is_off_ships_when_it_is_asked_to() {
 
 #[test]
 fn the_doctor_names_what_is_wrong_and_what_to_do() {
-    let desk = Desk::new();
-    let place = desk.path("nowhere");
+    let workstation = Workstation::new();
+    let place = workstation.path("nowhere");
     let place = place.to_str().unwrap();
     let words = [
         "agent",
@@ -671,7 +673,7 @@ fn the_doctor_names_what_is_wrong_and_what_to_do() {
         place,
         "--json",
     ];
-    let findings = desk.json_of_any_status(&words);
+    let findings = workstation.json_of_any_status(&words);
     let findings = findings.as_array().unwrap();
     let of = |check: &str| {
         findings
@@ -687,7 +689,7 @@ fn the_doctor_names_what_is_wrong_and_what_to_do() {
             .unwrap()
             .contains("cdh agent install")
     );
-    let answer = desk.run(&words[..6]);
+    let answer = workstation.run(&words[..6]);
     assert_eq!(answer.code, 2);
     assert!(answer.out.contains("PROBLEM  handler: "), "{}", answer.out);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use super::Desk;
+use super::Workstation;
 
 const RECURSION: &str = r#"
 #include <stdlib.h>
@@ -60,23 +60,23 @@ int main() {
 
 /// Builds `source` and takes a core of the program with gdb.
 pub(crate) fn crash(
-    desk: &Desk,
+    workstation: &Workstation,
     file: &str,
     source: &str,
     compiler: &[&str],
     word: &str,
 ) -> PathBuf {
-    let path = desk.path(file);
+    let path = workstation.path(file);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, source).unwrap();
-    let (program, core) = (desk.path("program"), desk.path("core"));
+    let (program, core) = (workstation.path("program"), workstation.path("core"));
     let mut command = Command::new(compiler[0]);
     command
         .args(&compiler[1..])
         .arg("-o")
         .arg(&program)
         .arg(&path);
-    command.current_dir(desk.dir.path());
+    command.current_dir(workstation.dir.path());
     assert!(command.status().expect("install gcc and rustc").success());
     let _ = fs::remove_file(&core);
     let made = Command::new("gdb")
@@ -85,7 +85,7 @@ pub(crate) fn crash(
         .arg("-ex")
         .arg(format!("generate-core-file {}", core.display()))
         .arg(&program)
-        .current_dir(desk.dir.path())
+        .current_dir(workstation.dir.path())
         .env("DEBUGINFOD_URLS", "")
         .output()
         .expect("install gdb");
@@ -104,29 +104,29 @@ gcc -Wl,--build-id -o "$2" app.s
 
 const C: [&str; 4] = ["gcc", "-g", "-O0", "-Wl,--build-id"];
 
-fn bt(desk: &Desk, words: &[&str]) -> String {
-    bt_cached(desk, &[&["--no-cache"], words].concat())
+fn bt(workstation: &Workstation, words: &[&str]) -> String {
+    bt_cached(workstation, &[&["--no-cache"], words].concat())
 }
 
 /// Not in the home directory, which is no checkout.
-fn bt_cached(desk: &Desk, words: &[&str]) -> String {
-    let mut command = desk.command(&[&["bt", "./core"], words].concat());
+fn bt_cached(workstation: &Workstation, words: &[&str]) -> String {
+    let mut command = workstation.command(&[&["bt", "./core"], words].concat());
     command.env("HOME", "/nonexistent");
-    command.env("XDG_CACHE_HOME", desk.path("cache"));
-    let answer = desk.answer(command.output().unwrap());
+    command.env("XDG_CACHE_HOME", workstation.path("cache"));
+    let answer = workstation.answer(command.output().unwrap());
     assert_eq!(answer.code, 0, "{}", answer.err);
     answer.out
 }
 
 /// The lines of the first thread without addresses, directories, columns and what depends on libc.
-fn stack(text: &str, desk: &Desk) -> String {
-    let place = desk.dir.path().canonicalize().unwrap();
+fn stack(text: &str, workstation: &Workstation) -> String {
+    let place = workstation.dir.path().canonicalize().unwrap();
     let mut shown = String::new();
     let lines = text.lines().skip_while(|line| !line.starts_with("  #"));
     for line in lines.take_while(|line| !line.is_empty()) {
         let mut words: Vec<&str> = line.split(' ').collect();
         words.retain(|word| !word.starts_with("0x"));
-        let line = words.join(" ").replace("[DESK]/", "");
+        let line = words.join(" ").replace("[WORKSTATION]/", "");
         let line = line.replace(&format!("{}/", place.display()), "");
         shown.push_str(line.trim_end());
         shown.push('\n');
@@ -135,21 +135,21 @@ fn stack(text: &str, desk: &Desk) -> String {
 }
 
 /// As on a terminal of its own.
-fn on_a_terminal(desk: &Desk, words: &str) -> String {
+fn on_a_terminal(workstation: &Workstation, words: &str) -> String {
     let line = format!(
         "{} bt ./core --no-cache --color never {words}",
         env!("CARGO_BIN_EXE_cdh")
     );
     let out = Command::new("script")
         .args(["-qec", &line, "/dev/null"])
-        .current_dir(desk.dir.path())
-        .env("CDH_STORE", desk.path("store"))
-        .env("HOME", desk.dir.path())
+        .current_dir(workstation.dir.path())
+        .env("CDH_STORE", workstation.path("store"))
+        .env("HOME", workstation.dir.path())
         .output()
         .expect("install bsdutils");
     let text = String::from_utf8(out.stdout).unwrap().replace('\r', "");
-    let place = desk.dir.path().display().to_string();
-    text.replace(&place, "[DESK]")
+    let place = workstation.dir.path().display().to_string();
+    text.replace(&place, "[WORKSTATION]")
 }
 
 fn frames(text: &str) -> usize {
@@ -158,10 +158,10 @@ fn frames(text: &str) -> usize {
 
 #[test]
 fn bt_folds_a_mutual_recursion_with_both_ends_visible() {
-    let desk = Desk::new();
-    crash(&desk, "app.c", RECURSION, &C, "20001");
-    let folded = bt(&desk, &["--fold"]);
-    let shown = stack(&folded, &desk);
+    let workstation = Workstation::new();
+    crash(&workstation, "app.c", RECURSION, &C, "20001");
+    let folded = bt(&workstation, &["--fold"]);
+    let shown = stack(&folded, &workstation);
     let is_own = |line: &&str| line.contains("app.c:") || line.starts_with("    …");
     let own: Vec<&str> = shown.lines().filter(is_own).collect();
     // How many frames of libc are above them depends on whether its debug information is installed.
@@ -180,9 +180,9 @@ fn bt_folds_a_mutual_recursion_with_both_ends_visible() {
         "{shown}"
     );
     // A script reads what it always read.
-    let plain = bt(&desk, &[]);
-    assert_eq!(plain, bt(&desk, &["--no-fold"]));
-    assert_eq!(plain, bt(&desk, &["--fold", "--no-fold"]));
+    let plain = bt(&workstation, &[]);
+    assert_eq!(plain, bt(&workstation, &["--no-fold"]));
+    assert_eq!(plain, bt(&workstation, &["--fold", "--no-fold"]));
     assert!(
         frames(&plain) > 250 && plain.contains("raise `--limit`"),
         "{plain}"
@@ -196,17 +196,17 @@ fn bt_folds_a_mutual_recursion_with_both_ends_visible() {
         numbers.clone().any(|line| line.starts_with("  #10  0x")),
         "{plain}"
     );
-    let deep = bt(&desk, &["--limit", "100000"]);
+    let deep = bt(&workstation, &["--limit", "100000"]);
     assert!(
         deep.contains("\n  #1000  0x") && deep.contains("\n  #20000 0x"),
         "no numbers"
     );
     assert_eq!(
-        stack(&on_a_terminal(&desk, ""), &desk),
-        stack(&folded, &desk)
+        stack(&on_a_terminal(&workstation, ""), &workstation),
+        stack(&folded, &workstation)
     );
-    assert!(frames(&on_a_terminal(&desk, "--no-fold")) > 250);
-    let json = desk.json(&["bt", "./core", "-o", "json", "--fold", "--limit", "30000"]);
+    assert!(frames(&on_a_terminal(&workstation, "--no-fold")) > 250);
+    let json = workstation.json(&["bt", "./core", "-o", "json", "--fold", "--limit", "30000"]);
     let all = json["backtrace"]["threads"][0]["frames"]
         .as_array()
         .unwrap();
@@ -215,10 +215,10 @@ fn bt_folds_a_mutual_recursion_with_both_ends_visible() {
 
 #[test]
 fn bt_folds_inlined_recursions_of_all_threads() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let compiler = ["gcc", "-g", "-O1", "-pthread", "-Wl,--build-id"];
-    crash(&desk, "app.c", INLINED, &compiler, "");
-    let folded = bt(&desk, &["-a", "--fold"]);
+    crash(&workstation, "app.c", INLINED, &compiler, "");
+    let folded = bt(&workstation, &["-a", "--fold"]);
     let lines = folded.lines().filter(|line| line.starts_with("    …"));
     let lines: Vec<&str> = lines.collect();
     let repeated = |times: &str| format!("the 2 above repeat {times} times …");
@@ -238,15 +238,15 @@ fn bt_folds_inlined_recursions_of_all_threads() {
 
 #[test]
 fn bt_prints_the_time_it_took_when_asked() {
-    let desk = Desk::new();
-    crash(&desk, "app.c", RECURSION, &C, "2");
-    assert!(!bt(&desk, &[]).contains(" ms"));
-    assert!(bt(&desk, &["-v"]).contains("1 of 1 threads in "));
+    let workstation = Workstation::new();
+    crash(&workstation, "app.c", RECURSION, &C, "2");
+    assert!(!bt(&workstation, &[]).contains(" ms"));
+    assert!(bt(&workstation, &["-v"]).contains("1 of 1 threads in "));
 }
 
 #[test]
 fn bt_folds_a_panic_down_to_the_frames_that_rust_prints() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let rustc = [
         "rustc",
         "-g",
@@ -255,8 +255,8 @@ fn bt_folds_a_panic_down_to_the_frames_that_rust_prints() {
         "-C",
         "link-arg=-Wl,--build-id",
     ];
-    crash(&desk, "app.rs", PANIC, &rustc, "");
-    let folded = stack(&bt(&desk, &["--fold"]), &desk);
+    crash(&workstation, "app.rs", PANIC, &rustc, "");
+    let folded = stack(&bt(&workstation, &["--fold"]), &workstation);
     let own: Vec<&str> = folded
         .lines()
         .filter(|line| line.contains(" at "))
@@ -274,7 +274,7 @@ fn bt_folds_a_panic_down_to_the_frames_that_rust_prints() {
         "{folded}"
     );
     // The program's own words.
-    let out = Command::new(desk.path("program"))
+    let out = Command::new(workstation.path("program"))
         .env("RUST_BACKTRACE", "1")
         .output()
         .unwrap();
@@ -285,10 +285,10 @@ fn bt_folds_a_panic_down_to_the_frames_that_rust_prints() {
 
 #[test]
 fn bt_folds_the_start_of_a_thread_and_the_end_by_an_exception() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let compiler = ["g++", "-g", "-O1", "-pthread", "-Wl,--build-id"];
-    crash(&desk, "app.cc", EXCEPTION, &compiler, "");
-    let folded = stack(&bt(&desk, &["--fold"]), &desk);
+    crash(&workstation, "app.cc", EXCEPTION, &compiler, "");
+    let folded = stack(&bt(&workstation, &["--fold"]), &workstation);
     let lines: Vec<&str> = folded.lines().collect();
     assert!(lines[0].contains(" how it ended: "), "{folded}");
     assert!(
@@ -313,22 +313,22 @@ fn age(path: &Path, by: Duration, back: bool) {
 #[test]
 fn bt_warns_of_source_that_may_be_wrong() {
     let hour = Duration::from_secs(3600);
-    let desk = Desk::new();
-    crash(&desk, "src/app.c", RECURSION, &C, "0");
-    let source = desk.path("src/app.c");
+    let workstation = Workstation::new();
+    crash(&workstation, "src/app.c", RECURSION, &C, "0");
+    let source = workstation.path("src/app.c");
     age(&source, hour, true);
-    let right = bt(&desk, &["--source"]);
+    let right = bt(&workstation, &["--source"]);
     assert!(
         right.contains(">     4 ") || right.contains(">     5 "),
         "{right}"
     );
     assert!(!right.contains("warning"), "{right}");
     age(&source, hour, false);
-    let newer = bt(&desk, &["--source"]);
+    let newer = bt(&workstation, &["--source"]);
     let warnings = newer.matches("warning: src/app.c is newer than the program");
     assert_eq!(warnings.count(), 1, "{newer}");
     crash(
-        &desk,
+        &workstation,
         "src/app.c",
         RECURSION,
         &["sh", "-c", WITH_CHECKSUMS, "sh"],
@@ -337,7 +337,7 @@ fn bt_warns_of_source_that_may_be_wrong() {
     age(&source, hour, false);
     for _ in 0..2 {
         // The second time from the cache.
-        let out = bt_cached(&desk, &["--source"]);
+        let out = bt_cached(&workstation, &["--source"]);
         assert!(
             out.contains("volatile int x") && !out.contains("warning"),
             "{out}"
@@ -345,24 +345,24 @@ fn bt_warns_of_source_that_may_be_wrong() {
     }
     fs::write(&source, RECURSION.replace("x + 1", "x + 2")).unwrap();
     age(&source, hour, true);
-    let differs = bt(&desk, &["--source"]);
+    let differs = bt(&workstation, &["--source"]);
     let warning = "warning: src/app.c differs from the source this program was built from (MD5)";
     assert!(differs.contains(warning), "{differs}");
 }
 
 #[test]
 fn bt_reads_source_below_the_checkout_and_named_directories_only() {
-    let desk = Desk::new();
-    crash(&desk, "src/app.c", RECURSION, &C, "0");
-    let elsewhere = desk.path("elsewhere");
+    let workstation = Workstation::new();
+    crash(&workstation, "src/app.c", RECURSION, &C, "0");
+    let elsewhere = workstation.path("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    let core = desk.path("core");
+    let core = workstation.path("core");
     let core = core.to_str().unwrap();
     let run = |words: &[&str]| {
-        let mut command = desk.command(&["bt", core, "--no-cache"]);
+        let mut command = workstation.command(&["bt", core, "--no-cache"]);
         command.args(words).current_dir(&elsewhere);
         command.env("HOME", "/nonexistent");
-        desk.answer(command.output().unwrap())
+        workstation.answer(command.output().unwrap())
     };
     let answer = run(&["--source"]);
     assert!(!answer.out.contains("volatile int x"), "{}", answer.out);
@@ -380,34 +380,34 @@ fn bt_reads_source_below_the_checkout_and_named_directories_only() {
         assert_eq!(answer.err, "");
     }
     // The checkout is searched from its top.
-    fs::create_dir(desk.path(".git")).unwrap();
+    fs::create_dir(workstation.path(".git")).unwrap();
     let answer = run(&["--source"]);
     assert!(answer.out.contains("volatile int x"), "{}", answer.err);
     // The home directory is no checkout, whatever is in it.
-    let mut command = desk.command(&["bt", core, "--no-cache", "--source"]);
+    let mut command = workstation.command(&["bt", core, "--no-cache", "--source"]);
     command.current_dir(&elsewhere);
-    let answer = desk.answer(command.output().unwrap());
+    let answer = workstation.answer(command.output().unwrap());
     assert!(!answer.out.contains("volatile int x"), "{}", answer.out);
 }
 
 #[test]
 fn bt_shows_no_hidden_file_that_debug_information_names() {
-    let desk = Desk::new();
-    let secret = desk.path(".ssh/creds");
+    let workstation = Workstation::new();
+    let secret = workstation.path(".ssh/creds");
     fs::create_dir_all(secret.parent().unwrap()).unwrap();
     fs::write(&secret, "first\ntop secret\nthird\n").unwrap();
     let hostile = format!(
         "int main(void) {{\n#line 2 \"{}\"\n*(volatile int *)0 = 1; }}",
         secret.display()
     );
-    crash(&desk, "src/app.c", &hostile, &C, "");
-    fs::create_dir(desk.path(".git")).unwrap();
+    crash(&workstation, "src/app.c", &hostile, &C, "");
+    fs::create_dir(workstation.path(".git")).unwrap();
     for words in [
         &["--source"][..],
         &["--source-dir", "."],
         &["--source-dir", ".."],
     ] {
-        let answer = bt(&desk, words);
+        let answer = bt(&workstation, words);
         assert!(!answer.contains("top secret"), "{words:?} {answer}");
     }
 }
@@ -437,16 +437,16 @@ fn stack_overflow_is_named_by_info_and_bt() {
         .arg(&program)
         .output();
     assert!(made.expect("install gdb").status.success());
-    let desk = Desk::new();
-    let id = desk.import(&core);
+    let workstation = Workstation::new();
+    let id = workstation.import(&core);
     for reference in [id.as_str(), core.to_str().unwrap()] {
         for command in ["info", "bt"] {
-            let out = desk.run(&[command, reference]).out;
+            let out = workstation.run(&[command, reference]).out;
             assert!(
                 out.contains("stack overflow: the address is "),
                 "{command}: {out}"
             );
-            let json = desk.json(&[command, reference, "-o", "json"]);
+            let json = workstation.json(&[command, reference, "-o", "json"]);
             let found = &json["stack_overflow"];
             assert!(
                 found["address"].as_u64() < found["stack_start"].as_u64(),
@@ -456,15 +456,15 @@ fn stack_overflow_is_named_by_info_and_bt() {
     }
     // Another SIGSEGV is not called one.
     let other = super::crash().core();
-    let json = desk.json(&["bt", other.to_str().unwrap(), "-o", "json"]);
+    let json = workstation.json(&["bt", other.to_str().unwrap(), "-o", "json"]);
     assert_eq!(json["stack_overflow"], serde_json::Value::Null);
 }
 
 #[test]
 fn bt_says_which_fingerprint_is_listed() {
-    let desk = Desk::new();
-    let id = desk.import(&super::crash().core());
-    let out = desk.run(&["bt", &id]).out;
+    let workstation = Workstation::new();
+    let id = workstation.import(&super::crash().core());
+    let out = workstation.run(&["bt", &id]).out;
     let lines = |out: &str| -> Vec<String> {
         let lines = out.lines().filter(|line| line.starts_with("fingerprint "));
         lines.map(str::to_owned).collect()
@@ -472,13 +472,13 @@ fn bt_says_which_fingerprint_is_listed() {
     let own = lines(&out);
     assert!(own.len() == 1 && !own[0].contains('('), "{out}");
     // What was listed was computed by another version, or without files.
-    desk.run(&["fetch", &id, "-d", "case"]);
-    let manifest = desk.path("case/manifest.json");
+    workstation.run(&["fetch", &id, "-d", "case"]);
+    let manifest = workstation.path("case/manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
     json["fingerprint"] = "0123456789abcdef".into();
     fs::write(&manifest, json.to_string()).unwrap();
-    let answer = desk.run(&["bt", "./case"]);
+    let answer = workstation.run(&["bt", "./case"]);
     let shown = lines(&answer.out);
     assert_eq!(
         shown,
@@ -491,7 +491,7 @@ fn bt_says_which_fingerprint_is_listed() {
         answer.err
     );
     assert_eq!(
-        desk.json(&["bt", "./case", "-o", "json"])["listed_fingerprint"],
+        workstation.json(&["bt", "./case", "-o", "json"])["listed_fingerprint"],
         "0123456789abcdef"
     );
 }

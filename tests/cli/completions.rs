@@ -5,48 +5,48 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::tui::Tty;
-use super::{Desk, crash};
+use super::{Workstation, crash};
 
-/// A desk with two dumps and a config file, and no store behind them any more.
+/// A workstation with two dumps and a config file, and no store behind them any more.
 struct Scene {
-    desk: Desk,
+    workstation: Workstation,
     ids: Vec<String>,
 }
 
 fn scene() -> Scene {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = crash().core().display().to_string();
     let mut ids = Vec::new();
     for (namespace, pod) in [("payments", "worker-7d4-x2"), ("shop", "api-0")] {
         let words = ["import", &core, "-n", namespace, "--pod", pod];
-        let answer = desk.run(&words);
+        let answer = workstation.run(&words);
         assert_eq!(answer.code, 0, "{}", answer.err);
         ids.push(answer.out.trim().to_owned());
     }
-    assert_eq!(desk.run(&["ls"]).code, 0);
+    assert_eq!(workstation.run(&["ls"]).code, 0);
     // Whatever is offered now is from the cache.
-    fs::remove_dir_all(desk.path("store")).unwrap();
-    let config = desk.path(".config/cdh");
+    fs::remove_dir_all(workstation.path("store")).unwrap();
+    let config = workstation.path(".config/cdh");
     fs::create_dir_all(&config).unwrap();
     let text = "[stores.production]\nurl = \"s3://crashes/prod\"\n[stores.staging]\nurl = \"/srv/staging\"\n";
     fs::write(config.join("config.toml"), text).unwrap();
-    Scene { desk, ids }
+    Scene { workstation, ids }
 }
 
 /// What the words before the last one can be continued with.
-fn offered(desk: &Desk, words: &[&str]) -> Vec<String> {
+fn offered(workstation: &Workstation, words: &[&str]) -> Vec<String> {
     let words: Vec<&str> = ["complete", "zsh", "--"]
         .iter()
         .chain(words)
         .copied()
         .collect();
-    let answer = desk.run(&words);
+    let answer = workstation.run(&words);
     assert_eq!((answer.code, answer.err.as_str()), (0, ""));
     answer.out.lines().skip(1).map(str::to_owned).collect()
 }
 
-fn values(desk: &Desk, words: &[&str]) -> Vec<String> {
-    let lines = offered(desk, words).into_iter();
+fn values(workstation: &Workstation, words: &[&str]) -> Vec<String> {
+    let lines = offered(workstation, words).into_iter();
     lines
         .map(|line| line.split('\t').next().unwrap().to_owned())
         .collect()
@@ -54,8 +54,8 @@ fn values(desk: &Desk, words: &[&str]) -> Vec<String> {
 
 #[test]
 fn complete_offers_dumps_names_terms_and_stores_without_the_store() {
-    let Scene { desk, ids } = scene();
-    let dumps = offered(&desk, &["info", ""]);
+    let Scene { workstation, ids } = scene();
+    let dumps = offered(&workstation, &["info", ""]);
     let has = |text: &str| dumps.iter().any(|line| line.starts_with(text));
     assert!(
         has("latest\t") && ids.iter().all(|id| has(&id[..8])),
@@ -68,51 +68,64 @@ fn complete_offers_dumps_names_terms_and_stores_without_the_store() {
     for part in ["app", "SIGSEGV", "shop/api-0"] {
         assert!(described.contains(part), "{described}");
     }
-    assert_eq!(values(&desk, &["rm", &ids[0][..10]]), [ids[0].as_str()]);
-    assert_eq!(values(&desk, &["ls", "-n", ""]), ["payments", "shop"]);
-    assert_eq!(values(&desk, &["ls", "--namespace", "s"]), ["shop"]);
     assert_eq!(
-        values(&desk, &["groups", "--pod=w"]),
+        values(&workstation, &["rm", &ids[0][..10]]),
+        [ids[0].as_str()]
+    );
+    assert_eq!(
+        values(&workstation, &["ls", "-n", ""]),
+        ["payments", "shop"]
+    );
+    assert_eq!(values(&workstation, &["ls", "--namespace", "s"]), ["shop"]);
+    assert_eq!(
+        values(&workstation, &["groups", "--pod=w"]),
         ["--pod=worker-7d4-x2"]
     );
-    assert_eq!(values(&desk, &["ls", "--signal", "SE"]), ["SEGV"]);
+    assert_eq!(values(&workstation, &["ls", "--signal", "SE"]), ["SEGV"]);
     assert_eq!(
-        values(&desk, &["ls", "namespace:"]),
+        values(&workstation, &["ls", "namespace:"]),
         ["namespace:payments", "namespace:shop"]
     );
-    assert_eq!(values(&desk, &["ls", "na"]), ["namespace:"]);
-    assert_eq!(values(&desk, &["--store", "prod"]), ["production"]);
-    assert_eq!(values(&desk, &["ls", "-F", "pa"]), ["path"]);
+    assert_eq!(values(&workstation, &["ls", "na"]), ["namespace:"]);
+    assert_eq!(values(&workstation, &["--store", "prod"]), ["production"]);
+    assert_eq!(values(&workstation, &["ls", "-F", "pa"]), ["path"]);
     // Another store has other dumps: none, here.
     assert_eq!(
-        values(&desk, &["--store", "staging", "info", ""]),
+        values(&workstation, &["--store", "staging", "info", ""]),
         ["latest"]
     );
     for hidden in ["man", "complete"] {
-        assert!(!values(&desk, &[""]).contains(&hidden.to_owned()));
+        assert!(!values(&workstation, &[""]).contains(&hidden.to_owned()));
     }
     // A broken config file leaves what is declared.
-    fs::write(desk.path(".config/cdh/config.toml"), "store = [").unwrap();
-    assert_eq!(values(&desk, &["ls", "--sort", "si"]), ["size", "signal"]);
+    fs::write(workstation.path(".config/cdh/config.toml"), "store = [").unwrap();
+    assert_eq!(
+        values(&workstation, &["ls", "--sort", "si"]),
+        ["size", "signal"]
+    );
 }
 
 #[test]
 fn complete_never_offers_a_name_that_a_shell_would_run() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = crash().core().display().to_string();
     for pod in ["$(touch pwned)", "a;b", "`id`", "two words", "plain-0"] {
-        assert_eq!(desk.run(&["import", &core, "--pod", pod]).code, 0, "{pod}");
+        assert_eq!(
+            workstation.run(&["import", &core, "--pod", pod]).code,
+            0,
+            "{pod}"
+        );
     }
-    assert_eq!(values(&desk, &["ls", "--pod", ""]), ["plain-0"]);
+    assert_eq!(values(&workstation, &["ls", "--pod", ""]), ["plain-0"]);
 }
 
 #[test]
 fn removed_dumps_are_no_longer_offered() {
-    let desk = Desk::new();
-    let id = desk.import(&crash().core());
-    assert!(values(&desk, &["info", ""]).contains(&id[..8].to_owned()));
-    assert_eq!(desk.run(&["rm", &id, "--yes"]).code, 0);
-    assert_eq!(values(&desk, &["info", ""]), ["latest"]);
+    let workstation = Workstation::new();
+    let id = workstation.import(&crash().core());
+    assert!(values(&workstation, &["info", ""]).contains(&id[..8].to_owned()));
+    assert_eq!(workstation.run(&["rm", &id, "--yes"]).code, 0);
+    assert_eq!(values(&workstation, &["info", ""]), ["latest"]);
 }
 
 /// Whether a program is installed; the test is skipped without.
@@ -125,20 +138,20 @@ fn has_shell(shell: &str) -> bool {
 }
 
 /// The script as a user installs it, and `cdh` in PATH.
-fn shell(desk: &Desk, shell: &str) -> Command {
-    let file = desk.path(&format!("script.{shell}"));
-    fs::write(&file, desk.run(&["completions", shell]).out).unwrap();
+fn shell(workstation: &Workstation, shell: &str) -> Command {
+    let file = workstation.path(&format!("script.{shell}"));
+    fs::write(&file, workstation.run(&["completions", shell]).out).unwrap();
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_cdh"));
     let path = std::env::var("PATH").unwrap();
     let mut command = Command::new(shell);
-    command.current_dir(desk.dir.path()).env_clear();
+    command.current_dir(workstation.dir.path()).env_clear();
     command
         .env(
             "PATH",
             format!("{}:{path}", binary.parent().unwrap().display()),
         )
-        .env("HOME", desk.dir.path())
-        .env("CDH_STORE", desk.path("store"))
+        .env("HOME", workstation.dir.path())
+        .env("CDH_STORE", workstation.path("store"))
         .env("TERM", "xterm");
     command
 }
@@ -151,7 +164,7 @@ fn output(mut command: Command) -> String {
 
 #[test]
 fn bash_completes_dumps_terms_and_options() {
-    let Scene { desk, ids } = scene();
+    let Scene { workstation, ids } = scene();
     if !has_shell("bash") {
         return;
     }
@@ -174,7 +187,7 @@ fn bash_completes_dumps_terms_and_options() {
         try 'cdh ls --trun' 9
         try 'cdh fetch x -d ' 9
     "#;
-    let mut command = shell(&desk, "bash");
+    let mut command = shell(&workstation, "bash");
     command.args(["--norc", "-c", script]);
     let text = output(command);
     let line = |start: &str, number: usize| {
@@ -210,15 +223,15 @@ fn bash_completes_dumps_terms_and_options() {
 
 #[test]
 fn bash_inserts_what_was_completed_at_a_tab() {
-    let Scene { desk, .. } = scene();
+    let Scene { workstation, .. } = scene();
     if !has_shell("bash") {
         return;
     }
     // readline itself, on a terminal: TAB, then the line is run.
     let script = "source script.bash; PS1='$ '; echo() { builtin echo \"ran: $*\"; }";
-    fs::write(desk.path(".inputrc"), "set bell-style none\n").unwrap();
-    fs::write(desk.path("rc"), script).unwrap();
-    let mut inner = shell(&desk, "bash");
+    fs::write(workstation.path(".inputrc"), "set bell-style none\n").unwrap();
+    fs::write(workstation.path("rc"), script).unwrap();
+    let mut inner = shell(&workstation, "bash");
     inner.args(["--rcfile", "rc", "-i"]);
     let mut terminal = Tty::with(&inner);
     terminal.wait_for("$ ");
@@ -228,17 +241,17 @@ fn bash_inserts_what_was_completed_at_a_tab() {
 
 #[test]
 fn zsh_completes_dumps_terms_and_options() {
-    let Scene { desk, ids } = scene();
+    let Scene { workstation, ids } = scene();
     if !has_shell("zsh") {
         return;
     }
     fs::write(
-        desk.path(".zshrc"),
+        workstation.path(".zshrc"),
         "autoload -Uz compinit; compinit -u -D; source ~/script.zsh; PS1='$ '; LISTMAX=999\n\
          zstyle ':completion:*' list-prompt ''; echo() { print \"ran: $*\" }\n",
     )
     .unwrap();
-    let mut inner = shell(&desk, "zsh");
+    let mut inner = shell(&workstation, "zsh");
     inner.arg("-i");
     let mut terminal = Tty::with(&inner);
     terminal.wait_for("$ ");
@@ -251,13 +264,13 @@ fn zsh_completes_dumps_terms_and_options() {
 
 #[test]
 fn fish_completes_dumps_terms_and_options() {
-    let Scene { desk, ids } = scene();
+    let Scene { workstation, ids } = scene();
     if !has_shell("fish") {
         return;
     }
     let script = "source script.fish; for line in 'cdh info ' 'cdh ls namespace:' 'cdh ls --trun' 'cdh --store st' \
                   'cdh '; complete -C \"$line\" | sed \"s/^/$line|/\"; end";
-    let mut command = shell(&desk, "fish");
+    let mut command = shell(&workstation, "fish");
     command.args(["--no-config", "-c", script]);
     let text = output(command);
     for expected in [

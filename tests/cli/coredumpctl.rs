@@ -3,11 +3,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::{Desk, crash};
+use super::{Workstation, crash};
 
 /// Three crashes of the past as a journal export describes them: an old one of `db`, then two of `app`, in units.
-fn desk() -> Desk {
-    let desk = Desk::new();
+fn workstation() -> Workstation {
+    let workstation = Workstation::new();
     let core = fs::read(crash().core()).unwrap();
     let mut bytes = Vec::new();
     for (number, exe, line, unit) in [
@@ -27,29 +27,30 @@ fn desk() -> Desk {
         bytes.extend([b'0' + u8::try_from(number).unwrap()]);
         bytes.extend(b"\n\n");
     }
-    fs::write(desk.path("crashes"), bytes).unwrap();
-    let answer = desk.run(&["import", "crashes"]);
+    fs::write(workstation.path("crashes"), bytes).unwrap();
+    let answer = workstation.run(&["import", "crashes"]);
     assert_eq!(
         (answer.code, answer.out.lines().count()),
         (0, 3),
         "{}",
         answer.err
     );
-    desk
+    workstation
 }
 
 /// The process ids of a listing, in its order.
-fn pids(desk: &Desk, words: &[&str]) -> Vec<u64> {
+fn pids(workstation: &Workstation, words: &[&str]) -> Vec<u64> {
     let words: Vec<&str> = ["ls", "-o", "id"].iter().chain(words).copied().collect();
-    let answer = desk.run(&words);
-    let pid =
-        |id: &str| desk.json(&["info", id, "-o", "json"])["manifest"]["process"]["pid"].as_u64();
+    let answer = workstation.run(&words);
+    let pid = |id: &str| {
+        workstation.json(&["info", id, "-o", "json"])["manifest"]["process"]["pid"].as_u64()
+    };
     answer.out.lines().map(|id| pid(id).unwrap()).collect()
 }
 
 #[test]
 fn ls_matches_as_coredumpctl_does() {
-    let desk = desk();
+    let workstation = workstation();
     for (words, expected) in [
         (&["1002"][..], &[1002][..]),
         (&["/opt/app"], &[1003, 1002]),
@@ -67,13 +68,13 @@ fn ls_matches_as_coredumpctl_does() {
         (&["--exe", "/opt/*"], &[1003, 1002, 1001]),
         (&["--node", "vm-7", "--pid", "1001"], &[1001]),
     ] {
-        assert_eq!(pids(&desk, words), expected, "{words:?}");
+        assert_eq!(pids(&workstation, words), expected, "{words:?}");
     }
 }
 
 #[test]
 fn ls_takes_the_options_of_coredumpctl() {
-    let desk = desk();
+    let workstation = workstation();
     for (words, expected) in [
         (&["-1"][..], &[1003][..]),
         (&["-n", "2"], &[1003, 1002]),
@@ -84,9 +85,9 @@ fn ls_takes_the_options_of_coredumpctl() {
         (&["-S", "yesterday"], &[]),
         (&["-S", "@1700000000", "-U", "2023-11-17"], &[1002, 1001]),
     ] {
-        assert_eq!(pids(&desk, words), expected, "{words:?}");
+        assert_eq!(pids(&workstation, words), expected, "{words:?}");
     }
-    let lines = |words: &[&str]| desk.run(words).out;
+    let lines = |words: &[&str]| workstation.run(words).out;
     assert_eq!(lines(&["ls", "-F", "exe"]), "app\ndb\n");
     assert_eq!(lines(&["ls", "-F", "COREDUMP_EXE"]), "/opt/app\n/opt/db\n");
     assert_eq!(lines(&["ls", "-F", "pid", "app"]), "1002\n1003\n");
@@ -95,18 +96,18 @@ fn ls_takes_the_options_of_coredumpctl() {
         "[\n  \"db.service\"\n]\n"
     );
     assert_eq!(lines(&["ls", "-F", "__CURSOR", "-1"]), "3\n");
-    assert_eq!(desk.run(&["ls", "-F", "colour"]).code, 2);
-    assert_eq!(desk.run(&["ls", "-F", "image"]).code, 1);
+    assert_eq!(workstation.run(&["ls", "-F", "colour"]).code, 2);
+    assert_eq!(workstation.run(&["ls", "-F", "image"]).code, 1);
     // As before: a namespace.
-    assert_eq!(desk.run(&["ls", "-n", "shop"]).code, 1);
+    assert_eq!(workstation.run(&["ls", "-n", "shop"]).code, 1);
 }
 
 #[test]
 fn info_debug_and_bt_take_a_match_or_the_newest_dump() {
-    let desk = desk();
+    let workstation = workstation();
     let pid = |words: &[&str]| {
         let words: Vec<&str> = words.iter().chain(&["-o", "json"]).copied().collect();
-        desk.json(&words)["manifest"]["process"]["pid"]
+        workstation.json(&words)["manifest"]["process"]["pid"]
             .as_u64()
             .unwrap()
     };
@@ -122,7 +123,7 @@ fn info_debug_and_bt_take_a_match_or_the_newest_dump() {
     ] {
         assert_eq!(pid(&["info", reference]), expected, "{reference}");
     }
-    let answer = desk.run(&["info", "db"]);
+    let answer = workstation.run(&["info", "db"]);
     assert!(
         answer
             .err
@@ -130,33 +131,40 @@ fn info_debug_and_bt_take_a_match_or_the_newest_dump() {
         "{}",
         answer.err
     );
-    assert_eq!(desk.run(&["info", "nothing-like-it"]).code, 1);
-    assert_eq!(desk.run(&["bt"]).code, 0);
-    assert!(desk.run(&["bt", "db"]).out.starts_with("db (pid 1001"));
+    assert_eq!(workstation.run(&["info", "nothing-like-it"]).code, 1);
+    assert_eq!(workstation.run(&["bt"]).code, 0);
+    assert!(
+        workstation
+            .run(&["bt", "db"])
+            .out
+            .starts_with("db (pid 1001")
+    );
     for words in [&["debug", "--print"][..], &["gdb", "db", "--print"]] {
-        assert!(desk.run(words).out.starts_with("gdb "), "{words:?}");
+        assert!(workstation.run(words).out.starts_with("gdb "), "{words:?}");
     }
     // A program that exists is a match too; a path that is neither is an error as before.
     let app = crash().dir.path().join("app");
     let app = app.to_str().unwrap();
-    let missing = desk.run(&["info", app]);
+    let missing = workstation.run(&["info", app]);
     assert_eq!(missing.code, 2);
     assert!(missing.err.contains("as a core"), "{}", missing.err);
     assert_eq!(
-        desk.run(&["import", crash().core().to_str().unwrap()]).code,
+        workstation
+            .run(&["import", crash().core().to_str().unwrap()])
+            .code,
         0
     );
-    assert!(desk.run(&["info", app]).out.contains(app));
+    assert!(workstation.run(&["info", app]).out.contains(app));
     // Nothing is deleted by a match.
-    assert_eq!(desk.run(&["rm", "db", "--yes"]).code, 1);
+    assert_eq!(workstation.run(&["rm", "db", "--yes"]).code, 1);
 }
 
 #[test]
 fn dump_writes_the_core_to_a_file_or_to_standard_output() {
-    let desk = Desk::new();
-    desk.import(&crash().core());
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
     let core = fs::read(crash().core()).unwrap();
-    let run = |words: &[&str]| desk.command(words).output().unwrap();
+    let run = |words: &[&str]| workstation.command(words).output().unwrap();
     for words in [
         &["dump"][..],
         &["dump", "latest", "-o", "-"],
@@ -168,37 +176,37 @@ fn dump_writes_the_core_to_a_file_or_to_standard_output() {
             "{words:?}"
         );
     }
-    let written = desk.run(&["dump", "-o", "out.core"]);
+    let written = workstation.run(&["dump", "-o", "out.core"]);
     assert_eq!(
         (written.code, written.out.as_str()),
         (0, ""),
         "{}",
         written.err
     );
-    let out = desk.path("out.core");
+    let out = workstation.path("out.core");
     assert!(fs::read(&out).unwrap() == core);
     assert_eq!(
         fs::metadata(&out).unwrap().permissions().mode() & 0o777,
         0o600
     );
     assert!(run(&["dump", "./out.core", "-o", "-"]).stdout == core);
-    let missing = desk.run(&["dump", "nothing-like-it", "-o", "none"]);
+    let missing = workstation.run(&["dump", "nothing-like-it", "-o", "none"]);
     assert_eq!(missing.code, 1);
-    assert!(!desk.path("none").exists());
+    assert!(!workstation.path("none").exists());
     // Damage leaves no file behind.
-    let key = desk.json(&["ls", "-o", "json"])[0]["key"]
+    let key = workstation.json(&["ls", "-o", "json"])[0]["key"]
         .as_str()
         .unwrap()
         .to_owned();
-    let bundle = desk.path("store").join(key);
+    let bundle = workstation.path("store").join(key);
     let mut bytes = fs::read(&bundle).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&bundle, bytes).unwrap();
-    let damaged = desk.run(&["dump", "-o", "damaged.core"]);
+    let damaged = workstation.run(&["dump", "-o", "damaged.core"]);
     assert_eq!(damaged.code, 4, "{}", damaged.err);
     assert_eq!(
-        fs::read_dir(desk.dir.path())
+        fs::read_dir(workstation.dir.path())
             .unwrap()
             .filter(|entry| {
                 entry

@@ -1,5 +1,5 @@
 //! The commands of README and the installation page, run as a new user would: each `sh` block in its order, in one
-//! shell per page, on a desk and a node of their own.
+//! shell per page, on a workstation and a node of their own.
 //!
 //! ```text
 //! markdown ─▶ blocks ─▶ one bash script ─▶ cdh (this build), git, cargo, sudo, install (stand-ins)
@@ -160,14 +160,14 @@ fn add_command(block: &mut Block, number: usize, line: &str) {
 }
 
 /// A copy of the machine for a page: PATH, home, state and store.
-struct Desk {
+struct Workstation {
     directory: tempfile::TempDir,
 }
 
-impl Desk {
+impl Workstation {
     fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
-        let desk = Self { directory };
+        let workstation = Self { directory };
         let names = [
             "built",
             "shims",
@@ -178,19 +178,19 @@ impl Desk {
             "store",
         ];
         for name in names {
-            fs::create_dir_all(desk.path(name)).unwrap();
+            fs::create_dir_all(workstation.path(name)).unwrap();
         }
         for name in ["sudo", "git", "install", "cargo"] {
-            desk.stand_in(&desk.path("shims").join(name));
+            workstation.stand_in(&workstation.path("shims").join(name));
         }
-        desk.stand_in(&desk.path("built/cdh"));
+        workstation.stand_in(&workstation.path("built/cdh"));
         for item in fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap().flatten() {
             if item.file_name() != "target" {
-                let link = desk.path("checkout").join(item.file_name());
+                let link = workstation.path("checkout").join(item.file_name());
                 symlink(item.path(), link).unwrap();
             }
         }
-        desk
+        workstation
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -233,7 +233,7 @@ impl Desk {
 
 /// Runs the blocks of a page; what ran and what did not, and why.
 fn walk(name: &str, page: &str, can_change_node: bool) -> Result<String, String> {
-    let (desk, mut script) = (Desk::new(), RUNNER.to_owned());
+    let (workstation, mut script) = (Workstation::new(), RUNNER.to_owned());
     let mut is_cut = false;
     for block in blocks(page).map_err(|error| format!("{name}: {error}"))? {
         let at = format!("{name}:{}", block.line);
@@ -266,7 +266,7 @@ fn walk(name: &str, page: &str, can_change_node: bool) -> Result<String, String>
             writeln!(script, "run {} {}", quoted(&at), quoted(command)).unwrap();
         }
     }
-    desk.run(&script)
+    workstation.run(&script)
 }
 
 /// As one word of a shell.

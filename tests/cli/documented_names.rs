@@ -212,12 +212,12 @@ fn documented_variables_are_read_and_all_variables_are_documented() {
         .collect();
     let missing: Vec<_> = of_commands.difference(&documented).collect();
     assert!(missing.is_empty(), "not documented: {missing:?}");
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let set: Vec<(&str, &str)> = { documented.difference(&of_commands) }
         .map(|name| (name.as_str(), "1"))
         .chain([("CDH_NO_SUCH_VARIABLE", "1")])
         .collect();
-    let answer = desk.with(&["agent", "check-config", "-o", "json"], &set);
+    let answer = workstation.with(&["agent", "check-config", "-o", "json"], &set);
     let json: Value = serde_json::from_str(&answer.out).unwrap();
     let unknown = json["unknown_variables"].as_array().unwrap();
     let unknown: Vec<_> = unknown.iter().map(|found| &found["name"]).collect();
@@ -226,8 +226,8 @@ fn documented_variables_are_read_and_all_variables_are_documented() {
 
 /// Keys of the agent with their defaults.
 fn agent_defaults() -> BTreeMap<String, Value> {
-    let desk = Desk::new();
-    let json = desk.json(&["agent", "check-config", "-o", "json"]);
+    let workstation = Workstation::new();
+    let json = workstation.json(&["agent", "check-config", "-o", "json"]);
     let values = json["values"].as_array().unwrap().iter();
     values
         .map(|value| {
@@ -240,14 +240,14 @@ fn agent_defaults() -> BTreeMap<String, Value> {
 }
 
 /// Whether the workstation's file may have this key.
-fn is_workstation_key(desk: &Desk, key: &str) -> bool {
+fn is_workstation_key(workstation: &Workstation, key: &str) -> bool {
     let (table, name) = key.rsplit_once('.').unwrap();
     fs::write(
-        desk.path("config.toml"),
+        workstation.path("config.toml"),
         format!("[{table}]\n{name} = {{}}\n"),
     )
     .unwrap();
-    let answer = desk.run(&["--config", "config.toml", "cache", "ls"]);
+    let answer = workstation.run(&["--config", "config.toml", "cache", "ls"]);
     assert!(
         answer.err.contains("invalid config file"),
         "{key}: {}",
@@ -293,9 +293,10 @@ fn documented_keys_are_those_of_the_configuration_and_the_chart() {
         .collect();
     let chart = fs::read_to_string(root().join("charts/cdh/values.schema.json")).unwrap();
     let chart: Value = serde_json::from_str(&chart).unwrap();
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     assert!(
-        !is_workstation_key(&desk, "images.offlin") && is_workstation_key(&desk, "images.offline")
+        !is_workstation_key(&workstation, "images.offlin")
+            && is_workstation_key(&workstation, "images.offline")
     );
     assert!(!is_chart_value(&chart, "store.ulr") && is_chart_value(&chart, "store.url"));
     let is_key = |text: &str| {
@@ -322,7 +323,7 @@ fn documented_keys_are_those_of_the_configuration_and_the_chart() {
             for key in sets.chain(alone) {
                 let table = key.split('.').next().unwrap_or_default();
                 let known = match table {
-                    "images" | "cache" | "tui" => is_workstation_key(&desk, &key),
+                    "images" | "cache" | "tui" => is_workstation_key(&workstation, &key),
                     "stores" => true,
                     table if tables.contains(table) || chart["properties"].get(table).is_some() => {
                         let is_table = agent
@@ -377,19 +378,19 @@ fn documented_defaults_are_those_of_the_binary_and_every_key_has_a_row() {
 
 #[test]
 fn documented_toml_is_a_valid_configuration() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let mut problems = Vec::new();
     let mut count = 0;
     for page in pages() {
         for (line, text) in &page.toml {
-            let file = desk.path("example.toml");
+            let file = workstation.path("example.toml");
             fs::write(&file, text).unwrap();
             let file = file.to_str().unwrap();
             for words in [
                 &["agent", "check-config", file][..],
                 &["--config", file, "cache", "ls"],
             ] {
-                let answer = desk.with(words, &[("CDH_STORE", "/x")]);
+                let answer = workstation.with(words, &[("CDH_STORE", "/x")]);
                 if answer.code == 2 {
                     problems.push(format!("{}:{line}: {}", page.name, answer.err));
                 }
@@ -420,11 +421,11 @@ fn documented_policy_keeps_the_default_names_of_secrets() {
 
 #[test]
 fn documented_metrics_are_those_of_the_agent_and_all_are_documented() {
-    let desk = Desk::new();
-    let file = desk.path("cdh.prom");
-    let mut command = desk.command(&["agent", "run", "--metrics-file"]);
+    let workstation = Workstation::new();
+    let file = workstation.path("cdh.prom");
+    let mut command = workstation.command(&["agent", "run", "--metrics-file"]);
     command.arg(&file);
-    let mut agent = Agent::start(&desk, command);
+    let mut agent = Agent::start(&workstation, command);
     agent.wait_for("agent started");
     let begun = std::time::Instant::now();
     while !file.exists() && begun.elapsed().as_secs() < 120 {
@@ -521,8 +522,8 @@ fn documented_causes_reasons_and_options_are_complete() {
         .into();
     assert_eq!(cells(page("docs/policy.md"), "| action |"), actions);
     // The binary lists the options of a bucket when one is unknown.
-    let desk = Desk::new();
-    let refused = desk.run(&["--store", "s3://b?qqq=1", "ls"]);
+    let workstation = Workstation::new();
+    let refused = workstation.run(&["--store", "s3://b?qqq=1", "ls"]);
     let hint = refused
         .err
         .lines()

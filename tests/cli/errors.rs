@@ -6,10 +6,10 @@ use std::os::unix::process::CommandExt;
 use super::*;
 
 /// Runs each command and puts what it prints below it, as a terminal would show it.
-fn page<'w>(desk: &Desk, lines: impl IntoIterator<Item = &'w [&'w str]>) -> String {
+fn page<'w>(workstation: &Workstation, lines: impl IntoIterator<Item = &'w [&'w str]>) -> String {
     let mut page = String::new();
     for words in lines {
-        page.push_str(&entry(&words.join(" "), &desk.run(words)));
+        page.push_str(&entry(&words.join(" "), &workstation.run(words)));
     }
     page
 }
@@ -37,15 +37,15 @@ fn plant(store: &Path, last: &str) {
 
 #[test]
 fn errors_of_arguments_and_files_say_what_failed_and_the_next_step() {
-    let desk = Desk::new();
-    fs::write(desk.path("empty"), "").unwrap();
-    fs::write(desk.path("text"), "this is no core").unwrap();
-    fs::write(desk.path("core.gz"), [0x1f, 0x8b, 8, 0]).unwrap();
-    fs::write(desk.path("cut.zip"), b"PK\x03\x04half a zip").unwrap();
-    fs::create_dir(desk.path("directory")).unwrap();
-    fs::create_dir(desk.path("store")).unwrap();
+    let workstation = Workstation::new();
+    fs::write(workstation.path("empty"), "").unwrap();
+    fs::write(workstation.path("text"), "this is no core").unwrap();
+    fs::write(workstation.path("core.gz"), [0x1f, 0x8b, 8, 0]).unwrap();
+    fs::write(workstation.path("cut.zip"), b"PK\x03\x04half a zip").unwrap();
+    fs::create_dir(workstation.path("directory")).unwrap();
+    fs::create_dir(workstation.path("store")).unwrap();
     let elf = fs::read(crash().core()).unwrap();
-    fs::write(desk.path("head"), &elf[..100]).unwrap();
+    fs::write(workstation.path("head"), &elf[..100]).unwrap();
     let mistakes: [&[&str]; 51] = [
         &["ls"],
         &["ls", "--namespace", "nope"],
@@ -99,18 +99,18 @@ fn errors_of_arguments_and_files_say_what_failed_and_the_next_step() {
         &["--store", "s3://bucket/prefix?secret=1", "ls"],
         &["--store", "s3://bucket?endpoint=minio:9000", "ls"],
     ];
-    insta::assert_snapshot!("arguments", page(&desk, mistakes));
+    insta::assert_snapshot!("arguments", page(&workstation, mistakes));
 }
 
 #[test]
 fn errors_of_stores_name_the_store_that_was_meant() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let config =
         "[stores.prod]\nurl = \"s3://crashes/prod\"\n[stores.dev]\nurl = \"/nowhere/dev\"\n";
-    fs::write(desk.path("config.toml"), config).unwrap();
-    fs::write(desk.path("text"), "this is no core").unwrap();
-    plant(&desk.path("data/team/live"), "1");
-    fs::create_dir_all(desk.path("data/old")).unwrap();
+    fs::write(workstation.path("config.toml"), config).unwrap();
+    fs::write(workstation.path("text"), "this is no core").unwrap();
+    plant(&workstation.path("data/team/live"), "1");
+    fs::create_dir_all(workstation.path("data/old")).unwrap();
     let config = ["--config", "config.toml", "--store"];
     let with = |store: &'static str, words: &[&'static str]| {
         let mut line = config.to_vec();
@@ -139,7 +139,7 @@ fn errors_of_stores_name_the_store_that_was_meant() {
     for reading in ["groups", "drops", "gc --max-total 0"] {
         lines.push(with("prdo", &reading.split(' ').collect::<Vec<_>>()));
     }
-    let text = page(&desk, lines.iter().map(Vec::as_slice));
+    let text = page(&workstation, lines.iter().map(Vec::as_slice));
     insta::assert_snapshot!("stores", text);
     let import = [
         "--config",
@@ -149,22 +149,22 @@ fn errors_of_stores_name_the_store_that_was_meant() {
         "import",
         &core,
     ];
-    let refused = desk.run(&import);
+    let refused = workstation.run(&import);
     assert_eq!(refused.code, 2, "{}", refused.err);
     assert!(
         refused.err.contains("did you mean `prod`?"),
         "{}",
         refused.err
     );
-    assert!(!desk.path("prdo").exists());
+    assert!(!workstation.path("prdo").exists());
     let import = ["--config", "config.toml", "--store", "new", "import", &core];
-    assert_eq!(desk.run(&import).code, 0);
-    assert!(desk.path("new/dumps").is_dir());
+    assert_eq!(workstation.run(&import).code, 0);
+    assert!(workstation.path("new/dumps").is_dir());
 }
 
 #[test]
 fn errors_of_the_config_file_name_line_and_column() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let files = [
         "store = \"prod\n",
         "# mine\nstroe = \"prod\"\n",
@@ -183,23 +183,23 @@ fn errors_of_the_config_file_name_line_and_column() {
     ];
     let mut page = String::new();
     for file in files {
-        fs::write(desk.path("config.toml"), file).unwrap();
+        fs::write(workstation.path("config.toml"), file).unwrap();
         let words = ["--config", "config.toml", "ls"];
-        let output = desk.command(&words).env_remove("CDH_STORE").output();
-        let answer = desk.answer(output.unwrap());
+        let output = workstation.command(&words).env_remove("CDH_STORE").output();
+        let answer = workstation.answer(output.unwrap());
         page.push_str(&format!("{file}{}", entry(&words.join(" "), &answer)));
     }
     page.push_str(&entry(
         "--config nope ls",
-        &desk.run(&["--config", "nope", "ls"]),
+        &workstation.run(&["--config", "nope", "ls"]),
     ));
     insta::assert_snapshot!("config", page);
 }
 
 #[test]
 fn errors_of_stored_dumps_have_the_status_of_their_kind() {
-    let desk = Desk::new();
-    let store = desk.path("store");
+    let workstation = Workstation::new();
+    let store = workstation.path("store");
     for number in 1..=12 {
         plant(&store, &number.to_string());
     }
@@ -213,20 +213,20 @@ fn errors_of_stored_dumps_have_the_status_of_their_kind() {
         &["share", "latest"],
         &["fetch", "latest", "~1"],
     ];
-    insta::assert_snapshot!("dumps", page(&desk, lines));
+    insta::assert_snapshot!("dumps", page(&workstation, lines));
 }
 
 #[test]
 fn damaged_core_in_a_bundle_exits_with_4() {
-    let desk = Desk::new();
-    desk.import(&crash().core());
-    let key = desk.json(&["ls", "-o", "json"])[0]["key"].clone();
-    let path = desk.path("store").join(key.as_str().unwrap());
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
+    let key = workstation.json(&["ls", "-o", "json"])[0]["key"].clone();
+    let path = workstation.path("store").join(key.as_str().unwrap());
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
-    fs::write(desk.path("damaged.zip"), &bytes).unwrap();
-    let answer = desk.run(&["fetch", "./damaged.zip", "-d", "case"]);
+    fs::write(workstation.path("damaged.zip"), &bytes).unwrap();
+    let answer = workstation.run(&["fetch", "./damaged.zip", "-d", "case"]);
     assert_eq!(answer.code, 4, "{}", answer.err);
     assert!(answer.err.contains("hint: "), "{}", answer.err);
 }
@@ -235,48 +235,48 @@ fn damaged_core_in_a_bundle_exits_with_4() {
 #[test]
 fn store_without_permission_says_so() {
     const NOBODY: u32 = 65534;
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
-    fs::create_dir(desk.path("store")).unwrap();
-    fs::write(desk.path("core"), "x").unwrap();
-    mode(desk.dir.path(), 0o755);
-    mode(&desk.path("store"), 0o700);
-    mode(&desk.path("core"), 0o600);
+    fs::create_dir(workstation.path("store")).unwrap();
+    fs::write(workstation.path("core"), "x").unwrap();
+    mode(workstation.dir.path(), 0o755);
+    mode(&workstation.path("store"), 0o700);
+    mode(&workstation.path("core"), 0o600);
     let mut page = String::new();
     for words in [["ls"].as_slice(), &["bt", "./core"], &["import", "./core"]] {
-        let mut command = desk.command(words);
+        let mut command = workstation.command(words);
         if rustix::process::geteuid().is_root() {
             command.uid(NOBODY).gid(NOBODY);
         } else {
-            mode(&desk.path("store"), 0);
-            mode(&desk.path("core"), 0);
+            mode(&workstation.path("store"), 0);
+            mode(&workstation.path("core"), 0);
         }
         // The checkout may be out of reach for that user.
         let Ok(output) = command.output() else {
             cdh_testkit::skip("another user cannot run the program");
             return;
         };
-        page.push_str(&entry(&words.join(" "), &desk.answer(output)));
+        page.push_str(&entry(&words.join(" "), &workstation.answer(output)));
     }
-    mode(&desk.path("store"), 0o700);
+    mode(&workstation.path("store"), 0o700);
     insta::assert_snapshot!("permissions", page);
 }
 
 #[test]
 fn missing_debugger_is_named_with_its_package_and_the_backtrace_is_printed() {
-    let desk = Desk::new();
-    desk.import(&crash().core());
-    fs::write(desk.path("config.toml"), "debugger = \"lldb-77\"\n").unwrap();
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
+    fs::write(workstation.path("config.toml"), "debugger = \"lldb-77\"\n").unwrap();
     let run = |words: &[&str], variable: &str| {
-        let mut command = desk.command(words);
+        let mut command = workstation.command(words);
         // Nothing is installed there.
-        command.env("PATH", desk.path("bin"));
+        command.env("PATH", workstation.path("bin"));
         if !variable.is_empty() {
             command.env("CDH_DEBUGGER", variable);
         }
-        desk.answer(command.output().unwrap())
+        workstation.answer(command.output().unwrap())
     };
     let table = [
         (["debug", "latest"].as_slice(), "", "`gdb`:", " gdb"),
@@ -347,10 +347,10 @@ fn missing_debugger_is_named_with_its_package_and_the_backtrace_is_printed() {
 
 #[test]
 fn deletions_without_a_terminal_neither_ask_nor_hang_nor_draw() {
-    let desk = Desk::new();
-    let id = desk.import(&crash().core());
+    let workstation = Workstation::new();
+    let id = workstation.import(&crash().core());
     for words in [["rm", "latest"].as_slice(), &["gc", "--max-total", "0"]] {
-        let answer = desk.run(words);
+        let answer = workstation.run(words);
         assert_eq!(answer.code, 2, "{}", answer.err);
         assert!(answer.err.contains("pass `--yes`"), "{}", answer.err);
         assert!(!answer.err.contains(['\u{1b}', '\r']), "{:?}", answer.err);
@@ -360,7 +360,7 @@ fn deletions_without_a_terminal_neither_ask_nor_hang_nor_draw() {
         &["bt", "latest"],
         &["rm", &id, "--yes"],
     ] {
-        let answer = desk.run(words);
+        let answer = workstation.run(words);
         assert_eq!(answer.code, 0, "{}", answer.err);
         let all = format!("{}{}", answer.out, answer.err);
         assert!(!all.contains(['\u{1b}', '\r']), "{all:?}");
@@ -369,7 +369,7 @@ fn deletions_without_a_terminal_neither_ask_nor_hang_nor_draw() {
 
 #[test]
 fn unknown_variables_are_reported_once_by_every_command() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let set = [
         ("CDH_SHIPING_MODE", "off"),
         ("CDH_STROE", "/x"),
@@ -383,7 +383,7 @@ fn unknown_variables_are_reported_once_by_every_command() {
         &["agent", "status", "--no-store"],
         &["agent", "check-config"],
     ] {
-        let answer = desk.with(words, &set);
+        let answer = workstation.with(words, &set);
         assert_eq!(
             answer.err.matches(expected).count(),
             1,
@@ -397,6 +397,6 @@ fn unknown_variables_are_reported_once_by_every_command() {
             answer.err
         );
     }
-    let script = desk.with(&["completions", "bash"], &set);
+    let script = workstation.with(&["completions", "bash"], &set);
     assert_eq!(script.err, "");
 }

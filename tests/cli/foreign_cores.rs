@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::Desk;
+use super::Workstation;
 use super::backtrace::crash;
 
 const RISCV64: u16 = 243;
@@ -22,7 +22,7 @@ fn note(owner: &str, kind: u32, data: &[u8]) -> Vec<u8> {
 }
 
 /// A core of a 64-bit process that has notes and no memory.
-fn wide_core(desk: &Desk, machine: u16, notes: &[Vec<u8>]) -> PathBuf {
+fn wide_core(workstation: &Workstation, machine: u16, notes: &[Vec<u8>]) -> PathBuf {
     let notes = notes.concat();
     let mut bytes = vec![0; 120];
     bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
@@ -31,13 +31,13 @@ fn wide_core(desk: &Desk, machine: u16, notes: &[Vec<u8>]) -> PathBuf {
     (bytes[32], bytes[54], bytes[56], bytes[64], bytes[72]) = (64, 56, 1, 4, 120);
     bytes[96..104].copy_from_slice(&(notes.len() as u64).to_le_bytes());
     bytes.extend(notes);
-    let path = desk.path("core");
+    let path = workstation.path("core");
     fs::write(&path, bytes).unwrap();
     path
 }
 
 /// A core of a 32-bit process that was aborted.
-fn narrow_core(desk: &Desk) -> PathBuf {
+fn narrow_core(workstation: &Workstation) -> PathBuf {
     let mut status = vec![0; 144];
     (status[12], status[24]) = (6, 23);
     let mut info = vec![0; 124];
@@ -51,14 +51,14 @@ fn narrow_core(desk: &Desk) -> PathBuf {
     (bytes[52], bytes[56]) = (4, 84);
     bytes[68..72].copy_from_slice(&(notes.len() as u32).to_le_bytes());
     bytes.extend(notes);
-    let path = desk.path("core");
+    let path = workstation.path("core");
     fs::write(&path, bytes).unwrap();
     path
 }
 
 #[test]
 fn core_of_another_system_is_refused_by_name() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let cases = [
         (note("FreeBSD", 1, &[0; 256]), "a core of FreeBSD"),
         (note("NetBSD-CORE", 1, &[0; 256]), "a core of NetBSD"),
@@ -68,9 +68,9 @@ fn core_of_another_system_is_refused_by_name() {
         ),
     ];
     for (note, name) in cases {
-        let core = wide_core(&desk, 62, &[note]);
+        let core = wide_core(&workstation, 62, &[note]);
         for command in ["bt", "info", "import"] {
-            let answer = desk.run(&[command, core.to_str().unwrap()]);
+            let answer = workstation.run(&[command, core.to_str().unwrap()]);
             assert_eq!(answer.code, 2, "{command}: {}", answer.out);
             assert!(answer.err.contains(name), "{command}: {}", answer.err);
             assert!(answer.err.contains("hint: open it with"), "{}", answer.err);
@@ -80,37 +80,37 @@ fn core_of_another_system_is_refused_by_name() {
 
 #[test]
 fn bt_says_that_stacks_of_a_machine_are_not_unwound() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let mut status = vec![0; 336];
     (status[12], status[32]) = (11, 7);
-    let core = wide_core(&desk, RISCV64, &[note("CORE", 1, &status)]);
+    let core = wide_core(&workstation, RISCV64, &[note("CORE", 1, &status)]);
     let core = core.to_str().unwrap();
-    let answer = desk.run(&["bt", core]);
+    let answer = workstation.run(&["bt", core]);
     assert_eq!(answer.code, 2);
     let said = "stacks of riscv64 are not unwound, only those of x86_64 and aarch64";
     assert!(answer.out.contains(said), "{}", answer.out);
     assert!(!answer.out.contains("no way to find"), "{}", answer.out);
-    let info = desk.run(&["info", core]);
+    let info = workstation.run(&["info", core]);
     assert!(info.out.contains("riscv64"), "{}", info.out);
-    let debug = desk.run(&["debug", "--print", core]);
+    let debug = workstation.run(&["debug", "--print", core]);
     let names_it = debug.out.starts_with("gdb-multiarch ") || debug.err.contains("gdb-multiarch");
     assert!(names_it, "{}{}", debug.out, debug.err);
 }
 
 #[test]
 fn core_of_a_32_bit_process_is_imported_fetched_and_debugged() {
-    let desk = Desk::new();
-    let id = desk.import(&narrow_core(&desk));
-    let info = desk.run(&["info", &id]).out;
+    let workstation = Workstation::new();
+    let id = workstation.import(&narrow_core(&workstation));
+    let info = workstation.run(&["info", &id]).out;
     for fact in ["i386", "SIGABRT", "parser (pid 23"] {
         assert!(info.contains(fact), "{fact}: {info}");
     }
-    let fetched = desk.run(&["fetch", &id]);
+    let fetched = workstation.run(&["fetch", &id]);
     assert_eq!(fetched.code, 0, "{}", fetched.err);
-    let debug = desk.run(&["debug", "--print", &id]);
+    let debug = workstation.run(&["debug", "--print", &id]);
     assert_eq!(debug.code, 0, "{}", debug.err);
     assert!(debug.out.contains("--core="), "{}", debug.out);
-    let bt = desk.run(&["bt", &id]);
+    let bt = workstation.run(&["bt", &id]);
     assert_eq!(bt.code, 2);
     assert!(
         bt.out.contains("stacks of i386 are not unwound"),
@@ -121,9 +121,9 @@ fn core_of_a_32_bit_process_is_imported_fetched_and_debugged() {
 
 #[test]
 fn gcore_of_a_live_process_has_no_crashed_thread() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-    let core = desk.path("core");
+    let core = workstation.path("core");
     let made = Command::new("gdb")
         .args(["-q", "-nx", "-batch", "-p", &child.id().to_string(), "-ex"])
         .arg(format!("generate-core-file {}", core.display()))
@@ -131,7 +131,7 @@ fn gcore_of_a_live_process_has_no_crashed_thread() {
     child.kill().unwrap();
     child.wait().unwrap();
     made.expect("install gdb");
-    let bt = desk.run(&["bt", core.to_str().unwrap()]);
+    let bt = workstation.run(&["bt", core.to_str().unwrap()]);
     assert!(
         bt.out.contains("no signal: the process was alive"),
         "{}",
@@ -160,8 +160,8 @@ int run(int *p) { volatile char work[6000]; work[0] = 1; return load(p) + work[0
 
 #[test]
 fn callers_of_a_deleted_library_are_guessed_and_marked() {
-    let desk = Desk::new();
-    fs::write(desk.path("plugin.c"), PLUGIN).unwrap();
+    let workstation = Workstation::new();
+    fs::write(workstation.path("plugin.c"), PLUGIN).unwrap();
     let mut build = Command::new("gcc");
     build.args([
         "-O2",
@@ -174,14 +174,16 @@ fn callers_of_a_deleted_library_are_guessed_and_marked() {
     ]);
     assert!(
         build
-            .current_dir(desk.dir.path())
+            .current_dir(workstation.dir.path())
             .status()
             .unwrap()
             .success()
     );
     let compiler = ["gcc", "-g", "-O1", "-Wl,--build-id"];
-    let core = crash(&desk, "host.c", HOST, &compiler, "");
-    let bt = desk.run(&["bt", "--no-cache", core.to_str().unwrap()]).out;
+    let core = crash(&workstation, "host.c", HOST, &compiler, "");
+    let bt = workstation
+        .run(&["bt", "--no-cache", core.to_str().unwrap()])
+        .out;
     let lines: Vec<&str> = bt.lines().filter(|line| line.starts_with("  #")).collect();
     assert!(
         lines[0].contains("(its file was not found) in plugin.so"),

@@ -36,7 +36,7 @@ fn other() -> &'static Crash {
     })
 }
 
-impl Desk {
+impl Workstation {
     /// Imports a core as one of so many seconds ago, from this pod and image.
     fn import_old(&self, core: &Path, seconds: u64, more: &[&str]) -> String {
         let time = format!("{seconds}s");
@@ -49,14 +49,14 @@ impl Desk {
 
     /// An old bug that goes on, and one that began three hours ago.
     fn with_history() -> Self {
-        let desk = Self::new();
+        let workstation = Self::new();
         let (old, new) = (crash().core(), other().core());
         let at = |pod: &'static str| ["--namespace", "shop", "--pod", pod];
-        desk.import_old(&old, 30 * DAY, &at("api-7d4b9c6f5d-x2x9k"));
-        desk.import_old(&old, 2 * HOUR, &at("api-7d4b9c6f5d-b8cfz"));
-        desk.import_old(&new, 3 * HOUR, &at("checkout-0"));
-        desk.import_old(&new, HOUR, &at("checkout-0"));
-        desk
+        workstation.import_old(&old, 30 * DAY, &at("api-7d4b9c6f5d-x2x9k"));
+        workstation.import_old(&old, 2 * HOUR, &at("api-7d4b9c6f5d-b8cfz"));
+        workstation.import_old(&new, 3 * HOUR, &at("checkout-0"));
+        workstation.import_old(&new, HOUR, &at("checkout-0"));
+        workstation
     }
 }
 
@@ -73,14 +73,14 @@ fn hours(group: &Value, field: &str) -> i64 {
 
 #[test]
 fn groups_first_seen_ignores_the_time_filter() {
-    let desk = Desk::with_history();
+    let workstation = Workstation::with_history();
     for words in [
         &["groups", "-o", "json"][..],
         &["groups", "--since", "1d", "-o", "json"],
         &["groups", "since:1d", "namespace:shop", "-o", "json"],
         &["ls", "--group", "--since", "1d", "-o", "json"],
     ] {
-        let groups = desk.json(words);
+        let groups = workstation.json(words);
         let (old, new) = (group(&groups, "app"), group(&groups, "pay"));
         assert_eq!(
             (hours(old, "first"), &old["new"]),
@@ -94,48 +94,53 @@ fn groups_first_seen_ignores_the_time_filter() {
         );
         assert_eq!(old["first_from"], "store");
     }
-    let text = desk.run(&["groups", "--since", "1d"]).out;
+    let text = workstation.run(&["groups", "--since", "1d"]).out;
     let marked: Vec<&str> = text.lines().filter(|line| line.contains(" NEW ")).collect();
     assert!(marked.len() == 1 && marked[0].contains("pay"), "{text}");
-    let new = desk.run(&["groups", "--new-since", "1d"]);
+    let new = workstation.run(&["groups", "--new-since", "1d"]);
     assert!(
         new.out.lines().count() == 2 && new.out.contains("pay"),
         "{}",
         new.out
     );
-    let new = desk.run(&["ls", "new-since:1d", "-o", "csv"]);
+    let new = workstation.run(&["ls", "new-since:1d", "-o", "csv"]);
     assert_eq!(new.out.lines().count(), 3, "{}", new.out);
-    let none = desk.run(&["groups", "new-since:2h"]);
+    let none = workstation.run(&["groups", "new-since:2h"]);
     assert_eq!((none.code, none.out.as_str()), (1, ""));
-    assert_eq!(none.err, "no new crashes in directory [DESK]/store\n");
+    assert_eq!(
+        none.err,
+        "no new crashes in directory [WORKSTATION]/store\n"
+    );
 }
 
 #[test]
 fn deleted_dumps_do_not_make_a_crash_look_new() {
-    let desk = Desk::with_history();
-    let oldest = desk.run(&["ls", "until:20d", "-o", "id"]).out;
-    assert_eq!(desk.run(&["rm", "-y", oldest.trim()]).code, 0);
-    let groups = desk.json(&["groups", "-o", "json"]);
+    let workstation = Workstation::with_history();
+    let oldest = workstation.run(&["ls", "until:20d", "-o", "id"]).out;
+    assert_eq!(workstation.run(&["rm", "-y", oldest.trim()]).code, 0);
+    let groups = workstation.json(&["groups", "-o", "json"]);
     assert_eq!(hours(group(&groups, "app"), "first"), 30 * 24);
     // A store of an older release has no index: deleting old dumps makes one before.
-    let desk = Desk::with_history();
-    fs::remove_dir_all(desk.path("store/first-seen")).unwrap();
+    let workstation = Workstation::with_history();
+    fs::remove_dir_all(workstation.path("store/first-seen")).unwrap();
     // An import is as new as its object: this one was written when it crashed.
-    let days = fs::read_dir(desk.path("store/dumps")).unwrap().flatten();
+    let days = fs::read_dir(workstation.path("store/dumps"))
+        .unwrap()
+        .flatten();
     let oldest = days.map(|day| day.path()).min().unwrap();
     for object in fs::read_dir(oldest).unwrap().flatten() {
         let file = fs::File::options().write(true).open(object.path()).unwrap();
         let then = SystemTime::now() - Duration::from_secs(29 * DAY);
         file.set_modified(then).unwrap();
     }
-    let dry = desk.run(&["gc", "--older-than", "20d", "--dry-run"]);
+    let dry = workstation.run(&["gc", "--older-than", "20d", "--dry-run"]);
     assert_eq!(
-        (dry.code, desk.path("store/first-seen").exists()),
+        (dry.code, workstation.path("store/first-seen").exists()),
         (0, false)
     );
-    let gc = desk.run(&["gc", "--older-than", "20d", "-y"]);
+    let gc = workstation.run(&["gc", "--older-than", "20d", "-y"]);
     assert!(gc.err.contains("1 of 4 dumps"), "{}", gc.err);
-    let groups = desk.json(&["groups", "--since", "1d", "-o", "json"]);
+    let groups = workstation.json(&["groups", "--since", "1d", "-o", "json"]);
     let old = group(&groups, "app");
     assert_eq!(
         (hours(old, "first"), &old["first_from"]),
@@ -145,12 +150,12 @@ fn deleted_dumps_do_not_make_a_crash_look_new() {
 
 #[test]
 fn store_from_before_the_index_is_looked_back_and_says_how_far() {
-    let desk = Desk::with_history();
-    desk.import_old(&other().core(), 200 * DAY, &[]);
-    fs::remove_dir_all(desk.path("store/first-seen")).unwrap();
-    let all = desk.json(&["groups", "-o", "json"]);
+    let workstation = Workstation::with_history();
+    workstation.import_old(&other().core(), 200 * DAY, &[]);
+    fs::remove_dir_all(workstation.path("store/first-seen")).unwrap();
+    let all = workstation.json(&["groups", "-o", "json"]);
     assert_eq!(hours(group(&all, "pay"), "first"), 200 * 24);
-    let bounded = desk.run(&["groups", "--since", "1d"]);
+    let bounded = workstation.run(&["groups", "--since", "1d"]);
     assert!(
         bounded
             .err
@@ -163,12 +168,12 @@ fn store_from_before_the_index_is_looked_back_and_says_how_far() {
 
 #[test]
 fn groups_top_frame_is_read_once_and_cached() {
-    let desk = Desk::with_history();
-    let text = desk.run(&["groups"]).out;
+    let workstation = Workstation::with_history();
+    let text = workstation.run(&["groups"]).out;
     assert!(text.contains("poke app.c:"), "{text}");
     assert!(text.contains("charge_card pay.c:2"), "{text}");
     // From the cache: the dumps are not read again.
-    let cached = fs::read_dir(desk.path(".cache/cdh/top-frames")).unwrap();
+    let cached = fs::read_dir(workstation.path(".cache/cdh/top-frames")).unwrap();
     assert_eq!(
         cached
             .filter(|item| !item
@@ -180,13 +185,13 @@ fn groups_top_frame_is_read_once_and_cached() {
             .count(),
         2
     );
-    for item in walk(&desk.path("store/dumps")) {
+    for item in walk(&workstation.path("store/dumps")) {
         if item.extension().is_some_and(|end| end == "zip") {
             fs::write(item, "damaged").unwrap();
         }
     }
-    assert_eq!(desk.run(&["groups"]).out, text);
-    let none = desk.run(&["groups", "--no-top"]).out;
+    assert_eq!(workstation.run(&["groups"]).out, text);
+    let none = workstation.run(&["groups", "--no-top"]).out;
     assert!(!none.contains("charge_card"), "{none}");
 }
 
@@ -207,7 +212,7 @@ fn walk(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn one_crash_lists_its_images_and_workloads_with_times() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = other().core();
     let image = |digit: &str| format!("registry.example/shop/pay@sha256:{}", digit.repeat(64));
     for (seconds, digit) in [(3 * DAY, "a"), (2 * HOUR + 60, "b"), (HOUR, "b")] {
@@ -217,9 +222,9 @@ fn one_crash_lists_its_images_and_workloads_with_times() {
         );
         let image = image(digit);
         let more = ["-n", "shop", "--pod", &pod, "--image", &image];
-        desk.import_old(&core, seconds, &more);
+        workstation.import_old(&core, seconds, &more);
     }
-    let groups = desk.json(&["groups", "-o", "json"]);
+    let groups = workstation.json(&["groups", "-o", "json"]);
     let (images, pods) = (&groups[0]["images"], &groups[0]["affected"]);
     assert_eq!(images.as_array().unwrap().len(), 2);
     assert_eq!(
@@ -238,7 +243,7 @@ fn one_crash_lists_its_images_and_workloads_with_times() {
         (&pods[0]["name"], &pods[0]["count"]),
         (&"shop/pay-*".into(), &3.into())
     );
-    let text = desk.run(&["groups"]).out;
+    let text = workstation.run(&["groups"]).out;
     assert!(
         text.contains("pay@aaaaaa (since 3d, 1×) pay@bbbbbb (since 2h, 2×)"),
         "{text}"
@@ -249,7 +254,7 @@ fn one_crash_lists_its_images_and_workloads_with_times() {
         &["groups", &format!("fingerprint:{fingerprint}")],
         &["groups", &format!("fp:{}", &fingerprint[..5])],
     ] {
-        let page = desk.run(words).out;
+        let page = workstation.run(words).out;
         for part in [
             "first seen",
             "IMAGE ",
@@ -263,7 +268,8 @@ fn one_crash_lists_its_images_and_workloads_with_times() {
     }
     // What is shown can be typed.
     assert_eq!(
-        desk.run(&["ls", "image:pay@bbbbbb", "-o", "id"])
+        workstation
+            .run(&["ls", "image:pay@bbbbbb", "-o", "id"])
             .out
             .lines()
             .count(),
@@ -273,8 +279,8 @@ fn one_crash_lists_its_images_and_workloads_with_times() {
 
 #[test]
 fn ls_and_groups_take_filter_terms_as_arguments() {
-    let desk = Desk::with_history();
-    let count = |words: &[&str]| desk.run(words).out.lines().count();
+    let workstation = Workstation::with_history();
+    let count = |words: &[&str]| workstation.run(words).out.lines().count();
     for (expected, words) in [
         (
             4,
@@ -306,7 +312,7 @@ fn ls_and_groups_take_filter_terms_as_arguments() {
         &["ls", "namespace:"],
         &["groups", "exe:nothing"],
     ] {
-        let answer = desk.run(words);
+        let answer = workstation.run(words);
         assert_eq!(answer.out, "", "{words:?}");
         page.push_str(&format!(
             "$ cdh {}\n{}[{}]\n\n",
@@ -320,7 +326,7 @@ fn ls_and_groups_take_filter_terms_as_arguments() {
 
 #[test]
 fn ls_and_groups_take_the_same_terms_as_flags_and_as_arguments() {
-    let desk = Desk::with_history();
+    let workstation = Workstation::with_history();
     for (flag, value, term) in [
         ("--signal", "SEGV", "signal:SEGV"),
         ("--namespace", "shop", "namespace:shop"),
@@ -334,7 +340,7 @@ fn ls_and_groups_take_the_same_terms_as_flags_and_as_arguments() {
         let listed = |words: &[&str]| {
             let mut words = words.to_vec();
             words.extend(["-o", "json"]);
-            let found = desk.json(&words);
+            let found = workstation.json(&words);
             assert_ne!(found.as_array().unwrap().len(), 0, "{words:?}");
             found
         };
@@ -349,21 +355,21 @@ fn ls_and_groups_take_the_same_terms_as_flags_and_as_arguments() {
             "{term}"
         );
     }
-    assert_eq!(desk.run(&["groups", "--truncated"]).code, 1);
-    let fingerprint = desk.json(&["ls", "exe:pay", "-o", "json"])[0]["fingerprint"].clone();
+    assert_eq!(workstation.run(&["groups", "--truncated"]).code, 1);
+    let fingerprint = workstation.json(&["ls", "exe:pay", "-o", "json"])[0]["fingerprint"].clone();
     let fingerprint = fingerprint.as_str().unwrap();
     for words in [
         ["groups", "--fingerprint", fingerprint],
         ["ls", "--fingerprint", fingerprint],
     ] {
-        assert_eq!(desk.run(&words).code, 0, "{words:?}");
+        assert_eq!(workstation.run(&words).code, 0, "{words:?}");
     }
 }
 
 #[test]
 fn groups_json_says_what_the_filter_hides() {
-    let desk = Desk::with_history();
-    let groups = desk.json(&["groups", "--since", "1d", "exe:app", "-o", "json"]);
+    let workstation = Workstation::with_history();
+    let groups = workstation.json(&["groups", "--since", "1d", "exe:app", "-o", "json"]);
     let old = group(&groups, "app");
     assert_eq!(old["filter"], "since:1d exe:app");
     assert_eq!(
@@ -374,22 +380,22 @@ fn groups_json_says_what_the_filter_hides() {
         (hours(old, "first"), hours(old, "oldest_selected")),
         (30 * 24, 2)
     );
-    let groups = desk.json(&["groups", "-o", "json"]);
+    let groups = workstation.json(&["groups", "-o", "json"]);
     let old = group(&groups, "app");
     assert_eq!(
         (&old["filter"], &old["older_dumps_hidden"]),
         (&Value::Null, &false.into())
     );
     assert_eq!(old["affected"][0]["pods"], 2);
-    let text = desk.run(&["groups"]).out;
+    let text = workstation.run(&["groups"]).out;
     assert!(text.contains("shop/api-* (2 pods)"), "{text}");
 }
 
 #[test]
 fn containers_outside_kubernetes_are_listed_and_found_by_name() {
-    let desk = Desk::new();
-    desk.import_old(&crash().core(), HOUR, &["--container", "web"]);
-    desk.import_old(
+    let workstation = Workstation::new();
+    workstation.import_old(&crash().core(), HOUR, &["--container", "web"]);
+    workstation.import_old(
         &crash().core(),
         HOUR,
         &[
@@ -401,11 +407,11 @@ fn containers_outside_kubernetes_are_listed_and_found_by_name() {
             "api",
         ],
     );
-    let listing = desk.run(&["ls", "pod:web"]).out;
+    let listing = workstation.run(&["ls", "pod:web"]).out;
     let row = listing.lines().nth(1).unwrap_or_default();
     assert_eq!(row.split_whitespace().nth(3), Some("web"), "{listing}");
     assert_eq!(listing.lines().count(), 2, "{listing}");
-    let groups = desk.run(&["groups"]).out;
+    let groups = workstation.run(&["groups"]).out;
     assert!(
         groups.contains("shop/api-0 web") || groups.contains("web shop/api-0"),
         "{groups}"
@@ -414,10 +420,11 @@ fn containers_outside_kubernetes_are_listed_and_found_by_name() {
 
 #[test]
 fn newest_dumps_are_counted_with_an_at_sign_too() {
-    let desk = Desk::with_history();
+    let workstation = Workstation::with_history();
     for (at, tilde) in [("@0", "latest"), ("@1", "~1"), ("@3", "~3")] {
-        let id =
-            |reference: &str| desk.json(&["info", reference, "--json"])["manifest"]["id"].clone();
+        let id = |reference: &str| {
+            workstation.json(&["info", reference, "--json"])["manifest"]["id"].clone()
+        };
         assert_eq!(id(at), id(tilde), "{at}");
     }
 }

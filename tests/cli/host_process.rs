@@ -10,9 +10,9 @@ use std::time::Duration;
 use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
 use cdh_testkit::{KernelSettingsLock, or_skip};
 
-struct Desk<'p>(&'p Path);
+struct Workstation<'p>(&'p Path);
 
-impl Desk<'_> {
+impl Workstation<'_> {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cdh"));
         for (name, place) in [
@@ -37,7 +37,7 @@ impl Desk<'_> {
 }
 
 /// Uninstalls, also when the test panics.
-struct Installed<'d>(&'d Desk<'d>);
+struct Installed<'d>(&'d Workstation<'d>);
 
 impl Drop for Installed<'_> {
     fn drop(&mut self) {
@@ -52,15 +52,15 @@ fn a_process_of_the_host_is_captured_with_its_modules_and_debugged_here() {
     };
     let before = NodeSettings::read(&SettingsFiles::kernel()).unwrap();
     let directory = tempfile::Builder::new().prefix("cdh").tempdir().unwrap();
-    let desk = Desk(directory.path());
+    let workstation = Workstation(directory.path());
     fs::create_dir(directory.path().join("store")).unwrap();
     let mut words = vec!["agent", "install"];
     let handler = std::env::var("CDH_TEST_HANDLER").unwrap_or_default();
     if !handler.is_empty() {
         words.extend(["--handler", &handler]);
     }
-    desk.run(&words);
-    let installed = Installed(&desk);
+    workstation.run(&words);
+    let installed = Installed(&workstation);
     let mut sleep = Command::new("sh")
         .args(["-c", "ulimit -c unlimited; exec sleep 1000"])
         .spawn()
@@ -69,22 +69,22 @@ fn a_process_of_the_host_is_captured_with_its_modules_and_debugged_here() {
     let pid = rustix::process::Pid::from_child(&sleep);
     rustix::process::kill_process(pid, rustix::process::Signal::ABORT).unwrap();
     assert_eq!(sleep.wait().unwrap().signal(), Some(6));
-    desk.run(&["agent", "sweep", "--keep-modules"]);
+    workstation.run(&["agent", "sweep", "--keep-modules"]);
     drop(installed);
     assert_eq!(
         NodeSettings::read(&SettingsFiles::kernel()).unwrap(),
         before
     );
 
-    let info = desk.run(&["info", "latest"]);
+    let info = workstation.run(&["info", "latest"]);
     assert!(
         info.contains("SIGABRT") && info.contains("complete"),
         "{info}"
     );
     let modules = fs::read_dir(directory.path().join("store/modules")).unwrap();
     assert!(modules.count() >= 2, "sleep itself and its C library");
-    let native = desk.run(&["bt", "latest"]);
+    let native = workstation.run(&["bt", "latest"]);
     assert!(native.contains("nanosleep"), "{native}");
-    let by_gdb = desk.run(&["debug", "latest", "--", "-batch", "-nx", "-ex", "bt"]);
+    let by_gdb = workstation.run(&["debug", "latest", "--", "-batch", "-nx", "-ex", "bt"]);
     assert!(by_gdb.contains("nanosleep"), "{by_gdb}");
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use cdh_testkit::{HttpServer, answer_from};
 
 use super::images::Lost;
-use super::{Desk, crash, functions};
+use super::{Workstation, crash, functions};
 
 const NOBODY: u32 = 65_534;
 
@@ -31,8 +31,8 @@ fn impostor(lost: &Lost) -> Vec<u8> {
     bytes
 }
 
-fn put(desk: &Desk, key: &str, bytes: &[u8]) {
-    let path = desk.path("store").join(key);
+fn put(workstation: &Workstation, key: &str, bytes: &[u8]) {
+    let path = workstation.path("store").join(key);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
@@ -42,11 +42,13 @@ fn planted_module_with_the_right_build_id_is_used_from_no_source() {
     let lost = Lost::new();
     let fake = impostor(&lost);
     let key = format!("modules/{}", lost.build_id());
-    let desk = Desk::new();
-    let id = desk.import(Path::new(&lost.core()));
-    put(&desk, &key, &fake);
+    let workstation = Workstation::new();
+    let id = workstation.import(Path::new(&lost.core()));
+    put(&workstation, &key, &fake);
     // From the store, from a directory, beside the core, from an image, from a debuginfod server.
-    let inside = desk.path("sysroot").join(lost.path.trim_start_matches('/'));
+    let inside = workstation
+        .path("sysroot")
+        .join(lost.path.trim_start_matches('/'));
     fs::create_dir_all(inside.parent().unwrap()).unwrap();
     fs::write(&inside, &fake).unwrap();
     fs::write(lost.beside("app"), &fake).unwrap();
@@ -60,7 +62,7 @@ fn planted_module_with_the_right_build_id_is_used_from_no_source() {
         vec!["bt", &core],
         vec!["bt", &id, "--image", &image],
     ] {
-        let document = desk.json_of_any_status(&[&words[..], &["-o", "json"]].concat());
+        let document = workstation.json_of_any_status(&[&words[..], &["-o", "json"]].concat());
         let names = functions(&document, 0);
         assert!(
             !names.iter().any(|name| name == "evil" || name == "main"),
@@ -71,17 +73,17 @@ fn planted_module_with_the_right_build_id_is_used_from_no_source() {
             text.contains("are not those in the core"),
             "{words:?} {text}"
         );
-        let printed = desk.run(&[&["debug", "--print"][..], &words[1..]].concat());
+        let printed = workstation.run(&[&["debug", "--print"][..], &words[1..]].concat());
         assert!(!printed.out.contains("--se="), "{words:?} {}", printed.out);
     }
     // The right file under the key of earlier agents is still used.
     fs::remove_file(lost.beside("app")).unwrap();
-    put(&desk, &key, lost.program());
-    let desk_of_another = Desk::new();
-    let command = desk_of_another.command(&["bt", &id, "-o", "json"]);
+    put(&workstation, &key, lost.program());
+    let workstation_of_another = Workstation::new();
+    let command = workstation_of_another.command(&["bt", &id, "-o", "json"]);
     let mut command = command;
-    command.env("CDH_STORE", desk.path("store"));
-    let answer = desk_of_another.answer(command.output().unwrap());
+    command.env("CDH_STORE", workstation.path("store"));
+    let answer = workstation_of_another.answer(command.output().unwrap());
     let document: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
     assert_eq!(functions(&document, 0)[..3], ["checkout", "serve", "main"]);
 }
@@ -93,8 +95,8 @@ fn registry_that_only_a_dump_names_is_not_contacted() {
     let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
     let address = server.address.to_string();
     let image = format!("{address}/shop/app@{digest}");
-    let desk = Desk::new();
-    let imported = desk.run(&["import", &lost.core(), "--image", &image]);
+    let workstation = Workstation::new();
+    let imported = workstation.run(&["import", &lost.core(), "--image", &image]);
     let id = imported.out.trim().to_owned();
     let asked = || server.requests().len();
     for words in [
@@ -102,7 +104,7 @@ fn registry_that_only_a_dump_names_is_not_contacted() {
         vec!["debug", "--print", &id],
         vec!["sysroot", &id],
     ] {
-        let answer = desk.run(&words);
+        let answer = workstation.run(&words);
         assert_eq!(asked(), 0, "{words:?}");
         for part in [
             "only the dump names",
@@ -118,9 +120,9 @@ fn registry_that_only_a_dump_names_is_not_contacted() {
     }
     // Credentials allow a registry, but never one on this machine.
     let auth = format!(r#"{{"auths":{{"{address}":{{"auth":"dXNlcjpzM2NyZXQ="}}}}}}"#);
-    fs::create_dir_all(desk.path(".docker")).unwrap();
-    fs::write(desk.path(".docker/config.json"), auth).unwrap();
-    let answer = desk.run(&["bt", &id]);
+    fs::create_dir_all(workstation.path(".docker")).unwrap();
+    fs::write(workstation.path(".docker/config.json"), auth).unwrap();
+    let answer = workstation.run(&["bt", &id]);
     assert_eq!(asked(), 0);
     assert!(
         answer.err.contains("an address of this machine"),
@@ -128,17 +130,19 @@ fn registry_that_only_a_dump_names_is_not_contacted() {
         answer.err
     );
     // What the user configured is the user's own.
-    desk.allow_registry(&address);
-    let document = desk.json(&["bt", &id, "-o", "json"]);
+    workstation.allow_registry(&address);
+    let document = workstation.json(&["bt", &id, "-o", "json"]);
     assert_eq!(functions(&document, 0)[..3], ["checkout", "serve", "main"]);
     assert!(asked() > 0);
 }
 
 #[test]
 fn objects_that_are_no_dumps_make_gc_delete_nothing() {
-    let desk = Desk::new();
-    let id = desk.import(&crash().core());
-    let key = fs::read_dir(desk.path("store/dumps")).unwrap().next();
+    let workstation = Workstation::new();
+    let id = workstation.import(&crash().core());
+    let key = fs::read_dir(workstation.path("store/dumps"))
+        .unwrap()
+        .next();
     let day = key.unwrap().unwrap().path();
     let names = fs::read_dir(&day).unwrap().flatten();
     let name = names
@@ -149,8 +153,8 @@ fn objects_that_are_no_dumps_make_gc_delete_nothing() {
     let fake = |at: &str, number: u32, size: usize| {
         let id = format!("00000000-0000-4000-8000-{number:012}");
         let stem = format!("dumps/{at}Z_-_-_victim_SIGSTOP_{fingerprint}_complete_{id}");
-        put(&desk, &format!("{stem}.zip"), &vec![b'x'; size]);
-        put(&desk, &format!("{stem}.manifest.json"), b"x");
+        put(&workstation, &format!("{stem}.zip"), &vec![b'x'; size]);
+        put(&workstation, &format!("{stem}.manifest.json"), b"x");
     };
     let day = day.file_name().unwrap().to_str().unwrap().to_owned();
     fake("2227-01-01/000000", 1, 1);
@@ -164,7 +168,7 @@ fn objects_that_are_no_dumps_make_gc_delete_nothing() {
         ["--keep-per-fingerprint", "1"],
         ["--max-total", "32M"],
     ] {
-        let answer = desk.run(&["gc", limits[0], limits[1], "--yes"]);
+        let answer = workstation.run(&["gc", limits[0], limits[1], "--yes"]);
         assert_eq!(answer.code, 0, "{}", answer.err);
         assert!(!answer.out.contains(&id), "{limits:?} {}", answer.out);
         assert!(
@@ -173,16 +177,16 @@ fn objects_that_are_no_dumps_make_gc_delete_nothing() {
             answer.err
         );
     }
-    assert_eq!(desk.run(&["info", &id]).code, 0);
+    assert_eq!(workstation.run(&["info", &id]).code, 0);
 }
 
 #[test]
 fn planted_case_of_another_user_is_not_taken_for_a_download() {
-    let desk = Desk::new();
-    let id = desk.import(&crash().core());
-    assert_eq!(desk.run(&["fetch", &id, "-d", "case"]).code, 0);
-    let (case, core) = (desk.path("case"), desk.path("case/core"));
-    let again = || desk.run(&["fetch", &id, "-d", "case"]);
+    let workstation = Workstation::new();
+    let id = workstation.import(&crash().core());
+    assert_eq!(workstation.run(&["fetch", &id, "-d", "case"]).code, 0);
+    let (case, core) = (workstation.path("case"), workstation.path("case/core"));
+    let again = || workstation.run(&["fetch", &id, "-d", "case"]);
     assert_eq!(again().code, 0);
     // Changed since it was downloaded.
     let bytes = fs::read(&core).unwrap();
@@ -213,14 +217,14 @@ fn planted_case_of_another_user_is_not_taken_for_a_download() {
 }
 
 /// A program that loads these libraries and crashes, and its core.
-fn core_with_libraries(desk: &Desk, libraries: &[(&str, &str)]) -> PathBuf {
+fn core_with_libraries(workstation: &Workstation, libraries: &[(&str, &str)]) -> PathBuf {
     let run = |command: &mut Command| {
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
     };
     let compile = |text: &str, out: &Path, flags: &[&str]| {
-        let source = desk.path("t.c");
+        let source = workstation.path("t.c");
         fs::write(&source, text).unwrap();
         run(Command::new("cc")
             .arg("-w")
@@ -230,7 +234,7 @@ fn core_with_libraries(desk: &Desk, libraries: &[(&str, &str)]) -> PathBuf {
             .arg(source));
     };
     for (path, soname) in libraries {
-        let path = desk.path(path);
+        let path = workstation.path(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let soname = format!("-Wl,-soname,{soname}");
         let text = format!("int f{}(void) {{ return 1; }}", path.as_os_str().len());
@@ -242,9 +246,9 @@ fn core_with_libraries(desk: &Desk, libraries: &[(&str, &str)]) -> PathBuf {
     }
     let loads = "#include <dlfcn.h>\nint main(int c, char **v) { \
          for (int i = 1; i < c; i++) if (!dlopen(v[i], 2)) return 1; *(volatile int *)16 = 1; }";
-    let (program, core) = (desk.path("loads"), desk.path("loads.core"));
+    let (program, core) = (workstation.path("loads"), workstation.path("loads.core"));
     compile(loads, &program, &["-ldl", "-Wl,--build-id"]);
-    let words = libraries.iter().map(|(path, _)| desk.path(path));
+    let words = libraries.iter().map(|(path, _)| workstation.path(path));
     let mut gdb = Command::new("gdb");
     gdb.args(["-q", "-nx", "-batch", "-ex", "run", "-ex"]);
     gdb.arg(format!("generate-core-file {}", core.display()));
@@ -255,10 +259,10 @@ fn core_with_libraries(desk: &Desk, libraries: &[(&str, &str)]) -> PathBuf {
 
 #[test]
 fn sonames_and_colons_lead_gdb_to_no_other_library() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let long = "x".repeat(300);
     let core = core_with_libraries(
-        &desk,
+        &workstation,
         &[
             ("so1/liba_evil.so", "libz_true.so"),
             ("so1/libz_true.so", "libz_true.so"),
@@ -267,7 +271,7 @@ fn sonames_and_colons_lead_gdb_to_no_other_library() {
             ("so4/libfree.so", "libfree.so.1"),
         ],
     );
-    let answer = desk.run(&["debug", "--print", core.to_str().unwrap()]);
+    let answer = workstation.run(&["debug", "--print", core.to_str().unwrap()]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert!(
         answer.err.contains("the debugger does not see"),
@@ -285,19 +289,27 @@ fn sonames_and_colons_lead_gdb_to_no_other_library() {
         .split('\'')
         .next()
         .unwrap()
-        .replace("[DESK]", desk.dir.path().to_str().unwrap());
-    let inside = PathBuf::from(root).join(desk.dir.path().strip_prefix("/").unwrap());
+        .replace("[WORKSTATION]", workstation.dir.path().to_str().unwrap());
+    let inside = PathBuf::from(root).join(workstation.dir.path().strip_prefix("/").unwrap());
     let leads_to = |name: &str| fs::read_link(inside.join(name)).unwrap();
-    assert_eq!(leads_to("so1/libz_true.so"), desk.path("so1/libz_true.so"));
-    assert_eq!(leads_to("so4/libfree.so.1"), desk.path("so4/libfree.so"));
+    assert_eq!(
+        leads_to("so1/libz_true.so"),
+        workstation.path("so1/libz_true.so")
+    );
+    assert_eq!(
+        leads_to("so4/libfree.so.1"),
+        workstation.path("so4/libfree.so")
+    );
     assert_eq!(
         leads_to("so3:planted/libp.so"),
-        desk.path("so3:planted/libp.so")
+        workstation.path("so3:planted/libp.so")
     );
     // A library whose own file is missing is not replaced by one that takes its name.
-    fs::remove_file(desk.path("so1/libz_true.so")).unwrap();
+    fs::remove_file(workstation.path("so1/libz_true.so")).unwrap();
     assert_eq!(
-        desk.run(&["debug", "--print", core.to_str().unwrap()]).code,
+        workstation
+            .run(&["debug", "--print", core.to_str().unwrap()])
+            .code,
         0
     );
     assert!(fs::read_link(inside.join("so1/libz_true.so")).is_err());
@@ -305,12 +317,12 @@ fn sonames_and_colons_lead_gdb_to_no_other_library() {
 
 #[test]
 fn unpacked_cases_are_listed_cleared_and_expire() {
-    let desk = Desk::new();
-    let id = desk.import(&crash().core());
-    let case = desk.path(".cache/cdh/cases").join(&id);
-    let fetch = || assert_eq!(desk.run(&["fetch", &id]).code, 0);
+    let workstation = Workstation::new();
+    let id = workstation.import(&crash().core());
+    let case = workstation.path(".cache/cdh/cases").join(&id);
+    let fetch = || assert_eq!(workstation.run(&["fetch", &id]).code, 0);
     fetch();
-    let listing = desk.json(&["cache", "ls", "-o", "json"]);
+    let listing = workstation.json(&["cache", "ls", "-o", "json"]);
     let listed = listing
         .as_array()
         .unwrap()
@@ -318,10 +330,10 @@ fn unpacked_cases_are_listed_cleared_and_expire() {
         .find(|entry| entry["kind"] == "case");
     assert_eq!(listed.unwrap()["name"], id.as_str(), "{listing}");
     assert!(listed.unwrap()["bytes"].as_u64().unwrap() > 4096);
-    assert_eq!(desk.run(&["cache", "clear", "--cases"]).code, 0);
+    assert_eq!(workstation.run(&["cache", "clear", "--cases"]).code, 0);
     assert!(!case.exists());
     fetch();
-    assert_eq!(desk.run(&["cache", "clear"]).code, 0);
+    assert_eq!(workstation.run(&["cache", "clear"]).code, 0);
     assert!(!case.exists());
     // Unused for 31 days: the next download deletes it.
     fetch();
@@ -331,13 +343,13 @@ fn unpacked_cases_are_listed_cleared_and_expire() {
         manifest.set_modified(old).unwrap();
     };
     age(&case);
-    let other = desk.import(&crash().core());
-    assert_eq!(desk.run(&["fetch", &other]).code, 0);
+    let other = workstation.import(&crash().core());
+    assert_eq!(workstation.run(&["fetch", &other]).code, 0);
     assert!(!case.exists());
-    let config = desk.path(".config/cdh");
+    let config = workstation.path(".config/cdh");
     fs::create_dir_all(&config).unwrap();
     fs::write(config.join("config.toml"), "[cache]\ncase_days = 0\n").unwrap();
-    let case = desk.path(".cache/cdh/cases").join(&other);
+    let case = workstation.path(".cache/cdh/cases").join(&other);
     age(&case);
     fetch();
     assert!(case.exists());

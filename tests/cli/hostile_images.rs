@@ -11,7 +11,7 @@ use cdh_testkit::{
     digest_of, gzip, zstd as pack_zstd,
 };
 
-use super::Desk;
+use super::Workstation;
 use super::images::{Lost, architecture};
 
 /// Most that an image may add to the peak memory of the same command with a small, correct image, MiB: 32 MiB of
@@ -298,12 +298,12 @@ fn hostile_images_take_little_memory_and_disk() {
         cases.push((name, server, digest.clone()));
     }
     let pull = |server: &HttpServer, digest: &str| {
-        let desk = Desk::new();
+        let workstation = Workstation::new();
         let image = format!("{}/shop/app@{digest}", server.address);
-        let command = desk.command(&["sysroot", &lost.core(), "--image", &image]);
+        let command = workstation.command(&["sysroot", &lost.core(), "--image", &image]);
         (
             watched(command, &lost.beside("said")),
-            size_of(desk.dir.path()),
+            size_of(workstation.dir.path()),
         )
     };
     // The pages of the program itself, of which an unoptimized build has more, are not what an image costs.

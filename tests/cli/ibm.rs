@@ -57,7 +57,7 @@ fn id_of(run: Run<'_>, begin: &str) -> String {
     ids[0].clone()
 }
 
-fn page_of(desk: &Desk, run: Run<'_>, id: &str) -> String {
+fn page_of(workstation: &Workstation, run: Run<'_>, id: &str) -> String {
     let root = fixtures().join("root").display().to_string();
     let mut page = String::new();
     let mut show = |shown: &str, words: &[&str]| {
@@ -83,7 +83,7 @@ fn page_of(desk: &Desk, run: Run<'_>, id: &str) -> String {
         page.push_str(&format!("{frame}\n"));
     }
     page.push_str(&format!("[{}]\n\n", answer.code));
-    let mut files: Vec<_> = fs::read_dir(desk.path("case"))
+    let mut files: Vec<_> = fs::read_dir(workstation.path("case"))
         .into_iter()
         .flatten()
         .collect();
@@ -101,12 +101,13 @@ fn page_of(desk: &Desk, run: Run<'_>, id: &str) -> String {
 
 #[test]
 fn listing_tells_what_names_tell_and_leaves_other_zips_alone() {
-    let desk = Desk::new();
-    fill(&desk.path("store"));
-    insta::assert_snapshot!("ibm_listing", desk.run(&["ls", "-o", "wide"]).out);
+    let workstation = Workstation::new();
+    fill(&workstation.path("store"));
+    insta::assert_snapshot!("ibm_listing", workstation.run(&["ls", "-o", "wide"]).out);
     // Limits and times find them too; they are deleted only when they are asked for by name.
     assert_eq!(
-        desk.run(&["ls", "-o", "id", "--limit", "3"])
+        workstation
+            .run(&["ls", "-o", "id", "--limit", "3"])
             .out
             .lines()
             .count(),
@@ -121,23 +122,23 @@ fn listing_tells_what_names_tell_and_leaves_other_zips_alone() {
         "--until",
         "2023-11-15",
     ];
-    assert_eq!(desk.run(&since).out.lines().count(), DUMPS.len());
-    let gc = desk.run(&["gc", "--max-total", "0", "--yes"]);
+    assert_eq!(workstation.run(&since).out.lines().count(), DUMPS.len());
+    let gc = workstation.run(&["gc", "--max-total", "0", "--yes"]);
     assert_eq!(gc.code, 0, "{}", gc.err);
-    let left = desk.run(&["ls", "-o", "id"]).out.lines().count();
+    let left = workstation.run(&["ls", "-o", "id"]).out.lines().count();
     assert_eq!(left, 3, "{}", gc.err);
-    assert!(desk.path("store/holiday.zip").is_file());
-    let id = id_of(&|words| desk.run(words), "shop");
-    assert_eq!(desk.run(&["rm", &id, "--yes"]).code, 0);
-    assert_eq!(desk.run(&["ls", "-o", "id"]).out.lines().count(), 2);
+    assert!(workstation.path("store/holiday.zip").is_file());
+    let id = id_of(&|words| workstation.run(words), "shop");
+    assert_eq!(workstation.run(&["rm", &id, "--yes"]).code, 0);
+    assert_eq!(workstation.run(&["ls", "-o", "id"]).out.lines().count(), 2);
 }
 
 /// The name of such a zip says nothing for sure, `-dump-info.json` in it does.
 #[test]
 fn listing_of_a_custom_template_shows_what_the_zip_holds() {
-    let desk = Desk::new();
-    fill(&desk.path("store"));
-    let listing: Value = serde_json::from_str(&desk.run(&["ls", "-o", "json"]).out).unwrap();
+    let workstation = Workstation::new();
+    fill(&workstation.path("store"));
+    let listing: Value = serde_json::from_str(&workstation.run(&["ls", "-o", "json"]).out).unwrap();
     let rows = listing.as_array().unwrap();
     for begin in ["shop_", "crash-", "quote-"] {
         let is_it = |row: &&Value| row["key"].as_str().unwrap().starts_with(begin);
@@ -149,20 +150,20 @@ fn listing_of_a_custom_template_shows_what_the_zip_holds() {
         assert_eq!(row["verdict"], "complete", "{row}");
         // One dump has one id, wherever it is shown.
         let id = row["id"].as_str().unwrap();
-        let info = desk.json(&["info", id, "-o", "json"]);
+        let info = workstation.json(&["info", id, "-o", "json"]);
         assert_eq!(info["manifest"]["id"], id);
     }
-    let found = desk.run(&["ls", "--namespace", "shop", "--exe", "app", "-o", "id"]);
+    let found = workstation.run(&["ls", "--namespace", "shop", "--exe", "app", "-o", "id"]);
     assert_eq!(found.out.lines().count(), 3, "{}{}", found.out, found.err);
 }
 
 #[test]
 fn signal_code_and_address_come_from_the_core() {
-    let desk = Desk::new();
-    fill(&desk.path("store"));
+    let workstation = Workstation::new();
+    fill(&workstation.path("store"));
     // Deflated, stored, and cut in either.
     for begin in ["0fa85f64", "1fa85f64", "5fa85f64", "6fa85f64"] {
-        let info = desk.json(&["info", begin, "-o", "json"]);
+        let info = workstation.json(&["info", begin, "-o", "json"]);
         let signal = &info["manifest"]["signal"];
         assert_eq!(signal["number"], 11, "{begin}: {signal}");
         assert_eq!(signal["code"], 1, "{begin}: {signal}");
@@ -172,13 +173,13 @@ fn signal_code_and_address_come_from_the_core() {
 
 #[test]
 fn info_fetch_bt_and_debug_read_every_layout() {
-    let desk = Desk::new();
-    fill(&desk.path("store"));
+    let workstation = Workstation::new();
+    fill(&workstation.path("store"));
     for (begin, name) in DUMPS {
-        let id = id_of(&|words| desk.run(words), begin);
-        let desk = Desk::new();
-        fill(&desk.path("store"));
-        let page = page_of(&desk, &|words| desk.run(words), &id);
+        let id = id_of(&|words| workstation.run(words), begin);
+        let workstation = Workstation::new();
+        fill(&workstation.path("store"));
+        let page = page_of(&workstation, &|words| workstation.run(words), &id);
         insta::assert_snapshot!(format!("ibm_{name}"), page);
     }
 }
@@ -193,7 +194,7 @@ fn bucket_of_ibms_agent_reads_as_a_directory_of_its_zips_does() {
         secret: ADMIN.secret.to_owned(),
     };
     let store = cdh_store::open_store_as(&url.parse().unwrap(), Some(keys)).unwrap();
-    let local = Desk::new();
+    let local = Workstation::new();
     fill(&local.path("store"));
     for item in fs::read_dir(local.path("store")).unwrap() {
         let item = item.unwrap();
@@ -205,7 +206,7 @@ fn bucket_of_ibms_agent_reads_as_a_directory_of_its_zips_does() {
             .unwrap();
     }
     for (begin, name) in DUMPS {
-        let [remote, local] = [Desk::new(), Desk::new()];
+        let [remote, local] = [Workstation::new(), Workstation::new()];
         fill(&local.path("store"));
         let run = |words: &[&str]| remote.s3(&url, words);
         let id = id_of(&run, begin);

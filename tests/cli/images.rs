@@ -7,7 +7,7 @@ use std::process::Command;
 
 use cdh_testkit::{HttpAnswer, HttpServer, Packing, TestImages, TestLayer, answer_from, ranged};
 
-use super::{Desk, functions};
+use super::{Workstation, functions};
 
 const PROGRAM: &str = r"
 __attribute__((noinline)) static void checkout(volatile int *total) { *total += 3; }
@@ -136,13 +136,13 @@ fn serve(images: TestImages) -> HttpServer {
 
 #[test]
 fn crash_is_named_from_its_image_and_the_second_time_without_a_network() {
-    let (desk, lost) = (Desk::new(), Lost::new());
+    let (workstation, lost) = (Workstation::new(), Lost::new());
     let (images, digest) = lost.image(&lost.program);
     let server = serve(images);
     let image = format!("{}/shop/app@{digest}", server.address);
     let core = lost.core();
     let words = ["--image", image.as_str()];
-    let document = desk.json(&[&["bt", &core, "-o", "json"], &words[..]].concat());
+    let document = workstation.json(&[&["bt", &core, "-o", "json"], &words[..]].concat());
     assert_eq!(functions(&document, 0)[..3], ["checkout", "serve", "main"]);
     let line = &document["backtrace"]["threads"][0]["frames"][0]["location"]["line"];
     assert_eq!(line, 2);
@@ -153,32 +153,33 @@ fn crash_is_named_from_its_image_and_the_second_time_without_a_network() {
         &["--", "-q", "-batch", "-ex", "bt"],
     ]
     .concat();
-    let answer = desk.run(&gdb);
+    let answer = workstation.run(&gdb);
     assert!(
         answer.out.contains("checkout") && answer.out.contains("app.c:2"),
         "{}{}",
         answer.out,
         answer.err
     );
-    let sysroot = desk.json(&[&["sysroot", &core, "-o", "json"], &words[..]].concat());
+    let sysroot = workstation.json(&[&["sysroot", &core, "-o", "json"], &words[..]].concat());
     let app = module(&sysroot, "/app");
     assert_eq!(app["source"], "image");
     assert_eq!(app["symbols"], "functions and lines");
     assert_eq!(sysroot["pulled_bytes"], 0);
     assert_eq!(server.requests().len(), asked, "the cache has all of it");
     drop(server);
-    let offline = desk.json(&[&["bt", &core, "--offline", "-o", "json"], &words[..]].concat());
+    let offline =
+        workstation.json(&[&["bt", &core, "--offline", "-o", "json"], &words[..]].concat());
     assert_eq!(functions(&offline, 0)[0], "checkout");
 
-    let listing = desk.run(&["cache", "ls"]);
+    let listing = workstation.run(&["cache", "ls"]);
     assert!(
         listing.out.contains("layers") && listing.out.contains("in all"),
         "{}",
         listing.out
     );
-    assert_eq!(desk.run(&["cache", "clear"]).code, 0);
-    assert_eq!(desk.run(&["cache", "ls"]).code, 1);
-    let nothing = desk.run(&[&["sysroot", &core, "--offline"], &words[..]].concat());
+    assert_eq!(workstation.run(&["cache", "clear"]).code, 0);
+    assert_eq!(workstation.run(&["cache", "ls"]).code, 1);
+    let nothing = workstation.run(&[&["sysroot", &core, "--offline"], &words[..]].concat());
     assert_eq!(nothing.code, 2, "{}", nothing.err);
     assert!(
         nothing.err.contains("`--offline` forbids"),
@@ -190,7 +191,7 @@ fn crash_is_named_from_its_image_and_the_second_time_without_a_network() {
         "{}",
         nothing.out
     );
-    let gone = desk.run(&[&["sysroot", &core], &words[..]].concat());
+    let gone = workstation.run(&[&["sysroot", &core], &words[..]].concat());
     assert_eq!(gone.code, 3, "{}", gone.err);
     assert!(gone.err.contains("cannot be reached"), "{}", gone.err);
 }
@@ -205,19 +206,19 @@ fn module<'d>(document: &'d serde_json::Value, end: &str) -> &'d serde_json::Val
 
 #[test]
 fn image_that_the_dump_names_needs_no_words() {
-    let (desk, lost) = (Desk::new(), Lost::new());
+    let (workstation, lost) = (Workstation::new(), Lost::new());
     let (images, digest) = lost.image(&lost.program);
     let server = serve(images);
-    desk.import(Path::new(&lost.core()));
-    assert_eq!(desk.run(&["fetch", "latest", "-d", "case"]).code, 0);
-    let path = desk.path("case/manifest.json");
+    workstation.import(Path::new(&lost.core()));
+    assert_eq!(workstation.run(&["fetch", "latest", "-d", "case"]).code, 0);
+    let path = workstation.path("case/manifest.json");
     let mut manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let reference = format!("{}/shop/app@{digest}", server.address);
     manifest["image"] = serde_json::json!({ "reference": reference });
     fs::write(&path, manifest.to_string()).unwrap();
-    desk.allow_registry(&server.address.to_string());
-    let answer = desk.run(&["bt", "./case"]);
+    workstation.allow_registry(&server.address.to_string());
+    let answer = workstation.run(&["bt", "./case"]);
     assert!(
         answer.out.contains("checkout at ") && answer.out.contains("app.c:2"),
         "{}{}",
@@ -228,16 +229,16 @@ fn image_that_the_dump_names_needs_no_words() {
 
 #[test]
 fn another_build_in_the_image_is_shown_with_both_build_ids_and_not_used() {
-    let (desk, lost) = (Desk::new(), Lost::new());
+    let (workstation, lost) = (Workstation::new(), Lost::new());
     let (images, digest) = lost.image(&lost.other);
     let server = serve(images);
     let image = format!("{}/shop/app@{digest}", server.address);
     let other = cdh_sysroot::build_id_of(&lost.other).unwrap().to_string();
     let core = lost.core();
-    let sysroot = desk.run(&["sysroot", &core, "--image", &image]);
+    let sysroot = workstation.run(&["sysroot", &core, "--image", &image]);
     assert_eq!(sysroot.code, 4, "{}", sysroot.err);
-    let bt = desk.run(&["bt", &core, "--image", &image]);
-    let debug = desk.run(&["debug", &core, "--image", &image, "--print"]);
+    let bt = workstation.run(&["bt", &core, "--image", &image]);
+    let debug = workstation.run(&["debug", &core, "--image", &image, "--print"]);
     for text in [&sysroot.out, &bt.out, &debug.err] {
         assert!(
             text.contains(&other) && text.contains(&lost.build_id()),
@@ -249,13 +250,16 @@ fn another_build_in_the_image_is_shown_with_both_build_ids_and_not_used() {
 
 #[test]
 fn another_build_in_the_store_is_shown_with_both_build_ids_and_not_used() {
-    let (desk, lost) = (Desk::new(), Lost::new());
-    let kept = desk.path("store/modules");
+    let (workstation, lost) = (Workstation::new(), Lost::new());
+    let kept = workstation.path("store/modules");
     fs::create_dir_all(&kept).unwrap();
     fs::write(kept.join(lost.build_id()), &lost.other).unwrap();
     let other = cdh_sysroot::build_id_of(&lost.other).unwrap().to_string();
     let core = lost.core();
-    let (sysroot, bt) = (desk.run(&["sysroot", &core]), desk.run(&["bt", &core]));
+    let (sysroot, bt) = (
+        workstation.run(&["sysroot", &core]),
+        workstation.run(&["bt", &core]),
+    );
     assert_eq!(sysroot.code, 4, "{}{}", sysroot.out, sysroot.err);
     for text in [&sysroot.out, &bt.out] {
         assert!(
@@ -264,7 +268,7 @@ fn another_build_in_the_store_is_shown_with_both_build_ids_and_not_used() {
         );
     }
     fs::write(kept.join(lost.build_id()), &lost.program).unwrap();
-    let right = desk.run(&["bt", &core]);
+    let right = workstation.run(&["bt", &core]);
     assert!(right.out.contains("checkout at "), "{}", right.out);
 }
 
@@ -280,9 +284,9 @@ fn debug_information_comes_from_a_debug_image_and_from_debuginfod() {
     let image = format!("{}/shop/app@{digest}", server.address);
     let debug_image = format!("{}/shop/app@{debug}", server.address);
     let core = lost.core();
-    let bare = Desk::new().run(&["bt", &core, "--image", &image]);
+    let bare = Workstation::new().run(&["bt", &core, "--image", &image]);
     assert!(!bare.out.contains("app.c:2"), "{}", bare.out);
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let words = [
         "bt",
         &core,
@@ -291,7 +295,7 @@ fn debug_information_comes_from_a_debug_image_and_from_debuginfod() {
         "--debug-image",
         &debug_image,
     ];
-    let answer = desk.run(&words);
+    let answer = workstation.run(&words);
     assert!(
         answer.out.contains("checkout at ") && answer.out.contains("app.c:2"),
         "{}{}",
@@ -313,14 +317,15 @@ fn debug_information_comes_from_a_debug_image_and_from_debuginfod() {
     });
     let debuginfod = debuginfod.unwrap();
     let urls = format!("http://{}", debuginfod.address);
-    // The second desk has no image at all.
+    // The second workstation has no image at all.
     for words in [
         &["bt", core.as_str(), "--image", &image][..],
         &["bt", &core],
     ] {
-        let desk = Desk::new();
-        let answer = desk.answer(
-            desk.command(words)
+        let workstation = Workstation::new();
+        let answer = workstation.answer(
+            workstation
+                .command(words)
                 .env("DEBUGINFOD_URLS", &urls)
                 .output()
                 .unwrap(),
@@ -332,8 +337,8 @@ fn debug_information_comes_from_a_debug_image_and_from_debuginfod() {
             answer.err
         );
         let asked = debuginfod.requests().len();
-        let mut again = desk.command(&[words, &["--offline"]].concat());
-        let answer = desk.answer(again.env("DEBUGINFOD_URLS", &urls).output().unwrap());
+        let mut again = workstation.command(&[words, &["--offline"]].concat());
+        let answer = workstation.answer(again.env("DEBUGINFOD_URLS", &urls).output().unwrap());
         assert!(
             answer.out.contains("app.c:2"),
             "{}{}",
@@ -341,7 +346,7 @@ fn debug_information_comes_from_a_debug_image_and_from_debuginfod() {
             answer.err
         );
         assert_eq!(debuginfod.requests().len(), asked);
-        let mut gdb = desk.command(
+        let mut gdb = workstation.command(
             &[
                 &["debug"],
                 &words[1..],
@@ -349,7 +354,7 @@ fn debug_information_comes_from_a_debug_image_and_from_debuginfod() {
             ]
             .concat(),
         );
-        let answer = desk.answer(gdb.output().unwrap());
+        let answer = workstation.answer(gdb.output().unwrap());
         assert!(
             answer.out.contains("app.c:2"),
             "{}{}",
@@ -373,12 +378,12 @@ fn debuginfod_that_lies_or_fails_is_told_and_passed_over() {
         (&broken, "500"),
         (&endless, "without an end"),
     ] {
-        let desk = Desk::new();
-        let mut command = desk.command(&["bt", &lost.core()]);
+        let workstation = Workstation::new();
+        let mut command = workstation.command(&["bt", &lost.core()]);
         let output = command
             .env("DEBUGINFOD_URLS", format!("http://{}", server.address))
             .output();
-        let answer = desk.answer(output.unwrap());
+        let answer = workstation.answer(output.unwrap());
         assert_eq!(answer.code, 0);
         assert!(
             answer.err.contains("warning: debuginfod") && answer.err.contains(words),
@@ -406,7 +411,7 @@ fn passwords_come_from_helpers_files_and_secrets_and_never_into_messages() {
     let server = locked(images);
     let image = format!("{}/shop/app@{digest}", server.address);
     let core = lost.core();
-    let refused = Desk::new().run(&["sysroot", &core, "--image", &image]);
+    let refused = Workstation::new().run(&["sysroot", &core, "--image", &image]);
     assert_eq!(refused.code, 2);
     assert!(
         refused.err.contains("wants credentials") && refused.err.contains("hint: log in"),
@@ -414,20 +419,24 @@ fn passwords_come_from_helpers_files_and_secrets_and_never_into_messages() {
         refused.err
     );
 
-    let desk = Desk::new();
-    let bin = desk.path("bin");
+    let workstation = Workstation::new();
+    let bin = workstation.path("bin");
     fs::create_dir_all(&bin).unwrap();
     let helper = bin.join("docker-credential-test");
     let script = "#!/bin/sh\nread server\necho \"{\\\"ServerURL\\\":\\\"$server\\\",\\\"Username\\\":\\\"user\\\",\\\"Secret\\\":\\\"s3cret\\\"}\"\n";
     fs::write(&helper, script).unwrap();
     fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::create_dir_all(desk.path(".docker")).unwrap();
-    fs::write(desk.path(".docker/config.json"), r#"{"credsStore":"test"}"#).unwrap();
-    let mut command = desk.command(&["sysroot", &core, "--image", &image]);
+    fs::create_dir_all(workstation.path(".docker")).unwrap();
+    fs::write(
+        workstation.path(".docker/config.json"),
+        r#"{"credsStore":"test"}"#,
+    )
+    .unwrap();
+    let mut command = workstation.command(&["sysroot", &core, "--image", &image]);
     let mut paths: Vec<PathBuf> = vec![bin];
     paths.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
     command.env("PATH", std::env::join_paths(paths).unwrap());
-    let answer = desk.answer(command.output().unwrap());
+    let answer = workstation.answer(command.output().unwrap());
     assert!(
         answer.out.contains("functions and lines"),
         "{}{}",
@@ -440,17 +449,17 @@ fn passwords_come_from_helpers_files_and_secrets_and_never_into_messages() {
         r#"{{"auths":{{"{}":{{"auth":"dXNlcjpzM2NyZXQ="}}}}}}"#,
         server.address
     );
-    let desk = Desk::new();
-    fs::write(desk.path("plain"), &config).unwrap();
+    let workstation = Workstation::new();
+    fs::write(workstation.path("plain"), &config).unwrap();
     let encoded = Command::new("base64")
         .arg("-w0")
-        .arg(desk.path("plain"))
+        .arg(workstation.path("plain"))
         .output()
         .unwrap();
     let encoded = String::from_utf8(encoded.stdout).unwrap();
     let yaml = format!("apiVersion: v1\nkind: Secret\ndata:\n  .dockerconfigjson: {encoded}\n");
-    fs::write(desk.path("secret.yaml"), yaml).unwrap();
-    let answer = desk.run(&[
+    fs::write(workstation.path("secret.yaml"), yaml).unwrap();
+    let answer = workstation.run(&[
         "sysroot",
         &core,
         "--image",
@@ -466,9 +475,9 @@ fn passwords_come_from_helpers_files_and_secrets_and_never_into_messages() {
     );
 
     let wrong = config.replace("dXNlcjpzM2NyZXQ=", "dXNlcjp3cm9uZw==");
-    let desk = Desk::new();
-    fs::write(desk.path("auth.json"), wrong).unwrap();
-    let answer = desk.run(&[
+    let workstation = Workstation::new();
+    fs::write(workstation.path("auth.json"), wrong).unwrap();
+    let answer = workstation.run(&[
         "sysroot",
         &core,
         "--image",
@@ -493,18 +502,18 @@ fn registry_behind_a_proxy_is_reached_through_it() {
     let lost = Lost::new();
     let (images, digest) = lost.image(&lost.program);
     let server = serve(images);
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let conf = "[[registry]]\nlocation = \"registry.test\"\ninsecure = true\n";
-    fs::create_dir_all(desk.path(".config/containers")).unwrap();
-    fs::write(desk.path(".config/containers/registries.conf"), conf).unwrap();
+    fs::create_dir_all(workstation.path(".config/containers")).unwrap();
+    fs::write(workstation.path(".config/containers/registries.conf"), conf).unwrap();
     let image = format!("registry.test/shop/app@{digest}");
     let proxy = Tunnel::start(&server.address);
-    let mut command = desk.command(&["sysroot", &lost.core(), "--image", &image]);
+    let mut command = workstation.command(&["sysroot", &lost.core(), "--image", &image]);
     let address = format!("http://{}", proxy.address);
     command
         .env("http_proxy", &address)
         .env("https_proxy", &address);
-    let answer = desk.answer(command.output().unwrap());
+    let answer = workstation.answer(command.output().unwrap());
     assert!(
         answer.out.contains("functions and lines"),
         "{}{}",
@@ -555,12 +564,12 @@ impl Tunnel {
 fn modules_that_the_agent_kept_are_read_from_the_store_and_checked() {
     let lost = Lost::new();
     for (bytes, named) in [(&lost.program, true), (&lost.other, false)] {
-        let desk = Desk::new();
-        desk.import(Path::new(&lost.core()));
-        let modules = desk.path("store/modules");
+        let workstation = Workstation::new();
+        workstation.import(Path::new(&lost.core()));
+        let modules = workstation.path("store/modules");
         fs::create_dir_all(&modules).unwrap();
         fs::write(modules.join(lost.build_id()), bytes).unwrap();
-        let answer = desk.run(&["bt", "latest"]);
+        let answer = workstation.run(&["bt", "latest"]);
         assert_eq!(
             answer.out.contains("app.c:2"),
             named,
@@ -568,11 +577,14 @@ fn modules_that_the_agent_kept_are_read_from_the_store_and_checked() {
             answer.out,
             answer.err
         );
-        let sysroot = desk.json_of_any_status(&["sysroot", "latest", "-o", "json"]);
+        let sysroot = workstation.json_of_any_status(&["sysroot", "latest", "-o", "json"]);
         let app = module(&sysroot, "/app");
         assert_eq!(app["source"] == "store", named, "{app}");
         // Once fetched, the store's own copy is not needed.
         fs::remove_dir_all(&modules).unwrap();
-        assert_eq!(desk.run(&["bt", "latest"]).out.contains("app.c:2"), named);
+        assert_eq!(
+            workstation.run(&["bt", "latest"]).out.contains("app.c:2"),
+            named
+        );
     }
 }

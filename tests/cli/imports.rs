@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::XattrFlags;
 use serde_json::Value;
 
-use super::{Answer, Desk, crash};
+use super::{Answer, Workstation, crash};
 
 const BOOT: &str = "0123456789abcdef0123456789abcdef";
 /// 2023-11-14T22:13:20.123456Z.
@@ -65,8 +65,8 @@ fn name(pid: u32, end: &str) -> String {
 }
 
 /// A directory as systemd-coredump leaves it, with one core in each format.
-fn systemd_directory(desk: &Desk) -> PathBuf {
-    let directory = desk.path("coredump");
+fn systemd_directory(workstation: &Workstation) -> PathBuf {
+    let directory = workstation.path("coredump");
     fs::create_dir(&directory).unwrap();
     let path = directory.join(name(4242, ".zst"));
     compress("zst", &crash().core(), &path);
@@ -85,11 +85,11 @@ fn hostname() -> String {
 
 #[test]
 fn import_without_provenance_has_no_time_and_no_node() {
-    let desk = Desk::new();
-    let core = desk.path("some.core");
+    let workstation = Workstation::new();
+    let core = workstation.path("some.core");
     fs::copy(crash().core(), &core).unwrap();
-    let id = desk.import(&core);
-    let info = desk.json(&["info", "latest", "-o", "json"]);
+    let id = workstation.import(&core);
+    let info = workstation.json(&["info", "latest", "-o", "json"]);
     let manifest = &info["manifest"];
     assert!(
         manifest["captured_at"].is_null() && manifest["node"] == "",
@@ -97,31 +97,31 @@ fn import_without_provenance_has_no_time_and_no_node() {
     );
     assert_eq!(manifest["imported"]["file"], "some.core");
     assert!(manifest["imported"]["at"].is_string());
-    let text = desk.run(&["info", "latest"]).out;
+    let text = workstation.run(&["info", "latest"]).out;
     assert!(text.contains("captured     unknown\n"), "{text}");
     assert!(!text.contains(&format!(" on {}", hostname())), "{text}");
-    let listing = desk.json(&["ls", "-o", "json"]);
+    let listing = workstation.json(&["ls", "-o", "json"]);
     assert_eq!(listing[0]["id"], id.as_str());
     assert!(listing[0]["captured_at"].is_null() && listing[0]["node"].is_null());
-    let wide = desk.run(&["ls", "-o", "wide"]).out;
+    let wide = workstation.run(&["ls", "-o", "wide"]).out;
     let row: Vec<_> = wide.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(&row[..2], [id.as_str(), "-"]);
     // As for a core that is not in the store.
-    let info = desk.json(&["info", "./some.core", "-o", "json"]);
+    let info = workstation.json(&["info", "./some.core", "-o", "json"]);
     assert!(info["manifest"]["captured_at"].is_null() && info["manifest"]["node"] == "");
     // What the user states is known.
     let core = core.to_str().unwrap();
     let stated = ["import", core, "--node", "worker-3", "--time", TIME];
-    let id = desk.run(&stated).out;
-    let info = desk.json(&["info", id.trim(), "-o", "json"]);
+    let id = workstation.run(&stated).out;
+    let info = workstation.json(&["info", id.trim(), "-o", "json"]);
     assert_eq!(info["manifest"]["node"], "worker-3");
     assert_eq!(info["manifest"]["captured_at"], TIME);
 }
 
 #[test]
 fn import_of_a_systemd_directory_keeps_every_attribute_and_skips_what_is_stored() {
-    let desk = Desk::new();
-    let directory = systemd_directory(&desk);
+    let workstation = Workstation::new();
+    let directory = systemd_directory(&workstation);
     // Without attributes, the name still has time, user and process.
     let bare = directory.join(name(77, ""));
     let mut core = fs::read(crash().core()).unwrap();
@@ -130,7 +130,7 @@ fn import_of_a_systemd_directory_keeps_every_attribute_and_skips_what_is_stored(
     fs::write(bare, core).unwrap();
     fs::write(directory.join("README"), "not a core").unwrap();
     let directory = directory.to_str().unwrap().to_owned();
-    let first = desk.run(&["import", &directory]);
+    let first = workstation.run(&["import", &directory]);
     assert_eq!(
         (first.code, first.out.lines().count()),
         (0, 2),
@@ -139,14 +139,14 @@ fn import_of_a_systemd_directory_keeps_every_attribute_and_skips_what_is_stored(
     );
     note(&first, "skipped 1 (not dumps)");
 
-    let dumps = desk.json(&["ls", "-o", "json"]);
+    let dumps = workstation.json(&["ls", "-o", "json"]);
     let manifests: Vec<Value> = dumps
         .as_array()
         .unwrap()
         .iter()
         .map(|dump| {
             let id = dump["id"].as_str().unwrap();
-            desk.json(&["info", id, "-o", "json"])["manifest"].clone()
+            workstation.json(&["info", id, "-o", "json"])["manifest"].clone()
         })
         .collect();
     let by_pid = |pid: u64| {
@@ -171,7 +171,7 @@ fn import_of_a_systemd_directory_keeps_every_attribute_and_skips_what_is_stored(
     let named = by_pid(77);
     assert_eq!(named["captured_at"], TIME);
     assert_eq!(named["process"]["uid"], 1007);
-    let found = desk.run(&["ls", "--node", "db-7*", "-o", "id"]);
+    let found = workstation.run(&["ls", "--node", "db-7*", "-o", "id"]);
     assert_eq!(
         found.out.trim(),
         full["id"].as_str().unwrap(),
@@ -179,7 +179,7 @@ fn import_of_a_systemd_directory_keeps_every_attribute_and_skips_what_is_stored(
         found.err
     );
 
-    let again = desk.run(&["import", &directory, "-o", "json"]);
+    let again = workstation.run(&["import", &directory, "-o", "json"]);
     assert_eq!(again.code, 0, "{}", again.err);
     note(&again, "skipped 2 (already in the store)");
     assert_eq!(
@@ -188,15 +188,15 @@ fn import_of_a_systemd_directory_keeps_every_attribute_and_skips_what_is_stored(
         "{}",
         again.out
     );
-    assert_eq!(desk.run(&["ls", "-o", "id"]).out.lines().count(), 2);
+    assert_eq!(workstation.run(&["ls", "-o", "id"]).out.lines().count(), 2);
 }
 
 #[test]
 fn import_of_a_directory_reports_a_damaged_file_and_goes_on() {
-    let desk = Desk::new();
-    let directory = systemd_directory(&desk);
+    let workstation = Workstation::new();
+    let directory = systemd_directory(&workstation);
     fs::write(directory.join("a.zst"), b"\x28\xb5\x2f\xfdnonsense").unwrap();
-    let answer = desk.run(&["import", "coredump"]);
+    let answer = workstation.run(&["import", "coredump"]);
     assert_eq!(
         (answer.code, answer.out.lines().count()),
         (2, 1),
@@ -204,25 +204,25 @@ fn import_of_a_directory_reports_a_damaged_file_and_goes_on() {
         answer.err
     );
     note(&answer, "a.zst");
-    fs::create_dir(desk.path("empty")).unwrap();
-    assert_eq!(desk.run(&["import", "empty"]).code, 1);
+    fs::create_dir(workstation.path("empty")).unwrap();
+    assert_eq!(workstation.run(&["import", "empty"]).code, 1);
 }
 
 #[test]
 fn compressed_core_is_imported_and_opened_in_place() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = crash().core();
-    let plain = desk.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
+    let plain = workstation.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
     for format in ["zst", "xz", "lz4", "gz", "bz2"] {
         let file = format!("app.core.{format}");
-        compress(format, &core, &desk.path(&file));
+        compress(format, &core, &workstation.path(&file));
         for _ in 0..2 {
-            let document = desk.json(&["bt", &format!("./{file}"), "-o", "json"]);
+            let document = workstation.json(&["bt", &format!("./{file}"), "-o", "json"]);
             let frames = |document: &Value| document["backtrace"]["threads"][0]["frames"].clone();
             assert_eq!(frames(&document), frames(&plain), "{format}");
         }
-        let id = desk.import(&desk.path(&file));
-        let manifest = desk.json(&["info", &id, "-o", "json"])["manifest"].clone();
+        let id = workstation.import(&workstation.path(&file));
+        let manifest = workstation.json(&["info", &id, "-o", "json"])["manifest"].clone();
         assert_eq!(
             manifest["core"]["size"],
             fs::metadata(&core).unwrap().len(),
@@ -231,9 +231,9 @@ fn compressed_core_is_imported_and_opened_in_place() {
         assert_eq!(manifest["verdict"]["state"], "complete", "{format}");
     }
     // Five files, each unpacked once.
-    let cases = fs::read_dir(desk.path(".cache/cdh/cases")).unwrap();
+    let cases = fs::read_dir(workstation.path(".cache/cdh/cases")).unwrap();
     assert_eq!(cases.count(), 5);
-    let printed = desk.run(&["debug", "./app.core.xz", "--print"]);
+    let printed = workstation.run(&["debug", "./app.core.xz", "--print"]);
     assert!(
         printed.out.contains("/cases/"),
         "{}{}",
@@ -258,10 +258,10 @@ fn zip(to: &Path, entries: &[(&str, &Path)]) {
 
 #[test]
 fn core_in_a_zip_of_a_person_is_opened_and_imported() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = crash().core();
-    let plain = desk.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
-    let (log, packed) = (desk.path("app.log"), desk.path("app.core.gz"));
+    let plain = workstation.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
+    let (log, packed) = (workstation.path("app.log"), workstation.path("app.core.gz"));
     fs::write(&log, "started").unwrap();
     compress("gz", &core, &packed);
     let zips: [(&str, &[(&str, &Path)]); 4] = [
@@ -278,12 +278,12 @@ fn core_in_a_zip_of_a_person_is_opened_and_imported() {
         ("packed.zip", &[("app.core.gz", &packed), ("app.log", &log)]),
     ];
     for (name, entries) in zips {
-        zip(&desk.path(name), entries);
-        let document = desk.json(&["bt", &format!("./{name}"), "-o", "json"]);
+        zip(&workstation.path(name), entries);
+        let document = workstation.json(&["bt", &format!("./{name}"), "-o", "json"]);
         let frames = |document: &Value| document["backtrace"]["threads"][0]["frames"].clone();
         assert_eq!(frames(&document), frames(&plain), "{name}");
-        let id = desk.import(&desk.path(name));
-        let manifest = desk.json(&["info", &id, "-o", "json"])["manifest"].clone();
+        let id = workstation.import(&workstation.path(name));
+        let manifest = workstation.json(&["info", &id, "-o", "json"])["manifest"].clone();
         assert_eq!(manifest["signal"]["name"], "SIGSEGV", "{name}");
         assert_eq!(manifest["verdict"]["state"], "complete", "{name}");
     }
@@ -291,24 +291,27 @@ fn core_in_a_zip_of_a_person_is_opened_and_imported() {
 
 #[test]
 fn file_that_is_not_opened_is_named_with_the_command_that_opens_it() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = crash().core();
-    let log = desk.path("app.log");
+    let log = workstation.path("app.log");
     fs::write(&log, "started").unwrap();
-    zip(&desk.path("logs.zip"), &[("app.log", &log)]);
-    zip(&desk.path("two.zip"), &[("a.1", &core), ("b 2", &core)]);
+    zip(&workstation.path("logs.zip"), &[("app.log", &log)]);
     zip(
-        &desk.path("outer.zip"),
-        &[("inner.zip", &desk.path("two.zip"))],
+        &workstation.path("two.zip"),
+        &[("a.1", &core), ("b 2", &core)],
     );
-    compress("long.zst", &core, &desk.path("core.long.zst"));
+    zip(
+        &workstation.path("outer.zip"),
+        &[("inner.zip", &workstation.path("two.zip"))],
+    );
+    compress("long.zst", &core, &workstation.path("core.long.zst"));
     let mut tar = Command::new("tar");
-    tar.arg("-czf").arg(desk.path("core.tgz")).arg("-C");
+    tar.arg("-czf").arg(workstation.path("core.tgz")).arg("-C");
     tar.arg(core.parent().unwrap())
         .arg(core.file_name().unwrap());
     assert!(tar.status().unwrap().success());
     fs::write(
-        desk.path("page"),
+        workstation.path("page"),
         "<!DOCTYPE html><html><title>Log in</title></html>",
     )
     .unwrap();
@@ -347,7 +350,7 @@ fn file_that_is_not_opened_is_named_with_the_command_that_opens_it() {
     for (name, cause, hint) in table {
         let path = format!("./{name}");
         for words in [["info", &path], ["import", &path]] {
-            let answer = desk.run(&words);
+            let answer = workstation.run(&words);
             let has = |text: &str| answer.err.contains(text);
             assert!(
                 answer.code == 2 && has(cause) && has(hint),
@@ -361,21 +364,21 @@ fn file_that_is_not_opened_is_named_with_the_command_that_opens_it() {
 
 #[test]
 fn compressed_core_that_was_cut_says_how_far_it_goes() {
-    let desk = Desk::new();
-    let packed = desk.path("whole");
+    let workstation = Workstation::new();
+    let packed = workstation.path("whole");
     for format in ["zst", "xz", "lz4", "gz", "bz2"] {
         compress(format, &crash().core(), &packed);
         let bytes = fs::read(&packed).unwrap();
         let file = format!("cut.{format}");
-        fs::write(desk.path(&file), &bytes[..bytes.len() * 2 / 3]).unwrap();
-        let answer = desk.run(&["info", &format!("./{file}")]);
+        fs::write(workstation.path(&file), &bytes[..bytes.len() * 2 / 3]).unwrap();
+        let answer = workstation.run(&["info", &format!("./{file}")]);
         assert!(
             answer.out.contains("truncated: "),
             "{format}: {}{}",
             answer.out,
             answer.err
         );
-        let imported = desk.run(&["import", &file, "-o", "json"]);
+        let imported = workstation.run(&["import", &file, "-o", "json"]);
         assert!(
             imported.out.contains("\"truncated\""),
             "{format}: {}{}",
@@ -387,10 +390,10 @@ fn compressed_core_that_was_cut_says_how_far_it_goes() {
 
 #[test]
 fn decompression_bomb_ends_at_what_the_headers_promise() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let mut child = Command::new("zstd")
         .args(["-q", "-1", "-f", "-o"])
-        .arg(desk.path("bomb.zst"))
+        .arg(workstation.path("bomb.zst"))
         .stdin(Stdio::piped())
         .spawn()
         .expect("install zstd");
@@ -403,15 +406,17 @@ fn decompression_bomb_ends_at_what_the_headers_promise() {
     drop(input);
     assert!(child.wait().unwrap().success());
     for words in [["bt", "./bomb.zst"], ["import", "bomb.zst"]] {
-        let answer = desk.run(&words);
+        let answer = workstation.run(&words);
         assert_eq!(answer.code, 2, "{}", answer.out);
         note(&answer, "more than the core's headers promise");
     }
     assert_eq!(
-        fs::read_dir(desk.path(".cache/cdh/cases")).unwrap().count(),
+        fs::read_dir(workstation.path(".cache/cdh/cases"))
+            .unwrap()
+            .count(),
         0
     );
-    assert_eq!(desk.run(&["ls"]).code, 1);
+    assert_eq!(workstation.run(&["ls"]).code, 1);
 }
 
 /// An entry of a journal export, with text fields.
@@ -433,8 +438,8 @@ fn journal_entry(cursor: &str, fields: &[(&str, &str)]) -> Vec<u8> {
 
 #[test]
 fn journal_export_gives_time_host_unit_and_command() {
-    let desk = Desk::new();
-    let directory = systemd_directory(&desk);
+    let workstation = Workstation::new();
+    let directory = systemd_directory(&workstation);
     let file = format!("/var/lib/systemd/coredump/{}", name(4242, ".zst"));
     let fields = [
         ("COREDUMP_PID", "4242"),
@@ -472,7 +477,7 @@ fn journal_export_gives_time_host_unit_and_command() {
     bytes.extend(journal_entry("c", &gone));
     bytes.extend(b"\n");
     fs::write(directory.join("crashes.export"), &bytes).unwrap();
-    let answer = desk.run(&["import", "coredump/crashes.export"]);
+    let answer = workstation.run(&["import", "coredump/crashes.export"]);
     assert_eq!(
         (answer.code, answer.out.lines().count()),
         (0, 3),
@@ -481,7 +486,7 @@ fn journal_export_gives_time_host_unit_and_command() {
     );
     let ids: Vec<&str> = answer.out.lines().collect();
     let manifest =
-        |id: &str| desk.json_of_any_status(&["info", id, "-o", "json"])["manifest"].clone();
+        |id: &str| workstation.json_of_any_status(&["info", id, "-o", "json"])["manifest"].clone();
     let first = manifest(ids[0]);
     assert_eq!(first["captured_at"], TIME);
     assert_eq!(
@@ -499,7 +504,7 @@ fn journal_export_gives_time_host_unit_and_command() {
         serde_json::json!(["app", "--port", "8080", "two words"])
     );
     assert_eq!(first["imported"]["fields"]["COREDUMP_CWD"], "/srv");
-    let text = desk.run(&["info", ids[0]]).out;
+    let text = workstation.run(&["info", ids[0]]).out;
     assert!(
         text.contains(" on node-5\n") && text.contains("shop.service"),
         "{text}"
@@ -516,11 +521,11 @@ fn journal_export_gives_time_host_unit_and_command() {
     // No value of the environment is stored anywhere.
     let store = Command::new("grep")
         .args(["-rqa", "hunter2"])
-        .arg(desk.path("store"))
+        .arg(workstation.path("store"))
         .status();
     assert_eq!(store.unwrap().code(), Some(1));
     // The directory has nothing new, and neither has the export.
-    let again = desk.run(&["import", "coredump"]);
+    let again = workstation.run(&["import", "coredump"]);
     assert_eq!((again.code, again.out.as_str()), (0, ""), "{}", again.err);
     note(&again, "skipped 4 (already in the store)");
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 
 use super::agent::Agent;
-use super::{Answer, Desk};
+use super::{Answer, Workstation};
 
-impl Desk {
+impl Workstation {
     /// Variables of the chart; the API server cannot be reached.
     fn pod(&self) -> Vec<(&'static str, String)> {
         let path = |name: &str| self.path(name).display().to_string();
@@ -33,10 +33,10 @@ impl Desk {
 
 #[test]
 fn doctor_in_a_pod_needs_no_arguments_and_leaves_nothing_behind() {
-    let desk = Desk::new();
-    let left = |desk: &Desk| fs::read_dir(desk.path("")).unwrap().count();
-    let before = left(&desk);
-    let answer = desk.in_pod(&["agent", "doctor"]);
+    let workstation = Workstation::new();
+    let left = |workstation: &Workstation| fs::read_dir(workstation.path("")).unwrap().count();
+    let before = left(&workstation);
+    let answer = workstation.in_pod(&["agent", "doctor"]);
     for line in [
         "PROBLEM  container runtime: ",
         "cri.sock does not answer: ",
@@ -50,25 +50,25 @@ fn doctor_in_a_pod_needs_no_arguments_and_leaves_nothing_behind() {
         "{}",
         answer.out
     );
-    assert_eq!(left(&desk), before, "the store that it was to test");
+    assert_eq!(left(&workstation), before, "the store that it was to test");
 }
 
 #[test]
 fn agent_reports_a_runtime_that_is_silent_in_its_log_and_status() {
-    let desk = Desk::new();
-    let socket = desk.path("cri.sock");
+    let workstation = Workstation::new();
+    let socket = workstation.path("cri.sock");
     // It listens, and never answers.
     let _hangs = UnixListener::bind(&socket).unwrap();
-    let mut command = desk.command(&["agent", "run"]);
-    command.envs(desk.pod());
-    let mut agent = Agent::start(&desk, command);
+    let mut command = workstation.command(&["agent", "run"]);
+    command.envs(workstation.pod());
+    let mut agent = Agent::start(&workstation, command);
     agent.wait_for("may not become Events on their pods: cannot read ");
     let line = agent.wait_for("does not answer: ");
     assert!(
         line.contains("warning: the container runtime at ") && line.contains("within 2 s"),
         "{line}"
     );
-    let status = desk.in_pod(&["agent", "status"]);
+    let status = workstation.in_pod(&["agent", "status"]);
     let line = status.out.lines().find(|line| line.starts_with("runtime "));
     let line = line.unwrap_or_else(|| panic!("{}", status.out));
     assert!(

@@ -17,21 +17,23 @@ impl Numbers {
     }
 }
 
-/// The files of the only dump in the desk's store: bundle and manifest.
-fn files_of_dump(desk: &Desk) -> (PathBuf, PathBuf) {
-    let rows = desk.json(&["ls", "-o", "json"]);
-    let bundle = desk.path("store").join(rows[0]["key"].as_str().unwrap());
+/// The files of the only dump in the workstation's store: bundle and manifest.
+fn files_of_dump(workstation: &Workstation) -> (PathBuf, PathBuf) {
+    let rows = workstation.json(&["ls", "-o", "json"]);
+    let bundle = workstation
+        .path("store")
+        .join(rows[0]["key"].as_str().unwrap());
     let beside = bundle.with_extension("manifest.json");
     assert!(beside.is_file(), "{}", beside.display());
     (bundle, beside)
 }
 
-fn imported() -> (Desk, PathBuf, PathBuf) {
-    let desk = Desk::new();
+fn imported() -> (Workstation, PathBuf, PathBuf) {
+    let workstation = Workstation::new();
     let core = crash().core().display().to_string();
-    assert_eq!(desk.run(&["import", &core]).code, 0);
-    let (bundle, beside) = files_of_dump(&desk);
-    (desk, bundle, beside)
+    assert_eq!(workstation.run(&["import", &core]).code, 0);
+    let (bundle, beside) = files_of_dump(&workstation);
+    (workstation, bundle, beside)
 }
 
 /// A number from the environment, for long runs: `CDH_TEST_FLIPS=1000 CDH_TEST_CUTS=100`.
@@ -85,16 +87,22 @@ impl Victim<'_> {
 }
 
 /// As [`Victim::flip_bits`], of a file on this machine.
-fn flip_bits(desk: &Desk, file: &Path, words: &[&str], count: usize, seed: u64) -> usize {
+fn flip_bits(
+    workstation: &Workstation,
+    file: &Path,
+    words: &[&str],
+    count: usize,
+    seed: u64,
+) -> usize {
     let victim = Victim {
         whole: fs::read(file).unwrap(),
         write: &|bytes| fs::write(file, bytes).unwrap(),
         run: &|words| {
-            let _ = fs::remove_dir_all(desk.path(".cache/cdh/cases"));
-            desk.run(words)
+            let _ = fs::remove_dir_all(workstation.path(".cache/cdh/cases"));
+            workstation.run(words)
         },
     };
-    let clean = desk.run(words);
+    let clean = workstation.run(words);
     assert!(!clean.err.contains("verified"), "{}", clean.err);
     victim.flip_bits(words, count, seed)
 }
@@ -155,9 +163,9 @@ fn fingerprint(text: &str) -> Option<String> {
 
 #[test]
 fn bt_of_a_bundle_with_a_flipped_bit_shows_the_same_stack_or_fails() {
-    let (desk, bundle, _) = imported();
+    let (workstation, bundle, _) = imported();
     let noticed = flip_bits(
-        &desk,
+        &workstation,
         &bundle,
         &["bt", "latest", "-a", "-o", "json"],
         120,
@@ -168,11 +176,11 @@ fn bt_of_a_bundle_with_a_flipped_bit_shows_the_same_stack_or_fails() {
 
 #[test]
 fn bt_of_a_bundle_file_with_a_flipped_bit_shows_the_same_stack_or_fails() {
-    let (desk, bundle, _) = imported();
-    let copy = desk.path("copy.zip");
+    let (workstation, bundle, _) = imported();
+    let copy = workstation.path("copy.zip");
     fs::copy(bundle, &copy).unwrap();
     flip_bits(
-        &desk,
+        &workstation,
         &copy,
         &["bt", "./copy.zip", "-a", "-o", "json"],
         60,
@@ -188,23 +196,23 @@ fn bt_of_an_ibm_zip_with_a_flipped_bit_shows_the_same_stack_or_fails() {
         if path.extension().is_none_or(|end| end != "zip") {
             continue;
         }
-        let desk = Desk::new();
-        let copy = desk.path("copy.zip");
+        let workstation = Workstation::new();
+        let copy = workstation.path("copy.zip");
         fs::copy(&path, &copy).unwrap();
         let words = ["bt", "./copy.zip", "-a", "-o", "json"];
         // Of a core that is cut, what is left cannot be compared with a checksum of the whole.
-        let clean = desk.run(&words);
+        let clean = workstation.run(&words);
         if clean.code == 0 && !clean.err.contains("not verified") {
-            flip_bits(&desk, &copy, &words, 20, 3);
+            flip_bits(&workstation, &copy, &words, 20, 3);
         }
     }
 }
 
 #[test]
 fn bt_of_a_bundle_in_a_bucket_with_a_flipped_bit_shows_the_same_stack_or_fails() {
-    let (desk, bundle, beside) = imported();
+    let (workstation, bundle, beside) = imported();
     let key = |path: &Path| {
-        path.strip_prefix(desk.path("store"))
+        path.strip_prefix(workstation.path("store"))
             .unwrap()
             .display()
             .to_string()
@@ -223,7 +231,7 @@ fn bt_of_a_bundle_in_a_bucket_with_a_flipped_bit_shows_the_same_stack_or_fails()
     let victim = Victim {
         whole,
         write: &|bytes| bucket.put(bytes),
-        run: &|words| desk.s3(&bucket.url, words),
+        run: &|words| workstation.s3(&bucket.url, words),
     };
     let noticed = victim.flip_bits(&["bt", "latest", "-a", "-o", "json"], 40, 6);
     assert!(noticed > 1, "{noticed}");
@@ -243,13 +251,13 @@ fn bt_of_an_ibm_zip_in_a_bucket_with_a_flipped_bit_shows_the_same_stack_or_fails
         let Some(bucket) = Bucket::with(name, &whole) else {
             return;
         };
-        let desk = Desk::new();
+        let workstation = Workstation::new();
         let victim = Victim {
             whole,
             write: &|bytes| bucket.put(bytes),
             run: &|words| {
-                let _ = fs::remove_dir_all(desk.path(".cache/cdh/cases"));
-                desk.s3(&bucket.url, words)
+                let _ = fs::remove_dir_all(workstation.path(".cache/cdh/cases"));
+                workstation.s3(&bucket.url, words)
             },
         };
         // Of a core that is cut, what is left cannot be compared with a checksum of the whole.
@@ -261,9 +269,9 @@ fn bt_of_an_ibm_zip_in_a_bucket_with_a_flipped_bit_shows_the_same_stack_or_fails
 
 #[test]
 fn info_takes_its_facts_from_the_manifest_that_verifies() {
-    let (desk, bundle, beside) = imported();
+    let (workstation, bundle, beside) = imported();
     let words = ["info", "latest", "-o", "json"];
-    flip_bits(&desk, &beside, &words, 40, 4);
+    flip_bits(&workstation, &beside, &words, 40, 4);
     // A bit in the middle of the manifest in the bundle, and of the one beside it.
     for (file, named) in [
         (&bundle, "the facts are from the manifest beside the bundle"),
@@ -277,7 +285,7 @@ fn info_takes_its_facts_from_the_manifest_that_verifies() {
             .unwrap();
         hurt[at + 3] ^= 1;
         fs::write(file, &hurt).unwrap();
-        let answer = desk.run(&["info", "latest"]);
+        let answer = workstation.run(&["info", "latest"]);
         assert_eq!(answer.code, 4, "{}{}", answer.out, answer.err);
         assert!(answer.err.contains(named), "{}", answer.err);
         assert!(answer.out.contains("complete"), "{}", answer.out);
@@ -287,7 +295,7 @@ fn info_takes_its_facts_from_the_manifest_that_verifies() {
 
 #[test]
 fn bundle_cut_in_the_store_is_called_damaged_and_its_capture_is_not_blamed() {
-    let (desk, bundle, _) = imported();
+    let (workstation, bundle, _) = imported();
     let whole = fs::read(&bundle).unwrap();
     let mut numbers = Numbers(5);
     for round in 0..number("CDH_TEST_CUTS", 14) {
@@ -307,8 +315,8 @@ fn bundle_cut_in_the_store_is_called_damaged_and_its_capture_is_not_blamed() {
             &["bt", "latest"],
             &["fetch", "latest", "-d", "case"],
         ] {
-            let _ = fs::remove_dir_all(desk.path("case"));
-            let answer = desk.run(words);
+            let _ = fs::remove_dir_all(workstation.path("case"));
+            let answer = workstation.run(words);
             let case = format!("{words:?} of {len} bytes:\n{}{}", answer.out, answer.err);
             assert_eq!(answer.code, 4, "{case}");
             assert!(!case.contains("handler died"), "{case}");

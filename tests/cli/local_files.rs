@@ -8,24 +8,24 @@ use std::process::Command;
 use cdh_testkit::{HttpServer, answer_from};
 use serde_json::{Value, json};
 
-use super::Desk;
+use super::Workstation;
 use super::images::Lost;
 
 /// A registry that has the image, and a dump that names it.
-fn imported(desk: &Desk, lost: &Lost) -> HttpServer {
+fn imported(workstation: &Workstation, lost: &Lost) -> HttpServer {
     let (images, digest) = lost.image(lost.program());
     let server = HttpServer::start(move |request| answer_from(&images, request)).unwrap();
     let image = format!("{}/shop/app:1.4.2@{digest}", server.address);
-    let answer = desk.run(&["import", &lost.core(), "--image", &image]);
+    let answer = workstation.run(&["import", &lost.core(), "--image", &image]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     server
 }
 
-fn assert_named_without_registry(desk: &Desk, server: &HttpServer, file: &str) {
-    let bt = desk.run(&["bt", "latest"]);
+fn assert_named_without_registry(workstation: &Workstation, server: &HttpServer, file: &str) {
+    let bt = workstation.run(&["bt", "latest"]);
     assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
     assert!(!bt.err.contains("warning"), "{}", bt.err);
-    let sysroot = desk.json(&["sysroot", "latest", "-o", "json"]);
+    let sysroot = workstation.json(&["sysroot", "latest", "-o", "json"]);
     let modules = sysroot["modules"].as_array().unwrap();
     let app = modules
         .iter()
@@ -37,46 +37,46 @@ fn assert_named_without_registry(desk: &Desk, server: &HttpServer, file: &str) {
 
 #[test]
 fn registry_is_not_contacted_when_all_modules_are_on_this_machine() {
-    let (desk, lost) = (Desk::new(), Lost::new());
-    let server = imported(&desk, &lost);
+    let (workstation, lost) = (Workstation::new(), Lost::new());
+    let server = imported(&workstation, &lost);
     fs::write(&lost.path, lost.program()).unwrap();
-    assert_named_without_registry(&desk, &server, "host");
+    assert_named_without_registry(&workstation, &server, "host");
     // Another build in its place is not used: then the registry is asked.
     fs::write(&lost.path, lost.other()).unwrap();
-    desk.allow_registry(&server.address.to_string());
-    let bt = desk.run(&["bt", "latest"]);
+    workstation.allow_registry(&server.address.to_string());
+    let bt = workstation.run(&["bt", "latest"]);
     assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
     assert!(!server.requests().is_empty());
 }
 
 #[test]
 fn registry_is_not_contacted_when_the_store_has_the_missing_module() {
-    let (desk, lost) = (Desk::new(), Lost::new());
-    let server = imported(&desk, &lost);
+    let (workstation, lost) = (Workstation::new(), Lost::new());
+    let server = imported(&workstation, &lost);
     let id = cdh_sysroot::build_id_of(lost.program())
         .unwrap()
         .to_string();
-    let kept = desk.path("store/modules");
+    let kept = workstation.path("store/modules");
     fs::create_dir_all(&kept).unwrap();
     fs::write(kept.join(id), lost.program()).unwrap();
-    assert_named_without_registry(&desk, &server, "store");
+    assert_named_without_registry(&workstation, &server, "store");
 }
 
 #[test]
 fn unreachable_registry_is_not_mentioned_when_nothing_is_missing() {
-    let (desk, lost) = (Desk::new(), Lost::new());
-    drop(imported(&desk, &lost));
+    let (workstation, lost) = (Workstation::new(), Lost::new());
+    drop(imported(&workstation, &lost));
     fs::write(&lost.path, lost.program()).unwrap();
-    let bt = desk.run(&["bt", "latest"]);
+    let bt = workstation.run(&["bt", "latest"]);
     assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
     assert!(!bt.err.contains("warning"), "{}", bt.err);
 }
 
 /// A dump as an agent makes it of a container of podman, whose image podman built itself.
-fn of_podman(desk: &Desk, lost: &Lost) {
-    assert_eq!(desk.run(&["import", &lost.core()]).code, 0);
-    assert_eq!(desk.run(&["fetch", "latest", "-d", "case"]).code, 0);
-    let path = desk.path("case/manifest.json");
+fn of_podman(workstation: &Workstation, lost: &Lost) {
+    assert_eq!(workstation.run(&["import", &lost.core()]).code, 0);
+    assert_eq!(workstation.run(&["fetch", "latest", "-d", "case"]).code, 0);
+    let path = workstation.path("case/manifest.json");
     let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     manifest["image"] = json!({
         "reference": format!("localhost/shop/app@sha256:{}", "ab".repeat(32)),
@@ -90,14 +90,14 @@ fn of_podman(desk: &Desk, lost: &Lost) {
 
 #[test]
 fn missing_program_of_a_container_leads_to_image_mount_and_kept_modules() {
-    let (desk, lost) = (Desk::new(), Lost::new());
-    of_podman(&desk, &lost);
+    let (workstation, lost) = (Workstation::new(), Lost::new());
+    of_podman(&workstation, &lost);
     for words in [
         &["bt", "./case"][..],
         &["debug", "./case", "--print"],
         &["sysroot", "./case"],
     ] {
-        let answer = desk.run(words);
+        let answer = workstation.run(words);
         for part in [
             "app` was not found: its frames have no names",
             "hint: where podman has the image, mount it: \
@@ -114,11 +114,11 @@ fn missing_program_of_a_container_leads_to_image_mount_and_kept_modules() {
         // podman's own images are in no registry.
         assert!(!answer.err.contains("cannot use image"), "{}", answer.err);
     }
-    let root = desk.path("root");
+    let root = workstation.path("root");
     let place = root.join(lost.path.trim_start_matches('/'));
     fs::create_dir_all(place.parent().unwrap()).unwrap();
     fs::write(place, lost.program()).unwrap();
-    let mounted = desk.run(&["bt", "./case", "--sysroot", root.to_str().unwrap()]);
+    let mounted = workstation.run(&["bt", "./case", "--sysroot", root.to_str().unwrap()]);
     assert!(
         mounted.out.contains("checkout at "),
         "{}{}",
@@ -130,8 +130,8 @@ fn missing_program_of_a_container_leads_to_image_mount_and_kept_modules() {
 
 #[test]
 fn missing_program_of_a_bare_core_leads_to_its_image() {
-    let (desk, lost) = (Desk::new(), Lost::new());
-    let answer = desk.run(&["bt", &lost.core()]);
+    let (workstation, lost) = (Workstation::new(), Lost::new());
+    let answer = workstation.run(&["bt", &lost.core()]);
     assert!(answer.err.contains("`--image <REF>`"), "{}", answer.err);
     assert!(
         answer.err.contains("podman image mount <IMAGE>"),
@@ -143,10 +143,10 @@ fn missing_program_of_a_bare_core_leads_to_its_image() {
 
 #[test]
 fn imported_core_has_owner_and_release_and_is_found_by_each_name_of_its_image() {
-    let (desk, lost) = (Desk::new(), Lost::new());
+    let (workstation, lost) = (Workstation::new(), Lost::new());
     let digest = format!("1f52bc{}", "0".repeat(58));
     let image = format!("registry.example:5000/shop/checkout:1.4.2@sha256:{digest}");
-    let answer = desk.run(&[
+    let answer = workstation.run(&[
         "import",
         &lost.core(),
         "--pod",
@@ -161,7 +161,7 @@ fn imported_core_has_owner_and_release_and_is_found_by_each_name_of_its_image() 
         "org.opencontainers.image.revision=5f3c",
     ]);
     assert_eq!(answer.code, 0, "{}", answer.err);
-    let info = desk.run(&["info", "latest"]);
+    let info = workstation.run(&["info", "latest"]);
     for line in [
         "owner        Deployment checkout\n".to_owned(),
         format!("image        registry.example:5000/shop/checkout@sha256:{digest}\n"),
@@ -179,11 +179,14 @@ fn imported_core_has_owner_and_release_and_is_found_by_each_name_of_its_image() 
         "checkout@1f52bc",
         "checkout:9.9",
     ] {
-        let listed = desk.run(&["ls", "--image", name, "-o", "id"]);
+        let listed = workstation.run(&["ls", "--image", name, "-o", "id"]);
         assert_eq!(listed.out.lines().count(), 1, "{name}");
     }
-    assert_eq!(desk.run(&["ls", "--image", "checkout:1.4.1"]).code, 1);
-    let bad = desk.run(&["import", &lost.core(), "--label", "novalue"]);
+    assert_eq!(
+        workstation.run(&["ls", "--image", "checkout:1.4.1"]).code,
+        1
+    );
+    let bad = workstation.run(&["import", &lost.core(), "--label", "novalue"]);
     assert_eq!(bad.code, 2);
     assert!(bad.err.contains("KEY=VALUE"), "{}", bad.err);
     assert!(Path::new(&lost.core()).exists());
@@ -191,7 +194,7 @@ fn imported_core_has_owner_and_release_and_is_found_by_each_name_of_its_image() 
 
 #[test]
 fn program_is_found_by_build_id_in_any_directory_that_the_user_names() {
-    let (desk, lost) = (Desk::new(), Lost::new());
+    let (workstation, lost) = (Workstation::new(), Lost::new());
     let id = cdh_sysroot::build_id_of(lost.program())
         .unwrap()
         .to_string();
@@ -201,13 +204,13 @@ fn program_is_found_by_build_id_in_any_directory_that_the_user_names() {
         ("shifted", "shifted/squashfs-root/usr/bin/app"),
         ("tree", &by_id),
     ] {
-        let path = desk.path(file);
+        let path = workstation.path(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, lost.program()).unwrap();
         // Another build of the same name is passed over.
-        fs::create_dir_all(desk.path(root).join("a")).unwrap();
-        fs::write(desk.path(root).join("a/app"), lost.other()).unwrap();
-        let bt = desk.run(&["bt", &lost.core(), "--sysroot", root]);
+        fs::create_dir_all(workstation.path(root).join("a")).unwrap();
+        fs::write(workstation.path(root).join("a/app"), lost.other()).unwrap();
+        let bt = workstation.run(&["bt", &lost.core(), "--sysroot", root]);
         assert!(
             bt.out.contains("checkout at "),
             "{root}: {}{}",
@@ -216,8 +219,8 @@ fn program_is_found_by_build_id_in_any_directory_that_the_user_names() {
         );
         assert!(!bt.out.contains("not used"), "{root}: {}", bt.out);
     }
-    fs::create_dir(desk.path("empty")).unwrap();
-    let bt = desk.run(&["bt", &lost.core(), "--sysroot", "empty"]);
+    fs::create_dir(workstation.path("empty")).unwrap();
+    let bt = workstation.run(&["bt", &lost.core(), "--sysroot", "empty"]);
     assert!(
         bt.err.contains("hint: ") && bt.err.contains("`--exe <FILE>`"),
         "{}",
@@ -228,14 +231,14 @@ fn program_is_found_by_build_id_in_any_directory_that_the_user_names() {
 
 #[test]
 fn exe_and_map_name_files_for_every_command_that_reads_them() {
-    let (desk, lost) = (Desk::new(), Lost::new());
-    fs::create_dir_all(desk.path("elsewhere")).unwrap();
-    fs::write(desk.path("elsewhere/app"), lost.program()).unwrap();
-    fs::write(desk.path("other"), lost.other()).unwrap();
+    let (workstation, lost) = (Workstation::new(), Lost::new());
+    fs::create_dir_all(workstation.path("elsewhere")).unwrap();
+    fs::write(workstation.path("elsewhere/app"), lost.program()).unwrap();
+    fs::write(workstation.path("other"), lost.other()).unwrap();
     let directory = Path::new(&lost.path).parent().unwrap().display();
     let map = format!("{directory}=elsewhere");
     for given in [["--exe", "elsewhere/app"], ["--map", &map]] {
-        let with = |words: &[&str]| desk.run(&[words, &given[..]].concat());
+        let with = |words: &[&str]| workstation.run(&[words, &given[..]].concat());
         let bt = with(&["bt", &lost.core()]);
         assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
         let info = with(&["info", &lost.core()]);
@@ -245,14 +248,14 @@ fn exe_and_map_name_files_for_every_command_that_reads_them() {
         let sysroot = with(&["sysroot", &lost.core(), "--offline", "-o", "json"]);
         assert!(sysroot.out.contains("elsewhere/app"), "{}", sysroot.out);
     }
-    let refused = desk.run(&["bt", &lost.core(), "--exe", "other"]);
+    let refused = workstation.run(&["bt", &lost.core(), "--exe", "other"]);
     assert!(
         refused.err.contains("`--exe other` is not used: mismatch"),
         "{}",
         refused.err
     );
     assert!(!refused.out.contains("checkout at "), "{}", refused.out);
-    let absent = desk.run(&["bt", &lost.core(), "--exe", "nowhere"]);
+    let absent = workstation.run(&["bt", &lost.core(), "--exe", "nowhere"]);
     assert!(
         absent.err.contains("`nowhere` is not a file"),
         "{}",
@@ -263,22 +266,22 @@ fn exe_and_map_name_files_for_every_command_that_reads_them() {
 
 #[test]
 fn fetch_links_the_files_that_the_user_names_into_the_case() {
-    let (desk, lost) = (Desk::new(), Lost::new());
-    assert_eq!(desk.run(&["import", &lost.core()]).code, 0);
-    fs::write(desk.path("renamed"), lost.program()).unwrap();
-    let fetched = desk.run(&["fetch", "latest", "-d", "case", "--exe", "renamed"]);
+    let (workstation, lost) = (Workstation::new(), Lost::new());
+    assert_eq!(workstation.run(&["import", &lost.core()]).code, 0);
+    fs::write(workstation.path("renamed"), lost.program()).unwrap();
+    let fetched = workstation.run(&["fetch", "latest", "-d", "case", "--exe", "renamed"]);
     assert_eq!(fetched.code, 0, "{}", fetched.err);
-    let bt = desk.run(&["bt", "./case"]);
+    let bt = workstation.run(&["bt", "./case"]);
     assert!(bt.out.contains("checkout at "), "{}{}", bt.out, bt.err);
 }
 
 #[test]
 fn program_that_the_loader_started_has_its_own_name_and_base() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let run = |program: &str, words: &[&str]| {
         let mut command = Command::new(program);
         let output = command
-            .current_dir(desk.path("."))
+            .current_dir(workstation.path("."))
             .args(words)
             .output()
             .unwrap();
@@ -289,12 +292,12 @@ fn program_that_the_loader_started_has_its_own_name_and_base() {
         );
     };
     fs::write(
-        desk.path("p.c"),
+        workstation.path("p.c"),
         "int main(void) { return *(volatile int *)8; }",
     )
     .unwrap();
     run("cc", &["-g", "-Wl,--build-id", "-o", "prog", "p.c"]);
-    let file = fs::read(desk.path("prog")).unwrap();
+    let file = fs::read(workstation.path("prog")).unwrap();
     let object = cdh_elfcore::ElfObject::parse(&file).unwrap();
     let loader = String::from_utf8(object.interpreter().unwrap().to_vec()).unwrap();
     let core = ["-ex", "run", "-ex", "generate-core-file core"];
@@ -307,10 +310,10 @@ fn program_that_the_loader_started_has_its_own_name_and_base() {
         ]
         .concat(),
     );
-    assert_eq!(desk.run(&["import", "./core"]).code, 0);
-    let listed = desk.json(&["ls", "-o", "json"]);
+    assert_eq!(workstation.run(&["import", "./core"]).code, 0);
+    let listed = workstation.json(&["ls", "-o", "json"]);
     assert_eq!(listed[0]["exe"], "prog", "{listed}");
-    let debug = desk.run(&["debug", "./core", "--print"]);
+    let debug = workstation.run(&["debug", "./core", "--print"]);
     assert!(
         debug.out.contains("add-symbol-file"),
         "{}{}",
@@ -318,7 +321,7 @@ fn program_that_the_loader_started_has_its_own_name_and_base() {
         debug.err
     );
     let bt = ["debug", "./core", "--", "-batch", "-ex", "bt"];
-    let debugged = desk.run(&bt);
+    let debugged = workstation.run(&bt);
     assert!(
         debugged.out.contains("main () at "),
         "{}{}",

@@ -59,8 +59,8 @@ fn rows_of_json(rows: &Value) -> Vec<Vec<(String, String)>> {
 }
 
 /// Three dumps of two crashes: two of `app` with a workload, one of another program.
-fn desk_with_dumps() -> Desk {
-    let desk = Desk::new();
+fn workstation_with_dumps() -> Workstation {
+    let workstation = Workstation::new();
     let core = crash().core().display().to_string();
     let hook = cdh_testkit::corpus::fixtures().join("bare/products/hook/core");
     let hook = hook.to_str().unwrap();
@@ -74,14 +74,14 @@ fn desk_with_dumps() -> Desk {
     ];
     for (core, workload) in [(core.as_str(), &workload[..]), (&core, &[]), (hook, &[])] {
         let words = ["import", core].into_iter().chain(workload.iter().copied());
-        assert_eq!(desk.run(&words.collect::<Vec<_>>()).code, 0);
+        assert_eq!(workstation.run(&words.collect::<Vec<_>>()).code, 0);
     }
-    desk
+    workstation
 }
 
 #[test]
 fn csv_and_json_lines_have_the_content_of_json() {
-    let desk = desk_with_dumps();
+    let workstation = workstation_with_dumps();
     for words in [
         &["ls"][..],
         &["ls", "--sort", "size", "--limit", "2"],
@@ -91,7 +91,7 @@ fn csv_and_json_lines_have_the_content_of_json() {
     ] {
         let run = |format| {
             let words: Vec<&str> = words.iter().copied().chain(["-o", format]).collect();
-            let answer = desk.run(&words);
+            let answer = workstation.run(&words);
             assert_eq!(answer.code, 0, "{words:?}: {}", answer.err);
             answer.out
         };
@@ -119,11 +119,11 @@ fn csv_and_json_lines_have_the_content_of_json() {
 
 #[test]
 fn group_sort_and_limit_work_with_every_format() {
-    let desk = desk_with_dumps();
+    let workstation = workstation_with_dumps();
     for format in ["table", "wide", "json", "jsonl", "csv", "id"] {
         let count = |words: &[&str]| {
             let words: Vec<&str> = words.iter().copied().chain(["-o", format]).collect();
-            let answer = desk.run(&words);
+            let answer = workstation.run(&words);
             assert_eq!(answer.code, 0, "{words:?}: {}", answer.err);
             match format {
                 "json" => {
@@ -147,15 +147,16 @@ fn group_sort_and_limit_work_with_every_format() {
             assert_eq!(count(&["groups", "--no-top", by[0], by[1]]), 2, "{format}");
         }
     }
-    let first = |sort| desk.json(&["ls", "--group", "--sort", sort, "-o", "json"])[0].clone();
+    let first =
+        |sort| workstation.json(&["ls", "--group", "--sort", sort, "-o", "json"])[0].clone();
     assert_eq!(first("count")["count"], 2);
     assert_eq!(first("exe")["exe"], "app");
-    let sizes = desk.json(&["groups", "--sort", "size", "-o", "json", "--no-top"]);
+    let sizes = workstation.json(&["groups", "--sort", "size", "-o", "json", "--no-top"]);
     assert!(
         sizes[0]["bytes"].as_u64() >= sizes[1]["bytes"].as_u64(),
         "{sizes}"
     );
-    let refused = desk.run(&["ls", "--sort", "count"]);
+    let refused = workstation.run(&["ls", "--sort", "count"]);
     assert_eq!(refused.code, 2);
     assert!(
         refused.err.contains("hint: add `--group`"),
@@ -164,7 +165,7 @@ fn group_sort_and_limit_work_with_every_format() {
     );
     // Threads with equal stacks, of a backtrace.
     let core = crash().core().display().to_string();
-    let document = desk.json(&["bt", &core, "--group", "-o", "json", "--limit", "3"]);
+    let document = workstation.json(&["bt", &core, "--group", "-o", "json", "--limit", "3"]);
     let groups = document["thread_groups"].as_array().unwrap();
     let threads = document["backtrace"]["threads"].as_array().unwrap();
     let members: usize = groups
@@ -180,7 +181,7 @@ fn group_sort_and_limit_work_with_every_format() {
 
 #[test]
 fn every_command_with_json_takes_both_spellings() {
-    let desk = desk_with_dumps();
+    let workstation = workstation_with_dumps();
     for words in [
         &["ls"][..],
         &["groups", "--no-top"],
@@ -193,13 +194,13 @@ fn every_command_with_json_takes_both_spellings() {
     ] {
         let with = |more: &[&str]| {
             let words: Vec<&str> = words.iter().chain(more).copied().collect();
-            desk.run(&words).out
+            workstation.run(&words).out
         };
         assert_eq!(with(&["-o", "json"]), with(&["--json"]), "{words:?}");
         assert_eq!(with(&["--output=json"]), with(&["--json"]), "{words:?}");
     }
     for words in [&["bt", "--help"], &["ls", "--help"]] {
-        assert!(!desk.run(words).out.contains("--json"));
+        assert!(!workstation.run(words).out.contains("--json"));
     }
 }
 
@@ -235,7 +236,7 @@ fn interrupt(child: &Child) {
 
 #[test]
 fn interrupt_ends_every_command_that_waits_for_a_store_with_130() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = crash().core().display().to_string();
     for words in [
         &["ls"][..],
@@ -256,14 +257,14 @@ fn interrupt_ends_every_command_that_waits_for_a_store_with_130() {
     ] {
         let (port, connected) = silent_server();
         let url = bucket_at(port);
-        let plain = desk.command(words);
+        let plain = workstation.command(words);
         // The tests may have been started in the background, with SIGINT ignored.
         let mut command = Command::new("env");
         command
             .arg("--default-signal=INT")
             .arg(plain.get_program())
             .args(plain.get_args())
-            .current_dir(desk.dir.path())
+            .current_dir(workstation.dir.path())
             .env_clear()
             .envs(
                 plain
@@ -299,9 +300,9 @@ fn interrupt_ends_every_command_that_waits_for_a_store_with_130() {
 
 #[test]
 fn every_command_ends_with_3_if_the_store_cannot_be_reached() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = crash().core().display().to_string();
-    let state = desk.path("state").display().to_string();
+    let state = workstation.path("state").display().to_string();
     // A port that was free a moment ago.
     let port = { TcpListener::bind(("127.0.0.1", 0)).unwrap() }
         .local_addr()
@@ -331,7 +332,7 @@ fn every_command_ends_with_3_if_the_store_cannot_be_reached() {
             ("AWS_ACCESS_KEY_ID", "AK"),
             ("AWS_SECRET_ACCESS_KEY", "hush"),
         ];
-        let answer = desk.with(words, &variables);
+        let answer = workstation.with(words, &variables);
         assert_eq!(answer.code, 3, "{words:?}: {}", answer.err);
         let what = answer.err + &answer.out;
         assert!(what.contains("connection refused"), "{words:?}: {what}");
@@ -346,7 +347,7 @@ fn every_command_ends_with_3_if_the_store_cannot_be_reached() {
 
 #[test]
 fn interrupt_is_ignored_by_a_command_that_was_started_so() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let (port, connected) = silent_server();
     let url = bucket_at(port);
     let mut command = Command::new("sh");
@@ -357,7 +358,7 @@ fn interrupt_is_ignored_by_a_command_that_was_started_so() {
     ]);
     command
         .env_clear()
-        .env("HOME", desk.dir.path())
+        .env("HOME", workstation.dir.path())
         .env("CDH_STORE", url);
     command
         .env("AWS_ACCESS_KEY_ID", "AK")
@@ -377,16 +378,21 @@ fn interrupt_is_ignored_by_a_command_that_was_started_so() {
 }
 
 /// Runs `cdh` on a terminal of its own, and types `keys` when it has printed `after`. Returns status and output.
-fn typed(desk: &Desk, words: &str, after: &str, keys: &[u8]) -> (Option<i32>, String) {
+fn typed(
+    workstation: &Workstation,
+    words: &str,
+    after: &str,
+    keys: &[u8],
+) -> (Option<i32>, String) {
     let cdh = env!("CARGO_BIN_EXE_cdh");
     // The tests may have been started in the background, with SIGINT ignored.
     let mut command = Command::new("env");
     command
         .args(["--default-signal=INT", "script", "-qec"])
         .args([&format!("{cdh} {words}"), "/dev/null"])
-        .current_dir(desk.dir.path())
-        .env("HOME", desk.dir.path())
-        .env("CDH_STORE", desk.path("store"))
+        .current_dir(workstation.dir.path())
+        .env("HOME", workstation.dir.path())
+        .env("CDH_STORE", workstation.path("store"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -410,26 +416,29 @@ fn typed(desk: &Desk, words: &str, after: &str, keys: &[u8]) -> (Option<i32>, St
 
 #[test]
 fn interrupt_at_a_question_ends_with_130_and_deletes_nothing() {
-    let desk = desk_with_dumps();
-    let count = || desk.run(&["ls", "-o", "id"]).out.lines().count();
+    let workstation = workstation_with_dumps();
+    let count = || workstation.run(&["ls", "-o", "id"]).out.lines().count();
     for words in ["rm latest", "gc --max-total 0"] {
-        let (code, shown) = typed(&desk, words, "[y/N]", b"\x03");
+        let (code, shown) = typed(&workstation, words, "[y/N]", b"\x03");
         assert_eq!((code, count()), (Some(130), 3), "{words}: {shown}");
         let (hidden, visible) = (shown.rfind("\x1b[?25l"), shown.rfind("\x1b[?25h"));
         assert!(hidden <= visible, "the cursor stays hidden: {shown:?}");
     }
-    assert_eq!(typed(&desk, "rm latest", "[y/N]", b"n\n").0, Some(130));
     assert_eq!(
-        (typed(&desk, "rm latest", "[y/N]", b"y\n").0, count()),
+        typed(&workstation, "rm latest", "[y/N]", b"n\n").0,
+        Some(130)
+    );
+    assert_eq!(
+        (typed(&workstation, "rm latest", "[y/N]", b"y\n").0, count()),
         (Some(0), 2)
     );
 }
 
 #[test]
 fn version_names_the_target_and_the_short_form_only_the_number() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let number = format!("cdh {}", env!("CARGO_PKG_VERSION"));
-    let long = desk.run(&["--version"]);
+    let long = workstation.run(&["--version"]);
     // Releases name the commit in the same place.
     let target = format!(" {}-unknown-linux-gnu)\n", std::env::consts::ARCH);
     assert!(
@@ -437,5 +446,5 @@ fn version_names_the_target_and_the_short_form_only_the_number() {
         "{}",
         long.out
     );
-    assert_eq!(desk.run(&["-V"]).out, format!("{number}\n"));
+    assert_eq!(workstation.run(&["-V"]).out, format!("{number}\n"));
 }

@@ -80,14 +80,14 @@ fn strict(mut schema: Value) -> Value {
 
 #[test]
 fn schemas_are_those_of_the_types_and_a_change_needs_a_new_version() {
-    let desk = Desk::new();
-    fs::create_dir(desk.path("schema")).unwrap();
+    let workstation = Workstation::new();
+    fs::create_dir(workstation.path("schema")).unwrap();
     let versions = fs::read(directory().join("versions.toml")).unwrap();
-    fs::write(desk.path("schema/versions.toml"), versions).unwrap();
-    let answer = desk.run(&["schemas", "schema"]);
+    fs::write(workstation.path("schema/versions.toml"), versions).unwrap();
+    let answer = workstation.run(&["schemas", "schema"]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     let mut count = 0;
-    for file in fs::read_dir(desk.path("schema")).unwrap() {
+    for file in fs::read_dir(workstation.path("schema")).unwrap() {
         let file = file.unwrap();
         let committed = fs::read_to_string(directory().join(file.file_name()));
         assert!(
@@ -102,8 +102,8 @@ fn schemas_are_those_of_the_types_and_a_change_needs_a_new_version() {
     let versions = fs::read_to_string(directory().join("versions.toml")).unwrap();
     let (start, end) = versions.split_once("[ls]\n1 = \"").unwrap();
     let changed = format!("{start}[ls]\n1 = \"{}{}", "0".repeat(64), &end[64..]);
-    fs::write(desk.path("schema/versions.toml"), changed).unwrap();
-    let answer = desk.run(&["schemas", "schema"]);
+    fs::write(workstation.path("schema/versions.toml"), changed).unwrap();
+    let answer = workstation.run(&["schemas", "schema"]);
     assert_eq!(answer.code, 2);
     assert!(
         answer
@@ -117,9 +117,9 @@ fn schemas_are_those_of_the_types_and_a_change_needs_a_new_version() {
 #[test]
 fn strict_schemas_refuse_missing_unknown_and_mistyped_keys() {
     let schemas = Schemas::read();
-    let desk = Desk::new();
-    desk.import(&crash().core());
-    let rows = desk.json(&["ls", "-o", "json"]);
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
+    let rows = workstation.json(&["ls", "-o", "json"]);
     assert!(schemas.problems("ls", &rows.to_string()).is_empty());
     let changes: [fn(&mut Value); 3] = [
         |row| drop(row.as_object_mut().unwrap().remove("signal")),
@@ -134,7 +134,7 @@ fn strict_schemas_refuse_missing_unknown_and_mistyped_keys() {
 }
 
 /// Each state of a core that a workstation meets: complete, cut, damaged, without modules, of IBM's zips.
-fn cores(desk: &Desk) -> Vec<PathBuf> {
+fn cores(workstation: &Workstation) -> Vec<PathBuf> {
     let mut cores = vec![crash().core()];
     let products = cdh_testkit::corpus::fixtures().join("bare/products");
     for item in fs::read_dir(products).unwrap() {
@@ -143,7 +143,7 @@ fn cores(desk: &Desk) -> Vec<PathBuf> {
     }
     let whole = fs::read(crash().core()).unwrap();
     for part in [5, 30, 60, 99] {
-        let path = desk.path(&format!("cut{part}"));
+        let path = workstation.path(&format!("cut{part}"));
         fs::write(&path, &whole[..whole.len() * part / 100]).unwrap();
         cores.push(path);
     }
@@ -163,9 +163,9 @@ fn cores(desk: &Desk) -> Vec<PathBuf> {
 #[test]
 fn json_of_dumps_is_what_the_schemas_say() {
     let schemas = Schemas::read();
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let mut checked = 0;
-    let cores = cores(&desk);
+    let cores = cores(&workstation);
     for core in &cores {
         let core = core.to_str().unwrap();
         // A cut below the notes leaves nothing to show.
@@ -188,7 +188,7 @@ fn json_of_dumps_is_what_the_schemas_say() {
         ];
         for (name, words) in runs {
             let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
-            let answer = desk.run(&words);
+            let answer = workstation.run(&words);
             if answer.out.is_empty() {
                 assert!(
                     answer.code == 2 || answer.code == 4,
@@ -201,12 +201,12 @@ fn json_of_dumps_is_what_the_schemas_say() {
             checked += 1;
         }
         let first = cores[0].to_str().unwrap();
-        let answer = desk.run(&["diff", first, core, "-o", "json"]);
+        let answer = workstation.run(&["diff", first, core, "-o", "json"]);
         if !answer.out.is_empty() {
             schemas.check("diff", &answer, &[0, 4]);
             checked += 1;
         }
-        let answer = desk.run(&["import", core, "-o", "json"]);
+        let answer = workstation.run(&["import", core, "-o", "json"]);
         if answer.code == 0 {
             schemas.check("import", &answer, &[0]);
         }
@@ -217,8 +217,8 @@ fn json_of_dumps_is_what_the_schemas_say() {
 #[test]
 fn json_of_a_store_is_what_the_schemas_say() {
     let schemas = Schemas::read();
-    let desk = Desk::new();
-    fs::create_dir(desk.path("store")).unwrap();
+    let workstation = Workstation::new();
+    fs::create_dir(workstation.path("store")).unwrap();
     for (name, words) in [
         ("ls", &["ls"][..]),
         ("groups", &["groups"]),
@@ -227,7 +227,7 @@ fn json_of_a_store_is_what_the_schemas_say() {
         ("cache-ls", &["cache", "ls"]),
     ] {
         let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
-        schemas.check(name, &desk.run(&words), &[1]);
+        schemas.check(name, &workstation.run(&words), &[1]);
     }
     let labels = [
         "--namespace",
@@ -245,20 +245,20 @@ fn json_of_a_store_is_what_the_schemas_say() {
             .into_iter()
             .chain(extra.iter().copied())
             .collect();
-        assert_eq!(desk.run(&words).code, 0);
+        assert_eq!(workstation.run(&words).code, 0);
     }
     // A listing also has zips of IBM's core-dump-handler and dumps whose manifests say nothing.
     let ibm = "shop_api-7d4-x2v_app_1700000000.zip";
     let from = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/ibm")
         .join(ibm);
-    fs::copy(from, desk.path("store").join(ibm)).unwrap();
+    fs::copy(from, workstation.path("store").join(ibm)).unwrap();
     let row = r#"{"node":"n1","outcome":"dropped","reason":"rate_fingerprint","count":4,"first":"2026-01-01T00:00:00Z","last":"2026-01-01T00:00:00Z","exe":"a"}
 {"node":"n2","outcome":"a newer one","reason":"a newer one","count":1}
 "#;
-    fs::create_dir_all(desk.path("store/drops/2026-01-01")).unwrap();
+    fs::create_dir_all(workstation.path("store/drops/2026-01-01")).unwrap();
     fs::write(
-        desk.path("store/drops/2026-01-01/000000Z_n1_00000000.jsonl"),
+        workstation.path("store/drops/2026-01-01/000000Z_n1_00000000.jsonl"),
         row,
     )
     .unwrap();
@@ -277,11 +277,11 @@ fn json_of_a_store_is_what_the_schemas_say() {
         ("gc", &["gc", "--max-total", "0", "--yes"]),
     ] {
         let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
-        let answer = desk.run(&words);
+        let answer = workstation.run(&words);
         schemas.check(name, &answer, &[0]);
         assert!(answer.out.len() > 10, "{words:?}: {}", answer.out);
     }
-    let rows = desk.run(&["ls", "-o", "jsonl"]);
+    let rows = workstation.run(&["ls", "-o", "jsonl"]);
     let rows = format!("[{}]", rows.out.trim_end().replace('\n', ","));
     assert!(schemas.problems("ls", &rows).is_empty());
 }
@@ -289,8 +289,8 @@ fn json_of_a_store_is_what_the_schemas_say() {
 #[test]
 fn json_of_the_agent_is_what_the_schemas_say() {
     let schemas = Schemas::read();
-    let desk = Desk::new();
-    let state = desk.path("state").display().to_string();
+    let workstation = Workstation::new();
+    let state = workstation.path("state").display().to_string();
     let state = ["--state", state.as_str()];
     let nowhere = [
         "--store",
@@ -298,14 +298,14 @@ fn json_of_the_agent_is_what_the_schemas_say() {
     ];
     let run = |words: &[&str]| {
         let words: Vec<&str> = words.iter().copied().chain(["-o", "json"]).collect();
-        desk.run(&words)
+        workstation.run(&words)
     };
     let all = |words: &[&'static str], more: &[&[&str]]| -> Answer {
         let more = more.iter().flat_map(|more| more.iter().copied());
         let words: Vec<&str> = words.iter().copied().chain(more).collect();
         run(&words)
     };
-    fs::create_dir_all(desk.path("state/spool")).unwrap();
+    fs::create_dir_all(workstation.path("state/spool")).unwrap();
     let status = ["agent", "status"];
     schemas.check("agent-status", &all(&status, &[&state]), &[0, 1, 2]);
     schemas.check(
@@ -329,7 +329,7 @@ fn json_of_the_agent_is_what_the_schemas_say() {
     .enumerate()
     {
         let file = format!("wrong{number}.toml");
-        fs::write(desk.path(&file), text).unwrap();
+        fs::write(workstation.path(&file), text).unwrap();
         schemas.check(
             "agent-check-config",
             &all(&check, &[&[&file], &["--store", ""]]),

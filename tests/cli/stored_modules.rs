@@ -11,11 +11,11 @@ use super::*;
 const UNUSED: &str = "00112233445566778899aabbccddeeff00112233";
 
 /// A module of the dump, by its build-id.
-fn needed(desk: &Desk, store: Option<&str>) -> String {
+fn needed(workstation: &Workstation, store: Option<&str>) -> String {
     let words = ["info", "latest", "--json"];
     let answer = match store {
-        Some(store) => desk.s3(store, &words),
-        None => desk.run(&words),
+        Some(store) => workstation.s3(store, &words),
+        None => workstation.run(&words),
     };
     let document: Value = serde_json::from_str(&answer.out).unwrap();
     let text = document.to_string();
@@ -28,11 +28,11 @@ fn needed(desk: &Desk, store: Option<&str>) -> String {
 
 #[test]
 fn modules_that_no_dump_needs_are_collected_when_they_are_old() {
-    let desk = Desk::new();
-    desk.import(&crash().core());
-    let needed = needed(&desk, None);
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
+    let needed = needed(&workstation, None);
     let young = "ff".repeat(20);
-    let modules = desk.path("store/modules");
+    let modules = workstation.path("store/modules");
     fs::create_dir_all(&modules).unwrap();
     for (name, days) in [
         (needed.as_str(), 90),
@@ -53,14 +53,14 @@ fn modules_that_no_dump_needs_are_collected_when_they_are_old() {
         names
     };
     let all = left();
-    let dry = desk.run(&["gc", "--older-than", "1d", "--dry-run"]);
+    let dry = workstation.run(&["gc", "--older-than", "1d", "--dry-run"]);
     assert_eq!(dry.out, format!("module {UNUSED} 0 B: no dump needs it\n"));
     assert!(
         dry.err.contains("0 of 1 dumps and 1 of 3 modules"),
         "{}",
         dry.err
     );
-    let unasked = desk.run(&["gc", "--older-than", "1d"]);
+    let unasked = workstation.run(&["gc", "--older-than", "1d"]);
     assert_eq!((unasked.code, left()), (2, all.clone()));
     // A day is the least, whatever is asked for.
     let all_old = [
@@ -71,7 +71,7 @@ fn modules_that_no_dump_needs_are_collected_when_they_are_old() {
         "0d",
         "--dry-run",
     ];
-    assert_eq!(desk.run(&all_old).out.lines().count(), 2);
+    assert_eq!(workstation.run(&all_old).out.lines().count(), 2);
     let months = [
         "gc",
         "--older-than",
@@ -80,28 +80,33 @@ fn modules_that_no_dump_needs_are_collected_when_they_are_old() {
         "30d",
         "--yes",
     ];
-    assert_eq!((desk.run(&months).code, left()), (0, all));
-    assert_eq!(desk.run(&["gc", "--older-than", "1d", "--yes"]).code, 0);
+    assert_eq!((workstation.run(&months).code, left()), (0, all));
+    assert_eq!(
+        workstation.run(&["gc", "--older-than", "1d", "--yes"]).code,
+        0
+    );
     let mut rest = vec!["README".to_owned(), young.clone(), needed];
     rest.sort();
     assert_eq!(left(), rest);
     // With the dump goes what only it needed.
-    let gone = desk.run(&["gc", "--max-total", "0", "--yes"]);
+    let gone = workstation.run(&["gc", "--max-total", "0", "--yes"]);
     assert_eq!(gone.code, 0, "{}", gone.err);
     assert_eq!(left(), ["README".to_owned(), young]);
 }
 
 #[test]
 fn a_dump_that_cannot_be_read_keeps_all_modules() {
-    let desk = Desk::new();
-    desk.import(&crash().core());
-    let file = desk.path("store/modules").join(UNUSED);
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
+    let file = workstation.path("store/modules").join(UNUSED);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     let module = fs::File::create(&file).unwrap();
     module
         .set_modified(SystemTime::now() - Duration::from_secs(90 * 86400))
         .unwrap();
-    let day = fs::read_dir(desk.path("store/dumps")).unwrap().next();
+    let day = fs::read_dir(workstation.path("store/dumps"))
+        .unwrap()
+        .next();
     for entry in fs::read_dir(day.unwrap().unwrap().path()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|end| end == "json") {
@@ -109,7 +114,7 @@ fn a_dump_that_cannot_be_read_keeps_all_modules() {
             fs::write(path, "{}").unwrap();
         }
     }
-    let answer = desk.run(&["gc", "--older-than", "1d", "--yes"]);
+    let answer = workstation.run(&["gc", "--older-than", "1d", "--yes"]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert!(answer.err.contains("all modules stay"), "{}", answer.err);
     assert!(file.exists());
@@ -119,13 +124,13 @@ fn a_dump_that_cannot_be_read_keeps_all_modules() {
 #[test]
 fn modules_in_a_bucket_are_collected_too() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let bucket = bucket();
     let url = |endpoint: &str| format!("s3://{bucket}/crashes?endpoint={endpoint}&timeout=20");
     let direct = url(&server.endpoint());
     let core = crash().core().display().to_string();
-    assert_eq!(desk.s3(&direct, &["import", &core]).code, 0);
-    let needed = needed(&desk, Some(&direct));
+    assert_eq!(workstation.s3(&direct, &["import", &core]).code, 0);
+    let needed = needed(&workstation, Some(&direct));
     let listed = [needed.as_str(), UNUSED].map(|id| {
         format!(
             "<Contents><Key>crashes/modules/{id}</Key><Size>5</Size><ETag>&quot;x&quot;</ETag>\
@@ -149,7 +154,7 @@ fn modules_in_a_bucket_are_collected_too() {
         }
     });
     let store = url(&proxy.endpoint());
-    let dry = desk.s3(&store, &["gc", "--older-than", "1d", "--dry-run"]);
+    let dry = workstation.s3(&store, &["gc", "--older-than", "1d", "--dry-run"]);
     assert_eq!(
         dry.out,
         format!("module {UNUSED} 5 B: no dump needs it\n"),
@@ -161,18 +166,30 @@ fn modules_in_a_bucket_are_collected_too() {
         let deletes = requests.filter(|request| request.method == "DELETE");
         deletes.map(|request| request.target).collect::<Vec<_>>()
     };
-    assert_eq!(desk.s3(&store, &["gc", "--older-than", "1d"]).code, 2);
+    assert_eq!(
+        workstation.s3(&store, &["gc", "--older-than", "1d"]).code,
+        2
+    );
     assert_eq!(deleted(), Vec::<String>::new());
-    let answer = desk.s3(&store, &["gc", "--older-than", "1d", "--yes"]);
+    let answer = workstation.s3(&store, &["gc", "--older-than", "1d", "--yes"]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     let targets = deleted();
     assert_eq!(targets.len(), 1, "{targets:?}");
     assert!(targets[0].contains(UNUSED), "{targets:?}");
-    assert_eq!(desk.s3(&direct, &["ls", "-o", "id"]).out.lines().count(), 1);
     assert_eq!(
-        desk.s3(&store, &["gc", "--max-total", "0", "--yes"]).code,
+        workstation
+            .s3(&direct, &["ls", "-o", "id"])
+            .out
+            .lines()
+            .count(),
+        1
+    );
+    assert_eq!(
+        workstation
+            .s3(&store, &["gc", "--max-total", "0", "--yes"])
+            .code,
         0
     );
     assert!(deleted().iter().any(|target| target.contains(&needed)));
-    assert_eq!(desk.s3(&direct, &["ls"]).code, 1);
+    assert_eq!(workstation.s3(&direct, &["ls"]).code, 1);
 }

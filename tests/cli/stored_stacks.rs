@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::Desk;
+use super::Workstation;
 
 const ASSERTION: &str = r#"
 #include <assert.h>
@@ -18,14 +18,14 @@ int main(int count, char **words) { serve(count); return sink; }
 "#;
 
 /// The program and the core of its end, by gdb.
-fn crash(desk: &Desk, source: &str) -> (PathBuf, PathBuf) {
-    fs::create_dir_all(desk.path("bin")).unwrap();
-    fs::write(desk.path("app.c"), source).unwrap();
-    let (program, core) = (desk.path("bin/app"), desk.path("core"));
+fn crash(workstation: &Workstation, source: &str) -> (PathBuf, PathBuf) {
+    fs::create_dir_all(workstation.path("bin")).unwrap();
+    fs::write(workstation.path("app.c"), source).unwrap();
+    let (program, core) = (workstation.path("bin/app"), workstation.path("core"));
     let built = Command::new("gcc")
         .args(["-O1", "-g", "-Wl,--build-id", "-o"])
         .arg(&program)
-        .arg(desk.path("app.c"))
+        .arg(workstation.path("app.c"))
         .status();
     assert!(built.expect("install gcc").success());
     let made = Command::new("gdb")
@@ -71,13 +71,13 @@ fn stored(bt: &Value) -> Value {
 }
 
 /// A case of that crash, as of a dump that an agent captured.
-fn captured(desk: &Desk, core: &Path, bt: &Value) -> PathBuf {
-    let id = desk.import(core);
-    desk.run(&["fetch", &id, "-d", "case"]);
-    let case = desk.path("case");
+fn captured(workstation: &Workstation, core: &Path, bt: &Value) -> PathBuf {
+    let id = workstation.import(core);
+    workstation.run(&["fetch", &id, "-d", "case"]);
+    let case = workstation.path("case");
     // Answers of `cdh` have a placeholder for the directory.
-    let here = desk.dir.path().display().to_string();
-    let text = stored(bt).to_string().replace("[DESK]", &here);
+    let here = workstation.dir.path().display().to_string();
+    let text = stored(bt).to_string().replace("[WORKSTATION]", &here);
     fs::write(case.join("backtrace.json"), text).unwrap();
     let text = fs::read_to_string(case.join("manifest.json")).unwrap();
     let manifest: Value = serde_json::from_str(&text).unwrap();
@@ -112,52 +112,52 @@ fn names(bt: &Value) -> Vec<String> {
 
 #[test]
 fn bt_names_the_stored_stack_of_a_dump_without_a_core() {
-    let desk = Desk::new();
-    let (program, core) = crash(&desk, ASSERTION);
-    let whole = desk.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
-    let case = captured(&desk, &core, &whole);
+    let workstation = Workstation::new();
+    let (program, core) = crash(&workstation, ASSERTION);
+    let whole = workstation.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
+    let case = captured(&workstation, &core, &whole);
     remove_core(&case);
-    let found = desk.json(&["bt", "./case", "-o", "json"]);
+    let found = workstation.json(&["bt", "./case", "-o", "json"]);
     assert_eq!(names(&found), names(&whole));
     assert_eq!(found["backtrace"]["threads"][0]["stored"], true);
     for key in ["fingerprint", "explanation"] {
         assert_eq!(found["backtrace"][key], whole["backtrace"][key], "{key}");
     }
     assert_eq!(found["abort_message"], whole["abort_message"]);
-    let text = desk.run(&["bt", "./case"]).out;
+    let text = workstation.run(&["bt", "./case"]).out;
     assert!(text.contains("stored at the crash: no registers"), "{text}");
     // Without the files there are no names, but the same frames and the same fingerprint.
     fs::remove_file(&program).unwrap();
-    let bare = desk.json(&["bt", "./case", "-o", "json"]);
+    let bare = workstation.json(&["bt", "./case", "-o", "json"]);
     assert_eq!(
         bare["backtrace"]["fingerprint"],
         whole["backtrace"]["fingerprint"]
     );
-    let info = desk.run(&["info", "./case"]).out;
+    let info = workstation.run(&["info", "./case"]).out;
     assert!(info.contains("made of check_order < serve"), "{info}");
     assert!(info.contains("Assertion `n > 100' failed."), "{info}");
 }
 
 #[test]
 fn bt_continues_with_the_stored_stack_where_files_are_missing() {
-    let desk = Desk::new();
-    let (program, core) = crash(&desk, ASSERTION);
-    let whole = desk.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
-    captured(&desk, &core, &whole);
+    let workstation = Workstation::new();
+    let (program, core) = crash(&workstation, ASSERTION);
+    let whole = workstation.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
+    captured(&workstation, &core, &whole);
     let all = names(&whole).len();
     // Without the program's file its frames cannot be unwound.
     fs::remove_file(&program).unwrap();
-    let alone = desk.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
+    let alone = workstation.json(&["bt", core.to_str().unwrap(), "-o", "json"]);
     assert!(names(&alone).len() < all, "{alone}");
     assert_eq!(alone["backtrace"]["fingerprint"], Value::Null);
-    let found = desk.json(&["bt", "./case", "-o", "json"]);
+    let found = workstation.json(&["bt", "./case", "-o", "json"]);
     assert_eq!(names(&found).len(), all, "{found}");
     assert_eq!(found["backtrace"]["threads"][0]["stored"], true);
     assert_eq!(
         found["backtrace"]["fingerprint"],
         whole["backtrace"]["fingerprint"]
     );
-    let text = desk.run(&["bt", "./case"]).out;
+    let text = workstation.run(&["bt", "./case"]).out;
     assert!(
         text.contains("1 of 1 stacks as the handler stored them"),
         "{text}"
@@ -166,11 +166,11 @@ fn bt_continues_with_the_stored_stack_where_files_are_missing() {
 
 #[test]
 fn abort_message_of_glibc_is_shown() {
-    let desk = Desk::new();
-    let (_, core) = crash(&desk, ASSERTION);
+    let workstation = Workstation::new();
+    let (_, core) = crash(&workstation, ASSERTION);
     let core = core.to_str().unwrap();
     let expected = "app: ";
-    let json = desk.json(&["bt", core, "-o", "json"]);
+    let json = workstation.json(&["bt", core, "-o", "json"]);
     let message = json["abort_message"].as_str().unwrap();
     assert!(message.starts_with(expected), "{message}");
     assert!(
@@ -178,11 +178,11 @@ fn abort_message_of_glibc_is_shown() {
         "{message}"
     );
     for command in ["bt", "info"] {
-        let out = desk.run(&[command, core]).out;
+        let out = workstation.run(&[command, core]).out;
         assert!(out.contains(message), "{command}: {out}");
     }
     // Other ends have none.
     let other = super::crash().core();
-    let json = desk.json(&["bt", other.to_str().unwrap(), "-o", "json"]);
+    let json = workstation.json(&["bt", other.to_str().unwrap(), "-o", "json"]);
     assert_eq!(json["abort_message"], Value::Null);
 }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcsetwinsize};
 
-use super::{Desk, crash};
+use super::{Workstation, crash};
 
 /// A slow machine under load needs some of it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,8 +29,8 @@ pub(super) struct Tty {
 }
 
 impl Tty {
-    fn start(desk: &Desk, words: &[&str]) -> Self {
-        Self::with(&desk.command(words))
+    fn start(workstation: &Workstation, words: &[&str]) -> Self {
+        Self::with(&workstation.command(words))
     }
 
     /// With any program, in the environment that it is given.
@@ -197,16 +197,16 @@ fn settings(tty: &File) -> String {
     format!("{:?}", tcgetattr(tty).unwrap())
 }
 
-fn desk() -> Desk {
-    let desk = Desk::new();
-    desk.import(&crash().core());
-    desk
+fn workstation() -> Workstation {
+    let workstation = Workstation::new();
+    workstation.import(&crash().core());
+    workstation
 }
 
 #[test]
 fn gdb_gets_the_terminal_three_times_and_the_list_is_back_after_each() {
-    let desk = desk();
-    let mut tty = Tty::start(&desk, &[]);
+    let workstation = workstation();
+    let mut tty = Tty::start(&workstation, &[]);
     tty.wait_for("1 dump");
     tty.wait_for("poke app.c:5");
     let list = tty.text();
@@ -246,8 +246,8 @@ fn without_ages(text: &str) -> String {
 
 #[test]
 fn terminal_is_given_back_when_gdb_is_killed() {
-    let desk = desk();
-    let mut tty = Tty::start(&desk, &["tui"]);
+    let workstation = workstation();
+    let mut tty = Tty::start(&workstation, &["tui"]);
     tty.wait_for("1 dump");
     tty.keys("d");
     tty.wait_for("(gdb)");
@@ -260,8 +260,8 @@ fn terminal_is_given_back_when_gdb_is_killed() {
 
 #[test]
 fn terminal_is_given_back_after_a_panic() {
-    let desk = desk();
-    let mut tty = Tty::start(&desk, &["tui"]);
+    let workstation = workstation();
+    let mut tty = Tty::start(&workstation, &["tui"]);
     tty.wait_for("1 dump");
     tty.keys(":panic\r");
     assert_eq!(tty.end().code(), Some(101));
@@ -271,9 +271,9 @@ fn terminal_is_given_back_after_a_panic() {
 
 #[test]
 fn terminal_is_given_back_after_sigterm_and_gdb_goes_too() {
-    let desk = desk();
+    let workstation = workstation();
     for with_gdb in [false, true] {
-        let mut tty = Tty::start(&desk, &["tui", "--ascii"]);
+        let mut tty = Tty::start(&workstation, &["tui", "--ascii"]);
         tty.wait_for("1 dump");
         assert!(tty.text().is_ascii());
         let gdb = with_gdb.then(|| {
@@ -292,7 +292,7 @@ fn terminal_is_given_back_after_sigterm_and_gdb_goes_too() {
 
 #[test]
 fn hostile_store_sends_nothing_to_the_terminal() {
-    let desk = desk();
+    let workstation = workstation();
     let evil = "a\x1b]0;owned\x07\u{9b}31m\u{202e}b";
     let core = crash().core().display().to_string();
     let image = format!("registry.example/app@sha256:{}", "1f".repeat(32));
@@ -311,8 +311,8 @@ fn hostile_store_sends_nothing_to_the_terminal() {
         evil,
         &core,
     ];
-    assert_eq!(desk.run(&words).code, 0);
-    let mut tty = Tty::start(&desk, &["tui"]);
+    assert_eq!(workstation.run(&words).code, 0);
+    let mut tty = Tty::start(&workstation, &["tui"]);
     tty.wait_for("2 dumps");
     tty.keys("/a\\x1b\r");
     for tab in ["\r", "2", "3", "8"] {
@@ -330,11 +330,11 @@ fn hostile_store_sends_nothing_to_the_terminal() {
 
 #[test]
 fn without_a_terminal_there_is_help_and_no_tui() {
-    let desk = Desk::new();
-    let answer = desk.run(&[]);
+    let workstation = Workstation::new();
+    let answer = workstation.run(&[]);
     assert_eq!((answer.code, answer.out.as_str()), (2, ""));
     assert!(answer.err.contains("Usage: cdh"), "{}", answer.err);
-    let answer = desk.run(&["tui"]);
+    let answer = workstation.run(&["tui"]);
     assert_eq!(answer.code, 2);
     assert!(
         answer.err.contains("not a terminal") && answer.err.contains("cdh ls"),
@@ -345,17 +345,17 @@ fn without_a_terminal_there_is_help_and_no_tui() {
 
 /// A store with a history: a bug that was first seen ten days ago in 1.3.0 and goes on in 1.4.0, and one that
 /// began today in 1.4.2 and crashes two pods.
-fn history() -> Desk {
+fn history() -> Workstation {
     const OTHER: &str = "int charge(int *cents) { return *cents + 1; }\n\
                          int main(int c, char **v) { return charge(c > 9 ? &c : (int *)8); }\n";
-    let desk = Desk::new();
-    let (source, program) = (desk.path("billing.c"), desk.path("billing"));
+    let workstation = Workstation::new();
+    let (source, program) = (workstation.path("billing.c"), workstation.path("billing"));
     std::fs::write(&source, OTHER).unwrap();
     let mut cc = std::process::Command::new("cc");
     cc.args(["-g", "-O0", "-Wl,--build-id", "-o"]);
     let built = cc.arg(&program).arg(&source).status();
     assert!(built.expect("install gcc").success());
-    let core = desk.path("billing.core");
+    let core = workstation.path("billing.core");
     let mut gdb = std::process::Command::new("gdb");
     gdb.args(["-q", "-batch", "-ex", "run", "-ex"]);
     gdb.arg(format!("generate-core-file {}", core.display()));
@@ -367,7 +367,7 @@ fn history() -> Desk {
         let mut words = vec!["import", "--time", &time];
         words.extend(place);
         words.push(core.to_str().unwrap());
-        let answer = desk.run(&words);
+        let answer = workstation.run(&words);
         assert_eq!(answer.code, 0, "{}", answer.err);
     };
     let app = crash().core();
@@ -376,7 +376,7 @@ fn history() -> Desk {
     import(&app, "shop-api-0", "shop/api:1.4.0", 300);
     import(&core, "billing-0", "shop/billing:1.4.2", 200);
     import(&core, "billing-1", "shop/billing:1.4.2", 40);
-    desk
+    workstation
 }
 
 /// The line of the screen that holds all of these.
@@ -387,8 +387,8 @@ fn has_line(text: &str, parts: &[&str]) -> bool {
 
 #[test]
 fn tui_answers_what_is_new_since_which_version_and_who_is_affected() {
-    let desk = history();
-    let mut tty = Tty::start(&desk, &["tui"]);
+    let workstation = history();
+    let mut tty = Tty::start(&workstation, &["tui"]);
     tty.wait_for("5 dumps");
     // What started crashing today? Its image and its workloads are below the list.
     tty.keys("n");
@@ -427,10 +427,10 @@ fn tui_answers_what_is_new_since_which_version_and_who_is_affected() {
 
 #[test]
 fn tui_refreshes_the_list_without_a_key() {
-    let desk = desk();
-    let mut tty = Tty::start(&desk, &["tui", "--refresh", "1"]);
+    let workstation = workstation();
+    let mut tty = Tty::start(&workstation, &["tui", "--refresh", "1"]);
     tty.wait_for("1 dump");
-    desk.import(&crash().core());
+    workstation.import(&crash().core());
     tty.wait_for("2 dumps");
     tty.wait_for("1 new");
     tty.keys("q");
@@ -439,20 +439,24 @@ fn tui_refreshes_the_list_without_a_key() {
 
 #[test]
 fn config_file_sets_the_refresh_of_the_tui() {
-    let desk = desk();
-    std::fs::write(desk.path("config.toml"), "[tui]\nrefresh_seconds = 0\n").unwrap();
-    let config = desk.path("config.toml").display().to_string();
-    let mut tty = Tty::start(&desk, &["tui", "--config", &config]);
+    let workstation = workstation();
+    std::fs::write(
+        workstation.path("config.toml"),
+        "[tui]\nrefresh_seconds = 0\n",
+    )
+    .unwrap();
+    let config = workstation.path("config.toml").display().to_string();
+    let mut tty = Tty::start(&workstation, &["tui", "--config", &config]);
     tty.wait_for("1 dump");
-    desk.import(&crash().core());
+    workstation.import(&crash().core());
     std::thread::sleep(Duration::from_secs(9));
     assert!(!tty.text().contains("2 dumps"), "{}", tty.text());
     tty.keys("r");
     tty.wait_for("2 dumps");
     tty.keys("q");
     assert_eq!(tty.end().code(), Some(0));
-    std::fs::write(desk.path("config.toml"), "[tui]\nrefresh = 0\n").unwrap();
-    let answer = desk.run(&["ls", "--config", &config]);
+    std::fs::write(workstation.path("config.toml"), "[tui]\nrefresh = 0\n").unwrap();
+    let answer = workstation.run(&["ls", "--config", &config]);
     assert_eq!(answer.code, 2);
     assert!(answer.err.contains("refresh_seconds"), "{}", answer.err);
 }
@@ -474,8 +478,8 @@ fn wait_for_state(pid: Pid, wanted: char) {
 
 #[test]
 fn tui_restores_the_terminal_before_a_stop_and_takes_it_again_afterwards() {
-    let desk = desk();
-    let mut tty = Tty::start(&desk, &["tui"]);
+    let workstation = workstation();
+    let mut tty = Tty::start(&workstation, &["tui"]);
     tty.wait_for("1 dump");
     for _ in 0..2 {
         kill_process(tty.pid(), Signal::TSTP).unwrap();
@@ -505,7 +509,7 @@ fn tui_restores_the_terminal_before_a_stop_and_takes_it_again_afterwards() {
 
 #[test]
 fn terminal_is_given_back_after_each_signal_that_ends_a_program() {
-    let desk = desk();
+    let workstation = workstation();
     for signal in [
         Signal::USR1,
         Signal::USR2,
@@ -513,7 +517,7 @@ fn terminal_is_given_back_after_each_signal_that_ends_a_program() {
         Signal::VTALARM,
         Signal::XCPU,
     ] {
-        let mut tty = Tty::start(&desk, &["tui"]);
+        let mut tty = Tty::start(&workstation, &["tui"]);
         tty.wait_for("1 dump");
         kill_process(tty.pid(), signal).unwrap();
         assert_eq!(tty.end().signal(), Some(signal.as_raw()));
@@ -523,18 +527,18 @@ fn terminal_is_given_back_after_each_signal_that_ends_a_program() {
 
 #[test]
 fn tui_reports_a_store_that_is_deleted_while_it_is_open() {
-    let desk = desk();
-    let mut tty = Tty::start(&desk, &["tui", "--refresh", "1"]);
+    let workstation = workstation();
+    let mut tty = Tty::start(&workstation, &["tui", "--refresh", "1"]);
     tty.wait_for("1 dump");
-    std::fs::rename(desk.path("store"), desk.path("gone")).unwrap();
+    std::fs::rename(workstation.path("store"), workstation.path("gone")).unwrap();
     tty.wait_for("the store cannot be listed");
     // The list is as it was, and the store may come back.
     tty.wait_for("poke");
-    std::fs::rename(desk.path("gone"), desk.path("store")).unwrap();
+    std::fs::rename(workstation.path("gone"), workstation.path("store")).unwrap();
     tty.wait_until("the banner is gone", |text| {
         !text.contains("cannot be listed")
     });
-    std::fs::rename(desk.path("store"), desk.path("gone")).unwrap();
+    std::fs::rename(workstation.path("store"), workstation.path("gone")).unwrap();
     tty.keys("r");
     tty.wait_for("deleted");
     tty.keys("q");
@@ -543,12 +547,12 @@ fn tui_reports_a_store_that_is_deleted_while_it_is_open() {
 
 #[test]
 fn ls_fits_the_width_of_the_terminal() {
-    let desk = desk();
+    let workstation = workstation();
     let core = crash().core().display().to_string();
     let pod = "checkout-7d4b9c6f5d-".repeat(6);
-    let answer = desk.run(&["import", "--namespace", "payments", "--pod", &pod, &core]);
+    let answer = workstation.run(&["import", "--namespace", "payments", "--pod", &pod, &core]);
     assert_eq!(answer.code, 0, "{}", answer.err);
-    let mut tty = Tty::start(&desk, &["ls"]);
+    let mut tty = Tty::start(&workstation, &["ls"]);
     assert_eq!(tty.end().code(), Some(0));
     tty.wait_for("payments");
     // Two dumps and a header: nothing was wrapped.

@@ -108,12 +108,13 @@ fn commands_print_the_kept_cores_as_before() {
         .collect();
     names.sort();
     assert!(names.len() >= 8, "{names:?}");
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     for directory in names {
         let name = directory.file_name().unwrap().to_str().unwrap().to_owned();
         for (kind, words) in commands {
-            let answer = desk.answer(
-                desk.command(words)
+            let answer = workstation.answer(
+                workstation
+                    .command(words)
                     .current_dir(&directory)
                     .output()
                     .unwrap(),
@@ -139,13 +140,13 @@ fn kept_cores_are_those_of_the_checksums() {
 
 #[test]
 fn remembered_answers_are_those_of_the_first_time() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = crash().core();
     let words = ["bt", core.to_str().unwrap(), "-a"];
-    let first = filtered(&desk.run(&words).out);
-    let cache = desk.path(".cache/cdh/symbols");
+    let first = filtered(&workstation.run(&words).out);
+    let cache = workstation.path(".cache/cdh/symbols");
     assert!(fs::read_dir(&cache).unwrap().count() > 1);
-    assert_eq!(filtered(&desk.run(&words).out), first);
+    assert_eq!(filtered(&workstation.run(&words).out), first);
     for entry in fs::read_dir(&cache).unwrap() {
         let path = entry.unwrap().path();
         let mut bytes = fs::read(&path).unwrap();
@@ -154,31 +155,31 @@ fn remembered_answers_are_those_of_the_first_time() {
             fs::write(&path, bytes).unwrap();
         }
     }
-    assert_eq!(filtered(&desk.run(&words).out), first);
+    assert_eq!(filtered(&workstation.run(&words).out), first);
 }
 
 #[test]
 fn groups_and_diff_tell_equal_crashes_from_others() {
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let core = crash().core();
-    desk.import(&core);
-    desk.import(&core);
+    workstation.import(&core);
+    workstation.import(&core);
     let other = corpus::fixtures()
         .canonicalize()
         .unwrap()
         .join("bare/products/hook/core");
-    desk.import(&other);
-    let groups = desk.json(&["groups", "-o", "json"]);
+    workstation.import(&other);
+    let groups = workstation.json(&["groups", "-o", "json"]);
     assert_eq!(groups[0]["count"], 2);
     assert_eq!(groups[0]["exe"], "app");
     assert_eq!(groups[1]["count"], 1);
     assert_ne!(groups[0]["fingerprint"], groups[1]["fingerprint"]);
-    let text = desk.run(&["groups", "--images"]).out;
+    let text = workstation.run(&["groups", "--images"]).out;
     assert!(
         text.starts_with("COUNT") && text.lines().count() == 3,
         "{text}"
     );
-    let same = desk.json(&[
+    let same = workstation.json(&[
         "diff",
         core.to_str().unwrap(),
         core.to_str().unwrap(),
@@ -188,7 +189,7 @@ fn groups_and_diff_tell_equal_crashes_from_others() {
     assert_eq!(same["same_fingerprint"], true);
     assert_eq!(same["first_divergent_frame"], Value::Null);
     assert_eq!(same["registers"].as_array().unwrap().len(), 0);
-    let differ = desk.json(&[
+    let differ = workstation.json(&[
         "diff",
         core.to_str().unwrap(),
         other.to_str().unwrap(),
@@ -197,7 +198,7 @@ fn groups_and_diff_tell_equal_crashes_from_others() {
     ]);
     assert_eq!(differ["same_fingerprint"], false);
     assert_eq!(differ["first_divergent_frame"]["name"], "#0");
-    let text = desk
+    let text = workstation
         .run(&["diff", core.to_str().unwrap(), other.to_str().unwrap()])
         .out;
     assert!(

@@ -17,7 +17,7 @@ const NAME: &str = "collected.json";
 /// Bytes of the record: about 50,000 files.
 const LIMIT: u64 = 8 << 20;
 
-/// What became of a file.
+/// State of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredFile {
     file: FileIdentity,

@@ -59,7 +59,7 @@ impl Node {
         .unwrap()
     }
 
-    /// A core of `size` bytes, of which its headers promise 4096.
+    /// A core of `size` bytes whose headers promise 4096.
     fn write_core(&self, name: &str, size: u64) {
         let mut bytes = vec![0_u8; 120];
         bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");

@@ -77,11 +77,11 @@ fn a_later_layer_counts_and_each_value_knows_where_it_came_from() {
 }
 
 #[test]
-fn every_mistake_of_a_file_is_told_with_its_line_and_with_what_was_meant() {
+fn config_errors_name_line_and_nearest_key() {
     let file = "[shiping]\nmode = \"off\"\n[shipping]\nintervall = \"5m\"\nmode = \"event\"\nparallel = \"two\"\n\
                 [[policy.rules]]\nnamespce = \"x\"\n[metrics]\nlisten = \"9464\"\n";
-    let told = wrong(file, &[]);
-    let all = told.join("\n");
+    let errors = wrong(file, &[]);
+    let all = errors.join("\n");
     for expected in [
         "agent.toml:2: there is no table `[shiping]`; did you mean `shipping`?",
         "agent.toml:4: there is no key `shipping.intervall`; did you mean `interval`?",
@@ -92,20 +92,20 @@ fn every_mistake_of_a_file_is_told_with_its_line_and_with_what_was_meant() {
     ] {
         assert!(all.contains(expected), "{expected} in:\n{all}");
     }
-    assert_eq!(told.len(), 6, "{all}");
+    assert_eq!(errors.len(), 6, "{all}");
     assert!(wrong("[log]\nformat = \n", &[])[0].starts_with("agent.toml:2: "));
 }
 
 #[test]
 fn interval_and_schedule_at_once_are_refused_wherever_they_stand() {
     let file = "[shipping]\nschedule = \"0 * * * *\"\n";
-    let told = wrong(file, &[("INTERVAL", "60000")]);
-    assert!(told[0].starts_with("INTERVAL (of IBM's core-dump-handler) and agent.toml:2: `shipping.interval` and `shipping.schedule` are both set"), "{told:?}");
-    assert!(told[0].contains("keep one of them"), "{told:?}");
-    let told = wrong("", &[("INTERVAL", "60000"), ("SCHEDULE", "0 * * * *")]);
-    assert!(told[0].contains("both set"), "{told:?}");
-    let told = wrong("", &[("SCHEDULE", "61 * * * *")]);
-    assert!(told[0].contains("invalid minute `61`"), "{told:?}");
+    let errors = wrong(file, &[("INTERVAL", "60000")]);
+    assert!(errors[0].starts_with("INTERVAL (of IBM's core-dump-handler) and agent.toml:2: `shipping.interval` and `shipping.schedule` are both set"), "{errors:?}");
+    assert!(errors[0].contains("keep one of them"), "{errors:?}");
+    let errors = wrong("", &[("INTERVAL", "60000"), ("SCHEDULE", "0 * * * *")]);
+    assert!(errors[0].contains("both set"), "{errors:?}");
+    let errors = wrong("", &[("SCHEDULE", "61 * * * *")]);
+    assert!(errors[0].contains("invalid minute `61`"), "{errors:?}");
     assert!(wrong("shipping.mode = \"interval\"", &[])[0].contains("is not set"));
 }
 
@@ -315,14 +315,17 @@ fn unknown_variables_name_the_near_match() {
 
 #[test]
 fn misspelt_keys_at_the_top_name_the_store_too() {
-    let told = wrong("stroe = \"s3://b\"\n", &[]);
-    assert!(told[0].contains("did you mean `store`?"), "{told:?}");
+    let errors = wrong("stroe = \"s3://b\"\n", &[]);
+    assert!(errors[0].contains("did you mean `store`?"), "{errors:?}");
 }
 
 #[test]
 fn invalid_variable_is_named() {
-    let told = wrong("", &[("CDH_SHIPPING_PARALLEL", "many")]);
-    assert!(told[0].starts_with("CDH_SHIPPING_PARALLEL: "), "{told:?}");
+    let errors = wrong("", &[("CDH_SHIPPING_PARALLEL", "many")]);
+    assert!(
+        errors[0].starts_with("CDH_SHIPPING_PARALLEL: "),
+        "{errors:?}"
+    );
 }
 
 #[test]

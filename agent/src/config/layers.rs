@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::check::{self, leaves};
 use super::{AgentConfig, environment, ibm};
 
-/// Tables of the file that are the desk's, and the store's.
+/// Tables of the file for the workstation, and for the store.
 pub(super) const FOREIGN: [&str; 6] = ["store", "stores", "images", "cache", "tui", "debugger"];
 
 /// Where a value came from.

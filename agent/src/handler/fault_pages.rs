@@ -80,7 +80,7 @@ impl FaultPages {
             count,
             page,
         };
-        // A child that is forked meanwhile must not inherit pages that nobody provides there.
+        // A child that is forked meanwhile must not inherit pages that no thread provides there.
         // SAFETY: the mapping is our own and whole.
         unsafe { libc::madvise(start, size, libc::MADV_DONTFORK) };
         // struct uffdio_register: start, len, mode, ioctls

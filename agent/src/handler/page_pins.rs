@@ -1,6 +1,6 @@
 //! Keeps pages of a process from the OOM reaper.
 //!
-//! The reaper unmaps the memory of its victim two seconds after the kill, whoever holds that memory. A page with
+//! The reaper unmaps the memory of its victim two seconds after the kill, also while others hold that memory. A page with
 //! another reference keeps its contents. `process_vm_readv` takes references to up to 4 MiB before it copies
 //! (`process_vm_rw_single_vec` in `mm/process_vm_access.c`), so a thread for each block starts to read it into a
 //! page of ours that is missing, and waits:
@@ -63,7 +63,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// What became of a block.
+/// State of a block.
 enum Block {
     /// Its thread has not reached its page.
     Begun,

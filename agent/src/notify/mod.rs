@@ -41,7 +41,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Result of a notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct DeliveryReport {
     /// `webhook` or `kubernetes`.
     pub target: &'static str,
     /// The receiver's name in the configuration.
@@ -76,7 +76,7 @@ impl Outcome {
 }
 
 /// Receives the result of each message, from several threads.
-pub type Report = Arc<dyn Fn(&Told) + Send + Sync>;
+pub type Report = Arc<dyn Fn(&DeliveryReport) + Send + Sync>;
 
 /// Sends notifications to all configured receivers.
 pub struct Notifier {
@@ -106,7 +106,7 @@ impl Notifier {
                 while let Ok(crash) = queue.recv() {
                     let outcome = deliver_patiently(deliver.as_ref(), &crash, &stop);
                     let id = crash.id.clone();
-                    report(&Told {
+                    report(&DeliveryReport {
                         target,
                         name: own.clone(),
                         id,
@@ -147,7 +147,7 @@ impl Notifier {
             if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
                 sender.try_send(Arc::clone(&crash))
             {
-                (self.report)(&Told {
+                (self.report)(&DeliveryReport {
                     target: receiver.target,
                     name: receiver.name.clone(),
                     id: crash.id.clone(),

@@ -118,12 +118,13 @@ pub(super) fn manifest(fingerprint: &str) -> Manifest {
     manifest
 }
 
-type Reports = Arc<Mutex<Vec<Told>>>;
+type Reports = Arc<Mutex<Vec<DeliveryReport>>>;
 
 fn notifier(receivers: Vec<Box<dyn Deliver>>, state: &Path) -> (Notifier, Reports) {
     let reports = Reports::default();
     let kept = Arc::clone(&reports);
-    let report: Report = Arc::new(move |result: &Told| kept.lock().unwrap().push(result.clone()));
+    let report: Report =
+        Arc::new(move |result: &DeliveryReport| kept.lock().unwrap().push(result.clone()));
     (Notifier::begin(receivers, state, report), reports)
 }
 

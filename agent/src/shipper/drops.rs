@@ -1,4 +1,4 @@
-//! Uploads counts of crashes without a dump: how many, of which kind, and why.
+//! Uploads counts of crashes without a dump: their number, kind and reason.
 //!
 //! ```text
 //! <state>/drops/state.json                             last record read; objects to upload

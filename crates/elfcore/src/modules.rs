@@ -289,7 +289,7 @@ fn from_segments(segments: &Segments<'_>, entry: &Entry) -> Option<Module> {
     None
 }
 
-/// Sorts the modules, tells what each of them is, and names those without a name.
+/// Sorts the modules, determines the kind of each, and names those without a name.
 fn finish(head: &CoreHead, memory: &dyn Memory, modules: &mut [Module], program: Option<&Entry>) {
     modules.sort_by_key(Module::start);
     let holds_program = |module: &Module| {

@@ -174,7 +174,7 @@ fn text_that_was_moved_to_anonymous_memory_belongs_to_the_program() {
     let main = object.symbols_named(&[b"main"])[0];
     assert!((main.address.0..main.address.0 + main.size).contains(&svma));
 
-    // Without its headers in the core, the file that was found tells it.
+    // Without its headers in the core, the file that was found has them.
     let first = program.ranges[0];
     crash.remove_memory(first.start, first.end, true);
     let core = crash.core();

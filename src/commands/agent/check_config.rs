@@ -12,7 +12,7 @@ use super::documents::{CheckedConfig, ConfigProblem, ConfigValue, UnknownVariabl
 use crate::args::{CheckConfigArgs, GlobalArgs, TextFormat};
 use crate::pipeline;
 use crate::render::{self, terminal_line};
-use crate::report::{self, ExitStatus, Told};
+use crate::report::{self, ExitStatus, RenderedError};
 use crate::settings::{Role, Settings, environment};
 
 pub(super) fn run(mut global: GlobalArgs, args: &CheckConfigArgs) -> Result<ExitStatus> {
@@ -26,7 +26,7 @@ pub(super) fn run(mut global: GlobalArgs, args: &CheckConfigArgs) -> Result<Exit
     let checked = match Settings::gather(&global, Role::Agent) {
         Ok(settings) => check(&settings, secrets),
         Err(error) if args.output.format() == TextFormat::Json => {
-            invalid(None, vec![problem(report::tell(&error))])
+            invalid(None, vec![problem(report::rendered(&error))])
         }
         Err(error) => return Err(error),
     };
@@ -60,7 +60,7 @@ fn check(settings: &Settings, secrets: Secrets) -> CheckedConfig {
         .map(|error| problem(error.clone()))
         .collect();
     if let Err(error) = pipeline::require_known_store(settings) {
-        problems.push(problem(report::tell(&error)));
+        problems.push(problem(report::rendered(&error)));
     }
     let effective = effective(settings, Flags::default());
     for wrong in effective.as_ref().err().into_iter().flatten() {
@@ -126,7 +126,7 @@ fn unknown() -> Vec<UnknownVariable> {
     variables.collect()
 }
 
-fn problem(error: Told) -> ConfigProblem {
+fn problem(error: RenderedError) -> ConfigProblem {
     ConfigProblem {
         text: error.lines.join(": "),
         hints: error.hints,

@@ -229,7 +229,7 @@ pub(super) fn paths(config: &AgentConfig) -> AgentPaths {
     }
 }
 
-/// What the handler is told.
+/// The handler's settings.
 pub(super) fn apply_to_handler(config: &AgentConfig, handler: &mut HandlerSettings) {
     handler.release = config.capture.release;
     handler.strategy = config.capture.strategy;
@@ -240,7 +240,7 @@ pub(super) fn apply_to_handler(config: &AgentConfig, handler: &mut HandlerSettin
     }
 }
 
-/// What the shipper is told.
+/// The shipper's settings.
 pub(super) fn shipper_options(config: &AgentConfig) -> ShipperOptions {
     ShipperOptions {
         setuid: config.policy.setuid.into(),

@@ -124,7 +124,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let program = root.path().join("bin/cdh");
         let error = find(&program).unwrap_err();
-        let text = crate::report::tell(&error).hints.join("\n");
+        let text = crate::report::rendered(&error).hints.join("\n");
         assert!(text.contains("cargo xtask handler"), "{text}");
         assert!(text.contains("libexec/cdh/cdh-handler"), "{text}");
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use cdh_agent::ShipperEvent;
 use cdh_agent::config::LogFormat;
-use cdh_agent::notify::{Outcome, Told};
+use cdh_agent::notify::{DeliveryReport, Outcome};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -79,25 +79,25 @@ impl Log {
     }
 
     /// The outcome of a notification.
-    pub(super) fn told(self, told: &Told) {
-        let (level, text) = match &told.outcome {
+    pub(super) fn delivery(self, report: &DeliveryReport) {
+        let (level, text) = match &report.outcome {
             Outcome::Sent => (
                 Level::Info,
-                format!("notified {} of {}", told.name, told.id),
+                format!("notified {} of {}", report.name, report.id),
             ),
             Outcome::Failed(why) => (
                 Level::Error,
-                format!("cannot notify {} of {}: {why}", told.name, told.id),
+                format!("cannot notify {} of {}: {why}", report.name, report.id),
             ),
             Outcome::Dropped => (
                 Level::Warning,
                 format!(
                     "dropped the notification of {} to {}: its queue is full",
-                    told.id, told.name
+                    report.id, report.name
                 ),
             ),
         };
-        let fields = json!({"dump": told.id, "target": told.target, "receiver": told.name, "result": told.outcome.word()});
+        let fields = json!({"dump": report.id, "target": report.target, "receiver": report.name, "result": report.outcome.word()});
         self.line(level, "notification", &text, fields);
     }
 }

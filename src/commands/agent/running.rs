@@ -27,9 +27,9 @@ pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result
     let _listener = listen(config, &watcher, log)?;
     let _collecting = Collecting::begin(config, &paths, log)?;
     let reporting = Arc::clone(&watcher);
-    let report: Report = Arc::new(move |told| {
-        reporting.notified(told.target, told.outcome.word());
-        log.told(told);
+    let report: Report = Arc::new(move |report| {
+        reporting.notified(report.target, report.outcome.word());
+        log.delivery(report);
     });
     let receivers = receivers(config, log);
     let notifier = Mutex::new(Notifier::begin(receivers, &paths.state, report));

@@ -45,7 +45,7 @@ impl Values {
         };
         Self {
             // With a broken config file there is still what the declarations offer.
-            settings: Settings::gather(&global, Role::Desk).ok(),
+            settings: Settings::gather(&global, Role::Workstation).ok(),
             listed: OnceCell::new(),
         }
     }

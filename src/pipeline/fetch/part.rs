@@ -229,7 +229,7 @@ impl Part {
     }
 }
 
-/// The locked journal; who waits for it is told by `observer` when to give up.
+/// The locked journal. `observer` decides how long to wait for it.
 fn lock(directory: &Path, observer: &dyn Observer) -> io::Result<File> {
     let mut is_told = false;
     loop {

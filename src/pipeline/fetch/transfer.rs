@@ -156,7 +156,7 @@ impl<'t> Transfer<'t> {
         let mut worst = Ok(());
         for outcome in outcomes {
             match outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
-                // Who only stopped because another one failed has nothing to tell.
+                // A worker that stopped because another one failed has nothing to report.
                 Err(Problem::Stopped) if worst.is_err() => {}
                 Err(problem) if worst.is_ok() || matches!(worst, Err(Problem::Stopped)) => {
                     worst = Err(problem);

@@ -41,7 +41,7 @@ use crate::settings::Settings;
 use journal::JournalReader;
 use stored::StoredCores;
 
-/// A balance for a desk: about twice the ratio of the handler's level at a third of its speed.
+/// A balance for a workstation: about twice the ratio of the handler's level at a third of its speed.
 const LEVEL: i32 = 3;
 
 /// Where systemd-coredump stores cores (`coredump.conf(5)`).

@@ -20,7 +20,7 @@ use super::model::{RequestId, StoreLocation, TransferId, arrange};
 use super::msg::{Effect, Msg};
 use crate::pipeline;
 use crate::render::terminal_line;
-use crate::report::{ExitStatus, Told, tell};
+use crate::report::{ExitStatus, RenderedError, rendered};
 use crate::settings::Settings;
 
 /// Dumps read in parallel: the second continues while the first waits for the network.
@@ -57,7 +57,7 @@ impl Session {
     }
 
     /// Makes the next use open the store again: a deleted store may exist again.
-    fn forget_store(&self, error: &Told) {
+    fn forget_store(&self, error: &RenderedError) {
         if error.status != ExitStatus::Unreachable {
             *lock(&self.store) = None;
         }
@@ -112,16 +112,16 @@ impl Lane {
 }
 
 /// Runs work and turns a panic into an error.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T, Told> {
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T, RenderedError> {
     match std::panic::catch_unwind(AssertUnwindSafe(work)) {
-        Ok(outcome) => outcome.map_err(|error| tell(&error)),
+        Ok(outcome) => outcome.map_err(|error| rendered(&error)),
         Err(payload) => {
             let said = payload
                 .downcast_ref::<String>()
                 .map(String::as_str)
                 .or_else(|| payload.downcast_ref::<&str>().copied())
                 .unwrap_or("no reason was given");
-            Err(Told {
+            Err(RenderedError {
                 lines: vec![format!("cdh made a mistake: {}", terminal_line(said))],
                 hints: vec!["report it; the other dumps can still be looked at".to_owned()],
                 status: ExitStatus::Failure,

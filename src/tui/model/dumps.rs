@@ -19,7 +19,7 @@ use cdh_store::DumpSummary;
 use super::arrange::{AT_ONCE, Arranged, Job, arrange, lacks, passes, place};
 use super::rows::{Row, Rows, Shelf};
 use super::{Column, Facts, Fresh, RequestId, Tops};
-use crate::report::Told;
+use crate::report::RenderedError;
 use crate::tui::filter::Filter;
 
 /// Progress of the listing.
@@ -32,7 +32,7 @@ pub enum Listing {
     /// The listing is complete.
     Done,
     /// The listing failed.
-    Failed(Told),
+    Failed(RenderedError),
 }
 
 /// Whether the visible list is up to date.

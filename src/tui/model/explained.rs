@@ -9,7 +9,7 @@ use cdh_store::ManifestFacts;
 use cdh_symbolize::Backtrace;
 
 use super::RequestId;
-use crate::report::Told;
+use crate::report::RenderedError;
 
 /// Maximum number of cached dumps. A backtrace of ten thousand threads takes some hundred
 /// megabytes, so frames are limited too.
@@ -101,9 +101,9 @@ pub struct Source {
 #[derive(Clone, Debug, Default)]
 pub struct Explained {
     /// Its manifest, or why it cannot be opened.
-    pub opened: Option<Result<Arc<Opened>, Told>>,
+    pub opened: Option<Result<Arc<Opened>, RenderedError>>,
     /// Its stacks, or why there are none.
-    pub stacks: Option<Result<Arc<Stacks>, Told>>,
+    pub stacks: Option<Result<Arc<Stacks>, RenderedError>>,
     /// Its texts.
     pub texts: Option<Arc<Texts>>,
     /// How much was read.

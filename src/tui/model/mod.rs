@@ -36,7 +36,7 @@ pub use transfers::{Purpose, State, Transfer, TransferId, Transfers};
 
 use super::keymap::{Context, Keymap};
 use super::theme::{Glyphs, Theme};
-use crate::report::Told;
+use crate::report::RenderedError;
 
 /// Id of a request to `effects`. Answers to outdated requests are dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -319,7 +319,7 @@ pub struct Model {
     /// Manifests that were requested.
     pub facts_wanted: HashSet<DumpId>,
     /// Error of a lost connection.
-    pub lost: Option<Told>,
+    pub lost: Option<RenderedError>,
     /// Message in the status line.
     pub message: Option<Message>,
     /// Whether the TUI handles the mouse.

@@ -2,7 +2,7 @@
 
 use cdh_store::DumpSummary;
 
-use crate::report::Told;
+use crate::report::RenderedError;
 
 /// Id of a transfer; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +27,7 @@ pub enum State {
     /// Done; contains the path.
     Done(String),
     /// Failed.
-    Failed(Told),
+    Failed(RenderedError),
     /// Cancelled by the user.
     Cancelled,
 }

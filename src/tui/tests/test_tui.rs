@@ -15,7 +15,7 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 
 use super::{dump, now};
-use crate::report::{ExitStatus, Told};
+use crate::report::{ExitStatus, RenderedError};
 use crate::tui::keymap::Key;
 use crate::tui::model::{
     Facts, Listing, Model, Opened, Row, Source, Stacks, Start, StoreLocation, Texts, arrange,
@@ -273,8 +273,8 @@ impl TestTui {
 }
 
 /// An error with these texts.
-pub(crate) fn failure(line: &str, hint: &str, status: ExitStatus) -> Told {
-    Told {
+pub(crate) fn failure(line: &str, hint: &str, status: ExitStatus) -> RenderedError {
+    RenderedError {
         lines: vec!["cannot list the store".to_owned(), line.to_owned()],
         hints: vec![hint.to_owned()],
         status,

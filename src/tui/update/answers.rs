@@ -6,7 +6,7 @@ use cdh_bundle::DumpId;
 
 use super::{actions, prepare, refresh, refresh_page};
 use crate::render::Group;
-use crate::report::{ExitStatus, Told};
+use crate::report::{ExitStatus, RenderedError};
 use crate::tui::diff::{Side, diff_text};
 use crate::tui::model::{
     AT_ONCE, Arranged, Depth, FirstSeen, GroupColumn, Groups, Learnt, Listing, Model, Overlay,
@@ -164,7 +164,7 @@ fn listed(model: &mut Model, listing: Listing) {
 }
 
 /// A long list was arranged.
-fn arranged(model: &mut Model, outcome: Result<Box<Arranged>, Told>) {
+fn arranged(model: &mut Model, outcome: Result<Box<Arranged>, RenderedError>) {
     let sorting = actions::sorting(model);
     match outcome {
         Ok(arranged) => {
@@ -210,7 +210,7 @@ pub(super) fn show_groups(
 }
 
 /// An unreachable store may come back: a banner shows that, and the key to retry.
-fn note_loss(model: &mut Model, error: &Told) {
+fn note_loss(model: &mut Model, error: &RenderedError) {
     if error.status == ExitStatus::Unreachable {
         model.lost = Some(error.clone());
     }
@@ -273,7 +273,7 @@ pub(super) fn refresh_diff(model: &mut Model) {
 fn ended(
     model: &mut Model,
     id: TransferId,
-    outcome: Result<Fetched, Told>,
+    outcome: Result<Fetched, RenderedError>,
     effects: &mut Vec<Effect>,
 ) {
     let waiting = matches!(model.overlay, Some(Overlay::Waiting(awaited)) if awaited == id);
@@ -315,7 +315,7 @@ fn ended(
     }
 }
 
-fn notice(model: &mut Model, title: &str, error: &Told) {
+fn notice(model: &mut Model, title: &str, error: &RenderedError) {
     let mut text = error.lines.clone();
     for hint in &error.hints {
         text.push(String::new());
@@ -327,7 +327,11 @@ fn notice(model: &mut Model, title: &str, error: &Told) {
     });
 }
 
-fn switched(model: &mut Model, outcome: Result<StoreLocation, Told>, effects: &mut Vec<Effect>) {
+fn switched(
+    model: &mut Model,
+    outcome: Result<StoreLocation, RenderedError>,
+    effects: &mut Vec<Effect>,
+) {
     match outcome {
         Ok(place) => {
             // Answers still on their way belong to the previous store.

@@ -1,7 +1,7 @@
 //! The automatic refresh: lists the newest part of the store again while the user is idle.
 
 use super::actions;
-use crate::report::{ExitStatus, Told};
+use crate::report::{ExitStatus, RenderedError};
 use crate::tui::model::{Learnt, Listing, Model, Row};
 use crate::tui::msg::Effect;
 
@@ -24,7 +24,7 @@ pub(super) fn refresh(model: &mut Model, effects: &mut Vec<Effect>) {
 /// Processes the result of a refresh.
 pub(super) fn refreshed(
     model: &mut Model,
-    outcome: Result<Vec<Row>, Told>,
+    outcome: Result<Vec<Row>, RenderedError>,
     effects: &mut Vec<Effect>,
 ) {
     model.refresh.asked = None;

@@ -1,30 +1,38 @@
-//! Dumps in a bucket as a desk sees them: listed, explained, shared and removed.
+//! Dumps in a bucket as a workstation sees them: listed, explained, shared and removed.
 
 use super::*;
 
 #[test]
 fn dump_in_a_bucket_is_listed_explained_fetched_shared_and_removed() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let proxy = HttpProxy::counting(server.port());
     let store = url(&bucket(), &proxy.endpoint());
     let core = crash().core().display().to_string();
-    let imported = desk.s3(&store, &["import", &core]);
+    let imported = workstation.s3(&store, &["import", &core]);
     assert_eq!(imported.code, 0, "{}", imported.err);
     let id = imported.out.trim();
-    assert_eq!(desk.s3(&store, &["ls", "-o", "id"]).out.trim(), id);
-    let bt = desk.s3(&store, &["bt", "latest", "-a", "-o", "json"]);
+    assert_eq!(workstation.s3(&store, &["ls", "-o", "id"]).out.trim(), id);
+    let bt = workstation.s3(&store, &["bt", "latest", "-a", "-o", "json"]);
     let document: Value = serde_json::from_str(&bt.out).unwrap();
     assert_eq!(functions(&document, 0)[..3], ["poke", "middle", "main"]);
-    assert!(desk.s3(&store, &["info", &id[..8]]).out.contains("SIGSEGV"));
-    let fetched = desk.s3(&store, &["fetch", id, "-d", "case"]);
+    assert!(
+        workstation
+            .s3(&store, &["info", &id[..8]])
+            .out
+            .contains("SIGSEGV")
+    );
+    let fetched = workstation.s3(&store, &["fetch", id, "-d", "case"]);
     assert_eq!(fetched.code, 0, "{}", fetched.err);
-    assert_eq!(sha256(&desk.path("case/core")), sha256(&crash().core()));
+    assert_eq!(
+        sha256(&workstation.path("case/core")),
+        sha256(&crash().core())
+    );
     // Once more costs nothing but the question what there is.
     proxy.reset();
-    assert_eq!(desk.s3(&store, &["fetch", id, "-d", "case"]).code, 0);
+    assert_eq!(workstation.s3(&store, &["fetch", id, "-d", "case"]).code, 0);
     assert!(proxy.sent() < 300_000, "{}", proxy.sent());
-    let shared = desk.s3(&store, &["share", id, "--expires", "1h"]);
+    let shared = workstation.s3(&store, &["share", id, "--expires", "1h"]);
     let address = shared.out.trim().strip_prefix(&proxy.endpoint()).unwrap();
     let answer = cdh_testkit::http_get(&proxy.endpoint(), address).unwrap();
     let (status, bundle) = answer;
@@ -35,21 +43,21 @@ fn dump_in_a_bucket_is_listed_explained_fetched_shared_and_removed() {
     )
     .unwrap();
     assert_eq!(status, 403);
-    let dry = desk.s3(&store, &["gc", "--max-total", "0", "--dry-run"]);
+    let dry = workstation.s3(&store, &["gc", "--max-total", "0", "--dry-run"]);
     assert_eq!((dry.code, dry.out.lines().count()), (0, 1));
-    assert_eq!(desk.s3(&store, &["rm", id, "--yes"]).code, 0);
-    assert_eq!(desk.s3(&store, &["ls"]).code, 1);
+    assert_eq!(workstation.s3(&store, &["rm", id, "--yes"]).code, 0);
+    assert_eq!(workstation.s3(&store, &["ls"]).code, 1);
 }
 
 #[test]
 fn groups_of_a_bucket_list_the_index_and_the_days_asked_for() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let proxy = HttpProxy::counting(server.port());
     let store = url(&bucket(), &proxy.endpoint());
     // Written now, and so captured today.
-    fs::copy(crash().core(), desk.path("new.core")).unwrap();
-    let imported = desk.s3(&store, &["import", "new.core"]);
+    fs::copy(crash().core(), workstation.path("new.core")).unwrap();
+    let imported = workstation.s3(&store, &["import", "new.core"]);
     assert_eq!(imported.code, 0, "{}", imported.err);
     let words = ["groups", "--new-since", "1d"];
     let count = |method: &str, part: &str| {
@@ -59,7 +67,7 @@ fn groups_of_a_bucket_list_the_index_and_the_days_asked_for() {
             .count()
     };
     proxy.reset();
-    let first = desk.s3(&store, &words);
+    let first = workstation.s3(&store, &words);
     assert!(
         first.out.contains(" NEW ") && first.out.contains("poke app.c:"),
         "{}",
@@ -82,7 +90,7 @@ fn groups_of_a_bucket_list_the_index_and_the_days_asked_for() {
         words.map(ToOwned::to_owned).collect()
     };
     assert_eq!(
-        without_ages(&desk.s3(&store, &words).out),
+        without_ages(&workstation.s3(&store, &words).out),
         without_ages(&first.out)
     );
     // Manifest and top frame are cached.
@@ -92,27 +100,30 @@ fn groups_of_a_bucket_list_the_index_and_the_days_asked_for() {
 #[test]
 fn backtrace_of_a_remote_dump_moves_next_to_nothing() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
-    let source = desk.path("big.c");
+    let workstation = Workstation::new();
+    let source = workstation.path("big.c");
     fs::write(&source, BIG_PROGRAM).unwrap();
     let mut cc = Command::new("cc");
     cc.args(["-g", "-O1", "-Wl,--build-id", "-o"])
-        .arg(desk.path("big"))
+        .arg(workstation.path("big"))
         .arg(&source);
     assert!(cc.status().unwrap().success());
-    let gdb = format!("generate-core-file {}", desk.path("big.core").display());
+    let gdb = format!(
+        "generate-core-file {}",
+        workstation.path("big.core").display()
+    );
     let made = Command::new("gdb")
         .args(["-q", "-batch", "-ex", "run", "-ex", &gdb])
-        .arg(desk.path("big"))
+        .arg(workstation.path("big"))
         .output();
     assert!(made.unwrap().status.success());
     let proxy = HttpProxy::counting(server.port());
     let store = url(&bucket(), &proxy.endpoint());
-    let imported = desk.s3(&store, &["import", "big.core"]);
+    let imported = workstation.s3(&store, &["import", "big.core"]);
     assert_eq!(imported.code, 0, "{}", imported.err);
     let size = proxy.received();
     proxy.reset();
-    let bt = desk.s3(&store, &["bt", "latest"]);
+    let bt = workstation.s3(&store, &["bt", "latest"]);
     assert!(bt.out.contains("crash_here at "), "{} {}", bt.out, bt.err);
     // One frame of the core is a megabyte; nothing here depends on how many there are.
     assert!(
@@ -137,20 +148,20 @@ int main(void) {
 #[test]
 fn stores_have_names_and_options_in_the_config_file() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let text = format!(
         "store = \"prod\"\n[stores.prod]\nurl = \"s3://{}/crashes\"\nendpoint = \"{}\"\n\
          path-style = true\ntimeout = 20\n[stores.here]\nurl = \"here\"\n",
         bucket(),
         server.endpoint()
     );
-    fs::write(desk.path("config.toml"), &text).unwrap();
+    fs::write(workstation.path("config.toml"), &text).unwrap();
     let run = |words: &[&str]| {
-        let mut command = desk.s3_command("", ADMIN, words);
+        let mut command = workstation.s3_command("", ADMIN, words);
         command
             .env_remove("CDH_STORE")
-            .env("CDH_CONFIG", desk.path("config.toml"));
-        desk.answer(command.output().unwrap())
+            .env("CDH_CONFIG", workstation.path("config.toml"));
+        workstation.answer(command.output().unwrap())
     };
     let core = crash().core().display().to_string();
     let imported = run(&["import", &core]);
@@ -162,7 +173,7 @@ fn stores_have_names_and_options_in_the_config_file() {
     );
     assert!(run(&["--store", "here", "ls"]).err.contains("here"));
     fs::write(
-        desk.path("config.toml"),
+        workstation.path("config.toml"),
         text.replace("path-style", "path_style"),
     )
     .unwrap();

@@ -64,7 +64,7 @@ impl Drop for TlsServer {
 #[test]
 fn mistakes_in_an_endpoint_are_named() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     server.make_bucket("shelf");
     let plain = server.endpoint().replace("http://", "");
     let tls = TlsServer::start();
@@ -141,11 +141,11 @@ fn mistakes_in_an_endpoint_are_named() {
     let mut page = String::new();
     for (name, endpoint, code) in cases {
         let store = format!("s3://shelf?endpoint={endpoint}&timeout=20");
-        let mut command = desk.s3_command(&store, ADMIN, &["ls"]);
+        let mut command = workstation.s3_command(&store, ADMIN, &["ls"]);
         if name.contains("another host") {
             command.env("AWS_CA_BUNDLE", &tls.authority);
         }
-        let answer = desk.answer(command.output().unwrap());
+        let answer = workstation.answer(command.output().unwrap());
         assert_eq!(
             (answer.code, answer.out.as_str()),
             (code, ""),
@@ -173,20 +173,20 @@ fn explicit_profile_takes_precedence_over_keys_in_the_environment() {
     let Some(server) = server().filter(|server| server.is_ours()) else {
         return;
     };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let bucket = bucket();
     let store = |profile: &str| format!("{}{profile}", url(&bucket, &server.endpoint()));
-    fs::create_dir(desk.path(".aws")).unwrap();
+    fs::create_dir(workstation.path(".aws")).unwrap();
     let (access, secret) = (ADMIN.access, ADMIN.secret);
     let keys =
         |secret: &str| format!("aws_access_key_id = {access}\naws_secret_access_key = {secret}\n");
     fs::write(
-        desk.path(".aws/credentials"),
+        workstation.path(".aws/credentials"),
         format!("[good]\n{}[bad]\n{}", keys(secret), keys("wrong")),
     )
     .unwrap();
     fs::write(
-        desk.path(".aws/config"),
+        workstation.path(".aws/config"),
         "[profile alias]\nsource_profile = good\n",
     )
     .unwrap();
@@ -195,11 +195,11 @@ fn explicit_profile_takes_precedence_over_keys_in_the_environment() {
         ..ADMIN
     };
     let run = |profile: &str, variable: &str, keys: S3Keys| {
-        let mut command = desk.s3_command(&store(profile), keys, &["ls"]);
+        let mut command = workstation.s3_command(&store(profile), keys, &["ls"]);
         if !variable.is_empty() {
             command.env("AWS_PROFILE", variable);
         }
-        desk.answer(command.output().unwrap())
+        workstation.answer(command.output().unwrap())
     };
     // An empty store is status 1, credentials that are refused status 2.
     for (profile, variable, keys, code) in [
@@ -232,7 +232,7 @@ fn wrong_prefix_names_the_one_that_has_dumps() {
     let Some(server) = server().filter(|server| server.is_ours()) else {
         return;
     };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let bucket = bucket();
     let proxy = HttpProxy::counting(server.port());
     let store = |prefix: &str| {
@@ -243,7 +243,7 @@ fn wrong_prefix_names_the_one_that_has_dumps() {
     };
     let core = crash().core().display().to_string();
     for prefix in ["prod", "team/dev"] {
-        assert_eq!(desk.s3(&store(prefix), &["import", &core]).code, 0);
+        assert_eq!(workstation.s3(&store(prefix), &["import", &core]).code, 0);
     }
     for (prefix, found) in [
         ("prdo", "prod"),
@@ -253,7 +253,7 @@ fn wrong_prefix_names_the_one_that_has_dumps() {
     ] {
         for words in [["ls"].as_slice(), &["bt", "latest"], &["groups"]] {
             proxy.reset();
-            let answer = desk.s3(&store(prefix), words);
+            let answer = workstation.s3(&store(prefix), words);
             assert_eq!(answer.code, 1, "{}", answer.err);
             let hint = format!(
                 "hint: dumps exist elsewhere: `--store '{}'`\n",
@@ -265,11 +265,11 @@ fn wrong_prefix_names_the_one_that_has_dumps() {
         }
     }
     // Without the right to list the bucket, the error is about that and nothing else.
-    let denied = desk
+    let denied = workstation
         .s3_command(&store("prdo"), READER, &["ls"])
         .output()
         .unwrap();
-    let denied = desk.answer(denied);
+    let denied = workstation.answer(denied);
     assert_eq!(denied.code, 2, "{}", denied.err);
     assert!(!denied.err.contains("dumps exist"), "{}", denied.err);
 }
@@ -277,12 +277,12 @@ fn wrong_prefix_names_the_one_that_has_dumps() {
 #[test]
 fn failures_of_a_bucket_say_what_to_do() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let endpoint = server.endpoint();
     server.make_bucket("shelf");
     let admin = url("shelf", &endpoint);
     let core = crash().core().display().to_string();
-    assert_eq!(desk.s3(&admin, &["import", &core]).code, 0);
+    assert_eq!(workstation.s3(&admin, &["import", &core]).code, 0);
     let wrong = S3Keys {
         secret: "wrong",
         ..ADMIN
@@ -367,13 +367,13 @@ fn failures_of_a_bucket_say_what_to_do() {
     ];
     let mut page = String::new();
     for (name, keys, store, words) in cases {
-        let mut command = desk.s3_command(&store, keys, words);
+        let mut command = workstation.s3_command(&store, keys, words);
         if keys.access.is_empty() {
             command
                 .env_remove("AWS_ACCESS_KEY_ID")
                 .env_remove("AWS_SECRET_ACCESS_KEY");
         }
-        let answer = desk.answer(command.output().unwrap());
+        let answer = workstation.answer(command.output().unwrap());
         assert_eq!(answer.out, "", "{name}");
         page.push_str(&format!("# {name}\n{}[{}]\n\n", answer.err, answer.code));
     }
@@ -390,31 +390,31 @@ fn no_command_creates_a_bucket_that_does_not_exist() {
     let Some(server) = server().filter(|server| server.is_ours()) else {
         return;
     };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let name = format!("missing-{}", std::process::id());
     let store = url(&name, &server.endpoint());
     let missing = format!("bucket does not exist: s3://{name}/crashes");
     let core = crash().core().display().to_string();
-    desk.seal(&desk.spool(), 1);
-    let state = desk.path("state").display().to_string();
+    workstation.seal(&workstation.spool(), 1);
+    let state = workstation.path("state").display().to_string();
     let sweep = ["agent", "sweep", "--state", &state];
     let doctor = ["agent", "doctor", "--state", &state, "--libexec", &state];
     let status = ["agent", "status", "--state", &state];
     for words in [&["import", core.as_str()][..], &sweep, &doctor, &status] {
-        let answer = desk.s3(&store, words);
+        let answer = workstation.s3(&store, words);
         let said = answer.out + &answer.err;
         assert_eq!(answer.code, 2, "{words:?}: {said}");
         assert!(said.contains(&missing), "{words:?}: {said}");
         assert!(said.contains("aws s3 mb"), "{words:?}: {said}");
     }
-    let agent = desk.agent(&store);
-    desk.waits_for_log(&format!("the store fails: {missing}"));
+    let agent = workstation.agent(&store);
+    workstation.waits_for_log(&format!("the store fails: {missing}"));
     assert!(!server.has_bucket(&name));
     // The agent continues as soon as the bucket exists.
     server.make_bucket(&name);
-    desk.waits_until_spool_is_empty(Duration::from_secs(60));
+    workstation.waits_until_spool_is_empty(Duration::from_secs(60));
     stop(agent);
-    let answer = desk.s3(&store, &status);
+    let answer = workstation.s3(&store, &status);
     assert!(
         answer.code < 2 && answer.out.contains(": works"),
         "{}",

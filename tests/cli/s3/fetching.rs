@@ -8,19 +8,19 @@ use super::*;
 #[test]
 fn several_dumps_are_fetched_at_once() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let store = url(&bucket(), &server.endpoint());
-    let spool = desk.spool();
-    let dumps: Vec<_> = (1..=4).map(|size| desk.seal(&spool, size)).collect();
-    let agent = desk.agent(&store);
-    desk.waits_until_spool_is_empty(Duration::from_secs(30));
+    let spool = workstation.spool();
+    let dumps: Vec<_> = (1..=4).map(|size| workstation.seal(&spool, size)).collect();
+    let agent = workstation.agent(&store);
+    workstation.waits_until_spool_is_empty(Duration::from_secs(30));
     stop(agent);
     let ids: Vec<_> = dumps.iter().map(|dump| dump.id.to_string()).collect();
     let words: Vec<_> = ["fetch", "-d", "cases"]
         .into_iter()
         .chain(ids.iter().map(String::as_str))
         .collect();
-    let answer = desk.s3(&store, &words);
+    let answer = workstation.s3(&store, &words);
     assert_eq!(answer.code, 0, "{}", answer.err);
     let printed: Vec<_> = answer
         .out
@@ -29,7 +29,7 @@ fn several_dumps_are_fetched_at_once() {
         .collect();
     assert_eq!(printed, ids);
     for dump in dumps {
-        let case = desk.path("cases").join(dump.id.to_string());
+        let case = workstation.path("cases").join(dump.id.to_string());
         assert_eq!(Some(sha256(&case.join("core"))), dump.core.unwrap().sha256);
     }
 }
@@ -37,16 +37,16 @@ fn several_dumps_are_fetched_at_once() {
 #[test]
 fn fetch_that_is_cut_killed_and_interrupted_goes_on_where_it_was() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let bucket = bucket();
     let direct = url(&bucket, &server.endpoint());
-    let dump = desk.seal(&desk.spool(), 48);
-    let agent = desk.agent(&direct);
-    desk.waits_until_spool_is_empty(Duration::from_secs(30));
+    let dump = workstation.seal(&workstation.spool(), 48);
+    let agent = workstation.agent(&direct);
+    workstation.waits_until_spool_is_empty(Duration::from_secs(30));
     stop(agent);
     let proxy = HttpProxy::counting(server.port());
     let store = url(&bucket, &proxy.endpoint());
-    let size = desk.s3(&direct, &["ls", "-o", "json"]).out;
+    let size = workstation.s3(&direct, &["ls", "-o", "json"]).out;
     let size = serde_json::from_str::<Value>(&size).unwrap()[0]["size"]
         .as_u64()
         .unwrap();
@@ -59,7 +59,7 @@ fn fetch_that_is_cut_killed_and_interrupted_goes_on_where_it_was() {
         .enumerate()
     {
         let before = proxy.sent();
-        let mut child = desk
+        let mut child = workstation
             .s3_command(&store, ADMIN, &words)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -86,20 +86,20 @@ fn fetch_that_is_cut_killed_and_interrupted_goes_on_where_it_was() {
                 assert!(text.contains("goes on where it stopped"), "{text}");
             }
         }
-        assert!(!desk.path("case").exists());
+        assert!(!workstation.path("case").exists());
     }
     proxy.judge(|_| Deed::Pass);
-    let answer = desk.s3(&store, &words);
+    let answer = workstation.s3(&store, &words);
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert_eq!(
-        Some(sha256(&desk.path("case/core"))),
+        Some(sha256(&workstation.path("case/core"))),
         dump.core.unwrap().sha256
     );
     let moved = proxy.sent();
     println!("moved {moved} of {size} bytes");
     // Six openings read the zip's directory and the listing each time, too.
     assert!(moved < size * 125 / 100, "{moved} of {size}");
-    let hidden = fs::read_dir(desk.path(""))
+    let hidden = fs::read_dir(workstation.path(""))
         .unwrap()
         .map(|item| item.unwrap().file_name());
     assert!(
@@ -107,7 +107,7 @@ fn fetch_that_is_cut_killed_and_interrupted_goes_on_where_it_was() {
             .into_iter()
             .all(|name| !name.display().to_string().contains(".part"))
     );
-    let metadata = fs::metadata(desk.path("case/core")).unwrap();
+    let metadata = fs::metadata(workstation.path("case/core")).unwrap();
     let blocks = std::os::unix::fs::MetadataExt::blocks(&metadata);
     assert!(blocks * 512 < metadata.len() * 8 / 10, "not sparse");
 }
@@ -115,12 +115,12 @@ fn fetch_that_is_cut_killed_and_interrupted_goes_on_where_it_was() {
 #[test]
 fn fetch_outlives_an_outage_of_the_server_and_names_one_that_lasts() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let bucket = bucket();
     let store = url(&bucket, &server.endpoint());
-    let dump = desk.seal(&desk.spool(), 8);
-    let agent = desk.agent(&store);
-    desk.waits_until_spool_is_empty(Duration::from_secs(30));
+    let dump = workstation.seal(&workstation.spool(), 8);
+    let agent = workstation.agent(&store);
+    workstation.waits_until_spool_is_empty(Duration::from_secs(30));
     stop(agent);
     let proxy = HttpProxy::counting(server.port());
     let store = url(&bucket, &proxy.endpoint());
@@ -132,10 +132,10 @@ fn fetch_outlives_an_outage_of_the_server_and_names_one_that_lasts() {
             false => Deed::Pass,
         }
     });
-    let answer = desk.s3(&store, &["fetch", "latest", "-d", "case"]);
+    let answer = workstation.s3(&store, &["fetch", "latest", "-d", "case"]);
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert_eq!(
-        Some(sha256(&desk.path("case/core"))),
+        Some(sha256(&workstation.path("case/core"))),
         dump.core.unwrap().sha256
     );
 }
@@ -143,20 +143,23 @@ fn fetch_outlives_an_outage_of_the_server_and_names_one_that_lasts() {
 #[test]
 fn damage_in_the_bucket_and_in_what_was_left_is_noticed() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let bucket = bucket();
     let store = url(&bucket, &server.endpoint());
-    let dump = desk.seal(&desk.spool(), 6);
-    let agent = desk.agent(&store);
-    desk.waits_until_spool_is_empty(Duration::from_secs(30));
+    let dump = workstation.seal(&workstation.spool(), 6);
+    let agent = workstation.agent(&store);
+    workstation.waits_until_spool_is_empty(Duration::from_secs(30));
     stop(agent);
     let proxy = HttpProxy::counting(server.port());
     let behind = url(&bucket, &proxy.endpoint());
     // Slow enough that it can be killed in the middle.
     proxy.judge(|_| Deed::Drip(64 << 10, Duration::from_millis(20)));
     let words = ["fetch", "latest", "-d", "case"];
-    let mut child = desk.s3_command(&behind, ADMIN, &words).spawn().unwrap();
-    let part = desk.path(".case.part");
+    let mut child = workstation
+        .s3_command(&behind, ADMIN, &words)
+        .spawn()
+        .unwrap();
+    let part = workstation.path(".case.part");
     let lines = || fs::read_to_string(part.join("journal")).map_or(0, |text| text.lines().count());
     while lines() < 3 {
         assert!(child.try_wait().unwrap().is_none(), "it ended early");
@@ -168,20 +171,20 @@ fn damage_in_the_bucket_and_in_what_was_left_is_noticed() {
     core[100] ^= 1;
     fs::write(part.join("core"), core).unwrap();
     proxy.judge(|_| Deed::Pass);
-    let answer = desk.s3(&behind, &words);
+    let answer = workstation.s3(&behind, &words);
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert_eq!(
-        Some(sha256(&desk.path("case/core"))),
+        Some(sha256(&workstation.path("case/core"))),
         dump.core.unwrap().sha256
     );
     // A core that is larger than one wants is refused before it is fetched.
-    let small = desk.s3(
+    let small = workstation.s3(
         &store,
         &["fetch", "latest", "-d", "other", "--max-size", "1M"],
     );
     assert_eq!(small.code, 2);
     assert!(
-        small.err.contains("--max-size") && !desk.path("other").exists(),
+        small.err.contains("--max-size") && !workstation.path("other").exists(),
         "{}",
         small.err
     );

@@ -1,4 +1,4 @@
-//! The commands on a store in a bucket: a real S3 server, and what lies between it and a desk.
+//! The commands on a store in a bucket: a real S3 server, and what lies between it and a workstation.
 
 mod browsing;
 mod failures;
@@ -31,7 +31,7 @@ pub(super) fn server() -> Option<&'static S3Server> {
 pub(super) fn bucket() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("desk-{}-{number}", std::process::id());
+    let name = format!("workstation-{}-{number}", std::process::id());
     if let Some(server) = server() {
         server.make_bucket(&name);
     }
@@ -42,7 +42,7 @@ fn url(bucket: &str, endpoint: &str) -> String {
     format!("s3://{bucket}/crashes?endpoint={endpoint}&timeout=20")
 }
 
-impl Desk {
+impl Workstation {
     fn s3_command(&self, store: &str, keys: S3Keys, words: &[&str]) -> Command {
         let mut command = self.command(words);
         command

@@ -7,20 +7,20 @@ use super::*;
 #[test]
 fn fifty_crashes_during_an_outage_arrive_after_it() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let bucket = bucket();
     let proxy = HttpProxy::start(Some(server.port()), |_| Deed::Refuse);
-    let agent = desk.agent(&url(&bucket, &proxy.endpoint()));
-    let spool = desk.spool();
-    let dumps: Vec<_> = (0..50).map(|_| desk.seal(&spool, 0)).collect();
+    let agent = workstation.agent(&url(&bucket, &proxy.endpoint()));
+    let spool = workstation.spool();
+    let dumps: Vec<_> = (0..50).map(|_| workstation.seal(&spool, 0)).collect();
     // On a busy machine the agent may take seconds to begin.
-    desk.waits_for_log("the store fails");
+    workstation.waits_for_log("the store fails");
     assert!(fs::read_dir(&spool).unwrap().count() >= 50);
     proxy.judge(|_| Deed::Pass);
-    desk.waits_until_spool_is_empty(Duration::from_secs(60));
-    desk.waits_for_log("the store answers again");
+    workstation.waits_until_spool_is_empty(Duration::from_secs(60));
+    workstation.waits_for_log("the store answers again");
     stop(agent);
-    let listed = desk
+    let listed = workstation
         .s3(&url(&bucket, &server.endpoint()), &["ls", "-o", "id"])
         .out;
     let mut listed: Vec<_> = listed.lines().map(str::to_owned).collect();
@@ -33,7 +33,7 @@ fn fifty_crashes_during_an_outage_arrive_after_it() {
 #[test]
 fn agent_that_is_killed_again_and_again_ships_everything_once() {
     let Some(server) = server() else { return };
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let bucket = bucket();
     let number = AtomicUsize::new(0);
     // One in nine requests fails, each in its own way.
@@ -48,27 +48,27 @@ fn agent_that_is_killed_again_and_again_ships_everything_once() {
         }
     });
     let store = url(&bucket, &proxy.endpoint());
-    let spool = desk.spool();
+    let spool = workstation.spool();
     let dumps: Vec<_> = (0..12)
-        .map(|n| desk.seal(&spool, if n % 4 == 0 { 24 } else { 1 }))
+        .map(|n| workstation.seal(&spool, if n % 4 == 0 { 24 } else { 1 }))
         .collect();
     for pause in [300, 700, 500, 900] {
-        let agent = desk.agent(&store);
+        let agent = workstation.agent(&store);
         std::thread::sleep(Duration::from_millis(pause));
         stop(agent);
     }
-    let agent = desk.agent(&store);
-    desk.waits_until_spool_is_empty(Duration::from_secs(120));
+    let agent = workstation.agent(&store);
+    workstation.waits_until_spool_is_empty(Duration::from_secs(120));
     stop(agent);
     let direct = url(&bucket, &server.endpoint());
-    let listing = desk.s3(&direct, &["ls", "-o", "json"]).out;
+    let listing = workstation.s3(&direct, &["ls", "-o", "json"]).out;
     let listing: Value = serde_json::from_str(&listing).unwrap();
     assert_eq!(listing.as_array().unwrap().len(), dumps.len());
     for dump in dumps {
         let id = dump.id.to_string();
-        let answer = desk.s3(&direct, &["fetch", &id, "-d", &id]);
+        let answer = workstation.s3(&direct, &["fetch", &id, "-d", &id]);
         assert_eq!(answer.code, 0, "{}", answer.err);
-        let core = desk.path(&id).join("core");
+        let core = workstation.path(&id).join("core");
         assert_eq!(Some(sha256(&core)), dump.core.unwrap().sha256);
     }
 }

@@ -45,7 +45,7 @@ fn release(directory: &Path) -> Release {
     release
 }
 
-/// Runs the release's install script; where it was told to install.
+/// Runs the release's install script; the directory to which it installed.
 fn install(release: &Release, words: &[&str]) -> (Output, PathBuf) {
     let prefix = release.out.with_file_name("prefix");
     let mut script = Command::new("sh");

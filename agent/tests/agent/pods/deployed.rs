@@ -19,7 +19,7 @@ struct Ready {
     image: String,
     /// The S3 server's bucket.
     store: String,
-    /// `cdh`, for a desk.
+    /// `cdh`, for a workstation.
     cdh: String,
 }
 
@@ -44,11 +44,13 @@ impl Ready {
         self.run(Command::new(&self.cdh), words)
     }
 
-    /// On a desk that has no cache yet, and none of the node's files.
-    fn cdh_at(&self, desk: &Path, words: &[&str]) -> String {
+    /// On a workstation that has no cache yet, and none of the node's files.
+    fn cdh_at(&self, workstation: &Path, words: &[&str]) -> String {
         let mut command = Command::new(&self.cdh);
-        command.env("XDG_CACHE_HOME", desk.join("desk-cache"));
-        command.env_remove("DEBUGINFOD_URLS").current_dir(desk);
+        command.env("XDG_CACHE_HOME", workstation.join("workstation-cache"));
+        command
+            .env_remove("DEBUGINFOD_URLS")
+            .current_dir(workstation);
         self.run(command, words)
     }
 

@@ -14,7 +14,7 @@ const MAX_ADDED: usize = 256;
 /// Files of unknown kind that are kept for the loader's list to name.
 const MAX_UNDECIDED: usize = 4096;
 
-/// The modules, and files of which the core does not hold enough to say whether they are ELF files.
+/// The modules, and files that may be ELF files: the core holds too little of them to decide.
 #[derive(Default)]
 pub(super) struct Mapped {
     pub(super) modules: Vec<Module>,
@@ -72,7 +72,7 @@ fn goes_on(memory: &dyn Memory, group: &[&Mapping], mapping: &Mapping) -> bool {
     is_segment().unwrap_or(false)
 }
 
-/// What a file is, as far as the core tells.
+/// What a file is, as far as the core shows.
 enum Kind {
     Elf,
     Other,

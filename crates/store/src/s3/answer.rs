@@ -1,7 +1,7 @@
 //! What a server's refusal says beside the error code that the client found in it: gateways, proxies and servers of
 //! other makers leave out codes, put regions into host names, and answer with pages.
 //!
-//! Everything here is hostile text: it is bounded, and escaped by whoever shows it.
+//! Everything here is hostile text: it is bounded here, and escaped by the code that shows it.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;

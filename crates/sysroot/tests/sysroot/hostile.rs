@@ -9,7 +9,7 @@ use cdh_testkit::{
     Blob, HttpAnswer, HttpServer, Packing, TestImages, TestLayer, answer_from, gzip, zstd,
 };
 
-use super::{Desk, drafts, elf, module, noise, plain, registry, serve};
+use super::{Workstation, drafts, elf, module, noise, plain, registry, serve};
 
 /// Every file below, with its length and time of change.
 fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (u64, std::time::SystemTime)> {
@@ -26,8 +26,8 @@ fn snapshot(directory: &Path) -> BTreeMap<PathBuf, (u64, std::time::SystemTime)>
 
 /// Pulls a file that is not there, so that every layer is read to its end; the error, and what it wrote.
 fn problem_of(layer: Blob) -> String {
-    let desk = Desk::new();
-    let outside = desk.path("outside");
+    let workstation = Workstation::new();
+    let outside = workstation.path("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("victim"), "precious").unwrap();
     let before = snapshot(&outside);
@@ -36,16 +36,16 @@ fn problem_of(layer: Blob) -> String {
     let server = serve(&images);
     let name = format!("{}/app@{digest}", server.address);
     let wanted = [module("/app/api", 1), plain("/etc/passwd")];
-    let pulled = desk.pull(Some(&registry()), &name, &wanted).unwrap();
+    let pulled = workstation.pull(Some(&registry()), &name, &wanted).unwrap();
     assert_eq!(snapshot(&outside), before);
-    let names: Vec<_> = fs::read_dir(desk.dir.path())
+    let names: Vec<_> = fs::read_dir(workstation.dir.path())
         .unwrap()
         .flatten()
         .map(|entry| entry.file_name())
         .collect();
     assert_eq!(names.len(), 2, "{names:?}");
-    assert!(drafts(&desk.path("cache")).is_empty());
-    let size: u64 = snapshot(&desk.path("cache"))
+    assert!(drafts(&workstation.path("cache")).is_empty());
+    let size: u64 = snapshot(&workstation.path("cache"))
         .values()
         .map(|(length, _)| length)
         .sum();
@@ -141,7 +141,7 @@ fn broken_archives_are_named() {
 
 fn with_fault(
     fault: impl Fn(HttpAnswer) -> HttpAnswer + Send + Sync + 'static,
-) -> (Option<PullError>, Lookup, Desk) {
+) -> (Option<PullError>, Lookup, Workstation) {
     let mut images = TestImages::default();
     let layer = TestLayer::new()
         .file("app/api", &elf(1, 200_000))
@@ -155,12 +155,12 @@ fn with_fault(
         }
     });
     let server = server.unwrap();
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let name = format!("{}/app@{digest}", server.address);
-    let mut pulled = desk
+    let mut pulled = workstation
         .pull(Some(&registry()), &name, &[module("/app/api", 1)])
         .unwrap();
-    (pulled.problem, pulled.answers.remove(0), desk)
+    (pulled.problem, pulled.answers.remove(0), workstation)
 }
 
 #[test]
@@ -184,14 +184,14 @@ fn blob_with_another_digest_is_refused_and_what_it_gave_is_taken_back() {
         answer.body[middle] ^= 1;
         answer
     };
-    for (problem, answer, desk) in [with_fault(same_length), with_fault(damaged)] {
+    for (problem, answer, workstation) in [with_fault(same_length), with_fault(damaged)] {
         let problem = problem.unwrap();
         assert!(
             matches!(problem, PullError::Digest { .. }) && problem.is_mismatch(),
             "{problem}"
         );
         assert!(matches!(answer, Lookup::Absent(_)), "{answer:?}");
-        let left = snapshot(&desk.path("cache/layers"));
+        let left = snapshot(&workstation.path("cache/layers"));
         assert!(
             !left
                 .keys()
@@ -226,7 +226,7 @@ fn manifest_with_another_digest_or_without_end_is_refused() {
     let digest = images.image("amd64", &[]);
     for body in [b"{\"layers\":[]}".to_vec(), vec![b' '; 5 << 20]] {
         let server = HttpServer::start(move |_| HttpAnswer::ok(&body)).unwrap();
-        let error = Desk::new().pull(
+        let error = Workstation::new().pull(
             Some(&registry()),
             &format!("{}/app@{digest}", server.address),
             &[],
@@ -249,7 +249,7 @@ fn redirects_and_token_servers_without_end_are_left() {
         HttpAnswer::status(302).with("location", &format!("{}x", request.path))
     });
     let around = around.unwrap();
-    let error = Desk::new().pull(
+    let error = Workstation::new().pull(
         Some(&registry()),
         &format!("{}/app@{digest}", around.address),
         &[],
@@ -267,7 +267,7 @@ fn redirects_and_token_servers_without_end_are_left() {
         }
     });
     let token = token.unwrap();
-    let error = Desk::new().pull(
+    let error = Workstation::new().pull(
         Some(&registry()),
         &format!("{}/app@{digest}", token.address),
         &[],

@@ -92,11 +92,11 @@ fn plain(path: &str) -> Wanted {
     }
 }
 
-struct Desk {
+struct Workstation {
     dir: tempfile::TempDir,
 }
 
-impl Desk {
+impl Workstation {
     fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -215,8 +215,8 @@ fn check_everything(pulled: &Pulled, mark: u8) {
 
 #[test]
 fn files_come_from_a_real_registry_with_a_password_and_the_second_time_from_the_cache() {
-    let desk = Desk::new();
-    let place = desk.path("registry");
+    let workstation = Workstation::new();
+    let place = workstation.path("registry");
     let Some(server) = DockerRegistry::start(&place, RegistryAccess::TlsPassword).unwrap() else {
         cdh_testkit::skip(
             "docker-registry or htpasswd is not installed (apt install docker-registry apache2-utils)",
@@ -235,12 +235,12 @@ fn files_come_from_a_real_registry_with_a_password_and_the_second_time_from_the_
         ..RegistryOptions::default()
     };
     let nobody = Registry::open(&options).unwrap();
-    let refused = desk
+    let refused = workstation
         .pull(Some(&nobody), &image, &everything(1))
         .unwrap_err();
     assert!(matches!(refused, PullError::Denied { .. }), "{refused}");
     assert!(refused.hint().contains("--auth-file"), "{}", refused.hint());
-    let auth = desk.path("auth.json");
+    let auth = workstation.path("auth.json");
     for (user, allowed) in [("user:wrong", false), ("user:s3cret", true)] {
         let auths = format!(
             r#"{{"auths":{{"{}":{{"auth":"{}"}}}}}}"#,
@@ -250,7 +250,7 @@ fn files_come_from_a_real_registry_with_a_password_and_the_second_time_from_the_
         fs::write(&auth, auths).unwrap();
         options.auth_file = Some(auth.clone());
         let known = Registry::open(&options).unwrap();
-        let pulled = desk.pull(Some(&known), &image, &everything(1));
+        let pulled = workstation.pull(Some(&known), &image, &everything(1));
         assert_eq!(pulled.is_ok(), allowed, "{user}");
         if let Ok(pulled) = pulled {
             check_everything(&pulled, 1);
@@ -258,11 +258,16 @@ fn files_come_from_a_real_registry_with_a_password_and_the_second_time_from_the_
     }
     // Without the CA, a certificate of it is worth nothing: loopback falls back to one that is not checked.
     drop(server);
-    check_everything(&desk.pull(None, &image, &everything(1)).unwrap(), 1);
+    check_everything(&workstation.pull(None, &image, &everything(1)).unwrap(), 1);
     let again = registry();
-    check_everything(&desk.pull(Some(&again), &image, &everything(1)).unwrap(), 1);
+    check_everything(
+        &workstation
+            .pull(Some(&again), &image, &everything(1))
+            .unwrap(),
+        1,
+    );
     assert_eq!(again.received(), 0);
-    let missing = desk
+    let missing = workstation
         .pull(None, &image, &[module("/app/other", 77)])
         .unwrap();
     assert!(matches!(missing.answers[0], Lookup::Absent(_)));
@@ -283,7 +288,7 @@ fn platform_of_the_core_is_chosen_and_others_are_named() {
     let index = images.index(&[("arm64", &theirs)]);
     let server = serve(&images);
     let image = format!("{}/app@{index}", server.address);
-    let error = Desk::new()
+    let error = Workstation::new()
         .pull(Some(&registry()), &image, &[])
         .unwrap_err();
     assert!(
@@ -301,14 +306,14 @@ fn file_of_another_build_at_the_right_path_is_a_mismatch_with_both_build_ids() {
             .pack(packing);
         let digest = images.image("amd64", &[top]);
         let server = serve(&images);
-        let desk = Desk::new();
+        let workstation = Workstation::new();
         let image = format!("{}/app@{digest}", server.address);
         let expected = Lookup::Mismatch {
             expected: build_id(7),
             found: Some(build_id(8)),
         };
         let first = registry();
-        let pulled = desk
+        let pulled = workstation
             .pull(Some(&first), &image, &[module("/app/api", 7)])
             .unwrap();
         assert_eq!(
@@ -316,7 +321,9 @@ fn file_of_another_build_at_the_right_path_is_a_mismatch_with_both_build_ids() {
             "{packing:?} {:?}",
             pulled.problem
         );
-        let offline = desk.pull(None, &image, &[module("/app/api", 7)]).unwrap();
+        let offline = workstation
+            .pull(None, &image, &[module("/app/api", 7)])
+            .unwrap();
         assert_eq!(offline.answers[0], expected, "{packing:?}");
     }
 }
@@ -335,10 +342,10 @@ fn layers_are_left_as_soon_as_the_build_ids_have_answered() {
     let layers = [filler(1), filler(2), filler(3), top.pack(Packing::Gzip)];
     let digest = images.image("amd64", &layers);
     let server = serve(&images);
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let image = format!("{}/app@{digest}", server.address);
     let known = registry();
-    let pulled = desk
+    let pulled = workstation
         .pull(Some(&known), &image, &[module("/app/api", 1)])
         .unwrap();
     assert_eq!(bytes_of(&pulled.answers[0]), elf(1, 200_000));
@@ -347,10 +354,10 @@ fn layers_are_left_as_soon_as_the_build_ids_have_answered() {
 
 #[test]
 fn debug_file_that_the_binary_names_is_found_in_a_layer_below() {
-    let desk = Desk::new();
-    let source = desk.path("app.c");
+    let workstation = Workstation::new();
+    let source = workstation.path("app.c");
     fs::write(&source, "int main(void) { return 0; }\n").unwrap();
-    let at = |name: &str| desk.path(name).display().to_string();
+    let at = |name: &str| workstation.path(name).display().to_string();
     let run = |program: &str, words: &[&str]| {
         let status = Command::new(program).args(words).status().unwrap();
         assert!(status.success(), "{program}");
@@ -374,8 +381,8 @@ fn debug_file_that_the_binary_names_is_found_in_a_layer_below() {
         ],
     );
     let (binary, debug) = (
-        fs::read(desk.path("stripped")).unwrap(),
-        fs::read(desk.path("app.debug")).unwrap(),
+        fs::read(workstation.path("stripped")).unwrap(),
+        fs::read(workstation.path("app.debug")).unwrap(),
     );
     let id = cdh_sysroot::build_id_of(&binary).unwrap();
     let mut images = TestImages::default();
@@ -396,7 +403,7 @@ fn debug_file_that_the_binary_names_is_found_in_a_layer_below() {
         debug: Some(Need::Required),
         ..plain("/app/app")
     };
-    let (cache, known) = (desk.cache(), registry());
+    let (cache, known) = (workstation.cache(), registry());
     let options = PullOptions {
         cache: &cache,
         registry: Some(&known),
@@ -421,13 +428,13 @@ fn concurrent_runs_pull_once() {
     let mut images = TestImages::default();
     let digest = layered(&mut images, "amd64", 1);
     let server = serve(&images);
-    let desk = Desk::new();
+    let workstation = Workstation::new();
     let image = format!("{}/app@{digest}", server.address);
     std::thread::scope(|scope| {
         for _ in 0..6 {
             scope.spawn(|| {
                 check_everything(
-                    &desk
+                    &workstation
                         .pull(Some(&registry()), &image, &everything(1))
                         .unwrap(),
                     1,
@@ -449,7 +456,7 @@ fn concurrent_runs_pull_once() {
             blobs(digest)
         );
     }
-    assert!(drafts(&desk.path("cache")).is_empty());
+    assert!(drafts(&workstation.path("cache")).is_empty());
 }
 
 /// Files aside that nobody removed.
@@ -493,7 +500,7 @@ fn layers_with_very_many_files_answer_as_any_others() {
         let digest = images.image("amd64", &layers);
         let server = serve(&images);
         let image = format!("{}/app@{digest}", server.address);
-        let desk = Desk::new();
+        let workstation = Workstation::new();
         let wanted = [
             module("/lib/hard.so", 2),
             plain("/app/config"),
@@ -504,7 +511,7 @@ fn layers_with_very_many_files_answer_as_any_others() {
         ];
         let known = registry();
         for registry in [Some(&known), None] {
-            let pulled = desk.pull(registry, &image, &wanted).unwrap();
+            let pulled = workstation.pull(registry, &image, &wanted).unwrap();
             assert!(pulled.problem.is_none(), "{packing:?} {:?}", pulled.problem);
             assert_eq!(bytes_of(&pulled.answers[0]), elf(2, 9000), "{packing:?}");
             assert_eq!(bytes_of(&pulled.answers[1]), b"text", "{packing:?}");
@@ -520,7 +527,7 @@ fn layers_with_very_many_files_answer_as_any_others() {
         // A file of a layer that was read is found in it without reading it from its beginning.
         let size: usize = layers.iter().map(|layer| layer.bytes.len()).sum();
         let again = registry();
-        let absent = desk
+        let absent = workstation
             .pull(Some(&again), &image, &[plain("/usr/lib/none.so")])
             .unwrap();
         assert!(matches!(absent.answers[0], Lookup::Absent(_)));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use cdh_sysroot::{PullError, Registry, RegistryOptions};
 use cdh_testkit::{HttpAnswer, HttpServer, Packing, TestImages, TestLayer, answer_from, digest_of};
 
-use super::{Desk, base64, bytes_of, elf, module, noise, plain, registry, serve};
+use super::{Workstation, base64, bytes_of, elf, module, noise, plain, registry, serve};
 
 fn one_layer(images: &mut TestImages) -> String {
     let layer = TestLayer::new()
@@ -44,8 +44,8 @@ fn broken_connections_and_busy_registries_are_tried_again_where_they_left_off() 
         let server = server.unwrap();
         let known = registry();
         let name = format!("{}/app@{digest}", server.address);
-        let desk = Desk::new();
-        let pulled = desk.pull(
+        let workstation = Workstation::new();
+        let pulled = workstation.pull(
             Some(&known),
             &name,
             &[module("/app/api", 1), plain("/etc/config")],
@@ -111,10 +111,10 @@ fn tokens_are_fetched_with_what_proves_who_we_are_and_used_again() {
         });
         let server = server.unwrap();
         address.lock().unwrap().clone_from(&server.address);
-        let desk = Desk::new();
+        let workstation = Workstation::new();
         let mut options = RegistryOptions::default();
         if let Some(auth) = auth {
-            let file = desk.path("auth.json");
+            let file = workstation.path("auth.json");
             fs::write(
                 &file,
                 format!(r#"{{"auths":{{"{}":{auth}}}}}"#, server.address),
@@ -124,7 +124,7 @@ fn tokens_are_fetched_with_what_proves_who_we_are_and_used_again() {
         }
         let known = Registry::open(&options).unwrap();
         let name = format!("{}/team/app@{digest}", server.address);
-        let pulled = desk
+        let pulled = workstation
             .pull(Some(&known), &name, &[module("/app/api", 1)])
             .unwrap();
         assert_eq!(bytes_of(&pulled.answers[0]), elf(1, 1 << 20), "{expected}");
@@ -157,8 +157,8 @@ fn password_does_not_follow_a_redirect_to_another_server() {
         }
     });
     let front = front.unwrap();
-    let desk = Desk::new();
-    let auth = desk.path("auth.json");
+    let workstation = Workstation::new();
+    let auth = workstation.path("auth.json");
     let entry = base64("user:pw");
     fs::write(
         &auth,
@@ -174,7 +174,7 @@ fn password_does_not_follow_a_redirect_to_another_server() {
     };
     let known = Registry::open(&options).unwrap();
     let name = format!("{}/app@{digest}", front.address);
-    let pulled = desk
+    let pulled = workstation
         .pull(Some(&known), &name, &[module("/app/api", 1)])
         .unwrap();
     assert_eq!(bytes_of(&pulled.answers[0]), elf(1, 1 << 20));
@@ -190,8 +190,8 @@ fn mirror_is_asked_first_and_the_registry_when_it_does_not_have_it() {
     let mut images = TestImages::default();
     let digest = one_layer(&mut images);
     let (full, empty) = (serve(&images), serve(&TestImages::default()));
-    let desk = Desk::new();
-    let conf = desk.path("registries.conf");
+    let workstation = Workstation::new();
+    let conf = workstation.path("registries.conf");
     for (mirror, location) in [(&full, &empty), (&empty, &full)] {
         let text = format!(
             "[[registry]]\nprefix = \"quay.test/team\"\nlocation = \"{}/real\"\ninsecure = true\n\
@@ -205,8 +205,8 @@ fn mirror_is_asked_first_and_the_registry_when_it_does_not_have_it() {
         };
         let known = Registry::open(&options).unwrap();
         let name = format!("quay.test/team/app@{digest}");
-        let desk = Desk::new();
-        let pulled = desk
+        let workstation = Workstation::new();
+        let pulled = workstation
             .pull(Some(&known), &name, &[module("/app/api", 1)])
             .unwrap();
         assert_eq!(bytes_of(&pulled.answers[0]), elf(1, 1 << 20));
@@ -224,7 +224,7 @@ fn mirror_is_asked_first_and_the_registry_when_it_does_not_have_it() {
 fn nobody_there_and_nothing_there_are_told_apart() {
     let digest = digest_of(b"x");
     let gone = serve(&TestImages::default());
-    let error = Desk::new().pull(
+    let error = Workstation::new().pull(
         Some(&registry()),
         &format!("{}/app@{digest}", gone.address),
         &[],
@@ -236,7 +236,7 @@ fn nobody_there_and_nothing_there_are_told_apart() {
     );
     let address = gone.address.clone();
     drop(gone);
-    let error = Desk::new().pull(Some(&registry()), &format!("{address}/app@{digest}"), &[]);
+    let error = Workstation::new().pull(Some(&registry()), &format!("{address}/app@{digest}"), &[]);
     let error = error.err().unwrap();
     assert!(
         matches!(error, PullError::Unreachable { .. }) && error.is_unreachable(),
@@ -267,7 +267,7 @@ fn registry_that_explains_itself_is_quoted_and_one_that_rambles_is_not() {
         });
         let server = server.unwrap();
         let name = format!("{}/app@{}", server.address, digest_of(b"x"));
-        let error = Desk::new().pull(Some(&registry()), &name, &[]);
+        let error = Workstation::new().pull(Some(&registry()), &name, &[]);
         let error = error.err().unwrap().to_string();
         assert!(error.contains(expected), "{error}");
         assert!(error.len() < 400, "{error}");

@@ -3,7 +3,7 @@
 use cdh_sysroot::Lookup;
 use cdh_testkit::{HttpServer, Packing, TestImages, TestLayer, answer_from};
 
-use super::{Desk, bytes_of, elf, module, noise, plain, registry, serve};
+use super::{Workstation, bytes_of, elf, module, noise, plain, registry, serve};
 
 fn image(images: &mut TestImages, packing: Packing) -> String {
     let layer = TestLayer::new()
@@ -23,14 +23,14 @@ fn files_are_had_by_ranges_where_a_layer_has_a_table() {
         let mut images = TestImages::default();
         let digest = image(&mut images, packing);
         let server = serve(&images);
-        let (desk, known) = (Desk::new(), registry());
+        let (workstation, known) = (Workstation::new(), registry());
         let name = format!("{}/app@{digest}", server.address);
         let wanted = [
             module("/lib/other.so", 3),
             plain("/etc/config"),
             plain("/var/nothing"),
         ];
-        let pulled = desk.pull(Some(&known), &name, &wanted).unwrap();
+        let pulled = workstation.pull(Some(&known), &name, &wanted).unwrap();
         assert!(pulled.problem.is_none(), "{packing:?} {:?}", pulled.problem);
         assert_eq!(bytes_of(&pulled.answers[0]), elf(3, 3 << 20));
         assert_eq!(bytes_of(&pulled.answers[1]), b"text");
@@ -41,7 +41,7 @@ fn files_are_had_by_ranges_where_a_layer_has_a_table() {
             known.received()
         );
         let again = registry();
-        desk.pull(Some(&again), &name, &wanted).unwrap();
+        workstation.pull(Some(&again), &name, &wanted).unwrap();
         assert_eq!(again.received(), 0, "{packing:?}");
     }
 }
@@ -59,8 +59,8 @@ fn registry_without_ranges_is_read_from_the_beginning() {
         });
         let server = server.unwrap();
         let name = format!("{}/app@{digest}", server.address);
-        let desk = Desk::new();
-        let pulled = desk.pull(
+        let workstation = Workstation::new();
+        let pulled = workstation.pull(
             Some(&registry()),
             &name,
             &[module("/usr/lib/libx.so", 3), plain("/etc/config")],
@@ -90,8 +90,8 @@ fn changed_file_or_table_is_refused_by_its_digest() {
             });
             let server = server.unwrap();
             let name = format!("{}/app@{digest}", server.address);
-            let desk = Desk::new();
-            let pulled = desk
+            let workstation = Workstation::new();
+            let pulled = workstation
                 .pull(Some(&registry()), &name, &[module("/usr/lib/libx.so", 3)])
                 .unwrap();
             assert!(pulled.problem.is_some(), "{packing:?} {spoil_table}");
