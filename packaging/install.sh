@@ -9,9 +9,10 @@
 #
 # It installs programs, man pages and completions. It does not change the kernel's settings: `cdh agent install` does.
 set -eu
+umask 022
 
 version=@version@
-url=@url@
+url='@url@'
 prefix=/usr/local
 signers=
 
@@ -24,7 +25,10 @@ download() {
     case $url in
     http://* | https://*)
         if command -v curl > /dev/null; then
-            curl --fail --silent --show-error --location --output "$2" "$url/$1" || fail "cannot download $url/$1"
+            # A redirect must not lead away from https.
+            case $url in https://*) only='=https' ;; *) only='=http,https' ;; esac
+            curl --fail --silent --show-error --location --proto-redir "$only" --output "$2" "$url/$1" ||
+                fail "cannot download $url/$1"
         elif command -v wget > /dev/null; then
             wget --quiet --output-document "$2" "$url/$1" || fail "cannot download $url/$1"
         else

@@ -18,24 +18,12 @@ pub(super) struct Programs {
     pub(super) handler: PathBuf,
 }
 
-/// Builds both, or takes those that `CDH_TEST_CDH` and `CDH_TEST_HANDLER` name.
+/// Builds both.
 pub(super) fn build(release: &Release, target: &Target) -> Result<Programs> {
-    let given = |variable| std::env::var_os(variable).map(PathBuf::from);
-    let built = |given: Option<PathBuf>, profile: &str, words: [&str; 4]| match given {
-        Some(given) => Ok(given),
-        None => program(release, target, profile, &words),
-    };
+    let handler = ["-p", "cdh-agent", "--bin", "cdh-handler"];
     Ok(Programs {
-        cdh: built(
-            given("CDH_TEST_CDH"),
-            "release",
-            ["-p", "cdh", "--bin", "cdh"],
-        )?,
-        handler: built(
-            given("CDH_TEST_HANDLER"),
-            "handler",
-            ["-p", "cdh-agent", "--bin", "cdh-handler"],
-        )?,
+        cdh: program(release, target, "release", &["-p", "cdh", "--bin", "cdh"])?,
+        handler: program(release, target, "handler", &handler)?,
     })
 }
 

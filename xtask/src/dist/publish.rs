@@ -15,6 +15,10 @@ use crate::charts::ChartTools;
 pub(super) fn install_script(release: &Release) -> Result<()> {
     let text = tree::script("install.sh")?;
     let url = release.url.as_deref().unwrap_or_default();
+    ensure!(
+        !url.contains('\''),
+        "invalid address `{url}`: it contains a quote"
+    );
     let text = text
         .replace("@version@", &release.version)
         .replace("@url@", url);

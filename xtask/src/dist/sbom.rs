@@ -19,8 +19,6 @@ struct Package {
     name: String,
     version: String,
     license: String,
-    /// Runs in the compiler, and is not in the program.
-    is_macro: bool,
 }
 
 impl Package {
@@ -69,7 +67,6 @@ fn parse_line(line: &str) -> Option<(usize, Package)> {
         version: words.next()?.strip_prefix('v')?.to_owned(),
         // Older packages write `MIT/Apache-2.0`.
         license: license.replace('/', " OR "),
-        is_macro: words.any(|word| word == "(proc-macro)"),
     };
     Some((depth, package))
 }
@@ -95,7 +92,14 @@ fn sums(lock: &str) -> BTreeMap<String, String> {
 /// Writes the bill of materials of `cdh` for a target. The handler is made of some of the same packages.
 pub(super) fn write(release: &Release, target: &Target, program: &Path, to: &Path) -> Result<()> {
     let mut tree = build::cargo();
-    tree.args(["tree", "--locked", "--package", "cdh", "--edges", "normal"]);
+    tree.args([
+        "tree",
+        "--locked",
+        "--package",
+        "cdh",
+        "--edges",
+        "normal,no-proc-macro",
+    ]);
     tree.args([
         "--target",
         target.triple,
@@ -137,7 +141,7 @@ fn document(
     for (purl, package) in graph.packages.iter().filter(|(purl, _)| **purl != own) {
         let mut component = json!({
             "type": "library", "bom-ref": purl, "name": package.name, "version": package.version,
-            "purl": purl, "scope": if package.is_macro { "excluded" } else { "required" },
+            "purl": purl, "scope": "required",
         });
         if !package.license.is_empty() {
             component["licenses"] = json!([{ "expression": package.license }]);
@@ -239,7 +243,6 @@ mod tests {
             "MIT OR Apache-2.0"
         );
         assert_eq!(components[1]["hashes"][0]["content"], "abcd");
-        assert_eq!(components[2]["scope"], "excluded");
         let needs = |purl: &str| {
             let all = sbom["dependencies"].as_array().unwrap();
             all.iter().find(|one| one["ref"] == purl).unwrap()["dependsOn"].clone()

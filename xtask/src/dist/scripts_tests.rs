@@ -152,18 +152,19 @@ fn before_removal(words: &[&str], pattern: &str, status: i32) -> (Output, String
     );
     tree::write(&path("bin/cdh"), stand_in.as_bytes(), 0o755).unwrap();
     let script = tree::script("deb/prerm").unwrap();
-    let script = script.replace(
-        "/proc/sys/kernel/core_pattern",
-        path("core_pattern").to_str().unwrap(),
-    );
+    let script = script
+        .replace(
+            "/proc/sys/kernel/core_pattern",
+            path("core_pattern").to_str().unwrap(),
+        )
+        .replace("/usr/bin/cdh ", &format!("{} ", path("bin/cdh").display()));
     fs::write(
         path("prerm"),
         script.replace("/run/systemd/system", "/no-systemd"),
     )
     .unwrap();
-    let search = format!("{}:/usr/bin:/bin", path("bin").display());
     let mut sh = Command::new("sh");
-    sh.arg(path("prerm")).args(words).env("PATH", search);
+    sh.arg(path("prerm")).args(words);
     let output = sh.output().unwrap();
     (
         output,
@@ -178,7 +179,7 @@ fn removal_of_the_package_restores_the_node_first() {
         "|HERE/cdh-handler P%P",
         "core",
         "|/usr/lib/systemd/systemd-coredump %P",
-        "@/run/x",
+        "@HERE/socket",
     ] {
         let (output, calls) = before_removal(&["remove"], pattern, 0);
         assert!(
@@ -187,8 +188,10 @@ fn removal_of_the_package_restores_the_node_first() {
         );
     }
     // The host's, seen from a chroot.
-    let (output, calls) = before_removal(&["remove"], "|/nowhere/cdh-handler P%P", 0);
-    assert!(output.status.success() && calls.is_empty(), "{calls}");
+    for pattern in ["|/nowhere/cdh-handler P%P", "@/nowhere/socket"] {
+        let (output, calls) = before_removal(&["remove"], pattern, 0);
+        assert!(output.status.success() && calls.is_empty(), "{calls}");
+    }
     let (output, calls) = before_removal(&["upgrade", "1.0.1"], "|HERE/cdh-handler P%P", 0);
     assert!(output.status.success() && calls.is_empty(), "{calls}");
 }
@@ -242,7 +245,7 @@ fn packages_hold_programs_unit_and_configuration_and_are_reproducible() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{}", text(&output));
-        text(&output)
+        String::from_utf8(output.stdout).unwrap()
     };
     let contents = [
         run("dpkg-deb", &["--contents"], &deb),
@@ -268,6 +271,8 @@ fn packages_hold_programs_unit_and_configuration_and_are_reproducible() {
         run("rpm", &["-qp", "--configfiles"], &rpm),
         "/etc/cdh/agent.toml\n"
     );
-    assert!(run("rpm", &["-qp", "--scripts"], &rpm).contains("cdh agent uninstall"));
+    // rpm expands percent signs: the script must arrive as it was written.
+    let shared = tree::script("restore-node.sh").unwrap();
+    assert!(run("rpm", &["-qp", "--scripts"], &rpm).contains(shared.trim()));
     run("rpm", &["-K", "--nosignature"], &rpm);
 }
