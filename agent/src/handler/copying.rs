@@ -696,7 +696,7 @@ impl Capture<'_> {
         if pinned.max(read) > 0 {
             let [pinned, read] = [pinned, read].map(readable_size);
             self.log.note(&format!(
-                "the OOM killer ended the process: {pinned} of it were pinned, {read} were read at once"
+                "the OOM killer struck in its cgroup: {pinned} of the process were pinned, {read} were read at once"
             ));
         }
     }

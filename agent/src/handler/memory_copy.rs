@@ -71,7 +71,7 @@ impl MemoryJob<'_> {
             let Some((watch, exit)) = limited.zip(exit) else {
                 return wait();
             };
-            let position = || pieces.position(self.workers);
+            let position = || pieces.position();
             let keeper = Keeper {
                 ids: watch.threads(),
                 exit,
@@ -142,7 +142,7 @@ pub(super) struct MissingPages {
     pub lost: Option<(u64, u64)>,
     /// They are of foreign files, and were not in memory.
     pub unreached: Option<(u64, u64)>,
-    /// Bytes that were pinned when the OOM killer ended the process.
+    /// Bytes that were pinned when the OOM killer struck.
     pub pinned: u64,
     /// Bytes that were read before the kernel took the memory away.
     pub rescued: u64,

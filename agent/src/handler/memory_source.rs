@@ -1,8 +1,9 @@
 //! The core as the memory itself gives it, from several threads at once.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cdh_bundle::SEEKABLE_FRAME;
 
@@ -16,7 +17,15 @@ pub(super) struct MemorySource<'m> {
     layout: &'m Layout,
     memory: &'m ProcessMemory<'m>,
     saved: &'m SavedMemory<'m>,
-    next: AtomicU64,
+    dealt: Mutex<Dealt>,
+}
+
+/// Which pieces were dealt out.
+#[derive(Debug, Default)]
+struct Dealt {
+    next: u64,
+    /// Those that are being read.
+    in_flight: BTreeSet<u64>,
 }
 
 /// Reads so many bytes of memory from this address.
@@ -34,15 +43,20 @@ impl<'m> MemorySource<'m> {
             layout,
             memory,
             saved,
-            next: AtomicU64::new(0),
+            dealt: Mutex::default(),
         }
     }
 
-    /// A place in the core before which `readers` threads have read everything.
+    fn dealt(&self) -> MutexGuard<'_, Dealt> {
+        self.dealt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place in the core before which everything has been read, however long one reader takes.
     #[must_use]
-    pub(super) fn position(&self, readers: usize) -> u64 {
-        let number = self.next.load(Ordering::Relaxed);
-        let read = number.saturating_sub(readers as u64);
+    pub(super) fn position(&self) -> u64 {
+        let dealt = self.dealt();
+        let read = dealt.in_flight.first().copied().unwrap_or(dealt.next);
+        drop(dealt);
         piece_of(self.layout.start, self.layout.end, read).map_or(0, |piece| piece.start)
     }
 
@@ -87,7 +101,13 @@ impl<'m> MemorySource<'m> {
 
 impl CoreSource for MemorySource<'_> {
     fn next(&self, buffer: &mut [u8]) -> Result<Option<Piece>, SourceFailure> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let number = {
+            let mut dealt = self.dealt();
+            let number = dealt.next;
+            dealt.next = number.saturating_add(1);
+            dealt.in_flight.insert(number);
+            number
+        };
         let Some(part) = piece_of(self.layout.start, self.layout.end, number) else {
             return Ok(None);
         };
@@ -96,6 +116,7 @@ impl CoreSource for MemorySource<'_> {
         let zero = self
             .read(&part, buffer)
             .map_err(|error| SourceFailure { number, error })?;
+        self.dealt().in_flight.remove(&number);
         Ok(Some(Piece {
             number,
             offset: part.start,

@@ -34,11 +34,11 @@ use super::process::is_readable;
 /// Bytes that one call refers to at once: `PVM_MAX_KMALLOC_PAGES` holds 1024 pointers to pages.
 const BLOCK: u64 = 4 << 20;
 /// Bytes below which a thread costs more than reading after the kill.
-const LEAST: u64 = 64 << 10;
+pub(super) const LEAST_BLOCK: u64 = 64 << 10;
 /// Maximum number of threads: for 8 GiB.
-const MOST: usize = 2048;
+const MOST_THREADS: usize = 2048;
 /// Part of the node's thread ids that one handler uses.
-const SHARE: usize = 32;
+const THREAD_ID_SHARE: usize = 32;
 /// Threads that are started at once. A process that shares the memory can hold its lock, and the call waits for that
 /// uninterruptibly: no more threads than these are lost then.
 const BATCH: usize = 8;
@@ -84,7 +84,7 @@ impl PagePins {
     pub(super) fn take(ids: &[u32], runs: &[Range<u64>], exit: &OwnedFd) -> io::Result<Self> {
         let most = most_threads();
         let mut blocks: Vec<_> = runs.iter().flat_map(|run| split(run, BLOCK)).collect();
-        blocks.retain(|block| block.end - block.start >= LEAST);
+        blocks.retain(|block| block.end - block.start >= LEAST_BLOCK);
         blocks.sort_by_key(|block| std::cmp::Reverse(block.end - block.start));
         blocks.truncate(most);
         blocks.sort_by_key(|block| block.start);
@@ -282,11 +282,13 @@ fn most_threads() -> usize {
     };
     let limits = ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"];
     let limits = limits.iter().filter_map(|path| number(path));
-    limits.map(|limit| limit / SHARE).fold(MOST, usize::min)
+    limits
+        .map(|limit| limit / THREAD_ID_SHARE)
+        .fold(MOST_THREADS, usize::min)
 }
 
 /// Parts of a range of `size` bytes, the last one shorter.
-fn split(range: &Range<u64>, size: u64) -> impl Iterator<Item = Range<u64>> + use<> {
+pub(super) fn split(range: &Range<u64>, size: u64) -> impl Iterator<Item = Range<u64>> + use<> {
     let (mut at, end) = (range.start, range.end);
     std::iter::from_fn(move || {
         let start = at;

@@ -29,6 +29,7 @@ use rustix::fs::SeekFrom as FileSeek;
 
 use super::layout::Layout;
 use super::maps::{Kind, Maps};
+use super::page_pins::LEAST_BLOCK;
 
 /// Entries of `pagemap` that are read at once: one more than a piece has pages, for a piece need not
 /// begin with a page.
@@ -45,6 +46,8 @@ impl PageState {
     const SWAPPED: u64 = 1 << 62;
     /// The page is a file's, or of shared memory.
     const FILE: u64 = 1 << 61;
+    /// The page is mapped only here (4.2).
+    const EXCLUSIVE: u64 = 1 << 56;
     /// A guard page (`MADV_GUARD_INSTALL`, 6.13), which has no contents.
     const GUARD: u64 = 1 << 58;
     /// Write-protected by a userfaultfd: also what a marker says in the place of a page that never was.
@@ -69,9 +72,13 @@ impl PageState {
         self.0 & Self::PRESENT != 0 || in_swap
     }
 
-    /// Whether it is in memory, and not a guard page.
-    fn is_in_memory(self) -> bool {
-        self.0 & Self::PRESENT != 0 && self.0 & Self::GUARD == 0
+    /// Whether it is in memory, and a reference to it does not make the kernel copy it: since Linux 5.19,
+    /// `pin_user_pages` replaces an anonymous page that a fork shares by a new one (`FAULT_FLAG_UNSHARE`), which
+    /// is charged to the cgroup that is short of memory.
+    fn is_pinnable(self) -> bool {
+        self.0 & Self::PRESENT != 0
+            && self.0 & Self::GUARD == 0
+            && self.0 & (Self::FILE | Self::EXCLUSIVE) != 0
     }
 
     /// Whether it is in memory, and of the process's own.
@@ -224,9 +231,12 @@ impl<'p> ProcessMemory<'p> {
                     for entry in entries {
                         let end = ((at / self.page + 1) * self.page).min(to);
                         match runs.last_mut() {
-                            _ if !PageState(u64::from_ne_bytes(*entry)).is_in_memory() => {}
+                            _ if !PageState(u64::from_ne_bytes(*entry)).is_pinnable() => {}
                             Some(run) if run.end == at => run.end = end,
-                            _ => runs.push(at..end),
+                            _ => {
+                                runs.pop_if(|run| run.end - run.start < LEAST_BLOCK);
+                                runs.push(at..end);
+                            }
                         }
                         at = end;
                     }

@@ -24,7 +24,7 @@ use std::thread;
 use cdh_bundle::SEEKABLE_FRAME;
 
 use super::layout::Layout;
-use super::page_pins::PagePins;
+use super::page_pins::{PagePins, split};
 use super::priority;
 use super::process_memory::{ProcessMemory, Target};
 
@@ -169,6 +169,8 @@ impl<'m> SavedMemory<'m> {
 
     /// Addresses of the layout that are not pinned, in parts of [`CHUNK`] bytes.
     fn chunks_beside(&self, pinned: &[Range<u64>], position: u64) -> Vec<Range<u64>> {
+        /// For 1 TiB: a process may map any amount that it never touches.
+        const MOST_CHUNKS: usize = 1 << 20;
         let mut chunks = Vec::new();
         for extent in self
             .layout
@@ -185,12 +187,9 @@ impl<'m> SavedMemory<'m> {
                 .chain(std::iter::once(end..end));
             for block in blocks {
                 let stop = block.start.clamp(at, end);
-                while at < stop {
-                    let to = stop.min(at.saturating_add(CHUNK));
-                    chunks.push(at..to);
-                    at = to;
-                }
-                at = at.max(block.end.min(end));
+                let room = MOST_CHUNKS.saturating_sub(chunks.len());
+                chunks.extend(split(&(at..stop), CHUNK).take(room));
+                at = at.max(stop).max(block.end.min(end));
                 if at >= end {
                     break;
                 }
