@@ -69,7 +69,7 @@ impl Found {
                 // The name tells no time: soon after the crash it was written.
                 summary.captured_at = written;
             }
-            if !summary.is_certain() {
+            if summary.legacy {
                 let stat = ListedObject {
                     key: object.key.clone(),
                     ..object
@@ -200,7 +200,10 @@ impl<'s> Catalog<'s> {
             return;
         }
         let stats = dumps.iter().filter_map(|dump| {
-            let key = dump.key.manifest()?;
+            let key = match dump.legacy {
+                true => dump.key.clone(),
+                false => dump.key.manifest()?,
+            };
             let stat = found.manifests.get(&key)?.clone();
             stat.etag.is_some().then_some((key, stat))
         });

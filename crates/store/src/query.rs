@@ -189,7 +189,7 @@ impl ManifestFacts {
         let process = &manifest.process;
         Self {
             namespace: workload.and_then(|workload| workload.namespace.clone()),
-            pod: workload.and_then(|workload| workload.pod.clone()),
+            pod: workload.and_then(|workload| workload.pod_or_container().cloned()),
             exe: process.exe_name().to_string(),
             exe_path: process
                 .exe_path()

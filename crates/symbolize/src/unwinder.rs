@@ -227,6 +227,7 @@ impl<'m> Unwinder<'m> {
         frames: &mut Vec<UnwoundFrame>,
     ) -> Stop {
         let limit = frames.len().saturating_add(limit);
+        cache.compared = 0;
         let mut registers = thread.clone();
         let mut trust = FrameTrust::Registers;
         let (mut exact, mut doubtful, mut turned) = (true, false, false);

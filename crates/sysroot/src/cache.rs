@@ -310,7 +310,7 @@ impl Cache {
                 file.metadata()
                     .is_ok_and(|own| (own.dev(), own.ino()) == (there.dev(), there.ino()))
             };
-            if fs::symlink_metadata(&path).is_ok_and(is_same) {
+            if fs::metadata(&path).is_ok_and(is_same) {
                 let _ = file.set_modified(SystemTime::now());
                 return Some(file);
             }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use cdh_bundle::{
     BundleError, BundleReader, BundleWriter, Cause, CoreEncoding, CoreRecord, Digests, DumpId,
-    EntryCheck, EntryDir, EntryKind, LegacyInfo, Manifest, Method, ProcessFacts, RawText, SCHEMA,
+    EntryCheck, EntryDir, EntryKind, LegacyInfo, Manifest, Method, ProcessFacts, RawText,
     SeekableWriter, Sha256, SignalFacts, SpoolState, Verdict, list_spool, sweep_spool,
 };
 use proptest::prelude::*;
@@ -30,12 +30,9 @@ const ZSTD: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
 const STEM: &str = "6a4f4e4d-9c55-4f0b-8f38-8a8f7c5d4e3b-dump-1767225600-api-7d4-api-1-11";
 
 fn manifest(id: DumpId) -> Manifest {
+    let captured_at = "2026-01-31T12:34:56Z".parse().unwrap();
     Manifest {
-        schema: SCHEMA,
-        id,
         stem: "stem".to_owned(),
-        captured_at: "2026-01-31T12:34:56Z".parse().unwrap(),
-        finished_at: None,
         node: RawText::from("node"),
         hostname: RawText::from(&b"../evil\n\x1b[2J\xff"[..]),
         process: ProcessFacts {
@@ -49,18 +46,8 @@ fn manifest(id: DumpId) -> Manifest {
             ..SignalFacts::default()
         },
         machine: "x86_64".to_owned(),
-        verdict: Verdict::Complete,
-        killed: None,
-        core: None,
-        workload: None,
-        image: None,
-        modules: Vec::new(),
-        fingerprint: None,
-        thread_count: None,
-        entries: Vec::new(),
-        gaps: Vec::new(),
         agent_version: "test".to_owned(),
-        imported: None,
+        ..Manifest::new(id, captured_at, Verdict::Complete)
     }
 }
 

@@ -10,6 +10,8 @@ use crate::{Avma, BuildId, FileOffset, Memory, ModuleRange};
 /// Limits for what hostile memory may claim.
 const MAX_PROGRAM_HEADERS: u16 = 1024;
 const MAX_NOTE: u64 = 64 << 10;
+/// Note headers that are read. Real files have two or three.
+const MAX_NOTE_HEADERS: usize = 8;
 const MAX_DYNAMIC: usize = 1024;
 const MAX_PATH: usize = 4096;
 const DT_NULL: u64 = 0;
@@ -80,7 +82,10 @@ pub(super) fn build_id_in_memory(
     bias: u64,
     copy: Option<Avma>,
 ) -> Option<BuildId> {
-    let notes = || headers.iter().filter(|header| header.kind == PT_NOTE);
+    let notes = || {
+        let notes = headers.iter().filter(|header| header.kind == PT_NOTE);
+        notes.take(MAX_NOTE_HEADERS)
+    };
     let read = |at: Option<Avma>, note: &ProgramHeader| {
         let size = usize::try_from(note.file_size.min(MAX_NOTE)).ok()?;
         find_build_id(&read_bytes(memory, at?, size)?, note.align)

@@ -48,6 +48,10 @@ pub(super) fn read(memory: &dyn Memory, dynamic: Avma, extent: Extent) -> Option
     {
         // `link_map`: l_addr, l_name, l_ld, l_next, l_prev
         let field = |at: usize| u64_at(&entry, at).unwrap_or(0);
+        // Before the rest is read: many modules may lead to one list.
+        if entries.is_empty() && Avma(field(16)) != dynamic {
+            return None;
+        }
         let name = match extent {
             Extent::Program => None,
             Extent::All => read_path(memory, Avma(field(8))),
@@ -59,6 +63,5 @@ pub(super) fn read(memory: &dyn Memory, dynamic: Avma, extent: Extent) -> Option
         });
         node = Some(field(24));
     }
-    let is_own = |first: &Entry| first.dynamic == dynamic;
-    entries.first().is_some_and(is_own).then_some(entries)
+    (!entries.is_empty()).then_some(entries)
 }

@@ -27,6 +27,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::{
     HttpConnectorSettings, SharedHttpClient, SharedHttpConnector, http_client_fn,
 };
+use aws_types::service_config::ServiceConfigKey;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -204,9 +205,8 @@ pub(super) async fn client(
         .is_some_and(|endpoint| !endpoint.contains("amazonaws.com"));
     let mut config = aws_sdk_s3::config::Builder::from(&shared)
         .force_path_style(options.path_style.unwrap_or(is_own));
-    if let Some(endpoint) = &endpoint {
-        config = config.endpoint_url(base_url(endpoint));
-    }
+    // Also where there is none: the builder has taken one that is to be ignored.
+    config.set_endpoint_url(endpoint.as_deref().map(base_url));
     Ok((Client::from_conf(config.build()), endpoint))
 }
 
@@ -215,7 +215,18 @@ fn endpoint_of_service(shared: &aws_config::SdkConfig) -> Option<String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let is_ignored = variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let of_s3 = variable("AWS_ENDPOINT_URL_S3").filter(|_| !is_ignored);
+    // As the client itself looks for it (`service_config_key` in aws-sdk-s3).
+    let key = ServiceConfigKey::builder()
+        .service_id("S3")
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .ok();
+    let of_s3 = shared
+        .service_config()
+        .zip(key)
+        .and_then(|(config, key)| config.load_config(key))
+        .filter(|_| !is_ignored);
     of_s3.or_else(|| shared.endpoint_url().map(str::to_owned))
 }
 

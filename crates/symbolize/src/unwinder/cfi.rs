@@ -37,6 +37,8 @@ pub(super) struct Cache {
     rules: HashMap<u64, Option<Rule>>,
     pub(super) trampolines: HashMap<u64, bool>,
     pub(super) go_functions: HashMap<u64, Option<GoFunction>>,
+    /// Steps by which scans of this thread have compared possible callers.
+    pub(super) compared: usize,
 }
 
 /// A row that needs no expression: what almost every frame uses.
@@ -59,7 +61,6 @@ pub(super) struct ModuleCfi<'m> {
     /// Only built where there is no search table.
     eh_index: OnceLock<Index>,
     debug_frame: OnceLock<Option<(section::Contents<'m>, Index)>>,
-    pub(super) pc_table: OnceLock<Option<crate::go::Table<'m>>>,
     vendor: Vendor,
 }
 
@@ -137,7 +138,6 @@ impl<'m> ModuleCfi<'m> {
             eh_frame,
             eh_index,
             debug_frame,
-            pc_table: OnceLock::new(),
             vendor,
         }
     }

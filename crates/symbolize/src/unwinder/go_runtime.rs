@@ -100,8 +100,12 @@ impl Unwinder<'_> {
         if here.exact && function != GoFunction::Entry {
             return self.step(here, memory, cache);
         }
+        let stop = match function {
+            GoFunction::Entry | GoFunction::Leave => Stop::End,
+            _ => Stop::NoRule,
+        };
         if machine != Machine::X86_64 || here.doubtful {
-            return Err(Stop::End);
+            return Err(stop);
         }
         let caller = match function {
             GoFunction::CallC => caller_of_c(here.registers, memory),
@@ -114,7 +118,7 @@ impl Unwinder<'_> {
             let pc = caller.pc().map_or(0, |pc| pc.0);
             self.is_return_address(machine, pc, None, memory)
         });
-        caller.map_or(Err(Stop::End), |registers| {
+        caller.map_or(Err(stop), |registers| {
             Ok(Caller {
                 registers,
                 trust: FrameTrust::Cfi,

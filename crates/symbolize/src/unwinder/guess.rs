@@ -17,6 +17,8 @@ const SCAN_BYTES: usize = 64 << 10;
 const STEP_BYTES: usize = 4096;
 /// Callers of a guessed frame that are compared with one another.
 const AGREEING: usize = 32;
+/// Steps of such comparisons for one thread; a hostile stack holds only addresses that fail late.
+const MAX_COMPARED: usize = 1 << 16;
 /// Bytes behind the entry point that belong to `_start`.
 const START_SIZE: u64 = 64;
 /// Longest believable distance of the frame pointer from the stack pointer.
@@ -249,7 +251,7 @@ impl Unwinder<'_> {
             }),
             None => find(STEP_BYTES, &mut |_, address| follows(Some(pc.0), address)),
         };
-        // A record leads to the caller, unless it says that something else was called there.
+        // A record leads to the caller, unless the call before its return address leads to another function.
         let is_sure = |record: &&Record| !self.calls_elsewhere(record, pc, machine, memory);
         let found = called.or_else(|| {
             if record.is_some_and(|record| is_sure(&record)) {
@@ -284,6 +286,10 @@ impl Unwinder<'_> {
         // It may be stale: what follows from it refutes nothing.
         registers.set(registers.fp_number(), None);
         for _ in 0..AGREEING {
+            cache.compared = cache.compared.saturating_add(1);
+            if cache.compared > MAX_COMPARED {
+                return false;
+            }
             let Some(pc) = registers.pc() else {
                 return false;
             };

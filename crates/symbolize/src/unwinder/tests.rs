@@ -94,7 +94,18 @@ pub(super) fn unwind_object(
         ElfObject::parse(file).unwrap(),
     )];
     assert_eq!(loaded[0].status, ModuleStatus::Unverified);
-    let mut registers = Registers::new(Machine::from_elf(machine));
+    unwind_loaded(&loaded, file, Machine::from_elf(machine), stack, set)
+}
+
+/// Unwinds from these registers over a stack; the code is that of `file`.
+fn unwind_loaded(
+    loaded: &[LoadedModule<'_>],
+    file: &[u8],
+    machine: Machine,
+    stack: &[u64],
+    set: &[(u16, u64)],
+) -> (Vec<UnwoundFrame>, Stop) {
+    let mut registers = Registers::new(machine);
     for (number, value) in set {
         registers.set(*number, Some(*value));
     }
@@ -102,7 +113,7 @@ pub(super) fn unwind_object(
         code: file.to_vec(),
         stack: stack.to_vec(),
     };
-    Unwinder::new(&loaded).unwind(&registers, &memory, 100)
+    Unwinder::new(loaded).unwind(&registers, &memory, 100)
 }
 
 fn found(frames: &[UnwoundFrame]) -> Vec<(u64, FrameTrust)> {

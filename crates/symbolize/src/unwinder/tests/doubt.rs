@@ -45,15 +45,7 @@ fn unwind_from(
         LoadedModule::with_object(&program, ElfObject::parse(file).unwrap()),
         LoadedModule::missing(&library),
     ];
-    let mut registers = Registers::new(machine);
-    for (number, value) in set {
-        registers.set(*number, Some(*value));
-    }
-    let memory = Drawn {
-        code: file.to_vec(),
-        stack: stack.to_vec(),
-    };
-    Unwinder::new(&loaded).unwind(&registers, &memory, 100)
+    unwind_loaded(&loaded, file, machine, stack, set)
 }
 
 /// Adds `.eh_frame`: from each of the given addresses on, 16 bytes have the given rules.
