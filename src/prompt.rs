@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, IsTerminal};
+use std::thread::JoinHandle;
 
 use anyhow::Result;
 
@@ -32,7 +33,7 @@ pub fn confirm(question: &str, interactive: bool) -> Result<bool> {
         .default(false)
         .wait_for_newline(true)
         .interact();
-    drop(watch);
+    watch.end();
     let dialoguer::Error::IO(error) = match answer {
         Ok(answer) => return Ok(answer),
         Err(error) => error,
@@ -52,7 +53,7 @@ const INTERRUPTED: &str = "interrupted: nothing was deleted";
 /// Ends the program on SIGINT during a question, after the terminal is restored. Ctrl-C is a signal until dialoguer
 /// reads in raw mode; one that came before must not be lost.
 struct InterruptWatch {
-    signals: Option<signal_hook::iterator::Handle>,
+    watching: Option<(signal_hook::iterator::Handle, JoinHandle<()>)>,
 }
 
 impl InterruptWatch {
@@ -67,12 +68,12 @@ impl InterruptWatch {
             false => Signals::new([SIGINT]).ok(),
         };
         let Some(mut signals) = signals else {
-            return Self { signals: None };
+            return Self { watching: None };
         };
         // To end at once would leave the terminal without a cursor.
         keep_on_interrupt();
         let handle = signals.handle();
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             if signals.forever().next().is_none() {
                 return;
             }
@@ -84,15 +85,15 @@ impl InterruptWatch {
             std::process::exit(i32::from(ExitStatus::Interrupted.code()));
         });
         Self {
-            signals: Some(handle),
+            watching: Some((handle, thread)),
         }
     }
-}
 
-impl Drop for InterruptWatch {
-    fn drop(&mut self) {
-        if let Some(signals) = &self.signals {
+    /// Waits for the thread: if a signal came, that ends the program.
+    fn end(self) {
+        if let Some((signals, thread)) = self.watching {
             signals.close();
+            let _ = thread.join();
             end_on_interrupt();
         }
     }

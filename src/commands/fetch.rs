@@ -31,7 +31,7 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
         }
     }
     if args.files.is_given() {
-        link_files(settings, &cases, &bars)?;
+        errors.extend(link_files(settings, &cases, &bars));
     }
     match args.output.format() {
         TextFormat::Text => {
@@ -61,15 +61,20 @@ pub(super) fn run(settings: &Settings, args: &FetchArgs) -> Result<ExitStatus> {
     Err(last)
 }
 
-/// Links the files that the user points to into the cases, verified: later commands and debuggers find them.
-fn link_files(settings: &Settings, cases: &[Case], bars: &Bars) -> Result<()> {
+/// Links the files that the user points to into the cases, verified: later commands and debuggers find them. A case
+/// without a core needs none. Returns what failed.
+fn link_files(settings: &Settings, cases: &[Case], bars: &Bars) -> Vec<anyhow::Error> {
     let here = settings.offline();
-    for case in cases {
+    let link = |case: &Case| -> Result<()> {
         let dump = pipeline::open_case(&case.path)?;
         let (_, gathered) = pipeline::debug_view(&here, &dump, &bars.bar())?;
         remark(&gathered.remarks);
-    }
-    Ok(())
+        Ok(())
+    };
+    let failed = cases.iter().filter_map(|case| link(case).err());
+    failed
+        .filter(|error| status_of(error) != ExitStatus::Nothing)
+        .collect()
 }
 
 /// In the order of the dumps.

@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cdh_bundle::{CoreEncoding, CoreRecord, DigestReader, DumpId, EntryKind, Sha256};
-use cdh_elfcore::{CoreFile, FileSource};
+use cdh_elfcore::{CoreError, CoreFile, FileSource};
 
 use super::cached_cases::touch;
 use super::fetch::sparse::{SparseFile, fill};
+use super::other_file::{OtherFile, START};
 use super::{Case, case, dump, import, zipped_core};
 use crate::render::{shell_word, terminal_line};
 use crate::report::{ExitStatus, Failure};
@@ -129,8 +130,19 @@ pub(super) fn bounded<'r>(plain: impl Read + 'r, shown: &str) -> Result<Box<dyn 
             .hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
             .into());
     }
-    let head = CoreFile::open(Box::new(peeked.start.clone()))
-        .map_err(|error| dump::core_failure(error, shown, &peeked.start))?;
+    let head = CoreFile::open(Box::new(peeked.start.clone())).map_err(|error| {
+        match OtherFile::of(peeked.start.get(..START).unwrap_or(&peeked.start)) {
+            // Commands for the content do not open the file that holds it.
+            Some(inner) if matches!(error, CoreError::NotElf) && !inner.is_opened_compressed() => {
+                let message = format!("cannot read `{shown}` as a core");
+                Failure::new(ExitStatus::Failure, message)
+                    .cause(anyhow::anyhow!("decompressed, {}", inner.cause()))
+                    .hint("decompress it, then pass what was in it")
+                    .into()
+            }
+            _ => dump::core_failure(error, shown, &peeked.start),
+        }
+    })?;
     let left = head.head().expected_len().saturating_add(TAIL);
     Ok(Box::new(Bounded {
         inner: peeked,

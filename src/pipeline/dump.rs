@@ -23,7 +23,7 @@ use super::other_file::{self, OtherFile};
 use super::spooled::{self, Spooled};
 use super::{Case, case, import, stores, zipped_core};
 use crate::query::Selection;
-use crate::render::terminal_line;
+use crate::render::{shell_word, terminal_line};
 use crate::report::{self, ExitStatus, Failure};
 use crate::settings::Settings;
 
@@ -451,7 +451,10 @@ pub(super) fn core_failure(error: CoreError, shown: &str, start: &[u8]) -> anyho
         CoreError::Empty | CoreError::HeadTruncated { .. } => {
             failure.hint("the disk was full, or RLIMIT_CORE too small, when the core was written: `ulimit -c unlimited`")
         }
-        CoreError::Unsupported { .. } => failure.hint("open it with a debugger for its machine: `gdb-multiarch -c FILE`"),
+        CoreError::Unsupported { .. } => failure.hint(format!(
+            "open it with a gdb for its machine, such as `gdb-multiarch -c {}`",
+            shell_word(shown)
+        )),
         CoreError::Foreign { opener, .. } => failure.hint(format!("open it with {opener}")),
         _ => failure,
     }

@@ -55,7 +55,7 @@ impl FileIndex {
         &self.root
     }
 
-    /// Files with this build-id, relative to the directory: from trees by build-id, then from anywhere.
+    /// Files with this build-id, relative to the directory: from trees by build-id, otherwise from anywhere.
     pub(super) fn by_build_id(&self, id: &BuildId) -> Vec<PathBuf> {
         let hex = id.to_string();
         let mut found = Vec::new();
@@ -70,6 +70,9 @@ impl FileIndex {
             // The cache of a debuginfod client.
             found.push(Path::new(&hex).join("executable"));
             found.retain(|path| open_in_root(&self.root, path).is_ok());
+            if !found.is_empty() {
+                return found;
+            }
         }
         let ids = self.build_ids.get_or_init(|| self.read_build_ids());
         let same = ids.iter().filter(|(found, _)| found == id);

@@ -341,7 +341,11 @@ impl FoundModule {
             };
             let has_its_layout = debug.load_segments().is_empty()
                 || starts(&debug) == starts(&object) && debug.machine() == object.machine();
-            if !has_its_layout {
+            // A stripped copy of the module has its build-id too: `.build-id` trees link programs as well.
+            let has_symbols = [".debug_info", ".zdebug_info", ".symtab"]
+                .iter()
+                .any(|name| debug.section(name).is_some());
+            if !has_its_layout || !has_symbols {
                 return false;
             }
             let linked = object.debug_link().map(|(_, crc)| crc);
@@ -585,10 +589,13 @@ fn build_id_places(id: &BuildId, search: &ModuleSearch) -> Vec<PathBuf> {
         .map(PathBuf::as_path)
         .chain([Path::new("/")]);
     let usual = roots.map(|root| root.join(&relative));
-    let given = search.index.iter().flat_map(|index| {
+    let mut places: Vec<_> = usual.collect();
+    if places.iter().any(|place| place.is_file()) {
+        return places;
+    }
+    if let Some(index) = &search.index {
         let found = index.by_build_id(id).into_iter();
-        found.map(|path| index.root().join(path))
-    });
-    let (given, usual) = (given.collect::<Vec<_>>(), usual.collect::<Vec<_>>());
-    usual.into_iter().chain(given).collect()
+        places.extend(found.map(|path| index.root().join(path)));
+    }
+    places
 }

@@ -137,7 +137,7 @@ const KINDS: [(usize, &[u8], &str, Advice); 27] = [
         b"LPKSHHRH",
         "a journal of systemd",
         Advice::Run(
-            "journalctl --file {} -o export COREDUMP_EXE= > crashes.export` and `cdh import crashes.export",
+            "journalctl --file {} -o export MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1 > crashes.export` and `cdh import crashes.export",
         ),
     ),
     (
@@ -222,6 +222,11 @@ impl OtherFile {
             what,
             advice: Advice::Do(advice),
         })
+    }
+
+    /// Whether its command also reads it where it is compressed.
+    pub(super) fn is_opened_compressed(self) -> bool {
+        matches!(self.advice, Advice::Unpack(template) if template.starts_with("tar "))
     }
 
     /// What it is: a cause, as in `caused by: the file is a tar archive`.

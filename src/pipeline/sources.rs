@@ -168,6 +168,7 @@ pub fn gather_files(
     // No registry has an image that podman built itself.
     let is_local = images.image.is_none() && missing_files::is_local_image(dump);
     let reference = reference.filter(|_| !is_local);
+    let other_remarks = gathered.remarks.len();
     if let Some(reference) = reference {
         asked.image(reference, &mut gathered);
     }
@@ -183,7 +184,7 @@ pub fn gather_files(
     );
     if !gathered.modules.iter().any(FoundModule::is_missing) {
         // The store had what the image did not give.
-        gathered.remarks.drain(..image_remarks);
+        gathered.remarks.drain(other_remarks..image_remarks);
     }
     for found in &mut gathered.modules {
         found.find_debug_here(search);

@@ -102,6 +102,10 @@ pub(super) fn open(
             ))
             .into());
     }
+    // An entry that cannot be read may be the core, and what is compressed beside it a log.
+    if unreadable.is_some() {
+        cores.retain(|(_, compression, _)| compression.is_none());
+    }
     match (cores.pop(), zips.first(), unreadable) {
         (Some((_, None, peeked)), ..) => Ok(Box::new(peeked)),
         (Some((_, Some(compression), peeked)), ..) => compression
@@ -111,7 +115,7 @@ pub(super) fn open(
             let name = inner.name.to_string();
             let inner = shell_word(&name);
             let message = format!("it holds another zip: `{}`", terminal_line(&name));
-            let hint = format!("unpack it with `unzip {word} {inner}`, then pass {inner}");
+            let hint = format!("unpack it with `unzip {word} {inner}`, then pass `{inner}`");
             Err(failed(message).hint(hint).into())
         }
         (None, None, Some(error)) => Err(failed(format!("{error:#}"))
@@ -119,6 +123,11 @@ pub(super) fn open(
                 "unpack it with `7z x {word}`, then pass the core that was in it"
             ))
             .into()),
+        (None, None, None) if zip.entries().len() > EXAMINED => Err(failed(format!(
+            "none of its first {EXAMINED} entries is a core"
+        ))
+        .hint(format!("unpack it with `unzip {word}`, then pass the core"))
+        .into()),
         (None, None, None) => {
             let found = names(zip.entries().iter());
             Err(failed(format!("none of its entries is a core: {found}"))

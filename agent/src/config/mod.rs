@@ -65,6 +65,14 @@ pub struct AgentConfig {
     pub log: LogConfig,
 }
 
+impl AgentConfig {
+    /// Whether the agent sets the kernel's settings when it runs: not where it only collects files.
+    #[must_use]
+    pub fn manages_node(&self) -> bool {
+        self.node.manage && !self.collect.files
+    }
+}
+
 impl ShippingConfig {
     /// What its keys mean together.
     ///

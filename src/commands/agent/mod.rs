@@ -75,13 +75,13 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
                     serde_json::Value::Null,
                 );
             }
-            if config.node.manage && !config.collect.files {
+            if config.manages_node() {
                 install::log_install(config, args.agent.handler.as_deref(), log)?;
             }
             let outcome = running::run(settings, config, log);
             // The handler stays, so that nothing is lost until the next agent runs; a receiver that was
             // started in this container does not.
-            if config.node.manage && !config.collect.files && is_in_pod() {
+            if config.manages_node() && is_in_pod() {
                 cdh_agent::node::socket::retire(&config::paths(config))?;
             }
             outcome

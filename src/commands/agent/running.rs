@@ -50,7 +50,7 @@ pub(super) fn run(settings: &Settings, config: &AgentConfig, log: Log) -> Result
     let open = || pipeline::open_node_store(settings);
     let mut options = config::shipper_options(config);
     options.store = settings.store_name();
-    options.manages_node = config.node.manage && !config.collect.files;
+    options.manages_node = config.manages_node();
     cdh_agent::run(&paths, &open, options, &mut observer).map_err(refused)?;
     let left = cdh_agent::spool::count(&paths.spool).unwrap_or_default();
     let left = left.sealed + left.partial;

@@ -273,7 +273,7 @@ impl<'a> Importer<'a> {
         }
         if found.is_empty() {
             let message = format!("no crashes in the journal export `{shown}`");
-            let hint = "export the entries of systemd-coredump: `journalctl -o export COREDUMP_EXE= > FILE`";
+            let hint = "export the entries of systemd-coredump: `journalctl -o export MESSAGE_ID=fc2e22bc6ee647b6b90729ab34a250b1 > FILE`";
             return Err(Failure::new(ExitStatus::Nothing, message).hint(hint).into());
         }
         Ok(found)
