@@ -82,7 +82,13 @@ impl NamedStacks {
     /// The stack that was full, if that was the cause.
     #[must_use]
     pub fn overflow(&self) -> Option<StackOverflow> {
-        self.analysis.as_ref()?.head.stack_overflow()
+        let head = &self.analysis.as_ref()?.head;
+        match &self.backtrace.original_signal {
+            Some(original) => {
+                head.stack_overflow_at(&original.signal, original.registers.as_ref()?)
+            }
+            None => head.stack_overflow(),
+        }
     }
 
     /// What there is of the core.
@@ -149,7 +155,12 @@ pub fn name_stacks(
             &options,
             surroundings,
         );
-        let ended_itself = dump.manifest.signal.number == SIGABRT;
+        let original = backtrace.original_signal.as_ref();
+        let numbers = [
+            dump.manifest.signal.number,
+            original.map_or(0, |original| original.signal.number),
+        ];
+        let ended_itself = numbers.contains(&SIGABRT);
         let message = ended_itself.then(|| {
             let message = cdh_symbolize::abort_message(modules, &analysis.memory);
             // The minicore lacks the page, or the file is missing.

@@ -48,7 +48,7 @@ fn facts(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
                     .map_or_else(absent, |time| time.to_string()),
             ),
             ("exe", manifest.process.exe_name().to_string()),
-            ("signal", manifest.signal.description.clone()),
+            ("signal", manifest.crash_signal().description.clone()),
             ("verdict", manifest.verdict.describe()),
             ("namespace", workload.namespace.unwrap_or_else(absent)),
             ("pod", workload.pod.unwrap_or_else(absent)),
@@ -95,10 +95,7 @@ fn facts(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
 }
 
 fn crashing<'a>(side: &Side<'a>) -> &'a [Frame] {
-    let first = side.stacks.backtrace.threads.first();
-    first
-        .map(|thread| thread.frames.as_slice())
-        .unwrap_or_default()
+    side.stacks.backtrace.crash_frames()
 }
 
 /// A frame's text without parts that differ from run to run.
@@ -198,7 +195,7 @@ fn registers(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
     let named = |side: &Side<'_>| {
         let first = side.stacks.threads.first();
         first
-            .map(|thread| thread.registers.named())
+            .map(|thread| side.stacks.backtrace.registers_of(thread).named())
             .unwrap_or_default()
     };
     heading(text, "registers of the crashing thread");

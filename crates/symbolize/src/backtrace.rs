@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cdh_elfcore::{BuildId, Memory, ModuleKind, Thread};
+use cdh_elfcore::{BuildId, Memory, ModuleKind, Registers, Thread};
 use rayon::prelude::*;
 
 use crate::lines::Lines;
@@ -110,8 +110,22 @@ impl Backtrace {
     /// Frames of the crashing thread from the crash on: without those of a signal handler that ran because of it.
     #[must_use]
     pub fn crash_frames(&self) -> &[Frame] {
-        let frames = self.threads.first().map(|thread| &thread.frames[..]);
-        OriginalSignal::frames(self.original_signal.as_ref(), frames.unwrap_or_default())
+        let Some(thread) = self.threads.first() else {
+            return &[];
+        };
+        let original = self.original_signal.as_ref();
+        OriginalSignal::frames(original.filter(|_| thread.crashing), &thread.frames)
+    }
+
+    /// The registers of a thread; of the crashing one those at the crash, not those in its signal handler.
+    #[must_use]
+    pub fn registers_of<'r>(&'r self, thread: &'r Thread) -> &'r Registers {
+        let is_crashing = |known: &&ThreadBacktrace| known.crashing && known.tid == thread.tid;
+        let original = self.original_signal.as_ref();
+        let original = original.filter(|_| self.threads.iter().any(|known| is_crashing(&known)));
+        original
+            .and_then(|original| original.registers.as_ref())
+            .unwrap_or(&thread.registers)
     }
 }
 

@@ -60,6 +60,7 @@ fn backtrace(stack: &[String]) -> Backtrace {
     let mut modules = Vec::new();
     let frames = stack.iter().map(|text| frame(text, &mut modules)).collect();
     Backtrace {
+        original_signal: None,
         threads: vec![ThreadBacktrace {
             tid: 1,
             crashing: true,

@@ -6,6 +6,7 @@
 use cdh_elfcore::{Avma, Machine, Memory, Registers};
 
 use super::cfi::Cache;
+use super::code::Ground;
 use super::signal_frame::saved_registers;
 use super::{Caller, FrameTrust, Step, Stop, Unwinder};
 
@@ -27,14 +28,7 @@ pub(super) fn is_trampoline(
     if let Some(&known) = cache.trampolines.get(&pc.0) {
         return known;
     }
-    let found = match registers.machine() {
-        Machine::X86_64 => {
-            unwinder.code(pc, memory) == Some(X86_64)
-                || unwinder.code(pc, memory) == Some(X86_64_SHORT)
-        }
-        Machine::Aarch64 => unwinder.code(pc, memory) == Some(AARCH64),
-        Machine::Other(_) => false,
-    };
+    let found = has_code(unwinder, registers.machine(), pc, memory);
     if cache.trampolines.len() >= CACHE_LIMIT {
         cache.trampolines.clear();
     }
@@ -42,7 +36,39 @@ pub(super) fn is_trampoline(
     found
 }
 
-/// The registers that the signal interrupted.
+fn has_code(unwinder: &Unwinder<'_>, machine: Machine, at: Avma, memory: &dyn Memory) -> bool {
+    match machine {
+        Machine::X86_64 => {
+            unwinder.code(at, memory) == Some(X86_64)
+                || unwinder.code(at, memory) == Some(X86_64_SHORT)
+        }
+        Machine::Aarch64 => unwinder.code(at, memory) == Some(AARCH64),
+        Machine::Other(_) => false,
+    }
+}
+
+/// The stack pointer of the trampoline, if a handler without call frame information returns to it through the
+/// return address `address` that was found at `at`; `None` if this is another return address.
+pub(super) fn handler_returns_to(
+    unwinder: &Unwinder<'_>,
+    machine: Machine,
+    (at, address): (u64, u64),
+    memory: &dyn Memory,
+) -> Option<Avma> {
+    let is_code = matches!(unwinder.ground(Avma(address)), Ground::Code);
+    if !is_code || !has_code(unwinder, machine, Avma(address), memory) {
+        return None;
+    }
+    match machine {
+        // The kernel put the address right below what it saved.
+        Machine::X86_64 => {
+            let sp = Avma(at.checked_add(8)?);
+            is_saved_context(sp, memory).then_some(sp)
+        }
+        Machine::Aarch64 => frame_above(at, memory),
+        Machine::Other(_) => None,
+    }
+}
 pub(super) fn interrupted(registers: &Registers, memory: &dyn Memory) -> Step {
     let Some(sp) = registers.sp() else {
         return Err(Stop::NoRule);
@@ -55,5 +81,31 @@ pub(super) fn interrupted(registers: &Registers, memory: &dyn Memory) -> Step {
         registers: caller,
         trust: FrameTrust::Signal,
         over_signal: true,
+    })
+}
+
+/// Whether the segment registers of user code are where the kernel saves them (x86_64): `__USER_CS` and
+/// `__USER_DS` in `arch/x86/include/asm/segment.h`.
+fn is_saved_context(sp: Avma, memory: &dyn Memory) -> bool {
+    const SEGMENTS: u64 = 40 + 144;
+    let segments = memory.read_u64(Avma(sp.0.wrapping_add(SEGMENTS)));
+    segments.is_some_and(|segments| segments & 0xffff == 0x33 && segments >> 48 == 0x2b)
+}
+
+/// The frame that the kernel pushed above the frame record at `at` - 8 (aarch64). The record's frame pointer leads
+/// to a record behind that frame, with the x29 and x30 of the code that was interrupted (`setup_sigframe`).
+fn frame_above(at: u64, memory: &dyn Memory) -> Option<Avma> {
+    /// `struct rt_sigframe` without what the processor's extensions add, and with it.
+    const SIZES: std::ops::Range<u64> = 4688..64 << 10;
+    let record = memory.read_u64(Avma(at.checked_sub(8)?))?;
+    let interrupted = (
+        memory.read_u64(Avma(record))?,
+        memory.read_u64(Avma(record.checked_add(8)?))?,
+    );
+    let starts = SIZES.step_by(16).map_while(|size| record.checked_sub(size));
+    let mut starts = starts.take_while(|start| *start > at).map(Avma);
+    starts.find(|start| {
+        let saved = saved_registers(Machine::Aarch64, *start, memory);
+        (saved.get(29), saved.get(30)) == (Some(interrupted.0), Some(interrupted.1))
     })
 }
