@@ -55,7 +55,7 @@ pub use stores::{
 pub use sysroot::{DebugView, debug_view};
 pub use top_frames::top_frames;
 
-/// Is told how long work goes, and asked whether it is still wanted. Pieces of work follow one another:
+/// Receives the progress of long work, and says whether to go on. Pieces of work follow one another:
 /// `started` begins one and ends the one before; `finished` ends the last, and may come again.
 /// `resumed` and `advanced` come between them, from any thread; so does the question.
 pub trait Observer: Sync {

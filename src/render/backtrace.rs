@@ -100,7 +100,7 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     text
 }
 
-/// What stands above the stacks.
+/// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
     for remark in remarks(view) {

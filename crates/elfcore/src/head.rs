@@ -140,7 +140,7 @@ enum NoteBytes {
     Apart(Vec<u8>),
 }
 
-/// Everything that stands before the memory of a core.
+/// Everything before the memory of a core.
 #[derive(Clone, Debug)]
 pub struct CoreHead {
     raw: Vec<u8>,
@@ -445,7 +445,7 @@ impl CoreHead {
         self.has_section_header.then_some(section)
     }
 
-    /// What is there of a core of which `found` bytes exist.
+    /// Which part of a core is in its first `found` bytes.
     #[must_use]
     pub fn completeness(&self, found: u64) -> Completeness {
         let segments = self.segments.iter().filter(|segment| segment.file_size > 0);
@@ -565,8 +565,8 @@ fn parse_table(
     Ok(ProgramHeader::parse_table(header.class, table))
 }
 
-/// The kernel puts the notes right behind the program headers, so that the first of these, `PT_NOTE`,
-/// tells their number before section header 0 has arrived.
+/// The kernel puts the notes right behind the program headers, so that the first of these, `PT_NOTE`, gives their
+/// number before section header 0 has arrived.
 fn count_from_first(raw: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
     let start = usize::try_from(header.program_headers).ok();
     let first = start
