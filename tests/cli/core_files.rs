@@ -27,7 +27,6 @@ fn crash(cores: &Path) -> PathBuf {
     }
     rustix::process::kill_process(pid, rustix::process::Signal::ABORT).unwrap();
     assert_eq!(sleep.wait().unwrap().signal(), Some(6));
-
     cores.join(format!("core.sleep.{}.6", sleep.id()))
 }
 

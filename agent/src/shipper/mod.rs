@@ -499,7 +499,22 @@ mod tests {
 
     #[test]
     fn sweep_writes_receipts_only_for_complete_cores_and_only_if_asked() {
-        let complete = |node: &Node| super::shipping_tests::entry(node, 1, 10);
+        let complete = |node: &Node| {
+            let id = super::shipping_tests::entry(node, 1, 10);
+            let path = node.paths.spool.join(id.to_string());
+            let bundle = cdh_bundle::BundleWriter::from_entry(&path).unwrap();
+            let mut manifest = bundle.manifest().clone();
+            let encoding = cdh_bundle::CoreEncoding::None;
+            manifest.core = Some(cdh_bundle::CoreRecord {
+                entry: cdh_bundle::EntryKind::Core(encoding).bundle_name(&manifest.stem),
+                encoding,
+                size: 10,
+                expected: 10,
+                sha256: None,
+            });
+            cdh_bundle::amend(&path, manifest, &[]).unwrap();
+            id
+        };
         let node = Node::new();
         prepare_spool(&node.paths.spool).unwrap();
         let id = complete(&node);
