@@ -7,6 +7,7 @@
 //! ```
 
 mod notes;
+mod promised;
 
 use std::io::Read;
 use std::ops::Range;
@@ -24,6 +25,8 @@ use crate::{
     Avma, ByteSource, Completeness, FileOffset, Machine, Mapping, Memory, Module, ProcessInfo,
     SegmentState, SignalInfo, StackState, Thread, modules,
 };
+
+pub use promised::promised_len;
 
 /// Notes above this size are not believed: 32,768 threads with AVX-512 state need about 100 MiB.
 const MAX_NOTES: u64 = 256 << 20;
@@ -569,10 +572,13 @@ fn parse_table(
 /// number before section header 0 has arrived.
 fn count_from_first(raw: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
     let start = usize::try_from(header.program_headers).ok();
-    let first = start
-        .and_then(|start| raw.get(start..))
-        .and_then(|raw| ProgramHeader::parse_of(header.class, raw));
-    first
+    let first = start.and_then(|start| raw.get(start..));
+    count_from_entry(first.unwrap_or_default(), header)
+}
+
+/// The same from the bytes of the first program header.
+fn count_from_entry(first: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
+    ProgramHeader::parse_of(header.class, first)
         .filter(|first| first.kind == PT_NOTE)
         .and_then(|first| first.offset.checked_sub(header.program_headers))
         .and_then(|size| size.checked_div(header.class.program_header_size() as u64))
