@@ -374,7 +374,7 @@ impl Sweeper<'_> {
                 let event = ShipperEvent::Shipped {
                     id,
                     name: manifest.process.exe_name().to_string(),
-                    signal: manifest.signal.name.clone(),
+                    signal: manifest.crash_signal().name.clone(),
                     verdict: manifest.verdict.clone(),
                     key: shipped.key,
                     bytes: bundle.len(),

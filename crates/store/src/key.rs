@@ -88,7 +88,7 @@ impl ObjectKey {
                 MAX_POD
             ),
             part(manifest.process.exe_name().as_bytes(), MAX_EXE),
-            part(manifest.signal.name.as_bytes(), MAX_SIGNAL),
+            part(manifest.crash_signal().name.as_bytes(), MAX_SIGNAL),
             part(short.as_bytes(), MAX_FINGERPRINT),
             manifest.verdict.word(),
             manifest.id,

@@ -44,4 +44,4 @@ pub use loaded::{LoadedModule, ModuleStatus};
 pub use need::{ModuleNeed, Need, needs_of};
 pub use surroundings::{Alone, Bytes, Surroundings};
 pub use symbolizer::{SymbolTable, Symbolizer};
-pub use unwinder::{FrameTrust, Stop, Unwinder, UnwoundFrame};
+pub use unwinder::{FrameTrust, NestedSignal, OriginalSignal, Stop, Unwinder, UnwoundFrame};

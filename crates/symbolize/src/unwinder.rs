@@ -13,8 +13,10 @@ mod cfi;
 mod code;
 mod go_runtime;
 mod guess;
+mod original_signal;
 mod pc_table;
 mod piece;
+mod signal_frame;
 mod sigreturn;
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,17 @@ use crate::LoadedModule;
 use cfi::{Cache, ModuleCfi};
 use code::Ground;
 use go_runtime::GoFunction;
+pub use original_signal::{NestedSignal, OriginalSignal};
 use piece::PieceMemory;
+
+/// Signals by number (`signal(7)`).
+const SIGILL: i32 = 4;
+const SIGTRAP: i32 = 5;
+const SIGABRT: i32 = 6;
+const SIGBUS: i32 = 7;
+const SIGFPE: i32 = 8;
+const SIGSEGV: i32 = 11;
+const SIGSYS: i32 = 31;
 
 /// What most stacks of waiting threads have at most.
 const USUAL_FRAMES: usize = 12;

@@ -52,6 +52,7 @@ fn manifest() -> Manifest {
             name: "SIGSEGV".to_owned(),
             ..SignalFacts::default()
         },
+        original_signal: None,
         machine: "x86_64".to_owned(),
         verdict: Verdict::Complete,
         killed: None,
