@@ -82,6 +82,9 @@ pub struct FunctionVariables {
     pub locals: Vec<Variable>,
 }
 
+/// The variables of lines of backtraces, by thread id and number of the line.
+pub type FrameVariables = HashMap<(u32, usize), FunctionVariables>;
+
 /// What is at an offset in a type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberPlace {

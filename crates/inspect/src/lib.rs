@@ -24,7 +24,8 @@ mod types;
 mod value;
 
 pub use inspector::{
-    FunctionVariables, Inspector, MemberPlace, Owner, Storage, TypeId, Variable, VariableKind,
+    FrameVariables, FunctionVariables, Inspector, MemberPlace, Owner, Storage, TypeId, Variable,
+    VariableKind,
 };
 pub use value::{
     Array, Container, Member, MemberKind, Missing, Pointer, Record, Style, Text, Value,

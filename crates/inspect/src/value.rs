@@ -157,3 +157,19 @@ pub struct Container {
     /// Whether its elements follow without braces: smart pointers, `Option`.
     pub single: bool,
 }
+
+impl Value {
+    /// Whether it has members or elements: it takes more room than the line of a frame has.
+    #[must_use]
+    pub fn is_aggregate(&self) -> bool {
+        match self {
+            Self::Record(_) | Self::Array(_) => true,
+            Self::Reference { target, .. } => target.is_aggregate(),
+            Self::Container(container) => {
+                let held = container.elements.first();
+                !container.single || held.is_some_and(|(_, value)| value.is_aggregate())
+            }
+            _ => false,
+        }
+    }
+}

@@ -36,7 +36,7 @@ pub use abort_message::abort_message;
 pub use arena::SectionArena;
 pub use backtrace::{
     Backtrace, BacktraceOptions, Elapsed, ModuleReport, StoredStack, ThreadBacktrace, backtrace,
-    backtrace_of_stored, backtrace_with, module_needs,
+    backtrace_of_stored, backtrace_with, module_needs, with_vdso,
 };
 pub use debug_info::{ModuleDwarf, Reader};
 pub use demangle::demangle_with_parameters;
