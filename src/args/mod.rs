@@ -275,6 +275,12 @@ pub struct BtArgs {
     /// Print the registers of each frame 0
     #[arg(long, short = 'r')]
     pub registers: bool,
+    /// Print the variables of each frame
+    #[arg(long, short = 'l')]
+    pub locals: bool,
+    /// Print no arguments of functions
+    #[arg(long, conflicts_with = "locals")]
+    pub no_args: bool,
     /// Fold recursions, how the process ended and the start of the runtime [default: on a terminal]
     #[arg(long, short = 'f', overrides_with = "no_fold")]
     pub fold: bool,

@@ -27,7 +27,9 @@ mod workload;
 
 // The lines of a backtrace are for views that draw them themselves.
 #[allow(unused_imports)]
-pub use backtrace::{BacktraceView, SourceText, Sources, backtrace_text, is_unwound, thread_lines};
+pub use backtrace::{
+    BacktraceView, SourceText, Sources, backtrace_text, is_unwound, shown_frames, thread_lines,
+};
 pub use backtrace_json::{BacktraceDocument, backtrace_json};
 pub use changes::{
     DeletedDump, DeletedModule, FetchedDump, Freed, GarbageCollection, ImportedDump, Removal,

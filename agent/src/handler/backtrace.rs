@@ -12,8 +12,8 @@ use std::io::{self, BufWriter, Write};
 use cdh_bundle::RawText;
 use cdh_elfcore::{BuildId, CoreHead, MappedFile, Memory, Module, ModuleKind};
 use cdh_symbolize::{
-    Explanation, Fingerprint, FrameTrust, LoadedModule, ModuleStatus, OriginalSignal, SectionArena, Stop,
-    Unwinder, UnwoundFrame,
+    Explanation, Fingerprint, FrameTrust, LoadedModule, ModuleStatus, OriginalSignal, SectionArena,
+    Stop, Unwinder, UnwoundFrame,
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use serde::{Deserialize, Serialize};

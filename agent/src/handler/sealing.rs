@@ -106,7 +106,11 @@ pub(super) fn nothing(
     };
     account::append(settings, &record);
     let process = &manifest.process;
-    let (name, pid, signal) = (process.exe_name(), process.pid, &manifest.crash_signal().name);
+    let (name, pid, signal) = (
+        process.exe_name(),
+        process.pid,
+        &manifest.crash_signal().name,
+    );
     Captured {
         path: None,
         summary: format!("no dump of {name} (pid {pid}, {signal}): {why}"),

@@ -180,7 +180,9 @@ impl CoreNotes {
             match note.kind {
                 NT_PRSTATUS => self.threads.extend(thread(note.data, machine)),
                 NT_PRPSINFO if self.process.is_none() => self.process = process(note.data),
-                NT_SIGINFO if self.signal.is_none() => self.signal = SignalInfo::from_bytes(note.data),
+                NT_SIGINFO if self.signal.is_none() => {
+                    self.signal = SignalInfo::from_bytes(note.data)
+                }
                 NT_AUXV if self.auxv.is_empty() => self.auxv = auxv(note.data),
                 NT_FILE if self.mappings.is_empty() => self.mappings = mappings(note.data),
                 _ => {}

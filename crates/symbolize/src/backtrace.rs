@@ -382,7 +382,9 @@ pub fn module_needs(
     needs
 }
 
-fn with_vdso<'data>(
+/// The modules with the image of the vdso, which has no file: it is read from memory.
+#[must_use]
+pub fn with_vdso<'data>(
     modules: &[LoadedModule<'data>],
     memory: &dyn Memory,
     arena: &'data SectionArena,

@@ -11,9 +11,7 @@
 use cdh_elfcore::{Avma, Machine, Memory, Registers, SignalInfo, Thread};
 
 use super::signal_frame::{SignalFrame, Trap};
-use super::{
-    SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP, Unwinder, UnwoundFrame,
-};
+use super::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP, Unwinder, UnwoundFrame};
 use crate::Fingerprint;
 
 /// Frames of a stack among which handlers are searched: of a crashing thread all callers unwind as many.
@@ -152,7 +150,9 @@ impl Unwinder<'_> {
             },
             _ => return None,
         };
-        i32::try_from(number).ok().filter(|number| (1..=64).contains(number))
+        i32::try_from(number)
+            .ok()
+            .filter(|number| (1..=64).contains(number))
     }
 
     fn follows_system_call(&self, saved: &SignalFrame, memory: &dyn Memory) -> bool {
@@ -223,7 +223,9 @@ impl Unwinder<'_> {
             },
             // `arch/arm64/include/asm/esr.h`: exception classes.
             Trap::Aarch64 { syndrome, address } => match syndrome >> 26 & 0x3f {
-                0x20 => (address == pc.0).then(|| page_fault(address, false)).flatten(),
+                0x20 => (address == pc.0)
+                    .then(|| page_fault(address, false))
+                    .flatten(),
                 _ if is_after_call => None,
                 // Alignment is fault status 0x21.
                 0x24 if syndrome & 0x3f == 0x21 => signal(SIGBUS, Some(1), Some(Avma(address))),
@@ -242,7 +244,8 @@ impl Unwinder<'_> {
         let Some(code) = self.code::<6>(pc, memory) else {
             return false;
         };
-        let is_prefix = |byte: &&u8| matches!(**byte, 0x66 | 0x67 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65);
+        let is_prefix =
+            |byte: &&u8| matches!(**byte, 0x66 | 0x67 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65);
         let mut rest = code.iter().skip_while(is_prefix).copied();
         let mut opcode = rest.next();
         if opcode.is_some_and(|byte| byte & 0xf0 == 0x40) {
@@ -270,7 +273,9 @@ impl Handler {
     }
 
     fn has_blocked(&self, number: i32, saved: &SignalFrame) -> bool {
-        let bit = u32::try_from(number).ok().and_then(|bit| bit.checked_sub(1));
+        let bit = u32::try_from(number)
+            .ok()
+            .and_then(|bit| bit.checked_sub(1));
         let bit = bit.and_then(|bit| 1_u64.checked_shl(bit));
         bit.is_some_and(|bit| self.blocked_only_here(saved) & bit != 0)
     }

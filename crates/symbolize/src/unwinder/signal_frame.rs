@@ -127,15 +127,18 @@ impl SignalFrame {
     /// Whether the registers are those of a fault that `info` describes.
     fn agrees_with(&self, info: &SignalInfo) -> bool {
         const ADDRESS: u64 = (1 << 56) - 1;
-        let is_fault = info
-            .code
-            .is_some_and(|code| (1..SI_KERNEL).contains(&code));
+        let is_fault = info.code.is_some_and(|code| (1..SI_KERNEL).contains(&code));
         let Some(address) = info.address.filter(|_| is_fault) else {
             return true;
         };
         match (info.number, self.trap) {
             (super::SIGFPE | super::SIGILL, _) => Some(address) == self.registers.pc(),
-            (super::SIGSEGV, Some(Trap::X86_64 { number: 14, cr2, .. })) => address.0 == cr2,
+            (
+                super::SIGSEGV,
+                Some(Trap::X86_64 {
+                    number: 14, cr2, ..
+                }),
+            ) => address.0 == cr2,
             (super::SIGSEGV, Some(Trap::Aarch64 { address: at, .. })) => {
                 (address.0 ^ at) & ADDRESS == 0
             }
@@ -199,7 +202,11 @@ mod tests {
         );
         assert!(written_info(&info(6, -6, 42)).is_some());
         for (number, code) in [(0, 0), (65, 1), (-1, 0), (11, 0x1000), (11, -1000)] {
-            assert_eq!(written_info(&info(number, code, 8)), None, "{number} {code}");
+            assert_eq!(
+                written_info(&info(number, code, 8)),
+                None,
+                "{number} {code}"
+            );
         }
         for at in [12, 15, 48, 127] {
             let mut bytes = info(11, 1, 8);
