@@ -45,7 +45,7 @@ pub struct NamedStacks {
     /// When the file of each module was written, if it is this machine's.
     pub module_times: Vec<Option<SystemTime>>,
     /// What was read for it: a command that ends soon need not give it back piece by piece.
-    _read: (Vec<FoundModule>, SectionArena),
+    pub(super) read: (Vec<FoundModule>, SectionArena),
 }
 
 impl Dump {
@@ -145,6 +145,7 @@ pub fn name_stacks(
                 surroundings: &DiskSurroundings<'_>| {
         let options = BacktraceOptions {
             knows_crashed: analysis.head.knows_crashed_thread(),
+            signal: analysis.head.signal(),
             ..request.options()
         };
         let backtrace = cdh_symbolize::backtrace_with(
@@ -250,7 +251,7 @@ fn name_with(
         analysis: None,
         abort_message,
         remarks,
-        _read: (modules, arena),
+        read: (modules, arena),
     }
 }
 

@@ -131,7 +131,7 @@ impl RawBacktrace {
             };
             let (frames, stop) = unwinder.unwind(&thread.registers, memory, limit);
             if index == 0 {
-                original_signal = unwinder.original_signal(thread, &frames, memory);
+                original_signal = unwinder.original_signal(thread, head.signal(), &frames, memory);
                 let original = original_signal.as_ref();
                 explanation = Fingerprint::from_stack(&frames, stop, original, &loaded);
             }

@@ -54,7 +54,7 @@ pub(crate) struct Note<'data> {
     pub(crate) data: &'data [u8],
 }
 
-/// What stands before the name of a note.
+/// The fields before the name of a note.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoteHeader {
     kind: u32,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cdh_elfcore::{BuildId, Memory, ModuleKind, Registers, Thread};
+use cdh_elfcore::{BuildId, Memory, ModuleKind, Registers, SignalInfo, Thread};
 use rayon::prelude::*;
 
 use crate::lines::Lines;
@@ -32,6 +32,8 @@ pub struct BacktraceOptions {
     pub max_frames: usize,
     /// Whether the first thread is known to be the one that crashed.
     pub knows_crashed: bool,
+    /// The signal that ended the process, where it is known.
+    pub signal: Option<SignalInfo>,
 }
 
 impl Default for BacktraceOptions {
@@ -40,6 +42,7 @@ impl Default for BacktraceOptions {
             all_threads: true,
             max_frames: 16 << 10,
             knows_crashed: true,
+            signal: None,
         }
     }
 }
@@ -200,7 +203,8 @@ pub fn backtrace_with(
     let shown = threads.iter().zip(stacks.iter()).enumerate();
     let shown = shown.map(|(index, (thread, (frames, stop)))| {
         let crashing = index == 0 && options.knows_crashed;
-        let original = crashing.then(|| unwinder.original_signal(thread, frames, memory));
+        let original =
+            crashing.then(|| unwinder.original_signal(thread, options.signal, frames, memory));
         let shown = Shown {
             tid: thread.tid,
             crashing,
@@ -396,7 +400,9 @@ pub fn module_needs(
     needs
 }
 
-fn with_vdso<'data>(
+/// The modules with the image of the vdso, which has no file: it is read from memory.
+#[must_use]
+pub fn with_vdso<'data>(
     modules: &[LoadedModule<'data>],
     memory: &dyn Memory,
     arena: &'data SectionArena,

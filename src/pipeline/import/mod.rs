@@ -47,7 +47,7 @@ const LEVEL: i32 = 3;
 /// Where systemd-coredump stores cores (`coredump.conf(5)`).
 const SYSTEMD_DIRECTORY: &str = "/var/lib/systemd/coredump";
 
-/// Where the process ran, as whoever imports its core says. What is said counts more than what a
+/// Where the process ran, as the user says who imports its core. What is said counts more than what a
 /// bundle says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
@@ -312,7 +312,7 @@ impl<'a> Importer<'a> {
     }
 }
 
-/// Tells the observer how far reading has come.
+/// Reports to the observer how far reading has come.
 struct Counting<'a> {
     inner: File,
     observer: &'a dyn Observer,
@@ -367,7 +367,10 @@ fn pack(
         let core = packed_core(entry, &shown)?;
         let mut manifest = manifest_of_core(&core, path, provenance);
         finish_manifest(&mut manifest, id, entry, provenance, place)?;
-        manifest.fingerprint = fingerprint(&core, path);
+        let backtrace = backtrace(&core, path);
+        manifest.fingerprint = backtrace.fingerprint.map(|made| made.to_string());
+        let original = backtrace.original_signal.as_ref();
+        manifest.original_signal = original.map(|original| SignalFacts::from(&original.signal));
         manifest.core = Some(CoreRecord {
             entry: EntryKind::Core(CoreEncoding::ZstdSeekable).bundle_name(&manifest.stem),
             expected: core.head().expected_len(),
@@ -377,7 +380,7 @@ fn pack(
     })
 }
 
-/// A crash of which only the journal is left.
+/// A crash that only the journal records.
 fn without_core(
     spool: &Path,
     path: &Path,
@@ -448,8 +451,8 @@ fn journal_core(provenance: &Provenance, export: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file() && path != export)
 }
 
-/// From the names of the crashing thread's frames, as far as this machine has the files.
-fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
+/// Of the crashing thread, as far as this machine has the files.
+fn backtrace(core: &CoreFile, path: &Path) -> cdh_symbolize::Backtrace {
     let beside = path.parent().map(Path::to_owned);
     let search = super::ModuleSearch {
         beside,
@@ -461,13 +464,11 @@ fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
         all_threads: false,
         max_frames: 64,
         knows_crashed: core.head().knows_crashed_thread(),
+        signal: core.head().signal(),
     };
     let arena = super::memory::section_arena();
     let threads = core.head().threads();
-    let backtrace = cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options);
-    backtrace
-        .fingerprint
-        .map(|fingerprint| fingerprint.to_string())
+    cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options)
 }
 
 /// A bundle of ours entry by entry; of IBM's, with the core in our encoding.
