@@ -6,13 +6,9 @@ use std::process::Command;
 
 use cdh_elfcore::{CoreFile, MappedFile, SignalInfo};
 use cdh_symbolize::{Backtrace, Stop};
+use cdh_testkit::Program;
 
 use super::{crash, trace};
-
-const SOURCE: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../testkit/programs/handlers.c"
-);
 
 /// `handlers.c`, built in a directory of its own.
 struct Handlers(tempfile::TempDir);
@@ -20,10 +16,11 @@ struct Handlers(tempfile::TempDir);
 impl Handlers {
     fn build(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("handlers.c"), Program::Handlers.source()).unwrap();
         let build = Command::new("gcc")
             .current_dir(dir.path())
             .args(flags)
-            .args(["-o", "handlers", SOURCE, "-lpthread"])
+            .args(["-o", "handlers", "handlers.c", "-lpthread"])
             .output()
             .unwrap();
         assert!(
