@@ -85,7 +85,8 @@ impl NamedStacks {
         let head = &self.analysis.as_ref()?.head;
         match &self.backtrace.original_signal {
             Some(original) => {
-                head.stack_overflow_at(&original.signal, original.registers.as_ref()?)
+                let tid = self.backtrace.threads.first()?.tid;
+                head.stack_overflow_at(tid, &original.signal, original.registers.as_ref()?)
             }
             None => head.stack_overflow(),
         }

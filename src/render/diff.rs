@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use cdh_bundle::Manifest;
-use cdh_elfcore::Thread;
+use cdh_elfcore::{Registers, Thread};
 use cdh_symbolize::{Backtrace, Frame};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -178,10 +178,8 @@ fn facts(a: &Manifest, b: &Manifest) -> Vec<Pair> {
 
 /// Of the crashing thread.
 fn registers(side: &DiffSide) -> BTreeMap<String, String> {
-    let thread = side.threads.first();
-    let named = thread
-        .map(|thread| side.backtrace.registers_of(thread).named())
-        .unwrap_or_default();
+    let registers = side.backtrace.crash_registers(side.threads);
+    let named = registers.map(Registers::named).unwrap_or_default();
     named
         .into_iter()
         .map(|(name, value)| (name, format!("{value:#018x}")))

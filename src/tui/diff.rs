@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cdh_elfcore::Registers;
 use cdh_symbolize::Frame;
 
 use super::model::{Opened, Stacks};
@@ -193,10 +194,9 @@ fn modules(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
 
 fn registers(text: &mut String, a: &Side<'_>, b: &Side<'_>) {
     let named = |side: &Side<'_>| {
-        let first = side.stacks.threads.first();
-        first
-            .map(|thread| side.stacks.backtrace.registers_of(thread).named())
-            .unwrap_or_default()
+        let stacks = side.stacks;
+        let registers = stacks.backtrace.crash_registers(&stacks.threads);
+        registers.map(Registers::named).unwrap_or_default()
     };
     heading(text, "registers of the crashing thread");
     let right: BTreeMap<String, u64> = named(b).into_iter().collect();

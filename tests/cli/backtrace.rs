@@ -598,8 +598,6 @@ fn imported_core_is_listed_by_the_fault_beneath_its_handler() {
     assert!(info.contains("ended by SIGABRT"), "{info}");
     let json = workstation.json(&["info", &id, "-o", "json"]);
     let of_info = &json["manifest"];
-        .as_object()
-        .map_or(&json, |_| &json["manifest"]);
     assert_eq!(of_info["original_signal"]["name"], "SIGSEGV", "{json}");
     assert_eq!(of_info["signal"]["name"], "SIGABRT", "{json}");
 }

@@ -1,5 +1,6 @@
 //! The whole job: threads, memory and modules to a backtrace with names.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use cdh_elfcore::{BuildId, Memory, ModuleKind, Registers, SignalInfo, Thread};
@@ -120,6 +121,14 @@ impl Backtrace {
         OriginalSignal::frames(original.filter(|_| thread.crashing), &thread.frames)
     }
 
+    /// The registers at the crash.
+    #[must_use]
+    pub fn crash_registers<'r>(&'r self, threads: &'r [Thread]) -> Option<&'r Registers> {
+        let tid = self.threads.first()?.tid;
+        let thread = threads.iter().find(|thread| thread.tid == tid)?;
+        Some(self.registers_of(thread))
+    }
+
     /// The registers of a thread; of the crashing one those at the crash, not those in its signal handler.
     #[must_use]
     pub fn registers_of<'r>(&'r self, thread: &'r Thread) -> &'r Registers {
@@ -177,6 +186,7 @@ pub fn backtrace_with(
     let start = Instant::now();
     let symbolizer = Symbolizer::new(&modules, arena, surroundings);
     let unwinder = Unwinder::new(&modules);
+    let threads = &crashing_first(&unwinder, threads, memory, options);
     let unwind = || {
         let stacks = unwind_all(&unwinder, threads, memory, options);
         (stacks, Instant::now())
@@ -388,7 +398,9 @@ pub fn module_needs(
     options: &BacktraceOptions,
 ) -> Vec<ModuleNeed> {
     let modules = with_vdso(modules, memory, arena);
-    let stacks = unwind_all(&Unwinder::new(&modules), threads, memory, options);
+    let unwinder = Unwinder::new(&modules);
+    let threads = &crashing_first(&unwinder, threads, memory, options);
+    let stacks = unwind_all(&unwinder, threads, memory, options);
     let mut needs = needs_of(&modules, stacks.iter().flat_map(|(frames, _)| frames));
     // The vdso has no file, and nobody ships its debug file with a crash.
     let is_vdso = |need: &ModuleNeed| {
@@ -415,6 +427,26 @@ pub fn with_vdso<'data>(
         }
     };
     modules.iter().map(load).collect()
+}
+
+/// The threads, with the one first whose signal handler ended the process.
+fn crashing_first<'t>(
+    unwinder: &Unwinder<'_>,
+    threads: &'t [Thread],
+    memory: &dyn Memory,
+    options: &BacktraceOptions,
+) -> Cow<'t, [Thread]> {
+    let signal = options.signal.filter(|_| options.knows_crashed);
+    match unwinder.crashing_thread(threads, signal, memory) {
+        0 => Cow::Borrowed(threads),
+        index => {
+            let mut threads = threads.to_vec();
+            if let Some(before) = threads.get_mut(..=index) {
+                before.rotate_right(1);
+            }
+            Cow::Owned(threads)
+        }
+    }
 }
 
 fn unwind_all(

@@ -159,6 +159,15 @@ static void on_kill(int n, siginfo_t *i, void *c) {
     for (;;) pause();
     sink = n;
 }
+/* Sends the signal to the process, as glog does: the kernel gives it to another thread, where it is not blocked. */
+static void on_kill_process(int n, siginfo_t *i, void *c) {
+    (void)i;
+    (void)c;
+    signal(n, SIG_DFL);
+    kill(getpid(), n);
+    for (;;) pause();
+    sink = n;
+}
 /* A child writes the core, the parent goes on and exits. */
 static void on_fork(int n, siginfo_t *i, void *c) {
     (void)i;
@@ -202,6 +211,7 @@ static int install_style(const char *style) {
     if (!strcmp(style, "nested")) return install(0, on_nested, SA_NODEFER), 0;
     if (!strcmp(style, "hang")) return install(0, on_hang, SA_NODEFER), 0;
     if (!strcmp(style, "kill")) return install(0, on_kill, 0), 0;
+    if (!strcmp(style, "kill-process")) return install(0, on_kill_process, 0), 0;
     if (!strcmp(style, "fork")) return install(0, on_fork, SA_ONSTACK), 0;
     if (!strcmp(style, "return")) return install(on_return, 0, SA_RESETHAND), 0;
     if (!strcmp(style, "raise-return")) return install(on_raise_return, 0, 0), 0;

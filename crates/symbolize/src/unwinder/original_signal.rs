@@ -107,6 +107,36 @@ impl Unwinder<'_> {
         })
     }
 
+    /// Index of the thread whose handler sent the process the signal that ended it (`kill`, as glog does). The
+    /// kernel gives such a signal to any thread that does not block it, and the handler's thread does. 0, the
+    /// thread that received the signal, if there is no such handler or more than one.
+    #[must_use]
+    pub fn crashing_thread(
+        &self,
+        threads: &[Thread],
+        ended_by: Option<SignalInfo>,
+        memory: &dyn Memory,
+    ) -> usize {
+        const SI_USER: i32 = 0;
+        let is_sent = |signal: &SignalInfo| signal.code == Some(SI_USER) && is_fault(signal.number);
+        let Some(ended_by) = ended_by.filter(is_sent) else {
+            return 0;
+        };
+        let is_handler = |thread: &Thread| {
+            let (frames, _) = self.unwind(&thread.registers, memory, Self::CRASHING_FRAMES);
+            let original = self.original_signal(thread, None, &frames, memory);
+            original.is_some_and(|original| original.signal.number == ended_by.number)
+        };
+        let others = threads.iter().enumerate().skip(1);
+        let mut handlers = others.filter(|(_, thread)| {
+            thread.blocked & bit_of(ended_by.number) != 0 && is_handler(thread)
+        });
+        match (handlers.next(), handlers.next()) {
+            (Some((index, _)), None) => index,
+            _ => 0,
+        }
+    }
+
     /// The fault of a handler that raised its signal again and returned: the signal was blocked until then, and
     /// ended the process before the fault repeated itself.
     fn returned(
@@ -316,11 +346,7 @@ impl Handler {
     }
 
     fn has_blocked(&self, number: i32, saved: &SignalFrame) -> bool {
-        let bit = u32::try_from(number)
-            .ok()
-            .and_then(|bit| bit.checked_sub(1));
-        let bit = bit.and_then(|bit| 1_u64.checked_shl(bit));
-        bit.is_some_and(|bit| self.blocked_only_here(saved) & bit != 0)
+        self.blocked_only_here(saved) & bit_of(number) != 0
     }
 
     /// The signal that the handler raised again for the default action. `abort` raises SIGABRT whatever the
@@ -336,6 +362,16 @@ impl Handler {
         let number = i32::try_from(blocked.trailing_zeros()).ok()?.checked_add(1);
         number.filter(|_| blocked.is_power_of_two())
     }
+}
+
+/// The bit of a signal in a set; 0 if there is no such signal.
+fn bit_of(number: i32) -> u64 {
+    let place = u32::try_from(number)
+        .ok()
+        .and_then(|one| one.checked_sub(1));
+    place
+        .and_then(|place| 1_u64.checked_shl(place))
+        .unwrap_or(0)
 }
 
 /// Signals that end a process because of what its own code did.

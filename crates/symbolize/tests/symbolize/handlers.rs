@@ -155,7 +155,9 @@ fn stack_overflow_beneath_a_handler_is_the_crash() {
         let original = ours.original_signal.unwrap();
         let core = CoreFile::open(Box::new(MappedFile::open(&core).unwrap())).unwrap();
         let registers = original.registers.unwrap();
-        let overflow = core.head().stack_overflow_at(&original.signal, &registers);
+        let overflow = core
+            .head()
+            .stack_overflow_at(1, &original.signal, &registers);
         assert!(overflow.is_some(), "{style}: {:?}", original.signal);
     }
 }
@@ -235,6 +237,12 @@ fn handler_in_a_thread_is_found_there() {
     let ours = handlers.crash("abort null thread");
     assert_eq!(first_name(&ours), "fault_null");
     assert_eq!(ours.fingerprint, plain.fingerprint);
+    // The kernel gives the signal to the main thread, which waits for the other.
+    let ours = handlers.crash("kill-process null thread");
+    assert_eq!(first_name(&ours), "fault_null", "{ours:#?}");
+    assert_eq!(ours.fingerprint, plain.fingerprint);
+    assert!(ours.threads[0].crashing && !ours.threads[1].crashing);
+    assert_eq!(ours.original_signal.unwrap().signal.number, 11);
 }
 
 /// The handlers are in code without call frame information, as in libraries that were built without.
