@@ -388,6 +388,7 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
         tail_call: false,
         signal_handler: false,
         is_return_address: true,
+        interpreted: false,
     }
 }
 

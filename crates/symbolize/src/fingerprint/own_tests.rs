@@ -53,6 +53,7 @@ fn frame(text: &str, modules: &mut Vec<ModuleReport>) -> Frame {
         tail_call: false,
         signal_handler: false,
         is_return_address: true,
+        interpreted: false,
     }
 }
 
