@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::args::DebugArgs;
 use crate::debugger::{self, Invocation};
-use crate::pipeline::{self, BacktraceRequest};
+use crate::pipeline::{self, BacktraceRequest, TaskScope};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
 use crate::report::{self, ExitStatus, Failure};
@@ -46,6 +46,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
     let request = BacktraceRequest {
         all_threads: true,
         limit: 256,
+        tasks: TaskScope::Crashing,
         use_cache: true,
     };
     let stacks = pipeline::backtrace(settings, dump, &request, bar)?;
@@ -55,6 +56,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         threads: stacks.threads(),
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
+        runtimes: &stacks.runtimes,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),

@@ -30,6 +30,8 @@ pub use report::{
 pub struct Options {
     /// Whether to unwind the stack of every task, or only to count them.
     pub task_stacks: bool,
+    /// Whether to list tasks that belong to the runtime itself.
+    pub system_tasks: bool,
     /// Maximum number of frames of one task, inlined calls not counted.
     pub max_frames: usize,
 }

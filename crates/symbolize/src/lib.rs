@@ -40,6 +40,7 @@ pub use backtrace::{
 };
 pub use fingerprint::{Explanation, Fingerprint, Role};
 pub use frame::{Frame, Function, Location, Reason};
+pub use go::GoTable;
 pub use loaded::{LoadedModule, ModuleStatus};
 pub use need::{ModuleNeed, Need, needs_of};
 pub use surroundings::{Alone, Bytes, Surroundings};

@@ -462,6 +462,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         completeness: None,
         overflow: None,
         abort_message: None,
+        runtimes: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {
