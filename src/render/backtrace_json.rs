@@ -6,6 +6,7 @@ use anyhow::Result;
 use cdh_bundle::{DumpId, ProcessFacts, SignalFacts, Verdict};
 use cdh_elfcore::{StackOverflow, Thread};
 use cdh_inspect::{Missing, Storage, Value, Variable};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{
     Elapsed, Explanation, Fingerprint, Frame, ModuleReport, Role, Stop, ThreadBacktrace,
 };
@@ -36,6 +37,10 @@ pub struct BacktraceDocument<'a> {
     stack_overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process: a failed assertion, a broken heap.
     abort_message: Option<&'a str>,
+    /// What the runtimes of languages know of the crash, such as panics and goroutines. Without `--goroutines` only the
+    /// one that crashed is listed; the others are counted.
+    #[serde(skip_serializing_if = "<[RuntimeReport]>::is_empty")]
+    runtimes: &'a [RuntimeReport],
     /// The stacks.
     backtrace: NamedBacktrace<'a>,
     /// With `--group`: ids of threads with equal stacks, the crashing thread first.
@@ -203,6 +208,7 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         listed_fingerprint: view.manifest.fingerprint.as_deref(),
         stack_overflow: view.overflow,
         abort_message: view.abort_message,
+        runtimes: view.runtimes,
         backtrace: NamedBacktrace {
             threads: backtrace
                 .threads

@@ -150,6 +150,7 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             threads: &stacks.threads,
             overflow: stacks.overflow,
             abort_message: stacks.abort_message.as_deref(),
+            runtimes: &stacks.runtimes,
             completeness: stacks.completeness.as_ref(),
             from_minicore: stacks.from_minicore,
             searched_sysroot: false,
@@ -173,6 +174,7 @@ fn light(backtrace: &Backtrace) -> Backtrace {
         modules: backtrace.modules.clone(),
         fingerprint: backtrace.fingerprint.clone(),
         explanation: backtrace.explanation.clone(),
+        original_signal: backtrace.original_signal.clone(),
         elapsed: backtrace.elapsed,
     }
 }
