@@ -47,6 +47,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         all_threads: true,
         limit: 256,
         use_cache: true,
+        disassemble: false,
     };
     let stacks = pipeline::backtrace(settings, dump, &request, bar)?;
     let view = BacktraceView {
@@ -55,6 +56,8 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         threads: stacks.threads(),
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
+        cause: stacks.cause.as_ref(),
+        listings: None,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),

@@ -42,6 +42,7 @@ impl Half {
             all_threads: false,
             limit: 256,
             use_cache: true,
+            disassemble: false,
         };
         let bar = Bar::new(settings.interactive);
         let stacks = pipeline::backtrace(settings, &dump, &request, &bar)?;

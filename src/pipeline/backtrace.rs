@@ -3,9 +3,11 @@
 use std::time::SystemTime;
 
 use anyhow::Result;
+use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
+use super::cause::{self, Explained};
 use super::file_index::FileIndex;
 use super::sources::CrashedProcess;
 use super::stored_stacks::StoredStacks;
@@ -30,6 +32,8 @@ pub struct BacktraceRequest {
     pub limit: usize,
     /// Whether to use what earlier runs found out, and to add to it.
     pub use_cache: bool,
+    /// Whether to list the instructions around each frame of the crashing thread.
+    pub disassemble: bool,
 }
 
 /// Stacks, and what they were made from.
@@ -40,6 +44,10 @@ pub struct NamedStacks {
     pub analysis: Option<Analysis>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<String>,
+    /// Why the process crashed; `None` if the crashing thread is not known.
+    pub cause: Option<Cause>,
+    /// Instructions around each frame of the crashing thread, if the request asks for them.
+    pub listings: Vec<Option<Listing>>,
     /// What sources of files said that could not help.
     pub remarks: Vec<anyhow::Error>,
     /// When the file of each module was written, if it is this machine's.
@@ -155,7 +163,15 @@ pub fn name_stacks(
             // The minicore lacks the page, or the file is missing.
             message.or_else(|| dump.stored_stacks()?.abort_message())
         });
-        (backtrace, message.flatten())
+        let message = message.flatten();
+        let explained = cause::explain(
+            &analysis,
+            modules,
+            &backtrace,
+            message.as_deref(),
+            request.disassemble,
+        );
+        (backtrace, message, explained)
     };
     let stacks = name_with(settings, dump, &analysis, request, observer, name);
     NamedStacks {
@@ -180,7 +196,9 @@ pub fn name_stored_stacks(
         let options = request.options();
         let backtrace =
             cdh_symbolize::backtrace_of_stored(&stacks, modules, arena, &options, surroundings);
-        (backtrace, stored.abort_message())
+        let message = stored.abort_message();
+        let explained = cause::explain_stored(dump, modules, &backtrace, message.as_deref());
+        (backtrace, message, explained)
     };
     Some(name_with(settings, dump, &stored, request, observer, name))
 }
@@ -195,8 +213,8 @@ impl BacktraceRequest {
     }
 }
 
-/// A backtrace, and the text with which glibc ended the process.
-type NamedStack = (Backtrace, Option<String>);
+/// A backtrace, the text with which glibc ended the process, and the cause.
+type NamedStack = (Backtrace, Option<String>, Option<Explained>);
 
 /// Gathers the files of a process and has its stacks named with them.
 fn name_with(
@@ -224,7 +242,7 @@ fn name_with(
             .filter(|_| request.use_cache)
             .map(|directory| SymbolCache::in_directory(&directory)),
     };
-    let (mut backtrace, abort_message) = name(&loaded, &arena, &surroundings);
+    let (mut backtrace, abort_message, explained) = name(&loaded, &arena, &surroundings);
     drop(loaded);
     if dump.is_damaged() {
         // Of a stack that may lack frames: it would look like another bug.
@@ -233,11 +251,17 @@ fn name_with(
     }
     state_fingerprint(dump, &mut backtrace);
     let module_times = modules.iter().map(time_of).collect();
+    let (cause, listings) = match explained {
+        Some(explained) => (Some(explained.cause), explained.listings),
+        None => (None, Vec::new()),
+    };
     NamedStacks {
         backtrace,
         module_times,
         analysis: None,
         abort_message,
+        cause,
+        listings,
         remarks,
         _read: (modules, arena),
     }

@@ -137,6 +137,7 @@ fn read(
         all_threads: false,
         limit: FRAMES,
         use_cache: true,
+        disassemble: false,
     };
     let quick = match dump.quick_analysis() {
         Some(analysis) => Some(name_stacks(settings, &dump, analysis, &request, &Silent)),

@@ -106,6 +106,7 @@ fn request_of_stacks() -> BacktraceRequest {
         all_threads: true,
         limit: FRAMES,
         use_cache: true,
+        disassemble: true,
     }
 }
 
@@ -118,6 +119,8 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         backtrace,
         analysis,
         abort_message,
+        cause,
+        listings,
         module_times,
         ..
     } = named;
@@ -128,6 +131,8 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         threads,
         overflow,
         abort_message,
+        cause,
+        listings,
         completeness,
         from_minicore,
         names: dump.surrounding().names,
@@ -205,6 +210,7 @@ pub(super) fn name(
             all_threads: false,
             limit: 64,
             use_cache: true,
+            disassemble: false,
         };
         let settings = session.settings.offline();
         let name = |analysis| pipeline::name_stacks(&settings, &dump, analysis, &request, &Silent);

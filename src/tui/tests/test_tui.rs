@@ -461,6 +461,8 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         completeness: None,
         overflow: None,
         abort_message: None,
+        cause: None,
+        listings: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {
