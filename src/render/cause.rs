@@ -85,6 +85,17 @@ pub fn why_json(view: &WhyView) -> Result<String> {
     })
 }
 
+/// The instructions around a frame, for a screen of its own.
+#[must_use]
+pub fn listing_text(listing: &Listing, style: Style) -> String {
+    let mut text = String::new();
+    for line in listing_lines(listing) {
+        line.paint_into(style, &mut text);
+        text.push('\n');
+    }
+    text
+}
+
 /// The instructions around a frame.
 pub(super) fn listing_lines(listing: &Listing) -> Vec<Line> {
     let mut lines = Vec::new();

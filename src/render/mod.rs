@@ -30,7 +30,7 @@ mod workload;
 #[allow(unused_imports)]
 pub use backtrace::{BacktraceView, SourceText, Sources, backtrace_text, is_unwound, thread_lines};
 pub use backtrace_json::{BacktraceDocument, backtrace_json};
-pub use cause::{WhyDocument, WhyView, why_json, why_text};
+pub use cause::{WhyDocument, WhyView, listing_text, why_json, why_text};
 pub use changes::{
     DeletedDump, DeletedModule, FetchedDump, Freed, GarbageCollection, ImportedDump, Removal,
     SharedDump,

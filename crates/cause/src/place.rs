@@ -41,7 +41,7 @@ impl Scene<'_> {
         }
         Some(match is_stack {
             true => "the stack of the thread".to_owned(),
-            false => "memory without a file, such as the heap".to_owned(),
+            false => "memory that belongs to no file, such as the heap".to_owned(),
         })
     }
 

@@ -225,15 +225,17 @@ fn forbidden(scene: &Scene<'_>, failed: &Failed) -> Cause {
             Cause::new(Class::NoAccessMemory, sentence)
         }
         (Some(flags), Some(AccessMode::Write | AccessMode::Update)) if flags & WRITABLE == 0 => {
-            let sentence = format!("{who} {verb} to read-only memory: {place}.");
+            let sentence = format!("{who} {verb} to read-only memory, in {place}.");
             Cause::new(
                 Class::ReadOnlyMemory,
                 sentence.replacen("change", "write", 1),
             )
         }
         // What may be read and is not executed was written.
-        (Some(flags), None) if flags & (READABLE | WRITABLE) == READABLE => {
-            let sentence = format!("{who} tried to write to read-only memory: {place}.");
+        (Some(flags), None)
+            if flags & (READABLE | WRITABLE) == READABLE && states_permissions(scene) =>
+        {
+            let sentence = format!("{who} tried to write to read-only memory, in {place}.");
             Cause::new(Class::ReadOnlyMemory, sentence)
         }
         _ => {
@@ -253,6 +255,12 @@ fn forbidden(scene: &Scene<'_>, failed: &Failed) -> Cause {
         Some(Fact::new(text).at(guard.start.0))
     });
     cause.with_all(failed.facts(scene)).with(rights).with(guard)
+}
+
+/// Whether the segments state what was readable. Cores that gdb wrote call everything readable.
+fn states_permissions(scene: &Scene<'_>) -> bool {
+    let mut segments = scene.crash.segments.iter();
+    segments.any(|segment| segment.flags & READABLE == 0)
 }
 
 /// A fault without an address: the instruction shows it.
@@ -351,6 +359,22 @@ pub(super) fn bus(scene: &Scene<'_>) -> Option<Cause> {
     let (who, verb) = (scene.actor(), failed.verb());
     match code {
         BUS_ADRALN => {
+            // x86_64 states no address.
+            let access = scene.faulting().and_then(|found| {
+                let is_unaligned = |access: &&Access| {
+                    access
+                        .address
+                        .zip(Some(access.size.max(1)))
+                        .is_some_and(|(at, size)| !at.is_multiple_of(size))
+                };
+                let access = found.accesses.iter().find(is_unaligned)?.clone();
+                Some((found, access))
+            });
+            if let Some((found, access)) = access.filter(|_| address == 0)
+                && let Some(at) = access.address
+            {
+                return Some(unaligned(scene, &found, at, access.size, &access));
+            }
             let sentence = format!(
                 "{who} {verb} at {address:#x}, which is not aligned as the access requires."
             );

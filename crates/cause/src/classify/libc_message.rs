@@ -97,7 +97,7 @@ fn check(scene: &Scene<'_>, message: &str) -> Option<Cause> {
 pub(super) fn smashed(scene: &Scene<'_>) -> Cause {
     let who = scene.culprit().unwrap_or_else(|| "A function".to_owned());
     let sentence = format!(
-        "{who} wrote past the end of a local variable: the guard value behind it on the stack was overwritten."
+        "{who}, or a function that it called, wrote past the end of one of its local variables: the guard value behind them on the stack was overwritten."
     );
     Cause::new(Class::StackSmashing, sentence)
 }

@@ -15,6 +15,8 @@ const LONGEST_CYCLE: usize = 32;
 const REPETITIONS: usize = 8;
 /// Outermost frames differ in the first calls, innermost in the last ones.
 const MARGIN: usize = 64;
+/// Larger frames do not exist: the stack pointer is wrong.
+const LARGEST_FRAME: u64 = 1 << 30;
 /// Functions of a cycle that are named.
 const NAMED: usize = 4;
 
@@ -43,10 +45,10 @@ pub(super) fn explain(scene: &Scene<'_>, overflow: StackOverflow) -> Cause {
             [first, second, ..] => format!("{first}, {second} and others"),
         };
         let call = match cycle.length {
-            1 => format!("{who} calls itself"),
-            _ => format!("{who} call each other"),
+            1 => format!("{who} called itself"),
+            _ => format!("{who} called each other"),
         };
-        let sentence = format!("The stack of {size} is full: {call} without end.");
+        let sentence = format!("The stack of {size} is full: {call} too many times.");
         let mut text = match cycle.length {
             1 => "the same call repeats on the stack".to_owned(),
             length => format!("the same {length} calls repeat on the stack"),
@@ -70,7 +72,7 @@ pub(super) fn explain(scene: &Scene<'_>, overflow: StackOverflow) -> Cause {
                 .named(index)
                 .unwrap_or_else(|| "a function".to_owned());
             let sentence = format!(
-                "The stack of {size} is full: {name} alone uses {} of it.",
+                "The stack is full: the local variables of {name} alone take {}.",
                 words::size(bytes)
             );
             full(sentence).with(
@@ -81,11 +83,7 @@ pub(super) fn explain(scene: &Scene<'_>, overflow: StackOverflow) -> Cause {
                 .location(scene.location(index)),
             )
         }
-        None => full(format!(
-            "The stack of {size} is full{}.",
-            scene.in_culprit()
-        ))
-        .with(super::here(scene)),
+        None => full(format!("The stack is full{}.", scene.in_culprit())).with(super::here(scene)),
     }
 }
 
@@ -162,5 +160,5 @@ fn largest(scene: &Scene<'_>, frames: &[UnwoundFrame], stack: u64) -> Option<(us
         });
     let (pc, bytes) = sizes.max_by_key(|(_, bytes)| *bytes)?;
     let index = scene.crash.frames.iter().position(|frame| frame.pc == pc)?;
-    (bytes >= stack / 2 && bytes <= stack.saturating_mul(4)).then_some((index, bytes))
+    (bytes >= stack / 2 && bytes <= LARGEST_FRAME).then_some((index, bytes))
 }

@@ -17,7 +17,7 @@ const SI_TKILL: i32 = -6;
 pub(super) fn explain(scene: &Scene<'_>) -> Option<Cause> {
     let signal = scene.crash.signal;
     let name = signal.name();
-    let place = scene.in_culprit();
+    let place = while_in(scene);
     let described = Fact::new(signal.describe());
     if let Some(limit) = limit(scene) {
         return Some(limit.with(described).with(here(scene)));
@@ -38,7 +38,7 @@ pub(super) fn explain(scene: &Scene<'_>) -> Option<Cause> {
         0 => (
             Class::SentByProcess,
             format!(
-                "A process outside the program's container, or the kernel on its behalf, sent {name} to it{place}: it did not crash by itself."
+                "A process that the program cannot see, such as one outside of its container, sent {name} to it{place}: it did not crash by itself."
             ),
         ),
         _ if own.is_some_and(|own| i64::from(own) == i64::from(pid)) => (
@@ -53,11 +53,25 @@ pub(super) fn explain(scene: &Scene<'_>) -> Option<Cause> {
             ),
         ),
     };
+    let is_watchdog = pid == 1 && signal.number == SIGABRT;
+    let init = Fact::new(
+        "process 1 is the init process: systemd sends SIGABRT to a service that misses its watchdog deadline (`WatchdogSec=`)",
+    );
     Some(
         Cause::new(class, sentence)
             .with(described)
+            .with(is_watchdog.then_some(init))
             .with(here(scene)),
     )
+}
+
+/// ` while it was in f (file:line)`, empty if the function is unknown.
+fn while_in(scene: &Scene<'_>) -> String {
+    let place = scene.in_culprit();
+    match place.is_empty() {
+        true => place,
+        false => format!(" while it was{place}"),
+    }
 }
 
 fn limit(scene: &Scene<'_>) -> Option<Cause> {
@@ -69,7 +83,7 @@ fn limit(scene: &Scene<'_>) -> Option<Cause> {
             .pid
             .is_some_and(|own| i64::from(own) == i64::from(pid))
     });
-    let place = scene.in_culprit();
+    let place = while_in(scene);
     let sentence = match signal.number {
         SIGXCPU if by_kernel => {
             format!("The program used all the CPU time that its limit (`ulimit -t`) allows{place}.")

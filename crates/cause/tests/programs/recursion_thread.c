@@ -1,4 +1,4 @@
-// expect: stack_overflow; without end; down
+// expect: stack_overflow; called itself too many times; down
 // flags: -pthread
 #include <pthread.h>
 __attribute__((noipa)) static int down(volatile int *n) { volatile int next = *n + 1; return down(&next) + next; }

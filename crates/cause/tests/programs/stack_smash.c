@@ -1,4 +1,4 @@
-// expect: stack_smashing; wrote past the end of a local variable; copy
+// expect: stack_smashing; wrote past the end of one of its local variables; copy
 // flags: -fstack-protector-all
 #include <string.h>
 __attribute__((noipa)) static void put(char *to, const char *text) { while ((*to++ = *text++)) {} }
