@@ -16,6 +16,7 @@
 pub mod collect;
 #[cfg(feature = "daemon")]
 pub mod config;
+pub mod error_chain;
 pub mod handler;
 pub mod ledger;
 pub mod node;

@@ -19,8 +19,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use serde::{Deserialize, Serialize};
 
 use super::maps::Kind;
-use super::minicore::Subject;
 use super::process::ProcessHandles;
+use super::subject::Subject;
 
 /// Frames of the crashing thread at most: both ends of an endless recursion tell enough.
 const CRASHING_FRAMES: usize = 4096;

@@ -8,62 +8,42 @@
 //! by children, which do not hold the kernel's pipe.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, Manifest, RawText, Verdict};
+use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, RawText, Verdict};
 use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory};
-use serde::Serialize;
 
 use super::account;
 use super::arguments::HandlerArguments;
 use super::cgroups::{self, NodeCgroups};
-use super::copying::{Direct, Hold, LEVEL};
-use super::core_file::CoreFile;
+use super::copying::{Direct, Hold};
 use super::core_stream::CoreStream;
-use super::death::{self, Death, DeathWatch};
+use super::death::{self, Death};
 use super::disk_guard::DiskGuard;
-use super::facts_job::{FactsJob, ProcessView, RestJob};
-use super::identity::{
-    add_facts_of_notes, add_head, first_manifest, name_signal, program_of_loader,
-};
+use super::gap::gap;
+use super::identity::{add_facts_of_notes, add_head, first_manifest, name_signal};
 use super::isolated;
 use super::log::HandlerLog;
-use super::minicore::{MinicoreReport, Subject, module_records, take_minicore};
+use super::minicore::{MinicoreReport, module_records, take_minicore};
 use super::pidfd;
-use super::pin::MemoryPin;
 use super::plan::{self, Plan};
 use super::prepared::Prepared;
 use super::priority;
-use super::process::ProcessHandles;
 use super::recorder::Recorder;
 use super::sealing::{LostEntry, begin_entry, nothing, reason_of};
 use super::settings::HandlerSettings;
-use super::slots::{Slot, SlotRelease};
+use super::slots::Slot;
+use super::state::{CORE, Capture, Captured};
+use super::subject::Subject;
 use super::verdict::StreamEnd;
 use crate::policy::Action;
-use crate::spool::{ModuleFilesSender, PartialEntry, SpoolError};
+use crate::spool::{ModuleFilesSender, SpoolError};
 use crate::workload::{Owner, engine};
-
-/// How the core is stored.
-pub(super) const CORE: EntryKind = EntryKind::Core(CoreEncoding::ZstdSeekable);
 
 /// How long the files of a container engine may take.
 const ENGINE: Duration = Duration::from_secs(1);
 /// Threads among which the one that crashed is looked for.
 const THREADS: usize = 4096;
-
-/// What became of a crash.
-#[derive(Debug)]
-pub struct Captured {
-    /// The sealed entry; `None` where the policy wants none.
-    pub path: Option<PathBuf>,
-    /// What was taken, and what not.
-    pub summary: String,
-    /// Whether the core is whole.
-    pub verdict: Verdict,
-}
 
 /// Takes the core from `stream`, and everything around it, into a sealed entry of the spool.
 ///
@@ -203,37 +183,6 @@ fn as_privileged(
     arguments
 }
 
-pub(super) fn gap(what: &str, error: &dyn std::error::Error) -> Gap {
-    let mut why = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        why = format!("{why}: {error}");
-        source = error.source();
-    }
-    Gap {
-        what: what.to_owned(),
-        why,
-    }
-}
-
-/// What the operating system said; it tells a full disk from others.
-pub(super) fn kind_of(error: &SpoolError) -> std::io::ErrorKind {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    let mut kind = std::io::ErrorKind::Other;
-    while let Some(cause) = source {
-        if let Some(cause) = cause.downcast_ref::<std::io::Error>() {
-            kind = cause.kind();
-        }
-        source = cause.source();
-    }
-    kind
-}
-
-/// The error as one of the operating system's.
-pub(super) fn io_error(error: SpoolError) -> std::io::Error {
-    std::io::Error::new(kind_of(&error), gap("", &error).why)
-}
-
 /// No page is known.
 struct NoMemory;
 
@@ -248,35 +197,6 @@ impl Memory for NoMemory {
 enum Unwinding {
     Wanted,
     Left,
-}
-
-pub(super) struct Capture<'a> {
-    pub(super) entry: PartialEntry,
-    pub(super) manifest: Manifest,
-    pub(super) gaps: Vec<Gap>,
-    pub(super) log: &'a mut HandlerLog,
-    pub(super) settings: &'a HandlerSettings,
-    pub(super) process: Option<ProcessHandles>,
-    /// Its `mem` and its `pagemap`. Only children read them.
-    pub(super) memory: Option<[File; 2]>,
-    pub(super) pin: Option<MemoryPin>,
-    /// The core is not in the kernel's order.
-    pub(super) rearranged: bool,
-    pub(super) watch: Option<DeathWatch>,
-    /// Of a process that was gone before anything could be opened.
-    pidfd: Option<OwnedFd>,
-    facts: Option<FactsJob>,
-    /// Reads the rest of the facts while the minicore is taken.
-    rest: Option<RestJob>,
-    /// What the child that reads the facts has found.
-    pub(super) view: Option<ProcessView>,
-    /// Pages of foreign files are dumped that are not in memory.
-    pub(super) lacks_foreign_pages: bool,
-    /// Ends the right to copy.
-    pub(super) slot: Option<SlotRelease>,
-    pub(super) plan: Plan,
-    /// How long the process had to wait for its end.
-    pub(super) blocked: Option<Duration>,
 }
 
 impl Capture<'_> {
@@ -444,16 +364,6 @@ impl Capture<'_> {
         self.seal()
     }
 
-    pub(super) fn note_gap_of<E: std::error::Error>(
-        &mut self,
-        what: &str,
-        step: impl FnOnce(&mut Self) -> Result<(), E>,
-    ) {
-        if let Err(error) = step(self) {
-            self.gaps.push(gap(what, &error));
-        }
-    }
-
     /// Through the socket the kernel tells neither the signal nor whom it hit: of the core, that is the
     /// first thread.
     fn find_thread(&mut self, head: &CoreHead) {
@@ -467,17 +377,6 @@ impl Capture<'_> {
         if let Some(tid) = found {
             self.manifest.process.tid = Some(u64::from(tid));
         }
-    }
-
-    /// Creates the core's file and puts the head into it, before anything takes time.
-    pub(super) fn begin_core<'g>(
-        &mut self,
-        head: &[u8],
-        guard: &'g DiskGuard,
-    ) -> std::io::Result<CoreFile<'g>> {
-        let file = self.entry.create_file(&CORE).map_err(io_error)?;
-        let mut core = CoreFile::new(file.finish().0, self.settings.level.unwrap_or(LEVEL), guard)?;
-        core.append_now(head).map(|()| core)
     }
 
     /// Minicore and raw backtrace. Unwinding reads files that others may cut at any moment, which
@@ -589,16 +488,6 @@ impl Capture<'_> {
         })
     }
 
-    /// Names a program that was started as an argument of the dynamic loader (`ld.so prog`): the kernel calls it by
-    /// the loader's name, and so would rules and listings. Whether it was.
-    fn name_program(&mut self) -> bool {
-        let process = &mut self.manifest.process;
-        let program = program_of_loader(&self.manifest.modules, process.exe.as_ref());
-        let is_loader = program.is_some();
-        process.exe = program.or_else(|| process.exe.take());
-        is_loader
-    }
-
     /// Waits for the mappings, from the child that reads the facts.
     fn take_mappings(&mut self) {
         if let Some(job) = self.facts.take() {
@@ -617,27 +506,5 @@ impl Capture<'_> {
             rest.finish(view, process, cgroup.cloned(), &self.settings.policy);
             self.log.note("facts of /proc read");
         }
-    }
-
-    pub(super) fn write_facts(&mut self) {
-        let Some(view) = &mut self.view else {
-            return;
-        };
-        let facts = std::mem::take(&mut view.facts);
-        self.gaps.append(&mut view.gaps);
-        self.manifest.process.arguments.clone_from(&facts.arguments);
-        if facts.exe.is_some() {
-            self.manifest.process.exe.clone_from(&facts.exe);
-            self.name_program();
-        }
-        self.write_json(EntryKind::Proc, "proc.json", &facts);
-        self.note_gap_of("identity", |this| this.entry.write_identity(&this.manifest));
-    }
-
-    pub(super) fn write_json(&mut self, kind: EntryKind, what: &str, value: &impl Serialize) {
-        self.note_gap_of(what, |this| {
-            let bytes = serde_json::to_vec_pretty(value).map_err(std::io::Error::other)?;
-            this.entry.write_file(&kind, &bytes).map_err(io_error)
-        });
     }
 }

@@ -11,10 +11,11 @@ use std::os::unix::ffi::OsStrExt;
 use cdh_bundle::{Gap, RawText};
 
 use super::arguments::HandlerArguments;
-use super::capture::{Captured, capture_owned};
+use super::capture::capture_owned;
 use super::log::HandlerLog;
 use super::prepared::Prepared;
 use super::settings::{HandlerSettings, Release, Source, Strategy};
+use super::state::Captured;
 use crate::spool::SpoolError;
 use crate::workload::Owner;
 

@@ -14,13 +14,13 @@ use std::time::Duration;
 use cdh_bundle::{CoreEncoding, EntryKind, Gap};
 use cdh_elfcore::{CoreHead, FileSource};
 
-use super::capture::{CORE, Capture, gap, io_error};
-use super::core_copy::{CopyOutcome, copy_frames, copy_places};
+use super::core_copy::{CopyOutcome, HASTY_LEVEL, LEVEL, copy_frames, copy_places};
 use super::core_file::{CoreFile, FinishedFile};
 use super::core_source::{CoreSource, PipeSource, Until};
 use super::core_stream::{BRIEF_PATIENCE, CoreStream};
 use super::death::{Death, DeathWatch};
 use super::disk_guard::DiskGuard;
+use super::gap::{gap, io_error};
 use super::held::Held;
 use super::importance::by_importance;
 use super::layout::Layout;
@@ -30,11 +30,13 @@ use super::past_cache::Writing;
 use super::pin::MemoryPin;
 use super::plain_file::{PROGRESS, PlainFile};
 use super::priority;
+use super::proc_status::kib;
 use super::process::ProcessHandles;
 use super::process_memory::MemoryParts;
-use super::room::{Room, kib, room_for};
+use super::room::{Room, room_for};
 use super::self_check::{Comparison, compare, plain};
 use super::settings::{Release, Source, Strategy};
+use super::state::{CORE, Capture};
 use super::supervised::{self, SentError, Supervised, SupervisedError};
 use crate::spool::salvage_core;
 
@@ -44,13 +46,6 @@ const PLAIN: EntryKind = EntryKind::Core(CoreEncoding::None);
 const LARGE: u64 = 64 << 20;
 /// Bytes per second that a worker compresses, about: a disk that is slower holds the process up.
 const COMPRESSED_EACH: u64 = 250 << 20;
-/// zstd level where nothing else is said.
-pub(super) const LEVEL: i32 = 1;
-/// zstd level for a large process that waits. At -8 the search moves in the steps in which the words of a
-/// heap lie: a heap takes a seventh less time than at -3.
-const HASTY_LEVEL: i32 = -8;
-/// zstd level of what is compressed while nobody waits.
-pub(super) const LATER_LEVEL: i32 = 3;
 
 /// What keeps the process, or its memory.
 pub(super) struct Hold {

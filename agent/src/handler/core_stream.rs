@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::time::Duration;
 
-use super::isolated::is_ready;
+use super::poll::is_ready;
 use super::slots::SlotRelease;
 
 /// How long the kernel may write nothing where the memory can be read instead.

@@ -16,7 +16,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::cgroups;
-use super::process::{ProcessHandles, status_field};
+use super::proc_status::status_field;
+use super::process::ProcessHandles;
 use super::room;
 use super::sender::{self, SentKill};
 

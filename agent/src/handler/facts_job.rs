@@ -17,10 +17,10 @@ use std::time::Duration;
 use cdh_bundle::{Gap, RawText};
 use serde::{Deserialize, Serialize};
 
-use super::capture::gap;
 use super::cgroups;
 use super::descriptors;
 use super::file_systems::FileSystems;
+use super::gap::gap;
 use super::isolated::{self, FirstAnswer, IsolatedError, Running};
 use super::maps::{Kind, Maps, parse_maps};
 use super::proc_facts::{ProcFacts, Scope};

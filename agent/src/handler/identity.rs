@@ -3,8 +3,6 @@
 //! It is written to the entry at once, reads as if the handler had died on the spot, and is filled
 //! in by the steps that follow.
 
-use std::path::Path;
-
 use cdh_bundle::{
     Cause, CoreEncoding, CoreRecord, DEFAULT_STEM, DumpId, EntryKind, Manifest, ModuleRecord,
     ProcessFacts, RawText, SignalFacts, Verdict, render_stem,
@@ -14,6 +12,7 @@ use jiff::Timestamp;
 
 use super::arguments::HandlerArguments;
 use super::death::Death;
+use super::proc_status::started_at;
 use super::process::ProcessHandles;
 
 /// When the process crashed: the kernel's second (`%t`), with the nanoseconds of our own start, which put dumps
@@ -145,16 +144,6 @@ pub(crate) fn core_record(
     }
 }
 
-/// When a process began that began `ticks` after the boot.
-pub(super) fn started_at(ticks: u64) -> Option<Timestamp> {
-    let stat = std::fs::read_to_string(Path::new("/proc/stat")).ok()?;
-    let boot = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
-    let boot: i64 = boot.trim().parse().ok()?;
-    let per_second = rustix::param::clock_ticks_per_second();
-    let seconds = i64::try_from(ticks.checked_div(per_second)?).ok()?;
-    Timestamp::from_second(boot.checked_add(seconds)?).ok()
-}
-
 /// The program that the dynamic loader was started with (`ld.so prog`), if `exe` is the loader's path.
 pub(super) fn program_of_loader(
     modules: &[ModuleRecord],
@@ -280,21 +269,6 @@ mod tests {
         let now = time("2026-01-31T12:00:05.25Z");
         assert_eq!(captured_at(None, now), now);
         assert_eq!(captured_at(Some(i64::MAX), now), now);
-    }
-
-    #[test]
-    fn this_process_began_before_now() {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-        let ticks = stat
-            .rsplit(')')
-            .next()
-            .unwrap()
-            .split_whitespace()
-            .nth(19)
-            .unwrap();
-        let began = started_at(ticks.parse().unwrap()).unwrap();
-        let age = Timestamp::now().as_second() - began.as_second();
-        assert!((-1..86_400).contains(&age), "{age}");
     }
 
     #[test]

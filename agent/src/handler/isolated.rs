@@ -17,9 +17,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use serde::{Serialize, de::DeserializeOwned};
+
+use super::poll::is_ready;
+use super::proc_status::kib;
 
 /// Private writable memory the child may have beyond its parent's, bytes. A minicore of 16 MiB needs
 /// about 24.
@@ -302,9 +304,7 @@ fn close_listed(keep: &[u32]) {
 /// Private writable memory of this process, bytes: `VmData` of `/proc/<pid>/status`.
 fn private_data() -> Option<u64> {
     let status = std::fs::read("/proc/self/status").ok()?;
-    let value = super::process::status_field(&status, "VmData")?;
-    let kib = std::str::from_utf8(value).ok()?.strip_suffix("kB")?;
-    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+    kib(&status, "VmData")?.checked_mul(1024)
 }
 
 fn in_child(
@@ -367,25 +367,6 @@ fn receive(file: &mut File, limit: Duration) -> Result<Vec<u8>, IsolatedError> {
         }
         if bytes.len() as u64 > ANSWER {
             return Err(failed(io::Error::other("it is too long")));
-        }
-    }
-}
-
-/// Whether a descriptor can be read, or is at its end, within `limit`.
-///
-/// # Errors
-/// What `poll(2)` says.
-pub(super) fn is_ready(file: &impl std::os::fd::AsFd, limit: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + limit;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        match poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&timeout)) {
-            Err(rustix::io::Errno::INTR) => {}
-            ready => return Ok(ready? > 0),
         }
     }
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::copying::{LATER_LEVEL, LEVEL};
-use super::core_copy::{CopyOutcome, copy_frames};
+use super::core_copy::{CopyOutcome, LATER_LEVEL, LEVEL, copy_frames};
 use super::core_file::{CoreFile, FinishedFile};
 use super::core_source::{CoreSource, Until};
 use super::death::DeathWatch;

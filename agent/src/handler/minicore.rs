@@ -17,9 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::backtrace::{self, RawBacktrace};
 use super::isolated::{self, IsolatedError};
 use super::live_memory::{LiveMemory, PAGE};
-use super::maps::Maps;
-use super::process::ProcessHandles;
 use super::settings::HandlerSettings;
+use super::subject::Subject;
 use crate::spool::ModuleFilesSender;
 
 const AT_PHDR: u64 = 3;
@@ -62,19 +61,6 @@ pub(super) struct MinicoreReport {
     pub(super) modules: Vec<ModuleRecord>,
     /// Pages of foreign files are dumped that are not in memory.
     pub(super) lacks_foreign_pages: bool,
-}
-
-/// What a minicore is taken of.
-#[derive(Clone, Copy)]
-pub(super) struct Subject<'p> {
-    /// The process.
-    pub process: &'p ProcessHandles,
-    /// Its `mem`.
-    pub memory: &'p File,
-    /// Its `pagemap`.
-    pub pagemap: &'p File,
-    /// Its mappings, where they are known.
-    pub maps: Option<&'p Maps>,
 }
 
 /// Takes the minicore of a process into `out`, and the backtrace into `backtrace`, each if it is wanted.

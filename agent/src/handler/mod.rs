@@ -23,6 +23,7 @@ mod facts_job;
 mod fault_pages;
 mod file_systems;
 mod footprint;
+mod gap;
 mod held;
 pub(crate) mod identity;
 mod importance;
@@ -34,16 +35,19 @@ mod maps;
 mod memory_copy;
 mod memory_source;
 mod minicore;
+mod outcome_log;
 mod page_pins;
 mod past_cache;
 mod pidfd;
 mod pin;
 pub(crate) mod plain_file;
 mod plan;
+mod poll;
 mod prepared;
 mod priority;
 mod privileges;
 mod proc_facts;
+mod proc_status;
 mod process;
 mod process_memory;
 mod protect;
@@ -57,6 +61,8 @@ mod self_check;
 mod sender;
 pub mod settings;
 mod slots;
+mod state;
+mod subject;
 mod supervised;
 mod verdict;
 
@@ -68,19 +74,19 @@ use std::path::{Path, PathBuf};
 
 pub use arguments::HandlerArguments;
 pub use backtrace::{RawBacktrace, RawFrame, RawModule, RawThread};
-pub use capture::{Captured, capture};
+pub use capture::capture;
 pub use log::HandlerLog;
 pub use proc_facts::{Credentials, Namespace, OpenFile, ProcFacts};
-
-use cdh_bundle::RawText;
+pub use state::Captured;
 
 use crate::paths::HANDLER_NAME;
-use crate::spool::SpoolError;
 pub(crate) use file_systems::is_local_path;
 pub(crate) use receiver::is_held;
 pub use receiver::{is_receiving, stop_receiving};
 
+use chain::Chain;
 use log::{Level, kernel_log};
+use outcome_log::report;
 use settings::HandlerSettings;
 
 /// Name of the file beside the handler that holds its settings.
@@ -189,63 +195,6 @@ fn collect(
         }
         Err(error) => {
             kernel_log(Level::Error, &format!("no core on standard input: {error}"));
-            1
-        }
-    }
-}
-
-/// The one who had the core pattern before, where cores are handed on to it.
-struct Chain {
-    previous: Option<(RawText, chain::ChainFacts)>,
-}
-
-impl Chain {
-    fn begin(settings: &HandlerSettings, arguments: &HandlerArguments) -> Self {
-        let previous = settings.chain.clone();
-        Self {
-            previous: previous.map(|pattern| {
-                let facts = chain::ChainFacts::of(arguments, &pattern);
-                (pattern, facts)
-            }),
-        }
-    }
-
-    /// Hands the core on and tells the kernel's log what became of it.
-    fn hand_on(self, arguments: &HandlerArguments, captured: Option<&Captured>) {
-        let entry = captured.and_then(|captured| captured.path.as_ref());
-        let (Some((pattern, facts)), Some(entry)) = (self.previous, entry) else {
-            return;
-        };
-        let pid = arguments.pid.unwrap_or(0);
-        match chain::hand_on(&pattern, arguments, &facts, entry) {
-            Ok(what) => kernel_log(Level::Info, &format!("pid {pid}: {what}")),
-            Err(why) => kernel_log(Level::Warning, &format!("pid {pid}: not handed on: {why}")),
-        }
-    }
-}
-
-/// Tells the kernel log what became of a crash; the exit code.
-fn report(arguments: &HandlerArguments, captured: Result<Captured, SpoolError>) -> u8 {
-    match captured {
-        Ok(captured) => {
-            let level = match captured.verdict {
-                // Whoever wants no dump is not to be warned of it.
-                _ if captured.path.is_none() => Level::Info,
-                cdh_bundle::Verdict::Complete => Level::Info,
-                _ => Level::Warning,
-            };
-            kernel_log(level, &captured.summary);
-            0
-        }
-        Err(error) => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-            let name = &arguments.name;
-            let pid = arguments.pid.unwrap_or(0);
-            let cause = cause.unwrap_or_default();
-            kernel_log(
-                Level::Error,
-                &format!("no dump of {name} (pid {pid}): {error}{cause}"),
-            );
             1
         }
     }

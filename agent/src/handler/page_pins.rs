@@ -28,8 +28,7 @@ use std::time::{Duration, Instant};
 use memmap2::MmapMut;
 
 use super::fault_pages::FaultPages;
-use super::isolated::is_ready;
-use super::process::is_readable;
+use super::poll::{is_readable, is_ready};
 
 /// Bytes that one call refers to at once: `PVM_MAX_KMALLOC_PAGES` holds 1024 pointers to pages.
 const BLOCK: u64 = 4 << 20;

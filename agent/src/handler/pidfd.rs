@@ -13,7 +13,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 #[must_use]
 pub(super) fn adopt(number: i32, pid: u32) -> Option<OwnedFd> {
     let info = std::fs::read(format!("/proc/self/fdinfo/{number}")).ok()?;
-    let found = super::process::status_field(&info, "Pid")?;
+    let found = super::proc_status::status_field(&info, "Pid")?;
     if std::str::from_utf8(found).ok()?.parse() != Ok(pid) {
         return None;
     }

@@ -31,7 +31,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::fault_pages::FaultPages;
 use super::isolated::close_all_but;
 use super::maps::anonymous_starts;
-use super::process::{ProcessHandles, stack_addresses};
+use super::proc_status::stack_addresses;
+use super::process::ProcessHandles;
 use super::process_memory::PageState;
 
 /// How long the reading thread may take to park. It took 30 µs; a page that comes from a slow swap

@@ -9,9 +9,9 @@ use std::os::fd::OwnedFd;
 use cdh_bundle::{Gap, RawText};
 
 use super::arguments::HandlerArguments;
-use super::capture::gap;
 use super::death::DeathWatch;
 use super::facts_job::FactsJob;
+use super::gap::gap;
 use super::log::HandlerLog;
 use super::pin::{MemoryPin, PendingPin};
 use super::privileges::privileges;

@@ -11,8 +11,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::arguments::HandlerArguments;
-use super::identity::started_at;
-use super::process::{ProcessHandles, status_field};
+use super::proc_status::{started_at, status_field};
+use super::process::ProcessHandles;
 
 /// The process has taken over the number of the one that crashed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,7 +10,8 @@ use std::io;
 use cdh_bundle::{Gap, RawText};
 use serde::{Deserialize, Serialize};
 
-use super::process::{ProcessHandles, status_field};
+use super::proc_status::status_field;
+use super::process::ProcessHandles;
 use crate::policy::PolicyConfig;
 use crate::redaction::{SecretNames, Secrets};
 

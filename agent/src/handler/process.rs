@@ -17,6 +17,8 @@ use cdh_bundle::RawText;
 use rustix::fs::{Mode, OFlags, openat};
 
 use super::pidfd::is_reaped;
+use super::poll::{is_readable, is_ready};
+use super::proc_status::{innermost_id, start_ticks, status_field, zombie_exit_code};
 
 /// Bytes read of one file of `/proc` at most.
 const PROC_FILE_LIMIT: u64 = 8 << 20;
@@ -156,7 +158,7 @@ impl ProcessHandles {
         let Some(pidfd) = &self.pidfd else {
             return false;
         };
-        !matches!(super::isolated::is_ready(pidfd, limit), Ok(true))
+        !matches!(is_ready(pidfd, limit), Ok(true))
             && rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL).is_ok()
     }
 
@@ -316,74 +318,6 @@ impl ProcessHandles {
     }
 }
 
-/// Whether a descriptor can be read now without waiting; of a pidfd: whether the process has exited.
-#[must_use]
-pub(super) fn is_readable(descriptor: &OwnedFd) -> Option<bool> {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&now))
-        .ok()
-        .map(|ready| ready > 0)
-}
-
-/// Value of a field of `/proc/<pid>/status`.
-#[must_use]
-pub(super) fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    status.split(|&byte| byte == b'\n').find_map(|line| {
-        let value = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
-        Some(value.trim_ascii())
-    })
-}
-
-/// An id in the innermost pid namespace, from a thread's `status`: `NSpid` is that of the thread,
-/// `NStgid` that of its process.
-#[must_use]
-pub(super) fn innermost_id(status: &[u8], field: &str) -> Option<u32> {
-    let ids = std::str::from_utf8(status_field(status, field)?).ok()?;
-    ids.split_whitespace().last()?.parse().ok()
-}
-
-/// Addresses in the stack of the first thread and of this one: fields 28 and 29 of
-/// `/proc/<pid>/stat`, the second of which the kernel shows of a process that is being dumped.
-#[must_use]
-pub(super) fn stack_addresses(stat: &[u8]) -> Vec<u64> {
-    let fields = [28, 29].map(|number| stat_field(stat, number));
-    let addresses = fields.into_iter().flatten();
-    addresses.filter(|address| *address != 0).collect()
-}
-
-/// Field 52 of `/proc/<pid>/stat` where field 3 is `Z`.
-fn zombie_exit_code(stat: &[u8]) -> Option<i32> {
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = stat
-        .get(end.checked_add(1)?..)?
-        .split(u8::is_ascii_whitespace)
-        .filter(|field| !field.is_empty());
-    let is_zombie = fields.next()? == b"Z";
-    let code = std::str::from_utf8(fields.nth(52 - 4)?).ok()?.parse().ok();
-    code.filter(|_| is_zombie)
-}
-
-/// Field 22 of `/proc/<pid>/stat`.
-fn start_ticks(stat: &[u8]) -> Option<u64> {
-    stat_field(stat, 22)
-}
-
-/// A number of `/proc/<pid>/stat`, counted from 1. The second field is the name in parentheses and may
-/// hold both spaces and parentheses, so fields are counted from the last closing one.
-fn stat_field(stat: &[u8], number: usize) -> Option<u64> {
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let rest = stat.get(end.checked_add(1)?..)?;
-    let mut fields = rest
-        .split(u8::is_ascii_whitespace)
-        .filter(|field| !field.is_empty());
-    let field = fields.nth(number.checked_sub(3)?)?;
-    std::str::from_utf8(field).ok()?.parse().ok()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -403,50 +337,6 @@ pub(super) mod tests {
         process.status = process.read("status").unwrap();
         process.start_ticks = process.leader_start_ticks();
         process
-    }
-
-    #[test]
-    fn start_time_is_found_behind_a_name_that_imitates_the_format() {
-        let stat = b"42 (a) S 1 (b c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20 21\n";
-        assert_eq!(start_ticks(stat), Some(777));
-        assert_eq!(start_ticks(b"42 (a) S 1 2"), None);
-        assert_eq!(start_ticks(b""), None);
-    }
-
-    #[test]
-    fn the_exit_code_of_a_zombie_is_its_last_field() {
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "exit 3"])
-            .spawn()
-            .unwrap();
-        let path = format!("/proc/{}/stat", child.id());
-        let code = loop {
-            if let Some(code) = zombie_exit_code(&std::fs::read(&path).unwrap()) {
-                break code;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        };
-        child.wait().unwrap();
-        assert_eq!(code, 3 << 8);
-        assert_eq!(
-            zombie_exit_code(&std::fs::read("/proc/self/stat").unwrap()),
-            None
-        );
-    }
-
-    #[test]
-    fn status_fields_are_whole_names() {
-        let status = b"Name:\tx\nSigPnd:\t0\nShdPnd:\t0000000000000100\n";
-        assert_eq!(
-            status_field(status, "ShdPnd"),
-            Some(&b"0000000000000100"[..])
-        );
-        assert_eq!(status_field(status, "Pnd"), None);
-        assert_eq!(
-            innermost_id(b"Pid:\t9\nNSpid:\t4711\t17\t3\n", "NSpid"),
-            Some(3)
-        );
-        assert_eq!(innermost_id(b"NSpid:\t\n", "NSpid"), None);
     }
 
     #[test]

@@ -292,7 +292,7 @@ impl<'p> ProcessMemory<'p> {
     /// # Errors
     /// When the memory is gone or going.
     pub(super) fn check_if_ended(&self) -> io::Result<()> {
-        match self.parts.exit.as_ref().map(super::process::is_readable) {
+        match self.parts.exit.as_ref().map(super::poll::is_readable) {
             Some(Some(false)) => Ok(()),
             _ => self.check(),
         }

@@ -31,12 +31,15 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::arguments::HandlerArguments;
 use super::capture::capture_prepared;
+use super::chain::Chain;
 use super::log::{HandlerLog, Level, kernel_log};
+use super::outcome_log::report;
 use super::pidfd::is_reaped;
 use super::prepared::Prepared;
-use super::process::{ProcessHandles, innermost_id, status_field};
+use super::priority;
+use super::proc_status::{innermost_id, status_field};
+use super::process::ProcessHandles;
 use super::settings::HandlerSettings;
-use super::{Chain, priority, report};
 
 /// Crashes that may wait to be accepted. The kernel drops cores beyond it; it takes less where
 /// `net.core.somaxconn` is less.

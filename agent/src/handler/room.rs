@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use super::cgroups::directory;
-use super::process::status_field;
+use super::proc_status::kib;
 
 /// Bytes that must be left over, for the restarted process needs more than memory of its own.
 const MARGIN: u64 = 32 << 20;
@@ -76,13 +76,6 @@ fn limit_of(cgroup: &[u8], mounts: &[u8]) -> u64 {
 fn available_memory() -> Option<u64> {
     let meminfo = fs::read("/proc/meminfo").ok()?;
     kib(&meminfo, "MemAvailable")?.checked_mul(1024)
-}
-
-/// A field in kB of `/proc/meminfo` or `/proc/<pid>/status`.
-#[must_use]
-pub(super) fn kib(text: &[u8], field: &str) -> Option<u64> {
-    let value = std::str::from_utf8(status_field(text, field)?).ok()?;
-    value.strip_suffix("kB")?.trim().parse().ok()
 }
 
 /// Bytes that this cgroup, or the tightest one above it, leaves free. `None` if none limits memory.

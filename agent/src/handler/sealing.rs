@@ -9,15 +9,16 @@ use cdh_bundle::{Cause, CoreEncoding, EntryKind, Gap, Manifest, RawText, Verdict
 use jiff::Timestamp;
 
 use super::account;
-use super::capture::{CORE, Capture, Captured, gap};
 use super::copying::{Copied, Hold, StoredCore};
 use super::core_stream::CoreStream;
 use super::disk_guard::DiskGuard;
 use super::dump_info::DumpInfo;
+use super::gap::{gap, kind_of};
 use super::identity::core_record;
 use super::log::{HandlerLog, readable_size};
 use super::plan::Plan;
 use super::settings::HandlerSettings;
+use super::state::{CORE, Capture, Captured};
 use crate::ledger::{DropReason, LedgerRecord};
 use crate::policy::{Account, Action};
 use crate::spool::{PartialEntry, SpoolError, Wanted, make_room, share_note, size_of};
@@ -84,7 +85,7 @@ fn room(
 
 /// Why the spool does not take it.
 pub(super) fn reason_of(error: &SpoolError) -> DropReason {
-    match super::capture::kind_of(error) {
+    match kind_of(error) {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DropReason::NoSpace,
         _ => DropReason::Spool,
     }
@@ -144,7 +145,7 @@ impl<'s> LostEntry<'s> {
 /// The handler's greatest use of memory so far, as the kernel tells it.
 fn peak_memory() -> Option<String> {
     let status = std::fs::read("/proc/self/status").ok()?;
-    let peak = super::process::status_field(&status, "VmHWM")?;
+    let peak = super::proc_status::status_field(&status, "VmHWM")?;
     Some(RawText::from(peak).to_string())
 }
 

@@ -24,7 +24,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::core_source::{CoreSource, Piece, SourceFailure};
 use super::core_stream::BRIEF;
-use super::isolated::{Child, fork_child, is_ready};
+use super::isolated::{Child, fork_child};
+use super::poll::is_ready;
 use super::slots::SlotRelease;
 
 /// How long a read of memory may take. One piece from a slow swap device takes up to 3 s.

@@ -19,6 +19,7 @@ use super::socket::{self, CoreMode};
 use super::trust::{TrustError, check_directory};
 use cdh_bundle::RawText;
 
+use crate::error_chain::explain;
 use crate::handler::settings::HandlerSettings;
 use crate::handler::stop_receiving;
 use crate::paths::{AgentPaths, PatternError};
@@ -315,11 +316,9 @@ fn install_socket(
     if !socket::kernel_has_sockets() {
         return Err("this kernel has no coredump sockets (Linux 6.16 has)".to_owned());
     }
-    let pattern = paths
-        .socket_pattern()
-        .map_err(|error| super::explain(&error))?;
+    let pattern = paths.socket_pattern().map_err(|error| explain(&error))?;
     socket::restart(paths).map_err(|error| format!("the receiver does not start: {error}"))?;
-    let switched = switch(options, pattern, before).map_err(|error| super::explain(&error))?;
+    let switched = switch(options, pattern, before).map_err(|error| explain(&error))?;
     match socket::self_test(paths) {
         Ok(()) => Ok(switched),
         Err(why) => {

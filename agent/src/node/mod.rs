@@ -18,14 +18,3 @@ mod trust;
 pub(crate) use kill_trace::refresh_kill_trace;
 pub use kill_trace::{ensure_kill_trace, remove_kill_trace};
 pub use trust::{TrustError, check_config_file};
-
-/// The error with its causes, on one line.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}

@@ -9,6 +9,7 @@ use super::boot::{BootSetting, boot_settings};
 use super::journal::{Journal, JournalError};
 use super::settings::{NodeSettings, SettingsError};
 use crate::collect::file_pattern;
+use crate::error_chain::explain;
 use crate::handler::cgroups::of_handlers;
 use crate::handler::is_receiving;
 use crate::handler::settings::HandlerSettings;
@@ -119,7 +120,7 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
     }
     let backup = match may_look {
         true => Journal::read(&paths.backup()).unwrap_or_else(|error: JournalError| {
-            problems.push(super::explain(&error));
+            problems.push(explain(&error));
             None
         }),
         false => None,
@@ -127,7 +128,7 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
     let installed = pattern == PatternOwner::Ours;
     let linkage = if paths.handler.exists() {
         linkage(&paths.handler)
-            .map_err(|error| problems.push(super::explain(&error)))
+            .map_err(|error| problems.push(explain(&error)))
             .ok()
     } else {
         if installed {
@@ -180,7 +181,7 @@ pub fn status(paths: &AgentPaths) -> Result<Status, StatusError> {
             .and_then(|count| Ok((count, waiting(&paths.spool, setuid, record.as_ref())?)));
         match looked {
             Ok((count, waiting)) => (found, dumps) = (Some(count), waiting),
-            Err(error) => problems.push(super::explain(&error)),
+            Err(error) => problems.push(explain(&error)),
         }
     }
     let count = found;

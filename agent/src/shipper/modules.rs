@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::patient::Patience;
-use super::sweep::explain;
+use crate::error_chain::explain;
 use crate::handler::{ProcFacts, is_local_path};
 use crate::spool::ModuleFiles;
 

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use super::options::WorkloadOptions;
 use super::pod_settings::PodSettings;
 use super::{Answer, gap, scrub, shapes};
+use crate::error_chain::explain;
 use crate::policy::PolicyConfig;
 
 /// Containers of one pod that are described at most.
@@ -112,7 +113,7 @@ impl Runtimes {
                 }
                 Ok((socket, Err(error))) => {
                     self.forget(&socket);
-                    problems.push(crate::shipper::explain(&error));
+                    problems.push(explain(&error));
                 }
                 Err(error) => problems.push(error.to_string()),
             }
@@ -218,7 +219,7 @@ impl Runtimes {
             let asked = self.list_one(&socket, with_pid, &mut listing);
             let answered = match tokio::time::timeout(limit, asked).await {
                 Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(crate::shipper::explain(&error)),
+                Ok(Err(error)) => Err(explain(&error)),
                 Err(_) => Err(no_answer(limit)),
             };
             if answered.is_err() {

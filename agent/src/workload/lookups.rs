@@ -25,6 +25,7 @@ use super::known::Known;
 use super::options::WorkloadOptions;
 use super::pod_logs::read_logs;
 use super::{Answer, ContainerIdentity, PodTable};
+use crate::error_chain::explain;
 
 /// All that a runtime gets for one dump.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -464,6 +465,6 @@ pub(crate) fn runtime_at(socket: &Path) -> Result<String, String> {
         let answer: Result<String, CriError> = tokio::time::timeout(DEADLINE, asked)
             .await
             .map_err(|_| no_answer(DEADLINE))?;
-        answer.map_err(|error| crate::shipper::explain(&error))
+        answer.map_err(|error| explain(&error))
     })
 }

@@ -9,6 +9,7 @@ use rustix::fs::{Access, access};
 
 use super::Finding;
 use super::places::is_read_only;
+use crate::error_chain::explain;
 use crate::handler::cgroups::of_handlers;
 use crate::handler::settings::HandlerSettings;
 use crate::node::boot::{boot_settings, other_handlers};
@@ -76,7 +77,7 @@ pub(super) fn pattern(paths: &AgentPaths) -> Finding {
             format!("cdh does not get the cores; core_pattern is `{now}`"),
             "run `cdh agent install`, or `cdh agent run --manage-node`",
         ),
-        Err(error) => Finding::problem(CHECK, crate::node::explain(&error), "mount /proc"),
+        Err(error) => Finding::problem(CHECK, explain(&error), "mount /proc"),
     }
 }
 

@@ -4,6 +4,7 @@ use cdh_bundle::DumpId;
 use cdh_store::{ObjectKey, Store};
 
 use super::{Examined, Finding};
+use crate::error_chain::explain;
 use crate::node::at_boot::{AtBoot, at_boot as look_at_boot};
 use crate::node::status::{PatternOwner, Status, status};
 use crate::paths::AgentPaths;
@@ -20,7 +21,7 @@ pub fn examine_store(store: &dyn Store) -> Finding {
     let failed = |verb: &str, error: &dyn std::error::Error, way: &str| {
         Finding::problem(
             CHECK,
-            format!("{place}: cannot {verb}: {}", crate::node::explain(error)),
+            format!("{place}: cannot {verb}: {}", explain(error)),
             way,
         )
     };
@@ -36,7 +37,7 @@ pub fn examine_store(store: &dyn Store) -> Finding {
     }
     let read = store
         .read(&key)
-        .map_err(|error| crate::node::explain(&error))
+        .map_err(|error| explain(&error))
         .and_then(|source| {
             let mut bytes = vec![0; text.len()];
             let count = source
@@ -68,10 +69,7 @@ pub fn examine_store(store: &dyn Store) -> Finding {
             )
         }
         (_, Err(error)) => {
-            let what = format!(
-                "{place}: cannot delete `{key}`: {}",
-                crate::node::explain(&error)
-            );
+            let what = format!("{place}: cannot delete `{key}`: {}", explain(&error));
             let way = "give it the permission to delete (s3:DeleteObject), or remains of uploads that went wrong stay";
             Finding::warning(CHECK, what, way)
         }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
 use super::Finding;
+use crate::error_chain::explain;
 use crate::node::binary::{Linkage, linkage};
 use crate::node::settings::NodeSettings;
 use crate::node::socket::kernel_has_sockets;
@@ -120,11 +121,7 @@ pub(super) fn handler_file(paths: &AgentPaths) -> Finding {
             format!("{shown} needs shared libraries, which a broken host may lack"),
             "build a static one with `cargo xtask handler` and install it with `cdh agent install --handler <FILE>`",
         ),
-        Err(error) => Finding::problem(
-            CHECK,
-            crate::node::explain(&error),
-            "run `cdh agent install` again",
-        ),
+        Err(error) => Finding::problem(CHECK, explain(&error), "run `cdh agent install` again"),
     }
 }
 
