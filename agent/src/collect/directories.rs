@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use crate::handler::cgroups::NodeCgroups;
 use crate::handler::is_local_path;
+use crate::handler::process::cgroups::NodeCgroups;
 use crate::workload::{MadeBy, Owner};
 
 /// Bytes of a file of `/proc` that are read.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handler::settings::{Release, Strategy};
+use crate::handler::startup::settings::{Release, Strategy};
 use crate::node::install::{DEFAULT_CORE_PIPE_LIMIT, DEFAULT_SUID_DUMPABLE};
 use crate::node::socket::CoreMode;
 use crate::policy::{Seconds, Size};

@@ -26,13 +26,13 @@ use cdh_bundle::{CoreEncoding, EntryKind, Manifest, RawText};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Gid, Uid};
 
-use super::arguments::HandlerArguments;
-use super::file_systems::{is_local_path, root_of};
-use super::isolated;
-use super::log::{Level, kernel_log};
-use super::proc_status::{innermost_id, status_field};
-use super::settings::HandlerSettings;
-use super::state::Captured;
+use super::capture::state::Captured;
+use super::os::isolated;
+use super::os::proc_status::{innermost_id, status_field};
+use super::process::file_systems::{is_local_path, root_of};
+use super::startup::arguments::HandlerArguments;
+use super::startup::log::{Level, kernel_log};
+use super::startup::settings::HandlerSettings;
 
 /// systemd-coredump gets five minutes by its unit; a crashed process cannot wait for ever.
 const TIME_LIMIT: Duration = Duration::from_secs(600);

@@ -10,12 +10,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use cdh_bundle::{Gap, RawText};
 
-use super::arguments::HandlerArguments;
 use super::capture::capture_owned;
-use super::log::HandlerLog;
-use super::prepared::Prepared;
-use super::settings::{HandlerSettings, Release, Source, Strategy};
-use super::state::Captured;
+use super::capture::prepared::Prepared;
+use super::capture::state::Captured;
+use super::startup::arguments::HandlerArguments;
+use super::startup::log::HandlerLog;
+use super::startup::settings::{HandlerSettings, Release, Source, Strategy};
 use crate::spool::SpoolError;
 use crate::workload::Owner;
 

@@ -3,68 +3,17 @@
 //! Synchronous, no network, no symbols, bounded memory whatever the core's size. It reads the core
 //! from standard input and leaves a sealed entry in the spool; shipping is not its job.
 
-mod account;
-mod arguments;
-mod backtrace;
 mod capture;
-pub(crate) mod cgroups;
 mod chain;
 mod collected;
-mod copying;
-mod core_copy;
-mod core_file;
-mod core_source;
-mod core_stream;
-mod death;
-mod descriptors;
-mod disk_guard;
-mod dump_info;
-mod facts_job;
-mod fault_pages;
-mod file_systems;
-mod footprint;
-mod gap;
-mod held;
-pub(crate) mod identity;
-mod importance;
-mod isolated;
-mod layout;
-mod live_memory;
-mod log;
-mod maps;
-mod memory_copy;
-mod memory_source;
-mod minicore;
+pub(crate) mod copy;
+mod memory;
+mod os;
 mod outcome_log;
-mod page_pins;
-mod past_cache;
-mod pidfd;
-mod pin;
-pub(crate) mod plain_file;
-mod plan;
-mod poll;
-mod prepared;
-mod priority;
-mod privileges;
-mod proc_facts;
-mod proc_status;
-mod process;
-mod process_memory;
-mod protect;
+pub(crate) mod process;
 mod receiver;
-mod recorder;
-mod rescue;
-mod room;
-mod saved_memory;
-mod sealing;
-mod self_check;
-mod sender;
-pub mod settings;
-mod slots;
-mod state;
-mod subject;
-mod supervised;
-mod verdict;
+pub(crate) mod record;
+pub(crate) mod startup;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -72,22 +21,23 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-pub use arguments::HandlerArguments;
-pub use backtrace::{RawBacktrace, RawFrame, RawModule, RawThread};
 pub use capture::capture;
-pub use log::HandlerLog;
-pub use proc_facts::{Credentials, Namespace, OpenFile, ProcFacts};
-pub use state::Captured;
+pub use capture::state::Captured;
+pub use process::proc_facts::{Credentials, Namespace, OpenFile, ProcFacts};
+pub use record::backtrace::{RawBacktrace, RawFrame, RawModule, RawThread};
+pub use startup::arguments::HandlerArguments;
+pub use startup::log::HandlerLog;
+pub use startup::settings;
 
 use crate::paths::HANDLER_NAME;
-pub(crate) use file_systems::is_local_path;
+pub(crate) use process::file_systems::is_local_path;
 pub(crate) use receiver::is_held;
 pub use receiver::{is_receiving, stop_receiving};
 
 use chain::Chain;
-use log::{Level, kernel_log};
 use outcome_log::report;
-use settings::HandlerSettings;
+use startup::log::{Level, kernel_log};
+use startup::settings::HandlerSettings;
 
 /// Name of the file beside the handler that holds its settings.
 pub const SETTINGS_NAME: &str = "cdh-handler.json";
@@ -131,8 +81,8 @@ fn is_temporary_name(name: &str) -> bool {
 #[must_use]
 pub fn handle(arguments: Vec<OsString>) -> u8 {
     let mut log = HandlerLog::default();
-    priority::raise();
-    let protected = protect::protect();
+    startup::priority::raise();
+    let protected = startup::protect::protect();
     if HandlerArguments::is_only(&arguments, SELF_TEST) {
         return u8::from(protected.is_err());
     }

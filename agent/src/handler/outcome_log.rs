@@ -2,9 +2,9 @@
 
 use cdh_bundle::Verdict;
 
-use super::arguments::HandlerArguments;
-use super::log::{Level, kernel_log};
-use super::state::Captured;
+use super::capture::state::Captured;
+use super::startup::arguments::HandlerArguments;
+use super::startup::log::{Level, kernel_log};
 use crate::error_chain::explain;
 use crate::spool::SpoolError;
 

@@ -20,7 +20,7 @@ use super::trust::{TrustError, check_directory};
 use cdh_bundle::RawText;
 
 use crate::error_chain::explain;
-use crate::handler::settings::HandlerSettings;
+use crate::handler::startup::settings::HandlerSettings;
 use crate::handler::stop_receiving;
 use crate::paths::{AgentPaths, PatternError};
 use crate::shipper::{self, ShipperRecord};

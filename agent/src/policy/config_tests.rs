@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::handler::settings::HandlerSettings;
+use crate::handler::startup::settings::HandlerSettings;
 use crate::policy::{LimitsConfig, RateConfig};
 
 fn policy(value: serde_json::Value) -> PolicyConfig {

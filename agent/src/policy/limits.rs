@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{ConfigError, wrong};
 use super::size::{Seconds, Size};
-use crate::handler::settings::HandlerSettings;
+use crate::handler::startup::settings::HandlerSettings;
 
 /// Number of dumps that each owner (pod, otherwise container, otherwise user) gets in a time
 /// window. 0 means no limit. All pods of one controller, and all programs of one user, together get

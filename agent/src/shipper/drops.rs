@@ -347,7 +347,7 @@ mod tests {
 
     use super::*;
     use crate::handler::HandlerArguments;
-    use crate::handler::identity::first_manifest;
+    use crate::handler::record::identity::first_manifest;
 
     struct Node {
         root: tempfile::TempDir,

@@ -39,7 +39,7 @@ pub use plan::{ShipperOptions, ShippingPlan};
 pub use record::{EntryTrouble, RuntimeTrouble, ShipperRecord, StoreTrouble};
 pub use schedule::{Schedule, ScheduleError};
 
-use crate::handler::settings::HandlerSettings;
+use crate::handler::startup::settings::HandlerSettings;
 use crate::ledger::Ledger;
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
@@ -434,7 +434,7 @@ mod tests {
     use cdh_store::{Catalog, DirectoryStore, Query};
 
     use super::*;
-    use crate::handler::settings::HandlerSettings;
+    use crate::handler::startup::settings::HandlerSettings;
     use crate::handler::{HandlerArguments, HandlerLog, capture};
 
     /// A spool, a store, and dumps of processes that never existed.

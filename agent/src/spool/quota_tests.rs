@@ -10,7 +10,7 @@ use super::super::EntryLock;
 use super::super::shares::share_note;
 use super::*;
 use crate::handler::HandlerArguments;
-use crate::handler::identity::first_manifest;
+use crate::handler::record::identity::first_manifest;
 use crate::ledger::Outcome;
 use crate::policy::Size;
 

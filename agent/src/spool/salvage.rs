@@ -17,8 +17,8 @@ use jiff::Timestamp;
 use super::core_salvage::salvage_core;
 use super::entry::{IDENTITY, PartialEntry, SpoolError};
 use crate::handler::HandlerArguments;
-use crate::handler::identity::{add_head, core_record, first_manifest};
-use crate::handler::plain_file::PROGRESS;
+use crate::handler::copy::plain_file::PROGRESS;
+use crate::handler::record::identity::{add_head, core_record, first_manifest};
 
 /// Maximum size of one of our JSON files in bytes; the list of modules is the largest part.
 const JSON_LIMIT: u64 = 64 << 20;

@@ -8,7 +8,7 @@ use cdh_bundle::{BundleWriter, DumpId, EntryDir, SpoolState};
 
 use super::*;
 use crate::handler::HandlerArguments;
-use crate::handler::identity::first_manifest;
+use crate::handler::record::identity::first_manifest;
 use crate::paths::AgentPaths;
 use crate::workload::{Owner, Selection};
 

@@ -168,7 +168,8 @@ pub(super) fn room(paths: &AgentPaths) -> Finding {
     };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let all = disk.f_blocks.saturating_mul(disk.f_frsize);
-    let (handler, _) = crate::handler::settings::HandlerSettings::read(&paths.handler_settings());
+    let (handler, _) =
+        crate::handler::startup::settings::HandlerSettings::read(&paths.handler_settings());
     let floor = handler.floor.min(all / 20);
     let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
     let what = format!(
