@@ -21,7 +21,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use crate::handler::is_local_path;
 use crate::handler::process::cgroups::NodeCgroups;
-use crate::workload::{MadeBy, Owner};
+use crate::owner::{MadeBy, Owner};
 
 /// Bytes of a file of `/proc` that are read.
 const PROC_FILE: u64 = 1 << 20;

@@ -1,7 +1,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
-use crate::node::settings::SettingsFiles;
+use crate::paths::SettingsFiles;
 
 /// A node with one container and no handler but a script that pretends to store what it is given.
 struct Node {

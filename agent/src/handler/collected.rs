@@ -16,8 +16,8 @@ use super::capture::state::Captured;
 use super::startup::arguments::HandlerArguments;
 use super::startup::log::HandlerLog;
 use super::startup::settings::{HandlerSettings, Release, Source, Strategy};
+use crate::owner::Owner;
 use crate::spool::SpoolError;
-use crate::workload::Owner;
 
 /// What a file does not tell, for `info`.
 const MISSING: [(&str, &str); 4] = [

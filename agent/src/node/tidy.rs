@@ -9,7 +9,7 @@ use crate::spool::count;
 
 /// Removes empty directories and what only the agent needs, and counts the dumps that stay. Where a
 /// shipper still works everything stays as it is.
-pub(super) fn tidy(paths: &AgentPaths) -> u64 {
+pub(crate) fn tidy(paths: &AgentPaths) -> u64 {
     let left = dumps_in(&paths.spool);
     if let Some(directory) = paths.handler.parent() {
         let _ = fs::remove_dir(directory);
@@ -48,7 +48,7 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
 }
 
 /// Dumps in the spool, whole or not.
-pub(super) fn dumps_in(spool: &Path) -> u64 {
+pub(crate) fn dumps_in(spool: &Path) -> u64 {
     let found = count(spool).unwrap_or_default();
     found.sealed + found.partial + found.quarantined
 }

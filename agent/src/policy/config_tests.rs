@@ -141,7 +141,7 @@ fn limits_apply_to_the_handlers_settings() {
     }))
     .unwrap();
     let mut settings = HandlerSettings::default();
-    limits.apply(&mut settings);
+    settings.set_limits(&limits);
     assert_eq!(
         (settings.core_limit, settings.slots, settings.copy_seconds),
         (1 << 30, 3, 300)

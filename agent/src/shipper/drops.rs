@@ -21,7 +21,8 @@ use cdh_store::{ObjectKey, Store, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome, workload_name};
+use crate::ledger::{Ledger, LedgerRecord, workload_name};
+use crate::outcome::{DropReason, Outcome};
 use crate::private_file::PrivateDirectory;
 use crate::workload::Enricher;
 

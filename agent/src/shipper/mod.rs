@@ -217,7 +217,7 @@ pub fn run(
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
-    crate::node::refresh_kill_trace(paths);
+    crate::supervise::refresh_kill_trace(paths);
     run_until(signals.as_fd(), paths, open_store, options, observer)
 }
 
@@ -249,7 +249,7 @@ pub fn run_until(
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let _lock = lock(paths)?;
-    let _receiver = crate::node::socket::ReceiverWatch::begin(paths);
+    let _receiver = crate::supervise::socket::ReceiverWatch::begin(paths);
     let unusable = |source| ShipperError::Unusable {
         path: paths.spool.clone(),
         source,

@@ -13,8 +13,9 @@ use cdh_bundle::{
 
 use super::entry_lock::EntryLock;
 use super::shares::Item;
-use crate::ledger::{DropReason, LedgerRecord, Outcome};
-use crate::policy::Action;
+use crate::ledger::LedgerRecord;
+use crate::outcome::Action;
+use crate::outcome::{DropReason, Outcome};
 
 /// Maximum bytes of a manifest.
 const MANIFEST: u64 = 64 << 20;

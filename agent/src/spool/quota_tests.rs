@@ -11,7 +11,7 @@ use super::super::shares::share_note;
 use super::*;
 use crate::handler::HandlerArguments;
 use crate::handler::record::identity::first_manifest;
-use crate::ledger::Outcome;
+use crate::outcome::Outcome;
 use crate::policy::Size;
 
 const CORE: EntryKind = EntryKind::Core(CoreEncoding::None);

@@ -20,7 +20,8 @@ use cdh_bundle::{DumpId, EntryKind};
 
 use super::giving_up::give_up;
 use crate::ledger::LedgerRecord;
-use crate::policy::{Account, Action};
+use crate::outcome::Action;
+use crate::policy::Account;
 
 /// Bytes that every dump needs: minicore, facts, log.
 pub(super) const SURE_NEED: u64 = 2 << 20;

@@ -25,8 +25,8 @@ use cdh_bundle::{Gap, ImageRef, Manifest, Workload, WorkloadKind};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::identity::ContainerIdentity;
 use super::{Answer, files, gap};
+use crate::owner::ContainerIdentity;
 
 /// Bytes of an engine's file: podman keeps all containers in one, about 1 KiB each.
 const LARGEST: u64 = 16 << 20;

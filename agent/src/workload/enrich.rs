@@ -19,10 +19,13 @@ use cdh_bundle::{
 use super::lookups::Lookups;
 use super::options::WorkloadOptions;
 use super::pod_logs::read_logs;
-use super::pod_settings::PodSettings;
-use super::{Answer, ContainerIdentity, Owner, PodTable, engine, gap, pod_logs};
-use crate::ledger::{DropReason, LedgerRecord, Outcome};
-use crate::policy::{Action, Crash, Decision, Pod, PolicyConfig};
+use super::{Answer, PodTable, engine, gap, pod_logs};
+use crate::ledger::LedgerRecord;
+use crate::outcome::Action;
+use crate::outcome::{DropReason, Outcome};
+use crate::owner::{ContainerIdentity, Owner};
+use crate::policy::pod_settings::PodSettings;
+use crate::policy::{Crash, Decision, Pod, PolicyConfig};
 
 /// How long the runtime gets to note that a container has ended whose first process crashed.
 const EXIT_TIME: Duration = Duration::from_millis(700);

@@ -19,13 +19,14 @@ use inotify::{Inotify, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::asking::{Runtimes, no_answer};
+use super::cri_lookup::{Runtimes, no_answer};
 use super::enrich::owner_of;
-use super::known::Known;
+use super::lookup_cache::Known;
 use super::options::WorkloadOptions;
 use super::pod_logs::read_logs;
-use super::{Answer, ContainerIdentity, PodTable};
+use super::{Answer, PodTable};
 use crate::error_chain::explain;
+use crate::owner::ContainerIdentity;
 
 /// All that a runtime gets for one dump.
 const DEADLINE: Duration = Duration::from_secs(2);

@@ -19,8 +19,10 @@ use crate::handler::record::identity::core_record;
 use crate::handler::record::plan::Plan;
 use crate::handler::startup::log::{HandlerLog, readable_size};
 use crate::handler::startup::settings::HandlerSettings;
-use crate::ledger::{DropReason, LedgerRecord};
-use crate::policy::{Account, Action};
+use crate::ledger::LedgerRecord;
+use crate::outcome::Action;
+use crate::outcome::DropReason;
+use crate::policy::Account;
 use crate::spool::{PartialEntry, SpoolError, Wanted, make_room, share_note, size_of};
 
 /// Bytes that a dump without a core takes: minicore, facts and log.

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::workload::MadeBy;
+use crate::owner::MadeBy;
 
 /// The directory of a process's cgroup in the hierarchy of this controller, of version 1 or 2 (with
 /// the empty name: of version 2), from its `/proc/<pid>/cgroup` and our `mountinfo`.

@@ -8,8 +8,9 @@ use cdh_bundle::{Manifest, Verdict};
 use super::plan::Plan;
 use crate::handler::startup::log::{Level, kernel_log};
 use crate::handler::startup::settings::HandlerSettings;
-use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
-use crate::policy::Action;
+use crate::ledger::{Ledger, LedgerRecord};
+use crate::outcome::Action;
+use crate::outcome::{DropReason, Outcome};
 
 /// Appends the record.
 pub(crate) fn append(settings: &HandlerSettings, record: &LedgerRecord) {

@@ -11,9 +11,12 @@ use crate::handler::os::pidfd::outermost_user;
 use crate::handler::process::handles::ProcessHandles;
 use crate::handler::startup::arguments::HandlerArguments;
 use crate::handler::startup::settings::HandlerSettings;
-use crate::ledger::DropReason;
-use crate::policy::{Account, Action, Crash, Decision, Pod, Rates, Subject};
-use crate::workload::{Owner, PodSettings, PodTable};
+use crate::outcome::Action;
+use crate::outcome::DropReason;
+use crate::owner::Owner;
+use crate::policy::PodSettings;
+use crate::policy::{Account, Crash, Decision, Pod, Rates, Subject};
+use crate::workload::PodTable;
 
 /// The outermost user of a process: who made its user namespace, else its own id. `uid` is the kernel's.
 pub(crate) fn user_of(process: Option<&ProcessHandles>, uid: Option<u32>) -> Option<u32> {
@@ -74,7 +77,7 @@ impl Plan {
         {
             // Whether the dump is kept at all decides the shipper, who knows the pod better.
             pod.dump = None;
-            pod.profile = Some(crate::workload::Profile::Metadata);
+            pod.profile = Some(crate::policy::Profile::Metadata);
         }
         let exe = manifest
             .process
@@ -232,8 +235,8 @@ impl Plan {
 mod tests {
     use super::super::identity::first_manifest;
     use super::*;
+    use crate::policy::Profile;
     use crate::policy::RateConfig;
-    use crate::workload::Profile;
     use cdh_bundle::{DumpId, RawText};
 
     const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";

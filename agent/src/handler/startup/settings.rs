@@ -148,6 +148,16 @@ impl Default for HandlerSettings {
 }
 
 impl HandlerSettings {
+    /// Takes over the node's limits.
+    pub fn set_limits(&mut self, limits: &LimitsConfig) {
+        self.core_limit = limits.core_limit.0;
+        self.slots = limits.handlers;
+        self.slot_seconds = limits.handler_wait.0;
+        self.copy_seconds = limits.copy_time.0;
+        self.minicore_limit = limits.minicore_limit.0;
+        self.limits = limits.clone();
+    }
+
     /// Reads the settings; with them comes what was wrong, when something was.
     #[must_use]
     pub fn read(path: &Path) -> (Self, Option<String>) {

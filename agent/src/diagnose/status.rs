@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::binary::{Linkage, linkage};
-use super::boot::{BootSetting, boot_settings};
-use super::journal::{Journal, JournalError};
-use super::settings::{NodeSettings, SettingsError};
 use crate::collect::file_pattern;
 use crate::error_chain::explain;
 use crate::handler::is_receiving;
 use crate::handler::process::cgroups::of_handlers;
 use crate::handler::startup::settings::HandlerSettings;
+use crate::install::journal::{Journal, JournalError};
+use crate::node::binary::{Linkage, linkage};
+use crate::node::boot::{BootSetting, boot_settings};
+use crate::node::settings::{NodeSettings, SettingsError};
 use crate::paths::AgentPaths;
 use crate::shipper::{self, ShipperRecord};
 use crate::spool::{SpoolCount, WaitingDump, count, quota_of, waiting};

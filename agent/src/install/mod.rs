@@ -1,9 +1,13 @@
 //! `install` and `uninstall`: the handler in place, the kernel's settings changed and given back.
 //!
 //! Invariant: whatever is interrupted wherever, running `uninstall` leaves the node with the newest
-//! foreign value of each setting (see [`super::journal`]). The order of an installation:
+//! foreign value of each setting (see [`journal`]). The order of an installation:
 //! directories, handler (tested on this node), handler settings, journal, kernel settings. It does
 //! not ship what is in the spool, and never deletes it.
+
+#[cfg(feature = "daemon")]
+pub mod cleanup;
+pub mod journal;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -11,13 +15,16 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::binary::{self, BinaryError, Linkage, StartedBy};
-use super::journal::{Journal, JournalError, write_atomically};
-use super::kill_trace::{ensure_kill_trace, remove_kill_trace};
-use super::settings::{NodeSettings, SettingsError, SettingsFiles};
-use super::socket::{self, CoreMode};
-use super::trust::{TrustError, check_directory};
+use crate::atomic_file::write_atomically;
+use crate::node::binary::{self, BinaryError, Linkage, StartedBy};
+use crate::node::settings::{NodeSettings, SettingsError};
+use crate::node::tidy;
+use crate::node::trust::{TrustError, check_directory};
+use crate::paths::SettingsFiles;
+use crate::supervise::socket::{self, CoreMode};
+use crate::supervise::{ensure_kill_trace, remove_kill_trace};
 use cdh_bundle::RawText;
+use journal::{Journal, JournalError};
 
 use crate::error_chain::explain;
 use crate::handler::startup::settings::HandlerSettings;
@@ -391,8 +398,8 @@ pub fn uninstall(paths: &AgentPaths) -> Result<UninstallReport, InstallError> {
     }
     let of_kind = kinds_of_dumps(paths);
     let left = match taken_over {
-        true => super::tidy::dumps_in(&paths.spool),
-        false => super::tidy::tidy(paths),
+        true => tidy::dumps_in(&paths.spool),
+        false => tidy::tidy(paths),
     };
     Ok(UninstallReport {
         before,
@@ -520,7 +527,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown};
 
     use super::*;
-    use crate::node::status::{PatternOwner, status};
+    use crate::diagnose::status::{PatternOwner, status};
 
     fn node(pattern: &str) -> (tempfile::TempDir, InstallOptions) {
         let root = tempfile::tempdir().unwrap();

@@ -16,10 +16,10 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::options::WorkloadOptions;
-use super::pod_settings::PodSettings;
 use super::{Answer, gap, scrub, shapes};
 use crate::error_chain::explain;
 use crate::policy::PolicyConfig;
+use crate::policy::pod_settings::PodSettings;
 
 /// Containers of one pod that are described at most.
 const MOST_CONTAINERS: usize = 16;
@@ -33,23 +33,23 @@ const IMAGE_NAMES: [&str; 2] = [
 
 /// What all runtimes listed.
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     /// Containers by their ids.
-    pub(super) containers: Vec<(String, Answer)>,
+    pub(crate) containers: Vec<(String, Answer)>,
     /// Settings of pods by their UIDs.
-    pub(super) settings: BTreeMap<String, PodSettings>,
+    pub(crate) settings: BTreeMap<String, PodSettings>,
     /// Which runtimes answered, and why others did not.
-    pub(super) answered: Vec<(PathBuf, Result<(), String>)>,
+    pub(crate) answered: Vec<(PathBuf, Result<(), String>)>,
 }
 
-pub(super) fn no_answer(time: Duration) -> String {
+pub(crate) fn no_answer(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     format!("the container runtime did not answer within {seconds} s")
 }
 
 /// Connections to the runtimes of this node.
 #[derive(Clone, Debug)]
-pub(super) struct Runtimes {
+pub(crate) struct Runtimes {
     options: Arc<WorkloadOptions>,
     open: Arc<Mutex<HashMap<PathBuf, Runtime>>>,
 }
@@ -61,7 +61,7 @@ struct Runtime {
 }
 
 impl Runtimes {
-    pub(super) fn new(options: Arc<WorkloadOptions>) -> Self {
+    pub(crate) fn new(options: Arc<WorkloadOptions>) -> Self {
         Self {
             options,
             open: Arc::default(),
@@ -87,7 +87,7 @@ impl Runtimes {
     }
 
     /// All that the runtimes know about the container; the error says what each of them said.
-    pub(super) async fn ask(&self, id: &str) -> Result<Answer, String> {
+    pub(crate) async fn ask(&self, id: &str) -> Result<Answer, String> {
         let sockets = self.options.sockets();
         if sockets.is_empty() {
             return Err(
@@ -213,7 +213,7 @@ impl Runtimes {
 
     /// All containers of all runtimes, by what a list tells, and the settings of all pods.
     /// Of running ones that are not in `with_pid` also the first process. Each runtime has `limit`.
-    pub(super) async fn list(&self, with_pid: &HashSet<String>, limit: Duration) -> Listing {
+    pub(crate) async fn list(&self, with_pid: &HashSet<String>, limit: Duration) -> Listing {
         let mut listing = Listing::default();
         for socket in self.options.sockets() {
             let asked = self.list_one(&socket, with_pid, &mut listing);

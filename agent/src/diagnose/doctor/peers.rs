@@ -4,9 +4,9 @@ use cdh_bundle::DumpId;
 use cdh_store::{ObjectKey, Store};
 
 use super::{Examined, Finding};
+use crate::diagnose::status::{PatternOwner, Status, status};
 use crate::error_chain::explain;
 use crate::node::at_boot::{AtBoot, at_boot as look_at_boot};
-use crate::node::status::{PatternOwner, Status, status};
 use crate::paths::AgentPaths;
 use crate::workload::runtime_at;
 
@@ -98,7 +98,7 @@ pub fn examine_events(events: Option<&crate::notify::KubernetesEvents>) -> Findi
     }
 }
 
-pub(super) fn runtimes(node: &Examined<'_>) -> Vec<Finding> {
+pub(crate) fn runtimes(node: &Examined<'_>) -> Vec<Finding> {
     const CHECK: &str = "container runtime";
     let sockets = node.paths.workloads.sockets();
     let has = |path: &str| node.node_root.is_some_and(|root| root.join(path).is_dir());
@@ -130,7 +130,7 @@ pub(super) fn runtimes(node: &Examined<'_>) -> Vec<Finding> {
 }
 
 /// Whether the handler is installed again after a reboot; nothing where it is not installed now.
-pub(super) fn at_boot(node: &Examined<'_>) -> Option<Finding> {
+pub(crate) fn at_boot(node: &Examined<'_>) -> Option<Finding> {
     const CHECK: &str = "after a reboot";
     let status = status(node.paths)
         .ok()
@@ -200,7 +200,7 @@ pub fn missing_at_boot(found: &AtBoot, program: &str, flags: &str) -> Option<(St
     })
 }
 
-pub(super) fn spool(paths: &AgentPaths) -> Vec<Finding> {
+pub(crate) fn spool(paths: &AgentPaths) -> Vec<Finding> {
     const CHECK: &str = "agent";
     let Ok(status) = status(paths) else {
         return Vec::new();

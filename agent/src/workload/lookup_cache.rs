@@ -18,7 +18,7 @@ const PID_HOLDS: Duration = Duration::from_secs(30);
 
 /// Containers that were seen.
 #[derive(Debug, Default)]
-pub(super) struct Known {
+pub(crate) struct Known {
     containers: HashMap<String, Seen>,
     round: u64,
 }
@@ -32,7 +32,7 @@ struct Seen {
 
 impl Known {
     /// Takes in a list of all containers of one runtime.
-    pub(super) fn listed(&mut self, containers: Vec<(String, Answer)>) {
+    pub(crate) fn listed(&mut self, containers: Vec<(String, Answer)>) {
         self.round += 1;
         for (id, answer) in containers {
             self.seen(id, answer);
@@ -52,7 +52,7 @@ impl Known {
     }
 
     /// Takes in one container.
-    pub(super) fn seen(&mut self, id: String, mut answer: Answer) {
+    pub(crate) fn seen(&mut self, id: String, mut answer: Answer) {
         let round = self.round;
         let before = self.containers.get(&id);
         // A list does not tell it again.
@@ -74,7 +74,7 @@ impl Known {
     }
 
     /// Containers whose first process is known.
-    pub(super) fn with_pid(&self) -> HashSet<String> {
+    pub(crate) fn with_pid(&self) -> HashSet<String> {
         let known = self.containers.iter();
         known
             .filter(|(_, seen)| seen.answer.init_pid.is_some())
@@ -83,7 +83,7 @@ impl Known {
     }
 
     /// The container whose first process has, or had a moment ago, this pid.
-    pub(super) fn by_pid(&self, pid: u64) -> Option<String> {
+    pub(crate) fn by_pid(&self, pid: u64) -> Option<String> {
         let mut found = self
             .containers
             .iter()
@@ -95,7 +95,7 @@ impl Known {
     }
 
     /// What was known of the container.
-    pub(super) fn get(&self, id: &str) -> Option<Answer> {
+    pub(crate) fn get(&self, id: &str) -> Option<Answer> {
         self.containers.get(id).map(|seen| seen.answer.clone())
     }
 }

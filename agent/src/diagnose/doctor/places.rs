@@ -9,14 +9,14 @@ use super::Finding;
 use crate::error_chain::explain;
 use crate::node::binary::{Linkage, linkage};
 use crate::node::settings::NodeSettings;
-use crate::node::socket::kernel_has_sockets;
 use crate::paths::AgentPaths;
+use crate::supervise::socket::kernel_has_sockets;
 
 /// Statfs types of file systems in memory: tmpfs, ramfs.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// The directory itself, or the first one above it that is there.
-pub(super) fn existing(path: &Path) -> PathBuf {
+pub(crate) fn existing(path: &Path) -> PathBuf {
     let mut path = path;
     while !path.exists() {
         match path.parent() {
@@ -27,11 +27,11 @@ pub(super) fn existing(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-pub(super) fn is_read_only(path: &Path) -> bool {
+pub(crate) fn is_read_only(path: &Path) -> bool {
     statvfs(existing(path)).is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-pub(super) fn handler_place(paths: &AgentPaths, root: &Path, installs: bool) -> Finding {
+pub(crate) fn handler_place(paths: &AgentPaths, root: &Path, installs: bool) -> Finding {
     const CHECK: &str = "handler directory";
     let directory = paths.handler.parent().unwrap_or(&paths.handler);
     let shown = directory.display();
@@ -97,7 +97,7 @@ fn other_place(root: &Path) -> &'static str {
     }
 }
 
-pub(super) fn handler_file(paths: &AgentPaths) -> Finding {
+pub(crate) fn handler_file(paths: &AgentPaths) -> Finding {
     const CHECK: &str = "handler";
     let shown = paths.handler.display();
     if !paths.handler.exists() {
@@ -125,7 +125,7 @@ pub(super) fn handler_file(paths: &AgentPaths) -> Finding {
     }
 }
 
-pub(super) fn state_place(paths: &AgentPaths) -> Finding {
+pub(crate) fn state_place(paths: &AgentPaths) -> Finding {
     const CHECK: &str = "state directory";
     let shown = paths.state.display();
     let place = existing(&paths.state);
@@ -157,7 +157,7 @@ pub(super) fn state_place(paths: &AgentPaths) -> Finding {
     }
 }
 
-pub(super) fn room(paths: &AgentPaths) -> Finding {
+pub(crate) fn room(paths: &AgentPaths) -> Finding {
     const CHECK: &str = "room in the spool";
     let Ok(disk) = statvfs(existing(&paths.spool)) else {
         return Finding::problem(

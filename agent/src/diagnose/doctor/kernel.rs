@@ -9,12 +9,12 @@ use rustix::fs::{Access, access};
 
 use super::Finding;
 use super::places::is_read_only;
+use crate::diagnose::status::{PatternOwner, pattern_owner};
 use crate::error_chain::explain;
 use crate::handler::process::cgroups::of_handlers;
 use crate::handler::startup::settings::HandlerSettings;
 use crate::node::boot::{boot_settings, other_handlers};
 use crate::node::settings::NodeSettings;
-use crate::node::status::{PatternOwner, pattern_owner};
 use crate::paths::AgentPaths;
 
 /// Of the pid namespace that the kernel starts with (`PROC_PID_INIT_INO`).
@@ -24,7 +24,7 @@ const FEW_PIPES: u32 = 64;
 /// Bytes of the audit log's end that are searched.
 const AUDIT_TAIL: u64 = 1 << 20;
 
-pub(super) fn privileges(paths: &AgentPaths, installs: bool) -> Finding {
+pub(crate) fn privileges(paths: &AgentPaths, installs: bool) -> Finding {
     const CHECK: &str = "privileges";
     let pattern = &paths.settings.core_pattern;
     if access(pattern, Access::WRITE_OK).is_ok() && !is_read_only(pattern) {
@@ -42,7 +42,7 @@ pub(super) fn privileges(paths: &AgentPaths, installs: bool) -> Finding {
     )
 }
 
-pub(super) fn pid_namespace(root: &Path) -> Finding {
+pub(crate) fn pid_namespace(root: &Path) -> Finding {
     const CHECK: &str = "pid namespace";
     match fs::read_link(root.join("proc/self/ns/pid")) {
         Ok(link) if link.as_os_str() == FIRST_PID_NAMESPACE => {
@@ -57,7 +57,7 @@ pub(super) fn pid_namespace(root: &Path) -> Finding {
     }
 }
 
-pub(super) fn pattern(paths: &AgentPaths) -> Finding {
+pub(crate) fn pattern(paths: &AgentPaths) -> Finding {
     const CHECK: &str = "core_pattern";
     let now = NodeSettings::read(&paths.settings).map(|settings| settings.core_pattern.to_string());
     let now = now.unwrap_or_default();
@@ -81,7 +81,7 @@ pub(super) fn pattern(paths: &AgentPaths) -> Finding {
     }
 }
 
-pub(super) fn userfaultfd(root: &Path) -> Finding {
+pub(crate) fn userfaultfd(root: &Path) -> Finding {
     const CHECK: &str = "userfaultfd";
     let has = root.join("proc/sys/vm/unprivileged_userfaultfd").exists()
         || root.join("dev/userfaultfd").exists();
@@ -98,7 +98,7 @@ pub(super) fn userfaultfd(root: &Path) -> Finding {
     }
 }
 
-pub(super) fn yama(root: &Path) -> Finding {
+pub(crate) fn yama(root: &Path) -> Finding {
     const CHECK: &str = "ptrace";
     let scope =
         fs::read_to_string(root.join("proc/sys/kernel/yama/ptrace_scope")).unwrap_or_default();
@@ -112,7 +112,7 @@ pub(super) fn yama(root: &Path) -> Finding {
     }
 }
 
-pub(super) fn limits(paths: &AgentPaths) -> Vec<Finding> {
+pub(crate) fn limits(paths: &AgentPaths) -> Vec<Finding> {
     let Ok(settings) = NodeSettings::read(&paths.settings) else {
         return Vec::new();
     };
@@ -149,7 +149,7 @@ pub(super) fn limits(paths: &AgentPaths) -> Vec<Finding> {
     vec![pipes, suid]
 }
 
-pub(super) fn cgroup(paths: &AgentPaths, in_pod: bool) -> Vec<Finding> {
+pub(crate) fn cgroup(paths: &AgentPaths, in_pod: bool) -> Vec<Finding> {
     const CHECK: &str = "cgroup of the handlers";
     let (handler, _) = HandlerSettings::read(&paths.handler_settings());
     let Some(cgroup) = handler.limits.cgroup else {
@@ -171,7 +171,7 @@ pub(super) fn cgroup(paths: &AgentPaths, in_pod: bool) -> Vec<Finding> {
     }]
 }
 
-pub(super) fn selinux(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+pub(crate) fn selinux(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     const CHECK: &str = "SELinux";
     let enforce = fs::read_to_string(root.join("sys/fs/selinux/enforce")).unwrap_or_default();
     if enforce.trim() != "1" {
@@ -238,7 +238,7 @@ fn denial(root: &Path) -> Option<String> {
     Some(line.chars().take(300).collect())
 }
 
-pub(super) fn boot(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+pub(crate) fn boot(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     const CHECK: &str = "settings at boot";
     let wanted =
         NodeSettings::read(&paths.settings).map(|settings| settings.core_pattern.to_string());
@@ -265,7 +265,7 @@ pub(super) fn boot(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     }
 }
 
-pub(super) fn others(root: &Path) -> Vec<Finding> {
+pub(crate) fn others(root: &Path) -> Vec<Finding> {
     let others = other_handlers(root).into_iter();
     others
         .map(|other| match other.sets_pattern {

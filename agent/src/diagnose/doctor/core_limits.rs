@@ -10,8 +10,8 @@ use std::path::Path;
 
 use super::Finding;
 use crate::collect::file_pattern;
+use crate::owner::Owner;
 use crate::paths::AgentPaths;
-use crate::workload::Owner;
 
 const CHECK: &str = "core limits";
 /// Containers that a finding names.
@@ -61,7 +61,7 @@ fn soft_limit(limits: &str) -> Option<Option<u64>> {
 }
 
 /// Containers whose limit costs cores with the present pattern.
-pub(super) fn core_limits(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
+pub(crate) fn core_limits(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
     let containers = limits_of_containers(root);
     if containers.is_empty() {
         return Vec::new();
@@ -125,9 +125,9 @@ pub(super) fn core_limits(paths: &AgentPaths, root: &Path) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::State;
     use super::*;
-    use crate::node::doctor::State;
-    use crate::node::settings::SettingsFiles;
+    use crate::paths::SettingsFiles;
 
     const POD: &str = "12345678-1234-1234-1234-123456789abc";
 

@@ -381,5 +381,5 @@ fn unit(part: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "identity_tests.rs"]
+#[path = "owner_tests.rs"]
 mod tests;

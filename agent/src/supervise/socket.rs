@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use cdh_bundle::{Manifest, Verdict};
 use serde::{Deserialize, Serialize};
 
-use super::binary::Runnable;
-use super::settings::NodeSettings;
 use crate::handler::{RECEIVE, SELF_TEST_CRASH, is_held, is_receiving, stop_receiving};
+use crate::node::binary::Runnable;
+use crate::node::settings::NodeSettings;
 use crate::paths::AgentPaths;
 
 /// How the kernel hands cores over.
@@ -47,7 +47,7 @@ pub fn kernel_has_sockets() -> bool {
 }
 
 /// Starts a receiver where there is none, and waits until it can be connected to.
-pub(super) fn start(paths: &AgentPaths) -> io::Result<()> {
+pub(crate) fn start(paths: &AgentPaths) -> io::Result<()> {
     let socket = paths.socket();
     if is_receiving(&socket) {
         return Ok(());
@@ -85,7 +85,7 @@ pub(super) fn start(paths: &AgentPaths) -> io::Result<()> {
 ///
 /// # Errors
 /// In words, what went wrong.
-pub(super) fn self_test(paths: &AgentPaths) -> Result<(), String> {
+pub(crate) fn self_test(paths: &AgentPaths) -> Result<(), String> {
     let crash = || {
         let handler = Runnable::open(&paths.handler)?;
         let mut command = handler.command();
@@ -129,7 +129,7 @@ fn set_pattern(paths: &AgentPaths, pattern: cdh_bundle::RawText) -> Option<()> {
 }
 
 /// Lets the kernel start the handler, ends the receiver, and starts one of the present version.
-pub(super) fn restart(paths: &AgentPaths) -> io::Result<()> {
+pub(crate) fn restart(paths: &AgentPaths) -> io::Result<()> {
     if is_held(&paths.socket()) {
         if is_socket_pattern(paths) {
             let pattern = paths.core_pattern().map_err(io::Error::other)?;
@@ -179,7 +179,7 @@ pub(crate) fn mend(paths: &AgentPaths, is_interim: &mut bool) {
 /// # Errors
 /// When the receiver cannot be stopped.
 pub fn retire(paths: &AgentPaths) -> io::Result<()> {
-    if !is_socket_pattern(paths) || super::binary::is_noexec(&paths.handler) {
+    if !is_socket_pattern(paths) || crate::node::binary::is_noexec(&paths.handler) {
         return Ok(());
     }
     let pipe = paths.core_pattern().map_err(io::Error::other)?;

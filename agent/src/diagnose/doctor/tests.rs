@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::*;
-use crate::node::settings::SettingsFiles;
+use crate::paths::SettingsFiles;
 
 struct Node {
     root: tempfile::TempDir,
