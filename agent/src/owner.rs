@@ -51,6 +51,23 @@ pub struct ContainerIdentity {
 }
 
 impl ContainerIdentity {
+    /// The container that the manifest's cgroup named.
+    pub(crate) fn of_manifest(manifest: &cdh_bundle::Manifest) -> Option<Self> {
+        let workload = manifest.workload.as_ref()?;
+        let text = |key: &str| Some(workload.extra.get(key)?.as_str()?.to_owned());
+        let uid = workload
+            .extra
+            .get("cgroup_owner")
+            .and_then(serde_json::Value::as_u64);
+        Some(Self {
+            pod_uid: workload.pod_uid.clone(),
+            cgroup: text("cgroup"),
+            cgroup_owner: uid.map(|uid| u32::try_from(uid).unwrap_or(u32::MAX)),
+            outer: text("outer_container"),
+            ..Self::of_id(workload.container_id.clone()?)
+        })
+    }
+
     /// A container of which only the id is known.
     #[must_use]
     pub(crate) fn of_id(id: String) -> Self {

@@ -10,6 +10,7 @@
 //! additions of handler and shipper. Invariant: an entry changes state only by rename. The spool
 //! does not know stores.
 
+mod charged_entry;
 mod core_salvage;
 mod count;
 mod entry;
@@ -21,6 +22,7 @@ mod salvage;
 mod shares;
 mod waiting;
 
+pub(crate) use charged_entry::share_note;
 pub(crate) use core_salvage::salvage_core;
 pub(crate) use count::size_of;
 pub use count::{QUARANTINE, SpoolCount, count};
@@ -31,5 +33,4 @@ pub(crate) use module_files::{ModuleFiles, ModuleFilesSender};
 pub(crate) use quota::{Wanted, floor_of, forget_need, make_room};
 pub use quota::{quota_of, used};
 pub use salvage::{SalvageError, Salvaged, salvage};
-pub(crate) use shares::share_note;
 pub use waiting::{WaitReason, WaitingDump, waiting};

@@ -7,7 +7,7 @@ use std::io;
 use cdh_bundle::{Cause, CoreEncoding, EntryKind, Manifest, Verdict};
 
 use super::super::EntryLock;
-use super::super::shares::share_note;
+use super::super::charged_entry::share_note;
 use super::*;
 use crate::handler::HandlerArguments;
 use crate::handler::record::identity::first_manifest;

@@ -20,7 +20,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::cri_lookup::{Runtimes, no_answer};
-use super::enrich::owner_of;
 use super::lookup_cache::Known;
 use super::options::WorkloadOptions;
 use super::pod_logs::read_logs;
@@ -434,7 +433,8 @@ async fn container_of(spool: &Path, id: DumpId, known: &Mutex<Known>) -> Option<
             let manifest = json.and_then(|json| Manifest::from_json(&json).ok());
             if let Some(manifest) = manifest {
                 return match &manifest.workload {
-                    Some(_) => owner_of(&manifest).filter(ContainerIdentity::is_of_root),
+                    Some(_) => ContainerIdentity::of_manifest(&manifest)
+                        .filter(ContainerIdentity::is_of_root),
                     None => locked(known)
                         .by_pid(manifest.process.pid)
                         .map(ContainerIdentity::of_id),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use super::Finding;
+use super::finding::Finding;
 use crate::collect::file_pattern;
 use crate::owner::Owner;
 use crate::paths::AgentPaths;

@@ -7,7 +7,7 @@ use std::path::Path;
 use cdh_bundle::RawText;
 use rustix::fs::{Access, access};
 
-use super::Finding;
+use super::finding::Finding;
 use super::places::is_read_only;
 use crate::diagnose::status::{PatternOwner, pattern_owner};
 use crate::error_chain::explain;

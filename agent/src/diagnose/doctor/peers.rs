@@ -3,7 +3,7 @@
 use cdh_bundle::DumpId;
 use cdh_store::{ObjectKey, Store};
 
-use super::{Examined, Finding};
+use super::finding::{Examined, Finding};
 use crate::diagnose::status::{PatternOwner, Status, status};
 use crate::error_chain::explain;
 use crate::node::at_boot::{AtBoot, at_boot as look_at_boot};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
 
-use super::Finding;
+use super::finding::Finding;
 use crate::error_chain::explain;
 use crate::node::binary::{Linkage, linkage};
 use crate::node::settings::NodeSettings;

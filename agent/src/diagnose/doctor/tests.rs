@@ -1,9 +1,11 @@
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::*;
+use crate::paths::AgentPaths;
 use crate::paths::SettingsFiles;
 
 struct Node {
