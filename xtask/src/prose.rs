@@ -309,7 +309,7 @@ fn of_rust(text: &str) -> Vec<Passage> {
             // A literal of several lines is a snapshot or a program.
             let text = content.replace("\\\n", " ");
             if text.split_whitespace().nth(2).is_some() && !text.contains('\n') {
-                let text = text.replace("\\\"", "").replace("\\n", " ");
+                let text = text.replace("\\\"", "").replace("\\n", "; ");
                 passages.push(Passage { line, text });
             }
             length

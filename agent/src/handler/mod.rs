@@ -8,7 +8,7 @@ mod chain;
 mod collected;
 pub(crate) mod copy;
 mod memory;
-mod os;
+pub(crate) mod os;
 mod outcome_log;
 pub(crate) mod process;
 mod receiver;
@@ -30,7 +30,6 @@ pub use startup::log::HandlerLog;
 pub use startup::settings;
 
 use crate::paths::HANDLER_NAME;
-pub(crate) use process::file_systems::is_local_path;
 pub(crate) use receiver::is_held;
 pub use receiver::{is_receiving, stop_receiving};
 

@@ -14,7 +14,7 @@ use crate::handler::{HandlerArguments, HandlerLog, capture};
 use crate::spool::PartialEntry;
 
 /// An entry captured `second` seconds after 2026-01-01, with a core of this size.
-fn entry(node: &Node, second: i64, core: usize) -> DumpId {
+pub(super) fn entry(node: &Node, second: i64, core: usize) -> DumpId {
     let id = DumpId::random();
     let mut entry = PartialEntry::create(&node.paths.spool, id).unwrap();
     let at = jiff::Timestamp::from_second(1_767_225_600 + second).unwrap();

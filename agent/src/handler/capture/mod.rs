@@ -17,7 +17,7 @@ pub(crate) mod state;
 use std::fs::File;
 use std::time::Duration;
 
-use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, RawText, Verdict};
+use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, RawText, SignalFacts, Verdict};
 use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory};
 
 use super::copy::core_stream::CoreStream;
@@ -408,6 +408,8 @@ impl Capture<'_> {
                 self.log.note(&format!("minicore of {bytes} bytes"));
                 self.manifest.modules = report.modules;
                 self.manifest.fingerprint = report.fingerprint;
+                let original = report.original_signal.as_ref();
+                self.manifest.original_signal = original.map(SignalFacts::from);
                 self.lacks_foreign_pages = report.lacks_foreign_pages;
                 self.gaps.extend(report.gaps);
             }

@@ -109,7 +109,11 @@ pub(crate) fn nothing(
     };
     account::append(settings, &record);
     let process = &manifest.process;
-    let (name, pid, signal) = (process.exe_name(), process.pid, &manifest.signal.name);
+    let (name, pid, signal) = (
+        process.exe_name(),
+        process.pid,
+        &manifest.crash_signal().name,
+    );
     Captured {
         path: None,
         summary: format!("no dump of {name} (pid {pid}, {signal}): {why}"),
@@ -343,7 +347,7 @@ fn summary(manifest: &Manifest, elapsed: std::time::Duration) -> String {
         manifest.id,
         process.exe_name(),
         process.pid,
-        manifest.signal.name,
+        manifest.crash_signal().name,
         manifest.verdict.describe(),
         elapsed.as_secs_f64(),
         manifest.gaps.len(),
