@@ -32,6 +32,7 @@ mod paths;
 pub mod policy;
 mod private_file;
 mod redaction;
+pub mod salvage;
 pub mod shipper;
 pub mod spool;
 pub mod supervise;

@@ -14,8 +14,8 @@ use crate::node::binary::{Linkage, linkage};
 use crate::node::boot::{BootSetting, boot_settings};
 use crate::node::settings::{NodeSettings, SettingsError};
 use crate::paths::AgentPaths;
-use crate::shipper::{self, ShipperRecord};
-use crate::spool::{SpoolCount, WaitingDump, count, quota_of, waiting};
+use crate::shipper::{self, ShipperRecord, WaitingDump, waiting};
+use crate::spool::{SpoolCount, count, quota_of};
 
 /// The program that gets the cores of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

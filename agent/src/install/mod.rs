@@ -8,6 +8,7 @@
 #[cfg(feature = "daemon")]
 pub mod cleanup;
 pub mod journal;
+mod tidy;
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -18,7 +19,6 @@ use std::time::{Duration, Instant};
 use crate::atomic_file::write_atomically;
 use crate::node::binary::{self, BinaryError, Linkage, StartedBy};
 use crate::node::settings::{NodeSettings, SettingsError};
-use crate::node::tidy;
 use crate::node::trust::{TrustError, check_directory};
 use crate::paths::SettingsFiles;
 use crate::supervise::socket::{self, CoreMode};
@@ -30,8 +30,8 @@ use crate::error_chain::explain;
 use crate::handler::startup::settings::HandlerSettings;
 use crate::handler::stop_receiving;
 use crate::paths::{AgentPaths, PatternError};
-use crate::shipper::{self, ShipperRecord};
-use crate::spool::{WaitReason, count, waiting};
+use crate::shipper::{self, ShipperRecord, WaitReason, waiting};
+use crate::spool::count;
 
 /// Crashes that the kernel pipes at once. Above it cores are lost, so it is high: at 128, a storm
 /// of 200 crashes lost 72.

@@ -5,7 +5,6 @@ pub mod at_boot;
 pub mod binary;
 pub mod boot;
 pub mod settings;
-pub(crate) mod tidy;
 pub(crate) mod trust;
 
 pub use trust::{TrustError, check_config_file};

@@ -18,6 +18,7 @@ mod schedule;
 mod signals;
 mod sweep;
 mod uploads;
+mod waiting;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +40,9 @@ pub use event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 pub use plan::{ShipperOptions, ShippingPlan};
 pub use record::{EntryTrouble, RuntimeTrouble, ShipperRecord, StoreTrouble};
 pub use schedule::{Schedule, ScheduleError};
+pub use waiting::{WaitReason, WaitingDump, waiting};
 
+use crate::error_chain::explain;
 use crate::handler::startup::settings::HandlerSettings;
 use crate::ledger::Ledger;
 use crate::paths::AgentPaths;
@@ -55,7 +58,6 @@ use record::RecordKeeper;
 use request::Request;
 pub use signals::StopSignals;
 use sweep::Sweeper;
-pub(crate) use sweep::explain;
 use watch::SpoolWatch;
 
 /// Time between two passes without inotify events: the death of a handler causes none.

@@ -8,9 +8,9 @@ use cdh_bundle::{BundleError, DumpId, Manifest, SpoolEntry, SpoolState, list_spo
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{QUARANTINE, size_of};
+use super::ShipperRecord;
 use crate::policy::SetuidPolicy;
-use crate::shipper::ShipperRecord;
+use crate::spool::{QUARANTINE, size_of};
 
 /// Maximum number of manifests that are read: beyond it, the reason of an entry is less exact.
 const MANIFESTS: usize = 1000;

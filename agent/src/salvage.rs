@@ -14,11 +14,10 @@ use cdh_bundle::{
 use cdh_elfcore::{CoreHead, FileSource};
 use jiff::Timestamp;
 
-use super::core_salvage::salvage_core;
-use super::entry::{IDENTITY, PartialEntry, SpoolError};
 use crate::handler::HandlerArguments;
 use crate::handler::copy::plain_file::PROGRESS;
 use crate::handler::record::identity::{add_head, core_record, first_manifest};
+use crate::spool::{IDENTITY, PartialEntry, SpoolError, salvage_core};
 
 /// Maximum size of one of our JSON files in bytes; the list of modules is the largest part.
 const JSON_LIMIT: u64 = 64 << 20;

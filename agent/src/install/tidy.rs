@@ -9,7 +9,7 @@ use crate::spool::count;
 
 /// Removes empty directories and what only the agent needs, and counts the dumps that stay. Where a
 /// shipper still works everything stays as it is.
-pub(crate) fn tidy(paths: &AgentPaths) -> u64 {
+pub(super) fn tidy(paths: &AgentPaths) -> u64 {
     let left = dumps_in(&paths.spool);
     if let Some(directory) = paths.handler.parent() {
         let _ = fs::remove_dir(directory);
@@ -49,7 +49,7 @@ pub(crate) fn tidy(paths: &AgentPaths) -> u64 {
 }
 
 /// Dumps in the spool, whole or not.
-pub(crate) fn dumps_in(spool: &Path) -> u64 {
+pub(super) fn dumps_in(spool: &Path) -> u64 {
     let found = count(spool).unwrap_or_default();
     found.sealed + found.partial + found.quarantined
 }
@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn records_of_crashes_without_a_dump_stay_until_the_store_has_them() {
-        use crate::ledger::{Ledger, LedgerRecord, Outcome};
+        use crate::ledger::{Ledger, LedgerRecord};
+        use crate::outcome::Outcome;
         use crate::shipper::{SetuidDumps, sweep};
         let root = tempfile::tempdir().unwrap();
         let paths = AgentPaths::below(root.path());
