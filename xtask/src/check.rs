@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 
 use crate::progress::{self, Steps};
-use crate::{build, docs, prose, tools};
+use crate::{build, docs, layers, prose, tools};
 
 /// How a check ended.
 enum Outcome {
@@ -28,7 +28,7 @@ struct Check {
     violation: (&'static str, &'static str),
 }
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     Check {
         name: "fmt",
         what: "the format of all Rust files",
@@ -40,6 +40,12 @@ const CHECKS: [Check; 7] = [
         what: "words and sentences of documentation, messages and comments",
         run: words,
         violation: ("docs/README.md", "\nIt stands.\n"),
+    },
+    Check {
+        name: "layers",
+        what: "no import points up, and no new cycle between files",
+        run: layers,
+        violation: ("agent/src/paths.rs", "\nuse crate::shipper::run as _;\n"),
     },
     Check {
         name: "clippy",
@@ -205,6 +211,11 @@ fn format() -> Result<Outcome> {
 
 fn words() -> Result<Outcome> {
     prose::check()?;
+    Ok(Outcome::Passed)
+}
+
+fn layers() -> Result<Outcome> {
+    layers::check()?;
     Ok(Outcome::Passed)
 }
 
