@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use cdh_bundle::{Manifest, Verdict};
-use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_elfcore::{Completeness, Machine, StackOverflow, Thread};
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
 use super::fold::{self, Piece};
@@ -172,7 +172,7 @@ fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
 /// Whether stacks of the machine that a dump is from are unwound.
 #[must_use]
 pub fn is_unwound(manifest: &Manifest) -> bool {
-    matches!(manifest.machine.as_str(), "" | "x86_64" | "aarch64")
+    manifest.machine.is_empty() || Machine::from_name(&manifest.machine).is_some()
 }
 
 /// What the reader must know before trusting the stacks.
@@ -201,7 +201,7 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
     }
     if !is_unwound(view.manifest) {
         remarks.push(format!(
-            "stacks of {} are not unwound, only those of x86_64 and aarch64: open the core with `cdh debug`",
+            "stacks of {} are not unwound: open the core with `cdh debug`",
             view.manifest.machine
         ));
     }

@@ -22,7 +22,7 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use cdh_elfcore::{Avma, Machine, Memory, Registers, Svma};
+use cdh_elfcore::{Avma, Memory, Registers, Svma};
 
 use crate::LoadedModule;
 use cfi::{Cache, ModuleCfi};
@@ -378,13 +378,4 @@ enum Doubt {
     WrongRegisters,
     /// It leads to mapped memory that is not code: the frame has no caller.
     NoCode,
-}
-
-/// Removes the pointer authentication code of a return address (PAC, Armv8.3): user addresses have 48 bits.
-fn plain_address(machine: Machine, address: u64) -> u64 {
-    if machine == Machine::Aarch64 {
-        address & 0xffff_ffff_ffff
-    } else {
-        address
-    }
 }

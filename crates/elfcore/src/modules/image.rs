@@ -6,7 +6,7 @@ use super::Segments;
 use super::headers::{
     bias_of, build_id_in_memory, dynamic_of, dynamic_value, headers_in_memory, ranges_of, read_path,
 };
-use crate::{Avma, CoreHead, Memory, Module, ModuleKind, Segment};
+use crate::{Avma, CoreHead, Encoding, Memory, Module, ModuleKind, Segment};
 
 const AT_SYSINFO_EHDR: u64 = 33;
 const DT_STRTAB: u64 = 5;
@@ -80,7 +80,10 @@ pub(super) fn find(
         {
             continue;
         }
-        found.extend(image_at(memory, start).filter(|image| !is_taken(image.start())));
+        found.extend(
+            image_at(memory, head.machine().encoding(), start)
+                .filter(|image| !is_taken(image.start())),
+        );
     }
     found.sort_by_key(Module::start);
     found.dedup_by_key(|image| image.start());
@@ -88,8 +91,8 @@ pub(super) fn find(
 }
 
 /// The image whose ELF header is at `start`.
-pub(super) fn image_at(memory: &dyn Memory, start: Avma) -> Option<Module> {
-    let headers = headers_in_memory(memory, start)?;
+pub(super) fn image_at(memory: &dyn Memory, encoding: Encoding, start: Avma) -> Option<Module> {
+    let headers = headers_in_memory(memory, encoding, start)?;
     if !headers.iter().any(|header| header.kind == PT_LOAD) {
         return None;
     }
@@ -99,19 +102,24 @@ pub(super) fn image_at(memory: &dyn Memory, start: Avma) -> Option<Module> {
         return None;
     }
     Some(Module {
-        path: soname(memory, dynamic_of(&headers, bias), bias).unwrap_or_default(),
+        path: soname(memory, encoding, dynamic_of(&headers, bias), bias).unwrap_or_default(),
         deleted: false,
         kind: ModuleKind::Library,
-        build_id: build_id_in_memory(memory, &headers, bias, Some(start)),
+        build_id: build_id_in_memory(memory, encoding, &headers, bias, Some(start)),
         ranges,
         bias: Some(bias),
     })
 }
 
 /// `DT_SONAME` as it is in memory. glibc writes absolute addresses into the dynamic section, musl does not.
-fn soname(memory: &dyn Memory, dynamic: Option<Avma>, bias: u64) -> Option<Vec<u8>> {
-    let strings = dynamic_value(memory, dynamic?, DT_STRTAB)?;
-    let name = dynamic_value(memory, dynamic?, DT_SONAME)?;
+fn soname(
+    memory: &dyn Memory,
+    encoding: Encoding,
+    dynamic: Option<Avma>,
+    bias: u64,
+) -> Option<Vec<u8>> {
+    let strings = dynamic_value(memory, encoding, dynamic?, DT_STRTAB)?;
+    let name = dynamic_value(memory, encoding, dynamic?, DT_SONAME)?;
     let at = |start: u64| {
         let name = read_path(memory, Avma(start.checked_add(name)?))?;
         (!name.is_empty()).then_some(name)

@@ -38,7 +38,7 @@ pub(super) fn is_trampoline(
                 || unwinder.code(pc, memory) == Some(X86_64_SHORT)
         }
         Machine::Aarch64 => unwinder.code(pc, memory) == Some(AARCH64),
-        Machine::Other(_) => false,
+        _ => false,
     };
     if cache.trampolines.len() >= CACHE_LIMIT {
         cache.trampolines.clear();
@@ -53,7 +53,7 @@ pub(super) fn interrupted(registers: &Registers, memory: &dyn Memory) -> Step {
         return Err(Stop::NoRule);
     };
     let machine = registers.machine();
-    let mut caller = Registers::new(machine);
+    let mut caller = registers.of_other_frame();
     let read = |offset: u64| memory.read_u64(Avma(sp.0.wrapping_add(offset)));
     let pc_at = match machine {
         Machine::Aarch64 => {
