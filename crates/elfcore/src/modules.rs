@@ -253,7 +253,7 @@ fn unite(
         if entry.name.is_empty() || vdso.is_some_and(|vdso| vdso.0 == entry.bias) {
             continue;
         }
-        let module = image::image_at(memory, head.machine().encoding(), Avma(entry.bias))
+        let module = image::image_at(memory, head.machine().encoding(), Avma(entry.bias), None)
             .or_else(|| from_segments(segments, entry));
         let is_free = |module: &Module| {
             let after = spans.partition_point(|(start, ..)| *start < module.end());

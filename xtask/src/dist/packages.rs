@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::programs::Programs;
-use super::targets::Target;
+use crate::targets::Target;
 use super::{Release, tree};
 use crate::build;
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::targets::Target;
+use crate::targets::Target;
 use super::{Release, checksums, tree};
 use crate::build;
 use crate::charts::ChartTools;
@@ -87,7 +87,7 @@ pub(super) fn chart(release: &Release) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::targets::TARGETS;
+    use crate::targets::TARGETS;
 
     #[test]
     fn krew_manifest_names_each_platform_with_address_and_sum() {

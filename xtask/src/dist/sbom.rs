@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::targets::Target;
+use crate::targets::Target;
 use super::{Release, checksums};
 use crate::build;
 

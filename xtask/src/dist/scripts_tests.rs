@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::programs::Programs;
-use super::targets::{TARGETS, Target};
+use crate::targets::{TARGETS, Target};
 use super::{Release, checksums, packages, publish, tree};
 use crate::{build, tools};
 
