@@ -255,7 +255,7 @@ impl<'m> Unwinder<'m> {
             };
             let runtime = self.go_runtime(here.lookup, cache);
             let step = match runtime {
-                _ if signal_frame => sigreturn::interrupted(&registers, memory),
+                _ if signal_frame => sigreturn::interrupted(self, &registers, memory),
                 Some(function) if function.switches_stacks() => {
                     self.across_go_stacks(&here, function, memory, cache)
                 }

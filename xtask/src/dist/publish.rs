@@ -6,10 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::targets::Target;
 use super::{Release, checksums, tree};
 use crate::build;
 use crate::charts::ChartTools;
+use crate::targets::Target;
 
 /// `install.sh` with the release's version and address.
 pub(super) fn install_script(release: &Release) -> Result<()> {

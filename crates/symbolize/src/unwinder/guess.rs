@@ -57,6 +57,9 @@ impl Unwinder<'_> {
         {
             return step;
         }
+        if registers.machine() == Machine::Ppc64Le {
+            return self.by_back_chain(registers, sp, memory);
+        }
         if !has_frame_records(registers.machine()) {
             return Err(Stop::NoRule);
         }
@@ -155,11 +158,30 @@ impl Unwinder<'_> {
         })
     }
 
-    /// x86_64: saved rbp, return address. aarch64: saved x29, x30. The same two words.
+    /// ppc64: the word at the stack pointer is the caller's stack pointer, and two words above that one is the return
+    /// address (64-bit ELF V2 ABI, 2.2.2.1). Every function with a frame keeps that.
+    fn by_back_chain(&self, registers: &Registers, sp: Avma, memory: &dyn Memory) -> Step {
+        let words = registers.machine().register_encoding();
+        let step = || {
+            let above = memory.read_word(sp, words).filter(|above| *above > sp.0)?;
+            let address = memory.read_word(Avma(above.checked_add(16)?), words)?;
+            let returns = self.may_be_returned_to(registers.machine(), address, memory);
+            let caller = registers.of_other_frame();
+            returns.then(|| step_to(caller, above, address, FrameTrust::FramePointer))
+        };
+        step().unwrap_or(Err(Stop::NoRule))
+    }
+
+    /// x86_64: saved rbp, return address. aarch64: saved x29, x30. The same two words, where the frame pointer points
+    /// to. riscv64: s0 points behind them.
     fn frame_record(&self, registers: &Registers, sp: Avma, memory: &dyn Memory) -> Option<Record> {
         let at = registers
             .fp()
             .filter(|_| has_frame_records(registers.machine()))?;
+        let at = match registers.machine() {
+            Machine::Riscv64 => Avma(at.0.checked_sub(record_size(Machine::Riscv64))?),
+            _ => at,
+        };
         at.checked_sub(sp)
             .filter(|distance| *distance < FRAME_LIMIT)?;
         let machine = registers.machine();
@@ -392,7 +414,7 @@ fn pop_record(registers: &Registers, record: &Record) -> Step {
 fn has_frame_records(machine: Machine) -> bool {
     matches!(
         machine,
-        Machine::X86_64 | Machine::Aarch64 | Machine::I386 | Machine::X32
+        Machine::X86_64 | Machine::Aarch64 | Machine::Riscv64 | Machine::I386 | Machine::X32
     )
 }
 

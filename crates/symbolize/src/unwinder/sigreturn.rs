@@ -1,7 +1,8 @@
 //! Signal trampolines known by their code, for C libraries that describe them with no CFI.
 //!
 //! musl and Go return from a signal handler through two instructions of their own (`mov $15, %rax;
-//! syscall`). gdb knows them the same way. What the kernel saved lies at the stack pointer.
+//! syscall`), and so do kernels of some machines. gdb knows them the same way. What the kernel saved lies at the
+//! stack pointer.
 
 use cdh_elfcore::{Avma, Machine, Memory, Registers};
 
@@ -15,6 +16,67 @@ const X86_64_SHORT: [u8; 7] = [0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05];
 /// `mov x8, #139; svc #0`.
 const AARCH64: [u8; 8] = [0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
 const CACHE_LIMIT: usize = 1 << 16;
+
+/// What a trampoline of another machine leads to, at the stack pointer.
+struct Trampoline {
+    machine: Machine,
+    code: &'static [u8],
+    /// Where the program counter was saved.
+    pc: u64,
+    /// Where register 0 would be saved, the first register that is, and the last one.
+    registers: (u64, u16, u16),
+}
+
+/// From `rt_sigframe` and `sigframe` in `arch/*/kernel/signal.c`. ppc64 has CFI in its vdso, i386 in vdso and libc.
+const TRAMPOLINES: [Trampoline; 7] = [
+    // li a7, 139; ecall
+    Trampoline {
+        machine: Machine::Riscv64,
+        code: &[0x93, 0x08, 0xb0, 0x08, 0x73, 0, 0, 0],
+        pc: 128 + 176,
+        registers: (128 + 176, 1, 31),
+    },
+    // svc 173, with `siginfo`
+    Trampoline {
+        machine: Machine::S390x,
+        code: &[0x0a, 173],
+        pc: 296 + 40 + 8,
+        registers: (296 + 40 + 16, 0, 15),
+    },
+    // svc 119
+    Trampoline {
+        machine: Machine::S390x,
+        code: &[0x0a, 119],
+        pc: 176 + 8,
+        registers: (176 + 16, 0, 15),
+    },
+    // mov r7, #173; svc 0, with `siginfo`; of A32 and of Thumb
+    Trampoline {
+        machine: Machine::Arm,
+        code: &[173, 0x70, 0xa0, 0xe3, 0, 0, 0, 0xef],
+        pc: 160 + 4 * 15,
+        registers: (160, 0, 14),
+    },
+    Trampoline {
+        machine: Machine::Arm,
+        code: &[173, 0x27, 0, 0xdf],
+        pc: 160 + 4 * 15,
+        registers: (160, 0, 14),
+    },
+    // mov r7, #119; svc 0
+    Trampoline {
+        machine: Machine::Arm,
+        code: &[119, 0x70, 0xa0, 0xe3, 0, 0, 0, 0xef],
+        pc: 32 + 4 * 15,
+        registers: (32, 0, 14),
+    },
+    Trampoline {
+        machine: Machine::Arm,
+        code: &[119, 0x27, 0, 0xdf],
+        pc: 32 + 4 * 15,
+        registers: (32, 0, 14),
+    },
+];
 
 /// Where the kernel keeps DWARF registers 0..=16 in `gregs` (`ucontext_t` + 40), in words.
 const X86_64_ORDER: [u64; 17] = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7, 16];
@@ -38,7 +100,7 @@ pub(super) fn is_trampoline(
                 || unwinder.code(pc, memory) == Some(X86_64_SHORT)
         }
         Machine::Aarch64 => unwinder.code(pc, memory) == Some(AARCH64),
-        _ => false,
+        _ => trampoline(unwinder, pc, registers.machine(), memory).is_some(),
     };
     if cache.trampolines.len() >= CACHE_LIMIT {
         cache.trampolines.clear();
@@ -47,8 +109,32 @@ pub(super) fn is_trampoline(
     found
 }
 
+fn trampoline(
+    unwinder: &Unwinder<'_>,
+    pc: Avma,
+    machine: Machine,
+    memory: &dyn Memory,
+) -> Option<&'static Trampoline> {
+    let mut known = TRAMPOLINES.iter().filter(|known| known.machine == machine);
+    known.find(|known| match known.code.len() {
+        2 => unwinder
+            .code::<2>(pc, memory)
+            .is_some_and(|code| code == known.code),
+        4 => unwinder
+            .code::<4>(pc, memory)
+            .is_some_and(|code| code == known.code),
+        _ => unwinder
+            .code::<8>(pc, memory)
+            .is_some_and(|code| code == known.code),
+    })
+}
+
 /// The registers that the signal interrupted.
-pub(super) fn interrupted(registers: &Registers, memory: &dyn Memory) -> Step {
+pub(super) fn interrupted(
+    unwinder: &Unwinder<'_>,
+    registers: &Registers,
+    memory: &dyn Memory,
+) -> Step {
     let Some(sp) = registers.sp() else {
         return Err(Stop::NoRule);
     };
@@ -65,7 +151,7 @@ pub(super) fn interrupted(registers: &Registers, memory: &dyn Memory) -> Step {
             }
             AARCH64_REGISTERS + 32 * 8
         }
-        _ => {
+        Machine::X86_64 => {
             for (number, word) in (0_u16..).zip(X86_64_ORDER) {
                 caller.set(
                     number,
@@ -73,6 +159,21 @@ pub(super) fn interrupted(registers: &Registers, memory: &dyn Memory) -> Step {
                 );
             }
             X86_64_REGISTERS + 16 * 8
+        }
+        _ => {
+            let pc = registers.pc().unwrap_or(Avma(0));
+            let Some(known) = trampoline(unwinder, pc, machine, memory) else {
+                return Err(Stop::NoRule);
+            };
+            let words = machine.register_encoding();
+            let read = |offset: u64| memory.read_word(Avma(sp.0.wrapping_add(offset)), words);
+            let (start, first, last) = known.registers;
+            for number in first..=last {
+                let offset = u64::from(number).saturating_mul(words.word_size() as u64);
+                caller.set(number, read(start.saturating_add(offset)));
+            }
+            caller.set(caller.pc_number(), read(known.pc));
+            known.pc
         }
     };
     if caller.pc().is_none() {
