@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use cdh_symbolize::ThreadBacktrace;
 
-use crate::args::{BtArgs, TextFormat};
-use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch};
+use crate::args::{BtArgs, TaskChoice, TextFormat};
+use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch, TaskScope, WantedVariables};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
 use crate::report::{self, ExitStatus};
@@ -21,7 +22,13 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
     let dump = super::open(settings, &args.dump)?;
     let fold = folds(settings, args);
     let request = BacktraceRequest {
-        all_threads: args.all_threads || args.group,
+        // What `--group` merges are goroutines then.
+        all_threads: args.all_threads || (args.group && args.goroutines.is_none()),
+        tasks: match args.goroutines {
+            None => TaskScope::Crashing,
+            Some(TaskChoice::Program) => TaskScope::Program,
+            Some(TaskChoice::All) => TaskScope::All,
+        },
         limit: args
             .limit
             .unwrap_or(if fold { FOLDED_LIMIT } else { LIMIT }),
@@ -61,6 +68,15 @@ fn backtrace_of(
         report::remark(&remarks);
         sources
     });
+    let fold = folds(settings, args);
+    let wanted = match args.locals {
+        true => WantedVariables::All,
+        false => WantedVariables::Arguments,
+    };
+    let shown = |thread: &ThreadBacktrace| render::shown_frames(&stacks.backtrace, thread, fold);
+    let variables = (!args.no_args)
+        .then(|| pipeline::variables(settings, dump, &stacks, wanted, &shown))
+        .unwrap_or_default();
     let around = dump.surrounding();
     let view = BacktraceView {
         manifest: &dump.manifest,
@@ -68,12 +84,15 @@ fn backtrace_of(
         threads: stacks.threads(),
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
+        runtimes: &stacks.runtimes,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),
         registers: args.registers,
         group: args.group,
-        fold: folds(settings, args),
+        fold,
+        variables: &variables,
+        locals: args.locals,
         names: &around.names,
         sources: sources.as_ref(),
         elapsed: args.verbose.then(|| start.elapsed()),

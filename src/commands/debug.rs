@@ -1,10 +1,11 @@
 //! `cdh debug <dump>`: builds the case and lets a debugger take over the terminal.
 
 use anyhow::Result;
+use cdh_inspect::FrameVariables;
 
 use crate::args::DebugArgs;
 use crate::debugger::{self, Invocation};
-use crate::pipeline::{self, BacktraceRequest};
+use crate::pipeline::{self, BacktraceRequest, TaskScope};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
 use crate::report::{self, ExitStatus, Failure};
@@ -46,6 +47,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
     let request = BacktraceRequest {
         all_threads: true,
         limit: 256,
+        tasks: TaskScope::Crashing,
         use_cache: true,
     };
     let stacks = pipeline::backtrace(settings, dump, &request, bar)?;
@@ -55,6 +57,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         threads: stacks.threads(),
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
+        runtimes: &stacks.runtimes,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),
@@ -62,6 +65,8 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         group: true,
         fold: true,
         names: &dump.surrounding().names,
+        variables: &FrameVariables::new(),
+        locals: false,
         sources: None,
         elapsed: None,
     };

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
 use super::file_index::FileIndex;
@@ -28,8 +29,22 @@ pub struct BacktraceRequest {
     pub all_threads: bool,
     /// At most this many frames per thread.
     pub limit: usize,
+    /// Which stacks of tasks to unwind, such as goroutines.
+    pub tasks: TaskScope,
     /// Whether to use what earlier runs found out, and to add to it.
     pub use_cache: bool,
+}
+
+/// Tasks that a language runtime schedules on threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskScope {
+    /// The one that crashed; others are counted.
+    #[default]
+    Crashing,
+    /// Those that the program started.
+    Program,
+    /// Those of the runtime itself too.
+    All,
 }
 
 /// Stacks, and what they were made from.
@@ -40,12 +55,14 @@ pub struct NamedStacks {
     pub analysis: Option<Analysis>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<String>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: Vec<RuntimeReport>,
     /// What sources of files said that could not help.
     pub remarks: Vec<anyhow::Error>,
     /// When the file of each module was written, if it is this machine's.
     pub module_times: Vec<Option<SystemTime>>,
     /// What was read for it: a command that ends soon need not give it back piece by piece.
-    _read: (Vec<FoundModule>, SectionArena),
+    pub(super) read: (Vec<FoundModule>, SectionArena),
 }
 
 impl Dump {
@@ -141,7 +158,7 @@ pub fn name_stacks(
             knows_crashed: analysis.head.knows_crashed_thread(),
             ..request.options()
         };
-        let backtrace = cdh_symbolize::backtrace_with(
+        let mut backtrace = cdh_symbolize::backtrace_with(
             analysis.head.threads(),
             &analysis.memory,
             modules,
@@ -155,7 +172,15 @@ pub fn name_stacks(
             // The minicore lacks the page, or the file is missing.
             message.or_else(|| dump.stored_stacks()?.abort_message())
         });
-        (backtrace, message.flatten())
+        let process = cdh_runtimes::Process {
+            threads: analysis.head.threads(),
+            memory: &analysis.memory,
+            modules,
+            arena,
+            surroundings,
+        };
+        let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &request.of_runtimes());
+        (backtrace, message.flatten(), runtimes)
     };
     let stacks = name_with(settings, dump, &analysis, request, observer, name);
     NamedStacks {
@@ -180,12 +205,20 @@ pub fn name_stored_stacks(
         let options = request.options();
         let backtrace =
             cdh_symbolize::backtrace_of_stored(&stacks, modules, arena, &options, surroundings);
-        (backtrace, stored.abort_message())
+        (backtrace, stored.abort_message(), Vec::new())
     };
     Some(name_with(settings, dump, &stored, request, observer, name))
 }
 
 impl BacktraceRequest {
+    fn of_runtimes(&self) -> cdh_runtimes::Options {
+        cdh_runtimes::Options {
+            task_stacks: self.tasks != TaskScope::Crashing,
+            system_tasks: self.tasks == TaskScope::All,
+            max_frames: self.limit,
+        }
+    }
+
     fn options(&self) -> BacktraceOptions {
         BacktraceOptions {
             all_threads: self.all_threads,
@@ -195,8 +228,8 @@ impl BacktraceRequest {
     }
 }
 
-/// A backtrace, and the text with which glibc ended the process.
-type NamedStack = (Backtrace, Option<String>);
+/// A backtrace, the text with which glibc ended the process, and what runtimes know.
+type NamedStack = (Backtrace, Option<String>, Vec<RuntimeReport>);
 
 /// Gathers the files of a process and has its stacks named with them.
 fn name_with(
@@ -224,7 +257,7 @@ fn name_with(
             .filter(|_| request.use_cache)
             .map(|directory| SymbolCache::in_directory(&directory)),
     };
-    let (mut backtrace, abort_message) = name(&loaded, &arena, &surroundings);
+    let (mut backtrace, abort_message, runtimes) = name(&loaded, &arena, &surroundings);
     drop(loaded);
     if dump.is_damaged() {
         // Of a stack that may lack frames: it would look like another bug.
@@ -238,8 +271,9 @@ fn name_with(
         module_times,
         analysis: None,
         abort_message,
+        runtimes,
         remarks,
-        _read: (modules, arena),
+        read: (modules, arena),
     }
 }
 

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use cdh_bundle::{Manifest, Verdict};
 use cdh_elfcore::{Completeness, Machine, StackOverflow, Thread};
+use cdh_inspect::{FrameVariables, FunctionVariables};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
 use super::fold::{self, Piece};
 use super::frame::{frame_line, number_columns, stop_words};
 use super::line::Line;
+use super::tasks;
 use super::units::grouped_digits;
 use super::{Style, Tone, bytes, percent, terminal_line};
 
@@ -26,6 +29,8 @@ pub struct BacktraceView<'a> {
     pub overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<&'a str>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: &'a [RuntimeReport],
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -38,6 +43,10 @@ pub struct BacktraceView<'a> {
     pub group: bool,
     /// Whether to fold recursions, how the process ended, and the start of the runtime.
     pub fold: bool,
+    /// Variables of the frames shown.
+    pub variables: &'a FrameVariables,
+    /// Whether to print them below their frames.
+    pub locals: bool,
     /// Names of threads, where they are known.
     pub names: &'a BTreeMap<u32, String>,
     /// Lines of source files around frames.
@@ -88,7 +97,8 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         let frames = shown.frames.iter();
         let frames = frames.map(|frame| (frame.pc.0, frame.trust)).collect();
         let stack = (frames, shown.stop);
-        if let Some(place) = known.get(&stack).filter(|_| !view.registers).cloned() {
+        let has_own = view.registers || !view.variables.is_empty();
+        if let Some(place) = known.get(&stack).filter(|_| !has_own).cloned() {
             text.extend_from_within(place);
             continue;
         }
@@ -96,13 +106,19 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         put(&thread_lines(view, shown), &mut text);
         known.insert(stack, start..text.len());
     }
+    for block in tasks::task_blocks(view) {
+        text.push('\n');
+        put(&block, &mut text);
+    }
     put(&module_problems(view), &mut text);
     text
 }
 
-/// What stands above the stacks.
+/// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
+    let last_words = tasks::message_lines(view.runtimes);
+    lines.splice(1..1, last_words);
     for remark in remarks(view) {
         lines.push(Line::of(Tone::Bad, terminal_line(&remark)));
     }
@@ -137,6 +153,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         facts.push(("node", node));
     }
     facts.extend(view.abort_message.map(|text| ("message", text.to_owned())));
+    facts.extend(tasks::versions(view.runtimes).map(|text| ("runtime", text)));
     facts.extend(fingerprints(view).map(|text| ("fingerprint", text)));
     for (name, value) in facts {
         lines.push(Line::of(
@@ -219,6 +236,7 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
             threads.len()
         )),
     }
+    remarks.extend(tasks::gaps(view.runtimes).cloned());
     if view.from_minicore {
         remarks
             .push("from the minicore: stacks and registers as they were at the crash".to_owned());
@@ -267,10 +285,42 @@ fn thread_title(view: &BacktraceView, threads: &[&ThreadBacktrace]) -> Line {
     let title = if threads.len() > 1 {
         format!("{} threads: {}", threads.len(), ids.join(" "))
     } else {
-        format!("thread {}", ids.join(" "))
+        let tid = threads.first().map_or(0, |thread| thread.tid);
+        let notes = tasks::thread_notes(view.runtimes, tid);
+        let notes: String = notes.iter().map(|note| format!(", {note}")).collect();
+        format!("thread {}{}", ids.join(" "), terminal_line(&notes))
     };
     let mark = if crashed { " (crashed)" } else { "" };
     Line::of(Tone::Strong, format!("{title}{mark}"))
+}
+
+/// The numbers of the frames that are printed of a thread.
+#[must_use]
+pub fn shown_frames(backtrace: &Backtrace, thread: &ThreadBacktrace, fold: bool) -> Vec<usize> {
+    let pieces = match fold {
+        true => fold::folded(backtrace, thread),
+        false => fold::unfolded(thread),
+    };
+    let frames = pieces.into_iter().filter_map(|piece| match piece {
+        Piece::Frames(range) => Some(range),
+        _ => None,
+    });
+    frames.flatten().collect()
+}
+
+/// The variables of a frame, as gdb lists them.
+fn variable_lines(variables: &FunctionVariables) -> Vec<Line> {
+    let line = |variable: &cdh_inspect::Variable| {
+        let mut line = Line::default();
+        line.push("        ");
+        line.toned(Tone::Name, terminal_line(&variable.name));
+        line.push(terminal_line(&format!(" = {}", variable.value)));
+        line
+    };
+    if variables.locals.is_empty() {
+        return vec![Line::of(Tone::Dim, "        No locals.")];
+    }
+    variables.locals.iter().map(line).collect()
 }
 
 /// The lines of one thread, without its title.
@@ -306,7 +356,17 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                     let Some(frame) = thread.frames.get(number) else {
                         break;
                     };
-                    lines.push(frame_line(view.backtrace, number, columns, frame));
+                    let variables = view.variables.get(&(thread.tid, number));
+                    lines.push(frame_line(
+                        view.backtrace,
+                        number,
+                        columns,
+                        frame,
+                        variables,
+                    ));
+                    if let Some(variables) = variables.filter(|_| view.locals) {
+                        lines.extend(variable_lines(variables));
+                    }
                     lines.extend(source_lines(view, frame, &mut warned));
                 }
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cdh_bundle::Manifest;
 use cdh_elfcore::Mapping;
+use cdh_inspect::FrameVariables;
 use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
@@ -149,12 +150,15 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             threads: &stacks.threads,
             overflow: stacks.overflow,
             abort_message: stacks.abort_message.as_deref(),
+            runtimes: &stacks.runtimes,
             completeness: stacks.completeness.as_ref(),
             from_minicore: stacks.from_minicore,
             searched_sysroot: false,
             registers: false,
             group: false,
             fold: true,
+            variables: &FrameVariables::new(),
+            locals: false,
             names: &stacks.names,
             sources: None,
             elapsed: None,
@@ -170,6 +174,7 @@ fn light(backtrace: &Backtrace) -> Backtrace {
         modules: backtrace.modules.clone(),
         fingerprint: backtrace.fingerprint.clone(),
         explanation: backtrace.explanation.clone(),
+        original_signal: backtrace.original_signal.clone(),
         elapsed: backtrace.elapsed,
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::progress::{self, Steps};
 use crate::targets::TARGETS;
-use crate::{build, docs, tools};
+use crate::{build, docs, prose, tools};
 
 /// How a check ended.
 enum Outcome {
@@ -35,6 +35,12 @@ const CHECKS: [Check; 7] = [
         what: "the format of all Rust files",
         run: format,
         violation: ("src/when.rs", "\n#[test]\nfn planted()  {}\n"),
+    },
+    Check {
+        name: "prose",
+        what: "words and sentences of documentation, messages and comments",
+        run: words,
+        violation: ("docs/README.md", "\nIt stands.\n"),
     },
     Check {
         name: "clippy",
@@ -205,6 +211,11 @@ fn format() -> Result<Outcome> {
     cargo(&["fmt", "--all", "--check"]).context("`cargo fmt --all` formats them")?;
     cargo(&["fmt", "--manifest-path", FUZZ, "--check"])
         .context("`cargo fmt --manifest-path fuzz/Cargo.toml` formats them")
+}
+
+fn words() -> Result<Outcome> {
+    prose::check()?;
+    Ok(Outcome::Passed)
 }
 
 fn clippy() -> Result<Outcome> {

@@ -42,7 +42,7 @@ pub use completeness::{Completeness, SegmentState, StackState};
 pub use core_file::CoreFile;
 pub use encoding::{ByteOrder, Class, Encoding};
 pub use foreign::ForeignCore;
-pub use head::{CoreError, CoreHead, Segment};
+pub use head::{CoreError, CoreHead, Segment, promised_len};
 pub use machine::Machine;
 pub use mapping::Mapping;
 pub use memory::{CodeMap, Memory};

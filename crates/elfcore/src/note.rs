@@ -35,6 +35,8 @@ pub struct Thread {
     pub tid: u32,
     /// `pr_cursig`: the signal that was being handled, 0 for threads that were only stopped.
     pub signal: u16,
+    /// `pr_sighold`: signals that the thread blocked, signal 1 in the lowest bit. gdb's own cores have 0.
+    pub blocked: u64,
     /// General registers.
     pub registers: Registers,
 }
@@ -64,7 +66,7 @@ pub(crate) struct Note<'data> {
     pub(crate) data: &'data [u8],
 }
 
-/// What stands before the name of a note.
+/// The fields before the name of a note.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoteHeader {
     kind: u32,
@@ -208,7 +210,9 @@ impl CoreNotes {
         match note.kind {
             NT_PRSTATUS => self.threads.extend(thread(data, machine)),
             NT_PRPSINFO if self.process.is_none() => self.process = process(data, machine),
-            NT_SIGINFO if self.signal.is_none() => self.signal = signal(data, encoding),
+            NT_SIGINFO if self.signal.is_none() => {
+                self.signal = SignalInfo::parse(data, encoding);
+            }
             NT_AUXV if self.auxv.is_empty() => self.auxv = auxv(data, encoding),
             NT_FILE if self.mappings.is_empty() => self.mappings = mappings(data, encoding),
             NT_FPREGSET if machine == Machine::S390x => {
@@ -252,13 +256,15 @@ fn thread(data: &[u8], machine: Machine) -> Option<Thread> {
         let value = slots.word_at(data, at.checked_add(table.registers_at)?);
         registers.set_at(index, value.filter(|_| *slot != u8::MAX));
     }
-    let tid_at = match encoding.class {
-        Class::Narrow => 24,
-        Class::Wide => 32,
+    // Offsets of `pr_sighold` and `pr_pid`.
+    let (blocked_at, tid_at) = match encoding.class {
+        Class::Narrow => (20, 24),
+        Class::Wide => (24, 32),
     };
     Some(Thread {
         tid: encoding.u32_at(data, tid_at)?,
         signal: encoding.u16_at(data, 12)?,
+        blocked: encoding.word_at(data, blocked_at)?,
         registers,
     })
 }
@@ -287,21 +293,6 @@ fn process(data: &[u8], machine: Machine) -> Option<ProcessInfo> {
         name: text(name, 16)?.to_vec(),
         arguments: arguments.strip_suffix(b" ").unwrap_or(arguments).to_vec(),
     })
-}
-
-/// `siginfo_t`: number, errno, code, and the union that the code selects: an address, or the sender's ids.
-fn signal(data: &[u8], encoding: Encoding) -> Option<SignalInfo> {
-    let (number, code) = (encoding.i32_at(data, 0)?, encoding.i32_at(data, 8)?);
-    let union = match encoding.class {
-        Class::Narrow => 12,
-        Class::Wide => 16,
-    };
-    let sender = (
-        encoding.i32_at(data, union)?,
-        encoding.u32_at(data, union.checked_add(4)?)?,
-    );
-    let address = encoding.word_at(data, union)?;
-    Some(SignalInfo::new(number, code, sender, Avma(address)))
 }
 
 fn auxv(data: &[u8], encoding: Encoding) -> Vec<(u64, u64)> {

@@ -3,7 +3,7 @@
 //! Numbers and codes: `signal(7)`, `sigaction(2)`, `include/uapi/asm-generic/siginfo.h`. x86_64 and
 //! aarch64 share them.
 
-use crate::Avma;
+use crate::{Avma, Class, Encoding};
 
 /// `NT_SIGINFO` (or, where it is missing, what NT_PRSTATUS says): the fatal signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -89,6 +89,27 @@ impl SignalInfo {
         }
     }
 
+    /// From a `siginfo_t` of x86_64 or aarch64. `None` if there are fewer bytes.
+    #[must_use]
+    pub fn from_bytes(data: &[u8]) -> Option<Self> {
+        Self::parse(data, Encoding::LITTLE_64)
+    }
+
+    /// From a `siginfo_t`: number, errno, code, and the union that the code selects.
+    pub(crate) fn parse(data: &[u8], encoding: Encoding) -> Option<Self> {
+        let (number, code) = (encoding.i32_at(data, 0)?, encoding.i32_at(data, 8)?);
+        let union = match encoding.class {
+            Class::Narrow => 12,
+            Class::Wide => 16,
+        };
+        let sender = (
+            encoding.i32_at(data, union)?,
+            encoding.u32_at(data, union.checked_add(4)?)?,
+        );
+        let address = Avma(encoding.word_at(data, union)?);
+        Some(Self::new(number, code, sender, address))
+    }
+
     /// Where only the number is known.
     #[must_use]
     pub fn from_number(number: i32) -> Self {
@@ -120,7 +141,12 @@ impl SignalInfo {
     #[must_use]
     pub fn describe(&self) -> String {
         let name = self.name();
-        let Some(code) = self.code else { return name };
+        let Some(code) = self.code else {
+            return match self.address {
+                Some(at) => format!("{name} at {at}"),
+                None => name,
+            };
+        };
         match (self.sender, self.address) {
             (Some((pid, uid)), _) => {
                 let call = match code {

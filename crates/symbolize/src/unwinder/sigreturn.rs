@@ -7,6 +7,7 @@
 use cdh_elfcore::{Avma, Machine, Memory, Registers};
 
 use super::cfi::Cache;
+use super::signal_frame::saved_registers;
 use super::{Caller, FrameTrust, Step, Stop, Unwinder};
 
 /// `mov $15, %rax; syscall`.
@@ -78,11 +79,20 @@ const TRAMPOLINES: [Trampoline; 7] = [
     },
 ];
 
-/// Where the kernel keeps DWARF registers 0..=16 in `gregs` (`ucontext_t` + 40), in words.
-const X86_64_ORDER: [u64; 17] = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7, 16];
-const X86_64_REGISTERS: u64 = 40;
-/// siginfo 128, `ucontext_t` up to its registers 176, fault address 8; then x0..x30, sp, pc.
-const AARCH64_REGISTERS: u64 = 128 + 176 + 8;
+impl Trampoline {
+    fn saved_registers(&self, thread: &Registers, sp: Avma, memory: &dyn Memory) -> Registers {
+        let mut saved = thread.of_other_frame();
+        let words = self.machine.register_encoding();
+        let read = |offset: u64| memory.read_word(Avma(sp.0.wrapping_add(offset)), words);
+        let (start, first, last) = self.registers;
+        for number in first..=last {
+            let offset = u64::from(number).saturating_mul(words.word_size() as u64);
+            saved.set(number, read(start.saturating_add(offset)));
+        }
+        saved.set(saved.pc_number(), read(self.pc));
+        saved
+    }
+}
 
 pub(super) fn is_trampoline(
     unwinder: &Unwinder<'_>,
@@ -100,7 +110,7 @@ pub(super) fn is_trampoline(
                 || unwinder.code(pc, memory) == Some(X86_64_SHORT)
         }
         Machine::Aarch64 => unwinder.code(pc, memory) == Some(AARCH64),
-        _ => trampoline(unwinder, pc, registers.machine(), memory).is_some(),
+        _ => trampoline(unwinder, registers, memory).is_some(),
     };
     if cache.trampolines.len() >= CACHE_LIMIT {
         cache.trampolines.clear();
@@ -111,10 +121,10 @@ pub(super) fn is_trampoline(
 
 fn trampoline(
     unwinder: &Unwinder<'_>,
-    pc: Avma,
-    machine: Machine,
+    registers: &Registers,
     memory: &dyn Memory,
 ) -> Option<&'static Trampoline> {
+    let (machine, pc) = (registers.machine(), registers.pc()?);
     let mut known = TRAMPOLINES.iter().filter(|known| known.machine == machine);
     known.find(|known| match known.code.len() {
         2 => unwinder
@@ -138,46 +148,12 @@ pub(super) fn interrupted(
     let Some(sp) = registers.sp() else {
         return Err(Stop::NoRule);
     };
-    let machine = registers.machine();
-    let mut caller = registers.of_other_frame();
-    let read = |offset: u64| memory.read_u64(Avma(sp.0.wrapping_add(offset)));
-    let pc_at = match machine {
-        Machine::Aarch64 => {
-            for number in 0..=32_u16 {
-                let offset = u64::from(number)
-                    .saturating_mul(8)
-                    .saturating_add(AARCH64_REGISTERS);
-                caller.set(number, read(offset));
-            }
-            AARCH64_REGISTERS + 32 * 8
-        }
-        Machine::X86_64 => {
-            for (number, word) in (0_u16..).zip(X86_64_ORDER) {
-                caller.set(
-                    number,
-                    read(word.saturating_mul(8).saturating_add(X86_64_REGISTERS)),
-                );
-            }
-            X86_64_REGISTERS + 16 * 8
-        }
-        _ => {
-            let pc = registers.pc().unwrap_or(Avma(0));
-            let Some(known) = trampoline(unwinder, pc, machine, memory) else {
-                return Err(Stop::NoRule);
-            };
-            let words = machine.register_encoding();
-            let read = |offset: u64| memory.read_word(Avma(sp.0.wrapping_add(offset)), words);
-            let (start, first, last) = known.registers;
-            for number in first..=last {
-                let offset = u64::from(number).saturating_mul(words.word_size() as u64);
-                caller.set(number, read(start.saturating_add(offset)));
-            }
-            caller.set(caller.pc_number(), read(known.pc));
-            known.pc
-        }
+    let caller = match trampoline(unwinder, registers, memory) {
+        Some(known) => known.saved_registers(registers, sp, memory),
+        None => saved_registers(registers, sp, memory),
     };
     if caller.pc().is_none() {
-        return Err(Stop::NoMemory(Avma(sp.0.wrapping_add(pc_at))));
+        return Err(Stop::NoMemory(sp));
     }
     Ok(Caller {
         registers: caller,
