@@ -231,6 +231,15 @@ impl<'data> ElfObject<'data> {
         Some((Svma(header.address), self.file_bytes(header)?))
     }
 
+    /// `PT_ARM_EXIDX`: address and bytes of `.ARM.exidx`.
+    #[must_use]
+    pub fn exception_index(&self) -> Option<(Svma, &'data [u8])> {
+        const PT_ARM_EXIDX: u32 = 0x7000_0001;
+        let is_it = |header: &&ProgramHeader| header.kind == PT_ARM_EXIDX;
+        let header = self.headers.iter().find(is_it)?;
+        Some((Svma(header.address), self.file_bytes(header)?))
+    }
+
     /// File bytes from `at` to the end of the file-backed part of the segment that holds it.
     #[must_use]
     pub fn bytes_at(&self, at: Svma) -> Option<&'data [u8]> {

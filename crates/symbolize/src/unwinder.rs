@@ -11,6 +11,7 @@
 
 mod cfi;
 mod code;
+mod exception_index;
 mod go_runtime;
 mod guess;
 mod original_signal;

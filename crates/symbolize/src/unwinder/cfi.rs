@@ -234,6 +234,9 @@ impl<'m> Unwinder<'m> {
         if let Some(step) = self.by_entry(lookup, registers, memory, cache) {
             return Some(step);
         }
+        if let Some(step) = self.by_exception_index(lookup, registers, memory) {
+            return Some(step);
+        }
         let rule = self.rule_of_go(lookup, registers.machine());
         let step = rule.as_ref().map(|rule| apply(rule, registers, memory));
         cache.remember(lookup.0, rule);

@@ -60,7 +60,7 @@ impl Unwinder<'_> {
         if registers.machine() == Machine::Ppc64Le {
             return self.by_back_chain(registers, sp, memory);
         }
-        if !has_frame_records(registers.machine()) {
+        if registers.machine() == Machine::S390x {
             return Err(Stop::NoRule);
         }
         match self.scan(here, sp, record.as_ref(), memory, cache) {
@@ -410,7 +410,8 @@ fn pop_record(registers: &Registers, record: &Record) -> Step {
 }
 
 /// Whether frames have the caller's frame pointer and the return address side by side. Other machines have no frame
-/// pointer, or keep it elsewhere.
+/// pointer, or keep it elsewhere. s390x also keeps the return address at no fixed distance from the caller's frame, so
+/// that a scan would not find where that begins.
 fn has_frame_records(machine: Machine) -> bool {
     matches!(
         machine,
