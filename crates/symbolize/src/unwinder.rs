@@ -11,6 +11,7 @@
 
 mod cfi;
 mod code;
+mod exception_index;
 mod go_runtime;
 mod guess;
 mod original_signal;
@@ -342,7 +343,7 @@ impl<'m> Unwinder<'m> {
             };
             let runtime = self.go_runtime(here.lookup, cache);
             let step = match runtime {
-                _ if signal_frame => sigreturn::interrupted(&registers, memory),
+                _ if signal_frame => sigreturn::interrupted(self, &registers, memory),
                 Some(function) if function.switches_stacks() => {
                     self.across_go_stacks(&here, function, memory, cache)
                 }
@@ -481,8 +482,10 @@ fn preserved(callee: &Registers, caller: &Caller) -> Registers {
         return registers;
     }
     let changeable = match registers.machine() {
+        Machine::X86_64 | Machine::X32 => X86_64,
         Machine::Aarch64 => AARCH64,
-        _ => X86_64,
+        // Variables are not shown there.
+        _ => &[],
     };
     for &number in changeable {
         if registers.get(number) == callee.get(number) {
@@ -498,13 +501,4 @@ enum Doubt {
     WrongRegisters,
     /// It leads to mapped memory that is not code: the frame has no caller.
     NoCode,
-}
-
-/// Removes the pointer authentication code of a return address (PAC, Armv8.3): user addresses have 48 bits.
-fn plain_address(machine: Machine, address: u64) -> u64 {
-    if machine == Machine::Aarch64 {
-        address & 0xffff_ffff_ffff
-    } else {
-        address
-    }
 }
