@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use cdh_symbolize::ThreadBacktrace;
 
 use crate::args::{BtArgs, TaskChoice, TextFormat};
-use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch, TaskScope};
+use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch, TaskScope, WantedVariables};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
 use crate::report::{self, ExitStatus};
@@ -32,6 +33,7 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
             .limit
             .unwrap_or(if fold { FOLDED_LIMIT } else { LIMIT }),
         use_cache: !args.no_cache,
+        disassemble: args.disassemble,
     };
     let text = backtrace_of(settings, &dump, &request, args, start)?;
     super::print(&text)?;
@@ -67,6 +69,15 @@ fn backtrace_of(
         report::remark(&remarks);
         sources
     });
+    let fold = folds(settings, args);
+    let wanted = match args.locals {
+        true => WantedVariables::All,
+        false => WantedVariables::Arguments,
+    };
+    let shown = |thread: &ThreadBacktrace| render::shown_frames(&stacks.backtrace, thread, fold);
+    let variables = (!args.no_args)
+        .then(|| pipeline::variables(settings, dump, &stacks, wanted, &shown))
+        .unwrap_or_default();
     let around = dump.surrounding();
     let view = BacktraceView {
         manifest: &dump.manifest,
@@ -75,12 +86,16 @@ fn backtrace_of(
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
         runtimes: &stacks.runtimes,
+        cause: stacks.cause.as_ref(),
+        listings: args.disassemble.then_some(stacks.listings.as_slice()),
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),
         registers: args.registers,
         group: args.group,
-        fold: folds(settings, args),
+        fold,
+        variables: &variables,
+        locals: args.locals,
         names: &around.names,
         sources: sources.as_ref(),
         elapsed: args.verbose.then(|| start.elapsed()),

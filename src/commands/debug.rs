@@ -1,6 +1,7 @@
 //! `cdh debug <dump>`: builds the case and lets a debugger take over the terminal.
 
 use anyhow::Result;
+use cdh_inspect::FrameVariables;
 
 use crate::args::DebugArgs;
 use crate::debugger::{self, Invocation};
@@ -48,6 +49,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         limit: 256,
         tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: false,
     };
     let stacks = pipeline::backtrace(settings, dump, &request, bar)?;
     let view = BacktraceView {
@@ -57,6 +59,8 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
         runtimes: &stacks.runtimes,
+        cause: stacks.cause.as_ref(),
+        listings: None,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),
@@ -64,6 +68,8 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         group: true,
         fold: true,
         names: &dump.surrounding().names,
+        variables: &FrameVariables::new(),
+        locals: false,
         sources: None,
         elapsed: None,
     };

@@ -7,6 +7,7 @@
 mod backtrace;
 mod cached_cases;
 mod case;
+mod cause;
 mod compressed;
 mod debugger_files;
 mod drops;
@@ -33,6 +34,7 @@ mod surroundings;
 mod symbol_cache;
 mod sysroot;
 mod top_frames;
+mod variables;
 mod zipped_core;
 
 pub use backtrace::{
@@ -56,8 +58,9 @@ pub use stores::{
 };
 pub use sysroot::{DebugView, debug_view};
 pub use top_frames::top_frames;
+pub use variables::{WantedVariables, variables};
 
-/// Is told how long work goes, and asked whether it is still wanted. Pieces of work follow one another:
+/// Receives the progress of long work, and says whether to go on. Pieces of work follow one another:
 /// `started` begins one and ends the one before; `finished` ends the last, and may come again.
 /// `resumed` and `advanced` come between them, from any thread; so does the question.
 pub trait Observer: Sync {

@@ -5,10 +5,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use cdh_bundle::{Manifest, Verdict};
+use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_inspect::{FrameVariables, FunctionVariables};
 use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
+use super::cause::listing_lines;
 use super::fold::{self, Piece};
 use super::frame::{frame_line, number_columns, stop_words};
 use super::line::Line;
@@ -30,6 +33,10 @@ pub struct BacktraceView<'a> {
     pub abort_message: Option<&'a str>,
     /// What the runtimes of languages know of the crash.
     pub runtimes: &'a [RuntimeReport],
+    /// Why the process crashed.
+    pub cause: Option<&'a Cause>,
+    /// Instructions around each frame of the crashing thread.
+    pub listings: Option<&'a [Option<Listing>]>,
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -42,6 +49,10 @@ pub struct BacktraceView<'a> {
     pub group: bool,
     /// Whether to fold recursions, how the process ended, and the start of the runtime.
     pub fold: bool,
+    /// Variables of the frames shown.
+    pub variables: &'a FrameVariables,
+    /// Whether to print them below their frames.
+    pub locals: bool,
     /// Names of threads, where they are known.
     pub names: &'a BTreeMap<u32, String>,
     /// Lines of source files around frames.
@@ -92,7 +103,8 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         let frames = shown.frames.iter();
         let frames = frames.map(|frame| (frame.pc.0, frame.trust)).collect();
         let stack = (frames, shown.stop);
-        if let Some(place) = known.get(&stack).filter(|_| !view.registers).cloned() {
+        let has_own = view.registers || !view.variables.is_empty();
+        if let Some(place) = known.get(&stack).filter(|_| !has_own).cloned() {
             text.extend_from_within(place);
             continue;
         }
@@ -108,7 +120,7 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     text
 }
 
-/// What stands above the stacks.
+/// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
     let last_words = tasks::message_lines(view.runtimes);
@@ -129,7 +141,13 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     );
     title.push(": ");
     title.toned(Tone::Bad, terminal_line(&manifest.signal.description));
-    let mut lines = vec![title];
+    // The sentence of `cdh why`, where it says more than the signal.
+    let cause = view.cause.filter(|cause| cause.is_known());
+    let mut lines: Vec<Line> = cause
+        .map(|cause| Line::of(Tone::Bad, terminal_line(&cause.sentence)))
+        .into_iter()
+        .collect();
+    lines.push(title);
     let mut facts = Vec::new();
     if let Some(workload) = &manifest.workload {
         let parts = [&workload.namespace, &workload.pod, &workload.container];
@@ -288,6 +306,35 @@ fn thread_title(view: &BacktraceView, threads: &[&ThreadBacktrace]) -> Line {
     Line::of(Tone::Strong, format!("{title}{mark}"))
 }
 
+/// The numbers of the frames that are printed of a thread.
+#[must_use]
+pub fn shown_frames(backtrace: &Backtrace, thread: &ThreadBacktrace, fold: bool) -> Vec<usize> {
+    let pieces = match fold {
+        true => fold::folded(backtrace, thread),
+        false => fold::unfolded(thread),
+    };
+    let frames = pieces.into_iter().filter_map(|piece| match piece {
+        Piece::Frames(range) => Some(range),
+        _ => None,
+    });
+    frames.flatten().collect()
+}
+
+/// The variables of a frame, as gdb lists them.
+fn variable_lines(variables: &FunctionVariables) -> Vec<Line> {
+    let line = |variable: &cdh_inspect::Variable| {
+        let mut line = Line::default();
+        line.push("        ");
+        line.toned(Tone::Name, terminal_line(&variable.name));
+        line.push(terminal_line(&format!(" = {}", variable.value)));
+        line
+    };
+    if variables.locals.is_empty() {
+        return vec![Line::of(Tone::Dim, "        No locals.")];
+    }
+    variables.locals.iter().map(line).collect()
+}
+
 /// The lines of one thread, without its title.
 #[must_use]
 pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line> {
@@ -321,8 +368,23 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                     let Some(frame) = thread.frames.get(number) else {
                         break;
                     };
-                    lines.push(frame_line(view.backtrace, number, columns, frame));
+                    let variables = view.variables.get(&(thread.tid, number));
+                    lines.push(frame_line(
+                        view.backtrace,
+                        number,
+                        columns,
+                        frame,
+                        variables,
+                    ));
+                    if let Some(variables) = variables.filter(|_| view.locals) {
+                        lines.extend(variable_lines(variables));
+                    }
                     lines.extend(source_lines(view, frame, &mut warned));
+                    let listings = view.listings.filter(|_| thread.crashing);
+                    let listing = listings.and_then(|all| all.get(number)?.as_ref());
+                    // An inlined call is part of the code of its caller.
+                    let listing = listing.filter(|_| !frame.inline);
+                    lines.extend(listing.into_iter().flat_map(listing_lines));
                 }
             }
             Piece::Ended(range) => lines.push(end_line(thread, range, "how it ended")),

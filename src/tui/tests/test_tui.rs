@@ -328,6 +328,7 @@ pub(crate) fn opened(dump: &DumpSummary) -> Opened {
             description: format!("{}: address not mapped, at 0x10", dump.signal),
             ..SignalFacts::default()
         },
+        original_signal: None,
         machine: "x86_64".to_owned(),
         verdict: cdh_bundle::Verdict::Complete,
         killed: None,
@@ -447,6 +448,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             ],
             fingerprint: None,
             explanation: None,
+            original_signal: None,
             elapsed: Elapsed {
                 unwind_micros: 1,
                 symbolize_micros: 1,
@@ -456,6 +458,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             .map(|tid| Thread {
                 tid,
                 signal: 0,
+                blocked: 0,
                 registers: registers(u64::from(tid)),
             })
             .collect(),
@@ -463,6 +466,8 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         overflow: None,
         abort_message: None,
         runtimes: Vec::new(),
+        cause: None,
+        listings: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {
