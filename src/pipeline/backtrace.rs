@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_runtimes::{Process, RuntimeReport};
 use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
 use super::file_index::FileIndex;
@@ -40,6 +41,8 @@ pub struct NamedStacks {
     pub analysis: Option<Analysis>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<String>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: Vec<RuntimeReport>,
     /// What sources of files said that could not help.
     pub remarks: Vec<anyhow::Error>,
     /// When the file of each module was written, if it is this machine's.
@@ -141,7 +144,7 @@ pub fn name_stacks(
             knows_crashed: analysis.head.knows_crashed_thread(),
             ..request.options()
         };
-        let backtrace = cdh_symbolize::backtrace_with(
+        let mut backtrace = cdh_symbolize::backtrace_with(
             analysis.head.threads(),
             &analysis.memory,
             modules,
@@ -149,13 +152,29 @@ pub fn name_stacks(
             &options,
             surroundings,
         );
+        let process = Process {
+            threads: analysis.head.threads(),
+            memory: &analysis.memory,
+            modules,
+            arena,
+            surroundings,
+        };
+        let reading = cdh_runtimes::Options {
+            task_stacks: false,
+            max_frames: request.limit,
+        };
+        let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &reading);
         let ended_itself = dump.manifest.signal.number == SIGABRT;
         let message = ended_itself.then(|| {
             let message = cdh_symbolize::abort_message(modules, &analysis.memory);
             // The minicore lacks the page, or the file is missing.
             message.or_else(|| dump.stored_stacks()?.abort_message())
         });
-        (backtrace, message.flatten())
+        Named {
+            backtrace,
+            abort_message: message.flatten(),
+            runtimes,
+        }
     };
     let stacks = name_with(settings, dump, &analysis, request, observer, name);
     NamedStacks {
@@ -180,7 +199,11 @@ pub fn name_stored_stacks(
         let options = request.options();
         let backtrace =
             cdh_symbolize::backtrace_of_stored(&stacks, modules, arena, &options, surroundings);
-        (backtrace, stored.abort_message())
+        Named {
+            backtrace,
+            abort_message: stored.abort_message(),
+            runtimes: Vec::new(),
+        }
     };
     Some(name_with(settings, dump, &stored, request, observer, name))
 }
@@ -195,8 +218,13 @@ impl BacktraceRequest {
     }
 }
 
-/// A backtrace, and the text with which glibc ended the process.
-type NamedStack = (Backtrace, Option<String>);
+/// A backtrace, and what else the process's memory says of its end.
+struct Named {
+    backtrace: Backtrace,
+    /// The text with which glibc ended the process.
+    abort_message: Option<String>,
+    runtimes: Vec<RuntimeReport>,
+}
 
 /// Gathers the files of a process and has its stacks named with them.
 fn name_with(
@@ -205,7 +233,7 @@ fn name_with(
     process: &dyn CrashedProcess,
     request: &BacktraceRequest,
     observer: &dyn Observer,
-    name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> NamedStack,
+    name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> Named,
 ) -> NamedStacks {
     let search = dump.module_search(&settings.images.files);
     let all_threads = request.all_threads;
@@ -224,7 +252,11 @@ fn name_with(
             .filter(|_| request.use_cache)
             .map(|directory| SymbolCache::in_directory(&directory)),
     };
-    let (mut backtrace, abort_message) = name(&loaded, &arena, &surroundings);
+    let Named {
+        mut backtrace,
+        abort_message,
+        runtimes,
+    } = name(&loaded, &arena, &surroundings);
     drop(loaded);
     if dump.is_damaged() {
         // Of a stack that may lack frames: it would look like another bug.
@@ -238,6 +270,7 @@ fn name_with(
         module_times,
         analysis: None,
         abort_message,
+        runtimes,
         remarks,
         _read: (modules, arena),
     }

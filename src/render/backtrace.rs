@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cdh_bundle::{Manifest, Verdict};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
 use super::fold::{self, Piece};
@@ -26,6 +27,8 @@ pub struct BacktraceView<'a> {
     pub overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<&'a str>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: &'a [RuntimeReport],
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -59,7 +62,9 @@ pub struct SourceText {
 }
 
 /// What makes stacks draw the same lines.
-type Stack = (Vec<(u64, FrameTrust)>, Stop);
+type Stack = (Vec<(FrameIdentity, FrameTrust)>, Stop);
+/// A native frame's address. Frames of an interpreted language share one: their line and function tell them apart.
+type FrameIdentity = (u64, Option<(String, u32)>);
 
 /// Lines of source before and after the one that a frame is at.
 const SOURCE_AROUND: u32 = 3;
@@ -86,7 +91,7 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     for (threads, shown) in grouped(view) {
         put(&[Line::default(), thread_title(view, &threads)], &mut text);
         let frames = shown.frames.iter();
-        let frames = frames.map(|frame| (frame.pc.0, frame.trust)).collect();
+        let frames = frames.map(|frame| (identity(frame), frame.trust)).collect();
         let stack = (frames, shown.stop);
         if let Some(place) = known.get(&stack).filter(|_| !view.registers).cloned() {
             text.extend_from_within(place);
@@ -98,6 +103,14 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     }
     put(&module_problems(view), &mut text);
     text
+}
+
+fn identity(frame: &Frame) -> FrameIdentity {
+    let place = || {
+        let name = frame.function.as_ref().ok()?.name.clone();
+        Some((name, frame.location.as_ref()?.line))
+    };
+    (frame.pc.0, frame.interpreted.then(place).flatten())
 }
 
 /// What stands above the stacks.
@@ -137,12 +150,19 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         facts.push(("node", node));
     }
     facts.extend(view.abort_message.map(|text| ("message", text.to_owned())));
+    for runtime in view.runtimes {
+        let version = runtime.version.as_deref().unwrap_or_default();
+        facts.push(("runtime", format!("{} {version}", runtime.language.name())));
+    }
     facts.extend(fingerprints(view).map(|text| ("fingerprint", text)));
     for (name, value) in facts {
         lines.push(Line::of(
             Tone::Dim,
             terminal_line(&format!("{name} {value}")),
         ));
+    }
+    for message in view.runtimes.iter().flat_map(|runtime| &runtime.messages) {
+        lines.push(Line::of(Tone::Bad, terminal_line(&message.line())));
     }
     if let Some(elapsed) = view.elapsed {
         let threads = view.backtrace.threads.len();
@@ -239,9 +259,9 @@ pub(super) fn grouped<'a>(
             .collect();
     }
     let mut groups: Vec<(Vec<&ThreadBacktrace>, &ThreadBacktrace)> = Vec::new();
-    let mut known: BTreeMap<(bool, Vec<u64>), usize> = BTreeMap::new();
+    let mut known: BTreeMap<(bool, Vec<FrameIdentity>), usize> = BTreeMap::new();
     for thread in &view.backtrace.threads {
-        let pcs = thread.frames.iter().map(|frame| frame.pc.0).collect();
+        let pcs = thread.frames.iter().map(identity).collect();
         let index = *known.entry((thread.crashing, pcs)).or_insert(groups.len());
         match groups.get_mut(index) {
             Some((members, _)) => members.push(thread),
@@ -270,7 +290,15 @@ fn thread_title(view: &BacktraceView, threads: &[&ThreadBacktrace]) -> Line {
         format!("thread {}", ids.join(" "))
     };
     let mark = if crashed { " (crashed)" } else { "" };
-    Line::of(Tone::Strong, format!("{title}{mark}"))
+    let mut line = Line::of(Tone::Strong, format!("{title}{mark}"));
+    if let [thread] = threads {
+        let facts = view.runtimes.iter().flat_map(|runtime| &runtime.threads);
+        let own = facts.filter(|facts| facts.tid == thread.tid);
+        for note in own.flat_map(|facts| &facts.notes) {
+            line.toned(Tone::Dim, terminal_line(&format!(" [{note}]")));
+        }
+    }
+    line
 }
 
 /// The lines of one thread, without its title.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use cdh_bundle::{DumpId, ProcessFacts, SignalFacts, Verdict};
 use cdh_elfcore::{StackOverflow, Thread};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{
     Elapsed, Explanation, Fingerprint, Frame, ModuleReport, Role, Stop, ThreadBacktrace,
 };
@@ -35,6 +36,9 @@ pub struct BacktraceDocument<'a> {
     stack_overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process: a failed assertion, a broken heap.
     abort_message: Option<&'a str>,
+    /// What the runtimes of languages (Go, Python) know of the crash.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    runtimes: &'a [RuntimeReport],
     /// The stacks.
     backtrace: NamedBacktrace<'a>,
     /// With `--group`: ids of threads with equal stacks, the crashing thread first.
@@ -147,6 +151,7 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         listed_fingerprint: view.manifest.fingerprint.as_deref(),
         stack_overflow: view.overflow,
         abort_message: view.abort_message,
+        runtimes: view.runtimes,
         backtrace: NamedBacktrace {
             threads: backtrace
                 .threads

@@ -149,6 +149,7 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             threads: &stacks.threads,
             overflow: stacks.overflow,
             abort_message: stacks.abort_message.as_deref(),
+            runtimes: &stacks.runtimes,
             completeness: stacks.completeness.as_ref(),
             from_minicore: stacks.from_minicore,
             searched_sysroot: false,

@@ -63,6 +63,7 @@ mod tests {
             signal_handler: false,
             is_return_address: false,
             interpreted: false,
+            language: None,
         }
     }
 

@@ -77,6 +77,7 @@ impl<'t, 'data> Lines<'t, 'data> {
             signal_handler: unwound.signal_frame,
             is_return_address: unwound.is_return_address,
             interpreted: false,
+            language: None,
         };
         let named = self.named(unwound);
         let Some((outer, inlined)) = named.as_deref().and_then(<[Named]>::split_last) else {
@@ -147,5 +148,6 @@ fn rebuilt(symbolizer: &Symbolizer<'_>, tail: &TailFrame) -> Frame {
         signal_handler: false,
         is_return_address: true,
         interpreted: false,
+        language: None,
     }
 }

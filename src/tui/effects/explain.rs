@@ -118,6 +118,7 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         backtrace,
         analysis,
         abort_message,
+        runtimes,
         module_times,
         ..
     } = named;
@@ -128,6 +129,7 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         threads,
         overflow,
         abort_message,
+        runtimes,
         completeness,
         from_minicore,
         names: dump.surrounding().names,

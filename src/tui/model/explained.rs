@@ -59,6 +59,8 @@ pub struct Stacks {
     pub overflow: Option<StackOverflow>,
     /// The message with which glibc aborted the process.
     pub abort_message: Option<String>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: Vec<cdh_runtimes::RuntimeReport>,
     /// Whether all of this came from the minicore.
     pub from_minicore: bool,
     /// Modification time of each module's file, if it is from this machine.

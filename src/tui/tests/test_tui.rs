@@ -389,6 +389,7 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
         signal_handler: false,
         is_return_address: true,
         interpreted: false,
+        language: None,
     }
 }
 
@@ -462,6 +463,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         completeness: None,
         overflow: None,
         abort_message: None,
+        runtimes: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cdh_symbolize::{Frame, Stop, ThreadBacktrace};
 
 use super::stack::{PythonFrame, Segment};
-use crate::Replacement;
+use crate::{Language, Replacement};
 
 /// The evaluation loop, whatever a compiler appended for its parts.
 const LOOP: &str = "_PyEval_EvalFrameDefault";
@@ -140,6 +140,7 @@ fn shown(frame: &PythonFrame, native: &Frame) -> Frame {
         tail_call: false,
         signal_handler: false,
         interpreted: true,
+        language: Some(Language::Python.name().into()),
         ..native.clone()
     }
 }
