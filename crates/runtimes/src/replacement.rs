@@ -64,6 +64,7 @@ mod tests {
             is_return_address: false,
             interpreted: false,
             language: None,
+            sp: None,
         }
     }
 

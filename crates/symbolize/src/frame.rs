@@ -67,6 +67,9 @@ pub struct Frame {
     /// Index of the module in the backtrace's list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<usize>,
+    /// Stack pointer, where it is known: what is below that of the caller belongs to the frame.
+    #[serde(skip)]
+    pub sp: Option<Avma>,
     /// `pc` as the module's file states it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub svma: Option<Svma>,

@@ -67,6 +67,7 @@ impl<'t, 'data> Lines<'t, 'data> {
     fn expand(&mut self, unwound: &UnwoundFrame, frames: &mut Vec<Frame>) {
         let plain = Frame {
             pc: unwound.pc,
+            sp: unwound.sp,
             module: unwound.module,
             svma: unwound.svma,
             trust: unwound.trust,
@@ -138,6 +139,7 @@ fn rebuilt(symbolizer: &Symbolizer<'_>, tail: &TailFrame) -> Frame {
     let bias = symbolizer.bias(tail.module).unwrap_or(0);
     Frame {
         pc: Avma(tail.after.wrapping_add(bias)),
+        sp: None,
         module: Some(tail.module),
         svma: Some(Svma(tail.after)),
         trust: FrameTrust::Cfi,

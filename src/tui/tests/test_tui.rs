@@ -390,6 +390,7 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
         is_return_address: true,
         interpreted: false,
         language: None,
+        sp: None,
     }
 }
 

@@ -76,6 +76,7 @@ int main(void) {
 #elif V >= 0x030b0000
     O("cframe", PyThreadState, cframe)
     printf("cframe_frame = %zu\n", offsetof(_PyCFrame, current_frame));
+    printf("cframe_previous = %zu\n", offsetof(_PyCFrame, previous));
 #else
     O("frame", PyThreadState, frame)
 #endif

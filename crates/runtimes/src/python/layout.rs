@@ -88,6 +88,7 @@ pub(super) struct Thread {
     /// 3.11 and 3.12: a structure on the native stack that points to the innermost frame.
     pub cframe: Option<u64>,
     pub cframe_frame: Option<u64>,
+    pub cframe_previous: Option<u64>,
     /// Up to 3.11, where an exception's value may still be its arguments.
     pub raised_type: Option<u64>,
     pub raised: u64,

@@ -100,15 +100,11 @@ pub(super) fn replacements(
     interpreter: usize,
 ) -> Vec<Replacement> {
     let frames = &thread.frames;
-    let loops: Vec<usize> = (0..frames.len()).filter(|index| is_loop(frames, *index)).collect();
-    // A stack that ends early lacks its outermost calls. Otherwise a call that has just begun, or is about to end, has no
-    // frames yet or any more.
-    let ends = thread.stop == Stop::End;
-    let spare_loops = if ends { loops.len().saturating_sub(segments.len()) } else { 0 };
+    let loops = loops_by_address(frames, &segments).unwrap_or_else(|| loops_by_name(thread, &segments));
     let mut replacements: Vec<Replacement> = Vec::new();
     let mut segments = segments.into_iter();
     let mut next = 0;
-    for (number, index) in loops.iter().enumerate().skip(spare_loops) {
+    for (number, index) in loops.iter().enumerate() {
         let Some(segment) = segments.next() else {
             break;
         };
@@ -118,17 +114,61 @@ pub(super) fn replacements(
         let Some(model) = frames.get(native.start) else {
             continue;
         };
-        let frames = segment.iter().map(|frame| shown(frame, model)).collect();
+        let frames = segment.frames.iter().map(|frame| shown(frame, model)).collect();
         replacements.push(Replacement { native, frames });
     }
     // Below what could be unwound, Python still knows its frames.
-    let rest: Segment = segments.flatten().collect();
-    if let Some(model) = frames.last().filter(|_| !rest.is_empty() && (!ends || loops.is_empty())) {
-        let end = frames.len();
-        let frames = rest.iter().map(|frame| shown(frame, model)).collect();
+    let is_cut = thread.stop != Stop::End || loops.is_empty();
+    if let Some(model) = frames.last().filter(|_| is_cut) {
+        let rest = segments.flat_map(|segment| segment.frames);
+        let frames: Vec<Frame> = rest.map(|frame| shown(&frame, model)).collect();
+        let end = thread.frames.len();
         replacements.push(Replacement { native: end..end, frames });
     }
     replacements
+}
+
+/// Index of the native frame that runs each segment, by what the loop keeps on the native stack: compilers split the
+/// loop, and a stripped file names only the part that it starts with. `None` unless all are found, in order, as far as
+/// the stack goes.
+fn loops_by_address(frames: &[Frame], segments: &[Segment]) -> Option<Vec<usize>> {
+    let mut starts: Vec<(u64, usize)> = frames
+        .iter()
+        .enumerate()
+        .filter(|(_, frame)| !frame.inline && !frame.tail_call)
+        .filter_map(|(index, frame)| Some((frame.sp?.0, index)))
+        .collect();
+    starts.sort_unstable();
+    let highest = starts.last()?.0;
+    let mut loops: Vec<usize> = Vec::new();
+    for segment in segments {
+        let anchor = segment.anchor?;
+        // The last frame's end is not known.
+        if anchor >= highest {
+            break;
+        }
+        let after = starts.partition_point(|(start, _)| *start <= anchor);
+        let (_, index) = starts.get(after.checked_sub(1)?)?;
+        if loops.last().is_some_and(|last| last >= index) {
+            return None;
+        }
+        loops.push(*index);
+    }
+    (!loops.is_empty()).then_some(loops)
+}
+
+/// The same by the names of functions.
+fn loops_by_name(thread: &ThreadBacktrace, segments: &[Segment]) -> Vec<usize> {
+    let frames = &thread.frames;
+    let loops = (0..frames.len()).filter(|index| is_loop(frames, *index));
+    let loops: Vec<usize> = loops.collect();
+    // A stack that ends early lacks its outermost calls. Otherwise a call that has just begun, or is about to end, has
+    // no frames yet or any more.
+    let spare = match thread.stop {
+        Stop::End => loops.len().saturating_sub(segments.len()),
+        _ => 0,
+    };
+    loops.into_iter().skip(spare).collect()
 }
 
 /// A Python frame in the place of a native one.

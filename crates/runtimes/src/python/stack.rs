@@ -32,8 +32,14 @@ pub(super) struct PythonFrame {
     pub(super) location: Arc<Location>,
 }
 
-/// The frames of one native call of the evaluation loop, innermost first.
-pub(super) type Segment = Vec<PythonFrame>;
+/// The frames of one native call of the evaluation loop.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Segment {
+    /// Innermost first.
+    pub(super) frames: Vec<PythonFrame>,
+    /// An address in the native frame of the loop, from 3.11 on.
+    pub(super) anchor: Option<u64>,
+}
 
 /// Code objects and lines that were read before: a deep recursion has the same few.
 #[derive(Default)]
@@ -47,7 +53,9 @@ impl Interpreter<'_> {
     /// The frames of the thread whose state is at `thread`, innermost first.
     pub(super) fn segments(&self, thread: u64, known: &RefCell<Known>) -> Vec<Segment> {
         let mut segments = Vec::new();
-        let mut segment = Segment::new();
+        let mut segment = Segment::default();
+        let mut loop_state = self.layout.thread.cframe.filter(|_| self.layout.frame.is_entry.is_some());
+        loop_state = loop_state.and_then(|cframe| self.process.field(thread, cframe));
         let Some(mut at) = self.innermost_frame(thread) else {
             return segments;
         };
@@ -69,9 +77,14 @@ impl Interpreter<'_> {
             };
             let is_function = layout.is_entry.is_some() || owner.is_none_or(|owner| owner < OWNED_BY_LOOP);
             if is_function && let Some(frame) = self.frame(at, &mut known.borrow_mut()) {
-                segment.push(frame);
+                segment.frames.push(frame);
             }
-            if is_entry && !(segment.is_empty() && !is_function) {
+            if is_entry {
+                segment.anchor = match is_function {
+                    true => loop_state,
+                    false => Some(at),
+                };
+                loop_state = loop_state.and_then(|state| self.process.field(state, self.layout.thread.cframe_previous?));
                 segments.push(std::mem::take(&mut segment));
             }
             let next = self.process.field(at, layout.previous);
@@ -83,7 +96,7 @@ impl Interpreter<'_> {
             }
             at = next;
         }
-        if !segment.is_empty() {
+        if !segment.frames.is_empty() {
             segments.push(segment);
         }
         segments

@@ -55,6 +55,7 @@ fn frame(text: &str, modules: &mut Vec<ModuleReport>) -> Frame {
         is_return_address: true,
         interpreted: false,
         language: None,
+        sp: None,
     }
 }
 
