@@ -14,6 +14,8 @@ mod agent;
 mod backtrace;
 #[path = "cli/completions.rs"]
 mod completions;
+#[path = "cli/core_files.rs"]
+mod core_files;
 #[path = "cli/coredumpctl.rs"]
 mod coredumpctl;
 mod corpus;

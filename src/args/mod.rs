@@ -48,9 +48,9 @@ const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
 On a node, `cdh agent` captures each core and ships it to a store. On a workstation, `cdh` \
 lists the dumps in a store, prints their backtraces and starts a debugger on them.";
 
-const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, `@N` (the N-th \
-before the latest), the path of a bundle or of a core, or a match for the newest dump of a process id, a program \
-(name or path), a unit, a command line, or terms such as `pid:4242`.
+const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, or `@N` (the N-th \
+before the latest). It can also be the path of a bundle or of a core, or a match: a process id, a program \
+(name or path), a unit, a command line, or terms such as `pid:4242`. A match selects its newest dump.
 
 Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a retry may help), \
 4 evidence does not match, 130 interrupted; `cdh debug` passes the debugger's own status on.";
@@ -114,7 +114,7 @@ pub enum Command {
     Bt(BtArgs),
     /// List crashes: the dumps of the same crash as one line
     Groups(GroupsArgs),
-    /// List crashes of which there is no dump, and why
+    /// List crashes without a dump, and why
     Drops(DropsArgs),
     /// Show what differs between two dumps
     Diff(DiffArgs),
@@ -137,7 +137,7 @@ pub enum Command {
         With several limits, a dump is deleted if any of them applies. `--dry-run` names the limit for each dump."
     )]
     Gc(GcArgs),
-    /// Print an address with which anybody can download a dump for a while
+    /// Print a presigned, time-limited download URL of a dump
     Share(ShareArgs),
     /// Capture cores on this node and ship them
     Agent(AgentArgs),
@@ -275,6 +275,12 @@ pub struct BtArgs {
     /// Print the registers of each frame 0
     #[arg(long, short = 'r')]
     pub registers: bool,
+    /// Print the variables of each frame
+    #[arg(long, short = 'l')]
+    pub locals: bool,
+    /// Print no arguments of functions
+    #[arg(long, conflicts_with = "locals")]
+    pub no_args: bool,
     /// Fold recursions, how the process ended and the start of the runtime [default: on a terminal]
     #[arg(long, short = 'f', overrides_with = "no_fold")]
     pub fold: bool,

@@ -3,9 +3,10 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use cdh_symbolize::ThreadBacktrace;
 
 use crate::args::{BtArgs, TextFormat};
-use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch};
+use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch, WantedVariables};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
 use crate::report::{self, ExitStatus};
@@ -61,6 +62,15 @@ fn backtrace_of(
         report::remark(&remarks);
         sources
     });
+    let fold = folds(settings, args);
+    let wanted = match args.locals {
+        true => WantedVariables::All,
+        false => WantedVariables::Arguments,
+    };
+    let shown = |thread: &ThreadBacktrace| render::shown_frames(&stacks.backtrace, thread, fold);
+    let variables = (!args.no_args)
+        .then(|| pipeline::variables(settings, dump, &stacks, wanted, &shown))
+        .unwrap_or_default();
     let around = dump.surrounding();
     let view = BacktraceView {
         manifest: &dump.manifest,
@@ -74,7 +84,9 @@ fn backtrace_of(
         searched_sysroot: settings.images.files.sysroot.is_some(),
         registers: args.registers,
         group: args.group,
-        fold: folds(settings, args),
+        fold,
+        variables: &variables,
+        locals: args.locals,
         names: &around.names,
         sources: sources.as_ref(),
         elapsed: args.verbose.then(|| start.elapsed()),

@@ -1,6 +1,7 @@
 //! `cdh debug <dump>`: builds the case and lets a debugger take over the terminal.
 
 use anyhow::Result;
+use cdh_inspect::FrameVariables;
 
 use crate::args::DebugArgs;
 use crate::debugger::{self, Invocation};
@@ -63,6 +64,8 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         group: true,
         fold: true,
         names: &dump.surrounding().names,
+        variables: &FrameVariables::new(),
+        locals: false,
         sources: None,
         elapsed: None,
     };

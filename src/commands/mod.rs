@@ -181,7 +181,7 @@ fn groups_as(
     }
 }
 
-/// Sorts groups, which are in the order of their counts. A group stands where its first workload does.
+/// Sorts groups, which are in the order of their counts. A group is sorted by its first workload.
 fn sort_groups(groups: &mut [Group], by: SortBy) {
     match by {
         SortBy::Count => {}

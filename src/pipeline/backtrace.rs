@@ -48,7 +48,7 @@ pub struct NamedStacks {
     /// When the file of each module was written, if it is this machine's.
     pub module_times: Vec<Option<SystemTime>>,
     /// What was read for it: a command that ends soon need not give it back piece by piece.
-    _read: (Vec<FoundModule>, SectionArena),
+    pub(super) read: (Vec<FoundModule>, SectionArena),
 }
 
 impl Dump {
@@ -272,7 +272,7 @@ fn name_with(
         abort_message,
         runtimes,
         remarks,
-        _read: (modules, arena),
+        read: (modules, arena),
     }
 }
 

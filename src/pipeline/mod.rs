@@ -33,6 +33,7 @@ mod surroundings;
 mod symbol_cache;
 mod sysroot;
 mod top_frames;
+mod variables;
 mod zipped_core;
 
 pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks, name_stored_stacks};
@@ -54,8 +55,9 @@ pub use stores::{
 };
 pub use sysroot::{DebugView, debug_view};
 pub use top_frames::top_frames;
+pub use variables::{WantedVariables, variables};
 
-/// Is told how long work goes, and asked whether it is still wanted. Pieces of work follow one another:
+/// Receives the progress of long work, and says whether to go on. Pieces of work follow one another:
 /// `started` begins one and ends the one before; `finished` ends the last, and may come again.
 /// `resumed` and `advanced` come between them, from any thread; so does the question.
 pub trait Observer: Sync {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cdh_bundle::{Manifest, Verdict};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_inspect::{FrameVariables, FunctionVariables};
 use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
@@ -41,6 +42,10 @@ pub struct BacktraceView<'a> {
     pub group: bool,
     /// Whether to fold recursions, how the process ended, and the start of the runtime.
     pub fold: bool,
+    /// Variables of the frames shown.
+    pub variables: &'a FrameVariables,
+    /// Whether to print them below their frames.
+    pub locals: bool,
     /// Names of threads, where they are known.
     pub names: &'a BTreeMap<u32, String>,
     /// Lines of source files around frames.
@@ -93,7 +98,8 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         let frames = shown.frames.iter();
         let frames = frames.map(|frame| (identity(frame), frame.trust)).collect();
         let stack = (frames, shown.stop);
-        if let Some(place) = known.get(&stack).filter(|_| !view.registers).cloned() {
+        let has_own = view.registers || !view.variables.is_empty();
+        if let Some(place) = known.get(&stack).filter(|_| !has_own).cloned() {
             text.extend_from_within(place);
             continue;
         }
@@ -113,7 +119,7 @@ fn identity(frame: &Frame) -> FrameIdentity {
     (frame.pc.0, frame.interpreted.then(place).flatten())
 }
 
-/// What stands above the stacks.
+/// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
     for remark in remarks(view) {
@@ -301,6 +307,35 @@ fn thread_title(view: &BacktraceView, threads: &[&ThreadBacktrace]) -> Line {
     line
 }
 
+/// The numbers of the frames that are printed of a thread.
+#[must_use]
+pub fn shown_frames(backtrace: &Backtrace, thread: &ThreadBacktrace, fold: bool) -> Vec<usize> {
+    let pieces = match fold {
+        true => fold::folded(backtrace, thread),
+        false => fold::unfolded(thread),
+    };
+    let frames = pieces.into_iter().filter_map(|piece| match piece {
+        Piece::Frames(range) => Some(range),
+        _ => None,
+    });
+    frames.flatten().collect()
+}
+
+/// The variables of a frame, as gdb lists them.
+fn variable_lines(variables: &FunctionVariables) -> Vec<Line> {
+    let line = |variable: &cdh_inspect::Variable| {
+        let mut line = Line::default();
+        line.push("        ");
+        line.toned(Tone::Name, terminal_line(&variable.name));
+        line.push(terminal_line(&format!(" = {}", variable.value)));
+        line
+    };
+    if variables.locals.is_empty() {
+        return vec![Line::of(Tone::Dim, "        No locals.")];
+    }
+    variables.locals.iter().map(line).collect()
+}
+
 /// The lines of one thread, without its title.
 #[must_use]
 pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line> {
@@ -334,7 +369,17 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                     let Some(frame) = thread.frames.get(number) else {
                         break;
                     };
-                    lines.push(frame_line(view.backtrace, number, columns, frame));
+                    let variables = view.variables.get(&(thread.tid, number));
+                    lines.push(frame_line(
+                        view.backtrace,
+                        number,
+                        columns,
+                        frame,
+                        variables,
+                    ));
+                    if let Some(variables) = variables.filter(|_| view.locals) {
+                        lines.extend(variable_lines(variables));
+                    }
                     lines.extend(source_lines(view, frame, &mut warned));
                 }
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use cdh_bundle::{DumpId, ProcessFacts, SignalFacts, Verdict};
 use cdh_elfcore::{StackOverflow, Thread};
+use cdh_inspect::{Missing, Storage, Value, Variable};
 use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{
     Elapsed, Explanation, Fingerprint, Frame, ModuleReport, Role, Stop, ThreadBacktrace,
@@ -104,6 +105,61 @@ pub struct NamedFrame<'a> {
     frame: &'a Frame,
     /// Whether it is the program's own, how the process ended, or how the thread began.
     role: Role,
+    /// Arguments of the function, if its debug information and the core are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<Vec<NamedVariable<'a>>>,
+    /// With `--locals`: variables of the function, those of the innermost block first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locals: Option<Vec<NamedVariable<'a>>>,
+}
+
+/// A variable.
+#[derive(JsonSchema, Serialize)]
+pub struct NamedVariable<'a> {
+    /// Its name.
+    name: &'a str,
+    /// Its type, as source code writes it.
+    r#type: &'a str,
+    /// Where it is in memory; `null` if it is in registers, computed or nowhere.
+    address: Option<u64>,
+    /// Its value as gdb writes it; without `--locals`, `...` for those that have members or elements.
+    value: String,
+    /// Whether the value is known.
+    state: ValueState,
+}
+
+/// Whether a value is known.
+#[derive(JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueState {
+    /// It is.
+    Value,
+    /// The debug information does not say where it is.
+    OptimizedOut,
+    /// It is in memory that the core does not hold.
+    NotInTheCore,
+    /// It was not read: `--locals` does.
+    Omitted,
+}
+
+impl<'a> NamedVariable<'a> {
+    fn of(variable: &'a Variable) -> Self {
+        Self {
+            name: &variable.name,
+            r#type: &variable.type_name,
+            address: match variable.storage {
+                Storage::Memory(at) => Some(at),
+                _ => None,
+            },
+            value: variable.value.to_string(),
+            state: match variable.value {
+                Value::Missing(Missing::OptimizedOut) => ValueState::OptimizedOut,
+                Value::Missing(Missing::NotInTheCore(_)) => ValueState::NotInTheCore,
+                Value::Omitted => ValueState::Omitted,
+                _ => ValueState::Value,
+            },
+        }
+    }
 }
 
 /// Registers of one thread.
@@ -174,15 +230,22 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
 }
 
 fn named<'a>(view: &BacktraceView<'a>, thread: &'a ThreadBacktrace) -> NamedThread<'a> {
-    let frame = |frame: &'a Frame| NamedFrame {
-        frame,
-        role: frame.role(&view.backtrace.modules),
+    let list = |variables: &'a [Variable]| variables.iter().map(NamedVariable::of).collect();
+    let frame = |(number, frame): (usize, &'a Frame)| {
+        let variables = view.variables.get(&(thread.tid, number));
+        let locals = variables.filter(|_| view.locals);
+        NamedFrame {
+            frame,
+            role: frame.role(&view.backtrace.modules),
+            arguments: variables.map(|found| list(&found.arguments)),
+            locals: locals.map(|found| list(&found.locals)),
+        }
     };
     NamedThread {
         tid: thread.tid,
         name: view.names.get(&thread.tid).map(String::as_str),
         crashing: thread.crashing,
-        frames: thread.frames.iter().map(frame).collect(),
+        frames: thread.frames.iter().enumerate().map(frame).collect(),
         stop: thread.stop,
         stored: thread.stored,
     }

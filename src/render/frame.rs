@@ -1,5 +1,6 @@
 //! One frame of a backtrace, in words.
 
+use cdh_inspect::FunctionVariables;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, Reason, Role, Stop};
 
 use super::line::Line;
@@ -20,6 +21,7 @@ pub(super) fn frame_line(
     number: usize,
     columns: usize,
     frame: &Frame,
+    variables: Option<&FunctionVariables>,
 ) -> Line {
     let mut line = Line::default();
     line.push(format!("  {:<columns$} ", format!("#{number}")));
@@ -35,6 +37,9 @@ pub(super) fn frame_line(
             }
         }
         Err(reason) => line.toned(Tone::Dim, format!("?? ({})", reason_words(reason))),
+    }
+    if let Some(variables) = variables {
+        line.push(arguments(variables));
     }
     if let Some(place) = &frame.location {
         let column = place
@@ -61,6 +66,20 @@ pub(super) fn frame_line(
         Role::Program => line,
         _ => line.all(Tone::Dim),
     }
+}
+
+/// ` (order=0x0, count=2)`.
+fn arguments(variables: &FunctionVariables) -> String {
+    let one = |variable: &cdh_inspect::Variable| {
+        let value = match &variable.value {
+            // Aggregates take more room than a line has.
+            value if value.is_aggregate() => "...".to_owned(),
+            value => value.to_string(),
+        };
+        terminal_line(&format!("{}={value}", variable.name))
+    };
+    let all: Vec<String> = variables.arguments.iter().map(one).collect();
+    format!(" ({})", all.join(", "))
 }
 
 /// How the frame was found, where that is not the usual way.

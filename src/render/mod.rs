@@ -25,9 +25,11 @@ mod top_frame;
 mod units;
 mod workload;
 
-// The lines of a backtrace are for whoever draws them on a screen of its own.
+// The lines of a backtrace are for views that draw them themselves.
 #[allow(unused_imports)]
-pub use backtrace::{BacktraceView, SourceText, Sources, backtrace_text, is_unwound, thread_lines};
+pub use backtrace::{
+    BacktraceView, SourceText, Sources, backtrace_text, is_unwound, shown_frames, thread_lines,
+};
 pub use backtrace_json::{BacktraceDocument, backtrace_json};
 pub use changes::{
     DeletedDump, DeletedModule, FetchedDump, Freed, GarbageCollection, ImportedDump, Removal,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cdh_bundle::Manifest;
 use cdh_elfcore::Mapping;
+use cdh_inspect::FrameVariables;
 use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
@@ -156,6 +157,8 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             registers: false,
             group: false,
             fold: true,
+            variables: &FrameVariables::new(),
+            locals: false,
             names: &stacks.names,
             sources: None,
             elapsed: None,

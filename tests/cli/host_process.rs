@@ -1,4 +1,4 @@
-//! A process of the host that nobody runs in a container: the system's own `sleep`, killed with
+//! A process of the host outside of any container: the system's own `sleep`, killed with
 //! SIGABRT, captured by the kernel's pipe and debugged where it crashed.
 
 use std::fs;

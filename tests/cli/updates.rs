@@ -269,7 +269,7 @@ fn updates_of_the_agent_lose_no_crash_and_forget_nothing() {
     };
     let mut agent = node.start(&[]);
     node.crash();
-    node.wait("the crash is counted and told", || {
+    node.wait("the crash is counted and reported", || {
         counted() == 1 && told.load(Ordering::Relaxed) == 1
     });
 

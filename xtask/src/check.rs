@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 
 use crate::progress::{self, Steps};
-use crate::{build, docs, tools};
+use crate::{build, docs, prose, tools};
 
 /// How a check ended.
 enum Outcome {
@@ -28,12 +28,18 @@ struct Check {
     violation: (&'static str, &'static str),
 }
 
-const CHECKS: [Check; 6] = [
+const CHECKS: [Check; 7] = [
     Check {
         name: "fmt",
         what: "the format of all Rust files",
         run: format,
         violation: ("src/when.rs", "\n#[test]\nfn planted()  {}\n"),
+    },
+    Check {
+        name: "prose",
+        what: "words and sentences of documentation, messages and comments",
+        run: words,
+        violation: ("docs/README.md", "\nIt stands.\n"),
     },
     Check {
         name: "clippy",
@@ -195,6 +201,11 @@ fn format() -> Result<Outcome> {
     cargo(&["fmt", "--all", "--check"]).context("`cargo fmt --all` formats them")?;
     cargo(&["fmt", "--manifest-path", FUZZ, "--check"])
         .context("`cargo fmt --manifest-path fuzz/Cargo.toml` formats them")
+}
+
+fn words() -> Result<Outcome> {
+    prose::check()?;
+    Ok(Outcome::Passed)
 }
 
 fn clippy() -> Result<Outcome> {

@@ -32,6 +32,7 @@ mod pictures;
 #[cfg(feature = "bench")]
 mod pods;
 mod progress;
+mod prose;
 mod python;
 #[cfg(feature = "bench")]
 mod s3;

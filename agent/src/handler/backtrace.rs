@@ -12,8 +12,8 @@ use std::io::{self, BufWriter, Write};
 use cdh_bundle::RawText;
 use cdh_elfcore::{BuildId, CoreHead, MappedFile, Memory, Module, ModuleKind};
 use cdh_symbolize::{
-    Explanation, Fingerprint, FrameTrust, LoadedModule, ModuleStatus, SectionArena, Stop, Unwinder,
-    UnwoundFrame,
+    Explanation, Fingerprint, FrameTrust, LoadedModule, ModuleStatus, OriginalSignal, SectionArena,
+    Stop, Unwinder, UnwoundFrame,
 };
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use serde::{Deserialize, Serialize};
@@ -22,8 +22,8 @@ use super::maps::Kind;
 use super::minicore::Subject;
 use super::process::ProcessHandles;
 
-/// Frames of the crashing thread at most: both ends of an endless recursion tell enough.
-const CRASHING_FRAMES: usize = 4096;
+/// Frames of the crashing thread at most: both ends of an endless recursion show enough.
+const CRASHING_FRAMES: usize = Unwinder::CRASHING_FRAMES;
 /// Frames of each other thread at most.
 const OTHER_FRAMES: usize = 256;
 /// By which `abort` ends a process (`signal.h`).
@@ -41,6 +41,10 @@ pub struct RawBacktrace {
     /// How the fingerprint was made; absent from dumps of earlier agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<Explanation>,
+    /// The fault beneath a signal handler that then ended the process or crashed itself; frame numbers are those of
+    /// the first thread. Absent if there is none, and from dumps of earlier agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_signal: Option<OriginalSignal>,
     /// The text with which glibc ended the process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort_message: Option<String>,
@@ -117,7 +121,7 @@ impl RawBacktrace {
             })
             .collect();
         let unwinder = Unwinder::new(&loaded);
-        let mut explanation = None;
+        let (mut explanation, mut original_signal) = (None, None);
         let mut threads = Vec::new();
         for (index, thread) in head.threads().iter().enumerate() {
             let limit = if index == 0 {
@@ -127,7 +131,9 @@ impl RawBacktrace {
             };
             let (frames, stop) = unwinder.unwind(&thread.registers, memory, limit);
             if index == 0 {
-                explanation = Fingerprint::from_stack(&frames, stop, &loaded);
+                original_signal = unwinder.original_signal(thread, &frames, memory);
+                let original = original_signal.as_ref();
+                explanation = Fingerprint::from_stack(&frames, stop, original, &loaded);
             }
             threads.push(RawThread {
                 tid: thread.tid,
@@ -149,8 +155,12 @@ impl RawBacktrace {
             explanation,
             abort_message: head
                 .signal()
-                .filter(|signal| signal.number == SIGABRT)
-                .and_then(|_| cdh_symbolize::abort_message(&loaded, memory)),
+                .into_iter()
+                .chain(original_signal.as_ref().map(|original| original.signal))
+                .any(|signal| signal.number == SIGABRT)
+                .then(|| cdh_symbolize::abort_message(&loaded, memory))
+                .flatten(),
+            original_signal,
             threads,
             modules: loaded.iter().map(module).collect(),
         }

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, Manifest, RawText, Verdict};
+use cdh_bundle::{CoreEncoding, DumpId, EntryKind, Gap, Manifest, RawText, SignalFacts, Verdict};
 use cdh_elfcore::{CoreError, CoreHead, ForeignCore, Memory};
 use serde::Serialize;
 
@@ -501,6 +501,8 @@ impl Capture<'_> {
                 self.log.note(&format!("minicore of {bytes} bytes"));
                 self.manifest.modules = report.modules;
                 self.manifest.fingerprint = report.fingerprint;
+                let original = report.original_signal.as_ref();
+                self.manifest.original_signal = original.map(SignalFacts::from);
                 self.lacks_foreign_pages = report.lacks_foreign_pages;
                 self.gaps.extend(report.gaps);
             }

@@ -71,6 +71,7 @@ pub(crate) fn first_manifest(
             dumpable: arguments.dumpable,
         },
         signal: SignalFacts::from(&signal),
+        original_signal: None,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Manifest::new(id, captured_at, verdict)
     };

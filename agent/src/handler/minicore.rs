@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use cdh_bundle::{Gap, ModuleRecord, RawText};
-use cdh_elfcore::{Avma, CoreHead, Memory, Module, write_minicore};
+use cdh_elfcore::{Avma, CoreHead, Memory, Module, SignalInfo, write_minicore};
 use serde::{Deserialize, Serialize};
 
 use super::backtrace::{self, RawBacktrace};
@@ -56,6 +56,8 @@ pub(super) struct MinicoreReport {
     pub(super) has_backtrace: bool,
     /// Of the crashing thread.
     pub(super) fingerprint: Option<String>,
+    /// The fault beneath a signal handler that ended the process.
+    pub(super) original_signal: Option<SignalInfo>,
     /// What is missing, and why.
     pub(super) gaps: Vec<Gap>,
     /// Modules with their build-ids.
@@ -126,6 +128,7 @@ pub(super) fn take_minicore(
                 Err(error) => gap("backtrace", error.to_string()),
             }
             report.fingerprint = taken.fingerprint;
+            report.original_signal = taken.original_signal.map(|original| original.signal);
         }
         if let Some(shipper) = shipper {
             // Without a build-id a file cannot be verified, and is not stored.

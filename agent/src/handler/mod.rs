@@ -77,6 +77,7 @@ use cdh_bundle::RawText;
 use crate::paths::HANDLER_NAME;
 use crate::spool::SpoolError;
 pub(crate) use file_systems::is_local_path;
+pub(crate) use process::status_field;
 pub(crate) use receiver::is_held;
 pub use receiver::{is_receiving, stop_receiving};
 

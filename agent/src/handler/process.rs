@@ -331,7 +331,7 @@ pub(super) fn is_readable(descriptor: &OwnedFd) -> Option<bool> {
 
 /// Value of a field of `/proc/<pid>/status`.
 #[must_use]
-pub(super) fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(crate) fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a [u8]> {
     status.split(|&byte| byte == b'\n').find_map(|line| {
         let value = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
         Some(value.trim_ascii())

@@ -106,7 +106,11 @@ pub(super) fn nothing(
     };
     account::append(settings, &record);
     let process = &manifest.process;
-    let (name, pid, signal) = (process.exe_name(), process.pid, &manifest.signal.name);
+    let (name, pid, signal) = (
+        process.exe_name(),
+        process.pid,
+        &manifest.crash_signal().name,
+    );
     Captured {
         path: None,
         summary: format!("no dump of {name} (pid {pid}, {signal}): {why}"),
@@ -340,7 +344,7 @@ fn summary(manifest: &Manifest, elapsed: std::time::Duration) -> String {
         manifest.id,
         process.exe_name(),
         process.pid,
-        manifest.signal.name,
+        manifest.crash_signal().name,
         manifest.verdict.describe(),
         elapsed.as_secs_f64(),
         manifest.gaps.len(),

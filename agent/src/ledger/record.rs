@@ -217,7 +217,7 @@ impl LedgerRecord {
             exe: process.exe.as_ref().map(cut),
             pid: process.pid,
             uid: process.uid,
-            signal: manifest.signal.name.clone(),
+            signal: manifest.crash_signal().name.clone(),
             fingerprint: manifest.fingerprint.clone(),
             workload: manifest.workload.as_ref().and_then(workload_name),
             pod_uid: id_of(|workload| &workload.pod_uid),

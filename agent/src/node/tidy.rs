@@ -34,6 +34,7 @@ pub(super) fn tidy(paths: &AgentPaths) -> u64 {
         if left == 0 {
             remove_files(&paths.uploads(), |name| name.ends_with(".journal"));
         }
+        crate::collect::forget_all(paths);
         // The uninstall has reported what is left, and an agent that comes later finds out anew.
         let _ = ShipperRecord::remove(&paths.state);
         let _ = fs::remove_file(paths.shipper_lock());
@@ -74,6 +75,10 @@ mod tests {
         fs::create_dir_all(paths.spool.join(".slots")).unwrap();
         fs::create_dir(paths.uploads()).unwrap();
         fs::write(paths.uploads().join("shipper.json"), "{}").unwrap();
+        crate::shipper::UploadReceipts::of(&paths.uploads())
+            .begin()
+            .unwrap();
+        fs::create_dir(paths.state.join("collected")).unwrap();
         assert_eq!(tidy(&paths), 1);
         assert!(entry.is_dir() && !paths.spool.join(".slots").exists());
         assert!(!paths.uploads().exists());

@@ -11,6 +11,7 @@ mod modules;
 mod patient;
 mod plan;
 mod queue;
+mod receipts;
 mod record;
 mod request;
 mod schedule;
@@ -49,6 +50,7 @@ use drops::DropsKeeper;
 use modules::ModuleKeeper;
 use plan::{Bandwidth, Due};
 use queue::Queue;
+pub(crate) use receipts::UploadReceipts;
 use record::RecordKeeper;
 use request::Request;
 pub use signals::StopSignals;
@@ -493,6 +495,39 @@ mod tests {
         assert_eq!((report.shipped.len(), node.dumps()), (1, 1));
         assert!(!path.exists());
         assert_eq!(node.sweep().shipped.len(), 0);
+    }
+
+    #[test]
+    fn sweep_writes_receipts_only_for_complete_cores_and_only_if_asked() {
+        let complete = |node: &Node| {
+            let id = super::shipping_tests::entry(node, 1, 10);
+            let path = node.paths.spool.join(id.to_string());
+            let bundle = cdh_bundle::BundleWriter::from_entry(&path).unwrap();
+            let mut manifest = bundle.manifest().clone();
+            let encoding = cdh_bundle::CoreEncoding::None;
+            manifest.core = Some(cdh_bundle::CoreRecord {
+                entry: cdh_bundle::EntryKind::Core(encoding).bundle_name(&manifest.stem),
+                encoding,
+                size: 10,
+                expected: 10,
+                sha256: None,
+            });
+            cdh_bundle::amend(&path, manifest, &[]).unwrap();
+            id
+        };
+        let node = Node::new();
+        prepare_spool(&node.paths.spool).unwrap();
+        let id = complete(&node);
+        let receipts = UploadReceipts::of(&node.paths.uploads());
+        assert_eq!(node.sweep().shipped, [id]);
+        assert!(!receipts.has(id), "not asked for");
+        receipts.begin().unwrap();
+        let id = complete(&node);
+        // Its verdict is truncated.
+        let other = node.dump("odd", "1");
+        assert_eq!(node.sweep().shipped.len(), 2);
+        let other = other.file_name().unwrap().to_str().unwrap();
+        assert!(receipts.has(id) && !receipts.has(other.parse().unwrap()));
     }
 
     #[test]

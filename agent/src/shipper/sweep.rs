@@ -24,6 +24,7 @@ use super::event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 use super::modules::ModuleKeeper;
 use super::plan::{Bandwidth, ShipperOptions};
 use super::queue::Queue;
+use super::receipts::UploadReceipts;
 use super::record::RecordKeeper;
 use super::uploads::{Done, Upload, Uploads};
 use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
@@ -373,7 +374,7 @@ impl Sweeper<'_> {
                 let event = ShipperEvent::Shipped {
                     id,
                     name: manifest.process.exe_name().to_string(),
-                    signal: manifest.signal.name.clone(),
+                    signal: manifest.crash_signal().name.clone(),
                     verdict: manifest.verdict.clone(),
                     key: shipped.key,
                     bytes: bundle.len(),
@@ -381,6 +382,8 @@ impl Sweeper<'_> {
                 };
                 // `cdh gc` may have deleted modules during the upload that no other dump needs.
                 self.keep_modules(store, &entry, manifest);
+                // Without it the collector keeps the core file: nothing is lost.
+                let _ = UploadReceipts::of(self.journals).write(manifest);
                 drop(bundle);
                 self.remove(entry);
                 self.failures.remove(&id);

@@ -147,7 +147,7 @@ fn dump(entry: &SpoolEntry, manifest: Option<Manifest>, why: WaitReason) -> Wait
         id: entry.id,
         captured_at: manifest.map(|manifest| manifest.captured_at),
         program: manifest.map(|manifest| manifest.process.exe_name().to_string()),
-        signal: manifest.map(|manifest| manifest.signal.name.clone()),
+        signal: manifest.map(|manifest| manifest.crash_signal().name.clone()),
         bytes: size_of(&entry.path),
         why,
     }

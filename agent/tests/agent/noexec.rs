@@ -82,7 +82,7 @@ fn a_receiver_serves_the_socket_from_memory_where_its_file_system_is_mounted_noe
     let Some(_disk) = SmallDisk::mount(directory, NOEXEC) else {
         return;
     };
-    // The way around that the doctor names is one.
+    // The workaround that the doctor names works.
     assert!(
         handler_directory(&node)
             .way

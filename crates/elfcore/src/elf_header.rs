@@ -7,9 +7,9 @@ use crate::machine::describe_unsupported;
 pub(crate) const HEADER_SIZE: usize = 64;
 /// Size of `Elf64_Phdr`, bytes.
 pub(crate) const PROGRAM_HEADER_SIZE: usize = 56;
-/// `e_phnum` of a file whose real count stands in `sh_info` of section header 0 (elf(5)).
+/// `e_phnum` of a file whose real count is in `sh_info` of section header 0 (elf(5)).
 pub(crate) const PN_XNUM: u16 = 0xffff;
-/// `Elf64_Ehdr` without what nobody here needs.
+/// `Elf64_Ehdr` without the fields that are not needed here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ElfHeader {
     pub(crate) class: Class,

@@ -79,8 +79,8 @@ pub struct ForeignCore {
 }
 
 impl ForeignCore {
-    /// Of the little-endian 32-bit core that begins with `begun` and goes on in `stream`, of which no
-    /// more is read than the program headers.
+    /// Of the little-endian 32-bit core that begins with `begun` and goes on in `stream`, read up to the end of the
+    /// program headers.
     pub fn from_reader(begun: &[u8], stream: &mut impl Read) -> Option<Self> {
         let mut raw = begun.to_vec();
         fill(&mut raw, stream, HEADER_SIZE)?;
@@ -92,8 +92,8 @@ impl ForeignCore {
         }
         let count = match u16_at(&raw, 44)? {
             PN_XNUM => {
-                // The real number stands at the end of the core; the first header, of the notes, tells
-                // where the table ends.
+                // The real number is at the end of the core; the first header, of the notes, says where the table
+                // ends.
                 fill(&mut raw, stream, table.checked_add(ENTRY_SIZE)?)?;
                 let notes = usize::try_from(u32_at(&raw, table.checked_add(4)?)?).ok()?;
                 let is_note = u32_at(&raw, table)? == PT_NOTE;

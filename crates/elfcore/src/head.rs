@@ -7,6 +7,7 @@
 //! ```
 
 mod notes;
+mod promised;
 
 use std::io::Read;
 use std::ops::Range;
@@ -24,6 +25,8 @@ use crate::{
     Avma, ByteSource, Completeness, FileOffset, Machine, Mapping, Memory, Module, ProcessInfo,
     SegmentState, SignalInfo, StackState, Thread, modules,
 };
+
+pub use promised::promised_len;
 
 /// Notes above this size are not believed: 32,768 threads with AVX-512 state need about 100 MiB.
 const MAX_NOTES: u64 = 256 << 20;
@@ -140,7 +143,7 @@ enum NoteBytes {
     Apart(Vec<u8>),
 }
 
-/// Everything that stands before the memory of a core.
+/// Everything before the memory of a core.
 #[derive(Clone, Debug)]
 pub struct CoreHead {
     raw: Vec<u8>,
@@ -445,7 +448,7 @@ impl CoreHead {
         self.has_section_header.then_some(section)
     }
 
-    /// What is there of a core of which `found` bytes exist.
+    /// Which part of a core is in its first `found` bytes.
     #[must_use]
     pub fn completeness(&self, found: u64) -> Completeness {
         let segments = self.segments.iter().filter(|segment| segment.file_size > 0);
@@ -565,14 +568,17 @@ fn parse_table(
     Ok(ProgramHeader::parse_table(header.class, table))
 }
 
-/// The kernel puts the notes right behind the program headers, so that the first of these, `PT_NOTE`,
-/// tells their number before section header 0 has arrived.
+/// The kernel puts the notes right behind the program headers, so that the first of these, `PT_NOTE`, gives their
+/// number before section header 0 has arrived.
 fn count_from_first(raw: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
     let start = usize::try_from(header.program_headers).ok();
-    let first = start
-        .and_then(|start| raw.get(start..))
-        .and_then(|raw| ProgramHeader::parse_of(header.class, raw));
-    first
+    let first = start.and_then(|start| raw.get(start..));
+    count_from_entry(first.unwrap_or_default(), header)
+}
+
+/// The same from the bytes of the first program header.
+fn count_from_entry(first: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
+    ProgramHeader::parse_of(header.class, first)
         .filter(|first| first.kind == PT_NOTE)
         .and_then(|first| first.offset.checked_sub(header.program_headers))
         .and_then(|size| size.checked_div(header.class.program_header_size() as u64))

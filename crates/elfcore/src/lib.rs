@@ -40,7 +40,7 @@ pub use build_id::BuildId;
 pub use completeness::{Completeness, SegmentState, StackState};
 pub use core_file::CoreFile;
 pub use foreign::ForeignCore;
-pub use head::{CoreError, CoreHead, Segment};
+pub use head::{CoreError, CoreHead, Segment, promised_len};
 pub use machine::Machine;
 pub use mapping::Mapping;
 pub use memory::{CodeMap, Memory};

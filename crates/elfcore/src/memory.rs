@@ -1,4 +1,4 @@
-//! The crashed process's memory, whoever holds it: a core, a minicore, or the dying process itself.
+//! The crashed process's memory, from any source: a core, a minicore, or the dying process itself.
 
 use crate::{Avma, Segment};
 

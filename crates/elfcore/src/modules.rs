@@ -388,7 +388,7 @@ fn vdso(head: &CoreHead, memory: &dyn Memory) -> Option<Module> {
 }
 
 /// The program alone, as the auxiliary vector places it: qemu-user writes no NT_FILE, and no code either, so
-/// that its headers cannot be read. Where in the file its segments lie is told by the file itself.
+/// that its headers cannot be read. The file itself has the offsets of its segments.
 fn from_auxiliary_vector(head: &CoreHead, memory: &dyn Memory) -> Option<Module> {
     let table = Avma(head.aux(AT_PHDR)?);
     let mut segments = head

@@ -23,6 +23,8 @@ pub struct Thread {
     pub tid: u32,
     /// `pr_cursig`: the signal that was being handled, 0 for threads that were only stopped.
     pub signal: u16,
+    /// `pr_sighold`: signals that the thread blocked, signal 1 in the lowest bit. gdb's own cores have 0.
+    pub blocked: u64,
     /// General registers.
     pub registers: Registers,
 }
@@ -52,7 +54,7 @@ pub(crate) struct Note<'data> {
     pub(crate) data: &'data [u8],
 }
 
-/// What stands before the name of a note.
+/// The fields before the name of a note.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoteHeader {
     kind: u32,
@@ -178,7 +180,9 @@ impl CoreNotes {
             match note.kind {
                 NT_PRSTATUS => self.threads.extend(thread(note.data, machine)),
                 NT_PRPSINFO if self.process.is_none() => self.process = process(note.data),
-                NT_SIGINFO if self.signal.is_none() => self.signal = signal(note.data),
+                NT_SIGINFO if self.signal.is_none() => {
+                    self.signal = SignalInfo::from_bytes(note.data)
+                }
                 NT_AUXV if self.auxv.is_empty() => self.auxv = auxv(note.data),
                 NT_FILE if self.mappings.is_empty() => self.mappings = mappings(note.data),
                 _ => {}
@@ -196,6 +200,7 @@ impl CoreNotes {
                 Some(Thread {
                     tid: u32_at(data, 24)?,
                     signal: u16_at(data, 12)?,
+                    blocked: 0,
                     registers: Registers::new(machine),
                 })
             })()),
@@ -301,6 +306,7 @@ fn thread(data: &[u8], machine: Machine) -> Option<Thread> {
     Some(Thread {
         tid: u32_at(data, 32)?,
         signal: u16_at(data, 12)?,
+        blocked: u64_at(data, 24)?,
         registers,
     })
 }
@@ -316,12 +322,6 @@ fn process(data: &[u8]) -> Option<ProcessInfo> {
         name: until_nul(data.get(40..56)?).to_vec(),
         arguments: arguments.strip_suffix(b" ").unwrap_or(arguments).to_vec(),
     })
-}
-
-/// `siginfo_t`: number, errno, code, and from byte 16 on the union that the code selects.
-fn signal(data: &[u8]) -> Option<SignalInfo> {
-    let (number, code) = (i32_at(data, 0)?, i32_at(data, 8)?);
-    Some(SignalInfo::new(number, code, u64_at(data, 16)?))
 }
 
 fn auxv(data: &[u8]) -> Vec<(u64, u64)> {

@@ -4,6 +4,7 @@
 //! aarch64 share them.
 
 use crate::Avma;
+use crate::bytes::{i32_at, u64_at};
 
 /// `NT_SIGINFO` (or, where it is missing, what NT_PRSTATUS says): the fatal signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -87,6 +88,14 @@ impl SignalInfo {
         }
     }
 
+    /// From a `siginfo_t`: number, errno, code, and from byte 16 on the union that the code selects. `None` if
+    /// there are fewer bytes.
+    #[must_use]
+    pub fn from_bytes(data: &[u8]) -> Option<Self> {
+        let (number, code) = (i32_at(data, 0)?, i32_at(data, 8)?);
+        Some(Self::new(number, code, u64_at(data, 16)?))
+    }
+
     /// Where only the number is known.
     #[must_use]
     pub fn from_number(number: i32) -> Self {
@@ -118,7 +127,12 @@ impl SignalInfo {
     #[must_use]
     pub fn describe(&self) -> String {
         let name = self.name();
-        let Some(code) = self.code else { return name };
+        let Some(code) = self.code else {
+            return match self.address {
+                Some(at) => format!("{name} at {at}"),
+                None => name,
+            };
+        };
         match (self.sender, self.address) {
             (Some((pid, uid)), _) => {
                 let call = match code {

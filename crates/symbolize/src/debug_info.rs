@@ -6,6 +6,7 @@
 //! Units that keep their entries in a `.dwo` or `.dwp` file are asked there; where that is missing they
 //! still give lines, and the ELF symbols give names.
 
+mod access;
 mod function;
 mod line;
 mod name;
@@ -19,11 +20,13 @@ use cdh_elfcore::ElfObject;
 use gimli::{DebugInfoOffset, EndianSlice, LittleEndian, Section as _, Unit, UnitRef};
 use rayon::prelude::*;
 
+pub use self::access::ModuleDwarf;
 pub(crate) use self::opened::Opened;
 use crate::deadline::Deadline;
 use crate::{Location, SectionArena, Surroundings, section};
 
-type Reader<'data> = EndianSlice<'data, LittleEndian>;
+/// How DWARF is read.
+pub type Reader<'data> = EndianSlice<'data, LittleEndian>;
 
 /// What DWARF says of one address.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +116,7 @@ fn load<'data>(
     object: &ElfObject<'data>,
     source: Source<'data>,
     known: &[(&'static str, &'data [u8])],
+    names: &[&'static str],
 ) -> gimli::Dwarf<Reader<'data>> {
     let read = |name: &&'static str| {
         let known = known.iter().find(|(known, _)| known == name);
@@ -121,7 +125,7 @@ fn load<'data>(
             None => Some((*name, source.section(object, name)?)),
         }
     };
-    let sections: Vec<(&str, &[u8])> = SECTIONS.par_iter().filter_map(read).collect();
+    let sections: Vec<(&str, &[u8])> = names.par_iter().filter_map(read).collect();
     let find = |id: gimli::SectionId| -> Result<Reader<'data>, std::convert::Infallible> {
         let found = sections.iter().find(|(name, _)| *name == id.name());
         Ok(EndianSlice::new(
@@ -162,9 +166,9 @@ impl<'data> DebugInfo<'data> {
                 beginning = Some(AtomicBool::new(false));
             }
         }
-        let mut dwarf = load(object, source, &known);
+        let mut dwarf = load(object, source, &known, &SECTIONS);
         if let Some(alt) = alt {
-            dwarf.set_sup(load(alt, source, &[]));
+            dwarf.set_sup(load(alt, source, &[], &SECTIONS));
         }
         Some(Self {
             dwarf,

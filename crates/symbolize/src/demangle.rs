@@ -40,17 +40,28 @@ fn d(raw: &str) -> Option<String> {
     (!parts.is_empty() && !rest.is_empty()).then(|| parts.join("."))
 }
 
+/// As [`demangle`]; C++ functions with their parameters.
+#[must_use]
+pub fn demangle_with_parameters(raw: &str) -> String {
+    let options = cpp_demangle::DemangleOptions::new().no_return_type();
+    cpp_with(raw, &options).unwrap_or_else(|| demangle(raw))
+}
+
 fn cpp(raw: &str) -> Option<String> {
+    let options = cpp_demangle::DemangleOptions::new()
+        .no_params()
+        .no_return_type();
+    cpp_with(raw, &options)
+}
+
+fn cpp_with(raw: &str, options: &cpp_demangle::DemangleOptions) -> Option<String> {
     if !raw.starts_with("_Z") || raw.len() > NAME_LIMIT {
         return None;
     }
     let symbol = cpp_demangle::Symbol::new(raw).ok()?;
-    let options = cpp_demangle::DemangleOptions::new()
-        .no_params()
-        .no_return_type();
     let mut out = Bounded(String::new());
     symbol
-        .structured_demangle(&mut out, &options)
+        .structured_demangle(&mut out, options)
         .ok()
         .map(|()| out.0)
 }

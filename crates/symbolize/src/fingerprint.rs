@@ -22,7 +22,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Frame, FrameTrust, LoadedModule, ModuleReport, Stop, UnwoundFrame};
+use crate::{Frame, FrameTrust, LoadedModule, ModuleReport, OriginalSignal, Stop, UnwoundFrame};
 pub use rules::Role;
 use rules::Rules;
 use stack::OwnStack;
@@ -63,15 +63,17 @@ impl Fingerprint {
     /// Frames of a stack that can make a difference.
     pub const FRAMES: usize = stack::REACH;
 
-    /// From the frames of the crashing thread and the files that were mapped. `None` where a file that the stack
-    /// runs through is missing, where the stack is cut, and where nothing in it belongs to the program.
+    /// From the frames of the crashing thread and the files that were mapped. Frames of a signal handler that ran
+    /// because of the crash (`original`) do not count. `None` where a file that the stack runs through is
+    /// missing, where the stack is cut, and where nothing in it belongs to the program.
     #[must_use]
     pub fn from_stack(
         frames: &[UnwoundFrame],
         stop: Stop,
+        original: Option<&OriginalSignal>,
         modules: &[LoadedModule<'_>],
     ) -> Option<Explanation> {
-        let stack = OwnStack::of(frames, modules)?;
+        let stack = OwnStack::of(OriginalSignal::frames(original, frames), modules)?;
         let counted = stack.counted(Rules::get().depth, stop)?;
         Some(Explanation {
             scheme: SCHEME,
@@ -81,7 +83,8 @@ impl Fingerprint {
         })
     }
 
-    /// The functions of the program in a stack, innermost first: for comparing rules on a set of crashes.
+    /// The functions of the program in a stack, innermost first: for comparing rules on a set of crashes. `frames`
+    /// are without those of a signal handler that ran because of the crash.
     #[must_use]
     pub fn own_functions(
         frames: &[UnwoundFrame],

@@ -36,12 +36,17 @@ pub use abort_message::abort_message;
 pub use arena::SectionArena;
 pub use backtrace::{
     Backtrace, BacktraceOptions, Elapsed, ModuleReport, StoredStack, ThreadBacktrace, backtrace,
-    backtrace_of_stored, backtrace_with, module_needs,
+    backtrace_of_stored, backtrace_with, module_needs, with_vdso,
 };
+pub use debug_info::{ModuleDwarf, Reader};
+pub use demangle::demangle_with_parameters;
 pub use fingerprint::{Explanation, Fingerprint, Role};
 pub use frame::{Frame, Function, Location, Reason};
 pub use loaded::{LoadedModule, ModuleStatus};
 pub use need::{ModuleNeed, Need, needs_of};
 pub use surroundings::{Alone, Bytes, Surroundings};
+pub use symbol::{address_of_symbol, symbol_at};
 pub use symbolizer::{SymbolTable, Symbolizer};
-pub use unwinder::{FrameTrust, Stop, Unwinder, UnwoundFrame};
+pub use unwinder::{
+    FrameRegisters, FrameTrust, NestedSignal, OriginalSignal, Stop, Unwinder, UnwoundFrame,
+};

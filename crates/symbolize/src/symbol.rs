@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 use cdh_elfcore::{ElfObject, Section, Svma, Symbol};
 
+use crate::LoadedModule;
+
 /// `SHF_EXECINSTR`.
 const EXECUTABLE: u64 = 4;
 /// `STT_OBJECT`.
@@ -52,6 +54,30 @@ pub(crate) fn find<'data>(
         })
     };
     best.into_iter().map(named).collect()
+}
+
+/// The symbol of a module that an address (as its file states it) is in: its name as the file has it, and its start.
+/// Symbols without a size hold nothing.
+#[must_use]
+pub fn symbol_at(loaded: &LoadedModule<'_>, at: u64) -> Option<(String, u64)> {
+    let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
+    let objects: Vec<&ElfObject<'_>> = objects.into_iter().flatten().collect();
+    let found = find(&objects, &[at]).pop()??;
+    let name = String::from_utf8_lossy(found.name).into_owned();
+    Some((name, found.start))
+}
+
+/// Where a module has the variable with this linkage name, as its file states it.
+#[must_use]
+pub fn address_of_symbol(loaded: &LoadedModule<'_>, name: &str) -> Option<u64> {
+    let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
+    let mut symbols = objects
+        .into_iter()
+        .flatten()
+        .flat_map(|object| object.symbols_named(&[name.as_bytes()]));
+    symbols
+        .find(|symbol| symbol.kind == OBJECT)
+        .map(|symbol| symbol.address.0)
 }
 
 /// Takes names away that end before their address: a symbol without a size ends at the next symbol, and with

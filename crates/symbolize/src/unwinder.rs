@@ -13,8 +13,10 @@ mod cfi;
 mod code;
 mod go_runtime;
 mod guess;
+mod original_signal;
 mod pc_table;
 mod piece;
+mod signal_frame;
 mod sigreturn;
 #[cfg(test)]
 mod tests;
@@ -28,7 +30,17 @@ use crate::LoadedModule;
 use cfi::{Cache, ModuleCfi};
 use code::Ground;
 use go_runtime::GoFunction;
+pub use original_signal::{NestedSignal, OriginalSignal};
 use piece::PieceMemory;
+
+/// Signals by number (`signal(7)`).
+const SIGILL: i32 = 4;
+const SIGTRAP: i32 = 5;
+const SIGABRT: i32 = 6;
+const SIGBUS: i32 = 7;
+const SIGFPE: i32 = 8;
+const SIGSEGV: i32 = 11;
+const SIGSYS: i32 = 31;
 
 /// What most stacks of waiting threads have at most.
 const USUAL_FRAMES: usize = 12;
@@ -88,6 +100,17 @@ pub struct UnwoundFrame {
     pub signal_frame: bool,
 }
 
+/// A frame with what is known of its registers.
+#[derive(Clone, Debug)]
+pub struct FrameRegisters {
+    /// The frame.
+    pub frame: UnwoundFrame,
+    /// Registers as they were in this frame. Those that a callee may have changed without saving them are unknown.
+    pub registers: Registers,
+    /// The canonical frame address, if call frame information describes it.
+    pub cfa: Option<Avma>,
+}
+
 impl UnwoundFrame {
     /// The address to look up: inside the call instruction for return addresses.
     #[must_use]
@@ -120,6 +143,9 @@ struct Place<'m> {
     /// Addresses of `_start`, where the file is a program or the dynamic loader.
     start: OnceLock<Option<std::ops::Range<u64>>>,
 }
+
+/// Known registers of a frame, and its canonical frame address.
+type Context = (Registers, Option<Avma>);
 
 /// What one step up the stack found.
 type Step = Result<Caller, Stop>;
@@ -194,6 +220,29 @@ impl<'m> Unwinder<'m> {
         (frames, stop)
     }
 
+    /// As [`Self::unwind`], with the registers of each frame.
+    #[must_use]
+    pub fn unwind_with_registers(
+        &self,
+        thread: &Registers,
+        memory: &dyn Memory,
+        limit: usize,
+    ) -> (Vec<FrameRegisters>, Stop) {
+        let memory = &PieceMemory::over(memory);
+        let mut cache = self.caches().pop().unwrap_or_default();
+        let (mut frames, mut contexts) = (Vec::new(), Vec::new());
+        let all = Some(&mut contexts);
+        let stop = self.climb(thread, memory, limit, &mut cache, &mut frames, all);
+        self.caches().push(cache);
+        let with_registers = |(frame, (registers, cfa))| FrameRegisters {
+            frame,
+            registers,
+            cfa,
+        };
+        let all = frames.into_iter().zip(contexts).map(with_registers);
+        (all.collect(), stop)
+    }
+
     /// The frames of several threads, each with a limit of its own, one behind the other; and for each
     /// thread where its frames end, and why there are no more.
     pub(crate) fn unwind_many<'t>(
@@ -207,7 +256,7 @@ impl<'m> Unwinder<'m> {
         let mut frames = Vec::with_capacity(threads.len().saturating_mul(USUAL_FRAMES));
         let mut ends = Vec::with_capacity(threads.len());
         for (thread, limit) in threads {
-            let stop = self.climb(thread, memory, limit, &mut cache, &mut frames);
+            let stop = self.climb(thread, memory, limit, &mut cache, &mut frames, None);
             ends.push((frames.len(), stop));
         }
         self.caches().push(cache);
@@ -225,7 +274,9 @@ impl<'m> Unwinder<'m> {
         limit: usize,
         cache: &mut Cache,
         frames: &mut Vec<UnwoundFrame>,
+        mut contexts: Option<&mut Vec<Context>>,
     ) -> Stop {
+        let mut known = thread.clone();
         let limit = frames.len().saturating_add(limit);
         cache.compared = 0;
         let mut registers = thread.clone();
@@ -277,6 +328,9 @@ impl<'m> Unwinder<'m> {
                 Ok(caller) => caller,
                 Err(stop) => {
                     frames.push(frame);
+                    if let Some(contexts) = contexts {
+                        contexts.push((known, None));
+                    }
                     return stop;
                 }
             };
@@ -285,6 +339,12 @@ impl<'m> Unwinder<'m> {
                 frame.signal_frame = true;
             }
             frames.push(frame);
+            if let Some(contexts) = contexts.as_deref_mut() {
+                let by_rule = caller.trust == FrameTrust::Cfi;
+                let cfa = caller.registers.sp().filter(|_| by_rule);
+                let caller = preserved(&registers, &caller);
+                contexts.push((std::mem::replace(&mut known, caller), cfa));
+            }
             // Only a leaf that keeps its return address in a register needs no stack.
             let (from, to) = (registers.sp(), caller.registers.sp());
             let leads_up = to > from || (to == from && exact && caller.registers.pc() != Some(pc));
@@ -370,6 +430,30 @@ impl<'m> Unwinder<'m> {
             }
         }
     }
+}
+
+/// The registers of a caller that are surely its own: a callee may change some without saving them (System V psABI
+/// for x86_64, figure 3.4; AAPCS64, 6.1.1), and then nothing says what the caller had in them.
+fn preserved(callee: &Registers, caller: &Caller) -> Registers {
+    const X86_64: &[u16] = &[0, 1, 2, 4, 5, 8, 9, 10, 11];
+    const AARCH64: &[u16] = &[
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 30,
+    ];
+    let mut registers = caller.registers.clone();
+    // After a signal, and after a call that led nowhere, nothing was changed.
+    if caller.over_signal || caller.trust == FrameTrust::BadCall {
+        return registers;
+    }
+    let changeable = match registers.machine() {
+        Machine::Aarch64 => AARCH64,
+        _ => X86_64,
+    };
+    for &number in changeable {
+        if registers.get(number) == callee.get(number) {
+            registers.set(number, None);
+        }
+    }
+    registers
 }
 
 /// Why a step is not taken.

@@ -56,7 +56,7 @@ pub(crate) struct Image {
     pub(crate) layers: Vec<LayerBlob>,
 }
 
-/// Which of the two a document is, told before it becomes structures.
+/// Which of the two a document is, before it is parsed into structures.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Shape {

@@ -16,7 +16,7 @@ use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Settings, environment};
 
-/// What stands on the command line, key by key.
+/// The values of the command line, key by key.
 #[derive(Default)]
 pub(super) struct Flags(Vec<(&'static str, Value, &'static str)>);
 

@@ -159,7 +159,7 @@ pub(super) fn log_install(config: &AgentConfig, handler: Option<&Path>, log: Log
 /// Begins the line with the number of dumps that are left.
 pub(super) const NOT_SHIPPED: &str = "not shipped: ";
 
-/// What became of `core_pattern`, and what to do with dumps that are left, a line each.
+/// The outcome of `core_pattern`, and what to do with dumps that are left, a line each.
 fn outcome(
     settings: &Settings,
     config: &AgentConfig,

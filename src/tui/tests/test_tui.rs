@@ -328,6 +328,7 @@ pub(crate) fn opened(dump: &DumpSummary) -> Opened {
             description: format!("{}: address not mapped, at 0x10", dump.signal),
             ..SignalFacts::default()
         },
+        original_signal: None,
         machine: "x86_64".to_owned(),
         verdict: cdh_bundle::Verdict::Complete,
         killed: None,
@@ -458,6 +459,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             .map(|tid| Thread {
                 tid,
                 signal: 0,
+                blocked: 0,
                 registers: registers(u64::from(tid)),
             })
             .collect(),

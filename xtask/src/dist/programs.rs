@@ -64,7 +64,7 @@ fn program(release: &Release, target: &Target, profile: &str, words: &[&str]) ->
     Ok(directory.join(name))
 }
 
-/// Directories of this machine, and what stands for them in the programs. Of two that match, the last one is used.
+/// Directories of this machine, and their names in the programs. Of two that match, the last one is used.
 fn prefixes() -> Result<Vec<(PathBuf, &'static str)>> {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let cargo = std::env::var_os("CARGO_HOME")

@@ -22,8 +22,8 @@ pub(super) struct Mapped {
 }
 
 /// A module begins with a mapping of file offset 0 and goes on over later ones of the same path. In a file
-/// smaller than a page (lld does not pad) every segment is mapped from offset 0: then the headers tell
-/// whether a mapping belongs to the module before it.
+/// smaller than a page (lld does not pad) every segment is mapped from offset 0: then the headers show whether a
+/// mapping belongs to the module before it.
 pub(super) fn find(head: &CoreHead, segments: &Segments<'_>, memory: &dyn Memory) -> Mapped {
     let mut groups: Vec<Vec<&Mapping>> = Vec::new();
     for mapping in head.mappings() {

@@ -43,7 +43,7 @@ impl<'data> DebugInfo<'data> {
         Some((dwarf, unit))
     }
 
-    fn package(&self) -> Option<&DwarfPackage<Reader<'data>>> {
+    pub(super) fn package(&self) -> Option<&DwarfPackage<Reader<'data>>> {
         let open = || {
             let bytes = self.source.surroundings.split_package(self.source.module)?;
             let object = ElfObject::parse(self.source.arena.keep_owner(bytes)).ok()?;

@@ -51,11 +51,12 @@ impl Frame {
 }
 
 impl Backtrace {
-    /// The crashing thread's first frame of the user's own code. Where there is none, the first frame that
+    /// The crashing thread's first frame of the user's own code, below a signal handler that ran because of the
+    /// crash. Where there is none, the first frame that
     /// does not only say how the process ended, and then the first that has a name.
     #[must_use]
     pub fn own_frame(&self) -> Option<&Frame> {
-        let frames = &self.threads.first()?.frames;
+        let frames = self.crash_frames();
         let is_program = |frame: &&Frame| frame.role(&self.modules) == Role::Program;
         // A wild address is no place: its caller is to blame.
         let is_place = |frame: &&Frame| frame.function != Err(Reason::NoModule);

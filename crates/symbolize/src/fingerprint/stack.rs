@@ -57,7 +57,6 @@ impl OwnStack {
     /// From the frames of the crashing thread; `None` where the file of a module is missing.
     pub(super) fn of(frames: &[UnwoundFrame], modules: &[LoadedModule<'_>]) -> Option<Self> {
         let frames = frames.get(..REACH).unwrap_or(frames);
-        let frames = below_signal(frames, modules);
         let mut names = Names::new(modules);
         names.look_up(frames.iter().filter(|frame| {
             let loaded = frame.module.and_then(|index| modules.get(index));
@@ -211,29 +210,6 @@ impl<'m> Names<'m> {
             () if *is_start || is_of_library(&name, dynamic) => Step::Skipped(name),
             () => Step::Own(name),
         })
-    }
-}
-
-/// The frames that the signal interrupted, where its handler ended the process: the handler is the same for all
-/// crashes of the program.
-fn below_signal<'f>(
-    frames: &'f [UnwoundFrame],
-    modules: &[LoadedModule<'_>],
-) -> &'f [UnwoundFrame] {
-    let last = frames.iter().rposition(|frame| frame.signal_frame);
-    let Some((above, below)) = last.and_then(|last| frames.split_at_checked(last)) else {
-        return frames;
-    };
-    let mut names = Names::new(modules);
-    names.look_up(above.iter());
-    let mut named = above.iter().filter_map(|frame| {
-        let at = frame.lookup_svma()?.0;
-        names.known.get(&(frame.module?, at))
-    });
-    let ends = |name: &str| name == "syscall" || Rules::get().role(name) == Role::Machinery;
-    match named.next().is_some_and(|(name, _)| ends(name)) {
-        true => below,
-        false => frames,
     }
 }
 

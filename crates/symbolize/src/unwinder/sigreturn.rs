@@ -6,6 +6,7 @@
 use cdh_elfcore::{Avma, Machine, Memory, Registers};
 
 use super::cfi::Cache;
+use super::signal_frame::saved_registers;
 use super::{Caller, FrameTrust, Step, Stop, Unwinder};
 
 /// `mov $15, %rax; syscall`.
@@ -15,12 +16,6 @@ const X86_64_SHORT: [u8; 7] = [0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05];
 /// `mov x8, #139; svc #0`.
 const AARCH64: [u8; 8] = [0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
 const CACHE_LIMIT: usize = 1 << 16;
-
-/// Where the kernel keeps DWARF registers 0..=16 in `gregs` (`ucontext_t` + 40), in words.
-const X86_64_ORDER: [u64; 17] = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7, 16];
-const X86_64_REGISTERS: u64 = 40;
-/// siginfo 128, `ucontext_t` up to its registers 176, fault address 8; then x0..x30, sp, pc.
-const AARCH64_REGISTERS: u64 = 128 + 176 + 8;
 
 pub(super) fn is_trampoline(
     unwinder: &Unwinder<'_>,
@@ -52,31 +47,9 @@ pub(super) fn interrupted(registers: &Registers, memory: &dyn Memory) -> Step {
     let Some(sp) = registers.sp() else {
         return Err(Stop::NoRule);
     };
-    let machine = registers.machine();
-    let mut caller = Registers::new(machine);
-    let read = |offset: u64| memory.read_u64(Avma(sp.0.wrapping_add(offset)));
-    let pc_at = match machine {
-        Machine::Aarch64 => {
-            for number in 0..=32_u16 {
-                let offset = u64::from(number)
-                    .saturating_mul(8)
-                    .saturating_add(AARCH64_REGISTERS);
-                caller.set(number, read(offset));
-            }
-            AARCH64_REGISTERS + 32 * 8
-        }
-        _ => {
-            for (number, word) in (0_u16..).zip(X86_64_ORDER) {
-                caller.set(
-                    number,
-                    read(word.saturating_mul(8).saturating_add(X86_64_REGISTERS)),
-                );
-            }
-            X86_64_REGISTERS + 16 * 8
-        }
-    };
+    let caller = saved_registers(registers.machine(), sp, memory);
     if caller.pc().is_none() {
-        return Err(Stop::NoMemory(Avma(sp.0.wrapping_add(pc_at))));
+        return Err(Stop::NoMemory(sp));
     }
     Ok(Caller {
         registers: caller,

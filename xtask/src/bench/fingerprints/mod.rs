@@ -3,9 +3,9 @@
 //!
 //! Fifty bugs in C, C++, Rust and Go; each is built four or five ways (optimisation, changed source, musl, stripped)
 //! and reached from `main` and from a thread. gdb writes the cores, so that no setting of the kernel is
-//! changed. Two crashes are alike if they are the same bug: of all pairs of crashes of one language, precision is
-//! the share of pairs with equal fingerprints that are the same bug, recall the share of pairs of one bug
-//! that have equal fingerprints. A crash without a fingerprint is equal to none.
+//! changed. Two crashes are alike if they are the same bug: all pairs of crashes of one language are counted.
+//! Precision is the share of pairs with equal fingerprints that are the same bug. Recall is the share of pairs of
+//! one bug that have equal fingerprints. A crash without a fingerprint is equal to none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,0 +1,143 @@
+//! Containers of Rust's standard library. Their members have changed over the years: pointers are found by their type.
+
+use super::{FIRST, LARGEST, STEPS, Value, ValueReader};
+use crate::location::Place;
+use crate::reader::Object;
+use crate::types::{Kind, Record, Type};
+
+impl<'data> ValueReader<'_, 'data> {
+    pub(super) fn rust(
+        &self,
+        object: &Object<'data>,
+        plain: &Type<'data>,
+        record: &Record<'data>,
+        name: &str,
+        depth: usize,
+    ) -> Option<Value> {
+        if name.starts_with("&str") || name.starts_with("&mut str") || name == "*const str" {
+            let start = self.field_number(object, &["data_ptr"])?;
+            return self.text_of(start, self.field_number(object, &["length"])?);
+        }
+        if name.starts_with("&[") || name.starts_with("&mut [") {
+            let start = self.field(object, "data_ptr")?;
+            let element = self.is_pointer(&start.of)??;
+            let length = self.field_number(object, &["length"])?;
+            return self.row("", self.number(&start)?, length, &element, depth);
+        }
+        let base = name.split('<').next()?;
+        let full = self.types.qualified(plain)?;
+        let is_std = ["alloc::", "core::", "std::", "hashbrown::"]
+            .iter()
+            .any(|library| full.starts_with(library));
+        if !is_std {
+            return None;
+        }
+        match base {
+            "String" => {
+                let vec = self.field(object, "vec")?;
+                let start = self.first_pointer(&self.field(&vec, "buf")?, 0)?;
+                self.text_of(self.number(&start)?, self.field_number(&vec, &["len"])?)
+            }
+            "Vec" => {
+                let start = self.first_pointer(&self.field(object, "buf")?, 0)?;
+                let length = self.field_number(object, &["len"])?;
+                let element = self.parameter(&object.of, &["T"])?;
+                self.row("", self.number(&start)?, length, &element, depth)
+            }
+            "Option" => {
+                let variant = self.variant(object, record)?.ok()?;
+                let name = variant.member.name.as_deref()?;
+                if name == "None" {
+                    return Some(self.single("None", None));
+                }
+                let some = self.locate(object, &variant.member).ok()?;
+                let held = self.field(&some, "__0")?;
+                let value = self.value(&held, depth.saturating_add(1));
+                Some(self.single("Some", Some(value)))
+            }
+            "Rc" | "Arc" => {
+                let pointer = self.first_pointer(object, 0)?;
+                let inner = self.is_pointer(&pointer.of)??;
+                let address = self.number(&pointer)?;
+                let inner = Object {
+                    of: inner,
+                    place: Place::Memory(address),
+                    at: 0,
+                };
+                let held = self
+                    .field(&inner, "value")
+                    .or_else(|| self.field(&inner, "data"))?;
+                let value = self.value(&held, depth.saturating_add(1));
+                Some(self.single(base, Some(value)))
+            }
+            "HashMap" | "HashSet" => self.hash_map(object, base, depth),
+            _ => None,
+        }
+    }
+
+    /// The first pointer in an object, however deep.
+    fn first_pointer(&self, object: &Object<'data>, depth: usize) -> Option<Object<'data>> {
+        if depth > 12 {
+            return None;
+        }
+        if self.is_pointer(&object.of).is_some() {
+            return Some(object.clone());
+        }
+        let plain = self.types.plain(&object.of)?;
+        let Kind::Record(record) = &plain.kind else {
+            return None;
+        };
+        record.members.iter().take(16).find_map(|member| {
+            let inside = self.locate(object, member).ok()?;
+            self.first_pointer(&inside, depth.saturating_add(1))
+        })
+    }
+
+    /// hashbrown: control bytes, in front of them the elements backwards; the highest bit marks a free place.
+    fn hash_map(&self, object: &Object<'data>, base: &str, depth: usize) -> Option<Value> {
+        let mut table = object.clone();
+        let mut element = None;
+        for _ in 0..8 {
+            if let Some(found) = self.parameter(&table.of, &["T"])
+                && self.field(&table, "table").is_some()
+            {
+                element = Some(found);
+            }
+            let next = ["base", "map", "table"];
+            match next.iter().find_map(|name| self.field(&table, name)) {
+                Some(inner) => table = inner,
+                None => break,
+            }
+        }
+        let element = element?;
+        let length = self.field_number(&table, &["items"])?;
+        let mask = self.field_number(&table, &["bucket_mask"])?;
+        let control = self.number(&self.first_pointer(&self.field(&table, "ctrl")?, 0)?)?;
+        let size = self.types.size(&element)?;
+        let places = mask.checked_add(1)?;
+        if length > places || places.checked_mul(size.max(1))? > LARGEST {
+            return None;
+        }
+        let seen = usize::try_from(places).unwrap_or(usize::MAX);
+        let bytes = self.some_bytes(control, seen.min(STEPS.saturating_mul(16)));
+        let full = bytes
+            .iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte & 0x80 == 0);
+        let objects = full.take(FIRST).map(|(number, _)| {
+            let back = (number as u64).saturating_add(1).wrapping_mul(size);
+            Object {
+                of: element.clone(),
+                place: Place::Memory(control.wrapping_sub(back)),
+                at: 0,
+            }
+        });
+        let objects = objects.take(usize::try_from(length).unwrap_or(FIRST));
+        let pair = |one: Object<'data>| Some((self.field(&one, "__0")?, self.field(&one, "__1")?));
+        if base == "HashSet" {
+            let keys = objects.map_while(|one| self.field(&one, "__0"));
+            return Some(self.filled(base, Some(length), keys, depth));
+        }
+        Some(self.map(base, Some(length), objects.map_while(pair), depth))
+    }
+}

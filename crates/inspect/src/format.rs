@@ -1,0 +1,402 @@
+//! Values as text, in the form that gdb prints them.
+
+use std::fmt::{self, Display, Write};
+
+use crate::reader::{ELEMENTS, REPEATS};
+use crate::value::{
+    Array, Container, Member, MemberKind, Missing, Pointer, Record, Style, Text, Value,
+};
+
+impl Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OptimizedOut => "<optimized out>",
+            Self::NotInTheCore(_) => "<not in the core>",
+        })
+    }
+}
+
+impl Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(why) => why.fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::Unsigned(value) => value.fmt(f),
+            Self::Float { value, single } => f.write_str(&float(*value, *single)),
+            Self::Bool(value) => value.fmt(f),
+            Self::Char { code, prefix } => character(f, *code, prefix),
+            Self::Enum {
+                name: Some(name), ..
+            } => f.write_str(name),
+            Self::Enum { number, .. } => number.fmt(f),
+            Self::Pointer(pointer) => pointer.fmt(f),
+            Self::Reference { address, target } => write!(f, "@{address:#x}: {target}"),
+            Self::Record(record) => record.fmt(f),
+            Self::Array(array) => array.fmt(f),
+            Self::Text(text) => text.fmt(f),
+            Self::Container(container) => container.fmt(f),
+            Self::Word(word) => f.write_str(word),
+            Self::Omitted => f.write_str("..."),
+        }
+    }
+}
+
+impl Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.address)?;
+        match &self.symbol {
+            Some((name, 0)) => write!(f, " <{name}>")?,
+            Some((name, offset)) => write!(f, " <{name}+{offset}>")?,
+            None => {}
+        }
+        match &self.text {
+            Some(Ok(text)) => write!(f, " {text}"),
+            Some(Err(why)) => write!(f, " {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            // A tuple's name is its types.
+            let is_tuple = self.style == Style::RustTuple && name.starts_with('(');
+            if !is_tuple {
+                f.write_str(name)?;
+            }
+        }
+        if self.members.is_empty() {
+            return match (&self.name, self.style) {
+                (Some(_), _) => Ok(()),
+                (None, _) => f.write_str("{<No data fields>}"),
+            };
+        }
+        let (open, close, is) = match self.style {
+            Style::C => ("{", "}", " = "),
+            Style::Rust => (" {", "}", ": "),
+            Style::RustTuple => ("(", ")", ""),
+        };
+        f.write_str(open)?;
+        for (number, member) in self.members.iter().enumerate() {
+            if number > 0 {
+                f.write_str(", ")?;
+            }
+            let Member { name, kind, value } = member;
+            match (kind, name) {
+                _ if self.style == Style::RustTuple => {}
+                (MemberKind::Base, Some(name)) => write!(f, "<{name}>{is}")?,
+                (MemberKind::Static, Some(name)) => write!(f, "static {name}{is}")?,
+                (MemberKind::Plain, Some(name)) => write!(f, "{name}{is}")?,
+                (_, None) => {}
+            }
+            value.fmt(f)?;
+        }
+        if self.more {
+            f.write_str("...")?;
+        }
+        f.write_str(close)
+    }
+}
+
+impl Display for Array {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (open, close) = if self.rust { ("[", "]") } else { ("{", "}") };
+        f.write_str(open)?;
+        for (number, (value, repeats)) in self.elements.iter().enumerate() {
+            if number > 0 {
+                f.write_str(", ")?;
+            }
+            value.fmt(f)?;
+            if *repeats >= REPEATS {
+                write!(f, " <repeats {repeats} times>")?;
+            }
+        }
+        if self.more {
+            f.write_str("...")?;
+        }
+        f.write_str(close)
+    }
+}
+
+impl Display for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.single {
+            f.write_str(&self.name)?;
+            return match self.elements.first() {
+                Some((_, value)) => write!(f, "({value})"),
+                None if self.name.starts_with("std::") => f.write_str("()"),
+                None => Ok(()),
+            };
+        }
+        match (self.name.as_str(), self.length) {
+            ("", Some(length)) => write!(f, "({length}) ")?,
+            (name, Some(length)) => write!(f, "{name}({length}) ")?,
+            (name, None) => write!(f, "{name} ")?,
+        }
+        let length = usize::try_from(self.length.unwrap_or(0)).unwrap_or(usize::MAX);
+        if self.elements.is_empty() {
+            return f.write_str(if length == 0 { "{}" } else { "{...}" });
+        }
+        f.write_str("{")?;
+        // Equal elements in a row are many more than different ones.
+        let mut first = true;
+        for run in self.elements.chunk_by(|a, b| a == b) {
+            let repeats = run.len() as u64;
+            let shown = if repeats >= REPEATS { 1 } else { run.len() };
+            for (key, value) in run.iter().take(shown) {
+                if !first {
+                    f.write_str(", ")?;
+                }
+                first = false;
+                if let Some(key) = key {
+                    write!(f, "[{key}] = ")?;
+                }
+                value.fmt(f)?;
+            }
+            if repeats >= REPEATS {
+                write!(f, " <repeats {repeats} times>")?;
+            }
+        }
+        if self.elements.len() < length {
+            f.write_str("...")?;
+        }
+        f.write_str("}")
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.codes.is_empty() {
+            return write!(f, "{}\"\"", self.prefix);
+        }
+        let characters = self.characters();
+        let mut is_open = false;
+        let mut first = true;
+        let mut after_octal = false;
+        let mut shown = 0_usize;
+        let mut cut = self.more;
+        for run in characters.chunk_by(|a, b| a == b) {
+            if shown >= ELEMENTS {
+                cut = true;
+                break;
+            }
+            let Some(one) = run.first() else { continue };
+            if run.len() as u64 > REPEATS {
+                if is_open {
+                    f.write_str("\"")?;
+                    is_open = false;
+                }
+                if !first {
+                    f.write_str(", ")?;
+                }
+                let mut text = String::new();
+                escaped(&mut text, *one, '\'', &mut false)?;
+                write!(f, "{}'{text}' <repeats {} times>", self.prefix, run.len())?;
+                shown = shown.saturating_add(usize::try_from(REPEATS).unwrap_or(ELEMENTS));
+                after_octal = false;
+            } else {
+                if !is_open {
+                    if !first {
+                        f.write_str(", ")?;
+                    }
+                    f.write_str(self.prefix)?;
+                    f.write_str("\"")?;
+                    is_open = true;
+                    after_octal = false;
+                }
+                let mut text = String::new();
+                for one in run {
+                    escaped(&mut text, *one, '"', &mut after_octal)?;
+                }
+                f.write_str(&text)?;
+                shown = shown.saturating_add(run.len());
+            }
+            first = false;
+        }
+        if is_open {
+            f.write_str("\"")?;
+        }
+        if cut {
+            f.write_str("...")?;
+        }
+        Ok(())
+    }
+}
+
+impl Text {
+    /// Letters, and what is no letter.
+    fn characters(&self) -> Vec<Result<char, u32>> {
+        if !self.bytes {
+            let letter = |code: &u32| char::from_u32(*code).ok_or(*code);
+            return self.codes.iter().map(letter).collect();
+        }
+        let bytes: Vec<u8> = self.codes.iter().map(|code| *code as u8).collect();
+        let mut characters = Vec::new();
+        for chunk in bytes.utf8_chunks() {
+            characters.extend(chunk.valid().chars().map(Ok));
+            characters.extend(chunk.invalid().iter().map(|byte| Err((*byte).into())));
+        }
+        characters
+    }
+
+    /// The text without quotes, what is no letter left out.
+    #[must_use]
+    pub fn plain(&self) -> String {
+        self.characters().into_iter().flatten().collect()
+    }
+}
+
+/// One character as C writes it. After an octal escape, digits are escaped too: they would be part of it.
+fn escaped(
+    out: &mut String,
+    one: Result<char, u32>,
+    quote: char,
+    after_octal: &mut bool,
+) -> fmt::Result {
+    let was_octal = std::mem::replace(after_octal, false);
+    let octal = |out: &mut String, code: u32| write!(out, "\\{code:03o}");
+    match one {
+        Ok('\u{7}') => out.push_str("\\a"),
+        Ok('\u{8}') => out.push_str("\\b"),
+        Ok('\u{c}') => out.push_str("\\f"),
+        Ok('\n') => out.push_str("\\n"),
+        Ok('\r') => out.push_str("\\r"),
+        Ok('\t') => out.push_str("\\t"),
+        Ok('\u{b}') => out.push_str("\\v"),
+        Ok('\u{1b}') => out.push_str("\\033"),
+        Ok('\\') => out.push_str("\\\\"),
+        Ok(letter) if letter == quote => {
+            out.push('\\');
+            out.push(letter);
+        }
+        Ok(letter) if letter.is_control() || (was_octal && letter.is_ascii_digit()) => {
+            let mut bytes = [0; 4];
+            for byte in letter.encode_utf8(&mut bytes).bytes() {
+                octal(out, byte.into())?;
+            }
+            *after_octal = true;
+        }
+        Ok(letter) => out.push(letter),
+        Err(code) => {
+            octal(out, code)?;
+            *after_octal = true;
+        }
+    }
+    Ok(())
+}
+
+fn character(f: &mut fmt::Formatter<'_>, code: i64, prefix: &str) -> fmt::Result {
+    let mut text = String::new();
+    let letter = match prefix {
+        // Bytes above 127 are no letters alone.
+        "" if !(0..0x80).contains(&code) && code < 0x100 => Err((code & 0xff) as u32),
+        _ => u32::try_from(code)
+            .ok()
+            .and_then(char::from_u32)
+            .ok_or(code as u32),
+    };
+    escaped(&mut text, letter, '\'', &mut false)?;
+    write!(f, "{code} {prefix}'{text}'")
+}
+
+/// As `printf` with `%g` and as many digits as tell all numbers apart: 9 of 32 bits, 17 of 64.
+fn float(value: f64, single: bool) -> String {
+    let digits = if single { 9 } else { 17 };
+    if value.is_nan() {
+        let sign = if value.is_sign_negative() { "-" } else { "" };
+        let fraction = match single {
+            true => u64::from((value as f32).to_bits() & 0x7f_ffff),
+            false => value.to_bits() & 0xf_ffff_ffff_ffff,
+        };
+        return format!("{sign}nan({fraction:#x})");
+    }
+    if value.is_infinite() {
+        return if value > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    if value == 0.0 {
+        return if value.is_sign_negative() { "-0" } else { "0" }.to_owned();
+    }
+    let precision = usize::try_from(digits - 1).unwrap_or(16);
+    let scientific = format!("{value:.precision$e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let trimmed = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    if exponent < -4 || exponent >= digits {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{}e{sign}{:02}", trimmed(mantissa), exponent.unsigned_abs());
+    }
+    let places = usize::try_from(precision as i64 - i64::from(exponent)).unwrap_or(0);
+    trimmed(&format!("{value:.places$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(bytes: &[u8]) -> String {
+        let text = Text {
+            codes: bytes.iter().map(|byte| u32::from(*byte)).collect(),
+            bytes: true,
+            prefix: "",
+            more: false,
+        };
+        text.to_string()
+    }
+
+    #[test]
+    fn texts_are_written_as_gdb_writes_them() {
+        assert_eq!(text(b"abc"), r#""abc""#);
+        assert_eq!(text(b""), r#""""#);
+        assert_eq!(text(b"a\"\\\n\x01"), r#""a\"\\\n\001""#);
+        assert_eq!(text(b"\x015"), r#""\001\065""#);
+        assert_eq!(
+            text(b"abc\0\0\0\0\0\0\0\0\0\0\0\0"),
+            r#""abc", '\000' <repeats 12 times>"#
+        );
+        assert_eq!(
+            text(&[0; 10]),
+            r#""\000\000\000\000\000\000\000\000\000\000""#
+        );
+        assert_eq!(text(b"\xff\xfe"), r#""\377\376""#);
+        assert_eq!(text("ä".as_bytes()), "\"ä\"");
+    }
+
+    #[test]
+    fn numbers_are_written_as_gdb_writes_them() {
+        assert_eq!(float(1.0, false), "1");
+        assert_eq!(float(0.1, false), "0.10000000000000001");
+        assert_eq!(float(f64::from(0.1_f32), true), "0.100000001");
+        assert_eq!(float(1e300, false), "1.0000000000000001e+300");
+        assert_eq!(float(-2.5, true), "-2.5");
+        assert_eq!(float(123_456.0, false), "123456");
+        assert_eq!(float(1e-5, false), "1.0000000000000001e-05");
+        assert_eq!(
+            Value::Char {
+                code: 97,
+                prefix: ""
+            }
+            .to_string(),
+            "97 'a'"
+        );
+        assert_eq!(
+            Value::Char {
+                code: 0,
+                prefix: ""
+            }
+            .to_string(),
+            r"0 '\000'"
+        );
+        assert_eq!(
+            Value::Char {
+                code: -1,
+                prefix: ""
+            }
+            .to_string(),
+            r"-1 '\377'"
+        );
+    }
+}

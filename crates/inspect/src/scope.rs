@@ -1,0 +1,197 @@
+//! Which functions an address is in, and which variables are visible there.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use gimli::{AttributeValue, DebuggingInformationEntry, UnitOffset};
+
+use crate::dwarf::{Die, DieId, Module, Unit};
+
+/// Entries of a function that are looked at, and how deep blocks and inlined calls nest.
+const CHILDREN: usize = 1 << 16;
+const NESTING: usize = 256;
+/// Functions of one unit.
+const FUNCTIONS: usize = 1 << 20;
+
+/// A function or an inlined call, with the blocks in it that hold an address.
+pub(crate) struct Scope<'data> {
+    /// Entry of the function or the inlined call.
+    pub(crate) die: Die<'data>,
+    pub(crate) parameters: Vec<Die<'data>>,
+    /// Innermost block first. An entry of an abstract function has no location.
+    pub(crate) locals: Vec<Die<'data>>,
+}
+
+/// The functions at one address: innermost inlined call first, the function itself last.
+pub(crate) struct Scopes<'data> {
+    pub(crate) scopes: Vec<Scope<'data>>,
+    pub(crate) function: Die<'data>,
+}
+
+/// Functions by address: start, end, entry.
+type Functions = Rc<Vec<(u64, u64, UnitOffset)>>;
+
+/// Remembers where the functions of a unit are.
+#[derive(Default)]
+pub(crate) struct FunctionIndex {
+    units: RefCell<HashMap<DieId, Functions>>,
+}
+
+impl FunctionIndex {
+    /// The innermost function at `at`, as the file states it.
+    pub(crate) fn find<'data>(
+        &self,
+        module: &Rc<Module<'data>>,
+        unit: &Rc<Unit<'data>>,
+        at: u64,
+    ) -> Option<Die<'data>> {
+        let root = module.die(unit, unit.unit.header.root_offset())?;
+        let known = self.units.borrow().get(&root.id()).cloned();
+        let functions = known.unwrap_or_else(|| {
+            let mut found = Vec::new();
+            // What comes before an error is sound.
+            let _ = list(unit, &mut found);
+            let found = Rc::new(found);
+            self.units.borrow_mut().insert(root.id(), Rc::clone(&found));
+            found
+        });
+        let holding = functions
+            .iter()
+            .filter(|(start, end, _)| *start <= at && at < *end);
+        let least = holding.min_by_key(|(start, end, _)| end.saturating_sub(*start))?;
+        module.die(unit, least.2)
+    }
+}
+
+fn list(unit: &Unit<'_>, found: &mut Vec<(u64, u64, UnitOffset)>) -> gimli::Result<()> {
+    let reference = unit.reference();
+    let mut entries = unit.unit.entries_raw(None)?;
+    let mut entry = DebuggingInformationEntry::null();
+    while !entries.is_empty() && found.len() < FUNCTIONS {
+        let at = entries.next_offset();
+        let Some(abbreviation) = entries.read_abbreviation()? else {
+            continue;
+        };
+        if abbreviation.tag() != gimli::DW_TAG_subprogram {
+            entries.skip_attributes(abbreviation.attributes())?;
+            continue;
+        }
+        let mut one = unit.unit.entries_raw(Some(at))?;
+        one.read_entry(&mut entry)?;
+        entries.skip_attributes(abbreviation.attributes())?;
+        let mut ranges = reference.die_ranges(&entry)?;
+        while let Some(range) = ranges.next()? {
+            if range.begin != 0 && range.begin < range.end {
+                found.push((range.begin, range.end, at));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether an entry says that it holds `at`; `None` if it has no addresses.
+fn holds(die: &Die<'_>, at: u64) -> Option<bool> {
+    let has = |name| die.entry.has_attr(name);
+    if !has(gimli::DW_AT_low_pc) && !has(gimli::DW_AT_ranges) {
+        return None;
+    }
+    let mut ranges = die.unit.reference().die_ranges(&die.entry).ok()?;
+    while let Ok(Some(range)) = ranges.next() {
+        if range.begin <= at && at < range.end {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// The function's first address.
+pub(crate) fn entry_of(die: &Die<'_>) -> Option<u64> {
+    let unit = die.unit.reference();
+    if let Some(entry) = die.attr(gimli::DW_AT_entry_pc)
+        && let Ok(Some(at)) = unit.attr_address(entry)
+    {
+        return Some(at);
+    }
+    let low = die.attr(gimli::DW_AT_low_pc);
+    if let Some(low) = low.and_then(|low| unit.attr_address(low).ok().flatten()) {
+        return Some(low);
+    }
+    let mut ranges = unit.die_ranges(&die.entry).ok()?;
+    Some(ranges.next().ok()??.begin)
+}
+
+/// What is visible at `at` in `function`.
+pub(crate) fn scopes<'data>(function: Die<'data>, at: u64) -> Scopes<'data> {
+    let mut scopes = Vec::new();
+    collect(&function, at, 0, &mut scopes);
+    // Blocks were closed before what contains them: innermost first.
+    Scopes { scopes, function }
+}
+
+/// Adds the scopes below and at `die`, a function or an inlined call.
+fn collect<'data>(die: &Die<'data>, at: u64, nesting: usize, scopes: &mut Vec<Scope<'data>>) {
+    let mut scope = Scope {
+        die: die.clone(),
+        parameters: Vec::new(),
+        locals: Vec::new(),
+    };
+    block(die, at, nesting, &mut scope, scopes);
+    scopes.push(scope);
+}
+
+/// Adds the variables of a block; those of blocks in it come before its own.
+fn block<'data>(
+    die: &Die<'data>,
+    at: u64,
+    nesting: usize,
+    scope: &mut Scope<'data>,
+    scopes: &mut Vec<Scope<'data>>,
+) {
+    if nesting > NESTING {
+        return;
+    }
+    let nesting = nesting.saturating_add(1);
+    let (mut own, mut seen) = (Vec::new(), HashSet::new());
+    for child in die.children(CHILDREN) {
+        if let Some(origin) = child.attr(gimli::DW_AT_abstract_origin)
+            && let Some(origin) = child.resolve(origin)
+        {
+            seen.insert(origin.id());
+        }
+        match child.tag() {
+            gimli::DW_TAG_formal_parameter => scope.parameters.push(child),
+            gimli::DW_TAG_variable => own.push(child),
+            gimli::DW_TAG_inlined_subroutine if holds(&child, at) == Some(true) => {
+                collect(&child, at, nesting, scopes);
+            }
+            gimli::DW_TAG_lexical_block | gimli::DW_TAG_try_block | gimli::DW_TAG_catch_block
+                if holds(&child, at) != Some(false) =>
+            {
+                block(&child, at, nesting, scope, scopes);
+            }
+            _ => {}
+        }
+    }
+    // What the concrete function does not mention was optimized out.
+    let abstract_block = die.follow(gimli::DW_AT_abstract_origin);
+    for child in abstract_block.iter().flat_map(|die| die.children(CHILDREN)) {
+        if seen.contains(&child.id()) {
+            continue;
+        }
+        match child.tag() {
+            gimli::DW_TAG_formal_parameter => scope.parameters.push(child),
+            gimli::DW_TAG_variable => own.push(child),
+            _ => {}
+        }
+    }
+    scope.locals.append(&mut own);
+}
+
+/// Whether an attribute only declares a variable that is defined elsewhere.
+pub(crate) fn is_declaration(die: &Die<'_>) -> bool {
+    matches!(
+        die.attr(gimli::DW_AT_declaration),
+        Some(AttributeValue::Flag(true))
+    )
+}

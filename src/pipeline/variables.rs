@@ -1,0 +1,169 @@
+//! From named stacks to the variables of their frames.
+
+use cdh_inspect::{FrameVariables, FunctionVariables, Inspector};
+use cdh_symbolize::{Frame, FrameRegisters, LoadedModule, ThreadBacktrace, with_vdso};
+
+use super::surroundings::DiskSurroundings;
+use super::{Dump, FoundModule, NamedStacks};
+use crate::settings::Settings;
+
+/// Frames of a stack whose registers are kept: those of a recursion that filled its stack are all alike.
+const FRAMES: usize = 16 << 10;
+/// Frames of all threads together whose arguments are read.
+const LINES: usize = 4096;
+
+/// Which variables to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WantedVariables {
+    /// Arguments, of those only scalars and text.
+    Arguments,
+    /// Everything.
+    All,
+}
+
+/// Reads the variables of the lines that `shown` names of each thread. Without a core there are none.
+#[must_use]
+pub fn variables(
+    settings: &Settings,
+    dump: &Dump,
+    stacks: &NamedStacks,
+    wanted: WantedVariables,
+    shown: &dyn Fn(&ThreadBacktrace) -> Vec<usize>,
+) -> FrameVariables {
+    let mut found = FrameVariables::new();
+    let Some(analysis) = &stacks.analysis else {
+        return found;
+    };
+    let (modules, arena) = &stacks.read;
+    let search = dump.module_search(&settings.images.files);
+    let surroundings = DiskSurroundings {
+        dump,
+        modules,
+        search: &search,
+        cache: None,
+    };
+    let loaded: Vec<LoadedModule<'_>> = modules.iter().map(FoundModule::loaded).collect();
+    let loaded = with_vdso(&loaded, &analysis.memory, arena);
+    let inspector = Inspector::new(&analysis.memory, &loaded, arena, &surroundings);
+    let mut left = LINES;
+    for thread in stacks.backtrace.threads.iter().filter(|one| !one.stored) {
+        let known = analysis.head.threads().iter();
+        let Some(registers) = known.into_iter().find(|known| known.tid == thread.tid) else {
+            continue;
+        };
+        let mut lines = shown(thread);
+        lines.truncate(left);
+        left -= lines.len();
+        let places = places(&thread.frames);
+        let deepest = lines.iter().filter_map(|line| places.get(*line)).max();
+        let Some(deepest) = deepest else { continue };
+        let limit = deepest.frame.saturating_add(2).min(FRAMES);
+        let frames = inspector.frames(&registers.registers, limit);
+        for line in lines {
+            let (Some(place), Some(frame)) = (places.get(line), thread.frames.get(line)) else {
+                continue;
+            };
+            let function = of_line(&inspector, &frames, *place, frame, wanted);
+            found.extend(function.map(|function| ((thread.tid, line), function)));
+        }
+    }
+    found
+}
+
+/// Which frame of the stack a line belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    frame: usize,
+    /// Functions that the frame's address is in further out: 0 for the function itself.
+    outer: usize,
+}
+
+/// The frame of each line. Tail calls have none: their frames are gone.
+fn places(lines: &[Frame]) -> Vec<Place> {
+    let mut places = vec![Place { frame: 0, outer: 0 }; lines.len()];
+    let mut frame = 0;
+    let mut inlined: Vec<usize> = Vec::new();
+    for (number, line) in lines.iter().enumerate() {
+        if line.tail_call {
+            if let Some(place) = places.get_mut(number) {
+                place.frame = usize::MAX;
+            }
+            continue;
+        }
+        inlined.push(number);
+        if line.inline {
+            continue;
+        }
+        for (outer, number) in inlined.drain(..).rev().enumerate() {
+            if let Some(place) = places.get_mut(number) {
+                *place = Place { frame, outer };
+            }
+        }
+        frame += 1;
+    }
+    places
+}
+
+fn of_line(
+    inspector: &Inspector<'_>,
+    frames: &[FrameRegisters],
+    place: Place,
+    line: &Frame,
+    wanted: WantedVariables,
+) -> Option<FunctionVariables> {
+    let frame = frames.get(place.frame)?;
+    if frame.frame.pc != line.pc || line.function.is_err() {
+        return None;
+    }
+    let mut functions = match wanted {
+        WantedVariables::Arguments => inspector.arguments(frames, place.frame),
+        WantedVariables::All => inspector.variables(frames, place.frame),
+    };
+    let index = functions.len().checked_sub(place.outer.checked_add(1)?)?;
+    Some(functions.swap_remove(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use cdh_elfcore::Avma;
+    use cdh_symbolize::{FrameTrust, Function};
+
+    use super::*;
+
+    fn line(inline: bool, tail_call: bool) -> Frame {
+        Frame {
+            pc: Avma(1),
+            module: None,
+            svma: None,
+            trust: FrameTrust::Cfi,
+            function: Ok(Arc::new(Function {
+                name: String::new(),
+                raw: String::new(),
+                offset: None,
+            })),
+            inline,
+            location: None,
+            tail_call,
+            signal_handler: false,
+            is_return_address: true,
+        }
+    }
+
+    #[test]
+    fn lines_belong_to_frames_despite_inlined_and_tail_calls() {
+        let lines = [
+            line(true, false),
+            line(true, false),
+            line(false, false),
+            line(false, true),
+            line(false, false),
+        ];
+        let found: Vec<_> = places(&lines)
+            .into_iter()
+            .map(|place| (place.frame, place.outer))
+            .collect();
+        assert_eq!(found, [(0, 2), (0, 1), (0, 0), (usize::MAX, 0), (1, 0)]);
+    }
+}
