@@ -5,7 +5,7 @@ use cdh_inspect::FrameVariables;
 
 use crate::args::DebugArgs;
 use crate::debugger::{self, Invocation};
-use crate::pipeline::{self, BacktraceRequest};
+use crate::pipeline::{self, BacktraceRequest, TaskScope};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView};
 use crate::report::{self, ExitStatus, Failure};
@@ -47,6 +47,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
     let request = BacktraceRequest {
         all_threads: true,
         limit: 256,
+        tasks: TaskScope::Crashing,
         use_cache: true,
     };
     let stacks = pipeline::backtrace(settings, dump, &request, bar)?;

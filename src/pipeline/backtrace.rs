@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
-use cdh_runtimes::{Process, RuntimeReport};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
 use super::file_index::FileIndex;
@@ -29,8 +29,22 @@ pub struct BacktraceRequest {
     pub all_threads: bool,
     /// At most this many frames per thread.
     pub limit: usize,
+    /// Which stacks of tasks to unwind, such as goroutines.
+    pub tasks: TaskScope,
     /// Whether to use what earlier runs found out, and to add to it.
     pub use_cache: bool,
+}
+
+/// Tasks that a language runtime schedules on threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskScope {
+    /// The one that crashed; others are counted.
+    #[default]
+    Crashing,
+    /// Those that the program started.
+    Program,
+    /// Those of the runtime itself too.
+    All,
 }
 
 /// Stacks, and what they were made from.
@@ -152,29 +166,21 @@ pub fn name_stacks(
             &options,
             surroundings,
         );
-        let process = Process {
-            threads: analysis.head.threads(),
-            memory: &analysis.memory,
-            modules,
-            arena,
-            surroundings,
-        };
-        let reading = cdh_runtimes::Options {
-            task_stacks: false,
-            max_frames: request.limit,
-        };
-        let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &reading);
         let ended_itself = dump.manifest.signal.number == SIGABRT;
         let message = ended_itself.then(|| {
             let message = cdh_symbolize::abort_message(modules, &analysis.memory);
             // The minicore lacks the page, or the file is missing.
             message.or_else(|| dump.stored_stacks()?.abort_message())
         });
-        Named {
-            backtrace,
-            abort_message: message.flatten(),
-            runtimes,
-        }
+        let process = cdh_runtimes::Process {
+            threads: analysis.head.threads(),
+            memory: &analysis.memory,
+            modules,
+            arena,
+            surroundings,
+        };
+        let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &request.of_runtimes());
+        (backtrace, message.flatten(), runtimes)
     };
     let stacks = name_with(settings, dump, &analysis, request, observer, name);
     NamedStacks {
@@ -199,16 +205,20 @@ pub fn name_stored_stacks(
         let options = request.options();
         let backtrace =
             cdh_symbolize::backtrace_of_stored(&stacks, modules, arena, &options, surroundings);
-        Named {
-            backtrace,
-            abort_message: stored.abort_message(),
-            runtimes: Vec::new(),
-        }
+        (backtrace, stored.abort_message(), Vec::new())
     };
     Some(name_with(settings, dump, &stored, request, observer, name))
 }
 
 impl BacktraceRequest {
+    fn of_runtimes(&self) -> cdh_runtimes::Options {
+        cdh_runtimes::Options {
+            task_stacks: self.tasks != TaskScope::Crashing,
+            system_tasks: self.tasks == TaskScope::All,
+            max_frames: self.limit,
+        }
+    }
+
     fn options(&self) -> BacktraceOptions {
         BacktraceOptions {
             all_threads: self.all_threads,
@@ -218,13 +228,8 @@ impl BacktraceRequest {
     }
 }
 
-/// A backtrace, and what else the process's memory says of its end.
-struct Named {
-    backtrace: Backtrace,
-    /// The text with which glibc ended the process.
-    abort_message: Option<String>,
-    runtimes: Vec<RuntimeReport>,
-}
+/// A backtrace, the text with which glibc ended the process, and what runtimes know.
+type NamedStack = (Backtrace, Option<String>, Vec<RuntimeReport>);
 
 /// Gathers the files of a process and has its stacks named with them.
 fn name_with(
@@ -233,7 +238,7 @@ fn name_with(
     process: &dyn CrashedProcess,
     request: &BacktraceRequest,
     observer: &dyn Observer,
-    name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> Named,
+    name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> NamedStack,
 ) -> NamedStacks {
     let search = dump.module_search(&settings.images.files);
     let all_threads = request.all_threads;
@@ -252,11 +257,7 @@ fn name_with(
             .filter(|_| request.use_cache)
             .map(|directory| SymbolCache::in_directory(&directory)),
     };
-    let Named {
-        mut backtrace,
-        abort_message,
-        runtimes,
-    } = name(&loaded, &arena, &surroundings);
+    let (mut backtrace, abort_message, runtimes) = name(&loaded, &arena, &surroundings);
     drop(loaded);
     if dump.is_damaged() {
         // Of a stack that may lack frames: it would look like another bug.

@@ -13,6 +13,7 @@ use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBack
 use super::fold::{self, Piece};
 use super::frame::{frame_line, number_columns, stop_words};
 use super::line::Line;
+use super::tasks;
 use super::units::grouped_digits;
 use super::{Style, Tone, bytes, percent, terminal_line};
 
@@ -107,6 +108,10 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         put(&thread_lines(view, shown), &mut text);
         known.insert(stack, start..text.len());
     }
+    for block in tasks::task_blocks(view) {
+        text.push('\n');
+        put(&block, &mut text);
+    }
     put(&module_problems(view), &mut text);
     text
 }
@@ -122,6 +127,8 @@ fn identity(frame: &Frame) -> FrameIdentity {
 /// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
+    let last_words = tasks::message_lines(view.runtimes);
+    lines.splice(1..1, last_words);
     for remark in remarks(view) {
         lines.push(Line::of(Tone::Bad, terminal_line(&remark)));
     }
@@ -156,19 +163,13 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         facts.push(("node", node));
     }
     facts.extend(view.abort_message.map(|text| ("message", text.to_owned())));
-    for runtime in view.runtimes {
-        let version = runtime.version.as_deref().unwrap_or_default();
-        facts.push(("runtime", format!("{} {version}", runtime.language.name())));
-    }
+    facts.extend(tasks::versions(view.runtimes).map(|text| ("runtime", text)));
     facts.extend(fingerprints(view).map(|text| ("fingerprint", text)));
     for (name, value) in facts {
         lines.push(Line::of(
             Tone::Dim,
             terminal_line(&format!("{name} {value}")),
         ));
-    }
-    for message in view.runtimes.iter().flat_map(|runtime| &runtime.messages) {
-        lines.push(Line::of(Tone::Bad, terminal_line(&message.line())));
     }
     if let Some(elapsed) = view.elapsed {
         let threads = view.backtrace.threads.len();
@@ -245,6 +246,7 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
             threads.len()
         )),
     }
+    remarks.extend(tasks::gaps(view.runtimes).cloned());
     if view.from_minicore {
         remarks
             .push("from the minicore: stacks and registers as they were at the crash".to_owned());
@@ -293,18 +295,13 @@ fn thread_title(view: &BacktraceView, threads: &[&ThreadBacktrace]) -> Line {
     let title = if threads.len() > 1 {
         format!("{} threads: {}", threads.len(), ids.join(" "))
     } else {
-        format!("thread {}", ids.join(" "))
+        let tid = threads.first().map_or(0, |thread| thread.tid);
+        let notes = tasks::thread_notes(view.runtimes, tid);
+        let notes: String = notes.iter().map(|note| format!(", {note}")).collect();
+        format!("thread {}{}", ids.join(" "), terminal_line(&notes))
     };
     let mark = if crashed { " (crashed)" } else { "" };
-    let mut line = Line::of(Tone::Strong, format!("{title}{mark}"));
-    if let [thread] = threads {
-        let facts = view.runtimes.iter().flat_map(|runtime| &runtime.threads);
-        let own = facts.filter(|facts| facts.tid == thread.tid);
-        for note in own.flat_map(|facts| &facts.notes) {
-            line.toned(Tone::Dim, terminal_line(&format!(" [{note}]")));
-        }
-    }
-    line
+    Line::of(Tone::Strong, format!("{title}{mark}"))
 }
 
 /// The numbers of the frames that are printed of a thread.

@@ -37,8 +37,9 @@ pub struct BacktraceDocument<'a> {
     stack_overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process: a failed assertion, a broken heap.
     abort_message: Option<&'a str>,
-    /// What the runtimes of languages (Go, Python) know of the crash.
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    /// What the runtimes of languages know of the crash, such as panics and goroutines. Without `--goroutines` only the
+    /// one that crashed is listed; the others are counted.
+    #[serde(skip_serializing_if = "<[RuntimeReport]>::is_empty")]
     runtimes: &'a [RuntimeReport],
     /// The stacks.
     backtrace: NamedBacktrace<'a>,

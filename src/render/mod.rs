@@ -21,6 +21,7 @@ mod list;
 mod style;
 mod sysroot;
 mod table;
+mod tasks;
 mod top_frame;
 mod units;
 mod workload;

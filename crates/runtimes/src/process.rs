@@ -1,6 +1,6 @@
 //! A crashed process as the languages see it: memory with checked reads, modules, threads.
 
-use cdh_elfcore::{Avma, Memory, Thread};
+use cdh_elfcore::{Avma, Memory, Svma, Thread};
 use cdh_symbolize::{LoadedModule, SectionArena, Surroundings};
 
 /// Bytes read at a time of a text whose length is not known.
@@ -22,24 +22,48 @@ pub struct Process<'p> {
 
 #[allow(dead_code)] // Not every language needs every width.
 impl Process<'_> {
+    /// Fills `buffer` with the bytes at `at`, or says that they are not known. A core lacks pages that are as they
+    /// are in a file: constants come from the module's file.
+    pub(crate) fn read(&self, at: u64, buffer: &mut [u8]) -> Option<()> {
+        let known = self.memory.read(Avma(at), buffer);
+        let rest = buffer.get_mut(known..).filter(|rest| !rest.is_empty());
+        let Some(rest) = rest else {
+            return Some(());
+        };
+        let at = Avma(at.checked_add(known as u64)?);
+        let loaded = self
+            .modules
+            .iter()
+            .find(|loaded| loaded.module.contains(at))?;
+        let svma = Svma(at.0.wrapping_sub(loaded.bias()?));
+        let bytes = loaded.object.as_ref()?.bytes_at(svma)?;
+        rest.copy_from_slice(bytes.get(..rest.len())?);
+        Some(())
+    }
+
     /// Exactly `count` bytes at `at`, or `None`. The caller bounds `count`.
     pub(crate) fn bytes(&self, at: u64, count: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; count];
-        (self.memory.read(Avma(at), &mut bytes) == count).then_some(bytes)
+        self.read(at, &mut bytes)?;
+        Some(bytes)
     }
 
     pub(crate) fn u8(&self, at: u64) -> Option<u8> {
         let mut byte = [0; 1];
-        (self.memory.read(Avma(at), &mut byte) == 1).then(|| u8::from_le_bytes(byte))
+        self.read(at, &mut byte)?;
+        Some(u8::from_le_bytes(byte))
     }
 
     pub(crate) fn u32(&self, at: u64) -> Option<u32> {
         let mut word = [0; 4];
-        (self.memory.read(Avma(at), &mut word) == 4).then(|| u32::from_le_bytes(word))
+        self.read(at, &mut word)?;
+        Some(u32::from_le_bytes(word))
     }
 
     pub(crate) fn u64(&self, at: u64) -> Option<u64> {
-        self.memory.read_u64(Avma(at))
+        let mut word = [0; 8];
+        self.read(at, &mut word)?;
+        Some(u64::from_le_bytes(word))
     }
 
     /// The word in the field at `offset` of the structure at `base`; `None` for a null `base`.

@@ -67,7 +67,8 @@ pub struct Frame {
     /// Index of the module in the backtrace's list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<usize>,
-    /// Stack pointer, where it is known: what is below that of the caller belongs to the frame.
+    /// Stack pointer, where it is known: what is below that of the caller belongs to the frame. Of an interpreted
+    /// frame, where its runtime keeps it.
     #[serde(skip)]
     pub sp: Option<Avma>,
     /// `pc` as the module's file states it.

@@ -11,7 +11,7 @@ use cdh_store::DumpSummary;
 
 use super::{Session, guarded};
 use crate::pipeline::{
-    self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch,
+    self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch, TaskScope,
 };
 use crate::render::terminal_line;
 use crate::tui::model::{Depth, Opened, RequestId, Source, Stacks, Texts};
@@ -105,6 +105,7 @@ fn request_of_stacks() -> BacktraceRequest {
     BacktraceRequest {
         all_threads: true,
         limit: FRAMES,
+        tasks: TaskScope::Crashing,
         use_cache: true,
     }
 }
@@ -206,6 +207,7 @@ pub(super) fn name(
         let request = BacktraceRequest {
             all_threads: false,
             limit: 64,
+            tasks: TaskScope::Crashing,
             use_cache: true,
         };
         let settings = session.settings.offline();

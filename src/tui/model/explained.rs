@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
 use cdh_elfcore::{Completeness, Mapping, Segment, StackOverflow, Thread};
+use cdh_runtimes::RuntimeReport;
 use cdh_store::ManifestFacts;
 use cdh_symbolize::Backtrace;
 
@@ -59,8 +60,8 @@ pub struct Stacks {
     pub overflow: Option<StackOverflow>,
     /// The message with which glibc aborted the process.
     pub abort_message: Option<String>,
-    /// What the runtimes of languages know of the crash.
-    pub runtimes: Vec<cdh_runtimes::RuntimeReport>,
+    /// What runtimes of languages know of the crash.
+    pub runtimes: Vec<RuntimeReport>,
     /// Whether all of this came from the minicore.
     pub from_minicore: bool,
     /// Modification time of each module's file, if it is from this machine.

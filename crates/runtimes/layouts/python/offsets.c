@@ -143,7 +143,6 @@ int main(void) {
     O("size", PyVarObject, ob_size)
     O("type_name", PyTypeObject, tp_name)
     O("type_flags", PyTypeObject, tp_flags)
-    O("type_base", PyTypeObject, tp_base)
     O("bytes", PyBytesObject, ob_sval)
     O("float", PyFloatObject, ob_fval)
 #if V >= 0x030c0000
@@ -153,7 +152,6 @@ int main(void) {
     O("int_digits", PyLongObject, ob_digit)
 #endif
     O("tuple_items", PyTupleObject, ob_item)
-    O("list_items", PyListObject, ob_item)
     O("set_used", PySetObject, used)
     O("cell", PyCellObject, ob_ref)
     O("exception_args", PyBaseExceptionObject, args)
@@ -178,7 +176,6 @@ int main(void) {
     O("keys", PyDictObject, ma_keys)
     O("values", PyDictObject, ma_values)
 #if V >= 0x030b0000
-    O("log2_size", struct _dictkeysobject, dk_log2_size)
     O("log2_index_bytes", struct _dictkeysobject, dk_log2_index_bytes)
     O("kind", struct _dictkeysobject, dk_kind)
     O("entries", struct _dictkeysobject, dk_nentries)

@@ -10,8 +10,6 @@ use super::object::{NAME, PATH};
 
 /// Bytes of a line table: those of generated functions have some hundred KiB.
 const LINE_TABLE: usize = 4 << 20;
-/// Names of variables of one function.
-const VARIABLES: u64 = 256;
 
 /// A function's code.
 #[derive(Debug)]
@@ -69,34 +67,5 @@ impl Interpreter<'_> {
             },
             line_table: self.byte_string(table, LINE_TABLE).unwrap_or_default(),
         })
-    }
-
-    /// Names of the variables in the slots of a frame with the code at `at`, arguments first, and how many of them are
-    /// arguments.
-    #[allow(dead_code)]
-    pub(super) fn variables(&self, at: u64) -> Option<(Vec<String>, usize)> {
-        const VARARGS: u32 = 4;
-        const VARKEYWORDS: u32 = 8;
-        let layout = &self.layout.code;
-        let process = self.process;
-        let names = |offset: Option<u64>| {
-            let tuple = offset.and_then(|offset| process.field(at, offset))?;
-            let names = self.tuple(tuple, VARIABLES)?.into_iter();
-            Some(names.map(|name| self.text(name, NAME).unwrap_or_default()).collect::<Vec<_>>())
-        };
-        let all = match names(layout.localsplusnames) {
-            Some(names) => names,
-            None => {
-                let tables = [layout.varnames, layout.cellvars, layout.freevars];
-                tables.into_iter().filter_map(names).flatten().collect()
-            }
-        };
-        let number = |offset: u64| process.u32(at.checked_add(offset)?);
-        let flags = number(layout.flags)?;
-        let count = number(layout.argcount)?
-            .checked_add(number(layout.kwonlyargcount)?)?
-            .checked_add(u32::from(flags & VARARGS != 0))?
-            .checked_add(u32::from(flags & VARKEYWORDS != 0))?;
-        Some((all, usize::try_from(count).ok()?))
     }
 }

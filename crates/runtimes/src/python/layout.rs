@@ -145,14 +145,12 @@ pub(super) struct Object {
     pub size: u64,
     pub type_name: u64,
     pub type_flags: u64,
-    pub type_base: u64,
     pub bytes: u64,
     pub float: u64,
     /// From 3.12 on.
     pub int_tag: Option<u64>,
     pub int_digits: u64,
     pub tuple_items: u64,
-    pub list_items: u64,
     pub set_used: u64,
     pub cell: u64,
     pub exception_args: u64,
@@ -182,9 +180,8 @@ pub(super) struct Dict {
     pub used: u64,
     pub keys: u64,
     pub values: u64,
-    /// Up to 3.10 the number of slots, then its logarithm.
+    /// The number of slots, up to 3.10.
     pub size: Option<u64>,
-    pub log2_size: Option<u64>,
     pub log2_index_bytes: Option<u64>,
     pub kind: Option<u64>,
     pub entries: u64,

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use cdh_elfcore::Avma;
 use cdh_symbolize::{Frame, Stop, ThreadBacktrace};
 
 use super::stack::{PythonFrame, Segment};
@@ -179,6 +180,7 @@ fn shown(frame: &PythonFrame, native: &Frame) -> Frame {
         inline: false,
         tail_call: false,
         signal_handler: false,
+        sp: Some(Avma(frame.at)),
         interpreted: true,
         language: Some(Language::Python.name().into()),
         ..native.clone()

@@ -9,16 +9,19 @@ mod dict;
 mod layout;
 mod lines;
 mod mixed;
+mod name;
 mod object;
 mod stack;
+mod task;
 mod threads;
+mod variables;
 
 use std::cell::RefCell;
 
 use cdh_elfcore::{Avma, ModuleKind};
-use cdh_symbolize::{Backtrace, LoadedModule, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Frame, LoadedModule, ThreadBacktrace};
 
-use crate::{Language, Message, Options, Process, Replacement, Runtime, RuntimeReport, ThreadFacts};
+use crate::{Language, Message, Options, Process, Replacement, Runtime, RuntimeReport, ThreadFacts, Variable};
 use layout::{COOKIE, Layout};
 use stack::{Known, Segment};
 use threads::PythonThread;
@@ -48,13 +51,18 @@ pub(crate) struct Interpreter<'p> {
 struct Python<'p> {
     interpreter: Interpreter<'p>,
     threads: Vec<PythonThread>,
+    /// Whether asyncio's module is loaded.
+    has_tasks: bool,
     known: RefCell<Known>,
 }
 
 /// A process with an initialized CPython runtime.
 pub(crate) fn attach<'p>(process: &'p Process<'p>) -> Option<Box<dyn Runtime + 'p>> {
     let interpreter = Interpreter::find(process)?;
+    let is_asyncio = |loaded: &LoadedModule<'_>| file_name(&loaded.module.path).starts_with(b"_asyncio.");
+    let is_built_in = interpreter.layout.thread.asyncio_task.is_some();
     Some(Box::new(Python {
+        has_tasks: is_built_in || process.modules.iter().any(is_asyncio),
         threads: interpreter.threads(),
         interpreter,
         known: RefCell::default(),
@@ -171,6 +179,14 @@ impl Python<'_> {
         messages
     }
 
+    fn task(&self, thread: &PythonThread) -> Option<String> {
+        if !self.has_tasks {
+            return None;
+        }
+        let segments = self.interpreter.segments(thread.at, &self.known);
+        self.interpreter.task_of(thread.at, &segments)
+    }
+
     fn facts(&self) -> Vec<ThreadFacts> {
         let facts = self.threads.iter().filter_map(|thread| {
             let mut notes = Vec::new();
@@ -180,6 +196,7 @@ impl Python<'_> {
             if thread.interpreter != 0 {
                 notes.push(format!("in subinterpreter {}", thread.interpreter));
             }
+            notes.extend(self.task(thread));
             Some(ThreadFacts {
                 tid: thread.tid?,
                 notes,
@@ -191,6 +208,17 @@ impl Python<'_> {
 }
 
 impl Runtime for Python<'_> {
+    fn counted_name(&self, frame: &Frame) -> Option<String> {
+        let function = frame.function.as_ref().ok()?;
+        let file = &frame.location.as_ref()?.file;
+        self.interpreter.counted_name(frame.sp?.0, file, &function.name)
+    }
+
+    fn variables(&self, frame: &Frame) -> Vec<Variable> {
+        let at = frame.sp.filter(|_| frame.interpreted && frame.module == Some(self.interpreter.module));
+        at.and_then(|at| self.interpreter.variables(at.0)).unwrap_or_default()
+    }
+
     fn frames(&self, thread: &ThreadBacktrace) -> Vec<Replacement> {
         mixed::replacements(thread, self.segments(thread.tid), self.interpreter.module)
     }

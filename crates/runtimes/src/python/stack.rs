@@ -19,15 +19,13 @@ const ALL_FRAMES: usize = 1 << 20;
 /// `FRAME_OWNED_BY_CSTACK` of 3.12 and 3.13, `FRAME_OWNED_BY_INTERPRETER` of 3.14: not a function's frame.
 const OWNED_BY_LOOP: u8 = 3;
 /// Bits of a pointer that mark how it is owned, from 3.14 on.
-const TAG: u64 = 3;
+pub(super) const TAG: u64 = 3;
 
 /// A function that runs.
 #[derive(Clone, Debug)]
 pub(super) struct PythonFrame {
     /// Address of the frame.
     pub(super) at: u64,
-    /// Address of its code object.
-    pub(super) code: u64,
     pub(super) function: Arc<Function>,
     pub(super) location: Arc<Location>,
 }
@@ -114,9 +112,14 @@ impl Interpreter<'_> {
         }
     }
 
+    /// Address of the code object of a frame.
+    pub(super) fn code_of(&self, frame: u64) -> Option<u64> {
+        Some(self.process.field(frame, self.layout.frame.code)? & !TAG)
+    }
+
     fn frame(&self, at: u64, known: &mut Known) -> Option<PythonFrame> {
         let layout = &self.layout.frame;
-        let address = self.process.field(at, layout.code)? & !TAG;
+        let address = self.code_of(at)?;
         let code = known.codes.entry(address);
         let code = code.or_insert_with(|| self.read_code(address).map(Arc::new)).clone()?;
         let instruction = match self.layout.code.instructions {
@@ -133,7 +136,6 @@ impl Interpreter<'_> {
         known.frames = known.frames.saturating_add(1);
         Some(PythonFrame {
             at,
-            code: address,
             function: Arc::clone(&code.function),
             location: Arc::clone(location),
         })
