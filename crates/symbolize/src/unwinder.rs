@@ -232,7 +232,7 @@ impl<'m> Unwinder<'m> {
         let mut cache = self.caches().pop().unwrap_or_default();
         let (mut frames, mut contexts) = (Vec::new(), Vec::new());
         let all = Some(&mut contexts);
-        let stop = self.climb(thread, true, memory, limit, &mut cache, &mut frames, all);
+        let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, all);
         self.caches().push(cache);
         let with_registers = |(frame, (registers, cfa))| FrameRegisters {
             frame,
@@ -256,7 +256,7 @@ impl<'m> Unwinder<'m> {
         let mut frames = Vec::with_capacity(threads.len().saturating_mul(USUAL_FRAMES));
         let mut ends = Vec::with_capacity(threads.len());
         for (thread, limit) in threads {
-            let stop = self.climb(thread, true, memory, limit, &mut cache, &mut frames, None);
+            let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, None);
             ends.push((frames.len(), stop));
         }
         self.caches().push(cache);
@@ -278,7 +278,14 @@ impl<'m> Unwinder<'m> {
         let mut ends = Vec::with_capacity(contexts.len());
         for context in contexts {
             let begins = context.pc().is_some_and(|pc| self.begins_at(pc));
-            let stop = self.climb(context, begins, memory, limit, &mut cache, &mut frames, None);
+            let stop = self.climb(
+                (context, begins),
+                memory,
+                limit,
+                &mut cache,
+                &mut frames,
+                None,
+            );
             ends.push((frames.len(), stop));
         }
         self.caches().push(cache);
@@ -297,8 +304,8 @@ impl<'m> Unwinder<'m> {
 
     fn climb(
         &self,
-        thread: &Registers,
-        mut exact: bool,
+        // Whether its pc is that of the next instruction, not a return address.
+        (thread, mut exact): (&Registers, bool),
         memory: &dyn Memory,
         limit: usize,
         cache: &mut Cache,

@@ -450,6 +450,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             ],
             fingerprint: None,
             explanation: None,
+            original_signal: None,
             elapsed: Elapsed {
                 unwind_micros: 1,
                 symbolize_micros: 1,

@@ -73,6 +73,7 @@ fn backtrace(stack: &[String]) -> Backtrace {
         modules,
         fingerprint: None,
         explanation: None,
+        original_signal: None,
         elapsed: Elapsed {
             unwind_micros: 0,
             symbolize_micros: 0,
