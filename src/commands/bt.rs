@@ -33,6 +33,7 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
             .limit
             .unwrap_or(if fold { FOLDED_LIMIT } else { LIMIT }),
         use_cache: !args.no_cache,
+        disassemble: args.disassemble,
     };
     let text = backtrace_of(settings, &dump, &request, args, start)?;
     super::print(&text)?;
@@ -85,6 +86,8 @@ fn backtrace_of(
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
         runtimes: &stacks.runtimes,
+        cause: stacks.cause.as_ref(),
+        listings: args.disassemble.then_some(stacks.listings.as_slice()),
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),

@@ -49,6 +49,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         limit: 256,
         tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: false,
     };
     let stacks = pipeline::backtrace(settings, dump, &request, bar)?;
     let view = BacktraceView {
@@ -58,6 +59,8 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
         runtimes: &stacks.runtimes,
+        cause: stacks.cause.as_ref(),
+        listings: None,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),

@@ -43,6 +43,7 @@ impl Half {
             limit: 256,
             tasks: TaskScope::Crashing,
             use_cache: true,
+            disassemble: false,
         };
         let bar = Bar::new(settings.interactive);
         let stacks = pipeline::backtrace(settings, &dump, &request, &bar)?;

@@ -21,6 +21,7 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
         limit: 64,
         tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: false,
     };
     // Nothing is pulled from a registry for it.
     let here = settings.offline();
@@ -38,6 +39,7 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
         abort_message: stacks
             .as_ref()
             .and_then(|stacks| stacks.abort_message.as_deref()),
+        cause: stacks.as_ref().and_then(|stacks| stacks.cause.as_ref()),
         completeness: stacks.as_ref().and_then(NamedStacks::completeness),
         salvaged: damage.as_deref(),
         explanation: stacks

@@ -3,10 +3,12 @@
 use std::time::SystemTime;
 
 use anyhow::Result;
+use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
+use super::cause::{self, Explained};
 use super::file_index::FileIndex;
 use super::sources::CrashedProcess;
 use super::stored_stacks::StoredStacks;
@@ -33,6 +35,8 @@ pub struct BacktraceRequest {
     pub tasks: TaskScope,
     /// Whether to use what earlier runs found out, and to add to it.
     pub use_cache: bool,
+    /// Whether to list the instructions around each frame of the crashing thread.
+    pub disassemble: bool,
 }
 
 /// Tasks that a language runtime schedules on threads.
@@ -57,6 +61,10 @@ pub struct NamedStacks {
     pub abort_message: Option<String>,
     /// What the runtimes of languages know of the crash.
     pub runtimes: Vec<RuntimeReport>,
+    /// Why the process crashed; `None` if the crashing thread is not known.
+    pub cause: Option<Cause>,
+    /// Instructions around each frame of the crashing thread, if the request asks for them.
+    pub listings: Vec<Option<Listing>>,
     /// What sources of files said that could not help.
     pub remarks: Vec<anyhow::Error>,
     /// When the file of each module was written, if it is this machine's.
@@ -180,7 +188,20 @@ pub fn name_stacks(
             surroundings,
         };
         let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &request.of_runtimes());
-        (backtrace, message.flatten(), runtimes)
+        let message = message.flatten();
+        let explained = cause::explain(
+            &analysis,
+            modules,
+            &backtrace,
+            message.as_deref(),
+            request.disassemble,
+        );
+        Named {
+            backtrace,
+            abort_message: message,
+            explained,
+            runtimes,
+        }
     };
     let stacks = name_with(settings, dump, &analysis, request, observer, name);
     NamedStacks {
@@ -205,7 +226,14 @@ pub fn name_stored_stacks(
         let options = request.options();
         let backtrace =
             cdh_symbolize::backtrace_of_stored(&stacks, modules, arena, &options, surroundings);
-        (backtrace, stored.abort_message(), Vec::new())
+        let message = stored.abort_message();
+        let explained = cause::explain_stored(dump, modules, &backtrace, message.as_deref());
+        Named {
+            backtrace,
+            abort_message: message,
+            explained,
+            runtimes: Vec::new(),
+        }
     };
     Some(name_with(settings, dump, &stored, request, observer, name))
 }
@@ -228,8 +256,14 @@ impl BacktraceRequest {
     }
 }
 
-/// A backtrace, the text with which glibc ended the process, and what runtimes know.
-type NamedStack = (Backtrace, Option<String>, Vec<RuntimeReport>);
+/// A backtrace, and what else the process's memory says of its end.
+struct Named {
+    backtrace: Backtrace,
+    /// The text with which glibc ended the process.
+    abort_message: Option<String>,
+    explained: Option<Explained>,
+    runtimes: Vec<RuntimeReport>,
+}
 
 /// Gathers the files of a process and has its stacks named with them.
 fn name_with(
@@ -238,7 +272,7 @@ fn name_with(
     process: &dyn CrashedProcess,
     request: &BacktraceRequest,
     observer: &dyn Observer,
-    name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> NamedStack,
+    name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> Named,
 ) -> NamedStacks {
     let search = dump.module_search(&settings.images.files);
     let all_threads = request.all_threads;
@@ -257,7 +291,12 @@ fn name_with(
             .filter(|_| request.use_cache)
             .map(|directory| SymbolCache::in_directory(&directory)),
     };
-    let (mut backtrace, abort_message, runtimes) = name(&loaded, &arena, &surroundings);
+    let Named {
+        mut backtrace,
+        abort_message,
+        explained,
+        runtimes,
+    } = name(&loaded, &arena, &surroundings);
     drop(loaded);
     if dump.is_damaged() {
         // Of a stack that may lack frames: it would look like another bug.
@@ -266,12 +305,18 @@ fn name_with(
     }
     state_fingerprint(dump, &mut backtrace);
     let module_times = modules.iter().map(time_of).collect();
+    let (cause, listings) = match explained {
+        Some(explained) => (Some(explained.cause), explained.listings),
+        None => (None, Vec::new()),
+    };
     NamedStacks {
         backtrace,
         module_times,
         analysis: None,
         abort_message,
         runtimes,
+        cause,
+        listings,
         remarks,
         read: (modules, arena),
     }

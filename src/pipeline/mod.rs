@@ -7,6 +7,7 @@
 mod backtrace;
 mod cached_cases;
 mod case;
+mod cause;
 mod compressed;
 mod debugger_files;
 mod drops;

@@ -138,6 +138,7 @@ fn read(
         limit: FRAMES,
         tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: false,
     };
     let quick = match dump.quick_analysis() {
         Some(analysis) => Some(name_stacks(settings, &dump, analysis, &request, &Silent)),

@@ -5,11 +5,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use cdh_bundle::{Manifest, Verdict};
+use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_inspect::{FrameVariables, FunctionVariables};
 use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
+use super::cause::listing_lines;
 use super::fold::{self, Piece};
 use super::frame::{frame_line, number_columns, stop_words};
 use super::line::Line;
@@ -31,6 +33,10 @@ pub struct BacktraceView<'a> {
     pub abort_message: Option<&'a str>,
     /// What the runtimes of languages know of the crash.
     pub runtimes: &'a [RuntimeReport],
+    /// Why the process crashed.
+    pub cause: Option<&'a Cause>,
+    /// Instructions around each frame of the crashing thread.
+    pub listings: Option<&'a [Option<Listing>]>,
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -145,7 +151,13 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     );
     title.push(": ");
     title.toned(Tone::Bad, terminal_line(&manifest.signal.description));
-    let mut lines = vec![title];
+    // The sentence of `cdh why`, where it says more than the signal.
+    let cause = view.cause.filter(|cause| cause.is_known());
+    let mut lines: Vec<Line> = cause
+        .map(|cause| Line::of(Tone::Bad, terminal_line(&cause.sentence)))
+        .into_iter()
+        .collect();
+    lines.push(title);
     let mut facts = Vec::new();
     if let Some(workload) = &manifest.workload {
         let parts = [&workload.namespace, &workload.pod, &workload.container];
@@ -378,6 +390,11 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                         lines.extend(variable_lines(variables));
                     }
                     lines.extend(source_lines(view, frame, &mut warned));
+                    let listings = view.listings.filter(|_| thread.crashing);
+                    let listing = listings.and_then(|all| all.get(number)?.as_ref());
+                    // An inlined call is part of the code of its caller.
+                    let listing = listing.filter(|_| !frame.inline);
+                    lines.extend(listing.into_iter().flat_map(listing_lines));
                 }
             }
             Piece::Ended(range) => lines.push(end_line(thread, range, "how it ended")),

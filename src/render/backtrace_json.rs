@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use cdh_bundle::{DumpId, ProcessFacts, SignalFacts, Verdict};
+use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{StackOverflow, Thread};
 use cdh_inspect::{Missing, Storage, Value, Variable};
 use cdh_runtimes::RuntimeReport;
@@ -41,11 +42,16 @@ pub struct BacktraceDocument<'a> {
     /// one that crashed is listed; the others are counted.
     #[serde(skip_serializing_if = "<[RuntimeReport]>::is_empty")]
     runtimes: &'a [RuntimeReport],
+    /// Why the process crashed; `null` if the crashing thread is not known.
+    cause: Option<&'a Cause>,
     /// The stacks.
     backtrace: NamedBacktrace<'a>,
     /// With `--group`: ids of threads with equal stacks, the crashing thread first.
     #[serde(skip_serializing_if = "Option::is_none")]
     thread_groups: Option<Vec<Vec<u32>>>,
+    /// With `--disassemble`: instructions around each frame of the crashing thread; `null` if its code is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disassembly: Option<&'a [Option<Listing>]>,
     /// With `--registers`: of frame 0 of each thread shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     registers: Option<Vec<ThreadRegisters>>,
@@ -209,6 +215,8 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         stack_overflow: view.overflow,
         abort_message: view.abort_message,
         runtimes: view.runtimes,
+        cause: view.cause,
+        disassembly: view.listings,
         backtrace: NamedBacktrace {
             threads: backtrace
                 .threads

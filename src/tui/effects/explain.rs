@@ -107,6 +107,7 @@ fn request_of_stacks() -> BacktraceRequest {
         limit: FRAMES,
         tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: true,
     }
 }
 
@@ -120,6 +121,8 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         analysis,
         abort_message,
         runtimes,
+        cause,
+        listings,
         module_times,
         ..
     } = named;
@@ -131,6 +134,8 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         overflow,
         abort_message,
         runtimes,
+        cause,
+        listings,
         completeness,
         from_minicore,
         names: dump.surrounding().names,
@@ -209,6 +214,7 @@ pub(super) fn name(
             limit: 64,
             tasks: TaskScope::Crashing,
             use_cache: true,
+            disassemble: false,
         };
         let settings = session.settings.offline();
         let name = |analysis| pipeline::name_stacks(&settings, &dump, analysis, &request, &Silent);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
+use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, Mapping, Segment, StackOverflow, Thread};
 use cdh_runtimes::RuntimeReport;
 use cdh_store::ManifestFacts;
@@ -62,6 +63,10 @@ pub struct Stacks {
     pub abort_message: Option<String>,
     /// What runtimes of languages know of the crash.
     pub runtimes: Vec<RuntimeReport>,
+    /// Why the process crashed.
+    pub cause: Option<Cause>,
+    /// Instructions around each frame of the crashing thread.
+    pub listings: Vec<Option<Listing>>,
     /// Whether all of this came from the minicore.
     pub from_minicore: bool,
     /// Modification time of each module's file, if it is from this machine.

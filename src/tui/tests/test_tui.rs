@@ -468,6 +468,8 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         overflow: None,
         abort_message: None,
         runtimes: Vec::new(),
+        cause: None,
+        listings: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {
