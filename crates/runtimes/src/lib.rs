@@ -76,8 +76,14 @@ pub fn examine(
     let mut reports = Vec::new();
     for runtime in attached {
         reports.push(runtime.report(backtrace, options));
-        for thread in &mut backtrace.threads {
+        for (index, thread) in backtrace.threads.iter_mut().enumerate() {
             let replacements = runtime.frames(thread);
+            if let Some(original) = backtrace.original_signal.as_mut().filter(|_| index == 0) {
+                let nested = original.nested.iter_mut().map(|nested| &mut nested.frame);
+                for frame in std::iter::once(&mut original.frame).chain(nested) {
+                    *frame = replacement::moved(*frame, &replacements);
+                }
+            }
             replacement::apply(thread, replacements);
         }
         let crashing = backtrace.threads.iter().find(|thread| thread.crashing);

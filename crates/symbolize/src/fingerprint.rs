@@ -92,12 +92,13 @@ impl Fingerprint {
         modules: &[ModuleReport],
         interpreted: impl Fn(&Frame) -> Option<String>,
     ) -> Option<Explanation> {
+        let is_own = own::beside_interpreter(frames, modules);
         // A handler of the fatal signal is not the crash.
         let signal = frames.iter().rposition(|frame| frame.signal_handler);
         let first = signal.map_or(0, |signal| signal.saturating_add(1));
         let name = |frame: &Frame| match &frame.function {
             _ if frame.interpreted => interpreted(frame),
-            Ok(function) if frame.is_own(modules) => Some(own::plain_name(&function.name)),
+            Ok(function) if is_own(frame) => Some(own::plain_name(&function.name)),
             _ => None,
         };
         let names = frames.get(first..)?.iter().take(Self::FRAMES).filter_map(name);

@@ -13,6 +13,8 @@ mod name;
 mod object;
 mod stack;
 mod task;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod variables;
 
