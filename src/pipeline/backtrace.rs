@@ -7,7 +7,7 @@ use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
-use super::cause::{self, Explained};
+use super::cause::{self, Evidence, Explained};
 use super::file_index::FileIndex;
 use super::sources::CrashedProcess;
 use super::stored_stacks::StoredStacks;
@@ -166,7 +166,11 @@ pub fn name_stacks(
         let message = message.flatten();
         let explained = cause::explain(
             &analysis,
-            modules,
+            &Evidence {
+                modules,
+                arena,
+                surroundings,
+            },
             &backtrace,
             message.as_deref(),
             request.disassemble,
