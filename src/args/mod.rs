@@ -291,9 +291,13 @@ pub struct BtArgs {
     /// Print every thread, not only the one that crashed
     #[arg(long, short = 'a')]
     pub all_threads: bool,
-    /// Merge threads with equal stacks (prints every thread)
+    /// Merge threads with equal stacks (prints every thread), or goroutines
     #[arg(long, short = 'g')]
     pub group: bool,
+    /// Print goroutines too; with `=all`, also those of the runtime itself
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "program")]
+    pub goroutines: Option<TaskChoice>,
     /// Print the registers of each frame 0
     #[arg(long, short = 'r')]
     pub registers: bool,
@@ -335,6 +339,15 @@ pub struct BtArgs {
     pub modules: ModuleArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Which goroutines to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TaskChoice {
+    /// Those that the program started
+    Program,
+    /// Those of the runtime too
+    All,
 }
 
 fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {

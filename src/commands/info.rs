@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::args::{InfoArgs, TextFormat};
-use crate::pipeline::{self, BacktraceRequest, Dump, NamedStacks, Origin};
+use crate::pipeline::{self, BacktraceRequest, Dump, NamedStacks, Origin, TaskScope};
 use crate::progress::Bar;
 use crate::render::{self, InfoView};
 use crate::report::ExitStatus;
@@ -19,6 +19,7 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let request = BacktraceRequest {
         all_threads: false,
         limit: 64,
+        tasks: TaskScope::Crashing,
         use_cache: true,
         disassemble: false,
     };

@@ -1,8 +1,9 @@
 //! From a named stack to its cause, and to the instructions around it.
 
-use cdh_cause::{Cause, Crash, Listing, Names};
+use cdh_cause::{Cause, Crash, Listing, Names, RuntimeFailure};
 use cdh_elfcore::{Avma, Machine, Memory, SignalInfo};
 use cdh_inspect::Inspector;
+use cdh_runtimes::{Language, RuntimeReport};
 use cdh_symbolize::{Backtrace, LoadedModule, SectionArena, Surroundings, with_vdso};
 
 use super::pointer_names::PointerNames;
@@ -10,6 +11,8 @@ use super::{Analysis, Dump};
 
 /// Instructions shown before and after the current one.
 const AROUND: usize = 6;
+/// By which the Go runtime ends a process.
+const SIGABRT: i32 = 6;
 /// Frames whose instructions are listed.
 const LISTED: usize = 64;
 
@@ -25,6 +28,9 @@ pub(super) struct Evidence<'a> {
     pub(super) modules: &'a [LoadedModule<'a>],
     pub(super) arena: &'a SectionArena,
     pub(super) surroundings: &'a dyn Surroundings,
+    /// The text with which glibc ended the process.
+    pub(super) abort_message: Option<&'a str>,
+    pub(super) runtimes: &'a [RuntimeReport],
 }
 
 /// Explains a crash from its core.
@@ -32,13 +38,14 @@ pub(super) fn explain(
     analysis: &Analysis,
     evidence: &Evidence<'_>,
     backtrace: &Backtrace,
-    abort_message: Option<&str>,
     disassemble: bool,
 ) -> Option<Explained> {
     let Evidence {
         modules,
         arena,
         surroundings,
+        abort_message,
+        runtimes,
     } = *evidence;
     let head = &analysis.head;
     if !head.knows_crashed_thread() {
@@ -57,6 +64,7 @@ pub(super) fn explain(
     let modules = &with_vdso(modules, &analysis.memory, arena)[..];
     let inspector = Inspector::new(&analysis.memory, modules, arena, surroundings);
     let names = registers.map(|registers| PointerNames::new(&inspector, registers));
+    let failure = go_failure(&signal, runtimes);
     let crash = Crash {
         signal,
         pid: head.process().map(|process| process.pid),
@@ -71,7 +79,10 @@ pub(super) fn explain(
         overflow: registers.and_then(|registers| head.stack_overflow_at(&signal, registers)),
         abort_message,
         names: names.as_ref().map(|names| names as &dyn Names),
-        runtime_failure: None,
+        runtime_failure: failure.as_ref().map(|message| RuntimeFailure {
+            language: "Go",
+            message,
+        }),
     };
     let frames = if disassemble { LISTED } else { 0 };
     let frames = crash.frames.len().min(frames);
@@ -126,6 +137,18 @@ pub(super) fn explain_stored(
         cause: cdh_cause::explain(&crash),
         listings: Vec::new(),
     })
+}
+
+/// The panic or fatal error with which the Go runtime ended the program: by SIGABRT, if `GOTRACEBACK` is `crash`.
+fn go_failure(signal: &SignalInfo, runtimes: &[RuntimeReport]) -> Option<String> {
+    if signal.number != SIGABRT {
+        return None;
+    }
+    let mut reports = runtimes.iter();
+    let go = reports.find(|report| report.language == Language::Go)?;
+    let mut messages = go.messages.iter().rev();
+    let last = messages.find(|message| message.note.as_deref() != Some("recovered"))?;
+    Some(format!("{}: {}", last.kind, last.text))
 }
 
 /// The memory of a process without a core.

@@ -38,7 +38,9 @@ mod top_frames;
 mod variables;
 mod zipped_core;
 
-pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks, name_stored_stacks};
+pub use backtrace::{
+    BacktraceRequest, NamedStacks, TaskScope, backtrace, name_stacks, name_stored_stacks,
+};
 pub use cached_cases::{cache_entries, clear_cache};
 pub use case::{Case, CaseInUse};
 pub use drops::drops;

@@ -148,6 +148,7 @@ mod tests {
             tail_call,
             signal_handler: false,
             is_return_address: true,
+            interpreted: false,
         }
     }
 

@@ -8,12 +8,14 @@ use cdh_bundle::{Manifest, Verdict};
 use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_inspect::{FrameVariables, FunctionVariables};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
 use super::cause::listing_lines;
 use super::fold::{self, Piece};
 use super::frame::{frame_line, number_columns, stop_words};
 use super::line::Line;
+use super::tasks;
 use super::units::grouped_digits;
 use super::{Style, Tone, bytes, percent, terminal_line};
 
@@ -33,6 +35,8 @@ pub struct BacktraceView<'a> {
     pub cause: Option<&'a Cause>,
     /// Instructions around each frame of the crashing thread.
     pub listings: Option<&'a [Option<Listing>]>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: &'a [RuntimeReport],
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -108,6 +112,10 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         put(&thread_lines(view, shown), &mut text);
         known.insert(stack, start..text.len());
     }
+    for block in tasks::task_blocks(view) {
+        text.push('\n');
+        put(&block, &mut text);
+    }
     put(&module_problems(view), &mut text);
     text
 }
@@ -115,6 +123,8 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
 /// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
+    let last_words = tasks::message_lines(view.runtimes);
+    lines.splice(1..1, last_words);
     for remark in remarks(view) {
         lines.push(Line::of(Tone::Bad, terminal_line(&remark)));
     }
@@ -155,6 +165,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         facts.push(("node", node));
     }
     facts.extend(view.abort_message.map(|text| ("message", text.to_owned())));
+    facts.extend(tasks::versions(view.runtimes).map(|text| ("runtime", text)));
     facts.extend(fingerprints(view).map(|text| ("fingerprint", text)));
     for (name, value) in facts {
         lines.push(Line::of(
@@ -237,6 +248,7 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
             threads.len()
         )),
     }
+    remarks.extend(tasks::gaps(view.runtimes).cloned());
     if view.from_minicore {
         remarks
             .push("from the minicore: stacks and registers as they were at the crash".to_owned());
@@ -285,7 +297,10 @@ fn thread_title(view: &BacktraceView, threads: &[&ThreadBacktrace]) -> Line {
     let title = if threads.len() > 1 {
         format!("{} threads: {}", threads.len(), ids.join(" "))
     } else {
-        format!("thread {}", ids.join(" "))
+        let tid = threads.first().map_or(0, |thread| thread.tid);
+        let notes = tasks::thread_notes(view.runtimes, tid);
+        let notes: String = notes.iter().map(|note| format!(", {note}")).collect();
+        format!("thread {}{}", ids.join(" "), terminal_line(&notes))
     };
     let mark = if crashed { " (crashed)" } else { "" };
     Line::of(Tone::Strong, format!("{title}{mark}"))

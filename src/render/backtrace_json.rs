@@ -7,6 +7,7 @@ use cdh_bundle::{DumpId, ProcessFacts, SignalFacts, Verdict};
 use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{StackOverflow, Thread};
 use cdh_inspect::{Missing, Storage, Value, Variable};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{
     Elapsed, Explanation, Fingerprint, Frame, ModuleReport, Role, Stop, ThreadBacktrace,
 };
@@ -39,6 +40,10 @@ pub struct BacktraceDocument<'a> {
     abort_message: Option<&'a str>,
     /// Why the process crashed; `null` if the crashing thread is not known.
     cause: Option<&'a Cause>,
+    /// What the runtimes of languages know of the crash, such as panics and goroutines. Without `--goroutines` only the
+    /// one that crashed is listed; the others are counted.
+    #[serde(skip_serializing_if = "<[RuntimeReport]>::is_empty")]
+    runtimes: &'a [RuntimeReport],
     /// The stacks.
     backtrace: NamedBacktrace<'a>,
     /// With `--group`: ids of threads with equal stacks, the crashing thread first.
@@ -211,6 +216,7 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         abort_message: view.abort_message,
         cause: view.cause,
         disassembly: view.listings,
+        runtimes: view.runtimes,
         backtrace: NamedBacktrace {
             threads: backtrace
                 .threads

@@ -22,6 +22,7 @@ mod list;
 mod style;
 mod sysroot;
 mod table;
+mod tasks;
 mod top_frame;
 mod units;
 mod workload;

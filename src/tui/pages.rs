@@ -152,6 +152,7 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             abort_message: stacks.abort_message.as_deref(),
             cause: stacks.cause.as_ref(),
             listings: None,
+            runtimes: &stacks.runtimes,
             completeness: stacks.completeness.as_ref(),
             from_minicore: stacks.from_minicore,
             searched_sysroot: false,
@@ -175,6 +176,7 @@ fn light(backtrace: &Backtrace) -> Backtrace {
         modules: backtrace.modules.clone(),
         fingerprint: backtrace.fingerprint.clone(),
         explanation: backtrace.explanation.clone(),
+        original_signal: backtrace.original_signal.clone(),
         elapsed: backtrace.elapsed,
     }
 }

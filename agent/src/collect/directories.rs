@@ -460,6 +460,11 @@ mod tests {
         all
     }
 
+    fn assert_container_and_host(directories: &Directories) {
+        let expected = [format!("a {POD}"), "host".to_owned()];
+        assert_eq!(owners(directories), expected);
+    }
+
     #[test]
     fn directories_have_the_owner_of_the_processes_with_that_root() {
         let node = Node::new();
@@ -492,10 +497,7 @@ mod tests {
         assert_eq!(owners(&directories), ["host"]);
         node.process(10, &cgroup_of('a'), "a");
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
     }
 
     #[test]
@@ -508,10 +510,7 @@ mod tests {
         assert_eq!(owners(&directories), ["host"]);
         node.process(10, &cgroup_of('a'), "a");
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
         let of_10 = directories
             .known
             .values()
@@ -527,10 +526,7 @@ mod tests {
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
         node.process(10, &cgroup_of('a'), "a");
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
     }
 
     #[test]
@@ -579,10 +575,7 @@ mod tests {
         for _ in 0..LATER {
             directories.scan_with(&|_, _| MadeBy::Root).unwrap();
         }
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
     }
 
     #[test]

@@ -95,6 +95,9 @@ pub struct Frame {
     /// Whether `pc` follows a call instruction rather than being the instruction itself.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_return_address: bool,
+    /// A frame of an interpreted language: no frame of its own on the native stack, `pc` is the interpreter's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub interpreted: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the form that serde wants

@@ -76,6 +76,7 @@ impl<'t, 'data> Lines<'t, 'data> {
             tail_call: false,
             signal_handler: unwound.signal_frame,
             is_return_address: unwound.is_return_address,
+            interpreted: false,
         };
         let named = self.named(unwound);
         let Some((outer, inlined)) = named.as_deref().and_then(<[Named]>::split_last) else {
@@ -145,5 +146,6 @@ fn rebuilt(symbolizer: &Symbolizer<'_>, tail: &TailFrame) -> Frame {
         tail_call: true,
         signal_handler: false,
         is_return_address: true,
+        interpreted: false,
     }
 }

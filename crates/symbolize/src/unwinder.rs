@@ -139,7 +139,7 @@ struct Place<'m> {
     loaded: &'m LoadedModule<'m>,
     bias: Option<u64>,
     cfi: OnceLock<ModuleCfi<'m>>,
-    go: OnceLock<Option<crate::go::Table<'m>>>,
+    go: OnceLock<Option<crate::go::GoTable<'m>>>,
     /// Addresses of `_start`, where the file is a program or the dynamic loader.
     start: OnceLock<Option<std::ops::Range<u64>>>,
 }
@@ -232,7 +232,7 @@ impl<'m> Unwinder<'m> {
         let mut cache = self.caches().pop().unwrap_or_default();
         let (mut frames, mut contexts) = (Vec::new(), Vec::new());
         let all = Some(&mut contexts);
-        let stop = self.climb(thread, memory, limit, &mut cache, &mut frames, all);
+        let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, all);
         self.caches().push(cache);
         let with_registers = |(frame, (registers, cfa))| FrameRegisters {
             frame,
@@ -256,11 +256,46 @@ impl<'m> Unwinder<'m> {
         let mut frames = Vec::with_capacity(threads.len().saturating_mul(USUAL_FRAMES));
         let mut ends = Vec::with_capacity(threads.len());
         for (thread, limit) in threads {
-            let stop = self.climb(thread, memory, limit, &mut cache, &mut frames, None);
+            let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, None);
             ends.push((frames.len(), stop));
         }
         self.caches().push(cache);
         (frames, ends)
+    }
+
+    /// As [`Self::unwind`] for many contexts that a scheduler saved: their pc follows a call, unless a function
+    /// begins there that was not entered yet. For each context, where its frames end and why.
+    #[must_use]
+    pub fn unwind_saved(
+        &self,
+        contexts: &[Registers],
+        memory: &dyn Memory,
+        limit: usize,
+    ) -> (Vec<UnwoundFrame>, Vec<(usize, Stop)>) {
+        let memory = &PieceMemory::over(memory);
+        let mut cache = self.caches().pop().unwrap_or_default();
+        let mut frames = Vec::with_capacity(contexts.len().saturating_mul(USUAL_FRAMES));
+        let mut ends = Vec::with_capacity(contexts.len());
+        for context in contexts {
+            let begins = context.pc().is_some_and(|pc| self.begins_at(pc));
+            let stop = self.climb(
+                (context, begins),
+                memory,
+                limit,
+                &mut cache,
+                &mut frames,
+                None,
+            );
+            ends.push((frames.len(), stop));
+        }
+        self.caches().push(cache);
+        (frames, ends)
+    }
+
+    /// Whether a function begins at `pc`.
+    fn begins_at(&self, pc: Avma) -> bool {
+        let of_go = self.go_entry(pc);
+        of_go.or_else(|| self.function_start(pc)) == Some(pc)
     }
 
     fn caches(&self) -> std::sync::MutexGuard<'_, Vec<Cache>> {
@@ -269,7 +304,8 @@ impl<'m> Unwinder<'m> {
 
     fn climb(
         &self,
-        thread: &Registers,
+        // Whether its pc is that of the next instruction, not a return address.
+        (thread, mut exact): (&Registers, bool),
         memory: &dyn Memory,
         limit: usize,
         cache: &mut Cache,
@@ -281,7 +317,7 @@ impl<'m> Unwinder<'m> {
         cache.compared = 0;
         let mut registers = thread.clone();
         let mut trust = FrameTrust::Registers;
-        let (mut exact, mut doubtful, mut turned) = (true, false, false);
+        let (mut doubtful, mut turned) = (false, false);
         let mut passed = HashSet::new();
         loop {
             let Some(pc) = registers.pc() else {

@@ -11,7 +11,7 @@ use cdh_store::DumpSummary;
 
 use super::{Session, guarded};
 use crate::pipeline::{
-    self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch,
+    self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch, TaskScope,
 };
 use crate::render::terminal_line;
 use crate::tui::model::{Depth, Opened, RequestId, Source, Stacks, Texts};
@@ -105,6 +105,7 @@ fn request_of_stacks() -> BacktraceRequest {
     BacktraceRequest {
         all_threads: true,
         limit: FRAMES,
+        tasks: TaskScope::Crashing,
         use_cache: true,
         disassemble: true,
     }
@@ -121,6 +122,7 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         abort_message,
         cause,
         listings,
+        runtimes,
         module_times,
         ..
     } = named;
@@ -133,6 +135,7 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         abort_message,
         cause,
         listings,
+        runtimes,
         completeness,
         from_minicore,
         names: dump.surrounding().names,
@@ -209,6 +212,7 @@ pub(super) fn name(
         let request = BacktraceRequest {
             all_threads: false,
             limit: 64,
+            tasks: TaskScope::Crashing,
             use_cache: true,
             disassemble: false,
         };

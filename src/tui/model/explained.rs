@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
 use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, Mapping, Segment, StackOverflow, Thread};
+use cdh_runtimes::RuntimeReport;
 use cdh_store::ManifestFacts;
 use cdh_symbolize::Backtrace;
 
@@ -64,6 +65,8 @@ pub struct Stacks {
     pub cause: Option<Cause>,
     /// Instructions around each frame of the crashing thread.
     pub listings: Vec<Option<Listing>>,
+    /// What runtimes of languages know of the crash.
+    pub runtimes: Vec<RuntimeReport>,
     /// Whether all of this came from the minicore.
     pub from_minicore: bool,
     /// Modification time of each module's file, if it is from this machine.

@@ -389,6 +389,7 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
         tail_call: false,
         signal_handler: false,
         is_return_address: true,
+        interpreted: false,
     }
 }
 
@@ -447,6 +448,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             ],
             fingerprint: None,
             explanation: None,
+            original_signal: None,
             elapsed: Elapsed {
                 unwind_micros: 1,
                 symbolize_micros: 1,
@@ -465,6 +467,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         abort_message: None,
         cause: None,
         listings: Vec::new(),
+        runtimes: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {

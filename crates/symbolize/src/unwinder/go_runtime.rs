@@ -5,13 +5,13 @@
 //! there. If these places do not agree with one another, the stack ends: the word in the place of the
 //! return address is data.
 //!
-//! Layouts: `runtime/runtime2.go` (`g`, `m`, `gobuf`) and `runtime/asm_amd64.s`, the same from Go 1.12 to 1.27.
+//! Layouts: `runtime/runtime2.go` (`g`, `m`, `gobuf`) and `runtime/asm_amd64.s`, from Go 1.12 to 1.27.
 
-use cdh_elfcore::{Avma, Machine, Memory, Registers};
+use cdh_elfcore::{Avma, Machine, Memory, Registers, Svma};
 
 use super::cfi::Cache;
 use super::{Caller, FrameTrust, Here, Step, Stop, Unwinder};
-use crate::go::Table;
+use crate::go::GoTable;
 
 /// `g.stack.hi`, `g.m`, `g.sched.sp` and `g.sched.pc`.
 const G_STACK_HI: u64 = 8;
@@ -20,7 +20,8 @@ const G_SCHED_SP: u64 = 56;
 const G_SCHED_PC: u64 = 64;
 /// `m.g0` and `m.curg`.
 const M_G0: u64 = 0;
-const M_CURG: u64 = 192;
+/// Since 1.25 it is a word less.
+const M_CURG: [u64; 2] = [192, 184];
 /// Where `asmcgocall` puts the distance of the goroutine's stack pointer from the end of its stack, and
 /// its `g`; the stack pointer itself where there was no `g`.
 const CALL_DEPTH: u64 = 40;
@@ -73,18 +74,27 @@ impl Unwinder<'_> {
     pub(super) fn go_runtime(&self, lookup: Avma, cache: &mut Cache) -> Option<GoFunction> {
         let place = self.places.get(self.module_at(lookup)?)?;
         let object = place.loaded.object.as_ref()?;
-        let table = place.go.get_or_init(|| Table::open(object)).as_ref()?;
+        let table = place.go.get_or_init(|| GoTable::open(object)).as_ref()?;
         if let Some(known) = cache.go_functions.get(&lookup.0) {
             return *known;
         }
-        let found = table.find(lookup.0.wrapping_sub(place.bias?));
-        let name = found.and_then(|found| found.site.name);
-        let found = name.and_then(|name| GoFunction::of(&name));
+        let found = table.function(Svma(lookup.0.wrapping_sub(place.bias?)));
+        let found = found.and_then(|(_, name)| GoFunction::of(&name));
         if cache.go_functions.len() >= CACHE_LIMIT {
             cache.go_functions.clear();
         }
         cache.go_functions.insert(lookup.0, found);
         found
+    }
+
+    /// Start of the Go function at `pc`.
+    pub(super) fn go_entry(&self, pc: Avma) -> Option<Avma> {
+        let place = self.places.get(self.module_at(pc)?)?;
+        let object = place.loaded.object.as_ref()?;
+        let bias = place.bias?;
+        let table = place.go.get_or_init(|| GoTable::open(object)).as_ref()?;
+        let (entry, _) = table.function(Svma(pc.0.wrapping_sub(bias)))?;
+        Some(Avma(entry.0.wrapping_add(bias)))
     }
 
     /// The goroutine that called `function`.
@@ -159,10 +169,13 @@ fn goroutine(
 ) -> Option<Registers> {
     let g0 = registers.get(R14)?;
     let m = field(memory, g0, G_M)?;
-    let curg = field(memory, m, M_CURG).filter(|curg| *curg != 0)?;
-    if field(memory, m, M_G0)? != g0 || field(memory, curg, G_M)? != m {
+    if field(memory, m, M_G0)? != g0 {
         return None;
     }
+    let curg = M_CURG.into_iter().find_map(|offset| {
+        let curg = field(memory, m, offset).filter(|curg| *curg != 0 && *curg != g0)?;
+        (field(memory, curg, G_M)? == m).then_some(curg)
+    })?;
     let sp = field(memory, curg, G_SCHED_SP)?;
     if function == GoFunction::SystemStack {
         // The stated pc is that of `systemstack_switch`, which never runs. The return address is on top.
@@ -222,7 +235,7 @@ mod tests {
         let words = vec![
             (g0 + G_M, m),
             (m + M_G0, g0),
-            (m + M_CURG, curg),
+            (m + M_CURG[0], curg),
             (curg + G_M, m),
             (curg + G_SCHED_SP, 0x9000),
             (curg + G_SCHED_PC, 0x40_0100),

@@ -232,7 +232,7 @@ fn crash(
 fn rules(core: &Path) -> Result<BTreeMap<String, Option<String>>> {
     with_stack(core, Files::All, |stack| {
         let mut rules = BTreeMap::new();
-        let made = Fingerprint::from_stack(stack.frames, stack.stop, stack.modules);
+        let made = Fingerprint::from_stack(stack.frames, stack.stop, None, stack.modules);
         rules.insert(
             "as built".to_owned(),
             made.map(|made| made.fingerprint.to_string()),
@@ -286,7 +286,7 @@ fn places(core: &Path) -> Result<Option<String>> {
         })
     };
     let handler = with_stack(core, Files::All, |stack| {
-        let made = Fingerprint::from_stack(stack.frames, stack.stop, stack.modules);
+        let made = Fingerprint::from_stack(stack.frames, stack.stop, None, stack.modules);
         made.map(|made| made.fingerprint.to_string())
     })?;
     let found = BTreeSet::from([handler, print(Files::All)?, print(Files::WithDebug)?]);
