@@ -31,12 +31,12 @@ pub struct BacktraceView<'a> {
     pub overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<&'a str>,
-    /// What the runtimes of languages know of the crash.
-    pub runtimes: &'a [RuntimeReport],
     /// Why the process crashed.
     pub cause: Option<&'a Cause>,
     /// Instructions around each frame of the crashing thread.
     pub listings: Option<&'a [Option<Listing>]>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: &'a [RuntimeReport],
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
