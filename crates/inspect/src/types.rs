@@ -215,6 +215,26 @@ impl<'data> Types<'data> {
         None
     }
 
+    /// The name of a typedef for wide characters that the type is.
+    pub(crate) fn alias_of_characters(&self, die: &Die<'data>) -> Option<&'static str> {
+        let mut found = self.get(die);
+        for _ in 0..CHAIN {
+            let Kind::Alias(target) = &found.kind else {
+                return None;
+            };
+            let names = ["wchar_t", "char16_t", "char32_t"];
+            let known = names
+                .into_iter()
+                .find(|name| found.name.as_deref() == Some(name));
+            if known.is_some() && found.language == Language::C {
+                return known;
+            }
+            let target = target.clone()?;
+            found = self.get(&target);
+        }
+        None
+    }
+
     /// Bytes of a value of the type.
     pub(crate) fn size(&self, die: &Die<'data>) -> Option<u64> {
         self.size_within(die, 0)

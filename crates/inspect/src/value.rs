@@ -25,6 +25,8 @@ pub enum Value {
         /// Whether it has 32 bits.
         single: bool,
     },
+    /// A floating-point number of x87: sign and exponent, significand.
+    Extended(u16, u64),
     /// `true` or `false`.
     Bool(bool),
     /// A character.
