@@ -33,6 +33,9 @@ impl Display for Value {
             } => f.write_str(name),
             Self::Enum { number, .. } => number.fmt(f),
             Self::Pointer(pointer) => pointer.fmt(f),
+            Self::Reference { address, target } if **target == Self::Omitted => {
+                write!(f, "@{address:#x}")
+            }
             Self::Reference { address, target } => write!(f, "@{address:#x}: {target}"),
             Self::Record(record) => record.fmt(f),
             Self::Array(array) => array.fmt(f),

@@ -177,6 +177,11 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 if self.scalars && self.is_aggregate(&target.of) {
                     return Ok(Value::Omitted);
                 }
+                // Those in objects may lead around in circles.
+                if depth > 0 {
+                    let target = Box::new(Value::Omitted);
+                    return Ok(Value::Reference { address, target });
+                }
                 Ok(Value::Reference {
                     address,
                     target: Box::new(self.value(&target, depth.saturating_add(1))),
