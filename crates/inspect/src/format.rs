@@ -27,7 +27,7 @@ impl Display for Value {
                 f.write_str(&extended(*exponent, *significand))
             }
             Self::Bool(value) => value.fmt(f),
-            Self::Char { code, prefix } => character(f, *code, prefix),
+            Self::Char { code, prefix, byte } => character(f, *code, prefix, *byte),
             Self::Enum {
                 name: Some(name), ..
             } => f.write_str(name),
@@ -66,9 +66,7 @@ impl Display for Pointer {
 impl Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = &self.name {
-            // A tuple's name is its types.
-            let is_tuple = self.style == Style::RustTuple && name.starts_with('(');
-            if !is_tuple {
+            if !self.is_tuple() {
                 f.write_str(name)?;
             }
         }
@@ -81,7 +79,10 @@ impl Display for Record {
         let (open, close, is) = match self.style {
             Style::C => ("{", "}", " = "),
             Style::Rust => (" {", "}", ": "),
-            Style::RustTuple => ("(", ")", ""),
+            Style::RustVariant => ("{", "}", ": "),
+            Style::RustTuple if self.is_tuple() => ("(", ")", ""),
+            Style::RustTuple => (" (", ")", ""),
+            Style::RustTupleVariant => ("(", ")", ""),
         };
         f.write_str(open)?;
         for (number, member) in self.members.iter().enumerate() {
@@ -90,7 +91,7 @@ impl Display for Record {
             }
             let Member { name, kind, value } = member;
             match (kind, name) {
-                _ if self.style == Style::RustTuple => {}
+                _ if is.is_empty() => {}
                 (MemberKind::Base, Some(name)) => write!(f, "<{name}>{is}")?,
                 (MemberKind::Static, Some(name)) => write!(f, "static {name}{is}")?,
                 (MemberKind::Plain, Some(name)) => write!(f, "{name}{is}")?,
@@ -110,9 +111,20 @@ impl Display for Record {
     }
 }
 
+impl Record {
+    /// Whether it is a tuple of Rust, whose name is its types.
+    fn is_tuple(&self) -> bool {
+        let name = self.name.as_deref().unwrap_or_default();
+        self.style == Style::RustTuple && name.starts_with('(')
+    }
+}
+
 impl Display for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (open, close) = if self.rust { ("[", "]") } else { ("{", "}") };
+        if let Some(name) = &self.name {
+            write!(f, "{name} ")?;
+        }
         f.write_str(open)?;
         for (number, (value, repeats)) in self.elements.iter().enumerate() {
             if number > 0 {
@@ -297,11 +309,11 @@ fn escaped(
     Ok(())
 }
 
-fn character(f: &mut fmt::Formatter<'_>, code: i64, prefix: &str) -> fmt::Result {
+fn character(f: &mut fmt::Formatter<'_>, code: i64, prefix: &str, byte: bool) -> fmt::Result {
     let mut text = String::new();
-    let letter = match prefix {
+    let letter = match byte {
         // Bytes above 127 are no letters alone.
-        "" if !(0..0x80).contains(&code) && code < 0x100 => Err((code & 0xff) as u32),
+        true if !(0..0x80).contains(&code) => Err((code & 0xff) as u32),
         _ => u32::try_from(code)
             .ok()
             .and_then(char::from_u32)

@@ -127,11 +127,16 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         plain: &Type<'data>,
         depth: usize,
     ) -> Result<Value, Missing> {
-        let Object { place, at, .. } = object;
-        if let Place::Nowhere(why) = place {
-            return Err(*why);
-        }
         let size = self.types.size(&plain.die).unwrap_or(0);
+        // Nothing of a type without bytes can be missing.
+        let nothing = Place::Bytes(Rc::default());
+        let is_empty = self.types.size(&plain.die) == Some(0);
+        let place = match &object.place {
+            Place::Nowhere(_) if is_empty && plain.language == Language::Rust => &nothing,
+            Place::Nowhere(why) => return Err(*why),
+            place => place,
+        };
+        let at = &object.at;
         match &plain.kind {
             Kind::Base(encoding) => {
                 let wanted = usize::try_from(size).unwrap_or(0).min(16);
@@ -145,7 +150,10 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 let wide = wide.and_then(|code| i64::try_from(code).ok());
                 let prefix = wide.and_then(|_| self.characters(&object.of, plain));
                 Ok(match (wide, prefix) {
-                    (Some(code), Some((prefix, _))) => Value::Char { code, prefix },
+                    (Some(code), Some((prefix, _))) => {
+                        let byte = false;
+                        Value::Char { code, prefix, byte }
+                    }
                     _ => value,
                 })
             }
@@ -200,6 +208,9 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 })
             }
             Kind::Record(record) => {
+                if let Some(slice) = self.slice(object, plain, depth) {
+                    return Ok(slice);
+                }
                 if self.containers
                     && let Some(container) = self.container(object, plain, record, depth)
                 {
@@ -494,6 +505,10 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             let outer = self.types.qualified(plain).unwrap_or_default();
             let name = member.name.as_deref().unwrap_or_default();
             record.name = Some(format!("{outer}::{name}"));
+            record.style = match record.style {
+                Style::RustTuple => Style::RustTupleVariant,
+                _ => Style::RustVariant,
+            };
         }
         value
     }
@@ -604,10 +619,12 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             Kind::Base(gimli::DW_ATE_signed_char) => Value::Char {
                 code: signed as i64,
                 prefix: "",
+                byte: true,
             },
             Kind::Base(gimli::DW_ATE_unsigned_char) => Value::Char {
                 code: unsigned as i64,
                 prefix: "",
+                byte: true,
             },
             Kind::Base(gimli::DW_ATE_signed) => Value::Integer(signed),
             Kind::Enum(names) => {
@@ -635,6 +652,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         let Some(count) = first else {
             // A flexible array: gdb shows its address, which is that of the end of the object.
             return Ok(Value::Array(Array {
+                name: None,
                 elements: Vec::new(),
                 more: false,
                 rust,
@@ -707,6 +725,27 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         }))
     }
 
+    /// Elements of one type that are in memory one behind the other.
+    pub(crate) fn elements_at(
+        &self,
+        start: u64,
+        count: u64,
+        element: &Die<'data>,
+        depth: usize,
+    ) -> Option<Array> {
+        let object = Object {
+            of: element.clone(),
+            place: Place::Memory(start),
+            at: 0,
+        };
+        let size = self.types.size(element)?;
+        let plain = self.types.plain(element)?;
+        match self.elements(&object, element, &[], size, count, &plain, depth) {
+            Ok(Value::Array(array)) => Some(array),
+            _ => None,
+        }
+    }
+
     #[allow(clippy::too_many_arguments)] // the parts of one array
     fn elements(
         &self,
@@ -769,6 +808,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             index = index.saturating_add(repeats);
         }
         Ok(Value::Array(Array {
+            name: None,
             elements,
             more: index < count,
             rust,
@@ -871,13 +911,15 @@ fn scalar(encoding: DwAte, plain: &Type<'_>, bytes: &[u8]) -> Value {
             gimli::DW_ATE_signed_char | gimli::DW_ATE_signed => signed as i64,
             _ => unsigned as i64,
         };
-        return Value::Char { code, prefix };
+        let byte = bytes.len() == 1;
+        return Value::Char { code, prefix, byte };
     }
     match encoding {
         gimli::DW_ATE_boolean if unsigned < 2 => Value::Bool(unsigned == 1),
         gimli::DW_ATE_UTF => Value::Char {
             code: unsigned as i64,
             prefix: "",
+            byte: false,
         },
         gimli::DW_ATE_float => match bytes.len() {
             4 => Value::Float {

@@ -43,6 +43,10 @@ fn d(raw: &str) -> Option<String> {
 /// As [`demangle`]; C++ functions with their parameters.
 #[must_use]
 pub fn demangle_with_parameters(raw: &str) -> String {
+    // The older names of Rust look like those of C++.
+    if rustc_demangle::try_demangle(raw).is_ok() {
+        return demangle(raw);
+    }
     let options = cpp_demangle::DemangleOptions::new().no_return_type();
     let name = cpp_with(raw, &options).unwrap_or_else(|| demangle(raw));
     // What the compiler makes for a class: in the words of binutils and gdb.
