@@ -109,6 +109,8 @@ pub enum Command {
     Info(InfoArgs),
     /// Download dumps, verify them and unpack each into a case directory
     Fetch(FetchArgs),
+    /// Say in one sentence why a process crashed, with the evidence
+    Why(WhyArgs),
     /// Print the backtrace of a dump
     #[command(visible_alias = "backtrace")]
     Bt(BtArgs),
@@ -260,6 +262,26 @@ pub struct ModuleArgs {
     pub registry_ca: Option<PathBuf>,
 }
 
+/// `cdh why`.
+#[derive(Debug, Args)]
+#[command(after_help = WHY_HELP)]
+pub struct WhyArgs {
+    /// Which dump
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
+    pub dump: String,
+    /// Name everything anew and remember nothing
+    #[arg(long)]
+    pub no_cache: bool,
+    #[command(flatten)]
+    pub modules: ModuleArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+const WHY_HELP: &str = "The sentence says only what the core proves. Up to five facts follow it, each with an \
+address, a register, an instruction or a line of source where it can be checked. If the core does not show the \
+cause, the sentence says what the signal says.";
+
 /// `cdh bt`.
 #[derive(Debug, Args)]
 pub struct BtArgs {
@@ -269,15 +291,22 @@ pub struct BtArgs {
     /// Print every thread, not only the one that crashed
     #[arg(long, short = 'a')]
     pub all_threads: bool,
-    /// Merge threads with equal stacks (prints every thread)
+    /// Merge threads with equal stacks (prints every thread), or goroutines
     #[arg(long, short = 'g')]
     pub group: bool,
+    /// Print goroutines too; with `=all`, also those of the runtime itself
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "program")]
+    pub goroutines: Option<TaskChoice>,
     /// Print the registers of each frame 0
     #[arg(long, short = 'r')]
     pub registers: bool,
     /// Print the variables of each frame
     #[arg(long, short = 'l')]
     pub locals: bool,
+    /// Print containers member by member instead of what they hold
+    #[arg(long, requires = "locals")]
+    pub raw: bool,
     /// Print no arguments of functions
     #[arg(long, conflicts_with = "locals")]
     pub no_args: bool,
@@ -287,6 +316,9 @@ pub struct BtArgs {
     /// Print every frame
     #[arg(long, overrides_with = "fold")]
     pub no_fold: bool,
+    /// Print the instructions around each frame of the crashing thread, with the values that the last one used
+    #[arg(long, short = 'd')]
+    pub disassemble: bool,
     /// Print the lines of source around each frame
     #[arg(long, short = 's')]
     pub source: bool,
@@ -310,6 +342,15 @@ pub struct BtArgs {
     pub modules: ModuleArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Which goroutines to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TaskChoice {
+    /// Those that the program started
+    Program,
+    /// Those of the runtime too
+    All,
 }
 
 fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {

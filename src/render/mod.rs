@@ -5,6 +5,7 @@
 
 mod backtrace;
 mod backtrace_json;
+mod cause;
 mod changes;
 mod csv;
 mod diff;
@@ -21,6 +22,7 @@ mod list;
 mod style;
 mod sysroot;
 mod table;
+mod tasks;
 mod top_frame;
 mod units;
 mod workload;
@@ -31,6 +33,7 @@ pub use backtrace::{
     BacktraceView, SourceText, Sources, backtrace_text, is_unwound, shown_frames, thread_lines,
 };
 pub use backtrace_json::{BacktraceDocument, backtrace_json};
+pub use cause::{WhyDocument, WhyView, listing_text, why_json, why_text};
 pub use changes::{
     DeletedDump, DeletedModule, FetchedDump, Freed, GarbageCollection, ImportedDump, Removal,
     SharedDump,

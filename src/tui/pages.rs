@@ -150,6 +150,9 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             threads: &stacks.threads,
             overflow: stacks.overflow,
             abort_message: stacks.abort_message.as_deref(),
+            cause: stacks.cause.as_ref(),
+            listings: None,
+            runtimes: &stacks.runtimes,
             completeness: stacks.completeness.as_ref(),
             from_minicore: stacks.from_minicore,
             searched_sysroot: false,
@@ -174,6 +177,7 @@ fn light(backtrace: &Backtrace) -> Backtrace {
         modules: backtrace.modules.clone(),
         fingerprint: backtrace.fingerprint.clone(),
         explanation: backtrace.explanation.clone(),
+        original_signal: backtrace.original_signal.clone(),
         elapsed: backtrace.elapsed,
     }
 }
@@ -181,11 +185,30 @@ fn light(backtrace: &Backtrace) -> Backtrace {
 /// The frame to which a line of the backtrace page belongs.
 #[must_use]
 pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
-    let shown = view.page.lines.get(..=view.page.cursor)?;
     let thread = stacks.backtrace.threads.get(view.thread)?;
+    thread.frames.get(selected_frame(view)?)
+}
+
+/// The number of the frame to which the cursor's line belongs.
+fn selected_frame(view: &DumpView) -> Option<usize> {
+    let shown = view.page.lines.get(..=view.page.cursor)?;
     // Folded frames have no line of their own, so the number in the line identifies the frame.
-    let number = shown.iter().rev().find_map(frame_number).unwrap_or(0);
-    thread.frames.get(number)
+    Some(shown.iter().rev().find_map(frame_number).unwrap_or(0))
+}
+
+/// The instructions around the selected frame, or why there are none.
+#[must_use]
+pub fn instructions(view: &DumpView, stacks: &Stacks, theme: Theme) -> Vec<Line<'static>> {
+    let thread = stacks.backtrace.threads.get(view.thread);
+    let listing = selected_frame(view).and_then(|number| stacks.listings.get(number)?.as_ref());
+    match (listing, thread.is_some_and(|thread| thread.crashing)) {
+        (Some(listing), true) => lines(&render::listing_text(listing, STYLE), theme),
+        (_, false) => lines(
+            "instructions are shown for the thread that crashed\n",
+            theme,
+        ),
+        (None, true) => lines("the code of this frame is not known\n", theme),
+    }
 }
 
 /// The number at the start of a frame's line.
@@ -203,6 +226,7 @@ fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {
             origin: opened.origin.clone(),
             overflow: stacks.and_then(|stacks| stacks.overflow),
             abort_message: stacks.and_then(|stacks| stacks.abort_message.as_deref()),
+            cause: stacks.and_then(|stacks| stacks.cause.as_ref()),
             completeness: stacks.and_then(|stacks| stacks.completeness.as_ref()),
             salvaged: opened.salvaged.as_deref(),
             explanation: stacks.and_then(|stacks| stacks.backtrace.explanation.as_ref()),

@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 
-use crate::handler::cgroups::NodeCgroups;
-use crate::handler::{is_local_path, status_field};
-use crate::workload::{MadeBy, Owner};
+use crate::handler::os::proc_status::status_field;
+use crate::handler::process::cgroups::NodeCgroups;
+use crate::handler::process::file_systems::is_local_path;
+use crate::owner::{MadeBy, Owner};
 
 /// Bytes of a file of `/proc` that are read.
 const PROC_FILE: u64 = 1 << 20;
@@ -460,6 +461,11 @@ mod tests {
         all
     }
 
+    fn assert_container_and_host(directories: &Directories) {
+        let expected = [format!("a {POD}"), "host".to_owned()];
+        assert_eq!(owners(directories), expected);
+    }
+
     #[test]
     fn directories_have_the_owner_of_the_processes_with_that_root() {
         let node = Node::new();
@@ -492,10 +498,7 @@ mod tests {
         assert_eq!(owners(&directories), ["host"]);
         node.process(10, &cgroup_of('a'), "a");
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
     }
 
     #[test]
@@ -508,10 +511,7 @@ mod tests {
         assert_eq!(owners(&directories), ["host"]);
         node.process(10, &cgroup_of('a'), "a");
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
         let of_10 = directories
             .known
             .values()
@@ -527,10 +527,7 @@ mod tests {
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
         node.process(10, &cgroup_of('a'), "a");
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
     }
 
     #[test]
@@ -579,10 +576,7 @@ mod tests {
         for _ in 0..LATER {
             directories.scan_with(&|_, _| MadeBy::Root).unwrap();
         }
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
     }
 
     #[test]

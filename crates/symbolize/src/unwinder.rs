@@ -11,6 +11,7 @@
 
 mod cfi;
 mod code;
+mod exception_index;
 mod go_runtime;
 mod guess;
 mod original_signal;
@@ -108,6 +109,9 @@ pub struct FrameRegisters {
     pub frame: UnwoundFrame,
     /// Registers as they were in this frame. Those that a callee may have changed without saving them are unknown.
     pub registers: Registers,
+    /// As `registers`, with those that no callee is known to have saved: they have this value if a compiler says that
+    /// no callee changes them (GCC, `-fipa-ra`).
+    pub inherited: Registers,
     /// The canonical frame address, if call frame information describes it.
     pub cfa: Option<Avma>,
 }
@@ -140,13 +144,13 @@ struct Place<'m> {
     loaded: &'m LoadedModule<'m>,
     bias: Option<u64>,
     cfi: OnceLock<ModuleCfi<'m>>,
-    go: OnceLock<Option<crate::go::Table<'m>>>,
+    go: OnceLock<Option<crate::go::GoTable<'m>>>,
     /// Addresses of `_start`, where the file is a program or the dynamic loader.
     start: OnceLock<Option<std::ops::Range<u64>>>,
 }
 
-/// Known registers of a frame, and its canonical frame address.
-type Context = (Registers, Option<Avma>);
+/// Known and inherited registers of a frame, and its canonical frame address.
+type Context = (Registers, Registers, Option<Avma>);
 
 /// What one step up the stack found.
 type Step = Result<Caller, Stop>;
@@ -233,11 +237,12 @@ impl<'m> Unwinder<'m> {
         let mut cache = self.caches().pop().unwrap_or_default();
         let (mut frames, mut contexts) = (Vec::new(), Vec::new());
         let all = Some(&mut contexts);
-        let stop = self.climb(thread, memory, limit, &mut cache, &mut frames, all);
+        let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, all);
         self.caches().push(cache);
-        let with_registers = |(frame, (registers, cfa))| FrameRegisters {
+        let with_registers = |(frame, (registers, inherited, cfa))| FrameRegisters {
             frame,
             registers,
+            inherited,
             cfa,
         };
         let all = frames.into_iter().zip(contexts).map(with_registers);
@@ -257,11 +262,46 @@ impl<'m> Unwinder<'m> {
         let mut frames = Vec::with_capacity(threads.len().saturating_mul(USUAL_FRAMES));
         let mut ends = Vec::with_capacity(threads.len());
         for (thread, limit) in threads {
-            let stop = self.climb(thread, memory, limit, &mut cache, &mut frames, None);
+            let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, None);
             ends.push((frames.len(), stop));
         }
         self.caches().push(cache);
         (frames, ends)
+    }
+
+    /// As [`Self::unwind`] for many contexts that a scheduler saved: their pc follows a call, unless a function
+    /// begins there that was not entered yet. For each context, where its frames end and why.
+    #[must_use]
+    pub fn unwind_saved(
+        &self,
+        contexts: &[Registers],
+        memory: &dyn Memory,
+        limit: usize,
+    ) -> (Vec<UnwoundFrame>, Vec<(usize, Stop)>) {
+        let memory = &PieceMemory::over(memory);
+        let mut cache = self.caches().pop().unwrap_or_default();
+        let mut frames = Vec::with_capacity(contexts.len().saturating_mul(USUAL_FRAMES));
+        let mut ends = Vec::with_capacity(contexts.len());
+        for context in contexts {
+            let begins = context.pc().is_some_and(|pc| self.begins_at(pc));
+            let stop = self.climb(
+                (context, begins),
+                memory,
+                limit,
+                &mut cache,
+                &mut frames,
+                None,
+            );
+            ends.push((frames.len(), stop));
+        }
+        self.caches().push(cache);
+        (frames, ends)
+    }
+
+    /// Whether a function begins at `pc`.
+    fn begins_at(&self, pc: Avma) -> bool {
+        let of_go = self.go_entry(pc);
+        of_go.or_else(|| self.function_start(pc)) == Some(pc)
     }
 
     fn caches(&self) -> std::sync::MutexGuard<'_, Vec<Cache>> {
@@ -270,7 +310,8 @@ impl<'m> Unwinder<'m> {
 
     fn climb(
         &self,
-        thread: &Registers,
+        // Whether its pc is that of the next instruction, not a return address.
+        (thread, mut exact): (&Registers, bool),
         memory: &dyn Memory,
         limit: usize,
         cache: &mut Cache,
@@ -282,7 +323,7 @@ impl<'m> Unwinder<'m> {
         cache.compared = 0;
         let mut registers = thread.clone();
         let mut trust = FrameTrust::Registers;
-        let (mut exact, mut doubtful, mut turned) = (true, false, false);
+        let (mut doubtful, mut turned) = (false, false);
         let mut passed = HashSet::new();
         loop {
             let Some(pc) = registers.pc() else {
@@ -307,7 +348,7 @@ impl<'m> Unwinder<'m> {
             };
             let runtime = self.go_runtime(here.lookup, cache);
             let step = match runtime {
-                _ if signal_frame => sigreturn::interrupted(&registers, memory),
+                _ if signal_frame => sigreturn::interrupted(self, &registers, memory),
                 Some(function) if function.switches_stacks() => {
                     self.across_go_stacks(&here, function, memory, cache)
                 }
@@ -330,7 +371,7 @@ impl<'m> Unwinder<'m> {
                 Err(stop) => {
                     frames.push(frame);
                     if let Some(contexts) = contexts {
-                        contexts.push((known, None));
+                        contexts.push((known, registers, None));
                     }
                     return stop;
                 }
@@ -344,7 +385,8 @@ impl<'m> Unwinder<'m> {
                 let by_rule = caller.trust == FrameTrust::Cfi;
                 let cfa = caller.registers.sp().filter(|_| by_rule);
                 let caller = preserved(&registers, &caller);
-                contexts.push((std::mem::replace(&mut known, caller), cfa));
+                let known = std::mem::replace(&mut known, caller);
+                contexts.push((known, registers.clone(), cfa));
             }
             // Only a leaf that keeps its return address in a register needs no stack.
             let (from, to) = (registers.sp(), caller.registers.sp());
@@ -449,8 +491,10 @@ fn preserved(callee: &Registers, caller: &Caller) -> Registers {
         return registers;
     }
     let changeable = match registers.machine() {
+        Machine::X86_64 | Machine::X32 => X86_64,
         Machine::Aarch64 => AARCH64,
-        _ => X86_64,
+        // Variables are not shown there.
+        _ => &[],
     };
     for &number in changeable {
         if registers.get(number) == callee.get(number) {
@@ -466,13 +510,4 @@ enum Doubt {
     WrongRegisters,
     /// It leads to mapped memory that is not code: the frame has no caller.
     NoCode,
-}
-
-/// Removes the pointer authentication code of a return address (PAC, Armv8.3): user addresses have 48 bits.
-fn plain_address(machine: Machine, address: u64) -> u64 {
-    if machine == Machine::Aarch64 {
-        address & 0xffff_ffff_ffff
-    } else {
-        address
-    }
 }

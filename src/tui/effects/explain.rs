@@ -11,7 +11,7 @@ use cdh_store::DumpSummary;
 
 use super::{Session, guarded};
 use crate::pipeline::{
-    self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch,
+    self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch, TaskScope,
 };
 use crate::render::terminal_line;
 use crate::tui::model::{Depth, Opened, RequestId, Source, Stacks, Texts};
@@ -105,7 +105,9 @@ fn request_of_stacks() -> BacktraceRequest {
     BacktraceRequest {
         all_threads: true,
         limit: FRAMES,
+        tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: true,
     }
 }
 
@@ -118,6 +120,9 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         backtrace,
         analysis,
         abort_message,
+        cause,
+        listings,
+        runtimes,
         module_times,
         ..
     } = named;
@@ -128,6 +133,9 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         threads,
         overflow,
         abort_message,
+        cause,
+        listings,
+        runtimes,
         completeness,
         from_minicore,
         names: dump.surrounding().names,
@@ -204,7 +212,9 @@ pub(super) fn name(
         let request = BacktraceRequest {
             all_threads: false,
             limit: 64,
+            tasks: TaskScope::Crashing,
             use_cache: true,
+            disassemble: false,
         };
         let settings = session.settings.offline();
         let name = |analysis| pipeline::name_stacks(&settings, &dump, analysis, &request, &Silent);

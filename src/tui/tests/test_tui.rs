@@ -389,6 +389,9 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
         tail_call: false,
         signal_handler: false,
         is_return_address: true,
+        interpreted: false,
+        language: None,
+        sp: None,
     }
 }
 
@@ -448,6 +451,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             ],
             fingerprint: None,
             explanation: None,
+            original_signal: None,
             elapsed: Elapsed {
                 unwind_micros: 1,
                 symbolize_micros: 1,
@@ -464,6 +468,9 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         completeness: None,
         overflow: None,
         abort_message: None,
+        cause: None,
+        listings: Vec::new(),
+        runtimes: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {

@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use cdh_elfcore::{ElfObject, ModuleKind};
+use cdh_elfcore::{ElfObject, ModuleKind, Svma};
 
 use super::name::{of_go, of_symbol};
 use super::own::is_library_impl;
 use super::rules::{Role, Rules};
-use crate::{LoadedModule, Stop, UnwoundFrame, go, symbol};
+use crate::{GoTable, LoadedModule, Stop, UnwoundFrame, symbol};
 
 /// Frames that are looked at, so that stacks unwound to different depths agree.
 pub(super) const REACH: usize = 128;
@@ -150,17 +150,15 @@ impl<'m> Names<'m> {
             let Some(object) = object else { continue };
             addresses.sort_unstable();
             addresses.dedup();
-            let table = go::Table::open(object);
+            let table = GoTable::open(object);
             if let Some(table) = table {
-                addresses.retain(
-                    |at| match table.find(*at).and_then(|found| found.site.name) {
-                        Some(name) => {
-                            self.known.insert((index, *at), (of_go(&name), false));
-                            false
-                        }
-                        None => true,
-                    },
-                );
+                addresses.retain(|at| match table.function(Svma(*at)) {
+                    Some((_, name)) => {
+                        self.known.insert((index, *at), (of_go(&name), false));
+                        false
+                    }
+                    None => true,
+                });
             }
             if !addresses.is_empty() && has_small_table(object) {
                 for (at, found) in addresses.iter().zip(symbol::find(&[object], &addresses)) {
@@ -253,7 +251,7 @@ fn is_of_library(name: &str, is_dynamic: bool) -> bool {
 
 /// The first `depth` functions, each once. Of a recursion through several functions it is all of them, in the
 /// order of their names: the one that reached the end of the stack varies.
-fn units(own: &[String], depth: usize) -> Vec<String> {
+pub(super) fn units(own: &[String], depth: usize) -> Vec<String> {
     let repeated = (2..=LONGEST_CYCLE).find(|length| is_periodic(own, *length));
     let cycle = endless(own).or(repeated.map(|length| (0, length)));
     let cycle = cycle.and_then(|(start, length)| own.get(start..start.saturating_add(length)));

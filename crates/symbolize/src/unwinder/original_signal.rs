@@ -16,6 +16,8 @@ use crate::Fingerprint;
 
 /// Frames of a stack among which handlers are searched: of a crashing thread all callers unwind as many.
 const REACH: usize = Unwinder::CRASHING_FRAMES - Fingerprint::FRAMES;
+/// Threads that are unwound to find one whose handler ended the process.
+const HANDLERS: usize = 256;
 const SI_KERNEL: i32 = 0x80;
 
 /// The fault for which a signal handler was called that then ended the process or crashed itself: the crash.
@@ -68,7 +70,6 @@ impl Unwinder<'_> {
         memory: &dyn Memory,
     ) -> Option<OriginalSignal> {
         let frames = frames.get(..REACH).unwrap_or(frames);
-        let machine = thread.registers.machine();
         let mut handler = Handler {
             tid: thread.tid,
             ended_by: i32::from(thread.signal),
@@ -83,7 +84,7 @@ impl Unwinder<'_> {
             let saved = trampoline
                 .sp
                 .filter(|_| trampoline.signal_frame)
-                .and_then(|sp| SignalFrame::read(machine, sp, memory))
+                .and_then(|sp| SignalFrame::read(&thread.registers, sp, memory))
                 .filter(|saved| saved.registers.pc() == Some(interrupted.pc));
             let Some(saved) = saved else { continue };
             let signal = self.signal_of(&handler, &saved, memory);
@@ -128,9 +129,11 @@ impl Unwinder<'_> {
             original.is_some_and(|original| original.signal.number == ended_by.number)
         };
         let others = threads.iter().enumerate().skip(1);
-        let mut handlers = others.filter(|(_, thread)| {
-            thread.blocked & bit_of(ended_by.number) != 0 && is_handler(thread)
-        });
+        let blocks = |thread: &Thread| thread.blocked & bit_of(ended_by.number) != 0;
+        let blocked = others.filter(|(_, thread)| blocks(thread));
+        let mut handlers = blocked
+            .take(HANDLERS)
+            .filter(|(_, thread)| is_handler(thread));
         match (handlers.next(), handlers.next()) {
             (Some((index, _)), None) => index,
             _ => 0,
@@ -236,7 +239,7 @@ impl Unwinder<'_> {
             Machine::X86_64 => self.code(before(2), memory) == Some([0x0f, 0x05]),
             // svc #0
             Machine::Aarch64 => self.code(before(4), memory) == Some([1, 0, 0, 0xd4]),
-            Machine::Other(_) => false,
+            _ => false,
         }
     }
 

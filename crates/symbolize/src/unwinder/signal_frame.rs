@@ -67,10 +67,10 @@ pub(super) struct SignalFrame {
 
 /// The registers that the kernel saved in the frame that a trampoline with this stack pointer returns through.
 /// Those that cannot be read are unknown; of the machines that are not unwound, all are.
-pub(super) fn saved_registers(machine: Machine, sp: Avma, memory: &dyn Memory) -> Registers {
-    let mut saved = Registers::new(machine);
+pub(super) fn saved_registers(thread: &Registers, sp: Avma, memory: &dyn Memory) -> Registers {
+    let mut saved = thread.of_other_frame();
     let read = |offset: u64| memory.read_u64(Avma(sp.0.wrapping_add(offset)));
-    match machine {
+    match thread.machine() {
         Machine::X86_64 => {
             for (number, word) in (0_u16..).zip(X86_64_ORDER) {
                 let offset = word.saturating_mul(8).saturating_add(X86_64_REGISTERS);
@@ -83,14 +83,15 @@ pub(super) fn saved_registers(machine: Machine, sp: Avma, memory: &dyn Memory) -
                 saved.set(number, read(offset.saturating_add(AARCH64_REGISTERS)));
             }
         }
-        Machine::Other(_) => {}
+        _ => {}
     }
     saved
 }
 
 impl SignalFrame {
     /// Reads the frame that a trampoline with this stack pointer returns through.
-    pub(super) fn read(machine: Machine, sp: Avma, memory: &dyn Memory) -> Option<Self> {
+    pub(super) fn read(thread: &Registers, sp: Avma, memory: &dyn Memory) -> Option<Self> {
+        let machine = thread.machine();
         let read = |offset: u64| memory.read_u64(Avma(sp.0.wrapping_add(offset)));
         let (mask, info, trap) = match machine {
             Machine::X86_64 => {
@@ -109,11 +110,11 @@ impl SignalFrame {
                     .map(|(syndrome, address)| Trap::Aarch64 { syndrome, address });
                 (AARCH64_MASK, 0, trap)
             }
-            Machine::Other(_) => return None,
+            _ => return None,
         };
         let mut frame = Self {
             info: None,
-            registers: saved_registers(machine, sp, memory),
+            registers: saved_registers(thread, sp, memory),
             blocked: read(mask)?,
             trap,
         };
@@ -136,7 +137,7 @@ impl SignalFrame {
         let place = match machine {
             Machine::X86_64 => X86_64_REGISTERS + 15 * 8,
             Machine::Aarch64 => AARCH64_REGISTERS + 31 * 8,
-            Machine::Other(_) => return None,
+            _ => return None,
         };
         let first = sp.checked_sub(SEARCHED)? & !15;
         for from in (first..sp).step_by(PIECE) {
@@ -148,7 +149,7 @@ impl SignalFrame {
                 if words != u128::from(sp) | u128::from(pc) << 64 {
                     continue;
                 }
-                let frame = Self::read(machine, Avma(at.checked_sub(place)?), memory);
+                let frame = Self::read(registers, Avma(at.checked_sub(place)?), memory);
                 let is_same = |frame: &Self| frame.registers == *registers;
                 if let Some(frame) = frame.filter(is_same) {
                     return Some(frame);
@@ -232,7 +233,7 @@ mod tests {
     fn bytes_that_no_kernel_writes_are_no_siginfo() {
         assert_eq!(
             written_info(&info(11, 1, 8)),
-            Some(SignalInfo::new(11, 1, 8))
+            Some(SignalInfo::new(11, 1, (8, 0), Avma(8)))
         );
         assert!(written_info(&info(6, -6, 42)).is_some());
         for (number, code) in [(0, 0), (65, 1), (-1, 0), (11, 0x1000), (11, -1000)] {

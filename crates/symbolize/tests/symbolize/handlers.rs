@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cdh_elfcore::{CoreFile, MappedFile, SignalInfo};
+use cdh_elfcore::{Avma, CoreFile, MappedFile, SignalInfo};
 use cdh_symbolize::{Backtrace, Stop};
 use cdh_testkit::Program;
 
@@ -223,7 +223,7 @@ fn handler_that_returns_leaves_the_fault_as_it_is() {
             // The fault did not repeat itself: the signal was sent, and is still known.
             Some(original) => {
                 assert_eq!(style, "raise-return");
-                assert_eq!(original.signal, SignalInfo::new(11, 1, 8));
+                assert_eq!(original.signal, SignalInfo::new(11, 1, (8, 0), Avma(8)));
                 assert_eq!(original.frame, 0);
             }
         }

@@ -12,6 +12,7 @@ mod against_addr2line;
 mod files;
 mod handlers;
 mod hostile;
+mod machines;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -122,7 +122,7 @@ fn signal_is_what_the_kernel_told_the_handler() {
             ..Pushed::default()
         };
         let found = original(machine, &object(machine, &[]), (6, bit(SEGV)), &[pushed]).unwrap();
-        assert_eq!(found.signal, SignalInfo::new(SEGV, 1, 8));
+        assert_eq!(found.signal, SignalInfo::new(SEGV, 1, (8, 0), Avma(8)));
         assert_eq!((found.frame, found.nested.len()), (2, 0));
         assert_eq!(found.registers.unwrap().pc(), Some(Avma(PC)));
         // Of another fault: the handler asked for no `siginfo_t`, and these bytes are old.
@@ -311,4 +311,38 @@ fn crash_is_the_outermost_fault_and_no_other_signal() {
         });
         assert_eq!(found, expected, "{name}");
     }
+}
+
+/// aarch64: x29 leads from the handler's record to one that the kernel made, behind what it pushed.
+#[test]
+fn handler_with_frame_records_only_leads_to_what_it_interrupted() {
+    // mov x8, #139; svc #0
+    let trampoline = [0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
+    let pushed = Pushed {
+        info: Some((SEGV, 1, 8)),
+        trap: (0x24 << 26, 0, 8),
+        ..Pushed::default()
+    };
+    let mut words = pushed.words(AARCH64);
+    (words[39 + 29], words[39 + 30]) = (0x1234, 0x5678);
+    let record = STACK + 16 + 8 * words.len() as u64;
+    let mut stack = vec![record, TEXT + 0x100];
+    stack.extend(words);
+    stack.extend([0x1234, 0x5678]);
+    let set = [(32, TEXT + 0x180), (31, STACK), (29, STACK), (30, 0)];
+    let (frames, _) = unwind(AARCH64, &trampoline, &stack, &set);
+    let shown: Vec<_> = frames
+        .iter()
+        .map(|frame| (frame.pc.0, frame.signal_frame, frame.trust))
+        .take(3)
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            (TEXT + 0x180, false, FrameTrust::Registers),
+            (TEXT + 0x100, true, FrameTrust::FramePointer),
+            (PC, false, FrameTrust::Signal),
+        ]
+    );
+    assert_eq!(frames[1].sp, Some(Avma(STACK + 16)));
 }
