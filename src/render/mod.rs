@@ -28,7 +28,8 @@ mod workload;
 // The lines of a backtrace are for whoever draws them on a screen of its own.
 #[allow(unused_imports)]
 pub use backtrace::{
-    BacktraceView, SourceText, Sources, backtrace_text, is_unwound, shown_frames, thread_lines,
+    BacktraceView, Locals, SourceText, Sources, backtrace_text, is_unwound, shown_frames,
+    thread_lines,
 };
 pub use backtrace_json::{BacktraceDocument, backtrace_json};
 pub use changes::{

@@ -80,6 +80,7 @@ pub enum Action {
     ToggleMouse,
     Transfers,
     Up,
+    Variables,
     Versions,
     WordLeft,
     WordRight,

@@ -3,11 +3,11 @@
 //! They use `render`'s output for the terminal, so that the TUI and the commands print the same
 //! texts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cdh_bundle::Manifest;
 use cdh_elfcore::Mapping;
-use cdh_inspect::FrameVariables;
 use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
@@ -17,7 +17,8 @@ use super::styled::{lines, plain, wrapped};
 use super::theme::Theme;
 pub use crate::render::top_frame;
 use crate::render::{
-    self, BacktraceView, InfoView, Style, Tone, backtrace_text, bytes, info_text, terminal_line,
+    self, BacktraceView, InfoView, Locals, Style, Tone, backtrace_text, bytes, info_text,
+    terminal_line,
 };
 use crate::report::RenderedError;
 
@@ -59,7 +60,7 @@ pub fn tab(known: &DumpCache, view: &DumpView, theme: Theme, roomy: bool) -> Vec
                 Tab::Modules => modules(opened, stacks),
                 Tab::Memory => memory(stacks, known.texts.as_deref()),
                 Tab::Registers => registers(stacks, view.thread),
-                _ => backtrace(opened, stacks, view.thread),
+                _ => backtrace(opened, stacks, view.thread, &view.expanded),
             },
         },
     };
@@ -126,7 +127,12 @@ pub fn problem(error: &RenderedError, theme: Theme) -> Vec<Line<'static>> {
 
 /// The stack of one thread, with warnings about its reliability.
 #[must_use]
-pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
+pub fn backtrace(
+    opened: &Opened,
+    stacks: &Stacks,
+    thread: usize,
+    expanded: &BTreeSet<(u32, usize)>,
+) -> String {
     let one = Backtrace {
         threads: stacks
             .backtrace
@@ -156,8 +162,8 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             registers: false,
             group: false,
             fold: true,
-            variables: &FrameVariables::new(),
-            locals: false,
+            variables: &stacks.variables,
+            locals: Locals::Of(expanded),
             names: &stacks.names,
             sources: None,
             elapsed: None,
@@ -180,11 +186,17 @@ fn light(backtrace: &Backtrace) -> Backtrace {
 /// The frame to which a line of the backtrace page belongs.
 #[must_use]
 pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
-    let shown = view.page.lines.get(..=view.page.cursor)?;
     let thread = stacks.backtrace.threads.get(view.thread)?;
+    view.page.lines.get(view.page.cursor)?;
+    thread.frames.get(number_at(view))
+}
+
+/// The number of that frame.
+#[must_use]
+pub fn number_at(view: &DumpView) -> usize {
+    let shown = view.page.lines.get(..=view.page.cursor).unwrap_or_default();
     // Folded frames have no line of their own, so the number in the line identifies the frame.
-    let number = shown.iter().rev().find_map(frame_number).unwrap_or(0);
-    thread.frames.get(number)
+    shown.iter().rev().find_map(frame_number).unwrap_or(0)
 }
 
 /// The number at the start of a frame's line.

@@ -505,7 +505,8 @@ mod tests {
         assert_eq!(
             Value::Char {
                 code: 97,
-                prefix: ""
+                prefix: "",
+                byte: true
             }
             .to_string(),
             "97 'a'"
@@ -513,7 +514,8 @@ mod tests {
         assert_eq!(
             Value::Char {
                 code: 0,
-                prefix: ""
+                prefix: "",
+                byte: true
             }
             .to_string(),
             r"0 '\000'"
@@ -521,7 +523,8 @@ mod tests {
         assert_eq!(
             Value::Char {
                 code: -1,
-                prefix: ""
+                prefix: "",
+                byte: true
             }
             .to_string(),
             r"-1 '\377'"

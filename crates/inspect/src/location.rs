@@ -133,6 +133,38 @@ impl<'data> Frame<'_, 'data> {
         Place::Nowhere(Missing::OptimizedOut)
     }
 
+    /// What an argument was when the function was entered, if the caller's call site says it: of one that is optimized
+    /// out here.
+    pub(crate) fn place_at_entry(&self, die: &Die<'data>, size: u64) -> Option<Place<'data>> {
+        let entry = scope::entry_of(self.function)?;
+        let chain = die.chain();
+        let (die, location) = chain
+            .iter()
+            .find_map(|die| Some((die, die.attr(gimli::DW_AT_location)?)))?;
+        let mut entries = die.unit.reference().attr_locations(location).ok()??;
+        let mut first = None;
+        while let Ok(Some(found)) = entries.next() {
+            if found.range.begin <= entry && entry < found.range.end {
+                first = Some(found.data);
+                break;
+            }
+        }
+        let register = first?;
+        let mut operations = register.operations(die.unit.unit.encoding());
+        let is_register = matches!(
+            operations.next(),
+            Ok(Some(gimli::Operation::Register { .. }))
+        );
+        if !is_register || !matches!(operations.next(), Ok(None)) {
+            return None;
+        }
+        let value = self.entry_value(&die.unit, register, 0).ok()?;
+        let size = usize::try_from(size).ok()?.min(8);
+        let mut bytes = value_bytes(value, size);
+        bytes.resize(size, 0);
+        Some(Place::Bytes(Rc::new(Pieces::of(bytes))))
+    }
+
     /// Evaluates a location attribute.
     pub(crate) fn place(
         &self,
