@@ -298,7 +298,7 @@ impl<'data> Inspector<'data> {
                 Some(register) => Storage::Register(register),
                 None => Storage::Computed,
             },
-            Place::Synthetic(_) => Storage::Computed,
+            Place::Synthetic => Storage::Computed,
             Place::Nowhere(_) => Storage::Nowhere,
         };
         let value = match &of {

@@ -45,7 +45,7 @@ pub(crate) struct ValueReader<'a, 'data> {
 #[derive(Clone)]
 pub(crate) struct Object<'data> {
     pub(crate) of: Die<'data>,
-    pub(crate) place: Place<'data>,
+    pub(crate) place: Place,
     pub(crate) at: u64,
 }
 
@@ -72,7 +72,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
     /// Bytes of an object.
     pub(crate) fn bytes(
         &self,
-        place: &Place<'data>,
+        place: &Place,
         at: u64,
         size: usize,
     ) -> Result<Vec<u8>, Missing> {
@@ -87,7 +87,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 }
             }
             Place::Bytes(pieces) => pieces.get(at, size),
-            Place::Synthetic(_) => Err(Missing::OptimizedOut),
+            Place::Synthetic => Err(Missing::OptimizedOut),
             Place::Nowhere(why) => Err(*why),
         }
     }
@@ -163,14 +163,14 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 Ok(self.enumerated(plain, names, &bytes))
             }
             Kind::Pointer(target) => {
-                if matches!(place, Place::Synthetic(_)) {
+                if matches!(place, Place::Synthetic) {
                     return Ok(Value::Word("<synthetic pointer>"));
                 }
                 let address = word(&self.bytes(place, *at, 8)?);
                 Ok(Value::Pointer(self.pointer(address, target.as_ref())))
             }
             Kind::Reference(target) => {
-                if matches!(place, Place::Synthetic(_)) {
+                if matches!(place, Place::Synthetic) {
                     return Ok(Value::Word("<synthetic pointer>"));
                 }
                 let address = word(&self.bytes(place, *at, 8)?);
