@@ -51,7 +51,8 @@ pub(super) fn explain(
     if !head.knows_crashed_thread() {
         return None;
     }
-    let thread = head.threads().first()?;
+    let tid = backtrace.threads.first()?.tid;
+    let thread = head.threads().iter().find(|thread| thread.tid == tid)?;
     // The fault beneath a signal handler is the crash.
     let original = backtrace.original_signal.as_ref();
     let registers = original.map_or(Some(&thread.registers), |original| {
@@ -76,7 +77,7 @@ pub(super) fn explain(
         modules,
         frames: backtrace.crash_frames(),
         reports: &backtrace.modules,
-        overflow: registers.and_then(|registers| head.stack_overflow_at(&signal, registers)),
+        overflow: registers.and_then(|registers| head.stack_overflow_at(tid, &signal, registers)),
         abort_message,
         names: names.as_ref().map(|names| names as &dyn Names),
         runtime_failure: failure.as_ref().map(|message| RuntimeFailure {
