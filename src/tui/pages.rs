@@ -183,7 +183,6 @@ fn light(backtrace: &Backtrace) -> Backtrace {
         modules: backtrace.modules.clone(),
         fingerprint: backtrace.fingerprint.clone(),
         explanation: backtrace.explanation.clone(),
-        original_signal: backtrace.original_signal.clone(),
         elapsed: backtrace.elapsed,
     }
 }
