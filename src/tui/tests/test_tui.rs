@@ -445,7 +445,6 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         module_times: Vec::new(),
         backtrace: Backtrace {
             threads,
-            original_signal: None,
             modules: vec![
                 module("/usr/bin/app", ModuleStatus::Verified),
                 module("/usr/lib/libc.so.6", ModuleStatus::Missing),
