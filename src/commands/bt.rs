@@ -8,7 +8,7 @@ use cdh_symbolize::ThreadBacktrace;
 use crate::args::{BtArgs, TaskChoice, TextFormat};
 use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch, TaskScope, WantedVariables};
 use crate::progress::Bar;
-use crate::render::{self, BacktraceView};
+use crate::render::{self, BacktraceView, Locals};
 use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
 
@@ -71,6 +71,7 @@ fn backtrace_of(
     });
     let fold = folds(settings, args);
     let wanted = match args.locals {
+        true if args.raw => WantedVariables::Raw,
         true => WantedVariables::All,
         false => WantedVariables::Arguments,
     };
@@ -85,9 +86,9 @@ fn backtrace_of(
         threads: stacks.threads(),
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
-        runtimes: &stacks.runtimes,
         cause: stacks.cause.as_ref(),
         listings: args.disassemble.then_some(stacks.listings.as_slice()),
+        runtimes: &stacks.runtimes,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),
@@ -95,7 +96,10 @@ fn backtrace_of(
         group: args.group,
         fold,
         variables: &variables,
-        locals: args.locals,
+        locals: match args.locals {
+            true => Locals::All,
+            false => Locals::No,
+        },
         names: &around.names,
         sources: sources.as_ref(),
         elapsed: args.verbose.then(|| start.elapsed()),

@@ -31,12 +31,12 @@ pub struct BacktraceView<'a> {
     pub overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<&'a str>,
-    /// What the runtimes of languages know of the crash.
-    pub runtimes: &'a [RuntimeReport],
     /// Why the process crashed.
     pub cause: Option<&'a Cause>,
     /// Instructions around each frame of the crashing thread.
     pub listings: Option<&'a [Option<Listing>]>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: &'a [RuntimeReport],
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -51,14 +51,37 @@ pub struct BacktraceView<'a> {
     pub fold: bool,
     /// Variables of the frames shown.
     pub variables: &'a FrameVariables,
-    /// Whether to print them below their frames.
-    pub locals: bool,
+    /// Below which frames to print all of them.
+    pub locals: Locals<'a>,
     /// Names of threads, where they are known.
     pub names: &'a BTreeMap<u32, String>,
     /// Lines of source files around frames.
     pub sources: Option<&'a Sources>,
     /// How long all of it took, where that is to be said.
     pub elapsed: Option<Duration>,
+}
+
+/// Below which frames variables are printed.
+#[derive(Clone, Copy, Debug)]
+pub enum Locals<'a> {
+    /// None.
+    No,
+    /// All of them.
+    All,
+    /// These, by thread id and number.
+    Of(&'a BTreeSet<(u32, usize)>),
+}
+
+impl Locals<'_> {
+    /// Whether those of a frame are printed.
+    #[must_use]
+    pub fn shows(self, tid: u32, number: usize) -> bool {
+        match self {
+            Self::No => false,
+            Self::All => true,
+            Self::Of(frames) => frames.contains(&(tid, number)),
+        }
+    }
 }
 
 /// Source files by the path that the debug information states.
@@ -74,7 +97,9 @@ pub struct SourceText {
 }
 
 /// What makes stacks draw the same lines.
-type Stack = (Vec<(u64, FrameTrust)>, Stop);
+type Stack = (Vec<(FrameIdentity, FrameTrust)>, Stop);
+/// A native frame's address. Frames of an interpreted language share one: their line and function tell them apart.
+type FrameIdentity = (u64, Option<(String, u32)>);
 
 /// Lines of source before and after the one that a frame is at.
 const SOURCE_AROUND: u32 = 3;
@@ -101,7 +126,7 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     for (threads, shown) in grouped(view) {
         put(&[Line::default(), thread_title(view, &threads)], &mut text);
         let frames = shown.frames.iter();
-        let frames = frames.map(|frame| (frame.pc.0, frame.trust)).collect();
+        let frames = frames.map(|frame| (identity(frame), frame.trust)).collect();
         let stack = (frames, shown.stop);
         let has_own = view.registers || !view.variables.is_empty();
         if let Some(place) = known.get(&stack).filter(|_| !has_own).cloned() {
@@ -118,6 +143,14 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     }
     put(&module_problems(view), &mut text);
     text
+}
+
+fn identity(frame: &Frame) -> FrameIdentity {
+    let place = || {
+        let name = frame.function.as_ref().ok()?.name.clone();
+        Some((name, frame.location.as_ref()?.line))
+    };
+    (frame.pc.0, frame.interpreted.then(place).flatten())
 }
 
 /// The lines above the stacks.
@@ -269,9 +302,9 @@ pub(super) fn grouped<'a>(
             .collect();
     }
     let mut groups: Vec<(Vec<&ThreadBacktrace>, &ThreadBacktrace)> = Vec::new();
-    let mut known: BTreeMap<(bool, Vec<u64>), usize> = BTreeMap::new();
+    let mut known: BTreeMap<(bool, Vec<FrameIdentity>), usize> = BTreeMap::new();
     for thread in &view.backtrace.threads {
-        let pcs = thread.frames.iter().map(|frame| frame.pc.0).collect();
+        let pcs = thread.frames.iter().map(identity).collect();
         let index = *known.entry((thread.crashing, pcs)).or_insert(groups.len());
         match groups.get_mut(index) {
             Some((members, _)) => members.push(thread),
@@ -376,7 +409,9 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                         frame,
                         variables,
                     ));
-                    if let Some(variables) = variables.filter(|_| view.locals) {
+                    if let Some(variables) =
+                        variables.filter(|_| view.locals.shows(thread.tid, number))
+                    {
                         lines.extend(variable_lines(variables));
                     }
                     lines.extend(source_lines(view, frame, &mut warned));

@@ -38,12 +38,12 @@ pub struct BacktraceDocument<'a> {
     stack_overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process: a failed assertion, a broken heap.
     abort_message: Option<&'a str>,
+    /// Why the process crashed; `null` if the crashing thread is not known.
+    cause: Option<&'a Cause>,
     /// What the runtimes of languages know of the crash, such as panics and goroutines. Without `--goroutines` only the
     /// one that crashed is listed; the others are counted.
     #[serde(skip_serializing_if = "<[RuntimeReport]>::is_empty")]
     runtimes: &'a [RuntimeReport],
-    /// Why the process crashed; `null` if the crashing thread is not known.
-    cause: Option<&'a Cause>,
     /// The stacks.
     backtrace: NamedBacktrace<'a>,
     /// With `--group`: ids of threads with equal stacks, the crashing thread first.
@@ -133,6 +133,9 @@ pub struct NamedVariable<'a> {
     value: String,
     /// Whether the value is known.
     state: ValueState,
+    /// Of an argument that was optimized out: what the caller passed, if its call site says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_at_entry: Option<String>,
 }
 
 /// Whether a value is known.
@@ -159,6 +162,7 @@ impl<'a> NamedVariable<'a> {
                 _ => None,
             },
             value: variable.value.to_string(),
+            value_at_entry: variable.value_at_entry.as_ref().map(ToString::to_string),
             state: match variable.value {
                 Value::Missing(Missing::OptimizedOut) => ValueState::OptimizedOut,
                 Value::Missing(Missing::NotInTheCore(_)) => ValueState::NotInTheCore,
@@ -214,9 +218,9 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         listed_fingerprint: view.manifest.fingerprint.as_deref(),
         stack_overflow: view.overflow,
         abort_message: view.abort_message,
-        runtimes: view.runtimes,
         cause: view.cause,
         disassembly: view.listings,
+        runtimes: view.runtimes,
         backtrace: NamedBacktrace {
             threads: backtrace
                 .threads
@@ -242,7 +246,7 @@ fn named<'a>(view: &BacktraceView<'a>, thread: &'a ThreadBacktrace) -> NamedThre
     let list = |variables: &'a [Variable]| variables.iter().map(NamedVariable::of).collect();
     let frame = |(number, frame): (usize, &'a Frame)| {
         let variables = view.variables.get(&(thread.tid, number));
-        let locals = variables.filter(|_| view.locals);
+        let locals = variables.filter(|_| view.locals.shows(thread.tid, number));
         NamedFrame {
             frame,
             role: frame.role(&view.backtrace.modules),

@@ -60,7 +60,7 @@ pub(super) fn frame_line(
         line.push(format!(" in {}{offset}", terminal_line(name)));
     }
     for mark in marks(frame) {
-        line.toned(Tone::Dim, format!(" [{mark}]"));
+        line.toned(Tone::Dim, terminal_line(&format!(" [{mark}]")));
     }
     match frame.role(&backtrace.modules) {
         Role::Program => line,
@@ -76,15 +76,23 @@ fn arguments(variables: &FunctionVariables) -> String {
             value if value.is_aggregate() => "...".to_owned(),
             value => value.to_string(),
         };
-        terminal_line(&format!("{}={value}", variable.name))
+        let passed = match &variable.value_at_entry {
+            Some(passed) => format!(", {}@entry={passed}", variable.name),
+            None => String::new(),
+        };
+        terminal_line(&format!("{}={value}{passed}", variable.name))
     };
     let all: Vec<String> = variables.arguments.iter().map(one).collect();
     format!(" ({})", all.join(", "))
 }
 
 /// How the frame was found, where that is not the usual way.
-fn marks(frame: &Frame) -> Vec<&'static str> {
+fn marks(frame: &Frame) -> Vec<&str> {
     let mut marks = Vec::new();
+    if let Some(language) = &frame.language {
+        marks.push(language.as_ref());
+        return marks;
+    }
     if frame.signal_handler {
         marks.push("signal handler called");
     }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::progress::{self, Steps};
 use crate::targets::TARGETS;
-use crate::{build, docs, prose, tools};
+use crate::{build, docs, layers, prose, tools};
 
 /// How a check ended.
 enum Outcome {
@@ -29,7 +29,7 @@ struct Check {
     violation: (&'static str, &'static str),
 }
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 9] = [
     Check {
         name: "fmt",
         what: "the format of all Rust files",
@@ -41,6 +41,12 @@ const CHECKS: [Check; 7] = [
         what: "words and sentences of documentation, messages and comments",
         run: words,
         violation: ("docs/README.md", "\nIt stands.\n"),
+    },
+    Check {
+        name: "layers",
+        what: "no import points up, and no new cycle between files",
+        run: layers,
+        violation: ("agent/src/paths.rs", "\nuse crate::shipper::run as _;\n"),
     },
     Check {
         name: "clippy",
@@ -215,6 +221,11 @@ fn format() -> Result<Outcome> {
 
 fn words() -> Result<Outcome> {
     prose::check()?;
+    Ok(Outcome::Passed)
+}
+
+fn layers() -> Result<Outcome> {
+    layers::check()?;
     Ok(Outcome::Passed)
 }
 

@@ -26,6 +26,7 @@ mod docs;
 mod fixtures;
 mod guardian;
 mod image;
+mod layers;
 mod options;
 #[cfg(feature = "bench")]
 mod pictures;

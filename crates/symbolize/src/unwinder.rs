@@ -108,6 +108,9 @@ pub struct FrameRegisters {
     pub frame: UnwoundFrame,
     /// Registers as they were in this frame. Those that a callee may have changed without saving them are unknown.
     pub registers: Registers,
+    /// As `registers`, with those that no callee is known to have saved: they have this value if a compiler says that
+    /// no callee changes them (GCC, `-fipa-ra`).
+    pub inherited: Registers,
     /// The canonical frame address, if call frame information describes it.
     pub cfa: Option<Avma>,
 }
@@ -145,8 +148,8 @@ struct Place<'m> {
     start: OnceLock<Option<std::ops::Range<u64>>>,
 }
 
-/// Known registers of a frame, and its canonical frame address.
-type Context = (Registers, Option<Avma>);
+/// Known and inherited registers of a frame, and its canonical frame address.
+type Context = (Registers, Registers, Option<Avma>);
 
 /// What one step up the stack found.
 type Step = Result<Caller, Stop>;
@@ -235,9 +238,10 @@ impl<'m> Unwinder<'m> {
         let all = Some(&mut contexts);
         let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, all);
         self.caches().push(cache);
-        let with_registers = |(frame, (registers, cfa))| FrameRegisters {
+        let with_registers = |(frame, (registers, inherited, cfa))| FrameRegisters {
             frame,
             registers,
+            inherited,
             cfa,
         };
         let all = frames.into_iter().zip(contexts).map(with_registers);
@@ -366,7 +370,7 @@ impl<'m> Unwinder<'m> {
                 Err(stop) => {
                     frames.push(frame);
                     if let Some(contexts) = contexts {
-                        contexts.push((known, None));
+                        contexts.push((known, registers, None));
                     }
                     return stop;
                 }
@@ -380,7 +384,8 @@ impl<'m> Unwinder<'m> {
                 let by_rule = caller.trust == FrameTrust::Cfi;
                 let cfa = caller.registers.sp().filter(|_| by_rule);
                 let caller = preserved(&registers, &caller);
-                contexts.push((std::mem::replace(&mut known, caller), cfa));
+                let known = std::mem::replace(&mut known, caller);
+                contexts.push((known, registers.clone(), cfa));
             }
             // Only a leaf that keeps its return address in a register needs no stack.
             let (from, to) = (registers.sp(), caller.registers.sp());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
 use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, Mapping, Segment, StackOverflow, Thread};
+use cdh_inspect::FrameVariables;
 use cdh_runtimes::RuntimeReport;
 use cdh_store::ManifestFacts;
 use cdh_symbolize::Backtrace;
@@ -55,18 +56,20 @@ pub struct Stacks {
     pub backtrace: Backtrace,
     /// Threads with their registers.
     pub threads: Vec<Thread>,
+    /// Variables of the frames.
+    pub variables: FrameVariables,
     /// Which parts of the core exist.
     pub completeness: Option<Completeness>,
     /// The stack overflow, if that was the cause.
     pub overflow: Option<StackOverflow>,
     /// The message with which glibc aborted the process.
     pub abort_message: Option<String>,
-    /// What runtimes of languages know of the crash.
-    pub runtimes: Vec<RuntimeReport>,
     /// Why the process crashed.
     pub cause: Option<Cause>,
     /// Instructions around each frame of the crashing thread.
     pub listings: Vec<Option<Listing>>,
+    /// What runtimes of languages know of the crash.
+    pub runtimes: Vec<RuntimeReport>,
     /// Whether all of this came from the minicore.
     pub from_minicore: bool,
     /// Modification time of each module's file, if it is from this machine.
