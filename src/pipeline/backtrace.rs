@@ -194,6 +194,7 @@ pub fn name_stacks(
             modules,
             &backtrace,
             message.as_deref(),
+            &runtimes,
             request.disassemble,
         );
         Named {

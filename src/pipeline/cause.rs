@@ -1,7 +1,8 @@
 //! From a named stack to its cause, and to the instructions around it.
 
-use cdh_cause::{Cause, Crash, Listing};
+use cdh_cause::{Cause, Crash, Listing, RuntimeFailure};
 use cdh_elfcore::{Avma, Machine, Memory, SignalInfo};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, LoadedModule};
 
 use super::{Analysis, Dump};
@@ -24,6 +25,7 @@ pub(super) fn explain(
     modules: &[LoadedModule<'_>],
     backtrace: &Backtrace,
     abort_message: Option<&str>,
+    runtimes: &[RuntimeReport],
     disassemble: bool,
 ) -> Option<Explained> {
     let head = &analysis.head;
@@ -31,6 +33,7 @@ pub(super) fn explain(
         return None;
     }
     let thread = head.threads().first()?;
+    let failure = last_failure(runtimes);
     let crash = Crash {
         signal: head
             .signal()
@@ -46,7 +49,9 @@ pub(super) fn explain(
         reports: &backtrace.modules,
         overflow: head.stack_overflow(),
         abort_message,
-        runtime_failure: None,
+        runtime_failure: failure
+            .as_ref()
+            .map(|(language, message)| RuntimeFailure { language, message }),
     };
     let frames = if disassemble { LISTED } else { 0 };
     let frames = crash.frames.len().min(frames);
@@ -55,6 +60,18 @@ pub(super) fn explain(
         listings: (0..frames)
             .map(|index| cdh_cause::listing(&crash, index, AROUND))
             .collect(),
+    })
+}
+
+/// What ended the program in the words of its language's runtime: the last thing that happened, not the signal by
+/// which the runtime ended it. One line.
+fn last_failure(runtimes: &[RuntimeReport]) -> Option<(&'static str, String)> {
+    runtimes.iter().find_map(|report| {
+        let mut messages = report.messages.iter().rev();
+        let failure = messages.find(|message| message.kind != "signal")?;
+        let line = failure.line();
+        let first = line.lines().next().unwrap_or_default();
+        Some((report.language.name(), first.to_owned()))
     })
 }
 

@@ -123,8 +123,6 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
 /// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
-    let last_words = tasks::message_lines(view.runtimes);
-    lines.splice(1..1, last_words);
     for remark in remarks(view) {
         lines.push(Line::of(Tone::Bad, terminal_line(&remark)));
     }
@@ -148,6 +146,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         .into_iter()
         .collect();
     lines.push(title);
+    lines.extend(tasks::message_lines(view.runtimes));
     let mut facts = Vec::new();
     if let Some(workload) = &manifest.workload {
         let parts = [&workload.namespace, &workload.pod, &workload.container];

@@ -36,8 +36,13 @@ pub(super) fn message_lines(runtimes: &[RuntimeReport]) -> Vec<Line> {
 /// Versions of the runtimes, for the facts above the stacks.
 pub(super) fn versions(runtimes: &[RuntimeReport]) -> impl Iterator<Item = String> {
     runtimes.iter().map(|report| {
-        let version = report.version.as_deref().unwrap_or("of unknown version");
-        format!("{} {version}", report.language.name())
+        let name = report.language.name();
+        match report.version.as_deref() {
+            // `go1.21.13` names its language.
+            Some(version) if version.starts_with(&name.to_lowercase()) => version.to_owned(),
+            Some(version) => format!("{name} {version}"),
+            None => format!("{name} of unknown version"),
+        }
     })
 }
 

@@ -27,7 +27,9 @@ pub(super) fn messages(
     machine: Option<&Machine>,
 ) -> Vec<Message> {
     let mut messages = Vec::new();
-    if let Some(goroutine) = goroutine {
+    // A program that did not die of its panic may be about to recover it.
+    let is_dying = machine.is_some_and(|machine| machine.dying != 0);
+    if let Some(goroutine) = goroutine.filter(|_| is_dying) {
         messages = panics(program, layout, goroutine);
     }
     if machine.is_some_and(|machine| machine.throwing != 0 || machine.dying != 0) {
