@@ -267,6 +267,7 @@ mod tests {
         let report = RuntimeReport {
             language: Language::Go,
             version: None,
+            ended_program: true,
             messages: vec![Message {
                 kind: Cow::Borrowed("panic"),
                 text: "a\x1b[2J\n".repeat(100),

@@ -38,6 +38,9 @@ pub struct RuntimeReport {
     /// Version as the runtime states it, such as `go1.21.13` or `3.12.4`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// Whether the runtime ended the program because of the last message.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended_program: bool,
     /// Why the program ended, in the order in which it happened: panics, fatal errors, exceptions.
     pub messages: Vec<Message>,
     /// What is known of single threads beyond their stacks.
@@ -195,4 +198,17 @@ mod shared {
     ) -> Result<Option<Arc<Frame>>, D::Error> {
         Ok(Option::<Frame>::deserialize(deserializer)?.map(Arc::new))
     }
+}
+
+/// An argument or a local variable of an interpreted frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Type of its value.
+    pub type_name: String,
+    /// Its value in a few words: numbers and short texts as the language writes them, containers by their length.
+    pub value: String,
+    /// Whether the caller passed it.
+    pub is_argument: bool,
 }
