@@ -31,6 +31,7 @@ FLAGS = {
 }
 SYSCALL = "the text has the line saved on entry to a system call, cdh has the thread's own"
 PREEMPTED = "the text has the line before the instruction at which a goroutine was preempted, cdh has its own"
+LATER = "the goroutine went on between the text and the core"
 FAR = "the text leaves out the middle of a deep stack"
 MANY = 60
 
@@ -90,6 +91,10 @@ def frame_of(frame):
 def difference(ours, stack, text, causes):
     """What differs between one goroutine and one way in which the program printed it."""
     state, *marks = text["state"].split(", ")
+    moving = ("running", "runnable", "syscall")
+    if state != ours["state"] and state in moving and ours["state"] in moving:
+        causes.add(LATER)
+        return None
     if state != ours["state"]:
         return f"state {ours['state']} instead of {state}"
     if ("locked to thread" in marks) != ours.get("locked", False):
