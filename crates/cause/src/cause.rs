@@ -143,9 +143,15 @@ pub enum Class {
 
 impl Cause {
     pub(crate) fn new(class: Class, sentence: impl Into<String>) -> Self {
+        let sentence: String = sentence.into();
+        let mut letters = sentence.chars();
+        let sentence = match letters.next() {
+            Some(first) => first.to_uppercase().chain(letters).collect(),
+            None => sentence,
+        };
         Self {
             class,
-            sentence: sentence.into(),
+            sentence,
             facts: Vec::new(),
         }
     }

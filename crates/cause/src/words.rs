@@ -62,7 +62,7 @@ pub(crate) fn spelled(pointer: u64) -> Option<String> {
 /// What a well-known fill pattern stands for.
 pub(crate) fn pattern(pointer: u64) -> Option<&'static str> {
     let bytes = pointer.to_le_bytes();
-    let first = bytes.first().copied()?;
+    let first = bytes.first().copied().filter(|_| pointer != 0)?;
     let low = pointer & 0xffff_ffff;
     if bytes.iter().all(|byte| *byte == first) {
         return Some(match first {

@@ -72,9 +72,7 @@ fn called(
 ) -> Cause {
     let at_call = |frame: &&cdh_symbolize::Frame| frame.pc.0 == return_address;
     let caller = scene.crash.frames.iter().position(|frame| at_call(&frame));
-    let who = caller
-        .and_then(|index| scene.named(index))
-        .unwrap_or_else(|| "the program".to_owned());
+    let who = caller.map_or_else(|| "the program".to_owned(), |index| scene.actor_at(index));
     let location = caller.and_then(|index| scene.location(index));
     let shown = Fact::new(format!("the call at {} is `{}`", call.at, call.text))
         .at(call.at.0)
@@ -92,6 +90,16 @@ fn called(
         _ => None,
     };
     let found = heap::allocator_word(scene, pc);
+    let read_from = match &call.flow {
+        Flow::Call(Operand::Memory(index)) => {
+            call.accesses.get(*index).and_then(|access| access.address)
+        }
+        Flow::Call(Operand::Register(register)) => {
+            caller.and_then(|index| scene.read_from(index, call.at.0, register))
+        }
+        _ => None,
+    };
+    let used = found.as_ref().map_or("", |found| found.words(read_from));
     let name = caller.and_then(|index| match &call.flow {
         Flow::Call(Operand::Memory(access)) => {
             let access = call.accesses.get(*access)?;
@@ -114,7 +122,7 @@ fn called(
         (_, Some(_)) => (
             Class::UseAfterFree,
             format!(
-                "{who} used memory after it was freed: it called a function through a pointer that `malloc` had written into a freed block."
+                "{who} {used}: it called a function through a pointer that `malloc` had written into a free block."
             ),
         ),
         _ => (
@@ -201,11 +209,12 @@ pub(super) fn corrupted_target(scene: &Scene<'_>, instruction: &Instruction) -> 
                 return None;
             }
             let found = heap::allocator_word(scene, target);
+            let used = found.as_ref().map_or("", |found| found.words(None));
             let (class, sentence) = match &found {
                 Some(_) => (
                     Class::UseAfterFree,
                     format!(
-                        "{who} used memory after it was freed: it called a function through a pointer that `malloc` had written into a freed block."
+                        "{who} {used}: it called a function through a pointer that `malloc` had written into a free block."
                     ),
                 ),
                 None => (
