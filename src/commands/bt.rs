@@ -71,6 +71,7 @@ fn backtrace_of(
     });
     let fold = folds(settings, args);
     let wanted = match args.locals {
+        true if args.raw => WantedVariables::Raw,
         true => WantedVariables::All,
         false => WantedVariables::Arguments,
     };

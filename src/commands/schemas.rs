@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use cdh_agent::DropLine;
-use cdh_agent::node::doctor::Finding;
+use cdh_agent::diagnose::doctor::Finding;
 use cdh_bundle::Sha256;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;

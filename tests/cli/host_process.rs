@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
+use cdh_agent::SettingsFiles;
+use cdh_agent::node::settings::NodeSettings;
 use cdh_testkit::{KernelSettingsLock, or_skip};
 
 struct Workstation<'p>(&'p Path);

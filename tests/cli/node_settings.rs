@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
+use cdh_agent::SettingsFiles;
+use cdh_agent::node::settings::NodeSettings;
 use cdh_agent::{AgentPaths, HANDLER_NAME};
 use cdh_bundle::RawText;
 use cdh_testkit::{KernelSettingsLock, or_skip};

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cdh_agent::SettingsFiles;
 use cdh_agent::handler::settings::HandlerSettings;
 use cdh_agent::ledger::{Ledger, LedgerRecord};
-use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
+use cdh_agent::node::settings::NodeSettings;
 use cdh_bundle::Manifest;
 use cdh_testkit::{KernelSettingsLock, Program};
 

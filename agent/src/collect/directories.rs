@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 
-use crate::handler::cgroups::NodeCgroups;
-use crate::handler::{is_local_path, status_field};
-use crate::workload::{MadeBy, Owner};
+use crate::handler::os::proc_status::status_field;
+use crate::handler::process::cgroups::NodeCgroups;
+use crate::handler::process::file_systems::is_local_path;
+use crate::owner::{MadeBy, Owner};
 
 /// Bytes of a file of `/proc` that are read.
 const PROC_FILE: u64 = 1 << 20;

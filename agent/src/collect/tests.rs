@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::inotify;
 
 use super::*;
-use crate::node::settings::SettingsFiles;
-use crate::workload::MadeBy;
+use crate::owner::MadeBy;
+use crate::paths::SettingsFiles;
 
 /// A node with one container and no handler but a script that pretends to store what it is given.
 struct Node {

@@ -18,6 +18,7 @@ mod schedule;
 mod signals;
 mod sweep;
 mod uploads;
+mod waiting;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,8 +40,10 @@ pub use event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 pub use plan::{ShipperOptions, ShippingPlan};
 pub use record::{EntryTrouble, RuntimeTrouble, ShipperRecord, StoreTrouble};
 pub use schedule::{Schedule, ScheduleError};
+pub use waiting::{WaitReason, WaitingDump, waiting};
 
-use crate::handler::settings::HandlerSettings;
+use crate::error_chain::explain;
+use crate::handler::startup::settings::HandlerSettings;
 use crate::ledger::Ledger;
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
@@ -55,7 +58,6 @@ use record::RecordKeeper;
 use request::Request;
 pub use signals::StopSignals;
 use sweep::Sweeper;
-pub(crate) use sweep::explain;
 use watch::SpoolWatch;
 
 /// Time between two passes without inotify events: the death of a handler causes none.
@@ -219,7 +221,7 @@ pub fn run(
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
-    crate::node::refresh_kill_trace(paths);
+    crate::supervise::refresh_kill_trace(paths);
     run_until(signals.as_fd(), paths, open_store, options, observer)
 }
 
@@ -251,7 +253,7 @@ pub fn run_until(
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let _lock = lock(paths)?;
-    let _receiver = crate::node::socket::ReceiverWatch::begin(paths);
+    let _receiver = crate::supervise::socket::ReceiverWatch::begin(paths);
     let unusable = |source| ShipperError::Unusable {
         path: paths.spool.clone(),
         source,
@@ -436,7 +438,7 @@ mod tests {
     use cdh_store::{Catalog, DirectoryStore, Query};
 
     use super::*;
-    use crate::handler::settings::HandlerSettings;
+    use crate::handler::startup::settings::HandlerSettings;
     use crate::handler::{HandlerArguments, HandlerLog, capture};
 
     /// A spool, a store, and dumps of processes that never existed.

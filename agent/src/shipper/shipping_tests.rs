@@ -9,7 +9,7 @@ use cdh_store::{Catalog, DirectoryStore, ObjectKey, Query, Receipt};
 
 use super::tests::Node;
 use super::*;
-use crate::handler::settings::HandlerSettings;
+use crate::handler::startup::settings::HandlerSettings;
 use crate::handler::{HandlerArguments, HandlerLog, capture};
 use crate::spool::PartialEntry;
 

@@ -27,8 +27,11 @@ use super::queue::Queue;
 use super::receipts::UploadReceipts;
 use super::record::RecordKeeper;
 use super::uploads::{Done, Upload, Uploads};
-use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
-use crate::spool::{EntryLock, QUARANTINE, SalvageError, Salvaged, salvage};
+use crate::error_chain::explain;
+use crate::ledger::{Ledger, LedgerRecord};
+use crate::outcome::{DropReason, Outcome};
+use crate::salvage::{SalvageError, Salvaged, salvage};
+use crate::spool::{EntryLock, QUARANTINE};
 use crate::workload::{Enriched, Enricher};
 
 /// Failures of one entry before it goes into quarantine.
@@ -528,21 +531,6 @@ impl Sweeper<'_> {
 /// The time after this wait.
 pub(super) fn after(wait: Duration) -> Option<Timestamp> {
     Timestamp::now().checked_add(wait).ok()
-}
-
-/// Formats the error and its causes on one line.
-pub(crate) fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        // Some errors print their own cause.
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 fn is_lack_of_space(error: &SalvageError) -> bool {

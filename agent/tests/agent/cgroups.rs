@@ -1,6 +1,6 @@
 //! Processes that lose their cgroup, their memory or their time while they are dumped.
 
-use cdh_agent::node::doctor::{Examined, examine};
+use cdh_agent::diagnose::doctor::{Examined, examine};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -376,7 +376,7 @@ fn a_cgroup_of_handlers_that_is_not_there_is_told_and_costs_no_dump() {
         .unwrap();
     let problems = cdh_agent::status(&node.paths).unwrap().problems;
     cdh_agent::uninstall(&node.paths).unwrap();
-    assert_eq!(found.state, cdh_agent::node::doctor::State::Warning);
+    assert_eq!(found.state, cdh_agent::diagnose::doctor::State::Warning);
     assert!(
         found.what.contains("cdh-no-such.slice") && found.way.is_some(),
         "{found:?}"

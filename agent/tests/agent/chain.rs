@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cdh_agent::InstallOptions;
-use cdh_agent::node::socket::{CoreMode, kernel_has_sockets};
+use cdh_agent::supervise::socket::{CoreMode, kernel_has_sockets};
 use cdh_bundle::Verdict;
 use cdh_elfcore::{CoreFile, FileSource};
 

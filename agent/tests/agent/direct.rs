@@ -310,7 +310,7 @@ fn who_sent_a_sigkill_stands_in_the_dump() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
-    let Ok(trace) = cdh_agent::node::ensure_kill_trace(node.root.path()) else {
+    let Ok(trace) = cdh_agent::supervise::ensure_kill_trace(node.root.path()) else {
         cdh_testkit::skip("tracefs cannot be used here");
         return;
     };
@@ -328,7 +328,7 @@ fn who_sent_a_sigkill_stands_in_the_dump() {
     };
     assert_eq!(cause, Cause::Killed);
     assert!(evidence.unwrap().contains("s into the dump"), "{log}");
-    cdh_agent::node::remove_kill_trace(node.root.path()).unwrap();
+    cdh_agent::supervise::remove_kill_trace(node.root.path()).unwrap();
 }
 
 #[test]

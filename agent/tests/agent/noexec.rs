@@ -4,10 +4,10 @@
 use std::fs;
 use std::process::Command;
 
+use cdh_agent::diagnose::doctor::{Examined, Finding, State, examine};
 use cdh_agent::node::binary::BinaryError;
-use cdh_agent::node::doctor::{Examined, Finding, State, examine};
 use cdh_agent::node::settings::NodeSettings;
-use cdh_agent::node::socket::{CoreMode, kernel_has_sockets};
+use cdh_agent::supervise::socket::{CoreMode, kernel_has_sockets};
 use cdh_agent::{InstallError, InstallOptions};
 use cdh_bundle::Verdict;
 

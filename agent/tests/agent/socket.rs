@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cdh_agent::InstallOptions;
-use cdh_agent::node::socket::{CoreMode, kernel_has_sockets};
+use cdh_agent::supervise::socket::{CoreMode, kernel_has_sockets};
 use cdh_bundle::{Cause, Manifest, Verdict};
 use cdh_testkit::{KINDS, NOT_HERE};
 use serde_json::json;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use cdh_agent::config::AgentConfig;
-use cdh_agent::spool::{WaitReason, WaitingDump};
+use cdh_agent::shipper::{WaitReason, WaitingDump};
 use cdh_agent::{PatternOwner, ShipperRecord, Status};
 use cdh_store::{DirectoryStore, StoreError, StoreUrl};
 use jiff::Timestamp;

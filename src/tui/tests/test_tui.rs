@@ -390,6 +390,8 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
         signal_handler: false,
         is_return_address: true,
         interpreted: false,
+        language: None,
+        sp: None,
     }
 }
 
