@@ -69,11 +69,14 @@ pub(crate) fn explain(scene: &Scene<'_>) -> Option<Cause> {
         (None, Some(throwing)) if scene.own_frame().is_some_and(|own| throwing < own) => throwing,
         (None, _) => return None,
     };
-    let thrower = {
-        let thrown = scene.frame_where(|name| matches!(name, "__cxa_throw" | "__cxa_rethrow"));
-        let after = thrown.unwrap_or(throwing).saturating_add(1);
-        scene.own_frame_from(after)
-    };
+    // Once frames are left, only `_Unwind_Resume` is there: the function that threw is gone.
+    let thrown_by = scene.frame_where(|name| {
+        matches!(
+            name,
+            "__cxa_throw" | "__cxa_rethrow" | "std::rethrow_exception"
+        )
+    });
+    let thrower = thrown_by.and_then(|index| scene.own_frame_from(index.saturating_add(1)));
     let by = thrower.and_then(|index| scene.named(index));
     let thrown = find(scene, throwing);
     let what = match &thrown {

@@ -62,7 +62,7 @@ fn frame(pc: u64, name: usize) -> Frame {
         tail_call: false,
         signal_handler: false,
         is_return_address: pc & 1 == 1,
-        interpreted: None,
+        interpreted: false,
     }
 }
 
@@ -108,7 +108,7 @@ proptest! {
         let memory = Repeated(bytes);
         let frames: Vec<Frame> = names.iter().map(|(pc, name)| frame(*pc, *name)).collect();
         let crash = Crash {
-            signal: SignalInfo::new(number, code, union),
+            signal: SignalInfo::new(number, code, (union as i32, 0), Avma(union)),
             pid: Some(7),
             machine,
             registers: Some(&registers),

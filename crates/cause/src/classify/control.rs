@@ -24,7 +24,7 @@ pub(super) fn not_code(scene: &Scene<'_>, pc: u64) -> Cause {
         return cause;
     }
     let from = match scene.own_frame_from(1).and_then(|own| scene.named(own)) {
-        Some(name) => format!(", at or below a call in {name}"),
+        Some(name) => format!("; the innermost caller that is known is {name}"),
         None => String::new(),
     };
     let sentence = match pc {
