@@ -63,6 +63,8 @@ fn frame(pc: u64, name: usize) -> Frame {
         signal_handler: false,
         is_return_address: pc & 1 == 1,
         interpreted: false,
+        language: None,
+        sp: None,
     }
 }
 

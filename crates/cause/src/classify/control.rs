@@ -149,6 +149,15 @@ fn returned_to(scene: &Scene<'_>, pc: u64, place: &str) -> Option<Cause> {
             if scene.u64_at(at)? != pc || !scene.calls_before(top).is_empty() {
                 return None;
             }
+            // A leaf function has its variables below the stack pointer: the word could be one that it jumped to.
+            // Then a register holds it too, unless the epilogue filled that from the overwritten stack.
+            let is_elsewhere = (0..16).any(|number| registers.get(number) == Some(pc));
+            let frame = registers.fp()?.0;
+            let is_popped = scene.u64_at(at.checked_sub(POINTER)?) == Some(frame)
+                && scene.segment(frame).is_none();
+            if is_elsewhere && !is_popped {
+                return None;
+            }
             (
                 format!("the return address on the stack, at {at:#x}, is {pc:#x}"),
                 at,
