@@ -88,7 +88,7 @@ fn segment() -> impl Strategy<Value = Segment> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn hostile_cores_have_one_bounded_answer(
         number in prop_oneof![Just(11), Just(6), Just(7), Just(8), Just(4), Just(5), Just(31), any::<i32>()],
