@@ -467,7 +467,9 @@ pub fn preview(known: Option<&Explained>, theme: Theme) -> Vec<Line<'static>> {
     };
     match (&known.opened, &known.stacks) {
         (Some(Err(error)), _) | (_, Some(Err(error))) => problem(error, theme),
-        (Some(Ok(opened)), Some(Ok(stacks))) => lines(&backtrace(opened, stacks, 0), theme),
+        (Some(Ok(opened)), Some(Ok(stacks))) => {
+            lines(&backtrace(opened, stacks, 0, &BTreeSet::new()), theme)
+        }
         (Some(Ok(opened)), None) => lines(
             &render::terminal_line(&opened.manifest.signal.description),
             theme,

@@ -70,12 +70,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
     }
 
     /// Bytes of an object.
-    pub(crate) fn bytes(
-        &self,
-        place: &Place,
-        at: u64,
-        size: usize,
-    ) -> Result<Vec<u8>, Missing> {
+    pub(crate) fn bytes(&self, place: &Place, at: u64, size: usize) -> Result<Vec<u8>, Missing> {
         match place {
             Place::Memory(start) => {
                 let from = start.wrapping_add(at);
