@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use crate::render::terminal_line;
 
-/// What the process tells its parent.
+/// What the process reports to its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
     /// 0: done.
@@ -95,7 +95,7 @@ impl std::error::Error for Failure {
     }
 }
 
-/// Prints `error` and tells the exit status that goes with it.
+/// Prints `error` and returns its exit status.
 pub fn report(error: &anyhow::Error) -> ExitStatus {
     if is_broken_pipe(error) {
         return ExitStatus::Done;

@@ -24,7 +24,7 @@ use crate::report::{ExitStatus, Failure, RenderedError, rendered};
 pub struct Settings {
     /// Where the dumps are.
     pub store: StoreUrl,
-    /// Whether `store` is the embedded directory store that nobody asked for by name.
+    /// Whether `store` is the embedded directory store that the user did not name.
     pub store_is_default: bool,
     /// Where cases and caches are stored: `$XDG_CACHE_HOME/cdh`.
     pub cache: CacheDirectory,
@@ -65,7 +65,7 @@ pub struct Settings {
 /// For whom settings are gathered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Somebody who looks at dumps.
+    /// A user who looks at dumps.
     Workstation,
     /// The agent on a node, which has a file of its own and understands IBM's variables.
     Agent,
@@ -113,7 +113,7 @@ pub struct ImageSettings {
 }
 
 impl ImageSettings {
-    /// The same with what stands on the command line.
+    /// The same with the values of the command line.
     #[must_use]
     pub fn with(self, args: &ModuleArgs) -> Self {
         Self {
@@ -136,7 +136,7 @@ pub struct Terminal {
     pub shows_output: bool,
     /// Whether colours are wanted.
     pub colored: bool,
-    /// Whether it shows more than ASCII, as far as the locale tells.
+    /// Whether it shows more than ASCII, according to the locale.
     pub unicode: bool,
     /// `$PAGER` with its arguments.
     pub pager: Vec<String>,
@@ -232,7 +232,7 @@ const CASE_DAYS: u64 = 30;
 /// Maximum size of all cases, where nothing else is configured: some cores of large processes.
 const CASE_MIB: u64 = 50 << 10;
 
-/// Maximum number of cases, where nothing else is configured: more than anybody looks at in [`CASE_DAYS`].
+/// Maximum number of cases, where nothing else is configured: more than a user looks at in [`CASE_DAYS`].
 const CASE_COUNT: usize = 1_000;
 
 /// Seconds between two automatic refreshes of the TUI, where nothing else is configured.
@@ -666,7 +666,7 @@ struct Table<'t> {
     file: &'t Option<(PathBuf, String)>,
 }
 
-/// A value as it stands in a URL; what can be none is refused with its option.
+/// A value as it is written in a URL; what can be none is refused with its option.
 fn option_text(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),

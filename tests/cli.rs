@@ -14,6 +14,8 @@ mod agent;
 mod backtrace;
 #[path = "cli/completions.rs"]
 mod completions;
+#[path = "cli/core_files.rs"]
+mod core_files;
 #[path = "cli/coredumpctl.rs"]
 mod coredumpctl;
 mod corpus;
@@ -67,6 +69,8 @@ mod stored_stacks;
 mod tui;
 #[path = "cli/updates.rs"]
 mod updates;
+#[path = "cli/why.rs"]
+mod why;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

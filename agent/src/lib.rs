@@ -13,31 +13,39 @@
 //! before its successor is verified, and what could not be captured is a gap, never an abort. Names of
 //! functions are looked up for fingerprints only, and the handler never touches a network.
 
+mod atomic_file;
 pub mod collect;
 #[cfg(feature = "daemon")]
 pub mod config;
+pub mod diagnose;
+pub mod error_chain;
 pub mod handler;
+pub mod install;
 pub mod ledger;
 pub mod node;
 #[cfg(feature = "daemon")]
 pub mod notify;
 pub mod observe;
+mod outcome;
+pub mod owner;
 mod paths;
 pub mod policy;
 mod private_file;
 mod redaction;
+pub mod salvage;
 pub mod shipper;
 pub mod spool;
+pub mod supervise;
 mod tracefs;
 pub mod workload;
 
+pub use diagnose::status::{PatternOwner, Status, StatusError, status};
 pub use handler::{handle, invoked_as_handler};
-pub use node::install::{
+pub use install::{
     InstallError, InstallOptions, InstallReport, UninstallReport, install, uninstall,
     uninstall_and_wait,
 };
-pub use node::status::{PatternOwner, Status, StatusError, status};
-pub use paths::{AgentPaths, HANDLER_NAME, PatternError};
+pub use paths::{AgentPaths, CORE_PATTERN_MAX, HANDLER_NAME, PatternError, SettingsFiles};
 pub use shipper::{
     DropLine, EntryTrouble, OpenStore, Schedule, SetuidDumps, ShipperError, ShipperEvent,
     ShipperOptions, ShipperRecord, ShippingPlan, StopSignals, StoreTrouble, SweepError,

@@ -96,7 +96,7 @@ pub struct NodeArgs {
     /// How the kernel hands cores over [default: pipe]
     #[arg(long, value_enum)]
     pub mode: Option<ModeArg>,
-    /// Hand each core on to whoever had the core pattern before, when it is safe here
+    /// Pass each core on to the handler that core_pattern named before, if it is safe here
     #[arg(long)]
     pub chain: bool,
 }

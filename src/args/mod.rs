@@ -48,9 +48,9 @@ const LONG_ABOUT: &str = "Captures, stores, explains and debugs core dumps.
 On a node, `cdh agent` captures each core and ships it to a store. On a workstation, `cdh` \
 lists the dumps in a store, prints their backtraces and starts a debugger on them.";
 
-const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, `@N` (the N-th \
-before the latest), the path of a bundle or of a core, or a match for the newest dump of a process id, a program \
-(name or path), a unit, a command line, or terms such as `pid:4242`.
+const AFTER_HELP: &str = "A <DUMP> is an id or any unique prefix of one, `latest`, or `@N` (the N-th \
+before the latest). It can also be the path of a bundle or of a core, or a match: a process id, a program \
+(name or path), a unit, a command line, or terms such as `pid:4242`. A match selects its newest dump.
 
 Exit status: 0 done, 1 nothing found, 2 usage or failure, 3 store unreachable (a retry may help), \
 4 evidence does not match, 130 interrupted; `cdh debug` passes the debugger's own status on.";
@@ -109,12 +109,14 @@ pub enum Command {
     Info(InfoArgs),
     /// Download dumps, verify them and unpack each into a case directory
     Fetch(FetchArgs),
+    /// Say in one sentence why a process crashed, with the evidence
+    Why(WhyArgs),
     /// Print the backtrace of a dump
     #[command(visible_alias = "backtrace")]
     Bt(BtArgs),
     /// List crashes: the dumps of the same crash as one line
     Groups(GroupsArgs),
-    /// List crashes of which there is no dump, and why
+    /// List crashes without a dump, and why
     Drops(DropsArgs),
     /// Show what differs between two dumps
     Diff(DiffArgs),
@@ -137,7 +139,7 @@ pub enum Command {
         With several limits, a dump is deleted if any of them applies. `--dry-run` names the limit for each dump."
     )]
     Gc(GcArgs),
-    /// Print an address with which anybody can download a dump for a while
+    /// Print a presigned, time-limited download URL of a dump
     Share(ShareArgs),
     /// Capture cores on this node and ship them
     Agent(AgentArgs),
@@ -260,6 +262,26 @@ pub struct ModuleArgs {
     pub registry_ca: Option<PathBuf>,
 }
 
+/// `cdh why`.
+#[derive(Debug, Args)]
+#[command(after_help = WHY_HELP)]
+pub struct WhyArgs {
+    /// Which dump
+    #[arg(value_name = "DUMP", default_value = LATEST, value_hint = ValueHint::AnyPath)]
+    pub dump: String,
+    /// Name everything anew and remember nothing
+    #[arg(long)]
+    pub no_cache: bool,
+    #[command(flatten)]
+    pub modules: ModuleArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+const WHY_HELP: &str = "The sentence says only what the core proves. Up to five facts follow it, each with an \
+address, a register, an instruction or a line of source where it can be checked. If the core does not show the \
+cause, the sentence says what the signal says.";
+
 /// `cdh bt`.
 #[derive(Debug, Args)]
 pub struct BtArgs {
@@ -269,9 +291,13 @@ pub struct BtArgs {
     /// Print every thread, not only the one that crashed
     #[arg(long, short = 'a')]
     pub all_threads: bool,
-    /// Merge threads with equal stacks (prints every thread)
+    /// Merge threads with equal stacks (prints every thread), or goroutines
     #[arg(long, short = 'g')]
     pub group: bool,
+    /// Print goroutines too; with `=all`, also those of the runtime itself
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "program")]
+    pub goroutines: Option<TaskChoice>,
     /// Print the registers of each frame 0
     #[arg(long, short = 'r')]
     pub registers: bool,
@@ -290,6 +316,9 @@ pub struct BtArgs {
     /// Print every frame
     #[arg(long, overrides_with = "fold")]
     pub no_fold: bool,
+    /// Print the instructions around each frame of the crashing thread, with the values that the last one used
+    #[arg(long, short = 'd')]
+    pub disassemble: bool,
     /// Print the lines of source around each frame
     #[arg(long, short = 's')]
     pub source: bool,
@@ -313,6 +342,15 @@ pub struct BtArgs {
     pub modules: ModuleArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// Which goroutines to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TaskChoice {
+    /// Those that the program started
+    Program,
+    /// Those of the runtime too
+    All,
 }
 
 fn parse_mapping(text: &str) -> Result<(String, PathBuf), String> {

@@ -5,8 +5,8 @@ use std::time::Instant;
 use anyhow::Result;
 use cdh_symbolize::ThreadBacktrace;
 
-use crate::args::{BtArgs, TextFormat};
-use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch, WantedVariables};
+use crate::args::{BtArgs, TaskChoice, TextFormat};
+use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch, TaskScope, WantedVariables};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView, Locals};
 use crate::report::{self, ExitStatus};
@@ -22,11 +22,18 @@ pub(super) fn run(settings: &Settings, args: &BtArgs) -> Result<ExitStatus> {
     let dump = super::open(settings, &args.dump)?;
     let fold = folds(settings, args);
     let request = BacktraceRequest {
-        all_threads: args.all_threads || args.group,
+        // What `--group` merges are goroutines then.
+        all_threads: args.all_threads || (args.group && args.goroutines.is_none()),
+        tasks: match args.goroutines {
+            None => TaskScope::Crashing,
+            Some(TaskChoice::Program) => TaskScope::Program,
+            Some(TaskChoice::All) => TaskScope::All,
+        },
         limit: args
             .limit
             .unwrap_or(if fold { FOLDED_LIMIT } else { LIMIT }),
         use_cache: !args.no_cache,
+        disassemble: args.disassemble,
     };
     let text = backtrace_of(settings, &dump, &request, args, start)?;
     super::print(&text)?;
@@ -79,6 +86,9 @@ fn backtrace_of(
         threads: stacks.threads(),
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
+        cause: stacks.cause.as_ref(),
+        listings: args.disassemble.then_some(stacks.listings.as_slice()),
+        runtimes: &stacks.runtimes,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),

@@ -5,7 +5,7 @@ use cdh_inspect::FrameVariables;
 
 use crate::args::DebugArgs;
 use crate::debugger::{self, Invocation};
-use crate::pipeline::{self, BacktraceRequest};
+use crate::pipeline::{self, BacktraceRequest, TaskScope};
 use crate::progress::Bar;
 use crate::render::{self, BacktraceView, Locals};
 use crate::report::{self, ExitStatus, Failure};
@@ -47,7 +47,9 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
     let request = BacktraceRequest {
         all_threads: true,
         limit: 256,
+        tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: false,
     };
     let stacks = pipeline::backtrace(settings, dump, &request, bar)?;
     let view = BacktraceView {
@@ -56,6 +58,9 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         threads: stacks.threads(),
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
+        cause: stacks.cause.as_ref(),
+        listings: None,
+        runtimes: &stacks.runtimes,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),

@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::args::{DiffArgs, TextFormat};
-use crate::pipeline::{self, BacktraceRequest, Dump, NamedStacks, Surrounding};
+use crate::pipeline::{self, BacktraceRequest, Dump, NamedStacks, Surrounding, TaskScope};
 use crate::progress::Bar;
 use crate::render::{self, DiffSide, DiffView};
 use crate::report::ExitStatus;
@@ -41,7 +41,9 @@ impl Half {
         let request = BacktraceRequest {
             all_threads: false,
             limit: 256,
+            tasks: TaskScope::Crashing,
             use_cache: true,
+            disassemble: false,
         };
         let bar = Bar::new(settings.interactive);
         let stacks = pipeline::backtrace(settings, &dump, &request, &bar)?;

@@ -1,5 +1,5 @@
-//! `cdh drops`: crashes of which there is no dump, or whose dump had to leave the spool, as the agents
-//! told the store: how many of which kind, since when, and why.
+//! `cdh drops`: crashes without a dump, or whose dump had to leave the spool, as the agents reported them to the
+//! store: how many of each kind, since when, and why.
 
 use anyhow::Result;
 use cdh_store::Store;

@@ -1,6 +1,6 @@
-//! `cdh gc`: deletes the dumps that the given limits do not let stay: those that are too old, those of
-//! which there are enough newer ones of the same crash, and the oldest when all together take too much
-//! room. A dump is deleted if any of the limits applies to it; without any, nothing is deleted. The manifests of the
+//! `cdh gc`: deletes the dumps that the given limits do not let stay: those that are too old, those with enough
+//! newer dumps of the same crash, and the oldest if all together exceed the size limit. A dump is deleted if any of
+//! the limits applies to it; without any, nothing is deleted. The manifests of the
 //! dumps that stay, and for which another one would go, are read first: a key alone deletes nothing.
 //!
 //! With them go the modules that agents stored and that no dump needs any more, once they are a week old.
@@ -150,7 +150,7 @@ fn unused(
     })
 }
 
-/// Somebody may have taken an hour to answer: what came since then is asked too.
+/// The user may have taken an hour to answer: what came since then is asked too.
 fn delete_modules(
     store: &dyn Store,
     modules: Vec<StoredModule>,

@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::args::{InfoArgs, TextFormat};
-use crate::pipeline::{self, BacktraceRequest, Dump, NamedStacks, Origin};
+use crate::pipeline::{self, BacktraceRequest, Dump, NamedStacks, Origin, TaskScope};
 use crate::progress::Bar;
 use crate::render::{self, InfoView};
 use crate::report::ExitStatus;
@@ -19,7 +19,9 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
     let request = BacktraceRequest {
         all_threads: false,
         limit: 64,
+        tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: false,
     };
     // Nothing is pulled from a registry for it.
     let here = settings.offline();
@@ -37,6 +39,7 @@ pub(super) fn run(settings: &Settings, args: &InfoArgs) -> Result<ExitStatus> {
         abort_message: stacks
             .as_ref()
             .and_then(|stacks| stacks.abort_message.as_deref()),
+        cause: stacks.as_ref().and_then(|stacks| stacks.cause.as_ref()),
         completeness: stacks.as_ref().and_then(NamedStacks::completeness),
         salvaged: damage.as_deref(),
         explanation: stacks

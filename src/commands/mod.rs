@@ -21,6 +21,7 @@ mod schemas;
 mod share;
 mod sysroot;
 mod tui;
+mod why;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -67,6 +68,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
     let mut settings = Settings::gather(&cli.global, Role::Workstation)?;
     let modules = match &command {
         Command::Bt(args) => Some(&args.modules),
+        Command::Why(args) => Some(&args.modules),
         Command::Debug(args) => Some(&args.modules),
         Command::Diff(args) => Some(&args.modules),
         Command::Sysroot(args) => Some(&args.modules),
@@ -91,6 +93,7 @@ pub fn run(cli: Cli) -> Result<ExitStatus> {
         Command::Ls(args) => ls::run(&settings, &args),
         Command::Info(args) => info::run(&settings, &args),
         Command::Fetch(args) => fetch::run(&settings, &args),
+        Command::Why(args) => why::run(&settings, &args),
         Command::Bt(args) => bt::run(&settings, &args),
         Command::Groups(args) => groups::run(&settings, &args),
         Command::Drops(args) => drops::run(&settings, &args),
@@ -181,7 +184,7 @@ fn groups_as(
     }
 }
 
-/// Sorts groups, which are in the order of their counts. A group stands where its first workload does.
+/// Sorts groups, which are in the order of their counts. A group is sorted by its first workload.
 fn sort_groups(groups: &mut [Group], by: SortBy) {
     match by {
         SortBy::Count => {}

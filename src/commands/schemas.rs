@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use cdh_agent::DropLine;
-use cdh_agent::node::doctor::Finding;
+use cdh_agent::diagnose::doctor::Finding;
 use cdh_bundle::Sha256;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -23,7 +23,7 @@ use crate::args::ManArgs;
 use crate::render::{
     BacktraceDocument, Difference, FetchedDump, Freed, GarbageCollection, ImportedDump,
     InfoDocument, ListedCacheEntry, ListedDump, ListedGroup, Removal, SharedDump, SysrootDocument,
-    json_text,
+    WhyDocument, json_text,
 };
 use crate::report::{ExitStatus, Failure};
 
@@ -65,15 +65,16 @@ impl Document {
 }
 
 /// Every document. `cdh ls -o jsonl` and `cdh groups -o jsonl` print the items of their arrays.
-const DOCUMENTS: [Document; 18] = [
+const DOCUMENTS: [Document; 19] = [
     Document::new::<Vec<ListedDump<'_>>>("ls", "cdh ls -o json", 1),
     Document::new::<Vec<ListedGroup<'_>>>(
         "groups",
         "cdh groups -o json, cdh ls --group -o json",
         1,
     ),
-    Document::new::<InfoDocument<'_>>("info", "cdh info -o json", 1),
-    Document::new::<BacktraceDocument<'_>>("bt", "cdh bt -o json", 1),
+    Document::new::<InfoDocument<'_>>("info", "cdh info -o json", 2),
+    Document::new::<BacktraceDocument<'_>>("bt", "cdh bt -o json", 2),
+    Document::new::<WhyDocument<'_>>("why", "cdh why -o json", 1),
     Document::new::<Difference>("diff", "cdh diff -o json", 1),
     Document::new::<Vec<DropLine>>("drops", "cdh drops -o json", 1),
     Document::new::<Vec<FetchedDump<'_>>>("fetch", "cdh fetch -o json", 1),

@@ -1,5 +1,5 @@
-//! `cdh sysroot <dump>`: pulls what the core needs, prints the directory, and tells of each module where
-//! its file came from, whether it has symbols, and what to do about what is missing.
+//! `cdh sysroot <dump>`: pulls the files that the core needs and prints their directory. For each module it shows
+//! where its file came from, whether it has symbols, and what to do about what is missing.
 
 use anyhow::Result;
 

@@ -3,9 +3,12 @@
 use std::time::SystemTime;
 
 use anyhow::Result;
+use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
+use super::cause::{self, Evidence, Explained};
 use super::file_index::FileIndex;
 use super::sources::CrashedProcess;
 use super::stored_stacks::StoredStacks;
@@ -28,8 +31,24 @@ pub struct BacktraceRequest {
     pub all_threads: bool,
     /// At most this many frames per thread.
     pub limit: usize,
+    /// Which stacks of tasks to unwind, such as goroutines.
+    pub tasks: TaskScope,
     /// Whether to use what earlier runs found out, and to add to it.
     pub use_cache: bool,
+    /// Whether to list the instructions around each frame of the crashing thread.
+    pub disassemble: bool,
+}
+
+/// Tasks that a language runtime schedules on threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskScope {
+    /// The one that crashed; others are counted.
+    #[default]
+    Crashing,
+    /// Those that the program started.
+    Program,
+    /// Those of the runtime itself too.
+    All,
 }
 
 /// Stacks, and what they were made from.
@@ -40,6 +59,12 @@ pub struct NamedStacks {
     pub analysis: Option<Analysis>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<String>,
+    /// Why the process crashed; `None` if the crashing thread is not known.
+    pub cause: Option<Cause>,
+    /// Instructions around each frame of the crashing thread, if the request asks for them.
+    pub listings: Vec<Option<Listing>>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: Vec<RuntimeReport>,
     /// What sources of files said that could not help.
     pub remarks: Vec<anyhow::Error>,
     /// When the file of each module was written, if it is this machine's.
@@ -141,7 +166,7 @@ pub fn name_stacks(
             knows_crashed: analysis.head.knows_crashed_thread(),
             ..request.options()
         };
-        let backtrace = cdh_symbolize::backtrace_with(
+        let mut backtrace = cdh_symbolize::backtrace_with(
             analysis.head.threads(),
             &analysis.memory,
             modules,
@@ -155,7 +180,29 @@ pub fn name_stacks(
             // The minicore lacks the page, or the file is missing.
             message.or_else(|| dump.stored_stacks()?.abort_message())
         });
-        (backtrace, message.flatten())
+        let message = message.flatten();
+        let process = cdh_runtimes::Process {
+            threads: analysis.head.threads(),
+            memory: &analysis.memory,
+            modules,
+            arena,
+            surroundings,
+        };
+        let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &request.of_runtimes());
+        let evidence = Evidence {
+            modules,
+            arena,
+            surroundings,
+            abort_message: message.as_deref(),
+            runtimes: &runtimes,
+        };
+        let explained = cause::explain(&analysis, &evidence, &backtrace, request.disassemble);
+        Named {
+            backtrace,
+            abort_message: message,
+            runtimes,
+            explained,
+        }
     };
     let stacks = name_with(settings, dump, &analysis, request, observer, name);
     NamedStacks {
@@ -180,12 +227,27 @@ pub fn name_stored_stacks(
         let options = request.options();
         let backtrace =
             cdh_symbolize::backtrace_of_stored(&stacks, modules, arena, &options, surroundings);
-        (backtrace, stored.abort_message())
+        let message = stored.abort_message();
+        let explained = cause::explain_stored(dump, modules, &backtrace, message.as_deref());
+        Named {
+            backtrace,
+            abort_message: message,
+            runtimes: Vec::new(),
+            explained,
+        }
     };
     Some(name_with(settings, dump, &stored, request, observer, name))
 }
 
 impl BacktraceRequest {
+    fn of_runtimes(&self) -> cdh_runtimes::Options {
+        cdh_runtimes::Options {
+            task_stacks: self.tasks != TaskScope::Crashing,
+            system_tasks: self.tasks == TaskScope::All,
+            max_frames: self.limit,
+        }
+    }
+
     fn options(&self) -> BacktraceOptions {
         BacktraceOptions {
             all_threads: self.all_threads,
@@ -195,8 +257,13 @@ impl BacktraceRequest {
     }
 }
 
-/// A backtrace, and the text with which glibc ended the process.
-type NamedStack = (Backtrace, Option<String>);
+/// Named stacks, and what they and the files of the process show.
+struct Named {
+    backtrace: Backtrace,
+    abort_message: Option<String>,
+    runtimes: Vec<RuntimeReport>,
+    explained: Option<Explained>,
+}
 
 /// Gathers the files of a process and has its stacks named with them.
 fn name_with(
@@ -205,7 +272,7 @@ fn name_with(
     process: &dyn CrashedProcess,
     request: &BacktraceRequest,
     observer: &dyn Observer,
-    name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> NamedStack,
+    name: impl Fn(&[LoadedModule<'_>], &SectionArena, &DiskSurroundings<'_>) -> Named,
 ) -> NamedStacks {
     let search = dump.module_search(&settings.images.files);
     let all_threads = request.all_threads;
@@ -224,7 +291,12 @@ fn name_with(
             .filter(|_| request.use_cache)
             .map(|directory| SymbolCache::in_directory(&directory)),
     };
-    let (mut backtrace, abort_message) = name(&loaded, &arena, &surroundings);
+    let Named {
+        mut backtrace,
+        abort_message,
+        runtimes,
+        explained,
+    } = name(&loaded, &arena, &surroundings);
     drop(loaded);
     if dump.is_damaged() {
         // Of a stack that may lack frames: it would look like another bug.
@@ -233,11 +305,18 @@ fn name_with(
     }
     state_fingerprint(dump, &mut backtrace);
     let module_times = modules.iter().map(time_of).collect();
+    let (cause, listings) = match explained {
+        Some(explained) => (Some(explained.cause), explained.listings),
+        None => (None, Vec::new()),
+    };
     NamedStacks {
         backtrace,
         module_times,
         analysis: None,
         abort_message,
+        cause,
+        listings,
+        runtimes,
         remarks,
         read: (modules, arena),
     }

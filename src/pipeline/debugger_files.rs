@@ -1,7 +1,7 @@
 //! Files that debuggers like to have beside the modules: thread libraries and pretty-printers of runtimes.
 //!
-//! They are laid into the sysroot as files and nothing else. Auto-load stays off: whoever trusts an image
-//! loads one of them by hand (`source <sysroot>/…-gdb.py`).
+//! They are laid into the sysroot as files and nothing else. Auto-load stays off: a user who trusts an image loads
+//! one of them by hand (`source <sysroot>/…-gdb.py`).
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -53,7 +53,7 @@ pub struct Dump {
     bundle: Option<BundleReader>,
     /// Where its bundle can be read in ranges, for what is behind a network.
     pub(super) remote: Option<Remote>,
-    /// Tells this very bundle from another one of the same name.
+    /// Distinguishes this bundle from another one of the same name.
     identity: String,
     /// The store that it is in.
     pub(super) store: Option<Arc<dyn Store>>,
@@ -501,7 +501,7 @@ impl Dump {
         self.bundle.as_ref()
     }
 
-    /// Tells this very bundle from another one, for who goes on with an earlier run's work.
+    /// Distinguishes this bundle from another one, to resume the work of an earlier run.
     pub(super) fn identity(&self) -> &str {
         &self.identity
     }
@@ -596,7 +596,7 @@ impl Dump {
         })
     }
 
-    /// What the minicore alone tells: little to read, wherever the dump is. `None` where there is none.
+    /// What the minicore alone shows: little to read, wherever the dump is. `None` where there is none.
     #[must_use]
     pub fn quick_analysis(&self) -> Option<Analysis> {
         let minicore = self.minicore()?;

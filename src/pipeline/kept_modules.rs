@@ -13,8 +13,7 @@ use super::{Dump, Gathered, Observer, Origin, stores};
 use crate::report::{ExitStatus, Failure};
 use crate::settings::Settings;
 
-/// The agent keeps all modules of a dump or none: after so many that are not there, nobody asks for the
-/// rest.
+/// The agent keeps all modules of a dump or none: after so many that are missing, the rest is not requested.
 const MISSES: usize = 3;
 
 /// Takes what the store has of the modules that are still missing.
@@ -26,7 +25,7 @@ pub(super) fn take(
     gathered: &mut Gathered,
     observer: &dyn Observer,
 ) {
-    // A store that nobody named is asked only about its own dumps.
+    // A store that the user did not name is asked only about its own dumps.
     if settings.store_is_default && !matches!(dump.origin, Origin::Store(_)) {
         return;
     }

@@ -7,6 +7,7 @@
 mod backtrace;
 mod cached_cases;
 mod case;
+mod cause;
 mod compressed;
 mod debugger_files;
 mod drops;
@@ -23,6 +24,7 @@ mod missing_files;
 mod modules;
 mod other_file;
 mod plain_core;
+mod pointer_names;
 mod proc_facts;
 mod source;
 mod sources;
@@ -36,7 +38,9 @@ mod top_frames;
 mod variables;
 mod zipped_core;
 
-pub use backtrace::{BacktraceRequest, NamedStacks, backtrace, name_stacks, name_stored_stacks};
+pub use backtrace::{
+    BacktraceRequest, NamedStacks, TaskScope, backtrace, name_stacks, name_stored_stacks,
+};
 pub use cached_cases::{cache_entries, clear_cache};
 pub use case::{Case, CaseInUse};
 pub use drops::drops;
@@ -57,7 +61,7 @@ pub use sysroot::{DebugView, debug_view};
 pub use top_frames::top_frames;
 pub use variables::{WantedVariables, variables};
 
-/// Is told how long work goes, and asked whether it is still wanted. Pieces of work follow one another:
+/// Receives the progress of long work, and says whether to go on. Pieces of work follow one another:
 /// `started` begins one and ends the one before; `finished` ends the last, and may come again.
 /// `resumed` and `advanced` come between them, from any thread; so does the question.
 pub trait Observer: Sync {

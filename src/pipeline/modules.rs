@@ -81,7 +81,7 @@ impl Image {
 /// A module and the file that was found for it.
 #[derive(Debug)]
 pub struct FoundModule {
-    /// As the core tells it.
+    /// As the core has it.
     pub module: Module,
     /// Whether the file is the one that was mapped.
     pub status: ModuleStatus,
@@ -249,7 +249,7 @@ impl FoundModule {
         }
     }
 
-    /// Another file stands where this one was expected.
+    /// Another file is where this one was expected.
     pub(super) fn mismatch(&mut self, expected: BuildId, found: Option<BuildId>) {
         if self.is_missing() {
             self.status = ModuleStatus::Mismatch { expected, found };

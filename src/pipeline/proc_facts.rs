@@ -1,5 +1,5 @@
-//! What a dump's `-proc.json` tells that a backtrace or a comparison shows: thread names, limits,
-//! environment names. A dump without it, or with a damaged one, just tells nothing.
+//! The parts of a dump's `-proc.json` that a backtrace or a comparison shows: thread names, limits,
+//! environment names. A dump without it, or with a damaged one, has no facts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Dump, Origin, case};
 
-/// The largest `-proc.json` that is believed: maps and open files of a large process have some MiB.
+/// The largest `-proc.json` that is read: maps and open files of a large process have some MiB.
 const SIZE_LIMIT: u64 = 64 << 20;
 
 /// Facts around a process, as far as they were captured.

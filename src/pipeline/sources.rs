@@ -12,8 +12,7 @@
 //! A registry is contacted only for modules that are still missing then. One that only the dump names is
 //! contacted if the user configured it or has credentials for it, and in the latter case not on this machine or
 //! its link: the author of the dump chose the name. The last two sources are asked only
-//! for what the stacks need. Whoever fails is passed over, and what it said is
-//! handed on as a remark.
+//! for what the stacks need. A source that fails is skipped, and its error becomes a remark.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

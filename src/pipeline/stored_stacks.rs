@@ -71,10 +71,7 @@ impl StoredStacks {
         if raw.threads.len() > MAX_THREADS {
             return None;
         }
-        let machine = match manifest.machine.as_str() {
-            "aarch64" => Machine::Aarch64,
-            _ => Machine::X86_64,
-        };
+        let machine = Machine::from_name(&manifest.machine).unwrap_or(Machine::X86_64);
         let modules = modules_of(&raw, manifest);
         Some(Self {
             modules,
@@ -99,7 +96,7 @@ impl StoredStacks {
         self.raw
             .threads
             .iter()
-            .map(|thread| stack(thread, same))
+            .map(|thread| self.stack(thread, same))
             .collect()
     }
 
@@ -119,8 +116,30 @@ impl StoredStacks {
         self.raw
             .threads
             .iter()
-            .map(|thread| stack(thread, place))
+            .map(|thread| self.stack(thread, place))
             .collect()
+    }
+
+    fn stack(&self, thread: &RawThread, place: impl Fn(usize) -> Option<usize>) -> StoredStack {
+        let frames = thread.frames.iter().map(|frame| {
+            let module = frame.module.and_then(&place);
+            UnwoundFrame {
+                pc: Avma(frame.pc),
+                sp: None,
+                trust: frame.trust,
+                module,
+                svma: module.and(frame.svma).map(Svma),
+                is_return_address: frame.is_return_address,
+                signal_frame: frame.signal_frame,
+            }
+        });
+        StoredStack {
+            tid: thread.tid,
+            crashing: thread.crashing,
+            frames: frames.collect(),
+            stop: thread.stop,
+            original: self.raw.original_signal.clone().filter(|_| thread.crashing),
+        }
     }
 
     /// Whether there is a frame at all.
@@ -152,27 +171,6 @@ impl CrashedProcess for StoredStacks {
         let stacks = self.stacks();
         let wanted = stacks.iter().filter(|stack| all_threads || stack.crashing);
         needs_of(modules, wanted.flat_map(|stack| &stack.frames))
-    }
-}
-
-fn stack(thread: &RawThread, place: impl Fn(usize) -> Option<usize>) -> StoredStack {
-    let frames = thread.frames.iter().map(|frame| {
-        let module = frame.module.and_then(&place);
-        UnwoundFrame {
-            pc: Avma(frame.pc),
-            sp: None,
-            trust: frame.trust,
-            module,
-            svma: module.and(frame.svma).map(Svma),
-            is_return_address: frame.is_return_address,
-            signal_frame: frame.signal_frame,
-        }
-    });
-    StoredStack {
-        tid: thread.tid,
-        crashing: thread.crashing,
-        frames: frames.collect(),
-        stop: thread.stop,
     }
 }
 

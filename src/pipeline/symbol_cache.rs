@@ -120,7 +120,7 @@ impl AsRef<[u8]> for Mapped {
     }
 }
 
-/// Whether a directory is this user's, and nobody else's to write to.
+/// Whether a directory is this user's, and no other user can write to it.
 fn is_own(metadata: &fs::Metadata) -> bool {
     metadata.is_dir()
         && metadata.uid() == rustix::process::geteuid().as_raw()

@@ -48,7 +48,7 @@ pub struct DebugView {
 }
 
 /// Makes the view of `dump`: fetches it where needed, finds the files of its modules wherever they are, and
-/// links every verified one into a sysroot. Also tells what was found.
+/// links every verified one into a sysroot. Also returns what was found.
 ///
 /// # Errors
 /// When there is no core, or the case cannot be written.

@@ -15,7 +15,7 @@ use cdh_bundle::{Digests, EntryKind};
 use cdh_store::{DumpSummary, Store, StoreUrl};
 
 use super::symbol_cache::SymbolCache;
-use super::{BacktraceRequest, Dump, Observer, dump, name_stacks, name_stored_stacks};
+use super::{BacktraceRequest, Dump, Observer, TaskScope, dump, name_stacks, name_stored_stacks};
 use crate::render::{terminal_line, top_frame};
 use crate::settings::Settings;
 
@@ -136,7 +136,9 @@ fn read(
     let request = BacktraceRequest {
         all_threads: false,
         limit: FRAMES,
+        tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: false,
     };
     let quick = match dump.quick_analysis() {
         Some(analysis) => Some(name_stacks(settings, &dump, analysis, &request, &Silent)),

@@ -5,13 +5,17 @@ use std::ops::Range;
 use std::time::Duration;
 
 use cdh_bundle::{Manifest, Verdict};
-use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_cause::{Cause, Listing};
+use cdh_elfcore::{Completeness, Machine, StackOverflow, Thread};
 use cdh_inspect::{FrameVariables, FunctionVariables};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
+use super::cause::listing_lines;
 use super::fold::{self, Piece};
 use super::frame::{frame_line, number_columns, stop_words};
 use super::line::Line;
+use super::tasks;
 use super::units::grouped_digits;
 use super::{Style, Tone, bytes, percent, terminal_line};
 
@@ -27,6 +31,12 @@ pub struct BacktraceView<'a> {
     pub overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<&'a str>,
+    /// Why the process crashed.
+    pub cause: Option<&'a Cause>,
+    /// Instructions around each frame of the crashing thread.
+    pub listings: Option<&'a [Option<Listing>]>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: &'a [RuntimeReport],
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -87,7 +97,9 @@ pub struct SourceText {
 }
 
 /// What makes stacks draw the same lines.
-type Stack = (Vec<(u64, FrameTrust)>, Stop);
+type Stack = (Vec<(FrameIdentity, FrameTrust)>, Stop);
+/// A native frame's address. Frames of an interpreted language share one: their line and function tell them apart.
+type FrameIdentity = (u64, Option<(String, u32)>);
 
 /// Lines of source before and after the one that a frame is at.
 const SOURCE_AROUND: u32 = 3;
@@ -114,7 +126,7 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     for (threads, shown) in grouped(view) {
         put(&[Line::default(), thread_title(view, &threads)], &mut text);
         let frames = shown.frames.iter();
-        let frames = frames.map(|frame| (frame.pc.0, frame.trust)).collect();
+        let frames = frames.map(|frame| (identity(frame), frame.trust)).collect();
         let stack = (frames, shown.stop);
         let has_own = view.registers || !view.variables.is_empty();
         if let Some(place) = known.get(&stack).filter(|_| !has_own).cloned() {
@@ -125,13 +137,27 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
         put(&thread_lines(view, shown), &mut text);
         known.insert(stack, start..text.len());
     }
+    for block in tasks::task_blocks(view) {
+        text.push('\n');
+        put(&block, &mut text);
+    }
     put(&module_problems(view), &mut text);
     text
 }
 
-/// What stands above the stacks.
+fn identity(frame: &Frame) -> FrameIdentity {
+    let place = || {
+        let name = frame.function.as_ref().ok()?.name.clone();
+        Some((name, frame.location.as_ref()?.line))
+    };
+    (frame.pc.0, frame.interpreted.then(place).flatten())
+}
+
+/// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
+    let last_words = tasks::message_lines(view.runtimes);
+    lines.splice(1..1, last_words);
     for remark in remarks(view) {
         lines.push(Line::of(Tone::Bad, terminal_line(&remark)));
     }
@@ -148,7 +174,13 @@ fn header(view: &BacktraceView) -> Vec<Line> {
     );
     title.push(": ");
     title.toned(Tone::Bad, terminal_line(&manifest.signal.description));
-    let mut lines = vec![title];
+    // The sentence of `cdh why`, where it says more than the signal.
+    let cause = view.cause.filter(|cause| cause.is_known());
+    let mut lines: Vec<Line> = cause
+        .map(|cause| Line::of(Tone::Bad, terminal_line(&cause.sentence)))
+        .into_iter()
+        .collect();
+    lines.push(title);
     let mut facts = Vec::new();
     if let Some(workload) = &manifest.workload {
         let parts = [&workload.namespace, &workload.pod, &workload.container];
@@ -166,6 +198,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         facts.push(("node", node));
     }
     facts.extend(view.abort_message.map(|text| ("message", text.to_owned())));
+    facts.extend(tasks::versions(view.runtimes).map(|text| ("runtime", text)));
     facts.extend(fingerprints(view).map(|text| ("fingerprint", text)));
     for (name, value) in facts {
         lines.push(Line::of(
@@ -201,7 +234,7 @@ fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
 /// Whether stacks of the machine that a dump is from are unwound.
 #[must_use]
 pub fn is_unwound(manifest: &Manifest) -> bool {
-    matches!(manifest.machine.as_str(), "" | "x86_64" | "aarch64")
+    manifest.machine.is_empty() || Machine::from_name(&manifest.machine).is_some()
 }
 
 /// What the reader must know before trusting the stacks.
@@ -230,7 +263,7 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
     }
     if !is_unwound(view.manifest) {
         remarks.push(format!(
-            "stacks of {} are not unwound, only those of x86_64 and aarch64: open the core with `cdh debug`",
+            "stacks of {} are not unwound: open the core with `cdh debug`",
             view.manifest.machine
         ));
     }
@@ -248,6 +281,7 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
             threads.len()
         )),
     }
+    remarks.extend(tasks::gaps(view.runtimes).cloned());
     if view.from_minicore {
         remarks
             .push("from the minicore: stacks and registers as they were at the crash".to_owned());
@@ -268,9 +302,9 @@ pub(super) fn grouped<'a>(
             .collect();
     }
     let mut groups: Vec<(Vec<&ThreadBacktrace>, &ThreadBacktrace)> = Vec::new();
-    let mut known: BTreeMap<(bool, Vec<u64>), usize> = BTreeMap::new();
+    let mut known: BTreeMap<(bool, Vec<FrameIdentity>), usize> = BTreeMap::new();
     for thread in &view.backtrace.threads {
-        let pcs = thread.frames.iter().map(|frame| frame.pc.0).collect();
+        let pcs = thread.frames.iter().map(identity).collect();
         let index = *known.entry((thread.crashing, pcs)).or_insert(groups.len());
         match groups.get_mut(index) {
             Some((members, _)) => members.push(thread),
@@ -296,7 +330,10 @@ fn thread_title(view: &BacktraceView, threads: &[&ThreadBacktrace]) -> Line {
     let title = if threads.len() > 1 {
         format!("{} threads: {}", threads.len(), ids.join(" "))
     } else {
-        format!("thread {}", ids.join(" "))
+        let tid = threads.first().map_or(0, |thread| thread.tid);
+        let notes = tasks::thread_notes(view.runtimes, tid);
+        let notes: String = notes.iter().map(|note| format!(", {note}")).collect();
+        format!("thread {}{}", ids.join(" "), terminal_line(&notes))
     };
     let mark = if crashed { " (crashed)" } else { "" };
     Line::of(Tone::Strong, format!("{title}{mark}"))
@@ -378,6 +415,11 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                         lines.extend(variable_lines(variables));
                     }
                     lines.extend(source_lines(view, frame, &mut warned));
+                    let listings = view.listings.filter(|_| thread.crashing);
+                    let listing = listings.and_then(|all| all.get(number)?.as_ref());
+                    // An inlined call is part of the code of its caller.
+                    let listing = listing.filter(|_| !frame.inline);
+                    lines.extend(listing.into_iter().flat_map(listing_lines));
                 }
             }
             Piece::Ended(range) => lines.push(end_line(thread, range, "how it ended")),

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use cdh_bundle::{DumpId, ProcessFacts, SignalFacts, Verdict};
+use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{StackOverflow, Thread};
 use cdh_inspect::{Missing, Storage, Value, Variable};
+use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{
     Elapsed, Explanation, Fingerprint, Frame, ModuleReport, Role, Stop, ThreadBacktrace,
 };
@@ -36,11 +38,20 @@ pub struct BacktraceDocument<'a> {
     stack_overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process: a failed assertion, a broken heap.
     abort_message: Option<&'a str>,
+    /// Why the process crashed; `null` if the crashing thread is not known.
+    cause: Option<&'a Cause>,
+    /// What the runtimes of languages know of the crash, such as panics and goroutines. Without `--goroutines` only the
+    /// one that crashed is listed; the others are counted.
+    #[serde(skip_serializing_if = "<[RuntimeReport]>::is_empty")]
+    runtimes: &'a [RuntimeReport],
     /// The stacks.
     backtrace: NamedBacktrace<'a>,
     /// With `--group`: ids of threads with equal stacks, the crashing thread first.
     #[serde(skip_serializing_if = "Option::is_none")]
     thread_groups: Option<Vec<Vec<u32>>>,
+    /// With `--disassemble`: instructions around each frame of the crashing thread; `null` if its code is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disassembly: Option<&'a [Option<Listing>]>,
     /// With `--registers`: of frame 0 of each thread shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     registers: Option<Vec<ThreadRegisters>>,
@@ -207,6 +218,9 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         listed_fingerprint: view.manifest.fingerprint.as_deref(),
         stack_overflow: view.overflow,
         abort_message: view.abort_message,
+        cause: view.cause,
+        disassembly: view.listings,
+        runtimes: view.runtimes,
         backtrace: NamedBacktrace {
             threads: backtrace
                 .threads

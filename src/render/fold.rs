@@ -12,7 +12,7 @@ use cdh_symbolize::{Backtrace, Frame, ModuleReport, Role, ThreadBacktrace};
 
 /// Most frames, inlined calls included, of one repetition.
 const LONGEST_CYCLE: usize = 48;
-/// Fewer frames are not worth the line that stands for them.
+/// Fewer frames are not worth a summary line.
 const FEWEST_HIDDEN: usize = 3;
 
 /// Frames that are shown in the same way.

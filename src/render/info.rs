@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use cdh_bundle::{Manifest, Verdict, Workload, WorkloadKind, meaning_of_sender};
+use cdh_cause::Cause;
 use cdh_elfcore::{Completeness, StackOverflow};
 use cdh_symbolize::Explanation;
 use schemars::JsonSchema;
@@ -28,6 +29,8 @@ pub struct InfoView<'a> {
     pub salvaged: Option<&'a str>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<&'a str>,
+    /// Why the process crashed.
+    pub cause: Option<&'a Cause>,
     /// What the fingerprint is made of, where the stack can be named here.
     pub explanation: Option<&'a Explanation>,
     /// Whether to list every module, entry and thread.
@@ -43,6 +46,9 @@ pub fn info_text(view: &InfoView, style: Style) -> String {
     };
     page.dump(view);
     page.process(view.manifest, view.overflow);
+    if let Some(cause) = view.cause.filter(|cause| cause.is_known()) {
+        page.toned("cause", Tone::Bad, &cause.sentence);
+    }
     if let Some(message) = view.abort_message {
         page.line("message", message);
     }
@@ -421,6 +427,8 @@ pub struct InfoDocument<'a> {
     stack_overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process: a failed assertion, a broken heap.
     abort_message: Option<&'a str>,
+    /// Why the process crashed; `null` if the crashing thread is not known.
+    cause: Option<&'a Cause>,
     /// How much of the core is stored, by its own headers; `null` if they cannot be read.
     found: Option<FoundCore>,
     /// What the fingerprint is made of, if the stack can be named on this machine.
@@ -472,6 +480,7 @@ pub fn info_json(view: &InfoView) -> Result<String> {
         manifest: view.manifest,
         stack_overflow: view.overflow,
         abort_message: view.abort_message,
+        cause: view.cause,
         found: view.completeness.map(|found| FoundCore {
             expected: found.expected,
             found: found.found,
@@ -508,6 +517,7 @@ mod tests {
             salvaged: None,
             overflow: None,
             abort_message: None,
+            cause: None,
             explanation: None,
             all,
         }

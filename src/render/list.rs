@@ -22,7 +22,7 @@ pub struct ListedDump<'a> {
     /// When the process crashed, to the second.
     #[schemars(with = "Option<Time>")]
     captured_at: Option<Timestamp>,
-    /// Kubernetes namespace. `…` stands for what the object's name could not hold.
+    /// Kubernetes namespace. `…` marks where the object's name was shortened.
     namespace: Option<&'a str>,
     /// Pod, or the container outside Kubernetes; likewise.
     pod: Option<&'a str>,

@@ -5,6 +5,7 @@
 
 mod backtrace;
 mod backtrace_json;
+mod cause;
 mod changes;
 mod csv;
 mod diff;
@@ -21,17 +22,19 @@ mod list;
 mod style;
 mod sysroot;
 mod table;
+mod tasks;
 mod top_frame;
 mod units;
 mod workload;
 
-// The lines of a backtrace are for whoever draws them on a screen of its own.
+// The lines of a backtrace are for views that draw them themselves.
 #[allow(unused_imports)]
 pub use backtrace::{
     BacktraceView, Locals, SourceText, Sources, backtrace_text, is_unwound, shown_frames,
     thread_lines,
 };
 pub use backtrace_json::{BacktraceDocument, backtrace_json};
+pub use cause::{WhyDocument, WhyView, listing_text, why_json, why_text};
 pub use changes::{
     DeletedDump, DeletedModule, FetchedDump, Freed, GarbageCollection, ImportedDump, Removal,
     SharedDump,

@@ -103,7 +103,7 @@ fn symbols(found: &FoundModule) -> &'static str {
     }
 }
 
-/// What stands in the way of using a module's file.
+/// Why a module's file cannot be used.
 #[must_use]
 pub fn module_problem(found: &FoundModule) -> Option<String> {
     match &found.status {

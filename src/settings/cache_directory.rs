@@ -1,4 +1,5 @@
-//! The user's own directory for cases and caches. Cases hold cores, and what is in the caches is believed: no other
+//! The user's own directory for cases and caches. Cases hold cores, and the contents of the caches are trusted: no
+//! other
 //! user may create, replace or write to anything in it.
 //!
 //! The first of `$XDG_CACHE_HOME/cdh`, `$HOME/.cache/cdh` and `$XDG_RUNTIME_DIR/cdh` whose variable is set. A
@@ -209,7 +210,7 @@ mod tests {
             let reason = refusal(&path);
             assert!(reason.contains(sticky), "{reason}");
         }
-        // Whoever can write to a directory above can replace the cache.
+        // A user who can write to a directory above can replace the cache.
         let open = dir.path().join("open");
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();

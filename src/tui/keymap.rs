@@ -36,6 +36,7 @@ pub enum Action {
     Groups,
     Help,
     Image,
+    Instructions,
     Last,
     Mark,
     NewCrashes,

@@ -3,7 +3,7 @@
 
 use ratatui::layout::Rect;
 
-use super::model::{Model, Screen, Tab};
+use super::model::{Model, Pane, Screen, Tab};
 use crate::render::TIMES;
 
 /// Minimum size at which anything is shown.
@@ -88,6 +88,9 @@ fn preview_height(model: &Model, middle: u16) -> u16 {
         Screen::Dump => {
             let view = model.dump.as_ref();
             let source = view.filter(|view| view.tab == Tab::Backtrace);
+            if source.is_some_and(|view| view.pane == Pane::Instructions) && middle >= 15 {
+                return (middle / 2).min(14);
+            }
             match source.and_then(|view| view.source.as_ref()) {
                 Some(source) if middle >= 15 => match &source.lines {
                     Ok(_) => (middle * 2 / 5).min(13),

@@ -156,6 +156,9 @@ pub fn backtrace(
             threads: &stacks.threads,
             overflow: stacks.overflow,
             abort_message: stacks.abort_message.as_deref(),
+            cause: stacks.cause.as_ref(),
+            listings: None,
+            runtimes: &stacks.runtimes,
             completeness: stacks.completeness.as_ref(),
             from_minicore: stacks.from_minicore,
             searched_sysroot: false,
@@ -179,6 +182,7 @@ fn light(backtrace: &Backtrace) -> Backtrace {
         modules: backtrace.modules.clone(),
         fingerprint: backtrace.fingerprint.clone(),
         explanation: backtrace.explanation.clone(),
+        original_signal: backtrace.original_signal.clone(),
         elapsed: backtrace.elapsed,
     }
 }
@@ -199,6 +203,24 @@ pub fn number_at(view: &DumpView) -> usize {
     shown.iter().rev().find_map(frame_number).unwrap_or(0)
 }
 
+/// The instructions around the selected frame, or why there are none.
+#[must_use]
+pub fn instructions(view: &DumpView, stacks: &Stacks, theme: Theme) -> Vec<Line<'static>> {
+    let thread = stacks.backtrace.threads.get(view.thread);
+    let listing = stacks
+        .listings
+        .get(number_at(view))
+        .and_then(Option::as_ref);
+    match (listing, thread.is_some_and(|thread| thread.crashing)) {
+        (Some(listing), true) => lines(&render::listing_text(listing, STYLE), theme),
+        (_, false) => lines(
+            "instructions are shown for the thread that crashed\n",
+            theme,
+        ),
+        (None, true) => lines("the code of this frame is not known\n", theme),
+    }
+}
+
 /// The number at the start of a frame's line.
 fn frame_number(line: &Line<'_>) -> Option<usize> {
     let text = plain(line);
@@ -214,6 +236,7 @@ fn info(opened: &Opened, stacks: Option<&Arc<Stacks>>) -> String {
             origin: opened.origin.clone(),
             overflow: stacks.and_then(|stacks| stacks.overflow),
             abort_message: stacks.and_then(|stacks| stacks.abort_message.as_deref()),
+            cause: stacks.and_then(|stacks| stacks.cause.as_ref()),
             completeness: stacks.and_then(|stacks| stacks.completeness.as_ref()),
             salvaged: opened.salvaged.as_deref(),
             explanation: stacks.and_then(|stacks| stacks.backtrace.explanation.as_ref()),

@@ -480,7 +480,7 @@ fn variables_of_ibms_handler_are_a_configuration() {
     assert!(!(answer.out + &answer.err).contains("hush"));
 }
 
-/// Reads with the parser of Prometheus' own client, and tells families with their types.
+/// Reads with the parser of Prometheus' own client, and prints families with their types.
 const PARSER: &str = r#"
 import json, sys
 from prometheus_client.parser import text_string_to_metric_families
@@ -583,7 +583,7 @@ fn numbers_are_read_by_prometheus_and_a_new_crash_is_told_once() {
         "{message}"
     );
     assert!(message.to_string().contains(&format!("cdh bt {first}")));
-    // The same crash again is shipped and not told; another one is both.
+    // The same crash again is shipped and not reported; another one is both.
     workstation.crash("aaaa");
     agent.wait_for("\"shipped\"");
     workstation.crash("bbbb");

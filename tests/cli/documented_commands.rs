@@ -29,7 +29,7 @@ const MARKERS: [(&str, &str); 5] = [
     ("systemd", "needs systemd"),
 ];
 
-/// Stands in for programs that take minutes or would change this machine. Installed under each of their names.
+/// Replaces programs that take minutes or would change this machine. Installed under each of their names.
 const STAND_IN: &str = r#"#!/bin/sh
 # $CDH_DOC: `built` is the program under test, `bin` is what stands for /usr/local/bin.
 case $(basename "$0") in

@@ -1,4 +1,4 @@
-//! A process of the host that nobody runs in a container: the system's own `sleep`, killed with
+//! A process of the host outside of any container: the system's own `sleep`, killed with
 //! SIGABRT, captured by the kernel's pipe and debugged where it crashed.
 
 use std::fs;
@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
+use cdh_agent::SettingsFiles;
+use cdh_agent::node::settings::NodeSettings;
 use cdh_testkit::{KernelSettingsLock, or_skip};
 
 struct Workstation<'p>(&'p Path);

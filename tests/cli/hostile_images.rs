@@ -19,7 +19,7 @@ use super::images::{Lost, architecture};
 const MEMORY: u64 = 48;
 /// What each may leave on disk, in all: the indexes and tables of its layers.
 const DISK: u64 = 8 << 20;
-/// Where a hostile peer sends more than anybody wants.
+/// Where a hostile peer sends more than is wanted.
 const MUCH: usize = 160 << 20;
 
 /// A layer whose names begin with this byte.
@@ -306,7 +306,7 @@ fn hostile_images_take_little_memory_and_disk() {
             size_of(workstation.dir.path()),
         )
     };
-    // The pages of the program itself, of which an unoptimized build has more, are not what an image costs.
+    // The program's own pages, which are more in an unoptimized build, are not the cost of an image.
     let ((code, said, base), _) = pull(&correct, &digest);
     assert_eq!(code, Some(0), "{said}");
     println!("a correct image: {base} MiB");

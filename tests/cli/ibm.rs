@@ -23,7 +23,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ibm")
 }
 
-/// Puts the zips, and somebody else's, where IBM's agent puts them: at the root of the bucket.
+/// Puts the zips, and a foreign one, where IBM's agent puts them: at the root of the bucket.
 fn fill(store: &Path) {
     fs::create_dir(store).unwrap();
     let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_007);

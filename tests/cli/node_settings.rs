@@ -1,9 +1,9 @@
-//! Whatever happens to an agent's installation, in whatever order, an uninstall ends with the newest
-//! value that somebody else gave each of the kernel's settings.
+//! Whatever happens to an agent's installation, an uninstall ends with the newest foreign value of each kernel
+//! setting.
 //!
-//! Random sequences against the real kernel: install, again with other numbers, again from another
-//! directory, by the socket, by somebody else's hand, by SIGKILL at any moment of an installation or
-//! an uninstall, and at the end one uninstall that is let finish. `CDH_TEST_SEQUENCES=500` runs that
+//! Random sequences against the real kernel: install, with other numbers, from another directory, by the socket,
+//! foreign changes, SIGKILL at any moment of an installation or an uninstall. One complete uninstall ends each
+//! sequence. `CDH_TEST_SEQUENCES=500` runs that
 //! many of them, `CDH_TEST_SEED` begins elsewhere.
 
 use std::fs;
@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
+use cdh_agent::SettingsFiles;
+use cdh_agent::node::settings::NodeSettings;
 use cdh_agent::{AgentPaths, HANDLER_NAME};
 use cdh_bundle::RawText;
 use cdh_testkit::{KernelSettingsLock, or_skip};
@@ -95,8 +96,7 @@ impl Node {
         assert!(output.status.success(), "{said}\n{}", self.log.join("\n"));
     }
 
-    /// Another tool changes some settings. Its numbers are never ours: what stays equal shows no
-    /// change to anybody.
+    /// Another tool changes some settings. Its numbers are never ours: an equal value shows no change.
     fn edit(&mut self, random: &mut Random, sequence: u64) {
         let files = SettingsFiles::kernel();
         let mut now = NodeSettings::read(&files).unwrap();
@@ -119,7 +119,7 @@ impl Node {
             now.suid_dumpable = random.one_of(&[0, 1]);
             self.foreign.suid_dumpable = now.suid_dumpable;
         }
-        self.log.push(format!("somebody sets {now:?}"));
+        self.log.push(format!("another owner sets {now:?}"));
         now.apply(&files).unwrap();
     }
 

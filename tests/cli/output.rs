@@ -204,7 +204,7 @@ fn every_command_with_json_takes_both_spellings() {
     }
 }
 
-/// A server that accepts and never answers; says when somebody connected.
+/// A server that accepts and never answers; reports a connection.
 fn silent_server() -> (u16, mpsc::Receiver<()>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -120,7 +120,7 @@ fn a_dump_that_cannot_be_read_keeps_all_modules() {
     assert!(file.exists());
 }
 
-/// A bucket tells when it was written to, and nobody can make it older: the proxy does.
+/// A bucket records when it was written to, and no client can make it older: the proxy does.
 #[test]
 fn modules_in_a_bucket_are_collected_too() {
     let Some(server) = server() else { return };

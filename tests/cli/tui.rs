@@ -176,10 +176,7 @@ impl Tty {
                 return;
             }
             drop(parser);
-            assert!(
-                start.elapsed() < PATIENCE,
-                "the terminal was not given back"
-            );
+            assert!(start.elapsed() < PATIENCE, "the terminal was not restored");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

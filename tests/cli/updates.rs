@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cdh_agent::SettingsFiles;
 use cdh_agent::handler::settings::HandlerSettings;
 use cdh_agent::ledger::{Ledger, LedgerRecord};
-use cdh_agent::node::settings::{NodeSettings, SettingsFiles};
+use cdh_agent::node::settings::NodeSettings;
 use cdh_bundle::Manifest;
 use cdh_testkit::{KernelSettingsLock, Program};
 
@@ -269,7 +270,7 @@ fn updates_of_the_agent_lose_no_crash_and_forget_nothing() {
     };
     let mut agent = node.start(&[]);
     node.crash();
-    node.wait("the crash is counted and told", || {
+    node.wait("the crash is counted and reported", || {
         counted() == 1 && told.load(Ordering::Relaxed) == 1
     });
 

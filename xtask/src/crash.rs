@@ -65,7 +65,7 @@ pub(crate) fn crash(program: &Path) -> Result<()> {
 }
 
 /// Gets a core without the agent: the kernel's plain file where the pattern names one beside the
-/// program, else gdb's. Tells which.
+/// program, else gdb's. Returns which.
 pub(crate) fn plain_core(program: &Path) -> Result<(PathBuf, &'static str)> {
     let directory = program.parent().unwrap_or(Path::new("."));
     let before = cores(directory)?;

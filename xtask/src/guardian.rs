@@ -43,7 +43,7 @@ impl Guardian {
             .arg(traces());
         let child = command
             .stdin(Stdio::piped())
-            // It prints nothing; as long as it has the lock, nobody changes what it is to restore.
+            // It prints nothing; while it has the lock, no other test changes what it is to restore.
             .stdout(lock.lend()?)
             .stderr(Stdio::null())
             .spawn()

@@ -68,7 +68,7 @@ fn a_measurement_that_waits_for_its_end() {
     );
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
-    // Whoever is let go puts its own things away.
+    // A process that is released cleans up after itself.
     let _ = Command::new("umount").arg(&mount).status();
     sleeper.kill().unwrap();
     drop(guardian);
@@ -95,7 +95,7 @@ fn a_measurement_that_is_killed_leaves_no_settings_cgroups_traces_or_processes()
         let pid = other.id();
         let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
         let ready = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            // The name of the test stands before it.
+            // The name of the test precedes it.
             line.split_once("ready ").map(|(_, rest)| rest.to_owned())
         });
         let ready = ready.expect("it says that it is ready");

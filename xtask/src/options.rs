@@ -1,4 +1,4 @@
-//! What stands behind the name of a task: `--name value`, and flags without a value. `--help` among them
+//! The words after the name of a task: `--name value`, and flags without a value. `--help` among them
 //! is answered with the usage, whatever else is there.
 
 use std::fmt;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail};
 
-/// The usage, for somebody who asked for it: it ends the task, and is no failure.
+/// The usage, if the user asked for it: it ends the task, and is no failure.
 #[derive(Debug)]
 pub(crate) struct Help(String);
 
@@ -18,7 +18,7 @@ impl fmt::Display for Help {
 
 impl std::error::Error for Help {}
 
-/// Whether the words ask how they are to be used. What stands behind `--` is somebody else's.
+/// Whether the words ask how they are to be used. What follows `--` belongs to another program.
 pub(crate) fn asks_for_help(words: &[String]) -> bool {
     let ours = words.iter().take_while(|word| *word != "--");
     ours.into_iter()

@@ -186,7 +186,7 @@ static LAST_LINE: LastLine = LastLine {
     is_drawn_over: AtomicBool::new(false),
 };
 
-/// When a line was printed last, whoever printed it.
+/// When a line was printed last.
 struct LastLine {
     at: Mutex<Option<Instant>>,
     /// cargo draws its progress on the terminal: a line in between would spoil it.

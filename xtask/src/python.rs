@@ -45,7 +45,7 @@ pub(crate) fn weed() -> Option<PathBuf> {
         .ok()
 }
 
-/// Installs packages into `target/python/<name>`, once, and tells where that is.
+/// Installs packages into `target/python/<name>`, once, and returns its path.
 pub(crate) fn install(name: &str, requirements: &str, options: &[&str]) -> Result<PathBuf> {
     let place = build::target().join("python");
     let directory = place.join(name);

@@ -1,20 +1,22 @@
-//! One file in a container that may be a core: opened without trust in its name or type, and judged complete or not.
+//! One file in a container that may be a core: identified without trust in its name or type, and judged complete or not.
 //!
-//! Invariant: only regular files with one link are read, through a descriptor of the directory, without following links
-//! and without waiting for a FIFO. What the file holds is only believed where the owner is already known from its
-//! place.
+//! Invariant: only regular files with one link are opened, through a descriptor of the directory and without following
+//! links. What is in a file decides how long to wait for it, never to whom it belongs.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use cdh_elfcore::{CoreHead, FileSource};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2, unlinkat};
+use cdh_elfcore::{CoreError, FileSource, promised_len};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2, unlinkat};
 use serde::{Deserialize, Serialize};
 
-/// A file as it was at one moment. Another file, or another content, is another identity.
+/// Program headers that are read: the kernel's default of `vm.max_map_count` is 65,530. A core with more is collected
+/// when it has settled.
+const MAX_HEADERS: u64 = 65_536;
+
+/// A file as it was at one moment. Another file, or another content, is another identity. Unique on one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct FileIdentity {
     inode: u64,
@@ -24,12 +26,22 @@ pub(super) struct FileIdentity {
 }
 
 impl FileIdentity {
-    fn of(metadata: &Metadata) -> Self {
+    fn of(stat: &Stat) -> Self {
         Self {
-            inode: metadata.ino(),
-            bytes: metadata.size(),
-            modified: metadata.mtime(),
-            modified_ns: metadata.mtime_nsec(),
+            inode: stat.st_ino,
+            bytes: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: stat.st_mtime,
+            modified_ns: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn for_test(inode: u64, modified: i64) -> Self {
+        Self {
+            inode,
+            bytes: u64::MAX,
+            modified,
+            modified_ns: 999_999_999,
         }
     }
 
@@ -39,42 +51,53 @@ impl FileIdentity {
     }
 }
 
-/// An opened file.
+/// A regular file with one link, not opened yet.
 #[derive(Debug)]
 pub(super) struct CandidateFile {
-    pub(super) file: File,
+    handle: OwnedFd,
     pub(super) identity: FileIdentity,
     /// The user whose rights the process had for files: the kernel creates the core as that user.
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
-/// Opens a name in a directory; `None` if it is not a regular file with one link.
-pub(super) fn open(directory: impl AsFd, name: &OsStr) -> io::Result<Option<CandidateFile>> {
-    let flags =
-        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+impl CandidateFile {
+    /// Opens this very file for reading, whatever its name is now.
+    pub(super) fn open(&self) -> io::Result<File> {
+        let path = format!("/proc/self/fd/{}", self.handle.as_raw_fd());
+        // A lease of the container must not make us wait.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
+    }
+}
+
+/// Looks at a name in a directory without opening the file, because opening a device has effects. `None` if it is not a
+/// regular file with one link.
+pub(super) fn identify(directory: impl AsFd, name: &OsStr) -> io::Result<Option<CandidateFile>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let file = match openat2(directory, name, flags, Mode::empty(), resolve) {
-        Ok(file) => File::from(file),
+    let handle = match openat2(directory, name, flags, Mode::empty(), resolve) {
+        Ok(handle) => handle,
         Err(rustix::io::Errno::LOOP | rustix::io::Errno::XDEV | rustix::io::Errno::NOENT) => {
             return Ok(None);
         }
         Err(error) => return Err(error.into()),
     };
-    let metadata = file.metadata()?;
+    let stat = fstat(&handle)?;
     // The kernel writes no core into a file with several links, and a second one could be of another place.
-    let is_plain = metadata.is_file() && metadata.nlink() == 1;
+    let is_plain =
+        FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_nlink == 1;
     Ok(is_plain.then(|| CandidateFile {
-        identity: FileIdentity::of(&metadata),
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-        file,
+        handle,
+        identity: FileIdentity::of(&stat),
+        uid: stat.st_uid,
+        gid: stat.st_gid,
     }))
 }
 
 /// Removes the file if it is still the one that was stored.
 pub(super) fn remove(directory: impl AsFd, name: &OsStr, stored: FileIdentity) -> io::Result<bool> {
-    let Some(now) = open(&directory, name)? else {
+    let Some(now) = identify(&directory, name)? else {
         return Ok(false);
     };
     if now.identity != stored {
@@ -97,13 +120,11 @@ pub(super) enum Extent {
 
 /// Compares the file's size with what its headers promise.
 pub(super) fn extent(candidate: &CandidateFile) -> io::Result<Extent> {
-    let source = FileSource::new(candidate.file.try_clone()?)?;
-    Ok(match CoreHead::from_source(&source) {
-        Ok(head) if candidate.identity.bytes >= head.expected_len() => Extent::Complete,
+    let source = FileSource::new(candidate.open()?)?;
+    Ok(match promised_len(&source, MAX_HEADERS) {
+        Ok(Some(promised)) if candidate.identity.bytes >= promised => Extent::Complete,
         Ok(_) => Extent::Partial,
-        Err(cdh_elfcore::CoreError::Empty | cdh_elfcore::CoreError::HeadTruncated { .. }) => {
-            Extent::Partial
-        }
+        Err(CoreError::Io(error)) => return Err(error),
         Err(_) => Extent::Foreign,
     })
 }

@@ -17,11 +17,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 
-use crate::handler::cgroups::NodeCgroups;
-use crate::handler::is_local_path;
-use crate::workload::{MadeBy, Owner};
+use crate::handler::os::proc_status::status_field;
+use crate::handler::process::cgroups::NodeCgroups;
+use crate::handler::process::file_systems::is_local_path;
+use crate::owner::{MadeBy, Owner};
 
 /// Bytes of a file of `/proc` that are read.
 const PROC_FILE: u64 = 1 << 20;
@@ -47,8 +48,9 @@ enum Look {
     Later,
 }
 
-/// Whose the cores in a directory are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Whose the cores in a directory are. Two of the same container can differ in the text of their cgroups, because a
+/// container can make cgroups of its own: compare their [`DirectoryOwner::key`].
+#[derive(Clone, Debug)]
 pub(super) enum DirectoryOwner {
     /// A container, with its `/proc/<pid>/cgroup` as it was when a process was seen in it.
     Container {
@@ -64,6 +66,55 @@ pub(super) enum DirectoryOwner {
     Shared,
 }
 
+/// Identity of an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OwnerKey {
+    /// By the container's id.
+    Container(String),
+    /// By the pod's UID.
+    Pod(String),
+    /// The host.
+    Host,
+    /// All directories that several pods share.
+    Shared,
+}
+
+impl DirectoryOwner {
+    /// Which container, or what else it is.
+    fn key(&self) -> OwnerKey {
+        match self {
+            Self::Container { id, .. } => OwnerKey::Container(id.clone()),
+            Self::Pod { uid, .. } => OwnerKey::Pod(uid.clone()),
+            Self::Host => OwnerKey::Host,
+            Self::Shared => OwnerKey::Shared,
+        }
+    }
+
+    /// Who pays for its dumps: the pod of a container.
+    pub(super) fn account(&self) -> OwnerKey {
+        match self.pod() {
+            Some(uid) => OwnerKey::Pod(uid.to_owned()),
+            None => self.key(),
+        }
+    }
+
+    /// The container's id.
+    pub(super) fn container(&self) -> Option<&str> {
+        match self {
+            Self::Container { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    fn pod(&self) -> Option<&str> {
+        match self {
+            Self::Container { pod, .. } => pod.as_deref(),
+            Self::Pod { uid, .. } => Some(uid),
+            Self::Host | Self::Shared => None,
+        }
+    }
+}
+
 /// Device and inode of a directory.
 pub(super) type DirectoryKey = (u64, u64);
 
@@ -72,6 +123,8 @@ pub(super) type DirectoryKey = (u64, u64);
 pub(super) struct CoreDirectory {
     pub(super) descriptor: OwnedFd,
     pub(super) owner: DirectoryOwner,
+    /// Who had it first: `ROOTS` counts for that one, whoever shares it later.
+    first: OwnerKey,
     /// Processes that were seen with this root.
     pub(super) processes: BTreeSet<u32>,
     /// Since when there are none.
@@ -118,7 +171,7 @@ impl Directories {
         })
     }
 
-    fn scan_with(&mut self, made_by: MadeByOf<'_>) -> io::Result<()> {
+    pub(super) fn scan_with(&mut self, made_by: MadeByOf<'_>) -> io::Result<()> {
         let now: BTreeSet<u32> = fs::read_dir(&self.proc)?
             .filter_map(|item| item.ok()?.file_name().to_str()?.parse().ok())
             .collect();
@@ -137,8 +190,6 @@ impl Directories {
         for pid in new {
             match self.look_at(pid, made_by, &node_roots) {
                 Look::Done => self.seen.insert(pid),
-                // Those that are there at the first scan are settled.
-                Look::Outside if self.scans == 1 => self.seen.insert(pid),
                 Look::Outside => {
                     let since = *self.young.entry(pid).or_insert_with(Instant::now);
                     since.elapsed() >= YOUNG && self.seen.insert(pid)
@@ -164,11 +215,7 @@ impl Directories {
         };
         directory.processes.iter().any(|pid| {
             let status = self.read(*pid, "status").unwrap_or_default();
-            let text = String::from_utf8_lossy(&status);
-            let value = text
-                .lines()
-                .find_map(|line| line.strip_prefix("CoreDumping:"));
-            value.is_some_and(|value| value.trim() == "1")
+            status_field(&status, "CoreDumping") == Some(b"1")
         })
     }
 
@@ -180,6 +227,14 @@ impl Directories {
         let Some(owner) = owner_of(&cgroup, made_by) else {
             return Look::Outside;
         };
+        // A root on a dead file server would make us wait for ever.
+        let mounts = self.read(pid, "mountinfo").unwrap_or_default();
+        if !is_local_path(&mounts, Path::new("/")) {
+            return match owner {
+                DirectoryOwner::Host => Look::Outside,
+                _ => Look::Later,
+            };
+        }
         let root = self.proc.join(format!("{pid}/root/."));
         let Some(of_root) = identity(&root) else {
             return Look::Done;
@@ -197,12 +252,11 @@ impl Directories {
         let of_host = self
             .known
             .values_mut()
-            .find(|known| known.owner == DirectoryOwner::Host);
+            .find(|known| matches!(known.owner, DirectoryOwner::Host));
         if let (DirectoryOwner::Host, Some(known)) = (&owner, of_host) {
             known.processes.insert(pid);
             return Look::Outside;
         }
-        let mounts = self.read(pid, "mountinfo").unwrap_or_default();
         if !is_local_path(&mounts, &self.path) {
             return Look::Done;
         }
@@ -228,15 +282,19 @@ impl Directories {
         for directory in self.known.values_mut() {
             directory.processes.remove(&pid);
         }
-        let same = |directory: &&CoreDirectory| directory.owner == owner;
+        let first = owner.key();
+        let same = |directory: &&CoreDirectory| directory.first == first;
         let roots = self.known.values().filter(same).count();
         if let Some(directory) = self.known.get_mut(&key) {
-            directory.owner = shared_owner(&directory.owner, owner);
+            if let Some(owner) = shared_owner(&directory.owner, owner) {
+                directory.owner = owner;
+            }
             directory.processes.insert(pid);
         } else if roots < ROOTS {
             let directory = CoreDirectory {
                 descriptor,
                 owner,
+                first,
                 processes: BTreeSet::from([pid]),
                 left_at: None,
             };
@@ -253,24 +311,24 @@ impl Directories {
     }
 }
 
-/// Whose directory it is when a second owner sees it.
-fn shared_owner(first: &DirectoryOwner, second: DirectoryOwner) -> DirectoryOwner {
-    if *first == second {
-        return second;
+/// Whose directory it is when a second owner sees it; `None` if it is the first one's as before.
+fn shared_owner(first: &DirectoryOwner, second: DirectoryOwner) -> Option<DirectoryOwner> {
+    if first.key() == second.key() {
+        return None;
     }
-    let pod_of = |owner: &DirectoryOwner| match owner {
-        DirectoryOwner::Container { pod, .. } => pod.clone(),
-        DirectoryOwner::Pod { uid, .. } => Some(uid.clone()),
-        _ => None,
-    };
-    match (pod_of(first), pod_of(&second), second) {
-        (Some(uid), Some(other), DirectoryOwner::Container { id, cgroup, .. }) if uid == other => {
-            DirectoryOwner::Pod {
-                cgroup: pod_cgroup(&cgroup, &id),
-                uid,
-            }
+    match (first, second) {
+        (
+            _,
+            DirectoryOwner::Container {
+                id,
+                pod: Some(uid),
+                cgroup,
+            },
+        ) if first.pod() == Some(uid.as_str()) => {
+            let cgroup = pod_cgroup(&cgroup, &id);
+            Some(DirectoryOwner::Pod { uid, cgroup })
         }
-        _ => DirectoryOwner::Shared,
+        _ => Some(DirectoryOwner::Shared),
     }
 }
 
@@ -316,10 +374,11 @@ fn open_directory(root: &Path, path: &Path) -> io::Result<OwnedFd> {
     Ok(openat2(root, path, flags, Mode::empty(), resolve)?)
 }
 
+/// Device and inode as the node knows them, without asking a file server.
 fn identity(path: &Path) -> Option<DirectoryKey> {
-    use std::os::unix::fs::MetadataExt;
-    let found = fs::metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
+    let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
+    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+    Some((device, found.stx_ino))
 }
 
 fn descriptor_identity(descriptor: &OwnedFd) -> Option<DirectoryKey> {
@@ -402,6 +461,11 @@ mod tests {
         all
     }
 
+    fn assert_container_and_host(directories: &Directories) {
+        let expected = [format!("a {POD}"), "host".to_owned()];
+        assert_eq!(owners(directories), expected);
+    }
+
     #[test]
     fn directories_have_the_owner_of_the_processes_with_that_root() {
         let node = Node::new();
@@ -434,10 +498,7 @@ mod tests {
         assert_eq!(owners(&directories), ["host"]);
         node.process(10, &cgroup_of('a'), "a");
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
     }
 
     #[test]
@@ -450,15 +511,72 @@ mod tests {
         assert_eq!(owners(&directories), ["host"]);
         node.process(10, &cgroup_of('a'), "a");
         directories.scan_with(&|_, _| MadeBy::Root).unwrap();
-        assert_eq!(
-            owners(&directories),
-            [format!("a {POD}"), "host".to_owned()]
-        );
+        assert_container_and_host(&directories);
         let of_10 = directories
             .known
             .values()
             .filter(|one| one.processes.contains(&10));
         assert_eq!(of_10.count(), 1);
+    }
+
+    #[test]
+    fn process_that_is_being_started_when_the_agent_starts_is_found_in_its_container() {
+        let node = Node::new();
+        node.process(10, "0::/system.slice/containerd.service\n", "node");
+        let mut directories = node.directories();
+        directories.scan_with(&|_, _| MadeBy::Root).unwrap();
+        node.process(10, &cgroup_of('a'), "a");
+        directories.scan_with(&|_, _| MadeBy::Root).unwrap();
+        assert_container_and_host(&directories);
+    }
+
+    #[test]
+    fn cgroups_that_a_container_makes_do_not_make_it_another_owner() {
+        let node = Node::new();
+        let id = "a".repeat(64);
+        let cgroup = |inner: &str| format!("0::/kubepods/burstable/pod{POD}/{id}{inner}\n");
+        node.process(10, &cgroup(""), "a");
+        for pid in 11..20 {
+            // Some share the first root, the others have roots of their own.
+            let root = ["a".to_owned(), format!("a-{pid}")][usize::from(pid > 12)].clone();
+            node.process(pid, &cgroup(&format!("/nested-{pid}")), &root);
+        }
+        let mut directories = node.directories();
+        directories.scan_with(&|_, _| MadeBy::Root).unwrap();
+        let mut expected = vec![format!("a {POD}"); ROOTS];
+        expected.push("host".to_owned());
+        assert_eq!(owners(&directories), expected);
+    }
+
+    #[test]
+    fn containers_that_share_directories_get_no_more_of_them() {
+        let node = Node::new();
+        for (pid, root) in (0..20).map(|number| (10 + number, number / 2)) {
+            let container = ['a', 'b'][usize::from(pid % 2 == 1)];
+            node.process(pid, &cgroup_of(container), &format!("volume-{root}"));
+        }
+        let mut directories = node.directories();
+        directories.scan_with(&|_, _| MadeBy::Root).unwrap();
+        let found = owners(&directories).len();
+        assert!(found <= 1 + 2 * ROOTS, "{found}");
+    }
+
+    #[test]
+    fn root_on_a_file_server_is_not_touched() {
+        let node = Node::new();
+        node.process(10, &cgroup_of('a'), "a");
+        let table = node.proc().join("10/mountinfo");
+        let mounts = "5 1 0:50 / / rw - fuse evil rw\n6 5 0:51 / /cores rw - tmpfs x rw\n";
+        fs::write(&table, mounts).unwrap();
+        let mut directories = node.directories();
+        directories.scan_with(&|_, _| MadeBy::Root).unwrap();
+        assert_eq!(owners(&directories), ["host"]);
+        // A runtime changes the root later, on a node whose own root is on a server.
+        fs::write(&table, "5 1 0:50 / / rw - overlay overlay rw\n").unwrap();
+        for _ in 0..LATER {
+            directories.scan_with(&|_, _| MadeBy::Root).unwrap();
+        }
+        assert_container_and_host(&directories);
     }
 
     #[test]

@@ -9,22 +9,24 @@
 //! The agent finds a core by its place (`directories`), waits until it is complete (`core_file`) and starts the
 //! handler with the file as standard input. So quotas, rates, policy and verdict are those of every other crash.
 //! Invariants: the owner is known before the file is opened and does not depend on what is in it; one owner has one
-//! handler at a time; a file is deleted only after its dump left the spool for the store, and only if it is still the
-//! same file. It does not install anything, and knows neither stores nor container runtimes.
+//! handler at a time; a file is deleted only if the shipper confirmed that the store has its complete core, and only if
+//! it is still the same file. It does not install anything, and knows neither stores nor container runtimes.
 
 mod core_file;
 mod directories;
+mod event;
 mod pattern;
+mod running;
 mod starts;
 mod stored;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -33,9 +35,12 @@ use rustix::fs::{Dir, Mode, OFlags, openat};
 
 use crate::handler::COLLECT;
 use crate::paths::AgentPaths;
+use crate::shipper::UploadReceipts;
 use core_file::{CandidateFile, Extent, FileIdentity};
-use directories::{CoreDirectory, Directories, DirectoryKey, DirectoryOwner};
+use directories::{CoreDirectory, Directories, DirectoryKey, DirectoryOwner, OwnerKey};
+pub use event::{CollectError, CollectEvent, CollectOptions, file_pattern};
 pub use pattern::FilePattern;
+use running::{HandlerResult, RunningHandler};
 use starts::ContainerStarts;
 use stored::StoredFiles;
 
@@ -51,98 +56,28 @@ const STUCK: Duration = Duration::from_secs(120);
 /// How long the directory of a container that is gone remains open for cores that are not uploaded. It keeps the
 /// volume busy that it is on.
 const HELD: Duration = Duration::from_secs(120);
-/// Names that are looked at in one directory.
+/// Maximum number of files in one directory that are collected at a time.
 const NAMES: usize = 4096;
+/// Maximum number of names of any kind that are read from one directory.
+const ALL_NAMES: usize = 65_536;
+/// Maximum number of files in one directory whose headers are read in one pass.
+const OPENED: usize = 16;
 /// Handlers at once.
 const HANDLERS: usize = 4;
 /// When a file whose handler failed is tried again: the spool may have had no room.
 const RETRY: Duration = Duration::from_secs(300);
 /// Records of files that are in no directory are kept for so many seconds.
 const REMEMBERED: i64 = 86_400;
-/// How long one may take: longer than the copy of a core.
-const DEADLINE: Duration = Duration::from_secs(2 * 3600);
+/// Between two searches for receipts that nobody needs.
+const TIDY: Duration = Duration::from_secs(3600);
 
 /// Where the record of collected files is.
 const RECORD: &str = "collected";
 
-/// What a collector needs to know.
-#[derive(Clone, Debug)]
-pub struct CollectOptions {
-    /// The agent's own directories.
-    pub paths: AgentPaths,
-    /// `/proc`, in which the node's processes are visible.
-    pub proc: PathBuf,
-    /// Program and first arguments that run the handler.
-    pub handler: Vec<OsString>,
-    /// File with the handler's settings.
-    pub settings: PathBuf,
-}
-
-/// What happened to a core file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CollectEvent {
-    /// Its dump is in the spool; `None` if the policy wants none.
-    Collected {
-        /// Name of the file.
-        name: RawText,
-        /// The container's id; `None` for the host and for shared directories.
-        container: Option<String>,
-        /// The dump.
-        dump: Option<DumpId>,
-    },
-    /// Its dump is uploaded and the file deleted.
-    Deleted {
-        /// Name of the file.
-        name: RawText,
-        /// The dump.
-        dump: DumpId,
-    },
-    /// It could not be collected or deleted.
-    Failed {
-        /// Name of the file.
-        name: RawText,
-        /// Why.
-        why: String,
-    },
-}
-
-/// Why cores cannot be collected.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CollectError {
-    /// The kernel does not write cores to an absolute path.
-    #[error("core_pattern is `{pattern}`, not an absolute path whose directory has no `%`")]
-    Pattern {
-        /// The pattern.
-        pattern: String,
-    },
-    /// A file or directory cannot be used.
-    #[error("cannot use {path}")]
-    Io {
-        /// Which one.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// The pattern that the kernel uses now.
-///
-/// # Errors
-/// If it is no absolute path.
-pub fn file_pattern(paths: &AgentPaths) -> Result<FilePattern, CollectError> {
-    let path = &paths.settings.core_pattern;
-    let text = fs::read(path).map_err(|source| CollectError::Io {
-        path: path.clone(),
-        source,
-    })?;
-    let uses_pid = fs::read(path.with_file_name("core_uses_pid"));
-    let uses_pid = uses_pid.is_ok_and(|text| text.trim_ascii() == b"1");
-    FilePattern::parse(&text, uses_pid).ok_or_else(|| CollectError::Pattern {
-        pattern: RawText::from(text.trim_ascii_end()).to_string(),
-    })
+/// Removes what the collector keeps on a node.
+pub(crate) fn forget_all(paths: &AgentPaths) {
+    let _ = fs::remove_dir_all(paths.state.join(RECORD));
+    UploadReceipts::of(&paths.uploads()).end();
 }
 
 /// One file in one directory.
@@ -150,21 +85,24 @@ type FileKey = (DirectoryKey, OsString);
 
 #[derive(Debug)]
 enum FileState {
-    /// It may still grow.
+    /// It may still grow, or waits for a free handler.
     Growing {
         identity: FileIdentity,
         since: Instant,
+        /// `None` if its headers were not read yet.
+        extent: Option<Extent>,
     },
     /// A handler reads it.
     Running {
         identity: FileIdentity,
-        child: Child,
-        since: Instant,
+        handler: RunningHandler,
     },
     /// Its dump is in the spool or the store.
     Stored {
         identity: FileIdentity,
         dump: Option<DumpId>,
+        /// Whether the store does not have the complete core, so the file remains.
+        is_kept: bool,
     },
     /// It is no core, or its handler failed.
     LeftAlone {
@@ -174,6 +112,37 @@ enum FileState {
     },
 }
 
+impl FileState {
+    fn stored(identity: FileIdentity, dump: Option<DumpId>) -> Self {
+        Self::Stored {
+            identity,
+            dump,
+            is_kept: false,
+        }
+    }
+
+    fn identity(&self) -> FileIdentity {
+        match self {
+            Self::Growing { identity, .. }
+            | Self::Running { identity, .. }
+            | Self::Stored { identity, .. }
+            | Self::LeftAlone { identity, .. } => *identity,
+        }
+    }
+}
+
+/// What one pass knows about one directory.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Whether one of its processes is being dumped.
+    is_dumping: OnceCell<bool>,
+    /// Files whose headers were read.
+    opened: usize,
+}
+
+/// Why a file could not be collected, and which file it was.
+type Refusal = (FileIdentity, io::Error);
+
 /// Finds, stores and deletes core files.
 #[derive(Debug)]
 pub struct Collector {
@@ -182,18 +151,29 @@ pub struct Collector {
     directories: Directories,
     files: BTreeMap<FileKey, FileState>,
     stored: StoredFiles,
+    receipts: UploadReceipts,
+    /// When receipts were searched for those that nobody needs.
+    tidied_at: Option<Instant>,
+    /// Directories that were reported as overfull.
+    overfull: BTreeSet<DirectoryKey>,
 }
 
 impl Collector {
     /// Begins with the pattern that the kernel uses now.
     ///
     /// # Errors
-    /// If the pattern is no absolute path, or the agent's directory cannot be used.
+    /// If the pattern is no absolute path, or the agent's directories cannot be used.
     pub fn new(options: CollectOptions) -> Result<Self, CollectError> {
         let pattern = file_pattern(&options.paths)?;
         let place = options.paths.state.join(RECORD);
-        let stored = StoredFiles::open(&place).map_err(|source| CollectError::Io {
+        let stored = StoredFiles::open(&place, NAMES).map_err(|source| CollectError::Io {
             path: place,
+            source,
+        })?;
+        let uploads = options.paths.uploads();
+        let receipts = UploadReceipts::of(&uploads);
+        receipts.begin().map_err(|source| CollectError::Io {
+            path: uploads,
             source,
         })?;
         Ok(Self {
@@ -202,6 +182,9 @@ impl Collector {
             options,
             files: BTreeMap::new(),
             stored,
+            receipts,
+            tidied_at: None,
+            overfull: BTreeSet::new(),
         })
     }
 
@@ -225,10 +208,8 @@ impl Collector {
             }
         }
         for state in self.files.values_mut() {
-            if let FileState::Running { child, .. } = state {
-                // What it wrote is salvaged by the shipper.
-                let _ = child.kill();
-                let _ = child.wait();
+            if let FileState::Running { handler, .. } = state {
+                handler.stop();
             }
         }
     }
@@ -236,14 +217,18 @@ impl Collector {
     /// Looks once at all processes and files.
     pub fn pass(&mut self, observer: &mut dyn FnMut(&CollectEvent)) {
         let _ = self.directories.scan();
+        // Before the names: a file can be gone while its handler runs.
+        self.poll_handlers(observer);
         let mut there = BTreeSet::new();
         let keys: Vec<DirectoryKey> = self.directories.known.keys().copied().collect();
         for key in keys {
-            for name in self.names(key) {
+            let mut turn = Turn::default();
+            for name in self.names(key, observer) {
                 let file = (key, name);
                 there.insert(file.clone());
-                if let Err(why) = self.advance(&file, observer) {
-                    self.fail(&file, why.to_string(), observer);
+                if let Err((identity, error)) = self.advance(&file, &mut turn, observer) {
+                    let retry_at = Some(Instant::now() + RETRY);
+                    self.fail(&file, identity, retry_at, error.to_string(), observer);
                 }
             }
         }
@@ -251,92 +236,156 @@ impl Collector {
     }
 
     /// Names in this directory that the kernel may have made.
-    fn names(&self, key: DirectoryKey) -> Vec<OsString> {
+    fn names(
+        &mut self,
+        key: DirectoryKey,
+        observer: &mut dyn FnMut(&CollectEvent),
+    ) -> Vec<OsString> {
         let Some(directory) = self.directories.known.get(&key) else {
             return Vec::new();
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let listing = openat(&directory.descriptor, ".", flags, Mode::empty()).and_then(Dir::new);
-        let names = listing.into_iter().flatten().flatten().take(NAMES);
-        let names = names.map(|item| OsStr::from_bytes(item.file_name().to_bytes()).to_owned());
+        let mut names = Vec::new();
+        let mut limit = None;
+        for (read, item) in listing
+            .into_iter()
+            .flatten()
+            .map_while(Result::ok)
+            .enumerate()
+        {
+            let name = item.file_name().to_bytes();
+            if read >= ALL_NAMES {
+                limit = Some(ALL_NAMES);
+                break;
+            }
+            if self.pattern.matches(name).is_none() {
+                continue;
+            }
+            if names.len() >= NAMES {
+                limit = Some(NAMES);
+                break;
+            }
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+        if let Some(limit) = limit
+            && self.overfull.insert(key)
+        {
+            let container = directory.owner.container().map(str::to_owned);
+            observer(&CollectEvent::Overfull { container, limit });
+        }
         names
-            .filter(|name| self.pattern.matches(name.as_bytes()).is_some())
-            .collect()
     }
 
     /// Takes a file one step further.
     fn advance(
         &mut self,
         file: &FileKey,
+        turn: &mut Turn,
         observer: &mut dyn FnMut(&CollectEvent),
-    ) -> io::Result<()> {
-        match self.files.get_mut(file) {
-            Some(FileState::Running { .. }) => return self.wait_for(file, observer),
-            Some(FileState::Stored { identity, dump }) => {
-                let (identity, dump) = (*identity, *dump);
-                return self.delete_if_uploaded(file, identity, dump, observer);
-            }
-            _ => {}
+    ) -> Result<(), Refusal> {
+        if let Some(FileState::Running { .. }) = self.files.get(file) {
+            return Ok(());
         }
         let Some(directory) = self.directories.known.get(&file.0) else {
             return Ok(());
         };
-        let Some(candidate) = core_file::open(&directory.descriptor, &file.1)? else {
+        let account = directory.owner.account();
+        let found = core_file::identify(&directory.descriptor, &file.1);
+        let Some(candidate) = found.map_err(|error| (FileIdentity::default(), error))? else {
+            self.files.remove(file);
             return Ok(());
         };
         let identity = candidate.identity;
-        if let Some(dump) = self.stored.get(identity) {
-            self.files
-                .insert(file.clone(), FileState::Stored { identity, dump });
-            return Ok(());
-        }
-        let since = match self.files.get(file) {
-            Some(FileState::LeftAlone {
-                identity: before,
-                retry_at,
-            }) if *before == identity && retry_at.is_none_or(|at| Instant::now() < at) => {
+        // Another file may have the name by now.
+        let before = { self.files.get(file) }.filter(|state| state.identity() == identity);
+        let (since, extent) = match before {
+            Some(FileState::Stored { is_kept: true, .. }) => return Ok(()),
+            Some(FileState::Stored { dump, .. }) => {
+                let dump = *dump;
+                let deleted = self.delete_if_uploaded(file, identity, dump, observer);
+                return deleted.map_err(|error| (identity, error));
+            }
+            Some(FileState::LeftAlone { retry_at, .. })
+                if retry_at.is_none_or(|at| Instant::now() < at) =>
+            {
                 return Ok(());
             }
-            Some(FileState::Growing {
-                identity: before,
-                since,
-            }) if *before == identity => *since,
-            _ => Instant::now(),
+            Some(FileState::Growing { since, extent, .. }) => (*since, *extent),
+            _ => (Instant::now(), None),
         };
-        let state = match core_file::extent(&candidate)? {
-            Extent::Foreign => FileState::LeftAlone {
-                identity,
-                retry_at: None,
-            },
-            Extent::Partial if !self.has_settled(file.0, since) => {
-                FileState::Growing { identity, since }
+        let state = match self.stored.get(file.0, identity) {
+            Some(dump) => FileState::stored(identity, dump),
+            None => {
+                let begun = self.begin(file, &account, &candidate, (since, extent), turn);
+                begun.map_err(|error| (identity, error))?
             }
-            Extent::Complete | Extent::Partial if self.may_start(file.0) => {
-                self.start(file, candidate)?
-            }
-            // Its turn comes.
-            Extent::Complete | Extent::Partial => FileState::Growing { identity, since },
         };
         self.files.insert(file.clone(), state);
         Ok(())
     }
 
-    fn has_settled(&self, key: DirectoryKey, since: Instant) -> bool {
+    /// Starts the handler if the file is complete and the owner may have one.
+    fn begin(
+        &self,
+        file: &FileKey,
+        account: &OwnerKey,
+        candidate: &CandidateFile,
+        (since, extent): (Instant, Option<Extent>),
+        turn: &mut Turn,
+    ) -> io::Result<FileState> {
+        let identity = candidate.identity;
+        let growing = |extent| FileState::Growing {
+            identity,
+            since,
+            extent,
+        };
+        // Waits for a free handler.
+        if !self.may_start(account) {
+            return Ok(growing(extent));
+        }
+        let extent = match extent {
+            Some(extent) => extent,
+            None if turn.opened >= OPENED => return Ok(growing(None)),
+            None => {
+                turn.opened = turn.opened.saturating_add(1);
+                core_file::extent(candidate)?
+            }
+        };
+        Ok(match extent {
+            Extent::Foreign => FileState::LeftAlone {
+                identity,
+                retry_at: None,
+            },
+            Extent::Partial if !self.has_settled(file.0, since, turn) => growing(Some(extent)),
+            Extent::Complete | Extent::Partial => self.start(file, candidate)?,
+        })
+    }
+
+    fn has_settled(&self, key: DirectoryKey, since: Instant, turn: &Turn) -> bool {
         let unchanged = since.elapsed();
-        unchanged >= STUCK || (unchanged >= SETTLED && !self.directories.is_dumping(key))
+        let is_dumping = || {
+            turn.is_dumping
+                .get_or_init(|| self.directories.is_dumping(key))
+        };
+        unchanged >= STUCK || (unchanged >= SETTLED && !is_dumping())
     }
 
-    /// One handler for each directory, and a few in all: an owner with many files waits for its own.
-    fn may_start(&self, key: DirectoryKey) -> bool {
-        let running = self
-            .files
-            .iter()
-            .filter(|(_, state)| matches!(state, FileState::Running { .. }));
-        let running: Vec<DirectoryKey> = running.map(|((key, _), _)| *key).collect();
-        running.len() < HANDLERS && !running.contains(&key)
+    /// One handler for each owner, and a few in all: an owner with many files waits for its own.
+    fn may_start(&self, account: &OwnerKey) -> bool {
+        let mut count = 0_usize;
+        for state in self.files.values() {
+            if let FileState::Running { handler, .. } = state {
+                count = count.saturating_add(1);
+                if handler.account == *account {
+                    return false;
+                }
+            }
+        }
+        count < HANDLERS
     }
 
-    fn start(&self, file: &FileKey, candidate: CandidateFile) -> io::Result<FileState> {
+    fn start(&self, file: &FileKey, candidate: &CandidateFile) -> io::Result<FileState> {
         let (Some(directory), Some((program, words))) = (
             self.directories.known.get(&file.0),
             self.options.handler.split_first(),
@@ -355,13 +404,12 @@ impl Collector {
         command.arg(format!("t{}", identity.modified_at()));
         command.args(self.pattern.matches(file.1.as_bytes()).unwrap_or_default());
         command
-            .stdin(candidate.file)
+            .stdin(candidate.open()?)
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
         Ok(FileState::Running {
             identity,
-            child: command.spawn()?,
-            since: Instant::now(),
+            handler: RunningHandler::start(&mut command, &directory.owner)?,
         })
     }
 
@@ -381,57 +429,44 @@ impl Collector {
         text
     }
 
-    fn wait_for(
-        &mut self,
-        file: &FileKey,
-        observer: &mut dyn FnMut(&CollectEvent),
-    ) -> io::Result<()> {
-        let Some(FileState::Running {
-            identity,
-            child,
-            since,
-        }) = self.files.get_mut(file)
-        else {
-            return Ok(());
-        };
-        let identity = *identity;
-        let Some(status) = child.try_wait()? else {
-            if since.elapsed() > DEADLINE {
-                child.kill()?;
+    /// Asks all handlers whether they have ended.
+    fn poll_handlers(&mut self, observer: &mut dyn FnMut(&CollectEvent)) {
+        let mut ended = Vec::new();
+        for (file, state) in &mut self.files {
+            if let FileState::Running { identity, handler } = state
+                && let Some(result) = handler.poll()
+            {
+                ended.push((file.clone(), *identity, handler.container.take(), result));
             }
-            return Ok(());
-        };
-        let mut text = String::new();
-        if let Some(output) = child.stdout.take() {
-            output.take(4096).read_to_string(&mut text)?;
         }
-        if !status.success() {
-            self.fail(file, format!("the handler failed: {status}"), observer);
-            return Ok(());
+        for (file, identity, container, result) in ended {
+            match result {
+                HandlerResult::Stored(dump) => {
+                    self.files
+                        .insert(file.clone(), FileState::stored(identity, dump));
+                    observer(&CollectEvent::Collected {
+                        name: RawText::from(file.1.as_bytes()),
+                        container,
+                        dump,
+                    });
+                    if let Err(error) = self.stored.insert(file.0, identity, dump) {
+                        let why = format!("cannot record that it is stored: {error}");
+                        observer(&CollectEvent::Failed {
+                            name: RawText::from(file.1.as_bytes()),
+                            why,
+                        });
+                    }
+                }
+                HandlerResult::Failed { why, is_final } => {
+                    let retry_at = (!is_final).then(|| Instant::now() + RETRY);
+                    self.fail(&file, identity, retry_at, why, observer);
+                }
+            }
         }
-        // The handler prints the path of the sealed entry.
-        let dump = Path::new(text.trim())
-            .file_name()
-            .and_then(|name| name.to_str()?.parse().ok());
-        let container = self
-            .directories
-            .known
-            .get(&file.0)
-            .and_then(|directory| match &directory.owner {
-                DirectoryOwner::Container { id, .. } => Some(id.clone()),
-                _ => None,
-            });
-        self.files
-            .insert(file.clone(), FileState::Stored { identity, dump });
-        observer(&CollectEvent::Collected {
-            name: RawText::from(file.1.as_bytes()),
-            container,
-            dump,
-        });
-        self.stored.insert(identity, dump)
     }
 
-    /// Deletes a file whose dump has left the spool: the shipper removes an entry after the store has it.
+    /// Deletes a file whose dump has left the spool if the store confirmed it. The shipper writes the receipt before it
+    /// removes the entry, so the spool is asked first.
     fn delete_if_uploaded(
         &mut self,
         file: &FileKey,
@@ -445,11 +480,21 @@ impl Collector {
         let Some(dump) = dump.filter(|dump| !self.is_in_spool(*dump)) else {
             return Ok(());
         };
+        let name = RawText::from(file.1.as_bytes());
+        if !self.receipts.has(dump) {
+            let kept = FileState::Stored {
+                identity,
+                dump: Some(dump),
+                is_kept: true,
+            };
+            self.files.insert(file.clone(), kept);
+            observer(&CollectEvent::Kept { name, dump });
+            return Ok(());
+        }
         if core_file::remove(&directory.descriptor, &file.1, identity)? {
-            observer(&CollectEvent::Deleted {
-                name: RawText::from(file.1.as_bytes()),
-                dump,
-            });
+            observer(&CollectEvent::Deleted { name, dump });
+            let _ = self.stored.remove(file.0, identity);
+            self.receipts.remove(dump);
         }
         self.files.remove(file);
         Ok(())
@@ -465,23 +510,24 @@ impl Collector {
                 .any(|name| !matches!(spool.join(name).try_exists(), Ok(false)))
     }
 
-    fn fail(&mut self, file: &FileKey, why: String, observer: &mut dyn FnMut(&CollectEvent)) {
-        let identity = match self.files.get(file) {
-            Some(
-                FileState::Growing { identity, .. }
-                | FileState::Running { identity, .. }
-                | FileState::Stored { identity, .. },
-            ) => *identity,
-            Some(FileState::LeftAlone { .. }) => return,
-            None => FileIdentity::default(),
-        };
-        let retry_at = Some(Instant::now() + RETRY);
-        self.files
+    /// Leaves a file alone, and reports that once.
+    fn fail(
+        &mut self,
+        file: &FileKey,
+        identity: FileIdentity,
+        retry_at: Option<Instant>,
+        why: String,
+        observer: &mut dyn FnMut(&CollectEvent),
+    ) {
+        let before = self
+            .files
             .insert(file.clone(), FileState::LeftAlone { identity, retry_at });
-        observer(&CollectEvent::Failed {
-            name: RawText::from(file.1.as_bytes()),
-            why,
-        });
+        if !matches!(before, Some(FileState::LeftAlone { .. })) {
+            observer(&CollectEvent::Failed {
+                name: RawText::from(file.1.as_bytes()),
+                why,
+            });
+        }
     }
 
     /// Forgets files that are gone, and directories whose containers are gone and that hold nothing to wait for.
@@ -493,7 +539,7 @@ impl Collector {
                 of == key
                     && match state {
                         FileState::Growing { .. } | FileState::Running { .. } => true,
-                        FileState::Stored { dump, .. } => dump.is_some(),
+                        FileState::Stored { dump, is_kept, .. } => dump.is_some() && !is_kept,
                         FileState::LeftAlone { .. } => false,
                     }
             })
@@ -510,12 +556,10 @@ impl Collector {
         self.files.retain(|(key, _), state| {
             !over.contains(key) || matches!(state, FileState::Running { .. })
         });
-        let known: BTreeSet<FileIdentity> = { self.files.values() }
-            .filter_map(|state| match state {
-                FileState::Stored { identity, .. } => Some(*identity),
-                _ => None,
-            })
-            .collect();
+        let known = &self.directories.known;
+        self.overfull.retain(|key| known.contains_key(key));
+        let of_files = { self.files.iter() }.map(|((key, _), state)| (*key, state.identity()));
+        let there: BTreeSet<(DirectoryKey, FileIdentity)> = of_files.collect();
         let now = jiff::Timestamp::now().as_second();
         let is_recent = |file: &FileIdentity| {
             let age = now.saturating_sub(file.modified_at());
@@ -523,7 +567,11 @@ impl Collector {
         };
         let _ = self
             .stored
-            .retain(|file| known.contains(file) || is_recent(file));
+            .retain(|key, file| is_recent(file) || there.contains(&(key, *file)));
+        if self.tidied_at.is_none_or(|at| at.elapsed() >= TIDY) {
+            self.tidied_at = Some(Instant::now());
+            self.receipts.retain(|dump| self.stored.has_dump(dump));
+        }
     }
 }
 

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use super::AgentConfig;
 
+/// Tables of the file for the workstation, and for the store.
+pub(super) const FOREIGN: [&str; 6] = ["store", "stores", "images", "cache", "tui", "debugger"];
+
 /// Keys that a plain configuration does not show.
 const OPTIONAL: [&str; 2] = ["limits.disk_floor", "limits.cgroup"];
 
@@ -96,7 +99,7 @@ fn explain(key: &str, said: &str) -> (String, Option<String>) {
     };
     // At the top of the file there are keys that are not the agent's.
     let is_top = key.split('.').next() == Some(unknown);
-    let more = is_top.then_some(super::layers::FOREIGN);
+    let more = is_top.then_some(FOREIGN);
     let more = more.iter().flatten().copied();
     let hint = match nearest(unknown, known.iter().copied().chain(more)) {
         Some(near) => format!("did you mean `{near}`?"),

@@ -4,7 +4,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::policy::{Action, Seconds, Size};
+use crate::outcome::Action;
+use crate::policy::{Seconds, Size};
 
 fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     let pairs = pairs.iter();

@@ -9,9 +9,6 @@ use serde_json::{Map, Value};
 use super::check::{self, leaves};
 use super::{AgentConfig, environment, ibm};
 
-/// Tables of the file for the workstation, and for the store.
-pub(super) const FOREIGN: [&str; 6] = ["store", "stores", "images", "cache", "tui", "debugger"];
-
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -96,7 +93,7 @@ impl Layers {
         };
         for (section, value) in table {
             let name = section.get_ref().to_string();
-            if FOREIGN.contains(&name.as_str()) {
+            if check::FOREIGN.contains(&name.as_str()) {
                 continue;
             }
             let at = section.span().start;

@@ -33,9 +33,10 @@ pub use ibm::{IbmStore, ibm_store};
 pub use layers::{Effective, HIDDEN, Layers, Origin, Problem, Secrets, toml_text};
 pub use sections::{
     CaptureConfig, CollectConfig, LogConfig, LogFormat, MetricsConfig, NodeConfig, NotifyConfig,
-    Pods, Secret, ShippingConfig, ShippingMode, WebhookConfig, WebhookFormat, WorkloadsConfig,
+    Pods, ShippingConfig, ShippingMode, WorkloadsConfig,
 };
 
+pub use crate::notify::{Secret, WebhookConfig, WebhookFormat};
 use crate::policy::{LimitsConfig, PolicyConfig};
 pub use crate::shipper::ShippingPlan;
 

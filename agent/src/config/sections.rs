@@ -1,15 +1,14 @@
 //! The tables of the configuration that are not the policy's: what they hold, and their defaults.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handler::settings::{Release, Strategy};
-use crate::node::install::{DEFAULT_CORE_PIPE_LIMIT, DEFAULT_SUID_DUMPABLE};
-use crate::node::socket::CoreMode;
+use crate::handler::startup::settings::{Release, Strategy};
+use crate::install::{DEFAULT_CORE_PIPE_LIMIT, DEFAULT_SUID_DUMPABLE};
+use crate::notify::WebhookConfig;
 use crate::policy::{Seconds, Size};
+use crate::supervise::socket::CoreMode;
 
 /// The table `[node]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,60 +155,6 @@ pub struct MetricsConfig {
     pub listen: Option<String>,
     /// A file for the node exporter's textfile collector, whose name ends in `.prom`.
     pub textfile: Option<PathBuf>,
-}
-
-/// A text that no log and no listing shows.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// A secret.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for whom it is meant.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
-}
-
-/// What a webhook is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WebhookFormat {
-    /// One JSON object with the facts of the crash.
-    #[default]
-    Json,
-    /// A message for Slack's incoming webhooks, and for those who understand these.
-    Slack,
-    /// A CloudEvent 1.0, structured.
-    CloudEvents,
-}
-
-/// One of `[[notify.webhooks]]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WebhookConfig {
-    /// What the log calls it.
-    pub name: Option<String>,
-    /// Where it is. Whoever knows a Slack webhook's URL may post there: it is a secret.
-    pub url: Option<Secret>,
-    /// A file that holds the URL, instead.
-    pub url_file: Option<PathBuf>,
-    /// What it is sent.
-    pub format: WebhookFormat,
-    /// Header fields, such as `Authorization`.
-    pub headers: BTreeMap<String, Secret>,
 }
 
 /// The table `[notify]`.

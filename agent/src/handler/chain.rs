@@ -26,10 +26,13 @@ use cdh_bundle::{CoreEncoding, EntryKind, Manifest, RawText};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Gid, Uid};
 
-use super::arguments::HandlerArguments;
-use super::file_systems::{is_local_path, root_of};
-use super::isolated;
-use super::process::{innermost_id, status_field};
+use super::capture::state::Captured;
+use super::os::isolated;
+use super::os::proc_status::{innermost_id, status_field};
+use super::process::file_systems::{is_local_path, root_of};
+use super::startup::arguments::HandlerArguments;
+use super::startup::log::{Level, kernel_log};
+use super::startup::settings::HandlerSettings;
 
 /// systemd-coredump gets five minutes by its unit; a crashed process cannot wait for ever.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
@@ -406,6 +409,37 @@ fn open_as(path: &OsStr, directory: Option<&File>, uid: u32, gid: u32) -> io::Re
     };
     let thread = std::thread::scope(|scope| scope.spawn(open).join());
     thread.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+}
+
+/// The previous owner of the core pattern, if cores are handed on to it.
+pub(super) struct Chain {
+    previous: Option<(RawText, ChainFacts)>,
+}
+
+impl Chain {
+    /// Reads what is needed of the process while it exists.
+    pub(super) fn begin(settings: &HandlerSettings, arguments: &HandlerArguments) -> Self {
+        let previous = settings.chain.clone();
+        Self {
+            previous: previous.map(|pattern| {
+                let facts = ChainFacts::of(arguments, &pattern);
+                (pattern, facts)
+            }),
+        }
+    }
+
+    /// Hands the core on and writes the result to the kernel log.
+    pub(super) fn hand_on(self, arguments: &HandlerArguments, captured: Option<&Captured>) {
+        let entry = captured.and_then(|captured| captured.path.as_ref());
+        let (Some((pattern, facts)), Some(entry)) = (self.previous, entry) else {
+            return;
+        };
+        let pid = arguments.pid.unwrap_or(0);
+        match hand_on(&pattern, arguments, &facts, entry) {
+            Ok(what) => kernel_log(Level::Info, &format!("pid {pid}: {what}")),
+            Err(why) => kernel_log(Level::Warning, &format!("pid {pid}: not handed on: {why}")),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,13 +10,14 @@ use std::os::unix::ffi::OsStrExt;
 
 use cdh_bundle::{Gap, RawText};
 
-use super::arguments::HandlerArguments;
-use super::capture::{Captured, capture_owned};
-use super::log::HandlerLog;
-use super::prepared::Prepared;
-use super::settings::{HandlerSettings, Release, Source, Strategy};
+use super::capture::capture_owned;
+use super::capture::prepared::Prepared;
+use super::capture::state::Captured;
+use super::startup::arguments::HandlerArguments;
+use super::startup::log::HandlerLog;
+use super::startup::settings::{HandlerSettings, Release, Source, Strategy};
+use crate::owner::Owner;
 use crate::spool::SpoolError;
-use crate::workload::Owner;
 
 /// What a file does not tell, for `info`.
 const MISSING: [(&str, &str); 4] = [

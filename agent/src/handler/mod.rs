@@ -3,62 +3,17 @@
 //! Synchronous, no network, no symbols, bounded memory whatever the core's size. It reads the core
 //! from standard input and leaves a sealed entry in the spool; shipping is not its job.
 
-mod account;
-mod arguments;
-mod backtrace;
 mod capture;
-pub(crate) mod cgroups;
 mod chain;
 mod collected;
-mod copying;
-mod core_copy;
-mod core_file;
-mod core_source;
-mod core_stream;
-mod death;
-mod descriptors;
-mod disk_guard;
-mod dump_info;
-mod facts_job;
-mod fault_pages;
-mod file_systems;
-mod footprint;
-mod held;
-pub(crate) mod identity;
-mod importance;
-mod isolated;
-mod layout;
-mod live_memory;
-mod log;
-mod maps;
-mod memory_copy;
-mod memory_source;
-mod minicore;
-mod page_pins;
-mod past_cache;
-mod pidfd;
-mod pin;
-pub(crate) mod plain_file;
-mod plan;
-mod prepared;
-mod priority;
-mod privileges;
-mod proc_facts;
-mod process;
-mod process_memory;
-mod protect;
+pub(crate) mod copy;
+mod memory;
+pub(crate) mod os;
+mod outcome_log;
+pub(crate) mod process;
 mod receiver;
-mod recorder;
-mod rescue;
-mod room;
-mod saved_memory;
-mod sealing;
-mod self_check;
-mod sender;
-pub mod settings;
-mod slots;
-mod supervised;
-mod verdict;
+pub(crate) mod record;
+pub(crate) mod startup;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -66,22 +21,22 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-pub use arguments::HandlerArguments;
-pub use backtrace::{RawBacktrace, RawFrame, RawModule, RawThread};
-pub use capture::{Captured, capture};
-pub use log::HandlerLog;
-pub use proc_facts::{Credentials, Namespace, OpenFile, ProcFacts};
-
-use cdh_bundle::RawText;
+pub use capture::capture;
+pub use capture::state::Captured;
+pub use process::proc_facts::{Credentials, Namespace, OpenFile, ProcFacts};
+pub use record::backtrace::{RawBacktrace, RawFrame, RawModule, RawThread};
+pub use startup::arguments::HandlerArguments;
+pub use startup::log::HandlerLog;
+pub use startup::settings;
 
 use crate::paths::HANDLER_NAME;
-use crate::spool::SpoolError;
-pub(crate) use file_systems::is_local_path;
 pub(crate) use receiver::is_held;
 pub use receiver::{is_receiving, stop_receiving};
 
-use log::{Level, kernel_log};
-use settings::HandlerSettings;
+use chain::Chain;
+use outcome_log::report;
+use startup::log::{Level, kernel_log};
+use startup::settings::HandlerSettings;
 
 /// Name of the file beside the handler that holds its settings.
 pub const SETTINGS_NAME: &str = "cdh-handler.json";
@@ -125,8 +80,8 @@ fn is_temporary_name(name: &str) -> bool {
 #[must_use]
 pub fn handle(arguments: Vec<OsString>) -> u8 {
     let mut log = HandlerLog::default();
-    priority::raise();
-    let protected = protect::protect();
+    startup::priority::raise();
+    let protected = startup::protect::protect();
     if HandlerArguments::is_only(&arguments, SELF_TEST) {
         return u8::from(protected.is_err());
     }
@@ -189,63 +144,6 @@ fn collect(
         }
         Err(error) => {
             kernel_log(Level::Error, &format!("no core on standard input: {error}"));
-            1
-        }
-    }
-}
-
-/// The one who had the core pattern before, where cores are handed on to it.
-struct Chain {
-    previous: Option<(RawText, chain::ChainFacts)>,
-}
-
-impl Chain {
-    fn begin(settings: &HandlerSettings, arguments: &HandlerArguments) -> Self {
-        let previous = settings.chain.clone();
-        Self {
-            previous: previous.map(|pattern| {
-                let facts = chain::ChainFacts::of(arguments, &pattern);
-                (pattern, facts)
-            }),
-        }
-    }
-
-    /// Hands the core on and tells the kernel's log what became of it.
-    fn hand_on(self, arguments: &HandlerArguments, captured: Option<&Captured>) {
-        let entry = captured.and_then(|captured| captured.path.as_ref());
-        let (Some((pattern, facts)), Some(entry)) = (self.previous, entry) else {
-            return;
-        };
-        let pid = arguments.pid.unwrap_or(0);
-        match chain::hand_on(&pattern, arguments, &facts, entry) {
-            Ok(what) => kernel_log(Level::Info, &format!("pid {pid}: {what}")),
-            Err(why) => kernel_log(Level::Warning, &format!("pid {pid}: not handed on: {why}")),
-        }
-    }
-}
-
-/// Tells the kernel log what became of a crash; the exit code.
-fn report(arguments: &HandlerArguments, captured: Result<Captured, SpoolError>) -> u8 {
-    match captured {
-        Ok(captured) => {
-            let level = match captured.verdict {
-                // Whoever wants no dump is not to be warned of it.
-                _ if captured.path.is_none() => Level::Info,
-                cdh_bundle::Verdict::Complete => Level::Info,
-                _ => Level::Warning,
-            };
-            kernel_log(level, &captured.summary);
-            0
-        }
-        Err(error) => {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
-            let name = &arguments.name;
-            let pid = arguments.pid.unwrap_or(0);
-            let cause = cause.unwrap_or_default();
-            kernel_log(
-                Level::Error,
-                &format!("no dump of {name} (pid {pid}): {error}{cause}"),
-            );
             1
         }
     }

@@ -29,14 +29,17 @@ use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, flock};
 
-use super::arguments::HandlerArguments;
 use super::capture::capture_prepared;
-use super::log::{HandlerLog, Level, kernel_log};
-use super::pidfd::is_reaped;
-use super::prepared::Prepared;
-use super::process::{ProcessHandles, innermost_id, status_field};
-use super::settings::HandlerSettings;
-use super::{Chain, priority, report};
+use super::capture::prepared::Prepared;
+use super::chain::Chain;
+use super::os::pidfd::is_reaped;
+use super::os::proc_status::{innermost_id, status_field};
+use super::outcome_log::report;
+use super::process::handles::ProcessHandles;
+use super::startup::arguments::HandlerArguments;
+use super::startup::log::{HandlerLog, Level, kernel_log};
+use super::startup::priority;
+use super::startup::settings::HandlerSettings;
 
 /// Crashes that may wait to be accepted. The kernel drops cores beyond it; it takes less where
 /// `net.core.somaxconn` is less.

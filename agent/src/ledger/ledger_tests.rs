@@ -4,7 +4,7 @@ use cdh_bundle::{DumpId, RawText};
 use rustix::fs::Mode;
 
 use super::*;
-use crate::policy::Action;
+use crate::outcome::Action;
 
 fn record(outcome: Outcome, reason: Option<DropReason>) -> LedgerRecord {
     LedgerRecord {

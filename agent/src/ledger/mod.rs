@@ -27,9 +27,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 
+pub use crate::outcome::{DropReason, Outcome};
 use crate::private_file::{PrivateDirectory, PrivateLock};
+pub use record::LedgerRecord;
 pub(crate) use record::workload_name;
-pub use record::{DropReason, LedgerRecord, Outcome};
 pub use totals::{BYTES, Histogram, SECONDS, Totals};
 
 const DIRECTORY: &str = "ledger";

@@ -4,119 +4,7 @@ use cdh_bundle::{Cause, DumpId, Manifest, RawText, Verdict};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Action;
-
-/// Outcome of a crash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// A crash: its dump has the core, as much of it as exists.
-    Kept,
-    /// A crash: its dump has less than possible; the reason is recorded.
-    Reduced,
-    /// A crash without a dump.
-    Dropped,
-    /// Not a crash: a dump waiting in the spool lost its core, or also its minicore.
-    Degraded,
-    /// Not a crash: a dump was removed from the spool before it was uploaded.
-    Removed,
-    /// An outcome that only a newer handler knows.
-    #[serde(other)]
-    Unknown,
-}
-
-/// Why less was stored than existed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum DropReason {
-    /// A rule of the node's policy, or its default.
-    Policy,
-    /// An annotation of the pod.
-    Pod,
-    /// The pod is not known.
-    UnknownPod,
-    /// The program gained privileges.
-    Setuid,
-    /// Enough crashes with the same fingerprint.
-    RateFingerprint,
-    /// Enough crashes of the same workload.
-    RateWorkload,
-    /// The spool's quota.
-    Quota,
-    /// The disk is full, or at its floor.
-    NoSpace,
-    /// The size limit for one core.
-    Limit,
-    /// The time limit for one core.
-    Deadline,
-    /// The spool cannot be written: read-only, missing, or not private.
-    Spool,
-    /// The handler died or failed.
-    Handler,
-    /// A reason that only a newer handler knows.
-    #[serde(other)]
-    Unknown,
-}
-
-impl Outcome {
-    /// The name in records and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kept => "kept",
-            Self::Reduced => "reduced",
-            Self::Dropped => "dropped",
-            Self::Degraded => "degraded",
-            Self::Removed => "removed",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// Whether this counts a crash; the other outcomes describe later changes to a dump.
-    #[must_use]
-    pub fn is_crash(self) -> bool {
-        matches!(self, Self::Kept | Self::Reduced | Self::Dropped)
-    }
-}
-
-impl DropReason {
-    /// The name in records and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Policy => "policy",
-            Self::Pod => "pod",
-            Self::UnknownPod => "unknown_pod",
-            Self::Setuid => "setuid",
-            Self::RateFingerprint => "rate_fingerprint",
-            Self::RateWorkload => "rate_workload",
-            Self::Quota => "quota",
-            Self::NoSpace => "no_space",
-            Self::Limit => "limit",
-            Self::Deadline => "deadline",
-            Self::Spool => "spool",
-            Self::Handler => "handler",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    /// The reason for a truncated core, if the node itself caused it.
-    #[must_use]
-    pub fn of_cause(cause: Cause) -> Option<Self> {
-        Some(match cause {
-            Cause::NoSpace => Self::NoSpace,
-            Cause::Limit => Self::Limit,
-            Cause::Deadline => Self::Deadline,
-            Cause::Policy => Self::Policy,
-            Cause::RateLimit => Self::RateFingerprint,
-            Cause::Quota => Self::Quota,
-            Cause::HandlerDied => Self::Handler,
-            _ => return None,
-        })
-    }
-}
+use crate::outcome::{Action, DropReason, Outcome};
 
 /// One line. Texts from outside are truncated to [`LedgerRecord::TEXT`] bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -217,7 +105,7 @@ impl LedgerRecord {
             exe: process.exe.as_ref().map(cut),
             pid: process.pid,
             uid: process.uid,
-            signal: manifest.signal.name.clone(),
+            signal: manifest.crash_signal().name.clone(),
             fingerprint: manifest.fingerprint.clone(),
             workload: manifest.workload.as_ref().and_then(workload_name),
             pod_uid: id_of(|workload| &workload.pod_uid),

@@ -103,7 +103,7 @@ impl Totals {
 
     /// Number of records with this outcome, for any reason.
     #[must_use]
-    pub fn of(&self, outcome: super::Outcome) -> u64 {
+    pub fn of(&self, outcome: crate::outcome::Outcome) -> u64 {
         self.sum(|key| key.split('/').next() == Some(outcome.name()))
     }
 

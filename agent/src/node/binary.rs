@@ -18,7 +18,7 @@ use cdh_elfcore::{ElfError, ElfObject, MappedFile};
 use rustix::fs::{MemfdFlags, StatVfsMountFlags, memfd_create};
 use serde::Serialize;
 
-use super::journal::{TEMPORARY_SUFFIX, sync_parent};
+use crate::atomic_file::{TEMPORARY_SUFFIX, sync_parent};
 use crate::handler::SETTINGS_NAME;
 
 /// How long the self-test may take. It takes a millisecond; a node in trouble takes longer.
@@ -124,7 +124,7 @@ pub enum StartedBy {
 }
 
 /// A handler that this agent can start, wherever it lies.
-pub(super) struct Runnable {
+pub(crate) struct Runnable {
     program: PathBuf,
     name: PathBuf,
     _memory: Option<File>,
@@ -135,7 +135,7 @@ impl Runnable {
     ///
     /// # Errors
     /// When it cannot be copied.
-    pub(super) fn open(handler: &Path) -> io::Result<Self> {
+    pub(crate) fn open(handler: &Path) -> io::Result<Self> {
         let name = handler.to_owned();
         if !is_noexec(handler) {
             return Ok(Self {
@@ -161,7 +161,7 @@ impl Runnable {
     }
 
     /// Starts it under its own name.
-    pub(super) fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.arg0(&self.name);
         command
@@ -169,7 +169,7 @@ impl Runnable {
 }
 
 /// Whether the kernel starts nothing from there. What cannot be looked at is tried.
-pub(super) fn is_noexec(path: &Path) -> bool {
+pub(crate) fn is_noexec(path: &Path) -> bool {
     let disk = rustix::fs::statvfs(path);
     disk.is_ok_and(|disk| disk.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
@@ -246,7 +246,7 @@ fn copy(from: &Path, temporary: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// When it does not run, or says that it cannot work here.
-pub(super) fn self_test(program: &Path, by: StartedBy) -> Result<(), BinaryError> {
+pub(crate) fn self_test(program: &Path, by: StartedBy) -> Result<(), BinaryError> {
     let not_executable = |source| BinaryError::NotExecutable {
         directory: program.parent().unwrap_or(program).to_owned(),
         source,

@@ -13,42 +13,7 @@ use std::path::{Path, PathBuf};
 use cdh_bundle::RawText;
 use serde::{Deserialize, Serialize};
 
-/// Bytes that fit into `core_pattern`: `CORENAME_MAX_SIZE` (128) less the terminating NUL. The
-/// kernel silently cuts what is longer.
-pub const CORE_PATTERN_MAX: usize = 127;
-
-/// Where the settings are. Tests of the sequences use plain files of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingsFiles {
-    /// `/proc/sys/kernel/core_pattern`.
-    pub core_pattern: PathBuf,
-    /// `/proc/sys/kernel/core_pipe_limit`.
-    pub core_pipe_limit: PathBuf,
-    /// `/proc/sys/fs/suid_dumpable`.
-    pub suid_dumpable: PathBuf,
-}
-
-impl SettingsFiles {
-    /// The running kernel's own.
-    #[must_use]
-    pub fn kernel() -> Self {
-        Self {
-            core_pattern: "/proc/sys/kernel/core_pattern".into(),
-            core_pipe_limit: "/proc/sys/kernel/core_pipe_limit".into(),
-            suid_dumpable: "/proc/sys/fs/suid_dumpable".into(),
-        }
-    }
-
-    /// Files of the same names in a directory.
-    #[must_use]
-    pub fn in_directory(directory: &Path) -> Self {
-        Self {
-            core_pattern: directory.join("core_pattern"),
-            core_pipe_limit: directory.join("core_pipe_limit"),
-            suid_dumpable: directory.join("suid_dumpable"),
-        }
-    }
-}
+use crate::paths::{CORE_PATTERN_MAX, SettingsFiles};
 
 /// Why a setting could not be read or changed.
 #[derive(Debug, thiserror::Error)]

@@ -82,7 +82,7 @@ impl Crash {
         // Without a backtrace, crashes of the same program by the same signal are equal.
         let same = fingerprint
             .clone()
-            .unwrap_or_else(|| format!("{program}/{}", manifest.signal.name));
+            .unwrap_or_else(|| format!("{program}/{}", manifest.crash_signal().name));
         // Pods of a Deployment are short-lived, so the crash belongs to the Deployment.
         let owner = workload.and_then(|workload| workload.owner.as_ref());
         let named = match (owner, &pod) {
@@ -106,8 +106,8 @@ impl Crash {
             image: manifest.image.as_ref().map(|image| cut(&image.reference)),
             program,
             pid: process.pid,
-            signal: cut(&manifest.signal.name),
-            description: cut(&manifest.signal.description),
+            signal: cut(&manifest.crash_signal().name),
+            description: cut(&manifest.crash_signal().description),
             verdict: manifest.verdict.word().to_owned(),
             verdict_text: cut(&manifest.verdict.describe()),
         }

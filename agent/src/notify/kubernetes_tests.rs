@@ -222,7 +222,7 @@ fn kubernetes_check_asks_the_api_server_for_permission() {
     fs::remove_file(account.path().join("token")).unwrap();
     let why = events.check().unwrap_err();
     assert!(why.contains("token"), "{why}");
-    let finding = crate::node::doctor::examine_events(Some(&events));
+    let finding = crate::diagnose::doctor::examine_events(Some(&events));
     assert!(
         finding.what.contains("new crashes are not shown"),
         "{finding:?}"

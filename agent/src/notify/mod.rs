@@ -11,6 +11,7 @@ mod delivery;
 mod kubernetes;
 mod seen;
 mod webhook;
+mod webhook_config;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use crash::{Crash, CrashKey};
 pub use delivery::{Attempt, Deliver};
 pub use kubernetes::KubernetesEvents;
 pub use webhook::Webhook;
+pub use webhook_config::{Secret, WebhookConfig, WebhookFormat};
 
 use seen::Seen;
 

@@ -8,7 +8,8 @@ use cdh_bundle::{DumpId, RawText, Verdict, Workload, WorkloadKind};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{Secret, WebhookConfig, WebhookFormat};
+use super::{WebhookConfig, WebhookFormat};
+use crate::config::Secret;
 
 /// A received request: request line and header fields in lower case, and the body.
 pub(super) type Arrived = (Vec<String>, Value);

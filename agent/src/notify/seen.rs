@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::CrashKey;
-use crate::node::journal::write_atomically;
+use crate::atomic_file::write_atomically;
 
 /// Maximum number of remembered crashes. When it is exceeded, the namespace with most crashes loses
 /// its oldest one, so no tenant can make another tenant's crashes look new.

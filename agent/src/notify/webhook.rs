@@ -8,7 +8,7 @@ use ureq::{Agent, http};
 
 use super::Crash;
 use super::delivery::{Attempt, Deliver, Trust, client, post};
-use crate::config::{WebhookConfig, WebhookFormat};
+use super::{WebhookConfig, WebhookFormat};
 
 /// Maximum size of a file with a URL, in bytes.
 const URL_LIMIT: u64 = 4096;

@@ -148,7 +148,7 @@ fn metrics_count_undescribed_dumps_and_silent_runtimes() {
 fn readiness_changes_are_reported_once() {
     let root = tempfile::tempdir().unwrap();
     let mut paths = AgentPaths::below(root.path());
-    paths.settings = crate::node::settings::SettingsFiles::in_directory(root.path());
+    paths.settings = crate::paths::SettingsFiles::in_directory(root.path());
     let ours = paths.core_pattern().unwrap();
     let pattern = paths.settings.core_pattern.clone();
     let set = |value: &[u8]| std::fs::write(&pattern, value).unwrap();

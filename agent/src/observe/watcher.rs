@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use super::exposition::Exposition;
 use super::textfile;
+use crate::diagnose::status::PatternOwner;
 use crate::ledger::{BYTES, Histogram, Ledger, SECONDS};
 use crate::node::settings::NodeSettings;
-use crate::node::status::PatternOwner;
 use crate::paths::AgentPaths;
 use crate::policy::SetuidPolicy;
 use crate::shipper::{ShipperEvent, ShipperRecord};
@@ -179,7 +179,7 @@ impl Watcher {
         if self.counts().passes == 0 {
             return Some("the spool has not been scanned yet".to_owned());
         }
-        match crate::node::status::pattern_owner(&self.paths) {
+        match crate::diagnose::status::pattern_owner(&self.paths) {
             Ok(PatternOwner::Ours) => None,
             Ok(_) => {
                 let now = NodeSettings::read(&self.paths.settings);
@@ -257,7 +257,7 @@ impl Watcher {
     }
 
     fn node(&self, out: &mut Exposition) {
-        let owner = crate::node::status::pattern_owner(&self.paths);
+        let owner = crate::diagnose::status::pattern_owner(&self.paths);
         let ours = u8::from(matches!(owner, Ok(PatternOwner::Ours)));
         let help = "Whether the kernel passes cores to this agent: 1 or 0.";
         out.single("cdh_handler_installed", "gauge", help, ours);

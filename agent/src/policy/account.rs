@@ -12,7 +12,7 @@
 //! the outermost one, that is, the creator of the user namespace and not an id inside it. The 65536
 //! subordinate ids of a user are therefore one owner.
 
-use crate::workload::Owner;
+use crate::owner::Owner;
 
 /// Group of pods whose controller is not known yet.
 const PODS: &str = "pods";
@@ -113,7 +113,7 @@ fn plain(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::ContainerIdentity;
+    use crate::owner::ContainerIdentity;
 
     const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
 

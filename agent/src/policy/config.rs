@@ -29,36 +29,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::size::Size;
-
-/// How much of a crash is stored; each variant stores less than the one before.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Action {
-    /// Everything.
-    #[default]
-    Full,
-    /// No core, but stacks and registers.
-    Minicore,
-    /// Neither; only facts and the raw backtrace.
-    Metadata,
-    /// No dump; the crash is counted.
-    Ignore,
-}
-
-impl Action {
-    /// The name in the configuration.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Minicore => "minicore",
-            Self::Metadata => "metadata",
-            Self::Ignore => "ignore",
-        }
-    }
-}
+use crate::outcome::Action;
 
 /// What happens to dumps of programs that gained privileges.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

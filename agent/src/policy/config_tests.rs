@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::handler::settings::HandlerSettings;
+use crate::handler::startup::settings::HandlerSettings;
 use crate::policy::{LimitsConfig, RateConfig};
 
 fn policy(value: serde_json::Value) -> PolicyConfig {
@@ -141,7 +141,7 @@ fn limits_apply_to_the_handlers_settings() {
     }))
     .unwrap();
     let mut settings = HandlerSettings::default();
-    limits.apply(&mut settings);
+    settings.set_limits(&limits);
     assert_eq!(
         (settings.core_limit, settings.slots, settings.copy_seconds),
         (1 << 30, 3, 300)

@@ -4,10 +4,11 @@
 //! The shipper asks again before the dump leaves the node, with the facts that the runtime reported
 //! in the meantime. The same facts give the same answer. Nothing here waits or opens a file.
 
-use super::config::{Action, PolicyConfig, Rule, SetuidPolicy, signal_number};
+use super::config::{PolicyConfig, Rule, SetuidPolicy, signal_number};
 use super::glob;
-use crate::ledger::DropReason;
-use crate::workload::{PodSettings, Profile};
+use super::{PodSettings, Profile};
+use crate::outcome::Action;
+use crate::outcome::DropReason;
 
 /// Facts about a crash.
 #[derive(Clone, Copy, Debug, Default)]

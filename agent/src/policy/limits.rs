@@ -24,7 +24,6 @@ use serde::{Deserialize, Serialize};
 
 use super::config::{ConfigError, wrong};
 use super::size::{Seconds, Size};
-use crate::handler::settings::HandlerSettings;
 
 /// Number of dumps that each owner (pod, otherwise container, otherwise user) gets in a time
 /// window. 0 means no limit. All pods of one controller, and all programs of one user, together get
@@ -200,16 +199,6 @@ impl LimitsConfig {
             }
         }
         self.rate.validate()
-    }
-
-    /// Copies the limits into the handler's settings.
-    pub fn apply(&self, settings: &mut HandlerSettings) {
-        settings.core_limit = self.core_limit.0;
-        settings.slots = self.handlers;
-        settings.slot_seconds = self.handler_wait.0;
-        settings.copy_seconds = self.copy_time.0;
-        settings.minicore_limit = self.minicore_limit.0;
-        settings.limits = self.clone();
     }
 }
 

@@ -9,12 +9,15 @@ mod config;
 mod decision;
 mod glob;
 mod limits;
+pub(crate) mod pod_settings;
 mod rates;
 mod size;
 
+pub use crate::outcome::Action;
 pub(crate) use account::Account;
-pub use config::{Action, ConfigError, OneOrMore, PolicyConfig, Rule, SetuidPolicy, signal_number};
+pub use config::{ConfigError, OneOrMore, PolicyConfig, Rule, SetuidPolicy, signal_number};
 pub(crate) use decision::{Crash, Decision, Pod, matches_name};
 pub use limits::{LimitsConfig, RateConfig};
+pub use pod_settings::{PodSettings, Profile, Selection};
 pub(crate) use rates::{Rates, Subject};
 pub use size::{QuantityError, Seconds, Size};

@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::account::Account;
-use super::config::Action;
 use super::limits::RateConfig;
-use crate::ledger::DropReason;
+use crate::outcome::Action;
+use crate::outcome::DropReason;
 use crate::private_file::PrivateDirectory;
 
 const DIRECTORY: &str = "rates";

@@ -1,6 +1,6 @@
 use super::*;
+use crate::owner::Owner;
 use crate::policy::Seconds;
-use crate::workload::Owner;
 
 const POD: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c1";
 

@@ -21,7 +21,8 @@ use cdh_store::{ObjectKey, Store, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome, workload_name};
+use crate::ledger::{Ledger, LedgerRecord, workload_name};
+use crate::outcome::{DropReason, Outcome};
 use crate::private_file::PrivateDirectory;
 use crate::workload::Enricher;
 
@@ -347,7 +348,7 @@ mod tests {
 
     use super::*;
     use crate::handler::HandlerArguments;
-    use crate::handler::identity::first_manifest;
+    use crate::handler::record::identity::first_manifest;
 
     struct Node {
         root: tempfile::TempDir,

@@ -11,12 +11,14 @@ mod modules;
 mod patient;
 mod plan;
 mod queue;
+mod receipts;
 mod record;
 mod request;
 mod schedule;
 mod signals;
 mod sweep;
 mod uploads;
+mod waiting;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,8 +40,10 @@ pub use event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 pub use plan::{ShipperOptions, ShippingPlan};
 pub use record::{EntryTrouble, RuntimeTrouble, ShipperRecord, StoreTrouble};
 pub use schedule::{Schedule, ScheduleError};
+pub use waiting::{WaitReason, WaitingDump, waiting};
 
-use crate::handler::settings::HandlerSettings;
+use crate::error_chain::explain;
+use crate::handler::startup::settings::HandlerSettings;
 use crate::ledger::Ledger;
 use crate::paths::AgentPaths;
 use crate::spool::{SpoolError, prepare_spool};
@@ -49,11 +53,11 @@ use drops::DropsKeeper;
 use modules::ModuleKeeper;
 use plan::{Bandwidth, Due};
 use queue::Queue;
+pub(crate) use receipts::UploadReceipts;
 use record::RecordKeeper;
 use request::Request;
 pub use signals::StopSignals;
 use sweep::Sweeper;
-pub(crate) use sweep::explain;
 use watch::SpoolWatch;
 
 /// Time between two passes without inotify events: the death of a handler causes none.
@@ -217,7 +221,7 @@ pub fn run(
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let signals = StopSignals::catch().map_err(ShipperError::Wait)?;
-    crate::node::refresh_kill_trace(paths);
+    crate::supervise::refresh_kill_trace(paths);
     run_until(signals.as_fd(), paths, open_store, options, observer)
 }
 
@@ -249,7 +253,7 @@ pub fn run_until(
     observer: &mut dyn FnMut(&ShipperEvent),
 ) -> Result<(), ShipperError> {
     let _lock = lock(paths)?;
-    let _receiver = crate::node::socket::ReceiverWatch::begin(paths);
+    let _receiver = crate::supervise::socket::ReceiverWatch::begin(paths);
     let unusable = |source| ShipperError::Unusable {
         path: paths.spool.clone(),
         source,
@@ -434,7 +438,7 @@ mod tests {
     use cdh_store::{Catalog, DirectoryStore, Query};
 
     use super::*;
-    use crate::handler::settings::HandlerSettings;
+    use crate::handler::startup::settings::HandlerSettings;
     use crate::handler::{HandlerArguments, HandlerLog, capture};
 
     /// A spool, a store, and dumps of processes that never existed.
@@ -493,6 +497,39 @@ mod tests {
         assert_eq!((report.shipped.len(), node.dumps()), (1, 1));
         assert!(!path.exists());
         assert_eq!(node.sweep().shipped.len(), 0);
+    }
+
+    #[test]
+    fn sweep_writes_receipts_only_for_complete_cores_and_only_if_asked() {
+        let complete = |node: &Node| {
+            let id = super::shipping_tests::entry(node, 1, 10);
+            let path = node.paths.spool.join(id.to_string());
+            let bundle = cdh_bundle::BundleWriter::from_entry(&path).unwrap();
+            let mut manifest = bundle.manifest().clone();
+            let encoding = cdh_bundle::CoreEncoding::None;
+            manifest.core = Some(cdh_bundle::CoreRecord {
+                entry: cdh_bundle::EntryKind::Core(encoding).bundle_name(&manifest.stem),
+                encoding,
+                size: 10,
+                expected: 10,
+                sha256: None,
+            });
+            cdh_bundle::amend(&path, manifest, &[]).unwrap();
+            id
+        };
+        let node = Node::new();
+        prepare_spool(&node.paths.spool).unwrap();
+        let id = complete(&node);
+        let receipts = UploadReceipts::of(&node.paths.uploads());
+        assert_eq!(node.sweep().shipped, [id]);
+        assert!(!receipts.has(id), "not asked for");
+        receipts.begin().unwrap();
+        let id = complete(&node);
+        // Its verdict is truncated.
+        let other = node.dump("odd", "1");
+        assert_eq!(node.sweep().shipped.len(), 2);
+        let other = other.file_name().unwrap().to_str().unwrap();
+        assert!(receipts.has(id) && !receipts.has(other.parse().unwrap()));
     }
 
     #[test]

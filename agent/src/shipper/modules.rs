@@ -31,8 +31,9 @@ use jiff::Timestamp;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 use super::patient::Patience;
-use super::sweep::explain;
-use crate::handler::{ProcFacts, is_local_path};
+use crate::error_chain::explain;
+use crate::handler::ProcFacts;
+use crate::handler::process::file_systems::is_local_path;
 use crate::spool::ModuleFiles;
 
 /// Maximum number of modules of one dump.

@@ -19,6 +19,8 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::error_chain::explain;
+
 const NAME: &str = "uploads/shipper.json";
 /// Maximum size of the record in bytes.
 const LIMIT: u64 = 16 << 20;
@@ -145,7 +147,7 @@ impl RecordKeeper {
     pub(super) fn store_fails(&mut self, error: &StoreError, next_try: Option<Timestamp>) {
         let before = self.record.store_trouble.take();
         self.record.store_trouble = Some(StoreTrouble {
-            why: super::explain(error),
+            why: explain(error),
             hint: error.hint().map(Into::into),
             unreachable: matches!(error, StoreError::Unreachable { .. }),
             since: before.map_or_else(Timestamp::now, |before| before.since),

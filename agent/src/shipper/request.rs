@@ -9,7 +9,7 @@ use cdh_bundle::DumpId;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::node::journal::write_atomically;
+use crate::atomic_file::write_atomically;
 
 /// Maximum size of a request in bytes.
 const LIMIT: u64 = 1 << 20;

@@ -24,10 +24,14 @@ use super::event::{SetuidDumps, ShipperEvent, SweepError, SweepReport};
 use super::modules::ModuleKeeper;
 use super::plan::{Bandwidth, ShipperOptions};
 use super::queue::Queue;
+use super::receipts::UploadReceipts;
 use super::record::RecordKeeper;
 use super::uploads::{Done, Upload, Uploads};
-use crate::ledger::{DropReason, Ledger, LedgerRecord, Outcome};
-use crate::spool::{EntryLock, QUARANTINE, SalvageError, Salvaged, salvage};
+use crate::error_chain::explain;
+use crate::ledger::{Ledger, LedgerRecord};
+use crate::outcome::{DropReason, Outcome};
+use crate::salvage::{SalvageError, Salvaged, salvage};
+use crate::spool::{EntryLock, QUARANTINE};
 use crate::workload::{Enriched, Enricher};
 
 /// Failures of one entry before it goes into quarantine.
@@ -373,7 +377,7 @@ impl Sweeper<'_> {
                 let event = ShipperEvent::Shipped {
                     id,
                     name: manifest.process.exe_name().to_string(),
-                    signal: manifest.signal.name.clone(),
+                    signal: manifest.crash_signal().name.clone(),
                     verdict: manifest.verdict.clone(),
                     key: shipped.key,
                     bytes: bundle.len(),
@@ -381,6 +385,8 @@ impl Sweeper<'_> {
                 };
                 // `cdh gc` may have deleted modules during the upload that no other dump needs.
                 self.keep_modules(store, &entry, manifest);
+                // Without it the collector keeps the core file: nothing is lost.
+                let _ = UploadReceipts::of(self.journals).write(manifest);
                 drop(bundle);
                 self.remove(entry);
                 self.failures.remove(&id);
@@ -525,21 +531,6 @@ impl Sweeper<'_> {
 /// The time after this wait.
 pub(super) fn after(wait: Duration) -> Option<Timestamp> {
     Timestamp::now().checked_add(wait).ok()
-}
-
-/// Formats the error and its causes on one line.
-pub(crate) fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        // Some errors print their own cause.
-        if !text.ends_with(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 fn is_lack_of_space(error: &SalvageError) -> bool {

@@ -203,7 +203,7 @@ impl PartialEntry {
     ///
     /// # Errors
     /// Fails if it cannot be read.
-    pub(super) fn read_file(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, SpoolError> {
+    pub(crate) fn read_file(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, SpoolError> {
         let Some(file) = self.open_file(name)? else {
             return Ok(None);
         };
@@ -218,7 +218,7 @@ impl PartialEntry {
     ///
     /// # Errors
     /// Fails if the directory cannot be read.
-    pub(super) fn kinds(&self) -> Result<Vec<EntryKind>, SpoolError> {
+    pub(crate) fn kinds(&self) -> Result<Vec<EntryKind>, SpoolError> {
         Ok(self.entry.kinds()?)
     }
 

@@ -11,10 +11,11 @@ use cdh_bundle::{
     Cause, CoreEncoding, EntryKind, Gap, Manifest, SpoolEntry, SpoolState, Verdict, amend, settle,
 };
 
+use super::charged_entry::ChargedEntry;
 use super::entry_lock::EntryLock;
-use super::shares::Item;
-use crate::ledger::{DropReason, LedgerRecord, Outcome};
-use crate::policy::Action;
+use crate::ledger::LedgerRecord;
+use crate::outcome::Action;
+use crate::outcome::{DropReason, Outcome};
 
 /// Maximum bytes of a manifest.
 const MANIFEST: u64 = 64 << 20;
@@ -22,7 +23,7 @@ const MANIFEST: u64 = 64 << 20;
 /// Deletes the core, the minicore or all of a sealed entry, for the same owner or for another one.
 /// Returns the ledger record; `None` if only a leftover file was deleted.
 pub(super) fn give_up(
-    item: &Item,
+    item: &ChargedEntry,
     stage: Action,
     is_own: bool,
 ) -> io::Result<Option<LedgerRecord>> {

@@ -10,6 +10,7 @@
 //! additions of handler and shipper. Invariant: an entry changes state only by rename. The spool
 //! does not know stores.
 
+mod charged_entry;
 mod core_salvage;
 mod count;
 mod entry;
@@ -17,19 +18,15 @@ mod entry_lock;
 mod giving_up;
 mod module_files;
 mod quota;
-mod salvage;
 mod shares;
-mod waiting;
 
+pub(crate) use charged_entry::share_note;
 pub(crate) use core_salvage::salvage_core;
 pub(crate) use count::size_of;
 pub use count::{QUARANTINE, SpoolCount, count};
-pub(crate) use entry::prepare_spool;
+pub(crate) use entry::{IDENTITY, prepare_spool};
 pub use entry::{PartialEntry, SpoolError};
 pub(crate) use entry_lock::EntryLock;
 pub(crate) use module_files::{ModuleFiles, ModuleFilesSender};
 pub(crate) use quota::{Wanted, floor_of, forget_need, make_room};
 pub use quota::{quota_of, used};
-pub use salvage::{SalvageError, Salvaged, salvage};
-pub(crate) use shares::share_note;
-pub use waiting::{WaitReason, WaitingDump, waiting};

@@ -22,7 +22,8 @@ use std::path::Path;
 
 use cdh_bundle::DumpId;
 
-use super::shares::{GiveUp, Item, NEED, Need, Pool, SURE_NEED, items};
+use super::charged_entry::{ChargedEntry, NEED, charged_entries};
+use super::shares::{GiveUp, Need, Pool, SURE_NEED};
 use crate::ledger::LedgerRecord;
 use crate::policy::{Account, LimitsConfig};
 use crate::private_file::PrivateDirectory;
@@ -132,9 +133,10 @@ pub(crate) fn make_room(
     // Without the lock, two handlers may count on the same room; the floor still limits them.
     let _lock =
         PrivateDirectory::make(&wanted.spool.join(ROOM)).and_then(|directory| directory.lock());
-    let mut all = items(wanted.spool)?;
+    let mut all = charged_entries(wanted.spool)?;
     all.retain(|item| Some(item.id) != wanted.id);
-    let (setuid, common): (Vec<Item>, Vec<Item>) = all.into_iter().partition(|item| item.is_setuid);
+    let (setuid, common): (Vec<ChargedEntry>, Vec<ChargedEntry>) =
+        all.into_iter().partition(|item| item.is_setuid);
     let is_setuid = wanted.account.is_some_and(Account::is_setuid);
     let share = wanted.account.map(Account::share);
     let mut free = bounds.free;
@@ -214,8 +216,11 @@ fn setuid_quota(quota: u64) -> u64 {
 pub fn used(spool: &Path) -> io::Result<u64> {
     // Otherwise an old core that is deleted during the scan counts, and so does its replacement.
     let _lock = PrivateDirectory::make(&spool.join(ROOM)).and_then(|directory| directory.lock());
-    let items = items(spool)?;
-    Ok(items.iter().map(Item::weight).fold(0, u64::saturating_add))
+    let items = charged_entries(spool)?;
+    Ok(items
+        .iter()
+        .map(ChargedEntry::weight)
+        .fold(0, u64::saturating_add))
 }
 
 /// Removes the note of a handler's need.

@@ -7,11 +7,11 @@ use std::io;
 use cdh_bundle::{Cause, CoreEncoding, EntryKind, Manifest, Verdict};
 
 use super::super::EntryLock;
-use super::super::shares::share_note;
+use super::super::charged_entry::share_note;
 use super::*;
 use crate::handler::HandlerArguments;
-use crate::handler::identity::first_manifest;
-use crate::ledger::Outcome;
+use crate::handler::record::identity::first_manifest;
+use crate::outcome::Outcome;
 use crate::policy::Size;
 
 const CORE: EntryKind = EntryKind::Core(CoreEncoding::None);

@@ -11,73 +11,15 @@
 //! leave a part of the quota to others, and no number of concurrent crashes fills the spool.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::Path;
 
-use cdh_bundle::{DumpId, EntryKind};
-
+use super::charged_entry::ChargedEntry;
 use super::giving_up::give_up;
 use crate::ledger::LedgerRecord;
-use crate::policy::{Account, Action};
+use crate::outcome::Action;
 
 /// Bytes that every dump needs: minicore, facts, log.
 pub(super) const SURE_NEED: u64 = 2 << 20;
-/// Prefix of the note with the bytes that a handler may still write.
-pub(super) const NEED: &str = ".need-";
-/// Prefix of the note with the owner of an entry.
-const SHARE: &str = ".share-";
-/// The same for the dump of a setuid program.
-const SETUID: &str = ".setuid-";
-
-/// Name of the note with the owner of an entry.
-#[must_use]
-pub(crate) fn share_note(account: &Account) -> String {
-    let prefix = if account.is_setuid() { SETUID } else { SHARE };
-    format!("{prefix}{}", account.share())
-}
-
-/// One entry of the spool.
-#[derive(Clone, Debug)]
-pub(super) struct Item {
-    pub(super) id: DumpId,
-    pub(super) path: PathBuf,
-    pub(super) sealed: bool,
-    pub(super) born: SystemTime,
-    pub(super) bytes: u64,
-    pub(super) core: u64,
-    pub(super) minicore: u64,
-    /// Bytes that its handler may still write; 0 before room was made for it, and after it is
-    /// sealed.
-    pub(super) need: u64,
-    /// The owner that is charged for it; empty for entries of older handlers.
-    pub(super) share: String,
-    pub(super) is_setuid: bool,
-    /// It cannot be reduced now.
-    fixed: bool,
-}
-
-impl Item {
-    /// Bytes that it uses or may still use.
-    pub(super) fn weight(&self) -> u64 {
-        self.bytes.max(self.need)
-    }
-
-    /// Whether it belongs to this owner and can be reduced to this stage.
-    fn can_become(&self, share: &str, stage: Action) -> bool {
-        self.share == share && !self.fixed && self.worth(stage) > 0
-    }
-
-    /// Bytes that become free if it is reduced to this stage.
-    fn worth(&self, stage: Action) -> u64 {
-        match stage {
-            Action::Minicore => self.core,
-            Action::Metadata => self.minicore,
-            _ => self.bytes,
-        }
-    }
-}
 
 /// Order in which dumps are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +41,7 @@ pub(super) enum Need {
 
 /// Entries that share one quota.
 pub(super) struct Pool {
-    items: Vec<Item>,
+    items: Vec<ChargedEntry>,
     /// The owner that needs room.
     share: Option<String>,
     /// Bytes of all entries, including those still to come.
@@ -112,7 +54,7 @@ pub(super) struct Pool {
 
 impl Pool {
     /// `uploads` is the directory of the upload journals.
-    pub(super) fn new(mut items: Vec<Item>, share: Option<String>, uploads: &Path) -> Self {
+    pub(super) fn new(mut items: Vec<ChargedEntry>, share: Option<String>, uploads: &Path) -> Self {
         items.sort_by_key(|item| item.born);
         for item in &mut items {
             // An upload that has started must find the entry unchanged.
@@ -120,7 +62,10 @@ impl Pool {
             item.fixed = !item.sealed || upload.exists();
         }
         Self {
-            used: items.iter().map(Item::weight).fold(0, u64::saturating_add),
+            used: items
+                .iter()
+                .map(ChargedEntry::weight)
+                .fold(0, u64::saturating_add),
             stored: items
                 .iter()
                 .map(|item| item.bytes)
@@ -141,7 +86,7 @@ impl Pool {
         let fixed_bytes = |is_own: bool| {
             let items = self.items.iter().filter(|item| item.fixed);
             let items = items.filter(|item| (item.share == *share) == is_own);
-            items.map(Item::weight).fold(0, u64::saturating_add)
+            items.map(ChargedEntry::weight).fold(0, u64::saturating_add)
         };
         let own = fixed_bytes(true);
         let left = quota.saturating_sub(fixed_bytes(false));
@@ -238,7 +183,8 @@ impl Pool {
                 let stages = [Action::Metadata, Action::Ignore].into_iter();
                 let mut found = stages.map(|stage| {
                     // Its last core is preserved, with the files that belong to it.
-                    let item = |item: &Item| item.core == 0 && item.can_become(share, stage);
+                    let item =
+                        |item: &ChargedEntry| item.core == 0 && item.can_become(share, stage);
                     Some((self.items.iter().position(item)?, stage))
                 });
                 found.find_map(|found| found)
@@ -270,7 +216,7 @@ impl Pool {
 
     /// The first entry of an owner, in this order, that can be reduced to this stage.
     fn entry_of(&self, share: &str, stage: Action, order: GiveUp) -> Option<(usize, Action)> {
-        let usable = |item: &Item| item.can_become(share, stage);
+        let usable = |item: &ChargedEntry| item.can_become(share, stage);
         let at = match order {
             GiveUp::OldestOfLargest => self.items.iter().position(usable),
             GiveUp::NewestOfOthers => self.items.iter().rposition(usable),
@@ -292,68 +238,4 @@ struct Usage {
     is_writing: bool,
     /// One of `dumps` can be reduced now.
     can_give: bool,
-}
-
-/// The entries with their sizes on disk. Opens only directories.
-pub(super) fn items(spool: &Path) -> io::Result<Vec<Item>> {
-    let mut items = Vec::new();
-    for entry in fs::read_dir(spool)?.flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let id = name.strip_suffix(".partial").unwrap_or(name);
-        let Ok(id) = id.parse() else { continue };
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        items.push(item(id, entry.path(), !name.ends_with(".partial")));
-    }
-    Ok(items)
-}
-
-fn item(id: DumpId, path: PathBuf, sealed: bool) -> Item {
-    use std::os::unix::fs::MetadataExt;
-    let mut item = Item {
-        id,
-        sealed,
-        born: SystemTime::now(),
-        bytes: 0,
-        core: 0,
-        minicore: 0,
-        need: 0,
-        share: String::new(),
-        is_setuid: false,
-        fixed: false,
-        path,
-    };
-    // Entries may vanish during the scan, which is not an error.
-    for file in fs::read_dir(&item.path).into_iter().flatten().flatten() {
-        let name = file.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if let Some(need) = name.strip_prefix(NEED) {
-            // The note is left over from a handler that was killed while it sealed the entry.
-            item.need = if sealed { 0 } else { need.parse().unwrap_or(0) };
-            continue;
-        }
-        let share = name.strip_prefix(SHARE).map(|share| (share, false));
-        if let Some((share, is_setuid)) = share.or_else(|| Some((name.strip_prefix(SETUID)?, true)))
-        {
-            item.share = share.to_owned();
-            item.is_setuid = is_setuid;
-            continue;
-        }
-        let Ok(metadata) = file.metadata() else {
-            continue;
-        };
-        let bytes = metadata.blocks().saturating_mul(512);
-        item.bytes = item.bytes.saturating_add(bytes);
-        match EntryKind::from_file_name(name) {
-            Some(EntryKind::Core(_)) => item.core = item.core.saturating_add(bytes),
-            Some(EntryKind::Minicore) => item.minicore = bytes,
-            _ => {}
-        }
-        if let Ok(written) = metadata.modified() {
-            item.born = item.born.min(written);
-        }
-    }
-    item
 }

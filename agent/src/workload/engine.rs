@@ -15,95 +15,24 @@
 //! user's containers. An engine's socket or program is never used.
 
 mod docker;
+mod facts;
 mod podman;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use cdh_bundle::{Gap, ImageRef, Manifest, Workload, WorkloadKind};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+pub(crate) use facts::EngineFacts;
+use facts::EngineHome;
 
-use super::identity::ContainerIdentity;
-use super::{Answer, files, gap};
+use super::files;
+use crate::owner::ContainerIdentity;
 
-/// Bytes of an engine's file: podman keeps all containers in one, about 1 KiB each.
-const LARGEST: u64 = 16 << 20;
 /// Bytes of a configuration file, and of `passwd`.
 const LARGEST_CONFIG: u64 = 1 << 20;
-/// Bytes of a name.
-const LONGEST_NAME: usize = 512;
+
 /// Where the engines keep their data by default.
 const DATA: &str = "/var/lib";
-
-/// What an engine's files say about one container.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct EngineFacts {
-    workload: Workload,
-    image: Option<ImageRef>,
-    gaps: Vec<Gap>,
-}
-
-impl EngineFacts {
-    fn of(runtime: &str) -> Self {
-        Self {
-            workload: Workload {
-                kind: Some(WorkloadKind::Container),
-                runtime: Some(runtime.to_owned()),
-                source: Some("engine".to_owned()),
-                ..Workload::default()
-            },
-            ..Self::default()
-        }
-    }
-
-    /// Name and id of the image as the engine has them.
-    fn set_image_facts(&mut self, name: Option<&str>, id: &str) {
-        let extra = &mut self.workload.extra;
-        if let Some(name) = name.filter(|name| name.len() <= LONGEST_NAME) {
-            extra.insert("image_name".to_owned(), name.into());
-        }
-        if !id.is_empty() && id.len() <= LONGEST_NAME {
-            extra.insert("image_id".to_owned(), id.into());
-        }
-    }
-
-    fn no_digest(&mut self, why: &str) {
-        self.gaps.push(gap("image", why));
-    }
-
-    /// Whether it is a container of a pod. The container runtime knows more about those.
-    #[must_use]
-    pub(crate) fn is_of_pod(&self) -> bool {
-        self.workload.kind == Some(WorkloadKind::Pod)
-    }
-
-    /// Adds them to a manifest that knows the container's cgroup.
-    pub(crate) fn add_to(self, manifest: &mut Manifest) {
-        let before = manifest.workload.take().unwrap_or_default();
-        let workload = self.workload;
-        manifest.workload = Some(Workload {
-            pod_uid: before.pod_uid.or(workload.pod_uid),
-            container_id: before.container_id,
-            extra: before.extra.into_iter().chain(workload.extra).collect(),
-            ..workload
-        });
-        manifest.image = self.image.or(manifest.image.take());
-        manifest.gaps.extend(self.gaps);
-    }
-}
-
-impl From<EngineFacts> for Answer {
-    fn from(facts: EngineFacts) -> Self {
-        Self {
-            workload: facts.workload,
-            image: facts.image,
-            gaps: facts.gaps,
-            ..Self::default()
-        }
-    }
-}
 
 /// What the engines' files say about the container. `data` is `/var/lib`; `users` are those who may have
 /// started it without root.
@@ -139,38 +68,6 @@ pub(crate) fn users_of(cgroup: &[u8], uid: Option<u32>) -> Vec<u32> {
     users.retain(|uid| *uid != 0);
     users.dedup();
     users
-}
-
-/// Directories of one user's engines.
-#[derive(Debug)]
-struct EngineHome {
-    /// Who owns every file in there.
-    owner: u32,
-    /// A directory that only root can replace, and podman's storage below it.
-    podman: (PathBuf, PathBuf),
-    /// The same for docker.
-    docker: (PathBuf, PathBuf),
-}
-
-impl EngineHome {
-    /// A file of podman's storage.
-    fn podman<T: DeserializeOwned>(&self, below: &str) -> Option<T> {
-        self.read(&self.podman, below)
-    }
-
-    /// A file of docker's.
-    fn docker<T: DeserializeOwned>(&self, below: &str) -> Option<T> {
-        self.read(&self.docker, below)
-    }
-
-    fn read<T: DeserializeOwned>(
-        &self,
-        (base, data): &(PathBuf, PathBuf),
-        below: &str,
-    ) -> Option<T> {
-        let bytes = files::read_owned(base, &data.join(below), self.owner, LARGEST).ok()?;
-        serde_json::from_slice(&bytes).ok()
-    }
 }
 
 fn places(data: &Path, users: &[u32]) -> Vec<EngineHome> {
@@ -231,16 +128,6 @@ fn home_of(passwd: &[u8], uid: u32) -> Option<PathBuf> {
     let (_, home) = users.find(|(found, _)| *found == Some(uid.as_bytes()))?;
     let home = PathBuf::from(OsStr::from_bytes(home?));
     home.is_absolute().then_some(home)
-}
-
-/// `repository@sha256:…`, where the digest is one.
-fn reference(repository: &str, digest: &str) -> Option<ImageRef> {
-    let hex = digest.strip_prefix("sha256:")?;
-    let good = hex.len() == 64
-        && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
-        && !repository.is_empty()
-        && repository.len() <= LONGEST_NAME;
-    good.then(|| ImageRef::by_digest(format!("{repository}@{digest}")))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 use std::fs;
 
+use cdh_bundle::WorkloadKind;
 use serde_json::{Value, json};
 
+use super::facts::LARGEST;
 use super::*;
 
 const ID: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";

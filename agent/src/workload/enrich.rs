@@ -19,10 +19,13 @@ use cdh_bundle::{
 use super::lookups::Lookups;
 use super::options::WorkloadOptions;
 use super::pod_logs::read_logs;
-use super::pod_settings::PodSettings;
-use super::{Answer, ContainerIdentity, Owner, PodTable, engine, gap, pod_logs};
-use crate::ledger::{DropReason, LedgerRecord, Outcome};
-use crate::policy::{Action, Crash, Decision, Pod, PolicyConfig};
+use super::{Answer, PodTable, engine, gap, pod_logs};
+use crate::ledger::LedgerRecord;
+use crate::outcome::Action;
+use crate::outcome::{DropReason, Outcome};
+use crate::owner::{ContainerIdentity, Owner};
+use crate::policy::pod_settings::PodSettings;
+use crate::policy::{Crash, Decision, Pod, PolicyConfig};
 
 /// How long the runtime gets to note that a container has ended whose first process crashed.
 const EXIT_TIME: Duration = Duration::from_millis(700);
@@ -169,7 +172,7 @@ impl Enricher {
 
     fn answer(&self, manifest: &Manifest) -> Answer {
         let workload = manifest.workload.clone().unwrap_or_default();
-        let Some(container) = owner_of(manifest) else {
+        let Some(container) = ContainerIdentity::of_manifest(manifest) else {
             // A process of the runtime in a pod: a monitor, or one on its way into the container.
             let mut answer = self.unknown(&workload, "", "no container's cgroup");
             answer.workload.container = None;
@@ -307,23 +310,6 @@ impl Enricher {
         let users = engine::users_of(b"", uid);
         engine::find(&self.options.engines, &users, container).map(Answer::from)
     }
-}
-
-/// The container that the manifest's cgroup named.
-pub(super) fn owner_of(manifest: &Manifest) -> Option<ContainerIdentity> {
-    let workload = manifest.workload.as_ref()?;
-    let text = |key: &str| Some(workload.extra.get(key)?.as_str()?.to_owned());
-    let uid = workload
-        .extra
-        .get("cgroup_owner")
-        .and_then(serde_json::Value::as_u64);
-    Some(ContainerIdentity {
-        pod_uid: workload.pod_uid.clone(),
-        cgroup: text("cgroup"),
-        cgroup_owner: uid.map(|uid| u32::try_from(uid).unwrap_or(u32::MAX)),
-        outer: text("outer_container"),
-        ..ContainerIdentity::of_id(workload.container_id.clone()?)
-    })
 }
 
 /// Where runtime and cgroup contradict each other. A name in a cgroup path alone proves nothing.

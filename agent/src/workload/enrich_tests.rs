@@ -8,9 +8,10 @@ use cdh_bundle::{BundleWriter, DumpId, EntryDir, SpoolState};
 
 use super::*;
 use crate::handler::HandlerArguments;
-use crate::handler::identity::first_manifest;
+use crate::handler::record::identity::first_manifest;
+use crate::owner::Owner;
 use crate::paths::AgentPaths;
-use crate::workload::{Owner, Selection};
+use crate::policy::Selection;
 
 const UID: &str = "6a9b4a0c-8f1d-4f58-9a3b-2f64ab1d7c10";
 const ID: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";

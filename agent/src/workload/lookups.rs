@@ -19,12 +19,13 @@ use inotify::{Inotify, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::asking::{Runtimes, no_answer};
-use super::enrich::owner_of;
-use super::known::Known;
+use super::cri_lookup::{Runtimes, no_answer};
+use super::lookup_cache::Known;
 use super::options::WorkloadOptions;
 use super::pod_logs::read_logs;
-use super::{Answer, ContainerIdentity, PodTable};
+use super::{Answer, PodTable};
+use crate::error_chain::explain;
+use crate::owner::ContainerIdentity;
 
 /// All that a runtime gets for one dump.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -432,7 +433,8 @@ async fn container_of(spool: &Path, id: DumpId, known: &Mutex<Known>) -> Option<
             let manifest = json.and_then(|json| Manifest::from_json(&json).ok());
             if let Some(manifest) = manifest {
                 return match &manifest.workload {
-                    Some(_) => owner_of(&manifest).filter(ContainerIdentity::is_of_root),
+                    Some(_) => ContainerIdentity::of_manifest(&manifest)
+                        .filter(ContainerIdentity::is_of_root),
                     None => locked(known)
                         .by_pid(manifest.process.pid)
                         .map(ContainerIdentity::of_id),
@@ -464,6 +466,6 @@ pub(crate) fn runtime_at(socket: &Path) -> Result<String, String> {
         let answer: Result<String, CriError> = tokio::time::timeout(DEADLINE, asked)
             .await
             .map_err(|_| no_answer(DEADLINE))?;
-        answer.map_err(|error| crate::shipper::explain(&error))
+        answer.map_err(|error| explain(&error))
     })
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The runtime is asked by container id, as soon as the entry appears, because containers vanish
-//! soon after the crash; what it listed before (see `known`) and what the kubelet named its log
+//! soon after the crash; what it listed before (see `lookup_cache`) and what the kubelet named its log
 //! directories stand in for an answer that does not come. What nobody knows is a gap with the
 //! reason. Invariants: nothing here stands between the kernel and the spool; an entry is sealed or
 //! amended, never in between ([`cdh_bundle::amend`]); what is done twice is done once.
@@ -18,17 +18,15 @@
 pub(crate) mod engine;
 mod enrich;
 mod files;
-mod identity;
 mod options;
 mod pod_logs;
-mod pod_settings;
 mod scrub;
 mod table;
 
 #[cfg(feature = "cri")]
-mod asking;
+mod cri_lookup;
 #[cfg(feature = "cri")]
-mod known;
+mod lookup_cache;
 #[cfg(feature = "cri")]
 mod lookups;
 #[cfg(not(feature = "cri"))]
@@ -38,13 +36,13 @@ mod lookups;
 mod shapes;
 
 pub(crate) use enrich::{Enriched, Enricher};
-pub use identity::{ContainerIdentity, MadeBy, Owner};
 pub(crate) use lookups::runtime_at;
 pub use options::WorkloadOptions;
-pub use pod_settings::{PodSettings, Profile, Selection};
 pub(crate) use table::PodTable;
 
 use cdh_bundle::{EntryKind, Gap, ImageRef, Workload};
+
+use crate::policy::PodSettings;
 
 /// What was learned about a container.
 #[derive(Clone, Debug, Default)]

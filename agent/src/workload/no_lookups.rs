@@ -8,7 +8,8 @@ use std::time::Duration;
 use cdh_bundle::DumpId;
 
 use super::options::WorkloadOptions;
-use super::{Answer, ContainerIdentity, PodTable};
+use super::{Answer, PodTable};
+use crate::owner::ContainerIdentity;
 
 pub(super) struct Lookups;
 

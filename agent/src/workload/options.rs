@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::pod_settings::Selection;
 use crate::policy::PolicyConfig;
+use crate::policy::pod_settings::Selection;
 
 /// Where runtimes listen, as they are installed: containerd, CRI-O, cri-dockerd, k3s and RKE2, k0s,
 /// MicroK8s, Bottlerocket.

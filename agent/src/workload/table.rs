@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::pod_settings::PodSettings;
+use crate::policy::pod_settings::PodSettings;
 use crate::private_file::PrivateDirectory;
 
 const DIRECTORY: &str = ".pods";
@@ -113,7 +113,7 @@ impl PodTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::Profile;
+    use crate::policy::Profile;
 
     #[test]
     fn the_handler_reads_what_the_daemon_wrote() {

@@ -90,7 +90,7 @@ fn metric(node: &Node, name: &str) -> u64 {
 
 const DROPPED: &str = r#"cdh_crashes_total{outcome="dropped",reason="spool"}"#;
 
-/// The newest of so many records: a crash of which nothing could be kept.
+/// The newest of so many records: a crash that left no dump.
 fn last_of(node: &Node, count: usize) -> LedgerRecord {
     let records = node.wait_for_records(count);
     let last = records.last().unwrap().clone();

@@ -1,6 +1,6 @@
 //! Processes that lose their cgroup, their memory or their time while they are dumped.
 
-use cdh_agent::node::doctor::{Examined, examine};
+use cdh_agent::diagnose::doctor::{Examined, examine};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -203,7 +203,7 @@ fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
             let signal = child.wait().unwrap().signal();
             let (manifest, log) = node.take_entry();
             // Pages of the kernel's pipe are charged to the container. Where there is no room for one,
-            // the kernel kills the process while it begins to write, whoever reads: of 900 crashes into
+            // the kernel kills the process while it begins to write, with any reader: of 900 crashes into
             // `cat > /dev/null`, 18.
             if headroom == 0 && signal == Some(9) {
                 oom_kills += 1;
@@ -227,7 +227,7 @@ fn a_container_at_its_memory_limit_is_dumped_and_nobody_is_killed_for_it() {
     }
 }
 
-/// Two seconds after the OOM killer chose a process the kernel takes its memory apart, whoever holds it: a
+/// Two seconds after the OOM killer chose a process the kernel frees its memory, even if a handler holds it: a
 /// copy that takes longer was cut.
 #[test]
 fn an_oom_kill_does_not_cut_a_copy_that_takes_longer_than_the_kernel_waits() {
@@ -277,7 +277,7 @@ fn a_handler_whose_turn_has_not_come_copies_at_once_after_an_oom_kill() {
     drop(child.stdin.take());
     // The last that is written before the handler waits.
     node.wait_for_file("proc.json");
-    // Long enough for the log to tell of it.
+    // Long enough for the log to record it.
     std::thread::sleep(Duration::from_millis(200));
     memory.run_out_of_memory(&mut child);
     let (manifest, log) = node.take_entry();
@@ -365,7 +365,7 @@ fn a_cgroup_of_handlers_that_is_not_there_is_told_and_costs_no_dump() {
         log.contains("not in the cgroup `cdh-no-such.slice`: "),
         "{log}"
     );
-    // The doctor tells it before there is a crash, and so does the status of an installation.
+    // The doctor reports it before there is a crash, and so does the status of an installation.
     let mut options = cdh_agent::InstallOptions::new(node.paths.clone(), super::node::handler());
     options.handler.limits.cgroup = Some("cdh-no-such.slice".to_owned());
     cdh_agent::install(&options).unwrap();
@@ -376,7 +376,7 @@ fn a_cgroup_of_handlers_that_is_not_there_is_told_and_costs_no_dump() {
         .unwrap();
     let problems = cdh_agent::status(&node.paths).unwrap().problems;
     cdh_agent::uninstall(&node.paths).unwrap();
-    assert_eq!(found.state, cdh_agent::node::doctor::State::Warning);
+    assert_eq!(found.state, cdh_agent::diagnose::doctor::State::Warning);
     assert!(
         found.what.contains("cdh-no-such.slice") && found.way.is_some(),
         "{found:?}"

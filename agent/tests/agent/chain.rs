@@ -1,4 +1,4 @@
-//! Cores are handed on to whoever had the core pattern before, and our own dump is none the worse.
+//! Cores are passed on to the handler that core_pattern named before, and our own dump stays complete.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cdh_agent::InstallOptions;
-use cdh_agent::node::socket::{CoreMode, kernel_has_sockets};
+use cdh_agent::supervise::socket::{CoreMode, kernel_has_sockets};
 use cdh_bundle::Verdict;
 use cdh_elfcore::{CoreFile, FileSource};
 
@@ -96,7 +96,7 @@ impl Before {
         )
     }
 
-    /// What it was told and saw; its core goes to the node.
+    /// Its arguments and what it saw; its core goes to the node.
     fn got(&self, node: &Node) -> String {
         let got = self.root.path().join("got");
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -119,7 +119,7 @@ fn a_program_from_before_gets_the_core_and_still_finds_the_process() {
             return;
         };
         let words = before.got(&node);
-        // The last number: a receiver is spared when memory is short, and nobody else.
+        // The last number: only a receiver is protected from the OOM killer.
         assert_eq!(words, format!("{pid} 11 {pid} crash crash 0\n"), "{mode:?}");
         assert_got(&node, "got");
     }
@@ -136,7 +136,7 @@ fn a_file_from_before_is_written_where_it_would_have_been() {
     }
 }
 
-/// A thread that is not the first one gives itself a name, tells its id, and dies.
+/// A thread that is not the first one sets its name, prints its id, and dies.
 const THREAD: &str = r#"
 #define _GNU_SOURCE
 #include <pthread.h>

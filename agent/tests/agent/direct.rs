@@ -230,7 +230,7 @@ fn without_a_hold_on_the_memory_a_sigkill_cuts_the_core_and_that_is_told() {
     a_sigkill_cuts_the_core(&node);
 }
 
-/// Of a process whose memory nobody holds. On a busy machine it is still there for a while when its memory
+/// Of a process whose memory is not pinned. On a busy machine it is still there for a while when its memory
 /// is gone: what was copied by then was once thrown away for a pipe that gives nothing.
 pub(crate) fn a_sigkill_cuts_the_core(node: &Node) {
     let busy = Busy::new();
@@ -283,7 +283,7 @@ impl Drop for Busy {
     }
 }
 
-/// A program of its own that kills, so that it is not the test that stands as the sender.
+/// A separate program that kills, so that the sender is not the test.
 fn kill_by_program(node: &Node, settings: &serde_json::Value) -> (cdh_bundle::Manifest, String) {
     node.set(settings);
     let mut child = Command::new(programs().join("crash"))
@@ -310,7 +310,7 @@ fn who_sent_a_sigkill_stands_in_the_dump() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
-    let Ok(trace) = cdh_agent::node::ensure_kill_trace(node.root.path()) else {
+    let Ok(trace) = cdh_agent::supervise::ensure_kill_trace(node.root.path()) else {
         cdh_testkit::skip("tracefs cannot be used here");
         return;
     };
@@ -328,7 +328,7 @@ fn who_sent_a_sigkill_stands_in_the_dump() {
     };
     assert_eq!(cause, Cause::Killed);
     assert!(evidence.unwrap().contains("s into the dump"), "{log}");
-    cdh_agent::node::remove_kill_trace(node.root.path()).unwrap();
+    cdh_agent::supervise::remove_kill_trace(node.root.path()).unwrap();
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What the tests crash on: a node of their own below a temporary directory, and the kernel's core
-//! settings, which are the machine's and are given back.
+//! settings, which are the machine's and are restored.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -140,7 +140,7 @@ impl Node {
         }
     }
 
-    /// Waits until a record stands in the ledger of those whose spool is gone.
+    /// Waits until the ledger for crashes without a spool has a record.
     pub(crate) fn wait_for_fallback(&self) -> Ledger {
         let fallback = Ledger::of(&self.paths.fallback);
         let deadline = Instant::now() + Duration::from_secs(30);
@@ -161,12 +161,12 @@ impl Node {
         (Manifest::from_json(&manifest).unwrap(), log)
     }
 
-    /// What handlers told of crashes.
+    /// The ledger that the handlers write.
     pub(crate) fn ledger(&self) -> Ledger {
         Ledger::of(&self.paths.state)
     }
 
-    /// Waits until the ledger tells of so many crashes of programs of the tests'.
+    /// Waits until the ledger has so many crashes of the tests' programs.
     pub(crate) fn wait_for_records(&self, count: usize) -> Vec<LedgerRecord> {
         let deadline = Instant::now() + Duration::from_secs(120);
         let ours = |record: &LedgerRecord| {
@@ -304,7 +304,7 @@ impl Node {
         let exe = manifest.ok().and_then(|manifest| manifest.process.exe);
         exe.is_some_and(|exe| {
             let path = Path::new(OsStr::from_bytes(exe.as_bytes()));
-            // In a container of the tests, the program stands at the root.
+            // In a container of the tests, the program is at the root.
             let ours = [programs(), self.root.path()];
             !ours.iter().any(|place| path.starts_with(place)) && path != Path::new("/program")
         })
@@ -313,7 +313,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // A test that failed leaves nobody behind.
+        // A test that failed leaves no process behind.
         let _ = cdh_agent::handler::stop_receiving(&self.paths.socket());
     }
 }

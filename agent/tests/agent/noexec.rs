@@ -4,10 +4,10 @@
 use std::fs;
 use std::process::Command;
 
+use cdh_agent::diagnose::doctor::{Examined, Finding, State, examine};
 use cdh_agent::node::binary::BinaryError;
-use cdh_agent::node::doctor::{Examined, Finding, State, examine};
 use cdh_agent::node::settings::NodeSettings;
-use cdh_agent::node::socket::{CoreMode, kernel_has_sockets};
+use cdh_agent::supervise::socket::{CoreMode, kernel_has_sockets};
 use cdh_agent::{InstallError, InstallOptions};
 use cdh_bundle::Verdict;
 
@@ -82,7 +82,7 @@ fn a_receiver_serves_the_socket_from_memory_where_its_file_system_is_mounted_noe
     let Some(_disk) = SmallDisk::mount(directory, NOEXEC) else {
         return;
     };
-    // The way around that the doctor names is one.
+    // The workaround that the doctor names works.
     assert!(
         handler_directory(&node)
             .way

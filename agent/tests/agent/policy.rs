@@ -1,4 +1,4 @@
-//! What is kept of which crash, and that each one ends in a record.
+//! What is kept of each crash, and that each one ends in a record.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,7 +15,7 @@ use serde_json::json;
 use super::node::{Node, names_in, programs};
 use super::{manifest_of, words};
 
-/// Lets the program die without anybody between the kernel and the handler.
+/// Lets the program die without a process between the kernel and the handler.
 pub(crate) fn crash(node: &Node, text: &str) -> std::process::ExitStatus {
     let mut command = Command::new(programs().join("crash"));
     command.args(words(text)).current_dir(&node.root);
@@ -51,7 +51,7 @@ fn the_policy_decides_before_the_core_is_read() {
         assert!(crash(&node, text).signal().is_some());
     }
     let mut records = node.wait_for_records(3);
-    // Whoever ends first stands first.
+    // In the order in which they ended.
     records.sort_by_key(|record| record.action);
     let found: Vec<_> = records
         .iter()

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cdh_agent::InstallOptions;
-use cdh_agent::node::socket::{CoreMode, kernel_has_sockets};
+use cdh_agent::supervise::socket::{CoreMode, kernel_has_sockets};
 use cdh_bundle::{Cause, Manifest, Verdict};
 use cdh_testkit::{KINDS, NOT_HERE};
 use serde_json::json;
@@ -276,14 +276,14 @@ fn a_process_that_polls_on_io_uring_leaves_a_dump_each_time() {
     uninstall(&node);
 }
 
-/// Found on a busy machine: nothing at all was left of a process that polls on io_uring, for the kernel
-/// tells less of one that was waited for.
+/// Found on a busy machine: nothing at all was left of a process that polls on io_uring, for the kernel reports
+/// less about a reaped process.
 #[test]
 fn a_process_that_was_waited_for_before_anybody_looked_leaves_a_dump_too() {
     let Some(node) = node_with_socket() else {
         return;
     };
-    // While the receiver stands still. Its id and how it ended, if it did.
+    // While the receiver is stopped. Its id and how it ended, if it did.
     let crash = |arguments: &[&str], is_killed: bool| {
         signal_all(&node, "-STOP");
         let mut kinds = Command::new(programs().join("kinds"));
@@ -322,7 +322,7 @@ fn a_process_that_was_waited_for_before_anybody_looked_leaves_a_dump_too() {
         let (pid, status) = crash(&["io-uring-busy", "64", interval], false);
         match status.map(|status| status.code()) {
             Some(Some(NOT_HERE)) => eprintln!("skipped: no io_uring here"),
-            // Whoever is not interrupted has waited for the receiver.
+            // A process that is not interrupted has waited for the receiver.
             None => drop(node.take_entry()),
             _ => check(pid, Cause::Interrupted),
         }

@@ -53,8 +53,12 @@ pub struct Manifest {
     pub hostname: RawText,
     /// The process that crashed.
     pub process: ProcessFacts,
-    /// The fatal signal.
+    /// The fatal signal: the one that ended the process.
     pub signal: SignalFacts,
+    /// The fault for which a signal handler ran that then ended the process or crashed itself. Absent if there is
+    /// none, and from dumps of earlier agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_signal: Option<SignalFacts>,
     /// Architecture: `x86_64`, `aarch64`.
     #[serde(default)]
     pub machine: String,
@@ -396,6 +400,12 @@ pub struct EntryRecord {
 }
 
 impl Manifest {
+    /// The signal that the crash is known by: the original one if a signal handler ended the process.
+    #[must_use]
+    pub fn crash_signal(&self) -> &SignalFacts {
+        self.original_signal.as_ref().unwrap_or(&self.signal)
+    }
+
     /// A manifest that contains nothing else.
     #[must_use]
     pub fn new(id: DumpId, captured_at: Timestamp, verdict: Verdict) -> Self {
@@ -409,6 +419,7 @@ impl Manifest {
             hostname: RawText::default(),
             process: ProcessFacts::default(),
             signal: SignalFacts::default(),
+            original_signal: None,
             machine: String::new(),
             verdict,
             killed: None,
@@ -537,6 +548,7 @@ pub(crate) mod tests {
                 name: "SIGSEGV".to_owned(),
                 ..SignalFacts::default()
             },
+            original_signal: None,
             machine: "x86_64".to_owned(),
             killed: None,
             verdict: Verdict::Truncated {

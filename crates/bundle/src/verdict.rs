@@ -171,7 +171,7 @@ impl Cause {
                 "the store was unreachable too long, or the spool is too small: raise `spool_quota` in \
                  `[limits]` of the agent's configuration"
             }
-            Self::HandlerDied => "the kernel log of the node tells (`dmesg`)",
+            Self::HandlerDied => "the kernel log of the node has details (`dmesg`)",
             Self::Unknown => return None,
         })
     }

@@ -40,7 +40,7 @@ impl CoreFile {
         &self.head
     }
 
-    /// The head for whoever needs it longer: with many threads it has megabytes.
+    /// The head for a caller that needs it longer: with many threads it has megabytes.
     #[must_use]
     pub fn shared_head(&self) -> Arc<CoreHead> {
         Arc::clone(&self.head)

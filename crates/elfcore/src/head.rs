@@ -7,6 +7,7 @@
 //! ```
 
 mod notes;
+mod promised;
 
 use std::io::Read;
 use std::ops::Range;
@@ -14,16 +15,17 @@ use std::ops::Range;
 use goblin::elf::header::ET_CORE;
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
-use crate::bytes::u32_at;
 use crate::elf_header::{
-    Class, ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader,
+    ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader,
 };
 use crate::foreign::ForeignSystem;
 use crate::note::CoreNotes;
 use crate::{
-    Avma, ByteSource, Completeness, FileOffset, Machine, Mapping, Memory, Module, ProcessInfo,
-    SegmentState, SignalInfo, StackState, Thread, modules,
+    Avma, ByteSource, Class, Completeness, FileOffset, Machine, Mapping, Memory, Module,
+    ProcessInfo, SegmentState, SignalInfo, StackState, Thread, modules,
 };
+
+pub use promised::promised_len;
 
 /// Notes above this size are not believed: 32,768 threads with AVX-512 state need about 100 MiB.
 const MAX_NOTES: u64 = 256 << 20;
@@ -140,7 +142,7 @@ enum NoteBytes {
     Apart(Vec<u8>),
 }
 
-/// Everything that stands before the memory of a core.
+/// Everything before the memory of a core.
 #[derive(Clone, Debug)]
 pub struct CoreHead {
     raw: Vec<u8>,
@@ -239,7 +241,7 @@ impl CoreHead {
         let mut segments = Vec::new();
         let mut budget = MAX_NOTES;
         for note in headers.iter().filter(|header| header.kind == PT_NOTE) {
-            let bytes = notes::read_notes(source, note, budget)?;
+            let bytes = notes::read_notes(source, header.machine, note, budget)?;
             budget = budget.saturating_sub(bytes.len() as u64);
             segments.push(NoteSegment {
                 bytes: NoteBytes::Apart(bytes),
@@ -248,7 +250,7 @@ impl CoreHead {
         }
         let head = Self::assemble(raw, &header, &headers, segments);
         let is_freebsd = start.get(7) == Some(&ELFOSABI_FREEBSD);
-        match ForeignSystem::of(head.note_bytes(), is_freebsd) {
+        match ForeignSystem::of(head.note_bytes(), is_freebsd, header.encoding) {
             Some(system) => Err(system.into()),
             None => Ok(head),
         }
@@ -260,10 +262,7 @@ impl CoreHead {
         headers: &[ProgramHeader],
         note_segments: Vec<NoteSegment>,
     ) -> Self {
-        let machine = match header.class {
-            Class::Narrow => Machine::from_narrow_elf(header.machine),
-            Class::Wide => Machine::from_elf(header.machine),
-        };
+        let machine = header.machine;
         let load = |header: &&ProgramHeader| header.kind == PT_LOAD;
         let segments = headers.iter().filter(load).map(|header| Segment {
             start: Avma(header.address),
@@ -302,8 +301,10 @@ impl CoreHead {
         };
         let mut notes = CoreNotes::default();
         for (data, align) in head.note_bytes() {
-            notes.add(data, align, machine, header.class);
+            notes.add(data, align, machine);
         }
+        let highest = head.segments.iter().map(|segment| segment.end().0).max();
+        notes.widen_addresses(highest.unwrap_or(0));
         notes.put_crashed_first();
         head.notes = notes;
         head
@@ -445,7 +446,7 @@ impl CoreHead {
         self.has_section_header.then_some(section)
     }
 
-    /// What is there of a core of which `found` bytes exist.
+    /// Which part of a core is in its first `found` bytes.
     #[must_use]
     pub fn completeness(&self, found: u64) -> Completeness {
         let segments = self.segments.iter().filter(|segment| segment.file_size > 0);
@@ -530,7 +531,7 @@ fn check_header(
 
 fn check_entry_size(header: ElfHeader) -> Result<ElfHeader, CoreError> {
     let size = usize::from(header.program_header_size);
-    let expected = header.class.program_header_size();
+    let expected = header.encoding.class.program_header_size();
     if size == expected || header.program_header_count == 0 {
         return Ok(header);
     }
@@ -543,7 +544,7 @@ fn check_entry_size(header: ElfHeader) -> Result<ElfHeader, CoreError> {
 /// Where a table of `count` program headers ends.
 fn table_end(header: &ElfHeader, count: u64) -> Result<u64, CoreError> {
     let end = count
-        .checked_mul(header.class.program_header_size() as u64)
+        .checked_mul(header.encoding.class.program_header_size() as u64)
         .filter(|_| count <= MAX_PROGRAM_HEADERS)
         .and_then(|size| size.checked_add(header.program_headers));
     end.ok_or_else(|| malformed("program headers", format!("there are {count} of them")))
@@ -562,32 +563,37 @@ fn parse_table(
         part: "program headers",
         found,
     })?;
-    Ok(ProgramHeader::parse_table(header.class, table))
+    Ok(ProgramHeader::parse_table(header.encoding, table))
 }
 
-/// The kernel puts the notes right behind the program headers, so that the first of these, `PT_NOTE`,
-/// tells their number before section header 0 has arrived.
+/// The kernel puts the notes right behind the program headers, so that the first of these, `PT_NOTE`, gives their
+/// number before section header 0 has arrived.
 fn count_from_first(raw: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
     let start = usize::try_from(header.program_headers).ok();
-    let first = start
-        .and_then(|start| raw.get(start..))
-        .and_then(|raw| ProgramHeader::parse_of(header.class, raw));
-    first
+    let first = start.and_then(|start| raw.get(start..));
+    count_from_entry(first.unwrap_or_default(), header)
+}
+
+/// The same from the bytes of the first program header.
+fn count_from_entry(first: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
+    ProgramHeader::parse(header.encoding, first)
         .filter(|first| first.kind == PT_NOTE)
         .and_then(|first| first.offset.checked_sub(header.program_headers))
-        .and_then(|size| size.checked_div(header.class.program_header_size() as u64))
+        .and_then(|size| size.checked_div(header.encoding.class.program_header_size() as u64))
         .filter(|count| *count >= u64::from(PN_XNUM))
         .ok_or_else(|| malformed("program headers", "their number is not known".to_owned()))
 }
 
 /// `sh_info` of section header 0 holds the number of program headers (elf(5), PN_XNUM).
 fn count_from_section(source: &dyn ByteSource, header: &ElfHeader) -> Option<u64> {
-    let info = match header.class {
+    let info = match header.encoding.class {
         Class::Narrow => 28,
         Class::Wide => 44,
     };
     let section = read_range(source, header.section_headers, SECTION_HEADER_SIZE).ok()?;
-    u32_at(&section, info)
+    header
+        .encoding
+        .u32_at(&section, info)
         .map(u64::from)
         .filter(|count| *count >= u64::from(PN_XNUM))
 }

@@ -1,5 +1,5 @@
-//! Lays the memory of a core out in another order, so that what matters most stands first: a core
-//! that is cut then has lost what matters least.
+//! Lays the memory of a core out in another order, the most useful first: a truncated core then has lost the least
+//! useful.
 //!
 //! ```text
 //! ELF header | PT_NOTE, PT_LOAD … by address | notes | padding | memory by importance
@@ -22,7 +22,7 @@ const PF_W: u32 = 2;
 /// Memory begins at a multiple of this, as in the kernel's cores.
 const PAGE: u64 = 4096;
 
-/// Memory that stands in one piece in a core.
+/// Contiguous memory in a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CorePart {
     /// Where in the core.
@@ -36,9 +36,9 @@ pub struct CorePart {
 /// The head of a core in another order.
 #[derive(Clone, Debug)]
 pub struct RearrangedHead {
-    /// Everything that stands before the memory.
+    /// Everything before the memory.
     pub bytes: Vec<u8>,
-    /// The memory, in the order in which it stands in the core.
+    /// The memory, in the order of the core.
     pub parts: Vec<CorePart>,
     /// Bytes of the whole core.
     pub len: u64,
@@ -48,8 +48,8 @@ pub struct RearrangedHead {
 type Pieces = BTreeMap<u64, (u64, u32)>;
 
 impl CoreHead {
-    /// A head with the same notes and the same memory, of which the addresses in `first` come first, in
-    /// that order, then what can be written to, then the rest, small before large.
+    /// A head with the same notes and the same memory in another order: first the addresses in `first`, in that
+    /// order, then writable memory, then the rest, small before large.
     ///
     /// # Errors
     /// When there are too many pieces for one table of program headers.

@@ -224,7 +224,7 @@ const PIECE: u64 = 2 << 10;
 /// Blocks that are kept: 2 MiB, enough for the threads that are unwound at the same time.
 const BLOCKS: u64 = 512;
 
-/// A file read by `pread(2)` in blocks, of which some are kept.
+/// A file read by `pread(2)` in blocks, with a cache of some of them.
 ///
 /// For cores: a thousand stacks in a map cost a page table's neighbourhood of memory each, and a core
 /// may shrink while it is looked at.

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::{Avma, CoreHead, Segment};
+use crate::{Avma, CoreHead, Registers, Segment, SignalInfo};
 
 const SIGSEGV: i32 = 11;
 /// The kernel could not put a signal's frame onto the stack, and names no address (`force_fatal_sig`).
@@ -46,9 +46,23 @@ impl CoreHead {
     /// The stack overflow that the first thread died of; `None` if it died of something else.
     #[must_use]
     pub fn stack_overflow(&self) -> Option<StackOverflow> {
-        let signal = self.signal().filter(|signal| signal.number == SIGSEGV)?;
+        let registers = &self.threads().first()?.registers;
+        self.stack_overflow_at(&self.signal()?, registers)
+    }
+
+    /// The stack overflow that raised `signal` when the first thread had these registers: those that a signal
+    /// handler found, if it ended the process by another signal.
+    #[must_use]
+    pub fn stack_overflow_at(
+        &self,
+        signal: &SignalInfo,
+        registers: &Registers,
+    ) -> Option<StackOverflow> {
+        if signal.number != SIGSEGV {
+            return None;
+        }
         let thread = self.threads().first()?;
-        let sp = thread.registers.sp()?;
+        let sp = registers.sp()?;
         let without_address = || {
             let is_undelivered = signal.code == Some(SI_KERNEL);
             is_undelivered.then(|| Avma(sp.0.saturating_sub(1)))

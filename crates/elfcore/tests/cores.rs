@@ -1,4 +1,4 @@
-//! Cores of real crashes, and bytes that nobody should write.
+//! Cores of real crashes, and bytes that no kernel writes.
 
 // A failed test or task may panic; nothing of this ships.
 #![allow(

@@ -42,6 +42,7 @@ impl Display for Value {
             Self::Text(text) => text.fmt(f),
             Self::Container(container) => container.fmt(f),
             Self::Word(word) => f.write_str(word),
+            Self::Described(text) => f.write_str(text),
             Self::Omitted => f.write_str("..."),
         }
     }

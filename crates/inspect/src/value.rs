@@ -64,6 +64,8 @@ pub enum Value {
     Container(Container),
     /// A word in place of a value: `<incomplete type>`, `<synthetic pointer>`.
     Word(&'static str),
+    /// As the runtime of an interpreted language describes it.
+    Described(String),
     /// There was no time or no room to read it.
     Omitted,
 }

@@ -1,8 +1,8 @@
 //! Answers which dumps a store holds, from its keys.
 //!
 //! Our dumps stand under `dumps/<day>/`, so a time narrows the listing to days, and the newest are
-//! found without the older ones. What IBM's agent wrote stands at the root of the bucket, or in
-//! folders of its own template, under names that begin with random ids: those have to be listed
+//! found without the older ones. IBM's agent writes to the root of the bucket, or to folders of its own template.
+//! Names begin with random ids: those have to be listed
 //! wholly, but never what is under `dumps/`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -66,7 +66,7 @@ impl Found {
             if summary.captured_at == Timestamp::UNIX_EPOCH
                 && let Some(written) = object.modified
             {
-                // The name tells no time: soon after the crash it was written.
+                // The name has no time: soon after the crash it was written.
                 summary.captured_at = written;
             }
             if summary.legacy {
@@ -408,7 +408,7 @@ impl<'s> Catalog<'s> {
             .filter(|dump| wanted.matches(&dump.id))
             .collect();
         if wanted.is_complete() {
-            // Nobody has two ids: copies of one dump are the same dump.
+            // No dump has two ids: copies of one dump are the same dump.
             matching.truncate(1);
         }
         if matching.len() > 1 {

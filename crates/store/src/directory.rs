@@ -250,7 +250,7 @@ impl DirectoryStore {
                     }
                 }
                 _ if path.starts_with(under) && path.as_str() > after => {
-                    // Somebody else's file with a name that we would not write is none of ours.
+                    // A file with a name that we would not write is foreign.
                     let Ok(key) = ObjectKey::parse(&path) else {
                         continue;
                     };

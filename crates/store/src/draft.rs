@@ -1,7 +1,7 @@
 //! A file of a directory store before it has its name.
 //!
-//! Drafts are hidden and locked by who writes them. One that nobody holds was left by a process that
-//! was killed; the next `put` into the same directory deletes it, so that retries of a big upload do
+//! Drafts are hidden and locked by who writes them. A draft without a lock was left by a process that was killed;
+//! the next `put` into the same directory deletes it, so that retries of a big upload do
 //! not fill the disk.
 
 use std::fs::File;
@@ -21,7 +21,7 @@ const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// A younger draft may have been made a moment ago, and not be locked yet.
 const SETTLED: Duration = Duration::from_secs(60);
 
-/// Deletes drafts that nobody writes any more. Best effort: they are invisible anyway.
+/// Deletes drafts of processes that have ended. Best effort: they are invisible anyway.
 pub(crate) fn sweep_drafts(directory: &OwnedFd) {
     let Ok(items) = rustix::fs::Dir::read_from(directory) else {
         return;
@@ -66,7 +66,7 @@ impl Drop for Draft<'_> {
 }
 
 impl<'d> Draft<'d> {
-    /// Makes a file that nobody else writes, and holds its lock as long as it is open.
+    /// Makes a file that only this process writes, and holds its lock while it is open.
     pub(crate) fn create(directory: &'d OwnedFd) -> io::Result<(Self, File)> {
         let name = format!("{PREFIX}{}", DumpId::random());
         let flags =

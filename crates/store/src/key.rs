@@ -12,7 +12,7 @@ use crate::StoreError;
 pub(crate) const MAX_NAMESPACE: usize = 40;
 pub(crate) const MAX_POD: usize = 76;
 pub(crate) const MAX_EXE: usize = 40;
-/// Stands in a part for what was cut out of it. No escape has this form.
+/// Marks the place where a part was shortened. No escape has this form.
 pub(crate) const CUT: &str = "!~";
 /// Follows the time of a key that is the time of an import: that of the crash is not known. Keys of a second still
 /// sort between its `Z` and the `[` after it.
@@ -88,7 +88,7 @@ impl ObjectKey {
                 MAX_POD
             ),
             part(manifest.process.exe_name().as_bytes(), MAX_EXE),
-            part(manifest.signal.name.as_bytes(), MAX_SIGNAL),
+            part(manifest.crash_signal().name.as_bytes(), MAX_SIGNAL),
             part(short.as_bytes(), MAX_FINGERPRINT),
             manifest.verdict.word(),
             manifest.id,
@@ -180,7 +180,7 @@ pub(crate) fn may_be_cut(part: &str, longest: usize) -> bool {
     part.contains(CUT) || part.len().saturating_add(2) >= longest
 }
 
-/// The bytes behind a part, with [`CUT_SHOWN`] for what was cut; `None` for the part that stands for nothing.
+/// The bytes behind a part, with [`CUT_SHOWN`] for what was cut; `None` for the part that means nothing.
 pub(crate) fn unescape(part: &str) -> Option<Vec<u8>> {
     if part == "-" {
         return None;

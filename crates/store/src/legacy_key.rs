@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A zip is taken for a dump when its name has an id, a time, or a pid and a signal: other zips in the
-//! bucket are nobody's dumps. What a name does not tell for sure is left to the bundle itself.
+//! bucket are nobody's dumps. The bundle itself supplies what a name leaves open.
 
 use cdh_bundle::{DumpId, LegacyName, RawText, Sha256};
 use cdh_elfcore::SignalInfo;
@@ -21,12 +21,12 @@ const LAST_SIGNAL: i32 = 64;
 /// Words that templates put between the fields.
 const FILLERS: [&str; 3] = ["dump", "core", "coredump"];
 
-/// Whether a name is by the default template, which nobody else uses.
+/// Whether a name follows the default template of IBM's agent.
 pub(crate) fn is_default(stem: &str) -> bool {
     LegacyName::parse(stem).is_some()
 }
 
-/// What the name of a zip tells; `None` where it tells nothing.
+/// The fields of a zip's name; `None` if it has none.
 pub(crate) fn summary(key: &ObjectKey, stem: &str) -> Option<DumpSummary> {
     let fields = match LegacyName::parse(stem) {
         Some(name) => Fields {
@@ -66,7 +66,7 @@ struct Fields {
     signal: Option<i32>,
 }
 
-/// What a name by an unknown template tells.
+/// The fields of a name by an unknown template.
 fn guess(stem: &str) -> Option<Fields> {
     let found = (0..stem.len()).find_map(|at| {
         let id = stem.get(at..at.checked_add(ID)?)?;

@@ -79,7 +79,7 @@ pub trait Store: Send + Sync {
     /// Stores exactly `len` bytes of `body`; afterwards they are durable, before that invisible.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when other content stands under `key`: nothing is ever overwritten.
+    /// [`StoreError::Conflict`] when `key` has other content: nothing is ever overwritten.
     fn put(&self, key: &ObjectKey, body: &mut dyn Read, len: u64) -> Result<Receipt, StoreError>;
 
     /// As [`put`](Self::put), and remembers in the file `journal` how far it came, so that the same
@@ -111,7 +111,7 @@ pub trait Store: Send + Sync {
     /// What is known of an object; `None` where there is none.
     ///
     /// # Errors
-    /// When the store cannot tell.
+    /// When the store cannot answer.
     fn stat(&self, key: &ObjectKey) -> Result<Option<ObjectStat>, StoreError>;
 
     /// Opens an object for reading at any place, as it is now: one that is replaced later fails to
@@ -190,7 +190,7 @@ pub trait Store: Send + Sync {
     /// When it cannot be removed.
     fn delete(&self, key: &ObjectKey) -> Result<(), StoreError>;
 
-    /// An address with which anybody can read the object until `expires` is over.
+    /// A presigned URL that reads the object until `expires` is over.
     ///
     /// # Errors
     /// [`StoreError::Unsupported`] where the store has no such thing.
@@ -200,7 +200,7 @@ pub trait Store: Send + Sync {
     /// many. A store that keeps no halves has none.
     ///
     /// # Errors
-    /// When the store cannot tell.
+    /// When the store cannot answer.
     fn abort_stale_uploads(&self, age: Duration) -> Result<usize, StoreError> {
         let _ = age;
         Ok(0)

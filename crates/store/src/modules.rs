@@ -4,9 +4,9 @@
 //! dump names its own file. Earlier agents stored `modules/<build-id>`; such a key is in use while a manifest
 //! names the build-id without a digest.
 //!
-//! The invariant: a module that the manifest of a dump names is in use. Where one manifest cannot be read,
-//! nobody knows what it names, and all modules are in use: also where it is missing beside its bundle. IBM's
-//! agent keeps no modules, so its zips, of which many are broken, are not asked. Objects under other names
+//! The invariant: a module that the manifest of a dump names is in use. If a manifest cannot be read, all modules
+//! count as in use: also where it is missing beside its bundle. IBM's agent stores no modules, so its zips are not
+//! read. Objects under other names
 //! are left alone.
 
 use std::ops::ControlFlow;
@@ -31,7 +31,7 @@ pub struct StoredModule {
     pub key: ObjectKey,
     /// Bytes.
     pub size: u64,
-    /// When it was written; where the store does not tell, it is never old enough to go.
+    /// When it was written; without a time from the store, it is never deleted.
     pub modified: Option<Timestamp>,
 }
 

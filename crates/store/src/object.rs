@@ -56,8 +56,7 @@ pub enum Depth {
 pub struct Listing<'l> {
     /// Begin of every key; need not end at a `/`.
     pub under: &'l str,
-    /// Only keys that come after this one in the order of bytes; a prefix in which it lies itself may or
-    /// may not be told.
+    /// Only keys that come after this one in the order of bytes; its own prefix may or may not be reported.
     pub start_after: Option<&'l str>,
     /// How deep.
     pub depth: Depth,
@@ -75,7 +74,7 @@ impl<'l> Listing<'l> {
         }
     }
 
-    /// One level: what stands directly under `under`, which is empty or ends with `/`.
+    /// One level: the objects directly under `under`, which is empty or ends with `/`.
     #[must_use]
     pub fn level(under: &'l str) -> Self {
         Self {

@@ -13,7 +13,7 @@ use crate::{Catalog, DumpSummary, Listed, ListedObject, Listing, StoreError};
 /// not to be counted in messages.
 const PAGE: usize = 1024;
 
-/// Tells apart dumps from bundles without their manifests, in the order of keys.
+/// Separates dumps from bundles without manifests, in the order of keys.
 #[derive(Default)]
 pub(crate) struct Pairing {
     /// Key of the last manifest, without `.manifest.json`.
@@ -36,7 +36,7 @@ impl Pairing {
 
 impl Catalog<'_> {
     /// Hands out the dumps of the store in pages, until `visit` breaks: the newest day first and
-    /// within a page the newest first, then what stands outside the days.
+    /// within a page the newest first, then all other keys.
     ///
     /// # Errors
     /// When the store cannot be listed; what was handed out until then is right.

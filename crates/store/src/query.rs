@@ -276,7 +276,7 @@ enum Fit {
     Yes,
 }
 
-/// Whether a name fits `pattern`, of which the key has the start and the end (`value`) if it was cut.
+/// Whether a name matches `pattern`. The key has its start and its end (`value`) if it was shortened.
 fn fit(pattern: &str, value: &str, is_cut: bool) -> Fit {
     let known = |fits| if fits { Fit::Yes } else { Fit::No };
     if !is_cut {

@@ -18,8 +18,8 @@ pub struct Shipped {
 
 /// Puts the bundle, compares what the store holds with what was sent, and only then puts the
 /// manifest that makes it a dump. Doing it twice is the same as doing it once. What turns out to be
-/// something else is removed, so that the next try can begin anew: a dump's keys hold its id, and its
-/// bytes are the same whoever sends them.
+/// something else is removed, so that the next try can begin anew: a dump's keys hold its id, and its bytes do not
+/// depend on the sender.
 ///
 /// # Errors
 /// When the store fails, the spool entry is broken, or the store holds something else afterwards.
@@ -66,8 +66,8 @@ pub enum Flow {
     Stop,
 }
 
-/// A body that tells how many bytes were taken from it, which may make it wait, and that ends with an
-/// error as soon as it is no longer wanted.
+/// A body that reports how many bytes were read from it. The observer may make it wait, and ends it with an error
+/// when it is no longer wanted.
 struct Steered<'s, R> {
     inner: R,
     flow: &'s dyn Fn(usize) -> Flow,
@@ -180,8 +180,7 @@ pub(crate) fn read_back(
 
 /// Removes a dump: the manifest first, so that a removal cut short leaves none that cannot be read.
 ///
-/// A zip that only looks like one of IBM's by its name is opened before: somebody else's file is not
-/// ours to delete.
+/// A zip that only looks like one of IBM's by its name is opened before: a foreign file is not ours to delete.
 ///
 /// # Errors
 /// When the store fails, or it is no dump.

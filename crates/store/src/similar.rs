@@ -9,7 +9,7 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
     strsim::osa_distance(&cut(a), &cut(b))
 }
 
-/// The known name that a misspelt one most likely stands for: `prod` for `prdo`, nothing for `qa`.
+/// The known name that a misspelt one most likely means: `prod` for `prdo`, nothing for `qa`.
 #[must_use]
 pub fn nearest<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let known = known.into_iter();

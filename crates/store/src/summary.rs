@@ -18,7 +18,7 @@ pub struct DumpSummary {
     pub captured_at: Timestamp,
     /// Whether `captured_at` is the time of an import: that of the crash is not known.
     pub is_import_time: bool,
-    /// Kubernetes namespace; `…` stands for what was cut out of a long name.
+    /// Kubernetes namespace; `…` marks where a long name was shortened.
     pub namespace: Option<String>,
     /// Pod, likewise.
     pub pod: Option<String>,
@@ -32,7 +32,7 @@ pub struct DumpSummary {
     pub verdict: String,
     /// Key of the bundle.
     pub key: ObjectKey,
-    /// Bytes of the bundle, where the listing tells.
+    /// Bytes of the bundle, if the listing has them.
     pub size: Option<u64>,
     /// When the bundle was written to the store, if the listing says so.
     pub modified: Option<Timestamp>,
@@ -69,7 +69,7 @@ impl DumpSummary {
         let (folder, name) = key.as_str().rsplit_once('/').unwrap_or(("", key.as_str()));
         let stem = name.strip_suffix(".zip")?;
         Self::ours(key, folder, stem).or_else(|| {
-            // Nothing else stands where ours stand.
+            // No other objects are at such keys.
             let is_elsewhere = !key.as_str().starts_with(DUMPS);
             is_elsewhere.then(|| legacy_key::summary(key, stem))?
         })
@@ -118,8 +118,8 @@ impl DumpSummary {
         })
     }
 
-    /// Takes from the manifest of one of IBM's zips what its name could only suggest. A zip that does not say which
-    /// program crashed is somebody else's, and keeps its guess.
+    /// Takes from the manifest of one of IBM's zips what its name could only suggest. A zip that does not name a
+    /// program is foreign, and keeps its guess.
     pub(crate) fn refine(&mut self, manifest: &Manifest) {
         if manifest.process.name.is_empty() {
             return;

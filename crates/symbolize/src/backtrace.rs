@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use cdh_elfcore::{BuildId, Memory, ModuleKind, Thread};
 use rayon::prelude::*;
 
+use crate::lines::Lines;
 use crate::symbolizer::{has_debug_info, has_symbols};
 use crate::{
     Alone, Explanation, Fingerprint, Frame, FrameTrust, LoadedModule, ModuleNeed, ModuleStatus,
-    SectionArena, Stop, Surroundings, Symbolizer, Unwinder, UnwoundFrame, needs_of,
+    OriginalSignal, SectionArena, Stop, Surroundings, Symbolizer, Unwinder, UnwoundFrame, needs_of,
 };
 
 /// Frames of all threads together, and those that each may have in any case: a hostile core can claim
@@ -48,6 +49,10 @@ impl Default for BacktraceOptions {
 pub struct Backtrace {
     /// The crashing thread first.
     pub threads: Vec<ThreadBacktrace>,
+    /// The fault beneath a signal handler that then ended the process or crashed itself: the crash. Its frame
+    /// numbers are those of the first thread here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original_signal: Option<OriginalSignal>,
     /// All modules; frames refer to them by index.
     pub modules: Vec<ModuleReport>,
     /// Of the crashing thread.
@@ -97,6 +102,17 @@ pub struct StoredStack {
     pub frames: Vec<UnwoundFrame>,
     /// Why there are no more.
     pub stop: Stop,
+    /// The fault beneath a signal handler.
+    pub original: Option<OriginalSignal>,
+}
+
+impl Backtrace {
+    /// Frames of the crashing thread from the crash on: without those of a signal handler that ran because of it.
+    #[must_use]
+    pub fn crash_frames(&self) -> &[Frame] {
+        let frames = self.threads.first().map(|thread| &thread.frames[..]);
+        OriginalSignal::frames(self.original_signal.as_ref(), frames.unwrap_or_default())
+    }
 }
 
 /// What was known of a module.
@@ -169,11 +185,14 @@ pub fn backtrace_with(
     stored.sort_by_key(|stack| stack.tid);
     let shown = threads.iter().zip(stacks.iter()).enumerate();
     let shown = shown.map(|(index, (thread, (frames, stop)))| {
+        let crashing = index == 0 && options.knows_crashed;
+        let original = crashing.then(|| unwinder.original_signal(thread, frames, memory));
         let shown = Shown {
             tid: thread.tid,
-            crashing: index == 0 && options.knows_crashed,
+            crashing,
             frames,
             stop,
+            original: original.flatten(),
             stored: false,
             limit: options.max_frames,
         };
@@ -209,6 +228,7 @@ struct Shown<'f> {
     /// The crashing thread's may be more than are named: its fingerprint does not depend on that.
     frames: &'f [UnwoundFrame],
     stop: Stop,
+    original: Option<OriginalSignal>,
     stored: bool,
     limit: usize,
 }
@@ -220,13 +240,39 @@ impl<'f> Shown<'f> {
             crashing: stack.crashing,
             frames: &stack.frames,
             stop: stack.stop,
+            original: stack.original.clone(),
             stored: true,
             limit,
         }
     }
 
+    /// Frames of a handler count no more than those that the reader asked for: the crash is below them.
+    fn limit(&self) -> usize {
+        let handler = self.original.as_ref().map_or(0, |original| original.frame);
+        self.limit.saturating_add(handler)
+    }
+
     fn named(&self) -> &'f [UnwoundFrame] {
-        self.frames.get(..self.limit).unwrap_or(self.frames)
+        self.frames.get(..self.limit()).unwrap_or(self.frames)
+    }
+
+    /// The frames with names, and the original signal with the numbers that its frames have among them.
+    fn lines(&self, lines: &mut Lines<'_, '_>) -> (Vec<Frame>, Option<OriginalSignal>) {
+        let named = self.named();
+        let Some(mut original) = self.original.clone() else {
+            return (lines.of(named), None);
+        };
+        // Frame numbers count inlined calls. Nothing is inlined or left out next to a trampoline.
+        let mut frames = Vec::with_capacity(named.len());
+        let mut start = 0;
+        let interrupted = original.nested.iter_mut().rev().map(|one| &mut one.frame);
+        for frame in interrupted.chain([&mut original.frame]) {
+            frames.extend(lines.of(named.get(start..*frame).unwrap_or_default()));
+            start = *frame;
+            *frame = frames.len();
+        }
+        frames.extend(lines.of(named.get(start..).unwrap_or_default()));
+        (frames, Some(original))
     }
 
     /// The stored stack of the same thread where it goes on after this one, or has fewer guesses: the handler
@@ -242,10 +288,18 @@ impl<'f> Shown<'f> {
         let place = stored.binary_search_by_key(&self.tid, |stack| stack.tid);
         let same = place.ok().and_then(|place| stored.get(place));
         match same.filter(goes_on) {
-            Some(stack) => Self {
-                crashing: self.crashing,
-                ..Self::stored(stack, self.limit)
-            },
+            Some(stack) => {
+                let mut stored = Self::stored(stack, self.limit);
+                let original = stored.original.as_mut().zip(self.original);
+                // The handler stores no registers.
+                if let Some((stored, here)) =
+                    original.filter(|(stored, here)| stored.frame == here.frame)
+                {
+                    stored.registers = here.registers;
+                }
+                stored.crashing = self.crashing;
+                stored
+            }
             None => self,
         }
     }
@@ -271,21 +325,30 @@ fn named(
     let start = Instant::now();
     let table = symbolizer.look_up(stacks.iter().map(Shown::named));
     let mut lines = symbolizer.lines(&table);
-    let name = |stack: &Shown<'_>| ThreadBacktrace {
-        tid: stack.tid,
-        crashing: stack.crashing,
-        frames: lines.of(stack.named()),
-        stop: match stack.frames.len() > stack.limit {
-            true => Stop::Limit,
-            false => stack.stop,
-        },
-        stored: stack.stored,
+    let mut original_signal = None;
+    let name = |stack: &Shown<'_>| {
+        let (frames, original) = stack.lines(&mut lines);
+        if stack.crashing {
+            original_signal = original;
+        }
+        ThreadBacktrace {
+            tid: stack.tid,
+            crashing: stack.crashing,
+            frames,
+            stop: match stack.frames.len() > stack.limit() {
+                true => Stop::Limit,
+                false => stack.stop,
+            },
+            stored: stack.stored,
+        }
     };
     let threads: Vec<ThreadBacktrace> = stacks.iter().map(name).collect();
-    let crashing = stacks.first();
-    let explanation =
-        crashing.and_then(|stack| Fingerprint::from_stack(stack.frames, stack.stop, modules));
+    let explanation = stacks.first().and_then(|stack| {
+        let original = stack.original.as_ref();
+        Fingerprint::from_stack(stack.frames, stack.stop, original, modules)
+    });
     Backtrace {
+        original_signal,
         fingerprint: explanation.as_ref().map(|found| found.fingerprint.clone()),
         explanation,
         modules: modules.iter().map(report).collect(),
@@ -356,7 +419,7 @@ fn unwind_all(
         let limits = task.iter().enumerate().map(|(index, thread)| {
             // The first one is the one that crashed.
             let limit = match (number, index) {
-                (0, 0) => options.max_frames.max(Fingerprint::FRAMES),
+                (0, 0) => options.max_frames.max(Unwinder::CRASHING_FRAMES),
                 _ => options.max_frames.min(share),
             };
             (&thread.registers, limit)

@@ -10,7 +10,14 @@
 //! Since Go 1.18 starts are u32 from the text's start, before they were addresses (`runtime/symtab.go`).
 //! A pc table is a run of (zigzag difference of the value, difference of pc), starting from -1.
 
-use cdh_elfcore::ElfObject;
+//!
+//! Calls that were inlined are in a tree of each function, in the linker's `go:func.*` (`runtime/symtabinl.go`). Where
+//! that is, only the module's data says.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use cdh_elfcore::{ElfObject, Svma};
 
 use crate::Location;
 use crate::debug_info::Site;
@@ -46,9 +53,25 @@ pub(crate) struct GoFrame {
 
 /// A function of a Go program.
 pub(crate) struct GoFunction {
-    pub(crate) site: Site,
+    /// Innermost inlined call first, the function itself last.
+    pub(crate) sites: Vec<Site>,
     pub(crate) entry: u64,
 }
+
+/// Depth of inlined calls.
+const INLINED: usize = 64;
+/// `PCDATA_InlTreeIndex` and `FUNCDATA_InlTree` (`internal/abi/symtab.go`).
+const PCDATA_TREE: usize = 2;
+const FUNCDATA_TREE: u8 = 3;
+/// Where `moduledata.gofunc` is (`runtime/symtab.go`): in 1.18 and 1.19; in 1.20 to 1.26, and in 1.27, where the word at
+/// the first offset is no address.
+const OLD_TREES: [u64; 1] = [304];
+const NEW_TREES: [u64; 2] = [320, 344];
+/// Functions by number that a search by name looks at.
+const SEARCHED: usize = 1 << 21;
+/// Relocations that are searched for the module's data, and the type of those that matter (x86_64, aarch64).
+const RELOCATIONS: usize = 1 << 22;
+const RELATIVE: [u64; 2] = [8, 1027];
 
 /// Where a function's record is.
 #[derive(Clone, Copy)]
@@ -58,9 +81,16 @@ struct Record {
     fields: usize,
 }
 
-/// The table of one program.
-pub(crate) struct Table<'data> {
+/// The table of one program: names, lines and frames of Go functions. Addresses are those of the file.
+pub struct GoTable<'data> {
+    object: ElfObject<'data>,
     data: &'data [u8],
+    /// Where the table itself is.
+    address: u64,
+    /// Whether the version is 1.20 or newer, whose functions and inlined calls have other fields.
+    is_new: bool,
+    /// Address of `go:func.*`.
+    trees: OnceLock<Option<u64>>,
     /// Offsets are relative to it; 0 where addresses are stated in full.
     text: u64,
     /// Whether starts are addresses (before Go 1.18).
@@ -74,10 +104,12 @@ pub(crate) struct Table<'data> {
     functions: usize,
 }
 
-impl<'data> Table<'data> {
+impl<'data> GoTable<'data> {
     /// `None` where the program is not a Go program, or of a version that is not known.
-    pub(crate) fn open(object: &ElfObject<'data>) -> Option<Self> {
-        let data = SECTIONS.iter().find_map(|name| object.section(name))?.data;
+    #[must_use]
+    pub fn open(object: &ElfObject<'data>) -> Option<Self> {
+        let section = SECTIONS.iter().find_map(|name| object.section(name))?;
+        let data = section.data;
         let magic = u32_at(data, 0)?;
         let old = match magic {
             GO_1_16 => true,
@@ -99,7 +131,11 @@ impl<'data> Table<'data> {
             (false, stated, _) => stated,
         };
         Some(Self {
+            object: object.clone(),
             data,
+            address: section.address.0,
+            is_new: magic == GO_1_20,
+            trees: OnceLock::new(),
             text,
             old,
             step: u64::from(*data.get(6)?),
@@ -112,23 +148,154 @@ impl<'data> Table<'data> {
         })
     }
 
-    /// The function at an address.
+    /// Where the table is, which is the first word of the module's data.
+    #[must_use]
+    pub fn address(&self) -> Svma {
+        Svma(self.address)
+    }
+
+    /// Start and name of the function at an address.
+    #[must_use]
+    pub fn function(&self, at: Svma) -> Option<(Svma, String)> {
+        let record = self.record(at.0)?;
+        Some((Svma(record.entry), self.name(record)?))
+    }
+
+    /// Addresses of the first function that has one of these names.
+    #[must_use]
+    pub fn range_of(&self, names: &[&str]) -> Option<Range<u64>> {
+        let count = self.count.min(self.data.len() / 8).min(SEARCHED);
+        (0..count).find_map(|index| {
+            let record = self.record_of(index)?;
+            let name = self.name_bytes(record)?;
+            let is_wanted = names.iter().any(|wanted| wanted.as_bytes() == name);
+            is_wanted.then(|| Some(record.entry..self.start(index.checked_add(1)?)?))?
+        })
+    }
+
+    /// The function at an address, and the calls that were inlined there.
     pub(crate) fn find(&self, at: u64) -> Option<GoFunction> {
         let record = self.record(at)?;
-        let location = self.location(
-            at,
-            record.entry,
-            self.field(record, 4)?,
-            self.field(record, 5)?,
-            self.field(record, 7)?,
-        );
+        let mut sites = self.inlined(record, at).unwrap_or_default();
+        let at = sites.pop().map_or(at, |(_, parent)| parent);
+        let mut sites: Vec<Site> = sites.into_iter().map(|(site, _)| site).collect();
+        sites.push(Site {
+            name: Some(printed(&self.name(record)?)),
+            location: self.location(record, at),
+        });
         Some(GoFunction {
-            site: Site {
-                name: Some(self.name(record)?),
-                location,
-            },
+            sites,
             entry: record.entry,
         })
+    }
+
+    /// Calls that were inlined at an address, innermost first, each with the address that stands for its caller;
+    /// and at last one without a name, with the address of the function itself.
+    fn inlined(&self, record: Record, mut at: u64) -> Option<Vec<(Site, u64)>> {
+        let mut found = Vec::new();
+        let Some((indices, tree)) = self.tree(record) else {
+            return None;
+        };
+        while let Some(index) = self.value(indices, at, record.entry)
+            && let Ok(index) = u64::try_from(index)
+            && found.len() < INLINED
+        {
+            // 1.20: function id u8, 3 bytes, name, parent's pc, first line. Before: parent u16, function id u8, a byte,
+            // file, line, name, parent's pc.
+            let (size, name, parent) = if self.is_new {
+                (16, 4, 8)
+            } else {
+                (20, 12, 16)
+            };
+            let call = Svma(tree.checked_add(index.checked_mul(size)?)?);
+            let call = self.object.bytes_at(call)?;
+            let site = Site {
+                name: self
+                    .text_at(self.names, u32_at(call, name)?)
+                    .map(|name| printed(&name)),
+                location: self.location(record, at),
+            };
+            let parent = u64::from(u32_at(call, parent)?);
+            at = record.entry.checked_add(parent)?;
+            found.push((site, at));
+        }
+        found.push((Site::default(), at));
+        Some(found)
+    }
+
+    /// The pc table with indices of inlined calls, and where these calls are.
+    fn tree(&self, record: Record) -> Option<(u32, u64)> {
+        if self.old {
+            return None;
+        }
+        let pcdata = self.field(record, 6)?;
+        // Behind the first line, which is new in 1.20: function id, flag, a byte, number of functions' data.
+        let flags = if self.is_new { 9 } else { 8 };
+        let [_, _, _, funcdata] = self.field(record, flags)?.to_le_bytes();
+        let first = flags.checked_add(1)?;
+        if usize::try_from(pcdata).ok()? <= PCDATA_TREE || funcdata <= FUNCDATA_TREE {
+            return None;
+        }
+        let indices = self.field(record, first.checked_add(PCDATA_TREE)?)?;
+        let behind = first.checked_add(usize::try_from(pcdata).ok()?)?;
+        let tree = self.field(record, behind.checked_add(usize::from(FUNCDATA_TREE))?)?;
+        if indices == 0 || tree == u32::MAX {
+            return None;
+        }
+        let trees = (*self.trees.get_or_init(|| self.find_trees()))?;
+        Some((indices, trees.checked_add(u64::from(tree))?))
+    }
+
+    /// Address of `go:func.*`: its symbol, or what the module's data says.
+    fn find_trees(&self) -> Option<u64> {
+        let names: [&[u8]; 2] = [b"go:func.*", b"go.func.*"];
+        if let Some(symbol) = self.object.symbols_named(&names).first() {
+            return Some(symbol.address.0);
+        }
+        let stored = self.module_data(|word| word == self.address)?;
+        let offsets: &[u64] = if self.is_new { &NEW_TREES } else { &OLD_TREES };
+        offsets.iter().find_map(|offset| {
+            let field = stored.checked_add(*offset)?;
+            let value = match self.relocated(|at, _| at == field) {
+                Some((_, value)) => value,
+                None => u64_at(self.object.bytes_at(Svma(field))?, 0)?,
+            };
+            self.object.bytes_at(Svma(value)).map(|_| value)
+        })
+    }
+
+    /// Where the module's data is: it begins with the address of the table.
+    fn module_data(&self, is_table: impl Fn(u64) -> bool) -> Option<u64> {
+        if let Some(section) = self.object.section(".go.module") {
+            return Some(section.address.0);
+        }
+        let names = [".noptrdata", ".data", ".data.rel.ro", ".go.module"];
+        let found = names.iter().find_map(|name| {
+            let section = self.object.section(name)?;
+            let words = section.data.chunks_exact(8);
+            let index = words.into_iter().position(|word| {
+                let word = word.first_chunk().copied().map(u64::from_le_bytes);
+                word.is_some_and(&is_table)
+            })?;
+            section
+                .address
+                .0
+                .checked_add(u64::try_from(index).ok()?.checked_mul(8)?)
+        });
+        found.or_else(|| Some(self.relocated(|_, value| is_table(value))?.0))
+    }
+
+    /// The first relative relocation for which `wanted` holds of its place and value.
+    fn relocated(&self, wanted: impl Fn(u64, u64) -> bool) -> Option<(u64, u64)> {
+        let names = [".rela.dyn", ".rela", ".rela.data", ".rela.noptrdata"];
+        let sections = names.iter().filter_map(|name| self.object.section(name));
+        sections
+            .flat_map(|section| section.data.chunks_exact(24))
+            .take(RELOCATIONS)
+            .find_map(|entry| {
+                let (at, kind, value) = (u64_at(entry, 0)?, u64_at(entry, 8)?, u64_at(entry, 16)?);
+                (RELATIVE.contains(&kind) && wanted(at, value)).then_some((at, value))
+            })
     }
 
     /// The frame of the function at an address (`funcspdelta` in `runtime/symtab.go`).
@@ -157,11 +324,15 @@ impl<'data> Table<'data> {
             }
         }
         let index = low.checked_sub(1)?;
-        let entry = self.start(index)?;
         // The entry behind the last function is the end of the text.
         if index.checked_add(1)? >= self.count && self.start(self.count)? <= at {
             return None;
         }
+        self.record_of(index)
+    }
+
+    fn record_of(&self, index: usize) -> Option<Record> {
+        let entry = self.start(index)?;
         let slot = self.slot(index)?;
         let record = if self.old {
             usize::try_from(u64_at(self.data, slot.checked_add(8)?)?).ok()?
@@ -182,7 +353,14 @@ impl<'data> Table<'data> {
         self.text_at(self.names, self.field(record, 0)?)
     }
 
-    fn location(&self, at: u64, entry: u64, files: u32, lines: u32, unit: u32) -> Option<Location> {
+    fn name_bytes(&self, record: Record) -> Option<&'data [u8]> {
+        self.bytes_at(self.names, self.field(record, 0)?)
+    }
+
+    fn location(&self, record: Record, at: u64) -> Option<Location> {
+        let entry = record.entry;
+        let (files, lines) = (self.field(record, 4)?, self.field(record, 5)?);
+        let unit = self.field(record, 7)?;
         let file = u32::try_from(self.value(files, at, entry)?).ok()?;
         let slot = usize::try_from(unit.checked_add(file)?).ok()?;
         let offset = u32_at(self.data, self.units.checked_add(slot.checked_mul(4)?)?)?;
@@ -212,12 +390,16 @@ impl<'data> Table<'data> {
     }
 
     fn text_at(&self, table: usize, offset: u32) -> Option<String> {
+        let text = self.bytes_at(table, offset)?;
+        Some(String::from_utf8_lossy(text).into_owned())
+    }
+
+    fn bytes_at(&self, table: usize, offset: u32) -> Option<&'data [u8]> {
         let start = table.checked_add(usize::try_from(offset).ok()?)?;
         let bytes = self.data.get(start..)?;
         let bytes = bytes.get(..bytes.len().min(TEXT_LIMIT))?;
         let end = bytes.iter().position(|byte| *byte == 0)?;
-        let text = bytes.get(..end).filter(|text| !text.is_empty())?;
-        Some(String::from_utf8_lossy(text).into_owned())
+        bytes.get(..end).filter(|text| !text.is_empty())
     }
 
     /// What a pc table says for `at`.
@@ -239,6 +421,18 @@ impl<'data> Table<'data> {
             }
         }
         None
+    }
+}
+
+/// A name as the runtime prints it: without type arguments (`funcNameForPrint`).
+fn printed(name: &str) -> String {
+    match (name.find('['), name.rfind(']')) {
+        (Some(start), Some(end)) if start < end => {
+            let before = name.get(..start).unwrap_or_default();
+            let after = name.get(end..).unwrap_or_default();
+            format!("{before}[...{after}")
+        }
+        _ => name.to_owned(),
     }
 }
 

@@ -42,9 +42,12 @@ pub use debug_info::{ModuleDwarf, Reader};
 pub use demangle::demangle_with_parameters;
 pub use fingerprint::{Explanation, Fingerprint, Role};
 pub use frame::{Frame, Function, Location, Reason};
+pub use go::GoTable;
 pub use loaded::{LoadedModule, ModuleStatus};
 pub use need::{ModuleNeed, Need, needs_of};
 pub use surroundings::{Alone, Bytes, Surroundings};
 pub use symbol::{address_of_symbol, symbol_at};
 pub use symbolizer::{SymbolTable, Symbolizer};
-pub use unwinder::{FrameRegisters, FrameTrust, Stop, Unwinder, UnwoundFrame};
+pub use unwinder::{
+    FrameRegisters, FrameTrust, NestedSignal, OriginalSignal, Stop, Unwinder, UnwoundFrame,
+};

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use cdh_elfcore::{ElfObject, Svma};
+use cdh_elfcore::{ByteOrder, ElfObject, Svma};
 use rayon::prelude::*;
 
 use crate::deadline::Deadline;
@@ -16,7 +16,7 @@ use crate::lines::Lines;
 use crate::memo::{self, Memo};
 use crate::tail_call::{Pair, Pairs, TailFrame};
 use crate::{
-    Frame, LoadedModule, ModuleStatus, Reason, SectionArena, Surroundings, UnwoundFrame, go,
+    Frame, GoTable, LoadedModule, ModuleStatus, Reason, SectionArena, Surroundings, UnwoundFrame,
     section, symbol, tail_call,
 };
 
@@ -31,6 +31,7 @@ pub struct Symbolizer<'data> {
     surroundings: &'data dyn Surroundings,
     debug_infos: Vec<OnceLock<Option<Opened<'data>>>>,
     mini_debug_infos: Vec<OnceLock<Option<ElfObject<'data>>>>,
+    go_tables: Vec<OnceLock<Option<GoTable<'data>>>>,
     /// By module: its identity and what is remembered of it.
     memos: Vec<OnceLock<Option<(String, Memo)>>>,
     deadline: Deadline,
@@ -58,6 +59,7 @@ impl<'data> Symbolizer<'data> {
             surroundings,
             debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
             mini_debug_infos: modules.iter().map(|_| OnceLock::new()).collect(),
+            go_tables: modules.iter().map(|_| OnceLock::new()).collect(),
             memos: modules.iter().map(|_| OnceLock::new()).collect(),
             deadline: Deadline::after(TIME_LIMIT),
         }
@@ -67,7 +69,12 @@ impl<'data> Symbolizer<'data> {
     pub(crate) fn open<'f>(&self, frames: impl IntoIterator<Item = &'f UnwoundFrame>) {
         let mut wanted = by_module(frames);
         wanted.iter_mut().for_each(|(module, addresses)| {
-            addresses.retain(|at| !self.remembers(*module, *at));
+            let own = self.go_table(*module);
+            let is_open = |at: &u64| {
+                own.is_none_or(|table| table.function(Svma(*at)).is_none())
+                    && !self.remembers(*module, *at)
+            };
+            addresses.retain(is_open);
         });
         wanted.par_iter().for_each(|(&module, addresses)| {
             if let Some(loaded) = self.modules.get(module).filter(|_| !addresses.is_empty()) {
@@ -230,20 +237,30 @@ impl<'data> Symbolizer<'data> {
         let Some(object) = &loaded.object else {
             return found;
         };
-        if let Some(info) = self.debug_info(index, loaded, addresses) {
-            found = info.find(addresses, TailCalls::Ignore, self.deadline);
-        }
-        let nameless = |found: &Found| found.sites.last().is_none_or(|site| site.name.is_none());
-        if found.iter().any(nameless)
-            && let Some(table) = go::Table::open(object)
-        {
-            for (found, at) in found.iter_mut().zip(addresses) {
-                if let Some(function) = table.find(*at).filter(|_| nameless(found)) {
-                    found.sites = vec![function.site];
+        // Go's own table knows what its debug information knows, and is read sooner.
+        let own = self.go_table(index);
+        let mut others: Vec<u64> = Vec::new();
+        for (found, at) in found.iter_mut().zip(addresses) {
+            match own.and_then(|table| table.find(*at)) {
+                Some(function) => {
+                    found.sites = function.sites;
                     found.entry = Some(function.entry);
                 }
+                None => others.push(*at),
             }
         }
+        if !others.is_empty()
+            && let Some(info) = self.debug_info(index, loaded, &others)
+        {
+            let mut answers = info
+                .find(&others, TailCalls::Ignore, self.deadline)
+                .into_iter();
+            let open = found.iter_mut().filter(|found| found.sites.is_empty());
+            for (found, answer) in open.zip(&mut answers) {
+                *found = answer;
+            }
+        }
+        let nameless = |found: &Found| found.sites.last().is_none_or(|site| site.name.is_none());
         if found.iter().any(nameless) {
             let mini = self.mini_debug_info(index, object);
             let objects: Vec<&ElfObject<'data>> = [Some(object), loaded.debug.as_ref(), mini]
@@ -268,6 +285,13 @@ impl<'data> Symbolizer<'data> {
         found
     }
 
+    /// The table of a Go program.
+    fn go_table(&self, module: usize) -> Option<&GoTable<'data>> {
+        let object = self.modules.get(module)?.object.as_ref()?;
+        let table = self.go_tables.get(module)?;
+        table.get_or_init(|| GoTable::open(object)).as_ref()
+    }
+
     /// Opened the first time, with room for `addresses`.
     fn debug_info(
         &self,
@@ -277,7 +301,9 @@ impl<'data> Symbolizer<'data> {
     ) -> Option<&Opened<'data>> {
         let open = || {
             let objects = [loaded.debug.as_ref(), loaded.object.as_ref()];
-            let mut objects = objects.into_iter().flatten();
+            // DWARF is read as little-endian, for the sake of speed: big-endian programs have symbols.
+            let is_little = |object: &&ElfObject<'_>| object.encoding().order == ByteOrder::Little;
+            let mut objects = objects.into_iter().flatten().filter(is_little);
             let source = Source {
                 module: index,
                 arena: self.arena,

@@ -11,10 +11,13 @@
 
 mod cfi;
 mod code;
+mod exception_index;
 mod go_runtime;
 mod guess;
+mod original_signal;
 mod pc_table;
 mod piece;
+mod signal_frame;
 mod sigreturn;
 #[cfg(test)]
 mod tests;
@@ -28,7 +31,17 @@ use crate::LoadedModule;
 use cfi::{Cache, ModuleCfi};
 use code::Ground;
 use go_runtime::GoFunction;
+pub use original_signal::{NestedSignal, OriginalSignal};
 use piece::PieceMemory;
+
+/// Signals by number (`signal(7)`).
+const SIGILL: i32 = 4;
+const SIGTRAP: i32 = 5;
+const SIGABRT: i32 = 6;
+const SIGBUS: i32 = 7;
+const SIGFPE: i32 = 8;
+const SIGSEGV: i32 = 11;
+const SIGSYS: i32 = 31;
 
 /// What most stacks of waiting threads have at most.
 const USUAL_FRAMES: usize = 12;
@@ -130,7 +143,7 @@ struct Place<'m> {
     loaded: &'m LoadedModule<'m>,
     bias: Option<u64>,
     cfi: OnceLock<ModuleCfi<'m>>,
-    go: OnceLock<Option<crate::go::Table<'m>>>,
+    go: OnceLock<Option<crate::go::GoTable<'m>>>,
     /// Addresses of `_start`, where the file is a program or the dynamic loader.
     start: OnceLock<Option<std::ops::Range<u64>>>,
 }
@@ -223,7 +236,7 @@ impl<'m> Unwinder<'m> {
         let mut cache = self.caches().pop().unwrap_or_default();
         let (mut frames, mut contexts) = (Vec::new(), Vec::new());
         let all = Some(&mut contexts);
-        let stop = self.climb(thread, memory, limit, &mut cache, &mut frames, all);
+        let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, all);
         self.caches().push(cache);
         let with_registers = |(frame, (registers, inherited, cfa))| FrameRegisters {
             frame,
@@ -248,11 +261,46 @@ impl<'m> Unwinder<'m> {
         let mut frames = Vec::with_capacity(threads.len().saturating_mul(USUAL_FRAMES));
         let mut ends = Vec::with_capacity(threads.len());
         for (thread, limit) in threads {
-            let stop = self.climb(thread, memory, limit, &mut cache, &mut frames, None);
+            let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, None);
             ends.push((frames.len(), stop));
         }
         self.caches().push(cache);
         (frames, ends)
+    }
+
+    /// As [`Self::unwind`] for many contexts that a scheduler saved: their pc follows a call, unless a function
+    /// begins there that was not entered yet. For each context, where its frames end and why.
+    #[must_use]
+    pub fn unwind_saved(
+        &self,
+        contexts: &[Registers],
+        memory: &dyn Memory,
+        limit: usize,
+    ) -> (Vec<UnwoundFrame>, Vec<(usize, Stop)>) {
+        let memory = &PieceMemory::over(memory);
+        let mut cache = self.caches().pop().unwrap_or_default();
+        let mut frames = Vec::with_capacity(contexts.len().saturating_mul(USUAL_FRAMES));
+        let mut ends = Vec::with_capacity(contexts.len());
+        for context in contexts {
+            let begins = context.pc().is_some_and(|pc| self.begins_at(pc));
+            let stop = self.climb(
+                (context, begins),
+                memory,
+                limit,
+                &mut cache,
+                &mut frames,
+                None,
+            );
+            ends.push((frames.len(), stop));
+        }
+        self.caches().push(cache);
+        (frames, ends)
+    }
+
+    /// Whether a function begins at `pc`.
+    fn begins_at(&self, pc: Avma) -> bool {
+        let of_go = self.go_entry(pc);
+        of_go.or_else(|| self.function_start(pc)) == Some(pc)
     }
 
     fn caches(&self) -> std::sync::MutexGuard<'_, Vec<Cache>> {
@@ -261,7 +309,8 @@ impl<'m> Unwinder<'m> {
 
     fn climb(
         &self,
-        thread: &Registers,
+        // Whether its pc is that of the next instruction, not a return address.
+        (thread, mut exact): (&Registers, bool),
         memory: &dyn Memory,
         limit: usize,
         cache: &mut Cache,
@@ -273,7 +322,7 @@ impl<'m> Unwinder<'m> {
         cache.compared = 0;
         let mut registers = thread.clone();
         let mut trust = FrameTrust::Registers;
-        let (mut exact, mut doubtful, mut turned) = (true, false, false);
+        let (mut doubtful, mut turned) = (false, false);
         let mut passed = HashSet::new();
         loop {
             let Some(pc) = registers.pc() else {
@@ -298,7 +347,7 @@ impl<'m> Unwinder<'m> {
             };
             let runtime = self.go_runtime(here.lookup, cache);
             let step = match runtime {
-                _ if signal_frame => sigreturn::interrupted(&registers, memory),
+                _ if signal_frame => sigreturn::interrupted(self, &registers, memory),
                 Some(function) if function.switches_stacks() => {
                     self.across_go_stacks(&here, function, memory, cache)
                 }
@@ -438,8 +487,10 @@ fn preserved(callee: &Registers, caller: &Caller) -> Registers {
         return registers;
     }
     let changeable = match registers.machine() {
+        Machine::X86_64 | Machine::X32 => X86_64,
         Machine::Aarch64 => AARCH64,
-        _ => X86_64,
+        // Variables are not shown there.
+        _ => &[],
     };
     for &number in changeable {
         if registers.get(number) == callee.get(number) {
@@ -455,13 +506,4 @@ enum Doubt {
     WrongRegisters,
     /// It leads to mapped memory that is not code: the frame has no caller.
     NoCode,
-}
-
-/// Removes the pointer authentication code of a return address (PAC, Armv8.3): user addresses have 48 bits.
-fn plain_address(machine: Machine, address: u64) -> u64 {
-    if machine == Machine::Aarch64 {
-        address & 0xffff_ffff_ffff
-    } else {
-        address
-    }
 }

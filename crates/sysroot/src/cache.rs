@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Invariants: a file is whole or not there under its name (written aside, synced, renamed); names are
-//! made of hexadecimal digits only; what was used longest ago goes first, and nothing goes that was used
-//! in the last minutes, for somebody may be about to open it.
+//! made of hexadecimal digits only; the least recently used files go first. Files used in the last minutes stay:
+//! another process may be about to open them.
 
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -92,7 +92,7 @@ impl Drop for Draft {
     }
 }
 
-/// What became of a file that was to be kept.
+/// The outcome of storing a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeptModule {
     /// It is the one that was asked for.
@@ -375,7 +375,7 @@ impl Cache {
         self.directories().into_iter().filter_map(entry).collect()
     }
 
-    /// Removes everything; tells how many bytes that freed.
+    /// Removes everything; returns how many bytes that freed.
     ///
     /// # Errors
     /// When something cannot be removed.

@@ -1,7 +1,7 @@
 //! debuginfod servers: files by build-id.
 //!
 //! `GET <url>/buildid/<hex>/executable` and `…/debuginfo` (debuginfod(8)). What comes is kept only if it
-//! has the build-id; that nobody has a file is remembered for a while, in memory of the cache too.
+//! has the build-id; that no server has a file is remembered for a while, in the cache too.
 
 use std::fs;
 use std::io::Read;
@@ -90,7 +90,7 @@ impl Debuginfod {
         })
     }
 
-    /// A file that a server gave before; asks nobody.
+    /// A file that a server gave before; sends no request.
     #[must_use]
     pub fn cached(cache: &Cache, part: Part, id: &BuildId) -> Option<PathBuf> {
         Cache::used(Cache::part(&cache.source(SOURCE), part, id))

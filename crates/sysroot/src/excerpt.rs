@@ -1,8 +1,8 @@
 //! What was asked about a layer whose index is too large for memory, as its file answers.
 //!
-//! The records of such a layer stay in the cache. All questions of a pull are one tree of names; one pass
-//! over the file answers them, and a question that was not part of that pass is told from one whose
-//! answer is "nothing". What is kept grows with the questions, not with the layer.
+//! The records of such a layer stay in the cache. All questions of a pull are one tree of names; one pass over the
+//! file answers them. A question that was not part of that pass differs from one whose answer is "nothing". What is
+//! kept grows with the questions, not with the layer.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -15,7 +15,7 @@ use crate::LayerIndex;
 use crate::index::Node;
 use crate::record::{Record, RecordReader, What};
 
-/// Places of the tree. Whoever asks more is a hostile core, or follows hostile links.
+/// Places of the tree. More come only from a hostile core or hostile links.
 const MAX_PLACES: usize = 100_000;
 /// Files of one layer with one build-id; a builder makes one, and copies of it.
 const MAX_SAME: usize = 64;
@@ -232,7 +232,7 @@ pub(crate) enum LayerFiles {
 }
 
 impl LayerFiles {
-    /// Whether the methods below can tell what is at this path.
+    /// Whether the methods below know what is at this path.
     pub(crate) fn covers(&self, path: &[u8]) -> bool {
         match self {
             Self::Whole(_) => true,

@@ -43,7 +43,7 @@ pub(crate) fn head_of(path: &Path) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// Copies a file, leaving holes where there are zeros; tells its length and digest.
+/// Copies a file, leaving holes where there are zeros; returns its length and digest.
 pub(crate) fn copy(reader: &mut dyn Read, file: &mut File) -> io::Result<(u64, crate::Digest)> {
     let mut digest = RunningDigest::default();
     let mut block = vec![0; BLOCK];

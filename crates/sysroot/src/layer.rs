@@ -1,4 +1,4 @@
-//! A layer's bytes as a tar: gzip, zstd or plain, told by its first bytes, within limits.
+//! A layer's bytes as a tar: gzip, zstd or plain, recognised by its first bytes, within limits.
 
 use std::io::{self, Read};
 

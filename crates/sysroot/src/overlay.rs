@@ -1,4 +1,4 @@
-//! The virtual root: what a process in the container finds at a path, told from the layers' indexes alone.
+//! The virtual root: what a process in the container finds at a path, from the layers' indexes alone.
 //!
 //! Rules (OCI image specification, "Applying Changesets"): the topmost layer with an entry wins; a
 //! whiteout hides a path and all in it from the layers below, an opaque directory all that is in it, and

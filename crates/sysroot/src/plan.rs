@@ -30,7 +30,7 @@ const MAX_WANTED: usize = 20_000;
 #[derive(Clone)]
 pub(crate) enum State {
     Unread,
-    /// Somebody reads it.
+    /// A reader has it.
     Reading,
     Known(Arc<LayerFiles>),
     Failed,
@@ -46,7 +46,7 @@ struct Layer {
     again: HashSet<Vec<u8>>,
     /// Paths that were already asked for, so that nothing is asked for twice.
     asked: HashSet<Vec<u8>>,
-    /// Build-ids that a table of contents does not tell.
+    /// Build-ids that a table of contents does not have.
     learned: HashMap<Vec<u8>, Option<BuildId>>,
 }
 
@@ -148,7 +148,7 @@ impl<'c> Plan<'c> {
         !self.open().any(|(_, wanted)| wanted.need == Need::Required)
     }
 
-    /// A file was kept: whoever looked for it has it.
+    /// A file was kept: the waiting request has it.
     pub(crate) fn kept(&mut self, part: Part, id: &BuildId, file: PathBuf) {
         for (wanted, answer) in self.wanted.iter().zip(&mut self.answers) {
             if answer.is_none() && wanted.part == part && wanted.build_id.as_ref() == Some(id) {
@@ -181,7 +181,7 @@ impl<'c> Plan<'c> {
         if facts.part == Some(Part::File) && !facts.has_debug_info {
             let mut paths = debug_paths(&parent, facts.debug_link.as_deref());
             paths.extend(build_id_path(id));
-            // Without a link and with symbols, nobody says that there ever was such a file.
+            // Without a link and with symbols, nothing says that there ever was such a file.
             let told = facts.debug_link.is_some() || !facts.has_symbols;
             more.push(Wanted {
                 paths,
@@ -288,7 +288,7 @@ impl<'c> Plan<'c> {
             self.ask_disk();
             let asked = self.questions.len();
             self.settle_once();
-            // Links lead to questions that nobody could know before.
+            // Links lead to questions that were unknown before.
             if self.questions.len() == asked {
                 return;
             }
@@ -398,7 +398,7 @@ impl<'c> Plan<'c> {
         }
         Some(match other {
             Some((expected, found)) => Lookup::Mismatch { expected, found },
-            None => Lookup::Absent(why.unwrap_or("nobody knows its path").to_owned()),
+            None => Lookup::Absent(why.unwrap_or("its path is unknown").to_owned()),
         })
     }
 
@@ -468,7 +468,7 @@ impl<'c> Plan<'c> {
         let Some(layer) = self.layers.get_mut(layer) else {
             return false;
         };
-        // Also where somebody else asks for the same file by its build-id.
+        // Also if another request asks for the same file by its build-id.
         let content = self.paths.entry(path.clone()).or_insert(false);
         *content |= wanted.build_id.is_none();
         if layer.again.contains(&path) || (layer.busy && layer.asked.contains(&path)) {
@@ -522,7 +522,7 @@ impl<'c> Plan<'c> {
         Some(Job::Read(number))
     }
 
-    /// Whether anybody works.
+    /// Whether any worker is busy.
     pub(crate) fn is_busy(&self) -> bool {
         self.layers.iter().any(|layer| layer.busy)
     }

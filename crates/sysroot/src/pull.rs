@@ -20,7 +20,7 @@ const STREAMS: usize = 3;
 /// How much later each further stream begins: the topmost layer alone often has the answer.
 const STAGGER: Duration = Duration::from_millis(150);
 
-/// Is told how a pull goes. `started` comes first, `finished` last; `advanced` between them, from any thread.
+/// Receives the progress of a pull. `started` comes first, `finished` last; `advanced` between them, from any thread.
 pub trait Progress: Sync {
     /// Something is pulled; `total` bytes if known.
     fn started(&self, what: &str, total: Option<u64>);
@@ -37,7 +37,7 @@ pub struct PullOptions<'a> {
     pub cache: &'a Cache,
     /// Whom to ask; `None` forbids the network.
     pub registry: Option<&'a Registry>,
-    /// Who is told.
+    /// The observer.
     pub progress: &'a dyn Progress,
 }
 
@@ -108,7 +108,7 @@ impl<'a> Sysroot<'a> {
             .iter()
             .map(|layer| (layer.digest, layer.size))
             .collect();
-        // Whoever waited finds what the other run brought.
+        // A process that waited finds the files of the other run.
         let lock = self
             .image
             .reference

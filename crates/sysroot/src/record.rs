@@ -22,7 +22,7 @@ const MAGIC: &[u8] = b"cdh layer index 1\n";
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// What a name in a layer stands for.
+/// What a name in a layer means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Node(Node),

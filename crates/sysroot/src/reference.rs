@@ -105,7 +105,7 @@ impl ImageReference {
         self.digest
     }
 
-    /// What stands for the manifest in an address.
+    /// The part of an address that selects the manifest.
     pub(crate) fn version(&self) -> &str {
         let digest = self.reference.digest();
         digest.or(self.reference.tag()).unwrap_or(DEFAULT_TAG)

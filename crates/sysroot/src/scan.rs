@@ -26,7 +26,7 @@ use crate::{Cache, PullError, Registry};
 
 /// So much more is read of a layer that gave something, for the sake of its digest.
 const TAIL: u64 = 8 << 20;
-/// So much more is read of a broken layer, to tell a damaged one from one that was made so.
+/// So much more is read of a broken layer, to distinguish transfer damage from a layer that was built broken.
 const REST: u64 = 1 << 30;
 /// What one pull may write.
 const BUDGET: u64 = 16 << 30;
@@ -47,7 +47,7 @@ pub(crate) struct Shared<'a> {
     pub(crate) progress: &'a dyn Progress,
 }
 
-/// A reader was told to stop: nothing more is needed.
+/// A reader was asked to stop: nothing more is needed.
 #[derive(Debug)]
 pub(crate) struct Stopped;
 
@@ -72,14 +72,14 @@ impl<'a> Shared<'a> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the others.
+    /// Reports it to the others.
     fn publish(&self, plan: MutexGuard<'_, Plan<'a>>) {
         self.done.store(plan.is_done(), Ordering::Relaxed);
         drop(plan);
         self.changed.notify_all();
     }
 
-    /// Reads a layer that nobody knows yet.
+    /// Reads a layer that is not in the cache.
     pub(crate) fn read(&self, number: usize) -> Result<(), PullError> {
         let Some(layer) = self.image.layers.get(number) else {
             return Ok(());
@@ -208,7 +208,7 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Puts a file that proves itself by its build-id to its place, if somebody wants it.
+    /// Stores a file that its build-id verifies, if a request wants it.
     fn prove(
         &self,
         plan: &mut Plan<'_>,
@@ -267,7 +267,7 @@ impl<'a> Shared<'a> {
                 .map(|_| ())
                 .map_err(|error| pull_error(error, layer)),
             Err(error @ PullError::Layer { .. }) if blob.left() <= REST => {
-                // A damaged blob is told from one that was made so: by its digest.
+                // Transfer damage differs from a blob that was built broken: by its digest.
                 match io::copy(&mut blob, &mut io::sink()).map_err(|error| pull_error(error, layer))
                 {
                     Err(damaged @ PullError::Digest { .. }) => Err(damaged),

@@ -4,7 +4,7 @@
 //! {"version":1,"entries":[{"name":"usr/bin/api","type":"reg","size":9,"digest":"sha256:…",…},…]}
 //! ```
 //!
-//! Of a table in a hostile image neither the number of entries nor the length of a text is believed: one
+//! The number of entries and the length of a text in a table are hostile: one
 //! entry is in memory at a time, and none with a text that no builder writes.
 
 use std::fmt;
@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
     }
 }
 
-/// JSON in which no text is long; the parser keeps a text before anybody sees it.
+/// JSON in which no text is long; the parser stores a text before it returns it.
 struct ShortTexts<R> {
     inner: R,
     /// Bytes since the last quotation mark that begins or ends a text.

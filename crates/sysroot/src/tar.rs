@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Extended headers (`L`, `K`, `x`, `g`) come as files of their own before the header they are about.
-//! Nothing is unpacked: the caller sees names, kinds and bytes. Sparse files are told, not put together.
+//! Nothing is unpacked: the caller sees names, kinds and bytes. Sparse files are reported, not assembled.
 
 use std::io::{self, Read};
 
@@ -357,7 +357,7 @@ mod tests {
         }
     }
 
-    /// Their content is a map and the pieces that are no holes: taken as it stands it would be another file.
+    /// Their content is a map and the pieces that are no holes: read without its holes it would be another file.
     #[test]
     fn sparse_files_are_no_files_and_what_follows_them_is_found() {
         let directory = tempfile::tempdir().unwrap();

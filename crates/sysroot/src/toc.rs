@@ -270,7 +270,7 @@ impl Toc {
         }
     }
 
-    /// Where the files at these paths are; `None` where the table does not tell.
+    /// Where the files at these paths are; `None` if the table does not have them.
     pub(crate) fn locate(
         &self,
         place: &Place<'_>,

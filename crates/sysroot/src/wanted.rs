@@ -11,7 +11,7 @@ use crate::Part;
 pub struct Wanted {
     /// Absolute paths at which it may be, the likeliest first: hostile bytes.
     pub paths: Vec<Vec<u8>>,
-    /// Its identity, where the core tells it.
+    /// Its identity, if the core has it.
     pub build_id: Option<BuildId>,
     /// Which of the files with this identity.
     pub part: Part,
@@ -35,7 +35,7 @@ pub enum Need {
 pub enum Proof {
     /// Its build-id is the core's.
     BuildId,
-    /// It stands at the path, in an image whose digest was checked; the core tells no build-id.
+    /// It is at the path, in an image whose digest was checked; the core has no build-id.
     Digest,
 }
 
@@ -46,7 +46,7 @@ pub struct FoundFile {
     pub file: PathBuf,
     /// Its own build-id.
     pub build_id: Option<BuildId>,
-    /// Why it is believed.
+    /// Why it is trusted.
     pub proof: Proof,
 }
 
@@ -55,7 +55,7 @@ pub struct FoundFile {
 pub enum Lookup {
     /// Here it is.
     Found(FoundFile),
-    /// Another file stands at its path: never used.
+    /// Another file is at its path: never used.
     Mismatch {
         /// What the core maps.
         expected: BuildId,

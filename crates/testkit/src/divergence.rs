@@ -40,7 +40,7 @@ pub struct Stack {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Known {
-    /// `fixture/variant`; `*` stands for anything.
+    /// `fixture/variant`; `*` matches anything.
     pub case: String,
     /// gdb's first frame that differs (`*` as above), or `-` where its stack ended.
     pub gdb: String,
@@ -208,7 +208,7 @@ fn same(gdb: &Line, ours: &Line) -> bool {
 }
 
 /// Without what is a matter of style where there is no debug information: gdb adds parameters to C++ names,
-/// the hash to Rust's, and tells clones.
+/// the hash to Rust's, and marks clones.
 fn plain(name: &str) -> String {
     let name = name.split(" [clone ").next().unwrap_or_default();
     let name: String = name.chars().filter(|c| !c.is_whitespace()).collect();

@@ -261,7 +261,7 @@ fn serve(state: &State, client: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Deals with one request; tells whether the connection goes on.
+/// Deals with one request; returns whether the connection goes on.
 fn one(
     state: &State,
     request: &Request,

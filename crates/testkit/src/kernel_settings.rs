@@ -34,8 +34,8 @@ impl KernelSettingsLock {
         std::env::temp_dir().join("cdh-kernel-settings.lock")
     }
 
-    /// The lock, for a child that restores the settings should this process die: nobody else gets it
-    /// before that child has ended.
+    /// The lock, for a child that restores the settings should this process die: no other test gets it before that
+    /// child has ended.
     ///
     /// # Errors
     /// When there are no more descriptors.

@@ -65,7 +65,7 @@ pub enum Program {
     Meter,
     /// Dies as a 32-bit process, where the compiler and the kernel know such.
     Small,
-    /// Stands between the kernel and a handler: keeps the core, kills who is to be killed, measures.
+    /// Runs between the kernel and a handler: keeps the core, kills who is to be killed, measures.
     Launcher,
     /// Dies with pages of a file whose server is silent: `fuse DEVICE MOUNTPOINT OWNER KIND`.
     Fuse,

@@ -1,4 +1,4 @@
-//! Registries: a real one, and one of our own that misbehaves as it is told.
+//! Registries: a real one, and one of our own that misbehaves on request.
 
 use std::collections::BTreeMap;
 use std::fs;

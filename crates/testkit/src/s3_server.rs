@@ -223,7 +223,7 @@ impl S3Server {
         self.process = None;
     }
 
-    /// An object that does not exist is refused by all that stands behind the S3 port.
+    /// An object that does not exist is refused by all servers behind the S3 port.
     fn answers(&self) -> bool {
         let Ports {
             volume, filer, s3, ..

@@ -1,7 +1,7 @@
-//! A server in a process of its own, for tests: ready when it is returned, dead as soon as whoever started it
-//! is. A server that ends instead of getting ready is noticed at once, and its log is in the error.
+//! A server in a process of its own, for tests: ready when it is returned, and ended with the process that started
+//! it. A server that ends instead of getting ready is noticed at once, and its log is in the error.
 //!
-//! A shell stands between: it waits for the end of its standard input, which is the end of us, and kills the
+//! A shell runs between: it waits for the end of its standard input, which is the end of us, and kills the
 //! server. SIGKILL, because SeaweedFS needs 26 seconds for SIGTERM.
 
 use std::fs;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use cdh_agent::node::cleanup::{CleanupProgress, NodeCleanup, cleanup_progress};
+use cdh_agent::install::cleanup::{CleanupProgress, NodeCleanup, cleanup_progress};
 use cdh_agent::notify::ApiServer;
 
 use crate::args::AwaitCleanupArgs;

@@ -119,6 +119,28 @@ fn write_line(log: Log, event: &CollectEvent) {
                 json!({"dump": dump.to_string()}),
             );
         }
+        CollectEvent::Kept { name, dump } => {
+            let text = format!(
+                "core file `{name}` is kept: dump {dump} is not in the spool any more, and the store did not confirm its complete core"
+            );
+            log.line(
+                Level::Warning,
+                "core_file_kept",
+                &text,
+                json!({"dump": dump.to_string()}),
+            );
+        }
+        CollectEvent::Overfull { container, limit } => {
+            let place = match container {
+                Some(id) => format!("container {id}"),
+                None => "the node or of several pods".to_owned(),
+            };
+            let text = format!(
+                "the core directory of {place} has too many files: only {limit} are looked at, so cores may be missed"
+            );
+            let fields = json!({"container": container, "limit": limit});
+            log.line(Level::Warning, "core_directory_overfull", &text, fields);
+        }
         CollectEvent::Failed { name, why } => {
             let text = format!("cannot collect core file `{name}`: {why}");
             log.line(Level::Error, "not_collected", &text, json!({"why": why}));

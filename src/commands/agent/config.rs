@@ -2,9 +2,10 @@
 //! wants to know.
 
 use anyhow::Result;
+use cdh_agent::WorkloadOptions;
 use cdh_agent::config::{AgentConfig, Effective, Layers, Pods, Problem};
 use cdh_agent::handler::settings::HandlerSettings;
-use cdh_agent::workload::{Selection, WorkloadOptions};
+use cdh_agent::policy::Selection;
 use cdh_agent::{AgentPaths, ShipperOptions};
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use crate::render::terminal_line;
 use crate::report::{ExitStatus, Failure};
 use crate::settings::{Settings, environment};
 
-/// What stands on the command line, key by key.
+/// The values of the command line, key by key.
 #[derive(Default)]
 pub(super) struct Flags(Vec<(&'static str, Value, &'static str)>);
 
@@ -234,7 +235,7 @@ pub(super) fn apply_to_handler(config: &AgentConfig, handler: &mut HandlerSettin
     handler.release = config.capture.release;
     handler.strategy = config.capture.strategy;
     handler.policy = config.policy.clone();
-    config.limits.apply(handler);
+    handler.set_limits(&config.limits);
     if let Some(floor) = config.limits.disk_floor {
         handler.floor = floor.0;
     }

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use cdh_agent::AgentPaths;
-use cdh_agent::node::doctor::{Examined, Finding, State, examine, examine_events, examine_store};
+use cdh_agent::diagnose::doctor::{
+    Examined, Finding, State, examine, examine_events, examine_store,
+};
 use cdh_store::StoreUrl;
 
 use super::config::{Flags, gather, paths};

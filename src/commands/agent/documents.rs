@@ -1,7 +1,7 @@
 //! What `cdh agent status`, `sweep` and `check-config` print as JSON.
 
 use cdh_agent::PatternOwner;
-use cdh_agent::spool::WaitingDump;
+use cdh_agent::shipper::WaitingDump;
 use cdh_bundle::DumpId;
 use cdh_bundle::schema::Time;
 use jiff::Timestamp;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cdh_agent::config::{AgentConfig, Effective, Origin};
 use cdh_agent::handler::settings::HandlerSettings;
-use cdh_agent::node::socket::CoreMode;
+use cdh_agent::supervise::socket::CoreMode;
 use cdh_agent::{AgentPaths, PatternOwner};
 use cdh_store::StoreUrl;
 use serde::Serialize;

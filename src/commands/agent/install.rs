@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cdh_agent::config::{AgentConfig, Effective};
+use cdh_agent::diagnose::doctor::missing_at_boot;
 use cdh_agent::node::at_boot::at_boot;
 use cdh_agent::node::binary::BinaryError;
-use cdh_agent::node::doctor::missing_at_boot;
-use cdh_agent::node::socket::CoreMode;
+use cdh_agent::supervise::socket::CoreMode;
 use cdh_agent::{AgentPaths, InstallError, InstallOptions, InstallReport, UninstallReport};
 use serde_json::json;
 
@@ -31,7 +31,7 @@ fn refused(error: InstallError) -> anyhow::Error {
         InstallError::Binary(BinaryError::NotExecutable { .. }) => failure.hint(
             "choose a directory that is not mounted noexec with `--libexec <DIR>` (`cdh agent doctor` names one), or use `--mode socket` on Linux 6.16 and later",
         ),
-        InstallError::Untrusted(error) | InstallError::Journal(cdh_agent::node::journal::JournalError::Untrusted(error)) => {
+        InstallError::Untrusted(error) | InstallError::Journal(cdh_agent::install::journal::JournalError::Untrusted(error)) => {
             error.hint().into_iter().fold(failure, Failure::hint)
         }
         InstallError::Socket { .. } => {
@@ -159,7 +159,7 @@ pub(super) fn log_install(config: &AgentConfig, handler: Option<&Path>, log: Log
 /// Begins the line with the number of dumps that are left.
 pub(super) const NOT_SHIPPED: &str = "not shipped: ";
 
-/// What became of `core_pattern`, and what to do with dumps that are left, a line each.
+/// The outcome of `core_pattern`, and what to do with dumps that are left, a line each.
 fn outcome(
     settings: &Settings,
     config: &AgentConfig,

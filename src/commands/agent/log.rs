@@ -211,7 +211,7 @@ fn describe(event: &ShipperEvent) -> Option<(Level, &'static str, String, Value)
                     "runtime_failed",
                     format!(
                         "the container runtime{named} does not answer: {why}; dumps of pods lack image, owner and \
-                         labels, and names where the kubelet's log directories do not tell them"
+                         labels, and names where the kubelet's log directories do not show them"
                     ),
                     fields,
                 ),

@@ -82,7 +82,7 @@ pub(super) fn run(settings: &Settings, args: AgentArgs) -> Result<ExitStatus> {
             // The handler stays, so that nothing is lost until the next agent runs; a receiver that was
             // started in this container does not.
             if config.manages_node() && is_in_pod() {
-                cdh_agent::node::socket::retire(&config::paths(config))?;
+                cdh_agent::supervise::socket::retire(&config::paths(config))?;
             }
             outcome
         }

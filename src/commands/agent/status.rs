@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use cdh_agent::config::AgentConfig;
-use cdh_agent::spool::{WaitReason, WaitingDump};
+use cdh_agent::shipper::{WaitReason, WaitingDump};
 use cdh_agent::{PatternOwner, ShipperRecord, Status};
 use cdh_store::{DirectoryStore, StoreError, StoreUrl};
 use jiff::Timestamp;
@@ -225,7 +225,7 @@ fn hint(error: &StoreError) -> Option<String> {
     match error {
         // Credentials that may only write look like this.
         StoreError::Denied { said: Some(_), .. } => Some(format!(
-            "{}; `cdh agent doctor` writes a test object, and so tells whether dumps can be shipped all the same",
+            "{}; `cdh agent doctor` writes a test object, which shows whether dumps can be shipped all the same",
             error.hint().unwrap_or_default()
         )),
         StoreError::Denied { .. } | StoreError::Io { .. } => Some(

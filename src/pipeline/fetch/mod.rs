@@ -38,7 +38,7 @@ use transfer::{Piece, Transfer};
 
 /// All entries but the core together are not larger.
 const MAX_ENTRIES: u64 = 4 << 30;
-/// No core is larger, unless somebody says so: memory that a machine can have.
+/// No core is larger, unless the user says so: memory that a machine can have.
 pub const MAX_CORE: u64 = 4 << 40;
 /// The file in which a compressed core lies that can only be decoded from its front.
 const COMPRESSED: &str = "core.compressed";
@@ -230,7 +230,7 @@ impl Fetch<'_> {
         self.check_sizes(layout.as_ref(), part)?;
         let mut left = MAX_ENTRIES;
         for entry in self.bundle.entries() {
-            // Names that nobody knows are not unpacked: they could be anything.
+            // Unknown names are not unpacked: they could be anything.
             let Some(kind) = &entry.kind else { continue };
             if matches!(kind, EntryKind::Core(_) | EntryKind::Manifest) {
                 continue;

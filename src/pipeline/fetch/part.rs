@@ -251,7 +251,7 @@ fn lock(directory: &Path, observer: &dyn Observer) -> io::Result<File> {
             other => other?,
         };
         if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
-            let text = format!("`{}` belongs to somebody else", directory.display());
+            let text = format!("`{}` belongs to another user", directory.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         let mut options = OpenOptions::new();

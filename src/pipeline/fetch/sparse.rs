@@ -75,7 +75,7 @@ fn is_zero(block: &[u8]) -> bool {
             .all(|sum| sum == 0)
 }
 
-/// Fills the block; tells how far, and whether the end was reached.
+/// Fills the block; returns how far, and whether the end was reached.
 pub(in crate::pipeline) fn fill(
     reader: &mut dyn Read,
     block: &mut [u8],

@@ -47,7 +47,7 @@ const LEVEL: i32 = 3;
 /// Where systemd-coredump stores cores (`coredump.conf(5)`).
 const SYSTEMD_DIRECTORY: &str = "/var/lib/systemd/coredump";
 
-/// Where the process ran, as whoever imports its core says. What is said counts more than what a
+/// Where the process ran, as the user says who imports its core. What is said counts more than what a
 /// bundle says of itself.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
@@ -312,7 +312,7 @@ impl<'a> Importer<'a> {
     }
 }
 
-/// Tells the observer how far reading has come.
+/// Reports to the observer how far reading has come.
 struct Counting<'a> {
     inner: File,
     observer: &'a dyn Observer,
@@ -377,7 +377,7 @@ fn pack(
     })
 }
 
-/// A crash of which only the journal is left.
+/// A crash that only the journal records.
 fn without_core(
     spool: &Path,
     path: &Path,

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use cdh_agent::workload::Owner;
+use cdh_agent::owner::Owner;
 use cdh_bundle::{Gap, ImportRecord, Manifest, RawText, WorkloadKind};
 use cdh_elfcore::SignalInfo;
 use jiff::Timestamp;

@@ -13,7 +13,7 @@ use cdh_symbolize::ThreadBacktrace;
 
 use super::{Session, guarded};
 use crate::pipeline::{
-    self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch,
+    self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch, TaskScope,
     WantedVariables,
 };
 use crate::render::terminal_line;
@@ -109,7 +109,9 @@ fn request_of_stacks() -> BacktraceRequest {
     BacktraceRequest {
         all_threads: true,
         limit: FRAMES,
+        tasks: TaskScope::Crashing,
         use_cache: true,
+        disassemble: true,
     }
 }
 
@@ -137,6 +139,9 @@ fn stacks(settings: &Settings, dump: &Dump, named: NamedStacks) -> Stacks {
         backtrace,
         analysis,
         abort_message,
+        cause,
+        listings,
+        runtimes,
         module_times,
         ..
     } = named;
@@ -148,6 +153,9 @@ fn stacks(settings: &Settings, dump: &Dump, named: NamedStacks) -> Stacks {
         threads,
         overflow,
         abort_message,
+        cause,
+        listings,
+        runtimes,
         completeness,
         from_minicore,
         names: dump.surrounding().names,
@@ -224,7 +232,9 @@ pub(super) fn name(
         let request = BacktraceRequest {
             all_threads: false,
             limit: 64,
+            tasks: TaskScope::Crashing,
             use_cache: true,
+            disassemble: false,
         };
         let settings = session.settings.offline();
         let name = |analysis| pipeline::name_stacks(&settings, &dump, analysis, &request, &Silent);

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
+use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, Mapping, Segment, StackOverflow, Thread};
 use cdh_inspect::FrameVariables;
+use cdh_runtimes::RuntimeReport;
 use cdh_store::ManifestFacts;
 use cdh_symbolize::Backtrace;
 
@@ -62,6 +64,12 @@ pub struct Stacks {
     pub overflow: Option<StackOverflow>,
     /// The message with which glibc aborted the process.
     pub abort_message: Option<String>,
+    /// Why the process crashed.
+    pub cause: Option<Cause>,
+    /// Instructions around each frame of the crashing thread.
+    pub listings: Vec<Option<Listing>>,
+    /// What runtimes of languages know of the crash.
+    pub runtimes: Vec<RuntimeReport>,
     /// Whether all of this came from the minicore.
     pub from_minicore: bool,
     /// Modification time of each module's file, if it is from this machine.

@@ -160,6 +160,15 @@ impl Tab {
     }
 }
 
+/// What is shown below a backtrace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pane {
+    /// The source around the selected frame.
+    Source,
+    /// The instructions around its address.
+    Instructions,
+}
+
 /// The open dump.
 #[derive(Clone, Debug)]
 pub struct DumpView {
@@ -179,6 +188,8 @@ pub struct DumpView {
     pub source: Option<Source>,
     /// The location whose source was requested last.
     pub source_wanted: Option<(String, u32)>,
+    /// What is shown below the backtrace.
+    pub pane: Pane,
 }
 
 /// The comparison of two dumps.

@@ -328,6 +328,7 @@ pub(crate) fn opened(dump: &DumpSummary) -> Opened {
             description: format!("{}: address not mapped, at 0x10", dump.signal),
             ..SignalFacts::default()
         },
+        original_signal: None,
         machine: "x86_64".to_owned(),
         verdict: cdh_bundle::Verdict::Complete,
         killed: None,
@@ -388,6 +389,9 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
         tail_call: false,
         signal_handler: false,
         is_return_address: true,
+        interpreted: false,
+        language: None,
+        sp: None,
     }
 }
 
@@ -447,6 +451,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             ],
             fingerprint: None,
             explanation: None,
+            original_signal: None,
             elapsed: Elapsed {
                 unwind_micros: 1,
                 symbolize_micros: 1,
@@ -456,12 +461,16 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
             .map(|tid| Thread {
                 tid,
                 signal: 0,
+                blocked: 0,
                 registers: registers(u64::from(tid)),
             })
             .collect(),
         completeness: None,
         overflow: None,
         abort_message: None,
+        cause: None,
+        listings: Vec::new(),
+        runtimes: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {

@@ -90,6 +90,7 @@ pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) 
         Action::Tab6 => open::tab(model, Tab::Memory, effects),
         Action::Tab7 => open::tab(model, Tab::Registers, effects),
         Action::Tab8 => open::tab(model, Tab::Manifest, effects),
+        Action::Instructions => open::instructions(model),
         Action::NextThread => open::thread(model, 1),
         Action::Variables => open::variables(model),
         Action::PreviousThread => open::thread(model, -1),

@@ -6,7 +6,7 @@ use cdh_store::DumpSummary;
 
 use super::actions::{back, go, set_filter};
 use super::{new_page, refresh_page};
-use crate::tui::model::{AT_ONCE, Depth, DumpView, Model, Page, Screen, TABS, Tab};
+use crate::tui::model::{AT_ONCE, Depth, DumpView, Model, Page, Pane, Screen, TABS, Tab};
 use crate::tui::msg::Effect;
 use crate::tui::pages;
 
@@ -96,6 +96,7 @@ pub(super) fn show(
             page: Page::default(),
             source: None,
             source_wanted: None,
+            pane: Pane::Source,
         });
     }
     if let (Some(view), Some(tab)) = (&mut model.dump, tab) {
@@ -136,6 +137,21 @@ pub(super) fn tab_step(model: &mut Model, step: usize, effects: &mut Vec<Effect>
     if let Some(next) = TABS.get((place + step) % TABS.len()) {
         tab(model, *next, effects);
     }
+}
+
+/// Shows instructions below the backtrace, or the source again.
+pub(super) fn instructions(model: &mut Model) {
+    let Some(view) = model
+        .dump
+        .as_mut()
+        .filter(|view| view.tab == Tab::Backtrace)
+    else {
+        return;
+    };
+    view.pane = match view.pane {
+        Pane::Source => Pane::Instructions,
+        Pane::Instructions => Pane::Source,
+    };
 }
 
 /// Shows or hides the variables of the selected frame.

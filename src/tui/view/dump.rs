@@ -4,10 +4,11 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 
-use super::{page, text};
+use super::{page, paragraph, text};
 use crate::render::{Tone, age, terminal_line};
 use crate::tui::layout::Regions;
-use crate::tui::model::{DumpView, Model, Source, TABS};
+use crate::tui::model::{DumpView, Model, Pane, Source, TABS};
+use crate::tui::pages;
 use crate::tui::styled::{cut, fit};
 
 /// Start and end column of each tab's title. On a narrow screen, titles are only numbers.
@@ -72,8 +73,13 @@ pub(super) fn dump(model: &Model, buffer: &mut Buffer, regions: &Regions) {
     tabs(model, view, buffer, regions.titles);
     threads(model, view, buffer, regions.threads);
     page(model, buffer, regions.body, &view.page);
-    if let Some(source) = view.source.as_ref().filter(|_| regions.preview.height > 0) {
-        source_pane(model, source, buffer, regions.preview);
+    if regions.preview.height == 0 {
+        return;
+    }
+    match (view.pane, &view.source) {
+        (Pane::Instructions, _) => instruction_pane(model, view, buffer, regions.preview),
+        (Pane::Source, Some(source)) => source_pane(model, source, buffer, regions.preview),
+        (Pane::Source, None) => {}
     }
 }
 
@@ -136,6 +142,16 @@ fn threads(model: &Model, view: &DumpView, buffer: &mut Buffer, area: Rect) {
     for y in area.y..area.bottom() {
         let line = model.glyphs.vertical();
         buffer.set_stringn(area.right(), y, line, 1, model.theme.tone(Tone::Dim));
+    }
+}
+
+fn instruction_pane(model: &Model, view: &DumpView, buffer: &mut Buffer, area: Rect) {
+    let rule = model.glyphs.horizontal().repeat(usize::from(area.width));
+    text(buffer, area, 0, &rule, model.theme.tone(Tone::Dim));
+    if let Some(stacks) = model.known.stacks(view.dump.id) {
+        let lines = crate::tui::pages::instructions(view, stacks, model.theme);
+        let inner = Rect::new(area.x, area.y + 1, area.width, area.height - 1);
+        paragraph(buffer, inner, &lines);
     }
 }
 

@@ -166,7 +166,7 @@ fn damage_in_the_bucket_and_in_what_was_left_is_noticed() {
         std::thread::sleep(Duration::from_millis(5));
     }
     stop(child);
-    // Somebody scribbles into it: its checksum tells.
+    // Another process writes into it: its checksum shows it.
     let mut core = fs::read(part.join("core")).unwrap();
     core[100] ^= 1;
     fs::write(part.join("core"), core).unwrap();

@@ -18,7 +18,7 @@ use super::big_program;
 use crate::options::{self, is_wanted};
 use crate::{build, tools};
 
-/// Allocates and touches what it is told, in MiB, and crashes.
+/// Allocates and touches so many MiB, and crashes.
 const HEAP: &str = r"
 #include <stdlib.h>
 #include <string.h>
@@ -214,7 +214,7 @@ fn take_core(directory: &Path, before: &[&str], arguments: &[&str]) -> Result<()
     Ok(())
 }
 
-/// A root with a program and a libc that nobody has a debug file of: its build-id is changed.
+/// A root with a program and a libc without debug files anywhere: its build-id is changed.
 fn strange_root(directory: &Path) -> Result<()> {
     let source = corpus::fixtures().join("libc/libc.c").canonicalize()?;
     fs::create_dir_all(directory)?;

@@ -68,7 +68,7 @@ pub(super) fn build(directory: &Path, mib: usize) -> Result<()> {
         let mut source = String::new();
         for kind in 0..TYPES {
             source.push_str(&TYPE.replace("NUMBER", &kind.to_string()));
-            // The last function of the last crate gets an address that nobody has.
+            // The last function of the last crate gets an address without a mapping.
             let crash = if (number, kind) == (crates - 1, TYPES - 1) {
                 8
             } else {

@@ -1,8 +1,7 @@
-//! 500 processes of 20 to 300 MiB that crash within a minute, of five different bugs, into a spool that
-//! is much smaller than all of them: whether the disk keeps its floor, what the agent and all handlers
-//! take of the node's memory, whether the first of each bug is whole, and whether each of the others is
-//! accounted for. The agent runs as on a node: with rates it ships into a directory store; with a quota
-//! alone it ships nothing, for there the spool has to fill. Everything that is claimed of us is checked, and a failure
+//! 500 processes of 20 to 300 MiB that crash within a minute, of five different bugs, into a much smaller spool. The
+//! disk must keep its floor, and the memory of the agent and all handlers is measured. The first dump of each bug must
+//! be complete, and each of the others recorded. The agent runs as on a node: with rates it ships into a directory
+//! store; with a quota alone it ships nothing, for there the spool has to fill. Everything that is claimed of us is checked, and a failure
 //! fails the measurement.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -267,7 +267,7 @@ fn median(all: &[Measured]) -> Measured {
     }
 }
 
-/// Stands between a client and the registry and counts what comes back.
+/// A proxy between a client and the registry that counts the bytes of answers.
 struct Counter {
     address: String,
     bytes: Arc<AtomicU64>,

@@ -128,7 +128,7 @@ pub(super) fn run(way: Way, options: &Options) -> Result<()> {
     let node = Node::start(way)?;
     let mib = options.mib.to_string();
     let words = ["random", mib.as_str()];
-    // How long a dump takes that nobody disturbs, and holds its process to the end.
+    // How long an undisturbed dump takes that holds its process to the end.
     node.set(&json!({ "strategy": "zstd" }))?;
     let mut child = node.ready(&words, None)?;
     drop(child.stdin.take());

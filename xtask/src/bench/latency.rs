@@ -1,7 +1,7 @@
 //! How quickly a crash is safe: from the signal to the hold on the memory, and to a minicore with its
 //! raw backtrace on disk.
 //!
-//! The kernel's trace tells when the signal was sent, when the handler was executed and when it made
+//! The kernel's trace shows when the signal was sent, when the handler was executed and when it made
 //! its first own system call; the handler's log counts from there.
 
 use std::time::Duration;

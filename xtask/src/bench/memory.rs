@@ -52,7 +52,7 @@ impl Memory {
     }
 }
 
-/// Looks until it is told to stop, once at least. Handlers are processes with one of these names on their command line;
+/// Looks until it is stopped, at least once. Handlers are processes with one of these names on their command line;
 /// `agent` is the daemon's id.
 pub(super) fn watch(names: &[String], agent: Option<u32>, stop: &AtomicBool) -> Most {
     let mut most = Most::default();
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn the_agent_is_counted_by_itself_and_not_among_the_handlers() {
         let stop = AtomicBool::new(false);
-        // As it stands on the command line: a directory may have two names.
+        // As on the command line: a directory may have two names.
         let names = [std::env::args().next().unwrap()];
         let looked = |agent: Option<u32>| {
             stop.store(false, Ordering::Relaxed);
@@ -126,7 +126,7 @@ mod tests {
                 watching.join().unwrap()
             })
         };
-        // This process stands for a handler, then for the agent.
+        // This process plays a handler, then the agent.
         let as_handler = looked(None);
         assert!(as_handler.handlers.resident > 1000 && as_handler.agent.resident == 0);
         let as_agent = looked(Some(std::process::id()));

@@ -10,12 +10,12 @@ use cdh_testkit::Program;
 
 use crate::{build, tools};
 
-/// What our handler is told of a crash.
+/// Our handler's arguments.
 pub(crate) const OUR_ARGUMENTS: &str = "P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e";
 
-/// Somebody who takes cores.
+/// A handler of cores.
 pub(crate) struct Peer {
-    /// As it stands in the table.
+    /// Its name in the table.
     pub name: String,
     /// Contents of `core_pattern`.
     pub pattern: String,
@@ -153,8 +153,7 @@ impl Bench {
         Ok(Some(self.peer("zstd -1 -T0", self.metered(&script))))
     }
 
-    /// Any other handler; `{out}` in its command stands for the directory that its output is looked
-    /// for in.
+    /// Any other handler; `{out}` in its command is replaced by the directory of its output.
     pub(crate) fn other(&self, given: &str) -> Result<Peer> {
         let (name, command) = given
             .split_once('=')

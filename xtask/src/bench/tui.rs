@@ -193,7 +193,7 @@ impl Terminal {
             line.split_whitespace().next()?.parse().ok()
         };
         let both = of("VmRSS:").zip(of("VmHWM:"));
-        let (now, peak) = both.context("no memory is told")?;
+        let (now, peak) = both.context("no memory is reported")?;
         Ok((now >> 10, peak >> 10))
     }
 }

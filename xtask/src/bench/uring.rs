@@ -42,7 +42,7 @@ pub(super) fn run(way: Way, rounds: usize, mib: u64) -> Result<()> {
             }
         }
         println!(
-            "cdh ({way:?}), every {every} µs: {complete}/{rounds} complete, {interrupted} told to be interrupted, {backtraces} backtraces"
+            "cdh ({way:?}), every {every} µs: {complete}/{rounds} complete, {interrupted} reported as interrupted, {backtraces} backtraces"
         );
     }
     let cat = node.bench.cat()?;

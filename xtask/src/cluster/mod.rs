@@ -35,7 +35,7 @@ use images::Images;
 use release::Mode;
 use report::Report;
 
-/// What stands behind the task's name.
+/// The words after the task's name.
 pub(crate) const USAGE: &str = "[--mode full|split] [--only GROUP]… [--check PART OF A CHECK'S NAME]… [--repeat N] \
      [--size MIB] [--dir DIR] [--kubernetes DIR] [--release] [--table FILE] [--down]";
 

@@ -1,5 +1,5 @@
-//! Each permission that the chart asks for, removed: the agent captures and ships all the same, and somebody says
-//! what is lost.
+//! Each permission that the chart asks for, removed: the agent captures and ships all the same, and reports what is
+//! lost.
 
 use std::fs;
 

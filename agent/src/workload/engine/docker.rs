@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use cdh_bundle::{WorkloadKind, image_repository};
 use serde::Deserialize;
 
-use super::{EngineFacts, EngineHome, LONGEST_NAME, reference};
+use super::facts::{EngineFacts, EngineHome, LONGEST_NAME, reference};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use cdh_bundle::image_repository;
 use serde::Deserialize;
 
-use super::{EngineFacts, EngineHome, LONGEST_NAME, reference};
+use super::facts::{EngineFacts, EngineHome, LONGEST_NAME, reference};
 
 /// Storage drivers, which the names of the directories begin with.
 const DRIVERS: [&str; 5] = ["overlay", "vfs", "btrfs", "zfs", "overlay2"];

@@ -1,5 +1,5 @@
-//! Processes in cgroups as runtimes make them that are not here, runtimes that do not answer, and
-//! processes of nobody.
+//! Processes in cgroups as runtimes make them that are not here, runtimes that do not answer, and processes without
+//! an owner.
 
 use std::fs;
 use std::io::Write;

@@ -172,7 +172,7 @@ fn agent(ready: &Ready, node: &Node, containerd: &Containerd, attempt: u32) -> R
 fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     let Some(ready) = Ready::get() else { return };
     let Some(node) = Node::new() else { return };
-    // What somebody else has set up; the lock gives the machine's own back.
+    // What another owner has set up; the lock gives the machine's own back.
     let foreign = ["/var/crash/%e-%p", "9", "1"];
     for (name, value) in SETTINGS.iter().zip(foreign) {
         fs::write(format!("/proc/sys/{name}"), value).unwrap();
@@ -239,7 +239,7 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     assert!(listed.contains("api-5d9"), "{listed}");
     eprintln!("{listed}{}", ready.cdh(&["info", "latest"]));
 
-    // Nobody pulls anything by hand: the dump names the image.
+    // Nothing is pulled by hand: the dump names the image.
     let native = ready.cdh_at(root, &["bt", "latest"]);
     let by_gdb = ready.cdh_at(
         root,
@@ -287,7 +287,7 @@ fn the_agent_in_its_own_pod_captures_ships_and_gives_the_node_back() {
     (pod.host_network, pod.host_pid) = (true, true);
     let sandbox = containerd.run_pod(&pod);
     let container = containerd.run(&sandbox, &pod, &cleanup);
-    wait_for("the settings are given back", || settings() == before);
+    wait_for("the settings are restored", || settings() == before);
     let log = containerd
         .pod_logs()
         .join(format!("cdh_{}_{}/done/0.log", pod.name, pod.uid));

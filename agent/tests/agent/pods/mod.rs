@@ -1,8 +1,8 @@
 //! Pods that crash in a real containerd, and cgroups of runtimes that are not here, made by hand.
 //!
-//! The images come from a registry in this process, the pods are made as a kubelet makes them, and
-//! what a dump says is compared with the arguments of the process that crashed: every pod is told by
-//! its own note who it is. `CDH_TEST_PODS=all` runs the large numbers.
+//! The images come from a registry in this process, and the pods are made as a kubelet makes them. Each dump is
+//! compared with the arguments of the process that crashed: each pod's own note says who it is.
+//! `CDH_TEST_PODS=all` runs the large numbers.
 
 mod by_hand;
 mod containerd;
@@ -136,7 +136,7 @@ fn every_dump_names_its_own_pod_among_twins_that_come_and_go() {
         pods.push((pod, sandbox));
     }
     let mut slowest = Duration::ZERO;
-    // A process that is killed while it crashes may lose its arguments; its pid tells, too.
+    // A process that is killed while it crashes may lose its arguments; its pid shows it, too.
     let mut notes = BTreeMap::new();
     for (number, (pod, sandbox)) in pods.iter().enumerate() {
         if number < stay {

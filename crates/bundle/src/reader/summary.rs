@@ -92,6 +92,7 @@ pub(super) fn of(bundle: &BundleReader) -> Manifest {
             ..ProcessFacts::default()
         },
         signal: SignalFacts::from(&signal),
+        original_signal: None,
         core,
         image,
         workload: (workload != crate::Workload::default()).then_some(workload),

@@ -45,6 +45,7 @@ fn manifest(id: DumpId) -> Manifest {
             name: "SIGSEGV".to_owned(),
             ..SignalFacts::default()
         },
+        original_signal: None,
         machine: "x86_64".to_owned(),
         agent_version: "test".to_owned(),
         ..Manifest::new(id, captured_at, Verdict::Complete)

@@ -1,4 +1,4 @@
-//! Pages of objects, and of uploads that nobody finished.
+//! Pages of objects, and of unfinished uploads.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -54,7 +54,7 @@ pub(super) fn list(
             });
         }
         let objects = page.contents().iter().filter_map(|object| {
-            // Somebody else's object with a name that we would not write is none of ours.
+            // An object with a name that we would not write is foreign.
             let key = object.key()?.strip_prefix(&bucket.prefix)?;
             Some(Listed::Object(ListedObject {
                 key: ObjectKey::parse(key).ok()?,

@@ -1,7 +1,7 @@
 //! A store in a bucket of S3 or of a server that speaks its language.
 //!
-//! Invariants: nothing is believed that a server says of an upload until it was asked again, with
-//! HEAD, for size and checksum; nothing is ever overwritten, with or without the server's help
+//! Invariants: an upload counts only after a HEAD confirmed its size and checksum; nothing is ever overwritten,
+//! with or without the server's help
 //! (conditional requests are used and not relied on); every wait ends; an upload holds at most 32 MiB
 //! in memory. Calls block on a small runtime of the store's own.
 
@@ -93,7 +93,7 @@ impl Bucket {
         format!("{}{key}", self.prefix)
     }
 
-    /// An error with its cause, where only another look at the server tells it: a server with TLS often
+    /// An error with its cause, if only another request to the server shows it: a server with TLS often
     /// just closes a connection without TLS. Behind a proxy, nothing would be learned about the server.
     fn explained(&self, error: StoreError) -> StoreError {
         let StoreError::Unreachable { place, problem } = &error else {
@@ -133,7 +133,7 @@ impl Bucket {
     /// missing one with its first object, so a mistyped name would take the dumps.
     ///
     /// A server that refuses the question (403 for credentials that may only write) is not asked again;
-    /// the write itself will tell.
+    /// the write itself will show it.
     ///
     /// # Errors
     /// [`StoreError::NoBucket`], or when the server does not answer.
@@ -172,7 +172,7 @@ impl Bucket {
         }
     }
 
-    /// What the server tells of an object.
+    /// What the server reports about an object.
     fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
         let request = self
             .client
@@ -206,7 +206,7 @@ impl Bucket {
     }
 }
 
-/// What a HEAD told.
+/// The answer to a HEAD.
 struct Head {
     stat: ObjectStat,
     crc64: Option<u64>,
@@ -218,7 +218,7 @@ fn timestamp(at: &aws_smithy_types::DateTime) -> Option<Timestamp> {
 }
 
 impl S3Store {
-    /// Opens the bucket `name`, of which all keys begin with `prefix`. Asks nothing of the server yet.
+    /// Opens the bucket `name`; all keys begin with `prefix`. Sends no request yet.
     /// Credentials are those of the standard chain: environment, profile, SSO, web identity, IMDS.
     ///
     /// # Errors

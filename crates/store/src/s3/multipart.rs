@@ -36,7 +36,7 @@ pub(super) const PART_SIZE: u64 = 8 << 20;
 /// S3 takes 10,000.
 const MOST_PARTS: u64 = 9_900;
 /// All buffers together: those on their way and the one that is read into. Only a bundle above 155 GiB
-/// has parts of more than 16 MiB, of which two do not fit, and goes part by part.
+/// has parts of more than 16 MiB. Two of them do not fit into memory, so it goes part by part.
 const MEMORY: u64 = 32 << 20;
 
 fn part_size(len: u64) -> u64 {
@@ -137,8 +137,7 @@ fn at_server(
             .set_part_number_marker(marker.clone());
         let page = match bucket.wait(request.send()) {
             Ok(page) => page,
-            // Asked again it would say the same: the parts are sent again instead, and those that are
-            // there cost somebody money.
+            // Asked again it would say the same: the parts are sent again, and the old ones still cost money.
             Err(error) if Refusal::of(&error).is_some_and(|refusal| refusal.is_gibberish()) => {
                 let _ = bucket.abort(&begun.key, &begun.upload);
                 return Ok(None);

@@ -148,7 +148,7 @@ pub(super) fn is_same(
     Ok(found == receipt.digests)
 }
 
-/// After the server said that somebody was faster.
+/// After the server said that another writer was faster.
 pub(super) fn settle(
     bucket: &Arc<Bucket>,
     key: &ObjectKey,

@@ -26,7 +26,7 @@ const WINDOWS: usize = 6;
 const STREAK: u32 = 2;
 /// Who asks for so much at once knows what is needed, and keeps it.
 const EXACT: usize = 512 << 10;
-/// Pauses between tries in a row of which none brought a byte; the last is followed by one more try.
+/// Pauses between consecutive tries that brought no byte; the last is followed by one more try.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(200),
     Duration::from_millis(400),

@@ -408,7 +408,7 @@ fn the_newest_are_found_without_the_others() {
     assert_eq!(store.take(), (4, 7, 0));
     assert_eq!(day(catalog.resolve("~4").unwrap()), "2026-01-08T01");
     assert_eq!(store.take(), (5, 13, 0));
-    // IBM's dump stands among the others of its day.
+    // IBM's dump is among the others of its day.
     let all: Vec<_> = (0..28)
         .map(|n| catalog.resolve(&format!("~{n}")).unwrap().key)
         .collect();

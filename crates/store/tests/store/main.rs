@@ -52,6 +52,7 @@ fn manifest() -> Manifest {
             name: "SIGSEGV".to_owned(),
             ..SignalFacts::default()
         },
+        original_signal: None,
         machine: "x86_64".to_owned(),
         verdict: Verdict::Complete,
         killed: None,
@@ -249,8 +250,7 @@ fn store_that_keeps_other_bytes_is_caught() {
         let bundle = house.bundle(manifest());
         let error = ship(&liar, &bundle).unwrap_err();
         assert!(matches!(error, ShipError::Verify { .. }), "{error}");
-        // A zip that is wrong is never followed by the manifest that would make it a dump, and what
-        // is wrong does not stand in the way of the next try.
+        // A damaged zip is never followed by the manifest that would make it a dump, and does not block the next try.
         assert_eq!(house.find(&Query::default()).len(), 0);
         assert_eq!(house.files(), left);
         ship(&liar, &bundle).unwrap();

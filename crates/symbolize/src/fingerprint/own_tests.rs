@@ -53,6 +53,9 @@ fn frame(text: &str, modules: &mut Vec<ModuleReport>) -> Frame {
         tail_call: false,
         signal_handler: false,
         is_return_address: true,
+        interpreted: false,
+        language: None,
+        sp: None,
     }
 }
 
@@ -70,6 +73,7 @@ fn backtrace(stack: &[String]) -> Backtrace {
         modules,
         fingerprint: None,
         explanation: None,
+        original_signal: None,
         elapsed: Elapsed {
             unwind_micros: 0,
             symbolize_micros: 0,

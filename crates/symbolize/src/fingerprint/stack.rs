@@ -7,12 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use cdh_elfcore::{ElfObject, ModuleKind};
+use cdh_elfcore::{ElfObject, ModuleKind, Svma};
 
 use super::name::{of_go, of_symbol};
 use super::own::is_library_impl;
 use super::rules::{Role, Rules};
-use crate::{LoadedModule, Stop, UnwoundFrame, go, symbol};
+use crate::{GoTable, LoadedModule, Stop, UnwoundFrame, symbol};
 
 /// Frames that are looked at, so that stacks unwound to different depths agree.
 pub(super) const REACH: usize = 128;
@@ -57,7 +57,6 @@ impl OwnStack {
     /// From the frames of the crashing thread; `None` where the file of a module is missing.
     pub(super) fn of(frames: &[UnwoundFrame], modules: &[LoadedModule<'_>]) -> Option<Self> {
         let frames = frames.get(..REACH).unwrap_or(frames);
-        let frames = below_signal(frames, modules);
         let mut names = Names::new(modules);
         names.look_up(frames.iter().filter(|frame| {
             let loaded = frame.module.and_then(|index| modules.get(index));
@@ -151,17 +150,15 @@ impl<'m> Names<'m> {
             let Some(object) = object else { continue };
             addresses.sort_unstable();
             addresses.dedup();
-            let table = go::Table::open(object);
+            let table = GoTable::open(object);
             if let Some(table) = table {
-                addresses.retain(
-                    |at| match table.find(*at).and_then(|found| found.site.name) {
-                        Some(name) => {
-                            self.known.insert((index, *at), (of_go(&name), false));
-                            false
-                        }
-                        None => true,
-                    },
-                );
+                addresses.retain(|at| match table.function(Svma(*at)) {
+                    Some((_, name)) => {
+                        self.known.insert((index, *at), (of_go(&name), false));
+                        false
+                    }
+                    None => true,
+                });
             }
             if !addresses.is_empty() && has_small_table(object) {
                 for (at, found) in addresses.iter().zip(symbol::find(&[object], &addresses)) {
@@ -214,29 +211,6 @@ impl<'m> Names<'m> {
     }
 }
 
-/// The frames that the signal interrupted, where its handler ended the process: the handler is the same for all
-/// crashes of the program.
-fn below_signal<'f>(
-    frames: &'f [UnwoundFrame],
-    modules: &[LoadedModule<'_>],
-) -> &'f [UnwoundFrame] {
-    let last = frames.iter().rposition(|frame| frame.signal_frame);
-    let Some((above, below)) = last.and_then(|last| frames.split_at_checked(last)) else {
-        return frames;
-    };
-    let mut names = Names::new(modules);
-    names.look_up(above.iter());
-    let mut named = above.iter().filter_map(|frame| {
-        let at = frame.lookup_svma()?.0;
-        names.known.get(&(frame.module?, at))
-    });
-    let ends = |name: &str| name == "syscall" || Rules::get().role(name) == Role::Machinery;
-    match named.next().is_some_and(|(name, _)| ends(name)) {
-        true => below,
-        false => frames,
-    }
-}
-
 fn has_small_table(object: &ElfObject<'_>) -> bool {
     let table = object
         .section(".symtab")
@@ -277,7 +251,7 @@ fn is_of_library(name: &str, is_dynamic: bool) -> bool {
 
 /// The first `depth` functions, each once. Of a recursion through several functions it is all of them, in the
 /// order of their names: the one that reached the end of the stack varies.
-fn units(own: &[String], depth: usize) -> Vec<String> {
+pub(super) fn units(own: &[String], depth: usize) -> Vec<String> {
     let repeated = (2..=LONGEST_CYCLE).find(|length| is_periodic(own, *length));
     let cycle = endless(own).or(repeated.map(|length| (0, length)));
     let cycle = cycle.and_then(|(start, length)| own.get(start..start.saturating_add(length)));

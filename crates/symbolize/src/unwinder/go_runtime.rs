@@ -5,13 +5,13 @@
 //! there. If these places do not agree with one another, the stack ends: the word in the place of the
 //! return address is data.
 //!
-//! Layouts: `runtime/runtime2.go` (`g`, `m`, `gobuf`) and `runtime/asm_amd64.s`, the same from Go 1.12 to 1.27.
+//! Layouts: `runtime/runtime2.go` (`g`, `m`, `gobuf`) and `runtime/asm_amd64.s`, from Go 1.12 to 1.27.
 
-use cdh_elfcore::{Avma, Machine, Memory, Registers};
+use cdh_elfcore::{Avma, Machine, Memory, Registers, Svma};
 
 use super::cfi::Cache;
 use super::{Caller, FrameTrust, Here, Step, Stop, Unwinder};
-use crate::go::Table;
+use crate::go::GoTable;
 
 /// `g.stack.hi`, `g.m`, `g.sched.sp` and `g.sched.pc`.
 const G_STACK_HI: u64 = 8;
@@ -20,7 +20,8 @@ const G_SCHED_SP: u64 = 56;
 const G_SCHED_PC: u64 = 64;
 /// `m.g0` and `m.curg`.
 const M_G0: u64 = 0;
-const M_CURG: u64 = 192;
+/// Since 1.25 it is a word less.
+const M_CURG: [u64; 2] = [192, 184];
 /// Where `asmcgocall` puts the distance of the goroutine's stack pointer from the end of its stack, and
 /// its `g`; the stack pointer itself where there was no `g`.
 const CALL_DEPTH: u64 = 40;
@@ -73,18 +74,27 @@ impl Unwinder<'_> {
     pub(super) fn go_runtime(&self, lookup: Avma, cache: &mut Cache) -> Option<GoFunction> {
         let place = self.places.get(self.module_at(lookup)?)?;
         let object = place.loaded.object.as_ref()?;
-        let table = place.go.get_or_init(|| Table::open(object)).as_ref()?;
+        let table = place.go.get_or_init(|| GoTable::open(object)).as_ref()?;
         if let Some(known) = cache.go_functions.get(&lookup.0) {
             return *known;
         }
-        let found = table.find(lookup.0.wrapping_sub(place.bias?));
-        let name = found.and_then(|found| found.site.name);
-        let found = name.and_then(|name| GoFunction::of(&name));
+        let found = table.function(Svma(lookup.0.wrapping_sub(place.bias?)));
+        let found = found.and_then(|(_, name)| GoFunction::of(&name));
         if cache.go_functions.len() >= CACHE_LIMIT {
             cache.go_functions.clear();
         }
         cache.go_functions.insert(lookup.0, found);
         found
+    }
+
+    /// Start of the Go function at `pc`.
+    pub(super) fn go_entry(&self, pc: Avma) -> Option<Avma> {
+        let place = self.places.get(self.module_at(pc)?)?;
+        let object = place.loaded.object.as_ref()?;
+        let bias = place.bias?;
+        let table = place.go.get_or_init(|| GoTable::open(object)).as_ref()?;
+        let (entry, _) = table.function(Svma(pc.0.wrapping_sub(bias)))?;
+        Some(Avma(entry.0.wrapping_add(bias)))
     }
 
     /// The goroutine that called `function`.
@@ -107,17 +117,18 @@ impl Unwinder<'_> {
         if machine != Machine::X86_64 || here.doubtful {
             return Err(stop);
         }
-        let caller = match function {
-            GoFunction::CallC => caller_of_c(here.registers, memory),
+        let callers = match function {
+            GoFunction::CallC => callers_of_c(here.registers, memory),
             GoFunction::SystemStack | GoFunction::MoreStack => {
                 goroutine(here.registers, function, memory)
             }
             GoFunction::Fault | GoFunction::Leave | GoFunction::Entry => None,
         };
-        let caller = caller.filter(|caller| {
+        let is_caller = |caller: &Registers| {
             let pc = caller.pc().map_or(0, |pc| pc.0);
             self.is_return_address(machine, pc, None, memory)
-        });
+        };
+        let caller = callers.into_iter().flatten().flatten().find(is_caller);
         caller.map_or(Err(stop), |registers| {
             Ok(Caller {
                 registers,
@@ -140,7 +151,23 @@ fn at(sp: u64, pc: u64, g: Option<u64>) -> Registers {
     registers
 }
 
-fn caller_of_c(registers: &Registers, memory: &dyn Memory) -> Option<Registers> {
+/// Callers that are possible, the first that is one counts.
+type Callers = [Option<Registers>; 2];
+
+/// The caller of a function whose stack pointer was `sp`. Its return address is on top, or since Go 1.21 below the
+/// frame pointer that the function saved.
+fn callers(sp: u64, g: Option<u64>, memory: &dyn Memory) -> Callers {
+    let plain = || Some(at(sp.checked_add(8)?, memory.read_u64(Avma(sp))?, g));
+    let framed = || {
+        let pc = field(memory, sp, 8)?;
+        let mut caller = at(sp.checked_add(16)?, pc, g);
+        caller.set(caller.fp_number(), memory.read_u64(Avma(sp)));
+        Some(caller)
+    };
+    [plain(), framed()]
+}
+
+fn callers_of_c(registers: &Registers, memory: &dyn Memory) -> Option<Callers> {
     let own = registers.sp()?.0;
     let g = field(memory, own, CALL_G)?;
     let left = field(memory, own, CALL_DEPTH)?;
@@ -148,28 +175,26 @@ fn caller_of_c(registers: &Registers, memory: &dyn Memory) -> Option<Registers> 
         0 => left,
         g => field(memory, g, G_STACK_HI)?.checked_sub(left)?,
     };
-    let pc = memory.read_u64(Avma(sp))?;
-    Some(at(sp.checked_add(8)?, pc, Some(g).filter(|g| *g != 0)))
+    Some(callers(sp, Some(g).filter(|g| *g != 0), memory))
 }
 
-fn goroutine(
-    registers: &Registers,
-    function: GoFunction,
-    memory: &dyn Memory,
-) -> Option<Registers> {
+fn goroutine(registers: &Registers, function: GoFunction, memory: &dyn Memory) -> Option<Callers> {
     let g0 = registers.get(R14)?;
     let m = field(memory, g0, G_M)?;
-    let curg = field(memory, m, M_CURG).filter(|curg| *curg != 0)?;
-    if field(memory, m, M_G0)? != g0 || field(memory, curg, G_M)? != m {
+    if field(memory, m, M_G0)? != g0 {
         return None;
     }
+    let curg = M_CURG.into_iter().find_map(|offset| {
+        let curg = field(memory, m, offset).filter(|curg| *curg != 0 && *curg != g0)?;
+        (field(memory, curg, G_M)? == m).then_some(curg)
+    })?;
     let sp = field(memory, curg, G_SCHED_SP)?;
     if function == GoFunction::SystemStack {
-        // The stated pc is that of `systemstack_switch`, which never runs. The return address is on top.
-        let pc = memory.read_u64(Avma(sp))?;
-        return Some(at(sp.checked_add(8)?, pc, Some(curg)));
+        // The stated pc is that of `systemstack_switch`, which never runs.
+        return Some(callers(sp, Some(curg), memory));
     }
-    Some(at(sp, field(memory, curg, G_SCHED_PC)?, Some(curg)))
+    let pc = field(memory, curg, G_SCHED_PC)?;
+    Some([Some(at(sp, pc, Some(curg))), None])
 }
 
 #[cfg(test)]
@@ -192,9 +217,20 @@ mod tests {
         }
     }
 
-    fn place(registers: Option<Registers>) -> Option<(u64, u64)> {
-        let registers = registers?;
+    fn place(callers: Option<Callers>) -> Option<(u64, u64)> {
+        let [first, _] = callers?;
+        let registers = first?;
         Some((registers.sp()?.0, registers.pc()?.0))
+    }
+
+    #[test]
+    fn caller_is_found_below_a_saved_frame_pointer() {
+        let words = Words(vec![(0x9000, 0x9100), (0x9008, 0x40_1234)]);
+        let [_, framed] = callers(0x9000, Some(0x1000), &words);
+        let framed = framed.unwrap();
+        assert_eq!(framed.fp(), Some(Avma(0x9100)));
+        let expected = (Some(Avma(0x9010)), Some(Avma(0x40_1234)));
+        assert_eq!((framed.sp(), framed.pc()), expected);
     }
 
     #[test]
@@ -207,12 +243,12 @@ mod tests {
             (stack - 0x200, 0x40_1234),
         ];
         let registers = at(system, 0x40_0000, None);
-        let found = caller_of_c(&registers, &Words(words.clone()));
+        let found = callers_of_c(&registers, &Words(words.clone()));
         assert_eq!(place(found), Some((stack - 0x1f8, 0x40_1234)));
         // Called on the thread's own stack.
         words[0].1 = 0;
         words[1].1 = stack - 0x200;
-        let found = caller_of_c(&registers, &Words(words));
+        let found = callers_of_c(&registers, &Words(words));
         assert_eq!(place(found), Some((stack - 0x1f8, 0x40_1234)));
     }
 
@@ -222,7 +258,7 @@ mod tests {
         let words = vec![
             (g0 + G_M, m),
             (m + M_G0, g0),
-            (m + M_CURG, curg),
+            (m + M_CURG[0], curg),
             (curg + G_M, m),
             (curg + G_SCHED_SP, 0x9000),
             (curg + G_SCHED_PC, 0x40_0100),

@@ -8,7 +8,7 @@ use cdh_elfcore::{Avma, Machine};
 
 use super::Unwinder;
 use super::cfi::Rule;
-use crate::go::Table;
+use crate::go::GoTable;
 
 /// DWARF numbers: x86_64 rbp, rsp and the return address; aarch64 x29, x30 and sp.
 const RBP: u16 = 6;
@@ -24,7 +24,7 @@ impl Unwinder<'_> {
         let place = self.places.get(self.module_at(lookup)?)?;
         let object = place.loaded.object.as_ref()?;
         let at = lookup.0.wrapping_sub(place.bias?);
-        let table = place.go.get_or_init(|| Table::open(object)).as_ref()?;
+        let table = place.go.get_or_init(|| GoTable::open(object)).as_ref()?;
         let frame = table.frame(at)?;
         let size = i64::try_from(frame.size).ok()?;
         let (cfa_register, cfa_offset, saved, return_address) = match machine {
@@ -48,7 +48,7 @@ impl Unwinder<'_> {
                     X30,
                 )
             }
-            Machine::Other(_) => return None,
+            _ => return None,
         };
         Some(Rule {
             cfa_register,

@@ -11,6 +11,7 @@
 mod against_addr2line;
 mod files;
 mod hostile;
+mod machines;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -453,7 +454,7 @@ int main(int argc, char **argv) { struct request r = {argc > 1 ? 2 : 1, 0}; serv
         let loaded: Vec<_> = modules.iter().zip(&files).map(load).collect();
         let unwinder = cdh_symbolize::Unwinder::new(&loaded);
         let (frames, stop) = unwinder.unwind(&core.head().threads()[0].registers, &core, 64);
-        cdh_symbolize::Fingerprint::from_stack(&frames, stop, &loaded).unwrap()
+        cdh_symbolize::Fingerprint::from_stack(&frames, stop, None, &loaded).unwrap()
     };
     assert_eq!(at_the_crash(&first).counted, ["copy", "parse"]);
     assert_eq!(at_the_crash(&first).fingerprint, bug);

@@ -166,7 +166,7 @@ pub(crate) fn token(
             let next = location.and_then(|location| follow(&url, location));
             let next = next.ok_or_else(|| redirect("to an address that is none"))?;
             if origin_of(&next) != origin_of(&url) {
-                // Nobody but the server that was named sees a password.
+                // Only the server that was named sees a password.
                 headers.retain(|(name, _)| *name != "authorization");
                 if form.is_some() {
                     return Err(redirect("a password to another server"));

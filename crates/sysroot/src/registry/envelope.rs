@@ -13,7 +13,7 @@ use crate::PullError;
 
 /// No envelope is longer.
 const MAX_ENVELOPE: u64 = 16 << 10;
-/// Nobody waits longer for an explanation.
+/// The longest wait for an explanation.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Characters that are shown.
 const MAX_SHOWN: usize = 300;

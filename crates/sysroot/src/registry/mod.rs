@@ -1,7 +1,7 @@
 //! A client of OCI registries that only reads, and only what has a digest.
 //!
-//! Every answer is bounded, every redirect is counted, a password is seen by nobody but the server it is
-//! for, and what can be tried again is tried again a few times.
+//! Every answer is bounded and every redirect is counted. Only the server that a password is for sees it. Requests
+//! that may succeed later are retried a few times.
 
 mod auth;
 mod blob;
@@ -42,7 +42,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(20);
 /// How registries are reached and who we are to them.
 #[derive(Clone, Debug, Default)]
 pub struct RegistryOptions {
-    /// Credentials that somebody named: docker's or podman's file, or an image pull secret.
+    /// Credentials that the user named: docker's or podman's file, or an image pull secret.
     pub auth_file: Option<PathBuf>,
     /// Certificates to trust besides the system's.
     pub ca: Option<PathBuf>,
@@ -52,7 +52,7 @@ pub struct RegistryOptions {
     pub registries_conf: Vec<PathBuf>,
     /// Credentials where docker and podman keep them; those that are there are read.
     pub usual_auth_files: Vec<PathBuf>,
-    /// What stands between us and them.
+    /// Proxies and TLS between us and them.
     pub proxies: Proxies,
     /// Hosts (with their ports) that may be on this machine or its link, besides those of `registries_conf`;
     /// without a list any may.

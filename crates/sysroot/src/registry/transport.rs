@@ -1,6 +1,6 @@
 //! HTTP: one agent per kind of peer, with the certificates, proxies and time limits that go with it.
 //!
-//! Redirects are not followed in here, for whoever follows one has to decide who may see a password.
+//! Redirects are not followed here: the caller decides which server may see a password.
 
 use std::collections::HashMap;
 use std::fs;
@@ -64,7 +64,7 @@ impl Proxies {
         let none = first(&["NO_PROXY", "no_proxy"]).unwrap_or_default();
         Self {
             https: first(&["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
-            // Upper-case HTTP_PROXY can be set by whoever calls a CGI script; curl ignores it, Go does not.
+            // Upper-case HTTP_PROXY can be set by the client of a CGI script; curl ignores it, Go does not.
             http: first(&["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"]),
             none_for: none
                 .split([',', ' '])

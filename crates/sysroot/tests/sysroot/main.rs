@@ -84,7 +84,7 @@ fn module(path: &str, id: u8) -> Wanted {
     }
 }
 
-/// A file of which the core tells no build-id.
+/// A file without a build-id in the core.
 fn plain(path: &str) -> Wanted {
     Wanted {
         build_id: None,
@@ -459,7 +459,7 @@ fn concurrent_runs_pull_once() {
     assert!(drafts(&workstation.path("cache")).is_empty());
 }
 
-/// Files aside that nobody removed.
+/// Temporary files that were not removed.
 fn drafts(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {

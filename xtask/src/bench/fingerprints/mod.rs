@@ -3,9 +3,9 @@
 //!
 //! Fifty bugs in C, C++, Rust and Go; each is built four or five ways (optimisation, changed source, musl, stripped)
 //! and reached from `main` and from a thread. gdb writes the cores, so that no setting of the kernel is
-//! changed. Two crashes are alike if they are the same bug: of all pairs of crashes of one language, precision is
-//! the share of pairs with equal fingerprints that are the same bug, recall the share of pairs of one bug
-//! that have equal fingerprints. A crash without a fingerprint is equal to none.
+//! changed. Two crashes are alike if they are the same bug: all pairs of crashes of one language are counted.
+//! Precision is the share of pairs with equal fingerprints that are the same bug. Recall is the share of pairs of
+//! one bug that have equal fingerprints. A crash without a fingerprint is equal to none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -232,7 +232,7 @@ fn crash(
 fn rules(core: &Path) -> Result<BTreeMap<String, Option<String>>> {
     with_stack(core, Files::All, |stack| {
         let mut rules = BTreeMap::new();
-        let made = Fingerprint::from_stack(stack.frames, stack.stop, stack.modules);
+        let made = Fingerprint::from_stack(stack.frames, stack.stop, None, stack.modules);
         rules.insert(
             "as built".to_owned(),
             made.map(|made| made.fingerprint.to_string()),
@@ -286,7 +286,7 @@ fn places(core: &Path) -> Result<Option<String>> {
         })
     };
     let handler = with_stack(core, Files::All, |stack| {
-        let made = Fingerprint::from_stack(stack.frames, stack.stop, stack.modules);
+        let made = Fingerprint::from_stack(stack.frames, stack.stop, None, stack.modules);
         made.map(|made| made.fingerprint.to_string())
     })?;
     let found = BTreeSet::from([handler, print(Files::All)?, print(Files::WithDebug)?]);

@@ -19,7 +19,7 @@ fn wrong_keys_and_missing_rights_are_told_apart() {
         let store = open_as("shelf", &options, keys);
         let error = list(&store).unwrap_err();
         assert!(matches!(error, StoreError::Credentials { .. }), "{error}");
-        // The answer to a HEAD has no body that could tell why.
+        // The answer to a HEAD has no body that could say why.
         let error = store.stat(&key).unwrap_err();
         assert!(matches!(error, StoreError::Denied { .. }), "{error}");
     }

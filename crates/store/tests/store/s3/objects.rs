@@ -41,7 +41,7 @@ fn what_stands_under_a_key_is_never_replaced() {
     let mut second = first.clone();
     second[BIG - 1] ^= 1;
     let bucket = bucket();
-    // The second writer is told that nothing is there, as in a race.
+    // The second writer sees no object, as in a race.
     let proxy = HttpProxy::counting(server.port());
     let store = open(&bucket, &proxy.endpoint());
     for len in [BIG, 1000] {
@@ -203,7 +203,7 @@ fn listing_asks_for_pages_of_keys_and_for_no_object() {
         since: Some("2026-01-12T00:00:00Z".parse().unwrap()),
         ..Query::default()
     };
-    // One for what stands beside `dumps/`, one for the day.
+    // One for the objects beside `dumps/`, one for the day.
     assert_eq!(count(&day), (100, 2));
     let inner = Query {
         since: Some("2026-01-03T00:00:00Z".parse().unwrap()),

@@ -32,7 +32,7 @@ fn ship_resumable(
 }
 
 /// Ships a big dump past a proxy that does this, and again with patience as the shipper would;
-/// tells how many tries it took.
+/// returns the number of tries.
 fn ship_past(judge: impl Fn(&Request) -> Deed + Send + Sync + 'static) -> Option<(usize, u64)> {
     let server = server()?;
     let bucket = bucket();

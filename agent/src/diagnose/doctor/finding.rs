@@ -1,0 +1,122 @@
+//! What is examined, and what one check found.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::paths::AgentPaths;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// As it should be.
+    Good,
+    /// It cannot be seen from here: a container sees a part of its node.
+    Unknown,
+    /// It works, and something is lost under circumstances.
+    Warning,
+    /// Cores are lost or do not arrive.
+    Problem,
+}
+
+/// What was found about one thing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Finding {
+    /// Which thing: `handler directory`.
+    pub check: &'static str,
+    /// How bad it is.
+    pub state: State,
+    /// What was found.
+    pub what: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub way: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn good(check: &'static str, what: impl Into<String>) -> Self {
+        Self {
+            check,
+            state: State::Good,
+            what: what.into(),
+            way: None,
+        }
+    }
+
+    pub(super) fn unknown(
+        check: &'static str,
+        what: impl Into<String>,
+        way: impl Into<String>,
+    ) -> Self {
+        Self {
+            check,
+            state: State::Unknown,
+            what: what.into(),
+            way: Some(way.into()),
+        }
+    }
+
+    pub(super) fn warning(
+        check: &'static str,
+        what: impl Into<String>,
+        way: impl Into<String>,
+    ) -> Self {
+        Self {
+            check,
+            state: State::Warning,
+            what: what.into(),
+            way: Some(way.into()),
+        }
+    }
+
+    pub(super) fn problem(
+        check: &'static str,
+        what: impl Into<String>,
+        way: impl Into<String>,
+    ) -> Self {
+        Self {
+            check,
+            state: State::Problem,
+            what: what.into(),
+            way: Some(way.into()),
+        }
+    }
+}
+
+/// What is examined.
+#[derive(Clone, Copy, Debug)]
+pub struct Examined<'a> {
+    /// Where the agent lives on the node.
+    pub paths: &'a AgentPaths,
+    /// `/`, or what stands for it in a test.
+    pub root: &'a Path,
+    /// Whether the configuration lets `cdh agent run` install by itself (`node.manage`).
+    pub manages: bool,
+    /// Whether this is a pod, which Kubernetes starts again after a reboot.
+    pub in_pod: bool,
+    /// Root of the node's own file system; `None` where this container cannot see it.
+    pub node_root: Option<&'a Path>,
+    /// How to call this program: `cdh`, or its path.
+    pub program: &'a str,
+    /// Flags that this installation needs, as a shell reads them: `--state /srv/cdh`.
+    pub flags: &'a str,
+}
+
+impl<'a> Examined<'a> {
+    /// A host, whose configuration says nothing.
+    #[must_use]
+    pub fn host(paths: &'a AgentPaths, root: &'a Path) -> Self {
+        Self {
+            paths,
+            root,
+            manages: false,
+            in_pod: false,
+            node_root: Some(root),
+            program: "cdh",
+            flags: "",
+        }
+    }
+}

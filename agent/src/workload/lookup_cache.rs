@@ -1,0 +1,155 @@
+//! What a runtime listed before: it still knows whose container it was when the runtime no longer
+//! does.
+//!
+//! Bounded; what is no longer listed goes first, the oldest of it. A process that was killed before
+//! the handler could read its cgroup is told by its pid, where it was the first one of a container
+//! that was listed a moment ago.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use super::Answer;
+
+/// Containers that are remembered at most. A node runs a few hundred.
+const MOST: usize = 4096;
+
+/// How long after it was last listed a container's pid may be taken for its own.
+const PID_HOLDS: Duration = Duration::from_secs(30);
+
+/// Containers that were seen.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    containers: HashMap<String, Seen>,
+    round: u64,
+}
+
+#[derive(Debug)]
+struct Seen {
+    answer: Answer,
+    round: u64,
+    at: Instant,
+}
+
+impl Known {
+    /// Takes in a list of all containers of one runtime.
+    pub(crate) fn listed(&mut self, containers: Vec<(String, Answer)>) {
+        self.round += 1;
+        for (id, answer) in containers {
+            self.seen(id, answer);
+        }
+        if self.containers.len() > MOST {
+            let mut rounds: Vec<u64> = self.containers.values().map(|seen| seen.round).collect();
+            rounds.sort_unstable();
+            let limit = rounds.get(rounds.len() - MOST).copied().unwrap_or(0);
+            self.containers.retain(|_, seen| seen.round >= limit);
+            // All of one age: then any of them go.
+            let surplus = self.containers.len().saturating_sub(MOST);
+            let gone: Vec<String> = self.containers.keys().take(surplus).cloned().collect();
+            gone.iter().for_each(|id| {
+                self.containers.remove(id);
+            });
+        }
+    }
+
+    /// Takes in one container.
+    pub(crate) fn seen(&mut self, id: String, mut answer: Answer) {
+        let round = self.round;
+        let before = self.containers.get(&id);
+        // A list does not tell it again.
+        answer.init_pid = answer
+            .init_pid
+            .or(before.and_then(|seen| seen.answer.init_pid));
+        // Nor tag, version and revision of its image.
+        if let (Some(image), Some(known)) = (
+            &mut answer.image,
+            before.and_then(|seen| seen.answer.image.as_ref()),
+        ) && image.reference == known.reference
+        {
+            image.clone_from(known);
+        } else if answer.image.is_none() {
+            answer.image = before.and_then(|seen| seen.answer.image.clone());
+        }
+        let at = Instant::now();
+        self.containers.insert(id, Seen { answer, round, at });
+    }
+
+    /// Containers whose first process is known.
+    pub(crate) fn with_pid(&self) -> HashSet<String> {
+        let known = self.containers.iter();
+        known
+            .filter(|(_, seen)| seen.answer.init_pid.is_some())
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// The container whose first process has, or had a moment ago, this pid.
+    pub(crate) fn by_pid(&self, pid: u64) -> Option<String> {
+        let mut found = self
+            .containers
+            .iter()
+            .filter(|(_, seen)| seen.answer.init_pid == Some(pid) && seen.at.elapsed() < PID_HOLDS);
+        match (found.next(), found.next()) {
+            (Some((id, _)), None) => Some(id.clone()),
+            _ => None,
+        }
+    }
+
+    /// What was known of the container.
+    pub(crate) fn get(&self, id: &str) -> Option<Answer> {
+        self.containers.get(id).map(|seen| seen.answer.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_process_is_known_by_its_pid_as_long_as_that_is_sure() {
+        let mut known = Known::default();
+        let with = |pid| Answer {
+            init_pid: pid,
+            ..Answer::default()
+        };
+        known.listed(vec![("a".to_owned(), with(Some(7)))]);
+        known.listed(vec![("a".to_owned(), with(None))]);
+        assert_eq!(known.by_pid(7).as_deref(), Some("a"));
+        assert_eq!(known.by_pid(8), None);
+        known.listed(vec![("b".to_owned(), with(Some(7)))]);
+        assert_eq!(known.by_pid(7), None, "the pid was used again");
+    }
+
+    #[test]
+    fn known_container_keeps_the_release_that_a_list_does_not_tell() {
+        let mut known = Known::default();
+        let with = |version: Option<&str>| Answer {
+            image: Some(cdh_bundle::ImageRef {
+                version: version.map(str::to_owned),
+                ..cdh_bundle::ImageRef::by_digest("api@sha256:a")
+            }),
+            ..Answer::default()
+        };
+        known.listed(vec![("a".to_owned(), with(Some("1.4.2")))]);
+        known.listed(vec![("a".to_owned(), with(None))]);
+        known.listed(vec![("a".to_owned(), Answer::default())]);
+        let image = known.get("a").unwrap().image.unwrap();
+        assert_eq!(image.release(), Some("1.4.2"));
+    }
+
+    #[test]
+    fn what_is_no_longer_listed_is_remembered_until_there_is_no_room() {
+        let mut known = Known::default();
+        let list = |name: &str, count: usize| {
+            let one = |n| (format!("{name}{n}"), Answer::default());
+            (0..count).map(one).collect::<Vec<_>>()
+        };
+        known.listed(list("old", 10));
+        known.listed(list("new", MOST - 10));
+        assert!(known.get("old3").is_some());
+        known.listed(list("more", 10));
+        assert!(known.get("old3").is_none());
+        assert!(known.get("new3").is_some() && known.get("more3").is_some());
+        known.listed(list("flood", 3 * MOST));
+        assert_eq!(known.containers.len(), MOST);
+    }
+}

@@ -1,0 +1,4 @@
+// expect: sent_by_process; sent SIGQUIT to the program while it was in; did not crash by itself
+#include <signal.h>
+#include <unistd.h>
+int main(void) { pid_t me = getpid(); if (fork() == 0) { usleep(50000); kill(me, SIGQUIT); _exit(0); } for (;;) pause(); }

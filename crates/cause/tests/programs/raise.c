@@ -1,0 +1,4 @@
+// expect: raised|abort; itself; give_up
+#include <signal.h>
+__attribute__((noipa)) static int give_up(int n) { return raise(SIGABRT) + n; }
+int main(int n, char **w) { (void)w; return give_up(n); }

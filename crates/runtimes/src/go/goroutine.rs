@@ -1,0 +1,338 @@
+//! Goroutines and the threads (`m`) that run them, as the scheduler's structures state them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::layout::Layout;
+use super::program::Program;
+use crate::process::{half_word_at, word_at};
+
+/// Most goroutines that are read.
+const GOROUTINES: usize = 1 << 20;
+/// Most threads.
+const THREADS: usize = 1 << 16;
+/// Bytes of a goroutine's structure that are read: more than any version's fields need.
+const G_SIZE: usize = 416;
+/// Longest label, and how many one goroutine may have.
+const LABEL: u64 = 256;
+const LABELS: u64 = 64;
+/// Goroutines that must look right for a list to be the list.
+const CHECKED: usize = 16;
+/// Highest state, without the mark of the garbage collector.
+const STATES: [&str; 12] = [
+    "idle",
+    "runnable",
+    "running",
+    "syscall",
+    "waiting",
+    "???",
+    "dead",
+    "???",
+    "copystack",
+    "preempted",
+    "leaked",
+    "waiting for cgo callback",
+];
+const SCAN: u32 = 0x1000;
+const RUNNING: u32 = 2;
+const SYSCALL: u32 = 3;
+const WAITING: u32 = 4;
+const DEAD: u32 = 6;
+const COPYING: u32 = 8;
+const LEAKED: u32 = 10;
+const DEAD_EXTRA: u32 = 11;
+
+/// A goroutine.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Goroutine {
+    /// Address of its structure.
+    pub(super) at: u64,
+    pub(super) id: u64,
+    /// Ends of its stack.
+    pub(super) stack: (u64, u64),
+    pub(super) panic: u64,
+    /// Its thread's structure.
+    pub(super) m: u64,
+    /// Where it goes on: stack pointer, program counter, frame pointer.
+    pub(super) saved: (u64, u64, u64),
+    /// Where it entered a system call.
+    pub(super) syscall: (u64, u64, u64),
+    pub(super) status: u32,
+    pub(super) wait_since: u64,
+    pub(super) wait_reason: u8,
+    pub(super) locked_m: u64,
+    pub(super) signal: u32,
+    pub(super) signal_code: u64,
+    pub(super) signal_address: u64,
+    pub(super) signal_pc: u64,
+    pub(super) parent: u64,
+    pub(super) created_at: u64,
+    pub(super) starts_at: u64,
+    pub(super) labels: u64,
+}
+
+impl Goroutine {
+    fn read(program: &Program<'_>, layout: &Layout, at: u64) -> Option<Self> {
+        let mut bytes = program.process.bytes(at, G_SIZE);
+        if bytes.is_none() {
+            // At the end of the memory.
+            bytes = program.process.bytes(at, G_SIZE.saturating_sub(32));
+        }
+        let bytes = bytes?;
+        let field = |name: &str| usize::try_from(layout.at(name)?).ok();
+        let word = |name: &str| word_at(&bytes, field(name)?);
+        let half = |name: &str| half_word_at(&bytes, field(name)?);
+        let saved = |name: &str| {
+            let inside = usize::try_from(layout.at(name)?).ok()?;
+            word_at(&bytes, field("g.sched")?.checked_add(inside)?)
+        };
+        Some(Self {
+            at,
+            id: word("g.goid")?,
+            stack: (word_at(&bytes, 0)?, word_at(&bytes, 8)?),
+            panic: word("g._panic")?,
+            m: word("g.m")?,
+            saved: (saved("gobuf.sp")?, saved("gobuf.pc")?, saved("gobuf.bp")?),
+            syscall: (
+                word("g.syscallsp")?,
+                word("g.syscallpc")?,
+                word("g.syscallbp").unwrap_or(0),
+            ),
+            status: half("g.atomicstatus")?,
+            wait_since: word("g.waitsince")?,
+            wait_reason: *bytes.get(field("g.waitreason")?)?,
+            locked_m: word("g.lockedm")?,
+            signal: half("g.sig")?,
+            signal_code: word("g.sigcode0")?,
+            signal_address: word("g.sigcode1")?,
+            signal_pc: word("g.sigpc")?,
+            parent: word("g.parentGoid").unwrap_or(0),
+            created_at: word("g.gopc")?,
+            starts_at: word("g.startpc")?,
+            labels: word("g.labels")?,
+        })
+    }
+
+    /// Whether this can be a goroutine: memory of another kind rarely has a stack, a state and an aligned thread.
+    fn is_plausible(&self) -> bool {
+        let (low, high) = self.stack;
+        let state = self.status & !SCAN;
+        let is_dead = self.is_dead();
+        let has_stack = low < high && high.wrapping_sub(low) <= 1 << 31 && low.is_multiple_of(8);
+        usize::try_from(state).is_ok_and(|state| state < STATES.len())
+            && (has_stack || (is_dead && low == 0))
+            && self.m.is_multiple_of(8)
+            && self.id < 1 << 48
+    }
+
+    fn state_number(&self) -> u32 {
+        self.status & !SCAN
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.state_number(), 0 | DEAD | DEAD_EXTRA)
+    }
+
+    /// Whether its stack is that of the thread.
+    pub(super) fn is_on_thread(&self) -> bool {
+        matches!(self.state_number(), RUNNING | SYSCALL) && self.m != 0
+    }
+
+    pub(super) fn is_in_syscall(&self) -> bool {
+        self.state_number() == SYSCALL
+    }
+
+    /// Whether its stack is being moved: what was saved may be the old one's.
+    pub(super) fn is_moving(&self) -> bool {
+        self.state_number() == COPYING
+    }
+
+    /// Whether `at` is on its stack.
+    pub(super) fn owns(&self, at: u64) -> bool {
+        self.stack.0 <= at && at < self.stack.1
+    }
+
+    /// The state as the runtime prints it.
+    pub(super) fn state(&self, reasons: &BTreeMap<u8, Cow<'static, str>>) -> Cow<'static, str> {
+        let number = self.state_number();
+        let reason = (number == WAITING || number == LEAKED)
+            .then(|| reasons.get(&self.wait_reason))
+            .flatten();
+        let state = STATES.get(usize::try_from(number).unwrap_or(usize::MAX));
+        let mut text = reason.map_or_else(
+            || Cow::Borrowed(state.copied().unwrap_or("???")),
+            Clone::clone,
+        );
+        if number == LEAKED {
+            text += " (leaked)";
+        }
+        if self.status & SCAN != 0 {
+            text += " (scan)";
+        }
+        text
+    }
+
+    /// Seconds that it has waited.
+    pub(super) fn waited(&self, now: u64) -> Option<u64> {
+        let waits = matches!(self.state_number(), WAITING | SYSCALL) && self.wait_since != 0;
+        let nanoseconds = now.checked_sub(self.wait_since).filter(|_| waits)?;
+        Some(nanoseconds / 1_000_000_000)
+    }
+
+    /// Labels that the program set. Since Go 1.24 they are a list, before a hash table.
+    pub(super) fn labels(&self, program: &Program<'_>) -> BTreeMap<String, String> {
+        let minor = super::layout::minor(&program.version).unwrap_or(0);
+        if self.labels == 0 || minor < 24 {
+            return BTreeMap::new();
+        }
+        let pair = |index: u64| {
+            let list = program.process.u64(self.labels)?;
+            let at = list.checked_add(index.checked_mul(32)?)?;
+            let key = program.text(at, LABEL)?;
+            Some((key, program.text(at.checked_add(16)?, LABEL)?))
+        };
+        let count = program.process.field(self.labels, 8).unwrap_or(0);
+        (0..count.min(LABELS)).map_while(pair).collect()
+    }
+}
+
+/// A thread of the scheduler.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Machine {
+    pub(super) tid: u32,
+    pub(super) running: u64,
+    /// The goroutine whose signal it handles.
+    pub(super) caught: u64,
+    /// Whether it reports a fatal error, and of which kind: 2 is the runtime's own.
+    pub(super) throwing: u32,
+    pub(super) dying: u32,
+}
+
+/// All goroutines and threads.
+#[derive(Debug, Default)]
+pub(super) struct Scheduler {
+    /// In the runtime's order.
+    pub(super) goroutines: Vec<Goroutine>,
+    /// By the address of their structure.
+    pub(super) machines: BTreeMap<u64, Machine>,
+    /// Nanoseconds of the runtime's clock at the end, as far as anything recorded it.
+    pub(super) now: u64,
+}
+
+impl Scheduler {
+    /// `Err` with the reason where the list is not found.
+    pub(super) fn read(program: &Program<'_>, layout: &Layout) -> Result<Self, &'static str> {
+        let process = program.process;
+        let list = |at: u64| {
+            let first = process.u64(at)?;
+            let count = process.u64(at.checked_add(8)?)?;
+            let capacity = process.u64(at.checked_add(16)?)?;
+            let count = usize::try_from(count).ok()?;
+            (first != 0 && count > 0 && count <= GOROUTINES && count as u64 <= capacity)
+                .then_some((first, count))
+        };
+        let addresses = |(first, count): (u64, usize)| {
+            let bytes = process.bytes(first, count.checked_mul(8)?)?;
+            let word = |word: &[u8]| word_at(word, 0);
+            bytes
+                .chunks_exact(8)
+                .map(word)
+                .collect::<Option<Vec<u64>>>()
+        };
+        let fits = |at: u64| {
+            let addresses =
+                list(at).and_then(|(first, count)| addresses((first, count.min(CHECKED))));
+            let is_goroutine = |at: &u64| {
+                let found = Goroutine::read(program, layout, *at);
+                found.is_some_and(|found| found.is_plausible())
+            };
+            addresses.is_some_and(|addresses| addresses.iter().all(is_goroutine))
+        };
+        let functions = ["runtime.allgadd", "runtime.malg", "runtime.newproc1"];
+        let all = program
+            .variable_in("runtime.allgs", &functions, fits)
+            .ok_or("the list of goroutines was not found: the program has no symbols")?;
+        let addresses = list(all)
+            .and_then(addresses)
+            .ok_or("the list of goroutines is not in the core")?;
+        if !fits(all) {
+            return Err("the list of goroutines is damaged, or of an unknown layout");
+        }
+        let read = |at: u64| Goroutine::read(program, layout, at).filter(Goroutine::is_plausible);
+        let goroutines: Vec<Goroutine> = addresses.into_iter().filter_map(read).collect();
+        let mut scheduler = Self {
+            goroutines,
+            ..Self::default()
+        };
+        scheduler.read_machines(program, layout);
+        let last_poll = program
+            .variable("runtime.sched")
+            .and_then(|sched| process.field(sched, layout.at("sched.lastpoll")?));
+        let since = scheduler.goroutines.iter().map(|one| one.wait_since);
+        scheduler.now = since.chain(last_poll).max().unwrap_or(0);
+        Ok(scheduler)
+    }
+
+    fn read_machines(&mut self, program: &Program<'_>, layout: &Layout) {
+        let all = program.variable("runtime.allm");
+        let first = all.and_then(|at| program.process.u64(at));
+        let of_goroutines = self.goroutines.iter();
+        let of_goroutines = of_goroutines.flat_map(|one| [one.m, one.locked_m & !7]);
+        let starts: Vec<u64> = first.into_iter().chain(of_goroutines).collect();
+        for start in starts {
+            let mut at = start;
+            while at != 0 && !self.machines.contains_key(&at) && self.machines.len() < THREADS {
+                let Some((machine, next)) = read_machine(program, layout, at) else {
+                    break;
+                };
+                self.machines.insert(at, machine);
+                at = next;
+            }
+        }
+    }
+
+    pub(super) fn machine_of(&self, goroutine: &Goroutine) -> Option<&Machine> {
+        self.machines.get(&goroutine.m)
+    }
+
+    /// The goroutine that ended the program: the one whose panic or fatal error is reported, else the one that ran on
+    /// the thread that received the signal.
+    pub(super) fn crashing(&self, crashed: Option<u32>) -> Option<&Goroutine> {
+        let of = |machine: &Machine| {
+            let find = |at: u64| self.goroutines.iter().find(|one| one.at == at && at != 0);
+            match machine.throwing {
+                0 => find(machine.running).or_else(|| find(machine.caught)),
+                _ => find(machine.caught).or_else(|| find(machine.running)),
+            }
+        };
+        let on = self.machine_on(crashed);
+        let is_dying = |machine: &&Machine| machine.dying != 0;
+        let dying = || self.machines.values().find(is_dying).and_then(of);
+        match on.filter(is_dying) {
+            Some(machine) => of(machine),
+            None => dying().or_else(|| on.and_then(of)),
+        }
+    }
+
+    /// What is known of a thread of the process.
+    pub(super) fn machine_on(&self, tid: Option<u32>) -> Option<&Machine> {
+        self.machines
+            .values()
+            .find(|machine| Some(machine.tid) == tid)
+    }
+}
+
+/// A thread's structure, and the address of the next one.
+fn read_machine(program: &Program<'_>, layout: &Layout, at: u64) -> Option<(Machine, u64)> {
+    let process = program.process;
+    let word = |name: &str| process.field(at, layout.at(name)?);
+    let half = |name: &str| process.u32(at.checked_add(layout.at(name)?)?);
+    let machine = Machine {
+        tid: u32::try_from(word("m.procid")?).ok()?,
+        running: word("m.curg")?,
+        caught: word("m.caughtsig")?,
+        throwing: half("m.throwing")?,
+        dying: half("m.dying")?,
+    };
+    Some((machine, word("m.alllink")?))
+}

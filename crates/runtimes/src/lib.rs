@@ -1,0 +1,124 @@
+//! Reads what the runtime of a language knows of a crashed process: its frames, its tasks, its last words.
+//!
+//! One module per language behind [`Runtime`], which answers three questions: is this process yours, which frames
+//! replace these native ones, what do you know about the death. Layouts of runtime structures are data files in
+//! `layouts/`, so that a new version is a new file.
+//!
+//! The invariants: memory is hostile, so every list is bounded, every pointer is checked and cycles end; no input
+//! makes this crate panic. It does no I/O: memory and modules come from the caller. No other crate knows a language;
+//! they only see [`RuntimeReport`] and the frames that [`examine`] puts into a backtrace.
+
+#![deny(clippy::arithmetic_side_effects)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
+
+mod go;
+mod process;
+mod python;
+mod replacement;
+mod report;
+
+use cdh_symbolize::{Backtrace, Fingerprint, Frame, ThreadBacktrace};
+
+pub use process::Process;
+pub use replacement::Replacement;
+pub use report::{
+    Language, Message, RuntimeReport, Task, TaskCount, TaskStack, Tasks, ThreadFacts, Variable,
+};
+
+/// How much to read.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Whether to unwind the stack of every task, or only to count them.
+    pub task_stacks: bool,
+    /// Whether to list tasks that belong to the runtime itself.
+    pub system_tasks: bool,
+    /// Maximum number of frames of one task, inlined calls not counted.
+    pub max_frames: usize,
+}
+
+/// What one language answers. A module provides a function of type [`Attach`], which is the first question.
+pub(crate) trait Runtime {
+    /// Which frames replace these native ones? Ranges are in the order of the stack and do not overlap. A thread
+    /// whose native frames remain has none.
+    fn frames(&self, thread: &ThreadBacktrace) -> Vec<Replacement>;
+
+    /// What do you know about the death? `stacks` are the native stacks, the crashing thread first.
+    fn report(&self, stacks: &Backtrace, options: &Options) -> RuntimeReport;
+
+    /// What a fingerprint calls the function of a frame that was put in. `None` if it does not count: it is part of the
+    /// language, or generated.
+    fn counted_name(&self, frame: &Frame) -> Option<String> {
+        let _ = frame;
+        None
+    }
+
+    /// Arguments and local variables of a frame that was put in.
+    fn variables(&self, frame: &Frame) -> Vec<Variable> {
+        let _ = frame;
+        Vec::new()
+    }
+}
+
+/// Is this process yours? `None` if not: it must be quick to say so.
+type Attach = for<'p> fn(&'p Process<'p>) -> Option<Box<dyn Runtime + 'p>>;
+
+const RUNTIMES: [Attach; 2] = [go::attach, python::attach];
+
+/// Asks every language. Frames in `backtrace` are replaced in place; a process with several runtimes, such as a Go
+/// program that embeds Python, has several reports.
+#[must_use]
+pub fn examine(
+    process: &Process<'_>,
+    backtrace: &mut Backtrace,
+    options: &Options,
+) -> Vec<RuntimeReport> {
+    let attached = RUNTIMES.iter().filter_map(|attach| attach(process));
+    let mut reports = Vec::new();
+    for runtime in attached {
+        reports.push(runtime.report(backtrace, options));
+        for (index, thread) in backtrace.threads.iter_mut().enumerate() {
+            let replacements = runtime.frames(thread);
+            if let Some(original) = backtrace.original_signal.as_mut().filter(|_| index == 0) {
+                let nested = original.nested.iter_mut().map(|nested| &mut nested.frame);
+                for frame in std::iter::once(&mut original.frame).chain(nested) {
+                    *frame = replacement::moved(*frame, &replacements);
+                }
+            }
+            replacement::apply(thread, replacements);
+        }
+        let crashing = backtrace.threads.iter().find(|thread| thread.crashing);
+        let mixed = crashing.filter(|thread| thread.frames.iter().any(|frame| frame.interpreted));
+        if let Some(thread) = mixed {
+            let name = |frame: &Frame| runtime.counted_name(frame);
+            let made = Fingerprint::from_interpreted(&thread.frames, &backtrace.modules, name);
+            backtrace.fingerprint = made.as_ref().map(|made| made.fingerprint.clone());
+            backtrace.explanation = made;
+        }
+    }
+    reports
+}
+
+/// Reads the variables of interpreted frames.
+pub struct VariableReader<'p>(Vec<Box<dyn Runtime + 'p>>);
+
+impl<'p> VariableReader<'p> {
+    /// Asks every language whether the process is its own.
+    #[must_use]
+    pub fn of(process: &'p Process<'p>) -> Self {
+        Self(
+            RUNTIMES
+                .iter()
+                .filter_map(|attach| attach(process))
+                .collect(),
+        )
+    }
+
+    /// Arguments, in the order of the declaration, then other local variables of a frame that [`examine`] put in.
+    #[must_use]
+    pub fn variables(&self, frame: &Frame) -> Vec<Variable> {
+        let all = self.0.iter().map(|runtime| runtime.variables(frame));
+        all.filter(|variables| !variables.is_empty())
+            .next_back()
+            .unwrap_or_default()
+    }
+}

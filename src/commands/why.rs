@@ -1,0 +1,37 @@
+//! `cdh why <dump>`: says in one sentence why the process crashed, and what proves it.
+
+use anyhow::Result;
+
+use crate::args::{TextFormat, WhyArgs};
+use crate::pipeline::{self, BacktraceRequest, TaskScope};
+use crate::progress::Bar;
+use crate::render::{self, WhyView};
+use crate::report::{self, ExitStatus};
+use crate::settings::Settings;
+
+/// Frames of the crashing thread that are named: rules look at its innermost ones.
+const FRAMES: usize = 256;
+
+pub(super) fn run(settings: &Settings, args: &WhyArgs) -> Result<ExitStatus> {
+    let dump = super::open(settings, &args.dump)?;
+    let request = BacktraceRequest {
+        all_threads: false,
+        limit: FRAMES,
+        tasks: TaskScope::Crashing,
+        use_cache: !args.no_cache,
+        disassemble: false,
+    };
+    let bar = Bar::new(settings.interactive);
+    let stacks = pipeline::backtrace(settings, &dump, &request, &bar)?;
+    report::remark(&stacks.remarks);
+    let view = WhyView {
+        manifest: &dump.manifest,
+        cause: stacks.cause.as_ref(),
+    };
+    let text = match args.output.format() {
+        TextFormat::Text => render::why_text(&view, settings.style),
+        TextFormat::Json => render::why_json(&view)?,
+    };
+    super::print(&text)?;
+    Ok(super::conclude(&dump))
+}
