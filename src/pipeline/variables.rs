@@ -25,6 +25,8 @@ pub enum WantedVariables {
     Arguments,
     /// Everything.
     All,
+    /// Everything, containers member by member.
+    Raw,
 }
 
 /// Reads the variables of the lines that `shown` names of each thread. Without a core there are none.
@@ -59,6 +61,7 @@ pub fn variables(
     };
     let runtimes = VariableReader::of(&process);
     let inspector = Inspector::new(&analysis.memory, &loaded, arena, &surroundings);
+    inspector.read_containers(wanted != WantedVariables::Raw);
     let mut left = LINES;
     for thread in stacks.backtrace.threads.iter().filter(|one| !one.stored) {
         let known = analysis.head.threads().iter();
@@ -189,7 +192,7 @@ fn of_line(
     }
     let mut functions = match wanted {
         WantedVariables::Arguments => inspector.arguments(frames, place.frame),
-        WantedVariables::All => inspector.variables(frames, place.frame),
+        WantedVariables::All | WantedVariables::Raw => inspector.variables(frames, place.frame),
     };
     let index = functions.len().checked_sub(place.outer.checked_add(1)?)?;
     Some(functions.swap_remove(index))

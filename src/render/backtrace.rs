@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cdh_bundle::{Manifest, Verdict};
 use cdh_cause::{Cause, Listing};
-use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_elfcore::{Completeness, Machine, StackOverflow, Thread};
 use cdh_inspect::{FrameVariables, FunctionVariables};
 use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
@@ -31,12 +31,12 @@ pub struct BacktraceView<'a> {
     pub overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<&'a str>,
-    /// What the runtimes of languages know of the crash.
-    pub runtimes: &'a [RuntimeReport],
     /// Why the process crashed.
     pub cause: Option<&'a Cause>,
     /// Instructions around each frame of the crashing thread.
     pub listings: Option<&'a [Option<Listing>]>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: &'a [RuntimeReport],
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -211,7 +211,7 @@ fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
 /// Whether stacks of the machine that a dump is from are unwound.
 #[must_use]
 pub fn is_unwound(manifest: &Manifest) -> bool {
-    matches!(manifest.machine.as_str(), "" | "x86_64" | "aarch64")
+    manifest.machine.is_empty() || Machine::from_name(&manifest.machine).is_some()
 }
 
 /// What the reader must know before trusting the stacks.
@@ -240,7 +240,7 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
     }
     if !is_unwound(view.manifest) {
         remarks.push(format!(
-            "stacks of {} are not unwound, only those of x86_64 and aarch64: open the core with `cdh debug`",
+            "stacks of {} are not unwound: open the core with `cdh debug`",
             view.manifest.machine
         ));
     }

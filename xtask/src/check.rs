@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 
 use crate::progress::{self, Steps};
-use crate::{build, docs, prose, tools};
+use crate::targets::TARGETS;
+use crate::{build, docs, layers, prose, tools};
 
 /// How a check ended.
 enum Outcome {
@@ -28,7 +29,7 @@ struct Check {
     violation: (&'static str, &'static str),
 }
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     Check {
         name: "fmt",
         what: "the format of all Rust files",
@@ -40,6 +41,12 @@ const CHECKS: [Check; 7] = [
         what: "words and sentences of documentation, messages and comments",
         run: words,
         violation: ("docs/README.md", "\nIt stands.\n"),
+    },
+    Check {
+        name: "layers",
+        what: "no import points up, and no new cycle between files",
+        run: layers,
+        violation: ("agent/src/paths.rs", "\nuse crate::shipper::run as _;\n"),
     },
     Check {
         name: "clippy",
@@ -75,6 +82,15 @@ const CHECKS: [Check; 7] = [
         violation: (
             "fuzz/fuzz_targets/core.rs",
             "\nconst PLANTED: u32 = \"text\";\n",
+        ),
+    },
+    Check {
+        name: "cross",
+        what: "cdh and its agent compile for the targets of a release that this machine is not",
+        run: cross,
+        violation: (
+            "agent/src/lib.rs",
+            "\n#[cfg(not(target_arch = \"x86_64\"))]\nconst PLANTED: u32 = \"text\";\n",
         ),
     },
 ];
@@ -208,6 +224,11 @@ fn words() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+fn layers() -> Result<Outcome> {
+    layers::check()?;
+    Ok(Outcome::Passed)
+}
+
 fn clippy() -> Result<Outcome> {
     if !has_tool("clippy") {
         return Ok(Outcome::Skipped(
@@ -261,6 +282,27 @@ fn fuzz() -> Result<Outcome> {
     check.env("CARGO_TARGET_DIR", build::target());
     progress::cargo(&mut check, "checking the fuzz targets")?;
     Ok(Outcome::Passed)
+}
+
+fn cross() -> Result<Outcome> {
+    let host = build::host()?;
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    for target in TARGETS.iter().filter(|target| target.triple != host) {
+        if let Some(what) = target.lacks()? {
+            missing.push(format!("{}: {what} is missing", target.triple));
+            continue;
+        }
+        let mut check = build::cargo();
+        check.args(["check", "-p", "cdh", "-p", "cdh-agent"]);
+        target.choose(&mut check)?;
+        progress::cargo(&mut check, &format!("checking for {}", target.triple))?;
+        checked += 1;
+    }
+    Ok(match (checked, missing.is_empty()) {
+        (0, false) => Outcome::Skipped(missing.join("; ")),
+        _ => Outcome::Passed,
+    })
 }
 
 fn generated() -> Result<Outcome> {

@@ -467,9 +467,9 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         completeness: None,
         overflow: None,
         abort_message: None,
-        runtimes: Vec::new(),
         cause: None,
         listings: Vec::new(),
+        runtimes: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {
