@@ -22,6 +22,7 @@ mod crash;
 mod demo;
 mod dist;
 mod docs;
+mod faulthandler;
 #[cfg(feature = "bench")]
 mod fixtures;
 mod guardian;
@@ -125,6 +126,11 @@ const TASKS: [(&str, &str, &str); 17] = [
         "[--products | --seeds DIR] [--keep DIR] [--cdh PROGRAM] [NAME]…",
         "builds the corpus and compares backtraces with gdb's",
     ),
+    (
+        "faulthandler",
+        "[--cdh PROGRAM] [--keep DIR] [--pystack PROGRAM] [PYTHON[@ROOT]]…",
+        "compares Python frames with what faulthandler prints",
+    ),
     ("docs", "", "regenerates man pages and JSON schemas"),
     ("--help", "", "this"),
 ];
@@ -204,6 +210,10 @@ fn run() -> Result<()> {
             bucket::run(rest)
         }
         "docs" => docs::generate(),
+        "faulthandler" => {
+            tools::require(&["cc", "python3"])?;
+            faulthandler::run(rest)
+        }
         "test-pods" | "test-cluster" | "pictures" | "fixtures" | "bench" | "soak-s3"
         | "test-s3-peers" => run_with_own_crates(task, rest),
         _ => bail!("{}", usage("")),
