@@ -169,6 +169,7 @@ fn of_interpreted(variables: Vec<cdh_runtimes::Variable>) -> FunctionVariables {
             },
             storage: Storage::Nowhere,
             value: Value::Described(variable.value),
+            value_at_entry: None,
         };
         variables.into_iter().map(of_runtime).collect::<Vec<_>>()
     };
