@@ -22,6 +22,7 @@ mod crash;
 mod demo;
 mod dist;
 mod docs;
+mod faulthandler;
 #[cfg(feature = "bench")]
 mod fixtures;
 mod goroutines;
@@ -50,7 +51,7 @@ use options::Help;
 use suite::TestsFailed;
 
 /// Tasks, what may stand behind them, and what they do.
-const TASKS: [(&str, &str, &str); 18] = [
+const TASKS: [(&str, &str, &str); 19] = [
     (
         "test",
         "[--install] [ARGUMENT OF cargo test]…",
@@ -130,6 +131,11 @@ const TASKS: [(&str, &str, &str); 18] = [
         "goroutines",
         "[--cdh PROGRAM] [--keep DIR] [VERSION=GO]… [--case NAME…]",
         "compares goroutines with what Go programs print themselves, for each command `go`",
+    ),
+    (
+        "faulthandler",
+        "[--cdh PROGRAM] [--keep DIR] [--pystack PROGRAM] [PYTHON[@ROOT]]…",
+        "compares Python frames with what faulthandler prints",
     ),
     ("docs", "", "regenerates man pages and JSON schemas"),
     ("--help", "", "this"),
@@ -213,6 +219,10 @@ fn run() -> Result<()> {
         "goroutines" => {
             tools::require(&["python3"])?;
             goroutines::run(rest)
+        }
+        "faulthandler" => {
+            tools::require(&["cc", "python3"])?;
+            faulthandler::run(rest)
         }
         "test-pods" | "test-cluster" | "pictures" | "fixtures" | "bench" | "soak-s3"
         | "test-s3-peers" => run_with_own_crates(task, rest),
