@@ -18,7 +18,7 @@ const PID_HOLDS: Duration = Duration::from_secs(30);
 
 /// Containers that were seen.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct LookupCache {
     containers: HashMap<String, Seen>,
     round: u64,
 }
@@ -30,7 +30,7 @@ struct Seen {
     at: Instant,
 }
 
-impl Known {
+impl LookupCache {
     /// Takes in a list of all containers of one runtime.
     pub(crate) fn listed(&mut self, containers: Vec<(String, Answer)>) {
         self.round += 1;
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_first_process_is_known_by_its_pid_as_long_as_that_is_sure() {
-        let mut known = Known::default();
+        let mut known = LookupCache::default();
         let with = |pid| Answer {
             init_pid: pid,
             ..Answer::default()
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn known_container_keeps_the_release_that_a_list_does_not_tell() {
-        let mut known = Known::default();
+        let mut known = LookupCache::default();
         let with = |version: Option<&str>| Answer {
             image: Some(cdh_bundle::ImageRef {
                 version: version.map(str::to_owned),
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_is_no_longer_listed_is_remembered_until_there_is_no_room() {
-        let mut known = Known::default();
+        let mut known = LookupCache::default();
         let list = |name: &str, count: usize| {
             let one = |n| (format!("{name}{n}"), Answer::default());
             (0..count).map(one).collect::<Vec<_>>()

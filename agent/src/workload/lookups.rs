@@ -20,7 +20,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::cri_lookup::{Runtimes, no_answer};
-use super::lookup_cache::Known;
+use super::lookup_cache::LookupCache;
 use super::options::WorkloadOptions;
 use super::pod_logs::read_logs;
 use super::{Answer, PodTable};
@@ -55,7 +55,7 @@ pub(super) struct Lookups {
 struct Shared {
     answers: Mutex<HashMap<DumpId, State>>,
     changed: Condvar,
-    known: Mutex<Known>,
+    known: Mutex<LookupCache>,
     hung: Mutex<Option<Instant>>,
     /// `None` until the runtimes were asked for the first time.
     runtimes: Mutex<Option<BTreeMap<PathBuf, Answering>>>,
@@ -421,7 +421,11 @@ async fn ask(
 }
 
 /// Whose an entry is that has just appeared.
-async fn container_of(spool: &Path, id: DumpId, known: &Mutex<Known>) -> Option<ContainerIdentity> {
+async fn container_of(
+    spool: &Path,
+    id: DumpId,
+    known: &Mutex<LookupCache>,
+) -> Option<ContainerIdentity> {
     let partial = spool.join(format!("{id}.partial/identity.json"));
     let sealed = spool
         .join(id.to_string())

@@ -20,7 +20,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use super::core_copy::FrameSink;
-use super::direct_io::{AlignedBuffer, BLOCK, PastCacheReader, Writing, open_again};
+use super::direct_io::{AlignedBuffer, BLOCK, DirectReader, Writing, open_again};
 use super::disk_guard::DiskGuard;
 
 /// Bytes that are written past the page cache at once.
@@ -246,7 +246,7 @@ impl<'g> CoreFile<'g> {
         let (out, stats) = self.frames.finish()?;
         out.file.sync_all()?;
         let digests = match self.past_cache {
-            true => PastCacheReader::new(&out.file).and_then(Digests::of_reader),
+            true => DirectReader::new(&out.file).and_then(Digests::of_reader),
             false => Err(io::ErrorKind::Unsupported.into()),
         };
         Ok(FinishedFile {
