@@ -69,6 +69,8 @@ mod stored_stacks;
 mod tui;
 #[path = "cli/updates.rs"]
 mod updates;
+#[path = "cli/why.rs"]
+mod why;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -304,6 +304,9 @@ pub struct BtArgs {
     /// Print the variables of each frame
     #[arg(long, short = 'l')]
     pub locals: bool,
+    /// Print containers member by member instead of what they hold
+    #[arg(long, requires = "locals")]
+    pub raw: bool,
     /// Print no arguments of functions
     #[arg(long, conflicts_with = "locals")]
     pub no_args: bool,

@@ -71,6 +71,7 @@ fn backtrace_of(
     });
     let fold = folds(settings, args);
     let wanted = match args.locals {
+        true if args.raw => WantedVariables::Raw,
         true => WantedVariables::All,
         false => WantedVariables::Arguments,
     };
@@ -85,9 +86,9 @@ fn backtrace_of(
         threads: stacks.threads(),
         overflow: stacks.overflow(),
         abort_message: stacks.abort_message.as_deref(),
-        runtimes: &stacks.runtimes,
         cause: stacks.cause.as_ref(),
         listings: args.disassemble.then_some(stacks.listings.as_slice()),
+        runtimes: &stacks.runtimes,
         completeness: stacks.completeness(),
         from_minicore: stacks.is_from_minicore(),
         searched_sysroot: settings.images.files.sysroot.is_some(),

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::args::{TextFormat, WhyArgs};
-use crate::pipeline::{self, BacktraceRequest};
+use crate::pipeline::{self, BacktraceRequest, TaskScope};
 use crate::progress::Bar;
 use crate::render::{self, WhyView};
 use crate::report::{self, ExitStatus};
@@ -17,7 +17,7 @@ pub(super) fn run(settings: &Settings, args: &WhyArgs) -> Result<ExitStatus> {
     let request = BacktraceRequest {
         all_threads: false,
         limit: FRAMES,
-        tasks: pipeline::TaskScope::Crashing,
+        tasks: TaskScope::Crashing,
         use_cache: !args.no_cache,
         disassemble: false,
     };

@@ -8,7 +8,7 @@ use cdh_elfcore::{Completeness, StackOverflow, Thread};
 use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, BacktraceOptions, Fingerprint, LoadedModule, SectionArena};
 
-use super::cause::{self, Explained};
+use super::cause::{self, Evidence, Explained};
 use super::file_index::FileIndex;
 use super::sources::CrashedProcess;
 use super::stored_stacks::StoredStacks;
@@ -59,12 +59,12 @@ pub struct NamedStacks {
     pub analysis: Option<Analysis>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<String>,
-    /// What the runtimes of languages know of the crash.
-    pub runtimes: Vec<RuntimeReport>,
     /// Why the process crashed; `None` if the crashing thread is not known.
     pub cause: Option<Cause>,
     /// Instructions around each frame of the crashing thread, if the request asks for them.
     pub listings: Vec<Option<Listing>>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: Vec<RuntimeReport>,
     /// What sources of files said that could not help.
     pub remarks: Vec<anyhow::Error>,
     /// When the file of each module was written, if it is this machine's.
@@ -180,6 +180,7 @@ pub fn name_stacks(
             // The minicore lacks the page, or the file is missing.
             message.or_else(|| dump.stored_stacks()?.abort_message())
         });
+        let message = message.flatten();
         let process = cdh_runtimes::Process {
             threads: analysis.head.threads(),
             memory: &analysis.memory,
@@ -188,19 +189,19 @@ pub fn name_stacks(
             surroundings,
         };
         let runtimes = cdh_runtimes::examine(&process, &mut backtrace, &request.of_runtimes());
-        let message = message.flatten();
-        let explained = cause::explain(
-            &analysis,
+        let evidence = Evidence {
             modules,
-            &backtrace,
-            message.as_deref(),
-            request.disassemble,
-        );
+            arena,
+            surroundings,
+            abort_message: message.as_deref(),
+            runtimes: &runtimes,
+        };
+        let explained = cause::explain(&analysis, &evidence, &backtrace, request.disassemble);
         Named {
             backtrace,
             abort_message: message,
-            explained,
             runtimes,
+            explained,
         }
     };
     let stacks = name_with(settings, dump, &analysis, request, observer, name);
@@ -231,8 +232,8 @@ pub fn name_stored_stacks(
         Named {
             backtrace,
             abort_message: message,
-            explained,
             runtimes: Vec::new(),
+            explained,
         }
     };
     Some(name_with(settings, dump, &stored, request, observer, name))
@@ -256,13 +257,12 @@ impl BacktraceRequest {
     }
 }
 
-/// A backtrace, and what else the process's memory says of its end.
+/// Named stacks, and what they and the files of the process show.
 struct Named {
     backtrace: Backtrace,
-    /// The text with which glibc ended the process.
     abort_message: Option<String>,
-    explained: Option<Explained>,
     runtimes: Vec<RuntimeReport>,
+    explained: Option<Explained>,
 }
 
 /// Gathers the files of a process and has its stacks named with them.
@@ -294,8 +294,8 @@ fn name_with(
     let Named {
         mut backtrace,
         abort_message,
-        explained,
         runtimes,
+        explained,
     } = name(&loaded, &arena, &surroundings);
     drop(loaded);
     if dump.is_damaged() {
@@ -314,9 +314,9 @@ fn name_with(
         module_times,
         analysis: None,
         abort_message,
-        runtimes,
         cause,
         listings,
+        runtimes,
         remarks,
         read: (modules, arena),
     }

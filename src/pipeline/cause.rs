@@ -1,13 +1,18 @@
 //! From a named stack to its cause, and to the instructions around it.
 
-use cdh_cause::{Cause, Crash, Listing};
+use cdh_cause::{Cause, Crash, Listing, Names, RuntimeFailure};
 use cdh_elfcore::{Avma, Machine, Memory, SignalInfo};
-use cdh_symbolize::{Backtrace, Frame, LoadedModule};
+use cdh_inspect::Inspector;
+use cdh_runtimes::{Language, RuntimeReport};
+use cdh_symbolize::{Backtrace, LoadedModule, SectionArena, Surroundings, with_vdso};
 
+use super::pointer_names::PointerNames;
 use super::{Analysis, Dump};
 
 /// Instructions shown before and after the current one.
 const AROUND: usize = 6;
+/// By which the Go runtime ends a process.
+const SIGABRT: i32 = 6;
 /// Frames whose instructions are listed.
 const LISTED: usize = 64;
 
@@ -18,43 +23,76 @@ pub(super) struct Explained {
     pub(super) listings: Vec<Option<Listing>>,
 }
 
+/// The files of a process, and where more debug information is.
+pub(super) struct Evidence<'a> {
+    pub(super) modules: &'a [LoadedModule<'a>],
+    pub(super) arena: &'a SectionArena,
+    pub(super) surroundings: &'a dyn Surroundings,
+    /// The text with which glibc ended the process.
+    pub(super) abort_message: Option<&'a str>,
+    pub(super) runtimes: &'a [RuntimeReport],
+}
+
 /// Explains a crash from its core.
 pub(super) fn explain(
     analysis: &Analysis,
-    modules: &[LoadedModule<'_>],
+    evidence: &Evidence<'_>,
     backtrace: &Backtrace,
-    abort_message: Option<&str>,
     disassemble: bool,
 ) -> Option<Explained> {
+    let Evidence {
+        modules,
+        arena,
+        surroundings,
+        abort_message,
+        runtimes,
+    } = *evidence;
     let head = &analysis.head;
     if !head.knows_crashed_thread() {
         return None;
     }
     let thread = head.threads().first()?;
+    // The fault beneath a signal handler is the crash.
+    let original = backtrace.original_signal.as_ref();
+    let registers = original.map_or(Some(&thread.registers), |original| {
+        original.registers.as_ref()
+    });
+    let stated = head
+        .signal()
+        .unwrap_or_else(|| SignalInfo::from_number(thread.signal.into()));
+    let signal = original.map_or(stated, |original| original.signal);
+    let modules = &with_vdso(modules, &analysis.memory, arena)[..];
+    let inspector = Inspector::new(&analysis.memory, modules, arena, surroundings);
+    let names = registers.map(|registers| PointerNames::new(&inspector, registers));
+    let failure = go_failure(&signal, runtimes);
     let crash = Crash {
-        signal: head
-            .signal()
-            .unwrap_or_else(|| SignalInfo::from_number(thread.signal.into())),
+        signal,
         pid: head.process().map(|process| process.pid),
         machine: head.machine(),
-        registers: Some(&thread.registers),
+        registers,
         memory: &analysis.memory,
         segments: head.segments(),
         mappings: head.mappings(),
         modules,
-        frames: crashing_frames(backtrace),
+        frames: backtrace.crash_frames(),
         reports: &backtrace.modules,
-        overflow: head.stack_overflow(),
+        overflow: registers.and_then(|registers| head.stack_overflow_at(&signal, registers)),
         abort_message,
-        runtime_failure: None,
+        names: names.as_ref().map(|names| names as &dyn Names),
+        runtime_failure: failure.as_ref().map(|message| RuntimeFailure {
+            language: "Go",
+            message,
+        }),
     };
     let frames = if disassemble { LISTED } else { 0 };
     let frames = crash.frames.len().min(frames);
+    // Frames of a signal handler have no listing.
+    let handler = original.map_or(0, |original| original.frame);
+    let listings = (0..frames).map(|index| cdh_cause::listing(&crash, index, AROUND));
+    let listings = std::iter::repeat_n(None, if disassemble { handler } else { 0 }).chain(listings);
     Some(Explained {
         cause: cdh_cause::explain(&crash),
-        listings: (0..frames)
-            .map(|index| cdh_cause::listing(&crash, index, AROUND))
-            .collect(),
+        listings: listings.collect(),
     })
 }
 
@@ -66,6 +104,13 @@ pub(super) fn explain_stored(
     abort_message: Option<&str>,
 ) -> Option<Explained> {
     let facts = &dump.manifest.signal;
+    let original = backtrace.original_signal.as_ref();
+    let stated = SignalInfo {
+        number: facts.number,
+        code: facts.code,
+        address: facts.address.map(Avma),
+        sender: None,
+    };
     let machine = match dump.manifest.machine.as_str() {
         "x86_64" => Machine::X86_64,
         "aarch64" => Machine::Aarch64,
@@ -73,12 +118,7 @@ pub(super) fn explain_stored(
     };
     let process = &dump.manifest.process;
     let crash = Crash {
-        signal: SignalInfo {
-            number: facts.number,
-            code: facts.code,
-            address: facts.address.map(Avma),
-            sender: None,
-        },
+        signal: original.map_or(stated, |original| original.signal),
         pid: u32::try_from(process.namespace_pid.unwrap_or(process.pid)).ok(),
         machine,
         registers: None,
@@ -86,16 +126,29 @@ pub(super) fn explain_stored(
         segments: &[],
         mappings: &[],
         modules,
-        frames: crashing_frames(backtrace),
+        frames: backtrace.crash_frames(),
         reports: &backtrace.modules,
         overflow: None,
         abort_message,
+        names: None,
         runtime_failure: None,
     };
     Some(Explained {
         cause: cdh_cause::explain(&crash),
         listings: Vec::new(),
     })
+}
+
+/// The panic or fatal error with which the Go runtime ended the program: by SIGABRT, if `GOTRACEBACK` is `crash`.
+fn go_failure(signal: &SignalInfo, runtimes: &[RuntimeReport]) -> Option<String> {
+    if signal.number != SIGABRT {
+        return None;
+    }
+    let mut reports = runtimes.iter();
+    let go = reports.find(|report| report.language == Language::Go)?;
+    let mut messages = go.messages.iter().rev();
+    let last = messages.find(|message| message.note.as_deref() != Some("recovered"))?;
+    Some(format!("{}: {}", last.kind, last.text))
 }
 
 /// The memory of a process without a core.
@@ -105,9 +158,4 @@ impl Memory for NoMemory {
     fn read(&self, _: Avma, _: &mut [u8]) -> usize {
         0
     }
-}
-
-fn crashing_frames(backtrace: &Backtrace) -> &[Frame] {
-    let crashing = backtrace.threads.iter().find(|thread| thread.crashing);
-    crashing.map_or(&[], |thread| thread.frames.as_slice())
 }

@@ -24,6 +24,7 @@ mod missing_files;
 mod modules;
 mod other_file;
 mod plain_core;
+mod pointer_names;
 mod proc_facts;
 mod source;
 mod sources;

@@ -71,10 +71,7 @@ impl StoredStacks {
         if raw.threads.len() > MAX_THREADS {
             return None;
         }
-        let machine = match manifest.machine.as_str() {
-            "aarch64" => Machine::Aarch64,
-            _ => Machine::X86_64,
-        };
+        let machine = Machine::from_name(&manifest.machine).unwrap_or(Machine::X86_64);
         let modules = modules_of(&raw, manifest);
         Some(Self {
             modules,

@@ -1,6 +1,12 @@
 //! From named stacks to the variables of their frames.
 
-use cdh_inspect::{FrameVariables, FunctionVariables, Inspector};
+use std::collections::HashMap;
+
+use cdh_elfcore::Avma;
+use cdh_inspect::{
+    FrameVariables, FunctionVariables, Inspector, Storage, Value, Variable, VariableKind,
+};
+use cdh_runtimes::VariableReader;
 use cdh_symbolize::{Frame, FrameRegisters, LoadedModule, ThreadBacktrace, with_vdso};
 
 use super::surroundings::DiskSurroundings;
@@ -19,6 +25,8 @@ pub enum WantedVariables {
     Arguments,
     /// Everything.
     All,
+    /// Everything, containers member by member.
+    Raw,
 }
 
 /// Reads the variables of the lines that `shown` names of each thread. Without a core there are none.
@@ -44,7 +52,16 @@ pub fn variables(
     };
     let loaded: Vec<LoadedModule<'_>> = modules.iter().map(FoundModule::loaded).collect();
     let loaded = with_vdso(&loaded, &analysis.memory, arena);
+    let process = cdh_runtimes::Process {
+        threads: analysis.head.threads(),
+        memory: &analysis.memory,
+        modules: &loaded,
+        arena,
+        surroundings: &surroundings,
+    };
+    let runtimes = VariableReader::of(&process);
     let inspector = Inspector::new(&analysis.memory, &loaded, arena, &surroundings);
+    inspector.read_containers(wanted != WantedVariables::Raw);
     let mut left = LINES;
     for thread in stacks.backtrace.threads.iter().filter(|one| !one.stored) {
         let known = analysis.head.threads().iter();
@@ -57,12 +74,22 @@ pub fn variables(
         let places = places(&thread.frames);
         let deepest = lines.iter().filter_map(|line| places.get(*line)).max();
         let Some(deepest) = deepest else { continue };
-        let limit = deepest.frame.saturating_add(2).min(FRAMES);
+        let is_mixed = thread.frames.iter().any(|frame| frame.interpreted);
+        let limit = match is_mixed {
+            true => FRAMES,
+            false => deepest.frame.saturating_add(2).min(FRAMES),
+        };
         let frames = inspector.frames(&registers.registers, limit);
+        let places = if is_mixed { native_places(&thread.frames, &frames) } else { places };
         for line in lines {
             let (Some(place), Some(frame)) = (places.get(line), thread.frames.get(line)) else {
                 continue;
             };
+            if frame.interpreted {
+                let all = runtimes.variables(frame);
+                found.extend((!all.is_empty()).then(|| ((thread.tid, line), of_interpreted(all))));
+                continue;
+            }
             let function = of_line(&inspector, &frames, *place, frame, wanted);
             found.extend(function.map(|function| ((thread.tid, line), function)));
         }
@@ -104,6 +131,46 @@ fn places(lines: &[Frame]) -> Vec<Place> {
     places
 }
 
+/// As [`places`] of a stack in which frames of an interpreter took the place of native ones: the native frames that
+/// remain are found by their address and stack pointer.
+fn native_places(lines: &[Frame], frames: &[FrameRegisters]) -> Vec<Place> {
+    let key = |pc: Avma, sp: Option<Avma>| (pc.0, sp.map(|sp| sp.0));
+    let known = frames.iter().enumerate();
+    let known: HashMap<_, usize> = known
+        .map(|(index, frame)| (key(frame.frame.pc, frame.frame.sp), index))
+        .collect();
+    let mut places = places(lines);
+    for (place, line) in places.iter_mut().zip(lines) {
+        let found = known.get(&key(line.pc, line.sp));
+        place.frame = found.copied().filter(|_| !line.interpreted).unwrap_or(usize::MAX);
+    }
+    places
+}
+
+/// Variables as a runtime describes them.
+fn of_interpreted(variables: Vec<cdh_runtimes::Variable>) -> FunctionVariables {
+    let (arguments, locals): (Vec<_>, Vec<_>) = variables.into_iter().partition(|one| one.is_argument);
+    let of_runtime = |variables: Vec<cdh_runtimes::Variable>| {
+        let of_runtime = |variable: cdh_runtimes::Variable| Variable {
+            name: variable.name,
+            type_name: variable.type_name,
+            type_id: None,
+            kind: match variable.is_argument {
+                true => VariableKind::Argument,
+                false => VariableKind::Local,
+            },
+            storage: Storage::Nowhere,
+            value: Value::Described(variable.value),
+        };
+        variables.into_iter().map(of_runtime).collect::<Vec<_>>()
+    };
+    FunctionVariables {
+        name: None,
+        arguments: of_runtime(arguments),
+        locals: of_runtime(locals),
+    }
+}
+
 fn of_line(
     inspector: &Inspector<'_>,
     frames: &[FrameRegisters],
@@ -117,7 +184,7 @@ fn of_line(
     }
     let mut functions = match wanted {
         WantedVariables::Arguments => inspector.arguments(frames, place.frame),
-        WantedVariables::All => inspector.variables(frames, place.frame),
+        WantedVariables::All | WantedVariables::Raw => inspector.variables(frames, place.frame),
     };
     let index = functions.len().checked_sub(place.outer.checked_add(1)?)?;
     Some(functions.swap_remove(index))
@@ -149,6 +216,8 @@ mod tests {
             signal_handler: false,
             is_return_address: true,
             interpreted: false,
+            language: None,
+            sp: None,
         }
     }
 

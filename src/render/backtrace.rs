@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cdh_bundle::{Manifest, Verdict};
 use cdh_cause::{Cause, Listing};
-use cdh_elfcore::{Completeness, StackOverflow, Thread};
+use cdh_elfcore::{Completeness, Machine, StackOverflow, Thread};
 use cdh_inspect::{FrameVariables, FunctionVariables};
 use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
@@ -31,12 +31,12 @@ pub struct BacktraceView<'a> {
     pub overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<&'a str>,
-    /// What the runtimes of languages know of the crash.
-    pub runtimes: &'a [RuntimeReport],
     /// Why the process crashed.
     pub cause: Option<&'a Cause>,
     /// Instructions around each frame of the crashing thread.
     pub listings: Option<&'a [Option<Listing>]>,
+    /// What the runtimes of languages know of the crash.
+    pub runtimes: &'a [RuntimeReport],
     /// What there is of the core.
     pub completeness: Option<&'a Completeness>,
     /// Whether everything came from the minicore.
@@ -74,7 +74,9 @@ pub struct SourceText {
 }
 
 /// What makes stacks draw the same lines.
-type Stack = (Vec<(u64, FrameTrust)>, Stop);
+type Stack = (Vec<(FrameIdentity, FrameTrust)>, Stop);
+/// A native frame's address. Frames of an interpreted language share one: their line and function tell them apart.
+type FrameIdentity = (u64, Option<(String, u32)>);
 
 /// Lines of source before and after the one that a frame is at.
 const SOURCE_AROUND: u32 = 3;
@@ -101,7 +103,7 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     for (threads, shown) in grouped(view) {
         put(&[Line::default(), thread_title(view, &threads)], &mut text);
         let frames = shown.frames.iter();
-        let frames = frames.map(|frame| (frame.pc.0, frame.trust)).collect();
+        let frames = frames.map(|frame| (identity(frame), frame.trust)).collect();
         let stack = (frames, shown.stop);
         let has_own = view.registers || !view.variables.is_empty();
         if let Some(place) = known.get(&stack).filter(|_| !has_own).cloned() {
@@ -118,6 +120,14 @@ pub fn backtrace_text(view: &BacktraceView, style: Style) -> String {
     }
     put(&module_problems(view), &mut text);
     text
+}
+
+fn identity(frame: &Frame) -> FrameIdentity {
+    let place = || {
+        let name = frame.function.as_ref().ok()?.name.clone();
+        Some((name, frame.location.as_ref()?.line))
+    };
+    (frame.pc.0, frame.interpreted.then(place).flatten())
 }
 
 /// The lines above the stacks.
@@ -201,7 +211,7 @@ fn fingerprints(view: &BacktraceView) -> impl Iterator<Item = String> {
 /// Whether stacks of the machine that a dump is from are unwound.
 #[must_use]
 pub fn is_unwound(manifest: &Manifest) -> bool {
-    matches!(manifest.machine.as_str(), "" | "x86_64" | "aarch64")
+    manifest.machine.is_empty() || Machine::from_name(&manifest.machine).is_some()
 }
 
 /// What the reader must know before trusting the stacks.
@@ -230,7 +240,7 @@ fn remarks(view: &BacktraceView) -> Vec<String> {
     }
     if !is_unwound(view.manifest) {
         remarks.push(format!(
-            "stacks of {} are not unwound, only those of x86_64 and aarch64: open the core with `cdh debug`",
+            "stacks of {} are not unwound: open the core with `cdh debug`",
             view.manifest.machine
         ));
     }
@@ -269,9 +279,9 @@ pub(super) fn grouped<'a>(
             .collect();
     }
     let mut groups: Vec<(Vec<&ThreadBacktrace>, &ThreadBacktrace)> = Vec::new();
-    let mut known: BTreeMap<(bool, Vec<u64>), usize> = BTreeMap::new();
+    let mut known: BTreeMap<(bool, Vec<FrameIdentity>), usize> = BTreeMap::new();
     for thread in &view.backtrace.threads {
-        let pcs = thread.frames.iter().map(|frame| frame.pc.0).collect();
+        let pcs = thread.frames.iter().map(identity).collect();
         let index = *known.entry((thread.crashing, pcs)).or_insert(groups.len());
         match groups.get_mut(index) {
             Some((members, _)) => members.push(thread),

@@ -38,12 +38,12 @@ pub struct BacktraceDocument<'a> {
     stack_overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process: a failed assertion, a broken heap.
     abort_message: Option<&'a str>,
+    /// Why the process crashed; `null` if the crashing thread is not known.
+    cause: Option<&'a Cause>,
     /// What the runtimes of languages know of the crash, such as panics and goroutines. Without `--goroutines` only the
     /// one that crashed is listed; the others are counted.
     #[serde(skip_serializing_if = "<[RuntimeReport]>::is_empty")]
     runtimes: &'a [RuntimeReport],
-    /// Why the process crashed; `null` if the crashing thread is not known.
-    cause: Option<&'a Cause>,
     /// The stacks.
     backtrace: NamedBacktrace<'a>,
     /// With `--group`: ids of threads with equal stacks, the crashing thread first.
@@ -214,9 +214,9 @@ pub fn backtrace_json(view: &BacktraceView) -> Result<String> {
         listed_fingerprint: view.manifest.fingerprint.as_deref(),
         stack_overflow: view.overflow,
         abort_message: view.abort_message,
-        runtimes: view.runtimes,
         cause: view.cause,
         disassembly: view.listings,
+        runtimes: view.runtimes,
         backtrace: NamedBacktrace {
             threads: backtrace
                 .threads

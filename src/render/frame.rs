@@ -60,7 +60,7 @@ pub(super) fn frame_line(
         line.push(format!(" in {}{offset}", terminal_line(name)));
     }
     for mark in marks(frame) {
-        line.toned(Tone::Dim, format!(" [{mark}]"));
+        line.toned(Tone::Dim, terminal_line(&format!(" [{mark}]")));
     }
     match frame.role(&backtrace.modules) {
         Role::Program => line,
@@ -83,8 +83,12 @@ fn arguments(variables: &FunctionVariables) -> String {
 }
 
 /// How the frame was found, where that is not the usual way.
-fn marks(frame: &Frame) -> Vec<&'static str> {
+fn marks(frame: &Frame) -> Vec<&str> {
     let mut marks = Vec::new();
+    if let Some(language) = &frame.language {
+        marks.push(language.as_ref());
+        return marks;
+    }
     if frame.signal_handler {
         marks.push("signal handler called");
     }

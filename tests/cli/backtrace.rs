@@ -495,3 +495,84 @@ fn bt_says_which_fingerprint_is_listed() {
         "0123456789abcdef"
     );
 }
+
+/// Calls a C function that faults, from a callback of a C function.
+const PYTHON: &str = r#"
+import ctypes
+
+libc = ctypes.CDLL(None)
+Compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def compare(a, b):
+    return fault(8, note="for you")
+
+
+def fault(address, note):
+    values = [1, 2, 3]
+    libc.memset(ctypes.c_void_p(address), 0, 16)
+
+
+def sort(count):
+    array = (ctypes.c_int * count)()
+    libc.qsort(array, count, 4, Compare(compare))
+
+
+try:
+    raise ValueError("before")
+except ValueError:
+    sort(3)
+"#;
+
+#[test]
+fn bt_shows_python_functions_in_place_of_the_interpreter() {
+    let found = Command::new("python3")
+        .args([
+            "-c",
+            "import ctypes, sys; print(sys.executable, sys.version_info >= (3, 8))",
+        ])
+        .output();
+    let found = found.map(|found| String::from_utf8_lossy(&found.stdout).into_owned());
+    let Some((python, "True")) = found.as_deref().unwrap_or_default().trim().split_once(' ') else {
+        eprintln!("skipped: no python3 of version 3.8 or later with ctypes");
+        return;
+    };
+    let workstation = Workstation::new();
+    fs::write(workstation.path("sorted.py"), PYTHON).unwrap();
+    let core = workstation.path("core");
+    let made = Command::new("gdb")
+        .args(["-q", "-nx", "-batch", "-ex", "run -I sorted.py", "-ex"])
+        .arg(format!("generate-core-file {}", core.display()))
+        .arg(python)
+        .current_dir(workstation.dir.path())
+        .env("DEBUGINFOD_URLS", "")
+        .output()
+        .expect("install gdb");
+    assert!(core.is_file(), "{}", String::from_utf8_lossy(&made.stderr));
+    let text = bt(&workstation, &["--locals"]);
+    let place = |wanted: &str| {
+        text.find(wanted)
+            .unwrap_or_else(|| panic!("{wanted}: {text}"))
+    };
+    place("runtime Python 3.");
+    place("exception: ValueError: before [being handled]");
+    place("sorted.py:14 [Python]");
+    place("values = list of 3 items");
+    // The C function is between the two Python functions.
+    assert!(place(" fault (address=8, note='for you') at ") < place(" compare ("));
+    assert!(place(" compare (") < place("qsort"));
+    assert!(place("qsort") < place(" sort (count=3)"));
+    assert!(place(" sort (count=3)") < place("sorted.py:25 [Python]"));
+    assert!(!text.contains("_PyEval_EvalFrameDefault"), "{text}");
+
+    let json = bt(&workstation, &["-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let frames = json["backtrace"]["threads"][0]["frames"].as_array();
+    let is_fault = |frame: &&serde_json::Value| frame["function"]["raw"] == "fault";
+    let fault = frames.unwrap().iter().find(is_fault).unwrap();
+    assert_eq!(fault["language"], "Python");
+    assert_eq!(fault["location"]["line"], 14);
+    let counted = &json["backtrace"]["explanation"]["counted"];
+    let expected = serde_json::json!(["sorted.fault", "sorted.compare"]);
+    assert_eq!(*counted, expected);
+}

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::progress;
+use crate::targets::Target;
 
 /// Root of the repository.
 pub(crate) fn root() -> &'static Path {
@@ -41,14 +42,16 @@ pub(crate) fn host() -> Result<String> {
 /// relocate itself would cost 0.3 ms of the time in which the process may still be lost. The target is named
 /// so that its flags do not reach build scripts and macros, which cannot be static.
 pub(crate) fn handler() -> Result<PathBuf> {
-    if let Some(given) = std::env::var_os("CDH_TEST_HANDLER") {
-        return Ok(given.into());
+    match std::env::var_os("CDH_TEST_HANDLER") {
+        Some(given) => Ok(given.into()),
+        None => handler_for(Target::of_host()?),
     }
-    static_program(
-        "handler",
-        "handler",
-        &["-p", "cdh-agent", "--bin", "cdh-handler"],
-    )
+}
+
+/// A static handler for a target, built now.
+pub(crate) fn handler_for(target: &Target) -> Result<PathBuf> {
+    let words = ["-p", "cdh-agent", "--bin", "cdh-handler"];
+    static_program(target, "handler", "handler", &words)
 }
 
 /// How much time the compiler takes.
@@ -63,27 +66,38 @@ pub(crate) enum Optimized {
 /// The `cdh` that `CDH_TEST_CDH` names, or one that is built now: a static binary, which needs nothing of the image
 /// or host that it runs in.
 pub(crate) fn static_cdh(optimized: Optimized) -> Result<PathBuf> {
-    if let Some(given) = std::env::var_os("CDH_TEST_CDH") {
-        return Ok(given.into());
+    match std::env::var_os("CDH_TEST_CDH") {
+        Some(given) => Ok(given.into()),
+        None => static_cdh_for(Target::of_host()?, optimized),
     }
+}
+
+/// A static `cdh` for a target, built now.
+pub(crate) fn static_cdh_for(target: &Target, optimized: Optimized) -> Result<PathBuf> {
     let (profile, directory) = match optimized {
         Optimized::Fully => ("release", "release"),
         Optimized::Hardly => ("dev", "debug"),
     };
-    static_program(profile, directory, &["-p", "cdh", "--bin", "cdh"])
+    static_program(target, profile, directory, &["-p", "cdh", "--bin", "cdh"])
 }
 
 /// Builds a program as a static binary; the last word is its name.
-fn static_program(profile: &str, directory: &str, words: &[&str]) -> Result<PathBuf> {
-    let (host, name) = (host()?, words.last().copied().unwrap_or_default());
+fn static_program(
+    target: &Target,
+    profile: &str,
+    directory: &str,
+    words: &[&str],
+) -> Result<PathBuf> {
+    let (triple, name) = (target.triple, words.last().copied().unwrap_or_default());
     let mut build = cargo();
     build.args(["build", "--profile", profile]).args(words);
-    build.args(["--target", &host]).env(
+    target.choose(&mut build)?;
+    build.env(
         "RUSTFLAGS",
         "-C target-feature=+crt-static -C relocation-model=static",
     );
     progress::cargo(&mut build, &format!("building the static {name}"))?;
-    Ok(target().join(host).join(directory).join(name))
+    Ok(self::target().join(triple).join(directory).join(name))
 }
 
 /// Builds `cdh` and returns its path.

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 
 use crate::progress::{self, Steps};
+use crate::targets::TARGETS;
 use crate::{build, docs, layers, prose, tools};
 
 /// How a check ended.
@@ -81,6 +82,15 @@ const CHECKS: [Check; 8] = [
         violation: (
             "fuzz/fuzz_targets/core.rs",
             "\nconst PLANTED: u32 = \"text\";\n",
+        ),
+    },
+    Check {
+        name: "cross",
+        what: "cdh and its agent compile for the targets of a release that this machine is not",
+        run: cross,
+        violation: (
+            "agent/src/lib.rs",
+            "\n#[cfg(not(target_arch = \"x86_64\"))]\nconst PLANTED: u32 = \"text\";\n",
         ),
     },
 ];
@@ -272,6 +282,27 @@ fn fuzz() -> Result<Outcome> {
     check.env("CARGO_TARGET_DIR", build::target());
     progress::cargo(&mut check, "checking the fuzz targets")?;
     Ok(Outcome::Passed)
+}
+
+fn cross() -> Result<Outcome> {
+    let host = build::host()?;
+    let mut missing = Vec::new();
+    let mut checked = 0;
+    for target in TARGETS.iter().filter(|target| target.triple != host) {
+        if let Some(what) = target.lacks()? {
+            missing.push(format!("{}: {what} is missing", target.triple));
+            continue;
+        }
+        let mut check = build::cargo();
+        check.args(["check", "-p", "cdh", "-p", "cdh-agent"]);
+        target.choose(&mut check)?;
+        progress::cargo(&mut check, &format!("checking for {}", target.triple))?;
+        checked += 1;
+    }
+    Ok(match (checked, missing.is_empty()) {
+        (0, false) => Outcome::Skipped(missing.join("; ")),
+        _ => Outcome::Passed,
+    })
 }
 
 fn generated() -> Result<Outcome> {

@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::build::{self, Optimized, succeed};
+use crate::targets::Target;
 use crate::{progress, tools};
 
 /// Where Debian's `ca-certificates` puts them.
@@ -26,15 +27,18 @@ pub(crate) struct ImageOptions {
     pub(crate) push: Option<String>,
     /// How the programs are built.
     pub(crate) optimized: Optimized,
+    /// What they are built for; `None`: this machine.
+    pub(crate) target: Option<&'static Target>,
 }
 
 impl ImageOptions {
-    /// From `[NAME] [--push REGISTRY/NAME] [--debug]`.
+    /// From `[NAME] [--push REGISTRY/NAME] [--target TRIPLE] [--debug]`.
     pub(crate) fn parse(words: &[String]) -> Result<Self> {
         let mut options = Self {
             name: format!("localhost/cdh:{}", env!("CARGO_PKG_VERSION")),
             push: None,
             optimized: Optimized::Fully,
+            target: None,
         };
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -42,6 +46,10 @@ impl ImageOptions {
                 "--push" => {
                     let place = words.next().context("--push wants a registry's name")?;
                     options.push = Some(place.clone());
+                }
+                "--target" => {
+                    let triple = words.next().context("--target needs a target's triple")?;
+                    options.target = Some(Target::buildable(triple)?);
                 }
                 "--debug" => options.optimized = Optimized::Hardly,
                 name => options.name = name.to_owned(),
@@ -54,21 +62,27 @@ impl ImageOptions {
 /// Builds the image; its digest.
 pub(crate) fn build(options: &ImageOptions) -> Result<String> {
     tools::offer(&["buildah"])?;
-    let (cdh, handler) = (build::static_cdh(options.optimized)?, build::handler()?);
-    let programs = [("cdh", cdh.as_path()), ("cdh-handler", &handler)];
-    let machine = build::host()?;
-    let machine = match machine.split('-').next() {
-        Some("aarch64") => "arm64",
-        _ => "amd64",
+    let (cdh, handler) = match options.target {
+        Some(target) => (
+            build::static_cdh_for(target, options.optimized)?,
+            build::handler_for(target)?,
+        ),
+        None => (build::static_cdh(options.optimized)?, build::handler()?),
     };
+    let programs = [("cdh", cdh.as_path()), ("cdh-handler", &handler)];
+    let target = match options.target {
+        Some(target) => target,
+        None => Target::of_host()?,
+    };
+    let strip = target.strip()?;
     let context = tempfile::tempdir()?;
     let inputs = context.path().join("inputs");
     let file = context.path().join("Containerfile");
     write_inputs(&inputs, &file, &programs)?;
     for (name, _) in &programs {
         // Symbols are in the build's own directory; on the node they are only weight.
-        if tools::is_there("strip") {
-            succeed(Command::new("strip").arg(inputs.join(name)))?;
+        if tools::is_there(&strip) {
+            succeed(Command::new(&strip).arg(inputs.join(name)))?;
         }
     }
     // What is only pushed leaves nothing in the machine's own storage.
@@ -84,7 +98,7 @@ pub(crate) fn build(options: &ImageOptions) -> Result<String> {
     };
     run_build(
         buildah(),
-        machine,
+        target.oci,
         EPOCH,
         &["--tag", &options.name],
         &file,

@@ -38,6 +38,7 @@ mod python;
 #[cfg(feature = "bench")]
 mod s3;
 mod suite;
+mod targets;
 mod tools;
 
 use std::process::ExitCode;
@@ -57,7 +58,7 @@ const TASKS: [(&str, &str, &str); 17] = [
     (
         "check",
         "[--planted] [CHECK]…",
-        "what CI demands besides tests: fmt, clippy, doc, deny, docs, fuzz; `--planted` shows that each can fail",
+        "what CI demands besides tests: fmt, clippy, doc, deny, docs, fuzz, cross; `--planted` shows that each can fail",
     ),
     (
         "demo",
@@ -81,7 +82,7 @@ const TASKS: [(&str, &str, &str); 17] = [
     ),
     (
         "image",
-        "[NAME] [--push REGISTRY/NAME] [--debug]",
+        "[NAME] [--push REGISTRY/NAME] [--target TRIPLE] [--debug]",
         "builds the agent's container image with buildah",
     ),
     (
@@ -91,7 +92,7 @@ const TASKS: [(&str, &str, &str); 17] = [
     ),
     (
         "handler",
-        "",
+        "[--target TRIPLE]",
         "builds the static handler and prints its path",
     ),
     (
@@ -190,7 +191,12 @@ fn run() -> Result<()> {
             demo::run()
         }
         "handler" => {
-            println!("{}", build::handler()?.display());
+            let options = options::Options::parse(rest, &["--target"], &[], &usage(task))?;
+            let handler = match options.text("--target") {
+                Some(triple) => build::handler_for(targets::Target::buildable(triple)?)?,
+                None => build::handler()?,
+            };
+            println!("{}", handler.display());
             Ok(())
         }
         "bucket" => {

@@ -24,6 +24,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<()> {
         name: format!("localhost/{name}:test"),
         push: Some(format!("{push}:test")),
         optimized: Optimized::Hardly,
+        target: None,
     };
     let digest = image::build(&options("cdh"))?;
     ensure!(

@@ -3,6 +3,8 @@
 use cdh_elfcore::{Machine, Mapping, Memory, Registers, Segment, SignalInfo, StackOverflow};
 use cdh_symbolize::{Frame, LoadedModule, ModuleReport};
 
+use crate::Names;
+
 /// A crashed process, as its core and the files of its modules show it.
 pub struct Crash<'a> {
     /// The fatal signal.
@@ -29,6 +31,8 @@ pub struct Crash<'a> {
     pub overflow: Option<StackOverflow>,
     /// The text with which glibc ended the process.
     pub abort_message: Option<&'a str>,
+    /// Names of variables, where debug information has them.
+    pub names: Option<&'a dyn Names>,
     /// What the runtime of another language reports.
     pub runtime_failure: Option<RuntimeFailure<'a>>,
 }

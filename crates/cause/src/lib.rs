@@ -16,6 +16,8 @@ mod exception;
 mod heap;
 mod instruction;
 mod listing;
+mod names;
+mod origin;
 mod panic_message;
 mod place;
 mod sanitizer;
@@ -25,8 +27,11 @@ mod words;
 
 pub use cause::{Cause, Class, Evidence, Fact};
 pub use crash::{Crash, RuntimeFailure};
-pub use instruction::{Access, AccessMode, Flow, Instruction, Operand, RegisterValue, decode};
+pub use instruction::{
+    Access, AccessMode, Filling, Flow, Instruction, Operand, RegisterValue, decode,
+};
 pub use listing::{ListedInstruction, Listing, listing};
+pub use names::{Held, MemberName, Names};
 
 /// The cause of a crash. Its class is [`Class::Unknown`] if nothing beyond the signal is known.
 #[must_use]

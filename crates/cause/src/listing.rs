@@ -107,7 +107,7 @@ fn listed(found: Instruction, current: bool) -> ListedInstruction {
 }
 
 /// The instructions that end at `pc`, and whether where they start is a guess.
-fn before(scene: &Scene<'_>, pc: u64, offset: Option<u64>) -> (Vec<Instruction>, bool) {
+pub(crate) fn before(scene: &Scene<'_>, pc: u64, offset: Option<u64>) -> (Vec<Instruction>, bool) {
     if let Some(found) = offset.and_then(|offset| between(scene, pc.checked_sub(offset)?, pc)) {
         return (found, false);
     }

@@ -365,7 +365,8 @@ const LIBRARIES: [&str; 18] = [
 
 /// Whether a function belongs to the C library or to the runtime of C++ or Rust, wherever it is linked.
 fn is_runtime(name: &str) -> bool {
-    const STARTS: [&str; 12] = [
+    const STARTS: [&str; 13] = [
+        "runtime.",
         "__",
         "_Unwind",
         "std::",

@@ -21,11 +21,11 @@
 use goblin::elf::dynamic::{DF_TEXTREL, DT_FLAGS, DT_TEXTREL};
 use goblin::elf::program_header::{PF_W, PT_DYNAMIC, PT_LOAD};
 
-use crate::bytes::u64_at;
-use crate::elf_header::{HEADER_SIZE, PROGRAM_HEADER_SIZE, ProgramHeader};
+use crate::elf_header::ProgramHeader;
 use crate::modules::{headers_of, read_bytes};
 use crate::{
-    Avma, CoreHead, ElfObject, LoadSegment, Machine, Memory, Module, ModuleRange, Segment, Svma,
+    Avma, Class, CoreHead, ElfObject, Encoding, LoadSegment, Machine, Memory, Module, ModuleRange,
+    Segment, Svma,
 };
 
 /// Bytes that are compared at once: the smallest page of any supported machine.
@@ -38,8 +38,9 @@ const PATCH: usize = 64;
 const PATCHED_SHARE: u64 = 8;
 /// Patched pages that are always tolerated: a small module has few pages.
 const PATCHED_FREE: u64 = 2;
-/// Fields of `Elf64_Ehdr` about sections: `e_shoff`, and from `e_shentsize` on.
-const SECTION_FIELDS: [std::ops::Range<usize>; 2] = [40..48, 58..64];
+/// Fields of the ELF header about sections: `e_shoff`, and from `e_shentsize` on.
+const WIDE_SECTION_FIELDS: [std::ops::Range<usize>; 2] = [40..48, 58..64];
+const NARROW_SECTION_FIELDS: [std::ops::Range<usize>; 2] = [32..36, 46..52];
 /// Entries of the auxiliary vector (`<elf.h>`).
 const AT_PHDR: u64 = 3;
 const AT_PHNUM: u64 = 5;
@@ -109,7 +110,8 @@ pub fn compare_module(
     if expected != found {
         return Err(Disagreement::Machine { expected, found });
     }
-    let headers = headers_of(memory, &module.ranges).map(|(headers, _)| headers);
+    let headers =
+        headers_of(memory, expected.encoding(), &module.ranges).map(|(headers, _)| headers);
     if let Some(headers) = &headers
         && loads(headers) != loads(object.program_headers())
     {
@@ -127,9 +129,9 @@ pub fn compare_module(
         memory,
         module,
         object,
-        has_text_relocations: headers
-            .as_deref()
-            .is_some_and(|headers| has_text_relocations(memory, module, headers)),
+        has_text_relocations: headers.as_deref().is_some_and(|headers| {
+            has_text_relocations(memory, expected.encoding(), module, headers)
+        }),
         headers: headers.as_deref().unwrap_or(object.program_headers()),
         page_size: head
             .aux(AT_PAGESZ)
@@ -211,20 +213,28 @@ fn loads(headers: &[ProgramHeader]) -> Vec<[u64; 4]> {
 }
 
 /// Whether the process's own dynamic section says so: a hostile file would say it of itself.
-fn has_text_relocations(memory: &dyn Memory, module: &Module, headers: &[ProgramHeader]) -> bool {
+fn has_text_relocations(
+    memory: &dyn Memory,
+    encoding: Encoding,
+    module: &Module,
+    headers: &[ProgramHeader],
+) -> bool {
     let dynamic = headers.iter().find(|header| header.kind == PT_DYNAMIC);
     let Some((dynamic, bias)) = dynamic.zip(module.bias) else {
         return false;
     };
-    let count = (dynamic.memory_size / 16).min(MAX_DYNAMIC);
+    let entry_size = encoding.word_size().saturating_mul(2);
+    let count = dynamic.memory_size.checked_div(entry_size as u64);
+    let count = count.unwrap_or(0).min(MAX_DYNAMIC);
     let start = Avma(dynamic.address.wrapping_add(bias));
-    let size = usize::try_from(count.saturating_mul(16)).unwrap_or(0);
+    let size = usize::try_from(count)
+        .unwrap_or(0)
+        .saturating_mul(entry_size);
     let Some(table) = read_bytes(memory, start, size) else {
         return false;
     };
-    let (entries, _) = table.as_chunks::<16>();
-    entries.iter().any(|entry| {
-        let (tag, value) = (u64_at(entry, 0), u64_at(entry, 8));
+    table.chunks_exact(entry_size).any(|entry| {
+        let (tag, value) = (encoding.nth_word(entry, 0), encoding.nth_word(entry, 1));
         tag == Some(DT_TEXTREL)
             || tag == Some(DT_FLAGS) && value.is_some_and(|flags| flags & DF_TEXTREL != 0)
     })
@@ -332,20 +342,24 @@ impl Comparison<'_> {
         let Some(file) = self.object.data().get(from..) else {
             return Err(Disagreement::Short { offset });
         };
-        let mut changed = differing(page, file, offset);
+        let class = self.head.machine().encoding().class;
+        let mut changed = differing(class, page, file, offset);
         // A copy of the file may have its segments at other offsets: then the address decides.
         if !changed.is_empty()
             && let Some(bias) = self.module.bias
             && let Some(bytes) = self.object.bytes_at(Svma(at.0.wrapping_sub(bias)))
             && let Some(held) = page.get(..page.len().min(bytes.len()))
         {
-            let other = differing(held, bytes, offset);
+            let other = differing(class, held, bytes, offset);
             if other.len() < changed.len() {
                 changed = other;
             }
         }
-        let table = self.headers.len().saturating_mul(PROGRAM_HEADER_SIZE);
-        let headers_end = HEADER_SIZE.saturating_add(table);
+        let table = self
+            .headers
+            .len()
+            .saturating_mul(class.program_header_size());
+        let headers_end = class.header_size().saturating_add(table);
         let in_headers = offset == 0 && changed.iter().any(|at| *at < headers_end);
         let is_patch = changed.len() <= PATCH || self.has_text_relocations;
         match (changed.is_empty(), in_headers || !is_patch) {
@@ -358,12 +372,16 @@ impl Comparison<'_> {
 
 /// Which bytes of `page` are not those of `file`; what the file does not have reads as zeros. The section
 /// header fields of the first page are not compared.
-fn differing(page: &[u8], file: &[u8], offset: u64) -> Vec<usize> {
+fn differing(class: Class, page: &[u8], file: &[u8], offset: u64) -> Vec<usize> {
     if file.get(..page.len()) == Some(page) {
         return Vec::new();
     }
+    let section_fields = match class {
+        Class::Narrow => NARROW_SECTION_FIELDS,
+        Class::Wide => WIDE_SECTION_FIELDS,
+    };
     let is_counted = |index: usize| {
-        let is_section_field = SECTION_FIELDS.iter().any(|field| field.contains(&index));
+        let is_section_field = section_fields.iter().any(|field| field.contains(&index));
         offset != 0 || !is_section_field
     };
     let pairs = page.iter().zip(file.iter().chain(std::iter::repeat(&0)));

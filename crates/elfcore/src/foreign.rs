@@ -8,10 +8,10 @@
 
 use std::io::Read;
 
-use crate::CoreError;
-use crate::bytes::{array_at, u16_at, u32_at};
+use crate::bytes::array_at;
 use crate::elf_header::PN_XNUM;
 use crate::note::{Note, Notes};
+use crate::{CoreError, Encoding};
 
 /// Whose core a file is that no Linux process left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,7 @@ impl ForeignSystem {
     pub(crate) fn of<'n>(
         segments: impl Iterator<Item = (&'n [u8], u64)>,
         is_freebsd: bool,
+        encoding: Encoding,
     ) -> Option<Self> {
         let system = |what, opener| Some(Self { what, opener });
         let of_note = |note: Note<'_>| match note.name {
@@ -41,7 +42,7 @@ impl ForeignSystem {
             }
             _ => None,
         };
-        let notes = segments.flat_map(|(data, align)| Notes::new(data, align));
+        let notes = segments.flat_map(|(data, align)| Notes::new(encoding, data, align));
         // QEMU adds the kernel's own note to the memory of a machine that runs Linux.
         let mut found: Vec<Self> = notes.filter_map(of_note).collect();
         found.sort_by_key(|system| system.what.starts_with("a dump"));
@@ -60,6 +61,8 @@ impl From<ForeignSystem> for CoreError {
     }
 }
 
+/// How the numbers of these cores are written.
+const ORDER: Encoding = Encoding::LITTLE_32;
 /// Size of `Elf32_Ehdr`, bytes.
 const HEADER_SIZE: usize = 52;
 /// Size of `Elf32_Phdr`, bytes.
@@ -85,18 +88,18 @@ impl ForeignCore {
         let mut raw = begun.to_vec();
         fill(&mut raw, stream, HEADER_SIZE)?;
         let ident: [u8; 6] = array_at(&raw, 0)?;
-        let is_core = ident == [0x7f, b'E', b'L', b'F', 1, 1] && u16_at(&raw, 16)? == ET_CORE;
-        let table = usize::try_from(u32_at(&raw, 28)?).ok()?;
-        if !is_core || usize::from(u16_at(&raw, 42)?) != ENTRY_SIZE || table != HEADER_SIZE {
+        let is_core = ident == [0x7f, b'E', b'L', b'F', 1, 1] && ORDER.u16_at(&raw, 16)? == ET_CORE;
+        let table = usize::try_from(ORDER.u32_at(&raw, 28)?).ok()?;
+        if !is_core || usize::from(ORDER.u16_at(&raw, 42)?) != ENTRY_SIZE || table != HEADER_SIZE {
             return None;
         }
-        let count = match u16_at(&raw, 44)? {
+        let count = match ORDER.u16_at(&raw, 44)? {
             PN_XNUM => {
                 // The real number is at the end of the core; the first header, of the notes, says where the table
                 // ends.
                 fill(&mut raw, stream, table.checked_add(ENTRY_SIZE)?)?;
-                let notes = usize::try_from(u32_at(&raw, table.checked_add(4)?)?).ok()?;
-                let is_note = u32_at(&raw, table)? == PT_NOTE;
+                let notes = usize::try_from(ORDER.u32_at(&raw, table.checked_add(4)?)?).ok()?;
+                let is_note = ORDER.u32_at(&raw, table)? == PT_NOTE;
                 notes.checked_sub(table).filter(|_| is_note)? / ENTRY_SIZE
             }
             count => usize::from(count),
@@ -105,11 +108,11 @@ impl ForeignCore {
         let end = table.checked_add(size)?;
         fill(&mut raw, stream, end)?;
         let ends = raw.get(table..end)?.chunks_exact(ENTRY_SIZE).map(|entry| {
-            let offset = u64::from(u32_at(entry, 4).unwrap_or(0));
-            offset.saturating_add(u64::from(u32_at(entry, 16).unwrap_or(0)))
+            let offset = u64::from(ORDER.u32_at(entry, 4).unwrap_or(0));
+            offset.saturating_add(u64::from(ORDER.u32_at(entry, 16).unwrap_or(0)))
         });
         Some(Self {
-            machine: machine(u16_at(&raw, 18)?),
+            machine: machine(ORDER.u16_at(&raw, 18)?),
             expected_len: ends.max()?,
         })
     }

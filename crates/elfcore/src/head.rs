@@ -15,15 +15,14 @@ use std::ops::Range;
 use goblin::elf::header::ET_CORE;
 use goblin::elf::program_header::{PT_LOAD, PT_NOTE};
 
-use crate::bytes::u32_at;
 use crate::elf_header::{
-    Class, ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader,
+    ElfHeader, HEADER_SIZE, NotOurs, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader,
 };
 use crate::foreign::ForeignSystem;
 use crate::note::CoreNotes;
 use crate::{
-    Avma, ByteSource, Completeness, FileOffset, Machine, Mapping, Memory, Module, ProcessInfo,
-    SegmentState, SignalInfo, StackState, Thread, modules,
+    Avma, ByteSource, Class, Completeness, FileOffset, Machine, Mapping, Memory, Module,
+    ProcessInfo, SegmentState, SignalInfo, StackState, Thread, modules,
 };
 
 pub use promised::promised_len;
@@ -242,7 +241,7 @@ impl CoreHead {
         let mut segments = Vec::new();
         let mut budget = MAX_NOTES;
         for note in headers.iter().filter(|header| header.kind == PT_NOTE) {
-            let bytes = notes::read_notes(source, note, budget)?;
+            let bytes = notes::read_notes(source, header.machine, note, budget)?;
             budget = budget.saturating_sub(bytes.len() as u64);
             segments.push(NoteSegment {
                 bytes: NoteBytes::Apart(bytes),
@@ -251,7 +250,7 @@ impl CoreHead {
         }
         let head = Self::assemble(raw, &header, &headers, segments);
         let is_freebsd = start.get(7) == Some(&ELFOSABI_FREEBSD);
-        match ForeignSystem::of(head.note_bytes(), is_freebsd) {
+        match ForeignSystem::of(head.note_bytes(), is_freebsd, header.encoding) {
             Some(system) => Err(system.into()),
             None => Ok(head),
         }
@@ -263,10 +262,7 @@ impl CoreHead {
         headers: &[ProgramHeader],
         note_segments: Vec<NoteSegment>,
     ) -> Self {
-        let machine = match header.class {
-            Class::Narrow => Machine::from_narrow_elf(header.machine),
-            Class::Wide => Machine::from_elf(header.machine),
-        };
+        let machine = header.machine;
         let load = |header: &&ProgramHeader| header.kind == PT_LOAD;
         let segments = headers.iter().filter(load).map(|header| Segment {
             start: Avma(header.address),
@@ -305,8 +301,10 @@ impl CoreHead {
         };
         let mut notes = CoreNotes::default();
         for (data, align) in head.note_bytes() {
-            notes.add(data, align, machine, header.class);
+            notes.add(data, align, machine);
         }
+        let highest = head.segments.iter().map(|segment| segment.end().0).max();
+        notes.widen_addresses(highest.unwrap_or(0));
         notes.put_crashed_first();
         head.notes = notes;
         head
@@ -533,7 +531,7 @@ fn check_header(
 
 fn check_entry_size(header: ElfHeader) -> Result<ElfHeader, CoreError> {
     let size = usize::from(header.program_header_size);
-    let expected = header.class.program_header_size();
+    let expected = header.encoding.class.program_header_size();
     if size == expected || header.program_header_count == 0 {
         return Ok(header);
     }
@@ -546,7 +544,7 @@ fn check_entry_size(header: ElfHeader) -> Result<ElfHeader, CoreError> {
 /// Where a table of `count` program headers ends.
 fn table_end(header: &ElfHeader, count: u64) -> Result<u64, CoreError> {
     let end = count
-        .checked_mul(header.class.program_header_size() as u64)
+        .checked_mul(header.encoding.class.program_header_size() as u64)
         .filter(|_| count <= MAX_PROGRAM_HEADERS)
         .and_then(|size| size.checked_add(header.program_headers));
     end.ok_or_else(|| malformed("program headers", format!("there are {count} of them")))
@@ -565,7 +563,7 @@ fn parse_table(
         part: "program headers",
         found,
     })?;
-    Ok(ProgramHeader::parse_table(header.class, table))
+    Ok(ProgramHeader::parse_table(header.encoding, table))
 }
 
 /// The kernel puts the notes right behind the program headers, so that the first of these, `PT_NOTE`, gives their
@@ -578,22 +576,24 @@ fn count_from_first(raw: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
 
 /// The same from the bytes of the first program header.
 fn count_from_entry(first: &[u8], header: &ElfHeader) -> Result<u64, CoreError> {
-    ProgramHeader::parse_of(header.class, first)
+    ProgramHeader::parse(header.encoding, first)
         .filter(|first| first.kind == PT_NOTE)
         .and_then(|first| first.offset.checked_sub(header.program_headers))
-        .and_then(|size| size.checked_div(header.class.program_header_size() as u64))
+        .and_then(|size| size.checked_div(header.encoding.class.program_header_size() as u64))
         .filter(|count| *count >= u64::from(PN_XNUM))
         .ok_or_else(|| malformed("program headers", "their number is not known".to_owned()))
 }
 
 /// `sh_info` of section header 0 holds the number of program headers (elf(5), PN_XNUM).
 fn count_from_section(source: &dyn ByteSource, header: &ElfHeader) -> Option<u64> {
-    let info = match header.class {
+    let info = match header.encoding.class {
         Class::Narrow => 28,
         Class::Wide => 44,
     };
     let section = read_range(source, header.section_headers, SECTION_HEADER_SIZE).ok()?;
-    u32_at(&section, info)
+    header
+        .encoding
+        .u32_at(&section, info)
         .map(u64::from)
         .filter(|count| *count >= u64::from(PN_XNUM))
 }

@@ -1,6 +1,6 @@
 //! The crashed process's memory, from any source: a core, a minicore, or the dying process itself.
 
-use crate::{Avma, Segment};
+use crate::{Avma, Encoding, Segment};
 
 /// `PF_X` of a program header.
 const PF_X: u32 = 1;
@@ -16,6 +16,15 @@ pub trait Memory {
     fn read_u64(&self, at: Avma) -> Option<u64> {
         let mut word = [0; 8];
         (self.read(at, &mut word) == word.len()).then(|| u64::from_le_bytes(word))
+    }
+
+    /// The word at `at`, in the width and byte order of its machine.
+    fn read_word(&self, at: Avma, encoding: Encoding) -> Option<u64> {
+        let mut word = [0; 8];
+        let bytes = word.get_mut(..encoding.word_size())?;
+        (self.read(at, bytes) == bytes.len())
+            .then(|| encoding.word_at(&word, 0))
+            .flatten()
     }
 
     /// Whether the mapping at `at` can be executed; `None` where no mapping is known there.

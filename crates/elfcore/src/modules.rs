@@ -13,9 +13,10 @@ pub(crate) use headers::{headers_in_memory, headers_of, read_bytes};
 
 use goblin::elf::program_header::PT_PHDR;
 
-use crate::elf_header::{HEADER_SIZE, ProgramHeader};
+use crate::elf_header::ProgramHeader;
 use crate::{
-    Avma, CoreHead, ElfObject, FileOffset, Memory, Module, ModuleKind, ModuleRange, Segment,
+    Avma, CoreHead, ElfObject, Encoding, FileOffset, Memory, Module, ModuleKind, ModuleRange,
+    Segment,
 };
 use headers::{bias_of, build_id_in_memory, dynamic_of, ranges_of, read_headers, read_path};
 use link_map::{Entry, Extent};
@@ -74,12 +75,13 @@ pub(crate) fn find(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
         mut modules,
         undecided,
     } = mapped::find(head, &segments, memory);
+    let encoding = head.machine().encoding();
     let program = program(head, memory);
     if let Some((bias, headers)) = &program {
         let first = ranges_of(headers, *bias).first().map(|range| range.start);
         let is_known = |first| modules.iter().any(|module| module.contains(first));
         if first.is_some_and(|first| !is_known(first)) {
-            modules.extend(module_from_headers(memory, *bias, headers));
+            modules.extend(module_from_headers(memory, encoding, *bias, headers));
         }
     }
     // To walk the list of an ordinary core would cost time and teach nothing.
@@ -93,14 +95,14 @@ pub(crate) fn find(head: &CoreHead, memory: &dyn Memory) -> Vec<Module> {
     let dynamic = program
         .as_ref()
         .and_then(|(bias, headers)| dynamic_of(headers, *bias));
-    let list = dynamic.and_then(|dynamic| link_map::read(memory, dynamic, extent));
+    let list = dynamic.and_then(|dynamic| link_map::read(memory, encoding, dynamic, extent));
     let scope = match has_mappings || list.is_some() {
         true => image::Scope::Threads,
         false => image::Scope::Everywhere,
     };
     let images = image::find(head, &segments, memory, &modules, scope);
     modules.extend(images);
-    let list = list.or_else(|| list_of_any(memory, &modules, extent));
+    let list = list.or_else(|| list_of_any(memory, encoding, &modules, extent));
     let list = list.unwrap_or_default();
     if extent == Extent::All {
         unite(head, &segments, memory, &mut modules, undecided, &list);
@@ -135,7 +137,7 @@ pub fn modules_by_program(
     let Some(dynamic) = dynamic_of(object.program_headers(), bias) else {
         return Vec::new();
     };
-    let Some(list) = link_map::read(memory, dynamic, Extent::All) else {
+    let Some(list) = link_map::read(memory, head.machine().encoding(), dynamic, Extent::All) else {
         return Vec::new();
     };
     let mut modules = others.to_vec();
@@ -188,11 +190,21 @@ impl Module {
 }
 
 /// The loader's list, from the dynamic section of any module: what the kernel started is not always the program.
-fn list_of_any(memory: &dyn Memory, modules: &[Module], extent: Extent) -> Option<Vec<Entry>> {
+fn list_of_any(
+    memory: &dyn Memory,
+    encoding: Encoding,
+    modules: &[Module],
+    extent: Extent,
+) -> Option<Vec<Entry>> {
     let modules = modules.iter().filter(|module| module.bias.is_some());
     modules.take(MAX_ASKED).find_map(|module| {
-        let (headers, _) = headers_of(memory, &module.ranges)?;
-        link_map::read(memory, dynamic_of(&headers, module.bias?)?, extent)
+        let (headers, _) = headers_of(memory, encoding, &module.ranges)?;
+        link_map::read(
+            memory,
+            encoding,
+            dynamic_of(&headers, module.bias?)?,
+            extent,
+        )
     })
 }
 
@@ -241,8 +253,8 @@ fn unite(
         if entry.name.is_empty() || vdso.is_some_and(|vdso| vdso.0 == entry.bias) {
             continue;
         }
-        let module =
-            image::image_at(memory, Avma(entry.bias)).or_else(|| from_segments(segments, entry));
+        let module = image::image_at(memory, head.machine().encoding(), Avma(entry.bias), None)
+            .or_else(|| from_segments(segments, entry));
         let is_free = |module: &Module| {
             let after = spans.partition_point(|(start, ..)| *start < module.end());
             let before = after.checked_sub(1).and_then(|last| spans.get(last));
@@ -365,14 +377,15 @@ fn vdso(head: &CoreHead, memory: &dyn Memory) -> Option<Module> {
         .iter()
         .find(|segment| segment.contains(start))?;
     let end = segment.start.checked_add(segment.memory_size)?;
-    let headers = headers_in_memory(memory, start);
+    let encoding = head.machine().encoding();
+    let headers = headers_in_memory(memory, encoding, start);
     let bias = headers
         .as_deref()
         .and_then(|headers| bias_of(start, headers));
     let build_id = headers
         .as_deref()
         .zip(bias)
-        .and_then(|(headers, bias)| build_id_in_memory(memory, headers, bias, None));
+        .and_then(|(headers, bias)| build_id_in_memory(memory, encoding, headers, bias, None));
     Some(Module {
         path: b"[vdso]".to_vec(),
         deleted: false,
@@ -422,13 +435,14 @@ fn from_auxiliary_vector(head: &CoreHead, memory: &dyn Memory) -> Option<Module>
 fn program(head: &CoreHead, memory: &dyn Memory) -> Option<(u64, Vec<ProgramHeader>)> {
     let table = Avma(head.aux(AT_PHDR)?);
     let count = u16::try_from(head.aux(AT_PHNUM)?).ok()?;
-    let headers = read_headers(memory, table, count)?;
+    let encoding = head.machine().encoding();
+    let headers = read_headers(memory, encoding, table, count)?;
     let own = headers.iter().find(|header| header.kind == PT_PHDR);
     let bias = match own {
         Some(own) => table.0.wrapping_sub(own.address),
         // A static program without PT_PHDR: the table lies behind the ELF header of the first load.
         None => {
-            let start = Avma(table.0.checked_sub(HEADER_SIZE as u64)?);
+            let start = Avma(table.0.checked_sub(encoding.class.header_size() as u64)?);
             bias_of(start, &headers)?
         }
     };
@@ -437,6 +451,7 @@ fn program(head: &CoreHead, memory: &dyn Memory) -> Option<(u64, Vec<ProgramHead
 
 fn module_from_headers(
     memory: &dyn Memory,
+    encoding: Encoding,
     bias: u64,
     headers: &[ProgramHeader],
 ) -> Option<Module> {
@@ -449,7 +464,7 @@ fn module_from_headers(
         deleted: false,
         kind: ModuleKind::Library,
         ranges,
-        build_id: build_id_in_memory(memory, headers, bias, None),
+        build_id: build_id_in_memory(memory, encoding, headers, bias, None),
         bias: Some(bias),
     })
 }

@@ -1,20 +1,32 @@
 //! Notes of a core: threads, process, signal, auxiliary vector, mapped files.
 //!
-//! Layouts: `include/uapi/linux/elfcore.h` and `fs/binfmt_elf.c` of the kernel, for 64-bit machines.
+//! Layouts: `include/uapi/linux/elfcore.h` and `fs/binfmt_elf.c` of the kernel; `include/linux/compat.h` for 32-bit
+//! processes.
 
 use goblin::elf::note::{NT_GNU_BUILD_ID, NT_PRPSINFO, NT_PRSTATUS};
 
-use crate::bytes::{i32_at, u16_at, u32_at, u64_at, until_nul};
-use crate::elf_header::Class;
-use crate::{Avma, BuildId, FileOffset, Machine, Mapping, Registers, SignalInfo};
+use crate::bytes::until_nul;
+use crate::{Avma, BuildId, Class, Encoding, FileOffset, Machine, Mapping, Registers, SignalInfo};
 
 /// By which kernels and emulators mark dumps that are no process's: `VMCOREINFO`, `QEMU`.
 const NT_OF_SYSTEM: u32 = 0;
+/// Floating-point registers.
+const NT_FPREGSET: u32 = 2;
 const NT_AUXV: u32 = 6;
 /// "SIGI".
 const NT_SIGINFO: u32 = 0x5349_4749;
 /// "FILE".
 const NT_FILE: u32 = 0x4649_4c45;
+/// `struct user_pac_mask`: which bits of data and of code addresses hold an authentication code. Owner `LINUX`.
+const NT_ARM_PAC_MASK: u32 = 0x406;
+/// DWARF numbers of `f0` to `f15` of s390x, in the order of `s390_fp_regs`.
+const S390X_FP: [u8; 16] = [
+    16, 20, 17, 21, 18, 22, 19, 23, 24, 28, 25, 29, 26, 30, 27, 31,
+];
+/// User addresses of aarch64 have 48 bits, unless the program asked the kernel for more.
+const AARCH64_USUAL_END: u64 = 1 << 48;
+/// Bits 52 to 54 hold an authentication code where addresses have 52 bits.
+const AARCH64_LARGE_MASK: u64 = 0x70 << 48;
 
 /// One thread: `NT_PRSTATUS` and what belongs to it.
 #[derive(Clone, Debug)]
@@ -64,36 +76,41 @@ pub(crate) struct NoteHeader {
 
 impl NoteHeader {
     /// `None` where fewer than twelve bytes are left.
-    pub(crate) fn parse(data: &[u8], align: u64) -> Option<Self> {
+    pub(crate) fn parse(encoding: Encoding, data: &[u8], align: u64) -> Option<Self> {
         let align = if align == 8 { 8 } else { 4 };
-        let (name, contents) = (u32_at(data, 0)?, u32_at(data, 4)?);
+        let u32_at = |at| encoding.u32_at(data, at);
+        let (name, contents) = (u32_at(0)?, u32_at(4)?);
         let start = 12_u64.saturating_add(name.into()).next_multiple_of(align);
         let size = start
             .saturating_add(contents.into())
             .next_multiple_of(align);
-        let kind = u32_at(data, 8)?;
+        let kind = u32_at(8)?;
         Some(Self { kind, size })
     }
 
-    /// Whether [`CoreNotes::add`] takes notes of this kind.
-    pub(crate) fn is_understood(self) -> bool {
-        matches!(
-            self.kind,
-            NT_OF_SYSTEM | NT_PRSTATUS | NT_PRPSINFO | NT_SIGINFO | NT_AUXV | NT_FILE
-        )
+    /// Whether [`CoreNotes::add`] reads notes of this kind.
+    pub(crate) fn is_understood(self, machine: Machine) -> bool {
+        match self.kind {
+            NT_OF_SYSTEM | NT_PRSTATUS | NT_PRPSINFO | NT_SIGINFO | NT_AUXV | NT_FILE => true,
+            NT_FPREGSET => machine == Machine::S390x,
+            NT_ARM_PAC_MASK => machine == Machine::Aarch64,
+            _ => false,
+        }
     }
 }
 
 /// Walks notes whose parts are padded to `align` (4 or 8) bytes; ends at the first that is cut off.
 pub(crate) struct Notes<'data> {
+    encoding: Encoding,
     rest: &'data [u8],
     align: usize,
 }
 
 impl<'data> Notes<'data> {
     /// `align` is `p_align`: notes are padded to four bytes unless it says eight.
-    pub(crate) fn new(data: &'data [u8], align: u64) -> Self {
+    pub(crate) fn new(encoding: Encoding, data: &'data [u8], align: u64) -> Self {
         Self {
+            encoding,
             rest: data,
             align: if align == 8 { 8 } else { 4 },
         }
@@ -104,9 +121,10 @@ impl<'data> Iterator for Notes<'data> {
     type Item = Note<'data>;
 
     fn next(&mut self) -> Option<Note<'data>> {
-        let size_at = |at| u32_at(self.rest, at).and_then(|size| usize::try_from(size).ok());
+        let u32_at = |at| self.encoding.u32_at(self.rest, at);
+        let size_at = |at| u32_at(at).and_then(|size| usize::try_from(size).ok());
         let (name_size, data_size) = (size_at(0)?, size_at(4)?);
-        let kind = u32_at(self.rest, 8)?;
+        let kind = u32_at(8)?;
         let name_end = 12_usize.checked_add(name_size)?;
         let start = name_end.checked_next_multiple_of(self.align)?;
         let end = start.checked_add(data_size)?;
@@ -122,8 +140,8 @@ impl<'data> Iterator for Notes<'data> {
 }
 
 /// The build-id among the notes of an object.
-pub(crate) fn find_build_id(notes: &[u8], align: u64) -> Option<BuildId> {
-    Notes::new(notes, align)
+pub(crate) fn find_build_id(encoding: Encoding, notes: &[u8], align: u64) -> Option<BuildId> {
+    Notes::new(encoding, notes, align)
         .find(|note| note.kind == NT_GNU_BUILD_ID && note.name == b"GNU")
         .and_then(|note| BuildId::from_bytes(note.data))
 }
@@ -167,82 +185,102 @@ impl CoreNotes {
     }
 
     /// Adds the notes of one segment; unknown notes are skipped.
-    pub(crate) fn add(&mut self, data: &[u8], align: u64, machine: Machine, class: Class) {
-        // The type numbers of other names overlap with those of "CORE".
-        for note in Notes::new(data, align).filter(|note| note.name == b"CORE") {
-            if class == Class::Narrow {
-                self.add_narrow(&note, machine);
-                continue;
-            }
-            if note.kind == NT_PRPSINFO {
-                self.follows_kernel = self.threads.len() == 1;
-            }
-            match note.kind {
-                NT_PRSTATUS => self.threads.extend(thread(note.data, machine)),
-                NT_PRPSINFO if self.process.is_none() => self.process = process(note.data),
-                NT_SIGINFO if self.signal.is_none() => {
-                    self.signal = SignalInfo::from_bytes(note.data)
+    pub(crate) fn add(&mut self, data: &[u8], align: u64, machine: Machine) {
+        let encoding = machine.encoding();
+        for note in Notes::new(encoding, data, align) {
+            // The type numbers of other owners overlap with those of "CORE".
+            match (note.name, note.kind) {
+                (b"CORE", _) => self.add_core(&note, machine),
+                (b"LINUX", NT_ARM_PAC_MASK) => {
+                    let mask = encoding.u64_at(note.data, 8);
+                    if let Some((thread, mask)) = self.threads.last_mut().zip(mask) {
+                        thread.registers.set_authentication_mask(mask);
+                    }
                 }
-                NT_AUXV if self.auxv.is_empty() => self.auxv = auxv(note.data),
-                NT_FILE if self.mappings.is_empty() => self.mappings = mappings(note.data),
                 _ => {}
             }
         }
     }
-}
 
-impl CoreNotes {
-    /// As [`Self::add`] for a 32-bit process (`include/linux/compat.h`, `struct compat_elf_prstatus`): no registers.
-    fn add_narrow(&mut self, note: &Note<'_>, machine: Machine) {
-        let data = note.data;
+    fn add_core(&mut self, note: &Note<'_>, machine: Machine) {
+        let (data, encoding) = (note.data, machine.encoding());
+        if note.kind == NT_PRPSINFO {
+            self.follows_kernel = self.threads.len() == 1;
+        }
         match note.kind {
-            NT_PRSTATUS => self.threads.extend((|| {
-                Some(Thread {
-                    tid: u32_at(data, 24)?,
-                    signal: u16_at(data, 12)?,
-                    blocked: 0,
-                    registers: Registers::new(machine),
-                })
-            })()),
-            NT_PRPSINFO if self.process.is_none() => {
-                self.follows_kernel = self.threads.len() == 1;
-                self.process = narrow_process(data, machine);
-            }
+            NT_PRSTATUS => self.threads.extend(thread(data, machine)),
+            NT_PRPSINFO if self.process.is_none() => self.process = process(data, machine),
             NT_SIGINFO if self.signal.is_none() => {
-                self.signal = (|| {
-                    let (number, code) = (i32_at(data, 0)?, i32_at(data, 8)?);
-                    // Two words follow: an address is one, the sender's ids are two.
-                    let union = u64_at(data, 12)?;
-                    let info = SignalInfo::new(number, code, union);
-                    let address = info.address.map(|_| Avma(union & 0xffff_ffff));
-                    Some(SignalInfo { address, ..info })
-                })();
+                self.signal = SignalInfo::parse(data, encoding);
             }
-            NT_AUXV if self.auxv.is_empty() => {
-                let (pairs, _) = data.as_chunks::<8>();
-                let pair =
-                    |pair: &[u8; 8]| Some((u32_at(pair, 0)?.into(), u32_at(pair, 4)?.into()));
-                let pairs = pairs.iter().filter_map(pair);
-                self.auxv = pairs
-                    .take_while(|(kind, _): &(u64, u64)| *kind != 0)
-                    .collect();
+            NT_AUXV if self.auxv.is_empty() => self.auxv = auxv(data, encoding),
+            NT_FILE if self.mappings.is_empty() => self.mappings = mappings(data, encoding),
+            NT_FPREGSET if machine == Machine::S390x => {
+                // `s390_fp_regs`: control word, padding, f0 to f15.
+                let values = (1..).map(|index| encoding.nth_word(data, index));
+                if let Some(thread) = self.threads.last_mut() {
+                    S390X_FP
+                        .into_iter()
+                        .zip(values)
+                        .for_each(|(number, value)| {
+                            thread.registers.set(number.into(), value);
+                        });
+                }
             }
-            NT_FILE if self.mappings.is_empty() => self.mappings = narrow_mappings(data),
             _ => {}
+        }
+    }
+
+    /// Without `NT_ARM_PAC_MASK`: authentication codes are above the bits of addresses, of which a process that uses
+    /// more than usual has more.
+    pub(crate) fn widen_addresses(&mut self, highest: u64) {
+        for thread in &mut self.threads {
+            let is_stated = thread.registers.plain_address(u64::MAX) != AARCH64_USUAL_END - 1;
+            if thread.registers.machine() == Machine::Aarch64
+                && highest > AARCH64_USUAL_END
+                && !is_stated
+            {
+                thread.registers.set_authentication_mask(AARCH64_LARGE_MASK);
+            }
         }
     }
 }
 
-/// `struct compat_elf_prpsinfo`. Ids of users have 16 bits on i386 and arm.
-fn narrow_process(data: &[u8], machine: Machine) -> Option<ProcessInfo> {
-    // Offsets of uid, gid, pid, ppid, name and arguments.
-    let at = match machine {
-        Machine::Other(62) => [8, 12, 16, 20, 32, 48],
-        _ => [8, 10, 12, 16, 28, 44],
+/// `struct elf_prstatus`: signal, ids and times, then the registers.
+fn thread(data: &[u8], machine: Machine) -> Option<Thread> {
+    let (encoding, table) = (machine.encoding(), machine.table());
+    let slots = table.register_encoding;
+    let mut registers = Registers::new(machine);
+    for (index, slot) in table.slots.iter().enumerate() {
+        let at = usize::from(*slot).checked_mul(slots.word_size())?;
+        let value = slots.word_at(data, at.checked_add(table.registers_at)?);
+        registers.set_at(index, value.filter(|_| *slot != u8::MAX));
+    }
+    // Offsets of `pr_sighold` and `pr_pid`.
+    let (blocked_at, tid_at) = match encoding.class {
+        Class::Narrow => (20, 24),
+        Class::Wide => (24, 32),
     };
-    let id = |at: usize| match machine {
-        Machine::Other(62) => u32_at(data, at),
-        _ => u16_at(data, at).map(u32::from),
+    Some(Thread {
+        tid: encoding.u32_at(data, tid_at)?,
+        signal: encoding.u16_at(data, 12)?,
+        blocked: encoding.word_at(data, blocked_at)?,
+        registers,
+    })
+}
+
+/// `struct elf_prpsinfo`. Ids of users have 16 bits on i386 and arm.
+fn process(data: &[u8], machine: Machine) -> Option<ProcessInfo> {
+    let encoding = machine.encoding();
+    // Offsets of uid, gid, pid, ppid, name and arguments.
+    let (at, has_short_ids) = match (encoding.class, machine) {
+        (Class::Wide, _) => ([16, 20, 24, 28, 40, 56], false),
+        (Class::Narrow, Machine::X32) => ([8, 12, 16, 20, 32, 48], false),
+        (Class::Narrow, _) => ([8, 10, 12, 16, 28, 44], true),
+    };
+    let id = |at: usize| match has_short_ids {
+        true => encoding.u16_at(data, at).map(u32::from),
+        false => encoding.u32_at(data, at),
     };
     let text = |from: usize, size: usize| data.get(from..from.checked_add(size)?).map(until_nul);
     let [uid, gid, pid, ppid, name, arguments] = at;
@@ -250,102 +288,37 @@ fn narrow_process(data: &[u8], machine: Machine) -> Option<ProcessInfo> {
     Some(ProcessInfo {
         uid: id(uid)?,
         gid: id(gid)?,
-        pid: u32_at(data, pid)?,
-        ppid: u32_at(data, ppid)?,
+        pid: encoding.u32_at(data, pid)?,
+        ppid: encoding.u32_at(data, ppid)?,
         name: text(name, 16)?.to_vec(),
         arguments: arguments.strip_suffix(b" ").unwrap_or(arguments).to_vec(),
     })
 }
 
-/// As [`mappings`], with words of four bytes.
-fn narrow_mappings(data: &[u8]) -> Vec<Mapping> {
-    let parse = || {
-        let (count, page) = (
-            usize::try_from(u32_at(data, 0)?).ok()?,
-            u64::from(u32_at(data, 4)?),
-        );
-        let names_at = count.checked_mul(12)?.checked_add(8)?;
-        let (table, names) = (data.get(8..names_at)?, data.get(names_at..)?);
-        let (rows, _) = table.as_chunks::<12>();
-        let row = |(row, name): (&[u8; 12], &[u8])| {
-            let at = |offset| u32_at(row, offset).map(u64::from);
-            let mapping = Mapping {
-                start: Avma(at(0)?),
-                end: Avma(at(4)?),
-                offset: FileOffset(at(8)?.checked_mul(page)?),
-                path: name.to_vec(),
-            };
-            (mapping.start < mapping.end).then_some(mapping)
-        };
-        let names = names.split(|byte| *byte == 0);
-        let mut found: Vec<_> = rows.iter().zip(names).filter_map(row).collect();
-        found.sort_by_key(|mapping| mapping.start);
-        Some(found)
-    };
-    parse().unwrap_or_default()
-}
-
-/// `struct elf_prstatus`: the registers follow 112 bytes of signal, ids and times.
-fn thread(data: &[u8], machine: Machine) -> Option<Thread> {
-    /// Place of each DWARF register in `struct user_regs_struct` (x86_64, `asm/user_64.h`).
-    const X86_64: [usize; 17] = [10, 12, 11, 5, 13, 14, 4, 19, 9, 8, 7, 6, 3, 2, 1, 0, 16];
-    let mut registers = Registers::new(machine);
-    let at = |slot: usize| {
-        slot.checked_mul(8)?
-            .checked_add(112)
-            .and_then(|at| u64_at(data, at))
-    };
-    match machine {
-        Machine::X86_64 => (0..)
-            .zip(X86_64)
-            .for_each(|(n, slot)| registers.set(n, at(slot))),
-        // `struct user_pt_regs`: x0..x30, sp, pc, the order of DWARF.
-        Machine::Aarch64 => (0..33).for_each(|n| registers.set(n, at(usize::from(n)))),
-        Machine::Other(_) => {}
-    }
-    Some(Thread {
-        tid: u32_at(data, 32)?,
-        signal: u16_at(data, 12)?,
-        blocked: u64_at(data, 24)?,
-        registers,
-    })
-}
-
-/// `struct elf_prpsinfo`.
-fn process(data: &[u8]) -> Option<ProcessInfo> {
-    let arguments = until_nul(data.get(56..136)?);
-    Some(ProcessInfo {
-        uid: u32_at(data, 16)?,
-        gid: u32_at(data, 20)?,
-        pid: u32_at(data, 24)?,
-        ppid: u32_at(data, 28)?,
-        name: until_nul(data.get(40..56)?).to_vec(),
-        arguments: arguments.strip_suffix(b" ").unwrap_or(arguments).to_vec(),
-    })
-}
-
-fn auxv(data: &[u8]) -> Vec<(u64, u64)> {
-    let (pairs, _) = data.as_chunks::<16>();
-    let pair = |pair: &[u8; 16]| Some((u64_at(pair, 0)?, u64_at(pair, 8)?));
-    pairs
-        .iter()
-        .filter_map(pair)
-        .take_while(|(kind, _)| *kind != 0)
-        .collect()
+fn auxv(data: &[u8], encoding: Encoding) -> Vec<(u64, u64)> {
+    let size = encoding.word_size();
+    let pairs = data.chunks_exact(size.saturating_mul(2));
+    let pair = |pair: &[u8]| Some((encoding.word_at(pair, 0)?, encoding.word_at(pair, size)?));
+    let pairs = pairs.filter_map(pair);
+    pairs.take_while(|(kind, _)| *kind != 0).collect()
 }
 
 /// `fill_files_note` of the kernel: count, page size, count × (start, end, offset in pages), then names.
-fn mappings(data: &[u8]) -> Vec<Mapping> {
+fn mappings(data: &[u8], encoding: Encoding) -> Vec<Mapping> {
     let parse = || {
-        let (count, page) = (usize::try_from(u64_at(data, 0)?).ok()?, u64_at(data, 8)?);
-        let names_at = count.checked_mul(24)?.checked_add(16)?;
-        let (table, names) = (data.get(16..names_at)?, data.get(names_at..)?);
-        let (rows, _) = table.as_chunks::<24>();
+        let word = |index| encoding.nth_word(data, index);
+        let (count, page) = (usize::try_from(word(0)?).ok()?, word(1)?);
+        let row_size = encoding.word_size().checked_mul(3)?;
+        let table_at = encoding.word_size().checked_mul(2)?;
+        let names_at = count.checked_mul(row_size)?.checked_add(table_at)?;
+        let (table, names) = (data.get(table_at..names_at)?, data.get(names_at..)?);
+        let rows = table.chunks_exact(row_size);
         let mut found = Vec::new();
-        for (row, name) in rows.iter().zip(names.split(|byte| *byte == 0)) {
-            let (start, end) = (Avma(u64_at(row, 0)?), Avma(u64_at(row, 8)?));
+        for (row, name) in rows.zip(names.split(|byte| *byte == 0)) {
+            let word = |index| encoding.nth_word(row, index);
+            let (start, end) = (Avma(word(0)?), Avma(word(1)?));
             if start < end {
-                let offset = FileOffset(u64_at(row, 16)?.checked_mul(page)?);
+                let offset = FileOffset(word(2)?.checked_mul(page)?);
                 found.push(Mapping {
                     start,
                     end,

@@ -12,13 +12,12 @@ use goblin::elf::dynamic::{DT_SONAME, DT_STRTAB};
 use goblin::elf::program_header::{PT_DYNAMIC, PT_GNU_EH_FRAME, PT_INTERP, PT_LOAD, PT_NOTE};
 use goblin::elf::section_header::{SHT_DYNSYM, SHT_NOTE, SHT_SYMTAB};
 
-use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::elf_header::{Class, ElfHeader, ProgramHeader};
+use crate::elf_header::{ElfHeader, NotOurs, ProgramHeader};
 use crate::note::find_build_id;
-use crate::{BuildId, FileOffset, Machine, Module, ModuleRange, Svma};
+use crate::{BuildId, Encoding, FileOffset, Machine, Module, ModuleRange, Svma};
 use tables::{
-    Nameless, SYMBOL_SIZE, begin, load_segment, malformed, narrow_program_headers, narrow_sections,
-    program_headers, sections, slice, until_nul,
+    Nameless, begin, load_segment, malformed, program_headers, sections, slice, symbol_size,
+    until_nul,
 };
 
 /// Why bytes cannot be read as an ELF object.
@@ -28,11 +27,11 @@ pub enum ElfError {
     /// No ELF magic.
     #[error("not an ELF file")]
     NotElf,
-    /// 32-bit or big-endian.
-    #[error("{found} ELF files are not supported, only 64-bit little-endian ones")]
+    /// Of a machine whose files are not read.
+    #[error("{found} ELF files are not supported")]
     Unsupported {
-        /// `32-bit`, `big-endian`.
-        found: &'static str,
+        /// `big-endian ppc64`, `32-bit mips`.
+        found: String,
     },
     /// Headers that point outside the file.
     #[error("the {part} is not valid: {problem}")]
@@ -118,63 +117,26 @@ impl<'data> ElfObject<'data> {
         if data.get(..4) != Some(b"\x7fELF") {
             return Err(ElfError::NotElf);
         }
-        match (data.get(4), data.get(5)) {
-            (Some(2), Some(1)) => {}
-            (Some(1), _) => return Self::parse_narrow(data),
-            (Some(2), Some(2)) => {
-                return Err(ElfError::Unsupported {
-                    found: "big-endian",
-                });
-            }
-            _ => return Err(malformed("ELF header", "unknown class or byte order")),
-        }
-        let short = || malformed("ELF header", "the file ends inside it");
-        let machine = Machine::from_elf(u16_at(data, 18).ok_or_else(short)?);
-        let entry = Svma(u64_at(data, 24).ok_or_else(short)?);
-        let sections_at = u64_at(data, 40).ok_or_else(short)?;
-        let section_count = u16_at(data, 60).ok_or_else(short)?;
-        let names_index = u16_at(data, 62).ok_or_else(short)?;
-        let headers = program_headers(data, sections_at)?;
+        let header = ElfHeader::parse_any(data).map_err(|problem| match problem {
+            NotOurs::NotElf => ElfError::NotElf,
+            NotOurs::Short => malformed("ELF header", "the file ends inside it"),
+            NotOurs::Unsupported(found) => ElfError::Unsupported { found },
+        })?;
+        let headers = program_headers(data, &header)?;
         let loads = headers
             .iter()
             .filter(|header| header.kind == PT_LOAD)
             .map(load_segment)
             .collect();
-        let (sections, links) = sections(data, sections_at, section_count, names_index);
+        let (sections, links) = sections(data, &header);
         Ok(Self {
             data,
-            machine,
-            entry,
+            machine: header.machine,
+            entry: Svma(header.entry),
             headers,
             loads,
             sections,
             links,
-        })
-    }
-
-    /// Of a 32-bit file: for a debugger it has to be the right one, so its segments, sections and build-id are
-    /// read. Its symbols are not.
-    fn parse_narrow(data: &'data [u8]) -> Result<Self, ElfError> {
-        let header = ElfHeader::parse_any(data)
-            .ok()
-            .filter(|header| header.class == Class::Narrow);
-        let Some((header, entry)) = header.zip(u32_at(data, 24)) else {
-            return Err(ElfError::Unsupported { found: "32-bit" });
-        };
-        let headers = narrow_program_headers(data, &header)?;
-        let loads = headers
-            .iter()
-            .filter(|header| header.kind == PT_LOAD)
-            .map(load_segment)
-            .collect();
-        Ok(Self {
-            data,
-            machine: Machine::from_narrow_elf(header.machine),
-            entry: Svma(entry.into()),
-            headers,
-            loads,
-            sections: narrow_sections(data, header.section_headers),
-            links: Vec::new(),
         })
     }
 
@@ -195,6 +157,12 @@ impl<'data> ElfObject<'data> {
         self.machine
     }
 
+    /// How its numbers are written.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.machine.encoding()
+    }
+
     /// `e_entry`.
     #[must_use]
     pub fn entry(&self) -> Svma {
@@ -207,7 +175,7 @@ impl<'data> ElfObject<'data> {
         let segments = self.headers.iter().filter(|header| header.kind == PT_NOTE);
         let from_segments = segments
             .filter_map(|header| Some((self.file_bytes(header)?, header.align)))
-            .find_map(|(notes, alignment)| find_build_id(notes, alignment));
+            .find_map(|(notes, alignment)| find_build_id(self.encoding(), notes, alignment));
         from_segments.or_else(|| {
             let notes = self
                 .sections
@@ -215,7 +183,7 @@ impl<'data> ElfObject<'data> {
                 .filter(|section| section.kind == SHT_NOTE);
             notes
                 .into_iter()
-                .find_map(|section| find_build_id(section.data, 4))
+                .find_map(|section| find_build_id(self.encoding(), section.data, 4))
         })
     }
 
@@ -242,12 +210,11 @@ impl<'data> ElfObject<'data> {
             .headers
             .iter()
             .find(|header| header.kind == PT_DYNAMIC)?;
-        let (entries, _) = self.file_bytes(dynamic)?.as_chunks::<16>();
+        let (entries, encoding) = (self.file_bytes(dynamic)?, self.encoding());
         let value = |tag: u64| {
-            let found = entries
-                .iter()
-                .find(|entry| u64_at(*entry, 0) == Some(tag))?;
-            u64_at(found, 8)
+            let mut entries = entries.chunks_exact(encoding.word_size().checked_mul(2)?);
+            let found = entries.find(|entry| encoding.nth_word(entry, 0) == Some(tag))?;
+            encoding.nth_word(found, 1)
         };
         let strings = self.bytes_at(Svma(value(DT_STRTAB)?))?;
         let name = strings.get(usize::try_from(value(DT_SONAME)?).ok()?..)?;
@@ -261,6 +228,15 @@ impl<'data> ElfObject<'data> {
             .headers
             .iter()
             .find(|header| header.kind == PT_GNU_EH_FRAME)?;
+        Some((Svma(header.address), self.file_bytes(header)?))
+    }
+
+    /// `PT_ARM_EXIDX`: address and bytes of `.ARM.exidx`.
+    #[must_use]
+    pub fn exception_index(&self) -> Option<(Svma, &'data [u8])> {
+        const PT_ARM_EXIDX: u32 = 0x7000_0001;
+        let is_it = |header: &&ProgramHeader| header.kind == PT_ARM_EXIDX;
+        let header = self.headers.iter().find(is_it)?;
         Some((Svma(header.address), self.file_bytes(header)?))
     }
 
@@ -350,10 +326,10 @@ impl<'data> ElfObject<'data> {
             .find(|(section, _)| section.kind == kind);
         let (table, link) = table?;
         let strings = self.sections.get(usize::try_from(*link).ok()?)?;
-        let (entries, _) = table.data.as_chunks::<SYMBOL_SIZE>();
+        let entries = table.data.chunks_exact(symbol_size(self.encoding().class));
         let mut found = Vec::new();
         let mut holds_one = false;
-        for symbol in entries.iter().filter_map(Nameless::parse) {
+        for symbol in entries.filter_map(|entry| Nameless::parse(self.machine, entry)) {
             let is_wanted = wanted(&symbol, strings.data);
             if holds_one && !is_wanted {
                 continue;
@@ -372,14 +348,15 @@ impl<'data> ElfObject<'data> {
     /// File name and CRC-32 of `.gnu_debuglink`.
     ///
     /// ```text
-    /// file name | NUL | padding to 4 | CRC-32 of the debug file, little-endian
+    /// file name | NUL | padding to 4 | CRC-32 of the debug file, in the file's byte order
     /// ```
     #[must_use]
     pub fn debug_link(&self) -> Option<(&'data [u8], u32)> {
         let data = self.section(".gnu_debuglink")?.data;
         let name = until_nul(data)?;
         let checksum_at = name.len().checked_add(1)?.checked_next_multiple_of(4)?;
-        Some((name, u32_at(data, checksum_at)?)).filter(|(name, _)| !name.is_empty())
+        Some((name, self.encoding().u32_at(data, checksum_at)?))
+            .filter(|(name, _)| !name.is_empty())
     }
 
     /// File name and build-id of `.gnu_debugaltlink` (dwz).
@@ -555,8 +532,14 @@ mod tests {
             bytes
         };
         let notes = [note(1, b"GNU\0", &[0; 16]), note(3, b"GNU\0", &[0xab; 20])].concat();
-        assert_eq!(find_build_id(&notes, 4), BuildId::from_bytes(&[0xab; 20]));
-        assert_eq!(find_build_id(&notes[..notes.len() - 1], 4), None);
+        assert_eq!(
+            find_build_id(Encoding::LITTLE_64, &notes, 4),
+            BuildId::from_bytes(&[0xab; 20])
+        );
+        assert_eq!(
+            find_build_id(Encoding::LITTLE_64, &notes[..notes.len() - 1], 4),
+            None
+        );
     }
 
     /// Every accessor, as a hostile file would be used.

@@ -3,8 +3,7 @@
 //! Numbers and codes: `signal(7)`, `sigaction(2)`, `include/uapi/asm-generic/siginfo.h`. x86_64 and
 //! aarch64 share them.
 
-use crate::Avma;
-use crate::bytes::{i32_at, u64_at};
+use crate::{Avma, Class, Encoding};
 
 /// `NT_SIGINFO` (or, where it is missing, what NT_PRSTATUS says): the fatal signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -64,36 +63,51 @@ const SIGSYS: i32 = 31;
 const SIGRTMIN: i32 = 34;
 const SIGRTMAX: i32 = 64;
 
+/// `SEGV_MTEAERR` and `SEGV_MTESERR`: memory tag faults of aarch64.
+const SEGV_MTEAERR: i32 = 8;
+const SEGV_MTESERR: i32 = 9;
+
 const SI_USER: i32 = 0;
 const SI_KERNEL: i32 = 0x80;
 const SI_QUEUE: i32 = -1;
 const SI_TKILL: i32 = -6;
 
 impl SignalInfo {
-    /// From `si_signo`, `si_code` and the first eight bytes of the union behind them.
+    /// From `si_signo`, `si_code`, and what the union behind them holds in the two ways that are read: `si_pid` and
+    /// `si_uid`, or `si_addr`.
     #[must_use]
-    pub fn new(number: i32, code: i32, union: u64) -> Self {
+    pub fn new(number: i32, code: i32, sender: (i32, u32), address: Avma) -> Self {
         let by_kernel = code > SI_USER && code != SI_KERNEL;
-        let has_address = matches!(number, SIGILL | SIGTRAP | SIGBUS | SIGFPE | SIGSEGV);
-        let [p0, p1, p2, p3, u0, u1, u2, u3] = union.to_le_bytes();
-        let sender = (
-            i32::from_le_bytes([p0, p1, p2, p3]),
-            u32::from_le_bytes([u0, u1, u2, u3]),
-        );
+        let has_address = matches!(number, SIGILL | SIGTRAP | SIGBUS | SIGFPE | SIGSEGV)
+            // The kernel learns of it later, and not where it was.
+            && (number, code) != (SIGSEGV, SEGV_MTEAERR);
         Self {
             number,
             code: Some(code),
-            address: (by_kernel && has_address).then_some(Avma(union)),
+            address: (by_kernel && has_address).then_some(address),
             sender: matches!(code, SI_USER | SI_QUEUE | SI_TKILL).then_some(sender),
         }
     }
 
-    /// From a `siginfo_t`: number, errno, code, and from byte 16 on the union that the code selects. `None` if
-    /// there are fewer bytes.
+    /// From a `siginfo_t` of x86_64 or aarch64. `None` if there are fewer bytes.
     #[must_use]
     pub fn from_bytes(data: &[u8]) -> Option<Self> {
-        let (number, code) = (i32_at(data, 0)?, i32_at(data, 8)?);
-        Some(Self::new(number, code, u64_at(data, 16)?))
+        Self::parse(data, Encoding::LITTLE_64)
+    }
+
+    /// From a `siginfo_t`: number, errno, code, and the union that the code selects.
+    pub(crate) fn parse(data: &[u8], encoding: Encoding) -> Option<Self> {
+        let (number, code) = (encoding.i32_at(data, 0)?, encoding.i32_at(data, 8)?);
+        let union = match encoding.class {
+            Class::Narrow => 12,
+            Class::Wide => 16,
+        };
+        let sender = (
+            encoding.i32_at(data, union)?,
+            encoding.u32_at(data, union.checked_add(4)?)?,
+        );
+        let address = Avma(encoding.word_at(data, union)?);
+        Some(Self::new(number, code, sender, address))
     }
 
     /// Where only the number is known.
@@ -155,9 +169,16 @@ impl SignalInfo {
             (SIGSEGV, 2) => "no permission for this access",
             (SIGSEGV, 3) => "address bound check failed",
             (SIGSEGV, 4) => "access denied by a memory protection key",
-            (SIGSEGV, 8) => "asynchronous memory tag fault",
-            (SIGSEGV, 9) => "memory tag mismatch",
-            (SIGSEGV, 10) => "control protection fault",
+            (SIGSEGV, 5) => "access denied by an application data integrity tag",
+            (SIGSEGV, 6) => "application data integrity tag mismatch, found later",
+            (SIGSEGV, 7) => "application data integrity tag mismatch",
+            (SIGSEGV, SEGV_MTEAERR) => {
+                "memory tag mismatch (MTE), found after the access: its address is not known"
+            }
+            (SIGSEGV, SEGV_MTESERR) => {
+                "memory tag mismatch (MTE): the pointer's tag is not that of the memory"
+            }
+            (SIGSEGV, 10) => "control protection fault (a return or jump to where none may lead)",
             (SIGBUS, 1) => "unaligned address",
             (SIGBUS, 2) => "no memory behind the address (a mapped file cut short?)",
             (SIGBUS, 3) => "hardware error at the address",
@@ -171,6 +192,7 @@ impl SignalInfo {
             (SIGILL, 6) => "privileged register",
             (SIGILL, 7) => "coprocessor error",
             (SIGILL, 8) => "internal stack error",
+            (SIGILL, 9) => "unimplemented instruction address",
             (SIGFPE, 1) => "integer division by zero",
             (SIGFPE, 2) => "integer overflow",
             (SIGFPE, 3) => "floating-point division by zero",
@@ -179,10 +201,18 @@ impl SignalInfo {
             (SIGFPE, 6) => "inexact floating-point result",
             (SIGFPE, 7) => "invalid floating-point operation",
             (SIGFPE, 8) => "subscript out of range",
+            (SIGFPE, 9) => "decimal overflow",
+            (SIGFPE, 10) => "decimal division by zero",
+            (SIGFPE, 11) => "decimal underflow",
+            (SIGFPE, 12) => "inexact decimal result",
+            (SIGFPE, 13) => "invalid decimal operation",
+            (SIGFPE, 14) => "floating-point exception of unknown kind",
+            (SIGFPE, 15) => "conditional trap",
             (SIGTRAP, 1) => "breakpoint",
             (SIGTRAP, 2) => "trace trap",
             (SIGTRAP, 3) => "taken branch trap",
             (SIGTRAP, 4) => "hardware breakpoint or watchpoint",
+            (SIGTRAP, 5) => "undiagnosed trap",
             (SIGTRAP, 6) => "perf event trap",
             (SIGSYS, 1) => "system call refused by seccomp",
             (SIGSYS, 2) => "system call user dispatch",
@@ -202,7 +232,7 @@ mod tests {
 
     #[test]
     fn fault_names_cause_and_address() {
-        let text = |number, code, union| SignalInfo::new(number, code, union).describe();
+        let text = |number, code, at| SignalInfo::new(number, code, (0, 0), Avma(at)).describe();
         assert_eq!(text(11, 1, 0), "SIGSEGV: address not mapped, at 0x0");
         assert_eq!(
             text(11, 2, 0x1000),
@@ -220,13 +250,25 @@ mod tests {
 
     #[test]
     fn sent_signal_names_its_sender() {
-        let union = (1000_u64 << 32) | 42;
-        let text = |number, code| SignalInfo::new(number, code, union).describe();
+        let text = |number, code| SignalInfo::new(number, code, (42, 1000), Avma(0)).describe();
         assert_eq!(
             text(6, -6),
             "SIGABRT: sent by tgkill from pid 42 (uid 1000)"
         );
         assert_eq!(text(11, 0), "SIGSEGV: sent by kill from pid 42 (uid 1000)");
+    }
+
+    #[test]
+    fn memory_tag_fault_names_its_address_only_where_it_is_known() {
+        let text = |code| SignalInfo::new(11, code, (0, 0), Avma(0x1000)).describe();
+        assert_eq!(
+            text(9),
+            "SIGSEGV: memory tag mismatch (MTE): the pointer's tag is not that of the memory, at 0x1000"
+        );
+        assert_eq!(
+            text(8),
+            "SIGSEGV: memory tag mismatch (MTE), found after the access: its address is not known"
+        );
     }
 
     #[test]

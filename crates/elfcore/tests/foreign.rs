@@ -121,12 +121,7 @@ fn notes_of_other_owners_are_not_read_as_those_of_linux() {
 
 #[test]
 fn machines_are_named_where_their_stacks_are_not_unwound() {
-    for (number, name) in [
-        (243, "riscv64"),
-        (21, "ppc64le"),
-        (8, "mips64el"),
-        (258, "loongarch64"),
-    ] {
+    for (number, name) in [(8, "mips64el"), (258, "loongarch64")] {
         let core = open(wide_core(number, &[thread(7, 11)])).unwrap();
         let machine = core.head().machine();
         assert_eq!(
@@ -137,9 +132,9 @@ fn machines_are_named_where_their_stacks_are_not_unwound() {
     }
     let mut big = wide_core(X86_64, &[]);
     big[5] = 2;
-    big[18..20].copy_from_slice(&22_u16.to_be_bytes());
+    big[18..20].copy_from_slice(&21_u16.to_be_bytes());
     let refused = |bytes| open(bytes).err().map(|error| error.to_string());
-    assert!(refused(big).is_some_and(|error| error.contains("big-endian s390x")));
+    assert!(refused(big).is_some_and(|error| error.contains("big-endian ppc64")));
     let mut narrow = wide_core(8, &[]);
     narrow[4] = 1;
     assert!(refused(narrow).is_some_and(|error| error.contains("32-bit mips")));
@@ -262,7 +257,7 @@ fn narrow_program() -> Vec<u8> {
 fn core_of_a_32_bit_process_has_facts_modules_and_memory() {
     let core = open(narrow_core()).unwrap();
     let head = core.head();
-    assert_eq!(head.machine(), Machine::Other(I386));
+    assert_eq!(head.machine(), Machine::I386);
     assert_eq!(head.machine().to_string(), "i386");
     let process = head.process().unwrap();
     assert_eq!((process.pid, process.ppid), (23, 1));

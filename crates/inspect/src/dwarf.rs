@@ -3,7 +3,7 @@
 //!
 //! References between entries are followed here; every chain is bounded.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -58,6 +58,7 @@ pub(crate) struct Unit<'data> {
     pub(crate) space: Rc<Space<'data>>,
     is_types: bool,
     start: usize,
+    is_of_gcc: OnceCell<bool>,
 }
 
 /// Identity of an entry in the process.
@@ -117,6 +118,7 @@ impl<'data> Module<'data> {
                 space,
                 is_types: false,
                 start,
+                is_of_gcc: OnceCell::new(),
             })
         });
         if let Some(split) = &split {
@@ -243,6 +245,7 @@ impl<'data> Space<'data> {
                 space: Rc::clone(self),
                 is_types,
                 start,
+                is_of_gcc: OnceCell::new(),
             }))
         });
         self.units
@@ -298,6 +301,18 @@ impl<'data> Space<'data> {
 impl<'data> Unit<'data> {
     pub(crate) fn reference(&self) -> UnitRef<'_, Reader<'data>> {
         UnitRef::new(self.space.dwarf(), &self.unit)
+    }
+
+    /// Whether GCC made the unit.
+    pub(crate) fn is_of_gcc(&self) -> bool {
+        *self.is_of_gcc.get_or_init(|| {
+            let find = || {
+                let root = self.unit.entry(self.unit.header.root_offset()).ok()?;
+                let producer = root.attr_value(gimli::DW_AT_producer)?;
+                self.reference().attr_string(producer).ok()
+            };
+            find().is_some_and(|producer| producer.slice().starts_with(b"GNU "))
+        })
     }
 
     /// `DW_AT_language` of the unit.

@@ -23,19 +23,26 @@ impl Display for Value {
             Self::Integer(value) => value.fmt(f),
             Self::Unsigned(value) => value.fmt(f),
             Self::Float { value, single } => f.write_str(&float(*value, *single)),
+            Self::Extended(exponent, significand) => {
+                f.write_str(&extended(*exponent, *significand))
+            }
             Self::Bool(value) => value.fmt(f),
-            Self::Char { code, prefix } => character(f, *code, prefix),
+            Self::Char { code, prefix, byte } => character(f, *code, prefix, *byte),
             Self::Enum {
                 name: Some(name), ..
             } => f.write_str(name),
             Self::Enum { number, .. } => number.fmt(f),
             Self::Pointer(pointer) => pointer.fmt(f),
+            Self::Reference { address, target } if **target == Self::Omitted => {
+                write!(f, "@{address:#x}")
+            }
             Self::Reference { address, target } => write!(f, "@{address:#x}: {target}"),
             Self::Record(record) => record.fmt(f),
             Self::Array(array) => array.fmt(f),
             Self::Text(text) => text.fmt(f),
             Self::Container(container) => container.fmt(f),
             Self::Word(word) => f.write_str(word),
+            Self::Described(text) => f.write_str(text),
             Self::Omitted => f.write_str("..."),
         }
     }
@@ -60,9 +67,7 @@ impl Display for Pointer {
 impl Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(name) = &self.name {
-            // A tuple's name is its types.
-            let is_tuple = self.style == Style::RustTuple && name.starts_with('(');
-            if !is_tuple {
+            if !self.is_tuple() {
                 f.write_str(name)?;
             }
         }
@@ -75,7 +80,10 @@ impl Display for Record {
         let (open, close, is) = match self.style {
             Style::C => ("{", "}", " = "),
             Style::Rust => (" {", "}", ": "),
-            Style::RustTuple => ("(", ")", ""),
+            Style::RustVariant => ("{", "}", ": "),
+            Style::RustTuple if self.is_tuple() => ("(", ")", ""),
+            Style::RustTuple => (" (", ")", ""),
+            Style::RustTupleVariant => ("(", ")", ""),
         };
         f.write_str(open)?;
         for (number, member) in self.members.iter().enumerate() {
@@ -84,13 +92,18 @@ impl Display for Record {
             }
             let Member { name, kind, value } = member;
             match (kind, name) {
-                _ if self.style == Style::RustTuple => {}
+                _ if is.is_empty() => {}
                 (MemberKind::Base, Some(name)) => write!(f, "<{name}>{is}")?,
                 (MemberKind::Static, Some(name)) => write!(f, "static {name}{is}")?,
                 (MemberKind::Plain, Some(name)) => write!(f, "{name}{is}")?,
                 (_, None) => {}
             }
             value.fmt(f)?;
+        }
+        // Of a class that only has base classes, gdb says so.
+        let is_base = |member: &Member| member.kind == MemberKind::Base;
+        if self.style == Style::C && self.members.iter().all(is_base) {
+            f.write_str(", <No data fields>")?;
         }
         if self.more {
             f.write_str("...")?;
@@ -99,9 +112,20 @@ impl Display for Record {
     }
 }
 
+impl Record {
+    /// Whether it is a tuple of Rust, whose name is its types.
+    fn is_tuple(&self) -> bool {
+        let name = self.name.as_deref().unwrap_or_default();
+        self.style == Style::RustTuple && name.starts_with('(')
+    }
+}
+
 impl Display for Array {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (open, close) = if self.rust { ("[", "]") } else { ("{", "}") };
+        if let Some(name) = &self.name {
+            write!(f, "{name} ")?;
+        }
         f.write_str(open)?;
         for (number, (value, repeats)) in self.elements.iter().enumerate() {
             if number > 0 {
@@ -286,11 +310,11 @@ fn escaped(
     Ok(())
 }
 
-fn character(f: &mut fmt::Formatter<'_>, code: i64, prefix: &str) -> fmt::Result {
+fn character(f: &mut fmt::Formatter<'_>, code: i64, prefix: &str, byte: bool) -> fmt::Result {
     let mut text = String::new();
-    let letter = match prefix {
+    let letter = match byte {
         // Bytes above 127 are no letters alone.
-        "" if !(0..0x80).contains(&code) && code < 0x100 => Err((code & 0xff) as u32),
+        true if !(0..0x80).contains(&code) => Err((code & 0xff) as u32),
         _ => u32::try_from(code)
             .ok()
             .and_then(char::from_u32)
@@ -333,6 +357,102 @@ fn float(value: f64, single: bool) -> String {
     trimmed(&format!("{value:.places$}"))
 }
 
+/// Digits that tell all numbers of x87 apart.
+const EXTENDED_DIGITS: usize = 21;
+
+/// As `printf` with `%.21Lg`.
+fn extended(exponent: u16, significand: u64) -> String {
+    let sign = if exponent & 0x8000 != 0 { "-" } else { "" };
+    let exponent = i32::from(exponent & 0x7fff);
+    if exponent == 0x7fff {
+        return match significand << 1 {
+            0 => format!("{sign}inf"),
+            _ => format!("{sign}nan({significand:#x})"),
+        };
+    }
+    if significand == 0 {
+        return format!("{sign}0");
+    }
+    // The significand is an integer times a power of 2; denormal numbers have the exponent of the smallest.
+    let power = exponent.max(1).saturating_sub(16383 + 63);
+    let (digits, scale) = decimal(significand, power);
+    let (digits, carry) = rounded(&digits, EXTENDED_DIGITS);
+    let length = i32::try_from(digits.1).unwrap_or(0);
+    let exponent = length.saturating_sub(1).saturating_sub(scale) + i32::from(carry);
+    let digits = digits.0.trim_end_matches('0');
+    let (first, rest) = digits.split_at_checked(1).unwrap_or(("0", ""));
+    if exponent < -4 || exponent >= EXTENDED_DIGITS as i32 {
+        let point = if rest.is_empty() { "" } else { "." };
+        let mark = if exponent < 0 { '-' } else { '+' };
+        let exponent = exponent.unsigned_abs();
+        return format!("{sign}{first}{point}{rest}e{mark}{exponent:02}");
+    }
+    if exponent < 0 {
+        let zeros = "0".repeat(exponent.unsigned_abs() as usize - 1);
+        return format!("{sign}0.{zeros}{digits}");
+    }
+    let before = exponent.unsigned_abs() as usize + 1;
+    match digits.split_at_checked(before) {
+        Some((whole, "")) => format!("{sign}{whole}"),
+        Some((whole, rest)) => format!("{sign}{whole}.{rest}"),
+        None => format!("{sign}{digits:0<before$}"),
+    }
+}
+
+/// `number * 2^power` in decimal: its digits, and how many of them follow the point.
+fn decimal(number: u64, power: i32) -> (String, i32) {
+    // Groups of nine digits, the lowest first.
+    const GROUP: u64 = 1_000_000_000;
+    let mut groups = vec![
+        number % GROUP,
+        number / GROUP % GROUP,
+        number / GROUP / GROUP,
+    ];
+    let factor = if power < 0 { 5 } else { 2 };
+    for _ in 0..power.unsigned_abs() {
+        let mut carry = 0;
+        for group in &mut groups {
+            let product = *group * factor + carry;
+            *group = product % GROUP;
+            carry = product / GROUP;
+        }
+        if carry > 0 {
+            groups.push(carry);
+        }
+    }
+    let digits: String = groups
+        .iter()
+        .rev()
+        .map(|group| format!("{group:09}"))
+        .collect();
+    (digits.trim_start_matches('0').to_owned(), (-power).max(0))
+}
+
+/// The first `count` digits with the number of all of them, and whether rounding made one more.
+fn rounded(digits: &str, count: usize) -> ((String, usize), bool) {
+    let all = digits.len();
+    let Some((kept, cut)) = digits.split_at_checked(count) else {
+        return ((digits.to_owned(), all), false);
+    };
+    let half = cut.bytes().next().unwrap_or(b'0');
+    let is_more = cut.bytes().skip(1).any(|digit| digit != b'0');
+    let is_odd = kept.bytes().last().is_some_and(|digit| digit % 2 == 1);
+    let up = half > b'5' || (half == b'5' && (is_more || is_odd));
+    let mut kept: Vec<u8> = kept.bytes().collect();
+    if up {
+        for digit in kept.iter_mut().rev() {
+            if *digit == b'9' {
+                *digit = b'0';
+            } else {
+                *digit += 1;
+                return ((String::from_utf8_lossy(&kept).into_owned(), all), false);
+            }
+        }
+        kept.insert(0, b'1');
+    }
+    ((String::from_utf8_lossy(&kept).into_owned(), all), up)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,6 +492,15 @@ mod tests {
         assert_eq!(float(f64::from(0.1_f32), true), "0.100000001");
         assert_eq!(float(1e300, false), "1.0000000000000001e+300");
         assert_eq!(float(-2.5, true), "-2.5");
+        assert_eq!(extended(0x4000, 0xd000_0000_0000_0000), "3.25");
+        assert_eq!(extended(0xbfff, 0x8000_0000_0000_0000), "-1");
+        assert_eq!(
+            extended(0x3ffb, 0xcccc_cccc_cccc_cccd),
+            "0.100000000000000000001"
+        );
+        assert_eq!(extended(0x4009, 0x9a40_0000_0000_0000), "1234");
+        assert_eq!(extended(0, 0), "0");
+        assert_eq!(extended(0x7ffe, u64::MAX), "1.18973149535723176502e+4932");
         assert_eq!(float(123_456.0, false), "123456");
         assert_eq!(float(1e-5, false), "1.0000000000000001e-05");
         assert_eq!(

@@ -145,7 +145,7 @@ impl<'data> Frame<'_, 'data> {
             return Place::Nowhere(Missing::OptimizedOut);
         };
         match self.evaluate(unit, expression, object, 0) {
-            Ok(pieces) => self.put_together(&pieces, size),
+            Ok(pieces) => self.put_together(unit, &pieces, size),
             Err(why) => Place::Nowhere(why),
         }
     }
@@ -173,7 +173,7 @@ impl<'data> Frame<'_, 'data> {
         }
     }
 
-    fn put_together(&self, pieces: &Pieced<'data>, size: u64) -> Place<'data> {
+    fn put_together(&self, unit: &Unit<'data>, pieces: &Pieced<'data>, size: u64) -> Place<'data> {
         if let [piece] = pieces.as_slice()
             && piece.size_in_bits.is_none()
         {
@@ -208,7 +208,7 @@ impl<'data> Frame<'_, 'data> {
             if is_bits {
                 (0..wanted).for_each(|_| object.push(Err(Missing::OptimizedOut)));
             } else {
-                self.piece(&piece.location, skip, wanted, &mut object);
+                self.piece(unit, &piece.location, skip, wanted, &mut object);
             }
         }
         // What no piece covers.
@@ -232,6 +232,7 @@ impl<'data> Frame<'_, 'data> {
 
     fn piece(
         &self,
+        unit: &Unit<'data>,
         location: &Location<Reader<'data>>,
         skip: usize,
         wanted: usize,
@@ -252,8 +253,8 @@ impl<'data> Frame<'_, 'data> {
                 return;
             }
             Location::Register { register } => {
-                let value = self.here().and_then(|here| here.registers.get(register.0));
-                value.map_or_else(Vec::new, |value| value.to_le_bytes().to_vec())
+                let value = self.register(unit, register.0);
+                value.map_or_else(|_| Vec::new(), |value| value.to_le_bytes().to_vec())
             }
             Location::Value { value } => value_bytes(*value, skip.saturating_add(wanted)),
             Location::Bytes { value } => value.slice().to_vec(),
@@ -265,27 +266,42 @@ impl<'data> Frame<'_, 'data> {
         }
     }
 
-    /// Evaluates an expression whose result is a value, not a place.
-    pub(crate) fn value(
+    /// Evaluates an expression whose result is a number, not a place.
+    pub(crate) fn number(
         &self,
         unit: &Unit<'data>,
         expression: Expression<Reader<'data>>,
         depth: usize,
     ) -> Result<u64, Missing> {
+        let value = self.value(unit, expression, depth)?;
+        value.to_u64(u64::MAX).map_err(|_| Missing::OptimizedOut)
+    }
+
+    /// Evaluates an expression whose result is a value, not a place.
+    fn value(
+        &self,
+        unit: &Unit<'data>,
+        expression: Expression<Reader<'data>>,
+        depth: usize,
+    ) -> Result<Value, Missing> {
         let pieces = self.evaluate(unit, expression, None, depth)?;
         match pieces.first().map(|piece| piece.location) {
-            Some(Location::Address { address }) => Ok(address),
-            Some(Location::Value { value }) => {
-                value.to_u64(u64::MAX).map_err(|_| Missing::OptimizedOut)
+            Some(Location::Address { address }) => Ok(Value::Generic(address)),
+            Some(Location::Value { value }) => Ok(value),
+            Some(Location::Register { register }) => {
+                self.register(unit, register.0).map(Value::Generic)
             }
-            Some(Location::Register { register }) => self.register(register.0),
             _ => Err(Missing::OptimizedOut),
         }
     }
 
-    fn register(&self, number: u16) -> Result<u64, Missing> {
+    /// The value of a register. GCC names a register that callees may change only if none of them does (its ranges end
+    /// before the call otherwise); other compilers name it although it is gone.
+    fn register(&self, unit: &Unit<'data>, number: u16) -> Result<u64, Missing> {
         let here = self.here().ok_or(Missing::OptimizedOut)?;
-        here.registers.get(number).ok_or(Missing::OptimizedOut)
+        let own = here.registers.get(number);
+        let inherited = || here.inherited.get(number).filter(|_| unit.is_of_gcc());
+        own.or_else(inherited).ok_or(Missing::OptimizedOut)
     }
 
     pub(crate) fn evaluate(
@@ -340,7 +356,7 @@ impl<'data> Frame<'_, 'data> {
                     register,
                     base_type,
                 } => {
-                    let value = self.register(register.0)?.to_le_bytes();
+                    let value = self.register(unit, register.0)?.to_le_bytes();
                     evaluation.resume_with_register(typed(unit, base_type, &value)?)?
                 }
                 EvaluationResult::RequiresFrameBase => {
@@ -366,10 +382,11 @@ impl<'data> Frame<'_, 'data> {
                 }
                 EvaluationResult::RequiresEntryValue(expression) => {
                     let value = self.entry_value(unit, expression, depth)?;
-                    evaluation.resume_with_entry_value(Value::Generic(value))?
+                    evaluation.resume_with_entry_value(value)?
                 }
                 EvaluationResult::RequiresParameterRef(offset) => {
                     let value = self.parameter(unit, offset, depth)?;
+                    let value = value.to_u64(u64::MAX)?;
                     evaluation.resume_with_parameter_ref(value)?
                 }
                 EvaluationResult::RequiresRelocatedAddress(address) => {
@@ -397,7 +414,7 @@ impl<'data> Frame<'_, 'data> {
         let unit = &self.function.unit;
         let expression = base.and_then(|base| self.expression(unit, base));
         let expression = expression.ok_or(Missing::OptimizedOut)?;
-        self.value(unit, expression, depth.saturating_add(1))
+        self.number(unit, expression, depth.saturating_add(1))
     }
 
     /// What a register held when the function was entered: the caller's call site says how it was made.
@@ -406,7 +423,7 @@ impl<'data> Frame<'_, 'data> {
         _unit: &Unit<'data>,
         wanted: Expression<Reader<'data>>,
         depth: usize,
-    ) -> Result<u64, Missing> {
+    ) -> Result<Value, Missing> {
         let is_it = |parameter: &Die<'data>| {
             let location = parameter.attr(gimli::DW_AT_location);
             matches!(location, Some(AttributeValue::Exprloc(found)) if same(found, wanted))
@@ -419,7 +436,7 @@ impl<'data> Frame<'_, 'data> {
         unit: &Unit<'data>,
         offset: UnitOffset,
         depth: usize,
-    ) -> Result<u64, Missing> {
+    ) -> Result<Value, Missing> {
         let module = &self.function.module;
         let unit = module.die_at(
             &unit.space,
@@ -446,8 +463,8 @@ impl<'data> Frame<'_, 'data> {
         &self,
         is_it: &dyn Fn(&Die<'data>) -> bool,
         depth: usize,
-    ) -> Result<u64, Missing> {
-        let (caller, site) = self.call_site().ok_or(Missing::OptimizedOut)?;
+    ) -> Result<Value, Missing> {
+        let (caller, site) = self.call_site(depth).ok_or(Missing::OptimizedOut)?;
         let parameters = site.children(1 << 10);
         let parameter = parameters.iter().find(|one| is_it(one));
         let parameter = parameter.ok_or(Missing::OptimizedOut)?;
@@ -468,7 +485,7 @@ impl<'data> Frame<'_, 'data> {
     }
 
     /// The caller's function, and its call site that surely called this frame's function.
-    fn call_site(&self) -> Option<(Die<'data>, Die<'data>)> {
+    fn call_site(&self, depth: usize) -> Option<(Die<'data>, Die<'data>)> {
         let here = self.here()?;
         let caller = self.frames.get(self.number.checked_add(1)?)?;
         let is_called = here.frame.trust == cdh_symbolize::FrameTrust::Registers
@@ -484,18 +501,18 @@ impl<'data> Frame<'_, 'data> {
         let unit = module.unit_at(lookup)?;
         let function = self.process.functions.find(&module, &unit, lookup)?;
         let site = find_call_site(&function, after, 0)?;
-        self.calls_this(&site, &function)
+        self.calls_this(&site, &function, depth)
             .then_some((function, site))
     }
 
     /// Whether a call site's target is this frame's function: a function that it tail called has other parameters.
-    fn calls_this(&self, site: &Die<'data>, caller: &Die<'data>) -> bool {
+    fn calls_this(&self, site: &Die<'data>, caller: &Die<'data>, depth: usize) -> bool {
         let origin = site
             .follow(gimli::DW_AT_call_origin)
             .or_else(|| site.follow(gimli::DW_AT_abstract_origin));
         let own: Vec<DieId> = self.function.chain().iter().map(Die::id).collect();
         let Some(origin) = origin else {
-            return self.calls_this_by_pointer(site, caller);
+            return self.calls_this_by_pointer(site, caller, depth);
         };
         if origin.chain().iter().any(|die| own.contains(&die.id())) {
             return true;
@@ -506,7 +523,7 @@ impl<'data> Frame<'_, 'data> {
         called.is_some() && called == mine && origin.flag(gimli::DW_AT_external)
     }
 
-    fn calls_this_by_pointer(&self, site: &Die<'data>, caller: &Die<'data>) -> bool {
+    fn calls_this_by_pointer(&self, site: &Die<'data>, caller: &Die<'data>, depth: usize) -> bool {
         let target = site
             .attr(gimli::DW_AT_call_target)
             .or_else(|| site.attr(gimli::DW_AT_GNU_call_site_target));
@@ -521,7 +538,8 @@ impl<'data> Frame<'_, 'data> {
         };
         let entry = scope::entry_of(self.function);
         let entry = entry.map(|entry| entry.wrapping_add(self.function.module.bias));
-        entry.is_some() && frame.value(&site.unit, target, DEPTH).ok() == entry
+        let target = frame.number(&site.unit, target, depth.saturating_add(1));
+        entry.is_some() && target.ok() == entry
     }
 }
 

@@ -127,16 +127,35 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         plain: &Type<'data>,
         depth: usize,
     ) -> Result<Value, Missing> {
-        let Object { place, at, .. } = object;
-        if let Place::Nowhere(why) = place {
-            return Err(*why);
-        }
         let size = self.types.size(&plain.die).unwrap_or(0);
+        // Nothing of a type without bytes can be missing.
+        let nothing = Place::Bytes(Rc::default());
+        let is_empty = self.types.size(&plain.die) == Some(0);
+        let place = match &object.place {
+            Place::Nowhere(_) if is_empty && plain.language == Language::Rust => &nothing,
+            Place::Nowhere(why) => return Err(*why),
+            place => place,
+        };
+        let at = &object.at;
         match &plain.kind {
             Kind::Base(encoding) => {
                 let wanted = usize::try_from(size).unwrap_or(0).min(16);
                 let bytes = self.bytes(place, *at, wanted)?;
-                Ok(scalar(*encoding, plain, &bytes))
+                let value = scalar(*encoding, plain, &bytes);
+                let wide = match value {
+                    Value::Integer(code) => Some(code),
+                    Value::Unsigned(code) => i128::try_from(code).ok(),
+                    _ => None,
+                };
+                let wide = wide.and_then(|code| i64::try_from(code).ok());
+                let prefix = wide.and_then(|_| self.characters(&object.of, plain));
+                Ok(match (wide, prefix) {
+                    (Some(code), Some((prefix, _))) => {
+                        let byte = false;
+                        Value::Char { code, prefix, byte }
+                    }
+                    _ => value,
+                })
             }
             Kind::Enum(names) => {
                 let wanted = usize::try_from(size).unwrap_or(0).min(16);
@@ -166,6 +185,11 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 if self.scalars && self.is_aggregate(&target.of) {
                     return Ok(Value::Omitted);
                 }
+                // Those in objects may lead around in circles.
+                if depth > 0 {
+                    let target = Box::new(Value::Omitted);
+                    return Ok(Value::Reference { address, target });
+                }
                 Ok(Value::Reference {
                     address,
                     target: Box::new(self.value(&target, depth.saturating_add(1))),
@@ -174,9 +198,19 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             Kind::MemberPointer => {
                 let wanted = usize::try_from(size).unwrap_or(8).clamp(1, 8);
                 let bytes = self.bytes(place, *at, wanted)?;
-                Ok(Value::Integer(i64::from_le_bytes(padded(&bytes)).into()))
+                let offset = i64::from_le_bytes(padded(&bytes));
+                let name = self.pointed_member(plain, offset);
+                let number = offset.into();
+                // A function of the class: it may be virtual.
+                Ok(match size > 8 {
+                    true => Value::Pointer(self.pointer(offset as u64, None)),
+                    false => Value::Enum { name, number },
+                })
             }
             Kind::Record(record) => {
+                if let Some(slice) = self.slice(object, plain, depth) {
+                    return Ok(slice);
+                }
                 if self.containers
                     && let Some(container) = self.container(object, plain, record, depth)
                 {
@@ -217,6 +251,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 Ok(Value::Pointer(self.pointer(start.wrapping_add(*at), None)))
             }
             Kind::Alias(_) | Kind::Other => match size {
+                0 if plain.name.as_deref() == Some("decltype(nullptr)") => Ok(Value::Word("0")),
                 0 => Ok(Value::Word("void")),
                 _ => {
                     let bytes =
@@ -229,6 +264,25 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         }
     }
 
+    /// The member that a pointer to members means.
+    fn pointed_member(&self, plain: &Type<'data>, offset: i64) -> Option<String> {
+        let class = plain.die.follow(gimli::DW_AT_containing_type)?;
+        let class = self.types.plain(&class)?;
+        let Kind::Record(record) = &class.kind else {
+            return None;
+        };
+        let offset = match u64::try_from(offset) {
+            Ok(offset) => offset,
+            // No member is at -1.
+            Err(_) => return Some("NULL".to_owned()),
+        };
+        let is_it = |member: &&MemberType<'data>| {
+            member.offset == Some(offset) && !member.is_static && !member.is_base
+        };
+        let name = record.members.iter().find(is_it)?.name.clone()?;
+        Some(format!("&{}::{name}", self.types.qualified(&class)?))
+    }
+
     fn count(&self, dimension: &Count<'data>) -> Option<u64> {
         let die = match dimension {
             Count::Known(count) => return Some(*count),
@@ -238,7 +292,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         let read = |name| {
             let attribute = die.attr(name)?;
             if let AttributeValue::Exprloc(expression) = attribute {
-                return self.frame.value(&die.unit, expression, 0).ok();
+                return self.frame.number(&die.unit, expression, 0).ok();
             }
             let variable = die.resolve(attribute)?;
             let of = variable.type_die()?;
@@ -264,7 +318,9 @@ impl<'a, 'data> ValueReader<'a, 'data> {
 
     pub(crate) fn pointer(&self, address: u64, target: Option<&Die<'data>>) -> Pointer {
         let plain = target.and_then(|target| self.types.plain(target));
-        let prefix = plain.as_ref().and_then(|plain| text_prefix(plain));
+        let prefix = target
+            .zip(plain.as_ref())
+            .and_then(|(of, plain)| self.characters(of, plain));
         let text = prefix
             .filter(|_| address != 0)
             .map(|(prefix, width)| self.text_at(address, prefix, width));
@@ -274,6 +330,19 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             address,
             symbol,
             text,
+        }
+    }
+
+    /// As [`text_prefix`]. In C, types of wide characters are typedefs of numbers.
+    fn characters(&self, of: &Die<'data>, plain: &Type<'data>) -> Option<(&'static str, usize)> {
+        if let Some(found) = text_prefix(plain) {
+            return Some(found);
+        }
+        match (self.types.alias_of_characters(of)?, plain.size) {
+            ("wchar_t", Some(4)) => Some(("L", 4)),
+            ("char16_t", Some(2)) => Some(("u", 2)),
+            ("char32_t", Some(4)) => Some(("U", 4)),
+            _ => None,
         }
     }
 
@@ -436,6 +505,10 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             let outer = self.types.qualified(plain).unwrap_or_default();
             let name = member.name.as_deref().unwrap_or_default();
             record.name = Some(format!("{outer}::{name}"));
+            record.style = match record.style {
+                Style::RustTuple => Style::RustTupleVariant,
+                _ => Style::RustVariant,
+            };
         }
         value
     }
@@ -546,10 +619,12 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             Kind::Base(gimli::DW_ATE_signed_char) => Value::Char {
                 code: signed as i64,
                 prefix: "",
+                byte: true,
             },
             Kind::Base(gimli::DW_ATE_unsigned_char) => Value::Char {
                 code: unsigned as i64,
                 prefix: "",
+                byte: true,
             },
             Kind::Base(gimli::DW_ATE_signed) => Value::Integer(signed),
             Kind::Enum(names) => {
@@ -577,6 +652,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         let Some(count) = first else {
             // A flexible array: gdb shows its address, which is that of the end of the object.
             return Ok(Value::Array(Array {
+                name: None,
                 elements: Vec::new(),
                 more: false,
                 rust,
@@ -590,9 +666,13 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             .types
             .plain(element)
             .filter(|_| inner.is_empty() && !rust)
-            .and_then(|plain| text_prefix(&plain));
+            .and_then(|plain| self.characters(element, &plain));
         if let Some((prefix, width)) = characters {
-            return self.text(object, count, prefix, width);
+            let text = self.text(object, count, prefix, width);
+            // Of one in pieces, the known ones are shown.
+            if text.is_ok() || !matches!(object.place, Place::Bytes(_)) {
+                return text;
+            }
         }
         if self.scalars {
             return Ok(Value::Omitted);
@@ -645,6 +725,27 @@ impl<'a, 'data> ValueReader<'a, 'data> {
         }))
     }
 
+    /// Elements of one type that are in memory one behind the other.
+    pub(crate) fn elements_at(
+        &self,
+        start: u64,
+        count: u64,
+        element: &Die<'data>,
+        depth: usize,
+    ) -> Option<Array> {
+        let object = Object {
+            of: element.clone(),
+            place: Place::Memory(start),
+            at: 0,
+        };
+        let size = self.types.size(element)?;
+        let plain = self.types.plain(element)?;
+        match self.elements(&object, element, &[], size, count, &plain, depth) {
+            Ok(Value::Array(array)) => Some(array),
+            _ => None,
+        }
+    }
+
     #[allow(clippy::too_many_arguments)] // the parts of one array
     fn elements(
         &self,
@@ -691,6 +792,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             if index == 0
                 && let Value::Missing(why) = &value
                 && inner.is_empty()
+                && matches!(object.place, Place::Memory(_))
             {
                 return Err(*why);
             }
@@ -706,6 +808,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             index = index.saturating_add(repeats);
         }
         Ok(Value::Array(Array {
+            name: None,
             elements,
             more: index < count,
             rust,
@@ -808,13 +911,15 @@ fn scalar(encoding: DwAte, plain: &Type<'_>, bytes: &[u8]) -> Value {
             gimli::DW_ATE_signed_char | gimli::DW_ATE_signed => signed as i64,
             _ => unsigned as i64,
         };
-        return Value::Char { code, prefix };
+        let byte = bytes.len() == 1;
+        return Value::Char { code, prefix, byte };
     }
     match encoding {
         gimli::DW_ATE_boolean if unsigned < 2 => Value::Bool(unsigned == 1),
         gimli::DW_ATE_UTF => Value::Char {
             code: unsigned as i64,
             prefix: "",
+            byte: false,
         },
         gimli::DW_ATE_float => match bytes.len() {
             4 => Value::Float {
@@ -825,6 +930,11 @@ fn scalar(encoding: DwAte, plain: &Type<'_>, bytes: &[u8]) -> Value {
                 value: f64::from_le_bytes(padded(bytes)),
                 single: false,
             },
+            // Of x87, in as many bytes as keep it aligned.
+            12 | 16 if name.contains("long double") => {
+                let exponent = u16::from_le_bytes(padded(bytes.get(8..).unwrap_or_default()));
+                Value::Extended(exponent, u64::from_le_bytes(padded(bytes)))
+            }
             _ => Value::Word("<a number of another size>"),
         },
         gimli::DW_ATE_complex_float => Value::Word("<a complex number>"),

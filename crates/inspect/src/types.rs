@@ -195,7 +195,10 @@ impl<'data> Types<'data> {
             outer.insert(root.id(), Rc::clone(&names));
             names
         });
-        Some(match names.get(&die.entry.offset().0) {
+        // A type unit declares the type in its namespace and defines it elsewhere.
+        let declared = die.follow(gimli::DW_AT_specification);
+        let declared = declared.map_or(die.entry.offset().0, |declared| declared.entry.offset().0);
+        Some(match names.get(&declared) {
             // Names of tuples, references and the like have no namespace.
             Some(outer) => format!("{outer}::{name}"),
             None => name,
@@ -209,6 +212,26 @@ impl<'data> Types<'data> {
             let Kind::Alias(target) = &found.kind else {
                 return Some(found);
             };
+            let target = target.clone()?;
+            found = self.get(&target);
+        }
+        None
+    }
+
+    /// The name of a typedef for wide characters that the type is.
+    pub(crate) fn alias_of_characters(&self, die: &Die<'data>) -> Option<&'static str> {
+        let mut found = self.get(die);
+        for _ in 0..CHAIN {
+            let Kind::Alias(target) = &found.kind else {
+                return None;
+            };
+            let names = ["wchar_t", "char16_t", "char32_t"];
+            let known = names
+                .into_iter()
+                .find(|name| found.name.as_deref() == Some(name));
+            if known.is_some() && found.language == Language::C {
+                return known;
+            }
             let target = target.clone()?;
             found = self.get(&target);
         }
@@ -232,6 +255,12 @@ impl<'data> Types<'data> {
         match &own.kind {
             Kind::Alias(target) => self.size_within(target.as_ref()?, depth),
             Kind::Pointer(_) | Kind::Reference(_) => Some(8),
+            // To a function: also how to change `this`.
+            Kind::MemberPointer => {
+                let target = own.die.type_die()?;
+                let is_function = matches!(self.plain(&target)?.kind, Kind::Function);
+                Some(if is_function { 16 } else { 8 })
+            }
             Kind::Array {
                 element,
                 dimensions,
@@ -349,10 +378,8 @@ fn language(die: &Die<'_>) -> Language {
 
 fn read<'data>(die: &Die<'data>) -> Type<'data> {
     let mut die = die.clone();
-    // A declaration may name the type unit with the definition.
-    if die.flag(gimli::DW_AT_declaration)
-        && let Some(definition) = die.follow(gimli::DW_AT_signature)
-    {
+    // Where the definition has a type unit of its own.
+    if let Some(definition) = die.follow(gimli::DW_AT_signature) {
         die = definition;
     }
     let target = || die.type_die();

@@ -25,6 +25,8 @@ pub enum Value {
         /// Whether it has 32 bits.
         single: bool,
     },
+    /// A floating-point number of x87: sign and exponent, significand.
+    Extended(u16, u64),
     /// `true` or `false`.
     Bool(bool),
     /// A character.
@@ -33,6 +35,8 @@ pub enum Value {
         code: i64,
         /// What C writes before its quotes.
         prefix: &'static str,
+        /// Whether it is a byte, perhaps of a longer character.
+        byte: bool,
     },
     /// A value of an enumeration.
     Enum {
@@ -60,6 +64,8 @@ pub enum Value {
     Container(Container),
     /// A word in place of a value: `<incomplete type>`, `<synthetic pointer>`.
     Word(&'static str),
+    /// As the runtime of an interpreted language describes it.
+    Described(String),
     /// There was no time or no room to read it.
     Omitted,
 }
@@ -95,8 +101,12 @@ pub enum Style {
     C,
     /// `Name {a: 1, b: 2}`.
     Rust,
-    /// `Name(1, 2)`.
+    /// `Name (1, 2)`.
     RustTuple,
+    /// `Enum::Name{a: 1, b: 2}`.
+    RustVariant,
+    /// `Enum::Name(1, 2)`.
+    RustTupleVariant,
 }
 
 /// One member.
@@ -124,6 +134,8 @@ pub enum MemberKind {
 /// Elements, as far as they were read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
+    /// What is written before it: the type of a Rust slice.
+    pub name: Option<String>,
     /// Each element, and how many times it is repeated.
     pub elements: Vec<(Value, u64)>,
     /// Whether there are more.

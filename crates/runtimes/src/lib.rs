@@ -17,12 +17,12 @@ mod python;
 mod replacement;
 mod report;
 
-use cdh_symbolize::{Backtrace, ThreadBacktrace};
+use cdh_symbolize::{Backtrace, Fingerprint, Frame, ThreadBacktrace};
 
 pub use process::Process;
 pub use replacement::Replacement;
 pub use report::{
-    Language, Message, RuntimeReport, Task, TaskCount, TaskStack, Tasks, ThreadFacts,
+    Language, Message, RuntimeReport, Task, TaskCount, TaskStack, Tasks, ThreadFacts, Variable,
 };
 
 /// How much to read.
@@ -44,6 +44,19 @@ pub(crate) trait Runtime {
 
     /// What do you know about the death? `stacks` are the native stacks, the crashing thread first.
     fn report(&self, stacks: &Backtrace, options: &Options) -> RuntimeReport;
+
+    /// What a fingerprint calls the function of a frame that was put in. `None` if it does not count: it is part of the
+    /// language, or generated.
+    fn counted_name(&self, frame: &Frame) -> Option<String> {
+        let _ = frame;
+        None
+    }
+
+    /// Arguments and local variables of a frame that was put in.
+    fn variables(&self, frame: &Frame) -> Vec<Variable> {
+        let _ = frame;
+        Vec::new()
+    }
 }
 
 /// Is this process yours? `None` if not: it must be quick to say so.
@@ -63,10 +76,42 @@ pub fn examine(
     let mut reports = Vec::new();
     for runtime in attached {
         reports.push(runtime.report(backtrace, options));
-        for thread in &mut backtrace.threads {
+        for (index, thread) in backtrace.threads.iter_mut().enumerate() {
             let replacements = runtime.frames(thread);
+            if let Some(original) = backtrace.original_signal.as_mut().filter(|_| index == 0) {
+                let nested = original.nested.iter_mut().map(|nested| &mut nested.frame);
+                for frame in std::iter::once(&mut original.frame).chain(nested) {
+                    *frame = replacement::moved(*frame, &replacements);
+                }
+            }
             replacement::apply(thread, replacements);
+        }
+        let crashing = backtrace.threads.iter().find(|thread| thread.crashing);
+        let mixed = crashing.filter(|thread| thread.frames.iter().any(|frame| frame.interpreted));
+        if let Some(thread) = mixed {
+            let name = |frame: &Frame| runtime.counted_name(frame);
+            let made = Fingerprint::from_interpreted(&thread.frames, &backtrace.modules, name);
+            backtrace.fingerprint = made.as_ref().map(|made| made.fingerprint.clone());
+            backtrace.explanation = made;
         }
     }
     reports
+}
+
+/// Reads the variables of interpreted frames.
+pub struct VariableReader<'p>(Vec<Box<dyn Runtime + 'p>>);
+
+impl<'p> VariableReader<'p> {
+    /// Asks every language whether the process is its own.
+    #[must_use]
+    pub fn of(process: &'p Process<'p>) -> Self {
+        Self(RUNTIMES.iter().filter_map(|attach| attach(process)).collect())
+    }
+
+    /// Arguments, in the order of the declaration, then other local variables of a frame that [`examine`] put in.
+    #[must_use]
+    pub fn variables(&self, frame: &Frame) -> Vec<Variable> {
+        let all = self.0.iter().map(|runtime| runtime.variables(frame));
+        all.filter(|variables| !variables.is_empty()).next_back().unwrap_or_default()
+    }
 }

@@ -77,7 +77,12 @@ impl Process<'_> {
         while text.len() < limit {
             let mut step = [0; TEXT_STEP];
             let next = at.checked_add(text.len() as u64)?;
-            let known = self.memory.read(Avma(next), &mut step);
+            let mut known = self.memory.read(Avma(next), &mut step);
+            if known == 0 {
+                // A constant that only the file has.
+                self.read(next, &mut step)?;
+                known = step.len();
+            }
             let step = step.get(..known).filter(|step| !step.is_empty())?;
             if let Some(end) = step.iter().position(|byte| *byte == 0) {
                 text.extend_from_slice(step.get(..end)?);

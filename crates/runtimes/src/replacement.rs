@@ -36,6 +36,15 @@ pub(crate) fn apply(thread: &mut ThreadBacktrace, replacements: Vec<Replacement>
     thread.frames.extend_from_slice(rest);
 }
 
+/// Where the native frame `index` is after the replacement; the first frame in its place if it was replaced.
+pub(crate) fn moved(index: usize, replacements: &[Replacement]) -> usize {
+    let before = replacements.iter().filter(|one| one.native.start < index);
+    before.fold(index, |at, one| {
+        let native = one.native.end.min(index).saturating_sub(one.native.start);
+        at.saturating_sub(native).saturating_add(one.frames.len())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -63,6 +72,8 @@ mod tests {
             signal_handler: false,
             is_return_address: false,
             interpreted: false,
+            language: None,
+            sp: None,
         }
     }
 
@@ -91,6 +102,17 @@ mod tests {
         assert_eq!(replaced("abcdef", &[(1..3, "XYZ"), (4..5, "W")]), "aXYZdWf");
         assert_eq!(replaced("ab", &[(0..0, "X"), (2..2, "Y")]), "XabY");
         assert_eq!(replaced("ab", &[]), "ab");
+    }
+
+    #[test]
+    fn frame_behind_replacements_is_found_again() {
+        let replacement = |native: Range<usize>, names: &str| Replacement {
+            native,
+            frames: names.chars().map(|name| frame(&name.to_string())).collect(),
+        };
+        let replacements = [replacement(1..3, "XYZ"), replacement(4..5, "W")];
+        let moved = |index| moved(index, &replacements);
+        assert_eq!([0, 1, 3, 4, 5].map(moved), [0, 1, 4, 5, 6]);
     }
 
     #[test]

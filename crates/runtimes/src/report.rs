@@ -196,3 +196,16 @@ mod shared {
         Ok(Option::<Frame>::deserialize(deserializer)?.map(Arc::new))
     }
 }
+
+/// An argument or a local variable of an interpreted frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Type of its value.
+    pub type_name: String,
+    /// Its value in a few words: numbers and short texts as the language writes them, containers by their length.
+    pub value: String,
+    /// Whether the caller passed it.
+    pub is_argument: bool,
+}

@@ -38,7 +38,8 @@ pub fn abort_message(modules: &[LoadedModule<'_>], memory: &dyn Memory) -> Optio
     }
     let symbols = object.symbols_named(&[SYMBOL]);
     let variable = symbols.first()?.address.0.wrapping_add(loaded.bias()?);
-    let message = memory.read_u64(Avma(variable)).filter(|at| *at != 0)?;
+    let message = memory.read_word(Avma(variable), object.encoding());
+    let message = message.filter(|at| *at != 0)?;
     let mut text = vec![0; LONGEST];
     let known = memory.read(Avma(message.checked_add(4)?), &mut text);
     text.truncate(known);

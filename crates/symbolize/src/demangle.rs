@@ -43,8 +43,28 @@ fn d(raw: &str) -> Option<String> {
 /// As [`demangle`]; C++ functions with their parameters.
 #[must_use]
 pub fn demangle_with_parameters(raw: &str) -> String {
+    // The older names of Rust look like those of C++.
+    if rustc_demangle::try_demangle(raw).is_ok() {
+        return demangle(raw);
+    }
     let options = cpp_demangle::DemangleOptions::new().no_return_type();
-    cpp_with(raw, &options).unwrap_or_else(|| demangle(raw))
+    let name = cpp_with(raw, &options).unwrap_or_else(|| demangle(raw));
+    // What the compiler makes for a class: in the words of binutils and gdb.
+    let special = |name: &str| {
+        let (kind, of) = name
+            .strip_prefix('{')?
+            .strip_suffix(")}")?
+            .split_once('(')?;
+        let kind = match kind {
+            "vtable" => "vtable for",
+            "vtt" => "VTT for",
+            "typeinfo" => "typeinfo for",
+            "typeinfo name" => "typeinfo name for",
+            _ => return None,
+        };
+        Some(format!("{kind} {of}"))
+    };
+    special(&name).unwrap_or(name)
 }
 
 fn cpp(raw: &str) -> Option<String> {
@@ -105,6 +125,14 @@ mod tests {
         ];
         for (raw, name) in table {
             assert_eq!(demangle(raw), name);
+        }
+        let table = [
+            ("_ZTVN4shop7DerivedE", "vtable for shop::Derived"),
+            ("_ZN4shop5twiceEi", "shop::twice(int)"),
+            ("main", "main"),
+        ];
+        for (raw, name) in table {
+            assert_eq!(demangle_with_parameters(raw), name);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A named frame, and why one has no name.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use cdh_elfcore::{Avma, Svma};
@@ -66,6 +67,10 @@ pub struct Frame {
     /// Index of the module in the backtrace's list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<usize>,
+    /// Stack pointer, where it is known: what is below that of the caller belongs to the frame. Of an interpreted
+    /// frame, where its runtime keeps it.
+    #[serde(skip)]
+    pub sp: Option<Avma>,
     /// `pc` as the module's file states it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub svma: Option<Svma>,
@@ -98,6 +103,9 @@ pub struct Frame {
     /// A frame of an interpreted language: no frame of its own on the native stack, `pc` is the interpreter's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub interpreted: bool,
+    /// The language of an interpreted frame, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<Cow<'static, str>>,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // the form that serde wants

@@ -63,6 +63,10 @@ const INLINED: usize = 64;
 /// `PCDATA_InlTreeIndex` and `FUNCDATA_InlTree` (`internal/abi/symtab.go`).
 const PCDATA_TREE: usize = 2;
 const FUNCDATA_TREE: u8 = 3;
+/// Where `moduledata.gofunc` is (`runtime/symtab.go`): in 1.18 and 1.19; in 1.20 to 1.26, and in 1.27, where the word at
+/// the first offset is no address.
+const OLD_TREES: [u64; 1] = [304];
+const NEW_TREES: [u64; 2] = [320, 344];
 /// Functions by number that a search by name looks at.
 const SEARCHED: usize = 1 << 21;
 /// Relocations that are searched for the module's data, and the type of those that matter (x86_64, aarch64).
@@ -176,7 +180,7 @@ impl<'data> GoTable<'data> {
         let at = sites.pop().map_or(at, |(_, parent)| parent);
         let mut sites: Vec<Site> = sites.into_iter().map(|(site, _)| site).collect();
         sites.push(Site {
-            name: Some(self.name(record)?),
+            name: Some(printed(&self.name(record)?)),
             location: self.location(record, at),
         });
         Some(GoFunction {
@@ -206,7 +210,9 @@ impl<'data> GoTable<'data> {
             let call = Svma(tree.checked_add(index.checked_mul(size)?)?);
             let call = self.object.bytes_at(call)?;
             let site = Site {
-                name: self.text_at(self.names, u32_at(call, name)?),
+                name: self
+                    .text_at(self.names, u32_at(call, name)?)
+                    .map(|name| printed(&name)),
                 location: self.location(record, at),
             };
             let parent = u64::from(u32_at(call, parent)?);
@@ -240,25 +246,22 @@ impl<'data> GoTable<'data> {
         Some((indices, trees.checked_add(u64::from(tree))?))
     }
 
-    /// Address of `go:func.*`: its section (1.26), its symbol, or what the module's data says.
+    /// Address of `go:func.*`: its symbol, or what the module's data says.
     fn find_trees(&self) -> Option<u64> {
-        if let Some(section) = self.object.section(".go.func") {
-            return Some(section.address.0);
-        }
         let names: [&[u8]; 2] = [b"go:func.*", b"go.func.*"];
         if let Some(symbol) = self.object.symbols_named(&names).first() {
             return Some(symbol.address.0);
         }
-        // `moduledata.gofunc` (`runtime/symtab.go`).
-        let offset = if self.is_new { 320 } else { 304 };
         let stored = self.module_data(|word| word == self.address)?;
-        let field = stored.checked_add(offset)?;
-        let relocated = self.relocated(|at, _| at == field);
-        let value = match relocated {
-            Some((_, value)) => value,
-            None => u64_at(self.object.bytes_at(Svma(field))?, 0)?,
-        };
-        self.object.bytes_at(Svma(value)).map(|_| value)
+        let offsets: &[u64] = if self.is_new { &NEW_TREES } else { &OLD_TREES };
+        offsets.iter().find_map(|offset| {
+            let field = stored.checked_add(*offset)?;
+            let value = match self.relocated(|at, _| at == field) {
+                Some((_, value)) => value,
+                None => u64_at(self.object.bytes_at(Svma(field))?, 0)?,
+            };
+            self.object.bytes_at(Svma(value)).map(|_| value)
+        })
     }
 
     /// Where the module's data is: it begins with the address of the table.
@@ -418,6 +421,18 @@ impl<'data> GoTable<'data> {
             }
         }
         None
+    }
+}
+
+/// A name as the runtime prints it: without type arguments (`funcNameForPrint`).
+fn printed(name: &str) -> String {
+    match (name.find('['), name.rfind(']')) {
+        (Some(start), Some(end)) if start < end => {
+            let before = name.get(..start).unwrap_or_default();
+            let after = name.get(end..).unwrap_or_default();
+            format!("{before}[...{after}")
+        }
+        _ => name.to_owned(),
     }
 }
 

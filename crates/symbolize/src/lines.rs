@@ -67,6 +67,7 @@ impl<'t, 'data> Lines<'t, 'data> {
     fn expand(&mut self, unwound: &UnwoundFrame, frames: &mut Vec<Frame>) {
         let plain = Frame {
             pc: unwound.pc,
+            sp: unwound.sp,
             module: unwound.module,
             svma: unwound.svma,
             trust: unwound.trust,
@@ -77,6 +78,7 @@ impl<'t, 'data> Lines<'t, 'data> {
             signal_handler: unwound.signal_frame,
             is_return_address: unwound.is_return_address,
             interpreted: false,
+            language: None,
         };
         let named = self.named(unwound);
         let Some((outer, inlined)) = named.as_deref().and_then(<[Named]>::split_last) else {
@@ -137,6 +139,7 @@ fn rebuilt(symbolizer: &Symbolizer<'_>, tail: &TailFrame) -> Frame {
     let bias = symbolizer.bias(tail.module).unwrap_or(0);
     Frame {
         pc: Avma(tail.after.wrapping_add(bias)),
+        sp: None,
         module: Some(tail.module),
         svma: Some(Svma(tail.after)),
         trust: FrameTrust::Cfi,
@@ -147,5 +150,6 @@ fn rebuilt(symbolizer: &Symbolizer<'_>, tail: &TailFrame) -> Frame {
         signal_handler: false,
         is_return_address: true,
         interpreted: false,
+        language: None,
     }
 }

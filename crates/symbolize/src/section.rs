@@ -4,14 +4,13 @@
 
 use std::io::{Read, Write};
 
-use cdh_elfcore::{ElfObject, Section};
+use cdh_elfcore::{ElfObject, Encoding, Section};
 
 use crate::buffer::Buffer;
 use crate::{SectionArena, Surroundings};
 
-/// `SHF_COMPRESSED`: the section starts with an `Elf64_Chdr` (type, reserved, size, alignment).
+/// `SHF_COMPRESSED`: the section starts with an `Elf64_Chdr` or `Elf32_Chdr`.
 const COMPRESSED: u64 = 0x800;
-const HEADER_SIZE: usize = 24;
 const ZLIB: u32 = 1;
 const ZSTD: u32 = 2;
 /// `.gnu_debugdata` is a symbol table: the largest seen are a few MiB.
@@ -44,7 +43,7 @@ pub(crate) fn contents<'data>(
         if section.flags & COMPRESSED == 0 {
             return Some(Contents::Stored(section.data)).filter(|data| !data.as_ref().is_empty());
         }
-        let (kind, size, stored) = compressed(section)?;
+        let (kind, size, stored) = compressed(object.encoding(), section)?;
         return match kind {
             ZLIB => inflate(stored, size, limit),
             ZSTD => unpack(stored, size, limit),
@@ -63,14 +62,19 @@ pub(crate) fn contents<'data>(
 ///
 /// ```text
 /// Elf64_Chdr: ch_type u32, reserved u32, ch_size u64, ch_addralign u64
+/// Elf32_Chdr: ch_type u32, ch_size u32, ch_addralign u32
 /// ```
-fn compressed<'data>(section: &Section<'data>) -> Option<(u32, u64, &'data [u8])> {
+fn compressed<'data>(
+    encoding: Encoding,
+    section: &Section<'data>,
+) -> Option<(u32, u64, &'data [u8])> {
     let is_compressed = section.flags & COMPRESSED != 0;
+    // Three words; the first of them holds a number of four bytes.
     let (header, stored) = Some(section.data)
         .filter(|_| is_compressed)?
-        .split_at_checked(HEADER_SIZE)?;
-    let kind = u32::from_le_bytes(*header.first_chunk()?);
-    let size = u64::from_le_bytes(*header.get(8..)?.first_chunk()?);
+        .split_at_checked(encoding.word_size().checked_mul(3)?)?;
+    let kind = encoding.u32_at(header, 0)?;
+    let size = encoding.word_at(header, encoding.word_size())?;
     Some((kind, size, stored))
 }
 
@@ -81,7 +85,8 @@ const BLOCK: usize = 64 << 10;
 
 /// Whether the section is deflated and long.
 pub(crate) fn is_long_to_inflate(object: &ElfObject<'_>, name: &str) -> bool {
-    let stored = object.section(name).and_then(compressed);
+    let stored = object.section(name);
+    let stored = stored.and_then(|section| compressed(object.encoding(), section));
     stored.is_some_and(|(kind, size, _)| kind == ZLIB && size >= LONG)
 }
 
@@ -93,7 +98,7 @@ pub(crate) fn beginning<'data>(
     end: usize,
     arena: &'data SectionArena,
 ) -> Option<&'data [u8]> {
-    let (_, size, stored) = compressed(object.section(name)?)?;
+    let (_, size, stored) = compressed(object.encoding(), object.section(name)?)?;
     let room = end.checked_add(BLOCK)?;
     let is_worth_it = (room as u64).saturating_mul(10) < size.saturating_mul(9);
     let bytes = is_worth_it

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use cdh_elfcore::{ElfObject, Svma};
+use cdh_elfcore::{ByteOrder, ElfObject, Svma};
 use rayon::prelude::*;
 
 use crate::deadline::Deadline;
@@ -301,7 +301,9 @@ impl<'data> Symbolizer<'data> {
     ) -> Option<&Opened<'data>> {
         let open = || {
             let objects = [loaded.debug.as_ref(), loaded.object.as_ref()];
-            let mut objects = objects.into_iter().flatten();
+            // DWARF is read as little-endian, for the sake of speed: big-endian programs have symbols.
+            let is_little = |object: &&ElfObject<'_>| object.encoding().order == ByteOrder::Little;
+            let mut objects = objects.into_iter().flatten().filter(is_little);
             let source = Source {
                 module: index,
                 arena: self.arena,

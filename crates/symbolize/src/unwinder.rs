@@ -11,6 +11,7 @@
 
 mod cfi;
 mod code;
+mod exception_index;
 mod go_runtime;
 mod guess;
 mod original_signal;
@@ -107,6 +108,9 @@ pub struct FrameRegisters {
     pub frame: UnwoundFrame,
     /// Registers as they were in this frame. Those that a callee may have changed without saving them are unknown.
     pub registers: Registers,
+    /// As `registers`, with those that no callee is known to have saved: they have this value if a compiler says that
+    /// no callee changes them (GCC, `-fipa-ra`).
+    pub inherited: Registers,
     /// The canonical frame address, if call frame information describes it.
     pub cfa: Option<Avma>,
 }
@@ -144,8 +148,8 @@ struct Place<'m> {
     start: OnceLock<Option<std::ops::Range<u64>>>,
 }
 
-/// Known registers of a frame, and its canonical frame address.
-type Context = (Registers, Option<Avma>);
+/// Known and inherited registers of a frame, and its canonical frame address.
+type Context = (Registers, Registers, Option<Avma>);
 
 /// What one step up the stack found.
 type Step = Result<Caller, Stop>;
@@ -234,9 +238,10 @@ impl<'m> Unwinder<'m> {
         let all = Some(&mut contexts);
         let stop = self.climb((thread, true), memory, limit, &mut cache, &mut frames, all);
         self.caches().push(cache);
-        let with_registers = |(frame, (registers, cfa))| FrameRegisters {
+        let with_registers = |(frame, (registers, inherited, cfa))| FrameRegisters {
             frame,
             registers,
+            inherited,
             cfa,
         };
         let all = frames.into_iter().zip(contexts).map(with_registers);
@@ -342,7 +347,7 @@ impl<'m> Unwinder<'m> {
             };
             let runtime = self.go_runtime(here.lookup, cache);
             let step = match runtime {
-                _ if signal_frame => sigreturn::interrupted(&registers, memory),
+                _ if signal_frame => sigreturn::interrupted(self, &registers, memory),
                 Some(function) if function.switches_stacks() => {
                     self.across_go_stacks(&here, function, memory, cache)
                 }
@@ -365,7 +370,7 @@ impl<'m> Unwinder<'m> {
                 Err(stop) => {
                     frames.push(frame);
                     if let Some(contexts) = contexts {
-                        contexts.push((known, None));
+                        contexts.push((known, registers, None));
                     }
                     return stop;
                 }
@@ -379,7 +384,8 @@ impl<'m> Unwinder<'m> {
                 let by_rule = caller.trust == FrameTrust::Cfi;
                 let cfa = caller.registers.sp().filter(|_| by_rule);
                 let caller = preserved(&registers, &caller);
-                contexts.push((std::mem::replace(&mut known, caller), cfa));
+                let known = std::mem::replace(&mut known, caller);
+                contexts.push((known, registers.clone(), cfa));
             }
             // Only a leaf that keeps its return address in a register needs no stack.
             let (from, to) = (registers.sp(), caller.registers.sp());
@@ -481,8 +487,10 @@ fn preserved(callee: &Registers, caller: &Caller) -> Registers {
         return registers;
     }
     let changeable = match registers.machine() {
+        Machine::X86_64 | Machine::X32 => X86_64,
         Machine::Aarch64 => AARCH64,
-        _ => X86_64,
+        // Variables are not shown there.
+        _ => &[],
     };
     for &number in changeable {
         if registers.get(number) == callee.get(number) {
@@ -498,13 +506,4 @@ enum Doubt {
     WrongRegisters,
     /// It leads to mapped memory that is not code: the frame has no caller.
     NoCode,
-}
-
-/// Removes the pointer authentication code of a return address (PAC, Armv8.3): user addresses have 48 bits.
-fn plain_address(machine: Machine, address: u64) -> u64 {
-    if machine == Machine::Aarch64 {
-        address & 0xffff_ffff_ffff
-    } else {
-        address
-    }
 }

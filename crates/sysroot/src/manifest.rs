@@ -225,7 +225,12 @@ fn choose(manifests: &[ImageIndexEntry], machine: Machine) -> Result<&ImageIndex
     let wanted = match machine {
         Machine::X86_64 => Some(Architecture::Amd64),
         Machine::Aarch64 => Some(Architecture::ARM64),
-        Machine::Other(_) => None,
+        Machine::Riscv64 => Some(Architecture::RISCV64),
+        Machine::Ppc64Le => Some(Architecture::PowerPC64le),
+        Machine::S390x => Some(Architecture::s390x),
+        Machine::I386 => Some(Architecture::i386),
+        Machine::Arm => Some(Architecture::ARM),
+        Machine::X32 | Machine::Other(_) => None,
     };
     let runs = |platform: &Platform| {
         let is_linux = match &platform.os {

@@ -116,7 +116,8 @@ impl Variant {
     /// # Errors
     /// When gdb cannot be run.
     pub fn oracle(&self) -> io::Result<Option<Vec<OracleThread>>> {
-        let gdb = if self.name.starts_with("aarch64/") {
+        let is_foreign = ["aarch64/", "machines/"].iter().any(|of| self.name.starts_with(of));
+        let gdb = if is_foreign {
             "gdb-multiarch"
         } else {
             "gdb"

@@ -120,9 +120,9 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         backtrace,
         analysis,
         abort_message,
-        runtimes,
         cause,
         listings,
+        runtimes,
         module_times,
         ..
     } = named;
@@ -133,9 +133,9 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
         threads,
         overflow,
         abort_message,
-        runtimes,
         cause,
         listings,
+        runtimes,
         completeness,
         from_minicore,
         names: dump.surrounding().names,

@@ -61,12 +61,12 @@ pub struct Stacks {
     pub overflow: Option<StackOverflow>,
     /// The message with which glibc aborted the process.
     pub abort_message: Option<String>,
-    /// What runtimes of languages know of the crash.
-    pub runtimes: Vec<RuntimeReport>,
     /// Why the process crashed.
     pub cause: Option<Cause>,
     /// Instructions around each frame of the crashing thread.
     pub listings: Vec<Option<Listing>>,
+    /// What runtimes of languages know of the crash.
+    pub runtimes: Vec<RuntimeReport>,
     /// Whether all of this came from the minicore.
     pub from_minicore: bool,
     /// Modification time of each module's file, if it is from this machine.

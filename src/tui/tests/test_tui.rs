@@ -390,6 +390,8 @@ fn frame(pc: u64, name: Result<&str, Reason>, line: Option<u32>) -> Frame {
         signal_handler: false,
         is_return_address: true,
         interpreted: false,
+        language: None,
+        sp: None,
     }
 }
 
@@ -465,9 +467,9 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         completeness: None,
         overflow: None,
         abort_message: None,
-        runtimes: Vec::new(),
         cause: None,
         listings: Vec::new(),
+        runtimes: Vec::new(),
         from_minicore: false,
         names: std::collections::BTreeMap::new(),
         mappings: vec![Mapping {

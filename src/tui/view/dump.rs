@@ -8,6 +8,7 @@ use super::{page, paragraph, text};
 use crate::render::{Tone, age, terminal_line};
 use crate::tui::layout::Regions;
 use crate::tui::model::{DumpView, Model, Pane, Source, TABS};
+use crate::tui::pages;
 use crate::tui::styled::{cut, fit};
 
 /// Start and end column of each tab's title. On a narrow screen, titles are only numbers.

@@ -36,6 +36,7 @@ impl Images {
             name: "localhost/cdh:cluster".to_owned(),
             push: Some(format!("{}/cdh:cluster", registry.address)),
             optimized,
+            target: None,
         })?;
         let named = |name: &str, digest: &str| format!("{}/{name}@{digest}", registry.address);
         Ok(Self {

@@ -14,21 +14,20 @@ mod publish;
 mod sbom;
 #[cfg(test)]
 mod scripts_tests;
-mod targets;
 mod tree;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::image::{self, Variant};
 use crate::options::Options;
 use crate::progress::Steps;
+use crate::targets::{TARGETS, Target};
 use crate::{build, tools};
 use programs::Programs;
-use targets::{TARGETS, Target};
 
 const USAGE: &str = "\
 usage: cargo xtask dist [OPTION]…
@@ -229,17 +228,7 @@ fn check_tag(tag: &str, version: &str, changelog: &str) -> Result<()> {
 fn chosen(names: &[String]) -> Result<Vec<&'static Target>> {
     let mut chosen = Vec::new();
     for name in names {
-        let target = TARGETS.iter().find(|target| target.triple == name);
-        let target = target.with_context(|| {
-            format!(
-                "`{name}` is not supported: {:?}",
-                TARGETS.map(|one| one.triple)
-            )
-        })?;
-        if let Some(what) = target.lacks()? {
-            bail!("{name} cannot be built: {what} is missing");
-        }
-        chosen.push(target);
+        chosen.push(Target::buildable(name)?);
     }
     if names.is_empty() {
         for target in &TARGETS {

@@ -8,9 +8,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::programs::Programs;
-use super::targets::Target;
 use super::{Release, tree};
 use crate::build;
+use crate::targets::Target;
 
 /// A version as Debian and RPM sort it: `1.0.0-rc.1` is before `1.0.0`.
 pub(super) fn package_version(version: &str) -> String {

@@ -1,13 +1,12 @@
 //! The programs of a release: static, and the same bytes wherever the same commit is built with the same tools.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use super::Release;
-use super::targets::Target;
+use crate::targets::Target;
 use crate::{build, progress};
 
 /// `cdh` and `cdh-handler` of a target.
@@ -30,16 +29,10 @@ pub(super) fn build(release: &Release, target: &Target) -> Result<Programs> {
 fn program(release: &Release, target: &Target, profile: &str, words: &[&str]) -> Result<PathBuf> {
     let (triple, name) = (target.triple, words.last().copied().unwrap_or_default());
     let mut cargo = build::cargo();
-    cargo.args([
-        "build",
-        "--locked",
-        "--profile",
-        profile,
-        "--target",
-        triple,
-    ]);
+    cargo.args(["build", "--locked", "--profile", profile]);
+    target.choose(&mut cargo)?;
     cargo.args(words);
-    let prefixes = prefixes()?;
+    let prefixes = prefixes(target)?;
     let compiler = target.compiler()?;
     let mut flags = vec![
         "-Ctarget-feature=+crt-static".to_owned(),
@@ -55,7 +48,7 @@ fn program(release: &Release, target: &Target, profile: &str, words: &[&str]) ->
     let under = triple.replace('-', "_");
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     cargo.env(format!("CFLAGS_{under}"), of_c.join(" "));
-    cargo.env(format!("CC_{under}"), compiler);
+    cargo.env(format!("CC_{under}"), &compiler);
     cargo.env("CDH_COMMIT", &release.commit);
     cargo.env("SOURCE_DATE_EPOCH", &release.epoch);
     cargo.env("CARGO_INCREMENTAL", "0");
@@ -65,11 +58,11 @@ fn program(release: &Release, target: &Target, profile: &str, words: &[&str]) ->
 }
 
 /// Directories of this machine, and their names in the programs. Of two that match, the last one is used.
-fn prefixes() -> Result<Vec<(PathBuf, &'static str)>> {
+fn prefixes(target: &Target) -> Result<Vec<(PathBuf, &'static str)>> {
     let home = std::env::var_os("HOME").unwrap_or_default();
     let cargo = std::env::var_os("CARGO_HOME")
         .map_or_else(|| Path::new(&home).join(".cargo"), PathBuf::from);
-    let rustc: OsString = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let rustc = target.rustc()?;
     let output = Command::new(rustc).args(["--print", "sysroot"]).output();
     let sysroot = output.context("cannot run rustc")?.stdout;
     let sysroot = String::from_utf8(sysroot)?;

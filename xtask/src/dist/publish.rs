@@ -6,10 +6,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::targets::Target;
 use super::{Release, checksums, tree};
 use crate::build;
 use crate::charts::ChartTools;
+use crate::targets::Target;
 
 /// `install.sh` with the release's version and address.
 pub(super) fn install_script(release: &Release) -> Result<()> {
@@ -87,7 +87,7 @@ pub(super) fn chart(release: &Release) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dist::targets::TARGETS;
+    use crate::targets::TARGETS;
 
     #[test]
     fn krew_manifest_names_each_platform_with_address_and_sum() {

@@ -9,9 +9,9 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::targets::Target;
 use super::{Release, checksums};
 use crate::build;
+use crate::targets::Target;
 
 /// A package as `cargo tree` prints it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::programs::Programs;
-use super::targets::{TARGETS, Target};
 use super::{Release, checksums, packages, publish, tree};
+use crate::targets::{TARGETS, Target};
 use crate::{build, tools};
 
 /// The target of this machine.

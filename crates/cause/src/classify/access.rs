@@ -6,7 +6,7 @@ use crate::cause::{Cause, Class, Fact};
 use crate::instruction::{Access, AccessMode, Instruction};
 use crate::place::permissions;
 use crate::scene::{EXECUTABLE, READABLE, Scene, WRITABLE};
-use crate::{heap, words};
+use crate::{MemberName, heap, words};
 
 const SEGV_MAPERR: i32 = 1;
 const SEGV_ACCERR: i32 = 2;
@@ -65,12 +65,30 @@ impl Failed {
         }
     }
 
+    /// The names of the pointer and of what was accessed through it.
+    fn name(&self, scene: &Scene<'_>) -> Option<MemberName> {
+        let (instruction, access) = self.found.as_ref()?;
+        let base = access.base.as_ref().filter(|_| access.index.is_none())?;
+        let offset = access.address?.checked_sub(base.value?)?;
+        scene.name_of(0, instruction.at.0, base, offset)
+    }
+
     /// The instruction, and the values that its address is made of.
     fn facts(&self, scene: &Scene<'_>) -> Vec<Fact> {
         let mut facts = Vec::new();
         if let Some((instruction, access)) = &self.found {
             facts.push(instruction_fact(scene, instruction, self.address));
             facts.extend(register_facts(access));
+            facts.extend(self.name(scene).map(|name| {
+                let text = match &name.member {
+                    Some(member) => format!(
+                        "the access is to `{member}`, through the pointer `{}`",
+                        name.pointer
+                    ),
+                    None => format!("the access is through the pointer `{}`", name.pointer),
+                };
+                Fact::new(text).location(scene.location(0))
+            }));
         } else {
             facts.push(Fact::new(format!("the address is {:#x}", self.address)).at(self.address));
         }
@@ -167,13 +185,36 @@ fn null(scene: &Scene<'_>, failed: &Failed) -> Cause {
         let zero = parts.find(|part| part.value == Some(0))?;
         Some(zero.name.clone())
     });
-    let sentence = match (&zero, address) {
-        (_, 0) => format!("{who} {verb} through a null pointer."),
-        (Some(_), _) => {
+    let name = failed.name(scene).filter(|_| zero.is_some());
+    let sentence = match (&zero, address, &name) {
+        (
+            Some(_),
+            _,
+            Some(MemberName {
+                pointer,
+                member: Some(member),
+            }),
+        ) => {
+            format!(
+                "{who} {verb} through a null pointer: it accessed `{member}`, and `{pointer}` is null."
+            )
+        }
+        (
+            Some(_),
+            _,
+            Some(MemberName {
+                pointer,
+                member: None,
+            }),
+        ) => {
+            format!("{who} {verb} through a null pointer: `{pointer}` is null.")
+        }
+        (_, 0, _) => format!("{who} {verb} through a null pointer."),
+        (Some(_), ..) => {
             format!("{who} {verb} through a null pointer, at offset {address:#x} from it.")
         }
-        (None, _) => format!(
-            "{who} {verb} at address {address:#x}, so close to zero that nothing is mapped there: a null pointer plus an offset, or a number used as a pointer."
+        (None, ..) => format!(
+            "{who} {verb} at address {address:#x}, close to zero, where nothing is mapped: it used a null pointer plus an offset, or a number as a pointer."
         ),
     };
     Cause::new(Class::NullPointer, sentence)

@@ -92,10 +92,24 @@ fn called(
         _ => None,
     };
     let found = heap::allocator_word(scene, pc);
+    let name = caller.and_then(|index| match &call.flow {
+        Flow::Call(Operand::Memory(access)) => {
+            let access = call.accesses.get(*access)?;
+            scene.name_of_loaded(index, access, call.at.0)
+        }
+        Flow::Call(Operand::Register(register)) => scene.name_of(index, call.at.0, register, 0),
+        _ => None,
+    });
     let (class, sentence) = match (pc, &found) {
         (0, _) => (
             Class::NullCall,
-            format!("{who} called a function through a null pointer."),
+            match &name {
+                Some(name) => format!(
+                    "{who} called a function through a null pointer: `{}` is null.",
+                    name.pointer
+                ),
+                None => format!("{who} called a function through a null pointer."),
+            },
         ),
         (_, Some(_)) => (
             Class::UseAfterFree,
@@ -111,6 +125,7 @@ fn called(
     Cause::new(class, sentence)
         .with(shown)
         .with(pointer)
+        .with(name.map(|name| Fact::new(format!("the function pointer is `{}`", name.pointer))))
         .with(found.map(|found| found.fact()))
         .with(pc_fact(scene, pc))
 }

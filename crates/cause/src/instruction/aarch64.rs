@@ -6,9 +6,11 @@ use yaxpeax_arm::armv8::a64::{
     InstDecoder, Opcode, Operand as Part, SIMDSizeCode, ShiftStyle, SizeCode,
 };
 
-use super::{Access, AccessMode, Flow, Instruction, Operand, RegisterValue};
+use super::{Access, AccessMode, Filling, Flow, Instruction, Operand, RegisterValue};
 
 const SP: u16 = 31;
+/// The zero register, which has no DWARF number.
+const ZERO: u16 = u16::MAX;
 
 pub(super) fn decode(at: Avma, bytes: &[u8], registers: Option<&Registers>) -> Option<Instruction> {
     let word: [u8; 4] = bytes.get(..4)?.try_into().ok()?;
@@ -36,11 +38,53 @@ pub(super) fn decode(at: Avma, bytes: &[u8], registers: Option<&Registers>) -> O
         text: text(&decoded.to_string(), at, parts),
         alignment: size.filter(|_| is_aligned),
         accesses: access.into_iter().collect(),
+        writes: writes(&mnemonic, parts, &flow),
+        filling: filling(&mnemonic, parts),
         flow,
         reads,
         features: Vec::new(),
         privileged: false,
     })
+}
+
+/// Registers that it changes: the first operand, of a pair the second too, and a base that is moved.
+fn writes(mnemonic: &str, parts: &[Part; 4], flow: &Flow) -> Vec<u16> {
+    let general = |part: &Part| match part {
+        Part::Register(_, number) | Part::RegisterOrSP(_, number) => Some(*number),
+        _ => None,
+    };
+    let moved = |part: &Part| match part {
+        Part::RegPreIndex(base, _, true)
+        | Part::RegPostIndex(base, _)
+        | Part::RegPostIndexReg(base, _) => Some(*base),
+        _ => None,
+    };
+    let is_written = !is_store(mnemonic) && !matches!(flow, Flow::Jump(_) | Flow::Return);
+    let count = match mnemonic.starts_with("ldp") || mnemonic.starts_with("ldxp") {
+        true => 2,
+        false => usize::from(is_written),
+    };
+    let results = parts.iter().take(count).filter_map(general);
+    results.chain(parts.iter().filter_map(moved)).collect()
+}
+
+fn filling(mnemonic: &str, parts: &[Part; 4]) -> Option<Filling> {
+    let full = |part: &Part| match part {
+        Part::Register(SizeCode::X, number) if *number < SP => Some(*number),
+        _ => None,
+    };
+    let [to, from, ..] = parts;
+    let to = full(to)?;
+    match (mnemonic, from) {
+        ("ldr" | "ldur", Part::RegPreIndex(_, _, false) | Part::RegRegOffset(..)) => {
+            Some(Filling::Load { to })
+        }
+        ("mov", from) => Some(Filling::Copy {
+            to,
+            from: full(from)?,
+        }),
+        _ => None,
+    }
 }
 
 /// Targets relative to pc as addresses.
@@ -63,6 +107,7 @@ fn value(number: u16, registers: Option<&Registers>) -> Option<RegisterValue> {
         _ => format!("x{number}"),
     };
     Some(RegisterValue {
+        number,
         name,
         value: registers.and_then(|registers| registers.get(number)),
     })
@@ -160,6 +205,7 @@ fn access(mnemonic: &str, parts: &[Part; 4], registers: Option<&Registers>) -> O
             let index = match index {
                 // The zero register.
                 SP => RegisterValue {
+                    number: ZERO,
                     name: "xzr".to_owned(),
                     value: Some(0),
                 },

@@ -27,6 +27,10 @@ pub struct Instruction {
     pub flow: Flow,
     /// Registers that it reads, with their values.
     pub reads: Vec<RegisterValue>,
+    /// Registers that it changes, by DWARF number.
+    pub writes: Vec<u16>,
+    /// What it does if it only fills a full register.
+    pub filling: Option<Filling>,
     /// CPU features that it needs beyond the base of its architecture.
     pub features: Vec<String>,
     /// Whether only the kernel may execute it.
@@ -65,9 +69,28 @@ pub enum AccessMode {
     Update,
 }
 
+/// A full register that gets a value from elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filling {
+    /// From memory: the instruction's only access.
+    Load {
+        /// DWARF number of the register.
+        to: u16,
+    },
+    /// From another register.
+    Copy {
+        /// DWARF number of the register.
+        to: u16,
+        /// DWARF number of the other one.
+        from: u16,
+    },
+}
+
 /// A register and its value in the crashing thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegisterValue {
+    /// DWARF number.
+    pub number: u16,
     /// Name of the full register: `rax`, `x0`.
     pub name: String,
     /// The value, if it is known.

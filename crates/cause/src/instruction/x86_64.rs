@@ -6,7 +6,7 @@ use iced_x86::{
     InstructionInfoFactory, IntelFormatter, Mnemonic, OpAccess, OpKind, Register, UsedMemory,
 };
 
-use super::{Access, AccessMode, Flow, Instruction, LONGEST, Operand, RegisterValue};
+use super::{Access, AccessMode, Filling, Flow, Instruction, LONGEST, Operand, RegisterValue};
 
 pub(super) fn decode(at: Avma, bytes: &[u8], registers: Option<&Registers>) -> Option<Instruction> {
     let bytes = bytes.get(..bytes.len().min(LONGEST))?;
@@ -35,6 +35,14 @@ pub(super) fn decode(at: Avma, bytes: &[u8], registers: Option<&Registers>) -> O
             reads.push(value);
         }
     }
+    let changed = |used: &&iced_x86::UsedRegister| {
+        matches!(
+            used.access(),
+            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+        )
+    };
+    let writes = info.used_registers().iter().filter(changed);
+    let writes = writes.filter_map(|used| number(used.register())).collect();
     Some(Instruction {
         at,
         length: decoded.len(),
@@ -43,8 +51,10 @@ pub(super) fn decode(at: Avma, bytes: &[u8], registers: Option<&Registers>) -> O
         alignment: alignment(&decoded),
         features: features(&decoded),
         privileged: decoded.is_privileged(),
+        filling: filling(&decoded),
         accesses,
         reads,
+        writes,
     })
 }
 
@@ -95,9 +105,26 @@ const NAMES: [&str; 17] = [
 fn register(register: Register, registers: Option<&Registers>) -> Option<RegisterValue> {
     let number = number(register)?;
     Some(RegisterValue {
+        number,
         name: (*NAMES.get(usize::from(number))?).to_owned(),
         value: registers.and_then(|registers| registers.get(number)),
     })
+}
+
+fn filling(decoded: &Decoded) -> Option<Filling> {
+    let full = |register: Register| number(register).filter(|_| register.is_gpr64());
+    if decoded.mnemonic() != Mnemonic::Mov || decoded.op0_kind() != OpKind::Register {
+        return None;
+    }
+    let to = full(decoded.op0_register())?;
+    match decoded.op1_kind() {
+        OpKind::Memory => Some(Filling::Load { to }),
+        OpKind::Register => {
+            let from = full(decoded.op1_register())?;
+            Some(Filling::Copy { to, from })
+        }
+        _ => None,
+    }
 }
 
 fn access(memory: &UsedMemory, registers: Option<&Registers>) -> Option<Access> {

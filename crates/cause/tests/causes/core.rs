@@ -65,6 +65,7 @@ pub(crate) fn explain(path: &Path) -> Cause {
         reports: &named.modules,
         overflow: head.stack_overflow(),
         abort_message: message.as_deref(),
+        names: None,
         runtime_failure: None,
     })
 }

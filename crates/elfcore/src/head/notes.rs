@@ -1,10 +1,10 @@
 //! Notes of a stored core: the few that are understood, out of megabytes where there are many threads.
 
 use super::read_range;
-use crate::ByteSource;
 use crate::elf_header::ProgramHeader;
 use crate::head::CoreError;
 use crate::note::NoteHeader;
+use crate::{ByteSource, Machine};
 
 /// Notes above this size are read piece by piece: of a thousand threads they have megabytes, most of them
 /// floating-point registers.
@@ -15,6 +15,7 @@ const NOTES_PIECE: u64 = 64 << 10;
 /// The notes of a segment, at most `budget` bytes; of many only the kinds that are understood.
 pub(super) fn read_notes(
     source: &dyn ByteSource,
+    machine: Machine,
     segment: &ProgramHeader,
     budget: u64,
 ) -> Result<Vec<u8>, CoreError> {
@@ -29,7 +30,8 @@ pub(super) fn read_notes(
     while at < end {
         let inside = |piece: &[u8]| {
             let from = usize::try_from(at.checked_sub(piece_at)?).ok()?;
-            NoteHeader::parse(piece.get(from..)?, segment.align).map(|header| (from, header))
+            NoteHeader::parse(machine.encoding(), piece.get(from..)?, segment.align)
+                .map(|header| (from, header))
         };
         let (from, header) = match inside(&piece) {
             Some(found) => found,
@@ -39,13 +41,13 @@ pub(super) fn read_notes(
                 let count = source.read_at(at, &mut piece)?;
                 piece.truncate(count);
                 piece_at = at;
-                match NoteHeader::parse(&piece, segment.align) {
+                match NoteHeader::parse(machine.encoding(), &piece, segment.align) {
                     Some(header) => (0, header),
                     None => break,
                 }
             }
         };
-        if header.is_understood() {
+        if header.is_understood(machine) {
             let whole = usize::try_from(header.size).ok();
             let whole = whole.and_then(|size| piece.get(from..from.checked_add(size)?));
             match whole {

@@ -21,7 +21,7 @@ pub fn promised_len(source: &dyn ByteSource, max_headers: u64) -> Result<Option<
         Err(CoreError::Empty | CoreError::HeadTruncated { .. }) => return Ok(None),
         header => header?,
     };
-    let entry = header.class.program_header_size() as u64;
+    let entry = header.encoding.class.program_header_size() as u64;
     let (count, is_extended) = match header.program_header_count {
         PN_XNUM => match count_from_section(source, &header) {
             Some(count) => (count, true),
@@ -51,7 +51,7 @@ pub fn promised_len(source: &dyn ByteSource, max_headers: u64) -> Result<Option<
         if (table.len() as u64) < wanted {
             return Ok(None);
         }
-        for header in ProgramHeader::parse_table(header.class, &table) {
+        for header in ProgramHeader::parse_table(header.encoding, &table) {
             if header.kind == PT_NULL {
                 return Ok(None);
             }

@@ -2,10 +2,9 @@
 
 use goblin::elf::program_header::{PT_DYNAMIC, PT_LOAD, PT_NOTE};
 
-use crate::bytes::u64_at;
-use crate::elf_header::{ElfHeader, HEADER_SIZE, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader};
+use crate::elf_header::{ElfHeader, HEADER_SIZE, PN_XNUM, ProgramHeader};
 use crate::note::find_build_id;
-use crate::{Avma, BuildId, FileOffset, Memory, ModuleRange};
+use crate::{Avma, BuildId, Encoding, FileOffset, Memory, ModuleRange};
 
 /// Limits for what hostile memory may claim.
 const MAX_PROGRAM_HEADERS: u16 = 1024;
@@ -17,19 +16,25 @@ const MAX_PATH: usize = 4096;
 const DT_NULL: u64 = 0;
 
 /// The program headers of the ELF image at `start`, as far as the page was dumped.
-pub(crate) fn headers_in_memory(memory: &dyn Memory, start: Avma) -> Option<Vec<ProgramHeader>> {
+pub(crate) fn headers_in_memory(
+    memory: &dyn Memory,
+    encoding: Encoding,
+    start: Avma,
+) -> Option<Vec<ProgramHeader>> {
     let mut bytes = [0; HEADER_SIZE];
     if memory.read(start, &mut bytes) != bytes.len() {
         return None;
     }
-    let header = ElfHeader::parse(&bytes).ok()?;
-    if header.program_header_count == PN_XNUM
-        || usize::from(header.program_header_size) != PROGRAM_HEADER_SIZE
+    let header = ElfHeader::parse_any(&bytes).ok()?;
+    if header.encoding != encoding
+        || header.program_header_count == PN_XNUM
+        || usize::from(header.program_header_size) != encoding.class.program_header_size()
     {
         return None;
     }
     read_headers(
         memory,
+        encoding,
         start.checked_add(header.program_headers)?,
         header.program_header_count,
     )
@@ -39,24 +44,28 @@ pub(crate) fn headers_in_memory(memory: &dyn Memory, start: Avma) -> Option<Vec<
 /// more than once, and the core may hold only the later copy.
 pub(crate) fn headers_of<'r>(
     memory: &dyn Memory,
+    encoding: Encoding,
     ranges: impl IntoIterator<Item = &'r ModuleRange>,
 ) -> Option<(Vec<ProgramHeader>, Avma)> {
     /// More copies of a first page than this have no use.
     const MAX_COPIES: usize = 4;
     let copies = ranges.into_iter().filter(|range| range.offset.0 == 0);
-    copies
-        .take(MAX_COPIES)
-        .find_map(|range| Some((headers_in_memory(memory, range.start)?, range.start)))
+    copies.take(MAX_COPIES).find_map(|range| {
+        let headers = headers_in_memory(memory, encoding, range.start)?;
+        Some((headers, range.start))
+    })
 }
 
 pub(super) fn read_headers(
     memory: &dyn Memory,
+    encoding: Encoding,
     at: Avma,
     count: u16,
 ) -> Option<Vec<ProgramHeader>> {
     let count = usize::from(count.min(MAX_PROGRAM_HEADERS));
-    let table = read_bytes(memory, at, count.checked_mul(PROGRAM_HEADER_SIZE)?)?;
-    Some(ProgramHeader::parse_all(&table).collect())
+    let size = count.checked_mul(encoding.class.program_header_size())?;
+    let table = read_bytes(memory, at, size)?;
+    Some(ProgramHeader::parse_table(encoding, &table))
 }
 
 /// All `len` bytes at `at`, or nothing.
@@ -78,6 +87,7 @@ pub(super) fn bias_of(start: Avma, headers: &[ProgramHeader]) -> Option<u64> {
 /// The build-id, where the notes were loaded; else from `copy`, where the first bytes of the file are mapped.
 pub(super) fn build_id_in_memory(
     memory: &dyn Memory,
+    encoding: Encoding,
     headers: &[ProgramHeader],
     bias: u64,
     copy: Option<Avma>,
@@ -88,7 +98,7 @@ pub(super) fn build_id_in_memory(
     };
     let read = |at: Option<Avma>, note: &ProgramHeader| {
         let size = usize::try_from(note.file_size.min(MAX_NOTE)).ok()?;
-        find_build_id(&read_bytes(memory, at?, size)?, note.align)
+        find_build_id(encoding, &read_bytes(memory, at?, size)?, note.align)
     };
     let loaded = notes().find_map(|note| read(Some(Avma(note.address.wrapping_add(bias))), note));
     loaded.or_else(|| notes().find_map(|note| read(copy?.checked_add(note.offset), note)))
@@ -101,14 +111,20 @@ pub(super) fn dynamic_of(headers: &[ProgramHeader], bias: u64) -> Option<Avma> {
 }
 
 /// The value of the first entry of this kind in the dynamic section at `start`.
-pub(super) fn dynamic_value(memory: &dyn Memory, start: Avma, wanted: u64) -> Option<u64> {
+pub(super) fn dynamic_value(
+    memory: &dyn Memory,
+    encoding: Encoding,
+    start: Avma,
+    wanted: u64,
+) -> Option<u64> {
     let mut at = start;
+    let size = encoding.word_size().checked_mul(2)?;
     for _ in 0..MAX_DYNAMIC {
-        let entry = read_bytes(memory, at, 16)?;
-        match u64_at(&entry, 0)? {
+        let entry = read_bytes(memory, at, size)?;
+        match encoding.nth_word(&entry, 0)? {
             DT_NULL => return None,
-            tag if tag == wanted => return u64_at(&entry, 8),
-            _ => at = at.checked_add(16)?,
+            tag if tag == wanted => return encoding.nth_word(&entry, 1),
+            _ => at = at.checked_add(size as u64)?,
         }
     }
     None

@@ -6,9 +6,12 @@ use super::Segments;
 use super::headers::{
     bias_of, build_id_in_memory, dynamic_of, dynamic_value, headers_in_memory, ranges_of, read_path,
 };
-use crate::{Avma, CoreHead, Memory, Module, ModuleKind, Segment};
+use crate::elf_header::ProgramHeader;
+use crate::{Avma, CoreHead, Encoding, Memory, Module, ModuleKind, Segment};
 
 const AT_SYSINFO_EHDR: u64 = 33;
+/// The smallest page of any machine.
+const PAGE: u64 = 4096;
 const DT_STRTAB: u64 = 5;
 const DT_SONAME: u64 = 14;
 /// Segments that are looked at. Behind a network, each costs a request.
@@ -80,38 +83,60 @@ pub(super) fn find(
         {
             continue;
         }
-        found.extend(image_at(memory, start).filter(|image| !is_taken(image.start())));
+        let is_code = segments.at(start).map(|segment| segment.flags & PF_X != 0);
+        let image = image_at(memory, head.machine().encoding(), start, is_code);
+        found.extend(image.filter(|image| !is_taken(image.start())));
     }
     found.sort_by_key(Module::start);
     found.dedup_by_key(|image| image.start());
     found
 }
 
-/// The image whose ELF header is at `start`.
-pub(super) fn image_at(memory: &dyn Memory, start: Avma) -> Option<Module> {
-    let headers = headers_in_memory(memory, start)?;
+/// The image whose ELF header is at `start`. `is_code` says whether that page can be executed, where it is known: the
+/// data of a small file begins with the first page of the file, too.
+pub(super) fn image_at(
+    memory: &dyn Memory,
+    encoding: Encoding,
+    start: Avma,
+    is_code: Option<bool>,
+) -> Option<Module> {
+    let headers = headers_in_memory(memory, encoding, start)?;
     if !headers.iter().any(|header| header.kind == PT_LOAD) {
         return None;
     }
-    let bias = bias_of(start, &headers)?;
+    // Of the segments that begin on the first page of the file: the one with these permissions.
+    let begins = |header: &&ProgramHeader| {
+        header.kind == PT_LOAD
+            && header.offset < PAGE
+            && is_code.is_none_or(|is_code| is_code == (header.flags & PF_X != 0))
+    };
+    let bias = match headers.iter().find(begins) {
+        Some(load) => start.0.wrapping_sub(load.address.wrapping_sub(load.offset)),
+        None => bias_of(start, &headers)?,
+    };
     let ranges = ranges_of(&headers, bias);
     if ranges.is_empty() {
         return None;
     }
     Some(Module {
-        path: soname(memory, dynamic_of(&headers, bias), bias).unwrap_or_default(),
+        path: soname(memory, encoding, dynamic_of(&headers, bias), bias).unwrap_or_default(),
         deleted: false,
         kind: ModuleKind::Library,
-        build_id: build_id_in_memory(memory, &headers, bias, Some(start)),
+        build_id: build_id_in_memory(memory, encoding, &headers, bias, Some(start)),
         ranges,
         bias: Some(bias),
     })
 }
 
 /// `DT_SONAME` as it is in memory. glibc writes absolute addresses into the dynamic section, musl does not.
-fn soname(memory: &dyn Memory, dynamic: Option<Avma>, bias: u64) -> Option<Vec<u8>> {
-    let strings = dynamic_value(memory, dynamic?, DT_STRTAB)?;
-    let name = dynamic_value(memory, dynamic?, DT_SONAME)?;
+fn soname(
+    memory: &dyn Memory,
+    encoding: Encoding,
+    dynamic: Option<Avma>,
+    bias: u64,
+) -> Option<Vec<u8>> {
+    let strings = dynamic_value(memory, encoding, dynamic?, DT_STRTAB)?;
+    let name = dynamic_value(memory, encoding, dynamic?, DT_SONAME)?;
     let at = |start: u64| {
         let name = read_path(memory, Avma(start.checked_add(name)?))?;
         (!name.is_empty()).then_some(name)

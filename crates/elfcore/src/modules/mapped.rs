@@ -5,7 +5,7 @@ use goblin::elf::program_header::{PF_X, PT_LOAD};
 use super::Segments;
 use super::headers::{bias_of, build_id_in_memory, headers_in_memory, headers_of, range_of};
 use crate::elf_header::ProgramHeader;
-use crate::{Avma, CoreHead, Mapping, Memory, Module, ModuleKind, ModuleRange};
+use crate::{Avma, CoreHead, Encoding, Mapping, Memory, Module, ModuleKind, ModuleRange};
 
 /// What is left of an address without its place in a page: 4, 16 or 64 KiB on x86-64 and aarch64.
 const PAGES: [u64; 3] = [!0xfff, !0x3fff, !0xffff];
@@ -26,11 +26,12 @@ pub(super) struct Mapped {
 /// mapping belongs to the module before it.
 pub(super) fn find(head: &CoreHead, segments: &Segments<'_>, memory: &dyn Memory) -> Mapped {
     let mut groups: Vec<Vec<&Mapping>> = Vec::new();
+    let encoding = head.machine().encoding();
     for mapping in head.mappings() {
         match groups.last_mut() {
             Some(group)
                 if group.last().is_some_and(|last| last.path == mapping.path)
-                    && (mapping.offset.0 != 0 || goes_on(memory, group, mapping)) =>
+                    && (mapping.offset.0 != 0 || goes_on(memory, encoding, group, mapping)) =>
             {
                 group.push(mapping);
             }
@@ -55,12 +56,12 @@ pub(super) fn find(head: &CoreHead, segments: &Segments<'_>, memory: &dyn Memory
 /// Whether the file that `group` begins with has a segment at `mapping` that starts on its first page, as
 /// its own headers say. Another mapping of the same file may lie within its bounds: a program that reads its
 /// own libraries (the backtrace of a Rust panic) has them mapped whole, just below where they run.
-fn goes_on(memory: &dyn Memory, group: &[&Mapping], mapping: &Mapping) -> bool {
+fn goes_on(memory: &dyn Memory, encoding: Encoding, group: &[&Mapping], mapping: &Mapping) -> bool {
     let is_segment = || {
         let start = group.first()?.start;
         // Both begin with the first page of the file: the core may hold only one of them.
-        let headers = headers_in_memory(memory, start)
-            .or_else(|| headers_in_memory(memory, mapping.start))?;
+        let headers = headers_in_memory(memory, encoding, start)
+            .or_else(|| headers_in_memory(memory, encoding, mapping.start))?;
         let bias = bias_of(start, &headers)?;
         let on_page = |header: &ProgramHeader, page: u64| {
             let address = header.address.wrapping_add(bias);
@@ -117,15 +118,20 @@ fn module_of(head: &CoreHead, memory: &dyn Memory, group: &[&Mapping]) -> Option
         offset: mapping.offset,
     };
     let ranges: Vec<_> = group.iter().map(range).collect();
+    let encoding = head.machine().encoding();
     let starts_file = first.offset.0 == 0;
-    let headers = starts_file.then(|| headers_of(memory, &ranges)).flatten();
+    let headers = starts_file
+        .then(|| headers_of(memory, encoding, &ranges))
+        .flatten();
     let bias = headers
         .as_ref()
         .and_then(|(headers, _)| bias_of(first.start, headers));
     let build_id = headers
         .as_ref()
         .zip(bias)
-        .and_then(|((headers, copy), bias)| build_id_in_memory(memory, headers, bias, Some(*copy)));
+        .and_then(|((headers, copy), bias)| {
+            build_id_in_memory(memory, encoding, headers, bias, Some(*copy))
+        });
     let (path, deleted) = match first.path.strip_suffix(b" (deleted)") {
         Some(path) => (path.to_vec(), true),
         None => (first.path.clone(), false),

@@ -5,12 +5,10 @@
 use goblin::elf::section_header::SHT_NOBITS;
 
 use super::{ElfError, LoadSegment, Section, Symbol};
-use crate::bytes::{u16_at, u32_at, u64_at};
-use crate::elf_header::{Class, ElfHeader, PN_XNUM, PROGRAM_HEADER_SIZE, ProgramHeader};
-use crate::{FileOffset, Svma};
+use crate::elf_header::{ElfHeader, PN_XNUM, ProgramHeader};
+use crate::{Class, Encoding, FileOffset, Machine, Svma};
 
-pub(super) const SECTION_HEADER_SIZE: usize = 64;
-pub(super) const SYMBOL_SIZE: usize = 24;
+const STT_FUNC: u8 = 2;
 
 pub(super) fn malformed(part: &'static str, problem: impl Into<String>) -> ElfError {
     ElfError::Malformed {
@@ -29,146 +27,129 @@ pub(super) fn load_segment(header: &ProgramHeader) -> LoadSegment {
     }
 }
 
+/// All program headers, as many as the header counts.
 pub(super) fn program_headers(
     data: &[u8],
-    sections_at: u64,
+    header: &ElfHeader,
 ) -> Result<Vec<ProgramHeader>, ElfError> {
-    let short = || malformed("ELF header", "the file ends inside it");
-    let at = u64_at(data, 32).ok_or_else(short)?;
-    let mut count = u64::from(u16_at(data, 56).ok_or_else(short)?);
+    let encoding = header.encoding;
+    let mut count = u64::from(header.program_header_count);
     // PN_XNUM: 65,535 or more are counted in `sh_info` of the first section header.
     if count == u64::from(PN_XNUM) {
-        let field = usize::try_from(sections_at)
-            .ok()
-            .and_then(|at| at.checked_add(44));
-        count = field
-            .and_then(|field| u32_at(data, field))
-            .map_or(count, u64::from);
+        let first = usize::try_from(header.section_headers).ok();
+        let first = first.and_then(|at| SectionHeader::parse(encoding, data.get(at..)?));
+        count = first.map_or(count, |first| first.info.into());
     }
     if count == 0 {
         return Ok(Vec::new());
     }
     let bytes = count
-        .checked_mul(PROGRAM_HEADER_SIZE as u64)
-        .and_then(|size| slice(data, at, size))
+        .checked_mul(encoding.class.program_header_size() as u64)
+        .and_then(|size| slice(data, header.program_headers, size))
         .ok_or_else(|| malformed("program header table", "it lies outside the file"))?;
-    Ok(ProgramHeader::parse_all(bytes).collect())
+    Ok(ProgramHeader::parse_table(encoding, bytes))
 }
 
-/// Of a 32-bit file.
-pub(super) fn narrow_program_headers(
-    data: &[u8],
-    header: &ElfHeader,
-) -> Result<Vec<ProgramHeader>, ElfError> {
-    let size = Class::Narrow.program_header_size() as u64;
-    let size = size.saturating_mul(header.program_header_count.into());
-    match slice(data, header.program_headers, size) {
-        Some(table) => Ok(ProgramHeader::parse_table(Class::Narrow, table)),
-        None => Err(malformed(
-            "program header table",
-            "it lies outside the file",
-        )),
+/// Size of `Elf64_Shdr` or `Elf32_Shdr`, bytes.
+fn section_header_size(class: Class) -> usize {
+    match class {
+        Class::Narrow => 40,
+        Class::Wide => 64,
     }
 }
 
-/// Sections of a 32-bit file (`Elf32_Shdr`, 40 bytes), as many as there are bytes for.
-pub(super) fn narrow_sections(data: &[u8], at: u64) -> Vec<Section<'_>> {
-    let parse = || {
-        let (count, names) = (u16_at(data, 48)?, u16_at(data, 50)?);
-        let table = data.get(usize::try_from(at).ok().filter(|at| *at != 0)?..)?;
-        let (entries, _) = table.as_chunks::<40>();
-        let entries = entries.get(..entries.len().min(count.into()))?;
-        let word = |entry: &[u8; 40], at| u32_at(entry, at).map(u64::from);
-        let bytes = |entry: &[u8; 40]| match u32_at(entry, 4)? {
-            SHT_NOBITS => None,
-            _ => slice(data, word(entry, 16)?, word(entry, 20)?),
-        };
-        let strings = entries.get(usize::from(names)).and_then(bytes);
-        let section = |entry: &[u8; 40]| {
-            let name = usize::try_from(u32_at(entry, 0)?).ok()?;
-            let name = strings.and_then(|strings| until_nul(strings.get(name..)?));
-            Some(Section {
-                name: name.unwrap_or_default(),
-                kind: u32_at(entry, 4)?,
-                flags: word(entry, 8)?,
-                address: Svma(word(entry, 12)?),
-                offset: FileOffset(word(entry, 16)?),
-                size: word(entry, 20)?,
-                data: bytes(entry).unwrap_or_default(),
-            })
-        };
-        Some(entries.iter().filter_map(section).collect())
-    };
-    parse().unwrap_or_default()
+/// Size of `Elf64_Sym` or `Elf32_Sym`, bytes.
+pub(super) fn symbol_size(class: Class) -> usize {
+    match class {
+        Class::Narrow => 16,
+        Class::Wide => 24,
+    }
+}
+
+/// `Elf64_Shdr` or `Elf32_Shdr`: name and type have four bytes each, then flags, address, offset and size are words,
+/// `sh_link` and `sh_info` have four bytes again.
+#[derive(Clone, Copy)]
+struct SectionHeader {
+    name: u32,
+    kind: u32,
+    flags: u64,
+    address: u64,
+    offset: u64,
+    size: u64,
+    link: u32,
+    info: u32,
+}
+
+impl SectionHeader {
+    fn parse(encoding: Encoding, entry: &[u8]) -> Option<Self> {
+        let words = entry.get(8..)?;
+        let after = words.get(encoding.word_size().checked_mul(4)?..)?;
+        Some(Self {
+            name: encoding.u32_at(entry, 0)?,
+            kind: encoding.u32_at(entry, 4)?,
+            flags: encoding.nth_word(words, 0)?,
+            address: encoding.nth_word(words, 1)?,
+            offset: encoding.nth_word(words, 2)?,
+            size: encoding.nth_word(words, 3)?,
+            link: encoding.u32_at(after, 0)?,
+            info: encoding.u32_at(after, 4)?,
+        })
+    }
+
+    fn bytes<'data>(&self, data: &'data [u8]) -> Option<&'data [u8]> {
+        (self.kind != SHT_NOBITS)
+            .then(|| slice(data, self.offset, self.size))
+            .flatten()
+    }
 }
 
 /// Sections and their `sh_link`s, as many as there are bytes for.
-pub(super) fn sections(
-    data: &[u8],
-    at: u64,
-    count: u16,
-    names: u16,
-) -> (Vec<Section<'_>>, Vec<u32>) {
-    let table = usize::try_from(at)
+pub(super) fn sections<'data>(
+    data: &'data [u8],
+    header: &ElfHeader,
+) -> (Vec<Section<'data>>, Vec<u32>) {
+    let encoding = header.encoding;
+    let table = usize::try_from(header.section_headers)
         .ok()
         .filter(|&at| at != 0)
         .and_then(|at| data.get(at..));
-    let Some(table) = table else {
+    let first = table.and_then(|table| SectionHeader::parse(encoding, table));
+    let Some((table, first)) = table.zip(first) else {
         return (Vec::new(), Vec::new());
     };
     // Counts of 0xff00 and more stand in the first header: `sh_size` and `sh_link`.
-    let count = match count {
-        0 => u64_at(table, 32).unwrap_or(0),
+    let count = match header.section_header_count {
+        0 => first.size,
         count => u64::from(count),
     };
-    let names = match names {
-        0xffff => u32_at(table, 40).unwrap_or(0),
+    let names = match header.section_names {
+        0xffff => first.link,
         names => u32::from(names),
     };
-    let (entries, _) = table.as_chunks::<SECTION_HEADER_SIZE>();
-    let entries =
-        entries.get(..usize::try_from(count).map_or(entries.len(), |c| c.min(entries.len())));
-    let entries = entries.unwrap_or_default();
-    let strings = usize::try_from(names)
-        .ok()
-        .and_then(|names| entries.get(names));
-    let strings = strings
-        .and_then(|entry| section(data, entry, &[]))
-        .map_or(&[][..], |s| s.data);
-    let links = entries
-        .iter()
-        .map(|entry| u32_at(entry, 40).unwrap_or(0))
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let entries = table.chunks_exact(section_header_size(encoding.class));
+    let headers: Vec<SectionHeader> = entries
+        .take(count)
+        .filter_map(|entry| SectionHeader::parse(encoding, entry))
         .collect();
-    (
-        entries
-            .iter()
-            .filter_map(|entry| section(data, entry, strings))
-            .collect(),
-        links,
-    )
-}
-
-pub(super) fn section<'data>(
-    data: &'data [u8],
-    entry: &[u8],
-    strings: &'data [u8],
-) -> Option<Section<'data>> {
-    let name = usize::try_from(u32_at(entry, 0)?).ok()?;
-    let (kind, offset, size) = (u32_at(entry, 4)?, u64_at(entry, 24)?, u64_at(entry, 32)?);
-    let bytes = if kind == SHT_NOBITS {
-        None
-    } else {
-        slice(data, offset, size)
+    let strings = usize::try_from(names).ok().and_then(|at| headers.get(at));
+    let strings = strings.and_then(|header| header.bytes(data));
+    let strings = strings.unwrap_or_default();
+    let section = |header: &SectionHeader| {
+        let name = usize::try_from(header.name).ok();
+        let name = name.and_then(|name| strings.get(name..).and_then(until_nul));
+        Section {
+            name: name.unwrap_or_default(),
+            kind: header.kind,
+            flags: header.flags,
+            address: Svma(header.address),
+            offset: FileOffset(header.offset),
+            size: header.size,
+            data: header.bytes(data).unwrap_or_default(),
+        }
     };
-    Some(Section {
-        name: strings.get(name..).and_then(until_nul).unwrap_or_default(),
-        kind,
-        flags: u64_at(entry, 8)?,
-        address: Svma(u64_at(entry, 16)?),
-        offset: FileOffset(offset),
-        size,
-        data: bytes.unwrap_or_default(),
-    })
+    let links = headers.iter().map(|header| header.link).collect();
+    (headers.iter().map(section).collect(), links)
 }
 
 /// A symbol whose name was not looked at yet.
@@ -182,17 +163,27 @@ pub(super) struct Nameless {
 }
 
 impl Nameless {
-    pub(super) fn parse(entry: &[u8; SYMBOL_SIZE]) -> Option<Self> {
-        let info = *entry.get(4)?;
+    /// `Elf64_Sym` or `Elf32_Sym`.
+    pub(super) fn parse(machine: Machine, entry: &[u8]) -> Option<Self> {
+        let encoding = machine.encoding();
+        // Offsets of value, size, info and section.
+        let (value, size, info, section) = match encoding.class {
+            Class::Narrow => (4, 8, 12, 14),
+            Class::Wide => (8, 16, 4, 6),
+        };
+        let info = *entry.get(info)?;
         let (kind, binding) = (info & 15, info >> 4);
-        let defined = u16_at(entry, 6)? != 0;
+        let defined = encoding.u16_at(entry, section)? != 0;
         if !defined || !matches!(kind, 0 | 1 | 2 | 10) {
             return None;
         }
+        let address = encoding.word_at(entry, value)?;
+        // The lowest bit of a function's address selects Thumb.
+        let is_marked = machine == Machine::Arm && kind == STT_FUNC;
         Some(Self {
-            name: usize::try_from(u32_at(entry, 0)?).ok()?,
-            address: Svma(u64_at(entry, 8)?),
-            size: u64_at(entry, 16)?,
+            name: usize::try_from(encoding.u32_at(entry, 0)?).ok()?,
+            address: Svma(address & !u64::from(is_marked)),
+            size: encoding.word_at(entry, size)?,
             kind,
             binding,
         })

@@ -1,9 +1,11 @@
 //! Containers of Rust's standard library. Their members have changed over the years: pointers are found by their type.
 
 use super::{FIRST, LARGEST, STEPS, Value, ValueReader};
+use crate::dwarf::Die;
 use crate::location::Place;
-use crate::reader::Object;
-use crate::types::{Kind, Record, Type};
+use crate::reader::{Object, padded};
+use crate::types::{Kind, Language, Record, Type};
+use crate::value::{Array, Missing};
 
 impl<'data> ValueReader<'_, 'data> {
     pub(super) fn rust(
@@ -14,16 +16,6 @@ impl<'data> ValueReader<'_, 'data> {
         name: &str,
         depth: usize,
     ) -> Option<Value> {
-        if name.starts_with("&str") || name.starts_with("&mut str") || name == "*const str" {
-            let start = self.field_number(object, &["data_ptr"])?;
-            return self.text_of(start, self.field_number(object, &["length"])?);
-        }
-        if name.starts_with("&[") || name.starts_with("&mut [") {
-            let start = self.field(object, "data_ptr")?;
-            let element = self.is_pointer(&start.of)??;
-            let length = self.field_number(object, &["length"])?;
-            return self.row("", self.number(&start)?, length, &element, depth);
-        }
         let base = name.split('<').next()?;
         let full = self.types.qualified(plain)?;
         let is_std = ["alloc::", "core::", "std::", "hashbrown::"]
@@ -42,7 +34,8 @@ impl<'data> ValueReader<'_, 'data> {
                 let start = self.first_pointer(&self.field(object, "buf")?, 0)?;
                 let length = self.field_number(object, &["len"])?;
                 let element = self.parameter(&object.of, &["T"])?;
-                self.row("", self.number(&start)?, length, &element, depth)
+                let name = format!("Vec({length})");
+                self.rust_row(&name, self.number(&start)?, length, &element, depth)
             }
             "Option" => {
                 let variant = self.variant(object, record)?.ok()?;
@@ -73,6 +66,62 @@ impl<'data> ValueReader<'_, 'data> {
             "HashMap" | "HashSet" => self.hash_map(object, base, depth),
             _ => None,
         }
+    }
+
+    /// Slices and `str`, which gdb knows too.
+    pub(crate) fn slice(
+        &self,
+        object: &Object<'data>,
+        plain: &Type<'data>,
+        depth: usize,
+    ) -> Option<Value> {
+        let name = plain.name.as_deref()?;
+        if plain.language != Language::Rust || !name.starts_with(['&', '*']) {
+            return None;
+        }
+        let start = self.field(object, "data_ptr")?;
+        let length = self.field(object, "length")?;
+        let at = match self.bytes(&start.place, start.at, 8) {
+            Ok(bytes) => u64::from_le_bytes(padded(&bytes)),
+            Err(why) => return Some(Value::Missing(why)),
+        };
+        let length = match self.bytes(&length.place, length.at, 8) {
+            Ok(bytes) => u64::from_le_bytes(padded(&bytes)),
+            Err(why) => return Some(Value::Missing(why)),
+        };
+        if name.ends_with("str") {
+            let missing = Value::Missing(Missing::NotInTheCore(at));
+            return Some(self.text_of(at, length).unwrap_or(missing));
+        }
+        let element = self.is_pointer(&start.of)??;
+        self.rust_row(name, at, length, &element, depth)
+    }
+
+    /// Elements, written as Rust does.
+    fn rust_row(
+        &self,
+        name: &str,
+        start: u64,
+        length: u64,
+        element: &Die<'data>,
+        depth: usize,
+    ) -> Option<Value> {
+        let size = self.types.size(element)?;
+        if length.checked_mul(size.max(1))? > LARGEST {
+            return None;
+        }
+        let mut array = match length {
+            0 => Array {
+                name: None,
+                elements: Vec::new(),
+                more: false,
+                rust: true,
+            },
+            _ if self.scalars => return Some(Value::Omitted),
+            _ => self.elements_at(start, length, element, depth)?,
+        };
+        array.name = Some(name.to_owned());
+        Some(Value::Array(array))
     }
 
     /// The first pointer in an object, however deep.

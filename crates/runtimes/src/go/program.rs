@@ -103,7 +103,7 @@ impl<'p> Program<'p> {
         let found = match self.object.machine() {
             Machine::X86_64 => relative_addresses(code, range.start),
             Machine::Aarch64 => page_addresses(code, range.start),
-            Machine::Other(_) => Vec::new(),
+            _ => Vec::new(),
         };
         let mut addresses: Vec<u64> = Vec::new();
         for at in found {

@@ -4,6 +4,8 @@
 //! compiled or linked into the program, and sources are known only with debug information. The lists are
 //! in `rules.txt`.
 
+use std::collections::BTreeSet;
+
 use super::name::{of_demangled, without_arguments};
 use super::rules::{Role, Rules};
 use crate::{Backtrace, Frame, ModuleReport, Reason};
@@ -20,6 +22,10 @@ const CLONES: [&str; 9] = [
     ".abi0",
     ".abiinternal",
 ];
+/// Directory of the extension modules that belong to Python.
+const EXTENSIONS: &str = "/lib-dynload/";
+/// Directories below that of Python's library where other packages are installed.
+const INSTALLED: [&str; 2] = ["/site-packages/", "/dist-packages/"];
 /// Directories of the system's own libraries. Below them there may be one for the architecture.
 const SYSTEM: [&str; 4] = ["/usr/lib64/", "/usr/lib/", "/lib64/", "/lib/"];
 
@@ -35,7 +41,13 @@ impl Frame {
             return false;
         }
         let source = self.location.as_ref().map(|place| place.file.as_str());
-        if source.is_some_and(|path| rules.is_library_source(path)) {
+        if source.is_some_and(|path| rules.is_library_source(path) && !is_installed(path)) {
+            return false;
+        }
+        if self.interpreted {
+            return true;
+        }
+        if module.is_some_and(|module| module.path.contains(EXTENSIONS)) {
             return false;
         }
         let has_source = source.is_some();
@@ -57,12 +69,13 @@ impl Backtrace {
     #[must_use]
     pub fn own_frame(&self) -> Option<&Frame> {
         let frames = self.crash_frames();
+        let is_own = beside_interpreter(frames, &self.modules);
         let is_program = |frame: &&Frame| frame.role(&self.modules) == Role::Program;
         // A wild address is no place: its caller is to blame.
         let is_place = |frame: &&Frame| frame.function != Err(Reason::NoModule);
         frames
             .iter()
-            .find(|frame| frame.is_own(&self.modules))
+            .find(|frame| is_own(frame))
             .or_else(|| {
                 let mut named = frames.iter().filter(|frame| frame.function.is_ok());
                 named.find(is_program)
@@ -71,6 +84,25 @@ impl Backtrace {
             .or_else(|| frames.iter().filter(is_program).find(is_place))
             .or_else(|| frames.first())
     }
+}
+
+/// As [`Frame::is_own`] in a stack that may run code of an interpreted language: the interpreter's own functions are not
+/// the user's code there.
+pub(super) fn beside_interpreter<'m>(
+    frames: &[Frame],
+    modules: &'m [ModuleReport],
+) -> impl Fn(&Frame) -> bool + use<'m> {
+    let interpreted = frames.iter().filter(|frame| frame.interpreted);
+    let interpreters: BTreeSet<usize> = interpreted.filter_map(|frame| frame.module).collect();
+    move |frame| {
+        let is_interpreter = frame.module.is_some_and(|module| interpreters.contains(&module));
+        frame.is_own(modules) && (frame.interpreted || !is_interpreter)
+    }
+}
+
+/// Whether a file below a language's library belongs to another package.
+fn is_installed(path: &str) -> bool {
+    INSTALLED.iter().any(|directory| path.contains(directory))
 }
 
 fn is_own_name(name: &str, has_source: bool) -> bool {

@@ -54,6 +54,8 @@ fn frame(text: &str, modules: &mut Vec<ModuleReport>) -> Frame {
         signal_handler: false,
         is_return_address: true,
         interpreted: false,
+        language: None,
+        sp: None,
     }
 }
 

@@ -251,7 +251,7 @@ fn is_of_library(name: &str, is_dynamic: bool) -> bool {
 
 /// The first `depth` functions, each once. Of a recursion through several functions it is all of them, in the
 /// order of their names: the one that reached the end of the stack varies.
-fn units(own: &[String], depth: usize) -> Vec<String> {
+pub(super) fn units(own: &[String], depth: usize) -> Vec<String> {
     let repeated = (2..=LONGEST_CYCLE).find(|length| is_periodic(own, *length));
     let cycle = endless(own).or(repeated.map(|length| (0, length)));
     let cycle = cycle.and_then(|(start, length)| own.get(start..start.saturating_add(length)));

@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use cdh_elfcore::{Avma, Machine, Memory, Registers};
+use cdh_elfcore::{Avma, ByteOrder, Encoding as WordEncoding, Machine, Memory, Registers};
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, DebugFrame, EhFrame, EhFrameHdr, Encoding, EndianSlice,
-    EvaluationResult, Expression, FrameDescriptionEntry, LittleEndian, Location, ParsedEhFrameHdr,
-    Register, RegisterRule, UnwindContext, UnwindOffset, UnwindSection, UnwindTableRow, Value,
+    EvaluationResult, Expression, FrameDescriptionEntry, Location, ParsedEhFrameHdr, Register,
+    RegisterRule, RunTimeEndian, UnwindContext, UnwindOffset, UnwindSection, UnwindTableRow, Value,
     Vendor,
 };
 
 use super::go_runtime::GoFunction;
-use super::{Caller, FrameTrust, Step, Stop, Unwinder, plain_address};
+use super::{Caller, FrameTrust, Step, Stop, Unwinder};
 use crate::LoadedModule;
 use crate::section;
 
-type Reader<'m> = EndianSlice<'m, LittleEndian>;
+type Reader<'m> = EndianSlice<'m, RunTimeEndian>;
 type Entry<'m> = FrameDescriptionEntry<Reader<'m>>;
 
 /// Longest believable entry: programs of real functions have some kilobytes, hostile ones what they like.
@@ -61,7 +61,35 @@ pub(super) struct ModuleCfi<'m> {
     /// Only built where there is no search table.
     eh_index: OnceLock<Index>,
     debug_frame: OnceLock<Option<(section::Contents<'m>, Index)>>,
+    style: Style,
+}
+
+/// How the numbers and registers of a module's tables are to be read.
+#[derive(Clone, Copy)]
+struct Style {
+    endian: RunTimeEndian,
+    address_size: u8,
     vendor: Vendor,
+}
+
+impl Style {
+    fn of(machine: Machine) -> Self {
+        let WordEncoding { order, .. } = machine.encoding();
+        Self {
+            endian: match order {
+                ByteOrder::Little => RunTimeEndian::Little,
+                ByteOrder::Big => RunTimeEndian::Big,
+            },
+            address_size: match machine.encoding().word_size() {
+                4 => 4,
+                _ => 8,
+            },
+            vendor: match machine {
+                Machine::Aarch64 => Vendor::AArch64,
+                _ => Vendor::Default,
+            },
+        }
+    }
 }
 
 /// Start, end and section offset of every entry, by address.
@@ -93,11 +121,11 @@ impl Index {
 impl<'m> ModuleCfi<'m> {
     pub(super) fn new(loaded: &LoadedModule<'m>) -> Self {
         let mut bases = BaseAddresses::default();
-        let (mut header, mut eh_frame, mut vendor) = (None, None, Vendor::Default);
+        let (mut header, mut eh_frame) = (None, None);
+        let machine = loaded.object.as_ref().map(|object| object.machine());
+        let style = Style::of(machine.unwrap_or(Machine::X86_64));
+        let (endian, address_size) = (style.endian, style.address_size);
         if let Some(object) = &loaded.object {
-            if object.machine() == Machine::Aarch64 {
-                vendor = Vendor::AArch64;
-            }
             if let Some(text) = object.section(".text") {
                 bases = bases.set_text(text.address.0);
             }
@@ -108,7 +136,9 @@ impl<'m> ModuleCfi<'m> {
                 let counted = bytes
                     .get(2)
                     .is_some_and(|encoding| matches!(encoding & 0xf, 2 | 3));
-                let parsed = EhFrameHdr::new(bytes, LittleEndian).parse(&bases, 8).ok();
+                let parsed = EhFrameHdr::new(bytes, endian)
+                    .parse(&bases, address_size)
+                    .ok();
                 let parsed = parsed.filter(|_| counted);
                 let table = parsed.and_then(|parsed| {
                     let at = parsed.eh_frame_ptr().direct().ok()?;
@@ -116,7 +146,7 @@ impl<'m> ModuleCfi<'m> {
                 });
                 if let Some((at, bytes, parsed)) = table {
                     bases = bases.set_eh_frame(at);
-                    eh_frame = Some(EhFrame::new(bytes, LittleEndian));
+                    eh_frame = Some(EhFrame::new(bytes, endian));
                     header = Some(parsed);
                 }
             }
@@ -124,12 +154,12 @@ impl<'m> ModuleCfi<'m> {
                 && let Some(section) = object.section(".eh_frame")
             {
                 bases = bases.set_eh_frame(section.address.0);
-                eh_frame = Some(EhFrame::new(section.data, LittleEndian));
+                eh_frame = Some(EhFrame::new(section.data, endian));
             }
         }
         if let Some(eh_frame) = &mut eh_frame {
-            eh_frame.set_address_size(8);
-            eh_frame.set_vendor(vendor);
+            eh_frame.set_address_size(address_size);
+            eh_frame.set_vendor(style.vendor);
         }
         let (eh_index, debug_frame) = (OnceLock::new(), OnceLock::new());
         Self {
@@ -138,7 +168,7 @@ impl<'m> ModuleCfi<'m> {
             eh_frame,
             eh_index,
             debug_frame,
-            vendor,
+            style,
         }
     }
 
@@ -171,18 +201,18 @@ impl<'m> ModuleCfi<'m> {
                     section::contents(object, ".debug_frame", DEBUG_FRAME_LIMIT)
                 })?;
                 let index =
-                    Index::build(&open_debug_frame(bytes.as_ref(), self.vendor), &self.bases);
+                    Index::build(&open_debug_frame(bytes.as_ref(), self.style), &self.bases);
                 Some((bytes, index))
             })
             .as_ref()?;
-        Some((open_debug_frame(bytes.as_ref(), self.vendor), index))
+        Some((open_debug_frame(bytes.as_ref(), self.style), index))
     }
 }
 
-fn open_debug_frame(bytes: &[u8], vendor: Vendor) -> DebugFrame<Reader<'_>> {
-    let mut frame = DebugFrame::new(bytes, LittleEndian);
-    frame.set_address_size(8);
-    frame.set_vendor(vendor);
+fn open_debug_frame(bytes: &[u8], style: Style) -> DebugFrame<Reader<'_>> {
+    let mut frame = DebugFrame::new(bytes, style.endian);
+    frame.set_address_size(style.address_size);
+    frame.set_vendor(style.vendor);
     frame
 }
 
@@ -202,6 +232,9 @@ impl<'m> Unwinder<'m> {
             return None;
         }
         if let Some(step) = self.by_entry(lookup, registers, memory, cache) {
+            return Some(step);
+        }
+        if let Some(step) = self.by_exception_index(lookup, registers, memory) {
             return Some(step);
         }
         let rule = self.rule_of_go(lookup, registers.machine());
@@ -298,6 +331,11 @@ impl Thread<'_> {
             cache.remember(self.lookup, Some(rule));
             return Some(step);
         }
+        let machine = self.registers.machine();
+        let read = |at: u64| {
+            let at = Avma(at & machine.address_mask());
+            self.memory.read_word(at, machine.register_encoding())
+        };
         let cfa = match row.cfa() {
             CfaRule::RegisterAndOffset { register, offset } => {
                 self.registers.get(register.0)?.wrapping_add_signed(*offset)
@@ -306,21 +344,19 @@ impl Thread<'_> {
                 self.evaluate(expression.get(section).ok()?, encoding, None)?
             }
         };
-        let mut caller = self.registers.clone();
-        caller.set(caller.sp_number(), Some(cfa));
+        let cfa = cfa & machine.address_mask();
+        let mut caller = with_frame_address(self.registers, cfa);
         for (register, rule) in row.registers() {
             let value = match rule {
                 RegisterRule::SameValue => self.registers.get(register.0),
-                RegisterRule::Offset(offset) => {
-                    self.memory.read_u64(Avma(cfa.wrapping_add_signed(*offset)))
-                }
+                RegisterRule::Offset(offset) => read(cfa.wrapping_add_signed(*offset)),
                 RegisterRule::ValOffset(offset) => Some(cfa.wrapping_add_signed(*offset)),
                 RegisterRule::Register(other) => self.registers.get(other.0),
                 RegisterRule::Expression(expression) => {
                     let expression = expression.get(section).ok();
                     expression
                         .and_then(|expression| self.evaluate(expression, encoding, Some(cfa)))
-                        .and_then(|at| self.memory.read_u64(Avma(at)))
+                        .and_then(read)
                 }
                 RegisterRule::ValExpression(expression) => {
                     let expression = expression.get(section).ok();
@@ -369,9 +405,14 @@ impl Thread<'_> {
                     if self.memory.read(Avma(address), wanted) != usize::from(size) {
                         return None;
                     }
-                    evaluation
-                        .resume_with_memory(Value::Generic(u64::from_le_bytes(word)))
-                        .ok()?
+                    let value = match self.registers.machine().encoding().order {
+                        ByteOrder::Little => u64::from_le_bytes(word),
+                        ByteOrder::Big => {
+                            wanted.reverse();
+                            u64::from_le_bytes(word)
+                        }
+                    };
+                    evaluation.resume_with_memory(Value::Generic(value)).ok()?
                 }
                 EvaluationResult::RequiresCallFrameCfa => {
                     evaluation.resume_with_call_frame_cfa(cfa?).ok()?
@@ -390,7 +431,6 @@ fn plain_rule(row: &UnwindTableRow<usize>, signal: bool, return_address: u16) ->
     let CfaRule::RegisterAndOffset { register, offset } = row.cfa() else {
         return None;
     };
-    let sp_moves = |register: u16| register == 7 || register == 31;
     let mut rule = Rule {
         cfa_register: register.0,
         cfa_offset: *offset,
@@ -401,7 +441,7 @@ fn plain_rule(row: &UnwindTableRow<usize>, signal: bool, return_address: u16) ->
     };
     for (register, saved) in row.registers() {
         match saved {
-            RegisterRule::Offset(offset) if !sp_moves(register.0) => {
+            RegisterRule::Offset(offset) => {
                 rule.saved.push((register.0, *offset));
             }
             RegisterRule::Undefined if register.0 == return_address => rule.outermost = true,
@@ -419,18 +459,29 @@ fn apply(rule: &Rule, registers: &Registers, memory: &dyn Memory) -> Step {
     let Some(base) = registers.get(rule.cfa_register) else {
         return Err(Stop::NoRule);
     };
-    let cfa = base.wrapping_add_signed(rule.cfa_offset);
-    let mut caller = registers.clone();
-    caller.set(caller.sp_number(), Some(cfa));
+    let machine = registers.machine();
+    let mask = machine.address_mask();
+    let cfa = base.wrapping_add_signed(rule.cfa_offset) & mask;
+    let mut caller = with_frame_address(registers, cfa);
     let mut from = None;
     for &(register, offset) in &rule.saved {
-        let at = Avma(cfa.wrapping_add_signed(offset));
+        let at = Avma(cfa.wrapping_add_signed(offset) & mask);
         if register == rule.return_address {
             from = Some(at);
         }
-        caller.set(register, memory.read_u64(at));
+        caller.set(register, memory.read_word(at, machine.register_encoding()));
     }
     finish(caller, rule.return_address, rule.signal, from)
+}
+
+/// The registers of a frame, as its caller has those that no rule names.
+fn with_frame_address(registers: &Registers, cfa: u64) -> Registers {
+    let mut caller = registers.clone();
+    // Elsewhere a rule restores the stack pointer, or it did not move.
+    if registers.machine().cfa_is_stack_pointer() {
+        caller.set(caller.sp_number(), Some(cfa));
+    }
+    caller
 }
 
 /// Makes the return address the caller's pc. `from` is where it was read, `None` where no rule names it.
@@ -442,7 +493,7 @@ fn finish(mut caller: Registers, return_address: u16, signal: bool, from: Option
     let Some(pc) = caller.get(return_address) else {
         return Err(from.map_or(Stop::NoRule, Stop::NoMemory));
     };
-    let pc = plain_address(caller.machine(), pc);
+    let pc = caller.plain_address(pc);
     caller.set(caller.pc_number(), Some(pc));
     let trust = if signal {
         FrameTrust::Signal

@@ -68,16 +68,17 @@ impl Unwinder<'_> {
     /// Where the direct call before `address` leads.
     fn call_target(&self, machine: Machine, address: u64, memory: &dyn Memory) -> Option<Avma> {
         match machine {
-            Machine::X86_64 => {
+            Machine::X86_64 | Machine::I386 | Machine::X32 => {
                 let bytes = self.code::<8>(Avma(address.checked_sub(8)?), memory)?;
-                Some(Avma(address.wrapping_add_signed(direct_call(bytes)?)))
+                let target = address.wrapping_add_signed(direct_call(bytes)?);
+                Some(Avma(target & machine.address_mask()))
             }
             Machine::Aarch64 => {
                 let at = address.checked_sub(4)?;
                 let word = u32::from_le_bytes(self.code::<4>(Avma(at), memory)?);
                 Some(Avma(at.wrapping_add_signed(aarch64_direct_call(word)?)))
             }
-            Machine::Other(_) => None,
+            _ => None,
         }
     }
 
@@ -147,7 +148,7 @@ impl Unwinder<'_> {
             Machine::Aarch64 => self
                 .code::<4>(at, memory)
                 .is_some_and(|code| u32::from_le_bytes(code) & 0x9f00_001f == 0x9000_0010),
-            Machine::Other(_) => false,
+            _ => false,
         }
     }
 
@@ -169,7 +170,7 @@ impl Unwinder<'_> {
             ),
         };
         match machine {
-            Machine::X86_64 => {
+            Machine::X86_64 | Machine::I386 | Machine::X32 => {
                 let Some(at) = address.checked_sub(8) else {
                     return false;
                 };
@@ -177,7 +178,13 @@ impl Unwinder<'_> {
                     return false;
                 };
                 match direct_call(bytes) {
-                    Some(distance) if reaches(address.wrapping_add_signed(distance)) => true,
+                    Some(distance)
+                        if reaches(
+                            address.wrapping_add_signed(distance) & machine.address_mask(),
+                        ) =>
+                    {
+                        true
+                    }
                     _ => target.is_none() && is_indirect_call(bytes),
                 }
             }
@@ -195,8 +202,37 @@ impl Unwinder<'_> {
                     None => target.is_none() && (word & 0xfefff000) == 0xd63f_0000,
                 }
             }
-            Machine::Other(_) => false,
+            _ => {
+                let at = address.checked_sub(6).filter(|_| target.is_none());
+                let bytes = at.and_then(|at| self.code::<6>(Avma(at), memory));
+                bytes.is_some_and(|bytes| ends_with_call(machine, bytes))
+            }
         }
+    }
+}
+
+/// Whether the last instruction is a call, on machines whose calls leave the return address in a register.
+fn ends_with_call(machine: Machine, [a, b, c, d, e, f]: [u8; 6]) -> bool {
+    let word = u32::from_le_bytes([c, d, e, f]);
+    let (first, last) = (u16::from_le_bytes([c, d]), u16::from_le_bytes([e, f]));
+    match machine {
+        // bl; bctrl, blrl. A load of r2 behind a call through the linkage table comes after the return address.
+        Machine::Ppc64Le => {
+            word & 0xfc00_0003 == 0x4800_0001 || matches!(word, 0x4e80_0421 | 0x4e80_0021)
+        }
+        // jal ra; jalr ra; c.jalr.
+        Machine::Riscv64 => matches!(word & 0xfff, 0x0ef | 0x0e7) || last & 0xf07f == 0x9002,
+        // brasl; bras; basr.
+        Machine::S390x => (a == 0xc0 && b & 0xf == 5) || (c == 0xa7 && d & 0xf == 5) || e == 0x0d,
+        // bl, blx and blx register of A32; bl, blx and blx register of Thumb.
+        Machine::Arm => {
+            word & 0x0f00_0000 == 0x0b00_0000
+                || word & 0xfe00_0000 == 0xfa00_0000
+                || word & 0x0fff_fff0 == 0x012f_ff30
+                || (first & 0xf800 == 0xf000 && last & 0xc000 == 0xc000)
+                || last & 0xff87 == 0x4780
+        }
+        _ => false,
     }
 }
 
@@ -264,6 +300,31 @@ mod tests {
             direct_call(padded(&[0xe8, 0xfb, 0xff, 0xff, 0xff])),
             Some(-5)
         );
+    }
+
+    #[test]
+    fn calls_of_other_machines_are_seen() {
+        let ends = |machine, code: &[u8]| {
+            let mut bytes = [0; 6];
+            bytes[6 - code.len()..].copy_from_slice(code);
+            ends_with_call(machine, bytes)
+        };
+        for (machine, code) in [
+            (Machine::Ppc64Le, &[0x01, 0, 0, 0x48][..]),   // bl
+            (Machine::Ppc64Le, &[0x21, 0x04, 0x80, 0x4e]), // bctrl
+            (Machine::Riscv64, &[0xef, 0x00, 0x40, 0x00]), // jal ra
+            (Machine::Riscv64, &[0xe7, 0x80, 0x07, 0x00]), // jalr ra
+            (Machine::Riscv64, &[0x82, 0x97]),             // c.jalr a5
+            (Machine::S390x, &[0xc0, 0xe5, 0, 0, 0, 4]),   // brasl
+            (Machine::S390x, &[0x0d, 0xe1]),               // basr
+            (Machine::Arm, &[0x01, 0, 0, 0xeb]),           // bl
+            (Machine::Arm, &[0x98, 0x47]),                 // blx r3
+            (Machine::Arm, &[0xff, 0xf7, 0xfe, 0xff]),     // bl of Thumb
+        ] {
+            assert!(ends(machine, code), "{machine} {code:x?}");
+        }
+        assert!(!ends(Machine::Ppc64Le, &[0, 0, 0, 0x48])); // b
+        assert!(!ends(Machine::S390x, &[0x07, 0xfe])); // br
     }
 
     #[test]

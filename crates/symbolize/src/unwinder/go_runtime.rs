@@ -117,17 +117,18 @@ impl Unwinder<'_> {
         if machine != Machine::X86_64 || here.doubtful {
             return Err(stop);
         }
-        let caller = match function {
-            GoFunction::CallC => caller_of_c(here.registers, memory),
+        let callers = match function {
+            GoFunction::CallC => callers_of_c(here.registers, memory),
             GoFunction::SystemStack | GoFunction::MoreStack => {
                 goroutine(here.registers, function, memory)
             }
             GoFunction::Fault | GoFunction::Leave | GoFunction::Entry => None,
         };
-        let caller = caller.filter(|caller| {
+        let is_caller = |caller: &Registers| {
             let pc = caller.pc().map_or(0, |pc| pc.0);
             self.is_return_address(machine, pc, None, memory)
-        });
+        };
+        let caller = callers.into_iter().flatten().flatten().find(is_caller);
         caller.map_or(Err(stop), |registers| {
             Ok(Caller {
                 registers,
@@ -150,7 +151,23 @@ fn at(sp: u64, pc: u64, g: Option<u64>) -> Registers {
     registers
 }
 
-fn caller_of_c(registers: &Registers, memory: &dyn Memory) -> Option<Registers> {
+/// Callers that are possible, the first that is one counts.
+type Callers = [Option<Registers>; 2];
+
+/// The caller of a function whose stack pointer was `sp`. Its return address is on top, or since Go 1.21 below the
+/// frame pointer that the function saved.
+fn callers(sp: u64, g: Option<u64>, memory: &dyn Memory) -> Callers {
+    let plain = || Some(at(sp.checked_add(8)?, memory.read_u64(Avma(sp))?, g));
+    let framed = || {
+        let pc = field(memory, sp, 8)?;
+        let mut caller = at(sp.checked_add(16)?, pc, g);
+        caller.set(caller.fp_number(), memory.read_u64(Avma(sp)));
+        Some(caller)
+    };
+    [plain(), framed()]
+}
+
+fn callers_of_c(registers: &Registers, memory: &dyn Memory) -> Option<Callers> {
     let own = registers.sp()?.0;
     let g = field(memory, own, CALL_G)?;
     let left = field(memory, own, CALL_DEPTH)?;
@@ -158,15 +175,10 @@ fn caller_of_c(registers: &Registers, memory: &dyn Memory) -> Option<Registers> 
         0 => left,
         g => field(memory, g, G_STACK_HI)?.checked_sub(left)?,
     };
-    let pc = memory.read_u64(Avma(sp))?;
-    Some(at(sp.checked_add(8)?, pc, Some(g).filter(|g| *g != 0)))
+    Some(callers(sp, Some(g).filter(|g| *g != 0), memory))
 }
 
-fn goroutine(
-    registers: &Registers,
-    function: GoFunction,
-    memory: &dyn Memory,
-) -> Option<Registers> {
+fn goroutine(registers: &Registers, function: GoFunction, memory: &dyn Memory) -> Option<Callers> {
     let g0 = registers.get(R14)?;
     let m = field(memory, g0, G_M)?;
     if field(memory, m, M_G0)? != g0 {
@@ -178,11 +190,11 @@ fn goroutine(
     })?;
     let sp = field(memory, curg, G_SCHED_SP)?;
     if function == GoFunction::SystemStack {
-        // The stated pc is that of `systemstack_switch`, which never runs. The return address is on top.
-        let pc = memory.read_u64(Avma(sp))?;
-        return Some(at(sp.checked_add(8)?, pc, Some(curg)));
+        // The stated pc is that of `systemstack_switch`, which never runs.
+        return Some(callers(sp, Some(curg), memory));
     }
-    Some(at(sp, field(memory, curg, G_SCHED_PC)?, Some(curg)))
+    let pc = field(memory, curg, G_SCHED_PC)?;
+    Some([Some(at(sp, pc, Some(curg))), None])
 }
 
 #[cfg(test)]
@@ -205,9 +217,20 @@ mod tests {
         }
     }
 
-    fn place(registers: Option<Registers>) -> Option<(u64, u64)> {
-        let registers = registers?;
+    fn place(callers: Option<Callers>) -> Option<(u64, u64)> {
+        let [first, _] = callers?;
+        let registers = first?;
         Some((registers.sp()?.0, registers.pc()?.0))
+    }
+
+    #[test]
+    fn caller_is_found_below_a_saved_frame_pointer() {
+        let words = Words(vec![(0x9000, 0x9100), (0x9008, 0x40_1234)]);
+        let [_, framed] = callers(0x9000, Some(0x1000), &words);
+        let framed = framed.unwrap();
+        assert_eq!(framed.fp(), Some(Avma(0x9100)));
+        let expected = (Some(Avma(0x9010)), Some(Avma(0x40_1234)));
+        assert_eq!((framed.sp(), framed.pc()), expected);
     }
 
     #[test]
@@ -220,12 +243,12 @@ mod tests {
             (stack - 0x200, 0x40_1234),
         ];
         let registers = at(system, 0x40_0000, None);
-        let found = caller_of_c(&registers, &Words(words.clone()));
+        let found = callers_of_c(&registers, &Words(words.clone()));
         assert_eq!(place(found), Some((stack - 0x1f8, 0x40_1234)));
         // Called on the thread's own stack.
         words[0].1 = 0;
         words[1].1 = stack - 0x200;
-        let found = caller_of_c(&registers, &Words(words));
+        let found = callers_of_c(&registers, &Words(words));
         assert_eq!(place(found), Some((stack - 0x1f8, 0x40_1234)));
     }
 

@@ -9,7 +9,7 @@ use cdh_elfcore::{Avma, Machine, Memory, ModuleKind, Registers, Svma};
 
 use super::cfi::Cache;
 use super::code::{FUNCTION_REACH, Ground};
-use super::{Caller, FrameTrust, Here, Step, Stop, Unwinder, plain_address};
+use super::{Caller, FrameTrust, Here, Step, Stop, Unwinder};
 
 /// Bytes of stack that are searched for a return address: the frames of a library may have large buffers.
 const SCAN_BYTES: usize = 64 << 10;
@@ -51,11 +51,17 @@ impl Unwinder<'_> {
         if let Some(record) = record.as_ref().filter(|_| !exact) {
             return pop_record(registers, record);
         }
-        if registers.machine() == Machine::Aarch64
+        if registers.machine().link_register().is_some()
             && exact
             && let Some(step) = self.by_link_register(registers, ground, record.as_ref(), memory)
         {
             return step;
+        }
+        if registers.machine() == Machine::Ppc64Le {
+            return self.by_back_chain(registers, sp, memory);
+        }
+        if registers.machine() == Machine::S390x {
+            return Err(Stop::NoRule);
         }
         match self.scan(here, sp, record.as_ref(), memory, cache) {
             Some(step) => step,
@@ -101,25 +107,25 @@ impl Unwinder<'_> {
             return None;
         }
         let machine = registers.machine();
-        if machine == Machine::Aarch64 {
-            let address = plain_address(machine, registers.get(30)?);
+        if machine.link_register().is_some() {
+            let address = registers.link()?;
             let called = self.is_return_address(machine, address, None, memory);
             return called.then(|| step_to(registers.clone(), sp.0, address, FrameTrust::BadCall));
         }
-        let address = memory.read_u64(sp)?;
+        let address = memory.read_word(sp, machine.register_encoding())?;
         if !self.is_return_address(machine, address, None, memory) {
             return None;
         }
         Some(step_to(
             registers.clone(),
-            sp.0.checked_add(8)?,
+            sp.0.checked_add(machine.register_encoding().word_size() as u64)?,
             address,
             FrameTrust::BadCall,
         ))
     }
 
-    /// The caller of a leaf. After a call of its own, a function finds its own address in x30, or the one
-    /// that its frame record states.
+    /// The caller of a leaf. After a call of its own, a function finds its own address in the link register (x30 of
+    /// aarch64), or the one that its frame record states.
     fn by_link_register(
         &self,
         registers: &Registers,
@@ -128,7 +134,7 @@ impl Unwinder<'_> {
         memory: &dyn Memory,
     ) -> Option<Step> {
         let (machine, pc) = (registers.machine(), registers.pc()?);
-        let address = plain_address(machine, registers.get(30)?);
+        let address = registers.link()?;
         let is_own =
             pc.0.checked_sub(address)
                 .is_some_and(|above| above < FUNCTION_REACH);
@@ -145,19 +151,44 @@ impl Unwinder<'_> {
         called.then(|| {
             let sp = registers.sp().map_or(0, |sp| sp.0);
             let mut caller = registers.clone();
-            caller.set(30, None);
+            if let Some(link) = machine.link_register() {
+                caller.set(link, None);
+            }
             step_to(caller, sp, address, FrameTrust::FramePointer)
         })
     }
 
-    /// x86_64: saved rbp, return address. aarch64: saved x29, x30. The same two words.
+    /// ppc64: the word at the stack pointer is the caller's stack pointer, and two words above that one is the return
+    /// address (64-bit ELF V2 ABI, 2.2.2.1). Every function with a frame keeps that.
+    fn by_back_chain(&self, registers: &Registers, sp: Avma, memory: &dyn Memory) -> Step {
+        let words = registers.machine().register_encoding();
+        let step = || {
+            let above = memory.read_word(sp, words).filter(|above| *above > sp.0)?;
+            let address = memory.read_word(Avma(above.checked_add(16)?), words)?;
+            let returns = self.may_be_returned_to(registers.machine(), address, memory);
+            let caller = registers.of_other_frame();
+            returns.then(|| step_to(caller, above, address, FrameTrust::FramePointer))
+        };
+        step().unwrap_or(Err(Stop::NoRule))
+    }
+
+    /// x86_64: saved rbp, return address. aarch64: saved x29, x30. The same two words, where the frame pointer points
+    /// to. riscv64: s0 points behind them.
     fn frame_record(&self, registers: &Registers, sp: Avma, memory: &dyn Memory) -> Option<Record> {
-        let at = registers.fp()?;
+        let at = registers
+            .fp()
+            .filter(|_| has_frame_records(registers.machine()))?;
+        let at = match registers.machine() {
+            Machine::Riscv64 => Avma(at.0.checked_sub(record_size(Machine::Riscv64))?),
+            _ => at,
+        };
         at.checked_sub(sp)
             .filter(|distance| *distance < FRAME_LIMIT)?;
-        let previous = memory.read_u64(at)?;
         let machine = registers.machine();
-        let return_address = plain_address(machine, memory.read_u64(at.checked_add(8)?)?);
+        let words = machine.register_encoding();
+        let previous = memory.read_word(at, words)?;
+        let after = at.checked_add(words.word_size() as u64)?;
+        let return_address = registers.plain_address(memory.read_word(after, words)?);
         let before = Avma(return_address.checked_sub(1)?);
         let leads_up = previous > at.0;
         let backed = match self.ground(before) {
@@ -219,18 +250,23 @@ impl Unwinder<'_> {
     ) -> Option<Step> {
         let (registers, pc) = (here.registers, here.pc);
         let machine = registers.machine();
-        let start = sp.0.checked_next_multiple_of(8)?;
-        let limit = record.map_or(u64::MAX, |record| record.at.saturating_add(16));
+        let encoding = machine.register_encoding();
+        let size = encoding.word_size();
+        let start = sp.0.checked_next_multiple_of(size as u64)?;
+        let limit = record.map_or(u64::MAX, |record| {
+            record.at.saturating_add(record_size(machine))
+        });
         let find = |bytes: usize, is_caller: &mut dyn FnMut(u64, u64) -> bool| {
             let steps = (start..limit).step_by(STEP_BYTES).take(bytes / STEP_BYTES);
             for from in steps {
                 let mut stack = [0; STEP_BYTES];
                 let known = memory.read(Avma(from), &mut stack);
-                let (words, _) = stack.get(..known)?.as_chunks::<8>();
-                let words = (from..limit).step_by(8).zip(words);
-                let mut words = words.map(|(at, word)| (at, u64::from_le_bytes(*word)));
+                let words = stack.get(..known)?.chunks_exact(size);
+                let words = (from..limit).step_by(size).zip(words);
+                let mut words =
+                    words.filter_map(|(at, word)| Some((at, encoding.word_at(word, 0)?)));
                 let found = words.find_map(|(at, word)| {
-                    let address = plain_address(machine, word);
+                    let address = registers.plain_address(word);
                     is_caller(at, address).then_some((at, address))
                 });
                 if found.is_some() || known < STEP_BYTES {
@@ -265,7 +301,7 @@ impl Unwinder<'_> {
             agreeing.or_else(|| find(SCAN_BYTES, &mut |_, address| follows(None, address)))
         });
         match (found, record) {
-            (Some((at, _)), Some(record)) if record.at.checked_add(8) == Some(at) => {
+            (Some((at, _)), Some(record)) if record.at.checked_add(size as u64) == Some(at) => {
                 Some(pop_record(registers, record))
             }
             (Some((at, address)), _) => Some(Ok(Caller {
@@ -350,19 +386,20 @@ impl Unwinder<'_> {
 /// The registers of a caller whose return address was found at `at`. What frames in between did to others
 /// is not known. The frame pointer is checked when it is used.
 fn guessed(registers: &Registers, at: u64, address: u64) -> Registers {
-    let mut caller = Registers::new(registers.machine());
+    let mut caller = registers.of_other_frame();
     let fp = registers.fp().filter(|fp| fp.0 == 0 || fp.0 > at);
     caller.set(caller.fp_number(), fp.map(|fp| fp.0));
-    caller.set(caller.sp_number(), at.checked_add(8));
+    let size = registers.machine().register_encoding().word_size();
+    caller.set(caller.sp_number(), at.checked_add(size as u64));
     caller.set(caller.pc_number(), Some(address));
     caller
 }
 
 fn pop_record(registers: &Registers, record: &Record) -> Step {
     let machine = registers.machine();
-    let mut caller = Registers::new(machine);
+    let mut caller = registers.of_other_frame();
     caller.set(caller.fp_number(), Some(record.previous));
-    let above = record.at.saturating_add(16);
+    let above = record.at.saturating_add(record_size(machine));
     // aarch64 has the record at the bottom of a frame, and the rest of the frame above it. The caller's own
     // record is at the bottom of the caller's frame.
     let sp = match machine {
@@ -370,6 +407,21 @@ fn pop_record(registers: &Registers, record: &Record) -> Step {
         _ => above,
     };
     step_to(caller, sp, record.return_address, FrameTrust::FramePointer)
+}
+
+/// Whether frames have the caller's frame pointer and the return address side by side. Other machines have no frame
+/// pointer, or keep it elsewhere. s390x also keeps the return address at no fixed distance from the caller's frame, so
+/// that a scan would not find where that begins.
+fn has_frame_records(machine: Machine) -> bool {
+    matches!(
+        machine,
+        Machine::X86_64 | Machine::Aarch64 | Machine::Riscv64 | Machine::I386 | Machine::X32
+    )
+}
+
+/// Bytes of a frame record.
+fn record_size(machine: Machine) -> u64 {
+    (machine.register_encoding().word_size() as u64).saturating_mul(2)
 }
 
 fn step_to(mut caller: Registers, sp: u64, pc: u64, trust: FrameTrust) -> Step {

@@ -165,7 +165,7 @@ impl Unwinder<'_> {
             Machine::X86_64 => self.code(before(2), memory) == Some([0x0f, 0x05]),
             // svc #0
             Machine::Aarch64 => self.code(before(4), memory) == Some([1, 0, 0, 0xd4]),
-            Machine::Other(_) => false,
+            _ => false,
         }
     }
 

@@ -48,7 +48,7 @@ impl Unwinder<'_> {
                     X30,
                 )
             }
-            Machine::Other(_) => return None,
+            _ => return None,
         };
         Some(Rule {
             cfa_register,

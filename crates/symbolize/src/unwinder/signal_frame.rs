@@ -67,10 +67,10 @@ pub(super) struct SignalFrame {
 
 /// The registers that the kernel saved in the frame that a trampoline with this stack pointer returns through.
 /// Those that cannot be read are unknown; of the machines that are not unwound, all are.
-pub(super) fn saved_registers(machine: Machine, sp: Avma, memory: &dyn Memory) -> Registers {
-    let mut saved = Registers::new(machine);
+pub(super) fn saved_registers(thread: &Registers, sp: Avma, memory: &dyn Memory) -> Registers {
+    let mut saved = thread.of_other_frame();
     let read = |offset: u64| memory.read_u64(Avma(sp.0.wrapping_add(offset)));
-    match machine {
+    match thread.machine() {
         Machine::X86_64 => {
             for (number, word) in (0_u16..).zip(X86_64_ORDER) {
                 let offset = word.saturating_mul(8).saturating_add(X86_64_REGISTERS);
@@ -83,7 +83,7 @@ pub(super) fn saved_registers(machine: Machine, sp: Avma, memory: &dyn Memory) -
                 saved.set(number, read(offset.saturating_add(AARCH64_REGISTERS)));
             }
         }
-        Machine::Other(_) => {}
+        _ => {}
     }
     saved
 }
@@ -109,11 +109,11 @@ impl SignalFrame {
                     .map(|(syndrome, address)| Trap::Aarch64 { syndrome, address });
                 (AARCH64_MASK, 0, trap)
             }
-            Machine::Other(_) => return None,
+            _ => return None,
         };
         let mut frame = Self {
             info: None,
-            registers: saved_registers(machine, sp, memory),
+            registers: saved_registers(&Registers::new(machine), sp, memory),
             blocked: read(mask)?,
             trap,
         };
@@ -198,7 +198,7 @@ mod tests {
     fn bytes_that_no_kernel_writes_are_no_siginfo() {
         assert_eq!(
             written_info(&info(11, 1, 8)),
-            Some(SignalInfo::new(11, 1, 8))
+            Some(SignalInfo::new(11, 1, (8, 0), Avma(8)))
         );
         assert!(written_info(&info(6, -6, 42)).is_some());
         for (number, code) in [(0, 0), (65, 1), (-1, 0), (11, 0x1000), (11, -1000)] {

@@ -1,7 +1,8 @@
 //! Signal trampolines known by their code, for C libraries that describe them with no CFI.
 //!
 //! musl and Go return from a signal handler through two instructions of their own (`mov $15, %rax;
-//! syscall`). gdb knows them the same way. What the kernel saved lies at the stack pointer.
+//! syscall`), and so do kernels of some machines. gdb knows them the same way. What the kernel saved lies at the
+//! stack pointer.
 
 use cdh_elfcore::{Avma, Machine, Memory, Registers};
 
@@ -16,6 +17,114 @@ const X86_64_SHORT: [u8; 7] = [0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05];
 /// `mov x8, #139; svc #0`.
 const AARCH64: [u8; 8] = [0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4];
 const CACHE_LIMIT: usize = 1 << 16;
+
+/// What a trampoline of another machine leads to, at the stack pointer.
+struct Trampoline {
+    machine: Machine,
+    code: &'static [u8],
+    /// Where the program counter was saved.
+    pc: u64,
+    registers: Saved,
+}
+
+/// Where registers were saved.
+enum Saved {
+    /// One behind the other: where register 0 would be, the first one that is there, and the last one.
+    InOrder(u64, u16, u16),
+    /// Each of the registers from 0 on, from this place.
+    Each(u64, &'static [u64]),
+}
+
+/// Places of eax, ecx, edx, ebx, esp, ebp, esi and edi in `struct sigcontext_32`; eip is at 56.
+const I386: &[u64] = &[44, 40, 36, 32, 28, 24, 20, 16];
+
+/// From `rt_sigframe` and `sigframe` in `arch/*/kernel/signal.c`. ppc64 has CFI in its vdso.
+const TRAMPOLINES: [Trampoline; 9] = [
+    // mov $173, %eax; int $0x80, with `siginfo`: signal, two pointers, `siginfo`, then `ucontext`
+    Trampoline {
+        machine: Machine::I386,
+        code: &[0xb8, 173, 0, 0, 0, 0xcd, 0x80],
+        pc: 160 + 56,
+        registers: Saved::Each(160, I386),
+    },
+    // pop %eax; mov $119, %eax; int $0x80
+    Trampoline {
+        machine: Machine::I386,
+        code: &[0x58, 0xb8, 119, 0, 0, 0, 0xcd, 0x80],
+        pc: 4 + 56,
+        registers: Saved::Each(4, I386),
+    },
+    // li a7, 139; ecall
+    Trampoline {
+        machine: Machine::Riscv64,
+        code: &[0x93, 0x08, 0xb0, 0x08, 0x73, 0, 0, 0],
+        pc: 128 + 176,
+        registers: Saved::InOrder(128 + 176, 1, 31),
+    },
+    // svc 173, with `siginfo`
+    Trampoline {
+        machine: Machine::S390x,
+        code: &[0x0a, 173],
+        pc: 296 + 40 + 8,
+        registers: Saved::InOrder(296 + 40 + 16, 0, 15),
+    },
+    // svc 119
+    Trampoline {
+        machine: Machine::S390x,
+        code: &[0x0a, 119],
+        pc: 176 + 8,
+        registers: Saved::InOrder(176 + 16, 0, 15),
+    },
+    // mov r7, #173; svc 0, with `siginfo`; of A32 and of Thumb
+    Trampoline {
+        machine: Machine::Arm,
+        code: &[173, 0x70, 0xa0, 0xe3, 0, 0, 0, 0xef],
+        pc: 160 + 4 * 15,
+        registers: Saved::InOrder(160, 0, 14),
+    },
+    Trampoline {
+        machine: Machine::Arm,
+        code: &[173, 0x27, 0, 0xdf],
+        pc: 160 + 4 * 15,
+        registers: Saved::InOrder(160, 0, 14),
+    },
+    // mov r7, #119; svc 0
+    Trampoline {
+        machine: Machine::Arm,
+        code: &[119, 0x70, 0xa0, 0xe3, 0, 0, 0, 0xef],
+        pc: 32 + 4 * 15,
+        registers: Saved::InOrder(32, 0, 14),
+    },
+    Trampoline {
+        machine: Machine::Arm,
+        code: &[119, 0x27, 0, 0xdf],
+        pc: 32 + 4 * 15,
+        registers: Saved::InOrder(32, 0, 14),
+    },
+];
+
+impl Trampoline {
+    fn saved_registers(&self, thread: &Registers, sp: Avma, memory: &dyn Memory) -> Registers {
+        let mut saved = thread.of_other_frame();
+        let words = self.machine.register_encoding();
+        let read = |offset: u64| memory.read_word(Avma(sp.0.wrapping_add(offset)), words);
+        match self.registers {
+            Saved::InOrder(start, first, last) => {
+                for number in first..=last {
+                    let offset = u64::from(number).saturating_mul(words.word_size() as u64);
+                    saved.set(number, read(start.saturating_add(offset)));
+                }
+            }
+            Saved::Each(start, offsets) => {
+                for (number, offset) in (0..).zip(offsets) {
+                    saved.set(number, read(start.saturating_add(*offset)));
+                }
+            }
+        }
+        saved.set(saved.pc_number(), read(self.pc));
+        saved
+    }
+}
 
 pub(super) fn is_trampoline(
     unwinder: &Unwinder<'_>,
@@ -33,7 +142,7 @@ pub(super) fn is_trampoline(
                 || unwinder.code(pc, memory) == Some(X86_64_SHORT)
         }
         Machine::Aarch64 => unwinder.code(pc, memory) == Some(AARCH64),
-        Machine::Other(_) => false,
+        _ => trampoline(unwinder, registers, memory).is_some(),
     };
     if cache.trampolines.len() >= CACHE_LIMIT {
         cache.trampolines.clear();
@@ -42,12 +151,43 @@ pub(super) fn is_trampoline(
     found
 }
 
+fn trampoline(
+    unwinder: &Unwinder<'_>,
+    registers: &Registers,
+    memory: &dyn Memory,
+) -> Option<&'static Trampoline> {
+    let (machine, pc) = (registers.machine(), registers.pc()?);
+    let mut known = TRAMPOLINES.iter().filter(|known| known.machine == machine);
+    let is_at = |code: &[u8]| match code.len() {
+        2 => unwinder
+            .code::<2>(pc, memory)
+            .is_some_and(|found| found == code),
+        4 => unwinder
+            .code::<4>(pc, memory)
+            .is_some_and(|found| found == code),
+        7 => unwinder
+            .code::<7>(pc, memory)
+            .is_some_and(|found| found == code),
+        _ => unwinder
+            .code::<8>(pc, memory)
+            .is_some_and(|found| found == code),
+    };
+    known.find(|known| is_at(known.code))
+}
+
 /// The registers that the signal interrupted.
-pub(super) fn interrupted(registers: &Registers, memory: &dyn Memory) -> Step {
+pub(super) fn interrupted(
+    unwinder: &Unwinder<'_>,
+    registers: &Registers,
+    memory: &dyn Memory,
+) -> Step {
     let Some(sp) = registers.sp() else {
         return Err(Stop::NoRule);
     };
-    let caller = saved_registers(registers.machine(), sp, memory);
+    let caller = match trampoline(unwinder, registers, memory) {
+        Some(known) => known.saved_registers(registers, sp, memory),
+        None => saved_registers(registers, sp, memory),
+    };
     if caller.pc().is_none() {
         return Err(Stop::NoMemory(sp));
     }

@@ -4,7 +4,7 @@ mod doubt;
 
 use super::*;
 use crate::ModuleStatus;
-use cdh_elfcore::{ElfObject, FileOffset, Module, ModuleKind, ModuleRange};
+use cdh_elfcore::{ElfObject, FileOffset, Machine, Module, ModuleKind, ModuleRange};
 
 pub(super) const TEXT: u64 = 0x40_0000;
 const STACK: u64 = 0x7000_0000;

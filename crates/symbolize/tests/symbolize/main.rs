@@ -11,6 +11,7 @@
 mod against_addr2line;
 mod files;
 mod hostile;
+mod machines;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
