@@ -29,7 +29,7 @@ struct Check {
     violation: (&'static str, &'static str),
 }
 
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     Check {
         name: "fmt",
         what: "the format of all Rust files",
