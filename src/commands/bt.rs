@@ -8,7 +8,7 @@ use cdh_symbolize::ThreadBacktrace;
 use crate::args::{BtArgs, TaskChoice, TextFormat};
 use crate::pipeline::{self, BacktraceRequest, Dump, SourceSearch, TaskScope, WantedVariables};
 use crate::progress::Bar;
-use crate::render::{self, BacktraceView};
+use crate::render::{self, BacktraceView, Locals};
 use crate::report::{self, ExitStatus};
 use crate::settings::Settings;
 
@@ -96,7 +96,10 @@ fn backtrace_of(
         group: args.group,
         fold,
         variables: &variables,
-        locals: args.locals,
+        locals: match args.locals {
+            true => Locals::All,
+            false => Locals::No,
+        },
         names: &around.names,
         sources: sources.as_ref(),
         elapsed: args.verbose.then(|| start.elapsed()),

@@ -7,7 +7,7 @@ use crate::args::DebugArgs;
 use crate::debugger::{self, Invocation};
 use crate::pipeline::{self, BacktraceRequest, TaskScope};
 use crate::progress::Bar;
-use crate::render::{self, BacktraceView};
+use crate::render::{self, BacktraceView, Locals};
 use crate::report::{self, ExitStatus, Failure};
 use crate::settings::Settings;
 
@@ -69,7 +69,7 @@ fn print_backtrace(settings: &Settings, dump: &pipeline::Dump, bar: &Bar) -> Res
         fold: true,
         names: &dump.surrounding().names,
         variables: &FrameVariables::new(),
-        locals: false,
+        locals: Locals::No,
         sources: None,
         elapsed: None,
     };

@@ -80,7 +80,11 @@ pub fn variables(
             false => deepest.frame.saturating_add(2).min(FRAMES),
         };
         let frames = inspector.frames(&registers.registers, limit);
-        let places = if is_mixed { native_places(&thread.frames, &frames) } else { places };
+        let places = if is_mixed {
+            native_places(&thread.frames, &frames)
+        } else {
+            places
+        };
         for line in lines {
             let (Some(place), Some(frame)) = (places.get(line), thread.frames.get(line)) else {
                 continue;
@@ -142,14 +146,18 @@ fn native_places(lines: &[Frame], frames: &[FrameRegisters]) -> Vec<Place> {
     let mut places = places(lines);
     for (place, line) in places.iter_mut().zip(lines) {
         let found = known.get(&key(line.pc, line.sp));
-        place.frame = found.copied().filter(|_| !line.interpreted).unwrap_or(usize::MAX);
+        place.frame = found
+            .copied()
+            .filter(|_| !line.interpreted)
+            .unwrap_or(usize::MAX);
     }
     places
 }
 
 /// Variables as a runtime describes them.
 fn of_interpreted(variables: Vec<cdh_runtimes::Variable>) -> FunctionVariables {
-    let (arguments, locals): (Vec<_>, Vec<_>) = variables.into_iter().partition(|one| one.is_argument);
+    let (arguments, locals): (Vec<_>, Vec<_>) =
+        variables.into_iter().partition(|one| one.is_argument);
     let of_runtime = |variables: Vec<cdh_runtimes::Variable>| {
         let of_runtime = |variable: cdh_runtimes::Variable| Variable {
             name: variable.name,
@@ -161,6 +169,7 @@ fn of_interpreted(variables: Vec<cdh_runtimes::Variable>) -> FunctionVariables {
             },
             storage: Storage::Nowhere,
             value: Value::Described(variable.value),
+            value_at_entry: None,
         };
         variables.into_iter().map(of_runtime).collect::<Vec<_>>()
     };

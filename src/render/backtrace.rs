@@ -51,14 +51,37 @@ pub struct BacktraceView<'a> {
     pub fold: bool,
     /// Variables of the frames shown.
     pub variables: &'a FrameVariables,
-    /// Whether to print them below their frames.
-    pub locals: bool,
+    /// Below which frames to print all of them.
+    pub locals: Locals<'a>,
     /// Names of threads, where they are known.
     pub names: &'a BTreeMap<u32, String>,
     /// Lines of source files around frames.
     pub sources: Option<&'a Sources>,
     /// How long all of it took, where that is to be said.
     pub elapsed: Option<Duration>,
+}
+
+/// Below which frames variables are printed.
+#[derive(Clone, Copy, Debug)]
+pub enum Locals<'a> {
+    /// None.
+    No,
+    /// All of them.
+    All,
+    /// These, by thread id and number.
+    Of(&'a BTreeSet<(u32, usize)>),
+}
+
+impl Locals<'_> {
+    /// Whether those of a frame are printed.
+    #[must_use]
+    pub fn shows(self, tid: u32, number: usize) -> bool {
+        match self {
+            Self::No => false,
+            Self::All => true,
+            Self::Of(frames) => frames.contains(&(tid, number)),
+        }
+    }
 }
 
 /// Source files by the path that the debug information states.
@@ -386,7 +409,9 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                         frame,
                         variables,
                     ));
-                    if let Some(variables) = variables.filter(|_| view.locals) {
+                    if let Some(variables) =
+                        variables.filter(|_| view.locals.shows(thread.tid, number))
+                    {
                         lines.extend(variable_lines(variables));
                     }
                     lines.extend(source_lines(view, frame, &mut warned));

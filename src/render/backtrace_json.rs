@@ -133,6 +133,9 @@ pub struct NamedVariable<'a> {
     value: String,
     /// Whether the value is known.
     state: ValueState,
+    /// Of an argument that was optimized out: what the caller passed, if its call site says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_at_entry: Option<String>,
 }
 
 /// Whether a value is known.
@@ -159,6 +162,7 @@ impl<'a> NamedVariable<'a> {
                 _ => None,
             },
             value: variable.value.to_string(),
+            value_at_entry: variable.value_at_entry.as_ref().map(ToString::to_string),
             state: match variable.value {
                 Value::Missing(Missing::OptimizedOut) => ValueState::OptimizedOut,
                 Value::Missing(Missing::NotInTheCore(_)) => ValueState::NotInTheCore,
@@ -242,7 +246,7 @@ fn named<'a>(view: &BacktraceView<'a>, thread: &'a ThreadBacktrace) -> NamedThre
     let list = |variables: &'a [Variable]| variables.iter().map(NamedVariable::of).collect();
     let frame = |(number, frame): (usize, &'a Frame)| {
         let variables = view.variables.get(&(thread.tid, number));
-        let locals = variables.filter(|_| view.locals);
+        let locals = variables.filter(|_| view.locals.shows(thread.tid, number));
         NamedFrame {
             frame,
             role: frame.role(&view.backtrace.modules),

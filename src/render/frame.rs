@@ -76,7 +76,11 @@ fn arguments(variables: &FunctionVariables) -> String {
             value if value.is_aggregate() => "...".to_owned(),
             value => value.to_string(),
         };
-        terminal_line(&format!("{}={value}", variable.name))
+        let passed = match &variable.value_at_entry {
+            Some(passed) => format!(", {}@entry={passed}", variable.name),
+            None => String::new(),
+        };
+        terminal_line(&format!("{}={value}{passed}", variable.name))
     };
     let all: Vec<String> = variables.arguments.iter().map(one).collect();
     format!(" ({})", all.join(", "))

@@ -30,7 +30,8 @@ mod workload;
 // The lines of a backtrace are for views that draw them themselves.
 #[allow(unused_imports)]
 pub use backtrace::{
-    BacktraceView, SourceText, Sources, backtrace_text, is_unwound, shown_frames, thread_lines,
+    BacktraceView, Locals, SourceText, Sources, backtrace_text, is_unwound, shown_frames,
+    thread_lines,
 };
 pub use backtrace_json::{BacktraceDocument, backtrace_json};
 pub use cause::{WhyDocument, WhyView, listing_text, why_json, why_text};

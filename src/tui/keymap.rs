@@ -81,6 +81,7 @@ pub enum Action {
     ToggleMouse,
     Transfers,
     Up,
+    Variables,
     Versions,
     WordLeft,
     WordRight,

@@ -3,11 +3,11 @@
 //! They use `render`'s output for the terminal, so that the TUI and the commands print the same
 //! texts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cdh_bundle::Manifest;
 use cdh_elfcore::Mapping;
-use cdh_inspect::FrameVariables;
 use cdh_symbolize::{Backtrace, Frame, ModuleStatus};
 use ratatui::text::{Line, Span};
 use serde_json::Value;
@@ -17,7 +17,8 @@ use super::styled::{lines, plain, wrapped};
 use super::theme::Theme;
 pub use crate::render::top_frame;
 use crate::render::{
-    self, BacktraceView, InfoView, Style, Tone, backtrace_text, bytes, info_text, terminal_line,
+    self, BacktraceView, InfoView, Locals, Style, Tone, backtrace_text, bytes, info_text,
+    terminal_line,
 };
 use crate::report::RenderedError;
 
@@ -59,7 +60,7 @@ pub fn tab(known: &DumpCache, view: &DumpView, theme: Theme, roomy: bool) -> Vec
                 Tab::Modules => modules(opened, stacks),
                 Tab::Memory => memory(stacks, known.texts.as_deref()),
                 Tab::Registers => registers(stacks, view.thread),
-                _ => backtrace(opened, stacks, view.thread),
+                _ => backtrace(opened, stacks, view.thread, &view.expanded),
             },
         },
     };
@@ -126,7 +127,12 @@ pub fn problem(error: &RenderedError, theme: Theme) -> Vec<Line<'static>> {
 
 /// The stack of one thread, with warnings about its reliability.
 #[must_use]
-pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
+pub fn backtrace(
+    opened: &Opened,
+    stacks: &Stacks,
+    thread: usize,
+    expanded: &BTreeSet<(u32, usize)>,
+) -> String {
     let one = Backtrace {
         threads: stacks
             .backtrace
@@ -159,8 +165,8 @@ pub fn backtrace(opened: &Opened, stacks: &Stacks, thread: usize) -> String {
             registers: false,
             group: false,
             fold: true,
-            variables: &FrameVariables::new(),
-            locals: false,
+            variables: &stacks.variables,
+            locals: Locals::Of(expanded),
             names: &stacks.names,
             sources: None,
             elapsed: None,
@@ -185,21 +191,26 @@ fn light(backtrace: &Backtrace) -> Backtrace {
 #[must_use]
 pub fn frame_at<'s>(view: &DumpView, stacks: &'s Stacks) -> Option<&'s Frame> {
     let thread = stacks.backtrace.threads.get(view.thread)?;
-    thread.frames.get(selected_frame(view)?)
+    view.page.lines.get(view.page.cursor)?;
+    thread.frames.get(number_at(view))
 }
 
-/// The number of the frame to which the cursor's line belongs.
-fn selected_frame(view: &DumpView) -> Option<usize> {
-    let shown = view.page.lines.get(..=view.page.cursor)?;
+/// The number of that frame.
+#[must_use]
+pub fn number_at(view: &DumpView) -> usize {
+    let shown = view.page.lines.get(..=view.page.cursor).unwrap_or_default();
     // Folded frames have no line of their own, so the number in the line identifies the frame.
-    Some(shown.iter().rev().find_map(frame_number).unwrap_or(0))
+    shown.iter().rev().find_map(frame_number).unwrap_or(0)
 }
 
 /// The instructions around the selected frame, or why there are none.
 #[must_use]
 pub fn instructions(view: &DumpView, stacks: &Stacks, theme: Theme) -> Vec<Line<'static>> {
     let thread = stacks.backtrace.threads.get(view.thread);
-    let listing = selected_frame(view).and_then(|number| stacks.listings.get(number)?.as_ref());
+    let listing = stacks
+        .listings
+        .get(number_at(view))
+        .and_then(Option::as_ref);
     match (listing, thread.is_some_and(|thread| thread.crashing)) {
         (Some(listing), true) => lines(&render::listing_text(listing, STYLE), theme),
         (_, false) => lines(
@@ -479,7 +490,9 @@ pub fn preview(known: Option<&Explained>, theme: Theme) -> Vec<Line<'static>> {
     };
     match (&known.opened, &known.stacks) {
         (Some(Err(error)), _) | (_, Some(Err(error))) => problem(error, theme),
-        (Some(Ok(opened)), Some(Ok(stacks))) => lines(&backtrace(opened, stacks, 0), theme),
+        (Some(Ok(opened)), Some(Ok(stacks))) => {
+            lines(&backtrace(opened, stacks, 0, &BTreeSet::new()), theme)
+        }
         (Some(Ok(opened)), None) => lines(
             &render::terminal_line(&opened.manifest.signal.description),
             theme,

@@ -10,7 +10,7 @@ pub(crate) fn name(machine: Machine, number: u64) -> Option<&'static str> {
     let table = match machine {
         Machine::X86_64 => X86_64,
         Machine::Aarch64 => AARCH64,
-        Machine::Other(_) => return None,
+        _ => return None,
     };
     let of = |line: &'static str| line.split_once(' ');
     let found = table.lines().filter_map(of);

@@ -506,7 +506,8 @@ mod tests {
         assert_eq!(
             Value::Char {
                 code: 97,
-                prefix: ""
+                prefix: "",
+                byte: true
             }
             .to_string(),
             "97 'a'"
@@ -514,7 +515,8 @@ mod tests {
         assert_eq!(
             Value::Char {
                 code: 0,
-                prefix: ""
+                prefix: "",
+                byte: true
             }
             .to_string(),
             r"0 '\000'"
@@ -522,7 +524,8 @@ mod tests {
         assert_eq!(
             Value::Char {
                 code: -1,
-                prefix: ""
+                prefix: "",
+                byte: true
             }
             .to_string(),
             r"-1 '\377'"

@@ -69,6 +69,8 @@ pub struct Variable {
     pub storage: Storage,
     /// Its value.
     pub value: Value,
+    /// Of an argument that was optimized out: what the caller passed.
+    pub value_at_entry: Option<Value>,
 }
 
 /// A function, or an inlined call, and its variables.
@@ -296,7 +298,7 @@ impl<'data> Inspector<'data> {
                 Some(register) => Storage::Register(register),
                 None => Storage::Computed,
             },
-            Place::Synthetic(_) => Storage::Computed,
+            Place::Synthetic => Storage::Computed,
             Place::Nowhere(_) => Storage::Nowhere,
         };
         let value = match &of {
@@ -310,8 +312,18 @@ impl<'data> Inspector<'data> {
             }
             None => Value::Missing(Missing::OptimizedOut),
         };
+        let is_lost = value == Value::Missing(Missing::OptimizedOut);
+        let value_at_entry = of
+            .as_ref()
+            .filter(|_| is_lost && kind == VariableKind::Argument)
+            .and_then(|of| {
+                let place = frame.place_at_entry(die, size)?;
+                let of = of.clone();
+                Some(self.value(frame, &Object { of, place, at: 0 }, depth))
+            });
         Some(Variable {
             name,
+            value_at_entry,
             type_name: self.types.name(of.as_ref()),
             type_id: of.map(|of| self.handle(of)),
             kind,

@@ -27,13 +27,13 @@ const OBJECT: usize = 1 << 16;
 
 /// Where an object is.
 #[derive(Clone, Debug)]
-pub(crate) enum Place<'data> {
+pub(crate) enum Place {
     /// In memory.
     Memory(u64),
     /// In registers, or computed.
     Bytes(Rc<Pieces>),
     /// It is a pointer to a variable that has no address.
-    Synthetic(SyntheticPointer<'data>),
+    Synthetic,
     /// Nowhere.
     Nowhere(Missing),
 }
@@ -46,19 +46,6 @@ pub(crate) struct Pieces {
     pub(crate) missing: Vec<Option<Missing>>,
     /// The register that all of it is in.
     pub(crate) register: Option<u16>,
-}
-
-/// A pointer that was optimized out, to a variable that is still known.
-#[derive(Clone)]
-pub(crate) struct SyntheticPointer<'data> {
-    pub(crate) target: Die<'data>,
-    pub(crate) offset: i64,
-}
-
-impl std::fmt::Debug for SyntheticPointer<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SyntheticPointer({:?})", self.target.id())
-    }
 }
 
 /// The frame that expressions are evaluated in.
@@ -120,7 +107,7 @@ impl<'data> Frame<'_, 'data> {
     }
 
     /// Where the variable described by `die` is. `size` is that of its type.
-    pub(crate) fn place_of(&self, die: &Die<'data>, size: u64) -> Place<'data> {
+    pub(crate) fn place_of(&self, die: &Die<'data>, size: u64) -> Place {
         let chain = die.chain();
         for die in &chain {
             if let Some(location) = die.attr(gimli::DW_AT_location) {
@@ -133,6 +120,38 @@ impl<'data> Frame<'_, 'data> {
         Place::Nowhere(Missing::OptimizedOut)
     }
 
+    /// What an argument was when the function was entered, if the caller's call site says it: of one that is optimized
+    /// out here.
+    pub(crate) fn place_at_entry(&self, die: &Die<'data>, size: u64) -> Option<Place> {
+        let entry = scope::entry_of(self.function)?;
+        let chain = die.chain();
+        let (die, location) = chain
+            .iter()
+            .find_map(|die| Some((die, die.attr(gimli::DW_AT_location)?)))?;
+        let mut entries = die.unit.reference().attr_locations(location).ok()??;
+        let mut first = None;
+        while let Ok(Some(found)) = entries.next() {
+            if found.range.begin <= entry && entry < found.range.end {
+                first = Some(found.data);
+                break;
+            }
+        }
+        let register = first?;
+        let mut operations = register.operations(die.unit.unit.encoding());
+        let is_register = matches!(
+            operations.next(),
+            Ok(Some(gimli::Operation::Register { .. }))
+        );
+        if !is_register || !matches!(operations.next(), Ok(None)) {
+            return None;
+        }
+        let value = self.entry_value(&die.unit, register, 0).ok()?;
+        let size = usize::try_from(size).ok()?.min(8);
+        let mut bytes = value_bytes(value, size);
+        bytes.resize(size, 0);
+        Some(Place::Bytes(Rc::new(Pieces::of(bytes))))
+    }
+
     /// Evaluates a location attribute.
     pub(crate) fn place(
         &self,
@@ -140,7 +159,7 @@ impl<'data> Frame<'_, 'data> {
         location: AttributeValue<Reader<'data>>,
         size: u64,
         object: Option<u64>,
-    ) -> Place<'data> {
+    ) -> Place {
         let Some(expression) = self.expression(unit, location) else {
             return Place::Nowhere(Missing::OptimizedOut);
         };
@@ -173,23 +192,13 @@ impl<'data> Frame<'_, 'data> {
         }
     }
 
-    fn put_together(&self, unit: &Unit<'data>, pieces: &Pieced<'data>, size: u64) -> Place<'data> {
+    fn put_together(&self, unit: &Unit<'data>, pieces: &Pieced<'data>, size: u64) -> Place {
         if let [piece] = pieces.as_slice()
             && piece.size_in_bits.is_none()
         {
             match piece.location {
                 Location::Address { address } => return Place::Memory(address),
-                Location::ImplicitPointer { value, byte_offset } => {
-                    let module = &self.function.module;
-                    let space = &self.function.unit.space;
-                    return match module.die_at(space, value) {
-                        Some(target) => Place::Synthetic(SyntheticPointer {
-                            target,
-                            offset: byte_offset,
-                        }),
-                        None => Place::Nowhere(Missing::OptimizedOut),
-                    };
-                }
+                Location::ImplicitPointer { .. } => return Place::Synthetic,
                 Location::Empty => return Place::Nowhere(Missing::OptimizedOut),
                 _ => {}
             }
@@ -640,7 +649,7 @@ pub(crate) fn constant_place<'data>(
     die: &Die<'data>,
     constant: AttributeValue<Reader<'data>>,
     size: u64,
-) -> Place<'data> {
+) -> Place {
     let size = usize::try_from(size).unwrap_or(OBJECT).min(OBJECT);
     let mut bytes = match constant {
         AttributeValue::Block(block) => block.slice().to_vec(),

@@ -45,7 +45,7 @@ pub(crate) struct ValueReader<'a, 'data> {
 #[derive(Clone)]
 pub(crate) struct Object<'data> {
     pub(crate) of: Die<'data>,
-    pub(crate) place: Place<'data>,
+    pub(crate) place: Place,
     pub(crate) at: u64,
 }
 
@@ -70,12 +70,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
     }
 
     /// Bytes of an object.
-    pub(crate) fn bytes(
-        &self,
-        place: &Place<'data>,
-        at: u64,
-        size: usize,
-    ) -> Result<Vec<u8>, Missing> {
+    pub(crate) fn bytes(&self, place: &Place, at: u64, size: usize) -> Result<Vec<u8>, Missing> {
         match place {
             Place::Memory(start) => {
                 let from = start.wrapping_add(at);
@@ -87,7 +82,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 }
             }
             Place::Bytes(pieces) => pieces.get(at, size),
-            Place::Synthetic(_) => Err(Missing::OptimizedOut),
+            Place::Synthetic => Err(Missing::OptimizedOut),
             Place::Nowhere(why) => Err(*why),
         }
     }
@@ -163,14 +158,14 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                 Ok(self.enumerated(plain, names, &bytes))
             }
             Kind::Pointer(target) => {
-                if matches!(place, Place::Synthetic(_)) {
+                if matches!(place, Place::Synthetic) {
                     return Ok(Value::Word("<synthetic pointer>"));
                 }
                 let address = word(&self.bytes(place, *at, 8)?);
                 Ok(Value::Pointer(self.pointer(address, target.as_ref())))
             }
             Kind::Reference(target) => {
-                if matches!(place, Place::Synthetic(_)) {
+                if matches!(place, Place::Synthetic) {
                     return Ok(Value::Word("<synthetic pointer>"));
                 }
                 let address = word(&self.bytes(place, *at, 8)?);

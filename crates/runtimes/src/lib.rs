@@ -105,13 +105,20 @@ impl<'p> VariableReader<'p> {
     /// Asks every language whether the process is its own.
     #[must_use]
     pub fn of(process: &'p Process<'p>) -> Self {
-        Self(RUNTIMES.iter().filter_map(|attach| attach(process)).collect())
+        Self(
+            RUNTIMES
+                .iter()
+                .filter_map(|attach| attach(process))
+                .collect(),
+        )
     }
 
     /// Arguments, in the order of the declaration, then other local variables of a frame that [`examine`] put in.
     #[must_use]
     pub fn variables(&self, frame: &Frame) -> Vec<Variable> {
         let all = self.0.iter().map(|runtime| runtime.variables(frame));
-        all.filter(|variables| !variables.is_empty()).next_back().unwrap_or_default()
+        all.filter(|variables| !variables.is_empty())
+            .next_back()
+            .unwrap_or_default()
     }
 }

@@ -101,7 +101,11 @@ impl Fingerprint {
             Ok(function) if is_own(frame) => Some(own::plain_name(&function.name)),
             _ => None,
         };
-        let names = frames.get(first..)?.iter().take(Self::FRAMES).filter_map(name);
+        let names = frames
+            .get(first..)?
+            .iter()
+            .take(Self::FRAMES)
+            .filter_map(name);
         let own: Vec<String> = names.collect();
         let counted = stack::units(&own, Rules::get().depth);
         (!counted.is_empty()).then(|| Explanation {

@@ -116,12 +116,10 @@ impl Variant {
     /// # Errors
     /// When gdb cannot be run.
     pub fn oracle(&self) -> io::Result<Option<Vec<OracleThread>>> {
-        let is_foreign = ["aarch64/", "machines/"].iter().any(|of| self.name.starts_with(of));
-        let gdb = if is_foreign {
-            "gdb-multiarch"
-        } else {
-            "gdb"
-        };
+        let is_foreign = ["aarch64/", "machines/"]
+            .iter()
+            .any(|of| self.name.starts_with(of));
+        let gdb = if is_foreign { "gdb-multiarch" } else { "gdb" };
         // gdb can loop for ever in a stack.
         let output = Command::new("timeout")
             .args(["20", gdb])

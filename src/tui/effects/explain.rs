@@ -7,13 +7,17 @@ use std::sync::mpsc::Sender;
 
 use anyhow::Result;
 use cdh_bundle::EntryKind;
+use cdh_inspect::FrameVariables;
 use cdh_store::DumpSummary;
+use cdh_symbolize::ThreadBacktrace;
 
 use super::{Session, guarded};
 use crate::pipeline::{
     self, BacktraceRequest, Dump, NamedStacks, Observer, SourceFinder, SourceSearch, TaskScope,
+    WantedVariables,
 };
 use crate::render::terminal_line;
+use crate::settings::Settings;
 use crate::tui::model::{Depth, Opened, RequestId, Source, Stacks, Texts};
 use crate::tui::msg::{Msg, SourceWanted};
 use crate::tui::pages;
@@ -61,7 +65,7 @@ pub(super) fn explain(
                 let settings = session.settings.offline();
                 let wanted = request_of_stacks();
                 let named = || pipeline::name_stacks(&settings, &dump, analysis, &wanted, &Silent);
-                let stacks = guarded(|| Ok(stacks(&dump, named())));
+                let stacks = guarded(|| Ok(stacks(&settings, &dump, named())));
                 send(Msg::Stacks(request, id, stacks.map(Arc::new)));
             }
             if depth == Depth::Full {
@@ -71,7 +75,7 @@ pub(super) fn explain(
                 let stacks = guarded(|| {
                     let wanted = request_of_stacks();
                     let named = pipeline::backtrace(&session.settings, &dump, &wanted, &Silent)?;
-                    Ok(stacks(&dump, named))
+                    Ok(stacks(&session.settings, &dump, named))
                 });
                 send(Msg::Stacks(request, id, stacks.map(Arc::new)));
             }
@@ -111,7 +115,22 @@ fn request_of_stacks() -> BacktraceRequest {
     }
 }
 
-fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
+/// Variables of the thread that crashed, and arguments of the others.
+fn variables(settings: &Settings, dump: &Dump, named: &NamedStacks) -> FrameVariables {
+    let read = |wanted, crashing: bool| {
+        let shown = |thread: &ThreadBacktrace| match thread.crashing == crashing {
+            true => (0..thread.frames.len()).collect(),
+            false => Vec::new(),
+        };
+        pipeline::variables(settings, dump, named, wanted, &shown)
+    };
+    let mut found = read(WantedVariables::All, true);
+    found.extend(read(WantedVariables::Arguments, false));
+    found
+}
+
+fn stacks(settings: &Settings, dump: &Dump, named: NamedStacks) -> Stacks {
+    let variables = variables(settings, dump, &named);
     let threads = named.threads().to_vec();
     let overflow = named.overflow();
     let completeness = named.completeness().cloned();
@@ -128,6 +147,7 @@ fn stacks(dump: &Dump, named: NamedStacks) -> Stacks {
     } = named;
     let head = analysis.as_ref().map(|analysis| &analysis.head);
     Stacks {
+        variables,
         backtrace,
         module_times,
         threads,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cdh_bundle::{DumpId, Manifest, WorkloadOwner};
 use cdh_cause::{Cause, Listing};
 use cdh_elfcore::{Completeness, Mapping, Segment, StackOverflow, Thread};
+use cdh_inspect::FrameVariables;
 use cdh_runtimes::RuntimeReport;
 use cdh_store::ManifestFacts;
 use cdh_symbolize::Backtrace;
@@ -55,6 +56,8 @@ pub struct Stacks {
     pub backtrace: Backtrace,
     /// Threads with their registers.
     pub threads: Vec<Thread>,
+    /// Variables of the frames.
+    pub variables: FrameVariables,
     /// Which parts of the core exist.
     pub completeness: Option<Completeness>,
     /// The stack overflow, if that was the cause.

@@ -14,7 +14,7 @@ mod refresh;
 mod rows;
 mod transfers;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use cdh_bundle::DumpId;
@@ -180,6 +180,8 @@ pub struct DumpView {
     pub thread: usize,
     /// Index of the first thread on the screen.
     pub thread_top: usize,
+    /// Frames whose variables are shown, by thread id and number.
+    pub expanded: BTreeSet<(u32, usize)>,
     /// The tab's lines.
     pub page: Page,
     /// Source around the selected frame.

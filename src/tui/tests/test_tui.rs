@@ -441,6 +441,7 @@ pub(crate) fn stacks(dump: &DumpSummary) -> Stacks {
         status,
     };
     Stacks {
+        variables: cdh_inspect::FrameVariables::new(),
         module_times: Vec::new(),
         backtrace: Backtrace {
             threads,

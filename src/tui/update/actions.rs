@@ -92,6 +92,7 @@ pub(super) fn act(model: &mut Model, action: Action, effects: &mut Vec<Effect>) 
         Action::Tab8 => open::tab(model, Tab::Manifest, effects),
         Action::Instructions => open::instructions(model),
         Action::NextThread => open::thread(model, 1),
+        Action::Variables => open::variables(model),
         Action::PreviousThread => open::thread(model, -1),
         Action::NextDump => open::neighbour(model, 1, effects),
         Action::PreviousDump => open::neighbour(model, -1, effects),

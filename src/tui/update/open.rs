@@ -1,11 +1,14 @@
 //! Opens the selection: a dump and its tabs, the dumps of a group, another store.
 
+use std::collections::BTreeSet;
+
 use cdh_store::DumpSummary;
 
 use super::actions::{back, go, set_filter};
-use super::new_page;
+use super::{new_page, refresh_page};
 use crate::tui::model::{AT_ONCE, Depth, DumpView, Model, Page, Pane, Screen, TABS, Tab};
 use crate::tui::msg::Effect;
+use crate::tui::pages;
 
 pub(super) fn open(model: &mut Model, effects: &mut Vec<Effect>) {
     match model.screen() {
@@ -89,6 +92,7 @@ pub(super) fn show(
             tab: Tab::Backtrace,
             thread: 0,
             thread_top: 0,
+            expanded: BTreeSet::new(),
             page: Page::default(),
             source: None,
             source_wanted: None,
@@ -148,6 +152,28 @@ pub(super) fn instructions(model: &mut Model) {
         Pane::Source => Pane::Instructions,
         Pane::Instructions => Pane::Source,
     };
+}
+
+/// Shows or hides the variables of the selected frame.
+pub(super) fn variables(model: &mut Model) {
+    let Some(view) = &mut model.dump else { return };
+    if view.tab != Tab::Backtrace {
+        return;
+    }
+    let Some(stacks) = model.known.stacks(view.dump.id) else {
+        return;
+    };
+    let Some(thread) = stacks.backtrace.threads.get(view.thread) else {
+        return;
+    };
+    let frame = (thread.tid, pages::number_at(view));
+    if !stacks.variables.contains_key(&frame) {
+        return model.say("nothing is known of the variables of this frame");
+    }
+    if !view.expanded.remove(&frame) {
+        view.expanded.insert(frame);
+    }
+    refresh_page(model);
 }
 
 pub(super) fn thread(model: &mut Model, step: isize) {

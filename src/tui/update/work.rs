@@ -1,5 +1,7 @@
 //! Actions on dumps: fetch, debug, mark, compare, delete, copy, page.
 
+use std::collections::BTreeSet;
+
 use cdh_store::DumpSummary;
 
 use super::actions::{go, move_by};
@@ -138,7 +140,7 @@ pub(super) fn pager(model: &mut Model, effects: &mut Vec<Effect>) {
     };
     match (model.known.opened(dump.id), model.known.stacks(dump.id)) {
         (Some(opened), Some(stacks)) => {
-            let text = crate::tui::pages::backtrace(opened, stacks, 0);
+            let text = crate::tui::pages::backtrace(opened, stacks, 0, &BTreeSet::new());
             let lines = crate::tui::styled::lines(&text, model.theme);
             effects.push(Effect::Pager(Page::new(lines).text()));
         }

@@ -51,7 +51,7 @@ fn call_to(scene: &Scene<'_>, pc: u64) -> Option<(Instruction, u64)> {
     let return_address = match scene.crash.machine {
         Machine::X86_64 => scene.u64_at(scene.sp()?)?,
         Machine::Aarch64 => scene.crash.registers?.get(LINK)?,
-        Machine::Other(_) => return None,
+        _ => return None,
     };
     let goes_there = |call: &Instruction| match &call.flow {
         Flow::Call(target) => scene.value_of(call, target, POINTER) == Some(pc),
@@ -153,7 +153,7 @@ fn returned_to(scene: &Scene<'_>, pc: u64, place: &str) -> Option<Cause> {
             }
             (format!("the return address in `x30` is {pc:#x}"), pc)
         }
-        Machine::Other(_) => return None,
+        _ => return None,
     };
     let sentence = format!(
         "A function returned to {pc:#x}, {place}: its return address on the stack was overwritten."

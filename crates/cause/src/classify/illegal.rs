@@ -113,7 +113,7 @@ pub(super) fn trap(scene: &Scene<'_>) -> Option<Cause> {
                 _ => None,
             }
         }
-        Machine::Other(_) => None,
+        _ => None,
     }
 }
 

@@ -125,7 +125,7 @@ fn number(scene: &Scene<'_>) -> Option<u64> {
     let number = match scene.crash.machine {
         Machine::X86_64 => RAX,
         Machine::Aarch64 => X8,
-        Machine::Other(_) => return None,
+        _ => return None,
     };
     registers.get(number)
 }
@@ -138,7 +138,7 @@ fn last_call_name(scene: &Scene<'_>) -> Option<&'static str> {
     let expected: &[u8] = match scene.crash.machine {
         Machine::X86_64 => &X86_64,
         Machine::Aarch64 => &AARCH64,
-        Machine::Other(_) => return None,
+        _ => return None,
     };
     let at = scene.pc()?.checked_sub(expected.len() as u64)?;
     let mut bytes = [0; 4];

@@ -151,7 +151,7 @@ pub fn decode(
     match machine {
         Machine::X86_64 => return x86_64::decode(at, bytes, registers),
         Machine::Aarch64 => return aarch64::decode(at, bytes, registers),
-        Machine::Other(_) => {}
+        _ => {}
     }
     let _ = (machine, at, bytes, registers);
     None

@@ -60,7 +60,9 @@ impl Interpreter<'_> {
                 offset: None,
             }),
             file,
-            first_line: process.u32(at.checked_add(layout.first_line)?)?.cast_signed(),
+            first_line: process
+                .u32(at.checked_add(layout.first_line)?)?
+                .cast_signed(),
             instructions: match layout.instructions {
                 Some(offset) => Some(at.checked_add(offset)?),
                 None => None,

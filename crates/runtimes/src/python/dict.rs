@@ -33,7 +33,10 @@ impl Interpreter<'_> {
             (Some(log2_bytes), Some(kind)) => {
                 let log2_bytes = u32::from(process.u8(keys.checked_add(log2_bytes)?)?);
                 let kind = process.u8(keys.checked_add(kind)?)?;
-                (1_u64.checked_shl(log2_bytes)?, if kind == 0 { 3 } else { 2 })
+                (
+                    1_u64.checked_shl(log2_bytes)?,
+                    if kind == 0 { 3 } else { 2 },
+                )
             }
             _ => {
                 let size = process.field(keys, layout.size?)?;
@@ -56,7 +59,13 @@ impl Interpreter<'_> {
             [.., key, value] => (u64::from_le_bytes(*key), u64::from_le_bytes(*value)),
             _ => (0, 0),
         };
-        let items = words_read.chunks_exact(usize::try_from(words).ok()?).map(item);
-        Some(items.filter(|(key, value)| *key != 0 && *value != 0).collect())
+        let items = words_read
+            .chunks_exact(usize::try_from(words).ok()?)
+            .map(item);
+        Some(
+            items
+                .filter(|(key, value)| *key != 0 && *value != 0)
+                .collect(),
+        )
     }
 }

@@ -210,7 +210,11 @@ impl Layout {
     }
 
     /// Takes over the offsets that the process states at `runtime`. `None` if it states others than can be.
-    pub(super) fn with_debug_offsets(mut self, process: &Process<'_>, runtime: u64) -> Option<Self> {
+    pub(super) fn with_debug_offsets(
+        mut self,
+        process: &Process<'_>,
+        runtime: u64,
+    ) -> Option<Self> {
         let stated = std::mem::take(&mut self.debug_offsets);
         for (name, place) in &stated {
             let value = process.u64(runtime.checked_add(*place)?)?;
@@ -279,7 +283,8 @@ mod tests {
             for name in stated.keys() {
                 assert!(layout.field(name).is_some(), "{name}");
             }
-            let is_known = Layout::of_version(layout.minor).is_some_and(|known| known.minor == layout.minor);
+            let is_known =
+                Layout::of_version(layout.minor).is_some_and(|known| known.minor == layout.minor);
             assert!(is_known);
         }
         assert!(Layout::of_version(1).is_none());

@@ -93,7 +93,11 @@ fn signed_varint(bytes: &[u8]) -> i32 {
         }
     }
     let size = (value >> 1).cast_signed();
-    if value & 1 == 0 { size } else { size.wrapping_neg() }
+    if value & 1 == 0 {
+        size
+    } else {
+        size.wrapping_neg()
+    }
 }
 
 #[cfg(test)]

@@ -101,7 +101,8 @@ pub(super) fn replacements(
     interpreter: usize,
 ) -> Vec<Replacement> {
     let frames = &thread.frames;
-    let loops = loops_by_address(frames, &segments).unwrap_or_else(|| loops_by_name(thread, &segments));
+    let loops =
+        loops_by_address(frames, &segments).unwrap_or_else(|| loops_by_name(thread, &segments));
     let mut replacements: Vec<Replacement> = Vec::new();
     let mut segments = segments.into_iter();
     let mut next = 0;
@@ -109,13 +110,20 @@ pub(super) fn replacements(
         let Some(segment) = segments.next() else {
             break;
         };
-        let limit = loops.get(number.saturating_add(1)).copied().unwrap_or(frames.len());
+        let limit = loops
+            .get(number.saturating_add(1))
+            .copied()
+            .unwrap_or(frames.len());
         let native = around(frames, *index, next..limit, interpreter);
         next = native.end;
         let Some(model) = frames.get(native.start) else {
             continue;
         };
-        let frames = segment.frames.iter().map(|frame| shown(frame, model)).collect();
+        let frames = segment
+            .frames
+            .iter()
+            .map(|frame| shown(frame, model))
+            .collect();
         replacements.push(Replacement { native, frames });
     }
     // Below what could be unwound, Python still knows its frames.
@@ -124,7 +132,10 @@ pub(super) fn replacements(
         let rest = segments.flat_map(|segment| segment.frames);
         let frames: Vec<Frame> = rest.map(|frame| shown(&frame, model)).collect();
         let end = thread.frames.len();
-        replacements.push(Replacement { native: end..end, frames });
+        replacements.push(Replacement {
+            native: end..end,
+            frames,
+        });
     }
     replacements
 }
@@ -188,7 +199,12 @@ fn shown(frame: &PythonFrame, native: &Frame) -> Frame {
 }
 
 /// The native frames around the loop at `index`, within `limits`, that say nothing beside the Python frames.
-fn around(frames: &[Frame], index: usize, limits: Range<usize>, interpreter: usize) -> Range<usize> {
+fn around(
+    frames: &[Frame],
+    index: usize,
+    limits: Range<usize>,
+    interpreter: usize,
+) -> Range<usize> {
     let says_nothing = |frame: &&Frame| is_between(frame, interpreter);
     let above = frames.get(limits.start..index).unwrap_or_default();
     let above = above.iter().rev().take_while(says_nothing).count();
@@ -200,7 +216,10 @@ fn around(frames: &[Frame], index: usize, limits: Range<usize>, interpreter: usi
 
 /// Whether a native call of the evaluation loop is at `index`; not one that was inlined into it.
 fn is_loop(frames: &[Frame], index: usize) -> bool {
-    let Some(frame) = frames.get(index).filter(|frame| !frame.inline && !frame.interpreted) else {
+    let Some(frame) = frames
+        .get(index)
+        .filter(|frame| !frame.inline && !frame.interpreted)
+    else {
         return false;
     };
     frame.function.as_ref().is_ok_and(|function| {
@@ -218,8 +237,10 @@ fn is_between(frame: &Frame, interpreter: usize) -> bool {
         return true;
     };
     let name = function.raw.split('.').next().unwrap_or(&function.raw);
-    BETWEEN.iter().any(|pattern| match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start),
-        None => name == *pattern,
-    })
+    BETWEEN
+        .iter()
+        .any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == *pattern,
+        })
 }

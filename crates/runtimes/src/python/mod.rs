@@ -23,7 +23,9 @@ use std::cell::RefCell;
 use cdh_elfcore::{Avma, ModuleKind};
 use cdh_symbolize::{Backtrace, Frame, LoadedModule, ThreadBacktrace};
 
-use crate::{Language, Message, Options, Process, Replacement, Runtime, RuntimeReport, ThreadFacts, Variable};
+use crate::{
+    Language, Message, Options, Process, Replacement, Runtime, RuntimeReport, ThreadFacts, Variable,
+};
 use layout::{COOKIE, Layout};
 use stack::{Known, Segment};
 use threads::PythonThread;
@@ -61,7 +63,8 @@ struct Python<'p> {
 /// A process with an initialized CPython runtime.
 pub(crate) fn attach<'p>(process: &'p Process<'p>) -> Option<Box<dyn Runtime + 'p>> {
     let interpreter = Interpreter::find(process)?;
-    let is_asyncio = |loaded: &LoadedModule<'_>| file_name(&loaded.module.path).starts_with(b"_asyncio.");
+    let is_asyncio =
+        |loaded: &LoadedModule<'_>| file_name(&loaded.module.path).starts_with(b"_asyncio.");
     let is_built_in = interpreter.layout.thread.asyncio_task.is_some();
     Some(Box::new(Python {
         has_tasks: is_built_in || process.modules.iter().any(is_asyncio),
@@ -83,21 +86,39 @@ impl<'p> Interpreter<'p> {
             })
     }
 
-    fn with_version(process: &'p Process<'p>, module: usize, runtime: u64, version: Option<u32>) -> Option<Self> {
+    fn with_version(
+        process: &'p Process<'p>,
+        module: usize,
+        runtime: u64,
+        version: Option<u32>,
+    ) -> Option<Self> {
         let with = |layout: Layout| {
             let layout = match layout.debug_offsets.is_empty() {
                 true => layout,
                 false => layout.with_debug_offsets(process, runtime)?,
             };
-            let found = Self { process, module, runtime, version, layout };
+            let found = Self {
+                process,
+                module,
+                runtime,
+                version,
+                layout,
+            };
             found.is_plausible().then_some(found)
         };
         match version {
             Some(version) => with(Layout::of_version(version >> 16 & 0xff)?),
             None => {
-                let named = process.modules.iter().find_map(|loaded| version_in(&loaded.module.path));
+                let named = process
+                    .modules
+                    .iter()
+                    .find_map(|loaded| version_in(&loaded.module.path));
                 let named = named.and_then(Layout::of_version).and_then(with);
-                named.or_else(|| Layout::all().filter(|layout| layout.debug_offsets.is_empty()).find_map(with))
+                named.or_else(|| {
+                    Layout::all()
+                        .filter(|layout| layout.debug_offsets.is_empty())
+                        .find_map(with)
+                })
             }
         }
     }
@@ -121,10 +142,15 @@ impl<'p> Interpreter<'p> {
             return Some(text);
         }
         // Up to 3.11: a type, and nothing or the arguments that an exception is going to be made of.
-        let kind = self.process.field(thread, layout.raised_type?).filter(|kind| *kind != 0)?;
+        let kind = self
+            .process
+            .field(thread, layout.raised_type?)
+            .filter(|kind| *kind != 0)?;
         let name = self.process.field(kind, self.layout.object.type_name)?;
         let name = self.process.c_text(name, object::NAME)?;
-        let text = self.text(value, object::MESSAGE).or_else(|| self.describe(value).filter(|_| value != 0));
+        let text = self
+            .text(value, object::MESSAGE)
+            .or_else(|| self.describe(value).filter(|_| value != 0));
         Some(match text {
             Some(text) => format!("{name}: {text}"),
             None => name,
@@ -140,9 +166,13 @@ impl<'p> Interpreter<'p> {
             let Some(item) = next.filter(|item| *item != 0) else {
                 break;
             };
-            let value = item.checked_add(layout.exc_value).and_then(|at| self.process.u64(at));
+            let value = item
+                .checked_add(layout.exc_value)
+                .and_then(|at| self.process.u64(at));
             found.extend(value.and_then(|value| self.exception(value)));
-            next = item.checked_add(layout.exc_previous).and_then(|at| self.process.u64(at));
+            next = item
+                .checked_add(layout.exc_previous)
+                .and_then(|at| self.process.u64(at));
         }
         found
     }
@@ -151,18 +181,27 @@ impl<'p> Interpreter<'p> {
 impl Python<'_> {
     /// The Python frames of a native thread: those of several interpreters run one below the other.
     fn segments(&self, tid: u32) -> Vec<Segment> {
-        let mut own: Vec<&PythonThread> = self.threads.iter().filter(|thread| thread.tid == Some(tid)).collect();
+        let mut own: Vec<&PythonThread> = self
+            .threads
+            .iter()
+            .filter(|thread| thread.tid == Some(tid))
+            .collect();
         // The one that runs is innermost. An interpreter that was made later was called by an earlier one.
         own.sort_by_key(|thread| (!thread.holds_lock, std::cmp::Reverse(thread.interpreter)));
         let segments = own.into_iter();
-        segments.flat_map(|thread| self.interpreter.segments(thread.at, &self.known)).collect()
+        segments
+            .flat_map(|thread| self.interpreter.segments(thread.at, &self.known))
+            .collect()
     }
 
     fn messages(&self, stacks: &Backtrace) -> Vec<Message> {
         let crashing = stacks.threads.iter().find(|thread| thread.crashing);
         let crashing = crashing.map(|thread| thread.tid);
         let mut messages = Vec::new();
-        let own = self.threads.iter().filter(|thread| thread.tid.is_some() && thread.tid == crashing);
+        let own = self
+            .threads
+            .iter()
+            .filter(|thread| thread.tid.is_some() && thread.tid == crashing);
         for thread in own {
             let message = |text: String, note: &'static str| Message {
                 kind: "exception".into(),
@@ -174,7 +213,11 @@ impl Python<'_> {
             };
             let mut handled = self.interpreter.handled(thread.at);
             handled.reverse();
-            messages.extend(handled.into_iter().map(|text| message(text, "being handled")));
+            messages.extend(
+                handled
+                    .into_iter()
+                    .map(|text| message(text, "being handled")),
+            );
             let raised = self.interpreter.raised(thread.at);
             messages.extend(raised.map(|text| message(text, "raised, not caught yet")));
         }
@@ -213,12 +256,16 @@ impl Runtime for Python<'_> {
     fn counted_name(&self, frame: &Frame) -> Option<String> {
         let function = frame.function.as_ref().ok()?;
         let file = &frame.location.as_ref()?.file;
-        self.interpreter.counted_name(frame.sp?.0, file, &function.name)
+        self.interpreter
+            .counted_name(frame.sp?.0, file, &function.name)
     }
 
     fn variables(&self, frame: &Frame) -> Vec<Variable> {
-        let at = frame.sp.filter(|_| frame.interpreted && frame.module == Some(self.interpreter.module));
-        at.and_then(|at| self.interpreter.variables(at.0)).unwrap_or_default()
+        let at = frame
+            .sp
+            .filter(|_| frame.interpreted && frame.module == Some(self.interpreter.module));
+        at.and_then(|at| self.interpreter.variables(at.0))
+            .unwrap_or_default()
     }
 
     fn frames(&self, thread: &ThreadBacktrace) -> Vec<Replacement> {
@@ -313,6 +360,8 @@ fn version_in(path: &[u8]) -> Option<u32> {
     let name = String::from_utf8_lossy(file_name(path));
     let behind = |mark: &str| name.split_once(mark).map(|(_, rest)| rest.to_owned());
     let rest = behind("python3.").or_else(|| behind(".cpython-3"))?;
-    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(rest.len());
     rest.get(..end)?.parse().ok()
 }

@@ -4,7 +4,13 @@ use super::Interpreter;
 use super::object::{NAME, PATH};
 
 /// Marks of functions that the compiler makes of expressions: they count as the function around them.
-const GENERATED: [&str; 5] = ["<lambda>", "<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>"];
+const GENERATED: [&str; 5] = [
+    "<lambda>",
+    "<listcomp>",
+    "<dictcomp>",
+    "<setcomp>",
+    "<genexpr>",
+];
 
 impl Interpreter<'_> {
     /// `module.function` of the frame at `at`. `None` for functions of the standard library, and for generated ones
@@ -15,7 +21,9 @@ impl Interpreter<'_> {
         }
         let function = normalized(qualified)?;
         let globals = self.process.field(at, self.layout.frame.globals)?;
-        let name = self.item(globals, "__name__").and_then(|name| self.text(name, NAME));
+        let name = self
+            .item(globals, "__name__")
+            .and_then(|name| self.text(name, NAME));
         let module = match name {
             Some(name) if name != "__main__" => name,
             // The program itself, by its file.

@@ -41,7 +41,9 @@ impl Interpreter<'_> {
 
     fn name_of_type(&self, kind: u64) -> Option<String> {
         let name = self.process.field(kind, self.layout.object.type_name)?;
-        self.process.c_text(name, NAME).filter(|name| !name.is_empty())
+        self.process
+            .c_text(name, NAME)
+            .filter(|name| !name.is_empty())
     }
 
     /// The string at `at`, with `…` in place of what is above `limit` characters. `None` for other objects.
@@ -66,7 +68,10 @@ impl Interpreter<'_> {
         let count = usize::try_from(length).unwrap_or(usize::MAX).min(limit);
         let bytes = self.process.bytes(data, count.checked_mul(width)?)?;
         let character = |bytes: &[u8]| {
-            let code = bytes.iter().rev().fold(0, |code, byte| code << 8 | u32::from(*byte));
+            let code = bytes
+                .iter()
+                .rev()
+                .fold(0, |code, byte| code << 8 | u32::from(*byte));
             char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
         };
         let mut text: String = bytes.chunks_exact(width).map(character).collect();
@@ -85,10 +90,18 @@ impl Interpreter<'_> {
         let start = at.checked_add(self.layout.object.int_digits)?;
         let mut value = 0_i128;
         for index in (0..size).rev() {
-            let digit = self.process.u32(start.checked_add(index.checked_mul(4)?)?)?;
-            value = value.checked_mul(1 << DIGIT_BITS)?.checked_add(i128::from(digit))?;
+            let digit = self
+                .process
+                .u32(start.checked_add(index.checked_mul(4)?)?)?;
+            value = value
+                .checked_mul(1 << DIGIT_BITS)?
+                .checked_add(i128::from(digit))?;
         }
-        Some(if is_negative { value.wrapping_neg() } else { value })
+        Some(if is_negative {
+            value.wrapping_neg()
+        } else {
+            value
+        })
     }
 
     /// Number of digits of an integer, and whether it is negative.
@@ -119,7 +132,9 @@ impl Interpreter<'_> {
         };
         let described = match name.as_str() {
             "NoneType" => Some("None".to_owned()),
-            "bool" => self.integer(at).map(|value| if value == 0 { "False" } else { "True" }.to_owned()),
+            "bool" => self
+                .integer(at)
+                .map(|value| if value == 0 { "False" } else { "True" }.to_owned()),
             "float" => {
                 let bits = self.process.field(at, object.float)?;
                 Some(format!("{:?}", f64::from_bits(bits)))
@@ -127,19 +142,29 @@ impl Interpreter<'_> {
             "set" | "frozenset" => Some(counted(self.process.field(at, object.set_used)?, "item")),
             "bytearray" => Some(counted(size()?, "byte")),
             _ if flags & LONG != 0 => self.integer(at).map_or_else(
-                || Some(counted(self.digits_of(at)?.0.checked_mul(u64::from(DIGIT_BITS))?, "bit")),
+                || {
+                    Some(counted(
+                        self.digits_of(at)?.0.checked_mul(u64::from(DIGIT_BITS))?,
+                        "bit",
+                    ))
+                },
                 |value| Some(value.to_string()),
             ),
             _ if flags & STRING != 0 => self.text(at, VALUE).map(|text| quoted(&text)),
             _ if flags & BYTES != 0 => {
                 let size = usize::try_from(size()?).ok()?;
-                let bytes = self.process.bytes(at.checked_add(object.bytes)?, size.min(VALUE))?;
+                let bytes = self
+                    .process
+                    .bytes(at.checked_add(object.bytes)?, size.min(VALUE))?;
                 let more = if size > VALUE { "…" } else { "" };
                 Some(format!("b'{}{more}'", bytes.escape_ascii()))
             }
             _ if flags & LIST != 0 => Some(counted(size()?, "item")),
             _ if flags & TUPLE != 0 => Some(counted(size()?, "item")),
-            _ if flags & DICT != 0 => Some(counted(self.process.field(at, self.layout.dict.used)?, "item")),
+            _ if flags & DICT != 0 => Some(counted(
+                self.process.field(at, self.layout.dict.used)?,
+                "item",
+            )),
             _ if flags & TYPE != 0 => self.name_of_type(at).map(|name| format!("<class {name}>")),
             _ if flags & EXCEPTION != 0 => self.exception(at),
             _ => None,
@@ -155,10 +180,15 @@ impl Interpreter<'_> {
         }
         let name = self.name_of_type(kind)?;
         let arguments = self.process.field(at, self.layout.object.exception_args)?;
-        Some(match self.message(&name, arguments).filter(|text| !text.is_empty()) {
-            Some(text) => format!("{name}: {text}"),
-            None => name,
-        })
+        Some(
+            match self
+                .message(&name, arguments)
+                .filter(|text| !text.is_empty())
+            {
+                Some(text) => format!("{name}: {text}"),
+                None => name,
+            },
+        )
     }
 
     /// What `str` makes of an exception with these arguments.
@@ -170,11 +200,13 @@ impl Interpreter<'_> {
             [only] if name == "KeyError" => self.describe(*only),
             [only] => self.text(*only, MESSAGE).or_else(|| self.describe(*only)),
             // `OSError` and its subclasses.
-            [code, text] if number(code).is_some() && self.text(*text, 1).is_some() => {
-                Some(format!("[Errno {}] {}", number(code)?, self.text(*text, MESSAGE)?))
-            }
+            [code, text] if number(code).is_some() && self.text(*text, 1).is_some() => Some(
+                format!("[Errno {}] {}", number(code)?, self.text(*text, MESSAGE)?),
+            ),
             several => {
-                let words = several.iter().map(|at| self.describe(*at).unwrap_or_else(|| "?".to_owned()));
+                let words = several
+                    .iter()
+                    .map(|at| self.describe(*at).unwrap_or_else(|| "?".to_owned()));
                 Some(format!("({})", words.collect::<Vec<_>>().join(", ")))
             }
         }
@@ -189,7 +221,9 @@ impl Interpreter<'_> {
         let object = &self.layout.object;
         let count = self.process.field(at, object.size)?.min(limit);
         let size = usize::try_from(count.checked_mul(8)?).ok()?;
-        let bytes = self.process.bytes(at.checked_add(object.tuple_items)?, size)?;
+        let bytes = self
+            .process
+            .bytes(at.checked_add(object.tuple_items)?, size)?;
         let (words, _) = bytes.as_chunks::<8>();
         Some(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
     }
@@ -198,12 +232,20 @@ impl Interpreter<'_> {
     pub(super) fn byte_string(&self, at: u64, limit: usize) -> Option<Vec<u8>> {
         let (_, flags) = self.type_of(at)?;
         let size = self.process.field(at, self.layout.object.size)?;
-        let size = usize::try_from(size).ok().filter(|size| *size <= limit && flags & BYTES != 0)?;
-        self.process.bytes(at.checked_add(self.layout.object.bytes)?, size)
+        let size = usize::try_from(size)
+            .ok()
+            .filter(|size| *size <= limit && flags & BYTES != 0)?;
+        self.process
+            .bytes(at.checked_add(self.layout.object.bytes)?, size)
     }
 }
 
 /// As `repr` writes most strings. Control characters are escaped where the text is shown.
 fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
+    format!(
+        "'{}'",
+        text.replace('\\', "\\\\")
+            .replace('\'', "\\'")
+            .replace('\n', "\\n")
+    )
 }

@@ -52,7 +52,11 @@ impl Interpreter<'_> {
     pub(super) fn segments(&self, thread: u64, known: &RefCell<Known>) -> Vec<Segment> {
         let mut segments = Vec::new();
         let mut segment = Segment::default();
-        let mut loop_state = self.layout.thread.cframe.filter(|_| self.layout.frame.is_entry.is_some());
+        let mut loop_state = self
+            .layout
+            .thread
+            .cframe
+            .filter(|_| self.layout.frame.is_entry.is_some());
         loop_state = loop_state.and_then(|cframe| self.process.field(thread, cframe));
         let Some(mut at) = self.innermost_frame(thread) else {
             return segments;
@@ -64,7 +68,9 @@ impl Interpreter<'_> {
             if at == 0 {
                 break;
             }
-            let owner = layout.owner.and_then(|owner| self.process.u8(at.checked_add(owner)?));
+            let owner = layout
+                .owner
+                .and_then(|owner| self.process.u8(at.checked_add(owner)?));
             let is_entry = match (layout.is_entry, owner) {
                 (Some(offset), _) => {
                     let byte = at.checked_add(offset).and_then(|at| self.process.u8(at));
@@ -73,7 +79,8 @@ impl Interpreter<'_> {
                 (None, Some(owner)) => owner >= OWNED_BY_LOOP,
                 (None, None) => true,
             };
-            let is_function = layout.is_entry.is_some() || owner.is_none_or(|owner| owner < OWNED_BY_LOOP);
+            let is_function =
+                layout.is_entry.is_some() || owner.is_none_or(|owner| owner < OWNED_BY_LOOP);
             if is_function && let Some(frame) = self.frame(at, &mut known.borrow_mut()) {
                 segment.frames.push(frame);
             }
@@ -82,11 +89,16 @@ impl Interpreter<'_> {
                     true => loop_state,
                     false => Some(at),
                 };
-                loop_state = loop_state.and_then(|state| self.process.field(state, self.layout.thread.cframe_previous?));
+                loop_state = loop_state.and_then(|state| {
+                    self.process
+                        .field(state, self.layout.thread.cframe_previous?)
+                });
                 segments.push(std::mem::take(&mut segment));
             }
             let next = self.process.field(at, layout.previous);
-            let Some(next) = next.filter(|next| *next != marker && known.borrow().frames < ALL_FRAMES) else {
+            let Some(next) =
+                next.filter(|next| *next != marker && known.borrow().frames < ALL_FRAMES)
+            else {
                 break;
             };
             if number.is_power_of_two() {
@@ -121,7 +133,9 @@ impl Interpreter<'_> {
         let layout = &self.layout.frame;
         let address = self.code_of(at)?;
         let code = known.codes.entry(address);
-        let code = code.or_insert_with(|| self.read_code(address).map(Arc::new)).clone()?;
+        let code = code
+            .or_insert_with(|| self.read_code(address).map(Arc::new))
+            .clone()?;
         let instruction = match self.layout.code.instructions {
             Some(_) => self.process.field(at, layout.instruction)?,
             None => u64::from(self.process.u32(at.checked_add(layout.instruction)?)?),

@@ -34,7 +34,9 @@ impl Interpreter<'_> {
 
     fn task_of_loop(&self, event_loop: u64) -> Option<u64> {
         self.interpreters().into_iter().find_map(|interpreter| {
-            let modules = self.process.field(interpreter, self.layout.interpreter.modules)?;
+            let modules = self
+                .process
+                .field(interpreter, self.layout.interpreter.modules)?;
             let module = self.item(modules, "asyncio.tasks")?;
             let names = self.process.field(module, self.layout.object.module_dict)?;
             let tasks = self.items(self.item(names, "_current_tasks")?)?;
@@ -49,9 +51,13 @@ impl Interpreter<'_> {
         }
         let name = self.process.field(task, self.layout.task.name)?;
         // Names are made of a number when they are first asked for.
-        let name = self.text(name, NAME).or_else(|| Some(format!("Task-{}", self.integer(name)?)))?;
+        let name = self
+            .text(name, NAME)
+            .or_else(|| Some(format!("Task-{}", self.integer(name)?)))?;
         let coroutine = self.process.field(task, self.layout.task.coroutine)?;
-        let qualname = self.process.field(coroutine, self.layout.object.generator_qualname);
+        let qualname = self
+            .process
+            .field(coroutine, self.layout.object.generator_qualname);
         let function = qualname.and_then(|qualname| self.text(qualname, NAME));
         Some(match function {
             Some(function) => format!("runs asyncio task `{name}` ({function})"),

@@ -30,15 +30,25 @@ pub(super) struct PythonThread {
 impl Interpreter<'_> {
     /// All threads of all interpreters.
     pub(super) fn threads(&self) -> Vec<PythonThread> {
-        let native: BTreeSet<u32> = self.process.threads.iter().map(|thread| thread.tid).collect();
+        let native: BTreeSet<u32> = self
+            .process
+            .threads
+            .iter()
+            .map(|thread| thread.tid)
+            .collect();
         let mut threads = Vec::new();
         let mut seen = BTreeSet::new();
         for interpreter in self.interpreters() {
-            let id = self.process.field(interpreter, self.layout.interpreter.id).unwrap_or(0);
+            let id = self
+                .process
+                .field(interpreter, self.layout.interpreter.id)
+                .unwrap_or(0);
             let holder = self.lock_holder(interpreter);
             let head = self.layout.interpreter.threads_head;
             let mut next = self.process.field(interpreter, head);
-            while let Some(at) = next.filter(|at| *at != 0 && threads.len() < THREADS && seen.insert(*at)) {
+            while let Some(at) =
+                next.filter(|at| *at != 0 && threads.len() < THREADS && seen.insert(*at))
+            {
                 threads.push(PythonThread {
                     at,
                     tid: self.native_id(at, &native),
@@ -54,8 +64,12 @@ impl Interpreter<'_> {
     /// Addresses of all interpreters.
     pub(super) fn interpreters(&self) -> Vec<u64> {
         let mut found = Vec::new();
-        let mut next = self.process.field(self.runtime, self.layout.runtime.interpreters_head);
-        while let Some(at) = next.filter(|at| *at != 0 && !found.contains(at) && found.len() < INTERPRETERS) {
+        let mut next = self
+            .process
+            .field(self.runtime, self.layout.runtime.interpreters_head);
+        while let Some(at) =
+            next.filter(|at| *at != 0 && !found.contains(at) && found.len() < INTERPRETERS)
+        {
             found.push(at);
             next = self.process.field(at, self.layout.interpreter.next);
         }
@@ -68,14 +82,17 @@ impl Interpreter<'_> {
         interpreters.iter().any(|interpreter| {
             let head = self.layout.interpreter.threads_head;
             let thread = self.process.field(*interpreter, head);
-            let back = thread.and_then(|thread| self.process.field(thread, self.layout.thread.interp));
+            let back =
+                thread.and_then(|thread| self.process.field(thread, self.layout.thread.interp));
             back == Some(*interpreter)
         })
     }
 
     /// Whether the interpreter was shutting down.
     pub(super) fn is_finalizing(&self) -> bool {
-        let finalizing = self.process.field(self.runtime, self.layout.runtime.finalizing);
+        let finalizing = self
+            .process
+            .field(self.runtime, self.layout.runtime.finalizing);
         finalizing.is_some_and(|thread| thread != 0)
     }
 
@@ -97,7 +114,10 @@ impl Interpreter<'_> {
         }
         let pthread = self.process.field(at, self.layout.thread.thread_id)?;
         let mut bytes = vec![0; PTHREAD_SIZE];
-        let known = self.process.memory.read(cdh_elfcore::Avma(pthread), &mut bytes);
+        let known = self
+            .process
+            .memory
+            .read(cdh_elfcore::Avma(pthread), &mut bytes);
         bytes.truncate(known);
         let (words, _) = bytes.as_chunks::<4>();
         let number = |word: &[u8; 4]| u32::from_le_bytes(*word);

@@ -28,13 +28,23 @@ impl Interpreter<'_> {
         for (index, (name, in_cell)) in slots.iter().enumerate() {
             let slot = start.checked_add((index as u64).checked_mul(8)?)?;
             let is_argument = index < arguments
-                || slots.get(..arguments).is_some_and(|slots| slots.iter().any(|(argument, _)| argument == name));
-            let value = self.process.u64(slot).and_then(|value| self.value(value, *in_cell));
+                || slots
+                    .get(..arguments)
+                    .is_some_and(|slots| slots.iter().any(|(argument, _)| argument == name));
+            let value = self
+                .process
+                .u64(slot)
+                .and_then(|value| self.value(value, *in_cell));
             if let Some((type_name, value)) = value
                 && !name.is_empty()
                 && !found.iter().any(|known| known.name == *name)
             {
-                found.push(Variable { name: name.clone(), type_name, value, is_argument });
+                found.push(Variable {
+                    name: name.clone(),
+                    type_name,
+                    value,
+                    is_argument,
+                });
             }
         }
         // An argument that an inner function uses is in a cell, behind the others.
@@ -47,8 +57,14 @@ impl Interpreter<'_> {
     fn slots(&self, code: u64) -> Option<Vec<(String, bool)>> {
         let layout = &self.layout.code;
         let names = |offset: u64| {
-            let names = self.tuple(self.process.field(code, offset)?, VARIABLES)?.into_iter();
-            Some(names.map(|name| self.text(name, NAME).unwrap_or_default()).collect::<Vec<_>>())
+            let names = self
+                .tuple(self.process.field(code, offset)?, VARIABLES)?
+                .into_iter();
+            Some(
+                names
+                    .map(|name| self.text(name, NAME).unwrap_or_default())
+                    .collect::<Vec<_>>(),
+            )
         };
         if let (Some(offset), Some(kinds)) = (layout.localsplusnames, layout.localspluskinds) {
             let kinds = self.process.field(code, kinds)?;
@@ -56,9 +72,18 @@ impl Interpreter<'_> {
             let is_cell = kinds.into_iter().map(|kind| kind & (CELL | FREE) != 0);
             return Some(names(offset)?.into_iter().zip(is_cell).collect());
         }
-        let plain = names(layout.varnames?)?.into_iter().map(|name| (name, false));
-        let cells = [layout.cellvars, layout.freevars].into_iter().flatten().filter_map(names);
-        Some(plain.chain(cells.flatten().map(|name| (name, true))).collect())
+        let plain = names(layout.varnames?)?
+            .into_iter()
+            .map(|name| (name, false));
+        let cells = [layout.cellvars, layout.freevars]
+            .into_iter()
+            .flatten()
+            .filter_map(names);
+        Some(
+            plain
+                .chain(cells.flatten().map(|name| (name, true)))
+                .collect(),
+        )
     }
 
     fn argument_count(&self, code: u64) -> Option<usize> {

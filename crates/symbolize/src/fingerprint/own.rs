@@ -95,7 +95,9 @@ pub(super) fn beside_interpreter<'m>(
     let interpreted = frames.iter().filter(|frame| frame.interpreted);
     let interpreters: BTreeSet<usize> = interpreted.filter_map(|frame| frame.module).collect();
     move |frame| {
-        let is_interpreter = frame.module.is_some_and(|module| interpreters.contains(&module));
+        let is_interpreter = frame
+            .module
+            .is_some_and(|module| interpreters.contains(&module));
         frame.is_own(modules) && (frame.interpreted || !is_interpreter)
     }
 }
