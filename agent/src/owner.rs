@@ -33,14 +33,14 @@ pub enum Owner {
     },
 }
 
-/// A container by what its cgroup tells.
+/// A container as its cgroup names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerIdentity {
     /// The runtime's id.
     pub id: String,
     /// The pod's UID; `None` outside of Kubernetes.
     pub pod_uid: Option<String>,
-    /// `containerd`, `cri-o`, `docker`, `podman`, where the path tells.
+    /// `containerd`, `cri-o`, `docker`, `podman`, where the path names it.
     pub runtime: Option<&'static str>,
     /// Its path below the root of the hierarchy, where it is known.
     pub cgroup: Option<String>,
@@ -68,7 +68,7 @@ impl ContainerIdentity {
         })
     }
 
-    /// A container of which only the id is known.
+    /// A container with only its id.
     #[must_use]
     pub(crate) fn of_id(id: String) -> Self {
         Self {

@@ -384,7 +384,7 @@ fn without_password(argument: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Whether what follows an `@` is the digest of an image: `sha256:` and hexadecimal digits (OCI image-spec,
-/// descriptor.md). What stands before it is the image's name.
+/// descriptor.md). What precedes it is the image's name.
 fn is_digest(text: &[u8]) -> bool {
     const LEAST_DIGITS: usize = 32;
     let rest = text

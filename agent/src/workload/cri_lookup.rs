@@ -211,7 +211,7 @@ impl Runtimes {
         Ok(answer)
     }
 
-    /// All containers of all runtimes, by what a list tells, and the settings of all pods.
+    /// All containers of all runtimes, as lists show them, and the settings of all pods.
     /// Of running ones that are not in `with_pid` also the first process. Each runtime has `limit`.
     pub(crate) async fn list(&self, with_pid: &HashSet<String>, limit: Duration) -> Listing {
         let mut listing = Listing::default();
@@ -287,7 +287,7 @@ impl Runtimes {
         (settings, problems)
     }
 
-    /// What lists tell about the first of `containers`.
+    /// What lists show about the first of `containers`.
     fn listed(
         &self,
         containers: &[Container],
@@ -499,7 +499,7 @@ fn add_image(answer: &mut Answer, image: &Image, info: &Value) {
         let platform = format!("{os}/{machine}{}", variant.unwrap_or_default());
         extra.insert("image_platform".to_owned(), platform.into());
     }
-    // No runtime tells it in a field of its own; some put the pulled manifest's descriptor here.
+    // No runtime has it in a field of its own; some put the pulled manifest's descriptor here.
     let manifest = info.pointer("/target/digest").and_then(Value::as_str);
     if let Some(digest) = manifest {
         extra.insert("image_manifest".to_owned(), digest.into());

@@ -1,9 +1,9 @@
 //! What a runtime listed before: it still knows whose container it was when the runtime no longer
 //! does.
 //!
-//! Bounded; what is no longer listed goes first, the oldest of it. A process that was killed before
-//! the handler could read its cgroup is told by its pid, where it was the first one of a container
-//! that was listed a moment ago.
+//! Bounded; what is no longer listed goes first, the oldest of it. A process may be killed before the handler
+//! can read its cgroup. It is then identified by its pid, if it was the first one of a container that was
+//! listed a moment ago.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ impl LookupCache {
     pub(crate) fn seen(&mut self, id: String, mut answer: Answer) {
         let round = self.round;
         let before = self.containers.get(&id);
-        // A list does not tell it again.
+        // A list does not have it again.
         answer.init_pid = answer
             .init_pid
             .or(before.and_then(|seen| seen.answer.init_pid));

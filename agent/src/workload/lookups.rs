@@ -35,7 +35,7 @@ const SHORT_DEADLINE: Duration = Duration::from_millis(100);
 const HUNG: Duration = Duration::from_secs(30);
 /// Between two lists of all containers; as often as the kubelet.
 const REFRESH: Duration = Duration::from_secs(1);
-/// How long an entry may take to tell whose it is: the handler writes that first.
+/// How long an entry may take to name its owner: the handler writes that first.
 const IDENTITY: Duration = Duration::from_secs(3);
 /// Lists in a row that a runtime has to miss before it is said not to answer: one may be late on a busy node.
 const MISSED: u32 = 2;
@@ -77,7 +77,7 @@ enum State {
 }
 
 enum Wanted {
-    /// An entry that appeared: whose it is stands in it.
+    /// An entry that appeared: it names the owner.
     Entry(DumpId),
     /// A container, and whether to wait for its end.
     Container {
@@ -166,7 +166,7 @@ impl Lookups {
         known.collect()
     }
 
-    /// What a list told about the container. Waits for the first list of a process that has just begun.
+    /// What a list showed about the container. Waits for the first list of a process that has just begun.
     pub(super) fn known_after_list(&self, container: &str) -> Option<Answer> {
         let runtimes = locked(&self.shared.runtimes);
         let is_unknown = |runtimes: &mut Option<_>| runtimes.is_none();
@@ -178,7 +178,7 @@ impl Lookups {
         self.known(container)
     }
 
-    /// What a list told about the container.
+    /// What a list showed about the container.
     pub(super) fn known(&self, container: &str) -> Option<Answer> {
         locked(&self.shared.known).get(container)
     }
@@ -324,7 +324,7 @@ fn serve(
         .enable_all()
         .build();
     let Ok(runtime) = runtime else {
-        // Whoever waits is told so when the time is over.
+        // Every waiting caller gets this answer when the time is over.
         return;
     };
     runtime.block_on(async {
@@ -392,7 +392,7 @@ fn serve(
 }
 
 /// Asks until the time is over; with `exit`, again and again until the container has ended. `None`
-/// where nobody answered.
+/// if no runtime answered.
 async fn ask(
     runtimes: &Runtimes,
     container: &str,

@@ -1,8 +1,8 @@
 //! The copy of the core, from the memory or from the pipe, and how long the process has to wait for it.
 //!
 //! Invariants: the process is let go as soon as nothing of it is needed any more, and before anything
-//! is compressed that could be compressed later. A copy from memory that turns out not to be what
-//! the kernel would write is thrown away and made again from the pipe, as long as the pipe is there.
+//! is compressed that could be compressed later. A copy from memory that differs from what the kernel would
+//! write is discarded. It is made again from the pipe while the pipe exists.
 //! Memory is read by a child, which is given up when a read does not return; the pipe is read here, with
 //! patience that ends. Pages that only a file server has come from the pipe where the kernel gets them.
 
@@ -55,7 +55,7 @@ pub(crate) struct Hold {
     pub stream: Option<CoreStream>,
     /// The memory stays for as long as this is there.
     pub pin: Option<MemoryPin>,
-    /// Tells other handlers how much of the node's memory stays with this one.
+    /// Shows other handlers how much of the node's memory this one holds.
     pub held: Option<HeldMemory>,
 }
 
@@ -118,7 +118,7 @@ pub(crate) struct Copied<'g> {
     pub encoding: CoreEncoding,
     /// How it went.
     pub outcome: CopyOutcome,
-    /// What befell the process while it was copied.
+    /// What happened to the process during the copy.
     pub death: Death,
 }
 

@@ -70,7 +70,7 @@ pub fn capture(
     capture_prepared(arguments, settings, stream, prepared)
 }
 
-/// As [`capture`], of a process of which what dies first has been taken already.
+/// As [`capture`], for a process whose volatile facts were captured already.
 pub(crate) fn capture_prepared(
     arguments: &HandlerArguments,
     settings: &HandlerSettings,
@@ -342,7 +342,7 @@ impl Capture<'_> {
                 watch.after_release(copied.death.clone(), process)
             }
             _ => Death {
-                // Of a process that was gone before us, nothing else tells.
+                // If the process was gone before us, no other source has it.
                 exit_code: self.pidfd.as_ref().and_then(|pidfd| match expected_all {
                     true => death::exit_code_of(pidfd),
                     false => death::exit_code(pidfd, None),
@@ -372,7 +372,7 @@ impl Capture<'_> {
         self.seal()
     }
 
-    /// Through the socket the kernel tells neither the signal nor whom it hit: of the core, that is the
+    /// Through the socket the kernel passes neither the signal nor the thread: of the core, that is the
     /// first thread.
     fn find_thread(&mut self, head: &CoreHead) {
         if self.manifest.signal.number > 0 {
@@ -419,7 +419,7 @@ impl Capture<'_> {
                 self.manifest.modules = module_records(&head.modules(&NoMemory));
             }
         }
-        // From here on a power cut leaves a dump of which a backtrace can be had.
+        // From here on a power cut leaves a dump with a backtrace.
         self.note_gap_of("sync", |this| {
             this.entry
                 .write_identity(&this.manifest)

@@ -28,12 +28,12 @@ pub(crate) const LEVEL: i32 = 1;
 /// zstd level for a large process that waits. At -8 the search moves in the steps in which the words of a
 /// heap lie: a heap takes a seventh less time than at -3.
 pub(crate) const HASTY_LEVEL: i32 = -8;
-/// zstd level of what is compressed while nobody waits.
+/// zstd level for compression while no process waits.
 pub(crate) const LATER_LEVEL: i32 = 3;
 
 /// Takes the frames of a core, in order.
 pub(crate) trait FrameSink: Send {
-    /// Appends one compressed frame that stands for `plain` bytes: all of it, or nothing.
+    /// Appends one compressed frame of `plain` bytes: all of it, or nothing.
     ///
     /// # Errors
     /// When it cannot be stored; the frames before it are.
@@ -222,7 +222,7 @@ impl<'s> Queue<'s> {
     }
 
     /// Stores the frame when its turn has come, and those that waited for it. The worker that holds
-    /// the next frame never waits, so somebody always goes on.
+    /// the next frame never waits, so one worker always continues.
     fn put(&self, piece: FrameSpan, frame: Vec<u8>) {
         let mut state = self.lock();
         while piece.number != state.next

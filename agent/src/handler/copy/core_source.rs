@@ -35,7 +35,7 @@ pub(crate) struct SourceFailure {
 
 /// Yields a core piece by piece.
 pub(crate) trait CoreSource: Sync {
-    /// Fills the buffer with a piece that nobody had yet; `None` after the last.
+    /// Fills the buffer with the next piece; `None` after the last.
     ///
     /// # Errors
     /// When the source fails; the pieces before the failed one remain valid.
@@ -102,7 +102,7 @@ impl PipeSource {
         Self { stream }
     }
 
-    /// The stream, from where it stands.
+    /// The stream, at its current position.
     #[must_use]
     pub(crate) fn into_stream(self) -> CoreStream {
         let stream = self.stream.into_inner();

@@ -112,7 +112,7 @@ pub(crate) struct DirectReader {
 }
 
 impl DirectReader {
-    /// Over a file that nobody writes any more.
+    /// Over a file that is no longer written.
     ///
     /// # Errors
     /// Where the file system cannot.

@@ -21,7 +21,7 @@ use super::direct_io::{BLOCK, Writing, open_again};
 use super::disk_guard::DiskGuard;
 use crate::handler::startup::log::readable_size;
 
-/// Name of the file that tells how much of the core is there.
+/// Name of the file with the number of bytes of the core that are stored.
 pub(crate) const PROGRESS: &str = "core.progress";
 /// Pieces between two notes of the progress.
 const NOTED: u64 = 16;
@@ -226,7 +226,7 @@ impl PlainCore {
     }
 }
 
-/// What stands behind the head of a finished sparse core, to be compressed.
+/// What follows the head of a finished sparse core, to be compressed.
 pub(crate) struct PlainSource<'f> {
     core: &'f PlainCore,
     next: AtomicU64,

@@ -247,7 +247,7 @@ pub(crate) struct SentError {
     text: String,
 }
 
-/// Kinds that say what became of a core.
+/// Kinds that describe the outcome of a core.
 const SENT_KINDS: [io::ErrorKind; 7] = [
     io::ErrorKind::TimedOut,
     io::ErrorKind::NotFound,

@@ -33,7 +33,7 @@ impl HeldMemory {
     pub(crate) fn note(spool: &Path, id: &str, bytes: u64) -> Option<(Self, u64)> {
         let directory = spool.join(DIRECTORY);
         let _private = PrivateDirectory::make(&directory).ok()?;
-        // Under its name only when it is locked, or somebody might take its handler for dead.
+        // Under its name only when it is locked, or another handler might consider this one dead.
         let (draft, path) = (directory.join(format!(".{id}")), directory.join(id));
         let mut file = open(&draft, true)?;
         let written = flock(&file, FlockOperation::NonBlockingLockExclusive)

@@ -1,4 +1,4 @@
-//! Which byte of a core stands for which byte of memory.
+//! Which byte of a core holds which byte of memory.
 //!
 //! ```text
 //! head | padding | segment | segment | … | section header, only for PN_XNUM
@@ -51,7 +51,7 @@ impl Layout {
     /// Of the core that begins with `head`.
     ///
     /// # Errors
-    /// In words, why only the stream tells what stands behind it.
+    /// In words, why only the stream shows what follows it.
     pub(crate) fn of(head: &CoreHead) -> Result<Self, String> {
         if let Some(kind) = head.other_contents() {
             return Err(format!("it has program headers of type {kind:#x}"));
@@ -97,7 +97,7 @@ impl Layout {
         })
     }
 
-    /// Of a core whose memory stands in another order.
+    /// Of a core with its memory in another order.
     #[must_use]
     pub(crate) fn of_rearranged(head: &RearrangedHead) -> Self {
         let extent = |part: &CorePart| Extent {

@@ -1,11 +1,11 @@
 //! What is left of a memory that the kernel is about to take away, read into memory of our own first.
 //!
-//! Two seconds after the OOM killer chose a process, the OOM reaper takes its memory apart, whoever holds it
+//! Two seconds after the OOM killer chose a process, the OOM reaper frees its memory, also if it is held
 //! (`OOM_REAPER_DELAY` in the kernel's `mm/oom_kill.c`). A disk may need longer for what is left by then. The
 //! node has room for it as a rule: it is a container that is short of memory, and not the one we are in.
 //!
 //! Invariants: pieces are given on in the order of the core, so that no frame waits for one that is kept; no
-//! more is kept than node and cgroup have room for, and nothing as long as nobody is killed.
+//! more is kept than node and cgroup have room for, and nothing as long as no process is killed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -52,7 +52,7 @@ struct State {
     saved: u64,
 }
 
-/// Where a piece stands in a block.
+/// Where the bytes of a frame are in a block.
 type BlockSlice = (Arc<MmapMut>, usize);
 
 /// A block that was read: its pieces, those that are not zero with their places.
@@ -70,7 +70,7 @@ enum End {
 }
 
 impl<'s> OomSnapshot<'s> {
-    /// Of what `source` gives. `room` tells how many bytes more may be taken.
+    /// Of what `source` gives. `room` returns how many more bytes may be allocated.
     #[must_use]
     pub(crate) fn new(source: &'s dyn CoreSource, room: &'s (dyn Fn() -> u64 + Sync)) -> Self {
         Self {
@@ -233,7 +233,7 @@ impl CoreSource for OomSnapshot<'_> {
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        // Nothing counts behind a piece that is missing, and nobody would take the frames of it.
+        // Nothing counts behind a missing piece, and its frames would not be read.
         let first = state
             .kept
             .first_key_value()

@@ -1,5 +1,5 @@
 //! The dying process's memory as its core would hold it: what was never touched is zero and is not
-//! read, what is there is read, what cannot be read is told.
+//! read, what is there is read, what cannot be read is reported.
 //!
 //! A page that is neither present nor swapped out (`pagemap`, bits 63 and 62) of the process's own
 //! memory is zero, in the core as well (`get_dump_page` in `mm/gup.c`: no page is made for a core).
@@ -165,7 +165,7 @@ impl<'p> ProcessMemory<'p> {
     /// In words, why the memory cannot be read instead of the stream.
     pub(crate) fn of(parts: &'p MemoryParts) -> Result<Self, String> {
         let page = rustix::param::page_size() as u64;
-        // A page that is present is read without asking anybody.
+        // A page that is present is read directly.
         let can_be_read = |address: &u64| {
             PageState::of(&parts.pagemap, address / page).is_some_and(PageState::is_at_hand)
                 && retry(|| parts.memory.read_at(&mut [0], *address)).is_ok_and(|count| count > 0)
@@ -247,7 +247,7 @@ impl<'p> ProcessMemory<'p> {
         Ok(runs)
     }
 
-    /// Reads what stands at `[address, address + target.left())` into the target.
+    /// Reads the bytes at `[address, address + target.left())` into the target.
     ///
     /// # Errors
     /// When the memory is gone.

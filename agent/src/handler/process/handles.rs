@@ -292,7 +292,7 @@ impl ProcessHandles {
         Some(RawText::new(bytes))
     }
 
-    /// What its parent will be told, of a process that has ended and whose parent has not asked yet.
+    /// The exit code that its parent will receive, if the process has ended and was not reaped.
     #[must_use]
     pub(crate) fn zombie_exit_code(&self) -> Option<i32> {
         zombie_exit_code(&self.read_leader("stat").ok()?)

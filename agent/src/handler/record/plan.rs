@@ -46,7 +46,7 @@ fn lowest_outside(map: &[u8]) -> Option<u32> {
 #[derive(Debug)]
 pub(crate) struct Plan {
     decision: Decision,
-    /// It hangs on the signal, which stands in the core's head.
+    /// It hangs on the signal, which is in the core's head.
     open: bool,
     in_pod: bool,
     pod: Option<PodSettings>,
