@@ -26,7 +26,7 @@ pub enum Owner {
         /// The pod's UID.
         uid: String,
     },
-    /// Nobody: a process of the host.
+    /// A process of the host.
     Host {
         /// The systemd unit.
         unit: Option<String>,

@@ -1,10 +1,10 @@
 //! Where the agent keeps its things on a node, and the core pattern that follows from it.
 //!
 //! The pattern is
-//! `|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e`: each argument
-//! carries the letter of its specifier, so that one which a kernel does not know (it expands to
-//! nothing) or does not fill is told from the next one. The texts that a stranger chooses stand
-//! last: before Linux 5.3 the kernel split the line after expanding it. Everything else the handler needs is in
+//! `|/usr/local/lib/cdh/cdh-handler P%P I%I p%p i%i s%s t%t d%d u%u g%g F%F h%h e%e`: each argument begins with
+//! the letter of its specifier. So a specifier that the kernel does not know (it expands to nothing) or does
+//! not fill is not confused with the next one. Texts that the process chooses come last: before Linux 5.3 the
+//! kernel split the line after expanding it. Everything else the handler needs is in
 //! `cdh-handler.json` beside it, because the pattern ends at 127 bytes.
 
 use std::os::unix::ffi::OsStrExt;

@@ -432,7 +432,7 @@ fn cut_password(text: &[u8], at: usize, cut: &mut Cut) -> Option<usize> {
     if host.is_some_and(|rest| rest.contains(&b'/')) {
         return None;
     }
-    // Without a scheme, what stands in front of the user's name is something else's.
+    // Without a scheme, the text in front of the user's name is not part of it.
     let skip = match slashes {
         Some(_) => 0,
         None => run

@@ -105,7 +105,7 @@ pub(super) fn hand_on(
     let arguments = &completed(arguments, entry);
     let pattern = pattern.as_bytes();
     match pattern.first() {
-        None => Err("the pattern from before is empty: nobody wanted cores".to_owned()),
+        None => Err("the previous pattern is empty: no program wanted cores".to_owned()),
         Some(b'@') => Err(
             "the one from before listens at a socket, which only the kernel can serve".to_owned(),
         ),

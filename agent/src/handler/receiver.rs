@@ -263,7 +263,7 @@ impl Server {
     /// The worker: accepts crashes. When its keeper is gone, it becomes the keeper of another worker.
     fn work(&self, keeper: i32) {
         priority::raise();
-        // Children end by themselves; nobody waits for them.
+        // Children end by themselves and are not waited for.
         // SAFETY: a plain system call.
         unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
         let keeper = pidfd_of(keeper);
@@ -292,7 +292,7 @@ impl Server {
                 self.receive(stream);
                 continue;
             }
-            // Nobody waits: now there is time for the rest.
+            // No crash waits: now there is time for the rest.
             let alone = keeper_gone || (keeper.is_none() && ready == 0);
             if !self.is_wanted() {
                 return;
@@ -370,8 +370,8 @@ struct Peer {
     names: Option<OwnedFd>,
 }
 
-/// `PIDFD_INFO_PID | PIDFD_INFO_CREDS | PIDFD_INFO_EXIT | PIDFD_INFO_COREDUMP`. Without that of the exit the
-/// kernel tells nothing of a process that was waited for, as one is whose dump was interrupted at once.
+/// `PIDFD_INFO_PID | PIDFD_INFO_CREDS | PIDFD_INFO_EXIT | PIDFD_INFO_COREDUMP`. Without the flag of the exit
+/// the kernel shows nothing of a process that was reaped, for example because its dump was interrupted at once.
 const INFO: u64 = 1 | 2 | 8 | 16;
 
 impl Peer {
@@ -410,7 +410,7 @@ impl Peer {
         const DUMPED: u32 = 1;
         if !told {
             let pid = peer.pid();
-            return lost(&format!("the kernel tells nothing of process {pid}"));
+            return lost(&format!("the kernel shows nothing of process {pid}"));
         }
         if peer.word(16) & DUMPED == 0 {
             return None;

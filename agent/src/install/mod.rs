@@ -471,7 +471,7 @@ fn require_root(files: &SettingsFiles) -> Result<(), InstallError> {
     }
 }
 
-/// Identity of the running kernel's boot; empty where `/proc` does not tell.
+/// Identity of the running kernel's boot; empty if `/proc` does not show it.
 pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .unwrap_or_default()

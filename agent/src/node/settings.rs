@@ -2,7 +2,7 @@
 //!
 //! Invariant: after [`NodeSettings::apply`] either every setting has the wanted value, or each one
 //! has the value it had before. The order of the writes keeps the kernel from warning: it prints
-//! "Unsafe core_pattern used with fs.suid_dumpable=2" whenever 2 stands beside a pattern that is
+//! "Unsafe core_pattern used with fs.suid_dumpable=2" whenever 2 is set together with a pattern that is
 //! neither a pipe nor an absolute path (`validate_coredump_safety`, fs/coredump.c). It does not know
 //! whose values these are; the journal does.
 

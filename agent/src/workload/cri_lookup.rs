@@ -469,9 +469,9 @@ fn image_label<'i>(info: &'i Value, name: &str) -> Option<&'i str> {
     labels.find_map(|labels| labels.get(name)?.as_str())
 }
 
-/// What the image's own status adds: a digest in the repository that was asked for, tag, version and
-/// revision, the id (the digest of its configuration, by which the platform's manifest is found in an
-/// index), the platform.
+/// What the image's own status adds: a digest in the repository that was asked for, tag, version, revision,
+/// platform and id. The id is the digest of its configuration, which selects the platform's manifest in an
+/// index.
 fn add_image(answer: &mut Answer, image: &Image, info: &Value) {
     let wanted = image_name(answer).and_then(image_repository);
     let fits = |digest: &&String| image_repository(digest) == wanted;

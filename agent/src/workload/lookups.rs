@@ -1,9 +1,8 @@
 //! Asks runtimes in the background, from the moment in which an entry appears in the spool.
 //!
 //! One thread watches the spool, one runs the questions, side by side. An answer is kept until its
-//! entry is sealed and enriched. A lookup has [`DEADLINE`] in all, from the moment it is wanted; a
-//! runtime that has just let one pass without an answer gets less, so that a storm of crashes on a
-//! node with a hung runtime is shipped at the pace of the store, not of the runtime.
+//! entry is sealed and enriched. A lookup has [`DEADLINE`] in all, from the moment it is wanted. A runtime that
+//! has just missed one gets less. So a hung runtime does not delay the upload of a storm of crashes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;

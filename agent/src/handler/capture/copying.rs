@@ -815,8 +815,8 @@ impl Capture<'_> {
         }
     }
 
-    /// Ends a dump that the kernel does not end by itself, for it waits for a page of the process and takes
-    /// up one of the dumps that it makes at once (`core_pipe_limit`).
+    /// Ends a dump that the kernel does not end by itself, because it waits for a page of the process. It uses
+    /// one of the concurrent dumps (`core_pipe_limit`).
     fn end_dump(&mut self) {
         /// How long the process may take to end by itself.
         const ENDING: Duration = Duration::from_secs(1);

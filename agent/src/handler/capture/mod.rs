@@ -1,11 +1,10 @@
 //! One capture, from the start of the handler to the sealed entry.
 //!
-//! The order is that of what dies first: handles, a hold on the memory, facts of `/proc` (a killed
-//! process loses them within milliseconds, and the memory that is held does not), head of the core,
-//! minicore, then the memory, then the verdict. Invariants: a step that fails becomes a gap, and the
-//! steps after it are still taken; only without a spool there is no dump. This process itself never
-//! reads memory or files of the one that crashed, and its waits are limited: whatever may block is done
-//! by children, which do not hold the kernel's pipe.
+//! What dies first is captured first: handles, the pin on the memory, facts of `/proc`, head of the core,
+//! minicore, memory, verdict. A killed process loses its facts of `/proc` within milliseconds; pinned memory
+//! remains. Invariants: a step that fails becomes a gap, and the next steps still run. Only without a spool
+//! there is no dump. This process never reads memory or files of the crashed process, and its waits are
+//! limited. Children do everything that may block, and do not hold the kernel's pipe.
 
 pub(crate) mod copying;
 pub(crate) mod facts_job;

@@ -273,8 +273,8 @@ mod tests {
     use super::*;
     use crate::handler::startup::settings::HandlerSettings;
 
-    /// Writes a head and noise in frames; the file, what it stands for, and what `finish` said, or nothing
-    /// where the handler dies before.
+    /// Writes a head and noise in frames. Returns the file, its plain content, and the result of `finish`
+    /// unless the handler dies before.
     fn written(writing: Writing, dies: bool) -> (File, Vec<u8>, Option<FinishedFile>) {
         let directory = tempfile::tempdir().unwrap();
         let mut options = File::options();

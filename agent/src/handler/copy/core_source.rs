@@ -90,7 +90,7 @@ struct Stream {
 }
 
 impl PipeSource {
-    /// Takes over the stream, of which `position` bytes have been read.
+    /// Takes over the stream after `position` bytes of it have been read.
     #[must_use]
     pub(crate) fn new(file: CoreStream, position: u64) -> Self {
         let stream = Mutex::new(Stream {

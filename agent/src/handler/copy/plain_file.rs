@@ -2,8 +2,7 @@
 //!
 //! A disk that is slower than compressing is left to the compressor.
 //!
-//! Invariant: `core.progress` beside it never says more than what stands in the file without a hole
-//! that should not be one; salvage relies on it.
+//! Invariant: `core.progress` beside it never counts bytes that are not in the file yet; salvage relies on it.
 
 use std::fs::File;
 use std::io;

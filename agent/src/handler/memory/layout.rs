@@ -83,11 +83,11 @@ impl Layout {
             Some(0) => Vec::new(),
             Some(SECTION_HEADER) => head
                 .extended_section_header()
-                .ok_or("something stands behind its segments")?
+                .ok_or("something follows its segments")?
                 .to_vec(),
             // No segment holds anything: the core ends with its head.
             _ if extents.is_empty() && end == start => Vec::new(),
-            _ => return Err("something stands behind its segments".to_owned()),
+            _ => return Err("something follows its segments".to_owned()),
         };
         Ok(Self {
             start,

@@ -8,10 +8,10 @@
 //! Everything else is read through `/proc/<pid>/mem`; where that fails while the memory is still there, the kernel would have had no
 //! page either, and the core has zeros (a file cut after it was mapped).
 //!
-//! Invariant: bytes that this gives are those that the kernel would write, or it is an error. What
-//! could make them silently wrong: the process is gone and nothing holds its memory (`mem` and
-//! `pagemap` then end at once), or it was killed for want of memory and the kernel takes the pages of
-//! the dying process away, which turns them into zeros (`__oom_reap_task_mm` in `mm/oom_kill.c`). The
+//! Invariant: bytes that this gives are those that the kernel would write, or it is an error. Two things could
+//! make them silently wrong. The process is gone and nothing holds its memory: `mem` and `pagemap` then end at
+//! once. Or the OOM reaper frees the pages of the dying process, which turns them into zeros
+//! (`__oom_reap_task_mm` in `mm/oom_kill.c`). The
 //! kernel first marks such memory as unstable, so that a fault in it fails, and takes the mappings in
 //! order of address, upwards or (since 6.18) downwards: the first page at each end is read again
 //! after every piece.

@@ -1,8 +1,8 @@
 //! The minicore: the pages of the dying process that a backtrace needs, taken before anything else.
 //!
-//! What is kept: the stack of each thread from a red zone below its stack pointer upwards, the
-//! outermost end of that stack, what finding the modules reads (first pages, build-ids), the vdso,
-//! and the dynamic loader's list of modules, so that gdb finds them as it does in the full core. It
+//! It has the stack of each thread, from a red zone below its stack pointer upwards, and the outermost end of
+//! that stack. It also has what identifies the modules (first pages, build-ids), the vdso, and the dynamic
+//! loader's list of modules. So gdb finds the modules as it does in the full core. It
 //! runs in a child process (see [`crate::handler::os::isolated`]); what it found comes back as a small value.
 
 use std::fs::File;

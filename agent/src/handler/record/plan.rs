@@ -199,7 +199,7 @@ impl Plan {
     /// Why it is not everything.
     pub(crate) fn reason(&self) -> (DropReason, String) {
         let reason = self.decision.reason.clone();
-        reason.unwrap_or((DropReason::Unknown, "nobody said why".to_owned()))
+        reason.unwrap_or((DropReason::Unknown, "no reason was recorded".to_owned()))
     }
 
     /// What the manifest says of a core that is not wanted.
