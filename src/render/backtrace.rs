@@ -98,7 +98,7 @@ pub struct SourceText {
 
 /// What makes stacks draw the same lines.
 type Stack = (Vec<(FrameIdentity, FrameTrust)>, Stop);
-/// A native frame's address. Frames of an interpreted language share one: their line and function tell them apart.
+/// A native frame's address. Frames of an interpreted language share one: their line and function distinguish them.
 type FrameIdentity = (u64, Option<(String, u32)>);
 
 /// Lines of source before and after the one that a frame is at.

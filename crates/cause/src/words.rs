@@ -71,7 +71,7 @@ pub(crate) fn spelled(pointer: u64) -> Option<String> {
     is_text.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
-/// What a well-known fill pattern stands for.
+/// What a well-known fill pattern means.
 pub(crate) fn pattern(pointer: u64) -> Option<&'static str> {
     let bytes = pointer.to_le_bytes();
     let first = bytes.first().copied().filter(|_| pointer != 0)?;

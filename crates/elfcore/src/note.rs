@@ -235,8 +235,8 @@ impl CoreNotes {
         }
     }
 
-    /// Without `NT_ARM_PAC_MASK`: authentication codes are above the bits of addresses, of which a process that uses
-    /// more than usual has more.
+    /// Without `NT_ARM_PAC_MASK`: authentication codes are above the bits of addresses, and a process with larger
+    /// addresses has more address bits.
     pub(crate) fn widen_addresses(&mut self, highest: u64) {
         for thread in &mut self.threads {
             let is_stated = thread.registers.plain_address(u64::MAX) != AARCH64_USUAL_END - 1;

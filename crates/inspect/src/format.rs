@@ -324,7 +324,7 @@ fn character(f: &mut fmt::Formatter<'_>, code: i64, prefix: &str, byte: bool) ->
     write!(f, "{code} {prefix}'{text}'")
 }
 
-/// As `printf` with `%g` and as many digits as tell all numbers apart: 9 of 32 bits, 17 of 64.
+/// As `printf` with `%g` and as many digits as distinguish all numbers: 9 of 32 bits, 17 of 64.
 fn float(value: f64, single: bool) -> String {
     let digits = if single { 9 } else { 17 };
     if value.is_nan() {
@@ -357,7 +357,7 @@ fn float(value: f64, single: bool) -> String {
     trimmed(&format!("{value:.places$}"))
 }
 
-/// Digits that tell all numbers of x87 apart.
+/// Digits that distinguish all numbers of x87.
 const EXTENDED_DIGITS: usize = 21;
 
 /// As `printf` with `%.21Lg`.

@@ -1,9 +1,9 @@
 //! Reads the variables of frames from a core, with the help of DWARF.
 //!
 //! An [`Inspector`] evaluates where a variable is with the registers of its frame ([`Inspector::frames`]) and reads
-//! typed values from the process's memory ([`Inspector::variables`]). What the fault has to do with them is answered
-//! by [`Inspector::owner_of`] (which variable or member holds this address), [`Variable::storage`] (which register a
-//! variable is in) and [`Inspector::member_at`] (what is at an offset in a type).
+//! typed values from the process's memory ([`Inspector::variables`]). Three answers connect
+//! a fault with them: [`Inspector::owner_of`] (which variable or member holds this address), [`Variable::storage`]
+//! (which register a variable is in) and [`Inspector::member_at`] (what is at an offset in a type).
 //!
 //! The invariants: a value is shown only if the debug information says where it is, otherwise it is
 //! [`Missing::OptimizedOut`]; memory that the core does not hold is [`Missing::NotInTheCore`]. No input makes this crate

@@ -215,7 +215,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
                     return Ok(Value::Omitted);
                 }
                 if size > 0 {
-                    // One answer for an object of which nothing is there.
+                    // One answer for an object without any bytes in the core.
                     if let Place::Memory(start) = place {
                         let from = start.wrapping_add(*at);
                         if self.some_bytes(from, 1).is_empty() {

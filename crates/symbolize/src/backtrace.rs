@@ -249,7 +249,7 @@ pub fn backtrace_of_stored(
     named(&symbolizer, modules, &shown, Duration::ZERO)
 }
 
-/// A stack of which some frames are going to be named.
+/// A stack with frames that are going to be named.
 struct Shown<'f> {
     tid: u32,
     crashing: bool,
@@ -402,7 +402,7 @@ pub fn module_needs(
     let threads = &crashing_first(&unwinder, threads, memory, options);
     let stacks = unwind_all(&unwinder, threads, memory, options);
     let mut needs = needs_of(&modules, stacks.iter().flat_map(|(frames, _)| frames));
-    // The vdso has no file, and nobody ships its debug file with a crash.
+    // The vdso has no file, and no package ships its debug file with a crash.
     let is_vdso = |need: &ModuleNeed| {
         modules
             .get(need.module)

@@ -6,7 +6,7 @@ use memmap2::{Advice, MmapMut};
 /// of 4 KiB one by one took up to a tenth of the time of a whole backtrace.
 const LARGE: usize = 1 << 20;
 
-/// Bytes that somebody fills.
+/// Bytes that the caller fills.
 pub(crate) enum Buffer {
     /// From the allocator.
     Small(Vec<u8>),
@@ -15,7 +15,7 @@ pub(crate) enum Buffer {
 }
 
 impl Buffer {
-    /// So many zeros. Pages that nobody writes to take no memory.
+    /// So many zeros. Pages without a write take no memory.
     pub(crate) fn zeroed(size: usize) -> Self {
         if size >= LARGE
             && let Ok(map) = MmapMut::map_anon(size)

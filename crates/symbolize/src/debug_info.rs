@@ -1,6 +1,6 @@
 //! DWARF: addresses to functions, inlined calls and lines.
 //!
-//! Works on a batch of addresses and opens only the units that hold them: `.debug_aranges` tells the
+//! Works on a batch of addresses and opens only the units that hold them: `.debug_aranges` names the
 //! unit, or else the units' root entries do; inside a unit one pass over its entries and one over its
 //! line program serve all addresses. Where the file is damaged, what was found before stays.
 //! Units that keep their entries in a `.dwo` or `.dwp` file are asked there; where that is missing they

@@ -215,7 +215,7 @@ impl<'data> GoTable<'data> {
         })
     }
 
-    /// Calls that were inlined at an address, innermost first, each with the address that stands for its caller;
+    /// Calls that were inlined at an address, innermost first, each with the address that represents its caller;
     /// and at last one without a name, with the address of the function itself.
     fn inlined(&self, record: Record, mut at: u64) -> Option<Vec<(Site, u64)>> {
         let mut found = Vec::new();

@@ -4,8 +4,8 @@
 //! build-id differs from the core's is used for nothing; every frame says how it was found, and every
 //! frame without a name says why.
 //!
-//! It does no I/O and knows no paths of this machine: the caller hands in bytes ([`LoadedModule`]), and
-//! is told what else would help ([`ModuleNeed`]). The [`Unwinder`] alone needs no symbols: it runs at
+//! It does no I/O and knows no paths of this machine: the caller hands in bytes ([`LoadedModule`]), and learns what
+//! else would help ([`ModuleNeed`]). The [`Unwinder`] alone needs no symbols: it runs at
 //! crash time too.
 
 #![deny(clippy::arithmetic_side_effects)]

@@ -14,7 +14,7 @@ use crate::symbolizer::{SymbolTable, Symbolizer};
 use crate::tail_call::{self, Pair, TailFrame};
 use crate::{Frame, FrameTrust, Function, Location, Reason, UnwoundFrame};
 
-/// What a line says of an address, whatever frame stands there.
+/// The line of an address, for any frame there.
 #[derive(Clone)]
 struct Named {
     function: Option<Arc<Function>>,

@@ -121,7 +121,7 @@ impl<'data> LoadedModule<'data> {
         Self::from_file(module, arena.keep(image))
     }
 
-    /// `avma - svma` (wrapping), where the file and its mappings tell it.
+    /// `avma - svma` (wrapping), if the file and its mappings show it.
     #[must_use]
     pub fn bias(&self) -> Option<u64> {
         match &self.object {

@@ -24,7 +24,7 @@ const NONE: u32 = u32::MAX;
 const NO_ADDRESS: u64 = u64::MAX;
 /// Answers and pairs of one memo; a module that crashes in more places starts over.
 const LIMIT: usize = 16 << 10;
-/// Frames that a pair stands for, and sites of one answer, at most.
+/// Maximum of frames of a pair, and of sites of one answer.
 const LIST_LIMIT: usize = 512;
 
 /// Names a pair of frames among the modules of a process.
@@ -40,7 +40,7 @@ pub(crate) struct Memo {
     pub(crate) pairs: HashMap<PairKey, Vec<Between>>,
 }
 
-/// Names the files that are asked for a module; `None` where they cannot be told from others.
+/// Names the files that are asked for a module; `None` if they look like others.
 pub(crate) fn identity(loaded: &LoadedModule<'_>) -> Option<String> {
     let object = loaded.object.as_ref()?;
     let mut hash = Sha256::new();

@@ -18,7 +18,7 @@ pub struct ModuleNeed {
 pub enum Need {
     /// The module's own file.
     Object {
-        /// Its build-id, where the core tells it.
+        /// Its build-id, if the core has it.
         build_id: Option<BuildId>,
     },
     /// Its separate debug file.

@@ -107,7 +107,7 @@ pub(crate) fn beginning<'data>(
     arena.keep_of(object.data(), bytes).get(..end)
 }
 
-/// Inflates into `room` bytes, all of which but the last [`BLOCK`] are right then: libdeflate writes them in
+/// Inflates into `room` bytes, all right except for the last [`BLOCK`]: libdeflate writes them in
 /// order, and gives up at the first symbol or block that does not fit. That is how it is made, not what it
 /// promises; a test here holds it to that.
 fn inflate_beginning(stored: &[u8], room: usize, limit: u64) -> Option<Buffer> {

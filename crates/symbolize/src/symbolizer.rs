@@ -402,7 +402,7 @@ pub(crate) fn has_symbols(loaded: &LoadedModule<'_>) -> bool {
         .any(|object| names.iter().any(|name| section::present(object, name)))
 }
 
-/// Whether lines and inlined calls can be told.
+/// Whether lines and inlined calls are known.
 pub(crate) fn has_debug_info(loaded: &LoadedModule<'_>) -> bool {
     let objects = [loaded.object.as_ref(), loaded.debug.as_ref()];
     objects

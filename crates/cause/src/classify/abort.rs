@@ -139,7 +139,7 @@ fn rust(scene: &Scene<'_>) -> Option<Cause> {
     )
 }
 
-/// What the function that started the panic stands for.
+/// What the function that started the panic means.
 fn known_panic(scene: &Scene<'_>) -> Option<&'static str> {
     const KNOWN: [(&str, &str); 12] = [
         ("panic_bounds_check", "an index is out of bounds"),

@@ -203,7 +203,7 @@ pub(super) struct Machine {
     pub(super) running: u64,
     /// The goroutine whose signal it handles.
     pub(super) caught: u64,
-    /// Whether it reports a fatal error, and of which kind: 2 is the runtime's own.
+    /// Whether it reports a fatal error, and the kind: 2 is the runtime's own.
     pub(super) throwing: u32,
     pub(super) dying: u32,
 }

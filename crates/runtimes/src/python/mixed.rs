@@ -15,7 +15,7 @@ use crate::{Language, Replacement};
 
 /// The evaluation loop, whatever a compiler appended for its parts.
 const LOOP: &str = "_PyEval_EvalFrameDefault";
-/// Functions of the interpreter that only lead from one function to the next; a `*` stands at the end.
+/// Functions of the interpreter that only lead from one function to the next; `*` matches any end.
 const BETWEEN: &[&str] = &[
     "_PyEval_*",
     "PyEval_*",

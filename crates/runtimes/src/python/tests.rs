@@ -128,7 +128,7 @@ impl Image {
         self.word(code + layout.filename, file);
         self.put(code + layout.first_line, &10_u32.to_le_bytes());
         self.put(code + layout.argcount, &2_u32.to_le_bytes());
-        // Two instructions, of which the second one is three lines down.
+        // Two instructions; the second one is three lines down.
         let table: &[u8] = match self.layout.minor {
             ..=9 => &[2, 3],
             10 => &[2, 0, 2, 3],

@@ -97,7 +97,7 @@ fn file_name(unit: UnitRef<'_, Reader<'_>>, index: u64) -> Option<String> {
     let header = unit.line_program.as_ref()?.header();
     let file = header.file(index)?;
     let mut path = String::new();
-    // Since version 5 directory 0 is the unit's own and stands in the table.
+    // Since version 5 directory 0 is the unit's own and is in the table.
     if (file.directory_index() != 0 || header.version() < 5)
         && let Some(directory) = unit.comp_dir
     {

@@ -202,7 +202,7 @@ fn qualified(unit: UnitRef<'_, Reader<'_>>, offset: UnitOffset, name: String) ->
     }
     match scopes(unit, offset) {
         Ok(mut scopes) if !scopes.is_empty() => {
-            // The classes around a lambda's class are lambdas too, and tell nothing.
+            // The classes around a lambda's class are lambdas too, and add nothing.
             scopes.dedup_by(|inner, outer| inner == LAMBDA && outer == LAMBDA);
             format!("{}::{name}", scopes.join("::"))
         }

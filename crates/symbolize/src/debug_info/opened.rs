@@ -1,8 +1,8 @@
-//! Debug information of which no more is decompressed than its addresses take.
+//! Debug information, decompressed only as far as the addresses need.
 //!
 //! Of a backtrace in libc with its debug file, most of the time is that of inflating `.debug_info`. Its
-//! units stand one behind the other, and `.debug_aranges` tells which ones are asked for: what comes after
-//! the last of them is left alone. Where more is asked for than that, all of it is opened, and the answers
+//! units are contiguous, and `.debug_aranges` shows which ones are needed: what comes after the last of them is left
+//! alone. Where more is asked for than that, all of it is opened, and the answers
 //! are made anew: they never depend on how much was there at first.
 
 use std::sync::OnceLock;

@@ -256,7 +256,7 @@ fn is_indirect_call(bytes: [u8; 8]) -> bool {
         let (mode, register, operand) = (modrm >> 6, (modrm >> 3) & 7, modrm & 7);
         let sib = code.next().filter(|_| mode != 3 && operand == 4);
         let displacement = match (mode, sib) {
-            // Base 5 without a mode stands for no base at all.
+            // Base 5 without a mode means no base at all.
             (0, Some(sib)) if sib & 7 == 5 => 4,
             (0, None) if operand == 5 => 4,
             (0 | 3, _) => 0,

@@ -4,9 +4,9 @@
 //! the handler was called for is the crash, if it is one that a fault or `abort` raises. A handler of another
 //! signal (a timer, SIGUSR1) that crashes is the crash itself.
 //!
-//! The kernel saved what it told the handler ([`SignalFrame`]). It writes a `siginfo_t` only if the handler
-//! asked for one. Otherwise the evidence is what the kernel saved of the last trap, the arguments of the system
-//! call that raised the signal, and which signals are blocked while the handler runs.
+//! The kernel saved what it passed to the handler ([`SignalFrame`]). It writes a `siginfo_t` only if the handler
+//! asked for one. Otherwise there is other evidence: what the kernel saved of the last trap, the arguments of
+//! the system call that raised the signal, and which signals are blocked while the handler runs.
 
 use cdh_elfcore::{Avma, Machine, Memory, Registers, SignalInfo, Thread};
 

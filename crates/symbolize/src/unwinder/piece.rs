@@ -12,7 +12,7 @@ const MOST: usize = 16 << 10;
 /// Pieces begin at a multiple of this: a frame may ask for something just below what it asked for before.
 const ALIGNMENT: u64 = 64;
 
-/// Another memory, of which the last piece is kept. For one thread at a time.
+/// Another memory, with a cache of the last piece. For one thread at a time.
 pub(super) struct PieceMemory<'m> {
     memory: &'m dyn Memory,
     piece: RefCell<Piece>,
@@ -74,7 +74,7 @@ impl Memory for PieceMemory<'_> {
                 buf.copy_from_slice(kept);
                 buf.len()
             }
-            // More than a piece, or in one of which the beginning is not known.
+            // More than a piece, or a piece with an unknown beginning.
             None => self.memory.read(at, buf),
         }
     }

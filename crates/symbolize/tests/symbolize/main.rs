@@ -55,7 +55,7 @@ impl Crash {
         Self { dir, program, core }
     }
 
-    /// Frames of thread 1, or of all threads, as gdb tells them: `name file:line`.
+    /// Frames of thread 1, or of all threads, as gdb prints them: `name file:line`.
     fn gdb(&self, all: bool) -> Vec<Vec<String>> {
         let command = if all {
             "thread apply all -ascending bt"
@@ -444,7 +444,7 @@ int main(int argc, char **argv) { struct request r = {argc > 1 ? 2 : 1, 0}; serv
     // Another host, without debug files: symbols only.
     let third = Crash::of(source, "gcc", &["-O1"]);
     assert_eq!(print(&third.ours()), bug);
-    // What a node can tell of the stripped one's builds, when there is a symbol table.
+    // What a node knows of the stripped one's builds, when there is a symbol table.
     let at_the_crash = |crash: &Crash| {
         let core = CoreFile::open(Box::new(MappedFile::open(&crash.core).unwrap())).unwrap();
         let modules = core.modules();
