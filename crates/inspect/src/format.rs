@@ -132,7 +132,7 @@ impl Display for Array {
                 f.write_str(", ")?;
             }
             value.fmt(f)?;
-            if *repeats >= REPEATS {
+            if *repeats > REPEATS {
                 write!(f, " <repeats {repeats} times>")?;
             }
         }
@@ -167,7 +167,7 @@ impl Display for Container {
         let mut first = true;
         for run in self.elements.chunk_by(|a, b| a == b) {
             let repeats = run.len() as u64;
-            let shown = if repeats >= REPEATS { 1 } else { run.len() };
+            let shown = if repeats > REPEATS { 1 } else { run.len() };
             for (key, value) in run.iter().take(shown) {
                 if !first {
                     f.write_str(", ")?;
@@ -178,7 +178,7 @@ impl Display for Container {
                 }
                 value.fmt(f)?;
             }
-            if repeats >= REPEATS {
+            if repeats > REPEATS {
                 write!(f, " <repeats {repeats} times>")?;
             }
         }
@@ -197,7 +197,6 @@ impl Display for Text {
         let characters = self.characters();
         let mut is_open = false;
         let mut first = true;
-        let mut after_octal = false;
         let mut shown = 0_usize;
         let mut cut = self.more;
         for run in characters.chunk_by(|a, b| a == b) {
@@ -215,10 +214,9 @@ impl Display for Text {
                     f.write_str(", ")?;
                 }
                 let mut text = String::new();
-                escaped(&mut text, *one, '\'', &mut false)?;
+                escaped(&mut text, *one, '\'')?;
                 write!(f, "{}'{text}' <repeats {} times>", self.prefix, run.len())?;
                 shown = shown.saturating_add(usize::try_from(REPEATS).unwrap_or(ELEMENTS));
-                after_octal = false;
             } else {
                 if !is_open {
                     if !first {
@@ -227,11 +225,10 @@ impl Display for Text {
                     f.write_str(self.prefix)?;
                     f.write_str("\"")?;
                     is_open = true;
-                    after_octal = false;
                 }
                 let mut text = String::new();
                 for one in run {
-                    escaped(&mut text, *one, '"', &mut after_octal)?;
+                    escaped(&mut text, *one, '"')?;
                 }
                 f.write_str(&text)?;
                 shown = shown.saturating_add(run.len());
@@ -271,14 +268,8 @@ impl Text {
     }
 }
 
-/// One character as C writes it. After an octal escape, digits are escaped too: they would be part of it.
-fn escaped(
-    out: &mut String,
-    one: Result<char, u32>,
-    quote: char,
-    after_octal: &mut bool,
-) -> fmt::Result {
-    let was_octal = std::mem::replace(after_octal, false);
+/// One character as C writes it.
+fn escaped(out: &mut String, one: Result<char, u32>, quote: char) -> fmt::Result {
     let octal = |out: &mut String, code: u32| write!(out, "\\{code:03o}");
     match one {
         Ok('\u{7}') => out.push_str("\\a"),
@@ -294,17 +285,15 @@ fn escaped(
             out.push('\\');
             out.push(letter);
         }
-        Ok(letter) if letter.is_control() || (was_octal && letter.is_ascii_digit()) => {
+        Ok(letter) if letter.is_control() => {
             let mut bytes = [0; 4];
             for byte in letter.encode_utf8(&mut bytes).bytes() {
                 octal(out, byte.into())?;
             }
-            *after_octal = true;
         }
         Ok(letter) => out.push(letter),
         Err(code) => {
             octal(out, code)?;
-            *after_octal = true;
         }
     }
     Ok(())
@@ -320,7 +309,7 @@ fn character(f: &mut fmt::Formatter<'_>, code: i64, prefix: &str, byte: bool) ->
             .and_then(char::from_u32)
             .ok_or(code as u32),
     };
-    escaped(&mut text, letter, '\'', &mut false)?;
+    escaped(&mut text, letter, '\'')?;
     write!(f, "{code} {prefix}'{text}'")
 }
 
@@ -472,7 +461,7 @@ mod tests {
         assert_eq!(text(b"abc"), r#""abc""#);
         assert_eq!(text(b""), r#""""#);
         assert_eq!(text(b"a\"\\\n\x01"), r#""a\"\\\n\001""#);
-        assert_eq!(text(b"\x015"), r#""\001\065""#);
+        assert_eq!(text(b"\x015"), r#""\0015""#);
         assert_eq!(
             text(b"abc\0\0\0\0\0\0\0\0\0\0\0\0"),
             r#""abc", '\000' <repeats 12 times>"#

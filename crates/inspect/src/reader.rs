@@ -645,13 +645,14 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             None => (None, counts),
         };
         let Some(count) = first else {
-            // A flexible array: gdb shows its address, which is that of the end of the object.
-            return Ok(Value::Array(Array {
-                name: None,
-                elements: Vec::new(),
-                more: false,
-                rust,
-            }));
+            // How many there are is not known: as a pointer to the first one.
+            return match object.place {
+                Place::Memory(start) => {
+                    let start = start.wrapping_add(object.at);
+                    Ok(Value::Pointer(self.pointer(start, Some(element))))
+                }
+                _ => Err(Missing::OptimizedOut),
+            };
         };
         let mut size = self.types.size(element).unwrap_or(0);
         for dimension in inner {
@@ -791,7 +792,7 @@ impl<'a, 'data> ValueReader<'a, 'data> {
             {
                 return Err(*why);
             }
-            let counted = match repeats >= REPEATS {
+            let counted = match repeats > REPEATS {
                 true => REPEATS,
                 false => {
                     repeats = 1;
