@@ -156,8 +156,6 @@ fn identity(frame: &Frame) -> FrameIdentity {
 /// The lines above the stacks.
 fn head_lines(view: &BacktraceView) -> Vec<Line> {
     let mut lines = header(view);
-    let last_words = tasks::message_lines(view.runtimes);
-    lines.splice(1..1, last_words);
     for remark in remarks(view) {
         lines.push(Line::of(Tone::Bad, terminal_line(&remark)));
     }
@@ -186,6 +184,7 @@ fn header(view: &BacktraceView) -> Vec<Line> {
         .into_iter()
         .collect();
     lines.push(title);
+    lines.extend(tasks::message_lines(view.runtimes));
     let mut facts = Vec::new();
     if let Some(workload) = &manifest.workload {
         let parts = [&workload.namespace, &workload.pod, &workload.container];

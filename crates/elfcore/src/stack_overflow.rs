@@ -67,7 +67,8 @@ impl CoreHead {
             let is_undelivered = signal.code == Some(SI_KERNEL);
             is_undelivered.then(|| Avma(sp.0.saturating_sub(1)))
         };
-        let address = signal.address.or_else(without_address)?;
+        let untagged = |at: Avma| Avma(self.machine().untagged(at.0));
+        let address = signal.address.map(untagged).or_else(without_address)?;
         let stack = stack_above(self.segments(), self.aux(AT_RANDOM).map(Avma), sp, address)?;
         Some(StackOverflow {
             tid,
