@@ -279,7 +279,8 @@ fn crash_is_the_outermost_fault_and_no_other_signal() {
     };
     let (timer, user) = (info(ALRM, 0x80, 0), info(10, -6, 1));
     // The handlers on a stack, the innermost first; the crash's address and frame, and nested faults.
-    let table: [(&str, Vec<Pushed>, Option<(u64, usize, usize)>); 6] = [
+    type Row = (&'static str, Vec<Pushed>, Option<(u64, usize, usize)>);
+    let table: [Row; 6] = [
         ("a timer's handler crashed", vec![timer], None),
         ("a fault", vec![fault(8)], Some((8, 2, 0))),
         (
