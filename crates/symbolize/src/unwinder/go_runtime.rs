@@ -93,8 +93,8 @@ impl Unwinder<'_> {
         let object = place.loaded.object.as_ref()?;
         let bias = place.bias?;
         let table = place.go.get_or_init(|| GoTable::open(object)).as_ref()?;
-        let (entry, _) = table.function(Svma(pc.0.wrapping_sub(bias)))?;
-        Some(Avma(entry.0.wrapping_add(bias)))
+        let entry = table.entry(pc.0.wrapping_sub(bias))?;
+        Some(Avma(entry.wrapping_add(bias)))
     }
 
     /// The goroutine that called `function`.
