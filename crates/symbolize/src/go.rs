@@ -180,6 +180,11 @@ impl<'data> GoTable<'data> {
         Svma(self.address)
     }
 
+    /// Start of the function at an address.
+    pub(crate) fn entry(&self, at: u64) -> Option<u64> {
+        Some(self.record(at)?.entry)
+    }
+
     /// Start and name of the function at an address.
     #[must_use]
     pub fn function(&self, at: Svma) -> Option<(Svma, String)> {

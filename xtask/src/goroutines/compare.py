@@ -32,6 +32,7 @@ FLAGS = {
 SYSCALL = "the text has the line saved on entry to a system call, cdh has the thread's own"
 PREEMPTED = "the text has the line before the instruction at which a goroutine was preempted, cdh has its own"
 LATER = "the goroutine went on between the text and the core"
+TWICE = "several threads printed the same fatal error"
 FAR = "the text leaves out the middle of a deep stack"
 MANY = 60
 
@@ -156,7 +157,9 @@ def compare(text, document, causes):
         note = f" [{message['note']}]" if "note" in message and "\n" not in message["text"] else ""
         is_signal = message["kind"] == "signal"
         printed.append(f"[signal {first}]" if is_signal else f"{message['kind']}: {first}{note}")
-    if printed != messages:
+    if printed != messages and printed == list(dict.fromkeys(messages)):
+        causes.add(TWICE)
+    elif printed != messages:
         wrong.append(f"messages {printed} instead of {messages}")
     return len(goroutines), frames, wrong
 

@@ -71,45 +71,91 @@ pub(super) struct Goroutine {
     pub(super) labels: u64,
 }
 
-impl Goroutine {
-    fn read(program: &Program<'_>, layout: &Layout, at: u64) -> Option<Self> {
-        let mut bytes = program.process.bytes(at, G_SIZE);
-        if bytes.is_none() {
-            // At the end of the memory.
-            bytes = program.process.bytes(at, G_SIZE.saturating_sub(32));
-        }
-        let bytes = bytes?;
+/// Offsets of a goroutine's fields: looked up once for all goroutines.
+struct Fields {
+    id: usize,
+    panic: usize,
+    m: usize,
+    saved: [usize; 3],
+    syscall: [Option<usize>; 3],
+    status: usize,
+    wait_since: usize,
+    wait_reason: usize,
+    locked_m: usize,
+    signal: usize,
+    signal_code: usize,
+    signal_address: usize,
+    signal_pc: usize,
+    parent: Option<usize>,
+    created_at: usize,
+    starts_at: usize,
+    labels: usize,
+}
+
+impl Fields {
+    fn of(layout: &Layout) -> Option<Self> {
         let field = |name: &str| usize::try_from(layout.at(name)?).ok();
-        let word = |name: &str| word_at(&bytes, field(name)?);
-        let half = |name: &str| half_word_at(&bytes, field(name)?);
-        let saved = |name: &str| {
-            let inside = usize::try_from(layout.at(name)?).ok()?;
-            word_at(&bytes, field("g.sched")?.checked_add(inside)?)
-        };
+        let saved = |name: &str| field("g.sched")?.checked_add(field(name)?);
+        Some(Self {
+            id: field("g.goid")?,
+            panic: field("g._panic")?,
+            m: field("g.m")?,
+            saved: [saved("gobuf.sp")?, saved("gobuf.pc")?, saved("gobuf.bp")?],
+            syscall: [
+                field("g.syscallsp"),
+                field("g.syscallpc"),
+                field("g.syscallbp"),
+            ],
+            status: field("g.atomicstatus")?,
+            wait_since: field("g.waitsince")?,
+            wait_reason: field("g.waitreason")?,
+            locked_m: field("g.lockedm")?,
+            signal: field("g.sig")?,
+            signal_code: field("g.sigcode0")?,
+            signal_address: field("g.sigcode1")?,
+            signal_pc: field("g.sigpc")?,
+            parent: field("g.parentGoid"),
+            created_at: field("g.gopc")?,
+            starts_at: field("g.startpc")?,
+            labels: field("g.labels")?,
+        })
+    }
+}
+
+impl Goroutine {
+    fn read(program: &Program<'_>, fields: &Fields, at: u64) -> Option<Self> {
+        let mut room = [0; G_SIZE];
+        let shorter = G_SIZE.saturating_sub(32);
+        let is_read = program.process.read(at, &mut room).is_some()
+            // At the end of the memory.
+            || program.process.read(at, room.get_mut(..shorter)?).is_some();
+        let bytes = room.as_slice();
+        let word = |field: usize| word_at(bytes, field);
+        let half = |field: usize| half_word_at(bytes, field);
+        let [sp, pc, bp] = fields.saved;
+        let of_call = |field: Option<usize>| field.and_then(word).unwrap_or(0);
+        let [call_sp, call_pc, call_bp] = fields.syscall.map(of_call);
+        is_read.then_some(())?;
         Some(Self {
             at,
-            id: word("g.goid")?,
-            stack: (word_at(&bytes, 0)?, word_at(&bytes, 8)?),
-            panic: word("g._panic")?,
-            m: word("g.m")?,
-            saved: (saved("gobuf.sp")?, saved("gobuf.pc")?, saved("gobuf.bp")?),
-            syscall: (
-                word("g.syscallsp")?,
-                word("g.syscallpc")?,
-                word("g.syscallbp").unwrap_or(0),
-            ),
-            status: half("g.atomicstatus")?,
-            wait_since: word("g.waitsince")?,
-            wait_reason: *bytes.get(field("g.waitreason")?)?,
-            locked_m: word("g.lockedm")?,
-            signal: half("g.sig")?,
-            signal_code: word("g.sigcode0")?,
-            signal_address: word("g.sigcode1")?,
-            signal_pc: word("g.sigpc")?,
-            parent: word("g.parentGoid").unwrap_or(0),
-            created_at: word("g.gopc")?,
-            starts_at: word("g.startpc")?,
-            labels: word("g.labels")?,
+            id: word(fields.id)?,
+            stack: (word(0)?, word(8)?),
+            panic: word(fields.panic)?,
+            m: word(fields.m)?,
+            saved: (word(sp)?, word(pc)?, word(bp)?),
+            syscall: (call_sp, call_pc, call_bp),
+            status: half(fields.status)?,
+            wait_since: word(fields.wait_since)?,
+            wait_reason: *bytes.get(fields.wait_reason)?,
+            locked_m: word(fields.locked_m)?,
+            signal: half(fields.signal)?,
+            signal_code: word(fields.signal_code)?,
+            signal_address: word(fields.signal_address)?,
+            signal_pc: word(fields.signal_pc)?,
+            parent: fields.parent.and_then(word).unwrap_or(0),
+            created_at: word(fields.created_at)?,
+            starts_at: word(fields.starts_at)?,
+            labels: word(fields.labels)?,
         })
     }
 
@@ -223,6 +269,7 @@ impl Scheduler {
     /// `Err` with the reason where the list is not found.
     pub(super) fn read(program: &Program<'_>, layout: &Layout) -> Result<Self, &'static str> {
         let process = program.process;
+        let fields = Fields::of(layout).ok_or("the layout of this version is not complete")?;
         let list = |at: u64| {
             let first = process.u64(at)?;
             let count = process.u64(at.checked_add(8)?)?;
@@ -243,7 +290,7 @@ impl Scheduler {
             let addresses =
                 list(at).and_then(|(first, count)| addresses((first, count.min(CHECKED))));
             let is_goroutine = |at: &u64| {
-                let found = Goroutine::read(program, layout, *at);
+                let found = Goroutine::read(program, &fields, *at);
                 found.is_some_and(|found| found.is_plausible())
             };
             addresses.is_some_and(|addresses| addresses.iter().all(is_goroutine))
@@ -258,7 +305,7 @@ impl Scheduler {
         if !fits(all) {
             return Err("the list of goroutines is damaged, or of an unknown layout");
         }
-        let read = |at: u64| Goroutine::read(program, layout, at).filter(Goroutine::is_plausible);
+        let read = |at: u64| Goroutine::read(program, &fields, at).filter(Goroutine::is_plausible);
         let goroutines: Vec<Goroutine> = addresses.into_iter().filter_map(read).collect();
         let mut scheduler = Self {
             goroutines,

@@ -45,7 +45,7 @@ pub(super) enum GoFunction {
     Leave,
     /// Calls a C function on the thread's own stack.
     CallC,
-    /// Where the program starts: nothing called it.
+    /// Where the program or a goroutine starts: nothing called it.
     Entry,
 }
 
@@ -58,7 +58,8 @@ impl GoFunction {
             "morestack" => Self::MoreStack,
             "mcall" => Self::Leave,
             "asmcgocall" | "asmcgocall_no_g" => Self::CallC,
-            "rt0_go" => Self::Entry,
+            // What lies above the stack of a goroutine is not its own.
+            "rt0_go" | "goexit" => Self::Entry,
             _ => return None,
         })
     }
@@ -93,8 +94,8 @@ impl Unwinder<'_> {
         let object = place.loaded.object.as_ref()?;
         let bias = place.bias?;
         let table = place.go.get_or_init(|| GoTable::open(object)).as_ref()?;
-        let (entry, _) = table.function(Svma(pc.0.wrapping_sub(bias)))?;
-        Some(Avma(entry.0.wrapping_add(bias)))
+        let entry = table.entry(pc.0.wrapping_sub(bias))?;
+        Some(Avma(entry.wrapping_add(bias)))
     }
 
     /// The goroutine that called `function`.
@@ -288,6 +289,7 @@ mod tests {
             GoFunction::of("runtime.asmcgocall.abi0"),
             Some(GoFunction::CallC)
         );
+        assert_eq!(GoFunction::of("runtime.goexit"), Some(GoFunction::Entry));
         assert_eq!(GoFunction::of("runtime.systemstack_switch"), None);
         assert_eq!(GoFunction::of("main.systemstack"), None);
     }
