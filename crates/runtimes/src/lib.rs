@@ -118,9 +118,8 @@ impl<'p> VariableReader<'p> {
     /// Arguments, in the order of the declaration, then other local variables of a frame that [`examine`] put in.
     #[must_use]
     pub fn variables(&self, frame: &Frame) -> Vec<Variable> {
-        let all = self.0.iter().map(|runtime| runtime.variables(frame));
-        all.filter(|variables| !variables.is_empty())
-            .next_back()
+        let mut all = self.0.iter().map(|runtime| runtime.variables(frame));
+        all.find(|variables| !variables.is_empty())
             .unwrap_or_default()
     }
 }

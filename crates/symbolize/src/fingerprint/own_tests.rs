@@ -353,3 +353,69 @@ fn names_of_go_keep_their_package() {
         assert_eq!(plain_name(name), expected);
     }
 }
+
+const PYTHON: &str = "/usr/bin/python3.11";
+const CTYPES: &str = "/usr/lib/python3.11/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so";
+const EXTENSION: &str = "/venv/lib/python3.11/site-packages/fast.cpython-311-x86_64-linux-gnu.so";
+
+/// Frames of Python functions have a `+` before their name.
+fn mixed(stack: &[&str]) -> Backtrace {
+    let stack: Vec<String> = stack.iter().map(|text| (*text).to_owned()).collect();
+    let mut backtrace = backtrace(&stack);
+    for frame in &mut backtrace.threads[0].frames {
+        if let Ok(function) = &mut frame.function
+            && let Some(name) = function.name.strip_prefix('+')
+        {
+            let name = name.to_owned();
+            Arc::make_mut(function).name = name;
+            frame.interpreted = true;
+        }
+    }
+    backtrace
+}
+
+#[test]
+fn python_function_of_the_program_is_own_and_those_of_its_library_are_not() {
+    let python = |name: &str, file: &str| format!("+{name}|{file}|{PYTHON}");
+    let table = [
+        (python("f", "/srv/app.py"), "f"),
+        (python("f", "/usr/lib/python3.11/threading.py"), "last"),
+        (python("f", "<frozen importlib._bootstrap>"), "last"),
+        (
+            python("f", "/usr/lib/python3/dist-packages/yaml/loader.py"),
+            "f",
+        ),
+        (
+            python("f", "/venv/lib/python3.11/site-packages/app/a.py"),
+            "f",
+        ),
+        (format!("builtin_sorted||{PYTHON}"), "last"),
+        (format!("string_at||{CTYPES}"), "last"),
+        (format!("parse||{EXTENSION}"), "parse"),
+    ];
+    for (first, expected) in table {
+        let last = python("last", "/srv/app.py");
+        let backtrace = mixed(&[&first, &last]);
+        let frame = backtrace.own_frame().unwrap();
+        let name = &frame.function.as_ref().unwrap().name;
+        assert_eq!(name, expected, "{first}");
+    }
+}
+
+#[test]
+fn fingerprint_of_a_mixed_stack_counts_python_functions_and_those_of_extensions() {
+    let stack = [
+        format!("raise||{LIBC}"),
+        format!("parse||{EXTENSION}"),
+        format!("+load|/srv/app.py|{PYTHON}"),
+        format!("builtin_map||{PYTHON}"),
+        format!("+main|/srv/app.py|{PYTHON}"),
+        format!("Py_BytesMain||{PYTHON}"),
+    ];
+    let stack: Vec<&str> = stack.iter().map(String::as_str).collect();
+    let backtrace = mixed(&stack);
+    let frames = &backtrace.threads[0].frames;
+    let name = |frame: &Frame| Some(format!("app.{}", frame.function.as_ref().ok()?.name));
+    let made = crate::Fingerprint::from_interpreted(frames, &backtrace.modules, name).unwrap();
+    assert_eq!(made.counted, ["parse", "app.load"]);
+}
