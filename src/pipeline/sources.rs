@@ -85,6 +85,8 @@ impl CrashedProcess for Analysis {
         let options = BacktraceOptions {
             all_threads,
             max_frames: FRAMES,
+            knows_crashed: self.head.knows_crashed_thread(),
+            signal: self.head.signal(),
             ..BacktraceOptions::default()
         };
         let arena = super::memory::section_arena();

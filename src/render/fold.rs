@@ -1,5 +1,5 @@
-//! Which frames of a stack are shown as one line: how the process ended, the start of the runtime, and
-//! the middle of a recursion.
+//! Which frames of a stack are shown as one line: a signal handler that ran because of the crash, how the process
+//! ended, the start of the runtime, and the middle of a recursion.
 //!
 //! Each frame is in exactly one piece, and pieces are in the order of the stack. The work is linear in
 //! the number of frames: a stack overflow has hundreds of thousands.
@@ -20,6 +20,8 @@ const FEWEST_HIDDEN: usize = 3;
 pub(super) enum Piece {
     /// Shown one by one.
     Frames(Range<usize>),
+    /// A signal handler that ran because of the crash: above the crash.
+    Handler(Range<usize>),
     /// `abort`, a panic's machinery: above the user's frames.
     Ended(Range<usize>),
     /// Below `main` or below the first function of a thread.
@@ -42,22 +44,29 @@ pub(super) fn unfolded(thread: &ThreadBacktrace) -> Vec<Piece> {
 pub(super) fn folded(backtrace: &Backtrace, thread: &ThreadBacktrace) -> Vec<Piece> {
     let frames = &thread.frames;
     let kinds = kinds(frames, &backtrace.modules);
-    let start = start_of_runtime(&kinds);
+    let crash = match &backtrace.original_signal {
+        Some(original) if thread.crashing => original.frame.min(frames.len()),
+        _ => 0,
+    };
+    let start = crash + start_of_runtime(kinds.get(crash..).unwrap_or_default());
     let ended = if thread.crashing {
-        end_of_machinery(kinds.get(..start).unwrap_or_default())
+        end_of_machinery(kinds.get(crash..start).unwrap_or_default())
     } else {
         0
     };
     // One frame takes no more room than the line that would stand for it.
-    let ended = if ended > 1 { ended } else { 0 };
+    let ended = crash + if ended > 1 { ended } else { 0 };
     let start = if frames.len() - start > 1 {
         start
     } else {
         frames.len()
     };
     let mut pieces = Vec::new();
-    if ended > 0 {
-        pieces.push(Piece::Ended(0..ended));
+    if crash > 0 {
+        pieces.push(Piece::Handler(0..crash));
+    }
+    if ended > crash {
+        pieces.push(Piece::Ended(crash..ended));
     }
     fold_cycles(&identities(frames), ended..start, &mut pieces);
     if start < frames.len() {

@@ -3,6 +3,8 @@
 use cdh_elfcore::Avma;
 use serde::{Deserialize, Serialize};
 
+use crate::words;
+
 /// Most facts of a cause.
 pub(crate) const FACTS: usize = 5;
 
@@ -143,9 +145,15 @@ pub enum Class {
 
 impl Cause {
     pub(crate) fn new(class: Class, sentence: impl Into<String>) -> Self {
+        let sentence = words::on_one_line(&sentence.into());
+        let mut letters = sentence.chars();
+        let sentence = match letters.next() {
+            Some(first) => first.to_uppercase().chain(letters).collect(),
+            None => sentence,
+        };
         Self {
             class,
-            sentence: sentence.into(),
+            sentence,
             facts: Vec::new(),
         }
     }
@@ -176,7 +184,7 @@ impl Cause {
 impl Fact {
     pub(crate) fn new(text: impl Into<String>) -> Self {
         Self {
-            text: text.into(),
+            text: words::on_one_line(&text.into()),
             evidence: Evidence::default(),
         }
     }

@@ -10,12 +10,19 @@ use crate::cause::{Cause, Class, Fact};
 use crate::scene::{Scene, WRITABLE};
 use crate::words;
 
+use cdh_symbolize::Unwinder;
+
 /// `exception_class`: `GNUCC++\0`, `CLNGC++\0`; the last byte is 1 for an exception that refers to another one.
 const CLASSES: [u64; 2] = [0x474e_5543_432b_2b00, 0x434c_4e47_432b_2b00];
 const TYPE_BEFORE: u64 = 80;
 const OBJECT_AFTER: u64 = 32;
 /// Bytes of the stack that are searched.
 const SEARCHED: usize = 64 << 10;
+/// Frames among which the throwing one is.
+const FRAMES: usize = 64;
+/// From what a register may hold to the `_Unwind_Exception`: itself, the object, the header, the header with its
+/// reference count.
+const HEADER_FROM: [i64; 4] = [0, -32, 80, 96];
 /// Most base classes in a row.
 const BASES: usize = 16;
 
@@ -62,13 +69,16 @@ pub(crate) fn explain(scene: &Scene<'_>) -> Option<Cause> {
         (None, Some(throwing)) if scene.own_frame().is_some_and(|own| throwing < own) => throwing,
         (None, _) => return None,
     };
-    let thrower = {
-        let thrown = scene.frame_where(|name| matches!(name, "__cxa_throw" | "__cxa_rethrow"));
-        let after = thrown.unwrap_or(throwing).saturating_add(1);
-        scene.own_frame_from(after)
-    };
+    // Once frames are left, only `_Unwind_Resume` is there: the function that threw is gone.
+    let thrown_by = scene.frame_where(|name| {
+        matches!(
+            name,
+            "__cxa_throw" | "__cxa_rethrow" | "std::rethrow_exception"
+        )
+    });
+    let thrower = thrown_by.and_then(|index| scene.own_frame_from(index.saturating_add(1)));
     let by = thrower.and_then(|index| scene.named(index));
-    let thrown = find(scene);
+    let thrown = find(scene, throwing);
     let what = match &thrown {
         Some(Thrown {
             type_name,
@@ -115,17 +125,10 @@ pub(crate) fn explain(scene: &Scene<'_>) -> Option<Cause> {
         )
     });
     Some(
-        Cause::new(Class::UncaughtException, upper(&sentence))
+        Cause::new(Class::UncaughtException, sentence)
             .with(object)
             .with(place),
     )
-}
-
-fn upper(text: &str) -> String {
-    match text.strip_prefix("the ") {
-        Some(rest) => format!("The {rest}"),
-        None => text.to_owned(),
-    }
 }
 
 /// `std::terminate` without an exception under way.
@@ -146,31 +149,49 @@ fn terminated(scene: &Scene<'_>) -> Cause {
     Cause::new(class, sentence).with(crate::classify::here(scene))
 }
 
-/// The exception that the innermost frames refer to.
-fn find(scene: &Scene<'_>) -> Option<Thrown> {
-    let sp = scene.sp()?;
-    let mut stack = vec![0; SEARCHED];
-    let known = scene.read(sp, &mut stack);
+/// The exception that the function at `index`, which throws or unwinds, works on.
+///
+/// It has the address in a register that its callees saved. If none of these leads to an exception, the words of
+/// the stack above it are searched: the answer counts if they lead to one exception only.
+fn find(scene: &Scene<'_>, index: usize) -> Option<Thrown> {
+    let pc = scene.crash.frames.get(index)?.pc;
+    let (frames, _) = Unwinder::new(scene.crash.modules).unwind_with_registers(
+        scene.crash.registers?,
+        scene.crash.memory,
+        FRAMES,
+    );
+    let frame = frames.iter().find(|frame| frame.frame.pc == pc)?;
+    let saved = frame.registers.named().into_iter();
+    let saved = saved.flat_map(|(_, value)| {
+        HEADER_FROM
+            .iter()
+            .map(move |offset| value.wrapping_add_signed(*offset))
+    });
+    if let Some(thrown) = saved
+        .into_iter()
+        .find_map(|header| thrown_at(scene, header))
+    {
+        return Some(thrown);
+    }
+    let start = scene.sp()?;
+    let size = frame.cfa?.0.checked_sub(start)?;
+    let mut stack = vec![0; usize::try_from(size).ok()?.min(SEARCHED)];
+    let known = scene.read(start, &mut stack);
     let (words, _) = stack.get(..known)?.as_chunks::<8>();
-    let is_writable = |at: u64| {
-        scene
-            .segment(at)
-            .is_some_and(|segment| segment.flags & WRITABLE != 0)
-    };
-    let mut seen = Vec::new();
+    let mut found: Option<Thrown> = None;
     for word in words {
         let at = u64::from_le_bytes(*word);
-        if !at.is_multiple_of(16) || seen.contains(&at) || !is_writable(at) {
+        let segment = scene.segment(at).filter(|_| at.is_multiple_of(16));
+        if segment.is_none_or(|segment| segment.flags & WRITABLE == 0) {
             continue;
         }
-        if let Some(thrown) = thrown_at(scene, at) {
-            return Some(thrown);
-        }
-        if seen.len() < 4096 {
-            seen.push(at);
+        match (thrown_at(scene, at), &found) {
+            (Some(thrown), Some(known)) if thrown.at != known.at => return None,
+            (Some(thrown), _) => found = Some(thrown),
+            (None, _) => {}
         }
     }
-    None
+    found
 }
 
 fn thrown_at(scene: &Scene<'_>, header: u64) -> Option<Thrown> {

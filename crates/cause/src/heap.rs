@@ -50,6 +50,17 @@ pub(crate) struct AllocatorWord {
 }
 
 impl AllocatorWord {
+    /// How sure it is that the block was used after it was freed, if a pointer was read from `read_from`.
+    ///
+    /// A new block still holds the link of the free one that it was: then it was used before it was filled.
+    pub(crate) fn words(&self, read_from: Option<u64>) -> &'static str {
+        let is_block = read_from == self.block.checked_add(self.offset);
+        match self.offset == 0 && !is_block {
+            true => "used memory after it was freed, or before it was filled",
+            false => "used memory after it was freed",
+        }
+    }
+
     pub(crate) fn fact(&self) -> Fact {
         let what = match self.offset {
             0 => "the link to the next free block",

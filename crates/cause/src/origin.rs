@@ -164,6 +164,19 @@ pub(crate) fn value(scene: &Scene<'_>, held: &Held) -> Option<u64> {
 }
 
 impl Scene<'_> {
+    /// Where in memory the value of a register of the frame at `index` was read from.
+    pub(crate) fn read_from(&self, index: usize, at: u64, register: &RegisterValue) -> Option<u64> {
+        let held = Past::of(self, index, at)?.held(self, register.number)?;
+        if value(self, &held) != register.value {
+            return None;
+        }
+        match held {
+            Held::Register(_) => None,
+            Held::Memory(at) => Some(at),
+            Held::Member(inner, offset) => value(self, &inner)?.checked_add(offset),
+        }
+    }
+
     /// The name of the pointer in a register of the frame at `index` before the instruction at `at`, and of what is
     /// at `offset` from where it points.
     pub(crate) fn name_of(

@@ -6,7 +6,7 @@ use crate::scene::{Scene, WRITABLE};
 use crate::words;
 
 /// Bytes that are searched, and those of one read.
-const SEARCHED: u64 = 128 << 20;
+const SEARCHED: u64 = 64 << 20;
 const STEP: usize = 1 << 20;
 const MARK: &[u8] = b"==ERROR: ";
 

@@ -299,7 +299,12 @@ impl<'a> Scene<'a> {
 
     /// Who did it: the innermost function, and the program's own that called it.
     pub(crate) fn actor(&self) -> String {
-        let Some(first) = self.named(0) else {
+        self.actor_at(0)
+    }
+
+    /// As [`Self::actor`], of the frame at `index`.
+    pub(crate) fn actor_at(&self, index: usize) -> String {
+        let Some(first) = self.named(index) else {
             return "the program".to_owned();
         };
         let is_sure = |index: &usize| {
@@ -308,13 +313,13 @@ impl<'a> Scene<'a> {
                 .get(*index)
                 .is_some_and(|frame| frame.trust != cdh_symbolize::FrameTrust::Scan)
         };
-        match self.own_frame().filter(is_sure) {
-            Some(own) if own > 0 && self.function(own).is_some() => {
-                let direct = match own {
+        match self.own_frame_from(index).filter(is_sure) {
+            Some(own) if own > index && self.function(own).is_some() => {
+                let direct = match own.saturating_sub(index) {
                     1 => "called by",
                     _ => "called from",
                 };
-                match (self.named(own), self.function(0)) {
+                match (self.named(own), self.function(index)) {
                     (Some(caller), Some(name)) => format!("`{name}`, {direct} {caller},"),
                     (Some(caller), None) => format!("{first}, {direct} {caller},"),
                     _ => first,

@@ -2,6 +2,8 @@
 
 /// Longest text of the process that is quoted.
 const LONGEST: usize = 300;
+/// Longest sentence, in characters.
+const LONGEST_SENTENCE: usize = 1000;
 
 /// Text from the process on one line, cut if it is long.
 pub(crate) fn quoted(text: &str) -> String {
@@ -13,6 +15,16 @@ pub(crate) fn quoted(text: &str) -> String {
             break;
         }
         out.push(if letter.is_control() { ' ' } else { letter });
+    }
+    out
+}
+
+/// A sentence on one line: names and texts of the process may hold anything.
+pub(crate) fn on_one_line(sentence: &str) -> String {
+    let shown = |letter: char| if letter.is_control() { ' ' } else { letter };
+    let mut out: String = sentence.chars().take(LONGEST_SENTENCE).map(shown).collect();
+    if sentence.chars().nth(LONGEST_SENTENCE).is_some() {
+        out.push('…');
     }
     out
 }
@@ -62,7 +74,7 @@ pub(crate) fn spelled(pointer: u64) -> Option<String> {
 /// What a well-known fill pattern stands for.
 pub(crate) fn pattern(pointer: u64) -> Option<&'static str> {
     let bytes = pointer.to_le_bytes();
-    let first = bytes.first().copied()?;
+    let first = bytes.first().copied().filter(|_| pointer != 0)?;
     let low = pointer & 0xffff_ffff;
     if bytes.iter().all(|byte| *byte == first) {
         return Some(match first {

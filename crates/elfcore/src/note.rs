@@ -15,6 +15,7 @@ const NT_FPREGSET: u32 = 2;
 const NT_AUXV: u32 = 6;
 /// "SIGI".
 const NT_SIGINFO: u32 = 0x5349_4749;
+const EM_MIPS: u16 = 8;
 /// "FILE".
 const NT_FILE: u32 = 0x4649_4c45;
 /// `struct user_pac_mask`: which bits of data and of code addresses hold an authentication code. Owner `LINUX`.
@@ -211,7 +212,10 @@ impl CoreNotes {
             NT_PRSTATUS => self.threads.extend(thread(data, machine)),
             NT_PRPSINFO if self.process.is_none() => self.process = process(data, machine),
             NT_SIGINFO if self.signal.is_none() => {
-                self.signal = SignalInfo::parse(data, encoding);
+                self.signal = match machine {
+                    Machine::Other(EM_MIPS) => SignalInfo::from_mips(data),
+                    _ => SignalInfo::parse(data, encoding),
+                };
             }
             NT_AUXV if self.auxv.is_empty() => self.auxv = auxv(data, encoding),
             NT_FILE if self.mappings.is_empty() => self.mappings = mappings(data, encoding),

@@ -95,6 +95,14 @@ impl SignalInfo {
         Self::parse(data, Encoding::LITTLE_64)
     }
 
+    /// From a `siginfo_t` of 64-bit MIPS, which has code and errno the other way round
+    /// (`arch/mips/include/uapi/asm/siginfo.h`).
+    pub(crate) fn from_mips(data: &[u8]) -> Option<Self> {
+        let (number, code) = (data.get(..4)?, data.get(4..8)?);
+        let (errno, union) = (data.get(8..12)?, data.get(12..)?);
+        Self::from_bytes(&[number, errno, code, union].concat())
+    }
+
     /// From a `siginfo_t`: number, errno, code, and the union that the code selects.
     pub(crate) fn parse(data: &[u8], encoding: Encoding) -> Option<Self> {
         let (number, code) = (encoding.i32_at(data, 0)?, encoding.i32_at(data, 8)?);
@@ -246,6 +254,17 @@ mod tests {
             text(8, 1, 0x40),
             "SIGFPE: integer division by zero, at 0x40"
         );
+    }
+
+    #[test]
+    fn signal_of_mips_has_its_code_before_its_errno() {
+        let mut data = [0; 32];
+        data[0] = 11;
+        data[4] = 1;
+        data[16..20].copy_from_slice(&0x1000_u32.to_le_bytes());
+        let signal = SignalInfo::from_mips(&data).unwrap();
+        assert_eq!((signal.code, signal.address), (Some(1), Some(Avma(0x1000))));
+        assert!(SignalInfo::from_mips(&data[..10]).is_none());
     }
 
     #[test]

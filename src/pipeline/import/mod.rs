@@ -367,7 +367,10 @@ fn pack(
         let core = packed_core(entry, &shown)?;
         let mut manifest = manifest_of_core(&core, path, provenance);
         finish_manifest(&mut manifest, id, entry, provenance, place)?;
-        manifest.fingerprint = fingerprint(&core, path);
+        let backtrace = backtrace(&core, path);
+        manifest.fingerprint = backtrace.fingerprint.map(|made| made.to_string());
+        let original = backtrace.original_signal.as_ref();
+        manifest.original_signal = original.map(|original| SignalFacts::from(&original.signal));
         manifest.core = Some(CoreRecord {
             entry: EntryKind::Core(CoreEncoding::ZstdSeekable).bundle_name(&manifest.stem),
             expected: core.head().expected_len(),
@@ -448,8 +451,8 @@ fn journal_core(provenance: &Provenance, export: &Path) -> Option<PathBuf> {
         .find(|path| path.is_file() && path != export)
 }
 
-/// From the names of the crashing thread's frames, as far as this machine has the files.
-fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
+/// Of the crashing thread, as far as this machine has the files.
+fn backtrace(core: &CoreFile, path: &Path) -> cdh_symbolize::Backtrace {
     let beside = path.parent().map(Path::to_owned);
     let search = super::ModuleSearch {
         beside,
@@ -461,13 +464,11 @@ fn fingerprint(core: &CoreFile, path: &Path) -> Option<String> {
         all_threads: false,
         max_frames: 64,
         knows_crashed: core.head().knows_crashed_thread(),
+        signal: core.head().signal(),
     };
     let arena = super::memory::section_arena();
     let threads = core.head().threads();
-    let backtrace = cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options);
-    backtrace
-        .fingerprint
-        .map(|fingerprint| fingerprint.to_string())
+    cdh_symbolize::backtrace(threads, core, &loaded, &arena, &options)
 }
 
 /// A bundle of ours entry by entry; of IBM's, with the core in our encoding.

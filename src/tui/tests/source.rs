@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use cdh_cause::{Cause, Class, ListedInstruction, Listing};
+use cdh_elfcore::Avma;
+
 use super::test_tui::TestTui;
 use crate::tui::model::Stacks;
 use crate::tui::msg::{Effect, Msg};
@@ -77,4 +80,48 @@ fn source_cursor_maps_to_frames_below_a_folded_recursion() {
         "{:?}",
         frames_asked(&tui)
     );
+}
+
+#[test]
+fn instructions_replace_the_source_of_a_frame_and_the_cause_is_the_first_line() {
+    let mut tui = TestTui::full(SIZE, 5);
+    tui.press("enter");
+    tui.rest();
+    let id = tui.model.dump.as_ref().unwrap().dump.id;
+    let mut stacks = Stacks::clone(tui.model.known.stacks(id).unwrap());
+    let shown = |address: u64, text: &str, current: bool| ListedInstruction {
+        address: Avma(address),
+        text: text.to_owned(),
+        current,
+        values: Vec::new(),
+    };
+    let listing = Listing {
+        instructions: vec![
+            shown(0x10, "push rbp", false),
+            shown(0x11, "mov eax, [rdi]", true),
+        ],
+        guessed: false,
+    };
+    stacks.listings = vec![Some(listing); stacks.backtrace.threads[0].frames.len()];
+    stacks.cause = Some(Cause {
+        class: Class::NullPointer,
+        sentence: "`f` tried to read through a null pointer.".to_owned(),
+        facts: Vec::new(),
+    });
+    let request = tui.model.request();
+    tui.send(Msg::Stacks(request, id, Ok(Arc::new(stacks))));
+    let screen = tui.screen();
+    assert!(
+        screen.contains("`f` tried to read through a null pointer."),
+        "{screen}"
+    );
+    assert!(!screen.contains("mov eax, [rdi]"), "{screen}");
+    tui.press("a");
+    let screen = tui.screen();
+    assert!(
+        screen.contains("> 0x0000000000000011 mov eax, [rdi]"),
+        "{screen}"
+    );
+    tui.press("a");
+    assert!(!tui.screen().contains("mov eax, [rdi]"));
 }

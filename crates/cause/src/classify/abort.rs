@@ -194,11 +194,19 @@ fn aborted(scene: &Scene<'_>) -> Option<Cause> {
             "The C library ended the program{}: {text}.",
             format_args!(" in {who}")
         ),
-        (Some(who), Some(_), None) => {
-            format!("The program ended itself on purpose: {who} called `abort`.")
-        }
+        (Some(who), Some(abort), None) => match between(scene, abort) {
+            Some(library) => format!(
+                "The program ended itself on purpose: {library}, which {who} led to, called `abort`."
+            ),
+            None => format!("The program ended itself on purpose: {who} called `abort`."),
+        },
         (Some(who), None, None) if scene.crash.signal.sender.is_some() => {
-            format!("The program ended itself: {who} raised {name}.")
+            match is_raised_directly(scene) {
+                true => format!("The program ended itself: {who} raised {name}."),
+                false => {
+                    format!("The program ended itself with {name}, in a call that {who} made.")
+                }
+            }
         }
         (None, _, Some(text)) => format!("The C library ended the program: {text}."),
         (None, Some(_), None) => {
@@ -211,4 +219,27 @@ fn aborted(scene: &Scene<'_>) -> Option<Cause> {
         false => Class::Raised,
     };
     Some(Cause::new(class, sentence).with(fact).with(here(scene)))
+}
+
+/// The library function that called `abort`, if it was not the program's own.
+fn between(scene: &Scene<'_>, abort: usize) -> Option<String> {
+    let caller = abort.checked_add(1)?;
+    let own = scene.own_frame()?;
+    (caller < own).then(|| match scene.function(caller) {
+        Some(name) => format!("`{name}`"),
+        None => scene
+            .named(caller)
+            .unwrap_or_else(|| "a library".to_owned()),
+    })
+}
+
+/// Whether only functions that send signals are above the program's own.
+fn is_raised_directly(scene: &Scene<'_>) -> bool {
+    let own = scene.own_frame().unwrap_or(0);
+    let is_raising = |name: &str| {
+        ["raise", "kill", "sigqueue", "__libc_signal"]
+            .iter()
+            .any(|part| name.contains(part))
+    };
+    (0..own).all(|index| scene.function(index).is_some_and(is_raising))
 }

@@ -21,6 +21,8 @@ const LOWEST: u64 = 64 << 10;
 /// The access that failed, as far as it is known.
 struct Failed {
     address: u64,
+    /// Whether it is certain that data was accessed, and not an instruction.
+    is_data: bool,
     found: Option<(Instruction, Access)>,
 }
 
@@ -41,6 +43,7 @@ impl Failed {
         };
         Self {
             address,
+            is_data: scene.pc().is_some(),
             found: scene.faulting().and_then(touched),
         }
     }
@@ -52,7 +55,10 @@ impl Failed {
     /// `tried to read 4 bytes`, `tried to access memory`.
     fn verb(&self) -> String {
         let Some((_, access)) = &self.found else {
-            return "tried to access memory".to_owned();
+            return match self.is_data {
+                true => "tried to access memory".to_owned(),
+                false => "used memory".to_owned(),
+            };
         };
         let verb = match access.mode {
             AccessMode::Read => "read",
@@ -229,8 +235,10 @@ fn freed(scene: &Scene<'_>, failed: &Failed) -> Option<Cause> {
     let (part, found) =
         parts.find_map(|part| Some((part, heap::allocator_word(scene, part.value?)?)))?;
     let (who, verb) = (scene.actor(), failed.verb());
+    let instruction = &failed.found.as_ref()?.0;
+    let used = found.words(scene.read_from(0, instruction.at.0, part));
     let sentence = format!(
-        "{who} used memory after it was freed: it {verb} through a pointer that `malloc` had written into a freed block."
+        "{who} {used}: it {verb} through a pointer that `malloc` had written into a free block."
     );
     let cause = Cause::new(Class::UseAfterFree, sentence)
         .with(instruction_fact(
@@ -336,6 +344,7 @@ fn protection_fault(scene: &Scene<'_>) -> Option<Cause> {
     if let Some(access) = wild {
         let failed = Failed {
             address: access.address?,
+            is_data: true,
             found: Some((instruction.clone(), access.clone())),
         };
         return Some(freed(scene, &failed).unwrap_or_else(|| non_canonical(scene, &failed)));
@@ -459,7 +468,7 @@ fn mapped_file(scene: &Scene<'_>, failed: &Failed) -> Option<Cause> {
         true => (
             Class::HugePages,
             format!(
-                "{who} {verb} of memory that is made of huge pages, and the kernel had no free huge page for it."
+                "{who} {verb} of memory that is made of huge pages, and there is none at this place: none was free, or the file was cut short."
             ),
         ),
         false => (

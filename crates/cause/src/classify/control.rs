@@ -24,7 +24,7 @@ pub(super) fn not_code(scene: &Scene<'_>, pc: u64) -> Cause {
         return cause;
     }
     let from = match scene.own_frame_from(1).and_then(|own| scene.named(own)) {
-        Some(name) => format!(", at or below a call in {name}"),
+        Some(name) => format!("; the innermost caller that is known is {name}"),
         None => String::new(),
     };
     let sentence = match pc {
@@ -72,9 +72,7 @@ fn called(
 ) -> Cause {
     let at_call = |frame: &&cdh_symbolize::Frame| frame.pc.0 == return_address;
     let caller = scene.crash.frames.iter().position(|frame| at_call(&frame));
-    let who = caller
-        .and_then(|index| scene.named(index))
-        .unwrap_or_else(|| "the program".to_owned());
+    let who = caller.map_or_else(|| "the program".to_owned(), |index| scene.actor_at(index));
     let location = caller.and_then(|index| scene.location(index));
     let shown = Fact::new(format!("the call at {} is `{}`", call.at, call.text))
         .at(call.at.0)
@@ -92,6 +90,16 @@ fn called(
         _ => None,
     };
     let found = heap::allocator_word(scene, pc);
+    let read_from = match &call.flow {
+        Flow::Call(Operand::Memory(index)) => {
+            call.accesses.get(*index).and_then(|access| access.address)
+        }
+        Flow::Call(Operand::Register(register)) => {
+            caller.and_then(|index| scene.read_from(index, call.at.0, register))
+        }
+        _ => None,
+    };
+    let used = found.as_ref().map_or("", |found| found.words(read_from));
     let name = caller.and_then(|index| match &call.flow {
         Flow::Call(Operand::Memory(access)) => {
             let access = call.accesses.get(*access)?;
@@ -114,7 +122,7 @@ fn called(
         (_, Some(_)) => (
             Class::UseAfterFree,
             format!(
-                "{who} used memory after it was freed: it called a function through a pointer that `malloc` had written into a freed block."
+                "{who} {used}: it called a function through a pointer that `malloc` had written into a free block."
             ),
         ),
         _ => (
@@ -139,6 +147,15 @@ fn returned_to(scene: &Scene<'_>, pc: u64, place: &str) -> Option<Cause> {
             // After a jump instead of a return, the caller's return address would be on top of the stack.
             let top = scene.u64_at(scene.sp()?)?;
             if scene.u64_at(at)? != pc || !scene.calls_before(top).is_empty() {
+                return None;
+            }
+            // A leaf function has its variables below the stack pointer: the word could be one that it jumped to.
+            // Then a register holds it too, unless the epilogue filled that from the overwritten stack.
+            let is_elsewhere = (0..16).any(|number| registers.get(number) == Some(pc));
+            let frame = registers.fp()?.0;
+            let is_popped = scene.u64_at(at.checked_sub(POINTER)?) == Some(frame)
+                && scene.segment(frame).is_none();
+            if is_elsewhere && !is_popped {
                 return None;
             }
             (
@@ -201,11 +218,12 @@ pub(super) fn corrupted_target(scene: &Scene<'_>, instruction: &Instruction) -> 
                 return None;
             }
             let found = heap::allocator_word(scene, target);
+            let used = found.as_ref().map_or("", |found| found.words(None));
             let (class, sentence) = match &found {
                 Some(_) => (
                     Class::UseAfterFree,
                     format!(
-                        "{who} used memory after it was freed: it called a function through a pointer that `malloc` had written into a freed block."
+                        "{who} {used}: it called a function through a pointer that `malloc` had written into a free block."
                     ),
                 ),
                 None => (

@@ -10,6 +10,7 @@ use crate::scene::Scene;
 /// `brk` operands of `__builtin_trap` (clang, gcc), and the first of UBSan's.
 const TRAPS: [u64; 2] = [1, 1000];
 const UBSAN: u64 = 0x5500;
+const TRAP_BRKPT: i32 = 1;
 
 fn shown(scene: &Scene<'_>, instruction: &Instruction) -> Fact {
     let text = format!(
@@ -88,6 +89,9 @@ fn trapped(scene: &Scene<'_>, who: &str, fact: Fact) -> Cause {
 pub(super) fn trap(scene: &Scene<'_>) -> Option<Cause> {
     let who = scene.actor();
     let pc = scene.pc()?;
+    if !matches!(scene.crash.signal.code, Some(super::SI_KERNEL | TRAP_BRKPT)) {
+        return None;
+    }
     match scene.crash.machine {
         Machine::X86_64 => {
             let at = pc.checked_sub(1)?;

@@ -31,8 +31,22 @@ pub(crate) const SI_KERNEL: i32 = 0x80;
 
 pub(crate) fn explain(crash: &Crash<'_>) -> Cause {
     let scene = Scene { crash };
-    known(&scene).unwrap_or_else(|| unknown(&scene))
+    let mut cause = known(&scene).unwrap_or_else(|| unknown(&scene));
+    // The sentence and the instruction say it already.
+    if cause
+        .facts
+        .iter()
+        .any(|fact| fact.evidence.instruction.is_some())
+    {
+        cause
+            .facts
+            .retain(|fact| !fact.text.starts_with(IN_FRAME_0));
+    }
+    cause
 }
+
+/// Start of the fact that says only in which function frame 0 is.
+const IN_FRAME_0: &str = "the program was in ";
 
 fn known(scene: &Scene<'_>) -> Option<Cause> {
     if let Some(overflow) = scene.crash.overflow {
@@ -91,10 +105,11 @@ fn unknown(scene: &Scene<'_>) -> Cause {
 /// Where in the program it was.
 pub(crate) fn here(scene: &Scene<'_>) -> Option<Fact> {
     let own = scene.own_frame()?;
+    scene.function(own)?;
     let frame = scene.crash.frames.get(own)?;
     let name = scene.named(own)?;
     let text = match own {
-        0 => format!("the program was in {name}"),
+        0 => format!("{IN_FRAME_0}{name}"),
         _ => format!("the innermost function of the program itself is {name}, frame #{own}"),
     };
     Some(Fact::new(text).at(frame.pc.0).location(scene.location(own)))

@@ -102,7 +102,7 @@ fn limit(scene: &Scene<'_>) -> Option<Cause> {
 /// Whether the thread is behind a system call that makes a file longer.
 fn is_writing(scene: &Scene<'_>) -> bool {
     let call = last_call_name(scene);
-    // The number is lost once the call has returned; the function tells.
+    // The number is lost once the call has returned; the function shows it.
     let names = [
         "write",
         "pwrite",

@@ -73,16 +73,18 @@ fn filling(mnemonic: &str, parts: &[Part; 4]) -> Option<Filling> {
         Part::Register(SizeCode::X, number) if *number < SP => Some(*number),
         _ => None,
     };
-    let [to, from, ..] = parts;
+    let [to, from, other, _] = parts;
     let to = full(to)?;
-    match (mnemonic, from) {
-        ("ldr" | "ldur", Part::RegPreIndex(_, _, false) | Part::RegRegOffset(..)) => {
+    match (mnemonic, from, other) {
+        ("ldr" | "ldur", Part::RegPreIndex(_, _, false) | Part::RegRegOffset(..), _) => {
             Some(Filling::Load { to })
         }
-        ("mov", from) => Some(Filling::Copy {
-            to,
-            from: full(from)?,
-        }),
+        // `mov` is `orr` with the zero register.
+        (
+            "orr",
+            Part::Register(SizeCode::X, SP),
+            Part::RegShift(ShiftStyle::LSL, 0, SizeCode::X, from),
+        ) if *from < SP => Some(Filling::Copy { to, from: *from }),
         _ => None,
     }
 }
