@@ -12,7 +12,7 @@ use cdh_runtimes::RuntimeReport;
 use cdh_symbolize::{Backtrace, Frame, FrameTrust, ModuleStatus, Stop, ThreadBacktrace};
 
 use super::cause::listing_lines;
-use super::fold::{self, Piece};
+use super::fold::{self, FrameGroup};
 use super::frame::{frame_line, number_columns, stop_words};
 use super::line::Line;
 use super::tasks;
@@ -366,7 +366,7 @@ pub fn shown_frames(backtrace: &Backtrace, thread: &ThreadBacktrace, fold: bool)
         false => fold::unfolded(thread),
     };
     let frames = pieces.into_iter().filter_map(|piece| match piece {
-        Piece::Frames(range) => Some(range),
+        FrameGroup::Frames(range) => Some(range),
         _ => None,
     });
     frames.flatten().collect()
@@ -422,7 +422,7 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
     let mut warned = BTreeSet::new();
     for piece in pieces {
         match piece {
-            Piece::Frames(range) => {
+            FrameGroup::Frames(range) => {
                 for number in range {
                     let Some(frame) = thread.frames.get(number) else {
                         break;
@@ -448,10 +448,12 @@ pub fn thread_lines(view: &BacktraceView, thread: &ThreadBacktrace) -> Vec<Line>
                     lines.extend(listing.into_iter().flat_map(listing_lines));
                 }
             }
-            Piece::Handler(range) => lines.push(end_line(thread, range, End::SignalHandler)),
-            Piece::Ended(range) => lines.push(end_line(thread, range, End::HowItEnded)),
-            Piece::Start(range) => lines.push(end_line(thread, range, End::RuntimeStart)),
-            Piece::Repeated { frames, cycle } => lines.push(repeated_line(thread, &frames, cycle)),
+            FrameGroup::Handler(range) => lines.push(end_line(thread, range, End::SignalHandler)),
+            FrameGroup::Ended(range) => lines.push(end_line(thread, range, End::HowItEnded)),
+            FrameGroup::Start(range) => lines.push(end_line(thread, range, End::RuntimeStart)),
+            FrameGroup::Repeated { frames, cycle } => {
+                lines.push(repeated_line(thread, &frames, cycle))
+            }
         }
     }
     if let Some(reason) = stop_words(&thread.stop).filter(|_| is_unwound(view.manifest)) {

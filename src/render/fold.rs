@@ -17,7 +17,7 @@ const FEWEST_HIDDEN: usize = 3;
 
 /// Frames that are shown in the same way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum FrameGroup {
     /// Shown one by one.
     Frames(Range<usize>),
     /// A signal handler that ran because of the crash: above the crash.
@@ -36,12 +36,12 @@ pub(super) enum Piece {
 }
 
 /// The whole stack as it is.
-pub(super) fn unfolded(thread: &ThreadBacktrace) -> Vec<Piece> {
-    vec![Piece::Frames(0..thread.frames.len())]
+pub(super) fn unfolded(thread: &ThreadBacktrace) -> Vec<FrameGroup> {
+    vec![FrameGroup::Frames(0..thread.frames.len())]
 }
 
 /// The stack with its ends and its recursions folded.
-pub(super) fn folded(backtrace: &Backtrace, thread: &ThreadBacktrace) -> Vec<Piece> {
+pub(super) fn folded(backtrace: &Backtrace, thread: &ThreadBacktrace) -> Vec<FrameGroup> {
     let frames = &thread.frames;
     let kinds = kinds(frames, &backtrace.modules);
     let crash = match &backtrace.original_signal {
@@ -63,14 +63,14 @@ pub(super) fn folded(backtrace: &Backtrace, thread: &ThreadBacktrace) -> Vec<Pie
     };
     let mut pieces = Vec::new();
     if crash > 0 {
-        pieces.push(Piece::Handler(0..crash));
+        pieces.push(FrameGroup::Handler(0..crash));
     }
     if ended > crash {
-        pieces.push(Piece::Ended(crash..ended));
+        pieces.push(FrameGroup::Ended(crash..ended));
     }
     fold_cycles(&identities(frames), ended..start, &mut pieces);
     if start < frames.len() {
-        pieces.push(Piece::Start(start..frames.len()));
+        pieces.push(FrameGroup::Start(start..frames.len()));
     }
     pieces
 }
@@ -174,7 +174,7 @@ fn identities(frames: &[Frame]) -> Vec<usize> {
     numbers
 }
 
-fn fold_cycles(identities: &[usize], range: Range<usize>, pieces: &mut Vec<Piece>) {
+fn fold_cycles(identities: &[usize], range: Range<usize>, pieces: &mut Vec<FrameGroup>) {
     let end = range.end;
     let mut shown = range.start;
     let mut at = range.start;
@@ -185,15 +185,15 @@ fn fold_cycles(identities: &[usize], range: Range<usize>, pieces: &mut Vec<Piece
             continue;
         };
         let hidden = at + cycle..at + cycle * (repetitions - 1);
-        pieces.push(Piece::Frames(shown..hidden.start));
+        pieces.push(FrameGroup::Frames(shown..hidden.start));
         (shown, at) = (hidden.end, hidden.end + cycle);
-        pieces.push(Piece::Repeated {
+        pieces.push(FrameGroup::Repeated {
             frames: hidden,
             cycle,
         });
     }
     if shown < end {
-        pieces.push(Piece::Frames(shown..end));
+        pieces.push(FrameGroup::Frames(shown..end));
     }
 }
 
@@ -213,7 +213,7 @@ fn cycle_of(stack: &[usize]) -> Option<(usize, usize)> {
 mod tests {
     use super::*;
 
-    fn cycles(stack: &str) -> Vec<Piece> {
+    fn cycles(stack: &str) -> Vec<FrameGroup> {
         let identities: Vec<usize> = stack.bytes().map(usize::from).collect();
         let mut pieces = Vec::new();
         fold_cycles(&identities, 0..identities.len(), &mut pieces);
@@ -221,9 +221,9 @@ mod tests {
     }
 
     fn shown(stack: &str) -> String {
-        let piece = |piece: &Piece| match piece {
-            Piece::Frames(range) => stack[range.clone()].to_owned(),
-            Piece::Repeated { frames, cycle } => format!("({}*{cycle})", frames.len() / cycle),
+        let piece = |piece: &FrameGroup| match piece {
+            FrameGroup::Frames(range) => stack[range.clone()].to_owned(),
+            FrameGroup::Repeated { frames, cycle } => format!("({}*{cycle})", frames.len() / cycle),
             other => format!("{other:?}"),
         };
         cycles(stack).iter().map(piece).collect()
@@ -262,7 +262,9 @@ mod tests {
             }
             let mut next = 0;
             for piece in cycles(&stack) {
-                let (Piece::Frames(range) | Piece::Repeated { frames: range, .. }) = piece else {
+                let (FrameGroup::Frames(range) | FrameGroup::Repeated { frames: range, .. }) =
+                    piece
+                else {
                     panic!("{piece:?}");
                 };
                 assert_eq!(range.start, next, "{stack}");

@@ -120,7 +120,7 @@ fn fault_beneath_a_handler_has_the_fingerprint_and_signal_of_the_fault_alone() {
     let Some(node) = Node::with_settings(&json!({})) else {
         return;
     };
-    let program = Program::Handlers.build(&node.root).unwrap();
+    let program = Program::Handlers.build(node.root.path()).unwrap();
     for style in [
         "none",
         "abort",

@@ -50,7 +50,7 @@ const SYSTEMD_DIRECTORY: &str = "/var/lib/systemd/coredump";
 /// Where the process ran, as the user says who imports its core. What is said counts more than what a
 /// bundle says of itself.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct StatedOrigin {
     /// Kubernetes namespace.
     pub namespace: Option<String>,
     /// Pod.
@@ -69,7 +69,7 @@ pub struct Place {
     pub image_labels: BTreeMap<String, String>,
 }
 
-impl Place {
+impl StatedOrigin {
     fn note(&self, manifest: &mut Manifest) {
         let said = [&self.namespace, &self.pod, &self.container, &self.node];
         if said.iter().any(|part| part.is_some()) {
@@ -145,7 +145,7 @@ pub enum ImportOutcome {
 pub struct Importer<'a> {
     settings: &'a Settings,
     store: &'a dyn Store,
-    place: &'a Place,
+    place: &'a StatedOrigin,
     observer: &'a dyn Observer,
     stored: StoredCores,
 }
@@ -156,7 +156,7 @@ impl<'a> Importer<'a> {
     pub fn new(
         settings: &'a Settings,
         store: &'a dyn Store,
-        place: &'a Place,
+        place: &'a StatedOrigin,
         observer: &'a dyn Observer,
     ) -> Self {
         Self {
@@ -359,7 +359,7 @@ fn pack(
     plain: impl Read,
     path: &Path,
     provenance: &Provenance,
-    place: &Place,
+    place: &StatedOrigin,
 ) -> Result<PathBuf> {
     let shown = terminal_line(&path.display().to_string());
     seal(spool, |entry, id| {
@@ -385,7 +385,7 @@ fn without_core(
     spool: &Path,
     path: &Path,
     provenance: &Provenance,
-    place: &Place,
+    place: &StatedOrigin,
 ) -> Result<PathBuf> {
     seal(spool, |entry, id| {
         let mut manifest = empty_manifest(path, provenance);
@@ -423,7 +423,7 @@ fn finish_manifest(
     id: DumpId,
     entry: &mut EntryDir,
     provenance: &Provenance,
-    place: &Place,
+    place: &StatedOrigin,
 ) -> Result<()> {
     manifest.id = id;
     place.note(manifest);
@@ -472,7 +472,12 @@ fn backtrace(core: &CoreFile, path: &Path) -> cdh_symbolize::Backtrace {
 }
 
 /// A bundle of ours entry by entry; of IBM's, with the core in our encoding.
-fn repack(spool: &Path, bundle: &BundleReader, shown: &str, place: &Place) -> Result<PathBuf> {
+fn repack(
+    spool: &Path,
+    bundle: &BundleReader,
+    shown: &str,
+    place: &StatedOrigin,
+) -> Result<PathBuf> {
     let mut manifest = bundle.summary_manifest();
     place.note(&mut manifest);
     let mut entry = EntryDir::create(spool, manifest.id)?;

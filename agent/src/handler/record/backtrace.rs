@@ -235,7 +235,7 @@ fn open_mapped(process: &ProcessHandles, module: &Module) -> io::Result<File> {
     process.open_file(&format!("map_files/{:x}-{:x}", range.start.0, range.end.0))
 }
 
-/// What stands at the path in the root of the process. No link leads out of it.
+/// The file at the path in the root of the process. No link leads out of it.
 fn open_in_root(process: &ProcessHandles, module: &Module) -> io::Result<File> {
     let path = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = process.open_directory_as("root", path)?;
