@@ -251,3 +251,47 @@ fn frame_above(at: u64, memory: &dyn Memory) -> Option<Avma> {
     let is_same = saved.pc().is_some() && (saved.get(29), saved.get(30)) == interrupted;
     is_same.then_some(start)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cdh_elfcore::ByteOrder;
+
+    /// Each word is its own address.
+    struct Addresses(Machine);
+
+    impl Memory for Addresses {
+        fn read(&self, at: Avma, buf: &mut [u8]) -> usize {
+            let count = buf.len();
+            match self.0.encoding().order {
+                ByteOrder::Little => buf.copy_from_slice(&at.0.to_le_bytes()[..count]),
+                ByteOrder::Big => buf.copy_from_slice(&at.0.to_be_bytes()[8 - count..]),
+            }
+            count
+        }
+    }
+
+    #[test]
+    fn trampolines_of_other_machines_lead_to_what_the_kernel_saved() {
+        const SP: u64 = 0x4000;
+        // Distance of the program counter, and of the stack pointer, from the stack pointer of the trampoline.
+        let expected = [
+            (Machine::I386, 216, 188),
+            (Machine::I386, 60, 32),
+            (Machine::Riscv64, 304, 320),
+            (Machine::S390x, 344, 472),
+            (Machine::S390x, 184, 312),
+            (Machine::Arm, 220, 212),
+            (Machine::Arm, 220, 212),
+            (Machine::Arm, 92, 84),
+            (Machine::Arm, 92, 84),
+        ];
+        for (known, (machine, pc, sp)) in TRAMPOLINES.iter().zip(expected) {
+            assert_eq!(known.machine, machine);
+            let thread = Registers::new(machine);
+            let saved = known.saved_registers(&thread, Avma(SP), &Addresses(machine));
+            assert_eq!(saved.pc(), Some(Avma(SP + pc)), "{machine}");
+            assert_eq!(saved.sp(), Some(Avma(SP + sp)), "{machine}");
+        }
+    }
+}

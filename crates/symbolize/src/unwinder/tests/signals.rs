@@ -326,6 +326,8 @@ fn handler_with_frame_records_only_leads_to_what_it_interrupted() {
     };
     let mut words = pushed.words(AARCH64);
     (words[39 + 29], words[39 + 30]) = (0x1234, 0x5678);
+    // Not the trampoline itself.
+    words[39 + 32] = TEXT + 0x140;
     let record = STACK + 16 + 8 * words.len() as u64;
     let mut stack = vec![record, TEXT + 0x100];
     stack.extend(words);
@@ -342,7 +344,7 @@ fn handler_with_frame_records_only_leads_to_what_it_interrupted() {
         [
             (TEXT + 0x180, false, FrameTrust::Registers),
             (TEXT + 0x100, true, FrameTrust::FramePointer),
-            (PC, false, FrameTrust::Signal),
+            (TEXT + 0x140, false, FrameTrust::Signal),
         ]
     );
     assert_eq!(frames[1].sp, Some(Avma(STACK + 16)));
